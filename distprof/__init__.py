@@ -1,0 +1,25 @@
+"""distprof: who is slow, in which module, and which expert is overloaded.
+
+``import distprof`` is cheap and never imports torch: the names below are fetched when they are first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from distprof.api import record as record
+    from distprof.api import set_topology as set_topology
+
+_HOME = {"record": "distprof.api", "set_topology": "distprof.api"}
+
+__all__ = ["__version__", "record", "set_topology"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'distprof' has no attribute {name!r}")

@@ -1,0 +1,22 @@
+"""The one base of every error that a user sees."""
+
+from __future__ import annotations
+
+
+class DistprofError(Exception):
+    """One clear sentence for the user: what is wrong, where, and what to do.
+
+    The command line prints it after ``distprof: `` and exits with :attr:`exit_code`; it never shows a traceback for it.
+    """
+
+    exit_code = 1
+
+
+class UsageError(DistprofError):
+    """The call was wrong (an option, a missing script): exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(DistprofError):
+    """A run, a shard or a record is not what it should be: exit code 1."""

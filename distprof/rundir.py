@@ -1,0 +1,123 @@
+"""The run folder: every name and path in it, in one place, and the manifest of the run.
+
+runs/NAME/run.json                            the manifest
+          inject/                             what goes on the ranks' PYTHONPATH
+          shards/rank00003.g0.msgpack         one a rank and generation
+          report/                             what merge writes
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from distprof.errors import DataError, UsageError
+
+MANIFEST = "run.json"
+INJECT = "inject"
+SHARDS = "shards"
+REPORT = "report"
+PLOTS = "plots"
+SHARD_PATTERN = "rank*.g*.msgpack"
+_SHARD_NAME = "rank{rank:05d}.g{generation}.msgpack"
+_MAX_NAME = 100
+_MAX_GENERATIONS = 10_000
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the launcher knew when the run began.  ``world_size`` is 0 where it could not know it."""
+
+    run_id: str
+    name: str
+    command: tuple[str, ...]
+    world_size: int
+    started_wall_ns: int
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run's folder."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / MANIFEST
+
+    @property
+    def inject(self) -> Path:
+        return self.path / INJECT
+
+    @property
+    def shards(self) -> Path:
+        return self.path / SHARDS
+
+    @property
+    def report(self) -> Path:
+        return self.path / REPORT
+
+    @property
+    def plots(self) -> Path:
+        return self.path / REPORT / PLOTS
+
+    def shard_files(self) -> list[Path]:
+        """The shards in rank order: in ``shards/``, or in the folder itself when shards were copied together there."""
+        return sorted(self.shards.glob(SHARD_PATTERN)) or sorted(self.path.glob(SHARD_PATTERN))
+
+    def shard_path(self, rank: int, generation: int) -> Path:
+        return self.shards / _SHARD_NAME.format(rank=rank, generation=generation)
+
+    def read_manifest(self) -> Manifest | None:
+        """The manifest, None where there is none (shards copied together).  Raises DataError when it is not readable."""
+        try:
+            values = json.loads(self.manifest.read_text(encoding="utf-8"))
+            return Manifest(**{**values, "command": tuple(values["command"])})
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{self.manifest} is no manifest of a run ({error}): remove it to merge the shards alone"
+            ) from None
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Written whole or not at all: several nodes may write the same one."""
+        scratch = self.manifest.with_name(f"{MANIFEST}.{uuid.uuid4().hex}")
+        scratch.write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+        os.replace(scratch, self.manifest)
+
+
+def safe_name(text: str) -> str:
+    """``text`` as one file name: letters, digits, ``.``, ``_`` and ``-``, never hidden, never empty."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:_MAX_NAME] or "run"
+
+
+def job_name(rendezvous_id: str | None, environment: Mapping[str, str]) -> str | None:
+    """The name that every process of the job agrees on, where there is one: rendezvous id, then SLURM's job."""
+    shared = rendezvous_id or environment.get("SLURM_JOB_ID")
+    return safe_name(f"job-{shared}") if shared else None
+
+
+def create(out: Path, name: str, *, shared: bool) -> RunDir:
+    """Make the folder ``out/name`` (``name-2``, … if that exists and is not ``shared`` by the processes of one job).
+
+    Raises UsageError when it cannot be made.
+    """
+    try:
+        for attempt in range(1, _MAX_GENERATIONS):
+            run = RunDir(out / (name if attempt == 1 else f"{name}-{attempt}"))
+            try:
+                run.path.mkdir(parents=True, exist_ok=shared)
+            except FileExistsError:
+                continue
+            run.shards.mkdir(exist_ok=True)
+            run.inject.mkdir(exist_ok=True)
+            return run
+    except OSError as error:
+        raise UsageError(f"cannot make a run folder in {out}: {error.strerror}; choose another with --out") from None
+    raise UsageError(f"{out} already holds {_MAX_GENERATIONS} runs named {name}: choose another --name")

@@ -1,0 +1,209 @@
+"""The merged answer as plain data: what the analysis fills in, and what text, JSON and plots are drawn from.
+
+``summary.json`` is this module's :class:`Report`, field by field, under :data:`REPORT_SCHEMA`.  Units are suffixes.
+A value that was not measured is None, and ``unavailable`` says why, by the field's name; nothing is ever 0 for want of data.
+
+*Latencies* are medians over a rank's timed steps first; a :class:`Spread` is over ranks.  *Inclusive* numbers of a module
+are sums of exclusive ones over its subtree.  A *cohort* is the set of ranks of one role: all coordinates equal but ``dp``
+and ``ep``; ranks are compared within their cohort only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+REPORT_SCHEMA = "distprof.report/1"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure over the ranks that have it."""
+
+    min: float
+    median: float
+    max: float
+    mean: float
+    slowest_rank: int  # the rank of the maximum
+
+    @property
+    def ratio(self) -> float | None:
+        """max / median, None where the median is 0."""
+        return self.max / self.median if self.median else None
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What was merged, and what is not there."""
+
+    run_id: str
+    name: str
+    script: str
+    world_size: int
+    ranks: tuple[int, ...]  # recorded, ascending
+    missing_ranks: tuple[int, ...]
+    incomplete: dict[int, str]  # rank -> why its window is not full
+    device: str  # torch's device type: "cpu", "cuda"
+    device_name: str
+    hosts: tuple[str, ...]
+    torch: str
+    mode: str  # records.TRAINING or records.FORWARD: what an iteration is
+    planned_timed_steps: int
+    notes: tuple[str, ...] = ()  # damaged shards, assumptions, disagreements: one sentence each, for the first page
+
+    @property
+    def unit(self) -> str:
+        """What one worker is called: DeepSpeed says GPU."""
+        return "rank" if self.device == "cpu" else "GPU"
+
+
+@dataclass(frozen=True)
+class TopologyInfo:
+    """Parallel axes of the job; ``sizes`` has every axis of records.AXES, and mp."""
+
+    source: str
+    sizes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The Profile Summary.  Everything is per iteration (all micro-batches) unless it says per micro-batch.
+
+    "Per rank" figures are means over the ranks; ``params_of_model`` and ``fwd_*_of_model`` are DeepSpeed's estimate (mean over
+    one model-parallel group x mp); ``exact`` ones are unions over the ranks, and "at least" when ``exact_covers_all`` is False.
+    """
+
+    batch_size_per_rank: float | None  # of one micro-batch
+    micro_batches: float | None
+    samples_per_iteration: float | None  # of the whole job: data-parallel ranks only
+    params_per_rank: Spread | None
+    params_of_model: float | None
+    params_exact: int | None
+    trainable_params_exact: int | None
+    exact_covers_all: bool
+    fwd_macs_per_rank: float | None
+    fwd_flops_per_rank: float | None
+    fwd_flops_of_model: float | None
+    fwd_latency_ns: Spread | None
+    bwd_latency_ns: Spread | None
+    step_latency_ns: Spread | None  # the optimizer phase
+    iter_latency_ns: Spread | None  # DeepSpeed's: forward + backward + optimizer
+    wall_iteration_ns: Spread | None  # ours: everything, data wait included
+    fwd_flops_per_second: float | None  # per rank
+    bwd_flops_per_second: float | None  # per rank, from 2 * forward
+    fwd_bwd_flops_per_second: float | None
+    flops_per_second: float | None  # per rank, over iter latency
+    samples_per_second: float | None  # of the whole job, over the wall iteration
+    uncounted_ops: dict[str, int] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)  # field name -> why it is None
+
+
+@dataclass(frozen=True)
+class ModuleStats:
+    """One row of the merged module tree, rows in depth-first order of the model.
+
+    ``params``, ``macs``, ``flops`` and the ``*_ns`` without ``self`` are inclusive; means (work) and medians (time) over ``ranks``,
+    the ranks that have this module.  ``label`` is unique in the report and fit for people.
+    """
+
+    label: str
+    name: str
+    class_name: str
+    root: int
+    parent: int  # index in Report.modules, -1 for a root
+    depth: int
+    extra_repr: str
+    wrapper: bool
+    ranks: int
+    params: float
+    own_params: float
+    calls: float
+    macs: float | None
+    flops: float | None
+    self_macs: float | None
+    forward_ns: float | None
+    backward_ns: float | None
+    forward_self_ns: float | None
+    backward_self_ns: float | None
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """One rank: where it is, and its own medians over timed steps."""
+
+    rank: int
+    coordinates: dict[str, int]
+    cohort: int  # cohorts are numbered from 0
+    host: str
+    complete: bool
+    steps: int  # timed steps recorded
+    iteration_ns: float | None
+    phases_ns: dict[str, float | None]  # keys of records.PHASES; None: could not be seen
+    peak_memory_bytes: int | None
+    memory_source: str
+    params: int
+    fwd_macs: float | None
+    step_iterations: tuple[int, ...] = ()
+    step_durations_ns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class SkewRow:
+    """How far the ranks disagree on one phase, or on one module's self time in one phase.
+
+    ``excess_ns`` is the largest (rank - its cohort's median), the figure by which rows are ranked, and ``slowest_rank`` is its rank.
+    """
+
+    subject: str  # phase name, or module label
+    phase: str  # "iteration", or one of records.PHASES
+    min_ns: float
+    median_ns: float
+    max_ns: float
+    ratio: float | None  # max / median
+    excess_ns: float
+    slowest_rank: int
+    ranks: int
+
+
+@dataclass(frozen=True)
+class SkewMap:
+    """Self time of the modules on which ranks disagree most: one row a rank, one column a (module, phase)."""
+
+    ranks: tuple[int, ...]
+    subjects: tuple[str, ...]  # module labels
+    phases: tuple[str, ...]  # "forward" or "backward", one a column
+    self_ns: tuple[tuple[float | None, ...], ...]  # [rank][column]; None: the rank has no such module
+    excess_ns: tuple[tuple[float | None, ...], ...]  # the same, minus the median of the rank's cohort
+
+
+@dataclass(frozen=True)
+class Skew:
+    phases: tuple[SkewRow, ...]
+    modules: tuple[SkewRow, ...]  # largest excess first
+    map: SkewMap
+    too_few: str = ""  # why nobody is named (a cohort of fewer than 3 ranks, too few ranks recorded), or empty
+
+
+@dataclass(frozen=True)
+class ExpertLayerStats:
+    """One MoE layer over all ranks and timed steps."""
+
+    name: str
+    num_experts: int
+    steps: int
+    tokens: tuple[int | None, ...]  # by global expert; None: no recorded rank hosts it
+    hosts: tuple[tuple[int, ...], ...]  # by global expert: the ranks that host it
+    max_over_mean: float | None
+    hottest: int | None
+    dead: tuple[int, ...]  # experts with 0 tokens
+
+
+@dataclass(frozen=True)
+class Report:
+    run: RunInfo
+    topology: TopologyInfo
+    summary: Summary
+    modules: tuple[ModuleStats, ...]
+    ranks: tuple[RankRow, ...]
+    skew: Skew
+    experts: tuple[ExpertLayerStats, ...]
+    schema: str = REPORT_SCHEMA
