@@ -9,7 +9,6 @@ runs/NAME/run.json                            the manifest
 from __future__ import annotations
 
 import json
-import os
 import re
 import uuid
 from collections.abc import Mapping
@@ -74,7 +73,7 @@ class RunDir:
         return self.shards / _SHARD_NAME.format(rank=rank, generation=generation)
 
     def read_manifest(self) -> Manifest | None:
-        """The manifest, None where there is none (shards copied together).  Raises DataError when it is not readable."""
+        """The manifest, None where there is none (shards copied together).  Raises DataError for a broken one."""
         try:
             values = json.loads(self.manifest.read_text(encoding="utf-8"))
             return Manifest(**{**values, "command": tuple(values["command"])})
@@ -86,10 +85,15 @@ class RunDir:
             ) from None
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Written whole or not at all: several nodes may write the same one."""
-        scratch = self.manifest.with_name(f"{MANIFEST}.{uuid.uuid4().hex}")
-        scratch.write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
-        os.replace(scratch, self.manifest)
+        """Leave ``manifest`` in the folder; several nodes may do so."""
+        write_whole(self.manifest, json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all: others may read it, or write the same one, at this moment."""
+    scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
 
 
 def safe_name(text: str) -> str:
@@ -119,5 +123,5 @@ def create(out: Path, name: str, *, shared: bool) -> RunDir:
             run.inject.mkdir(exist_ok=True)
             return run
     except OSError as error:
-        raise UsageError(f"cannot make a run folder in {out}: {error.strerror}; choose another with --out") from None
+        raise UsageError(f"cannot make a run folder in {out}: {error.strerror} (choose another with --out)") from None
     raise UsageError(f"{out} already holds {_MAX_GENERATIONS} runs named {name}: choose another --name")

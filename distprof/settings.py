@@ -1,7 +1,7 @@
 """What to record and when: option > environment > default, decided once by the launcher and handed to every rank.
 
-The launcher writes the decision beside the injected ``sitecustomize``; ranks read it there, so that a launcher which does
-not pass the environment on (DeepSpeed's multi-node one passes ``PYTHON*`` alone) still starts recorders that agree.
+The launcher writes the decision beside the injected ``sitecustomize``; ranks read it there, so that a launcher which
+does not pass the environment on (DeepSpeed's multi-node one passes ``PYTHON*`` alone) starts recorders that agree, too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from distprof.errors import UsageError
+from distprof.rundir import write_whole
 
 SETTINGS_FILE = "distprof-settings.json"
 
@@ -40,7 +41,7 @@ class Settings:
 
 
 def resolve(environment: Mapping[str, str] = os.environ, **options: object) -> Settings:
-    """Options that are not None, else ``DISTPROF_WARMUP``, ``DISTPROF_TIMED`` and ``DISTPROF_COUNT`` (0 or 1), else defaults.
+    """Options that are not None, else DISTPROF_WARMUP, DISTPROF_TIMED and DISTPROF_COUNT (0 or 1), else defaults.
 
     Raises UsageError for a value that does not parse.
     """
@@ -67,7 +68,7 @@ def _switch(variable: str, text: str) -> bool:
 
 def write_settings(settings: Settings, folder: Path) -> None:
     """Leave the decision in ``folder`` for the ranks."""
-    (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / SETTINGS_FILE, json.dumps(asdict(settings), indent=2) + "\n")
 
 
 def read_settings(folder: Path) -> Settings:

@@ -1,0 +1,64 @@
+"""The command line: one lazy group, so that ``distprof --help`` imports no command and no torch."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from distprof import __version__
+from distprof.errors import DistprofError
+
+#: name -> (module that holds its ``command``, its line in ``distprof --help``)
+COMMANDS = {
+    "run": ("distprof.commands.run", "Start a job as torchrun does, with a recorder in every rank."),
+    "exec": ("distprof.commands.exec_", "Start a job with a launcher of your own (torchrun, srun, mpirun, ...)."),
+    "merge": ("distprof.commands.merge", "Make one report from the shards of all ranks."),
+    "dump": ("distprof.commands.dump", "Print the records of a shard as JSON lines."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called, and lists the others from the table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="'distprof COMMAND --help' says more about one command.",
+)
+@click.version_option(__version__, prog_name="distprof")
+def cli() -> None:
+    """Who is slow, in which module, and which expert is overloaded: profiles PyTorch training on every rank.
+
+    \b
+      distprof run --nproc 8 train.py      torchrun, with a recorder in every rank
+      distprof merge runs/NAME             one report from all ranks
+    """
+
+
+def main() -> None:
+    """Run the command line of this process; errors made for users are one line, without a traceback."""
+    try:
+        cli.main(prog_name="distprof")
+    except DistprofError as error:
+        click.echo(f"distprof: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""``distprof run``: torchrun, with a recorder in every rank."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from distprof.launcher import torchrun
+from distprof.launcher.session import record_job
+
+
+class Verbatim(click.Command):
+    """A command whose arguments click leaves alone, ``--help`` and ``--`` included: they are torchrun's to read."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.params["arguments"] = list(args)
+        return []
+
+
+@click.command(cls=Verbatim, add_help_option=False)
+def command(arguments: list[str]) -> None:
+    """Start a job as torchrun does, with a recorder in every rank."""
+    args = torchrun.parse(arguments)
+    job = torchrun.job(args, ["distprof", "run", *arguments])
+    sys.exit(record_job(torchrun.options(args), job, lambda variables: torchrun.start(args, variables)))

@@ -1,0 +1,128 @@
+"""The last line of a job: how many of how many ranks were recorded, why not all, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from distprof.errors import DataError
+from distprof.launcher.recording import Job
+from distprof.records import Counts, End, Error, Header, Plan, Step
+from distprof.rundir import RunDir
+from distprof.shard import Memo, Shard, parse_shard, read_shard
+
+_LEFT_NO_SHARD = (
+    "left no shard: killed before the first model call, or Python did not load distprof "
+    "(python -I, -E or -S, or an environment without distprof)"
+)
+_NO_MODULE = "no module was called"
+_LONGEST_MESSAGE = 120
+_HEADER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class RankOutcome:
+    """What one shard holds; ``remark`` says what it lacks of its plan, and is empty where it lacks nothing."""
+
+    header: Header
+    recorded: bool
+    remark: str
+
+
+def survey(run: RunDir, host: str = "") -> tuple[list[RankOutcome], list[str]]:
+    """The newest shard of every rank (of ``host``, if given) by rank, and a sentence for every file that is none."""
+    newest: dict[int, Shard] = {}
+    unread = []
+    memo = Memo()
+    for path in run.shard_files():
+        try:
+            if host and _header(path).host != host:
+                continue
+            shard = read_shard(path, memo)
+        except (DataError, OSError) as error:
+            unread.append(str(error))
+            continue
+        rank = shard.header.rank
+        if rank not in newest or newest[rank].header.generation < shard.header.generation:
+            newest[rank] = shard
+    return [_outcome(newest[rank]) for rank in sorted(newest)], unread
+
+
+def last_line(run: RunDir, job: Job, outcomes: list[RankOutcome], unread: list[str], *, merging: bool) -> str:
+    """The whole sentence; it names no next step where there is nothing to merge, or where that follows by itself."""
+    recorded = sum(outcome.recorded for outcome in outcomes)
+    expected = _expected(job, outcomes)
+    reasons = [*_remarks(outcomes), *_missing(job, outcomes, expected), *unread]
+    of_this_node = " of this node" if job.host else ""
+    return (
+        (f"{recorded} of {expected} ranks{of_this_node} recorded" if expected else "no rank was recorded")
+        + f" in {run.path}"
+        + (f" ({'; '.join(reasons)})" if reasons else "")
+        + (f"  ->  distprof merge {shlex.quote(str(run.path))}" if outcomes and not merging else "")
+    )
+
+
+def spans(ranks: Iterable[int]) -> str:
+    """``rank 3`` or ``ranks 0-3, 7``."""
+    runs: list[list[int]] = []
+    for rank in sorted(ranks):
+        if runs and rank == runs[-1][1] + 1:
+            runs[-1][1] = rank
+        else:
+            runs.append([rank, rank])
+    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    return f"rank {text}" if text.isdecimal() else f"ranks {text}"
+
+
+def _header(path: Path) -> Header:
+    with path.open("rb") as file:
+        return parse_shard(file.read(_HEADER_BYTES), str(path)).header
+
+
+def _expected(job: Job, outcomes: list[RankOutcome]) -> int:
+    """How many ranks there should be; what the launcher was not told, the ranks know."""
+    told = job.host_ranks if job.host else job.world_size
+    known = [outcome.header.local_world_size if job.host else outcome.header.world_size for outcome in outcomes]
+    return max(told or max(known, default=0), len(outcomes))
+
+
+def _missing(job: Job, outcomes: list[RankOutcome], expected: int) -> list[str]:
+    if not expected:
+        return [f"every process {_LEFT_NO_SHARD}"]
+    absent = expected - len(outcomes)
+    if not absent:
+        return []
+    if job.host:  # the numbers of its ranks were given out by the rendezvous
+        return [f"{absent} {_LEFT_NO_SHARD}"]
+    return [f"{spans(set(range(expected)) - {outcome.header.rank for outcome in outcomes})} {_LEFT_NO_SHARD}"]
+
+
+def _remarks(outcomes: list[RankOutcome]) -> list[str]:
+    ranks: dict[str, list[int]] = {}
+    for outcome in outcomes:
+        if outcome.remark:
+            ranks.setdefault(outcome.remark, []).append(outcome.header.rank)
+    return [f"{spans(who)} {remark}" for remark, who in ranks.items()]
+
+
+def _outcome(shard: Shard) -> RankOutcome:
+    steps = sum(isinstance(record, Step) for record in shard.records)
+    counts = sum(isinstance(record, Counts) for record in shard.records)
+    return RankOutcome(shard.header, bool(steps or counts), _remark(shard, steps))
+
+
+def _remark(shard: Shard, steps: int) -> str:
+    for record in shard.records:
+        if isinstance(record, Error):
+            return f"stopped recording in {record.where}: {_short(record.message)}"
+        if isinstance(record, End) and record.reason == _NO_MODULE:
+            return "called no module"
+    planned = max((record.timed for record in shard.records if isinstance(record, Plan)), default=0)
+    return f"ended after {steps} of {planned} timed steps" if steps < planned else ""
+
+
+def _short(message: str) -> str:
+    line = message.strip().partition("\n")[0]
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."

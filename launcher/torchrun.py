@@ -1,0 +1,190 @@
+"""The front of torchrun: its own parser with a few options more, its own run in this very process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from distprof.errors import UsageError
+from distprof.launcher.recording import OPTION_HELP, Job, Options, say
+from distprof.rundir import job_name
+
+_USAGE = "distprof run [distprof's options] [torchrun's options] script [the script's arguments]"
+_EXAMPLE = """
+Starts the script as torchrun does, with a recorder in every rank. The script is not changed, and what comes after it is
+its own. On one node, without a rendezvous option, it acts as torchrun --standalone.
+
+  distprof run --nproc 8 train.py --lr 3e-4
+  distprof merge runs/NAME
+"""
+#: Who gives one of these has a rendezvous in mind.
+_RENDEZVOUS = (
+    *("standalone", "rdzv_backend", "rdzv_endpoint", "rdzv_id", "rdzv_conf"),
+    *("master_addr", "master_port", "node_rank"),
+)
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+class _Incomplete(Exception):
+    """These arguments are no whole command line."""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The arguments of ``distprof run``.  Exits as argparse does; raises UsageError without torch."""
+    parser = _parser()
+    head = _head(arguments)
+    args = parser.parse_args(arguments[:head])
+    args.training_script_args = list(arguments[head:])
+    given = parser.parse_args(arguments[:head], argparse.Namespace(**dict.fromkeys(_RENDEZVOUS)))
+    chosen = any(getattr(given, name) is not None or f"PET_{name.upper()}" in os.environ for name in _RENDEZVOUS)
+    if not chosen and _nodes(args) == (1, 1):
+        args.standalone = True
+    return args
+
+
+def options(args: argparse.Namespace) -> Options:
+    """Our own part of the parsed arguments."""
+    return Options(args.out, args.name, args.warmup, args.timed, False if args.no_count else None, args.merge)
+
+
+def job(args: argparse.Namespace, command: Sequence[str]) -> Job:
+    """What the parsed arguments say about the job; ``command`` is all that the user typed."""
+    fewest, most = _nodes(args)
+    ranks = int(args.nproc_per_node) if args.nproc_per_node.isdecimal() else 0
+    script = args.training_script
+    return Job(
+        command=tuple(command),
+        title=script if args.module else Path(script).stem,
+        shared_name=_shared_name(args) if most > 1 else None,
+        world_size=ranks * most if fewest == most else 0,
+        host=socket.gethostname() if most > 1 else "",
+        host_ranks=ranks,
+    )
+
+
+def start(args: argparse.Namespace, variables: Mapping[str, str]) -> int:
+    """Run the job to its end, with ``variables`` in its environment.  Returns torchrun's exit code."""
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    with _environment(variables), _signal_handlers_kept():
+        try:
+            record(_torchrun().run)(args)
+        except Exception:
+            # What the interpreter does with torchrun's own uncaught exception; the run's last line comes after it.
+            sys.excepthook(*sys.exc_info())
+            return 1
+    return 0
+
+
+def _torchrun() -> ModuleType:
+    try:
+        import torch.distributed.run as torchrun
+    except ImportError as error:
+        raise UsageError(f"'distprof run' needs torch, which this Python cannot import: {error}") from None
+    return torchrun
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = _torchrun().get_args_parser()
+    # torchrun itself calls --nproc ambiguous.
+    parser.add_argument(
+        "--nproc", dest="nproc_per_node", default=argparse.SUPPRESS, help="Short for --nproc-per-node.", metavar="N"
+    )
+    parser.prog, parser.usage = "distprof run", _USAGE
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = f"{_EXAMPLE.strip()}\n\n{_own_help()}\ntorchrun's options, all with their meaning:"
+    _add_own(parser, shown=False)
+    return parser
+
+
+def _own_help() -> str:
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False)
+    _add_own(parser, shown=True)
+    return parser.format_help()
+
+
+def _add_own(parser: argparse.ArgumentParser, *, shown: bool) -> None:
+    """Our options; help shows them first, ahead of torchrun's groups, so that in its own parser they are hidden."""
+    group = parser.add_argument_group("distprof's options")
+
+    def add(flag: str, **how: Any) -> None:
+        group.add_argument(flag, help=OPTION_HELP[flag] if shown else argparse.SUPPRESS, **how)
+
+    add("--out", type=Path, default=Path("runs"), metavar="DIR")
+    add("--name")
+    add("--warmup", type=int, metavar="N")
+    add("--timed", type=int, metavar="N")
+    add("--no-count", action="store_true")
+    add("--merge", action="store_true")
+
+
+def _head(arguments: Sequence[str]) -> int:
+    """Where the script's own arguments begin: after the first arguments that are a whole command line.
+
+    argparse classifies all arguments before it sees that some belong to the script, and refuses a script's ``--n`` as
+    an ambiguous option of torchrun; so it is shown none of them.
+    """
+    probe = _parser()
+    probe.error = _incomplete  # type: ignore[method-assign]
+    for length in range(1, len(arguments) + 1):
+        try:
+            probe.parse_args(arguments[:length])
+        except _Incomplete:
+            continue
+        return length
+    return len(arguments)
+
+
+def _incomplete(message: str) -> NoReturn:
+    raise _Incomplete(message)
+
+
+def _nodes(args: argparse.Namespace) -> tuple[int, int]:
+    """(fewest, most) nodes of the job; (0, 0) for what torchrun will refuse."""
+    bounds = args.nnodes.split(":")
+    return (int(bounds[0]), int(bounds[-1])) if all(bound.isdecimal() for bound in bounds) else (0, 0)
+
+
+def _shared_name(args: argparse.Namespace) -> str:
+    """The run's name that all nodes come to by themselves."""
+    if args.name:
+        return str(args.name)
+    name = job_name(None if args.rdzv_id == "none" else args.rdzv_id, os.environ)
+    if name:
+        return name
+    name = f"{Path(args.training_script).stem}-{args.rdzv_endpoint or args.master_addr}-{args.master_port or ''}"
+    say(f"the nodes share neither --rdzv-id nor a SLURM job: the run is called {name}; give --name to tell runs apart")
+    return name
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """torchrun leaves handlers behind that raise; once it has ended, a signal shall mean again what it meant."""
+    before = {number: signal.getsignal(number) for number in _HANDLED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
