@@ -1,0 +1,41 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+#: Variables of a job, a scheduler or a recorder around the tests.
+_FOREIGN = ("DISTPROF_", "PET_", "SLURM_", "TORCHELASTIC_", "PYTHONPATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
+
+
+@pytest.fixture(scope="session")
+def clean_env() -> dict[str, str]:
+    """The environment of a user who has just opened a terminal."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    return {**env, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def cli(tmp_path: Path, clean_env: dict[str, str]) -> Cli:
+    """``cli("run", "train.py", env={...})``: the installed command line in a process of its own, in ``tmp_path``."""
+
+    def call(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "distprof", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**clean_env, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return call

@@ -1,0 +1,101 @@
+"""The last line says how many ranks were recorded, and why not all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distprof.launcher.outcome import last_line, spans, survey
+from distprof.launcher.recording import Job
+from distprof.records import FORWARD, Counts, End, Error, Header, Plan, Record, Step
+from distprof.rundir import RunDir, create
+from distprof.shard import FileSink, ShardWriter
+
+WORLD = 4
+PLAN = Plan(warmup=1, counted=1, timed=2)
+JOB = Job(("train.py",), "train", world_size=WORLD)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    monkeypatch.chdir(tmp_path)
+    return create(Path("runs"), "x", shared=False)
+
+
+def step(iteration: int) -> Step:
+    return Step(iteration, FORWARD, 1, 2, {"other": 2}, 1, 1, 1, 1, "rss")
+
+
+def write(run: RunDir, rank: int, *records: Record, generation: int = 0, host: str = "here") -> None:
+    writer = ShardWriter(FileSink(run.shard_path(rank, generation)))
+    header = Header("id", rank, WORLD, local_world_size=2, generation=generation, host=host)
+    for record in (header, PLAN, *records):
+        writer.write(record)
+    writer.close()
+
+
+FULL = (Counts(1, FORWARD, 1, 1), step(2), step(3), End("window complete", 4))
+
+
+def line(run: RunDir, job: Job = JOB, *, merging: bool = False) -> str:
+    return last_line(run, job, *survey(run, job.host), merging=merging)
+
+
+def test_all_ranks_recorded_is_said_with_the_next_step(run: RunDir) -> None:
+    for rank in range(WORLD):
+        write(run, rank, *FULL)
+    assert line(run) == "4 of 4 ranks recorded in runs/x  ->  distprof merge runs/x"
+    assert line(run, merging=True) == "4 of 4 ranks recorded in runs/x"
+
+
+def test_every_reason_names_its_ranks(run: RunDir) -> None:
+    write(run, 0, Error("timing", "it broke\nsecond line"))
+    write(run, 1, *FULL[:2], End("exit", 3))
+    write(run, 2, End("no module was called", 0))
+    text = line(run)
+    assert text.startswith("1 of 4 ranks recorded in runs/x (rank 0 stopped recording in timing: it broke; ")
+    assert "; rank 1 ended after 1 of 2 timed steps; rank 2 called no module; rank 3 left no shard: killed" in text
+    assert "second line" not in text
+
+
+def test_a_rank_killed_in_its_window_counts_with_what_it_recorded(run: RunDir) -> None:
+    for rank in range(WORLD):
+        write(run, rank, *FULL[:2])
+    assert line(run).startswith("4 of 4 ranks recorded in runs/x (ranks 0-3 ended after 1 of 2 timed steps)  ->  ")
+
+
+def test_the_newest_generation_of_a_rank_holds(run: RunDir) -> None:
+    for generation in (10, 9):  # 10 sorts before 9 as a name
+        write(run, 0, *(FULL if generation == 10 else ()), generation=generation)
+    assert line(run, Job((), "t", world_size=1)).startswith("1 of 1 ranks recorded in runs/x  ->")
+
+
+def test_a_world_size_that_the_launcher_was_not_told_comes_from_the_ranks(run: RunDir) -> None:
+    write(run, 0, *FULL)
+    assert line(run, Job((), "train")).startswith("1 of 4 ranks recorded in runs/x (ranks 1-3 left no shard")
+
+
+def test_of_several_nodes_each_answers_for_its_own_ranks(run: RunDir) -> None:
+    write(run, 0, *FULL, host="there")
+    write(run, 2, *FULL)
+    job = Job((), "train", "shared", WORLD, host="here", host_ranks=2)
+    assert line(run, job).startswith("1 of 2 ranks of this node recorded in runs/x (1 left no shard: killed")
+
+
+def test_nothing_to_merge_means_no_next_step(run: RunDir) -> None:
+    assert line(run).startswith("0 of 4 ranks recorded in runs/x (ranks 0-3 left no shard")
+    assert line(run, Job((), "train")).startswith("no rank was recorded in runs/x (every process left no shard")
+    assert "->" not in line(run)
+
+
+def test_a_file_that_is_no_shard_is_named(run: RunDir) -> None:
+    run.shard_path(0, 0).write_bytes(b"not a shard")
+    assert "rank00000.g0.msgpack is no distprof shard" in line(run)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "text"), [([3], "rank 3"), ([1, 0, 2], "ranks 0-2"), ([7, 0, 1, 4], "ranks 0-1, 4, 7")]
+)
+def test_ranks_are_named_in_spans(ranks: list[int], text: str) -> None:
+    assert spans(ranks) == text

@@ -1,0 +1,103 @@
+"""The run folder is made before the job, and the job runs even when it cannot be made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distprof.errors import UsageError
+from distprof.launcher import recording
+from distprof.launcher.recording import Job, Options, environment, prepare
+from distprof.rundir import RunDir
+from distprof.settings import read_settings
+
+JOB = Job(("python", "train.py"), "train", world_size=8)
+
+
+@pytest.fixture(autouse=True)
+def injected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source" / "sitecustomize.py"
+    source.parent.mkdir()
+    source.write_text("marker = 1\n")
+    monkeypatch.setattr(recording, "_INJECTED", source)
+    monkeypatch.setattr(recording.tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+
+
+def made(options: Options, job: Job = JOB) -> RunDir:
+    run = prepare(options, job)
+    assert run is not None
+    return run
+
+
+def test_a_run_folder_holds_what_the_ranks_need(tmp_path: Path) -> None:
+    run = made(Options(tmp_path / "runs", warmup=2, timed=3, count=False))
+    settings = read_settings(run.inject)
+    manifest = run.read_manifest()
+    assert manifest is not None
+    assert (run.inject / "sitecustomize.py").read_text() == "marker = 1\n"
+    assert (settings.warmup, settings.timed, settings.count, settings.run_dir) == (2, 3, False, str(run.path))
+    assert settings.run_id == manifest.run_id
+    assert (manifest.name, manifest.command, manifest.world_size) == (run.path.name, ("python", "train.py"), 8)
+    assert {file.name for file in run.inject.iterdir()} == {"sitecustomize.py", "distprof-settings.json"}
+
+
+def test_two_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    one, two = (made(Options(tmp_path, name="same")) for _ in range(2))
+    assert (one.path.name, two.path.name) == ("same", "same-2")
+    assert read_settings(one.inject).run_id != read_settings(two.inject).run_id
+
+
+def test_the_nodes_of_one_job_meet_in_one_run(tmp_path: Path) -> None:
+    job = Job((), "train", shared_name="job-7")
+    one, two = (made(Options(tmp_path), job) for _ in range(2))
+    assert one == two
+    assert read_settings(one.inject).run_id == "job-7"
+
+
+def test_a_folder_that_cannot_be_made_is_replaced_by_a_temporary_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    run = made(Options(tmp_path / "file" / "runs"))
+    line = capsys.readouterr().err
+    assert run.path.is_relative_to(tmp_path / "tmp")
+    assert line.startswith("distprof: cannot make a run folder in ") and line.count("\n") == 1
+    assert f"recording in {run.path} instead" in line
+
+
+def test_without_any_folder_there_is_no_recording_and_no_exception(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(recording.tempfile, "tempdir", str(tmp_path / "file"))
+    assert prepare(Options(tmp_path / "file" / "runs"), JOB) is None
+    assert "the job runs without a recording" in capsys.readouterr().err
+
+
+def test_a_path_that_pythonpath_cannot_carry_is_not_used(tmp_path: Path) -> None:
+    assert ":" not in str(made(Options(tmp_path / "a:b")).path)
+
+
+def test_settings_that_make_no_sense_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="warmup is -1"):
+        prepare(Options(tmp_path / "runs", warmup=-1), JOB)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("inherited", [{}, {"PYTHONPATH": ""}, {"PYTHONPATH": "/a:/b", "HOME": "/home"}])
+def test_only_two_variables_are_added(
+    inherited: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    variables = environment(RunDir(Path("runs/x")), inherited)
+    paths = variables["PYTHONPATH"].split(":")
+    assert paths == [str(tmp_path / "runs/x/inject"), *(["/a", "/b"] if inherited.get("PYTHONPATH") else [])]
+    assert variables == {"PYTHONPATH": variables["PYTHONPATH"], "DISTPROF_RUN": str(tmp_path / "runs/x")}
+
+
+def test_the_manifest_is_plain_json(tmp_path: Path) -> None:
+    manifest = json.loads(made(Options(tmp_path)).manifest.read_text())
+    assert set(manifest) == {"run_id", "name", "command", "world_size", "started_wall_ns"}

@@ -1,0 +1,93 @@
+"""The command line of ``distprof run``: torchrun's, and a little more."""
+
+from __future__ import annotations
+
+import pytest
+
+from distprof.launcher import torchrun
+
+
+@pytest.fixture(autouse=True)
+def no_foreign_variables(monkeypatch: pytest.MonkeyPatch, clean_env: dict[str, str]) -> None:
+    for name in set(torchrun.os.environ) - set(clean_env):
+        monkeypatch.delenv(name)
+
+
+def test_nproc_is_torchruns_nproc_per_node() -> None:
+    for flag in ("--nproc", "--nproc-per-node", "--nproc_per_node"):
+        assert torchrun.parse([flag, "3", "train.py"]).nproc_per_node == "3"
+    assert torchrun.parse(["train.py"]).nproc_per_node == "1"
+
+
+def test_our_options_are_parsed_before_the_script_only() -> None:
+    args = torchrun.parse(["--out", "a", "--nproc", "2", "--no-count", "train.py", "--out", "b", "--merge"])
+    options = torchrun.options(args)
+    assert (str(options.out), options.count, options.merge, options.timed) == ("a", False, False, None)
+    assert args.training_script_args == ["--out", "b", "--merge"]
+
+
+@pytest.mark.parametrize(
+    "theirs", [["--t", "3"], ["--n", "1"], ["--no"], ["--", "--name", "x"], ["-m", "y"], ["--help"], ["-1", ""]]
+)
+def test_arguments_of_the_script_are_never_touched(theirs: list[str]) -> None:
+    assert torchrun.parse(["--nproc", "2", "train.py", *theirs]).training_script_args == theirs
+    assert torchrun.parse(["-m", "package.train", *theirs]).training_script_args == theirs
+
+
+def test_one_node_without_rendezvous_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert torchrun.parse(["--nproc", "2", "train.py"]).standalone
+    assert torchrun.parse(["--nnodes", "1", "train.py"]).standalone
+    monkeypatch.setenv("PET_MASTER_PORT", "1234")
+    assert not torchrun.parse(["train.py"]).standalone
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ["--nnodes", "2"],
+        ["--master-port", "29500"],
+        ["--master_addr=127.0.0.1"],
+        ["--node-rank", "0"],
+        ["--rdzv-id", "7"],
+        ["--rdzv-backend", "static"],
+    ],
+)
+def test_a_rendezvous_that_was_chosen_is_kept(chosen: list[str]) -> None:
+    assert not torchrun.parse([*chosen, "train.py"]).standalone
+
+
+@pytest.mark.parametrize(
+    ("arguments", "world_size"),
+    [
+        (["--nproc", "4"], 4),
+        (["--nproc", "4", "--nnodes", "2"], 8),
+        (["--nproc", "4", "--nnodes", "1:2"], 0),
+        (["--nproc", "gpu"], 0),
+    ],
+)
+def test_the_world_size_is_told_where_it_is_certain(arguments: list[str], world_size: int) -> None:
+    assert torchrun.job(torchrun.parse([*arguments, "train.py"]), []).world_size == world_size
+
+
+def test_the_nodes_of_a_job_come_to_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(*arguments: str) -> str | None:
+        return torchrun.job(torchrun.parse([*arguments, "dir/train.py"]), []).shared_name
+
+    assert name("--nproc", "2") is None
+    assert name("--nnodes", "2", "--rdzv-id", "42") == "job-42"
+    assert name("--nnodes", "2", "--rdzv-id", "42", "--name", "mine") == "mine"
+    assert name("--nnodes", "2", "--node-rank", "1", "--master-addr", "h0", "--master-port", "1") == "train-h0-1"
+    monkeypatch.setenv("SLURM_JOB_ID", "99")
+    assert name("--nnodes", "2", "--node-rank", "1", "--master-addr", "h0") == "job-99"
+
+
+def test_a_module_and_a_script_give_their_names_to_the_run() -> None:
+    assert torchrun.job(torchrun.parse(["-m", "package.train"]), []).title == "package.train"
+    assert torchrun.job(torchrun.parse(["dir/train.py"]), []).title == "train"
+
+
+def test_what_torchrun_refuses_is_refused_with_its_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        torchrun.parse(["--nproc", "2", "--bogus", "train.py"])
+    assert refused.value.code == 2
+    assert "distprof run: error: unrecognized arguments: --bogus" in capsys.readouterr().err
