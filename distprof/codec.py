@@ -1,14 +1,13 @@
 """Records to plain msgpack-able values and back, checked field by field against :mod:`distprof.records`.
 
-What comes back from a file may be hostile or from a newer writer: a wrong type or a missing field is a
-:class:`RecordError`, an unknown field is passed over, and an array's bytes must fit its dtype.
+What comes back from a file may be hostile or from a newer writer: a wrong type, an int out of its bounds or a missing
+field is a :class:`RecordError`, an unknown field is passed over, and an array's bytes must fit its dtype.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -16,21 +15,27 @@ from typing import Any
 import numpy as np
 
 from distprof.errors import DataError
-from distprof.records import RECORDS, Record
+from distprof.records import INT64, RECORDS, Bounds, Record
 
 
 class RecordError(DataError):
-    """A payload does not fit its record's schema."""
+    """A payload, or a value on its way into one, does not fit its record's schema."""
 
 
 def to_payload(record: Record) -> dict[str, Any]:
-    """The record's fields as a map of plain values; bulk arrays as their little-endian bytes."""
+    """The record's fields as a map of plain values; bulk arrays as their little-endian bytes.
+
+    Raises RecordError for an array that its dtype cannot hold exactly; other values are the writer's own to get right.
+    """
     return _plain_fields(record)
 
 
 def from_payload(kind: str, payload: object) -> Record:
     """The record of a known ``kind``.  Raises RecordError when the payload does not fit it."""
-    record: Record = _build(RECORDS[kind], payload, kind)
+    try:
+        record: Record = _build(RECORDS[kind], payload)
+    except _Misfit as misfit:
+        raise RecordError(f"{'.'.join((kind, *misfit.path))}: {misfit.why}") from None
     return record
 
 
@@ -42,95 +47,126 @@ def to_json(record: Record) -> dict[str, Any]:
 def _json_value(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _json_value(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, tuple):
         return [_json_value(item) for item in value]
-    return value
+    return to_json(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+
+
+class _Misfit(Exception):
+    """A value that does not fit; ``path`` grows as the error rises through the fields around it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+        self.path: tuple[str, ...] = ()
+
+
+Encoder = Callable[[Any], Any]
+Decoder = Callable[[object], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    name: str
+    required: bool
+    encode: Encoder
+    decode: Decoder
+
+
+@functools.cache
+def _schema(record: type) -> tuple[_Field, ...]:
+    hints = typing.get_type_hints(record, include_extras=True)
+    return tuple(_field(field, hints[field.name]) for field in dataclasses.fields(record))
+
+
+def _field(field: dataclasses.Field[Any], hint: Any) -> _Field:
+    required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    if "dtype" in field.metadata:
+        dtype = np.dtype(field.metadata["dtype"])
+        return _Field(field.name, required, _array_encoder(field.name, dtype), _array_decoder(dtype))
+    return _Field(field.name, required, _encoder(hint), _decoder(hint))
 
 
 def _plain_fields(record: Any) -> dict[str, Any]:
-    return {
-        name: np.ascontiguousarray(getattr(record, name), dtype).tobytes() if dtype else _plain(getattr(record, name))
-        for name, dtype, _, _ in _schema(type(record))
-    }
+    kind: type = type(record)
+    return {field.name: field.encode(getattr(record, field.name)) for field in _schema(kind)}
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, (str, int, bytes, bool)):
-        return value
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, (dict, float)) else _plain_fields(value)
-
-
-Decoder = Callable[[object, str], Any]
-
-
-@functools.lru_cache(maxsize=None)
-def _schema(record: type) -> tuple[tuple[str, str | None, Decoder, bool], ...]:
-    """(name, dtype of a bulk field, decoder, required) of each field."""
-    hints = typing.get_type_hints(record)
-    return tuple(
-        (
-            field.name,
-            field.metadata.get("dtype"),
-            _array_decoder(field.metadata["dtype"]) if "dtype" in field.metadata else _decoder(hints[field.name]),
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
-        )
-        for field in dataclasses.fields(record)
-    )
-
-
-def _build(record: type, payload: object, where: str) -> Any:
-    if not isinstance(payload, dict):
-        raise RecordError(f"{where}: expected a map, found {type(payload).__name__}")
+def _build(record: type, payload: object) -> Any:
     values = {}
-    for name, _, decode, required in _schema(record):
-        if name in payload:
-            values[name] = decode(payload[name], f"{where}.{name}")
-        elif required:
-            raise RecordError(f"{where}: field {name!r} is missing")
+    fields: dict[str, object] = _expect(dict, payload)
+    for field in _schema(record):
+        if field.name in fields:
+            try:
+                values[field.name] = field.decode(fields[field.name])
+            except _Misfit as misfit:
+                misfit.path = (field.name, *misfit.path)
+                raise
+        elif field.required:
+            raise _Misfit(f"field {field.name!r} is missing")
     return record(**values)
+
+
+def _encoder(hint: Any) -> Encoder:
+    """msgpack takes all but nested records as they are, tuples included."""
+    if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(typing.get_args(hint)[0]):
+        return lambda value: [_plain_fields(item) for item in value]
+    return lambda value: value
 
 
 def _decoder(hint: Any) -> Decoder:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         item = _decoder(arguments[0])
-        return lambda value, where: tuple(item(v, where) for v in _expect(value, list, where))
+        return lambda value: tuple(map(item, _expect(list, value)))
     if origin is dict:
         key, item = _decoder(arguments[0]), _decoder(arguments[1])
-        return lambda value, where: {key(k, where): item(v, where) for k, v in _expect(value, dict, where).items()}
-    if dataclasses.is_dataclass(hint):
-        return functools.partial(_decode_nested, hint)
-    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
-        return functools.partial(_decode_scalar, hint)
-    raise TypeError(f"records may not hold {hint!r}")  # a mistake in records.py, met by its own test
+        return lambda value: {key(k): item(v) for k, v in _expect(dict, value).items()}
+    if origin is typing.Annotated and isinstance(arguments[1], Bounds):
+        return _int_decoder(arguments[1])
+    if hint is int:
+        return _int_decoder(INT64)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return functools.partial(_build, hint)
+    if hint in (str, bool):
+        return functools.partial(_expect, hint)
+    raise TypeError(f"records may not hold {hint!r}")  # a mistake in records.py, met by every test of the record
 
 
-def _decode_nested(record: type, value: object, where: str) -> Any:
-    return _build(record, value, where)
-
-
-def _decode_scalar(expected: type, value: object, where: str) -> Any:
-    return _expect(value, expected, where)
-
-
-def _expect(value: object, expected: type, where: str) -> Any:
-    # bool is an int to Python, but not to the format.
-    if type(value) is expected or (expected is float and type(value) is int):
+def _expect(expected: type, value: object) -> Any:
+    # Exactly that type: bool is an int to Python, but not to the format.
+    if type(value) is expected:
         return value
-    raise RecordError(f"{where}: expected {expected.__name__}, found {type(value).__name__}")
+    raise _Misfit(f"expected {expected.__name__}, found {type(value).__name__}")
 
 
-def _array_decoder(dtype: str) -> Decoder:
-    itemsize = np.dtype(dtype).itemsize
+def _int_decoder(bounds: Bounds) -> Decoder:
+    low, high = bounds.low, bounds.high
 
-    def decode(value: object, where: str) -> Any:
-        data: bytes = _expect(value, bytes, where)
-        if len(data) % itemsize:
-            raise RecordError(f"{where}: {len(data)} bytes are no whole number of {dtype}")
+    def decode(value: object) -> Any:
+        if low <= _expect(int, value) <= high:
+            return value
+        raise _Misfit(f"{value} is not in {low} ... {high}")
+
+    return decode
+
+
+def _array_encoder(name: str, dtype: np.dtype[Any]) -> Encoder:
+    def encode(value: Any) -> bytes:
+        given = np.asarray(value)
+        array = given.astype(dtype, copy=False)
+        if given.ndim != 1 or (given.dtype != dtype and not np.array_equal(given, array)):
+            raise RecordError(f"{name}: not a one-dimensional array that {dtype.str} holds exactly")
+        return array.tobytes()
+
+    return encode
+
+
+def _array_decoder(dtype: np.dtype[Any]) -> Decoder:
+    def decode(value: object) -> Any:
+        data: bytes = _expect(bytes, value)
+        if len(data) % dtype.itemsize:
+            raise _Misfit(f"{len(data)} bytes are no whole number of {dtype.str}")
         return np.frombuffer(data, dtype)
 
     return decode

@@ -6,25 +6,24 @@ Bulk numbers are one-dimensional numpy arrays, little-endian in the file, with t
 
 A *row* is the index of a module in the tree: :class:`Tree` records append rows, and every bulk array over modules is
 dense over the rows known when it was written (a shorter array means zeros for the rows that came later).
+
+The ranges of the int fields are part of their types: a reader may size its tables by what lies within them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 MAGIC = "distprof"
 
-#: (major, minor).  A reader refuses a newer major, and reads a newer minor by passing over fields and kinds it does not know.
+#: (major, minor).  A reader refuses a newer major, and passes over what it does not know of a newer minor.
 SCHEMA_VERSION = (1, 0)
-SCHEMA_HISTORY = {
-    (
-        1,
-        0,
-    ): "first version: header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
+SCHEMA_HISTORY: dict[tuple[int, int], str] = {
+    (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
 }
 
 #: Phases of one iteration, in the order in which they are shown.  They add up to the iteration.
@@ -36,12 +35,48 @@ AXES = ("dp", "tp", "pp", "cp", "ep")
 TRAINING = "training"  # an iteration that an optimizer step closes
 FORWARD = "forward"  # no optimizer has stepped: one iteration a root forward
 
+
+@dataclass(frozen=True)
+class Bounds:
+    """The range of an int field, both ends included.  A reader refuses a record with an int that lies outside."""
+
+    low: int
+    high: int
+
+
+#: No job has more ranks, modules or experts; whatever a reader may size a table by is bounded by it.
+LIMIT = 1 << 20
+#: No module lies deeper in its tree.
+MAX_DEPTH = 256
+
+INT64 = Bounds(-(1 << 63), (1 << 63) - 1)  # of an int without bounds of its own
+Natural = Annotated[int, Bounds(0, INT64.high)]  # times, bytes, amounts
+Index = Annotated[int, Bounds(0, LIMIT - 1)]  # which one of something: a rank, a coordinate, an expert
+Size = Annotated[int, Bounds(1, LIMIT)]  # how many there are of something that an Index tells apart
+Row = Annotated[int, Bounds(-1, LIMIT - 1)]  # a module of the tree, -1 for none
+
 Array = npt.NDArray[Any]
+# ruff: noqa: RUF009  (bulk() is a field(), which ruff cannot know)
 
 
 def bulk(dtype: str) -> Any:
     """A field that travels as the little-endian bytes of a one-dimensional array."""
-    return field(default_factory=lambda: np.zeros(0, dtype), metadata={"dtype": dtype}, compare=False)
+    return field(default_factory=lambda: np.zeros(0, dtype), metadata={"dtype": dtype})
+
+
+class _Bulky:
+    """Equality of records that hold arrays: dataclass's own would ask an array for its truth."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _same(one: Any, other: Any) -> bool:
+    return np.array_equal(one, other) if isinstance(one, np.ndarray) else bool(one == other)
 
 
 @dataclass(frozen=True)
@@ -50,24 +85,24 @@ class Header:
 
     KIND: ClassVar[str] = "header"
     run_id: str
-    rank: int
-    world_size: int
-    local_rank: int = 0
-    local_world_size: int = 1
-    node_rank: int = 0
-    generation: int = 0
+    rank: Index
+    world_size: Size
+    local_rank: Index = 0
+    local_world_size: Size = 1
+    node_rank: Index = 0
+    generation: Natural = 0
     host: str = ""
-    pid: int = 0
+    pid: Natural = 0
     script: str = ""
     device: str = "cpu"  # torch's device type
     device_name: str = ""
     writer: str = ""  # distprof's version
     python: str = ""
     torch: str = ""
-    wall_ns: int = 0  # the anchor: one instant on both clocks
-    mono_ns: int = 0
+    wall_ns: Natural = 0  # the anchor: one instant on both clocks
+    mono_ns: Natural = 0
     magic: str = MAGIC
-    schema: tuple[int, ...] = SCHEMA_VERSION
+    schema: tuple[Natural, ...] = SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
@@ -75,18 +110,18 @@ class Plan:
     """What this rank set out to record; a rank is *complete* when it recorded all of it."""
 
     KIND: ClassVar[str] = "plan"
-    warmup: int
-    counted: int
-    timed: int
+    warmup: Natural
+    counted: Natural
+    timed: Natural
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """A DeviceMesh as it was seen: its dimension names, its shape, and this rank's coordinate in it (empty: not in it)."""
+    """A DeviceMesh as it was seen: dimension names, shape, and this rank's coordinate in it (empty: not in it)."""
 
     names: tuple[str, ...]
-    shape: tuple[int, ...]
-    coordinate: tuple[int, ...] = ()
+    shape: tuple[Size, ...]
+    coordinate: tuple[Index, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,13 +129,13 @@ class Topology:
     """Sizes of the parallel axes and this rank's coordinates on them.  The last one of a shard holds.
 
     ``sizes`` and ``coordinates`` have the same keys, from :data:`AXES` and ``mp``.
-    ``source``: ``declared`` (the script said so), ``device_mesh`` (dimension names) or ``assumed`` (pure data parallel).
+    ``source``: ``declared`` (by the script), ``device_mesh`` (its dimension names) or ``assumed`` (pure data parallel).
     """
 
     KIND: ClassVar[str] = "topology"
     source: str
-    sizes: dict[str, int]
-    coordinates: dict[str, int]
+    sizes: dict[str, Size]
+    coordinates: dict[str, Index]
     meshes: tuple[Mesh, ...] = ()
     notes: tuple[str, ...] = ()  # sentences for the report, such as two sources that disagree
 
@@ -109,19 +144,19 @@ class Topology:
 class ModuleRow:
     """One module of the tree.
 
-    ``name`` is the model's own (wrappers such as DDP's ``module.`` stripped), empty for a root; ``root`` numbers the models
-    found running.  ``own_params`` / ``total_params`` count a rank's parameters with data-parallel sharding undone, each
-    parameter once within a subtree.  ``wrapper`` marks a module that only wraps the one below it (DDP, torch.compile).
+    ``name`` is the model's own (wrappers such as DDP's ``module.`` stripped), empty for a root; ``root`` numbers the
+    models found running.  ``own_params`` / ``total_params`` count a rank's parameters with data-parallel sharding
+    undone, each parameter once within a subtree.  ``wrapper``: it only wraps the module below (DDP, torch.compile).
     """
 
     name: str
     class_name: str
-    root: int
-    parent: int  # row of the parent, -1 for a root
-    depth: int  # 0 for a root
+    root: Index
+    parent: Row  # row of the parent, -1 for a root
+    depth: Index  # 0 for a root
     extra_repr: str = ""
-    own_params: int = 0
-    total_params: int = 0
+    own_params: Natural = 0
+    total_params: Natural = 0
     wrapper: bool = False
 
 
@@ -130,7 +165,7 @@ class Tree:
     """Rows of the module tree, numbered from ``first_row`` on.  A model met later appends another record."""
 
     KIND: ClassVar[str] = "tree"
-    first_row: int
+    first_row: Index
     rows: tuple[ModuleRow, ...]
 
 
@@ -138,20 +173,20 @@ class Tree:
 class Parameter:
     """One parameter of one model, in three sizes.
 
-    ``local_numel`` lies in this rank's memory; ``rank_numel`` is this rank's with data-parallel sharding (FSDP) undone, the
-    base of "params per GPU"; ``global_numel`` is the whole of the piece named by ``name`` and by this rank's coordinates on
-    the axes in ``split`` (axes on which ranks hold *different* parameters under one name: experts on ``ep``).
+    ``local_numel`` lies in this rank's memory; ``rank_numel`` is this rank's with data-parallel sharding (FSDP) undone,
+    the base of "params per GPU"; ``global_numel`` is the whole of the piece named by ``name`` and by this rank's
+    coordinates on the axes in ``split`` (on which ranks hold *different* parameters under one name: experts on ``ep``).
     ``tied_to`` is the name of the parameter of which this is the same object, or empty.
     """
 
     name: str
-    row: int
-    root: int
-    local_numel: int
-    rank_numel: int
-    global_numel: int
+    row: Row
+    root: Index
+    local_numel: Natural
+    rank_numel: Natural
+    global_numel: Natural
     dtype: str
-    itemsize: int
+    itemsize: Natural
     trainable: bool = True
     split: tuple[str, ...] = ()
     tied_to: str = ""
@@ -162,46 +197,46 @@ class Parameters:
     """All parameters of one root."""
 
     KIND: ClassVar[str] = "parameters"
-    root: int
+    root: Index
     parameters: tuple[Parameter, ...]
 
 
-@dataclass(frozen=True)
-class Counts:
+@dataclass(frozen=True, eq=False)
+class Counts(_Bulky):
     """One counted step: *exclusive* forward work per row, summed over the iteration's micro-batches.
 
     ``uncounted`` holds the ops that ran without a formula, by name, with their calls.
     """
 
     KIND: ClassVar[str] = "counts"
-    iteration: int
+    iteration: Natural
     mode: str
-    micro_batches: int
-    samples: int
+    micro_batches: Natural
+    samples: Natural
     calls: Array = bulk("<u4")
     forward_macs: Array = bulk("<i8")
     forward_flops: Array = bulk("<i8")
-    uncounted: dict[str, int] = field(default_factory=dict)
+    uncounted: dict[str, Natural] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Step:
+@dataclass(frozen=True, eq=False)
+class Step(_Bulky):
     """One timed step.  Module times are *self* times (without children), summed over the iteration's micro-batches.
 
     ``phases_ns`` has keys from :data:`PHASES` and adds up to ``duration_ns``; a phase that could not be seen (``data``
-    without a torch DataLoader) is absent..
+    without a torch DataLoader) is absent.
     """
 
     KIND: ClassVar[str] = "step"
-    iteration: int
+    iteration: Natural
     mode: str
-    start_wall_ns: int
-    duration_ns: int
+    start_wall_ns: Natural
+    duration_ns: Natural
     phases_ns: dict[str, int]
-    micro_batches: int
-    batch_size: int  # dimension 0 of the first tensor of one micro-batch, 0 when there was none
-    samples: int
-    peak_memory_bytes: int
+    micro_batches: Natural
+    batch_size: Natural  # dimension 0 of the first tensor of one micro-batch, 0 when there was none
+    samples: Natural
+    peak_memory_bytes: Natural
     memory_source: str  # "allocator" (CUDA) or "rss"
     calls: Array = bulk("<u4")
     forward_ns: Array = bulk("<i8")
@@ -210,12 +245,12 @@ class Step:
 
 @dataclass(frozen=True)
 class ExpertLayer:
-    """One MoE layer: the module that holds the experts, how many there are in the model, and which of them this rank hosts."""
+    """One MoE layer: the module that holds the experts, how many the model has, and which of them this rank hosts."""
 
     name: str
-    row: int
-    num_experts: int
-    local_experts: tuple[int, ...]  # global ids, in the order of the loads
+    row: Row
+    num_experts: Size
+    local_experts: tuple[Index, ...]  # global ids, in the order of the loads
 
 
 @dataclass(frozen=True)
@@ -226,13 +261,13 @@ class ExpertLayers:
     layers: tuple[ExpertLayer, ...]
 
 
-@dataclass(frozen=True)
-class ExpertLoad:
+@dataclass(frozen=True, eq=False)
+class ExpertLoad(_Bulky):
     """Tokens that each local expert processed in one timed step: all layers one after the other, in the order of
     :class:`ExpertLayers` and of their ``local_experts``."""
 
     KIND: ClassVar[str] = "expert_load"
-    iteration: int
+    iteration: Natural
     tokens: Array = bulk("<i8")
 
 
@@ -252,7 +287,7 @@ class End:
 
     KIND: ClassVar[str] = "end"
     reason: str
-    iterations: int  # that the rank ran, recorded or not, when this was written
+    iterations: Natural  # that the rank ran, recorded or not, when this was written
 
 
 Record = Header | Plan | Topology | Tree | Parameters | Counts | Step | ExpertLayers | ExpertLoad | Error | End

@@ -1,51 +1,40 @@
-"""The shard file: a msgpack stream of checksummed records, its writer, and a reader that survives damage.
+"""The shard file: a stream of checksummed records, its writer, and a reader that survives damage.
 
-Every record is the msgpack array ``[crc32, body]`` in one fixed spelling, 11 bytes and the body::
-
-    92  ce <crc32: 4 bytes>  c6 <length of body: 4 bytes>  <body>        (big-endian, as msgpack has it)
-
-``body`` is the msgpack of ``[kind, sequence, payload]``.  The fixed spelling lets the reader find the next whole record
-after damage, a flipped length included; any msgpack library reads an undamaged file as it is.
+The body of a record (see :mod:`distprof.framing`) is the msgpack of ``[kind, sequence, payload]``.  The reader gives
+every record that is whole, once, in the order of sequence numbers, and reports what it could not give.  Shards are data
+from elsewhere: nothing in a file makes the reader raise anything but DataError, or allocate more than in proportion to
+the file's own size.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import struct
-import zlib
-from collections.abc import Iterator
+import re
+import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgpack
 
+from distprof.checks import check
 from distprof.codec import RecordError, from_payload, to_payload
 from distprof.errors import DataError
-from distprof.records import MAGIC, RECORDS, SCHEMA_VERSION, Header, Record
+from distprof.framing import FRAME_START, checksum, frame, scan
+from distprof.records import MAGIC, RECORDS, SCHEMA_VERSION, ExpertLayers, Header, Parameters, Record, Tree
 
-_FRAME = struct.Struct(">BBIBI")
-_ARRAY_OF_2, _UINT32, _BIN32 = 0x92, 0xCE, 0xC6
-_FRAME_START = bytes((_ARRAY_OF_2, _UINT32))
-
-#: No writer makes a longer record; a longer length in a file is damage.
-MAX_BODY_BYTES = 1 << 28
-#: Damaged bytes may look like many long records: checksumming them may cost this many times the file, no more.
-_RESYNC_BUDGET = 8
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_UNPACK = {"raw": False, "strict_map_key": True}
 
 
 class NotAShard(DataError):
-    """The file does not begin with a distprof header."""
+    """The file does not begin with a distprof header that can be read."""
 
 
 class NewerSchema(DataError):
     """The file was written by a distprof with a newer major schema."""
-
-
-def encode(record: Record, sequence: int) -> bytes:
-    """One record as it stands in the file."""
-    body: bytes = msgpack.packb([record.KIND, sequence, to_payload(record)], use_bin_type=True)
-    return _FRAME.pack(_ARRAY_OF_2, _UINT32, zlib.crc32(body), _BIN32, len(body)) + body
 
 
 class MemorySink:
@@ -62,7 +51,7 @@ class MemorySink:
 
 
 class FileSink:
-    """A shard on disk: created, never reopened; one ``write()`` a record, so that SIGKILL loses the one being written."""
+    """A shard on disk: created, never reopened; one ``write()`` a record: SIGKILL loses no other."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,11 +60,13 @@ class FileSink:
     def write(self, data: bytes) -> None:
         """Raises OSError; a record that did not fit whole (disk full) is taken back, so that the next may follow."""
         end = os.fstat(self._fd).st_size
+        rest = memoryview(data)
         try:
-            if os.write(self._fd, data) != len(data):
-                raise OSError(28, "no space left for a whole record", str(self.path))
+            while rest:  # a write that a full disk cut short says why when it is called again
+                rest = rest[os.write(self._fd, rest) :]
         except OSError:
-            os.ftruncate(self._fd, end)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, end)
             raise
 
     def close(self) -> None:
@@ -85,19 +76,39 @@ class FileSink:
 
 
 class ShardWriter:
-    """Numbers records and hands them to a sink."""
+    """Numbers records and hands them to a sink, from one thread at a time.  The first record is the Header."""
 
     def __init__(self, sink: FileSink | MemorySink) -> None:
         self.sink = sink
         self._sequence = 0
+        self._first: int | None = None  # checksum of the header, once it is written
 
     def write(self, record: Record) -> None:
-        """Raises OSError when the sink cannot take it; the sequence number is then spent, so that readers see the gap."""
-        sequence, self._sequence = self._sequence, self._sequence + 1
-        self.sink.write(encode(record, sequence))
+        """Raises OSError when the sink cannot take it; the sequence number is then spent, so that readers see the gap.
+
+        Raises RecordError or ValueError for what no shard can hold, such as a record longer than any reader takes.
+        """
+        if isinstance(record, Header) != (self._first is None):
+            raise ValueError(f"a shard has one header, which comes first: this is {record.KIND!r}")
+        body = encode(record, self._sequence)
+        own_checksum = checksum(body, self._first or 0)
+        framed = frame(body, own_checksum)
+        if self._first is None:
+            self.sink.write(framed)
+            self._first = own_checksum
+            self._sequence = 1
+        else:
+            self._sequence += 1
+            self.sink.write(framed)
 
     def close(self) -> None:
         self.sink.close()
+
+
+def encode(record: Record, sequence: int) -> bytes:
+    """The body of one record.  Text that is no Unicode (a file name of undecodable bytes) is escaped."""
+    body: bytes = msgpack.packb([record.KIND, sequence, to_payload(record)], unicode_errors="backslashreplace")
+    return body
 
 
 @dataclass
@@ -108,120 +119,171 @@ class ReadReport:
     unread_bytes: int = 0
     unread_why: str = ""
     sequence_gaps: int = 0  # records that were numbered but are not there
+    repeated: int = 0  # records that were there before: nothing is lost by them
     unknown_kinds: dict[str, int] = field(default_factory=dict)
-    malformed: list[str] = field(default_factory=list)
+    malformed: list[str] = field(default_factory=list)  # one line for each record that is no record of this schema
 
     @property
     def damaged(self) -> bool:
+        """Whether anything that was written is missing."""
         return bool(self.unread_bytes or self.sequence_gaps or self.malformed)
 
 
 @dataclass
 class Shard:
-    """One shard, read."""
+    """One shard, read.  ``sequences`` has the number of each of the ``records``, ascending."""
 
     source: str
     header: Header
     records: list[Record]
     report: ReadReport
+    sequences: list[int] = field(default_factory=list)
 
 
-def read_shard(path: Path) -> Shard:
+@dataclass(frozen=True)
+class Entry:
+    """A record not yet decoded."""
+
+    kind: str
+    sequence: int
+    payload: bytes
+
+
+class Memo:
+    """Descriptions that many ranks write alike, decoded once: the readers of a run's shards share one.
+
+    Such records come back as the same objects for every rank, so that identity tells who has the same tree.
+    """
+
+    _KINDS = frozenset(record.KIND for record in (Tree, Parameters, ExpertLayers))
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bytes], Record] = {}
+
+    def record_of(self, entry: Entry) -> Record:
+        """The entry's record, decoded if nobody did so before.  Raises RecordError."""
+        if entry.kind not in self._KINDS:
+            return _decode(entry)
+        key = entry.kind, entry.payload
+        if key not in self._known:
+            self._known[key] = _decode(entry)
+        return self._known[key]
+
+
+def read_shard(path: Path, memo: Memo | None = None) -> Shard:
     """All that can be read of the file.  Raises DataError (NotAShard, NewerSchema) or OSError."""
-    return parse_shard(path.read_bytes(), str(path))
+    # O_NONBLOCK: never wait for somebody to write to a named pipe.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise NotAShard(f"{path} is no distprof shard: it is no regular file")
+        return parse_shard(file.read(), str(path), memo)
 
 
-def parse_shard(data: bytes, source: str = "<memory>") -> Shard:
-    """All that can be read of a shard's bytes; ``source`` names it in messages."""
-    report = ReadReport()
-    records: list[Record] = []
-    expected = 0
-    for body in _bodies(data, report):
-        kind, sequence, payload = _unpack(body, report)
-        if kind is None:
-            continue
-        if kind == Header.KIND and not records:
-            _check_schema(payload, source)
-        report.sequence_gaps += max(0, sequence - expected)
-        expected = sequence + 1
-        if kind not in RECORDS:
-            report.unknown_kinds[kind] = report.unknown_kinds.get(kind, 0) + 1
-            continue
+def parse_shard(data: bytes, source: str = "<memory>", memo: Memo | None = None) -> Shard:
+    """All that can be read of a shard's bytes; ``source`` names it in messages.  Raises NotAShard or NewerSchema."""
+    found = scan(data)
+    report = ReadReport(unread_bytes=found.unread_bytes, unread_why=found.why)
+    if not found.bodies:
+        raise NotAShard(f"{source} {_why_headless(data)}")
+    entries = _in_order(_entries(found.bodies, report), report)
+    shard = Shard(source, _header(entries, source), [], report)
+    _decode_all(entries, shard, memo or Memo())
+    return shard
+
+
+def _why_headless(data: bytes) -> str:
+    if not data:
+        return "is empty: its rank ended before it wrote anything"
+    if data.startswith(FRAME_START) or MAGIC.encode() in data[:4096]:
+        return "has a torn or damaged header: without its rank and its run nothing in it can be placed"
+    return "is no distprof shard: it does not begin with a header"
+
+
+def _entries(bodies: Iterable[bytes], report: ReadReport) -> list[Entry]:
+    entries = []
+    for body in bodies:
         try:
-            records.append(from_payload(kind, payload))
+            entries.append(_entry(body))
         except RecordError as error:
             report.malformed.append(str(error))
-    report.records = len(records)
-    if not records or not isinstance(records[0], Header):
-        raise NotAShard(f"{source} is no distprof shard: it does not begin with a readable header")
-    return Shard(source, records[0], records, report)
+    return entries
+
+
+def _entry(body: bytes) -> Entry:
+    """Raises RecordError for a body, of whatever bytes, that is not the msgpack of [kind, sequence, payload]."""
+    try:
+        unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(body)), max_array_len=0, max_map_len=0, **_UNPACK)
+        unpacker.feed(body)
+        length, kind, sequence = unpacker.read_array_header(), unpacker.unpack(), unpacker.unpack()
+        start = unpacker.tell()
+        # msgpack makes room for the length that an array claims: a payload is unpacked only when all of it is there.
+        unpacker.skip()
+        sound = length == 3 and unpacker.tell() == len(body)
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise RecordError(f"a record of {len(body)} bytes is not sound msgpack ({type(error).__name__})") from None
+    if sound and type(kind) is str and _KIND.fullmatch(kind) and type(sequence) is int and 0 <= sequence < 1 << 63:
+        return Entry(kind, sequence, body[start:])
+    raise RecordError(f"a record of {len(body)} bytes is not [kind, sequence, payload]")
+
+
+def _in_order(entries: list[Entry], report: ReadReport) -> list[Entry]:
+    """By sequence, each number once, the first of its bearers; counts what is missing in between."""
+    by_sequence: dict[int, Entry] = {}
+    for entry in entries:
+        by_sequence.setdefault(entry.sequence, entry)
+    report.repeated = len(entries) - len(by_sequence)
+    report.sequence_gaps = max(by_sequence, default=-1) + 1 - len(by_sequence)
+    return [by_sequence[sequence] for sequence in sorted(by_sequence)]
+
+
+def _header(entries: list[Entry], source: str) -> Header:
+    if not entries or entries[0].kind != Header.KIND:
+        raise NotAShard(f"{source} is no distprof shard: its first record is no header")
+    try:
+        _check_schema(_unpack(entries[0]), source)
+        header = _decode(entries[0])
+    except RecordError as error:
+        raise NotAShard(f"{source} has a header that cannot be: {error}") from None
+    assert isinstance(header, Header)
+    return header
 
 
 def _check_schema(payload: Any, source: str) -> None:
     version = payload.get("schema") if isinstance(payload, dict) and payload.get("magic") == MAGIC else None
-    if not (isinstance(version, list) and version and isinstance(version[0], int)):
+    if not (isinstance(version, list) and len(version) == 2 and all(type(number) is int for number in version)):
         raise NotAShard(f"{source} is no distprof shard: its first record is no distprof header")
     if version[0] > SCHEMA_VERSION[0]:
         raise NewerSchema(
-            f"{source} was written in schema {'.'.join(map(str, version))}, this distprof reads up to "
+            f"{source} was written in schema {version[0]}.{version[1]}, this distprof reads up to "
             f"{SCHEMA_VERSION[0]}.x: merge with the distprof that recorded it, or a newer one"
         )
 
 
-def _unpack(body: bytes, report: ReadReport) -> tuple[str | None, int, Any]:
-    """(kind, sequence, payload) of a body whose checksum held; kind None, and a line in the report, if it is no record."""
-    try:
-        # Sizes are bounded by the body's own length (unpackb's default); nesting by msgpack's own limit.
-        kind, sequence, payload = msgpack.unpackb(body, raw=False, strict_map_key=True)
-        if isinstance(kind, str) and type(sequence) is int and 0 <= sequence < 1 << 63:
-            return kind, sequence, payload
-        why = "is not [kind, sequence, payload]"
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
-        why = f"is not msgpack of a record ({error})"
-    report.malformed.append(f"a body of {len(body)} bytes {why}")
-    return None, 0, None
-
-
-def _bodies(data: bytes, report: ReadReport) -> Iterator[bytes]:
-    """The bodies whose checksums hold, in order; what lies between is counted as unread."""
-    position, budget = 0, _RESYNC_BUDGET * len(data)
-    while position < len(data):
-        body = _body_at(data, position)
-        if body is not None:
-            yield body
-            position += _FRAME.size + len(body)
+def _decode_all(entries: list[Entry], shard: Shard, memo: Memo) -> None:
+    """Fill in the shard's records and, in its report, those that are none."""
+    report = shard.report
+    for entry in entries:
+        if entry.kind not in RECORDS:
+            report.unknown_kinds[entry.kind] = report.unknown_kinds.get(entry.kind, 0) + 1
             continue
-        following, budget = _next_record(data, position + 1, budget)
-        report.unread_bytes += following - position
-        report.unread_why = "the last record is torn" if following == len(data) else "a record is damaged"
-        position = following
+        try:
+            if entry.kind == Header.KIND and shard.records:
+                raise RecordError("header: there is one before it")
+            shard.records.append(memo.record_of(entry))
+            shard.sequences.append(entry.sequence)
+        except RecordError as error:
+            report.malformed.append(str(error))
+    report.records = len(shard.records)
 
 
-def _frame_at(data: bytes, position: int) -> tuple[int, int] | None:
-    """(checksum, length of body) if a frame that fits in the file stands here."""
-    if position + _FRAME.size > len(data):
-        return None
-    array, uint, crc, binary, length = _FRAME.unpack_from(data, position)
-    fits = length <= min(MAX_BODY_BYTES, len(data) - position - _FRAME.size)
-    return (crc, length) if (array, uint, binary) == (_ARRAY_OF_2, _UINT32, _BIN32) and fits else None
+def _decode(entry: Entry) -> Record:
+    record = from_payload(entry.kind, _unpack(entry))
+    check(record)
+    return record
 
 
-def _body_at(data: bytes, position: int) -> bytes | None:
-    frame = _frame_at(data, position)
-    if frame is None:
-        return None
-    start = position + _FRAME.size
-    body = data[start : start + frame[1]]
-    return body if zlib.crc32(body) == frame[0] else None
-
-
-def _next_record(data: bytes, position: int, budget: int) -> tuple[int, int]:
-    """(where the next whole record begins, or the end of the data; what is left of the budget)."""
-    while budget > 0 and (position := data.find(_FRAME_START, position)) >= 0:
-        frame = _frame_at(data, position)
-        if frame is not None:
-            budget -= frame[1]
-            if _body_at(data, position) is not None:
-                return position, budget
-        position += 1
-    return len(data), budget
+def _unpack(entry: Entry) -> Any:
+    try:
+        return msgpack.unpackb(entry.payload, **_UNPACK)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{entry.kind}: not sound msgpack ({type(error).__name__})") from None
