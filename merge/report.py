@@ -1,11 +1,12 @@
 """The merged answer as plain data: what the analysis fills in, and what text, JSON and plots are drawn from.
 
 ``summary.json`` is this module's :class:`Report`, field by field, under :data:`REPORT_SCHEMA`.  Units are suffixes.
-A value that was not measured is None, and ``unavailable`` says why, by the field's name; nothing is ever 0 for want of data.
+A value that was not measured is None, and ``unavailable`` says why, by the field's name; nothing is ever 0 for want
+of data.
 
-*Latencies* are medians over a rank's timed steps first; a :class:`Spread` is over ranks.  *Inclusive* numbers of a module
-are sums of exclusive ones over its subtree.  A *cohort* is the set of ranks of one role: all coordinates equal but ``dp``
-and ``ep``; ranks are compared within their cohort only.
+*Latencies* are medians over a rank's timed steps first; a :class:`Spread` is over ranks.  *Inclusive* numbers of a
+module are sums of exclusive ones over its subtree.  A *cohort* is the set of ranks of one role: all coordinates equal
+but ``dp`` and ``ep``; ranks are compared within their cohort only.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ class TopologyInfo:
 class Summary:
     """The Profile Summary.  Everything is per iteration (all micro-batches) unless it says per micro-batch.
 
-    "Per rank" figures are means over the ranks; ``params_of_model`` and ``fwd_*_of_model`` are DeepSpeed's estimate (mean over
-    one model-parallel group x mp); ``exact`` ones are unions over the ranks, and "at least" when ``exact_covers_all`` is False.
+    "Per rank" figures are means over the ranks; ``params_of_model`` and ``fwd_*_of_model`` are DeepSpeed's estimate
+    (mean over one model-parallel group x mp); ``exact`` ones are unions over the ranks, and "at least" when
+    ``exact_covers_all`` is False.
     """
 
     batch_size_per_rank: float | None  # of one micro-batch
@@ -101,8 +103,8 @@ class Summary:
 class ModuleStats:
     """One row of the merged module tree, rows in depth-first order of the model.
 
-    ``params``, ``macs``, ``flops`` and the ``*_ns`` without ``self`` are inclusive; means (work) and medians (time) over ``ranks``,
-    the ranks that have this module.  ``label`` is unique in the report and fit for people.
+    ``params``, ``macs``, ``flops`` and the ``*_ns`` without ``self`` are inclusive; means (work) and medians (time)
+    over ``ranks``, the ranks that have this module.  ``label`` is unique in the report and fit for people.
     """
 
     label: str
@@ -140,7 +142,7 @@ class RankRow:
     phases_ns: dict[str, float | None]  # keys of records.PHASES; None: could not be seen
     peak_memory_bytes: int | None
     memory_source: str
-    params: int
+    params: int | None
     fwd_macs: float | None
     step_iterations: tuple[int, ...] = ()
     step_durations_ns: tuple[int, ...] = ()
@@ -150,7 +152,8 @@ class RankRow:
 class SkewRow:
     """How far the ranks disagree on one phase, or on one module's self time in one phase.
 
-    ``excess_ns`` is the largest (rank - its cohort's median), the figure by which rows are ranked, and ``slowest_rank`` is its rank.
+    ``excess_ns`` is the largest (rank - its cohort's median), the figure by which rows are ranked, and
+    ``slowest_rank`` is its rank.
     """
 
     subject: str  # phase name, or module label

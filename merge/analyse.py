@@ -1,0 +1,65 @@
+"""Composes the analysis: from the recorded ranks to the :class:`Report` that text, JSON and plots are drawn from.
+
+load_run(path) -> LoadedRun -> analyse -> Report
+
+topology   where every rank stands           align     one module tree for the job
+totals     how many parameters               profile   work and times of its modules
+ranks      one row a rank                     skew      where equals disagree
+experts    who got the tokens                 summary   the figures of the whole
+"""
+
+from __future__ import annotations
+
+from distprof.merge.align import Alignment
+from distprof.merge.experts import expert_layers
+from distprof.merge.load import LoadedRun
+from distprof.merge.profile import module_stats, time_tables
+from distprof.merge.ranks import rank_rows
+from distprof.merge.report import Report, RunInfo
+from distprof.merge.skew import skew_of
+from distprof.merge.summary import summary_of, work_notes
+from distprof.merge.topology import layout_of
+from distprof.merge.totals import totals_of
+from distprof.merge.words import rank_names
+
+
+def analyse(run: LoadedRun) -> Report:
+    """The report.  Depends on the records alone: the same shards give the same report."""
+    layout = layout_of(run)
+    totals = totals_of(run, layout)
+    alignment = Alignment([data.tree for data in run.ranks])
+    times = time_tables(run, alignment)
+    rows = rank_rows(run, layout, totals)
+    return Report(
+        run=_run_info(run, (*layout.notes, *work_notes(run))),
+        topology=layout.info,
+        summary=summary_of(run, layout, totals),
+        modules=module_stats(run, alignment, times),
+        ranks=rows,
+        skew=skew_of(run, rows, [module.label for module in alignment.modules], times),
+        experts=expert_layers(run, alignment, layout),
+    )
+
+
+def _run_info(run: LoadedRun, notes: tuple[str, ...]) -> RunInfo:
+    headers = [data.header for data in run.ranks]
+    first = headers[0]
+    others = [header.rank for header in headers if header.device != first.device]
+    if others:
+        notes = (*notes, f"{rank_names(others)} ran on another kind of device than rank {first.rank} ({first.device})")
+    return RunInfo(
+        run_id=run.run_id,
+        name=run.name,
+        script=first.script,
+        world_size=run.world_size,
+        ranks=tuple(data.rank for data in run.ranks),
+        missing_ranks=run.missing_ranks,
+        incomplete={data.rank: why for data in run.ranks if (why := data.why_incomplete(run.mode))},
+        device=first.device,
+        device_name=first.device_name,
+        hosts=tuple(sorted({header.host for header in headers})),
+        torch=first.torch,
+        mode=run.mode,
+        planned_timed_steps=max((data.plan.timed for data in run.ranks if data.plan), default=0),
+        notes=(*run.notes, *notes),
+    )

@@ -1,0 +1,145 @@
+"""From a path to the recorded ranks: finds the shards, reads what can be read, and picks one shard a rank.
+
+    files -> candidates (reduced at once, one a file) -> the newest generation of each rank that holds data -> LoadedRun
+
+What could not be read becomes a note, in words fit for the report's first page; files are named without their folder,
+and everything is in rank order, so that the same shards give the same report wherever they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distprof.errors import DataError
+from distprof.merge.notes import damage_notes, error_notes, generation_notes, reading_notes
+from distprof.merge.rankdata import RankData, Reducer
+from distprof.records import FORWARD, TRAINING
+from distprof.rundir import MANIFEST, SHARDS, Manifest, RunDir
+from distprof.shard import Memo, NewerSchema, Shard, read_shard
+
+#: (files read, files in all)
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """What was recorded, one :class:`RankData` a rank, ranks ascending."""
+
+    run_id: str
+    name: str
+    world_size: int
+    ranks: tuple[RankData, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def missing_ranks(self) -> tuple[int, ...]:
+        recorded = {data.rank for data in self.ranks}
+        return tuple(rank for rank in range(self.world_size) if rank not in recorded)
+
+    @property
+    def mode(self) -> str:
+        """What an iteration is: training if any rank trained, else a forward."""
+        return TRAINING if any(TRAINING in data.windows for data in self.ranks) else FORWARD
+
+
+def load_run(path: Path, progress: Progress | None = None) -> LoadedRun:
+    """The run in folder ``path``: a run folder, or a folder with shards in it.
+
+    Raises DataError, in one sentence, when there is no run, nothing recorded, two runs, or a shard of a newer schema.
+    """
+    run = RunDir(path)
+    files = _shard_files(run)
+    manifest = run.read_manifest()
+    candidates, unread = _read_all(files, progress)
+    if not candidates:
+        raise DataError(
+            f"no shard in {path} could be read: {next(iter(unread.items()))[0]} {next(iter(unread.values()))}"
+        )
+    _one_run(candidates)
+    return _assemble(candidates, manifest, reading_notes(unread))
+
+
+def run_of_shards(shards: Iterable[Shard]) -> LoadedRun:
+    """The run that shards in memory make up.  Raises DataError when there is none, or when they are of two runs."""
+    reducer = Reducer()
+    candidates = [reducer.reduce(shard, Path(shard.source).name) for shard in shards]
+    if not candidates:
+        raise DataError("no shard was given: there is nothing to merge")
+    _one_run(candidates)
+    return _assemble(candidates, None, ())
+
+
+def _shard_files(run: RunDir) -> list[Path]:
+    """Raises DataError when the path is no run, or a run without a shard."""
+    path = run.path
+    if not path.is_dir():
+        what = "is a file, not a run's folder" if path.exists() else "does not exist"
+        raise DataError(f"{path} {what}: give the folder that `distprof run` named at its end")
+    files = run.shard_files()
+    if files:
+        return files
+    if run.manifest.exists() or run.shards.is_dir():
+        raise DataError(
+            f"{path} holds no shard, no rank recorded anything: no rank called a model, or Python was started with -I, "
+            "-E or -S, or by a launcher that drops PYTHONPATH (call distprof.record() in the script there)"
+        )
+    inner = sorted(manifest.parent.name for manifest in path.glob(f"*/{MANIFEST}"))
+    hint = f"; it holds runs, give one of them: {', '.join(inner[:5])}" if inner else ""
+    raise DataError(f"{path} is no run: it has neither {MANIFEST} nor shards ({SHARDS}/rank*.msgpack){hint}")
+
+
+def _read_all(files: Sequence[Path], progress: Progress | None) -> tuple[list[RankData], dict[str, str]]:
+    """(what was read, why the other files were not, by name).  Raises NewerSchema."""
+    memo, reducer = Memo(), Reducer()
+    candidates: list[RankData] = []
+    unread: dict[str, str] = {}
+    for done, file in enumerate(files, 1):
+        try:
+            candidates.append(reducer.reduce(read_shard(file, memo), file.name))
+        except NewerSchema:
+            raise
+        except OSError as error:
+            unread[file.name] = f"could not be read ({error.strerror})"
+        except DataError as error:
+            unread[file.name] = str(error).removeprefix(f"{file} ")
+        if progress:
+            progress(done, len(files))
+    return candidates, unread
+
+
+def _one_run(candidates: Sequence[RankData]) -> None:
+    examples: dict[str, str] = {}
+    for data in candidates:
+        examples.setdefault(data.header.run_id, data.source)
+    if len(examples) > 1:
+        (one, first), (other, second) = sorted(examples.items())[:2]
+        raise DataError(
+            f"shards of {len(examples)} runs are mixed here: {first} is of run {one}, {second} of run {other}; "
+            "put each run's shards in a folder of their own"
+        )
+
+
+def _assemble(candidates: Sequence[RankData], manifest: Manifest | None, notes: tuple[str, ...]) -> LoadedRun:
+    newest = max(candidates, key=_age)
+    run_id, world_size = newest.header.run_id, newest.header.world_size
+    chosen, passed_over, outside = [], [], []
+    for rank in sorted({data.rank for data in candidates}):
+        generations = sorted((data for data in candidates if data.rank == rank), key=_age)
+        if rank >= world_size:
+            outside += generations
+            continue
+        chosen.append(next((data for data in reversed(generations) if data.windows), generations[-1]))
+        passed_over += [data for data in generations if data is not chosen[-1]]
+    return LoadedRun(
+        run_id=run_id,
+        name=manifest.name if manifest else run_id,
+        world_size=world_size,
+        ranks=tuple(chosen),
+        notes=(*notes, *generation_notes(chosen, passed_over, outside), *damage_notes(chosen), *error_notes(chosen)),
+    )
+
+
+def _age(data: RankData) -> tuple[int, int, str]:
+    return data.header.generation, data.header.wall_ns, data.source

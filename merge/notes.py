@@ -1,0 +1,76 @@
+"""What went wrong in the shards, as sentences for the report's first page; alike ones are folded into one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from distprof.merge.rankdata import RankData
+from distprof.merge.words import listed, plural, rank_names
+
+Member = TypeVar("Member", str, int)
+
+
+def reading_notes(unread: dict[str, str]) -> tuple[str, ...]:
+    """Files that were left out; ``unread`` has the reason of each."""
+    return tuple(f"{listed(files)} left out: {why}" for why, files in _folded((why, f) for f, why in unread.items()))
+
+
+def generation_notes(
+    chosen: Sequence[RankData], passed_over: Sequence[RankData], outside: Sequence[RankData]
+) -> tuple[str, ...]:
+    """Restarts: which generation speaks for a rank that has several, and shards of an earlier start of more ranks."""
+    notes = []
+    restarted = {data.rank for data in passed_over}
+    used = _folded((f"g{data.header.generation}", data.rank) for data in chosen if data.rank in restarted)
+    for generation, ranks in used:
+        notes.append(
+            f"{rank_names(ranks)} started more than once: generation {generation} is reported, the newest with data"
+        )
+    if outside:
+        ranks = rank_names(data.rank for data in outside)
+        world = plural(max(data.header.world_size for data in outside), "rank")
+        notes.append(f"{ranks} left out: of an earlier start of the job, with {world}")
+    return tuple(notes)
+
+
+def damage_notes(chosen: Sequence[RankData]) -> tuple[str, ...]:
+    """Shards of which only a part was read, and kinds of records that this version does not know."""
+    damaged = _folded((_damage(data), data.source) for data in chosen if data.report.damaged)
+    unknown = _folded((kind, data.source) for data in chosen for kind in data.report.unknown_kinds)
+    return (
+        *(f"{listed(files)}: {what}; the rest is reported" for what, files in damaged),
+        *(
+            f"{listed(files)}: records of kind {kind!r} were passed over, they come from a newer distprof"
+            for kind, files in unknown
+        ),
+    )
+
+
+def _damage(data: RankData) -> str:
+    report = data.report
+    lost = []
+    if report.unread_bytes:
+        lost.append(f"{report.unread_why} ({plural(report.unread_bytes, 'byte')} unread)")
+    if report.sequence_gaps:
+        lost.append(f"{plural(report.sequence_gaps, 'record')} missing")
+    if report.malformed:
+        lost.append(f"{plural(len(report.malformed), 'record')} malformed ({report.malformed[0]})")
+    return ", ".join(lost)
+
+
+def error_notes(chosen: Sequence[RankData]) -> tuple[str, ...]:
+    """Recorders that failed; what they wrote before still holds."""
+    failed = _folded((f"{e.where}: {e.message}", data.rank) for data in chosen for e in data.errors)
+    return tuple(
+        f"the recorder failed on {rank_names(ranks)} in {what}; what was recorded before holds"
+        for what, ranks in failed
+    )
+
+
+def _folded(pairs: Iterable[tuple[str, Member]]) -> list[tuple[str, list[Member]]]:
+    """Members by key, both in the order in which they came."""
+    groups: dict[str, list[Member]] = {}
+    for key, member in pairs:
+        groups.setdefault(key, []).append(member)
+    return list(groups.items())

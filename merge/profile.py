@@ -1,0 +1,148 @@
+"""The merged module tree: work and times of every module, over the ranks that have it.
+
+    windows (rows of one rank) -> Alignment.stack -> tables (modules, ranks), NaN where a rank has none -> ModuleStats
+
+Work is exact on each rank, so there a module's inclusive MACs are its own plus its children's; over ranks it is the
+mean.  Times are medians over steps and then over ranks, so parents equal the sum of their parts only nearly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from distprof.merge.align import Alignment, Module
+from distprof.merge.load import LoadedRun
+from distprof.merge.report import ModuleStats
+from distprof.merge.spread import mean_known, median_known, number
+from distprof.merge.tree import RankTree
+from distprof.merge.window import FloatArray, ModuleTimes, Window, padded
+from distprof.records import TRAINING, Array, Counts
+
+#: By row of one rank's tree; None where the rank has no such data.
+Pick = Callable[[RankTree, Window], FloatArray | None]
+
+
+@dataclass(frozen=True, eq=False)
+class TimeTables:
+    """(modules, ranks): medians over steps in ns, NaN where the rank has no such module or no timed step.
+
+    A module that no rank called (a ModuleList, a module inside a compiled region) has no time of its own, and one
+    whose whole subtree was never called has none at all.  Backward has none where nothing trains.
+    """
+
+    forward_self: FloatArray
+    backward_self: FloatArray
+    forward: FloatArray  # inclusive
+    backward: FloatArray  # inclusive
+
+
+def time_tables(run: LoadedRun, alignment: Alignment) -> TimeTables:
+    called = np.nansum(_stack(run, alignment, _timed(lambda times: times.calls)), axis=1) > 0
+    called_below = _any_below(called, alignment)
+    trains = np.full(len(called), run.mode == TRAINING)
+
+    def table(pick: Callable[[ModuleTimes], FloatArray], known: npt.NDArray[np.bool_]) -> FloatArray:
+        times = _stack(run, alignment, _timed(pick))
+        times[~known] = np.nan
+        return times
+
+    return TimeTables(
+        forward_self=table(lambda times: times.forward_self, called),
+        backward_self=table(lambda times: times.backward_self, called & trains),
+        forward=table(lambda times: times.forward, called_below),
+        backward=table(lambda times: times.backward, called_below & trains),
+    )
+
+
+def module_stats(run: LoadedRun, alignment: Alignment, times: TimeTables) -> tuple[ModuleStats, ...]:
+    """One row a module, in the order of ``alignment.modules``."""
+    trees = [data.tree for data in run.ranks]
+    params = alignment.stack(((tree, tree.total_params) for tree in trees), len(trees))
+    own_params = alignment.stack(((tree, tree.own_params) for tree in trees), len(trees))
+    columns = zip(
+        alignment.modules,
+        np.count_nonzero(~np.isnan(params), axis=1).tolist(),
+        mean_known(params).tolist(),
+        mean_known(own_params).tolist(),
+        mean_known(_stack(run, alignment, _calls)),
+        mean_known(_stack(run, alignment, _counted(lambda counts: counts.forward_macs, inclusive=True))),
+        mean_known(_stack(run, alignment, _counted(lambda counts: counts.forward_flops, inclusive=True))),
+        mean_known(_stack(run, alignment, _counted(lambda counts: counts.forward_macs, inclusive=False))),
+        median_known(times.forward),
+        median_known(times.backward),
+        median_known(times.forward_self),
+        median_known(times.backward_self),
+        strict=True,
+    )
+    return tuple(_row(*column) for column in columns)
+
+
+def _row(
+    module: Module, ranks: int, params: float, own_params: float, calls: float, macs: float, flops: float,
+    self_macs: float, forward: float, backward: float, forward_self: float, backward_self: float,
+) -> ModuleStats:  # fmt: skip
+    return ModuleStats(
+        label=module.label,
+        name=module.row.name,
+        class_name=module.row.class_name,
+        root=module.row.root,
+        parent=module.parent,
+        depth=module.depth,
+        extra_repr=module.row.extra_repr,
+        wrapper=module.row.wrapper,
+        ranks=ranks,
+        params=params,
+        own_params=own_params,
+        calls=number(calls) or 0.0,
+        macs=number(macs),
+        flops=number(flops),
+        self_macs=number(self_macs),
+        forward_ns=number(forward),
+        backward_ns=number(backward),
+        forward_self_ns=number(forward_self),
+        backward_self_ns=number(backward_self),
+    )
+
+
+def _stack(run: LoadedRun, alignment: Alignment, pick: Pick) -> FloatArray:
+    def columns() -> Iterator[tuple[RankTree, FloatArray | None]]:
+        for data in run.ranks:
+            window = data.windows.get(run.mode)
+            yield data.tree, pick(data.tree, window) if window else None
+
+    return alignment.stack(columns(), len(run.ranks))
+
+
+def _timed(pick: Callable[[ModuleTimes], FloatArray]) -> Pick:
+    return lambda tree, window: pick(window.times) if window.times else None
+
+
+def _counted(pick: Callable[[Counts], Array], *, inclusive: bool) -> Pick:
+    def picked(tree: RankTree, window: Window) -> FloatArray | None:
+        if window.counts is None:
+            return None
+        own = padded(pick(window.counts), len(tree))
+        return (tree.inclusive(own) if inclusive else own).astype(np.float64)
+
+    return picked
+
+
+def _calls(tree: RankTree, window: Window) -> FloatArray | None:
+    """Of the timed steps; of the counted one where none was timed."""
+    if window.times:
+        return window.times.calls
+    return _counted(lambda counts: counts.calls, inclusive=False)(tree, window)
+
+
+def _any_below(called: npt.NDArray[np.bool_], alignment: Alignment) -> npt.NDArray[np.bool_]:
+    """By module: whether anything in its subtree was called."""
+    below = called.copy()
+    for index in range(len(below) - 1, 0, -1):
+        parent = alignment.modules[index].parent
+        if parent >= 0:
+            below[parent] |= below[index]
+    return below

@@ -1,0 +1,136 @@
+"""One shard as the analysis uses it: shared tree and parameters, and one reduced window a mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from distprof.merge.tree import RankTree, sound_rows
+from distprof.merge.window import Window, build_window
+from distprof.merge.words import plural
+from distprof.records import (
+    FORWARD,
+    TRAINING,
+    Counts,
+    End,
+    Error,
+    ExpertLayer,
+    ExpertLayers,
+    ExpertLoad,
+    Header,
+    Parameter,
+    Parameters,
+    Plan,
+    Record,
+    Step,
+    Topology,
+    Tree,
+)
+from distprof.shard import ReadReport, Shard
+
+Kind = TypeVar("Kind", bound=Record)
+
+
+@dataclass(frozen=True, eq=False)
+class RankData:
+    """What one rank recorded in one generation.  ``source`` is the file's name, without its folder."""
+
+    source: str
+    header: Header
+    report: ReadReport
+    plan: Plan | None
+    topology: Topology | None
+    tree: RankTree
+    parameters: tuple[Parameters, ...]  # one a root, shared by the ranks that wrote the same
+    layers: tuple[ExpertLayer, ...]
+    windows: dict[str, Window]  # by mode, those that hold anything
+    errors: tuple[Error, ...]
+    end: End | None
+
+    @property
+    def rank(self) -> int:
+        return self.header.rank
+
+    def counted_parameters(self) -> Iterable[Parameter]:
+        """Each parameter object once: those tied to another are left out."""
+        return (p for record in self.parameters for p in record.parameters if not p.tied_to)
+
+    def why_incomplete(self, mode: str) -> str:
+        """Why the rank's window is not full, empty for a complete rank."""
+        window = self.windows.get(mode)
+        steps, counted = (window.steps, int(window.counts is not None)) if window else (0, 0)
+        if self.plan is None:
+            return "its plan is missing"
+        if steps >= self.plan.timed and counted >= self.plan.counted:
+            return ""
+        if window is None and self.windows:
+            return "it ran forward passes only, no training iterations"
+        lacks = f"{steps} of {plural(self.plan.timed, 'timed step')}"
+        return (
+            f"{lacks}, {self._ending()}" if counted >= self.plan.counted else f"{lacks}, not counted, {self._ending()}"
+        )
+
+    def _ending(self) -> str:
+        if self.errors:
+            return "the recorder failed"
+        if self.end is None:
+            return "still running or killed"
+        return "the script ended" if self.end.reason == "exit" else self.end.reason
+
+
+class Reducer:
+    """Shards to :class:`RankData`; trees that several ranks wrote alike become one object."""
+
+    def __init__(self) -> None:
+        self._trees: dict[tuple[int, ...], tuple[list[Tree], RankTree]] = {}
+
+    def reduce(self, shard: Shard, source: str) -> RankData:
+        def of(kind: type[Kind]) -> list[Kind]:
+            return [record for record in shard.records if isinstance(record, kind)]
+
+        tree = self._tree(of(Tree))
+        layers = _placed_layers(of(ExpertLayers), tree)
+        return RankData(
+            source=source,
+            header=shard.header,
+            report=shard.report,
+            plan=_last(of(Plan)),
+            topology=_last(of(Topology)),
+            tree=tree,
+            parameters=tuple({record.root: record for record in of(Parameters)}.values()),
+            layers=layers,
+            windows=_windows(tree, layers, of(Counts), of(Step), of(ExpertLoad)),
+            errors=tuple(of(Error)),
+            end=_last(of(End)),
+        )
+
+    def _tree(self, records: list[Tree]) -> RankTree:
+        # The records are kept beside the tree, so that their ids stay theirs.
+        key = tuple(map(id, records))
+        if key not in self._trees:
+            self._trees[key] = (records, RankTree(sound_rows(records)))
+        return self._trees[key][1]
+
+
+def _last(records: list[Kind]) -> Kind | None:
+    return records[-1] if records else None
+
+
+def _placed_layers(records: list[ExpertLayers], tree: RankTree) -> tuple[ExpertLayer, ...]:
+    """The layers that hold; none of them if one stands in no known row (a lost tree): loads are read by position."""
+    layers = records[-1].layers if records else ()
+    return layers if all(0 <= layer.row < len(tree) for layer in layers) else ()
+
+
+def _windows(
+    tree: RankTree, layers: tuple[ExpertLayer, ...], counts: list[Counts], steps: list[Step], loads: list[ExpertLoad]
+) -> dict[str, Window]:
+    experts = sum(len(layer.local_experts) for layer in layers)
+    windows = {}
+    for mode in (TRAINING, FORWARD):
+        own_counts = [record for record in counts if record.mode == mode]
+        own_steps = [record for record in steps if record.mode == mode]
+        if own_counts or own_steps:
+            windows[mode] = build_window(mode, tree, own_counts, own_steps, loads, experts)
+    return windows

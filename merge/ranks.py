@@ -1,0 +1,50 @@
+"""One row a rank: where it stands, and the medians of its own timed steps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distprof.merge.load import LoadedRun
+from distprof.merge.rankdata import RankData
+from distprof.merge.report import RankRow
+from distprof.merge.topology import Layout
+from distprof.merge.totals import Totals
+from distprof.merge.window import Window
+from distprof.records import PHASES
+
+
+def rank_rows(run: LoadedRun, layout: Layout, totals: Totals) -> tuple[RankRow, ...]:
+    """Ranks ascending; cohorts are numbered in the order of their coordinates."""
+    roles = sorted({layout.role(data.rank) for data in run.ranks})
+    number = {role: index for index, role in enumerate(roles)}
+    return tuple(
+        _row(data, run.mode, layout.coordinates[data.rank], number[layout.role(data.rank)], totals)
+        for data in run.ranks
+    )
+
+
+def _row(data: RankData, mode: str, coordinates: dict[str, int], cohort: int, totals: Totals) -> RankRow:
+    window = data.windows.get(mode)
+    return RankRow(
+        rank=data.rank,
+        coordinates=coordinates,
+        cohort=cohort,
+        host=data.header.host,
+        complete=not data.why_incomplete(mode),
+        steps=window.steps if window else 0,
+        iteration_ns=float(np.median(window.durations_ns)) if window and window.steps else None,
+        phases_ns={phase: _phase_median(window, phase) for phase in PHASES},
+        peak_memory_bytes=window.peak_memory_bytes if window else None,
+        memory_source=window.memory_source if window else "",
+        params=totals.per_rank.get(data.rank),
+        fwd_macs=float(window.counts.forward_macs.sum()) if window and window.counts else None,
+        step_iterations=window.iterations if window else (),
+        step_durations_ns=tuple(window.durations_ns.tolist()) if window else (),
+    )
+
+
+def _phase_median(window: Window | None, phase: str) -> float | None:
+    """Over the steps in which the phase was seen."""
+    if window is None or phase not in window.phases_ns:
+        return None
+    return float(np.nanmedian(window.phases_ns[phase]))

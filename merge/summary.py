@@ -1,0 +1,140 @@
+"""The Profile Summary, in DeepSpeed's terms and formulas, from all ranks instead of rank 0.
+
+Work per rank is the mean over ranks; a latency is the median of a rank's timed steps, then the median over ranks.
+Rates divide the one by the other, as printed, so that a reader can check them: fwd FLOPS = fwd flops per rank / fwd
+latency.
+
+    bwd FLOPS     = 2 * fwd flops / bwd latency          (DeepSpeed's convention until backward is counted)
+    fwd+bwd FLOPS = 3 * fwd flops / (fwd latency + bwd latency)
+    FLOPS         = 3 * fwd flops / iter latency          (1 * where nothing trains; iter = fwd + bwd + optimizer)
+    samples/s     = samples of one iteration of the whole job / wall iteration
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from distprof.merge.load import LoadedRun
+from distprof.merge.report import Spread, Summary
+from distprof.merge.spread import spread
+from distprof.merge.topology import Layout
+from distprof.merge.totals import Totals, of_model
+from distprof.merge.unavailable import reasons
+from distprof.merge.window import Window
+from distprof.merge.words import rank_names
+from distprof.records import TRAINING
+
+NS_PER_SECOND = 1e9
+_WORK_PHASES = ("forward", "backward", "optimizer")
+#: Forward flops that one training iteration stands for, until backward is counted: itself and twice itself.
+_TRAINING_FACTOR, _BACKWARD_FACTOR = 3, 2
+
+
+@dataclass(frozen=True)
+class _Latencies:
+    forward: Spread | None
+    backward: Spread | None
+    optimizer: Spread | None
+    iteration: Spread | None  # DeepSpeed's
+    wall: Spread | None
+
+
+def summary_of(run: LoadedRun, layout: Layout, totals: Totals) -> Summary:
+    windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
+    counted = {rank: window.counts for rank, window in windows.items() if window.counts is not None}
+    macs = {rank: float(counts.forward_macs.sum()) for rank, counts in counted.items()}
+    flops = {rank: float(counts.forward_flops.sum()) for rank, counts in counted.items()}
+    times = _latencies(windows)
+    samples = _mean({rank: window.samples for rank, window in windows.items()})
+    samples = samples and samples * layout.info.sizes["dp"]
+    mean_flops = _mean(flops)
+    training = run.mode == TRAINING
+    summary = Summary(
+        batch_size_per_rank=_mean({rank: window.batch_size for rank, window in windows.items()}),
+        micro_batches=_mean({rank: window.micro_batches for rank, window in windows.items()}),
+        samples_per_iteration=samples,
+        params_per_rank=spread(totals.per_rank),
+        params_of_model=of_model(totals.per_rank, layout),
+        params_exact=totals.exact,
+        trainable_params_exact=totals.trainable,
+        exact_covers_all=totals.covers_all,
+        fwd_macs_per_rank=_mean(macs),
+        fwd_flops_per_rank=mean_flops,
+        fwd_flops_of_model=of_model(flops, layout),
+        fwd_latency_ns=times.forward,
+        bwd_latency_ns=times.backward,
+        step_latency_ns=times.optimizer,
+        iter_latency_ns=times.iteration,
+        wall_iteration_ns=times.wall,
+        fwd_flops_per_second=_rate(mean_flops, 1, times.forward),
+        bwd_flops_per_second=_rate(mean_flops, _BACKWARD_FACTOR, times.backward),
+        fwd_bwd_flops_per_second=_rate(mean_flops, _TRAINING_FACTOR, times.forward, times.backward),
+        flops_per_second=_rate(mean_flops, _TRAINING_FACTOR if training else 1, times.iteration),
+        samples_per_second=_rate(samples, 1, times.wall),
+        uncounted_ops=_uncounted(windows),
+    )
+    return replace(summary, unavailable=reasons(summary, run))
+
+
+def _latencies(windows: Mapping[int, Window]) -> _Latencies:
+    timed = {rank: window for rank, window in windows.items() if window.steps}
+    trains = {rank: window for rank, window in timed.items() if window.mode == TRAINING}
+    return _Latencies(
+        forward=_phases_spread(timed, ("forward",)),
+        backward=_phases_spread(trains, ("backward",)),
+        optimizer=_phases_spread(trains, ("optimizer",)),
+        iteration=_phases_spread(timed, _WORK_PHASES),
+        wall=spread({rank: float(np.median(window.durations_ns)) for rank, window in timed.items()}),
+    )
+
+
+def _phases_spread(windows: Mapping[int, Window], phases: Sequence[str]) -> Spread | None:
+    """Of the phases' sum in each step; a rank that saw none of them has no value."""
+    medians = {}
+    for rank, window in windows.items():
+        seen = [window.phases_ns[phase] for phase in phases if phase in window.phases_ns]
+        if seen:
+            medians[rank] = float(np.median(np.nansum(seen, axis=0)))
+    return spread(medians)
+
+
+def _mean(values: Mapping[int, float | None]) -> float | None:
+    known = [value for value in values.values() if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _rate(work: float | None, factor: int, *latencies: Spread | None) -> float | None:
+    """Per second; None where the work or a latency is missing, or the latency is nothing."""
+    known = [latency.median for latency in latencies if latency is not None]
+    if work is None or len(known) < len(latencies) or not sum(known):
+        return None
+    return factor * work / (sum(known) / NS_PER_SECOND)
+
+
+def _uncounted(windows: Mapping[int, Window]) -> dict[str, int]:
+    """Calls of ops without a formula in the counted step, over all ranks; the most called first."""
+    calls: Counter[str] = Counter()
+    for window in windows.values():
+        if window.counts is not None:
+            calls.update(window.counts.uncounted)
+    return dict(sorted(calls.items(), key=lambda item: (-item[1], item[0])))
+
+
+def work_notes(run: LoadedRun) -> tuple[str, ...]:
+    """Flops and times of one line are to speak of the same work: says where they do not."""
+    unlike = [
+        data.rank
+        for data in run.ranks
+        if (window := data.windows.get(run.mode)) and window.counts and window.steps
+        and window.micro_batches not in (None, window.counts.micro_batches)
+    ]  # fmt: skip
+    if not unlike:
+        return ()
+    return (
+        f"on {rank_names(unlike)} the counted step had another number of micro-batches than the timed ones: "
+        "the FLOPS of this report divide unequal work and time",
+    )

@@ -1,0 +1,52 @@
+"""Why a figure of the summary is not there, in words that follow "n/a: "."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from distprof.merge.load import LoadedRun
+from distprof.merge.report import Summary
+from distprof.records import TRAINING
+
+_WORK = ("fwd_macs_per_rank", "fwd_flops_per_rank", "fwd_flops_of_model")
+_PARAMETERS = ("params_per_rank", "params_of_model", "params_exact", "trainable_params_exact")
+_BATCH = ("batch_size_per_rank", "samples_per_iteration")
+_TRAINING_LATENCIES = ("bwd_latency_ns", "step_latency_ns")
+#: What each rate divides.
+_RATES = {
+    "fwd_flops_per_second": ("fwd_flops_per_rank", "fwd_latency_ns"),
+    "bwd_flops_per_second": ("fwd_flops_per_rank", "bwd_latency_ns"),
+    "fwd_bwd_flops_per_second": ("fwd_flops_per_rank", "fwd_latency_ns", "bwd_latency_ns"),
+    "flops_per_second": ("fwd_flops_per_rank", "iter_latency_ns"),
+    "samples_per_second": ("samples_per_iteration", "wall_iteration_ns"),
+}
+
+
+def reasons(summary: Summary, run: LoadedRun) -> dict[str, str]:
+    """Field name -> reason, for every field of the summary that is None."""
+    missing = [field.name for field in fields(summary) if getattr(summary, field.name) is None]
+    found = {name: _reason(name, run) for name in missing if name not in _RATES}
+    for name in missing:
+        if name in _RATES:
+            found[name] = next((found[part] for part in _RATES[name] if part in found), "its latency is 0")
+    return found
+
+
+def _reason(name: str, run: LoadedRun) -> str:
+    if name in _PARAMETERS:
+        return "no rank recorded its parameters"
+    if name in _WORK:
+        planned = any(data.plan is not None and data.plan.counted for data in run.ranks)
+        return "the run ended before its counted step" if planned else "counting was switched off"
+    if not any(run.mode in data.windows and data.windows[run.mode].steps for data in run.ranks):
+        return _no_timed_step(run)
+    if name in _BATCH:
+        return "no tensor was seen among the inputs of the model"
+    if name in _TRAINING_LATENCIES and run.mode != TRAINING:
+        return "no optimizer stepped: every iteration is one forward"
+    return "no timed step shows it"
+
+
+def _no_timed_step(run: LoadedRun) -> str:
+    planned = any(data.plan is not None and data.plan.timed for data in run.ranks)
+    return "no rank has reached a timed step" if planned else "no step was to be timed"

@@ -1,0 +1,116 @@
+"""The recorded steps of one rank and one mode, reduced as soon as they are read: medians over steps, by row.
+
+A run of 4,096 ranks holds about a gigabyte of step records; what the report needs of them is a tenth of that.
+Inclusive times are summed step by step and only then reduced, so that the median is one of a module's real
+(inclusive) times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from distprof.merge.tree import IntArray, RankTree
+from distprof.records import PHASES, Array, Counts, ExpertLoad, Step
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleTimes:
+    """Medians over the timed steps, one value a row of the rank's tree; times in ns."""
+
+    calls: FloatArray
+    forward_self: FloatArray
+    backward_self: FloatArray
+    forward: FloatArray  # inclusive
+    backward: FloatArray  # inclusive
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Steps in the order of their iterations; ``phases_ns`` has one value a step, NaN where the phase was not seen."""
+
+    mode: str
+    counts: Counts | None
+    iterations: tuple[int, ...]
+    durations_ns: IntArray
+    phases_ns: dict[str, FloatArray]
+    micro_batches: float | None
+    batch_size: float | None
+    samples: float | None
+    peak_memory_bytes: int | None
+    memory_source: str
+    times: ModuleTimes | None  # None without a timed step
+    load_iterations: tuple[int, ...] = ()
+    loads: IntArray | None = None  # tokens, (iterations, local experts of all layers)
+
+    @property
+    def steps(self) -> int:
+        return len(self.iterations)
+
+
+def padded(values: Array, rows: int) -> IntArray:
+    """A bulk array brought to the rows of the whole tree: rows that came later hold zeros."""
+    full = np.zeros(rows, np.int64)
+    full[: min(rows, len(values))] = values[:rows]
+    return full
+
+
+def build_window(
+    mode: str,
+    tree: RankTree,
+    counts: Sequence[Counts],
+    steps: Sequence[Step],
+    loads: Sequence[ExpertLoad],
+    experts: int,
+) -> Window:
+    """The window of one mode.  ``experts``: the length of a load of the layers that hold; others are passed over."""
+    steps = sorted({step.iteration: step for step in steps}.values(), key=lambda step: step.iteration)
+    iterations = tuple(step.iteration for step in steps)
+    kept = {load.iteration: load for load in loads if load.iteration in set(iterations) and len(load.tokens) == experts}
+    return Window(
+        mode=mode,
+        counts=counts[-1] if counts else None,
+        iterations=iterations,
+        durations_ns=np.array([step.duration_ns for step in steps], np.int64),
+        phases_ns=_phases(steps),
+        micro_batches=_median([step.micro_batches for step in steps] or [c.micro_batches for c in counts]),
+        batch_size=_median([step.batch_size for step in steps]),
+        samples=_median([step.samples for step in steps] or [c.samples for c in counts]),
+        peak_memory_bytes=max((step.peak_memory_bytes for step in steps), default=0) or None,
+        memory_source=steps[-1].memory_source if steps else "",
+        times=_module_times(tree, steps) if steps else None,
+        load_iterations=tuple(sorted(kept)),
+        loads=np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64) if kept else None,
+    )
+
+
+def _phases(steps: Sequence[Step]) -> dict[str, FloatArray]:
+    seen = {phase for step in steps for phase in step.phases_ns}
+    return {
+        phase: np.array([step.phases_ns.get(phase, np.nan) for step in steps], np.float64)
+        for phase in PHASES
+        if phase in seen
+    }
+
+
+def _median(values: Sequence[int]) -> float | None:
+    """Of the values above zero: zero is what a recorder writes that saw nothing."""
+    seen = [value for value in values if value > 0]
+    return float(np.median(seen)) if seen else None
+
+
+def _module_times(tree: RankTree, steps: Sequence[Step]) -> ModuleTimes:
+    forward = np.stack([padded(step.forward_ns, len(tree)) for step in steps])
+    backward = np.stack([padded(step.backward_ns, len(tree)) for step in steps])
+    return ModuleTimes(
+        calls=np.median(np.stack([padded(step.calls, len(tree)) for step in steps]), axis=0),
+        forward_self=np.median(forward, axis=0),
+        backward_self=np.median(backward, axis=0),
+        forward=np.median(tree.inclusive(forward), axis=0),
+        backward=np.median(tree.inclusive(backward), axis=0),
+    )
