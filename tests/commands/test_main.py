@@ -1,0 +1,71 @@
+"""The command line as a whole: quick, lazy, and in one sentence where something is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distprof import __version__
+from distprof.__main__ import COMMANDS, cli, main
+from distprof.errors import DataError
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_help_lists_every_command_and_the_two_lines_to_type(cli: Cli) -> None:
+    ended = cli("--help")
+    assert ended.returncode == 0
+    assert all(f"\n  {name}" in ended.stdout for name in COMMANDS)
+    assert "distprof run --nproc 8 train.py" in ended.stdout
+    assert "distprof merge runs/NAME" in ended.stdout
+
+
+def test_help_is_quick(cli: Cli) -> None:
+    before = os.times()
+    cli("--help")
+    after = os.times()
+    busy = after.children_user + after.children_system - before.children_user - before.children_system
+    assert busy < 0.3, "seconds of processor time, which other processes do not lengthen"
+
+
+@pytest.mark.parametrize(
+    "call", ["import distprof", "import distprof.__main__ as m; m.cli(['--help'], standalone_mode=False)"]
+)
+def test_neither_import_nor_help_loads_anything_heavy(call: str, tmp_path: Path, clean_env: dict[str, str]) -> None:
+    heavy = "{'torch', 'numpy', 'matplotlib', 'msgpack'} & set(sys.modules)"
+    code = f"import sys; {call}; loaded = {heavy}; assert not loaded, loaded"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=clean_env, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr.decode()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_of_its_own(name: str, cli: Cli) -> None:
+    ended = cli(name, "--help")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert f"distprof {name} " in ended.stdout
+
+
+def test_version_is_the_packages(cli: Cli) -> None:
+    assert cli("--version").stdout == f"distprof, version {__version__}\n"
+
+
+def test_an_unknown_command_is_a_usage_error(cli: Cli) -> None:
+    ended = cli("merg")
+    assert ended.returncode == 2
+    assert "No such command" in ended.stderr
+
+
+def test_an_error_for_the_user_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(**_: object) -> None:
+        raise DataError("runs/x is no run")
+
+    monkeypatch.setattr(cli, "main", refuse)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "distprof: runs/x is no run\n"

@@ -1,0 +1,149 @@
+"""``distprof run`` is torchrun: what its ranks see, how it ends, and what it says at last."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+TELL = """
+import json, os, sys
+seen = dict(argv=sys.argv, path=sys.path[0], environment=dict(os.environ))
+with open(f"rank{os.environ['RANK']}.json", "w") as file:
+    json.dump(seen, file)
+sys.stdout.write(f"stdout of {os.environ['RANK']}\\n")
+"""
+#: torchrun gives each job and worker its own values of these.
+EVERY_JOB_ITS_OWN = ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "TORCHELASTIC_ERROR_FILE", "_")
+
+
+def told(folder: Path, rank: int = 0) -> dict[str, Any]:
+    seen: dict[str, Any] = json.loads((folder / f"rank{rank}.json").read_text())
+    return seen
+
+
+def torchrun(*arguments: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", *arguments]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_ranks_see_what_torchrun_gives_them_and_two_variables_more(
+    cli: Cli, tmp_path: Path, clean_env: dict[str, str]
+) -> None:
+    (tmp_path / "train.py").write_text(TELL)
+    env = {**clean_env, "PYTHONPATH": "/mine"}
+    torchrun("--nproc-per-node", "2", "train.py", folder=tmp_path, env=env)
+    plain = told(tmp_path, 1)
+    theirs = ["--name", "x", "--t", "1", "--", "--help"]
+    ended = cli("run", "--nproc", "2", "--name", "seen", "train.py", *theirs, env=env)
+    seen = told(tmp_path, 1)
+    assert (ended.returncode, sorted(ended.stdout.splitlines())) == (0, ["stdout of 0", "stdout of 1"])
+    assert seen["argv"] == ["train.py", *theirs]
+    assert seen["path"] == plain["path"]
+    run = tmp_path / "runs" / "seen"
+    for own in EVERY_JOB_ITS_OWN:
+        plain["environment"].pop(own, None), seen["environment"].pop(own, None)
+    assert seen["environment"] == {
+        **plain["environment"],
+        "PYTHONPATH": f"{run / 'inject'}:/mine",
+        "DISTPROF_RUN": str(run),
+    }
+
+
+def test_a_failing_job_ends_as_under_torchrun(cli: Cli, tmp_path: Path, clean_env: dict[str, str]) -> None:
+    (tmp_path / "fails.py").write_text("import os, sys; print('ran', os.environ['RANK']); sys.exit(3)")
+    plain = torchrun("fails.py", folder=tmp_path, env=clean_env)
+    ours = cli("run", "fails.py")
+    assert (ours.returncode, ours.stdout) == (plain.returncode, plain.stdout) == (1, "ran 0\n")
+    *torchruns, last = ours.stderr.splitlines()
+    assert last.startswith("distprof: 0 of 1 ranks recorded in runs/fails-") and "rank 0 left no shard" in last
+    assert torchruns[-1] == plain.stderr.splitlines()[-1], "torchrun's own report of the failure comes before"
+
+
+@pytest.mark.parametrize("how", [["-m", "package.train"], ["--no-python", "package/train.sh"]], ids=lambda how: how[0])
+def test_modules_and_programs_run_too(how: list[str], cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "train.py").write_text("import sys; print('ran', *sys.argv[1:])")
+    (tmp_path / "package" / "train.sh").write_text("#!/bin/sh\necho ran $*\n")
+    (tmp_path / "package" / "train.sh").chmod(0o755)
+    ended = cli("run", *how, "-m", "--name", env={"PYTHONPATH": "."})
+    assert (ended.returncode, ended.stdout) == (0, "ran -m --name\n")
+
+
+def test_two_jobs_on_one_machine_do_not_collide(tmp_path: Path, clean_env: dict[str, str]) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    script = tmp_path / "meet.py"
+    script.write_text(
+        "import pathlib, time\n"
+        "pathlib.Path('here').touch()\n"
+        "while not all((pathlib.Path('..') / job / 'here').exists() for job in 'ab'): time.sleep(0.05)\n"
+    )
+    jobs = []
+    for folder in folders:
+        folder.mkdir()
+        command = [sys.executable, "-P", "-m", "distprof", "run", "--out", "../runs", "--name", "one", str(script)]
+        jobs.append(subprocess.Popen(command, cwd=folder, env=clean_env, stderr=subprocess.PIPE, text=True))
+    assert [(job.communicate(timeout=60)[1] is not None, job.returncode) for job in jobs] == [(True, 0)] * 2
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["one", "one-2"]
+
+
+def test_sigterm_ends_the_ranks_and_the_last_line_is_still_said(tmp_path: Path, clean_env: dict[str, str]) -> None:
+    (tmp_path / "wait.py").write_text(
+        "import os, pathlib, time\n"
+        "pathlib.Path(f\"part{os.environ['RANK']}\").write_text(str(os.getpid()))\n"
+        "os.replace(f\"part{os.environ['RANK']}\", f\"pid{os.environ['RANK']}\")\n"
+        "time.sleep(60)\n"
+    )
+    command = [sys.executable, "-P", "-m", "distprof", "run", "--nproc", "2", "wait.py"]
+    job = subprocess.Popen(command, cwd=tmp_path, env=clean_env, stderr=subprocess.PIPE, text=True)
+    pids = [tmp_path / "pid0", tmp_path / "pid1"]
+    wait_for(lambda: all(pid.exists() for pid in pids))
+    job.send_signal(signal.SIGTERM)
+    stderr = job.communicate(timeout=60)[1]
+    assert job.returncode == 1, "torchrun's own exit code after a SIGTERM"
+    assert "0 of 2 ranks recorded" in stderr.splitlines()[-1]
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid.read_text()), 0)
+
+
+def test_an_unwritable_out_does_not_stop_the_job(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(TELL)
+    (tmp_path / "taken").touch()
+    ended = cli("run", "--out", "taken", "train.py")
+    assert (ended.returncode, ended.stdout) == (0, "stdout of 0\n")
+    assert ended.stderr.startswith("distprof: cannot make a run folder in taken: Not a directory")
+    assert told(tmp_path)["environment"]["DISTPROF_RUN"] in ended.stderr
+
+
+def test_without_torch_one_sentence_is_said(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "none" / "torch").mkdir(parents=True)
+    (tmp_path / "none" / "torch" / "__init__.py").write_text("raise ImportError('no torch here')")
+    ended = cli("run", "train.py", env={"PYTHONPATH": str(tmp_path / "none")})
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "distprof: 'distprof run' needs torch, which this Python cannot import: no torch here\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_shows_our_options_before_torchruns(cli: Cli) -> None:
+    ended = cli("run", "--help")
+    places = [ended.stdout.index(word) for word in ("distprof run --nproc 8", "--no-count", "--nnodes", "--tee")]
+    assert (ended.returncode, places) == (0, sorted(places))
+    assert "==SUPPRESS==" not in ended.stdout
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come to pass"
+        time.sleep(0.05)
