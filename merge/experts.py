@@ -66,16 +66,11 @@ def _hosts_of(data: RankData, mode: str, layout: Layout) -> list[_Host]:
     for layer in data.layers:
         end = start + len(layer.local_experts)
         own = None if loads is None else loads[:, start:end]
-        sliced = _sliced(data, layer)
+        sliced = not data.parameters.sliced_rows.isdisjoint(data.tree.subtree(layer.row))
         role = layout.piece(data.rank, [axis for axis in AXES if axis != "tp"]) if sliced else None
         hosts.append(_Host(data, layer, window.load_iterations if window else (), own, role))
         start = end
     return hosts
-
-
-def _sliced(data: RankData, layer: ExpertLayer) -> bool:
-    rows = data.tree.subtree(layer.row)
-    return any(p.row in rows and p.rank_numel < p.global_numel for p in data.counted_parameters())
 
 
 def _stats(name: str, hosts: Sequence[_Host]) -> ExpertLayerStats:

@@ -50,13 +50,15 @@ def load_run(path: Path, progress: Progress | None = None) -> LoadedRun:
     Raises DataError, in one sentence, when there is no run, nothing recorded, two runs, or a shard of a newer schema.
     """
     run = RunDir(path)
-    files = _shard_files(run)
-    manifest = run.read_manifest()
+    try:
+        files = _shard_files(run)
+        manifest = run.read_manifest()
+    except OSError as error:
+        raise DataError(f"{error.filename or path} cannot be read: {error.strerror}") from None
     candidates, unread = _read_all(files, progress)
     if not candidates:
-        raise DataError(
-            f"no shard in {path} could be read: {next(iter(unread.items()))[0]} {next(iter(unread.values()))}"
-        )
+        name, why = next(iter(unread.items()))
+        raise DataError(f"no shard in {path} can be read: {name} {why}")
     _one_run(candidates)
     return _assemble(candidates, manifest, reading_notes(unread))
 
@@ -137,7 +139,21 @@ def _assemble(candidates: Sequence[RankData], manifest: Manifest | None, notes: 
         name=manifest.name if manifest else run_id,
         world_size=world_size,
         ranks=tuple(chosen),
-        notes=(*notes, *generation_notes(chosen, passed_over, outside), *damage_notes(chosen), *error_notes(chosen)),
+        notes=(
+            *notes,
+            *_foreign(manifest, run_id),
+            *generation_notes(chosen, passed_over, outside),
+            *damage_notes(chosen),
+            *error_notes(chosen),
+        ),
+    )
+
+
+def _foreign(manifest: Manifest | None, run_id: str) -> tuple[str, ...]:
+    if manifest is None or manifest.run_id == run_id:
+        return ()
+    return (
+        f"{MANIFEST} is of run {manifest.run_id}, but the shards are of run {run_id}: they may have been moved here",
     )
 
 

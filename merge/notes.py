@@ -13,7 +13,9 @@ Member = TypeVar("Member", str, int)
 
 def reading_notes(unread: dict[str, str]) -> tuple[str, ...]:
     """Files that were left out; ``unread`` has the reason of each."""
-    return tuple(f"{listed(files)} left out: {why}" for why, files in _folded((why, f) for f, why in unread.items()))
+    return tuple(
+        f"{listed(files)}: left out, the file {why}" for why, files in _folded((why, f) for f, why in unread.items())
+    )
 
 
 def generation_notes(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from distprof.merge.parameters import ParameterSet
 from distprof.merge.tree import RankTree, sound_rows
 from distprof.merge.window import Window, build_window
 from distprof.merge.words import plural
@@ -19,7 +19,6 @@ from distprof.records import (
     ExpertLayers,
     ExpertLoad,
     Header,
-    Parameter,
     Parameters,
     Plan,
     Record,
@@ -42,7 +41,7 @@ class RankData:
     plan: Plan | None
     topology: Topology | None
     tree: RankTree
-    parameters: tuple[Parameters, ...]  # one a root, shared by the ranks that wrote the same
+    parameters: ParameterSet
     layers: tuple[ExpertLayer, ...]
     windows: dict[str, Window]  # by mode, those that hold anything
     errors: tuple[Error, ...]
@@ -52,38 +51,39 @@ class RankData:
     def rank(self) -> int:
         return self.header.rank
 
-    def counted_parameters(self) -> Iterable[Parameter]:
-        """Each parameter object once: those tied to another are left out."""
-        return (p for record in self.parameters for p in record.parameters if not p.tied_to)
-
     def why_incomplete(self, mode: str) -> str:
-        """Why the rank's window is not full, empty for a complete rank."""
-        window = self.windows.get(mode)
-        steps, counted = (window.steps, int(window.counts is not None)) if window else (0, 0)
+        """Why the rank's window is not full, empty for a complete rank.  ``mode``: what the run's iterations are."""
         if self.plan is None:
             return "its plan is missing"
+        if self.windows and mode not in self.windows:
+            return "it ran forward passes only, no training iterations"
+        steps = sum(window.steps for window in self.windows.values())
+        counted = sum(window.counts is not None for window in self.windows.values())
         if steps >= self.plan.timed and counted >= self.plan.counted:
             return ""
-        if window is None and self.windows:
-            return "it ran forward passes only, no training iterations"
-        lacks = f"{steps} of {plural(self.plan.timed, 'timed step')}"
-        return (
-            f"{lacks}, {self._ending()}" if counted >= self.plan.counted else f"{lacks}, not counted, {self._ending()}"
-        )
+        not_counted = ", not counted" if counted < self.plan.counted else ""
+        return f"{steps} of {plural(self.plan.timed, 'timed step')}{not_counted}, {self._ending()}"
 
     def _ending(self) -> str:
         if self.errors:
             return "the recorder failed"
         if self.end is None:
             return "still running or killed"
+        if self.report.damaged:
+            return "its shard is damaged"
         return "the script ended" if self.end.reason == "exit" else self.end.reason
 
 
 class Reducer:
-    """Shards to :class:`RankData`; trees that several ranks wrote alike become one object."""
+    """Shards to :class:`RankData`; what several ranks wrote alike becomes one object.
+
+    Alike is told by identity: the readers share a :class:`~distprof.shard.Memo`.
+    """
 
     def __init__(self) -> None:
+        # The records are kept beside what they became, so that their ids stay theirs.
         self._trees: dict[tuple[int, ...], tuple[list[Tree], RankTree]] = {}
+        self._parameter_sets: dict[tuple[int, ...], tuple[list[Parameters], ParameterSet]] = {}
 
     def reduce(self, shard: Shard, source: str) -> RankData:
         def of(kind: type[Kind]) -> list[Kind]:
@@ -98,7 +98,7 @@ class Reducer:
             plan=_last(of(Plan)),
             topology=_last(of(Topology)),
             tree=tree,
-            parameters=tuple({record.root: record for record in of(Parameters)}.values()),
+            parameters=self._parameter_set(of(Parameters)),
             layers=layers,
             windows=_windows(tree, layers, of(Counts), of(Step), of(ExpertLoad)),
             errors=tuple(of(Error)),
@@ -106,11 +106,17 @@ class Reducer:
         )
 
     def _tree(self, records: list[Tree]) -> RankTree:
-        # The records are kept beside the tree, so that their ids stay theirs.
         key = tuple(map(id, records))
         if key not in self._trees:
             self._trees[key] = (records, RankTree(sound_rows(records)))
         return self._trees[key][1]
+
+    def _parameter_set(self, records: list[Parameters]) -> ParameterSet:
+        last = list({record.root: record for record in records}.values())
+        key = tuple(map(id, last))
+        if key not in self._parameter_sets:
+            self._parameter_sets[key] = (last, ParameterSet(last))
+        return self._parameter_sets[key][1]
 
 
 def _last(records: list[Kind]) -> Kind | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from distprof.merge.load import LoadedRun
 from distprof.merge.rankdata import RankData
 from distprof.merge.topology import Layout
-from distprof.records import AXES, Parameter
+from distprof.records import Parameter
 
 
 @dataclass(frozen=True)
@@ -31,23 +31,18 @@ def totals_of(run: LoadedRun, layout: Layout) -> Totals:
     pieces: dict[tuple[object, ...], Parameter] = {}
     done = set()
     for data in run.ranks:
-        # Ranks with the same records at the same place name the same pieces: once is enough.
-        place = (tuple(map(id, data.parameters)), layout.piece(data.rank, ("pp", *_split_axes(data))))
+        # Ranks with the same parameters at the same place name the same pieces: once is enough.
+        place = (id(data.parameters), layout.piece(data.rank, ("pp", *data.parameters.split_axes)))
         if place not in done:
             done.add(place)
             pieces.update(_pieces(data, layout))
-    known = {data.rank: params_of_rank(data) for data in run.ranks}
+    numels = {data.rank: data.parameters.rank_numel for data in run.ranks}
     return Totals(
         exact=sum(p.global_numel for p in pieces.values()) if pieces else None,
         trainable=sum(p.global_numel for p in pieces.values() if p.trainable) if pieces else None,
-        covers_all=not run.missing_ranks and None not in known.values(),
-        per_rank={rank: params for rank, params in known.items() if params is not None},
+        covers_all=not run.missing_ranks and None not in numels.values(),
+        per_rank={rank: numel for rank, numel in numels.items() if numel is not None},
     )
-
-
-def params_of_rank(data: RankData) -> int | None:
-    """Parameters of one rank with data-parallel sharding undone, tied ones once; None when it recorded none."""
-    return sum(p.rank_numel for p in data.counted_parameters()) if data.parameters else None
 
 
 def of_model(per_rank: Mapping[int, float], layout: Layout) -> float | None:
@@ -62,11 +57,6 @@ def of_model(per_rank: Mapping[int, float], layout: Layout) -> float | None:
     return sum(means) / len(means) * layout.info.sizes["mp"] if means else None
 
 
-def _split_axes(data: RankData) -> tuple[str, ...]:
-    used = {axis for p in data.counted_parameters() for axis in p.split}
-    return tuple(axis for axis in AXES if axis in used)
-
-
 def _pieces(data: RankData, layout: Layout) -> dict[tuple[object, ...], Parameter]:
     stage = layout.piece(data.rank, ("pp",))
-    return {(p.root, p.name, stage, p.split, layout.piece(data.rank, p.split)): p for p in data.counted_parameters()}
+    return {(p.root, p.name, stage, p.split, layout.piece(data.rank, p.split)): p for p in data.parameters.counted}
