@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# For ``from support.x import y``.  Not by putting tests on sys.path: there, ``tests/distprof`` would shadow distprof.
+_support = types.ModuleType("support")
+_support.__path__ = [str(Path(__file__).parent / "support")]
+sys.modules["support"] = _support
 
 #: Variables of a job, a scheduler or a recorder around the tests.
 _FOREIGN = ("DISTPROF_", "PET_", "SLURM_", "TORCHELASTIC_", "PYTHONPATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")

@@ -2,8 +2,8 @@
 
 ``write_run(tmp_path / "run", dp=4, tp=2, ep=2, slow_rank=5)`` writes what the recorders of such a job would, by the
 real :class:`~distprof.shard.ShardWriter`; ``rank_records(job, rank)`` gives the records themselves, to bend before they
-are written.  The same arguments make the same bytes.  Import it as ``from support.synthetic import ...``: pytest has
-``tests`` on its path.
+are written.  The same arguments make the same bytes.  Import it as ``from support.synthetic import ...``: conftest.py
+makes ``support`` importable.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Job:
     slow_ms: float = 40.0
     slow_module: str = "blocks.1.moe.router"
     slow_phase: str = "forward"
-    noise: float = 0.05  # relative, of every module time
+    noise: float = 0.05  # relative, of every time; 0: times and loads are the same in every step and on every rank
     hot: float = 1.0
     tp_experts: bool = False
     mode: str = TRAINING
@@ -345,7 +345,7 @@ def _load(job: Job, rank: int, iteration: int, layers: int) -> np.ndarray[Any, A
     place = job.coordinates(rank)["dp"] if job.tp_experts else rank
     random = np.random.default_rng((job.seed, 7, place, iteration))
     means = np.array([100 * (job.hot if expert == 1 else 1) for expert in job.local_experts(rank)] * layers)
-    return random.poisson(means).astype(np.int64)
+    return (random.poisson(means) if job.noise else means).astype(np.int64)
 
 
 Bend = Callable[[int, list[Record]], Iterable[Record]]
