@@ -1,0 +1,140 @@
+"""The few places of torch through which a recorder sees a job, each replaced for as long as it is needed.
+
+A door is a function of torch that every call of its kind goes through: replaced on its class or module, it shows all of
+them and leaves nothing on the user's own objects, so that deepcopy, pickle, signatures and hooks know nothing of it.
+Doors never change a result, and an exception of ours in them closes the recorder, not the user's job.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+OnError = Callable[[str, BaseException], None]
+
+
+class ModuleVisitor(Protocol):
+    """Told of every module call of the process, on whatever thread."""
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+        """Before the call.  None: no interest in this call, ``leave`` is not called for it."""
+
+    def leave(self, token: int, output: Any) -> None:
+        """After the call, with what ``enter`` returned; ``output`` is None when the call raised."""
+
+
+class ModuleDoor:
+    """``nn.Module.__call__``: every module call but a direct ``.forward()``.
+
+    Compiled code stays as it was, whether it was compiled before or is while the door is open: dynamo follows the
+    ``is_compiling`` line straight to the original.
+    """
+
+    def __init__(self, on_error: OnError) -> None:
+        self.visitor: ModuleVisitor | None = None
+        self._on_error = on_error
+        self._original: Callable[..., Any] | None = None
+
+    def open(self, visitor: ModuleVisitor) -> None:
+        """Let ``visitor`` see all calls from now on; replaces the visitor before it."""
+        self.visitor = visitor
+        if self._original is None:
+            self._original = nn.Module.__call__
+            nn.Module.__call__ = self._replacement(self._original)  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        self.visitor = None
+        if self._original is not None:
+            nn.Module.__call__ = self._original  # type: ignore[method-assign]
+            self._original = None
+
+    def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        is_compiling = torch.compiler.is_compiling
+        door, on_error = self, self._on_error
+
+        @functools.wraps(original)
+        def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if is_compiling() or (visitor := door.visitor) is None:
+                return original(self, *args, **kwargs)
+            try:
+                token = visitor.enter(self, args, kwargs)
+            except Exception as error:
+                on_error("entering a module", error)
+                token = None
+            if token is None:
+                return original(self, *args, **kwargs)
+            output = None
+            try:
+                output = original(self, *args, **kwargs)
+                return output
+            finally:
+                try:
+                    visitor.leave(token, output)
+                except Exception as error:
+                    on_error("leaving a module", error)
+
+        return __call__
+
+
+class SpanVisitor(Protocol):
+    """Told when a span begins and ends; spans of one kind may nest."""
+
+    def begin(self) -> None: ...
+    def end(self) -> None: ...
+
+
+class FunctionDoor:
+    """A function (or method) that is replaced wherever it is looked up, seen as spans: ``begin``, the call, ``end``."""
+
+    def __init__(self, where: tuple[tuple[Any, str], ...], name: str, on_error: OnError) -> None:
+        self._where = where
+        self._name = name
+        self._on_error = on_error
+        self._originals: list[Callable[..., Any]] = []
+
+    def open(self, visitor: SpanVisitor) -> None:
+        if self._originals:
+            return
+        for holder, attribute in self._where:
+            original = getattr(holder, attribute)
+            self._originals.append(original)
+            setattr(holder, attribute, self._replacement(original, visitor))
+
+    def close(self) -> None:
+        for (holder, attribute), original in zip(self._where, self._originals, strict=False):
+            setattr(holder, attribute, original)
+        self._originals = []
+
+    def _replacement(self, original: Callable[..., Any], visitor: SpanVisitor) -> Callable[..., Any]:
+        def told(tell: Callable[[], None]) -> None:
+            try:
+                tell()
+            except Exception as error:
+                self._on_error(self._name, error)
+
+        @functools.wraps(original)
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            told(visitor.begin)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                told(visitor.end)
+
+        return replacement
+
+
+def backward_door(on_error: OnError) -> FunctionDoor:
+    """Every ``backward()`` and ``autograd.grad``: they all end in the function that runs autograd's engine."""
+    where = ((torch.autograd, "_engine_run_backward"), (torch.autograd.graph, "_engine_run_backward"))
+    return FunctionDoor(where, "backward", on_error)
+
+
+def data_door(on_error: OnError) -> FunctionDoor:
+    """The wait for the next batch of any torch DataLoader."""
+    from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+    return FunctionDoor(((_BaseDataLoaderIter, "__next__"),), "data loading", on_error)

@@ -1,0 +1,62 @@
+"""Counts flops at dispatch level and credits them to whoever is running."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from distprof.flops.formulas import Formula, formula
+
+_COMPOSITE_KEY = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+class FlopMode(TorchDispatchMode):
+    """Adds the flops of each op to ``flops[owner]``, and the calls of ops without formula to ``uncounted``."""
+
+    #: Without it, a higher-order op (flex attention) raises in the user's job.
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owner = -1
+        self.flops: dict[int, int] = {}
+        self.uncounted: dict[str, int] = {}
+        self._formulas: dict[Any, Formula | None] = {}
+        self._composites: set[Any] = set()
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Compiled code runs compiled although this mode is on; its extern kernels are seen."""
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        # A wrapper (DTensor) unpacks itself and dispatches again what this rank really computes.
+        if any(hasattr(kind, "__tensor_flatten__") for kind in types):
+            return NotImplemented
+        if func not in self._formulas:
+            self._meet(func)
+        if func in self._composites:  # autograd did not take it apart (inference mode): its parts are what runs
+            with self:
+                return func._op_dk(_COMPOSITE_KEY, *args, **kwargs)
+        result = func(*args, **kwargs)
+        if FakeTensor not in types:  # with fakes DTensor works out shapes: nothing runs
+            self._count(func, args, kwargs, result)
+        return result
+
+    def _meet(self, func: Any) -> None:
+        is_op = isinstance(func, torch._ops.OpOverload)  # else a higher-order op
+        self._formulas[func] = found = formula(func._overloadpacket) if is_op else None
+        if is_op and found is None and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE_KEY):
+            self._composites.add(func)
+
+    def _count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        counted = self._formulas[func]
+        if counted is not None:
+            self.flops[self.owner] = self.flops.get(self.owner, 0) + counted(*args, **kwargs, out_val=result)
+        elif not getattr(func, "is_view", False):
+            name = str(func).rpartition(".")[0] or str(func)
+            self.uncounted[name] = self.uncounted.get(name, 0) + 1

@@ -1,0 +1,44 @@
+"""Copied into a run's folder and put first on PYTHONPATH: the first thing that a new rank process runs.
+
+It starts the recorder's watch and then whatever ``sitecustomize`` it stands in front of.  It never raises.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def _start_recorder(folder: str) -> None:
+    try:
+        from pathlib import Path
+
+        from distprof.bootstrap import from_injection
+
+        from_injection(Path(folder))
+    except ImportError:
+        if "RANK" in os.environ:
+            print(
+                f"distprof: rank {os.environ['RANK']} is not recorded: {sys.executable} has no distprof installed",
+                file=sys.stderr,
+            )
+    except Exception as error:
+        print(f"distprof: this process is not recorded: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def _run_the_next_one(folder: str) -> None:
+    """The sitecustomize that Python would have found without us."""
+    from importlib.machinery import PathFinder
+    from importlib.util import module_from_spec
+
+    elsewhere = [entry for entry in sys.path if os.path.abspath(entry) != folder]
+    spec = PathFinder.find_spec("sitecustomize", elsewhere)
+    if spec is not None and spec.loader is not None:
+        module = module_from_spec(spec)
+        sys.modules["sitecustomize"] = module
+        spec.loader.exec_module(module)
+
+
+_folder = os.path.dirname(os.path.abspath(__file__))
+_start_recorder(_folder)
+_run_the_next_one(_folder)

@@ -1,0 +1,73 @@
+"""How much work one iteration did: micro-batches, batch size, samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_MAX_DEPTH = 3
+
+
+@dataclass
+class _Calls:
+    calls: int = 0
+    samples: int = 0
+    first: int = 0
+
+
+class BatchTally:
+    """Tallies the forwards of each root model and the backward passes of one iteration.
+
+    Batch size is dimension 0 of the first tensor that a root is given.  Of several models the one called least often
+    tells the micro-batches (a GAN's generator, not its discriminator, which sees real and fake), and never more of them
+    than there were backward passes (two views of one batch).
+    """
+
+    def __init__(self) -> None:
+        self._roots: dict[int, _Calls] = {}
+        self._backwards = 0
+
+    def forward(self, root: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A forward of root ``root`` begins."""
+        tally = self._roots.setdefault(root, _Calls())
+        size = batch_size(args or kwargs)
+        if size is None and args:
+            size = batch_size(kwargs)
+        tally.calls += 1
+        tally.samples += size or 0
+        tally.first = tally.first or size or 0
+
+    def backward(self) -> None:
+        """A backward pass begins."""
+        self._backwards += 1
+
+    @property
+    def micro_batches(self) -> int:
+        calls = min((tally.calls for tally in self._roots.values()), default=0)
+        return min(calls, self._backwards) if self._backwards else calls
+
+    @property
+    def _teller(self) -> _Calls:
+        return min(self._roots.values(), key=lambda tally: tally.calls, default=_Calls())
+
+    @property
+    def batch_size(self) -> int:
+        """Of one micro-batch; 0 when no tensor was given."""
+        return self._teller.first
+
+    @property
+    def samples(self) -> int:
+        teller = self._teller
+        return round(teller.samples / teller.calls * self.micro_batches) if teller.calls else 0
+
+
+def batch_size(value: Any, depth: int = 0) -> int | None:
+    """Dimension 0 of the first tensor in ``value``, a tensor or a nest of lists, tuples and dicts; None without one."""
+    if isinstance(value, torch.Tensor):
+        return int(value.shape[0]) if value.dim() else None
+    if depth < _MAX_DEPTH and isinstance(value, (list, tuple, dict)):
+        items = value.values() if isinstance(value, dict) else value
+        return next((size for item in items if (size := batch_size(item, depth + 1)) is not None), None)
+    return None

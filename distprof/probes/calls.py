@@ -1,0 +1,126 @@
+"""What the probes that look inside models share: which module is running, on the thread that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from threading import get_ident
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from distprof.probes.batch import BatchTally
+from distprof.records import TRAINING, Array, Record
+from distprof.tree import ModuleTree
+
+OUTSIDE = -1  # the row of what runs outside any module
+
+
+class CallListener(Protocol):
+    """What a probe inside models needs of its recorder."""
+
+    @property
+    def tree(self) -> ModuleTree: ...
+
+    @property
+    def mode(self) -> str: ...
+
+    def adopt(self, module: nn.Module, caller: int) -> int:
+        """The row of a module never met before (-1: the tree is full)."""
+
+    def model_left(self, with_gradient: bool) -> None:
+        """A model's forward has ended."""
+
+
+class Probe(Protocol):
+    """What is attached during iterations of one kind."""
+
+    @property
+    def thread(self) -> int:
+        """The thread that trains; what other threads do is none of a probe's business."""
+
+    def attach(self) -> None:
+        """From now on, and an iteration begins."""
+
+    def detach(self) -> None:
+        """Leave nothing behind."""
+
+    def begin(self) -> None:
+        """Another iteration begins."""
+
+    def end(self, iteration: int, mode: str) -> None:
+        """The iteration with this number has ended."""
+
+    def read(self, *, wait: bool = False) -> list[Record]:
+        """Records of the iterations that ended and can be read by now; of all that ended, with ``wait``.  Each is given
+        once.
+        """
+
+    def backward_began(self) -> None: ...
+    def backward_ended(self) -> None: ...
+    def optimizer_ended(self) -> None: ...
+
+
+class RunningModules:
+    """The stack of running modules, and the tally of the iteration's batches.
+
+    In training a root forward without gradient is evaluation: nothing inside it is looked at.
+    """
+
+    def __init__(self, listener: CallListener) -> None:
+        self.listener = listener
+        self.thread = get_ident()
+        self.stack: list[int] = []
+        self.in_evaluation = False
+        self.tally = BatchTally()
+        self._find = listener.tree.find
+
+    def row(self, module: nn.Module) -> int:
+        """The row of ``module``, called by what is running."""
+        caller = self.stack[-1] if self.stack else OUTSIDE
+        row = self._find(module, caller)
+        return self.listener.adopt(module, caller) if row is None else row
+
+    def enter_root(self, row: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """A root forward begins; returns whether to look inside.  Call before ``row`` is pushed."""
+        self.in_evaluation = self.listener.mode == TRAINING and not torch.is_grad_enabled()
+        if not self.in_evaluation and self.is_model(row):
+            self.tally.forward(row, args, kwargs)
+        return not self.in_evaluation
+
+    def leave_root(self, row: int) -> None:
+        """A root forward has ended: the last thing to do on leaving it, for a new iteration may begin."""
+        evaluated, self.in_evaluation = self.in_evaluation, False
+        if not evaluated and self.is_model(row):
+            self.listener.model_left(torch.is_grad_enabled())
+
+    def is_model(self, row: int) -> bool:
+        """Whether the row has parameters; a loss module called by the script has none."""
+        return self.listener.tree.rows[row].total_params > 0
+
+
+class Span:
+    """A door's spans on one thread, handed to two functions; spans of other threads are none of ours."""
+
+    def __init__(self, thread: int, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        self._thread = thread
+        self._begin = begin
+        self._end = end
+
+    def begin(self) -> None:
+        if get_ident() == self._thread:
+            self._begin()
+
+    def end(self) -> None:
+        if get_ident() == self._thread:
+            self._end()
+
+
+def dense(values: Mapping[int, int], size: int, dtype: str) -> Array:
+    """Values by row as an array over the first ``size`` rows; rows outside it (:data:`OUTSIDE`) are left out."""
+    array: Array = np.zeros(size, dtype)
+    for row, value in values.items():
+        if 0 <= row < size:
+            array[row] = value
+    return array

@@ -1,0 +1,83 @@
+"""The phases of one iteration, as a user would time them with a stopwatch around each part of the loop.
+
+What a stretch of time was can often be said only by what follows it, so turns are taken at once and named later: the
+time between a model's forward and the backward is the loss, hence forward; a batch that was waited for is evaluation's
+when a forward without gradient follows; so is what happens between two such forwards.
+"""
+
+from __future__ import annotations
+
+from distprof.timeline import Ledger, Stamps
+
+DATA, FORWARD, BACKWARD, OPTIMIZER, EVALUATION, OTHER = (
+    "data",
+    "forward",
+    "backward",
+    "optimizer",
+    "evaluation",
+    "other",
+)
+
+_AFTER_FORWARD = "after forward"  # the loss, if a backward or another forward follows
+_AFTER_EVALUATION = "after evaluation"  # evaluation's, if more evaluation follows
+_EVALUATION_DATA = "evaluation's data"  # a teacher's forward without gradient reads training's batch, though
+
+
+class PhaseClock:
+    """Phases of one iteration, from its construction until its ledger is closed.
+
+    Phases nest (an optimizer's closure runs forward and backward; a gradient penalty runs backward inside forward): the
+    innermost holds the time, but what runs inside a forward is forward.
+    """
+
+    def __init__(self, stamps: Stamps) -> None:
+        self.ledger = Ledger(stamps, OTHER)
+        self.waited_for_data = False
+        self._open: list[str] = []
+
+    def enter(self, phase: str) -> None:
+        if self._open and self._open[-1] in (FORWARD, EVALUATION):
+            phase = self._open[-1]
+        elif phase == DATA:
+            self.waited_for_data = True
+        self._settle(phase)
+        self._open.append(phase)
+        self.ledger.turn(phase)
+
+    def leave(self) -> None:
+        if not self._open:  # entered before this iteration began
+            return
+        phase = self._open.pop()
+        after = {FORWARD: _AFTER_FORWARD, EVALUATION: _AFTER_EVALUATION}.get(phase, OTHER)
+        self.ledger.turn(self._open[-1] if self._open else after)
+
+    def sums_ns(self) -> dict[str, int]:
+        """Nanoseconds by phase, after the ledger is closed; ``data`` is absent when no torch DataLoader was seen."""
+        self._settle(OTHER)
+        sums = dict.fromkeys((FORWARD, BACKWARD, OPTIMIZER, EVALUATION, OTHER), 0)
+        if self.waited_for_data:
+            sums[DATA] = 0
+        for owner, length in self.ledger.sums_ns().items():
+            phase = EVALUATION if owner == _EVALUATION_DATA else owner
+            sums[phase] = sums[phase] + length
+        return sums
+
+    def _settle(self, following: str) -> None:
+        """Name the turns, back to the last one of known nature, that only ``following`` explains."""
+        if following == DATA:
+            return
+        owners = self.ledger.owners
+        batch_is_ours = following == FORWARD  # the last batch before a forward with gradient is training's
+        for index in range(len(owners) - 1, -1, -1):
+            owner = owners[index]
+            if owner in (DATA, _EVALUATION_DATA):
+                if batch_is_ours:
+                    owners[index], batch_is_ours = DATA, False
+                elif following == EVALUATION:
+                    owners[index] = _EVALUATION_DATA
+            elif owner == _AFTER_FORWARD:
+                owners[index] = FORWARD if following in (FORWARD, BACKWARD) else OTHER
+            elif owner == _AFTER_EVALUATION:
+                owners[index] = EVALUATION if following == EVALUATION else OTHER
+            elif owner in (FORWARD, BACKWARD, OPTIMIZER):
+                return

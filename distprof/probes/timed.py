@@ -1,0 +1,145 @@
+"""The timed steps: attaches the module timer and the phase doors, and turns each iteration into records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from distprof.clock import Clock
+from distprof.doors import ModuleDoor, OnError, data_door
+from distprof.probes.calls import CallListener, Span, dense
+from distprof.probes.memory import peak_memory
+from distprof.probes.phases import OPTIMIZER, PhaseClock
+from distprof.probes.timing import NOBODY, ModuleTimer
+from distprof.records import ExpertLoad, Record, Step
+from distprof.timeline import EventStamps, HostStamps, Ledger, Stamps
+
+
+@dataclass
+class _Finished:
+    """An iteration whose stamps may not be readable yet."""
+
+    step: Step  # all but the times
+    phases: PhaseClock
+    ledger: Ledger
+    load: ExpertLoad | None
+
+
+class TimedProbe:
+    """Attached for the whole timed part of the window; :meth:`begin` and :meth:`end` at its iterations."""
+
+    def __init__(
+        self,
+        door: ModuleDoor,
+        listener: CallListener,
+        on_error: OnError,
+        clock: Clock,
+        device: str,
+        expert_rows: Sequence[int],
+    ) -> None:
+        self._clock = clock
+        self._module_door = door
+        self._expert_rows = expert_rows
+        self._stamps: Stamps = EventStamps() if device == "cuda" else HostStamps(clock.mono_ns)
+        self._timer = ModuleTimer(listener, self._stamps, frozenset(expert_rows))
+        self._peak_memory, self._memory_source = peak_memory(device)
+        self._data_door = data_door(on_error)
+        self._on_error = on_error
+        self._optimizer_hook: Any = None
+        self._began_wall_ns = 0
+        self._unread: list[_Finished] = []
+
+    @property
+    def thread(self) -> int:
+        return self._timer.running.thread
+
+    def attach(self) -> None:
+        timer = self._timer
+        self._module_door.open(timer)
+        self._data_door.open(Span(self.thread, timer.data_began, timer.data_ended))
+        self._optimizer_hook = register_optimizer_step_pre_hook(self._optimizer_begins)
+        self.begin()
+
+    def detach(self) -> None:
+        self._module_door.close()
+        self._data_door.close()
+        self._timer.remove_hooks()
+        if self._optimizer_hook is not None:
+            self._optimizer_hook.remove()
+            self._optimizer_hook = None
+
+    def begin(self) -> None:
+        self._began_wall_ns = self._clock.wall_ns()
+        self._timer.begin()
+
+    def end(self, iteration: int, mode: str) -> None:
+        timer, tally = self._timer, self._timer.running.tally
+        timer.phases.ledger.close()
+        timer.ledger.close()
+        step = Step(
+            iteration=iteration,
+            mode=mode,
+            start_wall_ns=self._began_wall_ns,
+            duration_ns=0,
+            phases_ns={},
+            micro_batches=tally.micro_batches,
+            batch_size=tally.batch_size,
+            samples=tally.samples,
+            peak_memory_bytes=self._peak_memory(),
+            memory_source=self._memory_source,
+            calls=dense(timer.calls, 1 + max(timer.calls, default=-1), "<u4"),
+        )
+        self._unread.append(_Finished(step, timer.phases, timer.ledger, self._load(iteration)))
+
+    def read(self, *, wait: bool = False) -> list[Record]:
+        records: list[Record] = []
+        while self._unread:
+            last = self._unread[0].ledger.end
+            if wait:
+                self._stamps.wait(last)
+            elif not self._stamps.ready(last):
+                break
+            finished = self._unread.pop(0)
+            records.append(_timed(finished))
+            records += [finished.load] if finished.load is not None else []
+        return records
+
+    def backward_began(self) -> None:
+        self._timer.backward_began()
+
+    def backward_ended(self) -> None:
+        self._timer.backward_ended()
+
+    def optimizer_ended(self) -> None:
+        """Its beginning was seen by a hook of our own."""
+        self._timer.phases.leave()
+
+    def _optimizer_begins(self, *_: Any) -> None:
+        try:
+            self._timer.phases.enter(OPTIMIZER)
+        except Exception as error:
+            self._on_error("an optimizer's step", error)
+
+    def _load(self, iteration: int) -> ExpertLoad | None:
+        if not self._expert_rows:
+            return None
+        tokens = self._timer.tokens
+        return ExpertLoad(iteration, np.array([tokens.get(row, 0) for row in self._expert_rows], "<i8"))
+
+
+def _timed(finished: _Finished) -> Step:
+    """The step with its times, once they can be read."""
+    phases, modules = finished.phases.sums_ns(), finished.ledger.sums_ns()
+    modules.pop(NOBODY, None)
+    size = len(finished.step.calls)
+    return replace(
+        finished.step,
+        duration_ns=sum(phases.values()),
+        phases_ns=phases,
+        forward_ns=dense(modules, size, "<i8"),
+        backward_ns=dense({~owner: length for owner, length in modules.items()}, size, "<i8"),
+    )

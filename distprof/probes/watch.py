@@ -1,0 +1,50 @@
+"""The lightest probe: sees that models run, and nothing of what is in them."""
+
+from __future__ import annotations
+
+from threading import get_ident
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from distprof.doors import ModuleDoor, ModuleVisitor
+
+
+class ModelListener(Protocol):
+    """Told of the forwards of models: module calls from outside any module, of modules that have parameters."""
+
+    def model_entered(self, module: nn.Module) -> None: ...
+    def model_left(self, with_gradient: bool) -> None: ...
+
+
+class WatchVisitor:
+    """Tells a listener of models running; used until it is known what the job does, and between forwards without
+    optimizer.
+    """
+
+    def __init__(self, door: ModuleDoor, listener: ModelListener) -> None:
+        self._door = door
+        self._listener = listener
+        self._running_on: int | None = None
+        self._with_gradient = False
+        self._handed_on: tuple[ModuleVisitor, int] | None = None
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+        if self._running_on is not None or next(module.parameters(), None) is None:
+            return None
+        self._running_on, self._with_gradient = get_ident(), torch.is_grad_enabled()
+        self._listener.model_entered(module)
+        following = self._door.visitor
+        if following is not None and following is not self:  # recording began with this very forward
+            token = following.enter(module, args, kwargs)
+            self._handed_on = None if token is None else (following, token)
+        return 0
+
+    def leave(self, token: int, output: Any) -> None:
+        self._running_on = None
+        if self._handed_on is not None:
+            (following, handed), self._handed_on = self._handed_on, None
+            following.leave(handed, output)
+        elif self._door.visitor is self:
+            self._listener.model_left(self._with_gradient)

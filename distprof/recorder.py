@@ -1,0 +1,240 @@
+"""The recorder of one process: armed when torch is imported, a rank from the first forward of a model on.
+
+It owns the doors, the probe that is attached, and the shard; the step clock says when to change probes.  Nothing here
+raises into the user's job: what fails is written as an ``error`` record, said once, and everything is detached.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import traceback
+from pathlib import Path
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from distprof.clock import Clock, SystemClock, anchor
+from distprof.doors import ModuleDoor, backward_door
+from distprof.frameworks.torch_native import MeshWatch
+from distprof.identity import Identity, header, identify
+from distprof.models import Models
+from distprof.output import Output, open_shard, say
+from distprof.probes.calls import Probe
+from distprof.probes.counting import CountingProbe
+from distprof.probes.timed import TimedProbe
+from distprof.probes.watch import WatchVisitor
+from distprof.records import FORWARD, End, Error, Plan
+from distprof.rundir import RunDir
+from distprof.schedule import Boundary, Kind, StepClock, Window
+from distprof.settings import Settings
+from distprof.tree import ModuleTree
+
+
+class Recorder:
+    """Records this process, if it turns out to be a rank that runs a model."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._time = clock or SystemClock()
+        self._steps = StepClock(Window(settings.warmup, settings.counted, settings.timed))
+        self._meshes = MeshWatch()
+        self._door = ModuleDoor(self.fail)
+        self._backward = backward_door(self.fail)
+        self._optimizer_hook: Any = None
+        self._probe: Probe | None = None
+        self._attached = Kind.QUIET  # the kind that the probe is for
+        self._identity: Identity | None = None
+        self._models: Models | None = None
+        self._output: Output | None = None
+        self._device = torch.device("cpu")
+        self._said_end = False
+
+    # ---- life ------------------------------------------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Wait for the first forward of a model."""
+        self._meshes.open()
+        self._optimizer_hook = register_optimizer_step_post_hook(self._optimizer_stepped)
+        self._watch()
+        os.register_at_fork(after_in_child=self._abandon)
+        atexit.register(self.finish)
+
+    def finish(self) -> None:
+        """Write what is left, and leave the process as if we had never been there.  Also the end of ``record()``."""
+        try:
+            self._drop_probe()
+            self._end("exit")
+        except Exception as error:
+            self.fail("the end of the job", error)
+        self._detach()
+
+    def fail(self, where: str, error: BaseException) -> None:
+        """Something of ours went wrong: keep what was recorded, say so once, and get out of the job's way."""
+        output, self._output = self._output, None
+        self._detach()
+        if output is not None:
+            rank = self._identity.rank if self._identity else "?"
+            say(f"rank {rank} stops recording, the job goes on: {type(error).__name__} in {where}: {error}")
+            output.write(Error(where, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))))
+            output.close()
+
+    def _detach(self) -> None:
+        probe, self._probe = self._probe, None
+        if probe is not None:
+            probe.detach()
+        self._look_away()
+        self._meshes.close()
+        if self._optimizer_hook is not None:
+            self._optimizer_hook.remove()
+            self._optimizer_hook = None
+
+    def _abandon(self) -> None:
+        """This is a forked child: the shard is its parent's."""
+        if self._output is not None:
+            self._output.abandon()
+        self._output, self._said_end = None, True
+        self._detach()
+
+    # ---- what visitors and hooks tell ------------------------------------------------------------------------------
+
+    @property
+    def tree(self) -> ModuleTree:
+        assert self._models is not None
+        return self._models.tree
+
+    @property
+    def mode(self) -> str:
+        """records.TRAINING once an optimizer has stepped.  Before, forwards with gradient may be training's."""
+        return self._steps.mode
+
+    def adopt(self, module: nn.Module, caller: int) -> int:
+        assert self._models is not None and self._output is not None
+        row, records = self._models.adopt(module, caller)
+        self._output.write(*records)
+        return row
+
+    def model_entered(self, module: nn.Module) -> None:
+        """The watch has seen a forward of a model begin."""
+        if self._output is None:
+            if self._models is None and self._claim(module):
+                self._start()
+            return
+        if self.tree.find(module, -1) is None:
+            self.adopt(module, -1)
+
+    def model_left(self, with_gradient: bool) -> None:
+        """The forward of a model has ended, with whatever probe."""
+        self._cross(self._steps.forward_ended(with_gradient))
+
+    def begin(self) -> None:
+        """A backward begins (on whatever thread)."""
+        self._steps.backward_began()
+        if self._probe is not None and self._probe.thread == get_ident():
+            self._probe.backward_began()
+
+    def end(self) -> None:
+        """A backward has ended."""
+        if self._probe is not None and self._probe.thread == get_ident():
+            self._probe.backward_ended()
+
+    def _optimizer_stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        try:
+            if self._probe is not None:
+                self._probe.optimizer_ended()
+            if self._output is not None:
+                self._cross(self._steps.optimizer_stepped(id(optimizer)))
+        except Exception as error:
+            self.fail("an optimizer's step", error)
+
+    # ---- from iteration to iteration -------------------------------------------------------------------------------
+
+    def _claim(self, module: nn.Module) -> bool:
+        """Become a rank: open the shard and write what is known.  False if this process is none, or has nowhere to
+        write.
+        """
+        identity = identify()
+        opened = open_shard(RunDir(Path(self._settings.run_dir)), identity.rank) if identity is not None else None
+        if identity is None or opened is None:
+            self._detach()
+            return False
+        writer, generation = opened
+        self._identity, self._output = identity, Output(writer, identity.rank)
+        self._device = next(module.parameters()).device
+        self._models = Models(identity, self._meshes)
+        self._output.write(
+            header(identity, self._settings.run_id, generation, self._device, anchor(self._time)),
+            Plan(self._settings.warmup, self._settings.counted, self._settings.timed),
+        )
+        self.adopt(module, -1)
+        return True
+
+    def _cross(self, boundary: Boundary) -> None:
+        """Act on what an event means for the running iteration."""
+        if boundary is Boundary.NONE or self._output is None:
+            return
+        if boundary is Boundary.RESTART:
+            self._drop_probe()
+        elif self._probe is not None:
+            self._probe.end(self._steps.iteration - 1, self.mode)
+            self._output.write(*self._probe.read())
+        self._start()
+        if self._output is not None and self._output.lost:
+            self._detach()
+
+    def _start(self) -> None:
+        """An iteration begins: attach what its kind asks for."""
+        kind = self._steps.kind
+        if self._probe is not None and kind is self._attached:
+            self._probe.begin()
+            return
+        self._drop_probe()
+        self._attached = kind
+        if kind is Kind.DONE:
+            self._window_is_full()
+        elif kind is not Kind.QUIET:
+            self._backward.open(self)
+            self._probe = self._new_probe(kind)
+            self._probe.attach()
+        elif self.mode == FORWARD:
+            self._watch()
+        else:
+            self._look_away()
+
+    def _watch(self) -> None:
+        self._backward.open(self)
+        self._door.open(WatchVisitor(self._door, self))
+
+    def _look_away(self) -> None:
+        self._door.close()
+        self._backward.close()
+
+    def _new_probe(self, kind: Kind) -> Probe:
+        assert self._models is not None
+        if kind is Kind.COUNTED:
+            return CountingProbe(self._door, self)
+        return TimedProbe(self._door, self, self.fail, self._time, self._device.type, self._models.expert_rows)
+
+    def _drop_probe(self) -> None:
+        """Detach the probe and write what it still holds of complete iterations."""
+        probe, self._probe = self._probe, None
+        if probe is not None:
+            probe.detach()
+            if self._output is not None:
+                self._output.write(*probe.read(wait=True))
+
+    def _window_is_full(self) -> None:
+        """Everything was recorded.  A job that has only run forwards so far may still begin to train."""
+        self._look_away()
+        self._end("window complete")
+        if self.mode != FORWARD:
+            self._detach()
+
+    def _end(self, reason: str) -> None:
+        """The last word, for now: what became known late, and why recording ends."""
+        if self._output is not None and self._models is not None and not (reason == "exit" and self._said_end):
+            self._said_end = True
+            self._output.write(*self._models.places(), End(reason, self._steps.iteration))

@@ -1,0 +1,170 @@
+"""The module tree of the models found running: rows, their names, and which row a call belongs to.
+
+Holds no module alive: rows are found by ``id``, and an id is forgotten when its module goes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from distprof.frameworks.torch_native import layout
+from distprof.records import ModuleRow, Tree
+
+#: A runaway model (modules made in every forward) must not fill memory or disk.
+MAX_ROWS = 50_000
+_MAX_TEXT = 1_000  # characters kept of a name or of an extra_repr
+
+#: Attributes under which wrappers keep the module that they wrap: no part of the model's own names.
+_WRAPPED_UNDER = {
+    "module": ("DistributedDataParallel", "DataParallel", "DeepSpeedEngine", "PipelineEngine", "AveragedModel"),
+    "_orig_mod": ("OptimizedModule",),
+    "_fsdp_wrapped_module": ("FullyShardedDataParallel",),
+    "_checkpoint_wrapped_module": ("CheckpointWrapper", "OffloadWrapper"),
+}
+
+
+class ModuleTree:
+    """Rows of all models met so far; rows are only ever appended."""
+
+    def __init__(self) -> None:
+        self.rows: list[ModuleRow] = []
+        self.row_of: dict[int, int] = {}  # id of a module -> its row, for modules with one name
+        self._rows_of: dict[int, list[int]] = {}  # id -> all its rows, for modules with several names
+        self._references: dict[int, weakref.ref[nn.Module]] = {}
+        self._roots = 0
+        self._written = 0
+
+    def adopt(self, module: nn.Module, parent: int = -1) -> int:
+        """The row of a module not met before, and rows for all below it: a root, or one that row ``parent`` called
+        without owning it.  Returns -1 when the tree is full.
+        """
+        if len(self.rows) >= MAX_ROWS:
+            return -1
+        if parent < 0:
+            root, name, depth = self._roots, "", 0
+            self._roots += 1
+        else:
+            above = self.rows[parent]
+            root, name, depth = above.root, _joined(above.name, f"<{class_name(module)}>"), above.depth + 1
+        first = len(self.rows)
+        self._append(module, name, root, parent, depth, frozenset())
+        return first
+
+    def find(self, module: nn.Module, caller: int) -> int | None:
+        """The row of ``module`` when row ``caller`` (-1: nobody) calls it; None when it is not known.
+
+        A module with several names is the one under its caller, where there is one.
+        """
+        rows = self._rows_of.get(id(module))
+        if rows is None:
+            return self.row_of.get(id(module))
+        return next((row for row in rows if self._is_below(row, caller)), rows[0])
+
+    def news(self) -> Tree | None:
+        """A record of the rows that no record has told yet."""
+        if self._written == len(self.rows):
+            return None
+        first, self._written = self._written, len(self.rows)
+        return Tree(first_row=first, rows=tuple(self.rows[first:]))
+
+    def _is_below(self, row: int, ancestor: int) -> bool:
+        while row >= 0:
+            row = self.rows[row].parent
+            if row == ancestor:
+                return True
+        return ancestor < 0
+
+    def _append(
+        self, module: nn.Module, name: str, root: int, parent: int, depth: int, above: frozenset[int]
+    ) -> set[tuple[int, int]]:
+        """Rows for ``module`` and all below it; returns the (id, numel) of the parameters in the subtree."""
+        own = {
+            (id(parameter), rank_numel(parameter)) for parameter in module._parameters.values() if parameter is not None
+        }
+        row = len(self.rows)
+        self.rows.append(_row(module, name, root, parent, depth))
+        self._remember(module, row)
+        all_parameters = set(own)
+        for child_name, child in _children(module):
+            if id(child) not in above and len(self.rows) < MAX_ROWS:
+                below = above | {id(module)}
+                all_parameters |= self._append(child, _below(name, module, child_name), root, row, depth + 1, below)
+        self.rows[row] = _counted(self.rows[row], own, all_parameters)
+        return all_parameters
+
+    def _remember(self, module: nn.Module, row: int) -> None:
+        key = id(module)
+        if key in self._rows_of:
+            self._rows_of[key].append(row)
+        elif key in self.row_of and self.rows[self.row_of[key]].root == self.rows[row].root:
+            self._rows_of[key] = [self.row_of.pop(key), row]
+        else:  # new, or met before as part of another root: the bigger model's row is the one that says more
+            self.row_of[key] = row
+        if key not in self._references:
+            self._references[key] = weakref.ref(module, lambda _: self._forget(key))
+
+    def _forget(self, key: int) -> None:
+        for table in (self.row_of, self._rows_of, self._references):
+            table.pop(key, None)
+
+
+def rank_numel(parameter: Any) -> int:
+    """Elements of a parameter on this rank with data-parallel sharding undone."""
+    return layout(parameter).rank_numel
+
+
+def class_name(module: nn.Module) -> str:
+    """The class as its author named it: FSDP2 puts a class ``FSDPBlock`` in front of ``Block``."""
+    cls = type(module)
+    if (
+        cls.__name__.startswith("FSDP")
+        and len(cls.__bases__) == 2
+        and cls.__name__ == f"FSDP{cls.__bases__[1].__name__}"
+    ):
+        return cls.__bases__[1].__name__
+    return cls.__name__
+
+
+def is_wrapper(module: nn.Module) -> bool:
+    """Whether the module only wraps another."""
+    return any(type(module).__name__ in owners and name in module._modules for name, owners in _WRAPPED_UNDER.items())
+
+
+def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, child) for name, child in module._modules.items() if child is not None)
+
+
+def _below(name: str, module: nn.Module, child: str) -> str:
+    return name if type(module).__name__ in _WRAPPED_UNDER.get(child, ()) else _joined(name, child)
+
+
+def _joined(name: str, child: str) -> str:
+    return f"{name}.{child}" if name else child
+
+
+def _row(module: nn.Module, name: str, root: int, parent: int, depth: int) -> ModuleRow:
+    return ModuleRow(
+        name=name[:_MAX_TEXT],
+        class_name=class_name(module),
+        root=root,
+        parent=parent,
+        depth=depth,
+        extra_repr=_extra_repr(module),
+        wrapper=is_wrapper(module),
+    )
+
+
+def _extra_repr(module: nn.Module) -> str:
+    try:
+        return str(module.extra_repr())[:_MAX_TEXT]
+    except Exception:  # a user's method, in a state that its author may not have thought of
+        return ""
+
+
+def _counted(row: ModuleRow, own: set[tuple[int, int]], below: set[tuple[int, int]]) -> ModuleRow:
+    return replace(row, own_params=sum(n for _, n in own), total_params=sum(n for _, n in below))
