@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from distprof.errors import DataError, UsageError
 
@@ -75,18 +76,27 @@ class RunDir:
     def read_manifest(self) -> Manifest | None:
         """The manifest, None where there is none (shards copied together).  Raises DataError for a broken one."""
         try:
-            values = json.loads(self.manifest.read_text(encoding="utf-8"))
-            return Manifest(**{**values, "command": tuple(values["command"])})
+            return _manifest(json.loads(self.manifest.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            why = f"{type(error).__name__}: {error}"
             raise DataError(
-                f"{self.manifest} is no manifest of a run ({error}): remove it to merge the shards alone"
+                f"{self.manifest} is no manifest of a run ({why}): remove it to merge the shards alone"
             ) from None
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Leave ``manifest`` in the folder; several nodes may do so."""
         write_whole(self.manifest, json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def _manifest(values: Any) -> Manifest:
+    """Checked, since it may come from elsewhere; keys of another version are passed over."""
+    command = tuple(values["command"])
+    texts, numbers = (values["run_id"], values["name"], *command), (values["world_size"], values["started_wall_ns"])
+    if not all(type(text) is str for text in texts) or not all(type(number) is int for number in numbers):
+        raise TypeError("a value is of the wrong type")
+    return Manifest(values["run_id"], values["name"], command, *numbers)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -32,22 +32,29 @@ class RankOutcome:
 
 
 def survey(run: RunDir, host: str = "") -> tuple[list[RankOutcome], list[str]]:
-    """The newest shard of every rank (of ``host``, if given) by rank, and a sentence for every file that is none."""
-    newest: dict[int, Shard] = {}
+    """What each rank (of ``host``, if given) left, by rank, and a sentence for every file that is no shard.
+
+    As in a report, the newest generation that holds data stands for its rank.
+    """
+    found: dict[int, RankOutcome] = {}
     unread = []
     memo = Memo()
     for path in run.shard_files():
         try:
             if host and _header(path).host != host:
                 continue
-            shard = read_shard(path, memo)
+            outcome = _outcome(read_shard(path, memo))
         except (DataError, OSError) as error:
             unread.append(str(error))
             continue
-        rank = shard.header.rank
-        if rank not in newest or newest[rank].header.generation < shard.header.generation:
-            newest[rank] = shard
-    return [_outcome(newest[rank]) for rank in sorted(newest)], unread
+        rank = outcome.header.rank
+        if rank not in found or _age(found[rank]) < _age(outcome):
+            found[rank] = outcome
+    return [found[rank] for rank in sorted(found)], unread
+
+
+def _age(outcome: RankOutcome) -> tuple[bool, int]:
+    return outcome.recorded, outcome.header.generation
 
 
 def last_line(run: RunDir, job: Job, outcomes: list[RankOutcome], unread: list[str], *, merging: bool) -> str:

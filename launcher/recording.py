@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import distprof
 from distprof import rundir
 from distprof.clock import SystemClock
 from distprof.errors import UsageError
+from distprof.output import say
 from distprof.rundir import Manifest, RunDir
 from distprof.settings import Settings, resolve, write_settings
 
@@ -56,12 +55,6 @@ class Job:
     host: str = ""  # this one, where it is one of several: the launcher answers for its own ranks only
     host_ranks: int = 0  # how many these are; 0: not known
     speaks: bool = True  # where each rank has a launcher, one of them says what came of the run
-
-
-def say(sentence: str) -> None:
-    """One line for the user, on stderr; a closed stderr is no reason to disturb the job."""
-    with suppress(OSError, ValueError):
-        print(f"distprof: {sentence}", file=sys.stderr, flush=True)
 
 
 def prepare(options: Options, job: Job) -> RunDir | None:

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Mapping
 
 from distprof.launcher.outcome import last_line, survey
-from distprof.launcher.recording import Job, Options, environment, prepare, say
+from distprof.launcher.recording import Job, Options, environment, prepare
+from distprof.output import say
 from distprof.rundir import RunDir
 
 #: ``python -m`` would put the user's folder first on the path, and their numpy.py before numpy.

@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from distprof.errors import UsageError
-from distprof.launcher.recording import OPTION_HELP, Job, Options, say
+from distprof.launcher.recording import OPTION_HELP, Job, Options
+from distprof.output import say
 from distprof.rundir import job_name
 
 _USAGE = "distprof run [distprof's options] [torchrun's options] script [the script's arguments]"
@@ -30,6 +31,7 @@ _RENDEZVOUS = (
     *("standalone", "rdzv_backend", "rdzv_endpoint", "rdzv_id", "rdzv_conf"),
     *("master_addr", "master_port", "node_rank"),
 )
+_STATIC_PORT = 29500  # torchrun's
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -160,7 +162,8 @@ def _shared_name(args: argparse.Namespace) -> str:
     name = job_name(None if args.rdzv_id == "none" else args.rdzv_id, os.environ)
     if name:
         return name
-    name = f"{Path(args.training_script).stem}-{args.rdzv_endpoint or args.master_addr}-{args.master_port or ''}"
+    meeting = args.rdzv_endpoint or f"{args.master_addr}-{args.master_port or _STATIC_PORT}"
+    name = f"{Path(args.training_script).stem}-{meeting}"
     say(f"the nodes share neither --rdzv-id nor a SLURM job: the run is called {name}; give --name to tell runs apart")
     return name
 

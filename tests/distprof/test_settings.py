@@ -1,0 +1,50 @@
+"""What to record and when: who decides, and how the ranks learn it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distprof.errors import UsageError
+from distprof.settings import SETTINGS_FILE, Settings, read_settings, resolve, write_settings
+
+
+def test_an_option_goes_before_the_environment_and_that_before_the_default() -> None:
+    environment = {"DISTPROF_WARMUP": "3", "DISTPROF_TIMED": "4", "DISTPROF_COUNT": "0"}
+    assert resolve({}, warmup=None) == Settings()
+    assert resolve(environment) == Settings(warmup=3, timed=4, count=False)
+    assert resolve(environment, warmup=7, timed=None, count=True) == Settings(warmup=7, timed=4, count=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"DISTPROF_WARMUP": "many"}, "DISTPROF_WARMUP=many is no number"),
+        ({"DISTPROF_TIMED": "-1"}, "DISTPROF_TIMED=-1 is no number"),
+        ({"DISTPROF_COUNT": "yes"}, "DISTPROF_COUNT=yes: give 0 or 1"),
+        ({"DISTPROF_COUNT": "0", "DISTPROF_TIMED": "0"}, "nothing is left to record"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(environment: dict[str, str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        resolve(environment)
+
+
+@pytest.mark.parametrize("name", ["warmup", "timed"])
+def test_negative_iterations_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} is -1"):
+        resolve({}, **{name: -1})
+
+
+def test_ranks_read_what_the_launcher_wrote(tmp_path: Path) -> None:
+    settings = Settings(1, 2, False, "/runs/x", "id")
+    write_settings(settings, tmp_path)
+    assert read_settings(tmp_path) == settings
+    assert [path.name for path in tmp_path.iterdir()] == [SETTINGS_FILE]
+
+
+def test_settings_of_another_version_are_read_for_what_is_known(tmp_path: Path) -> None:
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps({"timed": 3, "colour": "blue"}))
+    assert read_settings(tmp_path) == Settings(timed=3)
