@@ -1,9 +1,8 @@
 """One module tree for the whole job: the same module is found on every rank that has it.
 
 Ranks may hold different modules (pipeline stages, experts).  A module is the same on two ranks when root, name and
-class agree (and, where a wrapper wraps one of its own class, which of them it is).  The union is depth-first;
-siblings keep the order that the ranks gave them, new ones go next to the neighbour that they have on their own rank,
-and where all siblings are numbers (a ModuleList) they are in the order of their numbers.
+class agree (and, where a wrapper wraps one of its own class, which of them it is).  The union is depth-first, with
+siblings in an order that every rank agrees with.
 
     RankTree of each rank -> keys -> union of children -> depth-first modules, and for each tree where its rows went
 """
@@ -17,11 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.labels import labels_of
+from distprof.merge.siblings import Key, Siblings
 from distprof.merge.tree import IntArray, RankTree
 from distprof.records import ModuleRow
-
-#: (root, name, class, which one of several alike on a rank)
-Key = tuple[int, str, str, int]
 
 
 @dataclass(frozen=True)
@@ -38,19 +35,19 @@ class Alignment:
     """The union of some ranks' trees, and the way from each rank's rows to it."""
 
     def __init__(self, trees: Sequence[RankTree]) -> None:
-        """``trees`` in rank order; ranks that share a tree may name it once each."""
-        distinct = list({id(tree): tree for tree in trees}.values())
-        keys = {id(tree): _keys(tree) for tree in distinct}
+        """``trees`` in rank order; ranks that have the same modules may share one object."""
+        keys = {tree: _keys(tree) for tree in dict.fromkeys(trees)}
         union = _Union()
-        for tree in distinct:
-            union.add(tree, keys[id(tree)])
-        self.modules = union.modules()
-        place = {key: index for index, key in enumerate(union.order())}
-        self._index = {id(tree): np.array([place[key] for key in keys[id(tree)]], np.int64) for tree in distinct}
+        for tree, own in keys.items():
+            union.add(tree, own)
+        order = union.order()
+        place = {key: index for index, key in enumerate(order)}
+        self.modules = union.modules(order, place)
+        self._index = {tree: np.array([place[key] for key in own], np.int64) for tree, own in keys.items()}
 
     def index(self, tree: RankTree) -> IntArray:
         """By row of the tree: the module's index in the union."""
-        return self._index[id(tree)]
+        return self._index[tree]
 
     def stack(
         self, values: Iterable[tuple[RankTree, npt.NDArray[np.float64] | None]], ranks: int
@@ -77,7 +74,7 @@ class _Union:
     def __init__(self) -> None:
         self._rows: dict[Key, ModuleRow] = {}
         self._parents: dict[Key, Key | None] = {}
-        self._children: dict[Key | None, list[Key]] = {None: []}
+        self._children: dict[Key | None, Siblings] = {}
 
     def add(self, tree: RankTree, keys: list[Key]) -> None:
         own: dict[Key | None, list[Key]] = {}
@@ -87,7 +84,7 @@ class _Union:
             own.setdefault(parent, []).append(key)
             self._rows.setdefault(key, row)
         for parent, children in own.items():
-            self._children[parent] = merge_siblings(self._children.get(parent, []), children)
+            self._children.setdefault(parent, Siblings()).add(children)
 
     def order(self) -> list[Key]:
         """Depth-first."""
@@ -100,15 +97,10 @@ class _Union:
         return order
 
     def _ordered(self, parent: Key | None) -> list[Key]:
-        children = self._children.get(parent, [])
-        if parent is None:
-            return sorted(children, key=lambda key: key[0])
-        numbers = [key[1].rpartition(".")[2] for key in children]
-        return sorted(children, key=_number_of) if all(text.isdecimal() for text in numbers) else children
+        children = self._children[parent].ordered() if parent in self._children else []
+        return children if parent else sorted(children, key=lambda key: key[0])
 
-    def modules(self) -> tuple[Module, ...]:
-        order = self.order()
-        place = {key: index for index, key in enumerate(order)}
+    def modules(self, order: list[Key], place: dict[Key, int]) -> tuple[Module, ...]:
         depths: list[int] = []
         parents: list[int] = []
         for key in order:
@@ -117,27 +109,3 @@ class _Union:
             depths.append(0 if parent is None else depths[parents[-1]] + 1)
         rows = [self._rows[key] for key in order]
         return tuple(Module(*fields) for fields in zip(labels_of(rows, parents), rows, parents, depths, strict=True))
-
-
-def _number_of(key: Key) -> int:
-    return int(key[1].rpartition(".")[2])
-
-
-def merge_siblings(merged: list[Key], more: list[Key]) -> list[Key]:
-    """``merged`` with the new ones of ``more``: next to the sibling before them, else the one after them, else last."""
-    known = set(merged)
-    if known.issuperset(more):
-        return merged
-    result = list(merged)
-    for position, key in enumerate(more):
-        if key in known:
-            continue
-        following = next((sibling for sibling in more[position:] if sibling in known), None)
-        if position:
-            result.insert(result.index(more[position - 1]) + 1, key)
-        elif following is not None:
-            result.insert(result.index(following), key)
-        else:
-            result.append(key)
-        known.add(key)
-    return result

@@ -24,16 +24,17 @@ def generation_notes(
     """Restarts: which generation speaks for a rank that has several, and shards of an earlier start of more ranks."""
     notes = []
     restarted = {data.rank for data in passed_over}
-    used = _folded((f"g{data.header.generation}", data.rank) for data in chosen if data.rank in restarted)
-    for generation, ranks in used:
-        notes.append(
-            f"{rank_names(ranks)} started more than once: generation {generation} is reported, the newest with data"
-        )
+    used = _folded((_which(data), data.rank) for data in chosen if data.rank in restarted)
+    notes += [f"{rank_names(ranks)} started more than once: {which} is reported" for which, ranks in used]
     if outside:
         ranks = rank_names(data.rank for data in outside)
         world = plural(max(data.header.world_size for data in outside), "rank")
         notes.append(f"{ranks} left out: of an earlier start of the job, with {world}")
     return tuple(notes)
+
+
+def _which(data: RankData) -> str:
+    return f"generation {data.header.generation}, the newest{' with data' if data.windows else ''},"
 
 
 def damage_notes(chosen: Sequence[RankData]) -> tuple[str, ...]:

@@ -57,8 +57,8 @@ class RankData:
             return "its plan is missing"
         if self.windows and mode not in self.windows:
             return "it ran forward passes only, no training iterations"
-        steps = sum(window.steps for window in self.windows.values())
-        counted = sum(window.counts is not None for window in self.windows.values())
+        window = self.windows.get(mode)
+        steps, counted = (window.steps, int(window.counts is not None)) if window else (0, 0)
         if steps >= self.plan.timed and counted >= self.plan.counted:
             return ""
         not_counted = ", not counted" if counted < self.plan.counted else ""

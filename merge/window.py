@@ -68,10 +68,14 @@ def build_window(
     loads: Sequence[ExpertLoad],
     experts: int,
 ) -> Window:
-    """The window of one mode.  ``experts``: the length of a load of the layers that hold; others are passed over."""
+    """The window of one mode.  ``experts``: the length of a load of the layers that hold; others are passed over.
+
+    Iterations are numbered from 0 in each mode, and training comes last: of loads with one number, its is the later.
+    """
     steps = sorted({step.iteration: step for step in steps}.values(), key=lambda step: step.iteration)
     iterations = tuple(step.iteration for step in steps)
-    kept = {load.iteration: load for load in loads if load.iteration in set(iterations) and len(load.tokens) == experts}
+    timed = set(iterations)
+    kept = {load.iteration: load for load in loads if load.iteration in timed and len(load.tokens) == experts}
     return Window(
         mode=mode,
         counts=counts[-1] if counts else None,
