@@ -154,10 +154,13 @@ def _int_decoder(bounds: Bounds) -> Decoder:
 def _array_encoder(name: str, dtype: np.dtype[Any]) -> Encoder:
     def encode(value: Any) -> bytes:
         given = np.asarray(value)
-        array = given.astype(dtype, copy=False)
-        if given.ndim != 1 or (given.dtype != dtype and not np.array_equal(given, array)):
-            raise RecordError(f"{name}: not a one-dimensional array that {dtype.str} holds exactly")
-        return array.tobytes()
+        if given.dtype == dtype and given.ndim == 1:
+            return given.tobytes()
+        if given.ndim == 1 and (given.dtype.kind in "iu" or not given.size):
+            array = given.astype(dtype)
+            if np.array_equal(array, given):
+                return array.tobytes()
+        raise RecordError(f"{name}: not a one-dimensional array of integers that {dtype.str} can hold")
 
     return encode
 

@@ -6,8 +6,8 @@ Every record is the msgpack array ``[checksum, body]`` in one fixed spelling, 11
 
 The fixed spelling lets a reader find the next whole record after damage, a flipped length included; any msgpack
 library reads an undamaged file as it is.  The checksum of the first record is the CRC-32 of its body; that of every
-other is the CRC-32 of the first record's body followed by its own, so that a record holds in the file that it was written
-to and in no other: two shards run together, or a copy resumed over another run's file, are noticed.
+other is the CRC-32 of the first record's body followed by its own, so that a record holds in the file that it was
+written to and in no other: two shards run together, or a copy resumed over another run's file, are noticed.
 """
 
 from __future__ import annotations

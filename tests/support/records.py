@@ -1,0 +1,159 @@
+"""Hypothesis strategies for records and shards, built from the dataclasses: a new field is covered as it is added.
+
+``records(Step)`` gives steps, ``records()`` gives any kind but the header, ``shards()`` gives (records, their bytes).
+Records are sound: they agree with themselves, as :mod:`distprof.checks` has it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from distprof.records import (
+    INT64,
+    RECORDS,
+    Bounds,
+    ExpertLayer,
+    Header,
+    Mesh,
+    ModuleRow,
+    Record,
+    Topology,
+    Tree,
+)
+from distprof.shard import MemorySink, ShardWriter
+
+#: For tests of properties: the machine may be busy with other things.
+patient = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+
+AXES = ("dp", "tp", "pp", "cp", "ep", "mp")
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+SMALL = 6  # entries in a sequence, items in an array
+
+
+def records(*kinds: type[Record]) -> st.SearchStrategy[Record]:
+    """Records of these kinds; of every kind but the header when none is named."""
+    return st.one_of([_of(kind) for kind in kinds or set(RECORDS.values()) - {Header}])
+
+
+@st.composite
+def shards(draw: st.DrawFn) -> tuple[list[Record], bytes]:
+    """A shard as a list of records, header first, and as the bytes that the writer makes of it."""
+    content = [draw(records(Header)), *draw(st.lists(records(), max_size=8))]
+    return content, written(content)
+
+
+def written(content: Iterable[Record]) -> bytes:
+    """The bytes of a shard of these records, the first of which is its header."""
+    sink = MemorySink()
+    writer = ShardWriter(sink)
+    for record in content:
+        writer.write(record)
+    return bytes(sink.data)
+
+
+def _of(record: type) -> st.SearchStrategy[Any]:
+    return _SOUND.get(record, _any)(record)
+
+
+def _any(record: type, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Field by field from the type hints; ``given`` strategies go before."""
+    hints = typing.get_type_hints(record, include_extras=True)
+    chosen = {
+        field.name: given[field.name] if field.name in given else _field(field, hints[field.name])
+        for field in dataclasses.fields(record)
+    }
+    return st.builds(record, **chosen)
+
+
+def _field(field: dataclasses.Field[Any], hint: Any) -> st.SearchStrategy[Any]:
+    if "dtype" in field.metadata:
+        return arrays(field.metadata["dtype"])
+    return _value(hint)
+
+
+def arrays(dtype: str) -> st.SearchStrategy[Any]:
+    limits = np.iinfo(dtype)
+    numbers = st.integers(int(limits.min), int(limits.max))
+    return st.lists(numbers, max_size=SMALL).map(lambda values: np.array(values, dtype))
+
+
+def _value(hint: Any) -> st.SearchStrategy[Any]:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return st.lists(_value(arguments[0]), max_size=SMALL).map(tuple)
+    if origin is dict:
+        return st.dictionaries(_value(arguments[0]), _value(arguments[1]), max_size=SMALL)
+    if origin is typing.Annotated:
+        return _ints(arguments[1])
+    if dataclasses.is_dataclass(hint):
+        return _of(hint)  # type: ignore[arg-type]
+    return {int: _ints(INT64), str: text, bool: st.booleans()}[hint]
+
+
+def _ints(bounds: Bounds) -> st.SearchStrategy[int]:
+    return st.integers(bounds.low, bounds.high)
+
+
+def _header(record: type) -> st.SearchStrategy[Any]:
+    rank_and_world = st.integers(1, 1 << 20).flatmap(lambda world: st.tuples(st.integers(0, world - 1), st.just(world)))
+    fixed = {"magic": st.just(Header.magic), "schema": st.just(Header.schema)}
+    return st.tuples(_any(record, **fixed), rank_and_world).map(
+        lambda pair: dataclasses.replace(pair[0], rank=pair[1][0], world_size=pair[1][1])
+    )
+
+
+def _places(names: st.SearchStrategy[list[str]]) -> st.SearchStrategy[dict[str, tuple[int, int]]]:
+    """name -> (size, coordinate); sizes small enough for any product of them."""
+    place = st.integers(1, 16).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size - 1)))
+    return names.flatmap(lambda chosen: st.fixed_dictionaries(dict.fromkeys(chosen, place)))
+
+
+def _mesh(record: type) -> st.SearchStrategy[Any]:
+    def build(places: dict[str, tuple[int, int]], member: bool) -> Mesh:
+        sizes, coordinate = tuple(s for s, _ in places.values()), tuple(c for _, c in places.values())
+        return Mesh(tuple(places), sizes, coordinate if member else ())
+
+    return st.builds(build, _places(st.lists(text, unique=True, max_size=4)), st.booleans())
+
+
+def _topology(record: type) -> st.SearchStrategy[Any]:
+    def build(topology: Topology, places: dict[str, tuple[int, int]]) -> Topology:
+        sizes, coordinates = {axis: s for axis, (s, _) in places.items()}, {axis: c for axis, (_, c) in places.items()}
+        return dataclasses.replace(topology, sizes=sizes, coordinates=coordinates)
+
+    return st.builds(build, _any(record), _places(st.just(list(AXES))))
+
+
+@st.composite
+def _trees(draw: st.DrawFn, record: type) -> Tree:
+    first = draw(st.integers(0, 100))
+    rows: list[ModuleRow] = []
+    for row in draw(st.lists(_any(ModuleRow), max_size=8)):
+        parent = draw(st.integers(-1, len(rows) - 1))
+        depth = rows[parent].depth + 1 if parent >= 0 else 0
+        rows.append(dataclasses.replace(row, parent=parent + first if parent >= 0 else -1, depth=depth))
+    return Tree(first, tuple(rows))
+
+
+@st.composite
+def _expert_layer(draw: st.DrawFn, record: type) -> ExpertLayer:
+    experts = draw(st.integers(1, 64))
+    local = draw(st.lists(st.integers(0, experts - 1), unique=True, max_size=SMALL))
+    return dataclasses.replace(draw(_any(record)), num_experts=experts, local_experts=tuple(local))
+
+
+_SOUND: dict[type, Any] = {
+    Header: _header,
+    Mesh: _mesh,
+    Topology: _topology,
+    Tree: _trees,
+    ExpertLayer: _expert_layer,
+}
