@@ -1,0 +1,66 @@
+"""Layers x experts: each expert's load relative to its layer's mean."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from distprof.merge.plots import style
+from distprof.merge.plots.loads import loaded_layers, relative_loads
+from distprof.merge.report import Report
+
+_ALL_VALUES_UP_TO = 96
+_HOTTEST_UP_TO = 24
+_CROSSES_UP_TO = 64
+_DARK = 0.33  # share of the colour scale from its middle, beyond which black cannot be read
+
+
+def draw(report: Report) -> Figure | None:
+    """None when no layer has expert loads."""
+    layers = loaded_layers(report)
+    if not layers:
+        return None
+    widest = max(layer.num_experts for layer in layers)
+    loads = style.matrix([[*relative_loads(layer), *[None] * (widest - layer.num_experts)] for layer in layers])
+    figure, axes = style.new_figure(min(12.0, max(6.0, 3.4 + 0.42 * widest)), min(9.0, 2.2 + 0.34 * len(layers)))
+    limits = TwoSlopeNorm(1.0, 0.0, max(2.0, float(np.nanmax(loads))))
+    style.heat(figure, axes, loads, ("PuOr_r", limits), "load / layer's mean")
+    if widest <= _HOTTEST_UP_TO:
+        _values(axes, loads, limits)
+    if widest <= _CROSSES_UP_TO:
+        _crosses(axes, loads)
+    style.rank_ticks(axes.xaxis, range(widest))
+    _layer_ticks(axes, [layer.name for layer in layers])
+    axes.set(xlabel=f"expert{' (x: no token)' if widest <= _CROSSES_UP_TO else ''}", ylabel="layer")
+    style.title(axes, "Expert load", report, f"tokens over {max(layer.steps for layer in layers)} steps, 1 = balanced")
+    return figure
+
+
+def _values(axes: Axes, loads: style.FloatArray, limits: TwoSlopeNorm) -> None:
+    """Every value in a small map, the hottest of each layer in a larger one."""
+    for row, values in enumerate(loads):
+        hottest = int(np.nanargmax(values))
+        shown = range(len(values)) if loads.size <= _ALL_VALUES_UP_TO else [hottest]
+        for column in shown:
+            if values[column] > 0:
+                dark = abs(limits(values[column]) - 0.5) > _DARK
+                _value(axes, row, column, float(values[column]), bold=column == hottest, dark=dark)
+
+
+def _crosses(axes: Axes, loads: style.FloatArray) -> None:
+    dead = np.argwhere(loads == 0)
+    axes.plot(dead[:, 1], dead[:, 0], "x", color="white", markersize=5, markeredgewidth=1.4)
+
+
+def _value(axes: Axes, row: int, column: int, value: float, *, bold: bool, dark: bool) -> None:
+    colour = "white" if dark else style.INK
+    weight = "bold" if bold else "normal"
+    axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7.5, fontweight=weight, color=colour)
+
+
+def _layer_ticks(axes: Axes, names: list[str]) -> None:
+    step = -(-len(names) // 48)
+    places = range(0, len(names), step)
+    axes.set_yticks(list(places), [style.short(names[place]) for place in places])

@@ -1,0 +1,89 @@
+"""Iteration time by rank, stacked by phase: which rank is slow, and in which phase."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from distprof.merge.culprit import culprit
+from distprof.merge.phases import phase_title
+from distprof.merge.plots import style
+from distprof.merge.report import RankRow, Report, SkewRow
+from distprof.merge.text.quantities import TimeUnit, common_unit
+from distprof.records import PHASES
+
+_COLOURS = {
+    "data": style.ORANGE,
+    "forward": style.BLUE,
+    "backward": style.SKY,
+    "optimizer": style.GREEN,
+    "evaluation": style.PURPLE,
+    "other": style.GREY,
+}
+_BARS_UP_TO = 64
+
+
+def draw(report: Report) -> Figure | None:
+    """None when no rank has a timed step."""
+    rows = [row for row in report.ranks if row.iteration_ns is not None]
+    if not rows:
+        return None
+    unit = common_unit(row.iteration_ns for row in rows)
+    figure, axes = style.new_figure(min(12.0, max(5.0, 3.2 + 0.36 * len(rows))), 4.2)
+    width = 0.72 if len(rows) <= _BARS_UP_TO else 1.0
+    shown = [phase for phase in PHASES if any(row.phases_ns.get(phase) for row in rows)]
+    _stack(axes, rows, shown, unit, width)
+    _totals(axes, rows, unit, width)
+    slow = culprit(report)
+    if slow:
+        _name_slow_rank(axes, rows, slow, unit)
+    _legend(figure, shown)
+    style.rank_ticks(axes.xaxis, [row.rank for row in rows])
+    axes.set(xlabel="rank", ylabel=f"time of one iteration ({unit.name})")
+    axes.set_xlim(-0.5 - 0.35 * (len(rows) < 3), len(rows) - 0.5 + 0.35 * (len(rows) < 3))
+    axes.grid(axis="y")
+    style.title(axes, "Iteration time by rank", report, "medians over timed steps")
+    return figure
+
+
+def _stack(axes: Axes, rows: list[RankRow], phases: list[str], unit: TimeUnit, width: float) -> None:
+    """One collection a phase: quick to draw for any number of ranks."""
+    base = [0.0] * len(rows)
+    for phase in phases:
+        top = [low + (row.phases_ns.get(phase) or 0.0) / unit.ns for low, row in zip(base, rows, strict=True)]
+        bars = [_rectangle(place, low, high, width) for place, (low, high) in enumerate(zip(base, top, strict=True))]
+        axes.add_collection(PolyCollection(bars, facecolor=_COLOURS[phase], linewidth=0, label=phase))
+        base = top
+    axes.set_ylim(0, 1.16 * max(*base, *((row.iteration_ns or 0.0) / unit.ns for row in rows)))
+
+
+def _rectangle(place: int, low: float, high: float, width: float) -> list[tuple[float, float]]:
+    left, right = place - width / 2, place + width / 2
+    return [(left, low), (left, high), (right, high), (right, low)]
+
+
+def _totals(axes: Axes, rows: list[RankRow], unit: TimeUnit, width: float) -> None:
+    """The iteration's own median as a line over each bar."""
+    heights = [(row.iteration_ns or 0.0) / unit.ns for row in rows]
+    lines = [[(place - width / 2, height), (place + width / 2, height)] for place, height in enumerate(heights)]
+    axes.add_collection(LineCollection(lines, color=style.INK, linewidth=1.2, label="iteration"))
+
+
+def _name_slow_rank(axes: Axes, rows: list[RankRow], slow: SkewRow, unit: TimeUnit) -> None:
+    """Over its bar, the slow rank and the phase that makes it slow: its victims' bars may be as high."""
+    place = next(place for place, row in enumerate(rows) if row.rank == slow.slowest_rank)
+    words = f"rank {slow.slowest_rank}: {phase_title(slow.phase)} {slow.excess_ns / unit.ns:+.1f} {unit.name}"
+    side = "left" if place < len(rows) / 4 else "right" if place >= len(rows) * 3 / 4 else "center"
+    edge = place + {"left": -0.5, "center": 0.0, "right": 0.5}[side]
+    height = (rows[place].iteration_ns or 0.0) / unit.ns
+    axes.annotate("▼", (place, height), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+    axes.annotate(words, (edge, height), (0, 12), textcoords="offset points", ha=side, fontweight="bold")
+
+
+def _legend(figure: Figure, phases: list[str]) -> None:
+    handles: list[Patch | Line2D] = [Line2D([], [], color=style.INK, linewidth=1.2, label="whole iteration")]
+    handles += [Patch(facecolor=_COLOURS[phase], label=phase_title(phase)) for phase in reversed(phases)]
+    figure.legend(handles=handles, loc="outside right center")

@@ -1,0 +1,77 @@
+"""Ranks x modules: by how much a rank's self time exceeds its cohort's median.  The slow rank's own cell peaks."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from distprof.merge.plots import style
+from distprof.merge.report import Report, SkewMap
+from distprof.merge.text.quantities import common_unit
+
+#: More ranks than this share lines, or a line would be thinner than a pixel, and the peak might not be drawn at all.
+MOST_LINES = 256
+_FRAMED_UP_TO = 48
+_SHORT_PHASES = {"forward": "fwd", "backward": "bwd"}
+
+
+def draw(report: Report) -> Figure | None:
+    """None when there is nobody to compare a rank with, or no module time."""
+    skew = report.skew.map
+    excess = style.matrix(skew.excess_ns)
+    if not np.any(np.nan_to_num(excess)):
+        return None
+    limit = float(np.nanmax(np.abs(excess)))
+    unit = common_unit([limit])
+    together = -(-len(skew.ranks) // MOST_LINES)
+    lines = shared_lines(excess, together) / unit.ns
+    figure, axes = style.new_figure(max(6.0, 3.0 + 0.42 * excess.shape[1]), min(8.5, 3.0 + 0.28 * len(lines)))
+    colours = ("RdBu_r", Normalize(-limit / unit.ns, limit / unit.ns))
+    style.heat(figure, axes, lines, colours, f"slower than the cohort ({unit.name})")
+    rank, column = np.unravel_index(int(np.nanargmax(excess)), excess.shape)
+    words = f"rank {skew.ranks[rank]}: {excess[rank, column] / unit.ns:+.1f} {unit.name}"
+    _mark(axes, (int(rank) // together, int(column)), lines.shape, words)
+    style.rank_ticks(axes.yaxis, skew.ranks[::together])
+    _columns(axes, skew)
+    detail = "self time minus the median of the rank's cohort"
+    more = f", each line the extremes of {together} ranks" if together > 1 else ""
+    style.title(axes, "Where ranks disagree", report, detail + more)
+    return figure
+
+
+def shared_lines(excess: style.FloatArray, together: int) -> style.FloatArray:
+    """(ranks, columns) to (lines, columns): of each ``together`` neighbouring ranks the excess furthest from 0."""
+    lines = []
+    for start in range(0, len(excess), together):
+        ranks = excess[start : start + together]
+        furthest = np.argmax(np.nan_to_num(np.abs(ranks)), axis=0)
+        lines.append(ranks[furthest, np.arange(excess.shape[1])])
+    return np.stack(lines)
+
+
+def _mark(axes: Axes, peak: tuple[int, int], shape: tuple[int, ...], words: str) -> None:
+    """The largest excess by name beside its cell, and a frame around it where cells are large enough."""
+    line, column = peak
+    if shape[0] <= _FRAMED_UP_TO:
+        axes.add_patch(Rectangle((column - 0.5, line - 0.5), 1, 1, fill=False, edgecolor=style.INK, linewidth=1.4))
+    right = column < shape[1] / 2
+    axes.annotate(
+        words,
+        (column + (0.5 if right else -0.5), line),
+        (6 if right else -6, 0),
+        textcoords="offset points",
+        ha="left" if right else "right",
+        va="center",
+        fontweight="bold",
+        bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+    )
+
+
+def _columns(axes: Axes, skew: SkewMap) -> None:
+    phases = [_SHORT_PHASES.get(phase, phase) for phase in skew.phases]
+    labels = [f"{style.short(name)} ({phase})" for name, phase in zip(skew.subjects, phases, strict=True)]
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set(ylabel="rank", xlabel="module (fwd: forward, bwd: backward), largest excess first")

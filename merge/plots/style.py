@@ -1,0 +1,134 @@
+"""What all plots share: colours that colour-blind readers tell apart, type, ticks for any number of ranks, files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from distprof.merge.report import Report
+from distprof.merge.text.lines import one_line, shortened
+
+FloatArray = npt.NDArray[np.float64]
+
+# Okabe and Ito's palette, https://jfly.uni-koeln.de/color/
+BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE, GREY = (
+    "#0072B2",
+    "#56B4E9",
+    "#009E73",
+    "#E69F00",
+    "#D55E00",
+    "#CC79A7",
+    "#8C8C8C",
+)
+INK, FAINT, NOTHING = "#1F2933", "#5F6B7A", "#DDE1E6"
+
+_DPI = 150
+_MOST_TICKS = 32
+_FEW_TICKS = 12
+_SEPARATE_UP_TO = 64
+_LABEL_LENGTH = 30
+_SETTINGS: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E7EB",
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "distprof",
+}
+_NO_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+}
+
+
+def files_of(name: str, make: Callable[[], Figure | None]) -> dict[str, bytes]:
+    """The figure's files by name, laid out once and saved in both formats; none for no figure."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS)
+        figure = make()
+        if figure is None:
+            return {}
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        return {f"{name}.{kind}": _saved(figure, kind) for kind in _NO_METADATA}
+
+
+def _saved(figure: Figure, kind: str) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format=kind, dpi=_DPI, metadata=_NO_METADATA[kind])
+    return stream.getvalue()
+
+
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of a size in inches with one pair of axes, laid out so that no label is cut."""
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    return figure, figure.add_subplot()
+
+
+def title(axes: Axes, words: str, report: Report, detail: str) -> None:
+    """What the plot shows, and below it which run and what exactly."""
+    run = report.run
+    recorded = f"{len(run.ranks)} of {run.world_size} ranks" if run.world_size > 1 else "1 rank"
+    axes.set_title(f"{run.name}, {recorded}: {detail}", loc="left", fontsize=8.5, color=FAINT, pad=8)
+    axes.annotate(
+        words, (0, 1), (0, 23), xycoords="axes fraction", textcoords="offset points", fontsize=12, fontweight="bold"
+    )
+
+
+def heat(figure: Figure, axes: Axes, values: FloatArray, colours: tuple[str, Normalize], label: str) -> None:
+    """A heat map of ``values`` (rows, columns) and its colour bar; cells without a value are grey."""
+    shades = mpl.colormaps[colours[0]](np.linspace(0.06, 0.94, 256))  # without the ends, on which no text can be read
+    colour_map = ListedColormap(shades)
+    colour_map.set_bad(NOTHING)
+    image = axes.imshow(values, cmap=colour_map, norm=colours[1], aspect="auto", interpolation="none")
+    _separate_cells(axes, values.shape)
+    figure.colorbar(image, ax=axes, label=label, pad=0.02, aspect=max(12.0, 5.5 * float(figure.get_figheight())))
+    axes.spines[:].set_visible(False)
+
+
+def _separate_cells(axes: Axes, shape: tuple[int, ...]) -> None:
+    for axis, count in zip((axes.yaxis, axes.xaxis), shape, strict=True):
+        if count <= _SEPARATE_UP_TO:
+            axis.set_ticks([place + 0.5 for place in range(count - 1)], minor=True)
+            axis.grid(which="minor", color="white", linewidth=1.0)
+    axes.tick_params(which="both", length=0)
+
+
+def rank_ticks(axis: Axis, names: Sequence[int]) -> None:
+    """A tick at every place of ``names``, or at round places of many."""
+    step = 1
+    while len(names) > _MOST_TICKS and len(names) > step * _FEW_TICKS:
+        step *= 2
+    places = range(0, len(names), step)
+    axis.set_ticks(list(places), [str(names[place]) for place in places])
+
+
+def short(label: str) -> str:
+    """A module's path in a tick label's length."""
+    return shortened(one_line(label), _LABEL_LENGTH).replace("$", r"\$")  # no name is mathematics
+
+
+def matrix(rows: Sequence[Sequence[float | None]]) -> FloatArray:
+    """Rows of numbers as floats, nan where there is None."""
+    return np.array([[np.nan if value is None else value for value in row] for row in rows], dtype=np.float64)

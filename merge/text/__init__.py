@@ -1,0 +1,33 @@
+"""The report as text: DeepSpeed's blocks and line names first, then ranks, skew, experts, and who is slow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distprof.merge.report import Report
+from distprof.merge.text.aggregated import aggregated_profile
+from distprof.merge.text.experts import experts_block
+from distprof.merge.text.front import front
+from distprof.merge.text.lines import joined
+from distprof.merge.text.profile import profile_summary
+from distprof.merge.text.ranks import ranks_block
+from distprof.merge.text.skew import skew_block
+from distprof.merge.text.tree import detailed_profile
+from distprof.merge.text.verdict import verdict
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How much to show: ``depth`` of the module tree (None: all of it), ``top`` classes a depth, the tree itself."""
+
+    depth: int | None = None
+    top: int = 3
+    detail: bool = True
+
+
+def render(report: Report, options: TextOptions) -> str:
+    """The whole of ``summary.txt``, without colour."""
+    blocks = [front(report), profile_summary(report), aggregated_profile(report, options.depth, options.top)]
+    if options.detail:
+        blocks.append(detailed_profile(report, options.depth))
+    return joined([*blocks, ranks_block(report), skew_block(report), experts_block(report), verdict(report)])

@@ -1,0 +1,45 @@
+"""The Experts block: the load of every expert of every MoE layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from distprof.merge.report import ExpertLayerStats, Report
+from distprof.merge.text.lines import heading, one_line, shortened, table
+from distprof.merge.text.quantities import NOT_AVAILABLE, ratio
+from distprof.merge.words import spans
+
+_LAYER_WIDTH = 36
+_ALL_UP_TO = 8
+_HOTTEST_SHOWN = 4
+
+
+def experts_block(report: Report) -> Iterator[str]:
+    """Lines of the block; none where the model has no expert layers."""
+    if not report.experts:
+        return
+    yield heading("Experts")
+    yield "Tokens that each expert processed, over all ranks and timed steps; max/mean is 1 when the load is balanced."
+    titles = ("layer", "experts", "steps", "max/mean", "hottest", "dead", "tokens of expert 0, 1, ...")
+    yield from table(titles, [_cells(layer) for layer in report.experts], left=["layer", titles[-1], "dead"])
+
+
+def _cells(layer: ExpertLayerStats) -> list[str]:
+    return [
+        shortened(one_line(layer.name), _LAYER_WIDTH),
+        str(layer.num_experts),
+        str(layer.steps),
+        ratio(layer.max_over_mean),
+        NOT_AVAILABLE if layer.hottest is None else str(layer.hottest),
+        spans(layer.dead) or "none",
+        _tokens(layer),
+    ]
+
+
+def _tokens(layer: ExpertLayerStats) -> str:
+    """All loads of a small layer; of a large one the hottest experts by number."""
+    if layer.num_experts <= _ALL_UP_TO:
+        return " ".join(NOT_AVAILABLE if tokens is None else str(tokens) for tokens in layer.tokens)
+    loads = sorted(((tokens, expert) for expert, tokens in enumerate(layer.tokens) if tokens is not None), reverse=True)
+    hottest = ", ".join(f"{expert}: {tokens}" for tokens, expert in loads[:_HOTTEST_SHOWN])
+    return f"hottest {hottest}, ..."

@@ -1,0 +1,60 @@
+"""Lines, tables and headings of the report: ASCII, at home in 120 columns, and safe to print."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+
+WIDTH = 118
+LABEL_WIDTH = 72  # DeepSpeed's 70, and room for "rank" where it says GPU
+_UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+def heading(title: str, dashes: int = 29) -> str:
+    """A block's title between dashes, as DeepSpeed draws it."""
+    return f"{'-' * dashes} {title} {'-' * dashes}"
+
+
+def labelled(label: str, value: object) -> str:
+    """One line of the Profile Summary: label, colon, value."""
+    return f"{label + ':':<{LABEL_WIDTH}}  {value}".rstrip()
+
+
+def wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
+    """``text`` folded into the width, after ``first`` on its first line and ``rest`` on the others."""
+    folded = textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    return folded or [first.rstrip()]
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()) -> list[str]:
+    """Fixed-width columns under their titles, numbers to the right; those titled in ``left`` to the left."""
+    cells = [list(titles), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    sides = ["<" if title in left else ">" for title in titles]
+    return [
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def shortened(text: str, width: int) -> str:
+    """``text`` in at most ``width`` characters: the end of a module's path tells more than its beginning."""
+    if len(text) <= width:
+        return text
+    end = text[-(width - 3) :]
+    return "..." + (end.partition(".")[2] or end)
+
+
+def one_line(text: str) -> str:
+    """``text`` from a shard without line breaks."""
+    return " ".join(text.split())
+
+
+def joined(blocks: Iterable[Iterable[str]]) -> str:
+    """Blocks of lines, an empty line between them, as one text that is safe to print.
+
+    Names come from shards: no terminal escape code in them gets through.
+    """
+    text = "\n\n".join("\n".join(lines) for lines in map(list, blocks) if lines) + "\n"
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

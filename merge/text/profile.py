@@ -1,0 +1,123 @@
+"""The Profile Summary: DeepSpeed's lines under DeepSpeed's names, ours beside them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from distprof.merge.report import Report, Summary
+from distprof.merge.text.lines import labelled, wrapped
+from distprof.merge.text.quantities import (
+    NOT_AVAILABLE,
+    duration_spread,
+    flops_per_second,
+    macs,
+    plain,
+    quantity,
+    quantity_spread,
+)
+from distprof.merge.words import spans
+
+_NOTATIONS = (
+    "Notations:",
+    "data parallel size (dp_size), model parallel size (mp_size),",
+    "number of parameters (params), number of multiply-accumulate operations (MACs),",
+    "number of floating-point operations (flops), floating-point operations per second (FLOPS),",
+    "fwd latency (forward propagation latency), bwd latency (backward propagation latency),",
+    "step (weights update latency), iter latency (sum of fwd, bwd and step latency)",
+)
+_OURS = (
+    "Params, MACs and flops are means over the ranks.  A latency is each rank's median over its timed steps, then the"
+    " median of the ranks [least .. largest].  Everything is of a whole iteration, all its micro-batches."
+)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One figure of the summary: its field, its label (``{unit}``: GPU or rank), and how it is written."""
+
+    field: str
+    label: str
+    text: Callable[[Any], str]
+
+
+_BATCH = _Line("batch_size_per_rank", "batch size per {unit}", plain)
+_MICRO_BATCHES = _Line("micro_batches", "micro-batches per iteration", plain)
+_PARAMS = (
+    _Line("params_per_rank", "params per {unit}", quantity_spread),
+    _Line("params_of_model", "params of model = params per {unit} * mp_size", quantity),
+)
+_EXACT, _AT_LEAST = "params of model, exact", "params of model, at least"
+_WORK_AND_TIME = (
+    _Line("fwd_macs_per_rank", "fwd MACs per {unit}", macs),
+    _Line("fwd_flops_per_rank", "fwd flops per {unit}", quantity),
+    _Line("fwd_flops_of_model", "fwd flops of model = fwd flops per {unit} * mp_size", quantity),
+    _Line("fwd_latency_ns", "fwd latency", duration_spread),
+    _Line("fwd_flops_per_second", "fwd FLOPS per {unit} = fwd flops per {unit} / fwd latency", flops_per_second),
+    _Line("bwd_latency_ns", "bwd latency", duration_spread),
+    _Line("bwd_flops_per_second", "bwd FLOPS per {unit} = 2 * fwd flops per {unit} / bwd latency", flops_per_second),
+    _Line(
+        "fwd_bwd_flops_per_second",
+        "fwd+bwd FLOPS per {unit} = 3 * fwd flops per {unit} / (fwd+bwd latency)",
+        flops_per_second,
+    ),
+    _Line("step_latency_ns", "step latency", duration_spread),
+    _Line("iter_latency_ns", "iter latency", duration_spread),
+    _Line("wall_iteration_ns", "wall iteration (iter latency, data wait and all else)", duration_spread),
+    _Line("flops_per_second", "FLOPS per {unit} = 3 * fwd flops per {unit} / iter latency", flops_per_second),
+    _Line("samples_per_second", "samples/second", plain),
+)
+
+
+def profile_summary(report: Report) -> Iterator[str]:
+    """Lines of the block."""
+    summary, unit = report.summary, report.run.unit
+    steps = {step for row in report.ranks for step in row.step_iterations}
+    yield f"Profile Summary at step {spans(steps) or NOT_AVAILABLE}:"
+    yield from _NOTATIONS
+    yield from wrapped(_OURS)
+    yield ""
+    yield labelled("world size", report.run.world_size)
+    yield labelled("data parallel size", report.topology.sizes["dp"])
+    yield labelled("model parallel size", report.topology.sizes["mp"])
+    accumulates = summary.micro_batches not in (None, 1)
+    yield from _written(summary, unit, (_BATCH, _MICRO_BATCHES) if accumulates else (_BATCH,))
+    yield from _written(summary, unit, _PARAMS)
+    yield labelled(_EXACT if summary.exact_covers_all else _AT_LEAST, _exact(summary))
+    yield from _written(summary, unit, _WORK_AND_TIME)
+    yield from _uncounted(summary)
+    yield from _unavailable(summary, unit)
+
+
+def _written(summary: Summary, unit: str, lines: tuple[_Line, ...]) -> Iterator[str]:
+    for line in lines:
+        yield labelled(line.label.format(unit=unit), line.text(getattr(summary, line.field)))
+
+
+def _exact(summary: Summary) -> str:
+    if summary.params_exact is None:
+        return NOT_AVAILABLE
+    text = f"{summary.params_exact:,}"
+    if summary.trainable_params_exact not in (None, summary.params_exact):
+        text += f"  ({summary.trainable_params_exact:,} trainable)"
+    return text
+
+
+def _uncounted(summary: Summary) -> Iterator[str]:
+    if summary.uncounted_ops:
+        calls = sorted(summary.uncounted_ops.items(), key=lambda item: (-item[1], item[0]))
+        yield from wrapped(", ".join(f"{name} x {count}" for name, count in calls), "not counted: ", "  ")
+
+
+def _unavailable(summary: Summary, unit: str) -> Iterator[str]:
+    """Each reason once, with the names of the lines that it empties."""
+    labels = {line.field: line.label.partition(" =")[0] for line in (_BATCH, *_PARAMS, *_WORK_AND_TIME)}
+    labels["params_exact"] = _EXACT
+    lines: dict[str, list[str]] = defaultdict(list)
+    for field, reason in summary.unavailable.items():
+        if field in labels:
+            lines[reason].append(labels[field].format(unit=unit))
+    for reason, names in lines.items():
+        yield from wrapped(f"{', '.join(names)}: {reason}", "n/a: ", "  ")

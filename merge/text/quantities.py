@@ -1,0 +1,106 @@
+"""Numbers for people: DeepSpeed's way (two decimals at most, a space, a unit), and "n/a" for what was not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from distprof.merge.report import Spread
+
+NOT_AVAILABLE = "n/a"
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, ""))
+_TIMES = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))
+_BYTES = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
+
+
+def quantity(value: float | None, unit: str = "") -> str:
+    """``5200000000, "MACs"`` as ``5.2 GMACs``."""
+    return _scaled(value, tuple((scale, prefix + unit) for scale, prefix in _PREFIXES))
+
+
+def macs(value: float | None) -> str:
+    """``5.2 GMACs``."""
+    return quantity(value, "MACs")
+
+
+def flops_per_second(value: float | None) -> str:
+    """``1.2 TFLOPS``."""
+    return quantity(value, "FLOPS")
+
+
+def duration(value_ns: float | None) -> str:
+    """A time in ns as seconds, milliseconds or microseconds."""
+    return _scaled(value_ns, _TIMES)
+
+
+def byte_size(value: float | None) -> str:
+    """Bytes in binary units."""
+    return _scaled(value, _BYTES)
+
+
+def percentage(part: float | None, whole: float | None) -> str:
+    """``part`` of ``whole`` as ``12.5%``; n/a when either is missing, 0% of nothing."""
+    if part is None or whole is None:
+        return NOT_AVAILABLE
+    return f"{round(100 * part / whole, 2) if whole else 0:g}%"
+
+
+def plain(value: float | None) -> str:
+    """A count without a unit prefix, at most two decimals."""
+    if value is None:
+        return NOT_AVAILABLE
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def ratio(value: float | None) -> str:
+    """A quotient such as max / median, always with two decimals."""
+    return NOT_AVAILABLE if value is None else f"{value:.2f}"
+
+
+def duration_spread(spread: Spread | None) -> str:
+    """The median over ranks, then least and largest where ranks differ.
+
+    No rank is named: these are inclusive times, whose largest is as a rule that of a rank that waits.
+    """
+    if spread is None:
+        return NOT_AVAILABLE
+    least, most = duration(spread.min), duration(spread.max)
+    return duration(spread.median) + (f"  [{least} .. {most}]" if least != most else "")
+
+
+def quantity_spread(spread: Spread | None) -> str:
+    """The mean over ranks, then least and largest where ranks differ."""
+    if spread is None:
+        return NOT_AVAILABLE
+    least, most = quantity(spread.min), quantity(spread.max)
+    return quantity(spread.mean) + (f"  [{least} .. {most}]" if least != most else "")
+
+
+@dataclass(frozen=True)
+class TimeUnit:
+    """One unit for all times of a table or plot, so that its numbers compare at a glance."""
+
+    name: str
+    ns: float
+
+    def of(self, value_ns: float | None) -> str:
+        """The bare number in this unit; the unit stands in the title."""
+        if value_ns is None:
+            return NOT_AVAILABLE
+        value = value_ns / self.ns
+        return f"{value:.2f}" if abs(value) < 1000 else f"{value:.1f}"
+
+
+def common_unit(values_ns: Iterable[float | None]) -> TimeUnit:
+    """Seconds from 10 s up, microseconds below 1 ms, else milliseconds: by the largest value."""
+    largest = max((abs(value) for value in values_ns if value is not None), default=0.0)
+    if largest >= 1e10:
+        return TimeUnit("s", 1e9)
+    return TimeUnit("us", 1e3) if 0 < largest < 1e6 else TimeUnit("ms", 1e6)
+
+
+def _scaled(value: float | None, units: tuple[tuple[float, str], ...]) -> str:
+    if value is None:
+        return NOT_AVAILABLE
+    scale, unit = next((pair for pair in units if abs(value) >= pair[0]), units[-1])
+    return f"{round(value / scale, 2):g} {unit}".rstrip()

@@ -1,0 +1,54 @@
+"""The Ranks block: one row a rank, with its own medians."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from distprof.merge.culprit import culprit
+from distprof.merge.phases import phase_title
+from distprof.merge.report import RankRow, Report
+from distprof.merge.text.lines import heading, one_line, shortened, table
+from distprof.merge.text.quantities import TimeUnit, byte_size, common_unit
+from distprof.records import AXES, PHASES
+
+ALL_UP_TO = 32
+SHOWN_OF_MORE = 16
+_HOST_WIDTH = 20
+
+
+def ranks_block(report: Report) -> Iterator[str]:
+    """Lines of the block: every rank, or the slowest of many."""
+    slow = culprit(report)
+    slow_rank = slow.slowest_rank if slow else None
+    rows = _shown(report.ranks, slow_rank)
+    unit = common_unit(row.iteration_ns for row in rows)
+    yield heading("Ranks")
+    yield f"Medians over each rank's timed steps, in {unit.name}{'' if slow is None else '; * marks the slow rank'}."
+    axes = [axis for axis in AXES if report.topology.sizes.get(axis, 1) > 1] or ["dp"]
+    phases = [phase for phase in PHASES if any(row.phases_ns.get(phase) != 0 for row in report.ranks)]
+    titles = ["rank", *axes, "host", "iteration", *map(phase_title, phases), "peak memory", "steps"]
+    cells = [_cells(row, axes, phases, unit) for row in rows]
+    for row, line in zip(rows, cells, strict=True):
+        line[0] = f"* {row.rank}" if row.rank == slow_rank else line[0]
+    yield from table(titles, cells, left=["host"])
+    if len(rows) < len(report.ranks):
+        yield f"The slowest {len(rows)} ranks; the other {len(report.ranks) - len(rows)} are in summary.json."
+
+
+def _cells(row: RankRow, axes: Sequence[str], phases: Sequence[str], unit: TimeUnit) -> list[str]:
+    return [
+        str(row.rank),
+        *(str(row.coordinates.get(axis, "-")) for axis in axes),
+        shortened(one_line(row.host), _HOST_WIDTH),
+        unit.of(row.iteration_ns),
+        *(unit.of(row.phases_ns.get(phase)) for phase in phases),
+        byte_size(row.peak_memory_bytes),
+        f"{row.steps}{'' if row.complete else ' (incomplete)'}",
+    ]
+
+
+def _shown(rows: Sequence[RankRow], slow_rank: int | None) -> Sequence[RankRow]:
+    """All ranks, or of many the slow one, whose victims may take as long, and the longest iterations."""
+    if len(rows) <= ALL_UP_TO:
+        return rows
+    return sorted(rows, key=lambda row: (row.rank != slow_rank, -(row.iteration_ns or 0), row.rank))[:SHOWN_OF_MORE]
