@@ -14,8 +14,8 @@ from distprof.rundir import RunDir
 from distprof.shard import Memo, Shard, parse_shard, read_shard
 
 _LEFT_NO_SHARD = (
-    "left no shard: killed before the first model call, or Python did not load distprof "
-    "(python -I, -E or -S, or an environment without distprof)"
+    "left no shard: no model was called before the end, "
+    "or Python did not load distprof (-I, -E or -S, or not installed)"
 )
 _NO_MODULE = "no module was called"
 _LONGEST_MESSAGE = 120
@@ -66,7 +66,7 @@ def last_line(run: RunDir, job: Job, outcomes: list[RankOutcome], unread: list[s
     return (
         (f"{recorded} of {expected} ranks{of_this_node} recorded" if expected else "no rank was recorded")
         + f" in {run.path}"
-        + (f" ({'; '.join(reasons)})" if reasons else "")
+        + "".join(f"; {reason}" for reason in reasons)
         + (f"  ->  distprof merge {shlex.quote(str(run.path))}" if outcomes and not merging else "")
     )
 

@@ -40,7 +40,7 @@ def test_the_command_runs_with_two_variables_more(cli: Cli, tmp_path: Path, clea
     run = tmp_path / "runs" / "mine"
     assert (ended.returncode, argv) == (0, ["-c", "--name", "x", "--", "-h"])
     assert environment == {**clean_env, "PYTHONPATH": str(run / "inject"), "DISTPROF_RUN": str(run)}
-    assert ended.stderr.startswith("distprof: no rank was recorded in runs/mine (every process left no shard")
+    assert ended.stderr.startswith("distprof: no rank was recorded in runs/mine; every process left no shard")
 
 
 @pytest.mark.parametrize(("code", "end"), [(0, "exit 0"), (7, "exit 7"), (-9, "kill -9 $$"), (-15, "kill -15 $$")])

@@ -54,15 +54,15 @@ def test_every_reason_names_its_ranks(run: RunDir) -> None:
     write(run, 1, *FULL[:2], End("exit", 3))
     write(run, 2, End("no module was called", 0))
     text = line(run)
-    assert text.startswith("1 of 4 ranks recorded in runs/x (rank 0 stopped recording in timing: it broke; ")
-    assert "; rank 1 ended after 1 of 2 timed steps; rank 2 called no module; rank 3 left no shard: killed" in text
+    assert text.startswith("1 of 4 ranks recorded in runs/x; rank 0 stopped recording in timing: it broke; ")
+    assert "; rank 1 ended after 1 of 2 timed steps; rank 2 called no module; rank 3 left no shard: no model" in text
     assert "second line" not in text
 
 
 def test_a_rank_killed_in_its_window_counts_with_what_it_recorded(run: RunDir) -> None:
     for rank in range(WORLD):
         write(run, rank, *FULL[:2])
-    assert line(run).startswith("4 of 4 ranks recorded in runs/x (ranks 0-3 ended after 1 of 2 timed steps)  ->  ")
+    assert line(run).startswith("4 of 4 ranks recorded in runs/x; ranks 0-3 ended after 1 of 2 timed steps  ->  ")
 
 
 def test_the_newest_generation_of_a_rank_holds(run: RunDir) -> None:
@@ -73,19 +73,19 @@ def test_the_newest_generation_of_a_rank_holds(run: RunDir) -> None:
 
 def test_a_world_size_that_the_launcher_was_not_told_comes_from_the_ranks(run: RunDir) -> None:
     write(run, 0, *FULL)
-    assert line(run, Job((), "train")).startswith("1 of 4 ranks recorded in runs/x (ranks 1-3 left no shard")
+    assert line(run, Job((), "train")).startswith("1 of 4 ranks recorded in runs/x; ranks 1-3 left no shard")
 
 
 def test_of_several_nodes_each_answers_for_its_own_ranks(run: RunDir) -> None:
     write(run, 0, *FULL, host="there")
     write(run, 2, *FULL)
     job = Job((), "train", "shared", WORLD, host="here", host_ranks=2)
-    assert line(run, job).startswith("1 of 2 ranks of this node recorded in runs/x (1 left no shard: killed")
+    assert line(run, job).startswith("1 of 2 ranks of this node recorded in runs/x; 1 left no shard: no model")
 
 
 def test_nothing_to_merge_means_no_next_step(run: RunDir) -> None:
-    assert line(run).startswith("0 of 4 ranks recorded in runs/x (ranks 0-3 left no shard")
-    assert line(run, Job((), "train")).startswith("no rank was recorded in runs/x (every process left no shard")
+    assert line(run).startswith("0 of 4 ranks recorded in runs/x; ranks 0-3 left no shard")
+    assert line(run, Job((), "train")).startswith("no rank was recorded in runs/x; every process left no shard")
     assert "->" not in line(run)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def injected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source.parent.mkdir()
     source.write_text("marker = 1\n")
     monkeypatch.setattr(recording, "_INJECTED", source)
-    monkeypatch.setattr(recording.tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
 
 
@@ -72,7 +73,7 @@ def test_without_any_folder_there_is_no_recording_and_no_exception(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(recording.tempfile, "tempdir", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
     assert prepare(Options(tmp_path / "file" / "runs"), JOB) is None
     assert "the job runs without a recording" in capsys.readouterr().err
 

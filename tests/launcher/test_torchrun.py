@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from distprof.launcher import torchrun
@@ -9,7 +11,7 @@ from distprof.launcher import torchrun
 
 @pytest.fixture(autouse=True)
 def no_foreign_variables(monkeypatch: pytest.MonkeyPatch, clean_env: dict[str, str]) -> None:
-    for name in set(torchrun.os.environ) - set(clean_env):
+    for name in set(os.environ) - set(clean_env):
         monkeypatch.delenv(name)
 
 

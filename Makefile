@@ -1,0 +1,48 @@
+# make demo    eight ranks of a mixture-of-experts model, one of them slow, some experts hot: records, merges, says where
+# make test    the whole test suite
+# make check   style and types, on the package as it installs
+# make soak    abuse of the shard reader, by the hundred thousand (ARGS="--mutations 20000 --seed 7")
+# make clean   removes what these made; the runs stay
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/ready
+BIN := $(CURDIR)/$(VENV)/bin
+INSTALLED := build/check
+MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --explicit-package-bases
+
+.PHONY: demo test check soak clean
+.DELETE_ON_ERROR:
+
+# Made anew when what is installed changes; the sources themselves are looked up where they lie.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[torch,test,check]"
+	touch $@
+
+demo: $(READY)
+	rm -rf runs/demo
+	$(BIN)/distprof run --nproc 8 --name demo examples/train_moe.py --steps 20 --skew --slow-rank 5 --slow-ms 40
+	$(BIN)/distprof merge runs/demo
+
+test: $(READY)
+	$(BIN)/python -P -m pytest
+
+# The editable install hides what a wheel would lack, and type checkers do not follow it: an installed copy is checked.
+# build/ goes first, or a deleted module would live on in it.  The planted error proves that mypy sees our code at all.
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --target $(INSTALLED) .
+	cp -r examples tests tools $(INSTALLED)
+	cd $(INSTALLED) && MYPYPATH=tests:examples $(MYPY) distprof examples tests tools
+	cd $(INSTALLED) && printf 'from distprof.rundir import safe_name\n\nname: int = safe_name("x")\n' > planted.py
+	cd $(INSTALLED) && ! $(MYPY) planted.py > planted.log
+	grep --quiet '^planted.py:3: error: Incompatible types in assignment' $(INSTALLED)/planted.log
+
+soak: $(READY)
+	$(BIN)/python -P tools/soak.py $(ARGS)
+
+clean:
+	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
