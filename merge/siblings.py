@@ -49,8 +49,8 @@ class Siblings:
             if key in order:
                 continue
             order[key] = None
-            for following in self._after[key]:
-                before[following] -= 1
-                if not before[following]:
-                    heappush(ready, (self._met[following], following))
+            for later in self._after[key]:
+                before[later] -= 1
+                if not before[later]:
+                    heappush(ready, (self._met[later], later))
         return list(order)

@@ -10,6 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Tests run beside others on few cores: how long an example takes says nothing.
+settings.register_profile("distprof", deadline=None)
+settings.load_profile("distprof")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
