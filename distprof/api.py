@@ -37,12 +37,14 @@ def record(out: str | os.PathLike[str] = "runs", name: str | None = None, **sett
     from distprof.rundir import create, job_name, safe_name
     from distprof.settings import resolve
 
-    if bootstrap.armed is not None:
-        yield Path(bootstrap.armed.run_dir)
+    if bootstrap.recorder is not None:
+        yield bootstrap.recorder.run_dir
         return
     agreed = safe_name(name) if name else job_name(os.environ.get("TORCHELASTIC_RUN_ID"), os.environ)
     run = create(Path(out), agreed or f"record-{uuid.uuid4().hex[:8]}", shared=agreed is not None)
-    recorder = bootstrap.arm(replace(resolve(os.environ, **settings), run_dir=str(run.path.absolute()), run_id=run.path.name))
+    recorder = bootstrap.arm(
+        replace(resolve(os.environ, **settings), run_dir=str(run.path.absolute()), run_id=run.path.name)
+    )
     try:
         yield run.path
     finally:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import multiprocessing
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -11,19 +15,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from distprof.output import say
+from distprof.say import say
 from distprof.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from distprof.recorder import Recorder
 
-#: The settings of the recorder that was armed in this process, if any.
-armed: Settings | None = None
+#: The recorder of this process, once there is one.
+recorder: Recorder | None = None
 
 
 def from_injection(folder: Path) -> None:
     """Arm a recorder with the settings in ``folder``, now or when torch is imported."""
     settings = read_settings(folder)
+    if is_launched_rank():
+        atexit.register(_at_exit_of_a_rank, settings, os.getpid())
     if "torch" in sys.modules:
         arm(settings)
     else:
@@ -32,13 +38,12 @@ def from_injection(folder: Path) -> None:
 
 def arm(settings: Settings) -> Recorder | None:
     """The recorder of this process, waiting for a model to run; None, said once, when it cannot be started."""
-    global armed  # noqa: PLW0603  one process has one recorder
+    global recorder  # noqa: PLW0603  one process has one recorder
     try:
         from distprof.recorder import Recorder
 
         recorder = Recorder(settings)
         recorder.arm()
-        armed = settings
         return recorder
     except Exception as error:
         say(f"this process is not recorded, the job goes on: {type(error).__name__}: {error}")
@@ -47,8 +52,31 @@ def arm(settings: Settings) -> Recorder | None:
 
 def disarm() -> None:
     """The recorder of this process has finished."""
-    global armed  # noqa: PLW0603
-    armed = None
+    global recorder  # noqa: PLW0603
+    recorder = None
+
+
+def is_launched_rank(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher started this very process as a rank: RANK is set, and not by a rank of which this is a child.
+
+    Where the parent's environment cannot be read (other systems than Linux, other users) the answer is no.
+    """
+    if "RANK" not in environment or multiprocessing.parent_process() is not None:
+        return False
+    try:
+        inherited = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return f"RANK={environment['RANK']}".encode() not in inherited
+
+
+def _at_exit_of_a_rank(settings: Settings, pid: int) -> None:
+    """A rank that never called a model says so, unless this is a child that it forked."""
+    if os.getpid() == pid and not (recorder is not None and recorder.claimed):
+        with contextlib.suppress(Exception):
+            from distprof import absence
+
+            absence.tell(settings)
 
 
 class _TorchWatch(MetaPathFinder):

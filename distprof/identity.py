@@ -1,4 +1,7 @@
-"""Who this process is in the job, asked when the first model runs: only then has everything been said."""
+"""Who this process is in the job, asked when the first model runs: only then has everything been said.
+
+Does not import torch: a rank that never did is still a rank.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import torch
+from typing import Any
 
 import distprof
 from distprof.clock import Anchor
@@ -34,12 +36,12 @@ def identify(environment: Mapping[str, str] = os.environ) -> Identity | None:
     None for a process that is no rank: a worker that a rank started (it inherits RANK) and that joined no process
     group.
     """
-    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if not joined and "RANK" in environment and multiprocessing.parent_process() is not None:
+    distributed = _joined_group()
+    if distributed is None and "RANK" in environment and multiprocessing.parent_process() is not None:
         return None
     rank, world_size = _number(environment, "RANK", 0), _number(environment, "WORLD_SIZE", 1)
-    if joined:
-        rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    if distributed is not None:
+        rank, world_size = distributed.get_rank(), distributed.get_world_size()
     return Identity(
         rank=rank,
         world_size=world_size,
@@ -49,8 +51,9 @@ def identify(environment: Mapping[str, str] = os.environ) -> Identity | None:
     )
 
 
-def header(identity: Identity, run_id: str, generation: int, device: torch.device, anchor: Anchor) -> Header:
-    """Record 0 of this process's shard."""
+def header(identity: Identity, run_id: str, generation: int, anchor: Anchor, device: Any = None) -> Header:
+    """Record 0 of this process's shard; ``device`` is the torch.device of its model, if it has one."""
+    torch = sys.modules.get("torch")
     return Header(
         run_id=run_id,
         rank=identity.rank,
@@ -62,19 +65,25 @@ def header(identity: Identity, run_id: str, generation: int, device: torch.devic
         host=socket.gethostname(),
         pid=os.getpid(),
         script=sys.argv[0] if sys.argv else "",
-        device=device.type,
+        device=device.type if device is not None else "cpu",
         device_name=_device_name(device),
         writer=distprof.__version__,
         python=platform.python_version(),
-        torch=torch.__version__,
+        torch=torch.__version__ if torch is not None else "",
         wall_ns=anchor.wall_ns,
         mono_ns=anchor.mono_ns,
     )
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+def _joined_group() -> Any:
+    """torch.distributed, if this process has joined a process group."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed if distributed and distributed.is_available() and distributed.is_initialized() else None
+
+
+def _device_name(device: Any) -> str:
+    if device is not None and device.type == "cuda":
+        return str(sys.modules["torch"].cuda.get_device_name(device))
     return platform.processor() or platform.machine()
 
 

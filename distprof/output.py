@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import tempfile
 from pathlib import Path
 
 from distprof.records import Record
 from distprof.rundir import SHARDS, RunDir
+from distprof.say import say
 from distprof.shard import FileSink, ShardWriter
 
 _MAX_GENERATIONS = 10_000
-
-
-def say(sentence: str) -> None:
-    """One line to the user, on stderr, where there is one."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"distprof: {sentence}", file=sys.stderr, flush=True)
 
 
 def open_shard(run: RunDir, rank: int) -> tuple[ShardWriter, int] | None:

@@ -22,13 +22,14 @@ from distprof.doors import ModuleDoor, backward_door
 from distprof.frameworks.torch_native import MeshWatch
 from distprof.identity import Identity, header, identify
 from distprof.models import Models
-from distprof.output import Output, open_shard, say
+from distprof.output import Output, open_shard
 from distprof.probes.calls import Probe
 from distprof.probes.counting import CountingProbe
 from distprof.probes.timed import TimedProbe
 from distprof.probes.watch import WatchVisitor
 from distprof.records import FORWARD, End, Error, Plan
 from distprof.rundir import RunDir
+from distprof.say import say
 from distprof.schedule import Boundary, Kind, StepClock, Window
 from distprof.settings import Settings
 from distprof.tree import ModuleTree
@@ -62,6 +63,16 @@ class Recorder:
         self._watch()
         os.register_at_fork(after_in_child=self._abandon)
         atexit.register(self.finish)
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the run."""
+        return Path(self._settings.run_dir)
+
+    @property
+    def claimed(self) -> bool:
+        """Whether this process has run a model as a rank."""
+        return self._identity is not None
 
     def finish(self) -> None:
         """Write what is left, and leave the process as if we had never been there.  Also the end of ``record()``."""
@@ -146,7 +157,7 @@ class Recorder:
             if self._probe is not None:
                 self._probe.optimizer_ended()
             if self._output is not None:
-                self._cross(self._steps.optimizer_stepped(id(optimizer)))
+                self._cross(self._steps.optimizer_stepped(optimizer))
         except Exception as error:
             self.fail("an optimizer's step", error)
 
@@ -157,7 +168,7 @@ class Recorder:
         write.
         """
         identity = identify()
-        opened = open_shard(RunDir(Path(self._settings.run_dir)), identity.rank) if identity is not None else None
+        opened = open_shard(RunDir(self.run_dir), identity.rank) if identity is not None else None
         if identity is None or opened is None:
             self._detach()
             return False
@@ -166,7 +177,7 @@ class Recorder:
         self._device = next(module.parameters()).device
         self._models = Models(identity, self._meshes)
         self._output.write(
-            header(identity, self._settings.run_id, generation, self._device, anchor(self._time)),
+            header(identity, self._settings.run_id, generation, anchor(self._time), self._device),
             Plan(self._settings.warmup, self._settings.counted, self._settings.timed),
         )
         self.adopt(module, -1)

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
+
+from distprof.records import Array
 
 Stamp = Any  # an int of nanoseconds on the CPU, an event on an accelerator
 
@@ -24,7 +29,8 @@ class Stamps(Protocol):
     def wait(self, stamp: Stamp) -> None:
         """Wait until it can be read."""
 
-    def between_ns(self, earlier: Stamp, later: Stamp) -> int: ...
+    def lengths_ns(self, stamps: list[Stamp]) -> Array:
+        """The distances from each stamp to the next."""
 
 
 class HostStamps:
@@ -39,8 +45,9 @@ class HostStamps:
     def wait(self, stamp: int) -> None:
         pass
 
-    def between_ns(self, earlier: int, later: int) -> int:
-        return later - earlier
+    def lengths_ns(self, stamps: list[int]) -> Array:
+        lengths: Array = np.diff(np.array(stamps, np.int64))
+        return lengths
 
 
 class EventStamps:
@@ -62,43 +69,67 @@ class EventStamps:
     def wait(self, stamp: Stamp) -> None:
         stamp.synchronize()
 
-    def between_ns(self, earlier: Stamp, later: Stamp) -> int:
-        milliseconds: float = earlier.elapsed_time(later)
-        return round(milliseconds * 1e6)
+    def lengths_ns(self, stamps: list[Stamp]) -> Array:
+        milliseconds = [earlier.elapsed_time(later) for earlier, later in itertools.pairwise(stamps)]
+        lengths: Array = np.rint(np.array(milliseconds, np.float64) * 1e6).astype(np.int64)
+        return lengths
 
 
-class Ledger:
-    """Turns as they were taken: owner ``owners[i]`` holds the time from ``stamps[i]`` to ``stamps[i + 1]``.
-
-    Two plain lists, because a turn is taken twice in every module call: :meth:`turn` is what hot paths inline.
-    Owners may be relabelled until the ledger is closed and read.
+@dataclass(frozen=True)
+class Turns:
+    """Turns that were taken: ``owners[i]`` held the time from ``stamps[i]`` to ``stamps[i + 1]``; the last stamp is the
+    end.
     """
 
-    def __init__(self, stamps: Stamps, owner: Any) -> None:
-        self.source = stamps
-        self.owners: list[Any] = [owner]
-        self.stamps: list[Stamp] = [stamps.now()]
-
-    def turn(self, owner: Any) -> None:
-        self.stamps.append(self.source.now())
-        self.owners.append(owner)
-
-    def close(self) -> None:
-        """The last owner's time ends now."""
-        self.turn(None)
+    source: Stamps
+    owners: list[Any]
+    stamps: list[Stamp]
 
     @property
     def end(self) -> Stamp:
         return self.stamps[-1]
 
-    def lengths_ns(self) -> list[int]:
-        """The length of each turn but the last, once the stamps can be read."""
-        between = self.source.between_ns
-        return [between(earlier, later) for earlier, later in itertools.pairwise(self.stamps)]
-
     def sums_ns(self) -> dict[Any, int]:
-        """Nanoseconds by owner."""
+        """Nanoseconds by owner, once the stamps can be read."""
         sums: dict[Any, int] = {}
-        for owner, length in zip(self.owners, self.lengths_ns(), strict=False):
+        for owner, length in zip(self.owners, self.source.lengths_ns(self.stamps).tolist(), strict=True):
             sums[owner] = sums.get(owner, 0) + length
         return sums
+
+    def sums_by_row_ns(self, rows: int) -> tuple[Array, Array]:
+        """For owners that are numbers: nanoseconds of owners 0 to ``rows`` - 1, and those of ~0 to ~(``rows`` - 1)."""
+        owners, lengths = np.array(self.owners, np.int64), self.source.lengths_ns(self.stamps)
+        return _sums(owners, lengths, rows), _sums(~owners, lengths, rows)
+
+
+def _sums(owners: Array, lengths: Array, size: int) -> Array:
+    ours = (owners >= 0) & (owners < size)
+    # Sums in float64 are exact up to 2**53 ns, 104 days.
+    sums: Array = np.bincount(owners[ours], lengths[ours], size).astype(np.int64)
+    return sums
+
+
+class Ledger:
+    """Takes turns.  Two plain lists, the same ones for life, because a turn is taken twice in every module call: hot
+    paths append to them what :meth:`turn` would.  Owners may be relabelled until they are taken.
+    """
+
+    def __init__(self, source: Stamps, owner: Any) -> None:
+        self.source = source
+        self.owners: list[Any] = [owner]
+        self.stamps: list[Stamp] = [source.now()]
+
+    def turn(self, owner: Any) -> None:
+        """From now on the time is ``owner``'s."""
+        self.stamps.append(self.source.now())
+        self.owners.append(owner)
+
+    def restart(self, owner: Any) -> None:
+        """Forget all turns; the time is ``owner``'s from now on."""
+        self.owners.clear()
+        self.stamps.clear()
+        self.turn(owner)
+
+    def take(self) -> Turns:
+        """All turns since the start; the last one ends now."""
+        return Turns(self.source, self.owners[:], [*self.stamps, self.source.now()])

@@ -14,7 +14,7 @@ import distprof
 from distprof import rundir
 from distprof.clock import SystemClock
 from distprof.errors import UsageError
-from distprof.output import say
+from distprof.say import say
 from distprof.rundir import Manifest, RunDir
 from distprof.settings import Settings, resolve, write_settings
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from distprof.launcher.outcome import last_line, survey
 from distprof.launcher.recording import Job, Options, environment, prepare
-from distprof.output import say
+from distprof.say import say
 from distprof.rundir import RunDir
 
 #: ``python -m`` would put the user's folder first on the path, and their numpy.py before numpy.

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from distprof.errors import UsageError
 from distprof.launcher.recording import OPTION_HELP, Job, Options
-from distprof.output import say
+from distprof.say import say
 from distprof.rundir import job_name
 
 _USAGE = "distprof run [distprof's options] [torchrun's options] script [the script's arguments]"

@@ -7,7 +7,7 @@ when a forward without gradient follows; so is what happens between two such for
 
 from __future__ import annotations
 
-from distprof.timeline import Ledger, Stamps
+from distprof.timeline import Ledger, Stamps, Turns
 
 DATA, FORWARD, BACKWARD, OPTIMIZER, EVALUATION, OTHER = (
     "data",
@@ -24,7 +24,7 @@ _EVALUATION_DATA = "evaluation's data"  # a teacher's forward without gradient r
 
 
 class PhaseClock:
-    """Phases of one iteration, from its construction until its ledger is closed.
+    """Phases of one iteration, from its construction to :meth:`take`.
 
     Phases nest (an optimizer's closure runs forward and backward; a gradient penalty runs backward inside forward): the
     innermost holds the time, but what runs inside a forward is forward.
@@ -51,16 +51,12 @@ class PhaseClock:
         after = {FORWARD: _AFTER_FORWARD, EVALUATION: _AFTER_EVALUATION}.get(phase, OTHER)
         self.ledger.turn(self._open[-1] if self._open else after)
 
-    def sums_ns(self) -> dict[str, int]:
-        """Nanoseconds by phase, after the ledger is closed; ``data`` is absent when no torch DataLoader was seen."""
+    def take(self) -> Turns:
+        """The iteration ends now: its turns, under their final names."""
         self._settle(OTHER)
-        sums = dict.fromkeys((FORWARD, BACKWARD, OPTIMIZER, EVALUATION, OTHER), 0)
-        if self.waited_for_data:
-            sums[DATA] = 0
-        for owner, length in self.ledger.sums_ns().items():
-            phase = EVALUATION if owner == _EVALUATION_DATA else owner
-            sums[phase] = sums[phase] + length
-        return sums
+        owners = self.ledger.owners
+        owners[:] = [EVALUATION if owner == _EVALUATION_DATA else owner for owner in owners]
+        return self.ledger.take()
 
     def _settle(self, following: str) -> None:
         """Name the turns, back to the last one of known nature, that only ``following`` explains."""

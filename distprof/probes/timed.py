@@ -11,12 +11,12 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from distprof.clock import Clock
 from distprof.doors import ModuleDoor, OnError, data_door
-from distprof.probes.calls import CallListener, Span, dense
+from distprof.probes.calls import CallListener, Span
 from distprof.probes.memory import peak_memory
-from distprof.probes.phases import OPTIMIZER, PhaseClock
-from distprof.probes.timing import NOBODY, ModuleTimer
-from distprof.records import ExpertLoad, Record, Step
-from distprof.timeline import EventStamps, HostStamps, Ledger, Stamps
+from distprof.probes.phases import DATA, OPTIMIZER
+from distprof.probes.timing import ModuleTimer
+from distprof.records import PHASES, ExpertLoad, Record, Step
+from distprof.timeline import EventStamps, HostStamps, Stamps, Turns
 
 
 @dataclass
@@ -24,8 +24,9 @@ class _Finished:
     """An iteration whose stamps may not be readable yet."""
 
     step: Step  # all but the times
-    phases: PhaseClock
-    ledger: Ledger
+    phases: Turns
+    waited_for_data: bool
+    modules: Turns
     load: ExpertLoad | None
 
 
@@ -78,8 +79,7 @@ class TimedProbe:
 
     def end(self, iteration: int, mode: str) -> None:
         timer, tally = self._timer, self._timer.running.tally
-        timer.phases.ledger.close()
-        timer.ledger.close()
+        modules, phases = timer.ledger.take(), timer.phases.take()
         step = Step(
             iteration=iteration,
             mode=mode,
@@ -91,14 +91,14 @@ class TimedProbe:
             samples=tally.samples,
             peak_memory_bytes=self._peak_memory(),
             memory_source=self._memory_source,
-            calls=dense(timer.calls, 1 + max(timer.calls, default=-1), "<u4"),
+            calls=np.bincount(np.array(timer.entered, np.int64)).astype("<u4"),
         )
-        self._unread.append(_Finished(step, timer.phases, timer.ledger, self._load(iteration)))
+        self._unread.append(_Finished(step, phases, timer.phases.waited_for_data, modules, self._load(iteration)))
 
     def read(self, *, wait: bool = False) -> list[Record]:
         records: list[Record] = []
         while self._unread:
-            last = self._unread[0].ledger.end
+            last = self._unread[0].modules.end
             if wait:
                 self._stamps.wait(last)
             elif not self._stamps.ready(last):
@@ -133,13 +133,9 @@ class TimedProbe:
 
 def _timed(finished: _Finished) -> Step:
     """The step with its times, once they can be read."""
-    phases, modules = finished.phases.sums_ns(), finished.ledger.sums_ns()
-    modules.pop(NOBODY, None)
-    size = len(finished.step.calls)
+    always = [phase for phase in PHASES if phase != DATA or finished.waited_for_data]
+    phases = dict.fromkeys(always, 0) | finished.phases.sums_ns()
+    forward, backward = finished.modules.sums_by_row_ns(len(finished.step.calls))
     return replace(
-        finished.step,
-        duration_ns=sum(phases.values()),
-        phases_ns=phases,
-        forward_ns=dense(modules, size, "<i8"),
-        backward_ns=dense({~owner: length for owner, length in modules.items()}, size, "<i8"),
+        finished.step, duration_ns=sum(phases.values()), phases_ns=phases, forward_ns=forward, backward_ns=backward
     )

@@ -9,42 +9,55 @@ length of the window, the hooks on those few parameters.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from functools import partial
+from collections.abc import Callable, Collection
 from threading import get_ident
 from typing import Any
 
 import torch
 from torch import nn
 
+from distprof.probes.batch import BatchTally
 from distprof.probes.calls import CallListener, RunningModules
 from distprof.probes.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
 from distprof.timeline import Ledger, Stamps
 
 #: The owner of time outside any module.  Modules own forward time as their row, backward time as ``~row``.
 NOBODY = 1 << 40
+
+_is_grad_enabled = torch.is_grad_enabled
 _MAX_DEPTH = 2
 
 
 class ModuleTimer:
-    """Visitor of the module door during timed steps.  :meth:`begin` starts an iteration; then read the attributes."""
+    """Visitor of the module door during timed steps.  :meth:`begin` starts an iteration; then read the attributes.
 
-    def __init__(self, listener: CallListener, stamps: Stamps, experts: Collection[int]) -> None:
+    ``enter``, ``leave`` and the hooks run for every module of every timed step: they inline what is said more plainly
+    elsewhere (``Ledger.turn``, ``RunningModules.row``), and are what ``make bench`` measures.
+    """
+
+    def __init__(self, listener: CallListener, source: Stamps, experts: Collection[int]) -> None:
         self.running = RunningModules(listener)
-        self._stamps = stamps
+        self.ledger = Ledger(source, NOBODY)
+        self.entered: list[int] = []  # rows, once for each forward call
+        self._row_of = listener.tree.row_of
+        self._stack = self.running.stack
+        self._now = source.now
+        self._own, self._stamp = self.ledger.owners.append, self.ledger.stamps.append
         self._experts = experts
+        self._interrupted: list[int] = []  # by each running backward, the owner before it
+        self._hooked: set[int] = set()  # sequence numbers of the nodes that carry a hook
+        self._turns: dict[int, Callable[[Any], None]] = {}
         self._parameter_hooks: dict[int, list[Any]] = {}
-        self._nested_backward: list[int] = []  # the owners that each running backward interrupted
         self.begin()
 
     def begin(self) -> None:
         """A new iteration begins now."""
-        self.phases = PhaseClock(self._stamps)
-        self.ledger = Ledger(self._stamps, NOBODY)
-        self.calls: dict[int, int] = {}
+        self.phases = PhaseClock(self.ledger.source)
+        self.running.tally = BatchTally()
         self.tokens: dict[int, int] = {}
-        self.running.tally = type(self.running.tally)()
-        self._hooked: set[int] = set()  # sequence numbers of the nodes that carry a hook
+        self.entered.clear()
+        self._hooked.clear()
+        self.ledger.restart(NOBODY)
 
     def remove_hooks(self) -> None:
         """Take back the hooks on parameters, the only ones that would outlive the step."""
@@ -54,52 +67,67 @@ class ModuleTimer:
         self._parameter_hooks.clear()
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-        running = self.running
+        running, stack = self.running, self._stack
         if get_ident() != running.thread or running.in_evaluation:
             return None
-        row = running.row(module)
-        if row < 0:
+        row = self._row_of.get(id(module))
+        if row is None and (row := running.row(module)) < 0:
             return None
-        stack = running.stack
-        recompute = bool(self._nested_backward)
-        if not stack and not recompute and not self._enter_root(row, args, kwargs):
-            stack.append(row)
-            return row
-        stack.append(row)
-        if recompute:
-            self.ledger.turn(~row)
+        if self._interrupted:  # recompute, inside backward
+            owner = ~row
         else:
-            self.calls[row] = self.calls.get(row, 0) + 1
+            if not stack and not self._enter_root(row, args, kwargs):
+                stack.append(row)
+                return row
+            owner = row
+            self.entered.append(row)
             if row in self._experts:
                 self.tokens[row] = self.tokens.get(row, 0) + _token_rows(args or tuple(kwargs.values()))
-            self.ledger.turn(row)
-        if torch.is_grad_enabled():
-            self._hook_input(module, row, args)
+        self._stamp(self._now())
+        self._own(owner)
+        if _is_grad_enabled():
+            caller = ~stack[-1] if stack else NOBODY
+            node = args[0].grad_fn if args and type(args[0]) is torch.Tensor else _first_node(args or kwargs)
+            if node is None:
+                if row not in self._parameter_hooks:
+                    self._hook_parameters(module, row)
+            elif (number := node._sequence_nr()) not in self._hooked:
+                self._hooked.add(number)
+                node.register_prehook(self._turns.get(caller) or self._turn_to(caller))
+        stack.append(row)
         return row
 
     def leave(self, token: int, output: Any) -> None:
-        running = self.running
-        stack = running.stack
+        stack = self._stack
         stack.pop()
-        if running.in_evaluation or (not stack and not self._nested_backward):
-            self._leave_root(token, output)
-        elif self._nested_backward:
-            self.ledger.turn(~stack[-1] if stack else NOBODY)
-            self._hook_output(token, output)
+        if stack:
+            self._stamp(self._now())
+            self._own(~stack[-1] if self._interrupted else stack[-1])
+        elif self.running.in_evaluation:
+            self.phases.leave()
+            self.running.leave_root(token)
+            return
         else:
-            self.ledger.turn(stack[-1])
-            self._hook_output(token, output)
+            self.ledger.turn(NOBODY)
+        node = output.grad_fn if type(output) is torch.Tensor else _first_node(output)
+        # A child's output may be ours as well: then its hook says all.
+        if node is not None and (number := node._sequence_nr()) not in self._hooked:
+            self._hooked.add(number)
+            node.register_prehook(self._turns.get(~token) or self._turn_to(~token))
+        if not stack and not self._interrupted:
+            self.phases.leave()
+            self.running.leave_root(token)
 
     def backward_began(self) -> None:
         self.running.tally.backward()
         self.phases.enter(BACKWARD)
-        self._nested_backward.append(self.ledger.owners[-1])
+        self._interrupted.append(self.ledger.owners[-1])
         self.ledger.turn(NOBODY)
 
     def backward_ended(self) -> None:
-        if self._nested_backward:
+        if self._interrupted:
             self.phases.leave()
-            self.ledger.turn(self._nested_backward.pop())
+            self.ledger.turn(self._interrupted.pop())
 
     def data_began(self) -> None:
         self.phases.enter(DATA)
@@ -112,44 +140,23 @@ class ModuleTimer:
         self.phases.enter(FORWARD if inside else EVALUATION)
         return inside
 
-    def _leave_root(self, row: int, output: Any) -> None:
-        if not self.running.in_evaluation:
-            self.ledger.turn(NOBODY)
-            self._hook_output(row, output)
-        self.phases.leave()
-        self.running.leave_root(row)
+    def _turn_to(self, owner: int) -> Callable[[Any], None]:
+        """A hook for nodes and parameters: the gradient has arrived, from here on the time is ``owner``'s."""
+        own, stamp, now, in_backward = self._own, self._stamp, self._now, self._interrupted
 
-    def _hook_output(self, row: int, output: Any) -> None:
-        """Backward of ``row`` begins at the node that made its output; where that is a child's too, it has a hook."""
-        node = output.grad_fn if isinstance(output, torch.Tensor) else _first_node(output)
-        if node is not None:
-            number = node._sequence_nr()
-            if number not in self._hooked:
-                self._hooked.add(number)
-                node.register_prehook(partial(self._gradient, ~row))
+        def turn(_: Any) -> None:
+            if in_backward:  # of this window: a graph may live longer
+                stamp(now())
+                own(owner)
 
-    def _hook_input(self, module: nn.Module, row: int, args: tuple[Any, ...]) -> None:
-        """Backward of ``row`` ends where its input was made."""
-        node = _first_node(args)
-        if node is None:
-            self._hook_parameters(module, row)
-            return
-        number = node._sequence_nr()
-        if number not in self._hooked:
-            self._hooked.add(number)
-            stack = self.running.stack
-            node.register_prehook(partial(self._gradient, ~stack[-2] if len(stack) > 1 else NOBODY))
+        self._turns[owner] = turn
+        return turn
 
     def _hook_parameters(self, module: nn.Module, row: int) -> None:
-        if row not in self._parameter_hooks:
-            own = [p for p in module._parameters.values() if p is not None and p.requires_grad and p.is_leaf]
-            ended = partial(self._gradient, NOBODY)
-            self._parameter_hooks[row] = [p.register_post_accumulate_grad_hook(ended) for p in own]
-
-    def _gradient(self, owner: int, _: Any) -> None:
-        """A node's or parameter's gradient has arrived: from here on, the time is ``owner``'s."""
-        if self._nested_backward:
-            self.ledger.turn(owner)
+        """The input needs no gradient: backward of ``row`` ends when its own parameters have theirs."""
+        own = [p for p in module._parameters.values() if p is not None and p.requires_grad and p.is_leaf]
+        turn = self._turn_to(NOBODY)
+        self._parameter_hooks[row] = [p.register_post_accumulate_grad_hook(turn) for p in own]
 
 
 def _first_node(value: Any, depth: int = 0) -> Any:
