@@ -14,8 +14,8 @@ import distprof
 from distprof import rundir
 from distprof.clock import SystemClock
 from distprof.errors import UsageError
-from distprof.say import say
 from distprof.rundir import Manifest, RunDir
+from distprof.say import say
 from distprof.settings import Settings, resolve, write_settings
 
 _INJECTED = Path(distprof.__file__).parent / "inject" / "sitecustomize.py"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 from distprof.launcher.outcome import last_line, survey
 from distprof.launcher.recording import Job, Options, environment, prepare
-from distprof.say import say
 from distprof.rundir import RunDir
+from distprof.say import say
 
 #: ``python -m`` would put the user's folder first on the path, and their numpy.py before numpy.
 _MERGE = "import sys; sys.path = [p for p in sys.path if p]; from distprof.__main__ import main; main()"

@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 from distprof.errors import UsageError
 from distprof.launcher.recording import OPTION_HELP, Job, Options
-from distprof.say import say
 from distprof.rundir import job_name
+from distprof.say import say
 
 _USAGE = "distprof run [distprof's options] [torchrun's options] script [the script's arguments]"
 _EXAMPLE = """
