@@ -36,8 +36,9 @@ class _Host:
     def tokens(self, iterations: Sequence[int]) -> IntArray:
         """Sums by local expert over some of its iterations."""
         assert self.loads is not None
-        rows = np.isin(np.array(self.iterations), iterations)
-        total: IntArray = self.loads[rows].sum(axis=0)
+        some = self.iterations != tuple(iterations)
+        loads = self.loads[np.isin(self.iterations, iterations)] if some else self.loads
+        total: IntArray = loads.sum(axis=0)
         return total
 
 

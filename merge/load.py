@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from distprof.errors import DataError
@@ -126,9 +127,12 @@ def _one_run(candidates: Sequence[RankData]) -> None:
 def _assemble(candidates: Sequence[RankData], manifest: Manifest | None, notes: tuple[str, ...]) -> LoadedRun:
     newest = max(candidates, key=_age)
     run_id, world_size = newest.header.run_id, newest.header.world_size
-    chosen, passed_over, outside = [], [], []
-    for rank in sorted({data.rank for data in candidates}):
-        generations = sorted((data for data in candidates if data.rank == rank), key=_age)
+    chosen: list[RankData] = []
+    passed_over: list[RankData] = []
+    outside: list[RankData] = []
+    ordered = sorted(candidates, key=lambda data: (data.rank, _age(data)))
+    for rank, same_rank in groupby(ordered, key=lambda data: data.rank):
+        generations = list(same_rank)
         if rank >= world_size:
             outside += generations
             continue
