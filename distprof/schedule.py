@@ -1,9 +1,10 @@
 """The step clock: finds iterations in the events of a job, whatever its loop looks like, and says what kind each step
 is.
 
-**Training.**  An iteration ends when the *closing* optimizer has stepped: of all optimizers seen, the one seen last (a
+**Training.**  An iteration ends when the *closing* optimizer has stepped: of all optimizers in use, the one met last (a
 GAN's second, whose step completes the cycle).  It began where the one before ended, so data wait and gradient
-accumulation are inside.
+accumulation are inside.  Until the last optimizer is met, what were taken for iterations are parts of one: the window
+begins again then, and the later record of an iteration holds.
 
 **Forward.**  While no optimizer has stepped, an iteration ends with each forward of a model.  A forward with gradient
 may be the beginning of training, so the clock waits a while for the optimizer before it takes such a job for one
@@ -12,6 +13,7 @@ without.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from enum import Enum
 
@@ -21,6 +23,8 @@ from distprof.records import FORWARD, TRAINING
 #: (gradient accumulation).
 PATIENCE_WITHOUT_BACKWARD = 4
 PATIENCE_WITH_BACKWARD = 64
+#: Steps of other optimizers that are waited for the closing one: WGAN's critic takes up to 100 a generator's step.
+PATIENCE_FOR_CLOSING = 128
 
 
 class Kind(Enum):
@@ -64,7 +68,8 @@ class StepClock:
         self.window = window
         self.mode = FORWARD
         self.iteration = 0  # the number of the running one
-        self._optimizers: list[int] = []  # ids, in the order of their first steps
+        self._optimizers = _Optimizers()
+        self._forwards = 0  # in the running iteration, while no optimizer has stepped
         self._hopeful = 0  # forwards with gradient, while no optimizer has stepped
         self._backward_seen = False
         self._no_optimizer = False  # forwards have been taken for iterations
@@ -81,29 +86,54 @@ class StepClock:
         """The forward of a model has ended."""
         if self.mode == TRAINING:
             return Boundary.NONE
-        if with_gradient:
-            self._hopeful += 1
-            patience = PATIENCE_WITH_BACKWARD if self._backward_seen else PATIENCE_WITHOUT_BACKWARD
-            if self._hopeful <= patience:
-                return Boundary.NONE
-        first_of_many = with_gradient and not self._no_optimizer
+        self._forwards += 1
+        self._hopeful += with_gradient
+        patience = PATIENCE_WITH_BACKWARD if self._backward_seen else PATIENCE_WITHOUT_BACKWARD
+        if with_gradient and self._hopeful <= patience:
+            return Boundary.NONE
         self._no_optimizer = True
-        if first_of_many:  # what ran so far held several forwards
-            return Boundary.RESTART
-        self.iteration += 1
-        return Boundary.END
+        several, self._forwards = self._forwards > 1, 0
+        return Boundary.RESTART if several else self._end()
 
-    def optimizer_stepped(self, optimizer: int) -> Boundary:
-        """The optimizer with this id has stepped."""
+    def optimizer_stepped(self, optimizer: object) -> Boundary:
+        """An optimizer has stepped; it is not kept alive."""
+        boundary = self._optimizers.stepped(optimizer)
         if self.mode == FORWARD:
             self.mode = TRAINING
-            self._optimizers.append(optimizer)
             if self._no_optimizer:  # a look at the model before training: training's iterations begin here
                 self.iteration = 0
                 return Boundary.RESTART
-        if optimizer not in self._optimizers:
-            self._optimizers.append(optimizer)
-        if optimizer != self._optimizers[-1]:
-            return Boundary.NONE
+        if boundary is Boundary.RESTART:
+            self.iteration = min(self.iteration, self.window.warmup)
+        return self._end() if boundary is Boundary.END else boundary
+
+    def _end(self) -> Boundary:
         self.iteration += 1
         return Boundary.END
+
+
+class _Optimizers:
+    """The optimizers in use; the last one closes the iteration.  One that is gone, or idle for long, does not."""
+
+    def __init__(self) -> None:
+        self._met: list[weakref.ref[object]] = []
+        self._steps = 0  # of others, since the closing one stepped
+
+    def stepped(self, optimizer: object) -> Boundary:
+        """END: a cycle is complete.  RESTART: what were taken for cycles were none."""
+        self._met = [met for met in self._met if met() is not None]
+        if not any(met() is optimizer for met in self._met):
+            self._met.append(weakref.ref(optimizer))
+            return self._restart() if len(self._met) > 1 else Boundary.END
+        if self._met[-1]() is optimizer:
+            self._steps = 0
+            return Boundary.END
+        self._steps += 1
+        if self._steps <= PATIENCE_FOR_CLOSING:
+            return Boundary.NONE
+        self._met.insert(0, self._met.pop())
+        return self._restart()
+
+    def _restart(self) -> Boundary:
+        self._steps = 0
+        return Boundary.RESTART

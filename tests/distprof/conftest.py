@@ -1,0 +1,58 @@
+"""Nothing of ours is left behind: held after every test of the rank side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Every place of torch and of Python that a recorder touches is, after the test, what it was before."""
+    before = _places()
+    yield
+    after = _places()
+    changed = sorted(place for place, value in before.items() if after[place] is not value)
+    assert not changed, f"not put back: {changed}"
+    assert not _leftovers()
+
+
+def _places() -> dict[str, Any]:
+    """What stands in each place that we replace for a time, once torch is imported."""
+    if "torch" not in sys.modules:
+        return {}
+    import torch
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+    return {
+        "nn.Module.__call__": torch.nn.Module.__call__,
+        "torch.autograd": torch.autograd._engine_run_backward,
+        "torch.autograd.graph": torch.autograd.graph._engine_run_backward,
+        "DataLoader": _BaseDataLoaderIter.__next__,
+        "DeviceMesh": DeviceMesh.__init__,
+    }
+
+
+def _leftovers() -> list[str]:
+    """What is there although it never should be, outside a recorder's life."""
+    ours = [type(finder).__name__ for finder in sys.meta_path if type(finder).__module__.startswith("distprof.")]
+    if "torch" in sys.modules:
+        import torch
+        from torch.optim import optimizer
+
+        ours += [f"optimizer hook {hook}" for hook in optimizer._global_optimizer_pre_hooks.values()]
+        ours += [f"optimizer hook {hook}" for hook in optimizer._global_optimizer_post_hooks.values()]
+        ours += ["a dispatch mode"] * torch._C._len_torch_dispatch_stack()
+    if "torch._dynamo.eval_frame" in sys.modules:
+        stance = sys.modules["torch._dynamo.eval_frame"]._stance.stance
+        ours += [] if stance == "default" else [f"stance {stance}"]
+    if "distprof.bootstrap" in sys.modules and sys.modules["distprof.bootstrap"].armed is not None:
+        ours.append("an armed recorder")
+    if "distprof.frameworks.declaration" in sys.modules:
+        declared = sys.modules["distprof.frameworks.declaration"].current()
+        ours += [] if declared is None else [f"{declared}"]
+    return ours

@@ -1,0 +1,233 @@
+"""The step clock by itself, told of the events of jobs of every shape."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.records import patient
+
+from distprof.records import FORWARD, TRAINING
+from distprof.schedule import Boundary, Kind, StepClock, Window
+
+
+class Optimizer:
+    """Stands for one: only who it is matters."""
+
+
+D, G, SGD = Optimizer(), Optimizer(), Optimizer()
+F, NO_GRAD, B = "forward with gradient", "forward without", "backward"
+
+Event = str | Optimizer
+
+
+@dataclass
+class Iteration:
+    """One that the clock closed: the events in it, from the boundary before."""
+
+    number: int
+    mode: str
+    kind: Kind
+    events: list[Event] = field(default_factory=list)
+
+
+def tell(clock: StepClock, event: Event) -> Boundary:
+    if event == B:
+        clock.backward_began()
+        return Boundary.NONE
+    if isinstance(event, Optimizer):
+        return clock.optimizer_stepped(event)
+    return clock.forward_ended(event == F)
+
+
+def run(
+    events: Iterable[Event], warmup: int = 0, counted: int = 1, timed: int = 10
+) -> tuple[StepClock, list[Iteration]]:
+    """The clock after these events, and the iterations that it closed."""
+    clock, closed = StepClock(Window(warmup, counted, timed)), []
+    since: list[Event] = []
+    for event in events:
+        since.append(event)
+        number, kind = clock.iteration, clock.kind
+        boundary = tell(clock, event)
+        if boundary is Boundary.END:
+            closed.append(Iteration(number, clock.mode, kind, since))
+        if boundary is not Boundary.NONE:
+            since = []
+    return clock, closed
+
+
+def numbers(closed: Sequence[Iteration], mode: str = TRAINING) -> list[int]:
+    return [iteration.number for iteration in closed if iteration.mode == mode]
+
+
+def test_plain_training_is_one_iteration_a_step() -> None:
+    clock, closed = run([F, B, SGD] * 5)
+    assert numbers(closed) == [0, 1, 2, 3, 4]
+    assert all(iteration.events == [F, B, SGD] for iteration in closed)
+    assert clock.mode == TRAINING
+
+
+def test_gradient_accumulation_is_inside_the_iteration() -> None:
+    _, closed = run([*[F, B] * 4, SGD] * 3)
+    assert [iteration.events for iteration in closed] == [[*[F, B] * 4, SGD]] * 3
+
+
+def test_a_long_accumulation_is_waited_for() -> None:
+    """60 micro-batches before the first step of the optimizer are not 60 iterations of inference."""
+    _, closed = run([*[F, B] * 60, SGD] * 3)
+    assert [len(iteration.events) for iteration in closed] == [121] * 3
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 5])
+def test_a_window_follows_the_warm_up(warmup: int) -> None:
+    _, closed = run([F, B, SGD] * (warmup + 5), warmup=warmup, counted=1, timed=3)
+    quiet, window = closed[:warmup], closed[warmup:]
+    assert all(iteration.kind is Kind.QUIET for iteration in quiet)
+    assert [iteration.kind for iteration in window] == [Kind.COUNTED, Kind.TIMED, Kind.TIMED, Kind.TIMED, Kind.DONE]
+
+
+def test_nothing_is_counted_when_counting_is_off() -> None:
+    _, closed = run([F, B, SGD] * 4, warmup=1, counted=0, timed=2)
+    assert [iteration.kind for iteration in closed] == [Kind.QUIET, Kind.TIMED, Kind.TIMED, Kind.DONE]
+
+
+GAN_CYCLE: list[Event] = [NO_GRAD, F, F, B, D, F, F, B, G]
+WGAN_CYCLE: list[Event] = [*[NO_GRAD, F, F, B, D] * 5, F, F, B, G]
+
+
+@pytest.mark.parametrize("cycle", [GAN_CYCLE, WGAN_CYCLE], ids=["GAN", "WGAN, 5 to 1"])
+@pytest.mark.parametrize("warmup", [0, 1, 4, 5, 6])
+def test_two_optimizers_make_one_iteration(cycle: list[Event], warmup: int) -> None:
+    """Whatever was recorded before the second optimizer was met, what holds in the end is whole cycles."""
+    _, closed = run(cycle * 30, warmup=warmup, counted=1, timed=3)
+    held = {iteration.number: iteration for iteration in closed if iteration.mode == TRAINING}
+    window = [held[number] for number in range(warmup, warmup + 4)]
+    assert [iteration.kind for iteration in window] == [Kind.COUNTED, Kind.TIMED, Kind.TIMED, Kind.TIMED]
+    assert all(iteration.events == cycle for iteration in window)
+
+
+def test_optimizers_that_step_together_make_one_iteration() -> None:
+    """One for matrices, one for the rest; and an optimizer a parameter, stepped as its gradient arrives."""
+    many = [Optimizer() for _ in range(100)]
+    _, closed = run([F, B, *many] * 10, warmup=0, counted=1, timed=3)
+    held = {iteration.number: iteration for iteration in closed}
+    assert all(held[number].events == [F, B, *many] for number in range(4))
+
+
+def test_an_optimizer_that_never_steps_again_does_not_keep_the_iteration_open() -> None:
+    """A calibration with an optimizer of its own, that stays in memory: training goes on without it."""
+    calibration = Optimizer()
+    events: list[Event] = [*[F, B, SGD] * 3, F, B, calibration, *[F, B, SGD] * 1000]
+    _, closed = run(events, warmup=5, counted=1, timed=3)
+    window = [iteration for iteration in closed if iteration.kind is Kind.TIMED]
+    assert len(window) == 3
+    assert all(iteration.events == [F, B, SGD] for iteration in window)
+
+
+def test_a_new_optimizer_for_every_batch_still_gives_iterations() -> None:
+    """One image after the other is optimised, each by an optimizer of its own."""
+
+    def images() -> Iterable[Event]:
+        for _ in range(20):
+            optimizer = Optimizer()
+            yield from [F, B, optimizer] * 3
+            del optimizer
+            gc.collect()
+
+    clock = StepClock(Window(2, 1, 10))
+    for event in images():
+        tell(clock, event)
+        del event
+    assert clock.kind is Kind.DONE
+
+
+def test_evaluation_before_training_does_not_count_as_training() -> None:
+    clock, closed = run([NO_GRAD] * 7 + [F, B, SGD] * 3, warmup=5)
+    assert numbers(closed, FORWARD) == list(range(7))
+    assert numbers(closed) == [0, 1]  # the first step only shows that training has begun
+    assert clock.iteration == 2
+
+
+def test_evaluation_between_steps_is_inside_the_iteration() -> None:
+    _, closed = run([F, B, SGD, *[NO_GRAD] * 20] * 3)
+    assert numbers(closed) == [0, 1, 2]
+    assert closed[1].events == [*[NO_GRAD] * 20, F, B, SGD]
+
+
+def test_inference_has_one_iteration_a_forward() -> None:
+    clock, closed = run([NO_GRAD] * 6, warmup=2, counted=1, timed=2)
+    assert clock.mode == FORWARD
+    assert [iteration.kind for iteration in closed] == [
+        *[Kind.QUIET] * 2,
+        Kind.COUNTED,
+        *[Kind.TIMED] * 2,
+        Kind.DONE,
+    ]
+
+
+def test_forwards_with_gradient_but_no_backward_become_iterations_soon() -> None:
+    clock, closed = run([F] * 12)
+    assert clock.mode == FORWARD
+    assert numbers(closed, FORWARD) == list(range(len(closed)))
+    assert len(closed) >= 7
+    assert all(iteration.events == [F] for iteration in closed)
+
+
+def test_manual_updates_become_iterations_in_the_end() -> None:
+    _, closed = run([F, B] * 80)
+    assert len(closed) >= 15
+    assert all(iteration.events.count(F) == 1 for iteration in closed)
+
+
+def test_a_look_at_the_model_before_manual_updates_is_no_iteration_of_many_forwards() -> None:
+    _, closed = run([*[NO_GRAD] * 3, *[F, B] * 80])
+    assert all(sum(event in (F, NO_GRAD) for event in iteration.events) == 1 for iteration in closed)
+
+
+events = st.lists(st.sampled_from([F, NO_GRAD, B, D, G, SGD]), max_size=400)
+windows = st.tuples(st.integers(0, 6), st.integers(0, 1), st.integers(1, 5))
+
+
+@patient
+@given(events, windows)
+def test_whatever_happens_iterations_are_numbered_without_gaps(job: list[Event], window: tuple[int, int, int]) -> None:
+    """END takes the next number; RESTART begins the running iteration again, or the window, or the mode."""
+    clock = StepClock(Window(*window))
+    for event in job:
+        number, mode, kind = clock.iteration, clock.mode, clock.kind
+        boundary = tell(clock, event)
+        if boundary is Boundary.END:
+            assert clock.iteration == number + 1
+        elif boundary is Boundary.RESTART and clock.mode != mode:
+            assert clock.iteration == 0
+        elif boundary is Boundary.RESTART:
+            assert clock.iteration in (number, min(number, window[0]))
+        else:
+            assert (clock.iteration, clock.mode, clock.kind) == (number, mode, kind)
+
+
+@patient
+@given(events, windows)
+def test_whatever_happens_kinds_come_in_order(job: list[Event], window: tuple[int, int, int]) -> None:
+    order = [Kind.QUIET, Kind.COUNTED, Kind.TIMED, Kind.DONE]
+    _, closed = run(job, *window)
+    by_number = {(iteration.mode, iteration.number): order.index(iteration.kind) for iteration in closed}
+    for mode in (FORWARD, TRAINING):
+        kinds = [kind for (its_mode, _), kind in sorted(by_number.items()) if its_mode == mode]
+        assert kinds == sorted(kinds)
+
+
+@patient
+@given(events)
+def test_whatever_happens_an_iteration_is_one_forward_or_ends_with_a_step(job: list[Event]) -> None:
+    _, closed = run(job)
+    for iteration in closed:
+        if iteration.mode == FORWARD:
+            assert sum(event in (F, NO_GRAD) for event in iteration.events) == 1
+        else:
+            assert isinstance(iteration.events[-1], Optimizer)
