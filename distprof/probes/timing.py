@@ -9,7 +9,7 @@ length of the window, the hooks on those few parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from threading import get_ident
 from typing import Any
 
@@ -37,8 +37,8 @@ class ModuleTimer:
 
     def __init__(self, listener: CallListener, source: Stamps, experts: Collection[int]) -> None:
         self.running = RunningModules(listener)
-        self.ledger = Ledger(source, NOBODY)
-        self.entered: list[int] = []  # rows, once for each forward call
+        self.ledger = Ledger(source, NOBODY, array("q"))
+        self.entered = array("q")  # rows, once for each forward call
         self._row_of = listener.tree.row_of
         self._stack = self.running.stack
         self._now = source.now
@@ -55,7 +55,7 @@ class ModuleTimer:
         self.phases = PhaseClock(self.ledger.source)
         self.running.tally = BatchTally()
         self.tokens: dict[int, int] = {}
-        self.entered.clear()
+        del self.entered[:]
         self._hooked.clear()
         self.ledger.restart(NOBODY)
 
@@ -87,8 +87,8 @@ class ModuleTimer:
         self._own(owner)
         if _is_grad_enabled():
             caller = ~stack[-1] if stack else NOBODY
-            node = args[0].grad_fn if args and type(args[0]) is torch.Tensor else _first_node(args or kwargs)
-            if node is None:
+            node = args[0].grad_fn if args and type(args[0]) is torch.Tensor else None
+            if node is None and (node := _first_node(args, kwargs)) is None:
                 if row not in self._parameter_hooks:
                     self._hook_parameters(module, row)
             elif (number := node._sequence_nr()) not in self._hooked:
@@ -109,11 +109,11 @@ class ModuleTimer:
             return
         else:
             self.ledger.turn(NOBODY)
-        node = output.grad_fn if type(output) is torch.Tensor else _first_node(output)
-        # A child's output may be ours as well: then its hook says all.
-        if node is not None and (number := node._sequence_nr()) not in self._hooked:
-            self._hooked.add(number)
-            node.register_prehook(self._turns.get(~token) or self._turn_to(~token))
+        # Of several outputs any may be the one that is used.  A child's may be ours as well: then its hook says all.
+        for node in (output.grad_fn,) if type(output) is torch.Tensor else _nodes(output):
+            if node is not None and (number := node._sequence_nr()) not in self._hooked:
+                self._hooked.add(number)
+                node.register_prehook(self._turns.get(~token) or self._turn_to(~token))
         if not stack and not self._interrupted:
             self.phases.leave()
             self.running.leave_root(token)
@@ -159,14 +159,19 @@ class ModuleTimer:
         self._parameter_hooks[row] = [p.register_post_accumulate_grad_hook(turn) for p in own]
 
 
-def _first_node(value: Any, depth: int = 0) -> Any:
-    """The ``grad_fn`` of the first tensor in ``value`` that has one."""
+def _first_node(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """That of the first argument that needs a gradient; None without one."""
+    return next(_nodes(args), None) or next(_nodes(kwargs), None)
+
+
+def _nodes(value: Any, depth: int = 0) -> Iterator[Any]:
+    """The ``grad_fn`` of every tensor in ``value`` that has one."""
     if isinstance(value, torch.Tensor):
-        return value.grad_fn
-    if depth < _MAX_DEPTH and isinstance(value, (tuple, list, dict)):
-        items = value.values() if isinstance(value, dict) else value
-        return next((node for item in items if (node := _first_node(item, depth + 1)) is not None), None)
-    return None
+        if value.grad_fn is not None:
+            yield value.grad_fn
+    elif depth < _MAX_DEPTH and isinstance(value, (tuple, list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _nodes(item, depth + 1)
 
 
 def _token_rows(args: tuple[Any, ...]) -> int:

@@ -1,0 +1,461 @@
+"""Self times of modules, forward and backward, in models of every shape, on a clock that only their modules move."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.recording import Seen, Ticking, clock, record, tick, total, train
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+X = torch.ones(4, 8)
+
+
+def timed(folder: Path, model: nn.Module, *inputs: Any, **named: Any) -> Seen:
+    """One timed step of training; whatever the model, the self times of its modules fill their phases."""
+    seen = record(folder, lambda: train(model, *(inputs or (() if named else (X,))), **named))
+    phases = seen.phases_ms()
+    assert sum(seen.forward_ms().values()) == phases.get("forward", 0)
+    assert sum(seen.backward_ms().values()) == phases.get("backward", 0)
+    return seen
+
+
+class Residual(nn.Module):
+    """Takes time of its own before and after its child."""
+
+    def __init__(self, child: nn.Module) -> None:
+        super().__init__()
+        self.child = child
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tick(x, 2, 3) + self.child(tick(x, 4, 5))
+
+
+def test_a_chain(tmp_path: Path) -> None:
+    seen = timed(tmp_path, nn.Sequential(Ticking(20, 1), Ticking(1, 30), Ticking(5, 6)))
+    assert seen.forward_ms() == {"0": 20, "1": 1, "2": 5}
+    assert seen.backward_ms() == {"0": 1, "1": 30, "2": 6}
+    assert seen.phases_ms() == {"forward": 26, "backward": 37, "optimizer": 3}
+    assert seen.calls() == {"": 1, "0": 1, "1": 1, "2": 1}
+
+
+def test_a_parent_has_what_its_children_do_not(tmp_path: Path) -> None:
+    seen = timed(tmp_path, nn.Sequential(Ticking(1, 1), Residual(Ticking(20, 30)), Ticking(1, 1)))
+    assert seen.forward_ms() == {"0": 1, "1": 6, "1.child": 20, "2": 1}
+    assert seen.backward_ms() == {"0": 1, "1": 8, "1.child": 30, "2": 1}
+
+
+def test_residuals_in_a_row(tmp_path: Path) -> None:
+    blocks = nn.Sequential(*(Residual(Ticking(10 * n, 20 * n)) for n in (1, 2, 3)))
+    seen = timed(tmp_path, nn.Sequential(Ticking(1, 1), blocks))
+    assert seen.forward_ms() == {"0": 1} | {f"1.{n}": 6 for n in range(3)} | {
+        f"1.{n}.child": 10 * (n + 1) for n in range(3)
+    }
+    assert seen.backward_ms() == {"0": 1} | {f"1.{n}": 8 for n in range(3)} | {
+        f"1.{n}.child": 20 * (n + 1) for n in range(3)
+    }
+
+
+class Branches(nn.Module):
+    """Work of the parent's own between two branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = Ticking(10, 11), Ticking(20, 21)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tick(self.a(x), 2, 3) * tick(self.b(x), 4, 5)
+
+
+def test_work_of_the_parent_between_its_branches(tmp_path: Path) -> None:
+    seen = timed(tmp_path, nn.Sequential(Ticking(1, 1), Branches()))
+    assert seen.forward_ms() == {"0": 1, "1": 6, "1.a": 10, "1.b": 20}
+    backward = seen.backward_ms()
+    assert (backward["0"], backward["1.a"]) == (1, 11)
+    # Between the branches stands no node that a module call shows: what the parent does there goes to the next branch.
+    assert (backward["1"], backward["1.b"]) == (8 - 3, 21 + 3)
+
+
+class Twice(nn.Module):
+    """One module under two names, each with a neighbour, and called twice under one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Ticking(10, 20)
+        self.between = Ticking(1, 2)
+        self.second = self.first
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.between(self.first(x)))
+
+
+def test_a_module_used_twice_has_both_times(tmp_path: Path) -> None:
+    seen = timed(tmp_path, nn.Sequential(Ticking(1, 1), Twice()))
+    both = [name for name in ("1.first", "1.second") if name in seen.calls()]
+    assert sum(seen.calls()[name] for name in both) == 2
+    assert sum(seen.forward_ms()[name] for name in both) == 20
+    assert sum(seen.backward_ms()[name] for name in both) == 40
+    assert (seen.forward_ms()["1.between"], seen.backward_ms()["1.between"]) == (1, 2)
+
+
+def test_one_module_in_two_parents_is_told_by_its_caller(tmp_path: Path) -> None:
+    shared = Ticking(10, 20)
+    seen = timed(tmp_path, nn.Sequential(nn.Sequential(Ticking(1, 1), shared), nn.Sequential(Ticking(2, 2), shared)))
+    assert seen.forward_ms() == {"0.0": 1, "0.1": 10, "1.0": 2, "1.1": 10}
+    assert seen.backward_ms() == {"0.0": 1, "0.1": 20, "1.0": 2, "1.1": 20}
+
+
+class Embedder(nn.Module):
+    """Two embeddings of one input without gradient, each slow in backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.place = SlowEmbedding(10, 20), SlowEmbedding(1, 2)
+        self.body = Ticking(5, 6)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.body(self.token(ids) + self.place(ids))
+
+
+class SlowEmbedding(nn.Module):
+    def __init__(self, forward_ms: float, backward_ms: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(16, 8))
+        self.forward_ms, self.backward_ms = forward_ms, backward_ms
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return tick(self.weight, self.forward_ms, self.backward_ms)[ids]
+
+
+def test_modules_whose_input_has_no_gradient(tmp_path: Path) -> None:
+    seen = timed(tmp_path, Embedder(), torch.arange(8))
+    assert seen.forward_ms() == {"token": 10, "place": 1, "body": 5}
+    assert seen.backward_ms() == {"token": 20, "place": 2, "body": 6}
+
+
+class ToMany(nn.Module):
+    """Returns a tuple, or a dict."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        self.kind = kind
+        self.inner = Ticking(10, 20)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.inner(x)
+        return {"out": tick(y, 1, 2), "note": None} if self.kind is dict else (None, [tick(y, 1, 2)])
+
+
+class FromMany(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Ticking(5, 6)
+
+    def forward(self, values: Any) -> Tensor:
+        return tick(self.inner(values["out"] if isinstance(values, dict) else values[1][0]), 3, 4)
+
+
+@pytest.mark.parametrize("kind", [tuple, dict])
+def test_tensors_wrapped_in_tuples_and_dicts(tmp_path: Path, kind: type) -> None:
+    seen = timed(tmp_path, nn.Sequential(Ticking(1, 1), ToMany(kind), FromMany()))
+    assert seen.forward_ms() == {"0": 1, "1": 1, "1.inner": 10, "2": 3, "2.inner": 5}
+    assert seen.backward_ms() == {"0": 1, "1": 2, "1.inner": 20, "2": 4, "2.inner": 6}
+
+
+class ByKeyword(nn.Module):
+    """Calls its children by keyword, with work of its own before each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = Ticking(10, 11), Ticking(20, 21)
+
+    def forward(self, *, x: Tensor) -> Tensor:
+        return self.b(x=tick(self.a(x=tick(x, 2, 3)), 4, 5))
+
+
+def test_inputs_given_by_keyword(tmp_path: Path) -> None:
+    seen = timed(tmp_path, ByKeyword(), x=X.clone().requires_grad_())
+    assert seen.forward_ms() == {"": 6, "a": 10, "b": 20}
+    assert seen.backward_ms() == {"": 8, "a": 11, "b": 21}
+
+
+class Masked(nn.Module):
+    """Takes a mask, which needs no gradient, before what does."""
+
+    def forward(self, mask: Tensor, x: Tensor) -> Tensor:
+        return tick(x * mask, 10, 20)
+
+
+class Masking(nn.Module):
+    """Work of its own, then the masked one, called in one way or the other."""
+
+    def __init__(self, named: bool) -> None:
+        super().__init__()
+        self.masked, self.named = Masked(), named
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, mask = tick(x, 1, 2), torch.ones_like(x)
+        return self.masked(mask, x=x) if self.named else self.masked(mask, x)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_input_without_gradient_before_one_that_has_it(tmp_path: Path, named: bool) -> None:
+    seen = timed(tmp_path, nn.Sequential(Ticking(3, 4), Masking(named)))
+    assert seen.backward_ms() == {"0": 4, "1": 2, "1.masked": 20}
+
+
+class Uses(nn.Module):
+    """Calls one of its children's two outputs only; the other never gets a gradient."""
+
+    def __init__(self, which: int) -> None:
+        super().__init__()
+        self.two, self.rest, self.which = TwoOutputs(), Ticking(1, 2), which
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(self.two(x)[self.which])
+
+
+class TwoOutputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return tick(x * self.scale, 10, 20), tick(x * self.scale, 10, 20)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_backward_begins_at_whichever_output_was_used(tmp_path: Path, which: int) -> None:
+    """The last hidden state of a recurrent layer, say: the first output leads nowhere."""
+    seen = timed(tmp_path, nn.Sequential(Ticking(1, 1), Uses(which)))
+    assert seen.backward_ms() == {"0": 1, "1.two": 20, "1.rest": 2}
+
+
+def test_frozen_layers_have_no_backward(tmp_path: Path) -> None:
+    model = nn.Sequential(Ticking(10, 99), Ticking(20, 99), Ticking(1, 2), Ticking(3, 4))
+    model[:2].requires_grad_(False)
+    seen = timed(tmp_path, model)
+    assert seen.forward_ms() == {"0": 10, "1": 20, "2": 1, "3": 3}
+    assert seen.backward_ms() == {"2": 2, "3": 4}
+
+
+def test_a_frozen_layer_in_the_middle_lets_gradients_through(tmp_path: Path) -> None:
+    model = nn.Sequential(Ticking(1, 2), Ticking(20, 30), Ticking(3, 4))
+    model[1].requires_grad_(False)
+    assert timed(tmp_path, model).backward_ms() == {"0": 2, "1": 30, "2": 4}
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, inner: nn.Module, reentrant: bool) -> None:
+        super().__init__()
+        self.inner, self.reentrant = inner, reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        recomputed: Tensor = checkpoint(self.inner, x, use_reentrant=self.reentrant)
+        return recomputed
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_recompute_is_backward_of_the_modules_that_are_recomputed(tmp_path: Path, reentrant: bool) -> None:
+    """The one that is not reentrant stops as soon as it has what backward needs: before the last module's work."""
+    inner = nn.Sequential(Ticking(10, 20), Ticking(1, 2))
+    seen = timed(tmp_path, nn.Sequential(Ticking(3, 4), Checkpointed(inner, reentrant), Ticking(5, 6)))
+    assert seen.forward_ms() == {"0": 3, "1.inner.0": 10, "1.inner.1": 1, "2": 5}
+    assert seen.backward_ms() == {"0": 4, "1.inner.0": 30, "1.inner.1": 3 if reentrant else 2, "2": 6}
+    assert all(calls == 1 for calls in seen.calls().values())
+
+
+def test_in_place_modules(tmp_path: Path) -> None:
+    blocks = (nn.Sequential(Ticking(n, 10 * n), nn.ReLU(inplace=True)) for n in (1, 2, 3))
+    seen = timed(tmp_path, nn.Sequential(*blocks))
+    assert seen.forward_ms() == {"0.0": 1, "1.0": 2, "2.0": 3}
+    assert seen.backward_ms() == {"0.0": 10, "1.0": 20, "2.0": 30}
+
+
+def test_modules_that_return_their_input(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Identity(), Ticking(1, 10), nn.Identity(), nn.Dropout(0.0).eval(), Ticking(2, 20))
+    seen = timed(tmp_path, model)
+    assert seen.forward_ms() == {"1": 1, "4": 2}
+    assert seen.backward_ms() == {"1": 10, "4": 20}
+
+
+class Detached(nn.Module):
+    """Stops gradients between its children."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = Ticking(10, 99), Ticking(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x).detach())
+
+
+def test_a_detach_in_the_middle(tmp_path: Path) -> None:
+    seen = timed(tmp_path, nn.Sequential(Ticking(3, 99), Detached(), Ticking(4, 5)))
+    assert seen.forward_ms() == {"0": 3, "1.a": 10, "1.b": 1, "2": 4}
+    assert seen.backward_ms() == {"1.b": 2, "2": 5}
+
+
+class Frozen(nn.Module):
+    """Runs its child without gradient, as a frozen encoder inside a model is run."""
+
+    def __init__(self, child: nn.Module) -> None:
+        super().__init__()
+        self.child = child
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.child(x)
+        return output
+
+
+def test_a_part_without_gradient_is_forward_still(tmp_path: Path) -> None:
+    seen = timed(tmp_path, nn.Sequential(Frozen(Ticking(10, 99)), Ticking(1, 2)))
+    assert seen.forward_ms() == {"0.child": 10, "1": 1}
+    assert seen.backward_ms() == {"1": 2}
+
+
+class Forces(nn.Module):
+    """Differentiates inside its forward: the forces of an energy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy = Ticking(10, 20)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            (force,) = torch.autograd.grad(self.energy(x).sum(), x, create_graph=True)
+        return tick(force, 1, 2)
+
+
+def test_autograd_grad_inside_a_forward(tmp_path: Path) -> None:
+    """Its time is the forward phase's, and the differentiated module's backward."""
+    seen = record(tmp_path, lambda: train(Forces(), X))
+    assert seen.forward_ms() == {"": 1, "energy": 10}
+    assert seen.phases_ms()["forward"] == 31
+    assert seen.backward_ms()["energy"] == 20
+
+
+def test_a_gradient_penalty_in_the_script(tmp_path: Path) -> None:
+    """autograd.grad between forward and backward is a backward of its own; double backward does not confuse it."""
+    model = nn.Sequential(Ticking(10, 20), Ticking(1, 2))
+
+    def job() -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        x = X.clone().requires_grad_()
+        output = model(x)
+        (gradient,) = torch.autograd.grad(output.sum(), x, create_graph=True)
+        (output.sum() + gradient.square().sum()).backward()
+        optimizer.step()
+
+    seen = record(tmp_path, job)
+    assert seen.forward_ms() == {"0": 10, "1": 1}
+    assert seen.phases_ms()["backward"] == 44
+    assert seen.backward_ms() == {"0": 40, "1": 4}
+
+
+class Optimised(nn.Module):
+    """Calls modules that it does not own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = Ticking(1, 2)
+        self.others = [Ticking(10, 20)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own(self.others[0](x))
+
+
+def test_a_module_that_its_caller_does_not_own_stands_below_it(tmp_path: Path) -> None:
+    seen = timed(tmp_path, Optimised())
+    assert seen.forward_ms() == {"own": 1, "<Ticking>": 10}
+    assert seen.backward_ms() == {"own": 2, "<Ticking>": 20}
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LSTM(8, 8, num_layers=2, batch_first=True),
+        nn.MultiheadAttention(8, 2, batch_first=True),
+        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_of_torch_keep_their_neighbours_apart(tmp_path: Path, layer: nn.Module) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.layer, self.after = Ticking(10, 20), layer, Ticking(1, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.before(x)
+            x = self.layer(x, x, x) if isinstance(self.layer, nn.MultiheadAttention) else self.layer(x)
+            return self.after(x if isinstance(x, Tensor) else x[0])
+
+    seen = timed(tmp_path, Model(), torch.ones(2, 4, 8))
+    assert seen.forward_ms() == {"before": 10, "after": 1}
+    assert seen.backward_ms() == {"before": 20, "after": 2}
+    assert seen.calls()["layer"] == 1
+
+
+def test_micro_batches_add_up(tmp_path: Path) -> None:
+    model = nn.Sequential(Ticking(10, 20), Ticking(1, 2))
+
+    def job() -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(4):
+            total(model(X)).backward()
+        optimizer.step()
+
+    seen = record(tmp_path, job)
+    assert seen.forward_ms() == {"0": 40, "1": 4}
+    assert seen.backward_ms() == {"0": 80, "1": 8}
+    assert seen.calls() == {"": 4, "0": 4, "1": 4}
+
+
+def test_steps_do_not_run_into_one_another(tmp_path: Path) -> None:
+    model = nn.Sequential(Ticking(10, 20), Ticking(1, 2))
+    seen = record(tmp_path, lambda: train(model, X, steps=3), timed=3)
+    for step in range(3):
+        assert seen.forward_ms(step) == {"0": 10, "1": 1}
+        assert seen.backward_ms(step) == {"0": 20, "1": 2}
+
+
+def test_a_graph_kept_from_one_step_is_run_in_the_next(tmp_path: Path) -> None:
+    """Truncated backpropagation through time, done carelessly."""
+    model = nn.Sequential(Ticking(10, 20), Ticking(1, 2))
+
+    def job() -> None:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.ones(()))])
+        loss = torch.zeros(())
+        for _ in range(3):
+            loss = loss + total(model(X))
+            loss.backward(retain_graph=True)
+            optimizer.step()
+
+    seen = record(tmp_path, job, timed=3)
+    assert [seen.backward_ms(step) for step in range(3)] == [{"0": 20 * n, "1": 2 * n} for n in (1, 2, 3)]
+
+
+def test_the_loss_belongs_to_no_module(tmp_path: Path) -> None:
+    model = Ticking(10, 20)
+
+    def job() -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        tick(model(X), 5, 6).sum().backward()
+        optimizer.step()
+
+    seen = record(tmp_path, job)
+    assert seen.phases_ms() == {"forward": 15, "backward": 26}
+    assert (seen.forward_ms(), seen.backward_ms()) == ({"": 10}, {"": 20})
+
+
+def test_no_hook_stays_on_parameters(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    record(tmp_path, lambda: train(model, X))
+    assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+    clock.advance_ms(1)
