@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -41,6 +43,7 @@ _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
+    "text.parse_math": False,  # a name may hold a dollar
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
@@ -55,34 +58,35 @@ _SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "distprof",
 }
-_NO_METADATA: dict[str, dict[str, None]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
-}
+#: A viewer without this font would take its default, which has serifs; Verdana is of nearly the same width.
+_FONT_FALLBACK = (b"font-family: 'DejaVu Sans'", b"font-family: 'DejaVu Sans', Verdana, sans-serif")
+_NO_PNG_METADATA: Any = {"Software": None}
+_NO_SVG_METADATA: Any = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def files_of(name: str, make: Callable[[], Figure | None]) -> dict[str, bytes]:
-    """The figure's files by name, laid out once and saved in both formats; none for no figure."""
+    """The figure's files by name, laid out once and drawn once a format; none for no figure.
+
+    Straight through the canvases: ``savefig`` would draw everything a second time.
+    """
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
         figure = make()
         if figure is None:
             return {}
-        figure.draw_without_rendering()
+        png, svg = io.BytesIO(), io.BytesIO()
+        agg: Any = FigureCanvasAgg(figure)
+        agg.print_png(png, metadata=_NO_PNG_METADATA)  # lays the figure out as it draws
         figure.set_layout_engine("none")
-        return {f"{name}.{kind}": _saved(figure, kind) for kind in _NO_METADATA}
-
-
-def _saved(figure: Figure, kind: str) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format=kind, dpi=_DPI, metadata=_NO_METADATA[kind])
-    return stream.getvalue()
+        vector: Any = FigureCanvasSVG(figure)
+        vector.print_svg(svg, metadata=_NO_SVG_METADATA)
+        return {f"{name}.png": png.getvalue(), f"{name}.svg": svg.getvalue().replace(*_FONT_FALLBACK)}
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of a size in inches with one pair of axes, laid out so that no label is cut."""
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     return figure, figure.add_subplot()
 
 
@@ -90,7 +94,7 @@ def title(axes: Axes, words: str, report: Report, detail: str) -> None:
     """What the plot shows, and below it which run and what exactly."""
     run = report.run
     recorded = f"{len(run.ranks)} of {run.world_size} ranks" if run.world_size > 1 else "1 rank"
-    axes.set_title(f"{run.name}, {recorded}: {detail}", loc="left", fontsize=8.5, color=FAINT, pad=8)
+    axes.set_title(f"{one_line(run.name)}, {recorded}: {detail}", loc="left", fontsize=8.5, color=FAINT, pad=8)
     axes.annotate(
         words, (0, 1), (0, 23), xycoords="axes fraction", textcoords="offset points", fontsize=12, fontweight="bold"
     )
@@ -99,8 +103,7 @@ def title(axes: Axes, words: str, report: Report, detail: str) -> None:
 def heat(figure: Figure, axes: Axes, values: FloatArray, colours: tuple[str, Normalize], label: str) -> None:
     """A heat map of ``values`` (rows, columns) and its colour bar; cells without a value are grey."""
     shades = mpl.colormaps[colours[0]](np.linspace(0.06, 0.94, 256))  # without the ends, on which no text can be read
-    colour_map = ListedColormap(shades)
-    colour_map.set_bad(NOTHING)
+    colour_map = ListedColormap(shades).with_extremes(bad=NOTHING)
     image = axes.imshow(values, cmap=colour_map, norm=colours[1], aspect="auto", interpolation="none")
     _separate_cells(axes, values.shape)
     figure.colorbar(image, ax=axes, label=label, pad=0.02, aspect=max(12.0, 5.5 * float(figure.get_figheight())))
@@ -126,7 +129,7 @@ def rank_ticks(axis: Axis, names: Sequence[int]) -> None:
 
 def short(label: str) -> str:
     """A module's path in a tick label's length."""
-    return shortened(one_line(label), _LABEL_LENGTH).replace("$", r"\$")  # no name is mathematics
+    return shortened(one_line(label), _LABEL_LENGTH)
 
 
 def matrix(rows: Sequence[Sequence[float | None]]) -> FloatArray:

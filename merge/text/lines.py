@@ -47,14 +47,15 @@ def shortened(text: str, width: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """``text`` from a shard without line breaks."""
-    return " ".join(text.split())
+    """``text`` from a shard without line breaks, safe to print and to put into a picture."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """``text`` with everything but letters, signs and line breaks escaped: names in a shard may hold terminal codes."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def joined(blocks: Iterable[Iterable[str]]) -> str:
-    """Blocks of lines, an empty line between them, as one text that is safe to print.
-
-    Names come from shards: no terminal escape code in them gets through.
-    """
-    text = "\n\n".join("\n".join(lines) for lines in map(list, blocks) if lines) + "\n"
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """Blocks of lines, an empty line between them, as one text that is safe to print."""
+    return printable("\n\n".join("\n".join(lines) for lines in map(list, blocks) if lines) + "\n")

@@ -1,0 +1,223 @@
+"""``distprof merge``: from a run folder to its report, quickly, twice the same, and in one sentence where it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.synthetic import write_run
+
+from distprof.merge.plots import FORMATS, NAMES
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+DEMO = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "experts": 8, "steps": 10, "slow_rank": 5, "hot": 3.0}
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def all_plots() -> set[str]:
+    return {f"plots/{name}.{kind}" for name in NAMES for kind in FORMATS}
+
+
+def seconds_busy(call: Callable[[], object]) -> float:
+    """Processor time of the processes that ``call`` starts, which other processes do not lengthen."""
+    before = os.times()
+    call()
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def test_a_report_is_written_and_printed(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", **DEMO)
+    ended = cli("merge", run)
+    assert ended.returncode == 0, ended.stderr
+    report = everything(run / "report")
+    assert report.keys() == {"summary.txt", "summary.json"} | all_plots()
+    assert ended.stdout == report["summary.txt"].decode()
+    assert ended.stderr == f"distprof: report in {run}/report, plots in {run}/report/plots\n"
+    assert json.loads(report["summary.json"])["run"]["world_size"] == 8
+    assert "slowest: rank 5, forward of blocks.1.moe.router: " in ended.stdout
+
+
+def test_twice_over_gives_the_same_bytes_wherever_the_run_lies(cli: Cli, tmp_path: Path) -> None:
+    first, second = write_run(tmp_path / "a" / "run", **DEMO), write_run(tmp_path / "b" / "other", **DEMO)
+    cli("merge", first)
+    cli("merge", second)
+    once = everything(first / "report")
+    cli("merge", first)
+    assert everything(first / "report") == once == everything(second / "report")
+
+
+def test_plots_of_an_earlier_merge_do_not_outlive_it(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    cli("merge", run)
+    (run / "report" / "plots" / "mine.png").write_bytes(b"the user's")
+    cli("merge", run, "--no-plots")
+    assert everything(run / "report").keys() == {"summary.txt", "summary.json", "plots/mine.png"}
+
+
+def test_options_choose_what_is_shown(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    whole = cli("merge", run, "--no-plots").stdout
+    short = cli("merge", run, "--no-plots", "--no-detail", "--depth", 1, "--top", 1).stdout
+    assert "Detailed Profile" in whole and "Detailed Profile" not in short
+    assert "\ndepth 2:\n" in whole and "\ndepth 1:\n" in short and "\ndepth 2:\n" not in short
+    assert "\nTop 1 modules in terms of" in short
+
+
+def test_the_report_can_go_elsewhere(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    ended = cli("merge", run, "--no-plots", "--out", "elsewhere")
+    assert ended.stderr == "distprof: report in elsewhere\n"
+    assert everything(tmp_path / "elsewhere").keys() == {"summary.txt", "summary.json"}
+    assert not (run / "report").exists()
+
+
+def test_a_run_with_missing_ranks_is_merged_and_says_so(cli: Cli, tmp_path: Path) -> None:
+    ended = cli("merge", write_run(tmp_path / "run", dp=4, missing=[2]), "--no-plots")
+    assert ended.returncode == 0
+    assert "3 of 4 ranks recorded; missing: 2\n" in ended.stdout
+
+
+def test_shards_copied_together_are_a_run(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    together = tmp_path / "together"
+    together.mkdir()
+    for shard in (run / "shards").iterdir():
+        shard.rename(together / shard.name)
+    assert "2 of 2 ranks recorded\n" in cli("merge", together, "--no-plots").stdout
+
+
+def test_a_rank_that_called_no_model_gives_a_report_that_says_what_it_has(cli: Cli, tmp_path: Path) -> None:
+    def only_the_header(_: int, records: list[object]) -> list[object]:
+        return records[:2]
+
+    ended = cli("merge", write_run(tmp_path / "run", dp=2, bend=only_the_header))
+    assert ended.returncode == 0, ended.stderr
+    assert "\nfwd latency:" in ended.stdout
+    assert everything(tmp_path / "run" / "report").keys() == {"summary.txt", "summary.json"}
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_job_that_ended_early_is_merged(cli: Cli, tmp_path: Path, steps: int) -> None:
+    ended = cli("merge", write_run(tmp_path / "run", dp=3, steps=steps))
+    assert ended.returncode == 0, ended.stderr
+    assert "3 of 3 ranks recorded\n" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.write_text("x"), "is a file, not a run's folder"),
+        (lambda path: path.mkdir(), "is no run"),
+    ],
+)
+def test_what_is_no_run_is_told_in_one_sentence(
+    cli: Cli, tmp_path: Path, make: Callable[[Path], object], sentence: str
+) -> None:
+    make(tmp_path / "it")
+    ended = cli("merge", "it")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("distprof: it ") and sentence in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    (run / "report").write_text("in the way")
+    ended = cli("merge", run, "--no-plots")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"distprof: the report cannot be written to {run}/report (")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["run", "--top", "0"], ["run", "--depth", "-1"], ["run", "--nonsense"]])
+def test_a_wrong_call_is_a_usage_error(cli: Cli, arguments: list[str]) -> None:
+    ended = cli("merge", *arguments)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("Usage: distprof merge")
+
+
+def test_help_has_an_example(cli: Cli) -> None:
+    assert "Example: distprof merge runs/" in cli("merge", "--help").stdout
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, clean_env: dict[str, str]) -> None:
+    run = write_run(tmp_path / "run", **DEMO)
+    piped = f"set -o pipefail; {sys.executable} -m distprof merge {run} --no-plots | head -1"
+    ended = subprocess.run(
+        ["bash", "-c", piped], cwd=tmp_path, env=clean_env, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == f"distprof: report in {run}/report\n"
+
+
+def on_a_terminal(command: list[str], env: dict[str, str], cwd: Path) -> str:
+    """What ``command`` writes to a terminal."""
+    controller, terminal = pty.openpty()
+    with subprocess.Popen(command, cwd=cwd, env=env, stdin=terminal, stdout=terminal, stderr=terminal):
+        os.close(terminal)
+        shown = b""
+        try:
+            while piece := os.read(controller, 65536):
+                shown += piece
+        except OSError:  # the terminal's last user has gone
+            pass
+    os.close(controller)
+    return shown.decode()
+
+
+def test_colour_is_for_terminals_that_want_it(tmp_path: Path, clean_env: dict[str, str]) -> None:
+    run = write_run(tmp_path / "run", **DEMO)
+    command = [sys.executable, "-m", "distprof", "merge", str(run), "--no-plots"]
+    env = {**clean_env, "TERM": "xterm"}
+    env.pop("NO_COLOR", None)
+    assert "\x1b[1;31mslowest: rank 5" in on_a_terminal(command, env, tmp_path)
+    assert not re.search(r"\x1b\[[\d;]*m", on_a_terminal(command, {**env, "NO_COLOR": "1"}, tmp_path))
+    assert b"\x1b" not in (run / "report" / "summary.txt").read_bytes()
+
+
+def test_any_encoding_will_do(cli: Cli, tmp_path: Path) -> None:
+    def far_away(rank: int, records: list[object]) -> list[object]:
+        return [type(records[0])(**{**records[0].__dict__, "host": "höst"}), *records[1:]]
+
+    ended = cli(
+        "merge", write_run(tmp_path / "run", dp=2, bend=far_away), "--no-plots", env={"PYTHONIOENCODING": "ascii"}
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "h\\xf6st" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "heavy"), [(["--no-plots"], {"torch", "matplotlib"}), ([], {"torch", "matplotlib.pyplot"})]
+)
+def test_merging_loads_no_torch_and_matplotlib_only_to_draw(
+    options: list[str], heavy: set[str], tmp_path: Path, clean_env: dict[str, str]
+) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    code = (
+        "import sys; from distprof.commands.merge import command\n"
+        f"command({[str(run), *options]!r}, standalone_mode=False)\n"
+        f"found = {heavy!r} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {found}' if found else 0)"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, cwd=tmp_path, env=clean_env, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_demo_is_merged_in_its_budget(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", **DEMO)
+    assert seconds_busy(lambda: cli("merge", run, "--no-plots")) < 1
+    assert seconds_busy(lambda: cli("merge", run)) < 3
