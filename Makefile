@@ -26,7 +26,7 @@ demo: $(READY)
 	$(BIN)/distprof merge runs/demo
 
 test: $(READY)
-	$(BIN)/python -P -m pytest
+	$(BIN)/pytest
 
 # The editable install hides what a wheel would lack, and type checkers do not follow it: an installed copy is checked.
 # build/ goes first, or a deleted module would live on in it.  The planted error proves that mypy sees our code at all.
@@ -42,7 +42,7 @@ check: $(READY)
 	grep --quiet '^planted.py:3: error: Incompatible types in assignment' $(INSTALLED)/planted.log
 
 soak: $(READY)
-	$(BIN)/python -P tools/soak.py $(ARGS)
+	$(BIN)/python tools/soak.py $(ARGS)
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -17,7 +17,7 @@ import pytest
 from distprof.commands.exec_ import title
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
-DISTPROF = [sys.executable, "-P", "-m", "distprof"]
+DISTPROF = [sys.executable, "-m", "distprof"]
 #: Counts the SIGINTs that it gets, and tells when it can.
 COUNT_SIGINTS = """
 import signal, sys, time

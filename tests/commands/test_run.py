@@ -33,7 +33,7 @@ def told(folder: Path, rank: int = 0) -> dict[str, Any]:
 
 
 def torchrun(*arguments: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", *arguments]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -91,7 +91,7 @@ def test_two_jobs_on_one_machine_do_not_collide(tmp_path: Path, clean_env: dict[
     jobs = []
     for folder in folders:
         folder.mkdir()
-        command = [sys.executable, "-P", "-m", "distprof", "run", "--out", "../runs", "--name", "one", str(script)]
+        command = [sys.executable, "-m", "distprof", "run", "--out", "../runs", "--name", "one", str(script)]
         jobs.append(subprocess.Popen(command, cwd=folder, env=clean_env, stderr=subprocess.PIPE, text=True))
     assert [(job.communicate(timeout=60)[1] is not None, job.returncode) for job in jobs] == [(True, 0)] * 2
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["one", "one-2"]
@@ -104,7 +104,7 @@ def test_sigterm_ends_the_ranks_and_the_last_line_is_still_said(tmp_path: Path, 
         "os.replace(f\"part{os.environ['RANK']}\", f\"pid{os.environ['RANK']}\")\n"
         "time.sleep(60)\n"
     )
-    command = [sys.executable, "-P", "-m", "distprof", "run", "--nproc", "2", "wait.py"]
+    command = [sys.executable, "-m", "distprof", "run", "--nproc", "2", "wait.py"]
     job = subprocess.Popen(command, cwd=tmp_path, env=clean_env, stderr=subprocess.PIPE, text=True)
     pids = [tmp_path / "pid0", tmp_path / "pid1"]
     wait_for(lambda: all(pid.exists() for pid in pids))
