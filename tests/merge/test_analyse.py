@@ -103,6 +103,31 @@ def test_exchanging_data_parallel_ranks_exchanges_nothing_but_their_numbers(plac
         assert (now.subject, now.phase, now.excess_ns) == (was.subject, was.phase, was.excess_ns)
 
 
+# ---- whatever is lost, the rest is a report --------------------------------------------------------------------------
+
+
+def shortened(record: Record, length: int) -> Record:
+    """The record with its arrays cut: they may have been written before the tree grew, or the tree may be lost."""
+    arrays = {field.name: getattr(record, field.name) for field in fields(record) if "dtype" in field.metadata}
+    return replace(record, **{name: array[:length] for name, array in arrays.items()}) if arrays else record
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_any_records_in_any_order_make_a_report(data: st.DataObject) -> None:
+    job = Job(dp=3, tp=2, ep=3, experts=3, steps=2, tp_experts=True)
+    shards = []
+    for rank in range(job.world):
+        header, *rest = rank_records(job, rank)
+        kept = data.draw(st.lists(st.sampled_from(range(len(rest))), max_size=len(rest) + 2))
+        cuts = st.integers(0, 30)
+        shards.append(shard_of([header, *(shortened(rest[place], data.draw(cuts)) for place in kept)]))
+    report = analyse(run_of_shards(shards))
+    assert all(math.isfinite(number) for number in every_number(report))
+    to_json(report)
+    assert {name for name, value in vars(report.summary).items() if value is None} == set(report.summary.unavailable)
+
+
 # ---- what holds for any report ---------------------------------------------------------------------------------------
 
 
