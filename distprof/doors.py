@@ -2,7 +2,8 @@
 
 A door is a function of torch that every call of its kind goes through: replaced on its class or module, it shows all of
 them and leaves nothing on the user's own objects, so that deepcopy, pickle, signatures and hooks know nothing of it.
-Doors never change a result, and an exception of ours in them closes the recorder, not the user's job.
+Doors never change a result, and an exception of ours in them closes the recorder, not the user's job.  A patch that
+somebody put over a door's stays when the door closes, and the door's own below it then hands every call straight on.
 """
 
 from __future__ import annotations
@@ -37,20 +38,16 @@ class ModuleDoor:
     def __init__(self, on_error: OnError) -> None:
         self.visitor: ModuleVisitor | None = None
         self._on_error = on_error
-        self._original: Callable[..., Any] | None = None
+        self._patch = _Patch(nn.Module, "__call__", self._replacement)
 
     def open(self, visitor: ModuleVisitor) -> None:
         """Let ``visitor`` see all calls from now on; replaces the visitor before it."""
         self.visitor = visitor
-        if self._original is None:
-            self._original = nn.Module.__call__
-            nn.Module.__call__ = self._replacement(self._original)  # type: ignore[method-assign]
+        self._patch.put()
 
     def close(self) -> None:
         self.visitor = None
-        if self._original is not None:
-            nn.Module.__call__ = self._original  # type: ignore[method-assign]
-            self._original = None
+        self._patch.take_back()
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
         is_compiling = torch.compiler.is_compiling
@@ -91,40 +88,64 @@ class FunctionDoor:
     """A function (or method) that is replaced wherever it is looked up, seen as spans: ``begin``, the call, ``end``."""
 
     def __init__(self, where: tuple[tuple[Any, str], ...], name: str, on_error: OnError) -> None:
-        self._where = where
         self._name = name
         self._on_error = on_error
-        self._originals: list[Callable[..., Any]] = []
+        self._visitor: SpanVisitor | None = None
+        self._patches = [_Patch(holder, attribute, self._replacement) for holder, attribute in where]
 
     def open(self, visitor: SpanVisitor) -> None:
-        if self._originals:
-            return
-        for holder, attribute in self._where:
-            original = getattr(holder, attribute)
-            self._originals.append(original)
-            setattr(holder, attribute, self._replacement(original, visitor))
+        """Let ``visitor`` see all calls from now on; replaces the visitor before it."""
+        self._visitor = visitor
+        for patch in self._patches:
+            patch.put()
 
     def close(self) -> None:
-        for (holder, attribute), original in zip(self._where, self._originals, strict=False):
-            setattr(holder, attribute, original)
-        self._originals = []
+        self._visitor = None
+        for patch in self._patches:
+            patch.take_back()
 
-    def _replacement(self, original: Callable[..., Any], visitor: SpanVisitor) -> Callable[..., Any]:
-        def told(tell: Callable[[], None]) -> None:
-            try:
-                tell()
-            except Exception as error:
-                self._on_error(self._name, error)
-
+    def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def replacement(*args: Any, **kwargs: Any) -> Any:
-            told(visitor.begin)
+            visitor = self._visitor
+            if visitor is None:
+                return original(*args, **kwargs)
+            self._tell(visitor.begin)
             try:
                 return original(*args, **kwargs)
             finally:
-                told(visitor.end)
+                self._tell(visitor.end)
 
         return replacement
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except Exception as error:
+            self._on_error(self._name, error)
+
+
+class _Patch:
+    """One attribute, replaced for a time."""
+
+    def __init__(self, holder: Any, attribute: str, replacement: Callable[[Callable[..., Any]], Any]) -> None:
+        self._holder = holder
+        self._attribute = attribute
+        self._replacement = replacement
+        self._original: Any = None
+        self._ours: Any = None  # while it is in place
+
+    def put(self) -> None:
+        if self._ours is None:
+            self._original = getattr(self._holder, self._attribute)
+            self._ours = self._replacement(self._original)
+            setattr(self._holder, self._attribute, self._ours)
+
+    def take_back(self) -> None:
+        """Unless somebody's patch lies over it, which is not ours to take away: then it stays in place below."""
+        if self._ours is not None and getattr(self._holder, self._attribute) is self._ours:
+            setattr(self._holder, self._attribute, self._original)
+            self._ours = None
 
 
 def backward_door(on_error: OnError) -> FunctionDoor:
