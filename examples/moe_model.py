@@ -4,7 +4,6 @@
 is set from outside: ``dispatch.group`` and ``combine.group`` (expert parallel), ``slice.mesh`` and ``gather.mesh``
 (tensor parallel).
 """
-# mypy: allow-untyped-calls
 
 from __future__ import annotations
 
@@ -91,7 +90,7 @@ class Router(nn.Module):
 
 
 class AllToAll(torch.autograd.Function):
-    """Rows to the ranks of a group, ``sends[i]`` to rank i, ``receives[i]`` from it; gradients take the way back."""
+    """What :func:`all_to_all` does; gradients take the way back."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sends: list[int], receives: list[int], group: dist.ProcessGroup) -> Tensor:
@@ -102,7 +101,15 @@ class AllToAll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return AllToAll.apply(gradient, ctx.receives, ctx.sends, ctx.group), None, None, None
+        return all_to_all(gradient, ctx.receives, ctx.sends, ctx.group), None, None, None
+
+
+def all_to_all(rows: Tensor, sends: list[int], receives: list[int], group: dist.ProcessGroup | None) -> Tensor:
+    """``sends[i]`` rows to rank i of the group, ``receives[i]`` rows from it.  Without a group they stay."""
+    if group is None:
+        return rows
+    arrived: Tensor = AllToAll.apply(rows, sends, receives, group)
+    return arrived
 
 
 @dataclass(frozen=True)
@@ -131,8 +138,7 @@ class Dispatch(nn.Module):
         order = pairs.argsort(stable=True)
         route = self._plan(order, torch.bincount(pairs, minlength=self.num_experts))
         rows = tokens.unsqueeze(1).expand(-1, TOP_K, -1).flatten(0, 1)[order]
-        if self.group is not None:
-            rows = AllToAll.apply(rows, route.sends, route.receives, self.group)
+        rows = all_to_all(rows, route.sends, route.receives, self.group)
         pieces = rows.split([count for counts in route.received for count in counts])  # by source, then by local expert
         local = len(route.received[0])
         return [torch.cat(pieces[expert::local]) for expert in range(local)], route
@@ -158,9 +164,8 @@ class Combine(nn.Module):
         counts = zip(*route.received, strict=True)  # for each local expert, by source
         by_expert = [output.split(list(by_source)) for output, by_source in zip(outputs, counts, strict=True)]
         rows = torch.cat([piece for pieces in zip(*by_expert, strict=True) for piece in pieces])
-        if self.group is not None:
-            rows = AllToAll.apply(rows, route.receives, route.sends, self.group)
-        answers = rows[route.order.argsort()].view(*weights.shape, -1)
+        returned = all_to_all(rows, route.receives, route.sends, self.group)
+        answers = returned[route.order.argsort()].view(*weights.shape, -1)
         return (answers * weights.unsqueeze(-1)).sum(dim=1)
 
 

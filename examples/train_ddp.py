@@ -2,7 +2,6 @@
 
 torchrun --standalone --nproc-per-node 4 train_ddp.py
 """
-# mypy: allow-untyped-calls
 
 from __future__ import annotations
 

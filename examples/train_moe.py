@@ -8,7 +8,6 @@ their experts by all_to_all.  All gradients are in sync when ``loss.backward()``
 
 ``--skew`` makes some experts hot, and ``--slow-rank`` makes one rank slow: a job with a known illness.
 """
-# mypy: allow-untyped-calls
 
 from __future__ import annotations
 

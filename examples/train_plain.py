@@ -2,7 +2,6 @@
 
 python train_plain.py --accumulate 4 --evaluate-every 10
 """
-# mypy: allow-untyped-calls
 
 from __future__ import annotations
 

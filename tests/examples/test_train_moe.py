@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import train_moe
+from moe_model import GPT, TOP_K, VOCABULARY, MoE, Shape, moe_layers
+from support.examples import Run
+from torch.utils.flop_counter import FlopCounterMode
+
+SMALL = Shape(dim=32, layers=4, heads=4, sequence=16, experts=8)
+OPTIONS = ("--steps", "12", "--dim", "64", "--seq", "32", "--lr", "0.01", "--print-losses")
+
+
+def tokens(batch: int, shape: Shape = SMALL) -> torch.Tensor:
+    return torch.randint(VOCABULARY, (batch, shape.sequence))
+
+
+def test_every_layout_has_the_parameters_and_the_gradients_of_the_whole_model(run: Run) -> None:
+    job = run(Path(__file__).with_name("compare_gradients.py"), ranks=4)
+    assert len(job.after("agreed")) == 6
+
+
+def test_one_rank_and_four_train_the_same_model(run: Run) -> None:
+    alone = run("train_moe.py", *OPTIONS, "--skew", "--print-params")
+    slow = ("--slow-rank", "3", "--slow-ms", "30", "--slow-phase", "data")
+    shared = run("train_moe.py", *OPTIONS, "--skew", "--print-params", "--stopwatch", *slow, ranks=4)
+    assert len(alone.losses) == 12
+    assert alone.losses[-1] < alone.losses[0]
+    assert shared.losses == pytest.approx(alone.losses, rel=1e-4)
+    assert alone.after("hot experts:") == shared.after("hot experts:") == ["blocks.1.moe: 3 11", "blocks.3.moe: 0 8"]
+    count = sum(parameter.numel() for parameter in GPT(Shape(dim=64, sequence=32)).parameters())
+    assert alone.after("params of model:") == shared.after("params of model:") == [str(count)]
+    assert [laps["rank"] for laps in shared.stopwatches] == [0, 1, 2, 3]
+    assert min(shared.stopwatches[3]["data"]) >= 30
+
+
+def test_replicated_experts_repeat_themselves_bit_by_bit(run: Run) -> None:
+    layout = ("--tp", "1", "--ep", "1")
+    assert (
+        run("train_moe.py", *OPTIONS, *layout, ranks=2).losses == run("train_moe.py", *OPTIONS, *layout, ranks=2).losses
+    )
+
+
+def test_the_flop_counter_sees_every_matmul() -> None:
+    """Attention is written out so that it does: torch's registry has no formula for the CPU's fused kernel."""
+    batch, s = 2, SMALL
+    with FlopCounterMode(display=False) as counter:
+        GPT(s)(tokens(batch), tokens(batch))
+    attention = 4 * s.dim**2 + 2 * s.sequence * s.dim
+    dense, routed = 8 * s.dim**2, s.dim * s.experts + TOP_K * 8 * s.dim**2
+    macs_of_token = s.layers * attention + s.layers // 2 * (dense + routed) + s.dim * VOCABULARY
+    assert counter.get_total_flops() == 2 * macs_of_token * batch * s.sequence
+
+
+def test_hot_experts_get_most_tokens() -> None:
+    torch.manual_seed(0)
+    model = GPT(SMALL)
+    hot = train_moe.make_experts_hot(model)
+    loads: dict[str, torch.Tensor] = {}
+    for name, moe in moe_layers(model).items():
+        moe.router.register_forward_hook(
+            lambda _module, _inputs, output, name=name: loads.update({name: output[1].flatten().bincount()})
+        )
+    model(tokens(8), tokens(8))
+    assert hot == {"blocks.1.moe": [3], "blocks.3.moe": [0]}
+    assert {name: [int(load.argmax())] for name, load in loads.items()} == hot
+
+
+@pytest.mark.parametrize("num_experts", [1, 2, 8, 16, 64])
+def test_hot_experts_exist_and_differ(num_experts: int) -> None:
+    for layer in range(4):
+        hot = train_moe.hot_experts(layer, num_experts)
+        assert len(set(hot)) == len(hot) == max(1, num_experts // 8)
+        assert set(hot) <= set(range(num_experts))
+
+
+@pytest.mark.parametrize(
+    ("phase", "order"), [("forward", ["sleep", "router", "combine"]), ("backward", ["router", "sleep", "combine"])]
+)
+def test_a_slow_layer_sleeps_before_its_children_run(
+    phase: str, order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the sleep is the layer's own, and no other rank's wait has begun."""
+    happened: list[str] = []
+    monkeypatch.setattr(time, "sleep", lambda seconds: happened.append("sleep"))
+    moe = MoE(SMALL)
+    train_moe.make_slow(moe, phase, 0.05)
+    moe.router.register_forward_hook(lambda *_: happened.append("router"))
+    moe.combine.register_full_backward_pre_hook(lambda *_: happened.append("combine"))
+    moe(torch.randn(2, 16, SMALL.dim, requires_grad=True)).sum().backward()
+    assert happened == order
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--tp 3", "4 (ranks) cannot be split evenly by 3 (--tp)"),
+        ("--ep 4 --experts 6", "6 (--experts) cannot be split evenly by 4 (--ep)"),
+        ("--tp 1 --batch 6", "6 (--batch) cannot be split evenly by 4 (data parallel ranks)"),
+        ("--slow-rank 4", "--slow-rank 4: the ranks are 0 to 3"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(
+    options: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setattr(sys, "argv", ["train_moe.py", *options.split()])
+    with pytest.raises(SystemExit, match="2"):
+        train_moe.parse()
+    assert sentence in capsys.readouterr().err
