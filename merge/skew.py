@@ -11,6 +11,7 @@ cohort exists.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,31 +30,55 @@ MAP_COLUMNS = 16
 _MODULE_PHASES = ("forward", "backward")
 
 
+@dataclass(frozen=True)
+class _Table:
+    """Times of some subjects, one row each, in ns; ``excess`` is each rank's time minus the median of its cohort."""
+
+    subjects: Sequence[str]
+    phases: Sequence[str]
+    times: FloatArray  # (subjects, ranks)
+    excess: FloatArray
+
+    def at(self, places: npt.NDArray[np.int64]) -> _Table:
+        """Some of the subjects, in this order."""
+        subjects, phases = ([names[place] for place in places.tolist()] for names in (self.subjects, self.phases))
+        return _Table(subjects, phases, self.times[places], self.excess[places])
+
+
 def skew_of(run: LoadedRun, rows: Sequence[RankRow], labels: Sequence[str], times: TimeTables) -> Skew:
     """``rows``: the ranks, as the columns of ``times``; ``labels``: the modules, as its rows."""
     ranks = np.array([row.rank for row in rows], np.int64)
     cohorts = np.array([row.cohort for row in rows], np.int64)
-    phase_table = np.array([_phase_times(row) for row in rows], np.float64).T
-    phases = _rows(("iteration", *PHASES), ("iteration", *PHASES), phase_table, excess_of(phase_table, cohorts), ranks)
-
-    table = np.concatenate([times.forward_self, times.backward_self])
-    subjects = [*labels, *labels]
-    names = [phase for phase in _MODULE_PHASES for _ in labels]
-    excess = excess_of(table, cohorts)
-    worst = _worst_first(excess)
-    modules = _rows(_at(subjects, worst), _at(names, worst), table[worst], excess[worst], ranks)
-    top = worst[:MAP_COLUMNS]
+    phases, modules = _phase_table(rows, cohorts), _module_table(labels, times, cohorts)
+    modules = modules.at(_worst_first(modules))
     return Skew(
-        phases=phases,
-        modules=modules,
-        map=SkewMap(
-            ranks=tuple(ranks.tolist()),
-            subjects=tuple(_at(subjects, top)),
-            phases=tuple(_at(names, top)),
-            self_ns=_by_rank(table[top]),
-            excess_ns=_by_rank(excess[top]),
-        ),
-        too_few=_too_few(run, cohorts),
+        phases=_rows(phases.at(_comparable(phases)), ranks),
+        modules=_rows(modules, ranks),
+        map=_map(modules.at(np.arange(min(MAP_COLUMNS, len(modules.subjects)))), ranks),
+        too_few=_too_few(run.world_size, cohorts[~np.isnan(phases.times[0])]),
+    )
+
+
+def _phase_table(rows: Sequence[RankRow], cohorts: npt.NDArray[np.int64]) -> _Table:
+    times = np.array([_phase_times(row) for row in rows], np.float64).T
+    names = ("iteration", *PHASES)
+    return _Table(names, names, times, excess_of(times, cohorts))
+
+
+def _module_table(labels: Sequence[str], times: TimeTables, cohorts: npt.NDArray[np.int64]) -> _Table:
+    """Every module twice: its self times in forward, then in backward."""
+    both = np.concatenate([times.forward_self, times.backward_self])
+    phases = [phase for phase in _MODULE_PHASES for _ in labels]
+    return _Table([*labels, *labels], phases, both, excess_of(both, cohorts))
+
+
+def _map(worst: _Table, ranks: npt.NDArray[np.int64]) -> SkewMap:
+    return SkewMap(
+        ranks=tuple(ranks.tolist()),
+        subjects=tuple(worst.subjects),
+        phases=tuple(worst.phases),
+        self_ns=_by_rank(worst.times),
+        excess_ns=_by_rank(worst.excess),
     )
 
 
@@ -74,22 +99,23 @@ def _phase_times(row: RankRow) -> list[float]:
     return [np.nan if time is None else time for time in times]
 
 
-def _worst_first(excess: FloatArray) -> npt.NDArray[np.int64]:
-    """Indices of the subjects that have an excess, the largest first; equal ones in the order of the model."""
-    largest = np.where(np.isnan(excess), -np.inf, excess).max(axis=1, initial=-np.inf)
-    order = np.argsort(-largest, kind="stable")
-    known: npt.NDArray[np.int64] = order[np.isfinite(largest[order])]
-    return known
+def _comparable(table: _Table) -> npt.NDArray[np.int64]:
+    """Indices of the subjects that took any time and have an excess, in their order."""
+    return np.flatnonzero((np.nansum(table.times, axis=1) > 0) & ~np.isnan(table.excess).all(axis=1))
 
 
-def _rows(
-    subjects: Sequence[str], phases: Sequence[str], table: FloatArray, excess: FloatArray, ranks: npt.NDArray[np.int64]
-) -> tuple[SkewRow, ...]:
-    """Rows of the subjects that took any time and can be compared."""
+def _worst_first(table: _Table) -> npt.NDArray[np.int64]:
+    """Of the subjects that can be compared, the largest excess first; equal ones in the order of the model."""
+    known = _comparable(table)
+    largest = np.nanmax(table.excess[known], axis=1, initial=-np.inf)
+    worst: npt.NDArray[np.int64] = known[np.argsort(-largest, kind="stable")]
+    return worst
+
+
+def _rows(table: _Table, ranks: npt.NDArray[np.int64]) -> tuple[SkewRow, ...]:
     return tuple(
-        _row(subject, phase, times[~np.isnan(times)], over, ranks)
-        for subject, phase, times, over in zip(subjects, phases, table, excess, strict=True)
-        if np.nansum(times) > 0 and not np.isnan(over).all()
+        _row(subject, phase, times[~np.isnan(times)], excess, ranks)
+        for subject, phase, times, excess in zip(table.subjects, table.phases, table.times, table.excess, strict=True)
     )
 
 
@@ -109,11 +135,12 @@ def _row(subject: str, phase: str, times: FloatArray, excess: FloatArray, ranks:
     )
 
 
-def _too_few(run: LoadedRun, cohorts: npt.NDArray[np.int64]) -> str:
-    if len(cohorts) < MIN_COVERAGE * run.world_size:
+def _too_few(world_size: int, cohorts: npt.NDArray[np.int64]) -> str:
+    """Why nobody can be named, given the cohorts of the ranks that have times; empty where somebody can."""
+    if len(cohorts) < MIN_COVERAGE * world_size:
         return (
-            f"only {len(cohorts):,} of {plural(run.world_size, 'rank')} were recorded (less than {MIN_COVERAGE:.0%}): "
-            "the slow one may be among the others, so nobody is named"
+            f"only {len(cohorts):,} of {plural(world_size, 'rank')} recorded timed steps "
+            f"(less than {MIN_COVERAGE:.0%}): the slow one may be among the others, so nobody is named"
         )
     largest = int(np.unique(cohorts, return_counts=True)[1].max(initial=0))
     if largest < MIN_COHORT:
@@ -126,7 +153,3 @@ def _too_few(run: LoadedRun, cohorts: npt.NDArray[np.int64]) -> str:
 
 def _by_rank(table: FloatArray) -> tuple[tuple[float | None, ...], ...]:
     return tuple(tuple(number(value) for value in column) for column in table.T)
-
-
-def _at(names: Sequence[str], places: npt.NDArray[np.int64]) -> list[str]:
-    return [names[place] for place in places.tolist()]

@@ -100,8 +100,10 @@ def test_nobody_is_named_where_too_few_do_the_same_work(layout: dict[str, int]) 
 def test_nobody_is_named_when_too_many_ranks_are_missing(tmp_path: Path) -> None:
     most = analyse(load_run(write_run(tmp_path / "most", dp=10, missing=(1, 2))))
     fewer = analyse(load_run(write_run(tmp_path / "fewer", dp=10, missing=(1, 2, 3))))
+    began = analyse(load_run(write_run(tmp_path / "began", dp=10, bend=lambda rank, r: r[:5] if rank < 3 else r)))
     assert most.skew.too_few == ""
-    assert fewer.skew.too_few.startswith("only 7 of 10 ranks were recorded (less than 80%)")
+    assert fewer.skew.too_few.startswith("only 7 of 10 ranks recorded timed steps (less than 80%)")
+    assert began.skew.too_few == fewer.skew.too_few
 
 
 def test_the_remains_of_a_cohort_are_not_compared_while_others_are_whole() -> None:
