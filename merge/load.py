@@ -16,6 +16,7 @@ from pathlib import Path
 from distprof.errors import DataError
 from distprof.merge.notes import damage_notes, error_notes, generation_notes, reading_notes
 from distprof.merge.rankdata import RankData, Reducer
+from distprof.merge.words import listed
 from distprof.records import FORWARD, TRAINING
 from distprof.rundir import MANIFEST, SHARDS, Manifest, RunDir
 from distprof.shard import Memo, NewerSchema, Shard, read_shard
@@ -89,7 +90,7 @@ def _shard_files(run: RunDir) -> list[Path]:
             "-E or -S, or by a launcher that drops PYTHONPATH (call distprof.record() in the script there)"
         )
     inner = sorted(manifest.parent.name for manifest in path.glob(f"*/{MANIFEST}"))
-    hint = f"; it holds runs, give one of them: {', '.join(inner[:5])}" if inner else ""
+    hint = f"; it holds runs, give one of them: {listed(inner)}" if inner else ""
     raise DataError(f"{path} is no run: it has neither {MANIFEST} nor shards ({SHARDS}/rank*.msgpack){hint}")
 
 
