@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
+from dataclasses import replace
 
 from distprof.errors import UsageError
 from distprof.records import Mesh, Topology
@@ -73,15 +75,29 @@ def declared(sizes: Mapping[str, int], coordinates: Mapping[str, int], rank: int
     """The topology that the script declared; coordinates that it left out follow from the rank, tp varying fastest,
     then cp, dp, pp; ep over the ranks of a pipeline stage.
 
-    Raises UsageError for unknown axes and for sizes that do not multiply to the world size.
+    Raises UsageError for unknown axes, for sizes that do not multiply to the world size, and for
+    coordinates beyond them.
     """
     unknown = sorted({*sizes, *coordinates} - {*_PRODUCT, "ep"})
     if unknown:
         raise UsageError(f"set_topology knows the axes dp, tp, pp, cp and ep, not {', '.join(unknown)}")
-    topology = _completed("declared", dict(sizes), dict(coordinates), (), [], rank, world_size)
-    if topology.source != "declared":
+    topology = _completed("declared", _numbers(sizes, 1), _numbers(coordinates, 0), (), [], rank, world_size)
+    if topology.notes:
         raise UsageError(topology.notes[0])
-    return topology
+    stage = world_size // topology.sizes["pp"]
+    if stage % topology.sizes["ep"]:
+        raise UsageError(f"ep {topology.sizes['ep']} does not divide the {stage} ranks that work on one set of layers")
+    for axis, size in topology.sizes.items():
+        if topology.coordinates[axis] >= size:
+            raise UsageError(f"coordinate {topology.coordinates[axis]} on {axis} is not below its size, {size}")
+    return replace(topology, source="declared")
+
+
+def _numbers(said: Mapping[str, int], least: int) -> dict[str, int]:
+    for axis, number in said.items():
+        if isinstance(number, bool) or not hasattr(number, "__index__") or number < least:
+            raise UsageError(f"{axis}={number!r}: give a whole number of at least {least}")
+    return {axis: operator.index(number) for axis, number in said.items()}
 
 
 def _axes_of(mesh: Mesh) -> dict[str, tuple[int, int]]:

@@ -56,7 +56,8 @@ def place(layers: list[FoundLayer], topology: Topology, rank: int) -> tuple[tupl
     ranks.
     """
     ways = max((layer.ways for layer in layers), default=1)
-    if ways > 1 and topology.sizes["ep"] != ways and topology.sizes["ep"] == 1:
+    stage = topology.sizes["dp"] * topology.sizes["cp"] * topology.sizes["tp"]
+    if ways > 1 and topology.sizes["ep"] == 1 and stage % ways == 0:
         shared = next(layer for layer in layers if layer.ways == ways)
         note = (
             f"{shared.name} holds {len(shared.expert_rows)} of {shared.num_experts} experts, but no mesh dimension "

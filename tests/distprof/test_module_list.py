@@ -1,0 +1,118 @@
+"""MoE layers made of an nn.ModuleList of experts: found, counted and placed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import nn
+
+from distprof.frameworks.axes import from_meshes
+from distprof.frameworks.module_list import FoundLayer, find_layers, place
+from distprof.records import Mesh
+from distprof.tree import ModuleTree
+
+
+class MoE(nn.Module):
+    """``local`` experts, and what the layer says of itself in ``said``."""
+
+    def __init__(self, local: int, name: str = "experts", router: nn.Module | None = None, **said: Any) -> None:
+        super().__init__()
+        if router is not None:
+            self.gate = router
+        self.add_module(name, nn.ModuleList(nn.Linear(2, 2) for _ in range(local)))
+        for attribute, value in said.items():
+            setattr(self, attribute, value)
+
+
+def find(model: nn.Module, ep: int = 1) -> list[FoundLayer]:
+    tree = ModuleTree()
+    return list(find_layers(model, tree.adopt(model), tree.rows, ep))
+
+
+def test_a_layer_and_its_experts() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), MoE(4))
+    tree = ModuleTree()
+    (layer,) = find_layers(model, tree.adopt(model), tree.rows, 1)
+    assert (layer.name, tree.rows[layer.row].class_name, layer.num_experts) == ("1", "MoE", 4)
+    assert [tree.rows[row].name for row in layer.expert_rows] == [f"1.experts.{number}" for number in range(4)]
+
+
+@pytest.mark.parametrize("name", ["experts", "expert_list", "local_experts", "Experts"])
+def test_names_of_the_list(name: str) -> None:
+    assert len(find(nn.Sequential(MoE(4, name)))) == 1
+
+
+def test_what_is_no_list_of_experts() -> None:
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.experts = nn.ModuleList([nn.Linear(2, 2), nn.ReLU()])  # of two kinds
+            self.blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(2))
+            self.no_experts = nn.ModuleList()
+
+    assert find(Experts()) == []
+    assert find(nn.ModuleDict({"experts": nn.Linear(2, 2)})) == []
+
+
+def test_layers_inside_layers_keep_their_order() -> None:
+    model = nn.ModuleList(nn.Sequential(MoE(2), nn.Linear(2, 2)) for _ in range(3))
+    assert [layer.name for layer in find(model)] == ["0.0", "1.0", "2.0"]
+
+
+@pytest.mark.parametrize("attribute", ["num_experts", "n_experts", "n_routed_experts", "num_global_experts"])
+def test_the_layer_says_how_many_there_are_in_all(attribute: str) -> None:
+    (layer,) = find(nn.Sequential(MoE(2, **{attribute: 8})))
+    assert (layer.num_experts, layer.ways) == (8, 4)
+
+
+def test_else_its_router_does_else_the_size_of_its_group() -> None:
+    (by_router,) = find(nn.Sequential(MoE(2, router=nn.Linear(2, 8))))
+    assert (by_router.num_experts, by_router.ways) == (8, 4)
+    (inner_router,) = find(nn.Sequential(MoE(2, router=nn.Sequential(nn.Linear(2, 8)))))
+    assert inner_router.num_experts == 8
+    (by_group,) = find(nn.Sequential(MoE(2)), ep=4)
+    assert (by_group.num_experts, by_group.ways) == (8, 4)
+
+
+@pytest.mark.parametrize("nonsense", [0, 1, 3, -8, "8", 8.0, True, None])
+def test_a_number_that_cannot_be_is_not_believed(nonsense: Any) -> None:
+    (layer,) = find(nn.Sequential(MoE(2, num_experts=nonsense)))
+    assert layer.num_experts == 2
+
+
+def mesh(coordinate: int) -> Mesh:
+    return Mesh(("ep",), (4,), (coordinate,))
+
+
+def test_experts_lie_one_after_the_other_by_ep_rank() -> None:
+    layers = find(nn.Sequential(MoE(2, num_experts=8)), ep=4)
+    placed, topology = place(layers, from_meshes((mesh(3),), 3, 4), 3)
+    assert placed[0].local_experts == (6, 7)
+    assert topology == from_meshes((mesh(3),), 3, 4)
+
+
+def test_without_an_axis_the_experts_themselves_tell_and_the_report_says_so() -> None:
+    layers = find(nn.Sequential(MoE(2, num_experts=8)))
+    placed, topology = place(layers, from_meshes((), 6, 8), 6)
+    assert placed[0].local_experts == (4, 5)
+    assert (topology.sizes["ep"], topology.coordinates["ep"]) == (4, 2)
+    assert "2 of 8 experts" in topology.notes[-1] and "set_topology(ep=...)" in topology.notes[-1]
+
+
+def test_a_layer_that_is_not_shared_out_stays_where_it_is() -> None:
+    layers = find(nn.Sequential(MoE(4), MoE(2, num_experts=8)), ep=1)
+    placed, _ = place(layers, from_meshes((mesh(1),), 1, 4), 1)
+    assert [layer.local_experts for layer in placed] == [(0, 1, 2, 3), (2, 3)]
+
+
+def test_without_layers_nothing_is_said() -> None:
+    assert place([], from_meshes((), 0, 8), 0) == ((), from_meshes((), 0, 8))
+
+
+def test_experts_that_no_world_can_share_out_do_not_make_an_axis() -> None:
+    """One rank that holds 2 of 8 experts (a part of a model under test) hosts no ep rank 2 of 4."""
+    layers = find(nn.Sequential(MoE(2, num_experts=8)))
+    placed, topology = place(layers, from_meshes((), 0, 1), 0)
+    assert placed[0].local_experts == (0, 1)
+    assert topology.sizes["ep"] == 1
