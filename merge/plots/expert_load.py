@@ -14,6 +14,8 @@ from distprof.merge.report import Report
 _ALL_VALUES_UP_TO = 96
 _HOTTEST_UP_TO = 24
 _CROSSES_UP_TO = 64
+#: How much faster the colour of a cold expert deepens than that of a hot one, which is the one that costs time.
+_COLD_STEEPER = 2.0
 _DARK = 0.33  # share of the colour scale from its middle, beyond which black cannot be read
 
 
@@ -25,12 +27,14 @@ def draw(report: Report) -> Figure | None:
     widest = max(layer.num_experts for layer in layers)
     loads = style.matrix([[*relative_loads(layer), *[None] * (widest - layer.num_experts)] for layer in layers])
     figure, axes = style.new_figure(min(12.0, max(6.0, 3.4 + 0.42 * widest)), min(9.0, 2.2 + 0.34 * len(layers)))
-    limits = TwoSlopeNorm(1.0, 0.0, max(2.0, float(np.nanmax(loads))))
-    style.heat(figure, axes, loads, ("PuOr_r", limits), "load / layer's mean")
+    most = max(2.0, float(np.nanmax(loads)))
+    limits = TwoSlopeNorm(1.0, min(0.0, 1 - (most - 1) / _COLD_STEEPER), most)
+    bar = style.heat(figure, axes, loads, ("PuOr_r", limits), "load / layer's mean")
+    bar.ax.set_ylim(0, most)
     if widest <= _HOTTEST_UP_TO:
         _values(axes, loads, limits)
     if widest <= _CROSSES_UP_TO:
-        _crosses(axes, loads)
+        _crosses(axes, loads, "white" if _is_dark(limits, 0.0) else style.INK)
     style.rank_ticks(axes.xaxis, range(widest))
     _layer_ticks(axes, [layer.name for layer in layers])
     axes.set(xlabel=f"expert{' (x: no token)' if widest <= _CROSSES_UP_TO else ''}", ylabel="layer")
@@ -45,13 +49,17 @@ def _values(axes: Axes, loads: style.FloatArray, limits: TwoSlopeNorm) -> None:
         shown = range(len(values)) if loads.size <= _ALL_VALUES_UP_TO else [hottest]
         for column in shown:
             if values[column] > 0:
-                dark = abs(limits(values[column]) - 0.5) > _DARK
+                dark = _is_dark(limits, float(values[column]))
                 _value(axes, row, column, float(values[column]), bold=column == hottest, dark=dark)
 
 
-def _crosses(axes: Axes, loads: style.FloatArray) -> None:
+def _is_dark(limits: TwoSlopeNorm, load: float) -> bool:
+    return abs(float(limits(load)) - 0.5) > _DARK
+
+
+def _crosses(axes: Axes, loads: style.FloatArray, colour: str) -> None:
     dead = np.argwhere(loads == 0)
-    axes.plot(dead[:, 1], dead[:, 0], "x", color="white", markersize=5, markeredgewidth=1.4)
+    axes.plot(dead[:, 1], dead[:, 0], "x", color=colour, markersize=5, markeredgewidth=1.4)
 
 
 def _value(axes: Axes, row: int, column: int, value: float, *, bold: bool, dark: bool) -> None:

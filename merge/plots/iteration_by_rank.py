@@ -57,7 +57,7 @@ def _stack(axes: Axes, rows: list[RankRow], phases: list[str], unit: TimeUnit, w
         bars = [_rectangle(place, low, high, width) for place, (low, high) in enumerate(zip(base, top, strict=True))]
         axes.add_collection(PolyCollection(bars, facecolor=_COLOURS[phase], linewidth=0, label=phase))
         base = top
-    axes.set_ylim(0, 1.16 * max(*base, *((row.iteration_ns or 0.0) / unit.ns for row in rows)))
+    axes.set_ylim(0, 1.16 * max(map(_height, rows)) / unit.ns)
 
 
 def _rectangle(place: int, low: float, high: float, width: float) -> list[tuple[float, float]]:
@@ -78,9 +78,14 @@ def _name_slow_rank(axes: Axes, rows: list[RankRow], slow: SkewRow, unit: TimeUn
     words = f"rank {slow.slowest_rank}: {phase_title(slow.phase)} {slow.excess_ns / unit.ns:+.1f} {unit.name}"
     side = "left" if place < len(rows) / 4 else "right" if place >= len(rows) * 3 / 4 else "center"
     edge = place + {"left": -0.5, "center": 0.0, "right": 0.5}[side]
-    height = (rows[place].iteration_ns or 0.0) / unit.ns
-    axes.annotate("▼", (place, height), (0, 2), textcoords="offset points", ha="center", fontsize=7)
-    axes.annotate(words, (edge, height), (0, 12), textcoords="offset points", ha=side, fontweight="bold")
+    own, highest = _height(rows[place]) / unit.ns, max(map(_height, rows)) / unit.ns
+    axes.annotate("▼", (place, own), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+    axes.annotate(words, (edge, highest), (0, 12), textcoords="offset points", ha=side, fontweight="bold")
+
+
+def _height(row: RankRow) -> float:
+    """Of the rank's stack: medians of phases need not add up to the median of their sum."""
+    return max(row.iteration_ns or 0.0, sum(value or 0.0 for value in row.phases_ns.values()))
 
 
 def _legend(figure: Figure, phases: list[str]) -> None:

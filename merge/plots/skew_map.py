@@ -15,6 +15,7 @@ from distprof.merge.text.quantities import common_unit
 #: More ranks than this share lines, or a line would be thinner than a pixel, and the peak might not be drawn at all.
 MOST_LINES = 256
 _FRAMED_UP_TO = 48
+_DARK = 0.66  # share of the colour scale beyond which black cannot be read
 _SHORT_PHASES = {"forward": "fwd", "backward": "bwd"}
 
 
@@ -31,14 +32,18 @@ def draw(report: Report) -> Figure | None:
     figure, axes = style.new_figure(max(6.0, 3.0 + 0.42 * excess.shape[1]), min(8.5, 3.0 + 0.28 * len(lines)))
     colours = ("RdBu_r", Normalize(-limit / unit.ns, limit / unit.ns))
     style.heat(figure, axes, lines, colours, f"slower than the cohort ({unit.name})")
-    rank, column = np.unravel_index(int(np.nanargmax(excess)), excess.shape)
-    words = f"rank {skew.ranks[rank]}: {excess[rank, column] / unit.ns:+.1f} {unit.name}"
-    _mark(axes, (int(rank) // together, int(column)), lines.shape, words)
     style.rank_ticks(axes.yaxis, skew.ranks[::together])
     _columns(axes, skew)
-    detail = "self time minus the median of the rank's cohort"
-    more = f", each line the extremes of {together} ranks" if together > 1 else ""
-    style.title(axes, "Where ranks disagree", report, detail + more)
+    rank, column = (int(place) for place in np.unravel_index(int(np.nanargmax(excess)), excess.shape))
+    peak = float(excess[rank, column]) / unit.ns
+    words = f"rank {skew.ranks[rank]}: {peak:+.1f} {unit.name}"
+    if len(lines) <= _FRAMED_UP_TO:
+        _frame(axes, rank, column, peak, dark=peak * unit.ns > _DARK * limit)
+    else:
+        _point_at(axes, rank // together, column, words)
+    sharing = f", each line the extremes of {together} ranks" if together > 1 else ""
+    detail = f"self time minus the median of the rank's cohort{sharing}; largest: {words}"
+    style.title(axes, "Where ranks disagree", report, detail)
     return figure
 
 
@@ -52,18 +57,22 @@ def shared_lines(excess: style.FloatArray, together: int) -> style.FloatArray:
     return np.stack(lines)
 
 
-def _mark(axes: Axes, peak: tuple[int, int], shape: tuple[int, ...], words: str) -> None:
-    """The largest excess by name beside its cell, and a frame around it where cells are large enough."""
-    line, column = peak
-    if shape[0] <= _FRAMED_UP_TO:
-        axes.add_patch(Rectangle((column - 0.5, line - 0.5), 1, 1, fill=False, edgecolor=style.INK, linewidth=1.4))
-    right = column < shape[1] / 2
+def _frame(axes: Axes, line: int, column: int, value: float, *, dark: bool) -> None:
+    """The largest excess written into its cell."""
+    axes.add_patch(Rectangle((column - 0.5, line - 0.5), 1, 1, fill=False, edgecolor=style.INK, linewidth=1.4))
+    colour = "white" if dark else style.INK
+    axes.text(column, line, f"{value:+.3g}", ha="center", va="center", color=colour, fontweight="bold")
+
+
+def _point_at(axes: Axes, line: int, column: int, words: str) -> None:
+    """The largest excess beside its cell, where cells are too thin to write into."""
+    left = column < len(axes.get_xticks()) / 2
     axes.annotate(
         words,
-        (column + (0.5 if right else -0.5), line),
-        (6 if right else -6, 0),
+        (column + (0.5 if left else -0.5), line),
+        (6 if left else -6, 0),
         textcoords="offset points",
-        ha="left" if right else "right",
+        ha="left" if left else "right",
         va="center",
         fontweight="bold",
         bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -100,14 +101,14 @@ def title(axes: Axes, words: str, report: Report, detail: str) -> None:
     )
 
 
-def heat(figure: Figure, axes: Axes, values: FloatArray, colours: tuple[str, Normalize], label: str) -> None:
-    """A heat map of ``values`` (rows, columns) and its colour bar; cells without a value are grey."""
+def heat(figure: Figure, axes: Axes, values: FloatArray, colours: tuple[str, Normalize], label: str) -> Colorbar:
+    """A heat map of ``values`` (rows, columns), cells without a value grey, and its colour bar, which is returned."""
     shades = mpl.colormaps[colours[0]](np.linspace(0.06, 0.94, 256))  # without the ends, on which no text can be read
     colour_map = ListedColormap(shades).with_extremes(bad=NOTHING)
     image = axes.imshow(values, cmap=colour_map, norm=colours[1], aspect="auto", interpolation="none")
     _separate_cells(axes, values.shape)
-    figure.colorbar(image, ax=axes, label=label, pad=0.02, aspect=max(12.0, 5.5 * float(figure.get_figheight())))
     axes.spines[:].set_visible(False)
+    return figure.colorbar(image, ax=axes, label=label, pad=0.02, aspect=max(12.0, 5.5 * float(figure.get_figheight())))
 
 
 def _separate_cells(axes: Axes, shape: tuple[int, ...]) -> None:

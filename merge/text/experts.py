@@ -31,13 +31,15 @@ def _cells(layer: ExpertLayerStats) -> list[str]:
         str(layer.steps),
         ratio(layer.max_over_mean),
         NOT_AVAILABLE if layer.hottest is None else str(layer.hottest),
-        spans(layer.dead) or "none",
+        (spans(layer.dead) or "none") if layer.steps else NOT_AVAILABLE,
         _tokens(layer),
     ]
 
 
 def _tokens(layer: ExpertLayerStats) -> str:
-    """All loads of a small layer; of a large one the hottest experts by number."""
+    """All loads of a small layer, of a large one the hottest experts by number; n/a without a timed step."""
+    if not layer.steps:
+        return NOT_AVAILABLE
     if layer.num_experts <= _ALL_UP_TO:
         return " ".join(NOT_AVAILABLE if tokens is None else str(tokens) for tokens in layer.tokens)
     loads = sorted(((tokens, expert) for expert, tokens in enumerate(layer.tokens) if tokens is not None), reverse=True)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from distprof.merge.report import Report, RunInfo, TopologyInfo
 from distprof.merge.text.lines import heading, wrapped
-from distprof.merge.words import spans
+from distprof.merge.words import rank_names, spans
 
 _LABEL = 10
 _SOURCES = {
     "declared": "declared by the script",
     "device_mesh": "from the dimension names of its DeviceMesh",
-    "assumed": "assumed: nothing in the run says otherwise",
+    "assumed": "assumed: pure data parallel",
 }
 
 
@@ -45,7 +45,7 @@ def _ranks(run: RunInfo) -> Iterator[str]:
     for rank, reason in run.incomplete.items():
         by_reason[reason].append(rank)
     for reason, ranks in by_reason.items():
-        yield from _entry("", f"incomplete: {spans(ranks)} ({reason})")
+        yield from _entry("", f"incomplete: {rank_names(ranks)} ({reason})")
 
 
 def _topology(topology: TopologyInfo) -> str:

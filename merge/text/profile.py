@@ -32,6 +32,7 @@ _OURS = (
     "Params, MACs and flops are means over the ranks.  A latency is each rank's median over its timed steps, then the"
     " median of the ranks [least .. largest].  Everything is of a whole iteration, all its micro-batches."
 )
+_OPS_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,19 @@ def _exact(summary: Summary) -> str:
 def _uncounted(summary: Summary) -> Iterator[str]:
     if summary.uncounted_ops:
         calls = sorted(summary.uncounted_ops.items(), key=lambda item: (-item[1], item[0]))
-        yield from wrapped(", ".join(f"{name} x {count}" for name, count in calls), "not counted: ", "  ")
+        names = [f"{name} x {count}" for name, count in calls[:_OPS_SHOWN]]
+        more = [f"{len(calls) - _OPS_SHOWN} more in summary.json"] if len(calls) > _OPS_SHOWN else []
+        yield from wrapped(", ".join([*names, *more]), "not counted: ", "  ")
 
 
 def _unavailable(summary: Summary, unit: str) -> Iterator[str]:
     """Each reason once, with the names of the lines that it empties."""
-    labels = {line.field: line.label.partition(" =")[0] for line in (_BATCH, *_PARAMS, *_WORK_AND_TIME)}
+    lines = (_BATCH, *_PARAMS, *_WORK_AND_TIME)
+    labels = {line.field: line.label.partition(" =")[0].partition(" (")[0] for line in lines}
     labels["params_exact"] = _EXACT
-    lines: dict[str, list[str]] = defaultdict(list)
+    emptied: dict[str, list[str]] = defaultdict(list)
     for field, reason in summary.unavailable.items():
         if field in labels:
-            lines[reason].append(labels[field].format(unit=unit))
-    for reason, names in lines.items():
+            emptied[reason].append(labels[field].format(unit=unit))
+    for reason, names in emptied.items():
         yield from wrapped(f"{', '.join(names)}: {reason}", "n/a: ", "  ")

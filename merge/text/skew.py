@@ -19,9 +19,9 @@ _MEANING = (
 
 
 def skew_block(report: Report) -> Iterator[str]:
-    """Lines of the block; none for a single rank."""
+    """Lines of the block; none for a single rank, or without a timed step."""
     skew = report.skew
-    if len(report.ranks) < 2:
+    if len(report.ranks) < 2 or not skew.phases:
         return
     unit = common_unit(row.max_ns for row in (*skew.phases, *skew.modules))
     modules = [row for row in skew.modules[:MODULES_SHOWN] if unit.of(row.excess_ns) != unit.of(0)]
@@ -32,7 +32,7 @@ def skew_block(report: Report) -> Iterator[str]:
     yield from _table(["phase"], [([phase_title(row.subject)], row) for row in skew.phases], skew, unit)
     names = [([shortened(one_line(row.subject), _SUBJECT_WIDTH), row.phase], row) for row in modules]
     yield from _table(["module", "phase"], names, skew, unit)
-    if len(modules) < len(skew.modules):
+    if 0 < len(modules) < len(skew.modules):
         yield f"The {len(modules)} of largest excess; {len(skew.modules) - len(modules)} more are in summary.json."
 
 

@@ -9,16 +9,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.synthetic import write_run
 
 from distprof.merge.plots import FORMATS, NAMES
+from distprof.records import Header, Record
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
-DEMO = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "experts": 8, "steps": 10, "slow_rank": 5, "hot": 3.0}
+DEMO: dict[str, Any] = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "experts": 8, "steps": 10, "slow_rank": 5, "hot": 3.0}
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -99,7 +102,7 @@ def test_shards_copied_together_are_a_run(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_rank_that_called_no_model_gives_a_report_that_says_what_it_has(cli: Cli, tmp_path: Path) -> None:
-    def only_the_header(_: int, records: list[object]) -> list[object]:
+    def only_the_header(_: int, records: list[Record]) -> list[Record]:
         return records[:2]
 
     ended = cli("merge", write_run(tmp_path / "run", dp=2, bend=only_the_header))
@@ -189,8 +192,9 @@ def test_colour_is_for_terminals_that_want_it(tmp_path: Path, clean_env: dict[st
 
 
 def test_any_encoding_will_do(cli: Cli, tmp_path: Path) -> None:
-    def far_away(rank: int, records: list[object]) -> list[object]:
-        return [type(records[0])(**{**records[0].__dict__, "host": "höst"}), *records[1:]]
+    def far_away(_: int, records: list[Record]) -> list[Record]:
+        assert isinstance(records[0], Header)
+        return [replace(records[0], host="höst"), *records[1:]]
 
     ended = cli(
         "merge", write_run(tmp_path / "run", dp=2, bend=far_away), "--no-plots", env={"PYTHONIOENCODING": "ascii"}

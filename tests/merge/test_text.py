@@ -136,8 +136,8 @@ def test_what_is_missing_is_on_the_first_page() -> None:
     summary = replace(report.summary, exact_covers_all=False)
     head, _, rest = text_of(replace(report, run=run, summary=summary)).partition("Profile Summary")
     assert "4 of 8 ranks recorded; missing: 1-3, 6\n" in head
-    assert "incomplete: 4-5 (killed)\n" in head
-    assert "incomplete: 7 (no model)\n" in head
+    assert "incomplete: ranks 4-5 (killed)\n" in head
+    assert "incomplete: rank 7 (no model)\n" in head
     assert "note:     a shard is torn\nnote:     a topology was assumed\n" in head
     assert "params of model, at least:" in rest
 
@@ -158,3 +158,11 @@ def test_gradient_accumulation_is_told() -> None:
 
 def test_ops_without_a_formula_are_named() -> None:
     assert "\nnot counted: aten.sort x " in text_of(report_of(dp=2))
+
+
+def test_of_many_ops_without_a_formula_the_most_called_are_named() -> None:
+    report = report_of(dp=2)
+    ops = {f"aten.op{number}": number for number in range(1, 31)}
+    text = text_of(replace(report, summary=replace(report.summary, uncounted_ops=ops)))
+    assert "not counted: aten.op30 x 30, aten.op29 x 29, " in text
+    assert "18 more in summary.json\n" in text.replace("\n  ", " ")

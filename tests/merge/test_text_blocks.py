@@ -122,6 +122,15 @@ def test_of_many_experts_the_hottest_are_listed() -> None:
     assert re.search(r"hottest 1: \d+, (\d+: \d+, ){3}\.\.\.$", line)
 
 
+def test_experts_without_a_timed_step_are_na() -> None:
+    line = list(experts_block(report_of(dp=2, layers=2, steps=0, experts=16)))[-1]
+    assert line.split()[2:] == ["0", "n/a", "n/a", "n/a", "n/a"]
+
+
+def test_without_a_timed_step_there_is_no_skew() -> None:
+    assert list(skew_block(report_of(dp=4, steps=0))) == []
+
+
 def test_a_dense_model_has_no_experts_block() -> None:
     assert list(experts_block(report_of(dp=2, experts=0))) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from support.reports import report_of
@@ -51,7 +52,7 @@ def titles(report: Report, depth: int | None = None) -> list[str]:
     return [node.title for node in parsed(report, depth)]
 
 
-def changed(report: Report, name: str, **values: object) -> Report:
+def changed(report: Report, name: str, **values: Any) -> Report:
     modules = tuple(replace(m, **values) if m.name == name else m for m in report.modules)
     return replace(report, modules=modules)
 
