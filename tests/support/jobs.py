@@ -1,0 +1,45 @@
+"""Whole jobs, as a user runs them: ``distprof run``, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from support.examples import Job
+
+from distprof.records import Step
+from distprof.shard import Shard, read_shard
+
+
+@dataclass
+class Recorded:
+    """A job that distprof ran, and what is left of it."""
+
+    job: Job
+    stderr: str
+    code: int
+    run: Path
+    cli: Callable[..., subprocess.CompletedProcess[str]]
+
+    @property
+    def shards(self) -> list[Shard]:
+        """In rank order."""
+        return [read_shard(path) for path in sorted((self.run / "shards").iterdir())]
+
+    def steps(self, rank: int) -> list[Step]:
+        return [record for record in self.shards[rank].records if isinstance(record, Step)]
+
+    def merge(self, *options: str) -> dict[str, Any]:
+        """Merges, and returns summary.json."""
+        merged = self.cli("merge", str(self.run), *options)
+        assert merged.returncode == 0, merged.stderr
+        report: dict[str, Any] = json.loads((self.run / "report" / "summary.json").read_text(encoding="utf-8"))
+        return report
+
+
+#: ``record_job("train_moe.py", "--steps", "20", nproc=8, ours=["--warmup", "2"])``
+RunJob = Callable[..., Recorded]
