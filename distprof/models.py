@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -34,7 +35,9 @@ class Models:
         return [row for layer in self._layers for row in layer.expert_rows]
 
     def adopt(self, module: nn.Module, caller: int = -1) -> tuple[int, list[Record]]:
-        """The row of a module not met before (-1: the tree is full), and the records that tell of it."""
+        """The row of a module not met before (-1: none, it is its caller's own), and the records that tell of it."""
+        if caller >= 0 and _is_compilers(module):
+            return -1, []
         row = self.tree.adopt(module, caller)
         news = self.tree.news()
         if row < 0 or news is None:
@@ -63,3 +66,9 @@ class Models:
             return declared(said.sizes, said.coordinates, rank, world_size)
         except UsageError as error:
             return replace(from_torch, notes=(f"set_topology was passed over: {error}", *from_torch.notes))
+
+
+def _is_compilers(module: nn.Module) -> bool:
+    """Whether dynamo made this module: the code of a compiled region, which may serve several modules of one class."""
+    fx = sys.modules.get("torch.fx")
+    return fx is not None and isinstance(module, fx.GraphModule)

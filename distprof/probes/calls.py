@@ -27,7 +27,7 @@ class CallListener(Protocol):
     def mode(self) -> str: ...
 
     def adopt(self, module: nn.Module, caller: int) -> int:
-        """The row of a module never met before (-1: the tree is full)."""
+        """The row of a module never met before; -1 when it has none and is part of its caller."""
 
     def model_left(self, with_gradient: bool) -> None:
         """A model's forward has ended."""
