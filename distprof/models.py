@@ -14,8 +14,8 @@ from distprof.frameworks.declaration import current
 from distprof.frameworks.module_list import FoundLayer, find_layers, place
 from distprof.frameworks.torch_native import MeshWatch
 from distprof.identity import Identity
-from distprof.parameters import parameters_of
-from distprof.records import ExpertLayer, ExpertLayers, Record, Topology
+from distprof.parameters import FirstNames, parameters_of
+from distprof.records import ExpertLayer, ExpertLayers, Parameter, Parameters, Record, Topology
 from distprof.tree import ModuleTree
 
 
@@ -28,6 +28,8 @@ class Models:
         self._meshes = meshes
         self._layers: list[FoundLayer] = []
         self._told: tuple[Topology, tuple[ExpertLayer, ...]] | None = None
+        self._parameters: dict[int, tuple[Parameter, ...]] = {}  # by root
+        self._first_names = FirstNames()
 
     @property
     def expert_rows(self) -> list[int]:
@@ -45,7 +47,7 @@ class Models:
         layers = list(find_layers(module, row, self.tree.rows, self._topology().sizes["ep"]))
         self._layers += layers
         split = [expert for layer in layers if layer.ways > 1 for expert in layer.expert_rows]
-        return row, [news, parameters_of(module, row, self.tree.rows, split), *self.places()]
+        return row, [news, *self._parameters_below(module, row, split), *self.places()]
 
     def places(self) -> Iterator[Record]:
         """Topology and MoE layers, where they are not what was told last: groups may appear late."""
@@ -55,6 +57,14 @@ class Models:
         if layers and (self._told is None or self._told[1] != layers):
             yield ExpertLayers(layers)
         self._told = topology, layers
+
+    def _parameters_below(self, module: nn.Module, row: int, split: list[int]) -> Iterator[Record]:
+        """All parameters of the root that ``module``, now at ``row``, is or joins: the last record of a root holds."""
+        found = parameters_of(module, row, self.tree.rows, split, self._first_names)
+        root = self.tree.rows[row].root
+        if found or root not in self._parameters:
+            self._parameters[root] = (*self._parameters.get(root, ()), *found)
+            yield Parameters(root, self._parameters[root])
 
     def _topology(self) -> Topology:
         """What the script declared, else what its meshes tell, else pure data parallel."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch.nn.parameter import is_lazy
+
 from distprof.frameworks.axes import is_data_axis
 from distprof.records import Mesh
 
@@ -24,7 +26,9 @@ class Layout:
 
 
 def layout(parameter: Any) -> Layout:
-    """How a parameter is laid out.  Never communicates and allocates nothing."""
+    """How a parameter is laid out; a lazy one has no elements yet.  Never communicates and allocates nothing."""
+    if is_lazy(parameter):
+        return Layout(0, 0, 0)
     if not _is_dtensor(parameter):
         numel = parameter.numel()
         return Layout(numel, numel, numel)

@@ -1,4 +1,4 @@
-"""Device meshes as a script makes them, and the layout of parameters on them, on one rank of a world that is not there."""
+"""Device meshes as a script makes them, and the layout of parameters, on one rank of a world that is not there."""
 
 from __future__ import annotations
 
