@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from typing import TextIO
 
-_PATIENCE_S = 1.0
+from distprof.clock import Clock, SystemClock
+
+_PATIENCE_NS = 1_000_000_000
 _ERASE = "\r\x1b[K"
 
 
 class Progress:
     """Silent unless ``stream`` is a terminal."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, clock: Clock | None = None) -> None:
         self._stream = stream
         self._terminal = stream.isatty()
-        self._start = time.monotonic()
+        self._clock: Clock = clock or SystemClock()
+        self._start_ns = self._clock.mono_ns()
         self._shown = False
 
     def say(self, what: str) -> None:
         """Show ``what`` in place of what was said before."""
-        if self._terminal and time.monotonic() - self._start > _PATIENCE_S:
+        if self._terminal and self._clock.mono_ns() - self._start_ns > _PATIENCE_NS:
             self._stream.write(f"{_ERASE}distprof: {what}")
             self._stream.flush()
             self._shown = True
