@@ -14,7 +14,7 @@ from distprof.rundir import RunDir
 from distprof.shard import Memo, Shard, parse_shard, read_shard
 
 _LEFT_NO_SHARD = (
-    "left no shard: no model was called before the end, "
+    "left no shard: killed before the first call of a model, "
     "or Python did not load distprof (-I, -E or -S, or not installed)"
 )
 _NO_MODULE = "no module was called"

@@ -17,20 +17,8 @@ else:
 
 HOUSE = Path(__file__).parent.parent
 #: What every part may stand on.  Each may import those before it, and the modules that belong to them.
-BASE = {
-    "errors",
-    "clock",
-    "records",
-    "checks",
-    "codec",
-    "framing",
-    "shard",
-    "rundir",
-    "settings",
-    "heartbeat",
-    "output",
-}
-MERGE_MAY = BASE - {"settings", "heartbeat", "output"}
+BASE = {"errors", "say", "clock", "records", "checks", "codec", "framing", "shard", "rundir", "settings", "output"}
+MERGE_MAY = BASE - {"say", "settings", "output"}
 #: What puts the parts together, and is imported by nobody.
 COMPOSERS = {"__main__", "commands", "api", "standalone"}
 #: Within a rank, a part may import those that stand before it.

@@ -66,7 +66,7 @@ def test_a_failing_job_ends_as_under_torchrun(cli: Cli, tmp_path: Path, clean_en
     ours = cli("run", "fails.py")
     assert (ours.returncode, ours.stdout) == (plain.returncode, plain.stdout) == (1, "ran 0\n")
     *torchruns, last = ours.stderr.splitlines()
-    assert last.startswith("distprof: 0 of 1 ranks recorded in runs/fails-") and "rank 0 left no shard" in last
+    assert last.startswith("distprof: 0 of 1 ranks recorded in runs/fails-") and "rank 0 called no module" in last
     assert torchruns[-1] == plain.stderr.splitlines()[-1], "torchrun's own report of the failure comes before"
 
 

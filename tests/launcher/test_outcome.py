@@ -55,7 +55,7 @@ def test_every_reason_names_its_ranks(run: RunDir) -> None:
     write(run, 2, End("no module was called", 0))
     text = line(run)
     assert text.startswith("1 of 4 ranks recorded in runs/x; rank 0 stopped recording in timing: it broke; ")
-    assert "; rank 1 ended after 1 of 2 timed steps; rank 2 called no module; rank 3 left no shard: no model" in text
+    assert "; rank 1 ended after 1 of 2 timed steps; rank 2 called no module; rank 3 left no shard: killed" in text
     assert "second line" not in text
 
 
@@ -80,7 +80,7 @@ def test_of_several_nodes_each_answers_for_its_own_ranks(run: RunDir) -> None:
     write(run, 0, *FULL, host="there")
     write(run, 2, *FULL)
     job = Job((), "train", "shared", WORLD, host="here", host_ranks=2)
-    assert line(run, job).startswith("1 of 2 ranks of this node recorded in runs/x; 1 left no shard: no model")
+    assert line(run, job).startswith("1 of 2 ranks of this node recorded in runs/x; 1 left no shard: killed")
 
 
 def test_nothing_to_merge_means_no_next_step(run: RunDir) -> None:
