@@ -50,13 +50,24 @@ class FlopMode(TorchDispatchMode):
     def _meet(self, func: Any) -> None:
         is_op = isinstance(func, torch._ops.OpOverload)  # else a higher-order op
         self._formulas[func] = found = formula(func._overloadpacket) if is_op else None
-        if is_op and found is None and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE_KEY):
+        if is_op and found is None and _is_composite(func):
             self._composites.add(func)
 
     def _count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         counted = self._formulas[func]
         if counted is not None:
-            self.flops[self.owner] = self.flops.get(self.owner, 0) + counted(*args, **kwargs, out_val=result)
-        elif not getattr(func, "is_view", False):
+            try:
+                self.flops[self.owner] = self.flops.get(self.owner, 0) + counted(*args, **kwargs, out_val=result)
+                return
+            except Exception:  # the op has run: a formula that does not fit this torch must not fail the user's job
+                self._formulas[func] = None
+        if not getattr(func, "is_view", False):
             name = str(func).rpartition(".")[0] or str(func)
             self.uncounted[name] = self.uncounted.get(name, 0) + 1
+
+
+def _is_composite(func: torch._ops.OpOverload) -> bool:
+    try:
+        return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE_KEY))
+    except RuntimeError:  # an op that only Python knows (prim.device, of fake tensors)
+        return False
