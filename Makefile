@@ -29,14 +29,16 @@ test: $(READY)
 	$(BIN)/pytest
 
 # The editable install hides what a wheel would lack, and type checkers do not follow it: an installed copy is checked.
-# build/ goes first, or a deleted module would live on in it.  The planted error proves that mypy sees our code at all.
+# build/ goes first, or a deleted module would live on in it.  Tests may hand on what torch says is Any.  The planted error
+# proves that mypy sees our code at all.
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --target $(INSTALLED) .
 	cp -r examples tests tools $(INSTALLED)
-	cd $(INSTALLED) && MYPYPATH=tests:examples $(MYPY) distprof examples tests tools
+	cd $(INSTALLED) && MYPYPATH=examples $(MYPY) distprof examples tools
+	cd $(INSTALLED) && MYPYPATH=tests:examples $(MYPY) --no-warn-return-any tests
 	cd $(INSTALLED) && printf 'from distprof.rundir import safe_name\n\nname: int = safe_name("x")\n' > planted.py
 	cd $(INSTALLED) && ! $(MYPY) planted.py > planted.log
 	grep --quiet '^planted.py:3: error: Incompatible types in assignment' $(INSTALLED)/planted.log
