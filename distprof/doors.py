@@ -9,6 +9,7 @@ somebody put over a door's stays when the door closes, and the door's own below 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -44,10 +45,12 @@ class ModuleDoor:
         """Let ``visitor`` see all calls from now on; replaces the visitor before it."""
         self.visitor = visitor
         self._patch.put()
+        _show_dynamo_an_unpatched_call()
 
     def close(self) -> None:
         self.visitor = None
         self._patch.take_back()
+        _show_dynamo_an_unpatched_call()
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
         is_compiling = torch.compiler.is_compiling
@@ -75,6 +78,18 @@ class ModuleDoor:
                     on_error("leaving a module", error)
 
         return __call__
+
+
+def _show_dynamo_an_unpatched_call() -> None:
+    """Let dynamo take what stands as ``nn.Module.__call__`` for torch's own.
+
+    It remembers the one of its import and goes straight to ``forward`` where it finds that one.  Where it finds another
+    it traces through it and guards on it: code compiled with the door open would be compiled again when it closes, and
+    after an import with the door open every compilation would take the long way for the rest of the job.
+    """
+    dynamo = sys.modules.get("torch._dynamo.variables.nn_module")
+    if hasattr(dynamo, "unpatched_nn_module_call"):
+        dynamo.unpatched_nn_module_call = nn.Module.__call__  # type: ignore[union-attr]
 
 
 class SpanVisitor(Protocol):

@@ -7,6 +7,7 @@ raises into the user's job: what fails is written as an ``error`` record, said o
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import traceback
 from pathlib import Path
@@ -86,12 +87,15 @@ class Recorder:
     def fail(self, where: str, error: BaseException) -> None:
         """Something of ours went wrong: keep what was recorded, say so once, and get out of the job's way."""
         output, self._output = self._output, None
-        self._detach()
+        with contextlib.suppress(Exception):
+            self._detach()
         if output is not None:
             rank = self._identity.rank if self._identity else "?"
             say(f"rank {rank} stops recording, the job goes on: {type(error).__name__} in {where}: {error}")
-            output.write(Error(where, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))))
-            output.close()
+            with contextlib.suppress(Exception):
+                trace = "".join(traceback.format_exception(error))
+                output.write(Error(where, f"{type(error).__name__}: {error}", trace))
+                output.close()
 
     def _detach(self) -> None:
         probe, self._probe = self._probe, None

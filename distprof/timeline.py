@@ -7,6 +7,7 @@ is recorded is *self* time, nothing is counted twice, and all owners together fi
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,13 +24,16 @@ class Stamps(Protocol):
 
     def now(self) -> Stamp: ...
 
+    def series(self) -> Any:
+        """An empty series of stamps, to append to."""
+
     def ready(self, stamp: Stamp) -> bool:
         """Whether a distance to this stamp can be read without waiting."""
 
     def wait(self, stamp: Stamp) -> None:
         """Wait until it can be read."""
 
-    def lengths_ns(self, stamps: list[Stamp]) -> Array:
+    def lengths_ns(self, stamps: Any) -> Array:
         """The distances from each stamp to the next."""
 
 
@@ -39,15 +43,18 @@ class HostStamps:
     def __init__(self, mono_ns: Callable[[], int]) -> None:
         self.now = mono_ns
 
+    def series(self) -> array[int]:
+        return array("q")
+
     def ready(self, stamp: int) -> bool:
         return True
 
     def wait(self, stamp: int) -> None:
         pass
 
-    def lengths_ns(self, stamps: list[int]) -> Array:
-        lengths: Array = np.diff(np.array(stamps, np.int64))
-        return lengths
+    def lengths_ns(self, stamps: array[int]) -> Array:
+        numbers: Array = np.frombuffer(stamps, np.int64)
+        return numbers[1:] - numbers[:-1]
 
 
 class EventStamps:
@@ -62,6 +69,9 @@ class EventStamps:
         event = self._new()
         event.record()
         return event
+
+    def series(self) -> list[Stamp]:
+        return []
 
     def ready(self, stamp: Stamp) -> bool:
         return bool(stamp.query())
@@ -82,8 +92,8 @@ class Turns:
     """
 
     source: Stamps
-    owners: list[Any]
-    stamps: list[Stamp]
+    owners: Any  # a list, or an array of numbers
+    stamps: Any
 
     @property
     def end(self) -> Stamp:
@@ -98,7 +108,7 @@ class Turns:
 
     def sums_by_row_ns(self, rows: int) -> tuple[Array, Array]:
         """For owners that are numbers: nanoseconds of owners 0 to ``rows`` - 1, and those of ~0 to ~(``rows`` - 1)."""
-        owners, lengths = np.array(self.owners, np.int64), self.source.lengths_ns(self.stamps)
+        owners, lengths = np.frombuffer(self.owners, np.int64), self.source.lengths_ns(self.stamps)
         return _sums(owners, lengths, rows), _sums(~owners, lengths, rows)
 
 
@@ -110,14 +120,17 @@ def _sums(owners: Array, lengths: Array, size: int) -> Array:
 
 
 class Ledger:
-    """Takes turns.  Two plain lists, the same ones for life, because a turn is taken twice in every module call: hot
-    paths append to them what :meth:`turn` would.  Owners may be relabelled until they are taken.
+    """Takes turns.  Two series, the same ones for life, because a turn is taken twice in every module call: hot paths
+    append to them what :meth:`turn` would.  Owners may be relabelled until they are taken.
+
+    Where owners are numbers and many, ``owners`` is an empty ``array("q")`` to keep them in.
     """
 
-    def __init__(self, source: Stamps, owner: Any) -> None:
+    def __init__(self, source: Stamps, owner: Any, owners: Any = None) -> None:
         self.source = source
-        self.owners: list[Any] = [owner]
-        self.stamps: list[Stamp] = [source.now()]
+        self.owners: Any = [] if owners is None else owners
+        self.stamps: Any = source.series()
+        self.turn(owner)
 
     def turn(self, owner: Any) -> None:
         """From now on the time is ``owner``'s."""
@@ -126,10 +139,12 @@ class Ledger:
 
     def restart(self, owner: Any) -> None:
         """Forget all turns; the time is ``owner``'s from now on."""
-        self.owners.clear()
-        self.stamps.clear()
+        del self.owners[:]
+        del self.stamps[:]
         self.turn(owner)
 
     def take(self) -> Turns:
         """All turns since the start; the last one ends now."""
-        return Turns(self.source, self.owners[:], [*self.stamps, self.source.now()])
+        stamps = self.stamps[:]
+        stamps.append(self.source.now())
+        return Turns(self.source, self.owners[:], stamps)

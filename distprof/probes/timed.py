@@ -91,7 +91,7 @@ class TimedProbe:
             samples=tally.samples,
             peak_memory_bytes=self._peak_memory(),
             memory_source=self._memory_source,
-            calls=np.bincount(np.array(timer.entered, np.int64)).astype("<u4"),
+            calls=np.bincount(timer.entered).astype("<u4"),
         )
         self._unread.append(_Finished(step, phases, timer.phases.waited_for_data, modules, self._load(iteration)))
 

@@ -9,6 +9,7 @@ length of the window, the hooks on those few parameters.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Collection, Iterator
 from threading import get_ident
 from typing import Any
