@@ -75,5 +75,5 @@ class PhaseClock:
                 owners[index] = FORWARD if following in (FORWARD, BACKWARD) else OTHER
             elif owner == _AFTER_EVALUATION:
                 owners[index] = EVALUATION if following == EVALUATION else OTHER
-            elif owner in (FORWARD, BACKWARD, OPTIMIZER):
+            elif owner in (FORWARD, BACKWARD, OPTIMIZER) or (owner == EVALUATION and not batch_is_ours):
                 return

@@ -239,3 +239,23 @@ def test_without_nesting_and_evaluation_spans_keep_what_they_took(job: list[tupl
         loop.spend(phase, milliseconds)
         took[phase] += milliseconds
     assert loop.sums_ms() == {phase: milliseconds for phase, milliseconds in took.items() if milliseconds}
+
+
+def test_a_long_evaluation_is_gone_through_once(loop: Loop) -> None:
+    """Naming the turns of an evaluation of n batches looks at each of them a few times, not n times."""
+
+    class Counting(list[str]):
+        looked_at = 0
+
+        def __getitem__(self, index):  # type: ignore[no-untyped-def]
+            Counting.looked_at += 1
+            return super().__getitem__(index)
+
+    loop.phases.ledger.owners = Counting(loop.phases.ledger.owners)
+    for _ in range(1_000):
+        loop.spend(DATA, 1)
+        loop.spend(EVALUATION, 2)
+    loop.spend(FORWARD, 5)
+    loop.spend(BACKWARD, 10)
+    assert loop.sums_ms() == {DATA: 1, EVALUATION: 2_999, FORWARD: 5, BACKWARD: 10}
+    assert Counting.looked_at < 20_000
