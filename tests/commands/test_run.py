@@ -120,7 +120,7 @@ def test_sigterm_ends_the_ranks_and_the_last_line_is_still_said(tmp_path: Path, 
 def test_an_unwritable_out_does_not_stop_the_job(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(TELL)
     (tmp_path / "taken").touch()
-    ended = cli("run", "--out", "taken", "train.py")
+    ended = cli("run", "--out", "taken", "train.py", env={"TMPDIR": str(tmp_path)})
     assert (ended.returncode, ended.stdout) == (0, "stdout of 0\n")
     assert ended.stderr.startswith("distprof: cannot make a run folder in taken: Not a directory")
     assert told(tmp_path)["environment"]["DISTPROF_RUN"] in ended.stderr
