@@ -44,13 +44,15 @@ class ModuleDoor:
     def open(self, visitor: ModuleVisitor) -> None:
         """Let ``visitor`` see all calls from now on; replaces the visitor before it."""
         self.visitor = visitor
+        before = nn.Module.__call__
         self._patch.put()
-        _show_dynamo_an_unpatched_call()
+        _swap_for_dynamo(before, nn.Module.__call__)
 
     def close(self) -> None:
         self.visitor = None
+        before = nn.Module.__call__
         self._patch.take_back()
-        _show_dynamo_an_unpatched_call()
+        _swap_for_dynamo(before, nn.Module.__call__)
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
         is_compiling = torch.compiler.is_compiling
@@ -80,16 +82,16 @@ class ModuleDoor:
         return __call__
 
 
-def _show_dynamo_an_unpatched_call() -> None:
-    """Let dynamo take what stands as ``nn.Module.__call__`` for torch's own.
+def _swap_for_dynamo(before: Any, now: Any) -> None:
+    """Let dynamo take ``now`` for torch's own ``nn.Module.__call__`` where it took ``before`` for it.
 
     It remembers the one of its import and goes straight to ``forward`` where it finds that one.  Where it finds another
     it traces through it and guards on it: code compiled with the door open would be compiled again when it closes, and
     after an import with the door open every compilation would take the long way for the rest of the job.
     """
-    dynamo = sys.modules.get("torch._dynamo.variables.nn_module")
-    if hasattr(dynamo, "unpatched_nn_module_call"):
-        dynamo.unpatched_nn_module_call = nn.Module.__call__  # type: ignore[union-attr]
+    dynamo: Any = sys.modules.get("torch._dynamo.variables.nn_module")
+    if getattr(dynamo, "unpatched_nn_module_call", None) is before:
+        dynamo.unpatched_nn_module_call = now
 
 
 class SpanVisitor(Protocol):

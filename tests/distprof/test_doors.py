@@ -293,3 +293,25 @@ def test_every_wait_for_a_batch_is_a_span_the_last_one_too(errors: Errors, worke
     assert batches == [[0, 1], [2, 3]]
     assert [what for what, _ in log.lines] == ["begin", "end"] * 3
     assert _BaseDataLoaderIter.__next__ is original and not errors
+
+
+def test_dynamo_takes_ours_for_torchs_own_and_a_users_patch_for_what_it_is(door: ModuleDoor) -> None:
+    """Where it finds another than the one it knows, it traces through it and guards on it."""
+    from torch._dynamo.variables import nn_module as dynamo
+
+    original, unpatched = nn.Module.__call__, dynamo.unpatched_nn_module_call
+    door.open(Log())
+    assert dynamo.unpatched_nn_module_call is nn.Module.__call__ is not original
+    door.close()
+    assert dynamo.unpatched_nn_module_call is unpatched
+
+    def patch(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return original(self, *args, **kwargs)
+
+    nn.Module.__call__ = patch  # type: ignore[method-assign]
+    try:
+        door.open(Log())
+        door.close()
+        assert dynamo.unpatched_nn_module_call is unpatched
+    finally:
+        nn.Module.__call__ = original  # type: ignore[method-assign]
