@@ -7,13 +7,14 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distprof.say import say
 from distprof.settings import Settings, read_settings
@@ -80,30 +81,47 @@ def _at_exit_of_a_rank(settings: Settings, pid: int) -> None:
 
 
 class _TorchWatch(MetaPathFinder):
-    """Lets ``import torch`` run as ever, and arms a recorder when it is through."""
+    """Lets ``import torch`` run as ever, and arms a recorder when it is through.
+
+    Stays until then: others ask whether there is a torch long before they import it, and an import may fail and be
+    tried again.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._asking = threading.local()  # set while we ask the finders behind us
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "torch":
+        if fullname != "torch" or hasattr(self._asking, "now"):
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec("torch")
-        if spec is None or spec.loader is None:
-            return None
-        spec.loader = _ArmingLoader(spec.loader, self._settings)
+        self._asking.now = True
+        try:
+            spec = find_spec("torch")
+        finally:
+            del self._asking.now
+        if spec is not None and spec.loader is not None:
+            spec.loader = _ArmingLoader(spec.loader, self)
         return spec
+
+    def torch_is_through(self) -> None:
+        """``import torch`` has succeeded."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            arm(self._settings)
 
 
 class _ArmingLoader(Loader):
     """torch's own loader, and then a recorder."""
 
-    def __init__(self, loader: Loader, settings: Settings) -> None:
+    def __init__(self, loader: Loader, watch: _TorchWatch) -> None:
         self._loader = loader
-        self._settings = settings
+        self._watch = watch
+
+    def __getattr__(self, name: str) -> Any:
+        """Whoever asks for torch's spec without importing it may ask its loader, too."""
+        return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -114,4 +132,4 @@ class _ArmingLoader(Loader):
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        arm(self._settings)
+        self._watch.torch_is_through()

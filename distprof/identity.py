@@ -42,6 +42,7 @@ def identify(environment: Mapping[str, str] = os.environ) -> Identity | None:
     rank, world_size = _number(environment, "RANK", 0), _number(environment, "WORLD_SIZE", 1)
     if distributed is not None:
         rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    world_size = max(world_size, rank + 1)  # where the environment has only half of it
     return Identity(
         rank=rank,
         world_size=world_size,

@@ -50,7 +50,7 @@ def _leftovers() -> list[str]:
     if "torch._dynamo.eval_frame" in sys.modules:
         stance = sys.modules["torch._dynamo.eval_frame"]._stance.stance
         ours += [] if stance == "default" else [f"stance {stance}"]
-    if "distprof.bootstrap" in sys.modules and sys.modules["distprof.bootstrap"].armed is not None:
+    if "distprof.bootstrap" in sys.modules and sys.modules["distprof.bootstrap"].recorder is not None:
         ours.append("an armed recorder")
     if "distprof.frameworks.declaration" in sys.modules:
         declared = sys.modules["distprof.frameworks.declaration"].current()

@@ -1,0 +1,128 @@
+"""Where a shard goes: the run folder, else a temporary one, else nowhere, and never an exception."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from distprof.output import Output, open_shard
+from distprof.records import End, Header, Plan
+from distprof.rundir import RunDir
+from distprof.say import say
+from distprof.shard import MemorySink, ShardWriter, parse_shard, read_shard
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run = RunDir(tmp_path / "run")
+    run.shards.mkdir(parents=True)
+    return run
+
+
+HEADER = Header(run_id="r", rank=3, world_size=4)
+
+
+def test_generations_follow_one_another(run: RunDir) -> None:
+    """A rank that was started again writes beside what its earlier self wrote."""
+    for generation in range(3):
+        opened = open_shard(run, 3)
+        assert opened is not None and opened[1] == generation
+        opened[0].write(HEADER)
+        opened[0].close()
+    assert [path.name for path in run.shard_files()] == [f"rank00003.g{generation}.msgpack" for generation in range(3)]
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path) -> RunDir:
+    """A run whose folder is a file: not even root can write into it."""
+    (tmp_path / "file").write_text("")
+    return RunDir(tmp_path / "file")
+
+
+def test_a_folder_that_cannot_be_written_gives_way_to_a_temporary_one(
+    nowhere: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    opened = open_shard(nowhere, 3)
+    assert opened is not None
+    opened[0].write(HEADER)
+    opened[0].close()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("distprof: rank 3 cannot write to") and "Not a directory" in line
+    elsewhere = RunDir(Path(line.rpartition(" ")[2]))
+    assert elsewhere.path.parent == tmp_path
+    (shard,) = elsewhere.shard_files()
+    assert read_shard(shard).header.rank == 3
+
+
+def test_where_nothing_can_be_written_there_is_no_shard(
+    nowhere: RunDir, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "mkdtemp", _no_room)
+    assert open_shard(nowhere, 3) is None
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("distprof: rank 3 is not recorded")
+
+
+def _no_room(**_: str) -> str:
+    raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+
+class FullDisk(MemorySink):
+    """Takes so many records."""
+
+    def __init__(self, records: int) -> None:
+        super().__init__()
+        self.left = records
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        if not self.left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.left -= 1
+        super().write(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_full_disk_ends_it_with_one_line_and_what_was_written_holds(capfd: pytest.CaptureFixture[str]) -> None:
+    sink = FullDisk(2)
+    output = Output(ShardWriter(sink), rank=3)
+    output.write(HEADER, Plan(1, 1, 1))
+    assert not output.lost
+    output.write(End("exit", 1), End("exit", 2))
+    output.write(End("exit", 3))
+    assert output.lost and sink.closed
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("distprof: rank 3 stops recording") and "No space left on device" in line
+    assert parse_shard(bytes(sink.data)).records == [HEADER, Plan(1, 1, 1)]
+
+
+def test_an_abandoned_shard_is_left_to_its_owner(capfd: pytest.CaptureFixture[str]) -> None:
+    sink = FullDisk(5)
+    output = Output(ShardWriter(sink), rank=3)
+    output.write(HEADER)
+    output.abandon()
+    output.write(End("exit", 1))
+    output.close()
+    assert output.lost and not sink.closed
+    assert parse_shard(bytes(sink.data)).records == [HEADER]
+    assert capfd.readouterr().err == ""
+
+
+def test_saying_something_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stderr in (None, _Broken()):
+        monkeypatch.setattr("sys.stderr", stderr)
+        say("a line")
+
+
+class _Broken:
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise ValueError("I/O operation on closed file")
