@@ -9,10 +9,11 @@ the file's own size.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from distprof.checks import check
 from distprof.codec import RecordError, from_payload, to_payload
 from distprof.errors import DataError
 from distprof.framing import FRAME_START, checksum, frame, scan
-from distprof.records import MAGIC, RECORDS, SCHEMA_VERSION, ExpertLayers, Header, Parameters, Record, Tree
+from distprof.records import INT64, MAGIC, RECORDS, SCHEMA_VERSION, ExpertLayers, Header, Parameters, Record, Tree
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _UNPACK = {"raw": False, "strict_map_key": True}
@@ -212,18 +213,26 @@ def _entries(bodies: Iterable[bytes], report: ReadReport) -> list[Entry]:
 def _entry(body: bytes) -> Entry:
     """Raises RecordError for a body, of whatever bytes, that is not the msgpack of [kind, sequence, payload]."""
     try:
-        unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(body)), max_array_len=0, max_map_len=0, **_UNPACK)
-        unpacker.feed(body)
-        length, kind, sequence = unpacker.read_array_header(), unpacker.unpack(), unpacker.unpack()
-        start = unpacker.tell()
-        # msgpack makes room for the length that an array claims: a payload is unpacked only when all of it is there.
-        unpacker.skip()
-        sound = length == 3 and unpacker.tell() == len(body)
+        kind, sequence, payload = _three_items(body)
+        kind, sequence = msgpack.unpackb(kind, **_UNPACK), msgpack.unpackb(sequence, **_UNPACK)
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise RecordError(f"a record of {len(body)} bytes is not sound msgpack ({type(error).__name__})") from None
-    if sound and type(kind) is str and _KIND.fullmatch(kind) and type(sequence) is int and 0 <= sequence < 1 << 63:
-        return Entry(kind, sequence, body[start:])
+    if type(kind) is str and _KIND.fullmatch(kind) and type(sequence) is int and 0 <= sequence <= INT64.high:
+        return Entry(kind, sequence, payload)
     raise RecordError(f"a record of {len(body)} bytes is not [kind, sequence, payload]")
+
+
+def _three_items(body: bytes) -> Iterator[Any]:
+    """The bytes of each of them, all seen to be there: msgpack may make room for lengths that are only claimed."""
+    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(body)))
+    unpacker.feed(body)
+    length, places = unpacker.read_array_header(), [unpacker.tell()]
+    for _ in range(3):
+        unpacker.skip()
+        places.append(unpacker.tell())
+    if length != 3 or places[-1] != len(body):
+        raise ValueError("not three items")
+    return (body[start:end] for start, end in itertools.pairwise(places))
 
 
 def _in_order(entries: list[Entry], report: ReadReport) -> list[Entry]:

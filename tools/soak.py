@@ -5,17 +5,19 @@
 Three kinds of abuse:
 
 * bytes are flipped, cut, put in, moved, repeated, zeroed, and shards of two runs are spliced;
-* records are forged: any value anywhere in them, under a checksum that holds;
+* records are forged: any value anywhere in them, under a checksum that holds; some of these shards are merged, too;
 * a disk fills at any byte of any record (a file size limit in a process of its own), and room is found again or not.
 
-Anything but DataError out of the reader fails; so does a record that nobody wrote, a record that is lost though its
-bytes are whole, and a loss that the report does not mention.  A failing file is kept, and the last line says how to
+Anything but DataError out of reader and merger fails; so does a record that nobody wrote, a record that is lost though
+its bytes are whole, and a loss that the report does not mention.  A failing file is kept, and the last line says how to
 meet it again.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import random
 import resource
@@ -34,6 +36,10 @@ import numpy as np
 
 from distprof.errors import DataError
 from distprof.framing import checksum, frame, scan
+from distprof.merge.analyse import analyse
+from distprof.merge.jsonout import to_json
+from distprof.merge.load import run_of_shards
+from distprof.merge.text import TextOptions, render
 from distprof.records import (
     Counts,
     End,
@@ -252,6 +258,8 @@ def judge(data: bytes, originals: dict[str, Original]) -> str:
     """How the reader took a file whose records are those of ``originals``.  Raises AssertionError when it was wrong."""
     shard = _read(data)
     if shard is None:
+        headers = [written.data[: written.edges[1]] for written in originals.values()]
+        assert not any(header in data for header in headers), "a shard with a whole header was refused"
         return "refused"
     written = originals[shard.header.run_id]
     for sequence, record in zip(shard.sequences, shard.records, strict=True):
@@ -267,8 +275,8 @@ def judge(data: bytes, originals: dict[str, Original]) -> str:
     return "read in part"
 
 
-def judge_forged(data: bytes) -> str:
-    """Whatever is read is sound: it can be written, and read again, and is the same."""
+def judge_forged(data: bytes, rng: Random) -> str:
+    """Whatever is read is sound: it can be written, and read again, and is the same; some of it is merged."""
     shard = _read(data)
     if shard is None:
         return "refused"
@@ -279,7 +287,18 @@ def judge_forged(data: bytes) -> str:
     again = parse_shard(bytes(sink.data), "again", Memo())
     assert not again.report.damaged
     assert again.records == shard.records, "a record changed when it was written again"
+    if rng.random() < MERGED_SHARE:
+        _merge(shard)
     return "read in part" if shard.report.damaged else "all read"
+
+
+def _merge(shard: Shard) -> None:
+    """Make a report of it and two sound ranks."""
+    others = [parse_shard(original(shard.header.run_id, rank, 4).data) for rank in (0, 2)]
+    with contextlib.suppress(DataError):
+        report = analyse(run_of_shards([shard, *others]))
+        json.loads(to_json(report))
+        render(report, TextOptions())
 
 
 def _read(data: bytes) -> Shard | None:
@@ -342,6 +361,8 @@ DISK: tuple[Abuse, ...] = (fill_disk, fill_disk_at_once)
 ABUSES = BYTES * 3 + VALUES * 5
 #: A full disk takes a process, the rest does not.
 DISK_EVERY = 100
+#: So many of the forged shards are merged, too.
+MERGED_SHARE = 0.05
 
 
 def soak(numbers: Iterable[int], seconds: float, seed: int) -> int:
@@ -369,7 +390,7 @@ def _try(abuse: Abuse, rng: Random, originals: list[Original]) -> str | None:
         one, other = rng.sample(originals, 2)
         data = abuse(rng, one, other)
         if abuse in VALUES:
-            return judge_forged(data)
+            return judge_forged(data, rng)
         return judge(data, {written.run_id: written for written in (one, other)})
     except BaseException:
         traceback.print_exc()

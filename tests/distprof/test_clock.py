@@ -45,6 +45,19 @@ def test_an_anchor_is_made_in_a_moment_without_interruption() -> None:
     assert anchor(clock) == Anchor(wall_ns=FakeClock().wall_ns() + 30 * MS, mono_ns=30 * MS)
 
 
+class Slow(FakeClock):
+    """Takes a while to look at."""
+
+    def mono_ns(self) -> int:
+        self.advance_ms(2)
+        return super().mono_ns()
+
+
+def test_an_anchor_lies_in_the_middle_of_its_looks() -> None:
+    placed = anchor(Slow(wall_ns=0, mono_ns=50 * MS))
+    assert (placed.wall_ns, placed.mono_ns) == (2 * MS, 53 * MS)
+
+
 def test_the_system_clocks_agree_with_their_anchor() -> None:
     clock = SystemClock()
     placed = anchor(clock)

@@ -9,6 +9,7 @@ import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
+from support.records import patient, records
 
 from distprof.checks import check
 from distprof.codec import RecordError, from_payload, to_json, to_payload
@@ -28,7 +29,6 @@ from distprof.records import (
     Topology,
     Tree,
 )
-from tests.support.records import patient, records
 
 STEP = Step(
     3, "training", 5, 7, {"other": 7}, 1, 2, 2, 100, "rss", np.arange(3, dtype="<u4"), np.arange(3), np.arange(2)
