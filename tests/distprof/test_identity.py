@@ -53,7 +53,7 @@ def test_a_rank_outside_its_world_is_not_believed() -> None:
 
 def test_a_worker_that_a_rank_started_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """It inherits RANK; but one that joined the process group is a rank."""
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: object())
+    monkeypatch.setattr(multiprocessing, "parent_process", object)
     assert identify(TORCHRUN) is None
     assert identify({}) == Identity(0, 1, 0, 1, 0)
     with rank_of(8, rank=3):
