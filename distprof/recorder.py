@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from distprof.clock import Clock, SystemClock, anchor
@@ -83,6 +84,9 @@ class Recorder:
         except Exception as error:
             self.fail("the end of the job", error)
         self._detach()
+        if self._output is not None:
+            self._output.close()
+        atexit.unregister(self.finish)
 
     def fail(self, where: str, error: BaseException) -> None:
         """Something of ours went wrong: keep what was recorded, say so once, and get out of the job's way."""
@@ -133,17 +137,17 @@ class Recorder:
         return row
 
     def model_entered(self, module: nn.Module) -> None:
-        """The watch has seen a forward of a model begin."""
+        """The watch has seen a forward of a model begin.  A model that learns its shapes in it is met at the next."""
         if self._output is None:
-            if self._models is None and self._claim(module):
+            if self._models is None and not _has_lazy(module) and self._claim(module):
                 self._start()
-            return
-        if self.tree.find(module, -1) is None:
+        elif self.tree.find(module, -1) is None and not _has_lazy(module):
             self.adopt(module, -1)
 
     def model_left(self, with_gradient: bool) -> None:
         """The forward of a model has ended, with whatever probe."""
-        self._cross(self._steps.forward_ended(with_gradient))
+        if self._output is not None:
+            self._cross(self._steps.forward_ended(with_gradient))
 
     def begin(self) -> None:
         """A backward begins (on whatever thread)."""
@@ -193,6 +197,7 @@ class Recorder:
             return
         if boundary is Boundary.RESTART:
             self._drop_probe()
+            self._said_end = False
         elif self._probe is not None:
             self._probe.end(self._steps.iteration - 1, self.mode)
             self._output.write(*self._probe.read())
@@ -253,3 +258,7 @@ class Recorder:
         if self._output is not None and self._models is not None and not (reason == "exit" and self._said_end):
             self._said_end = True
             self._output.write(*self._models.places(), End(reason, self._steps.iteration))
+
+
+def _has_lazy(module: nn.Module) -> bool:
+    return any(map(is_lazy, module.parameters()))
