@@ -194,7 +194,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Parameters:
-    """All parameters of one root."""
+    """All parameters of one root.  The last one of a root holds."""
 
     KIND: ClassVar[str] = "parameters"
     root: Index

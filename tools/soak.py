@@ -123,7 +123,7 @@ def _span(rng: Random, data: bytes) -> tuple[int, int]:
 
 def flip(rng: Random, one: Original, _: Original) -> bytes:
     data = bytearray(one.data)
-    for _ in range(rng.choice((1, 1, 1, 2, 10))):
+    for _count in range(rng.choice((1, 1, 1, 2, 10))):
         data[rng.randrange(len(data))] ^= rng.randrange(1, 256)
     return bytes(data)
 
@@ -196,7 +196,7 @@ def _nested(depth: int) -> Any:
 def forge(rng: Random, one: Original, _: Original) -> bytes:
     """Some values of some records are others: of another type, size or depth."""
     values = [msgpack.unpackb(body, strict_map_key=False) for body in scan(one.data).bodies]
-    for _ in range(rng.choice((1, 1, 2, 5))):
+    for _count in range(rng.choice((1, 1, 2, 5))):
         value = rng.choice(values)
         while True:
             place = rng.choice(list(value) if isinstance(value, dict) else range(len(value)))
@@ -213,7 +213,7 @@ def forge_bytes(rng: Random, one: Original, _: Original) -> bytes:
     bodies = scan(one.data).bodies
     index = rng.randrange(len(bodies))
     body = bytearray(bodies[index])
-    for _ in range(rng.choice((1, 1, 3))):
+    for _count in range(rng.choice((1, 1, 3))):
         start = rng.randrange(len(body))
         body[start : start + 1] = rng.choice(
             (rng.randbytes(1), b"", b"\xdd\xff\xff\xff\xff", b"\xdf\x7f\xff\xff\xff", b"\xc1")
