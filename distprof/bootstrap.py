@@ -43,9 +43,10 @@ def arm(settings: Settings) -> Recorder | None:
     try:
         from distprof.recorder import Recorder
 
-        recorder = Recorder(settings)
-        recorder.arm()
-        return recorder
+        armed = Recorder(settings)
+        armed.arm()
+        recorder = armed
+        return armed
     except Exception as error:
         say(f"this process is not recorded, the job goes on: {type(error).__name__}: {error}")
         return None

@@ -55,16 +55,21 @@ class Recorder:
         self._output: Output | None = None
         self._device = torch.device("cpu")
         self._said_end = False
+        self._failed = False
 
     # ---- life ------------------------------------------------------------------------------------------------------
 
     def arm(self) -> None:
-        """Wait for the first forward of a model."""
-        self._meshes.open()
-        self._optimizer_hook = register_optimizer_step_post_hook(self._optimizer_stepped)
-        self._watch()
-        os.register_at_fork(after_in_child=self._abandon)
-        atexit.register(self.finish)
+        """Wait for the first forward of a model.  What it raises, it leaves nothing behind."""
+        try:
+            self._meshes.open()
+            self._optimizer_hook = register_optimizer_step_post_hook(self._optimizer_stepped)
+            self._watch()
+            os.register_at_fork(after_in_child=self._abandon)
+            atexit.register(self.finish)
+        except Exception:
+            self._detach()
+            raise
 
     @property
     def run_dir(self) -> Path:
@@ -93,9 +98,11 @@ class Recorder:
         output, self._output = self._output, None
         with contextlib.suppress(Exception):
             self._detach()
+        if not self._failed:
+            self._failed = True
+            who = f"rank {self._identity.rank}" if self._identity else "this process"
+            say(f"{who} stops recording, the job goes on: {type(error).__name__} in {where}: {error}")
         if output is not None:
-            rank = self._identity.rank if self._identity else "?"
-            say(f"rank {rank} stops recording, the job goes on: {type(error).__name__} in {where}: {error}")
             with contextlib.suppress(Exception):
                 trace = "".join(traceback.format_exception(error))
                 output.write(Error(where, f"{type(error).__name__}: {error}", trace))
@@ -103,13 +110,13 @@ class Recorder:
 
     def _detach(self) -> None:
         probe, self._probe = self._probe, None
-        if probe is not None:
-            probe.detach()
         self._look_away()
         self._meshes.close()
         if self._optimizer_hook is not None:
             self._optimizer_hook.remove()
             self._optimizer_hook = None
+        if probe is not None:
+            probe.detach()
 
     def _abandon(self) -> None:
         """This is a forked child: the shard is its parent's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ class FlopMode(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.owner = -1
+        self.error: Exception | None = None  # of ours, for whoever owns this mode: here it would fail the user's op
         self.flops: dict[int, int] = {}
         self.uncounted: dict[str, int] = {}
         self._formulas: dict[Any, Formula | None] = {}
@@ -38,14 +40,20 @@ class FlopMode(TorchDispatchMode):
         if any(hasattr(kind, "__tensor_flatten__") for kind in types):
             return NotImplemented
         if func not in self._formulas:
-            self._meet(func)
+            self._try(self._meet, func)
         if func in self._composites:  # autograd did not take it apart (inference mode): its parts are what runs
             with self:
                 return func._op_dk(_COMPOSITE_KEY, *args, **kwargs)
         result = func(*args, **kwargs)
         if FakeTensor not in types:  # with fakes DTensor works out shapes: nothing runs
-            self._count(func, args, kwargs, result)
+            self._try(self._count, func, args, kwargs, result)
         return result
+
+    def _try(self, act: Callable[..., None], *arguments: Any) -> None:
+        try:
+            act(*arguments)
+        except Exception as error:
+            self.error = self.error or error
 
     def _meet(self, func: Any) -> None:
         is_op = isinstance(func, torch._ops.OpOverload)  # else a higher-order op

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from distprof.doors import ModuleDoor
 from distprof.flops.counter import FlopMode
@@ -26,6 +27,7 @@ class CountingProbe:
         self._door = door
         self._running = RunningModules(listener)
         self._ended: list[Record] = []
+        self._mode_is_on = False
         self._stance: Any = None
 
     @property
@@ -39,6 +41,7 @@ class CountingProbe:
 
     def detach(self) -> None:
         self._door.close()
+        self._leave_mode()
         if self._stance is not None:
             self._stance.__exit__(None, None, None)
             self._stance = None
@@ -89,6 +92,7 @@ class CountingProbe:
         counting = bool(running.stack) or running.enter_root(row, args, kwargs)
         if counting and not running.stack:
             self._mode.__enter__()
+            self._mode_is_on = True
         running.stack.append(row)
         self._mode.owner = row
         self._calls[row] = self._calls.get(row, 0) + counting
@@ -99,9 +103,16 @@ class CountingProbe:
         stack.pop()
         self._mode.owner = stack[-1] if stack else OUTSIDE
         if not stack:
-            if not self._running.in_evaluation:
-                self._mode.__exit__(None, None, None)
+            self._leave_mode()
+            if self._mode.error is not None:
+                raise self._mode.error
             self._running.leave_root(token)
+
+    def _leave_mode(self) -> None:
+        """If it is on, and no mode of the user's lies over it: then a call that is still running will leave it."""
+        if self._mode_is_on and _get_current_dispatch_mode() is self._mode:
+            self._mode_is_on = False
+            self._mode.__exit__(None, None, None)
 
     def _keep_compiled_code(self) -> None:
         """Code that is compiled already stays so under the mode; what would be compiled anew runs eager in this step,

@@ -46,7 +46,7 @@ class TimedProbe:
         self._module_door = door
         self._expert_rows = expert_rows
         self._stamps: Stamps = EventStamps() if device == "cuda" else HostStamps(clock.mono_ns)
-        self._timer = ModuleTimer(listener, self._stamps, frozenset(expert_rows))
+        self._timer = ModuleTimer(listener, self._stamps, frozenset(expert_rows), on_error)
         self._peak_memory, self._memory_source = peak_memory(device)
         self._data_door = data_door(on_error)
         self._on_error = on_error
@@ -68,10 +68,10 @@ class TimedProbe:
     def detach(self) -> None:
         self._module_door.close()
         self._data_door.close()
-        self._timer.remove_hooks()
         if self._optimizer_hook is not None:
             self._optimizer_hook.remove()
             self._optimizer_hook = None
+        self._timer.remove_hooks()
 
     def begin(self) -> None:
         self._began_wall_ns = self._clock.wall_ns()

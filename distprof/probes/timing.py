@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distprof.doors import OnError
 from distprof.probes.batch import BatchTally
 from distprof.probes.calls import CallListener, RunningModules
 from distprof.probes.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
@@ -36,8 +37,9 @@ class ModuleTimer:
     elsewhere (``Ledger.turn``, ``RunningModules.row``), and are what ``make bench`` measures.
     """
 
-    def __init__(self, listener: CallListener, source: Stamps, experts: Collection[int]) -> None:
+    def __init__(self, listener: CallListener, source: Stamps, experts: Collection[int], on_error: OnError) -> None:
         self.running = RunningModules(listener)
+        self._on_error = on_error
         self.ledger = Ledger(source, NOBODY, array("q"))
         self.entered = array("q")  # rows, once for each forward call
         self._row_of = listener.tree.row_of
@@ -143,12 +145,16 @@ class ModuleTimer:
 
     def _turn_to(self, owner: int) -> Callable[[Any], None]:
         """A hook for nodes and parameters: the gradient has arrived, from here on the time is ``owner``'s."""
-        own, stamp, now, in_backward = self._own, self._stamp, self._now, self._interrupted
+        own, stamp, now, in_backward, on_error = self._own, self._stamp, self._now, self._interrupted, self._on_error
 
         def turn(_: Any) -> None:
             if in_backward:  # of this window: a graph may live longer
-                stamp(now())
-                own(owner)
+                try:
+                    stamp(now())
+                    own(owner)
+                except Exception as error:  # it would end in the user's backward
+                    in_backward.clear()
+                    on_error("a hook in backward", error)
 
         self._turns[owner] = turn
         return turn
