@@ -1,0 +1,258 @@
+"""``distprof.record()`` and ``distprof.set_topology()``, in this process and in scripts of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from support.recording import Seen, seen
+from torch import nn
+
+import distprof
+from distprof.errors import UsageError
+from distprof.frameworks.declaration import Declaration, current, declare
+from distprof.records import End, Error, Step, Topology
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(("DISTPROF_", "SLURM_", "TORCHELASTIC_", "RANK", "WORLD_SIZE")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def undeclared() -> Iterator[None]:
+    yield
+    declare(None)
+
+
+def train(steps: int = 5) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(steps):
+        model(torch.ones(4, 8)).sum().backward()
+        optimizer.step()
+
+
+def test_record_gives_the_run_folder(tmp_path: Path) -> None:
+    with distprof.record(tmp_path / "runs", "mine", warmup=1, timed=2) as run:
+        train()
+    assert run == tmp_path / "runs" / "mine"
+    found = seen(run)
+    assert found.one(End).reason == "window complete"
+    assert found.shard.header.run_id == "mine"
+
+
+def test_a_run_without_a_name_gets_one_of_its_own(tmp_path: Path) -> None:
+    runs = set()
+    for _ in range(2):
+        with distprof.record(tmp_path, warmup=0, timed=1) as run:
+            train(1)
+        runs.add(run)
+    assert len(runs) == 2 and all(run.parent == tmp_path and seen(run) for run in runs)
+
+
+def test_ranks_that_give_one_name_share_a_folder(tmp_path: Path) -> None:
+    for _ in range(2):
+        with distprof.record(tmp_path, "job 1/2", warmup=0, timed=1) as run:
+            train(2)
+    assert run.name == "job-1-2"
+    assert sorted(path.name for path in (run / "shards").iterdir()) == [
+        "rank00000.g0.msgpack",
+        "rank00000.g1.msgpack",
+    ]
+
+
+def test_a_job_that_knows_its_name_needs_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    with distprof.record(tmp_path, warmup=0, timed=1) as run:
+        pass
+    assert run.name == "job-4711"
+
+
+def test_the_folder_it_yields_holds_when_the_script_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with distprof.record(warmup=0, timed=1) as run:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        train(2)
+    assert run.is_absolute()
+    assert seen(tmp_path / "runs" / run.name).one(End)
+
+
+def test_environment_variables_are_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTPROF_WARMUP", "0")
+    monkeypatch.setenv("DISTPROF_COUNT", "0")
+    with distprof.record(tmp_path, timed=2) as run:
+        train(3)
+    assert [step.iteration for step in seen(run).of(Step)] == [0, 1]
+
+
+def test_one_inside_another_does_nothing_more(tmp_path: Path) -> None:
+    with distprof.record(tmp_path, "outer", warmup=0, timed=3) as outer:
+        with distprof.record(tmp_path, "inner", warmup=0, timed=1) as inner:
+            train(1)
+        train(1)
+    assert inner == outer and not (tmp_path / "inner").exists()
+    assert len(seen(outer).of(Step)) == 1  # the first one was counted
+
+
+def test_an_exception_passes_and_the_recorder_ends(tmp_path: Path) -> None:
+    theirs = ValueError("theirs")
+    with pytest.raises(ValueError, match="theirs") as caught, distprof.record(tmp_path, "mine", timed=1) as run:
+        train(1)
+        raise theirs
+    assert caught.value is theirs
+    assert seen(run).one(End).reason == "exit"
+
+
+def test_settings_that_cannot_be_are_an_error_of_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="warmup is -1"), distprof.record(tmp_path, warmup=-1):
+        pass
+    with pytest.raises(TypeError), distprof.record(tmp_path, wormup=1):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_does_not_stop_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    with distprof.record(tmp_path / "file" / "runs", "mine", warmup=0, timed=1) as run:
+        train(2)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("distprof: ") and str(run) in line
+    assert (tmp_path / "tmp") in run.parents
+    assert seen(run).one(End)
+
+
+def test_without_a_recorder_the_job_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("distprof.recorder.Recorder.__init__", fails)
+    with distprof.record(tmp_path, "mine") as run:
+        train(1)
+    assert run == tmp_path / "mine" and list((run / "shards").iterdir()) == []
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+def test_what_is_declared_reaches_the_shard(tmp_path: Path, undeclared: None) -> None:
+    with distprof.record(tmp_path, "mine", warmup=0, timed=1) as run:
+        distprof.set_topology(tp=1, dp=1)
+        train(2)
+    topology = seen(run).of(Topology)[-1]
+    assert (topology.source, topology.sizes["dp"], topology.notes) == ("declared", 1, ())
+
+
+def test_what_is_declared_late_holds_too(tmp_path: Path, undeclared: None) -> None:
+    with distprof.record(tmp_path, "mine", warmup=0, timed=2) as run:
+        train(2)
+        distprof.set_topology(dp=1)
+        train(1)
+    first, last = seen(run).of(Topology)
+    assert (first.source, last.source) == ("assumed", "declared")
+
+
+@pytest.mark.parametrize("nonsense", [{"tp": 3}, {"tp": 0}, {"tp": "2"}, {"zz": 1}, {"coordinates": {"tp": 9}}])
+def test_nonsense_is_passed_over_and_the_report_says_so(tmp_path: Path, undeclared: None, nonsense: dict) -> None:
+    with distprof.record(tmp_path, "mine", warmup=0, timed=1) as run:
+        distprof.set_topology(**nonsense)
+        train(2)
+    topology = seen(run).of(Topology)[-1]
+    assert topology.source == "assumed" and "set_topology was passed over" in topology.notes[0]
+    assert not seen(run).of(Error)
+
+
+def test_what_is_declared_is_a_copy(undeclared: None) -> None:
+    coordinates = {"tp": 1}
+    distprof.set_topology(tp=2, coordinates=coordinates)
+    coordinates["tp"] = 0
+    assert current() == Declaration({"tp": 2}, {"tp": 1})
+
+
+Script = Callable[[str], "tuple[subprocess.CompletedProcess[str], Seen]"]
+
+
+@pytest.fixture
+def script(tmp_path: Path, clean_env: dict[str, str]) -> Script:
+    """Run a script of its own, whose run is called ``mine``, and read what it left."""
+
+    def run(code: str) -> tuple[subprocess.CompletedProcess[str], Seen]:
+        (tmp_path / "script.py").write_text(code)
+        process = subprocess.run(
+            [sys.executable, "script.py"],
+            cwd=tmp_path,
+            env=clean_env,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        return process, seen(tmp_path / "runs" / "mine")
+
+    return run
+
+
+JOB = """
+import os, sys
+import torch
+from torch import nn
+import distprof
+
+model = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+def step():
+    model(torch.ones(4, 8)).sum().backward()
+    optimizer.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "ending"), [("os._exit(7)", 7, []), ("raise ValueError('theirs')", 1, [End("exit", 5)])]
+)
+def test_however_a_script_ends_its_steps_are_there(script: Script, end: str, code: int, ending: list[End]) -> None:
+    """The recorder was entered and never left, as in a notebook."""
+    begin = "recording = distprof.record(name='mine', warmup=1, timed=9)\nrecording.__enter__()"
+    process, found = script(f"{JOB}\n{begin}\nfor _ in range(5): step()\n{end}")
+    assert process.returncode == code
+    assert [step.iteration for step in found.of(Step)] == [2, 3, 4]
+    assert found.of(End) == ending
+    assert "distprof: " not in process.stderr
+
+
+FORK = """
+with distprof.record(name="mine", warmup=0, count=COUNT, timed=9):
+    step()
+    step()
+    original = nn.Module.__call__
+    if not os.fork():
+        assert nn.Module.__call__ is not original
+        for _ in range(3):
+            step()
+        print("child is through", flush=True)
+        sys.exit(0)
+    assert os.wait()[1] == 0
+    step()
+"""
+
+
+@pytest.mark.parametrize("count", [True, False])
+def test_a_forked_child_writes_nothing(script: Script, count: bool) -> None:
+    process, found = script(JOB + FORK.replace("COUNT", str(count)))
+    assert (process.returncode, process.stdout, process.stderr) == (0, "child is through\n", "")
+    assert [step.iteration for step in found.of(Step)] == [0, 1, 2][count:]
+    assert found.kinds.count("end") == 1 and not found.shard.report.damaged
