@@ -22,6 +22,7 @@ from support.records import patient, shards
 from support.shards import DATA, edges
 from support.shards import RECORDS as SMALL
 
+import distprof
 from distprof.codec import to_json, to_payload
 from distprof.framing import MAX_BODY_BYTES
 from distprof.records import (
@@ -47,6 +48,7 @@ from distprof.shard import parse_shard
 
 HOUSE = Path(__file__).parent.parent
 PAGE = (HOUSE / "docs" / "FORMAT.md").read_text(encoding="utf-8")
+SOURCES = Path(distprof.__file__).parent
 NESTED = {record.__name__: record for record in (ModuleRow, Parameter, Mesh, ExpertLayer)}
 DESCRIBED: dict[str, type] = {**RECORDS, **NESTED}
 TYPES = {"int": INT64, "natural": Bounds(0, INT64.high), "index": Bounds(0, LIMIT - 1), "size": Bounds(1, LIMIT)}
@@ -153,7 +155,7 @@ def test_the_page_names_nothing_that_the_code_does_not() -> None:
     prose = re.sub(r"^```.*?^```", "", PAGE, flags=re.DOTALL | re.MULTILINE)
     words = {word for quoted in re.findall(r"`([^`\n]+)`", prose) for word in re.findall(r"[A-Za-z_]{2,}", quoted)}
     modules = ("records", "framing", "shard", "rundir", "frameworks/axes", "frameworks/torch_native", "commands/dump")
-    sources = " ".join((HOUSE / "distprof" / f"{name}.py").read_text(encoding="utf-8") for name in modules)
+    sources = " ".join((SOURCES / f"{name}.py").read_text(encoding="utf-8") for name in modules)
     of_msgpack_and_python = {"ce", "crc", "py", "SHARD", "distprof", "float", "first_checksum"}
     assert {word for word in words - of_msgpack_and_python if not re.search(rf"\b{word}\b|_{word}\b", sources)} == set()
 
