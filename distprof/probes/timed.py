@@ -98,7 +98,7 @@ class TimedProbe:
     def read(self, *, wait: bool = False) -> list[Record]:
         records: list[Record] = []
         while self._unread:
-            last = self._unread[0].modules.end
+            last = self._unread[0].phases.end  # taken after the modules' own
             if wait:
                 self._stamps.wait(last)
             elif not self._stamps.ready(last):

@@ -356,6 +356,23 @@ def test_an_optimizer_for_each_parameter_stepped_in_backward(tmp_path: Path) -> 
         assert timed.phases_ns["forward"] == 5_000_000
 
 
+def test_a_step_without_a_forward(tmp_path: Path) -> None:
+    """Gradients made elsewhere, or kept from the step before."""
+    model = nn.Sequential(Ticking(10, 20))
+
+    def job() -> None:
+        optimizer = sgd(model)
+        total(model(X)).backward()
+        for _ in range(4):
+            optimizer.step()
+
+    found = record(tmp_path, job, warmup=1, count=True, timed=2)
+    assert found.one(Counts).forward_flops.tolist() == []
+    for timed in found.of(Step):
+        assert {phase: ns for phase, ns in timed.phases_ns.items() if ns} == {"optimizer": 3_000_000}
+        assert (timed.calls.tolist(), timed.micro_batches, timed.samples) == ([], 0, 0)
+
+
 def test_lazy_models_are_met_when_they_have_their_shapes(tmp_path: Path) -> None:
     model = nn.Sequential(nn.LazyLinear(3), Ticking(10, 20))
 

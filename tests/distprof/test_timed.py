@@ -1,0 +1,78 @@
+"""Stamps that can be read only later, as an accelerator's: nothing waits for them but the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.recording import Seen, Ticking, clock, record, train
+from torch import nn
+
+from distprof.probes.timed import TimedProbe
+from distprof.records import Array, Step
+
+
+class LateStamps:
+    """Stamps of the test's clock that can be read when as many later ones as ``delay`` have been taken."""
+
+    delay = 0
+    waits: list[int]
+
+    def __init__(self) -> None:
+        type(self).waits = []
+        self.taken = 0
+        self.times: list[int] = []
+
+    def now(self) -> int:
+        self.times.append(clock.mono_ns())
+        return len(self.times) - 1
+
+    def series(self) -> list[int]:
+        return []
+
+    def ready(self, stamp: int) -> bool:
+        return len(self.times) - stamp > self.delay
+
+    def wait(self, stamp: int) -> None:
+        type(self).waits.append(stamp)
+        self.times += [clock.mono_ns()] * self.delay
+
+    def lengths_ns(self, stamps: list[int]) -> Array:
+        assert self.ready(stamps[-1]), "read too early"
+        return np.diff(np.array([self.times[stamp] for stamp in stamps], np.int64))
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> type[LateStamps]:
+    """Models run on one, as far as the timed probe can tell."""
+
+    def probe(door: Any, listener: Any, on_error: Any, time: Any, device: str, expert_rows: Any) -> TimedProbe:
+        return TimedProbe(door, listener, on_error, time, "cuda", expert_rows)
+
+    monkeypatch.setattr("distprof.recorder.TimedProbe", probe)
+    monkeypatch.setattr("distprof.probes.timed.EventStamps", LateStamps)
+    monkeypatch.setattr("distprof.probes.timed.peak_memory", lambda device: ((lambda: 123), f"of {device}"))
+    return LateStamps
+
+
+def trained(folder: Path) -> Seen:
+    model = nn.Sequential(Ticking(10, 20), Ticking(1, 2))
+    return record(folder, lambda: train(model, torch.ones(4, 8), steps=5), warmup=1, timed=3)
+
+
+@pytest.mark.parametrize("delay", [0, 1, 10, 1000])
+def test_steps_are_read_when_they_can_be_and_all_in_the_end(
+    tmp_path: Path, accelerator: type[LateStamps], monkeypatch: pytest.MonkeyPatch, delay: int
+) -> None:
+    monkeypatch.setattr(accelerator, "delay", delay)
+    found = trained(tmp_path)
+    assert [step.iteration for step in found.of(Step)] == [1, 2, 3]
+    for number in range(3):
+        assert found.forward_ms(number) == {"0": 10, "1": 1}
+        assert found.backward_ms(number) == {"0": 20, "1": 2}
+        assert found.phases_ms(number) == {"forward": 11, "backward": 22, "optimizer": 3}
+    assert found.of(Step)[0].memory_source == "of cuda"
+    assert len(accelerator.waits) <= 3 and (accelerator.waits == []) == (delay == 0)
