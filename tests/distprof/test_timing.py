@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from support.recording import Seen, Ticking, clock, record, tick, total, train
+from support.records import patient
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -57,6 +62,13 @@ def test_residuals_in_a_row(tmp_path: Path) -> None:
     assert seen.backward_ms() == {"0": 1} | {f"1.{n}": 8 for n in range(3)} | {
         f"1.{n}.child": 20 * (n + 1) for n in range(3)
     }
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The shape of a :class:`Residual` around another shape."""
+
+    inner: Any
 
 
 class Branches(nn.Module):
@@ -459,3 +471,31 @@ def test_no_hook_stays_on_parameters(tmp_path: Path) -> None:
     record(tmp_path, lambda: train(model, X))
     assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
     clock.advance_ms(1)
+
+
+ticks = st.tuples(st.integers(0, 50), st.integers(0, 50))
+shapes = st.recursive(
+    ticks, lambda inner: st.one_of(st.lists(inner, min_size=1, max_size=3), st.builds(Inside, inner)), max_leaves=8
+)
+
+
+def built(shape: Any, name: str, forward: dict[str, float], backward: dict[str, float]) -> nn.Module:
+    """The module of this shape, and into the dicts what each module below ``name`` will take itself."""
+    if isinstance(shape, Inside):
+        forward[name], backward[name] = 6, 8
+        return Residual(built(shape.inner, f"{name}.child", forward, backward))
+    if isinstance(shape, list):
+        return nn.Sequential(*(built(part, f"{name}.{number}", forward, backward) for number, part in enumerate(shape)))
+    forward[name], backward[name] = shape
+    return Ticking(*shape)
+
+
+@patient
+@given(shapes)
+def test_whatever_the_tree_every_module_has_its_own_time(shape: Any) -> None:
+    forward, backward = {"0": 1.0}, {"0": 1.0}
+    model = nn.Sequential(Ticking(1, 1), built(shape, "1", forward, backward))
+    with tempfile.TemporaryDirectory() as folder:
+        seen = timed(Path(folder), model)
+    assert seen.forward_ms() == {name: value for name, value in forward.items() if value}
+    assert seen.backward_ms() == {name: value for name, value in backward.items() if value}
