@@ -89,9 +89,10 @@ def _swap_for_dynamo(before: Any, now: Any) -> None:
     it traces through it and guards on it: code compiled with the door open would be compiled again when it closes, and
     after an import with the door open every compilation would take the long way for the rest of the job.
     """
-    dynamo: Any = sys.modules.get("torch._dynamo.variables.nn_module")
-    if getattr(dynamo, "unpatched_nn_module_call", None) is before:
-        dynamo.unpatched_nn_module_call = now
+    for name in ("torch._dynamo.utils", "torch._dynamo.variables.nn_module"):  # which takes it from the first
+        dynamo: Any = sys.modules.get(name)
+        if getattr(dynamo, "unpatched_nn_module_call", None) is before:
+            dynamo.unpatched_nn_module_call = now
 
 
 class SpanVisitor(Protocol):
