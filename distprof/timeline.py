@@ -7,7 +7,6 @@ is recorded is *self* time, nothing is counted twice, and all owners together fi
 from __future__ import annotations
 
 import itertools
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,16 +23,13 @@ class Stamps(Protocol):
 
     def now(self) -> Stamp: ...
 
-    def series(self) -> Any:
-        """An empty series of stamps, to append to."""
-
     def ready(self, stamp: Stamp) -> bool:
         """Whether a distance to this stamp can be read without waiting."""
 
     def wait(self, stamp: Stamp) -> None:
         """Wait until it can be read."""
 
-    def lengths_ns(self, stamps: Any) -> Array:
+    def lengths_ns(self, stamps: list[Any]) -> Array:
         """The distances from each stamp to the next."""
 
 
@@ -43,17 +39,14 @@ class HostStamps:
     def __init__(self, mono_ns: Callable[[], int]) -> None:
         self.now = mono_ns
 
-    def series(self) -> array[int]:
-        return array("q")
-
     def ready(self, stamp: int) -> bool:
         return True
 
     def wait(self, stamp: int) -> None:
         pass
 
-    def lengths_ns(self, stamps: array[int]) -> Array:
-        numbers: Array = np.frombuffer(stamps, np.int64)
+    def lengths_ns(self, stamps: list[int]) -> Array:
+        numbers: Array = np.array(stamps, np.int64)
         return numbers[1:] - numbers[:-1]
 
 
@@ -69,9 +62,6 @@ class EventStamps:
         event = self._new()
         event.record()
         return event
-
-    def series(self) -> list[Stamp]:
-        return []
 
     def ready(self, stamp: Stamp) -> bool:
         return bool(stamp.query())
@@ -92,8 +82,8 @@ class Turns:
     """
 
     source: Stamps
-    owners: Any  # a list, or an array of numbers
-    stamps: Any
+    owners: list[Any]
+    stamps: list[Stamp]
 
     @property
     def end(self) -> Stamp:
@@ -108,28 +98,22 @@ class Turns:
 
     def sums_by_row_ns(self, rows: int) -> tuple[Array, Array]:
         """For owners that are numbers: nanoseconds of owners 0 to ``rows`` - 1, and those of ~0 to ~(``rows`` - 1)."""
-        owners, lengths = np.frombuffer(self.owners, np.int64), self.source.lengths_ns(self.stamps)
-        return _sums(owners, lengths, rows), _sums(~owners, lengths, rows)
-
-
-def _sums(owners: Array, lengths: Array, size: int) -> Array:
-    ours = (owners >= 0) & (owners < size)
-    # Sums in float64 are exact up to 2**53 ns, 104 days.
-    sums: Array = np.bincount(owners[ours], lengths[ours], size).astype(np.int64)
-    return sums
+        # Owners from ~rows to rows, where those at both ends stand for all beyond, moved to begin at 0.
+        places = np.minimum(np.maximum(np.array(self.owners, np.int64), ~rows), rows) - ~rows
+        # Sums in float64 are exact up to 2**53 ns, 104 days.
+        sums = np.bincount(places, self.source.lengths_ns(self.stamps), 2 * rows + 2).astype(np.int64)
+        return sums[rows + 1 : -1], sums[rows:0:-1]
 
 
 class Ledger:
-    """Takes turns.  Two series, the same ones for life, because a turn is taken twice in every module call: hot paths
-    append to them what :meth:`turn` would.  Owners may be relabelled until they are taken.
-
-    Where owners are numbers and many, ``owners`` is an empty ``array("q")`` to keep them in.
+    """Takes turns.  Two plain lists, the same ones for life, because a turn is taken twice in every module call: hot
+    paths append to them what :meth:`turn` would.  Owners may be relabelled until they are taken.
     """
 
-    def __init__(self, source: Stamps, owner: Any, owners: Any = None) -> None:
+    def __init__(self, source: Stamps, owner: Any) -> None:
         self.source = source
-        self.owners: Any = [] if owners is None else owners
-        self.stamps: Any = source.series()
+        self.owners: list[Any] = []
+        self.stamps: list[Stamp] = []
         self.turn(owner)
 
     def turn(self, owner: Any) -> None:
@@ -139,12 +123,10 @@ class Ledger:
 
     def restart(self, owner: Any) -> None:
         """Forget all turns; the time is ``owner``'s from now on."""
-        del self.owners[:]
-        del self.stamps[:]
+        self.owners.clear()
+        self.stamps.clear()
         self.turn(owner)
 
     def take(self) -> Turns:
         """All turns since the start; the last one ends now."""
-        stamps = self.stamps[:]
-        stamps.append(self.source.now())
-        return Turns(self.source, self.owners[:], stamps)
+        return Turns(self.source, self.owners[:], [*self.stamps, self.source.now()])

@@ -9,7 +9,6 @@ length of the window, the hooks on those few parameters.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Collection, Iterator
 from threading import get_ident
 from typing import Any
@@ -27,6 +26,11 @@ from distprof.timeline import Ledger, Stamps
 NOBODY = 1 << 40
 
 _is_grad_enabled = torch.is_grad_enabled
+_Tensor = torch.Tensor
+_Hooks = dict[int, Callable[[torch.Tensor], torch.Tensor | None]]  # as torch keeps them
+#: Carries hooks into nodes, as ``Tensor.register_hook`` does: a tenth of the cost of ``register_prehook``, which makes
+#: a handle each time.
+_CARRIER = torch.zeros((), device="cpu")
 _MAX_DEPTH = 2
 
 
@@ -40,8 +44,8 @@ class ModuleTimer:
     def __init__(self, listener: CallListener, source: Stamps, experts: Collection[int], on_error: OnError) -> None:
         self.running = RunningModules(listener)
         self._on_error = on_error
-        self.ledger = Ledger(source, NOBODY, array("q"))
-        self.entered = array("q")  # rows, once for each forward call
+        self.ledger = Ledger(source, NOBODY)
+        self.entered: list[int] = []  # rows, once for each forward call
         self._row_of = listener.tree.row_of
         self._stack = self.running.stack
         self._now = source.now
@@ -49,7 +53,7 @@ class ModuleTimer:
         self._experts = experts
         self._interrupted: list[int] = []  # by each running backward, the owner before it
         self._hooked: set[int] = set()  # sequence numbers of the nodes that carry a hook
-        self._turns: dict[int, Callable[[Any], None]] = {}
+        self._turns = _Turns(self._turn_to)
         self._parameter_hooks: dict[int, list[Any]] = {}
         self.begin()
 
@@ -58,7 +62,7 @@ class ModuleTimer:
         self.phases = PhaseClock(self.ledger.source)
         self.running.tally = BatchTally()
         self.tokens: dict[int, int] = {}
-        del self.entered[:]
+        self.entered.clear()
         self._hooked.clear()
         self.ledger.restart(NOBODY)
 
@@ -73,8 +77,8 @@ class ModuleTimer:
         running, stack = self.running, self._stack
         if get_ident() != running.thread or running.in_evaluation:
             return None
-        row = self._row_of.get(id(module))
-        if row is None and (row := running.row(module)) < 0:
+        row = self._row_of.get(id(module), -1)
+        if row < 0 and (row := running.row(module)) < 0:
             return None
         if self._interrupted:  # recompute, inside backward
             owner = ~row
@@ -88,15 +92,12 @@ class ModuleTimer:
                 self.tokens[row] = self.tokens.get(row, 0) + _token_rows(args or tuple(kwargs.values()))
         self._stamp(self._now())
         self._own(owner)
-        if _is_grad_enabled():
-            caller = ~stack[-1] if stack else NOBODY
-            node = args[0].grad_fn if args and type(args[0]) is torch.Tensor else None
-            if node is None and (node := _first_node(args, kwargs)) is None:
-                if row not in self._parameter_hooks:
-                    self._hook_parameters(module, row)
-            elif (number := node._sequence_nr()) not in self._hooked:
-                self._hooked.add(number)
-                node.register_prehook(self._turns.get(caller) or self._turn_to(caller))
+        node = args[0].grad_fn if args and type(args[0]) is _Tensor else None
+        if node is None and (node := _first_node(args, kwargs)) is None:
+            if row not in self._parameter_hooks and _is_grad_enabled():
+                self._hook_parameters(module, row)
+        elif (number := node._sequence_nr()) not in self._hooked and _is_grad_enabled():
+            self._hook(node, number, ~stack[-1] if stack else NOBODY)
         stack.append(row)
         return row
 
@@ -113,10 +114,9 @@ class ModuleTimer:
         else:
             self.ledger.turn(NOBODY)
         # Of several outputs any may be the one that is used.  A child's may be ours as well: then its hook says all.
-        for node in (output.grad_fn,) if type(output) is torch.Tensor else _nodes(output):
+        for node in (output.grad_fn,) if type(output) is _Tensor else _nodes(output):
             if node is not None and (number := node._sequence_nr()) not in self._hooked:
-                self._hooked.add(number)
-                node.register_prehook(self._turns.get(~token) or self._turn_to(~token))
+                self._hook(node, number, ~token)
         if not stack and not self._interrupted:
             self.phases.leave()
             self.running.leave_root(token)
@@ -143,6 +143,18 @@ class ModuleTimer:
         self.phases.enter(FORWARD if inside else EVALUATION)
         return inside
 
+    def _hook(self, node: Any, number: int, owner: int) -> None:
+        """When the gradient arrives at ``node`` the time is ``owner``'s."""
+        self._hooked.add(number)
+        _CARRIER._backward_hooks = self._turns[owner]
+        node._register_hook_dict(_CARRIER)
+
+    def _hook_parameters(self, module: nn.Module, row: int) -> None:
+        """The input needs no gradient: backward of ``row`` ends when its own parameters have theirs."""
+        own = [p for p in module._parameters.values() if p is not None and p.requires_grad and p.is_leaf]
+        turn = self._turns[NOBODY][0]
+        self._parameter_hooks[row] = [p.register_post_accumulate_grad_hook(turn) for p in own]
+
     def _turn_to(self, owner: int) -> Callable[[Any], None]:
         """A hook for nodes and parameters: the gradient has arrived, from here on the time is ``owner``'s."""
         own, stamp, now, in_backward, on_error = self._own, self._stamp, self._now, self._interrupted, self._on_error
@@ -156,14 +168,19 @@ class ModuleTimer:
                     in_backward.clear()
                     on_error("a hook in backward", error)
 
-        self._turns[owner] = turn
         return turn
 
-    def _hook_parameters(self, module: nn.Module, row: int) -> None:
-        """The input needs no gradient: backward of ``row`` ends when its own parameters have theirs."""
-        own = [p for p in module._parameters.values() if p is not None and p.requires_grad and p.is_leaf]
-        turn = self._turn_to(NOBODY)
-        self._parameter_hooks[row] = [p.register_post_accumulate_grad_hook(turn) for p in own]
+
+class _Turns(dict[int, _Hooks]):
+    """By owner: the hooks, one each, of all nodes at which the time becomes its; made when they are first asked for."""
+
+    def __init__(self, turn_to: Callable[[int], Callable[[Any], None]]) -> None:
+        super().__init__()
+        self._turn_to = turn_to
+
+    def __missing__(self, owner: int) -> _Hooks:
+        self[owner] = {0: self._turn_to(owner)}
+        return self[owner]
 
 
 def _first_node(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

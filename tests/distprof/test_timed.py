@@ -30,9 +30,6 @@ class LateStamps:
         self.times.append(clock.mono_ns())
         return len(self.times) - 1
 
-    def series(self) -> list[int]:
-        return []
-
     def ready(self, stamp: int) -> bool:
         return len(self.times) - stamp > self.delay
 
