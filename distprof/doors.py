@@ -96,9 +96,9 @@ def _swap_for_dynamo(before: Any, now: Any) -> None:
 
 
 class SpanVisitor(Protocol):
-    """Told when a span begins and ends; spans of one kind may nest."""
+    """Told when a span begins, with the call's positional arguments, and when it ends; spans of one kind may nest."""
 
-    def begin(self) -> None: ...
+    def begin(self, args: tuple[Any, ...]) -> None: ...
     def end(self) -> None: ...
 
 
@@ -128,7 +128,7 @@ class FunctionDoor:
             visitor = self._visitor
             if visitor is None:
                 return original(*args, **kwargs)
-            self._tell(visitor.begin)
+            self._tell(lambda: visitor.begin(args))
             try:
                 return original(*args, **kwargs)
             finally:

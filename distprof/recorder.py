@@ -156,11 +156,11 @@ class Recorder:
         if self._output is not None:
             self._cross(self._steps.forward_ended(with_gradient))
 
-    def begin(self) -> None:
-        """A backward begins (on whatever thread)."""
+    def begin(self, args: tuple[Any, ...]) -> None:
+        """A backward begins (on whatever thread); of the arguments of autograd's engine create_graph is the fourth."""
         self._steps.backward_began()
         if self._probe is not None and self._probe.thread == get_ident():
-            self._probe.backward_began()
+            self._probe.backward_began(create_graph=len(args) > 3 and bool(args[3]))
 
     def end(self) -> None:
         """A backward has ended."""

@@ -203,9 +203,12 @@ class Parameters:
 
 @dataclass(frozen=True, eq=False)
 class Counts(_Bulky):
-    """One counted step: *exclusive* forward work per row, summed over the iteration's micro-batches.
+    """One counted step: *exclusive* work per row, summed over the iteration's micro-batches.
 
-    ``uncounted`` holds the ops that ran without a formula, by name, with their calls.
+    Forward is what ran in root forwards; backward, what autograd ran, credited to the module whose forward made the
+    node; recompute, what checkpointing ran again.  ``outside`` has the work that belongs to no row: keys
+    ``forward_flops``, ``backward_flops``, ``recompute_flops``, each 0 where absent.  ``uncounted`` holds the ops that
+    ran without a formula, by name, with their calls.
     """
 
     KIND: ClassVar[str] = "counts"
@@ -216,6 +219,11 @@ class Counts(_Bulky):
     calls: Array = bulk("<u4")
     forward_macs: Array = bulk("<i8")
     forward_flops: Array = bulk("<i8")
+    backward_macs: Array = bulk("<i8")
+    backward_flops: Array = bulk("<i8")
+    recompute_macs: Array = bulk("<i8")
+    recompute_flops: Array = bulk("<i8")
+    outside: dict[str, Natural] = field(default_factory=dict)
     uncounted: dict[str, Natural] = field(default_factory=dict)
 
 

@@ -72,6 +72,7 @@ def module_stats(run: LoadedRun, alignment: Alignment, times: TimeTables) -> tup
         mean_known(_stack(run, alignment, _counted(lambda counts: counts.forward_macs, inclusive=True))),
         mean_known(_stack(run, alignment, _counted(lambda counts: counts.forward_flops, inclusive=True))),
         mean_known(_stack(run, alignment, _counted(lambda counts: counts.forward_macs, inclusive=False))),
+        *(_backward_work(run, alignment, pick) for pick in _BACKWARD_WORK),
         median_known(times.forward),
         median_known(times.backward),
         median_known(times.forward_self),
@@ -83,7 +84,8 @@ def module_stats(run: LoadedRun, alignment: Alignment, times: TimeTables) -> tup
 
 def _row(
     module: Module, ranks: int, params: float, own_params: float, calls: float, macs: float, flops: float,
-    self_macs: float, forward: float, backward: float, forward_self: float, backward_self: float,
+    self_macs: float, bwd_macs: float, bwd_flops: float, recompute_flops: float,
+    forward: float, backward: float, forward_self: float, backward_self: float,
 ) -> ModuleStats:  # fmt: skip
     return ModuleStats(
         label=module.label,
@@ -101,6 +103,9 @@ def _row(
         macs=number(macs),
         flops=number(flops),
         self_macs=number(self_macs),
+        bwd_macs=number(bwd_macs),
+        bwd_flops=number(bwd_flops),
+        recompute_flops=number(recompute_flops),
         forward_ns=number(forward),
         backward_ns=number(backward),
         forward_self_ns=number(forward_self),
@@ -129,6 +134,20 @@ def _counted(pick: Callable[[Counts], Array], *, inclusive: bool) -> Pick:
         return (tree.inclusive(own) if inclusive else own).astype(np.float64)
 
     return picked
+
+
+#: The columns of :class:`ModuleStats` that are backward's work.
+_BACKWARD_WORK: tuple[Callable[[Counts], Array], ...] = (
+    lambda counts: counts.backward_macs,
+    lambda counts: counts.backward_flops,
+    lambda counts: counts.recompute_flops,
+)
+
+
+def _backward_work(run: LoadedRun, alignment: Alignment, pick: Callable[[Counts], Array]) -> FloatArray:
+    """Inclusive, by module; NaN where nothing trains."""
+    work = mean_known(_stack(run, alignment, _counted(pick, inclusive=True)))
+    return work if run.mode == TRAINING else np.full_like(work, np.nan)
 
 
 def _calls(tree: RankTree, window: Window) -> FloatArray | None:

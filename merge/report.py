@@ -86,12 +86,15 @@ class Summary:
     fwd_flops_per_rank: float | None
     fwd_flops_of_model: float | None
     fwd_latency_ns: Spread | None
+    bwd_macs_per_rank: float | None
+    bwd_flops_per_rank: float | None  # without what was recomputed
+    recompute_flops_per_rank: float | None  # run again in backward, by checkpointing
     bwd_latency_ns: Spread | None
     step_latency_ns: Spread | None  # the optimizer phase
     iter_latency_ns: Spread | None  # DeepSpeed's: forward + backward + optimizer
     wall_iteration_ns: Spread | None  # ours: everything, data wait included
     fwd_flops_per_second: float | None  # per rank
-    bwd_flops_per_second: float | None  # per rank, from 2 * forward
+    bwd_flops_per_second: float | None  # per rank, what was recomputed included
     fwd_bwd_flops_per_second: float | None
     flops_per_second: float | None  # per rank, over iter latency
     samples_per_second: float | None  # of the whole job, over the wall iteration
@@ -122,6 +125,9 @@ class ModuleStats:
     macs: float | None
     flops: float | None
     self_macs: float | None
+    bwd_macs: float | None
+    bwd_flops: float | None
+    recompute_flops: float | None
     forward_ns: float | None
     backward_ns: float | None
     forward_self_ns: float | None

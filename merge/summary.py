@@ -4,16 +4,16 @@ Work per rank is the mean over ranks; a latency is the median of a rank's timed 
 Rates divide the one by the other, as printed, so that a reader can check them: fwd FLOPS = fwd flops per rank / fwd
 latency.
 
-    bwd FLOPS     = 2 * fwd flops / bwd latency          (DeepSpeed's convention until backward is counted)
-    fwd+bwd FLOPS = 3 * fwd flops / (fwd latency + bwd latency)
-    FLOPS         = 3 * fwd flops / iter latency          (1 * where nothing trains; iter = fwd + bwd + optimizer)
+    bwd FLOPS     = (bwd + recomputed flops) / bwd latency
+    fwd+bwd FLOPS = (fwd + bwd + recomputed flops) / (fwd latency + bwd latency)
+    FLOPS         = (fwd + bwd + recomputed flops) / iter latency          (iter = fwd + bwd + optimizer)
     samples/s     = samples of one iteration of the whole job / wall iteration
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,12 +26,10 @@ from distprof.merge.totals import Totals, of_model
 from distprof.merge.unavailable import reasons
 from distprof.merge.window import Window
 from distprof.merge.words import rank_names
-from distprof.records import TRAINING
+from distprof.records import TRAINING, Array, Counts
 
 NS_PER_SECOND = 1e9
 _WORK_PHASES = ("forward", "backward", "optimizer")
-#: Forward flops that one training iteration stands for, until backward is counted: itself and twice itself.
-_TRAINING_FACTOR, _BACKWARD_FACTOR = 3, 2
 
 
 @dataclass(frozen=True)
@@ -43,16 +41,49 @@ class _Latencies:
     wall: Spread | None
 
 
+@dataclass(frozen=True)
+class _Work:
+    """Means over the ranks of what one iteration computes; flops, but for the MACs.  Backward is None where nothing
+    trains.
+    """
+
+    forward_macs: float | None
+    forward: float | None
+    backward_macs: float | None
+    backward: float | None
+    recompute: float | None
+
+    @property
+    def in_backward(self) -> float | None:
+        """What ran during the backward latency."""
+        return None if self.backward is None else self.backward + (self.recompute or 0)
+
+    @property
+    def all(self) -> float | None:
+        return None if self.forward is None else self.forward + (self.in_backward or 0)
+
+
+def _work(counted: Mapping[int, Counts], trains: bool) -> _Work:
+    def mean(pick: Callable[[Counts], Array], outside: str = "") -> float | None:
+        return _mean({rank: float(pick(one).sum()) + one.outside.get(outside, 0) for rank, one in counted.items()})
+
+    return _Work(
+        forward_macs=mean(lambda one: one.forward_macs),
+        forward=mean(lambda one: one.forward_flops, "forward_flops"),
+        backward_macs=mean(lambda one: one.backward_macs) if trains else None,
+        backward=mean(lambda one: one.backward_flops, "backward_flops") if trains else None,
+        recompute=mean(lambda one: one.recompute_flops, "recompute_flops") if trains else None,
+    )
+
+
 def summary_of(run: LoadedRun, layout: Layout, totals: Totals) -> Summary:
     windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
     counted = {rank: window.counts for rank, window in windows.items() if window.counts is not None}
-    macs = {rank: float(counts.forward_macs.sum()) for rank, counts in counted.items()}
     flops = {rank: float(counts.forward_flops.sum()) for rank, counts in counted.items()}
     times = _latencies(windows)
     samples = _mean({rank: window.samples for rank, window in windows.items()})
     samples = samples and samples * layout.info.sizes["dp"]
-    mean_flops = _mean(flops)
-    training = run.mode == TRAINING
+    work = _work(counted, run.mode == TRAINING)
     summary = Summary(
         batch_size_per_rank=_mean({rank: window.batch_size for rank, window in windows.items()}),
         micro_batches=_mean({rank: window.micro_batches for rank, window in windows.items()}),
@@ -62,19 +93,22 @@ def summary_of(run: LoadedRun, layout: Layout, totals: Totals) -> Summary:
         params_exact=totals.exact,
         trainable_params_exact=totals.trainable,
         exact_covers_all=totals.covers_all,
-        fwd_macs_per_rank=_mean(macs),
-        fwd_flops_per_rank=mean_flops,
+        fwd_macs_per_rank=work.forward_macs,
+        fwd_flops_per_rank=work.forward,
         fwd_flops_of_model=of_model(flops, layout),
         fwd_latency_ns=times.forward,
+        bwd_macs_per_rank=work.backward_macs,
+        bwd_flops_per_rank=work.backward,
+        recompute_flops_per_rank=work.recompute,
         bwd_latency_ns=times.backward,
         step_latency_ns=times.optimizer,
         iter_latency_ns=times.iteration,
         wall_iteration_ns=times.wall,
-        fwd_flops_per_second=_rate(mean_flops, 1, times.forward),
-        bwd_flops_per_second=_rate(mean_flops, _BACKWARD_FACTOR, times.backward),
-        fwd_bwd_flops_per_second=_rate(mean_flops, _TRAINING_FACTOR, times.forward, times.backward),
-        flops_per_second=_rate(mean_flops, _TRAINING_FACTOR if training else 1, times.iteration),
-        samples_per_second=_rate(samples, 1, times.wall),
+        fwd_flops_per_second=_rate(work.forward, times.forward),
+        bwd_flops_per_second=_rate(work.in_backward, times.backward),
+        fwd_bwd_flops_per_second=_rate(work.all, times.forward, times.backward),
+        flops_per_second=_rate(work.all, times.iteration),
+        samples_per_second=_rate(samples, times.wall),
         uncounted_ops=_uncounted(windows),
     )
     return replace(summary, unavailable=reasons(summary, run))
@@ -107,12 +141,12 @@ def _mean(values: Mapping[int, float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _rate(work: float | None, factor: int, *latencies: Spread | None) -> float | None:
+def _rate(work: float | None, *latencies: Spread | None) -> float | None:
     """Per second; None where the work or a latency is missing, or the latency is nothing."""
     known = [latency.median for latency in latencies if latency is not None]
     if work is None or len(known) < len(latencies) or not sum(known):
         return None
-    return factor * work / (sum(known) / NS_PER_SECOND)
+    return work / (sum(known) / NS_PER_SECOND)
 
 
 def _uncounted(windows: Mapping[int, Window]) -> dict[str, int]:

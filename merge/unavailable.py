@@ -8,14 +8,15 @@ from distprof.merge.load import LoadedRun
 from distprof.merge.report import Summary
 from distprof.records import TRAINING
 
-_WORK = ("fwd_macs_per_rank", "fwd_flops_per_rank", "fwd_flops_of_model")
+_BACKWARD_WORK = ("bwd_macs_per_rank", "bwd_flops_per_rank", "recompute_flops_per_rank")
+_WORK = ("fwd_macs_per_rank", "fwd_flops_per_rank", "fwd_flops_of_model", *_BACKWARD_WORK)
 _PARAMETERS = ("params_per_rank", "params_of_model", "params_exact", "trainable_params_exact")
 _BATCH = ("batch_size_per_rank", "samples_per_iteration")
-_TRAINING_LATENCIES = ("bwd_latency_ns", "step_latency_ns")
+_TRAINING = (*_BACKWARD_WORK, "bwd_latency_ns", "step_latency_ns")
 #: What each rate divides.
 _RATES = {
     "fwd_flops_per_second": ("fwd_flops_per_rank", "fwd_latency_ns"),
-    "bwd_flops_per_second": ("fwd_flops_per_rank", "bwd_latency_ns"),
+    "bwd_flops_per_second": ("bwd_flops_per_rank", "bwd_latency_ns"),
     "fwd_bwd_flops_per_second": ("fwd_flops_per_rank", "fwd_latency_ns", "bwd_latency_ns"),
     "flops_per_second": ("fwd_flops_per_rank", "iter_latency_ns"),
     "samples_per_second": ("samples_per_iteration", "wall_iteration_ns"),
@@ -35,6 +36,8 @@ def reasons(summary: Summary, run: LoadedRun) -> dict[str, str]:
 def _reason(name: str, run: LoadedRun) -> str:
     if name in _PARAMETERS:
         return "no rank recorded its parameters"
+    if name in _TRAINING and run.mode != TRAINING:
+        return "no optimizer stepped: every iteration is one forward"
     if name in _WORK:
         planned = any(data.plan is not None and data.plan.counted for data in run.ranks)
         return "the run ended before its counted step" if planned else "counting was switched off"
@@ -42,8 +45,6 @@ def _reason(name: str, run: LoadedRun) -> str:
         return _no_timed_step(run)
     if name in _BATCH:
         return "no tensor was seen among the inputs of the model"
-    if name in _TRAINING_LATENCIES and run.mode != TRAINING:
-        return "no optimizer stepped: every iteration is one forward"
     return "no timed step shows it"
 
 

@@ -1,4 +1,4 @@
-"""Counts flops at dispatch level and credits them to whoever is running."""
+"""Counts flops at dispatch level and credits them to their owners."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from distprof.flops.attribution import Attribution, Owner
 from distprof.flops.formulas import Formula, formula
 
 _COMPOSITE_KEY = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 class FlopMode(TorchDispatchMode):
-    """Adds the flops of each op to ``flops[owner]``, and the calls of ops without formula to ``uncounted``."""
+    """Adds the flops of each op to its owner's, and the calls of ops without formula to ``uncounted``."""
 
     #: Without it, a higher-order op (flex attention) raises in the user's job.
     supports_higher_order_operators = True
 
-    def __init__(self) -> None:
+    def __init__(self, attribution: Attribution) -> None:
         super().__init__()
-        self.owner = -1
         self.error: Exception | None = None  # of ours, for whoever owns this mode: here it would fail the user's op
-        self.flops: dict[int, int] = {}
+        self.flops: dict[Owner, int] = {}
         self.uncounted: dict[str, int] = {}
+        self._attribution = attribution
         self._formulas: dict[Any, Formula | None] = {}
         self._composites: set[Any] = set()
 
@@ -64,12 +65,13 @@ class FlopMode(TorchDispatchMode):
     def _count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         counted = self._formulas[func]
         if counted is not None:
+            owner = self._attribution.owner()
             try:
-                self.flops[self.owner] = self.flops.get(self.owner, 0) + counted(*args, **kwargs, out_val=result)
+                self.flops[owner] = self.flops.get(owner, 0) + counted(*args, **kwargs, out_val=result)
                 return
             except Exception:  # the op has run: a formula that does not fit this torch must not fail the user's job
                 self._formulas[func] = None
-        if not getattr(func, "is_view", False):
+        if not getattr(func, "is_view", False) and not self._attribution.is_plumbing():
             name = str(func).rpartition(".")[0] or str(func)
             self.uncounted[name] = self.uncounted.get(name, 0) + 1
 

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from distprof.flops.attribution import OUTSIDE
 from distprof.probes.batch import BatchTally
 from distprof.records import TRAINING, Array, Record
 from distprof.tree import ModuleTree
-
-OUTSIDE = -1  # the row of what runs outside any module
 
 
 class CallListener(Protocol):
@@ -57,7 +56,7 @@ class Probe(Protocol):
         once.
         """
 
-    def backward_began(self) -> None: ...
+    def backward_began(self, create_graph: bool) -> None: ...
     def backward_ended(self) -> None: ...
     def optimizer_ended(self) -> None: ...
 
@@ -108,7 +107,7 @@ class Span:
         self._begin = begin
         self._end = end
 
-    def begin(self) -> None:
+    def begin(self, args: tuple[Any, ...]) -> None:
         if get_ident() == self._thread:
             self._begin()
 

@@ -1,4 +1,6 @@
-"""The counted step: exclusive forward work of every module, from one iteration that is never timed."""
+"""The counted step: exclusive work of every module, forward, backward and recomputed, from one iteration that is never
+timed.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,17 @@ from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from distprof.doors import ModuleDoor
+from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, RECOMPUTE, Attribution
 from distprof.flops.counter import FlopMode
 from distprof.probes.batch import BatchTally
-from distprof.probes.calls import OUTSIDE, CallListener, RunningModules, dense
+from distprof.probes.calls import CallListener, RunningModules, dense
 from distprof.records import Counts, Record
+
+_RECOMPUTED = -2  # the token of a call that is none of the forward's
 
 
 class CountingProbe:
-    """Attached for one iteration; the dispatch mode is on inside root forwards only.
-
-    Ops that run in backward (recompute among them) are not forward work and are not counted here.
-    """
+    """Attached for one iteration; the dispatch mode is on inside root forwards and inside autograd's engine."""
 
     def __init__(self, door: ModuleDoor, listener: CallListener) -> None:
         self._door = door
@@ -47,13 +49,21 @@ class CountingProbe:
             self._stance = None
 
     def begin(self) -> None:
-        self._mode = FlopMode()
+        self._attribution = Attribution()
+        self._mode = FlopMode(self._attribution)
+        self._depth = 0  # of root forwards and backward passes that have the mode on
         self._calls: dict[int, int] = {}
         self._running.tally = BatchTally()
 
     def end(self, iteration: int, mode: str) -> None:
-        size = 1 + max([*self._calls, *self._mode.flops], default=-1)
-        flops = dense(self._mode.flops, size, "<i8")
+        size = 1 + max([*self._calls, *(owner.row for owner in self._mode.flops)], default=-1)
+        # torch's formulas count matmuls, convolutions and attention, 2 flops a MAC.
+        work = {
+            f"{kind}_{unit}": dense(self._flops(kind), size, "<i8") // flops_per_unit
+            for kind in (FORWARD, BACKWARD, RECOMPUTE)
+            for unit, flops_per_unit in (("macs", 2), ("flops", 1))
+        }
+        outside = {f"{owner.kind}_flops": n for owner, n in self._mode.flops.items() if owner.row == OUTSIDE}
         self._ended.append(
             Counts(
                 iteration=iteration,
@@ -61,9 +71,9 @@ class CountingProbe:
                 micro_batches=self._running.tally.micro_batches,
                 samples=self._running.tally.samples,
                 calls=dense(self._calls, size, "<u4"),
-                forward_macs=flops // 2,  # torch's formulas count matmuls, convolutions and attention, 2 flops a MAC
-                forward_flops=flops,
                 uncounted=dict(sorted(self._mode.uncounted.items())),
+                outside=dict(sorted(outside.items())),
+                **work,
             )
         )
 
@@ -71,42 +81,66 @@ class CountingProbe:
         ended, self._ended = self._ended, []
         return ended
 
-    def backward_began(self) -> None:
+    def backward_began(self, create_graph: bool) -> None:
         self._running.tally.backward()
+        self._attribution.backward_began(create_graph)
+        self._on()
 
     def backward_ended(self) -> None:
-        pass
+        if self._depth:
+            self._off()
+            self._attribution.backward_ended()
 
     def optimizer_ended(self) -> None:
         pass
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         running = self._running
+        if torch._C._current_graph_task_id() != -1:  # recompute, on whatever thread runs autograd's engine
+            row = running.row(module)
+            if row >= 0:
+                self._attribution.enter(row)
+            return _RECOMPUTED if row >= 0 else None
         if get_ident() != running.thread or running.in_evaluation:
-            return None
-        if not running.stack and torch._C._current_graph_task_id() != -1:  # recompute, inside backward
             return None
         row = running.row(module)
         if row < 0:
             return None
-        counting = bool(running.stack) or running.enter_root(row, args, kwargs)
-        if counting and not running.stack:
-            self._mode.__enter__()
-            self._mode_is_on = True
+        if not running.stack and running.enter_root(row, args, kwargs):
+            self._on()
         running.stack.append(row)
-        self._mode.owner = row
-        self._calls[row] = self._calls.get(row, 0) + counting
+        if not running.in_evaluation:
+            self._attribution.enter(row)
+            self._calls[row] = self._calls.get(row, 0) + 1
         return row
 
     def leave(self, token: int, output: Any) -> None:
-        stack = self._running.stack
-        stack.pop()
-        self._mode.owner = stack[-1] if stack else OUTSIDE
-        if not stack:
+        running = self._running
+        if not running.in_evaluation:
+            self._attribution.leave()
+        if token == _RECOMPUTED:
+            return
+        running.stack.pop()
+        if not running.stack:
+            if not running.in_evaluation:
+                self._off()
+            running.leave_root(token)
+
+    def _flops(self, kind: str) -> dict[int, int]:
+        return {owner.row: flops for owner, flops in self._mode.flops.items() if owner.kind == kind}
+
+    def _on(self) -> None:
+        self._depth += 1
+        if not self._mode_is_on:
+            self._mode.__enter__()
+            self._mode_is_on = True
+
+    def _off(self) -> None:
+        self._depth -= 1
+        if self._depth <= 0:
             self._leave_mode()
-            if self._mode.error is not None:
-                raise self._mode.error
-            self._running.leave_root(token)
+        if self._mode.error is not None:
+            raise self._mode.error
 
     def _leave_mode(self) -> None:
         """If it is on, and no mode of the user's lies over it: then a call that is still running will leave it."""

@@ -108,7 +108,7 @@ class TimedProbe:
             records += [finished.load] if finished.load is not None else []
         return records
 
-    def backward_began(self) -> None:
+    def backward_began(self, create_graph: bool) -> None:
         self._timer.backward_began()
 
     def backward_ended(self) -> None:

@@ -30,7 +30,8 @@ _NOTATIONS = (
 )
 _OURS = (
     "Params, MACs and flops are means over the ranks.  A latency is each rank's median over its timed steps, then the"
-    " median of the ranks [least .. largest].  Everything is of a whole iteration, all its micro-batches."
+    " median of the ranks [least .. largest].  Everything is of a whole iteration, all its micro-batches.  Backward was"
+    " counted as it ran; recomputed is what activation checkpointing ran again, and all is fwd + bwd + recomputed."
 )
 _OPS_SHOWN = 12
 
@@ -51,23 +52,31 @@ _PARAMS = (
     _Line("params_of_model", "params of model = params per {unit} * mp_size", quantity),
 )
 _EXACT, _AT_LEAST = "params of model, exact", "params of model, at least"
+_RECOMPUTED = "recompute_flops_per_rank"
 _WORK_AND_TIME = (
     _Line("fwd_macs_per_rank", "fwd MACs per {unit}", macs),
     _Line("fwd_flops_per_rank", "fwd flops per {unit}", quantity),
     _Line("fwd_flops_of_model", "fwd flops of model = fwd flops per {unit} * mp_size", quantity),
     _Line("fwd_latency_ns", "fwd latency", duration_spread),
     _Line("fwd_flops_per_second", "fwd FLOPS per {unit} = fwd flops per {unit} / fwd latency", flops_per_second),
+    _Line("bwd_macs_per_rank", "bwd MACs per {unit}", macs),
+    _Line("bwd_flops_per_rank", "bwd flops per {unit}", quantity),
+    _Line(_RECOMPUTED, "recomputed flops per {unit}", quantity),
     _Line("bwd_latency_ns", "bwd latency", duration_spread),
-    _Line("bwd_flops_per_second", "bwd FLOPS per {unit} = 2 * fwd flops per {unit} / bwd latency", flops_per_second),
+    _Line(
+        "bwd_flops_per_second",
+        "bwd FLOPS per {unit} = (bwd + recomputed) flops per {unit} / bwd latency",
+        flops_per_second,
+    ),
     _Line(
         "fwd_bwd_flops_per_second",
-        "fwd+bwd FLOPS per {unit} = 3 * fwd flops per {unit} / (fwd+bwd latency)",
+        "fwd+bwd FLOPS per {unit} = all flops per {unit} / (fwd+bwd latency)",
         flops_per_second,
     ),
     _Line("step_latency_ns", "step latency", duration_spread),
     _Line("iter_latency_ns", "iter latency", duration_spread),
     _Line("wall_iteration_ns", "wall iteration (iter latency, data wait and all else)", duration_spread),
-    _Line("flops_per_second", "FLOPS per {unit} = 3 * fwd flops per {unit} / iter latency", flops_per_second),
+    _Line("flops_per_second", "FLOPS per {unit} = all flops per {unit} / iter latency", flops_per_second),
     _Line("samples_per_second", "samples/second", plain),
 )
 
@@ -94,6 +103,8 @@ def profile_summary(report: Report) -> Iterator[str]:
 
 def _written(summary: Summary, unit: str, lines: tuple[_Line, ...]) -> Iterator[str]:
     for line in lines:
+        if line.field == _RECOMPUTED and getattr(summary, line.field) == 0:
+            continue  # most jobs checkpoint nothing
         yield labelled(line.label.format(unit=unit), line.text(getattr(summary, line.field)))
 
 

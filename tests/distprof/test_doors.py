@@ -38,7 +38,7 @@ class Log:
     def leave(self, token: int, output: Any) -> None:
         self._note("leave", None if output is None else "output")
 
-    def begin(self) -> None:
+    def begin(self, args: tuple[Any, ...]) -> None:
         self._note("begin", None)
 
     def end(self) -> None:

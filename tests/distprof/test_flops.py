@@ -16,17 +16,18 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from distprof.flops.attribution import FORWARD, OUTSIDE, Attribution, Owner
 from distprof.flops.counter import FlopMode
 
 
 @contextmanager
 def counting() -> Iterator[FlopMode]:
-    with FlopMode() as mode:
+    with FlopMode(Attribution()) as mode:
         yield mode
 
 
 def count(run: Callable[[], object]) -> int:
-    with FlopMode() as mode:
+    with FlopMode(Attribution()) as mode:
         run()
     return sum(mode.flops.values())
 
@@ -103,13 +104,18 @@ def test_composites_that_arrive_whole_are_taken_apart() -> None:
 
 def test_flops_go_to_the_owner_of_the_moment() -> None:
     linear, x = nn.Linear(8, 16), torch.ones(4, 8)
-    with counting() as mode:
-        mode.owner = 3
+    attribution = Attribution()
+    with FlopMode(attribution) as mode:
+        linear(x)
+        attribution.enter(3)
         linear(x)
         linear(x)
-        mode.owner = 5
+        attribution.enter(5)
         linear(x)
-    assert mode.flops == {3: 2 * 2 * 4 * 8 * 16, 5: 2 * 4 * 8 * 16}
+        attribution.leave()
+        attribution.leave()
+    once = 2 * 4 * 8 * 16
+    assert mode.flops == {Owner(FORWARD, OUTSIDE): once, Owner(FORWARD, 3): 2 * once, Owner(FORWARD, 5): once}
 
 
 def test_ops_without_a_formula_are_named_and_views_are_none() -> None:
@@ -156,7 +162,7 @@ def test_results_are_the_same_to_the_bit() -> None:
         return [loss, *(p.grad for p in model.parameters() if p.grad is not None)]
 
     plain = [tensor.clone() for tensor in run()]
-    with FlopMode():
+    with FlopMode(Attribution()):
         counted = [tensor.clone() for tensor in run()]
     assert all(torch.equal(one, other) for one, other in zip(plain, counted, strict=True))
 
@@ -169,7 +175,7 @@ def test_a_formula_that_fails_is_an_op_without_one(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("distprof.flops.counter.formula", lambda packet: fails if "addmm" in str(packet) else None)
     linear, x = nn.Linear(8, 16), torch.ones(4, 8)
-    with FlopMode() as mode:
+    with FlopMode(Attribution()) as mode:
         result = linear(x)
     assert torch.equal(result, linear(x))
     assert mode.uncounted["aten.addmm"] == 1

@@ -54,12 +54,13 @@ def test_latencies_are_medians_over_steps_and_then_over_ranks() -> None:
 
 def test_rates_follow_from_the_figures_beside_them() -> None:
     found = summary(lambda rank, r: phases(rank, r, forward=10, backward=30, optimizer=10), dp=2, tp=2)
-    flops = found.fwd_flops_per_rank
-    assert flops is not None
+    flops, backward = found.fwd_flops_per_rank, found.bwd_flops_per_rank
+    assert flops is not None and backward is not None and found.recompute_flops_per_rank
+    backward += found.recompute_flops_per_rank
     assert found.fwd_flops_per_second == pytest.approx(flops / 0.010)
-    assert found.bwd_flops_per_second == pytest.approx(2 * flops / 0.030)
-    assert found.fwd_bwd_flops_per_second == pytest.approx(3 * flops / 0.040)
-    assert found.flops_per_second == pytest.approx(3 * flops / 0.050)
+    assert found.bwd_flops_per_second == pytest.approx(backward / 0.030)
+    assert found.fwd_bwd_flops_per_second == pytest.approx((flops + backward) / 0.040)
+    assert found.flops_per_second == pytest.approx((flops + backward) / 0.050)
     assert found.fwd_flops_of_model == pytest.approx(2 * flops)
     assert found.params_of_model == pytest.approx(2 * found.params_per_rank.mean if found.params_per_rank else 0)
 
@@ -70,6 +71,14 @@ def test_work_is_the_mean_over_ranks_of_the_counted_step() -> None:
 
     once, grown = summary(dp=3), summary(bend, dp=3)
     assert once.fwd_macs_per_rank and grown.fwd_macs_per_rank == 2 * once.fwd_macs_per_rank
+
+
+def test_work_outside_any_module_counts_too() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, outside={"backward_flops": 1000}) if isinstance(record, Counts) else record
+
+    inside, both = summary(dp=3), summary(bend, dp=3)
+    assert inside.bwd_flops_per_rank and both.bwd_flops_per_rank == inside.bwd_flops_per_rank + 1000
 
 
 def test_samples_count_data_parallel_ranks_only() -> None:
@@ -90,7 +99,10 @@ def test_a_whole_run_lacks_nothing() -> None:
 
 
 MISSING = {
-    "counts": ("fwd_macs_per_rank", "fwd_flops_per_rank", "fwd_flops_of_model"),
+    "counts": (
+        *("fwd_macs_per_rank", "fwd_flops_per_rank", "fwd_flops_of_model"),
+        *("bwd_macs_per_rank", "bwd_flops_per_rank", "recompute_flops_per_rank"),
+    ),
     "rates": ("fwd_flops_per_second", "bwd_flops_per_second", "fwd_bwd_flops_per_second", "flops_per_second"),
     "latencies": ("fwd_latency_ns", "bwd_latency_ns", "step_latency_ns", "iter_latency_ns", "wall_iteration_ns"),
     "params": ("params_per_rank", "params_of_model", "params_exact", "trainable_params_exact"),

@@ -1,0 +1,192 @@
+"""Backward work goes to the module whose forward made the node, recompute is kept apart, and nothing is lost.
+
+Predictions are independent of the counter: a linear layer of m x k by k x n costs 2mkn flops forward, and in backward
+as much again for its input, if that needs a gradient, and for its weight, if that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.recording import Seen, record
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from distprof.records import Counts, Error
+
+WIDTH, ROWS = 8, 5
+UP = 2 * ROWS * WIDTH * 4 * WIDTH  # flops of a layer from WIDTH to 4 * WIDTH
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.up = nn.Linear(WIDTH, 4 * WIDTH)
+        self.down = nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(F.gelu(self.up(self.norm(x))))
+
+
+Run = Callable[[nn.Module, Tensor], Tensor]
+
+
+class Model(nn.Module):
+    def __init__(self, run: Run = lambda block, x: block(x)) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
+        self.run = run
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = self.run(block, x)
+        return x
+
+
+def not_reentrant(block: nn.Module, x: Tensor) -> Tensor:
+    return checkpoint(block, x, use_reentrant=False)  # type: ignore[no-any-return]
+
+
+def reentrant(block: nn.Module, x: Tensor) -> Tensor:
+    return checkpoint(block, x.requires_grad_(), use_reentrant=True)  # type: ignore[no-any-return]
+
+
+def counted(folder: Path, model: nn.Module, step: Callable[[], object]) -> tuple[Seen, Counts]:
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
+
+    def job() -> None:
+        step()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    seen = record(folder, job, count=True, timed=0)
+    assert not seen.of(Error)
+    return seen, seen.one(Counts)
+
+
+def total(counts: Counts) -> int:
+    arrays = (counts.forward_flops, counts.backward_flops, counts.recompute_flops)
+    return sum(int(array.sum()) for array in arrays) + sum(counts.outside.values())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("run", [lambda block, x: block(x), not_reentrant, reentrant])
+def test_all_that_ran_is_somebodys(tmp_path: Path, run: Run, frozen: bool) -> None:
+    """The total is FlopCounterMode's, to the flop."""
+    model, x = Model(run), torch.randn(ROWS, WIDTH)
+    if frozen:
+        model.blocks[1].requires_grad_(False)
+
+    def step() -> None:
+        model(x.detach()).square().sum().backward()
+
+    with FlopCounterMode(display=False) as theirs:
+        step()
+    assert total(counted(tmp_path, model, step)[1]) == theirs.get_total_flops()
+
+
+def test_backward_of_each_layer_is_what_its_operands_ask_for(tmp_path: Path) -> None:
+    model = Model()
+    model.blocks[1].requires_grad_(False)  # gradients pass through it, none are made for it
+    seen, counts = counted(tmp_path, model, lambda: model(torch.randn(ROWS, WIDTH)).sum().backward())
+    names = [f"blocks.{number}.{layer}" for number in range(3) for layer in ("up", "down")]
+    assert seen.by_name(counts.forward_flops) == dict.fromkeys(names, UP)
+    assert seen.by_name(counts.backward_flops) == {
+        name: UP if name.startswith("blocks.1") else 2 * UP for name in names
+    }
+    assert not counts.recompute_flops.any()
+
+
+@pytest.mark.parametrize("run", [not_reentrant, reentrant])
+def test_recompute_is_kept_apart(tmp_path: Path, run: Run) -> None:
+    model = Model(run)
+    seen, counts = counted(tmp_path, model, lambda: model(torch.randn(ROWS, WIDTH)).sum().backward())
+    names = [f"blocks.{number}.{layer}" for number in range(3) for layer in ("up", "down")]
+    assert seen.by_name(counts.forward_flops) == dict.fromkeys(names, UP)
+    assert seen.by_name(counts.backward_flops) == dict.fromkeys(names, 2 * UP)
+    again = names if run is reentrant else [name for name in names if "up" in name]  # the last op is not needed again
+    assert seen.by_name(counts.recompute_flops) == dict.fromkeys(again, UP)
+
+
+def test_a_checkpointed_function_without_modules_is_recompute(tmp_path: Path) -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(WIDTH, WIDTH))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(lambda y: (y @ self.weight).sin() @ self.weight, x, use_reentrant=False)  # type: ignore[no-any-return]
+
+    model = Functional()
+    _, counts = counted(tmp_path, model, lambda: model(torch.randn(ROWS, WIDTH)).sum().backward())
+    once = 2 * ROWS * WIDTH * WIDTH
+    work = (counts.forward_flops, counts.backward_flops, counts.recompute_flops)
+    assert [int(array[0]) for array in work] == [2 * once, 3 * once, once]
+
+
+def test_a_layer_used_twice_and_tied_weights(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(WIDTH, WIDTH, bias=False)
+            self.second = nn.Linear(WIDTH, WIDTH, bias=False)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(self.first(x)))  # type: ignore[no-any-return]
+
+    model = Tied()
+    seen, counts = counted(tmp_path, model, lambda: model(torch.randn(ROWS, WIDTH)).sum().backward())
+    once = 2 * ROWS * WIDTH * WIDTH
+    assert seen.by_name(counts.forward_flops) == {"first": 2 * once, "second": once}
+    assert seen.by_name(counts.backward_flops) == {"first": 3 * once, "second": 2 * once}
+
+
+def test_a_matmul_in_the_loss_is_outside_any_module_in_backward(tmp_path: Path) -> None:
+    model, target = nn.Linear(WIDTH, WIDTH), torch.randn(WIDTH, WIDTH)
+    _, counts = counted(tmp_path, model, lambda: (model(torch.randn(ROWS, WIDTH)) @ target).sum().backward())
+    once = 2 * ROWS * WIDTH * WIDTH
+    assert (int(counts.forward_flops.sum()), int(counts.backward_flops.sum())) == (once, once)
+    assert counts.outside == {"backward_flops": once}
+
+
+def test_a_gradient_penalty_is_backward_and_its_second_backward_too(tmp_path: Path) -> None:
+    first, second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 1)
+    model = nn.Sequential(first, nn.Tanh(), second)
+
+    def step(net: Callable[[Tensor], Tensor] = model) -> None:
+        x = torch.ones(ROWS, WIDTH, requires_grad=True)
+        (gradient,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+        gradient.square().sum().backward()
+
+    with FlopCounterMode(display=False) as theirs:  # whose tracker of modules breaks on this: so, without modules
+        step(lambda x: F.linear(F.linear(x, first.weight, first.bias).tanh(), second.weight, second.bias))
+    _, counts = counted(tmp_path, model, step)
+    assert total(counts) == theirs.get_total_flops()
+    assert not counts.recompute_flops.any()
+
+
+def test_autograd_inside_forward(tmp_path: Path) -> None:
+    """Forces as a model's output: torch's own module tracker breaks on this."""
+
+    class Energy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.requires_grad_()
+            (force,) = torch.autograd.grad(self.inner(x).tanh().sum(), x, create_graph=True)
+            return force
+
+    model = Energy()
+    seen, counts = counted(tmp_path, model, lambda: model(torch.randn(ROWS, WIDTH)).square().sum().backward())
+    once = 2 * ROWS * WIDTH * WIDTH
+    assert seen.by_name(counts.forward_flops) == {"inner": once}
+    assert counts.backward_flops.sum() > once
