@@ -44,15 +44,14 @@ class ModuleDoor:
     def open(self, visitor: ModuleVisitor) -> None:
         """Let ``visitor`` see all calls from now on; replaces the visitor before it."""
         self.visitor = visitor
-        before = nn.Module.__call__
         self._patch.put()
-        _swap_for_dynamo(before, nn.Module.__call__)
+        _swap_for_dynamo(self._patch.original, self._patch.ours)
 
     def close(self) -> None:
         self.visitor = None
-        before = nn.Module.__call__
+        ours = self._patch.ours
         self._patch.take_back()
-        _swap_for_dynamo(before, nn.Module.__call__)
+        _swap_for_dynamo(ours, self._patch.original)
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
         is_compiling = torch.compiler.is_compiling
@@ -91,7 +90,7 @@ def _swap_for_dynamo(before: Any, now: Any) -> None:
     """
     for name in ("torch._dynamo.utils", "torch._dynamo.variables.nn_module"):  # which takes it from the first
         dynamo: Any = sys.modules.get(name)
-        if getattr(dynamo, "unpatched_nn_module_call", None) is before:
+        if before is not None and getattr(dynamo, "unpatched_nn_module_call", None) is before:
             dynamo.unpatched_nn_module_call = now
 
 
@@ -150,20 +149,20 @@ class _Patch:
         self._holder = holder
         self._attribute = attribute
         self._replacement = replacement
-        self._original: Any = None
-        self._ours: Any = None  # while it is in place
+        self.original: Any = None
+        self.ours: Any = None  # while it is in place
 
     def put(self) -> None:
-        if self._ours is None:
-            self._original = getattr(self._holder, self._attribute)
-            self._ours = self._replacement(self._original)
-            setattr(self._holder, self._attribute, self._ours)
+        if self.ours is None:
+            self.original = getattr(self._holder, self._attribute)
+            self.ours = self._replacement(self.original)
+            setattr(self._holder, self._attribute, self.ours)
 
     def take_back(self) -> None:
         """Unless somebody's patch lies over it, which is not ours to take away: then it stays in place below."""
-        if self._ours is not None and getattr(self._holder, self._attribute) is self._ours:
-            setattr(self._holder, self._attribute, self._original)
-            self._ours = None
+        if self.ours is not None and getattr(self._holder, self._attribute) is self.ours:
+            setattr(self._holder, self._attribute, self.original)
+            self.ours = None
 
 
 def backward_door(on_error: OnError) -> FunctionDoor:

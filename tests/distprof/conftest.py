@@ -47,6 +47,9 @@ def _leftovers() -> list[str]:
         ours += [f"optimizer hook {hook}" for hook in optimizer._global_optimizer_pre_hooks.values()]
         ours += [f"optimizer hook {hook}" for hook in optimizer._global_optimizer_post_hooks.values()]
         ours += ["a dispatch mode"] * torch._C._len_torch_dispatch_stack()
+        dynamos = [sys.modules.get(name) for name in ("torch._dynamo.utils", "torch._dynamo.variables.nn_module")]
+        known = [dynamo.unpatched_nn_module_call for dynamo in dynamos if dynamo is not None]
+        ours += [f"dynamo's {call}" for call in known if call is not torch.nn.Module.__call__]
     if "torch._dynamo.eval_frame" in sys.modules:
         stance = sys.modules["torch._dynamo.eval_frame"]._stance.stance
         ours += [] if stance == "default" else [f"stance {stance}"]

@@ -297,13 +297,15 @@ def test_every_wait_for_a_batch_is_a_span_the_last_one_too(errors: Errors, worke
 
 def test_dynamo_takes_ours_for_torchs_own_and_a_users_patch_for_what_it_is(door: ModuleDoor) -> None:
     """Where it finds another than the one it knows, it traces through it and guards on it."""
+    from torch._dynamo import utils
     from torch._dynamo.variables import nn_module as dynamo
 
-    original, unpatched = nn.Module.__call__, dynamo.unpatched_nn_module_call
+    original = nn.Module.__call__
+    assert utils.unpatched_nn_module_call is dynamo.unpatched_nn_module_call is original
     door.open(Log())
-    assert dynamo.unpatched_nn_module_call is nn.Module.__call__ is not original
+    assert utils.unpatched_nn_module_call is dynamo.unpatched_nn_module_call is nn.Module.__call__ is not original
     door.close()
-    assert dynamo.unpatched_nn_module_call is unpatched
+    assert utils.unpatched_nn_module_call is dynamo.unpatched_nn_module_call is original
 
     def patch(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return original(self, *args, **kwargs)
@@ -312,6 +314,6 @@ def test_dynamo_takes_ours_for_torchs_own_and_a_users_patch_for_what_it_is(door:
     try:
         door.open(Log())
         door.close()
-        assert dynamo.unpatched_nn_module_call is unpatched
+        assert dynamo.unpatched_nn_module_call is original
     finally:
         nn.Module.__call__ = original  # type: ignore[method-assign]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -137,7 +136,6 @@ def test_a_new_optimizer_for_every_batch_still_gives_iterations() -> None:
             optimizer = Optimizer()
             yield from [F, B, optimizer] * 3
             del optimizer
-            gc.collect()
 
     clock = StepClock(Window(2, 1, 10))
     for event in images():
