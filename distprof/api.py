@@ -44,7 +44,7 @@ def record(out: str | os.PathLike[str] = "runs", name: str | None = None, **sett
         return
     chosen = resolve(os.environ, **settings)
     run = _run_folder(Path(out).absolute(), name)
-    recorder = bootstrap.arm(replace(chosen, run_dir=str(run), run_id=run.name))
+    recorder = bootstrap.arm(replace(chosen, run_dir=str(run), run_id=run.name), asked=True)
     try:
         yield run
     finally:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from distprof import processes
 from distprof.say import say
 from distprof.settings import Settings, read_settings
 
@@ -37,13 +38,16 @@ def from_injection(folder: Path) -> None:
         sys.meta_path.insert(0, _TorchWatch(settings))
 
 
-def arm(settings: Settings) -> Recorder | None:
-    """The recorder of this process, waiting for a model to run; None, said once, when it cannot be started."""
+def arm(settings: Settings, *, asked: bool = False) -> Recorder | None:
+    """The recorder of this process, waiting for a model to run; None, said once, when it cannot be started.
+
+    ``asked``: the script itself wants this process recorded.
+    """
     global recorder  # noqa: PLW0603  one process has one recorder
     try:
         from distprof.recorder import Recorder
 
-        armed = Recorder(settings)
+        armed = Recorder(settings, asked=asked)
         armed.arm()
         recorder = armed
         return armed
@@ -59,17 +63,20 @@ def disarm() -> None:
 
 
 def is_launched_rank(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a launcher started this very process as a rank: RANK is set, and not by a rank of which this is a child.
+    """Whether this process may be what a launcher started as a rank: RANK is set, and was not inherited from a rank.
 
-    Where the parent's environment cannot be read (other systems than Linux, other users) the answer is no.
+    A shell may stand between launcher and rank.  Where an ancestor's environment cannot be read (other systems than
+    Linux, other users) the answer is no.
     """
     if "RANK" not in environment or multiprocessing.parent_process() is not None:
         return False
-    try:
-        inherited = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return f"RANK={environment['RANK']}".encode() not in inherited
+    for pid in processes.ancestors(os.getpid()):
+        inherited = processes.environment(pid)
+        if inherited is None or inherited.get("RANK") != environment["RANK"]:
+            return inherited is not None
+        if processes.is_python(pid):
+            return False
+    return False
 
 
 def _at_exit_of_a_rank(settings: Settings, pid: int) -> None:

@@ -16,7 +16,15 @@ from typing import Any
 
 import distprof
 from distprof.clock import Anchor
-from distprof.records import Header
+from distprof.records import ALONE, ENVIRONMENT, GROUP, OTHER_GROUP, Header
+
+#: Variables in which launchers tell a process its rank and how many there are: torchrun, Open MPI, MPICH, Slurm.
+_LAUNCHERS = (
+    ("RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
 
 
 @dataclass(frozen=True)
@@ -28,27 +36,37 @@ class Identity:
     local_rank: int
     local_world_size: int
     node_rank: int
+    claim: str = ENVIRONMENT  # what this rests on, see records.CLAIMS
 
 
-def identify(environment: Mapping[str, str] = os.environ) -> Identity | None:
+def identify(environment: Mapping[str, str] = os.environ, *, asked: bool = False) -> Identity | None:
     """This process's place: from torch.distributed when it is initialised, else from the environment.
 
-    None for a process that is no rank: a worker that a rank started (it inherits RANK) and that joined no process
-    group.
+    None for a process that is no rank as far as is known by now: one that ``multiprocessing`` started and that has
+    joined no process group (a worker, unless its script has ``asked`` to be recorded), and one of several that nobody
+    has told which.
     """
-    distributed = _joined_group()
-    if distributed is None and "RANK" in environment and multiprocessing.parent_process() is not None:
-        return None
-    rank, world_size = _number(environment, "RANK", 0), _number(environment, "WORLD_SIZE", 1)
+    distributed, told = _joined_group(), _told_by_launcher(environment)
     if distributed is not None:
-        rank, world_size = distributed.get_rank(), distributed.get_world_size()
-    world_size = max(world_size, rank + 1)  # where the environment has only half of it
+        place = distributed.get_rank(), distributed.get_world_size()
+        contradicted = "RANK" in environment and "WORLD_SIZE" in environment and told != place
+        claim = OTHER_GROUP if contradicted else GROUP
+    elif multiprocessing.parent_process() is not None and (told or not asked):
+        return None
+    elif told is not None:
+        place, claim = told, ENVIRONMENT
+    elif _number(environment, "WORLD_SIZE", 1) > 1:
+        return None
+    else:
+        place, claim = (0, 1), ALONE
+    rank, world_size = place
     return Identity(
         rank=rank,
         world_size=world_size,
         local_rank=_number(environment, "LOCAL_RANK", rank),
         local_world_size=_number(environment, "LOCAL_WORLD_SIZE", world_size),
         node_rank=_number(environment, "GROUP_RANK", 0),
+        claim=claim,
     )
 
 
@@ -62,6 +80,7 @@ def header(identity: Identity, run_id: str, generation: int, anchor: Anchor, dev
         local_rank=identity.local_rank,
         local_world_size=identity.local_world_size,
         node_rank=identity.node_rank,
+        claim=identity.claim,
         generation=generation,
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -80,6 +99,15 @@ def _joined_group() -> Any:
     """torch.distributed, if this process has joined a process group."""
     distributed = sys.modules.get("torch.distributed")
     return distributed if distributed and distributed.is_available() and distributed.is_initialized() else None
+
+
+def _told_by_launcher(environment: Mapping[str, str]) -> tuple[int, int] | None:
+    """(rank, world size) as the launcher said, where it did."""
+    for rank_variable, size_variable in _LAUNCHERS:
+        if rank_variable in environment and (size_variable in environment or rank_variable == "RANK"):
+            rank = _number(environment, rank_variable, 0)
+            return rank, max(_number(environment, size_variable, 1), rank + 1)  # it may have said only half of it
+    return None
 
 
 def _device_name(device: Any) -> str:

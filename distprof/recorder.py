@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from distprof.claims import is_spoken_for
 from distprof.clock import Clock, SystemClock, anchor
 from distprof.doors import ModuleDoor, backward_door
 from distprof.frameworks.torch_native import MeshWatch
@@ -40,8 +41,10 @@ from distprof.tree import ModuleTree
 class Recorder:
     """Records this process, if it turns out to be a rank that runs a model."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None, *, asked: bool = False) -> None:
+        """``asked``: the script itself wants this process recorded."""
         self._settings = settings
+        self._asked = asked
         self._time = clock or SystemClock()
         self._steps = StepClock(Window(settings.warmup, settings.counted, settings.timed))
         self._meshes = MeshWatch()
@@ -119,7 +122,9 @@ class Recorder:
             probe.detach()
 
     def _abandon(self) -> None:
-        """This is a forked child: the shard is its parent's."""
+        """This is a forked child: the shard is its parent's.  Where there is none yet, the child may become a rank."""
+        if self._identity is None:
+            return
         if self._output is not None:
             self._output.abandon()
         self._output, self._said_end = None, True
@@ -179,12 +184,15 @@ class Recorder:
     # ---- from iteration to iteration -------------------------------------------------------------------------------
 
     def _claim(self, module: nn.Module) -> bool:
-        """Become a rank: open the shard and write what is known.  False if this process is none, or has nowhere to
+        """Become a rank: open the shard and write what is known.  False if this process is none yet, or has nowhere to
         write.
         """
-        identity = identify()
-        opened = open_shard(RunDir(self.run_dir), identity.rank) if identity is not None else None
-        if identity is None or opened is None:
+        identity, run = identify(asked=self._asked), RunDir(self.run_dir)
+        if identity is None:  # it may join a process group later
+            return False
+        spoken_for = is_spoken_for(run, identity.rank, identity.claim)
+        opened = None if spoken_for else open_shard(run, identity.rank)
+        if opened is None:
             self._detach()
             return False
         writer, generation = opened

@@ -35,6 +35,16 @@ AXES = ("dp", "tp", "pp", "cp", "ep")
 TRAINING = "training"  # an iteration that an optimizer step closes
 FORWARD = "forward"  # no optimizer has stepped: one iteration a root forward
 
+#: What makes a process the rank that it says it is.
+ALONE = "alone"  # nobody said that there are others
+OTHER_GROUP = "other group"  # a process group that contradicts the environment
+ENVIRONMENT = "environment"  # its launcher's variables
+GROUP = "group"  # the process group that it has joined
+CLAIMS = (ALONE, OTHER_GROUP, ENVIRONMENT, GROUP)  # the stronger, the later
+
+#: Why a rank's recording ends that never called a model.
+NO_MODULE = "no module was called"
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -90,6 +100,7 @@ class Header:
     local_rank: Index = 0
     local_world_size: Size = 1
     node_rank: Index = 0
+    claim: str = ENVIRONMENT
     generation: Natural = 0
     host: str = ""
     pid: Natural = 0

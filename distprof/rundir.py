@@ -73,6 +73,10 @@ class RunDir:
     def shard_path(self, rank: int, generation: int) -> Path:
         return self.shards / _SHARD_NAME.format(rank=rank, generation=generation)
 
+    def shards_of(self, rank: int) -> list[Path]:
+        """The shards of one rank, of all its generations."""
+        return sorted(self.shards.glob(_SHARD_NAME.format(rank=rank, generation="*")))
+
     def read_manifest(self) -> Manifest | None:
         """The manifest, None where there is none (shards copied together).  Raises DataError for a broken one."""
         try:

@@ -27,6 +27,7 @@ from distprof.framing import FRAME_START, checksum, frame, scan
 from distprof.records import INT64, MAGIC, RECORDS, SCHEMA_VERSION, ExpertLayers, Header, Parameters, Record, Tree
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_HEADER_BYTES = 1 << 16  # more than any writer's header has
 _UNPACK = {"raw": False, "strict_map_key": True}
 
 
@@ -171,13 +172,22 @@ class Memo:
         return self._known[key]
 
 
+def read_header(path: Path) -> Header:
+    """The header alone, whatever follows it.  Raises DataError (NotAShard, NewerSchema) or OSError."""
+    return parse_shard(_read(path, _HEADER_BYTES), str(path)).header
+
+
 def read_shard(path: Path, memo: Memo | None = None) -> Shard:
     """All that can be read of the file.  Raises DataError (NotAShard, NewerSchema) or OSError."""
+    return parse_shard(_read(path), str(path), memo)
+
+
+def _read(path: Path, size: int = -1) -> bytes:
     # O_NONBLOCK: never wait for somebody to write to a named pipe.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise NotAShard(f"{path} is no distprof shard: it is no regular file")
-        return parse_shard(file.read(), str(path), memo)
+        return file.read(size)
 
 
 def parse_shard(data: bytes, source: str = "<memory>", memo: Memo | None = None) -> Shard:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
+from distprof.claims import least_strength, strength
 from distprof.errors import DataError
 from distprof.launcher.recording import Job
-from distprof.records import Counts, End, Error, Header, Plan, Step
+from distprof.records import NO_MODULE, Counts, End, Error, Header, Plan, Step
 from distprof.rundir import RunDir
-from distprof.shard import Memo, Shard, parse_shard, read_shard
+from distprof.shard import Memo, Shard, read_header, read_shard
 
 _LEFT_NO_SHARD = (
     "left no shard: killed before the first call of a model, "
     "or Python did not load distprof (-I, -E or -S, or not installed)"
 )
-_NO_MODULE = "no module was called"
 _LONGEST_MESSAGE = 120
-_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -34,27 +32,34 @@ class RankOutcome:
 def survey(run: RunDir, host: str = "") -> tuple[list[RankOutcome], list[str]]:
     """What each rank (of ``host``, if given) left, by rank, and a sentence for every file that is no shard.
 
-    As in a report, the newest generation that holds data stands for its rank.
+    As in a report, of the strongest claims to a rank the newest that holds data stands for it.
     """
+    outcomes, unread = _read_all(run, host)
+    least = least_strength(outcome.header for outcome in outcomes)
     found: dict[int, RankOutcome] = {}
-    unread = []
-    memo = Memo()
-    for path in run.shard_files():
-        try:
-            if host and _header(path).host != host:
-                continue
-            outcome = _outcome(read_shard(path, memo))
-        except (DataError, OSError) as error:
-            unread.append(str(error))
-            continue
+    for outcome in outcomes:
         rank = outcome.header.rank
-        if rank not in found or _age(found[rank]) < _age(outcome):
+        if strength(outcome.header.claim) >= least and (rank not in found or _weight(found[rank]) < _weight(outcome)):
             found[rank] = outcome
     return [found[rank] for rank in sorted(found)], unread
 
 
-def _age(outcome: RankOutcome) -> tuple[bool, int]:
-    return outcome.recorded, outcome.header.generation
+def _read_all(run: RunDir, host: str) -> tuple[list[RankOutcome], list[str]]:
+    outcomes: list[RankOutcome] = []
+    unread: list[str] = []
+    memo = Memo()
+    for path in run.shard_files():
+        try:
+            if host and read_header(path).host != host:
+                continue
+            outcomes.append(_outcome(read_shard(path, memo)))
+        except (DataError, OSError) as error:
+            unread.append(str(error))
+    return outcomes, unread
+
+
+def _weight(outcome: RankOutcome) -> tuple[int, bool, int]:
+    return strength(outcome.header.claim), outcome.recorded, outcome.header.generation
 
 
 def last_line(run: RunDir, job: Job, outcomes: list[RankOutcome], unread: list[str], *, merging: bool) -> str:
@@ -81,11 +86,6 @@ def spans(ranks: Iterable[int]) -> str:
             runs.append([rank, rank])
     text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
     return f"rank {text}" if text.isdecimal() else f"ranks {text}"
-
-
-def _header(path: Path) -> Header:
-    with path.open("rb") as file:
-        return parse_shard(file.read(_HEADER_BYTES), str(path)).header
 
 
 def _expected(job: Job, outcomes: list[RankOutcome]) -> int:
@@ -124,7 +124,7 @@ def _remark(shard: Shard, steps: int) -> str:
     for record in shard.records:
         if isinstance(record, Error):
             return f"stopped recording in {record.where}: {_short(record.message)}"
-        if isinstance(record, End) and record.reason == _NO_MODULE:
+        if isinstance(record, End) and record.reason == NO_MODULE:
             return "called no module"
     planned = max((record.timed for record in shard.records if isinstance(record, Plan)), default=0)
     return f"ended after {steps} of {planned} timed steps" if steps < planned else ""

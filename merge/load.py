@@ -1,6 +1,7 @@
 """From a path to the recorded ranks: finds the shards, reads what can be read, and picks one shard a rank.
 
-    files -> candidates (reduced at once, one a file) -> the newest generation of each rank that holds data -> LoadedRun
+    files -> candidates (reduced at once, one a file) -> of the strongest claims to each rank the newest that holds data
+    -> LoadedRun
 
 What could not be read becomes a note, in words fit for the report's first page; files are named without their folder,
 and everything is in rank order, so that the same shards give the same report wherever they lie.
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from distprof.claims import least_strength, strength
 from distprof.errors import DataError
-from distprof.merge.notes import damage_notes, error_notes, generation_notes, reading_notes
+from distprof.merge.notes import beside_notes, damage_notes, error_notes, generation_notes, reading_notes
 from distprof.merge.rankdata import RankData, Reducer
 from distprof.merge.words import listed
 from distprof.records import FORWARD, TRAINING
@@ -126,32 +128,51 @@ def _one_run(candidates: Sequence[RankData]) -> None:
 
 
 def _assemble(candidates: Sequence[RankData], manifest: Manifest | None, notes: tuple[str, ...]) -> LoadedRun:
-    newest = max(candidates, key=_age)
+    newest = max(candidates, key=lambda data: (strength(data.header.claim), _age(data)))
     run_id, world_size = newest.header.run_id, newest.header.world_size
-    chosen: list[RankData] = []
-    passed_over: list[RankData] = []
-    outside: list[RankData] = []
-    ordered = sorted(candidates, key=lambda data: (data.rank, _age(data)))
-    for rank, same_rank in groupby(ordered, key=lambda data: data.rank):
-        generations = list(same_rank)
-        if rank >= world_size:
-            outside += generations
-            continue
-        chosen.append(next((data for data in reversed(generations) if data.windows), generations[-1]))
-        passed_over += [data for data in generations if data is not chosen[-1]]
+    found = _sorted_out(candidates, world_size)
     return LoadedRun(
         run_id=run_id,
         name=manifest.name if manifest else run_id,
         world_size=world_size,
-        ranks=tuple(chosen),
+        ranks=tuple(found.chosen),
         notes=(
             *notes,
             *_foreign(manifest, run_id),
-            *generation_notes(chosen, passed_over, outside),
-            *damage_notes(chosen),
-            *error_notes(chosen),
+            *generation_notes(found.chosen, found.passed_over, found.outside),
+            *beside_notes(found.beside),
+            *damage_notes(found.chosen),
+            *error_notes(found.chosen),
         ),
     )
+
+
+@dataclass(frozen=True)
+class _SortedOut:
+    """Shards by what becomes of them, each list by rank."""
+
+    chosen: list[RankData]  # these speak for their ranks
+    passed_over: list[RankData]  # other generations of theirs that recorded something
+    outside: list[RankData]  # of ranks that the job has no more
+    beside: list[RankData]  # of processes that are no ranks
+
+
+def _sorted_out(candidates: Sequence[RankData], world_size: int) -> _SortedOut:
+    found = _SortedOut([], [], [], [])
+    least = least_strength(data.header for data in candidates)
+    ordered = sorted(candidates, key=lambda data: (data.rank, _weight(data)))
+    for rank, same_rank in groupby(ordered, key=lambda data: data.rank):
+        generations = list(same_rank)
+        best = generations[-1]
+        weakest = max(least, strength(best.header.claim))
+        equals = [data for data in generations if strength(data.header.claim) >= weakest]
+        found.beside.extend(data for data in generations if data not in equals)
+        if rank >= world_size:
+            found.outside.extend(equals)
+        elif equals:
+            found.chosen.append(best)
+            found.passed_over.extend(data for data in equals[:-1] if data.tells_something)
+    return found
 
 
 def _foreign(manifest: Manifest | None, run_id: str) -> tuple[str, ...]:
@@ -160,6 +181,11 @@ def _foreign(manifest: Manifest | None, run_id: str) -> tuple[str, ...]:
     return (
         f"{MANIFEST} is of run {manifest.run_id}, but the shards are of run {run_id}: they may have been moved here",
     )
+
+
+def _weight(data: RankData) -> tuple[int, bool, tuple[int, int, str]]:
+    """Of the shards of one rank the heaviest speaks for it."""
+    return strength(data.header.claim), bool(data.windows), _age(data)
 
 
 def _age(data: RankData) -> tuple[int, int, str]:

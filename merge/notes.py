@@ -33,6 +33,14 @@ def generation_notes(
     return tuple(notes)
 
 
+def beside_notes(beside: Sequence[RankData]) -> tuple[str, ...]:
+    """Shards of processes that are no ranks of the job."""
+    if not beside:
+        return ()
+    files = listed([data.source for data in beside])
+    return (f"{files}: left out, of a process beside the ranks (it ran by itself, or in a process group of its own)",)
+
+
 def _which(data: RankData) -> str:
     return f"generation {data.header.generation}, the newest{' with data' if data.windows else ''},"
 

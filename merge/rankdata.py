@@ -11,6 +11,7 @@ from distprof.merge.window import Window, build_window
 from distprof.merge.words import plural
 from distprof.records import (
     FORWARD,
+    NO_MODULE,
     TRAINING,
     Counts,
     End,
@@ -50,6 +51,11 @@ class RankData:
     @property
     def rank(self) -> int:
         return self.header.rank
+
+    @property
+    def tells_something(self) -> bool:
+        """Not only that its process called no module: a helper that ran before the rank does that."""
+        return self.end is None or self.end.reason != NO_MODULE
 
     def why_incomplete(self, mode: str) -> str:
         """Why the rank's window is not full, empty for a complete rank.  ``mode``: what the run's iterations are."""

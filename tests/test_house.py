@@ -18,6 +18,7 @@ else:
 HOUSE = Path(__file__).parent.parent
 #: What every part may stand on.  Each may import those before it, and the modules that belong to them.
 BASE = {"errors", "say", "clock", "records", "checks", "codec", "framing", "shard", "rundir", "settings", "output"}
+BASE |= {"processes", "claims"}
 MERGE_MAY = BASE - {"say", "settings", "output"}
 #: What puts the parts together, and is imported by nobody.
 COMPOSERS = {"__main__", "commands", "api", "standalone"}

@@ -1,0 +1,74 @@
+"""Which process speaks for a rank where several could: the one with the best reason to be that rank.
+
+A shard is its writer's claim, and its header says what the claim rests on.  Many a process of a job runs a model and is
+no rank, although it inherits a rank's environment or knows of no other rank: the parent that starts ranks, what a rank
+starts to prepare data or to evaluate.  Where a rank is spoken for, such a process writes nothing; where it came before
+the rank, the better claim holds.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator
+
+from distprof import processes
+from distprof.errors import DataError
+from distprof.records import CLAIMS, ENVIRONMENT, Header
+from distprof.rundir import RunDir
+from distprof.shard import read_header
+
+#: What the kernel's clock of process starts and the clock of a header may differ by.
+_SLACK_NS = 2_000_000_000
+
+
+def strength(claim: str) -> int:
+    """Of two claims to a rank the one with more holds.  A claim that a newer distprof knows is taken for a rank's."""
+    return CLAIMS.index(claim if claim in CLAIMS else ENVIRONMENT)
+
+
+def least_strength(headers: Iterable[Header]) -> int:
+    """Of the claims of one job: weaker ones are those of processes beside its ranks."""
+    strongest = max((strength(header.claim) for header in headers), default=0)
+    return min(strongest, strength(ENVIRONMENT))
+
+
+def is_spoken_for(run: RunDir, rank: int, claim: str) -> bool:
+    """Whether another process has a stronger claim to the rank, or a claim as strong and lives.
+
+    Of two that live and are equals, the one that started the other is the rank.
+    """
+    own = strength(claim)
+    for header in _of_others(run, rank):
+        theirs = strength(header.claim)
+        if theirs > own or (theirs == own and _lives(header) and os.getpid() not in processes.ancestors(header.pid)):
+            return True
+    return False
+
+
+def was_claimed_meanwhile(run: RunDir, rank: int) -> bool:
+    """Whether another process on this machine has claimed the rank since this one was started."""
+    began = processes.started_wall_ns(os.getpid())
+    return began is not None and any(
+        _is_here(header) and header.wall_ns > began - _SLACK_NS for header in _of_others(run, rank)
+    )
+
+
+def _of_others(run: RunDir, rank: int) -> Iterator[Header]:
+    for path in run.shards_of(rank):
+        try:
+            header = read_header(path)
+        except (DataError, OSError):  # not written yet, or never
+            continue
+        if not (_is_here(header) and header.pid == os.getpid()):
+            yield header
+
+
+def _is_here(header: Header) -> bool:
+    return header.host == socket.gethostname()
+
+
+def _lives(header: Header) -> bool:
+    """Whether its writer still runs, not some later process with the same number; of other machines: no."""
+    began = processes.started_wall_ns(header.pid) if _is_here(header) else None
+    return began is not None and began < header.wall_ns + _SLACK_NS

@@ -1,0 +1,145 @@
+"""Who speaks for a rank, decided between real processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from distprof import processes
+from distprof.claims import is_spoken_for, least_strength, strength, was_claimed_meanwhile
+from distprof.records import ALONE, CLAIMS, ENVIRONMENT, GROUP, OTHER_GROUP, Header
+from distprof.rundir import RunDir, create
+from distprof.shard import FileSink, ShardWriter
+
+HOUR_NS = 3600 * 10**9
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return create(tmp_path, "x", shared=False)
+
+
+@pytest.fixture
+def child() -> Iterator[int]:
+    """The pid of a Python process that this one has started and that lives."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+        process.communicate()
+
+
+@pytest.fixture
+def dead() -> int:
+    """The pid of a process that has ended."""
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    return process.pid
+
+
+def claim(run: RunDir, pid: int, claim: str = GROUP, *, rank: int = 0, host: str = "", ago_ns: int = 0) -> None:
+    """A shard of rank 0 that such a process has begun to write."""
+    generation = len(run.shards_of(rank))
+    writer = ShardWriter(FileSink(run.shard_path(rank, generation)))
+    wall_ns = time.time_ns() - ago_ns
+    host = host or socket.gethostname()
+    writer.write(Header("x", rank, 2, claim=claim, generation=generation, host=host, pid=pid, wall_ns=wall_ns))
+    writer.close()
+
+
+def test_nobody_speaks_for_a_rank_at_first(run: RunDir, dead: int) -> None:
+    assert not is_spoken_for(run, 0, ALONE)
+    claim(run, dead, rank=1)
+    assert not is_spoken_for(run, 0, ALONE)
+
+
+def test_the_rank_that_starts_a_process_speaks_and_not_that_process(run: RunDir, child: int) -> None:
+    """Whichever came first: here the child has claimed, there (as it sees it) its parent."""
+    claim(run, child)
+    assert not is_spoken_for(run, 0, GROUP)
+    (shard,) = run.shards_of(0)
+    shard.unlink()
+    claim(run, os.getppid())
+    assert is_spoken_for(run, 0, GROUP)
+
+
+def test_a_stronger_claim_holds_for_good_a_weaker_one_never(run: RunDir, dead: int) -> None:
+    claim(run, dead, ENVIRONMENT)
+    assert is_spoken_for(run, 0, ALONE) and is_spoken_for(run, 0, OTHER_GROUP)
+    assert not is_spoken_for(run, 0, GROUP)
+    claim(run, os.getppid(), ENVIRONMENT)
+    assert not is_spoken_for(run, 0, GROUP)
+
+
+def test_a_rank_that_was_started_again_speaks_for_itself(run: RunDir, dead: int) -> None:
+    claim(run, dead)
+    assert not is_spoken_for(run, 0, GROUP)
+
+
+def test_a_process_that_has_the_number_of_one_long_gone_is_another(run: RunDir, child: int) -> None:
+    claim(run, os.getppid(), ago_ns=HOUR_NS * 24 * 365 * 30)
+    assert not is_spoken_for(run, 0, GROUP)
+
+
+def test_of_other_machines_nothing_is_known(run: RunDir) -> None:
+    claim(run, os.getppid(), host="elsewhere")
+    assert not is_spoken_for(run, 0, GROUP)
+
+
+def test_a_process_does_not_stand_in_its_own_way(run: RunDir) -> None:
+    claim(run, os.getpid())
+    assert not is_spoken_for(run, 0, ALONE)
+
+
+def test_a_shard_without_a_header_yet_is_no_claim(run: RunDir) -> None:
+    run.shard_path(0, 0).touch()
+    assert not is_spoken_for(run, 0, ALONE)
+
+
+def test_what_a_rank_only_starts_has_claimed_meanwhile(run: RunDir, dead: int) -> None:
+    claim(run, dead, ago_ns=HOUR_NS * 24)
+    claim(run, os.getpid())
+    assert not was_claimed_meanwhile(run, 0)
+    claim(run, dead)
+    assert was_claimed_meanwhile(run, 0)
+
+
+def test_claims_of_processes_beside_the_ranks_are_weaker_than_any_ranks() -> None:
+    headers = {claim: Header("x", 0, 1, claim=claim) for claim in CLAIMS}
+    assert [strength(claim) for claim in CLAIMS] == sorted({strength(claim) for claim in CLAIMS})
+    assert least_strength(headers.values()) == strength(ENVIRONMENT)
+    assert least_strength([headers[ALONE]]) == strength(ALONE)
+    assert least_strength([]) == 0
+    assert strength("of a newer version") == strength(ENVIRONMENT)
+
+
+def test_what_is_known_of_processes(child: int, dead: int) -> None:
+    assert os.getpid() in processes.ancestors(child)
+    assert list(processes.ancestors(dead)) == []
+    assert processes.environment(dead) is None
+    assert (processes.is_python(child), processes.is_python(dead)) == (True, False)
+    started = processes.started_wall_ns(child)
+    assert started is not None and abs(time.time_ns() - started) < 60 * 10**9
+    assert processes.started_wall_ns(dead) is None
+
+
+def test_a_process_that_ended_unnoticed_by_its_parent_does_not_live() -> None:
+    with subprocess.Popen(["true"]) as zombie:
+        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+        assert processes.started_wall_ns(zombie.pid) is None
+
+
+def test_the_environment_is_what_a_process_was_started_with() -> None:
+    variables = {"RANK": "3", "TEXT": "a=b\nc"}
+    with subprocess.Popen(["/bin/cat"], env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cat:
+        assert cat.stdin is not None and cat.stdout is not None
+        cat.stdin.write(b"it runs\n")
+        cat.stdin.flush()
+        cat.stdout.readline()
+        assert processes.environment(cat.pid) == variables
+        cat.communicate()
