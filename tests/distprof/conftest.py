@@ -30,7 +30,7 @@ def _places() -> dict[str, Any]:
 
     return {
         "nn.Module.__call__": torch.nn.Module.__call__,
-        "torch.autograd": torch.autograd._engine_run_backward,
+        "torch.autograd": vars(torch.autograd)["_engine_run_backward"],
         "torch.autograd.graph": torch.autograd.graph._engine_run_backward,
         "DataLoader": _BaseDataLoaderIter.__next__,
         "DeviceMesh": DeviceMesh.__init__,

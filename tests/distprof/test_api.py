@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -167,7 +168,9 @@ def test_what_is_declared_late_holds_too(tmp_path: Path, undeclared: None) -> No
 
 
 @pytest.mark.parametrize("nonsense", [{"tp": 3}, {"tp": 0}, {"tp": "2"}, {"zz": 1}, {"coordinates": {"tp": 9}}])
-def test_nonsense_is_passed_over_and_the_report_says_so(tmp_path: Path, undeclared: None, nonsense: dict) -> None:
+def test_nonsense_is_passed_over_and_the_report_says_so(
+    tmp_path: Path, undeclared: None, nonsense: dict[str, Any]
+) -> None:
     with distprof.record(tmp_path, "mine", warmup=0, timed=1) as run:
         distprof.set_topology(**nonsense)
         train(2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,7 +148,9 @@ def test_coordinates_may_be_said_too() -> None:
         ({"tp": 2}, {"tp": None}, "tp"),
     ],
 )
-def test_what_makes_no_sense_is_said_in_one_sentence(said: dict, coordinates: dict, why: str) -> None:
+def test_what_makes_no_sense_is_said_in_one_sentence(
+    said: dict[str, Any], coordinates: dict[str, Any], why: str
+) -> None:
     with pytest.raises(UsageError) as caught:
         declared(said, coordinates, rank=0, world_size=8)
     assert why in str(caught.value) and "\n" not in str(caught.value)

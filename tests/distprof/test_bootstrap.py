@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from support.recording import seen
+from support.recording import Seen, seen
 
 import distprof
 from distprof.records import End, Plan
 from distprof.rundir import RunDir
 from distprof.settings import Settings, write_settings
+from distprof.shard import read_shard
 
 ARMED = "distprof: this process is not recorded, the job goes on:"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -221,7 +222,7 @@ if __name__ == "__main__":
     model = nn.Linear(4, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     data = torch.utils.data.TensorDataset(torch.randn(64, 4))
-    loader = torch.utils.data.DataLoader(data, 8, num_workers=2, multiprocessing_context=CONTEXT)
+    loader = torch.utils.data.DataLoader(data, 8, num_workers=1, multiprocessing_context=CONTEXT)
     for (batch,) in loader:
         loss = model(batch).square().sum()
         loss.backward()
@@ -232,12 +233,12 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_a_whole_job_with_the_real_torch_and_its_workers(run: Run, inject: Path, context: str) -> None:
-    """Same losses to the bit; one shard, whatever workers were started from the rank."""
-    code = JOB.replace("CONTEXT", repr(context))
-    plain, injected = run(code, injected=False), run(code, RANK="0", WORLD_SIZE="1")
-    assert outcome(injected) == outcome(plain)
-    found = seen(inject.parent)
-    assert found.one(End).reason == "window complete"
-    assert found.kinds.count("step") == 2
+def test_a_whole_job_with_the_real_torch_and_its_workers(run: Run, inject: Path) -> None:
+    """Same losses to the bit; one shard, however its workers were started."""
+    plain = run(JOB.replace("CONTEXT", "'fork'"), injected=False)
+    for generation, context in enumerate(("'fork'", "'spawn'")):
+        assert outcome(run(JOB.replace("CONTEXT", context), RANK="0", WORLD_SIZE="1")) == outcome(plain)
+        assert len(RunDir(inject.parent).shard_files()) == generation + 1
+        found = Seen(read_shard(RunDir(inject.parent).shard_path(0, generation)))
+        assert found.one(End).reason == "window complete"
+        assert found.kinds.count("step") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import io
 import pickle
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from distprof.doors import FunctionDoor, ModuleDoor, backward_door, data_door
@@ -72,6 +73,7 @@ class Raises(nn.Module):
 
 
 X = torch.ones(2, 3)
+AUTOGRAD: Any = torch.autograd
 
 
 def test_every_call_is_seen_as_it_nests(door: ModuleDoor) -> None:
@@ -255,30 +257,30 @@ def test_a_span_visitor_that_fails_changes_nothing(backwards: FunctionDoor, erro
 
 
 def test_both_names_of_the_engine_are_put_back(backwards: FunctionDoor) -> None:
-    before = torch.autograd._engine_run_backward, torch.autograd.graph._engine_run_backward
+    before = AUTOGRAD._engine_run_backward, torch.autograd.graph._engine_run_backward
     backwards.open(Log())
-    assert torch.autograd._engine_run_backward is not before[0]
+    assert AUTOGRAD._engine_run_backward is not before[0]
     backwards.open(Log())  # again: still one layer
     backwards.close()
-    assert (torch.autograd._engine_run_backward, torch.autograd.graph._engine_run_backward) == before
+    assert (AUTOGRAD._engine_run_backward, torch.autograd.graph._engine_run_backward) == before
 
 
 def test_a_patch_over_a_function_stays_and_ours_falls_silent(backwards: FunctionDoor) -> None:
-    original, log = torch.autograd._engine_run_backward, Log()
+    original, log = AUTOGRAD._engine_run_backward, Log()
     backwards.open(log)
-    ours = torch.autograd._engine_run_backward
+    ours = AUTOGRAD._engine_run_backward
 
     def patch(*args: Any, **kwargs: Any) -> Any:
         return ours(*args, **kwargs)
 
-    torch.autograd._engine_run_backward = patch
+    AUTOGRAD._engine_run_backward = patch
     try:
         backwards.close()
-        assert torch.autograd._engine_run_backward is patch
+        assert AUTOGRAD._engine_run_backward is patch
         square().backward()
         assert not log.lines
     finally:
-        torch.autograd._engine_run_backward = original
+        AUTOGRAD._engine_run_backward = original
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -287,7 +289,9 @@ def test_every_wait_for_a_batch_is_a_span_the_last_one_too(errors: Errors, worke
     original = _BaseDataLoaderIter.__next__
     door.open(log)
     try:
-        batches = [batch.tolist() for batch in DataLoader(range(4), batch_size=2, num_workers=workers)]
+        batches = [
+            batch.tolist() for (batch,) in DataLoader(TensorDataset(torch.arange(4)), batch_size=2, num_workers=workers)
+        ]
     finally:
         door.close()
     assert batches == [[0, 1], [2, 3]]
@@ -297,8 +301,8 @@ def test_every_wait_for_a_batch_is_a_span_the_last_one_too(errors: Errors, worke
 
 def test_dynamo_takes_ours_for_torchs_own_and_a_users_patch_for_what_it_is(door: ModuleDoor) -> None:
     """Where it finds another than the one it knows, it traces through it and guards on it."""
-    from torch._dynamo import utils
-    from torch._dynamo.variables import nn_module as dynamo
+    utils: Any = importlib.import_module("torch._dynamo.utils")
+    dynamo: Any = importlib.import_module("torch._dynamo.variables.nn_module")
 
     original = nn.Module.__call__
     assert utils.unpatched_nn_module_call is dynamo.unpatched_nn_module_call is original

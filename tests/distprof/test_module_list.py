@@ -62,7 +62,8 @@ def test_layers_inside_layers_keep_their_order() -> None:
 
 @pytest.mark.parametrize("attribute", ["num_experts", "n_experts", "n_routed_experts", "num_global_experts"])
 def test_the_layer_says_how_many_there_are_in_all(attribute: str) -> None:
-    (layer,) = find(nn.Sequential(MoE(2, **{attribute: 8})))
+    said: dict[str, Any] = {attribute: 8}
+    (layer,) = find(nn.Sequential(MoE(2, **said)))
     assert (layer.num_experts, layer.ways) == (8, 4)
 
 

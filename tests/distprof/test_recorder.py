@@ -198,6 +198,7 @@ def test_manual_updates_without_an_optimizer(tmp_path: Path) -> None:
             total(model(X)).backward()
             with torch.no_grad():
                 for parameter in model.parameters():
+                    assert parameter.grad is not None
                     parameter.sub_(parameter.grad, alpha=0.01)
                     parameter.grad = None
 

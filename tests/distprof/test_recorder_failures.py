@@ -12,7 +12,7 @@ import torch
 from support.recording import record, recorder, seen
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from distprof.clock import FakeClock
 from distprof.records import End, Error
@@ -38,7 +38,7 @@ def job() -> list[Any]:
     model = nn.Sequential(nn.Linear(8, 8), Block(), Block())
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     trace: list[Any] = []
-    for batch in DataLoader(torch.randn(24, 8), batch_size=4):
+    for (batch,) in DataLoader(TensorDataset(torch.randn(24, 8)), batch_size=4):
         loss = model(batch).square().sum()
         loss.backward()
         optimizer.step()

@@ -22,6 +22,8 @@ D, G, SGD = Optimizer(), Optimizer(), Optimizer()
 F, NO_GRAD, B = "forward with gradient", "forward without", "backward"
 
 Event = str | Optimizer
+SMALL: list[Event] = [F, B]  # a micro-batch
+STEP: list[Event] = [F, B, SGD]
 
 
 @dataclass
@@ -65,38 +67,39 @@ def numbers(closed: Sequence[Iteration], mode: str = TRAINING) -> list[int]:
 
 
 def test_plain_training_is_one_iteration_a_step() -> None:
-    clock, closed = run([F, B, SGD] * 5)
+    clock, closed = run(STEP * 5)
     assert numbers(closed) == [0, 1, 2, 3, 4]
     assert all(iteration.events == [F, B, SGD] for iteration in closed)
     assert clock.mode == TRAINING
 
 
 def test_gradient_accumulation_is_inside_the_iteration() -> None:
-    _, closed = run([*[F, B] * 4, SGD] * 3)
-    assert [iteration.events for iteration in closed] == [[*[F, B] * 4, SGD]] * 3
+    _, closed = run([*SMALL * 4, SGD] * 3)
+    assert [iteration.events for iteration in closed] == [[*SMALL * 4, SGD]] * 3
 
 
 def test_a_long_accumulation_is_waited_for() -> None:
     """60 micro-batches before the first step of the optimizer are not 60 iterations of inference."""
-    _, closed = run([*[F, B] * 60, SGD] * 3)
+    _, closed = run([*SMALL * 60, SGD] * 3)
     assert [len(iteration.events) for iteration in closed] == [121] * 3
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 5])
 def test_a_window_follows_the_warm_up(warmup: int) -> None:
-    _, closed = run([F, B, SGD] * (warmup + 5), warmup=warmup, counted=1, timed=3)
+    _, closed = run(STEP * (warmup + 5), warmup=warmup, counted=1, timed=3)
     quiet, window = closed[:warmup], closed[warmup:]
     assert all(iteration.kind is Kind.QUIET for iteration in quiet)
     assert [iteration.kind for iteration in window] == [Kind.COUNTED, Kind.TIMED, Kind.TIMED, Kind.TIMED, Kind.DONE]
 
 
 def test_nothing_is_counted_when_counting_is_off() -> None:
-    _, closed = run([F, B, SGD] * 4, warmup=1, counted=0, timed=2)
+    _, closed = run(STEP * 4, warmup=1, counted=0, timed=2)
     assert [iteration.kind for iteration in closed] == [Kind.QUIET, Kind.TIMED, Kind.TIMED, Kind.DONE]
 
 
 GAN_CYCLE: list[Event] = [NO_GRAD, F, F, B, D, F, F, B, G]
-WGAN_CYCLE: list[Event] = [*[NO_GRAD, F, F, B, D] * 5, F, F, B, G]
+CRITIC: list[Event] = [NO_GRAD, F, F, B, D]
+WGAN_CYCLE: list[Event] = [*CRITIC * 5, F, F, B, G]
 
 
 @pytest.mark.parametrize("cycle", [GAN_CYCLE, WGAN_CYCLE], ids=["GAN", "WGAN, 5 to 1"])
@@ -121,7 +124,7 @@ def test_optimizers_that_step_together_make_one_iteration() -> None:
 def test_an_optimizer_that_never_steps_again_does_not_keep_the_iteration_open() -> None:
     """A calibration with an optimizer of its own, that stays in memory: training goes on without it."""
     calibration = Optimizer()
-    events: list[Event] = [*[F, B, SGD] * 3, F, B, calibration, *[F, B, SGD] * 1000]
+    events: list[Event] = [*STEP * 3, F, B, calibration, *STEP * 1000]
     _, closed = run(events, warmup=5, counted=1, timed=3)
     window = [iteration for iteration in closed if iteration.kind is Kind.TIMED]
     assert len(window) == 3
@@ -134,7 +137,9 @@ def test_a_new_optimizer_for_every_batch_still_gives_iterations() -> None:
     def images() -> Iterable[Event]:
         for _ in range(20):
             optimizer = Optimizer()
-            yield from [F, B, optimizer] * 3
+            step: list[Event] = [F, B, optimizer]
+            yield from step * 3
+            del step
             del optimizer
 
     clock = StepClock(Window(2, 1, 10))

@@ -64,7 +64,7 @@ class Cell(nn.Module):
 
 
 def test_a_module_under_two_names_has_a_row_under_each() -> None:
-    shared = Cell(nn.Linear(2, 2))
+    shared: Any = Cell(nn.Linear(2, 2))
     model = nn.ModuleDict({"a": Cell(shared), "b": Cell(shared)})
     tree = adopted(model)
     assert [row.name for row in tree.rows] == ["", "a", "a.inner", "a.inner.inner", "b", "b.inner", "b.inner.inner"]
@@ -83,7 +83,7 @@ def test_names_and_rows_agree_with_torchs_own() -> None:
 
 
 def test_a_call_is_looked_up_by_identity_and_unknown_ones_are_none() -> None:
-    model = small()
+    model: Any = small()
     tree = adopted(model)
     assert tree.find(model[1][1], 2) == 4
     assert tree.find(nn.Linear(4, 3), 0) is None
@@ -135,10 +135,10 @@ def test_a_wrapper_made_around_a_known_model_takes_its_modules_over() -> None:
     """Evaluated bare first, then trained inside something bigger: the call's row is the bigger one's."""
     tree, model = ModuleTree(), small()
     tree.adopt(model)
-    outer = Cell(model)
-    root = tree.adopt(outer)
-    assert tree.rows[tree.find(model, root)].name == "inner"
-    assert tree.rows[tree.find(model, root)].root == 1
+    root = tree.adopt(Cell(model))
+    row = tree.find(model, root)
+    assert row is not None
+    assert (tree.rows[row].name, tree.rows[row].root) == ("inner", 1)
 
 
 def wrapped_names(tree: ModuleTree) -> list[tuple[str, str]]:
@@ -156,7 +156,8 @@ def test_ddp_does_not_show_in_names() -> None:
 
 
 def test_torch_compile_does_not_show_in_names() -> None:
-    tree = adopted(torch.compile(small()))
+    compiled: Any = torch.compile(small())
+    tree = adopted(compiled)
     assert wrapped_names(tree) == [("", "OptimizedModule"), ("", "Sequential"), *MODULES]
     assert tree.rows[0].wrapper
 
