@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.examples import EXAMPLES, Job
 from support.jobs import Recorded, RunJob
+from support.scripts import NewWorkplace, Workplace
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,9 @@ def record_job(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, st
         return Recorded(Job(done.stdout), done.stderr, done.returncode, folder / "runs" / "x", cli)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def new_workplace(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> NewWorkplace:
+    """Makes folders for scripts of a test's own."""
+    return lambda: Workplace(tmp_path_factory.mktemp("work"), clean_env)

@@ -1,0 +1,226 @@
+"""Which of a job's many processes is a rank: each rank has one right shard, and nobody else is taken for it."""
+
+from __future__ import annotations
+
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from support.scripts import TIMED, Ended, NewWorkplace, Workplace, iterations
+
+#: A rank that starts processes of every kind, before its first forward and in its window; all of them run models.
+BUSY = """
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+
+class Embedded(Dataset):
+    "Runs a model of its own, as data sets do that embed what they hold."
+    def __init__(self):
+        self.model = Other(4, 4)
+    def __len__(self):
+        return 64
+    def __getitem__(self, index):
+        with torch.no_grad():
+            return self.model(torch.ones(4))
+
+def train_in_a_fork():
+    pid = os.fork()
+    if pid == 0:
+        train(Other(4, 4), 30)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+def go_on_in_a_fork(model):
+    "The child goes on with the rank's own modules."
+    pid = os.fork()
+    if pid == 0:
+        with torch.no_grad():
+            for _ in range(30):
+                model(torch.ones(2, 4))
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+def start(script):
+    subprocess.run([sys.executable, script], check=True)
+
+def main():
+    rank = int(os.environ["RANK"])
+    data = iter(DataLoader(Embedded(), 8, num_workers=1, multiprocessing_context="fork"))
+    next(data)
+    if rank == 0:
+        start("alone.py")
+        train_in_a_fork()
+        next(iter(DataLoader(Embedded(), 8, num_workers=1, multiprocessing_context="spawn")))
+    dist.init_process_group("gloo")
+    net = Net()
+
+    def between(step):
+        next(data)
+        if rank == 0 and step == 1:
+            train_in_a_fork()
+        if rank == 0 and step == 3:
+            go_on_in_a_fork(net)
+            start("own_group.py")
+
+    train(DistributedDataParallel(net), 6, between)
+    tell_pid(rank)
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    main()
+"""
+ALONE = "train(Other(4, 4), 30)"
+OWN_GROUP = """
+import torch.distributed as dist
+dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+train(Other(4, 4), 30)
+"""
+
+#: A parent that starts its ranks itself; with "spawn", it runs a model before, too.
+PARENT = """
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+def rank_main(rank, meeting):
+    Other(4, 4)(torch.ones(4))  # before the group is joined: nobody knows yet which rank this is
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    train(Net(), 6)
+    tell_pid(rank)
+    dist.barrier()
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    method = sys.argv[1]
+    if method == "spawn":
+        train(Other(4, 4), 1)
+    meeting = f"file://{os.getcwd()}/meeting"
+    mp.start_processes(rank_main, args=(meeting,), nprocs=2, start_method=method)
+    train(Other(4, 4), 30)
+"""
+
+#: Starts its other rank as Lightning does: the script again, told its local rank and how many there are.
+LIGHTNING = """
+import torch.distributed as dist
+rank = int(os.environ.get("LOCAL_RANK", "0"))
+if rank == 0:
+    env = {**os.environ, "LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    child = subprocess.Popen([sys.executable, *sys.argv], env=env)
+else:
+    train(Other(4, 4), 2)
+dist.init_process_group("gloo", init_method=f"file://{os.getcwd()}/meeting", rank=rank, world_size=2)
+train(Net(), 6)
+tell_pid(rank)
+dist.barrier()
+dist.destroy_process_group()
+if rank == 0:
+    assert child.wait() == 0
+"""
+
+#: What torchrun starts is a shell; the rank is one of several Pythons in it.
+SHELL = """
+set -e
+python -c "print('no torch in here')"
+python server.py &
+while [ ! -e "ready$RANK" ]; do sleep 0.05; done
+python -m package.train
+touch "done$RANK"
+wait
+"""
+SERVER = """
+train(Other(4, 4), 30)
+open(f"ready{os.environ['RANK']}", "w").close()
+while not os.path.exists(f"done{os.environ['RANK']}"):
+    time.sleep(0.05)
+"""
+TRAIN = """
+import torch.distributed as dist
+dist.init_process_group("gloo")
+train(Net(), 6)
+tell_pid(dist.get_rank())
+dist.destroy_process_group()
+"""
+
+#: Each rank in a Python that has no recorder, for another reason.
+STRANGERS = """
+case $RANK in
+0) exec python -I no_torch.py ;;
+1) exec other/bin/python no_torch.py ;;
+esac
+"""
+
+
+def assert_recorded(workplace: Workplace, ended: Ended) -> tuple[str, ...]:
+    """Both ranks have a full shard, written by the process that they were, and it is reported; returns the notes."""
+    assert ended.code == 0, ended.err
+    assert ended.last_line == "distprof: 2 of 2 ranks recorded in runs/x  ->  distprof merge runs/x"
+    pids = {rank: int((workplace.folder / f"pid{rank}").read_text()) for rank in range(2)}
+    shards = workplace.shards()
+    assert {shard.header.rank for shard in shards} == set(pids)
+    for rank, pid in pids.items():
+        own = [shard for shard in shards if shard.header.pid == pid]
+        assert [(s.header.rank, s.header.world_size, iterations(s)) for s in own] == [(rank, 2, TIMED)]
+    report = workplace.report()
+    assert [(row.rank, row.complete) for row in report.ranks] == [(0, True), (1, True)]
+    assert {module.class_name for module in report.modules} <= {"DistributedDataParallel", "Net", "Linear"}
+    assert not [note for note in report.run.notes if "more than once" in note]
+    return report.run.notes
+
+
+def test_a_rank_is_not_its_workers_nor_its_children_nor_what_it_starts(new_workplace: NewWorkplace) -> None:
+    workplace = new_workplace()
+    for name, script in {"busy.py": BUSY, "alone.py": ALONE, "own_group.py": OWN_GROUP}.items():
+        workplace.write(name, script)
+    notes = assert_recorded(workplace, workplace.run("--nproc", 2, "busy.py"))
+    # What ran before rank 0 did could not know better.
+    early = "rank00000.g0.msgpack, rank00000.g1.msgpack: left out, of a process beside the ranks"
+    assert len([note for note in notes if note.startswith(early)]) == 1
+    assert len(workplace.shards()) == 4
+
+
+@pytest.mark.parametrize(("method", "shards"), [("spawn", 3), ("fork", 2)])
+def test_ranks_of_multiprocessing_are_ranks_and_their_parent_is_none(
+    method: str, shards: int, new_workplace: NewWorkplace
+) -> None:
+    workplace = new_workplace()
+    workplace.write("parent.py", PARENT)
+    assert_recorded(workplace, workplace.exec("python", "parent.py", method))
+    assert len(workplace.shards()) == shards
+
+
+def test_a_script_that_starts_itself_again_for_its_other_ranks(new_workplace: NewWorkplace) -> None:
+    workplace = new_workplace()
+    workplace.write("train.py", LIGHTNING)
+    assert_recorded(workplace, workplace.exec("python", "train.py"))
+    assert len(workplace.shards()) == 2
+
+
+def test_one_of_the_pythons_that_a_shell_starts_is_the_rank(new_workplace: NewWorkplace) -> None:
+    workplace = new_workplace()
+    for name, script in {"train.sh": SHELL, "server.py": SERVER, "package/train.py": TRAIN}.items():
+        workplace.write(name, script)
+    ended = workplace.run("--nproc", 2, "--no-python", "bash", "train.sh")
+    notes = assert_recorded(workplace, ended)
+    assert len([note for note in notes if "left out, of a process beside the ranks" in note]) == 1
+    assert ended.out == "no torch in here\n" * 2
+
+
+def test_pythons_without_a_recorder_are_said_to_be_so(new_workplace: NewWorkplace) -> None:
+    workplace = new_workplace()
+    workplace.write("train.sh", STRANGERS)
+    (workplace.folder / "no_torch.py").write_text("print('ran')")
+    venv.create(workplace.folder / "other", symlinks=True)
+    ended = workplace.run("--nproc", 2, "--no-python", "bash", "train.sh")
+    assert (ended.code, ended.out) == (0, "ran\nran\n")
+    first, last = ended.err.splitlines()
+    other = workplace.folder / "other" / "bin" / "python"
+    assert first == f"distprof: rank 1 is not recorded: {other} has no distprof installed"
+    assert last == (
+        "distprof: 0 of 2 ranks recorded in runs/x; ranks 0-1 left no shard: killed before the first call of a model, "
+        "or Python did not load distprof (-I, -E or -S, or not installed)"
+    )
+    merged = workplace.distprof("merge", "runs/x")
+    assert (merged.code, merged.out, merged.err.count("\n")) == (1, "", 1)
+    assert "no rank recorded anything" in merged.err and "-I, -E or -S" in merged.err
+    assert Path(sys.prefix) not in other.resolve().parents

@@ -1,0 +1,155 @@
+"""Jobs of scripts that a test writes: starts them under distprof or plainly, and says what came of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from distprof.merge.analyse import analyse
+from distprof.merge.load import load_run
+from distprof.merge.report import Report
+from distprof.records import End, Step, Tree
+from distprof.rundir import RunDir
+from distprof.shard import Shard, read_shard
+
+#: What most scripts begin with: a model, and steps of training it.
+PRELUDE = """
+import os, signal, subprocess, sys, time
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+    def forward(self, x):
+        return self.inner(x).relu()
+
+class Other(nn.Linear):
+    "A model that is not the rank's."
+
+def train(model, steps, between=lambda step: None):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(steps):
+        between(step)
+        model(torch.ones(2, 4)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+def tell_pid(rank):
+    with open(f"pid{rank}", "w") as file:
+        file.write(str(os.getpid()))
+"""
+#: A short window: iteration 1 is counted, 2 to 4 are timed.
+WINDOW = ("--warmup", "1", "--timed", "3")
+TIMED = [2, 3, 4]
+_TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last_line(self) -> str:
+        return self.err.strip().rpartition("\n")[2]
+
+
+class Started:
+    """A process that runs; ``wait`` for it, or send it a signal."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def wait(self, seconds: float = 120) -> Ended:
+        try:
+            out, err = self.process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.process.terminate()  # a launcher ends its ranks, too
+            self.process.communicate(timeout=60)
+            raise
+        return Ended(self.process.returncode, out, err)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with scripts in it, where jobs are run; runs go to ``runs/`` in it."""
+
+    folder: Path
+    env: Mapping[str, str]
+
+    def write(self, name: str, text: str, prelude: str = PRELUDE) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(prelude + text if name.endswith(".py") else text, encoding="utf-8")
+        return path
+
+    def start(self, *command: object, **env: str) -> Started:
+        return Started(
+            subprocess.Popen(
+                [str(word) for word in command],
+                cwd=self.folder,
+                env={**self.env, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{self.env['PATH']}", **env},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+
+    def start_distprof(self, *words: object, **env: str) -> Started:
+        return self.start(sys.executable, "-m", "distprof", *words, **env)
+
+    def distprof(self, *words: object, **env: str) -> Ended:
+        return self.start_distprof(*words, **env).wait()
+
+    def run(self, *words: object, name: str = "x", **env: str) -> Ended:
+        """``distprof run`` of ``words`` with a short window."""
+        return self.distprof("run", "--name", name, *WINDOW, *words, **env)
+
+    def exec(self, *words: object, name: str = "x", **env: str) -> Ended:
+        """``distprof exec`` of ``words`` with a short window."""
+        return self.distprof("exec", "--name", name, *WINDOW, "--", *words, **env)
+
+    def start_torchrun(self, *words: object, **env: str) -> Started:
+        """Without distprof."""
+        return self.start(*_TORCHRUN, *words, **env)
+
+    def run_dir(self, name: str = "x") -> RunDir:
+        return RunDir(self.folder / "runs" / name)
+
+    def shards(self, name: str = "x") -> list[Shard]:
+        """By rank, then by generation."""
+        return [read_shard(path) for path in self.run_dir(name).shard_files()]
+
+    def report(self, name: str = "x") -> Report:
+        """What merging finds."""
+        return analyse(load_run(self.run_dir(name).path))
+
+
+#: A factory of workplaces, one folder each.
+NewWorkplace = Callable[[], Workplace]
+
+
+def iterations(shard: Shard) -> list[int]:
+    """Those of its timed steps."""
+    return [record.iteration for record in shard.records if isinstance(record, Step)]
+
+
+def models(shard: Shard) -> list[str]:
+    """The classes of its root modules."""
+    return [
+        row.class_name for record in shard.records if isinstance(record, Tree) for row in record.rows if not row.depth
+    ]
+
+
+def ending(shard: Shard) -> str:
+    """Why its recording ended; empty where the shard does not say."""
+    return next((record.reason for record in shard.records if isinstance(record, End)), "")
