@@ -121,11 +121,12 @@ class _Optimizers:
 
     def stepped(self, optimizer: object) -> Boundary:
         """END: a cycle is complete.  RESTART: what were taken for cycles were none."""
-        self._met = [met for met in self._met if met() is not None]
-        if not any(met() is optimizer for met in self._met):
-            self._met.append(weakref.ref(optimizer))
-            return self._restart() if len(self._met) > 1 else Boundary.END
-        if self._met[-1]() is optimizer:
+        if not self._closes(optimizer):
+            self._met = [met for met in self._met if met() is not None]
+            if not any(met() is optimizer for met in self._met):
+                self._met.append(weakref.ref(optimizer))
+                return self._restart() if len(self._met) > 1 else Boundary.END
+        if self._closes(optimizer):
             self._steps = 0
             return Boundary.END
         self._steps += 1
@@ -133,6 +134,9 @@ class _Optimizers:
             return Boundary.NONE
         self._met.insert(0, self._met.pop())
         return self._restart()
+
+    def _closes(self, optimizer: object) -> bool:
+        return bool(self._met) and self._met[-1]() is optimizer
 
     def _restart(self) -> Boundary:
         self._steps = 0

@@ -149,6 +149,16 @@ def test_a_new_optimizer_for_every_batch_still_gives_iterations() -> None:
     assert clock.kind is Kind.DONE
 
 
+def test_when_the_closing_optimizer_is_gone_the_one_before_it_closes_at_once() -> None:
+    clock, short_lived = StepClock(Window(0, 0, 100)), Optimizer()
+    for event in [*STEP, F, B, short_lived, *STEP]:
+        tell(clock, event)
+    del short_lived, event
+    before = clock.iteration
+    assert [tell(clock, event) for event in STEP][-1] is Boundary.END
+    assert clock.iteration == before + 1
+
+
 def test_evaluation_before_training_does_not_count_as_training() -> None:
     clock, closed = run([NO_GRAD] * 7 + [F, B, SGD] * 3, warmup=5)
     assert numbers(closed, FORWARD) == list(range(7))
