@@ -11,11 +11,9 @@ import sys
 
 def _start_recorder(folder: str) -> None:
     try:
-        from pathlib import Path
-
         from distprof.bootstrap import from_injection
 
-        from_injection(Path(folder))
+        from_injection(folder)
     except ImportError:
         if "RANK" in os.environ:
             print(
@@ -26,13 +24,12 @@ def _start_recorder(folder: str) -> None:
         print(f"distprof: this process is not recorded: {type(error).__name__}: {error}", file=sys.stderr)
 
 
-def _run_the_next_one(folder: str) -> None:
+def _run_the_next_one() -> None:
     """The sitecustomize that Python would have found without us."""
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec
 
-    elsewhere = [entry for entry in sys.path if os.path.abspath(entry) != folder]
-    spec = PathFinder.find_spec("sitecustomize", elsewhere)
+    spec = PathFinder.find_spec("sitecustomize", sys.path)
     if spec is not None and spec.loader is not None:
         module = module_from_spec(spec)
         sys.modules["sitecustomize"] = module
@@ -40,5 +37,6 @@ def _run_the_next_one(folder: str) -> None:
 
 
 _folder = os.path.dirname(os.path.abspath(__file__))
+sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _folder]  # as it would be without us
 _start_recorder(_folder)
-_run_the_next_one(_folder)
+_run_the_next_one()
