@@ -69,7 +69,7 @@ Decoder = Callable[[object], Any]
 class _Field:
     name: str
     required: bool
-    encode: Encoder
+    encode: Encoder | None  # None: msgpack takes the value as it is
     decode: Decoder
 
 
@@ -87,9 +87,18 @@ def _field(field: dataclasses.Field[Any], hint: Any) -> _Field:
     return _Field(field.name, required, _encoder(hint), _decoder(hint))
 
 
+@functools.cache
+def _encoders(record: type) -> tuple[tuple[str, Encoder], ...]:
+    """The fields that do not travel as they are."""
+    return tuple((field.name, field.encode) for field in _schema(record) if field.encode is not None)
+
+
 def _plain_fields(record: Any) -> dict[str, Any]:
     kind: type = type(record)
-    return {field.name: field.encode(getattr(record, field.name)) for field in _schema(kind)}
+    plain = dict(vars(record))
+    for name, encode in _encoders(kind):
+        plain[name] = encode(plain[name])
+    return plain
 
 
 def _build(record: type, payload: object) -> Any:
@@ -107,11 +116,11 @@ def _build(record: type, payload: object) -> Any:
     return record(**values)
 
 
-def _encoder(hint: Any) -> Encoder:
+def _encoder(hint: Any) -> Encoder | None:
     """msgpack takes all but nested records as they are, tuples included."""
     if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(typing.get_args(hint)[0]):
         return lambda value: [_plain_fields(item) for item in value]
-    return lambda value: value
+    return None
 
 
 def _decoder(hint: Any) -> Decoder:

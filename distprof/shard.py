@@ -61,14 +61,13 @@ class FileSink:
 
     def write(self, data: bytes) -> None:
         """Raises OSError; a record that did not fit whole (disk full) is taken back, so that the next may follow."""
-        end = os.fstat(self._fd).st_size
-        rest = memoryview(data)
+        written = 0
         try:
-            while rest:  # a write that a full disk cut short says why when it is called again
-                rest = rest[os.write(self._fd, rest) :]
+            while written < len(data):  # a write that a full disk cut short says why when it is called again
+                written += os.write(self._fd, data[written:])
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, end)
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
             raise
 
     def close(self) -> None:
@@ -84,6 +83,8 @@ class ShardWriter:
         self.sink = sink
         self._sequence = 0
         self._first: int | None = None  # checksum of the header, once it is written
+        # Kept, because it makes room for a megabyte.  Text that is no Unicode (undecodable file names) is escaped.
+        self._packer = msgpack.Packer(unicode_errors="backslashreplace")
 
     def write(self, record: Record) -> None:
         """Raises OSError when the sink cannot take it; the sequence number is then spent, so that readers see the gap.
@@ -92,7 +93,7 @@ class ShardWriter:
         """
         if isinstance(record, Header) != (self._first is None):
             raise ValueError(f"a shard has one header, which comes first: this is {record.KIND!r}")
-        body = encode(record, self._sequence)
+        body: bytes = self._packer.pack([record.KIND, self._sequence, to_payload(record)])
         own_checksum = checksum(body, self._first or 0)
         framed = frame(body, own_checksum)
         if self._first is None:
@@ -105,12 +106,6 @@ class ShardWriter:
 
     def close(self) -> None:
         self.sink.close()
-
-
-def encode(record: Record, sequence: int) -> bytes:
-    """The body of one record.  Text that is no Unicode (a file name of undecodable bytes) is escaped."""
-    body: bytes = msgpack.packb([record.KIND, sequence, to_payload(record)], unicode_errors="backslashreplace")
-    return body
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -45,12 +46,12 @@ class BatchTally:
 
     @property
     def micro_batches(self) -> int:
-        calls = min((tally.calls for tally in self._roots.values()), default=0)
+        calls = self._teller.calls
         return min(calls, self._backwards) if self._backwards else calls
 
     @property
     def _teller(self) -> _Calls:
-        return min(self._roots.values(), key=lambda tally: tally.calls, default=_Calls())
+        return min(self._roots.values(), key=attrgetter("calls")) if self._roots else _Calls()
 
     @property
     def batch_size(self) -> int:

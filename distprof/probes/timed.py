@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from distprof.probes.calls import CallListener, Span
 from distprof.probes.memory import peak_memory
 from distprof.probes.phases import DATA, OPTIMIZER
 from distprof.probes.timing import ModuleTimer
-from distprof.records import PHASES, ExpertLoad, Record, Step
+from distprof.records import PHASES, Array, ExpertLoad, Record, Step
 from distprof.timeline import EventStamps, HostStamps, Stamps, Turns
 
 
@@ -23,7 +24,8 @@ from distprof.timeline import EventStamps, HostStamps, Stamps, Turns
 class _Finished:
     """An iteration whose stamps may not be readable yet."""
 
-    step: Step  # all but the times
+    step: Callable[..., Step]  # waits for the times alone
+    calls: Array
     phases: Turns
     waited_for_data: bool
     modules: Turns
@@ -80,20 +82,21 @@ class TimedProbe:
     def end(self, iteration: int, mode: str) -> None:
         timer, tally = self._timer, self._timer.running.tally
         modules, phases = timer.ledger.take(), timer.phases.take()
-        step = Step(
+        calls = np.bincount(timer.entered).astype("<u4")
+        step = partial(
+            Step,
             iteration=iteration,
             mode=mode,
             start_wall_ns=self._began_wall_ns,
-            duration_ns=0,
-            phases_ns={},
             micro_batches=tally.micro_batches,
             batch_size=tally.batch_size,
             samples=tally.samples,
             peak_memory_bytes=self._peak_memory(),
             memory_source=self._memory_source,
-            calls=np.bincount(timer.entered).astype("<u4"),
+            calls=calls,
         )
-        self._unread.append(_Finished(step, phases, timer.phases.waited_for_data, modules, self._load(iteration)))
+        waited, load = timer.phases.waited_for_data, self._load(iteration)
+        self._unread.append(_Finished(step, calls, phases, waited, modules, load))
 
     def read(self, *, wait: bool = False) -> list[Record]:
         records: list[Record] = []
@@ -135,7 +138,5 @@ def _timed(finished: _Finished) -> Step:
     """The step with its times, once they can be read."""
     always = [phase for phase in PHASES if phase != DATA or finished.waited_for_data]
     phases = dict.fromkeys(always, 0) | finished.phases.sums_ns()
-    forward, backward = finished.modules.sums_by_row_ns(len(finished.step.calls))
-    return replace(
-        finished.step, duration_ns=sum(phases.values()), phases_ns=phases, forward_ns=forward, backward_ns=backward
-    )
+    forward, backward = finished.modules.sums_by_row_ns(len(finished.calls))
+    return finished.step(duration_ns=sum(phases.values()), phases_ns=phases, forward_ns=forward, backward_ns=backward)
