@@ -217,8 +217,8 @@ class Counts(_Bulky):
     """One counted step: *exclusive* work per row, summed over the iteration's micro-batches.
 
     Forward is what ran in root forwards; backward, what autograd ran, credited to the module whose forward made the
-    node; recompute, what checkpointing ran again.  ``outside`` has the work that belongs to no row: keys
-    ``forward_flops``, ``backward_flops``, ``recompute_flops``, each 0 where absent.  ``uncounted`` holds the ops that
+    node; recompute, what checkpointing ran again.  Flops are all of them, 2 a MAC included.  ``outside`` has the work
+    that belongs to no row, under the names of the six arrays, 0 where absent.  ``uncounted`` holds the ops that
     ran without a formula, by name, with their calls.
     """
 

@@ -68,9 +68,9 @@ def _work(counted: Mapping[int, Counts], trains: bool) -> _Work:
         return _mean({rank: float(pick(one).sum()) + one.outside.get(outside, 0) for rank, one in counted.items()})
 
     return _Work(
-        forward_macs=mean(lambda one: one.forward_macs),
+        forward_macs=mean(lambda one: one.forward_macs, "forward_macs"),
         forward=mean(lambda one: one.forward_flops, "forward_flops"),
-        backward_macs=mean(lambda one: one.backward_macs) if trains else None,
+        backward_macs=mean(lambda one: one.backward_macs, "backward_macs") if trains else None,
         backward=mean(lambda one: one.backward_flops, "backward_flops") if trains else None,
         recompute=mean(lambda one: one.recompute_flops, "recompute_flops") if trains else None,
     )

@@ -1,4 +1,4 @@
-"""Counts flops at dispatch level and credits them to their owners."""
+"""Counts MACs and flops at dispatch level and credits them to their owners."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distprof.flops.attribution import Attribution, Owner
-from distprof.flops.formulas import Formula, formula
+from distprof.flops.formulas import formula
+from distprof.flops.rule import Formula, nothing
 
 _COMPOSITE_KEY = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 class FlopMode(TorchDispatchMode):
-    """Adds the flops of each op to its owner's, and the calls of ops without formula to ``uncounted``."""
+    """Adds the work of each op to its owner's, and the calls of ops without formula to ``uncounted``."""
 
     #: Without it, a higher-order op (flex attention) raises in the user's job.
     supports_higher_order_operators = True
@@ -24,6 +25,7 @@ class FlopMode(TorchDispatchMode):
     def __init__(self, attribution: Attribution) -> None:
         super().__init__()
         self.error: Exception | None = None  # of ours, for whoever owns this mode: here it would fail the user's op
+        self.macs: dict[Owner, int] = {}
         self.flops: dict[Owner, int] = {}
         self.uncounted: dict[str, int] = {}
         self._attribution = attribution
@@ -46,7 +48,8 @@ class FlopMode(TorchDispatchMode):
             with self:
                 return func._op_dk(_COMPOSITE_KEY, *args, **kwargs)
         result = func(*args, **kwargs)
-        if FakeTensor not in types:  # with fakes DTensor works out shapes: nothing runs
+        # With fakes DTensor works out shapes: nothing runs.
+        if self._formulas.get(func) is not nothing and FakeTensor not in types:
             self._try(self._count, func, args, kwargs, result)
         return result
 
@@ -57,23 +60,35 @@ class FlopMode(TorchDispatchMode):
             self.error = self.error or error
 
     def _meet(self, func: Any) -> None:
+        found = formula(func)
         is_op = isinstance(func, torch._ops.OpOverload)  # else a higher-order op
-        self._formulas[func] = found = formula(func._overloadpacket) if is_op else None
         if is_op and found is None and _is_composite(func):
             self._composites.add(func)
+        if found is None and getattr(func, "is_view", False):
+            found = nothing
+        self._formulas[func] = found
 
     def _count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        counted = self._formulas[func]
+        counted = self._formulas.get(func)
         if counted is not None:
-            owner = self._attribution.owner()
             try:
-                self.flops[owner] = self.flops.get(owner, 0) + counted(*args, **kwargs, out_val=result)
-                return
+                macs, flops = counted(result, *args, **kwargs)
             except Exception:  # the op has run: a formula that does not fit this torch must not fail the user's job
                 self._formulas[func] = None
-        if not getattr(func, "is_view", False) and not self._attribution.is_plumbing():
+            else:
+                self._credit(macs, flops)
+                return
+        if not self._attribution.is_plumbing():
             name = str(func).rpartition(".")[0] or str(func)
             self.uncounted[name] = self.uncounted.get(name, 0) + 1
+
+    def _credit(self, macs: int, flops: int) -> None:
+        if not flops or (not macs and self._attribution.is_plumbing()):
+            return
+        owner = self._attribution.owner()
+        self.flops[owner] = self.flops.get(owner, 0) + flops
+        if macs:
+            self.macs[owner] = self.macs.get(owner, 0) + macs
 
 
 def _is_composite(func: torch._ops.OpOverload) -> bool:

@@ -1,43 +1,81 @@
-"""Formulas: aten op -> flops of one call, from the shapes of its arguments.
+"""Which formula an op is counted by: the script's own, torch's where it is right, ours for the rest.
 
-torch's own ``flop_registry`` comes first; here stands what it lacks.  Formulas have torch's signature
-(``f(*args, out_val=..., **kwargs)`` on the real arguments) and torch's convention: a multiply-accumulate is 2 flops.
+In this order: :func:`distprof.register_formula`; ours for the few that torch has wrong or without their bias; torch's
+``flop_registry``, and what scripts add to it; ours for all that torch lacks.  Looked up when an op is first met in a
+counted step, so that it does not matter when a script registers its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-Formula = Callable[..., int]
+from distprof.flops import custom
+from distprof.flops.matmul import with_sum
+from distprof.flops.registry import ours
+from distprof.flops.rule import Formula, Work
 
+aten = torch.ops.aten
 
-def _attention_on_cpu(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    """Flash attention's CPU kernel, as torch counts its CUDA ones: two matmuls, causal ones in full."""
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
-
-
-def _grouped_mm(a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
-    """Rows of ``a`` [M, K] against one [K, N] of ``b`` [G, K, N] each; with 2-D ``b`` the groups cut K, in all the
-    same.
-    """
-    return int(2 * a.numel() * b.shape[-1])
-
-
-def _lacking() -> dict[Any, Formula]:
-    names: dict[str, Formula] = {
-        "_scaled_dot_product_flash_attention_for_cpu": _attention_on_cpu,
-        "_grouped_mm": _grouped_mm,
-    }
-    return {getattr(torch.ops.aten, name): f for name, f in names.items() if hasattr(torch.ops.aten, name)}
+#: torch counts the matrix product of these, and not what it is added to.
+_SUMS = frozenset({aten.addmm, aten.baddbmm})
+#: torch counts these without the bias, and the gradient of a grouped weight `groups` times.
+_OURS_FIRST = frozenset(
+    {aten.convolution, aten._convolution, aten.cudnn_convolution, aten.convolution_overrideable,
+     aten._slow_conv2d_forward, aten.convolution_backward}
+)  # fmt: skip
+_SHAPES_ONLY = shape_wrapper(lambda: 0).__code__
 
 
-LACKING = _lacking()
+def formula(func: Any) -> Formula | None:
+    """The formula of an op (an OpOverload, a higher-order op, or a Triton kernel), None where there is none."""
+    packet = getattr(func, "_overloadpacket", func)
+    if packet in custom.given:
+        return _as_given(custom.given[packet])
+    if packet not in flop_registry or packet in _OURS_FIRST:
+        return ours(func) if hasattr(func, "_schema") or isinstance(func, torch._ops.HigherOrderOperator) else None
+    return with_sum(_torchs(flop_registry[packet])) if packet in _SUMS else _torchs(flop_registry[packet])
 
 
-def formula(packet: Any) -> Formula | None:
-    """The formula of an op (an OpOverloadPacket), None where there is none."""
-    return flop_registry.get(packet) or LACKING.get(packet)
+def _torchs(count: Any) -> Formula:
+    """A formula of torch's convention: all its flops are of multiply-accumulates."""
+    if getattr(count, "__code__", None) is _SHAPES_ONLY:  # torch's wrapper walks all arguments as a tree, at length
+        count = _of_shapes(count.__wrapped__)
+
+    def formula(out: Any, *args: Any, **kwargs: Any) -> Work:
+        flops = int(count(*args, **kwargs, out_val=out))
+        return flops // 2, flops
+
+    return formula
+
+
+def _as_given(given: custom.Given) -> Formula:
+    count, macs = _of_shapes(given.flops), _of_shapes(given.macs) if given.macs is not None else None
+
+    def formula(out: Any, *args: Any, **kwargs: Any) -> Work:
+        return (
+            int(macs(*args, **kwargs, out_val=out)) if macs is not None else 0,
+            int(count(*args, **kwargs, out_val=out)),
+        )
+
+    return formula
+
+
+def _of_shapes(count: Any) -> Any:
+    """torch's calling convention made of a function of shapes."""
+
+    def formula(*args: Any, out_val: Any = None, **kwargs: Any) -> Any:
+        named = {name: _shape(value) for name, value in kwargs.items()}
+        return count(*map(_shape, args), out_shape=_shape(out_val), **named)
+
+    return formula
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.shape
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (torch.Tensor, list, tuple)) for item in value):
+        return type(value)(map(_shape, value)) if type(value) in (list, tuple) else [_shape(item) for item in value]
+    return value

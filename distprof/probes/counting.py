@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from distprof.doors import ModuleDoor
-from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, RECOMPUTE, Attribution
+from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, RECOMPUTE, Attribution, Owner
 from distprof.flops.counter import FlopMode
 from distprof.probes.batch import BatchTally
 from distprof.probes.calls import CallListener, RunningModules, dense
@@ -57,13 +57,17 @@ class CountingProbe:
 
     def end(self, iteration: int, mode: str) -> None:
         size = 1 + max([*self._calls, *(owner.row for owner in self._mode.flops)], default=-1)
-        # torch's formulas count matmuls, convolutions and attention, 2 flops a MAC.
         work = {
-            f"{kind}_{unit}": dense(self._flops(kind), size, "<i8") // flops_per_unit
+            f"{kind}_{unit}": dense(_of_kind(kind, amounts), size, "<i8")
             for kind in (FORWARD, BACKWARD, RECOMPUTE)
-            for unit, flops_per_unit in (("macs", 2), ("flops", 1))
+            for unit, amounts in (("macs", self._mode.macs), ("flops", self._mode.flops))
         }
-        outside = {f"{owner.kind}_flops": n for owner, n in self._mode.flops.items() if owner.row == OUTSIDE}
+        outside = {
+            f"{owner.kind}_{unit}": amount
+            for unit, amounts in (("macs", self._mode.macs), ("flops", self._mode.flops))
+            for owner, amount in amounts.items()
+            if owner.row == OUTSIDE
+        }
         self._ended.append(
             Counts(
                 iteration=iteration,
@@ -126,9 +130,6 @@ class CountingProbe:
                 self._off()
             running.leave_root(token)
 
-    def _flops(self, kind: str) -> dict[int, int]:
-        return {owner.row: flops for owner, flops in self._mode.flops.items() if owner.kind == kind}
-
     def _on(self) -> None:
         self._depth += 1
         if not self._mode_is_on:
@@ -154,3 +155,8 @@ class CountingProbe:
         if "torch._dynamo" in sys.modules:
             self._stance = torch.compiler.set_stance("eager_on_recompile")
             self._stance.__enter__()
+
+
+def _of_kind(kind: str, amounts: dict[Owner, int]) -> dict[int, int]:
+    """Amounts of one kind of work, by row."""
+    return {owner.row: amount for owner, amount in amounts.items() if owner.kind == kind}

@@ -78,8 +78,8 @@ def test_the_total_is_torchs(tmp_path: Path, model: nn.Module, x: Tensor) -> Non
     if isinstance(model, nn.TransformerEncoderLayer):  # torch counts 0 for attention on CPU: two matmuls
         attention = 2 * 2 * (2 * 2 * 5 * 5 * 4)
     counts = counted(tmp_path, lambda: train(model, x)).one(Counts)
-    assert counts.forward_flops.sum() == torchs_count(model, x) + attention > 0
-    assert (2 * counts.forward_macs == counts.forward_flops).all()
+    assert 2 * counts.forward_macs.sum() == torchs_count(model, x) + attention > 0
+    assert not counts.uncounted
 
 
 def test_work_is_the_innermost_modules_own(tmp_path: Path) -> None:
@@ -196,10 +196,10 @@ def test_ops_without_a_formula_are_listed(tmp_path: Path) -> None:
             self.linear = nn.Linear(8, 8)
 
         def forward(self, x: Tensor) -> Tensor:
-            return F.softmax(self.linear(x).cumsum(0).cumsum(1), -1)
+            return torch.linalg.inv(torch.linalg.inv(self.linear(x)))
 
-    uncounted = counted(tmp_path, lambda: train(Model(), X)).one(Counts).uncounted
-    assert uncounted["aten.cumsum"] == 4  # two in forward, two in backward
+    uncounted = counted(tmp_path, lambda: train(Model(), torch.eye(8))).one(Counts).uncounted
+    assert uncounted["aten.linalg_inv_ex"] == 2
     assert "aten.addmm" not in uncounted
     assert list(uncounted) == sorted(uncounted)
 

@@ -1,0 +1,136 @@
+"""Products of matrices and vectors that torch's own counter lacks, and the bias that it leaves out."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from distprof.flops.rule import Chapter, Formula, Rule, Work, numel, only_macs
+
+
+def with_sum(product: Formula) -> Formula:
+    """A product, and one addition an element of what it is added to, unless ``beta=0`` leaves that out."""
+
+    def formula(out: Any, *args: Any, **kwargs: Any) -> Work:
+        macs, flops = product(out, *args, **kwargs)
+        return macs, flops + (out.numel() if kwargs.get("beta", 1) else 0)
+
+    return formula
+
+
+def _rows_by_matrix(out: Any, a: Any, b: Any, *_: Any, **__: Any) -> Work:
+    """Each element of the result is a sum over the last dimension of ``a``."""
+    return only_macs(out.numel() * a.shape[-1])
+
+
+def _linear(out: Any, x: Any, weight: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
+    macs = out.numel() * x.shape[-1]
+    return macs, 2 * macs + (out.numel() if bias is not None else 0)
+
+
+def _added_product(out: Any, _: Any, a: Any, *__: Any, **kwargs: Any) -> Work:
+    macs = a.numel()
+    return macs, 2 * macs + (out.numel() if kwargs.get("beta", 1) else 0)
+
+
+def _sum_of_products(out: Any, _: Any, a: Any, b: Any, **kwargs: Any) -> Work:
+    macs = a.numel() * b.shape[-1]
+    return macs, 2 * macs + (out.numel() if kwargs.get("beta", 1) else 0)
+
+
+def _dot(_: Any, a: Any, *__: Any, **___: Any) -> Work:
+    return only_macs(a.numel())
+
+
+def _outer(out: Any, *_: Any, **__: Any) -> Work:
+    return only_macs(out.numel())
+
+
+def _grouped(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
+    """Rows of ``a`` [M, K] against one [K, N] of ``b`` [G, K, N] each; columns of ``b`` [K, N] against one [M, K] of
+    ``a`` [G, M, K] each; both 2-D, the groups cut K; both 3-D, a batch.
+    """
+    groups = a.shape[0] if a.dim() == 3 and b.dim() == 2 else 1
+    return only_macs(a.numel() * b.shape[-1] // groups)
+
+
+def _trilinear(_: Any, a: Any, b: Any, c: Any, *expand: Any, **__: Any) -> Work:
+    """Every element of the product of three, each unsqueezed at its ``expand`` and all broadcast, then summed."""
+    shapes = [_unsqueezed(tensor.shape, where) for tensor, where in zip((a, b, c), expand, strict=False)]
+    return only_macs(prod(max(sizes) for sizes in zip(*shapes, strict=True)))
+
+
+def _unsqueezed(shape: Any, where: Any) -> list[int]:
+    sizes = list(shape)
+    for dim in where:
+        sizes.insert(dim, 1)
+    return sizes
+
+
+def _embedding_bag(
+    out: Any,
+    weight: Any,
+    indices: Any,
+    offsets: Any,
+    scale: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Any = None,
+    *_: Any,
+    **__: Any,
+) -> Work:
+    """mode 0 sums, 1 means, 2 takes the maximum."""
+    taken = indices.numel() * weight.shape[-1]
+    return 0, taken * (2 if per_sample_weights is not None else 1) + (numel(out[0]) if mode == 1 else 0)
+
+
+def _embedding_bag_backward(_: Any, grad: Any, indices: Any, *__: Any, **___: Any) -> Work:
+    return 0, indices.numel() * grad.shape[-1]
+
+
+CHAPTER = Chapter(
+    "Matrix products",
+    "M, K and N are rows, inner size and columns.  Matrices of integers count like others, and a complex "
+    "multiply-accumulate counts as one, as in torch's own counter.",
+    (
+        Rule(
+            ("_grouped_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2"),
+            _grouped,
+            "M K N of each group: rows that belong to one group meet one matrix",
+            "2 MACs",
+            "a matmul for each group",
+        ),
+        Rule(
+            ("_scaled_mm_v2", "_int_mm", "_weight_int8pack_mm"),
+            _rows_by_matrix,
+            "M K N",
+            "2 MACs",
+            "as `mm`",
+        ),
+        Rule(
+            ("mkldnn::_linear_pointwise", "mkldnn_linear", "mkl::_mkl_linear"),
+            _linear,
+            "M K N",
+            "2 MACs + 1 an output element for a bias",
+            "as `addmm`",
+        ),
+        Rule(("mv",), _dot, "M K", "2 MACs", "a matmul of N = 1"),
+        Rule(("addmv",), _added_product, "M K", "2 MACs + M (none with `beta=0`)", "a matmul of N = 1"),
+        Rule(("dot", "vdot"), _dot, "K", "2 MACs", "a matmul of M = N = 1"),
+        Rule(("addr",), _outer, "M N", "2 MACs", "a product and a sum an element"),
+        Rule(("addbmm",), _sum_of_products, "B M K N", "2 MACs + M N (none with `beta=0`)", "as `baddbmm`"),
+        Rule(("_trilinear",), _trilinear, "every element of the broadcast product (`nn.Bilinear`: B I J O)", "2 MACs"),
+        Rule(
+            ("_embedding_bag", "_embedding_bag_forward_only"),
+            _embedding_bag,
+            "0",
+            "1 an element looked up, 2 with weights of samples; mode mean, 1 more an output element",
+        ),
+        Rule(
+            ("_embedding_bag_backward", "_embedding_bag_dense_backward"),
+            _embedding_bag_backward,
+            "0",
+            "1 an element looked up",
+        ),
+    ),
+)

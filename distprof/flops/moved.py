@@ -1,0 +1,43 @@
+"""Ops that move, pick, order, make or convert numbers, or tell about tensors: no flops, by decision."""
+
+from __future__ import annotations
+
+#: Of these namespaces nothing is arithmetic of the model's: communication, bookkeeping, queries.
+NAMESPACES = frozenset(
+    {"prim", "profiler", "c10d", "_c10d_functional", "_c10d_functional_autograd", "c10d_functional", "_dtensor",
+     "fsdp", "symm_mem", "rngprims", "debugprims"}
+)  # fmt: skip
+
+#: Views need no mention: torch marks them.  ``_foreach_*`` as well, under the name of what they do to each.
+OPS = frozenset(
+    """
+    alias arange argsort argwhere as_strided as_strided_scatter atleast_1d bernoulli binomial bincount block_diag
+    broadcast_tensors bucketize cat cauchy channel_shuffle clone col_indices combinations concat constant_pad_nd
+    contiguous copy crow_indices detach diag_embed diagonal_backward diagonal_scatter embedding
+    embedding_renorm empty empty_like empty_permuted empty_quantized empty_strided equal expand eye fill flip full
+    full_like gather geometric histc im2col index index_copy index_fill index_select is_coalesced is_nonzero
+    is_same_size isin item kthvalue lift lift_fresh linspace log_normal logspace masked_fill masked_scatter
+    masked_scatter_backward masked_select max_unpool2d max_unpool3d median mode multinomial nanmedian narrow_copy
+    native_channel_shuffle new_empty new_empty_strided new_full new_ones new_zeros nonzero nonzero_static normal
+    normal_functional one_hot ones ones_like permute pin_memory pixel_shuffle pixel_unshuffle poisson put rand
+    rand_like randint randint_like randn randn_like random randperm record_stream reflection_pad1d reflection_pad2d
+    reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape resize
+    resize_as roll rot90 scalar_tensor scatter searchsorted segment_reduce select_backward select_scatter set
+    slice_backward slice_scatter sort split split_with_sizes stack take to topk tril tril_indices triu triu_indices
+    unbind unfold uniform unique_consecutive unique_dim unsafe_chunk unsafe_split unsafe_split_with_sizes
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
+    _upsample_nearest_exact3d value_selecting_reduction_backward view view_as_complex view_as_real where zero zeros
+    zeros_like _assert_async _assert_scalar _cat _chunk_cat _coalesced _conj _conj_copy _copy_from
+    _copy_from_and_resize _cudnn_init_dropout_state _cudnn_rnn_flatten_weight _efficientzerotensor _fused_sdp_choice
+    _has_compatible_shallow_copy_type _linalg_check_errors _local_scalar_dense _mkldnn_reshape _mkldnn_transpose
+    _neg_view _nested_from_padded _nested_from_padded_and_nested_example _nested_tensor_from_mask
+    _nested_tensor_from_mask_left_aligned _nested_tensor_from_tensor_list _nested_tensor_size _nested_tensor_strides
+    _nested_tensor_storage_offsets _pack_padded_sequence _pack_padded_sequence_backward _pad_enum _pin_memory
+    _reshape_alias _reshape_copy _resize_output _sparse_coo_tensor_with_dims_and_tensors _stack _standard_gamma
+    _to_copy _to_dense _unique _unique2 _unsafe_index _unsafe_view _use_cudnn_ctc_loss _use_cudnn_rnn_flatten_weight
+    _amp_update_scale any all bitwise_and bitwise_or bitwise_not bitwise_xor
+    count_nonzero allclose to_padded_tensor to_mkldnn mkldnn_reorder_conv2d_weight
+    mkldnn_reorder_conv3d_weight sym_size sym_stride sym_numel sym_storage_offset size stride numel storage_offset dim
+    is_contiguous sym_is_contiguous is_non_overlapping_and_dense is_strides_like_format
+    """.split()  # noqa: SIM905
+)
