@@ -12,7 +12,6 @@ from support.scripts import TIMED, Ended, NewWorkplace, Workplace, iterations
 #: A rank that starts processes of every kind, before its first forward and in its window; all of them run models.
 BUSY = """
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 class Embedded(Dataset):
@@ -25,10 +24,10 @@ class Embedded(Dataset):
         with torch.no_grad():
             return self.model(torch.ones(4))
 
-def train_in_a_fork():
+def infer_in_a_fork():
     pid = os.fork()
     if pid == 0:
-        train(Other(4, 4), 30)
+        infer(Other(4, 4), 30)
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
 
@@ -36,9 +35,7 @@ def go_on_in_a_fork(model):
     "The child goes on with the rank's own modules."
     pid = os.fork()
     if pid == 0:
-        with torch.no_grad():
-            for _ in range(30):
-                model(torch.ones(2, 4))
+        infer(model, 30)
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
 
@@ -51,7 +48,7 @@ def main():
     next(data)
     if rank == 0:
         start("alone.py")
-        train_in_a_fork()
+        infer_in_a_fork()
         next(iter(DataLoader(Embedded(), 8, num_workers=1, multiprocessing_context="spawn")))
     dist.init_process_group("gloo")
     net = Net()
@@ -59,23 +56,23 @@ def main():
     def between(step):
         next(data)
         if rank == 0 and step == 1:
-            train_in_a_fork()
+            infer_in_a_fork()
         if rank == 0 and step == 3:
             go_on_in_a_fork(net)
             start("own_group.py")
 
-    train(DistributedDataParallel(net), 6, between)
+    infer(net, 6, between)
     tell_pid(rank)
     dist.destroy_process_group()
 
 if __name__ == "__main__":
     main()
 """
-ALONE = "train(Other(4, 4), 30)"
+ALONE = "infer(Other(4, 4), 30)"
 OWN_GROUP = """
 import torch.distributed as dist
 dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
-train(Other(4, 4), 30)
+infer(Other(4, 4), 30)
 """
 
 #: A parent that starts its ranks itself; with "spawn", it runs a model before, too.
@@ -86,7 +83,7 @@ import torch.multiprocessing as mp
 def rank_main(rank, meeting):
     Other(4, 4)(torch.ones(4))  # before the group is joined: nobody knows yet which rank this is
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    train(Net(), 6)
+    infer(Net(), 6)
     tell_pid(rank)
     dist.barrier()
     dist.destroy_process_group()
@@ -94,10 +91,10 @@ def rank_main(rank, meeting):
 if __name__ == "__main__":
     method = sys.argv[1]
     if method == "spawn":
-        train(Other(4, 4), 1)
+        infer(Other(4, 4), 1)
     meeting = f"file://{os.getcwd()}/meeting"
     mp.start_processes(rank_main, args=(meeting,), nprocs=2, start_method=method)
-    train(Other(4, 4), 30)
+    infer(Other(4, 4), 30)
 """
 
 #: Starts its other rank as Lightning does: the script again, told its local rank and how many there are.
@@ -108,9 +105,9 @@ if rank == 0:
     env = {**os.environ, "LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2"}
     child = subprocess.Popen([sys.executable, *sys.argv], env=env)
 else:
-    train(Other(4, 4), 2)
+    infer(Other(4, 4), 2)
 dist.init_process_group("gloo", init_method=f"file://{os.getcwd()}/meeting", rank=rank, world_size=2)
-train(Net(), 6)
+infer(Net(), 6)
 tell_pid(rank)
 dist.barrier()
 dist.destroy_process_group()
@@ -129,7 +126,7 @@ touch "done$RANK"
 wait
 """
 SERVER = """
-train(Other(4, 4), 30)
+infer(Other(4, 4), 30)
 open(f"ready{os.environ['RANK']}", "w").close()
 while not os.path.exists(f"done{os.environ['RANK']}"):
     time.sleep(0.05)
@@ -137,7 +134,7 @@ while not os.path.exists(f"done{os.environ['RANK']}"):
 TRAIN = """
 import torch.distributed as dist
 dist.init_process_group("gloo")
-train(Net(), 6)
+infer(Net(), 6)
 tell_pid(dist.get_rank())
 dist.destroy_process_group()
 """
@@ -163,7 +160,7 @@ def assert_recorded(workplace: Workplace, ended: Ended) -> tuple[str, ...]:
         assert [(s.header.rank, s.header.world_size, iterations(s)) for s in own] == [(rank, 2, TIMED)]
     report = workplace.report()
     assert [(row.rank, row.complete) for row in report.ranks] == [(0, True), (1, True)]
-    assert {module.class_name for module in report.modules} <= {"DistributedDataParallel", "Net", "Linear"}
+    assert {module.class_name for module in report.modules} <= {"Net", "Linear"}
     assert not [note for note in report.run.notes if "more than once" in note]
     return report.run.notes
 

@@ -16,7 +16,7 @@ from distprof.records import End, Step, Tree
 from distprof.rundir import RunDir
 from distprof.shard import Shard, read_shard
 
-#: What most scripts begin with: a model, and steps of training it.
+#: What most scripts begin with: a model, and steps of it, with training or (starting in half the time) without.
 PRELUDE = """
 import os, signal, subprocess, sys, time
 import torch
@@ -40,6 +40,12 @@ def train(model, steps, between=lambda step: None):
         optimizer.step()
         optimizer.zero_grad()
 
+def infer(model, steps, between=lambda step: None):
+    for step in range(steps):
+        between(step)
+        with torch.no_grad():
+            model(torch.ones(2, 4))
+
 def tell_pid(rank):
     with open(f"pid{rank}", "w") as file:
         file.write(str(os.getpid()))
@@ -47,6 +53,7 @@ def tell_pid(rank):
 #: A short window: iteration 1 is counted, 2 to 4 are timed.
 WINDOW = ("--warmup", "1", "--timed", "3")
 TIMED = [2, 3, 4]
+_BIN = Path(sys.executable).parent
 _TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 
 
@@ -97,7 +104,7 @@ class Workplace:
             subprocess.Popen(
                 [str(word) for word in command],
                 cwd=self.folder,
-                env={**self.env, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{self.env['PATH']}", **env},
+                env={**self.env, "PATH": f"{_BIN}{os.pathsep}{self.env['PATH']}", **env},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -105,7 +112,7 @@ class Workplace:
         )
 
     def start_distprof(self, *words: object, **env: str) -> Started:
-        return self.start(sys.executable, "-m", "distprof", *words, **env)
+        return self.start(_BIN / "distprof", *words, **env)
 
     def distprof(self, *words: object, **env: str) -> Ended:
         return self.start_distprof(*words, **env).wait()

@@ -1,0 +1,136 @@
+"""A script cannot tell that it is recorded: it sees what it would see under plain torchrun, and computes the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from support.examples import EXAMPLES, Job
+from support.scripts import TIMED, NewWorkplace, Workplace, iterations
+
+#: Modules of the script's own, named like parts of distprof and like what a recorder imports.
+OWN_MODULES = ("merge", "launcher", "records", "clock", "tree", "say", "frameworks", "recorder", "msgpack", "resource")
+
+#: Tells all that it can see of the process that it runs in: before torch, after it, and in every step of training.
+TELL = f"""
+import sys
+path = list(sys.path)
+import {", ".join(OWN_MODULES[:-2])}
+
+def own_modules():
+    import {", ".join(OWN_MODULES)}
+    return [{", ".join(OWN_MODULES)}]
+"""
+TELL += """
+import builtins, gc, json, locale, os, random, signal, threading, warnings
+import __main__
+
+def look():
+    descriptors = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")[:-1]]
+    return {
+        "argv": [sys.argv, sys.orig_argv],
+        "main": {name: str(value) for name, value in vars(__main__).items() if name.startswith("__")},
+        "main's names": list(vars(__main__)),
+        "path": [path, sys.path],
+        "finders": [getattr(finder, "__qualname__", type(finder).__qualname__) for finder in sys.meta_path],
+        "path hooks": len(sys.path_hooks),
+        "environment": dict(os.environ),
+        "modules": [(module.__name__, module.__file__, module.NAME) for module in own_modules()],
+        "builtins": list(vars(builtins)),
+        "hooks": [str(sys.excepthook), str(sys.displayhook), str(sys.unraisablehook), str(threading.excepthook)],
+        "signals": [str(signal.getsignal(number)) for number in sorted(signal.valid_signals())],
+        "threads": [thread.name for thread in threading.enumerate()],
+        "process": [os.getcwd(), os.umask(os.umask(0o22)), sys.getrecursionlimit(), str(sys.flags)],
+        "gc": [gc.isenabled(), gc.get_threshold()],
+        "locale": locale.setlocale(locale.LC_ALL),
+        "descriptors": len([name for name in descriptors if "/shards/rank" not in name]),
+        "warnings": [str(warning.message) for warning in caught],
+        "filters": len(warnings.filters),
+        "random": [random.random(), float(numpy.random.rand()), torch.rand(()).item()],
+        "torch": [torch.get_num_threads(), torch.is_grad_enabled(), str(torch.get_default_dtype())],
+    }
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import numpy, torch
+    from torch import nn
+    for generator in random, numpy.random:
+        generator.seed(3)
+    torch.manual_seed(3)
+    seen = [look()]
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    optimizer = torch.optim.AdamW(model.parameters())
+    for step in range(8):
+        loss = model(torch.randn(16, 4)).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seen += [loss.item().hex(), look()]
+with open(f"{os.environ['SEEN_BY']}.json", "w") as file:
+    json.dump(seen, file)
+print("printed")
+print("said", file=sys.stderr)
+"""
+#: torchrun gives each job its own values of these; the last two are ours.
+EVERY_JOB_ITS_OWN = ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "TORCHELASTIC_ERROR_FILE", "SEEN_BY")
+OURS = ("PYTHONPATH", "DISTPROF_RUN")
+
+
+def told(workplace: Workplace, by: str) -> list[Any]:
+    """Everything that the script has seen, less what differs from job to job."""
+    text = (workplace.folder / f"{by}.json").read_text(encoding="utf-8")
+    seen: list[Any] = json.loads(re.sub(r"\bat 0x[0-9a-f]+", "at 0x", text))
+    for look in seen[::2]:
+        for name in EVERY_JOB_ITS_OWN + OURS:
+            look["environment"].pop(name, None)
+    return seen
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "python -m"])
+def test_it_sees_what_it_would_see_without(launcher: str, new_workplace: NewWorkplace) -> None:
+    workplace = new_workplace()
+    for name in OWN_MODULES:
+        workplace.write(f"{name}.py", f"NAME = {name!r}", prelude="")
+    workplace.write("package/tell.py", TELL, prelude="")
+    workplace.write("tell.py", TELL, prelude="")
+    if launcher == "torchrun":
+        plain = workplace.start_torchrun("tell.py", "--name", "x", SEEN_BY="plain")
+        ours = workplace.run("tell.py", "--name", "x", SEEN_BY="ours")
+    else:
+        command = ("python", "-m", "package.tell", "--", "--name", "x")
+        plain = workplace.start(*command, SEEN_BY="plain")
+        ours = workplace.exec(*command, SEEN_BY="ours")
+    ended = plain.wait()
+    assert (ended.code, ended.out, ended.err) == (0, "printed\n", "said\n")
+    assert (ours.code, ours.out, ours.err.splitlines()[:-1]) == (0, "printed\n", ["said"])
+    assert ours.last_line == "distprof: 1 of 1 ranks recorded in runs/x  ->  distprof merge runs/x"
+    for ours_saw, plain_saw in zip(told(workplace, "ours"), told(workplace, "plain"), strict=True):
+        assert ours_saw == plain_saw
+    assert [iterations(shard) for shard in workplace.shards()] == [TIMED]
+
+
+@pytest.mark.parametrize(
+    ("script", "ranks", "options"),
+    [
+        ("train_plain.py", 1, ["--accumulate", "2", "--evaluate-every", "3"]),
+        ("train_ddp.py", 2, []),
+        ("train_moe.py", 4, ["--tp", "2"]),
+    ],
+)
+def test_the_examples_losses_are_the_same_to_the_bit(
+    script: str, ranks: int, options: list[str], new_workplace: NewWorkplace
+) -> None:
+    workplace = new_workplace()
+    words = [EXAMPLES / script, "--steps", "6", "--print-losses", *options]
+    if ranks == 1:
+        ours, plain = workplace.exec("python", *words), workplace.start("python", *words).wait()
+    else:
+        ours = workplace.run("--nproc", ranks, *words)
+        plain = workplace.start_torchrun("--nproc-per-node", ranks, *words).wait()
+    assert (ours.code, plain.code) == (0, 0), ours.err + plain.err
+    assert ours.out == plain.out
+    losses = Job(ours.out).losses
+    assert len(losses) == 6 and len(set(losses)) > 1
+    assert [iterations(shard) for shard in workplace.shards()] == [TIMED] * ranks
