@@ -12,11 +12,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from distprof.api import record as record
+    from distprof.api import register_formula as register_formula
     from distprof.api import set_topology as set_topology
 
-_HOME = {"record": "distprof.api", "set_topology": "distprof.api"}
+_HOME = dict.fromkeys(("record", "register_formula", "set_topology"), "distprof.api")
 
-__all__ = ["__version__", "record", "set_topology"]
+__all__ = ["__version__", "record", "register_formula", "set_topology"]
 
 
 def __getattr__(name: str) -> Any:

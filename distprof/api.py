@@ -1,5 +1,6 @@
-"""What a script may say to distprof by hand: ``distprof.record()`` and ``distprof.set_topology()``.  Never raises into
-it.
+"""What a script may say to distprof by hand: ``record()``, ``set_topology()`` and ``register_formula()``.
+
+Never raises into it, but for a UsageError at a call that makes no sense.
 """
 
 from __future__ import annotations
@@ -7,10 +8,11 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from distprof.frameworks.declaration import Declaration, declare
 
@@ -24,6 +26,29 @@ def set_topology(*, coordinates: Mapping[str, int] | None = None, **sizes: int) 
     sense is passed over, and the report says so.
     """
     declare(Declaration(dict(sizes), dict(coordinates or {})))
+
+
+def register_formula(op: Any, flops: Callable[..., int], macs: Callable[..., int] | None = None) -> None:
+    """Say what one call of an op of your own costs.
+
+    ``flops`` and ``macs`` are called as formulas of ``torch.utils.flop_counter.register_flop_formula`` are: with the
+    op's arguments, a shape in place of each tensor, and the result's shape as ``out_shape``::
+
+        distprof.register_formula(torch.ops.mylib.scaled_mm,
+                                  macs=lambda a, b, scale, out_shape=None: a[0] * a[1] * b[1],
+                                  flops=lambda a, b, scale, out_shape=None: (2 * a[1] + 1) * a[0] * b[1])
+
+    ``flops`` gives all flops of the call, 2 for each MAC among them; without ``macs`` it has none.  (Formulas that are
+    registered with torch hold too, and of those all flops are taken as MACs.)  ``op`` is ``torch.ops.mylib.name``, one
+    of its overloads, what ``torch.library.custom_op`` made, a higher-order op or a Triton kernel.  The last formula
+    given for an op holds, ahead of torch's and ours, from the next counted step on.  A formula that raises makes its op
+    one without a formula: the report lists it with its calls.
+
+    Raises UsageError for what is no op, or no function; nothing else.  Imports no torch: whoever has an op has it.
+    """
+    from distprof.flops import custom
+
+    custom.register_formula(op, flops, macs)
 
 
 @contextmanager

@@ -1,0 +1,150 @@
+"""Formulas of a script's own ops: torch's registry, and ours."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+import distprof
+from distprof.errors import UsageError
+from distprof.flops import custom
+from distprof.flops.attribution import FORWARD, OUTSIDE, Attribution, Owner
+from distprof.flops.counter import FlopMode
+
+OURS = Owner(FORWARD, OUTSIDE)
+
+
+@torch.library.custom_op("distprof_tests::halves", mutates_args=())
+def halves(a: Tensor, b: Tensor, scale: float = 0.5) -> Tensor:
+    return (a @ b) * scale
+
+
+@torch.library.custom_op("distprof_tests::both", mutates_args=())
+def both(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).sum(0)
+
+
+PACKET = torch.ops.distprof_tests.halves
+A, B = torch.ones(3, 4), torch.ones(4, 5)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_registered() -> Iterator[None]:
+    before, torchs = dict(custom.given), dict(flop_registry)
+    yield
+    for registry, was in ((custom.given, before), (flop_registry, torchs)):
+        registry.clear()
+        registry.update(was)
+
+
+def work(*arguments: Any, op: Any = halves, **keywords: Any) -> tuple[int, int]:
+    """MACs and flops of one call."""
+    with FlopMode(Attribution()) as mode:
+        op(*arguments, **keywords)
+    assert not mode.uncounted
+    return mode.macs.get(OURS, 0), mode.flops.get(OURS, 0)
+
+
+def flops(a: Any, b: Any, scale: float = 1.0, out_shape: Any = None) -> int:
+    assert list(out_shape) == [a[0], b[1]]
+    return int(2 * a[0] * a[1] * b[1] + a[0] * b[1])
+
+
+def macs(a: Any, b: Any, scale: float = 1.0, out_shape: Any = None) -> int:
+    return int(a[0] * a[1] * b[1])
+
+
+def test_without_a_formula_the_op_is_listed_under_its_name() -> None:
+    with FlopMode(Attribution()) as mode:
+        halves(A, B)
+        halves(A, B)
+    assert mode.uncounted == {"distprof_tests.halves": 2}
+    assert not mode.flops
+
+
+def test_what_is_registered_with_torch_just_works() -> None:
+    register_flop_formula(PACKET)(lambda a, b, *rest, out_shape=None: 2 * a[0] * a[1] * b[1])
+    assert work(A, B) == (60, 120)
+
+
+def test_torchs_raw_formulas_get_tensors() -> None:
+    register_flop_formula(PACKET, get_raw=True)(lambda a, b, *rest, out_val: 2 * a.numel() * out_val.shape[1])
+    assert work(A, B) == (60, 120)
+
+
+def test_a_registration_after_the_first_counted_step_holds_in_the_next() -> None:
+    with FlopMode(Attribution()) as mode:
+        halves(A, B)
+    assert mode.uncounted
+    register_flop_formula(PACKET)(lambda a, b, *rest, out_shape=None: 8)
+    assert work(A, B) == (4, 8)
+
+
+@pytest.mark.parametrize("op", [halves, PACKET, PACKET.default], ids=["custom_op", "packet", "overload"])
+def test_ours_has_macs_and_flops(op: Any) -> None:
+    distprof.register_formula(op, flops, macs)
+    assert work(A, B) == (60, 135)
+    assert work(A, B, scale=0.25) == (60, 135)
+
+
+def test_without_macs_all_flops_are_element_wise() -> None:
+    distprof.register_formula(PACKET, flops)
+    assert work(A, B) == (0, 135)
+
+
+def test_the_last_one_holds_and_ours_before_torchs() -> None:
+    register_flop_formula(PACKET)(lambda *args, **kwargs: 2)
+    distprof.register_formula(PACKET, lambda *args, **kwargs: 4)
+    distprof.register_formula(PACKET, lambda *args, **kwargs: 6)
+    assert work(A, B) == (0, 6)
+
+
+def test_it_can_replace_a_formula_of_ours() -> None:
+    distprof.register_formula(torch.ops.aten.tanh, lambda x, out_shape=None: 7 * x[0] * x[1])
+    assert work(A, op=torch.tanh) == (0, 84)
+
+
+def test_shapes_of_tensors_in_lists() -> None:
+    distprof.register_formula(both, lambda parts, out_shape=None: sum(rows * columns for rows, columns in parts))
+    assert work([A, A, A], op=both) == (0, 36)
+
+
+def test_a_formula_that_raises_makes_the_op_one_without() -> None:
+    distprof.register_formula(PACKET, lambda a, b: 1)  # takes no out_shape
+    with FlopMode(Attribution()) as mode:
+        assert torch.equal(halves(A, B), A @ B * 0.5)
+    assert mode.uncounted == {"distprof_tests.halves": 1}
+    assert mode.error is None
+
+
+@pytest.mark.parametrize("op", ["distprof_tests::halves", len, None, torch.nn.Linear])
+def test_what_is_no_op_is_refused(op: Any) -> None:
+    with pytest.raises(UsageError, match=r"is no op; give torch\.ops"):
+        distprof.register_formula(op, flops)
+
+
+@pytest.mark.parametrize(("bad", "what"), [({"flops": 3}, "flops"), ({"flops": flops, "macs": 3}, "macs")])
+def test_what_is_no_function_is_refused(bad: Any, what: str) -> None:
+    with pytest.raises(UsageError, match=f"{what} must be a function"):
+        distprof.register_formula(PACKET, **bad)
+    assert PACKET not in custom.given
+
+
+def test_it_imports_no_torch() -> None:
+    script = (
+        "import sys, distprof\n"
+        "try:\n    distprof.register_formula(print, print)\n"
+        "except distprof.errors.UsageError as error:\n    print(error)\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-P" if sys.version_info >= (3, 11) else "-s", "-c", script],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "is no op" in done.stdout
