@@ -14,7 +14,7 @@ from distprof.rundir import RunDir
 from distprof.shard import Memo, Shard, read_header, read_shard
 
 _LEFT_NO_SHARD = (
-    "left no shard: killed before the first call of a model, "
+    "left no shard: killed before the first call of a model, not able to write here (it said so), "
     "or Python did not load distprof (-I, -E or -S, or not installed)"
 )
 _LONGEST_MESSAGE = 120
@@ -64,6 +64,8 @@ def _weight(outcome: RankOutcome) -> tuple[int, bool, int]:
 
 def last_line(run: RunDir, job: Job, outcomes: list[RankOutcome], unread: list[str], *, merging: bool) -> str:
     """The whole sentence; it names no next step where there is nothing to merge, or where that follows by itself."""
+    if not run.path.is_dir():
+        return f"{run.path} has gone, and what was recorded with it"
     recorded = sum(outcome.recorded for outcome in outcomes)
     expected = _expected(job, outcomes)
     reasons = [*_remarks(outcomes), *_missing(job, outcomes, expected), *unread]

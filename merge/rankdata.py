@@ -74,7 +74,7 @@ class RankData:
         if self.errors:
             return "the recorder failed"
         if self.end is None:
-            return "still running or killed"
+            return "still running, killed or unable to write"
         if self.report.damaged:
             return "its shard is damaged"
         return "the script ended" if self.end.reason == "exit" else self.end.reason

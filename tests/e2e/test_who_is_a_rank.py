@@ -215,7 +215,7 @@ def test_pythons_without_a_recorder_are_said_to_be_so(new_workplace: NewWorkplac
     assert first == f"distprof: rank 1 is not recorded: {other} has no distprof installed"
     assert last == (
         "distprof: 0 of 2 ranks recorded in runs/x; ranks 0-1 left no shard: killed before the first call of a model, "
-        "or Python did not load distprof (-I, -E or -S, or not installed)"
+        "not able to write here (it said so), or Python did not load distprof (-I, -E or -S, or not installed)"
     )
     merged = workplace.distprof("merge", "runs/x")
     assert (merged.code, merged.out, merged.err.count("\n")) == (1, "", 1)

@@ -136,7 +136,7 @@ def test_a_torn_shard_keeps_what_reads_and_is_named(tmp_path: Path) -> None:
     assert note.startswith("rank00001.g0.msgpack: the last record is torn (")
     whole, torn = load_run(folder).ranks
     assert torn.windows[TRAINING].iterations == whole.windows[TRAINING].iterations[:-1]
-    assert torn.why_incomplete(TRAINING) == "3 of 4 timed steps, still running or killed"
+    assert torn.why_incomplete(TRAINING) == "3 of 4 timed steps, still running, killed or unable to write"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a shard", bytes(1000)])

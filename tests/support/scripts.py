@@ -50,8 +50,7 @@ def tell_pid(rank):
     with open(f"pid{rank}", "w") as file:
         file.write(str(os.getpid()))
 """
-#: A short window: iteration 1 is counted, 2 to 4 are timed.
-WINDOW = ("--warmup", "1", "--timed", "3")
+#: The timed steps of a job with a short window.
 TIMED = [2, 3, 4]
 _BIN = Path(sys.executable).parent
 _TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
@@ -117,13 +116,19 @@ class Workplace:
     def distprof(self, *words: object, **env: str) -> Ended:
         return self.start_distprof(*words, **env).wait()
 
-    def run(self, *words: object, name: str = "x", **env: str) -> Ended:
-        """``distprof run`` of ``words`` with a short window."""
-        return self.distprof("run", "--name", name, *WINDOW, *words, **env)
+    def start_run(self, *words: object, name: str = "x", timed: int = 3, **env: str) -> Started:
+        """``distprof run`` of ``words`` with a short window: iteration 1 is counted, the next ones are timed."""
+        return self.start_distprof("run", *_ours(name, timed), *words, **env)
 
-    def exec(self, *words: object, name: str = "x", **env: str) -> Ended:
+    def run(self, *words: object, name: str = "x", timed: int = 3, **env: str) -> Ended:
+        return self.start_run(*words, name=name, timed=timed, **env).wait()
+
+    def start_exec(self, *words: object, name: str = "x", timed: int = 3, **env: str) -> Started:
         """``distprof exec`` of ``words`` with a short window."""
-        return self.distprof("exec", "--name", name, *WINDOW, "--", *words, **env)
+        return self.start_distprof("exec", *_ours(name, timed), "--", *words, **env)
+
+    def exec(self, *words: object, name: str = "x", timed: int = 3, **env: str) -> Ended:
+        return self.start_exec(*words, name=name, timed=timed, **env).wait()
 
     def start_torchrun(self, *words: object, **env: str) -> Started:
         """Without distprof."""
@@ -139,6 +144,10 @@ class Workplace:
     def report(self, name: str = "x") -> Report:
         """What merging finds."""
         return analyse(load_run(self.run_dir(name).path))
+
+
+def _ours(name: str, timed: int) -> tuple[object, ...]:
+    return "--name", name, "--warmup", 1, "--timed", timed
 
 
 #: A factory of workplaces, one folder each.
@@ -160,3 +169,8 @@ def models(shard: Shard) -> list[str]:
 def ending(shard: Shard) -> str:
     """Why its recording ended; empty where the shard does not say."""
     return next((record.reason for record in shard.records if isinstance(record, End)), "")
+
+
+def damage(shard: Shard) -> str:
+    """What of it could not be read; empty where all could."""
+    return f"{shard.report}" if shard.report.damaged else ""

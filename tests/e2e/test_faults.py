@@ -1,0 +1,256 @@
+"""Whatever happens to job or disk: the job ends as it would without us, and finished steps are in the report."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.scripts import TIMED, Ended, NewWorkplace, Workplace, damage, ending, iterations
+
+from distprof.shard import read_shard
+
+MERGE = "  ->  distprof merge runs/x"
+
+#: Steps of one process; before step 4, two timed ones have ended, it does what it is told.
+FAULTY = """
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def leave():
+    os._exit(7)
+
+def fail():
+    raise ValueError("the script's own")
+
+def wait_to_be_ended():
+    open(f"waiting{os.environ.get('RANK', '')}", "w").close()
+    time.sleep(600)
+
+def hang_in_forward():
+    Net.forward = lambda self, x: wait_to_be_ended()
+
+def go_on_when_told():
+    wait_for("go")
+
+def wait_for(name):
+    while not os.path.exists(name):
+        time.sleep(0.02)
+
+def tell_nobody():
+    pass
+
+def vanish():
+    import shutil
+    shutil.rmtree(os.environ["DISTPROF_RUN"])
+
+def limit_files():
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+def do(what):
+    infer(Net(), int(os.environ.get("STEPS", "6")), lambda step: globals()[what]() if step == 4 else None)
+    print("all steps done")
+
+if __name__ == "__main__":
+    tell_pid(os.environ.get("RANK", "0"))
+    do(sys.argv[1 + int(os.environ.get("RANK", "0"))])
+"""
+BEFORE_THE_FAULT = TIMED[:2]
+
+#: Rank 1 fails in its first life, and has a second one.
+RESTARTED = """
+life, rank = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
+def between(step):
+    if life == "0" and step == 4:
+        if rank == "0":
+            time.sleep(600)
+        sys.exit(3)
+infer(Net(), 6, between)
+"""
+
+#: Its run folder can be read only, from before its first step.
+READ_ONLY = """
+subprocess.run(["mount", "-o", "remount,ro", os.path.dirname(os.environ["DISTPROF_RUN"])], check=True)
+infer(Net(), 6)
+print("all steps done")
+"""
+
+
+@pytest.fixture
+def workplace(new_workplace: NewWorkplace) -> Workplace:
+    place = new_workplace()
+    place.write("faulty.py", FAULTY)
+    return place
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 100) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def test_a_rank_that_is_killed_leaves_its_finished_steps(workplace: Workplace) -> None:
+    words = ("faulty.py", "wait_to_be_ended", "kill")
+    plain = workplace.start_torchrun("--nproc-per-node", 2, *words)
+    ended = workplace.run("--nproc", 2, *words)
+    assert (ended.code, ended.out) == (plain.wait().code, "") == (1, "")
+    assert ended.last_line == (
+        f"distprof: 2 of 2 ranks recorded in runs/x; ranks 0-1 ended after 2 of 3 timed steps{MERGE}"
+    )
+    shards = workplace.shards()
+    assert [(iterations(shard), ending(shard), damage(shard)) for shard in shards] == [(BEFORE_THE_FAULT, "", "")] * 2
+    merged = workplace.distprof("merge", "--no-plots", "runs/x")
+    assert merged.code == 0, merged.err
+    assert "incomplete: ranks 0-1 (2 of 3 timed steps, still running, killed or unable to write)" in merged.out
+
+
+def test_a_rank_that_hangs_is_in_the_report_before_and_after_it_is_ended(workplace: Workplace) -> None:
+    job = workplace.start_run("--nproc", 2, "faulty.py", "wait_to_be_ended", "hang_in_forward")
+    wait_for(lambda: all((workplace.folder / f"waiting{rank}").exists() for rank in range(2)))
+    running = workplace.report()
+    job.process.send_signal(signal.SIGTERM)
+    ended = job.wait()
+    assert ended.code == 1, "torchrun's own exit code after a SIGTERM"
+    assert ended.last_line.endswith(f"; ranks 0-1 ended after 2 of 3 timed steps{MERGE}")
+    for report in (running, workplace.report()):
+        assert [(row.steps, row.step_iterations) for row in report.ranks] == [(2, tuple(BEFORE_THE_FAULT))] * 2
+        assert set(report.run.incomplete) == {0, 1}
+
+
+def test_the_newest_life_of_restarted_ranks_is_reported(workplace: Workplace) -> None:
+    workplace.write("train.py", RESTARTED)
+    ended = workplace.run("--nproc", 2, "--max-restarts", 1, "train.py")
+    assert (ended.code, ended.last_line) == (0, f"distprof: 2 of 2 ranks recorded in runs/x{MERGE}")
+    lives = [(s.header.rank, s.header.generation, iterations(s)) for s in workplace.shards()]
+    assert lives == [(0, 0, TIMED[:2]), (0, 1, TIMED), (1, 0, TIMED[:2]), (1, 1, TIMED)]
+    report = workplace.report()
+    assert [row.steps for row in report.ranks] == [3, 3]
+    assert "ranks 0-1 started more than once: generation 1, the newest with data, is reported" in report.run.notes
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "why"), [("kill", -signal.SIGKILL, ""), ("leave", 7, ""), ("fail", 1, "exit")]
+)
+def test_a_process_that_ends_early_ends_as_without_us(what: str, code: int, why: str, workplace: Workplace) -> None:
+    ended = workplace.exec("python", "faulty.py", what)
+    assert (ended.code, ended.out) == (code, "")
+    assert ended.last_line.startswith(
+        "distprof: 1 of 1 ranks recorded in runs/x; rank 0 ended after 2 of 3 timed steps"
+    )
+    (shard,) = workplace.shards()
+    assert (iterations(shard), ending(shard), damage(shard)) == (BEFORE_THE_FAULT, why, "")
+    if what == "fail":
+        plain = workplace.start("python", "faulty.py", what).wait()
+        assert (plain.code, plain.err.splitlines()) == (1, ended.err.splitlines()[:-1])
+
+
+def test_a_rank_outlives_its_launcher(workplace: Workplace) -> None:
+    job = workplace.start_exec("python", "faulty.py", "go_on_when_told")
+    wait_for(lambda: len(workplace.run_dir().shard_files()) == 1 and iterations(workplace.shards()[0]) == TIMED[:2])
+    job.process.kill()
+    (workplace.folder / "go").touch()
+    assert job.wait().out == "all steps done\n"
+    (shard,) = workplace.shards()
+    assert (iterations(shard), ending(shard)) == (TIMED, "window complete")
+
+
+def test_a_run_folder_that_vanishes_costs_one_sentence(workplace: Workplace) -> None:
+    ended = workplace.exec("python", "faulty.py", "vanish")
+    assert (ended.code, ended.out) == (0, "all steps done\n")
+    assert ended.err == "distprof: runs/x has gone, and what was recorded with it\n"
+
+
+def test_a_file_size_limit_ends_the_recording_and_not_the_job(workplace: Workplace) -> None:
+    ended = workplace.exec("python", "faulty.py", "limit_files", timed=300, STEPS="400")
+    assert (ended.code, ended.out) == (0, "all steps done\n")
+    assert_kept_until_full(workplace, ended, "File too large")
+
+
+@pytest.fixture
+def disk(workplace: Workplace) -> Iterator[Callable[[str], Path]]:
+    """``disk("size=32k")``: a file system of its own at ``runs/``."""
+    runs = workplace.folder / "runs"
+    runs.mkdir()
+
+    def mount(options: str) -> Path:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "none", runs], capture_output=True, check=False
+        ).returncode:
+            pytest.skip("only root can mount")
+        return runs
+
+    yield mount
+    subprocess.run(["umount", runs], capture_output=True, check=False)
+
+
+def assert_kept_until_full(workplace: Workplace, ended: Ended, why: str) -> None:
+    """Steps up to the one that did not fit were kept, all whole; it was said once, and at the end."""
+    said, last = ended.err.splitlines()
+    assert said == f"distprof: rank 0 stops recording, what it recorded so far is kept: {why}"
+    (shard,) = workplace.shards()
+    steps = iterations(shard)
+    assert 2 < len(steps) < 300 and steps == list(range(2, 2 + len(steps)))
+    assert damage(shard) == ""
+    assert (
+        last == f"distprof: 1 of 1 ranks recorded in runs/x; rank 0 ended after {len(steps)} of 300 timed steps{MERGE}"
+    )
+
+
+def test_a_disk_that_fills_up_ends_the_recording_and_not_the_job(
+    workplace: Workplace, disk: Callable[[str], Path]
+) -> None:
+    disk("size=32k")
+    ended = workplace.exec("python", "faulty.py", "tell_nobody", timed=300, STEPS="400")
+    assert (ended.code, ended.out) == (0, "all steps done\n")
+    assert_kept_until_full(workplace, ended, "No space left on device")
+    merged = workplace.distprof("merge", "--no-plots", "runs/x")
+    assert (merged.code, merged.err.count("\n")) == (1, 1)
+    assert merged.err == (
+        "distprof: the report cannot be written to runs/x/report (No space left on device): "
+        "choose another folder with --out\n"
+    )
+
+
+def test_a_folder_that_takes_no_shard_sends_it_elsewhere(workplace: Workplace, disk: Callable[[str], Path]) -> None:
+    disk("size=1m")
+    workplace.write("read_only.py", READ_ONLY)
+    ended = workplace.exec("python", "read_only.py", TMPDIR=str(workplace.folder))
+    assert (ended.code, ended.out) == (0, "all steps done\n")
+    said, last = ended.err.splitlines()
+    (shard,) = workplace.folder.glob("distprof-*/shards/*.msgpack")
+    cannot = f"rank 0 cannot write to {workplace.run_dir().shards} (Read-only file system)"
+    assert said == f"distprof: {cannot}: its shard goes to {shard.parents[1]}"
+    assert "not able to write here (it said so)" in last
+    assert iterations(read_shard(shard)) == TIMED
+
+
+@pytest.mark.parametrize("out", ["read-only", "/proc/nowhere", "a-file/runs", "long" * 100])
+def test_an_out_that_cannot_be_made_is_said_and_another_taken(
+    out: str, workplace: Workplace, disk: Callable[[str], Path]
+) -> None:
+    if out == "read-only":
+        out = str(disk("ro"))
+    (workplace.folder / "a-file").touch()
+    ended = workplace.distprof("exec", "--out", out, "echo", "ran", TMPDIR=str(workplace.folder))
+    assert (ended.code, ended.out) == (0, "ran\n")
+    said, last = ended.err.splitlines()
+    assert said.startswith(f"distprof: cannot make a run folder in {out}: ")
+    (run,) = workplace.folder.glob("distprof-*/*")
+    assert said.endswith(f"; recording in {run} instead") and str(run) in last
+
+
+def test_two_jobs_of_one_name_at_one_time_have_a_folder_each(workplace: Workplace) -> None:
+    jobs = [workplace.start_exec("python", "faulty.py", "tell_nobody") for _ in range(2)]
+    ended = [job.wait() for job in jobs]
+    assert [job.code for job in ended] == [0, 0]
+    assert sorted(job.last_line for job in ended) == [
+        f"distprof: 1 of 1 ranks recorded in runs/{name}  ->  distprof merge runs/{name}" for name in ("x", "x-2")
+    ]
+    reports = [workplace.report(name) for name in ("x", "x-2")]
+    assert [report.ranks[0].steps for report in reports] == [3, 3]
+    assert reports[0].run.run_id != reports[1].run.run_id
