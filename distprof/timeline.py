@@ -21,6 +21,9 @@ Stamp = Any  # an int of nanoseconds on the CPU, an event on an accelerator
 class Stamps(Protocol):
     """A source of stamps and the way to read their distance."""
 
+    #: Whether a stamp can be read as soon as it is taken.
+    immediate: bool
+
     def now(self) -> Stamp: ...
 
     def ready(self, stamp: Stamp) -> bool:
@@ -35,6 +38,8 @@ class Stamps(Protocol):
 
 class HostStamps:
     """The host's monotonic clock: the truth on CPU."""
+
+    immediate = True
 
     def __init__(self, mono_ns: Callable[[], int]) -> None:
         self.now = mono_ns
@@ -52,6 +57,8 @@ class HostStamps:
 
 class EventStamps:
     """Events on the current CUDA stream, from a pool; their distances are read a step later, without a synchronize."""
+
+    immediate = False
 
     def __init__(self) -> None:
         import torch

@@ -15,8 +15,9 @@ from distprof.doors import ModuleDoor, OnError, data_door
 from distprof.probes.calls import CallListener, Span
 from distprof.probes.memory import peak_memory
 from distprof.probes.phases import DATA, OPTIMIZER
-from distprof.probes.timing import ModuleTimer
-from distprof.records import PHASES, Array, ExpertLoad, Record, Step
+from distprof.probes.sums import ModuleSums
+from distprof.probes.timing import NOBODY, ModuleTimer
+from distprof.records import PHASES, ExpertLoad, Record, Step
 from distprof.timeline import EventStamps, HostStamps, Stamps, Turns
 
 
@@ -25,10 +26,11 @@ class _Finished:
     """An iteration whose stamps may not be readable yet."""
 
     step: Callable[..., Step]  # waits for the times alone
-    calls: Array
     phases: Turns
     waited_for_data: bool
-    modules: Turns
+    sums: ModuleSums
+    modules: Turns  # those that are not in the sums yet
+    entered: list[int]
     load: ExpertLoad | None
 
 
@@ -81,8 +83,8 @@ class TimedProbe:
 
     def end(self, iteration: int, mode: str) -> None:
         timer, tally = self._timer, self._timer.running.tally
-        modules, phases = timer.ledger.take(), timer.phases.take()
-        calls = np.bincount(timer.entered).astype("<u4")
+        sums, modules, entered = timer.take()
+        phases = timer.phases.take()
         step = partial(
             Step,
             iteration=iteration,
@@ -93,10 +95,9 @@ class TimedProbe:
             samples=tally.samples,
             peak_memory_bytes=self._peak_memory(),
             memory_source=self._memory_source,
-            calls=calls,
         )
         waited, load = timer.phases.waited_for_data, self._load(iteration)
-        self._unread.append(_Finished(step, calls, phases, waited, modules, load))
+        self._unread.append(_Finished(step, phases, waited, sums, modules, entered, load))
 
     def read(self, *, wait: bool = False) -> list[Record]:
         records: list[Record] = []
@@ -138,5 +139,13 @@ def _timed(finished: _Finished) -> Step:
     """The step with its times, once they can be read."""
     always = [phase for phase in PHASES if phase != DATA or finished.waited_for_data]
     phases = dict.fromkeys(always, 0) | finished.phases.sums_ns()
-    forward, backward = finished.modules.sums_by_row_ns(len(finished.calls))
-    return finished.step(duration_ns=sum(phases.values()), phases_ns=phases, forward_ns=forward, backward_ns=backward)
+    sums = finished.sums
+    if finished.entered or finished.modules.owners != [NOBODY]:
+        sums.add(finished.modules, finished.entered)
+    return finished.step(
+        duration_ns=sum(phases.values()),
+        phases_ns=phases,
+        calls=sums.calls.astype("<u4"),
+        forward_ns=sums.forward_ns,
+        backward_ns=sums.backward_ns,
+    )

@@ -20,7 +20,8 @@ from distprof.doors import OnError
 from distprof.probes.batch import BatchTally
 from distprof.probes.calls import CallListener, RunningModules
 from distprof.probes.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
-from distprof.timeline import Ledger, Stamps
+from distprof.probes.sums import ModuleSums
+from distprof.timeline import Ledger, Stamps, Turns
 
 #: The owner of time outside any module.  Modules own forward time as their row, backward time as ``~row``.
 NOBODY = 1 << 40
@@ -35,7 +36,7 @@ _MAX_DEPTH = 2
 
 
 class ModuleTimer:
-    """Visitor of the module door during timed steps.  :meth:`begin` starts an iteration; then read the attributes.
+    """Visitor of the module door during timed steps.  :meth:`begin` starts an iteration, :meth:`take` ends it.
 
     ``enter``, ``leave`` and the hooks run for every module of every timed step: they inline what is said more plainly
     elsewhere (``Ledger.turn``, ``RunningModules.row``), and are what ``make bench`` measures.
@@ -64,7 +65,12 @@ class ModuleTimer:
         self.tokens: dict[int, int] = {}
         self.entered.clear()
         self._hooked.clear()
+        self.sums = ModuleSums()
         self.ledger.restart(NOBODY)
+
+    def take(self) -> tuple[ModuleSums, Turns, list[int]]:
+        """The iteration ends now: what is added up already, the turns that are not, and the rows called in them."""
+        return self.sums, self.ledger.take(), self.entered[:]
 
     def remove_hooks(self) -> None:
         """Take back the hooks on parameters, the only ones that would outlive the step."""
@@ -131,12 +137,22 @@ class ModuleTimer:
         if self._interrupted:
             self.phases.leave()
             self.ledger.turn(self._interrupted.pop())
+            if not self._interrupted and not self._stack and self.ledger.source.immediate:
+                self._add_up()
 
     def data_began(self) -> None:
         self.phases.enter(DATA)
 
     def data_ended(self) -> None:
         self.phases.leave()
+
+    def _add_up(self) -> None:
+        """After each backward, so that many micro-batches take no more memory than one, and so that little is left to
+        do when the iteration ends: that is inside the optimizer's step, which is short, and a stopwatch may run there.
+        """
+        self.sums.add(self.ledger.take(), self.entered)
+        self.entered.clear()
+        self.ledger.restart(NOBODY)
 
     def _enter_root(self, row: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         inside = self.running.enter_root(row, args, kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from support.recording import Seen, Ticking, clock, record, train
 from torch import nn
 
 from distprof.probes.timed import TimedProbe
+from distprof.probes.timing import ModuleTimer
 from distprof.records import Array, Step
 
 
 class LateStamps:
     """Stamps of the test's clock that can be read when as many later ones as ``delay`` have been taken."""
 
+    immediate = False
     delay = 0
     waits: list[int]
 
@@ -73,3 +76,24 @@ def test_steps_are_read_when_they_can_be_and_all_in_the_end(
         assert found.phases_ms(number) == {"forward": 11, "backward": 22, "optimizer": 3}
     assert found.of(Step)[0].memory_source == "of cuda"
     assert len(accelerator.waits) <= 3 and (accelerator.waits == []) == (delay == 0)
+
+
+def test_micro_batches_add_up_and_are_not_kept_turn_by_turn(tmp_path: Path) -> None:
+    """Whatever number of backward passes an iteration has, what is kept of its turns is one micro-batch's at most."""
+    model, most = nn.Sequential(Ticking(2, 3), Ticking(5, 7)), []
+
+    def job() -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(2):
+            for _ in range(20):
+                model(torch.ones(3, requires_grad=True)).sum().backward()
+                timers = [timer for timer in gc.get_objects() if isinstance(timer, ModuleTimer)]
+                most.extend(len(timer.ledger.owners) for timer in timers)
+            optimizer.step()
+
+    seen = record(tmp_path, job, timed=2)
+    for step in range(2):
+        assert seen.calls(step) == {"": 20, "0": 20, "1": 20}
+        assert seen.forward_ms(step) == {"0": 40, "1": 100}
+        assert seen.backward_ms(step) == {"0": 60, "1": 140}
+    assert most and max(most) < 5
