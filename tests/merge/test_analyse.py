@@ -189,7 +189,9 @@ def test_mixed_devices_are_noted() -> None:
 
 def test_a_run_that_only_began_is_a_report_that_says_what_it_has() -> None:
     report = analyse(run_of_shards([shard_of(rank_records(Job(dp=2), rank)[:2]) for rank in range(2)]))
-    assert report.run.incomplete == dict.fromkeys((0, 1), "0 of 3 timed steps, not counted, still running, killed or unable to write")
+    assert report.run.incomplete == dict.fromkeys(
+        (0, 1), "0 of 3 timed steps, not counted, still running, killed or unable to write"
+    )
     assert report.modules == () and report.experts == ()
     assert [row.params for row in report.ranks] == [None, None]
     assert report.skew.modules == () and report.skew.map.self_ns == ((), ())
