@@ -110,7 +110,11 @@ ROADS = [
     "distprof.probes.phases.PhaseClock.take",
     "distprof.probes.batch.BatchTally.forward",
     "distprof.shard.ShardWriter.write",
-    "distprof.shard.encode",
+    "distprof.shard.to_payload",
+    "distprof.probes.sums.ModuleSums.add",
+    "distprof.flops.attribution.Attribution.enter",
+    "distprof.flops.attribution.Attribution.leave",
+    "distprof.flops.attribution.Attribution.owner",
 ]
 
 

@@ -65,9 +65,7 @@ def test_residuals_in_a_row(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Inside:
-    """The shape of a :class:`Residual` around another shape."""
-
+class Inside:  # the shape of a Residual around another shape
     inner: Any
 
 
