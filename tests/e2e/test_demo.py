@@ -79,15 +79,14 @@ def test_params_of_model_are_exact(demo: Recorded, report: dict[str, Any]) -> No
 
 
 def test_phases_agree_with_the_stopwatches_in_the_script(demo: Recorded) -> None:
-    """Within 5 %; of a phase that is a sliver of the iteration, within half a percent of the iteration."""
+    """Within 5 % (and what two clock readings on a busy machine may differ by), step by step, in the median."""
     for watch in demo.job.stopwatches:
         steps = demo.steps(watch["rank"])
         assert len(steps) == 10
-        iteration = median(step.duration_ns / 1e6 for step in steps)
         for phase in ("data", "forward", "backward", "optimizer"):
-            ours = median(step.phases_ns[phase] / 1e6 for step in steps)
-            theirs = median(watch[phase][step.iteration] for step in steps)
-            assert ours == pytest.approx(theirs, rel=0.05, abs=0.005 * iteration), (watch["rank"], phase)
+            theirs = [watch[phase][step.iteration] for step in steps]
+            apart = [lap - step.phases_ns[phase] / 1e6 for lap, step in zip(theirs, steps, strict=True)]
+            assert abs(median(apart)) <= 0.05 * median(theirs) + 0.3, (watch["rank"], phase, apart)
 
 
 def test_other_is_under_five_per_cent_and_phases_add_up(demo: Recorded) -> None:
