@@ -28,7 +28,8 @@ class Models:
         self._meshes = meshes
         self._layers: list[FoundLayer] = []
         self._told: tuple[Topology, tuple[ExpertLayer, ...]] | None = None
-        self._parameters: dict[int, tuple[Parameter, ...]] = {}  # by root
+        self._parameters: dict[int, list[Parameter]] = {}  # by root
+        self._untold: set[int] = set()  # roots whose parameters are more than was told
         self._first_names = FirstNames()
 
     @property
@@ -37,7 +38,9 @@ class Models:
         return [row for layer in self._layers for row in layer.expert_rows]
 
     def adopt(self, module: nn.Module, caller: int = -1) -> tuple[int, list[Record]]:
-        """The row of a module not met before (-1: none, it is its caller's own), and the records that tell of it."""
+        """The row of a module not met before (-1: none, it is its caller's own), and the records that tell of it; the
+        parameters of one that joins its caller's root are :meth:`late`.
+        """
         if caller >= 0 and _is_compilers(module):
             return -1, []
         row = self.tree.adopt(module, caller)
@@ -47,7 +50,16 @@ class Models:
         layers = list(find_layers(module, row, self.tree.rows, self._topology().sizes["ep"]))
         self._layers += layers
         split = [expert for layer in layers if layer.ways > 1 for expert in layer.expert_rows]
-        return row, [news, *self._parameters_below(module, row, split), *self.places()]
+        self._note_parameters(module, row, split)
+        return row, [news, *(self.late() if caller < 0 else ()), *self.places()]
+
+    def late(self) -> Iterator[Record]:
+        """Parameters that have joined a root.  They are told whole, so once an iteration: a script may make modules in
+        every forward.
+        """
+        for root in sorted(self._untold):
+            yield Parameters(root, tuple(self._parameters[root]))
+        self._untold.clear()
 
     def places(self) -> Iterator[Record]:
         """Topology and MoE layers, where they are not what was told last: groups may appear late."""
@@ -58,13 +70,13 @@ class Models:
             yield ExpertLayers(layers)
         self._told = topology, layers
 
-    def _parameters_below(self, module: nn.Module, row: int, split: list[int]) -> Iterator[Record]:
-        """All parameters of the root that ``module``, now at ``row``, is or joins: the last record of a root holds."""
+    def _note_parameters(self, module: nn.Module, row: int, split: list[int]) -> None:
+        """Add those of ``module``, now at ``row``, to the root that it is or joins: the last record of a root holds."""
         found = parameters_of(module, row, self.tree.rows, split, self._first_names)
         root = self.tree.rows[row].root
         if found or root not in self._parameters:
-            self._parameters[root] = (*self._parameters.get(root, ()), *found)
-            yield Parameters(root, self._parameters[root])
+            self._parameters.setdefault(root, []).extend(found)
+            self._untold.add(root)
 
     def _topology(self) -> Topology:
         """What the script declared, else what its meshes tell, else pure data parallel."""

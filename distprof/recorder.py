@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import os
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -30,7 +31,7 @@ from distprof.probes.calls import Probe
 from distprof.probes.counting import CountingProbe
 from distprof.probes.timed import TimedProbe
 from distprof.probes.watch import WatchVisitor
-from distprof.records import FORWARD, End, Error, Plan
+from distprof.records import FORWARD, End, Error, Plan, Record
 from distprof.rundir import RunDir
 from distprof.say import say
 from distprof.schedule import Boundary, Kind, StepClock, Window
@@ -215,7 +216,7 @@ class Recorder:
             self._said_end = False
         elif self._probe is not None:
             self._probe.end(self._steps.iteration - 1, self.mode)
-            self._output.write(*self._probe.read())
+            self._output.write(*self._probe.read(), *self._late())
         self._start()
         if self._output is not None and self._output.lost:
             self._detach()
@@ -272,7 +273,10 @@ class Recorder:
         """The last word, for now: what became known late, and why recording ends."""
         if self._output is not None and self._models is not None and not (reason == "exit" and self._said_end):
             self._said_end = True
-            self._output.write(*self._models.places(), End(reason, self._steps.iteration))
+            self._output.write(*self._late(), *self._models.places(), End(reason, self._steps.iteration))
+
+    def _late(self) -> Iterator[Record]:
+        return self._models.late() if self._models is not None else iter(())
 
 
 def _has_lazy(module: nn.Module) -> bool:

@@ -106,7 +106,10 @@ def test_the_parameters_of_a_root_are_told_whole_each_time() -> None:
     known.adopt(model)
     row, records = known.adopt(nn.Linear(3, 3), caller=1)
     assert row == 2
-    record = last(records)
+    assert not any(isinstance(record, Parameters) for record in records), "once an iteration is enough"
+    (record,) = known.late()
+    assert isinstance(record, Parameters)
+    assert list(known.late()) == []
     assert record.root == 0
     assert list(by_name(record)) == ["0.weight", "0.bias", "0.<Linear>.weight", "0.<Linear>.bias"]
 
@@ -116,7 +119,7 @@ def test_a_module_without_parameters_that_joins_a_root_says_nothing_of_them() ->
     known = models()
     known.adopt(nn.Linear(2, 2))
     _, records = known.adopt(nn.ReLU(), caller=0)
-    assert not any(isinstance(record, Parameters) for record in records)
+    assert not any(isinstance(record, Parameters) for record in (*records, *known.late()))
 
 
 def test_an_id_that_comes_back_ties_nothing() -> None:
