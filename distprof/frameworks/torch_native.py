@@ -30,8 +30,10 @@ def layout(parameter: Any) -> Layout:
     if is_lazy(parameter):
         return Layout(0, 0, 0)
     if not _is_dtensor(parameter):
-        numel = parameter.numel()
-        return Layout(numel, numel, numel)
+        # ZeRO-3 empties a parameter between its uses, and keeps its size and this rank's padded part beside it.
+        whole = getattr(parameter, "ds_numel", parameter.numel())
+        local = getattr(parameter, "ds_tensor", parameter).numel()
+        return Layout(local, whole, whole)
     shape = list(parameter.shape)
     coordinate = parameter.device_mesh.get_coordinate()
     names = parameter.device_mesh.mesh_dim_names or ("dp",) * len(parameter.placements)

@@ -130,3 +130,10 @@ def test_a_model_under_fsdp_and_tensor_parallel() -> None:
         whole = 16 * 32
         assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
         assert [layout(parameter) for parameter in model.parameters()] == [Layout(whole // 8, whole // 4, whole)] * 2
+
+
+def test_a_parameter_that_zero_3_has_emptied_has_its_full_size() -> None:
+    """As DeepSpeed leaves them on the parameter: ``ds_numel``, and ``ds_tensor`` with this rank's padded part."""
+    parameter = nn.Parameter(torch.empty(0))
+    parameter.ds_numel, parameter.ds_tensor = 763, torch.empty(384)  # type: ignore[attr-defined]
+    assert layout(parameter) == Layout(384, 763, 763)
