@@ -2,6 +2,7 @@
 # make test    the whole test suite
 # make check   style and types, on the package as it installs
 # make soak    abuse of the shard reader, by the hundred thousand (ARGS="--mutations 20000 --seed 7")
+# make docs    the page of formulas, docs/FLOPS.md, from the registry of formulas
 # make clean   removes what these made; the runs stay
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := build/check
 MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --explicit-package-bases
 
-.PHONY: demo test check soak clean
+.PHONY: demo test check soak docs clean
 .DELETE_ON_ERROR:
 
 # Made anew when what is installed changes; the sources themselves are looked up where they lie.
@@ -45,6 +46,9 @@ check: $(READY)
 
 soak: $(READY)
 	$(BIN)/python tools/soak.py $(ARGS)
+
+docs: $(READY)
+	$(BIN)/python tools/flops_page.py
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -44,7 +44,7 @@ def _multi_head(_: Any, query: Any, key: Any, value: Any, embed_dim: int, num_he
     return macs, 2 * macs + projected * embed_dim + SOFTMAX * scores * num_heads
 
 
-def _encoder_layer(out: Any, src: Any, embed_dim: int, num_heads: int, *args: Any, **kwargs: Any) -> Work:
+def _encoder_layer(out: Any, /, src: Any, embed_dim: int, num_heads: int, *args: Any, **kwargs: Any) -> Work:
     """``args`` from the fourth on: qkv's and the projection's weight and bias, use_gelu, norm_first, eps, two norms'
     weight and bias, and from the fifteenth on the first feed-forward's weight.
     """

@@ -17,6 +17,7 @@ def _macs(x: Any, weight: Any, out: Any, transposed: bool) -> int:
 
 def _convolution(
     out: Any,
+    /,
     x: Any,
     weight: Any,
     bias: Any = None,
@@ -31,7 +32,7 @@ def _convolution(
     return macs, 2 * macs + (out.numel() if bias is not None else 0)
 
 
-def _pointwise(out: Any, x: Any, weight: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
+def _pointwise(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
     return _convolution(out, x, weight, bias)
 
 

@@ -13,18 +13,15 @@ import torch
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from distprof.flops import custom
-from distprof.flops.matmul import with_sum
 from distprof.flops.registry import ours
 from distprof.flops.rule import Formula, Work
 
 aten = torch.ops.aten
 
-#: torch counts the matrix product of these, and not what it is added to.
-_SUMS = frozenset({aten.addmm, aten.baddbmm})
-#: torch counts these without the bias, and the gradient of a grouped weight `groups` times.
+#: torch counts these without what is added to them (a bias), and the gradient of a grouped weight `groups` times.
 _OURS_FIRST = frozenset(
-    {aten.convolution, aten._convolution, aten.cudnn_convolution, aten.convolution_overrideable,
-     aten._slow_conv2d_forward, aten.convolution_backward}
+    {aten.addmm, aten.baddbmm, aten.convolution, aten._convolution, aten.cudnn_convolution,
+     aten.convolution_overrideable, aten._slow_conv2d_forward, aten.convolution_backward}
 )  # fmt: skip
 _SHAPES_ONLY = shape_wrapper(lambda: 0).__code__
 
@@ -36,7 +33,7 @@ def formula(func: Any) -> Formula | None:
         return _as_given(custom.given[packet])
     if packet not in flop_registry or packet in _OURS_FIRST:
         return ours(func) if hasattr(func, "_schema") or isinstance(func, torch._ops.HigherOrderOperator) else None
-    return with_sum(_torchs(flop_registry[packet])) if packet in _SUMS else _torchs(flop_registry[packet])
+    return _torchs(flop_registry[packet])
 
 
 def _torchs(count: Any) -> Formula:
@@ -44,7 +41,7 @@ def _torchs(count: Any) -> Formula:
     if getattr(count, "__code__", None) is _SHAPES_ONLY:  # torch's wrapper walks all arguments as a tree, at length
         count = _of_shapes(count.__wrapped__)
 
-    def formula(out: Any, *args: Any, **kwargs: Any) -> Work:
+    def formula(out: Any, /, *args: Any, **kwargs: Any) -> Work:
         flops = int(count(*args, **kwargs, out_val=out))
         return flops // 2, flops
 
@@ -54,7 +51,7 @@ def _torchs(count: Any) -> Formula:
 def _as_given(given: custom.Given) -> Formula:
     count, macs = _of_shapes(given.flops), _of_shapes(given.macs) if given.macs is not None else None
 
-    def formula(out: Any, *args: Any, **kwargs: Any) -> Work:
+    def formula(out: Any, /, *args: Any, **kwargs: Any) -> Work:
         return (
             int(macs(*args, **kwargs, out_val=out)) if macs is not None else 0,
             int(count(*args, **kwargs, out_val=out)),

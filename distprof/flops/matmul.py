@@ -1,39 +1,29 @@
-"""Products of matrices and vectors that torch's own counter lacks, and the bias that it leaves out."""
+"""Products of matrices and vectors that torch's own counter lacks, or counts without what they are added to."""
 
 from __future__ import annotations
 
 from math import prod
 from typing import Any
 
-from distprof.flops.rule import Chapter, Formula, Rule, Work, numel, only_macs
+from distprof.flops.rule import Chapter, Rule, Work, numel, only_macs
 
 
-def with_sum(product: Formula) -> Formula:
-    """A product, and one addition an element of what it is added to, unless ``beta=0`` leaves that out."""
-
-    def formula(out: Any, *args: Any, **kwargs: Any) -> Work:
-        macs, flops = product(out, *args, **kwargs)
-        return macs, flops + (out.numel() if kwargs.get("beta", 1) else 0)
-
-    return formula
-
-
-def _rows_by_matrix(out: Any, a: Any, b: Any, *_: Any, **__: Any) -> Work:
+def _rows_by_matrix(out: Any, /, a: Any, b: Any, *_: Any, **__: Any) -> Work:
     """Each element of the result is a sum over the last dimension of ``a``."""
     return only_macs(out.numel() * a.shape[-1])
 
 
-def _linear(out: Any, x: Any, weight: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
+def _linear(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
     macs = out.numel() * x.shape[-1]
     return macs, 2 * macs + (out.numel() if bias is not None else 0)
 
 
-def _added_product(out: Any, _: Any, a: Any, *__: Any, **kwargs: Any) -> Work:
+def _added_product(out: Any, /, _: Any, a: Any, *__: Any, **kwargs: Any) -> Work:
     macs = a.numel()
     return macs, 2 * macs + (out.numel() if kwargs.get("beta", 1) else 0)
 
 
-def _sum_of_products(out: Any, _: Any, a: Any, b: Any, **kwargs: Any) -> Work:
+def _sum_of_products(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
     macs = a.numel() * b.shape[-1]
     return macs, 2 * macs + (out.numel() if kwargs.get("beta", 1) else 0)
 
@@ -42,7 +32,7 @@ def _dot(_: Any, a: Any, *__: Any, **___: Any) -> Work:
     return only_macs(a.numel())
 
 
-def _outer(out: Any, *_: Any, **__: Any) -> Work:
+def _outer(out: Any, /, *_: Any, **__: Any) -> Work:
     return only_macs(out.numel())
 
 
@@ -69,6 +59,7 @@ def _unsqueezed(shape: Any, where: Any) -> list[int]:
 
 def _embedding_bag(
     out: Any,
+    /,
     weight: Any,
     indices: Any,
     offsets: Any,
@@ -94,6 +85,13 @@ CHAPTER = Chapter(
     "multiply-accumulate counts as one, as in torch's own counter.",
     (
         Rule(
+            ("addmm", "baddbmm", "addbmm"),
+            _sum_of_products,
+            "M K N of each matrix of a batch",
+            "2 MACs + 1 an output element (none with `beta=0`)",
+            "MACs as `torch.utils.flop_counter`",
+        ),
+        Rule(
             ("_grouped_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2"),
             _grouped,
             "M K N of each group: rows that belong to one group meet one matrix",
@@ -118,7 +116,6 @@ CHAPTER = Chapter(
         Rule(("addmv",), _added_product, "M K", "2 MACs + M (none with `beta=0`)", "a matmul of N = 1"),
         Rule(("dot", "vdot"), _dot, "K", "2 MACs", "a matmul of M = N = 1"),
         Rule(("addr",), _outer, "M N", "2 MACs", "a product and a sum an element"),
-        Rule(("addbmm",), _sum_of_products, "B M K N", "2 MACs + M N (none with `beta=0`)", "as `baddbmm`"),
         Rule(("_trilinear",), _trilinear, "every element of the broadcast product (`nn.Bilinear`: B I J O)", "2 MACs"),
         Rule(
             ("_embedding_bag", "_embedding_bag_forward_only"),

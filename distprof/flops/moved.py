@@ -27,7 +27,7 @@ OPS = frozenset(
     unbind unfold uniform unique_consecutive unique_dim unsafe_chunk unsafe_split unsafe_split_with_sizes
     upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
     _upsample_nearest_exact3d value_selecting_reduction_backward view view_as_complex view_as_real where zero zeros
-    zeros_like _assert_async _assert_scalar _cat _chunk_cat _coalesced _conj _conj_copy _copy_from
+    zeros_like _assert_async _assert_scalar _chunk_cat _coalesced _conj _conj_copy _copy_from
     _copy_from_and_resize _cudnn_init_dropout_state _cudnn_rnn_flatten_weight _efficientzerotensor _fused_sdp_choice
     _has_compatible_shallow_copy_type _linalg_check_errors _local_scalar_dense _mkldnn_reshape _mkldnn_transpose
     _neg_view _nested_from_padded _nested_from_padded_and_nested_example _nested_tensor_from_mask
@@ -38,6 +38,6 @@ OPS = frozenset(
     _amp_update_scale any all bitwise_and bitwise_or bitwise_not bitwise_xor
     count_nonzero allclose to_padded_tensor to_mkldnn mkldnn_reorder_conv2d_weight
     mkldnn_reorder_conv3d_weight sym_size sym_stride sym_numel sym_storage_offset size stride numel storage_offset dim
-    is_contiguous sym_is_contiguous is_non_overlapping_and_dense is_strides_like_format
+    is_contiguous sym_is_contiguous
     """.split()  # noqa: SIM905
 )

@@ -74,7 +74,7 @@ def _cudnn_batch_norm_backward(_: Any, x: Any, grad: Any, weight: Any, *__: Any,
 def _loss(flops: int) -> Formula:
     """So many flops an element of the input, and one more to sum them up where the loss is one number."""
 
-    def formula(out: Any, x: Any, *_: Any, **__: Any) -> Work:
+    def formula(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
         return 0, (flops + (out.dim() == 0 and x.dim() > 0)) * numel(x)
 
     return formula
@@ -88,7 +88,7 @@ def _picked_backward(_: Any, grad: Any, x: Any, target: Any, *__: Any, **___: An
     return 0, int(target.numel())
 
 
-def _ctc(out: Any, *_: Any, **__: Any) -> Work:
+def _ctc(out: Any, /, *_: Any, **__: Any) -> Work:
     return 0, 7 * numel(out[1])
 
 

@@ -35,7 +35,7 @@ def _accumulated(_: Any, x: Any, indices: Any, values: Any, accumulate: bool = F
     return 0, numel(values) if accumulate else 0
 
 
-def _cdist(out: Any, x: Any, *_: Any, **__: Any) -> Work:
+def _cdist(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
     return 0, 3 * numel(out) * x.shape[-1]
 
 

@@ -37,8 +37,7 @@ def ours(func: Any) -> Formula | None:
         return nothing
     if func.namespace != "aten":
         return _FORMULAS.get(func._schema.name)
-    name = func._overloadpacket.__name__
-    return _of_aten(name) or _of_aten(name.removesuffix("_")) or _by_kind(func)
+    return _of_aten(func._overloadpacket.__name__.removesuffix("_")) or _by_kind(func)
 
 
 def _of_aten(name: str) -> Formula | None:

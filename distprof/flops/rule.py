@@ -16,7 +16,7 @@ import torch
 
 Work = tuple[int, int]  # MACs, and flops with 2 for each of them
 
-#: ``formula(result, *arguments, **keywords)``, all of them the op's own.
+#: ``formula(result, /, *arguments, **keywords)``, all of them the op's own.
 Formula = Callable[..., Work]
 
 ARITHMETIC = "arithmetic"  # the source of a formula that only adds up the operations of the op's definition
@@ -74,7 +74,7 @@ def numel(value: Any) -> int:
 def per_output(flops: int) -> Formula:
     """So many flops an element of the op's first output."""
 
-    def formula(out: Any, *_: Any, **__: Any) -> Work:
+    def formula(out: Any, /, *_: Any, **__: Any) -> Work:
         result = first_tensor(out)
         return 0, flops * result.numel() if is_real_work(result) else 0
 

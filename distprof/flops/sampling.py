@@ -14,7 +14,7 @@ def _window(kernel: Any, dims: int) -> int:
 
 
 def _pool(dims: int) -> Formula:
-    def formula(out: Any, x: Any, kernel: Any, *_: Any, **__: Any) -> Work:
+    def formula(out: Any, /, x: Any, kernel: Any, *_: Any, **__: Any) -> Work:
         return 0, numel(out if not isinstance(out, tuple) else out[0]) * _window(kernel, dims)
 
     return formula
@@ -27,7 +27,7 @@ def _average_backward(dims: int) -> Formula:
     return formula
 
 
-def _grid_sample(out: Any, x: Any, grid: Any, mode: int = 0, *_: Any, **__: Any) -> Work:
+def _grid_sample(out: Any, /, x: Any, grid: Any, mode: int = 0, *_: Any, **__: Any) -> Work:
     """mode 0 is linear in 2 or 3 dimensions, 1 nearest, 2 cubic."""
     taps = {0: 2 ** grid.shape[-1], 1: 0, 2: 16}[mode]
     return 0, numel(out) * max(2 * taps - 1, 0)
@@ -41,7 +41,7 @@ def _grid_sample_backward(_: Any, grad: Any, x: Any, grid: Any, mode: int = 0, *
 def _fourier(flops: float, of_result: bool) -> Formula:
     """``flops`` a number and halving, of transforms along some dimensions of the argument or of the result."""
 
-    def formula(out: Any, x: Any, dim: Any, *_: Any, **__: Any) -> Work:
+    def formula(out: Any, /, x: Any, dim: Any, *_: Any, **__: Any) -> Work:
         whole = out if of_result else x
         return 0, round(flops * whole.numel() * log2(max(prod(whole.shape[d] for d in dim), 1)))
 

@@ -50,11 +50,11 @@ class Model(nn.Module):
 
 
 def not_reentrant(block: nn.Module, x: Tensor) -> Tensor:
-    return checkpoint(block, x, use_reentrant=False)  # type: ignore[no-any-return]
+    return checkpoint(block, x, use_reentrant=False)
 
 
 def reentrant(block: nn.Module, x: Tensor) -> Tensor:
-    return checkpoint(block, x.requires_grad_(), use_reentrant=True)  # type: ignore[no-any-return]
+    return checkpoint(block, x.requires_grad_(), use_reentrant=True)
 
 
 def counted(folder: Path, model: nn.Module, step: Callable[[], object]) -> tuple[Seen, Counts]:
@@ -120,7 +120,7 @@ def test_a_checkpointed_function_without_modules_is_recompute(tmp_path: Path) ->
             self.weight = nn.Parameter(torch.randn(WIDTH, WIDTH))
 
         def forward(self, x: Tensor) -> Tensor:
-            return checkpoint(lambda y: (y @ self.weight).sin() @ self.weight, x, use_reentrant=False)  # type: ignore[no-any-return]
+            return checkpoint(lambda y: (y @ self.weight).sin() @ self.weight, x, use_reentrant=False)
 
     model = Functional()
     _, counts = counted(tmp_path, model, lambda: model(torch.randn(ROWS, WIDTH)).sum().backward())
@@ -138,7 +138,7 @@ def test_a_layer_used_twice_and_tied_weights(tmp_path: Path) -> None:
             self.second.weight = self.first.weight
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.second(self.first(self.first(x)))  # type: ignore[no-any-return]
+            return self.second(self.first(self.first(x)))
 
     model = Tied()
     seen, counts = counted(tmp_path, model, lambda: model(torch.randn(ROWS, WIDTH)).sum().backward())

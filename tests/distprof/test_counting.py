@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from support.recording import Seen, record
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint

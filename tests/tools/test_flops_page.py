@@ -1,0 +1,45 @@
+"""docs/FLOPS.md says what the registry of formulas says."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import flop_registry
+
+from distprof.flops.moved import OPS
+from distprof.flops.registry import CHAPTERS
+
+HOUSE = Path(__file__).parent.parent.parent
+PAGE = (HOUSE / "docs" / "FLOPS.md").read_text(encoding="utf-8")
+NAMED = [op for chapter in CHAPTERS for rule in chapter.rules for op in rule.ops]
+
+
+def test_the_page_is_as_the_registry_makes_it() -> None:
+    made = runpy.run_path(str(HOUSE / "tools" / "flops_page.py"))["page"]()
+    assert made == PAGE, "run: make docs"
+
+
+def test_each_formula_has_one_place_and_its_convention() -> None:
+    assert sorted(NAMED) == sorted(set(NAMED))
+    assert set(NAMED).isdisjoint(OPS)
+    assert all(rule.macs and rule.flops and rule.source for chapter in CHAPTERS for rule in chapter.rules)
+
+
+def test_torchs_formulas_are_named_and_ours_repeat_none_that_is_right() -> None:
+    """In the versions that have them all."""
+    theirs = {str(op).removeprefix("aten.") for op in flop_registry if isinstance(op, torch._ops.OpOverloadPacket)}
+    corrected = {op for op in theirs if "conv" in op} | {"addmm", "baddbmm"}
+    assert theirs & set(NAMED) == corrected
+    assert all(f"`{name}`" in PAGE for name in ("mm", "bmm", "_scaled_mm"))
+
+
+@pytest.mark.skipif(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13), reason="older versions lack some")
+def test_an_op_that_is_named_is_torchs_own() -> None:
+    """A misspelt name would never be met."""
+    names = {op for op in [*NAMED, *OPS] if "::" not in op and not op.endswith("*")}
+    overloads = [name.removeprefix("aten::") for name in torch._C._dispatch_get_all_op_names() if "aten::" in name]
+    known = {name.split(".")[0] for name in overloads}
+    assert {name for name in names if not known & {name, f"{name}_"}} == set()
