@@ -17,7 +17,7 @@ from distprof.records import ModuleRow, Tree
 
 #: A runaway model (modules made in every forward) must not fill memory or disk.
 MAX_ROWS = 50_000
-_MAX_TEXT = 1_000  # characters kept of a name or of an extra_repr
+_MAX_TEXT = 1_000  # characters kept of a name, of a class or of an extra_repr
 
 #: Attributes under which wrappers keep the module that they wrap: no part of the model's own names.
 _WRAPPED_UNDER = {
@@ -150,7 +150,7 @@ def _joined(name: str, child: str) -> str:
 def _row(module: nn.Module, name: str, root: int, parent: int, depth: int) -> ModuleRow:
     return ModuleRow(
         name=name[:_MAX_TEXT],
-        class_name=class_name(module),
+        class_name=class_name(module)[:_MAX_TEXT],
         root=root,
         parent=parent,
         depth=depth,
