@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from distprof.frameworks.torch_native import layout
-from distprof.records import ModuleRow, Tree
+from distprof.records import MAX_DEPTH, ModuleRow, Tree
 
 #: A runaway model (modules made in every forward) must not fill memory or disk.
 MAX_ROWS = 50_000
@@ -51,6 +51,8 @@ class ModuleTree:
         else:
             above = self.rows[parent]
             root, name, depth = above.root, _joined(above.name, f"<{class_name(module)}>"), above.depth + 1
+            if depth > MAX_DEPTH:
+                parent, depth = above.parent, above.depth
         first = len(self.rows)
         self._append(module, name, root, parent, depth, frozenset())
         return first
@@ -90,10 +92,12 @@ class ModuleTree:
         self.rows.append(_row(module, name, root, parent, depth))
         self._remember(module, row)
         all_parameters = set(own)
+        # What lies deeper than any reader takes stands beside its parent.
+        upper, lower = (row, depth + 1) if depth < MAX_DEPTH else (parent, depth)
         for child_name, child in _children(module):
             if id(child) not in above and len(self.rows) < MAX_ROWS:
                 below = above | {id(module)}
-                all_parameters |= self._append(child, _below(name, module, child_name), root, row, depth + 1, below)
+                all_parameters |= self._append(child, _below(name, module, child_name), root, upper, lower, below)
         self.rows[row] = _counted(self.rows[row], own, all_parameters)
         return all_parameters
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from distprof.clock import SystemClock
 from distprof.merge.analyse import analyse
 from distprof.merge.load import load_run
 from distprof.merge.report import Report
-from distprof.records import End, Error, Step
+from distprof.records import MAX_DEPTH, End, Error, Step
 from distprof.rundir import RunDir
 
 MB = 1 << 20
@@ -118,6 +119,22 @@ def test_twenty_thousand_modules(tmp_path: Path) -> None:
     begun = time.perf_counter()
     assert len(report_of(tmp_path).modules) == 20_001
     assert time.perf_counter() - begun < 60
+
+
+def test_modules_three_hundred_deep(tmp_path: Path) -> None:
+    model: nn.Module = Scale()
+    for _ in range(300):
+        model = nn.Sequential(model)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        found = record(tmp_path, lambda: infer(model, 3), count=True, timed=2)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert not found.of(Error) and not found.shard.report.damaged
+    modules = report_of(tmp_path).modules
+    assert sorted(module.depth for module in modules) == [min(depth, MAX_DEPTH) for depth in range(301)]
+    assert modules[0].flops == 4
 
 
 def test_modules_made_in_every_forward(tmp_path: Path) -> None:
