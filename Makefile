@@ -2,6 +2,7 @@
 # make test    the whole test suite
 # make check   style and types, on the package as it installs
 # make soak    abuse of the shard reader, by the hundred thousand (ARGS="--mutations 20000 --seed 7")
+# make bench   what distprof costs: measures, and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
 # make docs    the page of formulas, docs/FLOPS.md, from the registry of formulas
 # make clean   removes what these made; the runs stay
 
@@ -12,7 +13,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := build/check
 MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --explicit-package-bases
 
-.PHONY: demo test check soak docs clean
+.PHONY: demo test check soak bench docs clean
 .DELETE_ON_ERROR:
 
 # Made anew when what is installed changes; the sources themselves are looked up where they lie.
@@ -38,7 +39,7 @@ check: $(READY)
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --target $(INSTALLED) .
 	cp -r examples tests tools $(INSTALLED)
-	cd $(INSTALLED) && MYPYPATH=examples $(MYPY) distprof examples tools
+	cd $(INSTALLED) && MYPYPATH=examples:tools $(MYPY) distprof examples tools
 	cd $(INSTALLED) && MYPYPATH=tests:examples $(MYPY) --no-warn-return-any tests
 	cd $(INSTALLED) && printf 'from distprof.rundir import safe_name\n\nname: int = safe_name("x")\n' > planted.py
 	cd $(INSTALLED) && ! $(MYPY) planted.py > planted.log
@@ -46,6 +47,10 @@ check: $(READY)
 
 soak: $(READY)
 	$(BIN)/python tools/soak.py $(ARGS)
+
+# In tools/, where Python finds bench and nothing that would shadow what is installed.
+bench: $(READY)
+	cd tools && $(BIN)/python -m bench --out ../docs/BENCHMARKS.md $(ARGS)
 
 docs: $(READY)
 	$(BIN)/python tools/flops_page.py

@@ -159,7 +159,7 @@ def _calls(tree: RankTree, window: Window) -> FloatArray | None:
 
 def _any_below(called: npt.NDArray[np.bool_], alignment: Alignment) -> npt.NDArray[np.bool_]:
     """By module: whether anything in its subtree was called."""
-    below = called.copy()
+    below: npt.NDArray[np.bool_] = called.copy()
     for index in range(len(below) - 1, 0, -1):
         parent = alignment.modules[index].parent
         if parent >= 0:

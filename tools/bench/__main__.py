@@ -1,0 +1,60 @@
+"""``make bench``: measures what distprof costs, prints the tables, and writes them to a page.
+
+cd tools && python -m bench --out ../docs/BENCHMARKS.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import reports
+from bench.machine import described
+from bench.table import Table
+
+#: (name, what makes its tables), in the order of the page
+PARTS: dict[str, Callable[[reports.Effort], list[Table]]] = {
+    "steps": reports.steps,
+    "start-up": reports.start_up,
+    "memory": reports.memory,
+    "shards": reports.shards,
+    "merge": reports.merges,
+}
+_PAGE = """# What distprof costs
+
+Made by `make bench`; everything that is compared was measured in turns, in one run.
+
+{machine}
+
+{tables}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench", description="Measure what distprof costs.")
+    parser.add_argument("--quick", action="store_true", help="once each: shows that it works, not what things cost")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="some of the parts")
+    parser.add_argument(
+        "--ranks", type=int, nargs="+", help="sizes of the merged runs; 4096 takes 2 GB of disk  [default: 8 512]"
+    )
+    parser.add_argument("--out", type=Path, help="write the page to this file, too")
+    arguments = parser.parse_args()
+    effort = reports.QUICK if arguments.quick else reports.THOROUGH
+    if arguments.ranks:
+        effort = effort.merging(arguments.ranks)
+    machine = described()
+    tables = [table for name in arguments.only for table in _measured(name, effort)]
+    if arguments.out:
+        arguments.out.write_text(_PAGE.format(machine=machine, tables="\n".join(map(str, tables))), encoding="utf-8")
+
+
+def _measured(name: str, effort: reports.Effort) -> list[Table]:
+    print(f"bench: {name}", file=sys.stderr, flush=True)
+    tables = PARTS[name](effort)
+    print("\n".join(map(str, tables)), flush=True)
+    return tables
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Whole jobs of one rank, under torchrun and under ``distprof run``: what starting one takes, and what a rank holds."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from bench.process import TOOLS, Cost, alternately, python, warm_ups
+
+_TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1")
+#: More than the default window: warm-up, the counted step, the timed ones.
+STEPS = 20
+
+
+def start_up(pairs: int) -> list[tuple[Cost, Cost]]:
+    """A script that imports torch and ends: (torchrun, distprof run)."""
+    with tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
+        script = Path(folder) / "script.py"
+        script.write_text("import torch\n", encoding="utf-8")
+        return alternately(pairs, (*_TORCHRUN, script), (*_distprof(folder), script), Path(folder))
+
+
+def resident(pairs: int, model: str) -> list[tuple[int, int]]:
+    """Bytes that a rank holds after :data:`STEPS` steps: (torchrun, distprof run with all its defaults)."""
+    with tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
+        job = ("-m", "bench.rank", model, "--steps", STEPS)
+        found = alternately(pairs, (*_TORCHRUN, *job), (*_distprof(folder), *job), TOOLS)
+    return [(_said(plain), _said(recorded)) for plain, recorded in found]
+
+
+def help_time(times: int) -> list[Cost]:
+    """``distprof --help``."""
+    with tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
+        unkept = warm_ups(times)
+        return [python("-m", "distprof", "--help", cwd=Path(folder)) for _ in range(unkept + times)][unkept:]
+
+
+def _distprof(out: str) -> tuple[str, ...]:
+    return ("-m", "distprof", "run", "--out", out, "--nproc", "1")
+
+
+def _said(job: Cost) -> int:
+    found = re.search(r"^resident: (\d+)$", job.stdout, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"the job did not say what it holds: {job.stdout!r}")
+    return int(found[1])

@@ -1,0 +1,40 @@
+"""Writes a run of ranks that never ran.
+
+python -m bench.made_up FOLDER large --ranks 512
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import types
+from importlib import import_module
+from pathlib import Path
+
+#: ``demo``: about as many modules as the job of ``make demo``.  ``large``: 999 modules a rank, every second block a
+#: mixture of 16 experts that are spread over 8 ranks.
+RUNS = {
+    "demo": {"layers": 4, "experts": 16, "ep": 4, "steps": 10},
+    "large": {"layers": 83, "experts": 16, "ep": 8, "steps": 10},
+}
+
+
+def write(folder: Path, kind: str, ranks: int) -> None:
+    # As tests/conftest.py has it: with tests on sys.path, tests/distprof would shadow distprof.
+    support = types.ModuleType("support")
+    support.__path__ = [str(Path(__file__).parents[2] / "tests" / "support")]
+    sys.modules["support"] = support
+    import_module("support.synthetic").write_run(folder, dp=ranks, **RUNS[kind])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("kind", choices=RUNS)
+    parser.add_argument("--ranks", type=int, required=True)
+    arguments = parser.parse_args()
+    write(arguments.folder, arguments.kind, arguments.ranks)
+
+
+if __name__ == "__main__":
+    main()

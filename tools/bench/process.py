@@ -1,0 +1,74 @@
+"""Commands in processes of their own, with what they cost, their children included."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+#: Of a job, a scheduler or a recorder around this one.
+_FOREIGN = ("DISTPROF_", "PET_", "SLURM_", "TORCHELASTIC_", "PYTHONPATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
+#: Where ``python -m bench...`` is found, and nothing of the checkout that would shadow what is installed.
+TOOLS = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``peak_bytes``: the largest resident set of the process and its children, each on its own."""
+
+    wall_s: float
+    cpu_s: float
+    peak_bytes: int
+    stdout: str
+
+
+def python(*arguments: object, cwd: Path = TOOLS) -> Cost:
+    """Run Python with ``arguments`` on one thread.  Raises RuntimeError, with what it said, when it fails."""
+    command = [sys.executable, *map(str, arguments)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=cwd, env={**environment, "OMP_NUM_THREADS": "1"}, stdout=stdout, stderr=stderr
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        wall_s = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said, complaints = _content(stdout), _content(stderr)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{_last_lines(said + complaints)}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Cost(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, said)
+
+
+def alternately(pairs: int, one: Sequence[object], other: Sequence[object], cwd: Path) -> list[tuple[Cost, Cost]]:
+    """Two commands in turns, so that a machine that is slower for a while is so for both."""
+    unkept = warm_ups(pairs)
+    found = []
+    for number in range(unkept + pairs):
+        if number % 2:
+            second = python(*other, cwd=cwd)
+            found.append((python(*one, cwd=cwd), second))
+        else:
+            found.append((python(*one, cwd=cwd), python(*other, cwd=cwd)))
+    return found[unkept:]
+
+
+def warm_ups(times: int) -> int:
+    """How often to do something before it counts, so that caches fill.  A single time is no measurement anyway."""
+    return int(times > 1)
+
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.splitlines()[-20:])

@@ -1,0 +1,179 @@
+"""From measurements to tables: what is measured how often, beside which budget, and what the page says of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+from bench import jobs
+from bench.made_up import RUNS
+from bench.merging import merge
+from bench.process import Cost, python
+from bench.shapes import SHAPES
+from bench.table import MB, Table, spread, within
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How often things are measured."""
+
+    pairs: dict[str, int]  # of blocks of steps, by model
+    jobs: int
+    merges: dict[tuple[str, int], int]  # (kind of run, ranks) -> how often
+
+    def merging(self, ranks: Sequence[int]) -> Effort:
+        """Large runs of these sizes instead; beyond 512 ranks once."""
+        demo = {run: times for run, times in self.merges.items() if run[0] == "demo"}
+        return replace(self, merges=demo | {("large", size): 3 if size <= 512 else 1 for size in ranks})
+
+
+THOROUGH = Effort(pairs={"small": 40, "large": 10}, jobs=7, merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3})
+QUICK = Effort(pairs={"small": 1}, jobs=1, merges={("demo", 8): 1})
+
+#: Of CPU time, by model.
+_STEP_BUDGETS = {("quiet", "small"): 1.0, ("quiet", "large"): 1.0, ("timed", "small"): 1.08, ("timed", "large"): 1.01}
+_START_BUDGET_S, _HELP_BUDGET_S = 0.3, 0.3
+_MEMORY_BUDGET_MB = 20
+_CALL_BUDGET_BYTES = 32
+#: (kind, ranks) -> (seconds, seconds without plots, MB), None where there is none.
+_MERGE_BUDGETS: dict[tuple[str, int], tuple[float | None, ...]] = {
+    ("demo", 8): (3, 1, None),
+    ("large", 4096): (60, None, 2000),
+}
+_VARIANTS = {
+    "plain": "nothing: the noise of this machine",
+    "quiet": "distprof, outside its window",
+    "timed": "distprof, a timed step: all that is recorded by default",
+    "counted": "distprof, the one counted step",
+    "DeepSpeed FlopsProfiler": "DeepSpeed FlopsProfiler",
+    "FlopCounterMode": "torch.utils.flop_counter.FlopCounterMode",
+    "torch.profiler": "torch.profiler of CPU activity, but for what it does at its end",
+}
+
+
+def steps(effort: Effort) -> list[Table]:
+    return [_steps(model, _json("-m", "bench.steps", model, "--pairs", pairs)) for model, pairs in effort.pairs.items()]
+
+
+def _steps(model: str, found: dict[str, Any]) -> Table:
+    plain = found["plain"]
+    return Table(
+        f"A training step of {plain['modules']} modules, {median(plain['plain_ms']):.1f} ms",
+        ("switched on", "CPU time / plain", "wall time / plain", "budget"),
+        [(said, *_ratios(model, variant, found)) for variant, said in _VARIANTS.items()],
+        (
+            f"A GPT in GPT-2's layout in float32, with AdamW: {SHAPES[model]}; one thread.",
+            "Each pair is a block of steps with something switched on and a block without, in one process, and gives "
+            "one ratio; shown is the median, and in brackets the middle half.  The first step of a block, in which a "
+            "recorder meets the model, does not count.  The recorder is the one that a rank has, and writes its shard. "
+            "The budget is for CPU time, which other work on the machine disturbs less.",
+        ),
+    )
+
+
+def _ratios(model: str, variant: str, found: dict[str, Any]) -> tuple[str, str, str]:
+    if variant not in found:
+        return "not installed", "", ""
+    cpu, wall = found[variant]["cpu"], found[variant]["wall"]
+    return spread(cpu, 3), spread(wall, 3), within(median(cpu), _STEP_BUDGETS.get((variant, model)), 2)
+
+
+def start_up(effort: Effort) -> list[Table]:
+    pairs = jobs.start_up(effort.jobs)
+    wall = [recorded.wall_s - plain.wall_s for plain, recorded in pairs]
+    cpu = [recorded.cpu_s - plain.cpu_s for plain, recorded in pairs]
+    helps = [cost.wall_s for cost in jobs.help_time(effort.jobs)]
+    table = Table(
+        "Start-up",
+        ("seconds", "wall time", "CPU time", "budget"),
+        [
+            ("torchrun, a script that imports torch", *_seconds([plain for plain, _ in pairs]), ""),
+            ("distprof run, the same script", *_seconds([recorded for _, recorded in pairs]), ""),
+            ("added", spread(wall, 2), spread(cpu, 2), within(median(wall), _START_BUDGET_S, 2)),
+            ("distprof --help", spread(helps, 2), "", within(median(helps), _HELP_BUDGET_S, 2)),
+        ],
+        ("One rank.  *Added* is the median of the differences of the pairs.",),
+    )
+    return [table]
+
+
+def memory(effort: Effort) -> list[Table]:
+    pairs = jobs.resident(effort.jobs, "small")
+    added = [(recorded - plain) / MB for plain, recorded in pairs]
+    table = Table(
+        "Memory of a rank",
+        ("resident set", "MB", "budget"),
+        [
+            ("torchrun", spread([plain / MB for plain, _ in pairs], 1), ""),
+            ("distprof run", spread([recorded / MB for _, recorded in pairs], 1), ""),
+            ("added", spread(added, 1), within(median(added), _MEMORY_BUDGET_MB, 0)),
+        ],
+        (f"After {jobs.STEPS} steps of the smaller model, when all that is recorded by default has been.",),
+    )
+    return [table]
+
+
+def shards(effort: Effort) -> list[Table]:
+    found = _json("-m", "bench.shards")
+    small, large = found["small"], found["large"]
+    a_call = (small["step_bytes"] - large["step_bytes"]) / (small["calls"] - large["calls"])
+    constant = large["step_bytes"] - a_call * large["calls"]
+    table = Table(
+        "Size of a shard",
+        ("bytes", "a timed step", "once", "budget"),
+        [
+            *(
+                (f"{one['calls']} module calls a step", f"{one['step_bytes']:,.0f}", f"{one['once_bytes']:,.0f}", "")
+                for one in (small, large)
+            ),
+            ("a module call more", f"{a_call:.1f}", "", within(a_call, _CALL_BUDGET_BYTES, 0)),
+        ],
+        (
+            f"A timed step takes {a_call:.0f} bytes a module call and {constant:,.0f} more.  *Once*: the tree of "
+            "modules, their parameters, and what else does not grow with the steps.",
+        ),
+    )
+    return [table]
+
+
+def merges(effort: Effort) -> list[Table]:
+    table = Table(
+        "distprof merge",
+        ("run", "shards, MB", "seconds", "seconds, --no-plots", "peak memory, MB", "budget"),
+        [_merge(kind, ranks, times) for (kind, ranks), times in effort.merges.items()],
+        (
+            "Runs that were made up: the first in the shape of `make demo`, the others with a mixture of "
+            f"{RUNS['large']['experts']} experts over {RUNS['large']['ep']} ranks in every second block; "
+            f"{RUNS['large']['steps']} timed steps.  `make bench ARGS='--ranks 4096'` merges a run of 4,096 ranks.",
+        ),
+    )
+    return [table]
+
+
+def _merge(kind: str, ranks: int, times: int) -> tuple[str, ...]:
+    found = merge(kind, ranks, times)
+    taken = [[cost.wall_s for cost in costs] for costs in (found.with_plots, found.without_plots)]
+    peak = max(cost.peak_bytes for cost in found.with_plots) / MB
+    budgets = _MERGE_BUDGETS.get((kind, ranks), (None, None, None))
+    measured = (median(taken[0]), median(taken[1]), peak)
+    verdicts = [within(value, budget, 0) for value, budget in zip(measured, budgets, strict=True)]
+    return (
+        f"{ranks:,} ranks of {found.modules:,} modules",
+        f"{found.shard_bytes / MB:,.0f}",
+        *(spread(seconds, 2) for seconds in taken),
+        f"{peak:,.0f}",
+        "; ".join(filter(None, verdicts)),
+    )
+
+
+def _seconds(costs: Sequence[Cost]) -> tuple[str, str]:
+    return spread([cost.wall_s for cost in costs], 2), spread([cost.cpu_s for cost in costs], 2)
+
+
+def _json(*arguments: object) -> dict[str, Any]:
+    """What a part of the bench, in a process of its own, prints as its last line."""
+    found: dict[str, Any] = json.loads(python(*arguments).stdout.splitlines()[-1])
+    return found
