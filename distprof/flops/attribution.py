@@ -18,7 +18,7 @@ OUTSIDE = -1  # the row of what runs outside any module
 FORWARD, BACKWARD, RECOMPUTE = "forward", "backward", "recompute"
 
 _ACCUMULATE_GRAD = (1 << 64) - 1  # the number of every AccumulateGrad node: it was not made by a module
-_next_number = torch.autograd._get_sequence_nr
+_next_number = torch._C._autograd._get_sequence_nr
 _current_node = torch._C._current_autograd_node
 _current_task = torch._C._current_graph_task_id
 
