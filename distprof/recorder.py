@@ -58,6 +58,7 @@ class Recorder:
         self._models: Models | None = None
         self._output: Output | None = None
         self._device = torch.device("cpu")
+        self.thread: int | None = None  # the one that ran the first model
         self._said_end = False
         self._failed = False
 
@@ -198,6 +199,7 @@ class Recorder:
             return False
         writer, generation = opened
         self._identity, self._output = identity, Output(writer, identity.rank)
+        self.thread = get_ident()
         self._device = next(module.parameters()).device
         self._models = Models(identity, self._meshes)
         self._output.write(

@@ -14,6 +14,10 @@ from distprof.doors import ModuleDoor, ModuleVisitor
 class ModelListener(Protocol):
     """Told of the forwards of models: module calls from outside any module, of modules that have parameters."""
 
+    @property
+    def thread(self) -> int | None:
+        """The thread whose forwards count, once there is one; a helper's models on other threads are no iterations."""
+
     def model_entered(self, module: nn.Module) -> None: ...
     def model_left(self, with_gradient: bool) -> None: ...
 
@@ -26,14 +30,16 @@ class WatchVisitor:
     def __init__(self, door: ModuleDoor, listener: ModelListener) -> None:
         self._door = door
         self._listener = listener
-        self._running_on: int | None = None
+        self._running = False
         self._with_gradient = False
         self._handed_on: tuple[ModuleVisitor, int] | None = None
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-        if self._running_on is not None or next(module.parameters(), None) is None:
+        if self._running or self._listener.thread not in (None, get_ident()):
             return None
-        self._running_on, self._with_gradient = get_ident(), torch.is_grad_enabled()
+        if next(module.parameters(), None) is None:
+            return None
+        self._running, self._with_gradient = True, torch.is_grad_enabled()
         self._listener.model_entered(module)
         following = self._door.visitor
         if following is not None and following is not self:  # recording began with this very forward
@@ -42,7 +48,7 @@ class WatchVisitor:
         return 0
 
     def leave(self, token: int, output: Any) -> None:
-        self._running_on = None
+        self._running = False
         if self._handed_on is not None:
             (following, handed), self._handed_on = self._handed_on, None
             following.leave(handed, output)

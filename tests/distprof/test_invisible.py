@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from support.recording import record
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import HashStore
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
@@ -58,7 +59,7 @@ def train(
     trace: Trace = []
     for step in range(STEPS):
         loss = net(torch.randn(3, 8), **options).square().mean()
-        trace += [loss.item().hex(), aside(step)]
+        trace += [float(loss).hex(), aside(step)]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -302,7 +303,7 @@ def test_a_generator_as_forward(tmp_path: Path) -> None:
             super().__init__()
             self.block = Block()
 
-        def forward(self, x: Tensor) -> Iterator[Tensor]:  # type: ignore[override]
+        def forward(self, x: Tensor) -> Iterator[Tensor]:
             for _ in range(3):
                 x = self.block(x)
                 yield x
@@ -336,7 +337,7 @@ def test_parametrizations_autocast_and_inference_mode(tmp_path: Path) -> None:
 
     def job() -> Trace:
         model = Model()
-        parametrize.register_parametrization(model.blocks[0].up, "weight", Halved())
+        parametrize.register_parametrization(model.get_submodule("blocks.0.up"), "weight", Halved())
 
         def aside(step: int) -> list[str]:
             with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -363,7 +364,7 @@ class Changing:
 
 def test_wrapping_in_ddp_in_mid_window(tmp_path: Path) -> None:
     def job() -> Trace:
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
         try:
             model = Model()
             return train(Changing(model, 3, nn.parallel.DistributedDataParallel), model)
@@ -378,7 +379,7 @@ def test_wrapping_in_fsdp(tmp_path: Path) -> None:
     def job() -> Trace:
         from torch.distributed.fsdp import fully_shard
 
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
         try:
             model = Model()
             for block in model.blocks:

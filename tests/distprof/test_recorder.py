@@ -424,3 +424,23 @@ def test_a_job_computes_the_same_to_the_bit(tmp_path: Path) -> None:
     plain, recorded = job(), []
     record(tmp_path, lambda: recorded.extend(job()), warmup=1, count=True, timed=3)
     assert recorded == plain
+
+
+def test_models_that_run_on_other_threads_are_no_iterations(tmp_path: Path) -> None:
+    """A scorer of samples, say, beside the thread that trains; whatever it runs, and however often."""
+    model, other = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def job() -> None:
+        optimizer = sgd(model)
+        for _ in range(3):
+            loss = total(model(X))
+            for _ in range(6):
+                thread = threading.Thread(target=other, args=(X,))
+                thread.start()
+                thread.join()
+            loss.backward()
+            optimizer.step()
+
+    seen = record(tmp_path, job, warmup=1, count=True, timed=1)
+    assert [(counts.mode, counts.iteration) for counts in seen.of(Counts)] == [(TRAINING, 1)]
+    assert [(step.mode, step.iteration, step.micro_batches) for step in seen.of(Step)] == [(TRAINING, 2, 1)]

@@ -80,7 +80,8 @@ def test_steps_are_read_when_they_can_be_and_all_in_the_end(
 
 def test_micro_batches_add_up_and_are_not_kept_turn_by_turn(tmp_path: Path) -> None:
     """Whatever number of backward passes an iteration has, what is kept of its turns is one micro-batch's at most."""
-    model, most = nn.Sequential(Ticking(2, 3), Ticking(5, 7)), []
+    model = nn.Sequential(Ticking(2, 3), Ticking(5, 7))
+    most: list[int] = []
     others = _timers()
 
     def job() -> None:
