@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from support.recording import record
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
