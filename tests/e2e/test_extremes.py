@@ -164,7 +164,7 @@ class Clockwork(torch.optim.Optimizer):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model.parameters(), {})
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         pass
 
 
