@@ -65,6 +65,7 @@ def record(out: str | os.PathLike[str] = "runs", name: str | None = None, **sett
     from distprof.settings import resolve
 
     if bootstrap.recorder is not None:
+        bootstrap.recorder.asked = True
         yield bootstrap.recorder.run_dir
         return
     chosen = resolve(os.environ, **settings)

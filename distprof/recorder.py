@@ -45,7 +45,7 @@ class Recorder:
     def __init__(self, settings: Settings, clock: Clock | None = None, *, asked: bool = False) -> None:
         """``asked``: the script itself wants this process recorded."""
         self._settings = settings
-        self._asked = asked
+        self.asked = asked
         self._time = clock or SystemClock()
         self._steps = StepClock(Window(settings.warmup, settings.counted, settings.timed))
         self._meshes = MeshWatch()
@@ -189,7 +189,7 @@ class Recorder:
         """Become a rank: open the shard and write what is known.  False if this process is none yet, or has nowhere to
         write.
         """
-        identity, run = identify(asked=self._asked), RunDir(self.run_dir)
+        identity, run = identify(asked=self.asked), RunDir(self.run_dir)
         if identity is None:  # it may join a process group later
             return False
         spoken_for = is_spoken_for(run, identity.rank, identity.claim)
