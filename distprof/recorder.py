@@ -193,6 +193,8 @@ class Recorder:
         if identity is None:  # it may join a process group later
             return False
         spoken_for = is_spoken_for(run, identity.rank, identity.claim)
+        if spoken_for and self.asked:
+            say(f"this process is not recorded: another one is rank {identity.rank} of {run.path}")
         opened = None if spoken_for else open_shard(run, identity.rank)
         if opened is None:
             self._detach()

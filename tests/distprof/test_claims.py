@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from support.recording import recorder
+from torch import nn
 
 from distprof import processes
 from distprof.claims import is_spoken_for, least_strength, strength, was_claimed_meanwhile
@@ -94,6 +97,21 @@ def test_of_other_machines_nothing_is_known(run: RunDir) -> None:
 def test_a_process_does_not_stand_in_its_own_way(run: RunDir) -> None:
     claim(run, os.getpid())
     assert not is_spoken_for(run, 0, ALONE)
+
+
+def test_a_process_that_asked_to_be_recorded_is_told_that_another_one_is_the_rank(
+    run: RunDir, dead: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claim(run, dead)
+    recording = recorder(run.path)
+    recording.asked = True
+    recording.arm()
+    nn.Linear(1, 1)(torch.ones(1))
+    nn.Linear(1, 1)(torch.ones(1))
+    recording.finish()
+    told = f"distprof: this process is not recorded: another one is rank 0 of {run.path}\n"
+    assert capsys.readouterr().err == told
+    assert len(run.shards_of(0)) == 1
 
 
 def test_a_shard_without_a_header_yet_is_no_claim(run: RunDir) -> None:

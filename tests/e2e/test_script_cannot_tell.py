@@ -115,8 +115,8 @@ def test_it_sees_what_it_would_see_without(launcher: str, new_workplace: NewWork
     ("script", "ranks", "options"),
     [
         ("train_plain.py", 1, ["--accumulate", "2", "--evaluate-every", "3"]),
-        ("train_ddp.py", 2, []),
-        ("train_moe.py", 4, ["--tp", "2"]),
+        ("train_ddp.py", 2, ["--dim", "32"]),
+        ("train_moe.py", 4, ["--tp", "2", "--dim", "32", "--seq", "16"]),
     ],
 )
 def test_the_examples_losses_are_the_same_to_the_bit(
