@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,11 +21,27 @@ class ModuleSums:
 
     def add(self, turns: Turns, entered: Sequence[int]) -> None:
         """More turns, whose owners are rows (forward), ``~row`` (backward) or none, and the rows that were called."""
-        before = len(self.calls)
-        calls = np.bincount(entered, minlength=before) if entered else self.calls
-        forward, backward = turns.sums_by_row_ns(len(calls))
-        if before:
-            calls[:before] += self.calls if entered else 0
-            forward[:before] += self.forward_ns
-            backward[:before] += self.backward_ns
-        self.calls, self.forward_ns, self.backward_ns = calls, forward, backward
+        calls = _calls(tuple(entered))
+        rows = max(len(calls), len(self.calls))
+        forward, backward = turns.sums_by_row_ns(rows)
+        self.calls = _sum(calls, self.calls)
+        self.forward_ns, self.backward_ns = _sum(forward, self.forward_ns), _sum(backward, self.backward_ns)
+
+
+@lru_cache(maxsize=2)
+def _calls(entered: tuple[int, ...]) -> Array:
+    """Calls by row.  A job calls the same modules in the same order, over and over: then they are not counted anew."""
+    calls: Array = np.bincount(np.array(entered, np.int64))
+    calls.setflags(write=False)
+    return calls
+
+
+def _sum(longer: Array, shorter: Array) -> Array:
+    """Of two arrays by row, of which either may be the longer one."""
+    if not len(shorter):
+        return longer
+    if len(shorter) > len(longer):
+        longer, shorter = shorter, longer
+    both: Array = longer.copy()
+    both[: len(shorter)] += shorter
+    return both
