@@ -18,6 +18,8 @@ MERGE = "  ->  distprof merge runs/x"
 #: Steps of one process; before step 4, two timed ones have ended, it does what it is told.
 FAULTY = """
 def kill():
+    if os.environ.get("RANK") == "1":
+        wait_for(f"waiting{os.environ['MASTER_PORT']}")  # of this job: else the launcher ends a rank 0 that just begins
     os.kill(os.getpid(), signal.SIGKILL)
 
 def leave():
@@ -27,7 +29,8 @@ def fail():
     raise ValueError("the script's own")
 
 def wait_to_be_ended():
-    open(f"waiting{os.environ.get('RANK', '')}", "w").close()
+    for whose in (os.environ.get("RANK", ""), os.environ.get("MASTER_PORT", "")):
+        open(f"waiting{whose}", "w").close()
     time.sleep(600)
 
 def hang_in_forward():
@@ -67,7 +70,10 @@ life, rank = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
 def between(step):
     if life == "0" and step == 4:
         if rank == "0":
+            open("there", "w").close()
             time.sleep(600)
+        while not os.path.exists("there"):
+            time.sleep(0.02)
         sys.exit(3)
 infer(Net(), 6, between)
 """
