@@ -14,7 +14,7 @@ import gc
 import json
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 
 from bench.gpt import Training
@@ -39,33 +39,36 @@ class _Times:
     wall_ns: int
 
 
-def measure(training: Training, variant: Variant, pairs: int) -> Paired:
-    """Some pairs of blocks."""
+def measure(training: Training, variant: Variant, steps: int, pairs: int) -> Paired:
+    """Some pairs of blocks of so many steps."""
     unkept = warm_ups(pairs)
-    found = list(_pairs(training, variant, unkept + pairs))[unkept:]
+    found = list(_pairs(training, variant, steps, unkept + pairs))[unkept:]
     return Paired(
         modules=training.modules,
-        plain_ms=[plain.cpu_ns / variant.steps / 1e6 for plain, _ in found],
+        plain_ms=[plain.cpu_ns / steps / 1e6 for plain, _ in found],
         cpu=[recorded.cpu_ns / plain.cpu_ns for plain, recorded in found],
         wall=[recorded.wall_ns / plain.wall_ns for plain, recorded in found],
     )
 
 
-def _pairs(training: Training, variant: Variant, pairs: int) -> Iterator[tuple[_Times, _Times]]:
+def _pairs(training: Training, variant: Variant, steps: int, pairs: int) -> Iterator[tuple[_Times, _Times]]:
+    def block(*, plain: bool) -> _Times:
+        return _block(training, nullcontext() if plain else variant.around(training.model, steps), steps)
+
     for number in range(pairs):
         if number % 2:
-            recorded = _block(training, variant, plain=False)
-            yield _block(training, variant, plain=True), recorded
+            recorded = block(plain=False)
+            yield block(plain=True), recorded
         else:
-            yield _block(training, variant, plain=True), _block(training, variant, plain=False)
+            yield block(plain=True), block(plain=False)
 
 
-def _block(training: Training, variant: Variant, *, plain: bool) -> _Times:
-    with nullcontext() if plain else variant.around(training.model, variant.steps):
+def _block(training: Training, around: AbstractContextManager[None], steps: int) -> _Times:
+    with around:
         training.step()  # what is switched on meets the model, and caches fill
         gc.collect()
         cpu, wall = time.process_time_ns(), time.perf_counter_ns()
-        for _ in range(variant.steps):
+        for _ in range(steps):
             training.step()
         return _Times(time.process_time_ns() - cpu, time.perf_counter_ns() - wall)
 
@@ -78,7 +81,8 @@ def main() -> None:
     arguments = parser.parse_args()
     training = Training(SHAPES[arguments.model])
     chosen = {name: VARIANTS[name] for name in arguments.only if VARIANTS[name].installed}
-    print(json.dumps({name: asdict(measure(training, one, arguments.pairs)) for name, one in chosen.items()}))
+    found = {name: measure(training, one, one.steps[arguments.model], arguments.pairs) for name, one in chosen.items()}
+    print(json.dumps({name: asdict(paired) for name, paired in found.items()}))
 
 
 if __name__ == "__main__":
