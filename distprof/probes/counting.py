@@ -5,6 +5,7 @@ timed.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
@@ -25,8 +26,11 @@ _RECOMPUTED = -2  # the token of a call that is none of the forward's
 class CountingProbe:
     """Attached for one iteration; the dispatch mode is on inside root forwards and inside autograd's engine."""
 
-    def __init__(self, door: ModuleDoor, listener: CallListener) -> None:
+    def __init__(
+        self, door: ModuleDoor, listener: CallListener, new_mode: Callable[[Attribution], FlopMode] = FlopMode
+    ) -> None:
         self._door = door
+        self._new_mode = new_mode
         self._running = RunningModules(listener)
         self._ended: list[Record] = []
         self._mode_is_on = False
@@ -50,7 +54,7 @@ class CountingProbe:
 
     def begin(self) -> None:
         self._attribution = Attribution()
-        self._mode = FlopMode(self._attribution)
+        self._mode = self._new_mode(self._attribution)
         self._depth = 0  # of root forwards and backward passes that have the mode on
         self._calls: dict[int, int] = {}
         self._running.tally = BatchTally()
