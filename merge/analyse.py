@@ -36,7 +36,7 @@ def analyse(run: LoadedRun) -> Report:
         summary=summary_of(run, layout, totals),
         modules=module_stats(run, alignment, times),
         ranks=rows,
-        skew=skew_of(run, rows, [module.label for module in alignment.modules], times),
+        skew=skew_of(run, layout, rows, [module.label for module in alignment.modules], times),
         experts=expert_layers(run, alignment, layout),
     )
 

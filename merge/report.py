@@ -185,11 +185,33 @@ class SkewMap:
 
 
 @dataclass(frozen=True)
+class Suspect:
+    """A rank and where its largest excess is."""
+
+    rank: int
+    subject: str  # module label, or phase name
+    phase: str
+    excess_ns: float
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """The rank of the largest excess; or several ranks of one group, nearly as far above their medians: in such a group
+    one computes while the others wait, and the cause is among them.
+    """
+
+    ranks: tuple[Suspect, ...]  # largest excess first
+    axis: str  # of the group that several share, empty for one
+    likely: int | None  # the one of them that the others seem to wait for, None where that cannot be told
+
+
+@dataclass(frozen=True)
 class Skew:
     phases: tuple[SkewRow, ...]
     modules: tuple[SkewRow, ...]  # largest excess first
     map: SkewMap
     too_few: str = ""  # why nobody is named (a cohort of fewer than 3 ranks, too few ranks recorded), or empty
+    suspects: Suspects | None = None  # None where nobody is named, or nobody has an excess
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ import numpy.typing as npt
 
 from distprof.merge.load import LoadedRun
 from distprof.merge.profile import TimeTables
-from distprof.merge.report import RankRow, Skew, SkewMap, SkewRow
+from distprof.merge.report import RankRow, Skew, SkewMap, SkewRow, Suspects
 from distprof.merge.spread import median_known, number
+from distprof.merge.suspects import suspects_of
+from distprof.merge.topology import Layout
 from distprof.merge.window import FloatArray
 from distprof.merge.words import plural
 from distprof.records import PHASES
@@ -28,6 +30,8 @@ MIN_COHORT = 3
 MIN_COVERAGE = 0.8
 MAP_COLUMNS = 16
 _MODULE_PHASES = ("forward", "backward")
+#: Inclusive times, in which the ranks that wait look slow as well: the modules' self times stand for them.
+_BLAMES_VICTIMS = ("iteration", "forward", "backward")
 
 
 @dataclass(frozen=True)
@@ -45,18 +49,30 @@ class _Table:
         return _Table(subjects, phases, self.times[places], self.excess[places])
 
 
-def skew_of(run: LoadedRun, rows: Sequence[RankRow], labels: Sequence[str], times: TimeTables) -> Skew:
+def skew_of(run: LoadedRun, layout: Layout, rows: Sequence[RankRow], labels: Sequence[str], times: TimeTables) -> Skew:
     """``rows``: the ranks, as the columns of ``times``; ``labels``: the modules, as its rows."""
     ranks = np.array([row.rank for row in rows], np.int64)
     cohorts = np.array([row.cohort for row in rows], np.int64)
     phases, modules = _phase_table(rows, cohorts), _module_table(labels, times, cohorts)
     modules = modules.at(_worst_first(modules))
+    too_few = _too_few(run.world_size, cohorts[~np.isnan(phases.times[0])])
     return Skew(
         phases=_rows(phases.at(_comparable(phases)), ranks),
         modules=_rows(modules, ranks),
         map=_map(modules.at(np.arange(min(MAP_COLUMNS, len(modules.subjects)))), ranks),
-        too_few=_too_few(run.world_size, cohorts[~np.isnan(phases.times[0])]),
+        too_few=too_few,
+        suspects=None if too_few else _suspects(modules, phases, ranks, layout),
     )
+
+
+def _suspects(modules: _Table, phases: _Table, ranks: npt.NDArray[np.int64], layout: Layout) -> Suspects | None:
+    """Of the modules, and of the phases that no module stands for."""
+    own = phases.at(np.array([n for n, phase in enumerate(phases.phases) if phase not in _BLAMES_VICTIMS], np.int64))
+    places = [
+        *zip(modules.subjects, modules.phases, strict=True),
+        *zip(own.subjects, own.phases, strict=True),
+    ]
+    return suspects_of(places, np.concatenate([modules.excess, own.excess]), ranks.tolist(), layout)
 
 
 def _phase_table(rows: Sequence[RankRow], cohorts: npt.NDArray[np.int64]) -> _Table:

@@ -15,6 +15,8 @@ from distprof.records import AXES, Topology
 ASSUMED = "assumed"
 #: Axes whose sizes multiply to the world size; experts are spread over ranks that these place.
 _WORLD_AXES = ("dp", "cp", "tp", "pp")
+#: Axes whose ranks wait for each other in the middle of an iteration.
+_GROUPED = ("ep", "tp", "cp", "pp")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,28 @@ class Layout:
     def role(self, rank: int) -> tuple[int, ...]:
         """A rank's role: its coordinates but dp and ep.  Ranks of one role do the same work."""
         return tuple(self.coordinates[rank][axis] for axis in AXES if axis not in ("dp", "ep"))
+
+    def groups(self, rank: int, ranks: Iterable[int]) -> dict[str, tuple[int, ...]]:
+        """By axis: those of ``ranks`` that stand in one group with ``rank`` and itself, where there are others."""
+        found = {axis: tuple(other for other in ranks if self._together(rank, other, axis)) for axis in _GROUPED}
+        return {axis: members for axis, members in found.items() if len(members) > 1}
+
+    def _together(self, one: int, other: int, axis: str) -> bool:
+        if axis == "ep":
+            return self._expert_group(one) == self._expert_group(other)
+        mine, theirs = self.coordinates[one], self.coordinates[other]
+        return all(mine[own] == theirs[own] for own in _WORLD_AXES if own != axis)
+
+    def _expert_group(self, rank: int) -> tuple[int, int]:
+        """(pp, number of the ep group within the stage): ep ranks are neighbours on dp x cp, or on dp x cp x tp where
+        that alone has room for them.
+        """
+        place, sizes = self.coordinates[rank], self.info.sizes
+        number = place["dp"] * sizes["cp"] + place["cp"]
+        if sizes["ep"] > sizes["dp"] * sizes["cp"]:
+            number = number * sizes["tp"] + place["tp"]
+            return place["pp"], number // sizes["ep"]
+        return place["pp"] * sizes["tp"] + place["tp"], number // sizes["ep"]
 
     def piece(self, rank: int, axes: Iterable[str]) -> tuple[int, ...]:
         """A rank's coordinates on some axes; an axis that this version does not know counts as not split."""

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from distprof.merge.culprit import culprit
 from distprof.merge.phases import phase_title
 from distprof.merge.plots import style
-from distprof.merge.report import RankRow, Report, SkewRow
+from distprof.merge.report import RankRow, Report, Suspect
 from distprof.merge.text.quantities import TimeUnit, common_unit
 from distprof.records import PHASES
 
@@ -72,10 +72,10 @@ def _totals(axes: Axes, rows: list[RankRow], unit: TimeUnit, width: float) -> No
     axes.add_collection(LineCollection(lines, color=style.INK, linewidth=1.2, label="iteration"))
 
 
-def _name_slow_rank(axes: Axes, rows: list[RankRow], slow: SkewRow, unit: TimeUnit) -> None:
+def _name_slow_rank(axes: Axes, rows: list[RankRow], slow: Suspect, unit: TimeUnit) -> None:
     """Over its bar, the slow rank and the phase that makes it slow: its victims' bars may be as high."""
-    place = next(place for place, row in enumerate(rows) if row.rank == slow.slowest_rank)
-    words = f"rank {slow.slowest_rank}: {phase_title(slow.phase)} {slow.excess_ns / unit.ns:+.1f} {unit.name}"
+    place = next(place for place, row in enumerate(rows) if row.rank == slow.rank)
+    words = f"rank {slow.rank}: {phase_title(slow.phase)} {slow.excess_ns / unit.ns:+.1f} {unit.name}"
     side = "left" if place < len(rows) / 4 else "right" if place >= len(rows) * 3 / 4 else "center"
     edge = place + {"left": -0.5, "center": 0.0, "right": 0.5}[side]
     own, highest = _height(rows[place]) / unit.ns, max(map(_height, rows)) / unit.ns

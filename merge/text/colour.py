@@ -9,6 +9,7 @@ _PATTERNS = (
     (re.compile(r"^-{10,} .* -{10,}$", re.MULTILINE), _BOLD),
     (re.compile(r"^ *\* .*$", re.MULTILINE), _RED),
     (re.compile(r"^slowest: rank \d+, [^:]*:", re.MULTILINE), _RED),
+    (re.compile(r"^slow together: ranks [^:]*:", re.MULTILINE), _RED),
     (re.compile(r"^note:", re.MULTILINE), _YELLOW),
     (re.compile(r"; missing: .*$", re.MULTILINE), _YELLOW),
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from distprof.merge.culprit import culprit
+from distprof.merge.culprit import slow_ranks
 from distprof.merge.phases import phase_title
 from distprof.merge.report import RankRow, Report
 from distprof.merge.text.lines import heading, one_line, shortened, table
@@ -18,18 +18,19 @@ _HOST_WIDTH = 20
 
 def ranks_block(report: Report) -> Iterator[str]:
     """Lines of the block: every rank, or the slowest of many."""
-    slow = culprit(report)
-    slow_rank = slow.slowest_rank if slow else None
-    rows = _shown(report.ranks, slow_rank)
+    suspects = slow_ranks(report)
+    slow = {one.rank for one in suspects.ranks} if suspects else set()
+    rows = _shown(report.ranks, slow)
     unit = common_unit(row.iteration_ns for row in rows)
     yield heading("Ranks")
-    yield f"Medians over each rank's timed steps, in {unit.name}{'' if slow is None else '; * marks the slow rank'}."
+    marked = f"; * marks the slow {'ranks' if len(slow) > 1 else 'rank'}" if slow else ""
+    yield f"Medians over each rank's timed steps, in {unit.name}{marked}."
     axes = [axis for axis in AXES if report.topology.sizes.get(axis, 1) > 1] or ["dp"]
     phases = [phase for phase in PHASES if any(row.phases_ns.get(phase) != 0 for row in report.ranks)]
     titles = ["rank", *axes, "host", "iteration", *map(phase_title, phases), "peak memory", "steps"]
     cells = [_cells(row, axes, phases, unit) for row in rows]
     for row, line in zip(rows, cells, strict=True):
-        line[0] = f"* {row.rank}" if row.rank == slow_rank else line[0]
+        line[0] = f"* {row.rank}" if row.rank in slow else line[0]
     yield from table(titles, cells, left=["host"])
     if len(rows) < len(report.ranks):
         yield f"The slowest {len(rows)} ranks; the other {len(report.ranks) - len(rows)} are in summary.json."
@@ -47,8 +48,8 @@ def _cells(row: RankRow, axes: Sequence[str], phases: Sequence[str], unit: TimeU
     ]
 
 
-def _shown(rows: Sequence[RankRow], slow_rank: int | None) -> Sequence[RankRow]:
-    """All ranks, or of many the slow one, whose victims may take as long, and the longest iterations."""
+def _shown(rows: Sequence[RankRow], slow: Collection[int]) -> Sequence[RankRow]:
+    """All ranks, or of many the slow ones, whose victims may take as long, and the longest iterations."""
     if len(rows) <= ALL_UP_TO:
         return rows
-    return sorted(rows, key=lambda row: (row.rank != slow_rank, -(row.iteration_ns or 0), row.rank))[:SHOWN_OF_MORE]
+    return sorted(rows, key=lambda row: (row.rank not in slow, -(row.iteration_ns or 0), row.rank))[:SHOWN_OF_MORE]

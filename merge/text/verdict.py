@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distprof.merge.culprit import culprit, largest_excess
+from distprof.merge.culprit import slow_ranks
 from distprof.merge.phases import phase_title
-from distprof.merge.report import Report
+from distprof.merge.report import Report, Spread, Suspect, Suspects
 from distprof.merge.text.lines import one_line, wrapped
 from distprof.merge.text.quantities import duration
+from distprof.merge.words import rank_names
 
 #: An expert is called overloaded from this max/mean up.
 OVERLOAD = 1.25
@@ -22,16 +23,43 @@ def verdict(report: Report) -> Iterator[str]:
 
 
 def _slowest(report: Report) -> Iterator[str]:
-    wall, row = report.summary.wall_iteration_ns, largest_excess(report)
-    if row is None or wall is None:
+    wall, suspects = report.summary.wall_iteration_ns, report.skew.suspects
+    if suspects is None or wall is None:
         return
-    share = f"{100 * row.excess_ns / wall.median:.0f}%"
-    place = phase_title(row.phase) if row.subject == row.phase else f"{row.phase} of {one_line(row.subject)}"
-    figures = f"{duration(row.excess_ns)} above its cohort's median, {share} of an iteration"
-    if culprit(report):
-        yield f"slowest: rank {row.slowest_rank}, {place}: {figures}"
+    worst = suspects.ranks[0]
+    figures = f"{duration(worst.excess_ns)} above its cohort's median, {_share(worst, wall)} of an iteration"
+    if not slow_ranks(report):
+        yield f"no rank stands out: the largest excess is rank {worst.rank}'s {_place(worst)}, {figures}"
+    elif len(suspects.ranks) == 1:
+        yield f"slowest: rank {worst.rank}, {_place(worst)}: {figures}"
     else:
-        yield f"no rank stands out: the largest excess is rank {row.slowest_rank}'s {place}, {figures}"
+        yield _together(suspects, wall)
+
+
+def _together(suspects: Suspects, wall: Spread) -> str:
+    """Several ranks of one group: each with its place, and what speaks for one of them."""
+    places: dict[str, list[int]] = {}
+    for one in suspects.ranks:
+        places.setdefault(_place(one), []).append(one.rank)
+    first, last = suspects.ranks[0], suspects.ranks[-1]
+    who = f"{rank_names(one.rank for one in suspects.ranks)} (one {suspects.axis} group)"
+    excess = f"{duration(last.excess_ns)} to {duration(first.excess_ns)} above their cohort's median"
+    where = ", ".join(f"{rank_names(ranks)} in {place}" for place, ranks in places.items())
+    likely = (
+        "" if suspects.likely is None else f", most likely rank {suspects.likely}, for which the others seem to wait"
+    )
+    return (
+        f"slow together: {who}: {excess}, {_share(first, wall)} of an iteration: {where}; "
+        f"while one computes the others of its group wait, so the cause is among them{likely}"
+    )
+
+
+def _share(one: Suspect, wall: Spread) -> str:
+    return f"{100 * one.excess_ns / wall.median:.0f}%"
+
+
+def _place(one: Suspect) -> str:
+    return phase_title(one.phase) if one.subject == one.phase else f"{one.phase} of {one_line(one.subject)}"
 
 
 def _overloaded(report: Report) -> Iterator[str]:

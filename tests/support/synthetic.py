@@ -50,7 +50,8 @@ class Job:
     """What to make up.  Every second block is a mixture of ``experts``, spread over ``ep`` (0: all blocks are dense).
 
     ``slow_rank`` takes ``slow_ms`` more in every iteration, in ``slow_phase`` (forward, backward or data) and, but for
-    data, in the self time of ``slow_module``; its peers wait for it in the backward of the outermost module.
+    data, in the self time of ``slow_module``; its peers wait for it in the backward of the outermost module, or, where
+    ``waits_in`` names a module, those of its ep group alone in the forward of that.
     ``hot`` is how many times the load of another expert 1 of each layer gets.  ``tp_experts``: experts are cut over tp.
     """
 
@@ -67,6 +68,7 @@ class Job:
     slow_ms: float = 40.0
     slow_module: str = "blocks.1.moe.router"
     slow_phase: str = "forward"
+    waits_in: str = ""
     noise: float = 0.05  # relative, of every time; 0: times and loads are the same in every step and on every rank
     hot: float = 1.0
     tp_experts: bool = False
@@ -83,6 +85,10 @@ class Job:
         """tp runs fastest, then dp, then pp; ep is the low part of dp."""
         tp, dp, pp = rank % self.tp, rank // self.tp % self.dp, rank // (self.tp * self.dp)
         return {"dp": dp, "tp": tp, "pp": pp, "cp": 0, "ep": dp % self.ep, "mp": pp * self.tp + tp}
+
+    def expert_group(self, rank: int) -> tuple[int, int, int]:
+        place = self.coordinates(rank)
+        return place["pp"], place["tp"], place["dp"] // self.ep
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -312,8 +318,10 @@ def _step(job: Job, rank: int, iteration: int, stage: Stage, called: Any, random
         at = [row for row, spec in enumerate(stage.specs) if spec.name == job.slow_module]
         forward[at] += delay * (job.slow_phase == "forward")
         backward[at] += delay * (job.slow_phase == "backward")
-    elif job.slow_rank is not None:
+    elif job.slow_rank is not None and not job.waits_in:
         backward[0] += delay  # the gradients' all_reduce waits for the slow one
+    elif job.slow_rank is not None and job.expert_group(rank) == job.expert_group(job.slow_rank):
+        forward[[row for row, spec in enumerate(stage.specs) if spec.name == job.waits_in]] += 0.98 * delay
     training = job.mode == TRAINING
     forward_ns, backward_ns = forward.astype(np.int64), (backward * training).astype(np.int64)
     phases = {

@@ -1,0 +1,82 @@
+"""Who is slow by its own doing, and who may only wait for a rank of its own group.
+
+The ranks of a group (tensor parallel, expert parallel, ...) wait for each other in the middle of an iteration.  Where
+such a group is the smaller part of its cohort, the time that its members wait stands above the cohort's median as well:
+one computes, the others wait, and by self times alone they are as far above it.  So nobody is picked out by a hair:
+
+    largest excess of each rank -> the worst rank, and those of one of its groups that are nearly as far above
+    -> one suspect, or several that are slow together
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from distprof.merge.report import Suspect, Suspects
+from distprof.merge.topology import Layout
+from distprof.merge.window import FloatArray
+
+#: Ranks of one group whose excess is at least this share of the worst one's are slow together with it.
+CLOSE = 0.8
+#: A rank whose excess in a place is below this share of the others' there does not wait in it.
+FAR = 0.5
+
+
+def suspects_of(
+    places: Sequence[tuple[str, str]], excess: FloatArray, ranks: Sequence[int], layout: Layout
+) -> Suspects | None:
+    """``excess``: (places, ranks), in ns, NaN where a rank has none; a place is (subject, phase).
+
+    None where no rank has an excess above 0.
+    """
+    highest = np.nan_to_num(excess, nan=-np.inf).max(axis=0, initial=-np.inf)
+    if not len(highest) or highest.max() <= 0:
+        return None
+    worst = int(highest.argmax())
+    close = {rank for rank, most in zip(ranks, highest, strict=True) if most >= CLOSE * highest[worst]}
+    axis, members = _largest_group(layout, ranks[worst], close, ranks)
+    suspects = [_suspect(places, excess, ranks, column) for column, rank in enumerate(ranks) if rank in members]
+    suspects.sort(key=lambda suspect: (-suspect.excess_ns, suspect.rank))
+    alone = len(suspects) == 1
+    likely = suspects[0].rank if alone else _likely(suspects, places, excess, ranks, layout, axis)
+    return Suspects(ranks=tuple(suspects), axis="" if alone else axis, likely=likely)
+
+
+def _largest_group(layout: Layout, rank: int, close: Collection[int], ranks: Collection[int]) -> tuple[str, set[int]]:
+    """Of the groups of ``rank`` the one with the most ranks that are slow with it: (its axis, those ranks)."""
+    found = [(axis, {rank} | (set(close) & set(group))) for axis, group in layout.groups(rank, ranks).items()]
+    return max(found, key=lambda group: len(group[1]), default=("", {rank}))
+
+
+def _suspect(places: Sequence[tuple[str, str]], excess: FloatArray, ranks: Sequence[int], column: int) -> Suspect:
+    place = int(np.nanargmax(excess[:, column]))
+    subject, phase = places[place]
+    return Suspect(rank=ranks[column], subject=subject, phase=phase, excess_ns=float(excess[place, column]))
+
+
+def _likely(
+    suspects: Sequence[Suspect], places: Sequence[tuple[str, str]], excess: FloatArray, ranks: Sequence[int],
+    layout: Layout, axis: str,
+) -> int | None:  # fmt: skip
+    """The one rank of a whole group of three or more that has no excess where all others have theirs: they wait there
+    for it.  None where there is no such rank.
+    """
+    members = set(layout.groups(suspects[0].rank, ranks)[axis])
+    if len(members) < 3 or {suspect.rank for suspect in suspects} != members:
+        return None
+    column = {rank: number for number, rank in enumerate(ranks)}
+    for one in suspects:
+        others = [suspect for suspect in suspects if suspect is not one]
+        waits = {(other.subject, other.phase) for other in others}
+        if len(waits) == 1:
+            own = _at(excess, places.index(waits.pop()), column[one.rank])
+            if own < FAR * min(other.excess_ns for other in others):
+                return one.rank
+    return None
+
+
+def _at(excess: npt.NDArray[np.float64], place: int, column: int) -> float:
+    return float(np.nan_to_num(excess[place, column]))
