@@ -21,9 +21,11 @@ import numpy.typing as npt
 MAGIC = "distprof"
 
 #: (major, minor).  A reader refuses a newer major, and passes over what it does not know of a newer minor.
-SCHEMA_VERSION = (1, 0)
+SCHEMA_VERSION = (1, 1)
 SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
+    (1, 1): "topology: sources, groups, stages, finer axes; parameters: sharded, kind, shared_as; expert_layers: axis, "
+    "top_k",
 }
 
 #: Phases of one iteration, in the order in which they are shown.  They add up to the iteration.
@@ -31,6 +33,10 @@ PHASES = ("data", "forward", "backward", "optimizer", "evaluation", "other")
 
 #: Axes of parallelism, in the order in which they are shown.  ``mp`` is derived: tp x pp.
 AXES = ("dp", "tp", "pp", "cp", "ep")
+
+#: What a parameter is, for sums by kind.  ``shared``: of an expert that sees every token.
+DENSE, EXPERT, SHARED, ROUTER, EMBEDDING = "dense", "expert", "shared", "router", "embedding"
+KINDS = (DENSE, EXPERT, SHARED, ROUTER, EMBEDDING)
 
 TRAINING = "training"  # an iteration that an optimizer step closes
 FORWARD = "forward"  # no optimizer has stepped: one iteration a root forward
@@ -136,11 +142,33 @@ class Mesh:
 
 
 @dataclass(frozen=True)
+class Group:
+    """A process group that this rank is in: torch's name for it, what its maker called it, and its ranks in the order
+    of the group (none: the whole world)."""
+
+    name: str
+    description: str = ""
+    ranks: tuple[Index, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model of this rank that is one stage of a pipeline; a rank may hold several (virtual stages)."""
+
+    root: Index
+    index: Index  # among all stages of the pipeline
+    count: Size  # of all stages
+
+
+@dataclass(frozen=True)
 class Topology:
     """Sizes of the parallel axes and this rank's coordinates on them.  The last one of a shard holds.
 
-    ``sizes`` and ``coordinates`` have the same keys, from :data:`AXES` and ``mp``.
-    ``source``: ``declared`` (by the script), ``device_mesh`` (its dimension names) or ``assumed`` (pure data parallel).
+    ``sizes`` and ``coordinates`` have the same keys: :data:`AXES` and ``mp``, and where they are known the parts of dp
+    (``dp_replicate``, ``dp_shard``), ``sp`` (sequence parallel over ranks of its own), ``etp`` and ``edp`` (tensor and
+    data parallel of experts), and ``ep_size_N`` for each N where experts are of several ep sizes (then ``ep`` is
+    the largest).  ``sources`` says of each axis who told it, ``source`` who told most: ``declared`` (by the script), a
+    framework, ``device_mesh`` (names of dimensions), ``process_groups`` (descriptions) or ``assumed``.
     """
 
     KIND: ClassVar[str] = "topology"
@@ -149,6 +177,9 @@ class Topology:
     coordinates: dict[str, Index]
     meshes: tuple[Mesh, ...] = ()
     notes: tuple[str, ...] = ()  # sentences for the report, such as two sources that disagree
+    sources: dict[str, str] = field(default_factory=dict)
+    groups: tuple[Group, ...] = ()
+    stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,6 +219,10 @@ class Parameter:
     the base of "params per GPU"; ``global_numel`` is the whole of the piece named by ``name`` and by this rank's
     coordinates on the axes in ``split`` (on which ranks hold *different* parameters under one name: experts on ``ep``).
     ``tied_to`` is the name of the parameter of which this is the same object, or empty.
+
+    Its layout: ranks along the axes in ``sharded`` hold pieces of it (``dp`` for FSDP and ZeRO-3), along those in
+    ``split`` different parameters, along all others the same.  Ranks of other pipeline stages hold different
+    parameters under one name, unless both say the same ``shared_as``: copies of one that are kept alike.
     """
 
     name: str
@@ -201,6 +236,9 @@ class Parameter:
     trainable: bool = True
     split: tuple[str, ...] = ()
     tied_to: str = ""
+    sharded: tuple[str, ...] = ()
+    kind: str = DENSE
+    shared_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -270,6 +308,8 @@ class ExpertLayer:
     row: Row
     num_experts: Size
     local_experts: tuple[Index, ...]  # global ids, in the order of the loads
+    axis: str = "ep"  # over which its experts are shared out
+    top_k: Natural = 0  # experts that see a token; 0: not known
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,11 @@ from distprof.records import (
     TRAINING,
     Bounds,
     ExpertLayer,
+    Group,
     Mesh,
     ModuleRow,
     Parameter,
+    Stage,
     Step,
 )
 from distprof.rundir import RunDir
@@ -49,7 +51,7 @@ from distprof.shard import parse_shard
 HOUSE = Path(__file__).parent.parent
 PAGE = (HOUSE / "docs" / "FORMAT.md").read_text(encoding="utf-8")
 SOURCES = Path(distprof.__file__).parent
-NESTED = {record.__name__: record for record in (ModuleRow, Parameter, Mesh, ExpertLayer)}
+NESTED = {record.__name__: record for record in (ModuleRow, Parameter, Mesh, Group, Stage, ExpertLayer)}
 DESCRIBED: dict[str, type] = {**RECORDS, **NESTED}
 TYPES = {"int": INT64, "natural": Bounds(0, INT64.high), "index": Bounds(0, LIMIT - 1), "size": Bounds(1, LIMIT)}
 TYPES["row"] = Bounds(-1, LIMIT - 1)
