@@ -27,6 +27,15 @@ sys.modules["support"] = _support
 _FOREIGN = ("DISTPROF_", "PET_", "SLURM_", "TORCHELASTIC_", "PYTHONPATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """``@pytest.mark.stack("deepspeed")``: runs where DeepSpeed is installed."""
+    from support.stacks import require
+
+    for mark in item.iter_markers("stack"):
+        for stack in mark.args:
+            require(stack)
+
+
 @pytest.fixture(scope="session")
 def clean_env() -> dict[str, str]:
     """The environment of a user who has just opened a terminal."""
