@@ -1,10 +1,11 @@
 """One module tree for the whole job: the same module is found on every rank that has it.
 
-Ranks may hold different modules (pipeline stages, experts).  A module is the same on two ranks when root, name and
-class agree (and, where a wrapper wraps one of its own class, which of them it is).  The union is depth-first, with
-siblings in an order that every rank agrees with.
+Ranks may hold different modules (pipeline stages, experts).  A module is the same on two ranks when model, name and
+class agree (and, where a wrapper wraps one of its own class, which of them it is), and the stage as well where a name
+means another module on every stage (:mod:`distprof.merge.stages`).  The union is depth-first, with siblings in an order
+that every rank agrees with.
 
-    RankTree of each rank -> keys -> union of children -> depth-first modules, and for each tree where its rows went
+    RankTree of each rank -> keys -> union of children -> depth-first modules, and for each rank where its rows went
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from distprof.merge.labels import labels_of
 from distprof.merge.siblings import Key, Siblings
+from distprof.merge.stages import Name, Pipeline, apart_on_stages
 from distprof.merge.tree import IntArray, RankTree
 from distprof.records import ModuleRow
 
@@ -27,6 +29,8 @@ class Module:
 
     label: str
     row: ModuleRow
+    model: int
+    stage: int  # where other stages have other modules of this name, else -1
     parent: int  # index in the union, -1 for a root
     depth: int
 
@@ -34,40 +38,57 @@ class Module:
 class Alignment:
     """The union of some ranks' trees, and the way from each rank's rows to it."""
 
-    def __init__(self, trees: Sequence[RankTree]) -> None:
-        """``trees`` in rank order; ranks that have the same modules may share one object."""
-        keys = {tree: _keys(tree) for tree in dict.fromkeys(trees)}
+    def __init__(self, trees: Sequence[RankTree], pipelines: Sequence[Pipeline] | None = None) -> None:
+        """``trees`` in rank order; ranks that have the same modules may share one object.  Without ``pipelines`` all
+        ranks are of one stage.
+        """
+        self._ranks = list(zip(trees, pipelines or [Pipeline()] * len(trees), strict=True))
+        keys = _keys(dict.fromkeys(self._ranks))
         union = _Union()
-        for tree, own in keys.items():
+        for (tree, _), own in keys.items():
             union.add(tree, own)
         order = union.order()
         place = {key: index for index, key in enumerate(order)}
         self.modules = union.modules(order, place)
-        self._index = {tree: np.array([place[key] for key in own], np.int64) for tree, own in keys.items()}
+        self._index = {kind: np.array([place[key] for key in own], np.int64) for kind, own in keys.items()}
 
-    def index(self, tree: RankTree) -> IntArray:
-        """By row of the tree: the module's index in the union."""
-        return self._index[tree]
+    def index(self, column: int) -> IntArray:
+        """By row of the ``column``-th rank's tree: the module's index in the union."""
+        return self._index[self._ranks[column]]
 
-    def stack(
-        self, values: Iterable[tuple[RankTree, npt.NDArray[np.float64] | None]], ranks: int
-    ) -> npt.NDArray[np.float64]:
+    def stack(self, values: Iterable[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64]:
         """(modules, ranks) from each rank's (rows) values; NaN where a rank has no such module or no values."""
-        table = np.full((len(self.modules), ranks), np.nan)
-        for column, (tree, own) in enumerate(values):
+        table = np.full((len(self.modules), len(self._ranks)), np.nan)
+        for column, own in enumerate(values):
             if own is not None:
-                table[self.index(tree), column] = own
+                table[self.index(column), column] = own
         return table
 
 
-def _keys(tree: RankTree) -> list[Key]:
+_Kind = tuple[RankTree, Pipeline]
+
+
+def _keys(kinds: Iterable[_Kind]) -> dict[_Kind, list[Key]]:
+    """By tree and pipeline: the keys of its rows."""
+    named = {(tree, pipeline): _names(tree, pipeline) for tree, pipeline in kinds}
+    apart = apart_on_stages((tree, names, stages) for (tree, _), (names, stages) in named.items())
+    return {
+        kind: [(*name, stage if name in apart else -1) for name, stage in zip(names, stages, strict=True)]
+        for kind, (names, stages) in named.items()
+    }
+
+
+def _names(tree: RankTree, pipeline: Pipeline) -> tuple[list[Name], list[int]]:
+    """By row: its name, and its stage."""
     seen: dict[tuple[int, str, str], int] = {}
-    keys = []
+    names, stages = [], []
     for row in tree.rows:
         alike = (row.root, row.name, row.class_name)
         seen[alike] = seen.get(alike, -1) + 1
-        keys.append((*alike, seen[alike]))
-    return keys
+        model, stage = pipeline.place(row.root)
+        names.append((model, row.name, row.class_name, seen[alike]))
+        stages.append(stage)
+    return names, stages
 
 
 class _Union:
@@ -98,7 +119,7 @@ class _Union:
 
     def _ordered(self, parent: Key | None) -> list[Key]:
         children = self._children[parent].ordered() if parent in self._children else []
-        return children if parent else sorted(children, key=lambda key: key[0])
+        return children if parent else sorted(children, key=lambda key: (key[0], key[4]))
 
     def modules(self, order: list[Key], place: dict[Key, int]) -> tuple[Module, ...]:
         depths: list[int] = []
@@ -108,4 +129,6 @@ class _Union:
             parents.append(-1 if parent is None else place[parent])
             depths.append(0 if parent is None else depths[parents[-1]] + 1)
         rows = [self._rows[key] for key in order]
-        return tuple(Module(*fields) for fields in zip(labels_of(rows, parents), rows, parents, depths, strict=True))
+        models, stages = [key[0] for key in order], [key[4] for key in order]
+        labels = labels_of(rows, parents, models, stages)
+        return tuple(Module(*fields) for fields in zip(labels, rows, models, stages, parents, depths, strict=True))

@@ -17,6 +17,7 @@ from distprof.merge.profile import module_stats, time_tables
 from distprof.merge.ranks import rank_rows
 from distprof.merge.report import Report, RunInfo
 from distprof.merge.skew import skew_of
+from distprof.merge.stages import pipeline_of
 from distprof.merge.summary import summary_of, work_notes
 from distprof.merge.topology import layout_of
 from distprof.merge.totals import totals_of
@@ -27,7 +28,7 @@ def analyse(run: LoadedRun) -> Report:
     """The report.  Depends on the records alone: the same shards give the same report."""
     layout = layout_of(run)
     totals = totals_of(run, layout)
-    alignment = Alignment([data.tree for data in run.ranks])
+    alignment = Alignment([data.tree for data in run.ranks], [pipeline_of(data, layout) for data in run.ranks])
     times = time_tables(run, alignment)
     rows = rank_rows(run, layout, totals)
     return Report(

@@ -44,15 +44,12 @@ class _Host:
 
 def expert_layers(run: LoadedRun, alignment: Alignment, layout: Layout) -> tuple[ExpertLayerStats, ...]:
     """Layers in the order of the model."""
-    hosts: dict[tuple[int, str], list[_Host]] = {}
-    place: dict[tuple[int, str], int] = {}
-    for data in run.ranks:
+    hosts: dict[tuple[int, str], list[_Host]] = {}  # by module of the union, and what the layer calls itself
+    for column, data in enumerate(run.ranks):
         for host in _hosts_of(data, run.mode, layout):
-            key = (data.tree.rows[host.layer.row].root, host.layer.name)
-            hosts.setdefault(key, []).append(host)
-            place.setdefault(key, int(alignment.index(data.tree)[host.layer.row]))
-    ordered = sorted(hosts, key=lambda key: (place[key], key))
-    return tuple(_stats(_label(alignment.modules[place[key]], key[1]), hosts[key]) for key in ordered)
+            place = int(alignment.index(column)[host.layer.row])
+            hosts.setdefault((place, host.layer.name), []).append(host)
+    return tuple(_stats(_label(alignment.modules[place], name), hosts[place, name]) for place, name in sorted(hosts))
 
 
 def _label(module: Module, name: str) -> str:

@@ -1,8 +1,8 @@
 """What modules are called in the report: unique, and as the user knows them.
 
 ``blocks.3.moe.router``; ``GPT`` for a root; ``blocks.0 (OptimizedModule)`` for a wrapper, which shares the name of
-what it wraps, or ``DistributedDataParallel`` around a root; and ``Generator.layers.0`` where the job has several
-models.
+what it wraps, or ``DistributedDataParallel`` around a root; ``Generator.layers.0`` where the job has several models;
+and ``layers.0 [stage 1]`` where every stage of a pipeline has a module of that name.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from collections.abc import Sequence
 from distprof.records import ModuleRow
 
 
-def labels_of(rows: Sequence[ModuleRow], parents: Sequence[int]) -> list[str]:
-    """One label a row; ``rows`` in depth-first order, ``parents`` their parents' indices (-1: a root)."""
-    roots = _root_of(parents)
-    models = _model_names(rows, roots)
-    several = len(models) > 1
-    return _unique([_label(row, models[root] if several else "") for row, root in zip(rows, roots, strict=True)])
+def labels_of(
+    rows: Sequence[ModuleRow], parents: Sequence[int], models: Sequence[int], stages: Sequence[int]
+) -> list[str]:
+    """One label a row; ``rows`` in depth-first order, ``parents`` their parents' indices (-1: a root), ``models`` the
+    numbers of their models, ``stages`` theirs (-1: no other stage has a module of that name).
+    """
+    names = _model_names(rows, _root_of(parents), models)
+    several = len(names) > 1
+    labels = [_label(row, names[model] if several else "") for row, model in zip(rows, models, strict=True)]
+    marked = [label if stage < 0 else f"{label} [stage {stage}]" for label, stage in zip(labels, stages, strict=True)]
+    return _unique(marked)
 
 
 def _root_of(parents: Sequence[int]) -> list[int]:
@@ -27,14 +32,14 @@ def _root_of(parents: Sequence[int]) -> list[int]:
     return roots
 
 
-def _model_names(rows: Sequence[ModuleRow], roots: Sequence[int]) -> dict[int, str]:
-    """By root: the class of the model under its wrappers, numbered where two models share it."""
+def _model_names(rows: Sequence[ModuleRow], roots: Sequence[int], models: Sequence[int]) -> dict[int, str]:
+    """By model: its class under its wrappers, numbered where two models share it."""
     classes: dict[int, str] = {}
-    for row, root in zip(rows, roots, strict=True):
-        if root not in classes or (not row.name and rows[root].wrapper):
-            classes[root] = row.class_name
+    for row, root, model in zip(rows, roots, models, strict=True):
+        if model not in classes or (not row.name and rows[root].wrapper):
+            classes[model] = row.class_name
     names = list(classes.values())
-    return {root: name if names.count(name) == 1 else f"{name}#{rows[root].root}" for root, name in classes.items()}
+    return {model: name if names.count(name) == 1 else f"{name}#{model}" for model, name in classes.items()}
 
 
 def _label(row: ModuleRow, model: str) -> str:

@@ -8,7 +8,7 @@ mean.  Times are medians over steps and then over ranks, so parents equal the su
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,9 +60,8 @@ def time_tables(run: LoadedRun, alignment: Alignment) -> TimeTables:
 
 def module_stats(run: LoadedRun, alignment: Alignment, times: TimeTables) -> tuple[ModuleStats, ...]:
     """One row a module, in the order of ``alignment.modules``."""
-    trees = [data.tree for data in run.ranks]
-    params = alignment.stack(((tree, tree.total_params) for tree in trees), len(trees))
-    own_params = alignment.stack(((tree, tree.own_params) for tree in trees), len(trees))
+    params = alignment.stack(data.tree.total_params for data in run.ranks)
+    own_params = alignment.stack(data.tree.own_params for data in run.ranks)
     columns = zip(
         alignment.modules,
         np.count_nonzero(~np.isnan(params), axis=1).tolist(),
@@ -91,7 +90,8 @@ def _row(
         label=module.label,
         name=module.row.name,
         class_name=module.row.class_name,
-        root=module.row.root,
+        root=module.model,
+        stage=module.stage if module.stage >= 0 else None,
         parent=module.parent,
         depth=module.depth,
         extra_repr=module.row.extra_repr,
@@ -114,12 +114,8 @@ def _row(
 
 
 def _stack(run: LoadedRun, alignment: Alignment, pick: Pick) -> FloatArray:
-    def columns() -> Iterator[tuple[RankTree, FloatArray | None]]:
-        for data in run.ranks:
-            window = data.windows.get(run.mode)
-            yield data.tree, pick(data.tree, window) if window else None
-
-    return alignment.stack(columns(), len(run.ranks))
+    windows = ((data.tree, data.windows.get(run.mode)) for data in run.ranks)
+    return alignment.stack(pick(tree, window) if window else None for tree, window in windows)
 
 
 def _timed(pick: Callable[[ModuleTimes], FloatArray]) -> Pick:

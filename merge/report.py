@@ -113,7 +113,8 @@ class ModuleStats:
     label: str
     name: str
     class_name: str
-    root: int
+    root: int  # number of the model; stages of a pipeline are one
+    stage: int | None  # of the pipeline, where other stages have other modules of this name
     parent: int  # index in Report.modules, -1 for a root
     depth: int
     extra_repr: str

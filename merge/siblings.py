@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import pairwise
 
-#: (root, name, class, which one of several alike on a rank)
-Key = tuple[int, str, str, int]
+#: (model, name, class, which one of several alike on a rank, its stage or -1)
+Key = tuple[int, str, str, int, int]
 
 
 class Siblings:
@@ -32,7 +32,7 @@ class Siblings:
         """
         numbers = {key: key[1].rpartition(".")[2] for key in self._met}
         if all(text.isdecimal() for text in numbers.values()):
-            return sorted(self._met, key=lambda key: int(numbers[key]))
+            return sorted(self._met, key=lambda key: (int(numbers[key]), key[4]))
         return self._topological()
 
     def _topological(self) -> list[Key]:

@@ -81,8 +81,8 @@ def test_parents_and_depths_are_those_of_the_union() -> None:
 
 def test_stack_puts_values_at_their_module_and_nan_elsewhere() -> None:
     one, other = tree("a"), tree("b", "b.c")
-    alignment = Alignment([one, other])
-    table = alignment.stack([(one, np.array([1.0, 2.0])), (other, np.array([3.0, 4.0, 5.0])), (one, None)], 3)
+    alignment = Alignment([one, other, one])
+    table = alignment.stack([np.array([1.0, 2.0]), np.array([3.0, 4.0, 5.0]), None])
     found = {module.label: row for module, row in zip(alignment.modules, table.tolist(), strict=True)}
     assert str(found["GPT"]) == "[1.0, 3.0, nan]"
     assert str(found["a"]) == "[2.0, nan, nan]"

@@ -53,6 +53,7 @@ class Job:
     data, in the self time of ``slow_module``; its peers wait for it in the backward of the outermost module, or, where
     ``waits_in`` names a module, those of its ep group alone in the forward of that.
     ``hot`` is how many times the load of another expert 1 of each layer gets.  ``tp_experts``: experts are cut over tp.
+    ``local_names``: each pipeline stage numbers its blocks from 0 on.
     """
 
     dp: int = 2
@@ -72,6 +73,7 @@ class Job:
     noise: float = 0.05  # relative, of every time; 0: times and loads are the same in every step and on every rank
     hot: float = 1.0
     tp_experts: bool = False
+    local_names: bool = False
     mode: str = TRAINING
     counted: bool = True
     source: str = "declared"
@@ -200,14 +202,13 @@ def _specs(job: Job, pp: int) -> Iterable[_Spec]:
         )
     yield _Spec("blocks", "ModuleList", 2, called=False)
     for number in range(first, min(first + per_stage, job.layers)):
-        yield from _block(job, number)
+        yield from _block(job, number, f"blocks.{number - first * job.local_names}")
     if pp == job.pp - 1:
         yield _norm("norm", 2)
         yield _linear("head", 2, 1.0, VOCABULARY)
 
 
-def _block(job: Job, number: int) -> Iterable[_Spec]:
-    name = f"blocks.{number}"
+def _block(job: Job, number: int, name: str) -> Iterable[_Spec]:
     yield _Spec(name, "Block", 3, 0.05)
     yield _norm(f"{name}.ln1", 4)
     yield _Spec(f"{name}.attn", "Attention", 4, 0.5)
