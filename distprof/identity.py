@@ -16,6 +16,7 @@ from typing import Any
 
 import distprof
 from distprof.clock import Anchor
+from distprof.devices import device_name
 from distprof.records import ALONE, ENVIRONMENT, GROUP, OTHER_GROUP, Header
 
 #: Variables in which launchers tell a process its rank and how many there are: torchrun, Open MPI, MPICH, Slurm.
@@ -86,7 +87,7 @@ def header(identity: Identity, run_id: str, generation: int, anchor: Anchor, dev
         pid=os.getpid(),
         script=sys.argv[0] if sys.argv else "",
         device=device.type if device is not None else "cpu",
-        device_name=_device_name(device),
+        device_name=device_name(device),
         writer=distprof.__version__,
         python=platform.python_version(),
         torch=torch.__version__ if torch is not None else "",
@@ -108,12 +109,6 @@ def _told_by_launcher(environment: Mapping[str, str]) -> tuple[int, int] | None:
             rank = _number(environment, rank_variable, 0)
             return rank, max(_number(environment, size_variable, 1), rank + 1)  # it may have said only half of it
     return None
-
-
-def _device_name(device: Any) -> str:
-    if device is not None and device.type == "cuda":
-        return str(sys.modules["torch"].cuda.get_device_name(device))
-    return platform.processor() or platform.machine()
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:

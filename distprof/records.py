@@ -25,7 +25,7 @@ SCHEMA_VERSION = (1, 1)
 SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
     (1, 1): "topology: sources, groups, stages, finer axes; parameters: sharded, kind, shared_as; expert_layers: axis, "
-    "top_k",
+    "top_k; counts: device_work",
 }
 
 #: Phases of one iteration, in the order in which they are shown.  They add up to the iteration.
@@ -250,6 +250,23 @@ class Parameters:
     parameters: tuple[Parameter, ...]
 
 
+@dataclass(frozen=True)
+class DeviceWork:
+    """Multiply-accumulates that ran on one device in one arithmetic: what MFU and HFU are made of.
+
+    ``arithmetic``: ``fp64``, ``fp32``, ``tf32``, ``bf16``, ``fp16``, ``fp8``, else torch's name of the operands' type;
+    empty where no operand was seen, and then ``device`` is, too.  ``model_macs``: without recompute, and without what a
+    fused kernel works out anew in its backward.
+    """
+
+    device: str  # torch's: cuda:0, cpu
+    name: str  # what the device calls itself
+    threads: Natural  # torch's, on the CPU; else 0
+    arithmetic: str
+    model_macs: Natural
+    executed_macs: Natural
+
+
 @dataclass(frozen=True, eq=False)
 class Counts(_Bulky):
     """One counted step: *exclusive* work per row, summed over the iteration's micro-batches.
@@ -257,7 +274,7 @@ class Counts(_Bulky):
     Forward is what ran in root forwards; backward, what autograd ran, credited to the module whose forward made the
     node; recompute, what checkpointing ran again.  Flops are all of them, 2 a MAC included.  ``outside`` has the work
     that belongs to no row, under the names of the six arrays, 0 where absent.  ``uncounted`` holds the ops that
-    ran without a formula, by name, with their calls.
+    ran without a formula, by name, with their calls.  ``device_work`` is of the whole step, work of no row included.
     """
 
     KIND: ClassVar[str] = "counts"
@@ -274,6 +291,7 @@ class Counts(_Bulky):
     recompute_flops: Array = bulk("<i8")
     outside: dict[str, Natural] = field(default_factory=dict)
     uncounted: dict[str, Natural] = field(default_factory=dict)
+    device_work: tuple[DeviceWork, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

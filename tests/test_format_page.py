@@ -37,6 +37,7 @@ from distprof.records import (
     SCHEMA_VERSION,
     TRAINING,
     Bounds,
+    DeviceWork,
     ExpertLayer,
     Group,
     Mesh,
@@ -51,7 +52,7 @@ from distprof.shard import parse_shard
 HOUSE = Path(__file__).parent.parent
 PAGE = (HOUSE / "docs" / "FORMAT.md").read_text(encoding="utf-8")
 SOURCES = Path(distprof.__file__).parent
-NESTED = {record.__name__: record for record in (ModuleRow, Parameter, Mesh, Group, Stage, ExpertLayer)}
+NESTED = {record.__name__: record for record in (ModuleRow, Parameter, Mesh, Group, Stage, ExpertLayer, DeviceWork)}
 DESCRIBED: dict[str, type] = {**RECORDS, **NESTED}
 TYPES = {"int": INT64, "natural": Bounds(0, INT64.high), "index": Bounds(0, LIMIT - 1), "size": Bounds(1, LIMIT)}
 TYPES["row"] = Bounds(-1, LIMIT - 1)
@@ -155,10 +156,10 @@ def test_the_page_names_a_shard_as_run_folders_do() -> None:
 
 def test_the_page_names_nothing_that_the_code_does_not() -> None:
     prose = re.sub(r"^```.*?^```", "", PAGE, flags=re.DOTALL | re.MULTILINE)
-    words = {word for quoted in re.findall(r"`([^`\n]+)`", prose) for word in re.findall(r"[A-Za-z_]{2,}", quoted)}
+    words = {word for quoted in re.findall(r"`([^`\n]+)`", prose) for word in re.findall(r"[A-Za-z_]{2,}\d*", quoted)}
     modules = ("records", "framing", "shard", "rundir", "frameworks/axes", "frameworks/torch_native", "commands/dump")
     sources = " ".join((SOURCES / f"{name}.py").read_text(encoding="utf-8") for name in modules)
-    of_msgpack_and_python = {"ce", "crc", "py", "SHARD", "distprof", "float", "first_checksum"}
+    of_msgpack_and_python = {"ce", "crc", "py", "SHARD", "distprof", "float32", "first_checksum"}
     assert {word for word in words - of_msgpack_and_python if not re.search(rf"\b{word}\b|_{word}\b", sources)} == set()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distprof.flops.moved import NAMESPACES, OPS
+from distprof.flops.redone import BACKWARDS
 from distprof.flops.registry import CHAPTERS
 from distprof.flops.rule import Chapter, Rule
 
@@ -48,7 +49,7 @@ An op that none of them knows is no error: the report lists it as not counted, w
 
 
 def page() -> str:
-    return "\n".join([HEAD, *(line for chapter in CHAPTERS for line in _chapter(chapter)), *_moved()])
+    return "\n".join([HEAD, *(line for chapter in CHAPTERS for line in _chapter(chapter)), *_moved(), *_utilization()])
 
 
 def _chapter(chapter: Chapter) -> Iterator[str]:
@@ -75,6 +76,23 @@ def _moved() -> Iterator[str]:
     yield f"{_wrapped(', '.join(f'`{op}`' for op in sorted(OPS)))}\n"
     libraries = ", ".join(f"`{name}`" for name in sorted(NAMESPACES))
     yield _wrapped(f"And all ops of these libraries, which communicate, keep books or ask: {libraries}.")
+    yield ""
+
+
+def _utilization() -> Iterator[str]:
+    yield "## What MFU counts\n"
+    yield _wrapped(
+        "MFU (model flops utilization) and HFU (hardware flops utilization) count 2 flops a MAC and nothing else: "
+        "their peak is that of matrix products, and so is the count in the paper that brought MFU (PaLM, "
+        "arXiv:2204.02311, appendix B: 6 N + 12 L H Q T a token).  HFU counts the MACs that ran.  MFU counts those of "
+        "forward and backward, without what was worked out again: by activation checkpointing, and by the kernels of "
+        "fused attention, which run Q K^T again in their backward.  So attention's backward is 2 x its forward in MFU, "
+        "whatever the backend, and 2.5 x in HFU where it was fused.  Causal attention counts in full in both.  An "
+        "optimizer's MACs are none of the model's."
+    )
+    yield ""
+    named = ", ".join(f"`{op}`" for op in BACKWARDS)
+    yield _wrapped(f"Backwards of which B H S T D MACs are done again: {named}.")
     yield ""
 
 

@@ -9,7 +9,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distprof.flops.attribution import Attribution, Owner
+from distprof.flops.arithmetic import MacTally
+from distprof.flops.attribution import BACKWARD, FORWARD, Attribution, Owner
 from distprof.flops.formulas import formula
 from distprof.flops.rule import Formula, nothing
 
@@ -28,6 +29,7 @@ class FlopMode(TorchDispatchMode):
         self.macs: dict[Owner, int] = {}
         self.flops: dict[Owner, int] = {}
         self.uncounted: dict[str, int] = {}
+        self.by_device = MacTally()
         self._attribution = attribution
         self._formulas: dict[Any, Formula | None] = {}
         self._composites: set[Any] = set()
@@ -84,19 +86,24 @@ class FlopMode(TorchDispatchMode):
             except Exception:  # the op has run: a formula that does not fit this torch must not fail the user's job
                 self._formulas[func] = None
             else:
-                self._credit(macs, flops)
+                kind = self._credit(macs, flops)
+                if macs and kind:
+                    of_model = kind in (FORWARD, BACKWARD)
+                    self.by_device.add(func, args, kwargs, result, macs, of_model=of_model)
                 return
         if not self._attribution.is_plumbing():
             name = str(func).rpartition(".")[0] or str(func)
             self.uncounted[name] = self.uncounted.get(name, 0) + 1
 
-    def _credit(self, macs: int, flops: int) -> None:
+    def _credit(self, macs: int, flops: int) -> str:
+        """The kind of work that it was; empty for nobody's."""
         if not flops or (not macs and self._attribution.is_plumbing()):
-            return
+            return ""
         owner = self._attribution.owner()
         self.flops[owner] = self.flops.get(owner, 0) + flops
         if macs:
             self.macs[owner] = self.macs.get(owner, 0) + macs
+        return owner.kind
 
 
 def _is_composite(func: torch._ops.OpOverload) -> bool:

@@ -81,6 +81,7 @@ class CountingProbe:
                 calls=dense(self._calls, size, "<u4"),
                 uncounted=dict(sorted(self._mode.uncounted.items())),
                 outside=dict(sorted(outside.items())),
+                device_work=self._mode.by_device.records(),
                 **work,
             )
         )
