@@ -12,7 +12,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,17 @@ _MAX_GENERATIONS = 10_000
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the launcher knew when the run began.  ``world_size`` is 0 where it could not know it."""
+    """What the launcher knew when the run began.  ``world_size`` is 0 where it could not know it.
+
+    ``shown`` is how the job's configuration wants its reports, by the names of :data:`distprof.options.SHOWN`.
+    """
 
     run_id: str
     name: str
     command: tuple[str, ...]
     world_size: int
     started_wall_ns: int
+    shown: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,10 @@ def _manifest(values: Any) -> Manifest:
     texts, numbers = (values["run_id"], values["name"], *command), (values["world_size"], values["started_wall_ns"])
     if not all(type(text) is str for text in texts) or not all(type(number) is int for number in numbers):
         raise TypeError("a value is of the wrong type")
-    return Manifest(values["run_id"], values["name"], command, *numbers)
+    shown = values.get("shown", {})
+    if not isinstance(shown, dict):
+        raise TypeError("a value is of the wrong type")
+    return Manifest(values["run_id"], values["name"], command, *numbers, shown)
 
 
 def write_whole(path: Path, text: str) -> None:

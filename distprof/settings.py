@@ -1,4 +1,4 @@
-"""What to record and when: option > environment > default, decided once by the launcher and handed to every rank.
+"""What to record and when, decided once by the launcher and handed to every rank.
 
 The launcher writes the decision beside the injected ``sitecustomize``; ranks read it there, so that a launcher which
 does not pass the environment on (DeepSpeed's multi-node one passes ``PYTHON*`` alone) starts recorders that agree, too.
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from distprof.errors import UsageError
+from distprof.options import WINDOW, Layer, of_call, of_environment, unknown
 from distprof.rundir import write_whole
 
 SETTINGS_FILE = "distprof-settings.json"
@@ -29,9 +30,6 @@ class Settings:
     run_id: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("warmup", "timed"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is {getattr(self, name)}: give 0 or more iterations")
         if not self.timed and not self.count:
             raise UsageError("nothing is left to record: timed is 0 and counting is off")
 
@@ -40,30 +38,22 @@ class Settings:
         return int(self.count)
 
 
-def resolve(environment: Mapping[str, str] = os.environ, **options: object) -> Settings:
-    """Options that are not None, else DISTPROF_WARMUP, DISTPROF_TIMED and DISTPROF_COUNT (0 or 1), else defaults.
+def of_layer(layer: Layer) -> Settings:
+    """The settings among what was decided, defaults for the others.  Raises UsageError if nothing is left to record."""
+    chosen = {option.name: layer[option.name].value for option in WINDOW if option.name in layer}
+    return replace(Settings(), **chosen)  # type: ignore[arg-type]
 
-    Raises UsageError for a value that does not parse.
+
+def resolve(environment: Mapping[str, str] = os.environ, **given: object) -> Settings:
+    """What is ``given`` and not None, else DISTPROF_WARMUP and the like, else defaults.
+
+    Raises UsageError for a value that makes no sense, and TypeError for a name that is no setting.
     """
-    values: dict[str, object] = {}
-    for name, parse in (("warmup", _number), ("timed", _number), ("count", _switch)):
-        variable = f"DISTPROF_{name.upper()}"
-        if variable in environment:
-            values[name] = parse(variable, environment[variable])
-    values.update({name: value for name, value in options.items() if value is not None})
-    return replace(Settings(), **values)  # type: ignore[arg-type]
-
-
-def _number(variable: str, text: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"{variable}={text} is no number of iterations")
-    return int(text)
-
-
-def _switch(variable: str, text: str) -> bool:
-    if text not in ("0", "1"):
-        raise UsageError(f"{variable}={text}: give 0 or 1")
-    return text == "1"
+    known = {option.name for option in WINDOW}
+    for name in given:
+        if name not in known:
+            raise TypeError(str(unknown(name, known, "the call")))
+    return of_layer({**of_environment(WINDOW, environment), **of_call(WINDOW, given)})
 
 
 def write_settings(settings: Settings, folder: Path) -> None:

@@ -7,41 +7,56 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import distprof
 from distprof import rundir
 from distprof.clock import SystemClock
+from distprof.config import chosen_file, decide, read_config
 from distprof.errors import UsageError
+from distprof.options import ENABLED, RUN, SHOWN
 from distprof.rundir import Manifest, RunDir
 from distprof.say import say
-from distprof.settings import Settings, resolve, write_settings
+from distprof.settings import Settings, of_layer, write_settings
 
 _INJECTED = Path(distprof.__file__).parent / "inject" / "sitecustomize.py"
 
 
 @dataclass(frozen=True)
 class Options:
-    """Our own options of ``run`` and ``exec``; None leaves the choice to the environment, then to the default."""
+    """Our own options of ``run`` and ``exec``, decided."""
 
     out: Path = Path("runs")
     name: str | None = None
-    warmup: int | None = None
-    timed: int | None = None
-    count: bool | None = None
+    settings: Settings = field(default_factory=Settings)
     merge: bool = False
+    shown: Mapping[str, object] = field(default_factory=dict)  # what every later merge shows, unless told otherwise
+    config: Path | None = None  # the file that was asked for
+    off: str = ""  # where it says that nothing shall be recorded
+    remarks: tuple[str, ...] = ()  # for the user, on what the file says
 
 
-#: What they mean, for the help of both commands.
-OPTION_HELP = {
-    "--out": "where run folders are made (default: runs)",
-    "--name": "name of the run (default: from the job, else from script and time)",
-    "--warmup": "iterations to leave unwatched at first (default: 5)",
-    "--timed": "iterations to time, after one in which flops are counted (default: 10)",
-    "--no-count": "count no flops",
-    "--merge": "merge when the job has ended",
-}
+def choose(given: Mapping[str, object], environment: Mapping[str, str] = os.environ) -> Options:
+    """What the command line has ``given`` (None: nothing), else the environment, else a configuration file says.
+
+    Raises UsageError for what makes no sense, before anything is made.
+    """
+    path = given.get("config")
+    file = chosen_file(path if isinstance(path, Path) else None, environment)
+    config = read_config(file)
+    layer = decide((ENABLED, *RUN, *SHOWN), given, environment, config)
+    values = {name: value.value for name, value in layer.items()}
+    return Options(
+        out=Path(str(values.get("out", "runs"))),
+        name=str(values["name"]) if "name" in values else None,
+        settings=of_layer(layer),
+        merge=bool(values.get("merge", False)),
+        shown={option.name: values[option.name] for option in SHOWN if option.name in values},
+        config=file,
+        off="" if values.get("enabled", True) else layer["enabled"].where,
+        remarks=config.remarks,
+    )
 
 
 @dataclass(frozen=True)
@@ -61,15 +76,13 @@ def prepare(options: Options, job: Job) -> RunDir | None:
     """Make the run folder with all that the ranks need in it.
 
     The job comes first: where ``options.out`` will not do, a temporary folder does; where that fails too, None.
-    Raises UsageError for settings that make no sense.
     """
-    settings = resolve(warmup=options.warmup, timed=options.timed, count=options.count)
     try:
-        return _fill(options.out, options.name, settings, job)
+        return _fill(options.out, options, job)
     except (OSError, UsageError) as error:
         problem = str(error)
     try:
-        run = _fill(Path(tempfile.mkdtemp(prefix="distprof-")), options.name, settings, job)
+        run = _fill(Path(tempfile.mkdtemp(prefix="distprof-")), options, job)
     except (OSError, UsageError):
         say(f"{problem}; nor is there a temporary folder: the job runs without a recording")
         return None
@@ -87,15 +100,17 @@ def environment(run: RunDir, inherited: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _fill(out: Path, name: str | None, settings: Settings, job: Job) -> RunDir:
+def _fill(out: Path, options: Options, job: Job) -> RunDir:
     if os.pathsep in str(out.absolute()):
         raise UsageError(f"{out.absolute()} holds a {os.pathsep!r}, which PYTHONPATH cannot carry")
-    name = rundir.safe_name(name or job.shared_name or f"{job.title}-{time.strftime('%Y%m%d-%H%M%S')}")
+    name = rundir.safe_name(options.name or job.shared_name or f"{job.title}-{time.strftime('%Y%m%d-%H%M%S')}")
     run = rundir.create(out, name, shared=job.shared_name is not None)
     run_id = name if job.shared_name else f"{run.path.name}-{uuid.uuid4().hex[:12]}"
     _put_injected(run)
-    write_settings(replace(settings, run_dir=str(run.path.absolute()), run_id=run_id), run.inject)
-    run.write_manifest(Manifest(run_id, run.path.name, job.command, job.world_size, SystemClock.wall_ns()))
+    write_settings(replace(options.settings, run_dir=str(run.path.absolute()), run_id=run_id), run.inject)
+    run.write_manifest(
+        Manifest(run_id, run.path.name, job.command, job.world_size, SystemClock.wall_ns(), dict(options.shown))
+    )
     return run
 
 

@@ -19,6 +19,13 @@ _MERGE = "import sys; sys.path = [p for p in sys.path if p]; from distprof.__mai
 
 def record_job(options: Options, job: Job, start: Callable[[Mapping[str, str]], int]) -> int:
     """Run ``start`` with the variables that make its ranks record.  Returns what it returns, raises what it raises."""
+    if job.speaks:
+        for remark in options.remarks:
+            say(remark)
+    if options.off:
+        if job.speaks:
+            say(f"the job is not recorded: {options.off} says no")
+        return start({})
     run = prepare(options, job)
     if run is None:
         return start({})
@@ -38,11 +45,12 @@ def _close(run: RunDir, options: Options, job: Job) -> None:
     if job.speaks:
         say(last_line(run, job, outcomes, unread, merging=merging))
     if merging:
-        _merge(run)
+        _merge(run, options)
 
 
-def _merge(run: RunDir) -> None:
+def _merge(run: RunDir, options: Options) -> None:
     path = str(run.path)
-    ended = subprocess.run([sys.executable, "-c", _MERGE, "merge", path], check=False)
+    config = ["--config", str(options.config)] if options.config else []
+    ended = subprocess.run([sys.executable, "-c", _MERGE, "merge", path, *config], check=False)
     if ended.returncode:
         say(f"merging ended with exit code {ended.returncode}; the shards are safe: distprof merge {shlex.quote(path)}")

@@ -13,8 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from distprof.config import HELP
 from distprof.errors import UsageError
-from distprof.launcher.recording import OPTION_HELP, Job, Options
+from distprof.launcher.recording import Job, Options, choose
+from distprof.options import RUN
 from distprof.rundir import job_name
 from distprof.say import say
 
@@ -53,19 +55,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def options(args: argparse.Namespace) -> Options:
-    """Our own part of the parsed arguments."""
-    return Options(args.out, args.name, args.warmup, args.timed, False if args.no_count else None, args.merge)
+    """Our own part of the parsed arguments, with what the environment and a file say.  Raises UsageError."""
+    return choose(vars(args))
 
 
-def job(args: argparse.Namespace, command: Sequence[str]) -> Job:
-    """What the parsed arguments say about the job; ``command`` is all that the user typed."""
+def job(args: argparse.Namespace, name: str | None, command: Sequence[str]) -> Job:
+    """What the parsed arguments say about the job ``name``; ``command`` is all that the user typed."""
     fewest, most = _nodes(args)
     ranks = int(args.nproc_per_node) if args.nproc_per_node.isdecimal() else 0
     script = args.training_script
     return Job(
         command=tuple(command),
         title=script if args.module else Path(script).stem,
-        shared_name=_shared_name(args) if most > 1 else None,
+        shared_name=(name or _shared_name(args)) if most > 1 else None,
         world_size=ranks * most if fewest == most else 0,
         host=socket.gethostname() if most > 1 else "",
         host_ranks=ranks,
@@ -117,15 +119,15 @@ def _add_own(parser: argparse.ArgumentParser, *, shown: bool) -> None:
     """Our options; help shows them first, ahead of torchrun's groups, so that in its own parser they are hidden."""
     group = parser.add_argument_group("distprof's options")
 
-    def add(flag: str, **how: Any) -> None:
-        group.add_argument(flag, help=OPTION_HELP[flag] if shown else argparse.SUPPRESS, **how)
+    def add(flag: str, text: str, **how: Any) -> None:
+        group.add_argument(flag, help=text if shown else argparse.SUPPRESS, **how)
 
-    add("--out", type=Path, default=Path("runs"), metavar="DIR")
-    add("--name")
-    add("--warmup", type=int, metavar="N")
-    add("--timed", type=int, metavar="N")
-    add("--no-count", action="store_true")
-    add("--merge", action="store_true")
+    add("--config", HELP, type=Path, metavar="FILE")
+    for option in RUN:
+        if option.kind is bool:
+            add(option.flag, option.help, action=argparse.BooleanOptionalAction)
+        else:
+            add(option.flag, option.help, type=option.kind, metavar=option.metavar)
 
 
 def _head(arguments: Sequence[str]) -> int:
@@ -157,8 +159,6 @@ def _nodes(args: argparse.Namespace) -> tuple[int, int]:
 
 def _shared_name(args: argparse.Namespace) -> str:
     """The run's name that all nodes come to by themselves."""
-    if args.name:
-        return str(args.name)
     name = job_name(None if args.rdzv_id == "none" else args.rdzv_id, os.environ)
     if name:
         return name

@@ -10,28 +10,17 @@ from pathlib import Path
 
 import click
 
+from distprof.commands.taken import takes
 from distprof.launcher import child
-from distprof.launcher.recording import OPTION_HELP, Job, Options
+from distprof.launcher.recording import Job, choose
 from distprof.launcher.session import record_job
+from distprof.options import RUN
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), metavar="DIR", help=OPTION_HELP["--out"])
-@click.option("--name", metavar="NAME", help=OPTION_HELP["--name"])
-@click.option("--warmup", type=int, metavar="N", help=OPTION_HELP["--warmup"])
-@click.option("--timed", type=int, metavar="N", help=OPTION_HELP["--timed"])
-@click.option("--no-count", is_flag=True, help=OPTION_HELP["--no-count"])
-@click.option("--merge", is_flag=True, help=OPTION_HELP["--merge"])
+@takes(RUN)
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
-def command(
-    out: Path,
-    name: str | None,
-    warmup: int | None,
-    timed: int | None,
-    no_count: bool,
-    merge: bool,
-    words: tuple[str, ...],
-) -> None:
+def command(words: tuple[str, ...], **given: object) -> None:
     """Start CMD, with a recorder in every rank that it starts; its signals and its exit code go through.
 
     \b
@@ -39,9 +28,9 @@ def command(
       distprof exec -- srun python train.py
     """
     child.check(words[0])
-    options = Options(out, name, warmup, timed, False if no_count else None, merge)
-    code = record_job(options, _job(words, name), lambda variables: child.run(words, {**os.environ, **variables}))
-    sys.exit(child.end_like(code))
+    options = choose(given)
+    job = _job(words, options.name)
+    sys.exit(child.end_like(record_job(options, job, lambda variables: child.run(words, {**os.environ, **variables}))))
 
 
 def _job(words: tuple[str, ...], name: str | None) -> Job:

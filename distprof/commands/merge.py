@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from distprof.commands.progress import Progress
+from distprof.commands.taken import takes
+from distprof.config import chosen_file, decide, read_config
+from distprof.errors import DataError, UsageError
 from distprof.merge import plots
 from distprof.merge.analyse import analyse
 from distprof.merge.jsonout import to_json
@@ -18,37 +23,72 @@ from distprof.merge.report import Report
 from distprof.merge.text import TextOptions, render
 from distprof.merge.text.colour import coloured
 from distprof.merge.write import write_files
+from distprof.options import REPORT, SHOWN, Layer
 from distprof.rundir import PLOTS, RunDir
 
 
-@click.command(epilog="Example: distprof merge runs/train-20250131-101500 --depth 3")
+@click.command(epilog="Example: distprof merge runs/train-20250131-101500 --depth 3 --no-plots")
 @click.argument("run", type=click.Path(path_type=Path))
+@takes(REPORT)
 @click.option(
-    "--depth", type=click.IntRange(min=0), help="Show the module tree down to this depth.  [default: all of it]"
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the report.  [default: RUN/report]"
 )
-@click.option(
-    "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes of module shown per depth."
-)
-@click.option("--no-detail", is_flag=True, help="Leave out the module tree.")
-@click.option("--no-plots", is_flag=True, help="Draw no plots, and remove those of an earlier merge.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write the report.  [default: RUN/report]")
-def command(run: Path, depth: int | None, top: int, no_detail: bool, no_plots: bool, out: Path | None) -> None:
+def command(run: Path, out: Path | None, config: Path | None, **given: object) -> None:
     """Make one report from the shards of all ranks of RUN, the folder that 'distprof run' named at its end.
 
     Prints the report, and writes it as summary.txt, summary.json and plots.  Works while the job still runs, with ranks
     missing, and in a folder to which shards were copied from several machines.
+
+    What is not given here is taken from the environment (DISTPROF_DEPTH, ...), then from the configuration file, then
+    from what the job was started with.
     """
     progress = Progress(sys.stderr)
-    report = analyse(load_run(run, progress.files))
-    text = render(report, TextOptions(depth, top, detail=not no_detail))
-    pictures = {} if no_plots else _draw(report, progress)
+    asked = decide(REPORT, given, os.environ, read_config(chosen_file(config, os.environ)))
+    loaded = load_run(run, progress.files)
+    chosen = {name: value.value for name, value in {**_kept(RunDir(run)), **asked}.items()}
+    report = analyse(loaded)
+    text = render(report, _text_options(chosen))
+    pictures = _draw(report, progress) if chosen.get("plots", True) else {}
     folder = out or RunDir(run).report
     contents = {"summary.txt": text.encode(), "summary.json": to_json(report).encode(), **pictures}
     write_files(folder, contents, obsolete=_all_pictures() - pictures.keys())
     progress.clear()
-    _show(text)
+    output_file = str(chosen.get("output_file", "-"))
+    if output_file == "-":
+        _show(text)
+    else:
+        _write_text(text, Path(output_file))
     drawn = f", plots in {folder / PLOTS}" if pictures else ""
     click.echo(f"distprof: report in {folder}{drawn}", err=True)
+
+
+def _kept(run: RunDir) -> Layer:
+    """How the run itself wants to be shown."""
+    manifest = run.read_manifest()
+    try:
+        return {
+            option.name: option.checked(manifest.shown[option.name], f"{option.name!r} in {run.manifest}")
+            for option in SHOWN
+            if manifest and option.name in manifest.shown
+        }
+    except UsageError as error:
+        raise DataError(str(error)) from None
+
+
+def _text_options(chosen: Mapping[str, Any]) -> TextOptions:
+    depth = chosen.get("depth", -1)
+    return TextOptions(None if depth < 0 else depth, chosen.get("top", 3), chosen.get("detailed", True))
+
+
+def _write_text(text: str, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"the report cannot be written to {path} ({error.strerror}): choose another --output-file, or - for stdout"
+        ) from None
+    click.echo(f"distprof: text of the report in {path}", err=True)
 
 
 def _draw(report: Report, progress: Progress) -> dict[str, bytes]:

@@ -72,10 +72,80 @@ def test_plots_of_an_earlier_merge_do_not_outlive_it(cli: Cli, tmp_path: Path) -
 def test_options_choose_what_is_shown(cli: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     whole = cli("merge", run, "--no-plots").stdout
-    short = cli("merge", run, "--no-plots", "--no-detail", "--depth", 1, "--top", 1).stdout
+    short = cli("merge", run, "--no-plots", "--no-detailed", "--depth", 1, "--top", 1).stdout
     assert "Detailed Profile" in whole and "Detailed Profile" not in short
     assert "\ndepth 2:\n" in whole and "\ndepth 1:\n" in short and "\ndepth 2:\n" not in short
     assert "\nTop 1 modules in terms of" in short
+
+
+def keep(run: Path, **shown: object) -> None:
+    """As if the job had been started with a configuration that wants its reports so."""
+    manifest = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**manifest, "shown": shown}))
+
+
+def test_what_a_run_was_started_with_holds_until_something_else_is_said(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    keep(run, depth=1, top=1, detailed=False, plots=False, colour="blue")
+    kept = cli("merge", run)
+    assert "Detailed Profile" not in kept.stdout and "\nTop 1 modules" in kept.stdout
+    assert "\ndepth 1:\n" in kept.stdout and "\ndepth 2:\n" not in kept.stdout
+    assert everything(run / "report").keys() == {"summary.txt", "summary.json"}
+    (tmp_path / "distprof.toml").write_text("top = 2\ndepth = 0\n")
+    said = cli("merge", run, "--depth", "-1", "--detailed", env={"DISTPROF_TOP": "4"})
+    assert "Detailed Profile" in said.stdout and "\nTop 4 modules" in said.stdout and "\ndepth 2:\n" in said.stdout
+    file = cli("merge", run)
+    assert "\nTop 2 modules" in file.stdout and "\ndepth 0:\n" in file.stdout and "\ndepth 1:\n" not in file.stdout
+
+
+def test_a_run_that_wants_nonsense_is_told_in_one_sentence(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    keep(run, top=0)
+    ended = cli("merge", run)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"distprof: 'top' in {run}/run.json is 0: give a whole number, 1 or more\n"
+
+
+def test_the_text_can_go_to_a_file_instead(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    (tmp_path / "ds.json").write_text('{"flops_profiler": {"output_file": "prof/out.txt"}}')
+    ended = cli("merge", run, "--no-plots", "--config", "ds.json")
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert ended.stderr == f"distprof: text of the report in prof/out.txt\ndistprof: report in {run}/report\n"
+    assert (tmp_path / "prof" / "out.txt").read_text() == (run / "report" / "summary.txt").read_text()
+    back = cli("merge", run, "--no-plots", "--config", "ds.json", "--output-file", "-")
+    assert back.stdout == (run / "report" / "summary.txt").read_text()
+
+
+def test_a_run_from_elsewhere_never_says_where_to_write(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    keep(run, output_file=str(mine), out=str(tmp_path))
+    assert "Profile Summary" in cli("merge", run, "--no-plots").stdout
+    assert mine.read_text() == "mine"
+
+
+def test_a_file_that_cannot_be_written_is_told_in_one_sentence(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    ended = cli("merge", run, "--no-plots", "--output-file", run)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"distprof: the report cannot be written to {run} (Is a directory): choose another")
+    assert (run / "report" / "summary.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--top", "0"], "top is 0: give a whole number, 1 or more"),
+        (["--depth", "-2"], "depth is -2: give a whole number, -1 or more"),
+        (["--output-file", ""], "output_file is '': give a text that is not empty"),
+        (["--config", "no.toml"], "the configuration no.toml cannot be read: No such file or directory"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_told_in_one_sentence(cli: Cli, arguments: list[str], sentence: str) -> None:
+    ended = cli("merge", "run", *arguments)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"distprof: {sentence}\n")
 
 
 def test_the_report_can_go_elsewhere(cli: Cli, tmp_path: Path) -> None:
@@ -145,7 +215,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(cli: Cli, tmp_p
     assert ended.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["run", "--top", "0"], ["run", "--depth", "-1"], ["run", "--nonsense"]])
+@pytest.mark.parametrize("arguments", [[], ["run", "--top", "x"], ["run", "--nonsense"]])
 def test_a_wrong_call_is_a_usage_error(cli: Cli, arguments: list[str]) -> None:
     ended = cli("merge", *arguments)
     assert ended.returncode == 2

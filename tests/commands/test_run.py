@@ -135,6 +135,27 @@ def test_without_torch_one_sentence_is_said(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("how", [["run"], ["exec", "--", "python"]], ids=["run", "exec"])
+def test_a_key_that_nothing_is_called_stops_before_anything_starts(how: list[str], cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(TELL)
+    (tmp_path / "pyproject.toml").write_text("[tool.distprof]\ntime = 3\n")
+    ended = cli(*how, "train.py")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        "distprof: [tool.distprof] of pyproject.toml has an unknown key 'time': did you mean 'timed'?\n"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("how", [["run"], ["exec", "--", sys.executable]], ids=["run", "exec"])
+def test_a_job_runs_unrecorded_where_the_environment_says_so(how: list[str], cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import os; print('DISTPROF_RUN' in os.environ)")
+    ended = cli(*how, "train.py", env={"DISTPROF_ENABLED": "0"})
+    assert (ended.returncode, ended.stdout) == (0, "False\n")
+    assert ended.stderr == "distprof: the job is not recorded: DISTPROF_ENABLED says no\n"
+    assert not (tmp_path / "runs").exists()
+
+
 def test_help_shows_our_options_before_torchruns(cli: Cli) -> None:
     ended = cli("run", "--help")
     places = [ended.stdout.index(word) for word in ("distprof run --nproc 8", "--no-count", "--nnodes", "--tee")]

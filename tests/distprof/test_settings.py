@@ -21,9 +21,9 @@ def test_an_option_goes_before_the_environment_and_that_before_the_default() -> 
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
-        ({"DISTPROF_WARMUP": "many"}, "DISTPROF_WARMUP=many is no number"),
-        ({"DISTPROF_TIMED": "-1"}, "DISTPROF_TIMED=-1 is no number"),
-        ({"DISTPROF_COUNT": "yes"}, "DISTPROF_COUNT=yes: give 0 or 1"),
+        ({"DISTPROF_WARMUP": "many"}, "DISTPROF_WARMUP is 'many': give a whole number, 0 or more"),
+        ({"DISTPROF_TIMED": "-1"}, "DISTPROF_TIMED is -1: give a whole number"),
+        ({"DISTPROF_COUNT": "yes"}, "DISTPROF_COUNT is 'yes': give 0 or 1"),
         ({"DISTPROF_COUNT": "0", "DISTPROF_TIMED": "0"}, "nothing is left to record"),
     ],
 )
@@ -36,6 +36,11 @@ def test_values_that_make_no_sense_are_refused(environment: dict[str, str], sent
 def test_negative_iterations_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} is -1"):
         resolve({}, **{name: -1})
+
+
+def test_a_name_that_is_no_setting_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(TypeError, match="the call has an unknown key 'warm_up': did you mean 'warmup'"):
+        resolve({}, warm_up=3)
 
 
 def test_ranks_read_what_the_launcher_wrote(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from distprof.errors import UsageError
 from distprof.launcher import recording
-from distprof.launcher.recording import Job, Options, environment, prepare
+from distprof.launcher.recording import Job, Options, choose, environment, prepare
 from distprof.rundir import RunDir
-from distprof.settings import read_settings
+from distprof.settings import Settings, read_settings
 
 JOB = Job(("python", "train.py"), "train", world_size=8)
 
@@ -34,7 +34,7 @@ def made(options: Options, job: Job = JOB) -> RunDir:
 
 
 def test_a_run_folder_holds_what_the_ranks_need(tmp_path: Path) -> None:
-    run = made(Options(tmp_path / "runs", warmup=2, timed=3, count=False))
+    run = made(Options(tmp_path / "runs", settings=Settings(2, 3, False)))
     settings = read_settings(run.inject)
     manifest = run.read_manifest()
     assert manifest is not None
@@ -84,7 +84,7 @@ def test_a_path_that_pythonpath_cannot_carry_is_not_used(tmp_path: Path) -> None
 
 def test_settings_that_make_no_sense_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="warmup is -1"):
-        prepare(Options(tmp_path / "runs", warmup=-1), JOB)
+        choose({"out": str(tmp_path / "runs"), "warmup": -1}, {})
     assert not (tmp_path / "runs").exists()
 
 
@@ -101,4 +101,23 @@ def test_only_two_variables_are_added(
 
 def test_the_manifest_is_plain_json(tmp_path: Path) -> None:
     manifest = json.loads(made(Options(tmp_path)).manifest.read_text())
-    assert set(manifest) == {"run_id", "name", "command", "world_size", "started_wall_ns"}
+    assert set(manifest) == {"run_id", "name", "command", "world_size", "started_wall_ns", "shown"}
+
+
+def test_the_command_line_goes_before_the_environment_that_before_a_file_and_that_before_the_default(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text('warmup = 1\ntimed = 1\ncount = false\nname = "of-file"\nout = "there"\ndepth = 2\n')
+    options = choose({"config": file, "warmup": 3, "count": True}, {"DISTPROF_WARMUP": "2", "DISTPROF_TIMED": "2"})
+    assert options.settings == Settings(warmup=3, timed=2, count=True)
+    assert (options.out, options.name, options.merge) == (Path("there"), "of-file", False)
+    assert (options.shown, options.config) == ({"depth": 2}, file)
+    assert choose({"config": None, "name": None}, {}).settings == Settings()
+
+
+def test_how_reports_shall_look_is_kept_in_the_run_but_never_a_place_to_write(tmp_path: Path) -> None:
+    environment = {"DISTPROF_DEPTH": "-1", "DISTPROF_OUTPUT_FILE": "/etc/passwd", "DISTPROF_OUT": str(tmp_path)}
+    manifest = made(choose({}, environment)).read_manifest()
+    assert manifest is not None
+    assert manifest.shown == {"depth": -1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -75,6 +76,27 @@ def test_a_fault_of_ours_at_the_end_changes_nothing(
     monkeypatch.setattr(session, "survey", faulty)
     assert record_job(Options(name="x"), JOB, recorded) == 3
     assert capsys.readouterr().err == "distprof: cannot say what was recorded in runs/x: RuntimeError('a fault')\n"
+
+
+def test_the_merge_at_the_end_is_told_which_configuration_was_asked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.toml").write_text('output-file = "out.txt"\nplots = false\n')
+    assert record_job(Options(name="x", merge=True, config=Path("x.toml")), JOB, recorded) == 3
+    assert capfd.readouterr().out == ""
+    assert "Profile Summary" in (tmp_path / "out.txt").read_text()
+    assert not (tmp_path / "runs" / "x" / "report" / "plots").exists()
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_a_job_that_shall_not_be_recorded_runs_all_the_same(
+    speaks: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = Options(off="'enabled' in x.toml", remarks=("first",))
+    assert record_job(options, replace(JOB, speaks=speaks), len) == 0
+    assert list(tmp_path.iterdir()) == []
+    said = "distprof: first\ndistprof: the job is not recorded: 'enabled' in x.toml says no\n"
+    assert capsys.readouterr().err == (said if speaks else "")
 
 
 def test_without_a_folder_the_job_runs_with_the_environment_it_had(monkeypatch: pytest.MonkeyPatch) -> None:

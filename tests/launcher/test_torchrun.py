@@ -7,6 +7,7 @@ import os
 import pytest
 
 from distprof.launcher import torchrun
+from distprof.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def test_nproc_is_torchruns_nproc_per_node() -> None:
 def test_our_options_are_parsed_before_the_script_only() -> None:
     args = torchrun.parse(["--out", "a", "--nproc", "2", "--no-count", "train.py", "--out", "b", "--merge"])
     options = torchrun.options(args)
-    assert (str(options.out), options.count, options.merge, options.timed) == ("a", False, False, None)
+    assert (str(options.out), options.settings, options.merge) == ("a", Settings(count=False), False)
     assert args.training_script_args == ["--out", "b", "--merge"]
 
 
@@ -68,12 +69,13 @@ def test_a_rendezvous_that_was_chosen_is_kept(chosen: list[str]) -> None:
     ],
 )
 def test_the_world_size_is_told_where_it_is_certain(arguments: list[str], world_size: int) -> None:
-    assert torchrun.job(torchrun.parse([*arguments, "train.py"]), []).world_size == world_size
+    assert torchrun.job(torchrun.parse([*arguments, "train.py"]), None, []).world_size == world_size
 
 
 def test_the_nodes_of_a_job_come_to_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def name(*arguments: str) -> str | None:
-        return torchrun.job(torchrun.parse([*arguments, "dir/train.py"]), []).shared_name
+        args = torchrun.parse([*arguments, "dir/train.py"])
+        return torchrun.job(args, torchrun.options(args).name, []).shared_name
 
     assert name("--nproc", "2") is None
     assert name("--nnodes", "2", "--rdzv-id", "42") == "job-42"
@@ -84,8 +86,8 @@ def test_the_nodes_of_a_job_come_to_one_name(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_module_and_a_script_give_their_names_to_the_run() -> None:
-    assert torchrun.job(torchrun.parse(["-m", "package.train"]), []).title == "package.train"
-    assert torchrun.job(torchrun.parse(["dir/train.py"]), []).title == "train"
+    assert torchrun.job(torchrun.parse(["-m", "package.train"]), None, []).title == "package.train"
+    assert torchrun.job(torchrun.parse(["dir/train.py"]), None, []).title == "train"
 
 
 def test_what_torchrun_refuses_is_refused_with_its_words(capsys: pytest.CaptureFixture[str]) -> None:
