@@ -19,12 +19,11 @@ def tell(settings: Settings) -> None:
     May raise: its caller is the one who must not.
     """
     identity, run = identify(), RunDir(Path(settings.run_dir))
-    if identity is None or claims.was_claimed_meanwhile(run, identity.rank):
+    if identity is None:
         return
-    opened = open_shard(run, identity.rank)
-    if opened is not None:
-        writer, generation = opened
-        writer.write(header(identity, settings.run_id, generation, anchor(SystemClock())))
+    first = header(identity, settings.run_id, anchor(SystemClock()))
+    writer = open_shard(run, first, lambda: claims.was_claimed_meanwhile(run, first.rank))
+    if writer is not None:
         writer.write(Plan(settings.warmup, settings.counted, settings.timed))
         writer.write(End(NO_MODULE, 0))
         writer.close()

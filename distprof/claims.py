@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from distprof import processes
 from distprof.errors import DataError
-from distprof.records import CLAIMS, ENVIRONMENT, Header
+from distprof.records import ALONE, CLAIMS, ENVIRONMENT, Header
 from distprof.rundir import RunDir
 from distprof.shard import read_header
 
 #: What the kernel's clock of process starts and the clock of a header may differ by.
 _SLACK_NS = 2_000_000_000
+#: A shard is created and its header written in two steps: whoever sees it in between looks again for so long.
+_BEING_WRITTEN_S = 0.2
 
 
 def strength(claim: str) -> int:
@@ -36,14 +40,22 @@ def least_strength(headers: Iterable[Header]) -> int:
 def is_spoken_for(run: RunDir, rank: int, claim: str) -> bool:
     """Whether another process has a stronger claim to the rank, or a claim as strong and lives.
 
-    Of two that live and are equals, the one that started the other is the rank.
+    Of two that live and are equals, the one that started the other is the rank.  Of two that run by themselves and have
+    nothing to do with one another, each is one.
     """
     own = strength(claim)
     for header in _of_others(run, rank):
         theirs = strength(header.claim)
-        if theirs > own or (theirs == own and _lives(header) and os.getpid() not in processes.ancestors(header.pid)):
+        if theirs > own or (theirs == own and _lives(header) and _comes_before_us(header)):
             return True
     return False
+
+
+def _comes_before_us(header: Header) -> bool:
+    """Of a process that lives and whose claim is as strong as ours."""
+    if header.claim == ALONE:
+        return header.pid in processes.ancestors(os.getpid())
+    return os.getpid() not in processes.ancestors(header.pid)
 
 
 def was_claimed_meanwhile(run: RunDir, rank: int) -> bool:
@@ -56,12 +68,29 @@ def was_claimed_meanwhile(run: RunDir, rank: int) -> bool:
 
 def _of_others(run: RunDir, rank: int) -> Iterator[Header]:
     for path in run.shards_of(rank):
-        try:
-            header = read_header(path)
-        except (DataError, OSError):  # not written yet, or never
-            continue
-        if not (_is_here(header) and header.pid == os.getpid()):
+        header = _header_of(path)
+        if header is not None and not (_is_here(header) and header.pid == os.getpid()):
             yield header
+
+
+def _header_of(path: Path) -> Header | None:
+    """None where there is none, not even a moment later if it may be being written now."""
+    until = time.monotonic() + _BEING_WRITTEN_S
+    while _was_just_created(path) and time.monotonic() < until:
+        time.sleep(0.005)
+    try:
+        return read_header(path)
+    except (DataError, OSError):
+        return None
+
+
+def _was_just_created(path: Path) -> bool:
+    """And nothing has been written to it yet."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return found.st_size == 0 and abs(time.time_ns() - found.st_mtime_ns) < _SLACK_NS
 
 
 def _is_here(header: Header) -> bool:

@@ -71,8 +71,8 @@ def identify(environment: Mapping[str, str] = os.environ, *, asked: bool = False
     )
 
 
-def header(identity: Identity, run_id: str, generation: int, anchor: Anchor, device: Any = None) -> Header:
-    """Record 0 of this process's shard; ``device`` is the torch.device of its model, if it has one."""
+def header(identity: Identity, run_id: str, anchor: Anchor, device: Any = None) -> Header:
+    """Record 0 of this process's first shard; ``device`` is the torch.device of its model, if it has one."""
     torch = sys.modules.get("torch")
     return Header(
         run_id=run_id,
@@ -82,7 +82,6 @@ def header(identity: Identity, run_id: str, generation: int, anchor: Anchor, dev
         local_world_size=identity.local_world_size,
         node_rank=identity.node_rank,
         claim=identity.claim,
-        generation=generation,
         host=socket.gethostname(),
         pid=os.getpid(),
         script=sys.argv[0] if sys.argv else "",

@@ -192,24 +192,25 @@ class Recorder:
         identity, run = identify(asked=self.asked), RunDir(self.run_dir)
         if identity is None:  # it may join a process group later
             return False
-        spoken_for = is_spoken_for(run, identity.rank, identity.claim)
-        if spoken_for and self.asked:
-            say(f"this process is not recorded: another one is rank {identity.rank} of {run.path}")
-        opened = None if spoken_for else open_shard(run, identity.rank)
-        if opened is None:
+        self._device = next(module.parameters()).device
+        first = header(identity, self._settings.run_id, anchor(self._time), self._device)
+        writer = open_shard(run, first, lambda: self._is_taken(run, identity))
+        if writer is None:
             self._detach()
             return False
-        writer, generation = opened
         self._identity, self._output = identity, Output(writer, identity.rank)
         self.thread = get_ident()
-        self._device = next(module.parameters()).device
         self._models = Models(identity, self._meshes)
-        self._output.write(
-            header(identity, self._settings.run_id, generation, anchor(self._time), self._device),
-            Plan(self._settings.warmup, self._settings.counted, self._settings.timed),
-        )
+        self._output.write(Plan(self._settings.warmup, self._settings.counted, self._settings.timed))
         self.adopt(module, -1)
         return True
+
+    def _is_taken(self, run: RunDir, identity: Identity) -> bool:
+        """Whether another process is the rank; one that asked to be recorded is told."""
+        taken = is_spoken_for(run, identity.rank, identity.claim)
+        if taken and self.asked:
+            say(f"this process is not recorded: another one is rank {identity.rank} of {run.path}")
+        return taken
 
     def _cross(self, boundary: Boundary) -> None:
         """Act on what an event means for the running iteration."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from distprof.claims import least_strength, strength
 from distprof.errors import DataError
 from distprof.launcher.recording import Job
-from distprof.records import NO_MODULE, Counts, End, Error, Header, Plan, Step
+from distprof.records import ALONE, NO_MODULE, Counts, End, Error, Header, Plan, Step
 from distprof.rundir import RunDir
 from distprof.shard import Memo, Shard, read_header, read_shard
 
@@ -30,18 +30,26 @@ class RankOutcome:
 
 
 def survey(run: RunDir, host: str = "") -> tuple[list[RankOutcome], list[str]]:
-    """What each rank (of ``host``, if given) left, by rank, and a sentence for every file that is no shard.
+    """What each rank (of ``host``, if given) left, by rank, and a sentence for all that is not among it.
 
     As in a report, of the strongest claims to a rank the newest that holds data stands for it.
     """
-    outcomes, unread = _read_all(run, host)
+    outcomes, others = _read_all(run, host)
     least = least_strength(outcome.header for outcome in outcomes)
     found: dict[int, RankOutcome] = {}
     for outcome in outcomes:
         rank = outcome.header.rank
         if strength(outcome.header.claim) >= least and (rank not in found or _weight(found[rank]) < _weight(outcome)):
             found[rank] = outcome
-    return [found[rank] for rank in sorted(found)], unread
+    return [found[rank] for rank in sorted(found)], [*_strangers(outcomes, found), *others]
+
+
+def _strangers(outcomes: list[RankOutcome], found: dict[int, RankOutcome]) -> list[str]:
+    """Several processes that ran by themselves: nothing told them apart, and one of them stands for all."""
+    alone = [outcome.header for outcome in outcomes if outcome.recorded and outcome.header.claim == ALONE]
+    if len({header.pid for header in alone}) < 2 or any(one.header.claim != ALONE for one in found.values()):
+        return []
+    return [f"{len(alone)} processes ran models and none was told its RANK: merging reports the last that began"]
 
 
 def _read_all(run: RunDir, host: str) -> tuple[list[RankOutcome], list[str]]:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from distprof.merge.rankdata import RankData
 from distprof.merge.words import listed, plural, rank_names
+from distprof.records import ALONE
 
 Member = TypeVar("Member", str, int)
 
@@ -24,8 +25,8 @@ def generation_notes(
     """Restarts: which generation speaks for a rank that has several, and shards of an earlier start of more ranks."""
     notes = []
     restarted = {data.rank for data in passed_over}
-    used = _folded((_which(data), data.rank) for data in chosen if data.rank in restarted)
-    notes += [f"{rank_names(ranks)} started more than once: {which} is reported" for which, ranks in used]
+    used = _folded((_which(data, passed_over), data.rank) for data in chosen if data.rank in restarted)
+    notes += [f"{rank_names(ranks)} {which} is reported" for which, ranks in used]
     if outside:
         ranks = rank_names(data.rank for data in outside)
         world = plural(max(data.header.world_size for data in outside), "rank")
@@ -41,8 +42,13 @@ def beside_notes(beside: Sequence[RankData]) -> tuple[str, ...]:
     return (f"{files}: left out, of a process beside the ranks (it ran by itself, or in a process group of its own)",)
 
 
-def _which(data: RankData) -> str:
-    return f"generation {data.header.generation}, the newest{' with data' if data.windows else ''},"
+def _which(data: RankData, passed_over: Sequence[RankData]) -> str:
+    """What the other shards of its rank are, and which one this is."""
+    scripts = {shard.header.script for shard in (data, *passed_over) if shard.rank == data.rank}
+    several = f"is every process that was told no RANK ({listed(sorted(scripts))})"
+    by_itself = data.header.claim == ALONE
+    which = f"generation {data.header.generation}, the newest{' with data' if data.windows else ''},"
+    return f"{several if by_itself else 'started more than once'}: {which}"
 
 
 def damage_notes(chosen: Sequence[RankData]) -> tuple[str, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,7 @@ from distprof import processes
 from distprof.claims import is_spoken_for, least_strength, strength, was_claimed_meanwhile
 from distprof.records import ALONE, CLAIMS, ENVIRONMENT, GROUP, OTHER_GROUP, Header
 from distprof.rundir import RunDir, create
-from distprof.shard import FileSink, ShardWriter
+from distprof.shard import FileSink, MemorySink, ShardWriter
 
 HOUR_NS = 3600 * 10**9
 
@@ -114,9 +117,95 @@ def test_a_process_that_asked_to_be_recorded_is_told_that_another_one_is_the_ran
     assert len(run.shards_of(0)) == 1
 
 
-def test_a_shard_without_a_header_yet_is_no_claim(run: RunDir) -> None:
+def test_a_shard_that_never_gets_a_header_is_no_claim(run: RunDir) -> None:
     run.shard_path(0, 0).touch()
     assert not is_spoken_for(run, 0, ALONE)
+
+
+def test_a_header_that_is_being_written_is_waited_for(run: RunDir) -> None:
+    run.shard_path(0, 0).touch()
+    with claimed_soon(run) as began:
+        assert is_spoken_for(run, 0, ENVIRONMENT)
+        assert time.monotonic() - began > 0.03
+
+
+@contextmanager
+def claimed_soon(run: RunDir) -> Iterator[float]:
+    """Another process has created its shard, and writes its header a moment later."""
+    sink = MemorySink()
+    ShardWriter(sink).write(Header("x", 0, 2, host=socket.gethostname(), pid=os.getppid(), wall_ns=time.time_ns()))
+    writing = threading.Timer(0.03, lambda: run.shard_path(0, 0).write_bytes(sink.data))
+    began = time.monotonic()
+    writing.start()
+    yield began
+    writing.join()
+
+
+#: Exit code 1 if another process speaks for rank 0.
+IS_SPOKEN_FOR = """
+import sys
+from pathlib import Path
+from distprof.claims import is_spoken_for
+from distprof.rundir import RunDir
+sys.exit(is_spoken_for(RunDir(Path(sys.argv[1])), 0, sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("theirs", [ALONE, ENVIRONMENT])
+def test_of_processes_that_run_by_themselves_each_is_one(run: RunDir, child: int, theirs: str) -> None:
+    """Seen by another process that this one has started; of those that were told a rank, the first is it."""
+    claim(run, child, theirs)
+    asked = subprocess.run([sys.executable, "-c", IS_SPOKEN_FOR, run.path, theirs], check=False)
+    assert asked.returncode == (theirs != ALONE)
+
+
+def test_what_a_process_that_runs_by_itself_starts_does_not(run: RunDir) -> None:
+    claim(run, os.getppid(), ALONE)
+    assert is_spoken_for(run, 0, ALONE)
+
+
+#: Claims rank 0 of each run in a folder, at the times given by their names; prints those that it got.
+CLAIMS_ALL = """
+import os, socket, sys, time
+from pathlib import Path
+from distprof.claims import is_spoken_for
+from distprof.output import open_shard
+from distprof.records import Header
+from distprof.rundir import RunDir
+print("ready", flush=True)
+start = float(input())
+for number, path in enumerate(sorted(Path(sys.argv[1]).iterdir())):
+    while time.time() < start + number * 0.01:
+        pass
+    run, now = RunDir(path), time.time_ns()
+    header = Header("x", 0, 2, host=socket.gethostname(), pid=os.getpid(), wall_ns=now)
+    if open_shard(run, header, lambda: is_spoken_for(run, 0, header.claim)):
+        print(path.name)
+print("done", flush=True)
+input()
+"""
+
+
+def test_of_processes_that_claim_a_rank_at_one_instant_one_gets_it(tmp_path: Path) -> None:
+    names = [create(tmp_path, f"{number:02}", shared=False).path.name for number in range(50)]
+    command = [sys.executable, "-c", CLAIMS_ALL, str(tmp_path)]
+    with contextlib.ExitStack() as stack:
+        rivals = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(3)
+        ]
+        for rival in rivals:
+            assert rival.stdout is not None and rival.stdout.readline() == "ready\n"
+        start = time.time() + 0.05
+        for rival in rivals:
+            assert rival.stdin is not None
+            rival.stdin.write(f"{start}\n")
+            rival.stdin.flush()
+        claimed = [list(iter(rival.stdout.readline, "done\n")) for rival in rivals if rival.stdout]
+        for rival in rivals:
+            rival.communicate("\n")
+    assert sorted(name.strip() for names in claimed for name in names) == names
+    assert [len(RunDir(tmp_path / name).shards_of(0)) for name in names] == [1] * 50
 
 
 def test_what_a_rank_only_starts_has_claimed_meanwhile(run: RunDir, dead: int) -> None:

@@ -97,10 +97,10 @@ def test_a_worker_whose_script_asks_for_it_is_recorded_unless_it_is_a_ranks(monk
 
 def test_the_header_says_who_and_where_and_on_which_clocks() -> None:
     identity: Any = identify(TORCHRUN)
-    found = header(identity, "the-run", 2, Anchor(wall_ns=123, mono_ns=45), torch.device("cpu"))
+    found = header(identity, "the-run", Anchor(wall_ns=123, mono_ns=45), torch.device("cpu"))
     check(found)
     assert (found.rank, found.world_size, found.local_rank, found.local_world_size, found.node_rank) == (5, 8, 1, 4, 1)
-    assert (found.run_id, found.generation, found.wall_ns, found.mono_ns) == ("the-run", 2, 123, 45)
+    assert (found.run_id, found.generation, found.wall_ns, found.mono_ns) == ("the-run", 0, 123, 45)
     assert (found.pid, found.host, found.device) == (os.getpid(), platform.node(), "cpu")
     assert (found.writer, found.torch, found.python) == (
         distprof.__version__,

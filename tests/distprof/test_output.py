@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import resource
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from distprof.output import Output, open_shard
-from distprof.records import End, Header, Plan
+from distprof.records import End, Error, Header, Plan
 from distprof.rundir import RunDir
 from distprof.say import say
 from distprof.shard import MemorySink, ShardWriter, parse_shard, read_shard
@@ -25,13 +30,18 @@ def run(tmp_path: Path) -> RunDir:
 HEADER = Header(run_id="r", rank=3, world_size=4)
 
 
+def nobody() -> bool:
+    """No other process is the rank."""
+    return False
+
+
 def test_generations_follow_one_another(run: RunDir) -> None:
     """A rank that was started again writes beside what its earlier self wrote."""
     for generation in range(3):
-        opened = open_shard(run, 3)
-        assert opened is not None and opened[1] == generation
-        opened[0].write(HEADER)
-        opened[0].close()
+        writer = open_shard(run, HEADER, nobody)
+        assert writer is not None
+        writer.close()
+        assert read_shard(run.shard_path(3, generation)).header == replace(HEADER, generation=generation)
     assert [path.name for path in run.shard_files()] == [f"rank00003.g{generation}.msgpack" for generation in range(3)]
 
 
@@ -46,10 +56,9 @@ def test_a_folder_that_cannot_be_written_gives_way_to_a_temporary_one(
     nowhere: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    opened = open_shard(nowhere, 3)
-    assert opened is not None
-    opened[0].write(HEADER)
-    opened[0].close()
+    writer = open_shard(nowhere, HEADER, nobody)
+    assert writer is not None
+    writer.close()
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("distprof: rank 3 cannot write to") and "Not a directory" in line
     elsewhere = RunDir(Path(line.rpartition(" ")[2]))
@@ -62,13 +71,72 @@ def test_where_nothing_can_be_written_there_is_no_shard(
     nowhere: RunDir, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tempfile, "mkdtemp", _no_room)
-    assert open_shard(nowhere, 3) is None
+    assert open_shard(nowhere, HEADER, nobody) is None
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("distprof: rank 3 is not recorded")
 
 
 def _no_room(**_: str) -> str:
     raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_folder_without_room_for_a_header_gives_way_and_holds_nothing(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with file_size_limit(40):
+        assert open_shard(run, HEADER, nobody) is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"distprof: rank 3 is not recorded: neither {run.shards} (File too large) nor a temporary folder can be written"
+    )
+    assert run.shard_files() == []
+
+
+def test_a_full_disk_has_room_to_say_so(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    """A record that did not fit leaves room behind what was written."""
+    writer = open_shard(run, HEADER, nobody)
+    assert writer is not None
+    output = Output(writer, rank=3)
+    with file_size_limit(600):
+        output.write(Plan(1, 1, 1), Error("a long one", "x" * 1000), End("exit", 1))
+    assert output.lost
+    shard = read_shard(run.shard_path(3, 0))
+    assert shard.records == [HEADER, Plan(1, 1, 1), Error("writing its shard", "File too large")]
+    assert (shard.report.sequence_gaps, shard.report.unread_bytes) == (1, 0)
+    said = "distprof: rank 3 stops recording, what it recorded so far is kept: File too large\n"
+    assert capsys.readouterr().err == said
+
+
+class Slow(MemorySink):
+    """Takes 20 ms for a record."""
+
+    def write(self, data: bytes) -> None:
+        time.sleep(0.02)
+        super().write(data)
+
+
+def test_a_slow_file_system_is_waited_for_so_long_in_all(capfd: pytest.CaptureFixture[str]) -> None:
+    sink = Slow()
+    output = Output(ShardWriter(sink), rank=3, patience_s=0.05)
+    ends = [End("exit", number) for number in range(100)]
+    output.write(HEADER, *ends)
+    assert output.lost
+    records = parse_shard(bytes(sink.data)).records
+    last = records.pop()
+    assert isinstance(last, Error) and last.where == "writing its shard"
+    assert records == [HEADER, *ends[: len(records) - 1]] and 2 <= len(records) <= 4
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.endswith("writing it keeps the job waiting, the file system is too slow")
 
 
 class FullDisk(MemorySink):

@@ -221,3 +221,31 @@ def test_pythons_without_a_recorder_are_said_to_be_so(new_workplace: NewWorkplac
     assert (merged.code, merged.out, merged.err.count("\n")) == (1, "", 1)
     assert "no rank recorded anything" in merged.err and "-I, -E or -S" in merged.err
     assert Path(sys.prefix) not in other.resolve().parents
+
+
+#: Scripts that have nothing to do with one another, and run at the same time.
+INDEPENDENT = """
+name, other = sys.argv[1:]
+infer(Net(), 6)
+open(name, "w").close()
+while not os.path.exists(other):
+    time.sleep(0.02)
+"""
+
+
+def test_scripts_that_were_told_no_rank_are_recorded_each_by_itself(new_workplace: NewWorkplace) -> None:
+    workplace = new_workplace()
+    for name in ("a.py", "b.py"):
+        workplace.write(name, INDEPENDENT)
+    ended = workplace.exec("bash", "-c", "python a.py a b & python b.py b a; wait")
+    assert (ended.code, ended.last_line) == (
+        0,
+        "distprof: 1 of 1 ranks recorded in runs/x; 2 processes ran models and none was told its RANK: "
+        "merging reports the last that began  ->  distprof merge runs/x",
+    )
+    shards = workplace.shards()
+    assert [(shard.header.generation, iterations(shard)) for shard in shards] == [(0, TIMED), (1, TIMED)]
+    assert {shard.header.script for shard in shards} == {"a.py", "b.py"}
+    assert workplace.report().run.notes[0] == (
+        "rank 0 is every process that was told no RANK (a.py, b.py): generation 1, the newest with data, is reported"
+    )

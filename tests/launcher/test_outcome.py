@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distprof.launcher.outcome import last_line, spans, survey
 from distprof.launcher.recording import Job
-from distprof.records import FORWARD, Counts, End, Error, Header, Plan, Record, Step
+from distprof.records import ALONE, FORWARD, Counts, End, Error, Header, Plan, Record, Step
 from distprof.rundir import RunDir, create
 from distprof.shard import FileSink, ShardWriter
 
@@ -27,9 +28,9 @@ def step(iteration: int) -> Step:
     return Step(iteration, FORWARD, 1, 2, {"other": 2}, 1, 1, 1, 1, "rss")
 
 
-def write(run: RunDir, rank: int, *records: Record, generation: int = 0, host: str = "here") -> None:
+def write(run: RunDir, rank: int, *records: Record, generation: int = 0, **others: Any) -> None:
     writer = ShardWriter(FileSink(run.shard_path(rank, generation)))
-    header = Header("id", rank, WORLD, local_world_size=2, generation=generation, host=host)
+    header = Header("id", rank, WORLD, **{"local_world_size": 2, "generation": generation, "host": "here", **others})
     for record in (header, PLAN, *records):
         writer.write(record)
     writer.close()
@@ -81,6 +82,16 @@ def test_of_several_nodes_each_answers_for_its_own_ranks(run: RunDir) -> None:
     write(run, 2, *FULL)
     job = Job((), "train", "shared", WORLD, host="here", host_ranks=2)
     assert line(run, job).startswith("1 of 2 ranks of this node recorded in runs/x; 1 left no shard: killed")
+
+
+def test_processes_that_were_told_no_rank_are_counted_unless_a_rank_is_there(run: RunDir) -> None:
+    for pid in (7, 8):
+        write(run, 0, *FULL, generation=pid, pid=pid, claim=ALONE)
+    job = Job((), "t", world_size=1)
+    several = "2 processes ran models and none was told its RANK: merging reports the last that began"
+    assert line(run, job).startswith(f"1 of 1 ranks recorded in runs/x; {several}  ->")
+    write(run, 0, *FULL, generation=9, pid=9)
+    assert line(run, job).startswith("1 of 1 ranks recorded in runs/x  ->")
 
 
 def test_nothing_to_merge_means_no_next_step(run: RunDir) -> None:
