@@ -256,7 +256,7 @@ class Recorder:
     def _new_probe(self, kind: Kind) -> Probe:
         assert self._models is not None
         if kind is Kind.COUNTED:
-            return CountingProbe(self._door, self)
+            return CountingProbe(self._door, self, self.fail)
         return TimedProbe(self._door, self, self.fail, self._time, self._device.type, self._models.expert_rows)
 
     def _drop_probe(self) -> None:

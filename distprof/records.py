@@ -273,8 +273,9 @@ class Counts(_Bulky):
 
     Forward is what ran in root forwards; backward, what autograd ran, credited to the module whose forward made the
     node; recompute, what checkpointing ran again.  Flops are all of them, 2 a MAC included.  ``outside`` has the work
-    that belongs to no row, under the names of the six arrays, 0 where absent.  ``uncounted`` holds the ops that
-    ran without a formula, by name, with their calls.  ``device_work`` is of the whole step, work of no row included.
+    that belongs to no row, under the names of the six arrays, 0 where absent, and that of optimizers' steps, under
+    ``optimizer_macs`` and ``optimizer_flops``.  ``uncounted`` holds the ops that ran without a formula, by name, with
+    their calls.  ``device_work`` is of the whole step, work of no row included.
     """
 
     KIND: ClassVar[str] = "counts"

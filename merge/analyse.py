@@ -6,6 +6,7 @@ topology   where every rank stands           align     one module tree for the j
 totals     how many parameters               profile   work and times of its modules
 ranks      one row a rank                     skew      where equals disagree
 experts    who got the tokens                 summary   the figures of the whole
+work       where all flops of a step are
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from distprof.merge.summary import summary_of, work_notes
 from distprof.merge.topology import layout_of
 from distprof.merge.totals import totals_of
 from distprof.merge.words import rank_names
+from distprof.merge.work import work_rows
 
 
 def analyse(run: LoadedRun) -> Report:
@@ -39,6 +41,7 @@ def analyse(run: LoadedRun) -> Report:
         ranks=rows,
         skew=skew_of(run, layout, rows, [module.label for module in alignment.modules], times),
         experts=expert_layers(run, alignment, layout),
+        work=work_rows(run),
     )
 
 

@@ -136,6 +136,24 @@ class ModuleStats:
 
 
 @dataclass(frozen=True)
+class WorkRow:
+    """Flops of one iteration that belong together, means over the ranks; None for what there cannot be any of."""
+
+    where: str  # "modules", "(outside modules)", "(optimizer)"
+    forward_flops: float | None = None
+    backward_flops: float | None = None
+    recompute_flops: float | None = None
+    optimizer_flops: float | None = None
+
+    @property
+    def flops(self) -> float:
+        """All of them."""
+        return sum(
+            part or 0 for part in (self.forward_flops, self.backward_flops, self.recompute_flops, self.optimizer_flops)
+        )
+
+
+@dataclass(frozen=True)
 class RankRow:
     """One rank: where it is, and its own medians over timed steps."""
 
@@ -238,4 +256,5 @@ class Report:
     ranks: tuple[RankRow, ...]
     skew: Skew
     experts: tuple[ExpertLayerStats, ...]
+    work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted
     schema: str = REPORT_SCHEMA

@@ -16,6 +16,7 @@ import torch
 OUTSIDE = -1  # the row of what runs outside any module
 
 FORWARD, BACKWARD, RECOMPUTE = "forward", "backward", "recompute"
+OPTIMIZER = "optimizer"  # of no row: an optimizer steps for all of them
 
 _ACCUMULATE_GRAD = (1 << 64) - 1  # the number of every AccumulateGrad node: it was not made by a module
 _next_number = torch._C._autograd._get_sequence_nr
@@ -55,6 +56,7 @@ class Attribution:
         self._backwards: list[tuple[_Log, bool]] = []  # of each running one: the log of its caller, create_graph
         self._makers: dict[int, _Log] = {}  # graph task -> the log of the thread that made its nodes
         self._creates_graph: dict[int, bool] = {}
+        self._optimizers = 0  # that step now, one within the other
 
     def enter(self, row: int) -> None:
         """A module begins to run on this thread."""
@@ -75,11 +77,19 @@ class Attribution:
     def backward_ended(self) -> None:
         self._backwards.pop()
 
+    def optimizer_began(self) -> None:
+        self._optimizers += 1
+
+    def optimizer_ended(self) -> None:
+        self._optimizers -= 1
+
     def owner(self) -> Owner:
         """Of the op that runs now on this thread."""
         task, log = _current_task(), self._log()
         running = log.stack[-1] if log.stack else None
         if task == -1:
+            if running is None and self._optimizers and not torch.is_grad_enabled():  # with gradient: its closure
+                return Owner(OPTIMIZER, OUTSIDE)
             return Owner(FORWARD, running[0] if running else OUTSIDE)
         if running is not None and running[1] == task:  # a checkpoint runs its modules again
             return Owner(RECOMPUTE, running[0])

@@ -13,24 +13,30 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from distprof.doors import ModuleDoor
+from distprof.doors import ModuleDoor, OnError
 from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, RECOMPUTE, Attribution, Owner
 from distprof.flops.counter import FlopMode
 from distprof.probes.batch import BatchTally
 from distprof.probes.calls import CallListener, RunningModules, dense
+from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.records import Counts, Record
 
 _RECOMPUTED = -2  # the token of a call that is none of the forward's
 
 
 class CountingProbe:
-    """Attached for one iteration; the dispatch mode is on inside root forwards and inside autograd's engine."""
+    """Attached for one iteration; the dispatch mode is on inside root forwards, autograd's engine and optimizers."""
 
     def __init__(
-        self, door: ModuleDoor, listener: CallListener, new_mode: Callable[[Attribution], FlopMode] = FlopMode
+        self,
+        door: ModuleDoor,
+        listener: CallListener,
+        on_error: OnError,
+        new_mode: Callable[[Attribution], FlopMode] = FlopMode,
     ) -> None:
         self._door = door
         self._new_mode = new_mode
+        self._steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._running = RunningModules(listener)
         self._ended: list[Record] = []
         self._mode_is_on = False
@@ -44,9 +50,11 @@ class CountingProbe:
         self._keep_compiled_code()
         self.begin()
         self._door.open(self)
+        self._steps.open()
 
     def detach(self) -> None:
         self._door.close()
+        self._steps.close()
         self._leave_mode()
         if self._stance is not None:
             self._stance.__exit__(None, None, None)
@@ -55,7 +63,8 @@ class CountingProbe:
     def begin(self) -> None:
         self._attribution = Attribution()
         self._mode = self._new_mode(self._attribution)
-        self._depth = 0  # of root forwards and backward passes that have the mode on
+        self._steps.forget()
+        self._depth = 0  # of root forwards, backward passes and optimizers that have the mode on
         self._calls: dict[int, int] = {}
         self._running.tally = BatchTally()
 
@@ -101,7 +110,7 @@ class CountingProbe:
             self._attribution.backward_ended()
 
     def optimizer_ended(self) -> None:
-        pass
+        self._steps.step_ended()
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         running = self._running
@@ -134,6 +143,14 @@ class CountingProbe:
             if not running.in_evaluation:
                 self._off()
             running.leave_root(token)
+
+    def _optimizer_began(self) -> None:
+        self._attribution.optimizer_began()
+        self._on()
+
+    def _optimizer_ended(self) -> None:
+        self._attribution.optimizer_ended()
+        self._off()
 
     def _on(self) -> None:
         self._depth += 1

@@ -14,6 +14,7 @@ from distprof.merge.text.ranks import ranks_block
 from distprof.merge.text.skew import skew_block
 from distprof.merge.text.tree import detailed_profile
 from distprof.merge.text.verdict import verdict
+from distprof.merge.text.work import work_block
 
 
 @dataclass(frozen=True)
@@ -30,4 +31,6 @@ def render(report: Report, options: TextOptions) -> str:
     blocks = [front(report), profile_summary(report), aggregated_profile(report, options.depth, options.top)]
     if options.detail:
         blocks.append(detailed_profile(report, options.depth))
-    return joined([*blocks, ranks_block(report), skew_block(report), experts_block(report), verdict(report)])
+    return joined(
+        [*blocks, work_block(report), ranks_block(report), skew_block(report), experts_block(report), verdict(report)]
+    )

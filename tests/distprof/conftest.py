@@ -25,6 +25,7 @@ def _places() -> dict[str, Any]:
     if "torch" not in sys.modules:
         return {}
     import torch
+    from torch.autograd.profiler import record_function
     from torch.distributed.device_mesh import DeviceMesh
     from torch.utils.data.dataloader import _BaseDataLoaderIter
 
@@ -34,6 +35,8 @@ def _places() -> dict[str, Any]:
         "torch.autograd.graph": torch.autograd.graph._engine_run_backward,
         "DataLoader": _BaseDataLoaderIter.__next__,
         "DeviceMesh": DeviceMesh.__init__,
+        "record_function's beginning": record_function.__enter__,
+        "record_function's end": record_function.__exit__,
     }
 
 

@@ -75,10 +75,16 @@ def test_work_is_the_mean_over_ranks_of_the_counted_step() -> None:
 
 def test_work_outside_any_module_counts_too() -> None:
     def bend(rank: int, record: Record) -> Record:
-        return replace(record, outside={"backward_flops": 1000}) if isinstance(record, Counts) else record
+        more = {f"{kind}_flops": amount for kind, amount in (("forward", 10), ("backward", 1000), ("recompute", 7))}
+        return replace(record, outside={**more, **outside}) if isinstance(record, Counts) else record
 
-    inside, both = summary(dp=3), summary(bend, dp=3)
+    outside: dict[str, int] = {}
+    both = summary(bend, dp=3)
+    outside = dict.fromkeys(("forward_flops", "backward_flops", "recompute_flops"), 0)
+    inside = summary(bend, dp=3)
+    assert inside.fwd_flops_per_rank and both.fwd_flops_per_rank == inside.fwd_flops_per_rank + 10
     assert inside.bwd_flops_per_rank and both.bwd_flops_per_rank == inside.bwd_flops_per_rank + 1000
+    assert inside.recompute_flops_per_rank and both.recompute_flops_per_rank == inside.recompute_flops_per_rank + 7
 
 
 def test_samples_count_data_parallel_ranks_only() -> None:

@@ -82,6 +82,7 @@ def test_deepspeeds_blocks_are_there_in_their_order() -> None:
         "distprof",
         "Aggregated Profile per GPU",
         "Detailed Profile per GPU",
+        "Flops of one iteration per GPU",
         "Ranks",
         "Skew",
         "Experts",

@@ -280,6 +280,8 @@ def rank_records(job: Job, rank: int) -> list[Record]:
         counts = Counts(WARMUP, job.mode, job.micro_batches, samples, called, work, 2 * work + called * WIDTH)
         if job.mode == TRAINING:  # of the first of several linears the input may need no gradient; not here
             counts = replace(counts, backward_macs=2 * work, backward_flops=4 * work, recompute_flops=work)
+            outside = {"forward_flops": 3 * samples, "backward_flops": 2 * samples, "optimizer_flops": 1000}
+            counts = replace(counts, outside=outside)
         records.append(replace(counts, uncounted={"aten.sort": 2 * job.micro_batches}))
     random = np.random.default_rng((job.seed, rank))
     for iteration in range(WARMUP + 1, WARMUP + 1 + job.steps):

@@ -1,0 +1,72 @@
+"""When optimizers step, however the step ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+from torch.autograd.profiler import record_function
+
+from distprof.doors import FunctionDoor, OnError
+
+_MARK = "Optimizer.step#"  # what torch calls each step for its profiler
+
+
+class OptimizerSteps:
+    """Tells of the steps of all torch optimizers on one thread; steps may nest (ZeroRedundancyOptimizer).
+
+    torch runs each in a ``record_function`` of its own, for its profiler, and that one is left when the step raises, as
+    with an out-of-memory error in a closure.  Its hooks are not told then, and dynamo guards on them: one that comes
+    and goes has compiled steps compiled again.
+    """
+
+    def __init__(self, began: Callable[[], None], ended: Callable[[], None], on_error: OnError) -> None:
+        self._began = began
+        self._ended = ended
+        self._thread = get_ident()
+        self._open: list[record_function] = []
+        self._doors = [
+            (FunctionDoor(((record_function, "__enter__"),), "an optimizer's step", on_error), _Spans(self._enter)),
+            (FunctionDoor(((record_function, "__exit__"),), "an optimizer's step", on_error), _Spans(self._exit)),
+        ]
+
+    def open(self) -> None:
+        for door, spans in self._doors:
+            door.open(spans)
+
+    def close(self) -> None:
+        for door, _ in self._doors:
+            door.close()
+
+    def step_ended(self) -> None:
+        """The innermost running step has done its work, and only hooks follow."""
+        if self._open:
+            self._open.pop()
+            self._ended()
+
+    def forget(self) -> None:
+        """Whatever runs now belongs to an iteration that is over."""
+        self._open.clear()
+
+    def _enter(self, mark: record_function) -> None:
+        if mark.name.startswith(_MARK) and get_ident() == self._thread:
+            self._open.append(mark)
+            self._began()
+
+    def _exit(self, mark: record_function) -> None:
+        if self._open and self._open[-1] is mark:  # the step has raised
+            self.step_ended()
+
+
+class _Spans:
+    """Hands on whose call it is, before it."""
+
+    def __init__(self, tell: Callable[[record_function], None]) -> None:
+        self._tell = tell
+
+    def begin(self, args: tuple[Any, ...]) -> None:
+        self._tell(args[0])
+
+    def end(self) -> None:
+        pass

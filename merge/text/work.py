@@ -1,0 +1,37 @@
+"""The flops of one iteration by where they are, down to what no module did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from distprof.merge.report import Report, WorkRow
+from distprof.merge.text.lines import heading, table, wrapped
+from distprof.merge.text.quantities import quantity
+
+_NOTE = (
+    "What a script computes with functions of its own, outside of any module, is seen in backward only: the forward of"
+    " such a loss is in no row."
+)
+
+
+def work_block(report: Report) -> Iterator[str]:
+    """Lines of the block; none where nothing was counted."""
+    if not report.work:
+        return
+    yield heading(f"Flops of one iteration per {report.run.unit}")
+    yield from wrapped(_NOTE)
+    titles = ("where", "forward", "backward", "recomputed", "optimizer", "all")
+    yield from table(titles, [_cells(row) for row in (*report.work, _all(report.work))], left=["where"])
+
+
+def _cells(row: WorkRow) -> list[str]:
+    parts = (row.forward_flops, row.backward_flops, row.recompute_flops, row.optimizer_flops)
+    return [row.where, *("" if part is None else quantity(part) for part in parts), quantity(row.flops)]
+
+
+def _all(rows: Sequence[WorkRow]) -> WorkRow:
+    def total(field: str) -> float | None:
+        known = [value for row in rows if (value := getattr(row, field)) is not None]
+        return sum(known) if known else None
+
+    return WorkRow("all", *map(total, ("forward_flops", "backward_flops", "recompute_flops", "optimizer_flops")))
