@@ -16,7 +16,7 @@ from distprof.merge.experts import expert_layers
 from distprof.merge.load import LoadedRun
 from distprof.merge.profile import module_stats, time_tables
 from distprof.merge.ranks import rank_rows
-from distprof.merge.report import Report, RunInfo
+from distprof.merge.report import ModelTotals, Report, RunInfo
 from distprof.merge.skew import skew_of
 from distprof.merge.stages import pipeline_of
 from distprof.merge.summary import summary_of, work_notes
@@ -34,9 +34,10 @@ def analyse(run: LoadedRun) -> Report:
     times = time_tables(run, alignment)
     rows = rank_rows(run, layout, totals)
     return Report(
-        run=_run_info(run, (*layout.notes, *work_notes(run))),
+        run=_run_info(run, (*layout.notes, *totals.notes, *work_notes(run))),
         topology=layout.info,
         summary=summary_of(run, layout, totals),
+        model=ModelTotals(totals.by_kind, totals.active, totals.uncovered),
         modules=module_stats(run, alignment, times),
         ranks=rows,
         skew=skew_of(run, layout, rows, [module.label for module in alignment.modules], times),

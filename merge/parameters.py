@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distprof.records import AXES, Parameters
+from distprof.records import DENSE, EXPERT, Parameter, Parameters
+
+#: Axes along which tensor parallelism cuts modules.
+_SLICING = {"tp", "etp"}
 
 
 class ParameterSet:
@@ -15,7 +18,25 @@ class ParameterSet:
         self.counted = tuple(p for record in records for p in record.parameters if not p.tied_to)
         #: With data-parallel sharding undone; None when the rank recorded no parameters.
         self.rank_numel = sum(p.rank_numel for p in self.counted) if records else None
-        #: Axes on which ranks hold different parameters under one name.
-        self.split_axes = tuple(axis for axis in AXES if any(axis in p.split for p in self.counted))
+        #: The sets of axes on which ranks hold different parameters under one name.
+        self.splits = tuple(sorted({p.split for p in self.counted}))
+        #: All these axes.
+        self.split_axes = tuple(sorted({axis for split in self.splits for axis in split}))
         #: Rows of the tree whose parameters tensor parallelism cuts.
-        self.sliced_rows = frozenset(p.row for p in self.counted if p.rank_numel < p.global_numel)
+        self.sliced_rows = frozenset(p.row for p in self.counted if _is_sliced(p))
+        #: Rows of the tree that own parameters of experts.
+        self.expert_rows = frozenset(p.row for p in self.counted if kind_of(p) == EXPERT)
+
+
+def kind_of(parameter: Parameter) -> str:
+    """One of records.KINDS; what is spread over experts' ranks is an expert's, whatever an older writer said."""
+    spread = any(axis == "ep" or axis.startswith("ep_size_") for axis in parameter.split)
+    return EXPERT if spread and parameter.kind == DENSE else parameter.kind
+
+
+def _is_sliced(parameter: Parameter) -> bool:
+    return (
+        parameter.rank_numel < parameter.global_numel
+        or not _SLICING.isdisjoint(parameter.sharded)
+        or not _SLICING.isdisjoint(parameter.split)
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from distprof.merge.parameters import ParameterSet
+from distprof.merge.readings import united
 from distprof.merge.tree import RankTree, sound_rows
 from distprof.merge.window import Window, build_window
 from distprof.merge.words import plural
@@ -102,7 +103,7 @@ class Reducer:
             header=shard.header,
             report=shard.report,
             plan=_last(of(Plan)),
-            topology=_last(of(Topology)),
+            topology=united(of(Topology)),
             tree=tree,
             parameters=self._parameter_set(of(Parameters)),
             layers=layers,

@@ -59,10 +59,14 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class TopologyInfo:
-    """Parallel axes of the job; ``sizes`` has every axis of records.AXES, and mp."""
+    """Parallel axes of the job; ``sizes`` has every axis of records.AXES, and mp, and finer ones where they are known.
 
-    source: str
+    Every rank's coordinates on the same axes stand in its :class:`RankRow`.
+    """
+
+    source: str  # who told most of it, in the words of records.Topology
     sizes: dict[str, int]
+    sources: dict[str, str]  # who told each axis, where that is known
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,18 @@ class Summary:
     samples_per_second: float | None  # of the whole job, over the wall iteration
     uncounted_ops: dict[str, int] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)  # field name -> why it is None
+
+
+@dataclass(frozen=True)
+class ModelTotals:
+    """The model as a whole, as the ranks together hold it; ``summary`` has the sizes that these split.
+
+    Lower bounds where ``summary.exact_covers_all`` is False.
+    """
+
+    params_by_kind: dict[str, int]  # of records.KINDS, those that are there: dense, expert, ...
+    active_params: int | None  # that work on one token; None where the top-k of a layer is not known
+    uncovered: tuple[str, ...]  # coordinates of which no rank told its parameters, such as "pp 1" or "ep 2-3"
 
 
 @dataclass(frozen=True)
@@ -252,6 +268,7 @@ class Report:
     run: RunInfo
     topology: TopologyInfo
     summary: Summary
+    model: ModelTotals
     modules: tuple[ModuleStats, ...]
     ranks: tuple[RankRow, ...]
     skew: Skew

@@ -1,22 +1,36 @@
-"""Where every rank stands: the sizes of the parallel axes, and each rank's coordinates, agreed over the ranks."""
+"""Where every rank stands: the sizes of the parallel axes, and each rank's coordinates, agreed over the ranks.
+
+    last word of each rank -> votes, the better source first, then the more ranks -> sizes
+    -> coordinates: a rank's own, or, where it saw other sizes, by the order in which the agreeing ranks lie
+
+Sizes that do not make up the world, and coordinates that two ranks share, are no topology: pure data parallel is
+assumed instead, and the report says why in its first lines.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 
 from distprof.merge.load import LoadedRun
-from distprof.merge.rankdata import RankData
+from distprof.merge.places import by_order
 from distprof.merge.report import TopologyInfo
 from distprof.merge.words import plural, rank_names
 from distprof.records import AXES, Topology
 
 ASSUMED = "assumed"
+#: Sources, the least trusted first; the name of a framework stands between meshes and what the script says.
+_TRUST = {ASSUMED: 0, "process_groups": 1, "device_mesh": 2, "declared": 4}
+_FRAMEWORK = 3
 #: Axes whose sizes multiply to the world size; experts are spread over ranks that these place.
 _WORLD_AXES = ("dp", "cp", "tp", "pp")
 #: Axes whose ranks wait for each other in the middle of an iteration.
 _GROUPED = ("ep", "tp", "cp", "pp")
+
+_Sizes = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,12 @@ class Layout:
     def groups(self, rank: int, ranks: Iterable[int]) -> dict[str, tuple[int, ...]]:
         """By axis: those of ``ranks`` that stand in one group with ``rank`` and itself, where there are others."""
         found = {axis: tuple(other for other in ranks if self._together(rank, other, axis)) for axis in _GROUPED}
-        return {axis: members for axis, members in found.items() if len(members) > 1}
+        return {axis: members for axis, members in found.items() if len(members) > 1 and self._differ(members, axis)}
+
+    def _differ(self, members: Iterable[int], axis: str) -> bool:
+        """Whether they do stand in different places on the axis: experts may be spread in another order than ours."""
+        places = [self.coordinates[member].get(axis, 0) for member in members]
+        return len(set(places)) == len(places)
 
     def _together(self, one: int, other: int, axis: str) -> bool:
         if axis == "ep":
@@ -54,62 +73,119 @@ class Layout:
         return place["pp"] * sizes["tp"] + place["tp"], number // sizes["ep"]
 
     def piece(self, rank: int, axes: Iterable[str]) -> tuple[int, ...]:
-        """A rank's coordinates on some axes; an axis that this version does not know counts as not split."""
+        """A rank's coordinates on some axes; an axis of which nothing is known counts as not split."""
         return tuple(self.coordinates[rank].get(axis, 0) for axis in axes)
 
 
 def layout_of(run: LoadedRun) -> Layout:
-    """The layout most ranks agree on; disagreement and assumptions become notes."""
-    seen = [(data, data.topology) for data in run.ranks if data.topology is not None]
-    votes = Counter((topology.source, tuple(_sizes(topology).items())) for _, topology in seen)
-    source, sizes = _assumed(run.world_size)
-    if votes:
-        # Counter keeps the order of ranks, so that the lowest rank's wins a tie.
-        source, chosen = votes.most_common(1)[0][0]
-        sizes = dict(chosen)
+    """The layout that the best sources and most ranks tell; disagreement and assumptions become notes."""
+    said = {data.rank: _Said(data.topology) for data in run.ranks if data.topology is not None}
+    sizes = _chosen(said, run.world_size)
+    agreeing = {rank: one for rank, one in said.items() if one.sizes == sizes}
+    best = max(agreeing.values(), key=lambda one: one.trust, default=None)
+    coordinates = {rank: _complete(one.topology.coordinates, sizes) for rank, one in agreeing.items()}
+    wrong = _wrong(dict(sizes), coordinates, run.world_size)
+    if best is None or wrong:
+        return _assumed(run, said, wrong)
+    ranks = [data.rank for data in run.ranks]
     return Layout(
-        info=TopologyInfo(source=source, sizes=sizes),
-        coordinates={data.rank: _coordinates(data) for data in run.ranks},
-        notes=_notes(run, source, sizes, seen),
+        info=TopologyInfo(best.topology.source, dict(sizes), dict(best.topology.sources)),
+        coordinates=by_order(ranks, coordinates, dict(sizes)),
+        notes=_notes(run, said, sizes, best.topology.source),
     )
 
 
-def _assumed(world_size: int) -> tuple[str, dict[str, int]]:
-    return ASSUMED, {**dict.fromkeys((*AXES, "mp"), 1), "dp": world_size}
+@dataclass(frozen=True)
+class _Said:
+    """What one rank says."""
+
+    topology: Topology
+
+    @cached_property
+    def sizes(self) -> _Sizes:
+        sizes = {axis: max(1, self.topology.sizes.get(axis, 1)) for axis in AXES}
+        finer = {axis: size for axis, size in self.topology.sizes.items() if axis not in (*AXES, "mp")}
+        return tuple({**sizes, "mp": sizes["tp"] * sizes["pp"], **finer}.items())
+
+    @property
+    def trust(self) -> int:
+        return _TRUST.get(self.topology.source, _FRAMEWORK)
 
 
-def _sizes(topology: Topology) -> dict[str, int]:
-    sizes = {axis: max(1, topology.sizes.get(axis, 1)) for axis in AXES}
-    return {**sizes, "mp": sizes["tp"] * sizes["pp"]}
+def _chosen(said: Mapping[int, _Said], world_size: int) -> _Sizes:
+    votes = Counter(one.sizes for one in said.values())
+    trust = {sizes: max(one.trust for one in said.values() if one.sizes == sizes) for sizes in votes}
+    # Counter keeps the order of ranks, so that the lowest rank's wins a tie.
+    return max(votes, key=lambda sizes: (trust[sizes], votes[sizes]), default=_data_parallel(world_size))
 
 
-def _coordinates(data: RankData) -> dict[str, int]:
-    if data.topology is None:
-        return {**dict.fromkeys((*AXES, "mp"), 0), "dp": data.rank}
-    own = {axis: data.topology.coordinates.get(axis, 0) for axis in AXES}
-    return {**own, "mp": data.topology.coordinates.get("mp", own["pp"] * _sizes(data.topology)["tp"] + own["tp"])}
+def _data_parallel(world_size: int) -> _Sizes:
+    return tuple({**dict.fromkeys((*AXES, "mp"), 1), "dp": world_size}.items())
 
 
-def _notes(
-    run: LoadedRun, source: str, sizes: dict[str, int], seen: Sequence[tuple[RankData, Topology]]
-) -> tuple[str, ...]:
-    notes = []
-    if source == ASSUMED and run.world_size > 1:
-        notes.append(
-            "data parallel assumed: the script named no DeviceMesh dimensions and declared nothing; if its ranks also "
-            "split tensors, stages or experts, say so with distprof.set_topology(tp=..., pp=..., ep=...)"
+def _complete(known: Mapping[str, int], sizes: _Sizes) -> dict[str, int]:
+    place = {axis: known.get(axis, 0) for axis, _ in sizes}
+    return place | {"mp": known.get("mp", place["pp"] * dict(sizes)["tp"] + place["tp"])}
+
+
+def _wrong(sizes: Mapping[str, int], coordinates: Mapping[int, Mapping[str, int]], world_size: int) -> str:
+    """Why this is no topology of the job, empty where it may be."""
+    factors = " x ".join(f"{axis} {sizes[axis]}" for axis in _WORLD_AXES)
+    product = prod(sizes[axis] for axis in _WORLD_AXES)
+    if product != world_size:
+        return f"{factors} is {plural(product, 'rank')}, but the job has {world_size:,}"
+    stage = world_size // sizes["pp"]
+    if stage % sizes["ep"]:
+        return f"ep {sizes['ep']} does not divide the {plural(stage, 'rank')} that work on one set of layers"
+    taken: dict[tuple[int, ...], int] = {}
+    for rank, place in coordinates.items():
+        where = tuple(place[axis] for axis in _WORLD_AXES)
+        if where in taken:
+            both = ", ".join(f"{axis} {place[axis]}" for axis in _WORLD_AXES)
+            return f"{rank_names((taken[where], rank))} say that they stand at one place ({both})"
+        taken[where] = rank
+    return ""
+
+
+def _assumed(run: LoadedRun, said: Mapping[int, _Said], wrong: str) -> Layout:
+    sizes = _data_parallel(run.world_size)
+    error = f"the parallel axes do not make up the job: {wrong}; pure data parallel is assumed instead" if wrong else ""
+    spoken = dict.fromkeys(note for one in said.values() for note in one.topology.notes)
+    advice = [] if run.world_size == 1 or wrong else [_ADVICE]
+    return Layout(
+        info=TopologyInfo(ASSUMED, dict(sizes), {}),
+        coordinates={data.rank: _complete({"dp": data.rank}, sizes) for data in run.ranks},
+        notes=(*([error] if error else []), *advice, *spoken),
+    )
+
+
+_ADVICE = (
+    "data parallel assumed: the script named no DeviceMesh dimensions and declared nothing; if its ranks also "
+    "split tensors, stages or experts, say so with distprof.set_topology(tp=..., pp=..., ep=...)"
+)
+
+
+def _notes(run: LoadedRun, said: Mapping[int, _Said], sizes: _Sizes, source: str) -> tuple[str, ...]:
+    spoken = dict.fromkeys(note for one in said.values() for note in one.topology.notes)
+    advice = [_ADVICE] if source == ASSUMED and run.world_size > 1 else []
+    return (*advice, *_disagreements(said, sizes, source), *spoken)
+
+
+def _disagreements(said: Mapping[int, _Said], sizes: _Sizes, source: str) -> Iterable[str]:
+    """Each other reading once: which ranks, by what, and where it differs."""
+    others: dict[tuple[str, _Sizes], list[int]] = {}
+    for rank, one in said.items():
+        if one.sizes != sizes:
+            others.setdefault((one.topology.source, one.sizes), []).append(rank)
+    for (other_source, other), ranks in others.items():
+        theirs, shown = _difference(dict(other), dict(sizes))
+        yield (
+            f"{rank_names(ranks)} {'sees' if len(ranks) == 1 else 'see'} {theirs} ({other_source}), the others {shown} "
+            f"({source}): the latter is shown, and the place of {rank_names(ranks)} follows from that of the others"
         )
-    others = [data.rank for data, topology in seen if _sizes(topology) != sizes]
-    if others:
-        notes.append(f"{rank_names(others)} saw other sizes of the parallel axes: shown is what most ranks saw")
-    product = 1
-    for axis in _WORLD_AXES:
-        product *= sizes[axis]
-    if product != run.world_size:
-        factors = " x ".join(f"{axis} {sizes[axis]}" for axis in _WORLD_AXES)
-        notes.append(
-            f"the parallel axes do not make up the job: {factors} is {plural(product, 'rank')}, "
-            f"the world size is {run.world_size:,}"
-        )
-    spoken = dict.fromkeys(note for _, topology in seen for note in topology.notes)
-    return (*notes, *spoken)
+
+
+def _difference(one: Mapping[str, int], other: Mapping[str, int]) -> tuple[str, str]:
+    axes: Sequence[str] = [axis for axis in {**other, **one} if one.get(axis, 1) != other.get(axis, 1) and axis != "mp"]
+    both = (", ".join(f"{axis} {sizes.get(axis, 1)}" for axis in axes) for sizes in (one, other))
+    return next(both), next(both)

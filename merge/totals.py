@@ -1,47 +1,65 @@
 """How many parameters the model has: exactly, as a union over ranks, and by DeepSpeed's estimate.
 
-Every rank names the pieces it holds.  A piece is (root, name, pipeline stage, the rank's coordinates on the axes on
+Every rank names the pieces it holds.  A piece is (model, name, pipeline stage, the rank's coordinates on the axes on
 which ranks hold different parameters under one name); replicas name the same piece and so count once, stages and
-experts add up, and a piece that tensor parallelism or FSDP shards is counted by its global size.  Tied parameters
-count once.
+experts add up, and a piece that tensor parallelism or FSDP shards is counted by its global size.  Tied parameters count
+once, and so do copies of one parameter on several stages, which say of what they are copies.
+
+    active per token = all parameters but experts', and of each layer's experts top-k / experts
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
+from distprof.merge.coverage import uncovered
 from distprof.merge.load import LoadedRun
+from distprof.merge.parameters import kind_of
 from distprof.merge.rankdata import RankData
+from distprof.merge.stages import pipeline_of
 from distprof.merge.topology import Layout
-from distprof.records import Parameter
+from distprof.records import EXPERT, KINDS, Parameter
+
+_Key = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class Totals:
-    """``exact`` and ``trainable`` are None when no rank recorded parameters, and lower bounds unless ``covers_all``."""
+    """``exact`` and all that is split from it are None when no rank recorded parameters, and lower bounds unless
+    ``covers_all``: every rank of the job has told its parameters, and ranks agree on them.
+    """
 
     exact: int | None
     trainable: int | None
+    by_kind: dict[str, int]  # of records.KINDS, those that are there
+    active: int | None  # None also where the top-k of a layer is not known
     covers_all: bool
+    uncovered: tuple[str, ...]  # coordinates of which no rank told anything; what replicas cover is none of them
+    notes: tuple[str, ...]
     per_rank: dict[int, int]  # the ranks that recorded parameters
 
 
+@dataclass(frozen=True)
+class _Piece:
+    parameter: Parameter
+    rank: int
+    share: Fraction | None  # of it that works on one token, None if not known
+
+
 def totals_of(run: LoadedRun, layout: Layout) -> Totals:
-    pieces: dict[tuple[object, ...], Parameter] = {}
-    done = set()
-    for data in run.ranks:
-        # Ranks with the same parameters at the same place name the same pieces: once is enough.
-        place = (id(data.parameters), layout.piece(data.rank, ("pp", *data.parameters.split_axes)))
-        if place not in done:
-            done.add(place)
-            pieces.update(_pieces(data, layout))
-    numels = {data.rank: data.parameters.rank_numel for data in run.ranks}
+    pieces, notes = _union(run, layout)
+    told = [data for data in run.ranks if data.parameters.rank_numel is not None]
     return Totals(
-        exact=sum(p.global_numel for p in pieces.values()) if pieces else None,
-        trainable=sum(p.global_numel for p in pieces.values() if p.trainable) if pieces else None,
-        covers_all=not run.missing_ranks and None not in numels.values(),
-        per_rank={rank: numel for rank, numel in numels.items() if numel is not None},
+        exact=sum(piece.parameter.global_numel for piece in pieces) if pieces else None,
+        trainable=sum(p.parameter.global_numel for p in pieces if p.parameter.trainable) if pieces else None,
+        by_kind=_by_kind(pieces),
+        active=_active(pieces),
+        covers_all=len(told) == run.world_size and not notes,
+        uncovered=uncovered(told, layout),
+        notes=notes,
+        per_rank={data.rank: data.parameters.rank_numel or 0 for data in told},
     )
 
 
@@ -57,6 +75,69 @@ def of_model(per_rank: Mapping[int, float], layout: Layout) -> float | None:
     return sum(means) / len(means) * layout.info.sizes["mp"] if means else None
 
 
-def _pieces(data: RankData, layout: Layout) -> dict[tuple[object, ...], Parameter]:
-    stage = layout.piece(data.rank, ("pp",))
-    return {(p.root, p.name, stage, p.split, layout.piece(data.rank, p.split)): p for p in data.parameters.counted}
+def _union(run: LoadedRun, layout: Layout) -> tuple[list[_Piece], tuple[str, ...]]:
+    """(the pieces, sentences on those of which ranks do not tell the same)."""
+    pieces: dict[_Key, _Piece] = {}
+    quarrels: dict[_Key, str] = {}
+    done = set()
+    for data in run.ranks:
+        # Ranks with the same parameters at the same place name the same pieces: once is enough.
+        pipeline = pipeline_of(data, layout)
+        place = (id(data.parameters), pipeline, layout.piece(data.rank, data.parameters.split_axes))
+        if place in done:
+            continue
+        done.add(place)
+        for key, piece in _pieces(data, layout):
+            before = pieces.setdefault(key, piece)
+            if before.parameter.global_numel != piece.parameter.global_numel:
+                quarrels.setdefault(key, _quarrel(before, piece))
+                pieces[key] = max(before, piece, key=lambda one: one.parameter.global_numel)
+    return list(pieces.values()), _few(list(quarrels.values()))
+
+
+def _pieces(data: RankData, layout: Layout) -> Iterator[tuple[_Key, _Piece]]:
+    pipeline = pipeline_of(data, layout)
+    shares = _shares(data)
+    for p in data.parameters.counted:
+        model, stage = pipeline.place(p.root)
+        name = (model, "copies", p.shared_as) if p.shared_as else (model, stage, p.name)
+        share = shares.get(p.row) if kind_of(p) == EXPERT else Fraction(1)
+        yield (*name, p.split, layout.piece(data.rank, p.split)), _Piece(p, data.rank, share)
+
+
+def _shares(data: RankData) -> dict[int, Fraction]:
+    """By row inside a MoE layer: top-k / experts of the layer, where that is known."""
+    known = [layer for layer in data.layers if layer.top_k]
+    return {
+        row: min(Fraction(1), Fraction(layer.top_k, layer.num_experts))
+        for layer in known
+        for row in data.tree.subtree(layer.row)
+    }
+
+
+def _by_kind(pieces: list[_Piece]) -> dict[str, int]:
+    totals = dict.fromkeys(KINDS, 0)
+    for piece in pieces:
+        kind = kind_of(piece.parameter)
+        totals[kind if kind in totals else KINDS[0]] += piece.parameter.global_numel
+    return {kind: numel for kind, numel in totals.items() if numel}
+
+
+def _active(pieces: list[_Piece]) -> int | None:
+    if not pieces or any(piece.share is None for piece in pieces):
+        return None
+    return round(sum(piece.parameter.global_numel * (piece.share or 0) for piece in pieces))
+
+
+def _quarrel(one: _Piece, other: _Piece) -> str:
+    return (
+        f"{one.parameter.name} has {one.parameter.global_numel:,} elements on rank {one.rank} and "
+        f"{other.parameter.global_numel:,} on rank {other.rank}, which stand at the same place: the job is parallel in "
+        "another way than it was taken for; the larger number is counted"
+    )
+
+
+def _few(quarrels: list[str]) -> tuple[str, ...]:
+    """The first, and how many more there are."""
+    more = f" (and {len(quarrels) - 1:,} more parameters like it)" if len(quarrels) > 1 else ""
+    return (f"{quarrels[0]}{more}",) if quarrels else ()

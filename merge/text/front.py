@@ -13,7 +13,8 @@ _LABEL = 10
 _SOURCES = {
     "declared": "declared by the script",
     "device_mesh": "from the dimension names of its DeviceMesh",
-    "assumed": "assumed: pure data parallel",
+    "process_groups": "from the descriptions of its process groups",
+    "assumed": "assumed",
 }
 
 
@@ -49,8 +50,18 @@ def _ranks(run: RunInfo) -> Iterator[str]:
 
 
 def _topology(topology: TopologyInfo) -> str:
+    """The sizes and who told them; axes that somebody else told are named with him."""
     sizes = ", ".join(f"{axis} {size}" for axis, size in topology.sizes.items())
-    return f"{sizes} ({_SOURCES.get(topology.source, topology.source)})"
+    others: dict[str, list[str]] = defaultdict(list)
+    for axis, source in topology.sources.items():
+        if source != topology.source and topology.sizes.get(axis, 1) > 1:
+            others[source].append(axis)
+    parts = [f"; {', '.join(axes)} {_told_by(source)}" for source, axes in others.items()]
+    return f"{sizes} ({_told_by(topology.source)}{''.join(parts)})"
+
+
+def _told_by(source: str) -> str:
+    return _SOURCES.get(source, f"told by {source}")
 
 
 def _entry(label: str, text: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from distprof.merge.report import Report, Summary
 from distprof.merge.text.lines import labelled, wrapped
+from distprof.merge.text.model import EXACT, params_lines
 from distprof.merge.text.quantities import (
     NOT_AVAILABLE,
     duration_spread,
@@ -51,7 +52,6 @@ _PARAMS = (
     _Line("params_per_rank", "params per {unit}", quantity_spread),
     _Line("params_of_model", "params of model = params per {unit} * mp_size", quantity),
 )
-_EXACT, _AT_LEAST = "params of model, exact", "params of model, at least"
 _RECOMPUTED = "recompute_flops_per_rank"
 _WORK_AND_TIME = (
     _Line("fwd_macs_per_rank", "fwd MACs per {unit}", macs),
@@ -95,7 +95,7 @@ def profile_summary(report: Report) -> Iterator[str]:
     accumulates = summary.micro_batches not in (None, 1)
     yield from _written(summary, unit, (_BATCH, _MICRO_BATCHES) if accumulates else (_BATCH,))
     yield from _written(summary, unit, _PARAMS)
-    yield labelled(_EXACT if summary.exact_covers_all else _AT_LEAST, _exact(summary))
+    yield from params_lines(report)
     yield from _written(summary, unit, _WORK_AND_TIME)
     yield from _uncounted(summary)
     yield from _unavailable(summary, unit)
@@ -106,15 +106,6 @@ def _written(summary: Summary, unit: str, lines: tuple[_Line, ...]) -> Iterator[
         if line.field == _RECOMPUTED and getattr(summary, line.field) == 0:
             continue  # most jobs checkpoint nothing
         yield labelled(line.label.format(unit=unit), line.text(getattr(summary, line.field)))
-
-
-def _exact(summary: Summary) -> str:
-    if summary.params_exact is None:
-        return NOT_AVAILABLE
-    text = f"{summary.params_exact:,}"
-    if summary.trainable_params_exact not in (None, summary.params_exact):
-        text += f"  ({summary.trainable_params_exact:,} trainable)"
-    return text
 
 
 def _uncounted(summary: Summary) -> Iterator[str]:
@@ -129,7 +120,7 @@ def _unavailable(summary: Summary, unit: str) -> Iterator[str]:
     """Each reason once, with the names of the lines that it empties."""
     lines = (_BATCH, *_PARAMS, *_WORK_AND_TIME)
     labels = {line.field: line.label.partition(" =")[0].partition(" (")[0] for line in lines}
-    labels["params_exact"] = _EXACT
+    labels["params_exact"] = EXACT
     emptied: dict[str, list[str]] = defaultdict(list)
     for field, reason in summary.unavailable.items():
         if field in labels:

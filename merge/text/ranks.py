@@ -9,7 +9,7 @@ from distprof.merge.phases import phase_title
 from distprof.merge.report import RankRow, Report
 from distprof.merge.text.lines import heading, one_line, shortened, table
 from distprof.merge.text.quantities import TimeUnit, byte_size, common_unit
-from distprof.records import AXES, PHASES
+from distprof.records import PHASES
 
 ALL_UP_TO = 32
 SHOWN_OF_MORE = 16
@@ -25,7 +25,7 @@ def ranks_block(report: Report) -> Iterator[str]:
     yield heading("Ranks")
     marked = f"; * marks the slow {'ranks' if len(slow) > 1 else 'rank'}" if slow else ""
     yield f"Medians over each rank's timed steps, in {unit.name}{marked}."
-    axes = [axis for axis in AXES if report.topology.sizes.get(axis, 1) > 1] or ["dp"]
+    axes = [axis for axis, size in report.topology.sizes.items() if size > 1] or ["dp"]
     phases = [phase for phase in PHASES if any(row.phases_ns.get(phase) != 0 for row in report.ranks)]
     titles = ["rank", *axes, "host", "iteration", *map(phase_title, phases), "peak memory", "steps"]
     cells = [_cells(row, axes, phases, unit) for row in rows]

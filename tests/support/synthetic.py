@@ -17,6 +17,11 @@ from typing import Any
 import numpy as np
 
 from distprof.records import (
+    DENSE,
+    EMBEDDING,
+    EXPERT,
+    ROUTER,
+    SHARED,
     TRAINING,
     Counts,
     End,
@@ -53,7 +58,9 @@ class Job:
     data, in the self time of ``slow_module``; its peers wait for it in the backward of the outermost module, or, where
     ``waits_in`` names a module, those of its ep group alone in the forward of that.
     ``hot`` is how many times the load of another expert 1 of each layer gets.  ``tp_experts``: experts are cut over tp.
-    ``local_names``: each pipeline stage numbers its blocks from 0 on.
+    ``local_names``: each pipeline stage numbers its blocks from 0 on.  A token sees ``top_k`` experts, and with
+    ``shared_expert`` one more that sees all tokens.  ``tied_stages``: the head of the last stage is a copy of the
+    embedding of the first.
     """
 
     dp: int = 2
@@ -74,6 +81,9 @@ class Job:
     hot: float = 1.0
     tp_experts: bool = False
     local_names: bool = False
+    top_k: int = 2
+    shared_expert: bool = False
+    tied_stages: bool = False
     mode: str = TRAINING
     counted: bool = True
     source: str = "declared"
@@ -104,7 +114,7 @@ class Job:
 
 @dataclass(frozen=True)
 class _Spec:
-    """One module to be: parameters as (short name, elements in the model, tp shards it, ep splits it)."""
+    """One module to be: parameters of one kind as (short name, elements in the model, tp shards it, ep splits it)."""
 
     name: str
     class_name: str
@@ -114,6 +124,7 @@ class _Spec:
     repr: str = ""
     wrapper: bool = False
     called: bool = True
+    kind: str = DENSE
 
 
 class Stage:
@@ -168,6 +179,9 @@ class Stage:
                 itemsize=4,
                 split=("ep",) if split and self.job.ep > 1 else (),
                 tied_to="embed.weight" if spec.name == "head" and tied else "",
+                sharded=("tp",) if sharded and self.job.tp > 1 else (),
+                kind=spec.kind,
+                shared_as="embed" if self.job.tied_stages and spec.name in ("embed", "head") else "",
             )
             for row, spec in enumerate(self.specs)
             for short, numel, sharded, split in spec.parameters
@@ -198,8 +212,9 @@ def _specs(job: Job, pp: int) -> Iterable[_Spec]:
     yield _Spec("", "GPT", 1, 0.2)
     if pp == 0:
         yield _Spec(
-            "embed", "Embedding", 2, 0.1, (("weight", VOCABULARY * WIDTH, True, False),), f"{VOCABULARY}, {WIDTH}"
-        )
+            "embed", "Embedding", 2, 0.1, (("weight", VOCABULARY * WIDTH, True, False),), f"{VOCABULARY}, {WIDTH}",
+            kind=EMBEDDING,
+        )  # fmt: skip
     yield _Spec("blocks", "ModuleList", 2, called=False)
     for number in range(first, min(first + per_stage, job.layers)):
         yield from _block(job, number, f"blocks.{number - first * job.local_names}")
@@ -225,12 +240,14 @@ def _block(job: Job, number: int, name: str) -> Iterable[_Spec]:
 
 def _moe(job: Job, name: str) -> Iterable[_Spec]:
     yield _Spec(name, "MoE", 4, 1.0)
-    yield _linear(f"{name}.router", 5, 0.2, job.experts, sharded=False)
+    yield _linear(f"{name}.router", 5, 0.2, job.experts, sharded=False, kind=ROUTER)
+    if job.shared_expert:
+        yield _linear(f"{name}.shared", 5, 0.5, WIDTH, kind=SHARED)
     yield _Spec(f"{name}.experts", "ModuleList", 5, called=False)
     for local in range(job.experts // job.ep):
         yield _Spec(f"{name}.experts.{local}", "MLP", 6, 0.1)
-        yield _linear(f"{name}.experts.{local}.up", 7, 0.5, 4 * WIDTH, sharded=job.tp_experts, split=True)
-        yield _linear(f"{name}.experts.{local}.down", 7, 0.5, 4 * WIDTH, sharded=job.tp_experts, split=True)
+        yield _linear(f"{name}.experts.{local}.up", 7, 0.5, 4 * WIDTH, sharded=job.tp_experts, kind=EXPERT)
+        yield _linear(f"{name}.experts.{local}.down", 7, 0.5, 4 * WIDTH, sharded=job.tp_experts, kind=EXPERT)
 
 
 def _norm(name: str, depth: int) -> _Spec:
@@ -239,9 +256,9 @@ def _norm(name: str, depth: int) -> _Spec:
     )
 
 
-def _linear(name: str, depth: int, ms: float, outputs: int, *, sharded: bool = True, split: bool = False) -> _Spec:
+def _linear(name: str, depth: int, ms: float, outputs: int, *, sharded: bool = True, kind: str = DENSE) -> _Spec:
     text = f"in_features={WIDTH}, out_features={outputs}, bias=False"
-    return _Spec(name, "Linear", depth, ms, (("weight", WIDTH * outputs, sharded, split),), text)
+    return _Spec(name, "Linear", depth, ms, (("weight", WIDTH * outputs, sharded, kind == EXPERT),), text, kind=kind)
 
 
 def _parents(specs: list[_Spec]) -> list[int]:
@@ -265,7 +282,9 @@ def rank_records(job: Job, rank: int) -> list[Record]:
     stage = stage_of(job, coordinates["pp"])
     called = np.array([spec.called for spec in stage.specs], np.uint32) * job.micro_batches
     work = stage.macs * job.micro_batches
-    layers = tuple(ExpertLayer(name, row, job.experts, job.local_experts(rank)) for name, row in stage.layers)
+    layers = tuple(
+        ExpertLayer(name, row, job.experts, job.local_experts(rank), top_k=job.top_k) for name, row in stage.layers
+    )
     records: list[Record] = [
         _header(job, rank),
         Plan(warmup=WARMUP, counted=int(job.counted), timed=job.steps),

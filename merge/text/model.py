@@ -1,0 +1,40 @@
+"""The lines of the Profile Summary that speak of the whole model, exactly: the union of all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from distprof.merge.report import Report
+from distprof.merge.text.lines import labelled
+from distprof.merge.text.quantities import NOT_AVAILABLE
+from distprof.merge.words import listed, rank_names
+from distprof.records import EXPERT, SHARED
+
+EXACT, AT_LEAST = "params of model, exact", "params of model, at least"
+_TITLES = {SHARED: "shared expert"}
+
+
+def params_lines(report: Report) -> Iterator[str]:
+    """How many parameters, and of which kinds; with ranks missing, at least how many, and what may be lacking."""
+    summary, model = report.summary, report.model
+    label = EXACT if summary.exact_covers_all else AT_LEAST
+    if summary.params_exact is None:
+        yield labelled(label, NOT_AVAILABLE)
+        return
+    yield labelled(label, f"{summary.params_exact:,}")
+    if not summary.exact_covers_all:
+        yield labelled("  not covered", _lacking(report))
+    for kind, numel in model.params_by_kind.items():
+        yield labelled(f"  {_TITLES.get(kind, kind)}", f"{numel:,}")
+    yield labelled("  trainable", f"{summary.trainable_params_exact:,}")
+    if EXPERT in model.params_by_kind:
+        active = "n/a: the top-k is not known" if model.active_params is None else f"{model.active_params:,}"
+        yield labelled("  active per token", active)
+
+
+def _lacking(report: Report) -> str:
+    if report.model.uncovered:
+        return listed(report.model.uncovered)
+    silent = [row.rank for row in report.ranks if row.params is None]
+    missing = {*report.run.missing_ranks, *silent}
+    return f"only replicas ({rank_names(missing)})" if missing else "the ranks do not agree, see the note above"
