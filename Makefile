@@ -1,7 +1,7 @@
 # make demo    eight ranks of a mixture-of-experts model, one of them slow, some experts hot: records, merges, says where
 # make test    the whole test suite, on every training stack that can be installed here
 # make check   style and types, on the package as it installs
-# make soak    abuse of the shard reader, by the hundred thousand (ARGS="--mutations 20000 --seed 7")
+# make soak    abuse: 100,000 mutated shards, 1,000 full disks, 50 killed ranks (ARGS="--mutations 20000 --kills 5 --seed 7")
 # make bench   what distprof costs: measures, and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
 # make docs    the page of formulas, docs/FLOPS.md, from the registry of formulas
 # make clean   removes what these made; the runs stay
@@ -60,7 +60,7 @@ check: $(READY)
 	grep --quiet '^planted.py:3: error: Incompatible types in assignment' $(INSTALLED)/planted.log
 
 soak: $(READY)
-	$(BIN)/python tools/soak.py $(ARGS)
+	cd tools && $(BIN)/python -m soak $(ARGS)
 
 # In tools/, where Python finds bench and nothing that would shadow what is installed.
 bench: $(READY)

@@ -1,44 +1,54 @@
-"""The soak: a small share of it, and that it fails when the reader is wrong."""
+"""The soak: a small share of it, and that it fails when something is lost."""
 
 from __future__ import annotations
 
-import importlib.util
+import io
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from distprof.shard import Shard, parse_shard
+from distprof.records import FORWARD, Counts, End, Header, Plan, Record, Step
+from distprof.rundir import RunDir
+from distprof.shard import FileSink, Shard, ShardWriter, parse_shard
+
+TOOLS = Path(__file__).parents[2] / "tools"
 
 
 @pytest.fixture
-def soak(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    file = request.config.rootpath / "tools" / "soak.py"
-    spec = importlib.util.spec_from_file_location("soak", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "soak", module)
-    spec.loader.exec_module(module)
-    return module
+def soak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], ModuleType]:
+    """``soak("kills")``: a module of the soak."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return lambda name: import_module(f"soak.{name}")
 
 
-def test_a_small_share(soak: ModuleType, tmp_path: Path) -> None:
-    assert soak.__file__ is not None
+def test_a_small_share(tmp_path: Path, clean_env: dict[str, str]) -> None:
+    shares = {"mutations": 500, "full-disks": 40, "kills": 2}
+    options = [word for kind, count in shares.items() for word in (f"--{kind}", str(count))]
     result = subprocess.run(
-        [sys.executable, soak.__file__, "--mutations", "3000", "--seed", "7"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "soak", *options, "--seed", "7"],
+        cwd=TOOLS,
+        env={**clean_env, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
+        timeout=400,
         check=False,
     )
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "3,000 shards in " in result.stdout
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("\nnothing was lost\n")
+    for kind, count in shares.items():
+        assert re.search(rf"^{count} {kind.replace('-', ' ')}, .*in \d+ s: ", result.stdout, re.MULTILINE)
+    steps = re.search(r"(\d+) finished steps in the shards", result.stdout)
+    assert steps and int(steps[1]) > 0
+    assert list(tmp_path.iterdir()) == [], "something was left behind"
 
 
 def forgetful(shard: Shard) -> None:
@@ -70,7 +80,7 @@ def broken(shard: Shard) -> None:
 def test_a_faulty_reader_fails(
     fault: Callable[[Shard], None],
     said: str,
-    soak: ModuleType,
+    soak: Callable[[str], ModuleType],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -80,11 +90,115 @@ def test_a_faulty_reader_fails(
         fault(shard)
         return shard
 
-    monkeypatch.setattr(soak, "parse_shard", reader)
-    monkeypatch.setattr(soak, "ABUSES", (soak.delete,))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert soak.soak(range(1, 50), 60, 1) == 1
-    output = capsys.readouterr()
-    assert said in output.err
-    assert "delete failed: again with --seed 1 --first " in output.out
+    monkeypatch.setattr(soak("judges"), "parse_shard", reader)
+    monkeypatch.setattr(soak("mutations"), "_ABUSES", (soak("damage").delete,))
+    assert not soak("trials").run(soak("mutations").MUTATIONS, 0, 50, 1, soak("shown").Progress(io.StringIO()))
+    output = capsys.readouterr().err
+    assert said in output
+    assert re.search(r"again with --seed 1 --first \d+ --mutations 1 --kills 0 --full-disks 0\n$", output)
     assert [file.name for file in tmp_path.rglob("*.msgpack")] == ["failed.msgpack"]
+
+
+@pytest.mark.parametrize(
+    ("what", "fault", "said"),
+    [
+        ("distprof.shard.os.ftruncate", lambda *_: None, "a piece of a record was left behind"),
+        ("distprof.output.say", lambda *_: None, "no clear line"),
+        ("distprof.output.Output._give_up", lambda self, why: self.close(), "no clear line"),
+    ],
+)
+def test_a_faulty_writer_fails(
+    what: str, fault: Any, said: str, soak: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disks, one = soak("disks"), soak("originals").original("run", 1, 40)
+    monkeypatch.setattr(what, fault)
+    with pytest.raises(AssertionError, match=said):
+        disks.file_size_limit(_Given(one.edges[5] + 3), one, tmp_path)
+
+
+class _Given:
+    """Random numbers that are given."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def randrange(self, *_: int) -> int:
+        return self._number
+
+
+#: Finished by a rank when it was killed, and recorded of it.
+FINISHED = range(6)
+
+
+def records(steps: range) -> list[Record]:
+    timed = [Step(n, FORWARD, 1, 2, {"other": 2}, 1, 1, 1, 1, "rss") for n in steps if n >= 2]
+    return [Plan(1, 1, 100), Counts(1, FORWARD, 1, 1), *timed]
+
+
+def left_behind(place: Path, recorded: list[Record] | None, finished: range) -> None:
+    """What a killed job of two ranks leaves, rank 0 as it should."""
+    shards = RunDir(place / "runs" / "x")
+    shards.shards.mkdir(parents=True)
+    for rank, (own, log) in enumerate([(records(FINISHED), FINISHED), (recorded, finished)]):
+        (place / f"finished{rank}").write_text("".join(f"{number:>8}\n" for number in [4711, *log]))
+        if own is not None:
+            writer = ShardWriter(FileSink(shards.shard_path(rank, 0)))
+            for record in (Header("x", rank, 2), *own):
+                writer.write(record)
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "finished"), [(records(FINISHED), FINISHED), (records(range(7)), FINISHED), (None, range(0))]
+)
+def test_what_a_kill_may_leave(
+    recorded: list[Record] | None, finished: range, soak: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    left_behind(tmp_path, recorded, finished)
+    counted = soak("kills").judge(tmp_path)
+    assert counted == {"finished steps in the shards": 4 + 4 * bool(finished), "torn last records": 0}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "finished", "said"),
+    [
+        (records(FINISHED), range(7), r"finished \[4, 5, 6\], recorded \[3, 4, 5\]"),
+        (records(range(8)), FINISHED, "a step was recorded that was not run"),
+        ([Plan(1, 1, 100), *records(FINISHED)[2:]], FINISHED, "the counted step is lost"),
+        (None, FINISHED, "there is no shard"),
+        ([Plan(1, 1, 4), *records(FINISHED)[1:], End("exit", 6)], FINISHED, "killed, and called complete"),
+    ],
+)
+def test_what_a_kill_may_not_leave(
+    recorded: list[Record] | None,
+    finished: range,
+    said: str,
+    soak: Callable[[str], ModuleType],
+    tmp_path: Path,
+) -> None:
+    left_behind(tmp_path, recorded, finished)
+    with pytest.raises(AssertionError, match=said):
+        soak("kills").judge(tmp_path)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_it_shows_how_far_it_is_and_its_last_word_in_colour_where_that_is_wanted(
+    soak: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, log, terminal = soak("shown"), io.StringIO(), Terminal()
+    for stream in (log, terminal):
+        progress = shown.Progress(stream, log_every_s=-1)
+        progress._every_s = -1
+        for done in range(2):
+            progress.say(f"{done} of 2 kills")
+        progress.clear()
+    assert log.getvalue() == "soak: 0 of 2 kills\nsoak: 1 of 2 kills\n"
+    assert terminal.getvalue() == "\r\x1b[Ksoak: 0 of 2 kills\r\x1b[Ksoak: 1 of 2 kills\r\x1b[K"
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert shown.last_word(True, terminal) == "\x1b[1;31msomething was LOST: see above\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert shown.last_word(True, terminal) == shown.last_word(True, log) == "something was LOST: see above"

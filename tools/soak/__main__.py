@@ -1,0 +1,41 @@
+"""Abuses shards and their writers by the hundred thousand, and exits with 1 if anything was lost.
+
+* mutations: bytes of shards are flipped, cut, moved and spliced, records are forged; the reader gives what is whole,
+  and says that the rest is not;
+* kills: a rank of a real job of two is killed at a random moment; every step that it had finished is in its shard, and
+  merge says what is complete;
+* full disks: a file system is full, or a limit on a file's size is reached, at a random byte; what fitted is there.
+
+make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --seed 7"
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from soak import trials
+from soak.disks import FULL_DISKS
+from soak.kills import KILLS
+from soak.mutations import MUTATIONS
+from soak.shown import Progress, last_word
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for kind, default in ((MUTATIONS, 100_000), (FULL_DISKS, 1_000), (KILLS, 50)):
+        parser.add_argument(f"--{kind.name}", type=int, default=default, metavar="N", help=f"default: {default:,}")
+    parser.add_argument("--seed", type=int, default=1, help="of all random choices  [default: 1]")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first trial of each kind")
+    options = parser.parse_args()
+    counts = {MUTATIONS: options.mutations, FULL_DISKS: options.full_disks, KILLS: options.kills}
+    progress = Progress(sys.stderr)
+    held = [trials.run(kind, options.first, count, options.seed, progress) for kind, count in counts.items() if count]
+    print(last_word(not all(held), sys.stdout))
+    return 0 if all(held) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

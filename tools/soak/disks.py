@@ -1,0 +1,201 @@
+"""One kind of abuse: there is no more room at a random byte of a shard, in a process of its own.
+
+A file system of a few pages fills up (in a mount namespace of the process's own: needs no root where users may have
+one), a limit on the file's size is reached, and /dev/full takes the shard's place for some records.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import msgpack
+
+from distprof.codec import to_payload
+from distprof.framing import frame
+from distprof.output import Output, open_shard
+from distprof.records import Error, Header
+from distprof.rundir import RunDir
+from distprof.shard import FileSink, ShardWriter, read_shard
+from soak.judges import ALL, judge
+from soak.originals import Original, Random, original
+from soak.trials import Kind, Outcome
+
+SAYS_WHY, NO_WORD, NO_HEADER = "says why", "no word fits", "no header fits"
+A_GAP, ENOUGH, NOT_MOUNTED = "a gap", "all fits", "none to be had"
+_PAGE = os.sysconf("SC_PAGE_SIZE")  # what such a file system gives room by
+_NEW_MOUNTS, _NEW_USER, _PRIVATE = 0x20000, 0x10000000, (1 << 18) | (1 << 14)
+_CANNOT_MOUNT = 77
+
+
+def fill(rng: Random, folder: Path) -> Outcome:
+    """Write one shard where it finds no room, in a folder inside ``folder``."""
+    one = original("run", 1, rng.choice((2, 4, 40)), script="x" * rng.randrange(5000))
+    abuse = rng.choice((full_file_system, file_size_limit, room_again, dev_full))
+    place = folder / "trial"
+    (place / "elsewhere").mkdir(parents=True)
+    verdict = abuse(rng, one, place)
+    shutil.rmtree(place)
+    return Outcome(abuse.__name__, verdict)
+
+
+def full_file_system(rng: Random, one: Original, place: Path) -> str:
+    """A rank writes to a file system of so many pages."""
+    pages, run = rng.randrange(1, 2 + len(one.data) // _PAGE), RunDir(place / "run")
+    run.path.mkdir()
+
+    def work() -> int:
+        if not _mount(run.path, pages * _PAGE):
+            return _CANNOT_MOUNT
+        run.shards.mkdir()
+        _write_as_a_rank(one, run, place)
+        shutil.copytree(run.path, place / "kept")  # out of this process's own file system
+        return 0
+
+    code, said = _in_a_process(work)
+    if code == _CANNOT_MOUNT:
+        return NOT_MOUNTED
+    return _judge(one, pages * _PAGE, RunDir(place / "kept"), said, "No space left on device")
+
+
+def file_size_limit(rng: Random, one: Original, place: Path) -> str:
+    """A rank may write so many bytes to any file."""
+    limit, run = rng.randrange(len(one.data) + 200), RunDir(place / "run")
+    run.shards.mkdir(parents=True)
+
+    def work() -> int:
+        _limit(limit)
+        _write_as_a_rank(one, run, place)
+        return 0
+
+    _, said = _in_a_process(work)
+    return _judge(one, limit, run, said, "File too large")
+
+
+def room_again(rng: Random, one: Original, place: Path) -> str:
+    """There is no room for some records, and then there is: the writer goes on, and the gap is seen."""
+    limit, until = rng.randrange(one.edges[1], len(one.data)), rng.randrange(1, len(one.records) + 1)
+
+    def work() -> int:
+        sink = FileSink(place / "shard")
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        _limit(limit)
+        _write_what_fits(one, sink, lambda number: _limit(unlimited) if number == until else None)
+        return 0
+
+    _in_a_process(work)
+    return ENOUGH if judge((place / "shard").read_bytes(), [one]) == ALL else A_GAP
+
+
+def dev_full(rng: Random, one: Original, place: Path) -> str:
+    """/dev/full takes some records; those before and after it are there."""
+    first = rng.randrange(1, len(one.records))
+    until = rng.randrange(first, len(one.records) + 1)
+
+    def work() -> int:
+        sink = FileSink(place / "shard")
+        shard, full = os.dup(sink._fd), os.open("/dev/full", os.O_WRONLY)
+        places = {first: full, until: shard}  # where they are equal, there was no full disk
+        _write_what_fits(one, sink, lambda n: os.dup2(places[n], sink._fd) if n in places else None)
+        return 0
+
+    _in_a_process(work)
+    data = (place / "shard").read_bytes()
+    judge(data, [one])
+    assert len(data) == one.edges[first] + len(one.data) - one.edges[until], "more was lost than what had no room"
+    return A_GAP if until > first else ENOUGH
+
+
+def _limit(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def _write_as_a_rank(one: Original, run: RunDir, place: Path) -> None:
+    tempfile.tempdir = str(place / "elsewhere")
+    header = one.records[0]
+    assert isinstance(header, Header)
+    writer = open_shard(run, header, lambda: False)
+    if writer is not None:
+        output = Output(writer, header.rank)
+        output.write(*one.records[1:])
+        output.close()
+
+
+def _write_what_fits(one: Original, sink: FileSink, before: Callable[[int], object]) -> None:
+    """Every record is written or refused with an OSError; ``before`` is called with the number of each."""
+    writer = ShardWriter(sink)
+    for number, record in enumerate(one.records):
+        before(number)
+        try:
+            writer.write(record)
+        except OSError:
+            assert number, "the header has room"
+
+
+def _judge(one: Original, room: int, run: RunDir, said: str, why: str) -> str:
+    """All that fitted into ``room`` bytes is there and whole, and one line was said."""
+    whole = sum(edge <= room for edge in one.edges) - 1
+    if whole == len(one.records):
+        (path,) = run.shard_files()
+        assert (read_shard(path).records, said) == (list(one.records), ""), said
+        return ENOUGH
+    assert said.count("\n") == 1 and why in said, f"no clear line: {said!r}"
+    if not whole:
+        assert not run.shard_files(), "a piece of a header was left behind"
+        return NO_HEADER
+    (path,) = run.shard_files()
+    shard, last_word = read_shard(path), Error("writing its shard", why)
+    assert shard.report.unread_bytes == 0, "a piece of a record was left behind"
+    fits = one.edges[whole] + _length(last_word, whole + 1) <= room
+    assert shard.records == [*one.records[:whole], *([last_word] if fits else [])], "not what fitted"
+    return SAYS_WHY if fits else NO_WORD
+
+
+def _length(error: Error, sequence: int) -> int:
+    return len(frame(msgpack.packb([error.KIND, sequence, to_payload(error)]), 0))
+
+
+def _in_a_process(work: Callable[[], int]) -> tuple[int, str]:
+    """What ``work`` returned in a child, and what it said on stderr (a pipe: no limit of the child's ends it)."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(writing, 2)
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  of the tests' own there may be none
+        try:
+            os._exit(work())
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as pipe:  # noqa: PTH123
+        said = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, _CANNOT_MOUNT), f"the writer broke:\n{said}"
+    return code, said
+
+
+def _mount(folder: Path, size: int) -> bool:
+    """Put a file system of ``size`` bytes at ``folder``, for this process alone; False where that is not allowed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    uid, gid = os.getuid(), os.getgid()
+    if libc.unshare(_NEW_USER | _NEW_MOUNTS) == 0:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    elif libc.unshare(_NEW_MOUNTS):
+        return False
+    options = f"size={size}".encode()
+    private = libc.mount(b"none", b"/", None, ctypes.c_ulong(_PRIVATE), None) == 0
+    return private and libc.mount(b"none", bytes(folder), b"tmpfs", ctypes.c_ulong(0), options) == 0
+
+
+VERDICTS = (SAYS_WHY, NO_WORD, NO_HEADER, A_GAP, ENOUGH, NOT_MOUNTED)
+FULL_DISKS = Kind("full-disks", fill, VERDICTS, "all that fitted is there and whole")

@@ -1,0 +1,151 @@
+"""One kind of abuse: a rank of a real job of two is killed at a random moment, and what is left is merged.
+
+Each rank's own log is the witness of what it had finished (see :mod:`soak.train`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from distprof.errors import DataError
+from distprof.records import Counts, Step
+from distprof.rundir import RunDir
+from distprof.shard import Shard, read_shard
+from soak.originals import Random
+from soak.train import LINE
+from soak.trials import Kind, Outcome
+
+STARTING, IN_WINDOW = VERDICTS = ("while it started", "in its window")
+_RANKS = 2
+_WARMUP, _COUNTED, _ITERATIONS = 1, 1, 2_000
+_FIRST_TIMED = _WARMUP + _COUNTED
+#: Whatever goes wrong, no file of a job grows beyond this.
+_MAX_FILE_BYTES = 1 << 24
+_MAX_SECONDS = 300
+_LINE_BYTES = len(LINE.format(0))
+_TRAIN = Path(__file__).with_name("train.py")
+_DISTPROF = (sys.executable, "-m", "distprof")
+
+
+def kill(rng: Random, folder: Path) -> Outcome:
+    """Start a job in a folder inside ``folder``, kill a rank of it, and judge what is left."""
+    place, victim = folder / "trial", rng.randrange(_RANKS)
+    (place / "tmp").mkdir(parents=True)
+    starting = rng.random() < 0.15
+    with _job(place) as job:
+        try:
+            _kill(job, _log(place, victim), rng, starting=starting)
+            code = job.wait(_MAX_SECONDS)
+        finally:
+            job.terminate()  # a launcher ends its ranks, too
+    assert code == 1, f"torchrun's exit code is 1, not {code}"
+    counted = judge(place)
+    shutil.rmtree(place)
+    return Outcome(f"rank {victim}", STARTING if starting else IN_WINDOW, counted)
+
+
+def _job(place: Path) -> subprocess.Popen[bytes]:
+    window = ("--warmup", str(_WARMUP), "--timed", str(_ITERATIONS))
+    words = ("run", "--nproc", str(_RANKS), "--name", "x", *window, str(_TRAIN), str(_ITERATIONS))
+    variables = {"OMP_NUM_THREADS": "1", "TMPDIR": str(place / "tmp")}  # a torchrun that fails leaves things behind
+    with (place / "said").open("wb") as said:
+        job = subprocess.Popen(
+            [*_DISTPROF, *words], cwd=place, env={**os.environ, **variables}, stdout=said, stderr=said
+        )
+    resource.prlimit(job.pid, resource.RLIMIT_FSIZE, (_MAX_FILE_BYTES, _MAX_FILE_BYTES))  # and of all that it starts
+    return job
+
+
+def _kill(job: subprocess.Popen[bytes], log: Path, rng: Random, *, starting: bool) -> None:
+    """At some moment while it starts, or somewhere in one of its first iterations."""
+    _wait_for_lines(job, log, 1)
+    rank = os.pidfd_open(int(log.read_bytes()[:_LINE_BYTES]))  # of this process and of no later one with its number
+    try:
+        if not starting:
+            _wait_for_lines(job, log, 1 + rng.randrange(1, 150))
+        time.sleep(rng.uniform(0, 3 if starting else 0.02))
+        signal.pidfd_send_signal(rank, signal.SIGKILL)
+    finally:
+        os.close(rank)
+
+
+def _wait_for_lines(job: subprocess.Popen[bytes], log: Path, lines: int) -> None:
+    until = time.monotonic() + _MAX_SECONDS
+    while not log.exists() or log.stat().st_size < lines * _LINE_BYTES:
+        assert job.poll() is None and time.monotonic() < until, "the job did not come so far"
+        time.sleep(0.0005)
+
+
+def judge(place: Path) -> dict[str, int]:
+    """What of the job in this folder is left: every finished step, and a report that says so.  Returns counts."""
+    run = RunDir(place / "runs" / "x")
+    shards = {rank: shard for rank in range(_RANKS) if (shard := _shard(run, rank)) is not None}
+    finished = 0
+    for rank in range(_RANKS):
+        finished += _judge_rank(_finished(place, rank), shards.get(rank))
+    _judge_report(place, shards)
+    torn = sum(bool(shard.report.unread_bytes) for shard in shards.values())
+    return {"finished steps in the shards": finished, "torn last records": torn}
+
+
+def _log(place: Path, rank: int) -> Path:
+    return place / f"finished{rank}"
+
+
+def _finished(place: Path, rank: int) -> list[int]:
+    """The iterations that its log says it has finished."""
+    log = _log(place, rank)
+    return [int(line) for line in log.read_text().split()[1:]] if log.exists() else []
+
+
+def _shard(run: RunDir, rank: int) -> Shard | None:
+    try:
+        return read_shard(run.shard_path(rank, 0))
+    except (DataError, OSError):
+        return None
+
+
+def _judge_rank(finished: list[int], shard: Shard | None) -> int:
+    """How many timed steps it had finished, all of which are in its shard."""
+    if shard is None:
+        assert not finished, f"{len(finished)} iterations were finished, and there is no shard"
+        return 0
+    timed, counted = _timed(shard), [r.iteration for r in shard.records if isinstance(r, Counts)]
+    expected = [iteration for iteration in finished if iteration >= _FIRST_TIMED]
+    assert timed[: len(expected)] == expected, f"finished {expected[-3:]}, recorded {timed[-3:]}"
+    assert len(timed) - len(expected) <= 1, "a step was recorded that was not run"
+    assert _WARMUP not in finished or counted == [_WARMUP], "the counted step is lost"
+    assert not shard.report.sequence_gaps and not shard.report.malformed, shard.report
+    return len(expected)
+
+
+def _timed(shard: Shard) -> list[int]:
+    return [record.iteration for record in shard.records if isinstance(record, Step)]
+
+
+def _judge_report(place: Path, shards: dict[int, Shard]) -> None:
+    """Merge ends with 0 and says how far each rank came, or with 1 and one line where there is no rank."""
+    merged = subprocess.run(
+        [*_DISTPROF, "merge", "--no-plots", "runs/x"], cwd=place, capture_output=True, text=True, check=False
+    )
+    if not shards:
+        assert (merged.returncode, merged.stderr.count("\n")) == (1, 1), merged.stderr
+        return
+    assert merged.returncode == 0, merged.stderr
+    report = json.loads((place / "runs" / "x" / "report" / "summary.json").read_text(encoding="utf-8"))
+    steps = {row["rank"]: row["step_iterations"] for row in report["ranks"]}
+    assert steps == {rank: _timed(shard) for rank, shard in shards.items()}, "not the steps of the shards"
+    assert f"{len(shards)} of {_RANKS} ranks recorded" in merged.stdout
+    assert report["run"]["missing_ranks"] == sorted(set(range(_RANKS)) - shards.keys())
+    assert {int(rank) for rank in report["run"]["incomplete"]} == shards.keys(), "killed, and called complete"
+
+
+KILLS = Kind("kills", kill, VERDICTS, "no finished step is missing from shard or report")

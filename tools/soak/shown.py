@@ -1,0 +1,52 @@
+"""What the soak shows: how far it is, and what came of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TextIO
+
+_ERASE = "\r\x1b[K"
+_GREEN, _RED = "32", "1;31"
+
+
+class Progress:
+    """How far it is: on a terminal in one line, elsewhere (a log) in a line every so often."""
+
+    def __init__(self, stream: TextIO, log_every_s: float = 30) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty()
+        self._every_s = 0.1 if self._terminal else log_every_s
+        self._last = time.monotonic()
+
+    def say(self, what: str) -> None:
+        now = time.monotonic()
+        if now - self._last > self._every_s:
+            self._last = now
+            self._stream.write(f"{_ERASE}soak: {what}" if self._terminal else f"soak: {what}\n")
+            self._stream.flush()
+
+    def clear(self) -> None:
+        if self._terminal:
+            self._stream.write(_ERASE)
+            self._stream.flush()
+
+
+def table(tally: Counter[tuple[str, str]], verdicts: Sequence[str]) -> str:
+    """Of (abuse, verdict): a row an abuse, a column a verdict."""
+    widths = [max(14, len(verdict) + 2) for verdict in verdicts]
+    rows = [f"{'':22}" + "".join(f"{v:>{width}}" for v, width in zip(verdicts, widths, strict=True))]
+    for abuse in sorted({abuse for abuse, _ in tally}):
+        cells = (f"{tally[abuse, v]:{width},}" for v, width in zip(verdicts, widths, strict=True))
+        rows.append(f"{abuse:22}" + "".join(cells))
+    return "\n".join(rows)
+
+
+def last_word(lost: bool, stream: TextIO) -> str:
+    """In colour on a terminal, unless NO_COLOR is set."""
+    text = "something was LOST: see above" if lost else "nothing was lost"
+    if not stream.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{_RED if lost else _GREEN}m{text}\x1b[0m"

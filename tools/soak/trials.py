@@ -1,0 +1,73 @@
+"""Abuse in numbers: runs trial after trial of a kind, and counts what came of them."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from soak.originals import Random
+from soak.shown import Progress, table
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done in one trial, what came of it, and what was counted on the way."""
+
+    abuse: str
+    verdict: str
+    counted: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of abuse.
+
+    ``trial`` gets random numbers and a folder of its own, and raises when anything is lost; what it leaves in the
+    folder then is kept.  ``holds`` is what has been shown when no trial has raised.
+    """
+
+    name: str
+    trial: Callable[[Random, Path], Outcome]
+    verdicts: Sequence[str]
+    holds: str
+
+
+def run(kind: Kind, first: int, count: int, seed: int, progress: Progress) -> bool:
+    """Try ``count`` times from trial ``first`` on and print the counts; False, with a way back, when one has failed."""
+    tally: Counter[tuple[str, str]] = Counter()
+    counted: Counter[str] = Counter()
+    trials = kind.name.replace("-", " ")
+    started = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="distprof-soak-"))
+    for number in range(first, first + count):
+        progress.say(f"{number - first:,} of {count:,} {trials}")
+        try:
+            outcome = kind.trial(Random(f"{seed}:{kind.name}:{number}"), folder)
+        except BaseException:
+            progress.clear()
+            traceback.print_exc()
+            _show_failure(kind, number, seed, folder)
+            return False
+        tally[outcome.abuse, outcome.verdict] += 1
+        counted.update(outcome.counted)
+    progress.clear()
+    folder.rmdir()
+    print(table(tally, kind.verdicts))
+    done = [f"{tally.total():,} {trials}", *(f"{amount:,} {what}" for what, amount in counted.items())]
+    print(f"{', '.join(done)}, in {time.monotonic() - started:.0f} s: {kind.holds}\n", flush=True)
+    return True
+
+
+def _show_failure(kind: Kind, number: int, seed: int, folder: Path) -> None:
+    others = " ".join(f"--{name} 0" for name in ("mutations", "kills", "full-disks") if name != kind.name)
+    print(
+        f"trial {number} of {kind.name} failed, its files are in {folder}; again with "
+        f"--seed {seed} --first {number} --{kind.name} 1 {others}",
+        file=sys.stderr,
+    )
