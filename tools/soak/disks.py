@@ -193,8 +193,8 @@ def _mount(folder: Path, size: int) -> bool:
     elif libc.unshare(_NEW_MOUNTS):
         return False
     options = f"size={size}".encode()
-    private = libc.mount(b"none", b"/", None, ctypes.c_ulong(_PRIVATE), None) == 0
-    return private and libc.mount(b"none", bytes(folder), b"tmpfs", ctypes.c_ulong(0), options) == 0
+    mounts = [(b"/", None, _PRIVATE, None), (bytes(folder), b"tmpfs", 0, options)]
+    return not any(libc.mount(b"none", place, kind, ctypes.c_ulong(how), more) for place, kind, how, more in mounts)
 
 
 VERDICTS = (SAYS_WHY, NO_WORD, NO_HEADER, A_GAP, ENOUGH, NOT_MOUNTED)
