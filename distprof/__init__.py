@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     from distprof.api import record as record
     from distprof.api import register_formula as register_formula
     from distprof.api import set_topology as set_topology
+    from distprof.standalone import FlopsProfiler as FlopsProfiler
+    from distprof.standalone import get_model_profile as get_model_profile
 
-_HOME = dict.fromkeys(("record", "register_formula", "set_topology"), "distprof.api")
+_HOME = {
+    **dict.fromkeys(("record", "register_formula", "set_topology"), "distprof.api"),
+    **dict.fromkeys(("FlopsProfiler", "get_model_profile"), "distprof.standalone"),
+}
 
-__all__ = ["__version__", "record", "register_formula", "set_topology"]
+__all__ = ["FlopsProfiler", "__version__", "get_model_profile", "record", "register_formula", "set_topology"]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,7 +25,7 @@ SCHEMA_VERSION = (1, 1)
 SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
     (1, 1): "topology: sources, groups, stages, finer axes; parameters: sharded, kind, shared_as; expert_layers: axis, "
-    "top_k; counts: device_work",
+    "top_k; counts: device_work; ops",
 }
 
 #: Phases of one iteration, in the order in which they are shown.  They add up to the iteration.
@@ -295,6 +295,32 @@ class Counts(_Bulky):
     device_work: tuple[DeviceWork, ...] = ()
 
 
+@dataclass(frozen=True)
+class OpRow:
+    """One op in one kind of work: what all its calls cost together."""
+
+    name: str  # aten.addmm
+    kind: str  # forward, backward, recompute, or another kind that work may be of
+    calls: Natural
+    macs: Natural
+    flops: Natural
+    time_ns: Natural = 0
+
+
+@dataclass(frozen=True)
+class Ops:
+    """The ops of one counted step, where a process profiles itself alone.
+
+    Times, if ``timed``, are of the counted step: longer than a plain one's.
+    """
+
+    KIND: ClassVar[str] = "ops"
+    iteration: Natural = 0
+    mode: str = FORWARD
+    ops: tuple[OpRow, ...] = ()
+    timed: bool = False  # not where nothing ran: on the meta device, with fake tensors
+
+
 @dataclass(frozen=True, eq=False)
 class Step(_Bulky):
     """One timed step.  Module times are *self* times (without children), summed over the iteration's micro-batches.
@@ -368,9 +394,9 @@ class End:
     iterations: Natural  # that the rank ran, recorded or not, when this was written
 
 
-Record = Header | Plan | Topology | Tree | Parameters | Counts | Step | ExpertLayers | ExpertLoad | Error | End
+Record = Header | Plan | Topology | Tree | Parameters | Counts | Ops | Step | ExpertLayers | ExpertLoad | Error | End
 
 RECORDS: dict[str, type[Record]] = {
     record.KIND: record
-    for record in (Header, Plan, Topology, Tree, Parameters, Counts, Step, ExpertLayers, ExpertLoad, Error, End)
+    for record in (Header, Plan, Topology, Tree, Parameters, Counts, Ops, Step, ExpertLayers, ExpertLoad, Error, End)
 }

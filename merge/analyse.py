@@ -14,6 +14,7 @@ from __future__ import annotations
 from distprof.merge.align import Alignment
 from distprof.merge.experts import expert_layers
 from distprof.merge.load import LoadedRun
+from distprof.merge.ops import op_rows
 from distprof.merge.profile import module_stats, time_tables
 from distprof.merge.ranks import rank_rows
 from distprof.merge.report import ModelTotals, Report, RunInfo
@@ -43,6 +44,7 @@ def analyse(run: LoadedRun) -> Report:
         skew=skew_of(run, layout, rows, [module.label for module in alignment.modules], times),
         experts=expert_layers(run, alignment, layout),
         work=work_rows(run),
+        ops=op_rows(run),
     )
 
 

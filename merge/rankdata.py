@@ -21,6 +21,7 @@ from distprof.records import (
     ExpertLayers,
     ExpertLoad,
     Header,
+    Ops,
     Parameters,
     Plan,
     Record,
@@ -107,7 +108,7 @@ class Reducer:
             tree=tree,
             parameters=self._parameter_set(of(Parameters)),
             layers=layers,
-            windows=_windows(tree, layers, of(Counts), of(Step), of(ExpertLoad)),
+            windows=_windows(tree, layers, of(Counts), of(Step), of(ExpertLoad), of(Ops)),
             errors=tuple(of(Error)),
             end=_last(of(End)),
         )
@@ -137,7 +138,12 @@ def _placed_layers(records: list[ExpertLayers], tree: RankTree) -> tuple[ExpertL
 
 
 def _windows(
-    tree: RankTree, layers: tuple[ExpertLayer, ...], counts: list[Counts], steps: list[Step], loads: list[ExpertLoad]
+    tree: RankTree,
+    layers: tuple[ExpertLayer, ...],
+    counts: list[Counts],
+    steps: list[Step],
+    loads: list[ExpertLoad],
+    ops: list[Ops],
 ) -> dict[str, Window]:
     experts = sum(len(layer.local_experts) for layer in layers)
     windows = {}
@@ -145,5 +151,6 @@ def _windows(
         own_counts = [record for record in counts if record.mode == mode]
         own_steps = [record for record in steps if record.mode == mode]
         if own_counts or own_steps:
-            windows[mode] = build_window(mode, tree, own_counts, own_steps, loads, experts)
+            own_ops = _last([record for record in ops if record.mode == mode])
+            windows[mode] = build_window(mode, tree, own_counts, own_steps, loads, experts, own_ops)
     return windows

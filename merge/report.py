@@ -170,6 +170,18 @@ class WorkRow:
 
 
 @dataclass(frozen=True)
+class OpStats:
+    """One op in one kind of work, over the calls of one iteration: means over the ranks that recorded ops."""
+
+    name: str
+    kind: str  # forward, backward, recompute, ...
+    calls: float
+    macs: float
+    flops: float
+    time_ns: float | None  # in the counted step
+
+
+@dataclass(frozen=True)
 class RankRow:
     """One rank: where it is, and its own medians over timed steps."""
 
@@ -274,4 +286,5 @@ class Report:
     skew: Skew
     experts: tuple[ExpertLayerStats, ...]
     work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted
+    ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself
     schema: str = REPORT_SCHEMA

@@ -13,7 +13,7 @@ latency.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -159,6 +159,21 @@ def _uncounted(windows: Mapping[int, Window]) -> dict[str, int]:
 
 
 def work_notes(run: LoadedRun) -> tuple[str, ...]:
+    """What to know of work and times that stand in one line."""
+    return (*_unlike(run), *_counted_while_timed(run))
+
+
+def _counted_while_timed(run: LoadedRun) -> Iterator[str]:
+    """A process that profiles itself has but one step for both."""
+    windows = [window for data in run.ranks if (window := data.windows.get(run.mode)) and window.counts]
+    if any(window.counts.iteration in window.iterations for window in windows if window.counts):
+        yield (
+            "counted and timed in one step: counting makes it longer, by some microseconds an op, so the times compare "
+            "modules, and are above those of a plain step"
+        )
+
+
+def _unlike(run: LoadedRun) -> tuple[str, ...]:
     """Flops and times of one line are to speak of the same work: says where they do not."""
     unlike = [
         data.rank

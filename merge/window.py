@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.tree import IntArray, RankTree
-from distprof.records import PHASES, Array, Counts, ExpertLoad, Step
+from distprof.records import PHASES, Array, Counts, ExpertLoad, Ops, Step
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -47,6 +47,7 @@ class Window:
     times: ModuleTimes | None  # None without a timed step
     load_iterations: tuple[int, ...] = ()
     loads: IntArray | None = None  # tokens, (iterations, local experts of all layers)
+    ops: Ops | None = None
 
     @property
     def steps(self) -> int:
@@ -67,6 +68,7 @@ def build_window(
     steps: Sequence[Step],
     loads: Sequence[ExpertLoad],
     experts: int,
+    ops: Ops | None = None,
 ) -> Window:
     """The window of one mode.  ``experts``: the length of a load of the layers that hold; others are passed over.
 
@@ -83,13 +85,14 @@ def build_window(
         durations_ns=np.array([step.duration_ns for step in steps], np.int64),
         phases_ns=_phases(steps),
         micro_batches=_median([step.micro_batches for step in steps] or [c.micro_batches for c in counts]),
-        batch_size=_median([step.batch_size for step in steps]),
+        batch_size=_median([step.batch_size for step in steps] or [_batch_size(c) for c in counts]),
         samples=_median([step.samples for step in steps] or [c.samples for c in counts]),
         peak_memory_bytes=max((step.peak_memory_bytes for step in steps), default=0) or None,
         memory_source=steps[-1].memory_source if steps else "",
         times=_module_times(tree, steps) if steps else None,
         load_iterations=tuple(sorted(kept)),
         loads=np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64) if kept else None,
+        ops=ops,
     )
 
 
@@ -100,6 +103,11 @@ def _phases(steps: Sequence[Step]) -> dict[str, FloatArray]:
         for phase in PHASES
         if phase in seen
     }
+
+
+def _batch_size(counts: Counts) -> int:
+    """Of one micro-batch of the counted step, where none was timed."""
+    return counts.samples // counts.micro_batches if counts.micro_batches else 0
 
 
 def _median(values: Sequence[int]) -> float | None:

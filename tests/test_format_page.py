@@ -42,6 +42,7 @@ from distprof.records import (
     Group,
     Mesh,
     ModuleRow,
+    OpRow,
     Parameter,
     Stage,
     Step,
@@ -52,7 +53,9 @@ from distprof.shard import parse_shard
 HOUSE = Path(__file__).parent.parent
 PAGE = (HOUSE / "docs" / "FORMAT.md").read_text(encoding="utf-8")
 SOURCES = Path(distprof.__file__).parent
-NESTED = {record.__name__: record for record in (ModuleRow, Parameter, Mesh, Group, Stage, ExpertLayer, DeviceWork)}
+NESTED = {
+    record.__name__: record for record in (ModuleRow, Parameter, Mesh, Group, Stage, ExpertLayer, DeviceWork, OpRow)
+}
 DESCRIBED: dict[str, type] = {**RECORDS, **NESTED}
 TYPES = {"int": INT64, "natural": Bounds(0, INT64.high), "index": Bounds(0, LIMIT - 1), "size": Bounds(1, LIMIT)}
 TYPES["row"] = Bounds(-1, LIMIT - 1)

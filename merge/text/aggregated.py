@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from distprof.merge.report import ModuleStats, Report
 from distprof.merge.text.lines import heading
-from distprof.merge.text.quantities import NOT_AVAILABLE, duration, macs, quantity
+from distprof.merge.text.quantities import NOT_AVAILABLE, duration, macs, parameters
 
 
 @dataclass
@@ -33,7 +33,7 @@ def aggregated_profile(report: Report, depth: int | None, top: int) -> Iterator[
     for level in sorted(totals):
         if depth is None or level <= depth:
             yield f"depth {level}:"
-            yield f"    params      - {_leaders(totals[level], top, lambda total: total.params, quantity)}"
+            yield f"    params      - {_leaders(totals[level], top, lambda total: total.params, parameters)}"
             yield f"    MACs        - {_leaders(totals[level], top, lambda total: total.macs, macs)}"
             yield f"    fwd latency - {_leaders(totals[level], top, lambda total: total.forward_ns, duration)}"
 

@@ -15,6 +15,7 @@ from distprof.merge.text.quantities import (
     duration_spread,
     flops_per_second,
     macs,
+    parameters,
     plain,
     quantity,
     quantity_spread,
@@ -50,7 +51,7 @@ _BATCH = _Line("batch_size_per_rank", "batch size per {unit}", plain)
 _MICRO_BATCHES = _Line("micro_batches", "micro-batches per iteration", plain)
 _PARAMS = (
     _Line("params_per_rank", "params per {unit}", quantity_spread),
-    _Line("params_of_model", "params of model = params per {unit} * mp_size", quantity),
+    _Line("params_of_model", "params of model = params per {unit} * mp_size", parameters),
 )
 _RECOMPUTED = "recompute_flops_per_rank"
 _WORK_AND_TIME = (

@@ -23,6 +23,11 @@ def macs(value: float | None) -> str:
     return quantity(value, "MACs")
 
 
+def parameters(value: float | None) -> str:
+    """A number of parameters: ``7.24 B``, a billion as the field says it, not ``7.24 G``."""
+    return quantity(value).replace("G", "B")
+
+
 def flops_per_second(value: float | None) -> str:
     """``1.2 TFLOPS``."""
     return quantity(value, "FLOPS")
@@ -69,11 +74,11 @@ def duration_spread(spread: Spread | None) -> str:
 
 
 def quantity_spread(spread: Spread | None) -> str:
-    """The mean over ranks, then least and largest where ranks differ."""
+    """Of parameters: the mean over ranks, then least and largest where ranks differ."""
     if spread is None:
         return NOT_AVAILABLE
-    least, most = quantity(spread.min), quantity(spread.max)
-    return quantity(spread.mean) + (f"  [{least} .. {most}]" if least != most else "")
+    least, most = parameters(spread.min), parameters(spread.max)
+    return parameters(spread.mean) + (f"  [{least} .. {most}]" if least != most else "")
 
 
 @dataclass(frozen=True)

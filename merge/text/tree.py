@@ -10,7 +10,7 @@ from distprof.merge.report import ModuleStats, Report
 from distprof.merge.text.aggregated import model_depths
 from distprof.merge.text.folding import children_of, same_work
 from distprof.merge.text.lines import heading, one_line, wrapped
-from distprof.merge.text.quantities import NOT_AVAILABLE, duration, flops_per_second, macs, percentage, quantity
+from distprof.merge.text.quantities import NOT_AVAILABLE, duration, flops_per_second, macs, parameters, percentage
 
 _ORDER = (
     "Each module profile is listed after its name in the following order:",
@@ -102,7 +102,7 @@ class _Tree:
         forward_ns = _mean([self._modules[index].forward_ns for index in node.members])
         per_second = module.flops / forward_ns * 1e9 if module.flops is not None and forward_ns else None
         items = [
-            f"{quantity(module.params)} = {_share(module.params, module.ranks, self._params)} Params",
+            f"{parameters(module.params)} = {_share(module.params, module.ranks, self._params)} Params",
             _valued(macs(module.macs), _share(module.macs, module.ranks, self._macs), "MACs"),
             _valued(duration(forward_ns), _share(forward_ns, module.ranks, self._forward_ns), "latency"),
             flops_per_second(per_second) if per_second is not None else f"{NOT_AVAILABLE} FLOPS",

@@ -64,7 +64,10 @@ def test_only_fields_with_defaults_follow_the_first_version(record: type[Record]
 
 def test_the_version_has_its_line_in_the_history() -> None:
     assert max(SCHEMA_HISTORY) == SCHEMA_VERSION
-    assert SCHEMA_HISTORY[1, 0].split(", ") == list(RECORDS)
+    first = SCHEMA_HISTORY[1, 0].split(", ")
+    assert [kind for kind in RECORDS if kind in first] == first
+    later = " ".join(line for version, line in SCHEMA_HISTORY.items() if version > (1, 0))
+    assert all(kind in later for kind in RECORDS.keys() - set(first))
 
 
 def test_the_words_of_the_report_are_in_their_order() -> None:

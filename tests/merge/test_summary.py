@@ -124,7 +124,7 @@ def test_what_is_missing_says_why_and_only_that() -> None:
         (*MISSING["counts"], *MISSING["rates"]), "the run ended before its counted step"
     )
     assert steps.unavailable == dict.fromkeys(
-        (*MISSING["latencies"], *MISSING["rates"], "batch_size_per_rank", "samples_per_second"),
+        (*MISSING["latencies"], *MISSING["rates"], "samples_per_second"),
         "no rank has reached a timed step",
     )
     assert params.unavailable == dict.fromkeys(MISSING["params"], "no rank recorded its parameters")

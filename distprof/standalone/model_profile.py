@@ -1,0 +1,140 @@
+"""``get_model_profile``: the profile of one forward (or other method) of a model, by DeepSpeed's name and arguments."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from distprof.errors import UsageError
+from distprof.standalone.older import accepts_older
+from distprof.standalone.profiler import FlopsProfiler, numbered
+
+_MODES = ("forward", "generate")
+
+
+@accepts_older(input_res="input_shape", as_strings="as_string", depth="module_depth", top_num="top_modules")
+def get_model_profile(
+    model: nn.Module,
+    input_shape: tuple[int, ...] | None = None,
+    args: Sequence[Any] = [],
+    kwargs: Mapping[str, Any] = {},
+    print_profile: bool = True,
+    detailed: bool = True,
+    module_depth: int = -1,
+    top_modules: int = 1,
+    warm_up: int = 1,
+    as_string: bool = True,
+    output_file: str | None = None,
+    ignore_modules: Sequence[type] | None = None,
+    mode: str = "forward",
+    func_name: str = "forward",
+    *,
+    input_constructor: Callable[[Any], Any] | None = None,
+    print_aggregated_profile: bool = True,
+    start_step: int | None = None,
+    end_step: int | None = None,
+    num_steps: int | None = None,
+) -> tuple[int | str, int | str, int | str]:
+    """Flops, MACs and parameters of one call of ``model``, as numbers or, ``as_string``, as short text.
+
+    The model is called with ``args`` and ``kwargs``, or with one tensor of ``input_shape`` in place of ``args``:
+    ``warm_up`` times, and once to be counted and timed, in eval mode; it is left in the mode in which it came.
+    ``mode="generate"`` calls its ``generate``, ``func_name`` any other of its methods.  Nothing runs where the model is
+    on the meta device, or under FakeTensorMode, and work is counted all the same.  ``ignore_modules`` are types, as in
+    :meth:`FlopsProfiler.start_profile`; the rest is of :meth:`FlopsProfiler.print_model_profile`.
+
+    Of the older arguments, ``input_constructor`` makes the keywords (or arguments) of the call from ``input_shape``;
+    ``start_step`` and ``end_step`` (or ``num_steps``) average over several calls.
+
+    Raises UsageError for arguments that make no sense; what the model raises passes unchanged.
+    """
+    profiler = FlopsProfiler(model)
+    profiler.steps = steps = _steps(warm_up, start_step, end_step, num_steps)
+    inputs = _inputs(model, input_shape, args, kwargs, input_constructor)
+    call = _method(model, mode, func_name)
+    with _in_eval_mode(model):
+        for _ in range(warm_up if steps is None else steps.start):
+            call(*inputs[0], **inputs[1])
+        try:
+            profiler.start_profile(ignore_list=ignore_modules)
+            for _ in steps or (0,):
+                with profiler.calling(*inputs) if call is not model else contextlib.nullcontext():
+                    call(*inputs[0], **inputs[1])
+            profiler.stop_profile()
+            if print_profile:
+                top = top_modules if print_aggregated_profile else 0
+                profiler.print_model_profile(warm_up, module_depth, top, detailed, output_file)
+            return (
+                profiler.get_total_flops(as_string),
+                profiler.get_total_macs(as_string),
+                profiler.get_total_params(as_string),
+            )
+        finally:
+            profiler.end_profile()
+
+
+def _steps(warm_up: int, start_step: int | None, end_step: int | None, num_steps: int | None) -> range | None:
+    if num_steps is None:
+        return numbered(start_step, end_step)
+    first = warm_up if start_step is None else start_step
+    return numbered(first, first + num_steps)
+
+
+def _inputs(
+    model: nn.Module,
+    input_shape: tuple[int, ...] | None,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    constructor: Callable[[Any], Any] | None,
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Positional and keyword arguments of the call."""
+    if constructor is not None:
+        made = constructor(input_shape)
+        if isinstance(made, Mapping):
+            return args, {**kwargs, **made}
+        return (made if isinstance(made, (tuple, list)) else (made,)), kwargs
+    if input_shape is not None:
+        return (_tensor(model, input_shape),), kwargs
+    if not args and not kwargs:
+        raise UsageError("the model gets no input: give input_shape, args or kwargs")
+    return args, kwargs
+
+
+def _tensor(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
+    """On the model's device, in the type of its first parameter of floating point."""
+    if not isinstance(shape, (tuple, list)) or not shape or not all(isinstance(size, int) for size in shape):
+        raise UsageError(f"input_shape is {shape!r}: give the sizes of one tensor, such as (1, 3, 224, 224)")
+    floating = (parameter for parameter in model.parameters() if parameter.is_floating_point())
+    like = next(floating, None)
+    if like is None:
+        return torch.zeros(*shape)
+    return torch.zeros(*shape, dtype=like.dtype, device=like.device)
+
+
+def _method(model: nn.Module, mode: str, func_name: str) -> Callable[..., Any]:
+    """The model itself, whose call is its forward, or a method of it."""
+    if mode not in _MODES:
+        raise UsageError(f"mode is {mode!r}: give {' or '.join(map(repr, _MODES))}, or the method's name as func_name")
+    name = func_name if mode == "forward" else mode
+    if name == "forward":
+        return model
+    method: Callable[..., Any] | None = getattr(model, name, None)
+    if not callable(method):
+        raise UsageError(f"{type(model).__name__} has no method {name}")
+    return method
+
+
+@contextlib.contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every module is back in its own mode afterwards; not by ``train()``, which a model may have changed."""
+    before = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

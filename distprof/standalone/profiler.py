@@ -1,0 +1,219 @@
+"""``FlopsProfiler``: DeepSpeed's flops profiler by name, arguments and output, on distprof's own counting."""
+
+from __future__ import annotations
+
+import math
+import sys
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from distprof.errors import UsageError
+from distprof.identity import Identity
+from distprof.merge.report import Report
+from distprof.merge.text.alone import render_aggregated, render_model
+from distprof.merge.text.lines import labelled
+from distprof.merge.text.quantities import NOT_AVAILABLE, duration, macs, parameters, quantity
+from distprof.standalone.engine import identity_of, topology_of, with_engine
+from distprof.standalone.older import accepts_older
+from distprof.standalone.report import ALONE_IN_THE_WORLD, Profile, at_steps, profile_of
+from distprof.standalone.session import Session
+
+
+class FlopsProfiler:
+    """Counts and times each module of ``model`` from :meth:`start_profile` to :meth:`stop_profile`.
+
+    All forwards in between are added up, and their backward passes, if they run in between, are reported beside them.
+    Nothing is left on the model or in torch after the end, or when the profiler goes.  The older ``start_step`` and
+    ``end_step`` number the steps in between, and make all figures averages over them.
+
+    ``ds_engine``: a DeepSpeed engine, for sizes of the job and, with its ``wall_clock_breakdown``, latencies; backward
+    that was not counted is then estimated, with ``recompute_fwd_factor`` forwards of recomputation.
+
+    Methods raise UsageError when called out of order, and DistprofError when the profile failed.
+    """
+
+    @accepts_older()
+    def __init__(
+        self,
+        model: nn.Module,
+        ds_engine: Any = None,
+        recompute_fwd_factor: float = 0.0,
+        *,
+        start_step: int | None = None,
+        end_step: int | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
+        self.model = model
+        self.ds_engine = ds_engine
+        self.recompute_fwd_factor = recompute_fwd_factor
+        self.steps = numbered(start_step, end_step)  #: that the profile is to be an average of
+        self._ignored: tuple[type, ...] = ()
+        self._session: Session | None = None
+        self._merged: dict[bool, Profile] = {}  # as averages, or as sums
+        self._stop: weakref.finalize[..., Any] | None = None  # of a session that runs, even if nobody asks for it
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a profile: from :meth:`start_profile` to :meth:`end_profile`."""
+        return self._session is not None
+
+    def start_profile(self, ignore_list: Sequence[type] | None = None) -> None:
+        """Profile from now on, from nothing.  Modules of the types in ``ignore_list``, and what lies in them, count no
+        work.
+        """
+        if any(map(is_lazy, self.model.parameters())):
+            raise UsageError("the model has parameters without a shape: call it once before start_profile()")
+        self.end_profile()
+        self._ignored = tuple(ignore_list or ())
+        self._begin()
+
+    def stop_profile(self) -> None:
+        """Measure no more; what was measured can be asked for until :meth:`end_profile`."""
+        if self._stop is not None and self._stop.alive:
+            self._stop()
+            self._merged.clear()
+
+    def reset_profile(self) -> None:
+        """Forget what was measured; a profile that runs goes on, from nothing."""
+        if self._session is not None:
+            runs = self._runs
+            self.stop_profile()
+            self._begin(runs=runs)
+
+    def end_profile(self) -> None:
+        """Measure no more, and forget what was measured."""
+        self.stop_profile()
+        self._session = None
+
+    @accepts_older(in_str="as_string")
+    def get_total_flops(self, as_string: bool = False) -> int | str:
+        """Flops of the model's forward: 2 for each MAC, and the element-wise rest."""
+        flops = self._profile().model.flops or 0
+        return quantity(flops) if as_string else round(flops)
+
+    @accepts_older(in_str="as_string")
+    def get_total_macs(self, as_string: bool = False) -> int | str:
+        """Multiply-accumulates of the model's forward."""
+        number = self._profile().model.macs or 0
+        return macs(number) if as_string else round(number)
+
+    @accepts_older(in_str="as_string")
+    def get_total_duration(self, as_string: bool = False) -> float | str:
+        """Seconds of the model's forward while it was counted; NaN, or n/a, where nothing ran (meta, fake tensors)."""
+        time_ns = self._profile().model.forward_ns
+        if as_string:
+            return NOT_AVAILABLE if time_ns is None else duration(time_ns)
+        return math.nan if time_ns is None else time_ns / 1e9
+
+    @accepts_older(in_str="as_string")
+    def get_total_params(self, as_string: bool = False) -> int | str:
+        """Parameters of the model on this rank, each once."""
+        number = self._profile().model.params
+        return parameters(number) if as_string else round(number)
+
+    def get_total_steps(self) -> int:
+        """Forwards of the whole model that were profiled."""
+        return self._profile().steps
+
+    @accepts_older()
+    def print_model_profile(
+        self,
+        profile_step: int = 1,
+        module_depth: int = -1,
+        top_modules: int = 1,
+        detailed: bool = True,
+        output_file: str | None = None,
+        *,
+        start_step: int | None = None,
+        end_step: int | None = None,
+    ) -> None:
+        """Print all that was measured, to ``output_file`` if given; nothing without a profile.
+
+        ``profile_step`` is the number that the step goes by; ``module_depth`` and ``top_modules`` are how far down (-1:
+        to the innermost) and how many classes of module the aggregated profile shows, which is left out for 0 of them;
+        ``detailed`` adds the module tree.
+        """
+        if not self.started:
+            return
+        steps = numbered(start_step, end_step) or self.steps
+        profile = self._profile(average=steps is not None)
+        report = at_steps(self._report(profile), tuple(steps or (profile_step,)))
+        text = render_model(report, depth=_depth(module_depth), top=top_modules, detail=detailed)
+        if steps is not None:
+            text += labelled("Number of steps profiled", profile.steps) + "\n"
+        _write(text, output_file)
+
+    def print_model_aggregated_profile(self, module_depth: int = -1, top_modules: int = 1) -> None:
+        """Print the ``top_modules`` classes of most params, MACs and time at each depth down to ``module_depth``."""
+        report = self._report(self._profile())
+        sys.stdout.write(render_aggregated(report, depth=_depth(module_depth), top=top_modules))
+
+    def calling(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Around a call of another method of the model than its forward: what it does itself is the model's work."""
+        assert self._session is not None
+        return self._session.call(tuple(args), dict(kwargs))
+
+    def _begin(self, *, runs: bool = True) -> None:
+        self._merged.clear()
+        self._session = Session(self.model, self._ignored, self._identity())
+        self._session.start()
+        self._stop = weakref.finalize(self, self._session.stop)
+        if not runs:
+            self._stop()
+
+    def _profile(self, *, average: bool = False) -> Profile:
+        """What was measured so far, merged; what was stopped is merged once."""
+        if self._session is None:
+            raise UsageError("there is no profile: call start_profile() first, and ask before end_profile()")
+        average = average or self.steps is not None
+        if average not in self._merged or self._runs:
+            also = tuple(topology_of(self.ds_engine)) if self.ds_engine is not None else ()
+            name = f"profile of {type(self.model).__name__}"
+            self._merged[average] = profile_of(self._session, name, self._identity(), average=average, also=also)
+        return self._merged[average]
+
+    @property
+    def _runs(self) -> bool:
+        return self._stop is not None and self._stop.alive
+
+    def _identity(self) -> Identity:
+        return identity_of(self.ds_engine) if self.ds_engine is not None else ALONE_IN_THE_WORLD
+
+    def _report(self, profile: Profile) -> Report:
+        if self.ds_engine is None:
+            return profile.report
+        return with_engine(profile.report, self.ds_engine, self.recompute_fwd_factor)
+
+
+def numbered(start_step: int | None, end_step: int | None) -> range | None:
+    """The steps from the one to before the other; None without either."""
+    if start_step is None and end_step is None:
+        return None
+    first = start_step or 0
+    last = first + 1 if end_step is None else end_step
+    if last <= first:
+        raise UsageError(f"start_step {first} and end_step {last} hold no step: give an end_step above start_step")
+    return range(first, last)
+
+
+def _depth(module_depth: int) -> int | None:
+    return None if module_depth < 0 else module_depth
+
+
+def _write(text: str, output_file: str | None) -> None:
+    if not output_file:
+        sys.stdout.write(text)
+        return
+    path = Path(output_file)
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"the profile cannot be written to {path}: {error.strerror or error}") from None

@@ -1,0 +1,62 @@
+"""From one profile to its report: an in-memory shard of what was measured, and the merge of that one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from distprof.clock import SystemClock, anchor
+from distprof.errors import DistprofError
+from distprof.identity import Identity, header
+from distprof.merge.analyse import analyse
+from distprof.merge.load import run_of_shards
+from distprof.merge.report import ModuleStats, Report
+from distprof.records import ALONE, End, Plan, Record
+from distprof.shard import MemorySink, ShardWriter, parse_shard
+from distprof.standalone.session import Session
+from distprof.standalone.sums import averaged
+
+#: A process that profiles itself, whatever job it belongs to.
+ALONE_IN_THE_WORLD = Identity(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, claim=ALONE)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The report of one profile, and the number of forwards (of the whole model) that it is of."""
+
+    report: Report
+    steps: int
+
+    @property
+    def model(self) -> ModuleStats:
+        """The profiled model's own row: its inclusive figures are the totals."""
+        return self.report.modules[0]
+
+
+def profile_of(
+    session: Session, name: str, identity: Identity, *, average: bool, also: Iterable[Record] = ()
+) -> Profile:
+    """What the session has measured so far: sums over all forwards, or their ``average``.
+
+    ``name`` is what the run is called; ``also`` are records of the job around the process.
+    Raises DistprofError when the session failed.
+    """
+    counts, ops, step = session.measured()
+    steps = max(counts.micro_batches, 1)
+    if average:
+        counts, ops, step = averaged(counts, steps), averaged(ops, steps), step and averaged(step, steps)
+    sink = MemorySink()
+    writer = ShardWriter(sink)
+    writer.write(header(identity, name, anchor(SystemClock()), session.device))
+    writer.write(Plan(warmup=0, counted=1, timed=int(step is not None)))
+    for record in (*session.told, *also, counts, ops, *((step,) if step else ()), End("window complete", 1)):
+        writer.write(record)
+    report = analyse(run_of_shards([parse_shard(bytes(sink.data), name)]))
+    if not report.modules:
+        raise DistprofError(f"the profile of {name} holds no module")
+    return Profile(report, steps)
+
+
+def at_steps(report: Report, steps: tuple[int, ...]) -> Report:
+    """The report with its one rank's steps numbered as the caller numbers them."""
+    return replace(report, ranks=tuple(replace(row, step_iterations=steps) for row in report.ranks))

@@ -1,0 +1,214 @@
+"""One profile while it is taken: the probes of a counted and of a timed step, attached together for one model.
+
+Two doors lie over each other, the timing one outside: what it times is the call and its counting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from distprof.clock import Clock, SystemClock
+from distprof.doors import ModuleDoor, ModuleVisitor, backward_door
+from distprof.errors import DistprofError
+from distprof.flops.attribution import Attribution
+from distprof.frameworks.torch_native import MeshWatch
+from distprof.identity import Identity
+from distprof.models import Models
+from distprof.probes.calls import Probe
+from distprof.probes.counting import CountingProbe
+from distprof.probes.op_table import OpTable, TableMode
+from distprof.probes.timed import TimedProbe
+from distprof.records import FORWARD, TRAINING, Counts, Ops, Record, Step
+from distprof.standalone.sums import added
+from distprof.timeline import EventStamps, HostStamps
+from distprof.tree import ModuleTree
+
+
+class Session:
+    """Profiles ``model`` from :meth:`start` to :meth:`stop`, on the thread that starts it.  Keeps no model alive."""
+
+    def __init__(
+        self, model: nn.Module, ignored: Collection[type], identity: Identity, clock: Clock | None = None
+    ) -> None:
+        """Modules of ``ignored`` types, and what lies in them, count no work."""
+        self.error: DistprofError | None = None
+        self.told: list[Record] = []  # what is known of the model
+        self._model = weakref.ref(model)
+        self._ignored_types = tuple(ignored)
+        self._ignored_rows: set[int] = set()
+        self._clock = clock or SystemClock()
+        self.device = _device_of(model)
+        self._fakes = {tensor.fake_mode for tensor in _tensors_of(model) if isinstance(tensor, FakeTensor)}
+        self._models = Models(identity, MeshWatch())
+        self._doors = ModuleDoor(self.fail), ModuleDoor(self.fail)
+        self._backward = backward_door(self.fail)
+        self._optimizer_hook: Any = None
+        self._probes: tuple[Probe, ...] = ()
+        self._trains = False
+        self._times: list[Step] = []
+        self._counts: Counts | None = None
+        self._adopt(model, -1)
+
+    # ---- life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """From now on."""
+        try:
+            counting, timing = self._doors
+            self._counting = CountingProbe(counting, self, self.fail, self._new_mode)
+            self._timed = TimedProbe(timing, self, self.fail, self._clock, self.device.type, ())
+            self._backward.open(self)
+            self._optimizer_hook = register_optimizer_step_post_hook(self._optimizer_stepped)
+            for probe in (self._counting, self._timed):
+                probe.attach()
+                self._probes += (probe,)
+        except Exception:
+            self._detach()
+            raise
+
+    def stop(self) -> None:
+        """Leave nothing behind but what was measured."""
+        if self._probes:
+            self._settle()
+        self._detach()
+
+    def fail(self, where: str, error: BaseException) -> None:
+        """Something of ours went wrong inside the user's call, which goes on; whoever asks for the profile is told."""
+        self._detach()
+        if self.error is None:
+            self.error = DistprofError(f"the profile failed in {where}: {type(error).__name__}: {error}")
+            self.error.__cause__ = error
+
+    def _detach(self) -> None:
+        probes, self._probes = self._probes, ()
+        for probe in reversed(probes):
+            probe.detach()
+        for door in reversed(self._doors):
+            door.close()
+        self._backward.close()
+        if self._optimizer_hook is not None:
+            self._optimizer_hook.remove()
+            self._optimizer_hook = None
+
+    # ---- what was measured -----------------------------------------------------------------------------------------
+
+    def measured(self) -> tuple[Counts, Ops, Step | None]:
+        """All since the start, as one iteration; no step where nothing ran.  Raises DistprofError when it failed."""
+        if self._probes:
+            self._settle()
+        if self.error is not None:
+            raise self.error
+        assert self._counts is not None
+        mode = TRAINING if self._trains else FORWARD
+        table = self._table
+        step = None if table.nothing_ran or not self._times else replace(added(self._times), mode=mode)
+        ops = Ops(iteration=0, mode=mode, ops=table.rows(), timed=not table.nothing_ran)
+        return replace(self._counts, mode=mode), ops, step
+
+    def _settle(self) -> None:
+        """Take what was counted so far, all of it, and the times since they were taken last."""
+        with self._failing("reading what was measured"):
+            self._counting.end(0, FORWARD)
+            (counts,) = self._counting.read()
+            assert isinstance(counts, Counts)
+            self._counts = counts
+            self._timed.end(0, FORWARD)
+            self._times += [step for step in self._timed.read(wait=True) if isinstance(step, Step)]
+            self._timed.begin()
+
+    # ---- what probes, doors and hooks tell -------------------------------------------------------------------------
+
+    @property
+    def tree(self) -> ModuleTree:
+        return self._models.tree
+
+    @property
+    def mode(self) -> str:
+        """A forward without gradient is no evaluation here: it is what is to be profiled."""
+        return FORWARD
+
+    def adopt(self, module: nn.Module, caller: int) -> int:
+        """Modules that the model makes as it runs are its own; one called from outside of it is none of ours."""
+        return -1 if caller < 0 else self._adopt(module, caller)
+
+    def model_left(self, with_gradient: bool) -> None:
+        """There is one iteration, and it ends when it is asked for."""
+
+    def begin(self, args: tuple[Any, ...]) -> None:
+        """A backward begins; of the arguments of autograd's engine create_graph is the fourth."""
+        for probe in self._probes_of_this_thread():
+            self._trains = True
+            probe.backward_began(create_graph=len(args) > 3 and bool(args[3]))
+
+    def end(self) -> None:
+        for probe in self._probes_of_this_thread():
+            probe.backward_ended()
+
+    @contextlib.contextmanager
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
+        """Another method of the model than ``forward`` runs: what it does itself is the model's own work."""
+        entered: list[tuple[ModuleVisitor, int]] = []
+        with self._failing("entering the model"):
+            model = self._model()
+            for visitor in [door.visitor for door in self._doors]:
+                token = visitor.enter(model, args, kwargs) if visitor is not None and model is not None else None
+                if visitor is not None and token is not None:
+                    entered.append((visitor, token))
+        try:
+            yield
+        finally:
+            with self._failing("leaving the model"):
+                for visitor, token in reversed(entered):
+                    visitor.leave(token, None)
+
+    @contextlib.contextmanager
+    def _failing(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.fail(where, error)
+
+    def _probes_of_this_thread(self) -> Iterator[Probe]:
+        return (probe for probe in self._probes if probe.thread == get_ident())
+
+    def _optimizer_stepped(self, *_: Any) -> None:
+        with self._failing("an optimizer's step"):
+            for probe in self._probes_of_this_thread():
+                probe.optimizer_ended()
+
+    def _adopt(self, module: nn.Module, caller: int) -> int:
+        row, records = self._models.adopt(module, caller)
+        self.told += records
+        if row >= 0:
+            self._ignore_below(module, row)
+        return row
+
+    def _ignore_below(self, module: nn.Module, first: int) -> None:
+        rows = self.tree.rows
+        below = (owner for _, owner in module.named_modules(remove_duplicate=False))
+        for row, owner in zip(range(first, len(rows)), below, strict=False):
+            if type(owner) in self._ignored_types or rows[row].parent in self._ignored_rows:
+                self._ignored_rows.add(row)
+
+    def _new_mode(self, attribution: Attribution) -> TableMode:
+        self._table = OpTable(EventStamps() if self.device.type == "cuda" else HostStamps(self._clock.mono_ns))
+        return TableMode(attribution, self._table, self._ignored_rows, self._fakes)
+
+
+def _tensors_of(model: nn.Module) -> Iterator[torch.Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in _tensors_of(model)), torch.device("cpu"))

@@ -1,0 +1,29 @@
+"""The profile of one model in one process as text: the blocks that DeepSpeed's profiler has, and the ops."""
+
+from __future__ import annotations
+
+from distprof.merge.report import Report
+from distprof.merge.text.aggregated import aggregated_profile
+from distprof.merge.text.front import front
+from distprof.merge.text.lines import joined
+from distprof.merge.text.ops import ops_block
+from distprof.merge.text.profile import profile_summary
+from distprof.merge.text.tree import detailed_profile
+from distprof.merge.text.work import work_block
+
+
+def render_model(report: Report, *, depth: int | None, top: int, detail: bool) -> str:
+    """``depth`` (None: all) and ``top`` classes are of the aggregated profile, which is left out where ``top`` is 0;
+    ``detail`` adds the module tree, whole.
+    """
+    blocks = [front(report), profile_summary(report)]
+    if top:
+        blocks.append(aggregated_profile(report, depth, top))
+    if detail:
+        blocks.append(detailed_profile(report, None))
+    return joined([*blocks, work_block(report), ops_block(report)])
+
+
+def render_aggregated(report: Report, *, depth: int | None, top: int) -> str:
+    """The aggregated profile alone."""
+    return joined([aggregated_profile(report, depth, top)])
