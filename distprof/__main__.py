@@ -15,6 +15,7 @@ COMMANDS = {
     "run": ("distprof.commands.run", "Start a job as torchrun does, with a recorder in every rank."),
     "exec": ("distprof.commands.exec_", "Start a job with a launcher of your own (torchrun, srun, mpirun, ...)."),
     "merge": ("distprof.commands.merge", "Make one report from the shards of all ranks."),
+    "count": ("distprof.commands.count", "Print the profile of one model, without running a job."),
     "dump": ("distprof.commands.dump", "Print the records of a shard as JSON lines."),
 }
 

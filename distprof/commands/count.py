@@ -1,0 +1,96 @@
+"""``distprof count``: the profile of one model from the shell, without data, weights or a training script."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from distprof.commands.inputs import Input, parse_all
+from distprof.commands.shown import deliver, text_options
+from distprof.commands.taken import takes
+from distprof.config import chosen_file, decide, read_config
+from distprof.errors import UsageError
+from distprof.options import REPORT
+
+if TYPE_CHECKING:
+    from distprof.merge.report import Report
+
+_TAKEN = tuple(option for option in REPORT if option.name != "plots")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  distprof count torchvision.models:resnet50 --input 1,3,224,224
+  distprof count net.py:make_bert --input input_ids=1,128:int64 --depth 3
+  distprof count net.py:Net --input 32,784 --backward --device cpu --json
+"""
+)
+@click.argument("model", metavar="MODULE:FACTORY")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    required=True,
+    metavar="[NAME=]SIZES[:DTYPE]",
+    help="One tensor that the model gets: its sizes, with the argument's name if it has one, and its type if that is"
+    " not the parameters' own.  Give it once for each.",
+)
+@click.option(
+    "--device",
+    default="meta",
+    show_default=True,
+    metavar="DEVICE",
+    help="Where the model is made and called.  On meta nothing is allocated and nothing runs: no times, and no control"
+    " flow that depends on values.",
+)
+@click.option("--backward", is_flag=True, help="Count a training step: train mode, and backward of the outputs' sum.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, the schema of merge's summary.json.")
+@takes(_TAKEN)
+def command(
+    model: str,
+    inputs: tuple[str, ...],
+    device: str,
+    backward: bool,
+    as_json: bool,
+    config: Path | None,
+    **given: object,
+) -> None:
+    """Print flops, MACs and parameters of each module of the model that FACTORY, a function or class, makes.
+
+    MODULE is a module that can be imported from the current folder, or a .py file; FACTORY is called without
+    arguments.  The model is called once, with random numbers.
+    """
+    wanted = parse_all(inputs)
+    layer = decide(_TAKEN, given, os.environ, read_config(chosen_file(config, os.environ)))
+    chosen = {name: value.value for name, value in layer.items()}
+    report = _profile(model, wanted, device, backward=backward)
+    deliver(_json(report) if as_json else _text(report, chosen), chosen)
+
+
+def _profile(target: str, inputs: tuple[Input, ...], device: str, *, backward: bool) -> Report:
+    try:
+        import_module("torch")
+    except ImportError as error:
+        raise UsageError(f"'distprof count' needs torch, which this Python cannot import: {error}") from None
+    from distprof.commands.counted import profile
+
+    return profile(target, inputs, device, backward=backward)
+
+
+def _json(report: Report) -> str:
+    from distprof.merge.jsonout import to_json
+
+    return to_json(report)
+
+
+def _text(report: Report, chosen: Mapping[str, Any]) -> str:
+    from distprof.merge.text.alone import render_model
+
+    options = text_options(chosen)
+    return render_model(report, depth=options.depth, top=options.top, detail=options.detail)
