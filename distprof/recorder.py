@@ -29,6 +29,7 @@ from distprof.models import Models
 from distprof.output import Output, open_shard
 from distprof.probes.calls import Probe
 from distprof.probes.counting import CountingProbe
+from distprof.probes.holdings import Holdings
 from distprof.probes.timed import TimedProbe
 from distprof.probes.watch import WatchVisitor
 from distprof.records import FORWARD, End, Error, Plan, Record
@@ -57,6 +58,7 @@ class Recorder:
         self._identity: Identity | None = None
         self._models: Models | None = None
         self._output: Output | None = None
+        self._holdings: Holdings | None = None  # of the first timed iteration, while it runs
         self._device = torch.device("cpu")
         self.thread: int | None = None  # the one that ran the first model
         self._said_end = False
@@ -178,6 +180,8 @@ class Recorder:
         try:
             if self._probe is not None:
                 self._probe.optimizer_ended()
+            if self._holdings is not None:
+                self._holdings.stepped(optimizer)
             if self._output is not None:
                 self._cross(self._steps.optimizer_stepped(optimizer))
         except Exception as error:
@@ -221,7 +225,7 @@ class Recorder:
             self._said_end = False
         elif self._probe is not None:
             self._probe.end(self._steps.iteration - 1, self.mode)
-            self._output.write(*self._probe.read(), *self._late())
+            self._output.write(*self._probe.read(), *self._late(), *self._held())
         self._start()
         if self._output is not None and self._output.lost:
             self._detach()
@@ -238,6 +242,7 @@ class Recorder:
             self._window_is_full()
         elif kind is not Kind.QUIET:
             self._backward.open(self)
+            self._holdings = Holdings() if kind is Kind.TIMED else None
             self._probe = self._new_probe(kind)
             self._probe.attach()
         elif self.mode == FORWARD:
@@ -279,6 +284,13 @@ class Recorder:
         if self._output is not None and self._models is not None and not (reason == "exit" and self._said_end):
             self._said_end = True
             self._output.write(*self._late(), *self._models.places(), End(reason, self._steps.iteration))
+
+    def _held(self) -> Iterator[Record]:
+        """What training holds in memory: once, at the end of the first timed iteration."""
+        holdings, self._holdings = self._holdings, None
+        if holdings is not None:
+            with contextlib.suppress(Exception):  # tensors of a kind that we do not know: the report says n/a
+                yield holdings.record(self.tree.modules(), self._steps.iteration - 1)
 
     def _late(self) -> Iterator[Record]:
         return self._models.late() if self._models is not None else iter(())

@@ -13,7 +13,7 @@ The ranges of the int fields are part of their types: a reader may size its tabl
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ SCHEMA_VERSION = (1, 1)
 SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
     (1, 1): "topology: sources, groups, stages, finer axes; parameters: sharded, kind, shared_as; expert_layers: axis, "
-    "top_k; counts: device_work; ops",
+    "top_k; counts: device_work; ops; memory",
 }
 
 #: Phases of one iteration, in the order in which they are shown.  They add up to the iteration.
@@ -346,6 +346,21 @@ class Step(_Bulky):
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What training holds in this rank's memory when an iteration has ended and nothing has been cleared yet.
+
+    Local bytes: this rank's shards.  ``optimizer_bytes`` has the state, and the copies of parameters that some
+    optimizers step in.
+    """
+
+    KIND: ClassVar[str] = "memory"
+    iteration: Natural
+    parameter_bytes: Natural
+    gradient_bytes: Natural
+    optimizer_bytes: Natural
+
+
+@dataclass(frozen=True)
 class ExpertLayer:
     """One MoE layer: the module that holds the experts, how many the model has, and which of them this rank hosts."""
 
@@ -394,9 +409,20 @@ class End:
     iterations: Natural  # that the rank ran, recorded or not, when this was written
 
 
-Record = Header | Plan | Topology | Tree | Parameters | Counts | Ops | Step | ExpertLayers | ExpertLoad | Error | End
+Record = (
+    Header
+    | Plan
+    | Topology
+    | Tree
+    | Parameters
+    | Counts
+    | Ops
+    | Step
+    | Memory
+    | ExpertLayers
+    | ExpertLoad
+    | Error
+    | End
+)
 
-RECORDS: dict[str, type[Record]] = {
-    record.KIND: record
-    for record in (Header, Plan, Topology, Tree, Parameters, Counts, Ops, Step, ExpertLayers, ExpertLoad, Error, End)
-}
+RECORDS: dict[str, type[Record]] = {record.KIND: record for record in get_args(Record)}

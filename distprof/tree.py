@@ -67,6 +67,13 @@ class ModuleTree:
             return self.row_of.get(id(module))
         return next((row for row in rows if self._is_below(row, caller)), rows[0])
 
+    def modules(self) -> Iterator[nn.Module]:
+        """All modules that have a row and still live."""
+        for reference in list(self._references.values()):
+            module = reference()
+            if module is not None:
+                yield module
+
     def news(self) -> Tree | None:
         """A record of the rows that no record has told yet."""
         if self._written == len(self.rows):

@@ -4,7 +4,8 @@ load_run(path) -> LoadedRun -> analyse -> Report
 
 topology   where every rank stands           align     one module tree for the job
 totals     how many parameters               profile   work and times of its modules
-ranks      one row a rank                     skew      where equals disagree
+ranks      one row a rank                     memory    who holds more than its equals
+skew       where equals disagree
 experts    who got the tokens                 summary   the figures of the whole
 work       where all flops of a step are
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 from distprof.merge.align import Alignment
 from distprof.merge.experts import expert_layers
 from distprof.merge.load import LoadedRun
+from distprof.merge.memory import differences
 from distprof.merge.ops import op_rows
 from distprof.merge.profile import module_stats, time_tables
 from distprof.merge.ranks import rank_rows
@@ -41,6 +43,7 @@ def analyse(run: LoadedRun) -> Report:
         model=ModelTotals(totals.by_kind, totals.active, totals.uncovered),
         modules=module_stats(run, alignment, times),
         ranks=rows,
+        memory=differences(rows),
         skew=skew_of(run, layout, rows, [module.label for module in alignment.modules], times),
         experts=expert_layers(run, alignment, layout),
         work=work_rows(run),

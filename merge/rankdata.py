@@ -21,6 +21,7 @@ from distprof.records import (
     ExpertLayers,
     ExpertLoad,
     Header,
+    Memory,
     Ops,
     Parameters,
     Plan,
@@ -46,6 +47,7 @@ class RankData:
     tree: RankTree
     parameters: ParameterSet
     layers: tuple[ExpertLayer, ...]
+    memory: Memory | None
     windows: dict[str, Window]  # by mode, those that hold anything
     errors: tuple[Error, ...]
     end: End | None
@@ -108,6 +110,7 @@ class Reducer:
             tree=tree,
             parameters=self._parameter_set(of(Parameters)),
             layers=layers,
+            memory=_last(of(Memory)),
             windows=_windows(tree, layers, of(Counts), of(Step), of(ExpertLoad), of(Ops)),
             errors=tuple(of(Error)),
             end=_last(of(End)),

@@ -24,7 +24,7 @@ def rank_rows(run: LoadedRun, layout: Layout, totals: Totals) -> tuple[RankRow, 
 
 
 def _row(data: RankData, mode: str, coordinates: dict[str, int], cohort: int, totals: Totals) -> RankRow:
-    window = data.windows.get(mode)
+    window, memory = data.windows.get(mode), data.memory
     return RankRow(
         rank=data.rank,
         coordinates=coordinates,
@@ -34,6 +34,9 @@ def _row(data: RankData, mode: str, coordinates: dict[str, int], cohort: int, to
         steps=window.steps if window else 0,
         iteration_ns=float(np.median(window.durations_ns)) if window and window.steps else None,
         phases_ns={phase: _phase_median(window, phase) for phase in PHASES},
+        parameter_bytes=memory.parameter_bytes if memory else None,
+        gradient_bytes=memory.gradient_bytes if memory else None,
+        optimizer_bytes=memory.optimizer_bytes if memory else None,
         peak_memory_bytes=window.peak_memory_bytes if window else None,
         memory_source=window.memory_source if window else "",
         params=totals.per_rank.get(data.rank),

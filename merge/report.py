@@ -193,12 +193,25 @@ class RankRow:
     steps: int  # timed steps recorded
     iteration_ns: float | None
     phases_ns: dict[str, float | None]  # keys of records.PHASES; None: could not be seen
+    parameter_bytes: int | None  # local bytes between two iterations, these three
+    gradient_bytes: int | None
+    optimizer_bytes: int | None  # state, and copies of parameters that the optimizer steps in
     peak_memory_bytes: int | None
     memory_source: str
     params: int | None
     fwd_macs: float | None
     step_iterations: tuple[int, ...] = ()
     step_durations_ns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class MemoryDifference:
+    """A rank that holds more or less than its cohort."""
+
+    rank: int
+    what: str  # "parameters", "gradients", "optimizer state" or "peak"
+    own_bytes: int
+    cohort_bytes: float  # the median of its cohort
 
 
 @dataclass(frozen=True)
@@ -283,6 +296,7 @@ class Report:
     model: ModelTotals
     modules: tuple[ModuleStats, ...]
     ranks: tuple[RankRow, ...]
+    memory: tuple[MemoryDifference, ...]  # the largest first
     skew: Skew
     experts: tuple[ExpertLayerStats, ...]
     work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted

@@ -18,7 +18,18 @@ from distprof.records import FORWARD, TRAINING, Counts, End, Parameters, Plan, S
 
 def test_records_come_in_order(tmp_path: Path) -> None:
     found = record(tmp_path, training(6), warmup=2, count=True, timed=2)
-    assert found.kinds == ["header", "plan", "tree", "parameters", "topology", "counts", "step", "step", "end"]
+    assert found.kinds == [
+        "header",
+        "plan",
+        "tree",
+        "parameters",
+        "topology",
+        "counts",
+        "step",
+        "memory",
+        "step",
+        "end",
+    ]
     assert found.one(Plan) == Plan(2, 1, 2)
     assert found.one(Counts).iteration == 2
     assert [timed.iteration for timed in found.of(Step)] == [3, 4]

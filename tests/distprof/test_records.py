@@ -52,6 +52,7 @@ def test_only_fields_with_defaults_follow_the_first_version(record: type[Record]
             *("iteration", "mode", "start_wall_ns", "duration_ns", "phases_ns", "micro_batches", "batch_size"),
             *("samples", "peak_memory_bytes", "memory_source"),
         ],
+        "memory": ["iteration", "parameter_bytes", "gradient_bytes", "optimizer_bytes"],  # from 1.1 on
         "expert_layers": ["layers"],
         "expert_load": ["iteration"],
         "error": ["where", "message"],

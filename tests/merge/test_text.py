@@ -84,6 +84,7 @@ def test_deepspeeds_blocks_are_there_in_their_order() -> None:
         "Detailed Profile per GPU",
         "Flops of one iteration per GPU",
         "Ranks",
+        "Memory",
         "Skew",
         "Experts",
     ]

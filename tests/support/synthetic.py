@@ -29,6 +29,7 @@ from distprof.records import (
     ExpertLayers,
     ExpertLoad,
     Header,
+    Memory,
     ModuleRow,
     Parameter,
     Parameters,
@@ -307,6 +308,9 @@ def rank_records(job: Job, rank: int) -> list[Record]:
         records.append(_step(job, rank, iteration, stage, called, random))
         if layers:
             records.append(ExpertLoad(iteration, _load(job, rank, iteration, len(layers))))
+    held = 4 * sum(parameter.local_numel for parameter in stage.parameters if not parameter.tied_to)
+    if job.mode == TRAINING:
+        records.append(Memory(WARMUP + 1, held, held, 2 * held))
     return [*records, End("window complete", WARMUP + 1 + job.steps)]
 
 
