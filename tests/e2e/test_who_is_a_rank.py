@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import venv
+from collections.abc import Set
 from pathlib import Path
 
 import pytest
 from support.scripts import TIMED, Ended, NewWorkplace, Workplace, iterations
+
+NET = frozenset(("Net", "Linear"))
 
 #: A rank that starts processes of every kind, before its first forward and in its window; all of them run models.
 BUSY = """
@@ -97,22 +100,24 @@ if __name__ == "__main__":
     infer(Other(4, 4), 30)
 """
 
-#: Starts its other rank as Lightning does: the script again, told its local rank and how many there are.
+#: Starts its other rank itself: the script again, told its local rank and how many there are, and no more.
 LIGHTNING = """
-import torch.distributed as dist
-rank = int(os.environ.get("LOCAL_RANK", "0"))
-if rank == 0:
-    env = {**os.environ, "LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2"}
-    child = subprocess.Popen([sys.executable, *sys.argv], env=env)
-else:
-    infer(Other(4, 4), 2)
-dist.init_process_group("gloo", init_method=f"file://{os.getcwd()}/meeting", rank=rank, world_size=2)
-infer(Net(), 6)
-tell_pid(rank)
-dist.barrier()
-dist.destroy_process_group()
-if rank == 0:
-    assert child.wait() == 0
+import lightning
+from torch.utils.data import DataLoader
+
+class Task(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = Net()
+    def training_step(self, batch, index):
+        return self.net(batch).sum()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+trainer = lightning.Trainer(strategy="ddp", accelerator="cpu", devices=2, max_steps=6, **quiet)
+trainer.fit(Task(), DataLoader(torch.ones(48, 4), batch_size=4))
+tell_pid(trainer.global_rank)
 """
 
 #: What torchrun starts is a shell; the rank is one of several Pythons in it.
@@ -148,8 +153,11 @@ esac
 """
 
 
-def assert_recorded(workplace: Workplace, ended: Ended) -> tuple[str, ...]:
-    """Both ranks have a full shard, written by the process that they were, and it is reported; returns the notes."""
+def assert_recorded(workplace: Workplace, ended: Ended, known: Set[str] = NET) -> tuple[str, ...]:
+    """Both ranks have a full shard, written by the process that they were, and it is reported; returns the notes.
+
+    ``known``: the classes of the ranks' modules, and of no other process's.
+    """
     assert ended.code == 0, ended.err
     assert ended.last_line == "distprof: 2 of 2 ranks recorded in runs/x  ->  distprof merge runs/x"
     pids = {rank: int((workplace.folder / f"pid{rank}").read_text()) for rank in range(2)}
@@ -160,7 +168,7 @@ def assert_recorded(workplace: Workplace, ended: Ended) -> tuple[str, ...]:
         assert [(s.header.rank, s.header.world_size, iterations(s)) for s in own] == [(rank, 2, TIMED)]
     report = workplace.report()
     assert [(row.rank, row.complete) for row in report.ranks] == [(0, True), (1, True)]
-    assert {module.class_name for module in report.modules} <= {"Net", "Linear"}
+    assert {module.class_name for module in report.modules} <= known
     assert not [note for note in report.run.notes if "more than once" in note]
     return report.run.notes
 
@@ -186,10 +194,11 @@ def test_ranks_of_multiprocessing_are_ranks_and_their_parent_is_none(
     assert len(workplace.shards()) == shards
 
 
-def test_a_script_that_starts_itself_again_for_its_other_ranks(new_workplace: NewWorkplace) -> None:
+@pytest.mark.stack("lightning")
+def test_lightnings_own_ranks_are_the_ranks(new_workplace: NewWorkplace) -> None:
     workplace = new_workplace()
     workplace.write("train.py", LIGHTNING)
-    assert_recorded(workplace, workplace.exec("python", "train.py"))
+    assert_recorded(workplace, workplace.exec("python", "train.py"), known={*NET, "Task", "DistributedDataParallel"})
     assert len(workplace.shards()) == 2
 
 
