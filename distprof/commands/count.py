@@ -28,7 +28,8 @@ _TAKEN = tuple(option for option in REPORT if option.name != "plots")
 Examples:
   distprof count torchvision.models:resnet50 --input 1,3,224,224
   distprof count net.py:make_bert --input input_ids=1,128:int64 --depth 3
-  distprof count net.py:Net --input 32,784 --backward --device cpu --json
+  distprof count net.py:make_llama --input 1,4096:int64 --dtype bfloat16 --backward
+  distprof count net.py:Net --input 32,784 --device cpu --json
 """
 )
 @click.argument("model", metavar="MODULE:FACTORY")
@@ -49,6 +50,7 @@ Examples:
     help="Where the model is made and called.  On meta nothing is allocated and nothing runs: no times, and no control"
     " flow that depends on values.",
 )
+@click.option("--dtype", metavar="DTYPE", help="Convert the model to this type first: bfloat16, float16, ...")
 @click.option("--backward", is_flag=True, help="Count a training step: train mode, and backward of the outputs' sum.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, the schema of merge's summary.json.")
 @takes(_TAKEN)
@@ -56,6 +58,7 @@ def command(
     model: str,
     inputs: tuple[str, ...],
     device: str,
+    dtype: str | None,
     backward: bool,
     as_json: bool,
     config: Path | None,
@@ -69,18 +72,18 @@ def command(
     wanted = parse_all(inputs)
     layer = decide(_TAKEN, given, os.environ, read_config(chosen_file(config, os.environ)))
     chosen = {name: value.value for name, value in layer.items()}
-    report = _profile(model, wanted, device, backward=backward)
+    report = _profile(model, wanted, device, dtype, backward=backward)
     deliver(_json(report) if as_json else _text(report, chosen), chosen)
 
 
-def _profile(target: str, inputs: tuple[Input, ...], device: str, *, backward: bool) -> Report:
+def _profile(target: str, inputs: tuple[Input, ...], device: str, dtype: str | None, *, backward: bool) -> Report:
     try:
         import_module("torch")
     except ImportError as error:
         raise UsageError(f"'distprof count' needs torch, which this Python cannot import: {error}") from None
     from distprof.commands.counted import profile
 
-    return profile(target, inputs, device, backward=backward)
+    return profile(target, inputs, device, dtype, backward=backward)
 
 
 def _json(report: Report) -> str:

@@ -19,10 +19,13 @@ from distprof.standalone.report import ALONE_IN_THE_WORLD, profile_of
 from distprof.standalone.session import Session
 
 
-def profile(target: str, inputs: Sequence[Input], device: str, *, backward: bool) -> Report:
-    """The report of one call of the model, with its backward if asked for.  Raises UsageError and DataError."""
+def profile(target: str, inputs: Sequence[Input], device: str, dtype: str | None, *, backward: bool) -> Report:
+    """The report of one call of the model, converted to ``dtype``, with its backward if asked for.
+
+    Raises UsageError and DataError.
+    """
     _check_usable(device)
-    model = built(target, device).train(backward)
+    model = _converted(built(target, device), dtype).train(backward)
     args, kwargs = tensors(inputs, model, device)
     asked = " ".join(f"--input {given}" for given in inputs)
     running = telling(f"the model, given {asked},", device, model, "give --input as its forward wants it")
@@ -55,6 +58,15 @@ def _check_usable(device: str) -> None:
         ) from None
 
 
+def _converted(model: nn.Module, dtype: str | None) -> nn.Module:
+    if dtype is None:
+        return model
+    kind = _dtype(dtype, f"--dtype {dtype}")
+    if not kind.is_floating_point:
+        raise UsageError(f"--dtype {dtype}: parameters want a floating-point type, such as bfloat16")
+    return model.to(kind)
+
+
 def _measured(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], name: str, *, backward: bool) -> Report:
     session = Session(model, (), ALONE_IN_THE_WORLD)
     session.start()
@@ -81,9 +93,14 @@ def _loss_of(result: Any) -> torch.Tensor:
 
 
 def _tensor(given: Input, like: torch.dtype, device: str, generator: torch.Generator | None) -> torch.Tensor:
-    dtype = getattr(torch, given.dtype, None) if given.dtype else like
-    if not isinstance(dtype, torch.dtype):
-        raise UsageError(f"--input {given} is of no type that torch has: int64, bool, float32, bfloat16 are some")
+    dtype = _dtype(given.dtype, f"--input {given}") if given.dtype else like
     if dtype.is_floating_point and generator is not None:
         return torch.randn(given.shape, generator=generator).to(device, dtype)
     return torch.zeros(given.shape, dtype=dtype, device=device)
+
+
+def _dtype(name: str, where: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise UsageError(f"{where}: torch has no type {name!r}; float32, bfloat16, int64 and bool are some")
+    return dtype

@@ -149,6 +149,12 @@ def test_inputs_have_names_and_types(folder: Path) -> None:
     assert (first[2], last[2]) == (True, False), "train mode for a training step only"
 
 
+def test_a_model_is_converted_and_its_input_with_it() -> None:
+    count("net:Net", "--input", "4,10", "--dtype", "bfloat16")
+    (seen,) = sys.modules["net"].seen
+    assert (seen[0].dtype, seen[0].device.type) == (torch.bfloat16, "meta")
+
+
 @pytest.mark.parametrize("target", ["net:made", "net:Holder.make", "sub/other.py:Net"])
 def test_a_model_is_found_wherever_it_is(target: str, folder: Path) -> None:
     (folder / "sub").mkdir()
@@ -220,8 +226,14 @@ def test_options_choose_what_is_shown(folder: Path) -> None:
             DataError,
             "the model, given --input 4,10, raised ValueError: its Tensor",
         ),
-        ("net:Net --input 4,10:int63", UsageError, "--input 4,10:int63 is of no type that torch has: int64, bool, "),
+        ("net:Net --input 4,10:int63", UsageError, "--input 4,10:int63: torch has no type 'int63'; float32, "),
         ("net:Net --input 4,x", UsageError, "--input 4,x is no tensor: give its sizes, as in 1,3,224,224 or "),
+        (
+            "net:Net --dtype empty",
+            UsageError,
+            "--dtype empty: torch has no type 'empty'; float32, bfloat16, int64 and bool are",
+        ),
+        ("net:Net --dtype int64", UsageError, "--dtype int64: parameters want a floating-point type, such as bfloat16"),
         ("net:Net --device nosuch", UsageError, "--device nosuch cannot be used here ("),
         ("net:Net --top 0", UsageError, "top is 0: give a whole number, 1 or more"),
     ],
