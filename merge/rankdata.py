@@ -76,7 +76,7 @@ class RankData:
 
     def _ending(self) -> str:
         if self.errors:
-            return "the recorder failed"
+            return f"the recorder failed in {self.errors[0].where}"
         if self.end is None:
             return "still running, killed or unable to write"
         if self.report.damaged:

@@ -239,6 +239,10 @@ def assert_kept_until_full(workplace: Workplace, ended: Ended, why: str, room: i
     if errors:
         assert errors == [Error("writing its shard", why)] == shard.records[-1:]
         ended_how = f"stopped recording in writing its shard: {why}"
+        run = workplace.report().run
+        assert run.incomplete == {0: f"{len(steps)} of 300 timed steps, the recorder failed in writing its shard"}
+        failed = f"the recorder failed on rank 0 in writing its shard: {why}; what was recorded before holds"
+        assert failed in run.notes
     else:  # the last step that fitted left no room for a word
         assert room - workplace.run_dir().shard_path(0, 0).stat().st_size < LAST_WORD_BYTES
         ended_how = f"ended after {len(steps)} of 300 timed steps"

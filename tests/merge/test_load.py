@@ -177,7 +177,7 @@ def test_a_recorder_that_failed_is_noted_with_its_ranks(tmp_path: Path) -> None:
 
     folder = write_run(tmp_path / "run", dp=4, bend=bend)
     assert the_only_note(folder).startswith("the recorder failed on ranks 1-2 in timing: KeyError: 3")
-    assert load_run(folder).ranks[1].why_incomplete(TRAINING).endswith("the recorder failed")
+    assert load_run(folder).ranks[1].why_incomplete(TRAINING).endswith("the recorder failed in timing")
 
 
 def test_a_lost_tree_loses_module_times_only(tmp_path: Path) -> None:
