@@ -16,6 +16,7 @@ from distprof.merge.align import Alignment
 from distprof.merge.experts import expert_layers
 from distprof.merge.load import LoadedRun
 from distprof.merge.memory import differences
+from distprof.merge.model_work import model_work
 from distprof.merge.ops import op_rows
 from distprof.merge.profile import module_stats, time_tables
 from distprof.merge.ranks import rank_rows
@@ -40,7 +41,7 @@ def analyse(run: LoadedRun) -> Report:
         run=_run_info(run, (*layout.notes, *totals.notes, *work_notes(run))),
         topology=layout.info,
         summary=summary_of(run, layout, totals),
-        model=ModelTotals(totals.by_kind, totals.active, totals.uncovered),
+        model=ModelTotals(totals.by_kind, totals.active, totals.uncovered, model_work(run, layout)),
         modules=module_stats(run, alignment, times),
         ranks=rows,
         memory=differences(rows),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distprof.records import DENSE, EXPERT, Parameter, Parameters
+from distprof.records import DENSE, EXPERT, ROUTER, Parameter, Parameters
 
 #: Axes along which tensor parallelism cuts modules.
 _SLICING = {"tp", "etp"}
+#: A parameter of an expert that is so many times smaller than the largest is a bias or a scale.
+_BIAS = 16
 
 
 class ParameterSet:
@@ -22,16 +24,33 @@ class ParameterSet:
         self.splits = tuple(sorted({p.split for p in self.counted}))
         #: All these axes.
         self.split_axes = tuple(sorted({axis for split in self.splits for axis in split}))
+        every = [p for record in records for p in record.parameters]
         #: Rows of the tree whose parameters tensor parallelism cuts.
-        self.sliced_rows = frozenset(p.row for p in self.counted if _is_sliced(p))
-        #: Rows of the tree that own parameters of experts.
-        self.expert_rows = frozenset(p.row for p in self.counted if kind_of(p) == EXPERT)
+        self.sliced_rows = frozenset(p.row for p in every if _is_sliced(p))
+        #: Rows of the tree that own parameters of experts, and of routers.
+        self.expert_rows = frozenset(p.row for p in every if kind_of(p) == EXPERT)
+        self.router_rows = frozenset(p.row for p in every if kind_of(p) == ROUTER)
+        #: Elements on this rank of each row's largest parameter, tied ones included: of a Linear its weight.
+        self.largest: dict[int, int] = {}
+        for p in every:
+            self.largest[p.row] = max(self.largest.get(p.row, 0), p.rank_numel)
+        #: By row of experts: elements on this rank of their matrices, without biases.
+        self.matrices = _matrices(every)
 
 
 def kind_of(parameter: Parameter) -> str:
     """One of records.KINDS; what is spread over experts' ranks is an expert's, whatever an older writer said."""
     spread = any(axis == "ep" or axis.startswith("ep_size_") for axis in parameter.split)
     return EXPERT if spread and parameter.kind == DENSE else parameter.kind
+
+
+def _matrices(parameters: Sequence[Parameter]) -> dict[int, int]:
+    numels: dict[int, int] = {}
+    largest = max((p.rank_numel for p in parameters if kind_of(p) == EXPERT), default=0)
+    for p in parameters:
+        if kind_of(p) == EXPERT and p.rank_numel * _BIAS > largest:
+            numels[p.row] = numels.get(p.row, 0) + p.rank_numel
+    return numels
 
 
 def _is_sliced(parameter: Parameter) -> bool:

@@ -107,6 +107,22 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class ModelWork:
+    """The forward of the whole model on the batch of one data-parallel replica, all micro-batches of an iteration.
+
+    Lower bounds where ``covers_all`` is False: not every rank counted.
+    """
+
+    macs: float  # what tensor-parallel ranks do alike counted once
+    flops: float
+    executed_macs: float  # as often as it ran
+    executed_flops: float
+    useful_macs: float | None  # without what experts did on padding; None where that cannot be told
+    useful_flops: float | None
+    covers_all: bool
+
+
+@dataclass(frozen=True)
 class ModelTotals:
     """The model as a whole, as the ranks together hold it; ``summary`` has the sizes that these split.
 
@@ -116,6 +132,7 @@ class ModelTotals:
     params_by_kind: dict[str, int]  # of records.KINDS, those that are there: dense, expert, ...
     active_params: int | None  # that work on one token; None where the top-k of a layer is not known
     uncovered: tuple[str, ...]  # coordinates of which no rank told its parameters, such as "pp 1" or "ep 2-3"
+    forward: ModelWork | None  # None where nothing was counted
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from distprof.merge.report import Report
 from distprof.merge.text.lines import labelled
-from distprof.merge.text.quantities import NOT_AVAILABLE
+from distprof.merge.text.quantities import NOT_AVAILABLE, macs, percentage, quantity
 from distprof.merge.words import listed, rank_names
 from distprof.records import EXPERT, SHARED
 
@@ -38,3 +38,27 @@ def _lacking(report: Report) -> str:
     silent = [row.rank for row in report.ranks if row.params is None]
     missing = {*report.run.missing_ranks, *silent}
     return f"only replicas ({rank_names(missing)})" if missing else "the ranks do not agree, see the note above"
+
+
+def work_lines(report: Report) -> Iterator[str]:
+    """The forward's MACs and flops, exactly; and, where they differ, as often as they ran, and without padding."""
+    work = report.model.forward
+    if work is None:
+        return
+    for what, own, executed, useful, text in (
+        ("MACs", work.macs, work.executed_macs, work.useful_macs, macs),
+        ("flops", work.flops, work.executed_flops, work.useful_flops, quantity),
+    ):
+        yield labelled(f"fwd {what} of model, {'exact' if work.covers_all else 'at least'}", text(own))
+        if useful is None:
+            yield labelled("  useful", "n/a: no router or top-k was seen")
+        elif useful < own:
+            yield labelled("  useful, without padding, at most", f"{text(useful)}  ({percentage(useful, own)})")
+        if _differ(executed, own):
+            yield labelled(
+                "  executed, with what tp ranks do alike", f"{text(executed)}  ({percentage(executed, own)})"
+            )
+
+
+def _differ(one: float, other: float) -> bool:
+    return abs(one - other) > 1e-9 * max(one, other)

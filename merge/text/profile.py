@@ -9,7 +9,7 @@ from typing import Any
 
 from distprof.merge.report import Report, Summary
 from distprof.merge.text.lines import labelled, wrapped
-from distprof.merge.text.model import EXACT, params_lines
+from distprof.merge.text.model import EXACT, params_lines, work_lines
 from distprof.merge.text.quantities import (
     NOT_AVAILABLE,
     duration_spread,
@@ -54,10 +54,12 @@ _PARAMS = (
     _Line("params_of_model", "params of model = params per {unit} * mp_size", parameters),
 )
 _RECOMPUTED = "recompute_flops_per_rank"
-_WORK_AND_TIME = (
+_WORK = (
     _Line("fwd_macs_per_rank", "fwd MACs per {unit}", macs),
     _Line("fwd_flops_per_rank", "fwd flops per {unit}", quantity),
     _Line("fwd_flops_of_model", "fwd flops of model = fwd flops per {unit} * mp_size", quantity),
+)
+_TIME = (
     _Line("fwd_latency_ns", "fwd latency", duration_spread),
     _Line("fwd_flops_per_second", "fwd FLOPS per {unit} = fwd flops per {unit} / fwd latency", flops_per_second),
     _Line("bwd_macs_per_rank", "bwd MACs per {unit}", macs),
@@ -97,7 +99,9 @@ def profile_summary(report: Report) -> Iterator[str]:
     yield from _written(summary, unit, (_BATCH, _MICRO_BATCHES) if accumulates else (_BATCH,))
     yield from _written(summary, unit, _PARAMS)
     yield from params_lines(report)
-    yield from _written(summary, unit, _WORK_AND_TIME)
+    yield from _written(summary, unit, _WORK)
+    yield from work_lines(report)
+    yield from _written(summary, unit, _TIME)
     yield from _uncounted(summary)
     yield from _unavailable(summary, unit)
 
@@ -119,7 +123,7 @@ def _uncounted(summary: Summary) -> Iterator[str]:
 
 def _unavailable(summary: Summary, unit: str) -> Iterator[str]:
     """Each reason once, with the names of the lines that it empties."""
-    lines = (_BATCH, *_PARAMS, *_WORK_AND_TIME)
+    lines = (_BATCH, *_PARAMS, *_WORK, *_TIME)
     labels = {line.field: line.label.partition(" =")[0].partition(" (")[0] for line in lines}
     labels["params_exact"] = EXACT
     emptied: dict[str, list[str]] = defaultdict(list)

@@ -47,6 +47,7 @@ WARMUP = 5
 WIDTH = 64
 VOCABULARY = 1000
 HEADS = 4
+TOKENS = 16  # of one sample
 RUN_ID = "synthetic-1"
 WALL_NS = 1_700_000_000_000_000_000
 
@@ -61,7 +62,8 @@ class Job:
     ``hot`` is how many times the load of another expert 1 of each layer gets.  ``tp_experts``: experts are cut over tp.
     ``local_names``: each pipeline stage numbers its blocks from 0 on.  A token sees ``top_k`` experts, and with
     ``shared_expert`` one more that sees all tokens.  ``tied_stages``: the head of the last stage is a copy of the
-    embedding of the first.
+    embedding of the first.  The MoE layers run on ``padding`` times the rows that they need, and with ``split_tokens``
+    each tp rank routes tokens of its own.
     """
 
     dp: int = 2
@@ -85,6 +87,8 @@ class Job:
     top_k: int = 2
     shared_expert: bool = False
     tied_stages: bool = False
+    padding: int = 1
+    split_tokens: bool = False
     mode: str = TRAINING
     counted: bool = True
     source: str = "declared"
@@ -190,16 +194,16 @@ class Stage:
 
     @cached_property
     def macs(self) -> np.ndarray[Any, Any]:
-        """Own forward MACs of one micro-batch: a token through every Linear."""
-        tokens = self.job.batch * 16
-        return np.array(
-            [
-                tokens * sum(self.rank_numel(n, sharded) for _, n, sharded, _ in spec.parameters)
-                * (spec.class_name == "Linear")
-                for spec in self.specs
-            ],
-            np.int64,
-        )  # fmt: skip
+        """Own forward MACs of one micro-batch: a token through every Linear, and through top-k experts."""
+        rows = [self.rows_through(spec) * (spec.class_name == "Linear") for spec in self.specs]
+        own = [sum(self.rank_numel(n, sharded) for _, n, sharded, _ in spec.parameters) for spec in self.specs]
+        return np.array(rows, np.int64) * np.array(own, np.int64)
+
+    def rows_through(self, spec: _Spec) -> int:
+        tokens = TOKENS * self.job.batch // (self.job.tp if self.job.split_tokens and "moe" in spec.name else 1)
+        if spec.kind != EXPERT:
+            return tokens
+        return tokens * self.job.top_k * self.job.ep * self.job.padding // self.job.experts
 
     @cached_property
     def layers(self) -> tuple[tuple[str, int], ...]:

@@ -1,0 +1,130 @@
+"""The forward work of the whole model: the same in every layout, and what ran twice or on padding apart from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.reports import report_of
+from support.synthetic import TOKENS, VOCABULARY, WIDTH, Job, rank_records, shard_of
+
+from distprof.merge.load import run_of_shards
+from distprof.merge.model_work import model_work
+from distprof.merge.report import ModelWork
+from distprof.merge.text.model import work_lines
+from distprof.merge.topology import layout_of
+from distprof.records import Counts, Record
+
+
+def by_hand(job: Job) -> int:
+    """MACs of a batch through the whole model: every Linear, top-k experts, the shared one."""
+    sparse = job.layers // 2 if job.experts else 0
+    attention, dense, expert = 4 * WIDTH**2, 8 * WIDTH**2, 8 * WIDTH**2
+    moe = job.experts * WIDTH + job.top_k * expert + (WIDTH**2 if job.shared_expert else 0)
+    token = job.layers * attention + (job.layers - sparse) * dense + sparse * moe + VOCABULARY * WIDTH
+    return TOKENS * job.batch * job.micro_batches * token
+
+
+def work(job: Job, ranks: set[int] | None = None, bend: Any = None) -> ModelWork | None:
+    kept = sorted(range(job.world) if ranks is None else ranks)
+    records = ([bend(rank, one) if bend else one for one in rank_records(job, rank)] for rank in kept)
+    run = run_of_shards([shard_of(one) for one in records])
+    return model_work(run, layout_of(run))
+
+
+def exact(job: Job) -> ModelWork:
+    found = work(job)
+    assert found is not None and found.covers_all
+    return found
+
+
+jobs = st.builds(
+    Job,
+    dp=st.sampled_from([1, 2, 4]),
+    tp=st.sampled_from([1, 2]),
+    pp=st.sampled_from([1, 2]),
+    ep=st.sampled_from([1, 2, 4]),
+    layers=st.integers(2, 4),
+    experts=st.sampled_from([0, 4, 8]),
+    tp_experts=st.booleans(),
+    shared_expert=st.booleans(),
+    local_names=st.booleans(),
+    micro_batches=st.integers(1, 2),
+    steps=st.just(1),
+).filter(lambda job: job.ep <= job.dp and (job.experts or job.ep == 1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(jobs)
+def test_the_layout_does_not_change_the_work_of_the_model(job: Job) -> None:
+    found = exact(job)
+    assert found.macs == found.useful_macs == by_hand(job)
+    assert found.executed_macs >= found.macs
+    assert (found.executed_macs > found.macs) == (job.tp > 1 and job.experts > 0), "routers are whole on all tp ranks"
+
+
+def test_experts_that_tp_ranks_have_whole_and_alike_count_once() -> None:
+    job = Job(dp=2, ep=2, tp=2)
+    found = exact(job)
+    experts = TOKENS * job.batch * job.top_k * 8 * WIDTH**2
+    router = TOKENS * job.batch * job.experts * WIDTH
+    assert found.executed_macs - found.macs == experts + router
+
+
+def test_tokens_that_tp_ranks_share_out_are_work_of_each() -> None:
+    job = Job(dp=2, ep=2, tp=2, split_tokens=True)
+    found = exact(job)
+    assert found.macs == found.executed_macs == found.useful_macs == by_hand(job)
+
+
+def test_experts_that_did_other_work_on_each_tp_rank_are_no_replicas() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        if isinstance(record, Counts) and rank % 2:
+            return replace(record, forward_macs=record.forward_macs + (np.arange(len(record.forward_macs)) == last))
+        return record
+
+    job = Job(dp=1, tp=2, layers=2)
+    last = len(next(r for r in rank_records(job, 0) if isinstance(r, Counts)).forward_macs) - 3  # the last expert's
+    alike, other = work(job), work(job, bend=bend)
+    assert alike is not None and other is not None
+    assert other.macs - alike.macs == TOKENS * job.batch * job.top_k * 8 * WIDTH**2 + 1
+
+
+@pytest.mark.parametrize("layout", [{"dp": 2}, {"dp": 4, "ep": 2}, {"dp": 2, "tp": 2, "tp_experts": True}])
+def test_padding_is_no_useful_work(layout: dict[str, Any]) -> None:
+    found, lean = exact(Job(**layout, padding=3)), exact(Job(**layout))
+    assert found.useful_macs == pytest.approx(lean.macs)
+    assert found.macs > lean.macs
+    assert found.useful_flops is not None and found.useful_flops < found.flops
+
+
+def test_without_a_top_k_useful_is_not_known() -> None:
+    found = exact(Job(dp=2, top_k=0))
+    assert (found.useful_macs, found.useful_flops) == (None, None)
+    assert any("n/a: no router or top-k was seen" in line for line in work_lines(report_of(dp=2, top_k=0)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(jobs, st.data())
+def test_without_some_ranks_it_is_at_least_so_much(job: Job, data: st.DataObject) -> None:
+    ranks = data.draw(st.sets(st.integers(0, job.world - 1), min_size=1))
+    found = work(job, ranks)
+    assert found is not None
+    assert found.macs <= by_hand(job) * (1 + 1e-9)
+    assert found.covers_all == (len(ranks) == job.world)
+
+
+def test_nothing_counted_is_no_work() -> None:
+    assert work(Job(dp=2, counted=False)) is None
+    assert list(work_lines(report_of(dp=2, counted=False))) == []
+
+
+def test_the_lines_of_the_report() -> None:
+    plain = [line.split(":")[0] for line in work_lines(report_of(dp=2))]
+    assert plain == ["fwd MACs of model, exact", "fwd flops of model, exact"]
+    padded = " ".join(work_lines(report_of(dp=2, tp=2, padding=2)))
+    assert "useful, without padding, at most" in padded and "executed, with what tp ranks do alike" in padded
