@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from distprof.merge.load import LoadedRun
 from distprof.merge.report import Summary
-from distprof.records import TRAINING
+from distprof.records import TRAINING, Ops
 
 _BACKWARD_WORK = ("bwd_macs_per_rank", "bwd_flops_per_rank", "recompute_flops_per_rank")
 _WORK = ("fwd_macs_per_rank", "fwd_flops_per_rank", "fwd_flops_of_model", *_BACKWARD_WORK)
@@ -37,7 +37,8 @@ def _reason(name: str, run: LoadedRun) -> str:
     if name in _PARAMETERS:
         return "no rank recorded its parameters"
     if name in _TRAINING and run.mode != TRAINING:
-        return "no optimizer stepped: every iteration is one forward"
+        forwards = "no optimizer stepped: every iteration is one forward"
+        return "no backward ran while the profile was taken" if _own_profile(run) else forwards
     if name in _WORK:
         planned = any(data.plan is not None and data.plan.counted for data in run.ranks)
         return "the run ended before its counted step" if planned else "counting was switched off"
@@ -48,6 +49,14 @@ def _reason(name: str, run: LoadedRun) -> str:
     return "no timed step shows it"
 
 
+def _own_profile(run: LoadedRun) -> Ops | None:
+    """The ops of a process that profiled itself alone."""
+    return next((window.ops for data in run.ranks for window in data.windows.values() if window.ops), None)
+
+
 def _no_timed_step(run: LoadedRun) -> str:
+    own = _own_profile(run)
+    if own is not None and own.ops and not own.timed:
+        return "nothing ran: the tensors were on the meta device, or fake"
     planned = any(data.plan is not None and data.plan.timed for data in run.ranks)
     return "no rank has reached a timed step" if planned else "no step was to be timed"

@@ -105,7 +105,7 @@ class TableMode(FlopMode):
         before = self._table.source.now()
         result = super()._run(func, args, kwargs)
         after = self._table.source.now()
-        if not self._is_ignored and getattr(func, "namespace", "aten") != "prim":  # prim asks, and computes nothing
+        if not self._is_ignored and not _is_look(func):
             self._table.ran(self._op, before, after)
         if any(tensor.is_meta for tensor in _tensors((result,))):
             self._table.nothing_ran = True
@@ -133,6 +133,11 @@ class TableMode(FlopMode):
             work.macs += macs
             work.flops += flops
         return kind
+
+
+def _is_look(func: Any) -> bool:
+    """Whether the op only looks at a tensor: a view of it, or a question (prim) about it."""
+    return getattr(func, "is_view", False) or getattr(func, "namespace", "") == "prim"
 
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:

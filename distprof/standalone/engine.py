@@ -18,6 +18,7 @@ from distprof.records import GROUP, Topology
 #: DeepSpeed's names of its timers -> the latency that each is.
 _TIMERS = {"fwd": "fwd_latency_ns", "bwd": "bwd_latency_ns", "step": "step_latency_ns"}
 _NS_PER_MS = 1e6
+_NOT_WHOLE = "the profile is of a part of it, and the other latencies are those of the engine's timers"
 
 
 def identity_of(engine: Any) -> Identity:
@@ -52,7 +53,8 @@ def with_engine(report: Report, engine: Any, recompute_fwd_factor: float) -> Rep
             summary = _estimated(summary, summary.fwd_flops_per_rank, recompute_fwd_factor)
             notes = (*notes, _estimate(report.run.unit, recompute_fwd_factor))
         summary = _rated(summary, int(engine.world_size) // int(engine.mp_world_size))
-    missing = {name: why for name, why in summary.unavailable.items() if getattr(summary, name) is None}
+    why = {"wall_iteration_ns": _NOT_WHOLE, **summary.unavailable}
+    missing = {name: reason for name, reason in why.items() if getattr(summary, name) is None}
     return replace(report, summary=replace(summary, unavailable=missing), run=replace(report.run, notes=notes))
 
 
@@ -85,7 +87,7 @@ def _estimate(unit: str, factor: float) -> str:
 def _rated(summary: Summary, data_parallel: int) -> Summary:
     """Rates anew, of the engine's latencies."""
     forward = summary.fwd_flops_per_rank
-    backward = None if summary.bwd_flops_per_rank is None else summary.bwd_flops_per_rank
+    backward = summary.bwd_flops_per_rank
     behind = None if backward is None else backward + (summary.recompute_flops_per_rank or 0)
     whole = None if forward is None or behind is None else forward + behind
     samples = (summary.batch_size_per_rank or 0) * data_parallel
@@ -97,6 +99,7 @@ def _rated(summary: Summary, data_parallel: int) -> Summary:
         fwd_bwd_flops_per_second=_rate(whole, fwd, bwd),
         flops_per_second=_rate(whole, summary.iter_latency_ns),
         samples_per_second=_rate(samples, summary.iter_latency_ns),
+        wall_iteration_ns=None,  # the profile began and ended inside of the iteration
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from threading import get_ident
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -28,7 +29,7 @@ from distprof.probes.calls import Probe
 from distprof.probes.counting import CountingProbe
 from distprof.probes.op_table import OpTable, TableMode
 from distprof.probes.timed import TimedProbe
-from distprof.records import FORWARD, TRAINING, Counts, Ops, Record, Step
+from distprof.records import FORWARD, TRAINING, Array, Counts, Ops, Record, Step
 from distprof.standalone.sums import added
 from distprof.timeline import EventStamps, HostStamps
 from distprof.tree import ModuleTree
@@ -55,6 +56,7 @@ class Session:
         self._optimizer_hook: Any = None
         self._probes: tuple[Probe, ...] = ()
         self._trains = False
+        self._other_calls = 0  # of other methods of the model than its forward
         self._times: list[Step] = []
         self._counts: Counts | None = None
         self._adopt(model, -1)
@@ -111,9 +113,18 @@ class Session:
         assert self._counts is not None
         mode = TRAINING if self._trains else FORWARD
         table = self._table
-        step = None if table.nothing_ran or not self._times else replace(added(self._times), mode=mode)
         ops = Ops(iteration=0, mode=mode, ops=table.rows(), timed=not table.nothing_ran)
-        return replace(self._counts, mode=mode), ops, step
+        counts = replace(self._counts, mode=mode, calls=self._forwards(self._counts.calls))
+        if table.nothing_ran or not self._times:
+            return counts, ops, None
+        step = added(self._times)
+        return counts, ops, replace(step, mode=mode, calls=self._forwards(step.calls))
+
+    def _forwards(self, calls: Array) -> Array:
+        """Calls by row where those of other methods stand for a forward of the model only if they ran none."""
+        forwards: Array = calls.copy()
+        forwards[:1] = np.maximum(calls[:1].astype(np.int64) - self._other_calls, np.minimum(calls[:1], 1))
+        return forwards
 
     def _settle(self) -> None:
         """Take what was counted so far, all of it, and the times since they were taken last."""
@@ -157,6 +168,7 @@ class Session:
     @contextlib.contextmanager
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
         """Another method of the model than ``forward`` runs: what it does itself is the model's own work."""
+        self._other_calls += 1
         entered: list[tuple[ModuleVisitor, int]] = []
         with self._failing("entering the model"):
             model = self._model()

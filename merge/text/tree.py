@@ -10,7 +10,15 @@ from distprof.merge.report import ModuleStats, Report
 from distprof.merge.text.aggregated import model_depths
 from distprof.merge.text.folding import children_of, same_work
 from distprof.merge.text.lines import heading, one_line, wrapped
-from distprof.merge.text.quantities import NOT_AVAILABLE, duration, flops_per_second, macs, parameters, percentage
+from distprof.merge.text.quantities import (
+    NOT_AVAILABLE,
+    duration,
+    flops_per_second,
+    macs,
+    parameters,
+    percentage,
+    plain,
+)
 
 _ORDER = (
     "Each module profile is listed after its name in the following order:",
@@ -112,6 +120,8 @@ class _Tree:
     def _remarks(self, node: _Node, module: ModuleStats) -> Iterator[str]:
         if module.ranks < self._recorded:
             yield f"on {module.ranks} of {self._recorded} ranks"
+        if module.calls > 1:
+            yield f"{plain(module.calls)} calls"
         if module.extra_repr:
             yield one_line(module.extra_repr)
         hidden = 0 if self._shown_inside(node) else self._count_inside(node.members[0])
