@@ -51,7 +51,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_text_is_the_golden_one(text: str) -> None:
     blocks = re.split(r"^-{20,} (.*) -{20,}\n", text, flags=re.MULTILINE)
-    own = {title: block for title, block in zip(blocks[1::2], blocks[2::2], strict=True)}
+    own = dict(zip(blocks[1::2], blocks[2::2], strict=True))
     assert own["distprof"].startswith("run:      profile of Net")
     assert "Profile Summary at step 7:" in own["distprof"]
     tables = "".join(own[title] for title in ("Aggregated Profile per rank", "Detailed Profile per rank", "Ops"))
