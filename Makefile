@@ -39,10 +39,12 @@ demo: $(READY)
 	$(BIN)/distprof merge runs/demo
 
 # Tests that need a stack which is not there are skipped, and say so; with DISTPROF_STACKS=required they fail, unless the
-# stack is an optional one.  To try to install what is missing once more: rm .venv/stacks-missing
+# stack is an optional one.  Two files at a time: much of a test is waiting, for processes that start and ranks that meet.
+# To try to install what is missing once more: rm .venv/stacks-missing
 test: $(READY) $(STACKS)
 	@for stack in $$(cat $(STACKS)); do echo "not installed, so not tested: $$stack"; done
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/pytest -m alone
 
 # The editable install hides what a wheel would lack, and type checkers do not follow it: an installed copy is checked.
 # build/ goes first, or a deleted module would live on in it.  Tests may hand on what torch says is Any.  The planted error

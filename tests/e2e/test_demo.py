@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.jobs import Recorded, RunJob
 
+pytestmark = pytest.mark.alone
 SLOW_RANK, SLOW_MS = 5, 40.0
 
 
