@@ -16,6 +16,7 @@ COMMANDS = {
     "exec": ("distprof.commands.exec_", "Start a job with a launcher of your own (torchrun, srun, mpirun, ...)."),
     "merge": ("distprof.commands.merge", "Make one report from the shards of all ranks."),
     "count": ("distprof.commands.count", "Print the profile of one model, without running a job."),
+    "peak": ("distprof.commands.peak", "Measure this machine's peak, for the MFU of CPUs and unknown devices."),
     "dump": ("distprof.commands.dump", "Print the records of a shard as JSON lines."),
 }
 

@@ -91,6 +91,12 @@ SHOWN = (
     Option("top", int, "classes of module shown at each depth (default: 3)", "N", 1),
     Option("detailed", bool, "show the module tree (default: yes)"),
     Option("plots", bool, "draw plots; without them, those of an earlier merge are removed (default: yes)"),
+    Option(
+        "peak_tflops",
+        float,
+        "what each device does at most, for MFU (default: the maker's figure, else what 'distprof peak' measured)",
+        "X",
+    ),
 )
 #: What ``distprof merge`` takes.  Where to write is never taken from a run's folder, which may come from elsewhere.
 REPORT = (

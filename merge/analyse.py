@@ -7,6 +7,7 @@ totals     how many parameters               profile   work and times of its mod
 ranks      one row a rank                     memory    who holds more than its equals
 skew       where equals disagree
 experts    who got the tokens                 summary   the figures of the whole
+utilization   MFU and HFU
 work       where all flops of a step are
 """
 
@@ -18,6 +19,7 @@ from distprof.merge.load import LoadedRun
 from distprof.merge.memory import differences
 from distprof.merge.model_work import model_work
 from distprof.merge.ops import op_rows
+from distprof.merge.peaks import ONLY_THE_MAKERS, Peaks
 from distprof.merge.profile import module_stats, time_tables
 from distprof.merge.ranks import rank_rows
 from distprof.merge.report import ModelTotals, Report, RunInfo
@@ -26,22 +28,25 @@ from distprof.merge.stages import pipeline_of
 from distprof.merge.summary import summary_of, work_notes
 from distprof.merge.topology import layout_of
 from distprof.merge.totals import totals_of
+from distprof.merge.utilization import utilizations_of
 from distprof.merge.words import rank_names
 from distprof.merge.work import work_rows
 
 
-def analyse(run: LoadedRun) -> Report:
-    """The report.  Depends on the records alone: the same shards give the same report."""
+def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
+    """The report.  Depends on the records and the peaks alone: the same shards give the same report."""
     layout = layout_of(run)
     totals = totals_of(run, layout)
     alignment = Alignment([data.tree for data in run.ranks], [pipeline_of(data, layout) for data in run.ranks])
     times = time_tables(run, alignment)
-    rows = rank_rows(run, layout, totals)
+    utilizations = utilizations_of(run, peaks)
+    rows = rank_rows(run, layout, totals, utilizations.by_rank)
     return Report(
-        run=_run_info(run, (*layout.notes, *totals.notes, *work_notes(run))),
+        run=_run_info(run, (*layout.notes, *totals.notes, *work_notes(run), *utilizations.notes)),
         topology=layout.info,
         summary=summary_of(run, layout, totals),
         model=ModelTotals(totals.by_kind, totals.active, totals.uncovered, model_work(run, layout)),
+        utilization=utilizations.job,
         modules=module_stats(run, alignment, times),
         ranks=rows,
         memory=differences(rows),

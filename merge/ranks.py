@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from distprof.merge.load import LoadedRun
@@ -13,17 +15,33 @@ from distprof.merge.window import Window
 from distprof.records import PHASES
 
 
-def rank_rows(run: LoadedRun, layout: Layout, totals: Totals) -> tuple[RankRow, ...]:
-    """Ranks ascending; cohorts are numbered in the order of their coordinates."""
+def rank_rows(
+    run: LoadedRun, layout: Layout, totals: Totals, utilizations: Mapping[int, tuple[float, float]]
+) -> tuple[RankRow, ...]:
+    """Ranks ascending; cohorts are numbered in the order of their coordinates.  ``utilizations``: MFU and HFU."""
     roles = sorted({layout.role(data.rank) for data in run.ranks})
     number = {role: index for index, role in enumerate(roles)}
     return tuple(
-        _row(data, run.mode, layout.coordinates[data.rank], number[layout.role(data.rank)], totals)
+        _row(
+            data,
+            run.mode,
+            layout.coordinates[data.rank],
+            number[layout.role(data.rank)],
+            totals,
+            utilizations.get(data.rank, (None, None)),
+        )
         for data in run.ranks
     )
 
 
-def _row(data: RankData, mode: str, coordinates: dict[str, int], cohort: int, totals: Totals) -> RankRow:
+def _row(
+    data: RankData,
+    mode: str,
+    coordinates: dict[str, int],
+    cohort: int,
+    totals: Totals,
+    utilization: tuple[float | None, float | None],
+) -> RankRow:
     window, memory = data.windows.get(mode), data.memory
     return RankRow(
         rank=data.rank,
@@ -41,6 +59,8 @@ def _row(data: RankData, mode: str, coordinates: dict[str, int], cohort: int, to
         memory_source=window.memory_source if window else "",
         params=totals.per_rank.get(data.rank),
         fwd_macs=float(window.counts.forward_macs.sum()) if window and window.counts else None,
+        mfu=utilization[0],
+        hfu=utilization[1],
         step_iterations=window.iterations if window else (),
         step_durations_ns=tuple(window.durations_ns.tolist()) if window else (),
     )

@@ -136,6 +136,45 @@ class ModelTotals:
 
 
 @dataclass(frozen=True)
+class PeakUsed:
+    """What one kind of device does at most in one arithmetic, as MFU has it."""
+
+    device: str  # what it calls itself
+    threads: int  # of the CPU; 0: the whole device
+    arithmetic: str
+    tflops: float
+    source: str
+    share: float  # of the model's MACs, of all ranks
+
+
+@dataclass(frozen=True)
+class UtilizationSpread:
+    """MFU or HFU, 1 being all: of the job, and the least and the largest of its ranks."""
+
+    job: float
+    min: float
+    max: float
+    ranks: int  # that have it
+
+
+@dataclass(frozen=True)
+class Utilization:
+    """How much of the devices' peak was used; see :mod:`distprof.merge.utilization` for what counts.
+
+    ``model_flops_per_rank`` (forward and backward, each once) and ``hardware_flops_per_rank`` (what ran) are 2 x MACs,
+    means over the ranks.
+    """
+
+    mfu: UtilizationSpread | None
+    hfu: UtilizationSpread | None
+    at_least: bool  # something that ran is not in it
+    model_flops_per_rank: float | None
+    hardware_flops_per_rank: float | None
+    peaks: tuple[PeakUsed, ...]
+    unavailable: str  # why there is no MFU
+
+
+@dataclass(frozen=True)
 class ModuleStats:
     """One row of the merged module tree, rows in depth-first order of the model.
 
@@ -217,6 +256,8 @@ class RankRow:
     memory_source: str
     params: int | None
     fwd_macs: float | None
+    mfu: float | None
+    hfu: float | None
     step_iterations: tuple[int, ...] = ()
     step_durations_ns: tuple[int, ...] = ()
 
@@ -311,6 +352,7 @@ class Report:
     topology: TopologyInfo
     summary: Summary
     model: ModelTotals
+    utilization: Utilization
     modules: tuple[ModuleStats, ...]
     ranks: tuple[RankRow, ...]
     memory: tuple[MemoryDifference, ...]  # the largest first

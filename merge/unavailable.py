@@ -40,10 +40,9 @@ def _reason(name: str, run: LoadedRun) -> str:
         forwards = "no optimizer stepped: every iteration is one forward"
         return "no backward ran while the profile was taken" if _own_profile(run) else forwards
     if name in _WORK:
-        planned = any(data.plan is not None and data.plan.counted for data in run.ranks)
-        return "the run ended before its counted step" if planned else "counting was switched off"
+        return why_uncounted(run)
     if not any(run.mode in data.windows and data.windows[run.mode].steps for data in run.ranks):
-        return _no_timed_step(run)
+        return why_untimed(run)
     if name in _BATCH:
         return "no tensor was seen among the inputs of the model"
     return "no timed step shows it"
@@ -54,7 +53,14 @@ def _own_profile(run: LoadedRun) -> Ops | None:
     return next((window.ops for data in run.ranks for window in data.windows.values() if window.ops), None)
 
 
-def _no_timed_step(run: LoadedRun) -> str:
+def why_uncounted(run: LoadedRun) -> str:
+    """Where no rank has a counted step."""
+    planned = any(data.plan is not None and data.plan.counted for data in run.ranks)
+    return "the run ended before its counted step" if planned else "counting was switched off"
+
+
+def why_untimed(run: LoadedRun) -> str:
+    """Where no rank has a timed step."""
     own = _own_profile(run)
     if own is not None and own.ops and not own.timed:
         return "nothing ran: the tensors were on the meta device, or fake"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,6 +20,8 @@ from distprof.merge import plots
 from distprof.merge.analyse import analyse
 from distprof.merge.jsonout import to_json
 from distprof.merge.load import load_run
+from distprof.merge.measured import cache_file, read_measured
+from distprof.merge.peaks import Peaks
 from distprof.merge.report import Report
 from distprof.merge.text import render
 from distprof.merge.write import write_files
@@ -44,7 +48,7 @@ def command(run: Path, out: Path | None, config: Path | None, **given: object) -
     asked = decide(REPORT, given, os.environ, read_config(chosen_file(config, os.environ)))
     loaded = load_run(run, progress.files)
     chosen = {name: value.value for name, value in {**_kept(RunDir(run)), **asked}.items()}
-    report = analyse(loaded)
+    report = analyse(loaded, _peaks(chosen))
     text = render(report, text_options(chosen))
     pictures = _draw(report, progress) if chosen.get("plots", True) else {}
     folder = out or RunDir(run).report
@@ -67,6 +71,13 @@ def _kept(run: RunDir) -> Layer:
         }
     except UsageError as error:
         raise DataError(str(error)) from None
+
+
+def _peaks(chosen: Mapping[str, Any]) -> Peaks:
+    measured, problem = read_measured(cache_file())
+    if problem:
+        click.echo(f"distprof: {problem}", err=True)
+    return Peaks(chosen.get("peak_tflops"), measured)
 
 
 def _draw(report: Report, progress: Progress) -> dict[str, bytes]:

@@ -35,7 +35,8 @@ def redone_macs(func: Any, macs: int, args: Sequence[Any], kwargs: Mapping[str, 
 
     The five products take S T D (Q K^T, dQ, dK) and S T V (dP, dV) each, whatever the batch: of 3 D + 2 V, D is redone.
     """
-    places = BACKWARDS.get(func.name().rpartition("::")[2].partition(".")[0]) if hasattr(func, "name") else None
+    name = getattr(func, "name", None)  # a Triton kernel's is no function
+    places = BACKWARDS.get(name().rpartition("::")[2].partition(".")[0]) if callable(name) else None
     if places is None:
         return 0
     query, value = (args[place] if place < len(args) else kwargs[_NAMES[place]] for place in places)

@@ -20,6 +20,7 @@ from distprof.merge.text.quantities import (
     quantity,
     quantity_spread,
 )
+from distprof.merge.text.utilization import emptied_lines, utilization_lines
 from distprof.merge.words import spans
 
 _NOTATIONS = (
@@ -102,8 +103,9 @@ def profile_summary(report: Report) -> Iterator[str]:
     yield from _written(summary, unit, _WORK)
     yield from work_lines(report)
     yield from _written(summary, unit, _TIME)
+    yield from utilization_lines(report)
     yield from _uncounted(summary)
-    yield from _unavailable(summary, unit)
+    yield from _unavailable(report)
 
 
 def _written(summary: Summary, unit: str, lines: tuple[_Line, ...]) -> Iterator[str]:
@@ -121,8 +123,9 @@ def _uncounted(summary: Summary) -> Iterator[str]:
         yield from wrapped(", ".join([*names, *more]), "not counted: ", "  ")
 
 
-def _unavailable(summary: Summary, unit: str) -> Iterator[str]:
+def _unavailable(report: Report) -> Iterator[str]:
     """Each reason once, with the names of the lines that it empties."""
+    summary, unit = report.summary, report.run.unit
     lines = (_BATCH, *_PARAMS, *_WORK, *_TIME)
     labels = {line.field: line.label.partition(" =")[0].partition(" (")[0] for line in lines}
     labels["params_exact"] = EXACT
@@ -130,5 +133,7 @@ def _unavailable(summary: Summary, unit: str) -> Iterator[str]:
     for field, reason in summary.unavailable.items():
         if field in labels:
             emptied[reason].append(labels[field].format(unit=unit))
+    if without := emptied_lines(report):
+        emptied[report.utilization.unavailable] += without
     for reason, names in emptied.items():
         yield from wrapped(f"{', '.join(names)}: {reason}", "n/a: ", "  ")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from distprof.merge.culprit import slow_ranks
 from distprof.merge.phases import phase_title
 from distprof.merge.report import RankRow, Report
 from distprof.merge.text.lines import heading, one_line, shortened, table
-from distprof.merge.text.quantities import TimeUnit, byte_size, common_unit
+from distprof.merge.text.quantities import TimeUnit, byte_size, common_unit, percentage
 from distprof.records import PHASES
 
 ALL_UP_TO = 32
@@ -27,8 +27,9 @@ def ranks_block(report: Report) -> Iterator[str]:
     yield f"Medians over each rank's timed steps, in {unit.name}{marked}."
     axes = [axis for axis, size in report.topology.sizes.items() if size > 1] or ["dp"]
     phases = [phase for phase in PHASES if any(row.phases_ns.get(phase) != 0 for row in report.ranks)]
-    titles = ["rank", *axes, "host", "iteration", *map(phase_title, phases), "peak memory", "steps"]
-    cells = [_cells(row, axes, phases, unit) for row in rows]
+    used = _utilizations(report)
+    titles = ["rank", *axes, "host", "iteration", *map(phase_title, phases), *used, "peak memory", "steps"]
+    cells = [_cells(row, axes, phases, used.values(), unit) for row in rows]
     for row, line in zip(rows, cells, strict=True):
         line[0] = f"* {row.rank}" if row.rank in slow else line[0]
     yield from table(titles, cells, left=["host"])
@@ -36,13 +37,24 @@ def ranks_block(report: Report) -> Iterator[str]:
         yield f"The slowest {len(rows)} ranks; the other {len(report.ranks) - len(rows)} are in summary.json."
 
 
-def _cells(row: RankRow, axes: Sequence[str], phases: Sequence[str], unit: TimeUnit) -> list[str]:
+def _utilizations(report: Report) -> dict[str, str]:
+    """Columns, and their fields, that the report has; HFU where it tells more than MFU."""
+    mfu, hfu = report.utilization.mfu, report.utilization.hfu
+    if mfu is None:
+        return {}
+    return {"MFU": "mfu", "HFU": "hfu"} if mfu != hfu else {"MFU": "mfu"}
+
+
+def _cells(
+    row: RankRow, axes: Sequence[str], phases: Sequence[str], utilizations: Iterable[str], unit: TimeUnit
+) -> list[str]:
     return [
         str(row.rank),
         *(str(row.coordinates.get(axis, "-")) for axis in axes),
         shortened(one_line(row.host), _HOST_WIDTH),
         unit.of(row.iteration_ns),
         *(unit.of(row.phases_ns.get(phase)) for phase in phases),
+        *(percentage(getattr(row, field), 1) for field in utilizations),
         byte_size(row.peak_memory_bytes),
         f"{row.steps}{'' if row.complete else ' (incomplete)'}",
     ]

@@ -24,6 +24,7 @@ from distprof.records import (
     SHARED,
     TRAINING,
     Counts,
+    DeviceWork,
     End,
     ExpertLayer,
     ExpertLayers,
@@ -93,6 +94,8 @@ class Job:
     counted: bool = True
     source: str = "declared"
     seed: int = 0
+    chip: str = "Some CPU"  # what all MACs ran on, and in which arithmetic
+    arithmetic: str = "fp32"
 
     @property
     def world(self) -> int:
@@ -306,7 +309,8 @@ def rank_records(job: Job, rank: int) -> list[Record]:
             counts = replace(counts, backward_macs=2 * work, backward_flops=4 * work, recompute_flops=work)
             outside = {"forward_flops": 3 * samples, "backward_flops": 2 * samples, "optimizer_flops": 1000}
             counts = replace(counts, outside=outside)
-        records.append(replace(counts, uncounted={"aten.sort": 2 * job.micro_batches}))
+        uncounted = {"aten.sort": 2 * job.micro_batches}
+        records.append(replace(counts, uncounted=uncounted, device_work=(_device_work(job, int(work.sum())),)))
     random = np.random.default_rng((job.seed, rank))
     for iteration in range(WARMUP + 1, WARMUP + 1 + job.steps):
         records.append(_step(job, rank, iteration, stage, called, random))
@@ -335,6 +339,20 @@ def _header(job: Job, rank: int) -> Header:
         torch="2.13.0",
         wall_ns=WALL_NS + rank,
         mono_ns=rank,
+    )
+
+
+def _device_work(job: Job, forward_macs: int) -> DeviceWork:
+    """Forward, a backward of twice as much, and half of the forward again."""
+    on_cpu, trains = "CPU" in job.chip, job.mode == TRAINING
+    model = 3 * forward_macs if trains else forward_macs
+    return DeviceWork(
+        device="cpu" if on_cpu else "cuda:0",
+        name=job.chip,
+        threads=2 if on_cpu else 0,
+        arithmetic=job.arithmetic,
+        model_macs=model,
+        executed_macs=model + trains * (forward_macs // 2),
     )
 
 

@@ -1,0 +1,82 @@
+"""``distprof peak``: measures this machine's peak, for the MFU of CPUs and of devices that no table has."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from distprof.errors import UsageError
+from distprof.merge.measured import cache_file, keep_measured
+from distprof.merge.peaks import Engine, known_device
+
+if TYPE_CHECKING:
+    from torch import device as TorchDevice
+
+_ARITHMETIC = 6
+
+
+@click.command(epilog="Example: distprof peak --threads 1, as torchrun's ranks have one thread unless told otherwise")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the CPU.  [default: all that torch takes]")
+@click.option("--device", "device_text", metavar="DEVICE", help="As torch names it: cpu, cuda:0.  [default: a GPU]")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, help="How long, about."
+)
+def command(threads: int | None, device_text: str | None, seconds: float) -> None:
+    """Measure what this machine does at most in matrix products, and keep it for later merges.
+
+    MFU divides by a device's peak.  Of GPUs that are known it is in a table, from the makers' data sheets; of all else
+    'distprof merge' takes what this command has measured on such a device (a CPU: with as many threads), and says so.
+    Let nothing else run meanwhile.
+    """
+    torch = _torch()
+    if threads:
+        torch.set_num_threads(threads)
+    device = _device(torch, device_text or ("cpu" if threads else None))
+    name, threads = import_module("distprof.devices").device_name(device), torch.get_num_threads()
+    engine = Engine(name, threads if device.type == "cpu" else 0, "")
+    on = f"{threads} thread{'s' if threads > 1 else ''}, " if engine.threads else ""
+    click.echo(f"{name or device}: {on}about {seconds:g} s")
+    figures = _measured(device, engine, seconds)
+    if not figures:
+        raise UsageError(f"{device} multiplied no matrices: name another --device")
+    path = cache_file()
+    keep_measured(path, figures)
+    click.echo(f"kept in {path} for later merges")
+    if known := known_device(name):
+        click.echo(f"merges take the figures of {known.source} instead, where it has them")
+
+
+def _measured(device: TorchDevice, engine: Engine, seconds: float) -> dict[Engine, float]:
+    """TFLOPS by engine; each is printed when it is known."""
+    peak: Any = import_module("distprof.flops.peak")
+    wanted = peak.arithmetics(device)
+    figures: dict[Engine, float] = {}
+    for arithmetic in wanted:
+        click.echo(f"  {arithmetic:<{_ARITHMETIC}}", nl=False)
+        found = peak.measure(device, arithmetic, seconds / len(wanted))
+        if found:
+            figures[engine._replace(arithmetic=arithmetic)] = found.tflops
+            click.echo(f"{found.tflops:10.4g} TFLOPS  (matrices of {found.size} x {found.size})")
+        else:
+            click.echo("       n/a  (this device, or this torch, cannot)")
+    return figures
+
+
+def _torch() -> Any:
+    try:
+        return import_module("torch")
+    except ImportError:
+        raise UsageError("distprof peak multiplies matrices with torch, which is not installed here") from None
+
+
+def _device(torch: Any, text: str | None) -> TorchDevice:
+    """Raises UsageError for a device that torch does not have here."""
+    if text is None:
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device: TorchDevice = torch.empty(1, device=text).device
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {text}: {str(error).splitlines()[0]}") from None
+    return device

@@ -1,0 +1,190 @@
+"""MFU and HFU: how much of what the devices could do the job made use of.
+
+    MFU of a rank = seconds that the model's flops would take at the peak / (its median wall iteration x its devices)
+    MFU of the job = mean of those seconds over the ranks / median over the ranks of their wall iterations
+
+Flops are 2 x MACs, and nothing element-wise: the peak is that of matrix products, and so is the count in the paper that
+brought MFU (PaLM, arXiv:2204.02311, appendix B).  The model's are those of forward and backward, each once: causal
+attention in full, attention's backward 2 x its forward, nothing that was recomputed.  HFU has the flops that ran
+instead.  Each arithmetic is divided by its own peak, so the seconds of a step in several add up.
+
+MACs on another kind of device than most (the CPU beside a GPU), and those in an arithmetic without a known peak, are
+left out: then, or when ops without a formula ran, both figures are lower bounds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distprof.merge.load import LoadedRun
+from distprof.merge.peaks import Engine, Peaks
+from distprof.merge.report import PeakUsed, Utilization, UtilizationSpread
+from distprof.merge.unavailable import why_uncounted, why_untimed
+from distprof.merge.words import plural, rank_names
+from distprof.records import Counts, DeviceWork
+
+FLOPS_PER_MAC = 2
+_NS_PER_SECOND = 1e9
+
+
+@dataclass(frozen=True)
+class _Ideal:
+    """Seconds that one rank's flops would take at the peak of all its devices."""
+
+    model: float
+    hardware: float
+    at_least: bool
+
+
+@dataclass(frozen=True)
+class Utilizations:
+    """Of the job, by rank as (MFU, HFU), and sentences for the first page."""
+
+    job: Utilization
+    by_rank: dict[int, tuple[float, float]]
+    notes: tuple[str, ...]
+
+
+def utilizations_of(run: LoadedRun, peaks: Peaks) -> Utilizations:
+    """Ranks without a counted or a timed step, or without any known peak, have none."""
+    windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
+    works = {rank: _on_main_device(window.counts) for rank, window in windows.items() if window.counts}
+    walls = {rank: float(np.median(w.durations_ns)) / _NS_PER_SECOND for rank, w in windows.items() if w.steps}
+    ideals = {rank: ideal for rank, work in works.items() if walls.get(rank) and (ideal := _ideal(work, peaks))}
+    mfu = {rank: ideal.model / walls[rank] for rank, ideal in ideals.items()}
+    hfu = {rank: ideal.hardware / walls[rank] for rank, ideal in ideals.items()}
+    counted = [window.counts for window in windows.values() if window.counts]
+    missing = _without_peak(works, peaks)
+    job = Utilization(
+        mfu=_spread(mfu, [ideal.model for ideal in ideals.values()], walls),
+        hfu=_spread(hfu, [ideal.hardware for ideal in ideals.values()], walls),
+        at_least=any(ideal.at_least for ideal in ideals.values()),
+        model_flops_per_rank=_flops_per_rank(counted, "model_macs"),
+        hardware_flops_per_rank=_flops_per_rank(counted, "executed_macs"),
+        peaks=_peaks_used(works, peaks),
+        unavailable="" if ideals else _why(run, counted, walls, missing),
+    )
+    by_rank = {rank: (mfu[rank], hfu[rank]) for rank in ideals}
+    return Utilizations(job, by_rank, _notes(works, by_rank, missing) if by_rank else ())
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What ran on the kind of device that ran most; ``whole``: and nothing ran elsewhere, or uncounted."""
+
+    rows: tuple[DeviceWork, ...]
+    whole: bool
+
+
+def _on_main_device(counts: Counts) -> _Work:
+    macs: Counter[str] = Counter()
+    for row in counts.device_work:
+        macs[_kind(row)] += row.executed_macs
+    main = max(macs, key=lambda kind: (macs[kind], kind), default="")
+    rows = tuple(row for row in counts.device_work if _kind(row) == main)
+    return _Work(rows, whole=len(macs) <= 1 and not counts.uncounted)
+
+
+def _kind(row: DeviceWork) -> str:
+    return row.device.partition(":")[0]
+
+
+def _ideal(work: _Work, peaks: Peaks) -> _Ideal | None:
+    devices = len({row.device for row in work.rows})
+    known = [(row, peak) for row in work.rows if (peak := peaks.find(_engine(row)))]
+    if not any(row.executed_macs for row, _ in known):
+        return None
+
+    def seconds(macs: Iterable[tuple[int, float]]) -> float:
+        return sum(FLOPS_PER_MAC * count / (tflops * 1e12) for count, tflops in macs) / devices
+
+    return _Ideal(
+        model=seconds((row.model_macs, peak.tflops) for row, peak in known),
+        hardware=seconds((row.executed_macs, peak.tflops) for row, peak in known),
+        at_least=not work.whole or len(known) < len(work.rows),
+    )
+
+
+def _engine(row: DeviceWork) -> Engine:
+    return Engine(row.name, row.threads, row.arithmetic)
+
+
+def _spread(
+    by_rank: Mapping[int, float], seconds: Sequence[float], walls: Mapping[int, float]
+) -> UtilizationSpread | None:
+    """The job's figure, from the ranks' ideal ``seconds``, and the ranks' least and largest."""
+    if not by_rank:
+        return None
+    job = float(np.mean(seconds)) / float(np.median(list(walls.values())))
+    return UtilizationSpread(job=job, min=min(by_rank.values()), max=max(by_rank.values()), ranks=len(by_rank))
+
+
+def _flops_per_rank(counted: list[Counts], macs: str) -> float | None:
+    """The mean, in all arithmetics and on all devices; None where no rank has told."""
+    told = [FLOPS_PER_MAC * sum(getattr(row, macs) for row in c.device_work) for c in counted if c.device_work]
+    return float(np.mean(told)) if told else None
+
+
+def _peaks_used(works: Mapping[int, _Work], peaks: Peaks) -> tuple[PeakUsed, ...]:
+    """Of all ranks, the engine that ran most of the model's work first."""
+    macs: Counter[Engine] = Counter()
+    for work in works.values():
+        for row in work.rows:
+            macs[_engine(row)] += row.model_macs
+    found = [(engine, count, peak) for engine, count in macs.items() if (peak := peaks.find(engine))]
+    whole = sum(macs.values()) or 1
+    return tuple(
+        PeakUsed(*engine, tflops=peak.tflops, source=peak.source, share=count / whole)
+        for engine, count, peak in sorted(found, key=lambda item: (-item[1], item[0]))
+    )
+
+
+def _without_peak(works: Mapping[int, _Work], peaks: Peaks) -> dict[Engine, list[int]]:
+    """The ranks that ran something on an engine without a peak."""
+    missing: dict[Engine, list[int]] = defaultdict(list)
+    for rank, work in works.items():
+        for row in work.rows:
+            if not peaks.find(_engine(row)):
+                missing[_engine(row)].append(rank)
+    return missing
+
+
+def _why(run: LoadedRun, counted: list[Counts], walls: Mapping[int, float], missing: Iterable[Engine]) -> str:
+    if not counted:
+        return why_uncounted(run)
+    if not any(counts.device_work for counts in counted):
+        ran = any(counts.forward_macs.any() for counts in counted)
+        return "the shards are of an earlier distprof, which did not record it" if ran else "no matrix product ran"
+    if not any(walls.values()):
+        return why_untimed(run)
+    return "; ".join(map(_what_to_type, missing))
+
+
+def _what_to_type(engine: Engine) -> str:
+    threads = f" --threads {engine.threads}" if engine.threads else ""
+    return (
+        f"no peak is known for {_named(engine)}: type 'distprof peak{threads}' on that machine and merge again, "
+        "or merge with --peak-tflops"
+    )
+
+
+def _named(engine: Engine) -> str:
+    on = f" with {plural(engine.threads, 'thread')}" if engine.threads else ""
+    return f"{engine.arithmetic or 'an unknown arithmetic'} on {engine.device or 'a device without a name'}{on}"
+
+
+def _notes(
+    works: Mapping[int, _Work], by_rank: Mapping[int, object], missing: Mapping[Engine, list[int]]
+) -> tuple[str, ...]:
+    """Where some of the work, or some of the ranks, are not in the figures."""
+    without = [rank for rank in works if rank not in by_rank]
+    notes = [f"MFU and HFU leave out {rank_names(without)}"] if without else []
+    notes += [
+        f"MFU and HFU leave out what {rank_names(ranks)} ran in {_named(engine)}: no peak is known"
+        for engine, ranks in missing.items()
+    ]
+    return tuple(notes)

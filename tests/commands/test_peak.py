@@ -1,0 +1,120 @@
+"""``distprof peak``: measures, tells, and keeps; and what a merge makes of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.synthetic import write_run
+
+from distprof.devices import cpu_name
+from distprof.merge.measured import keep_measured, read_measured
+from distprof.merge.peaks import Engine
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+#: A training of nothing but matmuls, recorded by its own wish, with one thread.
+MATMULS = """
+import torch
+import distprof
+
+torch.set_num_threads(1)
+model = torch.nn.Sequential(*(torch.nn.Linear(256, 256, bias=False) for _ in range(4)))
+optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+x = torch.randn(512, 256)
+with distprof.record(name="matmuls", warmup=2, timed=5):
+    for _ in range(8):
+        model(x).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+"""
+
+
+def caches(folder: Path) -> dict[str, str]:
+    return {"XDG_CACHE_HOME": str(folder / "cache")}
+
+
+def utilization(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "report" / "summary.json").read_text(encoding="utf-8"))["utilization"]
+    return found
+
+
+def test_a_peak_is_measured_and_an_mfu_made_of_it(cli: Cli, tmp_path: Path, clean_env: dict[str, str]) -> None:
+    ended = cli("peak", "--threads", "1", "--seconds", "0.6", env=caches(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith(f"{cpu_name()}: 1 thread, about 0.6 s\n")
+    assert (
+        len(re.findall(r"^  (?:fp32|bf16|fp16) +[\d.e-]+ TFLOPS  \(matrices of (\d+) x \1\)$", ended.stdout, re.M)) == 3
+    )
+    assert ended.stdout.endswith(f"kept in {tmp_path}/cache/distprof/peaks.json for later merges\n")
+    figures, _ = read_measured(tmp_path / "cache" / "distprof" / "peaks.json")
+    assert {(engine.device, engine.threads) for engine in figures} == {(cpu_name(), 1)}
+
+    (tmp_path / "matmuls.py").write_text(MATMULS, encoding="utf-8")
+    subprocess.run([sys.executable, "matmuls.py"], cwd=tmp_path, env=clean_env, check=True, timeout=120)
+    run = tmp_path / "runs" / "matmuls"
+    merged = cli("merge", run, "--no-plots", env=caches(tmp_path))
+    assert merged.returncode == 0, merged.stderr
+    used = utilization(run)
+    macs = 512 * 256 * 256
+    assert (
+        used["model_flops_per_rank"] == used["hardware_flops_per_rank"] == 2 * (4 + 4 + 3) * macs
+    )  # x has no gradient
+    # As measured in a blink on a machine that does other things, too: not absurd is all that can be asked.
+    assert 0.001 < used["mfu"]["job"] < 4
+    (peak,) = used["peaks"]
+    assert peak["tflops"] == figures[Engine(cpu_name(), 1, "fp32")]
+    assert "on 1 thread (measured by 'distprof peak')" in merged.stdout.replace("\n  ", " ")
+
+
+def test_a_merge_takes_what_was_measured_for_these_threads(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    before = cli("merge", run, "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
+    assert "type 'distprof peak --threads 2' on that machine and merge again" in before
+    keep_measured(tmp_path / "cache" / "distprof" / "peaks.json", {Engine("Some CPU", 2, "fp32"): 0.05})
+    after = cli("merge", run, "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
+    assert "peak per rank: 50 GFLOPS in fp32, Some CPU on 2 threads (measured by 'distprof peak')." in after
+
+
+def test_a_given_peak_goes_first(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2, chip="NVIDIA H100 80GB HBM3", arithmetic="bf16")
+    cli("merge", run, "--no-plots", env=caches(tmp_path))
+    by_table = utilization(run)
+    ended = cli("merge", run, "--no-plots", "--peak-tflops", 98.94, env=caches(tmp_path))
+    given = utilization(run)
+    assert given["mfu"]["job"] == pytest.approx(10 * by_table["mfu"]["job"])
+    assert "peak per rank: 98.94 TFLOPS in bf16, NVIDIA H100 80GB HBM3 (--peak-tflops)." in ended.stdout
+
+
+def test_figures_that_cannot_be_read_do_not_stop_a_merge(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "distprof" / "peaks.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("not ours")
+    ended = cli("merge", write_run(tmp_path / "run", dp=2), "--no-plots", env=caches(tmp_path))
+    assert ended.returncode == 0
+    assert ended.stderr.startswith(f"distprof: {path} holds no measured peaks (")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["peak", "--device", "nonsense"], 2, "distprof: --device nonsense: "),
+        (["peak", "--device", "cuda:99"], 2, "distprof: --device cuda:99: "),
+        (["peak", "--threads", "0"], 2, "Usage: distprof peak"),
+        (["merge", "run", "--peak-tflops", "0"], 2, "distprof: a peak of 0.0 TFLOPS is none: give a number above 0"),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_sentence(
+    cli: Cli, tmp_path: Path, arguments: list[str], code: int, sentence: str
+) -> None:
+    write_run(tmp_path / "run", dp=1)
+    ended = cli(*arguments, env=caches(tmp_path))
+    assert ended.returncode == code
+    assert ended.stderr.startswith(sentence)
+    assert "Traceback" not in ended.stderr
