@@ -25,8 +25,15 @@ _EXAMPLE = """
 Starts the script as torchrun does, with a recorder in every rank. The script is not changed, and what comes after it is
 its own. On one node, without a rendezvous option, it acts as torchrun --standalone.
 
-  distprof run --nproc 8 train.py --lr 3e-4
-  distprof merge runs/NAME
+  distprof run --nproc 8 train.py --lr 3e-4                    the last line says where the recording is
+  distprof merge runs/NAME                                     the report
+
+  distprof run --nproc 8 --warmup 50 --merge train.py          both at once, of iteration 50 and those after it
+  distprof run --nproc 8 --config ds_config.json train.py      as the flops_profiler section of a DeepSpeed config says
+
+Every rank leaves some iterations unwatched, counts the flops of one, times some more, and then trains on as if it had
+never been watched. Each of distprof's options is a variable, too (DISTPROF_WARMUP=50), and a key of a configuration
+file (warmup = 50).
 """
 #: Who gives one of these has a rendezvous in mind.
 _RENDEZVOUS = (

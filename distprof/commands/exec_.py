@@ -23,9 +23,13 @@ from distprof.options import RUN
 def command(words: tuple[str, ...], **given: object) -> None:
     """Start CMD, with a recorder in every rank that it starts; its signals and its exit code go through.
 
+    CMD is any launcher that hands its environment on to the ranks.  The last line says where the recording is, for
+    'distprof merge'.
+
     \b
-      distprof exec -- torchrun --nproc-per-node 8 train.py
       distprof exec -- srun python train.py
+      distprof exec --warmup 50 --merge -- torchrun --nproc-per-node 8 train.py
+      distprof exec --config ds_config.json -- deepspeed train.py --deepspeed_config ds_config.json
     """
     child.check(words[0])
     options = choose(given)

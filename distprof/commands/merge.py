@@ -29,7 +29,14 @@ from distprof.options import REPORT, SHOWN, Layer
 from distprof.rundir import PLOTS, RunDir
 
 
-@click.command(epilog="Example: distprof merge runs/train-20250131-101500 --depth 3 --no-plots")
+@click.command(
+    epilog="""\b
+Examples:
+  distprof merge runs/train-20250131-101500
+  distprof merge runs/train-20250131-101500 --depth 2 --no-detailed --no-plots    a short one, on the terminal
+  distprof merge copied/ --out report                                             of shards copied together
+"""
+)
 @click.argument("run", type=click.Path(path_type=Path))
 @takes(REPORT)
 @click.option(
@@ -41,8 +48,8 @@ def command(run: Path, out: Path | None, config: Path | None, **given: object) -
     Prints the report, and writes it as summary.txt, summary.json and plots.  Works while the job still runs, with ranks
     missing, and in a folder to which shards were copied from several machines.
 
-    What is not given here is taken from the environment (DISTPROF_DEPTH, ...), then from the configuration file, then
-    from what the job was started with.
+    An option that is not given is looked for in the environment (DISTPROF_DEPTH=2), then in the configuration file
+    (depth = 2), then in that of the job.
     """
     progress = Progress(sys.stderr)
     asked = decide(REPORT, given, os.environ, read_config(chosen_file(config, os.environ)))

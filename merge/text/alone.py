@@ -12,15 +12,15 @@ from distprof.merge.text.tree import detailed_profile
 from distprof.merge.text.work import work_block
 
 
-def render_model(report: Report, *, depth: int | None, top: int, detail: bool) -> str:
+def render_model(report: Report, *, depth: int | None, top: int, detail: bool, tree: int | None = None) -> str:
     """``depth`` (None: all) and ``top`` classes are of the aggregated profile, which is left out where ``top`` is 0;
-    ``detail`` adds the module tree, whole.
+    ``detail`` adds the module tree, down to depth ``tree`` (None: all, as DeepSpeed shows it).
     """
     blocks = [front(report), profile_summary(report)]
     if top:
         blocks.append(aggregated_profile(report, depth, top))
     if detail:
-        blocks.append(detailed_profile(report, None))
+        blocks.append(detailed_profile(report, tree))
     return joined([*blocks, work_block(report), ops_block(report)])
 
 

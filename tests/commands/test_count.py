@@ -168,6 +168,8 @@ def test_options_choose_what_is_shown(folder: Path) -> None:
     text = count("net:Net", "--input", "4,10", "--depth", "1", "--no-detailed")
     assert "\nTop 1 modules" in text and "\ndepth 1:\n" in text and "\ndepth 2:\n" not in text
     assert "Detailed Profile" not in text
+    tree = count("net:Net", "--input", "4,10", "--depth", "1").partition("Detailed Profile")[2]
+    assert "  (inner): Sequential(" in tree and "2 modules inside" in tree and "(0): Linear" not in tree
     assert count("net:Net", "--input", "4,10", "--output-file", "out/x.json", "--json") == ""
     assert json.loads((folder / "out" / "x.json").read_text())["modules"]
 

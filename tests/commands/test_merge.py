@@ -223,7 +223,7 @@ def test_a_wrong_call_is_a_usage_error(cli: Cli, arguments: list[str]) -> None:
 
 
 def test_help_has_an_example(cli: Cli) -> None:
-    assert "Example: distprof merge runs/" in cli("merge", "--help").stdout
+    assert "Examples:\n    distprof merge runs/" in cli("merge", "--help").stdout
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, clean_env: dict[str, str]) -> None:
