@@ -77,6 +77,13 @@ WINDOW = (
     Option("warmup", int, "iterations to leave unwatched at first (default: 5)", "N"),
     Option("timed", int, "iterations to time, after one in which flops are counted (default: 10)", "N"),
     Option("count", bool, "count flops (default: yes)"),
+    Option(
+        "count_eager",
+        bool,
+        "count compiled code module by module: in the counted step it runs in eager form, which "
+        "moves that step's loss, with dropout all that follow, and may double its peak memory; left out where "
+        "memory is short (default: no)",
+    ),
 )
 #: What ``distprof run`` and ``exec`` take.
 RUN = (

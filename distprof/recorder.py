@@ -29,6 +29,7 @@ from distprof.models import Models
 from distprof.output import Output, open_shard
 from distprof.probes.calls import Probe
 from distprof.probes.counting import CountingProbe
+from distprof.probes.headroom import EagerChoice
 from distprof.probes.holdings import Holdings
 from distprof.probes.timed import TimedProbe
 from distprof.probes.watch import WatchVisitor
@@ -38,6 +39,7 @@ from distprof.say import say
 from distprof.schedule import Boundary, Kind, StepClock, Window
 from distprof.settings import Settings
 from distprof.tree import ModuleTree
+from distprof.uncompiled import uncompiled
 
 
 class Recorder:
@@ -60,6 +62,7 @@ class Recorder:
         self._output: Output | None = None
         self._holdings: Holdings | None = None  # of the first timed iteration, while it runs
         self._device = torch.device("cpu")
+        self._eager: EagerChoice | None = None
         self.thread: int | None = None  # the one that ran the first model
         self._said_end = False
         self._failed = False
@@ -70,7 +73,7 @@ class Recorder:
         """Wait for the first forward of a model.  What it raises, it leaves nothing behind."""
         try:
             self._meshes.open()
-            self._optimizer_hook = register_optimizer_step_post_hook(self._optimizer_stepped)
+            self._optimizer_hook = register_optimizer_step_post_hook(uncompiled(self._optimizer_stepped))
             self._watch()
             os.register_at_fork(after_in_child=self._abandon)
             atexit.register(self.finish)
@@ -197,6 +200,7 @@ class Recorder:
         if identity is None:  # it may join a process group later
             return False
         self._device = next(module.parameters()).device
+        self._eager = EagerChoice(self._settings.count_eager, self._device)
         first = header(identity, self._settings.run_id, anchor(self._time), self._device)
         writer = open_shard(run, first, lambda: self._is_taken(run, identity))
         if writer is None:
@@ -233,6 +237,8 @@ class Recorder:
     def _start(self) -> None:
         """An iteration begins: attach what its kind asks for."""
         kind = self._steps.kind
+        if self._eager is not None and self._steps.iteration == self._settings.warmup - 1:
+            self._eager.say()
         if self._probe is not None and kind is self._attached:
             self._probe.begin()
             return
@@ -261,7 +267,7 @@ class Recorder:
     def _new_probe(self, kind: Kind) -> Probe:
         assert self._models is not None
         if kind is Kind.COUNTED:
-            return CountingProbe(self._door, self, self.fail)
+            return CountingProbe(self._door, self, self.fail, eager=self._eager)
         return TimedProbe(self._door, self, self.fail, self._time, self._device.type, self._models.expert_rows)
 
     def _drop_probe(self) -> None:

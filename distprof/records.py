@@ -25,7 +25,7 @@ SCHEMA_VERSION = (1, 1)
 SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
     (1, 1): "topology: sources, groups, stages, finer axes; parameters: sharded, kind, shared_as; expert_layers: axis, "
-    "top_k; counts: device_work; ops; memory",
+    "top_k; counts: device_work, compiled, eager_refused, generated; ops; memory",
 }
 
 #: Phases of one iteration, in the order in which they are shown.  They add up to the iteration.
@@ -267,6 +267,15 @@ class DeviceWork:
     executed_macs: Natural
 
 
+@dataclass(frozen=True)
+class Generated:
+    """A kernel that the compiler made itself, of the compiled region of one module (-1: of none), and its calls."""
+
+    row: Row
+    name: str
+    calls: Natural
+
+
 @dataclass(frozen=True, eq=False)
 class Counts(_Bulky):
     """One counted step: *exclusive* work per row, summed over the iteration's micro-batches.
@@ -276,6 +285,10 @@ class Counts(_Bulky):
     that belongs to no row, under the names of the six arrays, 0 where absent, and that of optimizers' steps, under
     ``optimizer_macs`` and ``optimizer_flops``.  ``uncounted`` holds the ops that ran without a formula, by name, with
     their calls.  ``device_work`` is of the whole step, work of no row included.
+
+    ``compiled`` tells how code of torch.compile ran: ``compiled``, as it always does, its region counted whole, or
+    ``eager``, counted module by module; empty where there was none.  ``eager_refused``: why it was not eager, though
+    that was asked for.
     """
 
     KIND: ClassVar[str] = "counts"
@@ -293,6 +306,9 @@ class Counts(_Bulky):
     outside: dict[str, Natural] = field(default_factory=dict)
     uncounted: dict[str, Natural] = field(default_factory=dict)
     device_work: tuple[DeviceWork, ...] = ()
+    compiled: str = ""
+    eager_refused: str = ""
+    generated: tuple[Generated, ...] = ()  # kernels that ran and are not counted
 
 
 @dataclass(frozen=True)

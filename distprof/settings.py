@@ -21,17 +21,23 @@ SETTINGS_FILE = "distprof-settings.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """``warmup`` iterations unwatched, then one counted (unless ``count`` is off), then ``timed`` timed."""
+    """``warmup`` iterations unwatched, then one counted (unless ``count`` is off), then ``timed`` timed.
+
+    With ``count_eager`` the counted one runs compiled code in eager form.
+    """
 
     warmup: int = 5
     timed: int = 10
     count: bool = True
+    count_eager: bool = False
     run_dir: str = ""
     run_id: str = ""
 
     def __post_init__(self) -> None:
         if not self.timed and not self.count:
             raise UsageError("nothing is left to record: timed is 0 and counting is off")
+        if self.count_eager and not self.count:
+            raise UsageError("count_eager says how to count, and counting is off: give one of the two")
 
     @property
     def counted(self) -> int:

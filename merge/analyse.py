@@ -14,6 +14,7 @@ work       where all flops of a step are
 from __future__ import annotations
 
 from distprof.merge.align import Alignment
+from distprof.merge.compiled import compiled_notes, compiled_regions
 from distprof.merge.experts import expert_layers
 from distprof.merge.load import LoadedRun
 from distprof.merge.memory import differences
@@ -42,7 +43,10 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
     utilizations = utilizations_of(run, peaks)
     rows = rank_rows(run, layout, totals, utilizations.by_rank)
     return Report(
-        run=_run_info(run, (*layout.notes, *totals.notes, *work_notes(run), *utilizations.notes)),
+        run=_run_info(
+            run,
+            (*layout.notes, *totals.notes, *work_notes(run), *compiled_notes(run), *utilizations.notes),
+        ),
         topology=layout.info,
         summary=summary_of(run, layout, totals),
         model=ModelTotals(totals.by_kind, totals.active, totals.uncovered, model_work(run, layout)),
@@ -53,6 +57,7 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
         skew=skew_of(run, layout, rows, [module.label for module in alignment.modules], times),
         experts=expert_layers(run, alignment, layout),
         work=work_rows(run),
+        generated=compiled_regions(run, alignment),
         ops=op_rows(run),
     )
 

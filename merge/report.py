@@ -238,6 +238,17 @@ class OpStats:
 
 
 @dataclass(frozen=True)
+class CompiledRegion:
+    """Kernels that the compiler made itself for one compiled module, which ran in the counted step and are not counted.
+
+    ``kernels`` has their calls on all ranks by name; ``module`` is its label, empty for a compiled function.
+    """
+
+    module: str
+    kernels: dict[str, int]
+
+
+@dataclass(frozen=True)
 class RankRow:
     """One rank: where it is, and its own medians over timed steps."""
 
@@ -359,5 +370,6 @@ class Report:
     skew: Skew
     experts: tuple[ExpertLayerStats, ...]
     work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted
+    generated: tuple[CompiledRegion, ...] = ()  # in the order of the model
     ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself
     schema: str = REPORT_SCHEMA

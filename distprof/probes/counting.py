@@ -4,7 +4,6 @@ timed.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
@@ -18,6 +17,8 @@ from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, RECOMPUTE, At
 from distprof.flops.counter import FlopMode
 from distprof.probes.batch import BatchTally
 from distprof.probes.calls import CallListener, RunningModules, dense
+from distprof.probes.compiled import CompiledCode
+from distprof.probes.headroom import EagerChoice
 from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.records import Counts, Record
 
@@ -33,22 +34,24 @@ class CountingProbe:
         listener: CallListener,
         on_error: OnError,
         new_mode: Callable[[Attribution], FlopMode] = FlopMode,
+        eager: EagerChoice | None = None,
     ) -> None:
         self._door = door
         self._new_mode = new_mode
+        self._compiled = CompiledCode(self, eager, on_error)
         self._steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._running = RunningModules(listener)
         self._ended: list[Record] = []
         self._mode_is_on = False
-        self._stance: Any = None
+        self._given_up = False  # this iteration does not end: nothing of it is counted any more
 
     @property
     def thread(self) -> int:
         return self._running.thread
 
     def attach(self) -> None:
-        self._keep_compiled_code()
         self.begin()
+        self._compiled.take()
         self._door.open(self)
         self._steps.open()
 
@@ -56,9 +59,7 @@ class CountingProbe:
         self._door.close()
         self._steps.close()
         self._leave_mode()
-        if self._stance is not None:
-            self._stance.__exit__(None, None, None)
-            self._stance = None
+        self._compiled.leave()
 
     def begin(self) -> None:
         self._attribution = Attribution()
@@ -66,9 +67,12 @@ class CountingProbe:
         self._steps.forget()
         self._depth = 0  # of root forwards, backward passes and optimizers that have the mode on
         self._calls: dict[int, int] = {}
+        self._compiled.begin(self._mode, self._attribution)
         self._running.tally = BatchTally()
 
     def end(self, iteration: int, mode: str) -> None:
+        if self._given_up:
+            return
         size = 1 + max([*self._calls, *(owner.row for owner in self._mode.flops)], default=-1)
         work = {
             f"{kind}_{unit}": dense(_of_kind(kind, amounts), size, "<i8")
@@ -91,6 +95,9 @@ class CountingProbe:
                 uncounted=dict(sorted(self._mode.uncounted.items())),
                 outside=dict(sorted(outside.items())),
                 device_work=self._mode.by_device.records(),
+                compiled=self._compiled.form,
+                eager_refused=self._compiled.eager_refused,
+                generated=self._compiled.generated,
                 **work,
             )
         )
@@ -124,8 +131,11 @@ class CountingProbe:
         row = running.row(module)
         if row < 0:
             return None
-        if not running.stack and running.enter_root(row, args, kwargs):
-            self._on()
+        if not running.stack:
+            if running.enter_root(row, args, kwargs):
+                self._on()
+            else:
+                self._compiled.evaluation_begins()
         running.stack.append(row)
         if not running.in_evaluation:
             self._attribution.enter(row)
@@ -142,6 +152,8 @@ class CountingProbe:
         if not running.stack:
             if not running.in_evaluation:
                 self._off()
+            else:
+                self._compiled.evaluation_ended()
             running.leave_root(token)
 
     def _optimizer_began(self) -> None:
@@ -154,7 +166,7 @@ class CountingProbe:
 
     def _on(self) -> None:
         self._depth += 1
-        if not self._mode_is_on:
+        if not self._mode_is_on and not self._given_up:
             self._mode.__enter__()
             self._mode_is_on = True
 
@@ -171,12 +183,28 @@ class CountingProbe:
             self._mode_is_on = False
             self._mode.__exit__(None, None, None)
 
-    def _keep_compiled_code(self) -> None:
-        """Code that is compiled already stays so under the mode; what would be compiled anew runs eager in this step,
-        or dynamo would leave it eager for the rest of the job."""
-        if "torch._dynamo" in sys.modules:
-            self._stance = torch.compiler.set_stance("eager_on_recompile")
-            self._stance.__enter__()
+    # ---- what compiled code asks -----------------------------------------------------------------------------------
+
+    @property
+    def counts_now(self) -> bool:
+        return self._mode_is_on and (get_ident() == self.thread or torch._C._current_graph_task_id() != -1)
+
+    def function_begins(self) -> bool:
+        running = self._running
+        if get_ident() != running.thread or running.in_evaluation or not torch.is_grad_enabled():
+            return False
+        self._on()
+        return True
+
+    def function_ended(self) -> None:
+        self._off()
+
+    def give_up(self) -> bool:
+        """Asked on a thread of its own: whoever enters the mode looks at ``_given_up`` after ``_depth``."""
+        self._given_up = True
+        if self._depth > 0:
+            self._given_up = False
+        return self._given_up
 
 
 def _of_kind(kind: str, amounts: dict[Owner, int]) -> dict[int, int]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from distprof.merge.report import Report, Summary
-from distprof.merge.text.lines import labelled, wrapped
+from distprof.merge.text.lines import labelled, one_line, wrapped
 from distprof.merge.text.model import EXACT, params_lines, work_lines
 from distprof.merge.text.quantities import (
     NOT_AVAILABLE,
@@ -105,6 +105,9 @@ def profile_summary(report: Report) -> Iterator[str]:
     yield from _written(summary, unit, _TIME)
     yield from utilization_lines(report)
     yield from _uncounted(summary)
+    for region in report.generated:
+        where = one_line(region.module) or "a function of the script's"
+        yield from wrapped(_calls(region.kernels), f"not counted, the compiler's own kernels in {where}: ", "  ")
     yield from _unavailable(report)
 
 
@@ -117,10 +120,15 @@ def _written(summary: Summary, unit: str, lines: tuple[_Line, ...]) -> Iterator[
 
 def _uncounted(summary: Summary) -> Iterator[str]:
     if summary.uncounted_ops:
-        calls = sorted(summary.uncounted_ops.items(), key=lambda item: (-item[1], item[0]))
-        names = [f"{name} x {count}" for name, count in calls[:_OPS_SHOWN]]
-        more = [f"{len(calls) - _OPS_SHOWN} more in summary.json"] if len(calls) > _OPS_SHOWN else []
-        yield from wrapped(", ".join([*names, *more]), "not counted: ", "  ")
+        yield from wrapped(_calls(summary.uncounted_ops), "not counted: ", "  ")
+
+
+def _calls(counted: Mapping[str, int]) -> str:
+    """Names with their calls, the most called first."""
+    calls = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    names = [f"{one_line(name)} x {count}" for name, count in calls[:_OPS_SHOWN]]
+    more = [f"{len(calls) - _OPS_SHOWN} more in summary.json"] if len(calls) > _OPS_SHOWN else []
+    return ", ".join([*names, *more])
 
 
 def _unavailable(report: Report) -> Iterator[str]:

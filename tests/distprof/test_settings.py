@@ -44,10 +44,16 @@ def test_a_name_that_is_no_setting_is_refused_with_the_nearest_one() -> None:
 
 
 def test_ranks_read_what_the_launcher_wrote(tmp_path: Path) -> None:
-    settings = Settings(1, 2, False, "/runs/x", "id")
+    settings = Settings(1, 2, True, True, "/runs/x", "id")
     write_settings(settings, tmp_path)
     assert read_settings(tmp_path) == settings
     assert [path.name for path in tmp_path.iterdir()] == [SETTINGS_FILE]
+
+
+def test_how_to_count_and_not_to_count_are_not_given_together() -> None:
+    assert resolve({"DISTPROF_COUNT_EAGER": "1"}).count_eager
+    with pytest.raises(UsageError, match="count_eager says how to count, and counting is off"):
+        resolve({}, count=False, count_eager=True)
 
 
 def test_settings_of_another_version_are_read_for_what_is_known(tmp_path: Path) -> None:

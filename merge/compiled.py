@@ -1,0 +1,49 @@
+"""What the compiler kept from being counted, the kernels that it made itself, and how its code ran."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from distprof.merge.align import Alignment
+from distprof.merge.load import LoadedRun
+from distprof.merge.report import CompiledRegion
+from distprof.merge.words import rank_names
+from distprof.records import Counts
+
+_EAGER = (
+    "compiled code ran in eager form in the counted step and is counted module by module (count-eager): the loss of"
+    " that step moved, and with dropout those that followed"
+)
+
+
+def compiled_regions(run: LoadedRun, alignment: Alignment) -> tuple[CompiledRegion, ...]:
+    """In the order of the model, what is of no module last; calls of all ranks together."""
+    regions: dict[int, Counter[str]] = {}
+    for column, counts in _counted(run):
+        index = alignment.index(column)
+        for kernel in counts.generated:
+            place = int(index[kernel.row]) if 0 <= kernel.row < len(index) else len(alignment.modules)
+            regions.setdefault(place, Counter())[kernel.name] += kernel.calls
+    labels = [*(module.label for module in alignment.modules), ""]
+    return tuple(CompiledRegion(labels[place], dict(sorted(regions[place].items()))) for place in sorted(regions))
+
+
+def compiled_notes(run: LoadedRun) -> tuple[str, ...]:
+    """How compiled code ran, where that was not as ever, or not as asked for."""
+    notes = [_EAGER] if any(counts.compiled == "eager" for _, counts in _counted(run)) else []
+    refused: dict[str, list[int]] = {}
+    for column, counts in _counted(run):
+        if counts.eager_refused:
+            refused.setdefault(counts.eager_refused, []).append(run.ranks[column].rank)
+    for why, ranks in refused.items():
+        notes.append(f"compiled code was not counted module by module on {rank_names(ranks)}: {why}")
+    return tuple(notes)
+
+
+def _counted(run: LoadedRun) -> Iterator[tuple[int, Counts]]:
+    """(place among the ranks, counted step) of each rank that has one."""
+    for column, data in enumerate(run.ranks):
+        window = data.windows.get(run.mode)
+        if window is not None and window.counts is not None:
+            yield column, window.counts
