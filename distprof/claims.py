@@ -23,7 +23,7 @@ from distprof.shard import read_header
 #: What the kernel's clock of process starts and the clock of a header may differ by.
 _SLACK_NS = 2_000_000_000
 #: A shard is created and its header written in two steps: whoever sees it in between looks again for so long.
-_BEING_WRITTEN_S = 0.2
+_BEING_WRITTEN_S = 0.5
 
 
 def strength(claim: str) -> int:
