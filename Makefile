@@ -3,7 +3,7 @@
 # make check   style and types, on the package as it installs
 # make soak    abuse: 100,000 mutated shards, 1,000 full disks, 50 killed ranks (ARGS="--mutations 20000 --kills 5 --seed 7")
 # make bench   what distprof costs: measures, and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
-# make docs    the page of formulas, docs/FLOPS.md, from the registry of formulas
+# make docs    the page of formulas, docs/FLOPS.md, from their registry, and docs/MODELS.md, by counting (needs the stacks)
 # make clean   removes what these made; the runs stay
 
 PYTHON ?= python3
@@ -68,8 +68,9 @@ soak: $(READY)
 bench: $(READY)
 	cd tools && $(BIN)/python -m bench --out ../docs/BENCHMARKS.md $(ARGS)
 
-docs: $(READY)
+docs: $(READY) $(STACKS)
 	$(BIN)/python tools/flops_page.py
+	cd tools && PYTHONPATH=../examples $(BIN)/python -m models
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

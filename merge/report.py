@@ -54,7 +54,7 @@ class RunInfo:
     @property
     def unit(self) -> str:
         """What one worker is called: DeepSpeed says GPU."""
-        return "rank" if self.device == "cpu" else "GPU"
+        return "rank" if self.device in ("cpu", "meta") else "GPU"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distprof.flops.rule import Chapter, Formula, Rule, Work, numel, per_input, per_output
+from distprof.flops.rule import Chapter, Formula, Rule, Work, is_real_work, numel, per_input, per_output
 
 #: torch's tag ``pointwise`` says what else counts one flop an output element.
 POINTWISE = per_output(1)
@@ -35,6 +35,10 @@ def _accumulated(_: Any, x: Any, indices: Any, values: Any, accumulate: bool = F
     return 0, numel(values) if accumulate else 0
 
 
+def _summed(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
+    return 0, numel(x) if is_real_work(out) else 0
+
+
 def _cdist(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
     return 0, 3 * numel(out) * x.shape[-1]
 
@@ -60,9 +64,10 @@ REDUCTIONS = Chapter(
     "Reductions and sums",
     "",
     (
-        Rule(("sum", "nansum", "mean", "prod", "amax", "amin", "max", "min", "argmax", "argmin", "cumsum", "cumprod",
-              "cummax", "cummin", "_cummax_helper", "_cummin_helper", "trace"), per_input(1), "0",
-             "1 an input element"),
+        Rule(("sum", "nansum", "prod", "cumsum", "cumprod"), _summed, "0",
+             "1 an input element (none where integers come out: the offsets of a grouped matmul)"),
+        Rule(("mean", "amax", "amin", "max", "min", "argmax", "argmin", "cummax", "cummin", "_cummax_helper",
+              "_cummin_helper", "trace"), per_input(1), "0", "1 an input element"),
         Rule(("norm", "linalg_vector_norm", "linalg__powsum", "aminmax"), per_input(2), "0", "2 an input element"),
         Rule(("var", "std", "var_mean", "std_mean"), per_input(4), "0",
              "4 an input element (mean, difference, square, sum)"),

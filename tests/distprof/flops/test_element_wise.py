@@ -65,7 +65,8 @@ def test_one_flop_an_element(run: Run) -> None:
     [
         lambda: D.view(-1), lambda: D.t().contiguous(), D.clone, lambda: torch.cat([D, D]), lambda: D[D > 0],
         lambda: torch.stack([D, D]), lambda: D > 0, lambda: (D > 0) & (D < 2), (D > 0).any,
-        lambda: D.long() + 1, (D > 0).sum, lambda: D.to(torch.bfloat16), lambda: torch.zeros(3).fill_(2),
+        lambda: D.long() + 1, (D > 0).sum, lambda: D.cumsum(0, dtype=torch.int32), lambda: D.sum(dtype=torch.int64),
+        lambda: D.to(torch.bfloat16), lambda: torch.zeros(3).fill_(2),
         lambda: torch.randn(3), lambda: torch.where(D > 0, D, D), lambda: D.masked_fill(D > 0, 1), D.tril,
         lambda: torch.topk(D, 2), D.sort, lambda: D.gather(0, torch.zeros(1, 1, dtype=torch.long)),
         lambda: F.embedding(torch.tensor([1, 2]), D), lambda: F.pad(D, (1, 1)), lambda: D.split(2), lambda: D.flip(0),
