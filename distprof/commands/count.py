@@ -20,7 +20,8 @@ from distprof.options import REPORT
 if TYPE_CHECKING:
     from distprof.merge.report import Report
 
-_TAKEN = tuple(option for option in REPORT if option.name != "plots")
+#: What merge takes, too, and what means something for one model.  A file meant for reports is not to be overwritten.
+_TAKEN = tuple(option for option in REPORT if option.name in ("depth", "top", "detailed"))
 
 
 @click.command(

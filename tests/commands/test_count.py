@@ -164,14 +164,13 @@ def test_a_model_is_found_wherever_it_is(target: str, folder: Path) -> None:
 
 
 def test_options_choose_what_is_shown(folder: Path) -> None:
-    (folder / "distprof.toml").write_text("top = 1\nplots = false\n")
+    (folder / "distprof.toml").write_text('top = 1\nplots = false\noutput-file = "of-a-report.txt"\n')
     text = count("net:Net", "--input", "4,10", "--depth", "1", "--no-detailed")
     assert "\nTop 1 modules" in text and "\ndepth 1:\n" in text and "\ndepth 2:\n" not in text
     assert "Detailed Profile" not in text
+    assert not (folder / "of-a-report.txt").exists()
     tree = count("net:Net", "--input", "4,10", "--depth", "1").partition("Detailed Profile")[2]
     assert "  (inner): Sequential(" in tree and "2 modules inside" in tree and "(0): Linear" not in tree
-    assert count("net:Net", "--input", "4,10", "--output-file", "out/x.json", "--json") == ""
-    assert json.loads((folder / "out" / "x.json").read_text())["modules"]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +249,15 @@ def test_what_goes_wrong_is_told_in_one_sentence(
         count(*given, *([] if "--input" in given else ["--input", "4,10"]))
     assert str(told.value).startswith(sentence.format(folder))
     assert "\n" not in str(told.value)
+
+
+def test_it_takes_no_option_that_would_do_nothing() -> None:
+    taken = {parameter.name for parameter in command.params}
+    assert taken == {"model", "inputs", "device", "dtype", "backward", "as_json", "config"} | {
+        "depth",
+        "top",
+        "detailed",
+    }
 
 
 def test_without_torch_one_sentence_is_said(cli: Cli, folder: Path) -> None:
