@@ -8,7 +8,7 @@ ranks      one row a rank                     memory    who holds more than its 
 skew       where equals disagree
 experts    who got the tokens                 summary   the figures of the whole
 utilization   MFU and HFU
-work       where all flops of a step are
+work       where all flops of a step are      pipeline  micro-batches and bubbles of its stages
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from distprof.merge.memory import differences
 from distprof.merge.model_work import model_work
 from distprof.merge.ops import op_rows
 from distprof.merge.peaks import ONLY_THE_MAKERS, Peaks
+from distprof.merge.pipeline import stage_rows
 from distprof.merge.profile import module_stats, time_tables
 from distprof.merge.ranks import rank_rows
 from distprof.merge.report import ModelTotals, Report, RunInfo
@@ -54,6 +55,7 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
         modules=module_stats(run, alignment, times),
         ranks=rows,
         memory=differences(rows),
+        pipeline=stage_rows(run, layout),
         skew=skew_of(run, layout, rows, [module.label for module in alignment.modules], times),
         experts=expert_layers(run, alignment, layout),
         work=work_rows(run),

@@ -2,14 +2,14 @@
 
     loads (steps, local experts) of each rank -> the steps that all hosts recorded -> sums by (layer, global expert)
 
-Ranks that host the same expert for different tokens (expert data parallel) add up.  Ranks that hold slices of one
-expert (its parameters are split over tp) process the same tokens: of each tp group only the lowest recorded rank
-counts.
+Ranks that host the same expert for different tokens (expert data parallel) add up.  Of the ranks of one tp group that
+host the same experts only the lowest recorded one counts where they process the same tokens: where tp cuts the experts,
+or where every load is the same on all of them and their router saw all tokens (under sequence parallel it sees a part).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from distprof.merge.align import Alignment, Module
 from distprof.merge.load import LoadedRun
 from distprof.merge.rankdata import RankData
+from distprof.merge.replicas import Counted, routes_own_tokens
 from distprof.merge.report import ExpertLayerStats
 from distprof.merge.topology import Layout
 from distprof.merge.tree import IntArray
@@ -31,15 +32,19 @@ class _Host:
     layer: ExpertLayer
     iterations: tuple[int, ...]
     loads: IntArray | None  # (iterations, local experts)
-    role: tuple[int, ...] | None  # where tp slices the experts: the rank's place but for tp
+    group: tuple[int, ...]  # ranks of one may host slices or copies of the same experts
+    cut: bool  # tensor parallelism cuts the experts
+    ep: int  # coordinate on the axis that spreads them
 
     def tokens(self, iterations: Sequence[int]) -> IntArray:
         """Sums by local expert over some of its iterations."""
-        assert self.loads is not None
-        some = self.iterations != tuple(iterations)
-        loads = self.loads[np.isin(self.iterations, iterations)] if some else self.loads
-        total: IntArray = loads.sum(axis=0)
+        total: IntArray = self.at(iterations).sum(axis=0)
         return total
+
+    def at(self, iterations: Sequence[int]) -> IntArray:
+        """(iterations, local experts), some of its iterations."""
+        assert self.loads is not None
+        return self.loads[np.isin(self.iterations, iterations)] if self.iterations != tuple(iterations) else self.loads
 
 
 def expert_layers(run: LoadedRun, alignment: Alignment, layout: Layout) -> tuple[ExpertLayerStats, ...]:
@@ -49,7 +54,11 @@ def expert_layers(run: LoadedRun, alignment: Alignment, layout: Layout) -> tuple
         for host in _hosts_of(data, run.mode, layout):
             place = int(alignment.index(column)[host.layer.row])
             hosts.setdefault((place, host.layer.name), []).append(host)
-    return tuple(_stats(_label(alignment.modules[place], name), hosts[place, name]) for place, name in sorted(hosts))
+    sizes = layout.info.sizes
+    return tuple(
+        _stats(_label(alignment.modules[place], name), hosts[place, name], run.mode, sizes)
+        for place, name in sorted(hosts)
+    )
 
 
 def _label(module: Module, name: str) -> str:
@@ -64,46 +73,80 @@ def _hosts_of(data: RankData, mode: str, layout: Layout) -> list[_Host]:
     for layer in data.layers:
         end = start + len(layer.local_experts)
         own = None if loads is None else loads[:, start:end]
-        sliced = not data.parameters.sliced_rows.isdisjoint(data.tree.subtree(layer.row))
-        role = layout.piece(data.rank, [axis for axis in AXES if axis != "tp"]) if sliced else None
-        hosts.append(_Host(data, layer, window.load_iterations if window else (), own, role))
+        inside = data.tree.subtree(layer.row)
+        cut = not data.parameters.sliced_rows.isdisjoint(data.parameters.expert_rows & inside or inside)
+        group, (ep,) = _group(data.rank, layout), layout.piece(data.rank, (layer.axis,))
+        hosts.append(_Host(data, layer, window.load_iterations if window else (), own, group, cut, ep))
         start = end
     return hosts
 
 
-def _stats(name: str, hosts: Sequence[_Host]) -> ExpertLayerStats:
+def _group(rank: int, layout: Layout) -> tuple[int, ...]:
+    """Where the rank stands but for tp; for experts with tensor parallelism of their own, but for that."""
+    if layout.info.sizes.get("etp", 1) > 1 and "edp" in layout.info.sizes:
+        return layout.piece(rank, ("pp", "ep", "edp"))
+    return layout.piece(rank, [axis for axis in AXES if axis != "tp"])
+
+
+def _stats(name: str, hosts: Sequence[_Host], mode: str, sizes: Mapping[str, int]) -> ExpertLayerStats:
     experts = max(host.layer.num_experts for host in hosts)
     where: list[list[int]] = [[] for _ in range(experts)]
     for host in hosts:
         for expert in host.layer.local_experts:
             where[expert].append(host.data.rank)
-    heard = _heard([host for host in hosts if host.loads is not None])
+    heard = _heard([host for host in hosts if host.loads is not None], mode, sizes["tp"])
     iterations = sorted(set.intersection(*(set(host.iterations) for host in heard))) if heard else []
     tokens = _tokens(heard, iterations, experts)
     known = [count for count in tokens if count is not None]
     total = sum(known)
+    by_ep = _by_ep(heard, iterations, sizes.get(hosts[0].layer.axis, 1))
     return ExpertLayerStats(
         name=name,
         num_experts=experts,
         steps=len(iterations),
         tokens=tokens,
         hosts=tuple(tuple(ranks) for ranks in where),
-        max_over_mean=max(known) * len(known) / total if total else None,
+        ep_tokens=by_ep,
+        ep_max_over_mean=_overload(by_ep),
+        max_over_mean=_overload(tokens),
         hottest=tokens.index(max(known)) if total else None,
         dead=tuple(expert for expert, count in enumerate(tokens) if count == 0),
     )
 
 
-def _heard(hosts: Sequence[_Host]) -> list[_Host]:
-    """All hosts, but of those that hold slices of the same experts only the first."""
-    seen = set()
-    heard = []
+def _heard(hosts: Sequence[_Host], mode: str, tp: int) -> list[_Host]:
+    """All hosts, but of those that process the same tokens for the same experts only the first."""
+    groups: dict[tuple[object, ...], list[_Host]] = {}
     for host in hosts:
-        key = host.data.rank if host.role is None else (host.role, host.layer.local_experts)
-        if key not in seen:
-            seen.add(key)
-            heard.append(host)
-    return heard
+        groups.setdefault((host.group, host.layer.local_experts), []).append(host)
+    return [host for group in groups.values() for host in (group[:1] if _same_tokens(group, mode, tp) else group)]
+
+
+def _same_tokens(group: Sequence[_Host], mode: str, tp: int) -> bool:
+    first = group[0]
+    if len(group) == 1 or first.cut:
+        return True
+    window = first.data.windows[mode]
+    if window.counts and routes_own_tokens(Counted(first.data, window.counts), first.layer, tp):
+        return False
+    together = sorted(set.intersection(*(set(host.iterations) for host in group)))
+    return all(np.array_equal(first.at(together), other.at(together)) for other in group[1:])
+
+
+def _by_ep(heard: Sequence[_Host], iterations: Sequence[int], size: int) -> tuple[int | None, ...]:
+    """Tokens by coordinate on the axis that spreads the experts; empty where there is but one."""
+    if size == 1 or not iterations:
+        return ()
+    tokens: list[int | None] = [None] * size
+    for host in heard:
+        tokens[host.ep] = (tokens[host.ep] or 0) + int(host.tokens(iterations).sum())
+    return tuple(tokens)
+
+
+def _overload(tokens: Sequence[int | None]) -> float | None:
+    """max / mean of what is known; None without a token."""
+    known = [count for count in tokens if count is not None]
+    return max(known) * len(known) / sum(known) if sum(known) else None
 
 
 def _tokens(heard: Sequence[_Host], iterations: Sequence[int], experts: int) -> tuple[int | None, ...]:

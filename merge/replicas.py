@@ -79,6 +79,12 @@ def shares(one: Counted, peers: Sequence[Counted], tp: int) -> FloatArray:
     return share
 
 
+def routes_own_tokens(one: Counted, layer: ExpertLayer, tp: int) -> bool:
+    """Whether the layer's router saw a tp-th of the tokens: each rank of the tp group has others."""
+    routers = one.data.parameters.router_rows & one.data.tree.subtree(layer.row)
+    return tp > 1 and not routers.isdisjoint(_sequence_parallel(one.macs, one.data.parameters, tp))
+
+
 def _own_work(one: Counted, tp: int) -> Flags:
     """By row: whether the work is the rank's own, experts left aside."""
     tree, parameters = one.data.tree, one.data.parameters

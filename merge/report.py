@@ -78,7 +78,7 @@ class Summary:
     ``exact_covers_all`` is False.
     """
 
-    batch_size_per_rank: float | None  # of one micro-batch
+    batch_size_per_rank: float | None  # of one micro-batch; of a pipeline's first stage
     micro_batches: float | None
     samples_per_iteration: float | None  # of the whole job: data-parallel ranks only
     params_per_rank: Spread | None
@@ -274,6 +274,21 @@ class RankRow:
 
 
 @dataclass(frozen=True)
+class StageRow:
+    """One pipeline stage, over its ranks and their timed steps; merge/pipeline.py has the formulas."""
+
+    stage: int  # coordinate on pp
+    virtual_stages: int  # stages of the model on each of its ranks
+    ranks: tuple[int, ...]
+    micro_batches: float | None
+    forward_ns: float  # in modules
+    backward_ns: float
+    waiting_ns: float
+    bubble: float | None  # the share of the schedule's time in which the stage waits
+    ideal_bubble: float | None
+
+
+@dataclass(frozen=True)
 class MemoryDifference:
     """A rank that holds more or less than its cohort."""
 
@@ -352,6 +367,8 @@ class ExpertLayerStats:
     steps: int
     tokens: tuple[int | None, ...]  # by global expert; None: no recorded rank hosts it
     hosts: tuple[tuple[int, ...], ...]  # by global expert: the ranks that host it
+    ep_tokens: tuple[int | None, ...]  # by coordinate on the axis that spreads them: tokens of its experts
+    ep_max_over_mean: float | None  # 1 when the ranks' loads are balanced; None where they are not spread
     max_over_mean: float | None
     hottest: int | None
     dead: tuple[int, ...]  # experts with 0 tokens
@@ -367,6 +384,7 @@ class Report:
     modules: tuple[ModuleStats, ...]
     ranks: tuple[RankRow, ...]
     memory: tuple[MemoryDifference, ...]  # the largest first
+    pipeline: tuple[StageRow, ...]  # none without pipeline parallelism
     skew: Skew
     experts: tuple[ExpertLayerStats, ...]
     work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted

@@ -81,11 +81,12 @@ def summary_of(run: LoadedRun, layout: Layout, totals: Totals) -> Summary:
     counted = {rank: window.counts for rank, window in windows.items() if window.counts is not None}
     flops = {rank: float(counts.forward_flops.sum()) for rank, counts in counted.items()}
     times = _latencies(windows)
-    samples = _mean({rank: window.samples for rank, window in windows.items()})
+    given = _first_stage(windows, layout)
+    samples = _mean({rank: window.samples for rank, window in given.items()})
     samples = samples and samples * layout.info.sizes["dp"]
     work = _work(counted, run.mode == TRAINING)
     summary = Summary(
-        batch_size_per_rank=_mean({rank: window.batch_size for rank, window in windows.items()}),
+        batch_size_per_rank=_mean({rank: window.batch_size for rank, window in given.items()}),
         micro_batches=_mean({rank: window.micro_batches for rank, window in windows.items()}),
         samples_per_iteration=samples,
         params_per_rank=spread(totals.per_rank),
@@ -112,6 +113,12 @@ def summary_of(run: LoadedRun, layout: Layout, totals: Totals) -> Summary:
         uncounted_ops=_uncounted(windows),
     )
     return replace(summary, unavailable=reasons(summary, run))
+
+
+def _first_stage(windows: Mapping[int, Window], layout: Layout) -> Mapping[int, Window]:
+    """The ranks that are given batches: later stages are given activations, whose first dimension may be another."""
+    first = {rank: window for rank, window in windows.items() if layout.piece(rank, ("pp",)) == (0,)}
+    return first if any(window.samples for window in first.values()) else windows
 
 
 def _latencies(windows: Mapping[int, Window]) -> _Latencies:

@@ -18,7 +18,7 @@ from math import prod
 from distprof.merge.load import LoadedRun
 from distprof.merge.places import by_order
 from distprof.merge.report import TopologyInfo
-from distprof.merge.words import plural, rank_names
+from distprof.merge.words import listed, plural, rank_names
 from distprof.records import AXES, Topology
 
 ASSUMED = "assumed"
@@ -151,7 +151,7 @@ def _assumed(run: LoadedRun, said: Mapping[int, _Said], wrong: str) -> Layout:
     sizes = _data_parallel(run.world_size)
     error = f"the parallel axes do not make up the job: {wrong}; pure data parallel is assumed instead" if wrong else ""
     spoken = dict.fromkeys(note for one in said.values() for note in one.topology.notes)
-    advice = [] if run.world_size == 1 or wrong else [_ADVICE]
+    advice = [] if run.world_size == 1 or wrong else [_advice(said)]
     return Layout(
         info=TopologyInfo(ASSUMED, dict(sizes), {}),
         coordinates={data.rank: _complete({"dp": data.rank}, sizes) for data in run.ranks},
@@ -159,15 +159,20 @@ def _assumed(run: LoadedRun, said: Mapping[int, _Said], wrong: str) -> Layout:
     )
 
 
-_ADVICE = (
-    "data parallel assumed: the script named no DeviceMesh dimensions and declared nothing; if its ranks also "
-    "split tensors, stages or experts, say so with distprof.set_topology(tp=..., pp=..., ep=...)"
-)
+def _advice(said: Mapping[int, _Said]) -> str:
+    meshes = (mesh for one in said.values() for mesh in one.topology.meshes)
+    names = list(dict.fromkeys(name for mesh in meshes for name in mesh.names))
+    seen = f"the dimension names of its DeviceMesh ({listed(names)})" if names else "the script"
+    tells = "tell nothing" if names else "named no DeviceMesh dimensions and declared nothing"
+    return (
+        f"data parallel assumed: {seen} {tells}; if its ranks also split tensors, stages or experts, say so with "
+        "distprof.set_topology(tp=..., pp=..., ep=...)"
+    )
 
 
 def _notes(run: LoadedRun, said: Mapping[int, _Said], sizes: _Sizes, source: str) -> tuple[str, ...]:
     spoken = dict.fromkeys(note for one in said.values() for note in one.topology.notes)
-    advice = [_ADVICE] if source == ASSUMED and run.world_size > 1 else []
+    advice = [_advice(said)] if source == ASSUMED and run.world_size > 1 else []
     return (*advice, *_disagreements(said, sizes, source), *spoken)
 
 

@@ -45,6 +45,7 @@ class Window:
     peak_memory_bytes: int | None
     memory_source: str
     times: ModuleTimes | None  # None without a timed step
+    in_modules_ns: IntArray  # by step: forward inside modules, all self times together
     load_iterations: tuple[int, ...] = ()
     loads: IntArray | None = None  # tokens, (iterations, local experts of all layers)
     ops: Ops | None = None
@@ -90,6 +91,7 @@ def build_window(
         peak_memory_bytes=max((step.peak_memory_bytes for step in steps), default=0) or None,
         memory_source=steps[-1].memory_source if steps else "",
         times=_module_times(tree, steps) if steps else None,
+        in_modules_ns=np.array([int(step.forward_ns.sum()) for step in steps], np.int64),
         load_iterations=tuple(sorted(kept)),
         loads=np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64) if kept else None,
         ops=ops,

@@ -10,6 +10,7 @@ from distprof.merge.text.experts import experts_block
 from distprof.merge.text.front import front
 from distprof.merge.text.lines import joined
 from distprof.merge.text.memory import memory_block
+from distprof.merge.text.pipeline import pipeline_block
 from distprof.merge.text.places import places_block
 from distprof.merge.text.profile import profile_summary
 from distprof.merge.text.ranks import ranks_block
@@ -33,5 +34,5 @@ def render(report: Report, options: TextOptions) -> str:
     blocks = [front(report), profile_summary(report), aggregated_profile(report, options.depth, options.top)]
     if options.detail:
         blocks.append(detailed_profile(report, options.depth))
-    own = (work_block, places_block, ranks_block, memory_block, skew_block, experts_block, verdict)
+    own = (work_block, places_block, ranks_block, memory_block, pipeline_block, skew_block, experts_block, verdict)
     return joined([*blocks, *(block(report) for block in own)])

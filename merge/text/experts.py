@@ -20,16 +20,22 @@ def experts_block(report: Report) -> Iterator[str]:
         return
     yield heading("Experts")
     yield "Tokens that each expert processed, over all ranks and timed steps; max/mean is 1 when the load is balanced."
-    titles = ("layer", "experts", "steps", "max/mean", "hottest", "dead", "tokens of expert 0, 1, ...")
-    yield from table(titles, [_cells(layer) for layer in report.experts], left=["layer", titles[-1], "dead"])
+    spread = any(layer.ep_tokens for layer in report.experts)
+    if spread:
+        yield "ep max/mean is the same over the ranks that share out the experts: theirs is the time that it costs."
+    ep = ["ep max/mean"] if spread else []
+    titles = ["layer", "experts", "steps", "max/mean", *ep, "hottest", "dead", "tokens of expert 0, 1, ..."]
+    cells = [_cells(layer, spread=spread) for layer in report.experts]
+    yield from table(titles, cells, left=["layer", titles[-1], "dead"])
 
 
-def _cells(layer: ExpertLayerStats) -> list[str]:
+def _cells(layer: ExpertLayerStats, *, spread: bool) -> list[str]:
     return [
         shortened(one_line(layer.name), _LAYER_WIDTH),
         str(layer.num_experts),
         str(layer.steps),
         ratio(layer.max_over_mean),
+        *([ratio(layer.ep_max_over_mean)] if spread else []),
         NOT_AVAILABLE if layer.hottest is None else str(layer.hottest),
         (spans(layer.dead) or "none") if layer.steps else NOT_AVAILABLE,
         _tokens(layer),

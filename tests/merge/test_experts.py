@@ -13,7 +13,7 @@ from support.synthetic import Job, rank_records, shard_of
 from distprof.merge.analyse import analyse
 from distprof.merge.load import run_of_shards
 from distprof.merge.report import ExpertLayerStats
-from distprof.records import ExpertLoad, Record, Step
+from distprof.records import ExpertLayers, ExpertLoad, Parameters, Record, Step, Topology
 
 Bend = Callable[[int, Record], Record | None]
 
@@ -49,10 +49,60 @@ def test_expert_data_parallel_hosts_add_up() -> None:
 def test_slices_of_one_expert_count_once() -> None:
     (whole,) = layers(dp=2, ep=2, tp=1, experts=4, steps=2)
     (sliced,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, tp_experts=True)
-    (copied,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, tp_experts=False)
     assert sliced.tokens == whole.tokens == (200, 200, 200, 200)
-    assert copied.tokens == (400, 400, 400, 400)  # each tp rank has tokens of its own
     assert sliced.hosts == ((0, 1), (0, 1), (2, 3), (2, 3))
+
+
+def test_copies_on_tp_ranks_that_see_the_same_tokens_count_once() -> None:
+    (alike,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2)
+    assert alike.tokens == (200, 200, 200, 200)
+    (own,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, split_tokens=True)
+    assert own.tokens == (400, 400, 400, 400), "each router saw half of the tokens, so the loads are alike by chance"
+
+
+def test_copies_with_other_loads_have_tokens_of_their_own() -> None:
+    (layer,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, noise=0.1)
+    assert all(count is not None and count > 300 for count in layer.tokens)
+
+
+def test_a_shared_expert_that_tp_cuts_does_not_make_slices_of_the_others() -> None:
+    (layer,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, shared_expert=True, noise=0.1)
+    assert all(count is not None and count > 300 for count in layer.tokens)
+
+
+def test_loads_of_the_ranks_that_experts_are_spread_over() -> None:
+    (layer,) = layers(dp=4, ep=2, experts=4, steps=2, hot=3)
+    assert layer.tokens == (400, 1200, 400, 400)
+    assert layer.ep_tokens == (1600, 800)
+    assert layer.ep_max_over_mean == 1600 / 1200
+    (alone,) = layers(dp=2, experts=4)
+    assert (alone.ep_tokens, alone.ep_max_over_mean) == ((), None)
+
+
+def test_an_ep_rank_that_nobody_recorded_is_unknown() -> None:
+    (layer,) = layers(dp=4, ep=4, experts=4, steps=1, without=(2,))
+    assert layer.ep_tokens == (100, 100, None, 100)
+
+
+def test_experts_cut_over_an_axis_of_their_own_count_once() -> None:
+    """tp 1, but experts are cut over etp 2: their slices lie on ranks of other dp coordinates."""
+
+    def bend(rank: int, record: Record) -> Record:
+        if isinstance(record, Topology):
+            finer = {"etp": (2, rank % 2), "edp": (1, 0), "ep": (2, rank // 2)}
+            sizes = record.sizes | {axis: size for axis, (size, _) in finer.items()}
+            return replace(record, sizes=sizes, coordinates=record.coordinates | {a: c for a, (_, c) in finer.items()})
+        if isinstance(record, ExpertLayers):
+            local = (0, 1) if rank < 2 else (2, 3)
+            return ExpertLayers(tuple(replace(layer, local_experts=local) for layer in record.layers))
+        if isinstance(record, Parameters):
+            pieces = tuple(replace(p, sharded=("etp",)) if p.kind == "expert" else p for p in record.parameters)
+            return replace(record, parameters=pieces)
+        return record
+
+    (layer,) = layers(bend, dp=4, ep=2, experts=4, steps=2)
+    assert layer.tokens == (200, 200, 200, 200)
+    assert layer.ep_tokens == (400, 400)
 
 
 def test_of_slices_the_lowest_recorded_rank_counts() -> None:
