@@ -24,6 +24,7 @@ from distprof.merge.peaks import ONLY_THE_MAKERS, Peaks
 from distprof.merge.pipeline import stage_rows
 from distprof.merge.profile import module_stats, time_tables
 from distprof.merge.ranks import rank_rows
+from distprof.merge.replicas import counted_ranks
 from distprof.merge.report import ModelTotals, Report, RunInfo
 from distprof.merge.skew import skew_of
 from distprof.merge.stages import pipeline_of
@@ -42,6 +43,7 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
     alignment = Alignment([data.tree for data in run.ranks], [pipeline_of(data, layout) for data in run.ranks])
     times = time_tables(run, alignment)
     utilizations = utilizations_of(run, peaks)
+    counted = counted_ranks(run, layout)
     rows = rank_rows(run, layout, totals, utilizations.by_rank)
     return Report(
         run=_run_info(
@@ -50,14 +52,14 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
         ),
         topology=layout.info,
         summary=summary_of(run, layout, totals),
-        model=ModelTotals(totals.by_kind, totals.active, totals.uncovered, model_work(run, layout)),
+        model=ModelTotals(totals.by_kind, totals.active, totals.uncovered, model_work(counted, layout, run.world_size)),
         utilization=utilizations.job,
         modules=module_stats(run, alignment, times),
         ranks=rows,
         memory=differences(rows),
         pipeline=stage_rows(run, layout),
         skew=skew_of(run, layout, rows, [module.label for module in alignment.modules], times),
-        experts=expert_layers(run, alignment, layout),
+        experts=expert_layers(run, alignment, layout, counted),
         work=work_rows(run),
         generated=compiled_regions(run, alignment),
         ops=op_rows(run),

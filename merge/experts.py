@@ -17,7 +17,7 @@ import numpy as np
 from distprof.merge.align import Alignment, Module
 from distprof.merge.load import LoadedRun
 from distprof.merge.rankdata import RankData
-from distprof.merge.replicas import Counted, routes_own_tokens
+from distprof.merge.replicas import Counted
 from distprof.merge.report import ExpertLayerStats
 from distprof.merge.topology import Layout
 from distprof.merge.tree import IntArray
@@ -47,7 +47,9 @@ class _Host:
         return self.loads[np.isin(self.iterations, iterations)] if self.iterations != tuple(iterations) else self.loads
 
 
-def expert_layers(run: LoadedRun, alignment: Alignment, layout: Layout) -> tuple[ExpertLayerStats, ...]:
+def expert_layers(
+    run: LoadedRun, alignment: Alignment, layout: Layout, counted: Mapping[int, Counted]
+) -> tuple[ExpertLayerStats, ...]:
     """Layers in the order of the model."""
     hosts: dict[tuple[int, str], list[_Host]] = {}  # by module of the union, and what the layer calls itself
     for column, data in enumerate(run.ranks):
@@ -56,7 +58,7 @@ def expert_layers(run: LoadedRun, alignment: Alignment, layout: Layout) -> tuple
             hosts.setdefault((place, host.layer.name), []).append(host)
     sizes = layout.info.sizes
     return tuple(
-        _stats(_label(alignment.modules[place], name), hosts[place, name], run.mode, sizes)
+        _stats(_label(alignment.modules[place], name), hosts[place, name], counted, sizes)
         for place, name in sorted(hosts)
     )
 
@@ -88,13 +90,15 @@ def _group(rank: int, layout: Layout) -> tuple[int, ...]:
     return layout.piece(rank, [axis for axis in AXES if axis != "tp"])
 
 
-def _stats(name: str, hosts: Sequence[_Host], mode: str, sizes: Mapping[str, int]) -> ExpertLayerStats:
+def _stats(
+    name: str, hosts: Sequence[_Host], counted: Mapping[int, Counted], sizes: Mapping[str, int]
+) -> ExpertLayerStats:
     experts = max(host.layer.num_experts for host in hosts)
     where: list[list[int]] = [[] for _ in range(experts)]
     for host in hosts:
         for expert in host.layer.local_experts:
             where[expert].append(host.data.rank)
-    heard = _heard([host for host in hosts if host.loads is not None], mode, sizes["tp"])
+    heard = _heard([host for host in hosts if host.loads is not None], counted)
     iterations = sorted(set.intersection(*(set(host.iterations) for host in heard))) if heard else []
     tokens = _tokens(heard, iterations, experts)
     known = [count for count in tokens if count is not None]
@@ -114,20 +118,20 @@ def _stats(name: str, hosts: Sequence[_Host], mode: str, sizes: Mapping[str, int
     )
 
 
-def _heard(hosts: Sequence[_Host], mode: str, tp: int) -> list[_Host]:
+def _heard(hosts: Sequence[_Host], counted: Mapping[int, Counted]) -> list[_Host]:
     """All hosts, but of those that process the same tokens for the same experts only the first."""
     groups: dict[tuple[object, ...], list[_Host]] = {}
     for host in hosts:
         groups.setdefault((host.group, host.layer.local_experts), []).append(host)
-    return [host for group in groups.values() for host in (group[:1] if _same_tokens(group, mode, tp) else group)]
+    return [host for group in groups.values() for host in (group[:1] if _same_tokens(group, counted) else group)]
 
 
-def _same_tokens(group: Sequence[_Host], mode: str, tp: int) -> bool:
+def _same_tokens(group: Sequence[_Host], counted: Mapping[int, Counted]) -> bool:
     first = group[0]
     if len(group) == 1 or first.cut:
         return True
-    window = first.data.windows[mode]
-    if window.counts and routes_own_tokens(Counted(first.data, window.counts), first.layer, tp):
+    one = counted.get(first.data.rank)
+    if one is not None and one.routes_own_tokens(first.layer):
         return False
     together = sorted(set.intersection(*(set(host.iterations) for host in group)))
     return all(np.array_equal(first.at(together), other.at(together)) for other in group[1:])

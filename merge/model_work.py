@@ -10,11 +10,10 @@ Rows are MACs / elements of the matrix: of a router's its largest parameter, of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from distprof.merge.load import LoadedRun
-from distprof.merge.replicas import Counted, shares
+from distprof.merge.replicas import Counted
 from distprof.merge.report import ModelWork
 from distprof.merge.topology import Layout
 from distprof.merge.window import FloatArray
@@ -50,17 +49,15 @@ class _Sums:
     layers: dict[tuple[object, ...], _Layer] = field(default_factory=dict)
 
 
-def model_work(run: LoadedRun, layout: Layout) -> ModelWork | None:
-    """None where no rank counted.  Lower bounds where a rank did not."""
-    windows = ((data, data.windows.get(run.mode)) for data in run.ranks)
-    counted = {data.rank: Counted(data, w.counts) for data, w in windows if w and w.counts is not None}
+def model_work(counted: Mapping[int, Counted], layout: Layout, world_size: int) -> ModelWork | None:
+    """``counted``: the ranks that counted; None where none did.  Lower bounds where one did not."""
     if not counted:
         return None
     sums, sizes = _Sums(), layout.info.sizes
     peers = _tensor_peers(layout, list(counted))
     for rank, one in counted.items():
-        share = shares(one, [counted[peer] for peer in peers[rank] if peer != rank], sizes["tp"])
-        _add(sums, one, share, sizes["tp"])
+        share = one.shares([counted[peer] for peer in peers[rank] if peer != rank])
+        _add(sums, one, share)
         for layer in one.data.layers:
             key = (layer.name, *layout.piece(rank, ("pp",)))
             _add_layer(sums.layers.setdefault(key, _Layer()), one, layer, share)
@@ -75,7 +72,7 @@ def model_work(run: LoadedRun, layout: Layout) -> ModelWork | None:
         executed_flops=sums.executed_flops / dp,
         useful_macs=(sums.macs - lost_macs) / dp if known else None,
         useful_flops=(sums.flops - lost_flops) / dp if known else None,
-        covers_all=len(counted) == run.world_size,
+        covers_all=len(counted) == world_size,
     )
 
 
@@ -87,43 +84,35 @@ def _tensor_peers(layout: Layout, ranks: Sequence[int]) -> dict[int, list[int]]:
     return {rank: members for members in groups.values() for rank in members}
 
 
-def _add(sums: _Sums, one: Counted, share: FloatArray, tp: int) -> None:
+def _add(sums: _Sums, one: Counted, share: FloatArray) -> None:
     macs, flops, outside = one.macs, one.flops, one.counts.outside
     outside_macs, outside_flops = outside.get("forward_macs", 0), outside.get("forward_flops", 0)
     sums.executed_macs += float(macs.sum()) + outside_macs
     sums.executed_flops += float(flops.sum()) + outside_flops
-    sums.macs += float((macs * share).sum()) + outside_macs / tp
-    sums.flops += float((flops * share).sum()) + outside_flops / tp
+    sums.macs += float((macs * share).sum()) + outside_macs / one.tp
+    sums.flops += float((flops * share).sum()) + outside_flops / one.tp
 
 
 def _add_layer(layer: _Layer, one: Counted, hosted: ExpertLayer, share: FloatArray) -> None:
-    rows = one.inside_experts(hosted)
+    rows = one.shape.inside_experts(hosted)
     layer.macs += float((one.macs[rows] * share[rows]).sum())
     layer.flops += float((one.flops[rows] * share[rows]).sum())
     layer.rows += _rows_run(one, hosted, share)
-    seen = list(_tokens_routed(one, hosted, share))
-    layer.known = layer.known and bool(seen) and hosted.top_k > 0
-    layer.wanted += max(seen, default=0.0) * hosted.top_k
+    seen = _tokens_routed(one, hosted, share)
+    layer.known = layer.known and seen > 0 and hosted.top_k > 0
+    layer.wanted += seen * hosted.top_k
 
 
 def _rows_run(one: Counted, hosted: ExpertLayer, share: FloatArray) -> float:
-    """Of all the rank's experts of the layer together."""
-    rows = [row for row in one.expert_rows(hosted) if row in one.data.parameters.matrices]
-    elements = sum(one.data.parameters.matrices[row] for row in rows)
+    """Of all the rank's experts of the layer together; where tensor parallelism cuts them, its part of these rows."""
+    matrices, rows = one.data.parameters.matrices, one.shape.experts(hosted)
+    own, whole = (sum(matrices[row][part] for row in rows.tolist() if row in matrices) for part in (0, 1))
     macs = float((one.macs[rows] * share[rows]).sum())
-    cut = _cut(one, rows)
-    return macs * len(hosted.local_experts) / elements / cut if elements else 0.0
+    return macs * len(hosted.local_experts) / whole if own else 0.0
 
 
-def _cut(one: Counted, rows: Sequence[int]) -> float:
-    """Over how many ranks tensor parallelism cuts the experts: each of them runs the same rows."""
-    pieces = [p for p in one.data.parameters.counted if p.row in rows and p.rank_numel]
-    whole, own = sum(p.global_numel for p in pieces), sum(p.rank_numel for p in pieces)
-    return whole / own if own else 1.0
-
-
-def _tokens_routed(one: Counted, hosted: ExpertLayer, share: FloatArray) -> Iterator[float]:
-    parameters = one.data.parameters
-    for row in parameters.router_rows & one.data.tree.subtree(hosted.row):
-        if one.macs[row]:
-            yield float(one.macs[row] * share[row]) / parameters.largest[row]
+def _tokens_routed(one: Counted, hosted: ExpertLayer, share: FloatArray) -> float:
+    """0 where no router was seen."""
+    rows = one.shape.routers(hosted).tolist()
+    largest = one.data.parameters.largest
+    return max((float(one.macs[row] * share[row]) / largest[row] for row in rows if one.macs[row]), default=0.0)

@@ -34,7 +34,7 @@ class ParameterSet:
         self.largest: dict[int, int] = {}
         for p in every:
             self.largest[p.row] = max(self.largest.get(p.row, 0), p.rank_numel)
-        #: By row of experts: elements on this rank of their matrices, without biases.
+        #: By row of experts: elements of their matrices, without biases, on this rank and in the whole.
         self.matrices = _matrices(every)
 
 
@@ -44,13 +44,14 @@ def kind_of(parameter: Parameter) -> str:
     return EXPERT if spread and parameter.kind == DENSE else parameter.kind
 
 
-def _matrices(parameters: Sequence[Parameter]) -> dict[int, int]:
-    numels: dict[int, int] = {}
+def _matrices(parameters: Sequence[Parameter]) -> dict[int, tuple[int, int]]:
+    found: dict[int, tuple[int, int]] = {}
     largest = max((p.rank_numel for p in parameters if kind_of(p) == EXPERT), default=0)
     for p in parameters:
         if kind_of(p) == EXPERT and p.rank_numel * _BIAS > largest:
-            numels[p.row] = numels.get(p.row, 0) + p.rank_numel
-    return numels
+            own, whole = found.get(p.row, (0, 0))
+            found[p.row] = own + p.rank_numel, whole + p.global_numel
+    return found
 
 
 def _is_sliced(parameter: Parameter) -> bool:

@@ -7,19 +7,23 @@ By row of a rank's tree the share of its work that counts, 1 or 1 / tp:
   parallel): rows = MACs / elements of its largest parameter;
 - experts that the peers host as well do the same where each did as much on all of them, and the router saw all tokens;
 - a module without parameters goes with those below it, a leaf with those of its parent.
+
+    Shape (tree and parameters, shared by many ranks) -> Counted (one rank's counted step) -> shares
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cached_property
 from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
 
+from distprof.merge.load import LoadedRun
 from distprof.merge.parameters import ParameterSet
 from distprof.merge.rankdata import RankData
+from distprof.merge.topology import Layout
 from distprof.merge.tree import IntArray, RankTree
 from distprof.merge.window import FloatArray, padded
 from distprof.records import Counts, ExpertLayer
@@ -27,111 +31,120 @@ from distprof.records import Counts, ExpertLayer
 Flags = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Counted:
-    """One rank and its counted step."""
+class Shape:
+    """What tree and parameters alone tell."""
 
-    data: RankData
-    counts: Counts
+    def __init__(self, tree: RankTree, parameters: ParameterSet) -> None:
+        self._tree, self._parameters = tree, parameters
+        known = sorted(row for row in parameters.largest if row < len(tree))
+        #: Rows that own parameters, and the elements of the largest of each.
+        self.rows = np.array(known, np.int64)
+        self.largest = np.array([parameters.largest[row] for row in known], np.int64)
+        self.is_cut = np.array([row in parameters.sliced_rows for row in known], np.bool_)
+        self.is_expert = np.array([row in parameters.expert_rows for row in known], np.bool_)
+        self._layers: dict[int, tuple[IntArray, IntArray, IntArray]] = {}
 
-    @property
-    def macs(self) -> IntArray:
-        return padded(self.counts.forward_macs, len(self.data.tree))
+    @cached_property
+    def own_work(self) -> Flags:
+        """By row: whether tensor parallelism cuts it, experts and sequence parallel left aside."""
+        cut, has = np.zeros(len(self._tree), np.int64), np.zeros(len(self._tree), np.int64)
+        cut[self.rows[self.is_cut]] = 1
+        has[self.rows] = 1
+        below, cut_below = self._tree.inclusive(has) > 0, self._tree.inclusive(cut) > 0
+        own: Flags = np.where(has > 0, cut > 0, cut_below)
+        for row in np.flatnonzero(~below).tolist():  # leaves: with their parent's
+            parent = self._tree.rows[row].parent
+            if parent >= 0:
+                own[row] = cut_below[parent] if below[parent] else own[parent]
+        return own
 
-    @property
-    def flops(self) -> IntArray:
-        return padded(self.counts.forward_flops, len(self.data.tree))
-
-    def expert_rows(self, layer: ExpertLayer) -> list[int]:
+    def experts(self, layer: ExpertLayer) -> IntArray:
         """Rows of the layer that own experts' parameters."""
-        return sorted(self.data.parameters.expert_rows & self.data.tree.subtree(layer.row))
+        return self._layer(layer.row)[0]
 
-    def inside_experts(self, layer: ExpertLayer) -> list[int]:
+    def inside_experts(self, layer: ExpertLayer) -> IntArray:
         """Rows of the layer's experts, and of what holds nothing but them."""
-        tree, own = self.data.tree, set(self.expert_rows(layer))
-        others = self.data.parameters.largest.keys() - own
+        return self._layer(layer.row)[1]
+
+    def routers(self, layer: ExpertLayer) -> IntArray:
+        return self._layer(layer.row)[2]
+
+    def _layer(self, row: int) -> tuple[IntArray, IntArray, IntArray]:
+        if row not in self._layers:
+            below = self._tree.subtree(row)
+            parts = (self._parameters.expert_rows & below, self._inside(row), self._parameters.router_rows & below)
+            experts, inside, routers = (np.array(sorted(part), np.int64) for part in parts)
+            self._layers[row] = experts, inside, routers
+        return self._layers[row]
+
+    def _inside(self, top: int) -> set[int]:
+        tree, own = self._tree, self._parameters.expert_rows & self._tree.subtree(top)
+        others = self._parameters.largest.keys() - own
         found: set[int] = set()
         for expert in own:
             row = expert
             while row >= 0 and row not in found and others.isdisjoint(tree.subtree(row)):
                 found |= tree.subtree(row)
-                row = tree.rows[row].parent if row != layer.row else -1
-        return sorted(found)
+                row = tree.rows[row].parent if row != top else -1
+        return found
+
+
+class Counted:
+    """One rank and its counted step; ``tp`` is the size of its tensor-parallel group."""
+
+    def __init__(self, data: RankData, counts: Counts, shape: Shape, tp: int) -> None:
+        self.data, self.counts, self.shape, self.tp = data, counts, shape, tp
+        self.macs: IntArray = padded(counts.forward_macs, len(data.tree))
+        self.flops: IntArray = padded(counts.forward_flops, len(data.tree))
+
+    @cached_property
+    def sequence_parallel(self) -> IntArray:
+        """Rows with whole parameters that saw about a tp-th of the tokens that the cut ones saw."""
+        shape = self.shape
+        tokens = self.macs[shape.rows] / np.maximum(shape.largest, 1)
+        cut = tokens[(tokens > 0) & shape.is_cut & ~shape.is_expert]
+        if self.tp == 1 or not len(cut):
+            return np.zeros(0, np.int64)
+        ratio = np.median(cut) / np.where(tokens > 0, tokens, np.inf)
+        margin = sqrt(self.tp)
+        return shape.rows[(ratio >= margin) & (ratio <= self.tp * margin) & ~shape.is_cut & ~shape.is_expert]
+
+    def routes_own_tokens(self, layer: ExpertLayer) -> bool:
+        """Whether the layer's router saw a tp-th of the tokens: each rank of the tp group has others."""
+        return bool(np.isin(self.shape.routers(layer), self.sequence_parallel).any())
 
     def same_work(self, other: Counted, layer: ExpertLayer) -> bool:
         """Whether ``other`` hosts the same experts of the layer and did as much in each."""
         theirs = next((one for one in other.data.layers if one.name == layer.name), None)
         if theirs is None or theirs.local_experts != layer.local_experts:
             return False
-        own, its = self.macs[self.expert_rows(layer)], other.macs[other.expert_rows(theirs)]
-        return bool(np.array_equal(own, its))
+        return bool(np.array_equal(self.macs[self.shape.experts(layer)], other.macs[other.shape.experts(theirs)]))
+
+    def shares(self, peers: Sequence[Counted]) -> FloatArray:
+        """By row of the rank's tree.  ``peers``: the other ranks of its tp group, those that counted."""
+        if self.tp == 1:
+            return np.ones(len(self.data.tree))
+        share = np.where(self.shape.own_work, 1.0, 1.0 / self.tp)
+        share[self.sequence_parallel] = 1.0
+        for layer in self.data.layers:
+            alike = bool(peers) and all(self.same_work(peer, layer) for peer in peers)
+            own = self.routes_own_tokens(layer) or self._is_cut(layer) or not alike
+            share[self.shape.inside_experts(layer)] = 1.0 if own else 1.0 / self.tp
+        return share
+
+    def _is_cut(self, layer: ExpertLayer) -> bool:
+        return not self.data.parameters.sliced_rows.isdisjoint(self.shape.experts(layer).tolist())
 
 
-def shares(one: Counted, peers: Sequence[Counted], tp: int) -> FloatArray:
-    """By row of the rank's tree.  ``peers``: the other ranks of its tp group, those that counted."""
-    tree = one.data.tree
-    if tp == 1:
-        return np.ones(len(tree))
-    whole = _own_work(one, tp)
-    share = np.where(whole, 1.0, 1.0 / tp)
-    for layer in one.data.layers:
-        _experts(share, one, peers, layer, tp)
-    return share
-
-
-def routes_own_tokens(one: Counted, layer: ExpertLayer, tp: int) -> bool:
-    """Whether the layer's router saw a tp-th of the tokens: each rank of the tp group has others."""
-    routers = one.data.parameters.router_rows & one.data.tree.subtree(layer.row)
-    return tp > 1 and not routers.isdisjoint(_sequence_parallel(one.macs, one.data.parameters, tp))
-
-
-def _own_work(one: Counted, tp: int) -> Flags:
-    """By row: whether the work is the rank's own, experts left aside."""
-    tree, parameters = one.data.tree, one.data.parameters
-    cut = np.zeros(len(tree), np.int64)
-    cut[[row for row in parameters.sliced_rows if row < len(tree)]] = 1
-    has = np.zeros(len(tree), np.int64)
-    has[[row for row in parameters.largest if row < len(tree)]] = 1
-    own: Flags = np.where(has > 0, cut > 0, tree.inclusive(cut) > 0)
-    _leaves(own, tree, tree.inclusive(has) > 0, tree.inclusive(cut) > 0)
-    for row in _sequence_parallel(one.macs, parameters, tp):
-        own[row] = True
-    return own
-
-
-def _leaves(own: Flags, tree: RankTree, below: Flags, cut_below: Flags) -> None:
-    """Rows without parameters in them or below go with their parent's."""
-    for row, spec in enumerate(tree.rows):
-        if not below[row] and spec.parent >= 0:
-            own[row] = cut_below[spec.parent] if below[spec.parent] else own[spec.parent]
-
-
-def _sequence_parallel(macs: IntArray, parameters: ParameterSet, tp: int) -> list[int]:
-    """Rows with whole parameters that saw about a tp-th of the tokens that the cut ones saw."""
-    seen = {row: macs[row] / numel for row, numel in _matmuls(macs, parameters.largest).items()}
-    cut = [tokens for row, tokens in seen.items() if row in parameters.sliced_rows - parameters.expert_rows]
-    if not cut:
-        return []
-    reference, margin = float(np.median(cut)), sqrt(tp)
-    return [
-        row for row, tokens in seen.items()
-        if row not in parameters.sliced_rows | parameters.expert_rows
-        and margin <= reference / tokens <= tp * margin
-    ]  # fmt: skip
-
-
-def _matmuls(macs: IntArray, largest: Mapping[int, int]) -> dict[int, int]:
-    return {row: numel for row, numel in largest.items() if row < len(macs) and macs[row] and numel}
-
-
-def _experts(share: FloatArray, one: Counted, peers: Sequence[Counted], layer: ExpertLayer, tp: int) -> None:
-    """Set the share of everything below the modules that hold the layer's experts."""
-    rows = one.expert_rows(layer)
-    if not rows:
-        return
-    routers = one.data.parameters.router_rows & one.data.tree.subtree(layer.row)
-    split = any(share[row] == 1 for row in routers)
-    cut = not one.data.parameters.sliced_rows.isdisjoint(rows)
-    alike = bool(peers) and all(one.same_work(peer, layer) for peer in peers)
-    for row in one.inside_experts(layer):
-        share[row] = 1.0 / tp if alike and not split and not cut else 1.0
+def counted_ranks(run: LoadedRun, layout: Layout) -> dict[int, Counted]:
+    """By rank, those that counted."""
+    shapes: dict[tuple[RankTree, ParameterSet], Shape] = {}
+    found = {}
+    for data in run.ranks:
+        window = data.windows.get(run.mode)
+        if window is not None and window.counts is not None:
+            key = data.tree, data.parameters
+            if key not in shapes:
+                shapes[key] = Shape(*key)
+            found[data.rank] = Counted(data, window.counts, shapes[key], layout.info.sizes["tp"])
+    return found

@@ -14,6 +14,7 @@ from support.synthetic import TOKENS, VOCABULARY, WIDTH, Job, rank_records, shar
 
 from distprof.merge.load import run_of_shards
 from distprof.merge.model_work import model_work
+from distprof.merge.replicas import counted_ranks
 from distprof.merge.report import ModelWork
 from distprof.merge.text.model import work_lines
 from distprof.merge.topology import layout_of
@@ -33,7 +34,8 @@ def work(job: Job, ranks: set[int] | None = None, bend: Any = None) -> ModelWork
     kept = sorted(range(job.world) if ranks is None else ranks)
     records = ([bend(rank, one) if bend else one for one in rank_records(job, rank)] for rank in kept)
     run = run_of_shards([shard_of(one) for one in records])
-    return model_work(run, layout_of(run))
+    layout = layout_of(run)
+    return model_work(counted_ranks(run, layout), layout, run.world_size)
 
 
 def exact(job: Job) -> ModelWork:
