@@ -161,8 +161,8 @@ class UtilizationSpread:
 class Utilization:
     """How much of the devices' peak was used; see :mod:`distprof.merge.utilization` for what counts.
 
-    ``model_flops_per_rank`` (forward and backward, each once) and ``hardware_flops_per_rank`` (what ran) are 2 x MACs,
-    means over the ranks.
+    ``model_flops_per_rank`` (forward and backward, each once in the job) and ``hardware_flops_per_rank`` (what ran) are
+    2 x MACs, means over the ranks.
     """
 
     mfu: UtilizationSpread | None
@@ -172,6 +172,7 @@ class Utilization:
     hardware_flops_per_rank: float | None
     peaks: tuple[PeakUsed, ...]
     unavailable: str  # why there is no MFU
+    to_do: str  # and what to type, if that helps
 
 
 @dataclass(frozen=True)

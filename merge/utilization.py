@@ -24,6 +24,7 @@ from distprof.merge.load import LoadedRun
 from distprof.merge.peaks import Engine, Peaks
 from distprof.merge.report import PeakUsed, Utilization, UtilizationSpread
 from distprof.merge.unavailable import why_uncounted, why_untimed
+from distprof.merge.window import Window
 from distprof.merge.words import plural, rank_names
 from distprof.records import Counts, DeviceWork
 
@@ -53,30 +54,41 @@ def utilizations_of(run: LoadedRun, peaks: Peaks) -> Utilizations:
     """Ranks without a counted or a timed step, or without any known peak, have none."""
     windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
     works = {rank: _on_main_device(window.counts) for rank, window in windows.items() if window.counts}
-    walls = {rank: float(np.median(w.durations_ns)) / _NS_PER_SECOND for rank, w in windows.items() if w.steps}
+    walls = {rank: float(np.median(w.durations_ns)) / _NS_PER_SECOND for rank, w in windows.items() if _is_timed(w)}
     ideals = {rank: ideal for rank, work in works.items() if walls.get(rank) and (ideal := _ideal(work, peaks))}
     mfu = {rank: ideal.model / walls[rank] for rank, ideal in ideals.items()}
     hfu = {rank: ideal.hardware / walls[rank] for rank, ideal in ideals.items()}
-    counted = [window.counts for window in windows.values() if window.counts]
     missing = _without_peak(works, peaks)
+    why, to_do = ("", "") if ideals else _why(run, list(windows.values()), walls, missing)
     job = Utilization(
         mfu=_spread(mfu, [ideal.model for ideal in ideals.values()], walls),
         hfu=_spread(hfu, [ideal.hardware for ideal in ideals.values()], walls),
         at_least=any(ideal.at_least for ideal in ideals.values()),
-        model_flops_per_rank=_flops_per_rank(counted, "model_macs"),
-        hardware_flops_per_rank=_flops_per_rank(counted, "executed_macs"),
+        model_flops_per_rank=_flops_per_rank(work.model_macs for work in works.values() if work.rows),
+        hardware_flops_per_rank=_flops_per_rank(work.executed_macs for work in works.values() if work.rows),
         peaks=_peaks_used(works, peaks),
-        unavailable="" if ideals else _why(run, counted, walls, missing),
+        unavailable=why,
+        to_do=to_do,
     )
     by_rank = {rank: (mfu[rank], hfu[rank]) for rank in ideals}
     return Utilizations(job, by_rank, _notes(works, by_rank, missing) if by_rank else ())
 
 
+def _is_timed(window: Window) -> bool:
+    """By steps that counting has not made longer: a process that profiles itself alone may have no others."""
+    return bool(window.steps) and not (window.counts and window.counts.iteration in window.iterations)
+
+
 @dataclass(frozen=True)
 class _Work:
-    """What ran on the kind of device that ran most; ``whole``: and nothing ran elsewhere, or uncounted."""
+    """``rows``: what ran on the kind of device that ran most; the MACs are of all devices.
+
+    ``whole``: nothing ran elsewhere, or uncounted.
+    """
 
     rows: tuple[DeviceWork, ...]
+    model_macs: int
+    executed_macs: int
     whole: bool
 
 
@@ -85,8 +97,12 @@ def _on_main_device(counts: Counts) -> _Work:
     for row in counts.device_work:
         macs[_kind(row)] += row.executed_macs
     main = max(macs, key=lambda kind: (macs[kind], kind), default="")
-    rows = tuple(row for row in counts.device_work if _kind(row) == main)
-    return _Work(rows, whole=len(macs) <= 1 and not counts.uncounted)
+    return _Work(
+        rows=tuple(row for row in counts.device_work if _kind(row) == main),
+        model_macs=sum(row.model_macs for row in counts.device_work),
+        executed_macs=sum(row.executed_macs for row in counts.device_work),
+        whole=len(macs) <= 1 and not counts.uncounted,
+    )
 
 
 def _kind(row: DeviceWork) -> str:
@@ -123,9 +139,9 @@ def _spread(
     return UtilizationSpread(job=job, min=min(by_rank.values()), max=max(by_rank.values()), ranks=len(by_rank))
 
 
-def _flops_per_rank(counted: list[Counts], macs: str) -> float | None:
-    """The mean, in all arithmetics and on all devices; None where no rank has told."""
-    told = [FLOPS_PER_MAC * sum(getattr(row, macs) for row in c.device_work) for c in counted if c.device_work]
+def _flops_per_rank(macs: Iterable[int]) -> float | None:
+    """The mean over the ranks that have told; None where none has."""
+    told = [FLOPS_PER_MAC * count for count in macs]
     return float(np.mean(told)) if told else None
 
 
@@ -153,23 +169,29 @@ def _without_peak(works: Mapping[int, _Work], peaks: Peaks) -> dict[Engine, list
     return missing
 
 
-def _why(run: LoadedRun, counted: list[Counts], walls: Mapping[int, float], missing: Iterable[Engine]) -> str:
+def _why(
+    run: LoadedRun, windows: Sequence[Window], walls: Mapping[int, float], missing: Mapping[Engine, object]
+) -> tuple[str, str]:
+    """(why there is no MFU, what to do about it: empty where that is plain)."""
+    counted = [window.counts for window in windows if window.counts]
     if not counted:
-        return why_uncounted(run)
+        return why_uncounted(run), ""
     if not any(counts.device_work for counts in counted):
         ran = any(counts.forward_macs.any() for counts in counted)
-        return "the shards are of an earlier distprof, which did not record it" if ran else "no matrix product ran"
+        return "the shards are of an earlier distprof, which did not record it" if ran else "no matrix product ran", ""
     if not any(walls.values()):
-        return why_untimed(run)
-    return "; ".join(map(_what_to_type, missing))
-
-
-def _what_to_type(engine: Engine) -> str:
-    threads = f" --threads {engine.threads}" if engine.threads else ""
+        timed = any(window.steps for window in windows)
+        return "the step was counted while it was timed, which made it longer" if timed else why_untimed(run), ""
+    commands = dict.fromkeys(map(_command, missing))
+    typed = " and ".join(f"'{command}'" for command in commands)
     return (
-        f"no peak is known for {_named(engine)}: type 'distprof peak{threads}' on that machine and merge again, "
-        "or merge with --peak-tflops"
+        f"no peak is known for {', '.join(map(_named, missing))}",
+        f"type {typed} on that machine and merge again, or merge with --peak-tflops",
     )
+
+
+def _command(engine: Engine) -> str:
+    return f"distprof peak --threads {engine.threads}" if engine.threads else "distprof peak"
 
 
 def _named(engine: Engine) -> str:

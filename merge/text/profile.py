@@ -145,3 +145,5 @@ def _unavailable(report: Report) -> Iterator[str]:
         emptied[report.utilization.unavailable] += without
     for reason, names in emptied.items():
         yield from wrapped(f"{', '.join(names)}: {reason}", "n/a: ", "  ")
+        if reason == report.utilization.unavailable and report.utilization.to_do:
+            yield from wrapped(report.utilization.to_do, "  ", "  ")

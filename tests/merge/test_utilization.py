@@ -145,13 +145,19 @@ def test_ranks_without_a_peak_are_left_out_and_said() -> None:
 def test_without_a_peak_the_reason_names_the_command_to_type() -> None:
     made = report((cpu(threads=2),))
     assert made.utilization.mfu is made.utilization.hfu is None
-    assert made.utilization.unavailable == (
-        "no peak is known for fp32 on Some CPU with 2 threads: type 'distprof peak --threads 2' on that machine and "
-        "merge again, or merge with --peak-tflops"
+    assert made.utilization.unavailable == "no peak is known for fp32 on Some CPU with 2 threads"
+    assert made.utilization.to_do == (
+        "type 'distprof peak --threads 2' on that machine and merge again, or merge with --peak-tflops"
     )
-    assert "n/a: MFU, HFU: no peak is known for fp32 on Some CPU" in text_of(made)
+    lines = render(made, TextOptions(detail=False)).splitlines()
+    assert lines[lines.index("n/a: MFU, HFU: no peak is known for fp32 on Some CPU with 2 threads") + 1] == (
+        f"  {made.utilization.to_do}"
+    ), "a command that is broken over two lines cannot be copied"
+    both = report((cpu(threads=1), cpu(threads=1, arithmetic="bf16"))).utilization
+    assert both.unavailable == "no peak is known for fp32 on Some CPU with 1 thread, bf16 on Some CPU with 1 thread"
+    assert both.to_do.startswith("type 'distprof peak --threads 1' on that machine")
     gpu = report((replace(WORK, name="Some GPU"),)).utilization
-    assert "no peak is known for bf16 on Some GPU: type 'distprof peak' on that machine" in gpu.unavailable
+    assert gpu.to_do.startswith("type 'distprof peak' on that machine")
 
 
 def test_a_measured_peak_is_taken_for_as_many_threads_and_called_so() -> None:
@@ -160,7 +166,7 @@ def test_a_measured_peak_is_taken_for_as_many_threads_and_called_so() -> None:
     assert made.utilization.mfu and made.utilization.mfu.max == pytest.approx(2 * 10**9 / 0.1e12 / 0.050)
     assert "peak per rank: 100 GFLOPS in fp32, Some CPU on 2 threads (measured by 'distprof peak')." in text_of(made)
     other = report((work,), Peaks(measured={Engine("Some CPU", 1, "fp32"): 0.1})).utilization
-    assert "distprof peak --threads 2" in other.unavailable
+    assert "distprof peak --threads 2" in other.to_do
 
 
 @pytest.mark.parametrize(
@@ -173,6 +179,18 @@ def test_a_measured_peak_is_taken_for_as_many_threads_and_called_so() -> None:
 def test_without_a_step_there_is_no_mfu(gone: type[Record], reason: str) -> None:
     used = report(bend=lambda rank, record: None if isinstance(record, gone) else record).utilization
     assert used.mfu is None and used.unavailable == reason
+
+
+def test_a_step_that_was_counted_while_it_was_timed_makes_none() -> None:
+    """As a process has that profiles itself alone."""
+
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, iteration=7) if isinstance(record, Counts) else record
+
+    used = report(bend=bend).utilization
+    assert used.mfu is None
+    assert used.unavailable == "the step was counted while it was timed, which made it longer"
+    assert used.model_flops_per_rank is not None
 
 
 def test_counting_switched_off_is_said_once() -> None:
