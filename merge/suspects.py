@@ -10,6 +10,7 @@ one computes, the others wait, and by self times alone they are as far above it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -21,7 +22,7 @@ from distprof.merge.window import FloatArray
 
 #: Ranks of one group whose excess is at least this share of the worst one's are slow together with it.
 CLOSE = 0.8
-#: A rank whose excess in a place is below this share of the others' there does not wait in it.
+#: A rank whose excess in a place is below this share of the largest there does not wait in it.
 FAR = 0.5
 
 
@@ -46,9 +47,17 @@ def suspects_of(
 
 
 def _largest_group(layout: Layout, rank: int, close: Collection[int], ranks: Collection[int]) -> tuple[str, set[int]]:
-    """Of the groups of ``rank`` the one with the most ranks that are slow with it: (its axis, those ranks)."""
-    found = [(axis, {rank} | (set(close) & set(group))) for axis, group in layout.groups(rank, ranks).items()]
-    return max(found, key=lambda group: len(group[1]), default=("", {rank}))
+    """Of the groups of ``rank`` the one with the most ranks that are slow with it: (its axis, those ranks).
+
+    A rank whose cohort is for the greater part in the group does not look slow by waiting: then the median waits, too.
+    """
+    cohorts = Counter(layout.role(other) for other in ranks)
+    found = []
+    for axis, group in layout.groups(rank, ranks).items():
+        inside = Counter(layout.role(other) for other in group)
+        minor = {other for other in group if 2 * inside[layout.role(other)] <= cohorts[layout.role(other)]}
+        found.append((axis, {rank} | (set(close) & minor)))
+    return max(found, key=lambda one: len(one[1]), default=("", {rank}))
 
 
 def _suspect(places: Sequence[tuple[str, str]], excess: FloatArray, ranks: Sequence[int], column: int) -> Suspect:
@@ -61,19 +70,18 @@ def _likely(
     suspects: Sequence[Suspect], places: Sequence[tuple[str, str]], excess: FloatArray, ranks: Sequence[int],
     layout: Layout, axis: str,
 ) -> int | None:  # fmt: skip
-    """The one rank of a whole group of three or more that has no excess where all others have theirs: they wait there
-    for it.  None where there is no such rank.
+    """The one rank of a group of three or more that has no excess where all others have one: they wait there for it.
+    None where there is no such rank.
     """
     members = set(layout.groups(suspects[0].rank, ranks)[axis])
-    if len(members) < 3 or {suspect.rank for suspect in suspects} != members:
-        return None
     column = {rank: number for number, rank in enumerate(ranks)}
     for one in suspects:
         others = [suspect for suspect in suspects if suspect is not one]
         waits = {(other.subject, other.phase) for other in others}
-        if len(waits) == 1:
-            own = _at(excess, places.index(waits.pop()), column[one.rank])
-            if own < FAR * min(other.excess_ns for other in others):
+        if len(members) >= 3 and len(waits) == 1:
+            place, enough = places.index(waits.pop()), FAR * max(other.excess_ns for other in others)
+            waiting = {rank for rank in members if _at(excess, place, column[rank]) >= enough}
+            if waiting == members - {one.rank}:
                 return one.rank
     return None
 

@@ -41,6 +41,13 @@ def test_ranks_of_one_group_that_are_as_slow_are_slow_together_and_the_one_that_
     assert (found.axis, found.likely, found.ranks[0].rank) == ("ep", 1, 0)
 
 
+def test_the_others_may_wait_less_than_the_worst_of_them_as_long_as_all_do() -> None:
+    found = suspects({ROUTER: [0, 60, 0, 0, 0, 0, 0, 0], DISPATCH: [52, -20, 40, 35, 0, 0, 1, 0]}, dp=8, ep=4)
+    assert found is not None and (ranks(found), found.likely) == ([0, 1], 1)
+    one_works = suspects({ROUTER: [0, 60, 0, 0, 0, 0, 0, 0], DISPATCH: [52, -20, 40, 5, 0, 0, 1, 0]}, dp=8, ep=4)
+    assert one_works is not None and (ranks(one_works), one_works.likely) == ([0, 1], None)
+
+
 def test_where_all_are_slow_in_one_place_nobody_is_likely() -> None:
     found = suspects({DISPATCH: [40, 39, 39, 38, 0, 0, 0, 0]}, dp=8, ep=4)
     assert found is not None and (ranks(found), found.likely) == ([0, 1, 2, 3], None)
@@ -54,6 +61,11 @@ def test_of_a_group_of_two_nobody_is_likely() -> None:
 def test_a_rank_that_is_as_slow_in_another_group_is_a_case_of_its_own() -> None:
     found = suspects({ROUTER: [0, 40, 0, 0, 0, 39, 0, 0]}, dp=8, ep=4)
     assert ranks(found) == [1]
+
+
+def test_in_a_group_of_the_whole_cohort_nobody_looks_slow_by_waiting() -> None:
+    found = suspects({ROUTER: [0, 40, 0, 0, 0, 0, 0, 0], DISPATCH: [0, 0, 0, 39, 0, 0, 0, 0]}, dp=8, ep=8)
+    assert found is not None and (ranks(found), found.likely) == ([1], 1)
 
 
 def test_without_an_excess_there_is_nobody() -> None:
