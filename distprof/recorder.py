@@ -22,7 +22,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from distprof.claims import is_spoken_for
 from distprof.clock import Clock, SystemClock, anchor
-from distprof.doors import ModuleDoor, backward_door
+from distprof.doors import ModuleDoor, ModuleVisitor, backward_door
+from distprof.frameworks.rehearsals import Rehearsals
 from distprof.frameworks.torch_native import MeshWatch
 from distprof.identity import Identity, header, identify
 from distprof.models import Models
@@ -54,6 +55,9 @@ class Recorder:
         self._meshes = MeshWatch()
         self._door = ModuleDoor(self.fail)
         self._backward = backward_door(self.fail)
+        self._rehearsals = Rehearsals(self._rehearsal_began, self._rehearsal_ended, self.fail)
+        self._rehearsing = False
+        self._aside: ModuleVisitor | None = None  # while it looks away from a rehearsal
         self._optimizer_hook: Any = None
         self._probe: Probe | None = None
         self._attached = Kind.QUIET  # the kind that the probe is for
@@ -121,6 +125,7 @@ class Recorder:
     def _detach(self) -> None:
         probe, self._probe = self._probe, None
         self._look_away()
+        self._rehearsals.close()
         self._meshes.close()
         if self._optimizer_hook is not None:
             self._optimizer_hook.remove()
@@ -157,6 +162,9 @@ class Recorder:
 
     def model_entered(self, module: nn.Module) -> None:
         """The watch has seen a forward of a model begin.  A model that learns its shapes in it is met at the next."""
+        self._rehearsals.open()
+        if self._rehearsals.running():
+            return
         if self._output is None:
             if self._models is None and not _has_lazy(module) and self._claim(module):
                 self._start()
@@ -165,19 +173,30 @@ class Recorder:
 
     def model_left(self, with_gradient: bool) -> None:
         """The forward of a model has ended, with whatever probe."""
-        if self._output is not None:
+        if self._output is not None and not self._rehearsals.running():
             self._cross(self._steps.forward_ended(with_gradient))
 
     def begin(self, args: tuple[Any, ...]) -> None:
         """A backward begins (on whatever thread); of the arguments of autograd's engine create_graph is the fourth."""
+        if self._rehearsing:
+            return
         self._steps.backward_began()
         if self._probe is not None and self._probe.thread == get_ident():
             self._probe.backward_began(create_graph=len(args) > 3 and bool(args[3]))
 
     def end(self) -> None:
         """A backward has ended."""
-        if self._probe is not None and self._probe.thread == get_ident():
+        if not self._rehearsing and self._probe is not None and self._probe.thread == get_ident():
             self._probe.backward_ended()
+
+    def _rehearsal_began(self) -> None:
+        self._rehearsing, self._aside, self._door.visitor = True, self._door.visitor, None
+
+    def _rehearsal_ended(self) -> None:
+        self._rehearsing = False
+        if self._door.visitor is None:
+            self._door.visitor = self._aside
+        self._aside = None
 
     def _optimizer_stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         try:
@@ -261,6 +280,7 @@ class Recorder:
         self._door.open(WatchVisitor(self._door, self))
 
     def _look_away(self) -> None:
+        self._aside = None
         self._door.close()
         self._backward.close()
 

@@ -1,0 +1,71 @@
+"""torch.distributed.pipelining on two real ranks: its rehearsals are nobody's work, and micro-batches are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.scripts import Workplace
+
+from distprof.records import Counts, Error, Step
+
+#: The second step is counted; after the first and before the fourth shapes are learnt anew.
+SCRIPT = """
+import sys
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+
+class Part(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 8)
+    def forward(self, x):
+        return self.second(self.first(x).relu())
+
+model = Part()
+stage = PipelineStage(model, rank, 2, torch.device("cpu"))
+kind = {"1F1B": Schedule1F1B, "GPipe": ScheduleGPipe}[sys.argv[1]]
+schedule = kind(stage, 4, loss_fn=nn.functional.mse_loss)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+x = torch.ones(8, 8)
+for step in range(5):
+    optimizer.zero_grad()
+    schedule.step(x) if rank == 0 else schedule.step(target=x)
+    optimizer.step()
+    if step in (0, 2):
+        with torch.no_grad():
+            schedule.eval(x) if rank == 0 else schedule.eval(target=x)
+dist.barrier()
+del model, stage, schedule, optimizer
+dist.destroy_process_group()
+"""
+LAYER = 8 * 8 * 16  # MACs of either layer on the whole batch
+
+
+@pytest.mark.parametrize("schedule", ["1F1B", "GPipe"])
+def test_each_stage_counts_its_micro_batches_and_nothing_else(
+    tmp_path: Path, clean_env: Mapping[str, str], schedule: str
+) -> None:
+    place = Workplace(tmp_path, clean_env)
+    place.write("pipe.py", SCRIPT, prelude="")
+    ended = place.run("--nproc", 2, "pipe.py", schedule)
+    assert "2 of 2 ranks recorded" in ended.last_line, ended.err
+    for rank, shard in enumerate(place.shards()):
+        assert not [record for record in shard.records if isinstance(record, Error)]
+        (counts,) = (record for record in shard.records if isinstance(record, Counts))
+        steps = [record for record in shard.records if isinstance(record, Step)]
+        assert (counts.iteration, [step.iteration for step in steps]) == (1, [2, 3, 4])
+        recorded: list[Counts | Step] = [counts, *steps]
+        assert {(one.micro_batches, one.samples) for one in recorded} == {(4, 8)}
+        assert {tuple(one.calls.tolist()) for one in recorded} == {(4, 4, 4)}
+        assert counts.forward_macs.tolist() == [0, LAYER, LAYER]
+        first = LAYER if rank == 0 else 2 * LAYER  # the first stage's input needs no gradient
+        assert counts.backward_macs.tolist() == [0, first, 2 * LAYER]
+        assert not np.any(counts.recompute_macs)
