@@ -19,6 +19,7 @@ from distprof.merge.experts import expert_layers
 from distprof.merge.load import LoadedRun
 from distprof.merge.memory import differences
 from distprof.merge.model_work import model_work
+from distprof.merge.once import own_shares
 from distprof.merge.ops import op_rows
 from distprof.merge.peaks import ONLY_THE_MAKERS, Peaks
 from distprof.merge.pipeline import stage_rows
@@ -42,8 +43,8 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
     totals = totals_of(run, layout)
     alignment = Alignment([data.tree for data in run.ranks], [pipeline_of(data, layout) for data in run.ranks])
     times = time_tables(run, alignment)
-    utilizations = utilizations_of(run, peaks)
     counted = counted_ranks(run, layout)
+    utilizations = utilizations_of(run, own_shares(counted, layout), peaks)
     rows = rank_rows(run, layout, totals, utilizations.by_rank)
     return Report(
         run=_run_info(

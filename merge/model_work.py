@@ -54,7 +54,7 @@ def model_work(counted: Mapping[int, Counted], layout: Layout, world_size: int) 
     if not counted:
         return None
     sums, sizes = _Sums(), layout.info.sizes
-    peers = _tensor_peers(layout, list(counted))
+    peers = tensor_peers(layout, list(counted))
     for rank, one in counted.items():
         share = one.shares([counted[peer] for peer in peers[rank] if peer != rank])
         _add(sums, one, share)
@@ -76,7 +76,7 @@ def model_work(counted: Mapping[int, Counted], layout: Layout, world_size: int) 
     )
 
 
-def _tensor_peers(layout: Layout, ranks: Sequence[int]) -> dict[int, list[int]]:
+def tensor_peers(layout: Layout, ranks: Sequence[int]) -> dict[int, list[int]]:
     """By rank: the ranks of its tp group, itself included."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for rank in ranks:

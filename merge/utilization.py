@@ -5,18 +5,20 @@
 
 Flops are 2 x MACs, and nothing element-wise: the peak is that of matrix products, and so is the count in the paper that
 brought MFU (PaLM, arXiv:2204.02311, appendix B).  The model's are those of forward and backward, each once: causal
-attention in full, attention's backward 2 x its forward, nothing that was recomputed.  HFU has the flops that ran
-instead.  Each arithmetic is divided by its own peak, so the seconds of a step in several add up.
+attention in full, attention's backward 2 x its forward, nothing that was recomputed, and what tensor-parallel ranks do
+alike counted once.  HFU has the flops that ran instead.  Each arithmetic is divided by its own peak, so the seconds of
+a step in several add up.
 
 MACs on another kind of device than most (the CPU beside a GPU), and those in an arithmetic without a known peak, are
-left out: then, or when ops without a formula ran, both figures are lower bounds.
+left out: then, or when ops without a formula ran, or kernels that a compiler made itself (which may hold products),
+both figures are lower bounds.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,10 +52,13 @@ class Utilizations:
     notes: tuple[str, ...]
 
 
-def utilizations_of(run: LoadedRun, peaks: Peaks) -> Utilizations:
-    """Ranks without a counted or a timed step, or without any known peak, have none."""
+def utilizations_of(run: LoadedRun, own: Mapping[int, float], peaks: Peaks) -> Utilizations:
+    """``own``: by counted rank, the share of its products that is the model's when each counts once in the job.
+
+    Ranks without a counted or a timed step, or without any known peak, have none.
+    """
     windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
-    works = {rank: _on_main_device(window.counts) for rank, window in windows.items() if window.counts}
+    works = {rank: _on_main_device(window.counts, own[rank]) for rank, window in windows.items() if window.counts}
     walls = {rank: float(np.median(w.durations_ns)) / _NS_PER_SECOND for rank, w in windows.items() if _is_timed(w)}
     ideals = {rank: ideal for rank, work in works.items() if walls.get(rank) and (ideal := _ideal(work, peaks))}
     mfu = {rank: ideal.model / walls[rank] for rank, ideal in ideals.items()}
@@ -92,16 +97,18 @@ class _Work:
     whole: bool
 
 
-def _on_main_device(counts: Counts) -> _Work:
+def _on_main_device(counts: Counts, own: float) -> _Work:
+    """``own``: the share of the model's MACs that is the rank's own."""
     macs: Counter[str] = Counter()
     for row in counts.device_work:
         macs[_kind(row)] += row.executed_macs
     main = max(macs, key=lambda kind: (macs[kind], kind), default="")
+    rows = [replace(row, model_macs=round(row.model_macs * own)) for row in counts.device_work]
     return _Work(
-        rows=tuple(row for row in counts.device_work if _kind(row) == main),
-        model_macs=sum(row.model_macs for row in counts.device_work),
-        executed_macs=sum(row.executed_macs for row in counts.device_work),
-        whole=len(macs) <= 1 and not counts.uncounted,
+        rows=tuple(row for row in rows if _kind(row) == main),
+        model_macs=sum(row.model_macs for row in rows),
+        executed_macs=sum(row.executed_macs for row in rows),
+        whole=len(macs) <= 1 and not counts.uncounted and not counts.generated,
     )
 
 

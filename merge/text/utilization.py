@@ -12,10 +12,10 @@ from distprof.merge.words import plural
 
 _CONVENTION = (
     "MFU counts 2 flops a MAC of forward and backward, each once: causal attention in full, attention's backward as 2 x"
-    " its forward, nothing recomputed, nothing element-wise (PaLM, arXiv:2204.02311, appendix B).  HFU counts the MACs"
-    " that ran."
+    " its forward, what tensor-parallel ranks do alike once, nothing recomputed, nothing element-wise (PaLM,"
+    " arXiv:2204.02311, appendix B).  HFU counts the MACs that ran."
 )
-_AT_LEAST = "  Not all that ran is in it (see the notes, and what was not counted): at least."
+_AT_LEAST = "  At least: not all that ran is in them (see the notes, and what was not counted)."
 
 
 def utilization_lines(report: Report) -> Iterator[str]:

@@ -13,7 +13,7 @@ from distprof.merge.load import run_of_shards
 from distprof.merge.peaks import Engine, Peaks
 from distprof.merge.report import Report
 from distprof.merge.text import TextOptions, render
-from distprof.records import FORWARD, Counts, DeviceWork, Plan, Record, Step
+from distprof.records import FORWARD, Counts, DeviceWork, Generated, Plan, Record, Step
 
 Bend = Callable[[int, Record], Record | None]
 
@@ -95,6 +95,19 @@ def test_a_given_peak_holds_for_each_device() -> None:
     assert [(peak.tflops, peak.source) for peak in used.peaks] == [(724.1, "--peak-tflops")]
 
 
+def test_what_tensor_parallel_ranks_do_alike_is_the_models_once() -> None:
+    job = Job(dp=1, tp=2, layers=2, chip=GPU, arithmetic="bf16")
+    made = analyse(run_of_shards([shard_of(rank_records(job, rank)) for rank in range(2)]))
+    (alone,) = analyse(run_of_shards([shard_of(rank_records(replace(job, tp=1), 0))])).ranks
+    used, work = made.utilization, made.model.forward
+    assert used.model_flops_per_rank and used.hardware_flops_per_rank and work and alone.fwd_macs
+    assert work.macs < work.executed_macs, "the router and the experts are on both ranks, whole"
+    assert (
+        used.model_flops_per_rank == pytest.approx(2 * 3 * work.macs / 2) == pytest.approx(2 * 3 * alone.fwd_macs / 2)
+    )
+    assert used.hardware_flops_per_rank == pytest.approx(2 * 3.5 * work.executed_macs / 2)
+
+
 def test_where_nothing_trains_the_forward_is_the_models_work() -> None:
     shard = shard_of(rank_records(Job(dp=1, mode=FORWARD, chip=GPU, arithmetic="bf16"), 0))
     used = analyse(run_of_shards([shard])).utilization
@@ -118,6 +131,12 @@ def test_what_ran_beside_the_main_device_or_uncounted_makes_it_a_lower_bound() -
     bent = report(bend=bend)
     assert bent.utilization.at_least
     assert line(bent, "MFU").startswith("at least 26.67%")
+
+    def compiled(rank: int, record: Record) -> Record:
+        made = Generated(0, "triton_tem_fused_mm_0", 1)
+        return replace(record, generated=(made,)) if isinstance(record, Counts) else record
+
+    assert report(bend=compiled).utilization.at_least
 
 
 def test_an_arithmetic_without_a_peak_is_left_out_and_said() -> None:
