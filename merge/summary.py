@@ -65,7 +65,7 @@ class _Work:
 
 def _work(counted: Mapping[int, Counts], trains: bool) -> _Work:
     def mean(pick: Callable[[Counts], Array], outside: str = "") -> float | None:
-        return _mean({rank: float(pick(one).sum()) + one.outside.get(outside, 0) for rank, one in counted.items()})
+        return _mean({rank: _of_rank(one, pick(one), outside) for rank, one in counted.items()})
 
     return _Work(
         forward_macs=mean(lambda one: one.forward_macs, "forward_macs"),
@@ -76,10 +76,15 @@ def _work(counted: Mapping[int, Counts], trains: bool) -> _Work:
     )
 
 
+def _of_rank(counts: Counts, in_modules: Array, outside: str) -> float:
+    """Work of one kind, that of no module included."""
+    return float(in_modules.sum()) + counts.outside.get(outside, 0)
+
+
 def summary_of(run: LoadedRun, layout: Layout, totals: Totals) -> Summary:
     windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
     counted = {rank: window.counts for rank, window in windows.items() if window.counts is not None}
-    flops = {rank: float(counts.forward_flops.sum()) for rank, counts in counted.items()}
+    flops = {rank: _of_rank(counts, counts.forward_flops, "forward_flops") for rank, counts in counted.items()}
     times = _latencies(windows)
     given = _first_stage(windows, layout)
     samples = _mean({rank: window.samples for rank, window in given.items()})

@@ -65,6 +65,15 @@ def test_rates_follow_from_the_figures_beside_them() -> None:
     assert found.params_of_model == pytest.approx(2 * found.params_per_rank.mean if found.params_per_rank else 0)
 
 
+def test_flops_of_the_model_are_those_of_a_rank_times_mp_size_outside_of_modules_too() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, outside={"forward_flops": 1000}) if isinstance(record, Counts) else record
+
+    found = summary(bend, tp=2)
+    assert found.fwd_flops_per_rank is not None
+    assert found.fwd_flops_of_model == pytest.approx(2 * found.fwd_flops_per_rank)
+
+
 def test_work_is_the_mean_over_ranks_of_the_counted_step() -> None:
     def bend(rank: int, record: Record) -> Record:
         return replace(record, forward_macs=record.forward_macs * (1 + rank)) if isinstance(record, Counts) else record
