@@ -23,8 +23,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from distprof.claims import is_spoken_for
 from distprof.clock import Clock, SystemClock, anchor
 from distprof.doors import ModuleDoor, ModuleVisitor, backward_door
+from distprof.frameworks.meshes import MeshWatch
 from distprof.frameworks.rehearsals import Rehearsals
-from distprof.frameworks.torch_native import MeshWatch
 from distprof.identity import Identity, header, identify
 from distprof.models import Models
 from distprof.output import Output, open_shard

@@ -25,7 +25,7 @@ SCHEMA_VERSION = (1, 1)
 SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
     (1, 1): "topology: sources, groups, stages, finer axes; parameters: sharded, kind, shared_as; expert_layers: axis, "
-    "top_k; counts: device_work, compiled, eager_refused, generated; ops; memory",
+    "top_k, counted; counts: device_work, compiled, eager_refused, generated; ops; memory",
 }
 
 #: Phases of one iteration, in the order in which they are shown.  They add up to the iteration.
@@ -386,6 +386,7 @@ class ExpertLayer:
     local_experts: tuple[Index, ...]  # global ids, in the order of the loads
     axis: str = "ep"  # over which its experts are shared out
     top_k: Natural = 0  # experts that see a token; 0: not known
+    counted: bool = True  # whether expert_load records tell its tokens
 
 
 @dataclass(frozen=True)
@@ -399,7 +400,7 @@ class ExpertLayers:
 @dataclass(frozen=True, eq=False)
 class ExpertLoad(_Bulky):
     """Tokens that each local expert processed in one timed step: all layers one after the other, in the order of
-    :class:`ExpertLayers` and of their ``local_experts``."""
+    :class:`ExpertLayers`, those that are ``counted``, and of their ``local_experts``."""
 
     KIND: ClassVar[str] = "expert_load"
     iteration: Natural

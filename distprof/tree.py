@@ -8,16 +8,19 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
-from distprof.frameworks.torch_native import layout
+from distprof.frameworks.owned import Owners
+from distprof.frameworks.stacks import Stacks
 from distprof.records import MAX_DEPTH, ModuleRow, Tree
 
 #: A runaway model (modules made in every forward) must not fill memory or disk.
 MAX_ROWS = 50_000
 _MAX_TEXT = 1_000  # characters kept of a name, of a class or of an extra_repr
+
+#: Each parameter once, with its elements on this rank.
+_Numels = set[tuple[tuple[int, str], int]]
 
 #: Attributes under which wrappers keep the module that they wrap: no part of the model's own names.
 _WRAPPED_UNDER = {
@@ -31,8 +34,9 @@ _WRAPPED_UNDER = {
 class ModuleTree:
     """Rows of all models met so far; rows are only ever appended."""
 
-    def __init__(self) -> None:
+    def __init__(self, stacks: Stacks) -> None:
         self.rows: list[ModuleRow] = []
+        self._stacks = stacks
         self.row_of: dict[int, int] = {}  # id of a module -> its row, for modules with one name
         self._rows_of: dict[int, list[int]] = {}  # id -> all its rows, for modules with several names
         self._references: dict[int, weakref.ref[nn.Module]] = {}
@@ -54,7 +58,7 @@ class ModuleTree:
             if depth > MAX_DEPTH:
                 parent, depth = above.parent, above.depth
         first = len(self.rows)
-        self._append(module, name, root, parent, depth, frozenset())
+        self._append(module, name, root, parent, depth, frozenset(), Owners(module))
         return first
 
     def find(self, module: nn.Module, caller: int) -> int | None:
@@ -89,12 +93,17 @@ class ModuleTree:
         return ancestor < 0
 
     def _append(
-        self, module: nn.Module, name: str, root: int, parent: int, depth: int, above: frozenset[int]
-    ) -> set[tuple[int, int]]:
-        """Rows for ``module`` and all below it; returns the (id, numel) of the parameters in the subtree."""
-        own = {
-            (id(parameter), rank_numel(parameter)) for parameter in module._parameters.values() if parameter is not None
-        }
+        self,
+        module: nn.Module,
+        name: str,
+        root: int,
+        parent: int,
+        depth: int,
+        above: frozenset[int],
+        owners: Owners,
+    ) -> _Numels:
+        """Rows for ``module`` and all below it; returns the parameters in the subtree."""
+        own = {(p.identity, p.layout(self._stacks, p.name).rank_numel) for p in owners.owned_by(module)}
         row = len(self.rows)
         self.rows.append(_row(module, name, root, parent, depth))
         self._remember(module, row)
@@ -103,8 +112,9 @@ class ModuleTree:
         upper, lower = (row, depth + 1) if depth < MAX_DEPTH else (parent, depth)
         for child_name, child in _children(module):
             if id(child) not in above and len(self.rows) < MAX_ROWS:
-                below = above | {id(module)}
-                all_parameters |= self._append(child, _below(name, module, child_name), root, upper, lower, below)
+                below, own_name = above | {id(module)}, self._stacks.child_name(module, child_name, child)
+                full_name = _below(name, module, own_name)
+                all_parameters |= self._append(child, full_name, root, upper, lower, below, owners)
         self.rows[row] = _counted(self.rows[row], own, all_parameters)
         return all_parameters
 
@@ -122,11 +132,6 @@ class ModuleTree:
     def _forget(self, key: int) -> None:
         for table in (self.row_of, self._rows_of, self._references):
             table.pop(key, None)
-
-
-def rank_numel(parameter: Any) -> int:
-    """Elements of a parameter on this rank with data-parallel sharding undone."""
-    return layout(parameter).rank_numel
 
 
 def class_name(module: nn.Module) -> str:
@@ -177,5 +182,5 @@ def _extra_repr(module: nn.Module) -> str:
         return ""
 
 
-def _counted(row: ModuleRow, own: set[tuple[int, int]], below: set[tuple[int, int]]) -> ModuleRow:
+def _counted(row: ModuleRow, own: _Numels, below: _Numels) -> ModuleRow:
     return replace(row, own_params=sum(n for _, n in own), total_params=sum(n for _, n in below))

@@ -73,8 +73,8 @@ def _hosts_of(data: RankData, mode: str, layout: Layout) -> list[_Host]:
     loads = window.loads if window else None
     hosts, start = [], 0
     for layer in data.layers:
-        end = start + len(layer.local_experts)
-        own = None if loads is None else loads[:, start:end]
+        end = start + len(layer.local_experts) * layer.counted
+        own = None if loads is None or not layer.counted else loads[:, start:end]
         inside = data.tree.subtree(layer.row)
         cut = not data.parameters.sliced_rows.isdisjoint(data.parameters.expert_rows & inside or inside)
         group, (ep,) = _group(data.rank, layout), layout.piece(data.rank, (layer.axis,))

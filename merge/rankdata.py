@@ -148,7 +148,7 @@ def _windows(
     loads: list[ExpertLoad],
     ops: list[Ops],
 ) -> dict[str, Window]:
-    experts = sum(len(layer.local_experts) for layer in layers)
+    experts = sum(len(layer.local_experts) for layer in layers if layer.counted)
     windows = {}
     for mode in (TRAINING, FORWARD):
         own_counts = [record for record in counts if record.mode == mode]

@@ -1,52 +1,123 @@
-"""What torch itself shows of a job's parallelism: device meshes, and DTensors for the layout of parameters."""
+"""torch itself: the groups of DDP, FSDP and pipelining, and DTensors for the layout of parameters."""
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from torch.nn.parameter import is_lazy
+from torch import nn
 
-from distprof.frameworks.axes import is_data_axis
-from distprof.records import Mesh
+from distprof.frameworks.axes import axis_of, is_data_axis
+from distprof.frameworks.protocol import Framework, Layout, group_ranks, is_a
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Elements of one parameter: in this rank's memory, on this rank with data-parallel sharding undone, and in the
-    whole.
-    """
-
-    local_numel: int
-    rank_numel: int
-    global_numel: int
+_STAGES = "torch.distributed.pipelining.stage"
 
 
-def layout(parameter: Any) -> Layout:
-    """How a parameter is laid out; a lazy one has no elements yet.  Never communicates and allocates nothing."""
-    if is_lazy(parameter):
-        return Layout(0, 0, 0)
-    if not _is_dtensor(parameter):
-        # ZeRO-3 empties a parameter between its uses, and keeps its size and this rank's padded part beside it.
-        whole = getattr(parameter, "ds_numel", parameter.numel())
-        local = getattr(parameter, "ds_tensor", parameter).numel()
-        return Layout(local, whole, whole)
+class Wrappers(Framework):
+    """DDP, FSDP 1 and FSDP 2: the ranks that they keep alike are data parallel."""
+
+    name = "torch"
+    package = "torch"
+
+    def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
+        for module in (module for model in models for module in model.modules()):
+            found = _of_ddp(module) or _of_fsdp1(module, rank) or _of_fsdp2(module)
+            if found:
+                return found
+        return {}
+
+    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> Layout | None:
+        return of_dtensor(parameter) if is_a(parameter, "torch.distributed.tensor", "DTensor") else None
+
+
+class Pipelining(Framework):
+    """torch.distributed.pipelining: the stage that runs a model is found on the stack, as its forward begins."""
+
+    name = "torch.distributed.pipelining"
+    package = _STAGES
+
+    def __init__(self) -> None:
+        self._ranks: tuple[int, ...] = ()
+
+    def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
+        return {"pp": self._ranks} if self._ranks else {}
+
+    def stage_of(self, model: nn.Module) -> tuple[int, int] | None:
+        """(index, number of stages) when ``model`` is running as a stage."""
+        for stage in _running_stages():
+            if stage.submod is model:
+                self._ranks = group_ranks(stage.group) or tuple(range(stage.group_size))
+                return int(stage.stage_index), int(stage.num_stages)
+        return None
+
+
+def of_dtensor(parameter: Any) -> Layout:
+    """Allocates nothing."""
     shape = list(parameter.shape)
-    coordinate = parameter.device_mesh.get_coordinate()
-    names = parameter.device_mesh.mesh_dim_names or ("dp",) * len(parameter.placements)
-    for axis, (name, placement) in enumerate(zip(names, parameter.placements, strict=True)):
-        if placement.is_shard() and not is_data_axis(name) and coordinate is not None:
-            dimension = placement.dim
-            shape[dimension] = _chunk(shape[dimension], parameter.device_mesh.size(axis), coordinate[axis])
-    return Layout(parameter._local_tensor.numel(), _product(shape), parameter.numel())
+    mesh = parameter.device_mesh
+    coordinate = mesh.get_coordinate()
+    names = mesh.mesh_dim_names or ("dp",) * len(parameter.placements)
+    sharded: list[str] = []
+    for dimension, (name, placement) in enumerate(zip(names, parameter.placements, strict=True)):
+        cut = getattr(placement, "dim", None)  # of a Shard, and of a strided one, which is none to ``is_shard``
+        if cut is None or mesh.size(dimension) == 1:
+            continue
+        sharded.append(axis_of(name) or name)
+        if not is_data_axis(name) and coordinate is not None:
+            shape[cut] = _chunk(shape[cut], mesh.size(dimension), coordinate[dimension])
+    return Layout(
+        parameter._local_tensor.numel(), _product(shape), parameter.numel(), sharded=tuple(dict.fromkeys(sharded))
+    )
 
 
-def _is_dtensor(parameter: Any) -> bool:
-    tensor = sys.modules.get("torch.distributed.tensor")  # only a script that uses DTensors has imported it
-    return tensor is not None and isinstance(parameter, tensor.DTensor)
+def _of_ddp(module: nn.Module) -> dict[str, Sequence[int]]:
+    if not is_a(module, "torch.nn.parallel.distributed", "DistributedDataParallel"):
+        return {}
+    return _told(dp=group_ranks(getattr(module, "process_group", None)))
+
+
+def _of_fsdp1(module: nn.Module, rank: int) -> dict[str, Sequence[int]]:
+    if not is_a(module, "torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"):
+        return {}
+    shard = group_ranks(getattr(module, "process_group", None))
+    replicate = group_ranks(getattr(module, "_inter_node_pg", None))
+    if not replicate:
+        return _told(dp=shard, dp_shard=shard)
+    if len(replicate) == 1 or not shard:
+        return _told(dp=shard or replicate)
+    both = tuple(replica + other - rank for replica in replicate for other in shard)
+    return _told(dp_replicate=replicate, dp_shard=shard, dp=both)
+
+
+def _of_fsdp2(module: nn.Module) -> dict[str, Sequence[int]]:
+    if not is_a(module, "torch.distributed.fsdp", "FSDPModule"):
+        return {}
+    group = getattr(module._get_fsdp_state(), "_fsdp_param_group", None)  # type: ignore[operator]
+    info = getattr(group, "mesh_info", None)
+    if info is None:
+        return {}
+    return _told(dp=tuple(map(int, info.mesh.mesh.flatten().tolist())))
+
+
+def _told(**axes: Sequence[int]) -> dict[str, Sequence[int]]:
+    return {axis: ranks for axis, ranks in axes.items() if ranks}
+
+
+def _running_stages() -> Iterator[Any]:
+    """Stages in whose methods we are, the innermost first.
+
+    Only torch's own frames are looked into: a look at a frame's locals keeps them alive as long as the frame.
+    """
+    stages = sys.modules.get(_STAGES)
+    frame = sys._getframe(1) if stages is not None else None
+    while frame is not None:
+        if frame.f_globals.get("__name__") == _STAGES:
+            caller = frame.f_locals.get("self")
+            if is_a(caller, _STAGES, "_PipelineStageBase"):
+                yield caller
+        frame = frame.f_back
 
 
 def _chunk(size: int, parts: int, index: int) -> int:
@@ -57,49 +128,3 @@ def _chunk(size: int, parts: int, index: int) -> int:
 
 def _product(shape: list[int]) -> int:
     return functools.reduce(lambda product, size: product * size, shape, 1)
-
-
-class MeshWatch:
-    """Sees every DeviceMesh that the script makes, from before its first line.
-
-    torch keeps no list of meshes, and a framework may drop the mesh that it built; so what it says is copied as it is
-    made.
-    """
-
-    def __init__(self) -> None:
-        self.seen: list[Mesh] = []
-        self._original: Callable[..., None] | None = None
-
-    def open(self) -> None:
-        import torch.distributed
-
-        if self._original is not None or not torch.distributed.is_available():
-            return
-        from torch.distributed.device_mesh import DeviceMesh
-
-        original, note = DeviceMesh.__init__, self._note
-        self._original = original
-
-        @functools.wraps(original)
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-            original(self, *args, **kwargs)
-            note(self)
-
-        DeviceMesh.__init__ = __init__  # type: ignore[method-assign]
-
-    def close(self) -> None:
-        if self._original is not None:
-            from torch.distributed.device_mesh import DeviceMesh
-
-            DeviceMesh.__init__ = self._original  # type: ignore[method-assign]
-            self._original = None
-
-    def _note(self, mesh: Any) -> None:
-        try:
-            names = tuple(mesh.mesh_dim_names or ())
-            if names:
-                seen = Mesh(names, tuple(int(size) for size in mesh.shape), tuple(mesh.get_coordinate() or ()))
-                if seen not in self.seen:
-                    self.seen.append(seen)
-        except Exception:  # a mesh in a state that this torch version alone knows: it just stays unseen
-            return

@@ -22,7 +22,7 @@ from distprof.clock import Clock, SystemClock
 from distprof.doors import ModuleDoor, ModuleVisitor, backward_door
 from distprof.errors import DistprofError
 from distprof.flops.attribution import Attribution
-from distprof.frameworks.torch_native import MeshWatch
+from distprof.frameworks.meshes import MeshWatch
 from distprof.identity import Identity
 from distprof.models import Models
 from distprof.probes.calls import Probe

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
-from distprof.frameworks.axes import from_meshes
-from distprof.frameworks.module_list import FoundLayer, find_layers, place
-from distprof.records import Mesh
+from distprof.frameworks.axes import Claim, resolve
+from distprof.frameworks.layers import FoundLayer, find_layers, place
+from distprof.frameworks.stacks import Stacks
+from distprof.records import Topology
 from distprof.tree import ModuleTree
 
 
@@ -26,14 +28,17 @@ class MoE(nn.Module):
 
 
 def find(model: nn.Module, ep: int = 1) -> list[FoundLayer]:
-    tree = ModuleTree()
-    return list(find_layers(model, tree.adopt(model), tree.rows, ep))
+    return found(model, ModuleTree(Stacks()), ep)
+
+
+def found(model: nn.Module, tree: ModuleTree, ep: int = 1) -> list[FoundLayer]:
+    return list(find_layers(model, tree.adopt(model), tree.rows, Stacks().experts, lambda axis: ep))
 
 
 def test_a_layer_and_its_experts() -> None:
     model = nn.Sequential(nn.Linear(2, 2), MoE(4))
-    tree = ModuleTree()
-    (layer,) = find_layers(model, tree.adopt(model), tree.rows, 1)
+    tree = ModuleTree(Stacks())
+    (layer,) = found(model, tree)
     assert (layer.name, tree.rows[layer.row].class_name, layer.num_experts) == ("1", "MoE", 4)
     assert [tree.rows[row].name for row in layer.expert_rows] == [f"1.experts.{number}" for number in range(4)]
 
@@ -82,20 +87,24 @@ def test_a_number_that_cannot_be_is_not_believed(nonsense: Any) -> None:
     assert layer.num_experts == 2
 
 
-def mesh(coordinate: int) -> Mesh:
-    return Mesh(("ep",), (4,), (coordinate,))
+def ep_of_four(rank: int, world_size: int = 4) -> Topology:
+    return resolve([Claim("x", "ep", (0, 1, 2, 3))], rank, world_size)
+
+
+def pure(rank: int, world_size: int) -> Topology:
+    return resolve([], rank, world_size)
 
 
 def test_experts_lie_one_after_the_other_by_ep_rank() -> None:
     layers = find(nn.Sequential(MoE(2, num_experts=8)), ep=4)
-    placed, topology = place(layers, from_meshes((mesh(3),), 3, 4), 3)
+    placed, topology = place(layers, ep_of_four(3), 3)
     assert placed[0].local_experts == (6, 7)
-    assert topology == from_meshes((mesh(3),), 3, 4)
+    assert topology == ep_of_four(3)
 
 
 def test_without_an_axis_the_experts_themselves_tell_and_the_report_says_so() -> None:
     layers = find(nn.Sequential(MoE(2, num_experts=8)))
-    placed, topology = place(layers, from_meshes((), 6, 8), 6)
+    placed, topology = place(layers, pure(6, 8), 6)
     assert placed[0].local_experts == (4, 5)
     assert (topology.sizes["ep"], topology.coordinates["ep"]) == (4, 2)
     assert "2 of 8 experts" in topology.notes[-1] and "set_topology(ep=...)" in topology.notes[-1]
@@ -103,17 +112,58 @@ def test_without_an_axis_the_experts_themselves_tell_and_the_report_says_so() ->
 
 def test_a_layer_that_is_not_shared_out_stays_where_it_is() -> None:
     layers = find(nn.Sequential(MoE(4), MoE(2, num_experts=8)), ep=1)
-    placed, _ = place(layers, from_meshes((mesh(1),), 1, 4), 1)
+    placed, _ = place(layers, ep_of_four(1), 1)
     assert [layer.local_experts for layer in placed] == [(0, 1, 2, 3), (2, 3)]
 
 
 def test_without_layers_nothing_is_said() -> None:
-    assert place([], from_meshes((), 0, 8), 0) == ((), from_meshes((), 0, 8))
+    assert place([], pure(0, 8), 0) == ((), pure(0, 8))
 
 
 def test_experts_that_no_world_can_share_out_do_not_make_an_axis() -> None:
     """One rank that holds 2 of 8 experts (a part of a model under test) hosts no ep rank 2 of 4."""
     layers = find(nn.Sequential(MoE(2, num_experts=8)))
-    placed, topology = place(layers, from_meshes((), 0, 1), 0)
+    placed, topology = place(layers, pure(0, 1), 0)
     assert placed[0].local_experts == (0, 1)
     assert topology.sizes["ep"] == 1
+
+
+class Stacked(nn.Module):
+    """Experts in one module, their weights stacked, as transformers and torchtitan have them."""
+
+    def __init__(self, local: int, **said: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Parameter(torch.zeros(local, 2, 3)), nn.Parameter(torch.zeros(local, 3, 2))
+        self.bias = nn.Parameter(torch.zeros(local, 3))
+        for attribute, value in said.items():
+            setattr(self, attribute, value)
+
+
+class StackedExperts(Stacked):
+    pass
+
+
+def test_stacked_experts_are_found_and_not_counted() -> None:
+    block = nn.ModuleDict({"gate": nn.Linear(2, 4), "experts": StackedExperts(4)})
+    (layer,) = find(nn.Sequential(block))
+    assert (layer.name, layer.num_experts, layer.local, layer.expert_rows) == ("0", 4, 4, ())
+    (placed,), _ = place([layer], pure(0, 1), 0)
+    assert (placed.local_experts, placed.counted) == ((0, 1, 2, 3), False)
+
+
+def test_stacked_experts_may_say_that_there_are_more() -> None:
+    (layer,) = find(nn.Sequential(nn.ModuleDict({"experts": StackedExperts(2, num_experts=8)})))
+    (placed,), _ = place([layer], ep_of_four(2), 2)
+    assert placed.local_experts == (4, 5)
+
+
+def test_layers_that_are_counted_come_first() -> None:
+    layers = find(nn.ModuleDict({"a": nn.ModuleDict({"experts": StackedExperts(2)}), "b": MoE(2)}))
+    placed, _ = place(layers, pure(0, 1), 0)
+    assert [(layer.name, layer.counted) for layer in placed] == [("b", True), ("a", False)]
+
+
+def test_top_k_is_the_layers_own_or_its_routers() -> None:
+    router = nn.Linear(2, 4)
+    router.top_k = 2  # type: ignore[assignment]
+    assert [layer.top_k for layer in find(nn.Sequential(MoE(4, top_k=3), MoE(4, router=router), MoE(4)))] == [3, 2, 0]

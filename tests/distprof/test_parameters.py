@@ -9,7 +9,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from distprof.frameworks.declaration import Declaration, declare
-from distprof.frameworks.torch_native import MeshWatch
+from distprof.frameworks.meshes import MeshWatch
 from distprof.identity import Identity
 from distprof.models import Models
 from distprof.records import ExpertLayers, Parameter, Parameters, Record, Topology, Tree

@@ -15,12 +15,13 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from distprof.checks import check
+from distprof.frameworks.stacks import Stacks
 from distprof.records import ModuleRow
 from distprof.tree import MAX_ROWS, ModuleTree
 
 
 def adopted(model: nn.Module) -> ModuleTree:
-    tree = ModuleTree()
+    tree = ModuleTree(Stacks())
     tree.adopt(model)
     return tree
 
@@ -100,13 +101,13 @@ def test_a_module_that_its_caller_does_not_own_stands_below_it() -> None:
 
 
 def test_models_are_numbered() -> None:
-    tree = ModuleTree()
+    tree = ModuleTree(Stacks())
     assert (tree.adopt(nn.Linear(1, 1)), tree.adopt(nn.Linear(1, 1)), tree.adopt(nn.Linear(1, 1))) == (0, 1, 2)
     assert [row.root for row in tree.rows] == [0, 1, 2]
 
 
 def test_news_is_told_once() -> None:
-    tree = ModuleTree()
+    tree = ModuleTree(Stacks())
     assert tree.news() is None
     tree.adopt(small())
     first = tree.news()
@@ -121,7 +122,7 @@ def test_news_is_told_once() -> None:
 
 def test_a_module_that_is_gone_is_forgotten() -> None:
     """An id may come back as that of another module."""
-    tree = ModuleTree()
+    tree = ModuleTree(Stacks())
     model = small()
     tree.adopt(model)
     ids = [id(module) for module in model.modules()]
@@ -133,7 +134,7 @@ def test_a_module_that_is_gone_is_forgotten() -> None:
 
 def test_a_wrapper_made_around_a_known_model_takes_its_modules_over() -> None:
     """Evaluated bare first, then trained inside something bigger: the call's row is the bigger one's."""
-    tree, model = ModuleTree(), small()
+    tree, model = ModuleTree(Stacks()), small()
     tree.adopt(model)
     root = tree.adopt(Cell(model))
     row = tree.find(model, root)

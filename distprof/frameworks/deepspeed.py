@@ -1,0 +1,115 @@
+"""DeepSpeed: its groups, its pipelines' grid, ZeRO-3's parameters, tensor-parallel layers and MoE layers.
+
+Its getters make groups where there are none yet, so its variables are read instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from distprof.frameworks.protocol import Experts, Framework, Layout, group_ranks, imported, is_a
+
+_GROUPS = "deepspeed.utils.groups"
+_AXIS_OF_PIPELINE = {"pipe": "pp", "data": "dp", "model": "tp"}
+#: AutoTP's groups.
+_VARIABLES = {"tp": "_TENSOR_MODEL_PARALLEL_GROUP", "dp": "_DATA_PARALLEL_GROUP"}
+#: Getters of a model-parallel unit (Megatron's, or a user's) by axis, the most exact first.
+_GETTERS = {
+    "tp": ("get_tensor_model_parallel_group", "get_slice_parallel_group", "get_model_parallel_group"),
+    "pp": ("get_pipeline_model_parallel_group", "get_pipe_parallel_group"),
+    "cp": ("get_context_parallel_group", "get_sequence_parallel_group"),
+    "dp": ("get_data_parallel_group",),
+}
+
+
+class DeepSpeed(Framework):
+    name = "deepspeed"
+    package = "deepspeed"
+
+    def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
+        modules = [module for model in models for module in model.modules()]
+        pipelines = [m for m in modules if is_a(m, "deepspeed.runtime.pipe.module", "PipelineModule")]
+        dense = _of_grid(pipelines[0], rank) if pipelines else _of_variables(modules)
+        return dense | _of_experts()
+
+    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> Layout | None:
+        whole = getattr(parameter, "ds_numel", None)
+        sliced = ("tp",) if getattr(parameter, "tensor_model_parallel", False) and _is_replaced(parameter) else ()
+        # Pipelines mark all their parameters, and build a tied layer under one name on each stage that uses it.
+        copy = name if hasattr(parameter, "ds_pipe_replicated") and name.startswith("tied_modules.") else ""
+        if whole is None and not (sliced or copy):
+            return None
+        # ZeRO-3 empties a parameter between its uses, and keeps its size and this rank's padded part beside it.
+        numel = parameter.numel() if whole is None else int(whole)
+        local = getattr(parameter, "ds_tensor", parameter).numel()
+        return Layout(local, numel, numel, ("dp",) if local < numel else (), sliced, copy)
+
+    def experts(self, module: nn.Module) -> Experts | None:
+        if is_a(module, "deepspeed.moe.sharded_moe", "MOELayer"):
+            holder: Any = module.experts
+            held = tuple(getattr(holder, "deepspeed_experts", ()))
+            ways, local = int(module.ep_size), int(module.num_local_experts)  # type: ignore[arg-type]
+            axis = _expert_axis(str(module.ep_group_name)) or ("ep",)
+            top_k = int(getattr(module.gate, "k", 0))
+            return Experts(ways * local, held, None if held else holder, local, axis[0], top_k)
+        if getattr(module, "_is_autoep_layer", False):
+            axis = _expert_axis(str(module.ep_group_name)) or ("ep",)
+            local = int(module.num_local_experts)  # type: ignore[arg-type]
+            holder = module.experts
+            return Experts(int(module.num_experts), (), holder, local, axis[0], int(module.top_k))  # type: ignore[arg-type]
+        return None
+
+
+def _of_grid(pipeline: Any, rank: int) -> dict[str, Sequence[int]]:
+    topology = pipeline._topo
+    own = topology.get_coord(rank)._asdict()
+    return {
+        _AXIS_OF_PIPELINE[name]: [topology.get_rank(**(own | {name: i})) for i in range(topology.get_dim(name))]
+        for name in topology.get_axis_names()
+        if name in _AXIS_OF_PIPELINE
+    }
+
+
+def _of_variables(modules: Sequence[nn.Module]) -> dict[str, Sequence[int]]:
+    """AutoTP's own groups, else those of the unit that the script gave, else data parallel over all."""
+    engine: Any = next((m for m in modules if is_a(m, "deepspeed.runtime.engine", "DeepSpeedEngine")), None)
+    unit = getattr(engine, "mpu", None) or imported(_GROUPS, "mpu")
+    axes = {axis: group_ranks(imported(_GROUPS, name)) for axis, name in _VARIABLES.items()}
+    for axis, getters in _GETTERS.items() if unit is not None and getattr(unit, "__name__", "") != _GROUPS else ():
+        axes[axis] = axes.get(axis) or group_ranks(_called(unit, getters))
+    if engine is not None and not axes["dp"] and not axes.get("cp"):
+        axes["dp"] = group_ranks(getattr(engine, "data_parallel_group", None))
+    return {axis: ranks for axis, ranks in axes.items() if ranks}
+
+
+def _of_experts() -> dict[str, Sequence[int]]:
+    """``ep_size_N`` of each N, and the largest as ``ep``, with the ranks that hold the same experts as ``edp``."""
+    sizes = {name: group_ranks(group) for name, group in (imported(_GROUPS, "_EXPERT_PARALLEL_GROUP") or {}).items()}
+    if not any(sizes.values()):
+        return {}
+    largest = max(sizes, key=lambda name: len(sizes[name]))
+    alike = (imported(_GROUPS, "_EXPERT_DATA_PARALLEL_GROUP") or {}).get(largest)
+    named = {name: ranks for name, ranks in sizes.items() if len(ranks) > 1}
+    return {**named, "ep": sizes[largest], "edp": group_ranks(alike) or ()}
+
+
+def _expert_axis(group_name: str) -> tuple[str, ...]:
+    """The axis over which experts of this group differ: none where a group is one rank."""
+    size = group_name.rpartition("_")[2]
+    return (group_name,) if size.isdecimal() and int(size) > 1 else ()
+
+
+def _is_replaced(parameter: Any) -> bool:
+    return bool(getattr(parameter, "ds_is_replaced_module", False))
+
+
+def _called(unit: Any, getters: Sequence[str]) -> Any:
+    """What the first getter that there is says; None where it refuses to (its groups are not made yet)."""
+    getter = next((getattr(unit, name) for name in getters if hasattr(unit, name)), None)
+    try:
+        return getter() if getter is not None else None
+    except Exception:
+        return None

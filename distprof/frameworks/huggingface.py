@@ -1,0 +1,51 @@
+"""transformers' and accelerate's meshes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from distprof.frameworks.meshes import SeenMesh, axes_of, root_of, seen_mesh
+from distprof.frameworks.protocol import Framework, imported
+
+#: In the order of accelerate's mesh, the last one varying fastest.
+_ACCELERATES = ("dp_replicate", "dp_shard", "cp", "sp", "tp")
+
+
+class Transformers(Framework):
+    name = "transformers"
+    package = "transformers"
+
+    def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
+        for module in (module for model in models for module in model.modules()):
+            mesh: Any = getattr(module, "_device_mesh", None)
+            if mesh is not None and hasattr(module, "config"):
+                return axes_of(seen_mesh(root_of(mesh)))
+        return {}
+
+
+class Accelerate(Framework):
+    name = "accelerate"
+    package = "accelerate.state"
+
+    def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
+        state = getattr(imported("accelerate.state", "AcceleratorState"), "_shared_state", {})
+        mesh = state.get("device_mesh")
+        if mesh is not None:
+            return axes_of(seen_mesh(root_of(mesh)))
+        return _of_environment(rank, int(state.get("num_processes") or 1))
+
+
+def _of_environment(rank: int, world_size: int) -> Mapping[str, Sequence[int]]:
+    """What ``accelerate launch`` was told: under DeepSpeed no mesh is made of it."""
+    if os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG", "").lower() != "true":
+        return {}
+    said = (os.environ.get(f"PARALLELISM_CONFIG_{axis.upper()}_SIZE", "1") for axis in _ACCELERATES)
+    shape = tuple(int(size) if size.isdecimal() else 1 for size in said)
+    if prod(shape) != world_size:
+        return {}
+    return axes_of(SeenMesh.in_order(_ACCELERATES, shape, rank))

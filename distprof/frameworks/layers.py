@@ -1,0 +1,121 @@
+"""The MoE layers of a model: found by asking the stacks, and placed by the rank's coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from distprof.frameworks.protocol import Experts
+from distprof.records import ExpertLayer, ModuleRow, Topology
+
+
+@dataclass(frozen=True)
+class FoundLayer:
+    """A MoE layer before its experts are placed.
+
+    ``expert_rows``: rows of its local experts, in order, each a module of its own; or none, and ``holder`` is the row
+    of the module that computes all ``local`` of them.  ``num_experts`` are there in all.
+    """
+
+    name: str
+    row: int
+    expert_rows: tuple[int, ...]
+    num_experts: int
+    local: int
+    holder: int = -1
+    axis: str = "ep"
+    top_k: int = 0
+
+    @property
+    def ways(self) -> int:
+        """Over how many ranks the experts are shared out."""
+        return self.num_experts // self.local
+
+    @property
+    def parameter_rows(self) -> tuple[int, ...]:
+        """Below these rows lie the parameters of experts."""
+        return self.expert_rows or (self.holder,)
+
+
+def find_layers(
+    module: nn.Module,
+    first_row: int,
+    rows: list[ModuleRow],
+    experts_of: Callable[[nn.Module], Experts | None],
+    size_of: Callable[[str], int],
+) -> Iterator[FoundLayer]:
+    """The MoE layers of ``module``, whose rows begin at ``first_row``.  ``size_of`` gives the size of an axis."""
+    walk = module.named_modules(remove_duplicate=False)
+    modules = {row: found for row, (_, found) in zip(range(first_row, len(rows)), walk, strict=False)}
+    inside: set[int] = set()
+    for row, found in modules.items():
+        if rows[row].parent in inside:
+            inside.add(row)
+        elif (experts := experts_of(found)) is not None:
+            layer = _found(experts, row, rows, modules, size_of)
+            if layer is not None:
+                inside.add(row)
+                yield layer
+
+
+def place(layers: list[FoundLayer], topology: Topology, rank: int) -> tuple[tuple[ExpertLayer, ...], Topology]:
+    """The layers with the global ids of their local experts (contiguous by ep rank), and the topology, to which an
+    expert axis is added, with a note that says so, when experts are plainly shared out but no axis says over which
+    ranks.  Layers whose loads are counted come first.
+    """
+    ways = max((layer.ways for layer in layers if layer.axis == "ep"), default=1)
+    stage = topology.sizes["dp"] * topology.sizes["cp"] * topology.sizes["tp"]
+    if ways > 1 and topology.sizes["ep"] == 1 and stage % ways == 0:
+        shared = next(layer for layer in layers if layer.ways == ways)
+        note = (
+            f"{shared.name} holds {shared.local} of {shared.num_experts} experts, but no mesh dimension "
+            f"says where the others are: ep {ways} is assumed, by rank modulo {ways}; "
+            "say otherwise with distprof.set_topology(ep=...)"
+        )
+        topology = replace(
+            topology,
+            sizes=topology.sizes | {"ep": ways},
+            coordinates=topology.coordinates | {"ep": rank % ways},
+            sources=topology.sources | {"ep": "assumed"},
+            notes=(*topology.notes, note),
+        )
+    ordered = sorted(layers, key=lambda layer: not layer.expert_rows)
+    return tuple(_placed(layer, topology.coordinates.get(layer.axis, 0)) for layer in ordered), topology
+
+
+def _placed(layer: FoundLayer, place: int) -> ExpertLayer:
+    first = (place % layer.ways) * layer.local
+    ids = tuple(range(first, first + layer.local))
+    return ExpertLayer(
+        layer.name, layer.row, layer.num_experts, ids, layer.axis, layer.top_k, counted=bool(layer.expert_rows)
+    )
+
+
+def _found(
+    experts: Experts, row: int, rows: list[ModuleRow], modules: dict[int, nn.Module], size_of: Callable[[str], int]
+) -> FoundLayer | None:
+    """None when they are not there, or when their numbers cannot be."""
+    own = {id(experts.holder), *map(id, experts.modules)}
+    below = {id(found): at for at, found in modules.items() if id(found) in own and _is_below(at, row, rows)}
+    local = len(experts.modules) or experts.local
+    number = experts.num_experts or local * size_of(experts.axis)
+    if not below or local < 1 or number % local or not all(id(module) in below for module in experts.modules):
+        return None
+    return FoundLayer(
+        rows[row].name,
+        row,
+        tuple(below[id(module)] for module in experts.modules),
+        number,
+        local,
+        below.get(id(experts.holder), -1),
+        experts.axis,
+        experts.top_k,
+    )
+
+
+def _is_below(row: int, ancestor: int, rows: list[ModuleRow]) -> bool:
+    while row > ancestor:
+        row = rows[row].parent
+    return row == ancestor

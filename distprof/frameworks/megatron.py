@@ -1,0 +1,68 @@
+"""Megatron-core: its parallel state, tensor-parallel and expert parameters, layer numbers and MoE layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from distprof.frameworks.protocol import Experts, Framework, Layout, group_ranks, imported
+
+_STATE = "megatron.core.parallel_state"
+_EXPERTS = ("SequentialMLP", "GroupedMLP", "TEGroupedMLP")
+#: Variables rather than getters: those of a newer or older version are missing, and getters of groups that are not made
+#: yet raise.
+_VARIABLES = {
+    "tp": "_TENSOR_MODEL_PARALLEL_GROUP",
+    "pp": "_PIPELINE_MODEL_PARALLEL_GROUP",
+    "cp": "_CONTEXT_PARALLEL_GROUP",
+    "dp": "_DATA_PARALLEL_GROUP",
+    "ep": "_EXPERT_MODEL_PARALLEL_GROUP",
+    "etp": "_EXPERT_TENSOR_PARALLEL_GROUP",
+    "edp": "_EXPERT_DATA_PARALLEL_GROUP",
+}
+
+
+class Megatron(Framework):
+    name = "megatron"
+    package = _STATE
+
+    def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
+        found = {axis: group_ranks(imported(_STATE, name)) for axis, name in _VARIABLES.items()}
+        return {axis: ranks for axis, ranks in found.items() if ranks}
+
+    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> Layout | None:
+        numel, copy = parameter.numel(), _copy(parameter)
+        # Experts have the mark even where every rank has whole ones: the group of their own axis tells.
+        axis = "etp" if expert else "tp"
+        is_cut = getattr(parameter, "tensor_model_parallel", False)
+        ways = len(group_ranks(imported(_STATE, _VARIABLES[axis]))) if is_cut else 1
+        if ways > 1 or copy:
+            return Layout(numel, numel, numel * max(ways, 1), (axis,) if ways > 1 else (), (), copy)
+        return None
+
+    def experts(self, module: nn.Module) -> Experts | None:
+        held: Any = getattr(module, "experts", None)
+        if type(held).__name__ not in _EXPERTS or not _is_megatrons(held):
+            return None
+        local = int(held.num_local_experts)
+        ways = max(1, len(group_ranks(imported(_STATE, _VARIABLES["ep"]))))
+        modules = tuple(getattr(held, "local_experts", ()))
+        top_k = int(getattr(getattr(module, "router", None), "topk", 0) or 0)
+        return Experts(local * ways, modules, None if modules else held, local, top_k=top_k)
+
+    def child_name(self, parent: nn.Module, name: str, child: nn.Module) -> str:
+        number = getattr(child, "layer_number", None)
+        is_layer = name.isdecimal() and type(number) is int and number > 0 and _is_megatrons(child)
+        return str(number - 1) if is_layer and type(number) is int else name
+
+
+def _is_megatrons(module: object) -> bool:
+    return type(module).__module__.partition(".")[0] == "megatron"
+
+
+def _copy(parameter: nn.Parameter) -> str:
+    """First and last stage hold copies of the word embeddings, under different names."""
+    is_copy = getattr(parameter, "shared_embedding", False) or getattr(parameter, "shared", False)
+    return "word_embeddings" if is_copy else ""

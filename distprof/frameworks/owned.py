@@ -1,0 +1,56 @@
+"""What a module owns by way of parameters, whether they are still there or lie in FSDP 1's flat ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from distprof.frameworks.fsdp1 import flattened, is_flat
+from distprof.frameworks.protocol import Layout
+from distprof.frameworks.stacks import Stacks
+
+
+@dataclass(frozen=True)
+class Owned:
+    """One parameter.  ``anchor`` lives as long as it, and with ``key`` tells it from all others alive: tied ones have
+    the same two.
+    """
+
+    name: str
+    owner: nn.Module
+    anchor: nn.Parameter | nn.Module
+    key: str
+    dtype: torch.dtype
+    trainable: bool
+    _layout: Layout | None = None
+
+    @property
+    def identity(self) -> tuple[int, str]:
+        return id(self.anchor), self.key
+
+    def layout(self, stacks: Stacks, name: str, *, expert: bool = False) -> Layout:
+        """``name`` is its whole name in the model."""
+        if self._layout is not None:
+            return self._layout
+        assert isinstance(self.anchor, nn.Parameter)
+        return stacks.layout(self.owner, name, self.anchor, expert=expert)
+
+
+class Owners:
+    """Of one root model, for as long as it is looked at."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._flattened = flattened(model)
+
+    def owned_by(self, module: nn.Module) -> Iterator[Owned]:
+        """Lazy ones without a shape are left out."""
+        flat = {parameter.name: parameter for parameter in self._flattened.get(id(module), ())}
+        for name, parameter in module._parameters.items():
+            if parameter is not None and name not in flat and not is_lazy(parameter) and not is_flat(parameter):
+                yield Owned(name, module, parameter, "", parameter.dtype, parameter.requires_grad)
+        for name, p in flat.items():
+            yield Owned(name, module, p.prime, p.prime_name, p.dtype, p.trainable, p.layout)

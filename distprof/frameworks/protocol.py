@@ -1,0 +1,94 @@
+"""What distprof asks of a training stack: a class for each, answering what it knows and nothing else.
+
+One is asked only in a process that has imported its package; it imports nothing itself, but looks into ``sys.modules``.
+It never communicates, changes nothing, and holds nothing of the script's alive.  If it raises, its answer is missing,
+and the report says why.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Elements of one parameter: in this rank's memory, on this rank with data-parallel sharding undone, and in the
+    whole; and its layout as :class:`distprof.records.Parameter` has it.
+    """
+
+    local_numel: int
+    rank_numel: int
+    global_numel: int
+    sharded: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()
+    shared_as: str = ""
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The experts of one MoE layer that this rank hosts, in the order of their global ids.
+
+    ``modules``: the submodules that are one expert each; the rows of their inputs are their loads.  Empty where one
+    module computes all: then ``holder`` is that one, and ``local`` says how many it has.  ``axis``: over which they are
+    shared out, contiguously.
+    """
+
+    num_experts: int
+    modules: tuple[nn.Module, ...] = ()
+    holder: nn.Module | None = None
+    local: int = 0
+    axis: str = "ep"
+    top_k: int = 0
+
+
+class Framework:
+    """A training stack.  Every answer has a default that says nothing."""
+
+    #: How the report calls it.
+    name = ""
+    #: Asked only when the script has imported this.
+    package = ""
+
+    def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
+        """By axis (dp, tp, pp, cp, ep; finer ones: dp_replicate, dp_shard, sp, etp, edp, ep_size_N) the global ranks of
+        the group along it that global ``rank`` is in, in the order of their coordinates.  ``models`` are the root
+        modules that have run so far.
+        """
+        return {}
+
+    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> Layout | None:
+        """How a parameter of ``owner`` is laid out; None when it is not this stack's.  ``name`` is its whole name in
+        the model.  Of an ``expert``'s, the whole is what it and its like of the same global ids are.
+        """
+        return None
+
+    def experts(self, module: nn.Module) -> Experts | None:
+        """The experts of ``module``, if it is a MoE layer of this stack."""
+        return None
+
+    def child_name(self, parent: nn.Module, name: str, child: nn.Module) -> str:
+        """The model's own name of a child: a pipeline stage may count its layers from 0."""
+        return name
+
+
+def imported(module: str, attribute: str) -> Any:
+    """``attribute`` of a module that the script has imported; None without."""
+    return getattr(sys.modules.get(module), attribute, None)
+
+
+def is_a(thing: object, module: str, *classes: str) -> bool:
+    """Whether ``thing`` is an instance of one of the ``classes`` of a module that the script has imported."""
+    found = tuple(cls for name in classes if isinstance(cls := imported(module, name), type))
+    return bool(found) and isinstance(thing, found)
+
+
+def group_ranks(group: Any) -> tuple[int, ...]:
+    """Global ranks of a process group, in its order; empty when it is none of this process's."""
+    ranks = imported("torch.distributed.distributed_c10d", "_world")
+    members = ranks.pg_group_ranks.get(group) if ranks is not None and group is not None else None
+    return tuple(sorted(members, key=members.__getitem__)) if members else ()

@@ -1,0 +1,78 @@
+"""Where this rank stands: what the script declared, its stacks, its meshes and its groups say, put together."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from distprof.errors import UsageError
+from distprof.frameworks import meshes, process_groups
+from distprof.frameworks.axes import Claim, beside, declared, resolve, without_declaration
+from distprof.frameworks.declaration import current
+from distprof.frameworks.meshes import MeshWatch, SeenMesh
+from distprof.frameworks.protocol import Framework
+from distprof.frameworks.stacks import Stacks
+from distprof.records import Stage, Topology
+
+
+class Standing:
+    """Of one rank.  Holds no model alive."""
+
+    def __init__(self, rank: int, world_size: int, watch: MeshWatch, stacks: Stacks) -> None:
+        self._rank = rank
+        self._world_size = world_size
+        self._watch = watch
+        self._stacks = stacks
+        self._models: list[weakref.ref[nn.Module]] = []
+        self._stages: list[Stage] = []
+
+    def met(self, model: nn.Module, root: int) -> None:
+        """A model begins its first forward, as number ``root``."""
+        self._models.append(weakref.ref(model))
+        pipelining = self._stacks.pipelining
+        stage = self._stacks.ask(pipelining, lambda pipelining: pipelining.stage_of(model))
+        if stage is not None:
+            self._stages.append(Stage(root, *stage))
+
+    def topology(self) -> Topology:
+        """As far as it is known by now: groups may appear late."""
+        models = [model for reference in self._models if (model := reference()) is not None]
+        seen_groups, seen_meshes = process_groups.groups(), self._seen_meshes(models)
+        fakes = process_groups.fakes(seen_groups)
+        claims = [
+            *self._claims_of(self._stacks.believed(), models),
+            *meshes.claims(seen_meshes, fakes),
+            *self._claims_of([self._stacks.wrappers], models),
+            *process_groups.claims(seen_groups, meshes_were_seen=bool(seen_meshes)),
+        ]
+        seen = self._with_declaration(resolve(claims, self._rank, self._world_size))
+        return replace(
+            seen,
+            meshes=tuple(seen.mesh for seen in seen_meshes),
+            notes=(*seen.notes, *dict.fromkeys(meshes.odd_names(seen_meshes)), *self._stacks.failures.values()),
+            groups=process_groups.records(seen_groups, self._world_size),
+            stages=tuple(self._stages),
+        )
+
+    def _claims_of(self, stacks: Iterator[Framework] | Sequence[Framework], models: list[nn.Module]) -> Iterator[Claim]:
+        for stack in stacks:
+            said = self._stacks.ask(stack, lambda stack: stack.groups(models, self._rank)) or {}
+            yield from (Claim(stack.name, axis, tuple(ranks)) for axis, ranks in said.items())
+
+    def _seen_meshes(self, models: list[nn.Module]) -> list[SeenMesh]:
+        """Those that were made under our eyes, or else lie under a parameter."""
+        return (
+            self._watch.seen or self._stacks.ask(self._stacks.wrappers, lambda _: meshes.under_parameters(models)) or []
+        )
+
+    def _with_declaration(self, seen: Topology) -> Topology:
+        said = current()
+        if said is None:
+            return seen
+        try:
+            return beside(declared(said.sizes, said.coordinates, self._rank, self._world_size), seen)
+        except UsageError as error:
+            return without_declaration(seen, error)

@@ -1,0 +1,24 @@
+"""torchtitan: its MoE layers.  Its meshes say the rest by the names of their dimensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from distprof.frameworks.fused import fused_experts
+from distprof.frameworks.protocol import Experts, Framework
+
+
+class TorchTitan(Framework):
+    name = "torchtitan"
+    package = "torchtitan"
+
+    def experts(self, module: nn.Module) -> Experts | None:
+        """Of ``MoE``, whose experts lie in ``routed_experts.inner_experts`` (before 0.3: in ``experts``)."""
+        router: Any = getattr(module, "router", None)
+        routed = getattr(module, "routed_experts", None)
+        holder = getattr(routed, "inner_experts", None) if routed is not None else getattr(module, "experts", None)
+        if router is None or not isinstance(holder, nn.Module):
+            return None
+        return fused_experts(holder, top_k=int(getattr(router, "top_k", 0) or 0))
