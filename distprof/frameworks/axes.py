@@ -189,7 +189,8 @@ def _completed(held: dict[str, Claim], notes: list[str], rank: int, world_size: 
     if "dp" in held and _product(held) != world_size:
         if held["dp"].source != ASSUMED:
             sizes = {axis: len(held[axis].ranks) if axis in held else 1 for axis in _PRODUCT}
-            notes = [f"{_no_world(sizes, world_size)}: pure data parallel is assumed instead", *notes]
+            said = f"{held['dp'].source} says dp {sizes['dp']}; {_no_world(sizes, world_size)}"
+            notes = [f"{said}: pure data parallel is assumed instead", *notes]
             held = {axis: claim for axis, claim in held.items() if axis not in _PRODUCT}
         held.pop("dp", None)
     sizes = {"dp": 1, "tp": 1, "pp": 1, "cp": 1, "ep": 1} | {axis: len(c.ranks) for axis, c in held.items()}

@@ -141,7 +141,8 @@ def odd_names(meshes: Sequence[SeenMesh]) -> Iterator[str]:
     """A sentence for each mesh with dimensions whose names mean nothing to us."""
     for seen in meshes:
         odd = [seen.mesh.names[i] for i in _unknown(seen)]
-        if odd:
+        is_slice = any({*seen.mesh.names} < {*other.mesh.names} for other in meshes)
+        if odd and not is_slice:
             what = "dimensions" if len(odd) > 1 else "dimension"
             shown = " x ".join(f"{n} {s}" for n, s in zip(seen.mesh.names, seen.mesh.shape, strict=True))
             yield (

@@ -1,0 +1,191 @@
+"""torch's own kinds of parallelism, on four ranks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
+from torch.distributed.pipelining import PipelineStage, ScheduleGPipe, ScheduleInterleaved1F1B
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.parallel import DistributedDataParallel
+
+WIDTH = 8
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.down(torch.relu(self.up(x)))
+        return y
+
+
+def model() -> nn.Sequential:
+    return nn.Sequential(Block(), Block(), nn.Linear(WIDTH, 3))
+
+
+def size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+WHOLE = size(model())
+
+
+def train(module: nn.Module, steps: int = 2, x: Tensor | None = None) -> None:
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    for _ in range(steps):
+        module(torch.ones(2, WIDTH) if x is None else x).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def ddp() -> int:
+    train(DistributedDataParallel(model()))
+    return WHOLE
+
+
+def fsdp1(use_orig_params: bool, strategy: ShardingStrategy) -> int:
+    """A wrapper in another one, and a tied head."""
+    how: dict[str, Any] = {"use_orig_params": use_orig_params, "sharding_strategy": strategy}
+    how["device_id"] = torch.device("cpu")
+    inner = FullyShardedDataParallel(Block(), use_orig_params=use_orig_params, device_id=torch.device("cpu"))
+    first, last = nn.Linear(WIDTH, WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
+    last.weight = first.weight
+    if strategy is ShardingStrategy.HYBRID_SHARD:
+        how["device_mesh"] = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp_replicate", "dp_shard"))
+    train(FullyShardedDataParallel(nn.Sequential(first, inner, last), **how))
+    return WIDTH * WIDTH + size(Block())
+
+
+def fsdp2() -> int:
+    sharded = model()
+    for block in sharded:
+        fully_shard(block)
+    fully_shard(sharded)
+    train(sharded)
+    return WHOLE
+
+
+def split(module: nn.Sequential, mesh: DeviceMesh) -> nn.Sequential:
+    """Blocks over tensor parallel ranks; the head whole on each."""
+    for block in list(module)[:2]:
+        parallelize_module(block, mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
+    return module
+
+
+def tp() -> int:
+    train(split(model(), init_device_mesh("cpu", (4,), mesh_dim_names=("tp",))))
+    return WHOLE
+
+
+def fsdp2_tp(names: tuple[str, str] = ("dp", "tp")) -> int:
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=names)
+    sharded = split(model(), mesh[names[1]])
+    for block in list(sharded)[:2]:
+        fully_shard(block, mesh=mesh[names[0]])
+    x = torch.ones(2, WIDTH)
+    optimizer = torch.optim.SGD(sharded.parameters(), lr=0.01, foreach=False)
+    for _ in range(2):
+        sharded(x).sum().backward()
+        optimizer.step()
+    return WHOLE
+
+
+def pipeline() -> int:
+    """Two stages by hand, each counting its layers from 0, on two data-parallel replicas."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("pp", "dp"))
+    group, index = mesh["pp"].get_group(), mesh["pp"].get_local_rank()
+    module = nn.Sequential(Block(), nn.Linear(WIDTH, WIDTH)) if index == 0 else nn.Sequential(Block(), Block())
+    stage = PipelineStage(module, index, 2, torch.device("cpu"), group=group)
+    schedule = ScheduleGPipe(stage, 2, loss_fn=lambda y, _: y.sum())
+    steps(schedule, [module], first=index == 0, last=index == 1)
+    return 3 * size(Block()) + size(nn.Linear(WIDTH, WIDTH))
+
+
+def virtual_stages() -> int:
+    """Two stages on each rank of two; ranks 2 and 3 do the same for other data."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "pp"))
+    group, index = mesh["pp"].get_group(), mesh["pp"].get_local_rank()
+    modules = [Block(), nn.Sequential(Block())]
+    numbers = [index, index + 2]
+    stages: list[Any] = [
+        PipelineStage(m, n, 4, torch.device("cpu"), group=group) for m, n in zip(modules, numbers, strict=True)
+    ]
+    schedule = ScheduleInterleaved1F1B(stages, 2, loss_fn=lambda y, _: y.sum())
+    steps(schedule, modules, first=index == 0, last=index == 1)
+    return 4 * size(Block())
+
+
+def steps(schedule: Any, modules: list[nn.Module], *, first: bool, last: bool) -> None:
+    optimizer = torch.optim.SGD([p for module in modules for p in module.parameters()], lr=0.01)
+    x = torch.ones(4, WIDTH)
+    for _ in range(2):
+        schedule.step(*([x] if first else []), **({"target": x} if last else {}))
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def groups_by_hand() -> int:
+    """Pairs of ranks average their gradients; what the pairs are to each other nobody says."""
+    groups = [dist.new_group([0, 1]), dist.new_group([2, 3])]
+    train(DistributedDataParallel(model(), process_group=groups[dist.get_rank() // 2]))
+    return WHOLE
+
+
+def two_models() -> int:
+    """Two that train in turns, each split over a mesh of its own, of another shape."""
+    models = [
+        split(model(), init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))["tp"]),
+        split(model(), init_device_mesh("cpu", (1, 4), mesh_dim_names=("dp", "tp"))["tp"]),
+    ]
+    optimizers = [torch.optim.SGD(each.parameters(), lr=0.01, foreach=False) for each in models]
+    for _ in range(2):
+        for each, optimizer in zip(models, optimizers, strict=True):
+            each(torch.ones(2, WIDTH)).sum().backward()
+            optimizer.step()
+    return 2 * WHOLE
+
+
+def two_halves() -> int:
+    """A model on each half of the world, of which the other half knows nothing."""
+    half = dist.get_rank() // 2
+    meshes = [DeviceMesh("cpu", [0, 1], mesh_dim_names=("tp",)), DeviceMesh("cpu", [2, 3], mesh_dim_names=("tp",))]
+    train(split(model(), meshes[half]))
+    return WHOLE
+
+
+def checkpointed() -> int:
+    """Wrapped twice over: names stay the model's own."""
+    inner = copy.deepcopy(model())
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    inner[0] = checkpoint_wrapper(inner[0])
+    train(DistributedDataParallel(inner))
+    return WHOLE
+
+
+SCENARIOS: dict[str, Callable[[], int]] = {
+    "ddp": ddp,
+    "fsdp1": partial(fsdp1, True, ShardingStrategy.FULL_SHARD),
+    "fsdp1_flat": partial(fsdp1, False, ShardingStrategy.FULL_SHARD),
+    "fsdp1_hybrid": partial(fsdp1, True, ShardingStrategy.HYBRID_SHARD),
+    "fsdp2": fsdp2,
+    "tp": tp,
+    "fsdp2_tp": fsdp2_tp,
+    "odd_names": partial(fsdp2_tp, ("rows", "columns")),
+    "pipeline": pipeline,
+    "virtual_stages": virtual_stages,
+    "groups_by_hand": groups_by_hand,
+    "two_models": two_models,
+    "two_halves": two_halves,
+    "checkpointed": checkpointed,
+}

@@ -1,0 +1,109 @@
+"""torch's own kinds of parallelism on four real ranks: sizes, every rank's place, layouts, names, and exact totals."""
+
+from __future__ import annotations
+
+import pytest
+from support.scenarios import RunScenarios, Scenario
+
+ALL = [(rank,) for rank in range(4)]
+
+
+@pytest.fixture(scope="module")
+def scenarios(run_scenarios: RunScenarios) -> dict[str, Scenario]:
+    return run_scenarios("torch_native.py", ranks=4)
+
+
+NAMES = [f"{block}.{part}.{of}" for block in (0, 1) for part in ("up", "down") for of in ("weight", "bias")]
+NAMES += ["2.weight", "2.bias"]
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "checkpointed"])
+def test_data_parallel(scenarios: dict[str, Scenario], name: str) -> None:
+    seen = scenarios[name]
+    assert (seen.sizes, seen.places("dp")) == ({"dp": 4}, ALL)
+    assert seen.topologies[0].source == "torch"
+    assert [list(seen.parameters(rank)) for rank in range(4)] == [NAMES] * 4
+    sharded = ("dp",) if name == "fsdp2" else ()
+    assert all(parameter.sharded == sharded for parameter in seen.parameters(1).values())
+
+
+@pytest.mark.parametrize("name", ["fsdp1", "fsdp1_flat", "fsdp1_hybrid"])
+def test_fsdp_1_tells_the_parameters_that_lie_in_its_flat_ones(scenarios: dict[str, Scenario], name: str) -> None:
+    seen = scenarios[name]
+    finer = {"dp_replicate": 2, "dp_shard": 2} if name == "fsdp1_hybrid" else {"dp_shard": 4}
+    assert (seen.sizes, seen.places("dp")) == ({"dp": 4, **finer}, ALL)
+    parameters = seen.parameters(1)
+    inner = ["1.up.weight", "1.up.bias", "1.down.weight", "1.down.bias"]
+    assert list(parameters) == ["0.weight", *inner, "2.weight"]
+    assert all((p.sharded, p.rank_numel) == (("dp",), p.global_numel) for p in parameters.values())
+    assert (parameters["2.weight"].tied_to, parameters["1.up.weight"].global_numel) == ("0.weight", 256)
+    whole = sum(p.local_numel for rank in range(4) for p in seen.parameters(rank).values() if p.name in inner)
+    assert whole == 552, "the four pieces of one flat parameter, without its padding"
+
+
+def test_tensor_parallel(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["tp"]
+    assert (seen.sizes, seen.places("tp", "dp")) == ({"tp": 4}, [(rank, 0) for rank in range(4)])
+    up, head = seen.parameters(2)["0.up.weight"], seen.parameters(2)["2.weight"]
+    assert (up.rank_numel, up.global_numel, up.sharded) == (64, 256, ("tp",))
+    assert (head.rank_numel, head.global_numel, head.sharded) == (24, 24, ())
+
+
+def test_fsdp_2_and_tensor_parallel(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["fsdp2_tp"]
+    assert (seen.sizes, seen.places("dp", "tp")) == ({"dp": 2, "tp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
+    up = seen.parameters(2)["0.up.weight"]
+    assert (up.local_numel, up.rank_numel, up.global_numel, up.sharded) == (64, 128, 256, ("dp", "tp"))
+
+
+def test_a_pipeline_of_stages_made_by_hand(scenarios: dict[str, Scenario]) -> None:
+    """Both count their layers from 0: what is at 0 on the first stage is another module than what is on the second."""
+    seen = scenarios["pipeline"]
+    assert (seen.sizes, seen.places("pp", "dp")) == ({"dp": 2, "pp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
+    assert seen.topologies[2].sources["pp"] == "torch.distributed.pipelining"
+    assert [[(s.root, s.index, s.count) for s in t.stages] for t in seen.topologies] == [
+        [(0, i // 2, 2)] for i in range(4)
+    ]
+    assert {module.stage for module in seen.report.modules if module.name == "0.up"} == {0, 1}
+
+
+def test_virtual_stages(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["virtual_stages"]
+    assert (seen.sizes, seen.places("dp", "pp")) == ({"dp": 2, "pp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
+    stages = [[(stage.root, stage.index, stage.count) for stage in topology.stages] for topology in seen.topologies]
+    assert stages == [[(0, pp, 4), (1, pp + 2, 4)] for _ in (0, 1) for pp in (0, 1)]
+
+
+def test_dimensions_of_odd_names_leave_data_parallelism_assumed_and_named(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["odd_names"]
+    assert (seen.sizes, seen.topologies[3].source) == ({"dp": 4}, "assumed")
+    notes = seen.topologies[3].notes
+    assert sum("rows, columns" in note for note in notes) == 1
+    assert any(note.startswith("torch says dp 2; ") and "the world has 4 ranks" in note for note in notes)
+    assert list(seen.parameters(1)) == NAMES
+
+
+def test_groups_made_by_hand_leave_data_parallelism_assumed_and_named(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["groups_by_hand"]
+    assert (seen.sizes, seen.topologies[0].source) == ({"dp": 4}, "assumed")
+    assert "torch says dp 2; " in seen.topologies[0].notes[0]
+    assert [group.ranks for group in seen.topologies[3].groups] == [(), (2, 3)]
+
+
+def test_two_models_on_different_meshes_are_named(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["two_models"]
+    assert seen.sizes == {"dp": 2, "tp": 2}
+    assert any("device_mesh says tp 2, device_mesh says tp 4" in note for note in seen.topologies[1].notes)
+    assert seen.parameters(1, root=1)["0.up.weight"].rank_numel == 64
+
+
+def test_a_mesh_over_half_the_world_leaves_the_rest_assumed(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["two_halves"]
+    assert (seen.sizes, seen.places("dp", "tp")) == ({"dp": 2, "tp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
+    assert seen.topologies[2].sources == {"tp": "device_mesh", "dp": "assumed"}
+
+
+def test_totals_are_those_of_the_model_built_whole(scenarios: dict[str, Scenario]) -> None:
+    summaries = {name: seen.report.summary for name, seen in scenarios.items()}
+    assert {name: s.params_exact for name, s in summaries.items()} == {n: s.whole for n, s in scenarios.items()}
+    assert all(summary.exact_covers_all for summary in summaries.values())

@@ -1,0 +1,65 @@
+"""What scenarios of real stacks (``tests/stacks/jobs``) left, each a run of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from distprof.merge.analyse import analyse
+from distprof.merge.load import load_run
+from distprof.merge.report import Report
+from distprof.records import ExpertLayer, ExpertLayers, Parameter, Parameters, Record, Topology
+from distprof.rundir import RunDir
+from distprof.shard import Shard, read_shard
+
+Kind = TypeVar("Kind", bound=Record)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What was recorded of one; ``whole`` is the number of parameters of its model, built whole."""
+
+    run: Path
+    whole: int
+
+    @property
+    def shards(self) -> list[Shard]:
+        """In rank order."""
+        return [read_shard(file) for file in sorted(RunDir(self.run).shard_files())]
+
+    @property
+    def report(self) -> Report:
+        return analyse(load_run(self.run))
+
+    @property
+    def topologies(self) -> list[Topology]:
+        """The last of each rank."""
+        return [_all(shard, Topology)[-1] for shard in self.shards]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The axes above 1 (mp left out), on which all ranks agree."""
+        (sizes,) = {tuple(topology.sizes.items()) for topology in self.topologies}
+        return {axis: size for axis, size in sizes if size > 1 and axis != "mp"}
+
+    def places(self, *axes: str) -> list[tuple[int, ...]]:
+        """Of every rank, its coordinates on these axes."""
+        return [tuple(topology.coordinates[axis] for axis in axes) for topology in self.topologies]
+
+    def parameters(self, rank: int, root: int = 0) -> dict[str, Parameter]:
+        """The last word on one model, by name."""
+        records = [record for record in _all(self.shards[rank], Parameters) if record.root == root]
+        return {parameter.name: parameter for parameter in records[-1].parameters}
+
+    def expert_layers(self, rank: int) -> tuple[ExpertLayer, ...]:
+        return _all(self.shards[rank], ExpertLayers)[-1].layers
+
+
+def _all(shard: Shard, kind: type[Kind]) -> list[Kind]:
+    return [record for record in shard.records if isinstance(record, kind)]
+
+
+#: ``run_scenarios("deepspeed.py", ranks=4)``: by name
+RunScenarios = Callable[..., dict[str, Scenario]]
