@@ -76,7 +76,7 @@ ROADS = [
     "distprof.models.Models.adopt",
     "distprof.models.Models.places",
     "distprof.tree.ModuleTree.adopt",
-    "distprof.parameters.layout",
+    "distprof.models.parameters_of",
     "distprof.models.find_layers",
     "distprof.recorder.identify",
     "distprof.recorder.header",

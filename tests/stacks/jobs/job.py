@@ -21,7 +21,8 @@ import distprof
 
 def main(file: str, out: str) -> None:
     rank = int(os.environ["RANK"])
-    scenarios: dict[str, Any] = runpy.run_path(file)["SCENARIOS"]
+    job = runpy.run_path(file)
+    scenarios: dict[str, Any] = job["SCENARIOS"]
     for name, scenario in scenarios.items():
         # A store of its own: torchrun's cannot be joined a second time.
         store = f"file://{out}/{name}.store"
@@ -33,7 +34,7 @@ def main(file: str, out: str) -> None:
         if rank == 0:
             print("scenario", json.dumps([name, whole]), flush=True)
         gc.collect()
-        dist.destroy_process_group()
+        job.get("destroy_groups", dist.destroy_process_group)()
 
 
 if __name__ == "__main__":
