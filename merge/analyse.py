@@ -18,7 +18,7 @@ from distprof.merge.compiled import compiled_notes, compiled_regions
 from distprof.merge.experts import expert_layers
 from distprof.merge.load import LoadedRun
 from distprof.merge.memory import differences
-from distprof.merge.model_work import model_work
+from distprof.merge.model_work import experts_per_token, model_work, work_sums
 from distprof.merge.once import own_shares
 from distprof.merge.ops import op_rows
 from distprof.merge.peaks import ONLY_THE_MAKERS, Peaks
@@ -26,12 +26,12 @@ from distprof.merge.pipeline import stage_rows
 from distprof.merge.profile import module_stats, time_tables
 from distprof.merge.ranks import rank_rows
 from distprof.merge.replicas import counted_ranks
-from distprof.merge.report import ModelTotals, Report, RunInfo
+from distprof.merge.report import ModelTotals, ModelWork, Report, RunInfo
 from distprof.merge.skew import skew_of
 from distprof.merge.stages import pipeline_of
 from distprof.merge.summary import summary_of, work_notes
 from distprof.merge.topology import layout_of
-from distprof.merge.totals import totals_of
+from distprof.merge.totals import Totals, totals_of
 from distprof.merge.utilization import utilizations_of
 from distprof.merge.words import rank_names
 from distprof.merge.work import work_rows
@@ -40,10 +40,11 @@ from distprof.merge.work import work_rows
 def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
     """The report.  Depends on the records and the peaks alone: the same shards give the same report."""
     layout = layout_of(run)
-    totals = totals_of(run, layout)
+    counted = counted_ranks(run, layout)
+    forward = work_sums(counted, layout)
+    totals = totals_of(run, layout, experts_per_token(forward, run.world_size))
     alignment = Alignment([data.tree for data in run.ranks], [pipeline_of(data, layout) for data in run.ranks])
     times = time_tables(run, alignment)
-    counted = counted_ranks(run, layout)
     utilizations = utilizations_of(run, own_shares(counted, layout), peaks)
     rows = rank_rows(run, layout, totals, utilizations.by_rank)
     return Report(
@@ -53,7 +54,7 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
         ),
         topology=layout.info,
         summary=summary_of(run, layout, totals),
-        model=ModelTotals(totals.by_kind, totals.active, totals.uncovered, model_work(counted, layout, run.world_size)),
+        model=_model(totals, model_work(forward, layout, run.world_size)),
         utilization=utilizations.job,
         modules=module_stats(run, alignment, times),
         ranks=rows,
@@ -64,6 +65,16 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
         work=work_rows(run),
         generated=compiled_regions(run, alignment),
         ops=op_rows(run),
+    )
+
+
+def _model(totals: Totals, forward: ModelWork | None) -> ModelTotals:
+    return ModelTotals(
+        params_by_kind=totals.by_kind,
+        active_params=totals.active,
+        active_is_measured=totals.active_is_measured,
+        uncovered=totals.uncovered,
+        forward=forward,
     )
 
 

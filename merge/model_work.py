@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from distprof.merge.rankdata import RankData
 from distprof.merge.replicas import Counted
 from distprof.merge.report import ModelWork
 from distprof.merge.topology import Layout
 from distprof.merge.window import FloatArray
 from distprof.records import ExpertLayer
+
+LayerKey = tuple[str, int]  # name, pipeline stage
 
 #: Rows are quotients of large numbers; what differs by less than this is no padding.
 _ROUNDING = 1e-6
@@ -30,7 +33,8 @@ class _Layer:
     macs: float = 0.0  # of its experts
     flops: float = 0.0
     rows: float = 0.0  # that its experts ran on
-    wanted: float = 0.0  # tokens that its router saw, times top-k
+    tokens: float = 0.0  # that its router saw
+    wanted: float = 0.0  # the same, times top-k
     known: bool = True
 
     @property
@@ -41,30 +45,49 @@ class _Layer:
 
 
 @dataclass
-class _Sums:
+class WorkSums:
+    """Over the ranks that counted."""
+
+    ranks: int = 0
     executed_macs: float = 0.0
     executed_flops: float = 0.0
     macs: float = 0.0
     flops: float = 0.0
-    layers: dict[tuple[object, ...], _Layer] = field(default_factory=dict)
+    layers: dict[LayerKey, _Layer] = field(default_factory=dict)
 
 
-def model_work(counted: Mapping[int, Counted], layout: Layout, world_size: int) -> ModelWork | None:
-    """``counted``: the ranks that counted; None where none did.  Lower bounds where one did not."""
-    if not counted:
-        return None
-    sums, sizes = _Sums(), layout.info.sizes
+def work_sums(counted: Mapping[int, Counted], layout: Layout) -> WorkSums:
+    """``counted``: the ranks that counted."""
+    sums = WorkSums(ranks=len(counted))
     peers = tensor_peers(layout, list(counted))
     for rank, one in counted.items():
         share = one.shares([counted[peer] for peer in peers[rank] if peer != rank])
         _add(sums, one, share)
         for layer in one.data.layers:
-            key = (layer.name, *layout.piece(rank, ("pp",)))
-            _add_layer(sums.layers.setdefault(key, _Layer()), one, layer, share)
+            _add_layer(sums.layers.setdefault(layer_key(one.data, layer, layout), _Layer()), one, layer, share)
+    return sums
+
+
+def layer_key(data: RankData, layer: ExpertLayer, layout: Layout) -> LayerKey:
+    """Tells MoE layers apart; pipeline stages may have layers of one name."""
+    return layer.name, layout.piece(data.rank, ("pp",))[0]
+
+
+def experts_per_token(sums: WorkSums, world_size: int) -> dict[LayerKey, float]:
+    """As it was measured, rows of experts / tokens of the router; of no layer where a rank did not count."""
+    if sums.ranks < world_size:
+        return {}
+    return {key: layer.rows / layer.tokens for key, layer in sums.layers.items() if layer.rows and layer.tokens}
+
+
+def model_work(sums: WorkSums, layout: Layout, world_size: int) -> ModelWork | None:
+    """None where no rank counted.  Lower bounds where one did not."""
+    if not sums.ranks:
+        return None
     known = all(layer.known for layer in sums.layers.values())
     lost_macs = sum(layer.macs * layer.padding for layer in sums.layers.values())
     lost_flops = sum(layer.flops * layer.padding for layer in sums.layers.values())
-    dp = sizes["dp"]
+    dp = layout.info.sizes["dp"]
     return ModelWork(
         macs=sums.macs / dp,
         flops=sums.flops / dp,
@@ -72,7 +95,7 @@ def model_work(counted: Mapping[int, Counted], layout: Layout, world_size: int) 
         executed_flops=sums.executed_flops / dp,
         useful_macs=(sums.macs - lost_macs) / dp if known else None,
         useful_flops=(sums.flops - lost_flops) / dp if known else None,
-        covers_all=len(counted) == world_size,
+        covers_all=sums.ranks == world_size,
     )
 
 
@@ -84,7 +107,7 @@ def tensor_peers(layout: Layout, ranks: Sequence[int]) -> dict[int, list[int]]:
     return {rank: members for members in groups.values() for rank in members}
 
 
-def _add(sums: _Sums, one: Counted, share: FloatArray) -> None:
+def _add(sums: WorkSums, one: Counted, share: FloatArray) -> None:
     macs, flops, outside = one.macs, one.flops, one.counts.outside
     outside_macs, outside_flops = outside.get("forward_macs", 0), outside.get("forward_flops", 0)
     sums.executed_macs += float(macs.sum()) + outside_macs
@@ -100,6 +123,7 @@ def _add_layer(layer: _Layer, one: Counted, hosted: ExpertLayer, share: FloatArr
     layer.rows += _rows_run(one, hosted, share)
     seen = _tokens_routed(one, hosted, share)
     layer.known = layer.known and seen > 0 and hosted.top_k > 0
+    layer.tokens += seen
     layer.wanted += seen * hosted.top_k
 
 

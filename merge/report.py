@@ -131,6 +131,7 @@ class ModelTotals:
 
     params_by_kind: dict[str, int]  # of records.KINDS, those that are there: dense, expert, ...
     active_params: int | None  # that work on one token; None where the top-k of a layer is not known
+    active_is_measured: bool  # by rows of experts / tokens of routers, where a stack does not say its top-k
     uncovered: tuple[str, ...]  # coordinates of which no rank told its parameters, such as "pp 1" or "ep 2-3"
     forward: ModelWork | None  # None where nothing was counted
 

@@ -5,7 +5,8 @@ which ranks hold different parameters under one name); replicas name the same pi
 experts add up, and a piece that tensor parallelism or FSDP shards is counted by its global size.  Tied parameters count
 once, and so do copies of one parameter on several stages, which say of what they are copies.
 
-    active per token = all parameters but experts', and of each layer's experts top-k / experts
+    active per token = all parameters but experts', and of each layer's experts top-k / experts; where the stack does
+                       not say its top-k, the experts per token that were measured
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fractions import Fraction
 
 from distprof.merge.coverage import uncovered
 from distprof.merge.load import LoadedRun
+from distprof.merge.model_work import LayerKey, layer_key
 from distprof.merge.parameters import kind_of
 from distprof.merge.rankdata import RankData
 from distprof.merge.stages import pipeline_of
@@ -34,7 +36,8 @@ class Totals:
     exact: int | None
     trainable: int | None
     by_kind: dict[str, int]  # of records.KINDS, those that are there
-    active: int | None  # None also where the top-k of a layer is not known
+    active: int | None  # None also where the top-k of a layer is neither known nor measured
+    active_is_measured: bool
     covers_all: bool
     uncovered: tuple[str, ...]  # coordinates of which no rank told anything; what replicas cover is none of them
     notes: tuple[str, ...]
@@ -46,16 +49,19 @@ class _Piece:
     parameter: Parameter
     rank: int
     share: Fraction | None  # of it that works on one token, None if not known
+    measured: bool = False  # the share, not said by the stack
 
 
-def totals_of(run: LoadedRun, layout: Layout) -> Totals:
-    pieces, notes = _union(run, layout)
+def totals_of(run: LoadedRun, layout: Layout, measured: Mapping[LayerKey, float] | None = None) -> Totals:
+    """``measured``: experts per token, by layer."""
+    pieces, notes = _union(run, layout, measured or {})
     told = [data for data in run.ranks if data.parameters.rank_numel is not None]
     return Totals(
         exact=sum(piece.parameter.global_numel for piece in pieces) if pieces else None,
         trainable=sum(p.parameter.global_numel for p in pieces if p.parameter.trainable) if pieces else None,
         by_kind=_by_kind(pieces),
         active=_active(pieces),
+        active_is_measured=any(piece.measured for piece in pieces),
         covers_all=len(told) == run.world_size and not notes,
         uncovered=uncovered(told, layout),
         notes=notes,
@@ -75,7 +81,7 @@ def of_model(per_rank: Mapping[int, float], layout: Layout) -> float | None:
     return sum(means) / len(means) * layout.info.sizes["mp"] if means else None
 
 
-def _union(run: LoadedRun, layout: Layout) -> tuple[list[_Piece], tuple[str, ...]]:
+def _union(run: LoadedRun, layout: Layout, measured: Mapping[LayerKey, float]) -> tuple[list[_Piece], tuple[str, ...]]:
     """(the pieces, sentences on those of which ranks do not tell the same)."""
     pieces: dict[_Key, _Piece] = {}
     quarrels: dict[_Key, str] = {}
@@ -87,7 +93,7 @@ def _union(run: LoadedRun, layout: Layout) -> tuple[list[_Piece], tuple[str, ...
         if place in done:
             continue
         done.add(place)
-        for key, piece in _pieces(data, layout):
+        for key, piece in _pieces(data, layout, measured):
             before = pieces.setdefault(key, piece)
             if before.parameter.global_numel != piece.parameter.global_numel:
                 quarrels.setdefault(key, _quarrel(before, piece))
@@ -95,24 +101,28 @@ def _union(run: LoadedRun, layout: Layout) -> tuple[list[_Piece], tuple[str, ...
     return list(pieces.values()), _few(list(quarrels.values()))
 
 
-def _pieces(data: RankData, layout: Layout) -> Iterator[tuple[_Key, _Piece]]:
+def _pieces(data: RankData, layout: Layout, measured: Mapping[LayerKey, float]) -> Iterator[tuple[_Key, _Piece]]:
     pipeline = pipeline_of(data, layout)
-    shares = _shares(data)
+    shares = _shares(data, layout, measured)
     for p in data.parameters.counted:
         model, stage = pipeline.place(p.root)
         name = (model, "copies", p.shared_as) if p.shared_as else (model, stage, p.name)
-        share = shares.get(p.row) if kind_of(p) == EXPERT else Fraction(1)
-        yield (*name, p.split, layout.piece(data.rank, p.split)), _Piece(p, data.rank, share)
+        share = shares.get(p.row, (None, False)) if kind_of(p) == EXPERT else (Fraction(1), False)
+        yield (*name, p.split, layout.piece(data.rank, p.split)), _Piece(p, data.rank, *share)
 
 
-def _shares(data: RankData) -> dict[int, Fraction]:
-    """By row inside a MoE layer: top-k / experts of the layer, where that is known."""
-    known = [layer for layer in data.layers if layer.top_k]
-    return {
-        row: min(Fraction(1), Fraction(layer.top_k, layer.num_experts))
-        for layer in known
-        for row in data.tree.subtree(layer.row)
-    }
+def _shares(
+    data: RankData, layout: Layout, measured: Mapping[LayerKey, float]
+) -> dict[int, tuple[Fraction | None, bool]]:
+    """By row inside a MoE layer: experts per token / experts of the layer, and whether that was measured."""
+    found: dict[int, tuple[Fraction | None, bool]] = {}
+    for layer in data.layers:
+        seen = measured.get(layer_key(data, layer, layout))
+        per_token = layer.top_k or (Fraction(seen).limit_denominator(1000) if seen else None)
+        if per_token is not None:
+            share = min(Fraction(1), Fraction(per_token) / layer.num_experts)
+            found |= dict.fromkeys(data.tree.subtree(layer.row), (share, not layer.top_k))
+    return found
 
 
 def _by_kind(pieces: list[_Piece]) -> dict[str, int]:

@@ -29,7 +29,8 @@ def params_lines(report: Report) -> Iterator[str]:
     yield labelled("  trainable", f"{summary.trainable_params_exact:,}")
     if EXPERT in model.params_by_kind:
         active = "n/a: the top-k is not known" if model.active_params is None else f"{model.active_params:,}"
-        yield labelled("  active per token", active)
+        label = "  active per token" + (", as measured" if model.active_is_measured else "")
+        yield labelled(label, active)
 
 
 def _lacking(report: Report) -> str:

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from support.reports import report_of
 from support.synthetic import TOKENS, VOCABULARY, WIDTH, Job, rank_records, shard_of
 
+from distprof.merge.analyse import analyse
 from distprof.merge.load import run_of_shards
-from distprof.merge.model_work import model_work
+from distprof.merge.model_work import model_work, work_sums
 from distprof.merge.replicas import counted_ranks
-from distprof.merge.report import ModelWork
+from distprof.merge.report import ModelWork, Report
 from distprof.merge.text.model import work_lines
 from distprof.merge.topology import layout_of
-from distprof.records import Counts, Record
+from distprof.records import Counts, ExpertLayers, Record
 
 
 def by_hand(job: Job) -> int:
@@ -35,7 +36,7 @@ def work(job: Job, ranks: set[int] | None = None, bend: Any = None) -> ModelWork
     records = ([bend(rank, one) if bend else one for one in rank_records(job, rank)] for rank in kept)
     run = run_of_shards([shard_of(one) for one in records])
     layout = layout_of(run)
-    return model_work(counted_ranks(run, layout), layout, run.world_size)
+    return model_work(work_sums(counted_ranks(run, layout), layout), layout, run.world_size)
 
 
 def exact(job: Job) -> ModelWork:
@@ -108,6 +109,24 @@ def test_without_a_top_k_useful_is_not_known() -> None:
     found = exact(Job(dp=2, top_k=0))
     assert (found.useful_macs, found.useful_flops) == (None, None)
     assert any("n/a: no router or top-k was seen" in line for line in work_lines(report_of(dp=2, top_k=0)))
+
+
+@pytest.mark.parametrize("layout", [{"dp": 4, "ep": 2}, {"dp": 2, "tp": 2, "tp_experts": True}, {"dp": 1, "pp": 2}])
+def test_active_parameters_where_the_stack_does_not_say_its_top_k(layout: dict[str, Any]) -> None:
+    """Rows of experts over tokens of the router are the experts that see a token."""
+    bent = {"layers": 4, "experts": 8, "tied_stages": True, **layout}
+    said, measured = report_of(**bent).model, analysed_without_top_k(Job(**bent)).model
+    assert said.active_params == measured.active_params and said.active_params is not None
+    assert (said.active_is_measured, measured.active_is_measured) == (False, True)
+
+
+def analysed_without_top_k(job: Job) -> Report:
+    def bend(record: Record) -> Record:
+        if isinstance(record, ExpertLayers):
+            return ExpertLayers(tuple(replace(layer, top_k=0) for layer in record.layers))
+        return record
+
+    return analyse(run_of_shards([shard_of(map(bend, rank_records(job, rank))) for rank in range(job.world)]))
 
 
 @settings(max_examples=30, deadline=None)
