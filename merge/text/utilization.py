@@ -16,6 +16,10 @@ _CONVENTION = (
     " arXiv:2204.02311, appendix B).  HFU counts the MACs that ran."
 )
 _AT_LEAST = "  At least: not all that ran is in them (see the notes, and what was not counted)."
+_TOO_MUCH = (
+    "  No device does more than 100%: this peak is too low (measure it again when nothing else runs, or give"
+    " --peak-tflops)."
+)
 
 
 def utilization_lines(report: Report) -> Iterator[str]:
@@ -47,7 +51,8 @@ def _figure(figure: UtilizationSpread | None, report: Report) -> str:
 
 def _explained(used: Utilization, unit: str) -> Iterator[str]:
     yield from wrapped(f"{'; '.join(_peaks(used.peaks))}.", f"peak per {unit}: ", "  ")
-    yield from wrapped(_CONVENTION + (_AT_LEAST if used.at_least else ""), "  ", "  ")
+    too_much = _TOO_MUCH if used.hfu and used.hfu.max > 1 else ""
+    yield from wrapped(_CONVENTION + (_AT_LEAST if used.at_least else "") + too_much, "  ", "  ")
 
 
 def _peaks(peaks: tuple[PeakUsed, ...]) -> Iterator[str]:

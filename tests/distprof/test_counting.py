@@ -257,5 +257,7 @@ def test_compiled_code_stays_compiled_counts_the_same_and_computes_the_same(tmp_
     assert recorded == plain
     assert graphs == [1, 1]
     assert seen.one(Counts).forward_macs.sum() == 4 * 8 * 16 + 4 * 16 * 2
+    (work,) = seen.one(Counts).device_work
+    assert work.model_macs == work.executed_macs == 2 * 4 * 8 * 16 + 3 * 4 * 16 * 2
     assert len(seen.of(Step)) == 2
     torch._dynamo.reset()

@@ -243,6 +243,11 @@ def test_the_text_says_figure_peak_source_and_convention() -> None:
     assert "PaLM, arXiv:2204.02311, appendix B" in text
 
 
+def test_a_peak_that_is_too_low_is_called_so() -> None:
+    assert "this peak is too low" in text_of(report(peaks=Peaks(200.0)))
+    assert "this peak is too low" not in text_of(report(peaks=Peaks(250.0)))
+
+
 def test_the_ranks_table_has_both_where_they_differ() -> None:
     def titles(made: Report) -> list[str]:
         lines = render(made, TextOptions(detail=False)).splitlines()
