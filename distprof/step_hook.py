@@ -23,7 +23,7 @@ class StepHook:
         self._later: Any = None
 
     def remove(self) -> None:
-        """Now; where that would fail the step that runs, at the beginning of the next, and until then it does nothing."""
+        """Now, or where that would fail the step that runs, at the beginning of the next; it does nothing any more."""
         self._stepped = None
         if not self._running or _is_last(self._handle, optimizer._global_optimizer_post_hooks):
             self._handle.remove()
@@ -52,4 +52,5 @@ class StepHook:
 
 
 def _is_last(handle: Any, hooks: Any) -> bool:
-    return next(reversed(hooks), None) == handle.id
+    last: int | None = next(reversed(hooks), None)
+    return bool(last == handle.id)

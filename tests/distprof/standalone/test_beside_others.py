@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_compiled_code_stays_compiled_and_is_counted_whole() -> None:
 
     counters.clear()
     model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.GELU(), nn.Linear(8, 4, bias=False)).eval()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
     plain = compiled(X)
     graphs = dict(counters["stats"])
     _, macs, params = get_model_profile(compiled, args=[X], print_profile=False, as_string=False)
