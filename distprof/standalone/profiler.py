@@ -151,8 +151,8 @@ class FlopsProfiler:
         _write(text, output_file)
 
     def print_model_aggregated_profile(self, module_depth: int = -1, top_modules: int = 1) -> None:
-        """Print the ``top_modules`` classes of most params, MACs and time at each depth to ``module_depth``, if there is
-        a profile.
+        """Print the ``top_modules`` classes of most params, MACs and time at each depth to ``module_depth``; without a
+        profile, nothing.
         """
         if not self.started:
             return
