@@ -69,6 +69,7 @@ def _places(layers: Sequence[FoundLayer]) -> dict[int, _Place]:
     for layer in layers:
         axis = layer.axis if layer.ways > 1 else ""
         places |= dict.fromkeys(layer.parameter_rows, _Place(EXPERT, axis, in_layer=True))
+        places |= dict.fromkeys(layer.shared_rows, _Place(SHARED, in_layer=True))
     return places
 
 

@@ -6,6 +6,7 @@ Its getters make groups where there are none yet, so its variables are read inst
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -48,19 +49,23 @@ class DeepSpeed(Framework):
         return Layout(local, numel, numel, ("dp",) if local < numel else (), sliced, copy)
 
     def experts(self, module: nn.Module) -> Experts | None:
+        layer: Any = module
+        if is_a(module, "deepspeed.moe.layer", "MoE"):
+            residual = (layer.mlp,) if layer.use_residual else ()
+            return replace(_of_moe_layer(layer.deepspeed_moe), shared=residual)
         if is_a(module, "deepspeed.moe.sharded_moe", "MOELayer"):
-            holder: Any = module.experts
-            held = tuple(getattr(holder, "deepspeed_experts", ()))
-            ways, local = int(module.ep_size), int(module.num_local_experts)  # type: ignore[arg-type]
-            axis = _expert_axis(str(module.ep_group_name)) or ("ep",)
-            top_k = int(getattr(module.gate, "k", 0))
-            return Experts(ways * local, held, None if held else holder, local, axis[0], top_k)
+            return _of_moe_layer(layer)
         if getattr(module, "_is_autoep_layer", False):
-            axis = _expert_axis(str(module.ep_group_name)) or ("ep",)
-            local = int(module.num_local_experts)  # type: ignore[arg-type]
-            holder = module.experts
-            return Experts(int(module.num_experts), (), holder, local, axis[0], int(module.top_k))  # type: ignore[arg-type]
+            axis = _expert_axis(layer.ep_group_name)
+            shared = tuple(m for m in (layer.shared_experts, layer.shared_experts_gate) if isinstance(m, nn.Module))
+            return Experts(layer.num_experts, (), layer.experts, layer.num_local_experts, axis, layer.top_k, shared)
         return None
+
+
+def _of_moe_layer(layer: Any) -> Experts:
+    held, local = tuple(getattr(layer.experts, "deepspeed_experts", ())), int(layer.num_local_experts)
+    holder = None if held else layer.experts
+    return Experts(layer.ep_size * local, held, holder, local, _expert_axis(layer.ep_group_name), layer.gate.k)
 
 
 def _of_grid(pipeline: Any, rank: int) -> dict[str, Sequence[int]]:
@@ -96,10 +101,10 @@ def _of_experts() -> dict[str, Sequence[int]]:
     return {**named, "ep": sizes[largest], "edp": group_ranks(alike) or ()}
 
 
-def _expert_axis(group_name: str) -> tuple[str, ...]:
-    """The axis over which experts of this group differ: none where a group is one rank."""
-    size = group_name.rpartition("_")[2]
-    return (group_name,) if size.isdecimal() and int(size) > 1 else ()
+def _expert_axis(group_name: Any) -> str:
+    """The axis over which experts of this group differ: plain ``ep`` where a group is one rank."""
+    size = str(group_name).rpartition("_")[2]
+    return str(group_name) if size.isdecimal() and int(size) > 1 else "ep"
 
 
 def _is_replaced(parameter: Any) -> bool:

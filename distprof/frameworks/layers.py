@@ -27,6 +27,7 @@ class FoundLayer:
     holder: int = -1
     axis: str = "ep"
     top_k: int = 0
+    shared_rows: tuple[int, ...] = ()
 
     @property
     def ways(self) -> int:
@@ -97,7 +98,7 @@ def _found(
     experts: Experts, row: int, rows: list[ModuleRow], modules: dict[int, nn.Module], size_of: Callable[[str], int]
 ) -> FoundLayer | None:
     """None when they are not there, or when their numbers cannot be."""
-    own = {id(experts.holder), *map(id, experts.modules)}
+    own = {id(module) for module in (experts.holder, *experts.modules, *experts.shared)}
     below = {id(found): at for at, found in modules.items() if id(found) in own and _is_below(at, row, rows)}
     local = len(experts.modules) or experts.local
     number = experts.num_experts or local * size_of(experts.axis)
@@ -112,6 +113,7 @@ def _found(
         below.get(id(experts.holder), -1),
         experts.axis,
         experts.top_k,
+        tuple(below[id(module)] for module in experts.shared if id(module) in below),
     )
 
 

@@ -35,7 +35,7 @@ class Experts:
 
     ``modules``: the submodules that are one expert each; the rows of their inputs are their loads.  Empty where one
     module computes all: then ``holder`` is that one, and ``local`` says how many it has.  ``axis``: over which they are
-    shared out, contiguously.
+    shared out, contiguously.  ``shared``: modules of the layer that see every token beside the experts.
     """
 
     num_experts: int
@@ -44,6 +44,7 @@ class Experts:
     local: int = 0
     axis: str = "ep"
     top_k: int = 0
+    shared: tuple[nn.Module, ...] = ()
 
 
 class Framework:

@@ -10,7 +10,7 @@ ALL = [(rank,) for rank in range(4)]
 
 @pytest.fixture(scope="module")
 def scenarios(run_scenarios: RunScenarios) -> dict[str, Scenario]:
-    return run_scenarios("torch_native.py", ranks=4)
+    return run_scenarios("on_torch.py", ranks=4)
 
 
 NAMES = [f"{block}.{part}.{of}" for block in (0, 1) for part in ("up", "down") for of in ("weight", "bias")]
