@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from support.examples import EXAMPLES
 from torch import nn
 
@@ -71,7 +72,7 @@ def test_it_tells_axes_layouts_and_experts(installed: None, imported: None) -> N
     topology = Standing(3, 4, MeshWatch(), stacks).topology()
     assert (topology.source, topology.sizes["tp"], topology.sizes["dp"]) == ("gridstack", 2, 2)
     assert [topology.coordinates[axis] for axis in ("tp", "dp", "ep")] == [1, 1, 1]
-    weight = nn.Linear(4, 2).weight
+    weight = nn.Parameter(torch.zeros(2, 4))
     assert stacks.layout(nn.Linear(1, 1), "weight", weight) == Layout(8, 8, 8)
     weight.gridstack_pieces = 2  # type: ignore[attr-defined]
     assert stacks.layout(nn.Linear(1, 1), "weight", weight) == Layout(8, 8, 16, ("tp",))

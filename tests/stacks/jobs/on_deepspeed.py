@@ -130,7 +130,7 @@ def autotp() -> int:
             ],
         },
     }
-    more = {"tensor_parallel": rules}
+    more: dict[str, Any] = {"tensor_parallel": rules}
     engine, *_ = deepspeed.initialize(model=model, model_parameters=model.parameters(), config=config(**more))
     train(engine)
     return whole

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 lightning: Any = importlib.import_module("lightning")
 
@@ -20,8 +21,8 @@ class Model(lightning.LightningModule):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Any:
         return self.body(x)
 
-    def training_step(self, batch: Tensor, _: int) -> Any:
-        return self(batch).sum()
+    def training_step(self, batch: list[Tensor], _: int) -> Any:
+        return self(batch[0]).sum()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.01)
@@ -33,7 +34,8 @@ def ddp() -> int:
     trainer = lightning.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, limit_train_batches=2, logger=False, **quiet
     )
-    trainer.fit(model, torch.utils.data.DataLoader(torch.ones(8, 8), batch_size=2))
+    data = TensorDataset(torch.ones(8, 8))
+    trainer.fit(model, DataLoader(data, batch_size=2))
     return sum(parameter.numel() for parameter in model.parameters())
 
 
