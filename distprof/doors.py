@@ -155,7 +155,9 @@ class FunctionDoor:
 
 
 class _Patch:
-    """One attribute, replaced for a time."""
+    """One attribute, replaced for a time.  ``wanted`` from :meth:`put` to :meth:`take_back`; below somebody's patch it
+    stays in place for longer.
+    """
 
     def __init__(self, holder: Any, attribute: str, replacement: Callable[[Callable[..., Any]], Any]) -> None:
         self._holder = holder
@@ -163,18 +165,33 @@ class _Patch:
         self._replacement = replacement
         self.original: Any = None
         self.ours: Any = None  # while it is in place
+        self.wanted = False
 
     def put(self) -> None:
+        self.wanted = True
         if self.ours is None:
             self.original = getattr(self._holder, self._attribute)
             self.ours = self._replacement(self.original)
+            self.ours.patch = self
             setattr(self._holder, self._attribute, self.ours)
 
     def take_back(self) -> None:
-        """Unless somebody's patch lies over it, which is not ours to take away: then it stays in place below."""
-        if self.ours is not None and getattr(self._holder, self._attribute) is self.ours:
-            setattr(self._holder, self._attribute, self.original)
-            self.ours = None
+        """Unless somebody's patch lies over it, which is not ours to take away.  With it goes what it lies on, of
+        another door that was closed meanwhile.
+        """
+        self.wanted = False
+        if self.ours is None or getattr(self._holder, self._attribute) is not self.ours:
+            return
+        self.ours = None
+        while (below := _patch_of(self.original)) is not None and not below.wanted:
+            self.original, below.ours = below.original, None
+        setattr(self._holder, self._attribute, self.original)
+
+
+def _patch_of(function: Any) -> _Patch | None:
+    """Whose replacement this is, if it is one.  A user's wrapper may bear the mark of the one that it wraps."""
+    patch = getattr(function, "patch", None)
+    return patch if isinstance(patch, _Patch) and patch.ours is function else None
 
 
 def backward_door(on_error: OnError) -> FunctionDoor:

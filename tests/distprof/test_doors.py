@@ -194,6 +194,25 @@ def test_a_patch_that_somebody_put_over_ours_stays(door: ModuleDoor) -> None:
         nn.Module.__call__ = original  # type: ignore[method-assign]
 
 
+def test_doors_that_are_closed_in_the_order_in_which_they_were_opened_leave_nothing(errors: Errors) -> None:
+    original = nn.Module.__call__
+    doors, logs = [ModuleDoor(errors) for _ in range(3)], [Log() for _ in range(3)]
+    for door, log in zip(doors, logs, strict=True):
+        door.open(log)
+    doors[0].close()
+    doors[1].close()
+    nn.ReLU()(X)
+    assert [len(log.lines) for log in logs] == [0, 0, 2]
+    doors[1].open(logs[1])
+    nn.ReLU()(X)
+    assert [len(log.lines) for log in logs] == [0, 2, 4]
+    doors[2].close()
+    nn.ReLU()(X)
+    assert [len(log.lines) for log in logs] == [0, 4, 4]
+    doors[1].close()
+    assert nn.Module.__call__ is original
+
+
 @pytest.fixture
 def backwards(errors: Errors) -> Iterator[FunctionDoor]:
     door = backward_door(errors)
