@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from distprof.flops.norms import SOFTMAX
 from distprof.flops.rule import Chapter, Rule, Work, numel, only_macs
 
 
@@ -79,6 +80,24 @@ def _embedding_bag_backward(_: Any, grad: Any, indices: Any, *__: Any, **___: An
     return 0, indices.numel() * grad.shape[-1]
 
 
+def _weighted_bag_backward(_: Any, grad: Any, weight: Any, indices: Any, *__: Any, **___: Any) -> Work:
+    return 0, 2 * indices.numel() * grad.shape[-1]
+
+
+def _affine_grid(out: Any, /, theta: Any, *_: Any, **__: Any) -> Work:
+    return only_macs(out.numel() * theta.shape[-1])
+
+
+def _chunked_loss(_: Any, x: Any, weight: Any, target: Any, bias: Any = None, *args: Any, **__: Any) -> Work:
+    """``args`` of the op that makes its gradients in forward end with whether they are asked for: of the input, of the
+    weight, of the bias.
+    """
+    made = sum(map(bool, args[8:10]))
+    logits = x.shape[0] * weight.shape[0]
+    macs = (1 + made) * logits * weight.shape[1]
+    return macs, 2 * macs + (SOFTMAX + (bias is not None)) * logits
+
+
 CHAPTER = Chapter(
     "Matrix products",
     "M, K and N are rows, inner size and columns.  Matrices of integers count like others, and a complex "
@@ -115,8 +134,20 @@ CHAPTER = Chapter(
         Rule(("mv",), _dot, "M K", "2 MACs", "a matmul of N = 1"),
         Rule(("addmv",), _added_product, "M K", "2 MACs + M (none with `beta=0`)", "a matmul of N = 1"),
         Rule(("dot", "vdot"), _dot, "K", "2 MACs", "a matmul of M = N = 1"),
+        Rule(("affine_grid_generator",), _affine_grid, "3 (in space: 4) an output element", "2 MACs", "a matmul"),
         Rule(("addr",), _outer, "M N", "2 MACs", "a product and a sum an element"),
         Rule(("_trilinear",), _trilinear, "every element of the broadcast product (`nn.Bilinear`: B I J O)", "2 MACs"),
+        Rule(
+            (
+                "torch_nn::_linear_cross_entropy_batch_chunked",
+                "torch_nn::_linear_cross_entropy_batch_chunked_no_reduction",
+            ),
+            _chunked_loss,
+            "M K N of the logits, and as many again for each gradient (of the input, of the weight) that it makes in "
+            "forward",
+            "2 MACs + the softmax of each logit, 1 more a logit for a bias",
+            "a matmul for each",
+        ),
         Rule(
             ("_embedding_bag", "_embedding_bag_forward_only"),
             _embedding_bag,
@@ -129,5 +160,6 @@ CHAPTER = Chapter(
             "0",
             "1 an element looked up",
         ),
+        Rule(("_embedding_bag_per_sample_weights_backward",), _weighted_bag_backward, "0", "2 an element looked up"),
     ),
 )

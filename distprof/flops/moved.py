@@ -38,6 +38,8 @@ OPS = frozenset(
     _amp_update_scale any all bitwise_and bitwise_or bitwise_not bitwise_xor
     count_nonzero allclose to_padded_tensor to_mkldnn mkldnn_reorder_conv2d_weight
     mkldnn_reorder_conv3d_weight sym_size sym_stride sym_numel sym_storage_offset size stride numel storage_offset dim
-    is_contiguous sym_is_contiguous
+    is_contiguous sym_is_contiguous squeeze unsqueeze transpose t swapaxes swapdims
+    hash_tensor histogram _histogramdd_bin_edges _histogramdd_from_bin_cts _histogramdd_from_bin_tensors
+    _to_sparse sparse_mask lu_unpack _unsafe_masked_index
     """.split()  # noqa: SIM905
 )

@@ -141,6 +141,13 @@ NORMS = Chapter(
     ),
 )  # fmt: skip
 
+
+def _pairs(_: Any, *args: Any, **__: Any) -> Work:
+    """``args`` without the gradient: the scores [..., classes] come first or second."""
+    scores = max(args[:2], key=lambda one: one.dim())
+    return 0, 3 * numel(scores) * scores.shape[-1]
+
+
 LOSSES = Chapter(
     "Losses",
     "Those that torch makes of other ops are counted op by op.  A loss that gives one number costs 1 more an element, "
@@ -152,6 +159,8 @@ LOSSES = Chapter(
              "7 an element (two logarithms, two differences, two products, sum)"),
         Rule(("binary_cross_entropy_with_logits",), _loss(7), "0", "7 an element"),
         Rule(("multi_margin_loss",), _loss(4), "0", "4 an element"),
+        Rule(("multilabel_margin_loss_forward", "multilabel_margin_loss_backward"), _pairs, "0",
+             "3 a pair of classes, of which at most one is a target (difference, comparison, sum)"),
         Rule(("nll_loss_forward", "nll_loss2d_forward"), _picked, "0", "1 a target, whose number is picked and summed"),
         Rule(("nll_loss_backward", "nll_loss2d_backward"), _picked_backward, "0", "1 a target"),
         Rule(("mse_loss_backward",), per_output(2), "0", "2 an element (difference, product)"),

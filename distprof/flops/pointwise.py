@@ -17,6 +17,7 @@ _ONE = (
     "elu", "celu", "selu", "hardswish", "leaky_relu", "log_sigmoid_forward", "softplus", "relu6", "rrelu_with_noise",
     "_prelu_kernel", "mish", "silu", "gelu", "hardtanh", "hardsigmoid", "native_dropout_backward", "complex", "polar",
     "xlogy", "special_entr", "sgn", "square", "logaddexp", "exponential", "softshrink", "hardshrink", "threshold",
+    "rsub", "floor_divide",
 )  # fmt: skip
 _BACKWARDS = (
     "elu_backward", "gelu_backward", "silu_backward", "mish_backward", "glu_backward", "hardswish_backward",
@@ -41,6 +42,10 @@ def _summed(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
 
 def _cdist(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
     return 0, 3 * numel(out) * x.shape[-1]
+
+
+def _cdist_backward(_: Any, grad: Any, x: Any, *__: Any, **___: Any) -> Work:
+    return 0, 4 * numel(grad) * x.shape[-1]
 
 
 CHAPTER = Chapter(
@@ -71,7 +76,13 @@ REDUCTIONS = Chapter(
         Rule(("norm", "linalg_vector_norm", "linalg__powsum", "aminmax"), per_input(2), "0", "2 an input element"),
         Rule(("var", "std", "var_mean", "std_mean"), per_input(4), "0",
              "4 an input element (mean, difference, square, sum)"),
-        Rule(("_cdist_forward",), _cdist, "0", "3 an output element and dimension (difference, square, sum)"),
+        Rule(("_cdist_forward", "_pdist_forward"), _cdist, "0",
+             "3 an output element and dimension (difference, square, sum)"),
+        Rule(("_cdist_backward", "_pdist_backward"), _cdist_backward, "0",
+             "4 an element of the gradient and dimension (difference, power, product, sum)"),
+        Rule(("dist",), per_input(3), "0", "3 an element (difference, power, sum)"),
+        Rule(("_segment_reduce_backward",), per_output(1), "0", "1 an element of the input's gradient"),
+        Rule(("_unsafe_masked_index_put_accumulate",), per_input(1, 3), "0", "1 a value that is accumulated"),
         Rule(("index_add", "scatter_add", "scatter_reduce", "index_reduce"), per_input(1, 3), "0",
              "1 an element that is added"),
         Rule(("index_put", "_index_put_impl", "_unsafe_index_put"), _accumulated, "0",

@@ -72,6 +72,8 @@ POOLING = Chapter(
         Rule(("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward", "adaptive_max_pool2d_backward",
               "adaptive_max_pool3d_backward", "fractional_max_pool2d_backward", "fractional_max_pool3d_backward",
               "upsample_nearest1d_backward", "upsample_nearest2d_backward", "upsample_nearest3d_backward",
+              "_upsample_nearest_exact1d_backward", "_upsample_nearest_exact2d_backward",
+              "_upsample_nearest_exact3d_backward",
               "reflection_pad1d_backward", "reflection_pad2d_backward", "reflection_pad3d_backward",
               "replication_pad1d_backward", "replication_pad2d_backward", "replication_pad3d_backward"),
              per_input(1), "0", "1 an element of the output's gradient, which is added to its place"),

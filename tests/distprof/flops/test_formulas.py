@@ -4,6 +4,7 @@ right, and the same work done by ops that it is right for.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -345,3 +346,16 @@ def test_the_fused_multi_head_attention_is_its_parts() -> None:
     macs = 4 * 2 * 5 * 8 * 8 + 2 * 2 * 5 * 5 * 8
     with torch.no_grad():
         assert work(lambda: attention(x, x, x)) == (macs, 4 * 2 * 5 * 8 + 5 * 2 * 2 * 5 * 5)
+
+
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="this torch has none")
+def test_a_head_and_loss_in_one_makes_its_gradients_in_forward() -> None:
+    """As many products as the layer and its loss have in forward and backward; backward only scales."""
+    x, weight, target = ones(6, 8, grad=True), ones(10, 8, grad=True), torch.zeros(6, dtype=torch.long)
+    importlib.import_module("torch.nn.modules.linear_cross_entropy")  # defines the op, at its first use
+    count = formula(torch.ops.torch_nn._linear_cross_entropy_batch_chunked.default)
+    assert count is not None
+    arguments = (x, weight, target, None, None, "mean", -100, 0.0, 2, "auto", torch.float32, False)
+    once = 6 * 8 * 10
+    assert count(None, *arguments, True, True, False) == (3 * once, 2 * 3 * once + 5 * 60)
+    assert count(None, *arguments, False, False, False)[0] == once
