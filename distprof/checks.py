@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distprof.codec import RecordError
-from distprof.records import LIMIT, MAX_DEPTH, ExpertLayers, Header, Mesh, Record, Topology, Tree
+from distprof.records import LIMIT, MAX_DEPTH, ExpertLayers, ExpertRouting, Header, Mesh, Record, Topology, Tree
 
 
 def check(record: Record) -> None:
@@ -67,9 +67,22 @@ def _expert_layers(record: ExpertLayers) -> str:
     return ""
 
 
+def _expert_routing(record: ExpertRouting) -> str:
+    layers, known = set(record.layers), set(record.drops_known)
+    if len(layers) < len(record.layers) or len(known) < len(record.drops_known) or not known <= layers:
+        return "its layers are not told once each"
+    if len(record.dropped) not in (0, len(record.routed)) or (
+        len(record.dropped) and (record.dropped > record.routed).any()
+    ):
+        return "what was dropped does not fit what was routed"
+    lengths = {len(record.aux_loss), len(record.aux_calls)}
+    return "" if lengths in ({0}, {len(record.layers)}) else "its losses do not fit its layers"
+
+
 _CHECKS: dict[type[Record], Callable[[Any], str]] = {
     Header: _header,
     Topology: _topology,
     Tree: _tree,
     ExpertLayers: _expert_layers,
+    ExpertRouting: _expert_routing,
 }

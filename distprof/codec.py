@@ -169,7 +169,7 @@ def _array_encoder(name: str, dtype: np.dtype[Any]) -> Encoder:
             array = given.astype(dtype)
             if np.array_equal(array, given):
                 return array.tobytes()
-        raise RecordError(f"{name}: not a one-dimensional array of integers that {dtype.str} can hold")
+        raise RecordError(f"{name}: not a one-dimensional array of numbers that {dtype.str} can hold")
 
     return encode
 

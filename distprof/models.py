@@ -32,9 +32,9 @@ class Models:
         self._first_names = FirstNames()
 
     @property
-    def expert_rows(self) -> list[int]:
-        """Rows of the local experts of all MoE layers, in the order of their loads."""
-        return [row for layer in self._layers for row in layer.expert_rows]  # none of those that are not counted
+    def expert_layers(self) -> tuple[FoundLayer, ...]:
+        """All MoE layers, in the order in which they are told."""
+        return tuple(self._layers)
 
     def adopt(self, module: nn.Module, caller: int = -1) -> tuple[int, list[Record]]:
         """The row of a module not met before (-1: none, it is its caller's own), and the records that tell of it; the

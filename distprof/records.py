@@ -25,7 +25,8 @@ SCHEMA_VERSION = (1, 1)
 SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
     (1, 1): "topology: sources, groups, stages, finer axes; parameters: sharded, kind, shared_as; expert_layers: axis, "
-    "top_k, counted; counts: device_work, compiled, eager_refused, generated; ops; memory",
+    "top_k, counted; expert_load: unseen; expert_routing; counts: device_work, compiled, eager_refused, generated; "
+    "ops; memory",
 }
 
 #: Phases of one iteration, in the order in which they are shown.  They add up to the iteration.
@@ -400,11 +401,36 @@ class ExpertLayers:
 @dataclass(frozen=True, eq=False)
 class ExpertLoad(_Bulky):
     """Tokens that each local expert processed in one timed step: all layers one after the other, in the order of
-    :class:`ExpertLayers`, those that are ``counted``, and of their ``local_experts``."""
+    :class:`ExpertLayers`, those that are ``counted``, and of their ``local_experts``.
+
+    ``unseen``: the numbers of the layers, by that order, of which nothing was seen in this step (they were not called,
+    or inside compiled code): their zeros say nothing.
+    """
 
     KIND: ClassVar[str] = "expert_load"
     iteration: Natural
     tokens: Array = bulk("<i8")
+    unseen: tuple[Index, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertRouting(_Bulky):
+    """Where routers sent this rank's own tokens in one timed step, before any of them was dropped.
+
+    ``layers``: the numbers, by the order of :class:`ExpertLayers`, of those whose routing was seen.  ``routed``: one
+    layer after the other, how often each of its ``num_experts`` was chosen.  Of those of them in ``drops_known`` it was
+    also seen what became of the choices: ``dropped`` has as many numbers as ``routed``, or none where all were kept.
+    ``aux_loss``: for each of ``layers`` the sum over its ``aux_calls`` (calls of a router that had one), or empty.
+    """
+
+    KIND: ClassVar[str] = "expert_routing"
+    iteration: Natural
+    layers: tuple[Index, ...]
+    routed: Array = bulk("<u4")
+    drops_known: tuple[Index, ...] = ()
+    dropped: Array = bulk("<u4")
+    aux_loss: Array = bulk("<f8")
+    aux_calls: Array = bulk("<u4")
 
 
 @dataclass(frozen=True)
@@ -438,6 +464,7 @@ Record = (
     | Memory
     | ExpertLayers
     | ExpertLoad
+    | ExpertRouting
     | Error
     | End
 )

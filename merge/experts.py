@@ -5,6 +5,11 @@
 Ranks that host the same expert for different tokens (expert data parallel) add up.  Of the ranks of one tp group that
 host the same experts only the lowest recorded one counts where they process the same tokens: where tp cuts the experts,
 or where every load is the same on all of them and their router saw all tokens (under sequence parallel it sees a part).
+
+Beside what experts processed stands what routers chose (distprof.merge.routing).  Where what they processed cannot be
+seen on their ranks (they run on padding, or fetch the tokens themselves), it is what routers chose and nothing dropped.
+
+    dropped = chosen - kept, where the ranks that chose saw that, else chosen - processed, if all ranks told
 """
 
 from __future__ import annotations
@@ -19,8 +24,10 @@ from distprof.merge.load import LoadedRun
 from distprof.merge.rankdata import RankData
 from distprof.merge.replicas import Counted
 from distprof.merge.report import ExpertLayerStats
+from distprof.merge.routing import Routing, Source, common_iterations, routing_of, sources_of
 from distprof.merge.topology import Layout
 from distprof.merge.tree import IntArray
+from distprof.merge.window import Window
 from distprof.records import AXES, ExpertLayer
 
 
@@ -35,6 +42,8 @@ class _Host:
     group: tuple[int, ...]  # ranks of one may host slices or copies of the same experts
     cut: bool  # tensor parallelism cuts the experts
     ep: int  # coordinate on the axis that spreads them
+    timed: bool  # it has timed steps
+    source: Source | None
 
     def tokens(self, iterations: Sequence[int]) -> IntArray:
         """Sums by local expert over some of its iterations."""
@@ -56,10 +65,13 @@ def expert_layers(
         for host in _hosts_of(data, run.mode, layout):
             place = int(alignment.index(column)[host.layer.row])
             hosts.setdefault((place, host.layer.name), []).append(host)
-    sizes = layout.info.sizes
+    size = layout.info.sizes.get
+    complete = len(run.ranks) == run.world_size
     return tuple(
-        _stats(_label(alignment.modules[place], name), hosts[place, name], counted, sizes)
-        for place, name in sorted(hosts)
+        _stats(
+            _label(alignment.modules[place], name), own, counted, size(own[0].layer.axis, 1), all_ranks_told=complete
+        )
+        for (place, name), own in sorted(hosts.items(), key=lambda item: item[0])
     )
 
 
@@ -70,17 +82,26 @@ def _label(module: Module, name: str) -> str:
 
 def _hosts_of(data: RankData, mode: str, layout: Layout) -> list[_Host]:
     window = data.windows.get(mode)
-    loads = window.loads if window else None
+    timed = window is not None and window.steps > 0
     hosts, start = [], 0
-    for layer in data.layers:
+    for number, (layer, source) in enumerate(zip(data.layers, sources_of(data, mode, layout), strict=True)):
         end = start + len(layer.local_experts) * layer.counted
-        own = None if loads is None or not layer.counted else loads[:, start:end]
+        iterations, loads = _seen(window, number, slice(start, end)) if window and layer.counted else ((), None)
         inside = data.tree.subtree(layer.row)
         cut = not data.parameters.sliced_rows.isdisjoint(data.parameters.expert_rows & inside or inside)
         group, (ep,) = _group(data.rank, layout), layout.piece(data.rank, (layer.axis,))
-        hosts.append(_Host(data, layer, window.load_iterations if window else (), own, group, cut, ep))
+        hosts.append(_Host(data, layer, iterations, loads, group, cut, ep, timed, source))
         start = end
     return hosts
+
+
+def _seen(window: Window, number: int, part: slice) -> tuple[tuple[int, ...], IntArray | None]:
+    """(iterations in which loads of the layer were seen, the loads); None where in none."""
+    if window.loads is None:
+        return (), None
+    seen = [at for at, unseen in enumerate(window.unseen) if number not in unseen]
+    iterations = tuple(window.load_iterations[at] for at in seen)
+    return (iterations, window.loads[seen, part]) if seen else ((), None)
 
 
 def _group(rank: int, layout: Layout) -> tuple[int, ...]:
@@ -91,22 +112,28 @@ def _group(rank: int, layout: Layout) -> tuple[int, ...]:
 
 
 def _stats(
-    name: str, hosts: Sequence[_Host], counted: Mapping[int, Counted], sizes: Mapping[str, int]
+    name: str, hosts: Sequence[_Host], counted: Mapping[int, Counted], ep: int, *, all_ranks_told: bool
 ) -> ExpertLayerStats:
     experts = max(host.layer.num_experts for host in hosts)
     where: list[list[int]] = [[] for _ in range(experts)]
     for host in hosts:
         for expert in host.layer.local_experts:
             where[expert].append(host.data.rank)
-    heard = _heard([host for host in hosts if host.loads is not None], counted)
-    iterations = sorted(set.intersection(*(set(host.iterations) for host in heard))) if heard else []
-    tokens = _tokens(heard, iterations, experts)
+    told = [host for host in hosts if host.loads is not None]
+    heard = _heard(told, counted)
+    sources = _sources(hosts)
+    iterations = _iterations(heard, sources)
+    routing = routing_of(sources, counted, iterations, experts) if sources and iterations else None
+    tokens = _tokens(heard, iterations, experts) if heard else _as_routed(routing, experts)
     known = [count for count in tokens if count is not None]
     total = sum(known)
-    by_ep = _by_ep(heard, iterations, sizes.get(hosts[0].layer.axis, 1))
+    by_ep = _by_ep(heard, iterations, ep) if heard else _by_hosts(hosts, tokens, ep)
+    dropped = _dropped(routing, total if all_ranks_told and len(told) == len(hosts) else None)
+    chosen = tuple(routing.routed.tolist()) if routing else ()
     return ExpertLayerStats(
         name=name,
         num_experts=experts,
+        top_k=max(host.layer.top_k for host in hosts) or None,
         steps=len(iterations),
         tokens=tokens,
         hosts=tuple(tuple(ranks) for ranks in where),
@@ -115,7 +142,38 @@ def _stats(
         max_over_mean=_overload(tokens),
         hottest=tokens.index(max(known)) if total else None,
         dead=tuple(expert for expert, count in enumerate(tokens) if count == 0),
+        routed=chosen,
+        dropped=dropped,
+        drop_rate=None if dropped is None or not sum(chosen) else dropped / sum(chosen),
+        aux_loss=routing.aux_loss if routing else None,
     )
+
+
+def _sources(hosts: Sequence[_Host]) -> list[Source]:
+    """Those of all ranks that timed a step; none where one of them did not see its routing."""
+    sources = [host.source for host in hosts if host.source is not None]
+    return sources if len(sources) == sum(host.timed for host in hosts) else []
+
+
+def _iterations(heard: Sequence[_Host], sources: Sequence[Source]) -> list[int]:
+    """Steps of which all tell."""
+    seen = [set(host.iterations) for host in heard] + ([common_iterations(sources)] if sources else [])
+    return sorted(set.intersection(*seen)) if seen else []
+
+
+def _as_routed(routing: Routing | None, experts: int) -> tuple[int | None, ...]:
+    if routing is None or routing.kept is None:
+        return (None,) * experts
+    return tuple(routing.kept.tolist())
+
+
+def _dropped(routing: Routing | None, processed: int | None) -> int | None:
+    """Of what routers chose; ``processed`` by all experts, if that is known."""
+    if routing is None:
+        return None
+    chosen = int(routing.routed.sum())
+    kept = int(routing.kept.sum()) if routing.kept is not None else processed
+    return chosen - kept if kept is not None and kept <= chosen else None
 
 
 def _heard(hosts: Sequence[_Host], counted: Mapping[int, Counted]) -> list[_Host]:
@@ -135,6 +193,18 @@ def _same_tokens(group: Sequence[_Host], counted: Mapping[int, Counted]) -> bool
         return False
     together = sorted(set.intersection(*(set(host.iterations) for host in group)))
     return all(np.array_equal(first.at(together), other.at(together)) for other in group[1:])
+
+
+def _by_hosts(hosts: Sequence[_Host], tokens: Sequence[int | None], size: int) -> tuple[int | None, ...]:
+    """The same from the tokens of each expert, by the coordinate that hosts it."""
+    if size == 1 or None in tokens:
+        return ()
+    hosted: dict[int, set[int]] = {}
+    for host in hosts:
+        hosted.setdefault(host.ep, set()).update(host.layer.local_experts)
+    return tuple(
+        sum(tokens[expert] or 0 for expert in hosted[place]) if place in hosted else None for place in range(size)
+    )
 
 
 def _by_ep(heard: Sequence[_Host], iterations: Sequence[int], size: int) -> tuple[int | None, ...]:

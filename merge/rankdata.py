@@ -20,6 +20,7 @@ from distprof.records import (
     ExpertLayer,
     ExpertLayers,
     ExpertLoad,
+    ExpertRouting,
     Header,
     Memory,
     Ops,
@@ -111,7 +112,7 @@ class Reducer:
             parameters=self._parameter_set(of(Parameters)),
             layers=layers,
             memory=_last(of(Memory)),
-            windows=_windows(tree, layers, of(Counts), of(Step), of(ExpertLoad), of(Ops)),
+            windows=_windows(tree, layers, of(Counts), of(Step), of(ExpertLoad), of(ExpertRouting), of(Ops)),
             errors=tuple(of(Error)),
             end=_last(of(End)),
         )
@@ -146,14 +147,22 @@ def _windows(
     counts: list[Counts],
     steps: list[Step],
     loads: list[ExpertLoad],
+    routings: list[ExpertRouting],
     ops: list[Ops],
 ) -> dict[str, Window]:
     experts = sum(len(layer.local_experts) for layer in layers if layer.counted)
+    routings = [routing for routing in routings if _fits(routing, layers)]
     windows = {}
     for mode in (TRAINING, FORWARD):
         own_counts = [record for record in counts if record.mode == mode]
         own_steps = [record for record in steps if record.mode == mode]
         if own_counts or own_steps:
             own_ops = _last([record for record in ops if record.mode == mode])
-            windows[mode] = build_window(mode, tree, own_counts, own_steps, loads, experts, own_ops)
+            windows[mode] = build_window(mode, tree, own_counts, own_steps, loads, experts, own_ops, routings)
     return windows
+
+
+def _fits(routing: ExpertRouting, layers: tuple[ExpertLayer, ...]) -> bool:
+    """Whether it speaks of the layers that hold."""
+    known = all(number < len(layers) for number in routing.layers)
+    return known and len(routing.routed) == sum(layers[number].num_experts for number in routing.layers)

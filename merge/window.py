@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.tree import IntArray, RankTree
-from distprof.records import PHASES, Array, Counts, ExpertLoad, Ops, Step
+from distprof.records import PHASES, Array, Counts, ExpertLoad, ExpertRouting, Ops, Step
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -48,6 +48,8 @@ class Window:
     in_modules_ns: IntArray  # by step: forward inside modules, all self times together
     load_iterations: tuple[int, ...] = ()
     loads: IntArray | None = None  # tokens, (iterations, local experts of all layers)
+    unseen: tuple[tuple[int, ...], ...] = ()  # by load: the layers of which it says nothing
+    routings: tuple[ExpertRouting, ...] = ()
     ops: Ops | None = None
 
     @property
@@ -70,8 +72,10 @@ def build_window(
     loads: Sequence[ExpertLoad],
     experts: int,
     ops: Ops | None = None,
+    routings: Sequence[ExpertRouting] = (),
 ) -> Window:
     """The window of one mode.  ``experts``: the length of a load of the layers that hold; others are passed over.
+    ``routings`` fit them already.
 
     Iterations are numbered from 0 in each mode, and training comes last: of loads with one number, its is the later.
     """
@@ -79,6 +83,7 @@ def build_window(
     iterations = tuple(step.iteration for step in steps)
     timed = set(iterations)
     kept = {load.iteration: load for load in loads if load.iteration in timed and len(load.tokens) == experts}
+    routed = {routing.iteration: routing for routing in routings if routing.iteration in timed}
     return Window(
         mode=mode,
         counts=counts[-1] if counts else None,
@@ -94,6 +99,8 @@ def build_window(
         in_modules_ns=np.array([int(step.forward_ns.sum()) for step in steps], np.int64),
         load_iterations=tuple(sorted(kept)),
         loads=np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64) if kept else None,
+        unseen=tuple(kept[iteration].unseen for iteration in sorted(kept)),
+        routings=tuple(routed[iteration] for iteration in sorted(routed)),
         ops=ops,
     )
 

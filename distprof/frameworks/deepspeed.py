@@ -6,12 +6,12 @@ Its getters make groups where there are none yet, so its variables are read inst
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from distprof.frameworks.protocol import Experts, Framework, Layout, group_ranks, imported, is_a
+from distprof.frameworks.protocol import Experts, Framework, Layout, Routing, group_ranks, imported, is_a
+from distprof.frameworks.routing import counted, read_chosen
 
 _GROUPS = "deepspeed.utils.groups"
 _AXIS_OF_PIPELINE = {"pipe": "pp", "data": "dp", "model": "tp"}
@@ -49,23 +49,55 @@ class DeepSpeed(Framework):
         return Layout(local, numel, numel, ("dp",) if local < numel else (), sliced, copy)
 
     def experts(self, module: nn.Module) -> Experts | None:
-        layer: Any = module
         if is_a(module, "deepspeed.moe.layer", "MoE"):
-            residual = (layer.mlp,) if layer.use_residual else ()
-            return replace(_of_moe_layer(layer.deepspeed_moe), shared=residual)
+            residual: Any = (module.mlp,) if getattr(module, "use_residual", False) else ()
+            return _of_moe_layer(module.deepspeed_moe, residual)
         if is_a(module, "deepspeed.moe.sharded_moe", "MOELayer"):
-            return _of_moe_layer(layer)
+            return _of_moe_layer(module)
         if getattr(module, "_is_autoep_layer", False):
-            axis = _expert_axis(layer.ep_group_name)
-            shared = tuple(m for m in (layer.shared_experts, layer.shared_experts_gate) if isinstance(m, nn.Module))
-            return Experts(layer.num_experts, (), layer.experts, layer.num_local_experts, axis, layer.top_k, shared)
+            axis = _expert_axis(str(module.ep_group_name)) or ("ep",)
+            local = int(module.num_local_experts)  # type: ignore[arg-type]
+            auto: Any = module
+            return Experts(
+                int(auto.num_experts), (), auto.experts, local, axis[0], int(auto.top_k),
+                router=auto.router, read_router=_read_autoep,
+            )  # fmt: skip
         return None
 
 
-def _of_moe_layer(layer: Any) -> Experts:
-    held, local = tuple(getattr(layer.experts, "deepspeed_experts", ())), int(layer.num_local_experts)
-    holder = None if held else layer.experts
-    return Experts(layer.ep_size * local, held, holder, local, _expert_axis(layer.ep_group_name), layer.gate.k)
+def _of_moe_layer(layer: Any, residual: tuple[nn.Module, ...] = ()) -> Experts:
+    """Experts run on all of their capacity, what is empty of it included: the gate alone knows what are tokens."""
+    held = tuple(getattr(layer.experts, "deepspeed_experts", ()))
+    ways, local = int(layer.ep_size), int(layer.num_local_experts)
+    axis = _expert_axis(str(layer.ep_group_name)) or ("ep",)
+    return Experts(
+        num_experts=ways * local,
+        modules=held,
+        holder=None if held else layer.experts,
+        local=local,
+        axis=axis[0],
+        top_k=int(getattr(layer.gate, "k", 0)),
+        padded=True,
+        shared=residual,
+        router=layer.gate,
+        read_router=_read_gate,
+    )
+
+
+def _read_gate(output: Any, num_experts: int) -> Routing | None:
+    """Of a ``TopKGate``: the loss first, the counts last; between them the routes, with -1 for those that were dropped
+    (7 items), or a mask [tokens, experts, capacity] (4, before 0.19 and where it is asked for).
+    """
+    if not isinstance(output, tuple) or len(output) not in (4, 7):
+        return None
+    kept = counted(output[3], num_experts) if len(output) == 7 else output[2].sum((0, 2))
+    return Routing(output[-1].long(), kept, output[0])
+
+
+def _read_autoep(output: Any, num_experts: int) -> Routing | None:
+    """AutoEP drops nothing; its experts' own counts are padded."""
+    seen = read_chosen(output, num_experts)
+    return None if seen is None else Routing(seen.routed, seen.routed)
 
 
 def _of_grid(pipeline: Any, rank: int) -> dict[str, Sequence[int]]:
@@ -101,10 +133,10 @@ def _of_experts() -> dict[str, Sequence[int]]:
     return {**named, "ep": sizes[largest], "edp": group_ranks(alike) or ()}
 
 
-def _expert_axis(group_name: Any) -> str:
-    """The axis over which experts of this group differ: plain ``ep`` where a group is one rank."""
-    size = str(group_name).rpartition("_")[2]
-    return str(group_name) if size.isdecimal() and int(size) > 1 else "ep"
+def _expert_axis(group_name: str) -> tuple[str, ...]:
+    """The axis over which experts of this group differ: none where a group is one rank."""
+    size = group_name.rpartition("_")[2]
+    return (group_name,) if size.isdecimal() and int(size) > 1 else ()
 
 
 def _is_replaced(parameter: Any) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from distprof.frameworks.protocol import Experts, is_a
+from distprof.frameworks.routing import read_chosen, read_handed
 from distprof.frameworks.torch_native import of_dtensor
 
 
-def fused_experts(holder: nn.Module, top_k: int = 0) -> Experts | None:
-    """The experts of a module that is called so and holds stacked weights; None when it is none such."""
+def fused_experts(holder: nn.Module, top_k: int = 0, router: nn.Module | None = None) -> Experts | None:
+    """The experts of a module that is called so and holds stacked weights; None when it is none such.  It is handed the
+    tokens of this rank, wherever their experts are, and the experts of each.
+    """
     if "expert" not in type(holder).__name__.lower():
         return None
     stacked = [parameter for parameter in holder._parameters.values() if parameter is not None and parameter.dim() > 2]
@@ -19,7 +22,10 @@ def fused_experts(holder: nn.Module, top_k: int = 0) -> Experts | None:
     ((whole, local),) = sizes
     said = getattr(holder, "num_experts", 0)
     more = type(said) is int and said > whole and said % whole == 0  # shared out by hand: the weights are local
-    return Experts(said if more else whole, (), holder, local, top_k=top_k)
+    return Experts(
+        said if more else whole, (), holder, local, top_k=top_k,
+        router=router, read_router=read_chosen, read_handed=read_handed,
+    )  # fmt: skip
 
 
 def local_length(parameter: nn.Parameter) -> int:

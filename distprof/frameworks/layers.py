@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from distprof.frameworks.protocol import Experts
+from distprof.frameworks.protocol import Experts, ReadArguments, ReadRouter
 from distprof.records import ExpertLayer, ModuleRow, Topology
 
 
@@ -16,7 +16,8 @@ class FoundLayer:
     """A MoE layer before its experts are placed.
 
     ``expert_rows``: rows of its local experts, in order, each a module of its own; or none, and ``holder`` is the row
-    of the module that computes all ``local`` of them.  ``num_experts`` are there in all.
+    of the module that computes all ``local`` of them.  ``num_experts`` are there in all.  ``router`` is a row, too; the
+    rest is as in :class:`~distprof.frameworks.protocol.Experts`.
     """
 
     name: str
@@ -27,12 +28,22 @@ class FoundLayer:
     holder: int = -1
     axis: str = "ep"
     top_k: int = 0
+    padded: bool = False
     shared_rows: tuple[int, ...] = ()
+    router: int = -1
+    read_router: ReadRouter | None = None
+    read_handed: ReadArguments | None = None
+    read_processed: ReadArguments | None = None
 
     @property
     def ways(self) -> int:
         """Over how many ranks the experts are shared out."""
         return self.num_experts // self.local
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the tokens that its local experts process can be seen on this rank."""
+        return self.read_processed is not None or (bool(self.expert_rows) and not self.padded)
 
     @property
     def parameter_rows(self) -> tuple[int, ...]:
@@ -64,7 +75,7 @@ def find_layers(
 def place(layers: list[FoundLayer], topology: Topology, rank: int) -> tuple[tuple[ExpertLayer, ...], Topology]:
     """The layers with the global ids of their local experts (contiguous by ep rank), and the topology, to which an
     expert axis is added, with a note that says so, when experts are plainly shared out but no axis says over which
-    ranks.  Layers whose loads are counted come first.
+    ranks.
     """
     ways = max((layer.ways for layer in layers if layer.axis == "ep"), default=1)
     stage = topology.sizes["dp"] * topology.sizes["cp"] * topology.sizes["tp"]
@@ -82,27 +93,25 @@ def place(layers: list[FoundLayer], topology: Topology, rank: int) -> tuple[tupl
             sources=topology.sources | {"ep": "assumed"},
             notes=(*topology.notes, note),
         )
-    ordered = sorted(layers, key=lambda layer: not layer.expert_rows)
-    return tuple(_placed(layer, topology.coordinates.get(layer.axis, 0)) for layer in ordered), topology
+    return tuple(_placed(layer, topology.coordinates.get(layer.axis, 0)) for layer in layers), topology
 
 
 def _placed(layer: FoundLayer, place: int) -> ExpertLayer:
     first = (place % layer.ways) * layer.local
     ids = tuple(range(first, first + layer.local))
-    return ExpertLayer(
-        layer.name, layer.row, layer.num_experts, ids, layer.axis, layer.top_k, counted=bool(layer.expert_rows)
-    )
+    return ExpertLayer(layer.name, layer.row, layer.num_experts, ids, layer.axis, layer.top_k, layer.is_counted)
 
 
 def _found(
     experts: Experts, row: int, rows: list[ModuleRow], modules: dict[int, nn.Module], size_of: Callable[[str], int]
 ) -> FoundLayer | None:
     """None when they are not there, or when their numbers cannot be."""
-    own = {id(module) for module in (experts.holder, *experts.modules, *experts.shared)}
+    own = {id(experts.holder), id(experts.router), *map(id, (*experts.modules, *experts.shared))}
     below = {id(found): at for at, found in modules.items() if id(found) in own and _is_below(at, row, rows)}
     local = len(experts.modules) or experts.local
     number = experts.num_experts or local * size_of(experts.axis)
-    if not below or local < 1 or number % local or not all(id(module) in below for module in experts.modules):
+    held = experts.modules or (experts.holder,)
+    if local < 1 or number % local or not all(id(module) in below for module in held):
         return None
     return FoundLayer(
         rows[row].name,
@@ -113,7 +122,12 @@ def _found(
         below.get(id(experts.holder), -1),
         experts.axis,
         experts.top_k,
+        experts.padded,
         tuple(below[id(module)] for module in experts.shared if id(module) in below),
+        below.get(id(experts.router), -1),
+        experts.read_router,
+        experts.read_handed,
+        experts.read_processed,
     )
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from distprof.frameworks.fused import fused_experts
 from distprof.frameworks.protocol import Experts, Framework
+from distprof.frameworks.routing import is_router, read_chosen
 
 #: Attributes of a MoE module in which its global number of experts stands, in the order in which they are believed.
 _GLOBAL_COUNT = ("num_experts", "n_experts", "num_global_experts", "n_routed_experts", "num_routed_experts")
@@ -23,12 +24,19 @@ class ModuleLists(Framework):
         for name, child in module._modules.items():
             if "expert" not in name.lower() or "shared" in name.lower():
                 continue
+            top_k, router = _top_k(module), _router(module)
             if isinstance(child, nn.ModuleList) and len({type(expert) for expert in child}) == 1:
-                return Experts(_num_experts(module, len(child)), tuple(child), top_k=_top_k(module))
-            found = fused_experts(child, _top_k(module)) if child is not None else None
+                number = _num_experts(module, len(child))
+                return Experts(number, tuple(child), top_k=top_k, router=router, read_router=read_chosen)
+            found = fused_experts(child, top_k, router) if child is not None else None
             if found is not None:
                 return found
         return None
+
+
+def _router(layer: nn.Module) -> nn.Module | None:
+    """The child that chooses the experts, if it says which; what returns scores alone is not understood."""
+    return next((child for name, child in layer.named_children() if is_router(name, child)), None)
 
 
 def _num_experts(layer: nn.Module, local: int) -> int:

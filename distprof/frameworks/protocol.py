@@ -8,11 +8,11 @@ and the report says why.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,36 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Experts:
-    """The experts of one MoE layer that this rank hosts, in the order of their global ids.
+class Routing:
+    """What one call of a router decided, as int64 tensors of counts by global expert, on its device.
 
-    ``modules``: the submodules that are one expert each; the rows of their inputs are their loads.  Empty where one
-    module computes all: then ``holder`` is that one, and ``local`` says how many it has.  ``axis``: over which they are
-    shared out, contiguously.  ``shared``: modules of the layer that see every token beside the experts.
+    ``routed``: how often each was chosen; ``kept``: how often after capacity dropped some, None where the router cannot
+    tell; ``aux_loss``: a scalar.
+    """
+
+    routed: Tensor
+    kept: Tensor | None = None
+    aux_loss: Tensor | None = None
+
+
+#: (a router's output, number of experts of the layer) -> what it decided; None where it is not understood.
+ReadRouter = Callable[[Any, int], Routing | None]
+#: (arguments of the module that computes all experts, how many experts are counted) -> tokens by expert, likewise.
+ReadArguments = Callable[[tuple[Any, ...], int], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The experts of one MoE layer that this rank hosts, in the order of their global ids, and where counts are read.
+
+    ``modules``: the submodules that are one expert each; the rows of their inputs are their loads, unless they are
+    ``padded``.  Empty where one module computes all: then ``holder`` is that one, and ``local`` says how many it has.
+    ``axis``: over which they are shared out, contiguously.
+
+    ``router``: the submodule whose output ``read_router`` understands.  Of the holder's arguments ``read_handed`` reads
+    what this rank's tokens were given to (by global expert), ``read_processed`` what its experts got from all ranks (by
+    local expert).  Readers are functions that hold no module, keep no tensor and wait for no device; see
+    :mod:`distprof.frameworks.routing` for some.  ``shared``: submodules that are experts which see every token.
     """
 
     num_experts: int
@@ -44,7 +68,12 @@ class Experts:
     local: int = 0
     axis: str = "ep"
     top_k: int = 0
+    padded: bool = False
     shared: tuple[nn.Module, ...] = ()
+    router: nn.Module | None = None
+    read_router: ReadRouter | None = None
+    read_handed: ReadArguments | None = None
+    read_processed: ReadArguments | None = None
 
 
 class Framework:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from distprof.frameworks.fused import fused_experts
 from distprof.frameworks.protocol import Experts, Framework
+from distprof.frameworks.routing import read_counts
 
 
 class TorchTitan(Framework):
@@ -15,10 +17,13 @@ class TorchTitan(Framework):
     package = "torchtitan"
 
     def experts(self, module: nn.Module) -> Experts | None:
-        """Of ``MoE``, whose experts lie in ``routed_experts.inner_experts`` (before 0.3: in ``experts``)."""
+        """Of ``MoE``, whose experts lie in ``routed_experts.inner_experts`` (before 0.3: in ``experts``).  They are
+        handed the tokens that arrived from all ranks, and how many each local expert gets.
+        """
         router: Any = getattr(module, "router", None)
         routed = getattr(module, "routed_experts", None)
         holder = getattr(routed, "inner_experts", None) if routed is not None else getattr(module, "experts", None)
         if router is None or not isinstance(holder, nn.Module):
             return None
-        return fused_experts(holder, top_k=int(getattr(router, "top_k", 0) or 0))
+        found = fused_experts(holder, int(getattr(router, "top_k", 0) or 0), router)
+        return None if found is None else replace(found, read_handed=None, read_processed=read_counts)

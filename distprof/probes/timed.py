@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from distprof.clock import Clock
 from distprof.doors import ModuleDoor, OnError, data_door
+from distprof.frameworks.layers import FoundLayer
 from distprof.probes.calls import CallListener, Span
+from distprof.probes.experts import ExpertTally, Pending
 from distprof.probes.memory import peak_memory
 from distprof.probes.phases import DATA, OPTIMIZER
 from distprof.probes.sums import ModuleSums
 from distprof.probes.timing import NOBODY, ModuleTimer
-from distprof.records import PHASES, ExpertLoad, Record, Step
+from distprof.records import PHASES, Record, Step
 from distprof.timeline import EventStamps, HostStamps, Stamps, Turns
 
 
@@ -31,7 +32,7 @@ class _Finished:
     sums: ModuleSums
     modules: Turns  # those that are not in the sums yet
     entered: list[int]
-    load: ExpertLoad | None
+    tokens: Pending | None
 
 
 class TimedProbe:
@@ -44,13 +45,12 @@ class TimedProbe:
         on_error: OnError,
         clock: Clock,
         device: str,
-        expert_rows: Sequence[int],
+        layers: Sequence[FoundLayer],
     ) -> None:
         self._clock = clock
         self._module_door = door
-        self._expert_rows = expert_rows
         self._stamps: Stamps = EventStamps() if device == "cuda" else HostStamps(clock.mono_ns)
-        self._timer = ModuleTimer(listener, self._stamps, frozenset(expert_rows), on_error)
+        self._timer = ModuleTimer(listener, self._stamps, ExpertTally(layers), on_error)
         self._peak_memory, self._memory_source = peak_memory(device)
         self._data_door = data_door(on_error)
         self._on_error = on_error
@@ -83,6 +83,7 @@ class TimedProbe:
 
     def end(self, iteration: int, mode: str) -> None:
         timer, tally = self._timer, self._timer.running.tally
+        tokens = timer.experts.take(iteration)  # before the stamp that says when they can be read
         sums, modules, entered = timer.take()
         phases = timer.phases.take()
         step = partial(
@@ -96,8 +97,7 @@ class TimedProbe:
             peak_memory_bytes=self._peak_memory(),
             memory_source=self._memory_source,
         )
-        waited, load = timer.phases.waited_for_data, self._load(iteration)
-        self._unread.append(_Finished(step, phases, waited, sums, modules, entered, load))
+        self._unread.append(_Finished(step, phases, timer.phases.waited_for_data, sums, modules, entered, tokens))
 
     def read(self, *, wait: bool = False) -> list[Record]:
         records: list[Record] = []
@@ -109,7 +109,7 @@ class TimedProbe:
                 break
             finished = self._unread.pop(0)
             records.append(_timed(finished))
-            records += [finished.load] if finished.load is not None else []
+            records += finished.tokens.records() if finished.tokens is not None else ()
         return records
 
     def backward_began(self, create_graph: bool) -> None:
@@ -127,12 +127,6 @@ class TimedProbe:
             self._timer.phases.enter(OPTIMIZER)
         except Exception as error:
             self._on_error("an optimizer's step", error)
-
-    def _load(self, iteration: int) -> ExpertLoad | None:
-        if not self._expert_rows:
-            return None
-        tokens = self._timer.tokens
-        return ExpertLoad(iteration, np.array([tokens.get(row, 0) for row in self._expert_rows], "<i8"))
 
 
 def _timed(finished: _Finished) -> Step:

@@ -9,7 +9,7 @@ length of the window, the hooks on those few parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import nn
 from distprof.doors import OnError
 from distprof.probes.batch import BatchTally
 from distprof.probes.calls import CallListener, RunningModules
+from distprof.probes.experts import ExpertTally
 from distprof.probes.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
 from distprof.probes.sums import ModuleSums
 from distprof.timeline import Ledger, Stamps, Turns
@@ -42,7 +43,7 @@ class ModuleTimer:
     elsewhere (``Ledger.turn``, ``RunningModules.row``), and are what ``make bench`` measures.
     """
 
-    def __init__(self, listener: CallListener, source: Stamps, experts: Collection[int], on_error: OnError) -> None:
+    def __init__(self, listener: CallListener, source: Stamps, tally: ExpertTally, on_error: OnError) -> None:
         self.running = RunningModules(listener)
         self._on_error = on_error
         self.ledger = Ledger(source, NOBODY)
@@ -51,7 +52,8 @@ class ModuleTimer:
         self._stack = self.running.stack
         self._now = source.now
         self._own, self._stamp = self.ledger.owners.append, self.ledger.stamps.append
-        self._experts = experts
+        self.experts = tally
+        self._entering, self._leaving = tally.entering, tally.leaving
         self._interrupted: list[int] = []  # by each running backward, the owner before it
         self._hooked: set[int] = set()  # sequence numbers of the nodes that carry a hook
         self._turns = _Turns(self._turn_to)
@@ -62,7 +64,7 @@ class ModuleTimer:
         """A new iteration begins now."""
         self.phases = PhaseClock(self.ledger.source)
         self.running.tally = BatchTally()
-        self.tokens: dict[int, int] = {}
+        self.experts.begin()
         self.entered.clear()
         self._hooked.clear()
         self.sums = ModuleSums()
@@ -94,8 +96,8 @@ class ModuleTimer:
                 return row
             owner = row
             self.entered.append(row)
-            if row in self._experts:
-                self.tokens[row] = self.tokens.get(row, 0) + _token_rows(args or tuple(kwargs.values()))
+            if row in self._entering:
+                self.experts.entered(row, (*args, *kwargs.values()))
         self._stamp(self._now())
         self._own(owner)
         node = args[0].grad_fn if args and type(args[0]) is _Tensor else None
@@ -110,6 +112,8 @@ class ModuleTimer:
     def leave(self, token: int, output: Any) -> None:
         stack = self._stack
         stack.pop()
+        if token in self._leaving and not self._interrupted:
+            self.experts.left(token, output)
         if stack:
             self._stamp(self._now())
             self._own(~stack[-1] if self._interrupted else stack[-1])
@@ -212,11 +216,3 @@ def _nodes(value: Any, depth: int = 0) -> Iterator[Any]:
     elif depth < _MAX_DEPTH and isinstance(value, (tuple, list, dict)):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _nodes(item, depth + 1)
-
-
-def _token_rows(args: tuple[Any, ...]) -> int:
-    """Tokens in the first tensor of a call: all its dimensions but the last."""
-    for value in args:
-        if isinstance(value, torch.Tensor) and value.dim():
-            return value.numel() // value.shape[-1] if value.shape[-1] else int(value.shape[0])
-    return 0

@@ -1,4 +1,4 @@
-"""The Experts block: the load of every expert of every MoE layer."""
+"""The Experts block: the load of every expert of every MoE layer, and what routers had chosen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from distprof.merge.report import ExpertLayerStats, Report
 from distprof.merge.text.lines import heading, one_line, shortened, table
-from distprof.merge.text.quantities import NOT_AVAILABLE, ratio
+from distprof.merge.text.quantities import NOT_AVAILABLE, percentage, plain, ratio
 from distprof.merge.words import spans
 
 _LAYER_WIDTH = 36
@@ -27,6 +27,13 @@ def experts_block(report: Report) -> Iterator[str]:
     titles = ["layer", "experts", "steps", "max/mean", *ep, "hottest", "dead", "tokens of expert 0, 1, ..."]
     cells = [_cells(layer, spread=spread) for layer in report.experts]
     yield from table(titles, cells, left=["layer", titles[-1], "dead"])
+    routed = [layer for layer in report.experts if layer.routed]
+    if routed:
+        yield ""
+        yield "What routers chose, tokens x top-k; dropped: what no expert took, its capacity being full."
+        yield from table(
+            ["layer", "top-k", "chosen", "dropped", "", "aux loss"], list(map(_routing, routed)), ["layer"]
+        )
 
 
 def _cells(layer: ExpertLayerStats, *, spread: bool) -> list[str]:
@@ -37,14 +44,30 @@ def _cells(layer: ExpertLayerStats, *, spread: bool) -> list[str]:
         ratio(layer.max_over_mean),
         *([ratio(layer.ep_max_over_mean)] if spread else []),
         NOT_AVAILABLE if layer.hottest is None else str(layer.hottest),
-        (spans(layer.dead) or "none") if layer.steps else NOT_AVAILABLE,
+        (spans(layer.dead) or "none") if _is_told(layer) else NOT_AVAILABLE,
         _tokens(layer),
     ]
 
 
+def _routing(layer: ExpertLayerStats) -> list[str]:
+    chosen = sum(layer.routed)
+    return [
+        shortened(one_line(layer.name), _LAYER_WIDTH),
+        NOT_AVAILABLE if layer.top_k is None else str(layer.top_k),
+        str(chosen),
+        NOT_AVAILABLE if layer.dropped is None else str(layer.dropped),
+        "" if layer.dropped is None else percentage(layer.dropped, chosen),
+        NOT_AVAILABLE if layer.aux_loss is None else plain(layer.aux_loss),
+    ]
+
+
+def _is_told(layer: ExpertLayerStats) -> bool:
+    return bool(layer.steps) and any(tokens is not None for tokens in layer.tokens)
+
+
 def _tokens(layer: ExpertLayerStats) -> str:
     """All loads of a small layer, of a large one the hottest experts by number; n/a without a timed step."""
-    if not layer.steps:
+    if not _is_told(layer):
         return NOT_AVAILABLE
     if layer.num_experts <= _ALL_UP_TO:
         return " ".join(NOT_AVAILABLE if tokens is None else str(tokens) for tokens in layer.tokens)

@@ -78,7 +78,7 @@ def test_arrays_come_back_with_their_dtype_and_cannot_be_written_to() -> None:
     [np.array([-1]), np.array([1 << 32]), np.array([0.5]), np.zeros((2, 2), "<u4"), np.array(1), np.array(["a"])],
 )
 def test_an_array_that_would_change_on_its_way_is_refused(array: Any) -> None:
-    with pytest.raises(RecordError, match="calls: not a one-dimensional array of integers that <u4 can hold"):
+    with pytest.raises(RecordError, match="calls: not a one-dimensional array of numbers that <u4 can hold"):
         to_payload(Counts(1, "training", 1, 1, array))
 
 

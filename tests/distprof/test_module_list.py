@@ -157,10 +157,10 @@ def test_stacked_experts_may_say_that_there_are_more() -> None:
     assert placed.local_experts == (4, 5)
 
 
-def test_layers_that_are_counted_come_first() -> None:
+def test_layers_say_whether_this_rank_sees_what_its_experts_process() -> None:
     layers = find(nn.ModuleDict({"a": nn.ModuleDict({"experts": StackedExperts(2)}), "b": MoE(2)}))
     placed, _ = place(layers, pure(0, 1), 0)
-    assert [(layer.name, layer.counted) for layer in placed] == [("b", True), ("a", False)]
+    assert [(layer.name, layer.counted) for layer in placed] == [("a", False), ("b", True)]
 
 
 def test_top_k_is_the_layers_own_or_its_routers() -> None:

@@ -20,6 +20,7 @@ from distprof.records import (
     RECORDS,
     Bounds,
     ExpertLayer,
+    ExpertRouting,
     Header,
     Mesh,
     ModuleRow,
@@ -80,8 +81,11 @@ def _field(field: dataclasses.Field[Any], hint: Any) -> st.SearchStrategy[Any]:
 
 
 def arrays(dtype: str) -> st.SearchStrategy[Any]:
-    limits = np.iinfo(dtype)
-    numbers = st.integers(int(limits.min), int(limits.max))
+    if np.dtype(dtype).kind == "f":
+        numbers: st.SearchStrategy[Any] = st.floats(allow_nan=False, width=64)
+    else:
+        limits = np.iinfo(dtype)
+        numbers = st.integers(int(limits.min), int(limits.max))
     return st.lists(numbers, max_size=SMALL).map(lambda values: np.array(values, dtype))
 
 
@@ -150,10 +154,24 @@ def _expert_layer(draw: st.DrawFn, record: type) -> ExpertLayer:
     return dataclasses.replace(draw(_any(record)), num_experts=experts, local_experts=tuple(local))
 
 
+@st.composite
+def _expert_routing(draw: st.DrawFn, record: type) -> ExpertRouting:
+    layers = draw(st.lists(st.integers(0, 64), unique=True, max_size=SMALL))
+    known = [layer for layer in layers if draw(st.booleans())]
+    routed, losses = draw(arrays("<u4")), draw(st.lists(st.floats(allow_nan=False), max_size=0))
+    if draw(st.booleans()):
+        losses = [draw(st.floats(allow_nan=False)) for _ in layers]
+    calls, dropped = np.ones(len(losses), "<u4"), routed // 2 if draw(st.booleans()) else routed[:0]
+    return ExpertRouting(
+        draw(st.integers(0, 100)), tuple(layers), routed, tuple(known), dropped, np.array(losses, "<f8"), calls
+    )
+
+
 _SOUND: dict[type, Any] = {
     Header: _header,
     Mesh: _mesh,
     Topology: _topology,
     Tree: _trees,
     ExpertLayer: _expert_layer,
+    ExpertRouting: _expert_routing,
 }

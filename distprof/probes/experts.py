@@ -1,0 +1,215 @@
+"""Tokens of experts in one timed step: what routers chose, what was handed on, and what this rank's experts processed.
+
+One small count a router call stays on the device, is added up there, and travels to the host once, at the step's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from distprof.frameworks.layers import FoundLayer
+from distprof.records import Array, ExpertLoad, ExpertRouting, Record
+
+#: Dispatch modes of the script's do not see what is done inside it.
+_NoModes: Any = getattr(torch._C, "_DisableTorchDispatch", nullcontext)
+_ROUTED, _KEPT, _HANDED, _PROCESSED, _AUX_LOSS = "routed", "kept", "handed", "processed", "aux_loss"
+
+
+@dataclass
+class _LayerSums:
+    """Of one layer in one iteration."""
+
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)
+    aux_calls: int = 0
+    called: bool = False
+    misread: bool = False  # a reader failed: what it has read so far is not all
+
+    def add(self, name: str, counts: torch.Tensor | None) -> None:
+        if counts is not None:
+            so_far = self.sums.get(name)
+            # The first is a copy: it may be a tensor of the script's.
+            self.sums[name] = counts.detach().clone() if so_far is None else so_far.add_(counts.detach())
+
+
+class ExpertTally:
+    """Told of the calls of some rows; :meth:`begin` starts an iteration, :meth:`take` ends it."""
+
+    def __init__(self, layers: Sequence[FoundLayer]) -> None:
+        self._layers = layers
+        #: Rows whose calls are to be told before they run, and after.
+        self.entering: dict[int, list[Callable[[tuple[Any, ...]], None]]] = {}
+        self.leaving: dict[int, list[Callable[[Any], None]]] = {}
+        for number, layer in enumerate(layers):
+            self._watch(number, layer)
+        self.begin()
+
+    def begin(self) -> None:
+        self._rows: dict[int, int] = {}
+        self._sums = [_LayerSums() for _ in self._layers]
+
+    def entered(self, row: int, arguments: tuple[Any, ...]) -> None:
+        """``row`` of :attr:`entering` is about to run."""
+        for read in self.entering[row]:
+            read(arguments)
+
+    def left(self, row: int, output: Any) -> None:
+        """``row`` of :attr:`leaving` has run."""
+        for read in self.leaving[row]:
+            read(output)
+
+    def take(self, iteration: int) -> Pending | None:
+        """What was counted since :meth:`begin`, on its way to the host; None without layers."""
+        return Pending(iteration, self._layers, self._sums, self._rows) if self._layers else None
+
+    def _watch(self, number: int, layer: FoundLayer) -> None:
+        if layer.is_counted and layer.read_processed is None:
+            self._before(layer.row, lambda _: self._called(number))
+            for row in layer.expert_rows:
+                self._before(row, partial(self._count_rows, number, row))
+        if layer.router >= 0 and layer.read_router is not None:
+            self.leaving.setdefault(layer.router, []).append(partial(self._apart, _read_router, number))
+        if layer.holder >= 0 and (layer.read_handed or layer.read_processed):
+            self._before(layer.holder, partial(self._apart, _read_holder, number))
+
+    def _before(self, row: int, read: Callable[[tuple[Any, ...]], None]) -> None:
+        self.entering.setdefault(row, []).append(read)
+
+    def _called(self, number: int) -> None:
+        self._sums[number].called = True
+
+    def _count_rows(self, number: int, row: int, arguments: tuple[Any, ...]) -> None:
+        self._called(number)
+        self._rows[row] = self._rows.get(row, 0) + _token_rows(arguments)
+
+    def _apart(self, read: Callable[[FoundLayer, _LayerSums, Any], None], number: int, values: Any) -> None:
+        """Read, unseen by autograd and by modes of the script's, and let nothing get out that a reader raises.  What a
+        CUDA graph captures is not read: the graph would replay it.
+        """
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            return
+        try:
+            with torch.inference_mode(False), torch.no_grad(), _NoModes():
+                read(self._layers[number], self._sums[number], values)
+        except Exception:
+            self._sums[number].misread = True
+
+
+def _read_router(layer: FoundLayer, sums: _LayerSums, output: Any) -> None:
+    said = layer.read_router(output, layer.num_experts) if layer.read_router is not None else None
+    if said is not None:
+        sums.add(_ROUTED, said.routed)
+        sums.add(_KEPT, said.kept)
+        if said.aux_loss is not None:
+            sums.add(_AUX_LOSS, said.aux_loss.float().reshape(1))
+            sums.aux_calls += 1
+
+
+def _read_holder(layer: FoundLayer, sums: _LayerSums, arguments: tuple[Any, ...]) -> None:
+    if layer.read_handed is not None:
+        sums.add(_HANDED, layer.read_handed(arguments, layer.num_experts))
+    if layer.read_processed is not None:
+        sums.add(_PROCESSED, layer.read_processed(arguments, layer.local))
+
+
+class Pending:
+    """Counts of an ended iteration, which can be read as soon as a stamp that was taken after them can."""
+
+    def __init__(
+        self, iteration: int, layers: Sequence[FoundLayer], sums: Sequence[_LayerSums], rows: dict[int, int]
+    ) -> None:
+        self._iteration = iteration
+        self._layers = layers
+        self._sums = sums
+        self._rows = rows
+        self._read = _to_host([tensor for one in sums if not one.misread for tensor in one.sums.values()])
+
+    def records(self) -> Iterator[Record]:
+        arrays = iter(self._read())
+        found = [{} if one.misread else {name: next(arrays) for name in one.sums} for one in self._sums]
+        if any(layer.is_counted for layer in self._layers):
+            yield self._load(found)
+        routings = [(number, routing) for number, one in enumerate(found) if (routing := _routing(one)) is not None]
+        if routings:
+            yield self._routing(found, routings)
+
+    def _load(self, found: list[dict[str, Array]]) -> ExpertLoad:
+        tokens: list[Array] = []
+        unseen = []
+        for number, layer in enumerate(self._layers):
+            if layer.is_counted:
+                processed, seen = self._processed(layer, found[number], self._sums[number])
+                tokens.append(processed)
+                unseen += [] if seen else [number]
+        return ExpertLoad(self._iteration, np.concatenate(tokens).astype("<i8"), tuple(unseen))
+
+    def _processed(self, layer: FoundLayer, found: dict[str, Array], sums: _LayerSums) -> tuple[Array, bool]:
+        if layer.read_processed is None:
+            return np.array([self._rows.get(row, 0) for row in layer.expert_rows]), sums.called
+        return found.get(_PROCESSED, np.zeros(layer.local)), _PROCESSED in found
+
+    def _routing(
+        self, found: list[dict[str, Array]], routings: list[tuple[int, tuple[Array, Array | None]]]
+    ) -> ExpertRouting:
+        none: Array = np.zeros(0)
+        drops = [np.zeros(len(routed)) if dropped is None else dropped for _, (routed, dropped) in routings]
+        losses = [float(found[number].get(_AUX_LOSS, [0.0])[0]) for number, _ in routings]
+        calls = [self._sums[number].aux_calls for number, _ in routings]
+        return ExpertRouting(
+            iteration=self._iteration,
+            layers=tuple(number for number, _ in routings),
+            routed=np.concatenate([routed for _, (routed, _) in routings]).astype("<u4"),
+            drops_known=tuple(number for number, (_, dropped) in routings if dropped is not None),
+            dropped=(np.concatenate(drops) if any(map(np.any, drops)) else none).astype("<u4"),
+            aux_loss=(np.array(losses) if any(calls) else none).astype("<f8"),
+            aux_calls=(np.array(calls) if any(calls) else none).astype("<u4"),
+        )
+
+
+def _routing(found: dict[str, Array]) -> tuple[Array, Array | None] | None:
+    """(routed, dropped if that is known) of a layer; None where neither router nor experts told."""
+    routed, kept = found.get(_ROUTED), found.get(_KEPT, found.get(_HANDED))
+    if routed is None:
+        return None if kept is None else (kept, None)
+    dropped = None if kept is None else routed - kept
+    return routed, None if dropped is None or (dropped < 0).any() else dropped
+
+
+def _to_host(tensors: Sequence[torch.Tensor]) -> Callable[[], list[Array]]:
+    """Begins to copy; what it returns reads them.  One copy a device and dtype, and none is waited for."""
+    places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        places.setdefault((tensor.device, tensor.dtype), []).append(index)
+    with torch.no_grad():
+        copies = [(indices, _copy(torch.cat([tensors[i] for i in indices]))) for indices in places.values()]
+    lengths = [tensor.numel() for tensor in tensors]
+
+    def read() -> list[Array]:
+        arrays: dict[int, Array] = {}
+        for indices, copy in copies:
+            ends = np.cumsum([lengths[index] for index in indices])[:-1]
+            arrays |= zip(indices, np.split(copy.numpy(), ends), strict=True)
+        return [arrays[index] for index in range(len(lengths))]
+
+    return read
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
+
+def _token_rows(arguments: tuple[Any, ...]) -> int:
+    """Tokens in the first tensor of a call: all its dimensions but the last."""
+    for value in arguments:
+        if isinstance(value, torch.Tensor) and value.dim():
+            return value.numel() // value.shape[-1] if value.shape[-1] else int(value.shape[0])
+    return 0

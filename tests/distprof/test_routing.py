@@ -1,0 +1,61 @@
+"""Reading what routers return and what experts are handed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distprof.frameworks.routing import counted, is_router, read_chosen, read_counts, read_handed
+
+SCORES = torch.rand(3, 2)
+
+
+def test_ids_are_counted_by_expert_and_what_is_none_is_left_out() -> None:
+    ids = torch.tensor([[0, 2], [2, -1], [4, 2]], dtype=torch.int32)
+    assert counted(ids, 4).tolist() == [1, 0, 3, 0]
+    assert counted(ids[:0], 4).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("output", "tokens"),
+    [
+        (torch.tensor([[0, 1], [1, 3]]), [1, 2, 0, 1]),
+        ((torch.rand(3, 4), SCORES, torch.tensor([[0, 1], [1, 2], [3, 0]])), [2, 2, 1, 1]),  # transformers
+        ((SCORES, torch.tensor([[[0], [1]], [[1], [1]]])), [1, 3, 0, 0]),  # torchtitan: [batch, length, k]
+        ((SCORES, torch.zeros(5, dtype=torch.int64)), None),  # counts, or something else of one dimension
+        ((SCORES, torch.zeros(2, 5, dtype=torch.int64)), None),  # more than there are experts
+        ((SCORES, torch.zeros(2, 2)), None),
+        (None, None),
+        ({"ids": 1}, None),
+    ],
+)
+def test_a_router_is_understood_by_the_ids_that_it_returns(output: Any, tokens: list[int] | None) -> None:
+    said = read_chosen(output, 4)
+    assert (said.routed.tolist() if said else None) == tokens
+    if isinstance(output, tuple):
+        handed = read_handed((torch.rand(3, 8), *output), 4)
+        assert (None if handed is None else handed.tolist()) == tokens
+
+
+def test_counts_that_experts_are_handed() -> None:
+    assert read_counts((torch.rand(9, 2), torch.tensor([4, 5])), 2).tolist() == [4, 5]  # type: ignore[union-attr]
+    assert read_counts((torch.rand(9, 2), torch.tensor([4.0, 5.0])), 2).tolist() == [4, 5]  # type: ignore[union-attr]
+    assert read_counts((torch.rand(9, 2), torch.tensor([4, 5, 6])), 2) is None
+
+
+def test_of_tensors_of_other_kinds_nothing_is_read() -> None:
+    class Ids(Tensor):
+        pass
+
+    assert read_chosen(torch.tensor([[0, 1]]).as_subclass(Ids), 4) is None
+
+
+def test_routers_are_known_by_name_or_class() -> None:
+    class TopKRouter(nn.Module):
+        pass
+
+    assert is_router("anything", TopKRouter()) and is_router("gate", nn.Identity())
+    assert not is_router("gate", nn.Linear(1, 1)) and not is_router("proj", nn.Identity())
