@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import nn
 
@@ -66,11 +67,21 @@ class Models:
     def places(self) -> Iterator[Record]:
         """Topology and MoE layers, where they are not what was told last: groups may appear late."""
         layers, topology = place(self._layers, self._standing.topology(), self._rank)
+        topology = self._with_doubt(topology)
         if self._told is None or self._told[0] != topology:
             yield topology
         if layers and (self._told is None or self._told[1] != layers):
             yield ExpertLayers(layers)
         self._told = topology, layers
+
+    def _with_doubt(self, topology: Topology) -> Topology:
+        """Says when no parameter tells of tensor parallelism: plain tensors that a script cuts look like copies."""
+        ways, cut = topology.sizes["tp"], {"tp", "etp"}
+        told = (p for parameters in self._parameters.values() for p in parameters)
+        if ways == 1 or not self._parameters or any(cut & {*p.sharded, *p.split} for p in told):
+            return topology
+        note = f"tp {ways}, but no parameter says that it is cut over tp ranks: all of them are counted as copies"
+        return replace(topology, notes=(*topology.notes, note))
 
     def _find_layers(self, module: nn.Module, row: int) -> list[FoundLayer]:
         def size_of(axis: str) -> int:

@@ -90,6 +90,20 @@ def test_groups_made_by_hand_leave_data_parallelism_assumed_and_named(scenarios:
     assert [group.ranks for group in seen.topologies[3].groups] == [(), (2, 3)]
 
 
+def test_groups_say_by_their_names_what_they_are_for(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["cut_by_hand"]
+    assert (seen.sizes, seen.places("tp", "dp")) == ({"dp": 2, "tp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
+    assert seen.topologies[1].sources == {"tp": "process_groups", "dp": "assumed"}
+    doubt = "tp 2, but no parameter says that it is cut over tp ranks: all of them are counted as copies"
+    assert seen.topologies[1].notes == (doubt,)
+
+
+def test_an_axis_on_a_fake_backend_is_none(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["fake_axis"]
+    assert (seen.sizes, seen.places("dp", "ep")) == ({"dp": 4}, [(rank, 0) for rank in range(4)])
+    assert seen.topologies[0].meshes[0].names == ("efsdp", "ep")
+
+
 def test_two_models_on_different_meshes_are_named(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["two_models"]
     assert seen.sizes == {"dp": 2, "tp": 2}

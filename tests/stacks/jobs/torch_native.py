@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -141,6 +142,23 @@ def groups_by_hand() -> int:
     return WHOLE
 
 
+def cut_by_hand() -> int:
+    """Plain tensors, each rank of a pair with half of the columns: nothing of them says so, but the groups' names."""
+    pairs = [dist.new_group([0, 2], group_desc="tp_group"), dist.new_group([1, 3], group_desc="tp_group")]
+    assert dist.get_rank(pairs[dist.get_rank() % 2]) == dist.get_rank() // 2
+    train(nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.ReLU()))
+    return size(nn.Linear(WIDTH, 2 * WIDTH))
+
+
+def fake_axis() -> int:
+    """As torchtitan has them: dimensions that nothing is sent along."""
+    importlib.import_module("torch.testing._internal.distributed.fake_pg")
+    fake: dict[Any, Any] = {"efsdp": "fake", "ep": "fake"}
+    init_device_mesh("cpu", (2, 2), mesh_dim_names=("efsdp", "ep"), backend_override=fake)
+    train(DistributedDataParallel(model()))
+    return WHOLE
+
+
 def two_models() -> int:
     """Two that train in turns, each split over a mesh of its own, of another shape."""
     models = [
@@ -185,6 +203,8 @@ SCENARIOS: dict[str, Callable[[], int]] = {
     "pipeline": pipeline,
     "virtual_stages": virtual_stages,
     "groups_by_hand": groups_by_hand,
+    "cut_by_hand": cut_by_hand,
+    "fake_axis": fake_axis,
     "two_models": two_models,
     "two_halves": two_halves,
     "checkpointed": checkpointed,
