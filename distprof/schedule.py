@@ -8,7 +8,8 @@ begins again then, and the later record of an iteration holds.
 
 **Forward.**  While no optimizer has stepped, an iteration ends with each forward of a model.  A forward with gradient
 may be the beginning of training, so the clock waits a while for the optimizer before it takes such a job for one
-without.
+without.  If one steps after all (Lightning tries the evaluation first), that was the end of training's first iteration:
+nobody saw it begin, so it is none to be recorded.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ class StepClock:
         boundary = self._optimizers.stepped(optimizer)
         if self.mode == FORWARD:
             self.mode = TRAINING
-            if self._no_optimizer:  # a look at the model before training: training's iterations begin here
-                self.iteration = 0
+            if self._no_optimizer:
+                self.iteration = min(1, self.window.warmup)
                 return Boundary.RESTART
         if boundary is Boundary.RESTART:
             self.iteration = min(self.iteration, self.window.warmup)

@@ -125,9 +125,9 @@ def test_evaluation_before_training_fills_no_window_of_training(tmp_path: Path) 
 
     found = record(tmp_path, job, warmup=1, count=True, timed=2)
     in_training = [timed for timed in found.of(Step) if timed.mode == TRAINING]
-    assert [timed.iteration for timed in in_training] == [2]
+    assert [timed.iteration for timed in in_training] == [2, 3]
     assert [counts.iteration for counts in found.of(Counts) if counts.mode == TRAINING] == [1]
-    assert found.of(End)[-1] == End("exit", 3)
+    assert found.of(End)[-1] == End("window complete", 4)
 
 
 def test_a_gan_is_one_iteration_a_cycle(tmp_path: Path) -> None:

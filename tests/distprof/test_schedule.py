@@ -162,8 +162,14 @@ def test_when_the_closing_optimizer_is_gone_the_one_before_it_closes_at_once() -
 def test_evaluation_before_training_does_not_count_as_training() -> None:
     clock, closed = run([NO_GRAD] * 7 + [F, B, SGD] * 3, warmup=5)
     assert numbers(closed, FORWARD) == list(range(7))
-    assert numbers(closed) == [0, 1]  # the first step only shows that training has begun
-    assert clock.iteration == 2
+    assert numbers(closed) == [1, 2]  # the first step only shows that training has begun
+    assert clock.iteration == 3
+
+
+def test_without_warmup_what_comes_after_the_first_step_is_the_first_iteration() -> None:
+    _, closed = run([NO_GRAD, *STEP * 3], warmup=0)
+    assert numbers(closed) == [0, 1]
+    assert closed[-2].kind is Kind.COUNTED
 
 
 def test_evaluation_between_steps_is_inside_the_iteration() -> None:
@@ -217,7 +223,7 @@ def test_whatever_happens_iterations_are_numbered_without_gaps(job: list[Event],
         if boundary is Boundary.END:
             assert clock.iteration == number + 1
         elif boundary is Boundary.RESTART and clock.mode != mode:
-            assert clock.iteration == 0
+            assert clock.iteration == min(1, window[0])  # the first has ended, unless it was to be recorded
         elif boundary is Boundary.RESTART:
             assert clock.iteration in (number, min(number, window[0]))
         else:
