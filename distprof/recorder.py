@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from distprof.claims import is_spoken_for
 from distprof.clock import Clock, SystemClock, anchor
@@ -39,8 +38,8 @@ from distprof.rundir import RunDir
 from distprof.say import say
 from distprof.schedule import Boundary, Kind, StepClock, Window
 from distprof.settings import Settings
+from distprof.step_hook import StepHook
 from distprof.tree import ModuleTree
-from distprof.uncompiled import uncompiled
 
 
 class Recorder:
@@ -58,7 +57,7 @@ class Recorder:
         self._rehearsals = Rehearsals(self._rehearsal_began, self._rehearsal_ended, self.fail)
         self._rehearsing = False
         self._aside: ModuleVisitor | None = None  # while it looks away from a rehearsal
-        self._optimizer_hook: Any = None
+        self._optimizer_hook: StepHook | None = None
         self._probe: Probe | None = None
         self._attached = Kind.QUIET  # the kind that the probe is for
         self._identity: Identity | None = None
@@ -77,7 +76,7 @@ class Recorder:
         """Wait for the first forward of a model.  What it raises, it leaves nothing behind."""
         try:
             self._meshes.open()
-            self._optimizer_hook = register_optimizer_step_post_hook(uncompiled(self._optimizer_stepped))
+            self._optimizer_hook = StepHook(self._optimizer_stepped)
             self._watch()
             os.register_at_fork(after_in_child=self._abandon)
             atexit.register(self.finish)
@@ -129,7 +128,6 @@ class Recorder:
         self._meshes.close()
         if self._optimizer_hook is not None:
             self._optimizer_hook.remove()
-            self._optimizer_hook = None
         if probe is not None:
             probe.detach()
 
@@ -198,7 +196,7 @@ class Recorder:
             self._door.visitor = self._aside
         self._aside = None
 
-    def _optimizer_stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
         try:
             if self._probe is not None:
                 self._probe.optimizer_ended()

@@ -5,7 +5,8 @@
     useful   = exact, less what experts did on padding: of each MoE layer's expert work at most the share
                (tokens that its router saw x top-k) / (rows that its experts ran on)
 
-Rows are MACs / elements of the matrix: of a router's its largest parameter, of an expert's all its matrices.
+Rows are MACs / elements of the matrix: of a router's its largest parameter (some do not call the module that owns it:
+the MACs are then its parent's), of an expert's all its matrices.
 """
 
 from __future__ import annotations
@@ -136,7 +137,6 @@ def _rows_run(one: Counted, hosted: ExpertLayer, share: FloatArray) -> float:
 
 
 def _tokens_routed(one: Counted, hosted: ExpertLayer, share: FloatArray) -> float:
-    """0 where no router was seen."""
-    rows = one.shape.routers(hosted).tolist()
-    largest = one.data.parameters.largest
-    return max((float(one.macs[row] * share[row]) / largest[row] for row in rows if one.macs[row]), default=0.0)
+    """0 where no router was seen.  Whole tokens: what else a router multiplies is little."""
+    rows, elements = one.shape.routers(hosted), one.shape.router_elements(hosted)
+    return int(one.macs[rows].sum()) // elements * float(share[rows].max()) if elements else 0.0

@@ -8,8 +8,8 @@ from distprof.records import DENSE, EXPERT, ROUTER, Parameter, Parameters
 
 #: Axes along which tensor parallelism cuts modules.
 _SLICING = {"tp", "etp"}
-#: A parameter of an expert that is so many times smaller than the largest is a bias or a scale.
-_BIAS = 16
+#: A parameter of an expert that is so many times smaller than the largest is no matrix.
+_SMALL = 16
 
 
 class ParameterSet:
@@ -48,7 +48,7 @@ def _matrices(parameters: Sequence[Parameter]) -> dict[int, tuple[int, int]]:
     found: dict[int, tuple[int, int]] = {}
     largest = max((p.rank_numel for p in parameters if kind_of(p) == EXPERT), default=0)
     for p in parameters:
-        if kind_of(p) == EXPERT and p.rank_numel * _BIAS > largest:
+        if kind_of(p) == EXPERT and p.rank_numel * _SMALL > largest and not p.name.endswith("bias"):
             own, whole = found.get(p.row, (0, 0))
             found[p.row] = own + p.rank_numel, whole + p.global_numel
     return found

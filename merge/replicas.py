@@ -67,22 +67,30 @@ class Shape:
         return self._layer(layer.row)[1]
 
     def routers(self, layer: ExpertLayer) -> IntArray:
+        """Rows of the layer's routers, and of what holds nothing but them: some multiply by a child's weight."""
         return self._layer(layer.row)[2]
+
+    def router_elements(self, layer: ExpertLayer) -> int:
+        """Of the layer's router, 0 where none was seen."""
+        own = self._parameters.router_rows & self._tree.subtree(layer.row)
+        return max((self._parameters.largest[row] for row in own), default=0)
 
     def _layer(self, row: int) -> tuple[IntArray, IntArray, IntArray]:
         if row not in self._layers:
             below = self._tree.subtree(row)
-            parts = (self._parameters.expert_rows & below, self._inside(row), self._parameters.router_rows & below)
-            experts, inside, routers = (np.array(sorted(part), np.int64) for part in parts)
-            self._layers[row] = experts, inside, routers
+            own, routers = self._parameters.expert_rows & below, self._parameters.router_rows & below
+            parts = own, self._holding(own, row), self._holding(routers, row)
+            experts, inside, routing = (np.array(sorted(part), np.int64) for part in parts)
+            self._layers[row] = experts, inside, routing
         return self._layers[row]
 
-    def _inside(self, top: int) -> set[int]:
-        tree, own = self._tree, self._parameters.expert_rows & self._tree.subtree(top)
+    def _holding(self, own: frozenset[int], top: int) -> set[int]:
+        """The rows ``own``, all below them, and what lies above them, up to ``top``, and holds no other parameters."""
+        tree = self._tree
         others = self._parameters.largest.keys() - own
         found: set[int] = set()
-        for expert in own:
-            row = expert
+        for first in own:
+            row = first
             while row >= 0 and row not in found and others.isdisjoint(tree.subtree(row)):
                 found |= tree.subtree(row)
                 row = tree.rows[row].parent if row != top else -1

@@ -6,6 +6,7 @@ Its getters make groups where there are none yet, so its variables are read inst
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -49,39 +50,30 @@ class DeepSpeed(Framework):
         return Layout(local, numel, numel, ("dp",) if local < numel else (), sliced, copy)
 
     def experts(self, module: nn.Module) -> Experts | None:
+        layer: Any = module
         if is_a(module, "deepspeed.moe.layer", "MoE"):
-            residual: Any = (module.mlp,) if getattr(module, "use_residual", False) else ()
-            return _of_moe_layer(module.deepspeed_moe, residual)
+            residual = (layer.mlp,) if layer.use_residual else ()
+            return replace(_of_moe_layer(layer.deepspeed_moe), shared=residual)
         if is_a(module, "deepspeed.moe.sharded_moe", "MOELayer"):
-            return _of_moe_layer(module)
+            return _of_moe_layer(layer)
         if getattr(module, "_is_autoep_layer", False):
-            axis = _expert_axis(str(module.ep_group_name)) or ("ep",)
-            local = int(module.num_local_experts)  # type: ignore[arg-type]
-            auto: Any = module
+            axis = _expert_axis(layer.ep_group_name)
+            shared = tuple(m for m in (layer.shared_experts, layer.shared_experts_gate) if isinstance(m, nn.Module))
             return Experts(
-                int(auto.num_experts), (), auto.experts, local, axis[0], int(auto.top_k),
-                router=auto.router, read_router=_read_autoep,
+                layer.num_experts, (), layer.experts, layer.num_local_experts, axis, layer.top_k, shared,
+                router=layer.router, read_router=_read_autoep,
             )  # fmt: skip
         return None
 
 
-def _of_moe_layer(layer: Any, residual: tuple[nn.Module, ...] = ()) -> Experts:
+def _of_moe_layer(layer: Any) -> Experts:
     """Experts run on all of their capacity, what is empty of it included: the gate alone knows what are tokens."""
-    held = tuple(getattr(layer.experts, "deepspeed_experts", ()))
-    ways, local = int(layer.ep_size), int(layer.num_local_experts)
-    axis = _expert_axis(str(layer.ep_group_name)) or ("ep",)
+    held, local = tuple(getattr(layer.experts, "deepspeed_experts", ())), int(layer.num_local_experts)
+    holder = None if held else layer.experts
     return Experts(
-        num_experts=ways * local,
-        modules=held,
-        holder=None if held else layer.experts,
-        local=local,
-        axis=axis[0],
-        top_k=int(getattr(layer.gate, "k", 0)),
-        padded=True,
-        shared=residual,
-        router=layer.gate,
-        read_router=_read_gate,
-    )
+        layer.ep_size * local, held, holder, local, _expert_axis(layer.ep_group_name), layer.gate.k,
+        padded=True, router=layer.gate, read_router=_read_gate,
+    )  # fmt: skip
 
 
 def _read_gate(output: Any, num_experts: int) -> Routing | None:
@@ -133,10 +125,10 @@ def _of_experts() -> dict[str, Sequence[int]]:
     return {**named, "ep": sizes[largest], "edp": group_ranks(alike) or ()}
 
 
-def _expert_axis(group_name: str) -> tuple[str, ...]:
-    """The axis over which experts of this group differ: none where a group is one rank."""
-    size = group_name.rpartition("_")[2]
-    return (group_name,) if size.isdecimal() and int(size) > 1 else ()
+def _expert_axis(group_name: Any) -> str:
+    """The axis over which experts of this group differ: plain ``ep`` where a group is one rank."""
+    size = str(group_name).rpartition("_")[2]
+    return str(group_name) if size.isdecimal() and int(size) > 1 else "ep"
 
 
 def _is_replaced(parameter: Any) -> bool:

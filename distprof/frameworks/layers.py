@@ -28,8 +28,8 @@ class FoundLayer:
     holder: int = -1
     axis: str = "ep"
     top_k: int = 0
-    padded: bool = False
     shared_rows: tuple[int, ...] = ()
+    padded: bool = False
     router: int = -1
     read_router: ReadRouter | None = None
     read_handed: ReadArguments | None = None
@@ -106,7 +106,7 @@ def _found(
     experts: Experts, row: int, rows: list[ModuleRow], modules: dict[int, nn.Module], size_of: Callable[[str], int]
 ) -> FoundLayer | None:
     """None when they are not there, or when their numbers cannot be."""
-    own = {id(experts.holder), id(experts.router), *map(id, (*experts.modules, *experts.shared))}
+    own = {id(module) for module in (experts.holder, experts.router, *experts.modules, *experts.shared)}
     below = {id(found): at for at, found in modules.items() if id(found) in own and _is_below(at, row, rows)}
     local = len(experts.modules) or experts.local
     number = experts.num_experts or local * size_of(experts.axis)
@@ -122,8 +122,8 @@ def _found(
         below.get(id(experts.holder), -1),
         experts.axis,
         experts.top_k,
-        experts.padded,
         tuple(below[id(module)] for module in experts.shared if id(module) in below),
+        experts.padded,
         below.get(id(experts.router), -1),
         experts.read_router,
         experts.read_handed,

@@ -68,8 +68,8 @@ class Experts:
     local: int = 0
     axis: str = "ep"
     top_k: int = 0
-    padded: bool = False
     shared: tuple[nn.Module, ...] = ()
+    padded: bool = False
     router: nn.Module | None = None
     read_router: ReadRouter | None = None
     read_handed: ReadArguments | None = None

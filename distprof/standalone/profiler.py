@@ -151,7 +151,11 @@ class FlopsProfiler:
         _write(text, output_file)
 
     def print_model_aggregated_profile(self, module_depth: int = -1, top_modules: int = 1) -> None:
-        """Print the ``top_modules`` classes of most params, MACs and time at each depth down to ``module_depth``."""
+        """Print the ``top_modules`` classes of most params, MACs and time at each depth to ``module_depth``; without a
+        profile, nothing.
+        """
+        if not self.started:
+            return
         report = self._report(self._profile())
         sys.stdout.write(render_aggregated(report, depth=_depth(module_depth), top=top_modules))
 

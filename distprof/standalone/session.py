@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from distprof.clock import Clock, SystemClock
 from distprof.doors import ModuleDoor, ModuleVisitor, backward_door
@@ -31,6 +30,7 @@ from distprof.probes.op_table import OpTable, TableMode
 from distprof.probes.timed import TimedProbe
 from distprof.records import FORWARD, TRAINING, Array, Counts, Ops, Record, Step
 from distprof.standalone.sums import added
+from distprof.step_hook import StepHook
 from distprof.timeline import EventStamps, HostStamps
 from distprof.tree import ModuleTree
 
@@ -53,7 +53,7 @@ class Session:
         self._models = Models(identity, MeshWatch())
         self._doors = ModuleDoor(self.fail), ModuleDoor(self.fail)
         self._backward = backward_door(self.fail)
-        self._optimizer_hook: Any = None
+        self._optimizer_hook: StepHook | None = None
         self._probes: tuple[Probe, ...] = ()
         self._trains = False
         self._other_calls = 0  # of other methods of the model than its forward
@@ -70,7 +70,7 @@ class Session:
             self._counting = CountingProbe(counting, self, self.fail, self._new_mode)
             self._timed = TimedProbe(timing, self, self.fail, self._clock, self.device.type, ())
             self._backward.open(self)
-            self._optimizer_hook = register_optimizer_step_post_hook(self._optimizer_stepped)
+            self._optimizer_hook = StepHook(self._optimizer_stepped)
             for probe in (self._counting, self._timed):
                 probe.attach()
                 self._probes += (probe,)
@@ -100,7 +100,6 @@ class Session:
         self._backward.close()
         if self._optimizer_hook is not None:
             self._optimizer_hook.remove()
-            self._optimizer_hook = None
 
     # ---- what was measured -----------------------------------------------------------------------------------------
 
@@ -193,7 +192,7 @@ class Session:
     def _probes_of_this_thread(self) -> Iterator[Probe]:
         return (probe for probe in self._probes if probe.thread == get_ident())
 
-    def _optimizer_stepped(self, *_: Any) -> None:
+    def _optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
         with self._failing("an optimizer's step"):
             for probe in self._probes_of_this_thread():
                 probe.optimizer_ended()

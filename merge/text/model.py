@@ -10,14 +10,14 @@ from distprof.merge.text.quantities import NOT_AVAILABLE, macs, percentage, quan
 from distprof.merge.words import listed, rank_names
 from distprof.records import EXPERT, SHARED
 
-EXACT, AT_LEAST = "params of model, exact", "params of model, at least"
+EXACT = "params of model, exact"
 _TITLES = {SHARED: "shared expert"}
 
 
 def params_lines(report: Report) -> Iterator[str]:
     """How many parameters, and of which kinds; with ranks missing, at least how many, and what may be lacking."""
     summary, model = report.summary, report.model
-    label = EXACT if summary.exact_covers_all else AT_LEAST
+    label = f"params of model, {_how(report, covers_all=summary.exact_covers_all)}"
     if summary.params_exact is None:
         yield labelled(label, NOT_AVAILABLE)
         return
@@ -31,6 +31,14 @@ def params_lines(report: Report) -> Iterator[str]:
         active = "n/a: the top-k is not known" if model.active_params is None else f"{model.active_params:,}"
         label = "  active per token" + (", as measured" if model.active_is_measured else "")
         yield labelled(label, active)
+
+
+def _how(report: Report, *, covers_all: bool) -> str:
+    """How exact a union is: it builds on what the ranks are to each other."""
+    if not covers_all:
+        return "at least"
+    guessed = report.topology.source == "assumed" and report.run.world_size > 1
+    return "exact if ranks are replicas, as assumed" if guessed else "exact"
 
 
 def _lacking(report: Report) -> str:
@@ -50,7 +58,7 @@ def work_lines(report: Report) -> Iterator[str]:
         ("MACs", work.macs, work.executed_macs, work.useful_macs, macs),
         ("flops", work.flops, work.executed_flops, work.useful_flops, quantity),
     ):
-        yield labelled(f"fwd {what} of model, {'exact' if work.covers_all else 'at least'}", text(own))
+        yield labelled(f"fwd {what} of model, {_how(report, covers_all=work.covers_all)}", text(own))
         if useful is None:
             yield labelled("  useful", "n/a: no router or top-k was seen")
         elif useful < own:

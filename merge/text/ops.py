@@ -18,11 +18,11 @@ from distprof.merge.text.quantities import (
 )
 
 _NAME_WIDTH = 48
-_SHOWN = 24
+_BY_FLOPS, _BY_TIME = 16, 8
 
 
 def ops_block(report: Report) -> Iterator[str]:
-    """Lines of the block: ops of most flops first, then those of most time; none where no op was recorded."""
+    """Lines of the block: ops of most flops, then of the others those of most time; none where no op was recorded."""
     if not report.ops:
         return
     unit = common_unit(op.time_ns for op in report.ops)
@@ -32,10 +32,15 @@ def ops_block(report: Report) -> Iterator[str]:
     yield heading("Ops")
     yield f"All calls of each op together; times in {unit.name}, of the counted step."
     titles = ("op", "in", "calls", "MACs", "flops", "% flops", "time", "% time", "FLOPS")
-    shown = report.ops[:_SHOWN]
+    shown = [*report.ops[:_BY_FLOPS], *_longest(report.ops[_BY_FLOPS:])]
     yield from table(titles, [_cells(op, flops, time_ns, unit) for op in shown], left=("op", "in"))
-    if len(report.ops) > len(shown):
-        yield f"{len(report.ops) - len(shown)} more: {_rest(report.ops[_SHOWN:], flops, time_ns)}"
+    rest = [op for op in report.ops if op not in shown]
+    if rest:
+        yield f"{len(rest)} more: {_rest(rest, flops, time_ns)}"
+
+
+def _longest(ops: Sequence[OpStats]) -> list[OpStats]:
+    return sorted(ops, key=lambda op: -(op.time_ns or 0))[:_BY_TIME]
 
 
 def _cells(op: OpStats, flops: float, time_ns: float | None, unit: TimeUnit) -> list[str]:

@@ -274,9 +274,7 @@ def test_a_recorder_that_cannot_start(
     assert "this process is not recorded, the job goes on: RuntimeError: ours" in line
 
 
-@pytest.mark.parametrize(
-    "road", ["distprof.recorder.register_optimizer_step_post_hook", "distprof.recorder.Recorder._watch"]
-)
+@pytest.mark.parametrize("road", ["distprof.recorder.StepHook", "distprof.recorder.Recorder._watch"])
 def test_a_recorder_that_is_half_armed_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, road: str
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.reports import report_of
-from support.synthetic import TOKENS, VOCABULARY, WIDTH, Job, rank_records, shard_of
+from support.synthetic import TOKENS, VOCABULARY, WIDTH, Job, rank_records, shard_of, stage_of
 
 from distprof.merge.analyse import analyse
 from distprof.merge.load import run_of_shards
@@ -19,7 +19,7 @@ from distprof.merge.replicas import counted_ranks
 from distprof.merge.report import ModelWork, Report
 from distprof.merge.text.model import work_lines
 from distprof.merge.topology import layout_of
-from distprof.records import Counts, ExpertLayers, Record
+from distprof.records import Counts, ExpertLayers, Parameters, Record, Tree
 
 
 def by_hand(job: Job) -> int:
@@ -103,6 +103,26 @@ def test_padding_is_no_useful_work(layout: dict[str, Any]) -> None:
     assert found.useful_macs == pytest.approx(lean.macs)
     assert found.macs > lean.macs
     assert found.useful_flops is not None and found.useful_flops < found.flops
+
+
+def test_a_router_that_multiplies_by_the_weight_of_a_module_inside_it() -> None:
+    """DeepSpeed's gate does: its child ``wg`` is never called, and the MACs are the gate's."""
+    job = Job(dp=2, padding=2)
+    stage = stage_of(job, 0)
+    (router,) = (row for row, spec in enumerate(stage.specs) if spec.name.endswith("router"))
+    inner = replace(stage.rows[router], name=f"{stage.rows[router].name}.wg", parent=router, depth=6)
+
+    def bend(rank: int, record: Record) -> Record:
+        if isinstance(record, Tree):
+            return replace(record, rows=(*record.rows, inner))
+        if isinstance(record, Parameters):
+            moved = (replace(p, row=len(stage.rows)) if p.row == router else p for p in record.parameters)
+            return replace(record, parameters=tuple(moved))
+        return record
+
+    found, called = work(job, bend=bend), work(job)
+    assert found is not None and found == called
+    assert found.useful_macs is not None and found.useful_macs < found.macs
 
 
 def test_without_a_top_k_useful_is_not_known() -> None:

@@ -54,6 +54,8 @@ def test_a_mesh_whose_dimensions_have_odd_names_is_assumed_and_named() -> None:
 
     text = text_of(report(Job(dp=4), bend))
     assert "mp 1 (assumed)" in text
+    assert "params of model, exact if ranks are replicas, as assumed:" in text
+    assert "fwd MACs of model, exact if ranks are replicas, as assumed:" in text
     assert "data parallel assumed: the dimension names of its DeviceMesh (rows, cols) tell nothing;" in text
 
 

@@ -10,7 +10,7 @@ ALL = [(rank,) for rank in range(4)]
 
 @pytest.fixture(scope="module")
 def scenarios(run_scenarios: RunScenarios) -> dict[str, Scenario]:
-    return run_scenarios("torch_native.py", ranks=4)
+    return run_scenarios("on_torch.py", ranks=4)
 
 
 NAMES = [f"{block}.{part}.{of}" for block in (0, 1) for part in ("up", "down") for of in ("weight", "bias")]
@@ -121,3 +121,31 @@ def test_totals_are_those_of_the_model_built_whole(scenarios: dict[str, Scenario
     summaries = {name: seen.report.summary for name, seen in scenarios.items()}
     assert {name: s.params_exact for name, s in summaries.items()} == {n: s.whole for n, s in scenarios.items()}
     assert all(summary.exact_covers_all for summary in summaries.values())
+
+
+ROWS = 2  # of a rank's batch; a pipeline's has 4
+WORK = {
+    **dict.fromkeys(["ddp", "fsdp2", "checkpointed", "tp", "fsdp2_tp", "two_halves"], ROWS * (4 * 256 + 24)),
+    **dict.fromkeys(["fsdp1", "fsdp1_flat", "fsdp1_hybrid"], ROWS * (64 + 2 * 256 + 64)),
+    "pipeline": 4 * (3 * 512 + 64),
+    "virtual_stages": 4 * 4 * 512,
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_forward_work_of_the_model_is_that_of_the_same_model_in_one_process(
+    scenarios: dict[str, Scenario], name: str
+) -> None:
+    """Whatever lies between the ranks; what each tensor-parallel rank does as well counts once."""
+    forward = scenarios[name].report.model.forward
+    assert forward is not None
+    assert (forward.macs, forward.useful_macs, forward.covers_all) == (WORK[name], WORK[name], True)
+    assert (forward.executed_macs > forward.macs) == ("tp" in scenarios[name].sizes), "the head is whole on each"
+
+
+@pytest.mark.parametrize(("name", "numel"), [("ddp", 4 * 1131), ("fsdp2", 1131), ("tp", 4 * (2 * 144 + 27))])
+def test_memory_of_all_ranks_is_that_of_their_own_parts(scenarios: dict[str, Scenario], name: str, numel: int) -> None:
+    """Whole on each; shards that add up to the whole; of tensor parallel blocks a quarter and whole biases."""
+    rows = scenarios[name].report.ranks
+    assert sum(row.parameter_bytes or 0 for row in rows) == 4 * numel
+    assert all((row.gradient_bytes, row.optimizer_bytes) == (row.parameter_bytes, 0) for row in rows)

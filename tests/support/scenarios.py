@@ -61,5 +61,5 @@ def _all(shard: Shard, kind: type[Kind]) -> list[Kind]:
     return [record for record in shard.records if isinstance(record, kind)]
 
 
-#: ``run_scenarios("deepspeed.py", ranks=4)``: by name
+#: ``run_scenarios("on_deepspeed.py", ranks=4)``: by name
 RunScenarios = Callable[..., dict[str, Scenario]]

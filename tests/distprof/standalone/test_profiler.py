@@ -151,9 +151,21 @@ def test_out_of_order_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="start_profile"):
         profiler.get_total_flops()
     profiler.print_model_profile()
+    profiler.print_model_aggregated_profile()
     profiler.stop_profile()
     profiler.end_profile()
     assert capsys.readouterr().out == ""
+
+
+def test_the_aggregated_profile_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    model = nn.Sequential(linear(), nn.ReLU())
+    profiler = FlopsProfiler(model)
+    profiler.start_profile()
+    model(X)
+    profiler.print_model_aggregated_profile(module_depth=1, top_modules=1)
+    profiler.end_profile()
+    text = capsys.readouterr().out
+    assert "MACs        - {'Linear': '64 MACs'}" in text and "Detailed Profile" not in text
 
 
 def test_a_profile_of_nothing_is_sound(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,101 @@
+"""transformers and accelerate on four ranks: Mixtral under DDP and cut by its own plans, the Trainer, accelerate."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+transformers: Any = importlib.import_module("transformers")
+accelerate: Any = importlib.import_module("accelerate")
+
+
+def mixtral_config() -> Any:
+    return transformers.MixtralConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        tie_word_embeddings=False,
+    )
+
+
+def mixtral(**how: Any) -> Any:
+    return transformers.AutoModelForCausalLM.from_config(mixtral_config(), **how)
+
+
+def size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+IDS = torch.arange(16).view(2, 8)
+
+
+def train(model: Any) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, foreach=False)
+    for _ in range(2):
+        model(input_ids=IDS, labels=IDS).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def ddp() -> int:
+    model = mixtral()
+    train(DistributedDataParallel(model))
+    return size(model)
+
+
+def tp_fsdp_ep() -> int:
+    """Experts over all four ranks; the rest over two of tensor parallelism times two of FSDP."""
+    whole = size(mixtral())
+    with tempfile.TemporaryDirectory() as own:
+        folders = [own]
+        dist.broadcast_object_list(folders)  # the first rank saves
+        mixtral().save_pretrained(folders[0])
+        dist.barrier()
+        plan = transformers.distributed.DistributedConfig(tp_size=2, fsdp_size=2, ep_size=4)
+        model = transformers.AutoModelForCausalLM.from_pretrained(folders[0], distributed_config=plan)
+        dist.barrier()
+    train(model)
+    return whole
+
+
+def trainer() -> int:
+    model = mixtral()
+    whole = size(model)
+    data = [{"input_ids": IDS[0], "labels": IDS[0]}] * 16
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = transformers.TrainingArguments(
+            folder, per_device_train_batch_size=2, max_steps=2, use_cpu=True, report_to=[], save_strategy="no"
+        )
+        transformers.Trainer(model=model, args=arguments, train_dataset=data).train()
+    return whole
+
+
+def accelerator() -> int:
+    prepare = accelerate.Accelerator(cpu=True)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    whole = size(model)
+    model, optimizer = prepare.prepare(model, torch.optim.SGD(model.parameters(), lr=0.01))
+    for _ in range(2):
+        prepare.backward(model(torch.ones(2, 8)).sum())
+        optimizer.step()
+    return whole
+
+
+SCENARIOS: dict[str, Callable[[], int]] = {
+    "ddp": ddp,
+    "tp_fsdp_ep": tp_fsdp_ep,
+    "trainer": trainer,
+    "accelerator": accelerator,
+}

@@ -1,0 +1,84 @@
+"""DeepSpeed on four real ranks: sizes, every rank's place, layouts, names, experts, and exact totals."""
+
+from __future__ import annotations
+
+import pytest
+from support.scenarios import RunScenarios, Scenario
+
+pytestmark = pytest.mark.stack("deepspeed")
+
+ALL = [(rank,) for rank in range(4)]
+
+
+@pytest.fixture(scope="module")
+def scenarios(run_scenarios: RunScenarios) -> dict[str, Scenario]:
+    return run_scenarios("on_deepspeed.py", ranks=4)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_zero(scenarios: dict[str, Scenario], stage: int) -> None:
+    seen = scenarios[f"zero{stage}"]
+    assert (seen.sizes, seen.places("dp"), seen.topologies[0].source) == ({"dp": 4}, ALL, "deepspeed")
+    parameters = seen.parameters(1)
+    assert list(parameters) == ["0.0.weight", "0.0.bias", "0.2.weight", "0.2.bias", "1.weight", "1.bias"]
+    bias = parameters["0.0.bias"]
+    assert (bias.rank_numel, bias.global_numel) == (33, 33), "without the padding of its four pieces of 9"
+    assert (bias.local_numel, bias.sharded) == ((9, ("dp",)) if stage == 3 else (33, ()))
+
+
+def test_a_pipeline_counts_tied_layers_once(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["pipeline"]
+    assert (seen.sizes, seen.places("pp", "dp")) == ({"dp": 2, "pp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
+    first, last = seen.parameters(0), seen.parameters(3)
+    tied = "tied_modules.embedding.weight"
+    assert list(first) == [tied, "1.weight", "1.bias", "2.weight", "2.bias"]
+    assert list(last) == [tied, "3.weight", "3.bias"], "layers are numbered over all stages"
+    assert (first[tied].shared_as, last[tied].shared_as, last["3.weight"].shared_as) == (tied, tied, "")
+
+
+def test_experts_that_are_all_on_every_rank(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["ep1"]
+    assert (seen.sizes, seen.places("dp", "ep")) == ({"dp": 4, "edp": 4}, [(rank, 0) for rank in range(4)])
+    assert [layer.local_experts for layer in seen.expert_layers(3)] == [(0, 1, 2, 3)]
+    assert all(parameter.split == () for parameter in seen.parameters(3).values())
+
+
+def test_experts_over_two_ranks(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["ep2"]
+    assert seen.sizes == {"dp": 4, "ep": 2, "ep_size_2": 2, "edp": 2}
+    assert seen.places("ep", "edp") == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    (layer,) = seen.expert_layers(3)
+    assert (layer.name, layer.num_experts, layer.local_experts) == ("layers.0", 4, (2, 3))
+    assert (layer.axis, layer.top_k, layer.counted) == ("ep_size_2", 1, True)
+    parameters = seen.parameters(3)
+    kinds = {name: (parameter.kind, parameter.split) for name, parameter in parameters.items()}
+    assert kinds["layers.0.deepspeed_moe.experts.deepspeed_experts.1.2.bias"] == ("expert", ("ep_size_2",))
+    assert kinds["layers.0.deepspeed_moe.gate.wg.weight"] == ("router", ())
+    assert kinds["layers.0.mlp.0.weight"] == ("shared", ()), "the residual one sees every token"
+    assert kinds["layers.0.coefficient.weight"] == kinds["first.weight"] == ("dense", ())
+
+
+def test_groups_of_several_sizes_in_one_model(scenarios: dict[str, Scenario]) -> None:
+    """Two residual layers that share one dense object."""
+    seen = scenarios["ep2_and_4"]
+    assert seen.sizes == {"dp": 4, "ep": 4, "ep_size_2": 2, "ep_size_4": 4}
+    assert seen.places("ep_size_2", "ep_size_4", "ep") == [(rank % 2, rank, rank) for rank in range(4)]
+    assert [(layer.axis, layer.local_experts) for layer in seen.expert_layers(2)] == [
+        ("ep_size_2", (0, 1)),
+        ("ep_size_4", (2,)),
+    ]
+    assert seen.parameters(2)["layers.1.mlp.0.weight"].tied_to == "layers.0.mlp.0.weight"
+
+
+def test_autotp(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["autotp"]
+    assert (seen.sizes, seen.places("dp", "tp")) == ({"dp": 2, "tp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
+    parameters = seen.parameters(1)
+    assert (parameters["1.q_proj.weight"].split, parameters["1.q_proj.weight"].rank_numel) == (("tp",), 32)
+    assert (parameters["1.o_proj.bias"].split, parameters["0.weight"].split) == ((), ())
+
+
+def test_totals_are_those_of_the_model_built_whole(scenarios: dict[str, Scenario]) -> None:
+    summaries = {name: seen.report.summary for name, seen in scenarios.items()}
+    assert {name: s.params_exact for name, s in summaries.items()} == {n: s.whole for n, s in scenarios.items()}
+    assert all(summary.exact_covers_all for summary in summaries.values())

@@ -1,0 +1,60 @@
+"""transformers and accelerate on four real ranks: sizes, every rank's place, layouts, names, and exact totals."""
+
+from __future__ import annotations
+
+import pytest
+from support.scenarios import RunScenarios, Scenario
+
+pytestmark = pytest.mark.stack("transformers", "accelerate")
+
+ALL = [(rank,) for rank in range(4)]
+
+
+@pytest.fixture(scope="module")
+def scenarios(run_scenarios: RunScenarios) -> dict[str, Scenario]:
+    return run_scenarios("on_huggingface.py", ranks=4)
+
+
+@pytest.mark.parametrize("name", ["ddp", "trainer", "accelerator"])
+def test_data_parallel(scenarios: dict[str, Scenario], name: str) -> None:
+    seen = scenarios[name]
+    assert (seen.sizes, seen.places("dp"), seen.topologies[0].source) == ({"dp": 4}, ALL, "torch")
+
+
+def test_names_and_kinds_of_mixtral_under_ddp(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["ddp"]
+    kinds = {name: parameter.kind for name, parameter in seen.parameters(1).items()}
+    assert kinds["model.layers.1.mlp.experts.gate_up_proj"] == "expert"
+    assert kinds["model.layers.1.mlp.gate.weight"] == "router"
+    assert kinds["model.embed_tokens.weight"] == "embedding"
+    assert kinds["lm_head.weight"] == kinds["model.layers.0.self_attn.q_proj.weight"] == "dense"
+    layers = seen.expert_layers(1)
+    assert [(layer.name, layer.local_experts) for layer in layers] == [
+        ("model.layers.0.mlp", (0, 1, 2, 3)),
+        ("model.layers.1.mlp", (0, 1, 2, 3)),
+    ]
+    assert [(layer.top_k, layer.counted) for layer in layers] == [(2, False)] * 2
+
+
+def test_mixtral_cut_by_its_own_plans(scenarios: dict[str, Scenario]) -> None:
+    """Its dense layers over tp 2 x FSDP 2, its experts over all four ranks."""
+    seen = scenarios["tp_fsdp_ep"]
+    assert seen.sizes == {"dp": 2, "tp": 2, "ep": 4}
+    assert seen.places("dp", "tp", "ep") == [(0, 0, 0), (0, 1, 1), (1, 0, 2), (1, 1, 3)]
+    sources = seen.topologies[0].sources
+    assert (sources["dp"], sources["tp"], sources["ep"]) == ("transformers", "transformers", "device_mesh")
+    assert all(topology.notes == () for topology in seen.topologies)
+    parameters = seen.parameters(2)
+    expert, query = (
+        parameters[f"model.layers.0.{name}"] for name in ("mlp.experts.down_proj", "self_attn.q_proj.weight")
+    )
+    assert (expert.sharded, expert.local_numel, expert.rank_numel, expert.global_numel) == (("ep",), 512, 512, 2048)
+    assert (query.sharded, query.local_numel, query.rank_numel, query.global_numel) == (("dp", "tp"), 64, 128, 256)
+    assert [layer.local_experts for layer in seen.expert_layers(2)] == [(2,), (2,)]
+    assert list(parameters) == list(scenarios["ddp"].parameters(2)), "names are the model's own"
+
+
+def test_totals_are_those_of_the_model_built_whole(scenarios: dict[str, Scenario]) -> None:
+    summaries = {name: seen.report.summary for name, seen in scenarios.items()}
+    assert {name: s.params_exact for name, s in summaries.items()} == {n: s.whole for n, s in scenarios.items()}
+    assert all(summary.exact_covers_all for summary in summaries.values())

@@ -1,0 +1,15 @@
+"""Lightning's DDP on two real ranks."""
+
+from __future__ import annotations
+
+import pytest
+from support.scenarios import RunScenarios
+
+pytestmark = pytest.mark.stack("lightning")
+
+
+def test_ddp(run_scenarios: RunScenarios) -> None:
+    seen = run_scenarios("on_lightning.py", ranks=2)["ddp"]
+    assert (seen.sizes, seen.places("dp"), seen.topologies[1].source) == ({"dp": 2}, [(0,), (1,)], "torch")
+    assert list(seen.parameters(1)) == ["body.0.weight", "body.0.bias", "body.2.weight", "body.2.bias"]
+    assert (seen.report.summary.params_exact, seen.report.summary.exact_covers_all) == (seen.whole, True)

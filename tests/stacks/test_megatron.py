@@ -1,0 +1,32 @@
+"""Megatron-core's groups and layers on four real ranks, as far as they run without CUDA."""
+
+from __future__ import annotations
+
+import pytest
+from support.scenarios import RunScenarios, Scenario
+
+pytestmark = pytest.mark.stack("megatron-core")
+
+
+@pytest.fixture(scope="module")
+def scenarios(run_scenarios: RunScenarios) -> dict[str, Scenario]:
+    return run_scenarios("on_megatron.py", ranks=4)
+
+
+def test_tensor_and_pipeline_parallel(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["tp_pp"]
+    assert (seen.sizes, seen.topologies[0].source) == ({"tp": 2, "pp": 2, "etp": 2}, "megatron")
+    assert seen.places("tp", "pp", "dp") == [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0)]
+    first, last = seen.parameters(1), seen.parameters(3)
+    assert [name for name in first if name.endswith("up.weight")] == ["layers.0.up.weight", "layers.1.up.weight"]
+    assert [name for name in last if name.endswith("up.weight")] == ["layers.2.up.weight", "layers.3.up.weight"]
+    up, bias = last["layers.3.up.weight"], last["layers.3.down.bias"]
+    assert (up.rank_numel, up.global_numel, up.sharded) == (128, 256, ("tp",))
+    assert (bias.global_numel, bias.sharded) == (8, ())
+    assert seen.report.summary.params_exact == seen.whole
+
+
+def test_expert_groups(scenarios: dict[str, Scenario]) -> None:
+    seen = scenarios["ep"]
+    assert seen.sizes == {"dp": 2, "tp": 2, "ep": 2, "edp": 2}
+    assert seen.places("dp", "tp", "ep", "edp") == [(0, 0, 0, 0), (0, 1, 1, 0), (1, 0, 0, 1), (1, 1, 1, 1)]
