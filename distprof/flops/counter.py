@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from distprof.flops.arithmetic import MacTally
 from distprof.flops.attribution import BACKWARD, FORWARD, Attribution, Owner
 from distprof.flops.formulas import formula
 from distprof.flops.rule import Formula, nothing
+from distprof.flops.triton import body, is_launch, launched
 
 _COMPOSITE_KEY = torch._C.DispatchKey.CompositeImplicitAutograd
 
@@ -32,7 +34,8 @@ class FlopMode(TorchDispatchMode):
         self.by_device = MacTally()
         self._attribution = attribution
         self._formulas: dict[Any, Formula | None] = {}
-        self._composites: set[Any] = set()
+        self._composites: dict[Any, Callable[..., Any]] = {}  # those without a formula, and what they are made of
+        self._launches: set[Any] = set()  # ops that launch a Triton kernel, each another one
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -48,7 +51,7 @@ class FlopMode(TorchDispatchMode):
             self._try(self._meet, func)
         if func in self._composites:  # autograd did not take it apart (inference mode): its parts are what runs
             with self:
-                return func._op_dk(_COMPOSITE_KEY, *args, **kwargs)
+                return self._composites[func](*args, **kwargs)
         result = self._run(func, args, kwargs)
         # With fakes DTensor works out shapes: nothing runs.
         if self._formulas.get(func) is not nothing and (FakeTensor not in types or self._is_of_job(args, kwargs)):
@@ -72,13 +75,21 @@ class FlopMode(TorchDispatchMode):
     def _meet(self, func: Any) -> None:
         found = formula(func)
         is_op = isinstance(func, torch._ops.OpOverload)  # else a higher-order op
-        if is_op and found is None and _is_composite(func):
-            self._composites.add(func)
+        if is_op and found is None:
+            parts = partial(func._op_dk, _COMPOSITE_KEY) if _is_composite(func) else body(func)
+            if parts is not None:
+                self._composites[func] = parts
+        if is_launch(func):
+            self._launches.add(func)
         if found is None and getattr(func, "is_view", False):
             found = nothing
         self._formulas[func] = found
 
     def _count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        if func in self._launches:
+            func, result = launched(kwargs), None  # as torch's own counter calls the formulas of kernels
+            if func not in self._formulas:
+                self._formulas[func] = formula(func)
         counted = self._formulas.get(func)
         if counted is not None:
             try:
@@ -92,7 +103,7 @@ class FlopMode(TorchDispatchMode):
                     self.by_device.add(func, args, kwargs, result, macs, of_model=of_model)
                 return
         if not self._attribution.is_plumbing():
-            name = str(func).rpartition(".")[0] or str(func)
+            name = _name(func)
             self.uncounted[name] = self.uncounted.get(name, 0) + 1
 
     def _credit(self, macs: int, flops: int) -> str:
@@ -104,6 +115,13 @@ class FlopMode(TorchDispatchMode):
         if macs:
             self.macs[owner] = self.macs.get(owner, 0) + macs
         return owner.kind
+
+
+def _name(func: Any) -> str:
+    """``aten.mm``, of an op of any overload; ``triton.KERNEL``."""
+    if isinstance(func, torch._ops.OperatorBase):
+        return str(func).rpartition(".")[0] or str(func)
+    return f"triton.{getattr(func, '__name__', func)}"
 
 
 def _is_composite(func: torch._ops.OpOverload) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 import distprof
@@ -148,3 +149,48 @@ def test_it_imports_no_torch() -> None:
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert done.stdout.splitlines()[-1] == "False"
     assert "is no op" in done.stdout
+
+
+class JITFunction:
+    """Stands for a Triton kernel, which no machine without a GPU has: torch keeps it in a table, and asks its type."""
+
+    __module__ = "triton.runtime.jit"
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+
+class Autotuner:
+    def __init__(self, fn: Any) -> None:
+        self.fn = fn
+
+
+def launch(mode: FlopMode, kernel: Any) -> None:
+    """What a launch by torch.library.wrap_triton tells a mode; nothing runs."""
+    wrapper = torch.ops.higher_order.triton_kernel_wrapper_mutation
+    number = kernel_side_table.add_kernel(kernel)
+    keywords = {"kernel_idx": number, "constant_args_idx": 0, "grid": [(1,)], "kwargs": {"x": A}}
+    mode._meet(wrapper)
+    mode._count(wrapper, (), keywords, None)
+
+
+def test_a_triton_kernel_is_counted_by_its_own_formula() -> None:
+    """Torch's registry holds them as it holds ops, and hands their formulas the launch's arguments."""
+    with_torch, with_us, bare = JITFunction("first"), JITFunction("second"), JITFunction("third")
+    flop_registry[with_torch] = lambda *args, kwargs, out_val=None, **more: 2 * kwargs["x"].numel()
+    distprof.register_formula(with_us, lambda *args, kwargs, out_shape=None, **more: 7, lambda *args, **more: 3)
+    mode = FlopMode(Attribution())
+    for kernel in (with_torch, Autotuner(with_us), bare, bare):
+        launch(mode, kernel)
+    assert (mode.macs[OURS], mode.flops[OURS]) == (12 + 3, 24 + 7)
+    assert mode.uncounted == {"triton.third": 2}
+
+
+def test_an_op_of_triton_kernels_is_what_is_in_it_unless_it_has_a_formula() -> None:
+    @torch.library.triton_op("distprof_tests::of_kernels", mutates_args=())
+    def of_kernels(a: Tensor, b: Tensor) -> Tensor:
+        return a @ b
+
+    assert work(A, B, op=of_kernels) == (60, 120)
+    distprof.register_formula(of_kernels, lambda a, b, out_shape=None: 5)
+    assert work(A, B, op=of_kernels) == (0, 5)
