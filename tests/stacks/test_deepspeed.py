@@ -49,7 +49,7 @@ def test_experts_over_two_ranks(scenarios: dict[str, Scenario]) -> None:
     assert seen.places("ep", "edp") == [(0, 0), (1, 0), (0, 1), (1, 1)]
     (layer,) = seen.expert_layers(3)
     assert (layer.name, layer.num_experts, layer.local_experts) == ("layers.0", 4, (2, 3))
-    assert (layer.axis, layer.top_k, layer.counted) == ("ep_size_2", 1, True)
+    assert (layer.axis, layer.top_k, layer.counted) == ("ep_size_2", 1, False)
     parameters = seen.parameters(3)
     kinds = {name: (parameter.kind, parameter.split) for name, parameter in parameters.items()}
     assert kinds["layers.0.deepspeed_moe.experts.deepspeed_experts.1.2.bias"] == ("expert", ("ep_size_2",))
@@ -68,6 +68,22 @@ def test_groups_of_several_sizes_in_one_model(scenarios: dict[str, Scenario]) ->
         ("ep_size_4", (2,)),
     ]
     assert seen.parameters(2)["layers.1.mlp.0.weight"].tied_to == "layers.0.mlp.0.weight"
+
+
+@pytest.mark.parametrize(("name", "layers"), [("ep1", 1), ("ep2", 1), ("ep2_and_4", 2)])
+def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, layers: int) -> None:
+    """Eight tokens a rank, all alike, so that one expert has all of them and takes its least capacity of four."""
+    stats = scenarios[name].report.experts
+    assert len(stats) == layers
+    for layer in stats:
+        assert (sorted(layer.routed), sorted(count or 0 for count in layer.tokens)) == ([0, 0, 0, 32], [0, 0, 0, 16])
+        assert (layer.top_k, layer.dropped, layer.dead) == (
+            1,
+            16,
+            tuple(e for e, n in enumerate(layer.tokens) if not n),
+        )
+        assert layer.aux_loss is not None and layer.aux_loss > 0
+        assert layer.ep_tokens == () if name == "ep1" else sum(count or 0 for count in layer.ep_tokens) == 16
 
 
 def test_autotp(scenarios: dict[str, Scenario]) -> None:

@@ -54,6 +54,16 @@ def test_mixtral_cut_by_its_own_plans(scenarios: dict[str, Scenario]) -> None:
     assert list(parameters) == list(scenarios["ddp"].parameters(2)), "names are the model's own"
 
 
+@pytest.mark.parametrize(("name", "batches", "ep"), [("ddp", 4, 1), ("tp_fsdp_ep", 2, 4), ("trainer", 4, 1)])
+def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, batches: int, ep: int) -> None:
+    """16 tokens a batch, each to two experts; tensor-parallel ranks share a batch."""
+    for layer in scenarios[name].report.experts:
+        assert (sum(layer.routed), layer.dropped, layer.top_k) == (2 * 16 * batches, 0, 2)
+        assert layer.tokens == layer.routed, "nothing is dropped, wherever the experts are"
+        assert (len(layer.tokens), len(layer.ep_tokens)) == (4, ep if ep > 1 else 0)
+        assert not layer.ep_tokens or layer.ep_tokens == layer.tokens, "one expert a rank"
+
+
 def test_totals_are_those_of_the_model_built_whole(scenarios: dict[str, Scenario]) -> None:
     summaries = {name: seen.report.summary for name, seen in scenarios.items()}
     assert {name: s.params_exact for name, s in summaries.items()} == {n: s.whole for n, s in scenarios.items()}
