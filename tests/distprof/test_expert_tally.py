@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -71,6 +73,41 @@ class Stacked(nn.Module):
         return y
 
 
+class TokenChoiceTopKRouter(nn.Module):
+    """Returns as torchtitan's does: scores, ids [batch, length, k], scores of all."""
+
+    top_k = 2
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ids = torch.tensor(ROUTE).unsqueeze(0)
+        return torch.ones(ids.shape), ids, torch.rand(1, 4, 4)
+
+
+class GroupedExperts(nn.Module):
+    """Is handed what torchtitan's is: tokens that arrived, in the order of their experts, and how many each gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_experts = 4
+        self.w1 = nn.Parameter(torch.rand(2, 8, 8))
+
+    def forward(self, x: Tensor, num_tokens_per_expert: Tensor) -> Tensor:
+        return x @ self.w1.sum(0)
+
+
+class OfTitan(nn.Module):
+    """Its MoE layer, on the rank that hosts experts 0 and 1 of 4: five tokens arrive, from wherever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.experts = TokenChoiceTopKRouter(), GroupedExperts()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.router(x)
+        y: Tensor = self.experts(torch.cat([x, x[:1]]), torch.tensor([3, 2]))
+        return y
+
+
 ROUTE = [[0, 1], [0, 3], [0, 1], [0, 1]]
 
 
@@ -92,6 +129,15 @@ def test_what_experts_are_not_handed_was_dropped(tmp_path: Path) -> None:
     assert (layer.num_experts, layer.local_experts, layer.counted) == (4, (0, 1, 2, 3), False)
     assert routing(seen) == ([4, 3, 0, 1], [1, 0, 0, 1], (0,))
     assert seen.of(ExpertLoad) == []
+
+
+def test_layers_of_torchtitans_signatures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchtitan", ModuleType("torchtitan"))
+    seen = record(tmp_path, training(1, nn.Sequential(OfTitan())))
+    (layer,) = seen.one(ExpertLayers).layers
+    assert (layer.num_experts, layer.top_k, layer.counted, len(layer.local_experts)) == (4, 2, True, 2)
+    assert routing(seen) == ([4, 3, 0, 1], [], ())
+    assert seen.one(ExpertLoad).tokens.tolist() == [3, 2]
 
 
 def test_where_the_router_is_not_understood_what_was_handed_is_what_was_chosen(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from distprof.frameworks.deepspeed import _read_gate
 from distprof.frameworks.routing import counted, is_router, read_chosen, read_counts, read_handed
 
 SCORES = torch.rand(3, 2)
@@ -38,6 +39,22 @@ def test_a_router_is_understood_by_the_ids_that_it_returns(output: Any, tokens: 
     if isinstance(output, tuple):
         handed = read_handed((torch.rand(3, 8), *output), 4)
         assert (None if handed is None else handed.tolist()) == tokens
+
+
+def test_gates_of_deepspeeds_in_both_forms() -> None:
+    """Four tokens, two experts each of three; two of the choices were dropped."""
+    routes = torch.tensor([[0, 0, -1, 1], [1, 2, 2, -1]], dtype=torch.int32)
+    counts, loss = torch.tensor([3, 2, 3]), torch.tensor(1.5, requires_grad=True)
+    of_routes = (loss, torch.tensor(2), 3, routes, torch.zeros(2, 4), torch.rand(2, 4), counts)
+    mask = torch.zeros(4, 3, 2, dtype=torch.bool)
+    for token, (expert, place) in enumerate([(0, 0), (0, 1), (2, 1), (1, 0)]):
+        mask[token, expert, place] = True
+    mask[0, 1, 1] = mask[1, 2, 0] = True
+    for output in (of_routes, (loss, mask.float(), mask, counts)):
+        said = _read_gate(output, 3)
+        assert said is not None and said.kept is not None
+        assert (said.routed.tolist(), said.kept.tolist(), said.aux_loss) == ([3, 2, 3], [2, 2, 2], loss)
+    assert _read_gate((loss, mask), 3) is None
 
 
 def test_counts_that_experts_are_handed() -> None:

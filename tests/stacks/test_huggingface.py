@@ -64,6 +64,17 @@ def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, batches: i
         assert not layer.ep_tokens or layer.ep_tokens == layer.tokens, "one expert a rank"
 
 
+def test_every_way_to_compute_experts_gets_the_same_tokens(scenarios: dict[str, Scenario]) -> None:
+    """An expert that no token goes to is one all the same."""
+    seen = {name: scenarios[name].report.experts for name in ("eager", "grouped_mm", "batched_mm", "qwen3")}
+    assert seen["eager"] == seen["grouped_mm"] == seen["batched_mm"]
+    for layer in (*seen["eager"], *seen["qwen3"]):
+        assert (layer.num_experts, layer.top_k, layer.dropped, layer.steps) == (8, 2, 0, 1)
+        assert layer.tokens == layer.routed
+        assert (sum(layer.routed), layer.routed[7], 7 in layer.dead) == (4 * 32 * 2, 0, True)
+        assert sum(count > 0 for count in layer.routed) > 2
+
+
 def test_totals_are_those_of_the_model_built_whole(scenarios: dict[str, Scenario]) -> None:
     summaries = {name: seen.report.summary for name, seen in scenarios.items()}
     assert {name: s.params_exact for name, s in summaries.items()} == {n: s.whole for n, s in scenarios.items()}

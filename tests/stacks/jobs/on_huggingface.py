@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,6 +83,24 @@ def trainer() -> int:
     return whole
 
 
+def experts_by(family: str, way: str) -> int:
+    """Experts computed in one of transformers' ways, on 32 tokens of which none goes to the last expert."""
+    own = {"num_local_experts": 8, "moe_intermediate_size": 16, "head_dim": 4}
+    config = getattr(transformers, f"{family}Config")(**{**mixtral_config().to_diff_dict(), **own})
+    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    model.set_experts_implementation(way)
+    for layer in model.model.layers:
+        with torch.no_grad():
+            layer.mlp.gate.weight[:-1].abs_()
+            layer.mlp.gate.weight[-1] = -9.0
+        layer.post_attention_layernorm.register_forward_hook(lambda module, given, output: output.abs() + 1)
+    ids = torch.randint(0, 64, (2, 16), generator=torch.Generator().manual_seed(dist.get_rank()))
+    for _ in range(2):
+        model(input_ids=ids, labels=ids).loss.backward()
+        torch.optim.SGD(model.parameters(), lr=0.0).step()
+    return size(model)
+
+
 def accelerator() -> int:
     prepare = accelerate.Accelerator(cpu=True)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -98,4 +117,8 @@ SCENARIOS: dict[str, Callable[[], int]] = {
     "tp_fsdp_ep": tp_fsdp_ep,
     "trainer": trainer,
     "accelerator": accelerator,
+    "eager": partial(experts_by, "Mixtral", "eager"),
+    "grouped_mm": partial(experts_by, "Mixtral", "grouped_mm"),
+    "batched_mm": partial(experts_by, "Mixtral", "batched_mm"),
+    "qwen3": partial(experts_by, "Qwen3Moe", "eager"),
 }
