@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from distprof.frameworks.protocol import Experts, Framework, Layout, group_ranks, imported
+from distprof.frameworks.protocol import Experts, Framework, Layout, Routing, group_ranks, imported
+from distprof.frameworks.routing import read_counts
 
 _STATE = "megatron.core.parallel_state"
 _EXPERTS = ("SequentialMLP", "GroupedMLP", "TEGroupedMLP")
@@ -48,14 +49,39 @@ class Megatron(Framework):
             return None
         local = int(held.num_local_experts)
         ways = max(1, len(group_ranks(imported(_STATE, _VARIABLES["ep"]))))
-        modules = tuple(getattr(held, "local_experts", ()))
-        top_k = int(getattr(getattr(module, "router", None), "topk", 0) or 0)
-        return Experts(local * ways, modules, None if modules else held, local, top_k=top_k)
+        modules, router, config = (
+            tuple(getattr(held, "local_experts", ())),
+            getattr(module, "router", None),
+            held.config,
+        )
+        keeps_all = getattr(config, "moe_expert_capacity_factor", None) is None
+        return Experts(
+            num_experts=local * ways,
+            modules=modules,
+            holder=None if modules else held,
+            local=local,
+            top_k=int(getattr(router, "topk", 0) or 0),
+            padded=bool(getattr(config, "moe_pad_expert_input_to_capacity", False)),
+            router=router,
+            read_router=_read_map if keeps_all else None,
+            read_processed=None if modules else read_counts,
+        )
 
     def child_name(self, parent: nn.Module, name: str, child: nn.Module) -> str:
         number = getattr(child, "layer_number", None)
         is_layer = name.isdecimal() and type(number) is int and number > 0 and _is_megatrons(child)
         return str(number - 1) if is_layer and type(number) is int else name
+
+
+def _read_map(output: Any, num_experts: int) -> Routing | None:
+    """Of a ``TopKRouter``: (probabilities, map [tokens, experts]).  The map has what is left after drops: with a
+    capacity it does not say what was chosen.
+    """
+    routing_map = output[1] if isinstance(output, tuple) and len(output) == 2 else None
+    if not isinstance(routing_map, Tensor) or routing_map.shape[-1] != num_experts:
+        return None
+    chosen = routing_map.reshape(-1, num_experts).sum(0)
+    return Routing(chosen, chosen)
 
 
 def _is_megatrons(module: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +108,34 @@ class OfTitan(nn.Module):
         return y
 
 
+class TopKRouter(nn.Module):
+    """Returns as Megatron-core's does: probabilities, and a map [tokens, experts]."""
+
+    topk = 2
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.rand(4, 4), torch.zeros(4, 4, dtype=torch.bool).scatter(1, torch.tensor(ROUTE), True)
+
+
+class TEGroupedMLP(GroupedExperts):
+    """Is handed what Megatron-core's is."""
+
+    __module__ = "megatron.core.transformer.moe.experts"
+    num_local_experts = 4
+    config = SimpleNamespace(moe_expert_capacity_factor=None)
+
+
+class OfMegatron(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.experts = TopKRouter(), TEGroupedMLP()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.router(x)
+        y: Tensor = self.experts(torch.cat([x, x]), torch.tensor([4, 3, 0, 1]))
+        return y[:4]
+
+
 ROUTE = [[0, 1], [0, 3], [0, 1], [0, 1]]
 
 
@@ -138,6 +166,19 @@ def test_layers_of_torchtitans_signatures(tmp_path: Path, monkeypatch: pytest.Mo
     assert (layer.num_experts, layer.top_k, layer.counted, len(layer.local_experts)) == (4, 2, True, 2)
     assert routing(seen) == ([4, 3, 0, 1], [], ())
     assert seen.one(ExpertLoad).tokens.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("capacity", [None, 1.0])
+def test_layers_of_megatrons_signatures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capacity: float) -> None:
+    """With a capacity its map says what is left, not what was chosen."""
+    state = ModuleType("megatron.core.parallel_state")
+    monkeypatch.setitem(sys.modules, "megatron.core.parallel_state", state)
+    monkeypatch.setattr(TEGroupedMLP, "config", SimpleNamespace(moe_expert_capacity_factor=capacity))
+    seen = record(tmp_path, training(1, nn.Sequential(OfMegatron())))
+    (layer,) = seen.one(ExpertLayers).layers
+    assert (layer.num_experts, layer.top_k, layer.counted) == (4, 2, True)
+    assert seen.one(ExpertLoad).tokens.tolist() == [4, 3, 0, 1]
+    assert seen.of(ExpertRouting) == [] if capacity else routing(seen) == ([4, 3, 0, 1], [], (0,))
 
 
 def test_where_the_router_is_not_understood_what_was_handed_is_what_was_chosen(tmp_path: Path) -> None:
