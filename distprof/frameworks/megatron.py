@@ -49,11 +49,8 @@ class Megatron(Framework):
             return None
         local = int(held.num_local_experts)
         ways = max(1, len(group_ranks(imported(_STATE, _VARIABLES["ep"]))))
-        modules, router, config = (
-            tuple(getattr(held, "local_experts", ())),
-            getattr(module, "router", None),
-            held.config,
-        )
+        modules, router = tuple(getattr(held, "local_experts", ())), getattr(module, "router", None)
+        config = getattr(held, "config", None)
         keeps_all = getattr(config, "moe_expert_capacity_factor", None) is None
         return Experts(
             num_experts=local * ways,

@@ -13,7 +13,7 @@ from support.recording import Seen, record
 from torch import Tensor, nn
 
 from distprof.probes.regions import kernels_in
-from distprof.records import Counts, Error, Step
+from distprof.records import Counts, Error, ExpertLayers, ExpertRouting, Step
 
 WIDTH, ROWS = 8, 4
 LINEAR = ROWS * WIDTH * WIDTH  # MACs
@@ -275,3 +275,47 @@ def test_inductors_own_kernels_are_named(tmp_path: Path) -> None:
     assert total(counts) == total(by_module) == 5 * LINEAR + 9 * LINEAR
     assert max(eager.by_name(by_module.forward_macs).values()) == LINEAR
     assert {name: dict(kinds) for name, kinds in torch._dynamo.utils.counters.items()} == compiled
+
+
+class Experts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(4, WIDTH, WIDTH))
+
+    def forward(self, x: Tensor, chosen: Tensor) -> Tensor:
+        y: Tensor = torch.einsum("td,tkde->te", x, self.weight[chosen])
+        return y
+
+
+class MoE(nn.Module):
+    """Sends a token to where its first four numbers are largest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Identity()
+        self.experts = Experts()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.experts(x, self.router(x[:, :4].topk(2).indices))
+        return y
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_inside_compiled_code_routing_is_not_seen_and_nothing_is_compiled_for_it(
+    tmp_path: Path, compiled: bool
+) -> None:
+    backend = Runs()
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), MoE(), MoE())
+    running: Any = torch.compile(model, backend=backend, fullgraph=True) if compiled else model
+
+    def job() -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(4):
+            running(X).sum().backward()
+            optimizer.step()
+
+    seen = record(tmp_path, job, warmup=1, timed=2)
+    assert (backend.graphs, backend.runs) == ((1, 4) if compiled else (0, 0))
+    assert [sum(told.routed) for told in seen.of(ExpertRouting)] == ([] if compiled else [2 * 2 * ROWS] * 2)
+    assert len(seen.one(ExpertLayers).layers) == 2
+    assert seen.of(Error) == []
