@@ -3,7 +3,8 @@
 # make check   style and types, on the package as it installs
 # make soak    abuse: 100,000 mutated shards, 1,000 full disks, 50 killed ranks (ARGS="--mutations 20000 --kills 5 --seed 7")
 # make bench   what distprof costs: measures, and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
-# make docs    the page of formulas, docs/FLOPS.md, from their registry, and docs/MODELS.md, by counting (needs the stacks)
+# make docs    the page of formulas, docs/FLOPS.md, from their registry; by running, and with all stacks, optional ones too:
+#              docs/MODELS.md, by counting, and the table of docs/STACKS.md, by the tests that show what it says
 # make clean   removes what these made; the runs stay
 
 PYTHON ?= python3
@@ -71,6 +72,7 @@ bench: $(READY)
 docs: $(READY) $(STACKS)
 	$(BIN)/python tools/flops_page.py
 	cd tools && PYTHONPATH=../examples $(BIN)/python -m models
+	$(BIN)/pytest tests/stacks --write-page
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,4 +1,4 @@
-"""Scenarios of real stacks, run under torchrun."""
+"""Scenarios of real stacks, run under torchrun; and the page of what they show."""
 
 from __future__ import annotations
 
@@ -9,8 +9,28 @@ from pathlib import Path
 
 import pytest
 from support.scenarios import RunScenarios, Scenario
+from support.stacks_page import write
 
 JOBS = Path(__file__).parent / "jobs"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-page", action="store_true", help="write the table of docs/STACKS.md, if these tests pass")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")  # one, wherever the tests ran
+    if reporter and session.config.getoption("--write-page", default=False):
+        bad = {_test(report) for outcome in ("failed", "error", "skipped") for report in reporter.getreports(outcome)}
+        why_not = write({_test(report) for report in reporter.getreports("passed")} - bad)
+        if why_not:
+            reporter.write_line(f"\n{why_not}", red=True)
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def _test(report: pytest.TestReport) -> str:
+    """FILE::NAME, whatever its parameters."""
+    return Path(report.nodeid.partition("[")[0]).name
 
 
 @pytest.fixture(scope="session")

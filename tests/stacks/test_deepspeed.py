@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 from support.scenarios import RunScenarios, Scenario
+from support.stacks_page import Line
 
 pytestmark = pytest.mark.stack("deepspeed")
 
 ALL = [(rank,) for rank in range(4)]
+
+ZERO, PIPELINES = Line("deepspeed", "DeepSpeed ZeRO 1, 2, 3"), Line("deepspeed", "DeepSpeed pipelines")
+MOE, AUTOTP = Line("deepspeed", "DeepSpeed MoE"), Line("deepspeed", "DeepSpeed AutoTP")
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +19,7 @@ def scenarios(run_scenarios: RunScenarios) -> dict[str, Scenario]:
     return run_scenarios("on_deepspeed.py", ranks=4)
 
 
+@ZERO.finds("dp", "full sizes of what ZeRO-3 has emptied, without padding")
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_zero(scenarios: dict[str, Scenario], stage: int) -> None:
     seen = scenarios[f"zero{stage}"]
@@ -26,6 +31,7 @@ def test_zero(scenarios: dict[str, Scenario], stage: int) -> None:
     assert (bias.local_numel, bias.sharded) == ((9, ("dp",)) if stage == 3 else (33, ()))
 
 
+@PIPELINES.finds("pp and dp of the grid", "global layer numbers", "tied layers once")
 def test_a_pipeline_counts_tied_layers_once(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["pipeline"]
     assert (seen.sizes, seen.places("pp", "dp")) == ({"dp": 2, "pp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
@@ -43,6 +49,7 @@ def test_experts_that_are_all_on_every_rank(scenarios: dict[str, Scenario]) -> N
     assert all(parameter.split == () for parameter in seen.parameters(3).values())
 
 
+@MOE.finds("dp, ep, edp", "experts by global id", "top-k", "residual layers")
 def test_experts_over_two_ranks(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["ep2"]
     assert seen.sizes == {"dp": 4, "ep": 2, "ep_size_2": 2, "edp": 2}
@@ -58,6 +65,7 @@ def test_experts_over_two_ranks(scenarios: dict[str, Scenario]) -> None:
     assert kinds["layers.0.coefficient.weight"] == kinds["first.weight"] == ("dense", ())
 
 
+@MOE.finds("ep of several sizes in one model", "a dense object of two layers once")
 def test_groups_of_several_sizes_in_one_model(scenarios: dict[str, Scenario]) -> None:
     """Two residual layers that share one dense object."""
     seen = scenarios["ep2_and_4"]
@@ -70,6 +78,7 @@ def test_groups_of_several_sizes_in_one_model(scenarios: dict[str, Scenario]) ->
     assert seen.parameters(2)["layers.1.mlp.0.weight"].tied_to == "layers.0.mlp.0.weight"
 
 
+@MOE.finds("tokens routed, processed and dropped, auxiliary losses")
 @pytest.mark.parametrize(("name", "layers"), [("ep1", 1), ("ep2", 1), ("ep2_and_4", 2)])
 def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, layers: int) -> None:
     """Eight tokens a rank, all alike, so that one expert has all of them and takes its least capacity of four."""
@@ -86,6 +95,7 @@ def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, layers: in
         assert layer.ep_tokens == () if name == "ep1" else sum(count or 0 for count in layer.ep_tokens) == 16
 
 
+@AUTOTP.finds("dp, tp", "weights cut by rows and columns")
 def test_autotp(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["autotp"]
     assert (seen.sizes, seen.places("dp", "tp")) == ({"dp": 2, "tp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 from support.scenarios import RunScenarios, Scenario
+from support.stacks_page import Line
 
 pytestmark = pytest.mark.stack("transformers", "accelerate")
 
 ALL = [(rank,) for rank in range(4)]
+
+TRANSFORMERS = Line("transformers", "transformers")
+TRAINER, ACCELERATE = Line("transformers", "transformers' Trainer"), Line("accelerate", "accelerate")
 
 
 @pytest.fixture(scope="module")
@@ -15,12 +19,15 @@ def scenarios(run_scenarios: RunScenarios) -> dict[str, Scenario]:
     return run_scenarios("on_huggingface.py", ranks=4)
 
 
+@TRAINER.finds("dp of its DDP")
+@ACCELERATE.finds("dp of its DDP")
 @pytest.mark.parametrize("name", ["ddp", "trainer", "accelerator"])
 def test_data_parallel(scenarios: dict[str, Scenario], name: str) -> None:
     seen = scenarios[name]
     assert (seen.sizes, seen.places("dp"), seen.topologies[0].source) == ({"dp": 4}, ALL, "torch")
 
 
+@TRANSFORMERS.finds("stacked experts, routers, top-k")
 def test_names_and_kinds_of_mixtral_under_ddp(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["ddp"]
     kinds = {name: parameter.kind for name, parameter in seen.parameters(1).items()}
@@ -36,6 +43,7 @@ def test_names_and_kinds_of_mixtral_under_ddp(scenarios: dict[str, Scenario]) ->
     assert [(layer.top_k, layer.counted) for layer in layers] == [(2, False)] * 2
 
 
+@TRANSFORMERS.finds("tp, FSDP 2 and ep of its plans")
 def test_mixtral_cut_by_its_own_plans(scenarios: dict[str, Scenario]) -> None:
     """Its dense layers over tp 2 x FSDP 2, its experts over all four ranks."""
     seen = scenarios["tp_fsdp_ep"]
@@ -54,10 +62,13 @@ def test_mixtral_cut_by_its_own_plans(scenarios: dict[str, Scenario]) -> None:
     assert list(parameters) == list(scenarios["ddp"].parameters(2)), "names are the model's own"
 
 
+@TRANSFORMERS.finds("tokens of each expert")
 @pytest.mark.parametrize(("name", "batches", "ep"), [("ddp", 4, 1), ("tp_fsdp_ep", 2, 4), ("trainer", 4, 1)])
 def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, batches: int, ep: int) -> None:
     """16 tokens a batch, each to two experts; tensor-parallel ranks share a batch."""
-    for layer in scenarios[name].report.experts:
+    stats = scenarios[name].report.experts
+    assert len(stats) == 2
+    for layer in stats:
         assert (sum(layer.routed), layer.dropped, layer.top_k) == (2 * 16 * batches, 0, 2)
         assert layer.tokens == layer.routed, "nothing is dropped, wherever the experts are"
         assert (len(layer.tokens), len(layer.ep_tokens)) == (4, ep if ep > 1 else 0)

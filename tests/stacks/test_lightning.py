@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 from support.scenarios import RunScenarios
+from support.stacks_page import Line
 
 pytestmark = pytest.mark.stack("lightning")
 
+LIGHTNING = Line("lightning", "Lightning")
 
+
+@LIGHTNING.finds("dp of its DDP", "names without wrappers")
 def test_ddp(run_scenarios: RunScenarios) -> None:
     seen = run_scenarios("on_lightning.py", ranks=2)["ddp"]
     assert (seen.sizes, seen.places("dp"), seen.topologies[1].source) == ({"dp": 2}, [(0,), (1,)], "torch")

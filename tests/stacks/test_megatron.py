@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 from support.scenarios import RunScenarios, Scenario
+from support.stacks_page import Line
 
 pytestmark = pytest.mark.stack("megatron-core")
+
+MEGATRON = Line("megatron-core", "Megatron-core (optional)")
 
 
 @pytest.fixture(scope="module")
@@ -13,6 +16,7 @@ def scenarios(run_scenarios: RunScenarios) -> dict[str, Scenario]:
     return run_scenarios("on_megatron.py", ranks=4)
 
 
+@MEGATRON.finds("tp, pp, dp, etp of its parallel state", "cut weights, global layer numbers")
 def test_tensor_and_pipeline_parallel(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["tp_pp"]
     assert (seen.sizes, seen.topologies[0].source) == ({"tp": 2, "pp": 2, "etp": 2}, "megatron")
@@ -26,6 +30,7 @@ def test_tensor_and_pipeline_parallel(scenarios: dict[str, Scenario]) -> None:
     assert seen.report.summary.params_exact == seen.whole
 
 
+@MEGATRON.finds("ep, edp of its parallel state")
 def test_expert_groups(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["ep"]
     assert seen.sizes == {"dp": 2, "tp": 2, "ep": 2, "edp": 2}

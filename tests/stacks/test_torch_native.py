@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 from support.scenarios import RunScenarios, Scenario
+from support.stacks_page import Line
 
 ALL = [(rank,) for rank in range(4)]
+
+DDP, FSDP_1, FSDP_2 = Line("torch", "DDP"), Line("torch", "FSDP 1"), Line("torch", "FSDP 2, DTensor tp")
+PIPELINING, BY_HAND = Line("torch", "torch pipelining"), Line("torch", "a script's own meshes and groups")
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +21,8 @@ NAMES = [f"{block}.{part}.{of}" for block in (0, 1) for part in ("up", "down") f
 NAMES += ["2.weight", "2.bias"]
 
 
+@DDP.finds("dp", "names without wrappers")
+@FSDP_2.finds("dp", "names without wrappers")
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "checkpointed"])
 def test_data_parallel(scenarios: dict[str, Scenario], name: str) -> None:
     seen = scenarios[name]
@@ -27,6 +33,7 @@ def test_data_parallel(scenarios: dict[str, Scenario], name: str) -> None:
     assert all(parameter.sharded == sharded for parameter in seen.parameters(1).values())
 
 
+@FSDP_1.finds("dp, dp_replicate, dp_shard", "the parameters in flat ones, tied ones, without padding")
 @pytest.mark.parametrize("name", ["fsdp1", "fsdp1_flat", "fsdp1_hybrid"])
 def test_fsdp_1_tells_the_parameters_that_lie_in_its_flat_ones(scenarios: dict[str, Scenario], name: str) -> None:
     seen = scenarios[name]
@@ -41,6 +48,7 @@ def test_fsdp_1_tells_the_parameters_that_lie_in_its_flat_ones(scenarios: dict[s
     assert whole == 552, "the four pieces of one flat parameter, without its padding"
 
 
+@FSDP_2.finds("tp", "pieces of every parameter")
 def test_tensor_parallel(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["tp"]
     assert (seen.sizes, seen.places("tp", "dp")) == ({"tp": 4}, [(rank, 0) for rank in range(4)])
@@ -49,6 +57,7 @@ def test_tensor_parallel(scenarios: dict[str, Scenario]) -> None:
     assert (head.rank_numel, head.global_numel, head.sharded) == (24, 24, ())
 
 
+@FSDP_2.finds("both at once")
 def test_fsdp_2_and_tensor_parallel(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["fsdp2_tp"]
     assert (seen.sizes, seen.places("dp", "tp")) == ({"dp": 2, "tp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
@@ -56,6 +65,8 @@ def test_fsdp_2_and_tensor_parallel(scenarios: dict[str, Scenario]) -> None:
     assert (up.local_numel, up.rank_numel, up.global_numel, up.sharded) == (64, 128, 256, ("dp", "tp"))
 
 
+@PIPELINING.finds("pp", "stages")
+@PIPELINING.misses("the global numbers of layers that each stage counts from 0: they are told apart by stage")
 def test_a_pipeline_of_stages_made_by_hand(scenarios: dict[str, Scenario]) -> None:
     """Both count their layers from 0: what is at 0 on the first stage is another module than what is on the second."""
     seen = scenarios["pipeline"]
@@ -67,6 +78,7 @@ def test_a_pipeline_of_stages_made_by_hand(scenarios: dict[str, Scenario]) -> No
     assert {module.stage for module in seen.report.modules if module.name == "0.up"} == {0, 1}
 
 
+@PIPELINING.finds("virtual stages")
 def test_virtual_stages(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["virtual_stages"]
     assert (seen.sizes, seen.places("dp", "pp")) == ({"dp": 2, "pp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
@@ -74,6 +86,7 @@ def test_virtual_stages(scenarios: dict[str, Scenario]) -> None:
     assert stages == [[(0, pp, 4), (1, pp + 2, 4)] for _ in (0, 1) for pp in (0, 1)]
 
 
+@FSDP_2.misses("axes behind names that mean nothing to us: assumed, and said")
 def test_dimensions_of_odd_names_leave_data_parallelism_assumed_and_named(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["odd_names"]
     assert (seen.sizes, seen.topologies[3].source) == ({"dp": 4}, "assumed")
@@ -83,6 +96,7 @@ def test_dimensions_of_odd_names_leave_data_parallelism_assumed_and_named(scenar
     assert list(seen.parameters(1)) == NAMES
 
 
+@DDP.misses("a group over a part of the ranks: assumed, and said")
 def test_groups_made_by_hand_leave_data_parallelism_assumed_and_named(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["groups_by_hand"]
     assert (seen.sizes, seen.topologies[0].source) == ({"dp": 4}, "assumed")
@@ -90,6 +104,8 @@ def test_groups_made_by_hand_leave_data_parallelism_assumed_and_named(scenarios:
     assert [group.ranks for group in seen.topologies[3].groups] == [(), (2, 3)]
 
 
+@BY_HAND.finds("tp by the descriptions of groups")
+@BY_HAND.misses("that plain tensors are cut: counted as copies, and said")
 def test_groups_say_by_their_names_what_they_are_for(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["cut_by_hand"]
     assert (seen.sizes, seen.places("tp", "dp")) == ({"dp": 2, "tp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
@@ -98,12 +114,14 @@ def test_groups_say_by_their_names_what_they_are_for(scenarios: dict[str, Scenar
     assert seen.topologies[1].notes == (doubt,)
 
 
+@BY_HAND.finds("that a `fake` dimension is no axis")
 def test_an_axis_on_a_fake_backend_is_none(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["fake_axis"]
     assert (seen.sizes, seen.places("dp", "ep")) == ({"dp": 4}, [(rank, 0) for rank in range(4)])
     assert seen.topologies[0].meshes[0].names == ("efsdp", "ep")
 
 
+@BY_HAND.misses("one topology for two models on different meshes: both are named")
 def test_two_models_on_different_meshes_are_named(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["two_models"]
     assert seen.sizes == {"dp": 2, "tp": 2}
@@ -111,6 +129,7 @@ def test_two_models_on_different_meshes_are_named(scenarios: dict[str, Scenario]
     assert seen.parameters(1, root=1)["0.up.weight"].rank_numel == 64
 
 
+@BY_HAND.finds("tp of meshes over half of the world each")
 def test_a_mesh_over_half_the_world_leaves_the_rest_assumed(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["two_halves"]
     assert (seen.sizes, seen.places("dp", "tp")) == ({"dp": 2, "tp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
@@ -123,6 +142,7 @@ def test_totals_are_those_of_the_model_built_whole(scenarios: dict[str, Scenario
     assert all(summary.exact_covers_all for summary in summaries.values())
 
 
+FORWARD, MEMORY = "forward work of the model", "memory of every rank"
 ROWS = 2  # of a rank's batch; a pipeline's has 4
 WORK = {
     **dict.fromkeys(["ddp", "fsdp2", "checkpointed", "tp", "fsdp2_tp", "two_halves"], ROWS * (4 * 256 + 24)),
@@ -132,6 +152,10 @@ WORK = {
 }
 
 
+@DDP.finds(FORWARD)
+@FSDP_1.finds(FORWARD)
+@FSDP_2.finds(FORWARD)
+@PIPELINING.finds(FORWARD)
 @pytest.mark.parametrize("name", WORK)
 def test_forward_work_of_the_model_is_that_of_the_same_model_in_one_process(
     scenarios: dict[str, Scenario], name: str
@@ -143,6 +167,8 @@ def test_forward_work_of_the_model_is_that_of_the_same_model_in_one_process(
     assert (forward.executed_macs > forward.macs) == ("tp" in scenarios[name].sizes), "the head is whole on each"
 
 
+@DDP.finds(MEMORY)
+@FSDP_2.finds(MEMORY)
 @pytest.mark.parametrize(("name", "numel"), [("ddp", 4 * 1131), ("fsdp2", 1131), ("tp", 4 * (2 * 144 + 27))])
 def test_memory_of_all_ranks_is_that_of_their_own_parts(scenarios: dict[str, Scenario], name: str, numel: int) -> None:
     """Whole on each; shards that add up to the whole; of tensor parallel blocks a quarter and whole biases."""
