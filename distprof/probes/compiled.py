@@ -58,6 +58,10 @@ class CompiledCode:
         self._mode, self._attribution = mode, attribution
         self._calls.clear()
 
+    def model_begins(self) -> None:
+        if self._stance is not None:
+            self._stance.look_at_the_time()
+
     def evaluation_begins(self) -> None:
         if self._stance is not None:
             self._stance.pause()
@@ -85,6 +89,7 @@ class CompiledCode:
     def graph_begins(self) -> None:
         thread = get_ident()
         if not self._host.counts_now:
+            self.model_begins()
             if not self._host.function_begins():
                 return
             self._outside.add(thread)

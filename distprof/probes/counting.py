@@ -132,6 +132,7 @@ class CountingProbe:
         if row < 0:
             return None
         if not running.stack:
+            self._compiled.model_begins()
             if running.enter_root(row, args, kwargs):
                 self._on()
             else:
@@ -200,10 +201,7 @@ class CountingProbe:
         self._off()
 
     def give_up(self) -> bool:
-        """Asked on a thread of its own: whoever enters the mode looks at ``_given_up`` after ``_depth``."""
-        self._given_up = True
-        if self._depth > 0:
-            self._given_up = False
+        self._given_up = self._depth <= 0
         return self._given_up
 
 

@@ -8,8 +8,8 @@ torch's own function refuses to set it inside of such a call, and there a step m
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
-from threading import Timer
 from typing import Any
 
 AS_COMPILED = "eager_on_recompile"  # what is compiled runs so, and what is not, is not compiled in this step
@@ -17,18 +17,24 @@ EAGER = "force_eager"
 
 #: No iteration takes longer.  One that does not end is no iteration: the job has ended its training.
 DEADLINE_S = 600.0
-_SOON_S = 1.0
 
 
 class Stance:
     """The compiler's stance for the time of a step; the user's before, after, and whenever it is given up."""
 
-    def __init__(self, name: str, may_give_up: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
-        """``may_give_up`` is asked on a thread of its own when the deadline has passed, until it agrees."""
+    def __init__(
+        self,
+        name: str,
+        may_give_up: Callable[[], bool],
+        deadline_s: float = DEADLINE_S,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``may_give_up`` is asked when the deadline has passed, until it agrees."""
         self.name = name
         self._may_give_up = may_give_up
         self._deadline_s = deadline_s
-        self._timer: Timer | None = None
+        self._now = now
+        self._until: float | None = None  # while it is taken
         self._ours: Any = None  # while it holds
         self._before: Any = None
 
@@ -40,20 +46,25 @@ class Stance:
     def take(self) -> None:
         if self.concerns:
             self._set()
-            self._wait(self._deadline_s)
+            self._until = self._now() + self._deadline_s
 
     def leave(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._until = None
         self._give_back()
+
+    def look_at_the_time(self) -> None:
+        """Give it up if the step does not end.  Asked where models and compiled code begin to run: a timer would be a
+        thread more than the script has.
+        """
+        if self._until is not None and self._now() > self._until and self._may_give_up():
+            self.leave()
 
     def pause(self) -> None:
         """Evaluation may be compiled anew, as it would be without us."""
         self._give_back()
 
     def resume(self) -> None:
-        if self._timer is not None and self._ours is None:
+        if self._until is not None and self._ours is None:
             self._set()
 
     def _set(self) -> None:
@@ -68,18 +79,6 @@ class Stance:
             if _eval_frame()._stance is ours:
                 _eval_frame()._stance = self._before
             self._ours = None
-
-    def _wait(self, seconds: float) -> None:
-        self._timer = Timer(seconds, self._expire)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _expire(self) -> None:
-        if self._may_give_up():
-            self._timer = None
-            self._give_back()
-        elif self._timer is not None:
-            self._wait(_SOON_S)
 
 
 def _eval_frame() -> Any:

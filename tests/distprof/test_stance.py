@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import pytest
 import torch
 import torch._dynamo
@@ -15,13 +12,6 @@ from distprof.probes.stance import AS_COMPILED, EAGER, Stance
 
 def current() -> str:
     return str(eval_frame._stance.stance)
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert true()
 
 
 @pytest.mark.parametrize("name", [AS_COMPILED, EAGER])
@@ -56,24 +46,39 @@ def test_one_that_the_user_sets_meanwhile_stays() -> None:
     torch.compiler.set_stance("default")
 
 
+class Waits:
+    """A clock that is moved by hand, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_it_is_given_up_when_the_step_does_not_end() -> None:
-    stance = Stance(EAGER, lambda: True, deadline_s=0.05)
+    clock = Waits()
+    stance = Stance(EAGER, lambda: True, deadline_s=10, now=clock)
     stance.take()
-    until(lambda: current() == "default")
+    clock.now = 9
+    stance.look_at_the_time()
+    assert current() == EAGER
+    clock.now = 11
+    stance.look_at_the_time()
+    assert current() == "default"
     stance.resume()
     assert current() == "default"
     stance.leave()
 
 
-def test_it_is_not_given_up_in_the_middle_of_a_forward(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distprof.probes.stance._SOON_S", 0.02)
-    asked: list[int] = []
-
-    def agrees() -> bool:
-        asked.append(1)
-        return len(asked) > 2
-
-    stance = Stance(EAGER, agrees, deadline_s=0.02)
+def test_it_is_not_given_up_in_the_middle_of_a_forward() -> None:
+    clock, in_the_middle = Waits(), [True]
+    stance = Stance(EAGER, lambda: not in_the_middle, deadline_s=10, now=clock)
     stance.take()
-    until(lambda: len(asked) == 3 and current() == "default")
+    clock.now = 11
+    stance.look_at_the_time()
+    assert current() == EAGER
+    in_the_middle.clear()
+    stance.look_at_the_time()
+    assert current() == "default"
     stance.leave()
