@@ -92,7 +92,7 @@ class ExpertTally:
         """Read, unseen by autograd and by modes of the script's, and let nothing get out that a reader raises.  What a
         CUDA graph captures is not read: the graph would replay it.
         """
-        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
             return
         try:
             with torch.inference_mode(False), torch.no_grad(), _NoModes():
