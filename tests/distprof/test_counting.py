@@ -245,10 +245,10 @@ def test_compiled_code_stays_compiled_counts_the_same_and_computes_the_same(tmp_
     def job(recompiles: list[int]) -> list[float]:
         torch.manual_seed(0)
         torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
         model: Any = torch.compile(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)), fullgraph=True)
         losses = train(model, torch.randn(4, 8), steps=6)
         recompiles.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-        torch._dynamo.utils.counters.clear()
         return losses
 
     graphs: list[int] = []
