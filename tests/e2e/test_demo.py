@@ -79,17 +79,20 @@ def test_params_of_model_are_exact(demo: Recorded, report: dict[str, Any]) -> No
     assert report["summary"]["exact_covers_all"] is True
 
 
-def test_phases_agree_with_the_stopwatches_in_the_script(demo: Recorded) -> None:
-    """Within 5 %, step by step, in the median; and what closing a step takes where four ranks share a core, for that is
-    done inside the optimizer's step, where the script's stopwatch runs and ours has stopped.
+def test_phases_agree_with_the_stopwatches_in_the_script(record_job: RunJob) -> None:
+    """Within 5 % (and what closing a step takes: it is inside the optimizer's step), step by step, in the median.
+    With a core for every rank: one that loses its core in between is timed with the wait by the one, without by the
+    other.
     """
-    for watch in demo.job.stopwatches:
-        steps = demo.steps(watch["rank"])
+    job = record_job("train_moe.py", "--steps", "20", "--tp", "1", "--ep", "2", "--stopwatch", nproc=2)
+    assert job.code == 0, job.stderr
+    for watch in job.job.stopwatches:
+        steps = job.steps(watch["rank"])
         assert len(steps) == 10
         for phase in ("data", "forward", "backward", "optimizer"):
             theirs = [watch[phase][step.iteration] for step in steps]
             apart = [lap - step.phases_ns[phase] / 1e6 for lap, step in zip(theirs, steps, strict=True)]
-            assert abs(median(apart)) <= 0.05 * median(theirs) + 1.5, (watch["rank"], phase, apart)
+            assert abs(median(apart)) <= 0.05 * median(theirs) + 0.5, (watch["rank"], phase, apart, theirs)
 
 
 def test_other_is_under_five_per_cent_and_phases_add_up(demo: Recorded) -> None:
