@@ -6,14 +6,12 @@ python gpt2.py --generate 8
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
+from profile_script import print_profile, text_options
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
-
-from distprof import get_model_profile
 
 SIZES = {
     "tiny": {"n_embd": 128, "n_layer": 2, "n_head": 2},
@@ -30,35 +28,17 @@ def gpt2(size: str = "small", attention: str = "sdpa") -> nn.Module:
     return model
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--size", choices=SIZES, default="small", help="of the model (small)")
-    add("--attention", choices=("sdpa", "eager"), default="sdpa", help="how attention is computed (sdpa)")
-    add("--batch", type=int, default=1, help="texts (1)")
-    add("--sequence", type=int, default=128, help="tokens of a text, or of a prompt (128)")
-    add("--generate", type=int, default=0, metavar="N", help="generate N tokens (0: one forward)")
-    add("--device", default="cpu", help="where it runs: cpu, cuda, or meta, where nothing runs (cpu)")
-    add("--depth", type=int, default=-1, help="how deep the aggregated profile goes (-1: to the innermost modules)")
-    add("--top", type=int, default=1, help="modules that it names at each depth (1)")
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse()
+    parser = text_options(__doc__, SIZES, "small", "texts")
+    parser.add_argument("--sequence", type=int, default=128, help="tokens of a text, or of a prompt (128)")
+    parser.add_argument("--generate", type=int, default=0, metavar="N", help="generate N tokens (0: one forward)")
+    args = parser.parse_args()
     with torch.device(args.device):
         model, tokens = gpt2(args.size, args.attention), torch.zeros(args.batch, args.sequence, dtype=torch.long)
     inputs: dict[str, Any] = {"input_ids": tokens}
     if args.generate:
         inputs |= {"min_new_tokens": args.generate, "max_new_tokens": args.generate, "pad_token_id": 0}
-    get_model_profile(
-        model,
-        kwargs=inputs,
-        mode="generate" if args.generate else "forward",
-        module_depth=args.depth,
-        top_modules=args.top,
-        detailed=True,
-    )
+    print_profile(model, args, kwargs=inputs, mode="generate" if args.generate else "forward")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,10 @@ python t5.py --size small --source 128 --target 32
 
 from __future__ import annotations
 
-import argparse
-
 import torch
+from profile_script import print_profile, text_options
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
-
-from distprof import get_model_profile
 
 SIZES = {
     "tiny": {"d_model": 128, "num_layers": 2, "num_heads": 2, "d_ff": 512},
@@ -33,25 +30,14 @@ def texts(batch: int, source: int, target: int) -> dict[str, Tensor]:
     return {"input_ids": read, "decoder_input_ids": written}
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--size", choices=SIZES, default="small", help="of the model (small)")
-    add("--attention", choices=("sdpa", "eager"), default="sdpa", help="how attention is computed (sdpa)")
-    add("--batch", type=int, default=1, help="texts (1)")
-    add("--source", type=int, default=128, help="tokens that the encoder reads (128)")
-    add("--target", type=int, default=32, help="tokens that the decoder reads (32)")
-    add("--device", default="cpu", help="where it runs: cpu, cuda, or meta, where nothing runs (cpu)")
-    add("--depth", type=int, default=-1, help="how deep the aggregated profile goes (-1: to the innermost modules)")
-    add("--top", type=int, default=1, help="modules that it names at each depth (1)")
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse()
+    parser = text_options(__doc__, SIZES, "small", "texts")
+    parser.add_argument("--source", type=int, default=128, help="tokens that the encoder reads (128)")
+    parser.add_argument("--target", type=int, default=32, help="tokens that the decoder reads (32)")
+    args = parser.parse_args()
     with torch.device(args.device):
         model, inputs = t5(args.size, args.attention), texts(args.batch, args.source, args.target)
-    get_model_profile(model, kwargs=inputs, module_depth=args.depth, top_modules=args.top, detailed=True)
+    print_profile(model, args, kwargs=inputs)
 
 
 if __name__ == "__main__":

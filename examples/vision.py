@@ -6,14 +6,12 @@ python vision.py --model vit_b_16 --device meta          (counts without running
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from profile_script import options, print_profile
 from torch import Tensor, nn
-
-from distprof import get_model_profile
 
 
 class LeNet5(nn.Module):
@@ -119,25 +117,14 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--model", choices=MODELS, default="resnet50", help="which model (resnet50)")
-    add("--batch", type=int, default=1, help="images (1)")
-    add("--device", default="cpu", help="where it runs: cpu, cuda, or meta, where nothing runs (cpu)")
-    add("--depth", type=int, default=-1, help="how deep the aggregated profile goes (-1: to the innermost modules)")
-    add("--top", type=int, default=1, help="modules that it names at each depth (1)")
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse()
+    parser = options(__doc__, "images")
+    parser.add_argument("--model", choices=MODELS, default="resnet50", help="which model (resnet50)")
+    args = parser.parse_args()
     make, image = MODELS[args.model]
     with torch.device(args.device):
         model = make()
-    get_model_profile(
-        model, input_shape=(args.batch, *image), module_depth=args.depth, top_modules=args.top, detailed=True
-    )
+    print_profile(model, args, input_shape=(args.batch, *image))
 
 
 if __name__ == "__main__":

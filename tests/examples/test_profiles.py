@@ -19,9 +19,9 @@ COMMANDS = {
 }
 #: Runs scripts as python would, in one process: to import transformers is most of what they do.
 RUN = """
-import json, runpy, sys
+import json, pathlib, runpy, sys
 for script, options in json.loads(sys.argv[1]).items():
-    sys.argv = [script, *options]
+    sys.argv, sys.path[0] = [script, *options], str(pathlib.Path(script).parent)
     runpy.run_path(script, run_name="__main__")
     print("end of script")
 """
