@@ -139,7 +139,7 @@ def _decoder(hint: Any) -> Decoder:
         return functools.partial(_build, hint)
     if hint in (str, bool):
         return functools.partial(_expect, hint)
-    raise TypeError(f"records may not hold {hint!r}")  # a mistake in records.py, met by every test of the record
+    raise TypeError(f"records may not hold {hint!r}")  # a mistake in records/, met by every test of the record
 
 
 def _expect(expected: type, value: object) -> Any:

@@ -162,9 +162,9 @@ def test_the_page_names_a_shard_as_run_folders_do() -> None:
 def test_the_page_names_nothing_that_the_code_does_not() -> None:
     prose = re.sub(r"^```.*?^```", "", PAGE, flags=re.DOTALL | re.MULTILINE)
     words = {word for quoted in re.findall(r"`([^`\n]+)`", prose) for word in re.findall(r"[A-Za-z_]{2,}\d*", quoted)}
-    stacks = [f"frameworks/{file.stem}" for file in (SOURCES / "frameworks").glob("*.py")]
-    modules = ("records", "framing", "shard", "rundir", *stacks, "commands/dump")
-    sources = " ".join((SOURCES / f"{name}.py").read_text(encoding="utf-8") for name in modules)
+    modules = [SOURCES / f"{name}.py" for name in ("framing", "shard", "rundir", "commands/dump")]
+    modules += [file for package in ("records", "frameworks") for file in (SOURCES / package).glob("*.py")]
+    sources = " ".join(module.read_text(encoding="utf-8") for module in modules)
     of_msgpack_and_python = {"ce", "crc", "py", "SHARD", "distprof", "float32", "first_checksum"}
     assert {word for word in words - of_msgpack_and_python if not re.search(rf"\b{word}\b|_{word}\b", sources)} == set()
 

@@ -118,6 +118,14 @@ def test_within_a_rank_nothing_looks_up() -> None:
         assert {(module, other) for module, other in edges(storey) if other in above} == set()
 
 
+def test_records_are_imported_from_one_place() -> None:
+    records = {name for name in MODULES if name.startswith("distprof.records.")}
+    assert records
+    assert {(module, other) for module in IMPORTS.keys() - records for other in IMPORTS[module] & records} == {
+        ("distprof.records", name) for name in records
+    }
+
+
 def test_composers_are_imported_by_nobody() -> None:
     assert {(module, other) for module, other in edges(PARTS - COMPOSERS) if other in COMPOSERS} == set()
 

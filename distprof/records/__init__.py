@@ -1,0 +1,108 @@
+"""Every record that a rank writes, as plain frozen dataclasses: a file for each thing that records tell of.
+
+The names of the fields are the keys of the record in the shard; ``docs/FORMAT.md`` describes them for readers in other
+languages and a test holds that page against these files.  Units are suffixes: ``_ns``, ``_bytes``, ``_macs``,
+``_flops``.  Everybody imports from here, whatever the file.
+
+A *row* is the index of a module in the tree: :class:`Tree` records append rows, and every bulk array over modules is
+dense over the rows known when it was written (a shorter array means zeros for the rows that came later).
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from distprof.records.counts import Counts, DeviceWork, Generated, OpRow, Ops
+from distprof.records.experts import ExpertLayer, ExpertLayers, ExpertLoad, ExpertRouting
+from distprof.records.fields import INT64, LIMIT, MAX_DEPTH, Array, Bounds, Index, Natural, Row, Size
+from distprof.records.model import (
+    DENSE,
+    EMBEDDING,
+    EXPERT,
+    KINDS,
+    ROUTER,
+    SHARED,
+    ModuleRow,
+    Parameter,
+    Parameters,
+    Tree,
+)
+from distprof.records.rank import ALONE, CLAIMS, ENVIRONMENT, GROUP, NO_MODULE, OTHER_GROUP, End, Error, Header, Plan
+from distprof.records.steps import FORWARD, PHASES, TRAINING, Memory, Step
+from distprof.records.topology import AXES, Group, Mesh, Stage, Topology
+from distprof.records.version import MAGIC, SCHEMA_HISTORY, SCHEMA_VERSION
+
+__all__ = [
+    "ALONE",
+    "AXES",
+    "CLAIMS",
+    "DENSE",
+    "EMBEDDING",
+    "ENVIRONMENT",
+    "EXPERT",
+    "FORWARD",
+    "GROUP",
+    "INT64",
+    "KINDS",
+    "LIMIT",
+    "MAGIC",
+    "MAX_DEPTH",
+    "NO_MODULE",
+    "OTHER_GROUP",
+    "PHASES",
+    "RECORDS",
+    "ROUTER",
+    "SCHEMA_HISTORY",
+    "SCHEMA_VERSION",
+    "SHARED",
+    "TRAINING",
+    "Array",
+    "Bounds",
+    "Counts",
+    "DeviceWork",
+    "End",
+    "Error",
+    "ExpertLayer",
+    "ExpertLayers",
+    "ExpertLoad",
+    "ExpertRouting",
+    "Generated",
+    "Group",
+    "Header",
+    "Index",
+    "Memory",
+    "Mesh",
+    "ModuleRow",
+    "Natural",
+    "OpRow",
+    "Ops",
+    "Parameter",
+    "Parameters",
+    "Plan",
+    "Record",
+    "Row",
+    "Size",
+    "Stage",
+    "Step",
+    "Topology",
+    "Tree",
+]
+
+Record = (
+    Header
+    | Plan
+    | Topology
+    | Tree
+    | Parameters
+    | Counts
+    | Ops
+    | Step
+    | Memory
+    | ExpertLayers
+    | ExpertLoad
+    | ExpertRouting
+    | Error
+    | End
+)
+
+RECORDS: dict[str, type[Record]] = {record.KIND: record for record in get_args(Record)}

@@ -1,0 +1,96 @@
+"""The work of one counted step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from distprof.records.fields import Array, Bulky, Natural, Row, bulk
+from distprof.records.steps import FORWARD
+
+
+@dataclass(frozen=True)
+class DeviceWork:
+    """Multiply-accumulates that ran on one device in one arithmetic: what MFU and HFU are made of.
+
+    ``arithmetic``: ``fp64``, ``fp32``, ``tf32``, ``bf16``, ``fp16``, ``fp8``, else torch's name of the operands' type;
+    empty where no operand was seen, and then ``device`` is, too.  ``model_macs``: without recompute, and without what a
+    fused kernel works out anew in its backward.
+    """
+
+    device: str  # torch's: cuda:0, cpu
+    name: str  # what the device calls itself
+    threads: Natural  # torch's, on the CPU; else 0
+    arithmetic: str
+    model_macs: Natural
+    executed_macs: Natural
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A kernel that the compiler made itself, of the compiled region of one module (-1: of none), and its calls."""
+
+    row: Row
+    name: str
+    calls: Natural
+
+
+@dataclass(frozen=True, eq=False)
+class Counts(Bulky):
+    """One counted step: *exclusive* work per row, summed over the iteration's micro-batches.
+
+    Forward is what ran in root forwards; backward, what autograd ran, credited to the module whose forward made the
+    node; recompute, what checkpointing ran again.  Flops are all of them, 2 a MAC included.  ``outside`` has the work
+    that belongs to no row, under the names of the six arrays, 0 where absent, and that of optimizers' steps, under
+    ``optimizer_macs`` and ``optimizer_flops``.  ``uncounted`` holds the ops that ran without a formula, by name, with
+    their calls.  ``device_work`` is of the whole step, work of no row included.
+
+    ``compiled`` tells how code of torch.compile ran: ``compiled``, as it always does, its region counted whole, or
+    ``eager``, counted module by module; empty where there was none.  ``eager_refused``: why it was not eager, though
+    that was asked for.
+    """
+
+    KIND: ClassVar[str] = "counts"
+    iteration: Natural
+    mode: str
+    micro_batches: Natural
+    samples: Natural
+    calls: Array = bulk("<u4")
+    forward_macs: Array = bulk("<i8")
+    forward_flops: Array = bulk("<i8")
+    backward_macs: Array = bulk("<i8")
+    backward_flops: Array = bulk("<i8")
+    recompute_macs: Array = bulk("<i8")
+    recompute_flops: Array = bulk("<i8")
+    outside: dict[str, Natural] = field(default_factory=dict)
+    uncounted: dict[str, Natural] = field(default_factory=dict)
+    device_work: tuple[DeviceWork, ...] = ()
+    compiled: str = ""
+    eager_refused: str = ""
+    generated: tuple[Generated, ...] = ()  # kernels that ran and are not counted
+
+
+@dataclass(frozen=True)
+class OpRow:
+    """One op in one kind of work: what all its calls cost together."""
+
+    name: str  # aten.addmm
+    kind: str  # forward, backward, recompute, or another kind that work may be of
+    calls: Natural
+    macs: Natural
+    flops: Natural
+    time_ns: Natural = 0
+
+
+@dataclass(frozen=True)
+class Ops:
+    """The ops of one counted step, where a process profiles itself alone.
+
+    Times, if ``timed``, are of the counted step: longer than a plain one's.
+    """
+
+    KIND: ClassVar[str] = "ops"
+    iteration: Natural = 0
+    mode: str = FORWARD
+    ops: tuple[OpRow, ...] = ()
+    timed: bool = False  # not where nothing ran: on the meta device, with fake tensors

@@ -1,0 +1,61 @@
+"""How a job is parallel, and where a rank stands in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from distprof.records.fields import Index, Size
+
+#: Axes of parallelism, in the order in which they are shown.  ``mp`` is derived: tp x pp.
+AXES = ("dp", "tp", "pp", "cp", "ep")
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A DeviceMesh as it was seen: dimension names, shape, and this rank's coordinate in it (empty: not in it)."""
+
+    names: tuple[str, ...]
+    shape: tuple[Size, ...]
+    coordinate: tuple[Index, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """A process group that this rank is in: torch's name for it, what its maker called it, and its ranks in the order
+    of the group (none: the whole world)."""
+
+    name: str
+    description: str = ""
+    ranks: tuple[Index, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model of this rank that is one stage of a pipeline; a rank may hold several (virtual stages)."""
+
+    root: Index
+    index: Index  # among all stages of the pipeline
+    count: Size  # of all stages
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Sizes of the parallel axes and this rank's coordinates on them.  The last one of a shard holds.
+
+    ``sizes`` and ``coordinates`` have the same keys: :data:`AXES` and ``mp``, and where they are known the parts of dp
+    (``dp_replicate``, ``dp_shard``), ``sp`` (sequence parallel over ranks of its own), ``etp`` and ``edp`` (tensor and
+    data parallel of experts), and ``ep_size_N`` for each N where experts are of several ep sizes (then ``ep`` is
+    the largest).  ``sources`` says of each axis who told it, ``source`` who told most: ``declared`` (by the script), a
+    framework, ``device_mesh`` (names of dimensions), ``process_groups`` (descriptions) or ``assumed``.
+    """
+
+    KIND: ClassVar[str] = "topology"
+    source: str
+    sizes: dict[str, Size]
+    coordinates: dict[str, Index]
+    meshes: tuple[Mesh, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences for the report, such as two sources that disagree
+    sources: dict[str, str] = field(default_factory=dict)
+    groups: tuple[Group, ...] = ()
+    stages: tuple[Stage, ...] = ()
