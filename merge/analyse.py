@@ -3,6 +3,7 @@
 load_run(path) -> LoadedRun -> analyse -> Report
 
 topology   where every rank stands           align     one module tree for the job
+numbering  which numbers its layers have
 totals     how many parameters               profile   work and times of its modules
 ranks      one row a rank                     memory    who holds more than its equals
 skew       where equals disagree
@@ -19,6 +20,7 @@ from distprof.merge.experts import expert_layers
 from distprof.merge.load import LoadedRun
 from distprof.merge.memory import differences
 from distprof.merge.model_work import experts_per_token, model_work, work_sums
+from distprof.merge.numbering import numbered
 from distprof.merge.once import own_shares
 from distprof.merge.ops import op_rows
 from distprof.merge.peaks import ONLY_THE_MAKERS, Peaks
@@ -40,6 +42,7 @@ from distprof.merge.work import work_rows
 def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
     """The report.  Depends on the records and the peaks alone: the same shards give the same report."""
     layout = layout_of(run)
+    run, of_stages = numbered(run, layout)
     counted = counted_ranks(run, layout)
     forward = work_sums(counted, layout)
     totals = totals_of(run, layout, experts_per_token(forward, run.world_size))
@@ -50,7 +53,7 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
     return Report(
         run=_run_info(
             run,
-            (*layout.notes, *totals.notes, *work_notes(run), *compiled_notes(run), *utilizations.notes),
+            (*layout.notes, *of_stages, *totals.notes, *work_notes(run), *compiled_notes(run), *utilizations.notes),
         ),
         topology=layout.info,
         summary=summary_of(run, layout, totals),

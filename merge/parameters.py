@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from distprof.records import DENSE, EXPERT, ROUTER, Parameter, Parameters
 
@@ -17,6 +18,7 @@ class ParameterSet:
 
     def __init__(self, records: Sequence[Parameters]) -> None:
         """``records``: one a root."""
+        self._records = records
         self.counted = tuple(p for record in records for p in record.parameters if not p.tied_to)
         #: With data-parallel sharding undone; None when the rank recorded no parameters.
         self.rank_numel = sum(p.rank_numel for p in self.counted) if records else None
@@ -37,11 +39,20 @@ class ParameterSet:
         #: By row of experts: elements of their matrices, without biases, on this rank and in the whole.
         self.matrices = _matrices(every)
 
+    def renamed(self, rename: Callable[[int, str], str]) -> ParameterSet:
+        """``rename``: (root, name) -> name."""
+        return ParameterSet([_renamed(record, rename) for record in self._records])
+
 
 def kind_of(parameter: Parameter) -> str:
     """One of records.KINDS; what is spread over experts' ranks is an expert's, whatever an older writer said."""
     spread = any(axis == "ep" or axis.startswith("ep_size_") for axis in parameter.split)
     return EXPERT if spread and parameter.kind == DENSE else parameter.kind
+
+
+def _renamed(record: Parameters, rename: Callable[[int, str], str]) -> Parameters:
+    own = (replace(p, name=rename(p.root, p.name)) for p in record.parameters)
+    return replace(record, parameters=tuple(own))
 
 
 def _matrices(parameters: Sequence[Parameter]) -> dict[int, tuple[int, int]]:

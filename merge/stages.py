@@ -5,12 +5,12 @@ numbers has a ``layers`` on all of them, with other layers in it.  So a name tha
 
 - *one* module, a container that the pipeline runs through, when its numbered children are others on every stage, or its
   named children differ, or one of them is such a container itself;
-- *another* module on every stage in all other cases, and so is all below it.
+- *another* module on every stage in all other cases, and so is all below it; of course where its class is another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from distprof.merge.rankdata import RankData
@@ -60,7 +60,18 @@ def apart_on_stages(trees: Iterable[tuple[RankTree, Sequence[Name], Sequence[int
     for name, by_stage in inside.items():
         if len(by_stage) > 1 and (name not in through or parents.get(name) in apart):
             apart.add(name)
-    return apart
+    return apart.union(*_of_other_classes(inside))
+
+
+def _of_other_classes(inside: Mapping[Name, Mapping[int, object]]) -> Iterator[list[Name]]:
+    """Names that are modules of one class on some stages, and of another on others; roots are called by their class."""
+    alike: dict[tuple[int, str], list[Name]] = {}
+    for name in inside:
+        alike.setdefault(name[:2], []).append(name)
+    for (_, name), kinds in alike.items():
+        stages = [stage for kind in kinds for stage in inside[kind]]
+        if name and len(kinds) > 1 and len(stages) == len(set(stages)):
+            yield kinds
 
 
 def _runs_through(children: Sequence[set[Name]], through: set[Name]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,10 @@ class RankTree:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def renamed(self, rename: Callable[[int, str], str]) -> RankTree:
+        """``rename``: (root, name) -> name."""
+        return RankTree(tuple(replace(row, name=rename(row.root, row.name)) for row in self.rows))
 
     def inclusive(self, own: IntArray) -> IntArray:
         """Sums over subtrees, exactly: (..., rows) exclusive integers to (..., rows) inclusive ones."""

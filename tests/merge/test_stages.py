@@ -11,11 +11,12 @@ from support.reports import report_of
 from support.synthetic import Job, rank_records, shard_of
 
 from distprof.merge.align import Alignment
+from distprof.merge.analyse import analyse
 from distprof.merge.load import run_of_shards
 from distprof.merge.stages import Pipeline, pipeline_of
 from distprof.merge.topology import layout_of
 from distprof.merge.tree import RankTree
-from distprof.records import ModuleRow, Record, Stage, Topology
+from distprof.records import ModuleRow, Record, Stage, Topology, Tree
 
 
 def tree(*names: str, root_class: str = "GPT", root: int = 0, wrapped: bool = False) -> RankTree:
@@ -116,12 +117,23 @@ def test_no_layer_is_lost_or_counted_twice(sizes: list[int], local: bool) -> Non
 
 
 def test_numbers_of_two_stages_are_not_mixed() -> None:
-    report = report_of(dp=3, pp=2, layers=4, noise=0, slow_rank=4, slow_module="blocks.0.attn", local_names=True)
+    """Of lists of layers that no list of the model can be made of, because one of their classes is another."""
+    job = Job(dp=3, pp=2, layers=4, noise=0, slow_rank=4, slow_module="blocks.0.attn", local_names=True)
+
+    def bend(rank: int, record: Record) -> Record:
+        if rank >= job.dp and isinstance(record, Tree):
+            rows = (replace(row, class_name="Last") if row.name == "blocks.1" else row for row in record.rows)
+            return replace(record, rows=tuple(rows))
+        return record
+
+    shards = [shard_of(bend(rank, record) for record in rank_records(job, rank)) for rank in range(job.world)]
+    report = analyse(run_of_shards(shards))
     rows = {module.label: module for module in report.modules}
     assert (rows["blocks.0.attn [stage 1]"].stage, rows["blocks.0.attn [stage 1]"].ranks) == (1, 3)
     assert rows["blocks.0.attn [stage 0]"].ranks == 3
     assert rows["GPT"].ranks == 6 and rows["GPT"].stage is None
     assert report.skew.modules[0].subject == "blocks.0.attn [stage 1]"
+    assert (rows["blocks.1 [stage 0]"].class_name, rows["blocks.1 [stage 1]"].class_name) == ("Block", "Last")
     assert [layer.name for layer in report.experts] == ["blocks.1.moe [stage 0]", "blocks.1.moe [stage 1]"]
     named = report_of(dp=3, pp=2, layers=4, noise=0)
     assert len(report.modules) == len(named.modules) + 1  # blocks itself stands on each stage

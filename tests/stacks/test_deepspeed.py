@@ -10,6 +10,7 @@ pytestmark = pytest.mark.stack("deepspeed")
 
 ALL = [(rank,) for rank in range(4)]
 
+FORWARD = "forward work of the model"
 ZERO, PIPELINES = Line("deepspeed", "DeepSpeed ZeRO 1, 2, 3"), Line("deepspeed", "DeepSpeed pipelines")
 MOE, AUTOTP = Line("deepspeed", "DeepSpeed MoE"), Line("deepspeed", "DeepSpeed AutoTP")
 
@@ -108,3 +109,34 @@ def test_totals_are_those_of_the_model_built_whole(scenarios: dict[str, Scenario
     summaries = {name: seen.report.summary for name, seen in scenarios.items()}
     assert {name: s.params_exact for name, s in summaries.items()} == {n: s.whole for n, s in scenarios.items()}
     assert all(summary.exact_covers_all for summary in summaries.values())
+
+
+#: MACs of a linear of WIDTH by WIDTH on one token; the others in jobs/on_deepspeed.py are multiples of WIDTH, too.
+LINEAR = 8 * 8
+MLP = 8 * 33 + 33 * 8
+GATE = 8 * 4
+RESIDUAL = MLP + 8 * 2  # the dense module, and what weighs it against the experts
+WORK = {
+    **dict.fromkeys(["zero1", "zero2", "zero3"], 8 * (MLP + 8 * 3)),
+    "pipeline": 2 * (2 * 4) * (3 * LINEAR + 8 * 16),  # micro-batches of two sequences of four
+    "ep1": 8 * (LINEAR + GATE + MLP),  # one expert a token
+    "ep2": 8 * (LINEAR + GATE + MLP + RESIDUAL),
+    "ep2_and_4": 8 * (LINEAR + 2 * (GATE + MLP + RESIDUAL)),
+    "autotp": 8 * 3 * LINEAR,
+}
+
+
+@ZERO.finds(FORWARD)
+@PIPELINES.finds(FORWARD)
+@MOE.finds(f"{FORWARD}, without padding")
+@AUTOTP.finds(FORWARD)
+@pytest.mark.parametrize("name", WORK)
+def test_useful_forward_work_is_that_of_the_same_model_in_one_process(
+    scenarios: dict[str, Scenario], name: str
+) -> None:
+    """Experts run on all of their capacity, and each tensor-parallel rank runs what is not cut."""
+    forward = scenarios[name].report.model.forward
+    assert forward is not None
+    assert (forward.useful_macs, forward.covers_all) == (WORK[name], True)
+    assert (forward.macs > WORK[name]) == name.startswith("ep")
+    assert (forward.executed_macs > forward.macs) == (name == "autotp")

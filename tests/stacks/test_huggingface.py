@@ -90,3 +90,33 @@ def test_totals_are_those_of_the_model_built_whole(scenarios: dict[str, Scenario
     summaries = {name: seen.report.summary for name, seen in scenarios.items()}
     assert {name: s.params_exact for name, s in summaries.items()} == {n: s.whole for n, s in scenarios.items()}
     assert all(summary.exact_covers_all for summary in summaries.values())
+
+
+def mixtral(length: int, head: int, experts: int, width: int) -> int:
+    """MACs of one token: two layers of attention over the ``length`` of its sequence, by four heads of ``head``, and of two
+    of the ``experts``, three matrices of 16 x ``width`` each; then the vocabulary.
+    """
+    attention = 4 * 16 * 4 * head + 2 * length * 4 * head
+    return 2 * (attention + 16 * experts + 2 * 3 * 16 * width) + 16 * 64
+
+
+FORWARD = "forward work of the model"
+WORK = {
+    **dict.fromkeys(["ddp", "trainer", "tp_fsdp_ep"], 2 * 8 * mixtral(8, 4, 4, 32)),
+    **dict.fromkeys(["eager", "grouped_mm", "batched_mm"], 2 * 16 * mixtral(16, 4, 8, 32)),
+    "qwen3": 2 * 16 * mixtral(16, 4, 8, 16),
+    "accelerator": 2 * (8 * 16 + 16 * 3),
+}
+
+
+@TRANSFORMERS.finds(FORWARD)
+@TRAINER.finds(FORWARD)
+@ACCELERATE.finds(FORWARD)
+@pytest.mark.parametrize("name", WORK)
+def test_useful_forward_work_is_that_of_the_same_model_in_one_process(
+    scenarios: dict[str, Scenario], name: str
+) -> None:
+    forward = scenarios[name].report.model.forward
+    assert forward is not None
+    assert (forward.useful_macs, forward.macs, forward.covers_all) == (WORK[name], WORK[name], True)
+    assert (forward.executed_macs > forward.macs) == (name == "tp_fsdp_ep"), "routers are whole on tp ranks"

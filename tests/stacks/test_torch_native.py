@@ -6,6 +6,10 @@ import pytest
 from support.scenarios import RunScenarios, Scenario
 from support.stacks_page import Line
 
+from distprof.merge.analyse import analyse
+from distprof.merge.load import run_of_shards
+from distprof.merge.report import Report
+
 ALL = [(rank,) for rank in range(4)]
 
 DDP, FSDP_1, FSDP_2 = Line("torch", "DDP"), Line("torch", "FSDP 1"), Line("torch", "FSDP 2, DTensor tp")
@@ -65,17 +69,17 @@ def test_fsdp_2_and_tensor_parallel(scenarios: dict[str, Scenario]) -> None:
     assert (up.local_numel, up.rank_numel, up.global_numel, up.sharded) == (64, 128, 256, ("dp", "tp"))
 
 
-@PIPELINING.finds("pp", "stages")
-@PIPELINING.misses("the global numbers of layers that each stage counts from 0: they are told apart by stage")
+@PIPELINING.finds("pp", "stages", "global numbers of layers that each stage counts from 0")
 def test_a_pipeline_of_stages_made_by_hand(scenarios: dict[str, Scenario]) -> None:
-    """Both count their layers from 0: what is at 0 on the first stage is another module than what is on the second."""
+    """Both count their two layers from 0: what is at 0 on the second stage is at 2 of the model."""
     seen = scenarios["pipeline"]
     assert (seen.sizes, seen.places("pp", "dp")) == ({"dp": 2, "pp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
     assert seen.topologies[2].sources["pp"] == "torch.distributed.pipelining"
     assert [[(s.root, s.index, s.count) for s in t.stages] for t in seen.topologies] == [
         [(0, i // 2, 2)] for i in range(4)
     ]
-    assert {module.stage for module in seen.report.modules if module.name == "0.up"} == {0, 1}
+    assert top_modules(seen.report) == [("0", "Block"), ("1", "Linear"), ("2", "Block"), ("3", "Block")]
+    assert any("0 of stage 1 is 2" in note for note in seen.report.run.notes)
 
 
 @PIPELINING.finds("virtual stages")
@@ -84,6 +88,19 @@ def test_virtual_stages(scenarios: dict[str, Scenario]) -> None:
     assert (seen.sizes, seen.places("dp", "pp")) == ({"dp": 2, "pp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
     stages = [[(stage.root, stage.index, stage.count) for stage in topology.stages] for topology in seen.topologies]
     assert stages == [[(0, pp, 4), (1, pp + 2, 4)] for _ in (0, 1) for pp in (0, 1)]
+    assert top_modules(seen.report) == [(str(number), "Block") for number in range(4)], "one on each stage"
+
+
+@PIPELINING.misses("the global numbers where a stage is dead: layers are told apart by stage")
+def test_with_a_dead_stage_layers_are_told_apart_by_stage(scenarios: dict[str, Scenario]) -> None:
+    alive = analyse(run_of_shards([scenarios["virtual_stages"].shards[0]]))
+    assert top_modules(alive) == [("0 [stage 0]", "Block"), ("0 [stage 2]", "Block")]
+    assert any("(nothing was recorded of stages 1, 3)" in note for note in alive.run.notes)
+
+
+def top_modules(report: Report) -> list[tuple[str, str]]:
+    """Labels and classes of those that are numbered in the root itself."""
+    return [(module.label, module.class_name) for module in report.modules if module.name.isdecimal()]
 
 
 @FSDP_2.misses("axes behind names that mean nothing to us: assumed, and said")
