@@ -93,8 +93,8 @@ def test_totals_are_those_of_the_model_built_whole(scenarios: dict[str, Scenario
 
 
 def mixtral(length: int, head: int, experts: int, width: int) -> int:
-    """MACs of one token: two layers of attention over the ``length`` of its sequence, by four heads of ``head``, and of two
-    of the ``experts``, three matrices of 16 x ``width`` each; then the vocabulary.
+    """MACs of one token: two layers of attention over the ``length`` of its sequence, by four heads of ``head``, and of
+    two of the ``experts``, three matrices of 16 x ``width`` each; then the vocabulary.
     """
     attention = 4 * 16 * 4 * head + 2 * length * 4 * head
     return 2 * (attention + 16 * experts + 2 * 3 * 16 * width) + 16 * 64

@@ -72,8 +72,10 @@ def ep() -> int:
         tensor_model_parallel_size=2, expert_model_parallel_size=2, expert_tensor_parallel_size=1
     )
     model = nn.Linear(WIDTH, WIDTH)
-    model(torch.ones(2, WIDTH)).sum().backward()
-    model(torch.ones(2, WIDTH)).sum().backward()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(2):
+        model(torch.ones(2, WIDTH)).sum().backward()
+        optimizer.step()
     return WIDTH * WIDTH + WIDTH
 
 
