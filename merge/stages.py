@@ -68,9 +68,9 @@ def _of_other_classes(inside: Mapping[Name, Mapping[int, object]]) -> Iterator[l
     alike: dict[tuple[int, str], list[Name]] = {}
     for name in inside:
         alike.setdefault(name[:2], []).append(name)
-    for (_, name), kinds in alike.items():
+    for (_, own), kinds in alike.items():
         stages = [stage for kind in kinds for stage in inside[kind]]
-        if name and len(kinds) > 1 and len(stages) == len(set(stages)):
+        if own and len(kinds) > 1 and len(stages) == len(set(stages)):
             yield kinds
 
 
