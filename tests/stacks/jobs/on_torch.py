@@ -116,7 +116,7 @@ def virtual_stages() -> int:
     """Two stages on each rank of two; ranks 2 and 3 do the same for other data."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "pp"))
     group, index = mesh["pp"].get_group(), mesh["pp"].get_local_rank()
-    modules = [nn.Sequential(Block()), nn.Sequential(Block())]
+    modules: list[nn.Module] = [nn.Sequential(Block()), nn.Sequential(Block())]
     numbers = [index, index + 2]
     stages: list[Any] = [
         PipelineStage(m, n, 4, torch.device("cpu"), group=group) for m, n in zip(modules, numbers, strict=True)
