@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -56,13 +56,14 @@ class Models:
             return row, [news]
         return row, [news, *(self.late() if caller < 0 else ()), *self.places()]
 
-    def late(self) -> Iterator[Record]:
+    def late(self) -> Sequence[Record]:
         """Parameters that have joined a root.  They are told whole, so once an iteration: a script may make modules in
         every forward.
         """
-        for root in sorted(self._untold):
-            yield Parameters(root, tuple(self._parameters[root]))
-        self._untold.clear()
+        if not self._untold:
+            return ()
+        roots, self._untold = sorted(self._untold), set()
+        return [Parameters(root, tuple(self._parameters[root])) for root in roots]
 
     def places(self) -> Iterator[Record]:
         """Topology and MoE layers, where they are not what was told last: groups may appear late."""

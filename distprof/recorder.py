@@ -10,7 +10,7 @@ import atexit
 import contextlib
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -309,15 +309,16 @@ class Recorder:
             self._said_end = True
             self._output.write(*self._late(), *self._models.places(), End(reason, self._steps.iteration))
 
-    def _held(self) -> Iterator[Record]:
+    def _held(self) -> Sequence[Record]:
         """What training holds in memory: once, at the end of the first timed iteration."""
         holdings, self._holdings = self._holdings, None
         if holdings is not None:
             with contextlib.suppress(Exception):  # tensors of a kind that we do not know: the report says n/a
-                yield holdings.record(self.tree.modules(), self._steps.iteration - 1)
+                return [holdings.record(self.tree.modules(), self._steps.iteration - 1)]
+        return ()
 
-    def _late(self) -> Iterator[Record]:
-        return self._models.late() if self._models is not None else iter(())
+    def _late(self) -> Sequence[Record]:
+        return self._models.late() if self._models is not None else ()
 
 
 def _has_lazy(module: nn.Module) -> bool:

@@ -7,9 +7,10 @@ is recorded is *self* time, nothing is counted twice, and all owners together fi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -26,14 +27,20 @@ class Stamps(Protocol):
 
     def now(self) -> Stamp: ...
 
+    def room(self) -> MutableSequence[Stamp]:
+        """An empty sequence that holds stamps."""
+
     def ready(self, stamp: Stamp) -> bool:
         """Whether a distance to this stamp can be read without waiting."""
 
     def wait(self, stamp: Stamp) -> None:
         """Wait until it can be read."""
 
-    def lengths_ns(self, stamps: list[Any]) -> Array:
-        """The distances from each stamp to the next."""
+    def length_ns(self, earlier: Stamp, later: Stamp) -> int:
+        """The distance between two stamps."""
+
+    def lengths_ns(self, stamps: MutableSequence[Any]) -> Array:
+        """The distances from each stamp to the next, of stamps in such a room."""
 
 
 class HostStamps:
@@ -44,14 +51,21 @@ class HostStamps:
     def __init__(self, mono_ns: Callable[[], int]) -> None:
         self.now = mono_ns
 
+    def room(self) -> MutableSequence[int]:
+        # No list of ints: it would lie all over the memory, and a step's stamps are no longer in the caches at its end.
+        return array("q")
+
     def ready(self, stamp: int) -> bool:
         return True
 
     def wait(self, stamp: int) -> None:
         pass
 
-    def lengths_ns(self, stamps: list[int]) -> Array:
-        numbers: Array = np.array(stamps, np.int64)
+    def length_ns(self, earlier: int, later: int) -> int:
+        return later - earlier
+
+    def lengths_ns(self, stamps: MutableSequence[int]) -> Array:
+        numbers: Array = np.frombuffer(cast("array[int]", stamps), np.int64)
         return numbers[1:] - numbers[:-1]
 
 
@@ -70,57 +84,58 @@ class EventStamps:
         event.record()
         return event
 
+    def room(self) -> MutableSequence[Stamp]:
+        return []
+
     def ready(self, stamp: Stamp) -> bool:
         return bool(stamp.query())
 
     def wait(self, stamp: Stamp) -> None:
         stamp.synchronize()
 
-    def lengths_ns(self, stamps: list[Stamp]) -> Array:
-        milliseconds = [earlier.elapsed_time(later) for earlier, later in itertools.pairwise(stamps)]
-        lengths: Array = np.rint(np.array(milliseconds, np.float64) * 1e6).astype(np.int64)
-        return lengths
+    def length_ns(self, earlier: Stamp, later: Stamp) -> int:
+        milliseconds: float = earlier.elapsed_time(later)
+        return round(milliseconds * 1e6)
+
+    def lengths_ns(self, stamps: MutableSequence[Stamp]) -> Array:
+        return np.array([self.length_ns(earlier, later) for earlier, later in itertools.pairwise(stamps)], np.int64)
 
 
 @dataclass(frozen=True)
 class Turns:
-    """Turns that were taken: ``owners[i]`` held the time from ``stamps[i]`` to ``stamps[i + 1]``; the last stamp is the
+    """Turns that have ended: ``owners[i]`` held the time from ``stamps[i]`` to ``stamps[i + 1]``; the last stamp is the
     end.
     """
 
     source: Stamps
     owners: list[Any]
-    stamps: list[Stamp]
+    stamps: MutableSequence[Stamp]
 
     @property
     def end(self) -> Stamp:
         return self.stamps[-1]
 
-    def sums_ns(self) -> dict[Any, int]:
-        """Nanoseconds by owner, once the stamps can be read."""
-        sums: dict[Any, int] = {}
-        for owner, length in zip(self.owners, self.source.lengths_ns(self.stamps).tolist(), strict=True):
-            sums[owner] = sums.get(owner, 0) + length
-        return sums
+    def lengths_ns(self) -> Array:
+        """The nanoseconds of each turn, once the stamps can be read."""
+        return self.source.lengths_ns(self.stamps)
 
-    def sums_by_row_ns(self, rows: int) -> tuple[Array, Array]:
-        """For owners that are numbers: nanoseconds of owners 0 to ``rows`` - 1, and those of ~0 to ~(``rows`` - 1)."""
-        # Owners from ~rows to rows, where those at both ends stand for all beyond, moved to begin at 0.
-        places = np.minimum(np.maximum(np.array(self.owners, np.int64), ~rows), rows) - ~rows
-        # Sums in float64 are exact up to 2**53 ns, 104 days.
-        sums = np.bincount(places, self.source.lengths_ns(self.stamps), 2 * rows + 2).astype(np.int64)
-        return sums[rows + 1 : -1], sums[rows:0:-1]
+    def sums_ns(self) -> dict[Any, int]:
+        """Nanoseconds by owner, once the stamps can be read; for turns so few that an array of them costs more."""
+        sums: dict[Any, int] = {}
+        for owner, (earlier, later) in zip(self.owners, itertools.pairwise(self.stamps), strict=True):
+            sums[owner] = sums.get(owner, 0) + self.source.length_ns(earlier, later)
+        return sums
 
 
 class Ledger:
-    """Takes turns.  Two plain lists, the same ones for life, because a turn is taken twice in every module call: hot
-    paths append to them what :meth:`turn` would.  Owners may be relabelled until they are taken.
+    """Takes turns.  Two plain sequences, the same ones for life, because a turn is taken twice in every module call:
+    hot paths append to them what :meth:`turn` would.  Owners may be relabelled until they are taken.
     """
 
     def __init__(self, source: Stamps, owner: Any) -> None:
         self.source = source
         self.owners: list[Any] = []
-        self.stamps: list[Stamp] = []
+        self.stamps = source.room()
         self.turn(owner)
 
     def turn(self, owner: Any) -> None:
@@ -131,9 +146,18 @@ class Ledger:
     def restart(self, owner: Any) -> None:
         """Forget all turns; the time is ``owner``'s from now on."""
         self.owners.clear()
-        self.stamps.clear()
+        del self.stamps[:]
         self.turn(owner)
 
+    def end(self) -> Turns:
+        """All turns since the start; the last one ends now.  They are the ledger's own until :meth:`restart`, which has
+        to follow.
+        """
+        self.stamps.append(self.source.now())
+        return Turns(self.source, self.owners, self.stamps)
+
     def take(self) -> Turns:
-        """All turns since the start; the last one ends now."""
-        return Turns(self.source, self.owners[:], [*self.stamps, self.source.now()])
+        """All turns since the start, to keep; the last one ends now."""
+        stamps = self.stamps[:]
+        stamps.append(self.source.now())
+        return Turns(self.source, self.owners[:], stamps)

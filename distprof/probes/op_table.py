@@ -42,13 +42,11 @@ class OpTable:
     source: Stamps
     work: dict[_Op, _Work] = field(default_factory=dict)
     nothing_ran: bool = False
-    _ran: list[_Op] = field(default_factory=list)
-    _stamps: list[Stamp] = field(default_factory=list)  # two a run: before and after
+    _ran: list[tuple[_Op, Stamp, Stamp]] = field(default_factory=list)  # before and after
 
     def ran(self, op: _Op, before: Stamp, after: Stamp) -> None:
         self.work.setdefault(op, _Work()).calls += 1
-        self._ran.append(op)
-        self._stamps += (before, after)
+        self._ran.append((op, before, after))
 
     def rows(self) -> tuple[OpRow, ...]:
         """Waits until all times can be read."""
@@ -60,10 +58,10 @@ class OpTable:
 
     def _times_ns(self) -> dict[_Op, int]:
         times: dict[_Op, int] = {}
-        if self._stamps:
-            self.source.wait(self._stamps[-1])
-            for op, length in zip(self._ran, self.source.lengths_ns(self._stamps)[::2].tolist(), strict=True):
-                times[op] = times.get(op, 0) + length
+        if self._ran:
+            self.source.wait(self._ran[-1][-1])
+        for op, before, after in self._ran:
+            times[op] = times.get(op, 0) + self.source.length_ns(before, after)
         return times
 
 

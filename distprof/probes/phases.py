@@ -20,6 +20,7 @@ DATA, FORWARD, BACKWARD, OPTIMIZER, EVALUATION, OTHER = (
 
 _AFTER_FORWARD = "after forward"  # the loss, if a backward or another forward follows
 _AFTER_EVALUATION = "after evaluation"  # evaluation's, if more evaluation follows
+_AFTER = {FORWARD: _AFTER_FORWARD, EVALUATION: _AFTER_EVALUATION}  # whatever else: OTHER
 _EVALUATION_DATA = "evaluation's data"  # a teacher's forward without gradient reads training's batch, though
 
 
@@ -48,15 +49,15 @@ class PhaseClock:
         if not self._open:  # entered before this iteration began
             return
         phase = self._open.pop()
-        after = {FORWARD: _AFTER_FORWARD, EVALUATION: _AFTER_EVALUATION}.get(phase, OTHER)
-        self.ledger.turn(self._open[-1] if self._open else after)
+        self.ledger.turn(self._open[-1] if self._open else _AFTER.get(phase, OTHER))
 
     def take(self) -> Turns:
         """The iteration ends now: its turns, under their final names."""
         self._settle(OTHER)
         owners = self.ledger.owners
-        owners[:] = [EVALUATION if owner == _EVALUATION_DATA else owner for owner in owners]
-        return self.ledger.take()
+        while _EVALUATION_DATA in owners:
+            owners[owners.index(_EVALUATION_DATA)] = EVALUATION
+        return self.ledger.end()
 
     def _settle(self, following: str) -> None:
         """Name the turns, back to the last one of known nature, that only ``following`` explains."""

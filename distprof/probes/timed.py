@@ -17,7 +17,7 @@ from distprof.probes.experts import ExpertTally, Pending
 from distprof.probes.memory import peak_memory
 from distprof.probes.phases import DATA, OPTIMIZER
 from distprof.probes.sums import ModuleSums
-from distprof.probes.timing import NOBODY, ModuleTimer
+from distprof.probes.timing import ModuleTimer
 from distprof.records import PHASES, Record, Step
 from distprof.timeline import EventStamps, HostStamps, Stamps, Turns
 
@@ -30,7 +30,7 @@ class _Finished:
     phases: Turns
     waited_for_data: bool
     sums: ModuleSums
-    modules: Turns  # those that are not in the sums yet
+    modules: Turns | None  # those that are not in the sums yet
     entered: list[int]
     tokens: Pending | None
 
@@ -134,12 +134,12 @@ def _timed(finished: _Finished) -> Step:
     always = [phase for phase in PHASES if phase != DATA or finished.waited_for_data]
     phases = dict.fromkeys(always, 0) | finished.phases.sums_ns()
     sums = finished.sums
-    if finished.entered or finished.modules.owners != [NOBODY]:
+    if finished.modules is not None:
         sums.add(finished.modules, finished.entered)
     return finished.step(
         duration_ns=sum(phases.values()),
         phases_ns=phases,
-        calls=sums.calls.astype("<u4"),
+        calls=sums.calls,
         forward_ns=sums.forward_ns,
         backward_ns=sums.backward_ns,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from threading import get_ident
+from types import MethodType
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from distprof.probes.batch import BatchTally
 from distprof.probes.calls import CallListener, RunningModules
 from distprof.probes.experts import ExpertTally
 from distprof.probes.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
-from distprof.probes.sums import ModuleSums
+from distprof.probes.sums import ModuleSums, Orders
 from distprof.timeline import Ledger, Stamps, Turns
 
 #: The owner of time outside any module.  Modules own forward time as their row, backward time as ``~row``.
@@ -29,7 +30,7 @@ NOBODY = 1 << 40
 
 _is_grad_enabled = torch.is_grad_enabled
 _Tensor = torch.Tensor
-_Hooks = dict[int, Callable[[torch.Tensor], torch.Tensor | None]]  # as torch keeps them
+_Hook = Callable[[torch.Tensor], torch.Tensor | None]  # as torch calls it
 #: Carries hooks into nodes, as ``Tensor.register_hook`` does: a tenth of the cost of ``register_prehook``, which makes
 #: a handle each time.
 _CARRIER = torch.zeros((), device="cpu")
@@ -56,7 +57,8 @@ class ModuleTimer:
         self._entering, self._leaving = tally.entering, tally.leaving
         self._interrupted: list[int] = []  # by each running backward, the owner before it
         self._hooked: set[int] = set()  # sequence numbers of the nodes that carry a hook
-        self._turns = _Turns(self._turn_to)
+        self._turns = _Turns(self._turn())
+        self._orders = Orders()
         self._parameter_hooks: dict[int, list[Any]] = {}
         self.begin()
 
@@ -67,12 +69,16 @@ class ModuleTimer:
         self.experts.begin()
         self.entered.clear()
         self._hooked.clear()
-        self.sums = ModuleSums()
+        self.sums = ModuleSums(self._orders)
         self.ledger.restart(NOBODY)
 
-    def take(self) -> tuple[ModuleSums, Turns, list[int]]:
-        """The iteration ends now: what is added up already, the turns that are not, and the rows called in them."""
-        return self.sums, self.ledger.take(), self.entered[:]
+    def take(self) -> tuple[ModuleSums, Turns | None, list[int]]:
+        """The iteration ends now: what is added up, the turns that cannot be yet, and the rows called in those."""
+        if not self.ledger.source.immediate:
+            return self.sums, self.ledger.take(), self.entered[:]
+        if len(self.ledger.owners) > 1:
+            self._add_up()
+        return self.sums, None, []
 
     def remove_hooks(self) -> None:
         """Take back the hooks on parameters, the only ones that would outlive the step."""
@@ -154,7 +160,7 @@ class ModuleTimer:
         """After each backward, so that many micro-batches take no more memory than one, and so that little is left to
         do when the iteration ends: that is inside the optimizer's step, which is short, and a stopwatch may run there.
         """
-        self.sums.add(self.ledger.take(), self.entered)
+        self.sums.add(self.ledger.end(), self.entered)
         self.entered.clear()
         self.ledger.restart(NOBODY)
 
@@ -175,11 +181,11 @@ class ModuleTimer:
         turn = self._turns[NOBODY][0]
         self._parameter_hooks[row] = [p.register_post_accumulate_grad_hook(turn) for p in own]
 
-    def _turn_to(self, owner: int) -> Callable[[Any], None]:
-        """A hook for nodes and parameters: the gradient has arrived, from here on the time is ``owner``'s."""
+    def _turn(self) -> Callable[[int, Any], None]:
+        """What the hooks of nodes and parameters do: the gradient has arrived, from here on the time is ``owner``'s."""
         own, stamp, now, in_backward, on_error = self._own, self._stamp, self._now, self._interrupted, self._on_error
 
-        def turn(_: Any) -> None:
+        def turn(owner: int, _: Any) -> None:
             if in_backward:  # of this window: a graph may live longer
                 try:
                     stamp(now())
@@ -191,15 +197,18 @@ class ModuleTimer:
         return turn
 
 
-class _Turns(dict[int, _Hooks]):
-    """By owner: the hooks, one each, of all nodes at which the time becomes its; made when they are first asked for."""
+class _Turns(dict[int, dict[int, _Hook]]):
+    """By owner: the hooks, one each, as torch keeps them, of all nodes at which the time becomes its; made when they
+    are first asked for.
+    """
 
-    def __init__(self, turn_to: Callable[[int], Callable[[Any], None]]) -> None:
+    def __init__(self, turn: Callable[[int, Any], None]) -> None:
         super().__init__()
-        self._turn_to = turn_to
+        self._turn = turn
 
-    def __missing__(self, owner: int) -> _Hooks:
-        self[owner] = {0: self._turn_to(owner)}
+    def __missing__(self, owner: int) -> dict[int, _Hook]:
+        # Of all that calls ``turn`` with an owner the smallest: when a step comes to it, it has left the caches.
+        self[owner] = {0: MethodType(self._turn, owner)}
         return self[owner]
 
 

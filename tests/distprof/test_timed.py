@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,15 @@ class LateStamps:
         type(self).waits.append(stamp)
         self.times += [clock.mono_ns()] * self.delay
 
+    def room(self) -> list[int]:
+        return []
+
+    def length_ns(self, earlier: int, later: int) -> int:
+        assert self.ready(later), "read too early"
+        return self.times[later] - self.times[earlier]
+
     def lengths_ns(self, stamps: list[int]) -> Array:
-        assert self.ready(stamps[-1]), "read too early"
-        return np.diff(np.array([self.times[stamp] for stamp in stamps], np.int64))
+        return np.array([self.length_ns(earlier, later) for earlier, later in pairwise(stamps)], np.int64)
 
 
 @pytest.fixture

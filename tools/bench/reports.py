@@ -67,8 +67,9 @@ def _steps(model: str, found: dict[str, Any]) -> Table:
         (
             f"A GPT in GPT-2's layout in float32, with AdamW: {SHAPES[model]}; one thread.",
             "Each pair is a block of steps with something switched on and a block without, in one process, and gives "
-            "one ratio; shown is the median, and in brackets the middle half.  The first step of a block, in which a "
-            "recorder meets the model, does not count.  The recorder is the one that a rank has, and writes its shard. "
+            "one ratio, of their median steps; shown is the median, and in brackets the middle half.  The first step "
+            "of a block, in which a recorder meets the model, does not count.  The recorder is the one that a rank "
+            "has, and writes its shard.  "
             "The budget is for CPU time, which other work on the machine disturbs less.",
         ),
     )

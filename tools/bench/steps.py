@@ -3,8 +3,8 @@
     python -m bench.steps small --pairs 40        prints a :class:`Paired` for each variant as JSON
 
 Blocks alternate, A B, B A, A B ..., so that a machine that is slower for a while is so for both; each pair gives one
-ratio, and the median of many is what counts.  CPU time of the process (all its threads) is blind to what else runs on
-the machine, but for its caches; wall time is shown beside it.
+ratio, of the median step of either block, and the median of many is what counts.  CPU time of the process (all its
+threads) is blind to what else runs on the machine, but for its caches; wall time is shown beside it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -35,8 +36,10 @@ class Paired:
 
 @dataclass(frozen=True)
 class _Times:
-    cpu_ns: int
-    wall_ns: int
+    """Of a block's median step."""
+
+    cpu_ns: float
+    wall_ns: float
 
 
 def measure(training: Training, variant: Variant, steps: int, pairs: int) -> Paired:
@@ -45,7 +48,7 @@ def measure(training: Training, variant: Variant, steps: int, pairs: int) -> Pai
     found = list(_pairs(training, variant, steps, unkept + pairs))[unkept:]
     return Paired(
         modules=training.modules,
-        plain_ms=[plain.cpu_ns / steps / 1e6 for plain, _ in found],
+        plain_ms=[plain.cpu_ns / 1e6 for plain, _ in found],
         cpu=[recorded.cpu_ns / plain.cpu_ns for plain, recorded in found],
         wall=[recorded.wall_ns / plain.wall_ns for plain, recorded in found],
     )
@@ -67,10 +70,14 @@ def _block(training: Training, around: AbstractContextManager[None], steps: int)
     with around:
         training.step()  # what is switched on meets the model, and caches fill
         gc.collect()
-        cpu, wall = time.process_time_ns(), time.perf_counter_ns()
-        for _ in range(steps):
-            training.step()
-        return _Times(time.process_time_ns() - cpu, time.perf_counter_ns() - wall)
+        cpu_ns, wall_ns = zip(*(_step(training) for _ in range(steps)), strict=True)
+        return _Times(statistics.median(cpu_ns), statistics.median(wall_ns))
+
+
+def _step(training: Training) -> tuple[int, int]:
+    cpu, wall = time.process_time_ns(), time.perf_counter_ns()
+    training.step()
+    return time.process_time_ns() - cpu, time.perf_counter_ns() - wall
 
 
 def main() -> None:
