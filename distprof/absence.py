@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from distprof import claims
 from distprof.clock import SystemClock, anchor
 from distprof.identity import header, identify
 from distprof.output import open_shard
-from distprof.records import NO_MODULE, End, Plan
+from distprof.records import NO_MODULE, ONLY_COMPILED, End, Plan
 from distprof.rundir import RunDir
 from distprof.settings import Settings
 
@@ -25,5 +26,11 @@ def tell(settings: Settings) -> None:
     writer = open_shard(run, first, lambda: claims.was_claimed_meanwhile(run, first.rank))
     if writer is not None:
         writer.write(Plan(settings.warmup, settings.counted, settings.timed))
-        writer.write(End(NO_MODULE, 0))
+        writer.write(End(ONLY_COMPILED if _compiled() else NO_MODULE, 0))
         writer.close()
+
+
+def _compiled() -> bool:
+    """Whether torch has compiled any function of this process."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo is not None and dynamo.counters["stats"]["unique_graphs"] > 0

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import os
 import traceback
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from threading import get_ident
@@ -24,6 +25,7 @@ from distprof.clock import Clock, SystemClock, anchor
 from distprof.doors import ModuleDoor, ModuleVisitor, backward_door
 from distprof.frameworks.meshes import MeshWatch
 from distprof.frameworks.rehearsals import Rehearsals
+from distprof.holders import Holders, holders
 from distprof.identity import Identity, header, identify
 from distprof.models import Models
 from distprof.output import Output, open_shard
@@ -62,6 +64,9 @@ class Recorder:
         self._attached = Kind.QUIET  # the kind that the probe is for
         self._identity: Identity | None = None
         self._models: Models | None = None
+        self._holders: Holders | None = None
+        self._called = False  # a model was, whether this was a rank by then or not
+        self._asked_for_models: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self._output: Output | None = None
         self._holdings: Holdings | None = None  # of the first timed iteration, while it runs
         self._device = torch.device("cpu")
@@ -160,6 +165,7 @@ class Recorder:
 
     def model_entered(self, module: nn.Module) -> None:
         """The watch has seen a forward of a model begin.  A model that learns its shapes in it is met at the next."""
+        self._called = True
         self._rehearsals.open()
         if self._rehearsals.running():
             return
@@ -168,6 +174,9 @@ class Recorder:
                 self._start()
         elif self.tree.find(module, -1) is None and not _has_lazy(module):
             self.adopt(module, -1)
+
+    def model_of(self, parameters: Sequence[nn.Parameter]) -> int:
+        return self._holders.row(parameters) if self._holders is not None else -1
 
     def model_left(self, with_gradient: bool) -> None:
         """The forward of a model has ended, with whatever probe."""
@@ -202,10 +211,25 @@ class Recorder:
                 self._probe.optimizer_ended()
             if self._holdings is not None:
                 self._holdings.stepped(optimizer)
+            if self._models is None and not self._called and self._steps.backward_seen:
+                self._meet_uncalled(optimizer)
             if self._output is not None:
                 self._cross(self._steps.optimizer_stepped(optimizer))
         except Exception as error:
             self.fail("an optimizer's step", error)
+
+    def _meet_uncalled(self, optimizer: torch.optim.Optimizer) -> None:
+        """Training goes on, and no model was called: compiled functions run it.  Its optimizer knows its parameters."""
+        if identify(asked=self.asked) is None or optimizer in self._asked_for_models:
+            return
+        self._asked_for_models.add(optimizer)
+        for module in holders([p for group in optimizer.param_groups for p in group["params"]]):
+            if self._output is not None:
+                self.adopt(module, -1)
+            elif not self._claim(module):
+                return
+        if self._output is not None:
+            self._steps.training_was_unseen()
 
     # ---- from iteration to iteration -------------------------------------------------------------------------------
 
@@ -226,6 +250,7 @@ class Recorder:
         self._identity, self._output = identity, Output(writer, identity.rank)
         self.thread = get_ident()
         self._models = Models(identity, self._meshes)
+        self._holders = Holders(self._models.tree, self.adopt)
         self._output.write(Plan(self._settings.warmup, self._settings.counted, self._settings.timed))
         self.adopt(module, -1)
         return True

@@ -83,6 +83,14 @@ class StepClock:
     def backward_began(self) -> None:
         self._backward_seen = True
 
+    def training_was_unseen(self) -> None:
+        """Training goes on already, and an optimizer is about to have stepped."""
+        self._no_optimizer = True
+
+    @property
+    def backward_seen(self) -> bool:
+        return self._backward_seen
+
     def forward_ended(self, with_gradient: bool) -> Boundary:
         """The forward of a model has ended."""
         if self.mode == TRAINING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from distprof.claims import least_strength, strength
 from distprof.errors import DataError
 from distprof.launcher.recording import Job
-from distprof.records import ALONE, NO_MODULE, Counts, End, Error, Header, Plan, Step
+from distprof.records import ALONE, NO_MODULE, ONLY_COMPILED, Counts, End, Error, Header, Plan, Step
 from distprof.rundir import RunDir
 from distprof.shard import Memo, Shard, read_header, read_shard
 
@@ -17,6 +17,13 @@ _LEFT_NO_SHARD = (
     "left no shard: killed before the first call of a model, not able to write here (it said so), "
     "or Python did not load distprof (-I, -E or -S, or not installed)"
 )
+_UNCALLED = {
+    NO_MODULE: "called no module",
+    ONLY_COMPILED: (
+        "called no module, only compiled functions: a model in one is seen where an optimizer steps it, so call the "
+        "model, or compile it instead of the function"
+    ),
+}
 _LONGEST_MESSAGE = 120
 
 
@@ -134,8 +141,8 @@ def _remark(shard: Shard, steps: int) -> str:
     for record in shard.records:
         if isinstance(record, Error):
             return f"stopped recording in {record.where}: {_short(record.message)}"
-        if isinstance(record, End) and record.reason == NO_MODULE:
-            return "called no module"
+        if isinstance(record, End) and record.reason in _UNCALLED:
+            return _UNCALLED[record.reason]
     planned = max((record.timed for record in shard.records if isinstance(record, Plan)), default=0)
     return f"ended after {steps} of {planned} timed steps" if steps < planned else ""
 

@@ -11,6 +11,12 @@ from distprof.merge.report import CompiledRegion
 from distprof.merge.words import rank_names
 from distprof.records import Counts
 
+_OPTIMIZER = "(optimizer)"
+_UNSEEN = (
+    "an optimizer stepped on {ranks}, and no forward of a model was seen: it runs in a function compiled for another"
+    " backend than inductor, or by a call of its forward(), and its work and forward time are n/a; call the model"
+    " itself, or compile the model instead of the function around it"
+)
 _EAGER = (
     "compiled code ran in eager form in the counted step and is counted module by module (count-eager): the loss of"
     " that step moved, and with dropout those that followed"
@@ -20,12 +26,13 @@ _EAGER = (
 def compiled_regions(run: LoadedRun, alignment: Alignment) -> tuple[CompiledRegion, ...]:
     """In the order of the model, what is of no module last; calls of all ranks together."""
     regions: dict[int, Counter[str]] = {}
+    labels = [*(module.label for module in alignment.modules), "", _OPTIMIZER]
     for column, counts in _counted(run):
         index = alignment.index(column)
         for kernel in counts.generated:
-            place = int(index[kernel.row]) if 0 <= kernel.row < len(index) else len(alignment.modules)
+            nowhere = labels.index(_OPTIMIZER if kernel.optimizer else "", len(alignment.modules))
+            place = int(index[kernel.row]) if 0 <= kernel.row < len(index) else nowhere
             regions.setdefault(place, Counter())[kernel.name] += kernel.calls
-    labels = [*(module.label for module in alignment.modules), ""]
     return tuple(CompiledRegion(labels[place], dict(sorted(regions[place].items()))) for place in sorted(regions))
 
 
@@ -38,7 +45,8 @@ def compiled_notes(run: LoadedRun) -> tuple[str, ...]:
             refused.setdefault(counts.eager_refused, []).append(run.ranks[column].rank)
     for why, ranks in refused.items():
         notes.append(f"compiled code was not counted module by module on {rank_names(ranks)}: {why}")
-    return tuple(notes)
+    unseen = [data.rank for data in run.ranks if (window := data.windows.get(run.mode)) and window.saw_no_forward]
+    return (*notes, *([_UNSEEN.format(ranks=rank_names(unseen))] if unseen else []))
 
 
 def _counted(run: LoadedRun) -> Iterator[tuple[int, Counts]]:

@@ -13,6 +13,7 @@ from distprof.merge.words import plural
 from distprof.records import (
     FORWARD,
     NO_MODULE,
+    ONLY_COMPILED,
     TRAINING,
     Counts,
     End,
@@ -60,7 +61,7 @@ class RankData:
     @property
     def tells_something(self) -> bool:
         """Not only that its process called no module: a helper that ran before the rank does that."""
-        return self.end is None or self.end.reason != NO_MODULE
+        return self.end is None or self.end.reason not in (NO_MODULE, ONLY_COMPILED)
 
     def why_incomplete(self, mode: str) -> str:
         """Why the rank's window is not full, empty for a complete rank.  ``mode``: what the run's iterations are."""

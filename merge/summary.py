@@ -133,7 +133,7 @@ def _latencies(windows: Mapping[int, Window]) -> _Latencies:
         forward=_phases_spread(timed, ("forward",)),
         backward=_phases_spread(trains, ("backward",)),
         optimizer=_phases_spread(trains, ("optimizer",)),
-        iteration=_phases_spread(timed, _WORK_PHASES),
+        iteration=_phases_spread({rank: w for rank, w in timed.items() if not w.saw_no_forward}, _WORK_PHASES),
         wall=spread({rank: float(np.median(window.durations_ns)) for rank, window in timed.items()}),
     )
 

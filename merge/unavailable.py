@@ -13,6 +13,7 @@ _WORK = ("fwd_macs_per_rank", "fwd_flops_per_rank", "fwd_flops_of_model", *_BACK
 _PARAMETERS = ("params_per_rank", "params_of_model", "params_exact", "trainable_params_exact")
 _BATCH = ("batch_size_per_rank", "samples_per_iteration")
 _TRAINING = (*_BACKWARD_WORK, "bwd_latency_ns", "step_latency_ns")
+_NO_FORWARD = "no forward of a model was seen"
 #: What each rate divides.
 _RATES = {
     "fwd_flops_per_second": ("fwd_flops_per_rank", "fwd_latency_ns"),
@@ -43,9 +44,9 @@ def _reason(name: str, run: LoadedRun) -> str:
         return why_uncounted(run)
     if not any(run.mode in data.windows and data.windows[run.mode].steps for data in run.ranks):
         return why_untimed(run)
-    if name in _BATCH:
-        return "no tensor was seen among the inputs of the model"
-    return "no timed step shows it"
+    if _saw_no_forward(run):
+        return _NO_FORWARD
+    return "no tensor was seen among the inputs of the model" if name in _BATCH else "no timed step shows it"
 
 
 def _own_profile(run: LoadedRun) -> Ops | None:
@@ -53,8 +54,14 @@ def _own_profile(run: LoadedRun) -> Ops | None:
     return next((window.ops for data in run.ranks for window in data.windows.values() if window.ops), None)
 
 
+def _saw_no_forward(run: LoadedRun) -> bool:
+    return any(window.saw_no_forward for data in run.ranks for window in data.windows.values())
+
+
 def why_uncounted(run: LoadedRun) -> str:
     """Where no rank has a counted step."""
+    if _saw_no_forward(run):
+        return _NO_FORWARD
     planned = any(data.plan is not None and data.plan.counted for data in run.ranks)
     return "the run ended before its counted step" if planned else "counting was switched off"
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.tree import IntArray, RankTree
-from distprof.records import PHASES, Array, Counts, ExpertLoad, ExpertRouting, Ops, Step
+from distprof.records import PHASES, TRAINING, Array, Counts, ExpertLoad, ExpertRouting, Ops, Step
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -51,6 +51,7 @@ class Window:
     unseen: tuple[tuple[int, ...], ...] = ()  # by load: the layers of which it says nothing
     routings: tuple[ExpertRouting, ...] = ()
     ops: Ops | None = None
+    saw_no_forward: bool = False  # in training: what was counted and timed is not the whole, and the counts are None
 
     @property
     def steps(self) -> int:
@@ -84,9 +85,11 @@ def build_window(
     timed = set(iterations)
     kept = {load.iteration: load for load in loads if load.iteration in timed and len(load.tokens) == experts}
     routed = {routing.iteration: routing for routing in routings if routing.iteration in timed}
+    recorded: list[Counts | Step] = [*counts, *steps]
+    unseen = mode == TRAINING and any(map(_ran_no_forward, recorded))
     return Window(
         mode=mode,
-        counts=counts[-1] if counts else None,
+        counts=counts[-1] if counts and not unseen else None,
         iterations=iterations,
         durations_ns=np.array([step.duration_ns for step in steps], np.int64),
         phases_ns=_phases(steps),
@@ -102,6 +105,7 @@ def build_window(
         unseen=tuple(kept[iteration].unseen for iteration in sorted(kept)),
         routings=tuple(routed[iteration] for iteration in sorted(routed)),
         ops=ops,
+        saw_no_forward=unseen,
     )
 
 
@@ -117,6 +121,10 @@ def _phases(steps: Sequence[Step]) -> dict[str, FloatArray]:
 def _batch_size(counts: Counts) -> int:
     """Of one micro-batch of the counted step, where none was timed."""
     return counts.samples // counts.micro_batches if counts.micro_batches else 0
+
+
+def _ran_no_forward(iteration: Counts | Step) -> bool:
+    return iteration.micro_batches == 0 and not iteration.calls.any()
 
 
 def _median(values: Sequence[int]) -> float | None:

@@ -39,8 +39,8 @@ class _Log:
         self.rows: list[int] = []
         self.stack: list[tuple[int, int]] = []  # (row, the graph task in which it was entered)
 
-    def note(self, row: int) -> None:
-        self.numbers.append(_next_number())
+    def note(self, row: int, made: int = 0) -> None:
+        self.numbers.append(_next_number() - made)
         self.rows.append(row)
 
     def maker(self, number: int) -> int:
@@ -58,11 +58,11 @@ class Attribution:
         self._creates_graph: dict[int, bool] = {}
         self._optimizers = 0  # that step now, one within the other
 
-    def enter(self, row: int) -> None:
-        """A module begins to run on this thread."""
+    def enter(self, row: int, made: int = 0) -> None:
+        """A module begins to run on this thread; ``made``: the number of its nodes that are there already."""
         log = self._log()
         log.stack.append((row, _current_task()))
-        log.note(row)
+        log.note(row, made)
 
     def leave(self) -> None:
         """The module entered last on this thread has ended."""

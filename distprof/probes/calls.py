@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from distprof.flops.attribution import OUTSIDE
 from distprof.probes.batch import BatchTally
+from distprof.probes.regions import Region
 from distprof.records import TRAINING, Array, Record
 from distprof.tree import ModuleTree
 
@@ -27,6 +28,9 @@ class CallListener(Protocol):
 
     def adopt(self, module: nn.Module, caller: int) -> int:
         """The row of a module never met before; -1 when it has none and is part of its caller."""
+
+    def model_of(self, parameters: Sequence[nn.Parameter]) -> int:
+        """The row of the model that holds them, -1 for none: compiled code runs with them outside of any module."""
 
     def model_left(self, with_gradient: bool) -> None:
         """A model's forward has ended."""
@@ -93,6 +97,17 @@ class RunningModules:
         evaluated, self.in_evaluation = self.in_evaluation, False
         if not evaluated and self.is_model(row):
             self.listener.model_left(torch.is_grad_enabled())
+
+    def enter_region(self, region: Region) -> int | None:
+        """Compiled code begins to run outside of any module: the row of the model that it is, OUTSIDE where it is a
+        function; None for evaluation, which is not to be looked at.
+        """
+        if region.inference and self.listener.mode == TRAINING:
+            return None
+        row = self.listener.model_of(region.parameters)
+        if row >= 0:
+            self.tally.forward(row, (), {})  # a batch is not told from what else a graph is given
+        return row
 
     def is_model(self, row: int) -> bool:
         """Whether the row has parameters; a loss module called by the script has none."""

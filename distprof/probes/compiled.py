@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from threading import get_ident
 from typing import Protocol
 
 from distprof.doors import OnError
-from distprof.flops.attribution import Attribution
+from distprof.flops.attribution import FORWARD, OPTIMIZER, OUTSIDE, Attribution, Owner
 from distprof.flops.counter import FlopMode
 from distprof.probes.headroom import EagerChoice
-from distprof.probes.regions import CompiledGraphs, Kernels
+from distprof.probes.regions import CompiledGraphs, Kernels, Region
 from distprof.probes.stance import AS_COMPILED, EAGER, Stance
 from distprof.records import Generated
 
@@ -21,10 +22,10 @@ class Host(Protocol):
     def counts_now(self) -> bool:
         """Whether what runs now on this thread is counted."""
 
-    def function_begins(self) -> bool:
+    def function_begins(self, region: Region) -> bool:
         """Compiled code begins to run outside of any module.  True: it is counted until ``function_ended``."""
 
-    def function_ended(self) -> None: ...
+    def function_ended(self, region: Region) -> None: ...
 
     def give_up(self) -> bool:
         """The iteration does not end.  True: the mode is off, and stays off."""
@@ -38,9 +39,9 @@ class CompiledCode:
         self._eager = eager
         self._graphs = CompiledGraphs(self, on_error)
         self._stance: Stance | None = None
-        self._calls: dict[tuple[int, str], int] = {}
+        self._calls: dict[tuple[Owner, str], int] = {}
         self._flops_before: dict[int, int] = {}  # by thread, of the graph that runs there
-        self._outside: set[int] = set()  # threads that run one outside of any module
+        self._outside: dict[int, Region] = {}  # by thread, of the graph that runs there outside of any module
 
     def take(self) -> None:
         """Between steps."""
@@ -84,15 +85,18 @@ class CompiledCode:
     @property
     def generated(self) -> tuple[Generated, ...]:
         """Kernels that ran and were not counted."""
-        return tuple(Generated(row, name, calls) for (row, name), calls in sorted(self._calls.items()))
+        calls: Counter[tuple[int, str, bool]] = Counter()
+        for (owner, name), number in self._calls.items():
+            calls[owner.row, name, owner.kind == OPTIMIZER] += number
+        return tuple(Generated(row, name, calls[row, name, steps], steps) for row, name, steps in sorted(calls))
 
-    def graph_begins(self) -> None:
+    def graph_begins(self, region: Region) -> None:
         thread = get_ident()
-        if not self._host.counts_now:
+        if not self._host.counts_now or self._attribution.owner() == Owner(FORWARD, OUTSIDE):
             self.model_begins()
-            if not self._host.function_begins():
+            if not self._host.function_begins(region):
                 return
-            self._outside.add(thread)
+            self._outside[thread] = region
         self._flops_before[thread] = self._flops()
 
     def graph_ended(self, kernels: Kernels) -> None:
@@ -102,12 +106,12 @@ class CompiledCode:
             return
         # Libraries' kernels that did not pass torch's dispatcher were replayed by a CUDA graph.
         replayed = kernels.extern if self._flops() == before else {}
-        row = self._attribution.owner().row
+        owner = self._attribution.owner()
         for name, calls in (*kernels.generated.items(), *replayed.items()):
-            self._calls[row, name] = self._calls.get((row, name), 0) + calls
-        if thread in self._outside:
-            self._outside.discard(thread)
-            self._host.function_ended()
+            self._calls[owner, name] = self._calls.get((owner, name), 0) + calls
+        region = self._outside.pop(thread, None)
+        if region is not None:
+            self._host.function_ended(region)
 
     def _flops(self) -> int:
         return sum(self._mode.flops.values())

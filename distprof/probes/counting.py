@@ -20,6 +20,7 @@ from distprof.probes.calls import CallListener, RunningModules, dense
 from distprof.probes.compiled import CompiledCode
 from distprof.probes.headroom import EagerChoice
 from distprof.probes.optimizer_steps import OptimizerSteps
+from distprof.probes.regions import Region
 from distprof.records import Counts, Record
 
 _RECOMPUTED = -2  # the token of a call that is none of the forward's
@@ -190,15 +191,28 @@ class CountingProbe:
     def counts_now(self) -> bool:
         return self._mode_is_on and (get_ident() == self.thread or torch._C._current_graph_task_id() != -1)
 
-    def function_begins(self) -> bool:
+    def function_begins(self, region: Region) -> bool:
         running = self._running
-        if get_ident() != running.thread or running.in_evaluation or not torch.is_grad_enabled():
+        if get_ident() != running.thread or running.in_evaluation:
             return False
+        if region.updates:
+            self._optimizer_began()
+            return True
+        row = running.enter_region(region)
+        if row is None:
+            return False
+        if row >= 0:
+            self._calls[row] = self._calls.get(row, 0) + 1
+        self._attribution.enter(row, made=0 if region.inference else 1)
         self._on()
         return True
 
-    def function_ended(self) -> None:
-        self._off()
+    def function_ended(self, region: Region) -> None:
+        if region.updates:
+            self._optimizer_ended()
+        else:
+            self._attribution.leave()
+            self._off()
 
     def give_up(self) -> bool:
         self._given_up = self._depth <= 0

@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from threading import get_ident
 from typing import Any, NamedTuple, Protocol
+
+from torch import nn
 
 from distprof.doors import FunctionDoor, OnError
 
@@ -28,10 +31,18 @@ class Kernels(NamedTuple):
     extern: Counter[str]  # of libraries, by way of torch's dispatcher; not where a CUDA graph replays them
 
 
+class Region(NamedTuple):
+    """One run of a compiled graph."""
+
+    parameters: tuple[nn.Parameter, ...]  # that it is given: not all of a model's, in backward
+    inference: bool  # autograd has no part in it
+    updates: bool  # it writes into parameters: an optimizer's step
+
+
 class GraphVisitor(Protocol):
     """Told of each run of a compiled graph, on whatever thread."""
 
-    def graph_begins(self) -> None: ...
+    def graph_begins(self, region: Region) -> None: ...
     def graph_ended(self, kernels: Kernels) -> None: ...
 
 
@@ -57,8 +68,9 @@ class CompiledGraphs:
             self._door = None
 
     def begin(self, args: tuple[Any, ...]) -> None:
-        self._running[get_ident()] = args[0]
-        self._visitor.graph_begins()
+        graph, inputs = args[:2]
+        self._running[get_ident()] = graph
+        self._visitor.graph_begins(_region(graph, inputs))
 
     def end(self) -> None:
         graph = self._running.pop(get_ident(), None)
@@ -70,6 +82,13 @@ class CompiledGraphs:
         if key not in self._kernels:
             self._kernels[key] = kernels_in(graph.source_code or "")
         return self._kernels[key]
+
+
+def _region(graph: Any, inputs: Sequence[Any]) -> Region:
+    inference = bool(graph.fx_kwargs.get("is_inference"))
+    written = [inputs[index] for index in graph.mutated_input_idxs] if inference else []
+    parameters = tuple(value for value in inputs if isinstance(value, nn.Parameter))
+    return Region(parameters, inference, any(isinstance(value, nn.Parameter) for value in written))
 
 
 def kernels_in(source: str) -> Kernels:

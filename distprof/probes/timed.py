@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from distprof.clock import Clock
 from distprof.doors import ModuleDoor, OnError, data_door
 from distprof.frameworks.layers import FoundLayer
 from distprof.probes.calls import CallListener, Span
 from distprof.probes.experts import ExpertTally, Pending
+from distprof.probes.functions import TimedFunctions
 from distprof.probes.memory import peak_memory
-from distprof.probes.phases import DATA, OPTIMIZER
+from distprof.probes.optimizer_steps import OptimizerSteps
+from distprof.probes.phases import DATA, FORWARD, OPTIMIZER
 from distprof.probes.sums import ModuleSums
 from distprof.probes.timing import ModuleTimer
-from distprof.records import PHASES, Record, Step
+from distprof.records import PHASES, TRAINING, Record, Step
 from distprof.timeline import EventStamps, HostStamps, Stamps, Turns
 
 
@@ -28,7 +27,7 @@ class _Finished:
 
     step: Callable[..., Step]  # waits for the times alone
     phases: Turns
-    waited_for_data: bool
+    unseen: set[str]  # phases that took no time because nobody saw them
     sums: ModuleSums
     modules: Turns | None  # those that are not in the sums yet
     entered: list[int]
@@ -53,8 +52,8 @@ class TimedProbe:
         self._timer = ModuleTimer(listener, self._stamps, ExpertTally(layers), on_error)
         self._peak_memory, self._memory_source = peak_memory(device)
         self._data_door = data_door(on_error)
-        self._on_error = on_error
-        self._optimizer_hook: Any = None
+        self._functions = TimedFunctions(self._timer, on_error)
+        self._steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._began_wall_ns = 0
         self._unread: list[_Finished] = []
 
@@ -66,20 +65,22 @@ class TimedProbe:
         timer = self._timer
         self._module_door.open(timer)
         self._data_door.open(Span(self.thread, timer.data_began, timer.data_ended))
-        self._optimizer_hook = register_optimizer_step_pre_hook(self._optimizer_begins)
+        self._steps.open()
+        self._functions.open()
         self.begin()
 
     def detach(self) -> None:
         self._module_door.close()
         self._data_door.close()
-        if self._optimizer_hook is not None:
-            self._optimizer_hook.remove()
-            self._optimizer_hook = None
+        self._steps.close()
+        self._functions.close()
         self._timer.remove_hooks()
 
     def begin(self) -> None:
         self._began_wall_ns = self._clock.wall_ns()
         self._timer.begin()
+        self._steps.forget()
+        self._functions.begin()
 
     def end(self, iteration: int, mode: str) -> None:
         timer, tally = self._timer, self._timer.running.tally
@@ -97,7 +98,10 @@ class TimedProbe:
             peak_memory_bytes=self._peak_memory(),
             memory_source=self._memory_source,
         )
-        self._unread.append(_Finished(step, phases, timer.phases.waited_for_data, sums, modules, entered, tokens))
+        unseen = set() if timer.phases.waited_for_data else {DATA}
+        if mode == TRAINING:  # it has a forward and an optimizer's step: in code that nobody sees, where they took none
+            unseen |= {FORWARD, OPTIMIZER}
+        self._unread.append(_Finished(step, phases, unseen, sums, modules, entered, tokens))
 
     def read(self, *, wait: bool = False) -> list[Record]:
         records: list[Record] = []
@@ -119,19 +123,18 @@ class TimedProbe:
         self._timer.backward_ended()
 
     def optimizer_ended(self) -> None:
-        """Its beginning was seen by a hook of our own."""
-        self._timer.phases.leave()
+        self._steps.step_ended()
 
-    def _optimizer_begins(self, *_: Any) -> None:
-        try:
-            self._timer.phases.enter(OPTIMIZER)
-        except Exception as error:
-            self._on_error("an optimizer's step", error)
+    def _optimizer_began(self) -> None:
+        self._timer.phases.enter(OPTIMIZER)
+
+    def _optimizer_ended(self) -> None:
+        self._timer.phases.leave()
 
 
 def _timed(finished: _Finished) -> Step:
     """The step with its times, once they can be read."""
-    always = [phase for phase in PHASES if phase != DATA or finished.waited_for_data]
+    always = [phase for phase in PHASES if phase not in finished.unseen]
     phases = dict.fromkeys(always, 0) | finished.phases.sums_ns()
     sums = finished.sums
     if finished.modules is not None:

@@ -150,6 +150,10 @@ class ModuleTimer:
             if not self._interrupted and not self._stack and self.ledger.source.immediate:
                 self._add_up()
 
+    @property
+    def in_backward(self) -> bool:
+        return bool(self._interrupted)
+
     def data_began(self) -> None:
         self.phases.enter(DATA)
 

@@ -27,7 +27,19 @@ from distprof.records.model import (
     Parameters,
     Tree,
 )
-from distprof.records.rank import ALONE, CLAIMS, ENVIRONMENT, GROUP, NO_MODULE, OTHER_GROUP, End, Error, Header, Plan
+from distprof.records.rank import (
+    ALONE,
+    CLAIMS,
+    ENVIRONMENT,
+    GROUP,
+    NO_MODULE,
+    ONLY_COMPILED,
+    OTHER_GROUP,
+    End,
+    Error,
+    Header,
+    Plan,
+)
 from distprof.records.steps import FORWARD, PHASES, TRAINING, Memory, Step
 from distprof.records.topology import AXES, Group, Mesh, Stage, Topology
 from distprof.records.version import MAGIC, SCHEMA_HISTORY, SCHEMA_VERSION
@@ -48,6 +60,7 @@ __all__ = [
     "MAGIC",
     "MAX_DEPTH",
     "NO_MODULE",
+    "ONLY_COMPILED",
     "OTHER_GROUP",
     "PHASES",
     "RECORDS",

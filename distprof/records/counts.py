@@ -28,11 +28,14 @@ class DeviceWork:
 
 @dataclass(frozen=True)
 class Generated:
-    """A kernel that the compiler made itself, of the compiled region of one module (-1: of none), and its calls."""
+    """A kernel that the compiler made itself, of the compiled region of one module (-1: of none), and its calls;
+    ``optimizer``: it is of a compiled optimizer step.
+    """
 
     row: Row
     name: str
     calls: Natural
+    optimizer: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,9 @@ ENVIRONMENT = "environment"  # its launcher's variables
 GROUP = "group"  # the process group that it has joined
 CLAIMS = (ALONE, OTHER_GROUP, ENVIRONMENT, GROUP)  # the stronger, the later
 
-#: Why a rank's recording ends that never called a model.
+#: Why a rank's recording ends that never called a model; one in a compiled function is called by nobody.
 NO_MODULE = "no module was called"
+ONLY_COMPILED = "no module was called, compiled functions ran"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Error:
 
 @dataclass(frozen=True)
 class End:
-    """The rank wrote all it had to: ``reason`` is ``window complete``, ``exit`` or ``no module was called``."""
+    """The rank wrote all it had to: ``reason`` is ``window complete``, ``exit``, or NO_MODULE or ONLY_COMPILED."""
 
     KIND: ClassVar[str] = "end"
     reason: str

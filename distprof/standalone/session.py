@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from threading import get_ident
 from typing import Any
@@ -22,6 +22,7 @@ from distprof.doors import ModuleDoor, ModuleVisitor, backward_door
 from distprof.errors import DistprofError
 from distprof.flops.attribution import Attribution
 from distprof.frameworks.meshes import MeshWatch
+from distprof.holders import Holders
 from distprof.identity import Identity
 from distprof.models import Models
 from distprof.probes.calls import Probe
@@ -51,6 +52,7 @@ class Session:
         self.device = _device_of(model)
         self._fakes = {tensor.fake_mode for tensor in _tensors_of(model) if isinstance(tensor, FakeTensor)}
         self._models = Models(identity, MeshWatch())
+        self._holders = Holders(self._models.tree, self.adopt)
         self._doors = ModuleDoor(self.fail), ModuleDoor(self.fail)
         self._backward = backward_door(self.fail)
         self._optimizer_hook: StepHook | None = None
@@ -150,6 +152,9 @@ class Session:
     def adopt(self, module: nn.Module, caller: int) -> int:
         """Modules that the model makes as it runs are its own; one called from outside of it is none of ours."""
         return -1 if caller < 0 else self._adopt(module, caller)
+
+    def model_of(self, parameters: Sequence[nn.Parameter]) -> int:
+        return self._holders.row(parameters)
 
     def model_left(self, with_gradient: bool) -> None:
         """There is one iteration, and it ends when it is asked for."""

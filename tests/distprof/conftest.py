@@ -29,7 +29,10 @@ def _places() -> dict[str, Any]:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+    inductor = sys.modules.get("torch._inductor.output_code")
+    compiled = {} if inductor is None else {"compiled code": inductor.CompiledFxGraph.__call__}
     return {
+        **compiled,
         "nn.Module.__call__": torch.nn.Module.__call__,
         "torch.autograd": vars(torch.autograd)["_engine_run_backward"],
         "torch.autograd.graph": torch.autograd.graph._engine_run_backward,

@@ -60,6 +60,13 @@ def test_every_reason_names_its_ranks(run: RunDir) -> None:
     assert "second line" not in text
 
 
+def test_a_rank_that_ran_compiled_functions_only_is_told_what_to_do(run: RunDir) -> None:
+    write(run, 0, End("no module was called, compiled functions ran", 0))
+    text = line(run, Job((), "t", world_size=1))
+    assert text.startswith("0 of 1 ranks recorded in runs/x; rank 0 called no module, only compiled functions: ")
+    assert "call the model, or compile it instead of the function" in text
+
+
 def test_a_rank_killed_in_its_window_counts_with_what_it_recorded(run: RunDir) -> None:
     for rank in range(WORLD):
         write(run, rank, *FULL[:2])
