@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -194,6 +197,70 @@ def test_a_compiled_function_of_the_scripts_is_left_alone(tmp_path: Path, eager:
     assert not seen.of(Error)
     assert losses == pytest.approx(expected)
     assert recorded.graphs == plain.graphs
+
+
+def costly(x: Tensor) -> Tensor:
+    """Most of a step, unless it is compiled: then the factorial is a constant."""
+    return x.tanh() if math.factorial(4_000) else x
+
+
+def costly_functions(model: Model, backend: Any) -> nn.Module:
+    blocks: Any = model.blocks
+    for block in blocks:
+        block.activation = torch.compile(costly, backend=backend, fullgraph=True)
+    return model
+
+
+def whole_function(model: Model, backend: Any) -> Callable[[Tensor], Any]:
+    """One that holds the whole model, which nobody calls."""
+
+    @torch.compile(backend=backend, fullgraph=True)
+    def forward(x: Tensor) -> Any:
+        return model(x)
+
+    return forward
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("form", [wrapped, in_place, regional, costly_functions, whole_function])
+def test_steps_after_the_window_take_as_long_as_those_before(tmp_path: Path, form: Any, eager: bool) -> None:
+    """In time of this thread, against that of fixed work beside each step: what else the machine does hits both.  In
+    eager form, which they must not stay in, it is more.
+    """
+    model = Model()
+    for block in model.blocks:
+        block.activation = costly  # type: ignore[assignment]
+    running = form(model, Runs())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def middle(steps: int) -> float:
+        ratios = []
+        for _ in range(steps):
+            began = time.thread_time_ns()
+            running(X).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            ended = time.thread_time_ns()
+            for _ in range(10):
+                (X + X).sum()
+            ratios.append((ended - began) / (time.thread_time_ns() - ended))
+        return median(ratios)
+
+    spent: dict[str, float] = {}
+
+    def job() -> None:
+        middle(10)  # compiles
+        spent["before"] = middle(60)
+        middle(10)  # the window
+        spent["after"] = middle(60)
+
+    seen = record(tmp_path, job, warmup=72, count=True, timed=5, count_eager=eager)
+    assert seen.one(Counts).iteration == 72 and len(seen.of(Step)) == 5
+    with torch.compiler.set_stance("force_eager"):
+        spent["in eager form"] = middle(40)
+    assert spent["after"] < 1.4 * spent["before"]
+    assert spent["in eager form"] > 1.8 * spent["before"], "what would be noticed"
 
 
 def test_evaluation_in_the_counted_step_is_compiled_as_ever(tmp_path: Path) -> None:
