@@ -30,7 +30,6 @@ from distprof.identity import Identity, header, identify
 from distprof.models import Models
 from distprof.output import Output, open_shard
 from distprof.probes.calls import Probe
-from distprof.probes.counting import CountingProbe
 from distprof.probes.headroom import EagerChoice
 from distprof.probes.holdings import Holdings
 from distprof.probes.timed import TimedProbe
@@ -310,6 +309,8 @@ class Recorder:
     def _new_probe(self, kind: Kind) -> Probe:
         assert self._models is not None
         if kind is Kind.COUNTED:
+            from distprof.probes.counting import CountingProbe  # now, not when the job starts: it brings every formula
+
             return CountingProbe(self._door, self, self.fail, eager=self._eager)
         return TimedProbe(self._door, self, self.fail, self._time, self._device.type, self._models.expert_layers)
 
