@@ -23,11 +23,12 @@ from distprof.merge.model_work import experts_per_token, model_work, work_sums
 from distprof.merge.numbering import numbered
 from distprof.merge.once import own_shares
 from distprof.merge.ops import op_rows
+from distprof.merge.own_axes import why_no_exact_work, with_own_axes
 from distprof.merge.peaks import ONLY_THE_MAKERS, Peaks
 from distprof.merge.pipeline import stage_rows
 from distprof.merge.profile import module_stats, time_tables
 from distprof.merge.ranks import rank_rows
-from distprof.merge.replicas import counted_ranks
+from distprof.merge.replicas import counted_parts, counted_ranks
 from distprof.merge.report import ModelTotals, ModelWork, Report, RunInfo
 from distprof.merge.skew import skew_of
 from distprof.merge.stages import pipeline_of
@@ -41,14 +42,15 @@ from distprof.merge.work import work_rows
 
 def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
     """The report.  Depends on the records and the peaks alone: the same shards give the same report."""
-    layout = layout_of(run)
+    layout = with_own_axes(run, layout_of(run))
     run, of_stages = numbered(run, layout)
     counted = counted_ranks(run, layout)
-    forward = work_sums(counted, layout)
-    totals = totals_of(run, layout, experts_per_token(forward, run.world_size))
+    parts = counted_parts(run, layout)
+    sums = [work_sums(part) for part in parts]
+    totals = totals_of(run, layout, experts_per_token(sums, run.world_size))
     alignment = Alignment([data.tree for data in run.ranks], [pipeline_of(data, layout) for data in run.ranks])
     times = time_tables(run, alignment)
-    utilizations = utilizations_of(run, own_shares(counted, layout), peaks)
+    utilizations = utilizations_of(run, own_shares(parts), peaks)
     rows = rank_rows(run, layout, totals, utilizations.by_rank)
     return Report(
         run=_run_info(
@@ -57,7 +59,7 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
         ),
         topology=layout.info,
         summary=summary_of(run, layout, totals),
-        model=_model(totals, model_work(forward, layout, run.world_size)),
+        model=_model(totals, model_work(sums, run.world_size), why_no_exact_work(run, layout, counted)),
         utilization=utilizations.job,
         modules=module_stats(run, alignment, times),
         ranks=rows,
@@ -71,13 +73,14 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
     )
 
 
-def _model(totals: Totals, forward: ModelWork | None) -> ModelTotals:
+def _model(totals: Totals, forward: ModelWork | None, why_no_work: str) -> ModelTotals:
     return ModelTotals(
         params_by_kind=totals.by_kind,
         active_params=totals.active,
         active_is_measured=totals.active_is_measured,
         uncovered=totals.uncovered,
-        forward=forward,
+        forward=None if why_no_work else forward,
+        why_no_forward=why_no_work,
     )
 
 

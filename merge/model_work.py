@@ -1,6 +1,6 @@
 """The forward work of the whole model on the batch of one data-parallel replica, from what all ranks counted.
 
-    executed = sum over the ranks / dp
+    executed = sum over the ranks / dp                       (of each model, where they lie on axes of their own)
     exact    = the same, with what tensor-parallel ranks do alike counted once (distprof.merge.replicas)
     useful   = exact, less what experts did on padding: of each MoE layer's expert work at most the share
                (tokens that its router saw x top-k) / (rows that its experts ran on)
@@ -11,17 +11,18 @@ the MACs are then its parent's), of an expert's all its matrices.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from distprof.merge.rankdata import RankData
-from distprof.merge.replicas import Counted
+from distprof.merge.replicas import Counted, Part
 from distprof.merge.report import ModelWork
+from distprof.merge.stages import pipeline_of
 from distprof.merge.topology import Layout
 from distprof.merge.window import FloatArray
 from distprof.records import ExpertLayer
 
-LayerKey = tuple[str, int]  # name, pipeline stage
+LayerKey = tuple[str, int, int]  # name, model, pipeline stage
 
 #: Rows are quotients of large numbers; what differs by less than this is no padding.
 _ROUNDING = 1e-6
@@ -47,8 +48,9 @@ class _Layer:
 
 @dataclass
 class WorkSums:
-    """Over the ranks that counted."""
+    """Over the ranks that counted, of models on the same axes; ``dp`` of their replicas."""
 
+    dp: int
     ranks: int = 0
     executed_macs: float = 0.0
     executed_flops: float = 0.0
@@ -56,47 +58,52 @@ class WorkSums:
     flops: float = 0.0
     layers: dict[LayerKey, _Layer] = field(default_factory=dict)
 
+    @property
+    def padding_macs(self) -> float:
+        return sum(layer.macs * layer.padding for layer in self.layers.values())
 
-def work_sums(counted: Mapping[int, Counted], layout: Layout) -> WorkSums:
-    """``counted``: the ranks that counted."""
-    sums = WorkSums(ranks=len(counted))
+    @property
+    def padding_flops(self) -> float:
+        return sum(layer.flops * layer.padding for layer in self.layers.values())
+
+
+def work_sums(part: Part) -> WorkSums:
+    layout, counted = part.layout, part.ranks
+    sums = WorkSums(layout.info.sizes["dp"], len(counted))
     peers = tensor_peers(layout, list(counted))
     for rank, one in counted.items():
         share = one.shares([counted[peer] for peer in peers[rank] if peer != rank])
         _add(sums, one, share)
-        for layer in one.data.layers:
+        for layer in one.layers:
             _add_layer(sums.layers.setdefault(layer_key(one.data, layer, layout), _Layer()), one, layer, share)
     return sums
 
 
 def layer_key(data: RankData, layer: ExpertLayer, layout: Layout) -> LayerKey:
-    """Tells MoE layers apart; pipeline stages may have layers of one name."""
-    return layer.name, layout.piece(data.rank, ("pp",))[0]
+    """Tells MoE layers apart; models and pipeline stages may have layers of one name."""
+    model, stage = pipeline_of(data, layout).place(data.tree.rows[layer.row].root)
+    return layer.name, model, stage
 
 
-def experts_per_token(sums: WorkSums, world_size: int) -> dict[LayerKey, float]:
+def experts_per_token(parts: Iterable[WorkSums], world_size: int) -> dict[LayerKey, float]:
     """As it was measured, rows of experts / tokens of the router; of no layer where a rank did not count."""
-    if sums.ranks < world_size:
-        return {}
-    return {key: layer.rows / layer.tokens for key, layer in sums.layers.items() if layer.rows and layer.tokens}
+    layers = (item for sums in parts if sums.ranks == world_size for item in sums.layers.items())
+    return {key: layer.rows / layer.tokens for key, layer in layers if layer.rows and layer.tokens}
 
 
-def model_work(sums: WorkSums, layout: Layout, world_size: int) -> ModelWork | None:
+def model_work(parts: Sequence[WorkSums], world_size: int) -> ModelWork | None:
     """None where no rank counted.  Lower bounds where one did not."""
-    if not sums.ranks:
+    if not any(sums.ranks for sums in parts):
         return None
-    known = all(layer.known for layer in sums.layers.values())
-    lost_macs = sum(layer.macs * layer.padding for layer in sums.layers.values())
-    lost_flops = sum(layer.flops * layer.padding for layer in sums.layers.values())
-    dp = layout.info.sizes["dp"]
+    known = all(layer.known for sums in parts for layer in sums.layers.values())
     return ModelWork(
-        macs=sums.macs / dp,
-        flops=sums.flops / dp,
-        executed_macs=sums.executed_macs / dp,
-        executed_flops=sums.executed_flops / dp,
-        useful_macs=(sums.macs - lost_macs) / dp if known else None,
-        useful_flops=(sums.flops - lost_flops) / dp if known else None,
-        covers_all=sums.ranks == world_size,
+        macs=sum(sums.macs / sums.dp for sums in parts),
+        flops=sum(sums.flops / sums.dp for sums in parts),
+        executed_macs=sum(sums.executed_macs / sums.dp for sums in parts),
+        executed_flops=sum(sums.executed_flops / sums.dp for sums in parts),
+        useful_macs=sum((sums.macs - sums.padding_macs) / sums.dp for sums in parts) if known else None,
+        useful_flops=sum((sums.flops - sums.padding_flops) / sums.dp for sums in parts) if known else None,
+        covers_all=all(sums.ranks == world_size for sums in parts),
     )
 
 
@@ -109,7 +116,7 @@ def tensor_peers(layout: Layout, ranks: Sequence[int]) -> dict[int, list[int]]:
 
 
 def _add(sums: WorkSums, one: Counted, share: FloatArray) -> None:
-    macs, flops, outside = one.macs, one.flops, one.counts.outside
+    macs, flops, outside = one.macs, one.flops, one.outside
     outside_macs, outside_flops = outside.get("forward_macs", 0), outside.get("forward_flops", 0)
     sums.executed_macs += float(macs.sum()) + outside_macs
     sums.executed_flops += float(flops.sum()) + outside_flops

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from distprof.merge.model_work import tensor_peers
-from distprof.merge.replicas import Counted
-from distprof.merge.topology import Layout
-from distprof.merge.window import padded
+from distprof.merge.replicas import Counted, Part
 
 
-def own_shares(counted: Mapping[int, Counted], layout: Layout) -> dict[int, float]:
+def own_shares(parts: Iterable[Part]) -> dict[int, float]:
     """By rank: the share of its MACs of forward and backward that counts when each is counted once in the job.
 
     What is outside of any module counts as done alike.
     """
-    peers = tensor_peers(layout, list(counted))
-    return {
-        rank: _own_share(one, [counted[peer] for peer in peers[rank] if peer != rank]) if one.tp > 1 else 1.0
-        for rank, one in counted.items()
-    }
+    sums: dict[int, tuple[float, int]] = {}
+    for part in parts:
+        peers = tensor_peers(part.layout, list(part.ranks))
+        for rank, one in part.ranks.items():
+            own, everything = _own_macs(one, [part.ranks[peer] for peer in peers[rank] if peer != rank])
+            before, all_before = sums.get(rank, (0.0, 0))
+            sums[rank] = before + own, all_before + everything
+    return {rank: own / everything if everything else 1.0 for rank, (own, everything) in sums.items()}
 
 
-def _own_share(one: Counted, peers: Sequence[Counted]) -> float:
-    macs = one.macs + padded(one.counts.backward_macs, len(one.data.tree))
-    outside = sum(one.counts.outside.get(f"{kind}_macs", 0) for kind in ("forward", "backward"))
-    everything = int(macs.sum()) + outside
+def _own_macs(one: Counted, peers: Sequence[Counted]) -> tuple[float, int]:
+    """(its own, all)"""
+    macs = one.macs + one.of_models(one.counts.backward_macs)
+    outside = sum(one.outside.get(f"{kind}_macs", 0) for kind in ("forward", "backward"))
     own = float(np.dot(macs, one.shares(peers))) + outside / one.tp
-    return own / everything if everything else 1.0
+    return own, int(macs.sum()) + outside

@@ -9,11 +9,14 @@ By row of a rank's tree the share of its work that counts, 1 or 1 / tp:
 - a module without parameters goes with those below it, a leaf with those of its parent.
 
     Shape (tree and parameters, shared by many ranks) -> Counted (one rank's counted step) -> shares
+
+Models on axes of their own are looked at one by one: a :class:`Part` is what ranks counted of models on the same axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 
@@ -26,7 +29,7 @@ from distprof.merge.rankdata import RankData
 from distprof.merge.topology import Layout
 from distprof.merge.tree import IntArray, RankTree
 from distprof.merge.window import FloatArray, padded
-from distprof.records import Counts, ExpertLayer
+from distprof.records import Array, Counts, ExpertLayer
 
 Flags = npt.NDArray[np.bool_]
 
@@ -98,12 +101,23 @@ class Shape:
 
 
 class Counted:
-    """One rank and its counted step; ``tp`` is the size of its tensor-parallel group."""
+    """One rank and its counted step; ``tp`` is the size of its tensor-parallel group.  Of its models those that are
+    ``roots``, or all; what is outside of any goes with number 0.
+    """
 
-    def __init__(self, data: RankData, counts: Counts, shape: Shape, tp: int) -> None:
+    def __init__(self, data: RankData, counts: Counts, shape: Shape, tp: int, roots: Collection[int] = ()) -> None:
         self.data, self.counts, self.shape, self.tp = data, counts, shape, tp
-        self.macs: IntArray = padded(counts.forward_macs, len(data.tree))
-        self.flops: IntArray = padded(counts.forward_flops, len(data.tree))
+        of_root = [not roots or row.root in roots for row in data.tree.rows]
+        self._own = np.array(of_root, np.bool_)
+        self.macs = self.of_models(counts.forward_macs)
+        self.flops = self.of_models(counts.forward_flops)
+        self.outside = counts.outside if not roots or 0 in roots else {}
+        self.layers = tuple(layer for layer in data.layers if of_root[layer.row])
+
+    def of_models(self, work: Array) -> IntArray:
+        """By row of the tree; 0 in other models."""
+        found: IntArray = padded(work, len(self.data.tree)) * self._own
+        return found
 
     @cached_property
     def sequence_parallel(self) -> IntArray:
@@ -123,7 +137,7 @@ class Counted:
 
     def same_work(self, other: Counted, layer: ExpertLayer) -> bool:
         """Whether ``other`` hosts the same experts of the layer and did as much in each."""
-        theirs = next((one for one in other.data.layers if one.name == layer.name), None)
+        theirs = next((one for one in other.layers if one.name == layer.name), None)
         if theirs is None or theirs.local_experts != layer.local_experts:
             return False
         return bool(np.array_equal(self.macs[self.shape.experts(layer)], other.macs[other.shape.experts(theirs)]))
@@ -134,7 +148,7 @@ class Counted:
             return np.ones(len(self.data.tree))
         share = np.where(self.shape.own_work, 1.0, 1.0 / self.tp)
         share[self.sequence_parallel] = 1.0
-        for layer in self.data.layers:
+        for layer in self.layers:
             alike = bool(peers) and all(self.same_work(peer, layer) for peer in peers)
             own = self.routes_own_tokens(layer) or self._is_cut(layer) or not alike
             share[self.shape.inside_experts(layer)] = 1.0 if own else 1.0 / self.tp
@@ -144,8 +158,26 @@ class Counted:
         return not self.data.parameters.sliced_rows.isdisjoint(self.shape.experts(layer).tolist())
 
 
-def counted_ranks(run: LoadedRun, layout: Layout) -> dict[int, Counted]:
-    """By rank, those that counted."""
+@dataclass(frozen=True)
+class Part:
+    """What ranks counted of models on the same axes, by rank."""
+
+    layout: Layout
+    ranks: dict[int, Counted]
+
+
+def counted_parts(run: LoadedRun, layout: Layout) -> list[Part]:
+    """That of the models on the job's axes first, then those on axes of their own."""
+    if not layout.own:
+        return [Part(layout, counted_ranks(run, layout))]
+    others = {root for data in run.ranks for root in data.tree.roots} - layout.own.keys()
+    parts = [(layout, others)] if others else []
+    parts += [(own, {root}) for root, own in layout.own.items()]
+    return [Part(own, counted_ranks(run, own, roots)) for own, roots in parts]
+
+
+def counted_ranks(run: LoadedRun, layout: Layout, roots: Collection[int] = ()) -> dict[int, Counted]:
+    """By rank, those that counted; of the models that are ``roots``, or of all."""
     shapes: dict[tuple[RankTree, ParameterSet], Shape] = {}
     found = {}
     for data in run.ranks:
@@ -154,5 +186,5 @@ def counted_ranks(run: LoadedRun, layout: Layout) -> dict[int, Counted]:
             key = data.tree, data.parameters
             if key not in shapes:
                 shapes[key] = Shape(*key)
-            found[data.rank] = Counted(data, window.counts, shapes[key], layout.info.sizes["tp"])
+            found[data.rank] = Counted(data, window.counts, shapes[key], layout.info.sizes["tp"], roots)
     return found

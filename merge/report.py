@@ -134,6 +134,7 @@ class ModelTotals:
     active_is_measured: bool  # by rows of experts / tokens of routers, where a stack does not say its top-k
     uncovered: tuple[str, ...]  # coordinates of which no rank told its parameters, such as "pp 1" or "ep 2-3"
     forward: ModelWork | None  # None where nothing was counted
+    why_no_forward: str = ""  # why it is None although something was
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
@@ -30,7 +30,7 @@ _WORLD_AXES = ("dp", "cp", "tp", "pp")
 #: Axes whose ranks wait for each other in the middle of an iteration.
 _GROUPED = ("ep", "tp", "cp", "pp")
 
-_Sizes = tuple[tuple[str, int], ...]
+Sizes = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Layout:
     info: TopologyInfo
     coordinates: dict[int, dict[str, int]]
     notes: tuple[str, ...]
+    own: dict[int, Layout] = field(default_factory=dict)  # by root, of models on axes of their own
+
+    def of(self, root: int) -> Layout:
+        """That of one model."""
+        return self.own.get(root, self)
 
     def role(self, rank: int) -> tuple[int, ...]:
         """A rank's role: its coordinates but dp and ep.  Ranks of one role do the same work."""
@@ -83,8 +88,8 @@ def layout_of(run: LoadedRun) -> Layout:
     sizes = _chosen(said, run.world_size)
     agreeing = {rank: one for rank, one in said.items() if one.sizes == sizes}
     best = max(agreeing.values(), key=lambda one: one.trust, default=None)
-    coordinates = {rank: _complete(one.topology.coordinates, sizes) for rank, one in agreeing.items()}
-    wrong = _wrong(dict(sizes), coordinates, run.world_size)
+    coordinates = {rank: complete(one.topology.coordinates, sizes) for rank, one in agreeing.items()}
+    wrong = why_wrong(dict(sizes), coordinates, run.world_size)
     if best is None or wrong:
         return _assumed(run, said, wrong)
     ranks = [data.rank for data in run.ranks]
@@ -102,33 +107,39 @@ class _Said:
     topology: Topology
 
     @cached_property
-    def sizes(self) -> _Sizes:
-        sizes = {axis: max(1, self.topology.sizes.get(axis, 1)) for axis in AXES}
-        finer = {axis: size for axis, size in self.topology.sizes.items() if axis not in (*AXES, "mp")}
-        return tuple({**sizes, "mp": sizes["tp"] * sizes["pp"], **finer}.items())
+    def sizes(self) -> Sizes:
+        return all_sizes(self.topology.sizes)
 
     @property
     def trust(self) -> int:
         return _TRUST.get(self.topology.source, _FRAMEWORK)
 
 
-def _chosen(said: Mapping[int, _Said], world_size: int) -> _Sizes:
+def all_sizes(told: Mapping[str, int]) -> Sizes:
+    """With every axis, and mp."""
+    sizes = {axis: max(1, told.get(axis, 1)) for axis in AXES}
+    finer = {axis: size for axis, size in told.items() if axis not in (*AXES, "mp")}
+    return tuple({**sizes, "mp": sizes["tp"] * sizes["pp"], **finer}.items())
+
+
+def _chosen(said: Mapping[int, _Said], world_size: int) -> Sizes:
     votes = Counter(one.sizes for one in said.values())
     trust = {sizes: max(one.trust for one in said.values() if one.sizes == sizes) for sizes in votes}
     # Counter keeps the order of ranks, so that the lowest rank's wins a tie.
     return max(votes, key=lambda sizes: (trust[sizes], votes[sizes]), default=_data_parallel(world_size))
 
 
-def _data_parallel(world_size: int) -> _Sizes:
+def _data_parallel(world_size: int) -> Sizes:
     return tuple({**dict.fromkeys((*AXES, "mp"), 1), "dp": world_size}.items())
 
 
-def _complete(known: Mapping[str, int], sizes: _Sizes) -> dict[str, int]:
+def complete(known: Mapping[str, int], sizes: Sizes) -> dict[str, int]:
+    """A rank's coordinates on every axis of ``sizes``, and mp."""
     place = {axis: known.get(axis, 0) for axis, _ in sizes}
     return place | {"mp": known.get("mp", place["pp"] * dict(sizes)["tp"] + place["tp"])}
 
 
-def _wrong(sizes: Mapping[str, int], coordinates: Mapping[int, Mapping[str, int]], world_size: int) -> str:
+def why_wrong(sizes: Mapping[str, int], coordinates: Mapping[int, Mapping[str, int]], world_size: int) -> str:
     """Why this is no topology of the job, empty where it may be."""
     factors = " x ".join(f"{axis} {sizes[axis]}" for axis in _WORLD_AXES)
     product = prod(sizes[axis] for axis in _WORLD_AXES)
@@ -154,7 +165,7 @@ def _assumed(run: LoadedRun, said: Mapping[int, _Said], wrong: str) -> Layout:
     advice = [] if run.world_size == 1 or wrong else [_advice(said)]
     return Layout(
         info=TopologyInfo(ASSUMED, dict(sizes), {}),
-        coordinates={data.rank: _complete({"dp": data.rank}, sizes) for data in run.ranks},
+        coordinates={data.rank: complete({"dp": data.rank}, sizes) for data in run.ranks},
         notes=(*([error] if error else []), *advice, *spoken),
     )
 
@@ -170,15 +181,15 @@ def _advice(said: Mapping[int, _Said]) -> str:
     )
 
 
-def _notes(run: LoadedRun, said: Mapping[int, _Said], sizes: _Sizes, source: str) -> tuple[str, ...]:
+def _notes(run: LoadedRun, said: Mapping[int, _Said], sizes: Sizes, source: str) -> tuple[str, ...]:
     spoken = dict.fromkeys(note for one in said.values() for note in one.topology.notes)
     advice = [_advice(said)] if source == ASSUMED and run.world_size > 1 else []
     return (*advice, *_disagreements(said, sizes, source), *spoken)
 
 
-def _disagreements(said: Mapping[int, _Said], sizes: _Sizes, source: str) -> Iterable[str]:
+def _disagreements(said: Mapping[int, _Said], sizes: Sizes, source: str) -> Iterable[str]:
     """Each other reading once: which ranks, by what, and where it differs."""
-    others: dict[tuple[str, _Sizes], list[int]] = {}
+    others: dict[tuple[str, Sizes], list[int]] = {}
     for rank, one in said.items():
         if one.sizes != sizes:
             others.setdefault((one.topology.source, one.sizes), []).append(rank)

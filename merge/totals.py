@@ -89,7 +89,9 @@ def _union(run: LoadedRun, layout: Layout, measured: Mapping[LayerKey, float]) -
     for data in run.ranks:
         # Ranks with the same parameters at the same place name the same pieces: once is enough.
         pipeline = pipeline_of(data, layout)
-        place = (id(data.parameters), pipeline, layout.piece(data.rank, data.parameters.split_axes))
+        axes = data.parameters.split_axes
+        places = [one.piece(data.rank, axes) for one in (layout, *layout.own.values()) if data.rank in one.coordinates]
+        place = (id(data.parameters), pipeline, *places)
         if place in done:
             continue
         done.add(place)
@@ -108,7 +110,7 @@ def _pieces(data: RankData, layout: Layout, measured: Mapping[LayerKey, float]) 
         model, stage = pipeline.place(p.root)
         name = (model, "copies", p.shared_as) if p.shared_as else (model, stage, p.name)
         share = shares.get(p.row, (None, False)) if kind_of(p) == EXPERT else (Fraction(1), False)
-        yield (*name, p.split, layout.piece(data.rank, p.split)), _Piece(p, data.rank, *share)
+        yield (*name, p.split, layout.of(p.root).piece(data.rank, p.split)), _Piece(p, data.rank, *share)
 
 
 def _shares(

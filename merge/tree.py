@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,11 @@ class RankTree:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def roots(self) -> dict[int, str]:
+        """By number the model's class, under its wrappers."""
+        return {row.root: row.class_name for row in self.rows if not row.name}
 
     def renamed(self, rename: Callable[[int, str], str]) -> RankTree:
         """``rename``: (root, name) -> name."""

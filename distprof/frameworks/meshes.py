@@ -112,8 +112,9 @@ def root_of(mesh: Any) -> Any:
 def under_parameters(models: Sequence[nn.Module]) -> list[SeenMesh]:
     """Those over which the models' DTensors are laid out."""
     tensors = (parameter for model in models for parameter in model.parameters())
-    roots = [root_of(t.device_mesh) for t in tensors if is_a(t, "torch.distributed.tensor", "DTensor")]  # type: ignore[attr-defined]
-    return [seen for seen in dict.fromkeys(map(seen_mesh, roots)) if seen.mesh.names]
+    under = (tensor.device_mesh for tensor in tensors if is_a(tensor, "torch.distributed.tensor", "DTensor"))  # type: ignore[attr-defined]
+    roots = {id(root): root for root in map(root_of, {id(mesh): mesh for mesh in under}.values())}
+    return [seen for seen in dict.fromkeys(map(seen_mesh, roots.values())) if seen.mesh.names]
 
 
 def axes_of(seen: SeenMesh) -> dict[str, tuple[int, ...]]:

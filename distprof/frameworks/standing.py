@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
 
 from distprof.errors import UsageError
 from distprof.frameworks import meshes, process_groups
-from distprof.frameworks.axes import Claim, beside, declared, resolve, without_declaration
+from distprof.frameworks.axes import ASSUMED, Claim, beside, declared, resolve, without_declaration
 from distprof.frameworks.declaration import current
 from distprof.frameworks.meshes import MeshWatch, SeenMesh
 from distprof.frameworks.protocol import Framework
 from distprof.frameworks.stacks import Stacks
-from distprof.records import Stage, Topology
+from distprof.records import OwnAxes, Stage, Topology
 
 
 class Standing:
@@ -26,12 +26,13 @@ class Standing:
         self._world_size = world_size
         self._watch = watch
         self._stacks = stacks
-        self._models: list[weakref.ref[nn.Module]] = []
+        self._models: dict[int, weakref.ref[nn.Module]] = {}  # by root
         self._stages: list[Stage] = []
+        self._on_meshes: dict[int, Topology] = {}  # by root, what its own meshes tell; models may be gone in the end
 
     def met(self, model: nn.Module, root: int) -> None:
         """A model begins its first forward, as number ``root``."""
-        self._models.append(weakref.ref(model))
+        self._models[root] = weakref.ref(model)
         pipelining = self._stacks.pipelining
         stage = self._stacks.ask(pipelining, lambda pipelining: pipelining.stage_of(model))
         if stage is not None:
@@ -39,7 +40,8 @@ class Standing:
 
     def topology(self) -> Topology:
         """As far as it is known by now: groups may appear late."""
-        models = [model for reference in self._models if (model := reference()) is not None]
+        by_root = {root: model for root, reference in self._models.items() if (model := reference()) is not None}
+        models = list(by_root.values())
         seen_groups, seen_meshes = process_groups.groups(), self._seen_meshes(models)
         fakes = process_groups.fakes(seen_groups)
         claims = [
@@ -55,7 +57,27 @@ class Standing:
             notes=(*seen.notes, *dict.fromkeys(meshes.odd_names(seen_meshes)), *self._stacks.failures.values()),
             groups=process_groups.records(seen_groups, self._world_size),
             stages=tuple(self._stages),
+            roots=tuple(self._own_axes(by_root, fakes, seen)),
         )
+
+    def _own_axes(
+        self, models: Mapping[int, nn.Module], fakes: Collection[frozenset[int]], seen: Topology
+    ) -> Iterator[OwnAxes]:
+        """Of models whose own meshes disagree with each other: what is theirs and not the job's."""
+        for root, model in models.items() if len(self._models) > 1 else ():
+            told = self._told_by_meshes(model, fakes)
+            if told is not None:
+                self._on_meshes[root] = told
+        if len({tuple(sorted(topology.sizes.items())) for topology in self._on_meshes.values()}) > 1:
+            for root, topology in self._on_meshes.items():
+                if topology.sizes != {axis: seen.sizes.get(axis, 1) for axis in topology.sizes}:
+                    yield OwnAxes(root, topology.sizes, topology.coordinates)
+
+    def _told_by_meshes(self, model: nn.Module, fakes: Collection[frozenset[int]]) -> Topology | None:
+        """None where no parameter lies on a mesh whose names mean something."""
+        own = self._stacks.ask(self._stacks.wrappers, lambda _: meshes.under_parameters([model])) or []
+        claims = [claim for claim in meshes.claims(own, fakes) if claim.source != ASSUMED]
+        return resolve(claims, self._rank, self._world_size) if claims else None
 
     def _claims_of(self, stacks: Iterator[Framework] | Sequence[Framework], models: list[nn.Module]) -> Iterator[Claim]:
         for stack in stacks:

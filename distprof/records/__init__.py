@@ -41,7 +41,7 @@ from distprof.records.rank import (
     Plan,
 )
 from distprof.records.steps import FORWARD, PHASES, TRAINING, Memory, Step
-from distprof.records.topology import AXES, Group, Mesh, Stage, Topology
+from distprof.records.topology import AXES, Group, Mesh, OwnAxes, Stage, Topology
 from distprof.records.version import MAGIC, SCHEMA_HISTORY, SCHEMA_VERSION
 
 __all__ = [
@@ -89,6 +89,7 @@ __all__ = [
     "Natural",
     "OpRow",
     "Ops",
+    "OwnAxes",
     "Parameter",
     "Parameters",
     "Plan",

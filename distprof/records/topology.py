@@ -40,6 +40,17 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class OwnAxes:
+    """A model of this rank whose own meshes tell other axes than :class:`Topology` does: sizes and coordinates as
+    there.
+    """
+
+    root: Index
+    sizes: dict[str, Size]
+    coordinates: dict[str, Index]
+
+
+@dataclass(frozen=True)
 class Topology:
     """Sizes of the parallel axes and this rank's coordinates on them.  The last one of a shard holds.
 
@@ -59,3 +70,4 @@ class Topology:
     sources: dict[str, str] = field(default_factory=dict)
     groups: tuple[Group, ...] = ()
     stages: tuple[Stage, ...] = ()
+    roots: tuple[OwnAxes, ...] = ()  # where models lie on meshes that tell different axes

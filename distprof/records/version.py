@@ -8,7 +8,10 @@ MAGIC = "distprof"
 SCHEMA_VERSION = (1, 1)
 SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
-    (1, 1): "topology: sources, groups, stages, finer axes; parameters: sharded, kind, shared_as; expert_layers: axis, "
-    "top_k, counted; expert_load: unseen; expert_routing; counts: device_work, compiled, eager_refused, generated; "
-    "ops; memory",
+    (
+        1,
+        1,
+    ): "topology: sources, groups, stages, roots, finer axes; parameters: sharded, kind, shared_as; "
+    "expert_layers: axis, top_k, counted; expert_load: unseen; expert_routing; counts: device_work, compiled, "
+    "eager_refused, generated; ops; memory",
 }

@@ -53,6 +53,8 @@ def work_lines(report: Report) -> Iterator[str]:
     """The forward's MACs and flops, exactly; and, where they differ, as often as they ran, and without padding."""
     work = report.model.forward
     if work is None:
+        if report.model.why_no_forward:
+            yield labelled("fwd MACs of model, exact", f"{NOT_AVAILABLE}: {report.model.why_no_forward}")
         return
     for what, own, executed, useful, text in (
         ("MACs", work.macs, work.executed_macs, work.useful_macs, macs),

@@ -15,7 +15,7 @@ from support.synthetic import TOKENS, VOCABULARY, WIDTH, Job, rank_records, shar
 from distprof.merge.analyse import analyse
 from distprof.merge.load import run_of_shards
 from distprof.merge.model_work import model_work, work_sums
-from distprof.merge.replicas import counted_ranks
+from distprof.merge.replicas import counted_parts
 from distprof.merge.report import ModelWork, Report
 from distprof.merge.text.model import work_lines
 from distprof.merge.topology import layout_of
@@ -36,7 +36,7 @@ def work(job: Job, ranks: set[int] | None = None, bend: Any = None) -> ModelWork
     records = ([bend(rank, one) if bend else one for one in rank_records(job, rank)] for rank in kept)
     run = run_of_shards([shard_of(one) for one in records])
     layout = layout_of(run)
-    return model_work(work_sums(counted_ranks(run, layout), layout), layout, run.world_size)
+    return model_work([work_sums(part) for part in counted_parts(run, layout)], run.world_size)
 
 
 def exact(job: Job) -> ModelWork:

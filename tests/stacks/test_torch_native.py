@@ -143,6 +143,8 @@ def test_two_models_on_different_meshes_are_named(scenarios: dict[str, Scenario]
     seen = scenarios["two_models"]
     assert seen.sizes == {"dp": 2, "tp": 2}
     assert any("device_mesh says tp 2, device_mesh says tp 4" in note for note in seen.topologies[1].notes)
+    own = [[(axes.root, axes.sizes["tp"], axes.coordinates["tp"]) for axes in t.roots] for t in seen.topologies]
+    assert own == [[(1, 4, rank)] for rank in range(4)]
     assert seen.parameters(1, root=1)["0.up.weight"].rank_numel == 64
 
 
@@ -164,6 +166,7 @@ ROWS = 2  # of a rank's batch; a pipeline's has 4
 WORK = {
     **dict.fromkeys(["ddp", "fsdp2", "checkpointed", "tp", "fsdp2_tp", "two_halves"], ROWS * (4 * 256 + 24)),
     **dict.fromkeys(["fsdp1", "fsdp1_flat", "fsdp1_hybrid"], ROWS * (64 + 2 * 256 + 64)),
+    "two_models": 2 * ROWS * (4 * 256 + 24),
     "pipeline": 4 * (3 * 512 + 64),
     "virtual_stages": 4 * 4 * 512,
 }
@@ -173,6 +176,7 @@ WORK = {
 @FSDP_1.finds(FORWARD)
 @FSDP_2.finds(FORWARD)
 @PIPELINING.finds(FORWARD)
+@BY_HAND.finds(f"{FORWARD}, of two models each by its own mesh")
 @pytest.mark.parametrize("name", WORK)
 def test_forward_work_of_the_model_is_that_of_the_same_model_in_one_process(
     scenarios: dict[str, Scenario], name: str

@@ -1,0 +1,77 @@
+"""Models that lie on axes of their own, such as two on meshes of different shapes; and models of some ranks alone.
+
+The job has one topology.  What a model's own meshes say otherwise stands beside it, root by root, and holds where all
+ranks that have the model tell the same sizes, and these make a world.  The exact work of the model needs that, and that
+every data-parallel replica runs it: the sum over the ranks is then as many times the model's as there are replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from distprof.merge.load import LoadedRun
+from distprof.merge.replicas import Counted
+from distprof.merge.report import TopologyInfo
+from distprof.merge.topology import Layout, all_sizes, complete, why_wrong
+from distprof.merge.words import listed, rank_names
+from distprof.records import OwnAxes
+
+_SOURCE = "device_mesh"
+
+
+def with_own_axes(run: LoadedRun, layout: Layout) -> Layout:
+    """``layout``, and beside it those of the models of which that is known."""
+    own = {root: found for root, told in _told(run).items() if (found := _layout_of(run, root, told)) is not None}
+    return replace(layout, own=own) if own else layout
+
+
+def why_no_exact_work(run: LoadedRun, layout: Layout, counted: Mapping[int, Counted]) -> str:
+    """Why the work of the model cannot be told from that of the ranks that counted; empty where it can."""
+    unplaced = [_named(run, root) for root in _told(run) if root not in layout.own]
+    if unplaced:
+        return f"models on different meshes, and those of {listed(unplaced)} are no world of {run.world_size:,} ranks"
+    ranks: dict[str, list[int]] = {}  # by model that ran on the job's axes
+    for rank, one in counted.items():
+        for model in _models_run(one, layout):
+            ranks.setdefault(model, []).append(rank)
+    replicas = {model: {layout.piece(rank, ("dp",)) for rank in own} for model, own in ranks.items()}
+    every = set().union(*replicas.values())
+    partial = next((model for model, seen in replicas.items() if seen != every), None)
+    return f"only {rank_names(ranks[partial])} of its data-parallel ranks ran {partial}" if partial else ""
+
+
+def _told(run: LoadedRun) -> dict[int, dict[int, OwnAxes]]:
+    """By root and rank."""
+    found: dict[int, dict[int, OwnAxes]] = {}
+    for data in run.ranks:
+        for own in data.topology.roots if data.topology else ():
+            found.setdefault(own.root, {})[data.rank] = own
+    return found
+
+
+def _layout_of(run: LoadedRun, root: int, told: Mapping[int, OwnAxes]) -> Layout | None:
+    having = {data.rank for data in run.ranks if root in data.tree.roots}
+    sizes = {all_sizes(own.sizes) for own in told.values()}
+    if len(sizes) > 1 or told.keys() != having:
+        return None
+    (agreed,) = sizes
+    coordinates = {rank: complete(own.coordinates, agreed) for rank, own in told.items()}
+    if why_wrong(dict(agreed), coordinates, run.world_size):
+        return None
+    return Layout(TopologyInfo(_SOURCE, dict(agreed), {}), coordinates, ())
+
+
+def _models_run(one: Counted, layout: Layout) -> set[str]:
+    """By class, those on the job's axes; not in a pipeline, whose stages may be of several classes."""
+    if layout.info.sizes["pp"] > 1:
+        return set()
+    tree = one.data.tree
+    roots = {tree.rows[row].root for row in np.flatnonzero(one.macs).tolist()} - layout.own.keys()
+    return {tree.roots[root] for root in roots}
+
+
+def _named(run: LoadedRun, root: int) -> str:
+    return next((data.tree.roots[root] for data in run.ranks if root in data.tree.roots), "a model")
