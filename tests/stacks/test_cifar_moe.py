@@ -7,15 +7,18 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.stacks_page import HOUSE
 
 pytestmark = pytest.mark.stack("deepspeed")
 
-SCRIPT = Path(__file__).parent / "jobs" / "cifar_moe.py"
-STEPS, BATCH, RANKS = 3, 16, 4
+#: As the README has it.
+COMMAND = "distprof run --merge --nproc 4 examples/cifar_moe.py"
+#: What the test adds: no steps beyond the window, and DeepSpeed's own profile.
+QUICK = ("--steps", "17", "--deepspeed-profile", "theirs")
+STEPS, BATCH, RANKS = 10, 16, 4
 #: By hand, (weights + biases) of each module.
 LINEAR = 84 * 84 + 84
 EXPERTS = (4 + 8) * LINEAR
@@ -36,26 +39,31 @@ class Job:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> Job:
+    """All that a stranger types, and DeepSpeed's own profiler beside it."""
     folder = tmp_path_factory.mktemp("cifar")
-
-    def distprof(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "distprof", *arguments],
-            cwd=folder,
-            env={**clean_env, "DS_ACCELERATOR": "cpu"},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
-
-    window = ["--warmup", "3", "--timed", str(STEPS)]
-    distprof("run", "--nproc", str(RANKS), "--name", "x", *window, str(SCRIPT))
-    text = distprof("merge", "runs/x", "--no-plots")
-    report = json.loads((folder / "runs/x/report/summary.json").read_text())
-    return Job(text, (folder / "deepspeed.txt").read_text(), report)
+    _, *arguments = COMMAND.split()
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "distprof",
+            *arguments[:-1],
+            str(HOUSE / arguments[-1]),
+            "--deepspeed-profile",
+            "theirs",
+        ],
+        cwd=folder,
+        env={**clean_env, "DS_ACCELERATOR": "cpu", "DISTPROF_PLOTS": "0"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (run,) = (folder / "runs").iterdir()
+    report = json.loads((run / "report" / "summary.json").read_text())
+    ours = done.stdout[done.stdout.index(" distprof ---") :]
+    return Job(ours, (folder / "theirs").read_text(), report)
 
 
 def summary(text: str) -> dict[str, str]:
@@ -74,6 +82,10 @@ def blocks(text: str) -> set[str]:
     return {
         title.replace("per GPU", "per rank") for title in re.findall(r"^-{5,} (.*Profile.*) -{5,}$", text, re.MULTILINE)
     }
+
+
+def test_the_readme_names_the_command() -> None:
+    assert COMMAND in (HOUSE / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_block_and_line_of_deepspeeds_is_there(job: Job) -> None:
@@ -112,6 +124,14 @@ def test_parameters_are_those_of_the_model_built_whole(job: Job) -> None:
     assert model["active_params"] == WHOLE - EXPERTS + 2 * LINEAR, "one expert of each layer"
     assert summary(job.theirs)["expert params of model"] == "85.68 K", "DeepSpeed scales its experts to the same"
     assert summary(job.theirs)["params of model"] == "156.17 K"
+
+
+def test_useful_forward_work_is_that_of_the_model_built_whole(job: Job) -> None:
+    """Of each layer the router, the dense module, what weighs that against the experts, and one expert."""
+    layers = sum(84 * experts + 84 * 84 + 84 * 2 + 84 * 84 for experts in (4, 8))
+    linears = 400 * 120 + 120 * 84 + 84 * 10
+    convolutions = 28 * 28 * 6 * 3 * 25 + 10 * 10 * 16 * 6 * 25
+    assert job.report["model"]["forward"]["useful_macs"] == BATCH * (convolutions + linears + layers)
 
 
 def test_tokens_of_experts(job: Job) -> None:

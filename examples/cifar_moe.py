@@ -1,9 +1,12 @@
 """DeepSpeed's CIFAR-10 MoE training, on noise: two residual MoE layers, of 4 and 8 experts over groups of two ranks,
-that share the dense module beside their experts.  DeepSpeed's own profiler writes ``deepspeed.txt``.
+that share the dense module beside their experts.
+
+    torchrun --standalone --nproc-per-node 4 cifar_moe.py
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 from typing import Any
 
@@ -16,11 +19,6 @@ moe: Any = importlib.import_module("deepspeed.moe.layer")
 moe_utils: Any = importlib.import_module("deepspeed.moe.utils")
 
 BATCH = 16
-CONFIG = {
-    "train_batch_size": 4 * BATCH,
-    "optimizer": {"type": "Adam", "params": {"lr": 0.001, "torch_adam": True}},
-    "flops_profiler": {"enabled": True, "profile_step": 2, "output_file": "deepspeed.txt"},
-}
 
 
 class Net(nn.Module):
@@ -48,19 +46,39 @@ class Net(nn.Module):
         return logits
 
 
-def main() -> None:
-    deepspeed.init_distributed("gloo")
+def config(profile: str) -> dict[str, Any]:
+    """``profile``: where DeepSpeed's own profiler writes what it finds, if anywhere."""
+    return {
+        "train_micro_batch_size_per_gpu": BATCH,
+        "optimizer": {"type": "Adam", "params": {"lr": 0.001, "torch_adam": True}},
+        "flops_profiler": {"enabled": bool(profile), "profile_step": 2, "output_file": profile or None},
+    }
+
+
+def train(steps: int, profile: str) -> None:
     torch.manual_seed(0)
     net = Net()
     groups = moe_utils.split_params_into_different_moe_groups_for_optimizer(
         {"params": list(net.parameters()), "name": "parameters"}
     )
-    engine, *_ = deepspeed.initialize(model=net, model_parameters=groups, config=CONFIG)
+    engine, *_ = deepspeed.initialize(model=net, model_parameters=groups, config=config(profile))
     torch.manual_seed(torch.distributed.get_rank())
-    for _ in range(7):
+    for _ in range(steps):
         images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(0, 10, (BATCH,))
+        images, labels = images.to(engine.device), labels.to(engine.device)
         engine.backward(F.cross_entropy(engine(images), labels))
         engine.step()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20, help="training steps (20)")
+    parser.add_argument(
+        "--deepspeed-profile", default="", metavar="FILE", help="have DeepSpeed's profiler write FILE, too"
+    )
+    args = parser.parse_args()
+    deepspeed.init_distributed()
+    train(args.steps, args.deepspeed_profile)
     torch.distributed.destroy_process_group()
 
 
