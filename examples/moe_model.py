@@ -71,7 +71,7 @@ class FeedForward(nn.Module):
 
 
 class Router(nn.Module):
-    """Chooses TOP_K experts for each token, and the weights with which their answers are mixed.
+    """Chooses ``top_k`` experts for each token, and the weights with which their answers are mixed.
 
     ``bias`` is added to the logits; it is zero, or makes some experts hot.
     """
@@ -80,12 +80,13 @@ class Router(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
+        self.top_k = TOP_K
         self.gate = nn.Linear(shape.dim, shape.experts, bias=False)
         self.register_buffer("bias", torch.zeros(shape.experts), persistent=False)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         probabilities = torch.softmax(self.gate(tokens) + self.bias, dim=-1)
-        weights, chosen = probabilities.topk(TOP_K, dim=-1)
+        weights, chosen = probabilities.topk(self.top_k, dim=-1)
         return weights / weights.sum(dim=-1, keepdim=True), chosen
 
 
