@@ -37,6 +37,12 @@ class Models:
         """All MoE layers, in the order in which they are told."""
         return tuple(self._layers)
 
+    @property
+    def is_pipelined(self) -> bool:
+        """Whether the models are stages of a pipeline, as far as the ranks' places were told."""
+        topology = self._told[0] if self._told is not None else None
+        return topology is not None and (topology.sizes["pp"] > 1 or bool(topology.stages))
+
     def adopt(self, module: nn.Module, caller: int = -1) -> tuple[int, list[Record]]:
         """The row of a module not met before (-1: none, it is its caller's own), and the records that tell of it; the
         parameters of one that joins its caller's root are :meth:`late`.

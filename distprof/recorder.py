@@ -160,6 +160,8 @@ class Recorder:
         assert self._models is not None and self._output is not None
         row, records = self._models.adopt(module, caller)
         self._output.write(*records)
+        if self._models.is_pipelined:
+            self._steps.pipeline_met()
         return row
 
     def model_entered(self, module: nn.Module) -> None:

@@ -8,8 +8,9 @@ begins again then, and the later record of an iteration holds.
 
 **Forward.**  While no optimizer has stepped, an iteration ends with each forward of a model.  A forward with gradient
 may be the beginning of training, so the clock waits a while for the optimizer before it takes such a job for one
-without.  If one steps after all (Lightning tries the evaluation first), that was the end of training's first iteration:
-nobody saw it begin, so it is none to be recorded.
+without; in a pipeline, whose first stage may run all micro-batches forward before any backward, as long as it takes.
+If one steps after all (Lightning tries the evaluation first), that was the end of training's first iteration: nobody
+saw it begin, so it is none to be recorded.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class StepClock:
         self._forwards = 0  # in the running iteration, while no optimizer has stepped
         self._hopeful = 0  # forwards with gradient, while no optimizer has stepped
         self._backward_seen = False
+        self._pipelined = False
         self._no_optimizer = False  # forwards have been taken for iterations
 
     @property
@@ -82,6 +84,10 @@ class StepClock:
 
     def backward_began(self) -> None:
         self._backward_seen = True
+
+    def pipeline_met(self) -> None:
+        """A model is a pipeline's stage, which may run all its micro-batches forward before it runs one backward."""
+        self._pipelined = True
 
     def training_was_unseen(self) -> None:
         """Training goes on already, and an optimizer is about to have stepped."""
@@ -98,7 +104,7 @@ class StepClock:
         self._forwards += 1
         self._hopeful += with_gradient
         patience = PATIENCE_WITH_BACKWARD if self._backward_seen else PATIENCE_WITHOUT_BACKWARD
-        if with_gradient and self._hopeful <= patience:
+        if with_gradient and (self._hopeful <= patience or self._pipelined):
             return Boundary.NONE
         self._no_optimizer = True
         several, self._forwards = self._forwards > 1, 0

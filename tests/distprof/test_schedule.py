@@ -209,6 +209,18 @@ def test_a_look_at_the_model_before_manual_updates_is_no_iteration_of_many_forwa
 
 
 events = st.lists(st.sampled_from([F, NO_GRAD, B, D, G, SGD]), max_size=400)
+
+
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_a_pipeline_is_waited_for_however_many_forwards_come_before_its_first_backward(warmup: int) -> None:
+    clock = StepClock(Window(warmup, 1, 1))
+    clock.pipeline_met()
+    for number in range(2):
+        boundaries = [tell(clock, event) for event in [F] * 300 + [B] * 300 + [SGD]]
+        assert boundaries == [Boundary.NONE] * 600 + [Boundary.END]
+        assert (clock.iteration, clock.mode) == (number + 1, TRAINING)
+
+
 windows = st.tuples(st.integers(0, 6), st.integers(0, 1), st.integers(1, 5))
 
 

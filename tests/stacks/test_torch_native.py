@@ -88,13 +88,26 @@ def test_virtual_stages(scenarios: dict[str, Scenario]) -> None:
     assert (seen.sizes, seen.places("dp", "pp")) == ({"dp": 2, "pp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
     stages = [[(stage.root, stage.index, stage.count) for stage in topology.stages] for topology in seen.topologies]
     assert stages == [[(0, pp, 4), (1, pp + 2, 4)] for _ in (0, 1) for pp in (0, 1)]
-    assert top_modules(seen.report) == [(str(number), "Block") for number in range(4)], "one on each stage"
+    assert top_modules(seen.report) == [(str(number), "SlowBlock") for number in range(4)], "one on each stage"
+
+
+@PIPELINING.finds("bubble of each stage")
+def test_the_bubble_of_an_interleaved_schedule_is_what_its_sleeps_leave_of_it(scenarios: dict[str, Scenario]) -> None:
+    """Two stages x four micro-batches x (10 + 20) ms on each rank; what else a rank does is little."""
+    rows = scenarios["virtual_stages"].report.pipeline
+    assert [(row.stage, row.virtual_stages, row.micro_batches) for row in rows] == [(0, 2, 4), (1, 2, 4)]
+    for row in rows:
+        assert 80e6 <= row.forward_ns < 140e6 and 160e6 <= row.backward_ns < 280e6
+        everything = row.forward_ns + row.backward_ns + row.waiting_ns
+        assert row.bubble == pytest.approx(1 - 240e6 / everything, abs=0.15)
+        assert row.ideal_bubble == pytest.approx(1 / 9), "by the order of its schedule, if nothing else took time"
+        assert everything > 240e6 / (1 - 1 / 9), "no rank can be faster than that"
 
 
 @PIPELINING.misses("the global numbers where a stage is dead: layers are told apart by stage")
 def test_with_a_dead_stage_layers_are_told_apart_by_stage(scenarios: dict[str, Scenario]) -> None:
     alive = analyse(run_of_shards([scenarios["virtual_stages"].shards[0]]))
-    assert top_modules(alive) == [("0 [stage 0]", "Block"), ("0 [stage 2]", "Block")]
+    assert top_modules(alive) == [("0 [stage 0]", "SlowBlock"), ("0 [stage 2]", "SlowBlock")]
     assert any("(nothing was recorded of stages 1, 3)" in note for note in alive.run.notes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -112,16 +113,36 @@ def pipeline() -> int:
     return 3 * size(Block()) + size(nn.Linear(WIDTH, WIDTH))
 
 
+class Sleep(torch.autograd.Function):
+    """As long as the work of a real layer: 10 ms forward, 20 ms backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        time.sleep(0.01)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        time.sleep(0.02)
+        return gradient.clone()
+
+
+class SlowBlock(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = Sleep.apply(super().forward(x))
+        return y
+
+
 def virtual_stages() -> int:
-    """Two stages on each rank of two; ranks 2 and 3 do the same for other data."""
+    """Two stages on each rank of two, four micro-batches; ranks 2 and 3 do the same for other data."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "pp"))
     group, index = mesh["pp"].get_group(), mesh["pp"].get_local_rank()
-    modules: list[nn.Module] = [nn.Sequential(Block()), nn.Sequential(Block())]
+    modules: list[nn.Module] = [nn.Sequential(SlowBlock()), nn.Sequential(SlowBlock())]
     numbers = [index, index + 2]
     stages: list[Any] = [
         PipelineStage(m, n, 4, torch.device("cpu"), group=group) for m, n in zip(modules, numbers, strict=True)
     ]
-    schedule = ScheduleInterleaved1F1B(stages, 2, loss_fn=lambda y, _: y.sum())
+    schedule = ScheduleInterleaved1F1B(stages, 4, loss_fn=lambda y, _: y.sum())
     steps(schedule, modules, first=index == 0, last=index == 1)
     return 4 * size(Block())
 
