@@ -43,12 +43,20 @@ def survey(run: RunDir, host: str = "") -> tuple[list[RankOutcome], list[str]]:
     """
     outcomes, others = _read_all(run, host)
     least = least_strength(outcome.header for outcome in outcomes)
+    world = _world_size(outcomes)
     found: dict[int, RankOutcome] = {}
     for outcome in outcomes:
         rank = outcome.header.rank
-        if strength(outcome.header.claim) >= least and (rank not in found or _weight(found[rank]) < _weight(outcome)):
+        stands = rank < world and strength(outcome.header.claim) >= least
+        if stands and (rank not in found or _weight(found[rank]) < _weight(outcome)):
             found[rank] = outcome
     return [found[rank] for rank in sorted(found)], [*_strangers(outcomes, found), *others]
+
+
+def _world_size(outcomes: list[RankOutcome]) -> int:
+    """Of the job when it began last: an elastic one may have had more ranks before."""
+    headers = sorted((one.header for one in outcomes), key=lambda one: (strength(one.claim), one.wall_ns))
+    return headers[-1].world_size if headers else 0
 
 
 def _strangers(outcomes: list[RankOutcome], found: dict[int, RankOutcome]) -> list[str]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.scripts import TIMED, Ended, NewWorkplace, Workplace, damage, ending, iterations
+from support.scripts import TIMED, Ended, NewWorkplace, Workplace, damage, ending, iterations, wait_for
 
-from distprof import processes
 from distprof.records import Error
 from distprof.shard import read_shard
 
@@ -98,13 +95,6 @@ def workplace(new_workplace: NewWorkplace) -> Workplace:
     return place
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 100) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
-        time.sleep(0.02)
-
-
 def test_a_rank_that_is_killed_leaves_its_finished_steps(workplace: Workplace) -> None:
     words = ("faulty.py", "wait_to_be_ended", "kill")
     plain = workplace.start_torchrun("--nproc-per-node", 2, *words)
@@ -142,28 +132,6 @@ def test_the_newest_life_of_restarted_ranks_is_reported(workplace: Workplace) ->
     report = workplace.report()
     assert [row.steps for row in report.ranks] == [3, 3]
     assert "ranks 0-1 started more than once: generation 1, the newest with data, is reported" in report.run.notes
-
-
-def test_a_node_that_goes_away_leaves_what_its_ranks_had_finished(workplace: Workplace) -> None:
-    """Its launcher and its rank are gone at one moment; then, as a scheduler does, the rest of the job is ended."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meeting = ("--rdzv-backend", "c10d", "--rdzv-id", "7", "--rdzv-endpoint", f"127.0.0.1:{free.getsockname()[1]}")
-    words = ("--nnodes", 2, "--nproc", 1, *meeting, "faulty.py", "wait_to_be_ended", "wait_to_be_ended")
-    nodes = {job.process.pid: job for job in (workplace.start_run(*words), workplace.start_run(*words))}
-    wait_for(lambda: all((workplace.folder / f"waiting{rank}").exists() for rank in range(2)))
-    lost = int((workplace.folder / "pid1").read_text())
-    gone = nodes.pop(next(pid for pid in processes.ancestors(lost) if pid in nodes))
-    gone.process.kill()
-    os.kill(lost, signal.SIGKILL)
-    assert gone.wait().err == ""
-    (left,) = nodes.values()
-    left.process.send_signal(signal.SIGTERM)
-    ended = left.wait()
-    assert ended.code == 1
-    assert ended.last_line.endswith(f" recorded in runs/x; ranks 0-1 ended after 2 of 3 timed steps{MERGE}")
-    assert [(iterations(shard), damage(shard)) for shard in workplace.shards()] == [(BEFORE_THE_FAULT, "")] * 2
-    assert set(workplace.report().run.incomplete) == {0, 1}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,9 @@ def step(iteration: int) -> Step:
 
 def write(run: RunDir, rank: int, *records: Record, generation: int = 0, **others: Any) -> None:
     writer = ShardWriter(FileSink(run.shard_path(rank, generation)))
-    header = Header("id", rank, WORLD, **{"local_world_size": 2, "generation": generation, "host": "here", **others})
+    header = Header(
+        "id", rank, **{"world_size": WORLD, "local_world_size": 2, "generation": generation, "host": "here", **others}
+    )
     for record in (header, PLAN, *records):
         writer.write(record)
     writer.close()
@@ -82,6 +84,15 @@ def test_the_newest_generation_of_a_rank_holds(run: RunDir) -> None:
 def test_a_world_size_that_the_launcher_was_not_told_comes_from_the_ranks(run: RunDir) -> None:
     write(run, 0, *FULL)
     assert line(run, Job((), "train")).startswith("1 of 4 ranks recorded in runs/x; ranks 1-3 left no shard")
+
+
+def test_ranks_that_an_elastic_job_has_no_more_are_passed_over(run: RunDir) -> None:
+    """A node with two ranks left, and the other begins again with its own two."""
+    for rank in (2, 3):
+        write(run, rank, *FULL[:2], wall_ns=1)
+    for rank in (0, 1):
+        write(run, rank, *FULL, world_size=2, wall_ns=2)
+    assert line(run, Job((), "train")) == "2 of 2 ranks recorded in runs/x  ->  distprof merge runs/x"
 
 
 def test_of_several_nodes_each_answers_for_its_own_ranks(run: RunDir) -> None:

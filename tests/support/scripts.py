@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,3 +175,10 @@ def ending(shard: Shard) -> str:
 def damage(shard: Shard) -> str:
     """What of it could not be read; empty where all could."""
     return f"{shard.report}" if shard.report.damaged else ""
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 100) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come to pass"
+        time.sleep(0.02)
