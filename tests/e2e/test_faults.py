@@ -35,6 +35,10 @@ def wait_to_be_ended():
         open(f"waiting{whose}", "w").close()
     time.sleep(600)
 
+def save_when_ended():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("saved"))
+    wait_to_be_ended()
+
 def hang_in_forward():
     Net.forward = lambda self, x: wait_to_be_ended()
 
@@ -87,6 +91,21 @@ infer(Net(), 6)
 print("all steps done")
 """
 
+#: Its run folder lies on a file system that takes a tenth of a second for a record, which is waited for half a second.
+SLOW = """
+from distprof import output
+output.Output.__init__.__defaults__ = (0.5,)
+write = os.write
+def slowly(file, data):
+    if "/shards/" in os.readlink(f"/proc/self/fd/{file}"):
+        time.sleep(0.1)
+    return write(file, data)
+os.write = slowly
+began = time.monotonic()
+infer(Net(), 100)
+print("all steps done", time.monotonic() - began < 5)
+"""
+
 
 @pytest.fixture
 def workplace(new_workplace: NewWorkplace) -> Workplace:
@@ -121,6 +140,21 @@ def test_a_rank_that_hangs_is_in_the_report_before_and_after_it_is_ended(workpla
     for report in (running, workplace.report()):
         assert [(row.steps, row.step_iterations) for row in report.ranks] == [(2, tuple(BEFORE_THE_FAULT))] * 2
         assert set(report.run.incomplete) == {0, 1}
+
+
+def test_a_scheduler_ends_the_ranks_themselves(workplace: Workplace) -> None:
+    """One that saves first, and then one that does not."""
+    job = workplace.start_run("--nproc", 2, "faulty.py", "wait_to_be_ended", "save_when_ended")
+    wait_for(lambda: all((workplace.folder / f"waiting{rank}").exists() for rank in range(2)))
+    for rank in (1, 0):
+        os.kill(int((workplace.folder / f"pid{rank}").read_text()), signal.SIGTERM)
+    ended = job.wait()
+    assert ended.code == 1
+    assert "saved" in ended.err.splitlines()
+    assert ended.last_line.endswith(f"2 of 2 ranks recorded in runs/x; ranks 0-1 ended after 2 of 3 timed steps{MERGE}")
+    shards = workplace.shards()
+    assert [(iterations(shard), damage(shard)) for shard in shards] == [(BEFORE_THE_FAULT, "")] * 2
+    assert [ending(shard) for shard in shards] == ["", "exit"]
 
 
 def test_the_newest_life_of_restarted_ranks_is_reported(workplace: Workplace) -> None:
@@ -244,6 +278,21 @@ def test_a_folder_that_takes_no_shard_sends_it_elsewhere(workplace: Workplace, d
     assert said == f"distprof: {cannot}: its shard goes to {shard.parents[1]}"
     assert "not able to write here (it said so)" in last
     assert iterations(read_shard(shard)) == TIMED
+
+
+def test_a_slow_file_system_ends_the_recording_and_not_the_job(workplace: Workplace) -> None:
+    workplace.write("slow.py", SLOW)
+    ended = workplace.exec("python", "slow.py", timed=90)
+    assert (ended.code, ended.out) == (0, "all steps done True\n")
+    why = "writing it keeps the job waiting, the file system is too slow"
+    said, last = ended.err.splitlines()
+    assert said == f"distprof: rank 0 stops recording, what it recorded so far is kept: {why}"
+    assert last.startswith(
+        f"distprof: 1 of 1 ranks recorded in runs/x; rank 0 stopped recording in writing its shard: {why}"
+    )
+    (shard,) = workplace.shards()
+    assert len(shard.records) < 10 and damage(shard) == ""
+    assert shard.records[-1] == Error("writing its shard", why)
 
 
 @pytest.mark.parametrize("out", ["read-only", "/proc/nowhere", "a-file/runs", "long" * 100])
