@@ -29,9 +29,10 @@ from distprof.holders import Holders, holders
 from distprof.identity import Identity, header, identify
 from distprof.models import Models
 from distprof.output import Output, open_shard
-from distprof.probes.calls import Probe
+from distprof.probes.calls import Pausing, Probe
 from distprof.probes.headroom import EagerChoice
 from distprof.probes.holdings import Holdings
+from distprof.probes.standing_mode import free_stranded
 from distprof.probes.timed import TimedProbe
 from distprof.probes.watch import WatchVisitor
 from distprof.records import FORWARD, End, Error, Plan, Record
@@ -106,6 +107,7 @@ class Recorder:
         except Exception as error:
             self.fail("the end of the job", error)
         self._detach()
+        free_stranded()
         if self._output is not None:
             self._output.close()
         atexit.unregister(self.finish)
@@ -186,6 +188,7 @@ class Recorder:
 
     def begin(self, args: tuple[Any, ...]) -> None:
         """A backward begins (on whatever thread); of the arguments of autograd's engine create_graph is the fourth."""
+        free_stranded()
         if self._rehearsing:
             return
         self._steps.backward_began()
@@ -199,11 +202,15 @@ class Recorder:
 
     def _rehearsal_began(self) -> None:
         self._rehearsing, self._aside, self._door.visitor = True, self._door.visitor, None
+        if isinstance(self._aside, Pausing):
+            self._aside.pause()
 
     def _rehearsal_ended(self) -> None:
         self._rehearsing = False
         if self._door.visitor is None:
             self._door.visitor = self._aside
+            if isinstance(self._aside, Pausing):
+                self._aside.resume()
         self._aside = None
 
     def _optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
@@ -313,7 +320,7 @@ class Recorder:
         if kind is Kind.COUNTED:
             from distprof.probes.counting import CountingProbe  # now, not when the job starts: it brings every formula
 
-            return CountingProbe(self._door, self, self.fail, eager=self._eager)
+            return CountingProbe(self._door, self, self.fail, eager=self._eager, whole=True)
         return TimedProbe(self._door, self, self.fail, self._time, self._device.type, self._models.expert_layers)
 
     def _drop_probe(self) -> None:

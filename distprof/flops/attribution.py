@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from distprof.flops.gradient_sums import GradientSums
+
 OUTSIDE = -1  # the row of what runs outside any module
 
 FORWARD, BACKWARD, RECOMPUTE = "forward", "backward", "recompute"
@@ -31,6 +33,9 @@ class Owner(NamedTuple):
     row: int
 
 
+NOBODY = Owner("", OUTSIDE)  # what is no part of the step
+
+
 class _Log:
     """Which module was running from which node number on, on one thread; and the modules running now."""
 
@@ -38,14 +43,40 @@ class _Log:
         self.numbers: list[int] = []
         self.rows: list[int] = []
         self.stack: list[tuple[int, int]] = []  # (row, the graph task in which it was entered)
+        self.sums = GradientSums()
+        self._seen = _next_number()  # nodes below it have their maker
 
     def note(self, row: int, made: int = 0) -> None:
-        self.numbers.append(_next_number() - made)
+        """From here on ``row`` makes the nodes; it has ``made`` some already."""
+        self._seen = _next_number() - made
+        self.numbers.append(self._seen)
         self.rows.append(row)
+
+    def note_running(self) -> None:
+        self.note(self.stack[-1][0] if self.stack else OUTSIDE)
+
+    def claim(self, row: int) -> None:
+        """The nodes made since the last call are ``row``'s, that of the op which runs now among them: an op's node has
+        its number before the op is dispatched.
+        """
+        number = _next_number()
+        if number != self._seen and (not self.rows or row != self.rows[-1]):
+            self.numbers.append(self._seen)
+            self.rows.append(row)
+        self._seen = number
 
     def maker(self, number: int) -> int:
         index = bisect_right(self.numbers, number) - 1
         return self.rows[index] if index >= 0 else OUTSIDE
+
+
+def with_gradient() -> bool:
+    """Whether what runs now belongs to a graph.  The forward of an ``autograd.Function`` does, a compiled one's and a
+    checkpoint's among them: it runs without gradient, and without forward gradients, which ``no_grad`` leaves on.
+    """
+    if torch.is_grad_enabled():
+        return True
+    return not torch._C._is_fwd_grad_enabled() and not torch.is_inference_mode_enabled()
 
 
 class Attribution:
@@ -57,6 +88,8 @@ class Attribution:
         self._makers: dict[int, _Log] = {}  # graph task -> the log of the thread that made its nodes
         self._creates_graph: dict[int, bool] = {}
         self._optimizers = 0  # that step now, one within the other
+        #: Whose is what runs without gradient, in no module and no optimizer?
+        self.without_gradient = Owner(FORWARD, OUTSIDE)
 
     def enter(self, row: int, made: int = 0) -> None:
         """A module begins to run on this thread; ``made``: the number of its nodes that are there already."""
@@ -68,14 +101,18 @@ class Attribution:
         """The module entered last on this thread has ended."""
         log = self._log()
         log.stack.pop()
-        log.note(log.stack[-1][0] if log.stack else OUTSIDE)
+        log.note_running()
 
     def backward_began(self, create_graph: bool) -> None:
         """This thread calls autograd's engine."""
-        self._backwards.append((self._log(), create_graph))
+        log = self._log()
+        log.note_running()
+        self._backwards.append((log, create_graph))
 
     def backward_ended(self) -> None:
-        self._backwards.pop()
+        log, _ = self._backwards.pop()
+        log.note_running()
+        log.sums.forget()
 
     def optimizer_began(self) -> None:
         self._optimizers += 1
@@ -88,22 +125,34 @@ class Attribution:
         task, log = _current_task(), self._log()
         running = log.stack[-1] if log.stack else None
         if task == -1:
-            if running is None and self._optimizers and not torch.is_grad_enabled():  # with gradient: its closure
-                return Owner(OPTIMIZER, OUTSIDE)
-            return Owner(FORWARD, running[0] if running else OUTSIDE)
+            return Owner(FORWARD, running[0]) if running is not None else self._in_no_module()
         if running is not None and running[1] == task:  # a checkpoint runs its modules again
             return Owner(RECOMPUTE, running[0])
         if task not in self._makers:
             self._makers[task], self._creates_graph[task] = self._backwards[-1] if self._backwards else (log, False)
-        again = torch.is_grad_enabled() and not self._creates_graph[task]  # a checkpointed function without modules
-        return Owner(RECOMPUTE if again else BACKWARD, self._maker(_current_node(), self._makers[task]))
+        row = self._maker(_current_node(), self._makers[task])
+        if not torch.is_grad_enabled():
+            return Owner(BACKWARD, row)
+        log.claim(row)  # of this backward there may be a backward
+        return Owner(BACKWARD if self._creates_graph[task] else RECOMPUTE, row)  # a checkpointed function of no module
 
-    def is_plumbing(self) -> bool:
-        """Whether the op that runs now is autograd's own sum of gradients, and nobody's work."""
+    def _in_no_module(self) -> Owner:
+        if with_gradient():  # of an optimizer's closure, too
+            return Owner(FORWARD, OUTSIDE)
+        return Owner(OPTIMIZER, OUTSIDE) if self._optimizers else self.without_gradient
+
+    def ran(self, func: Any, args: Any, result: Any) -> bool:
+        """An op has run; to be told of every one, views too.  Returns whether it was autograd's own sum of gradients,
+        and nobody's work.
+        """
         if _current_task() == -1:
             return False
+        if torch.is_grad_enabled():  # it may have made a node
+            self.owner()
         node = _current_node()
-        return node is None or node._sequence_nr() == _ACCUMULATE_GRAD
+        if node is None or node._sequence_nr() == _ACCUMULATE_GRAD:
+            return True
+        return self._log().sums.saw(node, func, args, result)
 
     def _maker(self, node: Any, log: _Log) -> int:
         number = _ACCUMULATE_GRAD if node is None else node._sequence_nr()

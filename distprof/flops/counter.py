@@ -28,6 +28,7 @@ class FlopMode(TorchDispatchMode):
     def __init__(self, attribution: Attribution) -> None:
         super().__init__()
         self.error: Exception | None = None  # of ours, for whoever owns this mode: here it would fail the user's op
+        self.is_off = False  # lets everything pass, where it cannot be taken away yet
         self.macs: dict[Owner, int] = {}
         self.flops: dict[Owner, int] = {}
         self.uncounted: dict[str, int] = {}
@@ -44,6 +45,8 @@ class FlopMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.is_off:
+            return func(*args, **kwargs)
         # A wrapper (DTensor) unpacks itself and dispatches again what this rank really computes.
         if any(hasattr(kind, "__tensor_flatten__") for kind in types):
             return NotImplemented
@@ -54,7 +57,7 @@ class FlopMode(TorchDispatchMode):
                 return self._composites[func](*args, **kwargs)
         result = self._run(func, args, kwargs)
         # With fakes DTensor works out shapes: nothing runs.
-        if self._formulas.get(func) is not nothing and (FakeTensor not in types or self._is_of_job(args, kwargs)):
+        if FakeTensor not in types or self._is_of_job(args, kwargs):
             self._try(self._count, func, args, kwargs, result)
         return result
 
@@ -86,6 +89,9 @@ class FlopMode(TorchDispatchMode):
         self._formulas[func] = found
 
     def _count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        is_plumbing = self._attribution.ran(func, args, result)
+        if self._formulas.get(func) is nothing:
+            return
         if func in self._launches:
             func, result = launched(kwargs), None  # as torch's own counter calls the formulas of kernels
             if func not in self._formulas:
@@ -97,23 +103,24 @@ class FlopMode(TorchDispatchMode):
             except Exception:  # the op has run: a formula that does not fit this torch must not fail the user's job
                 self._formulas[func] = None
             else:
-                kind = self._credit(macs, flops)
+                kind = self._credit(macs, flops, is_plumbing)
                 if macs and kind:
                     of_model = kind in (FORWARD, BACKWARD)
                     self.by_device.add(func, args, kwargs, result, macs, of_model=of_model)
                 return
-        if not self._attribution.is_plumbing():
+        if not is_plumbing and self._attribution.owner().kind:
             name = _name(func)
             self.uncounted[name] = self.uncounted.get(name, 0) + 1
 
-    def _credit(self, macs: int, flops: int) -> str:
+    def _credit(self, macs: int, flops: int, is_plumbing: bool) -> str:
         """The kind of work that it was; empty for nobody's."""
-        if not flops or (not macs and self._attribution.is_plumbing()):
+        if not flops or (not macs and is_plumbing):
             return ""
         owner = self._attribution.owner()
-        self.flops[owner] = self.flops.get(owner, 0) + flops
-        if macs:
-            self.macs[owner] = self.macs.get(owner, 0) + macs
+        if owner.kind:
+            self.flops[owner] = self.flops.get(owner, 0) + flops
+            if macs:
+                self.macs[owner] = self.macs.get(owner, 0) + macs
         return owner.kind
 
 

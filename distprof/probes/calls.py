@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import nn
 
-from distprof.flops.attribution import OUTSIDE
+from distprof.flops.attribution import OUTSIDE, with_gradient
 from distprof.probes.batch import BatchTally
 from distprof.probes.regions import Region
 from distprof.records import TRAINING, Array, Record
@@ -65,6 +65,14 @@ class Probe(Protocol):
     def optimizer_ended(self) -> None: ...
 
 
+@runtime_checkable
+class Pausing(Protocol):
+    """A probe that sees more than calls, and is told when what follows is none of the job's work."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
 class RunningModules:
     """The stack of running modules, and the tally of the iteration's batches.
 
@@ -87,7 +95,7 @@ class RunningModules:
 
     def enter_root(self, row: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """A root forward begins; returns whether to look inside.  Call before ``row`` is pushed."""
-        self.in_evaluation = self.listener.mode == TRAINING and not torch.is_grad_enabled()
+        self.in_evaluation = self.listener.mode == TRAINING and not with_gradient()
         if not self.in_evaluation and self.is_model(row):
             self.tally.forward(row, args, kwargs)
         return not self.in_evaluation

@@ -4,30 +4,36 @@ timed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from distprof.doors import ModuleDoor, OnError
-from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, RECOMPUTE, Attribution, Owner
+from distprof.doors import ModuleDoor, OnError, data_door
+from distprof.flops.attribution import BACKWARD, FORWARD, NOBODY, OPTIMIZER, OUTSIDE, RECOMPUTE, Attribution, Owner
 from distprof.flops.counter import FlopMode
 from distprof.probes.batch import BatchTally
-from distprof.probes.calls import CallListener, RunningModules, dense
+from distprof.probes.calls import CallListener, RunningModules, Span, dense
 from distprof.probes.compiled import CompiledCode
 from distprof.probes.headroom import EagerChoice
 from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.regions import Region
+from distprof.probes.standing_mode import in_compiled_call, put_below, strand, take_out
 from distprof.records import Counts, Record
 
 _RECOMPUTED = -2  # the token of a call that is none of the forward's
 
 
 class CountingProbe:
-    """Attached for one iteration; the dispatch mode is on inside root forwards, autograd's engine and optimizers."""
+    """Attached for one iteration.
+
+    The dispatch mode is on inside root forwards, autograd's engine and optimizers; of a whole iteration also between
+    them, where the script computes a loss, say.  There it is off while data is loaded and while models are evaluated,
+    and, after an exception, until the next of those begins: the script may have left its loop.
+    """
 
     def __init__(
         self,
@@ -36,13 +42,22 @@ class CountingProbe:
         on_error: OnError,
         new_mode: Callable[[Attribution], FlopMode] = FlopMode,
         eager: EagerChoice | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
+        """``whole``: iterations of a job, with what lies between models, backward and optimizers."""
         self._door = door
+        self._whole = whole
         self._new_mode = new_mode
         self._compiled = CompiledCode(self, eager, on_error)
         self._steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._running = RunningModules(listener)
+        self._data = data_door(on_error)
         self._ended: list[Record] = []
+        self._depth = 0  # of root forwards, backward passes and optimizers that run
+        self._lingers = False  # this iteration is counted whole
+        self._stays = False  # the mode is on between them
+        self._pauses = 0
         self._mode_is_on = False
         self._given_up = False  # this iteration does not end: nothing of it is counted any more
 
@@ -55,21 +70,30 @@ class CountingProbe:
         self._compiled.take()
         self._door.open(self)
         self._steps.open()
+        if self._whole:
+            self._data.open(Span(self.thread, self.pause, self.resume))
 
     def detach(self) -> None:
+        self._leave_for_good()
         self._door.close()
         self._steps.close()
-        self._leave_mode()
+        self._data.close()
         self._compiled.leave()
 
     def begin(self) -> None:
+        self._leave_for_good()
         self._attribution = Attribution()
+        self._lingers = self._whole and not in_compiled_call()
+        if self._whole:
+            self._attribution.without_gradient = NOBODY
         self._mode = self._new_mode(self._attribution)
         self._steps.forget()
-        self._depth = 0  # of root forwards, backward passes and optimizers that have the mode on
+        self._depth = 0
+        self._stays = self._lingers
         self._calls: dict[int, int] = {}
         self._compiled.begin(self._mode, self._attribution)
         self._running.tally = BatchTally()
+        self._look()
 
     def end(self, iteration: int, mode: str) -> None:
         if self._given_up:
@@ -114,8 +138,10 @@ class CountingProbe:
 
     def backward_ended(self) -> None:
         if self._depth:
-            self._off()
             self._attribution.backward_ended()
+            if self._whole and not self._running.stack:  # what the script does to gradients is part of the update
+                self._attribution.without_gradient = Owner(OPTIMIZER, OUTSIDE)
+            self._off()
 
     def optimizer_ended(self) -> None:
         self._steps.step_ended()
@@ -135,9 +161,10 @@ class CountingProbe:
         if not running.stack:
             self._compiled.model_begins()
             if running.enter_root(row, args, kwargs):
-                self._on()
+                self._model_begins()
             else:
                 self._compiled.evaluation_begins()
+                self.pause()
         running.stack.append(row)
         if not running.in_evaluation:
             self._attribution.enter(row)
@@ -155,8 +182,14 @@ class CountingProbe:
             if not running.in_evaluation:
                 self._off()
             else:
+                self.resume()
                 self._compiled.evaluation_ended()
             running.leave_root(token)
+
+    def _model_begins(self) -> None:
+        if self._whole:
+            self._attribution.without_gradient = NOBODY
+        self._on()
 
     def _optimizer_began(self) -> None:
         self._attribution.optimizer_began()
@@ -166,30 +199,64 @@ class CountingProbe:
         self._attribution.optimizer_ended()
         self._off()
 
+    # ---- the mode --------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """What follows is no part of the step."""
+        self._pauses += 1
+        self._take_out()
+
+    def resume(self) -> None:
+        self._pauses -= 1
+        self._look()
+
     def _on(self) -> None:
         self._depth += 1
-        if not self._mode_is_on and not self._given_up:
-            self._mode.__enter__()
-            self._mode_is_on = True
+        self._stays = self._lingers
+        self._look()
 
     def _off(self) -> None:
         self._depth -= 1
         if self._depth <= 0:
-            self._leave_mode()
+            self._stays = self._stays and sys.exc_info()[1] is None
+            if not self._stays:
+                self._leave_mode()
         if self._mode.error is not None:
             raise self._mode.error
 
+    def _look(self) -> None:
+        """On, where it should be."""
+        wanted = (self._stays or self._depth > 0) and not self._pauses and not self._given_up
+        if wanted and not self._mode_is_on and get_ident() == self.thread:
+            put_below(self._mode)
+            self._mode_is_on = True
+
     def _leave_mode(self) -> None:
-        """If it is on, and no mode of the user's lies over it: then a call that is still running will leave it."""
-        if self._mode_is_on and _get_current_dispatch_mode() is self._mode:
+        if not (self._lingers and in_compiled_call()):
+            self._take_out()
+
+    def _leave_for_good(self) -> None:
+        if get_ident() == self.thread:
+            self._leave_mode()
+        if self._mode_is_on:
+            self._mode.is_off = True
             self._mode_is_on = False
-            self._mode.__exit__(None, None, None)
+            strand(self._mode)
+
+    def _take_out(self) -> None:
+        if self._mode_is_on:
+            self._mode_is_on = False
+            take_out(self._mode)
 
     # ---- what compiled code asks -----------------------------------------------------------------------------------
 
     @property
     def counts_now(self) -> bool:
-        return self._mode_is_on and (get_ident() == self.thread or torch._C._current_graph_task_id() != -1)
+        return (
+            self._mode_is_on
+            and self._depth > 0
+            and (get_ident() == self.thread or torch._C._current_graph_task_id() != -1)
+        )
 
     def function_begins(self, region: Region) -> bool:
         running = self._running
@@ -204,7 +271,7 @@ class CountingProbe:
         if row >= 0:
             self._calls[row] = self._calls.get(row, 0) + 1
         self._attribution.enter(row, made=0 if region.inference else 1)
-        self._on()
+        self._model_begins()
         return True
 
     def function_ended(self, region: Region) -> None:
@@ -216,6 +283,8 @@ class CountingProbe:
 
     def give_up(self) -> bool:
         self._given_up = self._depth <= 0
+        if self._given_up:
+            self._leave_mode()
         return self._given_up
 
 

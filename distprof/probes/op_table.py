@@ -124,8 +124,8 @@ class TableMode(FlopMode):
         if not self._is_ignored:
             super()._count(func, args, kwargs, result)
 
-    def _credit(self, macs: int, flops: int) -> str:
-        kind = super()._credit(macs, flops)
+    def _credit(self, macs: int, flops: int, is_plumbing: bool) -> str:
+        kind = super()._credit(macs, flops, is_plumbing)
         if kind:
             work = self._table.work[self._op]
             work.macs += macs

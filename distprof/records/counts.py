@@ -42,11 +42,13 @@ class Generated:
 class Counts(Bulky):
     """One counted step: *exclusive* work per row, summed over the iteration's micro-batches.
 
-    Forward is what ran in root forwards; backward, what autograd ran, credited to the module whose forward made the
-    node; recompute, what checkpointing ran again.  Flops are all of them, 2 a MAC included.  ``outside`` has the work
-    that belongs to no row, under the names of the six arrays, 0 where absent, and that of optimizers' steps, under
-    ``optimizer_macs`` and ``optimizer_flops``.  ``uncounted`` holds the ops that ran without a formula, by name, with
-    their calls.  ``device_work`` is of the whole step, work of no row included.
+    Forward is what ran in root forwards; backward, what autograd ran, credited to the module whose forward, or whose
+    backward, made the node; recompute, what checkpointing ran again.  Flops are all of them, 2 a MAC included.
+    ``outside`` has the work that belongs to no row, under the names of the six arrays, 0 where absent: what the script
+    computes itself between its models, backward and optimizers.  It has that of optimizers' steps, and what runs
+    without gradient from a backward up to them, under ``optimizer_macs`` and ``optimizer_flops``.  ``uncounted`` holds
+    the ops that ran without a formula, by name, with their calls.  ``device_work`` is of the whole step, work of no row
+    included.
 
     ``compiled`` tells how code of torch.compile ran: ``compiled``, as it always does, its region counted whole, or
     ``eager``, counted module by module; empty where there was none.  ``eager_refused``: why it was not eager, though

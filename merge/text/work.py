@@ -9,8 +9,10 @@ from distprof.merge.text.lines import heading, table, wrapped
 from distprof.merge.text.quantities import quantity
 
 _NOTE = (
-    "What a script computes with functions of its own, outside of any module, is seen in backward only: the forward of"
-    " such a loss is in no row."
+    "(outside modules) is what the script computes itself between its models, backward and optimizers: losses,"
+    " products, what it does to a batch. (optimizer) has the optimizers' steps, and what runs without gradient from a"
+    " backward up to them, like clipping. What a DataLoader does, and evaluation with all that runs without gradient"
+    " around it, is in no row; nor are autograd's own sums of gradients."
 )
 
 

@@ -147,12 +147,12 @@ def test_a_layer_used_twice_and_tied_weights(tmp_path: Path) -> None:
     assert seen.by_name(counts.backward_macs) == {"first": 3 * once, "second": 2 * once}
 
 
-def test_a_matmul_in_the_loss_is_outside_any_module_in_backward(tmp_path: Path) -> None:
+def test_a_matmul_in_the_loss_is_outside_any_module(tmp_path: Path) -> None:
     model, target = nn.Linear(WIDTH, WIDTH), torch.randn(WIDTH, WIDTH)
     _, counts = counted(tmp_path, model, lambda: (model(torch.randn(ROWS, WIDTH)) @ target).sum().backward())
     once = ROWS * WIDTH * WIDTH
     assert (int(counts.forward_macs.sum()), int(counts.backward_macs.sum())) == (once, once)
-    assert counts.outside["backward_macs"] == once
+    assert counts.outside["backward_macs"] == counts.outside["forward_macs"] == once
 
 
 def test_a_gradient_penalty_is_backward_and_its_second_backward_too(tmp_path: Path) -> None:
@@ -169,6 +169,27 @@ def test_a_gradient_penalty_is_backward_and_its_second_backward_too(tmp_path: Pa
     _, counts = counted(tmp_path, model, step)
     assert total(counts) == theirs.get_total_flops() / 2
     assert not counts.recompute_macs.any()
+
+
+def test_the_backward_of_a_gradient_goes_to_the_modules_whose_backward_made_its_nodes(tmp_path: Path) -> None:
+    """By pencil and paper.  The inner gradient takes a product of each layer, and each of the two has two operands;
+    only of the last layer's one is the seed, which needs no gradient.  In forward nothing of the first layer needs one
+    of ``x`` by the outer loss; of the weights, by the slope of tanh, it does.
+    """
+    first, second = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(3 * WIDTH, 1)
+    model = nn.Sequential(first, nn.Tanh(), second)
+
+    def step() -> None:
+        x = torch.ones(ROWS, WIDTH, requires_grad=True)
+        (gradient,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        (gradient @ torch.ones(WIDTH, 2)).square().sum().backward()
+
+    seen, counts = counted(tmp_path, model, step)
+    one, two, loss = ROWS * WIDTH * 3 * WIDTH, ROWS * 3 * WIDTH, ROWS * WIDTH * 2
+    assert seen.by_name(counts.forward_macs) == {"0": one, "2": two}
+    # 0: inner; its two operands in the outer; x and the weight in the outer.  2: inner, and the weight in the outer.
+    assert seen.by_name(counts.backward_macs) == {"0": (1 + 2 + 2) * one, "2": (1 + 1) * two}
+    assert (counts.outside["forward_macs"], counts.outside["backward_macs"]) == (loss, loss)
 
 
 def test_autograd_inside_forward(tmp_path: Path) -> None:
@@ -188,4 +209,6 @@ def test_autograd_inside_forward(tmp_path: Path) -> None:
     seen, counts = counted(tmp_path, model, lambda: model(torch.randn(ROWS, WIDTH)).square().sum().backward())
     once = ROWS * WIDTH * WIDTH
     assert seen.by_name(counts.forward_macs) == {"inner": once}
-    assert counts.backward_macs.sum() > once
+    # The force is one product.  Then that one's two operands, and the weight through tanh: x's own gradient is unused.
+    assert seen.by_name(counts.backward_macs) == {"inner": (1 + 2 + 2) * once}
+    assert "backward_macs" not in counts.outside

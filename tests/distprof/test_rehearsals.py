@@ -61,6 +61,7 @@ def test_it_is_no_iteration_no_work_and_no_micro_batch(tmp_path: Path, warmup: i
     counts = seen.one(Counts)
     assert (counts.iteration, counts.micro_batches, counts.samples) == (warmup, 1, 2)
     assert (counts.calls.tolist(), counts.forward_macs.tolist(), counts.backward_macs.tolist()) == ([1], [32], [32])
+    assert counts.outside["forward_flops"] == 2 * 4, "the sum of the step itself"
     assert [(step.micro_batches, step.samples, step.calls.tolist()) for step in seen.of(Step)] == [(1, 2, [1])] * 2
 
 
