@@ -275,7 +275,7 @@ def test_a_mode_inside_a_generator_is_left_where_it_runs_on(tmp_path: Path) -> N
             job(number, between)
 
         if record_it:
-            record(tmp_path, lambda: [step(n) for n in range(STEPS)], warmup=COUNTED, count=True, timed=1)
+            record(tmp_path, lambda: list(map(step, range(STEPS))), warmup=COUNTED, count=True, timed=1)
         else:
             for number in range(STEPS):
                 step(number)
@@ -366,7 +366,8 @@ def test_an_optimizers_step_that_is_compiled(tmp_path: Path, at: int, compiler: 
 
         def step(number: int, job: Job = job) -> None:
             if number == at:
-                job.optimizer.step = torch.compile(job.optimizer.step, backend="eager")  # type: ignore[method-assign]
+                compiled: Any = torch.compile(job.optimizer.step, backend="eager")
+                job.optimizer.step = compiled  # type: ignore[method-assign]
             job(number)
 
         if recorded:
