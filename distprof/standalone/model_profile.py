@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -52,29 +53,45 @@ def get_model_profile(
 
     Raises UsageError for arguments that make no sense; what the model raises passes unchanged.
     """
-    profiler = FlopsProfiler(model)
-    profiler.steps = steps = _steps(warm_up, start_step, end_step, num_steps)
-    inputs = _inputs(model, input_shape, args, kwargs, input_constructor)
-    call = _method(model, mode, func_name)
-    with _in_eval_mode(model):
-        for _ in range(warm_up if steps is None else steps.start):
-            call(*inputs[0], **inputs[1])
-        try:
-            profiler.start_profile(ignore_list=ignore_modules)
-            for _ in steps or (0,):
-                with profiler.calling(*inputs) if call is not model else contextlib.nullcontext():
-                    call(*inputs[0], **inputs[1])
-            profiler.stop_profile()
-            if print_profile:
-                top = top_modules if print_aggregated_profile else 0
-                profiler.print_model_profile(warm_up, module_depth, top, detailed, output_file)
-            return (
-                profiler.get_total_flops(as_string),
-                profiler.get_total_macs(as_string),
-                profiler.get_total_params(as_string),
-            )
-        finally:
-            profiler.end_profile()
+    with _profiler_of(model) as profiler, _in_eval_mode(model):
+        profiler.steps = _steps(warm_up, start_step, end_step, num_steps)
+        inputs = _inputs(model, input_shape, args, kwargs, input_constructor)
+        _profile(profiler, _Call(_method(model, mode, func_name), *inputs), warm_up, ignore_modules)
+        if print_profile:
+            top = top_modules if print_aggregated_profile else 0
+            profiler.print_model_profile(warm_up, module_depth, top, detailed, output_file)
+        return (
+            profiler.get_total_flops(as_string),
+            profiler.get_total_macs(as_string),
+            profiler.get_total_params(as_string),
+        )
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call of a model, which is its forward, or of another method of it."""
+
+    method: Callable[..., Any]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+    def __call__(self) -> None:
+        self.method(*self.args, **self.kwargs)
+
+    def profiled_by(self, profiler: FlopsProfiler) -> None:
+        around = profiler.calling(self.args, self.kwargs) if self.method is not profiler.model else nullcontext()
+        with around:
+            self()
+
+
+def _profile(profiler: FlopsProfiler, call: _Call, warm_up: int, ignored: Sequence[type] | None) -> None:
+    """The model's first calls are not profiled: ``warm_up``, or those before the first of the profiler's steps."""
+    for _ in range(warm_up if profiler.steps is None else profiler.steps.start):
+        call()
+    profiler.start_profile(ignore_list=ignored)
+    for _ in profiler.steps or (0,):
+        call.profiled_by(profiler)
+    profiler.stop_profile()
 
 
 def _steps(warm_up: int, start_step: int | None, end_step: int | None, num_steps: int | None) -> range | None:
@@ -128,7 +145,16 @@ def _method(model: nn.Module, mode: str, func_name: str) -> Callable[..., Any]:
     return method
 
 
-@contextlib.contextmanager
+@contextmanager
+def _profiler_of(model: nn.Module) -> Iterator[FlopsProfiler]:
+    profiler = FlopsProfiler(model)
+    try:
+        yield profiler
+    finally:
+        profiler.end_profile()
+
+
+@contextmanager
 def _in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module is back in its own mode afterwards; not by ``train()``, which a model may have changed."""
     before = [(module, module.training) for module in model.modules()]
