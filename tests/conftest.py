@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -16,12 +17,17 @@ from hypothesis import settings
 settings.register_profile("distprof", deadline=None)
 settings.load_profile("distprof")
 
+# Two files are tested at a time on two cores: a torch with two threads in each would make them wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # For ``from support.x import y``.  Not by putting tests on sys.path: there, ``tests/distprof`` would shadow distprof.
 _support = types.ModuleType("support")
 _support.__path__ = [str(Path(__file__).parent / "support")]
 sys.modules["support"] = _support
+if TYPE_CHECKING:
+    from support.scripts import NewWorkplace
 
 #: Variables of a job, a scheduler or a recorder around the tests.
 _FOREIGN = ("DISTPROF_", "PET_", "SLURM_", "TORCHELASTIC_", "PYTHONPATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
@@ -46,19 +52,20 @@ def clean_env() -> dict[str, str]:
     return {**env, "OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": str(Path(sys.prefix) / "torch_extensions")}
 
 
+@pytest.fixture(scope="session")
+def new_workplace(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> NewWorkplace:
+    """Makes folders for scripts of a test's own."""
+    from support.scripts import Workplace
+
+    return lambda: Workplace(tmp_path_factory.mktemp("work"), clean_env)
+
+
 @pytest.fixture
 def cli(tmp_path: Path, clean_env: dict[str, str]) -> Cli:
     """``cli("run", "train.py", env={...})``: the installed command line in a process of its own, in ``tmp_path``."""
+    from support.processes import python
 
     def call(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "distprof", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**clean_env, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return python("-m", "distprof", *arguments, cwd=tmp_path, env={**clean_env, **(env or {})})
 
     return call

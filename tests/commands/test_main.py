@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.processes import output_of
 
 from distprof import __version__
 from distprof.__main__ import COMMANDS, cli, main
@@ -39,8 +39,7 @@ def test_help_is_quick(cli: Cli) -> None:
 def test_neither_import_nor_help_loads_anything_heavy(call: str, tmp_path: Path, clean_env: dict[str, str]) -> None:
     heavy = "{'torch', 'numpy', 'matplotlib', 'msgpack'} & set(sys.modules)"
     code = f"import sys; {call}; loaded = {heavy}; assert not loaded, loaded"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=clean_env, capture_output=True, check=False)
-    assert ended.returncode == 0, ended.stderr.decode()
+    output_of("-c", code, cwd=tmp_path, env=clean_env)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

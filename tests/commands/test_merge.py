@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import output_of
 from support.synthetic import write_run
 
 from distprof.merge.plots import FORMATS, NAMES
@@ -286,9 +287,7 @@ def test_merging_loads_no_torch_and_matplotlib_only_to_draw(
         f"found = {heavy!r} & set(sys.modules)\n"
         "sys.exit(f'loaded: {found}' if found else 0)"
     )
-    command = [sys.executable, "-c", code]
-    ended = subprocess.run(command, cwd=tmp_path, env=clean_env, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    output_of("-c", code, cwd=tmp_path, env=clean_env)
 
 
 def test_the_demo_is_merged_in_its_budget(cli: Cli, tmp_path: Path) -> None:

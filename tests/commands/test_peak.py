@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import output_of
 from support.synthetic import write_run
 
 from distprof.devices import cpu_name
@@ -58,7 +58,7 @@ def test_a_peak_is_measured_and_an_mfu_made_of_it(cli: Cli, tmp_path: Path, clea
     assert {(engine.device, engine.threads) for engine in figures} == {(cpu_name(), 1)}
 
     (tmp_path / "matmuls.py").write_text(MATMULS, encoding="utf-8")
-    subprocess.run([sys.executable, "matmuls.py"], cwd=tmp_path, env=clean_env, check=True, timeout=120)
+    output_of("matmuls.py", cwd=tmp_path, env=clean_env)
     run = tmp_path / "runs" / "matmuls"
     merged = cli("merge", run, "--no-plots", env=caches(tmp_path))
     assert merged.returncode == 0, merged.stderr

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import python
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -33,8 +34,7 @@ def told(folder: Path, rank: int = 0) -> dict[str, Any]:
 
 
 def torchrun(*arguments: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *arguments]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return python("-m", "torch.distributed.run", "--standalone", *arguments, cwd=folder, env=env)
 
 
 def test_ranks_see_what_torchrun_gives_them_and_two_variables_more(

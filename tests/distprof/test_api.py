@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.processes import python
 from support.recording import Seen, seen
 from torch import nn
 
@@ -195,16 +195,7 @@ def script(tmp_path: Path, clean_env: dict[str, str]) -> Script:
 
     def run(code: str) -> tuple[subprocess.CompletedProcess[str], Seen]:
         (tmp_path / "script.py").write_text(code)
-        process = subprocess.run(
-            [sys.executable, "script.py"],
-            cwd=tmp_path,
-            env=clean_env,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        return process, seen(tmp_path / "runs" / "mine")
+        return python("script.py", cwd=tmp_path, env=clean_env), seen(tmp_path / "runs" / "mine")
 
     return run
 
@@ -237,25 +228,26 @@ def test_however_a_script_ends_its_steps_are_there(script: Script, end: str, cod
     assert "distprof: " not in process.stderr
 
 
-FORK = """
-with distprof.record(name="mine", warmup=0, count=COUNT, timed=9):
-    step()
-    step()
-    original = nn.Module.__call__
-    if not os.fork():
-        assert nn.Module.__call__ is not original
-        for _ in range(3):
-            step()
-        print("child is through", flush=True)
-        sys.exit(0)
-    assert os.wait()[1] == 0
-    step()
+FORKS = """
+for name, count in (("mine", True), ("uncounted", False)):
+    with distprof.record(name=name, warmup=0, count=count, timed=9):
+        step()
+        step()
+        original = nn.Module.__call__
+        if not os.fork():
+            assert nn.Module.__call__ is not original
+            for _ in range(3):
+                step()
+            print("child is through", flush=True)
+            sys.exit(0)
+        assert os.wait()[1] == 0
+        step()
 """
 
 
-@pytest.mark.parametrize("count", [True, False])
-def test_a_forked_child_writes_nothing(script: Script, count: bool) -> None:
-    process, found = script(JOB + FORK.replace("COUNT", str(count)))
-    assert (process.returncode, process.stdout, process.stderr) == (0, "child is through\n", "")
-    assert [step.iteration for step in found.of(Step)] == [0, 1, 2][count:]
-    assert found.kinds.count("end") == 1 and not found.shard.report.damaged
+def test_a_forked_child_writes_nothing(script: Script, tmp_path: Path) -> None:
+    process, counted = script(JOB + FORKS)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "child is through\n" * 2, "")
+    for found, timed in ((counted, [1, 2]), (seen(tmp_path / "runs" / "uncounted"), [0, 1, 2])):
+        assert [step.iteration for step in found.of(Step)] == timed
+        assert found.kinds.count("end") == 1 and not found.shard.report.damaged

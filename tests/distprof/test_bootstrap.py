@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from support.processes import python
 from support.recording import Seen, seen
 
 import distprof
@@ -55,15 +55,7 @@ def run(tmp_path: Path, inject: Path, lib: Path, clean_env: dict[str, str]) -> R
         script.parent.mkdir(exist_ok=True)
         script.write_text(code)
         path = f"{inject}:{lib}" if injected else str(lib)
-        return subprocess.run(
-            [sys.executable, str(script), "--an", "argument"],
-            cwd=tmp_path,
-            env={**clean_env, **env, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        return python(script, "--an", "argument", cwd=tmp_path, env={**clean_env, **env, "PYTHONPATH": path})
 
     return start
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import os
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.processes import python
 from support.records import patient, shards, written
 from support.shards import DATA, END, HEADER_BODY, PLAN, RECORDS, TREE, body, edges, sealed, step
 
@@ -313,14 +312,8 @@ print(report.records, report.malformed)
 @pytest.mark.parametrize("before", [b"\x93", b"\x93\xa3end", b"\x93\xa3end\x01", b"\x93\xa3end\x01\x81\xa1x"])
 def test_claimed_lengths_are_not_believed_before_the_bytes_are_seen(tmp_path: Path, before: bytes) -> None:
     """500 nested arrays, each as long as the record, would take 16 GiB if msgpack made room for what they claim."""
-    result = subprocess.run(
-        [sys.executable, "-c", HOSTILE, HEADER_BODY.hex(), before.hex()],
-        cwd=tmp_path,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    result = python("-c", HOSTILE, HEADER_BODY.hex(), before.hex(), cwd=tmp_path, env=environment)
     assert result.stderr == ""
     assert result.stdout.startswith("1 ['a record of ")
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support.examples import EXAMPLES, Job
 from support.jobs import Recorded, RunJob
-from support.scripts import NewWorkplace, Workplace
+from support.processes import python
 
 
 @pytest.fixture(scope="session")
@@ -20,23 +19,9 @@ def record_job(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, st
         folder = tmp_path_factory.mktemp("job")
 
         def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [sys.executable, "-m", "distprof", *arguments],
-                cwd=folder,
-                env=clean_env,
-                capture_output=True,
-                text=True,
-                timeout=240,
-                check=False,
-            )
+            return python("-m", "distprof", *arguments, cwd=folder, env=clean_env)
 
         done = cli("run", "--nproc", str(nproc), "--name", "x", *(ours or []), str(EXAMPLES / script), *options)
         return Recorded(Job(done.stdout), done.stderr, done.returncode, folder / "runs" / "x", cli)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def new_workplace(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> NewWorkplace:
-    """Makes folders for scripts of a test's own."""
-    return lambda: Workplace(tmp_path_factory.mktemp("work"), clean_env)

@@ -21,7 +21,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")  # tmpfs gives room by the page
 FAULTY = """
 def kill():
     if os.environ.get("RANK") == "1":
-        wait_for(f"waiting{os.environ['MASTER_PORT']}")  # of this job: else the launcher ends a rank 0 that just begins
+        wait_for("waiting0")  # else the launcher ends a rank 0 that just begins
     os.kill(os.getpid(), signal.SIGKILL)
 
 def leave():
@@ -31,8 +31,7 @@ def fail():
     raise ValueError("the script's own")
 
 def wait_to_be_ended():
-    for whose in (os.environ.get("RANK", ""), os.environ.get("MASTER_PORT", "")):
-        open(f"waiting{whose}", "w").close()
+    open(f"waiting{os.environ['RANK']}", "w").close()
     time.sleep(600)
 
 def save_when_ended():
@@ -69,6 +68,14 @@ if __name__ == "__main__":
     do(sys.argv[1 + int(os.environ.get("RANK", "0"))])
 """
 BEFORE_THE_FAULT = TIMED[:2]
+
+#: The same end without a model, for the exit code of torchrun.
+KILLED = """
+import os, signal, time
+if os.environ["RANK"] == "1":
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(600)
+"""
 
 #: Rank 1 fails in its first life, and has a second one.
 RESTARTED = """
@@ -115,10 +122,10 @@ def workplace(new_workplace: NewWorkplace) -> Workplace:
 
 
 def test_a_rank_that_is_killed_leaves_its_finished_steps(workplace: Workplace) -> None:
-    words = ("faulty.py", "wait_to_be_ended", "kill")
-    plain = workplace.start_torchrun("--nproc-per-node", 2, *words)
-    ended = workplace.run("--nproc", 2, *words)
-    assert (ended.code, ended.out) == (plain.wait().code, "") == (1, "")
+    workplace.write("killed.py", KILLED, prelude="")
+    plain = workplace.start_torchrun("--nproc-per-node", 2, "killed.py").wait()
+    ended = workplace.run("--nproc", 2, "faulty.py", "wait_to_be_ended", "kill")
+    assert (ended.code, ended.out) == (plain.code, "") == (1, "")
     assert ended.last_line == (
         f"distprof: 2 of 2 ranks recorded in runs/x; ranks 0-1 ended after 2 of 3 timed steps{MERGE}"
     )

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import numpy as np
 import pytest
-from support.scripts import Workplace
+from support.scripts import NewWorkplace, Workplace
 
 from distprof.records import Counts, Error, Step
 
-#: The second step is counted; after the first and before the fourth shapes are learnt anew.
+#: In both runs the second step is counted; after the first and before the fourth shapes are learnt anew.
 SCRIPT = """
-import sys
+import distprof
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -29,35 +26,44 @@ class Part(nn.Module):
     def forward(self, x):
         return self.second(self.first(x).relu())
 
-model = Part()
-stage = PipelineStage(model, rank, 2, torch.device("cpu"))
-kind = {"1F1B": Schedule1F1B, "GPipe": ScheduleGPipe}[sys.argv[1]]
-schedule = kind(stage, 4, loss_fn=nn.functional.mse_loss)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-x = torch.ones(8, 8)
-for step in range(5):
-    optimizer.zero_grad()
-    schedule.step(x) if rank == 0 else schedule.step(target=x)
-    optimizer.step()
-    if step in (0, 2):
-        with torch.no_grad():
-            schedule.eval(x) if rank == 0 else schedule.eval(target=x)
-dist.barrier()
-del model, stage, schedule, optimizer
+def train(kind):
+    model = Part()
+    stage = PipelineStage(model, rank, 2, torch.device("cpu"))
+    schedule = kind(stage, 4, loss_fn=nn.functional.mse_loss)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x = torch.ones(8, 8)
+    for step in range(5):
+        optimizer.zero_grad()
+        schedule.step(x) if rank == 0 else schedule.step(target=x)
+        optimizer.step()
+        if step in (0, 2):
+            with torch.no_grad():
+                schedule.eval(x) if rank == 0 else schedule.eval(target=x)
+
+for name, kind in {"1F1B": Schedule1F1B, "GPipe": ScheduleGPipe}.items():
+    with distprof.record(name=name, warmup=1, timed=3):
+        train(kind)
+    dist.barrier()
 dist.destroy_process_group()
 """
 LAYER = 8 * 8 * 16  # MACs of either layer on the whole batch
 
 
-@pytest.mark.parametrize("schedule", ["1F1B", "GPipe"])
-def test_each_stage_counts_its_micro_batches_and_nothing_else(
-    tmp_path: Path, clean_env: Mapping[str, str], schedule: str
-) -> None:
-    place = Workplace(tmp_path, clean_env)
+@pytest.fixture(scope="module")
+def place(new_workplace: NewWorkplace) -> Workplace:
+    """Where two ranks have run both schedules."""
+    place = new_workplace()
     place.write("pipe.py", SCRIPT, prelude="")
-    ended = place.run("--nproc", 2, "pipe.py", schedule)
-    assert "2 of 2 ranks recorded" in ended.last_line, ended.err
-    for rank, shard in enumerate(place.shards()):
+    ended = place.start_torchrun("--nproc-per-node", 2, "pipe.py").wait()
+    assert ended.code == 0, ended.err
+    return place
+
+
+@pytest.mark.parametrize("schedule", ["1F1B", "GPipe"])
+def test_each_stage_counts_its_micro_batches_and_nothing_else(place: Workplace, schedule: str) -> None:
+    shards = place.shards(schedule)
+    assert len(shards) == 2
+    for rank, shard in enumerate(shards):
         assert not [record for record in shard.records if isinstance(record, Error)]
         (counts,) = (record for record in shard.records if isinstance(record, Counts))
         steps = [record for record in shard.records if isinstance(record, Step)]

@@ -1,4 +1,7 @@
-"""A script cannot tell that it is recorded: it sees what it would see under plain torchrun, and computes the same."""
+"""A script cannot tell that it is recorded: it sees what it would see under plain torchrun, and computes the same.
+
+So do the examples: their own tests run them twice.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import re
 from typing import Any
 
 import pytest
-from support.examples import EXAMPLES, Job
 from support.scripts import TIMED, NewWorkplace, Workplace, iterations
 
 #: Modules of the script's own, named like parts of distprof and like what a recorder imports.
@@ -109,28 +111,3 @@ def test_it_sees_what_it_would_see_without(launcher: str, new_workplace: NewWork
     for ours_saw, plain_saw in zip(told(workplace, "ours"), told(workplace, "plain"), strict=True):
         assert ours_saw == plain_saw
     assert [iterations(shard) for shard in workplace.shards()] == [TIMED]
-
-
-@pytest.mark.parametrize(
-    ("script", "ranks", "options"),
-    [
-        ("train_plain.py", 1, ["--accumulate", "2", "--evaluate-every", "3"]),
-        ("train_ddp.py", 2, ["--dim", "32"]),
-        ("train_moe.py", 4, ["--tp", "2", "--dim", "32", "--seq", "16"]),
-    ],
-)
-def test_the_examples_losses_are_the_same_to_the_bit(
-    script: str, ranks: int, options: list[str], new_workplace: NewWorkplace
-) -> None:
-    workplace = new_workplace()
-    words = [EXAMPLES / script, "--steps", "6", "--print-losses", *options]
-    if ranks == 1:
-        ours, plain = workplace.exec("python", *words), workplace.start("python", *words).wait()
-    else:
-        ours = workplace.run("--nproc", ranks, *words)
-        plain = workplace.start_torchrun("--nproc-per-node", ranks, *words).wait()
-    assert (ours.code, plain.code) == (0, 0), ours.err + plain.err
-    assert ours.out == plain.out
-    losses = Job(ours.out).losses
-    assert len(losses) == 6 and len(set(losses)) > 1
-    assert [iterations(shard) for shard in workplace.shards()] == [TIMED] * ranks

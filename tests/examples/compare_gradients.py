@@ -1,15 +1,18 @@
 """A job of four ranks: the MoE example spread over them has the whole model's parameters, loss and gradients.
 
-Run by test_train_moe.py.  Gradients, not losses after some steps: AdamW hides a gradient that is too large by a factor.
+Run by test_train_moe.py.  Ranks are forks of one process, which has imported torch for all.  Gradients, not losses
+after some steps: AdamW hides a gradient that is too large by a factor.
 """
 
 from __future__ import annotations
 
 import gc
 import itertools
+import tempfile
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 import train_moe
 from moe_model import GPT, Shape, moe_layers
 from torch import Tensor, nn
@@ -17,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import default_collate
 
 SHAPE = Shape(dim=32, layers=4, heads=4, sequence=16, experts=8)
+RANKS = 4
 BATCH = 8
 CROWD = 50.0  # a bias that leaves the router no choice
 
@@ -75,11 +79,11 @@ def compare(tp: int, ep: int, crowded: bool) -> None:
     assert crowded == any(not gradient(parameter).any() for parameter in expected.values())
 
 
-def main() -> None:
-    dist.init_process_group("gloo")
+def main(rank: int, meeting: str) -> None:
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=RANKS)
     for (tp, ep), crowded in itertools.product(((2, 4), (2, 2), (4, 1)), (False, True)):
         compare(tp, ep, crowded)
-        if dist.get_rank() == 0:
+        if rank == 0:
             print(f"agreed: tp {tp} ep {ep} crowded {crowded}", flush=True)
     gc.collect()
     dist.barrier()
@@ -87,4 +91,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as folder:
+        mp.start_processes(main, (f"file://{folder}/meeting",), nprocs=RANKS, start_method="fork")

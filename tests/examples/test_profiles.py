@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 from support.examples import EXAMPLES
+from support.processes import output_of
 
 pytestmark = pytest.mark.stack("transformers")
 
@@ -31,17 +30,8 @@ for script, options in json.loads(sys.argv[1]).items():
 def printed(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> dict[str, str]:
     """What each script prints."""
     scripts = {str(EXAMPLES / name): options for name, options in COMMANDS.items()}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps(scripts)],
-        cwd=tmp_path_factory.mktemp("examples"),
-        env=clean_env,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(zip(COMMANDS, done.stdout.split("end of script\n"), strict=False))
+    shown = output_of("-c", RUN, json.dumps(scripts), cwd=tmp_path_factory.mktemp("examples"), env=clean_env)
+    return dict(zip(COMMANDS, shown.split("end of script\n"), strict=False))
 
 
 def line(text: str, name: str) -> str:

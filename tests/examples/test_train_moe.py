@@ -8,26 +8,44 @@ import pytest
 import torch
 import train_moe
 from moe_model import GPT, TOP_K, VOCABULARY, MoE, Shape, moe_layers
-from support.examples import Run
+from support.examples import EXAMPLES, Job, Twice, run_twice
+from support.processes import output_of
+from support.scripts import NewWorkplace
 from torch.utils.flop_counter import FlopCounterMode
 
 SMALL = Shape(dim=32, layers=4, heads=4, sequence=16, experts=8)
-OPTIONS = ("--steps", "12", "--dim", "64", "--seq", "32", "--lr", "0.01", "--print-losses")
+OPTIONS = ("--steps", "12", "--dim", "64", "--seq", "32", "--lr", "0.01", "--print-losses", "--skew", "--print-params")
+#: On four ranks: experts are spread over two, and each has a replica; the last rank waits for its data.
+LAYOUT = ("--tp", "2", "--ep", "2", "--stopwatch", "--slow-rank", "3", "--slow-ms", "30", "--slow-phase", "data")
 
 
 def tokens(batch: int, shape: Shape = SMALL) -> torch.Tensor:
     return torch.randint(VOCABULARY, (batch, shape.sequence))
 
 
-def test_every_layout_has_the_parameters_and_the_gradients_of_the_whole_model(run: Run) -> None:
-    job = run(Path(__file__).with_name("compare_gradients.py"), ranks=4)
-    assert len(job.after("agreed")) == 6
+def test_every_layout_has_the_parameters_and_the_gradients_of_the_whole_model(clean_env: dict[str, str]) -> None:
+    script = Path(__file__).with_name("compare_gradients.py")
+    shown = output_of(script, env={**clean_env, "PYTHONPATH": str(EXAMPLES)})
+    assert len(Job(shown).after("agreed")) == 6
 
 
-def test_one_rank_and_four_train_the_same_model(run: Run) -> None:
-    alone = run("train_moe.py", *OPTIONS, "--skew", "--print-params")
-    slow = ("--slow-rank", "3", "--slow-ms", "30", "--slow-phase", "data")
-    shared = run("train_moe.py", *OPTIONS, "--skew", "--print-params", "--stopwatch", *slow, ranks=4)
+@pytest.fixture(scope="module")
+def jobs(new_workplace: NewWorkplace) -> Twice:
+    """On four ranks."""
+    return run_twice(new_workplace, "train_moe.py", *OPTIONS, *LAYOUT, ranks=4)
+
+
+def test_it_cannot_tell_that_it_is_recorded(jobs: Twice) -> None:
+    """Nor do experts that are replicated differ from one run to the next."""
+    jobs.assert_that_the_script_cannot_tell()
+
+
+def test_one_rank_and_four_train_the_same_model(
+    jobs: Twice, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_moe.py", *OPTIONS])
+    train_moe.main()
+    alone, shared = Job(capfd.readouterr().out), jobs.plain
     assert len(alone.losses) == 12
     assert alone.losses[-1] < alone.losses[0]
     assert shared.losses == pytest.approx(alone.losses, rel=1e-4)
@@ -36,13 +54,6 @@ def test_one_rank_and_four_train_the_same_model(run: Run) -> None:
     assert alone.after("params of model:") == shared.after("params of model:") == [str(count)]
     assert [laps["rank"] for laps in shared.stopwatches] == [0, 1, 2, 3]
     assert min(shared.stopwatches[3]["data"]) >= 30
-
-
-def test_replicated_experts_repeat_themselves_bit_by_bit(run: Run) -> None:
-    layout = ("--tp", "1", "--ep", "1")
-    assert (
-        run("train_moe.py", *OPTIONS, *layout, ranks=2).losses == run("train_moe.py", *OPTIONS, *layout, ranks=2).losses
-    )
 
 
 def test_the_flop_counter_sees_every_matmul() -> None:

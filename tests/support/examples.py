@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from support.scripts import TIMED, NewWorkplace, iterations
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -31,6 +34,39 @@ class Job:
         """One a rank, in rank order (``--stopwatch``): "rank", and ms per step by phase."""
         return [json.loads(laps) for laps in self.after("stopwatch")]
 
+    @property
+    def untimed(self) -> list[str]:
+        """All but how long things took."""
+        return [line for line in self.lines if not line.startswith("stopwatch")]
+
 
 #: ``run("train_ddp.py", "--steps", "4", ranks=2)``
 Run = Callable[..., Job]
+
+
+@dataclass(frozen=True)
+class Twice:
+    """One job, run plainly and under distprof."""
+
+    plain: Job
+    recorded: Job
+
+    def assert_that_the_script_cannot_tell(self) -> None:
+        """Its losses are the same to the bit, and so is all else that it prints."""
+        assert self.recorded.untimed == self.plain.untimed
+        assert len(set(self.plain.losses)) > 1
+
+
+def run_twice(new_workplace: NewWorkplace, script: str, *options: str, ranks: int) -> Twice:
+    """Runs it on several ranks, or in one process without a launcher; both jobs end well, and all ranks of the second
+    are recorded.
+    """
+    place, words = new_workplace(), (EXAMPLES / script, *options)
+    if ranks > 1:
+        plain = place.start_torchrun("--nproc-per-node", ranks, *words).wait()
+        recorded = place.run("--nproc", ranks, *words)
+    else:
+        plain, recorded = place.start("python", *words).wait(), place.exec("python", *words)
+    assert (plain.code, recorded.code) == (0, 0), plain.err + recorded.err
+    assert [iterations(shard) for shard in place.shards()] == [TIMED] * ranks
+    return Twice(Job(plain.out), Job(recorded.out))

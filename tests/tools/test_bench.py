@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from support.processes import output_of
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def test_every_part_gives_its_table(tmp_path: Path, clean_env: dict[str, str]) -> None:
     page = tmp_path / "page.md"
-    result = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick", "--out", str(page)],
-        cwd=TOOLS,
-        env=clean_env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    shown = output_of("-m", "bench", "--quick", "--out", page, cwd=TOOLS, env=clean_env)
     tables = _tables(page.read_text(encoding="utf-8"))
     assert [title.partition(",")[0] for title in tables] == [
         "A training step of 164 modules",
@@ -34,7 +24,7 @@ def test_every_part_gives_its_table(tmp_path: Path, clean_env: dict[str, str]) -
         "distprof merge",
     ]
     for title, table in tables.items():
-        assert table in result.stdout
+        assert table in shown
         for row in table.splitlines()[4:]:
             assert re.search(r"\| -?\d[\d,.]* \||not installed", row), f"{title}: nothing was measured in {row}"
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import output_of
 
 pytestmark = [pytest.mark.stack("deepspeed", "transformers"), pytest.mark.slow]
 
@@ -47,17 +46,9 @@ class Made:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> Made:
     page = tmp_path_factory.mktemp("models") / "page.md"
-    done = subprocess.run(
-        [sys.executable, "-c", COUNT, str(page)],
-        cwd=HOUSE / "tools",
-        env={**clean_env, "PYTHONPATH": str(HOUSE / "examples"), "DS_ACCELERATOR": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    (found,) = (line for line in done.stdout.splitlines() if line.startswith("found "))
+    environment = {**clean_env, "PYTHONPATH": str(HOUSE / "examples"), "DS_ACCELERATOR": "cpu"}
+    shown = output_of("-c", COUNT, page, cwd=HOUSE / "tools", env=environment)
+    (found,) = (line for line in shown.splitlines() if line.startswith("found "))
     return Made(page.read_text(encoding="utf-8"), json.loads(found.removeprefix("found ")))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from importlib import import_module
@@ -14,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from support.processes import output_of
 
 from distprof.records import FORWARD, Counts, End, Header, Plan, Record, Step
 from distprof.rundir import RunDir
@@ -33,20 +32,11 @@ def soak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Mod
 def test_a_small_share(tmp_path: Path, clean_env: dict[str, str]) -> None:
     shares = {"mutations": 500, "full-disks": 40, "kills": 1}
     options = [word for kind, count in shares.items() for word in (f"--{kind}", str(count))]
-    result = subprocess.run(
-        [sys.executable, "-m", "soak", *options, "--seed", "7"],
-        cwd=TOOLS,
-        env={**clean_env, "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.endswith("\nnothing was lost\n")
+    shown = output_of("-m", "soak", *options, "--seed", "7", cwd=TOOLS, env={**clean_env, "TMPDIR": str(tmp_path)})
+    assert shown.endswith("\nnothing was lost\n")
     for kind, count in shares.items():
-        assert re.search(rf"^{count} {kind.replace('-', ' ')}, .*in \d+ s: ", result.stdout, re.MULTILINE)
-    assert re.search(r"^1 kills, [1-9]\d* finished steps in the shards", result.stdout, re.MULTILINE)
+        assert re.search(rf"^{count} {kind.replace('-', ' ')}, .*in \d+ s: ", shown, re.MULTILINE)
+    assert re.search(r"^1 kills, [1-9]\d* finished steps in the shards", shown, re.MULTILINE)
     assert list(tmp_path.iterdir()) == [], "something was left behind"
 
 

@@ -1,0 +1,30 @@
+"""Python in a process of its own, as a user starts it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def python(
+    *words: object, env: Mapping[str, str], cwd: Path | None = None, seconds: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """``python("script.py", "--an", "option", env=clean_env)``: waits for its end, and keeps what it said."""
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def output_of(*words: object, env: Mapping[str, str], cwd: Path | None = None) -> str:
+    """What it prints, if it ends well."""
+    ended = python(*words, env=env, cwd=cwd)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
