@@ -29,8 +29,11 @@ sys.modules["support"] = _support
 if TYPE_CHECKING:
     from support.scripts import NewWorkplace
 
-#: Variables of a job, a scheduler or a recorder around the tests.
-_FOREIGN = ("DISTPROF_", "PET_", "SLURM_", "TORCHELASTIC_", "PYTHONPATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
+#: Variables of a job, a scheduler or a recorder around the tests, and the one by which each process compiles us anew.
+_FOREIGN = (
+    *("DISTPROF_", "PET_", "SLURM_", "TORCHELASTIC_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_"),
+    *("PYTHONPATH", "PYTHONDONTWRITEBYTECODE"),
+)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -17,32 +17,12 @@ import pytest
 from support.processes import output_of
 from support.synthetic import write_run
 
-from distprof.__main__ import main
 from distprof.merge.plots import FORMATS, NAMES
 from distprof.records import Header, Record
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
-Merge = Callable[..., "subprocess.CompletedProcess[str]"]
 
 DEMO: dict[str, Any] = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "experts": 8, "steps": 10, "slow_rank": 5, "hot": 3.0}
-
-
-@pytest.fixture
-def merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Merge:
-    """``merge(run, "--no-plots", DISTPROF_TOP="4")``: the command line in this process, in ``tmp_path``."""
-
-    def call(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
-        command = ["distprof", "merge", *map(str, arguments)]
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
-            patch.chdir(tmp_path)
-            patch.setattr(sys, "argv", command)
-            for name, value in env.items():
-                patch.setenv(name, value)
-            main()
-        shown = capsys.readouterr()
-        return subprocess.CompletedProcess(command, int(ended.value.code or 0), shown.out, shown.err)
-
-    return call
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -61,9 +41,9 @@ def seconds_busy(call: Callable[[], object]) -> float:
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def test_a_report_is_written_and_printed(merge: Merge, tmp_path: Path) -> None:
+def test_a_report_is_written_and_printed(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", **DEMO)
-    ended = merge(run)
+    ended = here("merge", run)
     assert ended.returncode == 0, ended.stderr
     report = everything(run / "report")
     assert report.keys() == {"summary.txt", "summary.json"} | all_plots()
@@ -82,18 +62,18 @@ def test_twice_over_gives_the_same_bytes_wherever_the_run_lies(cli: Cli, tmp_pat
     assert everything(first / "report") == once == everything(second / "report")
 
 
-def test_plots_of_an_earlier_merge_do_not_outlive_it(merge: Merge, tmp_path: Path) -> None:
+def test_plots_of_an_earlier_merge_do_not_outlive_it(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
-    merge(run)
+    here("merge", run)
     (run / "report" / "plots" / "mine.png").write_bytes(b"the user's")
-    merge(run, "--no-plots")
+    here("merge", run, "--no-plots")
     assert everything(run / "report").keys() == {"summary.txt", "summary.json", "plots/mine.png"}
 
 
-def test_options_choose_what_is_shown(merge: Merge, tmp_path: Path) -> None:
+def test_options_choose_what_is_shown(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
-    whole = merge(run, "--no-plots").stdout
-    short = merge(run, "--no-plots", "--no-detailed", "--depth", 1, "--top", 1).stdout
+    whole = here("merge", run, "--no-plots").stdout
+    short = here("merge", run, "--no-plots", "--no-detailed", "--depth", 1, "--top", 1).stdout
     assert "Detailed Profile" in whole and "Detailed Profile" not in short
     assert "\ndepth 2:\n" in whole and "\ndepth 1:\n" in short and "\ndepth 2:\n" not in short
     assert "\nTop 1 modules in terms of" in short
@@ -105,51 +85,51 @@ def keep(run: Path, **shown: object) -> None:
     (run / "run.json").write_text(json.dumps({**manifest, "shown": shown}))
 
 
-def test_what_a_run_was_started_with_holds_until_something_else_is_said(merge: Merge, tmp_path: Path) -> None:
+def test_what_a_run_was_started_with_holds_until_something_else_is_said(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     keep(run, depth=1, top=1, detailed=False, plots=False, colour="blue")
-    kept = merge(run)
+    kept = here("merge", run)
     assert "Detailed Profile" not in kept.stdout and "\nTop 1 modules" in kept.stdout
     assert "\ndepth 1:\n" in kept.stdout and "\ndepth 2:\n" not in kept.stdout
     assert everything(run / "report").keys() == {"summary.txt", "summary.json"}
     (tmp_path / "distprof.toml").write_text("top = 2\ndepth = 0\n")
-    said = merge(run, "--depth", "-1", "--detailed", DISTPROF_TOP="4")
+    said = here("merge", run, "--depth", "-1", "--detailed", env={"DISTPROF_TOP": "4"})
     assert "Detailed Profile" in said.stdout and "\nTop 4 modules" in said.stdout and "\ndepth 2:\n" in said.stdout
-    file = merge(run)
+    file = here("merge", run)
     assert "\nTop 2 modules" in file.stdout and "\ndepth 0:\n" in file.stdout and "\ndepth 1:\n" not in file.stdout
 
 
-def test_a_run_that_wants_nonsense_is_told_in_one_sentence(merge: Merge, tmp_path: Path) -> None:
+def test_a_run_that_wants_nonsense_is_told_in_one_sentence(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     keep(run, top=0)
-    ended = merge(run)
+    ended = here("merge", run)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == f"distprof: 'top' in {run}/run.json is 0: give a whole number, 1 or more\n"
 
 
-def test_the_text_can_go_to_a_file_instead(merge: Merge, tmp_path: Path) -> None:
+def test_the_text_can_go_to_a_file_instead(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     (tmp_path / "ds.json").write_text('{"flops_profiler": {"output_file": "prof/out.txt"}}')
-    ended = merge(run, "--no-plots", "--config", "ds.json")
+    ended = here("merge", run, "--no-plots", "--config", "ds.json")
     assert (ended.returncode, ended.stdout) == (0, "")
     assert ended.stderr == f"distprof: text of the report in prof/out.txt\ndistprof: report in {run}/report\n"
     assert (tmp_path / "prof" / "out.txt").read_text() == (run / "report" / "summary.txt").read_text()
-    back = merge(run, "--no-plots", "--config", "ds.json", "--output-file", "-")
+    back = here("merge", run, "--no-plots", "--config", "ds.json", "--output-file", "-")
     assert back.stdout == (run / "report" / "summary.txt").read_text()
 
 
-def test_a_run_from_elsewhere_never_says_where_to_write(merge: Merge, tmp_path: Path) -> None:
+def test_a_run_from_elsewhere_never_says_where_to_write(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     mine = tmp_path / "mine.txt"
     mine.write_text("mine")
     keep(run, output_file=str(mine), out=str(tmp_path))
-    assert "Profile Summary" in merge(run, "--no-plots").stdout
+    assert "Profile Summary" in here("merge", run, "--no-plots").stdout
     assert mine.read_text() == "mine"
 
 
-def test_a_file_that_cannot_be_written_is_told_in_one_sentence(merge: Merge, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_told_in_one_sentence(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
-    ended = merge(run, "--no-plots", "--output-file", run)
+    ended = here("merge", run, "--no-plots", "--output-file", run)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(f"distprof: the report cannot be written to {run} (Is a directory): choose another")
     assert (run / "report" / "summary.txt").exists()
@@ -164,49 +144,47 @@ def test_a_file_that_cannot_be_written_is_told_in_one_sentence(merge: Merge, tmp
         (["--config", "no.toml"], "the configuration no.toml cannot be read: No such file or directory"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_told_in_one_sentence(
-    merge: Merge, arguments: list[str], sentence: str
-) -> None:
-    ended = merge("run", *arguments)
+def test_an_option_that_makes_no_sense_is_told_in_one_sentence(here: Cli, arguments: list[str], sentence: str) -> None:
+    ended = here("merge", "run", *arguments)
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"distprof: {sentence}\n")
 
 
-def test_the_report_can_go_elsewhere(merge: Merge, tmp_path: Path) -> None:
+def test_the_report_can_go_elsewhere(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
-    ended = merge(run, "--no-plots", "--out", "elsewhere")
+    ended = here("merge", run, "--no-plots", "--out", "elsewhere")
     assert ended.stderr == "distprof: report in elsewhere\n"
     assert everything(tmp_path / "elsewhere").keys() == {"summary.txt", "summary.json"}
     assert not (run / "report").exists()
 
 
-def test_a_run_with_missing_ranks_is_merged_and_says_so(merge: Merge, tmp_path: Path) -> None:
-    ended = merge(write_run(tmp_path / "run", dp=4, missing=[2]), "--no-plots")
+def test_a_run_with_missing_ranks_is_merged_and_says_so(here: Cli, tmp_path: Path) -> None:
+    ended = here("merge", write_run(tmp_path / "run", dp=4, missing=[2]), "--no-plots")
     assert ended.returncode == 0
     assert "3 of 4 ranks recorded; missing: 2\n" in ended.stdout
 
 
-def test_shards_copied_together_are_a_run(merge: Merge, tmp_path: Path) -> None:
+def test_shards_copied_together_are_a_run(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     together = tmp_path / "together"
     together.mkdir()
     for shard in (run / "shards").iterdir():
         shard.rename(together / shard.name)
-    assert "2 of 2 ranks recorded\n" in merge(together, "--no-plots").stdout
+    assert "2 of 2 ranks recorded\n" in here("merge", together, "--no-plots").stdout
 
 
-def test_a_rank_that_called_no_model_gives_a_report_that_says_what_it_has(merge: Merge, tmp_path: Path) -> None:
+def test_a_rank_that_called_no_model_gives_a_report_that_says_what_it_has(here: Cli, tmp_path: Path) -> None:
     def only_the_header(_: int, records: list[Record]) -> list[Record]:
         return records[:2]
 
-    ended = merge(write_run(tmp_path / "run", dp=2, bend=only_the_header))
+    ended = here("merge", write_run(tmp_path / "run", dp=2, bend=only_the_header))
     assert ended.returncode == 0, ended.stderr
     assert "\nfwd latency:" in ended.stdout
     assert everything(tmp_path / "run" / "report").keys() == {"summary.txt", "summary.json"}
 
 
 @pytest.mark.parametrize("steps", [0, 1])
-def test_a_job_that_ended_early_is_merged(merge: Merge, tmp_path: Path, steps: int) -> None:
-    ended = merge(write_run(tmp_path / "run", dp=3, steps=steps))
+def test_a_job_that_ended_early_is_merged(here: Cli, tmp_path: Path, steps: int) -> None:
+    ended = here("merge", write_run(tmp_path / "run", dp=3, steps=steps))
     assert ended.returncode == 0, ended.stderr
     assert "3 of 3 ranks recorded\n" in ended.stdout
 
@@ -220,33 +198,33 @@ def test_a_job_that_ended_early_is_merged(merge: Merge, tmp_path: Path, steps: i
     ],
 )
 def test_what_is_no_run_is_told_in_one_sentence(
-    merge: Merge, tmp_path: Path, make: Callable[[Path], object], sentence: str
+    here: Cli, tmp_path: Path, make: Callable[[Path], object], sentence: str
 ) -> None:
     make(tmp_path / "it")
-    ended = merge("it")
+    ended = here("merge", "it")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("distprof: it ") and sentence in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(merge: Merge, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     (run / "report").write_text("in the way")
-    ended = merge(run, "--no-plots")
+    ended = here("merge", run, "--no-plots")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(f"distprof: the report cannot be written to {run}/report (")
     assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["run", "--top", "x"], ["run", "--nonsense"]])
-def test_a_wrong_call_is_a_usage_error(merge: Merge, arguments: list[str]) -> None:
-    ended = merge(*arguments)
+def test_a_wrong_call_is_a_usage_error(here: Cli, arguments: list[str]) -> None:
+    ended = here("merge", *arguments)
     assert ended.returncode == 2
     assert ended.stderr.startswith("Usage: distprof merge")
 
 
-def test_help_has_an_example(merge: Merge) -> None:
-    assert "Examples:\n    distprof merge runs/" in merge("--help").stdout
+def test_help_has_an_example(here: Cli) -> None:
+    assert "Examples:\n    distprof merge runs/" in here("merge", "--help").stdout
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, clean_env: dict[str, str]) -> None:

@@ -74,30 +74,30 @@ def test_a_peak_is_measured_and_an_mfu_made_of_it(cli: Cli, tmp_path: Path, clea
     assert "on 1 thread (measured by 'distprof peak')" in merged.stdout.replace("\n  ", " ")
 
 
-def test_a_merge_takes_what_was_measured_for_these_threads(cli: Cli, tmp_path: Path) -> None:
+def test_a_merge_takes_what_was_measured_for_these_threads(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
-    before = cli("merge", run, "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
+    before = here("merge", run, "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
     assert "type 'distprof peak --threads 2' on that machine and merge again" in before
     keep_measured(tmp_path / "cache" / "distprof" / "peaks.json", {Engine("Some CPU", 2, "fp32"): 0.05})
-    after = cli("merge", run, "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
+    after = here("merge", run, "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
     assert "peak per rank: 50 GFLOPS in fp32, Some CPU on 2 threads (measured by 'distprof peak')." in after
 
 
-def test_a_given_peak_goes_first(cli: Cli, tmp_path: Path) -> None:
+def test_a_given_peak_goes_first(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2, chip="NVIDIA H100 80GB HBM3", arithmetic="bf16")
-    cli("merge", run, "--no-plots", env=caches(tmp_path))
+    here("merge", run, "--no-plots", env=caches(tmp_path))
     by_table = utilization(run)
-    ended = cli("merge", run, "--no-plots", "--peak-tflops", 98.94, env=caches(tmp_path))
+    ended = here("merge", run, "--no-plots", "--peak-tflops", 98.94, env=caches(tmp_path))
     given = utilization(run)
     assert given["mfu"]["job"] == pytest.approx(10 * by_table["mfu"]["job"])
     assert "peak per rank: 98.94 TFLOPS in bf16, NVIDIA H100 80GB HBM3 (--peak-tflops)." in ended.stdout
 
 
-def test_figures_that_cannot_be_read_do_not_stop_a_merge(cli: Cli, tmp_path: Path) -> None:
+def test_figures_that_cannot_be_read_do_not_stop_a_merge(here: Cli, tmp_path: Path) -> None:
     path = tmp_path / "cache" / "distprof" / "peaks.json"
     path.parent.mkdir(parents=True)
     path.write_text("not ours")
-    ended = cli("merge", write_run(tmp_path / "run", dp=2), "--no-plots", env=caches(tmp_path))
+    ended = here("merge", write_run(tmp_path / "run", dp=2), "--no-plots", env=caches(tmp_path))
     assert ended.returncode == 0
     assert ended.stderr.startswith(f"distprof: {path} holds no measured peaks (")
 
@@ -112,10 +112,10 @@ def test_figures_that_cannot_be_read_do_not_stop_a_merge(cli: Cli, tmp_path: Pat
     ],
 )
 def test_a_wrong_call_is_told_in_one_sentence(
-    cli: Cli, tmp_path: Path, arguments: list[str], code: int, sentence: str
+    here: Cli, tmp_path: Path, arguments: list[str], code: int, sentence: str
 ) -> None:
     write_run(tmp_path / "run", dp=1)
-    ended = cli(*arguments, env=caches(tmp_path))
+    ended = here(*arguments, env=caches(tmp_path))
     assert ended.returncode == code
     assert ended.stderr.startswith(sentence)
     assert "Traceback" not in ended.stderr

@@ -143,6 +143,9 @@ def test_a_rank_that_hangs_is_in_the_report_before_and_after_it_is_ended(workpla
     job.process.send_signal(signal.SIGTERM)
     ended = job.wait()
     assert ended.code == 1, "torchrun's own exit code after a SIGTERM"
+    for rank in range(2):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((workplace.folder / f"pid{rank}").read_text()), 0)
     assert ended.last_line.endswith(f"; ranks 0-1 ended after 2 of 3 timed steps{MERGE}")
     for report in (running, workplace.report()):
         assert [(row.steps, row.step_iterations) for row in report.ranks] == [(2, tuple(BEFORE_THE_FAULT))] * 2
@@ -302,7 +305,7 @@ def test_a_slow_file_system_ends_the_recording_and_not_the_job(workplace: Workpl
     assert shard.records[-1] == Error("writing its shard", why)
 
 
-@pytest.mark.parametrize("out", ["read-only", "/proc/nowhere", "a-file/runs", "long" * 100])
+@pytest.mark.parametrize("out", ["read-only", "/proc/nowhere", "a-file", "a-file/runs", "long" * 100])
 def test_an_out_that_cannot_be_made_is_said_and_another_taken(
     out: str, workplace: Workplace, disk: Callable[[str], Path]
 ) -> None:
