@@ -12,11 +12,11 @@ import tempfile
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import train_moe
 from moe_model import GPT, Shape, moe_layers
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.multiprocessing.spawn import start_processes
 from torch.utils.data import default_collate
 
 SHAPE = Shape(dim=32, layers=4, heads=4, sequence=16, experts=8)
@@ -92,4 +92,4 @@ def main(rank: int, meeting: str) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(main, (f"file://{folder}/meeting",), nprocs=RANKS, start_method="fork")
+        start_processes(main, (f"file://{folder}/meeting",), nprocs=RANKS, start_method="fork")
