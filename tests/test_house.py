@@ -118,11 +118,12 @@ def test_within_a_rank_nothing_looks_up() -> None:
         assert {(module, other) for module, other in edges(storey) if other in above} == set()
 
 
-def test_records_are_imported_from_one_place() -> None:
-    records = {name for name in MODULES if name.startswith("distprof.records.")}
-    assert records
-    assert {(module, other) for module in IMPORTS.keys() - records for other in IMPORTS[module] & records} == {
-        ("distprof.records", name) for name in records
+@pytest.mark.parametrize("package", ["distprof.records", "distprof.merge.report"])
+def test_what_is_told_in_several_files_is_imported_from_one_place(package: str) -> None:
+    files = {name for name in MODULES if name.startswith(f"{package}.")}
+    assert files
+    assert {(module, other) for module in IMPORTS.keys() - files for other in IMPORTS[module] & files} == {
+        (package, name) for name in files
     }
 
 

@@ -1,0 +1,72 @@
+"""The merged answer as plain data: what the analysis fills in, and what text, JSON and plots are drawn from.
+
+A file for each part of it; everybody imports from here.
+
+``summary.json`` is :class:`Report`, field by field, under :data:`REPORT_SCHEMA`.  Units are suffixes.
+A value that was not measured is None, and ``unavailable`` says why, by the field's name; nothing is ever 0 for want
+of data.
+
+*Latencies* are medians over a rank's timed steps first; a :class:`Spread` is over ranks.  *Inclusive* numbers of a
+module are sums of exclusive ones over its subtree.  A *cohort* is the set of ranks of one role: all coordinates equal
+but ``dp`` and ``ep``; ranks are compared within their cohort only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distprof.merge.report.experts import ExpertLayerStats
+from distprof.merge.report.profile import CompiledRegion, ModuleStats, OpStats, WorkRow
+from distprof.merge.report.ranks import MemoryDifference, RankRow, StageRow
+from distprof.merge.report.run import RunInfo, TopologyInfo
+from distprof.merge.report.skew import Skew, SkewMap, SkewRow, Suspect, Suspects
+from distprof.merge.report.summary import ModelTotals, ModelWork, Spread, Summary
+from distprof.merge.report.utilization import PeakUsed, Utilization, UtilizationSpread
+
+__all__ = [
+    "REPORT_SCHEMA",
+    "CompiledRegion",
+    "ExpertLayerStats",
+    "MemoryDifference",
+    "ModelTotals",
+    "ModelWork",
+    "ModuleStats",
+    "OpStats",
+    "PeakUsed",
+    "RankRow",
+    "Report",
+    "RunInfo",
+    "Skew",
+    "SkewMap",
+    "SkewRow",
+    "Spread",
+    "StageRow",
+    "Summary",
+    "Suspect",
+    "Suspects",
+    "TopologyInfo",
+    "Utilization",
+    "UtilizationSpread",
+    "WorkRow",
+]
+
+REPORT_SCHEMA = "distprof.report/1"
+
+
+@dataclass(frozen=True)
+class Report:
+    run: RunInfo
+    topology: TopologyInfo
+    summary: Summary
+    model: ModelTotals
+    utilization: Utilization
+    modules: tuple[ModuleStats, ...]
+    ranks: tuple[RankRow, ...]
+    memory: tuple[MemoryDifference, ...]  # the largest first
+    pipeline: tuple[StageRow, ...]  # none without pipeline parallelism
+    skew: Skew
+    experts: tuple[ExpertLayerStats, ...]
+    work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted
+    generated: tuple[CompiledRegion, ...] = ()  # in the order of the model
+    ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself
+    schema: str = REPORT_SCHEMA

@@ -1,0 +1,26 @@
+"""The load of the experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ExpertLayerStats:
+    """One MoE layer over all ranks and timed steps."""
+
+    name: str
+    num_experts: int
+    top_k: int | None  # experts that see a token
+    steps: int
+    tokens: tuple[int | None, ...]  # processed, by global expert; None: no recorded rank hosts it, or that was not seen
+    hosts: tuple[tuple[int, ...], ...]  # by global expert: the ranks that host it
+    ep_tokens: tuple[int | None, ...]  # by coordinate on the axis that spreads them: tokens of its experts
+    ep_max_over_mean: float | None  # 1 when the ranks' loads are balanced; None where they are not spread
+    max_over_mean: float | None
+    hottest: int | None
+    dead: tuple[int, ...]  # experts with 0 tokens
+    routed: tuple[int, ...]  # by global expert, how often routers chose it; none where that was not seen
+    dropped: int | None  # of these, over all experts
+    drop_rate: float | None
+    aux_loss: float | None  # mean over the router's calls, and over ranks

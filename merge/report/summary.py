@@ -1,0 +1,89 @@
+"""The job and its model in figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure over the ranks that have it."""
+
+    min: float
+    median: float
+    max: float
+    mean: float
+    slowest_rank: int  # the rank of the maximum
+
+    @property
+    def ratio(self) -> float | None:
+        """max / median, None where the median is 0."""
+        return self.max / self.median if self.median else None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The Profile Summary.  Everything is per iteration (all micro-batches) unless it says per micro-batch.
+
+    "Per rank" figures are means over the ranks; ``params_of_model`` and ``fwd_*_of_model`` are DeepSpeed's estimate
+    (mean over one model-parallel group x mp); ``exact`` ones are unions over the ranks, and "at least" when
+    ``exact_covers_all`` is False.
+    """
+
+    batch_size_per_rank: float | None  # of one micro-batch; of a pipeline's first stage
+    micro_batches: float | None
+    samples_per_iteration: float | None  # of the whole job: data-parallel ranks only
+    params_per_rank: Spread | None
+    params_of_model: float | None
+    params_exact: int | None
+    trainable_params_exact: int | None
+    exact_covers_all: bool
+    fwd_macs_per_rank: float | None
+    fwd_flops_per_rank: float | None
+    fwd_flops_of_model: float | None
+    fwd_latency_ns: Spread | None
+    bwd_macs_per_rank: float | None
+    bwd_flops_per_rank: float | None  # without what was recomputed
+    recompute_flops_per_rank: float | None  # run again in backward, by checkpointing
+    bwd_latency_ns: Spread | None
+    step_latency_ns: Spread | None  # the optimizer phase
+    iter_latency_ns: Spread | None  # DeepSpeed's: forward + backward + optimizer
+    wall_iteration_ns: Spread | None  # ours: everything, data wait included
+    fwd_flops_per_second: float | None  # per rank
+    bwd_flops_per_second: float | None  # per rank, what was recomputed included
+    fwd_bwd_flops_per_second: float | None
+    flops_per_second: float | None  # per rank, over iter latency
+    samples_per_second: float | None  # of the whole job, over the wall iteration
+    uncounted_ops: dict[str, int] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)  # field name -> why it is None
+
+
+@dataclass(frozen=True)
+class ModelWork:
+    """The forward of the whole model on the batch of one data-parallel replica, all micro-batches of an iteration.
+
+    Lower bounds where ``covers_all`` is False: not every rank counted.
+    """
+
+    macs: float  # what tensor-parallel ranks do alike counted once
+    flops: float
+    executed_macs: float  # as often as it ran
+    executed_flops: float
+    useful_macs: float | None  # without what experts did on padding; None where that cannot be told
+    useful_flops: float | None
+    covers_all: bool
+
+
+@dataclass(frozen=True)
+class ModelTotals:
+    """The model as a whole, as the ranks together hold it; ``summary`` has the sizes that these split.
+
+    Lower bounds where ``summary.exact_covers_all`` is False.
+    """
+
+    params_by_kind: dict[str, int]  # of records.KINDS, those that are there: dense, expert, ...
+    active_params: int | None  # that work on one token; None where the top-k of a layer is not known
+    active_is_measured: bool  # by rows of experts / tokens of routers, where a stack does not say its top-k
+    uncovered: tuple[str, ...]  # coordinates of which no rank told its parameters, such as "pp 1" or "ep 2-3"
+    forward: ModelWork | None  # None where nothing was counted
+    why_no_forward: str = ""  # why it is None although something was
