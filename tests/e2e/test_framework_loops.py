@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from support.scripts import NewWorkplace, Workplace
 
@@ -15,6 +13,7 @@ pytestmark = [pytest.mark.stack("transformers", "accelerate", "lightning"), pyte
 #: Six optimizer steps of three micro-batches with two texts each, and an evaluation after every second step.
 TRAINER = """
 import os
+import distprof
 import torch
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,16 +28,23 @@ class Texts(Dataset):
         tokens = torch.full((8,), index % 64)
         return {"input_ids": tokens, "labels": tokens}
 
+WINDOW = dict(warmup=1, timed=4)
 CONFIG = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=64, n_positions=16, bos_token_id=0, eos_token_id=0,
                     attn_implementation="eager", loss_type="ForCausalLM")
 ARGUMENTS = dict(
     output_dir="trained", max_steps=6, per_device_train_batch_size=2, gradient_accumulation_steps=3,
     eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=5, use_cpu=True, save_strategy="no",
-    ddp_backend="gloo" if "RANK" in os.environ else None, report_to="none", disable_tqdm=True)
+    report_to="none", disable_tqdm=True)
 
-def train_by_trainer():
+def train_by_trainer(**more):
     model = GPT2LMHeadModel(CONFIG)
-    Trainer(model, TrainingArguments(**ARGUMENTS), train_dataset=Texts(72), eval_dataset=Texts(10)).train()
+    Trainer(model, TrainingArguments(**ARGUMENTS, **more), train_dataset=Texts(72), eval_dataset=Texts(10)).train()
+
+def train_on_rank(rank, port):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=port)
+    with distprof.record(name="two", **WINDOW):
+        train_by_trainer(ddp_backend="gloo")
+    torch.distributed.destroy_process_group()
 
 def micro_batch_by_torch():
     "MACs of a micro-batch's forward and backward, by FlopCounterMode."
@@ -48,20 +54,21 @@ def micro_batch_by_torch():
         macs.append(counter.get_total_flops() // 2)
         loss.backward()
     return macs[0], counter.get_total_flops() // 2 - macs[0]
-
-if __name__ == "__main__":
-    train_by_trainer()
 """
-#: The Trainer, then six optimizer steps of two micro-batches of four by Lightning, of three of four by accelerate.
+#: The Trainer on two ranks and on one, then six optimizer steps of two micro-batches of four by Lightning, of three of
+#: four by accelerate.  The ranks are forks: to import it all is most of what such a process does.
 LOOPS = """
-import distprof
-from trainer import micro_batch_by_torch, torch, train_by_trainer
+import socket
+import lightning
 from accelerate import Accelerator
-from lightning import LightningModule, Trainer
 from torch import nn
+from torch.multiprocessing import start_processes
 from torch.utils.data import DataLoader, TensorDataset
 
-WINDOW = dict(warmup=1, timed=4)
+with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = str(free.getsockname()[1])
+start_processes(train_on_rank, (port,), nprocs=2, start_method="fork")
 
 def mlp():
     return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16))
@@ -69,7 +76,7 @@ def mlp():
 def points(number, batch):
     return DataLoader(TensorDataset(torch.randn(number, 16)), batch)
 
-class Task(LightningModule):
+class Task(lightning.LightningModule):
     def __init__(self):
         super().__init__()
         self.net, self.head = mlp(), nn.Parameter(torch.randn(16, 4))
@@ -88,7 +95,8 @@ with distprof.record(name="trainer", **WINDOW):
 
 quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
 with distprof.record(name="lightning", **WINDOW):
-    fit = Trainer(accelerator="cpu", devices=1, max_epochs=1, accumulate_grad_batches=2, val_check_interval=4, **quiet)
+    often = dict(max_epochs=1, accumulate_grad_batches=2, val_check_interval=4)
+    fit = lightning.Trainer(accelerator="cpu", devices=1, **often, **quiet)
     fit.fit(Task(), points(48, 4), points(6, 3))
 
 with distprof.record(name="accelerate", **WINDOW):
@@ -108,15 +116,14 @@ MLP, MLP_BACKWARD = 2 * 4 * 16 * 32, 3 * 4 * 16 * 32
 @pytest.fixture(scope="module")
 def place(new_workplace: NewWorkplace) -> Workplace:
     place = new_workplace()
-    place.write("trainer.py", TRAINER, prelude="")
-    place.write("loops.py", LOOPS, prelude="")
+    place.write("loops.py", TRAINER + LOOPS, prelude="")
     return place
 
 
 @pytest.fixture(scope="module")
 def by_torch(place: Workplace) -> tuple[int, int]:
     """Runs all three loops; MACs that torch counts in a micro-batch of the Trainer, forward and backward."""
-    done = place.start(sys.executable, "loops.py", PYTHONPATH=str(place.folder)).wait()
+    done = place.start("python", "loops.py").wait()
     assert done.code == 0, done.err
     assert "stops recording" not in done.err
     (line,) = (line for line in done.out.splitlines() if line.startswith("by torch"))
@@ -145,6 +152,11 @@ def macs(counts: Counts) -> tuple[int, int]:
     return int(counts.forward_macs.sum()), int(counts.backward_macs.sum())
 
 
+def batches(steps: list[Step]) -> list[tuple[int, int, int, int]]:
+    """Of each step its number, its micro-batches, and the samples of one and of all."""
+    return [(step.iteration, step.micro_batches, step.batch_size, step.samples) for step in steps]
+
+
 def evaluated(steps: list[Step]) -> list[int]:
     """Iterations with an evaluation in them."""
     return [step.iteration for step in steps if step.phases_ns["evaluation"]]
@@ -156,9 +168,7 @@ def test_the_trainer_of_transformers(place: Workplace, by_torch: tuple[int, int]
     assert iterations(shard) == 6
     assert (counts.iteration, counts.micro_batches, counts.samples) == (1, 3, 6)
     assert macs(counts) == (3 * by_torch[0], 3 * by_torch[1])
-    assert [(step.iteration, step.micro_batches, step.batch_size, step.samples) for step in steps] == [
-        (iteration, 3, 2, 6) for iteration in (2, 3, 4, 5)
-    ]
+    assert batches(steps) == [(iteration, 3, 2, 6) for iteration in (2, 3, 4, 5)]
     assert evaluated(steps) == [2, 4]  # after two steps, and after four: in the iteration that begins there
 
 
@@ -169,9 +179,7 @@ def test_lightning(place: Workplace, by_torch: tuple[int, int]) -> None:
     assert iterations(shard) == 6
     assert (counts.iteration, counts.micro_batches, counts.samples) == (1, 2, 8)
     assert macs(counts) == (2 * MLP, 2 * MLP_BACKWARD)
-    assert [(step.iteration, step.micro_batches, step.batch_size, step.samples) for step in steps] == [
-        (iteration, 2, 4, 8) for iteration in (2, 3, 4, 5)
-    ]
+    assert batches(steps) == [(iteration, 2, 4, 8) for iteration in (2, 3, 4, 5)]
     assert evaluated(steps) == [2, 4]
 
 
@@ -194,24 +202,18 @@ def test_accelerate(place: Workplace, by_torch: tuple[int, int]) -> None:
     assert iterations(shard) == 6
     assert (counts.iteration, counts.micro_batches, counts.samples) == (1, 3, 12)
     assert macs(counts) == (3 * MLP, 3 * MLP_BACKWARD)
-    assert [(step.iteration, step.micro_batches, step.batch_size, step.samples) for step in steps] == [
-        (iteration, 3, 4, 12) for iteration in (2, 3, 4, 5)
-    ]
+    assert batches(steps) == [(iteration, 3, 4, 12) for iteration in (2, 3, 4, 5)]
     assert evaluated(steps) == []
 
 
 def test_the_trainer_on_two_ranks(place: Workplace, by_torch: tuple[int, int]) -> None:
-    """Each rank has 36 of the 72 texts in an epoch, 18 micro-batches: six steps.  The script may be aborted at its very
-    end, after the shards are written, as under plain torchrun: hence no look at the exit code.
-    """
-    done = place.run("--nproc", 2, "trainer.py", name="two", timed=4)
-    assert "2 of 2 ranks recorded" in done.last_line, done.err
-    for shard in place.shards("two"):
+    """Each rank has 36 of the 72 texts in an epoch, 18 micro-batches: six steps."""
+    shards = place.shards("two")
+    assert [shard.header.rank for shard in shards] == [0, 1]
+    for shard in shards:
         counts, steps = work(shard)
         assert macs(counts) == (3 * by_torch[0], 3 * by_torch[1])
-        assert [(step.iteration, step.micro_batches, step.samples) for step in steps] == [
-            (iteration, 3, 6) for iteration in (2, 3, 4, 5)
-        ]
+        assert batches(steps) == [(iteration, 3, 2, 6) for iteration in (2, 3, 4, 5)]
         assert evaluated(steps) == [2, 4]
     summary = place.report("two").summary
     assert (summary.batch_size_per_rank, summary.micro_batches, summary.samples_per_iteration) == (2, 3, 12)
