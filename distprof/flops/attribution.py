@@ -70,6 +70,13 @@ class _Log:
         return self.rows[index] if index >= 0 else OUTSIDE
 
 
+class _Backward(NamedTuple):
+    """A call of autograd's engine."""
+
+    log: _Log  # of the thread that calls
+    create_graph: bool
+
+
 def with_gradient() -> bool:
     """Whether what runs now belongs to a graph.  The forward of an ``autograd.Function`` does, a compiled one's and a
     checkpoint's among them: it runs without gradient, and without forward gradients, which ``no_grad`` leaves on.
@@ -84,7 +91,8 @@ class Attribution:
 
     def __init__(self) -> None:
         self._logs: dict[int, _Log] = {}
-        self._backwards: list[tuple[_Log, bool]] = []  # of each running one: the log of its caller, create_graph
+        self._backwards: list[_Backward] = []  # that run
+        self._unmet: list[_Backward] = []  # those of which no op was seen yet
         self._makers: dict[int, _Log] = {}  # graph task -> the log of the thread that made its nodes
         self._creates_graph: dict[int, bool] = {}
         self._optimizers = 0  # that step now, one within the other
@@ -107,12 +115,16 @@ class Attribution:
         """This thread calls autograd's engine."""
         log = self._log()
         log.note_running()
-        self._backwards.append((log, create_graph))
+        backward = _Backward(log, create_graph)
+        self._backwards.append(backward)
+        self._unmet.append(backward)
 
     def backward_ended(self) -> None:
-        log, _ = self._backwards.pop()
-        log.note_running()
-        log.sums.forget()
+        backward = self._backwards.pop()
+        if self._unmet and self._unmet[-1] is backward:
+            self._unmet.pop()
+        backward.log.note_running()
+        backward.log.sums.forget()
 
     def optimizer_began(self) -> None:
         self._optimizers += 1
@@ -128,13 +140,18 @@ class Attribution:
             return Owner(FORWARD, running[0]) if running is not None else self._in_no_module()
         if running is not None and running[1] == task:  # a checkpoint runs its modules again
             return Owner(RECOMPUTE, running[0])
-        if task not in self._makers:
-            self._makers[task], self._creates_graph[task] = self._backwards[-1] if self._backwards else (log, False)
+        self._meet(task, log)
         row = self._maker(_current_node(), self._makers[task])
         if not torch.is_grad_enabled():
             return Owner(BACKWARD, row)
         log.claim(row)  # of this backward there may be a backward
         return Owner(BACKWARD if self._creates_graph[task] else RECOMPUTE, row)  # a checkpointed function of no module
+
+    def _meet(self, task: int, log: _Log) -> None:
+        """Where nobody told of the backward, as on a thread of the engine's own, the caller is that thread."""
+        if task not in self._makers:
+            backward = self._unmet.pop() if self._unmet else _Backward(log, False)
+            self._makers[task], self._creates_graph[task] = backward.log, backward.create_graph
 
     def _in_no_module(self) -> Owner:
         if with_gradient():  # of an optimizer's closure, too
@@ -145,8 +162,10 @@ class Attribution:
         """An op has run; to be told of every one, views too.  Returns whether it was autograd's own sum of gradients,
         and nobody's work.
         """
-        if _current_task() == -1:
+        task = _current_task()
+        if task == -1:
             return False
+        self._meet(task, self._log())
         if torch.is_grad_enabled():  # it may have made a node
             self.owner()
         node = _current_node()

@@ -11,6 +11,11 @@ from distprof.merge.text.profile import profile_summary
 from distprof.merge.text.tree import detailed_profile
 from distprof.merge.text.work import work_block
 
+_NOTE = (
+    "(outside modules) is what ran outside of the profiled model, of which only backward is seen: the forward of a loss"
+    " that is a function is in no row. Autograd's own sums of gradients are in none either."
+)
+
 
 def render_model(report: Report, *, depth: int | None, top: int, detail: bool, tree: int | None = None) -> str:
     """``depth`` (None: all) and ``top`` classes are of the aggregated profile, which is left out where ``top`` is 0;
@@ -21,7 +26,7 @@ def render_model(report: Report, *, depth: int | None, top: int, detail: bool, t
         blocks.append(aggregated_profile(report, depth, top))
     if detail:
         blocks.append(detailed_profile(report, tree))
-    return joined([*blocks, work_block(report), ops_block(report)])
+    return joined([*blocks, work_block(report, _NOTE), ops_block(report)])
 
 
 def render_aggregated(report: Report, *, depth: int | None, top: int) -> str:

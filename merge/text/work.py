@@ -8,7 +8,8 @@ from distprof.merge.report import Report, WorkRow
 from distprof.merge.text.lines import heading, table, wrapped
 from distprof.merge.text.quantities import quantity
 
-_NOTE = (
+#: Of a job's iteration.
+WHOLE = (
     "(outside modules) is what the script computes itself between its models, backward and optimizers: losses,"
     " products, what it does to a batch. (optimizer) has the optimizers' steps, and what runs without gradient from a"
     " backward up to them, like clipping. What a DataLoader does, and evaluation with all that runs without gradient"
@@ -16,12 +17,12 @@ _NOTE = (
 )
 
 
-def work_block(report: Report) -> Iterator[str]:
-    """Lines of the block; none where nothing was counted."""
+def work_block(report: Report, note: str = WHOLE) -> Iterator[str]:
+    """Lines of the block; none where nothing was counted.  ``note``: what the rows hold."""
     if not report.work:
         return
     yield heading(f"Flops of one iteration per {report.run.unit}")
-    yield from wrapped(_NOTE)
+    yield from wrapped(note)
     titles = ("where", "forward", "backward", "recomputed", "optimizer", "all")
     yield from table(titles, [_cells(row) for row in (*report.work, _all(report.work))], left=["where"])
 

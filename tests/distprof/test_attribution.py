@@ -6,6 +6,7 @@ many again for its input, if that needs a gradient, and for its weight, if that 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from distprof.flops.attribution import BACKWARD, RECOMPUTE, Attribution
+from distprof.flops.counter import FlopMode
 from distprof.records import Counts, Error
 
 WIDTH, ROWS = 8, 5
@@ -212,3 +215,41 @@ def test_autograd_inside_forward(tmp_path: Path) -> None:
     # The force is one product.  Then that one's two operands, and the weight through tanh: x's own gradient is unused.
     assert seen.by_name(counts.backward_macs) == {"inner": (1 + 2 + 2) * once}
     assert "backward_macs" not in counts.outside
+
+
+def test_a_backward_inside_of_one_on_a_thread_of_the_engines_own(tmp_path: Path) -> None:
+    """As on a GPU, where nobody tells of it: what it goes through was made on that thread, not on the one that trains.
+
+    The thread is one of the test's here, which runs the engine for itself; the mode comes to it as to the engine's.
+    """
+    attribution = Attribution()
+    mode = FlopMode(attribution)
+    layers = [nn.Linear(WIDTH, WIDTH) for _ in range(3)]
+
+    def run(row: int, x: Tensor) -> Tensor:
+        attribution.enter(row)
+        y: Tensor = layers[row](x)
+        attribution.leave()
+        return y
+
+    with mode:
+        x = torch.ones(ROWS, WIDTH, requires_grad=True)
+        hidden = run(0, x)
+        loss = checkpoint(lambda y: run(2, run(1, y).sin()), hidden, use_reentrant=True).sum()
+        attribution.backward_began(create_graph=False)
+
+    def engine() -> None:
+        for _ in range(5):  # it has made other nodes before
+            x.sin()
+        with mode:
+            loss.backward()
+
+    thread = threading.Thread(target=engine)
+    thread.start()
+    thread.join()
+    attribution.backward_ended()
+    once = ROWS * WIDTH * WIDTH
+    assert {owner.row: macs for owner, macs in mode.macs.items() if owner.kind == BACKWARD} == dict.fromkeys(
+        range(3), 2 * once
+    )
+    assert {owner.row: macs for owner, macs in mode.macs.items() if owner.kind == RECOMPUTE} == {1: once, 2: once}
