@@ -120,20 +120,22 @@ trainer.fit(Task(), DataLoader(torch.ones(48, 4), batch_size=4))
 tell_pid(trainer.global_rank)
 """
 
-#: What torchrun starts is a shell; the rank is one of several Pythons in it.
+#: What torchrun starts is a shell; the rank is one of several Pythons in it, of which two run models on rank 1.
 SHELL = """
 set -e
 python -c "print('no torch in here')"
-python server.py &
-while [ ! -e "ready$RANK" ]; do sleep 0.05; done
+if [ "$RANK" = 1 ]; then
+    python server.py &
+    while [ ! -e ready ]; do sleep 0.05; done
+fi
 python -m package.train
-touch "done$RANK"
+[ "$RANK" = 0 ] || touch done
 wait
 """
 SERVER = """
 infer(Other(4, 4), 30)
-open(f"ready{os.environ['RANK']}", "w").close()
-while not os.path.exists(f"done{os.environ['RANK']}"):
+open("ready", "w").close()
+while not os.path.exists("done"):
     time.sleep(0.05)
 """
 TRAIN = """
