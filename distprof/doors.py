@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from distprof.uncompiled import passed_over, uncompiled, untraced
+
 OnError = Callable[[str, BaseException], None]
 
 
@@ -58,6 +60,7 @@ class ModuleDoor:
         door, on_error = self, self._on_error
         short = _is_plain(original)
 
+        @passed_over
         @functools.wraps(original)
         def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if is_compiling() or (visitor := door.visitor) is None:
@@ -134,6 +137,7 @@ class FunctionDoor:
             patch.take_back()
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @untraced
         @functools.wraps(original)
         def replacement(*args: Any, **kwargs: Any) -> Any:
             visitor = self._visitor
@@ -147,6 +151,7 @@ class FunctionDoor:
 
         return replacement
 
+    @uncompiled
     def _tell(self, tell: Callable[[], None]) -> None:
         try:
             tell()

@@ -1,12 +1,40 @@
-"""Our own code in a hook that compiled code calls."""
+"""Our own code where compiled code calls it, or what it calls does: between its graphs dynamo looks at every frame."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from torch._C._dynamo import eval_frame
 from torch._C._dynamo.eval_frame import set_eval_frame
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def passed_over(function: Function, *, whole: bool = False) -> Function:
+    """``function``, whose frame dynamo does not look at; with ``whole``, nor at those of what it calls.
+
+    Costs its calls nothing.  Dynamo still traces through it, from code that it compiles.
+    """
+    if hasattr(eval_frame, "skip_code"):  # torch 2.6 knows no more than that
+        eval_frame.skip_code(function.__code__)
+        return function
+    skip, default = eval_frame._FrameAction.SKIP, eval_frame._FrameAction.DEFAULT
+    strategy = eval_frame._FrameExecStrategy(skip, skip if whole else default)
+    eval_frame.set_code_exec_strategy(function.__code__, strategy)
+    return function
+
+
+def unseen(function: Function) -> Function:
+    """``function``, not looked at by dynamo, and neither is what it calls."""
+    return passed_over(function, whole=True)
+
+
+def untraced(function: Function) -> Function:
+    """``function``, not looked at by dynamo, nor traced through; what it calls is."""
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]  # a quiet graph break
+    return passed_over(function)
 
 
 def uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
@@ -15,6 +43,7 @@ def uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
     As torch.compiler.disable, but without loading the compiler into jobs that compile nothing.
     """
 
+    @untraced
     @functools.wraps(hook)
     def call(*args: Any, **kwargs: Any) -> None:
         before = set_eval_frame(None)
@@ -23,5 +52,4 @@ def uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
         finally:
             set_eval_frame(before)
 
-    call._torchdynamo_disable = True  # type: ignore[attr-defined]  # a quiet graph break
     return call

@@ -23,6 +23,7 @@ from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.regions import Region
 from distprof.probes.standing_mode import in_compiled_call, put_below, strand, take_out
 from distprof.records import Counts, Record
+from distprof.uncompiled import unseen
 
 _RECOMPUTED = -2  # the token of a call that is none of the forward's
 
@@ -146,6 +147,7 @@ class CountingProbe:
     def optimizer_ended(self) -> None:
         self._steps.step_ended()
 
+    @unseen
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         running = self._running
         if torch._C._current_graph_task_id() != -1:  # recompute, on whatever thread runs autograd's engine
@@ -171,6 +173,7 @@ class CountingProbe:
             self._calls[row] = self._calls.get(row, 0) + 1
         return row
 
+    @unseen
     def leave(self, token: int, output: Any) -> None:
         running = self._running
         if not running.in_evaluation:

@@ -24,6 +24,7 @@ from distprof.probes.experts import ExpertTally
 from distprof.probes.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
 from distprof.probes.sums import ModuleSums, Orders
 from distprof.timeline import Ledger, Stamps, Turns
+from distprof.uncompiled import unseen
 
 #: The owner of time outside any module.  Modules own forward time as their row, backward time as ``~row``.
 NOBODY = 1 << 40
@@ -87,6 +88,7 @@ class ModuleTimer:
                 handle.remove()
         self._parameter_hooks.clear()
 
+    @unseen
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         running, stack = self.running, self._stack
         if get_ident() != running.thread or running.in_evaluation:
@@ -115,6 +117,7 @@ class ModuleTimer:
         stack.append(row)
         return row
 
+    @unseen
     def leave(self, token: int, output: Any) -> None:
         stack = self._stack
         stack.pop()
@@ -189,6 +192,7 @@ class ModuleTimer:
         """What the hooks of nodes and parameters do: the gradient has arrived, from here on the time is ``owner``'s."""
         own, stamp, now, in_backward, on_error = self._own, self._stamp, self._now, self._interrupted, self._on_error
 
+        @unseen
         def turn(owner: int, _: Any) -> None:
             if in_backward:  # of this window: a graph may live longer
                 try:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from distprof.doors import ModuleDoor, ModuleVisitor
+from distprof.uncompiled import unseen
 
 
 class ModelListener(Protocol):
@@ -34,6 +35,7 @@ class WatchVisitor:
         self._with_gradient = False
         self._handed_on: tuple[ModuleVisitor, int] | None = None
 
+    @unseen
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         if self._running or self._listener.thread not in (None, get_ident()):
             return None
@@ -47,6 +49,7 @@ class WatchVisitor:
             self._handed_on = None if token is None else (following, token)
         return 0
 
+    @unseen
     def leave(self, token: int, output: Any) -> None:
         self._running = False
         if self._handed_on is not None:

@@ -184,6 +184,49 @@ def test_of_another_backend_the_job_is_recorded_and_forward_is_not(tmp_path: Pat
     assert len(seen.one(Parameters).parameters) == 2 and len(seen.of(Step)) == 2
 
 
+class Broken(nn.Module):
+    """Compiled in two parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        torch._dynamo.graph_break()
+        z: Tensor = self.second(y)
+        return z
+
+
+@pytest.mark.parametrize("make", [new_model, Broken])
+def test_where_the_whole_step_is_compiled_our_own_code_is_not(tmp_path: Path, make: Callable[[], nn.Module]) -> None:
+    """Backward and the optimizer's hooks run between its graphs, and dynamo looks at every frame there."""
+
+    def job() -> list[Any]:
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        torch.manual_seed(0)
+        model = make()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+        @torch.compile(backend="eager")
+        def step(x: Tensor) -> Tensor:
+            optimizer.zero_grad()
+            loss = model(x).square().sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        losses = [step(X).item() for _ in range(6)]
+        counted = counters()  # but for a frame that ends with the optimizer's hook, ours, and is quietly left alone
+        return [losses, counted["frames"]["total"], counted["stats"], counted["graph_break"]]
+
+    plain, ours = job(), []
+    seen = recorded(tmp_path, lambda: ours.extend(job()))
+    assert ours == plain
+    assert len(seen.of(Step)) == 2 and seen.one(End).reason == "window complete"
+
+
 @pytest.mark.parametrize("warmup", [0, 1])
 def test_the_iteration_in_which_it_is_found_is_none(tmp_path: Path, warmup: int) -> None:
     """A direct forward is not seen either."""
