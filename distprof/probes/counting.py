@@ -211,6 +211,7 @@ class CountingProbe:
 
     def resume(self) -> None:
         self._pauses -= 1
+        self._stays = self._stays and not _raising()
         self._look()
 
     def _on(self) -> None:
@@ -221,7 +222,7 @@ class CountingProbe:
     def _off(self) -> None:
         self._depth -= 1
         if self._depth <= 0:
-            self._stays = self._stays and sys.exc_info()[1] is None
+            self._stays = self._stays and not _raising()
             if not self._stays:
                 self._leave_mode()
         if self._mode.error is not None:
@@ -289,6 +290,12 @@ class CountingProbe:
         if self._given_up:
             self._leave_mode()
         return self._given_up
+
+
+def _raising() -> bool:
+    """Whether an exception is on its way; the one with which data ends is none."""
+    error = sys.exc_info()[1]
+    return error is not None and not isinstance(error, StopIteration)
 
 
 def _of_kind(kind: str, amounts: dict[Owner, int]) -> dict[int, int]:

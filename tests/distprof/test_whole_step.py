@@ -301,10 +301,14 @@ def test_after_an_exception_nothing_stays_until_the_next_model_runs(tmp_path: Pa
         with pytest.raises(KeyboardInterrupt):
             fails(X)
         stacks.append(torch._C._len_torch_dispatch_stack())
+        job.models[0](X)
+        with torch.no_grad(), pytest.raises(KeyboardInterrupt):
+            fails(X)
+        stacks.append(torch._C._len_torch_dispatch_stack())
         job(number)
 
     counted(tmp_path, step)
-    assert stacks == [0, 0] * COUNTED + [1, 0] + [0, 0] * (STEPS - COUNTED - 1)
+    assert stacks == [0, 0, 0] * COUNTED + [1, 0, 0] + [0, 0, 0] * (STEPS - COUNTED - 1)
 
 
 @pytest.mark.parametrize("counted_last", [False, True])
