@@ -1,7 +1,8 @@
-"""Runs the scenarios of a file one after the other, each a run of its own: ``torchrun ... job.py FILE OUT``.
+"""Runs the scenarios of a file one after the other, each a run of its own: ``python job.py FILE OUT RANKS``.
 
 A scenario is a function that trains two steps and returns the number of parameters of the same model built whole.  One
-start of the processes, and of what they import, serves many; process groups are made anew for each.
+start of the processes serves many, and one import of the stack serves all processes: torchrun's agent, here, forks its
+ranks.  Process groups are made anew for each scenario.
 """
 
 from __future__ import annotations
@@ -15,13 +16,28 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import distprof
 
 
-def main(file: str, out: str) -> None:
-    rank = int(os.environ["RANK"])
+def main(file: str, out: str, ranks: str) -> None:
     job = runpy.run_path(file)
+    how = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=int(ranks),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="fork",
+    )
+    elastic_launch(how, run)(job, out)
+
+
+def run(job: dict[str, Any], out: str) -> None:
+    """In each rank."""
+    rank = int(os.environ["RANK"])
     scenarios: dict[str, Any] = job["SCENARIOS"]
     for name, scenario in scenarios.items():
         # A store of its own: torchrun's cannot be joined a second time.
