@@ -107,17 +107,16 @@ class Counted:
 
     def __init__(self, data: RankData, counts: Counts, shape: Shape, tp: int, roots: Collection[int] = ()) -> None:
         self.data, self.counts, self.shape, self.tp = data, counts, shape, tp
-        of_root = [not roots or row.root in roots for row in data.tree.rows]
-        self._own = np.array(of_root, np.bool_)
+        self._own = np.array([row.root in roots for row in data.tree.rows], np.bool_) if roots else None
         self.macs = self.of_models(counts.forward_macs)
         self.flops = self.of_models(counts.forward_flops)
         self.outside = counts.outside if not roots or 0 in roots else {}
-        self.layers = tuple(layer for layer in data.layers if of_root[layer.row])
+        self.layers = tuple(layer for layer in data.layers if self._own is None or self._own[layer.row])
 
     def of_models(self, work: Array) -> IntArray:
         """By row of the tree; 0 in other models."""
-        found: IntArray = padded(work, len(self.data.tree)) * self._own
-        return found
+        found: IntArray = padded(work, len(self.data.tree))
+        return found if self._own is None else found * self._own
 
     @cached_property
     def sequence_parallel(self) -> IntArray:
