@@ -70,7 +70,7 @@ def _models_run(one: Counted, layout: Layout) -> set[str]:
         return set()
     tree = one.data.tree
     roots = {tree.rows[row].root for row in np.flatnonzero(one.macs).tolist()} - layout.own.keys()
-    return {tree.roots[root] for root in roots}
+    return {tree.roots[root] for root in roots & tree.roots.keys()}
 
 
 def _named(run: LoadedRun, root: int) -> str:

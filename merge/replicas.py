@@ -176,12 +176,12 @@ def counted_parts(run: LoadedRun, layout: Layout) -> list[Part]:
 
 
 def counted_ranks(run: LoadedRun, layout: Layout, roots: Collection[int] = ()) -> dict[int, Counted]:
-    """By rank, those that counted; of the models that are ``roots``, or of all."""
+    """By rank, those that counted, and whose modules are known; of the models that are ``roots``, or of all."""
     shapes: dict[tuple[RankTree, ParameterSet], Shape] = {}
     found = {}
     for data in run.ranks:
         window = data.windows.get(run.mode)
-        if window is not None and window.counts is not None:
+        if window is not None and window.counts is not None and len(window.counts.calls) <= len(data.tree):
             key = data.tree, data.parameters
             if key not in shapes:
                 shapes[key] = Shape(*key)

@@ -58,7 +58,8 @@ def utilizations_of(run: LoadedRun, own: Mapping[int, float], peaks: Peaks) -> U
     Ranks without a counted or a timed step, or without any known peak, have none.
     """
     windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
-    works = {rank: _on_main_device(window.counts, own[rank]) for rank, window in windows.items() if window.counts}
+    counts = {rank: window.counts for rank, window in windows.items() if window.counts and rank in own}
+    works = {rank: _on_main_device(one, own[rank]) for rank, one in counts.items()}
     walls = {rank: float(np.median(w.durations_ns)) / _NS_PER_SECOND for rank, w in windows.items() if _is_timed(w)}
     ideals = {rank: ideal for rank, work in works.items() if walls.get(rank) and (ideal := _ideal(work, peaks))}
     mfu = {rank: ideal.model / walls[rank] for rank, ideal in ideals.items()}

@@ -169,3 +169,12 @@ def test_the_lines_of_the_report() -> None:
     assert plain == ["fwd MACs of model, exact", "fwd flops of model, exact"]
     padded = " ".join(work_lines(report_of(dp=2, tp=2, padding=2)))
     assert "useful, without padding, at most" in padded and "executed, with what tp ranks do alike" in padded
+
+
+def test_a_rank_whose_modules_are_lost_is_not_covered() -> None:
+    """What it counted has no place; without it the figure is a lower bound, and none of nobody's."""
+    shards = [shard_of(rank_records(Job(dp=2, tp=2), rank)) for rank in range(4)]
+    shards[1].records[:] = [record for record in shards[1].records if not isinstance(record, Tree)]
+    found = analyse(run_of_shards(shards)).model.forward
+    assert found is not None and not found.covers_all
+    assert found.macs == work(Job(dp=2, tp=2), {0, 2, 3}).macs  # type: ignore[union-attr]
