@@ -123,7 +123,7 @@ tell_pid(trainer.global_rank)
 #: What torchrun starts is a shell; the rank is one of several Pythons in it, of which two run models on rank 1.
 SHELL = """
 set -e
-python -c "print('no torch in here')"
+python -c "import os; os.write(1, b'no torch in here\\n')"
 if [ "$RANK" = 1 ]; then
     python server.py &
     while [ ! -e ready ]; do sleep 0.05; done
@@ -217,7 +217,7 @@ def test_one_of_the_pythons_that_a_shell_starts_is_the_rank(new_workplace: NewWo
 def test_pythons_without_a_recorder_are_said_to_be_so(new_workplace: NewWorkplace) -> None:
     workplace = new_workplace()
     workplace.write("train.sh", STRANGERS)
-    (workplace.folder / "no_torch.py").write_text("print('ran')")
+    (workplace.folder / "no_torch.py").write_text("import os; os.write(1, b'ran\\n')")  # each its line, whole
     venv.create(workplace.folder / "other", symlinks=True)
     ended = workplace.run("--nproc", 2, "--no-python", "bash", "train.sh")
     assert (ended.code, ended.out) == (0, "ran\nran\n")
