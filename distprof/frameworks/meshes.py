@@ -18,7 +18,7 @@ SOURCE = "device_mesh"
 #: Of a mesh with one of these, the data-parallel dimensions are those of experts.
 _OF_EXPERTS = ("ep", "edp", "etp")
 #: Meshes over everything, which split nothing.
-_WHOLE = ("world", "all", "default", "loss")
+_WHOLE = ("world", "all", "default", "loss", "loss_mesh")
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,12 @@ def axes_of(seen: SeenMesh) -> dict[str, tuple[int, ...]]:
 
 
 def claims(meshes: Sequence[SeenMesh], fakes: Collection[frozenset[int]] = ()) -> Iterator[Claim]:
-    """What the meshes say, those first that tell most axes apart.  A dimension whose ranks are in ``fakes`` has a
-    process group that goes nowhere, and is no axis.  Dimensions of unknown names beside known ones are taken for data
-    parallel.
+    """What the meshes say, those first that tell most axes apart; slices say a part of what their mesh does.  A
+    dimension whose ranks are in ``fakes`` has a process group that goes nowhere, and is no axis.  Dimensions of unknown
+    names beside known ones are taken for data parallel.
     """
-    named = [(seen, _axes(seen, fakes)) for seen in meshes if seen.mesh.coordinate]
+    placed = [seen for seen in meshes if seen.mesh.coordinate]
+    named = [(seen, _axes(seen, fakes)) for seen in placed if not any(_is_slice(seen, other) for other in placed)]
     assumed = []
     for seen, axes in sorted(named, key=lambda pair: (-len(pair[1].keys() & {*AXES}), -len(pair[0].mesh.names))):
         for axis, dimensions in axes.items():
@@ -150,6 +151,14 @@ def odd_names(meshes: Sequence[SeenMesh]) -> Iterator[str]:
                 f"{what} {', '.join(odd)} of the device mesh {shown}: no axis is known by such a name, data "
                 "parallel is assumed; say otherwise with distprof.set_topology()"
             )
+
+
+def _is_slice(seen: SeenMesh, other: SeenMesh) -> bool:
+    """Whether some of the other's dimensions, along the same ranks, are all that it has."""
+    names, others = seen.mesh.names, other.mesh.names
+    return {*names} < {*others} and all(
+        seen.along([i]) == other.along([others.index(name)]) for i, name in enumerate(names)
+    )
 
 
 def _axes(seen: SeenMesh, fakes: Collection[frozenset[int]]) -> dict[str, list[int]]:

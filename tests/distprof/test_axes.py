@@ -72,6 +72,13 @@ def test_slices_of_a_mesh_say_nothing_new() -> None:
         assert topology.notes == ()
 
 
+def test_a_slice_does_not_contradict_the_mesh_that_it_is_of() -> None:
+    """FSDP over the shards alone, and torchtitan's loss over all: data is parallel over both all the same."""
+    whole = mesh(5, dp_replicate=2, dp_shard=2, tp=2)
+    topology = from_meshes((part(5, (5, 7), "dp_shard"), whole, part(5, (1, 3, 5, 7), "loss_mesh")), 5, 8)
+    assert (topology.sizes["dp"], topology.sizes["dp_shard"], topology.notes) == (4, 2, ())
+
+
 def test_a_mesh_of_experts_beside_the_one_of_training() -> None:
     """dp 4 x tp 2, and ep 4 over the same ranks with what is left of data parallelism for experts."""
     topology = from_meshes((mesh(7, dp=4, tp=2), mesh(7, dp_replicate=1, edp=2, ep=4)), rank=7, world_size=8)
