@@ -23,7 +23,7 @@ from distprof.merge.model_work import experts_per_token, model_work, work_sums
 from distprof.merge.numbering import numbered
 from distprof.merge.once import own_shares
 from distprof.merge.ops import op_rows
-from distprof.merge.own_axes import why_no_exact_work, with_own_axes
+from distprof.merge.own_axes import expert_notes, why_no_exact_work, with_own_axes
 from distprof.merge.peaks import ONLY_THE_MAKERS, Peaks
 from distprof.merge.pipeline import stage_rows
 from distprof.merge.profile import module_stats, time_tables
@@ -52,11 +52,9 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
     times = time_tables(run, alignment)
     utilizations = utilizations_of(run, own_shares(parts), peaks)
     rows = rank_rows(run, layout, totals, utilizations.by_rank)
+    of_work = (*work_notes(run), *compiled_notes(run), *utilizations.notes)
     return Report(
-        run=_run_info(
-            run,
-            (*layout.notes, *of_stages, *totals.notes, *work_notes(run), *compiled_notes(run), *utilizations.notes),
-        ),
+        run=_run_info(run, (*layout.notes, *of_stages, *expert_notes(run), *totals.notes, *of_work)),
         topology=layout.info,
         summary=summary_of(run, layout, totals),
         model=_model(totals, model_work(sums, run.world_size), why_no_exact_work(run, layout, counted)),

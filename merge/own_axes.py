@@ -28,6 +28,21 @@ def with_own_axes(run: LoadedRun, layout: Layout) -> Layout:
     return replace(layout, own=own) if own else layout
 
 
+def expert_notes(run: LoadedRun) -> tuple[str, ...]:
+    """Of models whose experts are placed by the axes of the job, and not by their own."""
+    told = {
+        data.tree.roots.get(root, "a model")
+        for data in run.ranks
+        for root in {data.tree.rows[layer.row].root for layer in data.layers}
+        if any(own.root == root for own in (data.topology.roots if data.topology else ()))
+    }
+    return tuple(
+        f"{model} lies on a mesh of its own: which of its experts a rank hosts is told from the axes of the job, and "
+        "may be wrong"
+        for model in sorted(told)
+    )
+
+
 def why_no_exact_work(run: LoadedRun, layout: Layout, counted: Mapping[int, Counted]) -> str:
     """Why the work of the model cannot be told from that of the ranks that counted; empty where it can."""
     unplaced = [_named(run, root) for root in _told(run) if root not in layout.own]

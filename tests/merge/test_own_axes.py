@@ -15,6 +15,7 @@ from distprof.merge.load import run_of_shards
 from distprof.merge.report import Report
 from distprof.merge.text.model import work_lines
 from distprof.records import Counts, ModuleRow, OwnAxes, Parameters, Record, Topology, Tree
+from distprof.shard import Shard
 
 #: The job's model: every matrix cut over tp.
 JOB = Job(dp=2, tp=2, experts=0, noise=0)
@@ -99,6 +100,20 @@ def test_where_ranks_contradict_each_other_there_is_no_exact_work() -> None:
         return replace(record, roots=(_axes(4, 0),)) if isinstance(record, Topology) else record
 
     assert "n/a: models on different meshes" in no_work(with_another(4, bend))
+
+
+def test_experts_that_the_axes_of_the_job_place_are_said_to_be() -> None:
+    job = Job(dp=2, tp=2, ep=2, noise=0)
+
+    def shards(*own: OwnAxes) -> list[Shard]:
+        ranks = (rank_records(job, rank) for rank in range(job.world))
+        return [shard_of(replace(r, roots=own) if isinstance(r, Topology) else r for r in records) for records in ranks]
+
+    said = "GPT lies on a mesh of its own: which of its experts a rank hosts is told from the axes of the job"
+    sizes = {"dp": 4, "tp": 1, "pp": 1, "cp": 1, "ep": 4, "mp": 1}
+    own = OwnAxes(0, sizes, dict.fromkeys(sizes, 0))
+    assert any(said in note for note in analyse(run_of_shards(shards(own))).run.notes)
+    assert not any(said in note for note in analyse(run_of_shards(shards())).run.notes)
 
 
 def test_models_of_some_ranks_alone_are_not_averaged_over_all() -> None:
