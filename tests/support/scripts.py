@@ -15,7 +15,7 @@ from distprof.merge.load import load_run
 from distprof.merge.report import Report
 from distprof.records import End, Step, Tree
 from distprof.rundir import RunDir
-from distprof.shard import Shard, read_shard
+from distprof.shard import NotAShard, Shard, read_shard
 
 #: What most scripts begin with: a model, and steps of it, with training or (starting in half the time) without.
 PRELUDE = """
@@ -179,6 +179,13 @@ def damage(shard: Shard) -> str:
 
 def wait_for(condition: Callable[[], bool], seconds: float = 100) -> None:
     until = time.monotonic() + seconds
-    while not condition():
+    while not _holds(condition):
         assert time.monotonic() < until, "it did not come to pass"
         time.sleep(0.02)
+
+
+def _holds(condition: Callable[[], bool]) -> bool:
+    try:
+        return condition()
+    except NotAShard:  # it was created a moment ago: the header comes next
+        return False
