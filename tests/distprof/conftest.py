@@ -20,6 +20,18 @@ def nothing_left_behind() -> Iterator[None]:
     assert not _leftovers()
 
 
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Dynamo as it is in a new process, and after the test."""
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
 def _places() -> dict[str, Any]:
     """What stands in each place that we replace for a time, once torch is imported."""
     if "torch" not in sys.modules:
