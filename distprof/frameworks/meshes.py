@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from distprof.frameworks.axes import ASSUMED, FINE_NAMES, Claim, axis_of
@@ -36,11 +37,8 @@ class SeenMesh:
 
     def along(self, dimensions: Collection[int]) -> tuple[int, ...]:
         """The ranks that share this rank's coordinates on all other dimensions."""
-        found = []
-        for index, rank in enumerate(self.ranks):
-            place = self._place(index)
-            if all(i in dimensions or place[i] == own for i, own in enumerate(self.mesh.coordinate)):
-                found.append(rank)
+        own = tuple(slice(None) if i in dimensions else at for i, at in enumerate(self.mesh.coordinate))
+        found: list[int] = np.array(self.ranks).reshape(self.mesh.shape)[own].ravel().tolist()
         return tuple(found)
 
     def _place(self, index: int) -> list[int]:
