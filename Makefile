@@ -19,8 +19,8 @@ MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/
 .PHONY: demo test check soak bench docs clean
 .DELETE_ON_ERROR:
 
-# Made anew when what is installed changes; the sources themselves are looked up where they lie.
-$(READY): pyproject.toml constraints.txt
+# Made anew when what is installed or compiled changes; the sources themselves are looked up where they lie.
+$(READY): pyproject.toml constraints.txt distprof/probes/_shortcut.c
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[torch,test,check]"
 	touch $@
@@ -75,4 +75,4 @@ docs: $(READY) $(STACKS)
 	$(BIN)/pytest tests/stacks --write-page
 
 clean:
-	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build $(VENV) distprof/probes/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from distprof.codec import RecordError
-from distprof.records import LIMIT, MAX_DEPTH, ExpertLayers, ExpertRouting, Header, Mesh, Record, Topology, Tree
+from distprof.records import LIMIT, MAX_DEPTH, ExpertLayers, ExpertRouting, Header, Mesh, Record, Step, Topology, Tree
+from distprof.turns import why_not
 
 
 def check(record: Record) -> None:
@@ -85,4 +86,5 @@ _CHECKS: dict[type[Record], Callable[[Any], str]] = {
     Tree: _tree,
     ExpertLayers: _expert_layers,
     ExpertRouting: _expert_routing,
+    Step: why_not,
 }

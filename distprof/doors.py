@@ -56,14 +56,15 @@ class ModuleDoor:
         _swap_for_dynamo(ours, self._patch.original)
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        is_compiling = torch.compiler.is_compiling
+        traced, compiler = torch.compiler.is_dynamo_compiling, torch.compiler
         door, on_error = self, self._on_error
         short = _is_plain(original)
 
         @passed_over
         @functools.wraps(original)
         def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if is_compiling() or (visitor := door.visitor) is None:
+            # This is ``torch.compiler.is_compiling()``, whose two frames would be a good part of what the door costs.
+            if traced() or compiler._is_compiling_flag or (visitor := door.visitor) is None:
                 return original(self, *args, **kwargs)
             try:
                 token = visitor.enter(self, args, kwargs)

@@ -24,7 +24,19 @@ from distprof.checks import check
 from distprof.codec import RecordError, from_payload, to_payload
 from distprof.errors import DataError
 from distprof.framing import FRAME_START, checksum, frame, scan
-from distprof.records import INT64, MAGIC, RECORDS, SCHEMA_VERSION, ExpertLayers, Header, Parameters, Record, Tree
+from distprof.records import (
+    INT64,
+    MAGIC,
+    RECORDS,
+    SCHEMA_VERSION,
+    ExpertLayers,
+    Header,
+    Parameters,
+    Record,
+    Step,
+    Tree,
+)
+from distprof.turns import added_up
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _HEADER_BYTES = 1 << 16  # more than any writer's header has
@@ -293,7 +305,14 @@ def _decode_all(entries: list[Entry], shard: Shard, memo: Memo) -> None:
 def _decode(entry: Entry) -> Record:
     record = from_payload(entry.kind, _unpack(entry))
     check(record)
-    return record
+    return added_up(record) if isinstance(record, Step) else record
+
+
+def as_read(step: Step) -> Step:
+    """A step as a reader finds it whose writer gave what it had at hand: bytes for arrays, turns for times."""
+    read = from_payload(step.KIND, to_payload(step))
+    assert isinstance(read, Step)
+    return added_up(read)
 
 
 def _unpack(entry: Entry) -> Any:

@@ -7,6 +7,7 @@ is recorded is *self* time, nothing is counted twice, and all owners together fi
 from __future__ import annotations
 
 import itertools
+import sys
 from array import array
 from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import numpy as np
 
 from distprof.records import Array
 
+#: More are added up at once: a step of so many turns is long, and adding up is nothing to it.
+MOST_PACKED = 2_000
 Stamp = Any  # an int of nanoseconds on the CPU, an event on an accelerator
 
 
@@ -42,6 +45,11 @@ class Stamps(Protocol):
     def lengths_ns(self, stamps: MutableSequence[Any]) -> Array:
         """The distances from each stamp to the next, of stamps in such a room."""
 
+    def packed(self, stamps: MutableSequence[Any]) -> bytes | None:
+        """The low 32 bits of each, from which the distances can be told, little-endian; None where they cannot, and
+        where they are so many that they are better added up.
+        """
+
 
 class HostStamps:
     """The host's monotonic clock: the truth on CPU."""
@@ -67,6 +75,12 @@ class HostStamps:
     def lengths_ns(self, stamps: MutableSequence[int]) -> Array:
         numbers: Array = np.frombuffer(cast("array[int]", stamps), np.int64)
         return numbers[1:] - numbers[:-1]
+
+    def packed(self, stamps: MutableSequence[int]) -> bytes | None:
+        if len(stamps) > MOST_PACKED or stamps[-1] - stamps[0] >> 32 or sys.byteorder != "little":
+            return None
+        words = array("I", cast("array[int]", stamps).tobytes())
+        return words[::2].tobytes()
 
 
 class EventStamps:
@@ -100,6 +114,9 @@ class EventStamps:
     def lengths_ns(self, stamps: MutableSequence[Stamp]) -> Array:
         return np.array([self.length_ns(earlier, later) for earlier, later in itertools.pairwise(stamps)], np.int64)
 
+    def packed(self, stamps: MutableSequence[Stamp]) -> bytes | None:
+        return None
+
 
 @dataclass(frozen=True)
 class Turns:
@@ -118,6 +135,10 @@ class Turns:
     def lengths_ns(self) -> Array:
         """The nanoseconds of each turn, once the stamps can be read."""
         return self.source.lengths_ns(self.stamps)
+
+    def packed(self) -> bytes | None:
+        """The stamps in few bytes, where they are such and few."""
+        return self.source.packed(self.stamps)
 
     def sums_ns(self) -> dict[Any, int]:
         """Nanoseconds by owner, once the stamps can be read; for turns so few that an array of them costs more."""

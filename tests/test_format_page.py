@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.records import patient, shards
+from support.records import patient, shards, written
 from support.shards import DATA, edges
 from support.shards import RECORDS as SMALL
 
@@ -31,6 +31,7 @@ from distprof.records import (
     INT64,
     LIMIT,
     MAX_DEPTH,
+    NO_ROW,
     PHASES,
     RECORDS,
     SCHEMA_HISTORY,
@@ -41,6 +42,7 @@ from distprof.records import (
     ExpertLayer,
     Generated,
     Group,
+    Header,
     Mesh,
     ModuleRow,
     OpRow,
@@ -193,7 +195,7 @@ def test_the_comments_of_the_example_are_its_bytes() -> None:
 def reader() -> dict[str, Any]:
     """The functions of the page's reader."""
     functions = code("python").split("\nfor sequence")[0]
-    assert len(code("python").splitlines()) <= 30
+    assert len(code("python").splitlines()) <= 40
     namespace: dict[str, Any] = {}
     exec(compile(functions, "FORMAT.md", "exec"), namespace)
     return namespace
@@ -237,16 +239,27 @@ def test_the_reader_of_the_page_reads_numbers() -> None:
     assert READER["numbers"](np.array([-1, 2**40], "<i8").tobytes(), "<i8") == [-1, 2**40]
 
 
+def test_the_reader_of_the_page_adds_up_turns() -> None:
+    """Also where the low words of the stamps begin again."""
+    dtypes = {"owners": "<i4", "stamps": "<u4", "calls": "<u4"}
+    turns = {"owners": [0, 1, ~1, 0, NO_ROW], "stamps": [2**32 - 4, 2**32 - 1, 2, 50, 51, 99], "calls": [1, 1]}
+    packed = {name: np.array(turns[name], dtype).tobytes() for name, dtype in dtypes.items()}
+    assert READER["forward_ns"](packed) == [3 + 1, 3]
+    step = Step(3, "training", 5, 7, {"other": 7}, 1, 2, 2, 100, "rss", **packed)  # type: ignore[arg-type]
+    shard = parse_shard(written([Header("run", 0, 1), step]))
+    assert [record.forward_ns.tolist() for record in shard.records if isinstance(record, Step)] == [[4, 3]]
+
+
 def test_the_reader_of_the_page_refuses_what_is_newer_or_no_shard() -> None:
-    with pytest.raises(ValueError, match="no shard of schema 1"):
+    with pytest.raises(ValueError, match="no shard of schema 1 or 2"):
         as_read_by_the_page(
-            example().replace(b"\x92\x01\x00", b"\x92\x02\x00").replace(b"\xcd\x3e\x43\xf3", _checksum())
+            example().replace(b"\x92\x01\x00", b"\x92\x03\x00").replace(b"\xcd\x3e\x43\xf3", _checksum())
         )
     assert as_read_by_the_page(b"PK\x03\x04") == {}
 
 
 def _checksum() -> bytes:
-    return zlib.crc32(example()[11:76].replace(b"\x92\x01\x00", b"\x92\x02\x00")).to_bytes(4, "big")
+    return zlib.crc32(example()[11:76].replace(b"\x92\x01\x00", b"\x92\x03\x00")).to_bytes(4, "big")
 
 
 def test_the_reader_of_the_page_runs_with_msgpack_alone(tmp_path: Path) -> None:

@@ -17,7 +17,20 @@ else:
 
 HOUSE = Path(__file__).parent.parent
 #: What every part may stand on.  Each may import those before it, and the modules that belong to them.
-BASE = {"errors", "say", "clock", "records", "checks", "codec", "framing", "shard", "rundir", "settings", "output"}
+BASE = {
+    "errors",
+    "say",
+    "clock",
+    "records",
+    "checks",
+    "codec",
+    "framing",
+    "shard",
+    "turns",
+    "rundir",
+    "settings",
+    "output",
+}
 BASE |= {"processes", "claims", "options", "config", "deepspeed_config"}
 MERGE_MAY = BASE - {"say", "settings", "output", "options", "config", "deepspeed_config"}
 #: What puts the parts together, and is imported by nobody.

@@ -32,10 +32,13 @@ class BatchTally:
 
     def forward(self, root: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward of root ``root`` begins."""
-        tally = self._roots.setdefault(root, _Calls())
-        size = batch_size(args or kwargs)
-        if size is None and args:
-            size = batch_size(kwargs)
+        tally = self._roots.get(root) or self._roots.setdefault(root, _Calls())
+        if args and type(args[0]) is torch.Tensor and args[0].dim():  # as nearly always
+            size: int | None = len(args[0])
+        else:
+            size = batch_size(args)
+            if size is None:
+                size = batch_size(kwargs)
         tally.calls += 1
         tally.samples += size or 0
         tally.first = tally.first or size or 0

@@ -40,7 +40,7 @@ class TimedFunctions:
             if row is not None:
                 self._in_backward.add(get_ident())
                 timer.ledger.turn(~row)
-        elif get_ident() == timer.running.thread and not timer.running.stack:
+        elif get_ident() == timer.running.thread and not timer.stack and not timer.running.in_evaluation:
             self._enter(region)
 
     def graph_ended(self, kernels: Kernels) -> None:

@@ -1,14 +1,19 @@
-"""Turns of modules, added up by row."""
+"""What a timed step tells of its modules: calls by row, and their turns as stamped, or self times added up by row."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from distprof.records import LIMIT, Array
+from distprof.records import LIMIT, NO_ROW, Array
 from distprof.timeline import Turns
+from distprof.turns import add_up, places
 
 _NO_CALLS: Array = np.zeros(0, "<u4")
 _NO_TIMES: Array = np.zeros(0, np.int64)
+#: Fields of a step's record by name; arrays may be given as the bytes in which they travel.
+Fields = dict[str, Any]
 
 
 class ModuleSums:
@@ -22,11 +27,24 @@ class ModuleSums:
     def add(self, turns: Turns, entered: list[int]) -> None:
         """More turns, whose owners are rows (forward), ``~row`` (backward) or none, and the rows that were called."""
         order = self._orders.of(turns.owners, entered)
-        # Sums in float64 are exact up to 2**53 ns, 104 days.
-        sums = np.bincount(order.places, turns.lengths_ns(), 2 * order.rows + 1).astype(np.int64)
+        forward_ns, backward_ns = add_up(order.places, turns.lengths_ns(), len(order.calls))
         self.calls = _sum(order.calls, self.calls)
-        self.forward_ns = _sum(sums[: order.rows], self.forward_ns)
-        self.backward_ns = _sum(sums[order.rows : -1], self.backward_ns)
+        self.forward_ns = _sum(forward_ns, self.forward_ns)
+        self.backward_ns = _sum(backward_ns, self.backward_ns)
+
+    def fields(self) -> Fields:
+        return {"calls": self.calls, "forward_ns": self.forward_ns, "backward_ns": self.backward_ns}
+
+    def fields_with(self, turns: Turns, entered: list[int]) -> Fields:
+        """Those of the iteration that ends with these turns.  Nothing is added up when they are all that it has, and
+        few: a reader does that as well, and here it would be a good part of what a short step costs.
+        """
+        if len(self.calls) or (stamps := turns.packed()) is None:
+            self.add(turns, entered)
+            return self.fields()
+        order = self._orders.of(turns.owners, entered)
+        packed = {"calls": order.packed_calls, "owners": order.packed_owners, "stamps": stamps}
+        return {**packed, "forward_ns": b"", "backward_ns": b""}
 
 
 class Orders:
@@ -51,19 +69,18 @@ class Orders:
 
 
 class _Order:
-    """``places``: of each turn, where its time is added up: forward time by row, behind it backward time by row, behind
-    it nobody's.
-    """
+    """``calls`` by row, of all rows that were called or took a turn; ``places`` of the turns, as they are added up."""
 
     def __init__(self, owners: list[int], entered: list[int]) -> None:
         self.owners = owners
         self.entered = entered
-        self.calls: Array = np.bincount(np.array(entered, np.int64)).astype("<u4")
         given = np.array(owners, np.int64)
         rows = np.where(given < 0, ~given, given)
-        self.rows = max(len(self.calls), int(rows[rows < LIMIT].max(initial=-1)) + 1)
-        places = np.where(given < 0, rows + self.rows, rows)
-        self.places: Array = np.where(rows < LIMIT, places, 2 * self.rows)
+        called = np.bincount(np.array(entered, np.int64), minlength=int(rows[rows < LIMIT].max(initial=-1)) + 1)
+        self.calls: Array = called.astype("<u4")
+        self.places = places(given, len(called))
+        self.packed_calls = self.calls.tobytes()
+        self.packed_owners = np.where(rows < LIMIT, given, NO_ROW).astype("<i4").tobytes()
 
 
 def _sum(one: Array, other: Array) -> Array:

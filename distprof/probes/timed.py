@@ -15,7 +15,8 @@ from distprof.probes.functions import TimedFunctions
 from distprof.probes.memory import peak_memory
 from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.phases import DATA, FORWARD, OPTIMIZER
-from distprof.probes.sums import ModuleSums
+from distprof.probes.shortcut import shortened
+from distprof.probes.sums import Fields
 from distprof.probes.timing import ModuleTimer
 from distprof.records import PHASES, TRAINING, Record, Step
 from distprof.timeline import EventStamps, HostStamps, Stamps, Turns
@@ -28,9 +29,7 @@ class _Finished:
     step: Callable[..., Step]  # waits for the times alone
     phases: Turns
     unseen: set[str]  # phases that took no time because nobody saw them
-    sums: ModuleSums
-    modules: Turns | None  # those that are not in the sums yet
-    entered: list[int]
+    modules: Callable[[], Fields]
     tokens: Pending | None
 
 
@@ -63,7 +62,7 @@ class TimedProbe:
 
     def attach(self) -> None:
         timer = self._timer
-        self._module_door.open(timer)
+        self._module_door.open(shortened(timer))
         self._data_door.open(Span(self.thread, timer.data_began, timer.data_ended))
         self._steps.open()
         self._functions.open()
@@ -85,7 +84,7 @@ class TimedProbe:
     def end(self, iteration: int, mode: str) -> None:
         timer, tally = self._timer, self._timer.running.tally
         tokens = timer.experts.take(iteration)  # before the stamp that says when they can be read
-        sums, modules, entered = timer.take()
+        modules = timer.take()
         phases = timer.phases.take()
         step = partial(
             Step,
@@ -101,7 +100,7 @@ class TimedProbe:
         unseen = set() if timer.phases.waited_for_data else {DATA}
         if mode == TRAINING:  # it has a forward and an optimizer's step: in code that nobody sees, where they took none
             unseen |= {FORWARD, OPTIMIZER}
-        self._unread.append(_Finished(step, phases, unseen, sums, modules, entered, tokens))
+        self._unread.append(_Finished(step, phases, unseen, modules, tokens))
 
     def read(self, *, wait: bool = False) -> list[Record]:
         records: list[Record] = []
@@ -136,13 +135,4 @@ def _timed(finished: _Finished) -> Step:
     """The step with its times, once they can be read."""
     always = [phase for phase in PHASES if phase not in finished.unseen]
     phases = dict.fromkeys(always, 0) | finished.phases.sums_ns()
-    sums = finished.sums
-    if finished.modules is not None:
-        sums.add(finished.modules, finished.entered)
-    return finished.step(
-        duration_ns=sum(phases.values()),
-        phases_ns=phases,
-        calls=sums.calls,
-        forward_ns=sums.forward_ns,
-        backward_ns=sums.backward_ns,
-    )
+    return finished.step(duration_ns=sum(phases.values()), phases_ns=phases, **finished.modules())

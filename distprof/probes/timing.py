@@ -9,7 +9,9 @@ length of the window, the hooks on those few parameters.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from functools import partial
 from threading import get_ident
 from types import MethodType
 from typing import Any
@@ -22,27 +24,24 @@ from distprof.probes.batch import BatchTally
 from distprof.probes.calls import CallListener, RunningModules
 from distprof.probes.experts import ExpertTally
 from distprof.probes.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
-from distprof.probes.sums import ModuleSums, Orders
-from distprof.timeline import Ledger, Stamps, Turns
+from distprof.probes.sums import Fields, ModuleSums, Orders
+from distprof.timeline import MOST_PACKED, Ledger, Stamps
 from distprof.uncompiled import unseen
 
 #: The owner of time outside any module.  Modules own forward time as their row, backward time as ``~row``.
 NOBODY = 1 << 40
 
-_is_grad_enabled = torch.is_grad_enabled
-_Tensor = torch.Tensor
 _Hook = Callable[[torch.Tensor], torch.Tensor | None]  # as torch calls it
 #: Carries hooks into nodes, as ``Tensor.register_hook`` does: a tenth of the cost of ``register_prehook``, which makes
 #: a handle each time.
-_CARRIER = torch.zeros((), device="cpu")
+CARRIER = torch.zeros((), device="cpu")
 _MAX_DEPTH = 2
 
 
 class ModuleTimer:
     """Visitor of the module door during timed steps.  :meth:`begin` starts an iteration, :meth:`take` ends it.
 
-    ``enter``, ``leave`` and the hooks run for every module of every timed step: they inline what is said more plainly
-    elsewhere (``Ledger.turn``, ``RunningModules.row``), and are what ``make bench`` measures.
+    :mod:`distprof.probes.shortcut` does the same for the calls that are like most others.
     """
 
     def __init__(self, listener: CallListener, source: Stamps, tally: ExpertTally, on_error: OnError) -> None:
@@ -50,15 +49,11 @@ class ModuleTimer:
         self._on_error = on_error
         self.ledger = Ledger(source, NOBODY)
         self.entered: list[int] = []  # rows, once for each forward call
-        self._row_of = listener.tree.row_of
-        self._stack = self.running.stack
-        self._now = source.now
-        self._own, self._stamp = self.ledger.owners.append, self.ledger.stamps.append
+        self.stack = self.running.stack  # rows; empty in evaluation
         self.experts = tally
-        self._entering, self._leaving = tally.entering, tally.leaving
-        self._interrupted: list[int] = []  # by each running backward, the owner before it
-        self._hooked: set[int] = set()  # sequence numbers of the nodes that carry a hook
-        self._turns = _Turns(self._turn())
+        self.interrupted: list[int] = []  # by each running backward, the owner before it
+        self.hooked = [-1]  # sequence numbers of the nodes that carry a hook, ascending: nearly always one at the end
+        self.hooks = _Hooks(self._turn())
         self._orders = Orders()
         self._parameter_hooks: dict[int, list[Any]] = {}
         self.begin()
@@ -69,17 +64,16 @@ class ModuleTimer:
         self.running.tally = BatchTally()
         self.experts.begin()
         self.entered.clear()
-        self._hooked.clear()
+        del self.hooked[1:]
         self.sums = ModuleSums(self._orders)
         self.ledger.restart(NOBODY)
 
-    def take(self) -> tuple[ModuleSums, Turns | None, list[int]]:
-        """The iteration ends now: what is added up, the turns that cannot be yet, and the rows called in those."""
+    def take(self) -> Callable[[], Fields]:
+        """The iteration ends now: what it tells of the modules, to be called once the stamps can be read."""
         if not self.ledger.source.immediate:
-            return self.sums, self.ledger.take(), self.entered[:]
-        if len(self.ledger.owners) > 1:
-            self._add_up()
-        return self.sums, None, []
+            return partial(self.sums.fields_with, self.ledger.take(), self.entered[:])
+        fields = self.sums.fields_with(self.ledger.end(), self.entered)
+        return lambda: fields
 
     def remove_hooks(self) -> None:
         """Take back the hooks on parameters, the only ones that would outlive the step."""
@@ -90,72 +84,71 @@ class ModuleTimer:
 
     @unseen
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-        running, stack = self.running, self._stack
+        running, stack = self.running, self.stack
         if get_ident() != running.thread or running.in_evaluation:
             return None
-        row = self._row_of.get(id(module), -1)
-        if row < 0 and (row := running.row(module)) < 0:
+        row = running.row(module)
+        if row < 0:
             return None
-        if self._interrupted:  # recompute, inside backward
-            owner = ~row
+        if self.interrupted:  # recompute, inside backward
+            self.ledger.turn(~row)
         else:
             if not stack and not self._enter_root(row, args, kwargs):
-                stack.append(row)
                 return row
-            owner = row
             self.entered.append(row)
-            if row in self._entering:
+            if row in self.experts.entering:
                 self.experts.entered(row, (*args, *kwargs.values()))
-        self._stamp(self._now())
-        self._own(owner)
-        node = args[0].grad_fn if args and type(args[0]) is _Tensor else None
-        if node is None and (node := _first_node(args, kwargs)) is None:
-            if row not in self._parameter_hooks and _is_grad_enabled():
-                self._hook_parameters(module, row)
-        elif (number := node._sequence_nr()) not in self._hooked and _is_grad_enabled():
-            self._hook(node, number, ~stack[-1] if stack else NOBODY)
+            self.ledger.turn(row)
+        self.meet_input(row, module, args, kwargs)
         stack.append(row)
         return row
 
     @unseen
     def leave(self, token: int, output: Any) -> None:
-        stack = self._stack
-        stack.pop()
-        if token in self._leaving and not self._interrupted:
-            self.experts.left(token, output)
-        if stack:
-            self._stamp(self._now())
-            self._own(~stack[-1] if self._interrupted else stack[-1])
-        elif self.running.in_evaluation:
-            self.phases.leave()
-            self.running.leave_root(token)
+        running, stack = self.running, self.stack
+        if running.in_evaluation:
+            self._leave_root(token)
             return
-        else:
-            self.ledger.turn(NOBODY)
+        stack.pop()
+        if token in self.experts.leaving and not self.interrupted:
+            self.experts.left(token, output)
+        caller = stack[-1] if stack else NOBODY
+        self.ledger.turn(~caller if stack and self.interrupted else caller)
+        self.meet_output(token, output)
+        if not stack and not self.interrupted:
+            self._leave_root(token)
+
+    def meet_input(self, row: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Have the backward of ``row``, which is about to run, end where that of its input begins."""
+        node = next(_nodes(args), None) or next(_nodes(kwargs), None)
+        if node is not None:
+            if torch.is_grad_enabled():
+                self._hook(node, self.stack[-1] if self.stack else NOBODY)
+        elif row not in self._parameter_hooks and torch.is_grad_enabled():
+            self._hook_parameters(module, row)
+
+    def meet_output(self, row: int, output: Any) -> None:
+        """Have the backward of ``row``, which has run, begin where that of its output does."""
         # Of several outputs any may be the one that is used.  A child's may be ours as well: then its hook says all.
-        for node in (output.grad_fn,) if type(output) is _Tensor else _nodes(output):
-            if node is not None and (number := node._sequence_nr()) not in self._hooked:
-                self._hook(node, number, ~token)
-        if not stack and not self._interrupted:
-            self.phases.leave()
-            self.running.leave_root(token)
+        for node in _nodes(output):
+            self._hook(node, row)
 
     def backward_began(self) -> None:
         self.running.tally.backward()
         self.phases.enter(BACKWARD)
-        self._interrupted.append(self.ledger.owners[-1])
+        self.interrupted.append(self.ledger.owners[-1])
         self.ledger.turn(NOBODY)
 
     def backward_ended(self) -> None:
-        if self._interrupted:
+        if self.interrupted:
             self.phases.leave()
-            self.ledger.turn(self._interrupted.pop())
-            if not self._interrupted and not self._stack and self.ledger.source.immediate:
-                self._add_up()
+            self.ledger.turn(self.interrupted.pop())
+            if not self.interrupted and not self.stack and self.ledger.source.immediate:
+                self._bound()
 
     @property
     def in_backward(self) -> bool:
-        return bool(self._interrupted)
+        return bool(self.interrupted)
 
     def data_began(self) -> None:
         self.phases.enter(DATA)
@@ -163,34 +156,43 @@ class ModuleTimer:
     def data_ended(self) -> None:
         self.phases.leave()
 
-    def _add_up(self) -> None:
-        """After each backward, so that many micro-batches take no more memory than one, and so that little is left to
-        do when the iteration ends: that is inside the optimizer's step, which is short, and a stopwatch may run there.
+    def _bound(self) -> None:
+        """After each backward: many micro-batches take no more memory than a few, and leave little to do when the
+        iteration ends, which is inside the optimizer's step: that is short, and a stopwatch may run there.
         """
-        self.sums.add(self.ledger.end(), self.entered)
-        self.entered.clear()
-        self.ledger.restart(NOBODY)
+        if len(self.ledger.owners) > MOST_PACKED:
+            self.sums.add(self.ledger.end(), self.entered)
+            self.entered.clear()
+            self.ledger.restart(NOBODY)
 
     def _enter_root(self, row: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         inside = self.running.enter_root(row, args, kwargs)
         self.phases.enter(FORWARD if inside else EVALUATION)
         return inside
 
-    def _hook(self, node: Any, number: int, owner: int) -> None:
-        """When the gradient arrives at ``node`` the time is ``owner``'s."""
-        self._hooked.add(number)
-        _CARRIER._backward_hooks = self._turns[owner]
-        node._register_hook_dict(_CARRIER)
+    def _leave_root(self, row: int) -> None:
+        self.phases.leave()
+        self.running.leave_root(row)
+
+    def _hook(self, node: Any, row: int) -> None:
+        """When the gradient arrives at ``node`` it is the backward of ``row`` that begins, if of nobody before."""
+        place = bisect_left(self.hooked, number := node._sequence_nr())
+        if place < len(self.hooked) and self.hooked[place] == number:
+            return
+        self.hooked.insert(place, number)
+        CARRIER._backward_hooks = self.hooks[row]
+        node._register_hook_dict(CARRIER)
 
     def _hook_parameters(self, module: nn.Module, row: int) -> None:
         """The input needs no gradient: backward of ``row`` ends when its own parameters have theirs."""
         own = [p for p in module._parameters.values() if p is not None and p.requires_grad and p.is_leaf]
-        turn = self._turns[NOBODY][0]
+        turn = self.hooks[NOBODY][0]
         self._parameter_hooks[row] = [p.register_post_accumulate_grad_hook(turn) for p in own]
 
     def _turn(self) -> Callable[[int, Any], None]:
         """What the hooks of nodes and parameters do: the gradient has arrived, from here on the time is ``owner``'s."""
-        own, stamp, now, in_backward, on_error = self._own, self._stamp, self._now, self._interrupted, self._on_error
+        own, stamp, now = self.ledger.owners.append, self.ledger.stamps.append, self.ledger.source.now
+        in_backward, on_error = self.interrupted, self._on_error
 
         @unseen
         def turn(owner: int, _: Any) -> None:
@@ -205,24 +207,19 @@ class ModuleTimer:
         return turn
 
 
-class _Turns(dict[int, dict[int, _Hook]]):
-    """By owner: the hooks, one each, as torch keeps them, of all nodes at which the time becomes its; made when they
-    are first asked for.
+class _Hooks(dict[int, dict[int, _Hook]]):
+    """By row: the hooks, one each, as torch keeps them, of all nodes at which its backward begins; made when they are
+    first asked for.
     """
 
     def __init__(self, turn: Callable[[int, Any], None]) -> None:
         super().__init__()
         self._turn = turn
 
-    def __missing__(self, owner: int) -> dict[int, _Hook]:
+    def __missing__(self, row: int) -> dict[int, _Hook]:
         # Of all that calls ``turn`` with an owner the smallest: when a step comes to it, it has left the caches.
-        self[owner] = {0: MethodType(self._turn, owner)}
-        return self[owner]
-
-
-def _first_node(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """That of the first argument that needs a gradient; None without one."""
-    return next(_nodes(args), None) or next(_nodes(kwargs), None)
+        self[row] = {0: MethodType(self._turn, NOBODY if row == NOBODY else ~row)}
+        return self[row]
 
 
 def _nodes(value: Any, depth: int = 0) -> Iterator[Any]:

@@ -40,7 +40,7 @@ from distprof.records.rank import (
     Header,
     Plan,
 )
-from distprof.records.steps import FORWARD, PHASES, TRAINING, Memory, Step
+from distprof.records.steps import FORWARD, NO_ROW, PHASES, TRAINING, Memory, Step
 from distprof.records.topology import AXES, Group, Mesh, OwnAxes, Stage, Topology
 from distprof.records.version import MAGIC, SCHEMA_HISTORY, SCHEMA_VERSION
 
@@ -60,6 +60,7 @@ __all__ = [
     "MAGIC",
     "MAX_DEPTH",
     "NO_MODULE",
+    "NO_ROW",
     "ONLY_COMPILED",
     "OTHER_GROUP",
     "PHASES",

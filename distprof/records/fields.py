@@ -36,7 +36,7 @@ Array = npt.NDArray[Any]
 
 
 def bulk(dtype: str) -> Any:
-    """A field that travels as the little-endian bytes of a one-dimensional array."""
+    """A field that travels as the little-endian bytes of a one-dimensional array.  A writer may give those bytes."""
     return field(default_factory=lambda: np.zeros(0, dtype), metadata={"dtype": dtype})
 
 

@@ -13,6 +13,9 @@ PHASES = ("data", "forward", "backward", "optimizer", "evaluation", "other")
 TRAINING = "training"  # an iteration that an optimizer step closes
 FORWARD = "forward"  # no optimizer has stepped: one iteration a root forward
 
+#: Owns the turns that are of no module.
+NO_ROW = (1 << 31) - 1
+
 
 @dataclass(frozen=True, eq=False)
 class Step(Bulky):
@@ -20,6 +23,10 @@ class Step(Bulky):
 
     ``phases_ns`` has keys from :data:`PHASES` and adds up to ``duration_ns``; a phase that could not be seen (``data``
     without a torch DataLoader) is absent.
+
+    A short step is written as it was stamped, because adding up would be a good part of what recording it costs:
+    ``owners`` has for each turn a row, ``~row`` where it is backward, or NO_ROW; ``stamps`` the low 32 bits of the
+    moment at which each began, in ns, and of the end.  Then the times by row are left out, and readers add them up.
     """
 
     KIND: ClassVar[str] = "step"
@@ -36,6 +43,8 @@ class Step(Bulky):
     calls: Array = bulk("<u4")
     forward_ns: Array = bulk("<i8")
     backward_ns: Array = bulk("<i8")
+    owners: Array = bulk("<i4")
+    stamps: Array = bulk("<u4")
 
 
 @dataclass(frozen=True)

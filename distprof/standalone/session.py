@@ -30,6 +30,7 @@ from distprof.probes.counting import CountingProbe
 from distprof.probes.op_table import OpTable, TableMode
 from distprof.probes.timed import TimedProbe
 from distprof.records import FORWARD, TRAINING, Array, Counts, Ops, Record, Step
+from distprof.shard import as_read
 from distprof.standalone.sums import added
 from distprof.step_hook import StepHook
 from distprof.timeline import EventStamps, HostStamps
@@ -135,7 +136,7 @@ class Session:
             assert isinstance(counts, Counts)
             self._counts = counts
             self._timed.end(0, FORWARD)
-            self._times += [step for step in self._timed.read(wait=True) if isinstance(step, Step)]
+            self._times += [as_read(step) for step in self._timed.read(wait=True) if isinstance(step, Step)]
             self._timed.begin()
 
     # ---- what probes, doors and hooks tell -------------------------------------------------------------------------

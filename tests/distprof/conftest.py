@@ -32,6 +32,17 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.utils.counters.clear()
 
 
+@pytest.fixture(params=["the timer", "the shortcut"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of timed modules take one way in one test, and the other in another."""
+    from distprof.probes import shortcut
+
+    if request.param == "the timer":
+        monkeypatch.setattr(shortcut, "compiled", None)
+    elif shortcut.compiled is None:
+        pytest.skip("the shortcut could not be compiled")
+
+
 def _places() -> dict[str, Any]:
     """What stands in each place that we replace for a time, once torch is imported."""
     if "torch" not in sys.modules:

@@ -111,7 +111,7 @@ ROADS = [
     "distprof.probes.batch.BatchTally.forward",
     "distprof.shard.ShardWriter.write",
     "distprof.shard.to_payload",
-    "distprof.probes.sums.ModuleSums.add",
+    "distprof.probes.sums.ModuleSums.fields_with",
     "distprof.flops.attribution.Attribution.enter",
     "distprof.flops.attribution.Attribution.leave",
     "distprof.flops.attribution.Attribution.owner",

@@ -157,11 +157,11 @@ def test_unknown_kinds_and_fields_of_a_newer_minor_are_passed_over() -> None:
 
 
 def test_a_newer_major_is_refused_in_one_sentence() -> None:
-    future = msgpack.packb(["header", 0, {"magic": "distprof", "schema": [2, 3], "who": "knows"}])
+    future = msgpack.packb(["header", 0, {"magic": "distprof", "schema": [3, 1], "who": "knows"}])
     with pytest.raises(NewerSchema) as caught:
         parse_shard(sealed(future), "x.msgpack")
     assert str(caught.value) == (
-        "x.msgpack was written in schema 2.3, this distprof reads up to 1.x: "
+        "x.msgpack was written in schema 3.1, this distprof reads up to 2.x: "
         "merge with the distprof that recorded it, or a newer one"
     )
 

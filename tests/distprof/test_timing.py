@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 X = torch.ones(4, 8)
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 def timed(folder: Path, model: nn.Module, *inputs: Any, **named: Any) -> Seen:

@@ -114,9 +114,9 @@ def test_two_runs_mixed_names_both_and_a_file_of_each(tmp_path: Path) -> None:
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     def bend(rank: int, records: list[Record]) -> list[Record]:
-        return with_header(records, schema=(2, 0)) if rank == 1 else records
+        return with_header(records, schema=(3, 0)) if rank == 1 else records
 
-    assert "schema 2.0" in the_only_line(write_run(tmp_path / "run", dp=2, bend=bend))
+    assert "schema 3.0" in the_only_line(write_run(tmp_path / "run", dp=2, bend=bend))
 
 
 def test_shards_of_another_run_than_the_manifest_are_noted(tmp_path: Path) -> None:
