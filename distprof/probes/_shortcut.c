@@ -41,16 +41,16 @@ typedef struct {
 static PyObject *s_enter, *s_leave, *s_meet_input, *s_meet_output;
 static PyObject *s_grad_fn, *s_sequence_nr, *s_backward_hooks, *s_register;
 
-/* The time is `owner`'s from now on. */
-static int turn(Shortcut *self, PyObject *owner)
+/* The time is `owner`'s from `now` on. */
+static int turn(PyObject *now, PyObject *stamp, PyObject *owners, PyObject *owner)
 {
-    PyObject *moment = PyObject_CallNoArgs(self->now);
-    PyObject *done = moment == NULL ? NULL : PyObject_CallFunctionObjArgs(self->stamp, moment, NULL);
+    PyObject *moment = PyObject_CallNoArgs(now);
+    PyObject *done = moment == NULL ? NULL : PyObject_CallFunctionObjArgs(stamp, moment, NULL);
     Py_XDECREF(moment);
     if (done == NULL)
         return -1;
     Py_DECREF(done);
-    return PyList_Append(self->owners, owner);
+    return PyList_Append(owners, owner);
 }
 
 /* When the gradient arrives at `node` it is the backward of `row` that begins. */
@@ -165,7 +165,7 @@ static PyObject *enter(PyObject *object, PyObject *const *given, Py_ssize_t coun
     if (special)
         return special < 0 ? NULL : PyObject_CallMethodObjArgs(self->timer, s_enter, module, args, kwargs, NULL);
     Py_INCREF(row);
-    if (PyList_Append(self->entered, row) < 0 || turn(self, row) < 0 ||
+    if (PyList_Append(self->entered, row) < 0 || turn(self->now, self->stamp, self->owners, row) < 0 ||
         meet_input(self, row, module, args, kwargs) < 0 || PyList_Append(self->stack, row) < 0) {
         Py_DECREF(row);
         return NULL;
@@ -186,11 +186,106 @@ static PyObject *leave(PyObject *object, PyObject *const *given, Py_ssize_t coun
     if (special)
         return special < 0 ? NULL : PyObject_CallMethodObjArgs(self->timer, s_leave, row, output, NULL);
     PyObject *caller = PyList_GetItem(self->stack, depth - 2);
-    if (caller == NULL || PyList_SetSlice(self->stack, depth - 1, depth, NULL) < 0 || turn(self, caller) < 0 ||
+    if (caller == NULL || PyList_SetSlice(self->stack, depth - 1, depth, NULL) < 0 || turn(self->now, self->stamp, self->owners, caller) < 0 ||
         meet_output(self, row, output) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
+
+/* What is called when the gradient arrives at a node: from here on the time is `owner`'s. */
+
+#define HOOK_FIELDS(X) \
+    X(owner) \
+    X(stamp) \
+    X(now) \
+    X(owners) \
+    X(in_backward) /* as above: a graph may live longer than the window */ \
+    X(failed)      /* is told of what went wrong: raised, it would end in the user's backward */
+
+typedef struct {
+    PyObject_HEAD
+#define X(name) PyObject *name;
+    HOOK_FIELDS(X)
+#undef X
+} Hook;
+
+static PyObject *gradient_arrives(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    Hook *self = (Hook *)object;
+    if (PyList_Size(self->in_backward) > 0 && turn(self->now, self->stamp, self->owners, self->owner) < 0) {
+        PyObject *type, *error, *trace;
+        PyErr_Fetch(&type, &error, &trace);
+        PyErr_NormalizeException(&type, &error, &trace);
+        PyObject *done = PyObject_CallFunctionObjArgs(self->failed, error, NULL);
+        Py_XDECREF(type);
+        Py_XDECREF(error);
+        Py_XDECREF(trace);
+        if (done == NULL)
+            return NULL;
+        Py_DECREF(done);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *make_hook(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+#define X(name) #name,
+    static char *names[] = {HOOK_FIELDS(X) NULL};
+#undef X
+    Hook *self = (Hook *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (self == NULL)
+        return NULL;
+    int whole = PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO!O!O", names, &self->owner, &self->stamp, &self->now,
+                                            &PyList_Type, &self->owners, &PyList_Type, &self->in_backward, &self->failed);
+#define X(name) Py_XINCREF(self->name);
+    HOOK_FIELDS(X)
+#undef X
+    if (!whole) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int traverse_hook(PyObject *object, visitproc visit, void *arg)
+{
+    Hook *self = (Hook *)object;
+#define X(name) Py_VISIT(self->name);
+    HOOK_FIELDS(X)
+#undef X
+    Py_VISIT(Py_TYPE(object));
+    return 0;
+}
+
+static int clear_hook(PyObject *object)
+{
+    Hook *self = (Hook *)object;
+#define X(name) Py_CLEAR(self->name);
+    HOOK_FIELDS(X)
+#undef X
+    return 0;
+}
+
+static void finish_hook(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    clear_hook(object);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static PyType_Slot hook_slots[] = {
+    {Py_tp_new, make_hook},    {Py_tp_dealloc, finish_hook}, {Py_tp_traverse, traverse_hook},
+    {Py_tp_clear, clear_hook}, {Py_tp_call, gradient_arrives}, {0, NULL},
+};
+
+static PyType_Spec hook_spec = {
+    .name = "distprof.probes._shortcut.Hook",
+    .basicsize = sizeof(Hook),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = hook_slots,
+};
 
 /* Life. */
 
@@ -276,6 +371,16 @@ static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = "distprof.probes._shortcut", .m_size = -1,
 };
 
+static int add(PyObject *module, const char *name, PyType_Spec *what)
+{
+    PyObject *type = PyType_FromSpec(what);
+    if (type == NULL || PyModule_AddObject(module, name, type) < 0) {
+        Py_XDECREF(type);
+        return -1;
+    }
+    return 0;
+}
+
 PyMODINIT_FUNC PyInit__shortcut(void)
 {
     struct {
@@ -294,9 +399,8 @@ PyMODINIT_FUNC PyInit__shortcut(void)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if ((*names[i].name = PyUnicode_InternFromString(names[i].text)) == NULL)
             return NULL;
-    PyObject *module = PyModule_Create(&definition), *type = module == NULL ? NULL : PyType_FromSpec(&spec);
-    if (type == NULL || PyModule_AddObject(module, "Shortcut", type) < 0) {
-        Py_XDECREF(type);
+    PyObject *module = PyModule_Create(&definition);
+    if (module == NULL || add(module, "Shortcut", &spec) < 0 || add(module, "Hook", &hook_spec) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -20,6 +21,14 @@ def shortened(timer: ModuleTimer) -> ModuleVisitor:
     """What does the same as ``timer``; made on the thread that trains."""
     if compiled is None:
         return timer
+    timer.hooks.make = partial(
+        compiled.Hook,
+        stamp=timer.ledger.stamps.append,
+        now=timer.ledger.source.now,
+        owners=timer.ledger.owners,
+        in_backward=timer.interrupted,
+        failed=timer.hook_failed,
+    )
     visitor: ModuleVisitor = compiled.Shortcut(
         timer=timer,
         row_of=timer.running.listener.tree.row_of,

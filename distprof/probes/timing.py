@@ -192,7 +192,7 @@ class ModuleTimer:
     def _turn(self) -> Callable[[int, Any], None]:
         """What the hooks of nodes and parameters do: the gradient has arrived, from here on the time is ``owner``'s."""
         own, stamp, now = self.ledger.owners.append, self.ledger.stamps.append, self.ledger.source.now
-        in_backward, on_error = self.interrupted, self._on_error
+        in_backward, failed = self.interrupted, self.hook_failed
 
         @unseen
         def turn(owner: int, _: Any) -> None:
@@ -200,11 +200,15 @@ class ModuleTimer:
                 try:
                     stamp(now())
                     own(owner)
-                except Exception as error:  # it would end in the user's backward
-                    in_backward.clear()
-                    on_error("a hook in backward", error)
+                except Exception as error:
+                    failed(error)
 
         return turn
+
+    def hook_failed(self, error: BaseException) -> None:
+        """Raised, it would end in the user's backward."""
+        self.interrupted.clear()
+        self._on_error("a hook in backward", error)
 
 
 class _Hooks(dict[int, dict[int, _Hook]]):
@@ -214,11 +218,11 @@ class _Hooks(dict[int, dict[int, _Hook]]):
 
     def __init__(self, turn: Callable[[int, Any], None]) -> None:
         super().__init__()
-        self._turn = turn
+        # Of all that calls ``turn`` with an owner the smallest: when a step comes to it, it has left the caches.
+        self.make: Callable[[int], _Hook] = partial(MethodType, turn)
 
     def __missing__(self, row: int) -> dict[int, _Hook]:
-        # Of all that calls ``turn`` with an owner the smallest: when a step comes to it, it has left the caches.
-        self[row] = {0: MethodType(self._turn, NOBODY if row == NOBODY else ~row)}
+        self[row] = {0: self.make(NOBODY if row == NOBODY else ~row)}
         return self[row]
 
 

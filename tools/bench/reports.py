@@ -61,15 +61,16 @@ def steps(effort: Effort) -> list[Table]:
 def _steps(model: str, found: dict[str, Any]) -> Table:
     plain = found["plain"]
     return Table(
-        f"A training step of {plain['modules']} modules, {median(plain['plain_ms']):.1f} ms",
+        f"A training step of {plain['modules']} modules, {plain['plain_ms']:.1f} ms",
         ("switched on", "CPU time / plain", "wall time / plain", "budget"),
         [(said, *_ratios(model, variant, found)) for variant, said in _VARIANTS.items()],
         (
             f"A GPT in GPT-2's layout in float32, with AdamW: {SHAPES[model]}; one thread.",
-            "Each pair is a block of steps with something switched on and a block without, in one process, and gives "
-            "one ratio, of their median steps; shown is the median, and in brackets the middle half.  The first step "
-            "of a block, in which a recorder meets the model, does not count.  The recorder is the one that a rank "
-            "has, and writes its shard.  "
+            "Blocks of steps with something switched on and blocks without take turns in one process.  Shown is the "
+            "lower quartile of all steps with over that of all steps without: what a step takes when other tenants of "
+            "the machine disturb it least.  In brackets, the lowest and the highest such ratio of a fifth of the run.  "
+            "The first step of a block, in which a recorder meets the model, does not count.  The recorder is the one "
+            "that a rank has, and writes its shard.  "
             "The budget is for CPU time, which other work on the machine disturbs less.",
         ),
     )
@@ -79,7 +80,11 @@ def _ratios(model: str, variant: str, found: dict[str, Any]) -> tuple[str, str, 
     if variant not in found:
         return "not installed", "", ""
     cpu, wall = found[variant]["cpu"], found[variant]["wall"]
-    return spread(cpu, 3), spread(wall, 3), within(median(cpu), _STEP_BUDGETS.get((variant, model)), 2)
+    return _ratio(cpu), _ratio(wall), within(cpu["whole"], _STEP_BUDGETS.get((variant, model)), 2)
+
+
+def _ratio(found: dict[str, Any]) -> str:
+    return f"{found['whole']:.3f} ({min(found['parts']):.3f} … {max(found['parts']):.3f})"
 
 
 def start_up(effort: Effort) -> list[Table]:

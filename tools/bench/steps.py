@@ -1,10 +1,11 @@
-"""Training steps with something switched on, against the same steps plain: in pairs, in one process.
+"""Training steps with something switched on, against the same steps plain, in one process.
 
-    python -m bench.steps small --pairs 40        prints a :class:`Paired` for each variant as JSON
+    python -m bench.steps small --pairs 40        prints a :class:`Compared` for each variant as JSON
 
-Blocks alternate, A B, B A, A B ..., so that a machine that is slower for a while is so for both; each pair gives one
-ratio, of the median step of either block, and the median of many is what counts.  CPU time of the process (all its
-threads) is blind to what else runs on the machine, but for its caches; wall time is shown beside it.
+Blocks alternate, A B, B A, A B ..., so that a machine that is slower for a while is so for both.  Other tenants of a
+machine empty the caches now and then, which no clock of ours is blind to: what is compared is the lower quartile of all
+steps with and of all steps without, what a step takes when it is disturbed least.  CPU time of the process (all its
+threads) is blind at least to being kept waiting; wall time is shown beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import gc
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 
@@ -23,39 +24,66 @@ from bench.process import warm_ups
 from bench.shapes import SHAPES
 from bench.variants import VARIANTS, Variant
 
+#: The ratio is told of so many parts of the run, too: how far they lie apart says how far to trust it.
+_PARTS = 5
+
 
 @dataclass(frozen=True)
-class Paired:
-    """``cpu`` and ``wall``: time of the steps over that of the same steps plain, one ratio a pair."""
+class Ratio:
+    """Lower quartile of steps with something switched on over that of steps without: of all, and of each fifth."""
 
+    whole: float
+    parts: list[float]
+
+
+@dataclass(frozen=True)
+class Compared:
     modules: int
-    plain_ms: list[float]  # CPU time of one plain step, a figure a pair
-    cpu: list[float]
-    wall: list[float]
+    plain_ms: float  # CPU time of a plain step, lower quartile
+    cpu: Ratio
+    wall: Ratio
 
 
 @dataclass(frozen=True)
-class _Times:
-    """Of a block's median step."""
+class _Block:
+    """Nanoseconds of each step of a block."""
 
-    cpu_ns: float
-    wall_ns: float
+    cpu: list[int]
+    wall: list[int]
 
 
-def measure(training: Training, variant: Variant, steps: int, pairs: int) -> Paired:
+_Pair = tuple[_Block, _Block]  # without, with
+
+
+def measure(training: Training, variant: Variant, steps: int, pairs: int) -> Compared:
     """Some pairs of blocks of so many steps."""
     unkept = warm_ups(pairs)
     found = list(_pairs(training, variant, steps, unkept + pairs))[unkept:]
-    return Paired(
+    return Compared(
         modules=training.modules,
-        plain_ms=[plain.cpu_ns / 1e6 for plain, _ in found],
-        cpu=[recorded.cpu_ns / plain.cpu_ns for plain, recorded in found],
-        wall=[recorded.wall_ns / plain.wall_ns for plain, recorded in found],
+        plain_ms=_quartile([plain.cpu for plain, _ in found]) / 1e6,
+        cpu=_ratio([(plain.cpu, recorded.cpu) for plain, recorded in found]),
+        wall=_ratio([(plain.wall, recorded.wall) for plain, recorded in found]),
     )
 
 
-def _pairs(training: Training, variant: Variant, steps: int, pairs: int) -> Iterator[tuple[_Times, _Times]]:
-    def block(*, plain: bool) -> _Times:
+def _ratio(pairs: Sequence[tuple[list[int], list[int]]]) -> Ratio:
+    size = max(1, len(pairs) // _PARTS)
+    parts = [pairs[start : start + size] for start in range(0, len(pairs) - size + 1, size)]
+    return Ratio(_of_quartiles(pairs), [_of_quartiles(part) for part in parts])
+
+
+def _of_quartiles(pairs: Sequence[tuple[list[int], list[int]]]) -> float:
+    return _quartile([recorded for _, recorded in pairs]) / _quartile([plain for plain, _ in pairs])
+
+
+def _quartile(blocks: Sequence[list[int]]) -> float:
+    steps = [step for block in blocks for step in block]
+    return statistics.quantiles(steps, n=4, method="inclusive")[0] if len(steps) > 1 else float(steps[0])
+
+
+def _pairs(training: Training, variant: Variant, steps: int, pairs: int) -> Iterator[_Pair]:
+    def block(*, plain: bool) -> _Block:
         return _block(training, nullcontext() if plain else variant.around(training.model, steps), steps)
 
     for number in range(pairs):
@@ -66,12 +94,12 @@ def _pairs(training: Training, variant: Variant, steps: int, pairs: int) -> Iter
             yield block(plain=True), block(plain=False)
 
 
-def _block(training: Training, around: AbstractContextManager[None], steps: int) -> _Times:
+def _block(training: Training, around: AbstractContextManager[None], steps: int) -> _Block:
     with around:
         training.step()  # what is switched on meets the model, and caches fill
         gc.collect()
         cpu_ns, wall_ns = zip(*(_step(training) for _ in range(steps)), strict=True)
-        return _Times(statistics.median(cpu_ns), statistics.median(wall_ns))
+        return _Block(list(cpu_ns), list(wall_ns))
 
 
 def _step(training: Training) -> tuple[int, int]:
@@ -89,7 +117,7 @@ def main() -> None:
     training = Training(SHAPES[arguments.model])
     chosen = {name: VARIANTS[name] for name in arguments.only if VARIANTS[name].installed}
     found = {name: measure(training, one, one.steps[arguments.model], arguments.pairs) for name, one in chosen.items()}
-    print(json.dumps({name: asdict(paired) for name, paired in found.items()}))
+    print(json.dumps({name: asdict(compared) for name, compared in found.items()}))
 
 
 if __name__ == "__main__":
