@@ -94,12 +94,29 @@ def test_it_says_what_is_wrong() -> None:
     parts |= {"row_of": {}, "special": set()}
     parts |= {name: [] for name in ("stack", "entered", "owners", "hooked", "in_backward")}
     made = shortcut.compiled.Shortcut(**parts)
-    for wrong in ((), (1, 2), (1, 2, 3), (1, (), {}, 4)):
+    entering: list[tuple[Any, ...]] = [(), (1, 2), (1, 2, 3), (1, (), {}, 4)]
+    for given in entering:
         with pytest.raises(TypeError, match="enter"):
-            made.enter(*wrong)
-    for wrong in ((), (1,), (1, 2, 3)):
+            made.enter(*given)
+    leaving: list[tuple[Any, ...]] = [(), (1,), (1, 2, 3)]
+    for given in leaving:
         with pytest.raises(TypeError, match="leave"):
-            made.leave(*wrong)
+            made.leave(*given)
+    with pytest.raises(TypeError):
+        shortcut.compiled.Hook(1, stamp=None, now=None, owners=[], in_backward=(), failed=None)
+
+
+@needed
+def test_a_hook_that_fails_tells_and_lets_backward_go_on() -> None:
+    told: list[BaseException] = []
+    hook = shortcut.compiled.Hook(1, stamp=None, now=lambda: 5, owners=[], in_backward=[0], failed=told.append)
+    x = torch.ones(3, requires_grad=True)
+    y = x * 2
+    y.register_hook(hook)
+    y.sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [2, 2, 2]
+    (error,) = told
+    assert isinstance(error, TypeError)  # None cannot be called
 
 
 @needed

@@ -48,6 +48,7 @@ _VARIANTS = {
     "quiet": "distprof, outside its window",
     "timed": "distprof, a timed step: all that is recorded by default",
     "counted": "distprof, the one counted step",
+    "hooks": "plain hooks that take three stamps a module and keep none: for comparison",
     "DeepSpeed FlopsProfiler": "DeepSpeed FlopsProfiler",
     "FlopCounterMode": "torch.utils.flop_counter.FlopCounterMode",
     "torch.profiler": "torch.profiler of CPU activity, but for what it does at its end",
@@ -84,7 +85,8 @@ def _ratios(model: str, variant: str, found: dict[str, Any]) -> tuple[str, str, 
 
 
 def _ratio(found: dict[str, Any]) -> str:
-    return f"{found['whole']:.3f} ({min(found['parts']):.3f} … {max(found['parts']):.3f})"
+    whole, parts = f"{found['whole']:.3f}", found["parts"]
+    return f"{whole} ({min(parts):.3f} … {max(parts):.3f})" if len(parts) > 1 else whole
 
 
 def start_up(effort: Effort) -> list[Table]:

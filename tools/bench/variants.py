@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 from torch import nn
@@ -83,6 +84,28 @@ def recording(folder: Path, **settings: Any) -> Iterator[Callable[[], Path]]:
 
 
 @contextmanager
+def _hooks(model: nn.Module, steps: int) -> Iterator[None]:
+    """The least that plain hooks can do: a stamp as each module is called, returns, and has its backward begin."""
+    stamps: list[int] = []
+
+    def stamp(*_: Any) -> None:
+        stamps.append(perf_counter_ns())
+
+    def returned(module: nn.Module, args: Any, output: Any) -> None:
+        stamp()
+        if output.grad_fn is not None:
+            output.grad_fn.register_prehook(stamp)
+
+    handles = [module.register_forward_pre_hook(stamp) for module in model.modules()]
+    handles += [module.register_forward_hook(returned) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def _flop_counter(model: nn.Module, steps: int) -> Iterator[None]:
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -118,6 +141,7 @@ VARIANTS = {
     "quiet": Variant(_quiet, _FEW),
     "timed": Variant(_timed, _WINDOW),
     "counted": Variant(_counted, _ONE),
+    "hooks": Variant(_hooks, _WINDOW),
     "DeepSpeed FlopsProfiler": Variant(_deepspeed, _FEW, "deepspeed"),
     "FlopCounterMode": Variant(_flop_counter, _ONE),
     "torch.profiler": Variant(_torch_profiler, _FEW),
