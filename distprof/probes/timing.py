@@ -118,6 +118,7 @@ class ModuleTimer:
         if not stack and not self.interrupted:
             self._leave_root(token)
 
+    @unseen
     def meet_input(self, row: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Have the backward of ``row``, which is about to run, end where that of its input begins."""
         node = next(_nodes(args), None) or next(_nodes(kwargs), None)
@@ -127,6 +128,7 @@ class ModuleTimer:
         elif row not in self._parameter_hooks and torch.is_grad_enabled():
             self._hook_parameters(module, row)
 
+    @unseen
     def meet_output(self, row: int, output: Any) -> None:
         """Have the backward of ``row``, which has run, begin where that of its output does."""
         # Of several outputs any may be the one that is used.  A child's may be ours as well: then its hook says all.
@@ -205,6 +207,7 @@ class ModuleTimer:
 
         return turn
 
+    @unseen
     def hook_failed(self, error: BaseException) -> None:
         """Raised, it would end in the user's backward."""
         self.interrupted.clear()
@@ -221,6 +224,7 @@ class _Hooks(dict[int, dict[int, _Hook]]):
         # Of all that calls ``turn`` with an owner the smallest: when a step comes to it, it has left the caches.
         self.make: Callable[[int], _Hook] = partial(MethodType, turn)
 
+    @unseen
     def __missing__(self, row: int) -> dict[int, _Hook]:
         self[row] = {0: self.make(NOBODY if row == NOBODY else ~row)}
         return self[row]
