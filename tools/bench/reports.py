@@ -30,7 +30,7 @@ class Effort:
         return replace(self, merges=demo | {("large", size): 3 if size <= 512 else 1 for size in ranks})
 
 
-THOROUGH = Effort(pairs={"small": 50, "large": 25}, jobs=7, merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3})
+THOROUGH = Effort(pairs={"small": 50, "large": 15}, jobs=5, merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3})
 QUICK = Effort(pairs={"small": 1}, jobs=1, merges={("demo", 8): 1})
 
 #: Of CPU time, by model.
