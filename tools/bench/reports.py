@@ -30,7 +30,9 @@ class Effort:
         return replace(self, merges=demo | {("large", size): 3 if size <= 512 else 1 for size in ranks})
 
 
-THOROUGH = Effort(pairs={"small": 50, "large": 15}, jobs=5, merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3})
+THOROUGH = Effort(
+    pairs={"small": 600, "large": 80}, jobs=5, merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3}
+)
 QUICK = Effort(pairs={"small": 1}, jobs=1, merges={("demo", 8): 1})
 
 #: Of CPU time, by model.
@@ -67,12 +69,11 @@ def _steps(model: str, found: dict[str, Any]) -> Table:
         [(said, *_ratios(model, variant, found)) for variant, said in _VARIANTS.items()],
         (
             f"A GPT in GPT-2's layout in float32, with AdamW: {SHAPES[model]}; one thread.",
-            "Blocks of steps with something switched on and blocks without take turns in one process.  Shown is the "
-            "lower quartile of all steps with over that of all steps without: what a step takes when other tenants of "
-            "the machine disturb it least.  In brackets, the lowest and the highest such ratio of a fifth of the run.  "
-            "The first step of a block, in which a recorder meets the model, does not count.  The recorder is the one "
-            "that a rank has, and writes its shard.  "
-            "The budget is for CPU time, which other work on the machine disturbs less.",
+            "Steps with something switched on and steps without take turns in one process, and each is compared with "
+            "its neighbour.  Shown is the mean of the middle half of these ratios, in brackets where it lies with a "
+            "probability of 95 %.  The recorder is the one that a rank has, and writes its shard; the steps in which "
+            "it meets the model and makes what it keeps are not measured.  The budget is for CPU time, which other "
+            "work on the machine disturbs less.",
         ),
     )
 
@@ -81,12 +82,12 @@ def _ratios(model: str, variant: str, found: dict[str, Any]) -> tuple[str, str, 
     if variant not in found:
         return "not installed", "", ""
     cpu, wall = found[variant]["cpu"], found[variant]["wall"]
-    return _ratio(cpu), _ratio(wall), within(cpu["whole"], _STEP_BUDGETS.get((variant, model)), 2)
+    return _ratio(cpu), _ratio(wall), within(cpu["ratio"], _STEP_BUDGETS.get((variant, model)), 2)
 
 
-def _ratio(found: dict[str, Any]) -> str:
-    whole, parts = f"{found['whole']:.3f}", found["parts"]
-    return f"{whole} ({min(parts):.3f} … {max(parts):.3f})" if len(parts) > 1 else whole
+def _ratio(found: dict[str, float]) -> str:
+    ratio, low, high = (f"{found[name]:.3f}" for name in ("ratio", "low", "high"))
+    return f"{ratio} ({low} … {high})" if low < high else ratio
 
 
 def start_up(effort: Effort) -> list[Table]:

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.gpt import Training
+from bench.recorders import recording
 from bench.shapes import SHAPES
-from bench.variants import recording
 from distprof.records import Step
 from distprof.shard import read_shard
 
@@ -40,7 +40,7 @@ def _shard_bytes(model: str, steps: int) -> tuple[int, int]:
     """(bytes of the file, module calls in a step) of a window of so many timed steps."""
     training = Training(SHAPES[model])
     with tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
-        with recording(Path(folder), warmup=1, timed=steps) as shard:
+        with recording(Path(folder), warmup=1, timed=steps) as (_, shard):
             for _ in range(steps + 2):
                 training.step()
         last = [record for record in read_shard(shard()).records if isinstance(record, Step)][-1]

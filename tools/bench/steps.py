@@ -2,10 +2,10 @@
 
     python -m bench.steps small --pairs 40        prints a :class:`Compared` for each variant as JSON
 
-Blocks alternate, A B, B A, A B ..., so that a machine that is slower for a while is so for both.  Other tenants of a
-machine empty the caches now and then, which no clock of ours is blind to: what is compared is the lower quartile of all
-steps with and of all steps without, what a step takes when it is disturbed least.  CPU time of the process (all its
-threads) is blind at least to being kept waiting; wall time is shown beside it.
+A machine with other tenants is slower for a second, and faster for the next: each step is compared with one right
+beside it.  With and without take turns, A B, B A, A B ...; of each pair the ratio is taken, and of the ratios the
+middle half is averaged.  CPU time of the process (all its threads) is blind to being kept waiting; wall time is shown
+beside it.
 """
 
 from __future__ import annotations
@@ -13,99 +13,92 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from bench.gpt import Training
-from bench.process import warm_ups
 from bench.shapes import SHAPES
-from bench.variants import VARIANTS, Variant
+from bench.variants import VARIANTS, Around, Variant
 
-#: The ratio is told of so many parts of the run, too: how far they lie apart says how far to trust it.
-_PARTS = 5
+_UNKEPT = 3  # first pairs
+_TRIMMED = 0.25  # of the ratios, at either end
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Lower quartile of steps with something switched on over that of steps without: of all, and of each fifth."""
+    """A step with something switched on over one without, and where that ratio lies with a probability of 95 %."""
 
-    whole: float
-    parts: list[float]
+    ratio: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Compared:
     modules: int
-    plain_ms: float  # CPU time of a plain step, lower quartile
+    plain_ms: float  # CPU time of a plain step, median
     cpu: Ratio
     wall: Ratio
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Nanoseconds of each step of a block."""
+class _Taken(NamedTuple):
+    """Nanoseconds of one step."""
 
-    cpu: list[int]
-    wall: list[int]
-
-
-_Pair = tuple[_Block, _Block]  # without, with
+    cpu: int
+    wall: int
 
 
-def measure(training: Training, variant: Variant, steps: int, pairs: int) -> Compared:
-    """Some pairs of blocks of so many steps."""
-    unkept = warm_ups(pairs)
-    found = list(_pairs(training, variant, steps, unkept + pairs))[unkept:]
+_Pair = tuple[_Taken, _Taken]  # without, with
+
+
+def measure(training: Training, variant: Variant, pairs: int) -> Compared:
+    unkept = _UNKEPT if pairs > 1 else 0
+    with variant.ready(training) as around:
+        found = list(_pairs(training, around, unkept + pairs))[unkept:]
     return Compared(
         modules=training.modules,
-        plain_ms=_quartile([plain.cpu for plain, _ in found]) / 1e6,
-        cpu=_ratio([(plain.cpu, recorded.cpu) for plain, recorded in found]),
-        wall=_ratio([(plain.wall, recorded.wall) for plain, recorded in found]),
+        plain_ms=statistics.median(plain.cpu for plain, _ in found) / 1e6,
+        cpu=ratio([recorded.cpu / plain.cpu for plain, recorded in found]),
+        wall=ratio([recorded.wall / plain.wall for plain, recorded in found]),
     )
 
 
-def _ratio(pairs: Sequence[tuple[list[int], list[int]]]) -> Ratio:
-    size = max(1, len(pairs) // _PARTS)
-    parts = [pairs[start : start + size] for start in range(0, len(pairs) - size + 1, size)]
-    return Ratio(_of_quartiles(pairs), [_of_quartiles(part) for part in parts])
+def ratio(ratios: Sequence[float]) -> Ratio:
+    """The middle half of these, averaged (as logarithms).
+
+    The interval is that of a trimmed mean, from the winsorized deviation of all (Tukey and McLaughlin 1963).
+    """
+    logs = sorted(map(math.log, ratios))
+    count, cut = len(logs), int(_TRIMMED * len(logs))
+    middle = logs[cut : count - cut]
+    mean = statistics.fmean(middle)
+    winsorized = [middle[0]] * cut + middle + [middle[-1]] * cut
+    error = statistics.stdev(winsorized) / (len(middle) / count * math.sqrt(count)) if count > 1 else 0.0
+    return Ratio(math.exp(mean), math.exp(mean - 2 * error), math.exp(mean + 2 * error))
 
 
-def _of_quartiles(pairs: Sequence[tuple[list[int], list[int]]]) -> float:
-    return _quartile([recorded for _, recorded in pairs]) / _quartile([plain for plain, _ in pairs])
-
-
-def _quartile(blocks: Sequence[list[int]]) -> float:
-    steps = [step for block in blocks for step in block]
-    return statistics.quantiles(steps, n=4, method="inclusive")[0] if len(steps) > 1 else float(steps[0])
-
-
-def _pairs(training: Training, variant: Variant, steps: int, pairs: int) -> Iterator[_Pair]:
-    def block(*, plain: bool) -> _Block:
-        return _block(training, nullcontext() if plain else variant.around(training.model, steps), steps)
-
+def _pairs(training: Training, around: Around, pairs: int) -> Iterator[_Pair]:
+    gc.collect()
+    gc.freeze()  # a collection then costs the same in both
     for number in range(pairs):
         if number % 2:
-            recorded = block(plain=False)
-            yield block(plain=True), recorded
+            recorded = _step(training, around)
+            yield _step(training, nullcontext), recorded
         else:
-            yield block(plain=True), block(plain=False)
+            yield _step(training, nullcontext), _step(training, around)
+    gc.unfreeze()
 
 
-def _block(training: Training, around: AbstractContextManager[None], steps: int) -> _Block:
-    with around:
-        training.step()  # what is switched on meets the model, and caches fill
-        gc.collect()
-        cpu_ns, wall_ns = zip(*(_step(training) for _ in range(steps)), strict=True)
-        return _Block(list(cpu_ns), list(wall_ns))
-
-
-def _step(training: Training) -> tuple[int, int]:
-    cpu, wall = time.process_time_ns(), time.perf_counter_ns()
-    training.step()
-    return time.process_time_ns() - cpu, time.perf_counter_ns() - wall
+def _step(training: Training, around: Around) -> _Taken:
+    with around():
+        cpu, wall = time.process_time_ns(), time.perf_counter_ns()
+        training.step()
+        return _Taken(time.process_time_ns() - cpu, time.perf_counter_ns() - wall)
 
 
 def main() -> None:
@@ -116,7 +109,7 @@ def main() -> None:
     arguments = parser.parse_args()
     training = Training(SHAPES[arguments.model])
     chosen = {name: VARIANTS[name] for name in arguments.only if VARIANTS[name].installed}
-    found = {name: measure(training, one, one.steps[arguments.model], arguments.pairs) for name, one in chosen.items()}
+    found = {name: measure(training, one, max(1, arguments.pairs // one.share)) for name, one in chosen.items()}
     print(json.dumps({name: asdict(compared) for name, compared in found.items()}))
 
 

@@ -1,35 +1,33 @@
-"""What may be switched on around a few training steps: distprof's own recorder, and what others offer for the same."""
+"""What may be switched on around a training step: distprof's own recorder, and what others offer for the same."""
 
 from __future__ import annotations
 
-import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
 from torch import nn
 
-from distprof.recorder import Recorder
-from distprof.rundir import RunDir
-from distprof.settings import Settings
-from distprof.shard import read_shard
+from bench.gpt import Training
+from bench.recorders import InTurns, checked
 
-#: Switched on around one block of steps of this model: the first step is not measured, this many others are.
-Around = Callable[[nn.Module, int], AbstractContextManager[None]]
+#: What is switched on around one step.
+Around = Callable[[], AbstractContextManager[None]]
+_MANY = 1 << 30
 
 
 @dataclass(frozen=True)
 class Variant:
-    """``steps``: measured in one block, by model.  ``needs``: the package that has to be installed."""
+    """``ready``: made ready for steps of a training.  ``share``: what is there for comparison only is measured one time
+    in so many.  ``needs``: the package that has to be installed.
+    """
 
-    around: Around
-    steps: dict[str, int]
+    ready: Callable[[Training], AbstractContextManager[Around]]
+    share: int = 1
     needs: str = "torch"
 
     @property
@@ -37,54 +35,53 @@ class Variant:
         return find_spec(self.needs) is not None
 
 
-def _plain(model: nn.Module, steps: int) -> AbstractContextManager[None]:
-    return nullcontext()
+@contextmanager
+def _plain(training: Training) -> Iterator[Around]:
+    yield nullcontext
 
 
 @contextmanager
-def _quiet(model: nn.Module, steps: int) -> Iterator[None]:
-    with _recorder({"step": 0, "counts": 0}, warmup=10 * steps, timed=1):
-        yield
+def _quiet(training: Training) -> Iterator[Around]:
+    with checked({"step": 0, "counts": 0}, warmup=_MANY, timed=1) as recorder:
+        training.step()
+        yield InTurns(recorder)
 
 
 @contextmanager
-def _timed(model: nn.Module, steps: int) -> Iterator[None]:
-    with _recorder({"step": steps, "end": 1}, warmup=1, timed=steps, count=False):
-        yield
+def _timed(training: Training) -> Iterator[Around]:
+    """The first timed step, in which a recorder makes what it keeps, is not measured."""
+    expected = {"memory": 1, "end": 1}
+    with checked(expected, warmup=1, timed=_MANY, count=False) as recorder:
+        training.step()
+        training.step()
+        turns = InTurns(recorder)
+        yield turns
+        expected["step"] = 1 + turns.steps
 
 
 @contextmanager
-def _counted(model: nn.Module, steps: int) -> Iterator[None]:
-    with _recorder({"counts": steps, "end": 1}, warmup=1, timed=0):
-        yield
-
-
-@contextmanager
-def _recorder(expected: dict[str, int], **settings: Any) -> Iterator[None]:
-    """A recorder as a rank has it; its shard must hold the ``expected`` records in the end."""
-    with tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
-        with recording(Path(folder), **settings) as shard:
+def _counted(training: Training) -> Iterator[Around]:
+    @contextmanager
+    def around() -> Iterator[None]:
+        with checked({"counts": 1, "end": 1}, warmup=1, timed=0):
+            training.step()
             yield
-        found = Counter(record.KIND for record in read_shard(shard()).records)
-        if any(found[kind] != number for kind, number in expected.items()):
-            raise RuntimeError(f"the shard holds {dict(found)}: expected {expected}")
+
+    yield around
+
+
+def _each(switched_on: Callable[[nn.Module], AbstractContextManager[None]]) -> Any:
+    """Of what can be switched on for a model at any time."""
+
+    @contextmanager
+    def ready(training: Training) -> Iterator[Around]:
+        yield lambda: switched_on(training.model)
+
+    return ready
 
 
 @contextmanager
-def recording(folder: Path, **settings: Any) -> Iterator[Callable[[], Path]]:
-    """A recorder at work in this process, writing to a run in ``folder``; yields what finds its shard."""
-    run = RunDir(folder)
-    run.shards.mkdir()
-    recorder = Recorder(Settings(run_dir=str(folder), run_id="bench", **settings))
-    recorder.arm()
-    try:
-        yield lambda: run.shard_files()[0]
-    finally:
-        recorder.finish()
-
-
-@contextmanager
-def _hooks(model: nn.Module, steps: int) -> Iterator[None]:
+def _hooks(model: nn.Module) -> Iterator[None]:
     """The least that plain hooks can do: a stamp as each module is called, returns, and has its backward begin."""
     stamps: list[int] = []
 
@@ -106,7 +103,7 @@ def _hooks(model: nn.Module, steps: int) -> Iterator[None]:
 
 
 @contextmanager
-def _flop_counter(model: nn.Module, steps: int) -> Iterator[None]:
+def _flop_counter(model: nn.Module) -> Iterator[None]:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False):
@@ -114,7 +111,7 @@ def _flop_counter(model: nn.Module, steps: int) -> Iterator[None]:
 
 
 @contextmanager
-def _torch_profiler(model: nn.Module, steps: int) -> Iterator[None]:
+def _torch_profiler(model: nn.Module) -> Iterator[None]:
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU]):
@@ -122,7 +119,7 @@ def _torch_profiler(model: nn.Module, steps: int) -> Iterator[None]:
 
 
 @contextmanager
-def _deepspeed(model: nn.Module, steps: int) -> Iterator[None]:
+def _deepspeed(model: nn.Module) -> Iterator[None]:
     FlopsProfiler = import_module("deepspeed.profiling.flops_profiler").FlopsProfiler
 
     profiler = FlopsProfiler(model)
@@ -133,16 +130,14 @@ def _deepspeed(model: nn.Module, steps: int) -> Iterator[None]:
         profiler.end_profile()
 
 
-#: A block is to be shorter than the moods of a machine that has other work; of timed steps, the default window.
-_ONE, _FEW, _WINDOW = {"small": 1, "large": 1}, {"small": 5, "large": 2}, {"small": 10, "large": 3}
 #: By the name in the table.  ``plain`` against itself shows what the machine's own noise is.
 VARIANTS = {
-    "plain": Variant(_plain, _FEW),
-    "quiet": Variant(_quiet, _FEW),
-    "timed": Variant(_timed, _WINDOW),
-    "counted": Variant(_counted, _ONE),
-    "hooks": Variant(_hooks, _WINDOW),
-    "DeepSpeed FlopsProfiler": Variant(_deepspeed, _FEW, "deepspeed"),
-    "FlopCounterMode": Variant(_flop_counter, _ONE),
-    "torch.profiler": Variant(_torch_profiler, _FEW),
+    "plain": Variant(_plain),
+    "quiet": Variant(_quiet),
+    "timed": Variant(_timed),
+    "counted": Variant(_counted, share=8),
+    "hooks": Variant(_each(_hooks), share=2),
+    "DeepSpeed FlopsProfiler": Variant(_each(_deepspeed), share=8, needs="deepspeed"),
+    "FlopCounterMode": Variant(_each(_flop_counter), share=8),
+    "torch.profiler": Variant(_each(_torch_profiler), share=8),
 }
