@@ -11,18 +11,23 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
+from torch._C._dynamo.eval_frame import set_eval_frame
 
-from distprof.uncompiled import passed_over, uncompiled, untraced
+from distprof.uncompiled import passed_over, untraced
 
 OnError = Callable[[str, BaseException], None]
 
 
 class ModuleVisitor(Protocol):
-    """Told of every module call of the process, on whatever thread."""
+    """Told of every module call of the process, on whatever thread.
+
+    One that has ``around(original, is_plain, module, args, kwargs)``, too, does all that the door does with a call, the
+    call itself included, and returns what that gave; ``is_plain`` says that ``original`` is torch's own.
+    """
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         """Before the call.  None: no interest in this call, ``leave`` is not called for it."""
@@ -39,9 +44,19 @@ class ModuleDoor:
     """
 
     def __init__(self, on_error: OnError) -> None:
-        self.visitor: ModuleVisitor | None = None
+        self._visitor: ModuleVisitor | None = None
+        self._around: Callable[..., Any] | None = None  # the visitor's own
         self._on_error = on_error
         self._patch = _Patch(nn.Module, "__call__", self._replacement)
+
+    @property
+    def visitor(self) -> ModuleVisitor | None:
+        return self._visitor
+
+    @visitor.setter
+    def visitor(self, visitor: ModuleVisitor | None) -> None:
+        self._visitor = visitor
+        self._around = getattr(visitor, "around", None)
 
     def open(self, visitor: ModuleVisitor) -> None:
         """Let ``visitor`` see all calls from now on; replaces the visitor before it."""
@@ -58,14 +73,16 @@ class ModuleDoor:
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
         traced, compiler = torch.compiler.is_dynamo_compiling, torch.compiler
         door, on_error = self, self._on_error
-        short = _is_plain(original)
+        is_plain = _is_plain(original)
 
         @passed_over
         @functools.wraps(original)
         def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             # This is ``torch.compiler.is_compiling()``, whose two frames would be a good part of what the door costs.
-            if traced() or compiler._is_compiling_flag or (visitor := door.visitor) is None:
+            if traced() or compiler._is_compiling_flag or (visitor := door._visitor) is None:
                 return original(self, *args, **kwargs)
+            if (around := door._around) is not None:
+                return around(original, is_plain, self, args, kwargs)
             try:
                 token = visitor.enter(self, args, kwargs)
             except Exception as error:
@@ -75,7 +92,7 @@ class ModuleDoor:
                 return original(self, *args, **kwargs)
             output = None
             try:
-                if short and self._compiled_call_impl is None:
+                if is_plain and self._compiled_call_impl is None:
                     output = self._call_impl(*args, **kwargs)
                 else:
                     output = original(self, *args, **kwargs)
@@ -117,16 +134,19 @@ class SpanVisitor(Protocol):
     def end(self) -> None: ...
 
 
-class FunctionDoor:
-    """A function (or method) that is replaced wherever it is looked up, seen as spans: ``begin``, the call, ``end``."""
+Visitor = TypeVar("Visitor")
+
+
+class _FunctionDoor(Generic[Visitor]):
+    """A function (or method) that is replaced wherever it is looked up."""
 
     def __init__(self, where: tuple[tuple[Any, str], ...], name: str, on_error: OnError) -> None:
         self._name = name
         self._on_error = on_error
-        self._visitor: SpanVisitor | None = None
+        self._visitor: Visitor | None = None
         self._patches = [_Patch(holder, attribute, self._replacement) for holder, attribute in where]
 
-    def open(self, visitor: SpanVisitor) -> None:
+    def open(self, visitor: Visitor) -> None:
         """Let ``visitor`` see all calls from now on; replaces the visitor before it."""
         self._visitor = visitor
         for patch in self._patches:
@@ -138,26 +158,55 @@ class FunctionDoor:
             patch.take_back()
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        raise NotImplementedError
+
+    @untraced
+    def _tell(self, tell: Callable[..., None], *given: Any) -> None:
+        """Unseen by dynamo, as :func:`distprof.uncompiled.uncompiled` makes it, in one frame."""
+        before = set_eval_frame(None)
+        try:
+            tell(*given)
+        except Exception as error:
+            self._on_error(self._name, error)
+        finally:
+            set_eval_frame(before)
+
+
+class FunctionDoor(_FunctionDoor[SpanVisitor]):
+    """Calls are spans: ``begin``, the call, ``end``."""
+
+    def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        tell = self._tell
+
         @untraced
         @functools.wraps(original)
         def replacement(*args: Any, **kwargs: Any) -> Any:
             visitor = self._visitor
             if visitor is None:
                 return original(*args, **kwargs)
-            self._tell(lambda: visitor.begin(args))
+            tell(visitor.begin, args)
             try:
                 return original(*args, **kwargs)
             finally:
-                self._tell(visitor.end)
+                tell(visitor.end)
 
         return replacement
 
-    @uncompiled
-    def _tell(self, tell: Callable[[], None]) -> None:
-        try:
-            tell()
-        except Exception as error:
-            self._on_error(self._name, error)
+
+class EntryDoor(_FunctionDoor[Callable[[tuple[Any, ...]], None]]):
+    """Calls are told as they begin, with their positional arguments."""
+
+    def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        tell = self._tell
+
+        @untraced
+        @functools.wraps(original)
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            if (visitor := self._visitor) is not None:
+                tell(visitor, args)
+            return original(*args, **kwargs)
+
+        return replacement
 
 
 class _Patch:

@@ -136,12 +136,14 @@ class _Optimizers:
 
     def stepped(self, optimizer: object) -> Boundary:
         """END: a cycle is complete.  RESTART: what were taken for cycles were none."""
-        if not self._closes(optimizer):
-            self._met = [met for met in self._met if met() is not None]
-            if not any(met() is optimizer for met in self._met):
-                self._met.append(weakref.ref(optimizer))
-                return self._restart() if len(self._met) > 1 else Boundary.END
         if self._closes(optimizer):
+            self._steps = 0
+            return Boundary.END
+        self._met = [met for met in self._met if met() is not None]
+        if not any(met() is optimizer for met in self._met):
+            self._met.append(weakref.ref(optimizer))
+            return self._restart() if len(self._met) > 1 else Boundary.END
+        if self._closes(optimizer):  # now that the one behind it is gone
             self._steps = 0
             return Boundary.END
         self._steps += 1

@@ -7,6 +7,7 @@ is recorded is *self* time, nothing is counted twice, and all owners together fi
 from __future__ import annotations
 
 import itertools
+import operator
 import sys
 from array import array
 from collections.abc import Callable, MutableSequence
@@ -39,7 +40,7 @@ class Stamps(Protocol):
     def wait(self, stamp: Stamp) -> None:
         """Wait until it can be read."""
 
-    def length_ns(self, earlier: Stamp, later: Stamp) -> int:
+    def length_ns(self, end: Stamp, start: Stamp, /) -> int:
         """The distance between two stamps."""
 
     def lengths_ns(self, stamps: MutableSequence[Any]) -> Array:
@@ -55,6 +56,7 @@ class HostStamps:
     """The host's monotonic clock: the truth on CPU."""
 
     immediate = True
+    length_ns = staticmethod(operator.sub)
 
     def __init__(self, mono_ns: Callable[[], int]) -> None:
         self.now = mono_ns
@@ -69,9 +71,6 @@ class HostStamps:
     def wait(self, stamp: int) -> None:
         pass
 
-    def length_ns(self, earlier: int, later: int) -> int:
-        return later - earlier
-
     def lengths_ns(self, stamps: MutableSequence[int]) -> Array:
         numbers: Array = np.frombuffer(cast("array[int]", stamps), np.int64)
         return numbers[1:] - numbers[:-1]
@@ -79,8 +78,11 @@ class HostStamps:
     def packed(self, stamps: MutableSequence[int]) -> bytes | None:
         if len(stamps) > MOST_PACKED or stamps[-1] - stamps[0] >> 32 or sys.byteorder != "little":
             return None
-        words = array("I", cast("array[int]", stamps).tobytes())
-        return words[::2].tobytes()
+        return self.low_words(stamps)
+
+    def low_words(self, stamps: MutableSequence[int]) -> bytes:
+        """The low 32 bits of each, in this machine's order of bytes."""
+        return array("I", cast("array[int]", stamps).tobytes())[::2].tobytes()
 
 
 class EventStamps:
@@ -107,12 +109,12 @@ class EventStamps:
     def wait(self, stamp: Stamp) -> None:
         stamp.synchronize()
 
-    def length_ns(self, earlier: Stamp, later: Stamp) -> int:
-        milliseconds: float = earlier.elapsed_time(later)
+    def length_ns(self, end: Stamp, start: Stamp, /) -> int:
+        milliseconds: float = start.elapsed_time(end)
         return round(milliseconds * 1e6)
 
     def lengths_ns(self, stamps: MutableSequence[Stamp]) -> Array:
-        return np.array([self.length_ns(earlier, later) for earlier, later in itertools.pairwise(stamps)], np.int64)
+        return np.array([self.length_ns(end, start) for start, end in itertools.pairwise(stamps)], np.int64)
 
     def packed(self, stamps: MutableSequence[Stamp]) -> bytes | None:
         return None
@@ -143,8 +145,9 @@ class Turns:
     def sums_ns(self) -> dict[Any, int]:
         """Nanoseconds by owner, once the stamps can be read; for turns so few that an array of them costs more."""
         sums: dict[Any, int] = {}
-        for owner, (earlier, later) in zip(self.owners, itertools.pairwise(self.stamps), strict=True):
-            sums[owner] = sums.get(owner, 0) + self.source.length_ns(earlier, later)
+        length_ns = self.source.length_ns
+        for owner, (start, end) in zip(self.owners, itertools.pairwise(self.stamps), strict=True):
+            sums[owner] = sums.get(owner, 0) + length_ns(end, start)
         return sums
 
 

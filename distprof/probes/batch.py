@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 _MAX_DEPTH = 3
+
+
+class Work(NamedTuple):
+    """Of one iteration.  ``batch_size`` is that of one micro-batch; 0 when no tensor was given."""
+
+    micro_batches: int
+    batch_size: int
+    samples: int
 
 
 @dataclass
@@ -47,27 +55,15 @@ class BatchTally:
         """A backward pass begins."""
         self._backwards += 1
 
-    @property
-    def micro_batches(self) -> int:
-        calls = self._teller.calls
-        return min(calls, self._backwards) if self._backwards else calls
-
-    @property
-    def _teller(self) -> _Calls:
+    def work(self) -> Work:
         roots = self._roots.values()
         if len(roots) == 1:  # nearly always, and asked at the end of every timed step
-            return next(iter(roots))
-        return min(roots, key=attrgetter("calls"), default=_Calls())
-
-    @property
-    def batch_size(self) -> int:
-        """Of one micro-batch; 0 when no tensor was given."""
-        return self._teller.first
-
-    @property
-    def samples(self) -> int:
-        teller = self._teller
-        return round(teller.samples / teller.calls * self.micro_batches) if teller.calls else 0
+            (teller,) = roots
+        else:
+            teller = min(roots, key=attrgetter("calls"), default=_Calls())
+        calls = teller.calls
+        micro_batches = min(calls, self._backwards) if self._backwards else calls
+        return Work(micro_batches, teller.first, round(teller.samples / calls * micro_batches) if calls else 0)
 
 
 def batch_size(value: Any, depth: int = 0) -> int | None:

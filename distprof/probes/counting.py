@@ -111,12 +111,13 @@ class CountingProbe:
             for owner, amount in amounts.items()
             if owner.row == OUTSIDE
         }
+        tally = self._running.tally.work()
         self._ended.append(
             Counts(
                 iteration=iteration,
                 mode=mode,
-                micro_batches=self._running.tally.micro_batches,
-                samples=self._running.tally.samples,
+                micro_batches=tally.micro_batches,
+                samples=tally.samples,
                 calls=dense(self._calls, size, "<u4"),
                 uncounted=dict(sorted(self._mode.uncounted.items())),
                 outside=dict(sorted(outside.items())),

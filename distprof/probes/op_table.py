@@ -61,7 +61,7 @@ class OpTable:
         if self._ran:
             self.source.wait(self._ran[-1][-1])
         for op, before, after in self._ran:
-            times[op] = times.get(op, 0) + self.source.length_ns(before, after)
+            times[op] = times.get(op, 0) + self.source.length_ns(after, before)
         return times
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.autograd.profiler import record_function
 
-from distprof.doors import FunctionDoor, OnError
+from distprof.doors import EntryDoor, OnError
 
 _MARK = "Optimizer.step#"  # what torch calls each step for its profiler
 
@@ -26,18 +26,16 @@ class OptimizerSteps:
         self._ended = ended
         self._thread = get_ident()
         self._open: list[record_function] = []
-        self._doors = [
-            (FunctionDoor(((record_function, "__enter__"),), "an optimizer's step", on_error), _Spans(self._enter)),
-            (FunctionDoor(((record_function, "__exit__"),), "an optimizer's step", on_error), _Spans(self._exit)),
-        ]
+        self._entering = EntryDoor(((record_function, "__enter__"),), "an optimizer's step", on_error)
+        self._leaving = EntryDoor(((record_function, "__exit__"),), "an optimizer's step", on_error)
 
     def open(self) -> None:
-        for door, spans in self._doors:
-            door.open(spans)
+        self._entering.open(self._enter)
+        self._leaving.open(self._exit)
 
     def close(self) -> None:
-        for door, _ in self._doors:
-            door.close()
+        self._entering.close()
+        self._leaving.close()
 
     def step_ended(self) -> None:
         """The innermost running step has done its work, and only hooks follow."""
@@ -49,24 +47,12 @@ class OptimizerSteps:
         """Whatever runs now belongs to an iteration that is over."""
         self._open.clear()
 
-    def _enter(self, mark: record_function) -> None:
+    def _enter(self, args: tuple[Any, ...]) -> None:
+        mark: record_function = args[0]
         if mark.name.startswith(_MARK) and get_ident() == self._thread:
             self._open.append(mark)
             self._began()
 
-    def _exit(self, mark: record_function) -> None:
-        if self._open and self._open[-1] is mark:  # the step has raised
+    def _exit(self, args: tuple[Any, ...]) -> None:
+        if self._open and self._open[-1] is args[0]:  # the step has raised
             self.step_ended()
-
-
-class _Spans:
-    """Hands on whose call it is, before it."""
-
-    def __init__(self, tell: Callable[[record_function], None]) -> None:
-        self._tell = tell
-
-    def begin(self, args: tuple[Any, ...]) -> None:
-        self._tell(args[0])
-
-    def end(self) -> None:
-        pass

@@ -34,7 +34,7 @@ def test_one_model_one_micro_batch() -> None:
     tally = BatchTally()
     tally.forward(0, (torch.zeros(8, 3),), {})
     tally.backward()
-    assert (tally.micro_batches, tally.batch_size, tally.samples) == (1, 8, 8)
+    assert tally.work() == (1, 8, 8)
 
 
 def test_micro_batches_add_up_also_when_the_last_is_smaller() -> None:
@@ -42,16 +42,16 @@ def test_micro_batches_add_up_also_when_the_last_is_smaller() -> None:
     for size in (8, 8, 8, 4):
         tally.forward(0, (torch.zeros(size, 3),), {})
         tally.backward()
-    assert (tally.micro_batches, tally.batch_size, tally.samples) == (4, 8, 28)
+    assert tally.work() == (4, 8, 28)
 
 
 def test_a_batch_given_by_keyword() -> None:
     tally = BatchTally()
     tally.forward(0, (), {"x": torch.zeros(8, 3)})
-    assert (tally.micro_batches, tally.samples) == (1, 8)
+    assert tally.work() == (1, 8, 8)
     behind_others = BatchTally()
     behind_others.forward(0, (None, 1), {"x": torch.zeros(8, 3)})
-    assert behind_others.samples == 8
+    assert behind_others.work().samples == 8
 
 
 def test_a_gan_is_told_by_its_generator() -> None:
@@ -64,7 +64,7 @@ def test_a_gan_is_told_by_its_generator() -> None:
     tally.backward()
     tally.forward(discriminator, (torch.zeros(16, 9),), {})
     tally.backward()
-    assert (tally.micro_batches, tally.batch_size, tally.samples) == (1, 16, 16)
+    assert tally.work() == (1, 16, 16)
 
 
 def test_two_views_of_one_batch_are_one_micro_batch() -> None:
@@ -73,21 +73,21 @@ def test_two_views_of_one_batch_are_one_micro_batch() -> None:
     for _ in range(2):
         tally.forward(0, (torch.zeros(32, 4),), {})
     tally.backward()
-    assert (tally.micro_batches, tally.samples) == (1, 32)
+    assert tally.work() == (1, 32, 32)
 
 
 def test_inference_has_no_backward() -> None:
     tally = BatchTally()
     tally.forward(0, (torch.zeros(5, 2),), {})
-    assert (tally.micro_batches, tally.batch_size, tally.samples) == (1, 5, 5)
+    assert tally.work() == (1, 5, 5)
 
 
 def test_a_model_without_tensors_has_no_batch() -> None:
     tally = BatchTally()
     tally.forward(0, (3,), {"flag": True})
-    assert (tally.micro_batches, tally.batch_size, tally.samples) == (1, 0, 0)
+    assert tally.work() == (1, 0, 0)
 
 
 def test_nothing_ran() -> None:
     tally = BatchTally()
-    assert (tally.micro_batches, tally.batch_size, tally.samples) == (0, 0, 0)
+    assert tally.work() == (0, 0, 0)

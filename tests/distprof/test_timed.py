@@ -44,12 +44,12 @@ class LateStamps:
     def room(self) -> list[int]:
         return []
 
-    def length_ns(self, earlier: int, later: int) -> int:
-        assert self.ready(later), "read too early"
-        return self.times[later] - self.times[earlier]
+    def length_ns(self, end: int, start: int, /) -> int:
+        assert self.ready(end), "read too early"
+        return self.times[end] - self.times[start]
 
     def lengths_ns(self, stamps: list[int]) -> Array:
-        return np.array([self.length_ns(earlier, later) for earlier, later in pairwise(stamps)], np.int64)
+        return np.array([self.length_ns(end, start) for start, end in pairwise(stamps)], np.int64)
 
     def packed(self, stamps: list[int]) -> None:
         return None
