@@ -20,7 +20,7 @@ MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/
 .DELETE_ON_ERROR:
 
 # Made anew when what is installed or compiled changes; the sources themselves are looked up where they lie.
-$(READY): pyproject.toml constraints.txt distprof/probes/_shortcut.c
+$(READY): pyproject.toml constraints.txt $(wildcard distprof/probes/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[torch,test,check]"
 	touch $@

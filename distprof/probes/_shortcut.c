@@ -4,17 +4,14 @@
  * Here is what ModuleTimer of timing.py does with such a call, on the same lists, and nothing else: all other calls are
  * handed on to it.  It is C because it runs for every module of every timed step, among kernels that empty the caches:
  * there each object and each line of bytecode that is touched costs more than what it does, and this touches the
- * fewest.  Where it cannot be compiled ModuleTimer does it all, at twice the cost (`make bench`).
+ * fewest.  Where it cannot be compiled ModuleTimer does it all, at twice the cost.
  *
  * What it calls in Python is marked as unseen, each function by itself: to torch's compiler, which looks at the frames
  * below the module door, this is no frame.
  *
- * Written in the limited API of Python 3.10, so that one file serves all versions.  It raises what it meets: the module
- * door catches that.
+ * Written in the limited API of Python 3.10, so that one file serves all versions.
  */
-#define Py_LIMITED_API 0x030A0000
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_turns.h"
 
 /* What a shortcut works on, by the names of the constructor's arguments. */
 #define FIELDS(X) \
@@ -23,15 +20,18 @@
     X(stack)           /* list of rows: the modules that run; empty outside of a forward, and in evaluation */ \
     X(entered)         /* list of rows, once for each call */ \
     X(owners)          /* list: who owns each turn */ \
-    X(stamp)           /* keeps the moment at which a turn began */ \
-    X(now)             /* that moment */ \
+    X(stamps)          /* at which moment each turn began */ \
+    X(now)             /* tells the moment, where the stamps have no clock of their own */ \
     X(hooked)          /* list of the sequence numbers of nodes that carry a hook, ascending, the first of none */ \
     X(in_backward)     /* list, empty outside of backward */ \
+    X(ended)           /* dict: rows whose backward ends with the gradients of their own parameters */ \
     X(special)         /* set of the rows that are left to the timer */ \
     X(hooks)           /* mapping: row -> the hooks of nodes at which its backward begins, as torch keeps them */ \
     X(carrier)         /* tensor that carries hooks into nodes */ \
     X(plain)           /* torch.Tensor: neither a parameter nor a subclass */ \
-    X(is_grad_enabled)
+    X(is_grad_enabled) \
+    X(alone)           /* tuple that tells when _call_impl of torch calls forward and does no more, or None */ \
+    X(failed)          /* is told where what went wrong */
 
 typedef struct {
     PyObject_HEAD
@@ -43,35 +43,23 @@ typedef struct {
 
 static PyObject *s_enter, *s_leave, *s_meet_input, *s_meet_output;
 static PyObject *s_grad_fn, *s_sequence_nr, *s_backward_hooks, *s_register;
+static PyObject *s_forward, *s_call_impl, *s_compiled_call_impl, *s_hooks[4];
 
-/* The time is `owner`'s from `now` on. */
-static int turn(PyObject *now, PyObject *stamp, PyObject *owners, PyObject *owner)
-{
-    PyObject *moment = PyObject_CallNoArgs(now);
-    PyObject *done = moment == NULL ? NULL : PyObject_CallFunctionObjArgs(stamp, moment, NULL);
-    Py_XDECREF(moment);
-    if (done == NULL)
-        return -1;
-    Py_DECREF(done);
-    return PyList_Append(owners, owner);
-}
+/* What the tuple `alone` holds: so many functions that answer None while nobody looks on, so many dicts of hooks for all
+ * modules, and nn.Module._call_impl. */
+enum { WATCHERS = 2, GLOBALS = 4 };
 
 /* When the gradient arrives at `node` it is the backward of `row` that begins. */
 static int hook(Shortcut *self, PyObject *node, PyObject *number, PyObject *row)
 {
     if (PyList_Append(self->hooked, number) < 0)
         return -1;
-    PyObject *hooks = PyObject_GetItem(self->hooks, row);
-    if (hooks == NULL)
-        return -1;
-    PyObject *done = NULL;
-    if (PyObject_SetAttr(self->carrier, s_backward_hooks, hooks) == 0)
+    PyObject *hooks = PyObject_GetItem(self->hooks, row), *done = NULL;
+    if (hooks != NULL && PyObject_SetAttr(self->carrier, s_backward_hooks, hooks) == 0)
         done = PyObject_CallMethodObjArgs(node, s_register, self->carrier, NULL);
-    Py_DECREF(hooks);
-    if (done == NULL)
-        return -1;
-    Py_DECREF(done);
-    return 0;
+    Py_XDECREF(hooks);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
 }
 
 /* What is to be done about the node of `tensor`, a plain one: it needs a hook, it has one, or the timer has to look. */
@@ -116,6 +104,9 @@ static int meet_input(Shortcut *self, PyObject *row, PyObject *module, PyObject 
                 todo = FAILED;
         }
         Py_XDECREF(enabled);
+    } else if (todo == LOOK && node == Py_None && PyTuple_Size(args) == 1 && PyDict_Size(kwargs) == 0 &&
+               PyDict_Contains(self->ended, row) == 1) {
+        todo = NOTHING;
     } else if (todo == LOOK) {
         PyObject *done = PyObject_CallMethodObjArgs(self->timer, s_meet_input, row, module, args, kwargs, NULL);
         todo = done == NULL ? FAILED : NOTHING;
@@ -144,16 +135,10 @@ static int meet_output(Shortcut *self, PyObject *row, PyObject *output)
     return todo == FAILED ? -1 : 0;
 }
 
-/* enter(module, args, kwargs) and leave(token, output): of distprof.doors.ModuleVisitor. */
-
-static PyObject *enter(PyObject *object, PyObject *const *given, Py_ssize_t count)
+/* A call begins.  What to give to `left` when it has ended, a new reference; None if it is not to be told. */
+static PyObject *entered(Shortcut *self, PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    Shortcut *self = (Shortcut *)object;
-    if (count != 3 || !PyTuple_Check(given[1])) {
-        PyErr_SetString(PyExc_TypeError, "enter(module, args, kwargs)");
-        return NULL;
-    }
-    PyObject *module = given[0], *args = given[1], *kwargs = given[2], *row = NULL;
+    PyObject *row = NULL;
     if (PyList_Size(self->stack) > 0 && PyList_Size(self->in_backward) == 0 &&
         PyThread_get_thread_ident() == self->thread) {
         PyObject *key = PyLong_FromVoidPtr(module);
@@ -168,7 +153,7 @@ static PyObject *enter(PyObject *object, PyObject *const *given, Py_ssize_t coun
     if (special)
         return special < 0 ? NULL : PyObject_CallMethodObjArgs(self->timer, s_enter, module, args, kwargs, NULL);
     Py_INCREF(row);
-    if (PyList_Append(self->entered, row) < 0 || turn(self->now, self->stamp, self->owners, row) < 0 ||
+    if (PyList_Append(self->entered, row) < 0 || take_turn(self->stamps, self->now, self->owners, row) < 0 ||
         meet_input(self, row, module, args, kwargs) < 0 || PyList_Append(self->stack, row) < 0) {
         Py_DECREF(row);
         return NULL;
@@ -176,119 +161,140 @@ static PyObject *enter(PyObject *object, PyObject *const *given, Py_ssize_t coun
     return row;
 }
 
-static PyObject *leave(PyObject *object, PyObject *const *given, Py_ssize_t count)
+/* That call has ended and given `output`, None if it raised.  -1 with an exception set. */
+static int left(Shortcut *self, PyObject *row, PyObject *output)
 {
-    Shortcut *self = (Shortcut *)object;
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "leave(token, output)");
-        return NULL;
-    }
-    PyObject *row = given[0], *output = given[1];
     Py_ssize_t depth = PyList_Size(self->stack);
     int special = depth < 2 || PyList_Size(self->in_backward) > 0 ? 1 : is_special(self, row);
-    if (special)
-        return special < 0 ? NULL : PyObject_CallMethodObjArgs(self->timer, s_leave, row, output, NULL);
+    if (special) {
+        PyObject *done = special < 0 ? NULL : PyObject_CallMethodObjArgs(self->timer, s_leave, row, output, NULL);
+        Py_XDECREF(done);
+        return done == NULL ? -1 : 0;
+    }
     PyObject *caller = PyList_GetItem(self->stack, depth - 2);
-    if (caller == NULL || PyList_SetSlice(self->stack, depth - 1, depth, NULL) < 0 || turn(self->now, self->stamp, self->owners, caller) < 0 ||
-        meet_output(self, row, output) < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    if (caller == NULL || PyList_SetSlice(self->stack, depth - 1, depth, NULL) < 0 ||
+        take_turn(self->stamps, self->now, self->owners, caller) < 0)
+        return -1;
+    return meet_output(self, row, output);
 }
 
-/* What is called when the gradient arrives at a node: from here on the time is `owner`'s. */
-
-#define HOOK_FIELDS(X) \
-    X(owner) \
-    X(stamp) \
-    X(now) \
-    X(owners) \
-    X(in_backward) /* as above: a graph may live longer than the window */ \
-    X(failed)      /* is told of what went wrong: raised, it would end in the user's backward */
-
-typedef struct {
-    PyObject_HEAD
-#define X(name) PyObject *name;
-    HOOK_FIELDS(X)
-#undef X
-} Hook;
-
-static PyObject *gradient_arrives(PyObject *object, PyObject *args, PyObject *kwargs)
+/* The exception that is set is told, and forgotten; -1 where it is none of ours to forget (KeyboardInterrupt). */
+static int tell(Shortcut *self, const char *where)
 {
-    Hook *self = (Hook *)object;
-    if (PyList_Size(self->in_backward) > 0 && turn(self->now, self->stamp, self->owners, self->owner) < 0) {
-        PyObject *type, *error, *trace;
-        PyErr_Fetch(&type, &error, &trace);
-        PyErr_NormalizeException(&type, &error, &trace);
-        PyObject *done = PyObject_CallFunctionObjArgs(self->failed, error, NULL);
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    if (trace != NULL)
+        PyException_SetTraceback(error, trace);
+    PyObject *done = PyObject_CallFunction(self->failed, "sO", where, error);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* Whether the call of `module` is that of its forward: torch's own nn.Module.__call__ would find neither hooks, nor
+ * compiled code, nor torch.jit or torch's compiler looking on.  To go there at once makes up for a part of what we cost.
+ * No when in doubt.
+ */
+static int is_forward_alone(Shortcut *self, PyObject *module)
+{
+    for (Py_ssize_t i = 0; i < WATCHERS; i++) {
+        PyObject *watcher = PyObject_CallNoArgs(PyTuple_GetItem(self->alone, i));
+        Py_XDECREF(watcher);
+        if (watcher != Py_None)
+            return 0;
+    }
+    for (Py_ssize_t i = WATCHERS; i < WATCHERS + GLOBALS; i++)
+        if (PyDict_Size(PyTuple_GetItem(self->alone, i)) != 0)
+            return 0;
+    PyObject *own = PyObject_GenericGetDict(module, NULL);
+    int alone = own != NULL && PyDict_GetItemWithError(own, s_call_impl) == NULL;
+    for (size_t i = 0; alone && i < sizeof s_hooks / sizeof *s_hooks; i++) {
+        PyObject *hooks = PyDict_GetItemWithError(own, s_hooks[i]);
+        alone = hooks != NULL && PyDict_Size(hooks) == 0;
+    }
+    Py_XDECREF(own);
+    if (!alone)
+        return 0;
+    PyObject *call = PyObject_GetAttr((PyObject *)Py_TYPE(module), s_call_impl);
+    PyObject *compiled = PyObject_GenericGetAttr(module, s_compiled_call_impl);
+    Py_XDECREF(call);
+    Py_XDECREF(compiled);
+    return call == PyTuple_GetItem(self->alone, WATCHERS + GLOBALS) && compiled == Py_None;
+}
+
+/* The call itself: original(module, *args, **kwargs), or what that would come to. */
+static PyObject *run(Shortcut *self, PyObject *original, int is_plain, PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    int alone = is_plain && self->alone != Py_None && is_forward_alone(self, module);
+    PyErr_Clear(); /* of what made it doubt */
+    if (alone) {
+        PyObject *forward = PyObject_GetAttr(module, s_forward);
+        PyObject *output = forward == NULL ? NULL : PyObject_Call(forward, args, kwargs);
+        Py_XDECREF(forward);
+        return output;
+    }
+    PyObject *first = PyTuple_Pack(1, module);
+    PyObject *all = first == NULL ? NULL : PySequence_Concat(first, args);
+    PyObject *output = all == NULL ? NULL : PyObject_Call(original, all, kwargs);
+    Py_XDECREF(first);
+    Py_XDECREF(all);
+    return output;
+}
+
+/* Of distprof.doors: around(original, is_plain, module, args, kwargs) is a module's whole call. */
+static PyObject *around(PyObject *object, PyObject *const *given, Py_ssize_t count)
+{
+    Shortcut *self = (Shortcut *)object;
+    if (count != 5 || !PyTuple_Check(given[3]) || !PyDict_Check(given[4])) {
+        PyErr_SetString(PyExc_TypeError, "around(original, is_plain, module, args, kwargs)");
+        return NULL;
+    }
+    PyObject *module = given[2], *args = given[3], *kwargs = given[4];
+    PyObject *token = entered(self, module, args, kwargs);
+    if (token == NULL && tell(self, "entering a module") < 0)
+        return NULL;
+    PyObject *output = run(self, given[0], given[1] == Py_True, module, args, kwargs);
+    if (token == NULL || token == Py_None) {
+        Py_XDECREF(token);
+        return output;
+    }
+    PyObject *type, *error, *trace; /* of the user's, if the call raised */
+    PyErr_Fetch(&type, &error, &trace);
+    int failed = left(self, token, output == NULL ? Py_None : output) < 0 && tell(self, "leaving a module") < 0;
+    Py_DECREF(token);
+    if (failed) {
         Py_XDECREF(type);
         Py_XDECREF(error);
         Py_XDECREF(trace);
-        if (done == NULL)
-            return NULL;
-        Py_DECREF(done);
-    }
+        Py_CLEAR(output);
+    } else
+        PyErr_Restore(type, error, trace);
+    return output;
+}
+
+/* enter(module, args, kwargs) and leave(token, output), which around does without being asked. */
+
+static PyObject *enter(PyObject *object, PyObject *const *given, Py_ssize_t count)
+{
+    if (count == 3 && PyTuple_Check(given[1]) && PyDict_Check(given[2]))
+        return entered((Shortcut *)object, given[0], given[1], given[2]);
+    PyErr_SetString(PyExc_TypeError, "enter(module, args, kwargs)");
+    return NULL;
+}
+
+static PyObject *leave(PyObject *object, PyObject *const *given, Py_ssize_t count)
+{
+    if (count != 2)
+        PyErr_SetString(PyExc_TypeError, "leave(token, output)");
+    if (count != 2 || left((Shortcut *)object, given[0], given[1]) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
-
-static PyObject *make_hook(PyTypeObject *type, PyObject *args, PyObject *kwargs)
-{
-#define X(name) #name,
-    static char *names[] = {HOOK_FIELDS(X) NULL};
-#undef X
-    Hook *self = (Hook *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
-    if (self == NULL)
-        return NULL;
-    int whole = PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO!O!O", names, &self->owner, &self->stamp, &self->now,
-                                            &PyList_Type, &self->owners, &PyList_Type, &self->in_backward, &self->failed);
-#define X(name) Py_XINCREF(self->name);
-    HOOK_FIELDS(X)
-#undef X
-    if (!whole) {
-        Py_DECREF(self);
-        return NULL;
-    }
-    return (PyObject *)self;
-}
-
-static int traverse_hook(PyObject *object, visitproc visit, void *arg)
-{
-    Hook *self = (Hook *)object;
-#define X(name) Py_VISIT(self->name);
-    HOOK_FIELDS(X)
-#undef X
-    Py_VISIT(Py_TYPE(object));
-    return 0;
-}
-
-static int clear_hook(PyObject *object)
-{
-    Hook *self = (Hook *)object;
-#define X(name) Py_CLEAR(self->name);
-    HOOK_FIELDS(X)
-#undef X
-    return 0;
-}
-
-static void finish_hook(PyObject *object)
-{
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    clear_hook(object);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
-}
-
-static PyType_Slot hook_slots[] = {
-    {Py_tp_new, make_hook},    {Py_tp_dealloc, finish_hook}, {Py_tp_traverse, traverse_hook},
-    {Py_tp_clear, clear_hook}, {Py_tp_call, gradient_arrives}, {0, NULL},
-};
-
-static PyType_Spec hook_spec = {
-    .name = "distprof.probes._shortcut.Hook",
-    .basicsize = sizeof(Hook),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-    .slots = hook_slots,
-};
 
 /* Life. */
 
@@ -312,8 +318,8 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 #undef X
     if (whole && !(PyDict_Check(self->row_of) && PyList_Check(self->stack) && PyList_Check(self->entered) &&
                    PyList_Check(self->owners) && PyList_Check(self->hooked) && PyList_Check(self->in_backward) &&
-                   PyAnySet_Check(self->special))) {
-        PyErr_SetString(PyExc_TypeError, "a shortcut works on a dict, lists and a set");
+                   PyAnySet_Check(self->special) && PyDict_Check(self->ended))) {
+        PyErr_SetString(PyExc_TypeError, "a shortcut works on dicts, lists and a set");
         whole = 0;
     }
     if (!whole) {
@@ -345,14 +351,11 @@ static int clear(PyObject *object)
 
 static void finish(PyObject *object)
 {
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    clear(object);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
+    free_collected(object, clear);
 }
 
 static PyMethodDef methods[] = {
+    {"around", (PyCFunction)(void (*)(void))around, METH_FASTCALL, NULL},
     {"enter", (PyCFunction)(void (*)(void))enter, METH_FASTCALL, NULL},
     {"leave", (PyCFunction)(void (*)(void))leave, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
@@ -374,16 +377,6 @@ static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = "distprof.probes._shortcut", .m_size = -1,
 };
 
-static int add(PyObject *module, const char *name, PyType_Spec *what)
-{
-    PyObject *type = PyType_FromSpec(what);
-    if (type == NULL || PyModule_AddObject(module, name, type) < 0) {
-        Py_XDECREF(type);
-        return -1;
-    }
-    return 0;
-}
-
 PyMODINIT_FUNC PyInit__shortcut(void)
 {
     struct {
@@ -398,12 +391,19 @@ PyMODINIT_FUNC PyInit__shortcut(void)
         {&s_sequence_nr, "_sequence_nr"},
         {&s_backward_hooks, "_backward_hooks"},
         {&s_register, "_register_hook_dict"},
+        {&s_call_impl, "_call_impl"},
+        {&s_compiled_call_impl, "_compiled_call_impl"},
+        {&s_forward, "forward"},
+        {&s_hooks[0], "_backward_hooks"},
+        {&s_hooks[1], "_backward_pre_hooks"},
+        {&s_hooks[2], "_forward_hooks"},
+        {&s_hooks[3], "_forward_pre_hooks"},
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if ((*names[i].name = PyUnicode_InternFromString(names[i].text)) == NULL)
             return NULL;
     PyObject *module = PyModule_Create(&definition);
-    if (module == NULL || add(module, "Shortcut", &spec) < 0 || add(module, "Hook", &hook_spec) < 0) {
+    if (module == NULL || add_type(module, "Shortcut", &spec) == NULL || add_turns(module) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

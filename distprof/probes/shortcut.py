@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, MutableSequence
 from functools import partial
 from importlib import import_module
+from time import perf_counter_ns
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
+from torch._C._dynamo import eval_frame
+from torch.nn.modules import module
 
-from distprof.doors import ModuleVisitor
+from distprof.doors import ModuleVisitor, OnError
 from distprof.probes.timing import CARRIER, ModuleTimer
+from distprof.records import Array
+from distprof.timeline import HostStamps
 
 try:
     compiled: Any = import_module("distprof.probes._shortcut")
@@ -17,32 +26,64 @@ except ImportError:  # no compiler where distprof was installed, or another Pyth
     compiled = None
 
 
-def shortened(timer: ModuleTimer) -> ModuleVisitor:
+def host_stamps(mono_ns: Callable[[], int]) -> HostStamps:
+    """Stamps of the host's clock, which read it themselves where they can."""
+    if compiled is not None and mono_ns is perf_counter_ns and sys.platform == "linux":  # whose clock they know
+        return _OwnClock(mono_ns)
+    return HostStamps(mono_ns)
+
+
+class _OwnClock(HostStamps):
+    """Kept in rooms that are compiled, too."""
+
+    def room(self) -> MutableSequence[int]:
+        room: MutableSequence[int] = compiled.Stamps()
+        return room
+
+    def lengths_ns(self, stamps: Any) -> Array:
+        return np.diff(np.frombuffer(stamps.tobytes(), np.int64))
+
+    def low_words(self, stamps: Any) -> bytes:
+        words: bytes = stamps.low_words()
+        return words
+
+
+def shortened(timer: ModuleTimer, on_error: OnError) -> ModuleVisitor:
     """What does the same as ``timer``; made on the thread that trains."""
     if compiled is None:
         return timer
-    timer.hooks.make = partial(
-        compiled.Hook,
-        stamp=timer.ledger.stamps.append,
-        now=timer.ledger.source.now,
-        owners=timer.ledger.owners,
-        in_backward=timer.interrupted,
-        failed=timer.hook_failed,
-    )
+    shared = {
+        "stamps": timer.ledger.stamps,
+        "now": timer.ledger.source.now,
+        "owners": timer.ledger.owners,
+        "in_backward": timer.interrupted,
+    }
+    timer.hooks.make = partial(compiled.Hook, failed=timer.hook_failed, **shared)
     visitor: ModuleVisitor = compiled.Shortcut(
         timer=timer,
         row_of=timer.running.listener.tree.row_of,
         stack=timer.stack,
         entered=timer.entered,
-        owners=timer.ledger.owners,
-        stamp=timer.ledger.stamps.append,
-        now=timer.ledger.source.now,
         hooked=timer.hooked,
-        in_backward=timer.interrupted,
+        ended=timer.ended,
         special={*timer.experts.entering, *timer.experts.leaving},
         hooks=timer.hooks,
         carrier=CARRIER,
         plain=torch.Tensor,
         is_grad_enabled=torch.is_grad_enabled,
+        alone=forward_alone(),
+        failed=on_error,
+        **shared,
     )
     return visitor
+
+
+def forward_alone() -> tuple[Any, ...] | None:
+    """What tells when ``nn.Module._call_impl`` does no more than call ``forward``; None where torch has another one."""
+    hooks = tuple(f"_global_{name}_hooks" for name in ("backward_pre", "backward", "forward", "forward_pre"))
+    own = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
+    known = ("torch", "_C", "_get_tracing_state", "_slow_forward", "forward", *own, *hooks)
+    call, callback = nn.Module._call_impl, getattr(eval_frame, "get_eval_frame_callback", None)
+    if callback is None or call.__code__.co_names[: len(known)] != known:
+        return None
+    return torch._C._get_tracing_state, callback, *(getattr(module, name) for name in hooks), call

@@ -15,11 +15,11 @@ from distprof.probes.functions import TimedFunctions
 from distprof.probes.memory import peak_memory
 from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.phases import DATA, FORWARD, OPTIMIZER
-from distprof.probes.shortcut import shortened
+from distprof.probes.shortcut import host_stamps, shortened
 from distprof.probes.sums import Fields
 from distprof.probes.timing import ModuleTimer
 from distprof.records import PHASES, TRAINING, Record, Step
-from distprof.timeline import EventStamps, HostStamps, Stamps, Turns
+from distprof.timeline import EventStamps, Stamps, Turns
 
 
 @dataclass
@@ -46,8 +46,9 @@ class TimedProbe:
         layers: Sequence[FoundLayer],
     ) -> None:
         self._clock = clock
+        self._on_error = on_error
         self._module_door = door
-        self._stamps: Stamps = EventStamps() if device == "cuda" else HostStamps(clock.mono_ns)
+        self._stamps: Stamps = EventStamps() if device == "cuda" else host_stamps(clock.mono_ns)
         self._timer = ModuleTimer(listener, self._stamps, ExpertTally(layers), on_error)
         self._peak_memory, self._memory_source = peak_memory(device)
         self._data_door = data_door(on_error)
@@ -62,7 +63,7 @@ class TimedProbe:
 
     def attach(self) -> None:
         timer = self._timer
-        self._module_door.open(shortened(timer))
+        self._module_door.open(shortened(timer, self._on_error))
         self._data_door.open(Span(self.thread, timer.data_began, timer.data_ended))
         self._steps.open()
         self._functions.open()
@@ -82,7 +83,7 @@ class TimedProbe:
         self._functions.begin()
 
     def end(self, iteration: int, mode: str) -> None:
-        timer, tally = self._timer, self._timer.running.tally
+        timer, work = self._timer, self._timer.running.tally.work()
         tokens = timer.experts.take(iteration)  # before the stamp that says when they can be read
         modules = timer.take()
         phases = timer.phases.take()
@@ -91,9 +92,9 @@ class TimedProbe:
             iteration=iteration,
             mode=mode,
             start_wall_ns=self._began_wall_ns,
-            micro_batches=tally.micro_batches,
-            batch_size=tally.batch_size,
-            samples=tally.samples,
+            micro_batches=work.micro_batches,
+            batch_size=work.batch_size,
+            samples=work.samples,
             peak_memory_bytes=self._peak_memory(),
             memory_source=self._memory_source,
         )

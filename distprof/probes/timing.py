@@ -55,7 +55,7 @@ class ModuleTimer:
         self.hooked = [-1]  # sequence numbers of the nodes that carry a hook, ascending: nearly always one at the end
         self.hooks = _Hooks(self._turn())
         self._orders = Orders()
-        self._parameter_hooks: dict[int, list[Any]] = {}
+        self.ended: dict[int, list[Any]] = {}
         self.begin()
 
     def begin(self) -> None:
@@ -77,10 +77,10 @@ class ModuleTimer:
 
     def remove_hooks(self) -> None:
         """Take back the hooks on parameters, the only ones that would outlive the step."""
-        for handles in self._parameter_hooks.values():
+        for handles in self.ended.values():
             for handle in handles:
                 handle.remove()
-        self._parameter_hooks.clear()
+        self.ended.clear()
 
     @unseen
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
@@ -125,7 +125,7 @@ class ModuleTimer:
         if node is not None:
             if torch.is_grad_enabled():
                 self._hook(node, self.stack[-1] if self.stack else NOBODY)
-        elif row not in self._parameter_hooks and torch.is_grad_enabled():
+        elif row not in self.ended and torch.is_grad_enabled():
             self._hook_parameters(module, row)
 
     @unseen
@@ -189,7 +189,7 @@ class ModuleTimer:
         """The input needs no gradient: backward of ``row`` ends when its own parameters have theirs."""
         own = [p for p in module._parameters.values() if p is not None and p.requires_grad and p.is_leaf]
         turn = self.hooks[NOBODY][0]
-        self._parameter_hooks[row] = [p.register_post_accumulate_grad_hook(turn) for p in own]
+        self.ended[row] = [p.register_post_accumulate_grad_hook(turn) for p in own]
 
     def _turn(self) -> Callable[[int, Any], None]:
         """What the hooks of nodes and parameters do: the gradient has arrived, from here on the time is ``owner``'s."""

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from support.around import AroundDoor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from distprof.doors import FunctionDoor, ModuleDoor, backward_door, data_door
+from distprof.probes import shortcut
 
 
 class Log:
@@ -56,9 +58,11 @@ def errors() -> Errors:
     return Errors()
 
 
-@pytest.fixture
-def door(errors: Errors) -> Iterator[ModuleDoor]:
-    door = ModuleDoor(errors)
+@pytest.fixture(params=["visited", "made in C"])
+def door(errors: Errors, request: pytest.FixtureRequest) -> Iterator[ModuleDoor]:
+    if request.param == "made in C" and shortcut.compiled is None:
+        pytest.skip("the shortcut could not be compiled")
+    door = ModuleDoor(errors) if request.param == "visited" else AroundDoor(errors)
     yield door
     door.close()
 

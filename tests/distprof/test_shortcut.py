@@ -6,16 +6,22 @@ import gc
 import shutil
 import sys
 import sysconfig
+import time
+from array import array
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from support.around import AroundDoor
 from support.recording import record, train
 from torch import nn
 
 from distprof.probes import shortcut
 from distprof.probes.timing import ModuleTimer
+from distprof.timeline import HostStamps, Ledger
 
 X = torch.ones(4, 8)
 needed = pytest.mark.skipif(shortcut.compiled is None, reason="the shortcut could not be compiled")
@@ -44,13 +50,13 @@ class Counting(list[str]):
 
 @needed
 def test_most_calls_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All but the root's, whose input needs no gradient, and that of the module that is given the same."""
+    """All but the root's, and once that of the module that is given the same input, which needs no gradient."""
     model = nn.Sequential(nn.Linear(8, 8), *(nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(20)))
     left = Counting(monkeypatch)
     seen = record(tmp_path, lambda: train(model, X, steps=3), timed=3)
     assert sum(seen.calls().values()) == len(list(model.modules())) == 62
-    once = ["enter", "meet_input", "meet_input", "leave", "meet_output"]
-    assert left == [*once, *once, *once]
+    root = ["enter", "meet_input", "leave", "meet_output"]
+    assert left == ["enter", "meet_input", *root[1:], *root, *root]
 
 
 class Strange(nn.Module):
@@ -84,14 +90,15 @@ def test_what_it_does_not_know_is_left_to_the_timer(tmp_path: Path, monkeypatch:
 @needed
 def test_it_says_what_is_wrong() -> None:
     parts: dict[str, Any] = dict.fromkeys(
-        ("timer", "row_of", "stack", "entered", "owners", "stamp", "now", "hooked", "in_backward", "special", "hooks")
+        ("timer", "row_of", "stack", "entered", "owners", "stamps", "now", "hooked", "in_backward", "special", "hooks")
     )
+    parts |= dict.fromkeys(("ended", "alone", "failed"))
     with pytest.raises(TypeError):
         shortcut.compiled.Shortcut(**parts)
     parts |= {"carrier": X, "plain": torch.Tensor, "is_grad_enabled": torch.is_grad_enabled}
-    with pytest.raises(TypeError, match="works on a dict, lists and a set"):
+    with pytest.raises(TypeError, match="works on dicts, lists and a set"):
         shortcut.compiled.Shortcut(**parts)
-    parts |= {"row_of": {}, "special": set()}
+    parts |= {"row_of": {}, "special": set(), "ended": {}}
     parts |= {name: [] for name in ("stack", "entered", "owners", "hooked", "in_backward")}
     made = shortcut.compiled.Shortcut(**parts)
     entering: list[tuple[Any, ...]] = [(), (1, 2), (1, 2, 3), (1, (), {}, 4)]
@@ -103,24 +110,24 @@ def test_it_says_what_is_wrong() -> None:
         with pytest.raises(TypeError, match="leave"):
             made.leave(*given)
     with pytest.raises(TypeError):
-        shortcut.compiled.Hook(1, stamp=None, now=None, owners=[], in_backward=(), failed=None)
+        shortcut.compiled.Hook(1, stamps=None, now=None, owners=[], in_backward=(), failed=None)
 
 
 @needed
 def test_a_hook_that_fails_tells_and_lets_backward_go_on() -> None:
     told: list[BaseException] = []
-    hook = shortcut.compiled.Hook(1, stamp=None, now=lambda: 5, owners=[], in_backward=[0], failed=told.append)
+    hook = shortcut.compiled.Hook(1, stamps=None, now=lambda: 5, owners=[], in_backward=[0], failed=told.append)
     x = torch.ones(3, requires_grad=True)
     y = x * 2
     y.register_hook(hook)
     y.sum().backward()
     assert x.grad is not None and x.grad.tolist() == [2, 2, 2]
     (error,) = told
-    assert isinstance(error, TypeError)  # None cannot be called
+    assert isinstance(error, AttributeError)  # None has no append
 
 
 @needed
-@pytest.mark.parametrize("broken", ["stamp", "now", "hooks", "hooked", "is_grad_enabled", "carrier"])
+@pytest.mark.parametrize("broken", ["stamps", "now", "hooks", "hooked", "is_grad_enabled", "carrier"])
 def test_what_fails_in_it_ends_recording_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: str
 ) -> None:
@@ -144,6 +151,136 @@ def test_what_fails_in_it_ends_recording_alone(
     record(tmp_path, lambda: train(Caller(), X, steps=3), timed=3)
     (line,) = capfd.readouterr().err.splitlines()
     assert "the job goes on" in line and "ing a module" in line
+
+
+class Telling(nn.Module):
+    """Returns what it is given, and keeps the name of the function that called it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.caller = sys._getframe(1).f_code.co_name
+        return x
+
+
+class Overriding(Telling):
+    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        return super()._call_impl(*args, **kwargs) * 2
+
+
+@pytest.fixture
+def around() -> Iterator[None]:
+    """Modules are called as a shortcut calls them, which is interested in none."""
+
+    def fails(where: str, error: BaseException) -> None:
+        raise error
+
+    door = AroundDoor(fails)
+    door.open(SimpleNamespace(enter=lambda *_: None))
+    yield
+    door.close()
+
+
+@needed
+def test_a_call_goes_straight_to_forward_where_torch_would_do_nothing_else(around: None) -> None:
+    module = Telling()
+    assert module(X) is X and module.caller == "__call__"
+    vars(module)["forward"] = lambda x, twice=False: x * (1 + twice)
+    assert torch.equal(module(X, twice=True), X * 2)
+
+
+@needed
+@pytest.mark.parametrize(
+    ("register", "hook"),
+    [
+        ("register_forward_pre_hook", lambda *_: (X * 3,)),
+        ("register_forward_hook", lambda *_: X * 3),
+        ("register_full_backward_hook", lambda *_: None),
+        ("register_full_backward_pre_hook", lambda *_: None),
+    ],
+)
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_hooks_take_torchs_own_way(around: None, register: str, hook: Any, everywhere: bool) -> None:
+    module = Telling()
+    of_all = "register_module_" + register.removeprefix("register_")
+    handle = (getattr(nn.modules.module, of_all) if everywhere else getattr(module, register))(hook)
+    try:
+        found = module(X.clone().requires_grad_())
+    finally:
+        handle.remove()
+    assert module.caller in ("_call_impl", "inner")
+    assert torch.equal(found, X if "backward" in register else X * 3)
+    module(X)
+    assert module.caller == "__call__"
+
+
+@needed
+def test_what_is_called_in_another_way_takes_torchs_own(around: None, fresh_compiler: None) -> None:
+    overriding = Overriding()
+    assert torch.equal(overriding(X), X * 2) and overriding.caller == "_call_impl"
+    replaced = Telling()
+    vars(replaced)["_call_impl"] = lambda x: x * 5
+    assert torch.equal(replaced(X), X * 5)
+    compiled = Caller()
+    compiled.compile(backend="eager", fullgraph=True)
+    assert torch.equal(compiled(X), compiled._call_impl(X))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    traced = torch.jit.trace(nn.Sequential(Telling()), X, check_trace=False)
+    assert "Telling" in str(traced.graph)  # torch.jit sees each module as one
+    old = Telling()
+    del old._backward_pre_hooks  # pickled before torch had them
+    with pytest.raises(AttributeError):
+        old(X)
+
+
+@needed
+def test_an_attribute_that_is_missing_is_missed_as_ever(around: None) -> None:
+    module = Telling()
+    vars(module)["forward"] = None
+    with pytest.raises(TypeError, match="not callable"):
+        module(X)
+
+
+@needed
+def test_stamps_are_kept_as_an_array_keeps_them() -> None:
+    stamps, likewise = shortcut.compiled.Stamps(), array("q")
+    for number in [*range(-3, 200), 1 << 40, -(1 << 62), (1 << 63) - 1]:
+        stamps.append(number)
+        likewise.append(number)
+    assert list(stamps) == list(likewise) and len(stamps) == len(likewise)
+    assert (stamps[0], stamps[-1], stamps[57]) == (likewise[0], likewise[-1], likewise[57])
+    assert stamps.tobytes() == likewise.tobytes()
+    assert stamps.low_words() == HostStamps(lambda: 0).low_words(likewise)
+    refused: list[tuple[type[Exception], Callable[[], Any]]] = [
+        (IndexError, lambda: stamps[len(stamps)]),
+        (IndexError, lambda: stamps[-len(stamps) - 1]),
+        (OverflowError, lambda: stamps.append(1 << 63)),
+        (TypeError, lambda: stamps.append("1")),
+        (TypeError, lambda: stamps.__delitem__(0)),
+        (TypeError, lambda: stamps.__delitem__(slice(1, None))),
+        (TypeError, lambda: stamps.__setitem__(slice(None), [])),
+    ]
+    for error, refuse in refused:
+        with pytest.raises(error):
+            refuse()
+    assert list(stamps) == list(likewise)
+    del stamps[:]
+    assert not len(stamps) and stamps.tobytes() == stamps.low_words() == b""
+    stamps.append(5)
+    assert list(stamps) == [5]
+
+
+@needed
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python's clock may be another one")
+def test_stamps_read_the_clock_that_python_reads(tmp_path: Path) -> None:
+    source = shortcut.host_stamps(time.perf_counter_ns)
+    ledger = Ledger(source, 0)
+    hook = shortcut.compiled.Hook(7, stamps=ledger.stamps, now=None, owners=ledger.owners, in_backward=[0], failed=None)
+    before = time.perf_counter_ns()
+    hook(None)
+    after = time.perf_counter_ns()
+    turns = ledger.end()
+    assert turns.owners == [0, 7] and before <= turns.stamps[1] <= after <= turns.end
+    assert turns.lengths_ns().tolist() == [turns.stamps[1] - turns.stamps[0], turns.end - turns.stamps[1]]
+    assert type(shortcut.host_stamps(lambda: 0)) is HostStamps  # a clock of somebody's
 
 
 @needed
