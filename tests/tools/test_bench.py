@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.processes import output_of
@@ -35,12 +36,40 @@ def _tables(page: str) -> dict[str, str]:
     return {title: table for table, title in found}
 
 
+@pytest.fixture
+def estimate(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return import_module("bench.estimate")
+
+
 @pytest.mark.parametrize(
     ("value", "budget", "verdict"),
     [(1.084, 1.08, "1.08: kept"), (1.086, 1.08, "1.08: **missed**"), (0.9, 1.08, "1.08: kept"), (2.0, None, "")],
 )
 def test_a_budget_is_kept_as_far_as_its_digits_go(
-    value: float, budget: float | None, verdict: str, monkeypatch: pytest.MonkeyPatch
+    value: float, budget: float | None, verdict: str, estimate: ModuleType
 ) -> None:
-    monkeypatch.syspath_prepend(str(TOOLS))
-    assert import_module("bench.table").within(value, budget, 2) == verdict
+    assert estimate.verdict(estimate.sure(value), budget, 2) == verdict
+
+
+def test_a_budget_in_the_interval_is_kept_or_missed_as_far_as_can_be_told(estimate: ModuleType) -> None:
+    doubt = ", as far as this run can tell"
+    for value, low, high, said in (
+        (1.05, 1.02, 1.08, "kept"),
+        (1.07, 1.04, 1.10, f"kept{doubt}"),
+        (1.10, 1.07, 1.13, f"**missed**{doubt}"),
+        (1.12, 1.09, 1.15, "**missed**"),
+    ):
+        assert estimate.verdict(estimate.Estimate(value, low, high), 1.08, 2) == f"1.08: {said}"
+
+
+@pytest.mark.parametrize("ends", [(0.0, 30.0), (9.5, 10.5)])
+def test_what_is_disturbed_does_not_move_the_mean_of_the_middle_half(
+    ends: tuple[float, float], estimate: ModuleType
+) -> None:
+    found = estimate.middle_half([ends[0], *[9.9, 10.1] * 5, ends[1]])
+    assert found.value == pytest.approx(10) and found.low < 10 < found.high
+    assert found.high - found.low == pytest.approx(0.2412, abs=1e-4)  # six of 9.9 and six of 10.1
+    ratios = estimate.middle_ratio([0.5, 2.0, 1.0])
+    assert ratios.value == pytest.approx(1) and ratios.low == pytest.approx(1 / ratios.high)
+    assert estimate.middle_half([3.0]) == estimate.sure(3.0)

@@ -9,11 +9,12 @@ from statistics import median
 from typing import Any
 
 from bench import jobs
+from bench.estimate import Estimate, middle_half, sure, verdict
 from bench.made_up import RUNS
 from bench.merging import merge
 from bench.process import Cost, python
 from bench.shapes import SHAPES
-from bench.table import MB, Table, spread, within
+from bench.table import MB, Table, spread
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Effort:
     """How often things are measured."""
 
     pairs: dict[str, int]  # of blocks of steps, by model
-    jobs: int
+    starts: int  # pairs of jobs that are only started
+    jobs: int  # pairs of jobs that train
     merges: dict[tuple[str, int], int]  # (kind of run, ranks) -> how often
 
     def merging(self, ranks: Sequence[int]) -> Effort:
@@ -31,9 +33,9 @@ class Effort:
 
 
 THOROUGH = Effort(
-    pairs={"small": 600, "large": 80}, jobs=5, merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3}
+    pairs={"small": 600, "large": 160}, starts=15, jobs=5, merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3}
 )
-QUICK = Effort(pairs={"small": 1}, jobs=1, merges={("demo", 8): 1})
+QUICK = Effort(pairs={"small": 1}, starts=1, jobs=1, merges={("demo", 8): 1})
 
 #: Of CPU time, by model.
 _STEP_BUDGETS = {("quiet", "small"): 1.0, ("quiet", "large"): 1.0, ("timed", "small"): 1.08, ("timed", "large"): 1.01}
@@ -81,19 +83,14 @@ def _steps(model: str, found: dict[str, Any]) -> Table:
 def _ratios(model: str, variant: str, found: dict[str, Any]) -> tuple[str, str, str]:
     if variant not in found:
         return "not installed", "", ""
-    cpu, wall = found[variant]["cpu"], found[variant]["wall"]
-    return _ratio(cpu), _ratio(wall), within(cpu["ratio"], _STEP_BUDGETS.get((variant, model)), 2)
-
-
-def _ratio(found: dict[str, float]) -> str:
-    ratio, low, high = (f"{found[name]:.3f}" for name in ("ratio", "low", "high"))
-    return f"{ratio} ({low} … {high})" if low < high else ratio
+    cpu, wall = Estimate(**found[variant]["cpu"]), Estimate(**found[variant]["wall"])
+    return cpu.shown(3), wall.shown(3), verdict(cpu, _STEP_BUDGETS.get((variant, model)), 2)
 
 
 def start_up(effort: Effort) -> list[Table]:
-    pairs = jobs.start_up(effort.jobs)
-    wall = [recorded.wall_s - plain.wall_s for plain, recorded in pairs]
-    cpu = [recorded.cpu_s - plain.cpu_s for plain, recorded in pairs]
+    pairs = jobs.start_up(effort.starts)
+    wall = middle_half([recorded.wall_s - plain.wall_s for plain, recorded in pairs])
+    cpu = middle_half([recorded.cpu_s - plain.cpu_s for plain, recorded in pairs])
     helps = [cost.wall_s for cost in jobs.help_time(effort.jobs)]
     table = Table(
         "Start-up",
@@ -101,10 +98,13 @@ def start_up(effort: Effort) -> list[Table]:
         [
             ("torchrun, a script that imports torch", *_seconds([plain for plain, _ in pairs]), ""),
             ("distprof run, the same script", *_seconds([recorded for _, recorded in pairs]), ""),
-            ("added", spread(wall, 2), spread(cpu, 2), within(median(wall), _START_BUDGET_S, 2)),
-            ("distprof --help", spread(helps, 2), "", within(median(helps), _HELP_BUDGET_S, 2)),
+            ("added", wall.shown(2), cpu.shown(2), verdict(wall, _START_BUDGET_S, 2)),
+            ("distprof --help", spread(helps, 2), "", verdict(sure(median(helps)), _HELP_BUDGET_S, 2)),
         ],
-        ("One rank.  *Added* is the median of the differences of the pairs.",),
+        (
+            "One rank.  Both take turns; *added* is the mean of the middle half of the differences, in brackets where "
+            "it lies with a probability of 95 %.",
+        ),
     )
     return [table]
 
@@ -118,7 +118,7 @@ def memory(effort: Effort) -> list[Table]:
         [
             ("torchrun", spread([plain / MB for plain, _ in pairs], 1), ""),
             ("distprof run", spread([recorded / MB for _, recorded in pairs], 1), ""),
-            ("added", spread(added, 1), within(median(added), _MEMORY_BUDGET_MB, 0)),
+            ("added", spread(added, 1), verdict(sure(median(added)), _MEMORY_BUDGET_MB, 0)),
         ],
         (f"After {jobs.STEPS} steps of the smaller model, when all that is recorded by default has been.",),
     )
@@ -138,7 +138,7 @@ def shards(effort: Effort) -> list[Table]:
                 (f"{one['calls']} module calls a step", f"{one['step_bytes']:,.0f}", f"{one['once_bytes']:,.0f}", "")
                 for one in (small, large)
             ),
-            ("a module call more", f"{a_call:.1f}", "", within(a_call, _CALL_BUDGET_BYTES, 0)),
+            ("a module call more", f"{a_call:.1f}", "", verdict(sure(a_call), _CALL_BUDGET_BYTES, 0)),
         ],
         (
             f"A timed step takes {a_call:.0f} bytes a module call and {constant:,.0f} more.  *Once*: the tree of "
@@ -168,7 +168,7 @@ def _merge(kind: str, ranks: int, times: int) -> tuple[str, ...]:
     peak = max(cost.peak_bytes for cost in found.with_plots) / MB
     budgets = _MERGE_BUDGETS.get((kind, ranks), (None, None, None))
     measured = (median(taken[0]), median(taken[1]), peak)
-    verdicts = [within(value, budget, 0) for value, budget in zip(measured, budgets, strict=True)]
+    verdicts = [verdict(sure(value), budget, 0) for value, budget in zip(measured, budgets, strict=True)]
     return (
         f"{ranks:,} ranks of {found.modules:,} modules",
         f"{found.shard_bytes / MB:,.0f}",

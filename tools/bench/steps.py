@@ -13,37 +13,27 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+from bench.estimate import Estimate, middle_ratio
 from bench.gpt import Training
 from bench.shapes import SHAPES
 from bench.variants import VARIANTS, Around, Variant
 
 _UNKEPT = 3  # first pairs
-_TRIMMED = 0.25  # of the ratios, at either end
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A step with something switched on over one without, and where that ratio lies with a probability of 95 %."""
-
-    ratio: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
 class Compared:
     modules: int
     plain_ms: float  # CPU time of a plain step, median
-    cpu: Ratio
-    wall: Ratio
+    cpu: Estimate  # over plain
+    wall: Estimate
 
 
 class _Taken(NamedTuple):
@@ -63,23 +53,9 @@ def measure(training: Training, variant: Variant, pairs: int) -> Compared:
     return Compared(
         modules=training.modules,
         plain_ms=statistics.median(plain.cpu for plain, _ in found) / 1e6,
-        cpu=ratio([recorded.cpu / plain.cpu for plain, recorded in found]),
-        wall=ratio([recorded.wall / plain.wall for plain, recorded in found]),
+        cpu=middle_ratio([recorded.cpu / plain.cpu for plain, recorded in found]),
+        wall=middle_ratio([recorded.wall / plain.wall for plain, recorded in found]),
     )
-
-
-def ratio(ratios: Sequence[float]) -> Ratio:
-    """The middle half of these, averaged (as logarithms).
-
-    The interval is that of a trimmed mean, from the winsorized deviation of all (Tukey and McLaughlin 1963).
-    """
-    logs = sorted(map(math.log, ratios))
-    count, cut = len(logs), int(_TRIMMED * len(logs))
-    middle = logs[cut : count - cut]
-    mean = statistics.fmean(middle)
-    winsorized = [middle[0]] * cut + middle + [middle[-1]] * cut
-    error = statistics.stdev(winsorized) / (len(middle) / count * math.sqrt(count)) if count > 1 else 0.0
-    return Ratio(math.exp(mean), math.exp(mean - 2 * error), math.exp(mean + 2 * error))
 
 
 def _pairs(training: Training, around: Around, pairs: int) -> Iterator[_Pair]:

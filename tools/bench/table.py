@@ -30,10 +30,3 @@ def spread(values: Sequence[float], digits: int) -> str:
         return f"{values[0]:,.{digits}f}"
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{median:,.{digits}f} ({low:,.{digits}f} … {high:,.{digits}f})"
-
-
-def within(value: float, budget: float | None, digits: int) -> str:
-    """The budget, and whether the value keeps it, as far as the digits of the budget go.  Empty without one."""
-    if budget is None:
-        return ""
-    return f"{budget:,.{digits}f}: {'kept' if round(value, digits) <= budget else '**missed**'}"
