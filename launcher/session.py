@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from threading import Timer
 
@@ -33,8 +34,7 @@ def record_job(options: Options, job: Job, start: Callable[[Mapping[str, str]], 
     run = prepare(options, job)
     if run is None:
         return start({})
-    # What says how the job went is loaded while it runs: to load it is a good part of what we add to a start.
-    loading = Timer(_LATER_S, import_module, ["distprof.launcher.outcome"])
+    loading = Timer(_LATER_S, _load_outcome)
     loading.daemon = True
     loading.start()
     try:
@@ -45,6 +45,12 @@ def record_job(options: Options, job: Job, start: Callable[[Mapping[str, str]], 
             _close(run, options, job)
         except Exception as error:  # the job has ended, and how it ended shall stand
             say(f"cannot say what was recorded in {run.path}: {error!r}")
+
+
+def _load_outcome() -> None:
+    """What says how the job went is loaded while it runs: to load it is a good part of what we add to a start."""
+    with suppress(Exception):  # it will be told when the job has ended
+        import_module("distprof.launcher.outcome")
 
 
 def _close(run: RunDir, options: Options, job: Job) -> None:

@@ -30,7 +30,7 @@
     X(carrier)         /* tensor that carries hooks into nodes */ \
     X(plain)           /* torch.Tensor: neither a parameter nor a subclass */ \
     X(is_grad_enabled) \
-    X(alone)           /* tuple that tells when _call_impl of torch calls forward and does no more, or None */ \
+    X(alone)           /* tuple that tells which calls are no more than forward's, or None */ \
     X(failed)          /* is told where what went wrong */
 
 typedef struct {
@@ -46,8 +46,8 @@ static PyObject *s_grad_fn, *s_sequence_nr, *s_backward_hooks, *s_register;
 static PyObject *s_forward, *s_call_impl, *s_compiled_call_impl, *s_hooks[4];
 
 /* What the tuple `alone` holds: so many functions that answer None while nobody looks on, so many dicts of hooks for all
- * modules, and nn.Module._call_impl. */
-enum { WATCHERS = 2, GLOBALS = 4 };
+ * modules, nn.Module._call_impl, and the types of modules whose forward looks at no frame above its own. */
+enum { WATCHERS = 2, GLOBALS = 4, IMPL = WATCHERS + GLOBALS, TYPES };
 
 /* When the gradient arrives at `node` it is the backward of `row` that begins. */
 static int hook(Shortcut *self, PyObject *node, PyObject *number, PyObject *row)
@@ -196,12 +196,14 @@ static int tell(Shortcut *self, const char *where)
     return done == NULL ? -1 : 0;
 }
 
-/* Whether the call of `module` is that of its forward: torch's own nn.Module.__call__ would find neither hooks, nor
- * compiled code, nor torch.jit or torch's compiler looking on.  To go there at once makes up for a part of what we cost.
- * No when in doubt.
+/* Whether all that torch's own nn.Module._call_impl would do for `module` is to call its forward: it has no hooks, neither
+ * torch.jit nor torch's compiler looks on, and nobody can tell that a frame is missing.  To go there at once makes up for
+ * a part of what we cost.  No when in doubt.
  */
 static int is_forward_alone(Shortcut *self, PyObject *module)
 {
+    if (PySet_Contains(PyTuple_GetItem(self->alone, TYPES), (PyObject *)Py_TYPE(module)) != 1)
+        return 0;
     for (Py_ssize_t i = 0; i < WATCHERS; i++) {
         PyObject *watcher = PyObject_CallNoArgs(PyTuple_GetItem(self->alone, i));
         Py_XDECREF(watcher);
@@ -212,7 +214,8 @@ static int is_forward_alone(Shortcut *self, PyObject *module)
         if (PyDict_Size(PyTuple_GetItem(self->alone, i)) != 0)
             return 0;
     PyObject *own = PyObject_GenericGetDict(module, NULL);
-    int alone = own != NULL && PyDict_GetItemWithError(own, s_call_impl) == NULL;
+    int alone = own != NULL && PyDict_GetItemWithError(own, s_call_impl) == NULL &&
+                PyDict_GetItemWithError(own, s_forward) == NULL;
     for (size_t i = 0; alone && i < sizeof s_hooks / sizeof *s_hooks; i++) {
         PyObject *hooks = PyDict_GetItemWithError(own, s_hooks[i]);
         alone = hooks != NULL && PyDict_Size(hooks) == 0;
@@ -220,22 +223,27 @@ static int is_forward_alone(Shortcut *self, PyObject *module)
     Py_XDECREF(own);
     if (!alone)
         return 0;
-    PyObject *call = PyObject_GetAttr((PyObject *)Py_TYPE(module), s_call_impl);
-    PyObject *compiled = PyObject_GenericGetAttr(module, s_compiled_call_impl);
-    Py_XDECREF(call);
-    Py_XDECREF(compiled);
-    return call == PyTuple_GetItem(self->alone, WATCHERS + GLOBALS) && compiled == Py_None;
+    PyObject *impl = PyObject_GetAttr((PyObject *)Py_TYPE(module), s_call_impl);
+    Py_XDECREF(impl);
+    return impl == PyTuple_GetItem(self->alone, IMPL);
 }
 
-/* The call itself: original(module, *args, **kwargs), or what that would come to. */
+/* The call itself: original(module, *args, **kwargs), or what torch's own would come to. */
 static PyObject *run(Shortcut *self, PyObject *original, int is_plain, PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    int alone = is_plain && self->alone != Py_None && is_forward_alone(self, module);
-    PyErr_Clear(); /* of what made it doubt */
-    if (alone) {
-        PyObject *forward = PyObject_GetAttr(module, s_forward);
-        PyObject *output = forward == NULL ? NULL : PyObject_Call(forward, args, kwargs);
-        Py_XDECREF(forward);
+    PyObject *compiled = is_plain ? PyObject_GenericGetAttr(module, s_compiled_call_impl) : NULL, *call = NULL;
+    if (compiled == Py_None) {
+        int alone = self->alone != Py_None && is_forward_alone(self, module);
+        PyErr_Clear(); /* of what made it doubt */
+        call = PyObject_GetAttr(module, alone ? s_forward : s_call_impl);
+        if (call == NULL)
+            return NULL;
+    }
+    PyErr_Clear();
+    Py_XDECREF(compiled);
+    if (call != NULL) {
+        PyObject *output = PyObject_Call(call, args, kwargs);
+        Py_DECREF(call);
         return output;
     }
     PyObject *first = PyTuple_Pack(1, module);

@@ -25,6 +25,15 @@ try:
 except ImportError:  # no compiler where distprof was installed, or another Python than that one
     compiled = None
 
+#: Modules of which most models are made, and whose forward calls torch's functions and nothing else: others may warn in
+#: the name of a frame above theirs, which then has to be there.
+_LEAVES = frozenset(
+    {
+        *(nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm2d),
+        *(nn.Dropout, nn.Identity, nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid),
+    }
+)
+
 
 def host_stamps(mono_ns: Callable[[], int]) -> HostStamps:
     """Stamps of the host's clock, which read it themselves where they can."""
@@ -79,11 +88,14 @@ def shortened(timer: ModuleTimer, on_error: OnError) -> ModuleVisitor:
 
 
 def forward_alone() -> tuple[Any, ...] | None:
-    """What tells when ``nn.Module._call_impl`` does no more than call ``forward``; None where torch has another one."""
+    """What tells when ``nn.Module._call_impl`` does no more than call ``forward``, and when that cannot tell the
+    difference; None where torch has another ``_call_impl``.
+    """
     hooks = tuple(f"_global_{name}_hooks" for name in ("backward_pre", "backward", "forward", "forward_pre"))
     own = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
     known = ("torch", "_C", "_get_tracing_state", "_slow_forward", "forward", *own, *hooks)
-    call, callback = nn.Module._call_impl, getattr(eval_frame, "get_eval_frame_callback", None)
-    if callback is None or call.__code__.co_names[: len(known)] != known:
+    impl, callback = nn.Module._call_impl, getattr(eval_frame, "get_eval_frame_callback", None)
+    if callback is None or impl.__code__.co_names[: len(known)] != known:
         return None
-    return torch._C._get_tracing_state, callback, *(getattr(module, name) for name in hooks), call
+    dicts = (getattr(module, name) for name in hooks)
+    return torch._C._get_tracing_state, callback, *dicts, impl, _LEAVES

@@ -7,6 +7,7 @@ import shutil
 import sys
 import sysconfig
 import time
+import warnings
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,26 +154,20 @@ def test_what_fails_in_it_ends_recording_alone(
     assert "the job goes on" in line and "ing a module" in line
 
 
-class Telling(nn.Module):
-    """Returns what it is given, and keeps the name of the function that called it."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.caller = sys._getframe(1).f_code.co_name
-        return x
-
-
-class Overriding(Telling):
-    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
-        return super()._call_impl(*args, **kwargs) * 2
+def _told(self: nn.Identity, x: torch.Tensor) -> torch.Tensor:
+    """In place of nn.Identity's forward: keeps the name of the function that called it."""
+    self.caller = sys._getframe(1).f_code.co_name  # type: ignore[assignment]
+    return x
 
 
 @pytest.fixture
-def around() -> Iterator[None]:
+def around(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Modules are called as a shortcut calls them, which is interested in none."""
 
     def fails(where: str, error: BaseException) -> None:
         raise error
 
+    monkeypatch.setattr(nn.Identity, "forward", _told)
     door = AroundDoor(fails)
     door.open(SimpleNamespace(enter=lambda *_: None))
     yield
@@ -181,10 +176,12 @@ def around() -> Iterator[None]:
 
 @needed
 def test_a_call_goes_straight_to_forward_where_torch_would_do_nothing_else(around: None) -> None:
-    module = Telling()
+    module = nn.Identity()
     assert module(X) is X and module.caller == "__call__"
-    vars(module)["forward"] = lambda x, twice=False: x * (1 + twice)
-    assert torch.equal(module(X, twice=True), X * 2)
+    linear = nn.Linear(8, 2)
+    assert torch.equal(linear(input=X), linear.forward(X))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'twice'"):
+        linear(X, twice=True)
 
 
 @needed
@@ -199,7 +196,7 @@ def test_a_call_goes_straight_to_forward_where_torch_would_do_nothing_else(aroun
 )
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_hooks_take_torchs_own_way(around: None, register: str, hook: Any, everywhere: bool) -> None:
-    module = Telling()
+    module = nn.Identity()
     of_all = "register_module_" + register.removeprefix("register_")
     handle = (getattr(nn.modules.module, of_all) if everywhere else getattr(module, register))(hook)
     try:
@@ -213,30 +210,49 @@ def test_hooks_take_torchs_own_way(around: None, register: str, hook: Any, every
 
 
 @needed
-def test_what_is_called_in_another_way_takes_torchs_own(around: None, fresh_compiler: None) -> None:
-    overriding = Overriding()
-    assert torch.equal(overriding(X), X * 2) and overriding.caller == "_call_impl"
-    replaced = Telling()
+def test_what_is_called_in_another_way_takes_torchs_own(
+    around: None, monkeypatch: pytest.MonkeyPatch, fresh_compiler: None
+) -> None:
+    replaced = nn.Identity()
     vars(replaced)["_call_impl"] = lambda x: x * 5
     assert torch.equal(replaced(X), X * 5)
+    replaced = nn.Identity()
+    vars(replaced)["forward"] = lambda x: x * sys._getframe(1).f_code.co_name.count("_call_impl")
+    assert torch.equal(replaced(X), X)
     compiled = Caller()
     compiled.compile(backend="eager", fullgraph=True)
     assert torch.equal(compiled(X), compiled._call_impl(X))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-    traced = torch.jit.trace(nn.Sequential(Telling()), X, check_trace=False)
-    assert "Telling" in str(traced.graph)  # torch.jit sees each module as one
-    old = Telling()
+    traced = torch.jit.trace(nn.Sequential(nn.Identity()), X, check_trace=False)
+    assert "Identity" in str(traced.graph)  # torch.jit sees each module as one
+    old = nn.Identity()
     del old._backward_pre_hooks  # pickled before torch had them
     with pytest.raises(AttributeError):
         old(X)
+    monkeypatch.setattr(nn.Identity, "_call_impl", lambda self, x: x * 7)
+    assert torch.equal(nn.Identity()(X), X * 7)
 
 
-@needed
-def test_an_attribute_that_is_missing_is_missed_as_ever(around: None) -> None:
-    module = Telling()
-    vars(module)["forward"] = None
-    with pytest.raises(TypeError, match="not callable"):
-        module(X)
+class Deprecated(nn.Module):
+    """Warns in the name of what calls it, as torch's own Softmax does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.softmax = nn.Linear(8, 8), nn.Softmax(dim=-1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        warnings.warn("deprecated", stacklevel=2)
+        found: torch.Tensor = self.softmax(self.linear(x))
+        return found
+
+
+def test_a_module_may_warn_in_the_name_of_its_caller(tmp_path: Path, both_ways: None) -> None:
+    """A warning is shown once for each place that it names: a place of ours would have it shown once more."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        record(tmp_path, lambda: train(nn.Sequential(Deprecated()), X, steps=4), timed=4)
+    places = {warning.filename for warning in caught if str(warning.message) == "deprecated"}
+    assert places == {nn.modules.module.__file__}
 
 
 @needed

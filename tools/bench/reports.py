@@ -21,7 +21,7 @@ from bench.table import MB, Table, spread
 class Effort:
     """How often things are measured."""
 
-    pairs: dict[str, int]  # of blocks of steps, by model
+    pairs: dict[str, int]  # of steps, by model
     starts: int  # pairs of jobs that are only started
     jobs: int  # pairs of jobs that train
     merges: dict[tuple[str, int], int]  # (kind of run, ranks) -> how often
