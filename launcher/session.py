@@ -7,19 +7,14 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from importlib import import_module
-from threading import Timer
 
+from distprof.launcher.outcome import last_line, survey
 from distprof.launcher.recording import Job, Options, environment, prepare
 from distprof.rundir import RunDir
 from distprof.say import say
 
 #: ``python -m`` would put the user's folder first on the path, and their numpy.py before numpy.
 _MERGE = "import sys; sys.path = [p for p in sys.path if p]; from distprof.__main__ import main; main()"
-
-#: By then most jobs have started their ranks, and wait for them.
-_LATER_S = 1.0
 
 
 def record_job(options: Options, job: Job, start: Callable[[Mapping[str, str]], int]) -> int:
@@ -34,28 +29,16 @@ def record_job(options: Options, job: Job, start: Callable[[Mapping[str, str]], 
     run = prepare(options, job)
     if run is None:
         return start({})
-    loading = Timer(_LATER_S, _load_outcome)
-    loading.daemon = True
-    loading.start()
     try:
         return start(environment(run, os.environ))
     finally:
-        loading.cancel()
         try:
             _close(run, options, job)
         except Exception as error:  # the job has ended, and how it ended shall stand
             say(f"cannot say what was recorded in {run.path}: {error!r}")
 
 
-def _load_outcome() -> None:
-    """What says how the job went is loaded while it runs: to load it is a good part of what we add to a start."""
-    with suppress(Exception):  # it will be told when the job has ended
-        import_module("distprof.launcher.outcome")
-
-
 def _close(run: RunDir, options: Options, job: Job) -> None:
-    from distprof.launcher.outcome import last_line, survey
-
     outcomes, unread = survey(run, job.host)
     # Of several nodes, the one with rank 0 merges.
     merging = options.merge and job.speaks and any(outcome.header.rank == 0 or not job.host for outcome in outcomes)

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 from support import synthetic
 
-from distprof.launcher import outcome, session
+from distprof.launcher import session
 from distprof.launcher.recording import Job, Options
 from distprof.launcher.session import record_job
 from distprof.rundir import RunDir
@@ -73,7 +73,7 @@ def test_a_fault_of_ours_at_the_end_changes_nothing(
     def faulty(*_: object) -> NoReturn:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(outcome, "survey", faulty)
+    monkeypatch.setattr(session, "survey", faulty)
     assert record_job(Options(name="x"), JOB, recorded) == 3
     assert capsys.readouterr().err == "distprof: cannot say what was recorded in runs/x: RuntimeError('a fault')\n"
 
