@@ -36,7 +36,7 @@ $(STACKS): $(READY)
 
 demo: $(READY)
 	rm -rf runs/demo
-	$(BIN)/distprof run --nproc 8 --name demo examples/train_moe.py --steps 20 --skew --slow-rank 5 --slow-ms 40
+	$(BIN)/distprof run --nproc 8 --name demo examples/train_moe.py --steps 20 --skew --slow-rank 5 --slow-ms 80
 	$(BIN)/distprof merge runs/demo
 
 # Tests that need a stack which is not there are skipped, and say so; with DISTPROF_STACKS=required they fail, unless the
