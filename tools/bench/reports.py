@@ -33,7 +33,7 @@ class Effort:
 
 
 THOROUGH = Effort(
-    pairs={"small": 600, "large": 160}, starts=15, jobs=5, merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3}
+    pairs={"small": 600, "large": 120}, starts=15, jobs=5, merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3}
 )
 QUICK = Effort(pairs={"small": 1}, starts=1, jobs=1, merges={("demo", 8): 1})
 
