@@ -231,19 +231,14 @@ static int is_forward_alone(Shortcut *self, PyObject *module)
 /* The call itself: original(module, *args, **kwargs), or what torch's own would come to. */
 static PyObject *run(Shortcut *self, PyObject *original, int is_plain, PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    PyObject *compiled = is_plain ? PyObject_GenericGetAttr(module, s_compiled_call_impl) : NULL, *call = NULL;
-    if (compiled == Py_None) {
-        int alone = self->alone != Py_None && is_forward_alone(self, module);
-        PyErr_Clear(); /* of what made it doubt */
-        call = PyObject_GetAttr(module, alone ? s_forward : s_call_impl);
-        if (call == NULL)
-            return NULL;
-    }
-    PyErr_Clear();
+    PyObject *compiled = is_plain ? PyObject_GenericGetAttr(module, s_compiled_call_impl) : NULL;
+    int alone = compiled == Py_None && self->alone != Py_None && is_forward_alone(self, module);
+    PyErr_Clear(); /* of what made it doubt */
     Py_XDECREF(compiled);
-    if (call != NULL) {
-        PyObject *output = PyObject_Call(call, args, kwargs);
-        Py_DECREF(call);
+    if (compiled == Py_None) {
+        PyObject *call = PyObject_GetAttr(module, alone ? s_forward : s_call_impl);
+        PyObject *output = call == NULL ? NULL : PyObject_Call(call, args, kwargs);
+        Py_XDECREF(call);
         return output;
     }
     PyObject *first = PyTuple_Pack(1, module);

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,17 +20,8 @@ def described() -> str:
         f"numpy {version('numpy')}",
     )
     load = os.getloadavg()[0]
-    speed = f" Ten million additions in Python took {_additions_s():.1f} s there before this began."
     busy = f" The machine was busy with other things: its load was {load:.1f} before this began." if load > 0.5 else ""
-    return f"On {', '.join(parts)}.{speed}{busy}"
-
-
-def _additions_s() -> float:
-    """A measure of the machine's speed, which neighbours change: to compare pages by."""
-    began, total = time.perf_counter(), 0
-    for number in range(10_000_000):
-        total += number
-    return time.perf_counter() - began
+    return f"On {', '.join(parts)}.{busy}"
 
 
 def _processor() -> str:
