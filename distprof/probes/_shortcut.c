@@ -45,8 +45,8 @@ static PyObject *s_enter, *s_leave, *s_meet_input, *s_meet_output;
 static PyObject *s_grad_fn, *s_sequence_nr, *s_backward_hooks, *s_register;
 static PyObject *s_forward, *s_call_impl, *s_compiled_call_impl, *s_hooks[4];
 
-/* What the tuple `alone` holds: so many functions that answer None while nobody looks on, so many dicts of hooks for all
- * modules, nn.Module._call_impl, and the types of modules whose forward looks at no frame above its own. */
+/* What the tuple `alone` holds: so many functions that answer None while nobody looks on, so many dicts of hooks for
+ * all modules, nn.Module._call_impl, and the types of modules whose forward looks at no frame above its own. */
 enum { WATCHERS = 2, GLOBALS = 4, IMPL = WATCHERS + GLOBALS, TYPES };
 
 /* When the gradient arrives at `node` it is the backward of `row` that begins. */
@@ -196,9 +196,9 @@ static int tell(Shortcut *self, const char *where)
     return done == NULL ? -1 : 0;
 }
 
-/* Whether all that torch's own nn.Module._call_impl would do for `module` is to call its forward: it has no hooks, neither
- * torch.jit nor torch's compiler looks on, and nobody can tell that a frame is missing.  To go there at once makes up for
- * a part of what we cost.  No when in doubt.
+/* Whether all that torch's own nn.Module._call_impl would do for `module` is to call its forward: it has no hooks,
+ * neither torch.jit nor torch's compiler looks on, and nobody can tell that a frame is missing.  To go there at once
+ * makes up for a part of what we cost.  No when in doubt.
  */
 static int is_forward_alone(Shortcut *self, PyObject *module)
 {
@@ -229,7 +229,8 @@ static int is_forward_alone(Shortcut *self, PyObject *module)
 }
 
 /* The call itself: original(module, *args, **kwargs), or what torch's own would come to. */
-static PyObject *run(Shortcut *self, PyObject *original, int is_plain, PyObject *module, PyObject *args, PyObject *kwargs)
+static PyObject *run(Shortcut *self, PyObject *original, int is_plain, PyObject *module, PyObject *args,
+                     PyObject *kwargs)
 {
     PyObject *compiled = is_plain ? PyObject_GenericGetAttr(module, s_compiled_call_impl) : NULL;
     int alone = compiled == Py_None && self->alone != Py_None && is_forward_alone(self, module);

@@ -190,7 +190,8 @@ static PyObject *hook_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self == NULL)
         return NULL;
     int whole = PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO!O!O", names, &self->owner, &self->stamps, &self->now,
-                                            &PyList_Type, &self->owners, &PyList_Type, &self->in_backward, &self->failed);
+                                            &PyList_Type, &self->owners, &PyList_Type, &self->in_backward,
+                                            &self->failed);
 #define X(name) Py_XINCREF(self->name);
     FIELDS(X)
 #undef X

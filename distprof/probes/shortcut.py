@@ -88,8 +88,8 @@ def shortened(timer: ModuleTimer, on_error: OnError) -> ModuleVisitor:
 
 
 def forward_alone() -> tuple[Any, ...] | None:
-    """What tells when ``nn.Module._call_impl`` does no more than call ``forward``, and when that cannot tell the
-    difference; None where torch has another ``_call_impl``.
+    """What tells when ``nn.Module._call_impl`` does no more than call ``forward``, for modules that cannot tell whether
+    it did; None where torch has another ``_call_impl``.
     """
     hooks = tuple(f"_global_{name}_hooks" for name in ("backward_pre", "backward", "forward", "forward_pre"))
     own = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")

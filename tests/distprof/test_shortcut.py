@@ -234,15 +234,15 @@ def test_what_is_called_in_another_way_takes_torchs_own(
 
 
 class Deprecated(nn.Module):
-    """Warns in the name of what calls it, as torch's own Softmax does."""
+    """Warns in the name of what calls it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear, self.softmax = nn.Linear(8, 8), nn.Softmax(dim=-1)
+        self.linear = nn.Linear(8, 8)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         warnings.warn("deprecated", stacklevel=2)
-        found: torch.Tensor = self.softmax(self.linear(x))
+        found: torch.Tensor = self.linear(x)
         return found
 
 
