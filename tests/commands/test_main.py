@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +22,6 @@ def test_help_lists_every_command_and_the_two_lines_to_type(cli: Cli) -> None:
     assert all(f"\n  {name}" in ended.stdout for name in COMMANDS)
     assert "distprof run --nproc 8 train.py" in ended.stdout
     assert "distprof merge runs/NAME" in ended.stdout
-
-
-def test_help_is_quick(cli: Cli) -> None:
-    before = os.times()
-    cli("--help")
-    after = os.times()
-    busy = after.children_user + after.children_system - before.children_user - before.children_system
-    assert busy < 0.3, "seconds of processor time, which other processes do not lengthen"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import gc
 import json
 import resource
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,15 +109,11 @@ def test_twenty_thousand_modules(tmp_path: Path) -> None:
     model = Chain()
     for index, block in enumerate(blocks):
         model.add_module(str(index), block)
-    begun = time.perf_counter()
     found = record(tmp_path, lambda: infer(model, 2), clock=SystemClock(), count=True, timed=1)
-    assert time.perf_counter() - begun < 60
     assert not found.of(Error) and found.one(End).reason == "window complete"
     assert len(found.rows) == 20_001
     assert shard_bytes(tmp_path) < 20_001 * 400
-    begun = time.perf_counter()
     assert len(report_of(tmp_path).modules) == 20_001
-    assert time.perf_counter() - begun < 60
 
 
 def test_modules_three_hundred_deep(tmp_path: Path) -> None:
