@@ -24,11 +24,11 @@ from distprof.merge.numbering import numbered
 from distprof.merge.once import own_shares
 from distprof.merge.ops import op_rows
 from distprof.merge.own_axes import expert_notes, why_no_exact_work, with_own_axes
+from distprof.merge.parts import counted_parts, counted_ranks
 from distprof.merge.peaks import ONLY_THE_MAKERS, Peaks
 from distprof.merge.pipeline import stage_rows
 from distprof.merge.profile import module_stats, time_tables
 from distprof.merge.ranks import rank_rows
-from distprof.merge.replicas import counted_parts, counted_ranks
 from distprof.merge.report import ModelTotals, ModelWork, Report, RunInfo
 from distprof.merge.skew import skew_of
 from distprof.merge.stages import pipeline_of

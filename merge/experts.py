@@ -15,56 +15,27 @@ seen on their ranks (they run on padding, or fetch the tokens themselves), it is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from distprof.merge.align import Alignment, Module
+from distprof.merge.hosts import Host, hosts_of
 from distprof.merge.load import LoadedRun
-from distprof.merge.rankdata import RankData
 from distprof.merge.replicas import Counted
 from distprof.merge.report import ExpertLayerStats
-from distprof.merge.routing import Routing, Source, common_iterations, routing_of, sources_of
+from distprof.merge.routing import Routing, Source, common_iterations, routing_of
 from distprof.merge.topology import Layout
-from distprof.merge.tree import IntArray
-from distprof.merge.window import Window
-from distprof.records import AXES, ExpertLayer
-
-
-@dataclass(frozen=True, eq=False)
-class _Host:
-    """One rank's part of one layer."""
-
-    data: RankData
-    layer: ExpertLayer
-    iterations: tuple[int, ...]
-    loads: IntArray | None  # (iterations, local experts)
-    group: tuple[int, ...]  # ranks of one may host slices or copies of the same experts
-    cut: bool  # tensor parallelism cuts the experts
-    ep: int  # coordinate on the axis that spreads them
-    timed: bool  # it has timed steps
-    source: Source | None
-
-    def tokens(self, iterations: Sequence[int]) -> IntArray:
-        """Sums by local expert over some of its iterations."""
-        total: IntArray = self.at(iterations).sum(axis=0)
-        return total
-
-    def at(self, iterations: Sequence[int]) -> IntArray:
-        """(iterations, local experts), some of its iterations."""
-        assert self.loads is not None
-        return self.loads[np.isin(self.iterations, iterations)] if self.iterations != tuple(iterations) else self.loads
 
 
 def expert_layers(
     run: LoadedRun, alignment: Alignment, layout: Layout, counted: Mapping[int, Counted]
 ) -> tuple[ExpertLayerStats, ...]:
     """Layers in the order of the model."""
-    hosts: dict[tuple[int, str], list[_Host]] = {}  # by module of the union, and what the layer calls itself
-    for column, data in enumerate(run.ranks):
-        for host in _hosts_of(data, run.mode, layout):
-            place = int(alignment.index(column)[host.layer.row])
-            hosts.setdefault((place, host.layer.name), []).append(host)
+    hosts: dict[tuple[int, str], list[Host]] = {}  # by module of the union, and what the layer calls itself
+    for column, of_rank in enumerate(hosts_of(run, layout)):
+        places = alignment.index(column)
+        for host in of_rank:
+            hosts.setdefault((int(places[host.layer.row]), host.layer.name), []).append(host)
     size = layout.info.sizes.get
     complete = len(run.ranks) == run.world_size
     return tuple(
@@ -80,46 +51,15 @@ def _label(module: Module, name: str) -> str:
     return module.label if module.row.name == name else name
 
 
-def _hosts_of(data: RankData, mode: str, layout: Layout) -> list[_Host]:
-    window = data.windows.get(mode)
-    timed = window is not None and window.steps > 0
-    hosts, start = [], 0
-    for number, (layer, source) in enumerate(zip(data.layers, sources_of(data, mode, layout), strict=True)):
-        end = start + len(layer.local_experts) * layer.counted
-        iterations, loads = _seen(window, number, slice(start, end)) if window and layer.counted else ((), None)
-        inside = data.tree.subtree(layer.row)
-        cut = not data.parameters.sliced_rows.isdisjoint(data.parameters.expert_rows & inside or inside)
-        group, (ep,) = _group(data.rank, layout), layout.piece(data.rank, (layer.axis,))
-        hosts.append(_Host(data, layer, iterations, loads, group, cut, ep, timed, source))
-        start = end
-    return hosts
-
-
-def _seen(window: Window, number: int, part: slice) -> tuple[tuple[int, ...], IntArray | None]:
-    """(iterations in which loads of the layer were seen, the loads); None where in none."""
-    if window.loads is None:
-        return (), None
-    seen = [at for at, unseen in enumerate(window.unseen) if number not in unseen]
-    iterations = tuple(window.load_iterations[at] for at in seen)
-    return (iterations, window.loads[seen, part]) if seen else ((), None)
-
-
-def _group(rank: int, layout: Layout) -> tuple[int, ...]:
-    """Where the rank stands but for tp; for experts with tensor parallelism of their own, but for that."""
-    if layout.info.sizes.get("etp", 1) > 1 and "edp" in layout.info.sizes:
-        return layout.piece(rank, ("pp", "ep", "edp"))
-    return layout.piece(rank, [axis for axis in AXES if axis != "tp"])
-
-
 def _stats(
-    name: str, hosts: Sequence[_Host], counted: Mapping[int, Counted], ep: int, *, all_ranks_told: bool
+    name: str, hosts: Sequence[Host], counted: Mapping[int, Counted], ep: int, *, all_ranks_told: bool
 ) -> ExpertLayerStats:
     experts = max(host.layer.num_experts for host in hosts)
     where: list[list[int]] = [[] for _ in range(experts)]
     for host in hosts:
         for expert in host.layer.local_experts:
             where[expert].append(host.data.rank)
-    told = [host for host in hosts if host.loads is not None]
+    told = [host for host in hosts if host.seen is not None]
     heard = _heard(told, counted)
     sources = _sources(hosts)
     iterations = _iterations(heard, sources)
@@ -149,16 +89,17 @@ def _stats(
     )
 
 
-def _sources(hosts: Sequence[_Host]) -> list[Source]:
+def _sources(hosts: Sequence[Host]) -> list[Source]:
     """Those of all ranks that timed a step; none where one of them did not see its routing."""
     sources = [host.source for host in hosts if host.source is not None]
     return sources if len(sources) == sum(host.timed for host in hosts) else []
 
 
-def _iterations(heard: Sequence[_Host], sources: Sequence[Source]) -> list[int]:
+def _iterations(heard: Sequence[Host], sources: Sequence[Source]) -> tuple[int, ...]:
     """Steps of which all tell."""
-    seen = [set(host.iterations) for host in heard] + ([common_iterations(sources)] if sources else [])
-    return sorted(set.intersection(*seen)) if seen else []
+    seen = [set(iterations) for iterations in {host.iterations for host in heard}]
+    seen += [common_iterations(sources)] if sources else []
+    return tuple(sorted(set.intersection(*seen))) if seen else ()
 
 
 def _as_routed(routing: Routing | None, experts: int) -> tuple[int | None, ...]:
@@ -176,15 +117,15 @@ def _dropped(routing: Routing | None, processed: int | None) -> int | None:
     return chosen - kept if kept is not None and kept <= chosen else None
 
 
-def _heard(hosts: Sequence[_Host], counted: Mapping[int, Counted]) -> list[_Host]:
+def _heard(hosts: Sequence[Host], counted: Mapping[int, Counted]) -> list[Host]:
     """All hosts, but of those that process the same tokens for the same experts only the first."""
-    groups: dict[tuple[object, ...], list[_Host]] = {}
+    groups: dict[tuple[object, ...], list[Host]] = {}
     for host in hosts:
         groups.setdefault((host.group, host.layer.local_experts), []).append(host)
     return [host for group in groups.values() for host in (group[:1] if _same_tokens(group, counted) else group)]
 
 
-def _same_tokens(group: Sequence[_Host], counted: Mapping[int, Counted]) -> bool:
+def _same_tokens(group: Sequence[Host], counted: Mapping[int, Counted]) -> bool:
     first = group[0]
     if len(group) == 1 or first.cut:
         return True
@@ -195,7 +136,7 @@ def _same_tokens(group: Sequence[_Host], counted: Mapping[int, Counted]) -> bool
     return all(np.array_equal(first.at(together), other.at(together)) for other in group[1:])
 
 
-def _by_hosts(hosts: Sequence[_Host], tokens: Sequence[int | None], size: int) -> tuple[int | None, ...]:
+def _by_hosts(hosts: Sequence[Host], tokens: Sequence[int | None], size: int) -> tuple[int | None, ...]:
     """The same from the tokens of each expert, by the coordinate that hosts it."""
     if size == 1 or None in tokens:
         return ()
@@ -207,13 +148,13 @@ def _by_hosts(hosts: Sequence[_Host], tokens: Sequence[int | None], size: int) -
     )
 
 
-def _by_ep(heard: Sequence[_Host], iterations: Sequence[int], size: int) -> tuple[int | None, ...]:
+def _by_ep(heard: Sequence[Host], iterations: tuple[int, ...], size: int) -> tuple[int | None, ...]:
     """Tokens by coordinate on the axis that spreads the experts; empty where there is but one."""
     if size == 1 or not iterations:
         return ()
     tokens: list[int | None] = [None] * size
     for host in heard:
-        tokens[host.ep] = (tokens[host.ep] or 0) + int(host.tokens(iterations).sum())
+        tokens[host.ep] = (tokens[host.ep] or 0) + sum(host.tokens(iterations).tolist())
     return tuple(tokens)
 
 
@@ -223,12 +164,10 @@ def _overload(tokens: Sequence[int | None]) -> float | None:
     return max(known) * len(known) / sum(known) if sum(known) else None
 
 
-def _tokens(heard: Sequence[_Host], iterations: Sequence[int], experts: int) -> tuple[int | None, ...]:
-    total = np.zeros(experts, np.int64)
-    known = np.zeros(experts, np.bool_)
+def _tokens(heard: Sequence[Host], iterations: tuple[int, ...], experts: int) -> tuple[int | None, ...]:
+    tokens: list[int | None] = [None] * experts
     if iterations:
         for host in heard:
-            local = list(host.layer.local_experts)
-            np.add.at(total, local, host.tokens(iterations))
-            known[local] = True
-    return tuple(count if there else None for count, there in zip(total.tolist(), known.tolist(), strict=True))
+            for expert, count in zip(host.layer.local_experts, host.tokens(iterations).tolist(), strict=True):
+                tokens[expert] = (tokens[expert] or 0) + count
+    return tuple(tokens)

@@ -5,8 +5,7 @@
     useful   = exact, less what experts did on padding: of each MoE layer's expert work at most the share
                (tokens that its router saw x top-k) / (rows that its experts ran on)
 
-Rows are MACs / elements of the matrix: of a router's its largest parameter (some do not call the module that owns it:
-the MACs are then its parent's), of an expert's all its matrices.
+What a rank's experts and routers did is found in distprof.merge.hosted.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from distprof.merge.hosted import Done, Hosted
+from distprof.merge.parts import Part
 from distprof.merge.rankdata import RankData
-from distprof.merge.replicas import Counted, Part
+from distprof.merge.replicas import Counted
 from distprof.merge.report import ModelWork
-from distprof.merge.stages import pipeline_of
-from distprof.merge.topology import Layout
+from distprof.merge.stages import Pipeline, pipeline_of
 from distprof.merge.window import FloatArray
 from distprof.records import ExpertLayer
 
@@ -70,19 +70,23 @@ class WorkSums:
 def work_sums(part: Part) -> WorkSums:
     layout, counted = part.layout, part.ranks
     sums = WorkSums(layout.info.sizes["dp"], len(counted))
-    peers = tensor_peers(layout, list(counted))
+    hosted: dict[tuple[object, ...], tuple[Hosted, list[_Layer]]] = {}  # ranks that host the same share one
     for rank, one in counted.items():
-        share = one.shares([counted[peer] for peer in peers[rank] if peer != rank])
+        share = part.shares[rank]
         _add(sums, one, share)
-        for layer in one.layers:
-            _add_layer(sums.layers.setdefault(layer_key(one.data, layer, layout), _Layer()), one, layer, share)
+        pipeline = pipeline_of(one.data, layout)
+        alike = one.shape, pipeline, one.layers
+        if alike not in hosted:
+            keys = [layer_key(one.data, layer, pipeline) for layer in one.layers]
+            own = [sums.layers.setdefault(key, _Layer()) for key in keys]
+            hosted[alike] = Hosted(one.shape, one.data.parameters, one.layers), own
+        _add_layers(hosted[alike][1], one.layers, hosted[alike][0].done(one, share))
     return sums
 
 
-def layer_key(data: RankData, layer: ExpertLayer, layout: Layout) -> LayerKey:
+def layer_key(data: RankData, layer: ExpertLayer, pipeline: Pipeline) -> LayerKey:
     """Tells MoE layers apart; models and pipeline stages may have layers of one name."""
-    model, stage = pipeline_of(data, layout).place(data.tree.rows[layer.row].root)
-    return layer.name, model, stage
+    return layer.name, *pipeline.place(data.tree.rows[layer.row].root)
 
 
 def experts_per_token(parts: Iterable[WorkSums], world_size: int) -> dict[LayerKey, float]:
@@ -107,14 +111,6 @@ def model_work(parts: Sequence[WorkSums], world_size: int) -> ModelWork | None:
     )
 
 
-def tensor_peers(layout: Layout, ranks: Sequence[int]) -> dict[int, list[int]]:
-    """By rank: the ranks of its tp group, itself included."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for rank in ranks:
-        groups.setdefault(layout.piece(rank, ("dp", "cp", "pp")), []).append(rank)
-    return {rank: members for members in groups.values() for rank in members}
-
-
 def _add(sums: WorkSums, one: Counted, share: FloatArray) -> None:
     macs, flops, outside = one.macs, one.flops, one.outside
     outside_macs, outside_flops = outside.get("forward_macs", 0), outside.get("forward_flops", 0)
@@ -124,26 +120,12 @@ def _add(sums: WorkSums, one: Counted, share: FloatArray) -> None:
     sums.flops += float((flops * share).sum()) + outside_flops / one.tp
 
 
-def _add_layer(layer: _Layer, one: Counted, hosted: ExpertLayer, share: FloatArray) -> None:
-    rows = one.shape.inside_experts(hosted)
-    layer.macs += float((one.macs[rows] * share[rows]).sum())
-    layer.flops += float((one.flops[rows] * share[rows]).sum())
-    layer.rows += _rows_run(one, hosted, share)
-    seen = _tokens_routed(one, hosted, share)
-    layer.known = layer.known and seen > 0 and hosted.top_k > 0
-    layer.tokens += seen
-    layer.wanted += seen * hosted.top_k
-
-
-def _rows_run(one: Counted, hosted: ExpertLayer, share: FloatArray) -> float:
-    """Of all the rank's experts of the layer together; where tensor parallelism cuts them, its part of these rows."""
-    matrices, rows = one.data.parameters.matrices, one.shape.experts(hosted)
-    own, whole = (sum(matrices[row][part] for row in rows.tolist() if row in matrices) for part in (0, 1))
-    macs = float((one.macs[rows] * share[rows]).sum())
-    return macs * len(hosted.local_experts) / whole if own else 0.0
-
-
-def _tokens_routed(one: Counted, hosted: ExpertLayer, share: FloatArray) -> float:
-    """0 where no router was seen.  Whole tokens: what else a router multiplies is little."""
-    rows, elements = one.shape.routers(hosted), one.shape.router_elements(hosted)
-    return int(one.macs[rows].sum()) // elements * float(share[rows].max()) if elements else 0.0
+def _add_layers(sums: Sequence[_Layer], layers: Sequence[ExpertLayer], done: Done) -> None:
+    columns = (done.macs.tolist(), done.flops.tolist(), done.rows.tolist(), done.tokens.tolist())
+    for layer, hosted, macs, flops, rows, tokens in zip(sums, layers, *columns, strict=True):
+        layer.macs += macs
+        layer.flops += flops
+        layer.rows += rows
+        layer.tokens += tokens
+        layer.wanted += tokens * hosted.top_k
+        layer.known = layer.known and tokens > 0 and hosted.top_k > 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
-from distprof.merge.model_work import tensor_peers
-from distprof.merge.replicas import Counted, Part
+from distprof.merge.parts import Part
+from distprof.merge.replicas import Counted
+from distprof.merge.window import FloatArray
 
 
 def own_shares(parts: Iterable[Part]) -> dict[int, float]:
@@ -17,17 +18,16 @@ def own_shares(parts: Iterable[Part]) -> dict[int, float]:
     """
     sums: dict[int, tuple[float, int]] = {}
     for part in parts:
-        peers = tensor_peers(part.layout, list(part.ranks))
         for rank, one in part.ranks.items():
-            own, everything = _own_macs(one, [part.ranks[peer] for peer in peers[rank] if peer != rank])
+            own, everything = _own_macs(one, part.shares[rank])
             before, all_before = sums.get(rank, (0.0, 0))
             sums[rank] = before + own, all_before + everything
     return {rank: own / everything if everything else 1.0 for rank, (own, everything) in sums.items()}
 
 
-def _own_macs(one: Counted, peers: Sequence[Counted]) -> tuple[float, int]:
+def _own_macs(one: Counted, share: FloatArray) -> tuple[float, int]:
     """(its own, all)"""
     macs = one.macs + one.of_models(one.counts.backward_macs)
     outside = sum(one.outside.get(f"{kind}_macs", 0) for kind in ("forward", "backward"))
-    own = float(np.dot(macs, one.shares(peers))) + outside / one.tp
+    own = float(np.dot(macs, share)) + outside / one.tp
     return own, int(macs.sum()) + outside

@@ -17,6 +17,7 @@ from statistics import median
 import numpy as np
 
 from distprof.merge.load import LoadedRun
+from distprof.merge.medians import of_steps
 from distprof.merge.rankdata import RankData
 from distprof.merge.report import StageRow
 from distprof.merge.topology import Layout
@@ -48,9 +49,9 @@ def _row(stage: int, members: Sequence[tuple[RankData, Window]], pp: int) -> Sta
         virtual_stages=virtual,
         ranks=tuple(data.rank for data, _ in members),
         micro_batches=steps,
-        forward_ns=median(float(np.median(window.in_modules_ns)) for _, window in members),
-        backward_ns=median(float(np.median(_phase(window, "backward"))) for _, window in members),
-        waiting_ns=median(float(np.median(_schedule(window) - _busy(window))) for _, window in members),
+        forward_ns=median(of_steps(window.in_modules_ns) for _, window in members),
+        backward_ns=median(of_steps(_phase(window, "backward")) for _, window in members),
+        waiting_ns=median(of_steps(_schedule(window) - _busy(window)) for _, window in members),
         bubble=median(bubbles) if bubbles else None,
         ideal_bubble=None if steps is None else (pp - 1) / (virtual * steps + pp - 1),
     )
@@ -59,7 +60,7 @@ def _row(stage: int, members: Sequence[tuple[RankData, Window]], pp: int) -> Sta
 def _bubble(window: Window) -> float | None:
     schedule = _schedule(window)
     took = schedule > 0
-    return float(np.median(1 - _busy(window)[took] / schedule[took])) if took.any() else None
+    return of_steps(1 - _busy(window)[took] / schedule[took]) if took.any() else None
 
 
 def _busy(window: Window) -> FloatArray:

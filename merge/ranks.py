@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from distprof.merge.load import LoadedRun
+from distprof.merge.medians import of_steps
 from distprof.merge.rankdata import RankData
 from distprof.merge.report import RankRow
 from distprof.merge.topology import Layout
@@ -50,7 +49,7 @@ def _row(
         host=data.header.host,
         complete=not data.why_incomplete(mode),
         steps=window.steps if window else 0,
-        iteration_ns=float(np.median(window.durations_ns)) if window and window.steps else None,
+        iteration_ns=of_steps(window.durations_ns) if window and window.steps else None,
         phases_ns={phase: _phase_median(window, phase) for phase in PHASES},
         parameter_bytes=memory.parameter_bytes if memory else None,
         gradient_bytes=memory.gradient_bytes if memory else None,
@@ -70,4 +69,4 @@ def _phase_median(window: Window | None, phase: str) -> float | None:
     """Over the steps in which the phase was seen."""
     if window is None or phase not in window.phases_ns:
         return None
-    return float(np.nanmedian(window.phases_ns[phase]))
+    return of_steps(window.phases_ns[phase])

@@ -9,24 +9,19 @@ By row of a rank's tree the share of its work that counts, 1 or 1 / tp:
 - a module without parameters goes with those below it, a leaf with those of its parent.
 
     Shape (tree and parameters, shared by many ranks) -> Counted (one rank's counted step) -> shares
-
-Models on axes of their own are looked at one by one: a :class:`Part` is what ranks counted of models on the same axes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
 
-from distprof.merge.load import LoadedRun
 from distprof.merge.parameters import ParameterSet
 from distprof.merge.rankdata import RankData
-from distprof.merge.topology import Layout
 from distprof.merge.tree import IntArray, RankTree
 from distprof.merge.window import FloatArray, padded
 from distprof.records import Array, Counts, ExpertLayer
@@ -132,14 +127,23 @@ class Counted:
 
     def routes_own_tokens(self, layer: ExpertLayer) -> bool:
         """Whether the layer's router saw a tp-th of the tokens: each rank of the tp group has others."""
-        return bool(np.isin(self.shape.routers(layer), self.sequence_parallel).any())
+        return not self._own_tokens.isdisjoint(self.shape.routers(layer).tolist())
+
+    @cached_property
+    def _own_tokens(self) -> frozenset[int]:
+        return frozenset(self.sequence_parallel.tolist())
+
+    @cached_property
+    def _expert_work(self) -> dict[str, tuple[tuple[int, ...], bytes]]:
+        """By layer: the experts that it hosts, and the MACs of each of their rows."""
+        return {
+            layer.name: (layer.local_experts, self.macs[self.shape.experts(layer)].tobytes())
+            for layer in reversed(self.layers)
+        }
 
     def same_work(self, other: Counted, layer: ExpertLayer) -> bool:
         """Whether ``other`` hosts the same experts of the layer and did as much in each."""
-        theirs = next((one for one in other.layers if one.name == layer.name), None)
-        if theirs is None or theirs.local_experts != layer.local_experts:
-            return False
-        return bool(np.array_equal(self.macs[self.shape.experts(layer)], other.macs[other.shape.experts(theirs)]))
+        return self._expert_work[layer.name] == other._expert_work.get(layer.name)
 
     def shares(self, peers: Sequence[Counted]) -> FloatArray:
         """By row of the rank's tree.  ``peers``: the other ranks of its tp group, those that counted."""
@@ -155,35 +159,3 @@ class Counted:
 
     def _is_cut(self, layer: ExpertLayer) -> bool:
         return not self.data.parameters.sliced_rows.isdisjoint(self.shape.experts(layer).tolist())
-
-
-@dataclass(frozen=True)
-class Part:
-    """What ranks counted of models on the same axes, by rank."""
-
-    layout: Layout
-    ranks: dict[int, Counted]
-
-
-def counted_parts(run: LoadedRun, layout: Layout) -> list[Part]:
-    """That of the models on the job's axes first, then those on axes of their own."""
-    if not layout.own:
-        return [Part(layout, counted_ranks(run, layout))]
-    others = {root for data in run.ranks for root in data.tree.roots} - layout.own.keys()
-    parts = [(layout, others)] if others else []
-    parts += [(own, {root}) for root, own in layout.own.items()]
-    return [Part(own, counted_ranks(run, own, roots)) for own, roots in parts]
-
-
-def counted_ranks(run: LoadedRun, layout: Layout, roots: Collection[int] = ()) -> dict[int, Counted]:
-    """By rank, those that counted, and whose modules are known; of the models that are ``roots``, or of all."""
-    shapes: dict[tuple[RankTree, ParameterSet], Shape] = {}
-    found = {}
-    for data in run.ranks:
-        window = data.windows.get(run.mode)
-        if window is not None and window.counts is not None and len(window.counts.calls) <= len(data.tree):
-            key = data.tree, data.parameters
-            if key not in shapes:
-                shapes[key] = Shape(*key)
-            found[data.rank] = Counted(data, window.counts, shapes[key], layout.info.sizes["tp"], roots)
-    return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from distprof.merge.rankdata import RankData
 from distprof.merge.replicas import Counted
 from distprof.merge.topology import Layout
 from distprof.merge.tree import IntArray
-from distprof.records import ExpertLayer, ExpertRouting
+from distprof.records import Array, ExpertLayer, ExpertRouting
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +50,12 @@ def sources_of(data: RankData, mode: str, layout: Layout) -> Iterator[Source | N
     """One for each layer of the rank; None where its routing was not seen in any step."""
     window = data.windows.get(mode)
     group = layout.piece(data.rank, ("dp", "cp", "pp"))
-    for number, layer in enumerate(data.layers):
-        told = [record for record in window.routings if number in record.layers] if window else []
-        yield _source(data, number, layer, group, told) if told else None
+    told: list[list[_Told]] = [[] for _ in data.layers]
+    for record in window.routings if window else ():
+        for number, one in _told(record, data.layers):
+            told[number].append(one)
+    for layer, records in zip(data.layers, told, strict=True):
+        yield _source(data.rank, layer, group, records) if records else None
 
 
 def routing_of(
@@ -78,39 +80,40 @@ def common_iterations(sources: Sequence[Source]) -> set[int]:
     return set.intersection(*(set(source.iterations) for source in sources)) if sources else set()
 
 
-def _source(
-    data: RankData, number: int, layer: ExpertLayer, group: tuple[int, ...], told: Sequence[ExpertRouting]
-) -> Source:
-    parts = [_part(record, number, data.layers) for record in told]
-    known = all(number in record.drops_known for record in told)
-    losses = [_loss(record, number) for record in told]
-    calls = sum(count for _, count in losses)
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """What one record says of one layer."""
+
+    iteration: int
+    routed: Array
+    dropped: Array | None  # None where that is not known
+    losses: tuple[float, int]  # (sum, calls)
+
+
+def _told(record: ExpertRouting, layers: Sequence[ExpertLayer]) -> Iterator[tuple[int, _Told]]:
+    """By the number of a layer."""
+    dropped = record.dropped if len(record.dropped) else np.zeros(len(record.routed), np.int64)
+    losses = zip(record.aux_loss.tolist(), record.aux_calls.tolist(), strict=True)
+    known, start = frozenset(record.drops_known), 0
+    for number in record.layers:
+        part = slice(start, start + layers[number].num_experts)
+        start = part.stop
+        lost = dropped[part] if number in known else None
+        yield number, _Told(record.iteration, record.routed[part], lost, next(losses, (0.0, 0)))
+
+
+def _source(rank: int, layer: ExpertLayer, group: tuple[int, ...], told: Sequence[_Told]) -> Source:
+    dropped = [one.dropped for one in told if one.dropped is not None]
+    calls = sum(count for _, count in (one.losses for one in told))
     return Source(
-        rank=data.rank,
+        rank=rank,
         layer=layer,
         group=group,
-        iterations=tuple(record.iteration for record in told),
-        routed=np.stack([record.routed[part] for record, part in zip(told, parts, strict=True)]),
-        dropped=np.stack([_dropped(record, part) for record, part in zip(told, parts, strict=True)]) if known else None,
-        aux_loss=sum(loss for loss, _ in losses) / calls if calls else None,
+        iterations=tuple(one.iteration for one in told),
+        routed=np.stack([one.routed for one in told]),
+        dropped=np.stack(dropped) if len(dropped) == len(told) else None,
+        aux_loss=sum(loss for loss, _ in (one.losses for one in told)) / calls if calls else None,
     )
-
-
-def _part(record: ExpertRouting, number: int, layers: Sequence[ExpertLayer]) -> slice:
-    """Where the layer stands in the record's arrays."""
-    ends = list(accumulate(layers[one].num_experts for one in record.layers))
-    at = record.layers.index(number)
-    return slice(ends[at] - layers[number].num_experts, ends[at])
-
-
-def _dropped(record: ExpertRouting, part: slice) -> IntArray:
-    return record.dropped[part] if len(record.dropped) else np.zeros(part.stop - part.start, np.int64)
-
-
-def _loss(record: ExpertRouting, number: int) -> tuple[float, int]:
-    """(sum, calls)"""
-    at = record.layers.index(number)
-    return (float(record.aux_loss[at]), int(record.aux_calls[at])) if len(record.aux_calls) else (0.0, 0)
 
 
 def _distinct(sources: Sequence[Source], counted: Mapping[int, Counted]) -> list[Source]:

@@ -129,25 +129,37 @@ def _worst_first(table: _Table) -> npt.NDArray[np.int64]:
 
 
 def _rows(table: _Table, ranks: npt.NDArray[np.int64]) -> tuple[SkewRow, ...]:
-    return tuple(
-        _row(subject, phase, times[~np.isnan(times)], excess, ranks)
-        for subject, phase, times, excess in zip(table.subjects, table.phases, table.times, table.excess, strict=True)
+    """Of subjects that have times and an excess."""
+    if not table.subjects:
+        return ()
+    slowest = np.nanargmax(table.excess, axis=1)
+    columns = zip(
+        table.subjects,
+        table.phases,
+        np.nanmin(table.times, axis=1).tolist(),
+        median_known(table.times).tolist(),
+        np.nanmax(table.times, axis=1).tolist(),
+        np.take_along_axis(table.excess, slowest[:, None], axis=1)[:, 0].tolist(),
+        ranks[slowest].tolist(),
+        np.count_nonzero(~np.isnan(table.times), axis=1).tolist(),
+        strict=True,
     )
+    return tuple(_row(*column) for column in columns)
 
 
-def _row(subject: str, phase: str, times: FloatArray, excess: FloatArray, ranks: npt.NDArray[np.int64]) -> SkewRow:
-    slowest = int(np.nanargmax(excess))
-    median, most = float(np.median(times)), float(times.max())
+def _row(
+    subject: str, phase: str, least: float, median: float, most: float, excess: float, slowest: int, ranks: int
+) -> SkewRow:
     return SkewRow(
         subject=subject,
         phase=phase,
-        min_ns=float(times.min()),
+        min_ns=least,
         median_ns=median,
         max_ns=most,
         ratio=most / median if median else None,
-        excess_ns=float(excess[slowest]),
-        slowest_rank=int(ranks[slowest]),
-        ranks=len(times),
+        excess_ns=excess,
+        slowest_rank=slowest,
+        ranks=ranks,
     )
 
 

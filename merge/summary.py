@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distprof.merge.load import LoadedRun
+from distprof.merge.medians import of_steps
 from distprof.merge.report import Spread, Summary
 from distprof.merge.spread import spread
 from distprof.merge.topology import Layout
@@ -134,7 +135,7 @@ def _latencies(windows: Mapping[int, Window]) -> _Latencies:
         backward=_phases_spread(trains, ("backward",)),
         optimizer=_phases_spread(trains, ("optimizer",)),
         iteration=_phases_spread({rank: w for rank, w in timed.items() if not w.saw_no_forward}, _WORK_PHASES),
-        wall=spread({rank: float(np.median(window.durations_ns)) for rank, window in timed.items()}),
+        wall=spread({rank: of_steps(window.durations_ns) for rank, window in timed.items()}),
     )
 
 
@@ -144,7 +145,7 @@ def _phases_spread(windows: Mapping[int, Window], phases: Sequence[str]) -> Spre
     for rank, window in windows.items():
         seen = [window.phases_ns[phase] for phase in phases if phase in window.phases_ns]
         if seen:
-            medians[rank] = float(np.median(np.nansum(seen, axis=0)))
+            medians[rank] = of_steps(np.nansum(seen, axis=0))
     return spread(medians)
 
 

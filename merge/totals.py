@@ -20,7 +20,7 @@ from distprof.merge.load import LoadedRun
 from distprof.merge.model_work import LayerKey, layer_key
 from distprof.merge.parameters import kind_of
 from distprof.merge.rankdata import RankData
-from distprof.merge.stages import pipeline_of
+from distprof.merge.stages import Pipeline, pipeline_of
 from distprof.merge.topology import Layout
 from distprof.records import EXPERT, KINDS, Parameter
 
@@ -105,7 +105,7 @@ def _union(run: LoadedRun, layout: Layout, measured: Mapping[LayerKey, float]) -
 
 def _pieces(data: RankData, layout: Layout, measured: Mapping[LayerKey, float]) -> Iterator[tuple[_Key, _Piece]]:
     pipeline = pipeline_of(data, layout)
-    shares = _shares(data, layout, measured)
+    shares = _shares(data, pipeline, measured)
     for p in data.parameters.counted:
         model, stage = pipeline.place(p.root)
         name = (model, "copies", p.shared_as) if p.shared_as else (model, stage, p.name)
@@ -114,12 +114,12 @@ def _pieces(data: RankData, layout: Layout, measured: Mapping[LayerKey, float]) 
 
 
 def _shares(
-    data: RankData, layout: Layout, measured: Mapping[LayerKey, float]
+    data: RankData, pipeline: Pipeline, measured: Mapping[LayerKey, float]
 ) -> dict[int, tuple[Fraction | None, bool]]:
     """By row inside a MoE layer: experts per token / experts of the layer, and whether that was measured."""
     found: dict[int, tuple[Fraction | None, bool]] = {}
     for layer in data.layers:
-        seen = measured.get(layer_key(data, layer, layout))
+        seen = measured.get(layer_key(data, layer, pipeline))
         per_token = layer.top_k or (Fraction(seen).limit_denominator(1000) if seen else None)
         if per_token is not None:
             share = min(Fraction(1), Fraction(per_token) / layer.num_experts)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distprof.merge.load import LoadedRun
+from distprof.merge.medians import of_steps
 from distprof.merge.peaks import Engine, Peaks
 from distprof.merge.report import PeakUsed, Utilization, UtilizationSpread
 from distprof.merge.unavailable import why_uncounted, why_untimed
@@ -60,7 +61,7 @@ def utilizations_of(run: LoadedRun, own: Mapping[int, float], peaks: Peaks) -> U
     windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
     counts = {rank: window.counts for rank, window in windows.items() if window.counts and rank in own}
     works = {rank: _on_main_device(one, own[rank]) for rank, one in counts.items()}
-    walls = {rank: float(np.median(w.durations_ns)) / _NS_PER_SECOND for rank, w in windows.items() if _is_timed(w)}
+    walls = {rank: of_steps(w.durations_ns) / _NS_PER_SECOND for rank, w in windows.items() if _is_timed(w)}
     ideals = {rank: ideal for rank, work in works.items() if walls.get(rank) and (ideal := _ideal(work, peaks))}
     mfu = {rank: ideal.model / walls[rank] for rank, ideal in ideals.items()}
     hfu = {rank: ideal.hardware / walls[rank] for rank, ideal in ideals.items()}

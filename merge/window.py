@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
 
+from distprof.merge.medians import over_steps
 from distprof.merge.tree import IntArray, RankTree
 from distprof.records import PHASES, TRAINING, Array, Counts, ExpertLoad, ExpertRouting, Ops, Step
 
@@ -130,16 +132,16 @@ def _ran_no_forward(iteration: Counts | Step) -> bool:
 def _median(values: Sequence[int]) -> float | None:
     """Of the values above zero: zero is what a recorder writes that saw nothing."""
     seen = [value for value in values if value > 0]
-    return float(np.median(seen)) if seen else None
+    return float(median(seen)) if seen else None
 
 
 def _module_times(tree: RankTree, steps: Sequence[Step]) -> ModuleTimes:
     forward = np.stack([padded(step.forward_ns, len(tree)) for step in steps])
     backward = np.stack([padded(step.backward_ns, len(tree)) for step in steps])
     return ModuleTimes(
-        calls=np.median(np.stack([padded(step.calls, len(tree)) for step in steps]), axis=0),
-        forward_self=np.median(forward, axis=0),
-        backward_self=np.median(backward, axis=0),
-        forward=np.median(tree.inclusive(forward), axis=0),
-        backward=np.median(tree.inclusive(backward), axis=0),
+        calls=over_steps(np.stack([padded(step.calls, len(tree)) for step in steps])),
+        forward_self=over_steps(forward),
+        backward_self=over_steps(backward),
+        forward=over_steps(tree.inclusive(forward)),
+        backward=over_steps(tree.inclusive(backward)),
     )

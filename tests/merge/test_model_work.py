@@ -15,7 +15,7 @@ from support.synthetic import TOKENS, VOCABULARY, WIDTH, Job, rank_records, shar
 from distprof.merge.analyse import analyse
 from distprof.merge.load import run_of_shards
 from distprof.merge.model_work import model_work, work_sums
-from distprof.merge.replicas import counted_parts
+from distprof.merge.parts import counted_parts
 from distprof.merge.report import ModelWork, Report
 from distprof.merge.text.model import work_lines
 from distprof.merge.topology import layout_of
