@@ -9,11 +9,10 @@ the file's own size.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,8 @@ from distprof.turns import added_up
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _HEADER_BYTES = 1 << 16  # more than any writer's header has
 _UNPACK = {"raw": False, "strict_map_key": True}
+#: msgpack may make room for lengths that are only claimed.
+_NO_CONTAINERS = {"max_array_len": 0, "max_map_len": 0, "max_ext_len": 0}
 
 
 class NotAShard(DataError):
@@ -231,7 +232,6 @@ def _entry(body: bytes) -> Entry:
     """Raises RecordError for a body, of whatever bytes, that is not the msgpack of [kind, sequence, payload]."""
     try:
         kind, sequence, payload = _three_items(body)
-        kind, sequence = msgpack.unpackb(kind, **_UNPACK), msgpack.unpackb(sequence, **_UNPACK)
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise RecordError(f"a record of {len(body)} bytes is not sound msgpack ({type(error).__name__})") from None
     if type(kind) is str and _KIND.fullmatch(kind) and type(sequence) is int and 0 <= sequence <= INT64.high:
@@ -239,17 +239,15 @@ def _entry(body: bytes) -> Entry:
     raise RecordError(f"a record of {len(body)} bytes is not [kind, sequence, payload]")
 
 
-def _three_items(body: bytes) -> Iterator[Any]:
-    """The bytes of each of them, all seen to be there: msgpack may make room for lengths that are only claimed."""
-    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(body)))
+def _three_items(body: bytes) -> tuple[Any, Any, bytes]:
+    """The first two of them, which hold no others, and the bytes of the third, which is seen to be there."""
+    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(body)), **_NO_CONTAINERS)
     unpacker.feed(body)
-    length, places = unpacker.read_array_header(), [unpacker.tell()]
-    for _ in range(3):
-        unpacker.skip()
-        places.append(unpacker.tell())
-    if length != 3 or places[-1] != len(body):
+    length, kind, sequence, start = unpacker.read_array_header(), unpacker.unpack(), unpacker.unpack(), unpacker.tell()
+    unpacker.skip()
+    if length != 3 or unpacker.tell() != len(body):
         raise ValueError("not three items")
-    return (body[start:end] for start, end in itertools.pairwise(places))
+    return kind, sequence, body[start:]
 
 
 def _in_order(entries: list[Entry], report: ReadReport) -> list[Entry]:
