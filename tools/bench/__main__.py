@@ -17,6 +17,7 @@ from bench.table import Table
 #: (name, what makes its tables), in the order of the page
 PARTS: dict[str, Callable[[reports.Effort], list[Table]]] = {
     "steps": reports.steps,
+    "added": reports.added,
     "start-up": reports.start_up,
     "memory": reports.memory,
     "shards": reports.shards,

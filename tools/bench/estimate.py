@@ -53,5 +53,10 @@ def verdict(found: Estimate, budget: float | None, digits: int) -> str:
     if budget is None:
         return ""
     value, low, high = (round(number, digits) for number in (found.value, found.low, found.high))
-    doubt = ", as far as this run can tell" if low <= budget < high else ""
-    return f"{budget:,.{digits}f}: {'kept' if value <= budget else '**missed**'}{doubt}"
+    if low > budget:
+        said = "**missed**"
+    elif value > budget:
+        said = "cannot be told by this run"
+    else:
+        said = "kept" if high <= budget else "kept, as far as this run can tell"
+    return f"{budget:,.{digits}f}: {said}"

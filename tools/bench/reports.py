@@ -13,7 +13,7 @@ from bench.estimate import Estimate, middle_half, sure, verdict
 from bench.made_up import RUNS
 from bench.merging import merge
 from bench.process import Cost, python
-from bench.shapes import SHAPES
+from bench.shapes import NARROW, SHAPES
 from bench.table import MB, Table, spread
 
 
@@ -22,6 +22,7 @@ class Effort:
     """How often things are measured."""
 
     pairs: dict[str, int]  # of steps, by model
+    narrow: int  # pairs of steps of the narrow model
     starts: int  # pairs of jobs that are only started
     jobs: int  # pairs of jobs that train
     merges: dict[tuple[str, int], int]  # (kind of run, ranks) -> how often
@@ -33,9 +34,13 @@ class Effort:
 
 
 THOROUGH = Effort(
-    pairs={"small": 600, "large": 120}, starts=15, jobs=5, merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3}
+    pairs={"small": 600, "large": 120},
+    narrow=1200,
+    starts=25,
+    jobs=5,
+    merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3},
 )
-QUICK = Effort(pairs={"small": 1}, starts=1, jobs=1, merges={("demo", 8): 1})
+QUICK = Effort(pairs={"small": 1}, narrow=1, starts=1, jobs=1, merges={("demo", 8): 1})
 
 #: Of CPU time, by model.
 _STEP_BUDGETS = {("quiet", "small"): 1.0, ("quiet", "large"): 1.0, ("timed", "small"): 1.08, ("timed", "large"): 1.01}
@@ -47,6 +52,7 @@ _MERGE_BUDGETS: dict[tuple[str, int], tuple[float | None, ...]] = {
     ("demo", 8): (3, 1, None),
     ("large", 4096): (60, None, 2000),
 }
+_OURS = ("quiet", "timed")
 _VARIANTS = {
     "plain": "nothing: the noise of this machine",
     "quiet": "distprof, outside its window",
@@ -60,7 +66,11 @@ _VARIANTS = {
 
 
 def steps(effort: Effort) -> list[Table]:
-    return [_steps(model, _json("-m", "bench.steps", model, "--pairs", pairs)) for model, pairs in effort.pairs.items()]
+    return [_steps(model, _compared(model, pairs)) for model, pairs in effort.pairs.items()]
+
+
+def _compared(model: str, pairs: int, *more: str) -> dict[str, Any]:
+    return _json("-m", "bench.steps", model, "--pairs", pairs, *more)
 
 
 def _steps(model: str, found: dict[str, Any]) -> Table:
@@ -85,6 +95,31 @@ def _ratios(model: str, variant: str, found: dict[str, Any]) -> tuple[str, str, 
         return "not installed", "", ""
     cpu, wall = Estimate(**found[variant]["cpu"]), Estimate(**found[variant]["wall"])
     return cpu.shown(3), wall.shown(3), verdict(cpu, _STEP_BUDGETS.get((variant, model)), 2)
+
+
+def added(effort: Effort) -> list[Table]:
+    """The larger model's steps last so long that on a shared machine they differ by more than what is added to them."""
+    narrow = _compared("narrow", effort.narrow, "--only", *_OURS)
+    whole_ms = _compared("large", max(1, effort.narrow // 20), "--only", "plain")["plain"]["plain_ms"]
+    table = Table(
+        f"What is added to a step of {narrow['timed']['modules']} modules",
+        ("switched on", "CPU time, ms", f"(it + {whole_ms:.1f} ms) / {whole_ms:.1f} ms", "budget"),
+        [(_VARIANTS[variant], *_share(narrow[variant], whole_ms, variant)) for variant in _OURS],
+        (
+            "Steps of several hundred milliseconds differ from their neighbours by several per cent where a machine is "
+            f"shared.  Here distprof is added to steps of {narrow['timed']['plain_ms']:.1f} ms, of a narrow model with "
+            f"as many modules as the larger one: {NARROW}.  What it does goes with the modules, and not with their "
+            "width, but for what wide ones push out of the caches.",
+        ),
+    )
+    return [table]
+
+
+def _share(found: dict[str, Any], whole_ms: float, variant: str) -> tuple[str, str, str]:
+    """(what it adds, what a step of ``whole_ms`` would be with it over one without, the budget)"""
+    more = Estimate(**found["added_ms"])
+    ratio = Estimate(*(1 + one / whole_ms for one in (more.value, more.low, more.high)))
+    return more.shown(3), ratio.shown(4), verdict(ratio, _STEP_BUDGETS[variant, "large"], 2)
 
 
 def start_up(effort: Effort) -> list[Table]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -28,3 +28,5 @@ SHAPES = {
     "small": Shape(layers=12, width=48, heads=4, vocabulary=256, batch=2, tokens=32),
     "large": Shape(layers=6, width=256, heads=8, vocabulary=1024, batch=4, tokens=128),
 }
+#: As many modules as the large one has, in a step so short that what is added to it can be told.
+NARROW = replace(SHAPES["large"], width=32, heads=4, vocabulary=64, batch=1, tokens=16)

@@ -20,11 +20,12 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from bench.estimate import Estimate, middle_ratio
+from bench.estimate import Estimate, middle_half, middle_ratio
 from bench.gpt import Training
-from bench.shapes import SHAPES
+from bench.shapes import NARROW, SHAPES
 from bench.variants import VARIANTS, Around, Variant
 
+_SHAPES = {**SHAPES, "narrow": NARROW}
 _UNKEPT = 3  # first pairs
 
 
@@ -34,6 +35,7 @@ class Compared:
     plain_ms: float  # CPU time of a plain step, median
     cpu: Estimate  # over plain
     wall: Estimate
+    added_ms: Estimate  # of CPU time
 
 
 class _Taken(NamedTuple):
@@ -55,6 +57,7 @@ def measure(training: Training, variant: Variant, pairs: int) -> Compared:
         plain_ms=statistics.median(plain.cpu for plain, _ in found) / 1e6,
         cpu=middle_ratio([recorded.cpu / plain.cpu for plain, recorded in found]),
         wall=middle_ratio([recorded.wall / plain.wall for plain, recorded in found]),
+        added_ms=middle_half([(recorded.cpu - plain.cpu) / 1e6 for plain, recorded in found]),
     )
 
 
@@ -79,11 +82,11 @@ def _step(training: Training, around: Around) -> _Taken:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training steps with something switched on, against plain ones.")
-    parser.add_argument("model", choices=SHAPES)
+    parser.add_argument("model", choices=_SHAPES)
     parser.add_argument("--pairs", type=int, required=True)
     parser.add_argument("--only", choices=VARIANTS, nargs="+", default=list(VARIANTS))
     arguments = parser.parse_args()
-    training = Training(SHAPES[arguments.model])
+    training = Training(_SHAPES[arguments.model])
     chosen = {name: VARIANTS[name] for name in arguments.only if VARIANTS[name].installed}
     found = {name: measure(training, one, max(1, arguments.pairs // one.share)) for name, one in chosen.items()}
     print(json.dumps({name: asdict(compared) for name, compared in found.items()}))
