@@ -165,7 +165,7 @@ def test_the_installed_command_pipes_into_head(cli: Cli, shard: Path, clean_env:
     os.close(sender)
     assert json.loads(os.read(reader, 4096).splitlines()[0])["kind"] == "header"
     os.close(reader)
-    assert process.communicate(timeout=60)[1] == ""
+    assert process.communicate(timeout=240)[1] == ""
     assert process.returncode == 0
 
 

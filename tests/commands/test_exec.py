@@ -68,7 +68,7 @@ def test_signals_go_through_to_the_command(number: signal.Signals, tmp_path: Pat
     assert job.stdout is not None
     assert job.stdout.readline() == "ready\n"
     job.send_signal(number)
-    assert job.wait(timeout=30) == 5
+    assert job.wait(timeout=120) == 5
     job.stdout.close()
 
 

@@ -44,7 +44,7 @@ def run_scenarios(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str,
             env={**clean_env, "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=600,
             check=False,
         )
         said = [line.removeprefix("scenario ") for line in done.stdout.splitlines() if line.startswith("scenario ")]

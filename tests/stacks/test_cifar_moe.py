@@ -48,7 +48,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> 
         env={**clean_env, "DS_ACCELERATOR": "cpu", "DISTPROF_PLOTS": "0"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) 
         env={**clean_env, **ENVIRONMENT, "DS_ACCELERATOR": "cpu"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert (folder / "found.json").exists(), ended.stderr[-3000:]

@@ -39,7 +39,7 @@ def test_no_line_is_written_whose_test_has_not_passed(tmp_path: Path, clean_env:
         env=clean_env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert (ended.returncode, PAGE.read_bytes()) == (1, before), ended.stderr

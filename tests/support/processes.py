@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def python(
-    *words: object, env: Mapping[str, str], cwd: Path | None = None, seconds: float = 300
+    *words: object, env: Mapping[str, str], cwd: Path | None = None, seconds: float = 600
 ) -> subprocess.CompletedProcess[str]:
     """``python("script.py", "--an", "option", env=clean_env)``: waits for its end, and keeps what it said."""
     return subprocess.run(

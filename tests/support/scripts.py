@@ -76,12 +76,12 @@ class Started:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def wait(self, seconds: float = 120) -> Ended:
+    def wait(self, seconds: float = 300) -> Ended:
         try:
             out, err = self.process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             self.process.terminate()  # a launcher ends its ranks, too
-            self.process.communicate(timeout=60)
+            self.process.communicate(timeout=120)
             raise
         return Ended(self.process.returncode, out, err)
 
@@ -177,7 +177,7 @@ def damage(shard: Shard) -> str:
     return f"{shard.report}" if shard.report.damaged else ""
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 100) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     until = time.monotonic() + seconds
     while not _holds(condition):
         assert time.monotonic() < until, "it did not come to pass"
