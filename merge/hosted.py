@@ -69,8 +69,7 @@ class _ByLayer:
 
     def sums(self, values: FloatArray | IntArray) -> FloatArray:
         """By layer; 0 where it has none of them.  Integers are exact up to 2**53."""
-        found: FloatArray = np.bincount(self._layer, values[self._rows], self._layers)
-        return found
+        return np.bincount(self._layer, values[self._rows], self._layers).astype(np.float64)
 
     def largest(self, values: FloatArray) -> FloatArray:
         """By layer, of values that are not negative; 0 where it has none of them."""

@@ -22,6 +22,7 @@ from distprof.merge.jsonout import to_json
 from distprof.merge.load import load_run
 from distprof.merge.measured import cache_file, read_measured
 from distprof.merge.peaks import Peaks
+from distprof.merge.plots.at_once import draw_all
 from distprof.merge.report import Report
 from distprof.merge.text import render
 from distprof.merge.write import write_files
@@ -89,11 +90,9 @@ def _peaks(chosen: Mapping[str, Any]) -> Peaks:
 
 def _draw(report: Report, progress: Progress) -> dict[str, bytes]:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # what it says of its caches is nothing to the user
-    pictures = {}
-    for name in plots.NAMES:
-        progress.say(f"draws {name}")
-        pictures.update({f"{PLOTS}/{file}": content for file, content in plots.draw(name, report).items()})
-    return pictures
+    progress.say("draws the plots")
+    drawn = draw_all(report, lambda name: progress.say(f"drew {name}"))
+    return {f"{PLOTS}/{file}": content for file, content in drawn.items()}
 
 
 def _all_pictures() -> set[str]:

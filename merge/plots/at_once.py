@@ -1,0 +1,66 @@
+"""All pictures of a report, several at a time: drawing them takes most of the time of a small merge."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from multiprocessing import get_context
+
+from distprof.merge import plots
+from distprof.merge.report import Report
+
+#: What a process of the pool draws of: it is a fork, and finds the report where this one had it.
+_report: Report | None = None
+
+
+def draw_all(report: Report, drawn: Callable[[str], None]) -> dict[str, bytes]:
+    """The files of every plot that there is something for, by name, in the order of the plots.  ``drawn`` is told of
+    each plot that is done.
+    """
+    files: dict[str, dict[str, bytes]] = {}
+    try:
+        for name, future in _in_processes(report):
+            files[name] = future.result()
+            drawn(name)
+    except (OSError, BrokenProcessPool):  # no process to be had, or one was killed: there is still this one
+        pass
+    for name in plots.NAMES:
+        if name not in files:
+            files[name] = plots.draw(name, report)
+            drawn(name)
+    return {file: content for name in plots.NAMES for file, content in files[name].items()}
+
+
+def _in_processes(report: Report) -> Iterator[tuple[str, Future[dict[str, bytes]]]]:
+    """Each plot as it is done; none where processes cannot be forked, or there is one processor."""
+    workers = min(len(plots.NAMES), _processors())
+    if workers < 2 or sys.platform != "linux":
+        return
+    import_module("distprof.merge.plots.style")  # matplotlib, once for all of them
+    pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_begin, initargs=(report,))
+    with pool:
+        futures = {pool.submit(_draw, name): name for name in plots.NAMES}
+        for future in as_completed(futures):
+            yield futures[future], future
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin(report: Report) -> None:
+    global _report  # noqa: PLW0603  a process of the pool has one report
+    _report = report
+    gc.freeze()  # what a collection looks at is copied first, and a large run's report is large
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends with the merge, and says nothing of its own
+
+
+def _draw(name: str) -> dict[str, bytes]:
+    assert _report is not None
+    return plots.draw(name, _report)

@@ -1,0 +1,70 @@
+"""Plots that are drawn in several processes: the same files, and all of them whatever becomes of the processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any, NoReturn
+
+import pytest
+from support.reports import report_of
+
+from distprof.merge import plots
+from distprof.merge.plots import at_once
+from distprof.merge.plots.at_once import draw_all
+from distprof.merge.report import Report
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return report_of(dp=4, ep=2, layers=2)
+
+
+@pytest.fixture(scope="module")
+def one_by_one(report: Report) -> dict[str, bytes]:
+    return {file: content for name in plots.NAMES for file, content in plots.draw(name, report).items()}
+
+
+@pytest.mark.parametrize("processors", [1, 2, 64])
+def test_the_same_files_in_the_same_order(
+    processors: int, report: Report, one_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(at_once, "_processors", lambda: processors)
+    told: list[str] = []
+    files = draw_all(report, told.append)
+    assert list(files.items()) == list(one_by_one.items())
+    assert sorted(told) == sorted(plots.NAMES)
+
+
+def test_the_processes_that_can_be_had_draw(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(at_once, "_processors", lambda: 2)
+    monkeypatch.setattr(plots, "draw", lambda name, _: {name: str(os.getpid()).encode()})
+    drew = draw_all(report, lambda _: None)
+    assert list(drew) == list(plots.NAMES)
+    assert str(os.getpid()).encode() not in drew.values()
+
+
+def test_a_process_that_is_killed_costs_no_plot(
+    report: Report, one_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, draw = os.getpid(), plots.draw
+
+    def killed(name: str, own: Report) -> dict[str, bytes]:
+        if os.getpid() != here and name == "skew_map":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return draw(name, own)
+
+    monkeypatch.setattr(at_once, "_processors", lambda: 2)
+    monkeypatch.setattr(plots, "draw", killed)
+    assert draw_all(report, lambda _: None) == one_by_one
+
+
+def test_where_no_process_can_be_had_this_one_draws(
+    report: Report, one_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: Any, **__: Any) -> NoReturn:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(at_once, "_processors", lambda: 2)
+    monkeypatch.setattr(os, "fork", none_left)
+    assert draw_all(report, lambda _: None) == one_by_one
