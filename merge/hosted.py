@@ -56,7 +56,8 @@ def _rows_a_mac(shape: Shape, parameters: ParameterSet, layer: ExpertLayer) -> f
     """Of all the rank's experts of the layer together; where tensor parallelism cuts them, its part of these rows."""
     matrices = parameters.matrices
     sizes = [matrices[row] for row in shape.experts(layer).tolist() if row in matrices]
-    return len(layer.local_experts) / sum(whole for _, whole in sizes) if any(own for own, _ in sizes) else 0.0
+    own, whole = (sum(size[part] for size in sizes) for part in (0, 1))
+    return len(layer.local_experts) / whole if own and whole else 0.0
 
 
 class _ByLayer:

@@ -22,7 +22,6 @@ from distprof.merge.jsonout import to_json
 from distprof.merge.load import load_run
 from distprof.merge.measured import cache_file, read_measured
 from distprof.merge.peaks import Peaks
-from distprof.merge.plots.at_once import draw_all
 from distprof.merge.report import Report
 from distprof.merge.text import render
 from distprof.merge.write import write_files
@@ -89,6 +88,8 @@ def _peaks(chosen: Mapping[str, Any]) -> Peaks:
 
 
 def _draw(report: Report, progress: Progress) -> dict[str, bytes]:
+    from distprof.merge.plots.at_once import draw_all  # what it needs, a report without plots does not
+
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # what it says of its caches is nothing to the user
     progress.say("draws the plots")
     drawn = draw_all(report, lambda name: progress.say(f"drew {name}"))

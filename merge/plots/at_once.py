@@ -15,6 +15,8 @@ from multiprocessing import get_context
 from distprof.merge import plots
 from distprof.merge.report import Report
 
+#: No process to be had, one was killed, or a system without what they need to talk.
+_NO_PROCESSES = (OSError, BrokenProcessPool, ImportError, NotImplementedError)
 #: What a process of the pool draws of: it is a fork, and finds the report where this one had it.
 _report: Report | None = None
 
@@ -28,7 +30,7 @@ def draw_all(report: Report, drawn: Callable[[str], None]) -> dict[str, bytes]:
         for name, future in _in_processes(report):
             files[name] = future.result()
             drawn(name)
-    except (OSError, BrokenProcessPool):  # no process to be had, or one was killed: there is still this one
+    except _NO_PROCESSES:  # there is still this one
         pass
     for name in plots.NAMES:
         if name not in files:

@@ -59,11 +59,14 @@ def test_a_process_that_is_killed_costs_no_plot(
     assert draw_all(report, lambda _: None) == one_by_one
 
 
+@pytest.mark.parametrize(
+    "why", [BlockingIOError("Resource temporarily unavailable"), NotImplementedError("no semaphores here")]
+)
 def test_where_no_process_can_be_had_this_one_draws(
-    report: Report, one_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    why: Exception, report: Report, one_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none_left(*_: Any, **__: Any) -> NoReturn:
-        raise BlockingIOError("Resource temporarily unavailable")
+        raise why
 
     monkeypatch.setattr(at_once, "_processors", lambda: 2)
     monkeypatch.setattr(os, "fork", none_left)
