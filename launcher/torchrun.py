@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -41,6 +43,7 @@ _RENDEZVOUS = (
     *("master_addr", "master_port", "node_rank"),
 )
 _STATIC_PORT = 29500  # torchrun's
+_TORCHRUN = "torch.distributed.run"
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -96,11 +99,28 @@ def start(args: argparse.Namespace, variables: Mapping[str, str]) -> int:
 
 
 def _torchrun() -> ModuleType:
+    if _TORCHRUN not in sys.modules:
+        try:
+            with _kept_from_the_collector():
+                import_module(_TORCHRUN)
+        except ImportError as error:
+            raise UsageError(f"'distprof run' needs torch, which this Python cannot import: {error}") from None
+    return sys.modules[_TORCHRUN]
+
+
+@contextmanager
+def _kept_from_the_collector() -> Iterator[None]:
+    """What is imported stays until the launcher ends: the collector need not look through it, again and again while it
+    comes, nor when the launcher ends, where with torch that takes longer than all that distprof adds to a job's start.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        import torch.distributed.run as torchrun
-    except ImportError as error:
-        raise UsageError(f"'distprof run' needs torch, which this Python cannot import: {error}") from None
-    return torchrun
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
+from support.processes import output_of
 
 from distprof.launcher import torchrun
 from distprof.settings import Settings
@@ -95,3 +97,12 @@ def test_what_torchrun_refuses_is_refused_with_its_words(capsys: pytest.CaptureF
         torchrun.parse(["--nproc", "2", "--bogus", "train.py"])
     assert refused.value.code == 2
     assert "distprof run: error: unrecognized arguments: --bogus" in capsys.readouterr().err
+
+
+def test_what_is_imported_is_kept_from_the_collector_which_goes_on(clean_env: dict[str, str], tmp_path: Path) -> None:
+    code = (
+        "import gc; from distprof.launcher import torchrun; before = gc.get_freeze_count()\n"
+        "torchrun.parse(['train.py'])\n"
+        "print(gc.isenabled(), gc.get_freeze_count() - before > 100_000)"
+    )
+    assert output_of("-c", code, cwd=tmp_path, env=clean_env) == "True True\n"

@@ -138,7 +138,8 @@ def start_up(effort: Effort) -> list[Table]:
         ],
         (
             "One rank.  Both take turns; *added* is the mean of the middle half of the differences, in brackets where "
-            "it lies with a probability of 95 %.",
+            "it lies with a probability of 95 %.  It is what the rank and the launcher do for the recording, less what "
+            "the launcher saves: what it imports, torch above all, it keeps from Python's collector.",
         ),
     )
     return [table]
