@@ -62,6 +62,7 @@ class Recorder:
         self._optimizer_hook: StepHook | None = None
         self._probe: Probe | None = None
         self._attached = Kind.QUIET  # the kind that the probe is for
+        self._away = False  # nothing is seen but the optimizers' steps
         self._identity: Identity | None = None
         self._models: Models | None = None
         self._holders: Holders | None = None
@@ -289,6 +290,8 @@ class Recorder:
         kind = self._steps.kind
         if self._eager is not None and self._steps.iteration == self._settings.warmup - 1:
             self._eager.say()
+        if kind is Kind.QUIET and self._away:
+            return
         if self._probe is not None and kind is self._attached:
             self._probe.begin()
             return
@@ -297,6 +300,7 @@ class Recorder:
         if kind is Kind.DONE:
             self._window_is_full()
         elif kind is not Kind.QUIET:
+            self._away = False
             self._backward.open(self)
             self._holdings = Holdings() if kind is Kind.TIMED else None
             self._probe = self._new_probe(kind)
@@ -307,11 +311,12 @@ class Recorder:
             self._look_away()
 
     def _watch(self) -> None:
+        self._away = False
         self._backward.open(self)
         self._door.open(WatchVisitor(self._door, self))
 
     def _look_away(self) -> None:
-        self._aside = None
+        self._away, self._aside = True, None
         self._door.close()
         self._backward.close()
 
