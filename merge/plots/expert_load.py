@@ -70,5 +70,4 @@ def _value(axes: Axes, row: int, column: int, value: float, *, bold: bool, dark:
 
 def _layer_ticks(axes: Axes, names: list[str]) -> None:
     step = -(-len(names) // 48)
-    places = range(0, len(names), step)
-    axes.set_yticks(list(places), [style.short(names[place]) for place in places])
+    axes.set_yticks(list(range(0, len(names), step)), style.short(names[::step]))

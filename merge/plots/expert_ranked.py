@@ -26,8 +26,9 @@ def draw(report: Report) -> Figure | None:
     figure, axes = style.new_figure(7.5, 4.2)
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.92, 256))  # without the yellow, too pale for a line
     last = max(1, len(layers) - 1)
-    for place, layer in enumerate(layers):
-        _curve(axes, ranked(layer), shades[255 * place // last], style.short(layer.name))
+    names = style.short([layer.name for layer in layers])
+    for place, (layer, name) in enumerate(zip(layers, names, strict=True)):
+        _curve(axes, ranked(layer), shades[255 * place // last], name)
     axes.axhline(1, color=style.INK, linestyle="--", linewidth=1, label="balanced")
     if len(layers) <= _NAMED_UP_TO:
         figure.legend(loc="outside right center")

@@ -81,6 +81,6 @@ def _point_at(axes: Axes, line: int, column: int, words: str) -> None:
 
 def _columns(axes: Axes, skew: SkewMap) -> None:
     phases = [_SHORT_PHASES.get(phase, phase) for phase in skew.phases]
-    labels = [f"{style.short(name)} ({phase})" for name, phase in zip(skew.subjects, phases, strict=True)]
+    labels = [f"{name} ({phase})" for name, phase in zip(style.short(skew.subjects), phases, strict=True)]
     axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", rotation_mode="anchor")
     axes.set(ylabel="rank", xlabel="module (fwd: forward, bwd: backward), largest excess first")

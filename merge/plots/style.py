@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from distprof.merge.report import Report
-from distprof.merge.text.lines import one_line, shortened
+from distprof.merge.text.lines import one_line
+from distprof.merge.text.shortening import shortened_apart
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -128,9 +129,11 @@ def rank_ticks(axis: Axis, names: Sequence[int]) -> None:
     axis.set_ticks(list(places), [str(names[place]) for place in places])
 
 
-def short(label: str) -> str:
-    """A module's path in a tick label's length."""
-    return shortened(one_line(label), _LABEL_LENGTH)
+def short(labels: Sequence[str]) -> list[str]:
+    """Modules' paths in a tick label's length, no two alike that were not."""
+    own = list(map(one_line, labels))
+    names = shortened_apart(own, _LABEL_LENGTH)
+    return [names[label] for label in own]
 
 
 def matrix(rows: Sequence[Sequence[float | None]]) -> FloatArray:

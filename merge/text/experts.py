@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from distprof.merge.report import ExpertLayerStats, Report
-from distprof.merge.text.lines import heading, one_line, shortened, table
+from distprof.merge.text.lines import heading, one_line, table
 from distprof.merge.text.quantities import NOT_AVAILABLE, percentage, plain, ratio
+from distprof.merge.text.shortening import shortened_apart
 from distprof.merge.words import spans
 
 _LAYER_WIDTH = 36
@@ -25,20 +26,20 @@ def experts_block(report: Report) -> Iterator[str]:
         yield "ep max/mean is the same over the ranks that share out the experts: theirs is the time that it costs."
     ep = ["ep max/mean"] if spread else []
     titles = ["layer", "experts", "steps", "max/mean", *ep, "hottest", "dead", "tokens of expert 0, 1, ..."]
-    cells = [_cells(layer, spread=spread) for layer in report.experts]
+    names = shortened_apart([one_line(layer.name) for layer in report.experts], _LAYER_WIDTH)
+    cells = [_cells(layer, names[one_line(layer.name)], spread=spread) for layer in report.experts]
     yield from table(titles, cells, left=["layer", titles[-1], "dead"])
     routed = [layer for layer in report.experts if layer.routed]
     if routed:
         yield ""
         yield "What routers chose, tokens x top-k; dropped: what no expert took, its capacity being full."
-        yield from table(
-            ["layer", "top-k", "chosen", "dropped", "", "aux loss"], list(map(_routing, routed)), ["layer"]
-        )
+        chosen = [_routing(layer, names[one_line(layer.name)]) for layer in routed]
+        yield from table(["layer", "top-k", "chosen", "dropped", "", "aux loss"], chosen, ["layer"])
 
 
-def _cells(layer: ExpertLayerStats, *, spread: bool) -> list[str]:
+def _cells(layer: ExpertLayerStats, name: str, *, spread: bool) -> list[str]:
     return [
-        shortened(one_line(layer.name), _LAYER_WIDTH),
+        name,
         str(layer.num_experts),
         str(layer.steps),
         ratio(layer.max_over_mean),
@@ -49,10 +50,10 @@ def _cells(layer: ExpertLayerStats, *, spread: bool) -> list[str]:
     ]
 
 
-def _routing(layer: ExpertLayerStats) -> list[str]:
+def _routing(layer: ExpertLayerStats, name: str) -> list[str]:
     chosen = sum(layer.routed)
     return [
-        shortened(one_line(layer.name), _LAYER_WIDTH),
+        name,
         NOT_AVAILABLE if layer.top_k is None else str(layer.top_k),
         str(chosen),
         NOT_AVAILABLE if layer.dropped is None else str(layer.dropped),

@@ -38,14 +38,6 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[s
     ]
 
 
-def shortened(text: str, width: int) -> str:
-    """``text`` in at most ``width`` characters: the end of a module's path tells more than its beginning."""
-    if len(text) <= width:
-        return text
-    end = text[-(width - 3) :]
-    return "..." + (end.partition(".")[2] or end)
-
-
 def one_line(text: str) -> str:
     """``text`` from a shard without line breaks, safe to print and to put into a picture."""
     return printable(" ".join(text.split()))

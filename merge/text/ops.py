@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from distprof.merge.report import OpStats, Report
-from distprof.merge.text.lines import heading, one_line, shortened, table
+from distprof.merge.text.lines import heading, one_line, table
 from distprof.merge.text.quantities import (
     NOT_AVAILABLE,
     TimeUnit,
@@ -16,6 +16,7 @@ from distprof.merge.text.quantities import (
     plain,
     quantity,
 )
+from distprof.merge.text.shortening import shortened_apart
 
 _NAME_WIDTH = 48
 _BY_FLOPS, _BY_TIME = 16, 8
@@ -33,7 +34,10 @@ def ops_block(report: Report) -> Iterator[str]:
     yield f"All calls of each op together; times in {unit.name}, of the counted step."
     titles = ("op", "in", "calls", "MACs", "flops", "% flops", "time", "% time", "FLOPS")
     shown = [*report.ops[:_BY_FLOPS], *_longest(report.ops[_BY_FLOPS:])]
-    yield from table(titles, [_cells(op, flops, time_ns, unit) for op in shown], left=("op", "in"))
+    names = shortened_apart([one_line(op.name) for op in shown], _NAME_WIDTH)
+    yield from table(
+        titles, [_cells(op, names[one_line(op.name)], flops, time_ns, unit) for op in shown], left=("op", "in")
+    )
     rest = [op for op in report.ops if op not in shown]
     if rest:
         yield f"{len(rest)} more: {_rest(rest, flops, time_ns)}"
@@ -43,9 +47,9 @@ def _longest(ops: Sequence[OpStats]) -> list[OpStats]:
     return sorted(ops, key=lambda op: -(op.time_ns or 0))[:_BY_TIME]
 
 
-def _cells(op: OpStats, flops: float, time_ns: float | None, unit: TimeUnit) -> list[str]:
+def _cells(op: OpStats, name: str, flops: float, time_ns: float | None, unit: TimeUnit) -> list[str]:
     return [
-        shortened(one_line(op.name), _NAME_WIDTH),
+        name,
         one_line(op.kind),
         plain(op.calls),
         macs(op.macs),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from distprof.merge.culprit import slow_ranks
 from distprof.merge.phases import phase_title
 from distprof.merge.report import RankRow, Report
-from distprof.merge.text.lines import heading, one_line, shortened, table
+from distprof.merge.text.lines import heading, one_line, table
 from distprof.merge.text.quantities import TimeUnit, byte_size, common_unit, percentage
+from distprof.merge.text.shortening import shortened_apart
 from distprof.records import PHASES
 
 ALL_UP_TO = 32
@@ -29,7 +30,8 @@ def ranks_block(report: Report) -> Iterator[str]:
     phases = [phase for phase in PHASES if any(row.phases_ns.get(phase) != 0 for row in report.ranks)]
     used = _utilizations(report)
     titles = ["rank", *axes, "host", "iteration", *map(phase_title, phases), *used, "peak memory", "steps"]
-    cells = [_cells(row, axes, phases, used.values(), unit) for row in rows]
+    hosts = shortened_apart([one_line(row.host) for row in rows], _HOST_WIDTH)
+    cells = [_cells(row, axes, hosts, phases, used.values(), unit) for row in rows]
     for row, line in zip(rows, cells, strict=True):
         line[0] = f"* {row.rank}" if row.rank in slow else line[0]
     yield from table(titles, cells, left=["host"])
@@ -46,12 +48,17 @@ def _utilizations(report: Report) -> dict[str, str]:
 
 
 def _cells(
-    row: RankRow, axes: Sequence[str], phases: Sequence[str], utilizations: Iterable[str], unit: TimeUnit
+    row: RankRow,
+    axes: Sequence[str],
+    hosts: Mapping[str, str],
+    phases: Sequence[str],
+    utilizations: Iterable[str],
+    unit: TimeUnit,
 ) -> list[str]:
     return [
         str(row.rank),
         *(str(row.coordinates.get(axis, "-")) for axis in axes),
-        shortened(one_line(row.host), _HOST_WIDTH),
+        hosts[one_line(row.host)],
         unit.of(row.iteration_ns),
         *(unit.of(row.phases_ns.get(phase)) for phase in phases),
         *(percentage(getattr(row, field), 1) for field in utilizations),

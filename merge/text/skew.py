@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from distprof.merge.phases import phase_title
 from distprof.merge.report import Report, Skew, SkewRow
-from distprof.merge.text.lines import heading, one_line, shortened, table, wrapped
+from distprof.merge.text.lines import heading, one_line, table, wrapped
 from distprof.merge.text.quantities import TimeUnit, common_unit, ratio
+from distprof.merge.text.shortening import shortened_apart
 
 MODULES_SHOWN = 10
 _SUBJECT_WIDTH = 44
@@ -30,7 +31,8 @@ def skew_block(report: Report) -> Iterator[str]:
     if skew.too_few:
         yield from wrapped(f"{skew.too_few[0].upper()}{skew.too_few[1:]}.")
     yield from _table(["phase"], [([phase_title(row.subject)], row) for row in skew.phases], skew, unit)
-    names = [([shortened(one_line(row.subject), _SUBJECT_WIDTH), row.phase], row) for row in modules]
+    short = shortened_apart([one_line(row.subject) for row in modules], _SUBJECT_WIDTH)
+    names = [([short[one_line(row.subject)], row.phase], row) for row in modules]
     yield from _table(["module", "phase"], names, skew, unit)
     if 0 < len(modules) < len(skew.modules):
         yield f"The {len(modules)} of largest excess; {len(skew.modules) - len(modules)} more are in summary.json."

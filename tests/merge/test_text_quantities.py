@@ -8,7 +8,7 @@ import pytest
 
 from distprof.merge.report import Spread
 from distprof.merge.text.colour import coloured
-from distprof.merge.text.lines import joined, shortened, table
+from distprof.merge.text.lines import joined, table
 from distprof.merge.text.quantities import (
     byte_size,
     common_unit,
@@ -71,12 +71,6 @@ def test_one_unit_for_all_times_of_a_table(largest: float, name: str) -> None:
 def test_columns_line_up() -> None:
     lines = table(("name", "n"), [("a", "1"), ("long", "1000")], left=("name",))
     assert lines == ["name     n", "a        1", "long  1000"]
-
-
-def test_a_shortened_path_keeps_whole_names_from_its_end() -> None:
-    assert shortened("transformer.layers.11.mlp", 20) == "...layers.11.mlp"
-    assert shortened("layers.11.mlp", 20) == "layers.11.mlp"
-    assert shortened("x" * 30, 20) == "..." + "x" * 17
 
 
 def test_blocks_stand_apart_and_empty_ones_leave_no_gap() -> None:
