@@ -1,7 +1,8 @@
 """What modules are called in the report: unique, and as the user knows them.
 
 ``blocks.3.moe.router``; ``GPT`` for a root; ``blocks.0 (OptimizedModule)`` for a wrapper, which shares the name of
-what it wraps, or ``DistributedDataParallel`` around a root; ``Generator.layers.0`` where the job has several models;
+what it wraps, or ``DistributedDataParallel`` around a root; ``Generator.layers.0`` where the job has several models
+with parameters (of one such, its names stand alone, whatever losses and transforms without parameters ran beside it);
 and ``layers.0 [stage 1]`` where every stage of a pipeline has a module of that name.
 """
 
@@ -19,10 +20,18 @@ def labels_of(
     numbers of their models, ``stages`` theirs (-1: no other stage has a module of that name).
     """
     names = _model_names(rows, _root_of(parents), models)
-    several = len(names) > 1
-    labels = [_label(row, names[model] if several else "") for row, model in zip(rows, models, strict=True)]
+    alone = _only_with_parameters(rows, models)
+    labels = [_label(row, "" if model == alone else names[model]) for row, model in zip(rows, models, strict=True)]
     marked = [label if stage < 0 else f"{label} [stage {stage}]" for label, stage in zip(labels, stages, strict=True)]
     return _unique(marked)
+
+
+def _only_with_parameters(rows: Sequence[ModuleRow], models: Sequence[int]) -> int | None:
+    """The only model that has parameters, or the only one at all; None where there are several."""
+    every = set(models)
+    trained = {model for row, model in zip(rows, models, strict=True) if row.total_params}
+    (alone, *others) = sorted(trained or every) or [None]
+    return None if others else alone
 
 
 def _root_of(parents: Sequence[int]) -> list[int]:

@@ -149,6 +149,17 @@ def test_a_wrapper_around_one_of_two_models_names_its_model() -> None:
     assert labels(wrapped) == ["Generator (DDP)", "Generator", "Generator.a", "Critic"]
 
 
+def test_losses_and_transforms_without_parameters_put_no_prefix_before_the_models_names() -> None:
+    rows = (
+        ModuleRow("", "Net", 0, -1, 0, total_params=9),
+        ModuleRow("conv2", "Conv2d", 0, 0, 1, own_params=9, total_params=9),
+        ModuleRow("", "Compose", 1, -1, 0),
+        ModuleRow("0", "Normalize", 1, 2, 1),
+        ModuleRow("", "MSELoss", 2, -1, 0),
+    )
+    assert labels(RankTree(rows)) == ["Net", "conv2", "Compose", "Compose.0", "MSELoss"]
+
+
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "a.b"]), st.sampled_from(["X", "Y"]), st.booleans()), max_size=6))
 def test_labels_are_unique_whatever_a_rank_calls_its_modules(modules: list[tuple[str, str, bool]]) -> None:
     rows = [ModuleRow("", "Root", 0, -1, 0)]
