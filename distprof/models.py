@@ -52,6 +52,8 @@ class Models:
         row = self.tree.adopt(module, caller)
         news = self.tree.news()
         if row < 0 or news is None:
+            if row >= 0 and caller < 0:
+                self._standing.met_again(module, self.tree.rows[row].root)
             return row, []
         if caller < 0:
             self._standing.met(module, self.tree.rows[row].root)

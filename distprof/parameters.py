@@ -11,6 +11,7 @@ from torch import nn
 from distprof.frameworks.layers import FoundLayer
 from distprof.frameworks.owned import Owned, Owners
 from distprof.frameworks.stacks import Stacks
+from distprof.frameworks.walk import modules_of
 from distprof.records import DENSE, EMBEDDING, EXPERT, ROUTER, SHARED, ModuleRow, Parameter
 
 _ROUTERS = ("gate", "router", "wg")
@@ -56,8 +57,7 @@ def parameters_of(
     """
     places, owners = _places(layers), Owners(module)
     found: list[Parameter] = []
-    modules = (owner for _, owner in module.named_modules(remove_duplicate=False))
-    for row, owner in zip(range(first_row, len(rows)), modules, strict=False):
+    for row, owner in zip(range(first_row, len(rows)), modules_of(module), strict=False):
         place = places[row] = _place(places, row, rows[row], owner)
         for parameter in owners.owned_by(owner):
             found.append(_parameter(parameter, row, rows[row], place, stacks, first_names))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from distprof.frameworks.owned import Owners
 from distprof.frameworks.stacks import Stacks
+from distprof.frameworks.walk import children, is_wrapper, modules_of, wraps_under
 from distprof.records import MAX_DEPTH, ModuleRow, Tree
 
 #: A runaway model (modules made in every forward) must not fill memory or disk.
@@ -22,13 +24,17 @@ _MAX_TEXT = 1_000  # characters kept of a name, of a class or of an extra_repr
 #: Each parameter once, with its elements on this rank.
 _Numels = set[tuple[tuple[int, str], int]]
 
-#: Attributes under which wrappers keep the module that they wrap: no part of the model's own names.
-_WRAPPED_UNDER = {
-    "module": ("DistributedDataParallel", "DataParallel", "DeepSpeedEngine", "PipelineEngine", "AveragedModel"),
-    "_orig_mod": ("OptimizedModule",),
-    "_fsdp_wrapped_module": ("FullyShardedDataParallel",),
-    "_checkpoint_wrapped_module": ("CheckpointWrapper", "OffloadWrapper"),
-}
+#: Of a module and all below it: name beneath it, class, and elements of its own parameters.
+_Build = tuple[tuple[str, str, int], ...]
+
+
+@dataclass(frozen=True)
+class _Guest:
+    """A module that was met running where nobody owns it."""
+
+    row: int
+    build: _Build
+    reference: weakref.ref[nn.Module]
 
 
 class ModuleTree:
@@ -40,13 +46,32 @@ class ModuleTree:
         self.row_of: dict[int, int] = {}  # id of a module -> its row, for modules with one name
         self._rows_of: dict[int, list[int]] = {}  # id -> all its rows, for modules with several names
         self._references: dict[int, weakref.ref[nn.Module]] = {}
+        self._guests: dict[tuple[int, str], list[_Guest]] = {}  # by row of the caller and class
         self._roots = 0
         self._written = 0
 
     def adopt(self, module: nn.Module, parent: int = -1) -> int:
         """The row of a module not met before, and rows for all below it: a root, or one that row ``parent`` called
         without owning it.  Returns -1 when the tree is full.
+
+        One that is built like another, which was called from there and is gone, has that one's rows: a script may make
+        its loss anew in every forward.
         """
+        guests = self._guests.setdefault((parent, class_name(module)), [])
+        build = _build_of(module)
+        gone = next((guest for guest in guests if guest.reference() is None and guest.build == build), None)
+        if gone is not None:
+            for row, below in zip(range(gone.row, len(self.rows)), modules_of(module), strict=False):
+                self._remember(below, row)
+            first = gone.row
+            guests.remove(gone)
+        else:
+            first = self._add(module, parent)
+        if first >= 0:
+            guests.append(_Guest(first, build, weakref.ref(module)))
+        return first
+
+    def _add(self, module: nn.Module, parent: int) -> int:
         if len(self.rows) >= MAX_ROWS:
             return -1
         if parent < 0:
@@ -110,16 +135,19 @@ class ModuleTree:
         all_parameters = set(own)
         # What lies deeper than any reader takes stands beside its parent.
         upper, lower = (row, depth + 1) if depth < MAX_DEPTH else (parent, depth)
-        for child_name, child in _children(module):
+        above |= {id(module)}
+        for child_name, child in children(module):
             if id(child) not in above and len(self.rows) < MAX_ROWS:
-                below, own_name = above | {id(module)}, self._stacks.child_name(module, child_name, child)
+                own_name = self._stacks.child_name(module, child_name, child)
                 full_name = _below(name, module, own_name)
-                all_parameters |= self._append(child, full_name, root, upper, lower, below, owners)
+                all_parameters |= self._append(child, full_name, root, upper, lower, above, owners)
         self.rows[row] = _counted(self.rows[row], own, all_parameters)
         return all_parameters
 
     def _remember(self, module: nn.Module, row: int) -> None:
         key = id(module)
+        if row in self._rows_of.get(key, ()) or self.row_of.get(key) == row:
+            return
         if key in self._rows_of:
             self._rows_of[key].append(row)
         elif key in self.row_of and self.rows[self.row_of[key]].root == self.rows[row].root:
@@ -146,17 +174,24 @@ def class_name(module: nn.Module) -> str:
     return cls.__name__
 
 
-def is_wrapper(module: nn.Module) -> bool:
-    """Whether the module only wraps another."""
-    return any(type(module).__name__ in owners and name in module._modules for name, owners in _WRAPPED_UNDER.items())
+def _build_of(module: nn.Module) -> _Build:
+    return tuple(_built(module, "", frozenset()))
 
 
-def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return ((name, child) for name, child in module._modules.items() if child is not None)
+def _built(module: nn.Module, name: str, above: frozenset[int]) -> Iterator[tuple[str, str, int]]:
+    yield name, class_name(module), sum(_numel(p) for p in module._parameters.values() if p is not None)
+    below = above | {id(module)}
+    for child_name, child in children(module):
+        if id(child) not in below:
+            yield from _built(child, _joined(name, child_name), below)
+
+
+def _numel(parameter: nn.Parameter) -> int:
+    return 0 if is_lazy(parameter) else parameter.numel()
 
 
 def _below(name: str, module: nn.Module, child: str) -> str:
-    return name if type(module).__name__ in _WRAPPED_UNDER.get(child, ()) else _joined(name, child)
+    return name if wraps_under(module, child) else _joined(name, child)
 
 
 def _joined(name: str, child: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from distprof.frameworks.protocol import Experts, ReadArguments, ReadRouter
+from distprof.frameworks.walk import modules_of
 from distprof.records import ExpertLayer, ModuleRow, Topology
 
 
@@ -59,8 +60,7 @@ def find_layers(
     size_of: Callable[[str], int],
 ) -> Iterator[FoundLayer]:
     """The MoE layers of ``module``, whose rows begin at ``first_row``.  ``size_of`` gives the size of an axis."""
-    walk = module.named_modules(remove_duplicate=False)
-    modules = {row: found for row, (_, found) in zip(range(first_row, len(rows)), walk, strict=False)}
+    modules = dict(zip(range(first_row, len(rows)), modules_of(module), strict=False))
     inside: set[int] = set()
     for row, found in modules.items():
         if rows[row].parent in inside:

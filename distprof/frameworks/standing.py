@@ -38,6 +38,10 @@ class Standing:
         if stage is not None:
             self._stages.append(Stage(root, *stage))
 
+    def met_again(self, model: nn.Module, root: int) -> None:
+        """Another model of the same build has taken the place of one that is gone."""
+        self._models[root] = weakref.ref(model)
+
     def topology(self) -> Topology:
         """As far as it is known by now: groups may appear late."""
         by_root = {root: model for root, reference in self._models.items() if (model := reference()) is not None}

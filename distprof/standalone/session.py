@@ -22,6 +22,7 @@ from distprof.doors import ModuleDoor, ModuleVisitor, backward_door
 from distprof.errors import DistprofError
 from distprof.flops.attribution import Attribution
 from distprof.frameworks.meshes import MeshWatch
+from distprof.frameworks.walk import modules_of
 from distprof.holders import Holders
 from distprof.identity import Identity
 from distprof.models import Models
@@ -212,8 +213,7 @@ class Session:
 
     def _ignore_below(self, module: nn.Module, first: int) -> None:
         rows = self.tree.rows
-        below = (owner for _, owner in module.named_modules(remove_duplicate=False))
-        for row, owner in zip(range(first, len(rows)), below, strict=False):
+        for row, owner in zip(range(first, len(rows)), modules_of(module), strict=False):
             if type(owner) in self._ignored_types or rows[row].parent in self._ignored_rows:
                 self._ignored_rows.add(row)
 

@@ -125,8 +125,9 @@ def test_a_module_without_parameters_that_joins_a_root_says_nothing_of_them() ->
 def test_an_id_that_comes_back_ties_nothing() -> None:
     """Models that are made, run and dropped one after the other live at the same addresses."""
     known = models()
-    for _ in range(50):
-        _, records = known.adopt(nn.Linear(64, 64))
+    for number in range(50):
+        kind = type(f"Linear{number}", (nn.Linear,), {})  # another class, or it would be the same model made anew
+        _, records = known.adopt(kind(64, 64))
         assert all(not parameter.tied_to for parameter in last(records).parameters)
 
 

@@ -102,7 +102,8 @@ def test_a_module_that_its_caller_does_not_own_stands_below_it() -> None:
 
 def test_models_are_numbered() -> None:
     tree = ModuleTree(Stacks())
-    assert (tree.adopt(nn.Linear(1, 1)), tree.adopt(nn.Linear(1, 1)), tree.adopt(nn.Linear(1, 1))) == (0, 1, 2)
+    models = [nn.Linear(1, 1) for _ in range(3)]
+    assert [tree.adopt(model) for model in models] == [0, 1, 2]
     assert [row.root for row in tree.rows] == [0, 1, 2]
 
 
@@ -235,3 +236,70 @@ def test_parameters_that_are_not_there_yet() -> None:
     """Lazy modules learn their shape in the first forward, which is when they are adopted."""
     rows = adopted(nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2))).rows
     assert [row.total_params for row in rows] == [8, 0, 8]
+
+
+def test_a_module_made_anew_in_every_forward_has_one_row_for_each_caller() -> None:
+    tree = adopted(small())
+    for _ in range(3):
+        assert tree.adopt(nn.Sequential(nn.CrossEntropyLoss()), parent=0) == 5
+        assert tree.adopt(nn.Sequential(nn.CrossEntropyLoss()), parent=2) == 7
+    assert [row.name for row in tree.rows[5:]] == [
+        "<Sequential>", "<Sequential>.0", "1.<Sequential>", "1.<Sequential>.0",
+    ]  # fmt: skip
+    living = nn.CrossEntropyLoss(), nn.CrossEntropyLoss()
+    assert [tree.adopt(loss, parent=0) for loss in living] == [9, 10]
+    assert [tree.find(loss, 0) for loss in living] == [9, 10]
+
+
+def test_a_model_made_anew_is_the_same_model_if_it_is_built_alike() -> None:
+    tree = ModuleTree(Stacks())
+    assert [tree.adopt(nn.Linear(2, 2)) for _ in range(3)] == [0, 0, 0]
+    assert tree.adopt(nn.Linear(2, 3)) == 1
+
+
+def test_a_new_container_of_old_modules_does_not_remember_them_twice() -> None:
+    model = small()
+    tree = adopted(model)
+    for _ in range(3):
+        tree.adopt(nn.Sequential(model[0]), parent=0)
+    assert [row.name for row in tree.rows[5:]] == ["<Sequential>", "<Sequential>.0"]
+    assert tree.find(model[0], 0) == 1 and tree.find(model[0], 5) == 6
+
+
+class CheckpointWrapper(nn.Module):
+    """As torch's, and as a class of FSDP2's before it is called after it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self._checkpoint_wrapped_module = inner
+
+
+class FSDPCheckpointWrapper(CheckpointWrapper): ...
+
+
+def test_a_wrapper_is_known_under_the_class_that_fsdp2_puts_before_it() -> None:
+    rows = adopted(nn.Sequential(FSDPCheckpointWrapper(nn.Sequential(nn.ReLU())))).rows
+    assert [(row.name, row.wrapper) for row in rows] == [("", False), ("0", True), ("0", False), ("0.0", False)]
+
+
+class _FabricModule(nn.Module):
+    """As Lightning Fabric's: the module as the strategy wrapped it, and the one that was wrapped."""
+
+    def __init__(self, wrapped: nn.Module, original: nn.Module) -> None:
+        super().__init__()
+        self._forward_module, self._original_module = wrapped, original
+
+
+def test_a_model_that_its_wrapper_holds_twice_has_its_rows_once() -> None:
+    model = small()
+    rows = adopted(_FabricModule(CheckpointWrapper(model), model)).rows
+    assert [(row.name, row.wrapper) for row in rows] == [
+        ("", True), ("", True), ("", False), ("0", False), ("1", False), ("1.0", False), ("1.1", False),
+    ]  # fmt: skip
+    assert [row.own_params for row in rows] == [0, 0, 0, 15, 0, 0, 6]
+
+
+def test_a_module_that_holds_itself() -> None:
+    model: Any = small()
+    model.add_module("again", model)
+    assert [row.name for row in adopted(model).rows] == ["", "0", "1", "1.0", "1.1"]

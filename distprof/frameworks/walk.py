@@ -1,0 +1,48 @@
+"""Modules in the order of a model's rows, and what of them are wrappers: no part of the model's own names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+#: Attributes under which wrappers keep the module that they wrap.
+_WRAPPED_UNDER = {
+    "module": ("DistributedDataParallel", "DataParallel", "DeepSpeedEngine", "PipelineEngine", "AveragedModel"),
+    "_orig_mod": ("OptimizedModule",),
+    "_fsdp_wrapped_module": ("FullyShardedDataParallel",),
+    "_checkpoint_wrapped_module": ("CheckpointWrapper", "OffloadWrapper"),
+    "_forward_module": ("_FabricModule",),
+}
+
+
+def wraps_under(module: nn.Module, child: str) -> bool:
+    """Whether ``child`` is the name under which a wrapper has its module.  FSDP2 puts classes of its own before those
+    that it shards, so a class is known by its bases as well.
+    """
+    owners = _WRAPPED_UNDER.get(child)
+    return owners is not None and any(cls.__name__ in owners for cls in type(module).__mro__)
+
+
+def is_wrapper(module: nn.Module) -> bool:
+    """Whether the module only wraps another."""
+    return any(wraps_under(module, name) for name in module._modules)
+
+
+def children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Those with rows of their own: a wrapper may hold its module a second time, past all that it was wrapped in."""
+    own = [(name, child) for name, child in module._modules.items() if child is not None]
+    wrapped = [child for name, child in own if wraps_under(module, name)]
+    if len(own) > 1 and wrapped:
+        inside = {id(found) for found in modules_of(wrapped[0])}
+        own = [(name, child) for name, child in own if child is wrapped[0] or id(child) not in inside]
+    return iter(own)
+
+
+def modules_of(module: nn.Module, above: frozenset[int] = frozenset()) -> Iterator[nn.Module]:
+    """``module`` and all below it, one as often as it has names: as torch's own walk, but for :func:`children`."""
+    yield module
+    below = above | {id(module)}
+    for _, child in children(module):
+        if id(child) not in below:
+            yield from modules_of(child, below)
