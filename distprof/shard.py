@@ -9,6 +9,7 @@ the file's own size.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -39,6 +40,7 @@ from distprof.turns import added_up
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _HEADER_BYTES = 1 << 16  # more than any writer's header has
+_FIRST_FREE = 3  # of descriptors, behind those of the standard streams
 _UNPACK = {"raw": False, "strict_map_key": True}
 #: msgpack may make room for lengths that are only claimed.
 _NO_CONTAINERS = {"max_array_len": 0, "max_map_len": 0, "max_ext_len": 0}
@@ -65,15 +67,32 @@ class MemorySink:
         pass
 
 
-class FileSink:
-    """A shard on disk: created, never reopened; one ``write()`` a record: SIGKILL loses no other."""
+class DescriptorLost(OSError):
+    """The script has closed the shard's descriptor; by now it may be a file of its own."""
 
-    def __init__(self, path: Path) -> None:
+
+class FileSink:
+    """A shard on disk: created, never reopened; one ``write()`` a record: SIGKILL loses no other.
+
+    The descriptor lies above those of the standard streams, and is seen to be the shard's still before it is used: a
+    script that closes descriptors which it does not know gets their numbers for its own files.
+    """
+
+    def __init__(self, path: Path, folder: int | None = None) -> None:
+        """``folder``: the descriptor of the folder that ``path`` lies in, where that is known by one."""
         self.path = path
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._fd = _created(path if folder is None else Path(path.name), folder)
+        found = os.fstat(self._fd)
+        self._file = found.st_dev, found.st_ino
+        self._whole = self._next = 0  # the bytes of all records but the last, and of all: in between an exception came
 
     def write(self, data: bytes) -> None:
-        """Raises OSError; a record that did not fit whole (disk full) is taken back, so that the next may follow."""
+        """Raises OSError; a record that did not fit whole (disk full) is taken back, so that the next may follow.
+
+        Raises DescriptorLost, from then on, where the descriptor is no longer the shard's.
+        """
+        self._whole = self._after_the_last_record()
+        self._next = self._whole + len(data)
         written = 0
         try:
             while written < len(data):  # a write that a full disk cut short says why when it is called again
@@ -84,9 +103,41 @@ class FileSink:
             raise
 
     def close(self) -> None:
-        if self._fd >= 0:
+        with contextlib.suppress(OSError):
+            self._look()
             os.close(self._fd)
-            self._fd = -1
+        self._fd = -1
+
+    def _after_the_last_record(self) -> int:
+        """Where the next one goes.  Of one in whose writing an exception came from outside nothing is left."""
+        size = self._look().st_size
+        if self._whole < size < self._next:
+            os.ftruncate(self._fd, self._whole)
+            return self._whole
+        return size
+
+    def _look(self) -> os.stat_result:
+        """The shard's state.  Raises DescriptorLost where that is not what the descriptor is of."""
+        found: os.stat_result | None = None
+        with contextlib.suppress(OSError):
+            found = os.fstat(self._fd)
+        if found is None or (found.st_dev, found.st_ino) != self._file or found.st_size < self._whole:
+            self._fd = -1  # not ours to close
+            raise DescriptorLost(errno.EBADF, "the script has closed the descriptor of its shard")
+        return found
+
+
+def _created(path: Path, folder: int | None) -> int:
+    """A descriptor of the new file.  What is still written to a standard stream that was closed must not come here."""
+    below: list[int] = []
+    try:
+        while not below or below[-1] < _FIRST_FREE:
+            below.append(os.open("/", os.O_RDONLY | os.O_CLOEXEC))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags, 0o644, dir_fd=folder)
+    finally:
+        for fd in below:
+            os.close(fd)
 
 
 class ShardWriter:

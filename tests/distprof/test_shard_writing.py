@@ -21,7 +21,7 @@ from distprof.records import (
     ExpertLoad,
     Header,
 )
-from distprof.shard import FileSink, MemorySink, NotAShard, ShardWriter, parse_shard, read_shard
+from distprof.shard import DescriptorLost, FileSink, MemorySink, NotAShard, ShardWriter, parse_shard, read_shard
 
 
 def test_a_shard_has_one_header_which_comes_first() -> None:
@@ -157,6 +157,85 @@ def test_a_full_disk_leaves_no_piece_of_a_record(tmp_path: Path) -> None:
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    shard = read_shard(tmp_path / "shard")
+    assert (shard.records, shard.report.sequence_gaps, shard.report.unread_bytes) == ([HEADER, END], 1, 0)
+
+
+@pytest.mark.parametrize("theirs", ["another file", "nothing", "a new file in its place"])
+def test_a_descriptor_that_the_script_closed_is_never_written_to(tmp_path: Path, theirs: str) -> None:
+    """Its number is given to whatever the script opens next, which may even have the shard's own inode."""
+    sink = FileSink(tmp_path / "shard")
+    writer = ShardWriter(sink)
+    writer.write(HEADER)
+    writer.write(PLAN)
+    number = sink._fd
+    os.close(number)
+    if theirs == "a new file in its place":
+        (tmp_path / "shard").unlink()
+    if theirs != "nothing":
+        while os.open(tmp_path / "own", os.O_WRONLY | os.O_CREAT | os.O_APPEND) < number:
+            pass
+        os.write(number, b"my checkpoint")
+    for _ in range(2):
+        with pytest.raises(DescriptorLost, match="the script has closed the descriptor of its shard"):
+            writer.write(END)
+    writer.close()
+    if theirs != "nothing":
+        assert (tmp_path / "own").read_bytes() == b"my checkpoint"
+        os.close(number)  # it is still open: nobody else has closed it
+    if theirs == "another file":
+        assert read_shard(tmp_path / "shard").records == [HEADER, PLAN]
+
+
+LOW = """
+import os, sys
+from pathlib import Path
+from distprof.records import Header
+from distprof.shard import FileSink, ShardWriter
+for fd in map(int, sys.argv[1:]):
+    os.close(fd)
+sink = FileSink(Path("shard"))
+writer = ShardWriter(sink)
+writer.write(Header("the-run", 0, 1))
+for fd in range(3):
+    try:
+        os.write(fd, b"what the job says")
+    except OSError:
+        pass
+left = [fd for fd in range(3) if os.path.exists(f"/proc/self/fd/{fd}")]
+with open("said", "w") as file:
+    file.write(f"{sink._fd > 2} {left}")
+"""
+
+
+@pytest.mark.parametrize("closed", [[], [2], [0, 2], [0, 1, 2]])
+def test_no_shard_stands_where_a_standard_stream_was_closed(tmp_path: Path, closed: list[int]) -> None:
+    subprocess.run([sys.executable, "-c", LOW, *map(str, closed)], cwd=tmp_path, check=True, capture_output=True)
+    shard = read_shard(tmp_path / "shard")
+    assert (len(shard.records), shard.report.damaged) == (1, False)
+    assert (tmp_path / "said").read_text() == f"True {[fd for fd in range(3) if fd not in closed]}"
+
+
+class Late(Exception):
+    pass
+
+
+def test_a_record_in_whose_writing_an_exception_came_from_outside_leaves_no_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is nearly full takes a part, and then a signal's handler raises."""
+    writer = ShardWriter(FileSink(tmp_path / "shard"))
+    writer.write(HEADER)
+    write = os.write
+
+    def interrupted(fd: int, data: bytes) -> int:
+        write(fd, data[:10])
+        raise Late
+
+    with monkeypatch.context() as patch, pytest.raises(Late):
+        patch.setattr(os, "write", interrupted)
+        writer.write(PLAN)
+    writer.write(END)
     shard = read_shard(tmp_path / "shard")
     assert (shard.records, shard.report.sequence_gaps, shard.report.unread_bytes) == ([HEADER, END], 1, 0)
 
