@@ -11,6 +11,7 @@ from distprof.identity import header, identify
 from distprof.output import open_shard
 from distprof.records import NO_MODULE, ONLY_COMPILED, End, Plan
 from distprof.rundir import RunDir
+from distprof.schedule import window_of
 from distprof.settings import Settings
 
 
@@ -25,7 +26,8 @@ def tell(settings: Settings) -> None:
     first = header(identity, settings.run_id, anchor(SystemClock()))
     writer = open_shard(run, first, lambda: claims.was_claimed_meanwhile(run, first.rank))
     if writer is not None:
-        writer.write(Plan(settings.warmup, settings.counted, settings.timed))
+        window = window_of(settings, identity.world_size)
+        writer.write(Plan(window.warmup, window.counted, window.timed, window.settling))
         writer.write(End(ONLY_COMPILED if _compiled() else NO_MODULE, 0))
         writer.close()
 

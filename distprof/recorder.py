@@ -38,7 +38,7 @@ from distprof.probes.watch import WatchVisitor
 from distprof.records import FORWARD, End, Error, Plan, Record
 from distprof.rundir import RunDir
 from distprof.say import say
-from distprof.schedule import Boundary, Kind, StepClock, Window
+from distprof.schedule import Boundary, Kind, StepClock, window_of
 from distprof.settings import Settings
 from distprof.step_hook import StepHook
 from distprof.tree import ModuleTree
@@ -52,7 +52,7 @@ class Recorder:
         self._settings = settings
         self.asked = asked
         self._time = clock or SystemClock()
-        self._steps = StepClock(Window(settings.warmup, settings.counted, settings.timed))
+        self._steps = StepClock(window_of(settings))
         self._meshes = MeshWatch()
         self._door = ModuleDoor(self.fail)
         self._backward = backward_door(self.fail)
@@ -260,7 +260,9 @@ class Recorder:
         self.thread = get_ident()
         self._models = Models(identity, self._meshes)
         self._holders = Holders(self._models.tree, self.adopt)
-        self._output.write(Plan(self._settings.warmup, self._settings.counted, self._settings.timed))
+        window = window_of(self._settings, identity.world_size)
+        self._steps.window = window
+        self._output.write(Plan(window.warmup, window.counted, window.timed, window.settling))
         self.adopt(module, -1)
         return True
 

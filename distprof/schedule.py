@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from distprof.records import FORWARD, TRAINING
+from distprof.settings import Settings
 
 #: Forwards with gradient that are waited for a first optimizer step, when the job has run no backward, and when it has
 #: (gradient accumulation).
@@ -48,11 +49,12 @@ class Boundary(Enum):
 
 @dataclass(frozen=True)
 class Window:
-    """``warmup`` quiet iterations, then ``counted``, then ``timed``."""
+    """``warmup`` quiet iterations, then ``counted``, then ``settling``, timed as well, and ``timed``."""
 
     warmup: int
     counted: int
     timed: int
+    settling: int = 0
 
     def kind(self, iteration: int) -> Kind:
         """What kind the iteration with this number (from 0) is."""
@@ -60,7 +62,16 @@ class Window:
             return Kind.QUIET
         if iteration < self.warmup + self.counted:
             return Kind.COUNTED
-        return Kind.TIMED if iteration < self.warmup + self.counted + self.timed else Kind.DONE
+        timed = self.settling + self.timed if self.timed else 0
+        return Kind.TIMED if iteration < self.warmup + self.counted + timed else Kind.DONE
+
+
+def window_of(settings: Settings, world_size: int = 1) -> Window:
+    """Of a rank among so many.  Counting takes some of them longer than others, and the collectives of the iteration
+    behind it are where they wait for each other: that one settles.
+    """
+    settles = world_size > 1 and settings.count and settings.timed > 0
+    return Window(settings.warmup, settings.counted, settings.timed, settling=int(settles))
 
 
 class StepClock:

@@ -140,9 +140,9 @@ def _remarks(outcomes: list[RankOutcome]) -> list[str]:
 
 
 def _outcome(shard: Shard) -> RankOutcome:
-    steps = sum(isinstance(record, Step) for record in shard.records)
+    steps = {record.iteration for record in shard.records if isinstance(record, Step)}
     counts = sum(isinstance(record, Counts) for record in shard.records)
-    return RankOutcome(shard.header, bool(steps or counts), _remark(shard, steps))
+    return RankOutcome(shard.header, bool(steps or counts), _remark(shard, len(steps)))
 
 
 def _remark(shard: Shard, steps: int) -> str:
@@ -151,8 +151,10 @@ def _remark(shard: Shard, steps: int) -> str:
             return f"stopped recording in {record.where}: {_short(record.message)}"
         if isinstance(record, End) and record.reason in _UNCALLED:
             return _UNCALLED[record.reason]
-    planned = max((record.timed for record in shard.records if isinstance(record, Plan)), default=0)
-    return f"ended after {steps} of {planned} timed steps" if steps < planned else ""
+    plans = [record for record in shard.records if isinstance(record, Plan)]
+    planned, settling = max(((plan.timed, plan.settling) for plan in plans), default=(0, 0))
+    used = max(steps - settling, 0)
+    return f"ended after {used} of {planned} timed steps" if used < planned else ""
 
 
 def _short(message: str) -> str:

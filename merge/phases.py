@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+_TITLES = {"data": "data wait", "outside": "outside modules"}
+
 
 def phase_title(phase: str) -> str:
     """A phase of records.PHASES in the reader's words."""
-    return "data wait" if phase == "data" else phase
+    return _TITLES.get(phase, phase)

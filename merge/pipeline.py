@@ -4,8 +4,8 @@
              of each timed step, median over a rank's steps
     ideal  = (pp - 1) / (v * m + pp - 1)                     m micro-batches, v virtual stages a rank
 
-Forward in modules is the sum of their self times: the phase of that name has what lies between a forward and what
-follows it, too, which in a pipeline is waiting.  A loss outside of any module is taken for waiting.  The ideal is that
+Forward in modules is the sum of their self times; what lies between them and the backward is waiting, in a pipeline.  A
+loss outside of any module is taken for waiting.  The ideal is that
 of GPipe and 1F1B (v = 1) and of the interleaved 1F1B, for stages that all take the same time.
 """
 

@@ -101,19 +101,21 @@ class Reducer:
         def of(kind: type[Kind]) -> list[Kind]:
             return [record for record in shard.records if isinstance(record, kind)]
 
-        tree = self._tree(of(Tree))
+        tree, plan = self._tree(of(Tree)), _last(of(Plan))
         layers = _placed_layers(of(ExpertLayers), tree)
         return RankData(
             source=source,
             header=shard.header,
             report=shard.report,
-            plan=_last(of(Plan)),
+            plan=plan,
             topology=united(of(Topology)),
             tree=tree,
             parameters=self._parameter_set(of(Parameters)),
             layers=layers,
             memory=_last(of(Memory)),
-            windows=_windows(tree, layers, of(Counts), of(Step), of(ExpertLoad), of(ExpertRouting), of(Ops)),
+            windows=_windows(
+                tree, layers, of(Counts), _used(of(Step), plan), of(ExpertLoad), of(ExpertRouting), of(Ops)
+            ),
             errors=tuple(of(Error)),
             end=_last(of(End)),
         )
@@ -134,6 +136,12 @@ class Reducer:
 
 def _last(records: list[Kind]) -> Kind | None:
     return records[-1] if records else None
+
+
+def _used(steps: list[Step], plan: Plan | None) -> list[Step]:
+    """Without those in which ranks may have waited for others that still counted."""
+    settled = plan.warmup + plan.counted + plan.settling if plan is not None and plan.settling else 0
+    return [step for step in steps if step.iteration >= settled]
 
 
 def _placed_layers(records: list[ExpertLayers], tree: RankTree) -> tuple[ExpertLayer, ...]:

@@ -2,7 +2,7 @@
 
 Work per rank is the mean over ranks; a latency is the median of a rank's timed steps, then the median over ranks.
 Rates divide the one by the other, as printed, so that a reader can check them: fwd FLOPS = fwd flops per rank / fwd
-latency.
+latency.  Forward flops outside of modules are in none: latencies are of modules, backward and optimizer.
 
     bwd FLOPS     = (bwd + recomputed flops) / bwd latency
     fwd+bwd FLOPS = (fwd + bwd + recomputed flops) / (fwd latency + bwd latency)
@@ -50,6 +50,7 @@ class _Work:
 
     forward_macs: float | None
     forward: float | None
+    in_modules: float | None  # of forward
     backward_macs: float | None
     backward: float | None
     recompute: float | None
@@ -60,8 +61,9 @@ class _Work:
         return None if self.backward is None else self.backward + (self.recompute or 0)
 
     @property
-    def all(self) -> float | None:
-        return None if self.forward is None else self.forward + (self.in_backward or 0)
+    def timed(self) -> float | None:
+        """What ran during the latencies."""
+        return None if self.in_modules is None else self.in_modules + (self.in_backward or 0)
 
 
 def _work(counted: Mapping[int, Counts], trains: bool) -> _Work:
@@ -71,6 +73,7 @@ def _work(counted: Mapping[int, Counts], trains: bool) -> _Work:
     return _Work(
         forward_macs=mean(lambda one: one.forward_macs, "forward_macs"),
         forward=mean(lambda one: one.forward_flops, "forward_flops"),
+        in_modules=mean(lambda one: one.forward_flops),
         backward_macs=mean(lambda one: one.backward_macs, "backward_macs") if trains else None,
         backward=mean(lambda one: one.backward_flops, "backward_flops") if trains else None,
         recompute=mean(lambda one: one.recompute_flops, "recompute_flops") if trains else None,
@@ -111,10 +114,10 @@ def summary_of(run: LoadedRun, layout: Layout, totals: Totals) -> Summary:
         step_latency_ns=times.optimizer,
         iter_latency_ns=times.iteration,
         wall_iteration_ns=times.wall,
-        fwd_flops_per_second=_rate(work.forward, times.forward),
+        fwd_flops_per_second=_rate(work.in_modules, times.forward),
         bwd_flops_per_second=_rate(work.in_backward, times.backward),
-        fwd_bwd_flops_per_second=_rate(work.all, times.forward, times.backward),
-        flops_per_second=_rate(work.all, times.iteration),
+        fwd_bwd_flops_per_second=_rate(work.timed, times.forward, times.backward),
+        flops_per_second=_rate(work.timed, times.iteration),
         samples_per_second=_rate(samples, times.wall),
         uncounted_ops=_uncounted(windows),
     )

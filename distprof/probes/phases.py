@@ -1,7 +1,8 @@
 """The phases of one iteration, as a user would time them with a stopwatch around each part of the loop.
 
 What a stretch of time was can often be said only by what follows it, so turns are taken at once and named later: the
-time between a model's forward and the backward is the loss, hence forward; a batch that was waited for is evaluation's
+time between a model's forward and the next one or the backward is outside of modules (a loss, the next batch, an
+environment, a receive), but after the last of them it is anything else; a batch that was waited for is evaluation's
 when a forward without gradient follows; so is what happens between two such forwards.
 """
 
@@ -9,16 +10,17 @@ from __future__ import annotations
 
 from distprof.timeline import Ledger, Stamps, Turns
 
-DATA, FORWARD, BACKWARD, OPTIMIZER, EVALUATION, OTHER = (
+DATA, FORWARD, OUTSIDE, BACKWARD, OPTIMIZER, EVALUATION, OTHER = (
     "data",
     "forward",
+    "outside",
     "backward",
     "optimizer",
     "evaluation",
     "other",
 )
 
-_AFTER_FORWARD = "after forward"  # the loss, if a backward or another forward follows
+_AFTER_FORWARD = "after forward"  # outside of modules, if a backward or another forward follows
 _AFTER_EVALUATION = "after evaluation"  # evaluation's, if more evaluation follows
 _AFTER = {FORWARD: _AFTER_FORWARD, EVALUATION: _AFTER_EVALUATION}  # whatever else: OTHER
 _EVALUATION_DATA = "evaluation's data"  # a teacher's forward without gradient reads training's batch, though
@@ -73,7 +75,7 @@ class PhaseClock:
                 elif following == EVALUATION:
                     owners[index] = _EVALUATION_DATA
             elif owner == _AFTER_FORWARD:
-                owners[index] = FORWARD if following in (FORWARD, BACKWARD) else OTHER
+                owners[index] = OUTSIDE if following in (FORWARD, BACKWARD) else OTHER
             elif owner == _AFTER_EVALUATION:
                 owners[index] = EVALUATION if following == EVALUATION else OTHER
             elif owner in (FORWARD, BACKWARD, OPTIMIZER) or (owner == EVALUATION and not batch_is_ours):

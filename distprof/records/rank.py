@@ -49,12 +49,17 @@ class Header:
 
 @dataclass(frozen=True)
 class Plan:
-    """What this rank set out to record; a rank is *complete* when it recorded all of it."""
+    """What this rank set out to record; a rank is *complete* when it recorded all of it.
+
+    ``settling``: so many iterations more are timed before the ``timed`` ones, and not used: in them a rank may wait for
+    others that still count.
+    """
 
     KIND: ClassVar[str] = "plan"
     warmup: Natural
     counted: Natural
     timed: Natural
+    settling: Natural = 0
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from distprof.records.fields import Array, Bulky, Natural, bulk
 
-#: Phases of one iteration, in the order in which they are shown.  They add up to the iteration.
-PHASES = ("data", "forward", "backward", "optimizer", "evaluation", "other")
+#: Phases of one iteration, in the order in which they are shown.  They add up to the iteration.  Forward is time in
+#: modules; ``outside`` is what stands between them, and between them and the backward.
+PHASES = ("data", "forward", "outside", "backward", "optimizer", "evaluation", "other")
 
 TRAINING = "training"  # an iteration that an optimizer step closes
 FORWARD = "forward"  # no optimizer has stepped: one iteration a root forward

@@ -5,7 +5,7 @@ from __future__ import annotations
 MAGIC = "distprof"
 
 #: (major, minor).  A reader refuses a newer major, and passes over what it does not know of a newer minor.
-SCHEMA_VERSION = (2, 0)
+SCHEMA_VERSION = (2, 1)
 SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
     (
@@ -15,4 +15,5 @@ SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     "expert_layers: axis, top_k, counted; expert_load: unseen; expert_routing; counts: device_work, compiled, "
     "eager_refused, generated; ops; memory",
     (2, 0): "step: owners and stamps in place of forward_ns and backward_ns",
+    (2, 1): "step: phase outside; plan: settling",
 }

@@ -18,6 +18,7 @@ from distprof.records import PHASES
 _COLOURS = {
     "data": style.ORANGE,
     "forward": style.BLUE,
+    "outside": style.YELLOW,
     "backward": style.SKY,
     "optimizer": style.GREEN,
     "evaluation": style.PURPLE,

@@ -25,13 +25,14 @@ from distprof.merge.text.shortening import shortened_apart
 FloatArray = npt.NDArray[np.float64]
 
 # Okabe and Ito's palette, https://jfly.uni-koeln.de/color/
-BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE, GREY = (
+BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE, YELLOW, GREY = (
     "#0072B2",
     "#56B4E9",
     "#009E73",
     "#E69F00",
     "#D55E00",
     "#CC79A7",
+    "#F0E442",
     "#8C8C8C",
 )
 INK, FAINT, NOTHING = "#1F2933", "#5F6B7A", "#DDE1E6"

@@ -35,6 +35,8 @@ _OURS = (
     "Params, MACs and flops are means over the ranks.  A latency is each rank's median over its timed steps, then the"
     " median of the ranks [least .. largest].  Everything is of a whole iteration, all its micro-batches.  Backward was"
     " counted as it ran; recomputed is what activation checkpointing ran again, and all is fwd + bwd + recomputed."
+    "  Forward is time in modules: what a script does between them, or before the backward, is in no latency but the"
+    " wall iteration, and in no FLOPS."
 )
 _OPS_SHOWN = 12
 

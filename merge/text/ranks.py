@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from distprof.merge.culprit import slow_ranks
 from distprof.merge.phases import phase_title
 from distprof.merge.report import RankRow, Report
-from distprof.merge.text.lines import heading, one_line, table
+from distprof.merge.text.lines import heading, one_line, table, wrapped
 from distprof.merge.text.quantities import TimeUnit, byte_size, common_unit, percentage
 from distprof.merge.text.shortening import shortened_apart
 from distprof.records import PHASES
@@ -15,6 +15,7 @@ from distprof.records import PHASES
 ALL_UP_TO = 32
 SHOWN_OF_MORE = 16
 _HOST_WIDTH = 20
+_OUTSIDE = "  Outside: of modules, between them or before the backward; other: what is in no other phase."
 
 
 def ranks_block(report: Report) -> Iterator[str]:
@@ -25,11 +26,11 @@ def ranks_block(report: Report) -> Iterator[str]:
     unit = common_unit(row.iteration_ns for row in rows)
     yield heading("Ranks")
     marked = f"; * marks the slow {'ranks' if len(slow) > 1 else 'rank'}" if slow else ""
-    yield f"Medians over each rank's timed steps, in {unit.name}{marked}."
+    yield from wrapped(f"Medians over each rank's timed steps, in {unit.name}{marked}.{_OUTSIDE}")
     axes = [axis for axis, size in report.topology.sizes.items() if size > 1] or ["dp"]
     phases = [phase for phase in PHASES if any(row.phases_ns.get(phase) != 0 for row in report.ranks)]
     used = _utilizations(report)
-    titles = ["rank", *axes, "host", "iteration", *map(phase_title, phases), *used, "peak memory", "steps"]
+    titles = ["rank", *axes, "host", "iteration", *map(_title, phases), *used, "peak memory", "steps"]
     hosts = shortened_apart([one_line(row.host) for row in rows], _HOST_WIDTH)
     cells = [_cells(row, axes, hosts, phases, used.values(), unit) for row in rows]
     for row, line in zip(rows, cells, strict=True):
@@ -37,6 +38,10 @@ def ranks_block(report: Report) -> Iterator[str]:
     yield from table(titles, cells, left=["host"])
     if len(rows) < len(report.ranks):
         yield f"The slowest {len(rows)} ranks; the other {len(report.ranks) - len(rows)} are in summary.json."
+
+
+def _title(phase: str) -> str:
+    return phase if phase == "outside" else phase_title(phase)
 
 
 def _utilizations(report: Report) -> dict[str, str]:

@@ -13,6 +13,7 @@ from support.recording import Ticking, clock, record, recorder, seen, tick, tota
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from distprof.merge.load import load_run
 from distprof.records import FORWARD, TRAINING, Counts, End, Parameters, Plan, Step
 
 
@@ -80,10 +81,31 @@ def test_gradient_accumulation_with_a_loader(tmp_path: Path) -> None:
 
     found = record(tmp_path, job, warmup=1, timed=2)
     for number in range(2):
-        assert found.phases_ms(number) == {"data": 8, "forward": 22, "backward": 44, "optimizer": 3}
+        assert found.phases_ms(number) == {"data": 8, "forward": 20, "outside": 2, "backward": 44, "optimizer": 3}
         assert found.forward_ms(number) == {"0": 20}
     timed = found.of(Step)[0]
     assert (timed.micro_batches, timed.batch_size, timed.samples) == (2, 4, 8)
+
+
+@pytest.mark.parametrize(("world", "settling"), [("1", 0), ("2", 1)])
+def test_among_several_ranks_one_more_iteration_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: str, settling: int
+) -> None:
+    """In the first behind the counted one a rank may wait for others that still count."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", world)
+    found = record(tmp_path, training(9), warmup=2, count=True, timed=3)
+    assert found.one(Plan) == Plan(2, 1, 3, settling)
+    assert [timed.iteration for timed in found.of(Step)] == list(range(3, 6 + settling))
+    (data,) = load_run(tmp_path).ranks
+    assert data.windows[TRAINING].iterations == tuple(range(3 + settling, 6 + settling))
+    assert not data.why_incomplete(TRAINING)
+
+
+def test_nothing_settles_where_nothing_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert record(tmp_path, training(6), warmup=1, timed=2).one(Plan) == Plan(1, 0, 2)
 
 
 def test_without_a_loader_data_is_not_known(tmp_path: Path) -> None:
@@ -262,7 +284,7 @@ def test_two_models_one_optimizer(tmp_path: Path) -> None:
     assert found.by_name(timed.forward_ns, root=0) == {"0": 10_000_000}
     assert found.by_name(timed.forward_ns, root=1) == {"0": 1_000_000}
     assert found.by_name(timed.backward_ns, root=0) == {"0": 20_000_000}
-    assert found.phases_ms(1) == {"forward": 16, "backward": 28, "optimizer": 3}
+    assert found.phases_ms(1) == {"forward": 11, "outside": 5, "backward": 28, "optimizer": 3}
     assert timed.micro_batches == 1
 
 

@@ -73,7 +73,7 @@ def test_the_version_has_its_line_in_the_history() -> None:
 
 
 def test_the_words_of_the_report_are_in_their_order() -> None:
-    assert PHASES == ("data", "forward", "backward", "optimizer", "evaluation", "other")
+    assert PHASES == ("data", "forward", "outside", "backward", "optimizer", "evaluation", "other")
     assert AXES == ("dp", "tp", "pp", "cp", "ep")
 
 

@@ -461,7 +461,7 @@ def test_the_loss_belongs_to_no_module(tmp_path: Path) -> None:
         optimizer.step()
 
     seen = record(tmp_path, job)
-    assert seen.phases_ms() == {"forward": 15, "backward": 26}
+    assert seen.phases_ms() == {"forward": 10, "outside": 5, "backward": 26}
     assert (seen.forward_ms(), seen.backward_ms()) == ({"": 10}, {"": 20})
 
 

@@ -75,6 +75,13 @@ def test_a_rank_killed_in_its_window_counts_with_what_it_recorded(run: RunDir) -
     assert line(run).startswith("4 of 4 ranks recorded in runs/x; ranks 0-3 ended after 1 of 2 timed steps  ->  ")
 
 
+@pytest.mark.parametrize(("steps", "remark"), [(2, "; ranks 0-3 ended after 1 of 2 timed steps"), (3, "")])
+def test_a_step_that_settles_is_none_of_those_that_were_asked_for(run: RunDir, steps: int, remark: str) -> None:
+    for rank in range(WORLD):
+        write(run, rank, Plan(1, 1, 2, settling=1), FULL[0], *map(step, range(2, 2 + steps)), FULL[-1])
+    assert line(run).startswith(f"4 of 4 ranks recorded in runs/x{remark}  ->  ")
+
+
 def test_the_newest_generation_of_a_rank_holds(run: RunDir) -> None:
     for generation in (10, 9):  # 10 sorts before 9 as a name
         write(run, 0, *(FULL if generation == 10 else ()), generation=generation)

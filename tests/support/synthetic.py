@@ -375,6 +375,7 @@ def _step(job: Job, rank: int, iteration: int, stage: Stage, called: Any, random
     phases = {
         "data": int(data),
         "forward": int(forward_ns.sum()),
+        "outside": int(0.2 * MS),
         "backward": int(backward_ns.sum()),
         "optimizer": int(training * MS * random.lognormal(0, job.noise)),
         "evaluation": 0,

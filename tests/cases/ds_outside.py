@@ -1,0 +1,29 @@
+"""DeepSpeed averages and clips gradients behind backward, in grad mode: that is the update's work, not forward's."""
+# ranks: 1
+# arguments: 1 0
+# arguments: 4 1.0
+# stack: deepspeed
+
+import sys
+
+import deepspeed
+import torch
+from torch import nn
+
+gas = int(sys.argv[1])
+clip = float(sys.argv[2])
+net = nn.Linear(1000, 1000, bias=False)  # 1,000,000 parameters
+engine, *_ = deepspeed.initialize(
+    model=net,
+    model_parameters=net.parameters(),
+    config={
+        "train_micro_batch_size_per_gpu": 4,
+        "gradient_accumulation_steps": gas,
+        "gradient_clipping": clip,
+        "optimizer": {"type": "Adam", "params": {"lr": 1e-3, "torch_adam": True}},
+    },
+)
+for _step in range(6 * gas):
+    loss = engine(torch.randn(4, 1000)).square().mean()
+    engine.backward(loss)
+    engine.step()
