@@ -23,7 +23,8 @@ def tell(settings: Settings) -> None:
     identity, run = identify(), RunDir(Path(settings.run_dir))
     if identity is None:
         return
-    first = header(identity, settings.run_id, anchor(SystemClock()))
+    launch = settings.launch, settings.launched_ns
+    first = header(identity, settings.run_id, anchor(SystemClock()), launch=launch)
     writer = open_shard(run, first, lambda: claims.was_claimed_meanwhile(run, first.rank))
     if writer is not None:
         window = window_of(settings, identity.world_size)

@@ -62,6 +62,7 @@ def record(out: str | os.PathLike[str] = "runs", name: str | None = None, **sett
     Raises UsageError for settings that make no sense; nothing else.
     """
     from distprof import bootstrap
+    from distprof.launches import launch_of_this_process
     from distprof.settings import resolve
 
     if bootstrap.recorder is not None:
@@ -70,7 +71,9 @@ def record(out: str | os.PathLike[str] = "runs", name: str | None = None, **sett
         return
     chosen = resolve(os.environ, **settings)
     run = _run_folder(Path(out).absolute(), name)
-    recorder = bootstrap.arm(replace(chosen, run_dir=str(run), run_id=run.name), asked=True)
+    launch, launched_ns = launch_of_this_process()
+    chosen = replace(chosen, run_dir=str(run), run_id=run.name, launch=launch, launched_ns=launched_ns)
+    recorder = bootstrap.arm(chosen, asked=True)
     try:
         yield run
     finally:

@@ -37,15 +37,18 @@ def least_strength(headers: Iterable[Header]) -> int:
     return min(strongest, strength(ENVIRONMENT))
 
 
-def is_spoken_for(run: RunDir, rank: int, claim: str) -> bool:
+def is_spoken_for(run: RunDir, rank: int, claim: str, since_ns: int = 0) -> bool:
     """Whether another process has a stronger claim to the rank, or a claim as strong and lives.
 
     Of two that live and are equals, the one that started the other is the rank.  Of two that run by themselves and have
-    nothing to do with one another, each is one.
+    nothing to do with one another, each is one.  Those that have ended, and had begun before this process's job was
+    launched at ``since_ns`` (wall time), were of an earlier job.
     """
     own = strength(claim)
     for header in _of_others(run, rank):
         theirs = strength(header.claim)
+        if header.wall_ns < since_ns and not _lives(header):
+            continue
         if theirs > own or (theirs == own and _lives(header) and _comes_before_us(header)):
             return True
     return False

@@ -71,8 +71,13 @@ def identify(environment: Mapping[str, str] = os.environ, *, asked: bool = False
     )
 
 
-def header(identity: Identity, run_id: str, anchor: Anchor, device: Any = None) -> Header:
-    """Record 0 of this process's first shard; ``device`` is the torch.device of its model, if it has one."""
+def header(
+    identity: Identity, run_id: str, anchor: Anchor, device: Any = None, launch: tuple[str, int] = ("", 0)
+) -> Header:
+    """Record 0 of this process's first shard; ``device`` is the torch.device of its model, if it has one.
+
+    ``launch`` names the launcher that started it, and says when that began.
+    """
     torch = sys.modules.get("torch")
     return Header(
         run_id=run_id,
@@ -82,6 +87,8 @@ def header(identity: Identity, run_id: str, anchor: Anchor, device: Any = None) 
         local_world_size=identity.local_world_size,
         node_rank=identity.node_rank,
         claim=identity.claim,
+        launch=launch[0],
+        launched_ns=launch[1],
         host=socket.gethostname(),
         pid=os.getpid(),
         script=sys.argv[0] if sys.argv else "",

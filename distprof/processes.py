@@ -33,12 +33,18 @@ def is_python(pid: int) -> bool:
         return False
 
 
-def started_wall_ns(pid: int) -> int | None:
-    """When it was started (ns since the epoch); None for one that is unknown, or has ended."""
+def started_tick(pid: int) -> int | None:
+    """When it was started, on the kernel's own clock: with its pid, its name; None for one unknown, or ended."""
     stat = _stat(pid)
-    if stat is None or stat[0] in (b"Z", b"X"):
+    return None if stat is None or stat[0] in (b"Z", b"X") else int(stat[19])
+
+
+def started_wall_ns(pid: int) -> int | None:
+    """When it was started (ns since the epoch), about; None for one that is unknown, or has ended."""
+    tick = started_tick(pid)
+    if tick is None:
         return None
-    since_boot = int(stat[19]) / os.sysconf("SC_CLK_TCK")
+    since_boot = tick / os.sysconf("SC_CLK_TCK")
     return time.time_ns() - round((time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot) * 1e9)
 
 

@@ -251,7 +251,8 @@ class Recorder:
             return False
         self._device = next(module.parameters()).device
         self._eager = EagerChoice(self._settings.count_eager, self._device)
-        first = header(identity, self._settings.run_id, anchor(self._time), self._device)
+        launch = self._settings.launch, self._settings.launched_ns
+        first = header(identity, self._settings.run_id, anchor(self._time), self._device, launch)
         writer = open_shard(run, first, lambda: self._is_taken(run, identity))
         if writer is None:
             self._detach()
@@ -268,7 +269,7 @@ class Recorder:
 
     def _is_taken(self, run: RunDir, identity: Identity) -> bool:
         """Whether another process is the rank; one that asked to be recorded is told."""
-        taken = is_spoken_for(run, identity.rank, identity.claim)
+        taken = is_spoken_for(run, identity.rank, identity.claim, self._settings.launched_ns)
         if taken and self.asked:
             say(f"this process is not recorded: another one is rank {identity.rank} of {run.path}")
         return taken

@@ -1,7 +1,7 @@
 """The run folder: every name and path in it, in one place, and the manifest of the run.
 
 runs/NAME/run.json                            the manifest
-          inject/                             what goes on the ranks' PYTHONPATH
+          inject/                             what goes on the ranks' PYTHONPATH; of several nodes each has a part of it
           shards/rank00003.g0.msgpack         one a rank and generation
           report/                             what merge writes
 """
@@ -49,6 +49,7 @@ class RunDir:
     """One run's folder."""
 
     path: Path
+    launch: str = ""  # of a folder that the launchers of a job share: whose part of ``inject`` this is
 
     @property
     def manifest(self) -> Path:
@@ -56,7 +57,7 @@ class RunDir:
 
     @property
     def inject(self) -> Path:
-        return self.path / INJECT
+        return self.path / INJECT / self.launch
 
     @property
     def shards(self) -> Path:
@@ -128,20 +129,22 @@ def job_name(rendezvous_id: str | None, environment: Mapping[str, str]) -> str |
     return safe_name(f"job-{shared}") if shared else None
 
 
-def create(out: Path, name: str, *, shared: bool) -> RunDir:
+def create(out: Path, name: str, *, shared: bool, launch: str = "") -> RunDir:
     """Make the folder ``out/name`` (``name-2``, … if that exists and is not ``shared`` by the processes of one job).
+
+    ``launch`` names whoever makes it, where others do so, too.
 
     Raises UsageError when it cannot be made.
     """
     try:
         for attempt in range(1, _MAX_GENERATIONS):
-            run = RunDir(out / (name if attempt == 1 else f"{name}-{attempt}"))
+            run = RunDir(out / (name if attempt == 1 else f"{name}-{attempt}"), launch)
             try:
                 run.path.mkdir(parents=True, exist_ok=shared)
             except FileExistsError:
                 continue
             run.shards.mkdir(exist_ok=True)
-            run.inject.mkdir(exist_ok=True)
+            run.inject.mkdir(parents=True, exist_ok=True)
             return run
     except OSError as error:
         raise UsageError(f"cannot make a run folder in {out}: {error.strerror} (choose another with --out)") from None

@@ -32,6 +32,8 @@ class Settings:
     count_eager: bool = False
     run_dir: str = ""
     run_id: str = ""
+    launch: str = ""  # one launcher's, where each node of a job has one
+    launched_ns: int = 0
 
     def __post_init__(self) -> None:
         if not self.timed and not self.count:

@@ -241,6 +241,12 @@ def read_shard(path: Path, memo: Memo | None = None) -> Shard:
     return parse_shard(_read(path), str(path), memo)
 
 
+def last_ns(shard: Shard) -> int:
+    """When its writer is last known to have run (ns, wall)."""
+    steps = (record.start_wall_ns + record.duration_ns for record in shard.records if isinstance(record, Step))
+    return max(steps, default=shard.header.wall_ns)
+
+
 def _read(path: Path, size: int = -1) -> bytes:
     # O_NONBLOCK: never wait for somebody to write to a named pipe.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from distprof.claims import least_strength, strength
 from distprof.errors import DataError
 from distprof.launcher.recording import Job
+from distprof.launches import newest_job
 from distprof.records import ALONE, NO_MODULE, ONLY_COMPILED, Counts, End, Error, Header, Plan, Step
 from distprof.rundir import RunDir
-from distprof.shard import Memo, Shard, read_header, read_shard
+from distprof.shard import Memo, Shard, last_ns, read_header, read_shard
 
 _LEFT_NO_SHARD = (
     "left no shard: killed before the first call of a model, not able to write here (it said so), "
@@ -34,14 +35,17 @@ class RankOutcome:
     header: Header
     recorded: bool
     remark: str
+    last_ns: int = 0  # when the rank is last known to have run, wall time
 
 
 def survey(run: RunDir, host: str = "") -> tuple[list[RankOutcome], list[str]]:
     """What each rank (of ``host``, if given) left, by rank, and a sentence for all that is not among it.
 
-    As in a report, of the strongest claims to a rank the newest that holds data stands for it.
+    As in a report, of the strongest claims to a rank the newest that holds data stands for it, and earlier jobs of the
+    same name are passed over.
     """
-    outcomes, others = _read_all(run, host)
+    everything, others = _read_all(run, host)
+    outcomes, _ = newest_job(everything, lambda one: (one.header, one.last_ns))
     least = least_strength(outcome.header for outcome in outcomes)
     world = _world_size(outcomes)
     found: dict[int, RankOutcome] = {}
@@ -73,12 +77,17 @@ def _read_all(run: RunDir, host: str) -> tuple[list[RankOutcome], list[str]]:
     memo = Memo()
     for path in run.shard_files():
         try:
-            if host and read_header(path).host != host:
+            if host and not _is_of_this_node(read_header(path), run, host):
                 continue
             outcomes.append(_outcome(read_shard(path, memo)))
         except (DataError, OSError) as error:
             unread.append(str(error))
     return outcomes, unread
+
+
+def _is_of_this_node(header: Header, run: RunDir, host: str) -> bool:
+    """And of this job, not of one before it that shared the folder."""
+    return header.launch == run.launch if run.launch and header.launch else header.host == host
 
 
 def _weight(outcome: RankOutcome) -> tuple[int, bool, int]:
@@ -142,7 +151,7 @@ def _remarks(outcomes: list[RankOutcome]) -> list[str]:
 def _outcome(shard: Shard) -> RankOutcome:
     steps = {record.iteration for record in shard.records if isinstance(record, Step)}
     counts = sum(isinstance(record, Counts) for record in shard.records)
-    return RankOutcome(shard.header, bool(steps or counts), _remark(shard, len(steps)))
+    return RankOutcome(shard.header, bool(steps or counts), _remark(shard, len(steps)), last_ns(shard))
 
 
 def _remark(shard: Shard, steps: int) -> str:

@@ -104,13 +104,20 @@ def _fill(out: Path, options: Options, job: Job) -> RunDir:
     if os.pathsep in str(out.absolute()):
         raise UsageError(f"{out.absolute()} holds a {os.pathsep!r}, which PYTHONPATH cannot carry")
     name = rundir.safe_name(options.name or job.shared_name or f"{job.title}-{time.strftime('%Y%m%d-%H%M%S')}")
-    run = rundir.create(out, name, shared=job.shared_name is not None)
-    run_id = name if job.shared_name else f"{run.path.name}-{uuid.uuid4().hex[:12]}"
+    shared = job.shared_name is not None
+    run = rundir.create(out, name, shared=shared, launch=uuid.uuid4().hex[:12] if shared else "")
+    run_id = name if shared else f"{run.path.name}-{uuid.uuid4().hex[:12]}"
     _put_injected(run)
-    write_settings(replace(options.settings, run_dir=str(run.path.absolute()), run_id=run_id), run.inject)
-    run.write_manifest(
-        Manifest(run_id, run.path.name, job.command, job.world_size, SystemClock.wall_ns(), dict(options.shown))
+    now = SystemClock.wall_ns()
+    settings = replace(
+        options.settings,
+        run_dir=str(run.path.absolute()),
+        run_id=run_id,
+        launch=run.launch or run_id,
+        launched_ns=now,
     )
+    write_settings(settings, run.inject)
+    run.write_manifest(Manifest(run_id, run.path.name, job.command, job.world_size, now, dict(options.shown)))
     return run
 
 

@@ -1,7 +1,7 @@
 """From a path to the recorded ranks: finds the shards, reads what can be read, and picks one shard a rank.
 
-    files -> candidates (reduced at once, one a file) -> of the strongest claims to each rank the newest that holds data
-    -> LoadedRun
+    files -> candidates (reduced at once, one a file) -> those of the newest job -> of the strongest claims to each rank
+    the newest that holds data -> LoadedRun
 
 What could not be read becomes a note, in words fit for the report's first page; files are named without their folder,
 and everything is in rank order, so that the same shards give the same report wherever they lie.
@@ -16,7 +16,16 @@ from pathlib import Path
 
 from distprof.claims import least_strength, strength
 from distprof.errors import DataError
-from distprof.merge.notes import beside_notes, damage_notes, error_notes, generation_notes, reading_notes
+from distprof.launches import newest_job
+from distprof.merge.notes import (
+    beside_notes,
+    damage_notes,
+    earlier_notes,
+    error_notes,
+    generation_notes,
+    launch_notes,
+    reading_notes,
+)
 from distprof.merge.rankdata import RankData, Reducer
 from distprof.merge.words import listed
 from distprof.records import FORWARD, TRAINING
@@ -128,6 +137,7 @@ def _one_run(candidates: Sequence[RankData]) -> None:
 
 
 def _assemble(candidates: Sequence[RankData], manifest: Manifest | None, notes: tuple[str, ...]) -> LoadedRun:
+    candidates, earlier = newest_job(candidates, lambda data: (data.header, data.last_ns))
     newest = max(candidates, key=lambda data: (strength(data.header.claim), _age(data)))
     run_id, world_size = newest.header.run_id, newest.header.world_size
     found = _sorted_out(candidates, world_size)
@@ -140,6 +150,8 @@ def _assemble(candidates: Sequence[RankData], manifest: Manifest | None, notes: 
             *notes,
             *_foreign(manifest, run_id),
             *generation_notes(found.chosen, found.passed_over, found.outside),
+            *earlier_notes(earlier),
+            *launch_notes(candidates),
             *beside_notes(found.beside),
             *damage_notes(found.chosen),
             *error_notes(found.chosen),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from distprof.launches import ran_apart
 from distprof.merge.rankdata import RankData
 from distprof.merge.words import listed, plural, rank_names
 from distprof.records import ALONE
@@ -32,6 +33,26 @@ def generation_notes(
         world = plural(max(data.header.world_size for data in outside), "rank")
         notes.append(f"{ranks} left out: of an earlier start of the job, with {world}")
     return tuple(notes)
+
+
+def earlier_notes(earlier: Sequence[RankData]) -> tuple[str, ...]:
+    """Shards of jobs that had the name, and with it the folder, before this one."""
+    if not earlier:
+        return ()
+    files = listed([data.source for data in earlier])
+    return (f"{files}: left out, of an earlier job of the same name, which had ended when this one was launched",)
+
+
+def launch_notes(candidates: Sequence[RankData]) -> tuple[str, ...]:
+    """Ranks that are taken for one job's although, by their hosts' clocks, some had ended when others were launched."""
+    halves = ran_apart(candidates, lambda data: (data.header, data.last_ns))
+    if halves is None:
+        return ()
+    before, after = (rank_names(data.rank for data in half) for half in halves)
+    return (
+        f"by the clocks of the hosts {before} had ended before the launch of {after}: either they disagree, or "
+        f"{before} ran in an earlier job of the same name",
+    )
 
 
 def beside_notes(beside: Sequence[RankData]) -> tuple[str, ...]:

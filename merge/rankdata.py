@@ -32,7 +32,7 @@ from distprof.records import (
     Topology,
     Tree,
 )
-from distprof.shard import ReadReport, Shard
+from distprof.shard import ReadReport, Shard, last_ns
 
 Kind = TypeVar("Kind", bound=Record)
 
@@ -53,6 +53,7 @@ class RankData:
     windows: dict[str, Window]  # by mode, those that hold anything
     errors: tuple[Error, ...]
     end: End | None
+    last_ns: int = 0  # when the rank is last known to have run, wall time
 
     @property
     def rank(self) -> int:
@@ -118,6 +119,7 @@ class Reducer:
             ),
             errors=tuple(of(Error)),
             end=_last(of(End)),
+            last_ns=last_ns(shard),
         )
 
     def _tree(self, records: list[Tree]) -> RankTree:

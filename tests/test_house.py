@@ -31,7 +31,7 @@ BASE = {
     "settings",
     "output",
 }
-BASE |= {"processes", "claims", "options", "config", "deepspeed_config"}
+BASE |= {"processes", "claims", "launches", "options", "config", "deepspeed_config"}
 MERGE_MAY = BASE - {"say", "settings", "output", "options", "config", "deepspeed_config"}
 #: What puts the parts together, and is imported by nobody.
 COMPOSERS = {"__main__", "commands", "api", "standalone"}

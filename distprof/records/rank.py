@@ -33,6 +33,8 @@ class Header:
     node_rank: Index = 0
     claim: str = ENVIRONMENT
     generation: Natural = 0
+    launch: str = ""  # the launcher that started it: one of a job's; empty where that is not known
+    launched_ns: Natural = 0  # when that launcher began, wall time
     host: str = ""
     pid: Natural = 0
     script: str = ""

@@ -82,6 +82,14 @@ def test_a_stronger_claim_holds_for_good_a_weaker_one_never(run: RunDir, dead: i
     assert not is_spoken_for(run, 0, GROUP)
 
 
+def test_claims_of_an_earlier_job_are_none(run: RunDir, dead: int) -> None:
+    claim(run, dead, ago_ns=HOUR_NS)
+    assert is_spoken_for(run, 0, ENVIRONMENT)
+    assert not is_spoken_for(run, 0, ENVIRONMENT, time.time_ns() - HOUR_NS // 2)
+    claim(run, os.getppid())
+    assert is_spoken_for(run, 0, ENVIRONMENT, time.time_ns())  # it lives
+
+
 def test_a_rank_that_was_started_again_speaks_for_itself(run: RunDir, dead: int) -> None:
     claim(run, dead)
     assert not is_spoken_for(run, 0, GROUP)

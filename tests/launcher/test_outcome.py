@@ -109,6 +109,16 @@ def test_of_several_nodes_each_answers_for_its_own_ranks(run: RunDir) -> None:
     assert line(run, job).startswith("1 of 2 ranks of this node recorded in runs/x; 1 left no shard: killed")
 
 
+def test_what_an_earlier_job_of_the_same_name_left_is_not_this_ones(run: RunDir) -> None:
+    """Its rank 0 ran on this node, too; the ranks of this job are told by their launch, or by when that began."""
+    write(run, 0, *FULL, launch="before", launched_ns=1, wall_ns=2)
+    write(run, 1, *FULL, launch="before", launched_ns=1, wall_ns=2)
+    write(run, 0, *FULL, launch="now", launched_ns=9, wall_ns=10, generation=1)
+    node = Job((), "train", "shared", WORLD, host="here", host_ranks=2)
+    assert line(RunDir(run.path, "now"), node).startswith("1 of 2 ranks of this node recorded in runs/x; 1 left no")
+    assert line(run, Job((), "t", world_size=2)).startswith("1 of 2 ranks recorded in runs/x; rank 1 left no shard")
+
+
 def test_processes_that_were_told_no_rank_are_counted_unless_a_rank_is_there(run: RunDir) -> None:
     for pid in (7, 8):
         write(run, 0, *FULL, generation=pid, pid=pid, claim=ALONE)

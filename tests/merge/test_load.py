@@ -225,6 +225,40 @@ def test_ranks_of_an_earlier_larger_start_are_left_out(tmp_path: Path) -> None:
     assert "ranks 2-3 left out: of an earlier start of the job, with 4 ranks" in run.notes
 
 
+def test_an_earlier_job_of_the_same_name_is_named_and_left_out(tmp_path: Path) -> None:
+    """Its ranks were more, and a rank of it is the newest that holds data; this job's restarts are still its own."""
+    folder = write_run(tmp_path / "run", dp=4, bend=lambda _, records: with_header(records, launch="a", launched_ns=1))
+    after = max(data.last_ns for data in load_run(folder).ranks) + 1
+    now = {"launch": "b", "launched_ns": after}
+    for generation in (1, 2):
+        again = with_header(rank_records(Job(dp=2), 0), **now, generation=generation, wall_ns=after + generation)
+        write_shard(shard(folder, 0, generation), again if generation == 1 else again[:5])
+    run = load_run(folder)
+    assert (run.world_size, [data.header.generation for data in run.ranks], run.missing_ranks) == (2, [1], (1,))
+    first = "rank00000.g0.msgpack, rank00001.g0.msgpack, rank00002.g0.msgpack and 1 more"
+    assert run.notes == (
+        "rank 0 started more than once: generation 1, the newest with data, is reported",
+        f"{first}: left out, of an earlier job of the same name, which had ended when this one was launched",
+    )
+
+
+def test_nodes_whose_clocks_disagree_are_one_job_and_that_is_said(tmp_path: Path) -> None:
+    def bend(rank: int, records: list[Record]) -> list[Record]:
+        ahead = rank * 10**18
+        own = [
+            replace(record, start_wall_ns=ahead + iteration) if isinstance(record, Step) else record
+            for iteration, record in enumerate(records)
+        ]
+        return with_header(own, launch=f"{rank}", host=f"node{rank}", launched_ns=ahead, wall_ns=ahead + 5)
+
+    run = load_run(write_run(tmp_path / "run", dp=2, bend=bend))
+    assert [data.rank for data in run.ranks] == [0, 1]
+    assert run.notes == (
+        "by the clocks of the hosts rank 0 had ended before the launch of rank 1: either they disagree, or rank 0 ran "
+        "in an earlier job of the same name",
+    )
+
+
 # ---- completeness and mode -------------------------------------------------------------------------------------------
 
 
