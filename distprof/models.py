@@ -18,6 +18,11 @@ from distprof.records import ExpertLayer, ExpertLayers, Parameter, Parameters, R
 from distprof.tree import ModuleTree
 
 
+#: Models of which each is placed as it is met.  What places one looks at all of them: of more, it is done once an
+#: iteration (layers in a plain list are a model each).
+_PLACED_AT_ONCE = 16
+
+
 class Models:
     """Module tree, parameters, MoE layers and topology of one rank."""
 
@@ -30,6 +35,8 @@ class Models:
         self._told: tuple[Topology, tuple[ExpertLayer, ...]] | None = None
         self._parameters: dict[int, list[Parameter]] = {}  # by root
         self._untold: set[int] = set()  # roots whose parameters are more than was told
+        self._roots = 0
+        self._to_place = False  # models were met since the places were told
         self._first_names = FirstNames()
 
     @property
@@ -45,7 +52,7 @@ class Models:
 
     def adopt(self, module: nn.Module, caller: int = -1) -> tuple[int, list[Record]]:
         """The row of a module not met before (-1: none, it is its caller's own), and the records that tell of it; the
-        parameters of one that joins its caller's root are :meth:`late`.
+        parameters of one that joins its caller's root are :meth:`late`, and so are the places where models are many.
         """
         if caller >= 0 and _is_compilers(module):
             return -1, []
@@ -56,18 +63,24 @@ class Models:
                 self._standing.met_again(module, self.tree.rows[row].root)
             return row, []
         if caller < 0:
+            self._roots += 1
             self._standing.met(module, self.tree.rows[row].root)
         layers = self._find_layers(module, row)
         self._layers += layers
         self._note_parameters(module, row, layers)
         if caller >= 0 and not layers:
             return row, [news]
-        return row, [news, *(self.late() if caller < 0 else ()), *self.places()]
+        self._to_place = self._roots > _PLACED_AT_ONCE
+        places = () if self._to_place else self.places()
+        return row, [news, *(self._untold_parameters() if caller < 0 else ()), *places]
 
     def late(self) -> Sequence[Record]:
-        """Parameters that have joined a root.  They are told whole, so once an iteration: a script may make modules in
-        every forward.
+        """What is told once an iteration, because it is told whole: parameters that have joined a root (a script may
+        make modules in every forward), and the places of many models.
         """
+        return [*self._untold_parameters(), *(self.places() if self._to_place else ())]
+
+    def _untold_parameters(self) -> Sequence[Record]:
         if not self._untold:
             return ()
         roots, self._untold = sorted(self._untold), set()
@@ -75,6 +88,7 @@ class Models:
 
     def places(self) -> Iterator[Record]:
         """Topology and MoE layers, where they are not what was told last: groups may appear late."""
+        self._to_place = False
         layers, topology = place(self._layers, self._standing.topology(), self._rank)
         topology = self._with_doubt(topology)
         if self._told is None or self._told[0] != topology:

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-_MAX_DEPTH = 3
+from distprof.probes.tensors import tensors
+
+_MAX_DEPTH = 2  # of lists in an argument
 
 
 class Work(NamedTuple):
@@ -66,11 +68,7 @@ class BatchTally:
         return Work(micro_batches, teller.first, round(teller.samples / calls * micro_batches) if calls else 0)
 
 
-def batch_size(value: Any, depth: int = 0) -> int | None:
+def batch_size(value: Any) -> int | None:
     """Dimension 0 of the first tensor in ``value``, a tensor or a nest of lists, tuples and dicts; None without one."""
-    if isinstance(value, torch.Tensor):
-        return int(value.shape[0]) if value.dim() else None
-    if depth < _MAX_DEPTH and isinstance(value, (list, tuple, dict)):
-        items = value.values() if isinstance(value, dict) else value
-        return next((size for item in items if (size := batch_size(item, depth + 1)) is not None), None)
-    return None
+    values = dict.values(value) if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+    return next((int(tensor.shape[0]) for tensor in tensors(values, _MAX_DEPTH) if tensor.dim()), None)

@@ -10,7 +10,7 @@ length of the window, the hooks on those few parameters.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from threading import get_ident
 from types import MethodType
@@ -25,6 +25,7 @@ from distprof.probes.calls import CallListener, RunningModules
 from distprof.probes.experts import ExpertTally
 from distprof.probes.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
 from distprof.probes.sums import Fields, ModuleSums, Orders
+from distprof.probes.tensors import tensors
 from distprof.timeline import MOST_PACKED, Ledger, Stamps
 from distprof.uncompiled import unseen
 
@@ -35,7 +36,7 @@ _Hook = Callable[[torch.Tensor], torch.Tensor | None]  # as torch calls it
 #: Carries hooks into nodes, as ``Tensor.register_hook`` does: a tenth of the cost of ``register_prehook``, which makes
 #: a handle each time.
 CARRIER = torch.zeros((), device="cpu")
-_MAX_DEPTH = 2
+_MAX_DEPTH = 2  # of lists in an argument
 
 
 class ModuleTimer:
@@ -121,7 +122,7 @@ class ModuleTimer:
     @unseen
     def meet_input(self, row: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Have the backward of ``row``, which is about to run, end where that of its input begins."""
-        node = next(_nodes(args), None) or next(_nodes(kwargs), None)
+        node = next(_nodes(args), None) or next(_nodes(kwargs.values()), None)
         if node is not None:
             if torch.is_grad_enabled():
                 self._hook(node, self.stack[-1] if self.stack else NOBODY)
@@ -132,7 +133,7 @@ class ModuleTimer:
     def meet_output(self, row: int, output: Any) -> None:
         """Have the backward of ``row``, which has run, begin where that of its output does."""
         # Of several outputs any may be the one that is used.  A child's may be ours as well: then its hook says all.
-        for node in _nodes(output):
+        for node in _nodes(output if type(output) is tuple else (output,)):
             self._hook(node, row)
 
     def backward_began(self) -> None:
@@ -230,11 +231,6 @@ class _Hooks(dict[int, dict[int, _Hook]]):
         return self[row]
 
 
-def _nodes(value: Any, depth: int = 0) -> Iterator[Any]:
-    """The ``grad_fn`` of every tensor in ``value`` that has one."""
-    if isinstance(value, torch.Tensor):
-        if value.grad_fn is not None:
-            yield value.grad_fn
-    elif depth < _MAX_DEPTH and isinstance(value, (tuple, list, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _nodes(item, depth + 1)
+def _nodes(values: Iterable[Any]) -> Iterator[Any]:
+    """The ``grad_fn`` of every tensor in ``values`` that has one."""
+    return (tensor.grad_fn for tensor in tensors(values, _MAX_DEPTH) if tensor.grad_fn is not None)

@@ -1,0 +1,81 @@
+"""What a step costs grows with the job, and no faster: counted in lines that run, not in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.effort import lines
+from support.recording import record
+from torch import Tensor, nn
+
+from distprof.records import Parameters, Tree
+
+
+def layers_in_a_list(many: int, steps: int = 4) -> Callable[[], None]:
+    """A plain list of layers: each is a model of its own."""
+
+    def job() -> None:
+        layers = [nn.Linear(4, 4) for _ in range(many)]
+        optimizer = torch.optim.SGD([p for layer in layers for p in layer.parameters()], lr=1e-3)
+        for _ in range(steps):
+            x = torch.ones(2, 4)
+            for layer in layers:
+                x = layer(x)
+            x.sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return job
+
+
+def test_many_models_take_as_many_times_the_work_of_few(tmp_path: Path) -> None:
+    ran = {}
+    for many in (50, 200):
+        with lines() as counted:
+            seen = record(tmp_path / str(many), layers_in_a_list(many), count=True, timed=1)
+        ran[many] = counted.run
+        assert len(seen.rows) == many
+        assert len({record.root for record in seen.of(Parameters)}) == many
+        assert len(seen.of(Tree)) == many
+        assert seen.macs() == {"": 2 * 4 * 4} and len(seen.kinds) < 4 * many
+    assert ran[200] < 5 * ran[50]
+
+
+class Lower(nn.Module):
+    def forward(self, texts: Any) -> Any:
+        return texts
+
+
+class Embed(nn.Module):
+    """The first token of each text, embedded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.Sequential(*[Lower() for _ in range(6)])
+        self.table = nn.Embedding(600, 4)
+
+    def forward(self, texts: list[list[int]]) -> Tensor:
+        embedded: Tensor = self.table(torch.tensor([tokens[0] for tokens in self.steps(texts)]))
+        return embedded
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_the_tokens_of_texts_in_lists_are_not_looked_through(tmp_path: Path) -> None:
+    ran = {}
+    for tokens in (64, 1_024):
+        model, texts = Embed(), [list(range(tokens)) for _ in range(tokens // 2)]
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        with lines() as counted:
+
+            def job(model: nn.Module = model, texts: Any = texts, optimizer: Any = optimizer) -> None:
+                for _ in range(4):
+                    model(texts).sum().backward()
+                    optimizer.step()
+
+            record(tmp_path / str(tokens), job, count=True, timed=2)
+        ran[tokens] = counted.run
+    assert ran[1_024] < 1.1 * ran[64]
