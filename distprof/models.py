@@ -17,7 +17,6 @@ from distprof.parameters import FirstNames, parameters_of
 from distprof.records import ExpertLayer, ExpertLayers, Parameter, Parameters, Record, Topology
 from distprof.tree import ModuleTree
 
-
 #: Models of which each is placed as it is met.  What places one looks at all of them: of more, it is done once an
 #: iteration (layers in a plain list are a model each).
 _PLACED_AT_ONCE = 16
