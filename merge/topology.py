@@ -23,7 +23,7 @@ from distprof.records import AXES, Topology
 
 ASSUMED = "assumed"
 #: Sources, the least trusted first; the name of a framework stands between meshes and what the script says.
-_TRUST = {ASSUMED: 0, "process_groups": 1, "device_mesh": 2, "declared": 4}
+_TRUST = {ASSUMED: 0, "process_groups": 1, "device_mesh": 2, "parameters": 2, "declared": 4}
 _FRAMEWORK = 3
 #: Axes whose sizes multiply to the world size; experts are spread over ranks that these place.
 _WORLD_AXES = ("dp", "cp", "tp", "pp")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from distprof.frameworks.pieces import of_dtensor
 from distprof.frameworks.protocol import Experts, is_a
 from distprof.frameworks.routing import read_chosen, read_handed
-from distprof.frameworks.torch_native import of_dtensor
 
 
 def fused_experts(holder: nn.Module, top_k: int = 0, router: nn.Module | None = None) -> Experts | None:

@@ -137,10 +137,12 @@ def claims(meshes: Sequence[SeenMesh], fakes: Collection[frozenset[int]] = ()) -
     yield from assumed
 
 
-def odd_names(meshes: Sequence[SeenMesh]) -> Iterator[str]:
-    """A sentence for each mesh with dimensions whose names mean nothing to us."""
+def odd_names(meshes: Sequence[SeenMesh], settled: Collection[frozenset[int]] = ()) -> Iterator[str]:
+    """A sentence for each mesh with dimensions whose names mean nothing to us, unless it is ``settled`` what the ranks
+    along them are to each other.
+    """
     for seen in meshes:
-        odd = [seen.mesh.names[i] for i in _unknown(seen)]
+        odd = [seen.mesh.names[i] for i in _unknown(seen) if not _is_settled(seen, i, settled)]
         is_slice = any({*seen.mesh.names} < {*other.mesh.names} for other in meshes)
         if odd and not is_slice:
             what = "dimensions" if len(odd) > 1 else "dimension"
@@ -149,6 +151,10 @@ def odd_names(meshes: Sequence[SeenMesh]) -> Iterator[str]:
                 f"{what} {', '.join(odd)} of the device mesh {shown}: no axis is known by such a name, data "
                 "parallel is assumed; say otherwise with distprof.set_topology()"
             )
+
+
+def _is_settled(seen: SeenMesh, dimension: int, settled: Collection[frozenset[int]]) -> bool:
+    return bool(seen.mesh.coordinate) and frozenset(seen.along([dimension])) in settled
 
 
 def _is_slice(seen: SeenMesh, other: SeenMesh) -> bool:

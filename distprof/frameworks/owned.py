@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from distprof.frameworks.fsdp1 import flattened, is_flat
+from distprof.frameworks.pieces import NONE, Sharding, shardings
 from distprof.frameworks.protocol import Layout
 from distprof.frameworks.stacks import Stacks
 
@@ -27,6 +28,7 @@ class Owned:
     dtype: torch.dtype
     trainable: bool
     _layout: Layout | None = None
+    _sharding: Sharding = NONE
 
     @property
     def identity(self) -> tuple[int, str]:
@@ -37,7 +39,7 @@ class Owned:
         if self._layout is not None:
             return self._layout
         assert isinstance(self.anchor, nn.Parameter)
-        return stacks.layout(self.owner, name, self.anchor, expert=expert)
+        return stacks.layout(self.owner, name, self.anchor, expert=expert, sharding=self._sharding)
 
 
 class Owners:
@@ -45,12 +47,14 @@ class Owners:
 
     def __init__(self, model: nn.Module) -> None:
         self._flattened = flattened(model)
+        self._shardings = {id(owner): sharding for owner, sharding in shardings(model) if sharding}  # by FSDP 2
 
     def owned_by(self, module: nn.Module) -> Iterator[Owned]:
         """Lazy ones without a shape are left out."""
         flat = {parameter.name: parameter for parameter in self._flattened.get(id(module), ())}
         for name, parameter in module._parameters.items():
             if parameter is not None and name not in flat and not is_lazy(parameter) and not is_flat(parameter):
-                yield Owned(name, module, parameter, "", parameter.dtype, parameter.requires_grad)
+                sharding = self._shardings.get(id(module), NONE)
+                yield Owned(name, module, parameter, "", parameter.dtype, parameter.requires_grad, None, sharding)
         for name, p in flat.items():
             yield Owned(name, module, p.prime, p.prime_name, p.dtype, p.trainable, p.layout)

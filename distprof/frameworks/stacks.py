@@ -17,6 +17,7 @@ from distprof.frameworks.deepspeed import DeepSpeed
 from distprof.frameworks.huggingface import Accelerate, Transformers
 from distprof.frameworks.megatron import Megatron
 from distprof.frameworks.module_list import ModuleLists
+from distprof.frameworks.pieces import NONE, Sharding, is_dtensor, of_dtensor
 from distprof.frameworks.protocol import Experts, Framework, Layout
 from distprof.frameworks.torch_native import Pipelining, Wrappers
 from distprof.frameworks.torchtitan import TorchTitan
@@ -50,10 +51,18 @@ class Stacks:
             self._failed(stack.name, error)
             return None
 
-    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool = False) -> Layout:
-        """What the first stack says that knows it; else it lies whole on this rank."""
+    def layout(
+        self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool = False, sharding: Sharding = NONE
+    ) -> Layout:
+        """What the first stack says that knows it; else it lies whole on this rank, unless it is a DTensor.
+        ``sharding``: FSDP's, of the owner.
+        """
         for stack in self._that_answer("layout"):
             said = self.ask(stack, lambda stack: stack.layout(owner, name, parameter, expert=expert))
+            if said is not None:
+                return said
+        if is_dtensor(parameter):
+            said = self.ask(self.wrappers, lambda _: of_dtensor(parameter, sharding))
             if said is not None:
                 return said
         return Layout(parameter.numel(), parameter.numel(), parameter.numel())

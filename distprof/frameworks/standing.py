@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from distprof.errors import UsageError
-from distprof.frameworks import meshes, process_groups
+from distprof.frameworks import meshes, pieces, process_groups
 from distprof.frameworks.axes import ASSUMED, Claim, beside, declared, resolve, without_declaration
 from distprof.frameworks.declaration import current
 from distprof.frameworks.meshes import MeshWatch, SeenMesh
@@ -28,6 +28,7 @@ class Standing:
         self._stacks = stacks
         self._models: dict[int, weakref.ref[nn.Module]] = {}  # by root
         self._stages: list[Stage] = []
+        self._by_pieces: dict[int, tuple[Claim, ...]] = {}  # by root, what the cuts of its parameters tell
         self._on_meshes: dict[int, Topology] = {}  # by root, what its own meshes tell; models may be gone in the end
 
     def met(self, model: nn.Module, root: int) -> None:
@@ -48,17 +49,21 @@ class Standing:
         models = list(by_root.values())
         seen_groups, seen_meshes = process_groups.groups(), self._seen_meshes(models)
         fakes = process_groups.fakes(seen_groups)
+        by_pieces, by_wrappers = self._claims_of_pieces(by_root), [*self._claims_of([self._stacks.wrappers], models)]
         claims = [
             *self._claims_of(self._stacks.believed(), models),
+            *by_pieces,
             *meshes.claims(seen_meshes, fakes),
-            *self._claims_of([self._stacks.wrappers], models),
+            *by_wrappers,
             *process_groups.claims(seen_groups, meshes_were_seen=bool(seen_meshes)),
         ]
         seen = self._with_declaration(resolve(claims, self._rank, self._world_size))
+        settled = {frozenset(claim.ranks) for claim in (*by_pieces, *by_wrappers)}
+        odd = meshes.odd_names(seen_meshes, settled)
         return replace(
             seen,
             meshes=tuple(seen.mesh for seen in seen_meshes),
-            notes=(*seen.notes, *dict.fromkeys(meshes.odd_names(seen_meshes)), *self._stacks.failures.values()),
+            notes=(*seen.notes, *dict.fromkeys(odd), *self._stacks.failures.values()),
             groups=process_groups.records(seen_groups, self._world_size),
             stages=tuple(self._stages),
             roots=tuple(self._own_axes(by_root, fakes, seen)),
@@ -87,6 +92,13 @@ class Standing:
         for stack in stacks:
             said = self._stacks.ask(stack, lambda stack: stack.groups(models, self._rank)) or {}
             yield from (Claim(stack.name, axis, tuple(ranks)) for axis, ranks in said.items())
+
+    def _claims_of_pieces(self, models: Mapping[int, nn.Module]) -> list[Claim]:
+        """They may be gone in the end."""
+        for root, model in models.items():
+            told = self._stacks.ask(self._stacks.wrappers, lambda _, model=model: tuple(pieces.claims(model)))
+            self._by_pieces[root] = told or self._by_pieces.get(root, ())
+        return [claim for claims in self._by_pieces.values() for claim in claims]
 
     def _seen_meshes(self, models: list[nn.Module]) -> list[SeenMesh]:
         """Those that were made under our eyes, or else lie under a parameter."""

@@ -1,16 +1,15 @@
-"""torch itself: the groups of DDP, FSDP and pipelining, and DTensors for the layout of parameters."""
+"""torch itself: the groups of DDP, FSDP and pipelining."""
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from distprof.frameworks.axes import axis_of, is_data_axis
-from distprof.frameworks.protocol import Framework, Layout, group_ranks, is_a
+from distprof.frameworks.pieces import fsdp2_meshes
+from distprof.frameworks.protocol import Framework, group_ranks, is_a
 
 _STAGES = "torch.distributed.pipelining.stage"
 
@@ -27,9 +26,6 @@ class Wrappers(Framework):
             if found:
                 return found
         return {}
-
-    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> Layout | None:
-        return of_dtensor(parameter) if is_a(parameter, "torch.distributed.tensor", "DTensor") else None
 
 
 class Pipelining(Framework):
@@ -53,25 +49,6 @@ class Pipelining(Framework):
         return None
 
 
-def of_dtensor(parameter: Any) -> Layout:
-    """Allocates nothing."""
-    shape = list(parameter.shape)
-    mesh = parameter.device_mesh
-    coordinate = mesh.get_coordinate()
-    names = mesh.mesh_dim_names or ("dp",) * len(parameter.placements)
-    sharded: list[str] = []
-    for dimension, (name, placement) in enumerate(zip(names, parameter.placements, strict=True)):
-        cut = getattr(placement, "dim", None)  # of a Shard, and of a strided one, which is none to ``is_shard``
-        if cut is None or mesh.size(dimension) == 1:
-            continue
-        sharded.append(axis_of(name) or name)
-        if not is_data_axis(name) and coordinate is not None:
-            shape[cut] = _chunk(shape[cut], mesh.size(dimension), coordinate[dimension])
-    return Layout(
-        parameter._local_tensor.numel(), _product(shape), parameter.numel(), sharded=tuple(dict.fromkeys(sharded))
-    )
-
-
 def _of_ddp(module: nn.Module) -> dict[str, Sequence[int]]:
     if not is_a(module, "torch.nn.parallel.distributed", "DistributedDataParallel"):
         return {}
@@ -92,13 +69,8 @@ def _of_fsdp1(module: nn.Module, rank: int) -> dict[str, Sequence[int]]:
 
 
 def _of_fsdp2(module: nn.Module) -> dict[str, Sequence[int]]:
-    if not is_a(module, "torch.distributed.fsdp", "FSDPModule"):
-        return {}
-    group = getattr(module._get_fsdp_state(), "_fsdp_param_group", None)  # type: ignore[operator]
-    info = getattr(group, "mesh_info", None)
-    if info is None:
-        return {}
-    return _told(dp=tuple(map(int, info.mesh.mesh.flatten().tolist())))
+    meshes = fsdp2_meshes(module)
+    return _told(dp=tuple(map(int, meshes[0].mesh.flatten().tolist()))) if meshes else {}
 
 
 def _told(**axes: Sequence[int]) -> dict[str, Sequence[int]]:
@@ -118,13 +90,3 @@ def _running_stages() -> Iterator[Any]:
             if is_a(caller, _STAGES, "_PipelineStageBase"):
                 yield caller
         frame = frame.f_back
-
-
-def _chunk(size: int, parts: int, index: int) -> int:
-    """Length of the ``index``-th piece when ``torch.chunk`` cuts ``size`` into ``parts``."""
-    piece = -(-size // parts)
-    return max(0, min(piece, size - piece * index))
-
-
-def _product(shape: list[int]) -> int:
-    return functools.reduce(lambda product, size: product * size, shape, 1)

@@ -58,7 +58,8 @@ class Topology:
     (``dp_replicate``, ``dp_shard``), ``sp`` (sequence parallel over ranks of its own), ``etp`` and ``edp`` (tensor and
     data parallel of experts), and ``ep_size_N`` for each N where experts are of several ep sizes (then ``ep`` is
     the largest).  ``sources`` says of each axis who told it, ``source`` who told most: ``declared`` (by the script), a
-    framework, ``device_mesh`` (names of dimensions), ``process_groups`` (descriptions) or ``assumed``.
+    framework, ``device_mesh`` (names of dimensions), ``process_groups`` (descriptions), ``parameters`` (how they are
+    cut) or ``assumed``.
     """
 
     KIND: ClassVar[str] = "topology"

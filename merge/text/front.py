@@ -14,6 +14,7 @@ _SOURCES = {
     "declared": "declared by the script",
     "device_mesh": "from the dimension names of its DeviceMesh",
     "process_groups": "from the descriptions of its process groups",
+    "parameters": "from how its parameters are cut",
     "assumed": "assumed",
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from support.worlds import rank_of
@@ -11,6 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+from distprof.frameworks.owned import Owners
 from distprof.frameworks.protocol import Layout
 from distprof.frameworks.stacks import Stacks
 
@@ -38,10 +41,15 @@ def test_data_parallel_shards_are_undone() -> None:
         assert layout(distribute_tensor(torch.zeros(8, 6), mesh, [Shard(0)])) == Layout(12, 48, 48, ("dp",))
 
 
-def test_a_mesh_without_names_is_taken_for_data_parallel() -> None:
+@pytest.mark.parametrize("names", [None, ("rows",)])
+def test_what_is_cut_along_a_dimension_without_a_name_of_ours_is_fsdps_or_tensor_parallel(names: Any) -> None:
     with rank_of(4, rank=1):
-        mesh = init_device_mesh("cpu", (4,))
-        assert layout(distribute_tensor(torch.zeros(8, 6), mesh, [Shard(0)])) == Layout(12, 48, 48, ("dp",))
+        mesh = init_device_mesh("cpu", (4,), mesh_dim_names=names)
+        assert layout(distribute_tensor(torch.zeros(8, 6), mesh, [Shard(0)])) == Layout(12, 12, 48, ("tp",))
+        sharded = nn.Sequential(nn.Linear(6, 8, bias=False))
+        fully_shard(sharded, mesh=mesh)
+        (owned,) = Owners(sharded).owned_by(sharded[0])
+        assert owned.layout(Stacks(), "weight") == Layout(12, 48, 48, ("dp",))
 
 
 @pytest.mark.parametrize(("rank", "rows"), [(0, 3), (2, 3), (3, 1)])

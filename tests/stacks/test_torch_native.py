@@ -116,14 +116,14 @@ def top_modules(report: Report) -> list[tuple[str, str]]:
     return [(module.label, module.class_name) for module in report.modules if module.name.isdecimal()]
 
 
-@FSDP_2.misses("axes behind names that mean nothing to us: assumed, and said")
-def test_dimensions_of_odd_names_leave_data_parallelism_assumed_and_named(scenarios: dict[str, Scenario]) -> None:
-    seen = scenarios["odd_names"]
-    assert (seen.sizes, seen.topologies[3].source) == ({"dp": 4}, "assumed")
-    notes = seen.topologies[3].notes
-    assert sum("rows, columns" in note for note in notes) == 1
-    assert any(note.startswith("torch says dp 2; ") and "the world has 4 ranks" in note for note in notes)
-    assert list(seen.parameters(1)) == NAMES
+@FSDP_2.finds("axes behind names that mean nothing to us, by what is cut along them")
+@pytest.mark.parametrize("name", ["odd_names", "no_names"])
+def test_what_is_cut_along_dimensions_of_odd_names_tells_their_axes(scenarios: dict[str, Scenario], name: str) -> None:
+    seen = scenarios[name]
+    dp = {"odd_names": 2, "no_names": 1}[name]
+    assert seen.sizes == {axis: size for axis, size in (("dp", dp), ("tp", 4 // dp)) if size > 1}
+    assert seen.topologies[3].sources["tp"] == "parameters"
+    assert (seen.topologies[3].notes, list(seen.parameters(1))) == ((), NAMES)
 
 
 @DDP.misses("a group over a part of the ranks: assumed, and said")
@@ -177,7 +177,9 @@ def test_totals_are_those_of_the_model_built_whole(scenarios: dict[str, Scenario
 FORWARD, MEMORY = "forward work of the model", "memory of every rank"
 ROWS = 2  # of a rank's batch; a pipeline's has 4
 WORK = {
-    **dict.fromkeys(["ddp", "fsdp2", "checkpointed", "tp", "fsdp2_tp", "two_halves"], ROWS * (4 * 256 + 24)),
+    **dict.fromkeys(
+        ["ddp", "fsdp2", "checkpointed", "tp", "fsdp2_tp", "odd_names", "no_names", "two_halves"], ROWS * (4 * 256 + 24)
+    ),
     **dict.fromkeys(["fsdp1", "fsdp1_flat", "fsdp1_hybrid"], ROWS * (64 + 2 * 256 + 64)),
     "two_models": 2 * ROWS * (4 * 256 + 24),
     "pipeline": 4 * (3 * 512 + 64),

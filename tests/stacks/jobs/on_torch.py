@@ -84,8 +84,8 @@ def split(module: nn.Sequential, mesh: DeviceMesh) -> nn.Sequential:
     return module
 
 
-def tp() -> int:
-    train(split(model(), init_device_mesh("cpu", (4,), mesh_dim_names=("tp",))))
+def tp(names: tuple[str] | None = ("tp",)) -> int:
+    train(split(model(), init_device_mesh("cpu", (4,), mesh_dim_names=names)))
     return WHOLE
 
 
@@ -221,6 +221,7 @@ SCENARIOS: dict[str, Callable[[], int]] = {
     "tp": tp,
     "fsdp2_tp": fsdp2_tp,
     "odd_names": partial(fsdp2_tp, ("rows", "columns")),
+    "no_names": partial(tp, None),
     "pipeline": pipeline,
     "virtual_stages": virtual_stages,
     "groups_by_hand": groups_by_hand,
