@@ -6,8 +6,9 @@ import os
 import resource
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distprof.errors import UsageError
@@ -39,9 +40,43 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     # Blocked from before the start until after the end: no signal is lost, and none interrupts.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     try:
-        return _wait(_spawn(command, environment, before))
+        with children_waited_for() as ignored:
+            spawn = _spawn_ignoring_children if ignored else _spawn
+            return _wait(spawn(command, environment, before))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def children_waited_for() -> Iterator[bool]:
+    """Whether this process was started to ignore SIGCHLD (by a daemon, or a container's init).  In here it does not:
+    nothing would tell that a child has ended, or how.
+    """
+    ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield ignored
+    finally:
+        if ignored:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def _spawn_ignoring_children(
+    command: Sequence[str], environment: Mapping[str, str], mask: set[int | signal.Signals]
+) -> int:
+    """For the command to ignore SIGCHLD, as it would without us: posix_spawn can reset signals, and ignore none."""
+
+    def as_started() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    try:
+        child = subprocess.Popen(command, env=environment, close_fds=False, preexec_fn=as_started)  # noqa: PLW1509
+    except OSError as error:
+        raise CannotStart(command[0], str(error.strerror), 126) from None
+    child.returncode = 0  # it is waited for by its number
+    return child.pid
 
 
 def _spawn(command: Sequence[str], environment: Mapping[str, str], mask: set[int | signal.Signals]) -> int:

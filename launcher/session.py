@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
+from distprof.launcher.child import children_waited_for
 from distprof.launcher.outcome import last_line, survey
 from distprof.launcher.recording import Job, Options, environment, prepare
 from distprof.rundir import RunDir
@@ -51,6 +52,7 @@ def _close(run: RunDir, options: Options, job: Job) -> None:
 def _merge(run: RunDir, options: Options) -> None:
     path = str(run.path)
     config = ["--config", str(options.config)] if options.config else []
-    ended = subprocess.run([sys.executable, "-c", _MERGE, "merge", path, *config], check=False)
+    with children_waited_for():
+        ended = subprocess.run([sys.executable, "-c", _MERGE, "merge", path, *config], check=False)
     if ended.returncode:
         say(f"merging ended with exit code {ended.returncode}; the shards are safe: distprof merge {shlex.quote(path)}")
