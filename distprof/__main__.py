@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from importlib import import_module
+from io import StringIO
 
 import click
 
 from distprof import __version__
+from distprof.commands import streams
 from distprof.errors import DistprofError
+from distprof.printable import printable
+from distprof.say import say
 
 #: name -> (module that holds its ``command``, its line in ``distprof --help``)
 COMMANDS = {
@@ -55,11 +60,40 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line of this process; errors made for users are one line, without a traceback."""
+    streams.hold()
+    sys.exit(streams.settle(_run()))
+
+
+def _run() -> int:
+    """The exit code."""
     try:
-        cli.main(prog_name="distprof")
+        code = cli.main(prog_name="distprof", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise  # for Python to print
+        return ended.code or 0
     except DistprofError as error:
-        click.echo(f"distprof: {error}", err=True)
-        sys.exit(error.exit_code)
+        say(str(error))
+        return error.exit_code
+    except click.ClickException as error:
+        _show(error)
+        return error.exit_code
+    except click.Abort:
+        say("interrupted")
+        return 1
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        return streams.refused(error)  # what click printed
+
+
+def _show(error: click.ClickException) -> None:
+    """As click does, with what was typed made printable."""
+    text = StringIO()
+    error.show(text)
+    with suppress(OSError):
+        sys.stderr.write(printable(text.getvalue()))
 
 
 if __name__ == "__main__":

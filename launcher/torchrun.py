@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ from distprof.config import HELP
 from distprof.errors import UsageError
 from distprof.launcher.recording import Job, Options, choose
 from distprof.options import RUN
+from distprof.printable import printable
 from distprof.rundir import job_name
 from distprof.say import say
 
@@ -44,6 +46,7 @@ _RENDEZVOUS = (
 )
 _STATIC_PORT = 29500  # torchrun's
 _TORCHRUN = "torch.distributed.run"
+_MOST_DIGITS = 7
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -54,6 +57,7 @@ class _Incomplete(Exception):
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The arguments of ``distprof run``.  Exits as argparse does; raises UsageError without torch."""
     parser = _parser()
+    parser.error = partial(_refuse, parser)  # type: ignore[method-assign]
     head = _head(arguments)
     args = parser.parse_args(arguments[:head])
     args.training_script_args = list(arguments[head:])
@@ -72,7 +76,7 @@ def options(args: argparse.Namespace) -> Options:
 def job(args: argparse.Namespace, name: str | None, command: Sequence[str]) -> Job:
     """What the parsed arguments say about the job ``name``; ``command`` is all that the user typed."""
     fewest, most = _nodes(args)
-    ranks = int(args.nproc_per_node) if args.nproc_per_node.isdecimal() else 0
+    ranks = _number(args.nproc_per_node)
     script = args.training_script
     return Job(
         command=tuple(command),
@@ -178,10 +182,22 @@ def _incomplete(message: str) -> NoReturn:
     raise _Incomplete(message)
 
 
+def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """As argparse does, with what was typed made printable."""
+    parser.print_usage(sys.stderr)
+    parser.exit(2, f"{parser.prog}: error: {printable(message)}\n")
+
+
 def _nodes(args: argparse.Namespace) -> tuple[int, int]:
     """(fewest, most) nodes of the job; (0, 0) for what torchrun will refuse."""
-    bounds = args.nnodes.split(":")
-    return (int(bounds[0]), int(bounds[-1])) if all(bound.isdecimal() for bound in bounds) else (0, 0)
+    fewest, *more = map(_number, args.nnodes.split(":"))
+    most = more[-1] if more else fewest
+    return (fewest, most) if fewest and most else (0, 0)
+
+
+def _number(text: str) -> int:
+    """0 for what is none, or one that no machine could start."""
+    return int(text) if text.isdecimal() and len(text) < _MOST_DIGITS else 0
 
 
 def _shared_name(args: argparse.Namespace) -> str:

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from distprof.merge.report import Report
+from distprof.printable import printable_json
 
 
 def to_json(report: Report) -> str:
@@ -45,4 +46,4 @@ def _members(values: dict[str, Any]) -> Iterator[str]:
 
 
 def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return printable_json(json.dumps(value, ensure_ascii=False, allow_nan=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -14,8 +13,11 @@ from typing import Any
 import click
 
 from distprof.codec import to_json
+from distprof.commands.streams import put
 from distprof.errors import DataError
+from distprof.printable import printable_json
 from distprof.records import RECORDS
+from distprof.say import say
 from distprof.shard import ReadReport, Shard, read_shard
 
 
@@ -39,12 +41,7 @@ def command(shards: tuple[Path, ...], kinds: tuple[str, ...], summary: bool) -> 
     for kind in kinds:
         if kind not in RECORDS:
             raise click.BadParameter(f"{kind!r} is none of {', '.join(RECORDS)}", param_hint="--kind")
-    try:
-        unread = [path for path in shards if not _dump(path, kinds, summary=summary, named=len(shards) > 1)]
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our lines has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
+    unread = [path for path in shards if not _dump(path, kinds, summary=summary, named=len(shards) > 1)]
     if unread:
         sys.exit(DataError.exit_code)
 
@@ -54,13 +51,14 @@ def _dump(path: Path, kinds: tuple[str, ...], *, summary: bool, named: bool) -> 
     try:
         shard = _read(path)
     except DataError as error:
-        click.echo(f"distprof: {error}", err=True)
+        say(str(error))
         return False
     name = {"shard": str(path)} if named else {}
     for line in [_summary(shard)] if summary else _lines(shard, kinds):
-        sys.stdout.write(json.dumps({**name, **line}) + "\n")
+        if not put(printable_json(json.dumps({**name, **line})) + "\n"):
+            sys.exit()
     for sentence in _damage(shard.report):
-        click.echo(f"distprof: {path}: {sentence}", err=True)
+        say(f"{path}: {sentence}")
     return True
 
 

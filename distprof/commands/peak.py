@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from distprof.commands.streams import put
 from distprof.errors import UsageError
 from distprof.merge.measured import cache_file, keep_measured
 from distprof.merge.peaks import Engine, known_device
+from distprof.printable import on_one_line
 
 if TYPE_CHECKING:
     from torch import device as TorchDevice
 
 _ARITHMETIC = 6
+_MOST_SECONDS = 3600
+_MOST_THREADS = max(1024, os.cpu_count() or 1)
 
 
 @click.command(epilog="Example: distprof peak --threads 1, as torchrun's ranks have one thread unless told otherwise")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the CPU.  [default: all that torch takes]")
-@click.option("--device", "device_text", metavar="DEVICE", help="As torch names it: cpu, cuda:0.  [default: a GPU]")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, help="How long, about."
+    "--threads", type=click.IntRange(1, _MOST_THREADS), help="Threads of the CPU.  [default: all that torch takes]"
 )
+@click.option("--device", "device_text", metavar="DEVICE", help="As torch names it: cpu, cuda:0.  [default: a GPU]")
+@click.option("--seconds", type=float, default=5.0, show_default=True, help="How long, about.")
 def command(threads: int | None, device_text: str | None, seconds: float) -> None:
     """Measure what this machine does at most in matrix products, and keep it for later merges.
 
@@ -30,6 +35,8 @@ def command(threads: int | None, device_text: str | None, seconds: float) -> Non
     'distprof merge' takes what this command has measured on such a device (a CPU: with as many threads), and says so.
     Let nothing else run meanwhile.
     """
+    if not 0 < seconds <= _MOST_SECONDS:
+        raise UsageError(f"--seconds is {seconds:g}: give a number above 0, {_MOST_SECONDS:,} at most")
     torch = _torch()
     if threads:
         torch.set_num_threads(threads)
@@ -37,15 +44,15 @@ def command(threads: int | None, device_text: str | None, seconds: float) -> Non
     name, threads = import_module("distprof.devices").device_name(device), torch.get_num_threads()
     engine = Engine(name, threads if device.type == "cpu" else 0, "")
     on = f"{threads} thread{'s' if threads > 1 else ''}, " if engine.threads else ""
-    click.echo(f"{name or device}: {on}about {seconds:g} s")
+    _print(f"{name or device}: {on}about {seconds:g} s")
     figures = _measured(device, engine, seconds)
     if not figures:
         raise UsageError(f"{device} multiplied no matrices: name another --device")
     path = cache_file()
     keep_measured(path, figures)
-    click.echo(f"kept in {path} for later merges")
+    _print(f"kept in {path} for later merges")
     if known := known_device(name):
-        click.echo(f"merges take the figures of {known.source} instead, where it has them")
+        _print(f"merges take the figures of {known.source} instead, where it has them")
 
 
 def _measured(device: TorchDevice, engine: Engine, seconds: float) -> dict[Engine, float]:
@@ -54,14 +61,18 @@ def _measured(device: TorchDevice, engine: Engine, seconds: float) -> dict[Engin
     wanted = peak.arithmetics(device)
     figures: dict[Engine, float] = {}
     for arithmetic in wanted:
-        click.echo(f"  {arithmetic:<{_ARITHMETIC}}", nl=False)
+        put(f"  {arithmetic:<{_ARITHMETIC}}")
         found = peak.measure(device, arithmetic, seconds / len(wanted))
         if found:
             figures[engine._replace(arithmetic=arithmetic)] = found.tflops
-            click.echo(f"{found.tflops:10.4g} TFLOPS  (matrices of {found.size} x {found.size})")
+            _print(f"{found.tflops:10.4g} TFLOPS  (matrices of {found.size} x {found.size})")
         else:
-            click.echo("       n/a  (this device, or this torch, cannot)")
+            _print("       n/a  (this device, or this torch, cannot)")
     return figures
+
+
+def _print(line: str) -> None:
+    put(on_one_line(line) + "\n")
 
 
 def _torch() -> Any:
@@ -77,6 +88,6 @@ def _device(torch: Any, text: str | None) -> TorchDevice:
         text = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device: TorchDevice = torch.empty(1, device=text).device
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {text}: {str(error).splitlines()[0]}") from None
+    except Exception as error:
+        raise UsageError(f"--device {text}: {str(error).partition(chr(10))[0]}") from None
     return device

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TextIO
 
 from distprof.clock import Clock, SystemClock
+from distprof.printable import on_one_line
 
 _PATIENCE_NS = 1_000_000_000
 _ERASE = "\r\x1b[K"
@@ -23,8 +25,7 @@ class Progress:
     def say(self, what: str) -> None:
         """Show ``what`` in place of what was said before."""
         if self._terminal and self._clock.mono_ns() - self._start_ns > _PATIENCE_NS:
-            self._stream.write(f"{_ERASE}distprof: {what}")
-            self._stream.flush()
+            self._write(f"{_ERASE}distprof: {on_one_line(what)}")
             self._shown = True
 
     def files(self, done: int, total: int) -> None:
@@ -34,5 +35,9 @@ class Progress:
     def clear(self) -> None:
         """Leave an empty line behind."""
         if self._shown:
-            self._stream.write(_ERASE)
+            self._write(_ERASE)
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):  # the terminal may have gone
+            self._stream.write(text)
             self._stream.flush()

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
-
+from distprof.commands.streams import put
 from distprof.errors import DataError
 from distprof.merge.text import TextOptions
 from distprof.merge.text.colour import coloured
+from distprof.say import say
 
 
 def text_options(chosen: Mapping[str, Any]) -> TextOptions:
@@ -38,16 +38,11 @@ def _write(text: str, path: Path) -> None:
         raise DataError(
             f"the report cannot be written to {path} ({error.strerror}): choose another --output-file, or - for stdout"
         ) from None
-    click.echo(f"distprof: text of the report in {path}", err=True)
+    say(f"text of the report in {path}")
 
 
 def _show(text: str) -> None:
-    """Print to a terminal in colour, in any encoding, and to a reader that goes away (``| head``)."""
+    """Print, to a terminal in colour."""
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         text = coloured(text)
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=False)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    put(text)

@@ -16,12 +16,18 @@ def _start_recorder(folder: str) -> None:
         from_injection(folder)
     except ImportError:
         if "RANK" in os.environ:
-            print(
-                f"distprof: rank {os.environ['RANK']} is not recorded: {sys.executable} has no distprof installed",
-                file=sys.stderr,
-            )
+            _say(f"rank {os.environ['RANK']} is not recorded: {sys.executable} has no distprof installed")
     except Exception as error:
-        print(f"distprof: this process is not recorded: {type(error).__name__}: {error}", file=sys.stderr)
+        _say(f"this process is not recorded: {type(error).__name__}: {error}")
+
+
+def _say(sentence: str) -> None:
+    """On stderr, where there is one: print() would take stdout instead, which is the job's."""
+    try:
+        if sys.stderr is not None:
+            print(f"distprof: {sentence if sentence.isprintable() else ascii(sentence)}", file=sys.stderr)
+    except (OSError, ValueError):
+        pass
 
 
 def _run_the_next_one() -> None:

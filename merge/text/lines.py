@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from distprof.printable import printable
+
 WIDTH = 118
 LABEL_WIDTH = 72  # DeepSpeed's 70, and room for "rank" where it says GPU
-_UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def heading(title: str, dashes: int = 29) -> str:
@@ -41,11 +41,6 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[s
 def one_line(text: str) -> str:
     """``text`` from a shard without line breaks, safe to print and to put into a picture."""
     return printable(" ".join(text.split()))
-
-
-def printable(text: str) -> str:
-    """``text`` with everything but letters, signs and line breaks escaped: names in a shard may hold terminal codes."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def joined(blocks: Iterable[Iterable[str]]) -> str:
