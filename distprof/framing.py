@@ -25,6 +25,8 @@ FRAME_START = bytes((_ARRAY_OF_2, _UINT32))
 
 #: No writer makes a longer record; a longer length in a file is damage.
 MAX_BODY_BYTES = 1 << 25
+#: No writer makes a longer shard: to be read, it is read whole.
+MAX_SHARD_BYTES = 1 << 31
 #: Damaged bytes may look like many long records: checksumming them may cost this many times the file, no more.
 _SEARCH_BUDGET = 8
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distprof.errors import DataError, UsageError
+from distprof.regular import read_regular
 
 MANIFEST = "run.json"
 INJECT = "inject"
@@ -27,6 +28,7 @@ SHARD_PATTERN = "rank*.g*.msgpack"
 _SHARD_NAME = "rank{rank:05d}.g{generation}.msgpack"
 _MAX_NAME = 100
 _MAX_GENERATIONS = 10_000
+_MAX_MANIFEST_BYTES = 1 << 24  # no command line is as long
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class RunDir:
     def read_manifest(self) -> Manifest | None:
         """The manifest, None where there is none (shards copied together).  Raises DataError for a broken one."""
         try:
-            return _manifest(json.loads(self.manifest.read_text(encoding="utf-8")))
+            return _manifest(json.loads(read_regular(self.manifest, _MAX_MANIFEST_BYTES)))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:

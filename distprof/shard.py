@@ -12,8 +12,7 @@ import contextlib
 import errno
 import os
 import re
-import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,13 @@ import msgpack
 from distprof.checks import check
 from distprof.codec import RecordError, from_payload, to_payload
 from distprof.errors import DataError
-from distprof.framing import FRAME_START, checksum, frame, scan
+from distprof.framing import FRAME_START, MAX_BODY_BYTES, MAX_SHARD_BYTES, checksum, frame, scan
 from distprof.records import (
     INT64,
     MAGIC,
     RECORDS,
     SCHEMA_VERSION,
+    Error,
     ExpertLayers,
     Header,
     Parameters,
@@ -36,6 +36,7 @@ from distprof.records import (
     Step,
     Tree,
 )
+from distprof.regular import NotRegular, TooLarge, read_beginning, read_regular
 from distprof.turns import added_up
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -147,11 +148,13 @@ class ShardWriter:
         self.sink = sink
         self._sequence = 0
         self._first: int | None = None  # checksum of the header, once it is written
+        self._room = MAX_SHARD_BYTES - MAX_BODY_BYTES  # what is over is for the record that says why there is no more
         # Kept, because it makes room for a megabyte.  Text that is no Unicode (undecodable file names) is escaped.
         self._packer = msgpack.Packer(unicode_errors="backslashreplace")
 
     def write(self, record: Record) -> None:
-        """Raises OSError when the sink cannot take it; the sequence number is then spent, so that readers see the gap.
+        """Raises OSError when the sink cannot take it, or the shard is full; the sequence number is then spent, so that
+        readers see the gap.
 
         Raises RecordError or ValueError for what no shard can hold, such as a record longer than any reader takes.
         """
@@ -166,7 +169,10 @@ class ShardWriter:
             self._sequence = 1
         else:
             self._sequence += 1
+            if self._room < len(framed) and not isinstance(record, Error):
+                raise OSError(errno.EFBIG, "the shard is as long as a reader takes")
             self.sink.write(framed)
+        self._room -= len(framed)
 
     def close(self) -> None:
         self.sink.close()
@@ -233,12 +239,12 @@ class Memo:
 
 def read_header(path: Path) -> Header:
     """The header alone, whatever follows it.  Raises DataError (NotAShard, NewerSchema) or OSError."""
-    return parse_shard(_read(path, _HEADER_BYTES), str(path)).header
+    return parse_shard(_regular(path, read_beginning, _HEADER_BYTES), str(path)).header
 
 
 def read_shard(path: Path, memo: Memo | None = None) -> Shard:
     """All that can be read of the file.  Raises DataError (NotAShard, NewerSchema) or OSError."""
-    return parse_shard(_read(path), str(path), memo)
+    return parse_shard(_regular(path, read_regular, MAX_SHARD_BYTES), str(path), memo)
 
 
 def last_ns(shard: Shard) -> int:
@@ -247,12 +253,11 @@ def last_ns(shard: Shard) -> int:
     return max(steps, default=shard.header.wall_ns)
 
 
-def _read(path: Path, size: int = -1) -> bytes:
-    # O_NONBLOCK: never wait for somebody to write to a named pipe.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise NotAShard(f"{path} is no distprof shard: it is no regular file")
-        return file.read(size)
+def _regular(path: Path, read: Callable[[Path, int], bytes], size: int) -> bytes:
+    try:
+        return read(path, size)
+    except (NotRegular, TooLarge) as error:
+        raise NotAShard(f"{path} is no distprof shard: {error.strerror}") from None
 
 
 def parse_shard(data: bytes, source: str = "<memory>", memo: Memo | None = None) -> Shard:

@@ -7,15 +7,17 @@ may be copied to wherever runs are merged.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distprof.errors import UsageError
-from distprof.merge.peaks import Engine
+from distprof.merge.peaks import Engine, possible
+from distprof.regular import read_regular
 from distprof.rundir import write_whole
+
+_MAX_BYTES = 1 << 24
 
 
 def cache_file(environment: Mapping[str, str] = os.environ) -> Path:
@@ -28,11 +30,11 @@ def cache_file(environment: Mapping[str, str] = os.environ) -> Path:
 def read_measured(path: Path) -> tuple[dict[Engine, float], str]:
     """(TFLOPS by engine, what is wrong with the file: empty if nothing is).  No file is no figures."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["peaks"]
+        entries = json.loads(read_regular(path, _MAX_BYTES))["peaks"]
         return dict(map(_figure, entries)), ""
     except (FileNotFoundError, NotADirectoryError):
         return {}, ""
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         return {}, f"{path} holds no measured peaks ({type(error).__name__}: {error}): remove it, and measure again"
 
 
@@ -55,6 +57,6 @@ def keep_measured(path: Path, figures: Mapping[Engine, float]) -> None:
 
 def _figure(entry: Any) -> tuple[Engine, float]:
     engine, tflops = Engine(entry["device"], entry["threads"], entry["arithmetic"]), float(entry["tflops"])
-    if [type(part) for part in engine] != [str, int, str] or not (0 < tflops < math.inf):
+    if [type(part) for part in engine] != [str, int, str] or not possible(tflops):
         raise TypeError(f"{entry} is no figure")
     return engine, tflops

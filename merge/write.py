@@ -1,35 +1,86 @@
-"""Puts the report's files in place: all of them or, when one cannot be written, none."""
+"""Puts the report's files in place: all of them or, when one cannot be written, none.
+
+A run may come from somebody else, who may have left links where the report goes: what is below the folder that the
+caller names is reached by descriptors, folder by folder, and no link is followed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 import uuid
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from distprof.errors import DataError
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_files(folder: Path, files: Mapping[str, bytes], obsolete: Iterable[str] = ()) -> None:
     """Write ``files`` (path below ``folder`` -> content), each replaced at once, and remove the ``obsolete`` ones.
 
-    Raises DataError when the folder cannot be written; what an earlier merge left there is then untouched.
+    ``folder`` itself may be a link.  Raises DataError when something cannot be written; what an earlier merge left
+    there is then untouched.
     """
-    scratches: dict[Path, Path] = {}
     try:
-        for name, content in files.items():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-            scratches[scratch] = target
-            scratch.write_bytes(content)
-        for scratch, target in scratches.items():
-            scratch.replace(target)
-        for name in obsolete:
-            (folder / name).unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            _Files(folder, stack).write(files, obsolete)
     except OSError as error:
+        where = folder / os.fsdecode(error.filename) if error.filename else folder
         raise DataError(
-            f"the report cannot be written to {folder} ({error.strerror}): choose another folder with --out"
+            f"the report cannot be written to {where} ({error.strerror}): choose another folder with --out"
         ) from None
-    finally:
-        for scratch in scratches:
-            scratch.unlink(missing_ok=True)
+
+
+class _Files:
+    """Folders below one, opened once each; closed, with scratch files removed, when ``stack`` is."""
+
+    def __init__(self, base: Path, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._open: dict[PurePath, int] = {}
+        self._keep(PurePath(), os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def write(self, files: Mapping[str, bytes], obsolete: Iterable[str]) -> None:
+        scratches = [(PurePath(name), self._scratch(PurePath(name), content)) for name, content in files.items()]
+        for target, scratch in scratches:
+            folder = self._folder(target.parent)
+            os.replace(scratch, target.name, src_dir_fd=folder, dst_dir_fd=folder)
+        for target in map(PurePath, obsolete):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(target.name, dir_fd=self._folder(target.parent))
+
+    def _scratch(self, target: PurePath, content: bytes) -> str:
+        """The name of a new file beside ``target``."""
+        folder, name = self._folder(target.parent), f".{target.name}.{uuid.uuid4().hex}"
+        file = os.open(name, _NEW_FILE, 0o666, dir_fd=folder)
+        self._stack.callback(_remove, name, folder)
+        with os.fdopen(file, "wb") as stream:
+            stream.write(content)
+        return name
+
+    def _folder(self, path: PurePath) -> int:
+        if path not in self._open:
+            outer = self._folder(path.parent)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path.name, dir_fd=outer)
+            self._keep(path, _opened(path, outer))
+        return self._open[path]
+
+    def _keep(self, path: PurePath, descriptor: int) -> None:
+        self._open[path] = descriptor
+        self._stack.callback(os.close, descriptor)
+
+
+def _opened(path: PurePath, outer: int) -> int:
+    if stat.S_ISLNK(os.stat(path.name, dir_fd=outer, follow_symlinks=False).st_mode):
+        raise OSError(0, "it is a link, which is not followed", str(path))
+    return os.open(path.name, _FOLDER, dir_fd=outer)
+
+
+def _remove(name: str, folder: int) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=folder)

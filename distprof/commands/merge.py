@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from distprof.merge.text import render
 from distprof.merge.write import write_files
 from distprof.options import REPORT, SHOWN, Layer
 from distprof.rundir import PLOTS, RunDir
+from distprof.rundir import REPORT as REPORT_FOLDER
+from distprof.say import say
 
 
 @click.command(
@@ -58,13 +61,20 @@ def command(run: Path, out: Path | None, config: Path | None, **given: object) -
     report = analyse(loaded, _peaks(chosen))
     text = render(report, text_options(chosen))
     pictures = _draw(report, progress) if chosen.get("plots", True) else {}
-    folder = out or RunDir(run).report
     contents = {"summary.txt": text.encode(), "summary.json": to_json(report).encode(), **pictures}
-    write_files(folder, contents, obsolete=_all_pictures() - pictures.keys())
-    progress.clear()
-    deliver(text, chosen)
-    drawn = f", plots in {folder / PLOTS}" if pictures else ""
-    click.echo(f"distprof: report in {folder}{drawn}", err=True)
+    with ExitStack() as in_any_case:  # whoever gets one of both has lost nothing
+        in_any_case.callback(_write, run, out, contents)
+        in_any_case.callback(deliver, text, chosen)
+        in_any_case.callback(progress.clear)
+
+
+def _write(run: Path, out: Path | None, contents: Mapping[str, bytes]) -> None:
+    """``out`` is the user's word; below a run's folder, which may come from elsewhere, no link leads out of it."""
+    base, below, folder = (out, "", out) if out else (run, f"{REPORT_FOLDER}/", run / REPORT_FOLDER)
+    files = {f"{below}{name}": content for name, content in contents.items()}
+    write_files(base, files, obsolete=[f"{below}{name}" for name in _all_pictures() - contents.keys()])
+    drawn = f", plots in {folder / PLOTS}" if _all_pictures() & contents.keys() else ""
+    say(f"report in {folder}{drawn}")
 
 
 def _kept(run: RunDir) -> Layer:
@@ -83,7 +93,7 @@ def _kept(run: RunDir) -> Layer:
 def _peaks(chosen: Mapping[str, Any]) -> Peaks:
     measured, problem = read_measured(cache_file())
     if problem:
-        click.echo(f"distprof: {problem}", err=True)
+        say(problem)
     return Peaks(chosen.get("peak_tflops"), measured)
 
 
@@ -92,7 +102,9 @@ def _draw(report: Report, progress: Progress) -> dict[str, bytes]:
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # what it says of its caches is nothing to the user
     progress.say("draws the plots")
-    drawn = draw_all(report, lambda name: progress.say(f"drew {name}"))
+    drawn, problems = draw_all(report, lambda name: progress.say(f"drew {name}"))
+    for problem in problems:
+        say(problem)
     return {f"{PLOTS}/{file}": content for file, content in drawn.items()}
 
 

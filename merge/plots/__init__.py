@@ -5,7 +5,9 @@ Nothing here imports matplotlib before the first picture is drawn.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
+from typing import Any
 
 from distprof.merge.report import Report
 
@@ -19,7 +21,20 @@ def draw(name: str, report: Report) -> dict[str, bytes]:
 
     The same report gives the same bytes, whatever the user's matplotlib settings are.
     """
-    style = import_module("distprof.merge.plots.style")
+    style = loaded_style()
     plot = import_module(f"distprof.merge.plots.{name}")
     files: dict[str, bytes] = style.files_of(name, lambda: plot.draw(report))
     return files
+
+
+def loaded_style() -> Any:
+    """What all plots share, and matplotlib with it.
+
+    No figure here needs a backend; a notebook's, which MPLBACKEND hands on to every process, may not even be there.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        return import_module("distprof.merge.plots.style")
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend

@@ -8,35 +8,37 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from importlib import import_module
+from contextlib import suppress
 from multiprocessing import get_context
 
 from distprof.merge import plots
 from distprof.merge.report import Report
 
-#: No process to be had, one was killed, or a system without what they need to talk.
-_NO_PROCESSES = (OSError, BrokenProcessPool, ImportError, NotImplementedError)
 #: What a process of the pool draws of: it is a fork, and finds the report where this one had it.
 _report: Report | None = None
 
 
-def draw_all(report: Report, drawn: Callable[[str], None]) -> dict[str, bytes]:
-    """The files of every plot that there is something for, by name, in the order of the plots.  ``drawn`` is told of
-    each plot that is done.
+def draw_all(report: Report, drawn: Callable[[str], None]) -> tuple[dict[str, bytes], list[str]]:
+    """(the files of every plot that there is something for, by name, in the order of the plots; why others are not
+    drawn, in a sentence each).  ``drawn`` is told of each plot that is done.
     """
     files: dict[str, dict[str, bytes]] = {}
-    try:
+    with suppress(Exception):  # there is still this process
         for name, future in _in_processes(report):
             files[name] = future.result()
             drawn(name)
-    except _NO_PROCESSES:  # there is still this one
-        pass
+    failed: dict[str, list[str]] = {}
     for name in plots.NAMES:
         if name not in files:
-            files[name] = plots.draw(name, report)
-            drawn(name)
-    return {file: content for name in plots.NAMES for file, content in files[name].items()}
+            try:
+                files[name] = plots.draw(name, report)
+                drawn(name)
+            except Exception as error:
+                failed.setdefault(f"{type(error).__name__}: {error}", []).append(name)
+    return (
+        {file: content for name in plots.NAMES for file, content in files.get(name, {}).items()},
+        [f"not drawn, matplotlib cannot: {', '.join(names)} ({why})" for why, names in failed.items()],
+    )
 
 
 def _in_processes(report: Report) -> Iterator[tuple[str, Future[dict[str, bytes]]]]:
@@ -44,7 +46,7 @@ def _in_processes(report: Report) -> Iterator[tuple[str, Future[dict[str, bytes]
     workers = min(len(plots.NAMES), _processors())
     if workers < 2 or sys.platform != "linux":
         return
-    import_module("distprof.merge.plots.style")  # matplotlib, once for all of them
+    plots.loaded_style()  # once for all of them
     pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_begin, initargs=(report,))
     with pool:
         futures = {pool.submit(_draw, name): name for name in plots.NAMES}

@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_written_is_told_in_one_sentence(here: Cli, tmp_pa
     run = write_run(tmp_path / "run", dp=2)
     ended = here("merge", run, "--no-plots", "--output-file", run)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith(f"distprof: the report cannot be written to {run} (Is a directory): choose another")
+    assert f"\ndistprof: the report cannot be written to {run} (Is a directory): choose another" in ended.stderr
     assert (run / "report" / "summary.txt").exists()
 
 
@@ -203,8 +203,9 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(here: Cli, tmp_
     run = write_run(tmp_path / "run", dp=2)
     (run / "report").write_text("in the way")
     ended = here("merge", run, "--no-plots")
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith(f"distprof: the report cannot be written to {run}/report (")
+    assert ended.returncode == 1
+    assert "Profile Summary" in ended.stdout  # which costs nothing, and may be all that can be had
+    assert ended.stderr.startswith(f"distprof: the report cannot be written to {run}/report (Not a directory): choose")
     assert ended.stderr.count("\n") == 1
 
 

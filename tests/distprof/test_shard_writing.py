@@ -244,3 +244,16 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NotAShard, match=r"pipe is no distprof shard: it is no regular file$"):
         read_shard(tmp_path / "pipe")
+
+
+def test_a_shard_ends_where_a_reader_could_not_take_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distprof.shard.MAX_SHARD_BYTES", MAX_BODY_BYTES + 1000)
+    writer = ShardWriter(sink := MemorySink())
+    writer.write(HEADER)
+    with pytest.raises(OSError, match="as long as a reader takes"):
+        for _ in range(1000):
+            writer.write(Error("filling", "x" * 100))
+            writer.write(PLAN)
+    writer.write(Error("writing its shard", "full"))
+    assert len(sink.data) < MAX_BODY_BYTES + 1000
+    assert parse_shard(bytes(sink.data)).records[-1] == Error("writing its shard", "full")

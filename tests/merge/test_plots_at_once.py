@@ -31,15 +31,15 @@ def test_the_same_files_in_the_same_order(
 ) -> None:
     monkeypatch.setattr(at_once, "_processors", lambda: processors)
     told: list[str] = []
-    files = draw_all(report, told.append)
-    assert list(files.items()) == list(one_by_one.items())
+    files, problems = draw_all(report, told.append)
+    assert (list(files.items()), problems) == (list(one_by_one.items()), [])
     assert sorted(told) == sorted(plots.NAMES)
 
 
 def test_the_processes_that_can_be_had_draw(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(at_once, "_processors", lambda: 2)
     monkeypatch.setattr(plots, "draw", lambda name, _: {name: str(os.getpid()).encode()})
-    drew = draw_all(report, lambda _: None)
+    drew, _ = draw_all(report, lambda _: None)
     assert list(drew) == list(plots.NAMES)
     assert str(os.getpid()).encode() not in drew.values()
 
@@ -56,7 +56,7 @@ def test_a_process_that_is_killed_costs_no_plot(
 
     monkeypatch.setattr(at_once, "_processors", lambda: 2)
     monkeypatch.setattr(plots, "draw", killed)
-    assert draw_all(report, lambda _: None) == one_by_one
+    assert draw_all(report, lambda _: None) == (one_by_one, [])
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,22 @@ def test_where_no_process_can_be_had_this_one_draws(
 
     monkeypatch.setattr(at_once, "_processors", lambda: 2)
     monkeypatch.setattr(os, "fork", none_left)
-    assert draw_all(report, lambda _: None) == one_by_one
+    assert draw_all(report, lambda _: None) == (one_by_one, [])
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_a_plot_that_cannot_be_drawn_costs_no_other(
+    processors: int, report: Report, one_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = plots.draw
+
+    def broken(name: str, own: Report) -> dict[str, bytes]:
+        if name in ("skew_map", "step_spread"):
+            raise ValueError("no such font")
+        return draw(name, own)
+
+    monkeypatch.setattr(at_once, "_processors", lambda: processors)
+    monkeypatch.setattr(plots, "draw", broken)
+    files, problems = draw_all(report, lambda _: None)
+    assert files.items() == {(name, it) for name, it in one_by_one.items() if not name.startswith(("skew_", "step_"))}
+    assert problems == ["not drawn, matplotlib cannot: skew_map, step_spread (ValueError: no such font)"]

@@ -1,0 +1,160 @@
+"""Runs from somebody else: nothing in them is waited for, written through, or printed as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.shards import END, HEADER, PLAN, step
+from support.synthetic import write_run, write_shard
+
+from distprof.records import Header, Record
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+#: Of a terminal, and of the order of what is shown.
+CODES = "\x1b]0;title\x07\x1b[31m\u202egnp.exe\u2066\x9b2J\ndistprof: all is well"
+SHOWN = r"\x1b]0;title\x07\x1b[31m\u202egnp.exe\u2066\x9b2J\ndistprof: all is well"
+
+
+def printed(ended: subprocess.CompletedProcess[str]) -> list[str]:
+    """Lines of all that it printed, none of which could do anything to a terminal."""
+    lines = (ended.stdout + ended.stderr).split("\n")
+    assert [line for line in lines if not line.isprintable()] == []
+    return lines
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run", dp=2)
+
+
+@pytest.fixture
+def shard(run: Path) -> Path:
+    return next(iter(sorted((run / "shards").iterdir())))
+
+
+def test_a_pipe_in_place_of_the_manifest_is_not_waited_for(here: Cli, run: Path) -> None:
+    (run / "run.json").unlink()
+    os.mkfifo(run / "run.json")
+    ended = here("merge", run, "--no-plots")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "run.json is no manifest of a run (NotRegular: " in ended.stderr
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_shard_that_is_no_file_is_left_out(here: Cli, run: Path, shard: Path, make: Callable[[Path], None]) -> None:
+    shard.unlink()
+    make(shard)
+    ended = here("merge", run, "--no-plots")
+    assert ended.returncode == 0
+    assert f"{shard.name}: left out, the file is no distprof shard: it is no regular file" in " ".join(
+        ended.stdout.split()
+    )
+
+
+def test_a_shard_of_holes_is_left_out(here: Cli, run: Path, shard: Path) -> None:
+    os.truncate(shard, 60 << 30)
+    ended = here("merge", run, "--no-plots")
+    assert ended.returncode == 0
+    assert f"{shard.name}: left out, the file is no distprof shard: it has 64,424,509,440 bytes" in " ".join(
+        ended.stdout.split()
+    )
+    assert here("dump", shard).returncode == 1
+
+
+def test_a_manifest_of_holes_is_refused(here: Cli, run: Path) -> None:
+    os.truncate(run / "run.json", 60 << 30)
+    ended = here("merge", run, "--no-plots")
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "it has 64,424,509,440 bytes" in ended.stderr
+
+
+@pytest.mark.parametrize("where", ["report", "report/plots"])
+def test_no_report_is_written_through_a_link(here: Cli, run: Path, tmp_path: Path, where: str) -> None:
+    mine = tmp_path / "mine"
+    (mine / "plots").mkdir(parents=True)
+    for name in ("summary.txt", "summary.json", "skew_map.png", "plots/skew_map.png"):
+        (mine / name).write_text("mine")
+    (run / where).parent.mkdir(exist_ok=True)
+    (run / where).symlink_to(mine)
+    ended = here("merge", run)
+    assert ended.returncode == 1
+    assert f"cannot be written to {run}/{where} (it is a link, which is not followed): choose another" in ended.stderr
+    assert "Profile Summary" in ended.stdout
+    assert {path.read_text() for path in mine.rglob("*") if path.is_file()} == {"mine"}
+    assert sorted(path.name for path in mine.rglob("*")) == sorted(
+        ["plots", "summary.txt", "summary.json", "skew_map.png", "skew_map.png"]
+    )
+    assert here("merge", run, "--out", tmp_path / "elsewhere").returncode == 0
+
+
+def test_links_to_files_are_replaced(here: Cli, run: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (run / "report" / "plots").mkdir(parents=True)
+    for name in ("summary.txt", "summary.json", "plots/skew_map.png", "plots/skew_map.svg"):
+        (run / "report" / name).symlink_to(mine)
+    assert here("merge", run).returncode == 0
+    assert mine.read_text() == "mine"
+    assert not any(path.is_symlink() for path in (run / "report").rglob("*"))
+
+
+def test_a_folder_that_the_user_names_may_be_a_link(here: Cli, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "latest").symlink_to(tmp_path / "real")
+    assert here("merge", run, "--no-plots", "--out", tmp_path / "latest").returncode == 0
+    assert (tmp_path / "real" / "summary.txt").is_file()
+
+
+def hostile(name: str) -> list[Record]:
+    return [Header(name, 0, 1, host=name, script=name, device_name=name), PLAN, step(6), END]
+
+
+def test_names_in_a_run_reach_no_terminal(here: Cli, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    first, second = (tmp_path / "run" / f"rank0000{rank}.g0.msgpack" for rank in range(2))
+    write_shard(first, hostile(CODES))
+    write_shard(second, [HEADER, PLAN, step(6), END])
+    ended = here("merge", "run")
+    assert ended.returncode == 1
+    assert any("are mixed here" in line and SHOWN in line for line in printed(ended))
+    second.unlink()
+    ended = here("merge", "run", "--no-plots")
+    assert ended.returncode == 0
+    printed(ended)
+    summary = (tmp_path / "run" / "report" / "summary.json").read_text()
+    assert all(line.isprintable() for line in summary.split("\n"))
+    assert json.loads(summary)["run"]["run_id"] == CODES
+    dumped = here("dump", first)
+    assert json.loads(printed(dumped)[0])["run_id"] == CODES
+    printed(here("dump", "--summary", first, first))
+
+
+def test_names_of_files_reach_no_terminal(here: Cli, tmp_path: Path) -> None:
+    odd = CODES.replace("/", "")
+    (tmp_path / odd).mkdir()
+    assert any(SHOWN in line for line in printed(here("merge", tmp_path / odd)))
+    shard = tmp_path / odd / f"rank{odd}.g0.msgpack"
+    shard.write_bytes(b"no shard")
+    assert any(SHOWN in line for line in printed(here("merge", tmp_path / odd)))
+    assert any(SHOWN in line for line in printed(here("dump", shard, shard)))
+    (tmp_path / odd / "run.json").write_text("[]")
+    assert any(SHOWN in line for line in printed(here("merge", tmp_path / odd)))
+    assert any(SHOWN in line for line in printed(here("merge", "x", "--config", tmp_path / odd)))
+    for words in (["merge", "x", odd], [odd], ["merge", f"--{odd}"], ["dump", "x", "--kind", odd], ["count", odd]):
+        ended = here(*words)
+        assert ended.returncode == 2
+        printed(ended)
+
+
+def test_a_name_with_lone_surrogates_is_reported(here: Cli, run: Path) -> None:
+    manifest = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**manifest, "name": "\ud800"}))
+    ended = here("merge", run)
+    assert ended.returncode == 0, ended.stderr
+    assert r"\ud800" in ended.stdout
