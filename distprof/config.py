@@ -14,7 +14,7 @@ from pathlib import Path
 
 from distprof import deepspeed_config
 from distprof.errors import UsageError
-from distprof.options import ALL, Layer, Option, Value, of_call, of_environment, unknown
+from distprof.options import ALL, Layer, Option, Value, of_call, of_environment, shown, unknown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,6 +24,7 @@ else:
 #: Looked for in the current folder, in this order.
 OWN_FILE = "distprof.toml"
 SHARED_FILE = "pyproject.toml"
+_MOST_CHARACTERS = 1 << 24
 HELP = f"file with settings: a .toml, or a DeepSpeed config JSON (default: ./{OWN_FILE}, else ./{SHARED_FILE})"
 
 
@@ -64,11 +65,14 @@ def read_config(path: Path | None) -> Config:
 
 def _read(path: Path) -> Config:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MOST_CHARACTERS + 1)
     except OSError as error:
         raise UsageError(f"the configuration {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"the configuration {path} is no text in UTF-8") from None
+    if len(text) > _MOST_CHARACTERS:
+        raise UsageError(f"the configuration {path} has more than {_MOST_CHARACTERS:,} characters: it is none")
     if path.suffix == ".toml":
         return Config(_of_toml(text, path))
     return Config(*deepspeed_config.read(text, path))
@@ -77,7 +81,7 @@ def _read(path: Path) -> Config:
 def _of_toml(text: str, path: Path) -> Layer:
     try:
         values: object = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the configuration {path} is no TOML: {error}") from None
     place = str(path)
     if path.name == SHARED_FILE:
@@ -85,7 +89,7 @@ def _of_toml(text: str, path: Path) -> Layer:
         for name in ("tool", "distprof"):
             values = values.get(name, {}) if isinstance(values, dict) else {}
     if not isinstance(values, dict):
-        raise UsageError(f"{place} is {values!r}: give a table")
+        raise UsageError(f"{place} is {shown(values)}: give a table")
     return _checked(values, place)
 
 

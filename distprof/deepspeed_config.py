@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 
 from distprof.errors import UsageError
-from distprof.options import ALL, Option, Value, unknown
+from distprof.options import ALL, Option, Value, shown, unknown
 
 SECTION = "flops_profiler"
 _OURS = {
@@ -42,7 +42,7 @@ def read(text: str, path: Path) -> tuple[dict[str, Value], tuple[str, ...]]:
     if section is None:
         return {}, (f"{path} has no section {SECTION!r}: it changes nothing here",)
     if not isinstance(section, dict):
-        raise UsageError(f"{SECTION!r} in {path} is {section!r}: give an object")
+        raise UsageError(f"{SECTION!r} in {path} is {shown(section)}: give an object")
     return _translated(section, path)
 
 

@@ -7,6 +7,7 @@ configuration file are the same.  A new line here reaches them all, and the help
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,15 +26,40 @@ class Value(NamedTuple):
 Layer = Mapping[str, Value]
 
 
+_MOST = 1_000_000_000  # iterations, modules: no job has more
+_LARGEST = 1e300
+_SHOWN = 100
+
+
+def shown(value: object) -> str:
+    """A value that somebody gave, as a sentence can hold it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an int of too many digits, a list in a list in a list ...
+        return f"{type(value).__name__} too large to show"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether a system call would take it."""
+    try:
+        return bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 @dataclass(frozen=True)
 class Option:
-    """One thing to set.  ``kind`` is int (no less than ``least``), float, bool or str (not empty)."""
+    """One thing to set.  ``kind`` is int (no less than ``least``), float (``between`` two numbers), bool or str (a text
+    that could name a file).
+    """
 
     name: str
     kind: type
     help: str
     metavar: str = ""
     least: int = 0
+    between: tuple[float, float] | None = None
 
     @property
     def flag(self) -> str:
@@ -45,16 +71,25 @@ class Option:
 
     def checked(self, value: object, where: str) -> Value:
         """Raises UsageError for a value of another kind."""
-        fits = type(value) is self.kind or (self.kind is float and type(value) is int)
-        if not fits or (isinstance(value, str) and not value) or (self.kind is int and value < self.least):  # type: ignore[operator]
-            raise UsageError(f"{where} is {value!r}: give {self._wanted}")
+        if not self._fits(value):
+            raise UsageError(f"{where} is {shown(value)}: give {self._wanted(value)}")
         return Value(value, where)
+
+    def _fits(self, value: object) -> bool:
+        if type(value) is int and self.kind is int:
+            return self.least <= value <= _MOST
+        if type(value) in (int, float) and self.kind is float:
+            low, high = self.between or (-_LARGEST, _LARGEST)
+            return low <= value <= high  # type: ignore[operator,no-any-return]
+        if isinstance(value, str) and self.kind is str:
+            return _names_a_file(value)
+        return type(value) is self.kind
 
     def of_text(self, text: str, where: str) -> Value:
         """The value that a variable holds.  Raises UsageError for a text that is none."""
         if self.kind is bool:
             if text not in ("0", "1"):
-                raise UsageError(f"{where} is {text!r}: give 0 or 1")
+                raise UsageError(f"{where} is {shown(text)}: give 0 or 1")
             return Value(text == "1", where)
         if self.kind is str:
             return self.checked(text, where)
@@ -64,10 +99,17 @@ class Option:
             value = text
         return self.checked(value, where)
 
-    @property
-    def _wanted(self) -> str:
-        names = {bool: "true or false", str: "a text that is not empty", float: "a number"}
-        return names.get(self.kind, f"a whole number, {self.least} or more")
+    def _wanted(self, value: object) -> str:
+        if self.kind is int:
+            large = type(value) is int and value > _MOST
+            return (
+                f"a whole number from {self.least} to {_MOST:,}" if large else f"a whole number, {self.least} or more"
+            )
+        if self.kind is str:
+            return "a text that a file could be called" if value and type(value) is str else "a text that is not empty"
+        if self.kind is float:
+            return "a number from {:g} to {:g}".format(*self.between) if self.between else "a number"
+        return "true or false"
 
 
 #: Whether to record at all: for a file or the environment, since who types ``distprof run`` wants a recording.
@@ -103,6 +145,7 @@ SHOWN = (
         float,
         "what each device does at most, for MFU (default: the maker's figure, else what 'distprof peak' measured)",
         "X",
+        between=(1e-6, 1e9),
     ),
 )
 #: What ``distprof merge`` takes.  Where to write is never taken from a run's folder, which may come from elsewhere.
@@ -135,8 +178,8 @@ def of_environment(options: Iterable[Option], environment: Mapping[str, str]) ->
 def unknown(key: str, known: Iterable[str], where: str) -> UsageError:
     """The error for a ``key`` that nothing is called, with the nearest that something is."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(key, names, 1)
+    nearest = difflib.get_close_matches(key[:_SHOWN], names, 1)
     return UsageError(
-        f"{where} has an unknown key {key!r}: "
+        f"{where} has an unknown key {shown(key)}: "
         + (f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(names)}")
     )

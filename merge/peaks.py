@@ -7,7 +7,6 @@ A figure that the user gives goes first, then the makers' (``peaks.json``, dense
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +32,11 @@ class Engine(NamedTuple):
 class Peak(NamedTuple):
     tflops: float  # dense, of one device
     source: str
+
+
+def possible(tflops: float) -> bool:
+    """Whether a device could do so much: an MFU that divides by it is a number, and no record of one is infinite."""
+    return 1e-6 <= tflops <= 1e9
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Peaks:
     measured: Mapping[Engine, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.given is not None and not 0 < self.given < math.inf:
+        if self.given is not None and not possible(self.given):
             raise UsageError(f"a peak of {self.given} TFLOPS is none: give a number above 0")
 
     def find(self, engine: Engine) -> Peak | None:

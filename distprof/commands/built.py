@@ -36,6 +36,11 @@ def found(target: str) -> Any:
             f"{target} names no model: give MODULE:FACTORY, as in torchvision.models:resnet50 or net.py:Net"
         )
     thing: Any = _module(place)
+    with telling(f"looking for {name} in {place}", ""):
+        return _inside(thing, place, name)
+
+
+def _inside(thing: Any, place: str, name: str) -> Any:
     for part in name.split("."):
         if not hasattr(thing, part):
             near = difflib.get_close_matches(part, dir(thing), 1)
@@ -49,15 +54,39 @@ def built(target: str, device: str) -> nn.Module:
     """The model that ``target`` is or makes, on ``device``.  Raises UsageError and DataError."""
     factory = found(target)
     if isinstance(factory, nn.Module):
-        return factory.to(device)
-    if not callable(factory):
+        model = factory
+    elif callable(factory):
+        model = _made(factory, target, device)
+    else:
         raise UsageError(f"{target} is of type {type(factory).__name__}: give a function or class that makes a model")
+    with telling(f"moving the model to {device}", device, model):
+        _check_holds_not_itself(model)
+        return model.to(device) if model is factory else model
+
+
+def _made(factory: Callable[..., Any], target: str, device: str) -> nn.Module:
     _check_takes_nothing(factory, target)
     with telling(f"making the model with {target}", device), torch.device(device):
         model = factory()
     if not isinstance(model, nn.Module):
         raise UsageError(f"{target} made something of type {type(model).__name__}: give what makes a torch.nn.Module")
     return model
+
+
+def _check_holds_not_itself(model: nn.Module) -> None:
+    """torch's own ``train()`` and ``to()`` never come to an end in such a model."""
+    inside: list[tuple[str, nn.Module, Iterator[tuple[str, nn.Module]]]] = [("", model, model.named_children())]
+    done: set[int] = set()
+    while inside:
+        children = inside[-1][2]
+        below, child = next(children, ("", None))
+        if child is None:
+            done.add(id(inside.pop()[1]))
+        elif any(child is outer for _, outer, _ in inside):
+            path = ".".join([*(outer for outer, *_ in inside if outer), below])
+            raise UsageError(f"the model holds itself: {path} is a {type(child).__name__} around it; take that out")
+        elif id(child) not in done:
+            inside.append((below, child, child.named_children()))
 
 
 @contextlib.contextmanager
@@ -71,12 +100,18 @@ def telling(
     except DistprofError:
         raise
     except (Exception, SystemExit) as error:
-        message = str(error).strip().partition("\n")[0]
-        where = ", ".join([*_module_of(error, model), *_line_of(error)])
+        message, where = _message(error), ", ".join([*_module_of(error, model), *_line_of(error)])
         if device == "meta" and "meta" in message.lower():
             advice = "nothing has a value on the meta device; give --device cpu to really run it"
         what = f"{doing} raised {type(error).__name__}{f': {message}' if message else ''}"
         raise DataError(f"{what}{f' ({where})' if where else ''}: {advice}") from None
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error).strip().partition("\n")[0]
+    except Exception:  # it cannot say it
+        return ""
 
 
 def _module(place: str) -> ModuleType:
@@ -127,7 +162,9 @@ def _check_takes_nothing(factory: Callable[..., Any], target: str) -> None:
 
 def _module_of(error: BaseException, model: nn.Module | None) -> Iterator[str]:
     """The innermost module of the model that was running."""
-    names = {id(module): name for name, module in model.named_modules()} if model is not None else {}
+    names: dict[int, str] = {}
+    with contextlib.suppress(Exception):  # one that is nested too deeply has no names
+        names = {id(module): name for name, module in model.named_modules()} if model is not None else {}
     running = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     for module in reversed(running):
         if id(module) in names:

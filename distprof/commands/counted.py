@@ -25,7 +25,9 @@ def profile(target: str, inputs: Sequence[Input], device: str, dtype: str | None
     Raises UsageError and DataError.
     """
     _check_usable(device)
-    model = _converted(built(target, device), dtype).train(backward)
+    model = built(target, device)
+    with telling("preparing the model", device, model):
+        model = _converted(model, dtype).train(backward)
     args, kwargs = tensors(inputs, model, device)
     asked = " ".join(f"--input {given}" for given in inputs)
     running = telling(f"the model, given {asked},", device, model, "give --input as its forward wants it")
@@ -51,7 +53,7 @@ def tensors(
 def _check_usable(device: str) -> None:
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except Exception as error:
         message = str(error).partition("\n")[0]
         raise UsageError(
             f"--device {device} cannot be used here ({message}): give meta, or cpu to really run it"
@@ -94,9 +96,13 @@ def _loss_of(result: Any) -> torch.Tensor:
 
 def _tensor(given: Input, like: torch.dtype, device: str, generator: torch.Generator | None) -> torch.Tensor:
     dtype = _dtype(given.dtype, f"--input {given}") if given.dtype else like
-    if dtype.is_floating_point and generator is not None:
-        return torch.randn(given.shape, generator=generator).to(device, dtype)
-    return torch.zeros(given.shape, dtype=dtype, device=device)
+    try:
+        if dtype.is_floating_point and generator is not None:
+            return torch.randn(given.shape, generator=generator).to(device, dtype)
+        return torch.zeros(given.shape, dtype=dtype, device=device)
+    except (RuntimeError, TypeError, ValueError, MemoryError) as error:  # too large, or a type that holds no zeros
+        message = str(error).partition("\n")[0]
+        raise UsageError(f"--input {given} cannot be made on {device}: {message}") from None
 
 
 def _dtype(name: str, where: str) -> torch.dtype:

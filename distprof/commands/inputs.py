@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from distprof.errors import UsageError
 
 _INPUT = re.compile(r"(?:(?P<name>[^=]*)=)?(?P<sizes>[0-9]+(?:,[0-9]+)*)(?::(?P<dtype>\w+))?")
+_MOST_DIGITS = 18  # fit into 64 bits
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,11 @@ def parse(text: str) -> Input:
         raise UsageError(
             f"--input {text} is no tensor: give its sizes, as in 1,3,224,224 or 1,128:int64 or input_ids=1,128:int64"
         )
-    return Input(found["name"] or "", tuple(map(int, found["sizes"].split(","))), found["dtype"] or "")
+    sizes = found["sizes"].split(",")
+    longest = max(sizes, key=len)
+    if len(longest) > _MOST_DIGITS:
+        raise UsageError(f"--input has a size of {len(longest)} digits: no tensor is as large")
+    return Input(found["name"] or "", tuple(map(int, sizes)), found["dtype"] or "")
 
 
 def parse_all(texts: Iterable[str]) -> tuple[Input, ...]:

@@ -56,6 +56,25 @@ def breaks():
 def leaves():
     raise SystemExit(3)
 
+def circular():
+    model = nn.Sequential(nn.Linear(10, 5))
+    model[0].inner = nn.ReLU()
+    model[0].inner.me = model[0]
+    return model
+
+def deep():
+    model = nn.Linear(10, 5)
+    for _ in range(3000):
+        model = nn.Sequential(model)
+    return model
+
+class Speechless(Exception):
+    def __str__(self):
+        raise self
+
+def speechless():
+    raise Speechless
+
 def enormous():
     return nn.Linear(200_000, 200_000, bias=False)
 
@@ -237,6 +256,18 @@ def test_options_choose_what_is_shown(folder: Path) -> None:
         ("net:Net --dtype int64", UsageError, "--dtype int64: parameters want a floating-point type, such as bfloat16"),
         ("net:Net --device nosuch", UsageError, "--device nosuch cannot be used here ("),
         ("net:Net --top 0", UsageError, "top is 0: give a whole number, 1 or more"),
+        (
+            "net:Net --input 99999999999999999999,4",
+            UsageError,
+            "--input has a size of 20 digits: no tensor is as large",
+        ),
+        ("net:Net --input 999999999999999999,999999999999999999", UsageError, "--input 999999999999999999,99999"),
+        ("net:Net --input 4,10:qint8 --device cpu", UsageError, "--input 4,10:qint8 cannot be made on cpu: "),
+        ("net:Net --input 999999999999999,10 --device cpu", UsageError, "--input 999999999999999,10 cannot be made on"),
+        ("net:circular", UsageError, "the model holds itself: 0.inner.me is a Linear around it; take that out"),
+        ("net:deep", DataError, "moving the model to meta raised RecursionError: "),
+        ("net:speechless", DataError, "making the model with net:speechless raised Speechless ("),
+        ("lazy:Net", DataError, "looking for Net in lazy raised RuntimeError: needs another package ({}/lazy.py:1): "),
     ],
 )
 def test_what_goes_wrong_is_told_in_one_sentence(
@@ -244,6 +275,7 @@ def test_what_goes_wrong_is_told_in_one_sentence(
 ) -> None:
     (folder / "bad.py").write_text("import nosuch")
     (folder / "worse.py").write_text("def :")
+    (folder / "lazy.py").write_text("def __getattr__(name): raise RuntimeError('needs another package')")
     given = arguments.split()
     with pytest.raises(error) as told:
         count(*given, *([] if "--input" in given else ["--input", "4,10"]))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distprof.config import Config, chosen_file, decide, read_config
 from distprof.errors import UsageError
@@ -109,3 +112,62 @@ def test_a_file_that_decides_more_than_is_asked_is_read_for_what_is_asked(here: 
         WINDOW, {"warmup": 1, "timed": None}, {"DISTPROF_COUNT": "0", "DISTPROF_NAME": "y"}, read_config(None)
     )
     assert {name: value.value for name, value in layer.items()} == {"timed": 4, "count": False, "warmup": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("x.toml", f"warmup = {'[' * 5000}{']' * 5000}", "the configuration x.toml is no TOML: maximum recursion"),
+        ("x.toml", f"warmup = {'9' * 5000}", "the configuration x.toml is no TOML: Exceeds the limit"),
+        ("x.toml", f"warmup = 0x{'f' * 5000}", "'warmup' in x.toml is int too large to show: give a whole number from"),
+        ("x.toml", f"warmup = '{'9' * 5000}'", f"'warmup' in x.toml is '{'9' * 99}...: give a whole number"),
+        ("x.toml", f"{'x' * 5000} = 1", f"x.toml has an unknown key '{'x' * 99}...: known are "),
+        ("x.toml", 'out = "a\\u0000b"', "'out' in x.toml is 'a\\x00b': give a text that a file could be called"),
+        ("x.toml", "peak-tflops = nan", "'peak-tflops' in x.toml is nan: give a number from 1e-06 to 1e+09"),
+        ("x.json", "[" * 100_000, "the configuration x.json is neither a .toml nor JSON: "),
+        ("x.json", f'{{"flops_profiler": {"9" * 5000}}}', "the configuration x.json is neither a .toml nor JSON: "),
+        (
+            "x.json",
+            '{"flops_profiler": {"output_file": "\\ud800"}}',
+            "'flops_profiler.output_file' in x.json is '\\ud800': give a text that a file could be called",
+        ),
+        ("x.json", '{"flops_profiler": {"profile_step": 1e400}}', "'flops_profiler.profile_step' in x.json is inf: "),
+        ("x.json", f'{{"flops_profiler": {"[" * 900}{"]" * 900}}}', "'flops_profiler' in x.json is "),
+    ],
+)
+def test_what_no_file_should_hold_is_told_in_a_short_sentence(here: Path, name: str, text: str, sentence: str) -> None:
+    (here / name).write_text(text)
+    with pytest.raises(UsageError) as refused:
+        read_config(Path(name))
+    assert str(refused.value).startswith(sentence)
+    assert len(str(refused.value)) < 400 and "\n" not in str(refused.value)
+
+
+def test_a_file_without_an_end_is_read_to_a_bound() -> None:
+    with pytest.raises(UsageError, match="has more than 16,777,216 characters: it is none"):
+        read_config(Path("/dev/zero"))
+
+
+@given(data=st.data())
+def test_any_file_is_a_configuration_or_one_sentence(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("\ud800")
+    values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+    keys = st.sampled_from(["warmup", "output_file", "module_depth", "top_modules", "recompute_fwd_factor"]) | st.text()
+    section = data.draw(st.dictionaries(keys, values) | values)
+    file = tmp_path_factory.mktemp("any") / data.draw(st.sampled_from(["x.json", "x.toml"]))
+    text = json.dumps({"flops_profiler": section}) if file.suffix == ".json" else data.draw(st.text() | toml())
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        read_config(file)
+    except UsageError as refused:
+        assert "\n" not in str(refused) and len(str(refused)) < 1000
+
+
+def toml() -> st.SearchStrategy[str]:
+    names = st.sampled_from([option.flag.removeprefix("--") for option in ALL])
+    texts = (
+        st.integers().map(str) | st.floats().map(str) | st.text().map(json.dumps) | st.sampled_from(["true", "[[]]"])
+    )
+    return st.tuples(names, texts).map(" = ".join)

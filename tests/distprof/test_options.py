@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distprof.errors import UsageError
+from distprof.merge.peaks import Peaks
 from distprof.options import ALL, Option, of_call, of_environment, unknown
 
 NUMBER = Option("some_number", int, "", least=-1)
@@ -30,12 +35,39 @@ def test_no_variable_means_something_else_already(taken: str) -> None:
         (str, "", "there is '': give a text that is not empty"),
         (str, 3, "there is 3: give a text that is not empty"),
         (float, "much", "there is 'much': give a number"),
+        (int, 10**30, f"there is 1{'0' * 30}: give a whole number from -1 to 1,000,000,000"),
+        (str, "a\0b", "there is 'a\\x00b': give a text that a file could be called"),
+        (str, "\ud800", "there is '\\ud800': give a text that a file could be called"),
+        (float, float("nan"), "there is nan: give a number"),
+        (float, float("inf"), "there is inf: give a number"),
+        (float, 10**400, f"there is 1{'0' * 99}...: give a number"),
     ],
 )
 def test_a_value_of_another_kind_is_refused(kind: type, value: object, sentence: str) -> None:
     with pytest.raises(UsageError) as refused:
         Option("some_number", kind, "", least=-1).checked(value, "there")
     assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("value", [1e-320, 0, -1, 1e10, float("nan"), float("inf"), 10**400])
+def test_a_peak_is_what_a_device_could_do(value: float) -> None:
+    (peak,) = (option for option in ALL if option.name == "peak_tflops")
+    with pytest.raises(UsageError, match=r"there is .*: give a number from 1e-06 to 1e"):
+        peak.checked(value, "there")
+    with pytest.raises(UsageError, match="is none"):
+        Peaks(value)
+
+
+@pytest.mark.parametrize("option", ALL, ids=lambda option: option.name)
+@given(text=st.text() | st.integers().map(str) | st.floats().map(str) | st.just("9" * 5000))
+def test_any_text_is_a_value_or_one_sentence(option: Option, text: str) -> None:
+    try:
+        value = option.of_text(text, "there").value
+    except UsageError as refused:
+        assert str(refused).startswith("there is ") and len(str(refused)) < 250
+    else:
+        assert type(value) is option.kind
+        json.dumps(value, allow_nan=False)
 
 
 @pytest.mark.parametrize(("kind", "value"), [(int, -1), (bool, False), (str, "x"), (float, 2), (float, 0.5)])
