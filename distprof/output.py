@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+from distprof.ownership import FOLDER_MODE, own_folder
 from distprof.records import Error, Header, Record
 from distprof.rundir import SHARDS, RunDir
 from distprof.say import say
@@ -33,7 +34,7 @@ def open_shard(run: RunDir, header: Header, is_taken: Callable[[], bool]) -> Sha
         why = error.strerror or str(error)
     try:
         elsewhere = RunDir(Path(tempfile.mkdtemp(prefix="distprof-")))
-        elsewhere.shards.mkdir()
+        elsewhere.shards.mkdir(FOLDER_MODE)
         writer = _create(elsewhere, header, lambda: False)
         say(f"rank {header.rank} cannot write to {run.path / SHARDS} ({why}): its shard goes to {elsewhere.path}")
         return writer
@@ -45,12 +46,14 @@ def open_shard(run: RunDir, header: Header, is_taken: Callable[[], bool]) -> Sha
 
 def _create(run: RunDir, header: Header, is_taken: Callable[[], bool]) -> ShardWriter | None:
     """Of processes that do this at once, one after the other has its shard, and each sees those before it."""
-    generation = _free_generation(run, header.rank, 0)
-    while not is_taken():  # asked after it was seen which shards are there, and the next one is this one's or nobody's
-        try:
-            return _begun(run.shard_path(header.rank, generation), replace(header, generation=generation))
-        except FileExistsError:  # another one was quicker: it may be the rank
-            generation = _free_generation(run, header.rank, generation + 1)
+    with own_folder(run.path, SHARDS) as folder:
+        generation = _free_generation(run, header.rank, 0)
+        while not is_taken():  # asked after it was seen which shards are there: the next one is this one's or nobody's
+            try:
+                path = run.shard_path(header.rank, generation)
+                return _begun(path, folder, replace(header, generation=generation))
+            except FileExistsError:  # another one was quicker: it may be the rank
+                generation = _free_generation(run, header.rank, generation + 1)
     return None
 
 
@@ -62,13 +65,13 @@ def _free_generation(run: RunDir, rank: int, first: int) -> int:
     return generation
 
 
-def _begun(path: Path, header: Header) -> ShardWriter:
-    writer = ShardWriter(FileSink(path))
+def _begun(path: Path, folder: int, header: Header) -> ShardWriter:
+    writer = ShardWriter(FileSink(path, folder))
     try:
         writer.write(header)
     except OSError:
         writer.close()
-        path.unlink()
+        os.unlink(path.name, dir_fd=folder)
         raise
     return writer
 

@@ -8,7 +8,9 @@ runs/NAME/run.json                            the manifest
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import uuid
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from distprof.errors import DataError, UsageError
+from distprof.ownership import FILE_MODE, FOLDER_MODE, NotOwn, make_own, own_folder
 from distprof.regular import read_regular
 
 MANIFEST = "run.json"
@@ -98,7 +101,7 @@ class RunDir:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Leave ``manifest`` in the folder; several nodes may do so."""
-        write_whole(self.manifest, json.dumps(asdict(manifest), indent=2) + "\n")
+        write_own(self.path, MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
 
 
 def _manifest(values: Any) -> Manifest:
@@ -120,6 +123,16 @@ def write_whole(path: Path, text: str) -> None:
     scratch.replace(path)
 
 
+def write_own(folder: Path, name: str, text: str) -> None:
+    """As :func:`write_whole`, into a folder that has to be this user's own.  Raises OSError."""
+    scratch = f"{name}.{uuid.uuid4().hex}"
+    with own_folder(folder) as fd:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(scratch, flags, FILE_MODE, dir_fd=fd), "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(scratch, name, src_dir_fd=fd, dst_dir_fd=fd)
+
+
 def safe_name(text: str) -> str:
     """``text`` as one file name: letters, digits, ``.``, ``_`` and ``-``, never hidden, never empty."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:_MAX_NAME] or "run"
@@ -136,18 +149,25 @@ def create(out: Path, name: str, *, shared: bool, launch: str = "") -> RunDir:
 
     ``launch`` names whoever makes it, where others do so, too.
 
-    Raises UsageError when it cannot be made.
+    It is this user's own: others may read it, and write nothing into it.  Raises UsageError when it cannot be made, or
+    is there and another user's.
     """
     try:
+        for folder in reversed((out, *out.parents)):  # each with the mode: parents=True leaves theirs to the umask
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(FOLDER_MODE)
         for attempt in range(1, _MAX_GENERATIONS):
             run = RunDir(out / (name if attempt == 1 else f"{name}-{attempt}"), launch)
             try:
-                run.path.mkdir(parents=True, exist_ok=shared)
+                make_own(run.path, SHARDS, INJECT, shared=shared)
             except FileExistsError:
                 continue
-            run.shards.mkdir(exist_ok=True)
-            run.inject.mkdir(parents=True, exist_ok=True)
+            if launch:
+                make_own(run.inject, shared=False)
             return run
+    except NotOwn as error:
+        why = f"{error.filename} is not this user's own folder, {error.strerror}"
+        raise UsageError(f"{why} (choose another with --out or --name)") from None
     except OSError as error:
         raise UsageError(f"cannot make a run folder in {out}: {error.strerror} (choose another with --out)") from None
     raise UsageError(f"{out} already holds {_MAX_GENERATIONS} runs named {name}: choose another --name")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from distprof.errors import UsageError
 from distprof.options import WINDOW, Layer, of_call, of_environment, unknown
-from distprof.rundir import write_whole
+from distprof.rundir import write_own
 
 SETTINGS_FILE = "distprof-settings.json"
 
@@ -66,7 +66,7 @@ def resolve(environment: Mapping[str, str] = os.environ, **given: object) -> Set
 
 def write_settings(settings: Settings, folder: Path) -> None:
     """Leave the decision in ``folder`` for the ranks."""
-    write_whole(folder / SETTINGS_FILE, json.dumps(asdict(settings), indent=2) + "\n")
+    write_own(folder, SETTINGS_FILE, json.dumps(asdict(settings), indent=2) + "\n")
 
 
 def read_settings(folder: Path) -> Settings:

@@ -16,6 +16,7 @@ from distprof.clock import SystemClock
 from distprof.config import chosen_file, decide, read_config
 from distprof.errors import UsageError
 from distprof.options import ENABLED, RUN, SHOWN
+from distprof.ownership import is_out_of_reach
 from distprof.rundir import Manifest, RunDir
 from distprof.say import say
 from distprof.settings import Settings, of_layer, write_settings
@@ -93,9 +94,8 @@ def prepare(options: Options, job: Job) -> RunDir | None:
 def environment(run: RunDir, inherited: Mapping[str, str]) -> dict[str, str]:
     """The variables that ranks need on top of ``inherited``."""
     behind = inherited.get("PYTHONPATH")
-    inject = str(run.inject.absolute())
     return {
-        "PYTHONPATH": f"{inject}{os.pathsep}{behind}" if behind else inject,
+        "PYTHONPATH": os.pathsep.join([*_on_the_path(run), *([behind] if behind else [])]),
         "DISTPROF_RUN": str(run.path.absolute()),
     }
 
@@ -122,4 +122,17 @@ def _fill(out: Path, options: Options, job: Job) -> RunDir:
 
 
 def _put_injected(run: RunDir) -> None:
-    rundir.write_whole(run.inject / _INJECTED.name, _INJECTED.read_text(encoding="utf-8"))
+    if is_out_of_reach(run.inject):
+        rundir.write_own(run.inject, _INJECTED.name, _INJECTED.read_text(encoding="utf-8"))
+
+
+def _on_the_path(run: RunDir) -> list[str]:
+    """From where Python runs our ``sitecustomize``: the run's folder, which every node sees.
+
+    Where others could put a folder of theirs in its place it is the one that lies where distprof is installed, and what
+    follows names the run: no folder has to be there.
+    """
+    inject = run.inject.absolute()
+    if is_out_of_reach(inject):
+        return [str(inject)]
+    return [str(_INJECTED.parent), str(_INJECTED.parent / "of") + str(inject)]

@@ -19,6 +19,7 @@ HOUSE = Path(__file__).parent.parent
 #: What every part may stand on.  Each may import those before it, and the modules that belong to them.
 BASE = {
     "errors",
+    "ownership",
     "printable",
     "regular",
     "say",

@@ -167,16 +167,49 @@ def test_a_sitecustomize_that_fails_fails_as_ever(run: Run, lib: Path, error: st
     assert injected.stderr.splitlines()[-1] == plain.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("rank", "lines"), [({"RANK": "3"}, 1), ({}, 0)])
-def test_without_distprof_a_rank_says_so_and_others_keep_quiet(
-    run: Run, lib: Path, rank: Mapping[str, str], lines: int
+@pytest.mark.parametrize(
+    ("why", "rank", "code", "said"),
+    [
+        ("ImportError('not here')", {"RANK": "3"}, "import torch", ["distprof: rank 3 is not recorded: "]),
+        ("ImportError('not here')", {}, "import torch", []),
+        ("ImportError('not here')", {"RANK": "3"}, "import importlib.util as u; u.find_spec('torch')", []),
+        (
+            "RuntimeError('broken')",
+            {},
+            "import torch",
+            ["distprof: this process is not recorded: RuntimeError: broken"],
+        ),
+        ("RuntimeError('broken')", {"RANK": "3"}, "pass", []),
+    ],
+)
+def test_without_distprof_a_rank_says_so_when_torch_comes_and_others_keep_quiet(
+    run: Run, lib: Path, why: str, rank: Mapping[str, str], code: str, said: list[str]
 ) -> None:
-    """Another environment's Python, started with the same PYTHONPATH."""
+    """Another environment's Python, started with the same PYTHONPATH: a script may read what it says."""
+    fake_torch(lib, "import torch.part")
+    (lib / "torch" / "part.py").touch()
     (lib / "distprof").mkdir()
-    (lib / "distprof" / "__init__.py").write_text("raise ImportError('not here')")
-    process = run("print('runs')", **rank)
-    assert (process.returncode, process.stdout, len(process.stderr.splitlines())) == (0, "runs\n", lines)
-    assert not lines or process.stderr.startswith("distprof: rank 3 is not recorded")
+    (lib / "distprof" / "__init__.py").write_text(f"raise {why}")
+    process = run(f"{code}\nprint('runs')", **rank)
+    assert (process.returncode, process.stdout) == (0, "runs\n")
+    lines = process.stderr.splitlines()
+    assert len(lines) == len(said) and all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+
+
+def test_a_run_whose_folder_others_could_replace_is_named_on_the_path_instead(
+    run: Run, lib: Path, inject: Path, tmp_path: Path, clean_env: dict[str, str]
+) -> None:
+    """No folder has to be there: what follows the injected folder is where the settings lie."""
+    fake_torch(lib, "")
+    installed = Path(distprof.__file__).parent / "inject"
+    (inject / "sitecustomize.py").write_text("raise SystemExit('code of another user')")
+    plain = run(LOOK, injected=False)
+    path = f"{installed}:{installed}/of{inject}:{lib}"
+    script = tmp_path / "scripts" / "script.py"
+    told = python(script, "--an", "argument", cwd=tmp_path, env={**clean_env, "PYTHONPATH": path})
+    assert outcome(told) == outcome(plain)
+    script.write_text("import sys, torch\nfrom distprof import bootstrap\nprint(bootstrap.recorder is None)")
+    assert python(script, cwd=tmp_path, env={**clean_env, "PYTHONPATH": path}).stderr.startswith(ARMED)
 
 
 @pytest.mark.parametrize("settings", [None, "", "{", "[]", '{"warmup": -1}'])

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import tempfile
+import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.scripts import Ended, NewWorkplace, Workplace
+from support.scripts import TIMED, Ended, NewWorkplace, Workplace, iterations, wait_for
 
 CASES = Path(__file__).parents[1] / "cases"
 
@@ -33,3 +39,51 @@ def test_files_that_bear_the_number_of_the_shards_descriptor_are_the_scripts_own
     assert (plain.code, recorded.code, recorded.out) == (0, 0, plain.out)
     said = "distprof: rank 0 stops recording, what it recorded so far is kept: the script has closed the descriptor of"
     assert [line.startswith(said) for line in what_distprof_said(recorded)] == [True] * (not streams)
+
+
+def test_a_helper_in_another_python_says_what_it_says_without_us(new_workplace: NewWorkplace) -> None:
+    """It inherits RANK and PYTHONPATH, and has neither distprof nor torch."""
+    workplace = new_workplace()
+    venv.create(workplace.folder / "other", symlinks=True)
+    words = "--nproc", 1, CASES / "helper_python_output_polluted.py", workplace.folder / "other" / "bin" / "python"
+    ended = workplace.run(*words)
+    assert (ended.code, ended.out.splitlines()[0]) == (0, "the helper said 42"), ended.err
+    assert [iterations(shard) for shard in workplace.shards()] == [TIMED]
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder where all may write."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o1777)
+        yield Path(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_code_that_another_user_put_into_a_folder_of_a_guessed_name_never_runs(
+    new_workplace: NewWorkplace, scratch: Path
+) -> None:
+    """Two nodes agree on the name of their run; where all may write, another user makes it first."""
+    workplace = new_workplace()
+    with (CASES / "precreated_run_folder.sh").open() as script:  # they need not be able to see this checkout
+        theirs = subprocess.Popen(["sh", "-s", scratch], cwd="/", stdin=script, user=65534, group=65534)
+    try:
+        wait_for((scratch / "job-4711" / "shards").exists)
+        workplace.write("train.py", "train(Net(), 6)\nprint('trained')")
+        common = ("--nnodes", 2, "--nproc-per-node", 1, "--rdzv-id", 4711, "--rdzv-backend", "c10d")
+        with socket.create_server(("localhost", 0)) as server:
+            endpoint = f"localhost:{server.getsockname()[1]}"
+        words = ("run", "--out", scratch, *common, "--rdzv-endpoint", endpoint, "train.py")
+        nodes = [workplace.start_distprof(*words) for _ in range(2)]
+        ended = [node.wait() for node in nodes]
+    finally:
+        theirs.kill()
+        theirs.wait()
+    assert [(one.code, one.out) for one in ended] == [(0, "trained\n")] * 2, ended[0].err
+    assert not (scratch / "PWNED").exists()
+    assert not list((scratch / "job-4711" / "shards").iterdir())
+    for one in ended:
+        (line,) = [line for line in one.err.splitlines() if "recording in" in line]
+        assert line.startswith(
+            f"distprof: {scratch}/job-4711 is not this user's own folder, it belongs to another user"
+        )

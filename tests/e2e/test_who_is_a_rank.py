@@ -149,8 +149,8 @@ dist.destroy_process_group()
 #: Each rank in a Python that has no recorder, for another reason.
 STRANGERS = """
 case $RANK in
-0) exec python -I no_torch.py ;;
-1) exec other/bin/python no_torch.py ;;
+0) exec python -I stand_in.py ;;
+1) exec other/bin/python stand_in.py ;;
 esac
 """
 
@@ -217,7 +217,12 @@ def test_one_of_the_pythons_that_a_shell_starts_is_the_rank(new_workplace: NewWo
 def test_pythons_without_a_recorder_are_said_to_be_so(new_workplace: NewWorkplace) -> None:
     workplace = new_workplace()
     workplace.write("train.sh", STRANGERS)
-    (workplace.folder / "no_torch.py").write_text("import os; os.write(1, b'ran\\n')")  # each its line, whole
+    workplace.write("torch/__init__.py", "import torch.part", prelude="")
+    workplace.write("torch/part.py", "", prelude="")
+    # Each its line, whole; the one that Python keeps apart from us finds no torch beside itself, either.
+    (workplace.folder / "stand_in.py").write_text(
+        "import os, sys\nos.write(1, b'ran\\n')\nif not sys.flags.isolated:\n    import torch"
+    )
     venv.create(workplace.folder / "other", symlinks=True)
     ended = workplace.run("--nproc", 2, "--no-python", "bash", "train.sh")
     assert (ended.code, ended.out) == (0, "ran\nran\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from distprof.errors import UsageError
 from distprof.launcher import recording
 from distprof.launcher.recording import Job, Options, choose, environment, prepare
 from distprof.rundir import RunDir
-from distprof.settings import Settings, read_settings
+from distprof.settings import SETTINGS_FILE, Settings, read_settings
 
 JOB = Job(("python", "train.py"), "train", world_size=8)
 
@@ -99,6 +101,44 @@ def test_only_two_variables_are_added(
     paths = variables["PYTHONPATH"].split(":")
     assert paths == [str(tmp_path / "runs/x/inject"), *(["/a", "/b"] if inherited.get("PYTHONPATH") else [])]
     assert variables == {"PYTHONPATH": variables["PYTHONPATH"], "DISTPROF_RUN": str(tmp_path / "runs/x")}
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
+def test_nobody_else_can_write_into_a_run_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        run = made(Options(tmp_path / "runs"))
+    finally:
+        os.umask(before)
+    found = [run.path, *run.path.rglob("*")]
+    assert {run.inject / "sitecustomize.py", run.inject / SETTINGS_FILE, run.manifest, run.shards} <= {*found}
+    assert all(path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644) & ~umask for path in found)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o2775])
+def test_where_others_could_replace_the_run_our_code_comes_from_where_we_are_installed(
+    tmp_path: Path, mode: int
+) -> None:
+    """A group's folder: records go there, code does not come from there."""
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group").chmod(mode)
+    run = made(Options(tmp_path / "group" / "runs"))
+    installed = recording._INJECTED.parent
+    assert [file.name for file in run.inject.iterdir()] == [SETTINGS_FILE]
+    assert environment(run, {})["PYTHONPATH"] == f"{installed}:{installed}/of{run.inject}"
+    (tmp_path / "group").chmod(mode | stat.S_ISVTX)
+    assert environment(run, {})["PYTHONPATH"] == str(run.inject)
+
+
+def test_a_run_folder_that_was_made_by_another_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its name can be guessed: the nodes of a job agree on it."""
+    (tmp_path / "runs" / "job-7" / "inject").mkdir(parents=True)
+    (tmp_path / "runs" / "job-7").chmod(0o777)
+    run = made(Options(tmp_path / "runs"), Job((), "train", shared_name="job-7"))
+    assert run.path.is_relative_to(tmp_path / "tmp")
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "job-7 is not this user's own folder, other users may write into it" in line
+    assert list((tmp_path / "runs" / "job-7").rglob("*")) == [tmp_path / "runs" / "job-7" / "inject"]
 
 
 def test_the_manifest_is_plain_json(tmp_path: Path) -> None:
