@@ -1,7 +1,8 @@
 """The recorder of one process: armed when torch is imported, a rank from the first forward of a model on.
 
-It owns the doors, the probe that is attached, and the shard; the step clock says when to change probes.  Nothing here
-raises into the user's job: what fails is written as an ``error`` record, said once, and everything is detached.
+It owns the doors, the probe that is attached, and the shard; the step clock says when to change probes.  All that it
+needs is imported before the job begins: torch's profiler bears no import while it traces stacks.  Nothing here raises
+into the user's job: what fails is written as an ``error`` record, said once, and everything is detached.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from distprof.identity import Identity, header, identify
 from distprof.models import Models
 from distprof.output import Output, open_shard
 from distprof.probes.calls import Pausing, Probe
+from distprof.probes.counting import CountingProbe
 from distprof.probes.headroom import EagerChoice
 from distprof.probes.holdings import Holdings
 from distprof.probes.standing_mode import free_stranded
@@ -326,8 +328,6 @@ class Recorder:
     def _new_probe(self, kind: Kind) -> Probe:
         assert self._models is not None
         if kind is Kind.COUNTED:
-            from distprof.probes.counting import CountingProbe  # now, not when the job starts: it brings every formula
-
             return CountingProbe(self._door, self, self.fail, eager=self._eager, whole=True)
         return TimedProbe(self._door, self, self.fail, self._time, self._device.type, self._models.expert_layers)
 

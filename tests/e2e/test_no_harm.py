@@ -87,3 +87,43 @@ def test_code_that_another_user_put_into_a_folder_of_a_guessed_name_never_runs(
         assert line.startswith(
             f"distprof: {scratch}/job-4711 is not this user's own folder, it belongs to another user"
         )
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_torchs_profiler_traces_stacks_in_the_window(new_workplace: NewWorkplace, first: int) -> None:
+    """From the first step on, the model being found; and from before the counted one to after a timed one."""
+    workplace = new_workplace()
+    plain, recorded = twice(workplace, "torch_profiler_with_stack_crashes.py", first)
+    assert (plain.code, recorded.code, recorded.out) == (0, 0, plain.out), recorded.err
+    assert [iterations(shard) for shard in workplace.shards()] == [TIMED]
+
+
+NO_IMPORT = """
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate, self.experts = nn.Linear(4, 2), nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+    def forward(self, x):
+        chosen = self.gate(x).argmax(-1)
+        return sum(expert(x) * (chosen == number)[:, None] for number, expert in enumerate(self.experts))
+
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
+model = nn.Sequential(Net(), Experts(), nn.LSTM(4, 4))
+optimizer = torch.optim.AdamW(model.parameters())
+before = set(sys.modules)
+for (batch,) in DataLoader(TensorDataset(torch.ones(24, 4)), batch_size=2):
+    checkpoint(model, batch, use_reentrant=False)[0].sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        model(batch)
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_nothing_is_imported_in_the_middle_of_a_job(new_workplace: NewWorkplace) -> None:
+    workplace = new_workplace()
+    workplace.write("train.py", NO_IMPORT)
+    plain, recorded = workplace.start("python", "train.py").wait(), workplace.exec("python", "train.py")
+    assert (recorded.code, recorded.out) == (0, plain.out), recorded.err
+    assert [iterations(shard) for shard in workplace.shards()] == [TIMED]
