@@ -26,7 +26,14 @@ depend on conventions, which is why they stand here.
 
 - Each addition, multiplication, comparison that gives a number, or function of a number that the textbook's formula
   asks for is one flop, however many instructions a device spends on it: `exp` is 1, and so is `gelu`.
-- What gives integers or truth values counts 0 (masks, indices). A complex number counts as one.
+- What gives integers or truth values counts 0 (masks, indices). Numbers of quantized tensors count as what they stand
+  for.
+- A complex number is two real ones, and counted are the operations on these: a sum or difference of complex numbers is
+  2 flops, a product 6, a product or quotient with a real number 2, a quotient 11, a magnitude 4, any other function 6,
+  and a multiply-accumulate 4 MACs (torch's own counter has it as one). A convolution of complex numbers is three of
+  real ones and the sums between them, for that is what torch makes of it (Gauss); a Fourier transform has a count of
+  its own; factorizations are 4 x the real ones.
+- A factor that is 1 (`alpha`, `value`) is no product: `a + b` is 1 flop an element, `add(a, b, alpha=0.1)` is 2.
 - A bias is 1 flop an output element, and in backward the sum that gives its gradient, 1 an element of the output's
   gradient.
 - Backward is what really ran: no gradient, no work. What autograd itself does to add up gradients that reach one
@@ -41,7 +48,7 @@ Formulas are looked for in this order, when a counted step first meets an op:
    and have the backward of grouped convolutions wrong;
 3. `torch.utils.flop_counter.flop_registry`, with what the script added by `register_flop_formula`; MACs are half of its
    flops. It knows `mm`, `bmm`, `_scaled_mm`, and attention on CUDA and flex attention (forward 2 matrix products,
-   backward 5);
+   backward 5), to whose flops is added what the chapter on attention says;
 4. the tables below.
 
 An op that none of them knows is no error: the report lists it as not counted, with its calls.

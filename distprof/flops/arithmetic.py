@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 
 from distprof.devices import device_name
 from distprof.flops.redone import redone_macs
+from distprof.flops.rule import tensors
 from distprof.records import DeviceWork
 
 _SHORT = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -59,19 +60,10 @@ def place_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: 
     """Of an op that multiplies matrices: all its operands are of one type, or the first one's is that of its products
     (weights that are packed in few bits come second).
     """
-    tensor = next(_tensors((*args, *kwargs.values(), result)), None)
+    tensor = next(tensors((*args, *kwargs.values(), result)), None)
     if tensor is None:
         return Place(None, "")
     return Place(tensor.device, _arithmetic(func, tensor))
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """Those among the values, and in lists among them."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
 
 
 def _arithmetic(func: Any, tensor: torch.Tensor) -> str:

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from distprof.flops.arithmetic import MacTally
 from distprof.flops.attribution import BACKWARD, FORWARD, Attribution, Owner
 from distprof.flops.formulas import formula
-from distprof.flops.rule import Formula, nothing
+from distprof.flops.rule import Formula, NoFormulaError, nothing
 from distprof.flops.triton import body, is_launch, launched
 
 _COMPOSITE_KEY = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -100,6 +100,8 @@ class FlopMode(TorchDispatchMode):
         if counted is not None:
             try:
                 macs, flops = counted(result, *args, **kwargs)
+            except NoFormulaError:  # for these arguments
+                pass
             except Exception:  # the op has run: a formula that does not fit this torch must not fail the user's job
                 self._formulas[func] = None
             else:

@@ -13,8 +13,10 @@ import torch
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from distprof.flops import custom
+from distprof.flops.attention import is_fused, softmaxed
+from distprof.flops.operands import fitted
 from distprof.flops.registry import ours
-from distprof.flops.rule import Formula, Work
+from distprof.flops.rule import Formula, Work, nothing
 
 aten = torch.ops.aten
 
@@ -23,6 +25,8 @@ _OURS_FIRST = frozenset(
     {aten.addmm, aten.baddbmm, aten.convolution, aten._convolution, aten.cudnn_convolution,
      aten.convolution_overrideable, aten._slow_conv2d_forward, aten.convolution_backward}
 )  # fmt: skip
+#: Libraries whose ops take sparse tensors and complex numbers.
+_OF_ANY_OPERANDS = frozenset({"aten", "prims"})
 _SHAPES_ONLY = shape_wrapper(lambda: 0).__code__
 
 
@@ -31,6 +35,15 @@ def formula(func: Any) -> Formula | None:
     packet = getattr(func, "_overloadpacket", func)
     if packet in custom.given:
         return _as_given(custom.given[packet])
+    found = _known(func, packet)
+    if found is not None and is_fused(func):
+        found = softmaxed(func, found)
+    if found is None or found is nothing or getattr(func, "namespace", "") not in _OF_ANY_OPERANDS:
+        return found
+    return fitted(func, found)
+
+
+def _known(func: Any, packet: Any) -> Formula | None:
     if packet not in flop_registry or packet in _OURS_FIRST:
         return ours(func) if hasattr(func, "_schema") or isinstance(func, torch._ops.HigherOrderOperator) else None
     return _torchs(flop_registry[packet])

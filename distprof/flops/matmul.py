@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -19,22 +20,34 @@ def _linear(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **__: A
     return macs, 2 * macs + (out.numel() if bias is not None else 0)
 
 
+def added(kwargs: Mapping[str, Any]) -> int:
+    """Flops an output element of ``beta`` x what a product is added to, and of ``alpha`` x the product."""
+    beta, alpha = kwargs.get("beta", 1), kwargs.get("alpha", 1)
+    return (beta != 0) + (beta not in (0, 1)) + (alpha != 1)
+
+
 def _added_product(out: Any, /, _: Any, a: Any, *__: Any, **kwargs: Any) -> Work:
     macs = a.numel()
-    return macs, 2 * macs + (out.numel() if kwargs.get("beta", 1) else 0)
+    return macs, 2 * macs + added(kwargs) * out.numel()
 
 
 def _sum_of_products(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
     macs = a.numel() * b.shape[-1]
-    return macs, 2 * macs + (out.numel() if kwargs.get("beta", 1) else 0)
+    return macs, 2 * macs + added(kwargs) * out.numel()
+
+
+def _activated(out: Any, /, *args: Any, **kwargs: Any) -> Work:
+    macs, flops = _sum_of_products(out, *args, **kwargs)
+    return macs, flops + out.numel()
 
 
 def _dot(_: Any, a: Any, *__: Any, **___: Any) -> Work:
     return only_macs(a.numel())
 
 
-def _outer(out: Any, /, *_: Any, **__: Any) -> Work:
-    return only_macs(out.numel())
+def _outer(out: Any, /, *_: Any, **kwargs: Any) -> Work:
+    macs = out.numel()
+    return macs, 2 * macs + max(added(kwargs) - 1, 0) * macs
 
 
 def _grouped(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
@@ -100,16 +113,18 @@ def _chunked_loss(_: Any, x: Any, weight: Any, target: Any, bias: Any = None, *a
 
 CHAPTER = Chapter(
     "Matrix products",
-    "M, K and N are rows, inner size and columns.  Matrices of integers count like others, and a complex "
-    "multiply-accumulate counts as one, as in torch's own counter.",
+    "M, K and N are rows, inner size and columns.  Matrices of integers count like others.  What is added (to "
+    "`addmm`, a bias) is 1 flop an output element, and 0 with `beta=0`; a factor (`beta`, `alpha`) that is "
+    "not 1 is 1 more.",
     (
         Rule(
             ("addmm", "baddbmm", "addbmm"),
             _sum_of_products,
             "M K N of each matrix of a batch",
-            "2 MACs + 1 an output element (none with `beta=0`)",
+            "2 MACs + what is added",
             "MACs as `torch.utils.flop_counter`",
         ),
+        Rule(("_addmm_activation",), _activated, "as `addmm`", "as `addmm` + 1 an output element"),
         Rule(
             ("_grouped_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2"),
             _grouped,
@@ -132,7 +147,7 @@ CHAPTER = Chapter(
             "as `addmm`",
         ),
         Rule(("mv",), _dot, "M K", "2 MACs", "a matmul of N = 1"),
-        Rule(("addmv",), _added_product, "M K", "2 MACs + M (none with `beta=0`)", "a matmul of N = 1"),
+        Rule(("addmv",), _added_product, "M K", "2 MACs + what is added", "a matmul of N = 1"),
         Rule(("dot", "vdot"), _dot, "K", "2 MACs", "a matmul of M = N = 1"),
         Rule(("affine_grid_generator",), _affine_grid, "3 (in space: 4) an output element", "2 MACs", "a matmul"),
         Rule(("addr",), _outer, "M N", "2 MACs", "a product and a sum an element"),

@@ -13,7 +13,7 @@ OPS = frozenset(
     """
     alias arange argsort argwhere as_strided as_strided_scatter atleast_1d bernoulli binomial bincount block_diag
     broadcast_tensors bucketize cat cauchy channel_shuffle clone col_indices combinations concat constant_pad_nd
-    contiguous copy crow_indices detach diag_embed diagonal_backward diagonal_scatter embedding
+    contiguous copy complex crow_indices detach diag_embed diagonal_backward diagonal_scatter embedding
     embedding_renorm empty empty_like empty_permuted empty_quantized empty_strided equal expand eye fill flip full
     full_like gather geometric histc im2col index index_copy index_fill index_select is_coalesced is_nonzero
     is_same_size isin item kthvalue lift lift_fresh linspace log_normal logspace masked_fill masked_scatter
@@ -43,3 +43,6 @@ OPS = frozenset(
     _to_sparse sparse_mask lu_unpack _unsafe_masked_index
     """.split()  # noqa: SIM905
 )
+
+#: Of other libraries, with theirs.
+OF_LIBRARIES: frozenset[str] = frozenset()

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distprof.flops.rule import Chapter, Formula, Rule, Work, is_real_work, numel, per_input, per_output
+from distprof.flops.rule import Chapter, Formula, Rule, Work, is_real_work, nothing, numel, per_input, per_output
 
 #: torch's tag ``pointwise`` says what else counts one flop an output element.
 POINTWISE = per_output(1)
 
-#: Flops an element of what a list op (``_foreach_add_``) does to each tensor, where it is not 1.
-_FOREACH = {"addcmul": 3, "addcdiv": 3, "lerp": 3, "norm": 2}
+
+def _scaled(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Of a sum: ``alpha`` is a factor of its second operand."""
+    return int(kwargs.get("alpha", args[2] if len(args) > 2 else 1) != 1)
+
+
+def _valued(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Of ``addcmul``: ``value`` is a factor of what is added."""
+    value = kwargs.get("value", args[3] if len(args) > 3 else 1)
+    return int(not isinstance(value, (int, float)) or value != 1)
+
+
+_TRUTHS = (
+    "eq", "ne", "lt", "le", "gt", "ge", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and",
+    "logical_or", "logical_xor", "logical_not", "isnan", "isinf", "isfinite", "isposinf", "isneginf", "signbit",
+)  # fmt: skip
+_SUMS = ("add", "sub", "rsub")
+_OF_PRODUCTS = ("addcmul", "addcdiv")
+
+#: What a list op (``_foreach_add_``) does to each tensor, where it is not one flop an element.
+_FOREACH = {
+    **dict.fromkeys(_SUMS, per_input(1, more=_scaled)),
+    **dict.fromkeys(_OF_PRODUCTS, per_input(2, more=_valued)),
+    "lerp": per_input(3),
+    "norm": per_input(2),
+}
 
 #: Not tagged as pointwise by torch, or not by all versions.
 _ONE = (
     "elu", "celu", "selu", "hardswish", "leaky_relu", "log_sigmoid_forward", "softplus", "relu6", "rrelu_with_noise",
-    "_prelu_kernel", "mish", "silu", "gelu", "hardtanh", "hardsigmoid", "native_dropout_backward", "complex", "polar",
+    "_prelu_kernel", "mish", "silu", "gelu", "hardtanh", "hardsigmoid", "native_dropout_backward", "polar",
     "xlogy", "special_entr", "sgn", "square", "logaddexp", "exponential", "softshrink", "hardshrink", "threshold",
-    "rsub", "floor_divide",
+    "floor_divide",
 )  # fmt: skip
 _BACKWARDS = (
     "elu_backward", "gelu_backward", "silu_backward", "mish_backward", "glu_backward", "hardswish_backward",
@@ -29,7 +54,7 @@ _BACKWARDS = (
 
 def foreach(name: str) -> Formula:
     """Of an op on a list of tensors, by the op that it does to each (without ``_foreach_``)."""
-    return per_input(_FOREACH.get(name, 1))
+    return _FOREACH.get(name, per_input(1))
 
 
 def _accumulated(_: Any, x: Any, indices: Any, values: Any, accumulate: bool = False, *__: Any, **___: Any) -> Work:
@@ -55,12 +80,16 @@ CHAPTER = Chapter(
     (
         Rule(_ONE, POINTWISE, "0", "1 an output element"),
         Rule(_BACKWARDS, per_output(2), "0", "2 an output element: the derivative, and its product with the gradient"),
-        Rule(("addcmul", "addcdiv", "lerp"), per_output(3), "0", "3 an element"),
+        Rule(_TRUTHS, nothing, "0", "0, whatever type the truth values have (`lt_`)"),
+        Rule(_SUMS, per_output(1, _scaled), "0", "1 an output element, 2 with a factor (`alpha`)"),
+        Rule(_OF_PRODUCTS, per_output(2, _valued), "0", "2 an element, 3 with a factor (`value`)"),
+        Rule(("lerp",), per_output(3), "0", "3 an element"),
         Rule(("glu", "native_dropout"), per_output(2), "0", "2 an output element"),
         Rule(("linalg_cross",), per_output(5), "0", "5 an output element"),
         Rule(("_foreach_*",), foreach(""), "0",
-             "1 an element of the list, 2 of `_foreach_norm`, 3 of `_foreach_addcmul`, `_foreach_addcdiv` and "
-             "`_foreach_lerp`, 0 of `_foreach_copy_` and `_foreach_zero_`"),
+             "1 an element of the list, 2 of `_foreach_norm`, 3 of `_foreach_lerp`; `_foreach_add`, `_foreach_sub`, "
+             "`_foreach_addcmul` and `_foreach_addcdiv` as those of one tensor; 0 of `_foreach_copy_` and "
+             "`_foreach_zero_`"),
         Rule(("_amp_foreach_non_finite_check_and_unscale",), per_input(1), "0", "1 an element"),
     ),
 )  # fmt: skip

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from distprof.flops import attention, convolution, matmul, moved, norms, optimizers, pointwise, rnn, sampling
+from distprof.flops import attention, convolution, matmul, moved, norms, optimizers, pointwise, rnn, sampling, sparse
 from distprof.flops.rule import Chapter, Formula, nothing
 
 CHAPTERS: tuple[Chapter, ...] = (
@@ -21,11 +22,13 @@ CHAPTERS: tuple[Chapter, ...] = (
     norms.LOSSES,
     sampling.POOLING,
     sampling.FOURIER,
+    sparse.CHAPTER,
     optimizers.CHAPTER,
 )
 
 _FOREACH = "_foreach_"
-_FORMULAS = {op: rule.formula for chapter in CHAPTERS for rule in chapter.rules for op in rule.ops}
+_RULES = (*(rule for chapter in CHAPTERS if chapter is not sparse.CHAPTER for rule in chapter.rules), *sparse.OWN)
+_FORMULAS = {op: rule.formula for rule in _RULES for op in rule.ops}
 _POINTWISE = getattr(torch.Tag, "pointwise", None)
 
 
@@ -36,8 +39,13 @@ def ours(func: Any) -> Formula | None:
     if func.namespace in moved.NAMESPACES:
         return nothing
     if func.namespace != "aten":
-        return _FORMULAS.get(func._schema.name)
+        return _of_library(func)
     return _of_aten(func._overloadpacket.__name__.removesuffix("_")) or _by_kind(func)
+
+
+def _of_library(func: Any) -> Formula | None:
+    name = func._schema.name
+    return nothing if name in moved.OF_LIBRARIES else _FORMULAS.get(name)
 
 
 def _of_aten(name: str) -> Formula | None:
@@ -52,4 +60,15 @@ def _of_aten(name: str) -> Formula | None:
 def _by_kind(func: torch._ops.OpOverload) -> Formula | None:
     if func.is_view or torch.Tag.view_copy in func.tags:
         return nothing
-    return pointwise.POINTWISE if _POINTWISE in func.tags else None
+    return pointwise.POINTWISE if any(_POINTWISE in one.tags for one in _forms(func)) else None
+
+
+def _forms(func: torch._ops.OpOverload) -> Iterator[torch._ops.OpOverload]:
+    """The op, and its forms with other operands, in place or not: torch has not tagged all of them."""
+    yield func
+    packet = func._overloadpacket
+    name = packet.__name__
+    functional = getattr(torch.ops.aten, name.removesuffix("_"), None) if not name.endswith("__") else None
+    for one in {packet, functional} - {None}:
+        for overload in one.overloads():
+            yield getattr(one, overload)

@@ -91,7 +91,20 @@ def test_what_moves_picks_makes_or_asks_is_none(run: Run) -> None:
     (lambda: torch.tanh(X), 1, 2),
     (lambda: F.softmax(X, -1), 5, 4),
     (lambda: F.log_softmax(X, -1), 5, 4),
-    (lambda: torch.addcmul(D, D, D), 3, None),
+    (lambda: torch.addcmul(D, D, D), 2, None),
+    (lambda: torch.addcmul(D, D, D, value=0.5), 3, None),
+    (lambda: torch.addcdiv(D, D, D, value=-1), 3, None),
+    (lambda: torch._foreach_addcdiv([D], [D], [D])[0], 2, None),
+    (lambda: torch._foreach_addcdiv([D], [D], [D], [0.5])[0], 3, None),
+    (lambda: torch._foreach_addcmul([D], [D], [D], value=0.5)[0], 3, None),
+    (lambda: torch.add(D, D, alpha=1), 1, None),
+    (lambda: torch.add(D, D, alpha=0.5), 2, None),
+    (lambda: torch.sub(D, D, alpha=2), 2, None),
+    (lambda: torch.rsub(D, D, alpha=2), 2, None),
+    (lambda: torch.rsub(D, 1, alpha=2), 2, None),
+    (lambda: D.clone().sub_(D, alpha=2), 2, None),
+    (lambda: torch._foreach_add([D], [D], alpha=0.5)[0], 2, None),
+    (lambda: torch._foreach_sub([D], [D])[0], 1, None),
     (lambda: torch.lerp(D, D, 0.5), 3, None),
     (D.var, 4, None),
     (lambda: torch.linalg.vector_norm(D), 2, None),
@@ -250,7 +263,8 @@ def test_lists() -> None:
     a, b = [torch.ones(3), torch.ones(4, 2)], [torch.ones(3), torch.ones(4, 2)]
     assert flops(lambda: torch._foreach_add(a, b)) == 11
     assert flops(lambda: torch._foreach_mul_(a, 2.0)) == 11
-    assert flops(lambda: torch._foreach_addcmul_(a, b, b)) == 33
+    assert flops(lambda: torch._foreach_addcmul_(a, b, b)) == 22
+    assert flops(lambda: torch._foreach_addcmul_(a, b, b, value=2)) == 33
     assert flops(lambda: torch._foreach_norm(a)) == 22
     assert flops(lambda: torch.nn.utils.clip_grad_norm_(parameters(), 1.0)) == 3 * 17 + 2 * 2 + 4
 

@@ -179,8 +179,9 @@ def test_attention_on_cpu(sizes: tuple[int, int, int, int]) -> None:
             return run()
 
     product = 2 * 4 * queries * keys * dim
+    beside = 5 * 2 * 4 * queries * keys + 2 * 4 * (queries + keys) * dim
     assert "FlashAttention" in type(run().grad_fn).__name__
-    assert work(run) == (2 * product, 0)
+    assert work(run) == work(by_math) == (2 * product, beside)
     assert torchs(by_math) == work(by_math)[0] == 2 * product
     assert backward(run)[0] == 5 * product
     assert backward(by_math)[0] == 4 * product
@@ -337,15 +338,61 @@ def test_the_fused_encoder_is_its_parts(padded: bool, gelu: bool) -> None:
             torch.backends.mha.set_fastpath_enabled(True)
     assert not mode.uncounted
     assert sum(mode.macs.values()) == macs
-    softmax = 2 * 5 * 2 * sum(length * length for length in lengths)  # the plain road takes fused attention
-    assert sum(mode.flops.values()) - 2 * macs == more + softmax
+    assert sum(mode.flops.values()) - 2 * macs == more
 
 
 def test_the_fused_multi_head_attention_is_its_parts() -> None:
     attention, x = nn.MultiheadAttention(8, 2, batch_first=True).eval(), ones(2, 5, 8)
     macs = 4 * 2 * 5 * 8 * 8 + 2 * 2 * 5 * 5 * 8
     with torch.no_grad():
-        assert work(lambda: attention(x, x, x)) == (macs, 4 * 2 * 5 * 8 + 5 * 2 * 2 * 5 * 5)
+        scaled, softmax, biases = 2 * 2 * 5 * 8, 5 * 2 * 2 * 5 * 5, 4 * 2 * 5 * 8
+        assert work(lambda: attention(x, x, x)) == (macs, biases + softmax + scaled)
+
+
+def attended(device: str, masks: str, *, train: bool) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Forward and backward of a layer of each kind on a device."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, device=device, dropout=0.0).train(train)
+    x = torch.zeros(2, 6, 8, device=device, requires_grad=True)
+    mask = {"": None, "float": torch.zeros(6, 6, device=device),
+            "truth": torch.zeros(6, 6, dtype=torch.bool, device=device)}[masks]  # fmt: skip
+    if not train:
+        with torch.no_grad():
+            return work(lambda: layer(x, src_mask=mask)), (0, 0)
+    kept: list[Tensor] = []
+    forward = work(lambda: kept.append(layer(x, src_mask=mask)))
+    gradient = torch.ones_like(kept[0])
+    return forward, work(lambda: kept[0].backward(gradient))
+
+
+@pytest.mark.parametrize("masks", ["", "float", "truth"])
+@pytest.mark.parametrize("train", [True, False])
+def test_one_model_is_the_same_work_on_the_meta_device_and_on_cpu(masks: str, train: bool) -> None:
+    """On cpu attention is one kernel, on meta its parts; its backward does the scores and probabilities again."""
+    fused, parts = attended("cpu", masks, train=train), attended("meta", masks, train=train)
+    assert fused[0] == parts[0]
+    scores = 2 * 2 * 6 * 6
+    if train:
+        again = (scores * 4, scores * (2 + bool(masks)))
+        assert fused[1] == (parts[1][0] + again[0], parts[1][1] + again[1])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_kernels_of_cuda_count_as_the_math_road_does(causal: bool) -> None:
+    q, k = ones(2, 3, 5, 8), ones(2, 3, 7, 8)
+    with sdpa_kernel(SDPBackend.MATH):
+        by_math = work(lambda: F.scaled_dot_product_attention(q, k, k, is_causal=causal))
+    flash = formula(aten._scaled_dot_product_flash_attention.default)
+    efficient = formula(aten._scaled_dot_product_efficient_attention.default)
+    assert flash is not None and efficient is not None
+    for macs, flops in (
+        flash(None, q, k, k, 0.0, causal),
+        flash(None, q, k, k, is_causal=causal),
+        efficient((q,), q, k, k, None, False, 0.0, causal),
+        *([] if causal else [efficient((q,), q, k, k, None, False)]),
+    ):
+        assert (macs, flops - 2 * macs) == by_math
+    dropped = flash(None, q, k, k, 0.1, causal)[1] - flash(None, q, k, k, 0.0, causal)[1]
+    assert dropped == 2 * 2 * 3 * 5 * 7, "a product and a choice, as dropout on its own"
 
 
 @pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="this torch has none")

@@ -1,0 +1,60 @@
+"""Operations on complex numbers, in operations on the real ones that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from distprof.flops.rule import Work
+
+#: A product of two takes four products; a product with what is added to it, in a sum of products, as many of these.
+MACS = 4
+_SUM = 2
+_PRODUCT = 6  # (a + bi)(c + di): four products, two sums; a function of one counts as much, by convention
+_QUOTIENT = 11  # a product with the conjugate, its squared magnitude (3), two quotients
+_MAGNITUDE = 4  # two squares, their sum, its root
+_FACTORIZED = 4  # each product with its sum, as LAPACK's own counts have it
+
+_FLOPS = {
+    **dict.fromkeys(
+        ("add", "sub", "rsub", "neg", "sum", "nansum", "mean", "cumsum", "trace", "index_add", "scatter_add",
+         "index_put", "_index_put_impl", "_unsafe_index_put", "_unsafe_masked_index_put_accumulate",
+         "embedding_dense_backward", "unfold_backward", "col2im", "_foreach_add", "_foreach_sub", "_foreach_neg",
+         # products are MACs; beside them stand sums (a bias)
+         "addmm", "baddbmm", "addbmm", "addmv", "addr", "convolution", "_convolution", "convolution_backward",
+         # a square is a magnitude without its root: with a sum 4 for 2; with difference, sum and mean 8 for 4
+         "norm", "linalg_vector_norm", "linalg__powsum", "var", "std", "var_mean", "std_mean", "_coalesce"),
+        _SUM,
+    ),
+    **dict.fromkeys(("abs", "_foreach_abs"), _MAGNITUDE),
+    **dict.fromkeys(("_fft_c2c", "_fft_r2c", "_fft_c2r", "fft_c2c", "fft_r2c", "fft_c2r"), 1),  # are of real numbers
+    **dict.fromkeys(("angle", "conj_physical", "_conj_physical"), 1),
+    "polar": 4,  # a cosine, a sine, two products
+}  # fmt: skip
+_PRODUCTS, _QUOTIENTS = frozenset({"mul", "_foreach_mul"}), frozenset({"div", "_foreach_div", "reciprocal"})
+
+
+def work(name: str, macs: int, flops: int, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Work:
+    """Of an op to which complex numbers are given, or which gives them; ``macs`` and ``flops`` have each as one."""
+    if name in _PRODUCTS | _QUOTIENTS and len(args) > 1 and _has_a_real_factor(name, args):
+        each = _SUM  # both parts with one number
+    elif name in _QUOTIENTS:
+        each = _QUOTIENT
+    elif name.startswith("linalg_") or name.startswith("_linalg_"):
+        each = _FLOPS.get(name, _FACTORIZED)
+    else:
+        each = _FLOPS.get(name, _PRODUCT)
+    return MACS * macs, 2 * MACS * macs + each * (flops - 2 * macs)
+
+
+def _has_a_real_factor(name: str, args: Sequence[Any]) -> bool:
+    return _is_real(args[1]) or (name in _PRODUCTS and _is_real(args[0]))
+
+
+def _is_real(value: Any) -> bool:
+    """A number, a tensor, or a list of them."""
+    if isinstance(value, torch.Tensor):
+        return not value.is_complex()
+    return all(map(_is_real, value)) if isinstance(value, (list, tuple)) else not isinstance(value, complex)
