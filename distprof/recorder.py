@@ -23,14 +23,14 @@ from torch.nn.parameter import is_lazy
 
 from distprof.claims import is_spoken_for
 from distprof.clock import Clock, SystemClock, anchor
-from distprof.doors import ModuleDoor, ModuleVisitor, backward_door
+from distprof.doors import ModuleDoor, ModuleVisitor, backward_door, data_door
 from distprof.frameworks.meshes import MeshWatch
 from distprof.frameworks.rehearsals import Rehearsals
 from distprof.holders import Holders, holders
 from distprof.identity import Identity, header, identify
 from distprof.models import Models
 from distprof.output import Output, open_shard
-from distprof.probes.calls import Pausing, Probe
+from distprof.probes.calls import Loading, Pausing, Probe
 from distprof.probes.counting import CountingProbe
 from distprof.probes.headroom import EagerChoice
 from distprof.probes.holdings import Holdings
@@ -58,6 +58,8 @@ class Recorder:
         self._meshes = MeshWatch()
         self._door = ModuleDoor(self.fail)
         self._backward = backward_door(self.fail)
+        self._data = data_door(self.fail)
+        self._loading = Loading()
         self._rehearsals = Rehearsals(self._rehearsal_began, self._rehearsal_ended, self.fail)
         self._rehearsing = False
         self._aside: ModuleVisitor | None = None  # while it looks away from a rehearsal
@@ -306,6 +308,7 @@ class Recorder:
             self._window_is_full()
         elif kind is not Kind.QUIET:
             self._away = False
+            self._data.close()  # the probe has one of its own
             self._backward.open(self)
             self._holdings = Holdings() if kind is Kind.TIMED else None
             self._probe = self._new_probe(kind)
@@ -318,11 +321,13 @@ class Recorder:
     def _watch(self) -> None:
         self._away = False
         self._backward.open(self)
-        self._door.open(WatchVisitor(self._door, self))
+        self._data.open(self._loading)
+        self._door.open(WatchVisitor(self._door, self, self._loading))
 
     def _look_away(self) -> None:
         self._away, self._aside = True, None
         self._door.close()
+        self._data.close()
         self._backward.close()
 
     def _new_probe(self, kind: Kind) -> Probe:

@@ -42,6 +42,12 @@ class MacTally:
             own = macs - redone_macs(func, macs, args, kwargs)
             self._model[place] = self._model.get(place, 0) + own
 
+    def take(self, other: MacTally, *, of_model: bool) -> None:
+        """Add what ``other`` holds; ``of_model``: of it, what is there the model's own."""
+        for mine, its in ((self._executed, other._executed), (self._model, other._model if of_model else {})):
+            for place, macs in its.items():
+                mine[place] = mine.get(place, 0) + macs
+
     def records(self) -> tuple[DeviceWork, ...]:
         return tuple(
             DeviceWork(

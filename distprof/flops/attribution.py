@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from distprof.flops.gradient_sums import GradientSums
+from distprof.flops.rule import tensors
 
 OUTSIDE = -1  # the row of what runs outside any module
 
@@ -34,6 +35,8 @@ class Owner(NamedTuple):
 
 
 NOBODY = Owner("", OUTSIDE)  # what is no part of the step
+#: What needs no gradient behind a backward, until it is known whether that was the last: then it is the optimizer's.
+UNSETTLED = Owner("behind backward", OUTSIDE)
 
 
 class _Log:
@@ -98,6 +101,8 @@ class Attribution:
         self._optimizers = 0  # that step now, one within the other
         #: Whose is what runs without gradient, in no module and no optimizer?
         self.without_gradient = Owner(FORWARD, OUTSIDE)
+        self.behind_backward = False  # what runs in no module now, in grad mode, may be done to gradients
+        self._needs_gradient = False  # the op that ran last, there
 
     def enter(self, row: int, made: int = 0) -> None:
         """A module begins to run on this thread; ``made``: the number of its nodes that are there already."""
@@ -155,15 +160,18 @@ class Attribution:
 
     def _in_no_module(self) -> Owner:
         if with_gradient():  # of an optimizer's closure, too
-            return Owner(FORWARD, OUTSIDE)
+            return UNSETTLED if self.behind_backward and not self._needs_gradient else Owner(FORWARD, OUTSIDE)
         return Owner(OPTIMIZER, OUTSIDE) if self._optimizers else self.without_gradient
 
-    def ran(self, func: Any, args: Any, result: Any) -> bool:
+    def ran(self, func: Any, args: Any, result: Any, kwargs: Any = None) -> bool:
         """An op has run; to be told of every one, views too.  Returns whether it was autograd's own sum of gradients,
         and nobody's work.
         """
         task = _current_task()
         if task == -1:
+            if self.behind_backward:
+                given = tensors((*args, *(kwargs or {}).values()))
+                self._needs_gradient = any(tensor.requires_grad for tensor in given)
             return False
         self._meet(task, self._log())
         if torch.is_grad_enabled():  # it may have made a node

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distprof.flops.arithmetic import MacTally
-from distprof.flops.attribution import BACKWARD, FORWARD, Attribution, Owner
+from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, UNSETTLED, Attribution, Owner
 from distprof.flops.formulas import formula
 from distprof.flops.rule import Formula, NoFormulaError, nothing
 from distprof.flops.triton import body, is_launch, launched
@@ -33,6 +33,7 @@ class FlopMode(TorchDispatchMode):
         self.flops: dict[Owner, int] = {}
         self.uncounted: dict[str, int] = {}
         self.by_device = MacTally()
+        self._unsettled = MacTally()
         self._attribution = attribution
         self._formulas: dict[Any, Formula | None] = {}
         self._composites: dict[Any, Callable[..., Any]] = {}  # those without a formula, and what they are made of
@@ -60,6 +61,15 @@ class FlopMode(TorchDispatchMode):
         if FakeTensor not in types or self._is_of_job(args, kwargs):
             self._try(self._count, func, args, kwargs, result)
         return result
+
+    def settle(self, kind: str) -> None:
+        """What was not settled is work of this kind."""
+        owner = Owner(kind, OUTSIDE)
+        for amounts in (self.macs, self.flops):
+            if UNSETTLED in amounts:
+                amounts[owner] = amounts.get(owner, 0) + amounts.pop(UNSETTLED)
+        self.by_device.take(self._unsettled, of_model=kind == FORWARD)
+        self._unsettled = MacTally()
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run the op: for a mode that looks at more than work."""
@@ -89,7 +99,7 @@ class FlopMode(TorchDispatchMode):
         self._formulas[func] = found
 
     def _count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        is_plumbing = self._attribution.ran(func, args, result)
+        is_plumbing = self._attribution.ran(func, args, result, kwargs)
         if self._formulas.get(func) is nothing:
             return
         if func in self._launches:
@@ -107,8 +117,9 @@ class FlopMode(TorchDispatchMode):
             else:
                 kind = self._credit(macs, flops, is_plumbing)
                 if macs and kind:
-                    of_model = kind in (FORWARD, BACKWARD)
-                    self.by_device.add(func, args, kwargs, result, macs, of_model=of_model)
+                    of_model = kind in (FORWARD, BACKWARD, UNSETTLED.kind)
+                    tally = self._unsettled if kind == UNSETTLED.kind else self.by_device
+                    tally.add(func, args, kwargs, result, macs, of_model=of_model)
                 return
         if not is_plumbing and self._attribution.owner().kind:
             name = _name(func)

@@ -76,14 +76,16 @@ class Pausing(Protocol):
 class RunningModules:
     """The stack of running modules, and the tally of the iteration's batches.
 
-    In training a root forward without gradient is evaluation: nothing inside it is looked at.
+    In training a root forward without gradient is evaluation: nothing inside it is looked at.  Nor is what runs while
+    data is loaded: a transform may be a module, and is no model.
     """
 
     def __init__(self, listener: CallListener) -> None:
         self.listener = listener
         self.thread = get_ident()
         self.stack: list[int] = []
-        self.in_evaluation = False
+        self.in_evaluation = False  # or in data loading
+        self._loading: list[bool] = []  # for each wait for a batch that runs, what was so before
         self.tally = BatchTally()
         self._find = listener.tree.find
 
@@ -106,6 +108,14 @@ class RunningModules:
         if not evaluated and self.is_model(row):
             self.listener.model_left(torch.is_grad_enabled())
 
+    def loading_began(self) -> None:
+        self._loading.append(self.in_evaluation)
+        self.in_evaluation = self.in_evaluation or not self.stack  # a model may load data itself
+
+    def loading_ended(self) -> None:
+        if self._loading:
+            self.in_evaluation = self._loading.pop()
+
     def enter_region(self, region: Region) -> int | None:
         """Compiled code begins to run outside of any module: the row of the model that it is, OUTSIDE where it is a
         function; None for evaluation, which is not to be looked at.
@@ -120,6 +130,24 @@ class RunningModules:
     def is_model(self, row: int) -> bool:
         """Whether the row has parameters; a loss module called by the script has none."""
         return self.listener.tree.rows[row].total_params > 0
+
+
+class Loading:
+    """Which threads wait for a batch now; in a process that loads them nobody does anything else."""
+
+    def __init__(self) -> None:
+        self._threads: list[int] = []
+
+    def begin(self, args: tuple[Any, ...]) -> None:
+        self._threads.append(get_ident())
+
+    def end(self) -> None:
+        if get_ident() in self._threads:
+            self._threads.remove(get_ident())
+
+    @property
+    def here(self) -> bool:
+        return get_ident() in self._threads or torch.utils.data.get_worker_info() is not None
 
 
 class Span:

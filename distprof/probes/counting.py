@@ -22,7 +22,7 @@ from distprof.probes.headroom import EagerChoice
 from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.regions import Region
 from distprof.probes.standing_mode import in_compiled_call, put_below, strand, take_out
-from distprof.records import Counts, Record
+from distprof.records import TRAINING, Counts, Record
 from distprof.uncompiled import unseen
 
 _RECOMPUTED = -2  # the token of a call that is none of the forward's
@@ -72,7 +72,7 @@ class CountingProbe:
         self._door.open(self)
         self._steps.open()
         if self._whole:
-            self._data.open(Span(self.thread, self.pause, self.resume))
+            self._data.open(Span(self.thread, self._loading_began, self._loading_ended))
 
     def detach(self) -> None:
         self._leave_for_good()
@@ -99,6 +99,7 @@ class CountingProbe:
     def end(self, iteration: int, mode: str) -> None:
         if self._given_up:
             return
+        self._settle(OPTIMIZER if mode == TRAINING else FORWARD)
         size = 1 + max([*self._calls, *(owner.row for owner in self._mode.flops)], default=-1)
         work = {
             f"{kind}_{unit}": dense(_of_kind(kind, amounts), size, "<i8")
@@ -135,6 +136,7 @@ class CountingProbe:
 
     def backward_began(self, create_graph: bool) -> None:
         self._running.tally.backward()
+        self._settle(FORWARD)
         self._attribution.backward_began(create_graph)
         self._on()
 
@@ -143,6 +145,7 @@ class CountingProbe:
             self._attribution.backward_ended()
             if self._whole and not self._running.stack:  # what the script does to gradients is part of the update
                 self._attribution.without_gradient = Owner(OPTIMIZER, OUTSIDE)
+                self._attribution.behind_backward = True
             self._off()
 
     def optimizer_ended(self) -> None:
@@ -193,9 +196,18 @@ class CountingProbe:
     def _model_begins(self) -> None:
         if self._whole:
             self._attribution.without_gradient = NOBODY
+        self._settle(FORWARD)
         self._on()
 
+    def _settle(self, kind: str) -> None:
+        """What needed no gradient behind the last backward is of this kind."""
+        if self._attribution.behind_backward:
+            self._mode.settle(kind)
+            self._attribution.behind_backward = False
+
     def _optimizer_began(self) -> None:
+        if self._attribution.behind_backward:
+            self._mode.settle(OPTIMIZER)
         self._attribution.optimizer_began()
         self._on()
 
@@ -204,6 +216,14 @@ class CountingProbe:
         self._off()
 
     # ---- the mode --------------------------------------------------------------------------------------------------
+
+    def _loading_began(self) -> None:
+        self._running.loading_began()
+        self.pause()
+
+    def _loading_ended(self) -> None:
+        self.resume()
+        self._running.loading_ended()
 
     def pause(self) -> None:
         """What follows is no part of the step."""

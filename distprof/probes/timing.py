@@ -155,8 +155,10 @@ class ModuleTimer:
 
     def data_began(self) -> None:
         self.phases.enter(DATA)
+        self.running.loading_began()
 
     def data_ended(self) -> None:
+        self.running.loading_ended()
         self.phases.leave()
 
     def _bound(self) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from distprof.doors import ModuleDoor, ModuleVisitor
+from distprof.probes.calls import Loading
 from distprof.uncompiled import unseen
 
 
@@ -28,9 +29,10 @@ class WatchVisitor:
     optimizer.
     """
 
-    def __init__(self, door: ModuleDoor, listener: ModelListener) -> None:
+    def __init__(self, door: ModuleDoor, listener: ModelListener, loading: Loading) -> None:
         self._door = door
         self._listener = listener
+        self._loading = loading
         self._running = False
         self._with_gradient = False
         self._handed_on: tuple[ModuleVisitor, int] | None = None
@@ -39,7 +41,7 @@ class WatchVisitor:
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         if self._running or self._listener.thread not in (None, get_ident()):
             return None
-        if next(module.parameters(), None) is None:
+        if self._loading.here or next(module.parameters(), None) is None:
             return None
         self._running, self._with_gradient = True, torch.is_grad_enabled()
         self._listener.model_entered(module)

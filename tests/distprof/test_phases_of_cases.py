@@ -7,10 +7,13 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from support.recording import Seen, record
+import torch
+from support.recording import Seen, record, train
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from distprof.clock import SystemClock
-from distprof.records import TRAINING, Step
+from distprof.records import TRAINING, Counts, End, Step
 
 CASES = Path(__file__).parents[1] / "cases"
 MS = 1_000_000
@@ -30,3 +33,81 @@ def test_what_stands_between_forward_and_backward_is_a_phase_of_its_own(
         assert sum(step.phases_ns.values()) == step.duration_ns
         assert step.phases_ns["outside"] >= apart_ms * MS
     assert median(step.phases_ns["forward"] / step.phases_ns["outside"] for step in steps) < 0.5
+
+
+def test_what_a_loader_does_is_no_model(tmp_path: Path) -> None:
+    """Sixteen samples a batch wait 2 ms each, in a module; the model is a Linear(32, 32)."""
+    found = run(tmp_path, "dataloader_transform", warmup=2, count=True, timed=9)
+    assert [row.class_name for row in found.rows] == ["Linear"]
+    for step in found.of(Step):
+        assert step.phases_ns["data"] >= 16 * 2 * MS
+        assert (step.calls.tolist(), step.samples) == ([1], 16)
+    counts = found.one(Counts)
+    assert (counts.calls.tolist(), counts.samples) == ([1], 16)
+    assert counts.forward_flops.tolist() == [16 * (2 * 32 * 32 + 32)]
+    assert counts.outside["forward_flops"] == 2 * 16 * 32, "square and mean"
+
+
+class Scaling(nn.Module):
+    """A transform with a parameter: it could be a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Scaled(Dataset[Tensor]):
+    def __init__(self) -> None:
+        self.scaling = Scaling()
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, place: int) -> Tensor:
+        scaled: Tensor = self.scaling(torch.ones(8))
+        return scaled
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_transform_that_could_be_a_model_is_none(tmp_path: Path, trains: bool, workers: int) -> None:
+    """Whether it runs before the first model does, between forwards, or in a step that is watched."""
+    model = nn.Linear(8, 8)
+
+    def job() -> None:
+        loader = DataLoader(Scaled(), batch_size=2, num_workers=workers)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for x in loader:
+            if trains:
+                model(x).sum().backward()
+                optimizer.step()
+            else:
+                with torch.no_grad():
+                    model(x)
+
+    found = record(tmp_path, job, clock=SystemClock(), warmup=1, count=True, timed=2)
+    assert [row.class_name for row in found.rows] == ["Linear"]
+    assert [step.iteration for step in found.of(Step)] == [2, 3]
+    assert found.one(Counts).forward_macs.tolist() == [2 * 8 * 8]
+    assert found.of(End)[-1].iterations == 4
+
+
+def test_a_model_that_loads_its_own_batch_is_seen_whole(tmp_path: Path) -> None:
+    class Loads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+            self.data = Scaled()
+
+        def forward(self) -> Tensor:
+            (x,) = DataLoader(self.data, batch_size=12)
+            y: Tensor = self.inner(x)
+            return y
+
+    model = Loads()
+    found = record(tmp_path, lambda: train(model, steps=3), warmup=1, count=True, timed=1)
+    assert found.macs() == {"inner": 12 * 8 * 8}
+    assert found.calls()["inner"] == 1
