@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from distprof.errors import said
 from distprof.imports import TorchWatch, apart
 from distprof.say import say
 
@@ -66,7 +67,7 @@ def _said_where_it_fails() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        say(f"this process is not recorded, the job goes on: {type(error).__name__}: {error}")
+        say(f"this process is not recorded, the job goes on: {type(error).__name__}: {said(error)}")
 
 
 def disarm() -> None:

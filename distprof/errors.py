@@ -20,3 +20,19 @@ class UsageError(DistprofError):
 
 class DataError(DistprofError):
     """A run, a shard or a record is not what it should be: exit code 1."""
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, and never nothing: of one without a word, where it was raised."""
+    try:
+        words = str(error)
+    except Exception:  # of a class of the script's
+        words = ""
+    if words.strip():
+        return words
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return "it says no more"
+    return f"raised in {place.tb_frame.f_code.co_filename.rpartition('/')[2]}, line {place.tb_lineno}"

@@ -9,10 +9,11 @@ import gc
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
+from distprof.frameworks.walk import parameters_in
 from distprof.tree import ModuleTree
 
 _NONE = -1  # the row of no module
@@ -24,7 +25,7 @@ class Holders:
     def __init__(self, tree: ModuleTree, adopt: Callable[[nn.Module, int], int]) -> None:
         self._tree = tree
         self._adopt = adopt
-        self._rows: dict[int, tuple[weakref.ref[nn.Parameter], int]] = {}
+        self._rows: dict[int, tuple[weakref.ref[Tensor], int]] = {}
 
     def row(self, parameters: Sequence[nn.Parameter]) -> int:
         """Of the root that holds the first of them, which is adopted where it was not known; -1 if there is none.
@@ -45,13 +46,13 @@ class Holders:
         for module in self._tree.modules():
             row = self._tree.find(module, _NONE)
             if row is not None and self._tree.rows[row].parent < 0:
-                self._note(module.parameters(), row)
+                self._note(parameters_in(module), row)
         if not self._knows(parameters[0]):
             for module in holders(parameters):
-                self._note(module.parameters(), self._adopt(module, _NONE))
+                self._note(parameters_in(module), self._adopt(module, _NONE))
         self._note((parameter for parameter in parameters if not self._knows(parameter)), _NONE)
 
-    def _note(self, parameters: Iterator[nn.Parameter], row: int) -> None:
+    def _note(self, parameters: Iterator[Tensor], row: int) -> None:
         for parameter in parameters:
             self._rows[id(parameter)] = weakref.ref(parameter), row
 
@@ -63,7 +64,7 @@ def holders(parameters: Collection[nn.Parameter]) -> list[nn.Module]:
     wanted = {id(parameter) for parameter in parameters}
     modules = [thing for thing in gc.get_objects() if issubclass(type(thing), nn.Module) and "_modules" in vars(thing)]
     held = {id(child) for module in modules for child in module._modules.values()}
-    found = [(wanted & {*map(id, module.parameters())}, module) for module in modules if _may_lead(module, held)]
+    found = [(wanted & {*map(id, parameters_in(module))}, module) for module in modules if _may_lead(module, held)]
     leaders: list[nn.Module] = []
     for holds, module in sorted(found, key=lambda one: len(one[0]), reverse=True):
         if holds & wanted:
@@ -74,4 +75,6 @@ def holders(parameters: Collection[nn.Parameter]) -> list[nn.Module]:
 
 def _may_lead(module: nn.Module, held: set[int]) -> bool:
     """Whether no module holds it; what dynamo made to trace a function is no model."""
-    return id(module) not in held and not isinstance(module, GraphModule) and not any(map(is_lazy, module.parameters()))
+    return (
+        id(module) not in held and not isinstance(module, GraphModule) and not any(map(is_lazy, parameters_in(module)))
+    )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+from distprof.errors import said
 from distprof.ownership import FOLDER_MODE, own_folder
 from distprof.records import Error, Header, Record
 from distprof.rundir import SHARDS, RunDir
@@ -31,7 +32,7 @@ def open_shard(run: RunDir, header: Header, is_taken: Callable[[], bool]) -> Sha
     try:
         return _create(run, header, is_taken)
     except OSError as error:
-        why = error.strerror or str(error)
+        why = error.strerror or said(error)
     try:
         elsewhere = RunDir(Path(tempfile.mkdtemp(prefix="distprof-")))
         elsewhere.shards.mkdir(FOLDER_MODE)
@@ -96,7 +97,7 @@ class Output:
             try:
                 self._writer.write(record)
             except OSError as error:
-                self._give_up(error.strerror or str(error))
+                self._give_up(error.strerror or said(error))
             self._patience_s -= time.perf_counter() - began
             if self._patience_s < 0 and self._writer is not None:
                 self._give_up("writing it keeps the job waiting, the file system is too slow")

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from distprof.frameworks.layers import FoundLayer
 from distprof.frameworks.owned import Owned, Owners
@@ -24,7 +24,7 @@ class FirstNames:
     """
 
     def __init__(self) -> None:
-        self._names: dict[tuple[int, str], tuple[weakref.ref[nn.Parameter | nn.Module], int, str]] = {}
+        self._names: dict[tuple[int, str], tuple[weakref.ref[Tensor | nn.Module], int, str]] = {}
 
     def tied_to(self, parameter: Owned, root: int, name: str) -> str:
         """The name under which ``parameter`` was met before; empty if this is the first time."""

@@ -24,8 +24,10 @@ from torch.nn.parameter import is_lazy
 from distprof.claims import is_spoken_for
 from distprof.clock import Clock, SystemClock, anchor
 from distprof.doors import ModuleDoor, ModuleVisitor, backward_door, data_door
+from distprof.errors import said
 from distprof.frameworks.meshes import MeshWatch
 from distprof.frameworks.rehearsals import Rehearsals
+from distprof.frameworks.walk import parameters_in
 from distprof.holders import Holders, holders
 from distprof.identity import Identity, header, identify
 from distprof.models import Models
@@ -125,11 +127,11 @@ class Recorder:
         if not self._failed:
             self._failed = True
             who = f"rank {self._identity.rank}" if self._identity else "this process"
-            say(f"{who} stops recording, the job goes on: {type(error).__name__} in {where}: {error}")
+            say(f"{who} stops recording, the job goes on: {type(error).__name__} in {where}: {said(error)}")
         if output is not None:
             with contextlib.suppress(Exception):
                 trace = "".join(traceback.format_exception(error))
-                output.write(Error(where, f"{type(error).__name__}: {error}", trace))
+                output.write(Error(where, f"{type(error).__name__}: {said(error)}", trace))
                 output.close()
 
     def _detach(self) -> None:
@@ -253,7 +255,7 @@ class Recorder:
         identity, run = identify(asked=self.asked), RunDir(self.run_dir)
         if identity is None:  # it may join a process group later
             return False
-        self._device = next(module.parameters()).device
+        self._device = next(parameters_in(module)).device
         self._eager = EagerChoice(self._settings.count_eager, self._device)
         launch = self._settings.launch, self._settings.launched_ns
         first = header(identity, self._settings.run_id, anchor(self._time), self._device, launch)
@@ -370,4 +372,4 @@ class Recorder:
 
 
 def _has_lazy(module: nn.Module) -> bool:
-    return any(map(is_lazy, module.parameters()))
+    return any(map(is_lazy, parameters_in(module)))

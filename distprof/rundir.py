@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distprof.errors import DataError, UsageError
+from distprof.errors import DataError, UsageError, said
 from distprof.ownership import FILE_MODE, FOLDER_MODE, NotOwn, make_own, own_folder
 from distprof.regular import read_regular
 
@@ -94,7 +94,7 @@ class RunDir:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            why = f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {said(error)}"
             raise DataError(
                 f"{self.manifest} is no manifest of a run ({why}): remove it to merge the shards alone"
             ) from None

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from distprof.commands.built import built, telling
 from distprof.commands.inputs import Input
-from distprof.errors import UsageError
+from distprof.errors import UsageError, said
+from distprof.frameworks.walk import parameters_in
 from distprof.merge.report import Report
 from distprof.standalone.report import ALONE_IN_THE_WORLD, profile_of
 from distprof.standalone.session import Session
@@ -32,7 +33,8 @@ def profile(target: str, inputs: Sequence[Input], device: str, dtype: str | None
     asked = " ".join(f"--input {given}" for given in inputs)
     running = telling(f"the model, given {asked},", device, model, "give --input as its forward wants it")
     with running, torch.set_grad_enabled(backward):
-        if device != "meta" or any(map(is_lazy, model.parameters())):  # what a first call does is not the model's work
+        # What a first call does is not the model's work.
+        if device != "meta" or any(map(is_lazy, parameters_in(model))):
             model(*args, **kwargs)
         return _measured(model, args, kwargs, target, backward=backward)
 
@@ -45,7 +47,7 @@ def tensors(
     Raises UsageError for a type that torch has not.
     """
     generator = None if device == "meta" else torch.Generator().manual_seed(0)
-    like = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
+    like = next((parameter.dtype for parameter in parameters_in(model) if parameter.is_floating_point()), torch.float32)
     made = [(given.name, _tensor(given, like, device, generator)) for given in inputs]
     return [tensor for name, tensor in made if not name], {name: tensor for name, tensor in made if name}
 
@@ -54,7 +56,7 @@ def _check_usable(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except Exception as error:
-        message = str(error).partition("\n")[0]
+        message = said(error).partition("\n")[0]
         raise UsageError(
             f"--device {device} cannot be used here ({message}): give meta, or cpu to really run it"
         ) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distprof.commands.streams import put
-from distprof.errors import UsageError
+from distprof.errors import UsageError, said
 from distprof.merge.measured import cache_file, keep_measured
 from distprof.merge.peaks import Engine, known_device
 from distprof.printable import on_one_line
@@ -89,5 +89,5 @@ def _device(torch: Any, text: str | None) -> TorchDevice:
     try:
         device: TorchDevice = torch.empty(1, device=text).device
     except Exception as error:
-        raise UsageError(f"--device {text}: {str(error).partition(chr(10))[0]}") from None
+        raise UsageError(f"--device {text}: {said(error).partition(chr(10))[0]}") from None
     return device

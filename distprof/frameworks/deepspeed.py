@@ -13,6 +13,7 @@ from torch import nn
 
 from distprof.frameworks.protocol import Experts, Framework, Layout, Routing, group_ranks, imported, is_a
 from distprof.frameworks.routing import counted, read_chosen
+from distprof.frameworks.walk import every_module
 
 _GROUPS = "deepspeed.utils.groups"
 _AXIS_OF_PIPELINE = {"pipe": "pp", "data": "dp", "model": "tp"}
@@ -32,7 +33,7 @@ class DeepSpeed(Framework):
     package = "deepspeed"
 
     def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
-        modules = [module for model in models for module in model.modules()]
+        modules = [*every_module(*models)]
         pipelines = [m for m in modules if is_a(m, "deepspeed.runtime.pipe.module", "PipelineModule")]
         dense = _of_grid(pipelines[0], rank) if pipelines else _of_variables(modules)
         return dense | _of_experts()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from distprof.frameworks.protocol import Layout, group_ranks, is_a
+from distprof.frameworks.walk import every_module
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def is_flat(parameter: nn.Parameter) -> bool:
 
 
 def _handles(model: nn.Module) -> Iterator[Any]:
-    for module in model.modules():
+    for module in every_module(model):
         wraps = is_a(module, "torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel")
         if wraps and getattr(module, "_handle", None) is not None:
             yield module._handle

@@ -11,6 +11,7 @@ from torch import nn
 
 from distprof.frameworks.meshes import SeenMesh, axes_of, root_of, seen_mesh
 from distprof.frameworks.protocol import Framework, imported
+from distprof.frameworks.walk import every_module
 
 #: In the order of accelerate's mesh, the last one varying fastest.
 _ACCELERATES = ("dp_replicate", "dp_shard", "cp", "sp", "tp")
@@ -21,7 +22,7 @@ class Transformers(Framework):
     package = "transformers"
 
     def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
-        for module in (module for model in models for module in model.modules()):
+        for module in every_module(*models):
             mesh: Any = getattr(module, "_device_mesh", None)
             if mesh is not None and hasattr(module, "config"):
                 return axes_of(seen_mesh(root_of(mesh)))

@@ -13,6 +13,7 @@ from torch import nn
 
 from distprof.frameworks.axes import ASSUMED, FINE_NAMES, Claim, axis_of
 from distprof.frameworks.protocol import is_a
+from distprof.frameworks.walk import parameters_in
 from distprof.records import AXES, Mesh
 
 SOURCE = "device_mesh"
@@ -109,7 +110,7 @@ def root_of(mesh: Any) -> Any:
 
 def under_parameters(models: Sequence[nn.Module]) -> list[SeenMesh]:
     """Those over which the models' DTensors are laid out."""
-    tensors = (parameter for model in models for parameter in model.parameters())
+    tensors = parameters_in(*models)
     under = (tensor.device_mesh for tensor in tensors if is_a(tensor, "torch.distributed.tensor", "DTensor"))  # type: ignore[attr-defined]
     roots = {id(root): root for root in map(root_of, {id(mesh): mesh for mesh in under}.values())}
     return [seen for seen in dict.fromkeys(map(seen_mesh, roots.values())) if seen.mesh.names]

@@ -14,6 +14,9 @@ from distprof.frameworks.pieces import NONE, Sharding, shardings
 from distprof.frameworks.protocol import Layout
 from distprof.frameworks.stacks import Stacks
 
+#: Whether a function transform (``vmap``, ``grad``) shows a part of a tensor, or a copy, in its place.
+_is_wrapped = getattr(getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", None)
+
 
 @dataclass(frozen=True)
 class Owned:
@@ -23,7 +26,7 @@ class Owned:
 
     name: str
     owner: nn.Module
-    anchor: nn.Parameter | nn.Module
+    anchor: torch.Tensor | nn.Module
     key: str
     dtype: torch.dtype
     trainable: bool
@@ -38,7 +41,7 @@ class Owned:
         """``name`` is its whole name in the model."""
         if self._layout is not None:
             return self._layout
-        assert isinstance(self.anchor, nn.Parameter)
+        assert isinstance(self.anchor, torch.Tensor)
         return stacks.layout(self.owner, name, self.anchor, expert=expert, sharding=self._sharding)
 
 
@@ -46,6 +49,7 @@ class Owners:
     """Of one root model, for as long as it is looked at."""
 
     def __init__(self, model: nn.Module) -> None:
+        self._inside: list[torch.Tensor] = []  # what function transforms have wrapped: it has an id while it is held
         self._flattened = flattened(model)
         self._shardings = {id(owner): sharding for owner, sharding in shardings(model) if sharding}  # by FSDP 2
 
@@ -55,6 +59,14 @@ class Owners:
         for name, parameter in module._parameters.items():
             if parameter is not None and name not in flat and not is_lazy(parameter) and not is_flat(parameter):
                 sharding = self._shardings.get(id(module), NONE)
-                yield Owned(name, module, parameter, "", parameter.dtype, parameter.requires_grad, None, sharding)
+                whole = self._whole(parameter)
+                yield Owned(name, module, whole, "", whole.dtype, whole.requires_grad, None, sharding)
         for name, p in flat.items():
             yield Owned(name, module, p.prime, p.prime_name, p.dtype, p.trainable, p.layout)
+
+    def _whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Of an ensemble under ``vmap`` all members' parameters, where a module sees one member's."""
+        while _is_wrapped is not None and _is_wrapped(tensor):
+            tensor = torch._C._functorch.get_unwrapped(tensor)
+            self._inside.append(tensor)
+        return tensor

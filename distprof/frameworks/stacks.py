@@ -9,10 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
+from distprof import errors
 from distprof.frameworks.deepspeed import DeepSpeed
 from distprof.frameworks.huggingface import Accelerate, Transformers
 from distprof.frameworks.megatron import Megatron
@@ -52,7 +53,7 @@ class Stacks:
             return None
 
     def layout(
-        self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool = False, sharding: Sharding = NONE
+        self, owner: nn.Module, name: str, parameter: Any, *, expert: bool = False, sharding: Sharding = NONE
     ) -> Layout:
         """What the first stack says that knows it; else it lies whole on this rank, unless it is a DTensor.
         ``sharding``: FSDP's, of the owner.
@@ -109,7 +110,9 @@ class Stacks:
             return Framework()  # which says nothing
 
     def _failed(self, name: str, error: Exception) -> None:
-        self.failures.setdefault(name, f"what {name} says was not understood: {type(error).__name__}: {error}")
+        self.failures.setdefault(
+            name, f"what {name} says was not understood: {type(error).__name__}: {errors.said(error)}"
+        )
 
 
 def _entry_points() -> Iterator[tuple[str, EntryPoint]]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from distprof.frameworks.pieces import fsdp2_meshes
 from distprof.frameworks.protocol import Framework, group_ranks, is_a
+from distprof.frameworks.walk import every_module
 
 _STAGES = "torch.distributed.pipelining.stage"
 
@@ -21,7 +22,7 @@ class Wrappers(Framework):
     package = "torch"
 
     def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
-        for module in (module for model in models for module in model.modules()):
+        for module in every_module(*models):
             found = _of_ddp(module) or _of_fsdp1(module, rank) or _of_fsdp2(module)
             if found:
                 return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
 #: Attributes under which wrappers keep the module that they wrap.
 _WRAPPED_UNDER = {
@@ -46,3 +46,27 @@ def modules_of(module: nn.Module, above: frozenset[int] = frozenset()) -> Iterat
     for _, child in children(module):
         if id(child) not in below:
             yield from modules_of(child, below)
+
+
+def every_module(*models: nn.Module) -> Iterator[nn.Module]:
+    """Each once, a module before those in it.  A script's class may have a ``modules()`` of its own, like the other
+    methods that tell of a module: none of them is called.
+    """
+    seen: set[int] = set()
+    ahead = [*reversed(models)]
+    while ahead:
+        module = ahead.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            yield module
+            ahead += [child for child in reversed([*module._modules.values()]) if child is not None]
+
+
+def parameters_in(*models: nn.Module) -> Iterator[Tensor]:
+    """Each once, in the order of torch's ``parameters()``; plain tensors where a functional call put them."""
+    seen: set[int] = set()
+    for module in every_module(*models):
+        for parameter in module._parameters.values():
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from distprof.doors import ModuleDoor, ModuleVisitor
+from distprof.frameworks.walk import parameters_in
 from distprof.probes.calls import Loading
 from distprof.uncompiled import unseen
 
@@ -41,7 +42,7 @@ class WatchVisitor:
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         if self._running or self._listener.thread not in (None, get_ident()):
             return None
-        if self._loading.here or next(module.parameters(), None) is None:
+        if self._loading.here or next(parameters_in(module), None) is None:
             return None
         self._running, self._with_gradient = True, torch.is_grad_enabled()
         self._listener.model_entered(module)

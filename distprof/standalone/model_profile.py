@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from distprof.errors import UsageError
+from distprof.frameworks.walk import every_module, parameters_in
 from distprof.standalone.older import accepts_older
 from distprof.standalone.profiler import FlopsProfiler, numbered
 
@@ -125,7 +126,7 @@ def _tensor(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
     """On the model's device, in the type of its first parameter of floating point."""
     if not isinstance(shape, (tuple, list)) or not shape or not all(isinstance(size, int) for size in shape):
         raise UsageError(f"input_shape is {shape!r}: give the sizes of one tensor, such as (1, 3, 224, 224)")
-    floating = (parameter for parameter in model.parameters() if parameter.is_floating_point())
+    floating = (parameter for parameter in parameters_in(model) if parameter.is_floating_point())
     like = next(floating, None)
     if like is None:
         return torch.zeros(*shape)
@@ -157,7 +158,7 @@ def _profiler_of(model: nn.Module) -> Iterator[FlopsProfiler]:
 @contextmanager
 def _in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module is back in its own mode afterwards; not by ``train()``, which a model may have changed."""
-    before = [(module, module.training) for module in model.modules()]
+    before = [(module, module.training) for module in every_module(model)]
     try:
         model.eval()
         yield

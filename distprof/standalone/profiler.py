@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from distprof.errors import UsageError
+from distprof.frameworks.walk import parameters_in
 from distprof.identity import Identity
 from distprof.merge.report import Report
 from distprof.merge.text.alone import render_aggregated, render_model
@@ -68,7 +69,7 @@ class FlopsProfiler:
         """Profile from now on, from nothing.  Modules of the types in ``ignore_list``, and what lies in them, count no
         work.
         """
-        if any(map(is_lazy, self.model.parameters())):
+        if any(map(is_lazy, parameters_in(self.model))):
             raise UsageError("the model has parameters without a shape: call it once before start_profile()")
         self.end_profile()
         self._ignored = tuple(ignore_list or ())

@@ -19,10 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from distprof.clock import Clock, SystemClock
 from distprof.doors import ModuleDoor, ModuleVisitor, backward_door
-from distprof.errors import DistprofError
+from distprof.errors import DistprofError, said
 from distprof.flops.attribution import Attribution
 from distprof.frameworks.meshes import MeshWatch
-from distprof.frameworks.walk import modules_of
+from distprof.frameworks.walk import every_module, modules_of, parameters_in
 from distprof.holders import Holders
 from distprof.identity import Identity
 from distprof.models import Models
@@ -92,7 +92,7 @@ class Session:
         """Something of ours went wrong inside the user's call, which goes on; whoever asks for the profile is told."""
         self._detach()
         if self.error is None:
-            self.error = DistprofError(f"the profile failed in {where}: {type(error).__name__}: {error}")
+            self.error = DistprofError(f"the profile failed in {where}: {type(error).__name__}: {said(error)}")
             self.error.__cause__ = error
 
     def _detach(self) -> None:
@@ -223,8 +223,9 @@ class Session:
 
 
 def _tensors_of(model: nn.Module) -> Iterator[torch.Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
+    yield from parameters_in(model)
+    for module in every_module(model):
+        yield from (buffer for buffer in module._buffers.values() if buffer is not None)
 
 
 def _device_of(model: nn.Module) -> torch.device:
