@@ -109,4 +109,5 @@ def _parameter(
         sharded=layout.sharded,
         kind=place.kind,
         shared_as=layout.shared_as,
+        kept_alike=parameter.kept_alike,
     )

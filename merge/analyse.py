@@ -3,6 +3,7 @@
 load_run(path) -> LoadedRun -> analyse -> Report
 
 topology   where every rank stands           align     one module tree for the job
+alike      whether replicas are replicas
 numbering  which numbers its layers have
 totals     how many parameters               profile   work and times of its modules
 ranks      one row a rank                     memory    who holds more than its equals
@@ -15,8 +16,10 @@ work       where all flops of a step are      pipeline  micro-batches and bubble
 from __future__ import annotations
 
 from distprof.merge.align import Alignment
+from distprof.merge.alike import Doubts, doubts_of, with_kinds, without_totals
 from distprof.merge.compiled import compiled_notes, compiled_regions
 from distprof.merge.experts import expert_layers
+from distprof.merge.groups import group_notes, unknown_groups
 from distprof.merge.load import LoadedRun
 from distprof.merge.memory import differences
 from distprof.merge.model_work import experts_per_token, model_work, work_sums
@@ -42,28 +45,35 @@ from distprof.merge.work import work_rows
 
 def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
     """The report.  Depends on the records and the peaks alone: the same shards give the same report."""
-    layout = with_own_axes(run, layout_of(run))
+    layout = with_kinds(run, with_own_axes(run, layout_of(run)))
     run, of_stages = numbered(run, layout)
     counted = counted_ranks(run, layout)
     parts = counted_parts(run, layout)
     sums = [work_sums(part) for part in parts]
     totals = totals_of(run, layout, experts_per_token(sums, run.world_size))
+    doubts = doubts_of(run, layout, totals)
+    totals = without_totals(totals, doubts)
     alignment = Alignment([data.tree for data in run.ranks], [pipeline_of(data, layout) for data in run.ranks])
     times = time_tables(run, alignment)
     utilizations = utilizations_of(run, own_shares(parts), peaks)
+    why_no_work = doubts.why_no_work or why_no_exact_work(run, layout, counted)
+    groups = unknown_groups(run, layout)
+    every_group = [group for own in groups.values() for group in own]
+    labels = [module.label for module in alignment.modules]
     rows = rank_rows(run, layout, totals, utilizations.by_rank)
+    of_ranks = (*doubts.notes, *group_notes(groups, run.world_size))
     of_work = (*work_notes(run), *compiled_notes(run), *utilizations.notes)
     return Report(
-        run=_run_info(run, (*layout.notes, *of_stages, *expert_notes(run), *totals.notes, *of_work)),
+        run=_run_info(run, (*layout.notes, *of_ranks, *of_stages, *expert_notes(run), *totals.notes, *of_work)),
         topology=layout.info,
-        summary=summary_of(run, layout, totals),
-        model=_model(totals, model_work(sums, run.world_size), why_no_exact_work(run, layout, counted)),
+        summary=summary_of(run, layout, totals, doubts.no_totals),
+        model=_model(totals, doubts, model_work(sums, run.world_size), why_no_work),
         utilization=utilizations.job,
         modules=module_stats(run, alignment, times),
         ranks=rows,
         memory=differences(rows),
         pipeline=stage_rows(run, layout),
-        skew=skew_of(run, layout, rows, [module.label for module in alignment.modules], times),
+        skew=skew_of(run, layout, rows, labels, times, every_group),
         experts=expert_layers(run, alignment, layout, counted),
         work=work_rows(run),
         generated=compiled_regions(run, alignment),
@@ -71,7 +81,7 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
     )
 
 
-def _model(totals: Totals, forward: ModelWork | None, why_no_work: str) -> ModelTotals:
+def _model(totals: Totals, doubts: Doubts, forward: ModelWork | None, why_no_work: str) -> ModelTotals:
     return ModelTotals(
         params_by_kind=totals.by_kind,
         active_params=totals.active,
@@ -79,6 +89,7 @@ def _model(totals: Totals, forward: ModelWork | None, why_no_work: str) -> Model
         uncovered=totals.uncovered,
         forward=None if why_no_work else forward,
         why_no_forward=why_no_work,
+        assumes_replicas=doubts.assumes_replicas,
     )
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from distprof.records import DENSE, EXPERT, ROUTER, Parameter, Parameters
+
+#: Models, each as its parameters: (name, elements of the whole).
+Held = frozenset[frozenset[tuple[str, int]]]
 
 #: Axes along which tensor parallelism cuts modules.
 _SLICING = {"tp", "etp"}
@@ -19,6 +23,7 @@ class ParameterSet:
     def __init__(self, records: Sequence[Parameters]) -> None:
         """``records``: one a root."""
         self._records = records
+        self._held: dict[frozenset[int], Held] = {}
         self.counted = tuple(p for record in records for p in record.parameters if not p.tied_to)
         #: With data-parallel sharding undone; None when the rank recorded no parameters.
         self.rank_numel = sum(p.rank_numel for p in self.counted) if records else None
@@ -39,6 +44,25 @@ class ParameterSet:
         #: By row of experts: elements of their matrices, without biases, on this rank and in the whole.
         self.matrices = _matrices(every)
 
+    def held(self, without: frozenset[int] = frozenset()) -> Held:
+        """What replicas of this rank hold as well; of the models but those numbered in ``without``."""
+        if without not in self._held:
+            models = (record for record in self._records if record.root not in without)
+            parameters = (
+                frozenset((p.name, p.global_numel) for p in model.parameters if _is_shared(p)) for model in models
+            )
+            self._held[without] = frozenset(filter(None, parameters))
+        return self._held[without]
+
+    @cached_property
+    def outside_wrappers(self) -> tuple[Parameter, ...]:
+        """Those that no wrapper keeps alike over the ranks, where one keeps others; without copies of these."""
+        every = [p for record in self._records for p in record.parameters]
+        kept = {name for p in every if p.kept_alike for name in (p.name, p.tied_to)}
+        if not kept:
+            return ()
+        return tuple(p for p in self.counted if _is_shared(p) and not p.sharded and p.name not in kept)
+
     def renamed(self, rename: Callable[[int, str], str]) -> ParameterSet:
         """``rename``: (root, name) -> name."""
         return ParameterSet([_renamed(record, rename) for record in self._records])
@@ -48,6 +72,11 @@ def kind_of(parameter: Parameter) -> str:
     """One of records.KINDS; what is spread over experts' ranks is an expert's, whatever an older writer said."""
     spread = any(axis == "ep" or axis.startswith("ep_size_") for axis in parameter.split)
     return EXPERT if spread and parameter.kind == DENSE else parameter.kind
+
+
+def _is_shared(parameter: Parameter) -> bool:
+    """Whether replicas have it, too: no expert, and nothing that joined the model as it ran (below ``<Class>``)."""
+    return not parameter.split and kind_of(parameter) != EXPERT and "<" not in parameter.name
 
 
 def _renamed(record: Parameters, rename: Callable[[int, str], str]) -> Parameters:

@@ -49,8 +49,17 @@ class _Table:
         return _Table(subjects, phases, self.times[places], self.excess[places])
 
 
-def skew_of(run: LoadedRun, layout: Layout, rows: Sequence[RankRow], labels: Sequence[str], times: TimeTables) -> Skew:
-    """``rows``: the ranks, as the columns of ``times``; ``labels``: the modules, as its rows."""
+def skew_of(
+    run: LoadedRun,
+    layout: Layout,
+    rows: Sequence[RankRow],
+    labels: Sequence[str],
+    times: TimeTables,
+    groups: Sequence[tuple[int, ...]] = (),
+) -> Skew:
+    """``rows``: the ranks, as the columns of ``times``; ``labels``: the modules, as its rows.  ``groups``: process
+    groups of unknown purpose.
+    """
     ranks = np.array([row.rank for row in rows], np.int64)
     cohorts = np.array([row.cohort for row in rows], np.int64)
     phases, modules = _phase_table(rows, cohorts), _module_table(labels, times, cohorts)
@@ -61,18 +70,24 @@ def skew_of(run: LoadedRun, layout: Layout, rows: Sequence[RankRow], labels: Seq
         modules=_rows(modules, ranks),
         map=_map(modules.at(np.arange(min(MAP_COLUMNS, len(modules.subjects)))), ranks),
         too_few=too_few,
-        suspects=None if too_few else _suspects(modules, phases, ranks, layout),
+        suspects=None if too_few else _suspects(modules, phases, ranks, layout, groups),
     )
 
 
-def _suspects(modules: _Table, phases: _Table, ranks: npt.NDArray[np.int64], layout: Layout) -> Suspects | None:
+def _suspects(
+    modules: _Table,
+    phases: _Table,
+    ranks: npt.NDArray[np.int64],
+    layout: Layout,
+    groups: Sequence[tuple[int, ...]],
+) -> Suspects | None:
     """Of the modules, and of the phases that no module stands for."""
     own = phases.at(np.array([n for n, phase in enumerate(phases.phases) if phase not in _BLAMES_VICTIMS], np.int64))
     places = [
         *zip(modules.subjects, modules.phases, strict=True),
         *zip(own.subjects, own.phases, strict=True),
     ]
-    return suspects_of(places, np.concatenate([modules.excess, own.excess]), ranks.tolist(), layout)
+    return suspects_of(places, np.concatenate([modules.excess, own.excess]), ranks.tolist(), layout, groups)
 
 
 def _phase_table(rows: Sequence[RankRow], cohorts: npt.NDArray[np.int64]) -> _Table:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,9 @@ def _of_rank(counts: Counts, in_modules: Array, outside: str) -> float:
     return float(in_modules.sum()) + counts.outside.get(outside, 0)
 
 
-def summary_of(run: LoadedRun, layout: Layout, totals: Totals) -> Summary:
+def summary_of(run: LoadedRun, layout: Layout, totals: Totals, no_totals: Mapping[str, str] | None = None) -> Summary:
+    """``no_totals``: fields of the whole model that cannot be told, and why."""
+    no_totals = no_totals or {}
     windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
     counted = {rank: window.counts for rank, window in windows.items() if window.counts is not None}
     flops = {rank: _of_rank(counts, counts.forward_flops, "forward_flops") for rank, counts in counted.items()}
@@ -121,7 +124,9 @@ def summary_of(run: LoadedRun, layout: Layout, totals: Totals) -> Summary:
         samples_per_second=_rate(samples, times.wall),
         uncounted_ops=_uncounted(windows),
     )
-    return replace(summary, unavailable=reasons(summary, run))
+    untold: dict[str, Any] = dict.fromkeys(no_totals)
+    summary = replace(summary, **untold)
+    return replace(summary, unavailable={**reasons(summary, run), **no_totals})
 
 
 def _first_stage(windows: Mapping[int, Window], layout: Layout) -> Mapping[int, Window]:

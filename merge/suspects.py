@@ -27,9 +27,14 @@ FAR = 0.5
 
 
 def suspects_of(
-    places: Sequence[tuple[str, str]], excess: FloatArray, ranks: Sequence[int], layout: Layout
+    places: Sequence[tuple[str, str]],
+    excess: FloatArray,
+    ranks: Sequence[int],
+    layout: Layout,
+    groups: Sequence[tuple[int, ...]] = (),
 ) -> Suspects | None:
-    """``excess``: (places, ranks), in ns, NaN where a rank has none; a place is (subject, phase).
+    """``excess``: (places, ranks), in ns, NaN where a rank has none; a place is (subject, phase).  ``groups``: of ranks
+    that may wait for each other, for what nobody knows.
 
     None where no rank has an excess above 0.
     """
@@ -42,8 +47,16 @@ def suspects_of(
     suspects = [_suspect(places, excess, ranks, column) for column, rank in enumerate(ranks) if rank in members]
     suspects.sort(key=lambda suspect: (-suspect.excess_ns, suspect.rank))
     alone = len(suspects) == 1
-    likely = suspects[0].rank if alone else _likely(suspects, places, excess, ranks, layout, axis)
-    return Suspects(ranks=tuple(suspects), axis="" if alone else axis, likely=likely)
+    if not alone:
+        return Suspects(tuple(suspects), axis, _likely(suspects, places, excess, ranks, layout, axis))
+    others = _may_wait_for(suspects[0], groups)
+    return Suspects(tuple(suspects), "", None if others else suspects[0].rank, others)
+
+
+def _may_wait_for(one: Suspect, groups: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """In a module a rank may wait for others; what is no module's time has no collectives of a model in it."""
+    met = {rank for group in groups if one.rank in group for rank in group}
+    return tuple(sorted(met - {one.rank})) if one.subject != one.phase else ()
 
 
 def _largest_group(layout: Layout, rank: int, close: Collection[int], ranks: Collection[int]) -> tuple[str, set[int]]:

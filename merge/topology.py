@@ -41,14 +41,19 @@ class Layout:
     coordinates: dict[int, dict[str, int]]
     notes: tuple[str, ...]
     own: dict[int, Layout] = field(default_factory=dict)  # by root, of models on axes of their own
+    kinds: dict[int, int] = field(default_factory=dict)  # where ranks at one place hold different parameters
 
     def of(self, root: int) -> Layout:
         """That of one model."""
         return self.own.get(root, self)
 
-    def role(self, rank: int) -> tuple[int, ...]:
-        """A rank's role: its coordinates but dp and ep.  Ranks of one role do the same work."""
+    def place(self, rank: int) -> tuple[int, ...]:
+        """A rank's coordinates but dp and ep: ranks at one place are taken for replicas."""
         return tuple(self.coordinates[rank][axis] for axis in AXES if axis not in ("dp", "ep"))
+
+    def role(self, rank: int) -> tuple[int, ...]:
+        """Ranks of one role do the same work: they stand at one place, and hold the same parameters."""
+        return (*self.place(rank), self.kinds.get(rank, 0))
 
     def groups(self, rank: int, ranks: Iterable[int]) -> dict[str, tuple[int, ...]]:
         """By axis: those of ``ranks`` that stand in one group with ``rank`` and itself, where there are others."""

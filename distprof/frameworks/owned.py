@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from distprof.frameworks.fsdp1 import flattened, is_flat
+from distprof.frameworks.keepers import Keepers
 from distprof.frameworks.pieces import NONE, Sharding, shardings
 from distprof.frameworks.protocol import Layout
 from distprof.frameworks.stacks import Stacks
@@ -30,6 +31,7 @@ class Owned:
     key: str
     dtype: torch.dtype
     trainable: bool
+    kept_alike: bool = False  # over data-parallel ranks, by a wrapper
     _layout: Layout | None = None
     _sharding: Sharding = NONE
 
@@ -51,6 +53,7 @@ class Owners:
     def __init__(self, model: nn.Module) -> None:
         self._inside: list[torch.Tensor] = []  # what function transforms have wrapped: it has an id while it is held
         self._flattened = flattened(model)
+        self._keepers = Keepers(model)
         self._shardings = {id(owner): sharding for owner, sharding in shardings(model) if sharding}  # by FSDP 2
 
     def owned_by(self, module: nn.Module) -> Iterator[Owned]:
@@ -58,11 +61,19 @@ class Owners:
         flat = {parameter.name: parameter for parameter in self._flattened.get(id(module), ())}
         for name, parameter in module._parameters.items():
             if parameter is not None and name not in flat and not is_lazy(parameter) and not is_flat(parameter):
-                sharding = self._shardings.get(id(module), NONE)
                 whole = self._whole(parameter)
-                yield Owned(name, module, whole, "", whole.dtype, whole.requires_grad, None, sharding)
+                yield Owned(
+                    name,
+                    module,
+                    whole,
+                    "",
+                    whole.dtype,
+                    whole.requires_grad,
+                    self._keepers.keeps(module, parameter),
+                    _sharding=self._shardings.get(id(module), NONE),
+                )
         for name, p in flat.items():
-            yield Owned(name, module, p.prime, p.prime_name, p.dtype, p.trainable, p.layout)
+            yield Owned(name, module, p.prime, p.prime_name, p.dtype, p.trainable, True, p.layout)
 
     def _whole(self, tensor: torch.Tensor) -> torch.Tensor:
         """Of an ensemble under ``vmap`` all members' parameters, where a module sees one member's."""

@@ -45,8 +45,12 @@ def groups() -> list[SeenGroup]:
 
 
 def records(seen: Sequence[SeenGroup], world_size: int) -> tuple[Group, ...]:
+    """Those that connect anything."""
+    nowhere = fakes(seen)
     return tuple(
-        Group(group.name, group.description, () if len(group.ranks) == world_size else group.ranks) for group in seen
+        Group(group.name, group.description, () if len(group.ranks) == world_size else group.ranks)
+        for group in seen
+        if frozenset(group.ranks) not in nowhere
     )
 
 

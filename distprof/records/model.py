@@ -53,6 +53,9 @@ class Parameter:
     Its layout: ranks along the axes in ``sharded`` hold pieces of it (``dp`` for FSDP and ZeRO-3), along those in
     ``split`` different parameters, along all others the same.  Ranks of other pipeline stages hold different
     parameters under one name, unless both say the same ``shared_as``: copies of one that are kept alike.
+
+    ``kept_alike``: it lies in a wrapper (DDP, FSDP) or in a DTensor, which sees to it that data-parallel ranks hold the
+    same.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Parameter:
     sharded: tuple[str, ...] = ()
     kind: str = DENSE
     shared_as: str = ""
+    kept_alike: bool = False
 
 
 @dataclass(frozen=True)

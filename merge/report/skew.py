@@ -54,6 +54,7 @@ class Suspects:
     ranks: tuple[Suspect, ...]  # largest excess first
     axis: str  # of the group that several share, empty for one
     likely: int | None  # the one of them that the others seem to wait for, None where that cannot be told
+    may_wait_for: tuple[int, ...] = ()  # ranks in process groups of unknown purpose with the one that is slow
 
 
 @dataclass(frozen=True)

@@ -87,3 +87,4 @@ class ModelTotals:
     uncovered: tuple[str, ...]  # coordinates of which no rank told its parameters, such as "pp 1" or "ep 2-3"
     forward: ModelWork | None  # None where nothing was counted
     why_no_forward: str = ""  # why it is None although something was
+    assumes_replicas: bool = False  # that all ranks hold the same of parameters of which nothing says so

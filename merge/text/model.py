@@ -19,7 +19,7 @@ def params_lines(report: Report) -> Iterator[str]:
     summary, model = report.summary, report.model
     label = f"params of model, {_how(report, covers_all=summary.exact_covers_all)}"
     if summary.params_exact is None:
-        yield labelled(label, NOT_AVAILABLE)
+        yield labelled(EXACT, NOT_AVAILABLE)
         return
     yield labelled(label, f"{summary.params_exact:,}")
     if not summary.exact_covers_all:
@@ -37,7 +37,9 @@ def _how(report: Report, *, covers_all: bool) -> str:
     """How exact a union is: it builds on what the ranks are to each other."""
     if not covers_all:
         return "at least"
-    guessed = report.topology.source == "assumed" and report.run.world_size > 1
+    topology = report.topology
+    guessed = topology.sources.get("dp", topology.source) == "assumed" and topology.sizes["dp"] > 1
+    guessed = guessed or report.model.assumes_replicas
     return "exact if ranks are replicas, as assumed" if guessed else "exact"
 
 

@@ -31,7 +31,7 @@ def _slowest(report: Report) -> Iterator[str]:
     if not slow_ranks(report):
         yield f"no rank stands out: the largest excess is rank {worst.rank}'s {_place(worst)}, {figures}"
     elif len(suspects.ranks) == 1:
-        yield f"slowest: rank {worst.rank}, {_place(worst)}: {figures}"
+        yield f"slowest: rank {worst.rank}, {_place(worst)}: {figures}{_or_waits(suspects)}"
     else:
         yield _together(suspects, wall)
 
@@ -51,6 +51,15 @@ def _together(suspects: Suspects, wall: Spread) -> str:
     return (
         f"slow together: {who}: {excess}, {_share(first, wall)} of an iteration: {where}; "
         f"while one computes the others of its group wait, so the cause is among them{likely}"
+    )
+
+
+def _or_waits(suspects: Suspects) -> str:
+    if not suspects.may_wait_for:
+        return ""
+    return (
+        f"; or it waits there for {rank_names(suspects.may_wait_for)}, with which it shares process groups whose "
+        "purpose is not known (see the note at the top)"
     )
 
 

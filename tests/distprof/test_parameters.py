@@ -167,3 +167,18 @@ def test_a_declaration_that_makes_no_sense_is_passed_over_with_a_note() -> None:
     topology = records[-1]
     assert isinstance(topology, Topology) and topology.source == "assumed"
     assert "set_topology was passed over" in topology.notes[0]
+
+
+def test_what_a_wrapper_keeps_alike() -> None:
+    """DDP what it is not told to ignore; FSDP 2 and tensor parallel what is a DTensor."""
+    with rank_of(2):
+        inner = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Sequential(nn.Linear(2, 2, bias=False)))
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(inner, ["1.0.weight"])
+        sharded = nn.Linear(2, 2, bias=False)
+        fully_shard(sharded)
+        model = nn.ModuleDict(
+            {"ddp": DistributedDataParallel(inner), "fsdp": sharded, "own": nn.Linear(2, 2, bias=False)}
+        )
+        _, records = models().adopt(model)
+    kept = {parameter.name: parameter.kept_alike for parameter in last(records).parameters}
+    assert kept == {"ddp.0.weight": True, "ddp.1.0.weight": False, "fsdp.weight": True, "own.weight": False}

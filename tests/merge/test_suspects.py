@@ -101,3 +101,13 @@ def test_without_waiting_in_a_group_the_one_is_named() -> None:
     found = report_of(dp=8, ep=4, slow_rank=1).skew.suspects
     assert found is not None and ranks(found) == [1]
     assert found.ranks[0].excess_ns == pytest.approx(40 * MS, rel=0.01)
+
+
+def test_a_rank_in_a_group_of_unknown_purpose_may_wait_for_the_others_of_it() -> None:
+    layout = layout_of(run_of_shards(in_memory(Job(steps=1, dp=6))))
+    excess = np.array([[0, 0, 40, 0, 0, 0], [1, 0, 0, 0, 0, 0]], np.float64)
+    places, every = [ROUTER, ("data", "data")], list(range(6))
+    found = suspects_of(places, excess, every, layout, [(0, 1), (2, 3), (0, 2, 4)])
+    assert found is not None and (ranks(found), found.likely, found.may_wait_for) == ([2], None, (0, 3, 4))
+    alone = suspects_of(places, excess[::-1], every, layout, [(0, 1), (2, 3)])
+    assert alone is not None and (ranks(alone), alone.likely, alone.may_wait_for) == ([2], 2, ()), "it waits for data"
