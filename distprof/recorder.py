@@ -39,13 +39,15 @@ from distprof.probes.holdings import Holdings
 from distprof.probes.standing_mode import free_stranded
 from distprof.probes.timed import TimedProbe
 from distprof.probes.watch import WatchVisitor
-from distprof.records import FORWARD, End, Error, Plan, Record
+from distprof.records import FORWARD, End, Error, MemoryUnknown, Plan, Record
 from distprof.rundir import RunDir
 from distprof.say import say
 from distprof.schedule import Boundary, Kind, StepClock, window_of
 from distprof.settings import Settings
 from distprof.step_hook import StepHook
 from distprof.tree import ModuleTree
+
+_LONGEST_REASON = 300
 
 
 class Recorder:
@@ -363,8 +365,11 @@ class Recorder:
         """What training holds in memory: once, at the end of the first timed iteration."""
         holdings, self._holdings = self._holdings, None
         if holdings is not None:
-            with contextlib.suppress(Exception):  # tensors of a kind that we do not know: the report says n/a
-                return [holdings.record(self.tree.modules(), self._steps.iteration - 1)]
+            iteration = self._steps.iteration - 1
+            try:
+                return [holdings.record(self.tree.modules(), iteration)]
+            except Exception as error:  # a tensor of a kind that we do not know
+                return [MemoryUnknown(iteration, f"{type(error).__name__}: {error}"[:_LONGEST_REASON])]
         return ()
 
     def _late(self) -> Sequence[Record]:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
+
 from distprof.merge.align import Alignment
 from distprof.merge.load import LoadedRun
 from distprof.merge.report import CompiledRegion
+from distprof.merge.tree import RankTree
+from distprof.merge.window import padded
 from distprof.merge.words import rank_names
 from distprof.records import Counts
 
@@ -16,6 +21,10 @@ _UNSEEN = (
     "an optimizer stepped on {ranks}, and no forward of a model was seen: it runs in a function compiled for another"
     " backend than inductor, or by a call of its forward(), and its work and forward time are n/a; call the model"
     " itself, or compile the model instead of the function around it"
+)
+_HIDDEN = (
+    "what runs in compiled code is counted for the compiled module as a whole: the work of those inside of it is n/a;"
+    " distprof run --count-eager counts it module by module"
 )
 _EAGER = (
     "compiled code ran in eager form in the counted step and is counted module by module (count-eager): the loss of"
@@ -45,8 +54,27 @@ def compiled_notes(run: LoadedRun) -> tuple[str, ...]:
             refused.setdefault(counts.eager_refused, []).append(run.ranks[column].rank)
     for why, ranks in refused.items():
         notes.append(f"compiled code was not counted module by module on {rank_names(ranks)}: {why}")
+    hides = any(inside_compiled(run.ranks[column].tree, counts).any() for column, counts in _counted(run))
+    notes += [_HIDDEN] if hides and not refused else []
     unseen = [data.rank for data in run.ranks if (window := data.windows.get(run.mode)) and window.saw_no_forward]
     return (*notes, *([_UNSEEN.format(ranks=rank_names(unseen))] if unseen else []))
+
+
+def inside_compiled(tree: RankTree, counts: Counts) -> npt.NDArray[np.bool_]:
+    """By row: whether its work may be in compiled code, of which only the whole is known.
+
+    So it is where compiled code ran as such, and neither the module nor one below it was called, but one above it was.
+    """
+    if counts.compiled != "compiled":
+        return np.zeros(len(tree), np.bool_)
+    called = padded(counts.calls, len(tree))
+    within = tree.inclusive(called) > 0
+    above = called > 0
+    for row, module in enumerate(tree.rows):  # parents stand before their children
+        if module.parent >= 0:
+            above[row] |= above[module.parent]
+    hidden: npt.NDArray[np.bool_] = above & ~within
+    return hidden
 
 
 def _counted(run: LoadedRun) -> Iterator[tuple[int, Counts]]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.align import Alignment, Module
+from distprof.merge.compiled import inside_compiled
 from distprof.merge.load import LoadedRun
 from distprof.merge.report import ModuleStats
 from distprof.merge.spread import mean_known, median_known, number
@@ -127,7 +128,9 @@ def _counted(pick: Callable[[Counts], Array], *, inclusive: bool) -> Pick:
         if window.counts is None:
             return None
         own = padded(pick(window.counts), len(tree))
-        return (tree.inclusive(own) if inclusive else own).astype(np.float64)
+        work = (tree.inclusive(own) if inclusive else own).astype(np.float64)
+        work[inside_compiled(tree, window.counts)] = np.nan
+        return work
 
     return picked
 
@@ -150,7 +153,7 @@ def _calls(tree: RankTree, window: Window) -> FloatArray | None:
     """Of the timed steps; of the counted one where none was timed."""
     if window.times:
         return window.times.calls
-    return _counted(lambda counts: counts.calls, inclusive=False)(tree, window)
+    return padded(window.counts.calls, len(tree)).astype(np.float64) if window.counts else None
 
 
 def _any_below(called: npt.NDArray[np.bool_], alignment: Alignment) -> npt.NDArray[np.bool_]:

@@ -24,6 +24,7 @@ from distprof.records import (
     ExpertRouting,
     Header,
     Memory,
+    MemoryUnknown,
     Ops,
     Parameters,
     Plan,
@@ -49,7 +50,7 @@ class RankData:
     tree: RankTree
     parameters: ParameterSet
     layers: tuple[ExpertLayer, ...]
-    memory: Memory | None
+    memory: Memory | MemoryUnknown | None
     windows: dict[str, Window]  # by mode, those that hold anything
     errors: tuple[Error, ...]
     end: End | None
@@ -113,7 +114,7 @@ class Reducer:
             tree=tree,
             parameters=self._parameter_set(of(Parameters)),
             layers=layers,
-            memory=_last(of(Memory)),
+            memory=_last(of(Memory)) or _last(of(MemoryUnknown)),
             windows=_windows(
                 tree, layers, of(Counts), _used(of(Step), plan), of(ExpertLoad), of(ExpertRouting), of(Ops)
             ),

@@ -11,7 +11,7 @@ from distprof.merge.report import RankRow
 from distprof.merge.topology import Layout
 from distprof.merge.totals import Totals
 from distprof.merge.window import Window
-from distprof.records import PHASES
+from distprof.records import PHASES, Memory, MemoryUnknown
 
 
 def rank_rows(
@@ -41,7 +41,8 @@ def _row(
     totals: Totals,
     utilization: tuple[float | None, float | None],
 ) -> RankRow:
-    window, memory = data.windows.get(mode), data.memory
+    window = data.windows.get(mode)
+    memory = data.memory if isinstance(data.memory, Memory) else None
     return RankRow(
         rank=data.rank,
         coordinates=coordinates,
@@ -54,6 +55,7 @@ def _row(
         parameter_bytes=memory.parameter_bytes if memory else None,
         gradient_bytes=memory.gradient_bytes if memory else None,
         optimizer_bytes=memory.optimizer_bytes if memory else None,
+        memory_unknown=data.memory.reason if isinstance(data.memory, MemoryUnknown) else "",
         peak_memory_bytes=window.peak_memory_bytes if window else None,
         memory_source=window.memory_source if window else "",
         params=totals.per_rank.get(data.rank),

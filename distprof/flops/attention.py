@@ -131,7 +131,8 @@ CHAPTER = Chapter(
     "counted op by op, and a fused kernel has the same flops beside its products: BESIDE is 5 a score (softmax), 1 "
     "more with a mask or causal, 2 with dropout, and the scaling of queries and keys, B H (S + T) D; in backward 4 a "
     "score and the scaling of both gradients, and once more a difference and an exponential, the mask and dropout.  "
-    "What flex attention is given to change scores by is left out.  Kernels that torch's own counter knows have its MACs.",
+    "What flex attention is given to change scores by is left out.  Kernels that torch's own counter knows have "
+    "its MACs.",
     (
         Rule(
             (

@@ -17,6 +17,16 @@ from torch import nn
 
 from distprof.records import Memory
 
+_ROWS, _COLUMNS = ("crow_indices", "col_indices", "values"), ("ccol_indices", "row_indices", "values")
+#: What sparse tensors are made of, by layout.
+_SPARSE = {
+    torch.sparse_coo: ("_indices", "_values"),
+    torch.sparse_csr: _ROWS,
+    torch.sparse_bsr: _ROWS,
+    torch.sparse_csc: _COLUMNS,
+    torch.sparse_bsc: _COLUMNS,
+}
+
 _MAX_DEPTH = 4  # of what an optimizer keeps for a parameter
 
 
@@ -63,12 +73,16 @@ def _bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def _parts(tensor: Any) -> Iterator[torch.Tensor]:
-    """The plain tensors that a tensor is made of: a DTensor of its local shard, a quantized one of data and scales."""
+    """The plain tensors that a tensor is made of: a DTensor of its local shard, a quantized one of data and scales, a
+    sparse one of values and where they belong.
+    """
     if hasattr(tensor, "__tensor_flatten__"):
         inner = (getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
         for part in inner:
             if isinstance(part, torch.Tensor):  # a DTensor names its mesh, too
                 yield from _parts(part)
+    elif tensor.layout in _SPARSE:
+        yield from (getattr(tensor, name)() for name in _SPARSE[tensor.layout])
     else:
         yield tensor
 
@@ -76,7 +90,14 @@ def _parts(tensor: Any) -> Iterator[torch.Tensor]:
 def _piece(tensor: torch.Tensor) -> tuple[str, int, int]:
     """(device, address, bytes); a tensor without an address (meta) is told by itself."""
     size = tensor.numel() * tensor.element_size()
-    return str(tensor.device), tensor.data_ptr() or id(tensor), size if tensor.device.type != "meta" else 0
+    return str(tensor.device), _address(tensor) or id(tensor), size if tensor.device.type != "meta" else 0
+
+
+def _address(tensor: torch.Tensor) -> int:
+    try:
+        return tensor.data_ptr()
+    except (RuntimeError, NotImplementedError):  # of a library's own layout (oneDNN)
+        return 0
 
 
 def _tensors(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:

@@ -40,7 +40,7 @@ from distprof.records.rank import (
     Header,
     Plan,
 )
-from distprof.records.steps import FORWARD, NO_ROW, PHASES, TRAINING, Memory, Step
+from distprof.records.steps import FORWARD, NO_ROW, PHASES, TRAINING, Memory, MemoryUnknown, Step
 from distprof.records.topology import AXES, Group, Mesh, OwnAxes, Stage, Topology
 from distprof.records.version import MAGIC, SCHEMA_HISTORY, SCHEMA_VERSION
 
@@ -85,6 +85,7 @@ __all__ = [
     "Header",
     "Index",
     "Memory",
+    "MemoryUnknown",
     "Mesh",
     "ModuleRow",
     "Natural",
@@ -113,6 +114,7 @@ Record = (
     | Ops
     | Step
     | Memory
+    | MemoryUnknown
     | ExpertLayers
     | ExpertLoad
     | ExpertRouting

@@ -61,3 +61,12 @@ class Memory:
     parameter_bytes: Natural
     gradient_bytes: Natural
     optimizer_bytes: Natural
+
+
+@dataclass(frozen=True)
+class MemoryUnknown:
+    """In place of :class:`Memory`, where something that is held could not be measured."""
+
+    KIND: ClassVar[str] = "memory_unknown"
+    iteration: Natural
+    reason: str

@@ -28,6 +28,7 @@ class RankRow:
     hfu: float | None
     step_iterations: tuple[int, ...] = ()
     step_durations_ns: tuple[int, ...] = ()
+    memory_unknown: str = ""  # why the three above are None, where that is known
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,33 @@ from statistics import median
 
 from distprof.merge.memory import HOLDINGS
 from distprof.merge.report import MemoryDifference, RankRow, Report
-from distprof.merge.text.lines import heading, table, wrapped
+from distprof.merge.text.lines import heading, one_line, table, wrapped
 from distprof.merge.text.places import every
 from distprof.merge.text.quantities import NOT_AVAILABLE, byte_size
 from distprof.merge.text.ranks import ALL_UP_TO
+from distprof.merge.words import rank_names
 
 _DIFFERENCES_SHOWN = 8
 _WHERE_PEAK = {"allocator": "of torch's allocator on the device", "rss": "of the process, all its memory"}
 
 
 def memory_block(report: Report) -> Iterator[str]:
-    """Lines of the block; none where no rank told what it holds."""
+    """Lines of the block; none where no rank told what it holds, or why it could not."""
     rows = [row for row in report.ranks if row.parameter_bytes is not None]
-    if not rows:
+    unknown: dict[str, list[int]] = {}
+    for row in report.ranks:
+        if row.memory_unknown:
+            unknown.setdefault(row.memory_unknown, []).append(row.rank)
+    if not rows and not unknown:
         return
     yield heading("Memory")
+    if rows:
+        yield from _known(rows, report)
+    for reason, ranks in unknown.items():
+        yield from wrapped(f"{rank_names(ranks)} hold what cannot be measured: {one_line(reason)}", "n/a: ", "  ")
+
+
+def _known(rows: Sequence[RankRow], report: Report) -> Iterator[str]:
     peaks = {row.memory_source for row in rows if row.memory_source}
     where = " and ".join(_WHERE_PEAK.get(source, source) for source in sorted(peaks)) or "not seen"
     few = len(rows) <= ALL_UP_TO

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import warnings
 import weakref
 from pathlib import Path
 
+import pytest
 import torch
 from support.recording import record, train
 from support.worlds import rank_of
@@ -14,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from distprof.probes.holdings import Holdings
-from distprof.records import Memory
+from distprof.records import Error, Memory, MemoryUnknown, Step
 
 FLOAT = 4
 
@@ -132,3 +134,37 @@ def test_a_job_without_optimizer_holds_its_parameters(tmp_path: Path) -> None:
                 model(torch.ones(1, 4))
 
     assert record(tmp_path, job, timed=2).one(Memory) == Memory(0, FLOAT * 16, 0, 0)
+
+
+def test_a_sparse_gradient_is_its_values_and_where_they_belong() -> None:
+    model = nn.Embedding(10, 4, sparse=True)
+    model(torch.tensor([1, 2, 2])).sum().backward()
+    assert Holdings().record([model], 0) == Memory(0, FLOAT * 40, 3 * (FLOAT * 4 + 8), 0)
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_csr, torch.sparse_csc])
+def test_a_sparse_parameter_is_what_it_stores(layout: torch.layout) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of beta features
+        model = nn.ParameterList([nn.Parameter(torch.eye(8).to_sparse(layout=layout))])
+    assert Holdings().record([model], 0) == Memory(0, 8 * FLOAT + (8 + 9) * 8, 0, 0)
+
+
+def test_what_cannot_be_measured_is_named_and_the_recording_goes_on(tmp_path: Path) -> None:
+    class Odd(torch.Tensor):
+        def __tensor_flatten__(self) -> tuple[list[str], None]:
+            raise RuntimeError("odd tensors have no parts")
+
+    model = nn.Linear(8, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.state[model.weight]["odd"] = torch.ones(2).as_subclass(Odd)
+
+    def job() -> None:
+        for _ in range(4):
+            model(torch.ones(2, 8)).sum().backward()
+            optimizer.step()
+
+    seen = record(tmp_path, job, count=False, timed=2)
+    assert not seen.of(Error) and not seen.of(Memory)
+    assert seen.one(MemoryUnknown).reason == "RuntimeError: odd tensors have no parts"
+    assert seen.of(Step)

@@ -64,3 +64,28 @@ def test_a_step_in_eager_form_says_so() -> None:
 def test_eager_form_that_was_refused_says_why() -> None:
     (note,) = bent(compiled="compiled", eager_refused="too little memory").run.notes
     assert note == "compiled code was not counted module by module on ranks 0-1: too little memory"
+
+
+def test_modules_inside_compiled_code_have_no_work_of_their_own() -> None:
+    """The model is called and nothing inside of it: its work is known as a whole."""
+    whole = bent().modules[0]
+    calls = np.zeros(1, "<u4") + 1
+    work = np.full(1, 1000, "<i8")
+    kinds = ("forward_macs", "forward_flops", "backward_macs", "backward_flops", "recompute_macs", "recompute_flops")
+    report = bent(compiled="compiled", calls=calls, **dict.fromkeys(kinds, work))
+    first, *inside = report.modules
+    assert (first.macs, first.bwd_flops) == (1000, 1000)
+    assert whole.macs
+    assert len(inside) > 3
+    assert {(m.macs, m.flops, m.self_macs, m.bwd_macs, m.bwd_flops, m.recompute_flops) for m in inside} == {(None,) * 6}
+    (note,) = report.run.notes
+    assert "distprof run --count-eager counts it module by module" in note
+    refused = bent(compiled="compiled", eager_refused="too little memory", calls=calls)
+    assert refused.modules[1].macs is None
+    assert refused.run.notes == ("compiled code was not counted module by module on ranks 0-1: too little memory",)
+
+
+def test_a_module_that_nothing_called_does_nothing_where_no_code_is_compiled() -> None:
+    report = bent(calls=np.zeros(1, "<u4") + 1, forward_macs=np.full(1, 1000, "<i8"))
+    assert report.modules[1].macs == 0
+    assert not report.run.notes

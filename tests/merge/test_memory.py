@@ -15,7 +15,7 @@ from distprof.merge.load import run_of_shards
 from distprof.merge.memory import differences
 from distprof.merge.report import Report
 from distprof.merge.text.memory import memory_block
-from distprof.records import Memory, Record
+from distprof.records import Memory, MemoryUnknown, Record
 
 MIB = 1 << 20
 
@@ -49,6 +49,17 @@ def test_a_rank_that_holds_more_than_its_cohort_is_named() -> None:
     assert (one.rank, one.what) == (2, "optimizer state")
     assert one.own_bytes - one.cohort_bytes == 40 * MIB
     assert any(re.match(r"rank 2: optimizer state [\d.]+ MiB, 40 MiB above", line) for line in memory_block(found))
+
+
+def test_what_could_not_be_measured_says_why() -> None:
+    def unknown(record: Record) -> Record:
+        return MemoryUnknown(record.iteration, "an odd tensor") if isinstance(record, Memory) else record
+
+    made = Job(dp=2)
+    records = [[unknown(record) for record in rank_records(made, rank)] for rank in range(2)]
+    found = analyse(run_of_shards([shard_of(one) for one in records]))
+    assert {row.parameter_bytes for row in found.ranks} == {None}
+    assert list(memory_block(found))[-1] == "n/a: ranks 0-1 hold what cannot be measured: an odd tensor"
 
 
 def test_ranks_of_different_roles_are_not_compared() -> None:
