@@ -7,6 +7,7 @@
     detailed              detailed
     output_file           output-file; who names one wants a report when the job has ended
     recompute_fwd_factor  not needed: recomputed forwards are measured
+    start_step, end_step  of earlier releases: profile_step, and with it how many iterations are timed
 
 A key that is not there decides nothing: our own default holds, not DeepSpeed's.
 """
@@ -30,6 +31,8 @@ _OURS = {
     "detailed": "detailed",
     "output_file": "output_file",
 }
+#: Of DeepSpeed's earlier releases.
+_START, _END = Option("start_step", int, "", least=0), Option("end_step", int, "", least=0)
 _FACTOR = Option("recompute_fwd_factor", float, "")
 
 
@@ -52,6 +55,8 @@ def _translated(section: Mapping[str, object], path: Path) -> tuple[dict[str, Va
     remarks: tuple[str, ...] = ()
     for key, value in section.items():
         where = f"'{SECTION}.{key}' in {path}"
+        if key in (_START.name, _END.name):
+            continue
         if key not in _OURS and key != _FACTOR.name:
             raise unknown(key, [*_OURS, _FACTOR.name], f"{SECTION!r} in {path}")
         if value is None or (key == "output_file" and value == ""):  # DeepSpeed's own way to leave it open
@@ -62,9 +67,30 @@ def _translated(section: Mapping[str, object], path: Path) -> tuple[dict[str, Va
         else:
             option = options[_OURS[key]]
             layer[option.name] = option.checked(value, where)
+    older, remarks_on_them = _older(section, path)
+    layer, remarks = {**older, **layer}, (*remarks, *remarks_on_them)
     if "output_file" in layer:
         layer["merge"] = Value(True, layer["output_file"].where)
     return layer, remarks
+
+
+def _older(section: Mapping[str, object], path: Path) -> tuple[dict[str, Value], tuple[str, ...]]:
+    """What the steps of earlier releases say; ``profile_step`` goes before."""
+    given = {option.name: option for option in (_START, _END) if section.get(option.name) is not None}
+    if not given:
+        return {}, ()
+    value = {name: option.checked(section[name], f"'{SECTION}.{name}' in {path}") for name, option in given.items()}
+    first = section.get("profile_step")
+    start = value.get(_START.name, Value(first if type(first) is int else 0, f"{SECTION!r} in {path}"))
+    layer = {"warmup": start}
+    if _END.name in value:
+        steps = int(str(value[_END.name].value)) - int(str(start.value))
+        if steps < 1:
+            raise UsageError(f"{value[_END.name].where} is not above start_step: give an end_step that is")
+        layer["timed"] = Value(steps, value[_END.name].where)
+    names = " and ".join(given)
+    remark = f"{SECTION!r} in {path}: {names} of an earlier DeepSpeed {'is' if len(given) == 1 else 'are'} taken"
+    return layer, (f"{remark} as the iterations to record (profile_step today)",)
 
 
 def _parse(text: str, path: Path) -> object:

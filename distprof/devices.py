@@ -1,4 +1,6 @@
-"""What a device calls itself: the name by which its peak is looked up.  Does not import torch."""
+"""The device that a model runs on, and what it calls itself: the name by which its peak is looked up.  Does not import
+torch.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,26 @@ import contextlib
 import platform
 import re
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 _CPUINFO = Path("/proc/cpuinfo")
+
+
+def running_device(tensors: Iterable[Any], modules: Iterable[Any]) -> Any:
+    """Of a model with these parameters and modules; None where neither tells.  One that accelerate has offloaded lies
+    on the meta device, or elsewhere, and its hooks know where it runs.
+    """
+    first = next((tensor.device for tensor in tensors), None)
+    for module in modules:
+        hook = vars(module).get("_hf_hook")
+        for one in (hook, *getattr(hook, "hooks", ())):
+            told = getattr(one, "execution_device", None)
+            if told is not None and getattr(one, "offload", False):
+                return sys.modules["torch"].device(told)
+    return first
 
 
 def device_name(device: Any) -> str:

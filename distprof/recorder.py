@@ -23,11 +23,12 @@ from torch.nn.parameter import is_lazy
 
 from distprof.claims import is_spoken_for
 from distprof.clock import Clock, SystemClock, anchor
+from distprof.devices import running_device
 from distprof.doors import ModuleDoor, ModuleVisitor, backward_door, data_door
 from distprof.errors import said
 from distprof.frameworks.meshes import MeshWatch
 from distprof.frameworks.rehearsals import Rehearsals
-from distprof.frameworks.walk import parameters_in
+from distprof.frameworks.walk import every_module, parameters_in
 from distprof.holders import Holders, holders
 from distprof.identity import Identity, header, identify
 from distprof.models import Models
@@ -257,7 +258,7 @@ class Recorder:
         identity, run = identify(asked=self.asked), RunDir(self.run_dir)
         if identity is None:  # it may join a process group later
             return False
-        self._device = next(parameters_in(module)).device
+        self._device = running_device(parameters_in(module), every_module(module))
         self._eager = EagerChoice(self._settings.count_eager, self._device)
         launch = self._settings.launch, self._settings.launched_ns
         first = header(identity, self._settings.run_id, anchor(self._time), self._device, launch)

@@ -112,6 +112,7 @@ def _run_info(run: LoadedRun, notes: tuple[str, ...]) -> RunInfo:
         hosts=tuple(sorted({header.host for header in headers})),
         torch=first.torch,
         mode=run.mode,
+        without_data=tuple(data.rank for data in run.ranks if not data.windows),
         planned_timed_steps=max((data.plan.timed for data in run.ranks if data.plan), default=0),
         notes=(*run.notes, *notes),
     )

@@ -10,7 +10,7 @@ from distprof.records import TRAINING, Ops
 
 _BACKWARD_WORK = ("bwd_macs_per_rank", "bwd_flops_per_rank", "recompute_flops_per_rank")
 _WORK = ("fwd_macs_per_rank", "fwd_flops_per_rank", "fwd_flops_of_model", *_BACKWARD_WORK)
-_PARAMETERS = ("params_per_rank", "params_of_model", "params_exact", "trainable_params_exact")
+PARAMETERS = ("params_per_rank", "params_of_model", "params_exact", "trainable_params_exact")
 _BATCH = ("batch_size_per_rank", "samples_per_iteration")
 _TRAINING = (*_BACKWARD_WORK, "bwd_latency_ns", "step_latency_ns")
 _NO_FORWARD = "no forward of a model was seen"
@@ -35,9 +35,9 @@ def reasons(summary: Summary, run: LoadedRun) -> dict[str, str]:
 
 
 def _reason(name: str, run: LoadedRun) -> str:
-    if name in _PARAMETERS:
+    if name in PARAMETERS:
         return "no rank recorded its parameters"
-    if name in _TRAINING and run.mode != TRAINING:
+    if name in _TRAINING and run.mode != TRAINING and any(data.windows for data in run.ranks):
         forwards = "no optimizer stepped: every iteration is one forward"
         return "no backward ran while the profile was taken" if _own_profile(run) else forwards
     if name in _WORK:

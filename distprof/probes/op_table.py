@@ -105,7 +105,7 @@ class TableMode(FlopMode):
         after = self._table.source.now()
         if not self._is_ignored and not _is_look(func):
             self._table.ran(self._op, before, after)
-        if any(tensor.is_meta for tensor in _tensors((result,))):
+        if any(tensor.is_meta for tensor in _tensors((result,))) and _computes_on_meta(func, args):
             self._table.nothing_ran = True
         return result
 
@@ -131,6 +131,11 @@ class TableMode(FlopMode):
             work.macs += macs
             work.flops += flops
         return kind
+
+
+def _computes_on_meta(func: Any, args: Any) -> bool:
+    """Not only that something is put aside there, as what is offloaded is, or looked at where it lies."""
+    return not _is_look(func) and any(tensor.is_meta for tensor in _tensors(args))
 
 
 def _is_look(func: Any) -> bool:

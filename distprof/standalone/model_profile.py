@@ -7,11 +7,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from distprof.errors import UsageError
-from distprof.frameworks.walk import every_module, parameters_in
+from distprof.frameworks.walk import every_module
+from distprof.standalone.inputs import inputs_of, told_of_shape
 from distprof.standalone.older import accepts_older
 from distprof.standalone.profiler import FlopsProfiler, numbered
 
@@ -56,8 +56,10 @@ def get_model_profile(
     """
     with _profiler_of(model) as profiler, _in_eval_mode(model):
         profiler.steps = _steps(warm_up, start_step, end_step, num_steps)
-        inputs = _inputs(model, input_shape, args, kwargs, input_constructor)
-        _profile(profiler, _Call(_method(model, mode, func_name), *inputs), warm_up, ignore_modules)
+        inputs = inputs_of(model, input_shape, args, kwargs, input_constructor)
+        of_shape = input_shape if input_constructor is None else None
+        with told_of_shape(model, of_shape):
+            _profile(profiler, _Call(_method(model, mode, func_name), *inputs), warm_up, ignore_modules)
         if print_profile:
             top = top_modules if print_aggregated_profile else 0
             profiler.print_model_profile(warm_up, module_depth, top, detailed, output_file)
@@ -100,37 +102,6 @@ def _steps(warm_up: int, start_step: int | None, end_step: int | None, num_steps
         return numbered(start_step, end_step)
     first = warm_up if start_step is None else start_step
     return numbered(first, first + num_steps)
-
-
-def _inputs(
-    model: nn.Module,
-    input_shape: tuple[int, ...] | None,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    constructor: Callable[[Any], Any] | None,
-) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """Positional and keyword arguments of the call."""
-    if constructor is not None:
-        made = constructor(input_shape)
-        if isinstance(made, Mapping):
-            return args, {**kwargs, **made}
-        return (made if isinstance(made, (tuple, list)) else (made,)), kwargs
-    if input_shape is not None:
-        return (_tensor(model, input_shape),), kwargs
-    if not args and not kwargs:
-        raise UsageError("the model gets no input: give input_shape, args or kwargs")
-    return args, kwargs
-
-
-def _tensor(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
-    """On the model's device, in the type of its first parameter of floating point."""
-    if not isinstance(shape, (tuple, list)) or not shape or not all(isinstance(size, int) for size in shape):
-        raise UsageError(f"input_shape is {shape!r}: give the sizes of one tensor, such as (1, 3, 224, 224)")
-    floating = (parameter for parameter in parameters_in(model) if parameter.is_floating_point())
-    like = next(floating, None)
-    if like is None:
-        return torch.zeros(*shape)
-    return torch.zeros(*shape, dtype=like.dtype, device=like.device)
 
 
 def _method(model: nn.Module, mode: str, func_name: str) -> Callable[..., Any]:

@@ -21,6 +21,7 @@ from distprof.merge.text.alone import render_aggregated, render_model
 from distprof.merge.text.lines import labelled
 from distprof.merge.text.quantities import NOT_AVAILABLE, duration, macs, parameters, quantity
 from distprof.standalone.engine import identity_of, topology_of, with_engine
+from distprof.standalone.hints import hint_at
 from distprof.standalone.older import accepts_older
 from distprof.standalone.report import ALONE_IN_THE_WORLD, Profile, at_steps, profile_of
 from distprof.standalone.session import Session
@@ -58,6 +59,7 @@ class FlopsProfiler:
         self._ignored: tuple[type, ...] = ()
         self._session: Session | None = None
         self._merged: dict[bool, Profile] = {}  # as averages, or as sums
+        self._hinted: Profile | None = None  # whose totals' gaps have been told
         self._stop: weakref.finalize[..., Any] | None = None  # of a session that runs, even if nobody asks for it
 
     @property
@@ -96,13 +98,13 @@ class FlopsProfiler:
     @accepts_older(in_str="as_string")
     def get_total_flops(self, as_string: bool = False) -> int | str:
         """Flops of the model's forward: 2 for each MAC, and the element-wise rest."""
-        flops = self._profile().model.flops or 0
+        flops = self._totals().model.flops or 0
         return quantity(flops) if as_string else round(flops)
 
     @accepts_older(in_str="as_string")
     def get_total_macs(self, as_string: bool = False) -> int | str:
         """Multiply-accumulates of the model's forward."""
-        number = self._profile().model.macs or 0
+        number = self._totals().model.macs or 0
         return macs(number) if as_string else round(number)
 
     @accepts_older(in_str="as_string")
@@ -118,6 +120,10 @@ class FlopsProfiler:
         """Parameters of the model on this rank, each once."""
         number = self._profile().model.params
         return parameters(number) if as_string else round(number)
+
+    def get_uncounted(self) -> dict[str, int]:
+        """Calls of the ops that no formula is known of, which are in no total; the most called first."""
+        return dict(self._profile().report.summary.uncounted_ops)
 
     def get_total_steps(self) -> int:
         """Forwards of the whole model that were profiled."""
@@ -147,6 +153,7 @@ class FlopsProfiler:
         profile = self._profile(average=steps is not None)
         report = at_steps(self._report(profile), tuple(steps or (profile_step,)))
         text = render_model(report, depth=_depth(module_depth), top=top_modules, detail=detailed)
+        self._hinted = profile  # which says it all
         if steps is not None:
             text += labelled("Number of steps profiled", profile.steps) + "\n"
         _write(text, output_file)
@@ -183,6 +190,14 @@ class FlopsProfiler:
             name = f"profile of {type(self.model).__name__}"
             self._merged[average] = profile_of(self._session, name, self._identity(), average=average, also=also)
         return self._merged[average]
+
+    def _totals(self) -> Profile:
+        """The profile, whose totals are asked for: warns, once, of what they lack."""
+        profile = self._profile()
+        if profile is not self._hinted:
+            self._hinted = profile
+            hint_at(profile)
+        return profile
 
     @property
     def _runs(self) -> bool:

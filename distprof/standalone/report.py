@@ -11,10 +11,13 @@ from distprof.identity import Identity, header
 from distprof.merge.analyse import analyse
 from distprof.merge.load import run_of_shards
 from distprof.merge.report import ModuleStats, Report
+from distprof.merge.unavailable import PARAMETERS
 from distprof.records import ALONE, End, Plan, Record
 from distprof.shard import MemorySink, ShardWriter, parse_shard
 from distprof.standalone.session import Session
 from distprof.standalone.sums import averaged
+
+NEVER_CALLED = "the model was not called while it was profiled: was a wrapper of it called, or a copy?"
 
 #: A process that profiles itself, whatever job it belongs to.
 ALONE_IN_THE_WORLD = Identity(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, claim=ALONE)
@@ -42,19 +45,32 @@ def profile_of(
     Raises DistprofError when the session failed.
     """
     counts, ops, step = session.measured()
-    steps = max(counts.micro_batches, 1)
-    if average:
+    called = bool(counts.calls.any() or counts.forward_flops.any() or counts.backward_flops.any())
+    steps = max(counts.micro_batches, 1) if called else 0
+    if average and called:
         counts, ops, step = averaged(counts, steps), averaged(ops, steps), step and averaged(step, steps)
     sink = MemorySink()
     writer = ShardWriter(sink)
     writer.write(header(identity, name, anchor(SystemClock()), session.device))
     writer.write(Plan(warmup=0, counted=1, timed=int(step is not None)))
-    for record in (*session.told, *also, counts, ops, *((step,) if step else ()), End("window complete", 1)):
+    measured = (counts, ops, *((step,) if step else ())) if called else ()
+    for record in (*session.told, *also, *measured, End("window complete", 1)):
         writer.write(record)
     report = analyse(run_of_shards([parse_shard(bytes(sink.data), name)]))
+    if not called:
+        report = _uncalled(report)
     if not report.modules:
         raise DistprofError(f"the profile of {name} holds no module")
     return Profile(report, steps)
+
+
+def _uncalled(report: Report) -> Report:
+    """The report of a profile during which the model did nothing."""
+    why = {name: why if name in PARAMETERS else NEVER_CALLED for name, why in report.summary.unavailable.items()}
+    notes = (*report.run.notes, NEVER_CALLED)
+    run = replace(report.run, notes=notes, incomplete={}, without_data=())
+    utilization = replace(report.utilization, unavailable=NEVER_CALLED)
+    return replace(report, run=run, summary=replace(report.summary, unavailable=why), utilization=utilization)
 
 
 def at_steps(report: Report, steps: tuple[int, ...]) -> Report:

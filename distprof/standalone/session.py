@@ -18,6 +18,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from distprof.clock import Clock, SystemClock
+from distprof.devices import running_device
 from distprof.doors import ModuleDoor, ModuleVisitor, backward_door
 from distprof.errors import DistprofError, said
 from distprof.flops.attribution import Attribution
@@ -229,4 +230,4 @@ def _tensors_of(model: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _device_of(model: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in _tensors_of(model)), torch.device("cpu"))
+    return running_device(_tensors_of(model), every_module(model)) or torch.device("cpu")

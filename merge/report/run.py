@@ -22,6 +22,7 @@ class RunInfo:
     torch: str
     mode: str  # records.TRAINING or records.FORWARD: what an iteration is
     planned_timed_steps: int
+    without_data: tuple[int, ...] = ()  # of ``ranks``, those that left a shard and no iteration in it
     notes: tuple[str, ...] = ()  # damaged shards, assumptions, disagreements: one sentence each, for the first page
 
     @property

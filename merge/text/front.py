@@ -40,7 +40,7 @@ def _run(run: RunInfo) -> Iterator[str]:
 
 
 def _ranks(run: RunInfo) -> Iterator[str]:
-    recorded = f"{len(run.ranks)} of {run.world_size} ranks recorded"
+    recorded = f"{len(run.ranks) - len(run.without_data)} of {run.world_size} ranks recorded"
     missing = f"; missing: {spans(run.missing_ranks)}" if run.missing_ranks else ""
     yield from _entry("ranks", recorded + missing)
     by_reason: dict[str, list[int]] = defaultdict(list)

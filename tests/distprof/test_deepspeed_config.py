@@ -104,3 +104,16 @@ def test_what_is_no_json_is_told_in_one_line(path: Path, hjson: bool, monkeypatc
     assert str(refused.value).startswith(f"the configuration {path} is neither a .toml nor JSON: ")
     assert "\n" not in str(refused.value)
     assert ("where hjson is installed" in str(refused.value)) is not hjson
+
+
+def test_the_steps_of_earlier_releases_are_taken_and_said(path: Path) -> None:
+    config = read(path, {"enabled": True, "start_step": 3, "end_step": 8, "module_depth": -1})
+    assert values(config) == {"enabled": True, "warmup": 3, "timed": 5, "depth": -1}
+    (remark,) = config.remarks
+    assert remark.startswith(f"'flops_profiler' in {path}: start_step and end_step of an earlier DeepSpeed are taken")
+    assert values(read(path, {"start_step": 3})) == {"warmup": 3}
+    assert values(read(path, {"profile_step": 2, "end_step": 5})) == {"warmup": 2, "timed": 3}
+    assert values(read(path, {"profile_step": 2, "start_step": 4})) == {"warmup": 2}
+    for wrong in ({"start_step": 5, "end_step": 5}, {"start_step": -1}, {"end_step": "soon"}):
+        with pytest.raises(UsageError, match=r"flops_profiler\.(start|end)_step"):
+            read(path, wrong)

@@ -1,0 +1,5 @@
+"""A script that fails before any model runs, and before it has imported torch."""
+
+# ranks: 2
+
+raise RuntimeError("no data")
