@@ -62,6 +62,32 @@ def test_plots_of_an_earlier_merge_do_not_outlive_it(here: Cli, tmp_path: Path) 
     assert everything(run / "report").keys() == {"summary.txt", "summary.json", "plots/mine.png"}
 
 
+def test_a_backend_that_a_notebook_sets_does_not_matter(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    plain = cli("merge", run)
+    drawn = everything(run / "report")
+    assert {name for name in drawn if name.startswith("plots/")}
+    for backend in ("module://matplotlib_inline.backend_inline", "nonsense", "TkAgg"):
+        ended = cli("merge", run, env={"MPLBACKEND": backend})
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, plain.stdout, plain.stderr)
+        assert everything(run / "report") == drawn
+
+
+def test_without_a_matplotlib_that_works_there_is_a_report_still(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    plain = cli("merge", run)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "matplotlib.py").write_text("raise ImportError('libpng is missing')")
+    ended = cli("merge", run, env={"PYTHONPATH": str(tmp_path / "broken")})
+    assert (ended.returncode, ended.stdout) == (0, plain.stdout)
+    names = ", ".join(NAMES)
+    assert ended.stderr == (
+        f"distprof: not drawn, matplotlib cannot: {names} (ImportError: libpng is missing)\n"
+        f"distprof: report in {run}/report\n"
+    )
+    assert everything(run / "report").keys() == {"summary.txt", "summary.json"}
+
+
 def test_options_choose_what_is_shown(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     whole = here("merge", run, "--no-plots").stdout
