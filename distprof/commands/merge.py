@@ -57,7 +57,7 @@ def command(run: Path, out: Path | None, config: Path | None, **given: object) -
     progress = Progress(sys.stderr)
     asked = decide(REPORT, given, os.environ, read_config(chosen_file(config, os.environ)))
     loaded = load_run(run, progress.files)
-    chosen = {name: value.value for name, value in {**_kept(RunDir(run)), **asked}.items()}
+    chosen = {name: value.value for name, value in {**kept(RunDir(run)), **asked}.items()}
     report = analyse(loaded, _peaks(chosen))
     text = render(report, text_options(chosen))
     pictures = _draw(report, progress) if chosen.get("plots", True) else {}
@@ -77,7 +77,7 @@ def _write(run: Path, out: Path | None, contents: Mapping[str, bytes]) -> None:
     say(f"report in {folder}{drawn}")
 
 
-def _kept(run: RunDir) -> Layer:
+def kept(run: RunDir) -> Layer:
     """How the run itself wants to be shown."""
     manifest = run.read_manifest()
     try:

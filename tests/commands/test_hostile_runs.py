@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,16 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.shards import END, HEADER, PLAN, step
 from support.synthetic import write_run, write_shard
 
+from distprof.commands.merge import kept
+from distprof.errors import DataError
+from distprof.options import SHOWN
 from distprof.records import Header, Record
+from distprof.rundir import RunDir
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 #: Of a terminal, and of the order of what is shown.
 CODES = "\x1b]0;title\x07\x1b[31m\u202egnp.exe\u2066\x9b2J\ndistprof: all is well"
-SHOWN = r"\x1b]0;title\x07\x1b[31m\u202egnp.exe\u2066\x9b2J\ndistprof: all is well"
+ESCAPED = r"\x1b]0;title\x07\x1b[31m\u202egnp.exe\u2066\x9b2J\ndistprof: all is well"
 
 
 def printed(ended: subprocess.CompletedProcess[str]) -> list[str]:
@@ -122,7 +129,7 @@ def test_names_in_a_run_reach_no_terminal(here: Cli, tmp_path: Path) -> None:
     write_shard(second, [HEADER, PLAN, step(6), END])
     ended = here("merge", "run")
     assert ended.returncode == 1
-    assert any("are mixed here" in line and SHOWN in line for line in printed(ended))
+    assert any("are mixed here" in line and ESCAPED in line for line in printed(ended))
     second.unlink()
     ended = here("merge", "run", "--no-plots")
     assert ended.returncode == 0
@@ -138,18 +145,32 @@ def test_names_in_a_run_reach_no_terminal(here: Cli, tmp_path: Path) -> None:
 def test_names_of_files_reach_no_terminal(here: Cli, tmp_path: Path) -> None:
     odd = CODES.replace("/", "")
     (tmp_path / odd).mkdir()
-    assert any(SHOWN in line for line in printed(here("merge", tmp_path / odd)))
+    assert any(ESCAPED in line for line in printed(here("merge", tmp_path / odd)))
     shard = tmp_path / odd / f"rank{odd}.g0.msgpack"
     shard.write_bytes(b"no shard")
-    assert any(SHOWN in line for line in printed(here("merge", tmp_path / odd)))
-    assert any(SHOWN in line for line in printed(here("dump", shard, shard)))
+    assert any(ESCAPED in line for line in printed(here("merge", tmp_path / odd)))
+    assert any(ESCAPED in line for line in printed(here("dump", shard, shard)))
     (tmp_path / odd / "run.json").write_text("[]")
-    assert any(SHOWN in line for line in printed(here("merge", tmp_path / odd)))
-    assert any(SHOWN in line for line in printed(here("merge", "x", "--config", tmp_path / odd)))
+    assert any(ESCAPED in line for line in printed(here("merge", tmp_path / odd)))
+    assert any(ESCAPED in line for line in printed(here("merge", "x", "--config", tmp_path / odd)))
     for words in (["merge", "x", odd], [odd], ["merge", f"--{odd}"], ["dump", "x", "--kind", odd], ["count", odd]):
         ended = here(*words)
         assert ended.returncode == 2
         printed(ended)
+
+
+@given(data=st.data())
+def test_any_manifest_is_one_or_one_sentence(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.just(10**4000)
+    values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+    shown = st.dictionaries(st.sampled_from([option.name for option in SHOWN]), values) | values
+    texts, numbers = st.text(st.characters()) | values, st.integers() | values
+    fields = {"run_id": texts, "name": texts, "command": st.lists(texts) | values}
+    manifests = st.fixed_dictionaries({**fields, "world_size": numbers, "started_wall_ns": numbers, "shown": shown})
+    run = RunDir(tmp_path_factory.mktemp("run"))
+    run.manifest.write_text(json.dumps(data.draw(manifests | values)))
+    with contextlib.suppress(DataError):
+        assert all(value.where.endswith("run.json") for value in kept(run).values())
 
 
 def test_a_name_with_lone_surrogates_is_reported(here: Cli, run: Path) -> None:

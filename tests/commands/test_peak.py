@@ -45,6 +45,20 @@ def utilization(run: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("seconds", ["inf", "nan", "0", "-1", "1e400", "3601"])
+def test_a_time_that_has_no_end_is_told_in_one_sentence(here: Cli, seconds: str) -> None:
+    ended = here("peak", f"--seconds={seconds}")
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert ended.stderr.endswith(": give a number above 0, 3,600 at most\n")
+
+
+@pytest.mark.parametrize("threads", ["0", "1" + "0" * 30, "x"])
+def test_threads_that_nobody_has_are_refused(here: Cli, threads: str) -> None:
+    ended = here("peak", "--threads", threads)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "Invalid value for '--threads'" in ended.stderr
+
+
 @pytest.mark.alone
 def test_a_peak_is_measured_and_an_mfu_made_of_it(cli: Cli, tmp_path: Path, clean_env: dict[str, str]) -> None:
     ended = cli("peak", "--threads", "1", "--seconds", "1.5", env=caches(tmp_path))
