@@ -12,6 +12,7 @@ from distprof.frameworks.layers import FoundLayer, find_layers, place
 from distprof.frameworks.meshes import MeshWatch
 from distprof.frameworks.stacks import Stacks
 from distprof.frameworks.standing import Standing
+from distprof.held_names import HeldNames
 from distprof.identity import Identity
 from distprof.parameters import FirstNames, parameters_of
 from distprof.records import ExpertLayer, ExpertLayers, Parameter, Parameters, Record, Topology
@@ -20,6 +21,9 @@ from distprof.tree import ModuleTree
 #: Models of which each is placed as it is met.  What places one looks at all of them: of more, it is done once an
 #: iteration (layers in a plain list are a model each).
 _PLACED_AT_ONCE = 16
+
+
+_MAX_TEXT = 1_000
 
 
 class Models:
@@ -37,6 +41,8 @@ class Models:
         self._roots = 0
         self._to_place = False  # models were met since the places were told
         self._first_names = FirstNames()
+        self._held_names = HeldNames()
+        self._held_as: dict[int, str] = {}  # by root, where there are several with parameters
 
     @property
     def expert_layers(self) -> tuple[FoundLayer, ...]:
@@ -83,7 +89,7 @@ class Models:
         if not self._untold:
             return ()
         roots, self._untold = sorted(self._untold), set()
-        return [Parameters(root, tuple(self._parameters[root])) for root in roots]
+        return [Parameters(root, tuple(self._parameters[root]), self._held_as.get(root, "")) for root in roots]
 
     def places(self) -> Iterator[Record]:
         """Topology and MoE layers, where they are not what was told last: groups may appear late."""
@@ -118,6 +124,17 @@ class Models:
         if found or root not in self._parameters:
             self._parameters.setdefault(root, []).extend(found)
             self._untold.add(root)
+        if self.tree.rows[row].parent < 0 and found:
+            self._name_models()
+
+    def _name_models(self) -> None:
+        """Looks for the modules that hold the models, as soon as there are several to tell apart."""
+        several = [root for root, parameters in self._parameters.items() if parameters]
+        for root in several if len(several) > 1 else ():
+            model = self._standing.model(root)
+            if root not in self._held_as and model is not None:
+                self._held_as[root] = self._held_names.of(model)[:_MAX_TEXT]
+                self._untold.add(root)
 
 
 def _is_compilers(module: nn.Module) -> bool:

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from distprof.frameworks.owned import Owners
 from distprof.frameworks.stacks import Stacks
-from distprof.frameworks.walk import children, is_wrapper, modules_of, wraps_under
+from distprof.frameworks.walk import children, class_name, is_wrapper, modules_of, wraps_under
 from distprof.records import MAX_DEPTH, ModuleRow, Tree
 
 #: A runaway model (modules made in every forward) must not fill memory or disk.
@@ -160,18 +160,6 @@ class ModuleTree:
     def _forget(self, key: int) -> None:
         for table in (self.row_of, self._rows_of, self._references):
             table.pop(key, None)
-
-
-def class_name(module: nn.Module) -> str:
-    """The class as its author named it: FSDP2 puts a class ``FSDPBlock`` in front of ``Block``."""
-    cls = type(module)
-    if (
-        cls.__name__.startswith("FSDP")
-        and len(cls.__bases__) == 2
-        and cls.__name__ == f"FSDP{cls.__bases__[1].__name__}"
-    ):
-        return cls.__bases__[1].__name__
-    return cls.__name__
 
 
 def _build_of(module: nn.Module) -> _Build:

@@ -10,7 +10,7 @@ that every rank agrees with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,9 +38,14 @@ class Module:
 class Alignment:
     """The union of some ranks' trees, and the way from each rank's rows to it."""
 
-    def __init__(self, trees: Sequence[RankTree], pipelines: Sequence[Pipeline] | None = None) -> None:
+    def __init__(
+        self,
+        trees: Sequence[RankTree],
+        pipelines: Sequence[Pipeline] | None = None,
+        held_as: Mapping[int, str] | None = None,
+    ) -> None:
         """``trees`` in rank order; ranks that have the same modules may share one object.  Without ``pipelines`` all
-        ranks are of one stage.
+        ranks are of one stage.  ``held_as``: by model, what the module calls it that holds it.
         """
         self._ranks = list(zip(trees, pipelines or [Pipeline()] * len(trees), strict=True))
         keys = _keys(dict.fromkeys(self._ranks))
@@ -49,7 +54,7 @@ class Alignment:
             union.add(tree, own)
         order = union.order()
         place = {key: index for index, key in enumerate(order)}
-        self.modules = union.modules(order, place)
+        self.modules = union.modules(order, place, held_as)
         self._index = {kind: np.array([place[key] for key in own], np.int64) for kind, own in keys.items()}
 
     def index(self, column: int) -> IntArray:
@@ -121,7 +126,7 @@ class _Union:
         children = self._children[parent].ordered() if parent in self._children else []
         return children if parent else sorted(children, key=lambda key: (key[0], key[4]))
 
-    def modules(self, order: list[Key], place: dict[Key, int]) -> tuple[Module, ...]:
+    def modules(self, order: list[Key], place: dict[Key, int], held_as: Mapping[int, str] | None) -> tuple[Module, ...]:
         depths: list[int] = []
         parents: list[int] = []
         for key in order:
@@ -130,5 +135,5 @@ class _Union:
             depths.append(0 if parent is None else depths[parents[-1]] + 1)
         rows = [self._rows[key] for key in order]
         models, stages = [key[0] for key in order], [key[4] for key in order]
-        labels = labels_of(rows, parents, models, stages)
+        labels = labels_of(rows, parents, models, stages, held_as)
         return tuple(Module(*fields) for fields in zip(labels, rows, models, stages, parents, depths, strict=True))

@@ -8,18 +8,23 @@ and ``layers.0 [stage 1]`` where every stage of a pipeline has a module of that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from distprof.records import ModuleRow
 
 
 def labels_of(
-    rows: Sequence[ModuleRow], parents: Sequence[int], models: Sequence[int], stages: Sequence[int]
+    rows: Sequence[ModuleRow],
+    parents: Sequence[int],
+    models: Sequence[int],
+    stages: Sequence[int],
+    held_as: Mapping[int, str] | None = None,
 ) -> list[str]:
     """One label a row; ``rows`` in depth-first order, ``parents`` their parents' indices (-1: a root), ``models`` the
-    numbers of their models, ``stages`` theirs (-1: no other stage has a module of that name).
+    numbers of their models, ``stages`` theirs (-1: no other stage has a module of that name), ``held_as`` what
+    modules call the models that they hold (``Agent.actor``).
     """
-    names = _model_names(rows, _root_of(parents), models)
+    names = _model_names(rows, _root_of(parents), models, held_as or {})
     alone = _only_with_parameters(rows, models)
     labels = [_label(row, "" if model == alone else names[model]) for row, model in zip(rows, models, strict=True)]
     marked = [label if stage < 0 else f"{label} [stage {stage}]" for label, stage in zip(labels, stages, strict=True)]
@@ -41,12 +46,15 @@ def _root_of(parents: Sequence[int]) -> list[int]:
     return roots
 
 
-def _model_names(rows: Sequence[ModuleRow], roots: Sequence[int], models: Sequence[int]) -> dict[int, str]:
-    """By model: its class under its wrappers, numbered where two models share it."""
+def _model_names(
+    rows: Sequence[ModuleRow], roots: Sequence[int], models: Sequence[int], held_as: Mapping[int, str]
+) -> dict[int, str]:
+    """By model: its name in what holds it, or its class under its wrappers; numbered where two models share it."""
     classes: dict[int, str] = {}
     for row, root, model in zip(rows, roots, models, strict=True):
         if model not in classes or (not row.name and rows[root].wrapper):
             classes[model] = row.class_name
+    classes |= {model: name for model, name in held_as.items() if model in classes}
     names = list(classes.values())
     return {model: name if names.count(name) == 1 else f"{name}#{model}" for model, name in classes.items()}
 

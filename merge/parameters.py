@@ -23,6 +23,8 @@ class ParameterSet:
     def __init__(self, records: Sequence[Parameters]) -> None:
         """``records``: one a root."""
         self._records = records
+        #: By root, what a module calls it that holds several of them.
+        self.held_as = {record.root: record.held_as for record in records if record.held_as}
         self._held: dict[frozenset[int], Held] = {}
         self.counted = tuple(p for record in records for p in record.parameters if not p.tied_to)
         #: With data-parallel sharding undone; None when the rank recorded no parameters.

@@ -43,6 +43,11 @@ class Standing:
         """Another model of the same build has taken the place of one that is gone."""
         self._models[root] = weakref.ref(model)
 
+    def model(self, root: int) -> nn.Module | None:
+        """The one with this number, if it lives."""
+        reference = self._models.get(root)
+        return None if reference is None else reference()
+
     def topology(self) -> Topology:
         """As far as it is known by now: groups may appear late."""
         by_root = {root: model for root, reference in self._models.items() if (model := reference()) is not None}

@@ -16,6 +16,18 @@ _WRAPPED_UNDER = {
 }
 
 
+def class_name(module: nn.Module) -> str:
+    """The class as its author named it: FSDP2 puts a class ``FSDPBlock`` in front of ``Block``."""
+    cls = type(module)
+    if (
+        cls.__name__.startswith("FSDP")
+        and len(cls.__bases__) == 2
+        and cls.__name__ == f"FSDP{cls.__bases__[1].__name__}"
+    ):
+        return cls.__bases__[1].__name__
+    return cls.__name__
+
+
 def wraps_under(module: nn.Module, child: str) -> bool:
     """Whether ``child`` is the name under which a wrapper has its module.  FSDP2 puts classes of its own before those
     that it shards, so a class is known by its bases as well.

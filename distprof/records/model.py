@@ -77,8 +77,13 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Parameters:
-    """All parameters of one root.  The last one of a root holds."""
+    """All parameters of one root.  The last one of a root holds.
+
+    ``held_as``: of one of several models that are parts of a module of which the script calls methods only, that
+    module's class and its name there: ``Agent.actor``.
+    """
 
     KIND: ClassVar[str] = "parameters"
     root: Index
     parameters: tuple[Parameter, ...]
+    held_as: str = ""

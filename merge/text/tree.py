@@ -97,7 +97,7 @@ class _Tree:
         if node.neighbours > 1:
             last = self._modules[node.members[node.neighbours - 1]]
             return f"({_own_name(first)}-{_own_name(last)}): {node.neighbours} x {one_line(first.class_name)}"
-        own_name = self._name_in_parent(first)
+        own_name = self._name_in_parent(first) or _own_label(first)
         return f"({own_name}): {one_line(first.class_name)}" if own_name else one_line(first.class_name)
 
     def _name_in_parent(self, module: ModuleStats) -> str:
@@ -154,6 +154,12 @@ class _Tree:
         names = _own_name(self._modules[before]), _own_name(self._modules[after])
         numbered = all(name.isdecimal() for name in names) and int(names[1]) == int(names[0]) + 1
         return numbered and self._kinds[before] == self._kinds[after]
+
+
+def _own_label(module: ModuleStats) -> str:
+    """Of one of several models its label, where that is not its class."""
+    told = module.parent < 0 and not module.wrapper and module.label != module.class_name
+    return one_line(module.label) if told else ""
 
 
 def _own_name(module: ModuleStats) -> str:

@@ -166,3 +166,18 @@ def test_labels_are_unique_whatever_a_rank_calls_its_modules(modules: list[tuple
     rows += [ModuleRow(name, class_name, 0, 0, 1, wrapper=wrapper) for name, class_name, wrapper in modules]
     found = labels(RankTree(tuple(rows)))
     assert len(set(found)) == len(found) == len(rows)
+
+
+def test_models_are_called_as_what_holds_them_calls_them() -> None:
+    rows = (
+        ModuleRow("", "Sequential", 0, -1, 0, total_params=9),
+        ModuleRow("0", "Linear", 0, 0, 1, total_params=9),
+        ModuleRow("", "Linear", 1, -1, 0, total_params=9),
+        ModuleRow("", "Linear", 2, -1, 0, total_params=9),
+        ModuleRow("", "Linear", 3, -1, 0, total_params=9),
+    )
+    held_as = {0: "Agent.network", 1: "Agent.actor", 2: "Agent.actor"}
+    found = Alignment([RankTree(rows)], held_as=held_as).modules
+    assert [module.label for module in found] == [
+        "Agent.network", "Agent.network.0", "Agent.actor#1", "Agent.actor#2", "Linear",
+    ]  # fmt: skip
