@@ -18,5 +18,6 @@ SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (
         2,
         1,
-    ): "header: launch and launched_ns; step: phase outside; plan: settling; parameters: kept_alike, held_as; memory_unknown",
+    ): "header: launch and launched_ns; step: phase outside; plan: settling; "
+    "parameters: kept_alike, held_as; memory_unknown",
 }
