@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from distprof.batch_order import BatchOrder
 from distprof.frameworks.owned import Owners
 from distprof.frameworks.stacks import Stacks
 from distprof.frameworks.walk import children, class_name, is_wrapper, modules_of, wraps_under
@@ -47,6 +48,7 @@ class ModuleTree:
         self._rows_of: dict[int, list[int]] = {}  # id -> all its rows, for modules with several names
         self._references: dict[int, weakref.ref[nn.Module]] = {}
         self._guests: dict[tuple[int, str], list[_Guest]] = {}  # by row of the caller and class
+        self.batch_order = BatchOrder()
         self._roots = 0
         self._written = 0
 
@@ -84,6 +86,8 @@ class ModuleTree:
                 parent, depth = above.parent, above.depth
         first = len(self.rows)
         self._append(module, name, root, parent, depth, frozenset(), Owners(module))
+        if parent < 0:
+            self.batch_order.met(first, module)
         return first
 
     def find(self, module: nn.Module, caller: int) -> int | None:

@@ -99,6 +99,7 @@ def summary_of(run: LoadedRun, layout: Layout, totals: Totals, no_totals: Mappin
     work = _work(counted, run.mode == TRAINING)
     summary = Summary(
         batch_size_per_rank=_mean({rank: window.batch_size for rank, window in given.items()}),
+        batch_found=next((window.batch_found for window in given.values() if window.batch_found), ""),
         micro_batches=_mean({rank: window.micro_batches for rank, window in windows.items()}),
         samples_per_iteration=samples,
         params_per_rank=spread(totals.per_rank),

@@ -13,6 +13,7 @@ _WORK = ("fwd_macs_per_rank", "fwd_flops_per_rank", "fwd_flops_of_model", *_BACK
 PARAMETERS = ("params_per_rank", "params_of_model", "params_exact", "trainable_params_exact")
 _BATCH = ("batch_size_per_rank", "samples_per_iteration")
 _TRAINING = (*_BACKWARD_WORK, "bwd_latency_ns", "step_latency_ns")
+_NO_TENSOR = "no tensor was seen among the inputs of the model"
 _NO_FORWARD = "no forward of a model was seen"
 #: What each rate divides.
 _RATES = {
@@ -27,14 +28,14 @@ _RATES = {
 def reasons(summary: Summary, run: LoadedRun) -> dict[str, str]:
     """Field name -> reason, for every field of the summary that is None."""
     missing = [field.name for field in fields(summary) if getattr(summary, field.name) is None]
-    found = {name: _reason(name, run) for name in missing if name not in _RATES}
+    found = {name: _reason(name, run, summary) for name in missing if name not in _RATES}
     for name in missing:
         if name in _RATES:
             found[name] = next((found[part] for part in _RATES[name] if part in found), "its latency is 0")
     return found
 
 
-def _reason(name: str, run: LoadedRun) -> str:
+def _reason(name: str, run: LoadedRun, summary: Summary) -> str:
     if name in PARAMETERS:
         return "no rank recorded its parameters"
     if name in _TRAINING and run.mode != TRAINING and any(data.windows for data in run.ranks):
@@ -46,7 +47,7 @@ def _reason(name: str, run: LoadedRun) -> str:
         return why_untimed(run)
     if _saw_no_forward(run):
         return _NO_FORWARD
-    return "no tensor was seen among the inputs of the model" if name in _BATCH else "no timed step shows it"
+    return (summary.batch_found or _NO_TENSOR) if name in _BATCH else "no timed step shows it"
 
 
 def _own_profile(run: LoadedRun) -> Ops | None:

@@ -43,6 +43,7 @@ class Window:
     phases_ns: dict[str, FloatArray]
     micro_batches: float | None
     batch_size: float | None
+    batch_found: str  # how, or why not
     samples: float | None
     peak_memory_bytes: int | None
     memory_source: str
@@ -97,6 +98,7 @@ def build_window(
         phases_ns=_phases(steps),
         micro_batches=_median([step.micro_batches for step in steps] or [c.micro_batches for c in counts]),
         batch_size=_median([step.batch_size for step in steps] or [_batch_size(c) for c in counts]),
+        batch_found=_batch_found(steps or counts),
         samples=_median([step.samples for step in steps] or [c.samples for c in counts]),
         peak_memory_bytes=max((step.peak_memory_bytes for step in steps), default=0) or None,
         memory_source=steps[-1].memory_source if steps else "",
@@ -122,7 +124,15 @@ def _phases(steps: Sequence[Step]) -> dict[str, FloatArray]:
 
 def _batch_size(counts: Counts) -> int:
     """Of one micro-batch of the counted step, where none was timed."""
+    if counts.batch_found:
+        return counts.batch_size
     return counts.samples // counts.micro_batches if counts.micro_batches else 0
+
+
+def _batch_found(iterations: Sequence[Counts] | Sequence[Step]) -> str:
+    """How it was found where it was, else why it was not: what holds in most iterations."""
+    said = [one.batch_found for one in iterations if one.samples] or [one.batch_found for one in iterations]
+    return max(sorted(set(said)), key=said.count, default="")
 
 
 def _ran_no_forward(iteration: Counts | Step) -> bool:

@@ -86,8 +86,11 @@ class RunningModules:
         self.stack: list[int] = []
         self.in_evaluation = False  # or in data loading
         self._loading: list[bool] = []  # for each wait for a batch that runs, what was so before
-        self.tally = BatchTally()
+        self.new_tally()
         self._find = listener.tree.find
+
+    def new_tally(self) -> None:
+        self.tally = BatchTally(self.listener.tree.batch_order)
 
     def row(self, module: nn.Module) -> int:
         """The row of ``module``, called by what is running."""
@@ -110,6 +113,7 @@ class RunningModules:
 
     def loading_began(self) -> None:
         self._loading.append(self.in_evaluation)
+        self.tally.loads += not self.stack
         self.in_evaluation = self.in_evaluation or not self.stack  # a model may load data itself
 
     def loading_ended(self) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from distprof.batch_order import takes_sequences_first
 from distprof.doors import ModuleDoor, OnError, data_door
 from distprof.flops.attribution import BACKWARD, FORWARD, NOBODY, OPTIMIZER, OUTSIDE, RECOMPUTE, Attribution, Owner
 from distprof.flops.counter import FlopMode
-from distprof.probes.batch import BatchTally
+from distprof.probes.batch import shape
 from distprof.probes.calls import CallListener, RunningModules, Span, dense
 from distprof.probes.compiled import CompiledCode
 from distprof.probes.headroom import EagerChoice
@@ -53,6 +54,8 @@ class CountingProbe:
         self._compiled = CompiledCode(self, eager, on_error)
         self._steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._running = RunningModules(listener)
+        self._order = listener.tree.batch_order
+        self._given: torch.Size | None = None  # to the model that runs
         self._data = data_door(on_error)
         self._ended: list[Record] = []
         self._depth = 0  # of root forwards, backward passes and optimizers that run
@@ -93,7 +96,7 @@ class CountingProbe:
         self._stays = self._lingers
         self._calls: dict[int, int] = {}
         self._compiled.begin(self._mode, self._attribution)
-        self._running.tally = BatchTally()
+        self._running.new_tally()
         self._look()
 
     def end(self, iteration: int, mode: str) -> None:
@@ -112,13 +115,16 @@ class CountingProbe:
             for owner, amount in amounts.items()
             if owner.row == OUTSIDE
         }
+        self._order.looked(self._calls)
         tally = self._running.tally.work()
         self._ended.append(
             Counts(
                 iteration=iteration,
                 mode=mode,
                 micro_batches=tally.micro_batches,
+                batch_size=tally.batch_size,
                 samples=tally.samples,
+                batch_found=tally.found,
                 calls=dense(self._calls, size, "<u4"),
                 uncounted=dict(sorted(self._mode.uncounted.items())),
                 outside=dict(sorted(outside.items())),
@@ -165,12 +171,15 @@ class CountingProbe:
         if row < 0:
             return None
         if not running.stack:
+            self._given = shape(args, kwargs)
             self._compiled.model_begins()
             if running.enter_root(row, args, kwargs):
                 self._model_begins()
             else:
                 self._compiled.evaluation_begins()
                 self.pause()
+        elif takes_sequences_first(module):
+            self._order.seen(running.stack[0], self._given, shape(args, kwargs))
         running.stack.append(row)
         if not running.in_evaluation:
             self._attribution.enter(row)
@@ -206,12 +215,14 @@ class CountingProbe:
             self._attribution.behind_backward = False
 
     def _optimizer_began(self) -> None:
+        self._running.tally.updating += 1
         if self._attribution.behind_backward:
             self._mode.settle(OPTIMIZER)
         self._attribution.optimizer_began()
         self._on()
 
     def _optimizer_ended(self) -> None:
+        self._running.tally.updating -= 1
         self._attribution.optimizer_ended()
         self._off()
 

@@ -95,6 +95,7 @@ class TimedProbe:
             micro_batches=work.micro_batches,
             batch_size=work.batch_size,
             samples=work.samples,
+            batch_found=work.found,
             peak_memory_bytes=self._peak_memory(),
             memory_source=self._memory_source,
         )
@@ -126,9 +127,11 @@ class TimedProbe:
         self._steps.step_ended()
 
     def _optimizer_began(self) -> None:
+        self._timer.running.tally.updating += 1
         self._timer.phases.enter(OPTIMIZER)
 
     def _optimizer_ended(self) -> None:
+        self._timer.running.tally.updating -= 1
         self._timer.phases.leave()
 
 

@@ -20,7 +20,6 @@ import torch
 from torch import nn
 
 from distprof.doors import OnError
-from distprof.probes.batch import BatchTally
 from distprof.probes.calls import CallListener, RunningModules
 from distprof.probes.experts import ExpertTally
 from distprof.probes.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
@@ -62,7 +61,7 @@ class ModuleTimer:
     def begin(self) -> None:
         """A new iteration begins now."""
         self.phases = PhaseClock(self.ledger.source)
-        self.running.tally = BatchTally()
+        self.running.new_tally()
         self.experts.begin()
         self.entered.clear()
         del self.hooked[1:]

@@ -73,6 +73,8 @@ class Counts(Bulky):
     compiled: str = ""
     eager_refused: str = ""
     generated: tuple[Generated, ...] = ()  # kernels that ran and are not counted
+    batch_size: Natural = 0
+    batch_found: str = ""
 
 
 @dataclass(frozen=True)

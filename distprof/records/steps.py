@@ -37,7 +37,7 @@ class Step(Bulky):
     duration_ns: Natural
     phases_ns: dict[str, int]
     micro_batches: Natural
-    batch_size: Natural  # dimension 0 of the first tensor of one micro-batch, 0 when there was none
+    batch_size: Natural  # of one micro-batch, 0 where it cannot be told
     samples: Natural
     peak_memory_bytes: Natural
     memory_source: str  # "allocator" (CUDA) or "rss"
@@ -46,6 +46,7 @@ class Step(Bulky):
     backward_ns: Array = bulk("<i8")
     owners: Array = bulk("<i4")
     stamps: Array = bulk("<u4")
+    batch_found: str = ""  # how batch size was found, or why not
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def with_engine(report: Report, engine: Any, recompute_fwd_factor: float) -> Rep
     Backward that was not counted is then estimated, by DeepSpeed's formula: 2 x forward, and ``recompute_fwd_factor`` x
     forward for what is computed again.  A note says so.
     """
-    summary = replace(report.summary, batch_size_per_rank=float(engine.train_micro_batch_size_per_gpu()))
+    size = float(engine.train_micro_batch_size_per_gpu())
+    summary = replace(report.summary, batch_size_per_rank=size, batch_found="the engine's own")
     notes = report.run.notes
     if engine.wall_clock_breakdown():
         summary = replace(summary, **_latencies(engine))

@@ -31,6 +31,7 @@ class Summary:
     """
 
     batch_size_per_rank: float | None  # of one micro-batch; of a pipeline's first stage
+    batch_found: str  # how the batch size was found, or why it was not; empty where no rank said
     micro_batches: float | None
     samples_per_iteration: float | None  # of the whole job: data-parallel ranks only
     params_per_rank: Spread | None

@@ -100,6 +100,8 @@ def profile_summary(report: Report) -> Iterator[str]:
     yield labelled("model parallel size", report.topology.sizes["mp"])
     accumulates = summary.micro_batches not in (None, 1)
     yield from _written(summary, unit, (_BATCH, _MICRO_BATCHES) if accumulates else (_BATCH,))
+    if summary.batch_found and summary.batch_size_per_rank is not None:
+        yield from wrapped(summary.batch_found, "batch size is ", "  ")
     yield from _written(summary, unit, _PARAMS)
     yield from params_lines(report)
     yield from _written(summary, unit, _WORK)

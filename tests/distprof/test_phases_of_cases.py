@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from distprof.clock import SystemClock
+from distprof.merge.analyse import analyse
+from distprof.merge.load import load_run
+from distprof.merge.text import TextOptions, render
+from distprof.probes.batch import BATCH_FIRST, BATCH_SECOND, ONE_IN_CLOSURES, SHARED_OR_NOT, UNKNOWN_ORDER
 from distprof.records import TRAINING, Counts, End, Step
 
 CASES = Path(__file__).parents[1] / "cases"
@@ -111,3 +115,29 @@ def test_a_model_that_loads_its_own_batch_is_seen_whole(tmp_path: Path) -> None:
     found = record(tmp_path, lambda: train(model, steps=3), warmup=1, count=True, timed=1)
     assert found.macs() == {"inner": 12 * 8 * 8}
     assert found.calls()["inner"] == 1
+
+
+@pytest.mark.parametrize(
+    ("case", "micro_batches", "size", "found"),
+    [
+        ("seq_first", 1, 20, BATCH_SECOND),
+        ("lbfgs", 5, 20, BATCH_FIRST + ONE_IN_CLOSURES),
+        ("rollout", 1, 0, SHARED_OR_NOT),
+    ],
+)
+def test_a_batch_size_says_how_it_was_found(
+    tmp_path: Path, case: str, micro_batches: int, size: int, found: str
+) -> None:
+    seen = run(tmp_path, case, warmup=1, count=True, timed=2)
+    counts, step = seen.of(Counts)[-1], seen.of(Step)[-1]
+    for one in (counts, step):
+        assert (one.micro_batches, one.batch_size, one.samples, one.batch_found) == (micro_batches, size, size, found)
+    report = analyse(load_run(tmp_path))
+    assert report.summary.batch_size_per_rank == (size or None)
+    assert report.summary.unavailable.get("samples_per_second", found) == found
+    assert found in " ".join(render(report, TextOptions()).split())
+
+
+def test_without_a_counted_step_nobody_knows_whether_sequences_come_first(tmp_path: Path) -> None:
+    for step in run(tmp_path, "seq_first", warmup=1, timed=2).of(Step):
+        assert (step.samples, step.batch_found) == (0, UNKNOWN_ORDER)

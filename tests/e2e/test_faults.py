@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.scripts import TIMED, Ended, NewWorkplace, Workplace, damage, ending, iterations, wait_for
+from support.scripts import (
+    TIMED,
+    TIMED_OF_SEVERAL,
+    Ended,
+    NewWorkplace,
+    Workplace,
+    damage,
+    ending,
+    iterations,
+    wait_for,
+)
 
 from distprof.records import Error
 from distprof.shard import read_shard
@@ -17,7 +27,7 @@ from distprof.shard import read_shard
 MERGE = "  ->  distprof merge runs/x"
 PAGE = os.sysconf("SC_PAGE_SIZE")  # tmpfs gives room by the page
 
-#: Steps of one process; before step 4, two timed ones have ended, it does what it is told.
+#: Steps of one process; when two timed ones have ended, it does what it is told.
 FAULTY = """
 def kill():
     if os.environ.get("RANK") == "1":
@@ -60,14 +70,15 @@ def limit_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
 def do(what):
-    infer(Net(), int(os.environ.get("STEPS", "6")), lambda step: globals()[what]() if step == 4 else None)
+    behind = 5 if "RANK" in os.environ else 4
+    infer(Net(), int(os.environ.get("STEPS", "7")), lambda step: globals()[what]() if step == behind else None)
     print("all steps done")
 
 if __name__ == "__main__":
     tell_pid(os.environ.get("RANK", "0"))
     do(sys.argv[1 + int(os.environ.get("RANK", "0"))])
 """
-BEFORE_THE_FAULT = TIMED[:2]
+BEFORE_THE_FAULT, OF_SEVERAL_BEFORE_THE_FAULT = TIMED[:2], TIMED_OF_SEVERAL[:2]
 
 #: The same end without a model, for the exit code of torchrun.
 KILLED = """
@@ -81,14 +92,14 @@ time.sleep(600)
 RESTARTED = """
 life, rank = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
 def between(step):
-    if life == "0" and step == 4:
+    if life == "0" and step == 5:
         if rank == "0":
             open("there", "w").close()
             time.sleep(600)
         while not os.path.exists("there"):
             time.sleep(0.02)
         sys.exit(3)
-infer(Net(), 6, between)
+infer(Net(), 7, between)
 """
 
 #: Its run folder can be read only, from before its first step.
@@ -130,7 +141,9 @@ def test_a_rank_that_is_killed_leaves_its_finished_steps(workplace: Workplace) -
         f"distprof: 2 of 2 ranks recorded in runs/x; ranks 0-1 ended after 2 of 3 timed steps{MERGE}"
     )
     shards = workplace.shards()
-    assert [(iterations(shard), ending(shard), damage(shard)) for shard in shards] == [(BEFORE_THE_FAULT, "", "")] * 2
+    assert [(iterations(shard), ending(shard), damage(shard)) for shard in shards] == [
+        (OF_SEVERAL_BEFORE_THE_FAULT, "", "")
+    ] * 2
     merged = workplace.distprof("merge", "--no-plots", "runs/x")
     assert merged.code == 0, merged.err
     assert "incomplete: ranks 0-1 (2 of 3 timed steps, still running, killed or unable to write)" in merged.out
@@ -148,7 +161,9 @@ def test_a_rank_that_hangs_is_in_the_report_before_and_after_it_is_ended(workpla
             os.kill(int((workplace.folder / f"pid{rank}").read_text()), 0)
     assert ended.last_line.endswith(f"; ranks 0-1 ended after 2 of 3 timed steps{MERGE}")
     for report in (running, workplace.report()):
-        assert [(row.steps, row.step_iterations) for row in report.ranks] == [(2, tuple(BEFORE_THE_FAULT))] * 2
+        assert [(row.steps, row.step_iterations) for row in report.ranks] == [
+            (2, tuple(OF_SEVERAL_BEFORE_THE_FAULT))
+        ] * 2
         assert set(report.run.incomplete) == {0, 1}
 
 
@@ -163,7 +178,7 @@ def test_a_scheduler_ends_the_ranks_themselves(workplace: Workplace) -> None:
     assert "saved" in ended.err.splitlines()
     assert ended.last_line.endswith(f"2 of 2 ranks recorded in runs/x; ranks 0-1 ended after 2 of 3 timed steps{MERGE}")
     shards = workplace.shards()
-    assert [(iterations(shard), damage(shard)) for shard in shards] == [(BEFORE_THE_FAULT, "")] * 2
+    assert [(iterations(shard), damage(shard)) for shard in shards] == [(OF_SEVERAL_BEFORE_THE_FAULT, "")] * 2
     assert [ending(shard) for shard in shards] == ["", "exit"]
 
 
@@ -172,7 +187,8 @@ def test_the_newest_life_of_restarted_ranks_is_reported(workplace: Workplace) ->
     ended = workplace.run("--nproc", 2, "--max-restarts", 1, "train.py")
     assert (ended.code, ended.last_line) == (0, f"distprof: 2 of 2 ranks recorded in runs/x{MERGE}")
     lives = [(s.header.rank, s.header.generation, iterations(s)) for s in workplace.shards()]
-    assert lives == [(0, 0, TIMED[:2]), (0, 1, TIMED), (1, 0, TIMED[:2]), (1, 1, TIMED)]
+    first, second = OF_SEVERAL_BEFORE_THE_FAULT, TIMED_OF_SEVERAL
+    assert lives == [(0, 0, first), (0, 1, second), (1, 0, first), (1, 1, second)]
     report = workplace.report()
     assert [row.steps for row in report.ranks] == [3, 3]
     assert "ranks 0-1 started more than once: generation 1, the newest with data, is reported" in report.run.notes

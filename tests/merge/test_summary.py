@@ -173,7 +173,9 @@ def test_where_nothing_trains_there_is_no_backward_and_one_forward_is_the_iterat
 
 
 def test_a_batch_that_was_not_seen_is_not_zero() -> None:
-    found = summary(lambda _, r: replace(r, batch_size=0, samples=0) if isinstance(r, Step) else r, dp=2)
+    found = summary(
+        lambda _, r: replace(r, batch_size=0, samples=0, batch_found="") if isinstance(r, Step) else r, dp=2
+    )
     assert (found.batch_size_per_rank, found.samples_per_iteration, found.samples_per_second) == (None, None, None)
     assert found.unavailable["samples_per_second"] == "no tensor was seen among the inputs of the model"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from support.examples import Job
 
-from distprof.records import Step
+from distprof.records import Plan, Step
 from distprof.shard import Shard, read_shard
 
 
@@ -31,7 +31,11 @@ class Recorded:
         return [read_shard(path) for path in sorted((self.run / "shards").iterdir())]
 
     def steps(self, rank: int) -> list[Step]:
-        return [record for record in self.shards[rank].records if isinstance(record, Step)]
+        """Those that are used."""
+        records = self.shards[rank].records
+        (plan,) = (record for record in records if isinstance(record, Plan))
+        settled = plan.warmup + plan.counted + plan.settling
+        return [record for record in records if isinstance(record, Step) and record.iteration >= settled]
 
     def merge(self, *options: str) -> dict[str, Any]:
         """Merges, and returns summary.json."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from distprof.merge.analyse import analyse
 from distprof.merge.load import load_run
 from distprof.merge.report import Report
-from distprof.records import End, Step, Tree
+from distprof.records import End, Plan, Step, Tree
 from distprof.rundir import RunDir
 from distprof.shard import NotAShard, Shard, read_shard
 
@@ -51,8 +51,9 @@ def tell_pid(rank):
     with open(f"pid{rank}", "w") as file:
         file.write(str(os.getpid()))
 """
-#: The timed steps of a job with a short window.
+#: The timed steps of a job of one rank with a short window, and of one of several, whose first one settles.
 TIMED = [2, 3, 4]
+TIMED_OF_SEVERAL = [3, 4, 5]
 _BIN = Path(sys.executable).parent
 _TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 
@@ -156,8 +157,11 @@ NewWorkplace = Callable[[], Workplace]
 
 
 def iterations(shard: Shard) -> list[int]:
-    """Those of its timed steps."""
-    return [record.iteration for record in shard.records if isinstance(record, Step)]
+    """Those of its timed steps that are used."""
+    (plan,) = (record for record in shard.records if isinstance(record, Plan))
+    settled = plan.warmup + plan.counted + plan.settling
+    steps = [record.iteration for record in shard.records if isinstance(record, Step)]
+    return [iteration for iteration in steps if iteration >= settled]
 
 
 def models(shard: Shard) -> list[str]:

@@ -391,6 +391,7 @@ def _step(job: Job, rank: int, iteration: int, stage: Stage, called: Any, random
         micro_batches=job.micro_batches,
         batch_size=job.batch,
         samples=job.batch * job.micro_batches,
+        batch_found="dimension 0 of the first tensor that the model is given",
         peak_memory_bytes=(300 + rank) << 20,
         memory_source="rss",
         calls=called,
