@@ -47,6 +47,7 @@ from distprof.schedule import Boundary, Kind, StepClock, window_of
 from distprof.settings import Settings
 from distprof.step_hook import StepHook
 from distprof.tree import ModuleTree
+from distprof.updates import Updates
 
 _LONGEST_REASON = 300
 
@@ -69,6 +70,7 @@ class Recorder:
         self._rehearsing = False
         self._aside: ModuleVisitor | None = None  # while it looks away from a rehearsal
         self._optimizer_hook: StepHook | None = None
+        self._updates = Updates(self._updated, self._outer_began, self._outer_ended, self._watches, self.fail)
         self._probe: Probe | None = None
         self._attached = Kind.QUIET  # the kind that the probe is for
         self._away = False  # nothing is seen but the optimizers' steps
@@ -140,8 +142,10 @@ class Recorder:
     def _detach(self) -> None:
         probe, self._probe = self._probe, None
         self._look_away()
+        self._backward.close()
         self._rehearsals.close()
         self._meshes.close()
+        self._updates.close()
         if self._optimizer_hook is not None:
             self._optimizer_hook.remove()
         if probe is not None:
@@ -182,6 +186,7 @@ class Recorder:
         self._rehearsals.open()
         if self._rehearsals.running():
             return
+        self._updates.model_begins()
         if self._output is None:
             if self._models is None and not _has_lazy(module) and self._claim(module):
                 self._start()
@@ -199,6 +204,7 @@ class Recorder:
     def begin(self, args: tuple[Any, ...]) -> None:
         """A backward begins (on whatever thread); of the arguments of autograd's engine create_graph is the fourth."""
         free_stranded()
+        self._updates.backward_began()
         if self._rehearsing:
             return
         self._steps.backward_began()
@@ -209,6 +215,7 @@ class Recorder:
         """A backward has ended."""
         if not self._rehearsing and self._probe is not None and self._probe.thread == get_ident():
             self._probe.backward_ended()
+        self._updates.backward_ended()
 
     def _rehearsal_began(self) -> None:
         self._rehearsing, self._aside, self._door.visitor = True, self._door.visitor, None
@@ -232,9 +239,26 @@ class Recorder:
             if self._models is None and not self._called and self._steps.backward_seen:
                 self._meet_uncalled(optimizer)
             if self._output is not None:
-                self._cross(self._steps.optimizer_stepped(optimizer))
+                self._updates.stepped(optimizer)
+                if self._away and self._updates.are_in_backward:
+                    self._backward.open(self)
         except Exception as error:
             self.fail("an optimizer's step", error)
+
+    def _watches(self) -> bool:
+        return self._probe is None and not self._away
+
+    def _updated(self, optimizer: object) -> None:
+        if self._output is not None:
+            self._cross(self._steps.optimizer_stepped(optimizer))
+
+    def _outer_began(self) -> None:
+        if self._probe is not None:
+            self._probe.outer_step_began()
+
+    def _outer_ended(self) -> None:
+        if self._probe is not None:
+            self._probe.outer_step_ended()
 
     def _meet_uncalled(self, optimizer: torch.optim.Optimizer) -> None:
         """Training goes on, and no model was called: compiled functions run it.  Its optimizer knows its parameters."""
@@ -333,7 +357,8 @@ class Recorder:
         self._away, self._aside = True, None
         self._door.close()
         self._data.close()
-        self._backward.close()
+        if not self._updates.are_in_backward:  # they end where it does
+            self._backward.close()
 
     def _new_probe(self, kind: Kind) -> Probe:
         assert self._models is not None

@@ -26,8 +26,10 @@ from distprof.settings import Settings
 #: (gradient accumulation).
 PATIENCE_WITHOUT_BACKWARD = 4
 PATIENCE_WITH_BACKWARD = 64
-#: Steps of other optimizers that are waited for the closing one: WGAN's critic takes up to 100 a generator's step.
+#: Steps of another optimizer that are waited for the closing one: WGAN's critic takes up to 100 a generator's step.
 PATIENCE_FOR_CLOSING = 128
+#: Times that further optimizers are met and close the iterations from there on.
+MOST_LATE = 8
 
 
 class Kind(Enum):
@@ -138,34 +140,62 @@ class StepClock:
         return Boundary.END
 
 
+@dataclass
+class _Met:
+    """An optimizer in use; not kept alive."""
+
+    reference: weakref.ref[object]
+    cycle: int = 0
+    steps: int = 0  # in that cycle
+
+
 class _Optimizers:
     """The optimizers in use; the last one closes the iteration.  One that is gone, or idle for long, does not."""
 
     def __init__(self) -> None:
-        self._met: list[weakref.ref[object]] = []
-        self._steps = 0  # of others, since the closing one stepped
+        self._met: dict[int, _Met] = {}  # by id, in the order in which they were met
+        self._cycle = 0
+        self._late = 0  # times that another one was met behind steps of those that are known
+        self._known_stepped = False
 
     def stepped(self, optimizer: object) -> Boundary:
         """END: a cycle is complete.  RESTART: what were taken for cycles were none."""
-        if self._closes(optimizer):
-            self._steps = 0
+        met = self._met.get(id(optimizer))
+        if met is None or met.reference() is not optimizer:
+            return self._meet(optimizer)
+        self._known_stepped = True
+        if self._closing() is met:
+            self._cycle += 1
             return Boundary.END
-        self._met = [met for met in self._met if met() is not None]
-        if not any(met() is optimizer for met in self._met):
-            self._met.append(weakref.ref(optimizer))
-            return self._restart() if len(self._met) > 1 else Boundary.END
-        if self._closes(optimizer):  # now that the one behind it is gone
-            self._steps = 0
-            return Boundary.END
-        self._steps += 1
-        if self._steps <= PATIENCE_FOR_CLOSING:
+        if met.cycle != self._cycle:
+            met.cycle, met.steps = self._cycle, 0
+        met.steps += 1
+        if met.steps <= PATIENCE_FOR_CLOSING:
             return Boundary.NONE
-        self._met.insert(0, self._met.pop())
-        return self._restart()
-
-    def _closes(self, optimizer: object) -> bool:
-        return bool(self._met) and self._met[-1]() is optimizer
-
-    def _restart(self) -> Boundary:
-        self._steps = 0
+        idle, closing = self._met.popitem()
+        self._met = {idle: closing, **self._met}
+        self._cycle += 1
         return Boundary.RESTART
+
+    def _meet(self, optimizer: object) -> Boundary:
+        """One that is made anew in every iteration closes none: it is passed over after a while."""
+        self._met.pop(id(optimizer), None)
+        self._met = {key: met for key, met in self._met.items() if met.reference() is not None}
+        met = _Met(weakref.ref(optimizer), self._cycle)
+        if not self._met:
+            self._met[id(optimizer)] = met
+            self._cycle += 1
+            return Boundary.END
+        self._late += self._known_stepped
+        self._known_stepped = False
+        if self._late > MOST_LATE:
+            self._met = {id(optimizer): met, **self._met}
+            return Boundary.NONE
+        self._met[id(optimizer)] = met
+        return Boundary.RESTART
+
+    def _closing(self) -> _Met:
+        """The last one that is not gone."""
+        while (last := self._met[next(reversed(self._met))]).reference() is None:
+            self._met.popitem()
+        return last

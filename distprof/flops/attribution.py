@@ -98,7 +98,7 @@ class Attribution:
         self._unmet: list[_Backward] = []  # those of which no op was seen yet
         self._makers: dict[int, _Log] = {}  # graph task -> the log of the thread that made its nodes
         self._creates_graph: dict[int, bool] = {}
-        self._optimizers = 0  # that step now, one within the other
+        self._optimizers: list[int] = []  # that step now, one within the other: the graph tasks in which they do
         #: Whose is what runs without gradient, in no module and no optimizer?
         self.without_gradient = Owner(FORWARD, OUTSIDE)
         self.behind_backward = False  # what runs in no module now, in grad mode, may be done to gradients
@@ -132,10 +132,11 @@ class Attribution:
         backward.log.sums.forget()
 
     def optimizer_began(self) -> None:
-        self._optimizers += 1
+        self._optimizers.append(_current_task())
 
     def optimizer_ended(self) -> None:
-        self._optimizers -= 1
+        if self._optimizers:
+            self._optimizers.pop()
 
     def owner(self) -> Owner:
         """Of the op that runs now on this thread."""
@@ -145,12 +146,18 @@ class Attribution:
             return Owner(FORWARD, running[0]) if running is not None else self._in_no_module()
         if running is not None and running[1] == task:  # a checkpoint runs its modules again
             return Owner(RECOMPUTE, running[0])
+        if self._steps_in(task):
+            return Owner(OPTIMIZER, OUTSIDE)
         self._meet(task, log)
         row = self._maker(_current_node(), self._makers[task])
         if not torch.is_grad_enabled():
             return Owner(BACKWARD, row)
         log.claim(row)  # of this backward there may be a backward
         return Owner(BACKWARD if self._creates_graph[task] else RECOMPUTE, row)  # a checkpointed function of no module
+
+    def _steps_in(self, task: int) -> bool:
+        """Whether an optimizer steps as its gradients arrive, in this backward."""
+        return bool(self._optimizers) and self._optimizers[-1] == task and not torch.is_grad_enabled()
 
     def _meet(self, task: int, log: _Log) -> None:
         """Where nobody told of the backward, as on a thread of the engine's own, the caller is that thread."""
@@ -172,6 +179,8 @@ class Attribution:
             if self.behind_backward:
                 given = tensors((*args, *(kwargs or {}).values()))
                 self._needs_gradient = any(tensor.requires_grad for tensor in given)
+            return False
+        if self._steps_in(task):
             return False
         self._meet(task, self._log())
         if torch.is_grad_enabled():  # it may have made a node

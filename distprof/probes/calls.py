@@ -64,6 +64,11 @@ class Probe(Protocol):
     def backward_ended(self) -> None: ...
     def optimizer_ended(self) -> None: ...
 
+    def outer_step_began(self) -> None:
+        """An optimizer begins to step that steps others in it."""
+
+    def outer_step_ended(self) -> None: ...
+
 
 @runtime_checkable
 class Pausing(Protocol):

@@ -157,6 +157,12 @@ class CountingProbe:
     def optimizer_ended(self) -> None:
         self._steps.step_ended()
 
+    def outer_step_began(self) -> None:
+        self._steps.outer_began()
+
+    def outer_step_ended(self) -> None:
+        self._steps.outer_ended()
+
     @unseen
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         running = self._running

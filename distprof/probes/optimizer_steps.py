@@ -26,6 +26,7 @@ class OptimizerSteps:
         self._ended = ended
         self._thread = get_ident()
         self._open: list[record_function] = []
+        self._in_outer = False
         self._entering = EntryDoor(((record_function, "__enter__"),), "an optimizer's step", on_error)
         self._leaving = EntryDoor(((record_function, "__exit__"),), "an optimizer's step", on_error)
 
@@ -43,9 +44,21 @@ class OptimizerSteps:
             self._open.pop()
             self._ended()
 
+    def outer_began(self) -> None:
+        """A step begins that is none of torch's, and has some of them in it."""
+        if get_ident() == self._thread:
+            self._in_outer = True
+            self._began()
+
+    def outer_ended(self) -> None:
+        if self._in_outer and get_ident() == self._thread:
+            self._in_outer = False
+            self._ended()
+
     def forget(self) -> None:
         """Whatever runs now belongs to an iteration that is over."""
         self._open.clear()
+        self._in_outer = False
 
     def _enter(self, args: tuple[Any, ...]) -> None:
         mark: record_function = args[0]

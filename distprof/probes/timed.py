@@ -126,6 +126,12 @@ class TimedProbe:
     def optimizer_ended(self) -> None:
         self._steps.step_ended()
 
+    def outer_step_began(self) -> None:
+        self._steps.outer_began()
+
+    def outer_step_ended(self) -> None:
+        self._steps.outer_ended()
+
     def _optimizer_began(self) -> None:
         self._timer.running.tally.updating += 1
         self._timer.phases.enter(OPTIMIZER)

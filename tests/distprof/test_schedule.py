@@ -97,6 +97,24 @@ def test_nothing_is_counted_when_counting_is_off() -> None:
     assert [iteration.kind for iteration in closed] == [Kind.QUIET, Kind.TIMED, Kind.TIMED, Kind.DONE]
 
 
+def test_more_optimizers_than_any_patience_make_one_iteration() -> None:
+    """One a parameter, in a loop after backward."""
+    many = [Optimizer() for _ in range(300)]
+    _, closed = run([F, B, *many] * 10, warmup=1, counted=1, timed=3)
+    held = {iteration.number: iteration for iteration in closed if iteration.mode == TRAINING}
+    assert [held[number].events for number in range(1, 5)] == [[F, B, *many]] * 4
+    assert len(closed) == 10
+
+
+def test_an_optimizer_made_anew_in_every_iteration_does_not_keep_the_window_from_its_end() -> None:
+    clock = StepClock(Window(1, 1, 3))
+    for _ in range(30):
+        of_a_task = Optimizer()
+        for event in (F, B, of_a_task, F, B, SGD):
+            tell(clock, event)
+    assert clock.kind is Kind.DONE
+
+
 GAN_CYCLE: list[Event] = [NO_GRAD, F, F, B, D, F, F, B, G]
 CRITIC: list[Event] = [NO_GRAD, F, F, B, D]
 WGAN_CYCLE: list[Event] = [*CRITIC * 5, F, F, B, G]
