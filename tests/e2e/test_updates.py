@@ -43,8 +43,7 @@ def test_a_case_is_the_same_and_its_window_full(new_workplace: NewWorkplace, cas
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_zero_with_two_groups_of_parameters_steps_once_an_iteration(new_workplace: NewWorkplace, stage: int) -> None:
     workplace = new_workplace()
-    port = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-    seen = workplace.exec("python", CASES / "zero1_groups.py", stage, **port)
+    seen = workplace.run("--nproc", 1, CASES / "zero1_groups.py", stage)
     assert seen.code == 0, seen.err
     (shard,) = workplace.shards()
     assert training(list(shard.records)) == [1, 2, 3, 4]
