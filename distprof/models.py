@@ -15,7 +15,8 @@ from distprof.frameworks.standing import Standing
 from distprof.held_names import HeldNames
 from distprof.identity import Identity
 from distprof.parameters import FirstNames, parameters_of
-from distprof.records import ExpertLayer, ExpertLayers, Parameter, Parameters, Record, Topology
+from distprof.pieces import parameter_records, tree_records
+from distprof.records import ExpertLayer, ExpertLayers, Parameter, Record, Topology
 from distprof.tree import ModuleTree
 
 #: Models of which each is placed as it is met.  What places one looks at all of them: of more, it is done once an
@@ -74,10 +75,10 @@ class Models:
         self._layers += layers
         self._note_parameters(module, row, layers)
         if caller >= 0 and not layers:
-            return row, [news]
+            return row, [*tree_records(news)]
         self._to_place = self._roots > _PLACED_AT_ONCE
         places = () if self._to_place else self.places()
-        return row, [news, *(self._untold_parameters() if caller < 0 else ()), *places]
+        return row, [*tree_records(news), *(self._untold_parameters() if caller < 0 else ()), *places]
 
     def late(self) -> Sequence[Record]:
         """What is told once an iteration, because it is told whole: parameters that have joined a root (a script may
@@ -89,7 +90,11 @@ class Models:
         if not self._untold:
             return ()
         roots, self._untold = sorted(self._untold), set()
-        return [Parameters(root, tuple(self._parameters[root]), self._held_as.get(root, "")) for root in roots]
+        return [
+            record
+            for root in roots
+            for record in parameter_records(root, self._parameters[root], self._held_as.get(root, ""))
+        ]
 
     def places(self) -> Iterator[Record]:
         """Topology and MoE layers, where they are not what was told last: groups may appear late."""

@@ -130,11 +130,34 @@ class Reducer:
         return self._trees[key][1]
 
     def _parameter_set(self, records: list[Parameters]) -> ParameterSet:
-        last = list({record.root: record for record in records}.values())
-        key = tuple(map(id, last))
+        last = _last_of_each_root(records)
+        key = tuple(id(record) for pieces in last for record in pieces)
         if key not in self._parameter_sets:
-            self._parameter_sets[key] = (last, ParameterSet(last))
+            whole = [joined for pieces in last if (joined := _joined(pieces)) is not None]
+            self._parameter_sets[key] = ([record for pieces in last for record in pieces], ParameterSet(whole))
         return self._parameter_sets[key][1]
+
+
+def _last_of_each_root(records: list[Parameters]) -> list[list[Parameters]]:
+    """The records that hold: mostly one a root."""
+    found: dict[int, list[Parameters]] = {}
+    for record in records:
+        if record.first:
+            found.setdefault(record.root, []).append(record)
+        else:
+            found[record.root] = [record]
+    return list(found.values())
+
+
+def _joined(pieces: list[Parameters]) -> Parameters | None:
+    """None where a piece is lost: a part of a model says nothing of it."""
+    if len(pieces) == 1 and not pieces[0].total:
+        return pieces[0] if not pieces[0].first else None
+    every = tuple(parameter for record in pieces for parameter in record.parameters)
+    starts = [record.first for record in pieces]
+    ends = [record.first + len(record.parameters) for record in pieces]
+    whole = starts == [0, *ends[:-1]] and ends[-1] == pieces[0].total
+    return Parameters(pieces[0].root, every, pieces[0].held_as) if whole else None
 
 
 def _last(records: list[Kind]) -> Kind | None:

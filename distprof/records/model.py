@@ -81,9 +81,13 @@ class Parameters:
 
     ``held_as``: of one of several models that are parts of a module of which the script calls methods only, that
     module's class and its name there: ``Agent.actor``.
+
+    Of too many for one record, each has those from number ``first`` on, and they follow one another to ``total``.
     """
 
     KIND: ClassVar[str] = "parameters"
     root: Index
     parameters: tuple[Parameter, ...]
     held_as: str = ""
+    first: Natural = 0
+    total: Natural = 0  # 0: these are all
