@@ -80,7 +80,7 @@ class Option:
             return self.least <= value <= _MOST
         if type(value) in (int, float) and self.kind is float:
             low, high = self.between or (-_LARGEST, _LARGEST)
-            return low <= value <= high  # type: ignore[operator,no-any-return]
+            return low <= value <= high  # type: ignore[operator]
         if isinstance(value, str) and self.kind is str:
             return _names_a_file(value)
         return type(value) is self.kind

@@ -117,6 +117,8 @@ def _read_all(files: Sequence[Path], progress: Progress | None) -> tuple[list[Ra
             raise
         except OSError as error:
             unread[file.name] = f"could not be read ({error.strerror})"
+        except MemoryError:
+            unread[file.name] = f"could not be read (its {file.stat().st_size:,} bytes need more memory than there is)"
         except DataError as error:
             unread[file.name] = str(error).removeprefix(f"{file} ")
         if progress:

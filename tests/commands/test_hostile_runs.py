@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.synthetic import write_run, write_shard
 
 from distprof.commands.merge import kept
 from distprof.errors import DataError
+from distprof.framing import MAX_SHARD_BYTES
 from distprof.options import SHOWN
 from distprof.records import Header, Record
 from distprof.rundir import RunDir
@@ -72,6 +74,18 @@ def test_a_shard_of_holes_is_left_out(here: Cli, run: Path, shard: Path) -> None
         ended.stdout.split()
     )
     assert here("dump", shard).returncode == 1
+
+
+def test_a_shard_that_does_not_fit_into_memory_costs_no_other(cli: Cli, run: Path, shard: Path) -> None:
+    os.truncate(shard, MAX_SHARD_BYTES)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_SHARD_BYTES * 3 // 4, before[1]))
+    try:
+        ended = cli("merge", run, "--no-plots")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert ended.returncode == 0, ended.stderr
+    assert f"{shard.name}: left out, the file could not be read (its 2,147,483,648 bytes need" in ended.stdout
 
 
 def test_a_manifest_of_holes_is_refused(here: Cli, run: Path) -> None:
