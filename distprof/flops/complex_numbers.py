@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from distprof.flops import linalg
 from distprof.flops.rule import Work
 
 #: A product of two takes four products; a product with what is added to it, in a sum of products, as many of these.
@@ -33,6 +34,7 @@ _FLOPS = {
     **dict.fromkeys(("angle", "conj_physical", "_conj_physical"), 1),
     "polar": 4,  # a cosine, a sine, two products
 }  # fmt: skip
+_FACTORIZATIONS = frozenset(op for rule in linalg.CHAPTER.rules for op in rule.ops) | {"svd"}
 _PRODUCTS, _QUOTIENTS = frozenset({"mul", "_foreach_mul"}), frozenset({"div", "_foreach_div", "reciprocal"})
 
 
@@ -42,8 +44,8 @@ def work(name: str, macs: int, flops: int, out: Any, args: Sequence[Any], kwargs
         each = _SUM  # both parts with one number
     elif name in _QUOTIENTS:
         each = _QUOTIENT
-    elif name.startswith("linalg_") or name.startswith("_linalg_"):
-        each = _FLOPS.get(name, _FACTORIZED)
+    elif name in _FACTORIZATIONS:
+        each = _FACTORIZED
     else:
         each = _FLOPS.get(name, _PRODUCT)
     return MACS * macs, 2 * MACS * macs + each * (flops - 2 * macs)

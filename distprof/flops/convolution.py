@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from distprof.flops.rule import Chapter, Rule, Work
+from distprof.flops.rule import Chapter, Formula, Rule, Work
 
 
 def _macs(x: Any, weight: Any, out: Any, transposed: bool) -> int:
@@ -36,6 +36,40 @@ def _pointwise(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **__
     return _convolution(out, x, weight, bias)
 
 
+def _kernel_first(transposed: bool = False) -> Formula:
+    """Of an op that is given the kernel's size before the bias."""
+
+    def formula(out: Any, /, x: Any, weight: Any, kernel: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
+        return _convolution(out, x, weight, bias, transposed=transposed)
+
+    return formula
+
+
+def _transposed(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
+    return _convolution(out, x, weight, bias if hasattr(bias, "numel") else None, transposed=True)
+
+
+def _activated(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
+    macs, flops = _convolution(out, x, weight, bias)
+    return macs, flops + out.numel()
+
+
+def _added(out: Any, /, x: Any, weight: Any, z: Any, alpha: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
+    """Beside what is added stand a factor of it and an activation."""
+    macs, flops = _convolution(out, x, weight, bias)
+    return macs, flops + (2 + (alpha not in (None, 1))) * out.numel()
+
+
+def _time_first(out: Any, /, x: Any, weight: Any, bias: Any, *_: Any, **__: Any) -> Work:
+    macs = out.numel() * prod(weight.shape[:-1])
+    return macs, 2 * macs + out.numel()
+
+
+def _slow_backward(_: Any, grad: Any, x: Any, weight: Any, *args: Any, **kwargs: Any) -> Work:
+    mask = kwargs["output_mask"] if "output_mask" in kwargs else args[3]
+    return _convolution_backward(None, grad, x, weight, None, 1, 0, 1, False, 0, 1, mask)
+
+
 def _convolution_backward(
     _: Any, grad: Any, x: Any, weight: Any, bias_sizes: Any, stride: Any, padding: Any, dilation: Any,
     transposed: bool, output_padding: Any, groups: int, output_mask: Any, **__: Any,
@@ -57,7 +91,70 @@ CHAPTER = Chapter(
             "MACs as `torch.utils.flop_counter`",
         ),
         Rule(
-            ("mkldnn::_convolution_pointwise", "mkldnn::_convolution_pointwise_"),
+            (
+                "_conv_depthwise2d",
+                "conv_depthwise3d",
+                "slow_conv3d_forward",
+                "slow_conv_dilated2d",
+                "slow_conv_dilated3d",
+            ),
+            _kernel_first(),
+            "output elements x (C_in / groups x kernel)",
+            "2 MACs + 1 an output element for a bias",
+            "as `convolution`",
+        ),
+        Rule(
+            ("slow_conv_transpose2d", "slow_conv_transpose3d"),
+            _kernel_first(transposed=True),
+            "input elements x (C_out / groups x kernel)",
+            "2 MACs + 1 an output element for a bias",
+            "as `convolution`",
+        ),
+        Rule(
+            ("cudnn_convolution_transpose", "miopen_convolution_transpose", "mkldnn::_convolution_transpose_pointwise"),
+            _transposed,
+            "input elements x (C_out / groups x kernel)",
+            "2 MACs + 1 an output element for a bias",
+            "as `convolution`",
+        ),
+        Rule(
+            ("cudnn_convolution_relu", "miopen_convolution_relu"),
+            _activated,
+            "output elements x (C_in / groups x kernel)",
+            "2 MACs + 1 an output element for a bias, 1 for the activation",
+            "as `convolution`",
+        ),
+        Rule(
+            ("cudnn_convolution_add_relu", "miopen_convolution_add_relu"),
+            _added,
+            "output elements x (C_in / groups x kernel)",
+            "2 MACs + 1 an output element for a bias, 1 for what is added, 1 for its factor, 1 for the activation",
+            "as `convolution`",
+        ),
+        Rule(
+            ("conv_tbc",),
+            _time_first,
+            "output elements x (C_in x kernel)",
+            "2 MACs + 1 an output element for the bias",
+            "as `convolution`",
+        ),
+        Rule(
+            ("_slow_conv2d_backward",),
+            _slow_backward,
+            "as `convolution_backward`",
+            "as `convolution_backward`",
+            "as `convolution_backward`",
+        ),
+        Rule(
+            (
+                "mkldnn::_convolution_pointwise",
+                "mkldnn::_convolution_pointwise_",
+                "mkldnn_convolution",
+                "miopen_convolution",
+                "miopen_depthwise_convolution",
+                "_nnpack_spatial_convolution",
+                "_mps_convolution",
+            ),
             _pointwise,
             "output elements x (C_in / groups x kernel)",
             "2 MACs + 1 an output element for a bias",

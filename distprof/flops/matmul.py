@@ -97,6 +97,27 @@ def _weighted_bag_backward(_: Any, grad: Any, weight: Any, indices: Any, *__: An
     return 0, 2 * indices.numel() * grad.shape[-1]
 
 
+def _mm_plus_mm(out: Any, /, a: Any, b: Any, c: Any, d: Any, *_: Any, **__: Any) -> Work:
+    macs = out.numel() * (a.shape[-1] + c.shape[-1])
+    return macs, 2 * macs + out.numel()
+
+
+def _linear_backward(_: Any, x: Any, grad: Any, weight: Any, mask: Any, *__: Any, **___: Any) -> Work:
+    macs = grad.numel() * x.shape[-1] * (bool(mask[0]) + bool(mask[1]))
+    return macs, 2 * macs + (grad.numel() if mask[2] else 0)
+
+
+def _linear_backward_input(_: Any, size: Any, grad: Any, weight: Any, *__: Any, **___: Any) -> Work:
+    return only_macs(grad.numel() * weight.shape[-1])
+
+
+def _linear_backward_weights(
+    _: Any, grad: Any, x: Any, weight: Any, biased: bool = False, *__: Any, **___: Any
+) -> Work:
+    macs = grad.numel() * x.shape[-1]
+    return macs, 2 * macs + (grad.numel() if biased else 0)
+
+
 def _affine_grid(out: Any, /, theta: Any, *_: Any, **__: Any) -> Work:
     return only_macs(out.numel() * theta.shape[-1])
 
@@ -145,6 +166,28 @@ CHAPTER = Chapter(
             "M K N",
             "2 MACs + 1 an output element for a bias",
             "as `addmm`",
+        ),
+        Rule(
+            ("mkldnn_linear_backward", "linear_backward"),
+            _linear_backward,
+            "M K N for the gradient of the input and for that of the weight, where asked for",
+            "2 MACs + 1 an element of the output's gradient for that of a bias",
+            "a matmul for each",
+        ),
+        Rule(("mkldnn_linear_backward_input",), _linear_backward_input, "M K N", "2 MACs", "a matmul"),
+        Rule(
+            ("mkldnn_linear_backward_weights",),
+            _linear_backward_weights,
+            "M K N",
+            "2 MACs + 1 an element of the output's gradient for that of a bias",
+            "a matmul",
+        ),
+        Rule(
+            ("inductor::_mm_plus_mm",),
+            _mm_plus_mm,
+            "M K N of both products",
+            "2 MACs + 1 an output element",
+            "two matmuls and their sum",
         ),
         Rule(("mv",), _dot, "M K", "2 MACs", "a matmul of N = 1"),
         Rule(("addmv",), _added_product, "M K", "2 MACs + what is added", "a matmul of N = 1"),

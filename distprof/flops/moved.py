@@ -40,9 +40,38 @@ OPS = frozenset(
     mkldnn_reorder_conv3d_weight sym_size sym_stride sym_numel sym_storage_offset size stride numel storage_offset dim
     is_contiguous sym_is_contiguous squeeze unsqueeze transpose t swapaxes swapdims
     hash_tensor histogram _histogramdd_bin_edges _histogramdd_from_bin_cts _histogramdd_from_bin_tensors
+    _is_all_true _is_any_true hann_window hamming_window bartlett_window blackman_window kaiser_window is_pinned
+    is_set_to _nnz _dimI _dimV dense_dim sparse_dim _to_sparse_csr _to_sparse_csc _to_sparse_bsr _to_sparse_bsc
+    sparse_coo_tensor sparse_compressed_tensor _sparse_coo_tensor_with_dims _sparse_compressed_tensor_with_dims
+    sparse_resize sparse_resize_and_clear copy_sparse_to_sparse resize_as_sparse _validate_compressed_sparse_indices
+    _convert_indices_from_coo_to_csr _convert_indices_from_csr_to_coo _sparse_mask_projection _sparse_sum_backward
+    _spdiags dequantize quantize_per_tensor quantize_per_channel quantize_per_tensor_dynamic int_repr q_scale
+    q_zero_point q_per_channel_scales q_per_channel_zero_points q_per_channel_axis qscheme
+    _make_per_tensor_quantized_tensor _make_per_channel_quantized_tensor _empty_affine_quantized
+    _empty_per_channel_affine_quantized _convert_weight_to_int4pack _convert_weight_to_int4pack_for_cpu
+    _dyn_quant_pack_4bit_weight _cslt_compress _cslt_sparse_mm_search _to_sparse_semi_structured
+    _sparse_semi_structured_tile _sparse_semi_structured_apply _sparse_semi_structured_apply_dense range from_file
+    fft_fftfreq fft_rfftfreq sym_constrain_range sym_constrain_range_for_size _functional_assert_async
+    _functional_assert_scalar _functional_sym_constrain_range _functional_sym_constrain_range_for_size _make_dep_token
+    _print _lazy_clone unique_dim_consecutive _has_same_storage_numel _assert_tensor_metadata _sample_dirichlet
+    _fill_mem_eff_dropout_mask _new_zeros_with_same_feature_meta _nested_get_offsets _nested_get_lengths
+    _nested_get_ragged_idx _nested_get_jagged_dummy _nested_get_min_seqlen _nested_get_max_seqlen
+    _nested_select_backward _use_miopen_ctc_loss
     _to_sparse sparse_mask lu_unpack _unsafe_masked_index
     """.split()  # noqa: SIM905
 )
 
-#: Of other libraries, with theirs.
-OF_LIBRARIES: frozenset[str] = frozenset()
+#: Of other libraries, with theirs; what packs, unpacks and reorders weights beside them.
+OF_LIBRARIES = frozenset(
+    {"torchvision::nms", "quantized::cat", "quantized::cat_out", "quantized::cat_relu", "quantized::cat_relu_out",
+     "quantized::dropout", "quantized::max_pool1d", "quantized::embedding_byte", "quantized::embedding_4bit",
+     "inductor::_reinterpret_tensor", "inductor::resize_storage_bytes_", "inductor_prims::inductor_reserve_rng_state",
+     "mkldnn::_nbytes", "mkldnn::data_ptr", "mkldnn::_get_mkldnn_serialized_md", "debug_mode_ops::annotate",
+     "export::access_subclass_inner_tensor"}
+)  # fmt: skip
+_PACKING = ("prepack", "unpack", "rowwise_offsets", "reorder", "packed_params", "packed_weight")
+
+
+def of_library(name: str) -> bool:
+    """``quantized::linear_prepack``: whether an op of another library than aten does no arithmetic."""
+    return name in OF_LIBRARIES or any(part in name for part in _PACKING)

@@ -61,7 +61,7 @@ def _accumulated(_: Any, x: Any, indices: Any, values: Any, accumulate: bool = F
     return 0, numel(values) if accumulate else 0
 
 
-def _summed(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
+def summed(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
     return 0, numel(x) if is_real_work(out) else 0
 
 
@@ -98,7 +98,7 @@ REDUCTIONS = Chapter(
     "Reductions and sums",
     "",
     (
-        Rule(("sum", "nansum", "prod", "cumsum", "cumprod"), _summed, "0",
+        Rule(("sum", "nansum", "prod", "cumsum", "cumprod"), summed, "0",
              "1 an input element (none where integers come out: the offsets of a grouped matmul)"),
         Rule(("mean", "amax", "amin", "max", "min", "argmax", "argmin", "cummax", "cummin", "_cummax_helper",
               "_cummin_helper", "trace"), per_input(1), "0", "1 an input element"),

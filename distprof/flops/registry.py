@@ -7,7 +7,22 @@ from typing import Any
 
 import torch
 
-from distprof.flops import attention, convolution, matmul, moved, norms, optimizers, pointwise, rnn, sampling, sparse
+from distprof.flops import (
+    attention,
+    convolution,
+    linalg,
+    matmul,
+    moved,
+    norms,
+    optimizers,
+    pointwise,
+    primitives,
+    quantized,
+    rnn,
+    sampling,
+    sparse,
+    vision,
+)
 from distprof.flops.rule import Chapter, Formula, nothing
 
 CHAPTERS: tuple[Chapter, ...] = (
@@ -22,7 +37,11 @@ CHAPTERS: tuple[Chapter, ...] = (
     norms.LOSSES,
     sampling.POOLING,
     sampling.FOURIER,
+    linalg.CHAPTER,
     sparse.CHAPTER,
+    quantized.CHAPTER,
+    vision.CHAPTER,
+    primitives.CHAPTER,
     optimizers.CHAPTER,
 )
 
@@ -45,7 +64,9 @@ def ours(func: Any) -> Formula | None:
 
 def _of_library(func: Any) -> Formula | None:
     name = func._schema.name
-    return nothing if name in moved.OF_LIBRARIES else _FORMULAS.get(name)
+    if func.namespace == "prims" and name.removeprefix("prims::") in primitives.MOVED:
+        return nothing
+    return _FORMULAS.get(name) or (nothing if moved.of_library(name) else None)
 
 
 def _of_aten(name: str) -> Formula | None:

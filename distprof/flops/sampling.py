@@ -56,8 +56,8 @@ POOLING = Chapter(
             Rule(ops, _pool(dims), "0", "an element of the window (comparison or sum), 1 each, of each output element")
             for dims, ops in (
                 (1, ("avg_pool1d",)),
-                (2, ("avg_pool2d", "max_pool2d_with_indices", "fractional_max_pool2d")),
-                (3, ("avg_pool3d", "max_pool3d_with_indices", "fractional_max_pool3d")),
+                (2, ("avg_pool2d", "max_pool2d_with_indices", "fractional_max_pool2d", "mkldnn_max_pool2d")),
+                (3, ("avg_pool3d", "max_pool3d_with_indices", "fractional_max_pool3d", "mkldnn_max_pool3d")),
             )
         ),
         *(
@@ -65,11 +65,15 @@ POOLING = Chapter(
                  "an element of the window, 1 each, of each element of the output's gradient")
             for dims in (2, 3)
         ),
-        Rule(("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
+        Rule(("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+              "mkldnn_adaptive_avg_pool2d"),
              per_input(1), "0", "1 an input element"),
-        Rule(("_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward"), per_output(1), "0",
+        Rule(("_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward",
+              "mkldnn_adaptive_avg_pool2d_backward"), per_output(1), "0",
              "1 an element of the input's gradient"),
-        Rule(("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward", "adaptive_max_pool2d_backward",
+        Rule(("mkldnn_max_pool2d_backward", "mkldnn_max_pool3d_backward",
+              "max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward",
+              "adaptive_max_pool2d_backward",
               "adaptive_max_pool3d_backward", "fractional_max_pool2d_backward", "fractional_max_pool3d_backward",
               "upsample_nearest1d_backward", "upsample_nearest2d_backward", "upsample_nearest3d_backward",
               "_upsample_nearest_exact1d_backward", "_upsample_nearest_exact2d_backward",
