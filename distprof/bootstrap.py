@@ -67,6 +67,9 @@ def _said_where_it_fails() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        from distprof.outside import pass_on
+
+        pass_on(error)
         say(f"this process is not recorded, the job goes on: {type(error).__name__}: {said(error)}")
 
 

@@ -4,7 +4,6 @@ torch.
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import re
 import sys
@@ -12,6 +11,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from distprof.outside import OwnSuppressed
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -36,7 +37,7 @@ def device_name(device: Any) -> str:
     """
     if device is None or device.type == "cpu":
         return cpu_name()
-    with contextlib.suppress(Exception):  # a backend without names, or without the device
+    with OwnSuppressed():  # a backend without names, or without the device
         return str(getattr(sys.modules["torch"], device.type).get_device_name(device))
     return ""
 

@@ -19,6 +19,7 @@ from torch._C._dynamo.eval_frame import set_eval_frame
 
 from distprof.uncompiled import passed_over, untraced
 
+#: Raises what came from outside (see :mod:`distprof.outside`), and nothing else.
 OnError = Callable[[str, BaseException], None]
 
 
@@ -85,7 +86,7 @@ class ModuleDoor:
                 return around(original, is_plain, self, args, kwargs)
             try:
                 token = visitor.enter(self, args, kwargs)
-            except Exception as error:
+            except BaseException as error:
                 on_error("entering a module", error)
                 token = None
             if token is None:
@@ -100,7 +101,7 @@ class ModuleDoor:
             finally:
                 try:
                     visitor.leave(token, output)
-                except Exception as error:
+                except BaseException as error:
                     on_error("leaving a module", error)
 
         return __call__
@@ -166,7 +167,7 @@ class _FunctionDoor(Generic[Visitor]):
         before = set_eval_frame(None)
         try:
             tell(*given)
-        except Exception as error:
+        except BaseException as error:
             self._on_error(self._name, error)
         finally:
             set_eval_frame(before)
@@ -184,11 +185,16 @@ class FunctionDoor(_FunctionDoor[SpanVisitor]):
             visitor = self._visitor
             if visitor is None:
                 return original(*args, **kwargs)
-            tell(visitor.begin, args)
+            began = False
             try:
+                tell(visitor.begin, args)
+                began = True
                 return original(*args, **kwargs)
             finally:
-                tell(visitor.end)
+                if began:
+                    tell(visitor.end)
+                elif (error := sys.exc_info()[1]) is not None:
+                    self._on_error(self._name, error)
 
         return replacement
 
@@ -226,9 +232,12 @@ class _Patch:
         self.wanted = True
         if self.ours is None:
             self.original = getattr(self._holder, self._attribute)
-            self.ours = self._replacement(self.original)
-            self.ours.patch = self
-            setattr(self._holder, self._attribute, self.ours)
+            ours = self._replacement(self.original)
+            ours.patch = self
+            try:  # an exception may come from outside
+                setattr(self._holder, self._attribute, ours)
+            finally:
+                self.ours = ours
 
     def take_back(self) -> None:
         """Unless somebody's patch lies over it, which is not ours to take away.  With it goes what it lies on, of
@@ -237,10 +246,10 @@ class _Patch:
         self.wanted = False
         if self.ours is None or getattr(self._holder, self._attribute) is not self.ours:
             return
-        self.ours = None
         while (below := _patch_of(self.original)) is not None and not below.wanted:
             self.original, below.ours = below.original, None
         setattr(self._holder, self._attribute, self.original)
+        self.ours = None
 
 
 def _patch_of(function: Any) -> _Patch | None:

@@ -70,7 +70,7 @@ def _begun(path: Path, folder: int, header: Header) -> ShardWriter:
     writer = ShardWriter(FileSink(path, folder))
     try:
         writer.write(header)
-    except OSError:
+    except BaseException:  # of whatever kind: an empty shard is none
         writer.close()
         os.unlink(path.name, dir_fd=folder)
         raise

@@ -33,6 +33,7 @@ from distprof.holders import Holders, holders
 from distprof.identity import Identity, header, identify
 from distprof.models import Models
 from distprof.output import Output, open_shard
+from distprof.outside import came_from_outside, pass_on
 from distprof.probes.calls import Loading, Pausing, Probe
 from distprof.probes.counting import CountingProbe
 from distprof.probes.headroom import EagerChoice
@@ -86,6 +87,7 @@ class Recorder:
         self.thread: int | None = None  # the one that ran the first model
         self._said_end = False
         self._failed = False
+        self._writing = 0  # while records are made and written; stays where an exception came from outside
 
     # ---- life ------------------------------------------------------------------------------------------------------
 
@@ -114,21 +116,50 @@ class Recorder:
     def finish(self) -> None:
         """Write what is left, and leave the process as if we had never been there.  Also the end of ``record()``."""
         try:
+            self._writing += 1
             self._drop_probe()
             self._end("exit")
-        except Exception as error:
+        except BaseException as error:
             self.fail("the end of the job", error)
-        self._detach()
-        free_stranded()
-        if self._output is not None:
-            self._output.close()
-        atexit.unregister(self.finish)
+        finally:
+            self._detach()
+            free_stranded()
+            if self._output is not None:
+                self._output.close()
+            atexit.unregister(self.finish)
 
     def fail(self, where: str, error: BaseException) -> None:
-        """Something of ours went wrong: keep what was recorded, say so once, and get out of the job's way."""
-        output, self._output = self._output, None
+        """An exception met our code.  One of its own ends the recording, one that came from outside is raised again."""
+        if not came_from_outside(error):
+            self._give_up(where, error)
+            return
+        if self._writing:
+            self._give_up(where, error)
+        else:
+            self._leave_out()
+        raise error
+
+    def _leave_out(self) -> None:
+        """The running iteration cannot be recorded: not all of it was seen.  The next one can."""
         with contextlib.suppress(Exception):
-            self._detach()
+            probe, self._holdings = self._probe, None
+            if probe is not None:
+                probe.abandon()
+                self._probe = None
+                if self._output is not None:
+                    self._output.write(*probe.read(wait=True))
+            if self.mode == FORWARD and not self._said_end:
+                self._watch()
+            else:
+                self._look_away()
+
+    def _give_up(self, where: str, error: BaseException) -> None:
+        """Keep what was recorded, say so once, and get out of the job's way."""
+        output, self._output = self._output, None
+        probe = self._probe
+        for step in (*((probe.abandon,) if probe is not None else ()), self._detach):
+            with contextlib.suppress(Exception):
+                step()
         if not self._failed:
             self._failed = True
             who = f"rank {self._identity.rank}" if self._identity else "this process"
@@ -174,8 +205,10 @@ class Recorder:
 
     def adopt(self, module: nn.Module, caller: int) -> int:
         assert self._models is not None and self._output is not None
+        self._writing += 1
         row, records = self._models.adopt(module, caller)
         self._output.write(*records)
+        self._writing -= 1
         if self._models.is_pipelined:
             self._steps.pipeline_met()
         return row
@@ -188,8 +221,10 @@ class Recorder:
             return
         self._updates.model_begins()
         if self._output is None:
+            self._writing += 1
             if self._models is None and not _has_lazy(module) and self._claim(module):
                 self._start()
+            self._writing -= 1
         elif self.tree.find(module, -1) is None and not _has_lazy(module):
             self.adopt(module, -1)
 
@@ -199,7 +234,9 @@ class Recorder:
     def model_left(self, with_gradient: bool) -> None:
         """The forward of a model has ended, with whatever probe."""
         if self._output is not None and not self._rehearsals.running():
+            self._writing += 1
             self._cross(self._steps.forward_ended(with_gradient))
+            self._writing -= 1
 
     def begin(self, args: tuple[Any, ...]) -> None:
         """A backward begins (on whatever thread); of the arguments of autograd's engine create_graph is the fourth."""
@@ -232,6 +269,7 @@ class Recorder:
 
     def _optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
         try:
+            self._writing += 1
             if self._probe is not None:
                 self._probe.optimizer_ended()
             if self._holdings is not None:
@@ -242,7 +280,8 @@ class Recorder:
                 self._updates.stepped(optimizer)
                 if self._away and self._updates.are_in_backward:
                     self._backward.open(self)
-        except Exception as error:
+            self._writing -= 1
+        except BaseException as error:
             self.fail("an optimizer's step", error)
 
     def _watches(self) -> bool:
@@ -250,7 +289,9 @@ class Recorder:
 
     def _updated(self, optimizer: object) -> None:
         if self._output is not None:
+            self._writing += 1
             self._cross(self._steps.optimizer_stepped(optimizer))
+            self._writing -= 1
 
     def _outer_began(self) -> None:
         if self._probe is not None:
@@ -368,9 +409,10 @@ class Recorder:
 
     def _drop_probe(self) -> None:
         """Detach the probe and write what it still holds of complete iterations."""
-        probe, self._probe = self._probe, None
+        probe = self._probe
         if probe is not None:
             probe.detach()
+            self._probe = None
             if self._output is not None:
                 self._output.write(*probe.read(wait=True))
 
@@ -395,6 +437,7 @@ class Recorder:
             try:
                 return [holdings.record(self.tree.modules(), iteration)]
             except Exception as error:  # a tensor of a kind that we do not know
+                pass_on(error)
                 return [MemoryUnknown(iteration, f"{type(error).__name__}: {error}"[:_LONGEST_REASON])]
         return ()
 

@@ -16,6 +16,7 @@ from distprof.batch_order import BatchOrder
 from distprof.frameworks.owned import Owners
 from distprof.frameworks.stacks import Stacks
 from distprof.frameworks.walk import children, class_name, is_wrapper, modules_of, wraps_under
+from distprof.outside import pass_on
 from distprof.records import MAX_DEPTH, ModuleRow, Tree
 
 #: A runaway model (modules made in every forward) must not fill memory or disk.
@@ -205,7 +206,8 @@ def _row(module: nn.Module, name: str, root: int, parent: int, depth: int) -> Mo
 def _extra_repr(module: nn.Module) -> str:
     try:
         return str(module.extra_repr())[:_MAX_TEXT]
-    except Exception:  # a user's method, in a state that its author may not have thought of
+    except Exception as error:  # a user's method, in a state that its author may not have thought of
+        pass_on(error)
         return ""
 
 

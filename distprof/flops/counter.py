@@ -15,6 +15,7 @@ from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, UNSETTLED, At
 from distprof.flops.formulas import formula
 from distprof.flops.rule import Formula, NoFormulaError, nothing
 from distprof.flops.triton import body, is_launch, launched
+from distprof.outside import pass_on
 
 _COMPOSITE_KEY = torch._C.DispatchKey.CompositeImplicitAutograd
 
@@ -83,6 +84,7 @@ class FlopMode(TorchDispatchMode):
         try:
             act(*arguments)
         except Exception as error:
+            pass_on(error)
             self.error = self.error or error
 
     def _meet(self, func: Any) -> None:
@@ -112,7 +114,8 @@ class FlopMode(TorchDispatchMode):
                 macs, flops = counted(result, *args, **kwargs)
             except NoFormulaError:  # for these arguments
                 pass
-            except Exception:  # the op has run: a formula that does not fit this torch must not fail the user's job
+            except Exception as error:  # the op has run: a formula that does not fit must not fail the user's job
+                pass_on(error)
                 self._formulas[func] = None
             else:
                 kind = self._credit(macs, flops, is_plumbing)

@@ -14,6 +14,7 @@ from torch import nn
 from distprof.frameworks.protocol import Experts, Framework, Layout, Routing, group_ranks, imported, is_a
 from distprof.frameworks.routing import counted, read_chosen
 from distprof.frameworks.walk import every_module
+from distprof.outside import pass_on
 
 _GROUPS = "deepspeed.utils.groups"
 _AXIS_OF_PIPELINE = {"pipe": "pp", "data": "dp", "model": "tp"}
@@ -141,5 +142,6 @@ def _called(unit: Any, getters: Sequence[str]) -> Any:
     getter = next((getattr(unit, name) for name in getters if hasattr(unit, name)), None)
     try:
         return getter() if getter is not None else None
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         return None

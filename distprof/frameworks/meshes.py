@@ -14,6 +14,7 @@ from torch import nn
 from distprof.frameworks.axes import ASSUMED, FINE_NAMES, Claim, axis_of
 from distprof.frameworks.protocol import is_a
 from distprof.frameworks.walk import parameters_in
+from distprof.outside import pass_on
 from distprof.records import AXES, Mesh
 
 SOURCE = "device_mesh"
@@ -88,7 +89,8 @@ class MeshWatch:
     def _note(self, mesh: Any) -> None:
         try:
             seen = seen_mesh(mesh)
-        except Exception:  # a mesh in a state that this torch version alone knows: it just stays unseen
+        except Exception as error:  # a mesh in a state that this torch version alone knows: it just stays unseen
+            pass_on(error)
             return
         if seen.mesh.names and seen not in self.seen:
             self.seen.append(seen)

@@ -22,6 +22,7 @@ from distprof.frameworks.pieces import NONE, Sharding, is_dtensor, of_dtensor
 from distprof.frameworks.protocol import Experts, Framework, Layout
 from distprof.frameworks.torch_native import Pipelining, Wrappers
 from distprof.frameworks.torchtitan import TorchTitan
+from distprof.outside import pass_on
 
 GROUP = "distprof.frameworks"
 
@@ -49,6 +50,7 @@ class Stacks:
         try:
             return question(stack)
         except Exception as error:
+            pass_on(error)
             self._failed(stack.name, error)
             return None
 
@@ -106,6 +108,7 @@ class Stacks:
                 raise TypeError(f"{entry.value} is no distprof.frameworks.protocol.Framework")
             return stack
         except Exception as error:
+            pass_on(error)
             self._failed(f"{package} ({entry.value})", error)
             return Framework()  # which says nothing
 
@@ -118,5 +121,6 @@ class Stacks:
 def _entry_points() -> Iterator[tuple[str, EntryPoint]]:
     try:
         yield from ((entry.name, entry) for entry in entry_points(group=GROUP))
-    except Exception:  # a broken installation of something else
+    except Exception as error:  # a broken installation of something else
+        pass_on(error)
         return

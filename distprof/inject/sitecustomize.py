@@ -36,7 +36,7 @@ def _say_when_torch_comes(sentence):
                 _say(sentence)
 
     if hasattr(sys, "implementation"):  # no Python 2
-        sys.meta_path.insert(0, Teller())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, Teller())
 
 
 def _say(sentence):

@@ -178,20 +178,12 @@ static int left(Shortcut *self, PyObject *row, PyObject *output)
     return meet_output(self, row, output);
 }
 
-/* The exception that is set is told, and forgotten; -1 where it is none of ours to forget (KeyboardInterrupt). */
+/* The exception that is set is told, and forgotten; -1 where it came from outside: then it is raised again. */
 static int tell(Shortcut *self, const char *where)
 {
-    if (!PyErr_ExceptionMatches(PyExc_Exception))
-        return -1;
-    PyObject *type, *error, *trace;
-    PyErr_Fetch(&type, &error, &trace);
-    PyErr_NormalizeException(&type, &error, &trace);
-    if (trace != NULL)
-        PyException_SetTraceback(error, trace);
+    PyObject *error = take_exception();
     PyObject *done = PyObject_CallFunction(self->failed, "sO", where, error);
-    Py_XDECREF(type);
     Py_XDECREF(error);
-    Py_XDECREF(trace);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }

@@ -167,13 +167,9 @@ static PyObject *hook_call(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     Hook *self = (Hook *)object;
     if (PyList_Size(self->in_backward) > 0 && take_turn(self->stamps, self->now, self->owners, self->owner) < 0) {
-        PyObject *type, *error, *trace;
-        PyErr_Fetch(&type, &error, &trace);
-        PyErr_NormalizeException(&type, &error, &trace);
+        PyObject *error = take_exception();
         PyObject *done = PyObject_CallFunctionObjArgs(self->failed, error, NULL);
-        Py_XDECREF(type);
         Py_XDECREF(error);
-        Py_XDECREF(trace);
         if (done == NULL)
             return NULL;
         Py_DECREF(done);
@@ -239,6 +235,18 @@ static PyType_Spec hook_spec = {
 };
 
 /* For both files. */
+
+PyObject *take_exception(void)
+{
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    if (trace != NULL)
+        PyException_SetTraceback(error, trace);
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    return error;
+}
 
 void free_collected(PyObject *object, inquiry clear)
 {

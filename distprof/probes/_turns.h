@@ -13,5 +13,8 @@ int add_turns(PyObject *module);
 /* Adds one type to the module, and returns it, borrowed; NULL with an exception set. */
 PyObject *add_type(PyObject *module, const char *name, PyType_Spec *spec);
 
+/* The exception that is set, with its traceback, a new reference; it is set no longer. */
+PyObject *take_exception(void);
+
 /* Frees an object of a type that takes part in the collection of garbage. */
 void free_collected(PyObject *object, inquiry clear);

@@ -49,6 +49,9 @@ class Probe(Protocol):
     def detach(self) -> None:
         """Leave nothing behind."""
 
+    def abandon(self) -> None:
+        """As :meth:`detach`; the running iteration is not recorded, whatever is still told of it."""
+
     def begin(self) -> None:
         """Another iteration begins."""
 

@@ -59,6 +59,7 @@ class CountingProbe:
         self._data = data_door(on_error)
         self._ended: list[Record] = []
         self._depth = 0  # of root forwards, backward passes and optimizers that run
+        self._abandoned = False
         self._lingers = False  # this iteration is counted whole
         self._stays = False  # the mode is on between them
         self._pauses = 0
@@ -83,6 +84,10 @@ class CountingProbe:
         self._steps.close()
         self._data.close()
         self._compiled.leave()
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        self.detach()
 
     def begin(self) -> None:
         self._leave_for_good()
@@ -194,6 +199,8 @@ class CountingProbe:
 
     @unseen
     def leave(self, token: int, output: Any) -> None:
+        if self._abandoned:
+            return
         running = self._running
         if not running.in_evaluation:
             self._attribution.leave()
@@ -268,10 +275,10 @@ class CountingProbe:
 
     def _look(self) -> None:
         """On, where it should be."""
-        wanted = (self._stays or self._depth > 0) and not self._pauses and not self._given_up
+        wanted = (self._stays or self._depth > 0) and not (self._pauses or self._given_up or self._abandoned)
         if wanted and not self._mode_is_on and get_ident() == self.thread:
+            self._mode_is_on = True  # before it is: an exception may come from outside in between
             put_below(self._mode)
-            self._mode_is_on = True
 
     def _leave_mode(self) -> None:
         if not (self._lingers and in_compiled_call()):
@@ -287,8 +294,8 @@ class CountingProbe:
 
     def _take_out(self) -> None:
         if self._mode_is_on:
-            self._mode_is_on = False
             take_out(self._mode)
+            self._mode_is_on = False
 
     # ---- what compiled code asks -----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from distprof.frameworks.layers import FoundLayer
+from distprof.outside import pass_on
 from distprof.records import Array, ExpertLoad, ExpertRouting, Record
 
 #: Dispatch modes of the script's do not see what is done inside it.
@@ -97,7 +98,8 @@ class ExpertTally:
         try:
             with torch.inference_mode(False), torch.no_grad(), _NoModes():
                 read(self._layers[number], self._sums[number], values)
-        except Exception:
+        except Exception as error:
+            pass_on(error)
             self._sums[number].misread = True
 
 

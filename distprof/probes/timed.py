@@ -76,6 +76,10 @@ class TimedProbe:
         self._functions.close()
         self._timer.remove_hooks()
 
+    def abandon(self) -> None:
+        self._timer.abandon()
+        self.detach()
+
     def begin(self) -> None:
         self._began_wall_ns = self._clock.wall_ns()
         self._timer.begin()

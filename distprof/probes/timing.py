@@ -56,6 +56,7 @@ class ModuleTimer:
         self.hooks = _Hooks(self._turn())
         self._orders = Orders()
         self.ended: dict[int, list[Any]] = {}
+        self.abandoned = False  # what was told of calls is not what happened
         self.begin()
 
     def begin(self) -> None:
@@ -82,6 +83,11 @@ class ModuleTimer:
                 handle.remove()
         self.ended.clear()
 
+    def abandon(self) -> None:
+        """An exception came from outside, and not all of what happened was told: nothing is, any more."""
+        self.abandoned = True
+        self.interrupted.clear()
+
     @unseen
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         running, stack = self.running, self.stack
@@ -106,6 +112,8 @@ class ModuleTimer:
     @unseen
     def leave(self, token: int, output: Any) -> None:
         running, stack = self.running, self.stack
+        if self.abandoned:
+            return
         if running.in_evaluation:
             self._leave_root(token)
             return
@@ -204,7 +212,7 @@ class ModuleTimer:
                 try:
                     stamp(now())
                     own(owner)
-                except Exception as error:
+                except BaseException as error:
                     failed(error)
 
         return turn

@@ -27,6 +27,7 @@ from distprof.frameworks.walk import every_module, modules_of, parameters_in
 from distprof.holders import Holders
 from distprof.identity import Identity
 from distprof.models import Models
+from distprof.outside import pass_on
 from distprof.probes.calls import Probe
 from distprof.probes.counting import CountingProbe
 from distprof.probes.op_table import OpTable, TableMode
@@ -195,6 +196,7 @@ class Session:
         try:
             yield
         except Exception as error:
+            pass_on(error)
             self.fail(where, error)
 
     def _probes_of_this_thread(self) -> Iterator[Probe]:

@@ -127,3 +127,9 @@ def test_nothing_is_imported_in_the_middle_of_a_job(new_workplace: NewWorkplace)
     plain, recorded = workplace.start("python", "train.py").wait(), workplace.exec("python", "train.py")
     assert (recorded.code, recorded.out) == (0, plain.out), recorded.err
     assert [iterations(shard) for shard in workplace.shards()] == [TIMED]
+
+
+def test_what_a_signals_handler_raises_arrives(new_workplace: NewWorkplace) -> None:
+    """In all kinds of steps; at which line is chance, and tests/distprof/test_outside.py goes through them."""
+    plain, recorded = twice(new_workplace(), "signal_exception_swallowed.py", 60, timed=60)
+    assert (plain.code, plain.out, recorded.code, recorded.out) == (0, "lost: 0\n", 0, "lost: 0\n"), recorded.err
