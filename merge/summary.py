@@ -7,7 +7,7 @@ latency.  Forward flops outside of modules are in none: latencies are of modules
     bwd FLOPS     = (bwd + recomputed flops) / bwd latency
     fwd+bwd FLOPS = (fwd + bwd + recomputed flops) / (fwd latency + bwd latency)
     FLOPS         = (fwd + bwd + recomputed flops) / iter latency          (iter = fwd + bwd + optimizer)
-    samples/s     = samples of one iteration of the whole job / wall iteration
+    samples/s     = samples of one iteration of the whole job / wall iteration, with its share of evaluations
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from distprof.merge.load import LoadedRun
 from distprof.merge.medians import of_steps
 from distprof.merge.report import Spread, Summary
 from distprof.merge.spread import spread
+from distprof.merge.throughput import with_evaluations
 from distprof.merge.topology import Layout
 from distprof.merge.totals import Totals, of_model
 from distprof.merge.unavailable import reasons
@@ -93,6 +94,7 @@ def summary_of(run: LoadedRun, layout: Layout, totals: Totals, no_totals: Mappin
     counted = {rank: window.counts for rank, window in windows.items() if window.counts is not None}
     flops = {rank: _of_rank(counts, counts.forward_flops, "forward_flops") for rank, counts in counted.items()}
     times = _latencies(windows)
+    evaluations, iteration = with_evaluations({rank: window for rank, window in windows.items() if window.steps})
     given = _first_stage(windows, layout)
     samples = _mean({rank: window.samples for rank, window in given.items()})
     samples = samples and samples * layout.info.sizes["dp"]
@@ -118,11 +120,12 @@ def summary_of(run: LoadedRun, layout: Layout, totals: Totals, no_totals: Mappin
         step_latency_ns=times.optimizer,
         iter_latency_ns=times.iteration,
         wall_iteration_ns=times.wall,
+        evaluations=evaluations,
         fwd_flops_per_second=_rate(work.in_modules, times.forward),
         bwd_flops_per_second=_rate(work.in_backward, times.backward),
         fwd_bwd_flops_per_second=_rate(work.timed, times.forward, times.backward),
         flops_per_second=_rate(work.timed, times.iteration),
-        samples_per_second=_rate(samples, times.wall),
+        samples_per_second=_rate(samples, iteration),
         uncounted_ops=_uncounted(windows),
     )
     untold: dict[str, Any] = dict.fromkeys(no_totals)

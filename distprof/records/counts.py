@@ -46,7 +46,8 @@ class Counts(Bulky):
     backward, made the node; recompute, what checkpointing ran again.  Flops are all of them, 2 a MAC included.
     ``outside`` has the work that belongs to no row, under the names of the six arrays, 0 where absent: what the script
     computes itself between its models, backward and optimizers.  It has that of optimizers' steps, and what runs
-    without gradient from a backward up to them, under ``optimizer_macs`` and ``optimizer_flops``.  ``uncounted`` holds
+    without gradient from a backward up to them, in grad mode too behind the last backward, under
+    ``optimizer_macs`` and ``optimizer_flops``.  ``uncounted`` holds
     the ops that ran without a formula, by name, with their calls.  ``device_work`` is of the whole step, work of no row
     included.
 

@@ -20,12 +20,13 @@ from distprof.merge.report.profile import CompiledRegion, ModuleStats, OpStats, 
 from distprof.merge.report.ranks import MemoryDifference, RankRow, StageRow
 from distprof.merge.report.run import RunInfo, TopologyInfo
 from distprof.merge.report.skew import Skew, SkewMap, SkewRow, Suspect, Suspects
-from distprof.merge.report.summary import ModelTotals, ModelWork, Spread, Summary
+from distprof.merge.report.summary import Evaluations, ModelTotals, ModelWork, Spread, Summary
 from distprof.merge.report.utilization import PeakUsed, Utilization, UtilizationSpread
 
 __all__ = [
     "REPORT_SCHEMA",
     "CompiledRegion",
+    "Evaluations",
     "ExpertLayerStats",
     "MemoryDifference",
     "ModelTotals",

@@ -22,6 +22,15 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Evaluations:
+    """Timed steps in which some rank evaluated a model, that is, ran it without gradient inside training."""
+
+    steps: int
+    timed_steps: int  # of how many
+    time_ns: Spread | None  # in a step that has one, of the ranks that ran any; None where none ran
+
+
+@dataclass(frozen=True)
 class Summary:
     """The Profile Summary.  Everything is per iteration (all micro-batches) unless it says per micro-batch.
 
@@ -54,7 +63,8 @@ class Summary:
     bwd_flops_per_second: float | None  # per rank, what was recomputed included
     fwd_bwd_flops_per_second: float | None
     flops_per_second: float | None  # per rank, over iter latency
-    samples_per_second: float | None  # of the whole job, over the wall iteration
+    samples_per_second: float | None  # of the whole job, over the wall iteration with its share of evaluations
+    evaluations: Evaluations
     uncounted_ops: dict[str, int] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)  # field name -> why it is None
 

@@ -107,6 +107,9 @@ def profile_summary(report: Report) -> Iterator[str]:
     yield from _written(summary, unit, _WORK)
     yield from work_lines(report)
     yield from _written(summary, unit, _TIME)
+    if (seen := summary.evaluations).time_ns is not None:
+        label = f"evaluation, in {seen.steps} of {seen.timed_steps} steps (in samples/second)"
+        yield labelled(label, duration_spread(seen.time_ns))
     yield from utilization_lines(report)
     yield from _uncounted(summary)
     for region in report.generated:

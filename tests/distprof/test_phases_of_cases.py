@@ -141,3 +141,18 @@ def test_a_batch_size_says_how_it_was_found(
 def test_without_a_counted_step_nobody_knows_whether_sequences_come_first(tmp_path: Path) -> None:
     for step in run(tmp_path, "seq_first", warmup=1, timed=2).of(Step):
         assert (step.samples, step.batch_found) == (0, UNKNOWN_ORDER)
+
+
+def test_an_evaluation_now_and_then_is_told_and_lowers_throughput(tmp_path: Path) -> None:
+    """Two of ten iterations begin with one of 30 ms at least."""
+    steps = run(tmp_path, "evaluate_every_5", warmup=4, count=True, timed=10).of(Step)
+    evaluating = [step for step in steps if step.phases_ns["evaluation"]]
+    assert [step.iteration % 5 for step in evaluating] == [0, 0]
+    summary = analyse(load_run(tmp_path)).summary
+    seen = summary.evaluations
+    assert (seen.steps, seen.timed_steps) == (2, 10)
+    assert seen.time_ns is not None and seen.time_ns.median >= 30 * MS
+    others = [step.duration_ns for step in steps if step not in evaluating]
+    iteration = 0.8 * median(others) + 0.2 * median(step.duration_ns for step in evaluating)
+    assert summary.samples_per_second == pytest.approx(16 / iteration * 1e9)
+    assert "evaluation, in 2 of 10 steps (in samples/second):" in render(analyse(load_run(tmp_path)), TextOptions())
