@@ -49,6 +49,10 @@ class _Calls:
     batch: weakref.ref[torch.Tensor] | None = None  # of the last call in an optimizer's step
 
 
+#: What torch traces with (``torch.jit.trace``), None while it does not.
+_tracing = getattr(torch._C, "_get_tracing_state", lambda: None)
+
+
 class BatchTally:
     """Tallies the forwards of each root model and the backward passes of one iteration.
 
@@ -66,7 +70,9 @@ class BatchTally:
         self.updating = 0  # optimizers that step now, one within the other
 
     def forward(self, root: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A forward of root ``root`` begins."""
+        """A forward of root ``root`` begins.  One that torch traces is of no batch, and torch warns who asks its size."""
+        if _tracing() is not None:
+            return
         tally = self._roots.get(root) or self._roots.setdefault(root, _Calls(root))
         tensor = args[0] if args and type(args[0]) is torch.Tensor and args[0].dim() else first_tensor(args, kwargs)
         tally.calls += 1

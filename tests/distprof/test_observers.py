@@ -1,0 +1,34 @@
+"""What a script can see of the recorder in its own objects and warnings: nothing."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.recording import record
+
+from distprof.clock import SystemClock
+from distprof.records import Step
+
+CASE = Path(__file__).parents[1] / "cases" / "observers_see_distprof.py"
+
+
+@pytest.mark.parametrize("argument", ["counts", "fails"])
+def test_no_method_of_a_batch_is_called_and_nobody_is_warned(
+    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module is traced in every iteration: in those that nobody watches, in the counted one, in the timed ones."""
+    monkeypatch.setattr(sys, "argv", [str(CASE), argument])
+    plain = runpy.run_path(str(CASE))
+    recorded: dict[str, Any] = {}
+
+    def job() -> None:
+        recorded.update(runpy.run_path(str(CASE)))
+
+    seen = record(tmp_path, job, warmup=2, count=True, timed=4, clock=SystemClock())
+    assert (recorded["loads"], recorded["traced"], recorded["final"]) == ([], [], plain["final"])
+    assert (plain["loads"], plain["traced"]) == ([], [])
+    assert {(step.batch_size, step.samples) for step in seen.of(Step)} == {(4, 4)}
