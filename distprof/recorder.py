@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from distprof.by_hand import ByHand
 from distprof.claims import is_spoken_for
 from distprof.clock import Clock, SystemClock, anchor
 from distprof.devices import running_device
@@ -67,6 +68,7 @@ class Recorder:
         self._backward = backward_door(self.fail)
         self._data = data_door(self.fail)
         self._loading = Loading()
+        self._by_hand = ByHand()
         self._rehearsals = Rehearsals(self._rehearsal_began, self._rehearsal_ended, self.fail)
         self._rehearsing = False
         self._aside: ModuleVisitor | None = None  # while it looks away from a rehearsal
@@ -203,6 +205,10 @@ class Recorder:
         """records.TRAINING once an optimizer has stepped.  Before, forwards with gradient may be training's."""
         return self._steps.mode
 
+    @property
+    def updates_follow(self) -> bool:
+        return self._steps.by_hand
+
     def adopt(self, module: nn.Module, caller: int) -> int:
         assert self._models is not None and self._output is not None
         self._writing += 1
@@ -245,6 +251,8 @@ class Recorder:
         if self._rehearsing:
             return
         self._steps.backward_began()
+        if self._finds_updates and self._updates.backwards == 1:
+            self._by_hand.backward_began()
         if self._probe is not None and self._probe.thread == get_ident():
             self._probe.backward_began(create_graph=len(args) > 3 and bool(args[3]))
 
@@ -253,6 +261,17 @@ class Recorder:
         if not self._rehearsing and self._probe is not None and self._probe.thread == get_ident():
             self._probe.backward_ended()
         self._updates.backward_ended()
+        if self._finds_updates and not self._rehearsing and not self._updates.backwards:
+            self._find_update()
+
+    def _find_update(self) -> None:
+        if self._by_hand.backward_ended(self.tree.modules()):
+            self._cross(self._steps.updated_by_hand(self._by_hand.updates))
+
+    @property
+    def _finds_updates(self) -> bool:
+        """Whether those that no optimizer of torch makes are looked for."""
+        return self._output is not None and (self.mode == FORWARD or self._steps.by_hand)
 
     def _rehearsal_began(self) -> None:
         self._rehearsing, self._aside, self._door.visitor = True, self._door.visitor, None
@@ -398,7 +417,7 @@ class Recorder:
         self._away, self._aside = True, None
         self._door.close()
         self._data.close()
-        if not self._updates.are_in_backward:  # they end where it does
+        if not self._updates.are_in_backward and not self._steps.by_hand:  # they end where it does
             self._backward.close()
 
     def _new_probe(self, kind: Kind) -> Probe:
@@ -420,7 +439,8 @@ class Recorder:
         """Everything was recorded.  A job that has only run forwards so far may still begin to train."""
         self._look_away()
         self._end("window complete")
-        if self.mode != FORWARD:
+        self._backward.close()
+        if self.mode != FORWARD and not self._steps.by_hand:
             self._detach()
 
     def _end(self, reason: str) -> None:

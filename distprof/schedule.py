@@ -6,6 +6,9 @@ GAN's second, whose step completes the cycle).  It began where the one before en
 accumulation are inside.  Until the last optimizer is met, what were taken for iterations are parts of one: the window
 begins again then, and the later record of an iteration holds.
 
+**By hand.**  Where no optimizer of torch steps, and yet the gradients of one backward are gone before the next, an
+iteration ends with the backward before such an update.  Should an optimizer step after all, it is training as above.
+
 **Forward.**  While no optimizer has stepped, an iteration ends with each forward of a model.  A forward with gradient
 may be the beginning of training, so the clock waits a while for the optimizer before it takes such a job for one
 without; in a pipeline, whose first stage may run all micro-batches forward before any backward, as long as it takes.
@@ -89,6 +92,7 @@ class StepClock:
         self._backward_seen = False
         self._pipelined = False
         self._no_optimizer = False  # forwards have been taken for iterations
+        self.by_hand = False  # iterations end with a backward: no optimizer of torch makes the updates
 
     @property
     def kind(self) -> Kind:
@@ -123,12 +127,25 @@ class StepClock:
         several, self._forwards = self._forwards > 1, 0
         return Boundary.RESTART if several else self._end()
 
+    def updated_by_hand(self, updates: int) -> Boundary:
+        """A backward has ended, the last one before the parameters are updated without any optimizer of torch, which
+        has happened ``updates`` times.
+        """
+        if self.by_hand:
+            return self._end()
+        if self.mode == TRAINING:
+            return Boundary.NONE
+        self.mode, self.by_hand = TRAINING, True
+        self.iteration = min(updates, self.window.warmup)
+        return Boundary.RESTART
+
     def optimizer_stepped(self, optimizer: object) -> Boundary:
         """An optimizer has stepped; it is not kept alive."""
         boundary = self._optimizers.stepped(optimizer)
-        if self.mode == FORWARD:
+        if self.mode == FORWARD or self.by_hand:
             self.mode = TRAINING
-            if self._no_optimizer:
+            if self._no_optimizer or self.by_hand:
+                self.by_hand = False
                 self.iteration = min(1, self.window.warmup)
                 return Boundary.RESTART
         if boundary is Boundary.RESTART:

@@ -74,6 +74,11 @@ class Updates:
         if begun is not None:
             self._complete(begun)
 
+    @property
+    def backwards(self) -> int:
+        """That run now, one in the other or beside it."""
+        return sum(self._in_backward.running.values())
+
     def backward_began(self) -> None:
         self._in_backward.began()
 
@@ -99,7 +104,7 @@ class _InBackward:
         self.seen = False
         self._groups: weakref.WeakKeyDictionary[torch.optim.Optimizer, _Group] = weakref.WeakKeyDictionary()
         self._pending: _Group | None = None
-        self._running: dict[int, int] = {}  # backwards that run, by thread: they may nest
+        self.running: dict[int, int] = {}  # backwards that run, by thread: they may nest
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         self.seen = True
@@ -110,15 +115,15 @@ class _InBackward:
 
     def began(self) -> None:
         thread = get_ident()
-        self._running[thread] = self._running.get(thread, 0) + 1
+        self.running[thread] = self.running.get(thread, 0) + 1
 
     def ended(self) -> _Group | None:
         """What has stepped, once no backward runs any more."""
         thread = get_ident()
-        left = self._running.pop(thread, 1) - 1
+        left = self.running.pop(thread, 1) - 1
         if left > 0:
-            self._running[thread] = left
-        if self._running:
+            self.running[thread] = left
+        if self.running:
             return None
         group, self._pending = self._pending, None
         return group

@@ -14,6 +14,7 @@ PARAMETERS = ("params_per_rank", "params_of_model", "params_exact", "trainable_p
 _BATCH = ("batch_size_per_rank", "samples_per_iteration")
 _TRAINING = (*_BACKWARD_WORK, "bwd_latency_ns", "step_latency_ns")
 _NO_TENSOR = "no tensor was seen among the inputs of the model"
+_UNSEEN_UPDATE = "no step of an optimizer of torch was seen: what updates the parameters is in no latency"
 _NO_FORWARD = "no forward of a model was seen"
 #: What each rate divides.
 _RATES = {
@@ -47,6 +48,8 @@ def _reason(name: str, run: LoadedRun, summary: Summary) -> str:
         return why_untimed(run)
     if _saw_no_forward(run):
         return _NO_FORWARD
+    if name == "step_latency_ns" and run.mode == TRAINING:
+        return _UNSEEN_UPDATE
     return (summary.batch_found or _NO_TENSOR) if name in _BATCH else "no timed step shows it"
 
 

@@ -26,6 +26,10 @@ class CallListener(Protocol):
     @property
     def mode(self) -> str: ...
 
+    @property
+    def updates_follow(self) -> bool:
+        """Whether iterations end with a backward, and the parameters are updated at the beginning of the next."""
+
     def adopt(self, module: nn.Module, caller: int) -> int:
         """The row of a module never met before; -1 when it has none and is part of its caller."""
 

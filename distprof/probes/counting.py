@@ -58,6 +58,7 @@ class CountingProbe:
         self._given: torch.Size | None = None  # to the model that runs
         self._data = data_door(on_error)
         self._ended: list[Record] = []
+        self._before_model = FORWARD  # what is behind a backward, and before the next model
         self._depth = 0  # of root forwards, backward passes and optimizers that run
         self._abandoned = False
         self._lingers = False  # this iteration is counted whole
@@ -95,6 +96,7 @@ class CountingProbe:
         self._lingers = self._whole and not in_compiled_call()
         if self._whole:
             self._attribution.without_gradient = NOBODY
+            self._look_for_update()
         self._mode = self._new_mode(self._attribution)
         self._steps.forget()
         self._depth = 0
@@ -218,8 +220,17 @@ class CountingProbe:
     def _model_begins(self) -> None:
         if self._whole:
             self._attribution.without_gradient = NOBODY
-        self._settle(FORWARD)
+        self._settle(self._before_model)
+        self._before_model = FORWARD
         self._on()
+
+    def _look_for_update(self) -> None:
+        """An iteration that ends with a backward has the update of the one before at its beginning."""
+        self._before_model = FORWARD
+        if self._running.listener.updates_follow:
+            self._before_model = OPTIMIZER
+            self._attribution.without_gradient = Owner(OPTIMIZER, OUTSIDE)
+            self._attribution.behind_backward = True
 
     def _settle(self, kind: str) -> None:
         """What needed no gradient behind the last backward is of this kind."""

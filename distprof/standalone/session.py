@@ -157,6 +157,10 @@ class Session:
         """Modules that the model makes as it runs are its own; one called from outside of it is none of ours."""
         return -1 if caller < 0 else self._adopt(module, caller)
 
+    @property
+    def updates_follow(self) -> bool:
+        return False
+
     def model_of(self, parameters: Sequence[nn.Parameter]) -> int:
         return self._holders.row(parameters)
 

@@ -33,10 +33,11 @@ def training(records: list[Record]) -> list[int]:
         ("python_list_inputs_scanned", []),
         ("optimizer_in_backward", [300, 12]),
         ("zero_counts_optimizer_in_backward", []),
+        ("no_optimizer", []),
     ],
 )
 def test_a_case_is_the_same_and_its_window_full(new_workplace: NewWorkplace, case: str, arguments: list[int]) -> None:
-    assert training(recorded(new_workplace(), case, *arguments)) == [1, 2, 3, 4]
+    assert training(recorded(new_workplace(), case, *arguments))[-4:] == [1, 2, 3, 4]
 
 
 @pytest.mark.stack("deepspeed")

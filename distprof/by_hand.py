@@ -1,0 +1,66 @@
+"""Updates that no optimizer of torch makes: a script that takes its steps itself, or an optimizer of its own.
+
+What is seen of them is what they do to a gradient.  Between two backward passes of one iteration nothing happens to it,
+for they add up; behind an update it is taken away, set to zero or made anew before the next one.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+#: Updates by which a job is known for one of this kind.
+_KNOWN_BY = 2
+#: Backward passes behind which a gradient is looked for: a script may take gradients without keeping them.
+_MOST_LOOKS = 8
+
+
+class ByHand:
+    """Follows the gradient of one parameter."""
+
+    def __init__(self) -> None:
+        self.updates = 0  # seen so far
+        self._parameter: weakref.ref[nn.Parameter] | None = None
+        self._looks = 0
+        self._left: Any = None  # the gradient as the backward before left it
+        self._backwards = 0  # since the last update
+        self._an_update = 0  # backward passes between the last two
+
+    def backward_began(self) -> None:
+        parameter = self._parameter() if self._parameter is not None else None
+        if parameter is not None and _state(parameter) != self._left:
+            self.updates += 1
+            self._an_update, self._backwards = self._backwards, 0
+
+    def backward_ended(self, modules: Iterable[nn.Module]) -> bool:
+        """Whether it was the last one of an iteration."""
+        parameter = self._parameter() if self._parameter is not None else None
+        if parameter is None:
+            parameter = self._look(modules)
+        if parameter is None:
+            return False
+        self._left = _state(parameter)
+        self._backwards += 1
+        return self.updates >= _KNOWN_BY and self._backwards == self._an_update
+
+    def _look(self, modules: Iterable[nn.Module]) -> nn.Parameter | None:
+        self._looks += 1
+        if self._looks > _MOST_LOOKS:
+            return None
+        owned = (p for module in modules for p in module._parameters.values())
+        found = next((p for p in owned if isinstance(p, nn.Parameter) and p.grad is not None), None)
+        self._parameter = None if found is None else weakref.ref(found)
+        return found
+
+
+def _state(parameter: nn.Parameter) -> tuple[int, int, int]:
+    gradient = parameter.grad
+    return parameter._version, id(gradient), _version(gradient)
+
+
+def _version(tensor: torch.Tensor | None) -> int:
+    return -1 if tensor is None or tensor.is_inference() else tensor._version
