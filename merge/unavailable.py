@@ -46,6 +46,11 @@ def _reason(name: str, run: LoadedRun, summary: Summary) -> str:
         return why_uncounted(run)
     if not any(run.mode in data.windows and data.windows[run.mode].steps for data in run.ranks):
         return why_untimed(run)
+    return _untimed_reason(name, run, summary)
+
+
+def _untimed_reason(name: str, run: LoadedRun, summary: Summary) -> str:
+    """Although there are timed steps."""
     if _saw_no_forward(run):
         return _NO_FORWARD
     if name == "step_latency_ns" and run.mode == TRAINING:

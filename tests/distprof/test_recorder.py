@@ -210,7 +210,7 @@ def test_manual_updates_without_an_optimizer(tmp_path: Path) -> None:
                     parameter.grad = None
 
     found = record(tmp_path, job, timed=2)
-    assert [(timed.mode, timed.iteration) for timed in found.of(Step)] == [(FORWARD, 0), (FORWARD, 1)]
+    assert [(timed.mode, timed.iteration) for timed in found.of(Step)] == [(TRAINING, 0), (TRAINING, 1)]
     assert found.phases_ms(1) == {"forward": 10, "backward": 20}
 
 
