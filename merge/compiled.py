@@ -60,6 +60,14 @@ def compiled_notes(run: LoadedRun) -> tuple[str, ...]:
     return (*notes, *([_UNSEEN.format(ranks=rank_names(unseen))] if unseen else []))
 
 
+def is_attention(kernel: str) -> bool:
+    """Whether a kernel that the compiler made is attention, by its name: one of a template, and none that only works
+    on what attention gives.
+    """
+    name = kernel.lower()
+    return "flex_attention" in name or "flexattention" in name or ("_tem_" in name and "attention" in name)
+
+
 def inside_compiled(tree: RankTree, counts: Counts) -> npt.NDArray[np.bool_]:
     """By row: whether its work may be in compiled code, of which only the whole is known.
 

@@ -175,12 +175,14 @@ def _rate(work: float | None, *latencies: Spread | None) -> float | None:
 
 
 def _uncounted(windows: Mapping[int, Window]) -> dict[str, int]:
-    """Calls of ops without a formula in the counted step, over all ranks; the most called first."""
+    """Calls of ops without a formula in the counted step, over all ranks; first what is likely the most work."""
     calls: Counter[str] = Counter()
+    work: Counter[str] = Counter()
     for window in windows.values():
         if window.counts is not None:
             calls.update(window.counts.uncounted)
-    return dict(sorted(calls.items(), key=lambda item: (-item[1], item[0])))
+            work.update(window.counts.uncounted_work)
+    return dict(sorted(calls.items(), key=lambda item: (-work[item[0]], -item[1], item[0])))
 
 
 def work_notes(run: LoadedRun) -> tuple[str, ...]:

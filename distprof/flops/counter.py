@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from distprof.flops.arithmetic import MacTally
 from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, UNSETTLED, Attribution, Owner
 from distprof.flops.formulas import formula
+from distprof.flops.likely import MOST, likely_work
 from distprof.flops.rule import Formula, NoFormulaError, nothing
 from distprof.flops.triton import body, is_launch, launched
 from distprof.outside import pass_on
@@ -33,6 +34,7 @@ class FlopMode(TorchDispatchMode):
         self.macs: dict[Owner, int] = {}
         self.flops: dict[Owner, int] = {}
         self.uncounted: dict[str, int] = {}
+        self.uncounted_work: dict[str, int] = {}  # by the same names an order of magnitude
         self.by_device = MacTally()
         self._unsettled = MacTally()
         self._attribution = attribution
@@ -127,6 +129,8 @@ class FlopMode(TorchDispatchMode):
         if not is_plumbing and self._attribution.owner().kind:
             name = _name(func)
             self.uncounted[name] = self.uncounted.get(name, 0) + 1
+            likely = self.uncounted_work.get(name, 0) + likely_work(args, kwargs, result)
+            self.uncounted_work[name] = min(likely, MOST)
 
     def _credit(self, macs: int, flops: int, is_plumbing: bool) -> str:
         """The kind of work that it was; empty for nobody's."""

@@ -134,6 +134,7 @@ class CountingProbe:
                 batch_found=tally.found,
                 calls=dense(self._calls, size, "<u4"),
                 uncounted=dict(sorted(self._mode.uncounted.items())),
+                uncounted_work=dict(sorted(self._mode.uncounted_work.items())),
                 outside=dict(sorted(outside.items())),
                 device_work=self._mode.by_device.records(),
                 compiled=self._compiled.form,

@@ -46,10 +46,10 @@ class Counts(Bulky):
     backward, made the node; recompute, what checkpointing ran again.  Flops are all of them, 2 a MAC included.
     ``outside`` has the work that belongs to no row, under the names of the six arrays, 0 where absent: what the script
     computes itself between its models, backward and optimizers.  It has that of optimizers' steps, and what runs
-    without gradient from a backward up to them, in grad mode too behind the last backward, under
-    ``optimizer_macs`` and ``optimizer_flops``.  ``uncounted`` holds
-    the ops that ran without a formula, by name, with their calls.  ``device_work`` is of the whole step, work of no row
-    included.
+    without gradient from a backward up to them, in grad mode too behind the last backward, under ``optimizer_macs`` and
+    ``optimizer_flops``.  ``uncounted`` holds the ops that ran without a formula, by name, with their calls, and
+    ``uncounted_work`` under the same names an order of magnitude of their work, by which they may be put in order.
+    ``device_work`` is of the whole step, work of no row included.
 
     ``compiled`` tells how code of torch.compile ran: ``compiled``, as it always does, its region counted whole, or
     ``eager``, counted module by module; empty where there was none.  ``eager_refused``: why it was not eager, though
@@ -74,6 +74,7 @@ class Counts(Bulky):
     compiled: str = ""
     eager_refused: str = ""
     generated: tuple[Generated, ...] = ()  # kernels that ran and are not counted
+    uncounted_work: dict[str, Natural] = field(default_factory=dict)
     batch_size: Natural = 0
     batch_found: str = ""
 

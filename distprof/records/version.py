@@ -15,6 +15,6 @@ SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     "expert_layers: axis, top_k, counted; expert_load: unseen; expert_routing; counts: device_work, compiled, "
     "eager_refused, generated; ops; memory",
     (2, 0): "step: owners and stamps in place of forward_ns and backward_ns",
-    (2, 1): "header: launch and launched_ns; step: phase outside, batch_found; counts: batch_size, batch_found; "
-    "plan: settling; parameters: kept_alike, held_as, first, total; memory_unknown",
+    (2, 1): "header: launch and launched_ns; step: phase outside, batch_found; counts: batch_size, batch_found, "
+    "uncounted_work; plan: settling; parameters: kept_alike, held_as, first, total; memory_unknown",
 }

@@ -122,7 +122,7 @@ class FlopsProfiler:
         return parameters(number) if as_string else round(number)
 
     def get_uncounted(self) -> dict[str, int]:
-        """Calls of the ops that no formula is known of, which are in no total; the most called first."""
+        """Calls of the ops that no formula is known of, which are in no total; first what is likely the most work."""
         return dict(self._profile().report.summary.uncounted_ops)
 
     def get_total_steps(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from distprof.merge.report import Report, Summary
+from distprof.merge.compiled import is_attention
+from distprof.merge.report import CompiledRegion, Report, Summary
 from distprof.merge.text.lines import labelled, one_line, wrapped
 from distprof.merge.text.model import EXACT, params_lines, work_lines
 from distprof.merge.text.quantities import (
@@ -113,8 +114,7 @@ def profile_summary(report: Report) -> Iterator[str]:
     yield from utilization_lines(report)
     yield from _uncounted(summary)
     for region in report.generated:
-        where = one_line(region.module) or "a function of the script's"
-        yield from wrapped(_calls(region.kernels), f"not counted, the compiler's own kernels in {where}: ", "  ")
+        yield from _generated(region)
     yield from _unavailable(report)
 
 
@@ -127,12 +127,23 @@ def _written(summary: Summary, unit: str, lines: tuple[_Line, ...]) -> Iterator[
 
 def _uncounted(summary: Summary) -> Iterator[str]:
     if summary.uncounted_ops:
-        yield from wrapped(_calls(summary.uncounted_ops), "not counted: ", "  ")
+        yield from wrapped(_calls(summary.uncounted_ops.items()), "not counted: ", "  ")
 
 
-def _calls(counted: Mapping[str, int]) -> str:
-    """Names with their calls, the most called first."""
-    calls = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+def _generated(region: CompiledRegion) -> Iterator[str]:
+    """Kernels of one region, the most called first; attention, which is one of them, is named as such."""
+    where = one_line(region.module) or "a function of the script's"
+    kernels = sorted(region.kernels.items(), key=lambda item: (-item[1], item[0]))
+    yield from wrapped(_calls(kernels), f"not counted, the compiler's own kernels in {where}: ", "  ")
+    attention = [(name, calls) for name, calls in kernels if is_attention(name)]
+    if attention:
+        what = f"{_calls(attention)}: of {where}; --count-eager counts it"
+        yield from wrapped(what, "not counted, attention in the compiler's own kernels: ", "  ")
+
+
+def _calls(counted: Iterable[tuple[str, int]]) -> str:
+    """Names with their calls."""
+    calls = list(counted)
     names = [f"{one_line(name)} x {count}" for name, count in calls[:_OPS_SHOWN]]
     more = [f"{len(calls) - _OPS_SHOWN} more in summary.json"] if len(calls) > _OPS_SHOWN else []
     return ", ".join([*names, *more])

@@ -89,3 +89,26 @@ def test_a_module_that_nothing_called_does_nothing_where_no_code_is_compiled() -
     report = bent(calls=np.zeros(1, "<u4") + 1, forward_macs=np.full(1, 1000, "<i8"))
     assert report.modules[1].macs == 0
     assert not report.run.notes
+
+
+def test_attention_in_a_kernel_of_the_compilers_is_named_as_such() -> None:
+    kernels = (
+        Generated(1, "cpp_fused_gelu_0", 3),
+        Generated(1, "triton_tem_fused_flex_attention_1", 1),
+        Generated(1, "triton_per_fused__softmax_scaled_dot_product_attention_2", 1),
+    )
+    report = bent(generated=kernels)
+    text = " ".join("\n".join(profile_summary(report)).split())
+    label = report.modules[1].label
+    assert (
+        "not counted, attention in the compiler's own kernels: triton_tem_fused_flex_attention_1 x 2: "
+        f"of {label}; --count-eager counts it"
+    ) in text
+
+
+def test_what_is_likely_the_most_work_is_named_first() -> None:
+    uncounted = {"aten.a": 90, "lib.attention": 1, "aten.b": 100}
+    report = bent(uncounted=uncounted, uncounted_work={"aten.a": 10, "lib.attention": 10**9, "aten.b": 10})
+    assert list(report.summary.uncounted_ops.items()) == [("lib.attention", 2), ("aten.b", 200), ("aten.a", 180)]
+    assert "not counted: lib.attention x 2, aten.b x 200, aten.a x 180" in list(profile_summary(report))
+    assert list(bent(uncounted=uncounted).summary.uncounted_ops) == ["aten.b", "aten.a", "lib.attention"]
