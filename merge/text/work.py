@@ -12,8 +12,8 @@ from distprof.merge.text.quantities import quantity
 WHOLE = (
     "(outside modules) is what the script computes itself between its models, backward and optimizers: losses,"
     " products, what it does to a batch. (optimizer) has the optimizers' steps, and what runs without gradient from a"
-    " backward up to them, like clipping, in grad mode too behind the last backward. What a DataLoader does, and evaluation with all that runs without gradient"
-    " around it, is in no row; nor are autograd's own sums of gradients."
+    " backward up to them, like clipping, in grad mode too behind the last backward. What a DataLoader does, and"
+    " evaluation with all that runs without gradient around it, is in no row; nor are autograd's own sums of gradients."
 )
 
 
