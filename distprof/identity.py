@@ -17,7 +17,7 @@ from typing import Any
 import distprof
 from distprof.clock import Anchor
 from distprof.devices import device_name
-from distprof.records import ALONE, ENVIRONMENT, GROUP, OTHER_GROUP, Header
+from distprof.records import ALONE, ENVIRONMENT, GROUP, LIMIT, OTHER_GROUP, Header
 
 #: Variables in which launchers tell a process its rank and how many there are: torchrun, Open MPI, MPICH, Slurm.
 _LAUNCHERS = (
@@ -26,6 +26,8 @@ _LAUNCHERS = (
     ("PMI_RANK", "PMI_SIZE"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 )
+
+_MOST_DIGITS = len(str(LIMIT))
 
 
 @dataclass(frozen=True)
@@ -118,5 +120,6 @@ def _told_by_launcher(environment: Mapping[str, str]) -> tuple[int, int] | None:
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    """``default``, too, for a number of ranks that no job has: what is counted out by it would never end."""
     text = environment.get(name, "")
-    return int(text) if text.isdecimal() else default
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS and int(text) < LIMIT else default

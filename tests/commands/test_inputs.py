@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distprof.commands.inputs import Input, parse, parse_all
 from distprof.errors import UsageError
@@ -36,3 +38,13 @@ def test_a_name_is_given_once() -> None:
     with pytest.raises(UsageError, match=r"--input x=\.\.\. is given 2 times"):
         parse_all(["x=1", "2", "x=3"])
     assert len(parse_all(["1", "1"])) == 2
+
+
+@given(st.text() | st.from_regex(r"([a-z]*=)?[0-9]{1,30}(,[0-9]{1,30})*(:\w+)?", fullmatch=True))
+def test_any_text_is_an_input_or_one_sentence(text: str) -> None:
+    try:
+        read = parse(text)
+    except UsageError as refused:
+        assert str(refused).startswith("--input ")
+    else:
+        assert all(0 <= size < 1 << 63 for size in read.shape)

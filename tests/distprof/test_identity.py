@@ -26,6 +26,15 @@ TORCHRUN = {
 }
 
 
+@pytest.mark.parametrize("name", TORCHRUN)
+@pytest.mark.parametrize("number", ["99999999999", "9" * 5000, str(1 << 20), "-1", "x", ""])
+def test_a_number_that_no_job_has_is_none(name: str, number: str) -> None:
+    place = identify({**TORCHRUN, name: number})
+    assert place is not None
+    check(header(place, "r", Anchor(0, 0)))
+    assert all(type(value) is str or 0 <= value <= 8 for value in vars(place).values())
+
+
 def test_a_script_by_itself_is_rank_0_of_1() -> None:
     assert identify({}) == Identity(0, 1, 0, 1, 0, ALONE)
 
