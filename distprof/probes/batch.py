@@ -70,7 +70,7 @@ class BatchTally:
         self.updating = 0  # optimizers that step now, one within the other
 
     def forward(self, root: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A forward of root ``root`` begins.  One that torch traces is of no batch, and torch warns who asks its size."""
+        """A forward of root ``root`` begins.  One that torch traces is none: who asks for its size is warned."""
         if _tracing() is not None:
             return
         tally = self._roots.get(root) or self._roots.setdefault(root, _Calls(root))
