@@ -86,11 +86,15 @@ class ModuleDoor:
                 return around(original, is_plain, self, args, kwargs)
             try:
                 token = visitor.enter(self, args, kwargs)
+            except RecursionError:  # so near the limit nothing is to be seen, nor can be said
+                token = None
             except BaseException as error:
                 on_error("entering a module", error)
                 token = None
-            if token is None:
+            if token is None and not (is_plain and self._compiled_call_impl is None):
                 return original(self, *args, **kwargs)
+            if token is None:  # no frame more than torch takes
+                return self._call_impl(*args, **kwargs)
             output = None
             try:
                 if is_plain and self._compiled_call_impl is None:

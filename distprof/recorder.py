@@ -43,6 +43,7 @@ from distprof.probes.standing_mode import free_stranded
 from distprof.probes.timed import TimedProbe
 from distprof.probes.watch import WatchVisitor
 from distprof.records import FORWARD, End, Error, MemoryUnknown, Plan, Record
+from distprof.recursion import Room
 from distprof.rundir import RunDir
 from distprof.say import say
 from distprof.schedule import Boundary, Kind, StepClock, window_of
@@ -87,6 +88,7 @@ class Recorder:
         self._device = torch.device("cpu")
         self._eager: EagerChoice | None = None
         self.thread: int | None = None  # the one that ran the first model
+        self._room = Room()
         self._said_end = False
         self._failed = False
         self._writing = 0  # while records are made and written; stays where an exception came from outside
@@ -147,6 +149,7 @@ class Recorder:
             probe, self._holdings = self._probe, None
             if probe is not None:
                 probe.abandon()
+                self._room.close()
                 self._probe = None
                 if self._output is not None:
                     self._output.write(*probe.read(wait=True))
@@ -174,6 +177,7 @@ class Recorder:
 
     def _detach(self) -> None:
         probe, self._probe = self._probe, None
+        self._room.close()
         self._look_away()
         self._backward.close()
         self._rehearsals.close()
@@ -389,6 +393,7 @@ class Recorder:
         if kind is Kind.QUIET and self._away:
             return
         if self._probe is not None and kind is self._attached:
+            self._room.open()
             self._probe.begin()
             return
         self._drop_probe()
@@ -401,6 +406,7 @@ class Recorder:
             self._backward.open(self)
             self._holdings = Holdings() if kind is Kind.TIMED else None
             self._probe = self._new_probe(kind)
+            self._room.open()
             self._probe.attach()
         elif self.mode == FORWARD:
             self._watch()
@@ -431,6 +437,7 @@ class Recorder:
         probe = self._probe
         if probe is not None:
             probe.detach()
+            self._room.close()
             self._probe = None
             if self._output is not None:
                 self._output.write(*probe.read(wait=True))

@@ -133,3 +133,11 @@ def test_what_a_signals_handler_raises_arrives(new_workplace: NewWorkplace) -> N
     """In all kinds of steps; at which line is chance, and tests/distprof/test_outside.py goes through them."""
     plain, recorded = twice(new_workplace(), "signal_exception_swallowed.py", 60, timed=60)
     assert (plain.code, plain.out, recorded.code, recorded.out) == (0, "lost: 0\n", 0, "lost: 0\n"), recorded.err
+
+
+def test_a_chain_of_modules_near_the_recursion_limit_runs(new_workplace: NewWorkplace) -> None:
+    workplace = new_workplace()
+    plain, recorded = twice(workplace, "recursion_limit.py", 240)
+    assert (plain.code, recorded.code, recorded.out) == (0, 0, plain.out), recorded.err
+    assert what_distprof_said(recorded) == []
+    assert [iterations(shard) for shard in workplace.shards()] == [TIMED]
