@@ -59,7 +59,8 @@ def test_a_model_that_was_never_called_has_no_numbers(capsys: pytest.CaptureFixt
     profiler = profiled(model, copy.deepcopy(model))
     profiler.print_model_profile()
     text = capsys.readouterr().out
-    assert text.count("the model was not called while it was profiled: was a wrapper of it called, or a copy?") == 1
+    why = "the model was not called while it was profiled: was a wrapper of it called, or a copy?"
+    assert f"note:     {why}\n" in text and f"HFU: {why}" in " ".join(text.split())
     assert "fwd MACs per rank:" in text and "0 MACs" not in text
     again = profiled(model, copy.deepcopy(model))
     with pytest.warns(UserWarning, match="was a wrapper of it called, or a copy"):
