@@ -67,7 +67,7 @@ def _geqrf(_: Any, a: Any, *__: Any, **___: Any) -> Work:
 
 
 def _orgqr(_: Any, a: Any, tau: Any, *__: Any, **___: Any) -> Work:
-    return 0, _batch(a) * _made_q(*a.shape[-2:], tau.shape[-1])
+    return 0, _batch(a) * _made_q(a.shape[-2], a.shape[-1], tau.shape[-1])
 
 
 def _eigh(_: Any, a: Any, uplo: str = "L", compute_v: bool = True, *__: Any, **___: Any) -> Work:

@@ -23,7 +23,7 @@ def _linear(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **__: A
 def added(kwargs: Mapping[str, Any]) -> int:
     """Flops an output element of ``beta`` x what a product is added to, and of ``alpha`` x the product."""
     beta, alpha = kwargs.get("beta", 1), kwargs.get("alpha", 1)
-    return (beta != 0) + (beta not in (0, 1)) + (alpha != 1)
+    return int(beta != 0) + int(beta not in (0, 1)) + int(alpha != 1)
 
 
 def _added_product(out: Any, /, _: Any, a: Any, *__: Any, **kwargs: Any) -> Work:

@@ -90,6 +90,6 @@ def _forms(func: torch._ops.OpOverload) -> Iterator[torch._ops.OpOverload]:
     packet = func._overloadpacket
     name = packet.__name__
     functional = getattr(torch.ops.aten, name.removesuffix("_"), None) if not name.endswith("__") else None
-    for one in {packet, functional} - {None}:
+    for one in (packet, *([functional] if functional is not None else [])):
         for overload in one.overloads():
             yield getattr(one, overload)

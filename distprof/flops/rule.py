@@ -88,7 +88,7 @@ def stored(tensor: torch.Tensor) -> int:
         return tensor.numel()
     if tensor.is_meta:
         raise NoFormulaError("a sparse tensor without data stores no elements")
-    values = tensor._values() if tensor.layout is torch.sparse_coo else tensor.values()  # type: ignore[no-untyped-call]
+    values = tensor._values() if tensor.layout is torch.sparse_coo else tensor.values()
     return int(values.numel())
 
 
