@@ -35,8 +35,8 @@ def _only_with_parameters(rows: Sequence[ModuleRow], models: Sequence[int]) -> i
     """The only model that has parameters, or the only one at all; None where there are several."""
     every = set(models)
     trained = {model for row, model in zip(rows, models, strict=True) if row.total_params}
-    (alone, *others) = sorted(trained or every) or [None]
-    return None if others else alone
+    models_that_count = trained or every
+    return next(iter(models_that_count)) if len(models_that_count) == 1 else None
 
 
 def _root_of(parents: Sequence[int]) -> list[int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from distprof.frameworks.pieces import is_dtensor
+from distprof.frameworks.pieces import is_dtensor, shardings
 from distprof.frameworks.protocol import is_a
 from distprof.frameworks.walk import children
 
@@ -15,16 +15,19 @@ _ENGINES = ("DeepSpeedEngine", "PipelineEngine")
 
 
 class Keepers:
-    """The wrappers of one model.  FSDP 2 needs none here: what it keeps is a DTensor."""
+    """The wrappers of one model.  What FSDP 2 keeps is a DTensor below one of its modules."""
 
     def __init__(self, model: nn.Module) -> None:
         self._inside: set[int] = set()  # ids of modules in a wrapper
         self._ignored: set[int] = set()  # ids of parameters that a wrapper was told to leave alone
+        self._sharded = {id(owner) for owner, sharding in shardings(model) if sharding}
         self._look(model, _Place())
 
     def keeps(self, owner: nn.Module, parameter: object) -> bool:
         """Whether one keeps ``parameter``, of ``owner``."""
-        return is_dtensor(parameter) or (id(owner) in self._inside and id(parameter) not in self._ignored)
+        if id(owner) in self._sharded:
+            return is_dtensor(parameter)
+        return id(owner) in self._inside and id(parameter) not in self._ignored
 
     def _look(self, module: nn.Module, place: _Place) -> None:
         if place.inside or _is_keeper(module):

@@ -28,6 +28,7 @@ class Standing:
         self._stacks = stacks
         self._models: dict[int, weakref.ref[nn.Module]] = {}  # by root
         self._stages: list[Stage] = []
+        self._by_wrappers: list[Claim] = []
         self._by_pieces: dict[int, tuple[Claim, ...]] = {}  # by root, what the cuts of its parameters tell
         self._on_meshes: dict[int, Topology] = {}  # by root, what its own meshes tell; models may be gone in the end
 
@@ -54,7 +55,10 @@ class Standing:
         models = list(by_root.values())
         seen_groups, seen_meshes = process_groups.groups(), self._seen_meshes(models)
         fakes = process_groups.fakes(seen_groups)
-        by_pieces, by_wrappers = self._claims_of_pieces(by_root), [*self._claims_of([self._stacks.wrappers], models)]
+        by_pieces = self._claims_of_pieces(by_root)
+        # Models may be gone in the end, and with them what their wrappers told.
+        by_wrappers = [*self._claims_of([self._stacks.wrappers], models)] or self._by_wrappers
+        self._by_wrappers = by_wrappers
         claims = [
             *self._claims_of(self._stacks.believed(), models),
             *by_pieces,
@@ -101,9 +105,11 @@ class Standing:
     def _claims_of_pieces(self, models: Mapping[int, nn.Module]) -> list[Claim]:
         """They may be gone in the end."""
         for root, model in models.items():
-            told = self._stacks.ask(self._stacks.wrappers, lambda _, model=model: tuple(pieces.claims(model)))
-            self._by_pieces[root] = told or self._by_pieces.get(root, ())
+            self._by_pieces[root] = self._told_by_pieces(model) or self._by_pieces.get(root, ())
         return [claim for claims in self._by_pieces.values() for claim in claims]
+
+    def _told_by_pieces(self, model: nn.Module) -> tuple[Claim, ...]:
+        return self._stacks.ask(self._stacks.wrappers, lambda _: tuple(pieces.claims(model))) or ()
 
     def _seen_meshes(self, models: list[nn.Module]) -> list[SeenMesh]:
         """Those that were made under our eyes, or else lie under a parameter."""

@@ -54,8 +54,7 @@ class Parameter:
     ``split`` different parameters, along all others the same.  Ranks of other pipeline stages hold different
     parameters under one name, unless both say the same ``shared_as``: copies of one that are kept alike.
 
-    ``kept_alike``: it lies in a wrapper (DDP, FSDP) or in a DTensor, which sees to it that data-parallel ranks hold the
-    same.
+    ``kept_alike``: it lies in a wrapper (DDP, FSDP), which sees to it that data-parallel ranks hold the same.
     """
 
     name: str

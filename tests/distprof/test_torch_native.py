@@ -19,7 +19,7 @@ from distprof.frameworks.stacks import Stacks
 
 
 def layout(parameter: nn.Parameter | torch.Tensor) -> Layout:
-    return Stacks().layout(nn.Module(), "weight", parameter)  # type: ignore[arg-type]
+    return Stacks().layout(nn.Module(), "weight", parameter)
 
 
 def test_a_plain_parameter_lies_whole_on_this_rank() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.synthetic import Job, rank_records, shard_of
@@ -22,13 +23,15 @@ NO_TOTALS = {
 }
 
 
-def report(bend: Bend, **job: object) -> Report:
-    made = Job(**job)  # type: ignore[arg-type]
+def report(bend: Bend, **job: Any) -> Report:
+    made = Job(**job)
 
     def bent(rank: int) -> Iterator[Record]:
         for record in rank_records(made, rank):
-            parameters = isinstance(record, Parameters)
-            yield replace(record, parameters=tuple(bend(rank, record.parameters))) if parameters else record
+            if isinstance(record, Parameters):
+                yield replace(record, parameters=tuple(bend(rank, record.parameters)))
+            else:
+                yield record
 
     return analyse(run_of_shards([shard_of(bent(rank)) for rank in range(made.world)]))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.synthetic import Job, rank_records, shard_of
@@ -15,8 +16,8 @@ from distprof.records import Group, Mesh, Record, Topology
 PAIRS, STRIDED = [(0, 1), (2, 3), (4, 5), (6, 7)], [(0, 2, 4, 6), (1, 3, 5, 7)]
 
 
-def notes(groups: list[tuple[int, ...]], description: str = "undefined", **job: object) -> list[str]:
-    made = Job(**{"steps": 1, "source": "assumed", **job})  # type: ignore[arg-type]
+def notes(groups: Sequence[tuple[int, ...]], description: str = "undefined", **job: Any) -> list[str]:
+    made = Job(**{"steps": 1, "source": "assumed", **job})
 
     def records(rank: int) -> Iterator[Record]:
         for record in rank_records(made, rank):
@@ -44,7 +45,7 @@ def test_they_are_listed_with_what_to_say() -> None:
         {"dp": 8, "source": "megatron"},
     ],
 )
-def test_those_along_a_known_axis_or_of_a_stack_that_tells_all_are_not(job: dict[str, object]) -> None:
+def test_those_along_a_known_axis_or_of_a_stack_that_tells_all_are_not(job: dict[str, Any]) -> None:
     assert notes([*PAIRS, *STRIDED], **job) == []
 
 

@@ -92,7 +92,7 @@ def tp(names: tuple[str] | None = ("tp",)) -> int:
 def fsdp2_tp(names: tuple[str, str] = ("dp", "tp")) -> int:
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=names)
     sharded = split(model(), mesh[names[1]])
-    for block in list(sharded)[:2]:
+    for block in (*list(sharded)[:2], sharded):
         fully_shard(block, mesh=mesh[names[0]])
     x = torch.ones(2, WIDTH)
     optimizer = torch.optim.SGD(sharded.parameters(), lr=0.01, foreach=False)
