@@ -257,12 +257,12 @@ class Recorder:
         self._steps.backward_began()
         if self._finds_updates and self._updates.backwards == 1:
             self._by_hand.backward_began()
-        if self._probe is not None and self._probe.thread == get_ident():
+        if self._probe is not None:
             self._probe.backward_began(create_graph=len(args) > 3 and bool(args[3]))
 
     def end(self) -> None:
         """A backward has ended."""
-        if not self._rehearsing and self._probe is not None and self._probe.thread == get_ident():
+        if not self._rehearsing and self._probe is not None:
             self._probe.backward_ended()
         self._updates.backward_ended()
         if self._finds_updates and not self._rehearsing and not self._updates.backwards:

@@ -46,6 +46,7 @@ class _Log:
         self.numbers: list[int] = []
         self.rows: list[int] = []
         self.stack: list[tuple[int, int]] = []  # (row, the graph task in which it was entered)
+        self.entered = False  # a module has been
         self.sums = GradientSums()
         self._seen = _next_number()  # nodes below it have their maker
 
@@ -94,6 +95,7 @@ class Attribution:
 
     def __init__(self) -> None:
         self._logs: dict[int, _Log] = {}
+        self._latest: _Log | None = None  # of the thread that has entered a module last
         self._backwards: list[_Backward] = []  # that run
         self._unmet: list[_Backward] = []  # those of which no op was seen yet
         self._makers: dict[int, _Log] = {}  # graph task -> the log of the thread that made its nodes
@@ -106,9 +108,10 @@ class Attribution:
 
     def enter(self, row: int, made: int = 0) -> None:
         """A module begins to run on this thread; ``made``: the number of its nodes that are there already."""
-        log = self._log()
+        log = self._latest = self._log()
         log.stack.append((row, _current_task()))
         log.note(row, made)
+        log.entered = True
 
     def leave(self) -> None:
         """The module entered last on this thread has ended."""
@@ -117,9 +120,11 @@ class Attribution:
         log.note_running()
 
     def backward_began(self, create_graph: bool) -> None:
-        """This thread calls autograd's engine."""
+        """This thread calls autograd's engine, for nodes of its own or else of the one that ran a module last."""
         log = self._log()
         log.note_running()
+        if not log.entered and self._latest is not None:
+            log = self._latest
         backward = _Backward(log, create_graph)
         self._backwards.append(backward)
         self._unmet.append(backward)
@@ -128,8 +133,9 @@ class Attribution:
         backward = self._backwards.pop()
         if self._unmet and self._unmet[-1] is backward:
             self._unmet.pop()
-        backward.log.note_running()
-        backward.log.sums.forget()
+        if backward.log is self._log():  # numbers are of a thread
+            backward.log.note_running()
+        self._log().sums.forget()
 
     def optimizer_began(self) -> None:
         self._optimizers.append(_current_task())

@@ -64,6 +64,7 @@ class CountingProbe:
         self._lingers = False  # this iteration is counted whole
         self._stays = False  # the mode is on between them
         self._pauses = 0
+        self._visited: dict[int, int] = {}  # other threads, and the backward passes that run there
         self._mode_is_on = False
         self._given_up = False  # this iteration does not end: nothing of it is counted any more
 
@@ -152,15 +153,36 @@ class CountingProbe:
         self._running.tally.backward()
         self._settle(FORWARD)
         self._attribution.backward_began(create_graph)
-        self._on()
+        if get_ident() == self.thread:
+            self._on()
+        else:
+            self._visit()
 
     def backward_ended(self) -> None:
-        if self._depth:
+        visits = get_ident() in self._visited
+        if self._depth or visits:
             self._attribution.backward_ended()
             if self._whole and not self._running.stack:  # what the script does to gradients is part of the update
                 self._attribution.without_gradient = Owner(OPTIMIZER, OUTSIDE)
                 self._attribution.behind_backward = True
-            self._off()
+            if visits:
+                self._end_visit()
+            else:
+                self._off()
+
+    def _visit(self) -> None:
+        """A backward is called on another thread."""
+        thread = get_ident()
+        self._visited[thread] = self._visited.get(thread, 0) + 1
+        if self._visited[thread] == 1 and not self._pauses and not self._given_up:
+            put_below(self._mode)
+
+    def _end_visit(self) -> None:
+        thread = get_ident()
+        self._visited[thread] -= 1
+        if not self._visited[thread]:
+            del self._visited[thread]
+            take_out(self._mode)
 
     def optimizer_ended(self) -> None:
         self._steps.step_ended()
@@ -302,6 +324,10 @@ class CountingProbe:
         if self._mode_is_on:
             self._mode.is_off = True
             self._mode_is_on = False
+            strand(self._mode)
+        if self._visited:
+            self._visited.clear()
+            self._mode.is_off = True
             strand(self._mode)
 
     def _take_out(self) -> None:

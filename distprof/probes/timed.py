@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from threading import get_ident
 
 from distprof.clock import Clock
 from distprof.doors import ModuleDoor, OnError, data_door
@@ -56,6 +57,7 @@ class TimedProbe:
         self._steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._began_wall_ns = 0
         self._unread: list[_Finished] = []
+        self._elsewhere: int | None = None  # another thread, on which a backward runs
 
     @property
     def thread(self) -> int:
@@ -122,10 +124,16 @@ class TimedProbe:
         return records
 
     def backward_began(self, create_graph: bool) -> None:
-        self._timer.backward_began()
+        if get_ident() == self.thread:
+            self._timer.backward_began()
+        elif not self._timer.stack and not self._timer.in_backward:  # the thread that trains waits for it
+            self._elsewhere = get_ident()
+            self._timer.backward_began()
 
     def backward_ended(self) -> None:
-        self._timer.backward_ended()
+        if get_ident() in (self.thread, self._elsewhere):
+            self._elsewhere = None
+            self._timer.backward_ended()
 
     def optimizer_ended(self) -> None:
         self._steps.step_ended()

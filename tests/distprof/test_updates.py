@@ -6,6 +6,7 @@ import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -245,3 +246,22 @@ def test_the_case_of_an_optimizer_a_layer(tmp_path: Path, monkeypatch: pytest.Mo
     seen: Seen = record(tmp_path, lambda: runpy.run_path(case), warmup=5, count=True, timed=5)
     assert seen.one(Counts).forward_macs.sum() == int(layers) * 4 * 16 * 16
     assert [step.iteration for step in seen.of(Step)] == [6, 7, 8, 9, 10]
+
+
+def test_a_backward_on_another_thread_is_the_iterations(tmp_path: Path) -> None:
+    def job() -> None:
+        model = nn.Sequential(Ticking(10, 20), nn.Linear(16, 8, bias=False), Ticking(1, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(6):
+            loss = model(torch.ones(4, 16)).sum()
+            helper = Thread(target=loss.backward)
+            helper.start()
+            helper.join()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    seen = record(tmp_path, job, warmup=1, count=True, timed=2)
+    counts = seen.one(Counts)
+    assert seen.by_name(counts.backward_macs) == {"1": 2 * 4 * 16 * 8}
+    assert [seen.phases_ms(step) for step in range(2)] == [{"forward": 11, "backward": 22}] * 2
+    assert seen.backward_ms() == {"0": 20, "2": 2}
