@@ -206,7 +206,7 @@ class _Nested:
 
 def _place() -> tuple[int, ...]:
     frame: Any = sys._getframe(3)
-    codes = []
+    codes: list[int] = []
     while frame is not None and len(codes) < _PLACE:
         codes.append(id(frame.f_code))
         frame = frame.f_back
