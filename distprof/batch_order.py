@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from distprof.frameworks.walk import every_module
+
 
 class BatchOrder:
     """Which dimension of what a model is given is its batch: the second where modules in it were seen to take sequences
@@ -19,7 +21,7 @@ class BatchOrder:
 
     def met(self, root: int, model: nn.Module) -> None:
         """A model has got its rows."""
-        if any(map(takes_sequences_first, model.modules())):
+        if any(map(takes_sequences_first, every_module(model))):
             self.unknown.add(root)
 
     def seen(self, root: int, given: torch.Size | None, inside: torch.Size | None) -> None:

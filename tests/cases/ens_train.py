@@ -16,7 +16,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 torch.manual_seed(0)
 models = [nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)) for _ in range(3)]
-parameters, buffers = stack_module_state(models)  # type: ignore[arg-type]
+parameters, buffers = stack_module_state(models)
 base = copy.deepcopy(models[0]).to("meta")
 optimizer = torch.optim.Adam(parameters.values(), lr=1e-2)
 

@@ -14,7 +14,7 @@ class Wrapper(nn.Module):
         self.linear = nn.Linear(8, 8)
 
     def parameters(self, recurse: bool = True) -> list[nn.Parameter]:  # type: ignore[override]
-        return [self.linear.weight, self.linear.bias]
+        return list(self.linear.parameters())
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.linear(x)

@@ -78,7 +78,11 @@ def test_no_method_of_a_model_is_called_to_learn_of_it(tmp_path: Path) -> None:
         model(torch.ones(1, 3)).sum().backward()
         optimizer.step()
 
-    seen = record(tmp_path, lambda: [step() for _ in range(3)], count=True)
+    def job() -> None:
+        for _ in range(3):
+            step()
+
+    seen = record(tmp_path, job, count=True)
     assert seen.rows[0].total_params == 3 * 2 + 2
     assert seen.one(Counts).forward_macs.sum() == 6
 
@@ -86,7 +90,7 @@ def test_no_method_of_a_model_is_called_to_learn_of_it(tmp_path: Path) -> None:
 def test_parameters_in_a_transform_are_told_apart(tmp_path: Path) -> None:
     """Copies that only the transform holds: each of two like ones counts."""
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
-    weights = dict(model.named_parameters())
+    weights: dict[str, Tensor] = dict(model.named_parameters())
 
     def loss(own: dict[str, Tensor], x: Tensor) -> Tensor:
         result: Tensor = functional_call(model, {name: value + 1 for name, value in own.items()}, (x,)).sum()

@@ -73,7 +73,7 @@ def test_an_offloaded_model_runs_where_its_hooks_say(capsys: pytest.CaptureFixtu
     import accelerate
 
     model = accelerate.cpu_offload(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8)), execution_device="cpu")
-    assert get_model_profile(model, args=torch.ones(4, 8), as_string=False) == (2 * 1024 + 4 * 24, 1024, 2 * 128 + 24)
+    assert get_model_profile(model, args=[torch.ones(4, 8)], as_string=False) == (2 * 1024 + 4 * 24, 1024, 2 * 128 + 24)
     text = capsys.readouterr().out
     assert "nothing ran" not in text and "on:       cpu" in text
     kept = get_model_profile(nn.Linear(8, 16, device="meta"), (4, 8), as_string=False)
