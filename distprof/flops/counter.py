@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,11 +13,11 @@ from distprof.flops.arithmetic import MacTally
 from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, UNSETTLED, Attribution, Owner
 from distprof.flops.formulas import formula
 from distprof.flops.likely import MOST, likely_work
-from distprof.flops.rule import Formula, NoFormulaError, nothing
-from distprof.flops.triton import body, is_launch, launched
+from distprof.flops.nested import is_for_nested
+from distprof.flops.parts import REFUSED, has_body, is_traced, is_whole, parts, watched
+from distprof.flops.rule import Formula, nothing
+from distprof.flops.triton import is_launch, launched
 from distprof.outside import pass_on
-
-_COMPOSITE_KEY = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 class FlopMode(TorchDispatchMode):
@@ -56,9 +55,14 @@ class FlopMode(TorchDispatchMode):
             return NotImplemented
         if func not in self._formulas:
             self._try(self._meet, func)
-        if func in self._composites:  # autograd did not take it apart (inference mode): its parts are what runs
-            with self:
-                return self._composites[func](*args, **kwargs)
+        if func in self._composites and not is_whole(func, args, kwargs):
+            try:  # autograd did not take it apart (inference mode): its parts are what runs
+                with self:
+                    return self._composites[func](*args, **kwargs)
+            except REFUSED as error:
+                pass_on(error)  # else torch itself knows better, or raises the same
+        elif has_body(func) and not is_traced():
+            return self._run_body(func, args, kwargs)
         result = self._run(func, args, kwargs)
         # With fakes DTensor works out shapes: nothing runs.
         if FakeTensor not in types or self._is_of_job(args, kwargs):
@@ -78,6 +82,13 @@ class FlopMode(TorchDispatchMode):
         """Run the op: for a mode that looks at more than work."""
         return func(*args, **kwargs)
 
+    def _run_body(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run control flow, whose work is that of the functions that it is given."""
+        given = [watched(value, self) for value in args]
+        result = func(*given, **{name: watched(value, self) for name, value in kwargs.items()})
+        self._try(self._attribution.ran, func, args, result, kwargs)
+        return result
+
     def _is_of_job(self, args: Any, kwargs: Any) -> bool:
         """Whether the op, given fakes, is one of the job's own, which is to be counted without being run."""
         return False
@@ -92,10 +103,8 @@ class FlopMode(TorchDispatchMode):
     def _meet(self, func: Any) -> None:
         found = formula(func)
         is_op = isinstance(func, torch._ops.OpOverload)  # else a higher-order op
-        if is_op and found is None:
-            parts = partial(func._op_dk, _COMPOSITE_KEY) if _is_composite(func) else body(func)
-            if parts is not None:
-                self._composites[func] = parts
+        if is_op and (found is None or is_for_nested(func)) and (made_of := parts(func)) is not None:
+            self._composites[func] = made_of
         if is_launch(func):
             self._launches.add(func)
         if found is None and getattr(func, "is_view", False):
@@ -114,11 +123,8 @@ class FlopMode(TorchDispatchMode):
         if counted is not None:
             try:
                 macs, flops = counted(result, *args, **kwargs)
-            except NoFormulaError:  # for these arguments
-                pass
-            except Exception as error:  # the op has run: a formula that does not fit must not fail the user's job
+            except Exception as error:  # no formula for these arguments; the op has run, and must not fail the job
                 pass_on(error)
-                self._formulas[func] = None
             else:
                 kind = self._credit(macs, flops, is_plumbing)
                 if macs and kind:
@@ -149,10 +155,3 @@ def _name(func: Any) -> str:
     if isinstance(func, torch._ops.OperatorBase):
         return str(func).rpartition(".")[0] or str(func)
     return f"triton.{getattr(func, '__name__', func)}"
-
-
-def _is_composite(func: torch._ops.OpOverload) -> bool:
-    try:
-        return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE_KEY))
-    except RuntimeError:  # an op that only Python knows (prim.device, of fake tensors)
-        return False

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from distprof.flops.long_graphs import FREED_BY_RECURSION, keep_edges
+
 _ADDS = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor})
 _PythonNode: Any = torch._C._FunctionBase
 #: What lies between an op and its dispatch to us.
@@ -25,6 +27,7 @@ class GradientSums:
 
     def __init__(self) -> None:
         self._node: Any = None
+        self._nodes = 0  # that were evaluated so far
         self._made: set[int] = set()  # addresses of the tensors that its evaluation has made so far
 
     def saw(self, node: Any, func: Any, args: Any, result: Any) -> bool:
@@ -32,6 +35,9 @@ class GradientSums:
         if node is not self._node:
             self._node = node
             self._made.clear()
+            self._nodes += 1
+            if self._nodes > FREED_BY_RECURSION:
+                keep_edges(node)
         if func in _ADDS and self._is_engines(node, args[0]):
             return True
         if isinstance(result, torch.Tensor):

@@ -41,7 +41,7 @@ typedef struct {
     unsigned long thread; /* the one that made this */
 } Shortcut;
 
-static PyObject *s_enter, *s_leave, *s_meet_input, *s_meet_output;
+static PyObject *s_enter, *s_leave, *s_meet_input, *s_meet_output, *s_keep_edges;
 static PyObject *s_grad_fn, *s_sequence_nr, *s_backward_hooks, *s_register;
 static PyObject *s_forward, *s_call_impl, *s_compiled_call_impl, *s_hooks[4];
 
@@ -49,10 +49,22 @@ static PyObject *s_forward, *s_call_impl, *s_compiled_call_impl, *s_hooks[4];
  * all modules, nn.Module._call_impl, and the types of modules whose forward looks at no frame above its own. */
 enum { WATCHERS = 2, GLOBALS = 4, IMPL = WATCHERS + GLOBALS, TYPES };
 
+/* As in distprof.flops.long_graphs. */
+#define FREED_BY_RECURSION 2000
+
+static int keep_edges(Shortcut *self, PyObject *node)
+{
+    PyObject *done = PyObject_CallMethodObjArgs(self->timer, s_keep_edges, node, NULL);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 /* When the gradient arrives at `node` it is the backward of `row` that begins. */
 static int hook(Shortcut *self, PyObject *node, PyObject *number, PyObject *row)
 {
     if (PyList_Append(self->hooked, number) < 0)
+        return -1;
+    if (PyList_Size(self->hooked) > FREED_BY_RECURSION && keep_edges(self, node) < 0)
         return -1;
     PyObject *hooks = PyObject_GetItem(self->hooks, row), *done = NULL;
     if (hooks != NULL && PyObject_SetAttr(self->carrier, s_backward_hooks, hooks) == 0)
@@ -102,7 +114,8 @@ static int meet_input(Shortcut *self, PyObject *row, PyObject *module, PyObject 
             PyObject *caller = PyList_GetItem(self->stack, PyList_Size(self->stack) - 1);
             if (caller == NULL || hook(self, node, number, caller) < 0)
                 todo = FAILED;
-        }
+        } else if (keep_edges(self, node) < 0)
+            todo = FAILED;
         Py_XDECREF(enabled);
     } else if (todo == LOOK && node == Py_None && PyTuple_Size(args) == 1 && PyDict_Size(kwargs) == 0 &&
                PyDict_Contains(self->ended, row) == 1) {
@@ -383,6 +396,7 @@ PyMODINIT_FUNC PyInit__shortcut(void)
         {&s_leave, "leave"},
         {&s_meet_input, "meet_input"},
         {&s_meet_output, "meet_output"},
+        {&s_keep_edges, "keep_edges"},
         {&s_grad_fn, "grad_fn"},
         {&s_sequence_nr, "_sequence_nr"},
         {&s_backward_hooks, "_backward_hooks"},

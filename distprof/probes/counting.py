@@ -16,6 +16,7 @@ from distprof.batch_order import takes_sequences_first
 from distprof.doors import ModuleDoor, OnError, data_door
 from distprof.flops.attribution import BACKWARD, FORWARD, NOBODY, OPTIMIZER, OUTSIDE, RECOMPUTE, Attribution, Owner
 from distprof.flops.counter import FlopMode
+from distprof.flops.likely import MOST
 from distprof.probes.batch import shape
 from distprof.probes.calls import CallListener, RunningModules, Span, dense
 from distprof.probes.compiled import CompiledCode
@@ -27,6 +28,10 @@ from distprof.records import TRAINING, Counts, Record
 from distprof.uncompiled import unseen
 
 _RECOMPUTED = -2  # the token of a call that is none of the forward's
+_ELSEWHERE = -3  # the token of one on another thread
+
+#: Among the ops that are not counted: of a forward on a thread that the model's own forward has started.
+OTHER_THREADS = "forwards on other threads"
 
 
 class CountingProbe:
@@ -66,6 +71,7 @@ class CountingProbe:
         self._pauses = 0
         self._visited: dict[int, int] = {}  # other threads, and the backward passes that run there
         self._mode_is_on = False
+        self._threads: set[int] = set()  # others, that run a module now
         self._given_up = False  # this iteration does not end: nothing of it is counted any more
 
     @property
@@ -201,7 +207,9 @@ class CountingProbe:
             if row >= 0:
                 self._attribution.enter(row)
             return _RECOMPUTED if row >= 0 else None
-        if get_ident() != running.thread or running.in_evaluation:
+        if get_ident() != running.thread:
+            return self._elsewhere()
+        if running.in_evaluation:
             return None
         row = running.row(module)
         if row < 0:
@@ -222,8 +230,21 @@ class CountingProbe:
             self._calls[row] = self._calls.get(row, 0) + 1
         return row
 
+    def _elsewhere(self) -> int | None:
+        """A module begins to run on another thread.  The mode is not on there, and nodes are numbered anew."""
+        running, thread = self._running, get_ident()
+        if not running.stack or running.in_evaluation or thread in self._threads or not torch.is_grad_enabled():
+            return None
+        self._threads.add(thread)
+        self._mode.uncounted[OTHER_THREADS] = self._mode.uncounted.get(OTHER_THREADS, 0) + 1
+        self._mode.uncounted_work[OTHER_THREADS] = MOST
+        return _ELSEWHERE
+
     @unseen
     def leave(self, token: int, output: Any) -> None:
+        if token == _ELSEWHERE:
+            self._threads.discard(get_ident())
+            return
         if self._abandoned:
             return
         running = self._running

@@ -1,8 +1,14 @@
 """How compiled code runs during a counted step: as it was compiled, or in eager form.
 
-Under a dispatch mode torch leaves code that it meets uncompiled eager for the rest of the job, and raises for
-``fullgraph=True``; with a stance it does neither.  A stance is what each call of compiled code looks up as it begins.
-torch's own function refuses to set it inside of such a call, and there a step may well end: in a compiled optimizer.
+A torch whose compiler looks past modes that ask for it needs nothing to do the former: what is new in this step is
+compiled as ever.  An older one leaves code that it meets under a dispatch mode eager for the rest of the job, and
+raises for ``fullgraph=True``; with a stance it does neither.  A stance is what each call of compiled code looks up as
+it begins.  torch's own function refuses to set it inside of such a call, and there a step may well end: in a compiled
+optimizer.
+
+Some of torch's own functions compile what they are given before they run it, in eager code, too: those of control flow,
+and flex attention.  No stance of ours is for them: run as they are, they raise, or give no gradients to the parameters
+that a branch uses.
 """
 
 from __future__ import annotations
@@ -10,10 +16,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-AS_COMPILED = "eager_on_recompile"  # what is compiled runs so, and what is not, is not compiled in this step
+from torch.utils import _python_dispatch
+
+#: Whether the compiler looks past a mode that answers ``ignore_compile_internals``.
+_LOOKS_PAST_MODES = hasattr(_python_dispatch, "any_torch_dispatch_mode_on_stack")
+#: What is compiled runs so; in an older torch, what is not, is not compiled in this step.
+AS_COMPILED = "default" if _LOOKS_PAST_MODES else "eager_on_recompile"
 EAGER = "force_eager"
+_USERS = "default"  # no stance is set: the script's own holds
 
 #: No iteration takes longer.  One that does not end is no iteration: the job has ended its training.
 DEADLINE_S = 600.0
@@ -68,9 +81,11 @@ class Stance:
             self._set()
 
     def _set(self) -> None:
-        frames = _eval_frame()
-        self._before, self._ours = frames._stance, frames.DynamoStance(self.name)
-        frames._stance = self._ours
+        if self.name != _USERS:
+            frames = _eval_frame()
+            self._before = frames._stance
+            self._ours = _but_for_torchs_own(frames.DynamoStance)(self.name, self._before)
+            frames._stance = self._ours
 
     def _give_back(self) -> None:
         """Unless the script has set another one in the meantime."""
@@ -79,6 +94,35 @@ class Stance:
             if _eval_frame()._stance is ours:
                 _eval_frame()._stance = self._before
             self._ours = None
+
+
+#: Where torch compiles what it is given, to run it at once.
+_COMPILE_THEMSELVES = ("torch._higher_order_ops.", "torch.nn.attention.")
+_READERS = ("distprof.probes.stance", "torch._dynamo.eval_frame")
+
+
+def _called_by_torchs_own() -> bool:
+    """Whether the call of compiled code that asks for the stance is one that torch makes for itself."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in _READERS:
+        frame = frame.f_back
+    return frame is not None and frame.f_globals.get("__name__", "").startswith(_COMPILE_THEMSELVES)
+
+
+@cache
+def _but_for_torchs_own(stance: Any) -> Any:
+    """A kind of stance that answers with the script's own where torch compiles for itself."""
+
+    def field(name: str) -> property:
+        return property(lambda self: getattr(self.before if _called_by_torchs_own() else self.held, name))
+
+    class ButForTorchsOwn:
+        def __init__(self, name: str, before: Any) -> None:
+            self.held, self.before = stance(name), before
+
+    for name in stance.__dataclass_fields__:
+        setattr(ButForTorchsOwn, name, field(name))
+    return ButForTorchsOwn
 
 
 def _eval_frame() -> Any:

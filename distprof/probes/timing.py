@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from distprof.doors import OnError
+from distprof.flops.long_graphs import FREED_BY_RECURSION, keep_edges
 from distprof.probes.calls import CallListener, RunningModules
 from distprof.probes.experts import ExpertTally
 from distprof.probes.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
@@ -126,6 +127,8 @@ class ModuleTimer:
         if not stack and not self.interrupted:
             self._leave_root(token)
 
+    keep_edges = staticmethod(keep_edges)
+
     @unseen
     def meet_input(self, row: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Have the backward of ``row``, which is about to run, end where that of its input begins."""
@@ -133,6 +136,8 @@ class ModuleTimer:
         if node is not None:
             if torch.is_grad_enabled():
                 self._hook(node, self.stack[-1] if self.stack else NOBODY)
+            else:
+                keep_edges(node)
         elif row not in self.ended and torch.is_grad_enabled():
             self._hook_parameters(module, row)
 
@@ -192,6 +197,8 @@ class ModuleTimer:
         if place < len(self.hooked) and self.hooked[place] == number:
             return
         self.hooked.insert(place, number)
+        if len(self.hooked) > FREED_BY_RECURSION:
+            keep_edges(node)
         CARRIER._backward_hooks = self.hooks[row]
         node._register_hook_dict(CARRIER)
 

@@ -1,0 +1,70 @@
+"""Models whose graphs are unusual: control flow that compiles itself, long graphs, nested tensors, threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.scripts import NewWorkplace
+
+from distprof.records import Counts, Step
+
+CASES = Path(__file__).parents[1] / "cases"
+WIDTH = 8
+
+
+@pytest.fixture
+def counts_of(new_workplace: NewWorkplace) -> CountsOf:
+    return CountsOf(new_workplace)
+
+
+class CountsOf:
+    """Runs a case plain and under distprof, where it is to print the same, and gives what was counted."""
+
+    def __init__(self, new_workplace: NewWorkplace) -> None:
+        self._new_workplace = new_workplace
+        self.steps: list[Step] = []
+
+    def __call__(self, case: str, *arguments: object, timed: int = 2) -> Counts:
+        place = self._new_workplace()
+        words = ("python", CASES / f"{case}.py", *arguments)
+        plain, recorded = place.start(*words).wait(), place.exec(*words, timed=timed)
+        assert (plain.code, recorded.code) == (0, 0), plain.err + recorded.err
+        assert recorded.out == plain.out
+        (shard,) = place.shards()
+        self.steps = [record for record in shard.records if isinstance(record, Step)]
+        return [record for record in shard.records if isinstance(record, Counts)][-1]
+
+
+@pytest.mark.parametrize("given", ["hidden", "input"])
+@pytest.mark.parametrize("step", [1, 3], ids=["in the counted step", "in a timed step"])
+def test_a_branch_keeps_its_gradients_when_a_new_shape_arrives(counts_of: CountsOf, step: int, given: str) -> None:
+    counts = counts_of("cond_train", step, given)
+    linear = (9 if step == 1 else 4) * WIDTH * WIDTH
+    assert (int(counts.forward_macs.sum()), counts.uncounted) == (2 * linear, {})
+
+
+def test_a_long_recurrence(counts_of: CountsOf) -> None:
+    """torch frees a graph without recursion, unless Python has looked at its nodes."""
+    assert counts_of("segfault_long_graph_counted", 7_000).forward_macs.sum()
+
+
+def test_jagged_tensors(counts_of: CountsOf) -> None:
+    lengths, width = (5, 9, 2), 32
+    counts = counts_of("njt_train")
+    products = 2 * sum(length**2 for length in lengths) * width  # Q K^T and P V, of all heads
+    assert int(counts.forward_macs.sum()) == 4 * sum(lengths) * width**2 + products
+
+
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_strided_nested_tensors(counts_of: CountsOf, where: str) -> None:
+    lengths, width = (5, 9, 2), 16
+    counts = counts_of("nt_train", where)
+    assert int(counts.forward_macs.sum()) == sum(lengths) * width**2
+    assert int(counts.backward_macs.sum()) == sum(lengths) * width**2, "of the weight alone: the input needs none"
+    if where == "outside":
+        assert [step.batch_size for step in counts_of.steps] == [len(lengths)] * 2
+
+
+def test_forwards_on_other_threads_are_told(counts_of: CountsOf) -> None:
+    assert counts_of("thread_train").uncounted == {"forwards on other threads": 2}
