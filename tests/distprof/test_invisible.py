@@ -18,6 +18,7 @@ import torch.distributed as dist
 from support.recording import record
 from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
@@ -52,18 +53,30 @@ class Model(nn.Module):
 
 
 def train(
-    net: Callable[..., Tensor], model: nn.Module, aside: Callable[[int], object] = lambda step: None, **options: Any
+    net: Callable[..., Tensor],
+    model: nn.Module,
+    aside: Callable[[int], object] = lambda step: None,
+    longer: int = -1,
+    **options: Any,
 ) -> Trace:
-    """Losses of a few steps, and whatever ``aside`` returned in each of them, between forward and backward."""
+    """Losses of a few steps, whatever ``aside`` returned in each of them, between forward and backward, and gradients of
+    every parameter.  ``longer``: the step in which there is one row more.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     trace: Trace = []
     for step in range(STEPS):
-        loss = net(torch.randn(3, 8), **options).square().mean()
+        loss = net(torch.randn(3 + (step == longer), 8), **options).square().mean()
         trace += [float(loss).hex(), aside(step)]
         loss.backward()
+        trace.append([None if p.grad is None else _bytes(p.grad) for p in model.parameters()])
         optimizer.step()
         optimizer.zero_grad()
     return trace
+
+
+def _bytes(gradient: Tensor) -> bytes:
+    local = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+    return local.detach().contiguous().numpy().tobytes()
 
 
 def assert_same(tmp_path: Path, job: Callable[[], Trace]) -> None:
@@ -433,6 +446,23 @@ def test_compiled_code(tmp_path: Path, form: Callable[[nn.Module], Callable[...,
         model = Model()
         model.drop.p = 0.0
         trace = train(Changing(model, compiled_at, form), model)
+        counters = torch._dynamo.utils.counters
+        return [*trace, dict(counters["stats"]), dict(counters["graph_break"])]
+
+    assert_same(tmp_path, job)
+
+
+@pytest.mark.parametrize("form", [_whole, _in_place, _regional, _Calling])
+@pytest.mark.parametrize("longer", [1, 2], ids=["in the counted step", "in a timed step"])
+def test_a_new_shape_in_compiled_code(
+    tmp_path: Path, form: Callable[[nn.Module], Callable[..., Tensor]], longer: int
+) -> None:
+    def job() -> Trace:
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        model = Model()
+        model.drop.p = 0.0
+        trace = train(form(model), model, longer=longer)
         counters = torch._dynamo.utils.counters
         return [*trace, dict(counters["stats"]), dict(counters["graph_break"])]
 
