@@ -48,11 +48,6 @@ def _linear(out: Any, /, _: Any, weight: Any, bias: Any = None, *__: Any, **___:
     return macs, 2 * macs + (out.numel() if bias is not None else 0)
 
 
-def _linear_backward(_: Any, x: Any, grad: Any, weight: Any, mask: Sequence[bool], *__: Any, **___: Any) -> Work:
-    macs = (bool(mask[0]) + bool(mask[1])) * grad.numel() * weight.shape[-1]
-    return macs, 2 * macs + (grad.numel() if mask[2] else 0)
-
-
 def _matmul(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
     return only_macs(_matmul_macs(a, b))
 
@@ -67,13 +62,6 @@ CHAPTER = Chapter(
     "counted by its matrix products.",
     (
         Rule(("linear",), _linear, "M K N of each sample", "2 MACs + 1 an output element for a bias", "as `addmm`"),
-        Rule(
-            ("linear_backward",),
-            _linear_backward,
-            "M K N of each sample, for each of the gradients of input and weight",
-            "2 MACs + 1 an output element for the bias's gradient",
-            "a matmul for each",
-        ),
         Rule(("matmul",), _matmul, "M K N of each sample, or of each matrix of a batch", "2 MACs", "as `mm`"),
         Rule(("matmul_backward",), _matmul_backward, "as forward, for each of two gradients", "2 MACs", "as `mm`"),
     ),

@@ -59,7 +59,7 @@ def train(
     longer: int = -1,
     **options: Any,
 ) -> Trace:
-    """Losses of a few steps, whatever ``aside`` returned in each of them, between forward and backward, and gradients of
+    """Losses of a few steps, what ``aside`` returned in each of them, between forward and backward, and gradients of
     every parameter.  ``longer``: the step in which there is one row more.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
