@@ -30,5 +30,5 @@ def likely_work(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> 
 
 
 def _size(tensor: torch.Tensor) -> tuple[int, tuple[int, ...]]:
-    """(elements, shape)"""
-    return tensor.numel() if is_real_work(tensor) else 0, tuple(tensor.shape)
+    """(elements, shape); a nested tensor has no shape."""
+    return tensor.numel() if is_real_work(tensor) else 0, () if tensor.is_nested else tuple(tensor.shape)

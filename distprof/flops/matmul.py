@@ -103,7 +103,7 @@ def _mm_plus_mm(out: Any, /, a: Any, b: Any, c: Any, d: Any, *_: Any, **__: Any)
 
 
 def _linear_backward(_: Any, x: Any, grad: Any, weight: Any, mask: Any, *__: Any, **___: Any) -> Work:
-    macs = grad.numel() * x.shape[-1] * (bool(mask[0]) + bool(mask[1]))
+    macs = grad.numel() * weight.shape[-1] * (bool(mask[0]) + bool(mask[1]))
     return macs, 2 * macs + (grad.numel() if mask[2] else 0)
 
 
