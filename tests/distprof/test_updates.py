@@ -96,7 +96,8 @@ def test_an_optimizer_a_parameter_is_one_update_of_the_model(
 def test_what_is_counted_in_backward_begins_where_the_backward_before_ended(tmp_path: Path) -> None:
     """Without a warm-up the first iteration is counted; the window is not begun again by the optimizers met in it."""
     seen = record(tmp_path, lambda: one_a_parameter_in_backward(6), count=True, timed=2)
-    assert [(record.mode, record.iteration) for record in (*seen.of(Counts), *seen.of(Step))] == [
+    recorded: list[Counts | Step] = [*seen.of(Counts), *seen.of(Step)]
+    assert [(one.mode, one.iteration) for one in recorded] == [
         (TRAINING, 0),
         (TRAINING, 1),
         (TRAINING, 2),
@@ -167,7 +168,7 @@ class OuterOfTorch(torch.optim.Optimizer):
         self.inner = [torch.optim.SGD([parameter], lr=1e-3) for parameter in model.parameters()]
         super().__init__(model.parameters(), {})
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for inner in (*self.inner, self.inner[0]):
             inner.step()
 
