@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from distprof.errors import DataError
-from distprof.records import INT64, RECORDS, Bounds, Record
+from distprof.records import INT64, RECORDS, Amount, Bounds, Record
 
 
 class RecordError(DataError):
@@ -61,6 +61,8 @@ class _Misfit(Exception):
         self.path: tuple[str, ...] = ()
 
 
+_DIGITS = 40  # of an amount in decimal digits
+
 Encoder = Callable[[Any], Any]
 Decoder = Callable[[object], Any]
 
@@ -83,7 +85,10 @@ def _field(field: dataclasses.Field[Any], hint: Any) -> _Field:
     required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     if "dtype" in field.metadata:
         dtype = np.dtype(field.metadata["dtype"])
-        return _Field(field.name, required, _array_encoder(field.name, dtype), _array_decoder(dtype))
+        encode, decode = _array_encoder(field.name, dtype), _array_decoder(dtype)
+        if field.metadata["amounts"]:
+            encode, decode = _amounts_encoder(encode), _amounts_decoder(decode)
+        return _Field(field.name, required, encode, decode)
     return _Field(field.name, required, _encoder(hint), _decoder(hint))
 
 
@@ -117,7 +122,11 @@ def _build(record: type, payload: object) -> Any:
 
 
 def _encoder(hint: Any) -> Encoder | None:
-    """msgpack takes all but nested records as they are, tuples included."""
+    """msgpack takes all but nested records and large amounts as they are, tuples included."""
+    if hint == Amount:
+        return _amount
+    if hint == dict[str, Amount]:
+        return lambda value: {key: _amount(amount) for key, amount in value.items()}
     if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(typing.get_args(hint)[0]):
         return lambda value: [_plain_fields(item) for item in value]
     return None
@@ -132,7 +141,7 @@ def _decoder(hint: Any) -> Decoder:
         key, item = _decoder(arguments[0]), _decoder(arguments[1])
         return lambda value: {key(k): item(v) for k, v in _expect(dict, value).items()}
     if origin is typing.Annotated and isinstance(arguments[1], Bounds):
-        return _int_decoder(arguments[1])
+        return _amount_decoder if hint == Amount else _int_decoder(arguments[1])
     if hint is int:
         return _int_decoder(INT64)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
@@ -156,6 +165,34 @@ def _int_decoder(bounds: Bounds) -> Decoder:
         if low <= _expect(int, value) <= high:
             return value
         raise _Misfit(f"{value} is not in {low} ... {high}")
+
+    return decode
+
+
+def _amount(value: int) -> int | str:
+    """msgpack's integers end at 64 bits."""
+    return value if value <= INT64.high else str(value)
+
+
+def _amount_decoder(value: object) -> Any:
+    if type(value) is str:
+        if not (value.isascii() and value.isdecimal() and len(value) <= _DIGITS):
+            raise _Misfit(f"{value[:_DIGITS]!r} is no amount")
+        return int(value)
+    return _int_decoder(Bounds(0, INT64.high))(value)
+
+
+def _amounts_encoder(small: Encoder) -> Encoder:
+    def encode(value: Any) -> Any:
+        is_large = isinstance(value, np.ndarray) and value.dtype == object
+        return [_amount(int(amount)) for amount in value] if is_large else small(value)
+
+    return encode
+
+
+def _amounts_decoder(small: Decoder) -> Decoder:
+    def decode(value: object) -> Any:
+        return np.array([_amount_decoder(amount) for amount in value], object) if type(value) is list else small(value)
 
     return decode
 

@@ -110,7 +110,9 @@ class Counted:
 
     def of_models(self, work: Array) -> IntArray:
         """By row of the tree; 0 in other models."""
-        found: IntArray = padded(work, len(self.data.tree))
+        found = padded(work, len(self.data.tree))
+        if found.dtype == object:  # beyond 64 bits
+            found = found.astype(np.float64)
         return found if self._own is None else found * self._own
 
     @cached_property

@@ -45,7 +45,7 @@ class RankTree:
 
     def inclusive(self, own: IntArray) -> IntArray:
         """Sums over subtrees, exactly: (..., rows) exclusive integers to (..., rows) inclusive ones."""
-        running = np.zeros((*own.shape[:-1], len(self) + 1), np.int64)
+        running = np.zeros((*own.shape[:-1], len(self) + 1), object if own.dtype == object else np.int64)
         np.cumsum(own[..., self._order], axis=-1, out=running[..., 1:])
         inclusive: IntArray = running[..., self._end] - running[..., self._start]
         return inclusive

@@ -63,7 +63,7 @@ class Window:
 
 def padded(values: Array, rows: int) -> IntArray:
     """A bulk array brought to the rows of the whole tree: rows that came later hold zeros."""
-    full = np.zeros(rows, np.int64)
+    full = np.zeros(rows, object if values.dtype == object else np.int64)
     full[: min(rows, len(values))] = values[:rows]
     return full
 

@@ -38,6 +38,7 @@ from distprof.records import (
     SCHEMA_VERSION,
     TRAINING,
     Bounds,
+    Counts,
     DeviceWork,
     ExpertLayer,
     Generated,
@@ -63,7 +64,7 @@ NESTED = {
 }
 DESCRIBED: dict[str, type] = {**RECORDS, **NESTED}
 TYPES = {"int": INT64, "natural": Bounds(0, INT64.high), "index": Bounds(0, LIMIT - 1), "size": Bounds(1, LIMIT)}
-TYPES["row"] = Bounds(-1, LIMIT - 1)
+TYPES |= {"row": Bounds(-1, LIMIT - 1), "amount": Bounds(0, 10**40 - 1)}
 NAMES = {bounds: name for name, bounds in TYPES.items()}
 
 Row = list[str]
@@ -89,7 +90,7 @@ def code(language: str) -> str:
 
 def type_name(field: dataclasses.Field[Any], hint: Any) -> str:
     if "dtype" in field.metadata:
-        return f"array of {field.metadata['dtype']}"
+        return f"{'amounts' if field.metadata['amounts'] else 'array of'} {field.metadata['dtype']}"
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         return f"list of {type_name(field, arguments[0])}"
@@ -138,6 +139,13 @@ def test_the_page_gives_the_range_of_every_type() -> None:
         assert rows[name].split(":")[0] == f"{bounds.low} to {bounds.high}"
     dtypes = {field.metadata["dtype"] for r in DESCRIBED.values() for field in dataclasses.fields(r) if field.metadata}
     assert {name.removeprefix("array of ") for name in rows if name.startswith("array")} == dtypes
+    of_amounts = {
+        field.metadata["dtype"]
+        for f in DESCRIBED.values()
+        for field in dataclasses.fields(f)
+        if field.metadata.get("amounts")
+    }
+    assert {name.removeprefix("amounts ") for name in rows if name.startswith("amounts ")} == of_amounts
     assert {"text", "bool", "list of …", "map to …"} < rows.keys()
 
 
@@ -238,6 +246,8 @@ def test_the_reader_of_the_page_reads_around_damage_as_distprof_does() -> None:
 def test_the_reader_of_the_page_reads_numbers() -> None:
     assert READER["numbers"](np.array([1, 2**32 - 1], "<u4").tobytes(), "<u4") == [1, 2**32 - 1]
     assert READER["numbers"](np.array([-1, 2**40], "<i8").tobytes(), "<i8") == [-1, 2**40]
+    shard = written([Header("run", 0, 1), Counts(0, FORWARD, 1, 1, forward_macs=np.array([7, 2**64], object))])
+    assert READER["numbers"](as_read_by_the_page(shard)[1][1]["forward_macs"], "<i8") == [7, 2**64]
 
 
 def test_the_reader_of_the_page_adds_up_turns() -> None:

@@ -16,6 +16,8 @@ from distprof.probes.regions import Region
 from distprof.records import TRAINING, Array, Record
 from distprof.tree import ModuleTree
 
+_LARGE = 1 << 60  # 64 bits hold the sum of some arrays whose numbers together are less
+
 
 class CallListener(Protocol):
     """What a probe inside models needs of its recorder."""
@@ -184,8 +186,11 @@ class Span:
 
 
 def dense(values: Mapping[int, int], size: int, dtype: str) -> Array:
-    """Values by row as an array over the first ``size`` rows; rows outside it (:data:`OUTSIDE`) are left out."""
-    array: Array = np.zeros(size, dtype)
+    """Values by row as an array over the first ``size`` rows; rows outside it (:data:`OUTSIDE`) are left out.
+
+    Large ones stay Python's: that happens where nothing runs (meta device).
+    """
+    array: Array = np.zeros(size, dtype if sum(values.values()) < _LARGE else object)
     for row, value in values.items():
         if 0 <= row < size:
             array[row] = value

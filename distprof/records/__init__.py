@@ -14,7 +14,7 @@ from typing import get_args
 
 from distprof.records.counts import Counts, DeviceWork, Generated, OpRow, Ops
 from distprof.records.experts import ExpertLayer, ExpertLayers, ExpertLoad, ExpertRouting
-from distprof.records.fields import INT64, LIMIT, MAX_DEPTH, Array, Bounds, Index, Natural, Row, Size
+from distprof.records.fields import INT64, LIMIT, MAX_DEPTH, Amount, Array, Bounds, Index, Natural, Row, Size
 from distprof.records.model import (
     DENSE,
     EMBEDDING,
@@ -70,6 +70,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "SHARED",
     "TRAINING",
+    "Amount",
     "Array",
     "Bounds",
     "Counts",

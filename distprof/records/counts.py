@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from distprof.records.fields import Array, Bulky, Natural, Row, bulk
+from distprof.records.fields import Amount, Array, Bulky, Natural, Row, bulk
 from distprof.records.steps import FORWARD
 
 
@@ -22,8 +22,8 @@ class DeviceWork:
     name: str  # what the device calls itself
     threads: Natural  # torch's, on the CPU; else 0
     arithmetic: str
-    model_macs: Natural
-    executed_macs: Natural
+    model_macs: Amount
+    executed_macs: Amount
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,19 @@ class Counts(Bulky):
     micro_batches: Natural
     samples: Natural
     calls: Array = bulk("<u4")
-    forward_macs: Array = bulk("<i8")
-    forward_flops: Array = bulk("<i8")
-    backward_macs: Array = bulk("<i8")
-    backward_flops: Array = bulk("<i8")
-    recompute_macs: Array = bulk("<i8")
-    recompute_flops: Array = bulk("<i8")
-    outside: dict[str, Natural] = field(default_factory=dict)
+    forward_macs: Array = bulk("<i8", amounts=True)
+    forward_flops: Array = bulk("<i8", amounts=True)
+    backward_macs: Array = bulk("<i8", amounts=True)
+    backward_flops: Array = bulk("<i8", amounts=True)
+    recompute_macs: Array = bulk("<i8", amounts=True)
+    recompute_flops: Array = bulk("<i8", amounts=True)
+    outside: dict[str, Amount] = field(default_factory=dict)
     uncounted: dict[str, Natural] = field(default_factory=dict)
     device_work: tuple[DeviceWork, ...] = ()
     compiled: str = ""
     eager_refused: str = ""
     generated: tuple[Generated, ...] = ()  # kernels that ran and are not counted
-    uncounted_work: dict[str, Natural] = field(default_factory=dict)
+    uncounted_work: dict[str, Amount] = field(default_factory=dict)
     batch_size: Natural = 0
     batch_found: str = ""
 
@@ -86,8 +86,8 @@ class OpRow:
     name: str  # aten.addmm
     kind: str  # forward, backward, recompute, or another kind that work may be of
     calls: Natural
-    macs: Natural
-    flops: Natural
+    macs: Amount
+    flops: Amount
     time_ns: Natural = 0
 
 

@@ -28,6 +28,7 @@ MAX_DEPTH = 256
 
 INT64 = Bounds(-(1 << 63), (1 << 63) - 1)  # of an int without bounds of its own
 Natural = Annotated[int, Bounds(0, INT64.high)]  # times, bytes, amounts
+Amount = Annotated[int, Bounds(0, 10**40 - 1)]  # work: where nothing runs (meta device), more than 64 bits hold
 Index = Annotated[int, Bounds(0, LIMIT - 1)]  # which one of something: a rank, a coordinate, an expert
 Size = Annotated[int, Bounds(1, LIMIT)]  # how many there are of something that an Index tells apart
 Row = Annotated[int, Bounds(-1, LIMIT - 1)]  # a module of the tree, -1 for none
@@ -35,9 +36,12 @@ Row = Annotated[int, Bounds(-1, LIMIT - 1)]  # a module of the tree, -1 for none
 Array = npt.NDArray[Any]
 
 
-def bulk(dtype: str) -> Any:
-    """A field that travels as the little-endian bytes of a one-dimensional array.  A writer may give those bytes."""
-    return field(default_factory=lambda: np.zeros(0, dtype), metadata={"dtype": dtype})
+def bulk(dtype: str, *, amounts: bool = False) -> Any:
+    """A field that travels as the little-endian bytes of a one-dimensional array.  A writer may give those bytes.
+
+    ``amounts``: in an array of Python's ints they may be larger, and then travel as a list.
+    """
+    return field(default_factory=lambda: np.zeros(0, dtype), metadata={"dtype": dtype, "amounts": amounts})
 
 
 class Bulky:

@@ -49,12 +49,17 @@ def averaged(record: Measured, steps: int) -> Measured:
 
 def _average(name: str, value: Any, steps: int) -> Any:
     if isinstance(value, np.ndarray):
-        return np.rint(value / steps).astype(value.dtype)
+        return _nearest(value, steps).astype(value.dtype)
     if isinstance(value, dict):
-        return {key: round(amount / steps) for key, amount in value.items()}
+        return {key: _nearest(amount, steps) for key, amount in value.items()}
     if isinstance(value, tuple):
         return tuple(averaged(row, steps) for row in value)
-    return round(value / steps) if name in _AMOUNTS else value
+    return _nearest(value, steps) if name in _AMOUNTS else value
+
+
+def _nearest(amount: Any, steps: int) -> Any:
+    """A whole number, or an array of such, divided without going through floating point."""
+    return amount // steps + (2 * (amount % steps) >= steps)
 
 
 def _sum(arrays: Sequence[Array]) -> Array:

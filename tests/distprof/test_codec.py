@@ -18,6 +18,7 @@ from distprof.records import (
     MAX_DEPTH,
     RECORDS,
     Counts,
+    DeviceWork,
     End,
     ExpertLayer,
     ExpertLayers,
@@ -80,6 +81,26 @@ def test_arrays_come_back_with_their_dtype_and_cannot_be_written_to() -> None:
 def test_an_array_that_would_change_on_its_way_is_refused(array: Any) -> None:
     with pytest.raises(RecordError, match="calls: not a one-dimensional array of numbers that <u4 can hold"):
         to_payload(Counts(1, "training", 1, 1, array))
+
+
+def test_amounts_beyond_64_bits_travel_as_their_digits() -> None:
+    large = 1 << 70
+    work = (DeviceWork("meta", "", 0, "fp32", large, 7),)
+    counts = Counts(1, "training", 1, 1, forward_macs=np.array([1, large], object), device_work=work)
+    payload = through_msgpack(counts)
+    assert payload["forward_macs"] == [1, "1180591620717411303424"]
+    assert payload["device_work"][0]["model_macs"] == "1180591620717411303424"
+    back = from_payload("counts", payload)
+    assert isinstance(back, Counts)
+    assert (back.forward_macs.tolist(), back.device_work) == ([1, large], work)
+    assert json.loads(json.dumps(to_json(back)))["forward_macs"] == [1, large]
+
+
+@pytest.mark.parametrize("wrong", ["", "-1", "1e30", "\u0663", "9" * 41, -1, 1 << 63, 1.0, True, None, b"1"])
+def test_what_is_no_amount_is_refused(wrong: object) -> None:
+    for fields in ({"forward_macs": [wrong]}, {"outside": {"forward_macs": wrong}}):
+        with pytest.raises(RecordError):
+            from_payload("counts", bent(Counts(1, "training", 1, 1), **fields))
 
 
 def test_json_has_arrays_as_lists() -> None:

@@ -61,3 +61,29 @@ def test_the_text_adds_up() -> None:
 
 def test_what_was_not_counted_has_no_block() -> None:
     assert not list(work_block(report_of(dp=2, counted=False)))
+
+
+def test_work_beyond_64_bits_is_the_same_in_other_units() -> None:
+    """A power of two changes no other digit of it."""
+    job, unit = Job(dp=2, tp=2, ep=2, noise=0.0, padding=2, split_tokens=True), 1 << 50
+
+    def larger(record: Record) -> Record:
+        if not isinstance(record, Counts):
+            return record
+        arrays = {n: v.astype(object) * unit for n, v in vars(record).items() if n.endswith(("_macs", "_flops"))}
+        outside = {name: amount * unit for name, amount in record.outside.items()}
+        return replace(record, outside=outside, device_work=(), **arrays)
+
+    shards = in_memory(job)
+    large_shards = [replace(shard, records=list(map(larger, shard.records))) for shard in shards]
+    plain, large = analyse(run_of_shards(shards)), analyse(run_of_shards(large_shards))
+    assert sum(row.flops for row in large.work) > 1 << 64
+    for one, other in zip(plain.modules, large.modules, strict=True):
+        for name in ("macs", "flops", "self_macs", "bwd_macs", "bwd_flops", "recompute_flops"):
+            amount = getattr(one, name)
+            assert getattr(other, name) == (None if amount is None else amount * unit), (one.label, name)
+    assert [row.flops for row in large.work] == [row.flops * unit for row in plain.work]
+    of_model = ("macs", "flops", "executed_macs", "useful_macs")
+    assert plain.model.forward is not None and plain.model.forward.useful_macs
+    for name in of_model:
+        assert getattr(large.model.forward, name) == getattr(plain.model.forward, name) * unit, name

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from distprof.records import (
     INT64,
     RECORDS,
+    Amount,
     Bounds,
     ExpertLayer,
     ExpertRouting,
@@ -77,7 +78,8 @@ def _any(record: type, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Any
 
 def _field(field: dataclasses.Field[Any], hint: Any) -> st.SearchStrategy[Any]:
     if "dtype" in field.metadata:
-        return arrays(field.metadata["dtype"])
+        small = arrays(field.metadata["dtype"])
+        return st.one_of(small, _large_amounts()) if field.metadata["amounts"] else small
     return _value(hint)
 
 
@@ -88,6 +90,10 @@ def arrays(dtype: str) -> st.SearchStrategy[Any]:
         limits = np.iinfo(dtype)
         numbers = st.integers(int(limits.min), int(limits.max))
     return st.lists(numbers, max_size=SMALL).map(lambda values: np.array(values, dtype))
+
+
+def _large_amounts() -> st.SearchStrategy[Any]:
+    return st.lists(_value(Amount), max_size=SMALL).map(lambda values: np.array(values, object))
 
 
 def _value(hint: Any) -> st.SearchStrategy[Any]:
