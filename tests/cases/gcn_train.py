@@ -28,7 +28,7 @@ class GraphConvolution(nn.Module):
 model = GraphConvolution()
 optimizer = torch.optim.Adam(model.parameters())
 x = torch.randn(NODES, FEATURES)
-print("stored elements", adjacency.values().numel())  # type: ignore[no-untyped-call]
+print("stored elements", adjacency.values().numel())
 for _step in range(20):
     loss = model(x).pow(2).mean()
     loss.backward()

@@ -71,7 +71,7 @@ def test_a_quantized_network() -> None:
         torch.ao.quantization.DeQuantStub(),
     ).eval()  # fmt: skip
     image = torch.rand(2, 4, 6, 6)
-    net.qconfig = torch.ao.quantization.get_default_qconfig(torch.backends.quantized.engine)  # type: ignore[assignment]
+    net.qconfig = torch.ao.quantization.get_default_qconfig(torch.backends.quantized.engine)
     prepared = torch.ao.quantization.prepare(net)
     prepared(image)
     quantized = torch.ao.quantization.convert(prepared)
