@@ -1,7 +1,8 @@
 # make demo    eight ranks of a mixture-of-experts model, one of them slow, some experts hot: records, merges, says where
 # make test    the whole test suite, on every training stack that can be installed here
 # make check   style and types, on the package as it installs
-# make soak    abuse: 100,000 mutated shards, 1,000 full disks, 50 killed ranks (ARGS="--mutations 20000 --kills 5 --seed 7")
+# make soak    abuse: 100,000 mutated shards, 1,000 full disks, 50 killed ranks (ARGS="--mutations 20000 --kills 5 --seed 7");
+#              and the scripts of tests/cases, plainly and recorded, compared (ARGS="--cases 'cond*'", 0: none)
 # make bench   what distprof costs: measures, and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
 # make docs    the page of formulas, docs/FLOPS.md, from their registry; by running, and with all stacks, optional ones too:
 #              docs/MODELS.md, by counting, and the table of docs/STACKS.md, by the tests that show what it says
@@ -62,7 +63,7 @@ check: $(READY)
 	cd $(INSTALLED) && ! $(MYPY) planted.py > planted.log
 	grep --quiet '^planted.py:3: error: Incompatible types in assignment' $(INSTALLED)/planted.log
 
-soak: $(READY)
+soak: $(READY) $(STACKS)
 	cd tools && $(BIN)/python -m soak $(ARGS)
 
 # In tools/, where Python finds bench and nothing that would shadow what is installed.

@@ -1,9 +1,11 @@
 """Gradients are averaged and clipped by hand behind backward, in grad mode: it is the update's work, not forward's."""
 # ranks: 1
+# event: 2
 
 import torch
 from torch import nn
 
+torch.manual_seed(0)
 net = nn.Linear(1000, 1000, bias=False)  # 1,000,000 parameters
 optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
 for _step in range(6):

@@ -1,6 +1,7 @@
 """A script that fails in the first forward of its model: its shapes do not match."""
 
 # ranks: 2
+# event: 0
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ class Data(Dataset[torch.Tensor]):
         return augmented
 
 
+torch.manual_seed(0)
 net = nn.Linear(32, 32)
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
 for x in DataLoader(Data(), batch_size=16):

@@ -3,6 +3,7 @@
 # arguments: 1 0
 # arguments: 4 1.0
 # stack: deepspeed
+# event: 2
 
 import sys
 
@@ -10,6 +11,7 @@ import deepspeed
 import torch
 from torch import nn
 
+torch.manual_seed(0)
 gas = int(sys.argv[1])
 clip = float(sys.argv[2])
 net = nn.Linear(1000, 1000, bias=False)  # 1,000,000 parameters

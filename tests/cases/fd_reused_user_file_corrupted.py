@@ -6,6 +6,7 @@ They get the numbers of the descriptors that were closed, whosoever those were.
 # ranks: 1
 # arguments: 3
 # arguments: 3 streams
+# event: 1
 
 from __future__ import annotations
 

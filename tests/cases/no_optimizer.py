@@ -1,5 +1,6 @@
 """Training without torch.optim: 40 steps of SGD by hand, then an evaluation, then a copy of the model is tested."""
 # ranks: 1
+# event: 40
 
 import copy
 

@@ -15,6 +15,7 @@ class Model(nn.Module):
         return output
 
 
+torch.manual_seed(0)
 net = Model()
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
 for _step in range(20):

@@ -29,6 +29,7 @@ class Slow(nn.Module):
 if DIES and RANK == 1:
     time.sleep(1)
     os._exit(0)
+torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(WIDTH, WIDTH), Slow(), nn.Linear(WIDTH, WIDTH))
 optimizer = torch.optim.SGD(model.parameters(), 1e-3)
 for _ in range(20):

@@ -4,6 +4,7 @@
 # arguments: 2
 # arguments: 3
 # stack: deepspeed
+# event: 3
 
 import os
 import sys

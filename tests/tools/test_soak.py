@@ -32,7 +32,9 @@ def soak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Mod
 def test_a_small_share(tmp_path: Path, clean_env: dict[str, str]) -> None:
     shares = {"mutations": 500, "full-disks": 40, "kills": 1}
     options = [word for kind, count in shares.items() for word in (f"--{kind}", str(count))]
-    shown = output_of("-m", "soak", *options, "--seed", "7", cwd=TOOLS, env={**clean_env, "TMPDIR": str(tmp_path)})
+    shown = output_of(
+        "-m", "soak", *options, "--cases", "0", "--seed", "7", cwd=TOOLS, env={**clean_env, "TMPDIR": str(tmp_path)}
+    )
     assert shown.endswith("\nnothing was lost\n")
     for kind, count in shares.items():
         assert re.search(rf"^{count} {kind.replace('-', ' ')}, .*in \d+ s: ", shown, re.MULTILINE)
@@ -84,7 +86,7 @@ def test_a_faulty_reader_fails(
     assert not soak("trials").run(soak("mutations").MUTATIONS, 0, 50, 1, soak("shown").Progress(io.StringIO()))
     output = capsys.readouterr().err
     assert said in output
-    assert re.search(r"again with --seed 1 --first \d+ --mutations 1 --kills 0 --full-disks 0\n$", output)
+    assert re.search(r"again with --seed 1 --first \d+ --mutations 1 --kills 0 --full-disks 0 --cases 0\n$", output)
     assert [file.name for file in tmp_path.rglob("*.msgpack")] == ["failed.msgpack"]
 
 
@@ -191,3 +193,79 @@ def test_it_shows_how_far_it_is_and_its_last_word_in_colour_where_that_is_wanted
     assert shown.last_word(True, terminal) == "\x1b[1;31msomething was LOST: see above\x1b[0m"
     monkeypatch.setenv("NO_COLOR", "1")
     assert shown.last_word(True, terminal) == shown.last_word(True, log) == "something was LOST: see above"
+
+
+QUIET = """
+# ranks: 1
+# arguments: 3
+# event: 2
+import sys, time
+import torch
+torch.manual_seed(int(sys.argv[1]))
+net = torch.nn.Linear(4, 4)
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+for step in range(8):
+    net(torch.randn(2, 4)).sum().backward()
+    optimizer.step()
+print(f"took {time.perf_counter():.3f} s")
+"""
+#: Where it is recorded it prints more, leaves a file and other parameters, and ends with another exit code.
+SEES_DISTPROF = f"""{QUIET}
+if "distprof.recorder" in sys.modules:
+    print("recorded")
+    torch.save(net.state_dict(), "net.pt")
+    torch.nn.init.zeros_(net.weight)
+    import atexit, os
+    atexit.register(os._exit, 3)
+"""
+RANDOM = QUIET.replace("torch.manual_seed(int(sys.argv[1]))", "torch.seed()")
+
+
+def test_what_comment_lines_say_of_a_case(soak: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(f'"""Words."""\n{QUIET}')
+    (tmp_path / "other.py").write_text("# ranks: 2\n# arguments: 1 'a b'\n# arguments: 2\n# stack: deepspeed\n")
+    one, other, third = soak("scripts").scripts("*", tmp_path)
+    assert (one.title, one.ranks, one.stacks, one.event) == ("one 3", 1, (), 2)
+    assert (other.arguments, third.arguments) == (("1", "a b"), ("2",))
+    assert (third.ranks, third.stacks, third.event) == (2, ("deepspeed",), 5)
+    (tmp_path / "none.py").write_text("# arguments: 1\n")
+    with pytest.raises(ValueError, match=r"none\.py needs one line '# ranks: N'"):
+        soak("scripts").scripts("n*", tmp_path)
+
+
+def test_the_moment_of_a_case_is_counted_and_timed_and_before(soak: Callable[[str], ModuleType]) -> None:
+    windows = soak("cases").windows(5)
+    (counted, _), (first, timed), (before, _) = (windows[name] for name in ("counted", "timed", "before"))
+    assert counted == 5
+    settling = 1
+    assert 5 in range(first + 1 + settling, first + 1 + timed), "of several ranks and of one"
+    assert before > 5
+
+
+def test_cases_are_the_same_with_and_without(
+    soak: Callable[[str], ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cases, progress = soak("cases"), soak("shown").Progress(io.StringIO())
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    for name, text in {"quiet": QUIET, "chance": RANDOM, "sees": SEES_DISTPROF}.items():
+        (folder / f"{name}.py").write_text(text)
+    (folder / "stack.py").write_text("# ranks: 1\n# stack: a-stack-that-nobody-has\n")
+    monkeypatch.setattr(cases, "scripts", lambda pattern: soak("scripts").scripts(pattern, folder))
+    monkeypatch.setattr(cases, "windows", lambda event: {"counted": (event, 3)})
+    assert cases.run("*", 1, progress) is False
+    shown = capsys.readouterr()
+    rows = {row[0]: row[-4:] for line in shown.out.splitlines() if (row := line.split())[-4:]}
+    assert rows["quiet"] == ["1", "0", "0", "0"], shown
+    assert rows["chance"] == ["0", "0", "1", "0"], shown
+    assert rows["sees"] == ["0", "1", "0", "0"], shown
+    assert rows["stack"] == ["0", "0", "0", "1"], shown
+    assert "4 cases, 3 runs with timed steps" in shown.out
+    for line in ("sees 3 --warmup 2 --timed 3", "-exit code 0", "+exit code 3", "+recorded", "+net.pt: "):
+        assert line in shown.err
+    assert re.search(r"-state0: net\.weight .*\n.*\+state0: net\.weight ", shown.err)
+    (left,) = tmp_path.glob("distprof-soak-*")
+    assert {file.name for file in left.glob("*/*.py")} == {"sees.py"}, "the files of what differs, and no others"

@@ -37,10 +37,11 @@ class Progress:
 def table(tally: Counter[tuple[str, str]], verdicts: Sequence[str]) -> str:
     """Of (abuse, verdict): a row an abuse, a column a verdict."""
     widths = [max(14, len(verdict) + 2) for verdict in verdicts]
-    rows = [f"{'':22}" + "".join(f"{v:>{width}}" for v, width in zip(verdicts, widths, strict=True))]
+    first = max([22, *(len(abuse) + 2 for abuse, _ in tally)])
+    rows = [f"{'':{first}}" + "".join(f"{v:>{width}}" for v, width in zip(verdicts, widths, strict=True))]
     for abuse in sorted({abuse for abuse, _ in tally}):
         cells = (f"{tally[abuse, v]:{width},}" for v, width in zip(verdicts, widths, strict=True))
-        rows.append(f"{abuse:22}" + "".join(cells))
+        rows.append(f"{abuse:{first}}" + "".join(cells))
     return "\n".join(rows)
 
 
