@@ -3,6 +3,8 @@
 # arguments: 1 hidden
 # arguments: 1 input
 # arguments: 3 hidden
+# arguments: 5 hidden
+# arguments: 5 input
 
 import sys
 

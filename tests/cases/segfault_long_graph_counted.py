@@ -1,6 +1,7 @@
 """A recurrence unrolled in Python over a long sequence: its graph, of 100,000 nodes, must not be freed by recursion."""
 # ranks: 1
 # arguments: 7000
+# event: 2
 
 import sys
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,10 @@ def _rows(name: str, value: Any) -> Iterator[str]:
         for inner, tensor in (*nn.Module.named_parameters(value), *nn.Module.named_buffers(value)):
             yield from _rows(f"{name}.{inner}", tensor)
     elif type(value) in (list, tuple, dict):
-        for inner, one in value.items() if isinstance(value, dict) else enumerate(value):
+        inside: Iterable[tuple[object, object]] = value.items() if isinstance(value, dict) else enumerate(value)
+        for place, one in inside:
             if isinstance(one, (torch.Tensor, nn.Module)):
-                yield from _rows(f"{name}[{inner!r}]", one)
+                yield from _rows(f"{name}[{place!r}]", one)
 
 
 def _bits(tensor: Any) -> str:
