@@ -139,7 +139,8 @@ class Models:
             model = self._standing.model(root)
             if root not in self._held_as and model is not None:
                 self._held_as[root] = self._held_names.of(model)[:_MAX_TEXT]
-                self._untold.add(root)
+                if self._held_as[root]:
+                    self._untold.add(root)
 
 
 def _is_compilers(module: nn.Module) -> bool:

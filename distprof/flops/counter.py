@@ -93,7 +93,7 @@ class FlopMode(TorchDispatchMode):
         """Whether the op, given fakes, is one of the job's own, which is to be counted without being run."""
         return False
 
-    def _try(self, act: Callable[..., None], *arguments: Any) -> None:
+    def _try(self, act: Callable[..., object], *arguments: Any) -> None:
         try:
             act(*arguments)
         except Exception as error:

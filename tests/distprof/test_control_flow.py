@@ -40,7 +40,7 @@ def by_cond(linear: nn.Linear, x: Tensor) -> Tensor:
 
 
 def by_map(linear: nn.Linear, x: Tensor) -> Tensor:
-    y: Tensor = mapped(lambda row: linear(row), x)  # noqa: PLW0108
+    y: Tensor = mapped(lambda row, *_: linear(row), x)
     return y
 
 

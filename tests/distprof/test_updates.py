@@ -192,7 +192,8 @@ def test_an_optimizer_that_steps_others_is_one_update(tmp_path: Path, kind: Call
     before = vars(kind)["step"]
     seen = record(tmp_path, outer_job(kind), warmup=2, count=True, timed=3)
     counts, steps = seen.of(Counts), seen.of(Step)
-    assert [(one.mode, one.iteration) for one in (*counts, *steps)] == [(TRAINING, number) for number in range(2, 6)]
+    recorded: list[Counts | Step] = [*counts, *steps]
+    assert [(one.mode, one.iteration) for one in recorded] == [(TRAINING, number) for number in range(2, 6)]
     assert counts[0].forward_macs.sum() == 5 * 4 * 16 * 16
     assert counts[0].backward_macs.sum() == 9 * 4 * 16 * 16
     assert [step.calls.sum() for step in steps] == [6, 6, 6]

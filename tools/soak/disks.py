@@ -172,7 +172,7 @@ def _in_a_process(work: Callable[[], int]) -> tuple[int, str]:
         try:
             os._exit(work())
         except BaseException:
-            traceback.print_exc()
+            print(traceback.format_exc(), flush=True, file=sys.stderr)
             os._exit(1)
     os.close(writing)
     with open(reading, encoding="utf-8") as pipe:  # noqa: PTH123
@@ -192,7 +192,7 @@ def _mount(folder: Path, size: int) -> bool:
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
     elif libc.unshare(_NEW_MOUNTS):
         return False
-    options = f"size={size}".encode()
+    options = f"size={size},mode=755".encode()  # the rank's own, as run folders are
     mounts = [(b"/", None, _PRIVATE, None), (bytes(folder), b"tmpfs", 0, options)]
     return not any(libc.mount(b"none", place, kind, ctypes.c_ulong(how), more) for place, kind, how, more in mounts)
 
