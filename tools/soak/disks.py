@@ -103,7 +103,7 @@ def dev_full(rng: Random, one: Original, place: Path) -> str:
         sink = FileSink(place / "shard")
         shard, full = os.dup(sink._fd), os.open("/dev/full", os.O_WRONLY)
         places = {first: full, until: shard}  # where they are equal, there was no full disk
-        _write_what_fits(one, sink, lambda n: os.dup2(places[n], sink._fd) if n in places else None)
+        _write_what_fits(one, sink, lambda n: _turn(sink, places[n]) if n in places else None)
         return 0
 
     _in_a_process(work)
@@ -111,6 +111,14 @@ def dev_full(rng: Random, one: Original, place: Path) -> str:
     judge(data, [one])
     assert len(data) == one.edges[first] + len(one.data) - one.edges[until], "more was lost than what had no room"
     return A_GAP if until > first else ENOUGH
+
+
+def _turn(sink: FileSink, to: int) -> None:
+    """Lets the sink write to the file of another descriptor, and know that as its own."""
+    os.dup2(to, sink._fd)
+    found = os.fstat(sink._fd)
+    sink._file = found.st_dev, found.st_ino
+    sink._whole = sink._next = found.st_size
 
 
 def _limit(size: int) -> None:
