@@ -21,7 +21,7 @@ MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/
 .DELETE_ON_ERROR:
 
 # Made anew when what is installed or compiled changes; the sources themselves are looked up where they lie.
-$(READY): pyproject.toml constraints.txt $(wildcard distprof/probes/*.[ch])
+$(READY): pyproject.toml constraints.txt $(wildcard distprof/probes/timing/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[torch,test,check]"
 	touch $@
@@ -59,7 +59,7 @@ check: $(READY)
 	cp -r examples tests tools $(INSTALLED)
 	cd $(INSTALLED) && MYPYPATH=examples:tools $(MYPY) distprof examples tools
 	cd $(INSTALLED) && MYPYPATH=tests:examples $(MYPY) --no-warn-return-any tests
-	cd $(INSTALLED) && printf 'from distprof.rundir import safe_name\n\nname: int = safe_name("x")\n' > planted.py
+	cd $(INSTALLED) && printf 'from distprof.run_folder import safe_name\n\nname: int = safe_name("x")\n' > planted.py
 	cd $(INSTALLED) && ! $(MYPY) planted.py > planted.log
 	grep --quiet '^planted.py:3: error: Incompatible types in assignment' $(INSTALLED)/planted.log
 
@@ -76,4 +76,4 @@ docs: $(READY) $(STACKS)
 	$(BIN)/pytest tests/stacks --write-page
 
 clean:
-	rm -rf build $(VENV) distprof/probes/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build $(VENV) distprof/probes/timing/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -11,16 +11,16 @@ import click
 
 from distprof import __version__
 from distprof.commands import streams
+from distprof.console import say
 from distprof.errors import DistprofError
 from distprof.printable import printable
-from distprof.say import say
 
 #: name -> (module that holds its ``command``, its line in ``distprof --help``)
 COMMANDS = {
     "run": ("distprof.commands.run", "Start a job as torchrun does, with a recorder in every rank."),
     "exec": ("distprof.commands.exec_", "Start a job with a launcher of your own (torchrun, srun, mpirun, ...)."),
     "merge": ("distprof.commands.merge", "Make one report from the shards of all ranks."),
-    "count": ("distprof.commands.count", "Print the profile of one model, without running a job."),
+    "count": ("distprof.commands.count.command", "Print the profile of one model, without running a job."),
     "peak": ("distprof.commands.peak", "Measure this machine's peak, for the MFU of CPUs and unknown devices."),
     "dump": ("distprof.commands.dump", "Print the records of a shard as JSON lines."),
 }

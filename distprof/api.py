@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distprof.frameworks.declaration import Declaration, declare
+from distprof.topology.declared import DeclaredTopology, declare
 
 
 def set_topology(*, coordinates: Mapping[str, int] | None = None, **sizes: int) -> None:
@@ -25,7 +25,7 @@ def set_topology(*, coordinates: Mapping[str, int] | None = None, **sizes: int) 
     dp, pp).  Say it on every rank, before the last recorded step.  Without a recorder it does nothing; what makes no
     sense is passed over, and the report says so.
     """
-    declare(Declaration(dict(sizes), dict(coordinates or {})))
+    declare(DeclaredTopology(dict(sizes), dict(coordinates or {})))
 
 
 def register_formula(op: Any, flops: Callable[..., int], macs: Callable[..., int] | None = None) -> None:
@@ -46,9 +46,9 @@ def register_formula(op: Any, flops: Callable[..., int], macs: Callable[..., int
 
     Raises UsageError for what is no op, or no function; nothing else.  Imports no torch: whoever has an op has it.
     """
-    from distprof.flops import custom
+    from distprof.flops import user_formulas
 
-    custom.register_formula(op, flops, macs)
+    user_formulas.register_formula(op, flops, macs)
 
 
 @contextmanager
@@ -61,9 +61,9 @@ def record(out: str | os.PathLike[str] = "runs", name: str | None = None, **sett
 
     Raises UsageError for settings that make no sense; nothing else.
     """
-    from distprof import bootstrap
-    from distprof.launches import launch_of_this_process
-    from distprof.settings import resolve
+    from distprof.config.settings import resolve
+    from distprof.inject import bootstrap
+    from distprof.rank.launches import launch_of_this_process
 
     if bootstrap.recorder is not None:
         bootstrap.recorder.asked = True
@@ -86,9 +86,9 @@ def _run_folder(out: Path, name: str | None) -> Path:
     """A new folder, or the one that all ranks share; elsewhere if need be.  One that does not exist when none can be
     made.
     """
+    from distprof.console import say
     from distprof.errors import UsageError
-    from distprof.rundir import create, job_name, safe_name
-    from distprof.say import say
+    from distprof.run_folder import create, job_name, safe_name
 
     agreed = safe_name(name) if name else job_name(os.environ.get("TORCHELASTIC_RUN_ID"), os.environ)
     chosen = agreed or f"record-{uuid.uuid4().hex[:8]}"

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from distprof.outside import OwnSuppressed
+from distprof.external_exceptions import OwnSuppressed
 
 _CPUINFO = Path("/proc/cpuinfo")
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from distprof.config import HELP
+from distprof.config.files import HELP
+from distprof.config.options import RUN
+from distprof.console import say
 from distprof.errors import UsageError
-from distprof.launcher.recording import Job, Options, choose
-from distprof.options import RUN
+from distprof.launcher.run_setup import Job, RunOptions, choose_options
 from distprof.printable import printable
-from distprof.rundir import job_name
-from distprof.say import say
+from distprof.run_folder import job_name
 
 _USAGE = "distprof run [distprof's options] [torchrun's options] script [the script's arguments]"
 _EXAMPLE = """
@@ -68,9 +68,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def options(args: argparse.Namespace) -> Options:
+def options(args: argparse.Namespace) -> RunOptions:
     """Our own part of the parsed arguments, with what the environment and a file say.  Raises UsageError."""
-    return choose(vars(args))
+    return choose_options(vars(args))
 
 
 def job(args: argparse.Namespace, name: str | None, command: Sequence[str]) -> Job:

@@ -15,49 +15,49 @@ work       where all flops of a step are      pipeline  micro-batches and bubble
 
 from __future__ import annotations
 
-from distprof.merge.align import Alignment
-from distprof.merge.alike import Doubts, doubts_of, with_kinds, without_totals
-from distprof.merge.compiled import compiled_notes, compiled_regions
-from distprof.merge.experts import expert_layers
-from distprof.merge.groups import group_notes, unknown_groups
-from distprof.merge.load import LoadedRun
-from distprof.merge.memory import differences
-from distprof.merge.model_work import experts_per_token, model_work, work_sums
-from distprof.merge.numbering import numbered
-from distprof.merge.once import own_shares
-from distprof.merge.ops import op_rows
-from distprof.merge.own_axes import expert_notes, why_no_exact_work, with_own_axes
-from distprof.merge.parts import counted_parts, counted_ranks
-from distprof.merge.peaks import ONLY_THE_MAKERS, Peaks
-from distprof.merge.pipeline import stage_rows
-from distprof.merge.profile import module_stats, time_tables
-from distprof.merge.ranks import rank_rows
+from distprof.merge.experts.load import expert_layers
+from distprof.merge.job.layer_numbers import with_layer_numbers
+from distprof.merge.job.module_union import ModuleUnion
+from distprof.merge.job.stages import pipeline_position
+from distprof.merge.job.topology import job_topology
+from distprof.merge.job.unknown_groups import group_notes, unknown_groups
+from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import ModelTotals, ModelWork, Report, RunInfo
-from distprof.merge.skew import skew_of
-from distprof.merge.stages import pipeline_of
-from distprof.merge.summary import summary_of, work_notes
-from distprof.merge.topology import layout_of
-from distprof.merge.totals import Totals, totals_of
-from distprof.merge.utilization import utilizations_of
-from distprof.merge.words import rank_names
-from distprof.merge.work import work_rows
+from distprof.merge.skew.skew import skew_over_ranks
+from distprof.merge.times.memory import memory_differences
+from distprof.merge.times.module_profile import module_stats, time_tables
+from distprof.merge.times.pipeline import stage_rows
+from distprof.merge.times.rank_rows import rank_rows
+from distprof.merge.times.summary import profile_summary_of, work_notes
+from distprof.merge.wording import rank_names
+from distprof.merge.work.compiled_kernels import compiled_notes, compiled_regions
+from distprof.merge.work.counted_groups import counted_groups, counted_ranks
+from distprof.merge.work.flops_breakdown import work_rows
+from distprof.merge.work.model_flops import experts_per_token, model_work, work_sums
+from distprof.merge.work.ops import op_rows
+from distprof.merge.work.own_shares import own_shares
+from distprof.merge.work.parameter_totals import Totals, parameter_totals
+from distprof.merge.work.peaks import DATASHEET_PEAKS, Peaks
+from distprof.merge.work.per_model_axes import expert_notes, why_no_exact_work, with_per_model_axes
+from distprof.merge.work.replica_check import Doubts, doubts_of, with_kinds, without_totals
+from distprof.merge.work.utilization import compute_utilizations
 
 
-def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
+def analyse(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS) -> Report:
     """The report.  Depends on the records and the peaks alone: the same shards give the same report."""
-    layout = with_kinds(run, with_own_axes(run, layout_of(run)))
-    run, of_stages = numbered(run, layout)
+    layout = with_kinds(run, with_per_model_axes(run, job_topology(run)))
+    run, of_stages = with_layer_numbers(run, layout)
     counted = counted_ranks(run, layout)
-    parts = counted_parts(run, layout)
+    parts = counted_groups(run, layout)
     sums = [work_sums(part) for part in parts]
-    totals = totals_of(run, layout, experts_per_token(sums, run.world_size))
+    totals = parameter_totals(run, layout, experts_per_token(sums, run.world_size))
     doubts = doubts_of(run, layout, totals)
     totals = without_totals(totals, doubts)
-    pipelines = [pipeline_of(data, layout) for data in run.ranks]
+    pipelines = [pipeline_position(data, layout) for data in run.ranks]
     held_as = {root: name for data in reversed(run.ranks) for root, name in data.parameters.held_as.items()}
-    alignment = Alignment([data.tree for data in run.ranks], pipelines, held_as)
+    alignment = ModuleUnion([data.tree for data in run.ranks], pipelines, held_as)
     times = time_tables(run, alignment)
-    utilizations = utilizations_of(run, own_shares(parts), peaks)
+    utilizations = compute_utilizations(run, own_shares(parts), peaks)
     why_no_work = doubts.why_no_work or why_no_exact_work(run, layout, counted)
     groups = unknown_groups(run, layout)
     every_group = [group for own in groups.values() for group in own]
@@ -68,14 +68,14 @@ def analyse(run: LoadedRun, peaks: Peaks = ONLY_THE_MAKERS) -> Report:
     return Report(
         run=_run_info(run, (*layout.notes, *of_ranks, *of_stages, *expert_notes(run), *totals.notes, *of_work)),
         topology=layout.info,
-        summary=summary_of(run, layout, totals, doubts.no_totals),
+        summary=profile_summary_of(run, layout, totals, doubts.no_totals),
         model=_model(totals, doubts, model_work(sums, run.world_size), why_no_work),
         utilization=utilizations.job,
         modules=module_stats(run, alignment, times),
         ranks=rows,
-        memory=differences(rows),
+        memory=memory_differences(rows),
         pipeline=stage_rows(run, layout),
-        skew=skew_of(run, layout, rows, labels, times, every_group),
+        skew=skew_over_ranks(run, layout, rows, labels, times, every_group),
         experts=expert_layers(run, alignment, layout, counted),
         work=work_rows(run),
         generated=compiled_regions(run, alignment),

@@ -23,8 +23,6 @@ from support.shards import DATA, edges
 from support.shards import RECORDS as SMALL
 
 import distprof
-from distprof.codec import to_json, to_payload
-from distprof.framing import MAX_BODY_BYTES, MAX_SHARD_BYTES
 from distprof.records import (
     AXES,
     FORWARD,
@@ -52,8 +50,10 @@ from distprof.records import (
     Stage,
     Step,
 )
-from distprof.rundir import RunDir
-from distprof.shard import parse_shard
+from distprof.run_folder import RunFolder
+from distprof.shard.codec import to_json, to_payload
+from distprof.shard.frames import MAX_BODY_BYTES, MAX_SHARD_BYTES
+from distprof.shard.reader import parse_shard
 
 HOUSE = Path(__file__).parent.parent
 PAGE = (HOUSE / "docs" / "FORMAT.md").read_text(encoding="utf-8")
@@ -168,14 +168,18 @@ def test_the_page_gives_the_words() -> None:
 
 
 def test_the_page_names_a_shard_as_run_folders_do() -> None:
-    assert f"`{RunDir(Path('runs/NAME')).shard_path(3, 0)}`" in section("Files")
+    assert f"`{RunFolder(Path('runs/NAME')).shard_path(3, 0)}`" in section("Files")
 
 
 def test_the_page_names_nothing_that_the_code_does_not() -> None:
     prose = re.sub(r"^```.*?^```", "", PAGE, flags=re.DOTALL | re.MULTILINE)
     words = {word for quoted in re.findall(r"`([^`\n]+)`", prose) for word in re.findall(r"[A-Za-z_]{2,}\d*", quoted)}
-    modules = [SOURCES / f"{name}.py" for name in ("framing", "shard", "rundir", "commands/dump")]
-    modules += [file for package in ("records", "frameworks") for file in (SOURCES / package).glob("*.py")]
+    modules = [SOURCES / f"{name}.py" for name in ("run_folder", "commands/dump")]
+    modules += [
+        file
+        for package in ("shard", "records", "frameworks", "topology", "model")
+        for file in (SOURCES / package).glob("*.py")
+    ]
     sources = " ".join(module.read_text(encoding="utf-8") for module in modules)
     of_msgpack_and_python = {"ce", "crc", "py", "SHARD", "distprof", "float32", "first_checksum"}
     assert {word for word in words - of_msgpack_and_python if not re.search(rf"\b{word}\b|_{word}\b", sources)} == set()

@@ -1,10 +1,11 @@
-"""The house stands as it is drawn: its packages, the direction of its imports, and the size of its files."""
+"""The folders hold what the map in CONTRIBUTING.md says, and imports go one way between them."""
 
 from __future__ import annotations
 
 import ast
+import runpy
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -16,31 +17,52 @@ else:
     tomllib = pytest.importorskip("tomli")
 
 HOUSE = Path(__file__).parent.parent
-#: What every part may stand on.  Each may import those before it, and the modules that belong to them.
-BASE = {
-    "errors",
-    "ownership",
-    "printable",
-    "regular",
-    "say",
-    "clock",
-    "records",
-    "checks",
-    "codec",
-    "framing",
-    "shard",
-    "turns",
-    "rundir",
-    "settings",
-    "output",
+#: The rooms in the order of their imports: a room imports itself and rooms before it.  A room is a folder, or a module
+#: that lies directly in ``distprof`` or ``merge``.
+BASE = (
+    *("version", "printable", "external_exceptions", "errors", "safe_files", "safe_folders", "clock", "console"),
+    *("devices", "run_folder", "records", "shard", "config", "rank"),
+)
+COUNTING = ("hooks", "flops.formulas", "flops")
+MODEL = ("module_walk", "topology", "frameworks", "model")
+PROBES = ("probes", "probes.memory", "probes.compiled", "probes.timing", "probes.counting")
+RANK_SIDE = (*COUNTING, *MODEL, *PROBES, "recorder", "inject")
+LAUNCHER = ("launcher",)
+ANALYSIS = (
+    "merge.report",
+    "merge.arrays",
+    "merge.wording",
+    "merge.stats",
+    "merge.quantities",
+    "merge.load",
+    "merge.job",
+    "merge.work",
+    "merge.times",
+    "merge.experts",
+    "merge.skew",
+    "merge.analyse",
+)
+RENDERERS = ("merge.text.format", "merge.text.blocks", "merge.text", "merge.plots", "merge.export")
+COMPOSERS = ("standalone", "api", "commands", "commands.count", "__main__")
+ORDER = (*BASE, *RANK_SIDE, *LAUNCHER, *ANALYSIS, *RENDERERS, *COMPOSERS)
+#: What each side of the house may import of the rest.
+WALLS = {
+    RANK_SIDE: {*BASE, *RANK_SIDE},
+    LAUNCHER: {*BASE, *LAUNCHER},
+    ANALYSIS: {*BASE, *ANALYSIS} - {"console", "config"},
+    RENDERERS: {"errors", "printable", "records", "merge.report", "merge.arrays", "merge.wording", "merge.quantities"}
+    | {"merge.skew", "merge.job", "merge.times", "merge.work", *RENDERERS},
 }
-BASE |= {"processes", "claims", "launches", "options", "config", "deepspeed_config"}
-MERGE_MAY = BASE - {"say", "settings", "output", "options", "config", "deepspeed_config"}
-#: What puts the parts together, and is imported by nobody.
-COMPOSERS = {"__main__", "commands", "api", "standalone"}
-#: Within a rank, a part may import those that stand before it.
-RANK_STOREYS = ({"frameworks", "flops", "tree", "schedule"}, {"probes"}, {"recorder"}, {"bootstrap"}, {"inject"})
+#: Packages of others that each side needs at most, beside Python's own.
+NEEDS = {
+    BASE: {"numpy", "msgpack", "tomllib", "tomli"},
+    RANK_SIDE: {"numpy", "msgpack", "torch"},
+    LAUNCHER: {"torch"},
+    ANALYSIS: {"numpy"},
+    RENDERERS: {"numpy", "matplotlib"},
+}
 LONGEST_FILE = 500
+MOST_MODULES = 16
 
 
 def packages() -> dict[str, Path]:
@@ -83,59 +105,52 @@ def imports(file: Path) -> Iterator[str]:
 IMPORTS = {name: set(imports(file)) for name, file in MODULES.items() if name != "distprof"}
 
 
-def part(module: str) -> str:
-    """``distprof.probes.timing`` -> ``probes``: the part of the house that a module belongs to."""
-    return module.split(".")[1] if module.startswith("distprof.") else ""
+def room(module: str) -> str:
+    """``distprof.probes.timing.probe`` -> ``probes.timing``; ``distprof.clock`` -> ``clock``."""
+    inner = module.removeprefix("distprof.")
+    is_package = MODULES[module].stem == "__init__"
+    folder = inner if is_package else inner.rpartition(".")[0]
+    return inner if folder in ("", "merge") else folder
 
 
-def edges(of: Iterable[str]) -> set[tuple[str, str]]:
-    """(module, part that it imports) for the modules of some parts, imports within a part left out."""
-    wanted = set(of)
-    return {
-        (module, part(other))
-        for module, others in IMPORTS.items()
-        for other in others
-        if part(module) in wanted and part(other) and part(other) != part(module)
-    }
+def between_rooms() -> Iterator[tuple[str, str, str]]:
+    """(importing module, its room, imported room) wherever the rooms differ."""
+    for module, others in IMPORTS.items():
+        if module in ("distprof.merge", "distprof"):
+            continue
+        for other in others & MODULES.keys() - {"distprof", "distprof.merge"}:
+            if room(other) != room(module):
+                yield module, room(module), room(other)
 
 
-PARTS = {part(module) for module in IMPORTS}
-RANK = PARTS - BASE - COMPOSERS - {"launcher", "merge"}
-
-
-def test_every_folder_with_code_is_installed() -> None:
+def test_all_folders_are_installed() -> None:
     on_disk = {file.parent for top in ("distprof", "launcher", "merge") for file in (HOUSE / top).rglob("*.py")}
     assert on_disk == set(packages().values())
 
 
-def test_the_parts_named_here_are_there() -> None:
-    assert {"errors", "records", "shard", "rundir", "launcher", "merge", "commands", "probes", "recorder"} <= PARTS
+def test_all_rooms_have_a_place_in_the_order() -> None:
+    assert {room(module) for module in IMPORTS} - {"merge"} == set(ORDER)
 
 
-def test_the_base_stands_on_itself() -> None:
-    assert {(module, other) for module, other in edges(BASE) if other not in BASE} == set()
+def test_rooms_import_earlier_rooms_only() -> None:
+    height = {name: number for number, name in enumerate(ORDER)}
+    assert {edge for edge in between_rooms() if height[edge[2]] > height[edge[1]]} == set()
 
 
-def test_the_launcher_stands_on_the_base() -> None:
-    assert {(module, other) for module, other in edges({"launcher"}) if other not in BASE} == set()
+@pytest.mark.parametrize(("side", "allowed"), WALLS.items(), ids=["rank", "launcher", "analysis", "renderers"])
+def test_sides_of_the_house_stay_apart(side: tuple[str, ...], allowed: set[str]) -> None:
+    assert {edge for edge in between_rooms() if edge[1] in side and edge[2] not in allowed} == set()
 
 
-def test_merging_needs_shards_only() -> None:
-    assert {(module, other) for module, other in edges({"merge"}) if other not in MERGE_MAY} == set()
-
-
-def test_the_rank_side_knows_neither_launcher_nor_merger() -> None:
-    assert {(module, other) for module, other in edges(RANK) if other in {"launcher", "merge", *COMPOSERS}} == set()
-
-
-def test_within_a_rank_nothing_looks_up() -> None:
-    for height, storey in enumerate(RANK_STOREYS):
-        above = set().union(*RANK_STOREYS[height + 1 :])
-        assert {(module, other) for module, other in edges(storey) if other in above} == set()
+def test_modules_import_in_no_cycle() -> None:
+    try:
+        TopologicalSorter({name: others & IMPORTS.keys() for name, others in IMPORTS.items()}).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 @pytest.mark.parametrize("package", ["distprof.records", "distprof.merge.report"])
-def test_what_is_told_in_several_files_is_imported_from_one_place(package: str) -> None:
+def test_records_and_report_are_imported_from_their_package(package: str) -> None:
     files = {name for name in MODULES if name.startswith(f"{package}.")}
     assert files
     assert {(module, other) for module in IMPORTS.keys() - files for other in IMPORTS[module] & files} == {
@@ -143,41 +158,48 @@ def test_what_is_told_in_several_files_is_imported_from_one_place(package: str) 
     }
 
 
-def test_composers_are_imported_by_nobody() -> None:
-    assert {(module, other) for module, other in edges(PARTS - COMPOSERS) if other in COMPOSERS} == set()
-
-
-def test_no_import_goes_round_in_circles() -> None:
-    try:
-        TopologicalSorter({name: others & IMPORTS.keys() for name, others in IMPORTS.items()}).prepare()
-    except CycleError as error:
-        pytest.fail(" -> ".join(error.args[1]))
-
-
-@pytest.mark.parametrize(
-    ("parts", "allowed"),
-    [
-        (BASE, {"numpy", "msgpack", "tomllib", "tomli"}),
-        (RANK, {"numpy", "msgpack", "torch"}),
-        ({"merge"}, {"numpy", "matplotlib"}),
-        ({"launcher"}, {"torch"}),
-    ],
-    ids=["base", "rank", "merge", "launcher"],
-)
-def test_each_part_needs_no_more_than_it_says(parts: set[str], allowed: set[str]) -> None:
-    top = {
-        (module, other.partition(".")[0]) for module in IMPORTS if part(module) in parts for other in IMPORTS[module]
-    }
+@pytest.mark.parametrize(("side", "allowed"), NEEDS.items(), ids=["base", "rank", "launcher", "analysis", "renderers"])
+def test_third_party_packages(side: tuple[str, ...], allowed: set[str]) -> None:
+    top = {(module, other.partition(".")[0]) for module in IMPORTS if room(module) in side for other in IMPORTS[module]}
     strangers = {(module, name) for module, name in top if name not in sys.stdlib_module_names | allowed | {"distprof"}}
     assert strangers == set()
 
 
-def test_only_the_plots_need_matplotlib() -> None:
+def test_matplotlib_is_imported_by_plots_only() -> None:
     users = {module for module in IMPORTS if any(name.split(".")[0] == "matplotlib" for name in IMPORTS[module])}
     assert {module for module in users if not module.startswith("distprof.merge.plots")} == set()
 
 
-@pytest.mark.parametrize("folder", ["distprof", "launcher", "merge", "examples", "tests", "tools"])
-def test_no_file_is_too_long_for_one_reason_to_change(folder: str) -> None:
-    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in (HOUSE / folder).rglob("*.py")}
-    assert {str(file): length for file, length in lengths.items() if length > LONGEST_FILE} == {}
+def tracked_folders() -> list[Path]:
+    tops = ("distprof", "launcher", "merge", "examples", "tests", "tools")
+    return sorted({file.parent for top in tops for file in (HOUSE / top).rglob("*.py")} - {HOUSE / "tests" / "cases"})
+
+
+@pytest.mark.parametrize("folder", tracked_folders(), ids=lambda folder: str(folder.relative_to(HOUSE)))
+def test_folder_size(folder: Path) -> None:
+    files = [file for file in folder.glob("*.py") if file.name not in ("__init__.py", "conftest.py")]
+    assert len(files) <= MOST_MODULES
+    lengths = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in files}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_contributing_has_the_map_of_folders() -> None:
+    code = runpy.run_path(str(HOUSE / "tools" / "folder_map.py"))
+    page = (HOUSE / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert "<!-- map -->" in page
+    assert page == code["with_map"](page), "python tools/folder_map.py writes it anew"
+
+
+#: Modules of the time before the folders were regrouped; their names said little.
+OLD_NAMES = {
+    *("doors", "turns", "holders", "standing", "say", "claims", "absence", "checks", "rehearsals", "stacks", "owned"),
+    *("layers", "module_list", "fused", "timed", "sums", "shortcut", "holdings", "standing_mode", "regions"),
+    *("moved", "redone", "arithmetic", "custom", "built", "counted", "shown", "taken", "older", "engine"),
+    *("outcome", "child", "align", "siblings", "labels", "numbering", "own_axes", "readings"),
+    *("coverage", "unavailable", "measured", "replicas", "parts", "once", "hosted", "suspects", "culprit", "words"),
+    *("front", "alone", "at_once", "uncompiled", "step_hook", "rundir", "rankdata", "jsonout", "spread", "medians"),
+}
+
+
+def test_no_module_has_an_old_name() -> None:
+    assert {name for name in MODULES if name.rpartition(".")[2] in OLD_NAMES} == set()

@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from distprof.flops.moved import NAMESPACES, OPS
-from distprof.flops.redone import BACKWARDS
+from distprof.flops.attention_recompute import BACKWARDS
+from distprof.flops.formulas.rule import Chapter, Rule
 from distprof.flops.registry import CHAPTERS
-from distprof.flops.rule import Chapter, Rule
+from distprof.flops.zero_cost import NAMESPACES, OPS
 
 PAGE = Path(__file__).parent.parent / "docs" / "FLOPS.md"
 WIDTH = 120

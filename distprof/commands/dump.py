@@ -12,13 +12,13 @@ from typing import Any
 
 import click
 
-from distprof.codec import to_json
 from distprof.commands.streams import put
+from distprof.console import say
 from distprof.errors import DataError
 from distprof.printable import printable_json
 from distprof.records import RECORDS
-from distprof.say import say
-from distprof.shard import ReadReport, Shard, read_shard
+from distprof.shard.codec import to_json
+from distprof.shard.reader import ReadReport, Shard, read_shard
 
 
 @click.command(

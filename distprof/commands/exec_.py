@@ -10,15 +10,15 @@ from pathlib import Path
 
 import click
 
-from distprof.commands.taken import takes
-from distprof.launcher import child
-from distprof.launcher.recording import Job, choose
-from distprof.launcher.session import record_job
-from distprof.options import RUN
+from distprof.commands.click_options import with_options
+from distprof.config.options import RUN
+from distprof.launcher import child_process
+from distprof.launcher.job import record_job
+from distprof.launcher.run_setup import Job, choose_options
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@takes(RUN)
+@with_options(RUN)
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
 def command(words: tuple[str, ...], **given: object) -> None:
     """Start CMD, with a recorder in every rank that it starts; its signals and its exit code go through.
@@ -31,10 +31,14 @@ def command(words: tuple[str, ...], **given: object) -> None:
       distprof exec --warmup 50 --merge -- torchrun --nproc-per-node 8 train.py
       distprof exec --config ds_config.json -- deepspeed train.py --deepspeed_config ds_config.json
     """
-    child.check(words[0])
-    options = choose(given)
+    child_process.check_command(words[0])
+    options = choose_options(given)
     job = _job(words, options.name)
-    sys.exit(child.end_like(record_job(options, job, lambda variables: child.run(words, {**os.environ, **variables}))))
+    sys.exit(
+        child_process.end_like(
+            record_job(options, job, lambda variables: child_process.run(words, {**os.environ, **variables}))
+        )
+    )
 
 
 def _job(words: tuple[str, ...], name: str | None) -> Job:

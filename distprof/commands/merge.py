@@ -12,24 +12,24 @@ from typing import Any
 
 import click
 
+from distprof.commands.click_options import with_options
 from distprof.commands.progress import Progress
-from distprof.commands.shown import deliver, text_options
-from distprof.commands.taken import takes
-from distprof.config import chosen_file, decide, read_config
+from distprof.commands.report_output import text_options, write_report
+from distprof.config.files import chosen_file, decide_options, read_config
+from distprof.config.options import REPORT, SHOWN, Layer
+from distprof.console import say
 from distprof.errors import DataError, UsageError
 from distprof.merge import plots
 from distprof.merge.analyse import analyse
-from distprof.merge.jsonout import to_json
-from distprof.merge.load import load_run
-from distprof.merge.measured import cache_file, read_measured
-from distprof.merge.peaks import Peaks
+from distprof.merge.export.files import write_files
+from distprof.merge.export.json import to_json
+from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
 from distprof.merge.text import render
-from distprof.merge.write import write_files
-from distprof.options import REPORT, SHOWN, Layer
-from distprof.rundir import PLOTS, RunDir
-from distprof.rundir import REPORT as REPORT_FOLDER
-from distprof.say import say
+from distprof.merge.work.peak_cache import cache_file, read_peak_cache
+from distprof.merge.work.peaks import Peaks
+from distprof.run_folder import PLOTS, RunFolder
+from distprof.run_folder import REPORT as REPORT_FOLDER
 
 
 @click.command(
@@ -41,7 +41,7 @@ Examples:
 """
 )
 @click.argument("run", type=click.Path(path_type=Path))
-@takes(REPORT)
+@with_options(REPORT)
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the report.  [default: RUN/report]"
 )
@@ -55,16 +55,16 @@ def command(run: Path, out: Path | None, config: Path | None, **given: object) -
     (depth = 2), then in that of the job.
     """
     progress = Progress(sys.stderr)
-    asked = decide(REPORT, given, os.environ, read_config(chosen_file(config, os.environ)))
+    asked = decide_options(REPORT, given, os.environ, read_config(chosen_file(config, os.environ)))
     loaded = load_run(run, progress.files)
-    chosen = {name: value.value for name, value in {**kept(RunDir(run)), **asked}.items()}
+    chosen = {name: value.value for name, value in {**kept(RunFolder(run)), **asked}.items()}
     report = analyse(loaded, _peaks(chosen))
     text = render(report, text_options(chosen))
     pictures = _draw(report, progress) if chosen.get("plots", True) else {}
     contents = {"summary.txt": text.encode(), "summary.json": to_json(report).encode(), **pictures}
     with ExitStack() as in_any_case:  # whoever gets one of both has lost nothing
         in_any_case.callback(_write, run, out, contents)
-        in_any_case.callback(deliver, text, chosen)
+        in_any_case.callback(write_report, text, chosen)
         in_any_case.callback(progress.clear)
 
 
@@ -77,7 +77,7 @@ def _write(run: Path, out: Path | None, contents: Mapping[str, bytes]) -> None:
     say(f"report in {folder}{drawn}")
 
 
-def kept(run: RunDir) -> Layer:
+def kept(run: RunFolder) -> Layer:
     """How the run itself wants to be shown."""
     manifest = run.read_manifest()
     try:
@@ -91,14 +91,14 @@ def kept(run: RunDir) -> Layer:
 
 
 def _peaks(chosen: Mapping[str, Any]) -> Peaks:
-    measured, problem = read_measured(cache_file())
+    measured, problem = read_peak_cache(cache_file())
     if problem:
         say(problem)
     return Peaks(chosen.get("peak_tflops"), measured)
 
 
 def _draw(report: Report, progress: Progress) -> dict[str, bytes]:
-    from distprof.merge.plots.at_once import draw_all  # what it needs, a report without plots does not
+    from distprof.merge.plots.parallel import draw_all  # what it needs, a report without plots does not
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # what it says of its caches is nothing to the user
     progress.say("draws the plots")

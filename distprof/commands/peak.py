@@ -10,8 +10,8 @@ import click
 
 from distprof.commands.streams import put
 from distprof.errors import UsageError, said
-from distprof.merge.measured import cache_file, keep_measured
-from distprof.merge.peaks import Engine, known_device
+from distprof.merge.work.peak_cache import cache_file, write_peak_cache
+from distprof.merge.work.peaks import Engine, known_device
 from distprof.printable import on_one_line
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def command(threads: int | None, device_text: str | None, seconds: float) -> Non
     if not figures:
         raise UsageError(f"{device} multiplied no matrices: name another --device")
     path = cache_file()
-    keep_measured(path, figures)
+    write_peak_cache(path, figures)
     _print(f"kept in {path} for later merges")
     if known := known_device(name):
         _print(f"merges take the figures of {known.source} instead, where it has them")
@@ -57,7 +57,7 @@ def command(threads: int | None, device_text: str | None, seconds: float) -> Non
 
 def _measured(device: TorchDevice, engine: Engine, seconds: float) -> dict[Engine, float]:
     """TFLOPS by engine; each is printed when it is known."""
-    peak: Any = import_module("distprof.flops.peak")
+    peak: Any = import_module("distprof.flops.peak_benchmark")
     wanted = peak.arithmetics(device)
     figures: dict[Engine, float] = {}
     for arithmetic in wanted:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from distprof.launcher import torchrun
-from distprof.launcher.session import record_job
+from distprof.launcher.job import record_job
 
 
 class Verbatim(click.Command):

@@ -7,8 +7,8 @@ import os
 import sys
 from typing import TextIO
 
+from distprof.console import say
 from distprof.errors import DataError
-from distprof.say import say
 
 _REFUSED = "stdout does not take what is printed"
 

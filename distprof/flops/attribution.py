@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from distprof.flops.gradient_sums import GradientSums
-from distprof.flops.rule import tensors
+from distprof.flops.formulas.rule import tensors
+from distprof.flops.grad_accumulation import GradAccumulation
 
 OUTSIDE = -1  # the row of what runs outside any module
 
@@ -47,7 +47,7 @@ class _Log:
         self.rows: list[int] = []
         self.stack: list[tuple[int, int]] = []  # (row, the graph task in which it was entered)
         self.entered = False  # a module has been
-        self.sums = GradientSums()
+        self.sums = GradAccumulation()
         self._seen = _next_number()  # nodes below it have their maker
 
     def note(self, row: int, made: int = 0) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from distprof.flops import linalg
-from distprof.flops.rule import Work
+from distprof.flops.formulas import linalg
+from distprof.flops.formulas.rule import Work
 
 #: A product of two takes four products; a product with what is added to it, in a sum of products, as many of these.
 MACS = 4

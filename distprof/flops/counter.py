@@ -9,15 +9,15 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distprof.flops.arithmetic import MacTally
+from distprof.external_exceptions import pass_on
 from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, UNSETTLED, Attribution, Owner
-from distprof.flops.formulas import formula
-from distprof.flops.likely import MOST, likely_work
-from distprof.flops.nested import is_for_nested
-from distprof.flops.parts import REFUSED, has_body, is_traced, is_whole, parts, watched
-from distprof.flops.rule import Formula, nothing
+from distprof.flops.decompositions import REFUSED, has_body, is_traced, is_whole, parts, watched
+from distprof.flops.formulas.nested import is_for_nested
+from distprof.flops.formulas.rule import Formula, zero_work
+from distprof.flops.likely_work import MOST, likely_work
+from distprof.flops.lookup import formula
+from distprof.flops.precision import MacTally
 from distprof.flops.triton import is_launch, launched
-from distprof.outside import pass_on
 
 
 class FlopMode(TorchDispatchMode):
@@ -108,12 +108,12 @@ class FlopMode(TorchDispatchMode):
         if is_launch(func):
             self._launches.add(func)
         if found is None and getattr(func, "is_view", False):
-            found = nothing
+            found = zero_work
         self._formulas[func] = found
 
     def _count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         is_plumbing = self._attribution.ran(func, args, result, kwargs)
-        if self._formulas.get(func) is nothing:
+        if self._formulas.get(func) is zero_work:
             return
         if func in self._launches:
             func, result = launched(kwargs), None  # as torch's own counter calls the formulas of kernels

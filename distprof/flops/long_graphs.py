@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from distprof.uncompiled import unseen
+from distprof.hooks.dynamo import hidden_from_dynamo
 
 #: So many nodes of a step may be freed by recursion: 200 bytes of stack each.
 FREED_BY_RECURSION = 2_000
@@ -19,7 +19,7 @@ FREED_BY_RECURSION = 2_000
 _KEY = "distprof"
 
 
-@unseen
+@hidden_from_dynamo
 def keep_edges(node: Any) -> None:
     """Of a node that Python looks at: no longer than the node itself, and only what it keeps anyway."""
     with contextlib.suppress(AttributeError, RuntimeError):

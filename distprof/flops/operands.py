@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from distprof.flops import complex_numbers, sparse
-from distprof.flops.rule import SPARSE, Formula, Work, tensors
+from distprof.flops import complex_numbers
+from distprof.flops.formulas import sparse
+from distprof.flops.formulas.rule import SPARSE, Formula, Work, tensors
 
 
 def fitted(func: Any, counted: Formula) -> Formula:

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from distprof.flops import (
+from distprof.flops import zero_cost
+from distprof.flops.formulas import (
     attention,
     convolution,
     linalg,
     matmul,
-    moved,
     nested,
     norms,
     optimizers,
@@ -24,7 +24,7 @@ from distprof.flops import (
     sparse,
     vision,
 )
-from distprof.flops.rule import Chapter, Formula, nothing
+from distprof.flops.formulas.rule import Chapter, Formula, zero_work
 
 CHAPTERS: tuple[Chapter, ...] = (
     matmul.CHAPTER,
@@ -53,12 +53,12 @@ _FORMULAS = {op: rule.formula for rule in _RULES for op in rule.ops}
 _POINTWISE = getattr(torch.Tag, "pointwise", None)
 
 
-def ours(func: Any) -> Formula | None:
+def all_rules(func: Any) -> Formula | None:
     """Our formula of an op (an OpOverload or a higher-order op), None where there is none."""
     if not isinstance(func, torch._ops.OpOverload):
         return _FORMULAS.get(f"higher_order::{func.name()}")
-    if func.namespace in moved.NAMESPACES:
-        return nothing
+    if func.namespace in zero_cost.NAMESPACES:
+        return zero_work
     if func.namespace != "aten":
         return _of_library(func)
     return _of_aten(func._overloadpacket.__name__.removesuffix("_")) or _by_kind(func)
@@ -67,22 +67,22 @@ def ours(func: Any) -> Formula | None:
 def _of_library(func: Any) -> Formula | None:
     name = func._schema.name
     if func.namespace == "prims" and name.removeprefix("prims::") in primitives.MOVED:
-        return nothing
-    return _FORMULAS.get(name) or (nothing if moved.of_library(name) else None)
+        return zero_work
+    return _FORMULAS.get(name) or (zero_work if zero_cost.of_library(name) else None)
 
 
 def _of_aten(name: str) -> Formula | None:
     if name.startswith(_FOREACH):
         each = name.removeprefix(_FOREACH)
-        return nothing if each in moved.OPS else pointwise.foreach(each)
-    if name in moved.OPS or name.removesuffix("_copy") in moved.OPS:
-        return nothing
+        return zero_work if each in zero_cost.OPS else pointwise.foreach(each)
+    if name in zero_cost.OPS or name.removesuffix("_copy") in zero_cost.OPS:
+        return zero_work
     return _FORMULAS.get(name)
 
 
 def _by_kind(func: torch._ops.OpOverload) -> Formula | None:
     if func.is_view or torch.Tag.view_copy in func.tags:
-        return nothing
+        return zero_work
     return pointwise.POINTWISE if any(_POINTWISE in one.tags for one in _forms(func)) else None
 
 

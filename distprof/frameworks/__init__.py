@@ -1,0 +1,1 @@
+"""What each training stack says of its groups, its parameters and its experts."""

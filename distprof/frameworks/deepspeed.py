@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import nn
 
-from distprof.frameworks.protocol import Experts, Framework, Layout, Routing, group_ranks, imported, is_a
-from distprof.frameworks.routing import counted, read_chosen
-from distprof.frameworks.walk import every_module
-from distprof.outside import pass_on
+from distprof.external_exceptions import pass_on
+from distprof.frameworks.protocol import Experts, Framework, ParameterLayout, Routing
+from distprof.frameworks.routing_readers import count_by_expert, read_chosen_ids
+from distprof.module_walk import every_module
+from distprof.topology.imported import group_ranks, imported, is_a
 
 _GROUPS = "deepspeed.utils.groups"
 _AXIS_OF_PIPELINE = {"pipe": "pp", "data": "dp", "model": "tp"}
@@ -39,7 +40,7 @@ class DeepSpeed(Framework):
         dense = _of_grid(pipelines[0], rank) if pipelines else _of_variables(modules)
         return dense | _of_experts()
 
-    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> Layout | None:
+    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> ParameterLayout | None:
         whole = getattr(parameter, "ds_numel", None)
         sliced = ("tp",) if getattr(parameter, "tensor_model_parallel", False) and _is_replaced(parameter) else ()
         # Pipelines mark all their parameters, and build a tied layer under one name on each stage that uses it.
@@ -49,7 +50,7 @@ class DeepSpeed(Framework):
         # ZeRO-3 empties a parameter between its uses, and keeps its size and this rank's padded part beside it.
         numel = parameter.numel() if whole is None else int(whole)
         local = getattr(parameter, "ds_tensor", parameter).numel()
-        return Layout(local, numel, numel, ("dp",) if local < numel else (), sliced, copy)
+        return ParameterLayout(local, numel, numel, ("dp",) if local < numel else (), sliced, copy)
 
     def experts(self, module: nn.Module) -> Experts | None:
         layer: Any = module
@@ -84,13 +85,13 @@ def _read_gate(output: Any, num_experts: int) -> Routing | None:
     """
     if not isinstance(output, tuple) or len(output) not in (4, 7):
         return None
-    kept = counted(output[3], num_experts) if len(output) == 7 else output[2].sum((0, 2))
+    kept = count_by_expert(output[3], num_experts) if len(output) == 7 else output[2].sum((0, 2))
     return Routing(output[-1].long(), kept, output[0])
 
 
 def _read_autoep(output: Any, num_experts: int) -> Routing | None:
     """AutoEP drops nothing; its experts' own counts are padded."""
-    seen = read_chosen(output, num_experts)
+    seen = read_chosen_ids(output, num_experts)
     return None if seen is None else Routing(seen.routed, seen.routed)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from distprof.frameworks.meshes import SeenMesh, axes_of, root_of, seen_mesh
-from distprof.frameworks.protocol import Framework, imported
-from distprof.frameworks.walk import every_module
+from distprof.frameworks.protocol import Framework
+from distprof.module_walk import every_module
+from distprof.topology.imported import imported
+from distprof.topology.meshes import SeenMesh, mesh_axes, root_of, seen_mesh
 
 #: In the order of accelerate's mesh, the last one varying fastest.
 _ACCELERATES = ("dp_replicate", "dp_shard", "cp", "sp", "tp")
@@ -25,7 +26,7 @@ class Transformers(Framework):
         for module in every_module(*models):
             mesh: Any = getattr(module, "_device_mesh", None)
             if mesh is not None and hasattr(module, "config"):
-                return axes_of(seen_mesh(root_of(mesh)))
+                return mesh_axes(seen_mesh(root_of(mesh)))
         return {}
 
 
@@ -37,7 +38,7 @@ class Accelerate(Framework):
         state = getattr(imported("accelerate.state", "AcceleratorState"), "_shared_state", {})
         mesh = state.get("device_mesh")
         if mesh is not None:
-            return axes_of(seen_mesh(root_of(mesh)))
+            return mesh_axes(seen_mesh(root_of(mesh)))
         return _of_environment(rank, int(state.get("num_processes") or 1))
 
 
@@ -49,4 +50,4 @@ def _of_environment(rank: int, world_size: int) -> Mapping[str, Sequence[int]]:
     shape = tuple(int(size) if size.isdecimal() else 1 for size in said)
     if prod(shape) != world_size:
         return {}
-    return axes_of(SeenMesh.in_order(_ACCELERATES, shape, rank))
+    return mesh_axes(SeenMesh.in_order(_ACCELERATES, shape, rank))

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from distprof.frameworks.protocol import Experts, Framework, Layout, Routing, group_ranks, imported
-from distprof.frameworks.routing import read_counts
+from distprof.frameworks.protocol import Experts, Framework, ParameterLayout, Routing
+from distprof.frameworks.routing_readers import read_counts
+from distprof.topology.imported import group_ranks, imported
 
 _STATE = "megatron.core.parallel_state"
 _EXPERTS = ("SequentialMLP", "GroupedMLP", "TEGroupedMLP")
@@ -33,14 +34,14 @@ class Megatron(Framework):
         found = {axis: group_ranks(imported(_STATE, name)) for axis, name in _VARIABLES.items()}
         return {axis: ranks for axis, ranks in found.items() if ranks}
 
-    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> Layout | None:
+    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> ParameterLayout | None:
         numel, copy = parameter.numel(), _copy(parameter)
         # Experts have the mark even where every rank has whole ones: the group of their own axis tells.
         axis = "etp" if expert else "tp"
         is_cut = getattr(parameter, "tensor_model_parallel", False)
         ways = len(group_ranks(imported(_STATE, _VARIABLES[axis]))) if is_cut else 1
         if ways > 1 or copy:
-            return Layout(numel, numel, numel * max(ways, 1), (axis,) if ways > 1 else (), (), copy)
+            return ParameterLayout(numel, numel, numel * max(ways, 1), (axis,) if ways > 1 else (), (), copy)
         return None
 
     def experts(self, module: nn.Module) -> Experts | None:

@@ -7,7 +7,6 @@ and the report says why.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Layout:
+class ParameterLayout:
     """Elements of one parameter: in this rank's memory, on this rank with data-parallel sharding undone, and in the
     whole; and its layout as :class:`distprof.records.Parameter` has it.
     """
@@ -59,7 +58,7 @@ class Experts:
     ``router``: the submodule whose output ``read_router`` understands.  Of the holder's arguments ``read_handed`` reads
     what this rank's tokens were given to (by global expert), ``read_processed`` what its experts got from all ranks (by
     local expert).  Readers are functions that hold no module, keep no tensor and wait for no device; see
-    :mod:`distprof.frameworks.routing` for some.  ``shared``: submodules that are experts which see every token.
+    :mod:`distprof.frameworks.routing_readers` for some.  ``shared``: submodules that are experts which see every token.
     """
 
     num_experts: int
@@ -91,7 +90,7 @@ class Framework:
         """
         return {}
 
-    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> Layout | None:
+    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> ParameterLayout | None:
         """How a parameter of ``owner`` is laid out; None when it is not this stack's.  ``name`` is its whole name in
         the model.  Of an ``expert``'s, the whole is what it and its like of the same global ids are.
         """
@@ -104,21 +103,3 @@ class Framework:
     def child_name(self, parent: nn.Module, name: str, child: nn.Module) -> str:
         """The model's own name of a child: a pipeline stage may count its layers from 0."""
         return name
-
-
-def imported(module: str, attribute: str) -> Any:
-    """``attribute`` of a module that the script has imported; None without."""
-    return getattr(sys.modules.get(module), attribute, None)
-
-
-def is_a(thing: object, module: str, *classes: str) -> bool:
-    """Whether ``thing`` is an instance of one of the ``classes`` of a module that the script has imported."""
-    found = tuple(cls for name in classes if isinstance(cls := imported(module, name), type))
-    return bool(found) and isinstance(thing, found)
-
-
-def group_ranks(group: Any) -> tuple[int, ...]:
-    """Global ranks of a process group, in its order; empty when it is none of this process's."""
-    ranks = imported("torch.distributed.distributed_c10d", "_world")
-    members = ranks.pg_group_ranks.get(group) if ranks is not None and group is not None else None
-    return tuple(sorted(members, key=members.__getitem__)) if members else ()

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from distprof.frameworks.pieces import fsdp2_meshes
-from distprof.frameworks.protocol import Framework, group_ranks, is_a
-from distprof.frameworks.walk import every_module
+from distprof.frameworks.dtensor_shards import fsdp2_meshes
+from distprof.frameworks.protocol import Framework
+from distprof.module_walk import every_module
+from distprof.topology.imported import group_ranks, is_a
 
 _STAGES = "torch.distributed.pipelining.stage"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from distprof.frameworks.fused import fused_experts
 from distprof.frameworks.protocol import Experts, Framework
-from distprof.frameworks.routing import read_counts
+from distprof.frameworks.routing_readers import read_counts
+from distprof.frameworks.stacked_experts import stacked_experts
 
 
 class TorchTitan(Framework):
@@ -25,5 +25,5 @@ class TorchTitan(Framework):
         holder = getattr(routed, "inner_experts", None) if routed is not None else getattr(module, "experts", None)
         if router is None or not isinstance(holder, nn.Module):
             return None
-        found = fused_experts(holder, int(getattr(router, "top_k", 0) or 0), router)
+        found = stacked_experts(holder, int(getattr(router, "top_k", 0) or 0), router)
         return None if found is None else replace(found, read_handed=None, read_processed=read_counts)

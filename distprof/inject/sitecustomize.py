@@ -13,7 +13,7 @@ import sys
 def _start_recorder(folder):
     # type: (str) -> None
     try:
-        from distprof.bootstrap import from_injection
+        from distprof.inject.bootstrap import from_injection
 
         from_injection(folder)
     except ImportError:

@@ -1,0 +1,1 @@
+"""What is measured while a model runs; a probe is attached for iterations of one kind."""

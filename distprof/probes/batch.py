@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from distprof.batch_order import BatchOrder
+from distprof.model.batch_order import BatchOrder
 from distprof.probes.tensors import tensors
 
 _MAX_DEPTH = 2  # of lists in an argument

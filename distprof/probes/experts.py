@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from distprof.frameworks.layers import FoundLayer
-from distprof.outside import pass_on
+from distprof.external_exceptions import pass_on
+from distprof.model.moe_layers import MoeLayer
 from distprof.records import Array, ExpertLoad, ExpertRouting, Record
 
 #: Dispatch modes of the script's do not see what is done inside it.
@@ -42,7 +42,7 @@ class _LayerSums:
 class ExpertTally:
     """Told of the calls of some rows; :meth:`begin` starts an iteration, :meth:`take` ends it."""
 
-    def __init__(self, layers: Sequence[FoundLayer]) -> None:
+    def __init__(self, layers: Sequence[MoeLayer]) -> None:
         self._layers = layers
         #: Rows whose calls are to be told before they run, and after.
         self.entering: dict[int, list[Callable[[tuple[Any, ...]], None]]] = {}
@@ -69,7 +69,7 @@ class ExpertTally:
         """What was counted since :meth:`begin`, on its way to the host; None without layers."""
         return Pending(iteration, self._layers, self._sums, self._rows) if self._layers else None
 
-    def _watch(self, number: int, layer: FoundLayer) -> None:
+    def _watch(self, number: int, layer: MoeLayer) -> None:
         if layer.is_counted and layer.read_processed is None:
             self._before(layer.row, lambda _: self._called(number))
             for row in layer.expert_rows:
@@ -89,7 +89,7 @@ class ExpertTally:
         self._called(number)
         self._rows[row] = self._rows.get(row, 0) + _token_rows(arguments)
 
-    def _apart(self, read: Callable[[FoundLayer, _LayerSums, Any], None], number: int, values: Any) -> None:
+    def _apart(self, read: Callable[[MoeLayer, _LayerSums, Any], None], number: int, values: Any) -> None:
         """Read, unseen by autograd and by modes of the script's, and let nothing get out that a reader raises.  What a
         CUDA graph captures is not read: the graph would replay it.
         """
@@ -103,7 +103,7 @@ class ExpertTally:
             self._sums[number].misread = True
 
 
-def _read_router(layer: FoundLayer, sums: _LayerSums, output: Any) -> None:
+def _read_router(layer: MoeLayer, sums: _LayerSums, output: Any) -> None:
     said = layer.read_router(output, layer.num_experts) if layer.read_router is not None else None
     if said is not None:
         sums.add(_ROUTED, said.routed)
@@ -113,7 +113,7 @@ def _read_router(layer: FoundLayer, sums: _LayerSums, output: Any) -> None:
             sums.aux_calls += 1
 
 
-def _read_holder(layer: FoundLayer, sums: _LayerSums, arguments: tuple[Any, ...]) -> None:
+def _read_holder(layer: MoeLayer, sums: _LayerSums, arguments: tuple[Any, ...]) -> None:
     if layer.read_handed is not None:
         sums.add(_HANDED, layer.read_handed(arguments, layer.num_experts))
     if layer.read_processed is not None:
@@ -124,7 +124,7 @@ class Pending:
     """Counts of an ended iteration, which can be read as soon as a stamp that was taken after them can."""
 
     def __init__(
-        self, iteration: int, layers: Sequence[FoundLayer], sums: Sequence[_LayerSums], rows: dict[int, int]
+        self, iteration: int, layers: Sequence[MoeLayer], sums: Sequence[_LayerSums], rows: dict[int, int]
     ) -> None:
         self._iteration = iteration
         self._layers = layers
@@ -151,7 +151,7 @@ class Pending:
                 unseen += [] if seen else [number]
         return ExpertLoad(self._iteration, np.concatenate(tokens).astype("<i8"), tuple(unseen))
 
-    def _processed(self, layer: FoundLayer, found: dict[str, Array], sums: _LayerSums) -> tuple[Array, bool]:
+    def _processed(self, layer: MoeLayer, found: dict[str, Array], sums: _LayerSums) -> tuple[Array, bool]:
         if layer.read_processed is None:
             return np.array([self._rows.get(row, 0) for row in layer.expert_rows]), sums.called
         return found.get(_PROCESSED, np.zeros(layer.local)), _PROCESSED in found

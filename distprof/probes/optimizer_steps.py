@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.autograd.profiler import record_function
 
-from distprof.doors import EntryDoor, OnError
+from distprof.hooks.patches import FunctionEntryPatch, OnError
 
 _MARK = "Optimizer.step#"  # what torch calls each step for its profiler
 
@@ -27,8 +27,8 @@ class OptimizerSteps:
         self._thread = get_ident()
         self._open: list[record_function] = []
         self._in_outer = False
-        self._entering = EntryDoor(((record_function, "__enter__"),), "an optimizer's step", on_error)
-        self._leaving = EntryDoor(((record_function, "__exit__"),), "an optimizer's step", on_error)
+        self._entering = FunctionEntryPatch(((record_function, "__enter__"),), "an optimizer's step", on_error)
+        self._leaving = FunctionEntryPatch(((record_function, "__exit__"),), "an optimizer's step", on_error)
 
     def open(self) -> None:
         self._entering.open(self._enter)

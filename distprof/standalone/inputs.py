@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from distprof.errors import UsageError, said
-from distprof.frameworks.walk import every_module, parameters_in
+from distprof.module_walk import every_module, parameters_in
 
 _Inputs = tuple[Sequence[Any], Mapping[str, Any]]
 _EXAMPLE = "give the sizes of one tensor, such as (1, 3, 224, 224)"

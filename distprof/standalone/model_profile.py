@@ -10,15 +10,15 @@ from typing import Any
 from torch import nn
 
 from distprof.errors import UsageError
-from distprof.frameworks.walk import every_module
+from distprof.module_walk import every_module
+from distprof.standalone.deprecated_names import accepts_deprecated_names
 from distprof.standalone.inputs import inputs_of, told_of_shape
-from distprof.standalone.older import accepts_older
 from distprof.standalone.profiler import FlopsProfiler, numbered
 
 _MODES = ("forward", "generate")
 
 
-@accepts_older(input_res="input_shape", as_strings="as_string", depth="module_depth", top_num="top_modules")
+@accepts_deprecated_names(input_res="input_shape", as_strings="as_string", depth="module_depth", top_num="top_modules")
 def get_model_profile(
     model: nn.Module,
     input_shape: tuple[int, ...] | None = None,

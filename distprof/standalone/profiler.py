@@ -14,15 +14,15 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from distprof.errors import UsageError
-from distprof.frameworks.walk import parameters_in
-from distprof.identity import Identity
+from distprof.merge.quantities import NOT_AVAILABLE, duration, macs, parameters, quantity
 from distprof.merge.report import Report
-from distprof.merge.text.alone import render_aggregated, render_model
-from distprof.merge.text.lines import labelled
-from distprof.merge.text.quantities import NOT_AVAILABLE, duration, macs, parameters, quantity
-from distprof.standalone.engine import identity_of, topology_of, with_engine
+from distprof.merge.text.format.lines import labelled_line
+from distprof.merge.text.standalone import render_aggregated, render_model
+from distprof.module_walk import parameters_in
+from distprof.rank.identity import Identity
+from distprof.standalone.deepspeed_engine import identity_of, topology_of, with_engine
+from distprof.standalone.deprecated_names import accepts_deprecated_names
 from distprof.standalone.hints import hint_at
-from distprof.standalone.older import accepts_older
 from distprof.standalone.report import ALONE_IN_THE_WORLD, Profile, at_steps, profile_of
 from distprof.standalone.session import Session
 
@@ -40,7 +40,7 @@ class FlopsProfiler:
     Methods raise UsageError when called out of order, and DistprofError when the profile failed.
     """
 
-    @accepts_older()
+    @accepts_deprecated_names()
     def __init__(
         self,
         model: nn.Module,
@@ -95,19 +95,19 @@ class FlopsProfiler:
         self.stop_profile()
         self._session = None
 
-    @accepts_older(in_str="as_string")
+    @accepts_deprecated_names(in_str="as_string")
     def get_total_flops(self, as_string: bool = False) -> int | str:
         """Flops of the model's forward: 2 for each MAC, and the element-wise rest."""
         flops = self._totals().model.flops or 0
         return quantity(flops) if as_string else round(flops)
 
-    @accepts_older(in_str="as_string")
+    @accepts_deprecated_names(in_str="as_string")
     def get_total_macs(self, as_string: bool = False) -> int | str:
         """Multiply-accumulates of the model's forward."""
         number = self._totals().model.macs or 0
         return macs(number) if as_string else round(number)
 
-    @accepts_older(in_str="as_string")
+    @accepts_deprecated_names(in_str="as_string")
     def get_total_duration(self, as_string: bool = False) -> float | str:
         """Seconds of the model's forward while it was counted; NaN, or n/a, where nothing ran (meta, fake tensors)."""
         time_ns = self._profile().model.forward_ns
@@ -115,7 +115,7 @@ class FlopsProfiler:
             return NOT_AVAILABLE if time_ns is None else duration(time_ns)
         return math.nan if time_ns is None else time_ns / 1e9
 
-    @accepts_older(in_str="as_string")
+    @accepts_deprecated_names(in_str="as_string")
     def get_total_params(self, as_string: bool = False) -> int | str:
         """Parameters of the model on this rank, each once."""
         number = self._profile().model.params
@@ -129,7 +129,7 @@ class FlopsProfiler:
         """Forwards of the whole model that were profiled."""
         return self._profile().steps
 
-    @accepts_older()
+    @accepts_deprecated_names()
     def print_model_profile(
         self,
         profile_step: int = 1,
@@ -155,7 +155,7 @@ class FlopsProfiler:
         text = render_model(report, depth=_depth(module_depth), top=top_modules, detail=detailed)
         self._hinted = profile  # which says it all
         if steps is not None:
-            text += labelled("Number of steps profiled", profile.steps) + "\n"
+            text += labelled_line("Number of steps profiled", profile.steps) + "\n"
         _write(text, output_file)
 
     def print_model_aggregated_profile(self, module_depth: int = -1, top_modules: int = 1) -> None:

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 
 from distprof.clock import SystemClock, anchor
 from distprof.errors import DistprofError
-from distprof.identity import Identity, header
 from distprof.merge.analyse import analyse
-from distprof.merge.load import run_of_shards
+from distprof.merge.job.missing_reasons import PARAMETERS
+from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import ModuleStats, Report
-from distprof.merge.unavailable import PARAMETERS
+from distprof.rank.identity import Identity, header
 from distprof.records import ALONE, End, Plan, Record
-from distprof.shard import MemorySink, ShardWriter, parse_shard
+from distprof.shard.reader import parse_shard
+from distprof.shard.writer import MemorySink, ShardWriter
+from distprof.standalone.aggregate import average_steps
 from distprof.standalone.session import Session
-from distprof.standalone.sums import averaged
 
 NEVER_CALLED = "the model was not called while it was profiled: was a wrapper of it called, or a copy?"
 
@@ -48,7 +49,7 @@ def profile_of(
     called = bool(counts.calls.any() or counts.forward_flops.any() or counts.backward_flops.any())
     steps = max(counts.micro_batches, 1) if called else 0
     if average and called:
-        counts, ops, step = averaged(counts, steps), averaged(ops, steps), step and averaged(step, steps)
+        counts, ops, step = average_steps(counts, steps), average_steps(ops, steps), step and average_steps(step, steps)
     sink = MemorySink()
     writer = ShardWriter(sink)
     writer.write(header(identity, name, anchor(SystemClock()), session.device))

@@ -19,25 +19,25 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from distprof.clock import Clock, SystemClock
 from distprof.devices import running_device
-from distprof.doors import ModuleDoor, ModuleVisitor, backward_door
 from distprof.errors import DistprofError, said
+from distprof.external_exceptions import pass_on
 from distprof.flops.attribution import Attribution
-from distprof.frameworks.meshes import MeshWatch
-from distprof.frameworks.walk import every_module, modules_of, parameters_in
-from distprof.holders import Holders
-from distprof.identity import Identity
-from distprof.models import Models
-from distprof.outside import pass_on
-from distprof.probes.calls import Probe
-from distprof.probes.counting import CountingProbe
-from distprof.probes.op_table import OpTable, TableMode
-from distprof.probes.timed import TimedProbe
+from distprof.hooks.optimizer_hook import OptimizerHook
+from distprof.hooks.patches import ModuleCallHandler, ModuleCallPatch, backward_patch
+from distprof.model.module_tree import ModuleTree
+from distprof.model.registry import ModelRegistry
+from distprof.model.uncalled import UncalledModels
+from distprof.module_walk import every_module, modules_of, parameters_in
+from distprof.probes.counting.op_table import OpTable, TableMode
+from distprof.probes.counting.probe import CountingProbe
+from distprof.probes.protocol import Probe
+from distprof.probes.timing.probe import TimedProbe
+from distprof.probes.timing.timeline import CudaTimestamps, HostTimestamps
+from distprof.rank.identity import Identity
 from distprof.records import FORWARD, TRAINING, Array, Counts, Ops, Record, Step
-from distprof.shard import as_read
-from distprof.standalone.sums import added
-from distprof.step_hook import StepHook
-from distprof.timeline import EventStamps, HostStamps
-from distprof.tree import ModuleTree
+from distprof.shard.reader import as_read
+from distprof.standalone.aggregate import sum_pieces
+from distprof.topology.meshes import MeshRecorder
 
 
 class Session:
@@ -55,11 +55,11 @@ class Session:
         self._clock = clock or SystemClock()
         self.device = _device_of(model)
         self._fakes = {tensor.fake_mode for tensor in _tensors_of(model) if isinstance(tensor, FakeTensor)}
-        self._models = Models(identity, MeshWatch())
-        self._holders = Holders(self._models.tree, self.adopt)
-        self._doors = ModuleDoor(self.fail), ModuleDoor(self.fail)
-        self._backward = backward_door(self.fail)
-        self._optimizer_hook: StepHook | None = None
+        self._models = ModelRegistry(identity, MeshRecorder())
+        self._holders = UncalledModels(self._models.tree, self.adopt)
+        self._doors = ModuleCallPatch(self.fail), ModuleCallPatch(self.fail)
+        self._backward = backward_patch(self.fail)
+        self._optimizer_hook: OptimizerHook | None = None
         self._probes: tuple[Probe, ...] = ()
         self._trains = False
         self._other_calls = 0  # of other methods of the model than its forward
@@ -76,7 +76,7 @@ class Session:
             self._counting = CountingProbe(counting, self, self.fail, self._new_mode)
             self._timed = TimedProbe(timing, self, self.fail, self._clock, self.device.type, ())
             self._backward.open(self)
-            self._optimizer_hook = StepHook(self._optimizer_stepped)
+            self._optimizer_hook = OptimizerHook(self._optimizer_stepped)
             for probe in (self._counting, self._timed):
                 probe.attach()
                 self._probes += (probe,)
@@ -122,7 +122,7 @@ class Session:
         counts = replace(self._counts, mode=mode, calls=self._forwards(self._counts.calls))
         if table.nothing_ran or not self._times:
             return counts, ops, None
-        step = added(self._times)
+        step = sum_pieces(self._times)
         return counts, ops, replace(step, mode=mode, calls=self._forwards(step.calls))
 
     def _forwards(self, calls: Array) -> Array:
@@ -164,7 +164,7 @@ class Session:
     def model_of(self, parameters: Sequence[nn.Parameter]) -> int:
         return self._holders.row(parameters)
 
-    def model_left(self, with_gradient: bool) -> None:
+    def model_ended(self, with_gradient: bool) -> None:
         """There is one iteration, and it ends when it is asked for."""
 
     def begin(self, args: tuple[Any, ...]) -> None:
@@ -181,7 +181,7 @@ class Session:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
         """Another method of the model than ``forward`` runs: what it does itself is the model's own work."""
         self._other_calls += 1
-        entered: list[tuple[ModuleVisitor, int]] = []
+        entered: list[tuple[ModuleCallHandler, int]] = []
         with self._failing("entering the model"):
             model = self._model()
             for visitor in [door.visitor for door in self._doors]:
@@ -225,7 +225,7 @@ class Session:
                 self._ignored_rows.add(row)
 
     def _new_mode(self, attribution: Attribution) -> TableMode:
-        self._table = OpTable(EventStamps() if self.device.type == "cuda" else HostStamps(self._clock.mono_ns))
+        self._table = OpTable(CudaTimestamps() if self.device.type == "cuda" else HostTimestamps(self._clock.mono_ns))
         return TableMode(attribution, self._table, self._ignored_rows, self._fakes)
 
 

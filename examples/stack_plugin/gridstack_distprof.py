@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from distprof.frameworks.protocol import Experts, Framework, Layout, imported
+from distprof.frameworks.protocol import Experts, Framework, ParameterLayout
+from distprof.topology.imported import imported
 
 
 class GridStack(Framework):
@@ -23,13 +24,13 @@ class GridStack(Framework):
         grid: Any = imported("gridstack", "GRID")
         return {} if grid is None else {"tp": grid.row_of(rank), "dp": grid.column_of(rank), "ep": grid.column_of(rank)}
 
-    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> Layout | None:
+    def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> ParameterLayout | None:
         """A marked weight is one of as many equal pieces as a row has ranks; of others we know nothing."""
         pieces = getattr(parameter, "gridstack_pieces", 1)
         if pieces == 1:
             return None
         own = parameter.numel()
-        return Layout(local_numel=own, rank_numel=own, global_numel=own * pieces, sharded=("tp",))
+        return ParameterLayout(local_numel=own, rank_numel=own, global_numel=own * pieces, sharded=("tp",))
 
     def experts(self, module: nn.Module) -> Experts | None:
         """The rows of what each expert is called with are its load."""

@@ -25,11 +25,11 @@ def draw(report: Report) -> Figure | None:
     if not layers:
         return None
     widest = max(layer.num_experts for layer in layers)
-    loads = style.matrix([[*relative_loads(layer), *[None] * (widest - layer.num_experts)] for layer in layers])
+    loads = style.to_array([[*relative_loads(layer), *[None] * (widest - layer.num_experts)] for layer in layers])
     figure, axes = style.new_figure(min(12.0, max(6.0, 3.4 + 0.42 * widest)), min(9.0, 2.2 + 0.34 * len(layers)))
     most = max(2.0, float(np.nanmax(loads)))
     limits = TwoSlopeNorm(1.0, min(0.0, 1 - (most - 1) / _COLD_STEEPER), most)
-    bar = style.heat(figure, axes, loads, ("PuOr_r", limits), "load / layer's mean")
+    bar = style.heat_map(figure, axes, loads, ("PuOr_r", limits), "load / layer's mean")
     bar.ax.set_ylim(0, most)
     if widest <= _HOTTEST_UP_TO:
         _values(axes, loads, limits)

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from distprof.merge.culprit import culprit
-from distprof.merge.phases import phase_title
 from distprof.merge.plots import style
-from distprof.merge.report import RankRow, Report, Suspect
-from distprof.merge.text.quantities import TimeUnit, common_unit
+from distprof.merge.quantities import TimeUnit, common_unit
+from distprof.merge.report import RankRow, Report, Straggler
+from distprof.merge.skew.verdict import culprit
+from distprof.merge.wording import phase_title
 from distprof.records import PHASES
 
 _COLOURS = {
@@ -73,7 +73,7 @@ def _totals(axes: Axes, rows: list[RankRow], unit: TimeUnit, width: float) -> No
     axes.add_collection(LineCollection(lines, color=style.INK, linewidth=1.2, label="iteration"))
 
 
-def _name_slow_rank(axes: Axes, rows: list[RankRow], slow: Suspect, unit: TimeUnit) -> None:
+def _name_slow_rank(axes: Axes, rows: list[RankRow], slow: Straggler, unit: TimeUnit) -> None:
     """Over its bar, the slow rank and the phase that makes it slow: its victims' bars may be as high."""
     place = next(place for place, row in enumerate(rows) if row.rank == slow.rank)
     words = f"rank {slow.rank}: {phase_title(slow.phase)} {slow.excess_ns / unit.ns:+.1f} {unit.name}"

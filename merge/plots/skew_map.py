@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from distprof.merge.plots import style
+from distprof.merge.quantities import common_unit
 from distprof.merge.report import Report, SkewMap
-from distprof.merge.text.quantities import common_unit
 
 #: More ranks than this share lines, or a line would be thinner than a pixel, and the peak might not be drawn at all.
 MOST_LINES = 256
@@ -22,7 +22,7 @@ _SHORT_PHASES = {"forward": "fwd", "backward": "bwd"}
 def draw(report: Report) -> Figure | None:
     """None when there is nobody to compare a rank with, or no module time."""
     skew = report.skew.map
-    excess = style.matrix(skew.excess_ns)
+    excess = style.to_array(skew.excess_ns)
     if not np.any(np.nan_to_num(excess)):
         return None
     limit = float(np.nanmax(np.abs(excess)))
@@ -31,7 +31,7 @@ def draw(report: Report) -> Figure | None:
     lines = shared_lines(excess, together) / unit.ns
     figure, axes = style.new_figure(max(6.0, 3.0 + 0.42 * excess.shape[1]), min(8.5, 3.0 + 0.28 * len(lines)))
     colours = ("RdBu_r", Normalize(-limit / unit.ns, limit / unit.ns))
-    style.heat(figure, axes, lines, colours, f"slower than the cohort ({unit.name})")
+    style.heat_map(figure, axes, lines, colours, f"slower than the cohort ({unit.name})")
     style.rank_ticks(axes.yaxis, skew.ranks[::together])
     _columns(axes, skew)
     rank, column = (int(place) for place in np.unravel_index(int(np.nanargmax(excess)), excess.shape))

@@ -8,8 +8,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from distprof.merge.plots import style
+from distprof.merge.quantities import TimeUnit, common_unit
 from distprof.merge.report import RankRow, Report
-from distprof.merge.text.quantities import TimeUnit, common_unit
 
 _BARS_UP_TO = 64
 _SHARES = (0, 25, 50, 75, 100)

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from distprof.merge.report import Report
-from distprof.merge.text.lines import one_line
-from distprof.merge.text.shortening import shortened_apart
+from distprof.merge.text.format.lines import one_line
+from distprof.merge.text.format.shortening import shortened_apart
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -103,7 +103,7 @@ def title(axes: Axes, words: str, report: Report, detail: str) -> None:
     )
 
 
-def heat(figure: Figure, axes: Axes, values: FloatArray, colours: tuple[str, Normalize], label: str) -> Colorbar:
+def heat_map(figure: Figure, axes: Axes, values: FloatArray, colours: tuple[str, Normalize], label: str) -> Colorbar:
     """A heat map of ``values`` (rows, columns), cells without a value grey, and its colour bar, which is returned."""
     shades = mpl.colormaps[colours[0]](np.linspace(0.06, 0.94, 256))  # without the ends, on which no text can be read
     colour_map = ListedColormap(shades).with_extremes(bad=NOTHING)
@@ -137,6 +137,6 @@ def short(labels: Sequence[str]) -> list[str]:
     return [names[label] for label in own]
 
 
-def matrix(rows: Sequence[Sequence[float | None]]) -> FloatArray:
+def to_array(rows: Sequence[Sequence[float | None]]) -> FloatArray:
     """Rows of numbers as floats, nan where there is None."""
     return np.array([[np.nan if value is None else value for value in row] for row in rows], dtype=np.float64)

@@ -19,7 +19,7 @@ from distprof.merge.report.experts import ExpertLayerStats
 from distprof.merge.report.profile import CompiledRegion, ModuleStats, OpStats, WorkRow
 from distprof.merge.report.ranks import MemoryDifference, RankRow, StageRow
 from distprof.merge.report.run import RunInfo, TopologyInfo
-from distprof.merge.report.skew import Skew, SkewMap, SkewRow, Suspect, Suspects
+from distprof.merge.report.skew import Skew, SkewMap, SkewRow, Straggler, Stragglers
 from distprof.merge.report.summary import Evaluations, ModelTotals, ModelWork, Spread, Summary
 from distprof.merge.report.utilization import PeakUsed, Utilization, UtilizationSpread
 
@@ -42,9 +42,9 @@ __all__ = [
     "SkewRow",
     "Spread",
     "StageRow",
+    "Straggler",
+    "Stragglers",
     "Summary",
-    "Suspect",
-    "Suspects",
     "TopologyInfo",
     "Utilization",
     "UtilizationSpread",

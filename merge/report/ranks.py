@@ -33,7 +33,7 @@ class RankRow:
 
 @dataclass(frozen=True)
 class StageRow:
-    """One pipeline stage, over its ranks and their timed steps; merge/pipeline.py has the formulas."""
+    """One pipeline stage, over its ranks and their timed steps; merge/times/pipeline.py has the formulas."""
 
     stage: int  # coordinate on pp
     virtual_stages: int  # stages of the model on each of its ranks

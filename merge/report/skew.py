@@ -36,7 +36,7 @@ class SkewMap:
 
 
 @dataclass(frozen=True)
-class Suspect:
+class Straggler:
     """A rank and where its largest excess is."""
 
     rank: int
@@ -46,12 +46,12 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Suspects:
+class Stragglers:
     """The rank of the largest excess; or several ranks of one group, nearly as far above their medians: in such a group
     one computes while the others wait, and the cause is among them.
     """
 
-    ranks: tuple[Suspect, ...]  # largest excess first
+    ranks: tuple[Straggler, ...]  # largest excess first
     axis: str  # of the group that several share, empty for one
     likely: int | None  # the one of them that the others seem to wait for, None where that cannot be told
     may_wait_for: tuple[int, ...] = ()  # ranks in process groups of unknown purpose with the one that is slow
@@ -63,4 +63,4 @@ class Skew:
     modules: tuple[SkewRow, ...]  # largest excess first
     map: SkewMap
     too_few: str = ""  # why nobody is named (a cohort of fewer than 3 ranks, too few ranks recorded), or empty
-    suspects: Suspects | None = None  # None where nobody is named, or nobody has an excess
+    suspects: Stragglers | None = None  # None where nobody is named, or nobody has an excess

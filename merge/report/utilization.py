@@ -29,7 +29,7 @@ class UtilizationSpread:
 
 @dataclass(frozen=True)
 class Utilization:
-    """How much of the devices' peak was used; see :mod:`distprof.merge.utilization` for what counts.
+    """How much of the devices' peak was used; see :mod:`distprof.merge.work.utilization` for what counts.
 
     ``model_flops_per_rank`` (forward and backward, each once in the job) and ``hardware_flops_per_rank`` (what ran) are
     2 x MACs, means over the ranks.

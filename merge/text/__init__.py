@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distprof.merge.report import Report
-from distprof.merge.text.aggregated import aggregated_profile
-from distprof.merge.text.experts import experts_block
-from distprof.merge.text.front import front
-from distprof.merge.text.lines import joined
-from distprof.merge.text.memory import memory_block
-from distprof.merge.text.pipeline import pipeline_block
-from distprof.merge.text.places import places_block
-from distprof.merge.text.profile import profile_summary
-from distprof.merge.text.ranks import ranks_block
-from distprof.merge.text.skew import skew_block
-from distprof.merge.text.tree import detailed_profile
-from distprof.merge.text.verdict import verdict
-from distprof.merge.text.work import work_block
+from distprof.merge.text.blocks.aggregated import aggregated_profile
+from distprof.merge.text.blocks.experts import experts_block
+from distprof.merge.text.blocks.header import header_block
+from distprof.merge.text.blocks.memory import memory_block
+from distprof.merge.text.blocks.pipeline import pipeline_block
+from distprof.merge.text.blocks.places import places_block
+from distprof.merge.text.blocks.profile import profile_summary
+from distprof.merge.text.blocks.ranks import ranks_block
+from distprof.merge.text.blocks.skew import skew_block
+from distprof.merge.text.blocks.tree import detailed_profile
+from distprof.merge.text.blocks.verdict import verdict
+from distprof.merge.text.blocks.work import work_block
+from distprof.merge.text.format.lines import join_blocks
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class TextOptions:
 
 def render(report: Report, options: TextOptions) -> str:
     """The whole of ``summary.txt``, without colour."""
-    blocks = [front(report), profile_summary(report), aggregated_profile(report, options.depth, options.top)]
+    blocks = [header_block(report), profile_summary(report), aggregated_profile(report, options.depth, options.top)]
     if options.detail:
         blocks.append(detailed_profile(report, options.depth))
     own = (work_block, places_block, ranks_block, memory_block, pipeline_block, skew_block, experts_block, verdict)
-    return joined([*blocks, *(block(report) for block in own)])
+    return join_blocks([*blocks, *(block(report) for block in own)])

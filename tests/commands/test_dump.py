@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from distprof.commands.dump import command
 from distprof.records import End, Header, ModuleRow, Plan, Record, Step, Tree
-from distprof.shard import FileSink, ShardWriter
+from distprof.shard.writer import FileSink, ShardWriter
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 

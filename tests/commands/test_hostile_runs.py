@@ -17,11 +17,11 @@ from support.shards import END, HEADER, PLAN, step
 from support.synthetic import write_run, write_shard
 
 from distprof.commands.merge import kept
+from distprof.config.options import SHOWN
 from distprof.errors import DataError
-from distprof.framing import MAX_SHARD_BYTES
-from distprof.options import SHOWN
 from distprof.records import Header, Record
-from distprof.rundir import RunDir
+from distprof.run_folder import RunFolder
+from distprof.shard.frames import MAX_SHARD_BYTES
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -181,7 +181,7 @@ def test_any_manifest_is_one_or_one_sentence(data: st.DataObject, tmp_path_facto
     texts, numbers = st.text(st.characters()) | values, st.integers() | values
     fields = {"run_id": texts, "name": texts, "command": st.lists(texts) | values}
     manifests = st.fixed_dictionaries({**fields, "world_size": numbers, "started_wall_ns": numbers, "shown": shown})
-    run = RunDir(tmp_path_factory.mktemp("run"))
+    run = RunFolder(tmp_path_factory.mktemp("run"))
     run.manifest.write_text(json.dumps(data.draw(manifests | values)))
     with contextlib.suppress(DataError):
         assert all(value.where.endswith("run.json") for value in kept(run).values())

@@ -14,8 +14,8 @@ from support.processes import output_of
 from support.synthetic import write_run
 
 from distprof.devices import cpu_name
-from distprof.merge.measured import keep_measured, read_measured
-from distprof.merge.peaks import Engine
+from distprof.merge.work.peak_cache import read_peak_cache, write_peak_cache
+from distprof.merge.work.peaks import Engine
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -68,7 +68,7 @@ def test_a_peak_is_measured_and_an_mfu_made_of_it(cli: Cli, tmp_path: Path, clea
         len(re.findall(r"^  (?:fp32|bf16|fp16) +[\d.e-]+ TFLOPS  \(matrices of (\d+) x \1\)$", ended.stdout, re.M)) == 3
     )
     assert ended.stdout.endswith(f"kept in {tmp_path}/cache/distprof/peaks.json for later merges\n")
-    figures, _ = read_measured(tmp_path / "cache" / "distprof" / "peaks.json")
+    figures, _ = read_peak_cache(tmp_path / "cache" / "distprof" / "peaks.json")
     assert {(engine.device, engine.threads) for engine in figures} == {(cpu_name(), 1)}
 
     (tmp_path / "matmuls.py").write_text(MATMULS, encoding="utf-8")
@@ -92,7 +92,7 @@ def test_a_merge_takes_what_was_measured_for_these_threads(here: Cli, tmp_path: 
     run = write_run(tmp_path / "run", dp=2)
     before = here("merge", run, "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
     assert "type 'distprof peak --threads 2' on that machine and merge again" in before
-    keep_measured(tmp_path / "cache" / "distprof" / "peaks.json", {Engine("Some CPU", 2, "fp32"): 0.05})
+    write_peak_cache(tmp_path / "cache" / "distprof" / "peaks.json", {Engine("Some CPU", 2, "fp32"): 0.05})
     after = here("merge", run, "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
     assert "peak per rank: 50 GFLOPS in fp32, Some CPU on 2 threads (measured by 'distprof peak')." in after
 

@@ -89,7 +89,7 @@ def test_a_job_without_stdout_ends_as_it_would(shell: Shell, how: str) -> None:
 
 SAYS = """
 import os, sys
-from distprof.say import say
+from distprof.console import say
 say("this is ours")
 print("mine")
 print(os.fstat(3).st_size)
@@ -105,7 +105,7 @@ def test_what_a_rank_says_is_neither_in_its_stdout_nor_in_its_exit_code(shell: S
 
 def test_what_is_said_comes_after_what_was_printed_before(shell: Shell, tmp_path: Path) -> None:
     script = 'sys.stderr.write("one\\n"); say("a\\nb"); print("two", file=sys.stderr)'
-    (tmp_path / "says.py").write_text(f"import sys; from distprof.say import say; {script}")
+    (tmp_path / "says.py").write_text(f"import sys; from distprof.console import say; {script}")
     assert shell(f'"{sys.executable}" says.py').stderr == "one\ndistprof: a\\nb\ntwo\n"
 
 

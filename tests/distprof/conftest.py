@@ -35,11 +35,11 @@ def fresh_compiler() -> Iterator[None]:
 @pytest.fixture(params=["the timer", "the shortcut"])
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of timed modules take one way in one test, and the other in another."""
-    from distprof.probes import shortcut
+    from distprof.probes.timing import fast_path
 
     if request.param == "the timer":
-        monkeypatch.setattr(shortcut, "compiled", None)
-    elif shortcut.compiled is None:
+        monkeypatch.setattr(fast_path, "compiled", None)
+    elif fast_path.compiled is None:
         pytest.skip("the shortcut could not be compiled")
 
 
@@ -82,9 +82,9 @@ def _leftovers() -> list[str]:
     if "torch._dynamo.eval_frame" in sys.modules:
         stance = sys.modules["torch._dynamo.eval_frame"]._stance.stance
         ours += [] if stance == "default" else [f"stance {stance}"]
-    if "distprof.bootstrap" in sys.modules and sys.modules["distprof.bootstrap"].recorder is not None:
+    if "distprof.inject.bootstrap" in sys.modules and sys.modules["distprof.inject.bootstrap"].recorder is not None:
         ours.append("an armed recorder")
-    if "distprof.frameworks.declaration" in sys.modules:
-        declared = sys.modules["distprof.frameworks.declaration"].current()
+    if "distprof.topology.declared" in sys.modules:
+        declared = sys.modules["distprof.topology.declared"].current()
         ours += [] if declared is None else [f"{declared}"]
     return ours

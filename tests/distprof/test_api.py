@@ -17,8 +17,8 @@ from torch import nn
 
 import distprof
 from distprof.errors import UsageError
-from distprof.frameworks.declaration import Declaration, current, declare
 from distprof.records import End, Error, Step, Topology
+from distprof.topology.declared import DeclaredTopology, current, declare
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ def test_without_a_recorder_the_job_runs(
     def fails(*_: object) -> None:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("distprof.recorder.Recorder.__init__", fails)
+    monkeypatch.setattr("distprof.recorder.recorder.Recorder.__init__", fails)
     with distprof.record(tmp_path, "mine") as run:
         train(1)
     assert run == tmp_path / "mine" and list((run / "shards").iterdir()) == []
@@ -183,7 +183,7 @@ def test_what_is_declared_is_a_copy(undeclared: None) -> None:
     coordinates = {"tp": 1}
     distprof.set_topology(tp=2, coordinates=coordinates)
     coordinates["tp"] = 0
-    assert current() == Declaration({"tp": 2}, {"tp": 1})
+    assert current() == DeclaredTopology({"tp": 2}, {"tp": 1})
 
 
 Script = Callable[[str], "tuple[subprocess.CompletedProcess[str], Seen]"]

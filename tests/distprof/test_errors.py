@@ -11,8 +11,8 @@ from torch import nn
 
 from distprof.errors import said
 from distprof.records import Error
-from distprof.rundir import RunDir
-from distprof.shard import read_shard
+from distprof.run_folder import RunFolder
+from distprof.shard.reader import read_shard
 
 
 class Mute(Exception):
@@ -40,13 +40,13 @@ def test_what_ends_a_recording_is_said(
     def broken(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("distprof.models.parameters_of", broken)
+    monkeypatch.setattr("distprof.model.registry.parameters_of", broken)
     recording = recorder(tmp_path)
     recording.arm()
     nn.Linear(1, 1)(torch.ones(1))
     recording.finish()
     place = f"raised in test_errors.py, line {broken.__code__.co_firstlineno + 1}"
     assert f"AssertionError in entering a module: {place}" in capsys.readouterr().err
-    (file,) = RunDir(tmp_path).shard_files()
+    (file,) = RunFolder(tmp_path).shard_files()
     (error,) = [record for record in read_shard(file).records if isinstance(record, Error)]
     assert error.message == f"AssertionError: {place}"

@@ -8,7 +8,7 @@ import socket
 
 from support.scripts import TIMED, TIMED_OF_SEVERAL, NewWorkplace, Workplace, iterations, wait_for
 
-from distprof import processes
+from distprof.rank import procfs
 
 #: Waits for a second node, then for its loss (a collective would fail), and then runs to its end.
 ELASTIC = """
@@ -40,7 +40,7 @@ def test_a_node_that_joins_and_goes_away_leaves_what_its_ranks_had_finished(new_
     wait_for(lambda: waits(place, 0, 2) and waits(place, 1, 2))
     both = place.report()
     pids = [int((place.folder / f"pid{rank}of2").read_text()) for rank in range(2)]
-    (lost,) = [pid for pid in pids if second.process.pid in processes.ancestors(pid)]
+    (lost,) = [pid for pid in pids if second.process.pid in procfs.ancestors(pid)]
     second.process.kill()
     os.kill(lost, signal.SIGKILL)
     assert second.wait().err == ""

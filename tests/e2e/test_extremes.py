@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from distprof.clock import SystemClock
 from distprof.merge.analyse import analyse
-from distprof.merge.load import load_run
+from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
 from distprof.records import MAX_DEPTH, End, Error, Step
-from distprof.rundir import RunDir
+from distprof.run_folder import RunFolder
 
 MB = 1 << 20
 #: Module names that break lines, terminals, markup, JSON, XML or Unicode.
@@ -67,7 +67,7 @@ def infer(model: nn.Module, steps: int) -> None:
 
 
 def shard_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in RunDir(folder).shard_files())
+    return sum(file.stat().st_size for file in RunFolder(folder).shard_files())
 
 
 def report_of(folder: Path) -> Report:
@@ -86,7 +86,7 @@ def test_a_name_may_hold_anything(tmp_path: Path, cli: Callable[..., Any]) -> No
             found = record(tmp_path / str(rank), lambda: infer(model, 4), clock=SystemClock(), count=True, timed=2)
         assert not found.of(Error) and found.one(End).reason == "window complete"
         assert max(map(len, found.names)) <= 1_000
-        RunDir(tmp_path / str(rank)).shard_path(rank, 0).rename(tmp_path / f"rank{rank}.g0.msgpack")
+        RunFolder(tmp_path / str(rank)).shard_path(rank, 0).rename(tmp_path / f"rank{rank}.g0.msgpack")
 
     merged = cli("merge", tmp_path)
     assert merged.returncode == 0, merged.stderr

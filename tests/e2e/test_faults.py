@@ -22,7 +22,7 @@ from support.scripts import (
 )
 
 from distprof.records import Error
-from distprof.shard import read_shard
+from distprof.shard.reader import read_shard
 
 MERGE = "  ->  distprof merge runs/x"
 PAGE = os.sysconf("SC_PAGE_SIZE")  # tmpfs gives room by the page

@@ -6,7 +6,7 @@ import pytest
 from support.scripts import NewWorkplace, Workplace
 
 from distprof.records import TRAINING, Counts, End, Record, Step
-from distprof.shard import Shard
+from distprof.shard.reader import Shard
 
 pytestmark = [pytest.mark.stack("transformers", "accelerate", "lightning"), pytest.mark.slow]
 

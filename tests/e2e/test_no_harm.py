@@ -130,7 +130,8 @@ def test_nothing_is_imported_in_the_middle_of_a_job(new_workplace: NewWorkplace)
 
 
 def test_what_a_signals_handler_raises_arrives(new_workplace: NewWorkplace) -> None:
-    """In all kinds of steps; at which line is chance, and tests/distprof/test_outside.py goes through them."""
+    """In all kinds of steps; at which line is chance, and tests/distprof/test_external_exceptions.py goes through
+    them."""
     plain, recorded = twice(new_workplace(), "signal_exception_swallowed.py", 60, timed=60)
     assert (plain.code, plain.out, recorded.code, recorded.out) == (0, "lost: 0\n", 0, "lost: 0\n"), recorded.err
 

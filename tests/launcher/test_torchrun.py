@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from support.processes import output_of
 
+from distprof.config.settings import Settings
 from distprof.launcher import torchrun
-from distprof.settings import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from support.synthetic import Job, in_memory, rank_records, shard_of, write_run
 
 from distprof.merge.analyse import analyse
-from distprof.merge.jsonout import to_json
-from distprof.merge.load import load_run, run_of_shards
+from distprof.merge.export.json import to_json
+from distprof.merge.load.run import load_run, run_of_shards
 from distprof.merge.report import Report
 from distprof.records import PHASES, Header, Record
-from distprof.rundir import RunDir
+from distprof.run_folder import RunFolder
 
 GOLDEN = Path(__file__).parent / "golden" / "report.json"
 JOBS = [
@@ -75,9 +75,9 @@ def test_neither_place_nor_time_matters(tmp_path: Path) -> None:
     first = write_run(tmp_path / "first", dp=4, missing=(2,), slow_rank=1)
     second = tmp_path / "elsewhere" / "second"
     second.mkdir(parents=True)
-    for file in reversed(RunDir(first).shard_files()):
+    for file in reversed(RunFolder(first).shard_files()):
         shutil.copy(file, second)
-    shutil.copy(RunDir(first).manifest, second)
+    shutil.copy(RunFolder(first).manifest, second)
     texts = {to_json(analyse(load_run(folder))) for folder in (first, second, first)}
     assert len(texts) == 1
     assert str(tmp_path) not in texts.pop()

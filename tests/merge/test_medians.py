@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from distprof.merge.medians import of_steps, over_steps
+from distprof.merge.stats import of_steps, over_steps
 
 nanoseconds = st.integers(0, 2**52)
 seen = st.floats(0, 2**52, width=64)

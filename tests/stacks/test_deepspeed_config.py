@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distprof.records import Counts
-from distprof.shard import read_shard
+from distprof.shard.reader import read_shard
 
 pytestmark = pytest.mark.stack("deepspeed")
 

@@ -7,7 +7,7 @@ from support.scenarios import RunScenarios, Scenario
 from support.stacks_page import Line
 
 from distprof.merge.analyse import analyse
-from distprof.merge.load import run_of_shards
+from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import Report
 
 ALL = [(rank,) for rank in range(4)]
@@ -117,10 +117,10 @@ def top_modules(report: Report) -> list[tuple[str, str]]:
 
 
 @FSDP_2.finds("axes behind names that mean nothing to us, by what is cut along them")
-@pytest.mark.parametrize("name", ["odd_names", "no_names"])
+@pytest.mark.parametrize("name", ["unknown_dimension_names", "no_names"])
 def test_what_is_cut_along_dimensions_of_odd_names_tells_their_axes(scenarios: dict[str, Scenario], name: str) -> None:
     seen = scenarios[name]
-    dp = {"odd_names": 2, "no_names": 1}[name]
+    dp = {"unknown_dimension_names": 2, "no_names": 1}[name]
     assert seen.sizes == {axis: size for axis, size in (("dp", dp), ("tp", 4 // dp)) if size > 1}
     assert seen.topologies[3].sources["tp"] == "parameters"
     assert (seen.topologies[3].notes, list(seen.parameters(1))) == ((), NAMES)
@@ -178,7 +178,8 @@ FORWARD, MEMORY = "forward work of the model", "memory of every rank"
 ROWS = 2  # of a rank's batch; a pipeline's has 4
 WORK = {
     **dict.fromkeys(
-        ["ddp", "fsdp2", "checkpointed", "tp", "fsdp2_tp", "odd_names", "no_names", "two_halves"], ROWS * (4 * 256 + 24)
+        ["ddp", "fsdp2", "checkpointed", "tp", "fsdp2_tp", "unknown_dimension_names", "no_names", "two_halves"],
+        ROWS * (4 * 256 + 24),
     ),
     **dict.fromkeys(["fsdp1", "fsdp1_flat", "fsdp1_hybrid"], ROWS * (64 + 2 * 256 + 64)),
     "two_models": 2 * ROWS * (4 * 256 + 24),

@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 
-from distprof.doors import ModuleDoor, ModuleVisitor
-from distprof.probes import shortcut
+from distprof.hooks.patches import ModuleCallHandler, ModuleCallPatch
+from distprof.probes.timing import fast_path
 
 
-class AroundDoor(ModuleDoor):
+class AroundDoor(ModuleCallPatch):
     """Its visitors make the calls themselves, in C."""
 
-    def open(self, visitor: ModuleVisitor) -> None:
+    def open(self, visitor: ModuleCallHandler) -> None:
         lists: dict[str, Any] = {name: [] for name in ("stack", "entered", "owners", "stamps", "in_backward")}
-        around = shortcut.compiled.Shortcut(
+        around = fast_path.compiled.Shortcut(
             timer=visitor,
             row_of={},
             **lists,
@@ -27,7 +27,7 @@ class AroundDoor(ModuleDoor):
             carrier=torch.zeros(()),
             plain=torch.Tensor,
             is_grad_enabled=torch.is_grad_enabled,
-            alone=shortcut.forward_alone(),
+            alone=fast_path.plain_forward(),
             failed=self._on_error,
         )
         super().open(around)

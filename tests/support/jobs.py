@@ -12,7 +12,7 @@ from typing import Any
 from support.examples import Job
 
 from distprof.records import Plan, Step
-from distprof.shard import Shard, read_shard
+from distprof.shard.reader import Shard, read_shard
 
 
 @dataclass

@@ -18,18 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from distprof.clock import Clock, FakeClock
-from distprof.recorder import Recorder
+from distprof.config.settings import Settings
+from distprof.hooks.dynamo import hidden_from_dynamo
+from distprof.recorder.recorder import Recorder
 from distprof.records import Array, Counts, ModuleRow, Record, Step, Tree
-from distprof.rundir import RunDir
-from distprof.settings import Settings
-from distprof.shard import Shard, read_shard
-from distprof.uncompiled import unseen
+from distprof.run_folder import RunFolder
+from distprof.shard.reader import Shard, read_shard
 
 MS = 1_000_000
 
 #: The clock of ticking modules; each :func:`record` hands it to its recorder.
 clock = FakeClock()
-unseen(FakeClock.mono_ns)  # torch's compiler does not look at it, as it cannot at the functions of the real one
+hidden_from_dynamo(
+    FakeClock.mono_ns
+)  # torch's compiler does not look at it, as it cannot at the functions of the real one
 
 Kind = TypeVar("Kind", bound=Record)
 
@@ -80,7 +82,7 @@ class Seen:
 
 def recorder(folder: Path, clock: Clock = clock, **settings: Any) -> Recorder:
     """A recorder that writes to ``folder``, not yet armed.  By default: no warm-up, no counting, one timed step."""
-    RunDir(folder).shards.mkdir(parents=True, exist_ok=True)
+    RunFolder(folder).shards.mkdir(parents=True, exist_ok=True)
     chosen: dict[str, Any] = {"warmup": 0, "count": False, "timed": 1, **settings}
     return Recorder(Settings(run_dir=str(folder), run_id="test", **chosen), clock)
 
@@ -98,7 +100,7 @@ def record(folder: Path, job: Callable[[], object], **settings: Any) -> Seen:
 
 def seen(folder: Path) -> Seen:
     """What the one recorder of ``folder`` wrote."""
-    (file,) = RunDir(folder).shard_files()
+    (file,) = RunFolder(folder).shard_files()
     return Seen(read_shard(file))
 
 

@@ -1,7 +1,7 @@
 """Hypothesis strategies for records and shards, built from the dataclasses: a new field is covered as it is added.
 
 ``records(Step)`` gives steps, ``records()`` gives any kind but the header, ``shards()`` gives (records, their bytes).
-Records are sound: they agree with themselves, as :mod:`distprof.checks` has it.
+Records are sound: they agree with themselves, as :mod:`distprof.shard.validation` has it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from distprof.records import (
     Topology,
     Tree,
 )
-from distprof.shard import MemorySink, ShardWriter
+from distprof.shard.writer import MemorySink, ShardWriter
 
 #: For tests of properties: the machine may be busy with other things.
 patient = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])

@@ -12,7 +12,7 @@ from typing import Any
 from support.synthetic import Job, in_memory
 
 from distprof.merge.analyse import analyse
-from distprof.merge.load import run_of_shards
+from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import Report
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from distprof.merge.analyse import analyse
-from distprof.merge.load import load_run
+from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
 from distprof.records import ExpertLayer, ExpertLayers, Parameter, Parameters, Record, Topology
-from distprof.rundir import RunDir
-from distprof.shard import Shard, read_shard
+from distprof.run_folder import RunFolder
+from distprof.shard.reader import Shard, read_shard
 
 Kind = TypeVar("Kind", bound=Record)
 
@@ -27,7 +27,7 @@ class Scenario:
     @property
     def shards(self) -> list[Shard]:
         """In rank order."""
-        return [read_shard(file) for file in sorted(RunDir(self.run).shard_files())]
+        return [read_shard(file) for file in sorted(RunFolder(self.run).shard_files())]
 
     @property
     def report(self) -> Report:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distprof.merge.analyse import analyse
-from distprof.merge.load import load_run
+from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
 from distprof.records import End, Plan, Step, Tree
-from distprof.rundir import RunDir
-from distprof.shard import NotAShard, Shard, read_shard
+from distprof.run_folder import RunFolder
+from distprof.shard.reader import NotAShard, Shard, read_shard
 
 #: What most scripts begin with: a model, and steps of it, with training or (starting in half the time) without.
 PRELUDE = """
@@ -136,8 +136,8 @@ class Workplace:
         """Without distprof."""
         return self.start(*_TORCHRUN, *words, **env)
 
-    def run_dir(self, name: str = "x") -> RunDir:
-        return RunDir(self.folder / "runs" / name)
+    def run_dir(self, name: str = "x") -> RunFolder:
+        return RunFolder(self.folder / "runs" / name)
 
     def shards(self, name: str = "x") -> list[Shard]:
         """By rank, then by generation."""

@@ -6,8 +6,8 @@ import msgpack
 import numpy as np
 from support.records import written
 
-from distprof.framing import checksum, frame, scan
 from distprof.records import End, Header, ModuleRow, Plan, Record, Step, Tree
+from distprof.shard.frames import checksum, frame, scan
 
 HEADER = Header("the-run", 3, 8)
 PLAN = Plan(5, 1, 3)

@@ -1,7 +1,8 @@
 """Runs made up shard by shard: a GPT with MoE blocks on any dp x tp x pp x ep, with somebody slow if you like.
 
 ``write_run(tmp_path / "run", dp=4, tp=2, ep=2, slow_rank=5)`` writes what the recorders of such a job would, by the
-real :class:`~distprof.shard.ShardWriter`; ``rank_records(job, rank)`` gives the records themselves, to bend before they
+real :class:`~distprof.shard.writer.ShardWriter`; ``rank_records(job, rank)`` gives the records themselves, to bend
+before they
 are written.  The same arguments make the same bytes.  Import it as ``from support.synthetic import ...``: conftest.py
 makes ``support`` importable.
 """
@@ -40,8 +41,9 @@ from distprof.records import (
     Topology,
     Tree,
 )
-from distprof.rundir import Manifest, RunDir
-from distprof.shard import FileSink, MemorySink, Shard, ShardWriter, parse_shard
+from distprof.run_folder import Manifest, RunFolder
+from distprof.shard.reader import Shard, parse_shard
+from distprof.shard.writer import FileSink, MemorySink, ShardWriter
 
 MS = 1_000_000
 WARMUP = 5
@@ -418,7 +420,7 @@ def write_run(
 
     ``bend`` may change what a rank writes: it is given the rank and its records.  Returns ``folder``.
     """
-    made, run = Job(**job), RunDir(folder)
+    made, run = Job(**job), RunFolder(folder)
     run.shards.mkdir(parents=True)
     if manifest:
         run.write_manifest(Manifest(RUN_ID, "demo", ("torchrun", "train.py"), made.world, WALL_NS))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import flop_registry
 
-from distprof.flops import sparse
-from distprof.flops.moved import OPS
+from distprof.flops.formulas import sparse
 from distprof.flops.registry import CHAPTERS
+from distprof.flops.zero_cost import OPS
 
 HOUSE = Path(__file__).parent.parent.parent
 PAGE = (HOUSE / "docs" / "FLOPS.md").read_text(encoding="utf-8")

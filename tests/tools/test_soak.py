@@ -15,8 +15,9 @@ import pytest
 from support.processes import output_of
 
 from distprof.records import FORWARD, Counts, End, Header, Plan, Record, Step
-from distprof.rundir import RunDir
-from distprof.shard import FileSink, Shard, ShardWriter, parse_shard
+from distprof.run_folder import RunFolder
+from distprof.shard.reader import Shard, parse_shard
+from distprof.shard.writer import FileSink, ShardWriter
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -93,9 +94,9 @@ def test_a_faulty_reader_fails(
 @pytest.mark.parametrize(
     ("what", "fault", "said"),
     [
-        ("distprof.shard.os.ftruncate", lambda *_: None, "a piece of a record was left behind"),
-        ("distprof.output.say", lambda *_: None, "no clear line"),
-        ("distprof.output.Output._give_up", lambda self, why: self.close(), "no clear line"),
+        ("distprof.shard.reader.os.ftruncate", lambda *_: None, "a piece of a record was left behind"),
+        ("distprof.recorder.shard_output.say", lambda *_: None, "no clear line"),
+        ("distprof.recorder.shard_output.ShardOutput._give_up", lambda self, why: self.close(), "no clear line"),
     ],
 )
 def test_a_faulty_writer_fails(
@@ -128,7 +129,7 @@ def records(steps: range) -> list[Record]:
 
 def left_behind(place: Path, recorded: list[Record] | None, finished: range) -> None:
     """What a killed job of two ranks leaves, rank 0 as it should."""
-    shards = RunDir(place / "runs" / "x")
+    shards = RunFolder(place / "runs" / "x")
     shards.shards.mkdir(parents=True)
     for rank, (own, log) in enumerate([(records(FINISHED), FINISHED), (recorded, finished)]):
         (place / f"finished{rank}").write_text("".join(f"{number:>8}\n" for number in [4711, *log]))
@@ -211,7 +212,7 @@ print(f"took {time.perf_counter():.3f} s")
 """
 #: Where it is recorded it prints more, leaves a file and other parameters, and ends with another exit code.
 SEES_DISTPROF = f"""{QUIET}
-if "distprof.recorder" in sys.modules:
+if "distprof.recorder.recorder" in sys.modules:
     print("recorded")
     torch.save(net.state_dict(), "net.pt")
     torch.nn.init.zeros_(net.weight)

@@ -37,7 +37,7 @@ def merge(kind: str, ranks: int, times: int) -> Merge:
 
 def _modules(run: Path) -> int:
     from distprof.records import Tree
-    from distprof.shard import read_shard
+    from distprof.shard.reader import read_shard
 
     first = min(run.glob("shards/*"))
     return sum(len(record.rows) for record in read_shard(first).records if isinstance(record, Tree))

@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distprof.recorder import Recorder
-from distprof.rundir import RunDir
-from distprof.settings import Settings
-from distprof.shard import read_shard
-from distprof.step_hook import StepHook
+from distprof.config.settings import Settings
+from distprof.hooks.optimizer_hook import OptimizerHook
+from distprof.recorder.recorder import Recorder
+from distprof.run_folder import RunFolder
+from distprof.shard.reader import read_shard
 
 
 @contextmanager
 def recording(folder: Path, **settings: Any) -> Iterator[tuple[Recorder, Callable[[], Path]]]:
     """A recorder at work, writing to a run in ``folder``, and what finds its shard."""
-    run = RunDir(folder)
+    run = RunFolder(folder)
     run.shards.mkdir()
     recorder = Recorder(Settings(run_dir=str(folder), run_id="bench", **settings))
     recorder.arm()
@@ -62,7 +62,7 @@ class InTurns:
 
     def _come(self) -> None:
         recorder = self._recorder
-        recorder._optimizer_hook = StepHook(recorder._optimizer_stepped)
+        recorder._optimizer_hook = OptimizerHook(recorder._optimizer_stepped)
         if recorder._probe is not None:
             recorder._backward.open(recorder)
             recorder._probe.attach()

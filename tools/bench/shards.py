@@ -14,7 +14,7 @@ from bench.gpt import Training
 from bench.recorders import recording
 from bench.shapes import SHAPES
 from distprof.records import Step
-from distprof.shard import read_shard
+from distprof.shard.reader import read_shard
 
 _FEW, _MANY = 1, 3
 

@@ -17,8 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from distprof.records import Step
-from distprof.rundir import RunDir
-from distprof.shard import read_shard
+from distprof.run_folder import RunFolder
+from distprof.shard.reader import read_shard
 from soak.runs import RUN, differences, explain, plain, under_distprof
 from soak.scripts import Script, scripts
 from soak.shown import Progress, table
@@ -107,5 +107,5 @@ def _installed(stack: str) -> bool:
 
 
 def _has_timed(place: Path) -> bool:
-    shards = RunDir(place / "runs" / RUN).shard_files()
+    shards = RunFolder(place / "runs" / RUN).shard_files()
     return any(isinstance(record, Step) for path in shards for record in read_shard(path).records)

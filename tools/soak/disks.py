@@ -18,12 +18,13 @@ from pathlib import Path
 
 import msgpack
 
-from distprof.codec import to_payload
-from distprof.framing import frame
-from distprof.output import Output, open_shard
+from distprof.recorder.shard_output import ShardOutput, open_shard
 from distprof.records import Error, Header
-from distprof.rundir import RunDir
-from distprof.shard import FileSink, ShardWriter, read_shard
+from distprof.run_folder import RunFolder
+from distprof.shard.codec import to_payload
+from distprof.shard.frames import frame
+from distprof.shard.reader import read_shard
+from distprof.shard.writer import FileSink, ShardWriter
 from soak.judges import ALL, judge
 from soak.originals import Original, Random, original
 from soak.trials import Kind, Outcome
@@ -48,7 +49,7 @@ def fill(rng: Random, folder: Path) -> Outcome:
 
 def full_file_system(rng: Random, one: Original, place: Path) -> str:
     """A rank writes to a file system of so many pages."""
-    pages, run = rng.randrange(1, 2 + len(one.data) // _PAGE), RunDir(place / "run")
+    pages, run = rng.randrange(1, 2 + len(one.data) // _PAGE), RunFolder(place / "run")
     run.path.mkdir()
 
     def work() -> int:
@@ -62,12 +63,12 @@ def full_file_system(rng: Random, one: Original, place: Path) -> str:
     code, said = _in_a_process(work)
     if code == _CANNOT_MOUNT:
         return NOT_MOUNTED
-    return _judge(one, pages * _PAGE, RunDir(place / "kept"), said, "No space left on device")
+    return _judge(one, pages * _PAGE, RunFolder(place / "kept"), said, "No space left on device")
 
 
 def file_size_limit(rng: Random, one: Original, place: Path) -> str:
     """A rank may write so many bytes to any file."""
-    limit, run = rng.randrange(len(one.data) + 200), RunDir(place / "run")
+    limit, run = rng.randrange(len(one.data) + 200), RunFolder(place / "run")
     run.shards.mkdir(parents=True)
 
     def work() -> int:
@@ -125,13 +126,13 @@ def _limit(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-def _write_as_a_rank(one: Original, run: RunDir, place: Path) -> None:
+def _write_as_a_rank(one: Original, run: RunFolder, place: Path) -> None:
     tempfile.tempdir = str(place / "elsewhere")
     header = one.records[0]
     assert isinstance(header, Header)
     writer = open_shard(run, header, lambda: False)
     if writer is not None:
-        output = Output(writer, header.rank)
+        output = ShardOutput(writer, header.rank)
         output.write(*one.records[1:])
         output.close()
 
@@ -147,7 +148,7 @@ def _write_what_fits(one: Original, sink: FileSink, before: Callable[[int], obje
             assert number, "the header has room"
 
 
-def _judge(one: Original, room: int, run: RunDir, said: str, why: str) -> str:
+def _judge(one: Original, room: int, run: RunFolder, said: str, why: str) -> str:
     """All that fitted into ``room`` bytes is there and whole, and one line was said."""
     whole = sum(edge <= room for edge in one.edges) - 1
     if whole == len(one.records):

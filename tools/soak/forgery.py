@@ -7,7 +7,7 @@ from typing import Any
 
 import msgpack
 
-from distprof.framing import checksum, frame, scan
+from distprof.shard.frames import checksum, frame, scan
 from soak.damage import Abuse
 from soak.originals import Original, Random
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 
 from distprof.errors import DataError
 from distprof.merge.analyse import analyse
-from distprof.merge.jsonout import to_json
-from distprof.merge.load import run_of_shards
+from distprof.merge.export.json import to_json
+from distprof.merge.load.run import run_of_shards
 from distprof.merge.text import TextOptions, render
-from distprof.shard import Memo, MemorySink, Shard, ShardWriter, parse_shard
+from distprof.shard.reader import RecordCache, Shard, parse_shard
+from distprof.shard.writer import MemorySink, ShardWriter
 from soak.originals import Original, original
 
 ALL, PART, REFUSED = VERDICTS = ("all read", "read in part", "refused")
@@ -48,7 +49,7 @@ def judge_forged(data: bytes, *, merged: bool) -> str:
     writer = ShardWriter(sink)
     for record in shard.records:
         writer.write(record)
-    again = parse_shard(bytes(sink.data), "again", Memo())
+    again = parse_shard(bytes(sink.data), "again", RecordCache())
     assert not again.report.damaged
     assert again.records == shard.records, "a record changed when it was written again"
     if merged:
@@ -67,7 +68,7 @@ def _merge(shard: Shard) -> None:
 
 def _read(data: bytes) -> Shard | None:
     try:
-        return parse_shard(data, "soak", Memo())
+        return parse_shard(data, "soak", RecordCache())
     except DataError as error:
         assert "\n" not in str(error) and len(str(error)) < 400, "the sentence is no sentence"
         return None

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from distprof.errors import DataError
 from distprof.records import Counts, Step
-from distprof.rundir import RunDir
-from distprof.shard import Shard, read_shard
+from distprof.run_folder import RunFolder
+from distprof.shard.reader import Shard, read_shard
 from soak.originals import Random
 from soak.train import LINE
 from soak.trials import Kind, Outcome
@@ -87,7 +87,7 @@ def _wait_for_lines(job: subprocess.Popen[bytes], log: Path, lines: int) -> None
 
 def judge(place: Path) -> dict[str, int]:
     """What of the job in this folder is left: every finished step, and a report that says so.  Returns counts."""
-    run = RunDir(place / "runs" / "x")
+    run = RunFolder(place / "runs" / "x")
     shards = {rank: shard for rank in range(_RANKS) if (shard := _shard(run, rank)) is not None}
     finished = 0
     for rank in range(_RANKS):
@@ -107,7 +107,7 @@ def _finished(place: Path, rank: int) -> list[int]:
     return [int(line) for line in log.read_text().split()[1:]] if log.exists() else []
 
 
-def _shard(run: RunDir, rank: int) -> Shard | None:
+def _shard(run: RunFolder, rank: int) -> Shard | None:
     try:
         return read_shard(run.shard_path(rank, 0))
     except (DataError, OSError):

@@ -25,7 +25,7 @@ from distprof.records import (
     Topology,
     Tree,
 )
-from distprof.shard import MemorySink, ShardWriter
+from distprof.shard.writer import MemorySink, ShardWriter
 
 Random = random.Random
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 import distprof
 from distprof.errors import UsageError
-from distprof.flops import custom
+from distprof.flops import user_formulas
 from distprof.flops.attribution import FORWARD, OUTSIDE, Attribution, Owner
 from distprof.flops.counter import FlopMode
 
@@ -38,9 +38,9 @@ A, B = torch.ones(3, 4), torch.ones(4, 5)
 
 @pytest.fixture(autouse=True)
 def nothing_stays_registered() -> Iterator[None]:
-    before, torchs = dict(custom.given), dict(flop_registry)
+    before, torchs = dict(user_formulas.given), dict(flop_registry)
     yield
-    for registry, was in ((custom.given, before), (flop_registry, torchs)):
+    for registry, was in ((user_formulas.given, before), (flop_registry, torchs)):
         registry.clear()
         registry.update(was)
 
@@ -135,7 +135,7 @@ def test_what_is_no_op_is_refused(op: Any) -> None:
 def test_what_is_no_function_is_refused(bad: Any, what: str) -> None:
     with pytest.raises(UsageError, match=f"{what} must be a function"):
         distprof.register_formula(PACKET, **bad)
-    assert PACKET not in custom.given
+    assert PACKET not in user_formulas.given
 
 
 def test_it_imports_no_torch() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distprof.flops.attribution import Attribution
 from distprof.flops.counter import FlopMode
-from distprof.flops.formulas import formula
+from distprof.flops.lookup import formula
 
 Run = Callable[[], Any]
 aten, prims = torch.ops.aten, torch.ops.prims

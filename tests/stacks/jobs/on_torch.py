@@ -220,7 +220,7 @@ SCENARIOS: dict[str, Callable[[], int]] = {
     "fsdp2": fsdp2,
     "tp": tp,
     "fsdp2_tp": fsdp2_tp,
-    "odd_names": partial(fsdp2_tp, ("rows", "columns")),
+    "unknown_dimension_names": partial(fsdp2_tp, ("rows", "columns")),
     "no_names": partial(tp, None),
     "pipeline": pipeline,
     "virtual_stages": virtual_stages,

@@ -1,0 +1,1 @@
+"""``distprof count``: loads one model from the user's code, runs it and counts it."""

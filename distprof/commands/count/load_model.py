@@ -1,0 +1,181 @@
+"""From ``MODULE:FACTORY`` to a model: what ``distprof count`` runs of the user's own code, and how it tells of faults.
+
+Whatever that code raises becomes one sentence that says what, and where.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from distprof.errors import DataError, DistprofError, UsageError
+
+_OURS = (str(Path(__file__).parents[2]), str(Path(torch.__file__).parent), "<frozen")
+
+
+def find_factory(target: str) -> Any:
+    """What ``MODULE:FACTORY`` names.  MODULE is importable from the current folder, or a .py file.
+
+    Raises UsageError where there is no such thing, DataError where importing it raises.
+    """
+    place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise UsageError(
+            f"{target} names no model: give MODULE:FACTORY, as in torchvision.models:resnet50 or net.py:Net"
+        )
+    thing: Any = _module(place)
+    with user_errors(f"looking for {name} in {place}", ""):
+        return _inside(thing, place, name)
+
+
+def _inside(thing: Any, place: str, name: str) -> Any:
+    for part in name.split("."):
+        if not hasattr(thing, part):
+            near = difflib.get_close_matches(part, dir(thing), 1)
+            hint = f": did you mean {near[0]!r}?" if near else ", nor anything called nearly so"
+            raise UsageError(f"{place} has no {name!r}{hint}")
+        thing = getattr(thing, part)
+    return thing
+
+
+def build_model(target: str, device: str) -> nn.Module:
+    """The model that ``target`` is or makes, on ``device``.  Raises UsageError and DataError."""
+    factory = find_factory(target)
+    if isinstance(factory, nn.Module):
+        model = factory
+    elif callable(factory):
+        model = _made(factory, target, device)
+    else:
+        raise UsageError(f"{target} is of type {type(factory).__name__}: give a function or class that makes a model")
+    with user_errors(f"moving the model to {device}", device, model):
+        _check_holds_not_itself(model)
+        return model.to(device) if model is factory else model
+
+
+def _made(factory: Callable[..., Any], target: str, device: str) -> nn.Module:
+    _check_takes_nothing(factory, target)
+    with user_errors(f"making the model with {target}", device), torch.device(device):
+        model = factory()
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{target} made something of type {type(model).__name__}: give what makes a torch.nn.Module")
+    return model
+
+
+def _check_holds_not_itself(model: nn.Module) -> None:
+    """torch's own ``train()`` and ``to()`` never come to an end in such a model."""
+    inside: list[tuple[str, nn.Module, Iterator[tuple[str, nn.Module]]]] = [("", model, model.named_children())]
+    done: set[int] = set()
+    while inside:
+        children = inside[-1][2]
+        below, child = next(children, ("", None))
+        if child is None:
+            done.add(id(inside.pop()[1]))
+        elif any(child is outer for _, outer, _ in inside):
+            path = ".".join([*(outer for outer, *_ in inside if outer), below])
+            raise UsageError(f"the model holds itself: {path} is a {type(child).__name__} around it; take that out")
+        elif id(child) not in done:
+            inside.append((below, child, child.named_children()))
+
+
+@contextlib.contextmanager
+def user_errors(
+    doing: str, device: str, model: nn.Module | None = None, advice: str = "see to that first"
+) -> Iterator[None]:
+    """What the user's code raises in here becomes a DataError of one sentence; what it prints goes to stderr."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except DistprofError:
+        raise
+    except (Exception, SystemExit) as error:
+        message, where = _message(error), ", ".join([*_module_of(error, model), *_line_of(error)])
+        if device == "meta" and "meta" in message.lower():
+            advice = "nothing has a value on the meta device; give --device cpu to really run it"
+        what = f"{doing} raised {type(error).__name__}{f': {message}' if message else ''}"
+        raise DataError(f"{what}{f' ({where})' if where else ''}: {advice}") from None
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error).strip().partition("\n")[0]
+    except Exception:  # it cannot say it
+        return ""
+
+
+def _module(place: str) -> ModuleType:
+    """A module by its name, found as ``python -m`` finds it, or a file, with its folder first on the path."""
+    path = Path(place)
+    sys.path.insert(0, str(path.absolute().parent if path.suffix == ".py" else Path.cwd()))
+    with user_errors(f"importing {place}", ""):
+        if path.suffix == ".py" and path.is_file():
+            return _of_file(path)
+        with contextlib.suppress(_NotThere):
+            return _of_name(place)
+    what = f"file {place}" if path.suffix == ".py" else f"module {place} in the current folder or in {sys.executable}"
+    raise UsageError(f"there is no {what}: give MODULE:FACTORY, a module's name or file and what in it makes the model")
+
+
+class _NotThere(Exception):
+    """The module itself, not one that it imports."""
+
+
+def _of_name(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            raise _NotThere from None
+        raise
+
+
+def _of_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # where dataclasses and pickle look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+def _check_takes_nothing(factory: Callable[..., Any], target: str) -> None:
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        raise UsageError(
+            f"{target} wants arguments ({error}): give a function that makes the model without any"
+        ) from None
+    except ValueError:  # something built in has no signature to be seen
+        return
+
+
+def _module_of(error: BaseException, model: nn.Module | None) -> Iterator[str]:
+    """The innermost module of the model that was running."""
+    names: dict[int, str] = {}
+    with contextlib.suppress(Exception):  # one that is nested too deeply has no names
+        names = {id(module): name for name, module in model.named_modules()} if model is not None else {}
+    running = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for module in reversed(running):
+        if id(module) in names:
+            name = names[id(module)]
+            yield f"in {name + ', a ' if name else ''}{type(module).__name__}"
+            return
+
+
+def _line_of(error: BaseException) -> Iterator[str]:
+    """The innermost line of code that is neither ours nor torch's."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(_OURS):
+            yield f"{frame.filename}:{frame.lineno}"
+            return

@@ -1,0 +1,105 @@
+"""Configuration files: ``distprof.toml``, ``[tool.distprof]`` of ``pyproject.toml``, a DeepSpeed config JSON.
+
+What is decided in several places holds in this order: the command line, the environment, the file, the default.  One
+file is read: the one that ``--config`` (or DISTPROF_CONFIG) names, else ``distprof.toml`` or ``pyproject.toml`` in the
+current folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distprof.config import deepspeed
+from distprof.config.options import ALL, Layer, Option, Value, from_call, from_environment, shown, unknown
+from distprof.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+#: Looked for in the current folder, in this order.
+OWN_FILE = "distprof.toml"
+SHARED_FILE = "pyproject.toml"
+_MOST_CHARACTERS = 1 << 24
+HELP = f"file with settings: a .toml, or a DeepSpeed config JSON (default: ./{OWN_FILE}, else ./{SHARED_FILE})"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a file decides, and what its reader should be told of it."""
+
+    layer: Layer = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+def decide_options(
+    options: Iterable[Option], given: Mapping[str, object], environment: Mapping[str, str], config: Config
+) -> Layer:
+    """For each of ``options`` that anything is said about, what holds.  Raises UsageError for what makes no sense."""
+    options = tuple(options)
+    in_file = {option.name: config.layer[option.name] for option in options if option.name in config.layer}
+    return {**in_file, **from_environment(options, environment), **from_call(options, given)}
+
+
+def chosen_file(given: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """The file that was asked for outright."""
+    named = environment.get("DISTPROF_CONFIG")
+    return given or (Path(named) if named else None)
+
+
+def read_config(path: Path | None) -> Config:
+    """The settings in ``path``; None looks in the current folder.
+
+    Raises UsageError, in one sentence with file and key, for a file that cannot be read, a key that nothing is called,
+    and a value of the wrong type.
+    """
+    if path is not None:
+        return _read(path)
+    found = next((Path(name) for name in (OWN_FILE, SHARED_FILE) if Path(name).is_file()), None)
+    return _read(found) if found else Config()
+
+
+def _read(path: Path) -> Config:
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MOST_CHARACTERS + 1)
+    except OSError as error:
+        raise UsageError(f"the configuration {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"the configuration {path} is no text in UTF-8") from None
+    if len(text) > _MOST_CHARACTERS:
+        raise UsageError(f"the configuration {path} has more than {_MOST_CHARACTERS:,} characters: it is none")
+    if path.suffix == ".toml":
+        return Config(_of_toml(text, path))
+    return Config(*deepspeed.read(text, path))
+
+
+def _of_toml(text: str, path: Path) -> Layer:
+    try:
+        values: object = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the configuration {path} is no TOML: {error}") from None
+    place = str(path)
+    if path.name == SHARED_FILE:
+        place = f"[tool.distprof] of {path}"
+        for name in ("tool", "distprof"):
+            values = values.get(name, {}) if isinstance(values, dict) else {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{place} is {shown(values)}: give a table")
+    return _checked(values, place)
+
+
+def _checked(values: Mapping[str, object], place: str) -> dict[str, Value]:
+    """Keys are spelled as the options (``output-file``), or as DeepSpeed and Python do (``output_file``)."""
+    known = {option.flag.removeprefix("--"): option for option in ALL}
+    layer = {}
+    for key, value in values.items():
+        option = known.get(key.replace("_", "-"))
+        if option is None:
+            raise unknown(key, known, place)
+        layer[option.name] = option.checked(value, f"{key!r} in {place}")
+    return layer

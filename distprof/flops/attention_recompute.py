@@ -1,0 +1,43 @@
+"""What a kernel runs again of the forward: work that runs, and is none of the model's.
+
+Fused attention keeps no scores; its backward works them out anew from query and key (FlashAttention, arXiv:2205.14135,
+algorithm 4), and so runs 2.5 x the forward where the math backend runs 2 x.  MFU is to say the same of both, so the
+product Q K^T is left out of the model's own work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: Fused attention's backward -> where query and value stand among its arguments.
+BACKWARDS = {
+    **dict.fromkeys(
+        (
+            "_scaled_dot_product_flash_attention_backward",
+            "_scaled_dot_product_efficient_attention_backward",
+            "_scaled_dot_product_cudnn_attention_backward",
+            "_scaled_dot_product_fused_attention_overrideable_backward",
+            "_scaled_dot_product_flash_attention_for_cpu_backward",
+            "_flash_attention_backward",
+            "_efficient_attention_backward",
+            "_cudnn_attention_backward",
+        ),
+        (1, 3),
+    ),
+    "flex_attention_backward": (0, 2),
+}
+_NAMES = {1: "query", 3: "value", 0: "query", 2: "value"}
+
+
+def recomputed_macs(func: Any, macs: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """How many of the ``macs`` of a call of ``func`` (an op, or a higher-order op) the forward has run already.
+
+    The five products take S T D (Q K^T, dQ, dK) and S T V (dP, dV) each, whatever the batch: of 3 D + 2 V, D is redone.
+    """
+    name = getattr(func, "name", None)  # a Triton kernel's is no function
+    places = BACKWARDS.get(name().rpartition("::")[2].partition(".")[0]) if callable(name) else None
+    if places is None:
+        return 0
+    query, value = (args[place] if place < len(args) else kwargs[_NAMES[place]] for place in places)
+    return int(macs * query.shape[-1] // (3 * query.shape[-1] + 2 * value.shape[-1]))

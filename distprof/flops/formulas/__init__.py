@@ -1,0 +1,1 @@
+"""The flops of each op, a module for each family of ops."""

@@ -1,0 +1,166 @@
+"""Sparse tensors: work is of the elements that they store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distprof.flops.formulas.matmul import added
+from distprof.flops.formulas.rule import (
+    SPARSE,
+    Chapter,
+    Formula,
+    NoFormulaError,
+    PerInput,
+    PerOutput,
+    Rule,
+    Work,
+    first_tensor,
+    is_real_work,
+    numel,
+    only_macs,
+    per_output,
+    stored,
+    tensors,
+)
+
+_MEAN = 1  # torch's mode of an embedding bag
+
+
+def _is_sparse(value: Any) -> bool:
+    return any(tensor.layout in SPARSE for tensor in tensors((value,)))
+
+
+def _product(a: Any, b: Any) -> int:
+    """MACs of a product of a sparse matrix and a dense one; those of two sparse ones depend on where elements are."""
+    if _is_sparse(a) == _is_sparse(b):
+        raise NoFormulaError
+    return stored(a) * int(b.shape[-1]) if _is_sparse(a) else stored(b) * int(a.shape[-2])
+
+
+def _matrices(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
+    return only_macs(_product(a, b))
+
+
+def _matrices_added(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
+    macs = _product(a, b)
+    return macs, 2 * macs + added(kwargs) * stored(out)
+
+
+def _vector(_: Any, a: Any, x: Any, *__: Any, **___: Any) -> Work:
+    return only_macs(stored(a))
+
+
+def _vector_added(out: Any, /, _: Any, a: Any, x: Any, *__: Any, **kwargs: Any) -> Work:
+    return stored(a), 2 * stored(a) + added(kwargs) * stored(out)
+
+
+def _sampled(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
+    macs = stored(out) * a.shape[-1]
+    return macs, 2 * macs + added(kwargs) * stored(out)
+
+
+def _reduced(out: Any, /, a: Any, b: Any, reduce: str = "sum", *_: Any, **__: Any) -> Work:
+    products = _product(a, b)
+    if reduce in ("sum", "mean"):
+        return products, 2 * products + (numel(out[0]) if reduce == "mean" else 0)
+    return 0, 2 * products  # a product and a comparison
+
+
+def _reduced_backward(
+    _: Any, a: Any, grad: Any, b: Any, reduce: str, arg_out: Any, output_mask: Any, *__: Any, **___: Any
+) -> Work:
+    return only_macs(stored(a) * int(grad.shape[-1]) * sum(map(bool, output_mask)))
+
+
+def _coalesced(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
+    """What is stored twice becomes a sum."""
+    return 0, stored(x) - stored(out)
+
+
+def _stored(_: Any, x: Any, *__: Any, **___: Any) -> Work:
+    return 0, numel(x)
+
+
+def _bag_backward(out: Any, /, grad: Any, *args: Any, **__: Any) -> Work:
+    """Rows of the output's gradient are taken, and not added up; ``args`` from the eighth on: mode, whether it is
+    sparse, weights of samples.
+    """
+    mode, weights = args[7], args[9] if len(args) > 9 else None
+    return 0, ((mode == _MEAN) + (weights is not None)) * stored(out)
+
+
+#: Of ops that take dense tensors, too.
+_FITTED = (
+    Rule(("mm", "bmm"), _matrices, "stored elements of the sparse matrix x columns (rows) of the dense one", "2 MACs",
+         "a product and a sum for each"),
+    Rule(("addmm", "baddbmm"), _matrices_added, "as `mm`", "2 MACs + what is added, as `addmm`"),
+    Rule(("mv",), _vector, "stored elements", "2 MACs", "a matmul of N = 1"),
+    Rule(("addmv",), _vector_added, "stored elements", "2 MACs + what is added, as `addmv`", "a matmul of N = 1"),
+    Rule(("_embedding_bag_backward",), _bag_backward, "0",
+         "1 an element looked up with mode mean, 1 with weights of samples, else 0"),
+)  # fmt: skip
+
+#: Of ops that always have a sparse operand.
+OWN = (
+    Rule(("hspmm",), _matrices, "as `mm`", "2 MACs"),
+    Rule(("_sparse_addmm", "sspaddmm"), _matrices_added, "as `mm`", "2 MACs + what is added, as `addmm`"),
+    Rule(("sparse_sampled_addmm",), _sampled, "stored elements of the result x K",
+         "2 MACs + what is added, as `addmm`"),
+    Rule(("_sparse_mm_reduce_impl",), _reduced, "as `mm`; 0 of a maximum or minimum",
+         "2 a product and what it goes into, 1 more an output element of a mean"),
+    Rule(("_sparse_mm_reduce_impl_backward",), _reduced_backward, "as `mm`, for each gradient asked for", "2 MACs"),
+    Rule(("_coalesce",), _coalesced, "0", "1 for each element that is added to another"),
+    Rule(("_sparse_sum", "_sparse_csr_sum", "_sparse_csr_prod"), _stored, "0", "1 a stored element"),
+    Rule(("_sparse_softmax", "_sparse_log_softmax"), per_output(5), "0", "5 a stored element"),
+    Rule(("_sparse_softmax_backward_data", "_sparse_log_softmax_backward_data"), per_output(4), "0",
+         "4 a stored element"),
+)  # fmt: skip
+
+CHAPTER = Chapter(
+    "Sparse tensors",
+    "Of COO, CSR, CSC, BSR and BSC tensors those elements count that are stored, explicit zeros and duplicates among "
+    "them.  What works element by element counts by the stored elements of its result, or, where that is dense (the "
+    "update by a sparse gradient), by those of its sparse operand; sums, means and norms by those of their input.  Any "
+    "other op of this page is not counted where it is given a sparse tensor, nor is a product of two.",
+    (*_FITTED, *OWN),
+)
+
+_BY_NAME = {op: rule.formula for rule in (*_FITTED, *OWN) for op in rule.ops}
+_OF_STORED = frozenset({"sum", "nansum", "prod"})  # ask for nothing else
+
+
+def formula(name: str, counted: Formula) -> Formula:
+    """Of an op that is given a sparse tensor, or gives one; ``counted``: its formula for dense ones."""
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    if isinstance(counted, PerOutput):
+        return _each_element(counted)
+    if isinstance(counted, PerInput):
+        return _each_input(counted)
+    return counted if name in _OF_STORED else _unknown
+
+
+def _each_element(counted: PerOutput) -> Formula:
+    def of_stored(out: Any, /, *args: Any, **kwargs: Any) -> Work:
+        result = first_tensor(out)
+        if not is_real_work(result):
+            return 0, 0
+        touched = [result] if _is_sparse(result) else [tensor for tensor in tensors(args) if _is_sparse(tensor)]
+        if not touched:
+            raise NoFormulaError
+        return 0, counted.each(args, kwargs) * max(map(stored, touched))
+
+    return of_stored
+
+
+def _each_input(counted: PerInput) -> Formula:
+    def of_stored(out: Any, /, *args: Any, **kwargs: Any) -> Work:
+        if not _is_sparse(args[counted.argument]):
+            raise NoFormulaError
+        return counted(out, *args, **kwargs)
+
+    return of_stored
+
+
+def _unknown(*_: Any, **__: Any) -> Work:
+    raise NoFormulaError

@@ -1,0 +1,131 @@
+"""DTensors: how a parameter is cut, and what that says of axes of which no name tells.
+
+A mesh may have no names, or names that mean nothing to us.  A parameter that is cut along such a dimension is FSDP's if
+its module is, over the same ranks; else every rank computes with its own piece: that is tensor parallel.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from distprof.frameworks.protocol import ParameterLayout
+from distprof.module_walk import children
+from distprof.topology.axes import AxisEvidence, axis_of, is_data_axis
+from distprof.topology.imported import is_a
+from distprof.topology.meshes import seen_mesh
+
+SOURCE = "parameters"
+
+#: Sets of ranks over which FSDP shards: along each dimension of its mesh, and all of it.
+Sharding = frozenset[frozenset[int]]
+NONE: Sharding = frozenset()
+
+
+def is_dtensor(parameter: object) -> bool:
+    return is_a(parameter, "torch.distributed.tensor", "DTensor")
+
+
+def of_dtensor(parameter: Any, sharding: Sharding | None = None) -> ParameterLayout:
+    """Its layout; ``sharding`` is that of its module, None where that is not known: it is taken for FSDP's then.
+    Allocates nothing.
+    """
+    shape = list(parameter.shape)
+    mesh = parameter.device_mesh
+    coordinate = mesh.get_coordinate()
+    sharded: list[str] = []
+    for dimension, (axis, cut) in enumerate(zip(_axes(parameter, sharding), _cuts(parameter), strict=True)):
+        if cut is None or mesh.size(dimension) == 1:
+            continue
+        sharded.append(axis)
+        if not is_data_axis(axis) and coordinate is not None:
+            shape[cut] = _chunk(shape[cut], mesh.size(dimension), coordinate[dimension])
+    return ParameterLayout(
+        parameter._local_tensor.numel(), _product(shape), parameter.numel(), sharded=tuple(dict.fromkeys(sharded))
+    )
+
+
+def claims(model: nn.Module) -> Iterator[AxisEvidence]:
+    """Tensor parallelism that no name of a mesh tells, each once."""
+    found: dict[AxisEvidence, None] = {}
+    for owner, sharding in shardings(model):
+        for parameter in filter(is_dtensor, owner._parameters.values()):
+            found |= dict.fromkeys(_claims_of(parameter, sharding))
+    yield from found
+
+
+def shardings(
+    module: nn.Module, above: Sharding = NONE, holders: frozenset[int] = frozenset()
+) -> Iterator[tuple[nn.Module, Sharding]]:
+    """``module`` and all below it, each with the ranks over which FSDP 2 shards it, if it does."""
+    own = above | _sharding_of(module)
+    yield module, own
+    below = holders | {id(module)}
+    for _, child in children(module):
+        if id(child) not in below:
+            yield from shardings(child, own, below)
+
+
+def fsdp2_meshes(module: nn.Module) -> list[Any]:
+    """Of a module that is FSDP 2's, those of the groups of its parameters."""
+    if not is_a(module, "torch.distributed.fsdp", "FSDPModule"):
+        return []
+    state = module._get_fsdp_state()  # type: ignore[operator]
+    groups = getattr(state, "_fsdp_param_groups", None)  # one, until torch 2.10
+    if groups is None:
+        groups = [getattr(state, "_fsdp_param_group", None)]
+    infos = (getattr(group, "mesh_info", None) for group in groups)
+    return [info.mesh for info in infos if info is not None]
+
+
+def _sharding_of(module: nn.Module) -> Sharding:
+    found = set()
+    for mesh in fsdp2_meshes(module):
+        seen = seen_mesh(mesh)
+        if seen.mesh.coordinate:
+            dimensions = range(len(seen.mesh.shape))
+            found |= {frozenset(seen.along([dimension])) for dimension in dimensions} | {frozenset(seen.ranks)}
+    return frozenset(found)
+
+
+def _claims_of(parameter: Any, sharding: Sharding) -> Iterator[AxisEvidence]:
+    mesh = parameter.device_mesh
+    for dimension, (axis, cut) in enumerate(zip(_axes(parameter, sharding), _cuts(parameter), strict=True)):
+        names = mesh.mesh_dim_names
+        if cut is not None and mesh.size(dimension) > 1 and not (names and axis_of(names[dimension])):
+            seen = seen_mesh(mesh)
+            if axis == "tp" and seen.mesh.coordinate:
+                yield AxisEvidence(SOURCE, axis, seen.along([dimension]))
+
+
+def _cuts(parameter: Any) -> list[int | None]:
+    """By dimension of its mesh: which one of its own is cut along it."""
+    # Of a Shard, and of a strided one, which is none to ``is_shard``.
+    return [getattr(placement, "dim", None) for placement in parameter.placements]
+
+
+def _axes(parameter: Any, sharding: Sharding | None) -> list[str]:
+    """By dimension of its mesh: the axis of its name; without one what the cut must be."""
+    mesh = parameter.device_mesh
+    names = mesh.mesh_dim_names or ("",) * len(parameter.placements)
+    known = [axis_of(name) for name in names]
+    if all(known) or sharding is None or mesh.get_coordinate() is None:
+        return [axis or "dp" for axis in known]
+    seen = seen_mesh(mesh)
+    return [
+        axis or ("dp" if frozenset(seen.along([dimension])) in sharding else "tp")
+        for dimension, axis in enumerate(known)
+    ]
+
+
+def _chunk(size: int, parts: int, index: int) -> int:
+    """Length of the ``index``-th piece when ``torch.chunk`` cuts ``size`` into ``parts``."""
+    piece = -(-size // parts)
+    return max(0, min(piece, size - piece * index))
+
+
+def _product(shape: list[int]) -> int:
+    return functools.reduce(lambda product, size: product * size, shape, 1)

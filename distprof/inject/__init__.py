@@ -1,0 +1,1 @@
+"""Starts a recorder in a new Python process, before the script runs."""

@@ -1,0 +1,39 @@
+"""What a rank leaves that never called a model: a shard that says so, for it is not the same as a rank that died."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from distprof.clock import SystemClock, anchor
+from distprof.config.settings import Settings
+from distprof.rank import ownership
+from distprof.rank.identity import header, identify
+from distprof.recorder.shard_output import open_shard
+from distprof.recorder.step_clock import window_of
+from distprof.records import NO_MODULE, ONLY_COMPILED, End, Plan
+from distprof.run_folder import RunFolder
+
+
+def write_no_model_shard(settings: Settings) -> None:
+    """Write that shard, if this process is a rank, and not only what starts the process that is.
+
+    May raise: its caller is the one who must not.
+    """
+    identity, run = identify(), RunFolder(Path(settings.run_dir))
+    if identity is None:
+        return
+    launch = settings.launch, settings.launched_ns
+    first = header(identity, settings.run_id, anchor(SystemClock()), launch=launch)
+    writer = open_shard(run, first, lambda: ownership.was_claimed_since(run, first.rank))
+    if writer is not None:
+        window = window_of(settings, identity.world_size)
+        writer.write(Plan(window.warmup, window.counted, window.timed, window.settling))
+        writer.write(End(ONLY_COMPILED if _compiled() else NO_MODULE, 0))
+        writer.close()
+
+
+def _compiled() -> bool:
+    """Whether torch has compiled any function of this process."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo is not None and dynamo.counters["stats"]["unique_graphs"] > 0

@@ -1,0 +1,1 @@
+"""The models of this rank: their module trees, parameters, MoE layers and place in the job."""

@@ -1,0 +1,137 @@
+"""The MoE layers of a model: found by asking the stacks, and placed by the rank's coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from distprof.frameworks.protocol import Experts, ReadArguments, ReadRouter
+from distprof.module_walk import modules_of
+from distprof.records import ExpertLayer, ModuleRow, Topology
+
+
+@dataclass(frozen=True)
+class MoeLayer:
+    """A MoE layer before its experts are placed.
+
+    ``expert_rows``: rows of its local experts, in order, each a module of its own; or none, and ``holder`` is the row
+    of the module that computes all ``local`` of them.  ``num_experts`` are there in all.  ``router`` is a row, too; the
+    rest is as in :class:`~distprof.frameworks.protocol.Experts`.
+    """
+
+    name: str
+    row: int
+    expert_rows: tuple[int, ...]
+    num_experts: int
+    local: int
+    holder: int = -1
+    axis: str = "ep"
+    top_k: int = 0
+    shared_rows: tuple[int, ...] = ()
+    padded: bool = False
+    router: int = -1
+    read_router: ReadRouter | None = None
+    read_handed: ReadArguments | None = None
+    read_processed: ReadArguments | None = None
+
+    @property
+    def ways(self) -> int:
+        """Over how many ranks the experts are shared out."""
+        return self.num_experts // self.local
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the tokens that its local experts process can be seen on this rank."""
+        return self.read_processed is not None or (bool(self.expert_rows) and not self.padded)
+
+    @property
+    def parameter_rows(self) -> tuple[int, ...]:
+        """Below these rows lie the parameters of experts."""
+        return self.expert_rows or (self.holder,)
+
+
+def find_moe_layers(
+    module: nn.Module,
+    first_row: int,
+    rows: list[ModuleRow],
+    experts_of: Callable[[nn.Module], Experts | None],
+    size_of: Callable[[str], int],
+) -> Iterator[MoeLayer]:
+    """The MoE layers of ``module``, whose rows begin at ``first_row``.  ``size_of`` gives the size of an axis."""
+    modules = dict(zip(range(first_row, len(rows)), modules_of(module), strict=False))
+    inside: set[int] = set()
+    for row, found in modules.items():
+        if rows[row].parent in inside:
+            inside.add(row)
+        elif (experts := experts_of(found)) is not None:
+            layer = _found(experts, row, rows, modules, size_of)
+            if layer is not None:
+                inside.add(row)
+                yield layer
+
+
+def place_layers(layers: list[MoeLayer], topology: Topology, rank: int) -> tuple[tuple[ExpertLayer, ...], Topology]:
+    """The layers with the global ids of their local experts (contiguous by ep rank), and the topology, to which an
+    expert axis is added, with a note that says so, when experts are plainly shared out but no axis says over which
+    ranks.
+    """
+    ways = max((layer.ways for layer in layers if layer.axis == "ep"), default=1)
+    stage = topology.sizes["dp"] * topology.sizes["cp"] * topology.sizes["tp"]
+    if ways > 1 and topology.sizes["ep"] == 1 and stage % ways == 0:
+        shared = next(layer for layer in layers if layer.ways == ways)
+        note = (
+            f"{shared.name} holds {shared.local} of {shared.num_experts} experts, but no mesh dimension "
+            f"says where the others are: ep {ways} is assumed, by rank modulo {ways}; "
+            "say otherwise with distprof.set_topology(ep=...)"
+        )
+        topology = replace(
+            topology,
+            sizes=topology.sizes | {"ep": ways},
+            coordinates=topology.coordinates | {"ep": rank % ways},
+            sources=topology.sources | {"ep": "assumed"},
+            notes=(*topology.notes, note),
+        )
+    return tuple(_placed(layer, topology.coordinates.get(layer.axis, 0)) for layer in layers), topology
+
+
+def _placed(layer: MoeLayer, place: int) -> ExpertLayer:
+    first = (place % layer.ways) * layer.local
+    ids = tuple(range(first, first + layer.local))
+    return ExpertLayer(layer.name, layer.row, layer.num_experts, ids, layer.axis, layer.top_k, layer.is_counted)
+
+
+def _found(
+    experts: Experts, row: int, rows: list[ModuleRow], modules: dict[int, nn.Module], size_of: Callable[[str], int]
+) -> MoeLayer | None:
+    """None when they are not there, or when their numbers cannot be."""
+    own = {id(module) for module in (experts.holder, experts.router, *experts.modules, *experts.shared)}
+    below = {id(found): at for at, found in modules.items() if id(found) in own and _is_below(at, row, rows)}
+    local = len(experts.modules) or experts.local
+    number = experts.num_experts or local * size_of(experts.axis)
+    held = experts.modules or (experts.holder,)
+    if local < 1 or number % local or not all(id(module) in below for module in held):
+        return None
+    return MoeLayer(
+        rows[row].name,
+        row,
+        tuple(below[id(module)] for module in experts.modules),
+        number,
+        local,
+        below.get(id(experts.holder), -1),
+        experts.axis,
+        experts.top_k,
+        tuple(below[id(module)] for module in experts.shared if id(module) in below),
+        experts.padded,
+        below.get(id(experts.router), -1),
+        experts.read_router,
+        experts.read_handed,
+        experts.read_processed,
+    )
+
+
+def _is_below(row: int, ancestor: int, rows: list[ModuleRow]) -> bool:
+    while row > ancestor:
+        row = rows[row].parent
+    return row == ancestor

@@ -1,0 +1,1 @@
+"""Code that torch's compiler made: how it runs in a counted step, and which kernels it has."""

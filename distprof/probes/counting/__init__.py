@@ -1,0 +1,1 @@
+"""The counted step: work of every module, never timed."""

@@ -1,0 +1,152 @@
+"""What each op of a counted step cost: calls, MACs, flops and time, for a table of ops.
+
+Only where one process asks for its own profile: to time every op slows a step beyond what a recorded job would bear.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from distprof.flops.attribution import FORWARD, Attribution
+from distprof.flops.counter import FlopMode
+from distprof.probes.timing.timeline import Timestamp, Timestamps
+from distprof.records import OpRow
+
+_DISPATCH: Any = FlopMode.__torch_dispatch__
+_BARE: Any = getattr(_DISPATCH, "__wrapped__", _DISPATCH)
+
+
+class _Op(NamedTuple):
+    kind: str  # of attribution.Owner
+    name: str
+
+
+@dataclass
+class _Work:
+    calls: int = 0
+    macs: int = 0
+    flops: int = 0
+
+
+@dataclass
+class OpTable:
+    """The ops of one profile.  ``nothing_ran``: tensors were of the meta device, or fakes, and times mean nothing."""
+
+    source: Timestamps
+    work: dict[_Op, _Work] = field(default_factory=dict)
+    nothing_ran: bool = False
+    _ran: list[tuple[_Op, Timestamp, Timestamp]] = field(default_factory=list)  # before and after
+
+    def ran(self, op: _Op, before: Timestamp, after: Timestamp) -> None:
+        self.work.setdefault(op, _Work()).calls += 1
+        self._ran.append((op, before, after))
+
+    def rows(self) -> tuple[OpRow, ...]:
+        """Waits until all times can be read."""
+        times = {} if self.nothing_ran else self._times_ns()
+        return tuple(
+            OpRow(op.name, op.kind, work.calls, work.macs, work.flops, times.get(op, 0))
+            for op, work in sorted(self.work.items())
+        )
+
+    def _times_ns(self) -> dict[_Op, int]:
+        times: dict[_Op, int] = {}
+        if self._ran:
+            self.source.wait(self._ran[-1][-1])
+        for op, before, after in self._ran:
+            times[op] = times.get(op, 0) + self.source.length_ns(after, before)
+        return times
+
+
+class TableMode(FlopMode):
+    """Fills a table, passes over what modules at ``ignored`` rows run, and counts the job's own fakes.
+
+    The job's own are those of the FakeTensorMode around its forward, or of its parameters (``fakes``): DTensor makes
+    others, of a mode of its own, to work out shapes.
+    """
+
+    def __init__(
+        self, attribution: Attribution, table: OpTable, ignored: Collection[int], fakes: Collection[FakeTensorMode]
+    ) -> None:
+        super().__init__(attribution)
+        self._table = table
+        self._ignored = ignored
+        self._fakes = set(map(id, fakes))
+        self._op = _Op(FORWARD, "")
+        self._is_ignored = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch has every mode ask dynamo not to compile it, and imports dynamo for that, which takes seconds; where
+        nobody has imported it there is nothing to ask.
+        """
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        dispatch = _DISPATCH if "torch._dynamo" in sys.modules else _BARE
+        return dispatch(self, func, types, args, kwargs)
+
+    def __enter__(self) -> Any:
+        modes = _get_current_dispatch_mode_stack()
+        self._fakes |= {id(mode) for mode in modes if isinstance(mode, FakeTensorMode)}
+        return super().__enter__()
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        self._try(self._note_op, func)
+        before = self._table.source.now()
+        result = super()._run(func, args, kwargs)
+        after = self._table.source.now()
+        if not self._is_ignored and not _is_look(func):
+            self._table.ran(self._op, before, after)
+        if any(tensor.is_meta for tensor in _tensors((result,))) and _computes_on_meta(func, args):
+            self._table.nothing_ran = True
+        return result
+
+    def _is_of_job(self, args: Any, kwargs: Any) -> bool:
+        fakes = (tensor for tensor in _tensors((*args, *kwargs.values())) if isinstance(tensor, FakeTensor))
+        is_of_job = any(id(fake.fake_mode) in self._fakes for fake in fakes)
+        self._table.nothing_ran |= is_of_job
+        return is_of_job
+
+    def _note_op(self, func: Any) -> None:
+        owner = self._attribution.owner()
+        self._is_ignored = owner.row in self._ignored
+        self._op = _Op(owner.kind, str(func).rpartition(".")[0] or str(func))
+
+    def _count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        if not self._is_ignored:
+            super()._count(func, args, kwargs, result)
+
+    def _credit(self, macs: int, flops: int, is_plumbing: bool) -> str:
+        kind = super()._credit(macs, flops, is_plumbing)
+        if kind:
+            work = self._table.work[self._op]
+            work.macs += macs
+            work.flops += flops
+        return kind
+
+
+def _computes_on_meta(func: Any, args: Any) -> bool:
+    """Not only that something is put aside there, as what is offloaded is, or looked at where it lies."""
+    return not _is_look(func) and any(tensor.is_meta for tensor in _tensors(args))
+
+
+def _is_look(func: Any) -> bool:
+    """Whether the op only looks at a tensor: a view of it, or a question (prim) about it."""
+    return getattr(func, "is_view", False) or getattr(func, "namespace", "") == "prim"
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    """Those among the values, and in lists among them."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)

@@ -1,0 +1,407 @@
+"""The counted step: exclusive work of every module, forward, backward and recomputed, from one iteration that is never
+timed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import nn
+
+from distprof.flops.attribution import BACKWARD, FORWARD, NOBODY, OPTIMIZER, OUTSIDE, RECOMPUTE, Attribution, Owner
+from distprof.flops.counter import FlopMode
+from distprof.flops.likely_work import MOST
+from distprof.hooks.dynamo import hidden_from_dynamo
+from distprof.hooks.patches import ModuleCallPatch, OnError, dataloader_patch
+from distprof.model.batch_order import takes_sequences_first
+from distprof.probes.batch import shape
+from distprof.probes.compiled.counted_code import CompiledCode
+from distprof.probes.compiled.eager_choice import EagerChoice
+from distprof.probes.counting.dispatch_stack import abandon_mode, in_compiled_call, push_below_user_modes, remove_mode
+from distprof.probes.module_stack import ModuleStack, ThreadCallHandler, dense
+from distprof.probes.optimizer_steps import OptimizerSteps
+from distprof.probes.protocol import ModuleCallListener, Region
+from distprof.records import TRAINING, Counts, Record
+
+_RECOMPUTED = -2  # the token of a call that is none of the forward's
+_ELSEWHERE = -3  # the token of one on another thread
+
+#: Among the ops that are not counted: of a forward on a thread that the model's own forward has started.
+OTHER_THREADS = "forwards on other threads"
+
+
+class CountingProbe:
+    """Attached for one iteration.
+
+    The dispatch mode is on inside root forwards, autograd's engine and optimizers; of a whole iteration also between
+    them, where the script computes a loss, say.  There it is off while data is loaded and while models are evaluated,
+    and, after an exception, until the next of those begins: the script may have left its loop.
+    """
+
+    def __init__(
+        self,
+        door: ModuleCallPatch,
+        listener: ModuleCallListener,
+        on_error: OnError,
+        new_mode: Callable[[Attribution], FlopMode] = FlopMode,
+        eager: EagerChoice | None = None,
+        *,
+        whole: bool = False,
+    ) -> None:
+        """``whole``: iterations of a job, with what lies between models, backward and optimizers."""
+        self._door = door
+        self._whole = whole
+        self._new_mode = new_mode
+        self._compiled = CompiledCode(self, eager, on_error)
+        self._steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
+        self._running = ModuleStack(listener)
+        self._order = listener.tree.batch_order
+        self._given: torch.Size | None = None  # to the model that runs
+        self._data = dataloader_patch(on_error)
+        self._ended: list[Record] = []
+        self._before_model = FORWARD  # what is behind a backward, and before the next model
+        self._depth = 0  # of root forwards, backward passes and optimizers that run
+        self._abandoned = False
+        self._lingers = False  # this iteration is counted whole
+        self._stays = False  # the mode is on between them
+        self._pauses = 0
+        self._visited: dict[int, int] = {}  # other threads, and the backward passes that run there
+        self._mode_is_on = False
+        self._threads: set[int] = set()  # others, that run a module now
+        self._given_up = False  # this iteration does not end: nothing of it is counted any more
+
+    @property
+    def thread(self) -> int:
+        return self._running.thread
+
+    def attach(self) -> None:
+        self.begin()
+        self._compiled.take()
+        self._door.open(self)
+        self._steps.open()
+        if self._whole:
+            self._data.open(ThreadCallHandler(self.thread, self._loading_began, self._loading_ended))
+
+    def detach(self) -> None:
+        self._leave_for_good()
+        self._door.close()
+        self._steps.close()
+        self._data.close()
+        self._compiled.leave()
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        self.detach()
+
+    def begin(self) -> None:
+        self._leave_for_good()
+        self._attribution = Attribution()
+        self._lingers = self._whole and not in_compiled_call()
+        if self._whole:
+            self._attribution.without_gradient = NOBODY
+            self._look_for_update()
+        self._mode = self._new_mode(self._attribution)
+        self._steps.forget()
+        self._depth = 0
+        self._stays = self._lingers
+        self._calls: dict[int, int] = {}
+        self._compiled.begin(self._mode, self._attribution)
+        self._running.new_tally()
+        self._look()
+
+    def end(self, iteration: int, mode: str) -> None:
+        if self._given_up:
+            return
+        self._settle(OPTIMIZER if mode == TRAINING else FORWARD)
+        size = 1 + max([*self._calls, *(owner.row for owner in self._mode.flops)], default=-1)
+        work = {
+            f"{kind}_{unit}": dense(_of_kind(kind, amounts), size, "<i8")
+            for kind in (FORWARD, BACKWARD, RECOMPUTE)
+            for unit, amounts in (("macs", self._mode.macs), ("flops", self._mode.flops))
+        }
+        outside = {
+            f"{owner.kind}_{unit}": amount
+            for unit, amounts in (("macs", self._mode.macs), ("flops", self._mode.flops))
+            for owner, amount in amounts.items()
+            if owner.row == OUTSIDE
+        }
+        self._order.looked(self._calls)
+        tally = self._running.tally.work()
+        self._ended.append(
+            Counts(
+                iteration=iteration,
+                mode=mode,
+                micro_batches=tally.micro_batches,
+                batch_size=tally.batch_size,
+                samples=tally.samples,
+                batch_found=tally.found,
+                calls=dense(self._calls, size, "<u4"),
+                uncounted=dict(sorted(self._mode.uncounted.items())),
+                uncounted_work=dict(sorted(self._mode.uncounted_work.items())),
+                outside=dict(sorted(outside.items())),
+                device_work=self._mode.by_device.records(),
+                compiled=self._compiled.form,
+                eager_refused=self._compiled.eager_refused,
+                generated=self._compiled.generated,
+                **work,
+            )
+        )
+
+    def read(self, *, wait: bool = False) -> list[Record]:
+        ended, self._ended = self._ended, []
+        return ended
+
+    def backward_began(self, create_graph: bool) -> None:
+        self._running.tally.backward()
+        self._settle(FORWARD)
+        self._attribution.backward_began(create_graph)
+        if get_ident() == self.thread:
+            self._on()
+        else:
+            self._visit()
+
+    def backward_ended(self) -> None:
+        visits = get_ident() in self._visited
+        if self._depth or visits:
+            self._attribution.backward_ended()
+            if self._whole and not self._running.stack:  # what the script does to gradients is part of the update
+                self._attribution.without_gradient = Owner(OPTIMIZER, OUTSIDE)
+                self._attribution.behind_backward = True
+            if visits:
+                self._end_visit()
+            else:
+                self._off()
+
+    def _visit(self) -> None:
+        """A backward is called on another thread."""
+        thread = get_ident()
+        self._visited[thread] = self._visited.get(thread, 0) + 1
+        if self._visited[thread] == 1 and not self._pauses and not self._given_up:
+            push_below_user_modes(self._mode)
+
+    def _end_visit(self) -> None:
+        thread = get_ident()
+        self._visited[thread] -= 1
+        if not self._visited[thread]:
+            del self._visited[thread]
+            remove_mode(self._mode)
+
+    def optimizer_ended(self) -> None:
+        self._steps.step_ended()
+
+    def outer_step_began(self) -> None:
+        self._steps.outer_began()
+
+    def outer_step_ended(self) -> None:
+        self._steps.outer_ended()
+
+    @hidden_from_dynamo
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+        running = self._running
+        if torch._C._current_graph_task_id() != -1:  # recompute, on whatever thread runs autograd's engine
+            row = running.row(module)
+            if row >= 0:
+                self._attribution.enter(row)
+            return _RECOMPUTED if row >= 0 else None
+        if get_ident() != running.thread:
+            return self._elsewhere()
+        if running.in_evaluation:
+            return None
+        row = running.row(module)
+        if row < 0:
+            return None
+        if not running.stack:
+            self._given = shape(args, kwargs)
+            self._compiled.model_begins()
+            if running.enter_root(row, args, kwargs):
+                self._model_begins()
+            else:
+                self._compiled.evaluation_begins()
+                self.pause()
+        elif takes_sequences_first(module):
+            self._order.seen(running.stack[0], self._given, shape(args, kwargs))
+        running.stack.append(row)
+        if not running.in_evaluation:
+            self._attribution.enter(row)
+            self._calls[row] = self._calls.get(row, 0) + 1
+        return row
+
+    def _elsewhere(self) -> int | None:
+        """A module begins to run on another thread.  The mode is not on there, and nodes are numbered anew."""
+        running, thread = self._running, get_ident()
+        if not running.stack or running.in_evaluation or thread in self._threads or not torch.is_grad_enabled():
+            return None
+        self._threads.add(thread)
+        self._mode.uncounted[OTHER_THREADS] = self._mode.uncounted.get(OTHER_THREADS, 0) + 1
+        self._mode.uncounted_work[OTHER_THREADS] = MOST
+        return _ELSEWHERE
+
+    @hidden_from_dynamo
+    def leave(self, token: int, output: Any) -> None:
+        if token == _ELSEWHERE:
+            self._threads.discard(get_ident())
+            return
+        if self._abandoned:
+            return
+        running = self._running
+        if not running.in_evaluation:
+            self._attribution.leave()
+        if token == _RECOMPUTED:
+            return
+        running.stack.pop()
+        if not running.stack:
+            if not running.in_evaluation:
+                self._off()
+            else:
+                self.resume()
+                self._compiled.evaluation_ended()
+            running.leave_root(token)
+
+    def _model_begins(self) -> None:
+        if self._whole:
+            self._attribution.without_gradient = NOBODY
+        self._settle(self._before_model)
+        self._before_model = FORWARD
+        self._on()
+
+    def _look_for_update(self) -> None:
+        """An iteration that ends with a backward has the update of the one before at its beginning."""
+        self._before_model = FORWARD
+        if self._running.listener.updates_follow:
+            self._before_model = OPTIMIZER
+            self._attribution.without_gradient = Owner(OPTIMIZER, OUTSIDE)
+            self._attribution.behind_backward = True
+
+    def _settle(self, kind: str) -> None:
+        """What needed no gradient behind the last backward is of this kind."""
+        if self._attribution.behind_backward:
+            self._mode.settle(kind)
+            self._attribution.behind_backward = False
+
+    def _optimizer_began(self) -> None:
+        self._running.tally.updating += 1
+        if self._attribution.behind_backward:
+            self._mode.settle(OPTIMIZER)
+        self._attribution.optimizer_began()
+        self._on()
+
+    def _optimizer_ended(self) -> None:
+        self._running.tally.updating -= 1
+        self._attribution.optimizer_ended()
+        self._off()
+
+    # ---- the mode --------------------------------------------------------------------------------------------------
+
+    def _loading_began(self) -> None:
+        self._running.loading_began()
+        self.pause()
+
+    def _loading_ended(self) -> None:
+        self.resume()
+        self._running.loading_ended()
+
+    def pause(self) -> None:
+        """What follows is no part of the step."""
+        self._pauses += 1
+        self._take_out()
+
+    def resume(self) -> None:
+        self._pauses -= 1
+        self._stays = self._stays and not _raising()
+        self._look()
+
+    def _on(self) -> None:
+        self._depth += 1
+        self._stays = self._lingers
+        self._look()
+
+    def _off(self) -> None:
+        self._depth -= 1
+        if self._depth <= 0:
+            self._stays = self._stays and not _raising()
+            if not self._stays:
+                self._leave_mode()
+        if self._mode.error is not None:
+            raise self._mode.error
+
+    def _look(self) -> None:
+        """On, where it should be."""
+        wanted = (self._stays or self._depth > 0) and not (self._pauses or self._given_up or self._abandoned)
+        if wanted and not self._mode_is_on and get_ident() == self.thread:
+            self._mode_is_on = True  # before it is: an exception may come from outside in between
+            push_below_user_modes(self._mode)
+
+    def _leave_mode(self) -> None:
+        if not (self._lingers and in_compiled_call()):
+            self._take_out()
+
+    def _leave_for_good(self) -> None:
+        if get_ident() == self.thread:
+            self._leave_mode()
+        if self._mode_is_on:
+            self._mode.is_off = True
+            self._mode_is_on = False
+            abandon_mode(self._mode)
+        if self._visited:
+            self._visited.clear()
+            self._mode.is_off = True
+            abandon_mode(self._mode)
+
+    def _take_out(self) -> None:
+        if self._mode_is_on:
+            remove_mode(self._mode)
+            self._mode_is_on = False
+
+    # ---- what compiled code asks -----------------------------------------------------------------------------------
+
+    @property
+    def counts_now(self) -> bool:
+        return (
+            self._mode_is_on
+            and self._depth > 0
+            and (get_ident() == self.thread or torch._C._current_graph_task_id() != -1)
+        )
+
+    def function_begins(self, region: Region) -> bool:
+        running = self._running
+        if get_ident() != running.thread or running.in_evaluation:
+            return False
+        if region.updates:
+            self._optimizer_began()
+            return True
+        row = running.enter_region(region)
+        if row is None:
+            return False
+        if row >= 0:
+            self._calls[row] = self._calls.get(row, 0) + 1
+        self._attribution.enter(row, made=0 if region.inference else 1)
+        self._model_begins()
+        return True
+
+    def function_ended(self, region: Region) -> None:
+        if region.updates:
+            self._optimizer_ended()
+        else:
+            self._attribution.leave()
+            self._off()
+
+    def give_up(self) -> bool:
+        self._given_up = self._depth <= 0
+        if self._given_up:
+            self._leave_mode()
+        return self._given_up
+
+
+def _raising() -> bool:
+    """Whether an exception is on its way; the one with which data ends is none."""
+    error = sys.exc_info()[1]
+    return error is not None and not isinstance(error, StopIteration)
+
+
+def _of_kind(kind: str, amounts: dict[Owner, int]) -> dict[int, int]:
+    """Amounts of one kind of work, by row."""
+    return {owner.row: amount for owner, amount in amounts.items() if owner.kind == kind}

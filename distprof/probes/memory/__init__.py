@@ -1,0 +1,1 @@
+"""Memory of this rank: its peak, and what it is made of."""

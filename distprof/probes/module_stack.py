@@ -1,0 +1,128 @@
+"""What the probes that look inside models share: which module is running, on the thread that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from threading import get_ident
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from distprof.flops.attribution import OUTSIDE, with_gradient
+from distprof.probes.batch import BatchTally
+from distprof.probes.protocol import ModuleCallListener, Region
+from distprof.records import TRAINING, Array
+
+_LARGE = 1 << 60  # 64 bits hold the sum of some arrays whose numbers together are less
+
+
+class ModuleStack:
+    """The stack of running modules, and the tally of the iteration's batches.
+
+    In training a root forward without gradient is evaluation: nothing inside it is looked at.  Nor is what runs while
+    data is loaded: a transform may be a module, and is no model.
+    """
+
+    def __init__(self, listener: ModuleCallListener) -> None:
+        self.listener = listener
+        self.thread = get_ident()
+        self.stack: list[int] = []
+        self.in_evaluation = False  # or in data loading
+        self._loading: list[bool] = []  # for each wait for a batch that runs, what was so before
+        self.new_tally()
+        self._find = listener.tree.find
+
+    def new_tally(self) -> None:
+        self.tally = BatchTally(self.listener.tree.batch_order)
+
+    def row(self, module: nn.Module) -> int:
+        """The row of ``module``, called by what is running."""
+        caller = self.stack[-1] if self.stack else OUTSIDE
+        row = self._find(module, caller)
+        return self.listener.adopt(module, caller) if row is None else row
+
+    def enter_root(self, row: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """A root forward begins; returns whether to look inside.  Call before ``row`` is pushed."""
+        self.in_evaluation = self.listener.mode == TRAINING and not with_gradient()
+        if not self.in_evaluation and self.is_model(row):
+            self.tally.forward(row, args, kwargs)
+        return not self.in_evaluation
+
+    def leave_root(self, row: int) -> None:
+        """A root forward has ended: the last thing to do on leaving it, for a new iteration may begin."""
+        evaluated, self.in_evaluation = self.in_evaluation, False
+        if not evaluated and self.is_model(row):
+            self.listener.model_ended(torch.is_grad_enabled())
+
+    def loading_began(self) -> None:
+        self._loading.append(self.in_evaluation)
+        self.tally.loads += not self.stack
+        self.in_evaluation = self.in_evaluation or not self.stack  # a model may load data itself
+
+    def loading_ended(self) -> None:
+        if self._loading:
+            self.in_evaluation = self._loading.pop()
+
+    def enter_region(self, region: Region) -> int | None:
+        """Compiled code begins to run outside of any module: the row of the model that it is, OUTSIDE where it is a
+        function; None for evaluation, which is not to be looked at.
+        """
+        if region.inference and self.listener.mode == TRAINING:
+            return None
+        row = self.listener.model_of(region.parameters)
+        if row >= 0:
+            self.tally.forward(row, (), {})  # a batch is not told from what else a graph is given
+        return row
+
+    def is_model(self, row: int) -> bool:
+        """Whether the row has parameters; a loss module called by the script has none."""
+        return self.listener.tree.rows[row].total_params > 0
+
+
+class Loading:
+    """Which threads wait for a batch now; in a process that loads them nobody does anything else."""
+
+    def __init__(self) -> None:
+        self._threads: list[int] = []
+
+    def begin(self, args: tuple[Any, ...]) -> None:
+        self._threads.append(get_ident())
+
+    def end(self) -> None:
+        if get_ident() in self._threads:
+            self._threads.remove(get_ident())
+
+    @property
+    def here(self) -> bool:
+        return get_ident() in self._threads or torch.utils.data.get_worker_info() is not None
+
+
+class ThreadCallHandler:
+    """A door's spans on one thread, handed to two functions; spans of other threads are none of ours."""
+
+    def __init__(self, thread: int, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        self._thread = thread
+        self._begin = begin
+        self._end = end
+
+    def begin(self, args: tuple[Any, ...]) -> None:
+        if get_ident() == self._thread:
+            self._begin()
+
+    def end(self) -> None:
+        if get_ident() == self._thread:
+            self._end()
+
+
+def dense(values: Mapping[int, int], size: int, dtype: str) -> Array:
+    """Values by row as an array over the first ``size`` rows; rows outside it (:data:`OUTSIDE`) are left out.
+
+    Large ones stay Python's: that happens where nothing runs (meta device).
+    """
+    array: Array = np.zeros(size, dtype if sum(values.values()) < _LARGE else object)
+    for row, value in values.items():
+        if 0 <= row < size:
+            array[row] = value
+    return array

@@ -1,0 +1,1 @@
+"""The timed step: self times of modules, phases of the iteration."""

@@ -1,0 +1,421 @@
+/* The way that most module calls of a timed step take: a module met before, called inside a model's forward by the
+ * thread that trains, given a tensor and returning one.
+ *
+ * Here is what ModuleTimer of timing.py does with such a call, on the same lists, and nothing else: all other calls are
+ * handed on to it.  It is C because it runs for every module of every timed step, among kernels that empty the caches:
+ * there each object and each line of bytecode that is touched costs more than what it does, and this touches the
+ * fewest.  Where it cannot be compiled ModuleTimer does it all, at twice the cost.
+ *
+ * What it calls in Python is marked as unseen, each function by itself: to torch's compiler, which looks at the frames
+ * below the module door, this is no frame.
+ *
+ * Written in the limited API of Python 3.10, so that one file serves all versions.
+ */
+#include "_timestamps.h"
+
+/* What a shortcut works on, by the names of the constructor's arguments. */
+#define FIELDS(X) \
+    X(timer)           /* ModuleTimer: takes all other calls */ \
+    X(row_of)          /* dict: id of a module -> its row */ \
+    X(stack)           /* list of rows: the modules that run; empty outside of a forward, and in evaluation */ \
+    X(entered)         /* list of rows, once for each call */ \
+    X(owners)          /* list: who owns each turn */ \
+    X(stamps)          /* at which moment each turn began */ \
+    X(now)             /* tells the moment, where the stamps have no clock of their own */ \
+    X(hooked)          /* list of the sequence numbers of nodes that carry a hook, ascending, the first of none */ \
+    X(in_backward)     /* list, empty outside of backward */ \
+    X(ended)           /* dict: rows whose backward ends with the gradients of their own parameters */ \
+    X(special)         /* set of the rows that are left to the timer */ \
+    X(hooks)           /* mapping: row -> the hooks of nodes at which its backward begins, as torch keeps them */ \
+    X(carrier)         /* tensor that carries hooks into nodes */ \
+    X(plain)           /* torch.Tensor: neither a parameter nor a subclass */ \
+    X(is_grad_enabled) \
+    X(alone)           /* tuple that tells which calls are no more than forward's, or None */ \
+    X(failed)          /* is told where what went wrong */
+
+typedef struct {
+    PyObject_HEAD
+#define X(name) PyObject *name;
+    FIELDS(X)
+#undef X
+    unsigned long thread; /* the one that made this */
+} Shortcut;
+
+static PyObject *s_enter, *s_leave, *s_meet_input, *s_meet_output, *s_keep_edges;
+static PyObject *s_grad_fn, *s_sequence_nr, *s_backward_hooks, *s_register;
+static PyObject *s_forward, *s_call_impl, *s_compiled_call_impl, *s_hooks[4];
+
+/* What the tuple `alone` holds: so many functions that answer None while nobody looks on, so many dicts of hooks for
+ * all modules, nn.Module._call_impl, and the types of modules whose forward looks at no frame above its own. */
+enum { WATCHERS = 2, GLOBALS = 4, IMPL = WATCHERS + GLOBALS, TYPES };
+
+/* As in distprof.flops.long_graphs. */
+#define FREED_BY_RECURSION 2000
+
+static int keep_edges(Shortcut *self, PyObject *node)
+{
+    PyObject *done = PyObject_CallMethodObjArgs(self->timer, s_keep_edges, node, NULL);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* When the gradient arrives at `node` it is the backward of `row` that begins. */
+static int hook(Shortcut *self, PyObject *node, PyObject *number, PyObject *row)
+{
+    if (PyList_Append(self->hooked, number) < 0)
+        return -1;
+    if (PyList_Size(self->hooked) > FREED_BY_RECURSION && keep_edges(self, node) < 0)
+        return -1;
+    PyObject *hooks = PyObject_GetItem(self->hooks, row), *done = NULL;
+    if (hooks != NULL && PyObject_SetAttr(self->carrier, s_backward_hooks, hooks) == 0)
+        done = PyObject_CallMethodObjArgs(node, s_register, self->carrier, NULL);
+    Py_XDECREF(hooks);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* What is to be done about the node of `tensor`, a plain one: it needs a hook, it has one, or the timer has to look. */
+enum todo { FAILED = -1, NOTHING, NEW, LOOK };
+
+static enum todo look_at(Shortcut *self, PyObject *tensor, PyObject **node, PyObject **number)
+{
+    *number = NULL;
+    *node = PyObject_GetAttr(tensor, s_grad_fn);
+    if (*node == NULL)
+        return FAILED;
+    if (*node == Py_None)
+        return LOOK;
+    *number = PyObject_CallMethodObjArgs(*node, s_sequence_nr, NULL);
+    PyObject *last = PyList_GetItem(self->hooked, PyList_Size(self->hooked) - 1);
+    if (*number == NULL || last == NULL)
+        return FAILED;
+    long long own = PyLong_AsLongLong(*number), highest = PyLong_AsLongLong(last);
+    if (PyErr_Occurred())
+        return FAILED;
+    return own > highest ? NEW : own == highest ? NOTHING : LOOK;
+}
+
+static int is_special(Shortcut *self, PyObject *row)
+{
+    return PySet_Size(self->special) > 0 ? PySet_Contains(self->special, row) : 0;
+}
+
+static int hook_input(Shortcut *self, PyObject *row, PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    PyObject *tensor = PyTuple_Size(args) > 0 ? PyTuple_GetItem(args, 0) : NULL, *node = NULL, *number = NULL;
+    enum todo todo = LOOK;
+    if (tensor != NULL && (PyObject *)Py_TYPE(tensor) == self->plain)
+        todo = look_at(self, tensor, &node, &number);
+    if (todo == NEW) {
+        PyObject *enabled = PyObject_CallNoArgs(self->is_grad_enabled);
+        if (enabled == NULL)
+            todo = FAILED;
+        else if (enabled == Py_True) {
+            PyObject *caller = PyList_GetItem(self->stack, PyList_Size(self->stack) - 1);
+            if (caller == NULL || hook(self, node, number, caller) < 0)
+                todo = FAILED;
+        } else if (keep_edges(self, node) < 0)
+            todo = FAILED;
+        Py_XDECREF(enabled);
+    } else if (todo == LOOK && node == Py_None && PyTuple_Size(args) == 1 && PyDict_Size(kwargs) == 0 &&
+               PyDict_Contains(self->ended, row) == 1) {
+        todo = NOTHING;
+    } else if (todo == LOOK) {
+        PyObject *done = PyObject_CallMethodObjArgs(self->timer, s_meet_input, row, module, args, kwargs, NULL);
+        todo = done == NULL ? FAILED : NOTHING;
+        Py_XDECREF(done);
+    }
+    Py_XDECREF(node);
+    Py_XDECREF(number);
+    return todo == FAILED ? -1 : 0;
+}
+
+static int hook_output(Shortcut *self, PyObject *row, PyObject *output)
+{
+    PyObject *node = NULL, *number = NULL;
+    enum todo todo = LOOK;
+    if ((PyObject *)Py_TYPE(output) == self->plain)
+        todo = look_at(self, output, &node, &number);
+    if (todo == NEW && hook(self, node, number, row) < 0)
+        todo = FAILED;
+    else if (todo == LOOK && node != Py_None) { /* None: a tensor without a node */
+        PyObject *done = PyObject_CallMethodObjArgs(self->timer, s_meet_output, row, output, NULL);
+        todo = done == NULL ? FAILED : NOTHING;
+        Py_XDECREF(done);
+    }
+    Py_XDECREF(node);
+    Py_XDECREF(number);
+    return todo == FAILED ? -1 : 0;
+}
+
+/* A call begins.  What to give to `left` when it has ended, a new reference; None if it is not to be told. */
+static PyObject *entered(Shortcut *self, PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    PyObject *row = NULL;
+    if (PyList_Size(self->stack) > 0 && PyList_Size(self->in_backward) == 0 &&
+        PyThread_get_thread_ident() == self->thread) {
+        PyObject *key = PyLong_FromVoidPtr(module);
+        if (key == NULL)
+            return NULL;
+        row = PyDict_GetItemWithError(self->row_of, key);
+        Py_DECREF(key);
+        if (row == NULL && PyErr_Occurred())
+            return NULL;
+    }
+    int special = row == NULL ? 1 : is_special(self, row);
+    if (special)
+        return special < 0 ? NULL : PyObject_CallMethodObjArgs(self->timer, s_enter, module, args, kwargs, NULL);
+    Py_INCREF(row);
+    if (PyList_Append(self->entered, row) < 0 || take_turn(self->stamps, self->now, self->owners, row) < 0 ||
+        hook_input(self, row, module, args, kwargs) < 0 || PyList_Append(self->stack, row) < 0) {
+        Py_DECREF(row);
+        return NULL;
+    }
+    return row;
+}
+
+/* That call has ended and given `output`, None if it raised.  -1 with an exception set. */
+static int left(Shortcut *self, PyObject *row, PyObject *output)
+{
+    Py_ssize_t depth = PyList_Size(self->stack);
+    int special = depth < 2 || PyList_Size(self->in_backward) > 0 ? 1 : is_special(self, row);
+    if (special) {
+        PyObject *done = special < 0 ? NULL : PyObject_CallMethodObjArgs(self->timer, s_leave, row, output, NULL);
+        Py_XDECREF(done);
+        return done == NULL ? -1 : 0;
+    }
+    PyObject *caller = PyList_GetItem(self->stack, depth - 2);
+    if (caller == NULL || PyList_SetSlice(self->stack, depth - 1, depth, NULL) < 0 ||
+        take_turn(self->stamps, self->now, self->owners, caller) < 0)
+        return -1;
+    return hook_output(self, row, output);
+}
+
+/* The exception that is set is told, and forgotten; -1 where it came from outside: then it is raised again. */
+static int tell(Shortcut *self, const char *where)
+{
+    PyObject *error = take_exception();
+    PyObject *done = PyObject_CallFunction(self->failed, "sO", where, error);
+    Py_XDECREF(error);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* Whether all that torch's own nn.Module._call_impl would do for `module` is to call its forward: it has no hooks,
+ * neither torch.jit nor torch's compiler looks on, and nobody can tell that a frame is missing.  To go there at once
+ * makes up for a part of what we cost.  No when in doubt.
+ */
+static int is_forward_alone(Shortcut *self, PyObject *module)
+{
+    if (PySet_Contains(PyTuple_GetItem(self->alone, TYPES), (PyObject *)Py_TYPE(module)) != 1)
+        return 0;
+    for (Py_ssize_t i = 0; i < WATCHERS; i++) {
+        PyObject *watcher = PyObject_CallNoArgs(PyTuple_GetItem(self->alone, i));
+        Py_XDECREF(watcher);
+        if (watcher != Py_None)
+            return 0;
+    }
+    for (Py_ssize_t i = WATCHERS; i < WATCHERS + GLOBALS; i++)
+        if (PyDict_Size(PyTuple_GetItem(self->alone, i)) != 0)
+            return 0;
+    PyObject *own = PyObject_GenericGetDict(module, NULL);
+    int alone = own != NULL && PyDict_GetItemWithError(own, s_call_impl) == NULL &&
+                PyDict_GetItemWithError(own, s_forward) == NULL;
+    for (size_t i = 0; alone && i < sizeof s_hooks / sizeof *s_hooks; i++) {
+        PyObject *hooks = PyDict_GetItemWithError(own, s_hooks[i]);
+        alone = hooks != NULL && PyDict_Size(hooks) == 0;
+    }
+    Py_XDECREF(own);
+    if (!alone)
+        return 0;
+    PyObject *impl = PyObject_GetAttr((PyObject *)Py_TYPE(module), s_call_impl);
+    Py_XDECREF(impl);
+    return impl == PyTuple_GetItem(self->alone, IMPL);
+}
+
+/* The call itself: original(module, *args, **kwargs), or what torch's own would come to. */
+static PyObject *run(Shortcut *self, PyObject *original, int is_plain, PyObject *module, PyObject *args,
+                     PyObject *kwargs)
+{
+    PyObject *compiled = is_plain ? PyObject_GenericGetAttr(module, s_compiled_call_impl) : NULL;
+    int alone = compiled == Py_None && self->alone != Py_None && is_forward_alone(self, module);
+    PyErr_Clear(); /* of what made it doubt */
+    Py_XDECREF(compiled);
+    if (compiled == Py_None) {
+        PyObject *call = PyObject_GetAttr(module, alone ? s_forward : s_call_impl);
+        PyObject *output = call == NULL ? NULL : PyObject_Call(call, args, kwargs);
+        Py_XDECREF(call);
+        return output;
+    }
+    PyObject *first = PyTuple_Pack(1, module);
+    PyObject *all = first == NULL ? NULL : PySequence_Concat(first, args);
+    PyObject *output = all == NULL ? NULL : PyObject_Call(original, all, kwargs);
+    Py_XDECREF(first);
+    Py_XDECREF(all);
+    return output;
+}
+
+/* Of distprof.hooks.patches: around(original, is_plain, module, args, kwargs) is a module's whole call. */
+static PyObject *around(PyObject *object, PyObject *const *given, Py_ssize_t count)
+{
+    Shortcut *self = (Shortcut *)object;
+    if (count != 5 || !PyTuple_Check(given[3]) || !PyDict_Check(given[4])) {
+        PyErr_SetString(PyExc_TypeError, "around(original, is_plain, module, args, kwargs)");
+        return NULL;
+    }
+    PyObject *module = given[2], *args = given[3], *kwargs = given[4];
+    PyObject *token = entered(self, module, args, kwargs);
+    if (token == NULL && tell(self, "entering a module") < 0)
+        return NULL;
+    PyObject *output = run(self, given[0], given[1] == Py_True, module, args, kwargs);
+    if (token == NULL || token == Py_None) {
+        Py_XDECREF(token);
+        return output;
+    }
+    PyObject *type, *error, *trace; /* of the user's, if the call raised */
+    PyErr_Fetch(&type, &error, &trace);
+    int failed = left(self, token, output == NULL ? Py_None : output) < 0 && tell(self, "leaving a module") < 0;
+    Py_DECREF(token);
+    if (failed) {
+        Py_XDECREF(type);
+        Py_XDECREF(error);
+        Py_XDECREF(trace);
+        Py_CLEAR(output);
+    } else
+        PyErr_Restore(type, error, trace);
+    return output;
+}
+
+/* enter(module, args, kwargs) and leave(token, output), which around does without being asked. */
+
+static PyObject *enter(PyObject *object, PyObject *const *given, Py_ssize_t count)
+{
+    if (count == 3 && PyTuple_Check(given[1]) && PyDict_Check(given[2]))
+        return entered((Shortcut *)object, given[0], given[1], given[2]);
+    PyErr_SetString(PyExc_TypeError, "enter(module, args, kwargs)");
+    return NULL;
+}
+
+static PyObject *leave(PyObject *object, PyObject *const *given, Py_ssize_t count)
+{
+    if (count != 2)
+        PyErr_SetString(PyExc_TypeError, "leave(token, output)");
+    if (count != 2 || left((Shortcut *)object, given[0], given[1]) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Life. */
+
+static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+#define X(name) #name,
+    static char *names[] = {FIELDS(X) NULL};
+#undef X
+#define X(name) "O"
+    static const char *format = FIELDS(X) "";
+#undef X
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Shortcut *self = (Shortcut *)allocate(type, 0);
+    if (self == NULL)
+        return NULL;
+#define X(name) &self->name,
+    int whole = PyArg_ParseTupleAndKeywords(args, kwargs, format, names, FIELDS(X) NULL);
+#undef X
+#define X(name) Py_XINCREF(self->name);
+    FIELDS(X)
+#undef X
+    if (whole && !(PyDict_Check(self->row_of) && PyList_Check(self->stack) && PyList_Check(self->entered) &&
+                   PyList_Check(self->owners) && PyList_Check(self->hooked) && PyList_Check(self->in_backward) &&
+                   PyAnySet_Check(self->special) && PyDict_Check(self->ended))) {
+        PyErr_SetString(PyExc_TypeError, "a shortcut works on dicts, lists and a set");
+        whole = 0;
+    }
+    if (!whole) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->thread = PyThread_get_thread_ident();
+    return (PyObject *)self;
+}
+
+static int traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Shortcut *self = (Shortcut *)object;
+#define X(name) Py_VISIT(self->name);
+    FIELDS(X)
+#undef X
+    Py_VISIT(Py_TYPE(object));
+    return 0;
+}
+
+static int clear(PyObject *object)
+{
+    Shortcut *self = (Shortcut *)object;
+#define X(name) Py_CLEAR(self->name);
+    FIELDS(X)
+#undef X
+    return 0;
+}
+
+static void finish(PyObject *object)
+{
+    free_collected(object, clear);
+}
+
+static PyMethodDef methods[] = {
+    {"around", (PyCFunction)(void (*)(void))around, METH_FASTCALL, NULL},
+    {"enter", (PyCFunction)(void (*)(void))enter, METH_FASTCALL, NULL},
+    {"leave", (PyCFunction)(void (*)(void))leave, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, make},         {Py_tp_dealloc, finish},   {Py_tp_traverse, traverse},
+    {Py_tp_clear, clear},      {Py_tp_methods, methods},  {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "distprof.probes.timing._fast_path.Shortcut",
+    .basicsize = sizeof(Shortcut),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = slots,
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "distprof.probes.timing._fast_path", .m_size = -1,
+};
+
+PyMODINIT_FUNC PyInit__fast_path(void)
+{
+    struct {
+        PyObject **name;
+        const char *text;
+    } names[] = {
+        {&s_enter, "enter"},
+        {&s_leave, "leave"},
+        {&s_meet_input, "hook_input"},
+        {&s_meet_output, "hook_output"},
+        {&s_keep_edges, "keep_edges"},
+        {&s_grad_fn, "grad_fn"},
+        {&s_sequence_nr, "_sequence_nr"},
+        {&s_backward_hooks, "_backward_hooks"},
+        {&s_register, "_register_hook_dict"},
+        {&s_call_impl, "_call_impl"},
+        {&s_compiled_call_impl, "_compiled_call_impl"},
+        {&s_forward, "forward"},
+        {&s_hooks[0], "_backward_hooks"},
+        {&s_hooks[1], "_backward_pre_hooks"},
+        {&s_hooks[2], "_forward_hooks"},
+        {&s_hooks[3], "_forward_pre_hooks"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if ((*names[i].name = PyUnicode_InternFromString(names[i].text)) == NULL)
+            return NULL;
+    PyObject *module = PyModule_Create(&definition);
+    if (module == NULL || add_type(module, "Shortcut", &spec) == NULL || add_turns(module) < 0) {
+        Py_XDECREF(module);
+        return NULL;
+    }
+    return module;
+}

@@ -1,0 +1,161 @@
+"""The timed steps: attaches the module timer and the phase doors, and turns each iteration into records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from threading import get_ident
+
+from distprof.clock import Clock
+from distprof.hooks.patches import ModuleCallPatch, OnError, dataloader_patch
+from distprof.model.moe_layers import MoeLayer
+from distprof.probes.experts import ExpertTally, Pending
+from distprof.probes.memory.peak import peak_memory
+from distprof.probes.module_stack import ThreadCallHandler
+from distprof.probes.optimizer_steps import OptimizerSteps
+from distprof.probes.protocol import ModuleCallListener
+from distprof.probes.timing.fast_path import host_timestamps, with_fast_path
+from distprof.probes.timing.module_timer import ModuleTimer
+from distprof.probes.timing.module_times import Fields
+from distprof.probes.timing.phases import DATA, FORWARD, OPTIMIZER
+from distprof.probes.timing.timed_functions import TimedFunctions
+from distprof.probes.timing.timeline import CudaTimestamps, Intervals, Timestamps
+from distprof.records import PHASES, TRAINING, Record, Step
+
+
+@dataclass
+class _Finished:
+    """An iteration whose stamps may not be readable yet."""
+
+    step: Callable[..., Step]  # waits for the times alone
+    phases: Intervals
+    unseen: set[str]  # phases that took no time because nobody saw them
+    modules: Callable[[], Fields]
+    tokens: Pending | None
+
+
+class TimedProbe:
+    """Attached for the whole timed part of the window; :meth:`begin` and :meth:`end` at its iterations."""
+
+    def __init__(
+        self,
+        door: ModuleCallPatch,
+        listener: ModuleCallListener,
+        on_error: OnError,
+        clock: Clock,
+        device: str,
+        layers: Sequence[MoeLayer],
+    ) -> None:
+        self._clock = clock
+        self._on_error = on_error
+        self._module_door = door
+        self._stamps: Timestamps = CudaTimestamps() if device == "cuda" else host_timestamps(clock.mono_ns)
+        self._timer = ModuleTimer(listener, self._stamps, ExpertTally(layers), on_error)
+        self._peak_memory, self._memory_source = peak_memory(device)
+        self._data_door = dataloader_patch(on_error)
+        self._functions = TimedFunctions(self._timer, on_error)
+        self._steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
+        self._began_wall_ns = 0
+        self._unread: list[_Finished] = []
+        self._elsewhere: int | None = None  # another thread, on which a backward runs
+
+    @property
+    def thread(self) -> int:
+        return self._timer.running.thread
+
+    def attach(self) -> None:
+        timer = self._timer
+        self._module_door.open(with_fast_path(timer, self._on_error))
+        self._data_door.open(ThreadCallHandler(self.thread, timer.data_began, timer.data_ended))
+        self._steps.open()
+        self._functions.open()
+        self.begin()
+
+    def detach(self) -> None:
+        self._module_door.close()
+        self._data_door.close()
+        self._steps.close()
+        self._functions.close()
+        self._timer.remove_hooks()
+
+    def abandon(self) -> None:
+        self._timer.abandon()
+        self.detach()
+
+    def begin(self) -> None:
+        self._began_wall_ns = self._clock.wall_ns()
+        self._timer.begin()
+        self._steps.forget()
+        self._functions.begin()
+
+    def end(self, iteration: int, mode: str) -> None:
+        timer, work = self._timer, self._timer.running.tally.work()
+        tokens = timer.experts.take(iteration)  # before the stamp that says when they can be read
+        modules = timer.take()
+        phases = timer.phases.take()
+        step = partial(
+            Step,
+            iteration=iteration,
+            mode=mode,
+            start_wall_ns=self._began_wall_ns,
+            micro_batches=work.micro_batches,
+            batch_size=work.batch_size,
+            samples=work.samples,
+            batch_found=work.found,
+            peak_memory_bytes=self._peak_memory(),
+            memory_source=self._memory_source,
+        )
+        unseen = set() if timer.phases.waited_for_data else {DATA}
+        if mode == TRAINING:  # it has a forward and an optimizer's step: in code that nobody sees, where they took none
+            unseen |= {FORWARD, OPTIMIZER}
+        self._unread.append(_Finished(step, phases, unseen, modules, tokens))
+
+    def read(self, *, wait: bool = False) -> list[Record]:
+        records: list[Record] = []
+        while self._unread:
+            last = self._unread[0].phases.end  # taken after the modules' own
+            if wait:
+                self._stamps.wait(last)
+            elif not self._stamps.ready(last):
+                break
+            finished = self._unread.pop(0)
+            records.append(_timed(finished))
+            records += finished.tokens.records() if finished.tokens is not None else ()
+        return records
+
+    def backward_began(self, create_graph: bool) -> None:
+        if get_ident() == self.thread:
+            self._timer.backward_began()
+        elif not self._timer.stack and not self._timer.in_backward:  # the thread that trains waits for it
+            self._elsewhere = get_ident()
+            self._timer.backward_began()
+
+    def backward_ended(self) -> None:
+        if get_ident() in (self.thread, self._elsewhere):
+            self._elsewhere = None
+            self._timer.backward_ended()
+
+    def optimizer_ended(self) -> None:
+        self._steps.step_ended()
+
+    def outer_step_began(self) -> None:
+        self._steps.outer_began()
+
+    def outer_step_ended(self) -> None:
+        self._steps.outer_ended()
+
+    def _optimizer_began(self) -> None:
+        self._timer.running.tally.updating += 1
+        self._timer.phases.enter(OPTIMIZER)
+
+    def _optimizer_ended(self) -> None:
+        self._timer.running.tally.updating -= 1
+        self._timer.phases.leave()
+
+
+def _timed(finished: _Finished) -> Step:
+    """The step with its times, once they can be read."""
+    always = [phase for phase in PHASES if phase not in finished.unseen]
+    phases = dict.fromkeys(always, 0) | finished.phases.sums_ns()
+    return finished.step(duration_ns=sum(phases.values()), phases_ns=phases, **finished.modules())

@@ -1,0 +1,1 @@
+"""Which rank this process is, and which process records a rank."""

@@ -1,0 +1,1 @@
+"""The recorder of a rank: finds iterations, attaches probes, writes records."""

@@ -1,0 +1,477 @@
+"""The recorder of one process: armed when torch is imported, a rank from the first forward of a model on.
+
+It owns the doors, the probe that is attached, and the shard; the step clock says when to change probes.  All that it
+needs is imported before the job begins: torch's profiler bears no import while it traces stacks.  Nothing here raises
+into the user's job: what fails is written as an ``error`` record, said once, and everything is detached.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import traceback
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from distprof.clock import Clock, SystemClock, anchor
+from distprof.config.settings import Settings
+from distprof.console import say
+from distprof.devices import running_device
+from distprof.errors import said
+from distprof.external_exceptions import came_from_outside, pass_on
+from distprof.frameworks.shape_inference import ShapeInference
+from distprof.hooks.optimizer_hook import OptimizerHook
+from distprof.hooks.patches import ModuleCallHandler, ModuleCallPatch, backward_patch, dataloader_patch
+from distprof.hooks.recursion_limit import Room
+from distprof.model.module_tree import ModuleTree
+from distprof.model.registry import ModelRegistry
+from distprof.model.uncalled import UncalledModels, find_uncalled_models
+from distprof.module_walk import every_module, parameters_in
+from distprof.probes.compiled.eager_choice import EagerChoice
+from distprof.probes.counting.dispatch_stack import drop_abandoned_modes
+from distprof.probes.counting.probe import CountingProbe
+from distprof.probes.memory.breakdown import MemoryBreakdown
+from distprof.probes.model_watch import ModelWatch
+from distprof.probes.module_stack import Loading
+from distprof.probes.protocol import Pausing, Probe
+from distprof.probes.timing.probe import TimedProbe
+from distprof.rank.identity import Identity, header, identify
+from distprof.rank.ownership import is_rank_taken
+from distprof.recorder.manual_updates import ByHand
+from distprof.recorder.shard_output import ShardOutput, open_shard
+from distprof.recorder.step_clock import Boundary, StepClock, StepKind, window_of
+from distprof.recorder.updates import Updates
+from distprof.records import FORWARD, End, Error, MemoryUnknown, Plan, Record
+from distprof.run_folder import RunFolder
+from distprof.topology.meshes import MeshRecorder
+
+_LONGEST_REASON = 300
+
+
+class Recorder:
+    """Records this process, if it turns out to be a rank that runs a model."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None, *, asked: bool = False) -> None:
+        """``asked``: the script itself wants this process recorded."""
+        self._settings = settings
+        self.asked = asked
+        self._time = clock or SystemClock()
+        self._steps = StepClock(window_of(settings))
+        self._meshes = MeshRecorder()
+        self._door = ModuleCallPatch(self.fail)
+        self._backward = backward_patch(self.fail)
+        self._data = dataloader_patch(self.fail)
+        self._loading = Loading()
+        self._by_hand = ByHand()
+        self._rehearsals = ShapeInference(self._rehearsal_began, self._rehearsal_ended, self.fail)
+        self._rehearsing = False
+        self._aside: ModuleCallHandler | None = None  # while it looks away from a rehearsal
+        self._optimizer_hook: OptimizerHook | None = None
+        self._updates = Updates(self._updated, self._outer_began, self._outer_ended, self._watches, self.fail)
+        self._probe: Probe | None = None
+        self._attached = StepKind.QUIET  # the kind that the probe is for
+        self._away = False  # nothing is seen but the optimizers' steps
+        self._identity: Identity | None = None
+        self._models: ModelRegistry | None = None
+        self._holders: UncalledModels | None = None
+        self._called = False  # a model was, whether this was a rank by then or not
+        self._asked_for_models: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
+        self._output: ShardOutput | None = None
+        self._holdings: MemoryBreakdown | None = None  # of the first timed iteration, while it runs
+        self._device = torch.device("cpu")
+        self._eager: EagerChoice | None = None
+        self.thread: int | None = None  # the one that ran the first model
+        self._room = Room()
+        self._said_end = False
+        self._failed = False
+        self._writing = 0  # while records are made and written; stays where an exception came from outside
+
+    # ---- life ------------------------------------------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Wait for the first forward of a model.  What it raises, it leaves nothing behind."""
+        try:
+            self._meshes.open()
+            self._optimizer_hook = OptimizerHook(self._optimizer_stepped)
+            self._watch()
+            os.register_at_fork(after_in_child=self._abandon)
+            atexit.register(self.finish)
+        except Exception:
+            self._detach()
+            raise
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the run."""
+        return Path(self._settings.run_dir)
+
+    @property
+    def claimed(self) -> bool:
+        """Whether this process has run a model as a rank."""
+        return self._identity is not None
+
+    def finish(self) -> None:
+        """Write what is left, and leave the process as if we had never been there.  Also the end of ``record()``."""
+        try:
+            self._writing += 1
+            self._drop_probe()
+            self._end("exit")
+        except BaseException as error:
+            self.fail("the end of the job", error)
+        finally:
+            self._detach()
+            drop_abandoned_modes()
+            if self._output is not None:
+                self._output.close()
+            atexit.unregister(self.finish)
+
+    def fail(self, where: str, error: BaseException) -> None:
+        """An exception met our code.  One of its own ends the recording, one that came from outside is raised again."""
+        if not came_from_outside(error):
+            self._give_up(where, error)
+            return
+        if self._writing:
+            self._give_up(where, error)
+        else:
+            self._leave_out()
+        raise error
+
+    def _leave_out(self) -> None:
+        """The running iteration cannot be recorded: not all of it was seen.  The next one can."""
+        with contextlib.suppress(Exception):
+            probe, self._holdings = self._probe, None
+            if probe is not None:
+                probe.abandon()
+                self._room.close()
+                self._probe = None
+                if self._output is not None:
+                    self._output.write(*probe.read(wait=True))
+            if self.mode == FORWARD and not self._said_end:
+                self._watch()
+            else:
+                self._look_away()
+
+    def _give_up(self, where: str, error: BaseException) -> None:
+        """Keep what was recorded, say so once, and get out of the job's way."""
+        output, self._output = self._output, None
+        probe = self._probe
+        for step in (*((probe.abandon,) if probe is not None else ()), self._detach):
+            with contextlib.suppress(Exception):
+                step()
+        if not self._failed:
+            self._failed = True
+            who = f"rank {self._identity.rank}" if self._identity else "this process"
+            say(f"{who} stops recording, the job goes on: {type(error).__name__} in {where}: {said(error)}")
+        if output is not None:
+            with contextlib.suppress(Exception):
+                trace = "".join(traceback.format_exception(error))
+                output.write(Error(where, f"{type(error).__name__}: {said(error)}", trace))
+                output.close()
+
+    def _detach(self) -> None:
+        probe, self._probe = self._probe, None
+        self._room.close()
+        self._look_away()
+        self._backward.close()
+        self._rehearsals.close()
+        self._meshes.close()
+        self._updates.close()
+        if self._optimizer_hook is not None:
+            self._optimizer_hook.remove()
+        if probe is not None:
+            probe.detach()
+
+    def _abandon(self) -> None:
+        """This is a forked child: the shard is its parent's.  Where there is none yet, the child may become a rank."""
+        if self._identity is None:
+            return
+        if self._output is not None:
+            self._output.abandon()
+        self._output, self._said_end = None, True
+        self._detach()
+
+    # ---- what visitors and hooks tell ------------------------------------------------------------------------------
+
+    @property
+    def tree(self) -> ModuleTree:
+        assert self._models is not None
+        return self._models.tree
+
+    @property
+    def mode(self) -> str:
+        """records.TRAINING once an optimizer has stepped.  Before, forwards with gradient may be training's."""
+        return self._steps.mode
+
+    @property
+    def updates_follow(self) -> bool:
+        return self._steps.by_hand
+
+    def adopt(self, module: nn.Module, caller: int) -> int:
+        assert self._models is not None and self._output is not None
+        self._writing += 1
+        row, records = self._models.adopt(module, caller)
+        self._output.write(*records)
+        self._writing -= 1
+        if self._models.is_pipelined:
+            self._steps.pipeline_seen()
+        return row
+
+    def model_began(self, module: nn.Module) -> None:
+        """The watch has seen a forward of a model begin.  A model that learns its shapes in it is met at the next."""
+        self._called = True
+        self._rehearsals.open()
+        if self._rehearsals.running():
+            return
+        self._updates.model_begins()
+        if self._output is None:
+            self._writing += 1
+            if self._models is None and not _has_lazy(module) and self._claim(module):
+                self._start()
+            self._writing -= 1
+        elif self.tree.find(module, -1) is None and not _has_lazy(module):
+            self.adopt(module, -1)
+
+    def model_of(self, parameters: Sequence[nn.Parameter]) -> int:
+        return self._holders.row(parameters) if self._holders is not None else -1
+
+    def model_ended(self, with_gradient: bool) -> None:
+        """The forward of a model has ended, with whatever probe."""
+        if self._output is not None and not self._rehearsals.running():
+            self._writing += 1
+            self._cross(self._steps.forward_ended(with_gradient))
+            self._writing -= 1
+
+    def begin(self, args: tuple[Any, ...]) -> None:
+        """A backward begins (on whatever thread); of the arguments of autograd's engine create_graph is the fourth."""
+        drop_abandoned_modes()
+        self._updates.backward_began()
+        if self._rehearsing:
+            return
+        self._steps.backward_began()
+        if self._finds_updates and self._updates.backwards == 1:
+            self._by_hand.backward_began()
+        if self._probe is not None:
+            self._probe.backward_began(create_graph=len(args) > 3 and bool(args[3]))
+
+    def end(self) -> None:
+        """A backward has ended."""
+        if not self._rehearsing and self._probe is not None:
+            self._probe.backward_ended()
+        self._updates.backward_ended()
+        if self._finds_updates and not self._rehearsing and not self._updates.backwards:
+            self._find_update()
+
+    def _find_update(self) -> None:
+        if self._by_hand.backward_ended(self.tree.modules()):
+            self._cross(self._steps.updated_by_hand(self._by_hand.updates))
+
+    @property
+    def _finds_updates(self) -> bool:
+        """Whether those that no optimizer of torch makes are looked for."""
+        return self._output is not None and (self.mode == FORWARD or self._steps.by_hand)
+
+    def _rehearsal_began(self) -> None:
+        self._rehearsing, self._aside, self._door.visitor = True, self._door.visitor, None
+        if isinstance(self._aside, Pausing):
+            self._aside.pause()
+
+    def _rehearsal_ended(self) -> None:
+        self._rehearsing = False
+        if self._door.visitor is None:
+            self._door.visitor = self._aside
+            if isinstance(self._aside, Pausing):
+                self._aside.resume()
+        self._aside = None
+
+    def _optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        try:
+            self._writing += 1
+            if self._probe is not None:
+                self._probe.optimizer_ended()
+            if self._holdings is not None:
+                self._holdings.stepped(optimizer)
+            if self._models is None and not self._called and self._steps.backward_seen:
+                self._meet_uncalled(optimizer)
+            if self._output is not None:
+                self._updates.stepped(optimizer)
+                if self._away and self._updates.are_in_backward:
+                    self._backward.open(self)
+            self._writing -= 1
+        except BaseException as error:
+            self.fail("an optimizer's step", error)
+
+    def _watches(self) -> bool:
+        return self._probe is None and not self._away
+
+    def _updated(self, optimizer: object) -> None:
+        if self._output is not None:
+            self._writing += 1
+            self._cross(self._steps.optimizer_stepped(optimizer))
+            self._writing -= 1
+
+    def _outer_began(self) -> None:
+        if self._probe is not None:
+            self._probe.outer_step_began()
+
+    def _outer_ended(self) -> None:
+        if self._probe is not None:
+            self._probe.outer_step_ended()
+
+    def _meet_uncalled(self, optimizer: torch.optim.Optimizer) -> None:
+        """Training goes on, and no model was called: compiled functions run it.  Its optimizer knows its parameters."""
+        if identify(asked=self.asked) is None or optimizer in self._asked_for_models:
+            return
+        self._asked_for_models.add(optimizer)
+        for module in find_uncalled_models([p for group in optimizer.param_groups for p in group["params"]]):
+            if self._output is not None:
+                self.adopt(module, -1)
+            elif not self._claim(module):
+                return
+        if self._output is not None:
+            self._steps.training_started_unseen()
+
+    # ---- from iteration to iteration -------------------------------------------------------------------------------
+
+    def _claim(self, module: nn.Module) -> bool:
+        """Become a rank: open the shard and write what is known.  False if this process is none yet, or has nowhere to
+        write.
+        """
+        identity, run = identify(asked=self.asked), RunFolder(self.run_dir)
+        if identity is None:  # it may join a process group later
+            return False
+        self._device = running_device(parameters_in(module), every_module(module))
+        self._eager = EagerChoice(self._settings.count_eager, self._device)
+        launch = self._settings.launch, self._settings.launched_ns
+        first = header(identity, self._settings.run_id, anchor(self._time), self._device, launch)
+        writer = open_shard(run, first, lambda: self._is_taken(run, identity))
+        if writer is None:
+            self._detach()
+            return False
+        self._identity, self._output = identity, ShardOutput(writer, identity.rank)
+        self.thread = get_ident()
+        self._models = ModelRegistry(identity, self._meshes)
+        self._holders = UncalledModels(self._models.tree, self.adopt)
+        window = window_of(self._settings, identity.world_size)
+        self._steps.window = window
+        self._output.write(Plan(window.warmup, window.counted, window.timed, window.settling))
+        self.adopt(module, -1)
+        return True
+
+    def _is_taken(self, run: RunFolder, identity: Identity) -> bool:
+        """Whether another process is the rank; one that asked to be recorded is told."""
+        taken = is_rank_taken(run, identity.rank, identity.claim, self._settings.launched_ns)
+        if taken and self.asked:
+            say(f"this process is not recorded: another one is rank {identity.rank} of {run.path}")
+        return taken
+
+    def _cross(self, boundary: Boundary) -> None:
+        """Act on what an event means for the running iteration."""
+        if boundary is Boundary.NONE or self._output is None:
+            return
+        if boundary is Boundary.RESTART:
+            self._drop_probe()
+            self._said_end = False
+        elif self._probe is not None:
+            self._probe.end(self._steps.iteration - 1, self.mode)
+            self._output.write(*self._probe.read(), *self._late(), *self._held())
+        self._start()
+        if self._output is not None and self._output.lost:
+            self._detach()
+
+    def _start(self) -> None:
+        """An iteration begins: attach what its kind asks for."""
+        kind = self._steps.kind
+        if self._eager is not None and self._steps.iteration == self._settings.warmup - 1:
+            self._eager.say()
+        if kind is StepKind.QUIET and self._away:
+            return
+        if self._probe is not None and kind is self._attached:
+            self._room.open()
+            self._probe.begin()
+            return
+        self._drop_probe()
+        self._attached = kind
+        if kind is StepKind.DONE:
+            self._window_is_full()
+        elif kind is not StepKind.QUIET:
+            self._away = False
+            self._data.close()  # the probe has one of its own
+            self._backward.open(self)
+            self._holdings = MemoryBreakdown() if kind is StepKind.TIMED else None
+            self._probe = self._new_probe(kind)
+            self._room.open()
+            self._probe.attach()
+        elif self.mode == FORWARD:
+            self._watch()
+        else:
+            self._look_away()
+
+    def _watch(self) -> None:
+        self._away = False
+        self._backward.open(self)
+        self._data.open(self._loading)
+        self._door.open(ModelWatch(self._door, self, self._loading))
+
+    def _look_away(self) -> None:
+        self._away, self._aside = True, None
+        self._door.close()
+        self._data.close()
+        if not self._updates.are_in_backward and not self._steps.by_hand:  # they end where it does
+            self._backward.close()
+
+    def _new_probe(self, kind: StepKind) -> Probe:
+        assert self._models is not None
+        if kind is StepKind.COUNTED:
+            return CountingProbe(self._door, self, self.fail, eager=self._eager, whole=True)
+        return TimedProbe(self._door, self, self.fail, self._time, self._device.type, self._models.expert_layers)
+
+    def _drop_probe(self) -> None:
+        """Detach the probe and write what it still holds of complete iterations."""
+        probe = self._probe
+        if probe is not None:
+            probe.detach()
+            self._room.close()
+            self._probe = None
+            if self._output is not None:
+                self._output.write(*probe.read(wait=True))
+
+    def _window_is_full(self) -> None:
+        """Everything was recorded.  A job that has only run forwards so far may still begin to train."""
+        self._look_away()
+        self._end("window complete")
+        self._backward.close()
+        if self.mode != FORWARD and not self._steps.by_hand:
+            self._detach()
+
+    def _end(self, reason: str) -> None:
+        """The last word, for now: what became known late, and why recording ends."""
+        if self._output is not None and self._models is not None and not (reason == "exit" and self._said_end):
+            self._said_end = True
+            self._output.write(*self._late(), *self._models.places(), End(reason, self._steps.iteration))
+
+    def _held(self) -> Sequence[Record]:
+        """What training holds in memory: once, at the end of the first timed iteration."""
+        holdings, self._holdings = self._holdings, None
+        if holdings is not None:
+            iteration = self._steps.iteration - 1
+            try:
+                return [holdings.record(self.tree.modules(), iteration)]
+            except Exception as error:  # a tensor of a kind that we do not know
+                pass_on(error)
+                return [MemoryUnknown(iteration, f"{type(error).__name__}: {error}"[:_LONGEST_REASON])]
+        return ()
+
+    def _late(self) -> Sequence[Record]:
+        return self._models.late() if self._models is not None else ()
+
+
+def _has_lazy(module: nn.Module) -> bool:
+    return any(map(is_lazy, parameters_in(module)))

@@ -1,0 +1,120 @@
+"""Where a rank's records go: its shard in the run folder, else a temporary folder, else nowhere; never an exception."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from distprof.console import say
+from distprof.errors import said
+from distprof.records import Error, Header, Record
+from distprof.run_folder import SHARDS, RunFolder
+from distprof.safe_folders import FOLDER_MODE, own_folder
+from distprof.shard.writer import FileSink, ShardWriter
+
+_MAX_GENERATIONS = 10_000
+#: Writing keeps a job waiting for no longer than this, all records together.  A thread that wrote instead would be
+#: waited for by nobody, and what it had not written yet would be lost in ``os._exit``, right after a step.
+PATIENCE_S = 10.0
+
+
+def open_shard(run: RunFolder, header: Header, is_taken: Callable[[], bool]) -> ShardWriter | None:
+    """A writer on a new shard that begins with ``header``, of the next free generation.
+
+    None when no folder can take it, which is said, and when ``is_taken`` says that another process is the rank.
+    """
+    try:
+        return _create(run, header, is_taken)
+    except OSError as error:
+        why = error.strerror or said(error)
+    try:
+        elsewhere = RunFolder(Path(tempfile.mkdtemp(prefix="distprof-")))
+        elsewhere.shards.mkdir(FOLDER_MODE)
+        writer = _create(elsewhere, header, lambda: False)
+        say(f"rank {header.rank} cannot write to {run.path / SHARDS} ({why}): its shard goes to {elsewhere.path}")
+        return writer
+    except OSError:
+        folder = f"neither {run.path / SHARDS} ({why}) nor a temporary folder"
+        say(f"rank {header.rank} is not recorded: {folder} can be written")
+        return None
+
+
+def _create(run: RunFolder, header: Header, is_taken: Callable[[], bool]) -> ShardWriter | None:
+    """Of processes that do this at once, one after the other has its shard, and each sees those before it."""
+    with own_folder(run.path, SHARDS) as folder:
+        generation = _free_generation(run, header.rank, 0)
+        while not is_taken():  # asked after it was seen which shards are there: the next one is this one's or nobody's
+            try:
+                path = run.shard_path(header.rank, generation)
+                return _begun(path, folder, replace(header, generation=generation))
+            except FileExistsError:  # another one was quicker: it may be the rank
+                generation = _free_generation(run, header.rank, generation + 1)
+    return None
+
+
+def _free_generation(run: RunFolder, rank: int, first: int) -> int:
+    """The first that is free, from ``first`` on.  Raises OSError when there are too many."""
+    generation = next(number for number in count(first) if not os.path.lexists(run.shard_path(rank, number)))
+    if generation >= _MAX_GENERATIONS:
+        raise OSError(f"{_MAX_GENERATIONS} shards of rank {rank} exist already")
+    return generation
+
+
+def _begun(path: Path, folder: int, header: Header) -> ShardWriter:
+    writer = ShardWriter(FileSink(path, folder))
+    try:
+        writer.write(header)
+    except BaseException:  # of whatever kind: an empty shard is none
+        writer.close()
+        os.unlink(path.name, dir_fd=folder)
+        raise
+    return writer
+
+
+class ShardOutput:
+    """A rank's shard while it can be written, in good time: the first write that fails is said, and ends it."""
+
+    def __init__(self, writer: ShardWriter, rank: int, patience_s: float = PATIENCE_S) -> None:
+        self._writer: ShardWriter | None = writer
+        self._rank = rank
+        self._patience_s = patience_s
+
+    @property
+    def lost(self) -> bool:
+        return self._writer is None
+
+    def write(self, *records: Record) -> None:
+        for record in records:
+            if self._writer is None:
+                return
+            began = time.perf_counter()
+            try:
+                self._writer.write(record)
+            except OSError as error:
+                self._give_up(error.strerror or said(error))
+            self._patience_s -= time.perf_counter() - began
+            if self._patience_s < 0 and self._writer is not None:
+                self._give_up("writing it keeps the job waiting, the file system is too slow")
+
+    def _give_up(self, why: str) -> None:
+        """A record that did not fit leaves room behind what was written, mostly enough to say why there is no more."""
+        say(f"rank {self._rank} stops recording, what it recorded so far is kept: {why}")
+        with contextlib.suppress(OSError):
+            if self._writer is not None:
+                self._writer.write(Error("writing its shard", why))
+        self.close()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def abandon(self) -> None:
+        """Forget the shard without a word: this is a forked child, and the shard is its parent's."""
+        self._writer = None

@@ -1,0 +1,173 @@
+"""The run folder: every name and path in it, in one place, and the manifest of the run.
+
+runs/NAME/run.json                            the manifest
+          inject/                             what goes on the ranks' PYTHONPATH; of several nodes each has a part of it
+          shards/rank00003.g0.msgpack         one a rank and generation
+          report/                             what merge writes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distprof.errors import DataError, UsageError, said
+from distprof.safe_files import read_regular
+from distprof.safe_folders import FILE_MODE, FOLDER_MODE, NotOwn, make_own, own_folder
+
+MANIFEST = "run.json"
+INJECT = "inject"
+SHARDS = "shards"
+REPORT = "report"
+PLOTS = "plots"
+SHARD_PATTERN = "rank*.g*.msgpack"
+_SHARD_NAME = "rank{rank:05d}.g{generation}.msgpack"
+_MAX_NAME = 100
+_MAX_GENERATIONS = 10_000
+_MAX_MANIFEST_BYTES = 1 << 24  # no command line is as long
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the launcher knew when the run began.  ``world_size`` is 0 where it could not know it.
+
+    ``shown`` is how the job's configuration wants its reports, by the names of :data:`distprof.config.options.SHOWN`.
+    """
+
+    run_id: str
+    name: str
+    command: tuple[str, ...]
+    world_size: int
+    started_wall_ns: int
+    shown: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder."""
+
+    path: Path
+    launch: str = ""  # of a folder that the launchers of a job share: whose part of ``inject`` this is
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / MANIFEST
+
+    @property
+    def inject(self) -> Path:
+        return self.path / INJECT / self.launch
+
+    @property
+    def shards(self) -> Path:
+        return self.path / SHARDS
+
+    @property
+    def report(self) -> Path:
+        return self.path / REPORT
+
+    @property
+    def plots(self) -> Path:
+        return self.path / REPORT / PLOTS
+
+    def shard_files(self) -> list[Path]:
+        """The shards in rank order: in ``shards/``, or in the folder itself when shards were copied together there."""
+        return sorted(self.shards.glob(SHARD_PATTERN)) or sorted(self.path.glob(SHARD_PATTERN))
+
+    def shard_path(self, rank: int, generation: int) -> Path:
+        return self.shards / _SHARD_NAME.format(rank=rank, generation=generation)
+
+    def shards_of(self, rank: int) -> list[Path]:
+        """The shards of one rank, of all its generations."""
+        return sorted(self.shards.glob(_SHARD_NAME.format(rank=rank, generation="*")))
+
+    def read_manifest(self) -> Manifest | None:
+        """The manifest, None where there is none (shards copied together).  Raises DataError for a broken one."""
+        try:
+            return _manifest(json.loads(read_regular(self.manifest, _MAX_MANIFEST_BYTES)))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            why = f"{type(error).__name__}: {said(error)}"
+            raise DataError(
+                f"{self.manifest} is no manifest of a run ({why}): remove it to merge the shards alone"
+            ) from None
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Leave ``manifest`` in the folder; several nodes may do so."""
+        write_own(self.path, MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def _manifest(values: Any) -> Manifest:
+    """Checked, since it may come from elsewhere; keys of another version are passed over."""
+    command = tuple(values["command"])
+    texts, numbers = (values["run_id"], values["name"], *command), (values["world_size"], values["started_wall_ns"])
+    if not all(type(text) is str for text in texts) or not all(type(number) is int for number in numbers):
+        raise TypeError("a value is of the wrong type")
+    shown = values.get("shown", {})
+    if not isinstance(shown, dict):
+        raise TypeError("a value is of the wrong type")
+    return Manifest(values["run_id"], values["name"], command, *numbers, shown)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all: others may read it, or write the same one, at this moment."""
+    scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
+def write_own(folder: Path, name: str, text: str) -> None:
+    """As :func:`write_whole`, into a folder that has to be this user's own.  Raises OSError."""
+    scratch = f"{name}.{uuid.uuid4().hex}"
+    with own_folder(folder) as fd:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(scratch, flags, FILE_MODE, dir_fd=fd), "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(scratch, name, src_dir_fd=fd, dst_dir_fd=fd)
+
+
+def safe_name(text: str) -> str:
+    """``text`` as one file name: letters, digits, ``.``, ``_`` and ``-``, never hidden, never empty."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:_MAX_NAME] or "run"
+
+
+def job_name(rendezvous_id: str | None, environment: Mapping[str, str]) -> str | None:
+    """The name that every process of the job agrees on, where there is one: rendezvous id, then SLURM's job."""
+    shared = rendezvous_id or environment.get("SLURM_JOB_ID")
+    return safe_name(f"job-{shared}") if shared else None
+
+
+def create(out: Path, name: str, *, shared: bool, launch: str = "") -> RunFolder:
+    """Make the folder ``out/name`` (``name-2``, … if that exists and is not ``shared`` by the processes of one job).
+
+    ``launch`` names whoever makes it, where others do so, too.
+
+    It is this user's own: others may read it, and write nothing into it.  Raises UsageError when it cannot be made, or
+    is there and another user's.
+    """
+    try:
+        for folder in reversed((out, *out.parents)):  # each with the mode: parents=True leaves theirs to the umask
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(FOLDER_MODE)
+        for attempt in range(1, _MAX_GENERATIONS):
+            run = RunFolder(out / (name if attempt == 1 else f"{name}-{attempt}"), launch)
+            try:
+                make_own(run.path, SHARDS, INJECT, shared=shared)
+            except FileExistsError:
+                continue
+            if launch:
+                make_own(run.inject, shared=False)
+            return run
+    except NotOwn as error:
+        why = f"{error.filename} is not this user's own folder, {error.strerror}"
+        raise UsageError(f"{why} (choose another with --out or --name)") from None
+    except OSError as error:
+        raise UsageError(f"cannot make a run folder in {out}: {error.strerror} (choose another with --out)") from None
+    raise UsageError(f"{out} already holds {_MAX_GENERATIONS} runs named {name}: choose another --name")

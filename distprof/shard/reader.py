@@ -1,0 +1,255 @@
+"""The shard file: a stream of checksummed records, its writer, and a reader that survives damage.
+
+The body of a record (see :mod:`distprof.shard.frames`) is the msgpack of ``[kind, sequence, payload]``.  The reader
+gives
+every record that is whole, once, in the order of sequence numbers, and reports what it could not give.  Shards are data
+from elsewhere: nothing in a file makes the reader raise anything but DataError, or allocate more than in proportion to
+the file's own size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from distprof.errors import DataError
+from distprof.records import (
+    INT64,
+    MAGIC,
+    RECORDS,
+    SCHEMA_VERSION,
+    ExpertLayers,
+    Header,
+    Parameters,
+    Record,
+    Step,
+    Tree,
+)
+from distprof.safe_files import NotRegular, TooLarge, read_beginning, read_regular
+from distprof.shard.codec import RecordError, from_payload, to_payload
+from distprof.shard.frames import FRAME_START, MAX_SHARD_BYTES, scan
+from distprof.shard.module_times import with_summed_times
+from distprof.shard.validation import validate
+
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_HEADER_BYTES = 1 << 16  # more than any writer's header has
+_UNPACK = {"raw": False, "strict_map_key": True}
+#: msgpack may make room for lengths that are only claimed.
+_NO_CONTAINERS = {"max_array_len": 0, "max_map_len": 0, "max_ext_len": 0}
+
+
+class NotAShard(DataError):
+    """The file does not begin with a distprof header that can be read."""
+
+
+class NewerSchema(DataError):
+    """The file was written by a distprof with a newer major schema."""
+
+
+@dataclass
+class ReadReport:
+    """What a reader met in one file."""
+
+    records: int = 0
+    unread_bytes: int = 0
+    unread_why: str = ""
+    sequence_gaps: int = 0  # records that were numbered but are not there
+    repeated: int = 0  # records that were there before: nothing is lost by them
+    unknown_kinds: dict[str, int] = field(default_factory=dict)
+    malformed: list[str] = field(default_factory=list)  # one line for each record that is no record of this schema
+
+    @property
+    def damaged(self) -> bool:
+        """Whether anything that was written is missing."""
+        return bool(self.unread_bytes or self.sequence_gaps or self.malformed)
+
+
+@dataclass
+class Shard:
+    """One shard, read.  ``sequences`` has the number of each of the ``records``, ascending."""
+
+    source: str
+    header: Header
+    records: list[Record]
+    report: ReadReport
+    sequences: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record not yet decoded."""
+
+    kind: str
+    sequence: int
+    payload: bytes
+
+
+class RecordCache:
+    """Descriptions that many ranks write alike, decoded once: the readers of a run's shards share one.
+
+    Such records come back as the same objects for every rank, so that identity tells who has the same tree.
+    """
+
+    _KINDS = frozenset(record.KIND for record in (Tree, Parameters, ExpertLayers))
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bytes], Record] = {}
+
+    def record_of(self, entry: Entry) -> Record:
+        """The entry's record, decoded if nobody did so before.  Raises RecordError."""
+        if entry.kind not in self._KINDS:
+            return _decode(entry)
+        key = entry.kind, entry.payload
+        if key not in self._known:
+            self._known[key] = _decode(entry)
+        return self._known[key]
+
+
+def read_header(path: Path) -> Header:
+    """The header alone, whatever follows it.  Raises DataError (NotAShard, NewerSchema) or OSError."""
+    return parse_shard(_regular(path, read_beginning, _HEADER_BYTES), str(path)).header
+
+
+def read_shard(path: Path, memo: RecordCache | None = None) -> Shard:
+    """All that can be read of the file.  Raises DataError (NotAShard, NewerSchema) or OSError."""
+    return parse_shard(_regular(path, read_regular, MAX_SHARD_BYTES), str(path), memo)
+
+
+def last_ns(shard: Shard) -> int:
+    """When its writer is last known to have run (ns, wall)."""
+    steps = (record.start_wall_ns + record.duration_ns for record in shard.records if isinstance(record, Step))
+    return max(steps, default=shard.header.wall_ns)
+
+
+def _regular(path: Path, read: Callable[[Path, int], bytes], size: int) -> bytes:
+    try:
+        return read(path, size)
+    except (NotRegular, TooLarge) as error:
+        raise NotAShard(f"{path} is no distprof shard: {error.strerror}") from None
+
+
+def parse_shard(data: bytes, source: str = "<memory>", memo: RecordCache | None = None) -> Shard:
+    """All that can be read of a shard's bytes; ``source`` names it in messages.  Raises NotAShard or NewerSchema."""
+    found = scan(data)
+    report = ReadReport(unread_bytes=found.unread_bytes, unread_why=found.why)
+    if not found.bodies:
+        raise NotAShard(f"{source} {_why_headless(data)}")
+    entries = _in_order(_entries(found.bodies, report), report)
+    shard = Shard(source, _header(entries, source), [], report)
+    _decode_all(entries, shard, memo or RecordCache())
+    return shard
+
+
+def _why_headless(data: bytes) -> str:
+    if not data:
+        return "is empty: its rank ended before it wrote anything"
+    if data.startswith(FRAME_START) or MAGIC.encode() in data[:4096]:
+        return "has a torn or damaged header: without its rank and its run nothing in it can be placed"
+    return "is no distprof shard: it does not begin with a header"
+
+
+def _entries(bodies: Iterable[bytes], report: ReadReport) -> list[Entry]:
+    entries = []
+    for body in bodies:
+        try:
+            entries.append(_entry(body))
+        except RecordError as error:
+            report.malformed.append(str(error))
+    return entries
+
+
+def _entry(body: bytes) -> Entry:
+    """Raises RecordError for a body, of whatever bytes, that is not the msgpack of [kind, sequence, payload]."""
+    try:
+        kind, sequence, payload = _three_items(body)
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise RecordError(f"a record of {len(body)} bytes is not sound msgpack ({type(error).__name__})") from None
+    if type(kind) is str and _KIND.fullmatch(kind) and type(sequence) is int and 0 <= sequence <= INT64.high:
+        return Entry(kind, sequence, payload)
+    raise RecordError(f"a record of {len(body)} bytes is not [kind, sequence, payload]")
+
+
+def _three_items(body: bytes) -> tuple[Any, Any, bytes]:
+    """The first two of them, which hold no others, and the bytes of the third, which is seen to be there."""
+    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(body)), **_NO_CONTAINERS)
+    unpacker.feed(body)
+    length, kind, sequence, start = unpacker.read_array_header(), unpacker.unpack(), unpacker.unpack(), unpacker.tell()
+    unpacker.skip()
+    if length != 3 or unpacker.tell() != len(body):
+        raise ValueError("not three items")
+    return kind, sequence, body[start:]
+
+
+def _in_order(entries: list[Entry], report: ReadReport) -> list[Entry]:
+    """By sequence, each number once, the first of its bearers; counts what is missing in between."""
+    by_sequence: dict[int, Entry] = {}
+    for entry in entries:
+        by_sequence.setdefault(entry.sequence, entry)
+    report.repeated = len(entries) - len(by_sequence)
+    report.sequence_gaps = max(by_sequence, default=-1) + 1 - len(by_sequence)
+    return [by_sequence[sequence] for sequence in sorted(by_sequence)]
+
+
+def _header(entries: list[Entry], source: str) -> Header:
+    if not entries or entries[0].kind != Header.KIND:
+        raise NotAShard(f"{source} is no distprof shard: its first record is no header")
+    try:
+        _check_schema(_unpack(entries[0]), source)
+        header = _decode(entries[0])
+    except RecordError as error:
+        raise NotAShard(f"{source} has a header that cannot be: {error}") from None
+    assert isinstance(header, Header)
+    return header
+
+
+def _check_schema(payload: Any, source: str) -> None:
+    version = payload.get("schema") if isinstance(payload, dict) and payload.get("magic") == MAGIC else None
+    if not (isinstance(version, list) and len(version) == 2 and all(type(number) is int for number in version)):
+        raise NotAShard(f"{source} is no distprof shard: its first record is no distprof header")
+    if version[0] > SCHEMA_VERSION[0]:
+        raise NewerSchema(
+            f"{source} was written in schema {version[0]}.{version[1]}, this distprof reads up to "
+            f"{SCHEMA_VERSION[0]}.x: merge with the distprof that recorded it, or a newer one"
+        )
+
+
+def _decode_all(entries: list[Entry], shard: Shard, memo: RecordCache) -> None:
+    """Fill in the shard's records and, in its report, those that are none."""
+    report = shard.report
+    for entry in entries:
+        if entry.kind not in RECORDS:
+            report.unknown_kinds[entry.kind] = report.unknown_kinds.get(entry.kind, 0) + 1
+            continue
+        try:
+            if entry.kind == Header.KIND and shard.records:
+                raise RecordError("header: there is one before it")
+            shard.records.append(memo.record_of(entry))
+            shard.sequences.append(entry.sequence)
+        except RecordError as error:
+            report.malformed.append(str(error))
+    report.records = len(shard.records)
+
+
+def _decode(entry: Entry) -> Record:
+    record = from_payload(entry.kind, _unpack(entry))
+    validate(record)
+    return with_summed_times(record) if isinstance(record, Step) else record
+
+
+def as_read(step: Step) -> Step:
+    """A step as a reader finds it whose writer gave what it had at hand: bytes for arrays, turns for times."""
+    read = from_payload(step.KIND, to_payload(step))
+    assert isinstance(read, Step)
+    return with_summed_times(read)
+
+
+def _unpack(entry: Entry) -> Any:
+    try:
+        return msgpack.unpackb(entry.payload, **_UNPACK)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{entry.kind}: not sound msgpack ({type(error).__name__})") from None

@@ -1,0 +1,90 @@
+"""What must agree within one record, so that a reader may build on it.
+
+The codec has checked types and ranges; here is what holds *between* the fields of a record: parents come before their
+children, an expert's id is below the number of experts.  Nothing is held between records, because any of them may be
+lost: a row that a record names may be in a tree record that is not there, so readers look rows up and assume none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from distprof.records import LIMIT, MAX_DEPTH, ExpertLayers, ExpertRouting, Header, Mesh, Record, Step, Topology, Tree
+from distprof.shard.codec import RecordError
+from distprof.shard.module_times import unsound_reason
+
+
+def validate(record: Record) -> None:
+    """Raises RecordError, in a few words, when the record contradicts itself."""
+    why = _CHECKS.get(type(record), _nothing)(record)
+    if why:
+        raise RecordError(f"{record.KIND}: {why}")
+
+
+def _nothing(record: Record) -> str:
+    return ""
+
+
+def _header(header: Header) -> str:
+    return "" if header.rank < header.world_size else f"rank {header.rank} is not in a world of {header.world_size}"
+
+
+def _topology(topology: Topology) -> str:
+    sizes, coordinates = topology.sizes, topology.coordinates
+    if sizes.keys() != coordinates.keys() or any(coordinates[axis] >= sizes[axis] for axis in sizes):
+        return "the coordinates do not fit the sizes"
+    if math.prod(sizes.get(axis, 1) for axis in ("dp", "tp", "pp", "cp")) > LIMIT:
+        return "the sizes are those of no job"
+    return "" if all(map(_is_sound_mesh, topology.meshes)) else "a mesh does not fit its shape"
+
+
+def _is_sound_mesh(mesh: Mesh) -> bool:
+    places = list(zip(mesh.coordinate, mesh.shape, strict=False))
+    one_each = len(mesh.names) == len(mesh.shape) and len(mesh.coordinate) in (0, len(mesh.shape))
+    return one_each and all(place < size for place, size in places) and math.prod(mesh.shape) <= LIMIT
+
+
+def _tree(tree: Tree) -> str:
+    if tree.first_row + len(tree.rows) > LIMIT:
+        return f"it has more than {LIMIT} rows"
+    for number, row in enumerate(tree.rows, tree.first_row):
+        if row.parent >= number or (row.parent < 0) != (row.depth == 0) or row.depth > MAX_DEPTH:
+            return f"row {number} at depth {row.depth} cannot have parent {row.parent}"
+        if row.parent >= tree.first_row and tree.rows[row.parent - tree.first_row].depth != row.depth - 1:
+            return f"row {number} at depth {row.depth} is not one below its parent"
+    return ""
+
+
+def _expert_layers(record: ExpertLayers) -> str:
+    if sum(layer.num_experts for layer in record.layers) > LIMIT:
+        return f"it has more than {LIMIT} experts"
+    for layer in record.layers:
+        if any(expert >= layer.num_experts for expert in layer.local_experts):
+            return f"an expert's id is not below {layer.num_experts}"
+        if len(set(layer.local_experts)) < len(layer.local_experts):
+            return "an expert is there twice"
+    return ""
+
+
+def _expert_routing(record: ExpertRouting) -> str:
+    layers, known = set(record.layers), set(record.drops_known)
+    if len(layers) < len(record.layers) or len(known) < len(record.drops_known) or not known <= layers:
+        return "its layers are not told once each"
+    if len(record.dropped) not in (0, len(record.routed)) or (
+        len(record.dropped) and (record.dropped > record.routed).any()
+    ):
+        return "what was dropped does not fit what was routed"
+    lengths = {len(record.aux_loss), len(record.aux_calls)}
+    return "" if lengths in ({0}, {len(record.layers)}) else "its losses do not fit its layers"
+
+
+_CHECKS: dict[type[Record], Callable[[Any], str]] = {
+    Header: _header,
+    Topology: _topology,
+    Tree: _tree,
+    ExpertLayers: _expert_layers,
+    ExpertRouting: _expert_routing,
+    Step: unsound_reason,
+}

@@ -1,0 +1,1 @@
+"""Axes of parallelism: what device meshes, process groups and the script say of them."""

@@ -1,0 +1,24 @@
+"""Looks into packages that the script has imported; imports nothing itself."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def imported(module: str, attribute: str) -> Any:
+    """``attribute`` of a module that the script has imported; None without."""
+    return getattr(sys.modules.get(module), attribute, None)
+
+
+def is_a(thing: object, module: str, *classes: str) -> bool:
+    """Whether ``thing`` is an instance of one of the ``classes`` of a module that the script has imported."""
+    found = tuple(cls for name in classes if isinstance(cls := imported(module, name), type))
+    return bool(found) and isinstance(thing, found)
+
+
+def group_ranks(group: Any) -> tuple[int, ...]:
+    """Global ranks of a process group, in its order; empty when it is none of this process's."""
+    ranks = imported("torch.distributed.distributed_c10d", "_world")
+    members = ranks.pg_group_ranks.get(group) if ranks is not None and group is not None else None
+    return tuple(sorted(members, key=members.__getitem__)) if members else ()

@@ -1,0 +1,198 @@
+"""Device meshes: every one that the script makes, and what the names of their dimensions say of the axes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from distprof.external_exceptions import pass_on
+from distprof.module_walk import parameters_in
+from distprof.records import AXES, Mesh
+from distprof.topology.axes import ASSUMED, FINE_NAMES, AxisEvidence, axis_of
+from distprof.topology.imported import is_a
+
+SOURCE = "device_mesh"
+#: Of a mesh with one of these, the data-parallel dimensions are those of experts.
+_OF_EXPERTS = ("ep", "edp", "etp")
+#: Meshes over everything, which split nothing.
+_WHOLE = ("world", "all", "default", "loss", "loss_mesh")
+
+
+@dataclass(frozen=True)
+class SeenMesh:
+    """A mesh with names, and its global ranks in row-major order."""
+
+    mesh: Mesh
+    ranks: tuple[int, ...]
+
+    @classmethod
+    def in_order(cls, names: tuple[str, ...], shape: tuple[int, ...], rank: int) -> SeenMesh:
+        """A mesh over the whole world, the last dimension varying fastest."""
+        ranks = tuple(range(prod(shape)))
+        return cls(Mesh(names, shape, tuple(cls(Mesh(names, shape), ranks)._place(rank))), ranks)
+
+    def along(self, dimensions: Collection[int]) -> tuple[int, ...]:
+        """The ranks that share this rank's coordinates on all other dimensions."""
+        own = tuple(slice(None) if i in dimensions else at for i, at in enumerate(self.mesh.coordinate))
+        found: list[int] = np.array(self.ranks).reshape(self.mesh.shape)[own].ravel().tolist()
+        return tuple(found)
+
+    def _place(self, index: int) -> list[int]:
+        place = []
+        for size in reversed(self.mesh.shape):
+            place.append(index % size)
+            index //= size
+        return place[::-1]
+
+
+class MeshRecorder:
+    """Sees every DeviceMesh that the script makes, from before its first line.
+
+    torch keeps no list of meshes, and a framework may drop the mesh that it built; so what it says is copied as it is
+    made.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[SeenMesh] = []
+        self._original: Callable[..., None] | None = None
+
+    def open(self) -> None:
+        import torch.distributed
+
+        if self._original is not None or not torch.distributed.is_available():
+            return
+        from torch.distributed.device_mesh import DeviceMesh
+
+        original, note = DeviceMesh.__init__, self._note
+        self._original = original
+
+        @functools.wraps(original)
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+            original(self, *args, **kwargs)
+            note(self)
+
+        DeviceMesh.__init__ = __init__  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        if self._original is not None:
+            from torch.distributed.device_mesh import DeviceMesh
+
+            DeviceMesh.__init__ = self._original  # type: ignore[method-assign]
+            self._original = None
+
+    def _note(self, mesh: Any) -> None:
+        try:
+            seen = seen_mesh(mesh)
+        except Exception as error:  # a mesh in a state that this torch version alone knows: it just stays unseen
+            pass_on(error)
+            return
+        if seen.mesh.names and seen not in self.seen:
+            self.seen.append(seen)
+
+
+def seen_mesh(mesh: Any) -> SeenMesh:
+    """What a DeviceMesh says of itself.  Raises whatever torch raises."""
+    names = tuple(map(str, mesh.mesh_dim_names or ()))
+    shape = tuple(int(size) for size in mesh.shape)
+    ranks = tuple(int(rank) for rank in mesh.mesh.flatten().tolist())
+    return SeenMesh(Mesh(names, shape, tuple(mesh.get_coordinate() or ())), ranks)
+
+
+def root_of(mesh: Any) -> Any:
+    """The mesh that this one is a slice of, or itself."""
+    root = getattr(mesh, "_get_root_mesh", None)
+    return root() if root is not None else mesh
+
+
+def meshes_of_parameters(models: Sequence[nn.Module]) -> list[SeenMesh]:
+    """Those over which the models' DTensors are laid out."""
+    tensors = parameters_in(*models)
+    under = (tensor.device_mesh for tensor in tensors if is_a(tensor, "torch.distributed.tensor", "DTensor"))  # type: ignore[attr-defined]
+    roots = {id(root): root for root in map(root_of, {id(mesh): mesh for mesh in under}.values())}
+    return [seen for seen in dict.fromkeys(map(seen_mesh, roots.values())) if seen.mesh.names]
+
+
+def mesh_axes(seen: SeenMesh) -> dict[str, tuple[int, ...]]:
+    """By axis, the ranks along it of this rank's group."""
+    return {axis: seen.along(dims) for axis, dims in _axes(seen, ()).items()} if seen.mesh.coordinate else {}
+
+
+def mesh_evidence(meshes: Sequence[SeenMesh], fakes: Collection[frozenset[int]] = ()) -> Iterator[AxisEvidence]:
+    """What the meshes say, those first that tell most axes apart; slices say a part of what their mesh does.  A
+    dimension whose ranks are in ``fakes`` has a process group that goes nowhere, and is no axis.  Dimensions of unknown
+    names beside known ones are taken for data parallel.
+    """
+    placed = [seen for seen in meshes if seen.mesh.coordinate]
+    named = [(seen, _axes(seen, fakes)) for seen in placed if not any(_is_slice(seen, other) for other in placed)]
+    assumed = []
+    for seen, axes in sorted(named, key=lambda pair: (-len(pair[1].keys() & {*AXES}), -len(pair[0].mesh.names))):
+        for axis, dimensions in axes.items():
+            yield AxisEvidence(SOURCE, axis, seen.along(dimensions))
+        odd = [i for i in _unknown(seen) if frozenset(seen.along([i])) not in fakes]
+        if axes and odd and "dp" not in axes:
+            assumed.append(AxisEvidence(ASSUMED, "dp", seen.along(odd)))
+    yield from assumed
+
+
+def unknown_dimension_names(meshes: Sequence[SeenMesh], settled: Collection[frozenset[int]] = ()) -> Iterator[str]:
+    """A sentence for each mesh with dimensions whose names mean nothing to us, unless it is ``settled`` what the ranks
+    along them are to each other.
+    """
+    for seen in meshes:
+        odd = [seen.mesh.names[i] for i in _unknown(seen) if not _is_settled(seen, i, settled)]
+        is_slice = any({*seen.mesh.names} < {*other.mesh.names} for other in meshes)
+        if odd and not is_slice:
+            what = "dimensions" if len(odd) > 1 else "dimension"
+            shown = " x ".join(f"{n} {s}" for n, s in zip(seen.mesh.names, seen.mesh.shape, strict=True))
+            yield (
+                f"{what} {', '.join(odd)} of the device mesh {shown}: no axis is known by such a name, data "
+                "parallel is assumed; say otherwise with distprof.set_topology()"
+            )
+
+
+def _is_settled(seen: SeenMesh, dimension: int, settled: Collection[frozenset[int]]) -> bool:
+    return bool(seen.mesh.coordinate) and frozenset(seen.along([dimension])) in settled
+
+
+def _is_slice(seen: SeenMesh, other: SeenMesh) -> bool:
+    """Whether some of the other's dimensions, along the same ranks, are all that it has."""
+    names, others = seen.mesh.names, other.mesh.names
+    return {*names} < {*others} and all(
+        seen.along([i]) == other.along([others.index(name)]) for i, name in enumerate(names)
+    )
+
+
+def _axes(seen: SeenMesh, fakes: Collection[frozenset[int]]) -> dict[str, list[int]]:
+    """Axis -> the dimensions that belong to it."""
+    axes: dict[str, list[int]] = {}
+    known = [axis_of(name) for name in seen.mesh.names]
+    of_experts = any(axis in _OF_EXPERTS for axis in known)
+    for i, (name, axis) in enumerate(zip(seen.mesh.names, known, strict=True)):
+        if axis is None or (seen.mesh.shape[i] > 1 and frozenset(seen.along([i])) in fakes):
+            continue
+        if of_experts and axis == "dp":
+            axes.setdefault("edp", []).append(i)
+            continue
+        axes.setdefault(axis, []).append(i)
+        if name.lower() in FINE_NAMES:
+            axes.setdefault(FINE_NAMES[name.lower()], []).append(i)
+    return axes
+
+
+def _unknown(seen: SeenMesh) -> list[int]:
+    """Dimensions that split something and have names of no axis.  A flattened one is named after its parts."""
+    return [
+        i
+        for i, name in enumerate(seen.mesh.names)
+        if seen.mesh.shape[i] > 1 and axis_of(name) is None and not _is_flattened(name.lower())
+    ]
+
+
+def _is_flattened(name: str) -> bool:
+    return name in _WHOLE or all(axis_of(part) is not None for part in name.split("_"))

@@ -1,0 +1,1 @@
+"""The load of experts: where they are, which tokens they got, what routers chose."""

@@ -1,0 +1,1 @@
+"""Writes the report's files: JSON, and all files or none."""

@@ -1,0 +1,1 @@
+"""The job as a whole: topology, pipeline stages, one module tree of all ranks."""

@@ -1,0 +1,191 @@
+"""Layers that every pipeline stage counts from 0, by their numbers in the whole model.
+
+    number in the model = number on the stage + layers of that list on all stages before it
+
+Stages stand in the order of the model, virtual ones too.  This is known of a list (``layers`` in ``layers.0``) when
+
+- every stage of the pipeline was recorded, undamaged, and all ranks of a stage have the same layers in it;
+- each stage that has it counts from 0, without a gap;
+- all its layers, over all stages, are of one class; or all stages are an ``nn.Sequential`` themselves, since such ones
+  one after the other are one again.
+
+Names are then the model's on every rank.  Where it is not known they stay, are told apart by stage
+(:mod:`distprof.merge.job.stages`), and a note says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+
+from distprof.merge.job.stages import Pipeline, pipeline_position
+from distprof.merge.job.topology import JobTopology
+from distprof.merge.load.module_tree import RankTree
+from distprof.merge.load.parameters import ParameterSet
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.wording import join_words, number_spans
+
+_SEQUENTIAL = "Sequential"
+
+#: (root, name on its stage) -> name in the model
+Rename = Callable[[int, str], str]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One stage as a rank has it: its class, and of what has numbered children their names and classes."""
+
+    kind: str
+    lists: dict[str, dict[str, str]]
+
+    def items(self, name: str) -> dict[str, str]:
+        return self.lists.get(name, {})
+
+
+@dataclass
+class _Model:
+    """One model in its pipeline of ``count`` stages.  ``stages``: what ranks of each have, each finding once."""
+
+    count: int
+    stages: dict[int, list[_Stage]]
+
+
+def with_layer_numbers(run: LoadedRun, layout: JobTopology) -> tuple[LoadedRun, tuple[str, ...]]:
+    """The run with the model's own layer numbers, and sentences on what was done and what could not be."""
+    pp = layout.info.sizes["pp"]
+    if pp == 1 and not any(data.topology and data.topology.stages for data in run.ranks):
+        return run, ()
+    pipelines = {data.rank: pipeline_position(data, layout) for data in run.ranks}
+    damaged = any(data.report.damaged for data in run.ranks)
+    firsts: dict[tuple[int, str], list[int]] = {}  # by model and list: the number of each stage's first
+    unknown: dict[str, str] = {}  # by list: why
+    for number, model in _models(run, pipelines, pp).items():
+        for name in _colliding(model):
+            why = _why_not(name, model, damaged)
+            if why:
+                unknown[name] = why
+            else:
+                lengths = [len(model.stages[stage][0].items(name)) for stage in range(model.count)]
+                firsts[number, name] = [0, *accumulate(lengths)]
+    renamed = _renamed(run, pipelines, firsts) if firsts else run
+    return renamed, (*_done(firsts), *_undone(unknown))
+
+
+def _models(run: LoadedRun, pipelines: Mapping[int, Pipeline], pp: int) -> dict[int, _Model]:
+    """The models that are cut into stages: those of which the stack said so; or, if it said nothing, the only one."""
+    found: dict[int, _Model] = {}
+    told = any(pipeline.roots for pipeline in pipelines.values())
+    if not told and any(row.root for data in run.ranks for row in data.tree.rows):
+        return {}
+    for tree, pipeline, stages in dict.fromkeys(
+        (data.tree, pipelines[data.rank], data.topology.stages if data.topology else ()) for data in run.ranks
+    ):
+        counts = {stage.root: stage.count for stage in stages} if told else {0: pp}
+        for root, count in counts.items():
+            number, stage = pipeline.place(root)
+            seen = found.setdefault(number, _Model(count, {})).stages.setdefault(stage, [])
+            one = _stage(tree, root)
+            if one not in seen:
+                seen.append(one)
+    return found
+
+
+def _stage(tree: RankTree, root: int) -> _Stage:
+    """Outermost lists only: what is inside of one goes with it."""
+    classes = {row.name: row.class_name for row in tree.rows if row.root == root}  # the last one is below its wrappers
+    children: dict[str, dict[str, str]] = {}
+    for name, kind in classes.items():
+        holder, _, item = name.rpartition(".")
+        if name and not any(map(str.isdecimal, holder.split("."))):
+            children.setdefault(holder, {})[item] = kind
+    lists = {holder: items for holder, items in children.items() if any(map(str.isdecimal, items))}
+    return _Stage(classes.get("", ""), lists)
+
+
+def _colliding(model: _Model) -> list[str]:
+    """Lists in which one number stands on several stages."""
+    on: dict[tuple[str, str], set[int]] = {}
+    for number, ranks in model.stages.items():
+        for stage in ranks:
+            for name, items in stage.lists.items():
+                for item in filter(str.isdecimal, items):
+                    on.setdefault((name, item), set()).add(number)
+    return sorted({name for (name, _), stages in on.items() if len(stages) > 1})
+
+
+def _why_not(name: str, model: _Model, damaged: bool) -> str:
+    missing = [stage for stage in range(model.count) if stage not in model.stages]
+    if missing:
+        return f"nothing was recorded of {'stages' if len(missing) > 1 else 'stage'} {number_spans(missing)}"
+    if damaged:
+        return "a damaged shard may lack some"
+    if any(one.items(name) != ranks[0].items(name) for ranks in model.stages.values() for one in ranks):
+        return "ranks of one stage do not have the same"
+    return _unlike(name, [model.stages[stage][0] for stage in range(model.count)])
+
+
+def _unlike(name: str, stages: Sequence[_Stage]) -> str:
+    """Why the lists of the stages, one after the other, may be no list of the model."""
+    lists = [stage.items(name) for stage in stages]
+    if any(list(items) != [str(number) for number in range(len(items))] for items in lists):
+        return "a stage does not count them from 0"
+    kinds = sorted({kind for items in lists for kind in items.values()})
+    if len(kinds) > 1 and (name or {stage.kind for stage in stages} != {_SEQUENTIAL}):
+        return f"they are of several classes ({join_words(kinds)})"
+    return "" if name or all(lists) else "not all stages are lists of them"
+
+
+def _renamed(
+    run: LoadedRun, pipelines: Mapping[int, Pipeline], firsts: Mapping[tuple[int, str], Sequence[int]]
+) -> LoadedRun:
+    """Ranks that shared an object still do, where they are on one stage."""
+    trees: dict[tuple[RankTree, Pipeline], RankTree] = {}
+    sets: dict[tuple[ParameterSet, Pipeline], ParameterSet] = {}
+    ranks = []
+    for data in run.ranks:
+        pipeline = pipelines[data.rank]
+        rename = _rename(pipeline, firsts)
+        if (data.tree, pipeline) not in trees:
+            trees[data.tree, pipeline] = data.tree.renamed(rename)
+        if (data.parameters, pipeline) not in sets:
+            sets[data.parameters, pipeline] = data.parameters.renamed(rename)
+        tree = trees[data.tree, pipeline]
+        layers = tuple(replace(layer, name=tree.rows[layer.row].name) for layer in data.layers)
+        ranks.append(replace(data, tree=tree, parameters=sets[data.parameters, pipeline], layers=layers))
+    return replace(run, ranks=tuple(ranks))
+
+
+def _rename(pipeline: Pipeline, firsts: Mapping[tuple[int, str], Sequence[int]]) -> Rename:
+    def rename(root: int, name: str) -> str:
+        model, stage = pipeline.place(root)
+        parts = name.split(".")
+        place = next((place for place, part in enumerate(parts) if part.isdecimal()), None)
+        if place is None or (model, ".".join(parts[:place])) not in firsts:
+            return name
+        first = firsts[model, ".".join(parts[:place])][stage]
+        return ".".join([*parts[:place], str(int(parts[place]) + first), *parts[place + 1 :]])
+
+    return rename
+
+
+def _done(firsts: Mapping[tuple[int, str], Sequence[int]]) -> Iterator[str]:
+    for (_, name), numbers in firsts.items():
+        stage = next(stage for stage, (own, after) in enumerate(pairwise(numbers)) if 0 < own < after)
+        one, other = (f"{name}.{number}".lstrip(".") for number in (0, numbers[stage]))
+        yield (
+            f"each pipeline stage counts {_what(name)} from 0: they have their numbers in the model here, "
+            f"{one} of stage {stage} is {other}"
+        )
+
+
+def _undone(unknown: Mapping[str, str]) -> Iterator[str]:
+    for name, why in unknown.items():
+        yield (
+            f"several pipeline stages give the same numbers to {_what(name)}; which they have in the model is not "
+            f"known ({why}): they are told apart by stage"
+        )
+
+
+def _what(name: str) -> str:
+    return f"the layers in {name}" if name else "its layers"

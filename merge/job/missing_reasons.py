@@ -1,0 +1,84 @@
+"""Why a figure of the summary is not there, in words that follow "n/a: "."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.report import Summary
+from distprof.records import TRAINING, Ops
+
+_BACKWARD_WORK = ("bwd_macs_per_rank", "bwd_flops_per_rank", "recompute_flops_per_rank")
+_WORK = ("fwd_macs_per_rank", "fwd_flops_per_rank", "fwd_flops_of_model", *_BACKWARD_WORK)
+PARAMETERS = ("params_per_rank", "params_of_model", "params_exact", "trainable_params_exact")
+_BATCH = ("batch_size_per_rank", "samples_per_iteration")
+_TRAINING = (*_BACKWARD_WORK, "bwd_latency_ns", "step_latency_ns")
+_NO_TENSOR = "no tensor was seen among the inputs of the model"
+_UNSEEN_UPDATE = "no step of an optimizer of torch was seen: what updates the parameters is in no latency"
+_NO_FORWARD = "no forward of a model was seen"
+#: What each rate divides.
+_RATES = {
+    "fwd_flops_per_second": ("fwd_flops_per_rank", "fwd_latency_ns"),
+    "bwd_flops_per_second": ("bwd_flops_per_rank", "bwd_latency_ns"),
+    "fwd_bwd_flops_per_second": ("fwd_flops_per_rank", "fwd_latency_ns", "bwd_latency_ns"),
+    "flops_per_second": ("fwd_flops_per_rank", "iter_latency_ns"),
+    "samples_per_second": ("samples_per_iteration", "wall_iteration_ns"),
+}
+
+
+def missing_reasons(summary: Summary, run: LoadedRun) -> dict[str, str]:
+    """Field name -> reason, for every field of the summary that is None."""
+    missing = [field.name for field in fields(summary) if getattr(summary, field.name) is None]
+    found = {name: _reason(name, run, summary) for name in missing if name not in _RATES}
+    for name in missing:
+        if name in _RATES:
+            found[name] = next((found[part] for part in _RATES[name] if part in found), "its latency is 0")
+    return found
+
+
+def _reason(name: str, run: LoadedRun, summary: Summary) -> str:
+    if name in PARAMETERS:
+        return "no rank recorded its parameters"
+    if name in _TRAINING and run.mode != TRAINING and any(data.windows for data in run.ranks):
+        forwards = "no optimizer stepped: every iteration is one forward"
+        return "no backward ran while the profile was taken" if _own_profile(run) else forwards
+    if name in _WORK:
+        return why_uncounted(run)
+    if not any(run.mode in data.windows and data.windows[run.mode].steps for data in run.ranks):
+        return why_untimed(run)
+    return _untimed_reason(name, run, summary)
+
+
+def _untimed_reason(name: str, run: LoadedRun, summary: Summary) -> str:
+    """Although there are timed steps."""
+    if _saw_no_forward(run):
+        return _NO_FORWARD
+    if name == "step_latency_ns" and run.mode == TRAINING:
+        return _UNSEEN_UPDATE
+    return (summary.batch_found or _NO_TENSOR) if name in _BATCH else "no timed step shows it"
+
+
+def _own_profile(run: LoadedRun) -> Ops | None:
+    """The ops of a process that profiled itself alone."""
+    return next((window.ops for data in run.ranks for window in data.windows.values() if window.ops), None)
+
+
+def _saw_no_forward(run: LoadedRun) -> bool:
+    return any(window.saw_no_forward for data in run.ranks for window in data.windows.values())
+
+
+def why_uncounted(run: LoadedRun) -> str:
+    """Where no rank has a counted step."""
+    if _saw_no_forward(run):
+        return _NO_FORWARD
+    planned = any(data.plan is not None and data.plan.counted for data in run.ranks)
+    return "the run ended before its counted step" if planned else "counting was switched off"
+
+
+def why_untimed(run: LoadedRun) -> str:
+    """Where no rank has a timed step."""
+    own = _own_profile(run)
+    if own is not None and own.ops and not own.timed:
+        return "nothing ran: the tensors were on the meta device, or fake"
+    planned = any(data.plan is not None and data.plan.timed for data in run.ranks)
+    return "no rank has reached a timed step" if planned else "no step was to be timed"

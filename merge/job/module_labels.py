@@ -1,0 +1,81 @@
+"""What modules are called in the report: unique, and as the user knows them.
+
+``blocks.3.moe.router``; ``GPT`` for a root; ``blocks.0 (OptimizedModule)`` for a wrapper, which shares the name of
+what it wraps, or ``DistributedDataParallel`` around a root; ``Generator.layers.0`` where the job has several models
+with parameters (of one such, its names stand alone, whatever losses and transforms without parameters ran beside it);
+and ``layers.0 [stage 1]`` where every stage of a pipeline has a module of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from distprof.records import ModuleRow
+
+
+def module_labels(
+    rows: Sequence[ModuleRow],
+    parents: Sequence[int],
+    models: Sequence[int],
+    stages: Sequence[int],
+    held_as: Mapping[int, str] | None = None,
+) -> list[str]:
+    """One label a row; ``rows`` in depth-first order, ``parents`` their parents' indices (-1: a root), ``models`` the
+    numbers of their models, ``stages`` theirs (-1: no other stage has a module of that name), ``held_as`` what
+    modules call the models that they hold (``Agent.actor``).
+    """
+    names = _model_names(rows, _root_of(parents), models, held_as or {})
+    alone = _only_with_parameters(rows, models)
+    labels = [_label(row, "" if model == alone else names[model]) for row, model in zip(rows, models, strict=True)]
+    marked = [label if stage < 0 else f"{label} [stage {stage}]" for label, stage in zip(labels, stages, strict=True)]
+    return _unique(marked)
+
+
+def _only_with_parameters(rows: Sequence[ModuleRow], models: Sequence[int]) -> int | None:
+    """The only model that has parameters, or the only one at all; None where there are several."""
+    every = set(models)
+    trained = {model for row, model in zip(rows, models, strict=True) if row.total_params}
+    models_that_count = trained or every
+    return next(iter(models_that_count)) if len(models_that_count) == 1 else None
+
+
+def _root_of(parents: Sequence[int]) -> list[int]:
+    roots: list[int] = []
+    for index, parent in enumerate(parents):
+        roots.append(index if parent < 0 else roots[parent])
+    return roots
+
+
+def _model_names(
+    rows: Sequence[ModuleRow], roots: Sequence[int], models: Sequence[int], held_as: Mapping[int, str]
+) -> dict[int, str]:
+    """By model: its name in what holds it, or its class under its wrappers; numbered where two models share it."""
+    classes: dict[int, str] = {}
+    for row, root, model in zip(rows, roots, models, strict=True):
+        if model not in classes or (not row.name and rows[root].wrapper):
+            classes[model] = row.class_name
+    classes |= {model: name for model, name in held_as.items() if model in classes}
+    names = list(classes.values())
+    return {model: name if names.count(name) == 1 else f"{name}#{model}" for model, name in classes.items()}
+
+
+def _label(row: ModuleRow, model: str) -> str:
+    if row.wrapper:
+        wrapped = ".".join(filter(None, (model, row.name)))
+        return f"{wrapped} ({row.class_name})" if wrapped else row.class_name
+    if not row.name:
+        return model or row.class_name
+    return f"{model}.{row.name}" if model else row.name
+
+
+def _unique(labels: list[str]) -> list[str]:
+    """Two modules may still share name and class (a class that wraps itself): the later ones are numbered."""
+    taken: set[str] = set()
+    unique = []
+    for label in labels:
+        candidate, number = label, 2
+        while candidate in taken:
+            candidate, number = f"{label} #{number}", number + 1
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique

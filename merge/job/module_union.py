@@ -1,0 +1,141 @@
+"""One module tree for the whole job: the same module is found on every rank that has it.
+
+Ranks may hold different modules (pipeline stages, experts).  A module is the same on two ranks when model, name and
+class agree (and, where a wrapper wraps one of its own class, which of them it is), and the stage as well where a name
+means another module on every stage (:mod:`distprof.merge.job.stages`).  The union is depth-first, with siblings in an
+order
+that every rank agrees with.
+
+    RankTree of each rank -> keys -> union of children -> depth-first modules, and for each rank where its rows went
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from distprof.merge.arrays import IntArray
+from distprof.merge.job.child_order import ChildOrder, Key
+from distprof.merge.job.module_labels import module_labels
+from distprof.merge.job.stages import Name, Pipeline, apart_on_stages
+from distprof.merge.load.module_tree import RankTree
+from distprof.records import ModuleRow
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of the union; ``row`` is its row on the first rank that has it."""
+
+    label: str
+    row: ModuleRow
+    model: int
+    stage: int  # where other stages have other modules of this name, else -1
+    parent: int  # index in the union, -1 for a root
+    depth: int
+
+
+class ModuleUnion:
+    """The union of some ranks' trees, and the way from each rank's rows to it."""
+
+    def __init__(
+        self,
+        trees: Sequence[RankTree],
+        pipelines: Sequence[Pipeline] | None = None,
+        held_as: Mapping[int, str] | None = None,
+    ) -> None:
+        """``trees`` in rank order; ranks that have the same modules may share one object.  Without ``pipelines`` all
+        ranks are of one stage.  ``held_as``: by model, what the module calls it that holds it.
+        """
+        self._ranks = list(zip(trees, pipelines or [Pipeline()] * len(trees), strict=True))
+        keys = _keys(dict.fromkeys(self._ranks))
+        union = _Union()
+        for (tree, _), own in keys.items():
+            union.add(tree, own)
+        order = union.order()
+        place = {key: index for index, key in enumerate(order)}
+        self.modules = union.modules(order, place, held_as)
+        self._index = {kind: np.array([place[key] for key in own], np.int64) for kind, own in keys.items()}
+
+    def index(self, column: int) -> IntArray:
+        """By row of the ``column``-th rank's tree: the module's index in the union."""
+        return self._index[self._ranks[column]]
+
+    def stack(self, values: Iterable[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64]:
+        """(modules, ranks) from each rank's (rows) values; NaN where a rank has no such module or no values."""
+        table = np.full((len(self.modules), len(self._ranks)), np.nan)
+        for column, own in enumerate(values):
+            if own is not None:
+                table[self.index(column), column] = own
+        return table
+
+
+_Kind = tuple[RankTree, Pipeline]
+
+
+def _keys(kinds: Iterable[_Kind]) -> dict[_Kind, list[Key]]:
+    """By tree and pipeline: the keys of its rows."""
+    named = {(tree, pipeline): _names(tree, pipeline) for tree, pipeline in kinds}
+    apart = apart_on_stages((tree, names, stages) for (tree, _), (names, stages) in named.items())
+    return {
+        kind: [(*name, stage if name in apart else -1) for name, stage in zip(names, stages, strict=True)]
+        for kind, (names, stages) in named.items()
+    }
+
+
+def _names(tree: RankTree, pipeline: Pipeline) -> tuple[list[Name], list[int]]:
+    """By row: its name, and its stage."""
+    seen: dict[tuple[int, str, str], int] = {}
+    names, stages = [], []
+    for row in tree.rows:
+        alike = (row.root, row.name, row.class_name)
+        seen[alike] = seen.get(alike, -1) + 1
+        model, stage = pipeline.place(row.root)
+        names.append((model, row.name, row.class_name, seen[alike]))
+        stages.append(stage)
+    return names, stages
+
+
+class _Union:
+    def __init__(self) -> None:
+        self._rows: dict[Key, ModuleRow] = {}
+        self._parents: dict[Key, Key | None] = {}
+        self._children: dict[Key | None, ChildOrder] = {}
+
+    def add(self, tree: RankTree, keys: list[Key]) -> None:
+        own: dict[Key | None, list[Key]] = {}
+        for key, row in zip(keys, tree.rows, strict=True):
+            # A module that stands elsewhere on an earlier rank stays where that rank has it.
+            parent = self._parents.setdefault(key, keys[row.parent] if row.parent >= 0 else None)
+            own.setdefault(parent, []).append(key)
+            self._rows.setdefault(key, row)
+        for parent, children in own.items():
+            self._children.setdefault(parent, ChildOrder()).add(children)
+
+    def order(self) -> list[Key]:
+        """Depth-first."""
+        order: list[Key] = []
+        waiting = self._ordered(None)[::-1]
+        while waiting:
+            key = waiting.pop()
+            order.append(key)
+            waiting += self._ordered(key)[::-1]
+        return order
+
+    def _ordered(self, parent: Key | None) -> list[Key]:
+        children = self._children[parent].ordered() if parent in self._children else []
+        return children if parent else sorted(children, key=lambda key: (key[0], key[4]))
+
+    def modules(self, order: list[Key], place: dict[Key, int], held_as: Mapping[int, str] | None) -> tuple[Module, ...]:
+        depths: list[int] = []
+        parents: list[int] = []
+        for key in order:
+            parent = self._parents[key]
+            parents.append(-1 if parent is None else place[parent])
+            depths.append(0 if parent is None else depths[parents[-1]] + 1)
+        rows = [self._rows[key] for key in order]
+        models, stages = [key[0] for key in order], [key[4] for key in order]
+        labels = module_labels(rows, parents, models, stages, held_as)
+        return tuple(Module(*fields) for fields in zip(labels, rows, models, stages, parents, depths, strict=True))

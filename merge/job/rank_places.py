@@ -1,0 +1,44 @@
+"""Coordinates of the ranks that do not know theirs, from the order in which the others lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import permutations
+
+#: The usual order, fastest first: the first one that is tried, and taken where the ranks were laid out by hand.
+_USUAL = ("tp", "cp", "dp", "pp")
+
+Place = dict[str, int]
+
+
+def places_by_order(ranks: Iterable[int], known: Mapping[int, Place], sizes: Mapping[str, int]) -> dict[int, Place]:
+    """The known places, and for the other ``ranks`` those that the order of the known ones gives; ``known`` is not
+    empty.  What does not follow from that order (an axis of experts that fits no rule) is 0.
+    """
+    fitting = (order for order in permutations(_USUAL) if all(_fits(order, *one, sizes) for one in known.items()))
+    order = next(fitting, _USUAL)
+    ep = all(place["ep"] == _expert_place(place, sizes) for place in known.values())
+    return {rank: known[rank] if rank in known else _placed(order, rank, sizes, ep=ep) for rank in ranks}
+
+
+def _along(order: Iterable[str], rank: int, sizes: Mapping[str, int]) -> Place:
+    place, rest = {}, rank
+    for axis in order:
+        place[axis], rest = rest % sizes[axis], rest // sizes[axis]
+    return place
+
+
+def _fits(order: Iterable[str], rank: int, place: Place, sizes: Mapping[str, int]) -> bool:
+    return all(place[axis] == number for axis, number in _along(order, rank, sizes).items())
+
+
+def _placed(order: Iterable[str], rank: int, sizes: Mapping[str, int], *, ep: bool) -> Place:
+    place = dict.fromkeys(sizes, 0) | _along(order, rank, sizes)
+    place["mp"] = place["pp"] * sizes["tp"] + place["tp"]
+    return place | ({"ep": _expert_place(place, sizes)} if ep else {})
+
+
+def _expert_place(place: Place, sizes: Mapping[str, int]) -> int:
+    number = place["dp"] * sizes["cp"] + place["cp"]
+    spans_tp = sizes["ep"] > sizes["dp"] * sizes["cp"]
+    return (number * sizes["tp"] + place["tp"] if spans_tp else number) % sizes["ep"]

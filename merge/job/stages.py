@@ -1,0 +1,84 @@
+"""Which pipeline stage each model of a rank is, and which names mean another module on every stage.
+
+A pipeline that numbers its layers anew on each stage has a ``layers.0`` on all of them; one that keeps the model's own
+numbers has a ``layers`` on all of them, with other layers in it.  So a name that stands on several stages is
+
+- *one* module, a container that the pipeline runs through, when its numbered children are others on every stage, or its
+  named children differ, or one of them is such a container itself;
+- *another* module on every stage in all other cases, and so is all below it; of course where its class is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from distprof.merge.job.topology import JobTopology
+from distprof.merge.load.module_tree import RankTree
+from distprof.merge.load.rank import RankData
+
+#: (model, name, class, which one of several alike on a rank): a module's name before its stage is looked at
+Name = tuple[int, str, str, int]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What the models of one rank are in the pipeline: ``roots`` has (root, model, stage) of those that said so; any
+    other root is a model of its own, on the rank's stage.
+    """
+
+    stage: int = 0
+    roots: tuple[tuple[int, int, int], ...] = ()
+
+    def place(self, root: int) -> tuple[int, int]:
+        """(model, stage): stages of one pipeline are one model."""
+        return next(((model, stage) for own, model, stage in self.roots if own == root), (root, self.stage))
+
+
+def pipeline_position(data: RankData, layout: JobTopology) -> Pipeline:
+    stages = data.topology.stages if data.topology is not None else ()
+    model = min((stage.root for stage in stages), default=0)
+    roots = tuple((stage.root, model, stage.index) for stage in stages)
+    return Pipeline(layout.piece(data.rank, ("pp",))[0], roots)
+
+
+def apart_on_stages(trees: Iterable[tuple[RankTree, Sequence[Name], Sequence[int]]]) -> set[Name]:
+    """The names that mean another module on every stage.  ``trees``: each with its rows' names and stages."""
+    inside: dict[Name, dict[int, set[Name]]] = {}  # by name, by stage; parents before their children
+    parents: dict[Name, Name] = {}
+    for tree, names, stages in trees:
+        for row, name, stage in zip(tree.rows, names, stages, strict=True):
+            inside.setdefault(name, {}).setdefault(stage, set())
+            if row.parent >= 0:
+                inside[names[row.parent]].setdefault(stage, set()).add(name)
+                parents.setdefault(name, names[row.parent])
+    through: set[Name] = set()
+    for name in reversed(inside):
+        if _runs_through(list(inside[name].values()), through):
+            through.add(name)
+    apart: set[Name] = set()
+    for name, by_stage in inside.items():
+        if len(by_stage) > 1 and (name not in through or parents.get(name) in apart):
+            apart.add(name)
+    return apart.union(*_of_other_classes(inside))
+
+
+def _of_other_classes(inside: Mapping[Name, Mapping[int, object]]) -> Iterator[list[Name]]:
+    """Names that are modules of one class on some stages, and of another on others; roots are called by their class."""
+    alike: dict[tuple[int, str], list[Name]] = {}
+    for name in inside:
+        alike.setdefault(name[:2], []).append(name)
+    for (_, own), kinds in alike.items():
+        stages = [stage for kind in kinds for stage in inside[kind]]
+        if own and len(kinds) > 1 and len(stages) == len(set(stages)):
+            yield kinds
+
+
+def _runs_through(children: Sequence[set[Name]], through: set[Name]) -> bool:
+    """Whether a container with these children on its stages is one that the pipeline runs through."""
+    if len(children) == 1:
+        return False
+    everything = set.union(*children)
+    if everything and all(name.rpartition(".")[2].isdecimal() for _, name, _, _ in everything):
+        return sum(map(len, children)) == len(everything)
+    return any(own != children[0] for own in children) or not everything.isdisjoint(through)

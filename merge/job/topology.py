@@ -1,0 +1,212 @@
+"""Where every rank stands: the sizes of the parallel axes, and each rank's coordinates, agreed over the ranks.
+
+    last word of each rank -> votes, the better source first, then the more ranks -> sizes
+    -> coordinates: a rank's own, or, where it saw other sizes, by the order in which the agreeing ranks lie
+
+Sizes that do not make up the world, and coordinates that two ranks share, are no topology: pure data parallel is
+assumed instead, and the report says why in its first lines.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+
+from distprof.merge.job.rank_places import places_by_order
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.report import TopologyInfo
+from distprof.merge.wording import join_words, pluralise, rank_names
+from distprof.records import AXES, Topology
+
+ASSUMED = "assumed"
+#: Sources, the least trusted first; the name of a framework stands between meshes and what the script says.
+_TRUST = {ASSUMED: 0, "process_groups": 1, "device_mesh": 2, "parameters": 2, "declared": 4}
+_FRAMEWORK = 3
+#: Axes whose sizes multiply to the world size; experts are spread over ranks that these place.
+_WORLD_AXES = ("dp", "cp", "tp", "pp")
+#: Axes whose ranks wait for each other in the middle of an iteration.
+_GROUPED = ("ep", "tp", "cp", "pp")
+
+Sizes = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class JobTopology:
+    """``coordinates`` has every axis, and mp, for every recorded rank."""
+
+    info: TopologyInfo
+    coordinates: dict[int, dict[str, int]]
+    notes: tuple[str, ...]
+    own: dict[int, JobTopology] = field(default_factory=dict)  # by root, of models on axes of their own
+    kinds: dict[int, int] = field(default_factory=dict)  # where ranks at one place hold different parameters
+
+    def of(self, root: int) -> JobTopology:
+        """That of one model."""
+        return self.own.get(root, self)
+
+    def place(self, rank: int) -> tuple[int, ...]:
+        """A rank's coordinates but dp and ep: ranks at one place are taken for replicas."""
+        return tuple(self.coordinates[rank][axis] for axis in AXES if axis not in ("dp", "ep"))
+
+    def role(self, rank: int) -> tuple[int, ...]:
+        """Ranks of one role do the same work: they stand at one place, and hold the same parameters."""
+        return (*self.place(rank), self.kinds.get(rank, 0))
+
+    def groups(self, rank: int, ranks: Iterable[int]) -> dict[str, tuple[int, ...]]:
+        """By axis: those of ``ranks`` that stand in one group with ``rank`` and itself, where there are others."""
+        found = {axis: tuple(other for other in ranks if self._together(rank, other, axis)) for axis in _GROUPED}
+        return {axis: members for axis, members in found.items() if len(members) > 1 and self._differ(members, axis)}
+
+    def _differ(self, members: Iterable[int], axis: str) -> bool:
+        """Whether they do stand in different places on the axis: experts may be spread in another order than ours."""
+        places = [self.coordinates[member].get(axis, 0) for member in members]
+        return len(set(places)) == len(places)
+
+    def _together(self, one: int, other: int, axis: str) -> bool:
+        if axis == "ep":
+            return self._expert_group(one) == self._expert_group(other)
+        mine, theirs = self.coordinates[one], self.coordinates[other]
+        return all(mine[own] == theirs[own] for own in _WORLD_AXES if own != axis)
+
+    def _expert_group(self, rank: int) -> tuple[int, int]:
+        """(pp, number of the ep group within the stage): ep ranks are neighbours on dp x cp, or on dp x cp x tp where
+        that alone has room for them.
+        """
+        place, sizes = self.coordinates[rank], self.info.sizes
+        number = place["dp"] * sizes["cp"] + place["cp"]
+        if sizes["ep"] > sizes["dp"] * sizes["cp"]:
+            number = number * sizes["tp"] + place["tp"]
+            return place["pp"], number // sizes["ep"]
+        return place["pp"] * sizes["tp"] + place["tp"], number // sizes["ep"]
+
+    def piece(self, rank: int, axes: Iterable[str]) -> tuple[int, ...]:
+        """A rank's coordinates on some axes; an axis of which nothing is known counts as not split."""
+        return tuple(self.coordinates[rank].get(axis, 0) for axis in axes)
+
+
+def job_topology(run: LoadedRun) -> JobTopology:
+    """The layout that the best sources and most ranks tell; disagreement and assumptions become notes."""
+    said = {data.rank: _Said(data.topology) for data in run.ranks if data.topology is not None}
+    sizes = _chosen(said, run.world_size)
+    agreeing = {rank: one for rank, one in said.items() if one.sizes == sizes}
+    best = max(agreeing.values(), key=lambda one: one.trust, default=None)
+    coordinates = {rank: completed_sizes(one.topology.coordinates, sizes) for rank, one in agreeing.items()}
+    wrong = sizes_error(dict(sizes), coordinates, run.world_size)
+    if best is None or wrong:
+        return _assumed(run, said, wrong)
+    ranks = [data.rank for data in run.ranks]
+    return JobTopology(
+        info=TopologyInfo(best.topology.source, dict(sizes), dict(best.topology.sources)),
+        coordinates=places_by_order(ranks, coordinates, dict(sizes)),
+        notes=_notes(run, said, sizes, best.topology.source),
+    )
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one rank says."""
+
+    topology: Topology
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        return all_sizes(self.topology.sizes)
+
+    @property
+    def trust(self) -> int:
+        return _TRUST.get(self.topology.source, _FRAMEWORK)
+
+
+def all_sizes(told: Mapping[str, int]) -> Sizes:
+    """With every axis, and mp."""
+    sizes = {axis: max(1, told.get(axis, 1)) for axis in AXES}
+    finer = {axis: size for axis, size in told.items() if axis not in (*AXES, "mp")}
+    return tuple({**sizes, "mp": sizes["tp"] * sizes["pp"], **finer}.items())
+
+
+def _chosen(said: Mapping[int, _Said], world_size: int) -> Sizes:
+    votes = Counter(one.sizes for one in said.values())
+    trust = {sizes: max(one.trust for one in said.values() if one.sizes == sizes) for sizes in votes}
+    # Counter keeps the order of ranks, so that the lowest rank's wins a tie.
+    return max(votes, key=lambda sizes: (trust[sizes], votes[sizes]), default=_data_parallel(world_size))
+
+
+def _data_parallel(world_size: int) -> Sizes:
+    return tuple({**dict.fromkeys((*AXES, "mp"), 1), "dp": world_size}.items())
+
+
+def completed_sizes(known: Mapping[str, int], sizes: Sizes) -> dict[str, int]:
+    """A rank's coordinates on every axis of ``sizes``, and mp."""
+    place = {axis: known.get(axis, 0) for axis, _ in sizes}
+    return place | {"mp": known.get("mp", place["pp"] * dict(sizes)["tp"] + place["tp"])}
+
+
+def sizes_error(sizes: Mapping[str, int], coordinates: Mapping[int, Mapping[str, int]], world_size: int) -> str:
+    """Why this is no topology of the job, empty where it may be."""
+    factors = " x ".join(f"{axis} {sizes[axis]}" for axis in _WORLD_AXES)
+    product = prod(sizes[axis] for axis in _WORLD_AXES)
+    if product != world_size:
+        return f"{factors} is {pluralise(product, 'rank')}, but the job has {world_size:,}"
+    stage = world_size // sizes["pp"]
+    if stage % sizes["ep"]:
+        return f"ep {sizes['ep']} does not divide the {pluralise(stage, 'rank')} that work on one set of layers"
+    taken: dict[tuple[int, ...], int] = {}
+    for rank, place in coordinates.items():
+        where = tuple(place[axis] for axis in _WORLD_AXES)
+        if where in taken:
+            both = ", ".join(f"{axis} {place[axis]}" for axis in _WORLD_AXES)
+            return f"{rank_names((taken[where], rank))} say that they stand at one place ({both})"
+        taken[where] = rank
+    return ""
+
+
+def _assumed(run: LoadedRun, said: Mapping[int, _Said], wrong: str) -> JobTopology:
+    sizes = _data_parallel(run.world_size)
+    error = f"the parallel axes do not make up the job: {wrong}; pure data parallel is assumed instead" if wrong else ""
+    spoken = dict.fromkeys(note for one in said.values() for note in one.topology.notes)
+    advice = [] if run.world_size == 1 or wrong else [_advice(said)]
+    return JobTopology(
+        info=TopologyInfo(ASSUMED, dict(sizes), {}),
+        coordinates={data.rank: completed_sizes({"dp": data.rank}, sizes) for data in run.ranks},
+        notes=(*([error] if error else []), *advice, *spoken),
+    )
+
+
+def _advice(said: Mapping[int, _Said]) -> str:
+    meshes = (mesh for one in said.values() for mesh in one.topology.meshes)
+    names = list(dict.fromkeys(name for mesh in meshes for name in mesh.names))
+    seen = f"the dimension names of its DeviceMesh ({join_words(names)})" if names else "the script"
+    tells = "tell nothing" if names else "named no DeviceMesh dimensions and declared nothing"
+    return (
+        f"data parallel assumed: {seen} {tells}; if its ranks also split tensors, stages or experts, say so with "
+        "distprof.set_topology(tp=..., pp=..., ep=...)"
+    )
+
+
+def _notes(run: LoadedRun, said: Mapping[int, _Said], sizes: Sizes, source: str) -> tuple[str, ...]:
+    spoken = dict.fromkeys(note for one in said.values() for note in one.topology.notes)
+    advice = [_advice(said)] if source == ASSUMED and run.world_size > 1 else []
+    return (*advice, *_disagreements(said, sizes, source), *spoken)
+
+
+def _disagreements(said: Mapping[int, _Said], sizes: Sizes, source: str) -> Iterable[str]:
+    """Each other reading once: which ranks, by what, and where it differs."""
+    others: dict[tuple[str, Sizes], list[int]] = {}
+    for rank, one in said.items():
+        if one.sizes != sizes:
+            others.setdefault((one.topology.source, one.sizes), []).append(rank)
+    for (other_source, other), ranks in others.items():
+        theirs, shown = _difference(dict(other), dict(sizes))
+        yield (
+            f"{rank_names(ranks)} {'sees' if len(ranks) == 1 else 'see'} {theirs} ({other_source}), the others {shown} "
+            f"({source}): the latter is shown, and the place of {rank_names(ranks)} follows from that of the others"
+        )
+
+
+def _difference(one: Mapping[str, int], other: Mapping[str, int]) -> tuple[str, str]:
+    axes: Sequence[str] = [axis for axis in {**other, **one} if one.get(axis, 1) != other.get(axis, 1) and axis != "mp"]
+    both = (", ".join(f"{axis} {sizes.get(axis, 1)}" for axis in axes) for sizes in (one, other))
+    return next(both), next(both)

@@ -1,0 +1,115 @@
+"""What went wrong in the shards, as sentences for the report's first page; alike ones are folded into one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from distprof.merge.load.rank import RankData
+from distprof.merge.wording import join_words, pluralise, rank_names
+from distprof.rank.launches import ran_apart
+from distprof.records import ALONE
+
+Member = TypeVar("Member", str, int)
+
+
+def reading_notes(unread: dict[str, str]) -> tuple[str, ...]:
+    """Files that were left out; ``unread`` has the reason of each."""
+    return tuple(
+        f"{join_words(files)}: left out, the file {why}"
+        for why, files in _folded((why, f) for f, why in unread.items())
+    )
+
+
+def generation_notes(
+    chosen: Sequence[RankData], passed_over: Sequence[RankData], outside: Sequence[RankData]
+) -> tuple[str, ...]:
+    """Restarts: which generation speaks for a rank that has several, and shards of an earlier start of more ranks."""
+    notes = []
+    restarted = {data.rank for data in passed_over}
+    used = _folded((_which(data, passed_over), data.rank) for data in chosen if data.rank in restarted)
+    notes += [f"{rank_names(ranks)} {which} is reported" for which, ranks in used]
+    if outside:
+        ranks = rank_names(data.rank for data in outside)
+        world = pluralise(max(data.header.world_size for data in outside), "rank")
+        notes.append(f"{ranks} left out: of an earlier start of the job, with {world}")
+    return tuple(notes)
+
+
+def earlier_notes(earlier: Sequence[RankData]) -> tuple[str, ...]:
+    """Shards of jobs that had the name, and with it the folder, before this one."""
+    if not earlier:
+        return ()
+    files = join_words([data.source for data in earlier])
+    return (f"{files}: left out, of an earlier job of the same name, which had ended when this one was launched",)
+
+
+def launch_notes(candidates: Sequence[RankData]) -> tuple[str, ...]:
+    """Ranks that are taken for one job's although, by their hosts' clocks, some had ended when others were launched."""
+    halves = ran_apart(candidates, lambda data: (data.header, data.last_ns))
+    if halves is None:
+        return ()
+    before, after = (rank_names(data.rank for data in half) for half in halves)
+    return (
+        f"by the clocks of the hosts {before} had ended before the launch of {after}: either they disagree, or "
+        f"{before} ran in an earlier job of the same name",
+    )
+
+
+def beside_notes(beside: Sequence[RankData]) -> tuple[str, ...]:
+    """Shards of processes that are no ranks of the job."""
+    if not beside:
+        return ()
+    files = join_words([data.source for data in beside])
+    return (f"{files}: left out, of a process beside the ranks (it ran by itself, or in a process group of its own)",)
+
+
+def _which(data: RankData, passed_over: Sequence[RankData]) -> str:
+    """What the other shards of its rank are, and which one this is."""
+    scripts = {shard.header.script for shard in (data, *passed_over) if shard.rank == data.rank}
+    several = f"is every process that was told no RANK ({join_words(sorted(scripts))})"
+    by_itself = data.header.claim == ALONE
+    which = f"generation {data.header.generation}, the newest{' with data' if data.windows else ''},"
+    return f"{several if by_itself else 'started more than once'}: {which}"
+
+
+def damage_notes(chosen: Sequence[RankData]) -> tuple[str, ...]:
+    """Shards of which only a part was read, and kinds of records that this version does not know."""
+    damaged = _folded((_damage(data), data.source) for data in chosen if data.report.damaged)
+    unknown = _folded((kind, data.source) for data in chosen for kind in data.report.unknown_kinds)
+    return (
+        *(f"{join_words(files)}: {what}; the rest is reported" for what, files in damaged),
+        *(
+            f"{join_words(files)}: records of kind {kind!r} were passed over, they come from a newer distprof"
+            for kind, files in unknown
+        ),
+    )
+
+
+def _damage(data: RankData) -> str:
+    report = data.report
+    lost = []
+    if report.unread_bytes:
+        lost.append(f"{report.unread_why} ({pluralise(report.unread_bytes, 'byte')} unread)")
+    if report.sequence_gaps:
+        lost.append(f"{pluralise(report.sequence_gaps, 'record')} missing")
+    if report.malformed:
+        lost.append(f"{pluralise(len(report.malformed), 'record')} malformed ({report.malformed[0]})")
+    return ", ".join(lost)
+
+
+def error_notes(chosen: Sequence[RankData]) -> tuple[str, ...]:
+    """Recorders that failed; what they wrote before still holds."""
+    failed = _folded((f"{e.where}: {e.message}", data.rank) for data in chosen for e in data.errors)
+    return tuple(
+        f"the recorder failed on {rank_names(ranks)} in {what}; what was recorded before holds"
+        for what, ranks in failed
+    )
+
+
+def _folded(pairs: Iterable[tuple[str, Member]]) -> list[tuple[str, list[Member]]]:
+    """Members by key, both in the order in which they came."""
+    groups: dict[str, list[Member]] = {}
+    for key, member in pairs:
+        groups.setdefault(key, []).append(member)
+    return list(groups.items())

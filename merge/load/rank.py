@@ -1,0 +1,203 @@
+"""One shard as the analysis uses it: shared tree and parameters, and one reduced window a mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from distprof.merge.load.module_tree import RankTree, valid_rows
+from distprof.merge.load.parameters import ParameterSet
+from distprof.merge.load.topology_readings import merge_topologies
+from distprof.merge.load.window import Window, build_window
+from distprof.merge.wording import pluralise
+from distprof.records import (
+    FORWARD,
+    NO_MODULE,
+    ONLY_COMPILED,
+    TRAINING,
+    Counts,
+    End,
+    Error,
+    ExpertLayer,
+    ExpertLayers,
+    ExpertLoad,
+    ExpertRouting,
+    Header,
+    Memory,
+    MemoryUnknown,
+    Ops,
+    Parameters,
+    Plan,
+    Record,
+    Step,
+    Topology,
+    Tree,
+)
+from distprof.shard.reader import ReadReport, Shard, last_ns
+
+Kind = TypeVar("Kind", bound=Record)
+
+
+@dataclass(frozen=True, eq=False)
+class RankData:
+    """What one rank recorded in one generation.  ``source`` is the file's name, without its folder."""
+
+    source: str
+    header: Header
+    report: ReadReport
+    plan: Plan | None
+    topology: Topology | None
+    tree: RankTree
+    parameters: ParameterSet
+    layers: tuple[ExpertLayer, ...]
+    memory: Memory | MemoryUnknown | None
+    windows: dict[str, Window]  # by mode, those that hold anything
+    errors: tuple[Error, ...]
+    end: End | None
+    last_ns: int = 0  # when the rank is last known to have run, wall time
+
+    @property
+    def rank(self) -> int:
+        return self.header.rank
+
+    @property
+    def tells_something(self) -> bool:
+        """Not only that its process called no module: a helper that ran before the rank does that."""
+        return self.end is None or self.end.reason not in (NO_MODULE, ONLY_COMPILED)
+
+    def why_incomplete(self, mode: str) -> str:
+        """Why the rank's window is not full, empty for a complete rank.  ``mode``: what the run's iterations are."""
+        if self.plan is None:
+            return "its plan is missing"
+        if self.windows and mode not in self.windows:
+            return "it ran forward passes only, no training iterations"
+        window = self.windows.get(mode)
+        steps, counted = (window.steps, int(window.counts is not None)) if window else (0, 0)
+        if steps >= self.plan.timed and counted >= self.plan.counted:
+            return ""
+        not_counted = ", not counted" if counted < self.plan.counted else ""
+        return f"{steps} of {pluralise(self.plan.timed, 'timed step')}{not_counted}, {self._ending()}"
+
+    def _ending(self) -> str:
+        if self.errors:
+            return f"the recorder failed in {self.errors[0].where}"
+        if self.end is None:
+            return "still running, killed or unable to write"
+        if self.report.damaged:
+            return "its shard is damaged"
+        return "the script ended" if self.end.reason == "exit" else self.end.reason
+
+
+class RankReader:
+    """Shards to :class:`RankData`; what several ranks wrote alike becomes one object.
+
+    Alike is told by identity: the readers share a :class:`~distprof.shard.reader.RecordCache`.
+    """
+
+    def __init__(self) -> None:
+        # The records are kept beside what they became, so that their ids stay theirs.
+        self._trees: dict[tuple[int, ...], tuple[list[Tree], RankTree]] = {}
+        self._parameter_sets: dict[tuple[int, ...], tuple[list[Parameters], ParameterSet]] = {}
+
+    def reduce(self, shard: Shard, source: str) -> RankData:
+        def of(kind: type[Kind]) -> list[Kind]:
+            return [record for record in shard.records if isinstance(record, kind)]
+
+        tree, plan = self._tree(of(Tree)), _last(of(Plan))
+        layers = _placed_layers(of(ExpertLayers), tree)
+        return RankData(
+            source=source,
+            header=shard.header,
+            report=shard.report,
+            plan=plan,
+            topology=merge_topologies(of(Topology)),
+            tree=tree,
+            parameters=self._parameter_set(of(Parameters)),
+            layers=layers,
+            memory=_last(of(Memory)) or _last(of(MemoryUnknown)),
+            windows=_windows(
+                tree, layers, of(Counts), _used(of(Step), plan), of(ExpertLoad), of(ExpertRouting), of(Ops)
+            ),
+            errors=tuple(of(Error)),
+            end=_last(of(End)),
+            last_ns=last_ns(shard),
+        )
+
+    def _tree(self, records: list[Tree]) -> RankTree:
+        key = tuple(map(id, records))
+        if key not in self._trees:
+            self._trees[key] = (records, RankTree(valid_rows(records)))
+        return self._trees[key][1]
+
+    def _parameter_set(self, records: list[Parameters]) -> ParameterSet:
+        last = _last_of_each_root(records)
+        key = tuple(id(record) for pieces in last for record in pieces)
+        if key not in self._parameter_sets:
+            whole = [joined for pieces in last if (joined := _joined(pieces)) is not None]
+            self._parameter_sets[key] = ([record for pieces in last for record in pieces], ParameterSet(whole))
+        return self._parameter_sets[key][1]
+
+
+def _last_of_each_root(records: list[Parameters]) -> list[list[Parameters]]:
+    """The records that hold: mostly one a root."""
+    found: dict[int, list[Parameters]] = {}
+    for record in records:
+        if record.first:
+            found.setdefault(record.root, []).append(record)
+        else:
+            found[record.root] = [record]
+    return list(found.values())
+
+
+def _joined(pieces: list[Parameters]) -> Parameters | None:
+    """None where a piece is lost: a part of a model says nothing of it."""
+    if len(pieces) == 1 and not pieces[0].total:
+        return pieces[0] if not pieces[0].first else None
+    every = tuple(parameter for record in pieces for parameter in record.parameters)
+    starts = [record.first for record in pieces]
+    ends = [record.first + len(record.parameters) for record in pieces]
+    whole = starts == [0, *ends[:-1]] and ends[-1] == pieces[0].total
+    return Parameters(pieces[0].root, every, pieces[0].held_as) if whole else None
+
+
+def _last(records: list[Kind]) -> Kind | None:
+    return records[-1] if records else None
+
+
+def _used(steps: list[Step], plan: Plan | None) -> list[Step]:
+    """Without those in which ranks may have waited for others that still counted."""
+    settled = plan.warmup + plan.counted + plan.settling if plan is not None and plan.settling else 0
+    return [step for step in steps if step.iteration >= settled]
+
+
+def _placed_layers(records: list[ExpertLayers], tree: RankTree) -> tuple[ExpertLayer, ...]:
+    """The layers that hold; none of them if one stands in no known row (a lost tree): loads are read by position."""
+    layers = records[-1].layers if records else ()
+    return layers if all(0 <= layer.row < len(tree) for layer in layers) else ()
+
+
+def _windows(
+    tree: RankTree,
+    layers: tuple[ExpertLayer, ...],
+    counts: list[Counts],
+    steps: list[Step],
+    loads: list[ExpertLoad],
+    routings: list[ExpertRouting],
+    ops: list[Ops],
+) -> dict[str, Window]:
+    experts = sum(len(layer.local_experts) for layer in layers if layer.counted)
+    routings = [routing for routing in routings if _fits(routing, layers)]
+    windows = {}
+    for mode in (TRAINING, FORWARD):
+        own_counts = [record for record in counts if record.mode == mode]
+        own_steps = [record for record in steps if record.mode == mode]
+        if own_counts or own_steps:
+            own_ops = _last([record for record in ops if record.mode == mode])
+            windows[mode] = build_window(mode, tree, own_counts, own_steps, loads, experts, own_ops, routings)
+    return windows
+
+
+def _fits(routing: ExpertRouting, layers: tuple[ExpertLayer, ...]) -> bool:
+    """Whether it speaks of the layers that hold."""
+    known = all(number < len(layers) for number in routing.layers)
+    return known and len(routing.routed) == sum(layers[number].num_experts for number in routing.layers)

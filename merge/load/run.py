@@ -1,0 +1,206 @@
+"""From a path to the recorded ranks: finds the shards, reads what can be read, and picks one shard a rank.
+
+    files -> candidates (reduced at once, one a file) -> those of the newest job -> of the strongest claims to each rank
+    the newest that holds data -> LoadedRun
+
+What could not be read becomes a note, in words fit for the report's first page; files are named without their folder,
+and everything is in rank order, so that the same shards give the same report wherever they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from distprof.errors import DataError
+from distprof.merge.load.notes import (
+    beside_notes,
+    damage_notes,
+    earlier_notes,
+    error_notes,
+    generation_notes,
+    launch_notes,
+    reading_notes,
+)
+from distprof.merge.load.rank import RankData, RankReader
+from distprof.merge.wording import join_words
+from distprof.rank.launches import newest_job
+from distprof.rank.ownership import claim_strength, minimum_claim_strength
+from distprof.records import FORWARD, TRAINING
+from distprof.run_folder import MANIFEST, SHARDS, Manifest, RunFolder
+from distprof.shard.reader import NewerSchema, RecordCache, Shard, read_shard
+
+#: (files read, files in all)
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """What was recorded, one :class:`RankData` a rank, ranks ascending."""
+
+    run_id: str
+    name: str
+    world_size: int
+    ranks: tuple[RankData, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def missing_ranks(self) -> tuple[int, ...]:
+        recorded = {data.rank for data in self.ranks}
+        return tuple(rank for rank in range(self.world_size) if rank not in recorded)
+
+    @property
+    def mode(self) -> str:
+        """What an iteration is: training if any rank trained, else a forward."""
+        return TRAINING if any(TRAINING in data.windows for data in self.ranks) else FORWARD
+
+
+def load_run(path: Path, progress: Progress | None = None) -> LoadedRun:
+    """The run in folder ``path``: a run folder, or a folder with shards in it.
+
+    Raises DataError, in one sentence, when there is no run, nothing recorded, two runs, or a shard of a newer schema.
+    """
+    run = RunFolder(path)
+    try:
+        files = _shard_files(run)
+        manifest = run.read_manifest()
+    except OSError as error:
+        raise DataError(f"{error.filename or path} cannot be read: {error.strerror}") from None
+    candidates, unread = _read_all(files, progress)
+    if not candidates:
+        name, why = next(iter(unread.items()))
+        raise DataError(f"no shard in {path} can be read: {name} {why}")
+    _one_run(candidates)
+    return _assemble(candidates, manifest, reading_notes(unread))
+
+
+def run_of_shards(shards: Iterable[Shard]) -> LoadedRun:
+    """The run that shards in memory make up.  Raises DataError when there is none, or when they are of two runs."""
+    reducer = RankReader()
+    candidates = [reducer.reduce(shard, Path(shard.source).name) for shard in shards]
+    if not candidates:
+        raise DataError("no shard was given: there is nothing to merge")
+    _one_run(candidates)
+    return _assemble(candidates, None, ())
+
+
+def _shard_files(run: RunFolder) -> list[Path]:
+    """Raises DataError when the path is no run, or a run without a shard."""
+    path = run.path
+    if not path.is_dir():
+        what = "is a file, not a run's folder" if path.exists() else "does not exist"
+        raise DataError(f"{path} {what}: give the folder that `distprof run` named at its end")
+    files = run.shard_files()
+    if files:
+        return files
+    if run.manifest.exists() or run.shards.is_dir():
+        raise DataError(
+            f"{path} holds no shard, no rank recorded anything: no rank called a model, or Python was started with -I, "
+            "-E or -S, or by a launcher that drops PYTHONPATH (call distprof.record() in the script there)"
+        )
+    inner = sorted(manifest.parent.name for manifest in path.glob(f"*/{MANIFEST}"))
+    hint = f"; it holds runs, give one of them: {join_words(inner)}" if inner else ""
+    raise DataError(f"{path} is no run: it has neither {MANIFEST} nor shards ({SHARDS}/rank*.msgpack){hint}")
+
+
+def _read_all(files: Sequence[Path], progress: Progress | None) -> tuple[list[RankData], dict[str, str]]:
+    """(what was read, why the other files were not, by name).  Raises NewerSchema."""
+    memo, reducer = RecordCache(), RankReader()
+    candidates: list[RankData] = []
+    unread: dict[str, str] = {}
+    for done, file in enumerate(files, 1):
+        try:
+            candidates.append(reducer.reduce(read_shard(file, memo), file.name))
+        except NewerSchema:
+            raise
+        except OSError as error:
+            unread[file.name] = f"could not be read ({error.strerror})"
+        except MemoryError:
+            unread[file.name] = f"could not be read (its {file.stat().st_size:,} bytes need more memory than there is)"
+        except DataError as error:
+            unread[file.name] = str(error).removeprefix(f"{file} ")
+        if progress:
+            progress(done, len(files))
+    return candidates, unread
+
+
+def _one_run(candidates: Sequence[RankData]) -> None:
+    examples: dict[str, str] = {}
+    for data in candidates:
+        examples.setdefault(data.header.run_id, data.source)
+    if len(examples) > 1:
+        (one, first), (other, second) = sorted(examples.items())[:2]
+        raise DataError(
+            f"shards of {len(examples)} runs are mixed here: {first} is of run {one}, {second} of run {other}; "
+            "put each run's shards in a folder of their own"
+        )
+
+
+def _assemble(candidates: Sequence[RankData], manifest: Manifest | None, notes: tuple[str, ...]) -> LoadedRun:
+    candidates, earlier = newest_job(candidates, lambda data: (data.header, data.last_ns))
+    newest = max(candidates, key=lambda data: (claim_strength(data.header.claim), _age(data)))
+    run_id, world_size = newest.header.run_id, newest.header.world_size
+    found = _sorted_out(candidates, world_size)
+    return LoadedRun(
+        run_id=run_id,
+        name=manifest.name if manifest else run_id,
+        world_size=world_size,
+        ranks=tuple(found.chosen),
+        notes=(
+            *notes,
+            *_foreign(manifest, run_id),
+            *generation_notes(found.chosen, found.passed_over, found.outside),
+            *earlier_notes(earlier),
+            *launch_notes(candidates),
+            *beside_notes(found.beside),
+            *damage_notes(found.chosen),
+            *error_notes(found.chosen),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _SortedOut:
+    """Shards by what becomes of them, each list by rank."""
+
+    chosen: list[RankData]  # these speak for their ranks
+    passed_over: list[RankData]  # other generations of theirs that recorded something
+    outside: list[RankData]  # of ranks that the job has no more
+    beside: list[RankData]  # of processes that are no ranks
+
+
+def _sorted_out(candidates: Sequence[RankData], world_size: int) -> _SortedOut:
+    found = _SortedOut([], [], [], [])
+    least = minimum_claim_strength(data.header for data in candidates)
+    ordered = sorted(candidates, key=lambda data: (data.rank, _weight(data)))
+    for rank, same_rank in groupby(ordered, key=lambda data: data.rank):
+        generations = list(same_rank)
+        best = generations[-1]
+        weakest = max(least, claim_strength(best.header.claim))
+        equals = [data for data in generations if claim_strength(data.header.claim) >= weakest]
+        found.beside.extend(data for data in generations if data not in equals)
+        if rank >= world_size:
+            found.outside.extend(equals)
+        elif equals:
+            found.chosen.append(best)
+            found.passed_over.extend(data for data in equals[:-1] if data.tells_something)
+    return found
+
+
+def _foreign(manifest: Manifest | None, run_id: str) -> tuple[str, ...]:
+    if manifest is None or manifest.run_id == run_id:
+        return ()
+    return (
+        f"{MANIFEST} is of run {manifest.run_id}, but the shards are of run {run_id}: they may have been moved here",
+    )
+
+
+def _weight(data: RankData) -> tuple[int, bool, tuple[int, int, str]]:
+    """Of the shards of one rank the heaviest speaks for it."""
+    return claim_strength(data.header.claim), bool(data.windows), _age(data)
+
+
+def _age(data: RankData) -> tuple[int, int, str]:
+    return data.header.generation, data.header.wall_ns, data.source

@@ -1,0 +1,148 @@
+"""The recorded steps of one rank and one mode, reduced as soon as they are read: medians over steps, by row.
+
+A run of 4,096 ranks holds about a gigabyte of step records; what the report needs of them is a tenth of that.
+Inclusive times are summed step by step and only then reduced, so that the median is one of a module's real
+(inclusive) times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from distprof.merge.arrays import FloatArray, IntArray, padded
+from distprof.merge.load.module_tree import RankTree
+from distprof.merge.stats import over_steps
+from distprof.records import PHASES, TRAINING, Counts, ExpertLoad, ExpertRouting, Ops, Step
+
+
+@dataclass(frozen=True, eq=False)
+class MedianModuleTimes:
+    """Medians over the timed steps, one value a row of the rank's tree; times in ns."""
+
+    calls: FloatArray
+    forward_self: FloatArray
+    backward_self: FloatArray
+    forward: FloatArray  # inclusive
+    backward: FloatArray  # inclusive
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Steps in the order of their iterations; ``phases_ns`` has one value a step, NaN where the phase was not seen."""
+
+    mode: str
+    counts: Counts | None
+    iterations: tuple[int, ...]
+    durations_ns: IntArray
+    phases_ns: dict[str, FloatArray]
+    micro_batches: float | None
+    batch_size: float | None
+    batch_found: str  # how, or why not
+    samples: float | None
+    peak_memory_bytes: int | None
+    memory_source: str
+    times: MedianModuleTimes | None  # None without a timed step
+    in_modules_ns: IntArray  # by step: forward inside modules, all self times together
+    load_iterations: tuple[int, ...] = ()
+    loads: IntArray | None = None  # tokens, (iterations, local experts of all layers)
+    unseen: tuple[tuple[int, ...], ...] = ()  # by load: the layers of which it says nothing
+    routings: tuple[ExpertRouting, ...] = ()
+    ops: Ops | None = None
+    saw_no_forward: bool = False  # in training: what was counted and timed is not the whole, and the counts are None
+
+    @property
+    def steps(self) -> int:
+        return len(self.iterations)
+
+
+def build_window(
+    mode: str,
+    tree: RankTree,
+    counts: Sequence[Counts],
+    steps: Sequence[Step],
+    loads: Sequence[ExpertLoad],
+    experts: int,
+    ops: Ops | None = None,
+    routings: Sequence[ExpertRouting] = (),
+) -> Window:
+    """The window of one mode.  ``experts``: the length of a load of the layers that hold; others are passed over.
+    ``routings`` fit them already.
+
+    Iterations are numbered from 0 in each mode, and training comes last: of loads with one number, its is the later.
+    """
+    steps = sorted({step.iteration: step for step in steps}.values(), key=lambda step: step.iteration)
+    iterations = tuple(step.iteration for step in steps)
+    timed = set(iterations)
+    kept = {load.iteration: load for load in loads if load.iteration in timed and len(load.tokens) == experts}
+    routed = {routing.iteration: routing for routing in routings if routing.iteration in timed}
+    recorded: list[Counts | Step] = [*counts, *steps]
+    unseen = mode == TRAINING and any(map(_ran_no_forward, recorded))
+    return Window(
+        mode=mode,
+        counts=counts[-1] if counts and not unseen else None,
+        iterations=iterations,
+        durations_ns=np.array([step.duration_ns for step in steps], np.int64),
+        phases_ns=_phases(steps),
+        micro_batches=_median([step.micro_batches for step in steps] or [c.micro_batches for c in counts]),
+        batch_size=_median([step.batch_size for step in steps] or [_batch_size(c) for c in counts]),
+        batch_found=_batch_found(steps or counts),
+        samples=_median([step.samples for step in steps] or [c.samples for c in counts]),
+        peak_memory_bytes=max((step.peak_memory_bytes for step in steps), default=0) or None,
+        memory_source=steps[-1].memory_source if steps else "",
+        times=_module_times(tree, steps) if steps else None,
+        in_modules_ns=np.array([int(step.forward_ns.sum()) for step in steps], np.int64),
+        load_iterations=tuple(sorted(kept)),
+        loads=np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64) if kept else None,
+        unseen=tuple(kept[iteration].unseen for iteration in sorted(kept)),
+        routings=tuple(routed[iteration] for iteration in sorted(routed)),
+        ops=ops,
+        saw_no_forward=unseen,
+    )
+
+
+def _phases(steps: Sequence[Step]) -> dict[str, FloatArray]:
+    seen = {phase for step in steps for phase in step.phases_ns}
+    return {
+        phase: np.array([step.phases_ns.get(phase, np.nan) for step in steps], np.float64)
+        for phase in PHASES
+        if phase in seen
+    }
+
+
+def _batch_size(counts: Counts) -> int:
+    """Of one micro-batch of the counted step, where none was timed."""
+    if counts.batch_found:
+        return counts.batch_size
+    return counts.samples // counts.micro_batches if counts.micro_batches else 0
+
+
+def _batch_found(iterations: Sequence[Counts] | Sequence[Step]) -> str:
+    """How it was found where it was, else why it was not: what holds in most iterations."""
+    said = [one.batch_found for one in iterations if one.samples] or [one.batch_found for one in iterations]
+    return max(sorted(set(said)), key=said.count, default="")
+
+
+def _ran_no_forward(iteration: Counts | Step) -> bool:
+    return iteration.micro_batches == 0 and not iteration.calls.any()
+
+
+def _median(values: Sequence[int]) -> float | None:
+    """Of the values above zero: zero is what a recorder writes that saw nothing."""
+    seen = [value for value in values if value > 0]
+    return float(median(seen)) if seen else None
+
+
+def _module_times(tree: RankTree, steps: Sequence[Step]) -> MedianModuleTimes:
+    forward = np.stack([padded(step.forward_ns, len(tree)) for step in steps])
+    backward = np.stack([padded(step.backward_ns, len(tree)) for step in steps])
+    return MedianModuleTimes(
+        calls=over_steps(np.stack([padded(step.calls, len(tree)) for step in steps])),
+        forward_self=over_steps(forward),
+        backward_self=over_steps(backward),
+        forward=over_steps(tree.inclusive(forward)),
+        backward=over_steps(tree.inclusive(backward)),
+    )

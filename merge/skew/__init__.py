@@ -1,0 +1,1 @@
+"""Where ranks disagree, and which one is slow."""

@@ -1,0 +1,66 @@
+"""Medians and spreads over ranks, where some ranks have no value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+
+import numpy as np
+import numpy.typing as npt
+
+from distprof.merge.arrays import FloatArray
+from distprof.merge.report import Spread
+
+
+def spread(values: Mapping[int, float]) -> Spread | None:
+    """Over the ranks that have a value, given by rank; None when none has.  The lowest rank stands for equal maxima."""
+    if not values:
+        return None
+    numbers = np.array(list(values.values()), np.float64)
+    slowest = min(values, key=lambda rank: (-values[rank], rank))
+    return Spread(
+        min=float(numbers.min()),
+        median=float(np.median(numbers)),
+        max=float(numbers.max()),
+        mean=float(numbers.mean()),
+        slowest_rank=slowest,
+    )
+
+
+def nan_median(table: FloatArray) -> FloatArray:
+    """Median over the last axis of the values that are not NaN; NaN where there is none."""
+    ordered = np.sort(table, axis=-1)  # NaN goes last
+    known = np.count_nonzero(~np.isnan(table), axis=-1)
+    low, high = np.maximum(known - 1, 0) // 2, known // 2
+    high = np.minimum(high, table.shape[-1] - 1)
+    middle = (_pick(ordered, low) + _pick(ordered, high)) / 2
+    return np.where(known > 0, middle, np.nan)
+
+
+def nan_mean(table: FloatArray) -> FloatArray:
+    """Mean over the last axis of the values that are not NaN; NaN where there is none."""
+    known = np.count_nonzero(~np.isnan(table), axis=-1)
+    return np.where(known > 0, np.nansum(table, axis=-1) / np.maximum(known, 1), np.nan)
+
+
+def to_number(value: float) -> float | None:
+    """None for NaN: what was not measured."""
+    return None if np.isnan(value) else float(value)
+
+
+def _pick(ordered: FloatArray, place: npt.NDArray[np.int64]) -> FloatArray:
+    picked: FloatArray = np.take_along_axis(ordered, place[..., None], axis=-1)[..., 0]
+    return picked
+
+
+def of_steps(values: npt.NDArray[np.float64] | npt.NDArray[np.int64]) -> float:
+    """One value a step, NaN in those that have none; one of them has."""
+    return float(median(values[~np.isnan(values)].tolist()))
+
+
+def over_steps(table: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """(steps, ...) to (...); there is a step."""
+    ordered = np.sort(table, axis=0)
+    low, high = ordered[(len(table) - 1) // 2], ordered[len(table) // 2]
+    middle: npt.NDArray[np.float64] = (low.astype(np.float64) + high) / 2
+    return middle

@@ -1,0 +1,77 @@
+"""The Experts block: the load of every expert of every MoE layer, and what routers had chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from distprof.merge.quantities import NOT_AVAILABLE, percentage, plain, ratio
+from distprof.merge.report import ExpertLayerStats, Report
+from distprof.merge.text.format.lines import heading, one_line, table
+from distprof.merge.text.format.shortening import shortened_apart
+from distprof.merge.wording import number_spans
+
+_LAYER_WIDTH = 36
+_ALL_UP_TO = 8
+_HOTTEST_SHOWN = 4
+
+
+def experts_block(report: Report) -> Iterator[str]:
+    """Lines of the block; none where the model has no expert layers."""
+    if not report.experts:
+        return
+    yield heading("Experts")
+    yield "Tokens that each expert processed, over all ranks and timed steps; max/mean is 1 when the load is balanced."
+    spread = any(layer.ep_tokens for layer in report.experts)
+    if spread:
+        yield "ep max/mean is the same over the ranks that share out the experts: theirs is the time that it costs."
+    ep = ["ep max/mean"] if spread else []
+    titles = ["layer", "experts", "steps", "max/mean", *ep, "hottest", "dead", "tokens of expert 0, 1, ..."]
+    names = shortened_apart([one_line(layer.name) for layer in report.experts], _LAYER_WIDTH)
+    cells = [_cells(layer, names[one_line(layer.name)], spread=spread) for layer in report.experts]
+    yield from table(titles, cells, left=["layer", titles[-1], "dead"])
+    routed = [layer for layer in report.experts if layer.routed]
+    if routed:
+        yield ""
+        yield "What routers chose, tokens x top-k; dropped: what no expert took, its capacity being full."
+        chosen = [_routing(layer, names[one_line(layer.name)]) for layer in routed]
+        yield from table(["layer", "top-k", "chosen", "dropped", "", "aux loss"], chosen, ["layer"])
+
+
+def _cells(layer: ExpertLayerStats, name: str, *, spread: bool) -> list[str]:
+    return [
+        name,
+        str(layer.num_experts),
+        str(layer.steps),
+        ratio(layer.max_over_mean),
+        *([ratio(layer.ep_max_over_mean)] if spread else []),
+        NOT_AVAILABLE if layer.hottest is None else str(layer.hottest),
+        (number_spans(layer.dead) or "none") if _is_told(layer) else NOT_AVAILABLE,
+        _tokens(layer),
+    ]
+
+
+def _routing(layer: ExpertLayerStats, name: str) -> list[str]:
+    chosen = sum(layer.routed)
+    return [
+        name,
+        NOT_AVAILABLE if layer.top_k is None else str(layer.top_k),
+        str(chosen),
+        NOT_AVAILABLE if layer.dropped is None else str(layer.dropped),
+        "" if layer.dropped is None else percentage(layer.dropped, chosen),
+        NOT_AVAILABLE if layer.aux_loss is None else plain(layer.aux_loss),
+    ]
+
+
+def _is_told(layer: ExpertLayerStats) -> bool:
+    return bool(layer.steps) and any(tokens is not None for tokens in layer.tokens)
+
+
+def _tokens(layer: ExpertLayerStats) -> str:
+    """All loads of a small layer, of a large one the hottest experts by number; n/a without a timed step."""
+    if not _is_told(layer):
+        return NOT_AVAILABLE
+    if layer.num_experts <= _ALL_UP_TO:
+        return " ".join(NOT_AVAILABLE if tokens is None else str(tokens) for tokens in layer.tokens)
+    loads = sorted(((tokens, expert) for expert, tokens in enumerate(layer.tokens) if tokens is not None), reverse=True)
+    hottest = ", ".join(f"{expert}: {tokens}" for tokens, expert in loads[:_HOTTEST_SHOWN])
+    return f"hottest {hottest}, ..."

@@ -1,0 +1,69 @@
+"""The first page's head: what was recorded, on which ranks, and what the reader must know before believing a number."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from distprof.merge.report import Report, RunInfo, TopologyInfo
+from distprof.merge.text.format.lines import heading, wrapped
+from distprof.merge.wording import number_spans, rank_names
+
+_LABEL = 10
+_SOURCES = {
+    "declared": "declared by the script",
+    "device_mesh": "from the dimension names of its DeviceMesh",
+    "process_groups": "from the descriptions of its process groups",
+    "parameters": "from how its parameters are cut",
+    "assumed": "assumed",
+}
+
+
+def header_block(report: Report) -> Iterator[str]:
+    """Lines of the head."""
+    yield heading("distprof", 26)
+    yield from _run(report.run)
+    yield from _ranks(report.run)
+    yield from _entry("topology", _topology(report.topology))
+    for note in report.run.notes:
+        yield from _entry("note", note)
+
+
+def _run(run: RunInfo) -> Iterator[str]:
+    script = f" ({run.script})" if run.script else ""
+    yield from _entry("run", f"{run.name}{script}")
+    device = f"{run.device} ({run.device_name})" if run.device_name else run.device
+    parts = [device, *([f"torch {run.torch}"] if run.torch else [])]
+    if run.hosts:
+        parts.append(f"{len(run.hosts)} hosts" if len(run.hosts) > 1 else f"host {run.hosts[0]}")
+    yield from _entry("on", ", ".join(parts))
+
+
+def _ranks(run: RunInfo) -> Iterator[str]:
+    recorded = f"{len(run.ranks) - len(run.without_data)} of {run.world_size} ranks recorded"
+    missing = f"; missing: {number_spans(run.missing_ranks)}" if run.missing_ranks else ""
+    yield from _entry("ranks", recorded + missing)
+    by_reason: dict[str, list[int]] = defaultdict(list)
+    for rank, reason in run.incomplete.items():
+        by_reason[reason].append(rank)
+    for reason, ranks in by_reason.items():
+        yield from _entry("", f"incomplete: {rank_names(ranks)} ({reason})")
+
+
+def _topology(topology: TopologyInfo) -> str:
+    """The sizes and who told them; axes that somebody else told are named with him."""
+    sizes = ", ".join(f"{axis} {size}" for axis, size in topology.sizes.items())
+    others: dict[str, list[str]] = defaultdict(list)
+    for axis, source in topology.sources.items():
+        if source != topology.source and topology.sizes.get(axis, 1) > 1:
+            others[source].append(axis)
+    parts = [f"; {', '.join(axes)} {_told_by(source)}" for source, axes in others.items()]
+    return f"{sizes} ({_told_by(topology.source)}{''.join(parts)})"
+
+
+def _told_by(source: str) -> str:
+    return _SOURCES.get(source, f"told by {source}")
+
+
+def _entry(label: str, text: str) -> list[str]:
+    return wrapped(text, f"{label + ':' if label else '':<{_LABEL}}", " " * _LABEL)

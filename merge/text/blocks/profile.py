@@ -1,0 +1,167 @@
+"""The Profile Summary: DeepSpeed's lines under DeepSpeed's names, ours beside them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from distprof.merge.quantities import (
+    NOT_AVAILABLE,
+    duration_spread,
+    flops_per_second,
+    macs,
+    parameters,
+    plain,
+    quantity,
+    quantity_spread,
+)
+from distprof.merge.report import CompiledRegion, Report, Summary
+from distprof.merge.text.blocks.model import EXACT, params_lines, work_lines
+from distprof.merge.text.blocks.utilization import empty_slot_lines, utilization_lines
+from distprof.merge.text.format.lines import labelled_line, one_line, wrapped
+from distprof.merge.wording import number_spans
+from distprof.merge.work.compiled_kernels import is_attention
+
+_NOTATIONS = (
+    "Notations:",
+    "data parallel size (dp_size), model parallel size (mp_size),",
+    "number of parameters (params), number of multiply-accumulate operations (MACs),",
+    "number of floating-point operations (flops), floating-point operations per second (FLOPS),",
+    "fwd latency (forward propagation latency), bwd latency (backward propagation latency),",
+    "step (weights update latency), iter latency (sum of fwd, bwd and step latency)",
+)
+_OURS = (
+    "Params, MACs and flops are means over the ranks.  A latency is each rank's median over its timed steps, then the"
+    " median of the ranks [least .. largest].  Everything is of a whole iteration, all its micro-batches.  Backward was"
+    " counted as it ran; recomputed is what activation checkpointing ran again, and all is fwd + bwd + recomputed."
+    "  Forward is time in modules: what a script does between them, or before the backward, is in no latency but the"
+    " wall iteration, and in no FLOPS."
+)
+_OPS_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One figure of the summary: its field, its label (``{unit}``: GPU or rank), and how it is written."""
+
+    field: str
+    label: str
+    text: Callable[[Any], str]
+
+
+_BATCH = _Line("batch_size_per_rank", "batch size per {unit}", plain)
+_MICRO_BATCHES = _Line("micro_batches", "micro-batches per iteration", plain)
+_PARAMS = (
+    _Line("params_per_rank", "params per {unit}", quantity_spread),
+    _Line("params_of_model", "params of model = params per {unit} * mp_size", parameters),
+)
+_RECOMPUTED = "recompute_flops_per_rank"
+_WORK = (
+    _Line("fwd_macs_per_rank", "fwd MACs per {unit}", macs),
+    _Line("fwd_flops_per_rank", "fwd flops per {unit}", quantity),
+    _Line("fwd_flops_of_model", "fwd flops of model = fwd flops per {unit} * mp_size", quantity),
+)
+_TIME = (
+    _Line("fwd_latency_ns", "fwd latency", duration_spread),
+    _Line("fwd_flops_per_second", "fwd FLOPS per {unit} = fwd flops per {unit} / fwd latency", flops_per_second),
+    _Line("bwd_macs_per_rank", "bwd MACs per {unit}", macs),
+    _Line("bwd_flops_per_rank", "bwd flops per {unit}", quantity),
+    _Line(_RECOMPUTED, "recomputed flops per {unit}", quantity),
+    _Line("bwd_latency_ns", "bwd latency", duration_spread),
+    _Line(
+        "bwd_flops_per_second",
+        "bwd FLOPS per {unit} = (bwd + recomputed) flops per {unit} / bwd latency",
+        flops_per_second,
+    ),
+    _Line(
+        "fwd_bwd_flops_per_second",
+        "fwd+bwd FLOPS per {unit} = all flops per {unit} / (fwd+bwd latency)",
+        flops_per_second,
+    ),
+    _Line("step_latency_ns", "step latency", duration_spread),
+    _Line("iter_latency_ns", "iter latency", duration_spread),
+    _Line("wall_iteration_ns", "wall iteration (iter latency, data wait and all else)", duration_spread),
+    _Line("flops_per_second", "FLOPS per {unit} = all flops per {unit} / iter latency", flops_per_second),
+    _Line("samples_per_second", "samples/second", plain),
+)
+
+
+def profile_summary(report: Report) -> Iterator[str]:
+    """Lines of the block."""
+    summary, unit = report.summary, report.run.unit
+    steps = {step for row in report.ranks for step in row.step_iterations}
+    yield f"Profile Summary at step {number_spans(steps) or NOT_AVAILABLE}:"
+    yield from _NOTATIONS
+    yield from wrapped(_OURS)
+    yield ""
+    yield labelled_line("world size", report.run.world_size)
+    yield labelled_line("data parallel size", report.topology.sizes["dp"])
+    yield labelled_line("model parallel size", report.topology.sizes["mp"])
+    accumulates = summary.micro_batches not in (None, 1)
+    yield from _written(summary, unit, (_BATCH, _MICRO_BATCHES) if accumulates else (_BATCH,))
+    if summary.batch_found and summary.batch_size_per_rank is not None:
+        yield from wrapped(summary.batch_found, "batch size is ", "  ")
+    yield from _written(summary, unit, _PARAMS)
+    yield from params_lines(report)
+    yield from _written(summary, unit, _WORK)
+    yield from work_lines(report)
+    yield from _written(summary, unit, _TIME)
+    if (seen := summary.evaluations).time_ns is not None:
+        label = f"evaluation, in {seen.steps} of {seen.timed_steps} steps (in samples/second)"
+        yield labelled_line(label, duration_spread(seen.time_ns))
+    yield from utilization_lines(report)
+    yield from _uncounted(summary)
+    for region in report.generated:
+        yield from _generated(region)
+    yield from _unavailable(report)
+
+
+def _written(summary: Summary, unit: str, lines: tuple[_Line, ...]) -> Iterator[str]:
+    for line in lines:
+        if line.field == _RECOMPUTED and getattr(summary, line.field) == 0:
+            continue  # most jobs checkpoint nothing
+        yield labelled_line(line.label.format(unit=unit), line.text(getattr(summary, line.field)))
+
+
+def _uncounted(summary: Summary) -> Iterator[str]:
+    if summary.uncounted_ops:
+        yield from wrapped(_calls(summary.uncounted_ops.items()), "not counted: ", "  ")
+
+
+def _generated(region: CompiledRegion) -> Iterator[str]:
+    """Kernels of one region, the most called first; attention, which is one of them, is named as such."""
+    where = one_line(region.module) or "a function of the script's"
+    kernels = sorted(region.kernels.items(), key=lambda item: (-item[1], item[0]))
+    yield from wrapped(_calls(kernels), f"not counted, the compiler's own kernels in {where}: ", "  ")
+    attention = [(name, calls) for name, calls in kernels if is_attention(name)]
+    if attention:
+        what = f"{_calls(attention)}: of {where}; --count-eager counts it"
+        yield from wrapped(what, "not counted, attention in the compiler's own kernels: ", "  ")
+
+
+def _calls(counted: Iterable[tuple[str, int]]) -> str:
+    """Names with their calls."""
+    calls = list(counted)
+    names = [f"{one_line(name)} x {count}" for name, count in calls[:_OPS_SHOWN]]
+    more = [f"{len(calls) - _OPS_SHOWN} more in summary.json"] if len(calls) > _OPS_SHOWN else []
+    return ", ".join([*names, *more])
+
+
+def _unavailable(report: Report) -> Iterator[str]:
+    """Each reason once, with the names of the lines that it empties."""
+    summary, unit = report.summary, report.run.unit
+    lines = (_BATCH, *_PARAMS, *_WORK, *_TIME)
+    labels = {line.field: line.label.partition(" =")[0].partition(" (")[0] for line in lines}
+    labels["params_exact"] = EXACT
+    emptied: dict[str, list[str]] = defaultdict(list)
+    for field, reason in summary.unavailable.items():
+        if field in labels:
+            emptied[reason].append(labels[field].format(unit=unit))
+    if without := empty_slot_lines(report):
+        emptied[report.utilization.unavailable] += without
+    for reason, names in emptied.items():
+        yield from wrapped(f"{', '.join(names)}: {reason}", "n/a: ", "  ")
+        if reason == report.utilization.unavailable and report.utilization.to_do:
+            yield from wrapped(report.utilization.to_do, "  ", "  ")

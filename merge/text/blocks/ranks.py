@@ -1,0 +1,79 @@
+"""The Ranks block: one row a rank, with its own medians."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from distprof.merge.quantities import TimeUnit, byte_size, common_unit, percentage
+from distprof.merge.report import RankRow, Report
+from distprof.merge.skew.verdict import slow_ranks
+from distprof.merge.text.format.lines import heading, one_line, table, wrapped
+from distprof.merge.text.format.shortening import shortened_apart
+from distprof.merge.wording import phase_title
+from distprof.records import PHASES
+
+ALL_UP_TO = 32
+SHOWN_OF_MORE = 16
+_HOST_WIDTH = 20
+_OUTSIDE = "  Outside: of modules, between them or before the backward; other: what is in no other phase."
+
+
+def ranks_block(report: Report) -> Iterator[str]:
+    """Lines of the block: every rank, or the slowest of many."""
+    suspects = slow_ranks(report)
+    slow = {one.rank for one in suspects.ranks} if suspects else set()
+    rows = _shown(report.ranks, slow)
+    unit = common_unit(row.iteration_ns for row in rows)
+    yield heading("Ranks")
+    marked = f"; * marks the slow {'ranks' if len(slow) > 1 else 'rank'}" if slow else ""
+    yield from wrapped(f"Medians over each rank's timed steps, in {unit.name}{marked}.{_OUTSIDE}")
+    axes = [axis for axis, size in report.topology.sizes.items() if size > 1] or ["dp"]
+    phases = [phase for phase in PHASES if any(row.phases_ns.get(phase) != 0 for row in report.ranks)]
+    used = _utilizations(report)
+    titles = ["rank", *axes, "host", "iteration", *map(_title, phases), *used, "peak memory", "steps"]
+    hosts = shortened_apart([one_line(row.host) for row in rows], _HOST_WIDTH)
+    cells = [_cells(row, axes, hosts, phases, used.values(), unit) for row in rows]
+    for row, line in zip(rows, cells, strict=True):
+        line[0] = f"* {row.rank}" if row.rank in slow else line[0]
+    yield from table(titles, cells, left=["host"])
+    if len(rows) < len(report.ranks):
+        yield f"The slowest {len(rows)} ranks; the other {len(report.ranks) - len(rows)} are in summary.json."
+
+
+def _title(phase: str) -> str:
+    return phase if phase == "outside" else phase_title(phase)
+
+
+def _utilizations(report: Report) -> dict[str, str]:
+    """Columns, and their fields, that the report has; HFU where it tells more than MFU."""
+    mfu, hfu = report.utilization.mfu, report.utilization.hfu
+    if mfu is None:
+        return {}
+    return {"MFU": "mfu", "HFU": "hfu"} if mfu != hfu else {"MFU": "mfu"}
+
+
+def _cells(
+    row: RankRow,
+    axes: Sequence[str],
+    hosts: Mapping[str, str],
+    phases: Sequence[str],
+    utilizations: Iterable[str],
+    unit: TimeUnit,
+) -> list[str]:
+    return [
+        str(row.rank),
+        *(str(row.coordinates.get(axis, "-")) for axis in axes),
+        hosts[one_line(row.host)],
+        unit.of(row.iteration_ns),
+        *(unit.of(row.phases_ns.get(phase)) for phase in phases),
+        *(percentage(getattr(row, field), 1) for field in utilizations),
+        byte_size(row.peak_memory_bytes),
+        f"{row.steps}{'' if row.complete else ' (incomplete)'}",
+    ]
+
+
+def _shown(rows: Sequence[RankRow], slow: Collection[int]) -> Sequence[RankRow]:
+    """All ranks, or of many the slow ones, whose victims may take as long, and the longest iterations."""
+    if len(rows) <= ALL_UP_TO:
+        return rows
+    return sorted(rows, key=lambda row: (row.rank not in slow, -(row.iteration_ns or 0), row.rank))[:SHOWN_OF_MORE]

@@ -1,0 +1,52 @@
+"""The Skew block: how far the ranks disagree, phase by phase and module by module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from distprof.merge.quantities import TimeUnit, common_unit, ratio
+from distprof.merge.report import Report, Skew, SkewRow
+from distprof.merge.text.format.lines import heading, one_line, table, wrapped
+from distprof.merge.text.format.shortening import shortened_apart
+from distprof.merge.wording import phase_title
+
+MODULES_SHOWN = 10
+_SUBJECT_WIDTH = 44
+_FIGURES = ("min", "median", "max", "max/median", "excess", "slowest", "ranks")
+_MEANING = (
+    "A rank is compared with the ranks of its own role only (its cohort).  Excess is the largest (rank - median of its"
+    " cohort), and slowest is the rank that has it.  Modules are judged by self time, without the modules inside them."
+)
+
+
+def skew_block(report: Report) -> Iterator[str]:
+    """Lines of the block; none for a single rank, or without a timed step."""
+    skew = report.skew
+    if len(report.ranks) < 2 or not skew.phases:
+        return
+    unit = common_unit(row.max_ns for row in (*skew.phases, *skew.modules))
+    modules = [row for row in skew.modules[:MODULES_SHOWN] if unit.of(row.excess_ns) != unit.of(0)]
+    yield heading("Skew")
+    yield from wrapped(f"Times in {unit.name}.  {_MEANING}")
+    if skew.too_few:
+        yield from wrapped(f"{skew.too_few[0].upper()}{skew.too_few[1:]}.")
+    yield from _table(["phase"], [([phase_title(row.subject)], row) for row in skew.phases], skew, unit)
+    short = shortened_apart([one_line(row.subject) for row in modules], _SUBJECT_WIDTH)
+    names = [([short[one_line(row.subject)], row.phase], row) for row in modules]
+    yield from _table(["module", "phase"], names, skew, unit)
+    if 0 < len(modules) < len(skew.modules):
+        yield f"The {len(modules)} of largest excess; {len(skew.modules) - len(modules)} more are in summary.json."
+
+
+def _table(titles: list[str], rows: Sequence[tuple[list[str], SkewRow]], skew: Skew, unit: TimeUnit) -> Iterator[str]:
+    if rows:
+        yield ""
+        cells = [[*names, *_figures(row, unit, named=not skew.too_few)] for names, row in rows]
+        yield from table([*titles, *_FIGURES], cells, left=titles)
+
+
+def _figures(row: SkewRow, unit: TimeUnit, *, named: bool) -> list[str]:
+    excess = unit.of(row.excess_ns)
+    slowest = f"rank {row.slowest_rank}" if named and excess != unit.of(0) else "-"
+    figures = [unit.of(row.min_ns), unit.of(row.median_ns), unit.of(row.max_ns), ratio(row.ratio)]
+    return [*figures, excess, slowest, str(row.ranks)]

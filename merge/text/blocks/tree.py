@@ -1,0 +1,185 @@
+"""The Detailed Profile: the model as torch prints it, every module with its numbers, repeated layers folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from distprof.merge.quantities import (
+    NOT_AVAILABLE,
+    duration,
+    flops_per_second,
+    macs,
+    parameters,
+    percentage,
+    plain,
+)
+from distprof.merge.report import ModuleStats, Report
+from distprof.merge.text.blocks.aggregated import model_depths
+from distprof.merge.text.format.folding import children_of, same_work
+from distprof.merge.text.format.lines import heading, one_line, wrapped
+
+_ORDER = (
+    "Each module profile is listed after its name in the following order:",
+    "params, percentage of total params, MACs, percentage of total MACs, fwd latency, percentage of total fwd latency,"
+    " fwd FLOPS",
+)
+_NOTE = (
+    "Note: a module's numbers include those of the modules inside it.  What it computes itself, in functions such as"
+    " attention or a loss, is in none of them, and makes up the difference.  Neighbours of the same structure, params"
+    ' and MACs are folded into one, "(0-3): 4 x Block": the numbers are those of one, the latency is their mean.'
+)
+
+
+def detailed_profile(report: Report, depth: int | None) -> Iterator[str]:
+    """Lines of the block, down to ``depth`` (None: the deepest)."""
+    yield heading(f"Detailed Profile per {report.run.unit}", 30)
+    yield from _ORDER
+    yield ""
+    yield from wrapped(_NOTE)
+    yield ""
+    yield from _Tree(report, depth).lines()
+
+
+@dataclass(frozen=True)
+class _Node:
+    """Modules shown as one: indices of the folded ones, first to last, and how many neighbours were folded here."""
+
+    members: tuple[int, ...]
+    indent: int
+    neighbours: int = 1
+
+
+class _Tree:
+    """Prints with a stack of its own, so that no depth of nesting in a shard exhausts Python's."""
+
+    def __init__(self, report: Report, depth: int | None) -> None:
+        self._modules = report.modules
+        self._recorded = len(report.run.ranks)
+        self._children = children_of(report.modules)
+        self._kinds = same_work(report.modules, self._children)
+        self._depths = model_depths(report.modules)
+        self._limit = depth
+        roots = [module for module in report.modules if module.parent < 0]
+        self._params = _total((root.params, root.ranks) for root in roots)
+        self._macs = _total((root.macs, root.ranks) for root in roots)
+        self._forward_ns = _total((root.forward_ns, root.ranks) for root in roots)
+
+    def lines(self) -> Iterator[str]:
+        """The whole tree; several models one after the other."""
+        stack: list[_Node | str] = [
+            _Node((index,), 0) for index, module in reversed(list(enumerate(self._modules))) if module.parent < 0
+        ]
+        while stack:
+            item = stack.pop()
+            if isinstance(item, str):
+                yield item
+                continue
+            inside = self._shown_inside(item)
+            yield from self._open(item, has_inside=bool(inside))
+            if inside:
+                stack.append(" " * item.indent + ")")
+                stack.extend(reversed(inside))
+
+    def _open(self, node: _Node, *, has_inside: bool) -> Iterator[str]:
+        """``(wte): Embedding(numbers)``, or the opening line and the numbers of a module with others inside."""
+        margin = " " * node.indent
+        opening = f"{margin}{self._title(node)}("
+        if has_inside:
+            yield opening
+            yield f"{margin}  {self._numbers(node)}"
+        else:
+            yield f"{opening}{self._numbers(node)})"
+
+    def _title(self, node: _Node) -> str:
+        first = self._modules[node.members[0]]
+        if node.neighbours > 1:
+            last = self._modules[node.members[node.neighbours - 1]]
+            return f"({_own_name(first)}-{_own_name(last)}): {node.neighbours} x {one_line(first.class_name)}"
+        own_name = self._name_in_parent(first) or _own_label(first)
+        return f"({own_name}): {one_line(first.class_name)}" if own_name else one_line(first.class_name)
+
+    def _name_in_parent(self, module: ModuleStats) -> str:
+        """Empty for a root, and inside a wrapper, which has its module's own name."""
+        inside = module.parent >= 0 and module.name != self._modules[module.parent].name
+        return _own_name(module) if inside else ""
+
+    def _numbers(self, node: _Node) -> str:
+        module = self._modules[node.members[0]]
+        forward_ns = _mean([self._modules[index].forward_ns for index in node.members])
+        per_second = module.flops / forward_ns * 1e9 if module.flops is not None and forward_ns else None
+        items = [
+            f"{parameters(module.params)} = {_share(module.params, module.ranks, self._params)} Params",
+            _valued(macs(module.macs), _share(module.macs, module.ranks, self._macs), "MACs"),
+            _valued(duration(forward_ns), _share(forward_ns, module.ranks, self._forward_ns), "latency"),
+            flops_per_second(per_second) if per_second is not None else f"{NOT_AVAILABLE} FLOPS",
+        ]
+        return ", ".join([*items, *self._remarks(node, module)])
+
+    def _remarks(self, node: _Node, module: ModuleStats) -> Iterator[str]:
+        if module.ranks < self._recorded:
+            yield f"on {module.ranks} of {self._recorded} ranks"
+        if module.calls > 1:
+            yield f"{plain(module.calls)} calls"
+        if module.extra_repr:
+            yield one_line(module.extra_repr)
+        hidden = 0 if self._shown_inside(node) else self._count_inside(node.members[0])
+        if hidden:
+            yield f"{hidden} modules inside"
+
+    def _count_inside(self, index: int) -> int:
+        count, stack = 0, list(self._children[index])
+        while stack:
+            count += 1
+            stack.extend(self._children[stack.pop()])
+        return count
+
+    def _shown_inside(self, node: _Node) -> list[_Node]:
+        """The nodes inside ``node``: runs of neighbours of one kind, unless they lie below the depth asked for."""
+        children = self._children[node.members[0]]
+        if not children or (self._limit is not None and self._depths[children[0]] > self._limit):
+            return []
+        nodes, start = [], 0
+        for end in range(1, len(children) + 1):
+            if end == len(children) or not self._continues(children[end - 1], children[end]):
+                places = range(start, end)
+                members = tuple(self._children[member][place] for member in node.members for place in places)
+                nodes.append(_Node(members, node.indent + 2, end - start))
+                start = end
+        return nodes
+
+    def _continues(self, before: int, after: int) -> bool:
+        """Two neighbours fold when they do the same work and are numbered one after the other, as in a ModuleList."""
+        names = _own_name(self._modules[before]), _own_name(self._modules[after])
+        numbered = all(name.isdecimal() for name in names) and int(names[1]) == int(names[0]) + 1
+        return numbered and self._kinds[before] == self._kinds[after]
+
+
+def _own_label(module: ModuleStats) -> str:
+    """Of one of several models its label, where that is not its class."""
+    told = module.parent < 0 and not module.wrapper and module.label != module.class_name
+    return one_line(module.label) if told else ""
+
+
+def _own_name(module: ModuleStats) -> str:
+    return one_line(module.name.rpartition(".")[2])
+
+
+def _valued(value: str, share: str, what: str) -> str:
+    return f"{NOT_AVAILABLE} {what}" if NOT_AVAILABLE in (value, share) else f"{value} = {share} {what}"
+
+
+def _share(value: float | None, ranks: int, whole: float | None) -> str:
+    """Of all ranks' work together, so that the stages of a pipeline, each on some of the ranks, add up to 100%."""
+    return percentage(None if value is None else value * ranks, whole)
+
+
+def _total(parts: Iterator[tuple[float | None, int]]) -> float | None:
+    known = [value * ranks for value, ranks in parts if value is not None]
+    return sum(known) if known else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

@@ -1,0 +1,1 @@
+"""Lines, tables, colours and shortened names of the text report."""

@@ -1,0 +1,34 @@
+"""The profile of one model in one process as text: the blocks that DeepSpeed's profiler has, and the ops."""
+
+from __future__ import annotations
+
+from distprof.merge.report import Report
+from distprof.merge.text.blocks.aggregated import aggregated_profile
+from distprof.merge.text.blocks.header import header_block
+from distprof.merge.text.blocks.ops import ops_block
+from distprof.merge.text.blocks.profile import profile_summary
+from distprof.merge.text.blocks.tree import detailed_profile
+from distprof.merge.text.blocks.work import work_block
+from distprof.merge.text.format.lines import join_blocks
+
+_NOTE = (
+    "(outside modules) is what ran outside of the profiled model, of which only backward is seen: the forward of a loss"
+    " that is a function is in no row. Autograd's own sums of gradients are in none either."
+)
+
+
+def render_model(report: Report, *, depth: int | None, top: int, detail: bool, tree: int | None = None) -> str:
+    """``depth`` (None: all) and ``top`` classes are of the aggregated profile, which is left out where ``top`` is 0;
+    ``detail`` adds the module tree, down to depth ``tree`` (None: all, as DeepSpeed shows it).
+    """
+    blocks = [header_block(report), profile_summary(report)]
+    if top:
+        blocks.append(aggregated_profile(report, depth, top))
+    if detail:
+        blocks.append(detailed_profile(report, tree))
+    return join_blocks([*blocks, work_block(report, _NOTE), ops_block(report)])
+
+
+def render_aggregated(report: Report, *, depth: int | None, top: int) -> str:
+    """The aggregated profile alone."""
+    return join_blocks([aggregated_profile(report, depth, top)])

@@ -1,0 +1,1 @@
+"""Times and rates: of modules, ranks, pipeline stages and the whole iteration."""

@@ -1,0 +1,40 @@
+"""Ranks that hold more or less memory than their cohort: ranks of one role hold pieces of the same size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+from distprof.merge.report import MemoryDifference, RankRow
+
+#: Differences below this share of the cohort's median, or below so many bytes, are chance (or uneven shards).
+LEAST_SHARE = 0.05
+LEAST_BYTES = 1 << 20
+_MIN_COHORT = 3
+
+#: What is compared, and the field of a row that has it.
+HOLDINGS = {
+    "parameters": "parameter_bytes",
+    "gradients": "gradient_bytes",
+    "optimizer state": "optimizer_bytes",
+    "peak": "peak_memory_bytes",
+}
+
+
+def memory_differences(rows: Sequence[RankRow]) -> tuple[MemoryDifference, ...]:
+    """The largest first; none in cohorts of fewer than three."""
+    found = [one for what, field in HOLDINGS.items() for one in _differing(rows, what, field)]
+    return tuple(sorted(found, key=lambda one: (-abs(one.own_bytes - one.cohort_bytes), one.rank)))
+
+
+def _differing(rows: Sequence[RankRow], what: str, field: str) -> Iterator[MemoryDifference]:
+    cohorts: dict[int, dict[int, int]] = {}
+    for row in rows:
+        held = getattr(row, field)
+        if held is not None:
+            cohorts.setdefault(row.cohort, {})[row.rank] = held
+    for cohort in cohorts.values():
+        middle = median(cohort.values())
+        for rank, held in cohort.items():
+            if len(cohort) >= _MIN_COHORT and abs(held - middle) >= max(LEAST_BYTES, LEAST_SHARE * middle):
+                yield MemoryDifference(rank, what, held, middle)

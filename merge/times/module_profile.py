@@ -1,0 +1,167 @@
+"""The merged module tree: work and times of every module, over the ranks that have it.
+
+    windows (rows of one rank) -> ModuleUnion.stack -> tables (modules, ranks), NaN where a rank has none -> ModuleStats
+
+Work is exact on each rank, so there a module's inclusive MACs are its own plus its children's; over ranks it is the
+mean.  Times are medians over steps and then over ranks, so parents equal the sum of their parts only nearly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from distprof.merge.arrays import FloatArray, padded
+from distprof.merge.job.module_union import Module, ModuleUnion
+from distprof.merge.load.module_tree import RankTree
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.load.window import MedianModuleTimes, Window
+from distprof.merge.report import ModuleStats
+from distprof.merge.stats import nan_mean, nan_median, to_number
+from distprof.merge.work.compiled_kernels import inside_compiled
+from distprof.records import TRAINING, Array, Counts
+
+#: By row of one rank's tree; None where the rank has no such data.
+Pick = Callable[[RankTree, Window], FloatArray | None]
+
+
+@dataclass(frozen=True, eq=False)
+class TimeTables:
+    """(modules, ranks): medians over steps in ns, NaN where the rank has no such module or no timed step.
+
+    A module that no rank called (a ModuleList, a module inside a compiled region) has no time of its own, and one
+    whose whole subtree was never called has none at all.  Backward has none where nothing trains.
+    """
+
+    forward_self: FloatArray
+    backward_self: FloatArray
+    forward: FloatArray  # inclusive
+    backward: FloatArray  # inclusive
+
+
+def time_tables(run: LoadedRun, alignment: ModuleUnion) -> TimeTables:
+    called = np.nansum(_stack(run, alignment, _timed(lambda times: times.calls)), axis=1) > 0
+    called_below = _any_below(called, alignment)
+    trains = np.full(len(called), run.mode == TRAINING)
+
+    def table(pick: Callable[[MedianModuleTimes], FloatArray], known: npt.NDArray[np.bool_]) -> FloatArray:
+        times = _stack(run, alignment, _timed(pick))
+        times[~known] = np.nan
+        return times
+
+    return TimeTables(
+        forward_self=table(lambda times: times.forward_self, called),
+        backward_self=table(lambda times: times.backward_self, called & trains),
+        forward=table(lambda times: times.forward, called_below),
+        backward=table(lambda times: times.backward, called_below & trains),
+    )
+
+
+def module_stats(run: LoadedRun, alignment: ModuleUnion, times: TimeTables) -> tuple[ModuleStats, ...]:
+    """One row a module, in the order of ``alignment.modules``."""
+    params = alignment.stack(data.tree.total_params for data in run.ranks)
+    own_params = alignment.stack(data.tree.own_params for data in run.ranks)
+    columns = zip(
+        alignment.modules,
+        np.count_nonzero(~np.isnan(params), axis=1).tolist(),
+        nan_mean(params).tolist(),
+        nan_mean(own_params).tolist(),
+        nan_mean(_stack(run, alignment, _calls)),
+        nan_mean(_stack(run, alignment, _counted(lambda counts: counts.forward_macs, inclusive=True))),
+        nan_mean(_stack(run, alignment, _counted(lambda counts: counts.forward_flops, inclusive=True))),
+        nan_mean(_stack(run, alignment, _counted(lambda counts: counts.forward_macs, inclusive=False))),
+        *(_backward_work(run, alignment, pick) for pick in _BACKWARD_WORK),
+        nan_median(times.forward),
+        nan_median(times.backward),
+        nan_median(times.forward_self),
+        nan_median(times.backward_self),
+        strict=True,
+    )
+    return tuple(_row(*column) for column in columns)
+
+
+def _row(
+    module: Module, ranks: int, params: float, own_params: float, calls: float, macs: float, flops: float,
+    self_macs: float, bwd_macs: float, bwd_flops: float, recompute_flops: float,
+    forward: float, backward: float, forward_self: float, backward_self: float,
+) -> ModuleStats:  # fmt: skip
+    return ModuleStats(
+        label=module.label,
+        name=module.row.name,
+        class_name=module.row.class_name,
+        root=module.model,
+        stage=module.stage if module.stage >= 0 else None,
+        parent=module.parent,
+        depth=module.depth,
+        extra_repr=module.row.extra_repr,
+        wrapper=module.row.wrapper,
+        ranks=ranks,
+        params=params,
+        own_params=own_params,
+        calls=to_number(calls) or 0.0,
+        macs=to_number(macs),
+        flops=to_number(flops),
+        self_macs=to_number(self_macs),
+        bwd_macs=to_number(bwd_macs),
+        bwd_flops=to_number(bwd_flops),
+        recompute_flops=to_number(recompute_flops),
+        forward_ns=to_number(forward),
+        backward_ns=to_number(backward),
+        forward_self_ns=to_number(forward_self),
+        backward_self_ns=to_number(backward_self),
+    )
+
+
+def _stack(run: LoadedRun, alignment: ModuleUnion, pick: Pick) -> FloatArray:
+    windows = ((data.tree, data.windows.get(run.mode)) for data in run.ranks)
+    return alignment.stack(pick(tree, window) if window else None for tree, window in windows)
+
+
+def _timed(pick: Callable[[MedianModuleTimes], FloatArray]) -> Pick:
+    return lambda tree, window: pick(window.times) if window.times else None
+
+
+def _counted(pick: Callable[[Counts], Array], *, inclusive: bool) -> Pick:
+    def picked(tree: RankTree, window: Window) -> FloatArray | None:
+        if window.counts is None:
+            return None
+        own = padded(pick(window.counts), len(tree))
+        work = (tree.inclusive(own) if inclusive else own).astype(np.float64)
+        work[inside_compiled(tree, window.counts)] = np.nan
+        return work
+
+    return picked
+
+
+#: The columns of :class:`ModuleStats` that are backward's work.
+_BACKWARD_WORK: tuple[Callable[[Counts], Array], ...] = (
+    lambda counts: counts.backward_macs,
+    lambda counts: counts.backward_flops,
+    lambda counts: counts.recompute_flops,
+)
+
+
+def _backward_work(run: LoadedRun, alignment: ModuleUnion, pick: Callable[[Counts], Array]) -> FloatArray:
+    """Inclusive, by module; NaN where nothing trains."""
+    work = nan_mean(_stack(run, alignment, _counted(pick, inclusive=True)))
+    return work if run.mode == TRAINING else np.full_like(work, np.nan)
+
+
+def _calls(tree: RankTree, window: Window) -> FloatArray | None:
+    """Of the timed steps; of the counted one where none was timed."""
+    if window.times:
+        return window.times.calls
+    return padded(window.counts.calls, len(tree)).astype(np.float64) if window.counts else None
+
+
+def _any_below(called: npt.NDArray[np.bool_], alignment: ModuleUnion) -> npt.NDArray[np.bool_]:
+    """By module: whether anything in its subtree was called."""
+    below: npt.NDArray[np.bool_] = called.copy()
+    for index in range(len(below) - 1, 0, -1):
+        parent = alignment.modules[index].parent
+        if parent >= 0:
+            below[parent] |= below[index]
+    return below

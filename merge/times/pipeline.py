@@ -1,0 +1,79 @@
+"""The stages of a pipeline: micro-batches, and the bubble, the time in which a stage waits for its neighbours.
+
+    bubble = 1 - (forward in modules + backward) / (iteration - data wait - optimizer - evaluation)
+             of each timed step, median over a rank's steps
+    ideal  = (pp - 1) / (v * m + pp - 1)                     m micro-batches, v virtual stages a rank
+
+Forward in modules is the sum of their self times; what lies between them and the backward is waiting, in a pipeline.  A
+loss outside of any module is taken for waiting.  The ideal is that
+of GPipe and 1F1B (v = 1) and of the interleaved 1F1B, for stages that all take the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+import numpy as np
+
+from distprof.merge.arrays import FloatArray
+from distprof.merge.job.topology import JobTopology
+from distprof.merge.load.rank import RankData
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.load.window import Window
+from distprof.merge.report import StageRow
+from distprof.merge.stats import of_steps
+
+_OUTSIDE = ("data", "optimizer", "evaluation")
+
+
+def stage_rows(run: LoadedRun, layout: JobTopology) -> tuple[StageRow, ...]:
+    """One row a stage that has a rank with timed steps; none without pipeline parallelism."""
+    pp = layout.info.sizes["pp"]
+    if pp == 1:
+        return ()
+    stages: dict[int, list[tuple[RankData, Window]]] = {}
+    for data in run.ranks:
+        window = data.windows.get(run.mode)
+        if window is not None and window.steps:
+            stages.setdefault(layout.piece(data.rank, ("pp",))[0], []).append((data, window))
+    return tuple(_row(stage, stages[stage], pp) for stage in sorted(stages))
+
+
+def _row(stage: int, members: Sequence[tuple[RankData, Window]], pp: int) -> StageRow:
+    virtual = max((len(data.topology.stages) for data, _ in members if data.topology), default=0) or 1
+    micro_batches = [window.micro_batches for _, window in members if window.micro_batches]
+    bubbles = [bubble for _, window in members if (bubble := _bubble(window)) is not None]
+    steps = median(micro_batches) if micro_batches else None
+    return StageRow(
+        stage=stage,
+        virtual_stages=virtual,
+        ranks=tuple(data.rank for data, _ in members),
+        micro_batches=steps,
+        forward_ns=median(of_steps(window.in_modules_ns) for _, window in members),
+        backward_ns=median(of_steps(_phase(window, "backward")) for _, window in members),
+        waiting_ns=median(of_steps(_schedule(window) - _busy(window)) for _, window in members),
+        bubble=median(bubbles) if bubbles else None,
+        ideal_bubble=None if steps is None else (pp - 1) / (virtual * steps + pp - 1),
+    )
+
+
+def _bubble(window: Window) -> float | None:
+    schedule = _schedule(window)
+    took = schedule > 0
+    return of_steps(1 - _busy(window)[took] / schedule[took]) if took.any() else None
+
+
+def _busy(window: Window) -> FloatArray:
+    """By step: the time in which the stage computes."""
+    return window.in_modules_ns + _phase(window, "backward")
+
+
+def _schedule(window: Window) -> FloatArray:
+    """By step: the iteration without what no schedule can fill."""
+    return window.durations_ns - sum((_phase(window, name) for name in _OUTSIDE), start=np.zeros(window.steps))
+
+
+def _phase(window: Window, name: str) -> FloatArray:
+    """By step; 0 where it was not seen."""
+    return np.nan_to_num(window.phases_ns[name]) if name in window.phases_ns else np.zeros(window.steps)

@@ -1,0 +1,217 @@
+"""The Profile Summary, in DeepSpeed's terms and formulas, from all ranks instead of rank 0.
+
+Work per rank is the mean over ranks; a latency is the median of a rank's timed steps, then the median over ranks.
+Rates divide the one by the other, as printed, so that a reader can check them: fwd FLOPS = fwd flops per rank / fwd
+latency.  Forward flops outside of modules are in none: latencies are of modules, backward and optimizer.
+
+    bwd FLOPS     = (bwd + recomputed flops) / bwd latency
+    fwd+bwd FLOPS = (fwd + bwd + recomputed flops) / (fwd latency + bwd latency)
+    FLOPS         = (fwd + bwd + recomputed flops) / iter latency          (iter = fwd + bwd + optimizer)
+    samples/s     = samples of one iteration of the whole job / wall iteration, with its share of evaluations
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from distprof.merge.job.missing_reasons import missing_reasons
+from distprof.merge.job.topology import JobTopology
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.load.window import Window
+from distprof.merge.report import Spread, Summary
+from distprof.merge.stats import of_steps, spread
+from distprof.merge.times.throughput import with_evaluations
+from distprof.merge.wording import rank_names
+from distprof.merge.work.parameter_totals import Totals, of_model
+from distprof.records import TRAINING, Array, Counts
+
+NS_PER_SECOND = 1e9
+_WORK_PHASES = ("forward", "backward", "optimizer")
+
+
+@dataclass(frozen=True)
+class _Latencies:
+    forward: Spread | None
+    backward: Spread | None
+    optimizer: Spread | None
+    iteration: Spread | None  # DeepSpeed's
+    wall: Spread | None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Means over the ranks of what one iteration computes; flops, but for the MACs.  Backward is None where nothing
+    trains.
+    """
+
+    forward_macs: float | None
+    forward: float | None
+    in_modules: float | None  # of forward
+    backward_macs: float | None
+    backward: float | None
+    recompute: float | None
+
+    @property
+    def in_backward(self) -> float | None:
+        """What ran during the backward latency."""
+        return None if self.backward is None else self.backward + (self.recompute or 0)
+
+    @property
+    def timed(self) -> float | None:
+        """What ran during the latencies."""
+        return None if self.in_modules is None else self.in_modules + (self.in_backward or 0)
+
+
+def _work(counted: Mapping[int, Counts], trains: bool) -> _Work:
+    def mean(pick: Callable[[Counts], Array], outside: str = "") -> float | None:
+        return _mean({rank: _of_rank(one, pick(one), outside) for rank, one in counted.items()})
+
+    return _Work(
+        forward_macs=mean(lambda one: one.forward_macs, "forward_macs"),
+        forward=mean(lambda one: one.forward_flops, "forward_flops"),
+        in_modules=mean(lambda one: one.forward_flops),
+        backward_macs=mean(lambda one: one.backward_macs, "backward_macs") if trains else None,
+        backward=mean(lambda one: one.backward_flops, "backward_flops") if trains else None,
+        recompute=mean(lambda one: one.recompute_flops, "recompute_flops") if trains else None,
+    )
+
+
+def _of_rank(counts: Counts, in_modules: Array, outside: str) -> float:
+    """Work of one kind, that of no module included."""
+    return float(in_modules.sum()) + counts.outside.get(outside, 0)
+
+
+def profile_summary_of(
+    run: LoadedRun, layout: JobTopology, totals: Totals, no_totals: Mapping[str, str] | None = None
+) -> Summary:
+    """``no_totals``: fields of the whole model that cannot be told, and why."""
+    no_totals = no_totals or {}
+    windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
+    counted = {rank: window.counts for rank, window in windows.items() if window.counts is not None}
+    flops = {rank: _of_rank(counts, counts.forward_flops, "forward_flops") for rank, counts in counted.items()}
+    times = _latencies(windows)
+    evaluations, iteration = with_evaluations({rank: window for rank, window in windows.items() if window.steps})
+    given = _first_stage(windows, layout)
+    samples = _mean({rank: window.samples for rank, window in given.items()})
+    samples = samples and samples * layout.info.sizes["dp"]
+    work = _work(counted, run.mode == TRAINING)
+    summary = Summary(
+        batch_size_per_rank=_mean({rank: window.batch_size for rank, window in given.items()}),
+        batch_found=next((window.batch_found for window in given.values() if window.batch_found), ""),
+        micro_batches=_mean({rank: window.micro_batches for rank, window in windows.items()}),
+        samples_per_iteration=samples,
+        params_per_rank=spread(totals.per_rank),
+        params_of_model=of_model(totals.per_rank, layout),
+        params_exact=totals.exact,
+        trainable_params_exact=totals.trainable,
+        exact_covers_all=totals.covers_all,
+        fwd_macs_per_rank=work.forward_macs,
+        fwd_flops_per_rank=work.forward,
+        fwd_flops_of_model=of_model(flops, layout),
+        fwd_latency_ns=times.forward,
+        bwd_macs_per_rank=work.backward_macs,
+        bwd_flops_per_rank=work.backward,
+        recompute_flops_per_rank=work.recompute,
+        bwd_latency_ns=times.backward,
+        step_latency_ns=times.optimizer,
+        iter_latency_ns=times.iteration,
+        wall_iteration_ns=times.wall,
+        evaluations=evaluations,
+        fwd_flops_per_second=_rate(work.in_modules, times.forward),
+        bwd_flops_per_second=_rate(work.in_backward, times.backward),
+        fwd_bwd_flops_per_second=_rate(work.timed, times.forward, times.backward),
+        flops_per_second=_rate(work.timed, times.iteration),
+        samples_per_second=_rate(samples, iteration),
+        uncounted_ops=_uncounted(windows),
+    )
+    untold: dict[str, Any] = dict.fromkeys(no_totals)
+    summary = replace(summary, **untold)
+    return replace(summary, unavailable={**missing_reasons(summary, run), **no_totals})
+
+
+def _first_stage(windows: Mapping[int, Window], layout: JobTopology) -> Mapping[int, Window]:
+    """The ranks that are given batches: later stages are given activations, whose first dimension may be another."""
+    first = {rank: window for rank, window in windows.items() if layout.piece(rank, ("pp",)) == (0,)}
+    return first if any(window.samples for window in first.values()) else windows
+
+
+def _latencies(windows: Mapping[int, Window]) -> _Latencies:
+    timed = {rank: window for rank, window in windows.items() if window.steps}
+    trains = {rank: window for rank, window in timed.items() if window.mode == TRAINING}
+    return _Latencies(
+        forward=_phases_spread(timed, ("forward",)),
+        backward=_phases_spread(trains, ("backward",)),
+        optimizer=_phases_spread(trains, ("optimizer",)),
+        iteration=_phases_spread({rank: w for rank, w in timed.items() if not w.saw_no_forward}, _WORK_PHASES),
+        wall=spread({rank: of_steps(window.durations_ns) for rank, window in timed.items()}),
+    )
+
+
+def _phases_spread(windows: Mapping[int, Window], phases: Sequence[str]) -> Spread | None:
+    """Of the phases' sum in each step; a rank that saw none of them has no value."""
+    medians = {}
+    for rank, window in windows.items():
+        seen = [window.phases_ns[phase] for phase in phases if phase in window.phases_ns]
+        if seen:
+            medians[rank] = of_steps(np.nansum(seen, axis=0))
+    return spread(medians)
+
+
+def _mean(values: Mapping[int, float | None]) -> float | None:
+    known = [value for value in values.values() if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _rate(work: float | None, *latencies: Spread | None) -> float | None:
+    """Per second; None where the work or a latency is missing, or the latency is nothing."""
+    known = [latency.median for latency in latencies if latency is not None]
+    if work is None or len(known) < len(latencies) or not sum(known):
+        return None
+    return work / (sum(known) / NS_PER_SECOND)
+
+
+def _uncounted(windows: Mapping[int, Window]) -> dict[str, int]:
+    """Calls of ops without a formula in the counted step, over all ranks; first what is likely the most work."""
+    calls: Counter[str] = Counter()
+    work: Counter[str] = Counter()
+    for window in windows.values():
+        if window.counts is not None:
+            calls.update(window.counts.uncounted)
+            work.update(window.counts.uncounted_work)
+    return dict(sorted(calls.items(), key=lambda item: (-work[item[0]], -item[1], item[0])))
+
+
+def work_notes(run: LoadedRun) -> tuple[str, ...]:
+    """What to know of work and times that stand in one line."""
+    return (*_unlike(run), *_counted_while_timed(run))
+
+
+def _counted_while_timed(run: LoadedRun) -> Iterator[str]:
+    """A process that profiles itself has but one step for both."""
+    windows = [window for data in run.ranks if (window := data.windows.get(run.mode)) and window.counts]
+    if any(window.counts.iteration in window.iterations for window in windows if window.counts):
+        yield (
+            "counted and timed in one step: counting makes it longer, by some microseconds an op, so the times compare "
+            "modules, and are above those of a plain step"
+        )
+
+
+def _unlike(run: LoadedRun) -> tuple[str, ...]:
+    """Flops and times of one line are to speak of the same work: says where they do not."""
+    unlike = [
+        data.rank
+        for data in run.ranks
+        if (window := data.windows.get(run.mode)) and window.counts and window.steps
+        and window.micro_batches not in (None, window.counts.micro_batches)
+    ]  # fmt: skip
+    if not unlike:
+        return ()
+    return (
+        f"on {rank_names(unlike)} the counted step had another number of micro-batches than the timed ones: "
+        "the FLOPS of this report divide unequal work and time",
+    )

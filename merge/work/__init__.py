@@ -1,0 +1,1 @@
+"""Parameters, flops and utilization of the whole model."""

@@ -1,0 +1,45 @@
+"""Where the flops of one iteration are: in modules, outside of them, in the optimizer.  Together they are all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.report import WorkRow
+from distprof.records import TRAINING, Counts
+
+_OPTIMIZER = "optimizer_flops"
+
+
+def work_rows(run: LoadedRun) -> tuple[WorkRow, ...]:
+    """Means over the ranks that counted; no rows without one, and none for an optimizer that no rank saw."""
+    windows = (data.windows.get(run.mode) for data in run.ranks)
+    counted = [window.counts for window in windows if window is not None and window.counts is not None]
+    if not counted:
+        return ()
+    trains = run.mode == TRAINING
+
+    def outside(key: str) -> float:
+        return _mean(counted, lambda counts: counts.outside.get(key, 0))
+
+    rows = [
+        WorkRow(
+            where="modules",
+            forward_flops=_mean(counted, lambda counts: int(counts.forward_flops.sum())),
+            backward_flops=_mean(counted, lambda counts: int(counts.backward_flops.sum())) if trains else None,
+            recompute_flops=_mean(counted, lambda counts: int(counts.recompute_flops.sum())) if trains else None,
+        ),
+        WorkRow(
+            where="(outside modules)",
+            forward_flops=outside("forward_flops"),
+            backward_flops=outside("backward_flops") if trains else None,
+            recompute_flops=outside("recompute_flops") if trains else None,
+        ),
+    ]
+    if any(_OPTIMIZER in counts.outside for counts in counted):
+        rows.append(WorkRow(where="(optimizer)", optimizer_flops=outside(_OPTIMIZER)))
+    return tuple(rows)
+
+
+def _mean(counted: Sequence[Counts], pick: Callable[[Counts], int]) -> float:
+    return sum(map(pick, counted)) / len(counted)

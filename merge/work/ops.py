@@ -1,0 +1,32 @@
+"""The ops of the counted step, over the ranks that recorded them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.report import OpStats
+from distprof.records import OpRow
+
+
+def op_rows(run: LoadedRun) -> tuple[OpStats, ...]:
+    """One row an op and kind of work, those of most flops first, then of most time; means over the ranks."""
+    recorded = [window.ops for data in run.ranks if (window := data.windows.get(run.mode)) and window.ops]
+    timed = bool(recorded) and all(ops.timed for ops in recorded)
+    found: dict[tuple[str, str], list[OpRow]] = defaultdict(list)
+    for ops in recorded:
+        for row in ops.ops:
+            found[row.name, row.kind].append(row)
+    stats = [_mean(rows, len(recorded), timed=timed) for rows in found.values()]
+    return tuple(sorted(stats, key=lambda op: (-op.flops, -(op.time_ns or 0), op.name, op.kind)))
+
+
+def _mean(rows: list[OpRow], ranks: int, *, timed: bool) -> OpStats:
+    return OpStats(
+        name=rows[0].name,
+        kind=rows[0].kind,
+        calls=sum(row.calls for row in rows) / ranks,
+        macs=sum(row.macs for row in rows) / ranks,
+        flops=sum(row.flops for row in rows) / ranks,
+        time_ns=sum(row.time_ns for row in rows) / ranks if timed else None,
+    )

@@ -1,0 +1,33 @@
+"""How much of each rank's matrix products is the model's own, where tensor-parallel ranks do some of them alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from distprof.merge.arrays import FloatArray
+from distprof.merge.work.counted_groups import CountedGroup
+from distprof.merge.work.tp_duplicates import CountedRank
+
+
+def own_shares(parts: Iterable[CountedGroup]) -> dict[int, float]:
+    """By rank: the share of its MACs of forward and backward that counts when each is counted once in the job.
+
+    What is outside of any module counts as done alike.
+    """
+    sums: dict[int, tuple[float, int]] = {}
+    for part in parts:
+        for rank, one in part.ranks.items():
+            own, everything = _own_macs(one, part.shares[rank])
+            before, all_before = sums.get(rank, (0.0, 0))
+            sums[rank] = before + own, all_before + everything
+    return {rank: own / everything if everything else 1.0 for rank, (own, everything) in sums.items()}
+
+
+def _own_macs(one: CountedRank, share: FloatArray) -> tuple[float, int]:
+    """(its own, all)"""
+    macs = one.macs + one.of_models(one.counts.backward_macs)
+    outside = sum(one.outside.get(f"{kind}_macs", 0) for kind in ("forward", "backward"))
+    own = float(np.dot(macs, share)) + outside / one.tp
+    return own, int(macs.sum()) + outside

@@ -1,0 +1,159 @@
+"""Whether ranks that stand at one place are replicas, as the axes have it: they hold the same parameters then.
+
+- Ranks at one place of which each holds a model that the other has not are no replicas: stages of a pipeline, or other
+  parts of a model, that nobody told of.  There are no figures of the whole model then, and they do not form a cohort.
+- Where a script uses wrappers that keep ranks alike (DDP, FSDP), trained parameters in none of them may be other ones
+  on every rank, such as the tables of a recommender.  Their number is between that of copies and that of all.
+
+Experts are left aside (ranks hold different ones), and what joined a model as it ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from distprof.merge.job.topology import JobTopology
+from distprof.merge.load.parameters import Held
+from distprof.merge.load.rank import RankData
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.wording import join_words, pluralise, rank_names
+from distprof.merge.work.parameter_totals import Totals
+from distprof.records import Parameter
+
+_PARAMS = ("params_of_model", "params_exact", "trainable_params_exact")
+_WORK = ("fwd_flops_of_model",)
+_SAMPLES = ("samples_per_iteration", "samples_per_second")
+#: Who tells of data parallel ranks, and vouches for what is in wrappers only.
+_ONLY_WRAPPERS = ("torch", "device_mesh", "process_groups", "parameters", "assumed")
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """``no_totals``: fields of the summary that cannot be told -> why; ``why_no_work``: of the model, likewise."""
+
+    notes: tuple[str, ...] = ()
+    no_totals: Mapping[str, str] = field(default_factory=dict)
+    why_no_work: str = ""
+    assumes_replicas: bool = False  # of frozen parameters that nothing keeps alike
+
+
+def with_kinds(run: LoadedRun, layout: JobTopology) -> JobTopology:
+    """``layout``, and beside it which ranks hold the same, where some at one place hold different parameters."""
+    held = _held(run, layout)
+    if not any(_conflict(own) for own in _by_place(held, layout).values()):
+        return layout
+    kinds: dict[Held, int] = {}
+    return replace(layout, kinds={rank: kinds.setdefault(own, len(kinds)) for rank, own in held.items()})
+
+
+def doubts_of(run: LoadedRun, layout: JobTopology, totals: Totals) -> Doubts:
+    """What cannot be told of the whole model, as the ranks may be no replicas."""
+    if layout.kinds:
+        why = "ranks that stand at one place hold different parameters, see the note above"
+        return Doubts((_unlike(run, layout),), dict.fromkeys((*_PARAMS, *_WORK, *_SAMPLES), why), why)
+    return _outside_wrappers(run, layout, totals)
+
+
+def without_totals(totals: Totals, doubts: Doubts) -> Totals:
+    """``totals`` with no number of the whole model where that cannot be told."""
+    if "params_exact" not in doubts.no_totals:
+        return totals
+    return replace(
+        totals, exact=None, trainable=None, by_kind={}, active=None, covers_all=False, uncovered=(), notes=()
+    )
+
+
+# ---- ranks with different models -------------------------------------------------------------------------------------
+
+
+def _held(run: LoadedRun, layout: JobTopology) -> dict[int, Held]:
+    """By rank, of those whose shard is whole."""
+    told = (data for data in run.ranks if data.parameters.rank_numel is not None and not data.report.damaged)
+    return {data.rank: data.parameters.held(frozenset(layout.own)) for data in told}
+
+
+def _by_place(held: Mapping[int, Held], layout: JobTopology) -> dict[tuple[int, ...], dict[Held, list[int]]]:
+    """By role: what its ranks hold, and which ranks hold that."""
+    places: dict[tuple[int, ...], dict[Held, list[int]]] = {}
+    for rank, own in held.items():
+        places.setdefault(layout.place(rank), {}).setdefault(own, []).append(rank)
+    return places
+
+
+def _conflict(held: Iterable[Held]) -> tuple[Held, Held] | None:
+    """Two of which each has a model that the other has not; a model on some ranks only is a model more."""
+    seen = list(held)
+    pairs = ((one, other) for number, one in enumerate(seen) for other in seen[number + 1 :])
+    return next(((one, other) for one, other in pairs if one - other and other - one), None)
+
+
+def _unlike(run: LoadedRun, layout: JobTopology) -> str:
+    places = _by_place(_held(run, layout), layout)
+    by_kind, (one, other) = next((own, pair) for own in places.values() if (pair := _conflict(own)))
+    ranks, others = by_kind[one], by_kind[other]
+    return (
+        f"{rank_names([*ranks, *others])} stand at one place, so far as it is known how the job is parallel, and hold "
+        f"different parameters: {_difference(one, other, rank_names(ranks), rank_names(others))}; they are no "
+        "replicas, so figures of the whole model are n/a; if they are stages of a pipeline, say "
+        f"{_call(layout.kinds, run.world_size)}, if tensors are cut, distprof.set_topology(tp=...)"
+    )
+
+
+def _difference(one: Held, other: Held, ranks: str, others: str) -> str:
+    mine, theirs = (dict(parameter for model in own for parameter in model) for own in (one - other, other - one))
+    for name in sorted(mine.keys() & theirs.keys()):
+        if mine[name] != theirs[name]:
+            return f"{name} has {mine[name]:,} elements on {ranks} and {theirs[name]:,} on {others}"
+    only = ((_largest(mine, theirs), ranks), (_largest(theirs, mine), others))
+    return " and ".join(f"{name} is on {on} only" for name, on in only if name)
+
+
+def _largest(own: Mapping[str, int], than: Mapping[str, int]) -> str:
+    """Of the parameters that only the one has."""
+    return min(own.keys() - than.keys(), key=lambda name: (-own[name], name), default="")
+
+
+def _call(kinds: Mapping[int, int], world_size: int) -> str:
+    """What to type if each kind is a stage: the coordinate follows from the rank where stages are neighbours."""
+    stages = len(set(kinds.values()))
+    if len(kinds) < world_size or world_size % stages:
+        return "distprof.set_topology(pp=...)"
+    in_order = all(kind == rank // (world_size // stages) for rank, kind in kinds.items())
+    place = "" if in_order else ', coordinates={"pp": ...}'
+    return f"distprof.set_topology(pp={stages}{place})"
+
+
+# ---- parameters in no wrapper ----------------------------------------------------------------------------------------
+
+
+def _outside_wrappers(run: LoadedRun, layout: JobTopology, totals: Totals) -> Doubts:
+    sizes, info = layout.info.sizes, layout.info
+    if sizes["dp"] == 1 or info.sources.get("dp", info.source) not in _ONLY_WRAPPERS or totals.exact is None:
+        return Doubts()
+    found: dict[tuple[int, int, str], tuple[RankData, Parameter]] = {}
+    for data in run.ranks:
+        stage = layout.piece(data.rank, ("pp",))[0]
+        for parameter in data.parameters.outside_wrappers:
+            found.setdefault((stage, parameter.root, parameter.name), (data, parameter))
+    frozen = bool(found)
+    found = {key: one for key, one in found.items() if one[1].trainable}
+    if not found:
+        return Doubts(assumes_replicas=frozen)
+    more = (sizes["dp"] - 1) * sum(parameter.global_numel for _, parameter in found.values())
+    own = list(dict.fromkeys(parameter.name for _, parameter in found.values()))
+    names = f"{join_words(own)} {'is' if len(own) == 1 else 'are'}"
+    note = (
+        f"{names} trained outside of the wrappers (DDP, FSDP) that keep the others alike on all ranks; the model has "
+        f"{totals.exact:,} parameters if they are copies (then say distprof.set_topology(dp={sizes['dp']})), "
+        f"{totals.exact + more:,} if every rank has its own"
+    )
+    why = f"{pluralise(len(found), 'parameter')} may be others on every rank, see the note above"
+    work = why if any(_works(data, parameter.row, run.mode) for data, parameter in found.values()) else ""
+    return Doubts((note,), dict.fromkeys((*_PARAMS, *(_WORK if work else ())), why), work)
+
+
+def _works(data: RankData, row: int, mode: str) -> bool:
+    window = data.windows.get(mode)
+    counts = window.counts if window else None
+    return counts is not None and row < len(counts.forward_macs) and bool(counts.forward_macs[row])

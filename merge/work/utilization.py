@@ -1,0 +1,221 @@
+"""MFU and HFU: how much of what the devices could do the job made use of.
+
+    MFU of a rank = seconds that the model's flops would take at the peak / (its median wall iteration x its devices)
+    MFU of the job = mean of those seconds over the ranks / median over the ranks of their wall iterations
+
+Flops are 2 x MACs, and nothing element-wise: the peak is that of matrix products, and so is the count in the paper that
+brought MFU (PaLM, arXiv:2204.02311, appendix B).  The model's are those of forward and backward, each once: causal
+attention in full, attention's backward 2 x its forward, nothing that was recomputed, and what tensor-parallel ranks do
+alike counted once.  HFU has the flops that ran instead.  Each arithmetic is divided by its own peak, so the seconds of
+a step in several add up.
+
+MACs on another kind of device than most (the CPU beside a GPU), and those in an arithmetic without a known peak, are
+left out: then, or when ops without a formula ran, or kernels that a compiler made itself (which may hold products),
+both figures are lower bounds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from distprof.merge.job.missing_reasons import why_uncounted, why_untimed
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.load.window import Window
+from distprof.merge.report import PeakUsed, Utilization, UtilizationSpread
+from distprof.merge.stats import of_steps
+from distprof.merge.wording import pluralise, rank_names
+from distprof.merge.work.peaks import Engine, Peaks
+from distprof.records import Counts, DeviceWork
+
+FLOPS_PER_MAC = 2
+_NS_PER_SECOND = 1e9
+
+
+@dataclass(frozen=True)
+class _Ideal:
+    """Seconds that one rank's flops would take at the peak of all its devices."""
+
+    model: float
+    hardware: float
+    at_least: bool
+
+
+@dataclass(frozen=True)
+class Utilizations:
+    """Of the job, by rank as (MFU, HFU), and sentences for the first page."""
+
+    job: Utilization
+    by_rank: dict[int, tuple[float, float]]
+    notes: tuple[str, ...]
+
+
+def compute_utilizations(run: LoadedRun, own: Mapping[int, float], peaks: Peaks) -> Utilizations:
+    """``own``: by counted rank, the share of its products that is the model's when each counts once in the job.
+
+    Ranks without a counted or a timed step, or without any known peak, have none.
+    """
+    windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
+    counts = {rank: window.counts for rank, window in windows.items() if window.counts and rank in own}
+    works = {rank: _on_main_device(one, own[rank]) for rank, one in counts.items()}
+    walls = {rank: of_steps(w.durations_ns) / _NS_PER_SECOND for rank, w in windows.items() if _is_timed(w)}
+    ideals = {rank: ideal for rank, work in works.items() if walls.get(rank) and (ideal := _ideal(work, peaks))}
+    mfu = {rank: ideal.model / walls[rank] for rank, ideal in ideals.items()}
+    hfu = {rank: ideal.hardware / walls[rank] for rank, ideal in ideals.items()}
+    missing = _without_peak(works, peaks)
+    why, to_do = ("", "") if ideals else _why(run, list(windows.values()), walls, missing)
+    job = Utilization(
+        mfu=_spread(mfu, [ideal.model for ideal in ideals.values()], walls),
+        hfu=_spread(hfu, [ideal.hardware for ideal in ideals.values()], walls),
+        at_least=any(ideal.at_least for ideal in ideals.values()),
+        model_flops_per_rank=_flops_per_rank(work.model_macs for work in works.values() if work.rows),
+        hardware_flops_per_rank=_flops_per_rank(work.executed_macs for work in works.values() if work.rows),
+        peaks=_peaks_used(works, peaks),
+        unavailable=why,
+        to_do=to_do,
+    )
+    by_rank = {rank: (mfu[rank], hfu[rank]) for rank in ideals}
+    return Utilizations(job, by_rank, _notes(works, by_rank, missing) if by_rank else ())
+
+
+def _is_timed(window: Window) -> bool:
+    """By steps that counting has not made longer: a process that profiles itself alone may have no others."""
+    return bool(window.steps) and not (window.counts and window.counts.iteration in window.iterations)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """``rows``: what ran on the kind of device that ran most; the MACs are of all devices.
+
+    ``whole``: nothing ran elsewhere, or uncounted.
+    """
+
+    rows: tuple[DeviceWork, ...]
+    model_macs: int
+    executed_macs: int
+    whole: bool
+
+
+def _on_main_device(counts: Counts, own: float) -> _Work:
+    """``own``: the share of the model's MACs that is the rank's own."""
+    macs: Counter[str] = Counter()
+    for row in counts.device_work:
+        macs[_kind(row)] += row.executed_macs
+    main = max(macs, key=lambda kind: (macs[kind], kind), default="")
+    rows = [replace(row, model_macs=round(row.model_macs * own)) for row in counts.device_work]
+    return _Work(
+        rows=tuple(row for row in rows if _kind(row) == main),
+        model_macs=sum(row.model_macs for row in rows),
+        executed_macs=sum(row.executed_macs for row in rows),
+        whole=len(macs) <= 1 and not counts.uncounted and not counts.generated,
+    )
+
+
+def _kind(row: DeviceWork) -> str:
+    return row.device.partition(":")[0]
+
+
+def _ideal(work: _Work, peaks: Peaks) -> _Ideal | None:
+    devices = len({row.device for row in work.rows})
+    known = [(row, peak) for row in work.rows if (peak := peaks.find(_engine(row)))]
+    if not any(row.executed_macs for row, _ in known):
+        return None
+
+    def seconds(macs: Iterable[tuple[int, float]]) -> float:
+        return sum(FLOPS_PER_MAC * count / (tflops * 1e12) for count, tflops in macs) / devices
+
+    return _Ideal(
+        model=seconds((row.model_macs, peak.tflops) for row, peak in known),
+        hardware=seconds((row.executed_macs, peak.tflops) for row, peak in known),
+        at_least=not work.whole or len(known) < len(work.rows),
+    )
+
+
+def _engine(row: DeviceWork) -> Engine:
+    return Engine(row.name, row.threads, row.arithmetic)
+
+
+def _spread(
+    by_rank: Mapping[int, float], seconds: Sequence[float], walls: Mapping[int, float]
+) -> UtilizationSpread | None:
+    """The job's figure, from the ranks' ideal ``seconds``, and the ranks' least and largest."""
+    if not by_rank:
+        return None
+    job = float(np.mean(seconds)) / float(np.median(list(walls.values())))
+    return UtilizationSpread(job=job, min=min(by_rank.values()), max=max(by_rank.values()), ranks=len(by_rank))
+
+
+def _flops_per_rank(macs: Iterable[int]) -> float | None:
+    """The mean over the ranks that have told; None where none has."""
+    told = [FLOPS_PER_MAC * count for count in macs]
+    return float(np.mean(told)) if told else None
+
+
+def _peaks_used(works: Mapping[int, _Work], peaks: Peaks) -> tuple[PeakUsed, ...]:
+    """Of all ranks, the engine that ran most of the model's work first."""
+    macs: Counter[Engine] = Counter()
+    for work in works.values():
+        for row in work.rows:
+            macs[_engine(row)] += row.model_macs
+    found = [(engine, count, peak) for engine, count in macs.items() if (peak := peaks.find(engine))]
+    whole = sum(macs.values()) or 1
+    return tuple(
+        PeakUsed(*engine, tflops=peak.tflops, source=peak.source, share=count / whole)
+        for engine, count, peak in sorted(found, key=lambda item: (-item[1], item[0]))
+    )
+
+
+def _without_peak(works: Mapping[int, _Work], peaks: Peaks) -> dict[Engine, list[int]]:
+    """The ranks that ran something on an engine without a peak."""
+    missing: dict[Engine, list[int]] = defaultdict(list)
+    for rank, work in works.items():
+        for row in work.rows:
+            if not peaks.find(_engine(row)):
+                missing[_engine(row)].append(rank)
+    return missing
+
+
+def _why(
+    run: LoadedRun, windows: Sequence[Window], walls: Mapping[int, float], missing: Mapping[Engine, object]
+) -> tuple[str, str]:
+    """(why there is no MFU, what to do about it: empty where that is plain)."""
+    counted = [window.counts for window in windows if window.counts]
+    if not counted:
+        return why_uncounted(run), ""
+    if not any(counts.device_work for counts in counted):
+        ran = any(counts.forward_macs.any() for counts in counted)
+        return "the shards are of an earlier distprof, which did not record it" if ran else "no matrix product ran", ""
+    if not any(walls.values()):
+        timed = any(window.steps for window in windows)
+        return "the step was counted while it was timed, which made it longer" if timed else why_untimed(run), ""
+    commands = dict.fromkeys(map(_command, missing))
+    typed = " and ".join(f"'{command}'" for command in commands)
+    return (
+        f"no peak is known for {', '.join(map(_named, missing))}",
+        f"type {typed} on that machine and merge again, or merge with --peak-tflops",
+    )
+
+
+def _command(engine: Engine) -> str:
+    return f"distprof peak --threads {engine.threads}" if engine.threads else "distprof peak"
+
+
+def _named(engine: Engine) -> str:
+    on = f" with {pluralise(engine.threads, 'thread')}" if engine.threads else ""
+    return f"{engine.arithmetic or 'an unknown arithmetic'} on {engine.device or 'a device without a name'}{on}"
+
+
+def _notes(
+    works: Mapping[int, _Work], by_rank: Mapping[int, object], missing: Mapping[Engine, list[int]]
+) -> tuple[str, ...]:
+    """Where some of the work, or some of the ranks, are not in the figures."""
+    without = [rank for rank in works if rank not in by_rank]
+    notes = [f"MFU and HFU leave out {rank_names(without)}"] if without else []
+    notes += [
+        f"MFU and HFU leave out what {rank_names(ranks)} ran in {_named(engine)}: no peak is known"
+        for engine, ranks in missing.items()
+    ]
+    return tuple(notes)

@@ -1,0 +1,84 @@
+"""The compiler's stance during a counted step, which is always given back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch._dynamo
+from torch._dynamo import eval_frame
+
+from distprof.probes.compiled.stance import AS_COMPILED, EAGER, Stance
+
+
+def current() -> str:
+    return str(eval_frame._stance.stance)
+
+
+@pytest.mark.parametrize("name", [AS_COMPILED, EAGER])
+def test_it_holds_for_a_step(name: str) -> None:
+    stance = Stance(name, lambda: True)
+    stance.take()
+    assert current() == name
+    stance.pause()
+    assert current() == "default"
+    stance.resume()
+    assert current() == name
+    stance.leave()
+    assert current() == "default"
+    stance.resume()
+    assert current() == "default"
+
+
+def test_the_users_own_is_put_back() -> None:
+    with torch.compiler.set_stance("fail_on_recompile"):
+        stance = Stance(EAGER, lambda: True)
+        stance.take()
+        stance.leave()
+        assert current() == "fail_on_recompile"
+
+
+def test_one_that_the_user_sets_meanwhile_stays() -> None:
+    stance = Stance(EAGER, lambda: True)
+    stance.take()
+    with torch.compiler.set_stance("fail_on_recompile"):
+        stance.leave()
+        assert current() == "fail_on_recompile"
+    torch.compiler.set_stance("default")
+
+
+class Waits:
+    """A clock that is moved by hand, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_it_is_given_up_when_the_step_does_not_end() -> None:
+    clock = Waits()
+    stance = Stance(EAGER, lambda: True, deadline_s=10, now=clock)
+    stance.take()
+    clock.now = 9
+    stance.look_at_the_time()
+    assert current() == EAGER
+    clock.now = 11
+    stance.look_at_the_time()
+    assert current() == "default"
+    stance.resume()
+    assert current() == "default"
+    stance.leave()
+
+
+def test_it_is_not_given_up_in_the_middle_of_a_forward() -> None:
+    clock, in_the_middle = Waits(), [True]
+    stance = Stance(EAGER, lambda: not in_the_middle, deadline_s=10, now=clock)
+    stance.take()
+    clock.now = 11
+    stance.look_at_the_time()
+    assert current() == EAGER
+    in_the_middle.clear()
+    stance.look_at_the_time()
+    assert current() == "default"
+    stance.leave()

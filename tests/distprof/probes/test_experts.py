@@ -1,0 +1,291 @@
+"""Routing and loads of timed steps, from a model's forward to the records."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from support.loops import X, sgd, step, training
+from support.recording import Seen, record
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from distprof.frameworks import stacked_experts
+from distprof.records import Error, ExpertLayers, ExpertLoad, ExpertRouting
+
+
+class TopRouter(nn.Module):
+    """Sends token i to the experts ``chosen[i]``."""
+
+    def __init__(self, chosen: list[list[int]]) -> None:
+        super().__init__()
+        self.chosen = torch.tensor(chosen)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones(self.chosen.shape), self.chosen
+
+
+class Listed(nn.Module):
+    """Experts in a list, of which each takes ``capacity`` tokens at most."""
+
+    def __init__(self, chosen: list[list[int]], capacity: int = 99) -> None:
+        super().__init__()
+        self.num_experts, self.capacity = 4, capacity
+        self.router = TopRouter(chosen)
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, chosen = self.router(x)
+        output = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            rows = (chosen == number).any(1).nonzero()[: self.capacity, 0]
+            if len(rows):
+                output = output.index_add(0, rows, expert(x[rows]))
+        return output
+
+
+class StackedExperts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(4, 8, 8))
+
+    def forward(self, x: Tensor, chosen: Tensor) -> Tensor:
+        y: Tensor = torch.einsum("td,tkde->te", x, self.weight[chosen.clamp(min=0)])
+        return y
+
+
+class Stacked(nn.Module):
+    """Experts in one module; tokens that ``dropped`` names are handed to none."""
+
+    def __init__(self, router: nn.Module, dropped: list[int]) -> None:
+        super().__init__()
+        self.router, self.experts, self.dropped = router, StackedExperts(), dropped
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = self.router(x)[1].clone()
+        chosen[self.dropped] = -1
+        y: Tensor = self.experts(x, chosen)
+        return y
+
+
+class TokenChoiceTopKRouter(nn.Module):
+    """Returns as torchtitan's does: scores, ids [batch, length, k], scores of all."""
+
+    top_k = 2
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ids = torch.tensor(ROUTE).unsqueeze(0)
+        return torch.ones(ids.shape), ids, torch.rand(1, 4, 4)
+
+
+class GroupedExperts(nn.Module):
+    """Is handed what torchtitan's is: tokens that arrived, in the order of their experts, and how many each gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_experts = 4
+        self.w1 = nn.Parameter(torch.rand(2, 8, 8))
+
+    def forward(self, x: Tensor, num_tokens_per_expert: Tensor) -> Tensor:
+        return x @ self.w1.sum(0)
+
+
+class OfTitan(nn.Module):
+    """Its MoE layer, on the rank that hosts experts 0 and 1 of 4: five tokens arrive, from wherever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.experts = TokenChoiceTopKRouter(), GroupedExperts()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.router(x)
+        y: Tensor = self.experts(torch.cat([x, x[:1]]), torch.tensor([3, 2]))
+        return y
+
+
+class TopKRouter(nn.Module):
+    """Returns as Megatron-core's does: probabilities, and a map [tokens, experts]."""
+
+    topk = 2
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.rand(4, 4), torch.zeros(4, 4, dtype=torch.bool).scatter(1, torch.tensor(ROUTE), True)
+
+
+class TEGroupedMLP(GroupedExperts):
+    """Is handed what Megatron-core's is."""
+
+    __module__ = "megatron.core.transformer.moe.experts"
+    num_local_experts = 4
+    config = SimpleNamespace(moe_expert_capacity_factor=None)
+
+
+class OfMegatron(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.experts = TopKRouter(), TEGroupedMLP()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.router(x)
+        y: Tensor = self.experts(torch.cat([x, x]), torch.tensor([4, 3, 0, 1]))
+        return y[:4]
+
+
+ROUTE = [[0, 1], [0, 3], [0, 1], [0, 1]]
+
+
+def routing(seen: Seen) -> tuple[list[int], list[int], tuple[int, ...]]:
+    (told, *_) = seen.of(ExpertRouting)
+    return told.routed.tolist(), told.dropped.tolist(), told.drops_known
+
+
+def test_chosen_and_processed_are_told_apart(tmp_path: Path) -> None:
+    seen = record(tmp_path, training(2, nn.Sequential(Listed(ROUTE, capacity=2))), timed=2)
+    assert [load.tokens.tolist() for load in seen.of(ExpertLoad)] == [[2, 2, 0, 1]] * 2
+    assert routing(seen) == ([4, 3, 0, 1], [], ())
+    assert len(seen.of(ExpertRouting)) == 2
+
+
+def test_what_experts_are_not_handed_was_dropped(tmp_path: Path) -> None:
+    seen = record(tmp_path, training(1, nn.Sequential(Stacked(TopRouter(ROUTE), [1]))))
+    (layer,) = seen.one(ExpertLayers).layers
+    assert (layer.num_experts, layer.local_experts, layer.counted) == (4, (0, 1, 2, 3), False)
+    assert routing(seen) == ([4, 3, 0, 1], [1, 0, 0, 1], (0,))
+    assert seen.of(ExpertLoad) == []
+
+
+def test_layers_of_torchtitans_signatures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchtitan", ModuleType("torchtitan"))
+    seen = record(tmp_path, training(1, nn.Sequential(OfTitan())))
+    (layer,) = seen.one(ExpertLayers).layers
+    assert (layer.num_experts, layer.top_k, layer.counted, len(layer.local_experts)) == (4, 2, True, 2)
+    assert routing(seen) == ([4, 3, 0, 1], [], ())
+    assert seen.one(ExpertLoad).tokens.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("capacity", [None, 1.0])
+def test_layers_of_megatrons_signatures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capacity: float) -> None:
+    """With a capacity its map says what is left, not what was chosen."""
+    state = ModuleType("megatron.core.parallel_state")
+    monkeypatch.setitem(sys.modules, "megatron.core.parallel_state", state)
+    monkeypatch.setattr(TEGroupedMLP, "config", SimpleNamespace(moe_expert_capacity_factor=capacity))
+    seen = record(tmp_path, training(1, nn.Sequential(OfMegatron())))
+    (layer,) = seen.one(ExpertLayers).layers
+    assert (layer.num_experts, layer.top_k, layer.counted) == (4, 2, True)
+    assert seen.one(ExpertLoad).tokens.tolist() == [4, 3, 0, 1]
+    assert seen.of(ExpertRouting) == [] if capacity else routing(seen) == ([4, 3, 0, 1], [], (0,))
+
+
+def test_where_the_router_is_not_understood_what_was_handed_is_what_was_chosen(tmp_path: Path) -> None:
+    class Scores(nn.Module):
+        """Chooses by scores that it alone knows."""
+
+        def forward(self, x: Tensor) -> Any:
+            return {1: torch.tensor(ROUTE)}
+
+    seen = record(tmp_path, training(1, nn.Sequential(Stacked(Scores(), [1]))))
+    assert routing(seen) == ([3, 3, 0, 0], [], ())
+
+
+def test_micro_batches_add_up_and_recompute_does_not(tmp_path: Path) -> None:
+    inner = nn.Sequential(nn.Linear(8, 8), Stacked(TopRouter(ROUTE), []))
+
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=False)
+            return y
+
+    model = Checkpointed()
+
+    def job() -> None:
+        optimizer = sgd(model)
+        model(X).sum().backward()
+        step(model, optimizer)
+
+    assert routing(record(tmp_path, job))[0] == [8, 6, 0, 2]
+
+
+def test_modes_of_the_scripts_see_nothing_of_it(tmp_path: Path) -> None:
+    class Log(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ops: list[str] = []
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.ops.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    model = nn.Sequential(Stacked(TopRouter(ROUTE), []))
+    logs = [Log(), Log()]
+
+    def job(log: Log) -> None:
+        optimizer = sgd(model)
+        with log:
+            loss = model(X).sum()
+        loss.backward()
+        optimizer.step()
+
+    job(logs[0])
+    seen = record(tmp_path, lambda: job(logs[1]))
+    assert routing(seen)[0] == [4, 3, 0, 1]
+    assert logs[0].ops == logs[1].ops
+
+
+def test_a_reader_that_fails_leaves_its_layer_unknown_and_all_else_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(stacked_experts, "read_chosen_ids", fails)
+    model = nn.Sequential(Stacked(TopRouter(ROUTE), []), Listed(ROUTE))
+    seen = record(tmp_path, training(1, model))
+    assert seen.of(Error) == []
+    assert seen.one(ExpertRouting).layers == (1,)
+    assert seen.one(ExpertLoad).tokens.tolist() == [4, 3, 0, 1]
+
+
+def test_a_layer_that_is_not_called_is_unseen(tmp_path: Path) -> None:
+    class Skips(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.moe = nn.Linear(8, 8), Listed(ROUTE)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.first(x)
+            return y
+
+    seen = record(tmp_path, training(1, Skips()))
+    assert (seen.one(ExpertLoad).unseen, seen.of(ExpertRouting)) == ((0,), [])
+
+
+def test_nothing_of_the_scripts_is_kept(tmp_path: Path) -> None:
+    kept: list[weakref.ref[Tensor]] = []
+
+    class Watched(TopRouter):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            scores, chosen = super().forward(x)[0], self.chosen.clone()
+            kept.append(weakref.ref(chosen))
+            return scores, chosen
+
+    model = nn.Sequential(Stacked(Watched(ROUTE), []))
+
+    def job() -> None:
+        optimizer = sgd(model)
+        loss = model(X).sum()
+        alive = [reference() is not None for reference in kept]
+        assert alive == [False] * len(alive)
+        loss.backward()
+        optimizer.step()
+
+    assert routing(record(tmp_path, job))[0] == [4, 3, 0, 1]
+    assert kept

@@ -1,0 +1,336 @@
+"""The shortcut in C does what the module timer does: the tests of timing run on both, and here is what is its own."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import sys
+import sysconfig
+import time
+import warnings
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from support.around import AroundDoor
+from support.recording import record, train
+from torch import nn
+
+from distprof.probes.timing import fast_path
+from distprof.probes.timing.module_timer import ModuleTimer
+from distprof.probes.timing.timeline import HostTimestamps, Timeline
+
+X = torch.ones(4, 8)
+needed = pytest.mark.skipif(fast_path.compiled is None, reason="the shortcut could not be compiled")
+
+
+def test_it_is_compiled_where_it_can_be() -> None:
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    can_be = shutil.which(sysconfig.get_config_var("CC").split()[0]) is not None and headers.exists()
+    assert (fast_path.compiled is not None) == can_be
+
+
+class Counting(list[str]):
+    """Names of the calls that were left to the module timer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("enter", "leave", "hook_input", "hook_output"):
+            monkeypatch.setattr(ModuleTimer, name, self._counted(name, getattr(ModuleTimer, name)))
+
+    def _counted(self, name: str, original: Any) -> Any:
+        def call(*args: Any) -> Any:
+            self.append(name)
+            return original(*args)
+
+        return call
+
+
+@needed
+def test_most_calls_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the root's, and once that of the module that is given the same input, which needs no gradient."""
+    model = nn.Sequential(nn.Linear(8, 8), *(nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(20)))
+    left = Counting(monkeypatch)
+    seen = record(tmp_path, lambda: train(model, X, steps=3), timed=3)
+    assert sum(seen.calls().values()) == len(list(model.modules())) == 62
+    root = ["enter", "hook_input", "leave", "hook_output"]
+    assert left == ["enter", "hook_input", *root[1:], *root, *root]
+
+
+class Strange(nn.Module):
+    """Given and returns what the shortcut does not know."""
+
+    def forward(self, x: torch.Tensor, more: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        return x * 2, [more["y"] * 3]
+
+
+class Caller(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.strange, self.act, self.last = nn.Linear(8, 8), Strange(), nn.ReLU(), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        one, (other,) = self.strange(y.detach(), more={"y": y})
+        named: torch.Tensor = self.last(input=self.act(one + other))
+        return named
+
+
+@needed
+def test_what_it_does_not_know_is_left_to_the_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = Counting(monkeypatch)
+    record(tmp_path, lambda: train(Caller(), X))
+    assert left.count("enter") == left.count("leave") == 1
+    assert left.count("hook_input") == 4  # the root's, of no gradient, the strange one's, by name
+    assert left.count("hook_output") == 2  # the root's, the strange one's
+
+
+@needed
+def test_it_says_what_is_wrong() -> None:
+    parts: dict[str, Any] = dict.fromkeys(
+        ("timer", "row_of", "stack", "entered", "owners", "stamps", "now", "hooked", "in_backward", "special", "hooks")
+    )
+    parts |= dict.fromkeys(("ended", "alone", "failed"))
+    with pytest.raises(TypeError):
+        fast_path.compiled.Shortcut(**parts)
+    parts |= {"carrier": X, "plain": torch.Tensor, "is_grad_enabled": torch.is_grad_enabled}
+    with pytest.raises(TypeError, match="works on dicts, lists and a set"):
+        fast_path.compiled.Shortcut(**parts)
+    parts |= {"row_of": {}, "special": set(), "ended": {}}
+    parts |= {name: [] for name in ("stack", "entered", "owners", "hooked", "in_backward")}
+    made = fast_path.compiled.Shortcut(**parts)
+    entering: list[tuple[Any, ...]] = [(), (1, 2), (1, 2, 3), (1, (), {}, 4)]
+    for given in entering:
+        with pytest.raises(TypeError, match="enter"):
+            made.enter(*given)
+    leaving: list[tuple[Any, ...]] = [(), (1,), (1, 2, 3)]
+    for given in leaving:
+        with pytest.raises(TypeError, match="leave"):
+            made.leave(*given)
+    with pytest.raises(TypeError):
+        fast_path.compiled.Hook(1, stamps=None, now=None, owners=[], in_backward=(), failed=None)
+
+
+@needed
+def test_a_hook_that_fails_tells_and_lets_backward_go_on() -> None:
+    told: list[BaseException] = []
+    hook = fast_path.compiled.Hook(1, stamps=None, now=lambda: 5, owners=[], in_backward=[0], failed=told.append)
+    x = torch.ones(3, requires_grad=True)
+    y = x * 2
+    y.register_hook(hook)
+    y.sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [2, 2, 2]
+    (error,) = told
+    assert isinstance(error, AttributeError)  # None has no append
+
+
+@needed
+@pytest.mark.parametrize("broken", ["stamps", "now", "hooks", "hooked", "is_grad_enabled", "carrier"])
+def test_what_fails_in_it_ends_recording_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: str
+) -> None:
+    """Whatever it meets: the job goes on, and one line says so."""
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("broken")
+
+    class Broken(dict[int, Any]):
+        __missing__ = fails
+
+    instead = {"hooks": Broken(), "hooked": [], "carrier": object()}
+    original = fast_path.compiled.Shortcut
+
+    class Module:
+        @staticmethod
+        def Shortcut(**parts: Any) -> Any:
+            return original(**{**parts, broken: instead.get(broken, fails)})
+
+    monkeypatch.setattr(fast_path, "compiled", Module)
+    record(tmp_path, lambda: train(Caller(), X, steps=3), timed=3)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "the job goes on" in line and "ing a module" in line
+
+
+def _told(self: nn.Identity, x: torch.Tensor) -> torch.Tensor:
+    """In place of nn.Identity's forward: keeps the name of the function that called it."""
+    self.caller = sys._getframe(1).f_code.co_name  # type: ignore[assignment]
+    return x
+
+
+@pytest.fixture
+def around(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Modules are called as a shortcut calls them, which is interested in none."""
+
+    def fails(where: str, error: BaseException) -> None:
+        raise error
+
+    monkeypatch.setattr(nn.Identity, "forward", _told)
+    door = AroundDoor(fails)
+    door.open(SimpleNamespace(enter=lambda *_: None))
+    yield
+    door.close()
+
+
+@needed
+def test_a_call_goes_straight_to_forward_where_torch_would_do_nothing_else(around: None) -> None:
+    module = nn.Identity()
+    assert module(X) is X and module.caller == "__call__"
+    linear = nn.Linear(8, 2)
+    assert torch.equal(linear(input=X), linear.forward(X))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'twice'"):
+        linear(X, twice=True)
+
+
+@needed
+@pytest.mark.parametrize(
+    ("register", "hook"),
+    [
+        ("register_forward_pre_hook", lambda *_: (X * 3,)),
+        ("register_forward_hook", lambda *_: X * 3),
+        ("register_full_backward_hook", lambda *_: None),
+        ("register_full_backward_pre_hook", lambda *_: None),
+    ],
+)
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_hooks_take_torchs_own_way(around: None, register: str, hook: Any, everywhere: bool) -> None:
+    module = nn.Identity()
+    of_all = "register_module_" + register.removeprefix("register_")
+    handle = (getattr(nn.modules.module, of_all) if everywhere else getattr(module, register))(hook)
+    try:
+        found = module(X.clone().requires_grad_())
+    finally:
+        handle.remove()
+    assert module.caller in ("_call_impl", "inner")
+    assert torch.equal(found, X if "backward" in register else X * 3)
+    module(X)
+    assert module.caller == "__call__"
+
+
+@needed
+def test_what_is_called_in_another_way_takes_torchs_own(
+    around: None, monkeypatch: pytest.MonkeyPatch, fresh_compiler: None
+) -> None:
+    replaced = nn.Identity()
+    vars(replaced)["_call_impl"] = lambda x: x * 5
+    assert torch.equal(replaced(X), X * 5)
+    replaced = nn.Identity()
+    vars(replaced)["forward"] = lambda x: x * sys._getframe(1).f_code.co_name.count("_call_impl")
+    assert torch.equal(replaced(X), X)
+    compiled = Caller()
+    compiled.compile(backend="eager", fullgraph=True)
+    assert torch.equal(compiled(X), compiled._call_impl(X))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    traced = torch.jit.trace(nn.Sequential(nn.Identity()), X, check_trace=False)
+    assert "Identity" in str(traced.graph)  # torch.jit sees each module as one
+    old = nn.Identity()
+    del old._backward_pre_hooks  # pickled before torch had them
+    with pytest.raises(AttributeError):
+        old(X)
+    monkeypatch.setattr(nn.Identity, "_call_impl", lambda self, x: x * 7)
+    assert torch.equal(nn.Identity()(X), X * 7)
+
+
+class Deprecated(nn.Module):
+    """Warns in the name of what calls it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        warnings.warn("deprecated", stacklevel=2)
+        found: torch.Tensor = self.linear(x)
+        return found
+
+
+def test_a_module_may_warn_in_the_name_of_its_caller(tmp_path: Path, both_ways: None) -> None:
+    """A warning is shown once for each place that it names: a place of ours would have it shown once more."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        record(tmp_path, lambda: train(nn.Sequential(Deprecated()), X, steps=4), timed=4)
+    places = {warning.filename for warning in caught if str(warning.message) == "deprecated"}
+    assert places == {nn.modules.module.__file__}
+
+
+@needed
+def test_stamps_are_kept_as_an_array_keeps_them() -> None:
+    stamps, likewise = fast_path.compiled.Stamps(), array("q")
+    for number in [*range(-3, 200), 1 << 40, -(1 << 62), (1 << 63) - 1]:
+        stamps.append(number)
+        likewise.append(number)
+    assert list(stamps) == list(likewise) and len(stamps) == len(likewise)
+    assert (stamps[0], stamps[-1], stamps[57]) == (likewise[0], likewise[-1], likewise[57])
+    assert stamps.tobytes() == likewise.tobytes()
+    assert stamps.low_words() == HostTimestamps(lambda: 0).low_words(likewise)
+    refused: list[tuple[type[Exception], Callable[[], Any]]] = [
+        (IndexError, lambda: stamps[len(stamps)]),
+        (IndexError, lambda: stamps[-len(stamps) - 1]),
+        (OverflowError, lambda: stamps.append(1 << 63)),
+        (TypeError, lambda: stamps.append("1")),
+        (TypeError, lambda: stamps.__delitem__(0)),
+        (TypeError, lambda: stamps.__delitem__(slice(1, None))),
+        (TypeError, lambda: stamps.__setitem__(slice(None), [])),
+    ]
+    for error, refuse in refused:
+        with pytest.raises(error):
+            refuse()
+    assert list(stamps) == list(likewise)
+    del stamps[:]
+    assert not len(stamps) and stamps.tobytes() == stamps.low_words() == b""
+    stamps.append(5)
+    assert list(stamps) == [5]
+
+
+@needed
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python's clock may be another one")
+def test_stamps_read_the_clock_that_python_reads(tmp_path: Path) -> None:
+    source = fast_path.host_timestamps(time.perf_counter_ns)
+    ledger = Timeline(source, 0)
+    hook = fast_path.compiled.Hook(
+        7, stamps=ledger.stamps, now=None, owners=ledger.owners, in_backward=[0], failed=None
+    )
+    before = time.perf_counter_ns()
+    hook(None)
+    after = time.perf_counter_ns()
+    turns = ledger.end()
+    assert turns.owners == [0, 7] and before <= turns.stamps[1] <= after <= turns.end
+    assert turns.lengths_ns().tolist() == [turns.stamps[1] - turns.stamps[0], turns.end - turns.stamps[1]]
+    assert type(fast_path.host_timestamps(lambda: 0)) is HostTimestamps  # a clock of somebody's
+
+
+@needed
+def test_it_keeps_nothing(tmp_path: Path) -> None:
+    """Neither itself, in the circle of which the timer is a part, nor what modules were given."""
+    seen: list[Any] = []
+
+    class Giving(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(id(x))
+            return x * 2
+
+    def job() -> None:
+        train(nn.Sequential(nn.Linear(8, 8), Giving(), nn.Linear(8, 8)), X, steps=4)
+
+    def living() -> int:
+        gc.collect()
+        kinds = (fast_path.compiled.Shortcut, Giving, ModuleTimer)
+        return sum(type(thing) in kinds for thing in gc.get_objects())
+
+    others = living()
+    record(tmp_path, job, timed=4)
+    assert len(seen) == 4 and living() == others
+
+
+@needed
+def test_counts_of_references_stay_as_they_are(tmp_path: Path) -> None:
+    model = Caller()
+    shared: list[Any] = [torch.Tensor, torch.is_grad_enabled, None, True, model, *model.children(), 1, 2, 3]
+    record(tmp_path / "1", lambda: train(model, X, steps=2), timed=2)
+    gc.collect()
+    before = [sys.getrefcount(thing) for thing in shared]
+    record(tmp_path / "2", lambda: train(model, X, steps=1_000), timed=1_000)
+    gc.collect()
+    assert all(abs(sys.getrefcount(thing) - count) < 900 for thing, count in zip(shared, before, strict=True))

@@ -1,0 +1,118 @@
+"""Stamps that can be read only later, as an accelerator's: nothing waits for them but the end."""
+
+from __future__ import annotations
+
+import gc
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.recording import Seen, Ticking, clock, record, train
+from torch import nn
+
+from distprof.probes.timing.module_timer import ModuleTimer
+from distprof.probes.timing.probe import TimedProbe
+from distprof.records import Array, Step
+
+
+class LateStamps:
+    """Stamps of the test's clock that can be read when as many later ones as ``delay`` have been taken."""
+
+    immediate = False
+    delay = 0
+    waits: list[int]
+
+    def __init__(self) -> None:
+        type(self).waits = []
+        self.taken = 0
+        self.times: list[int] = []
+
+    def now(self) -> int:
+        self.times.append(clock.mono_ns())
+        return len(self.times) - 1
+
+    def ready(self, stamp: int) -> bool:
+        return len(self.times) - stamp > self.delay
+
+    def wait(self, stamp: int) -> None:
+        type(self).waits.append(stamp)
+        self.times += [clock.mono_ns()] * self.delay
+
+    def room(self) -> list[int]:
+        return []
+
+    def length_ns(self, end: int, start: int, /) -> int:
+        assert self.ready(end), "read too early"
+        return self.times[end] - self.times[start]
+
+    def lengths_ns(self, stamps: list[int]) -> Array:
+        return np.array([self.length_ns(end, start) for start, end in pairwise(stamps)], np.int64)
+
+    def packed(self, stamps: list[int]) -> None:
+        return None
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> type[LateStamps]:
+    """Models run on one, as far as the timed probe can tell."""
+
+    def probe(door: Any, listener: Any, on_error: Any, time: Any, device: str, expert_rows: Any) -> TimedProbe:
+        return TimedProbe(door, listener, on_error, time, "cuda", expert_rows)
+
+    monkeypatch.setattr("distprof.recorder.recorder.TimedProbe", probe)
+    monkeypatch.setattr("distprof.probes.timing.probe.CudaTimestamps", LateStamps)
+    monkeypatch.setattr("distprof.probes.timing.probe.peak_memory", lambda device: ((lambda: 123), f"of {device}"))
+    return LateStamps
+
+
+def trained(folder: Path) -> Seen:
+    model = nn.Sequential(Ticking(10, 20), Ticking(1, 2))
+    return record(folder, lambda: train(model, torch.ones(4, 8), steps=5), warmup=1, timed=3)
+
+
+@pytest.mark.parametrize("delay", [0, 1, 10, 1000])
+def test_steps_are_read_when_they_can_be_and_all_in_the_end(
+    tmp_path: Path, accelerator: type[LateStamps], monkeypatch: pytest.MonkeyPatch, delay: int
+) -> None:
+    monkeypatch.setattr(accelerator, "delay", delay)
+    found = trained(tmp_path)
+    assert [step.iteration for step in found.of(Step)] == [1, 2, 3]
+    for number in range(3):
+        assert found.forward_ms(number) == {"0": 10, "1": 1}
+        assert found.backward_ms(number) == {"0": 20, "1": 2}
+        assert found.phases_ms(number) == {"forward": 11, "backward": 22, "optimizer": 3}
+    assert found.of(Step)[0].memory_source == "of cuda"
+    assert len(accelerator.waits) <= 3 and (accelerator.waits == []) == (delay == 0)
+
+
+def test_micro_batches_add_up_and_are_not_kept_turn_by_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever number of backward passes an iteration has, what is kept of its turns is bounded."""
+    monkeypatch.setattr("distprof.probes.timing.module_timer.MAX_PACKED", 20)
+    model = nn.Sequential(Ticking(2, 3), Ticking(5, 7))
+    most: list[int] = []
+    others = _timers()
+
+    def job() -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(2):
+            timers: list[ModuleTimer] = []
+            for _ in range(20):
+                model(torch.ones(3, requires_grad=True)).sum().backward()
+                timers = timers or [timer for timer in _timers() if timer not in others]
+                most.extend(len(timer.ledger.owners) for timer in timers)
+            optimizer.step()
+
+    seen = record(tmp_path, job, timed=2)
+    for step in range(2):
+        assert seen.calls(step) == {"": 20, "0": 20, "1": 20}
+        assert seen.forward_ms(step) == {"0": 40, "1": 100}
+        assert seen.backward_ms(step) == {"0": 60, "1": 140}
+    assert most and max(most) < 20 + 12  # those of a micro-batch
+
+
+def _timers() -> list[ModuleTimer]:
+    # By type: isinstance would ask the other objects of the process, weak proxies of what is gone among them.
+    return [timer for timer in gc.get_objects() if type(timer) is ModuleTimer]

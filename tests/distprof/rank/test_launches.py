@@ -1,0 +1,87 @@
+"""Which shards are of the job that began last, told from when launchers and ranks ran."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from distprof.rank.launches import launch_of_this_process, newest_job, ran_apart
+from distprof.records import Header
+
+ASK = "from distprof.rank.launches import launch_of_this_process as ask; print(*ask())"
+
+
+class Seen(NamedTuple):
+    """A shard: of a rank whose launcher began, and that lived until, these seconds."""
+
+    launch: str
+    rank: int
+    began: int
+    until: int
+    host: str = "node0"
+
+
+def facts(seen: Seen) -> tuple[Header, int]:
+    header = Header("x", seen.rank, 2, launch=seen.launch, launched_ns=seen.began, host=seen.host, wall_ns=seen.until)
+    return header, seen.until
+
+
+@pytest.mark.parametrize(
+    ("earlier", "newest"),
+    [
+        # A rendezvous id that is used again: this time rank 1 leaves no shard.
+        ([Seen("a", 0, 1, 9), Seen("b", 1, 2, 9, "node1")], [Seen("c", 0, 10, 20)]),
+        # Three jobs, and the last has ranks on other nodes than those before.
+        ([Seen("a", 0, 1, 9), Seen("b", 0, 11, 12)], [Seen("c", 0, 13, 20, "node1"), Seen("d", 1, 14, 20, "node2")]),
+        # On one host all clocks agree: one rank of each job is there.
+        ([Seen("a", 1, 1, 9)], [Seen("c", 0, 10, 20)]),
+        # An elastic job: a node joins, both begin again, the first node goes away, another comes.
+        (
+            [],
+            [Seen("a", 0, 1, 9), Seen("b", 1, 30, 40), Seen("a", 0, 1, 39), Seen("c", 0, 37, 50), Seen("b", 1, 30, 50)],
+        ),
+        # Workers that are restarted are of the launcher that starts them.
+        ([], [Seen("a", 0, 1, 9), Seen("a", 0, 1, 50)]),
+        # Two hosts whose clocks disagree, and nothing contradicts that they ran one job.
+        ([], [Seen("a", 0, 1, 9), Seen("b", 1, 100, 109, "node1")]),
+        # Of an older distprof nothing is known.
+        ([], [Seen("", 0, 0, 9), Seen("", 0, 0, 90), Seen("b", 1, 100, 109)]),
+        ([], []),
+    ],
+)
+def test_a_job_is_the_launchers_that_ran_at_the_same_time(earlier: list[Seen], newest: list[Seen]) -> None:
+    assert newest_job([*newest, *earlier], facts) == (newest, earlier)
+
+
+def test_ranks_of_one_job_that_never_ran_together_are_told() -> None:
+    one, other = Seen("a", 0, 1, 9), Seen("b", 1, 100, 109, "node1")
+    assert ran_apart([other, one], facts) == ([one], [other])
+    assert ran_apart([other, one._replace(until=100)], facts) is None
+
+
+def ask_in_child(queue: multiprocessing.Queue[tuple[str, int]]) -> None:
+    queue.put(launch_of_this_process({}))
+
+
+def test_processes_that_one_process_starts_as_ranks_share_its_launch() -> None:
+    """As torchrun starts them, or ``multiprocessing``; two that nobody starts together have one each."""
+    own = launch_of_this_process({})
+    queue: multiprocessing.Queue[tuple[str, int]] = multiprocessing.Queue()
+    child = multiprocessing.get_context("fork").Process(target=ask_in_child, args=(queue,))
+    child.start()
+    assert queue.get(timeout=60)[0] == own[0] == f"{os.uname().nodename}-{os.getpid()}-{own[0].rpartition('-')[2]}"
+    child.join()
+
+    def told(**variables: str) -> str:
+        command = [sys.executable, "-c", ASK]
+        return subprocess.run(
+            command, env={**os.environ, **variables}, capture_output=True, text=True, check=True
+        ).stdout.split()[0]
+
+    assert told(TORCHELASTIC_RUN_ID="7") == own[0]
+    assert len({own[0], told(), told()}) == 3

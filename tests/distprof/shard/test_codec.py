@@ -1,0 +1,219 @@
+"""Payloads: what was written comes back, and what does not fit is refused with the field's name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from support.records import patient, records
+
+from distprof.records import (
+    LIMIT,
+    MAX_DEPTH,
+    RECORDS,
+    Counts,
+    DeviceWork,
+    End,
+    ExpertLayer,
+    ExpertLayers,
+    Header,
+    Mesh,
+    ModuleRow,
+    Record,
+    Step,
+    Topology,
+    Tree,
+)
+from distprof.shard.codec import RecordError, from_payload, to_json, to_payload
+from distprof.shard.validation import validate
+
+STEP = Step(
+    3, "training", 5, 7, {"other": 7}, 1, 2, 2, 100, "rss", np.arange(3, dtype="<u4"), np.arange(3), np.arange(2)
+)
+
+
+def through_msgpack(record: Record) -> Any:
+    return msgpack.unpackb(msgpack.packb(to_payload(record)))
+
+
+@patient
+@given(records(*RECORDS.values()))
+def test_what_was_written_comes_back(record: Record) -> None:
+    back = from_payload(record.KIND, through_msgpack(record))
+    validate(back)
+    assert back == record
+    assert type(back) is type(record)
+
+
+@patient
+@given(records(*RECORDS.values()))
+def test_json_holds_every_field_and_nothing_that_json_cannot(record: Record) -> None:
+    plain = json.loads(json.dumps(to_json(record), allow_nan=False))
+    assert list(plain) == list(to_payload(record))
+
+
+def test_arrays_travel_as_little_endian_bytes() -> None:
+    payload = to_payload(STEP)
+    assert payload["calls"] == b"\0\0\0\0\1\0\0\0\2\0\0\0"
+    assert payload["backward_ns"] == bytes(8) + b"\1" + bytes(7)
+    big_endian = Counts(1, "training", 1, 1, np.array([1, 258], ">u4"))
+    assert to_payload(big_endian)["calls"] == b"\1\0\0\0\2\1\0\0"
+    assert to_payload(Counts(1, "training", 1, 1, [1, 258]))["calls"] == b"\1\0\0\0\2\1\0\0"  # type: ignore[arg-type]
+    assert to_payload(Counts(1, "training", 1, 1, []))["calls"] == b""  # type: ignore[arg-type]
+
+
+def test_arrays_come_back_with_their_dtype_and_cannot_be_written_to() -> None:
+    back = from_payload("step", through_msgpack(STEP))
+    assert isinstance(back, Step)
+    assert (back.calls.dtype.str, back.forward_ns.dtype.str) == ("<u4", "<i8")
+    with pytest.raises(ValueError, match="read-only"):
+        back.calls[0] = 1
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.array([-1]), np.array([1 << 32]), np.array([0.5]), np.zeros((2, 2), "<u4"), np.array(1), np.array(["a"])],
+)
+def test_an_array_that_would_change_on_its_way_is_refused(array: Any) -> None:
+    with pytest.raises(RecordError, match="calls: not a one-dimensional array of numbers that <u4 can hold"):
+        to_payload(Counts(1, "training", 1, 1, array))
+
+
+def test_amounts_beyond_64_bits_travel_as_their_digits() -> None:
+    large = 1 << 70
+    work = (DeviceWork("meta", "", 0, "fp32", large, 7),)
+    counts = Counts(1, "training", 1, 1, forward_macs=np.array([1, large], object), device_work=work)
+    payload = through_msgpack(counts)
+    assert payload["forward_macs"] == [1, "1180591620717411303424"]
+    assert payload["device_work"][0]["model_macs"] == "1180591620717411303424"
+    back = from_payload("counts", payload)
+    assert isinstance(back, Counts)
+    assert (back.forward_macs.tolist(), back.device_work) == ([1, large], work)
+    assert json.loads(json.dumps(to_json(back)))["forward_macs"] == [1, large]
+
+
+@pytest.mark.parametrize("wrong", ["", "-1", "1e30", "\u0663", "9" * 41, -1, 1 << 63, 1.0, True, None, b"1"])
+def test_what_is_no_amount_is_refused(wrong: object) -> None:
+    for fields in ({"forward_macs": [wrong]}, {"outside": {"forward_macs": wrong}}):
+        with pytest.raises(RecordError):
+            from_payload("counts", bent(Counts(1, "training", 1, 1), **fields))
+
+
+def test_json_has_arrays_as_lists() -> None:
+    assert to_json(STEP)["calls"] == [0, 1, 2]
+    tree = Tree(0, (ModuleRow("", "Net", 0, -1, 0),))
+    assert to_json(tree)["rows"][0]["class_name"] == "Net"
+
+
+def bent(record: Record, **fields: object) -> dict[str, Any]:
+    return {**through_msgpack(record), **fields}
+
+
+HEADER = Header("run", 1, 2)
+TREE = Tree(0, (ModuleRow("", "Net", 0, -1, 0), ModuleRow("a", "Linear", 0, 0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("record", "fields", "why"),
+    [
+        (HEADER, {"rank": "1"}, "header.rank: expected int, found str"),
+        (HEADER, {"rank": True}, "header.rank: expected int, found bool"),
+        (HEADER, {"rank": 1.0}, "header.rank: expected int, found float"),
+        (HEADER, {"rank": -1}, "header.rank: -1 is not in 0 ... "),
+        (HEADER, {"world_size": 0}, "header.world_size: 0 is not in 1 ... "),
+        (HEADER, {"world_size": LIMIT + 1}, "header.world_size: 1048577 is not in 1 ... 1048576"),
+        (HEADER, {"pid": 1 << 63}, "header.pid: 9223372036854775808 is not in 0 ... 9223372036854775807"),
+        (HEADER, {"run_id": b"run"}, "header.run_id: expected str, found bytes"),
+        (HEADER, {"schema": [1, "0"]}, "header.schema: expected int, found str"),
+        (HEADER, {"schema": None}, "header.schema: expected list, found NoneType"),
+        (STEP, {"calls": b"\0" * 5}, "step.calls: 5 bytes are no whole number of <u4"),
+        (STEP, {"calls": [1, 2]}, "step.calls: expected bytes, found list"),
+        (STEP, {"phases_ns": {"other": float("nan")}}, "step.phases_ns: expected int, found float"),
+        (STEP, {"phases_ns": {"other": 1 << 63}}, "step.phases_ns: 9223372036854775808 is not in -9223372036854775808"),
+        (STEP, {"phases_ns": {b"other": 1}}, "step.phases_ns: expected str, found bytes"),
+        (STEP, {"mode": msgpack.Timestamp(1)}, "step.mode: expected str, found Timestamp"),
+        (STEP, {"mode": msgpack.ExtType(3, b"")}, "step.mode: expected str, found ExtType"),
+        (TREE, {"rows": [{"name": ""}]}, "tree.rows: field 'class_name' is missing"),
+        (TREE, {"rows": [[]]}, "tree.rows: expected dict, found list"),
+        (TREE, {"rows": [bent(HEADER)]}, "tree.rows: field 'name' is missing"),
+        (
+            TREE,
+            {"rows": [{**through_msgpack(TREE)["rows"][0], "wrapper": 1}]},
+            "tree.rows.wrapper: expected bool, found int",
+        ),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_by_name(record: Record, fields: dict[str, Any], why: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        from_payload(record.KIND, bent(record, **fields))
+    assert str(caught.value).startswith(why)
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(RecordError, match=r"^end: field 'iterations' is missing$"):
+        from_payload("end", {"reason": "exit"})
+
+
+@pytest.mark.parametrize("payload", [None, 1, [], "end", b"", [{"reason": "exit"}]])
+def test_a_payload_that_is_no_map_is_refused(payload: object) -> None:
+    with pytest.raises(RecordError, match=r"^end: expected dict, found "):
+        from_payload("end", payload)
+
+
+def test_unknown_fields_are_passed_over_and_absent_ones_have_their_defaults() -> None:
+    payload = {"run_id": "run", "rank": 0, "world_size": 1, "colour": {"deep": [1, [2]]}, "when": msgpack.Timestamp(1)}
+    assert from_payload("header", payload) == Header("run", 0, 1)
+
+
+def tree(*rows: tuple[int, int], first_row: int = 0) -> Tree:
+    return Tree(first_row, tuple(ModuleRow(f"m{n}", "M", 0, parent, depth) for n, (parent, depth) in enumerate(rows)))
+
+
+def topology(sizes: dict[str, int], coordinates: dict[str, int], *meshes: Mesh) -> Topology:
+    return Topology("declared", sizes, coordinates, meshes)
+
+
+def layers(*layers: tuple[int, tuple[int, ...]]) -> ExpertLayers:
+    return ExpertLayers(tuple(ExpertLayer("moe", 0, experts, local) for experts, local in layers))
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        (Header("run", 2, 2), "header: rank 2 is not in a world of 2"),
+        (tree((0, 1)), "tree: row 0 at depth 1 cannot have parent 0"),
+        (tree((-1, 0), (2, 1)), "tree: row 1 at depth 1 cannot have parent 2"),
+        (tree((-1, 0), (5, 1), first_row=4), "tree: row 5 at depth 1 cannot have parent 5"),
+        (tree((-1, 1)), "tree: row 0 at depth 1 cannot have parent -1"),
+        (tree((-1, 0), (0, 0)), "tree: row 1 at depth 0 cannot have parent 0"),
+        (tree((-1, 0), (0, 2)), "tree: row 1 at depth 2 is not one below its parent"),
+        (tree((3, MAX_DEPTH + 1), first_row=4), f"tree: row 4 at depth {MAX_DEPTH + 1} cannot have parent 3"),
+        (tree((-1, 0), (-1, 0), first_row=LIMIT - 1), f"tree: it has more than {LIMIT} rows"),
+        (topology({"dp": 2}, {}), "topology: the coordinates do not fit the sizes"),
+        (topology({"dp": 2}, {"dp": 2}), "topology: the coordinates do not fit the sizes"),
+        (topology({"dp": LIMIT, "pp": 2}, {"dp": 0, "pp": 0}), "topology: the sizes are those of no job"),
+        (topology({}, {}, Mesh(("dp",), (2, 2), (0, 0))), "topology: a mesh does not fit its shape"),
+        (topology({}, {}, Mesh(("dp",), (2,), (2,))), "topology: a mesh does not fit its shape"),
+        (topology({}, {}, Mesh(("dp", "tp"), (2, 2), (0,))), "topology: a mesh does not fit its shape"),
+        (topology({}, {}, Mesh(("dp", "tp"), (LIMIT, 2), ())), "topology: a mesh does not fit its shape"),
+        (layers((4, (0, 4))), "expert_layers: an expert's id is not below 4"),
+        (layers((4, (1, 1))), "expert_layers: an expert is there twice"),
+        (layers((LIMIT, ()), (1, ())), f"expert_layers: it has more than {LIMIT} experts"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(record: Record, why: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        validate(record)
+    assert str(caught.value) == why
+
+
+def test_a_tree_that_continues_another_is_sound() -> None:
+    validate(tree((3, 2), (10, 3), (-1, 0), first_row=10))
+
+
+def test_other_records_have_nothing_to_contradict() -> None:
+    validate(End("exit", 3))

@@ -1,0 +1,89 @@
+"""Device meshes as a script makes them, and what they say, on one rank of a world that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from support.worlds import rank_of
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from distprof.topology.meshes import MeshRecorder, SeenMesh, mesh_axes, unknown_dimension_names
+
+
+@pytest.fixture
+def watch() -> Iterator[MeshRecorder]:
+    watch = MeshRecorder()
+    watch.open()
+    yield watch
+    watch.close()
+
+
+def test_a_mesh_is_seen_as_it_is_made(watch: MeshRecorder) -> None:
+    with rank_of(8, rank=6):
+        init_device_mesh("cpu", (2, 4), mesh_dim_names=("dp", "tp"))
+    (seen,) = watch.seen
+    assert (seen.mesh.names, seen.mesh.shape, seen.mesh.coordinate) == (("dp", "tp"), (2, 4), (1, 2))
+
+
+def test_every_way_to_make_one_is_seen_and_slices_are_too(watch: MeshRecorder) -> None:
+    with rank_of(8, rank=6):
+        mesh = DeviceMesh("cpu", torch.arange(8).view(2, 4), mesh_dim_names=("pp", "dp"))
+        assert mesh["dp"].size() == 4
+    assert watch.seen[0].mesh.names == ("pp", "dp")
+    assert all(seen.mesh.names in (("pp", "dp"), ("dp",), ("pp",)) for seen in watch.seen)
+
+
+def test_a_mesh_without_names_says_nothing_and_one_made_twice_is_one(watch: MeshRecorder) -> None:
+    with rank_of(4):
+        init_device_mesh("cpu", (4,))
+        for _ in range(2):
+            init_device_mesh("cpu", (4,), mesh_dim_names=("dp",))
+    assert [seen.mesh.names for seen in watch.seen] == [("dp",)]
+
+
+def test_a_rank_outside_a_mesh_has_no_coordinate_in_it(watch: MeshRecorder) -> None:
+    with rank_of(4, rank=3):
+        DeviceMesh("cpu", [0, 1], mesh_dim_names=("tp",))
+    (seen,) = watch.seen
+    assert (seen.mesh.shape, seen.mesh.coordinate) == ((2,), ())
+
+
+def test_a_mesh_that_cannot_be_made_fails_as_ever(watch: MeshRecorder) -> None:
+    with rank_of(4), pytest.raises((RuntimeError, ValueError)):
+        init_device_mesh("cpu", (3, 5), mesh_dim_names=("dp", "tp"))
+    assert not watch.seen
+
+
+def test_closed_it_sees_nothing() -> None:
+    watch, original = MeshRecorder(), DeviceMesh.__init__
+    watch.open()
+    watch.open()
+    watch.close()
+    watch.close()
+    assert DeviceMesh.__init__ is original
+    with rank_of(4):
+        init_device_mesh("cpu", (4,), mesh_dim_names=("dp",))
+    assert not watch.seen
+
+
+def test_the_ranks_along_an_axis(watch: MeshRecorder) -> None:
+    with rank_of(8, rank=6):
+        init_device_mesh("cpu", (2, 2, 2), mesh_dim_names=("dp_replicate", "dp_shard", "tp"))
+    (seen,) = watch.seen
+    assert mesh_axes(seen) == {"dp": (0, 2, 4, 6), "dp_replicate": (2, 6), "dp_shard": (4, 6), "tp": (6, 7)}
+
+
+def test_a_slice_and_a_flattened_mesh_have_the_ranks_of_their_dimensions(watch: MeshRecorder) -> None:
+    with rank_of(8, rank=6):
+        mesh = init_device_mesh("cpu", (2, 2, 2), mesh_dim_names=("dp", "cp", "tp"))
+        mesh["dp", "cp"]._flatten("dp_cp")
+    flat = next(seen for seen in watch.seen if seen.mesh.names == ("dp_cp",))
+    assert (flat.ranks, flat.mesh.coordinate) == ((0, 2, 4, 6), (3,))
+    assert list(unknown_dimension_names(watch.seen)) == []
+
+
+def test_a_dimension_of_an_unknown_name_is_named() -> None:
+    (note,) = unknown_dimension_names([SeenMesh.in_order(("rows", "tp"), (2, 4), 0)])
+    assert note.startswith("dimension rows of the device mesh rows 2 x tp 4: no axis is known by such a name")

@@ -1,0 +1,172 @@
+"""Who got the tokens: by global expert, once each, however the experts are spread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.synthetic import Job, rank_records, shard_of
+
+from distprof.merge.analyse import analyse
+from distprof.merge.load.run import run_of_shards
+from distprof.merge.report import ExpertLayerStats
+from distprof.records import ExpertLayers, ExpertLoad, Parameters, Record, Step, Topology
+
+Bend = Callable[[int, Record], Record | None]
+
+
+def layers(bend: Bend | None = None, without: tuple[int, ...] = (), **job: Any) -> tuple[ExpertLayerStats, ...]:
+    made = Job(**{"noise": 0, **job})
+    shards = []
+    for rank in set(range(made.world)) - set(without):
+        kept = [bend(rank, record) if bend else record for record in rank_records(made, rank)]
+        shards.append(shard_of(record for record in kept if record is not None))
+    return analyse(run_of_shards(shards)).experts
+
+
+# Without noise every expert gets 100 tokens a step from each rank that hosts it, expert 1 ``hot`` times as many.
+
+
+def test_a_single_host_for_each_expert() -> None:
+    first, second = layers(dp=4, ep=4, layers=4, experts=4, steps=3, hot=5)
+    assert (first.name, second.name) == ("blocks.1.moe", "blocks.3.moe")
+    assert first.tokens == second.tokens == (300, 1500, 300, 300)
+    assert first.hosts == ((0,), (1,), (2,), (3,))
+    assert (first.num_experts, first.steps, first.hottest, first.dead) == (4, 3, 1, ())
+    assert first.max_over_mean == 1500 / 600
+
+
+def test_expert_data_parallel_hosts_add_up() -> None:
+    (layer,) = layers(dp=4, ep=2, experts=4, steps=2)
+    assert layer.hosts == ((0, 2), (0, 2), (1, 3), (1, 3))
+    assert layer.tokens == (400, 400, 400, 400)
+    assert layer.max_over_mean == 1.0
+
+
+def test_slices_of_one_expert_count_once() -> None:
+    (whole,) = layers(dp=2, ep=2, tp=1, experts=4, steps=2)
+    (sliced,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, tp_experts=True)
+    assert sliced.tokens == whole.tokens == (200, 200, 200, 200)
+    assert sliced.hosts == ((0, 1), (0, 1), (2, 3), (2, 3))
+
+
+def test_copies_on_tp_ranks_that_see_the_same_tokens_count_once() -> None:
+    (alike,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2)
+    assert alike.tokens == (200, 200, 200, 200)
+    (own,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, split_tokens=True)
+    assert own.tokens == (400, 400, 400, 400), "each router saw half of the tokens, so the loads are alike by chance"
+
+
+def test_copies_with_other_loads_have_tokens_of_their_own() -> None:
+    (layer,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, noise=0.1)
+    assert all(count is not None and count > 300 for count in layer.tokens)
+
+
+def test_a_shared_expert_that_tp_cuts_does_not_make_slices_of_the_others() -> None:
+    (layer,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, shared_expert=True, noise=0.1)
+    assert all(count is not None and count > 300 for count in layer.tokens)
+
+
+def test_loads_of_the_ranks_that_experts_are_spread_over() -> None:
+    (layer,) = layers(dp=4, ep=2, experts=4, steps=2, hot=3)
+    assert layer.tokens == (400, 1200, 400, 400)
+    assert layer.ep_tokens == (1600, 800)
+    assert layer.ep_max_over_mean == 1600 / 1200
+    (alone,) = layers(dp=2, experts=4)
+    assert (alone.ep_tokens, alone.ep_max_over_mean) == ((), None)
+
+
+def test_an_ep_rank_that_nobody_recorded_is_unknown() -> None:
+    (layer,) = layers(dp=4, ep=4, experts=4, steps=1, without=(2,))
+    assert layer.ep_tokens == (100, 100, None, 100)
+
+
+def test_experts_cut_over_an_axis_of_their_own_count_once() -> None:
+    """tp 1, but experts are cut over etp 2: their slices lie on ranks of other dp coordinates."""
+
+    def bend(rank: int, record: Record) -> Record:
+        if isinstance(record, Topology):
+            finer = {"etp": (2, rank % 2), "edp": (1, 0), "ep": (2, rank // 2)}
+            sizes = record.sizes | {axis: size for axis, (size, _) in finer.items()}
+            return replace(record, sizes=sizes, coordinates=record.coordinates | {a: c for a, (_, c) in finer.items()})
+        if isinstance(record, ExpertLayers):
+            local = (0, 1) if rank < 2 else (2, 3)
+            return ExpertLayers(tuple(replace(layer, local_experts=local) for layer in record.layers))
+        if isinstance(record, Parameters):
+            pieces = tuple(replace(p, sharded=("etp",)) if p.kind == "expert" else p for p in record.parameters)
+            return replace(record, parameters=pieces)
+        return record
+
+    (layer,) = layers(bend, dp=4, ep=2, experts=4, steps=2)
+    assert layer.tokens == (200, 200, 200, 200)
+    assert layer.ep_tokens == (400, 400)
+
+
+def test_of_slices_the_lowest_recorded_rank_counts() -> None:
+    (layer,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, tp_experts=True, without=(0,))
+    assert layer.tokens == (200, 200, 200, 200)
+
+
+def test_an_expert_that_no_recorded_rank_hosts_is_unknown() -> None:
+    (layer,) = layers(dp=4, ep=4, experts=4, steps=1, without=(2,))
+    assert layer.tokens == (100, 100, None, 100)
+    assert layer.hosts[2] == ()
+    assert layer.max_over_mean == 1.0
+
+
+def test_an_expert_whose_host_lost_its_loads_is_unknown_but_hosted() -> None:
+    def bend(rank: int, record: Record) -> Record | None:
+        return None if rank == 2 and isinstance(record, ExpertLoad) else record
+
+    (layer,) = layers(bend, dp=4, ep=4, experts=4, steps=1)
+    assert layer.tokens == (100, 100, None, 100)
+    assert layer.hosts[2] == (2,)
+
+
+def test_dead_experts() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, tokens=record.tokens * 0) if rank == 3 and isinstance(record, ExpertLoad) else record
+
+    (layer,) = layers(bend, dp=4, ep=4, experts=4)
+    assert layer.dead == (3,)
+    assert layer.max_over_mean == pytest.approx(4 / 3)
+
+
+def test_without_a_single_token_nobody_is_hottest() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, tokens=record.tokens * 0) if isinstance(record, ExpertLoad) else record
+
+    (layer,) = layers(bend, dp=2, experts=4)
+    assert (layer.tokens, layer.hottest, layer.max_over_mean) == ((0, 0, 0, 0), None, None)
+    assert layer.dead == (0, 1, 2, 3)
+
+
+def test_only_steps_that_all_hosts_recorded_are_compared() -> None:
+    def killed_early(rank: int, record: Record) -> Record | None:
+        late = isinstance(record, Step | ExpertLoad) and record.iteration > 7
+        return None if rank == 1 and late else record
+
+    (layer,) = layers(killed_early, dp=2, ep=2, experts=4, steps=5)
+    assert layer.steps == 2
+    assert layer.tokens == (200, 200, 200, 200)
+
+
+def test_without_a_timed_step_the_layer_is_there_and_its_loads_are_not() -> None:
+    (layer,) = layers(lambda rank, record: None if isinstance(record, Step) else record, dp=2, ep=2, experts=4)
+    assert (layer.steps, layer.tokens, layer.max_over_mean) == (0, (None,) * 4, None)
+    assert layer.hosts == ((0,), (0,), (1,), (1,))
+
+
+def test_loads_of_another_shape_than_the_layers_are_passed_over() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, tokens=np.arange(9)) if isinstance(record, ExpertLoad) else record
+
+    (layer,) = layers(bend, dp=1, experts=4)
+    assert layer.tokens == (None,) * 4
+
+
+def test_a_dense_model_has_no_layers() -> None:
+    assert layers(dp=2, experts=0) == ()

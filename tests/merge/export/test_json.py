@@ -1,0 +1,57 @@
+"""summary.json is the report, field by field."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+from support.reports import report_from_json, report_of
+
+from distprof.merge.export.json import to_json
+from distprof.merge.report import REPORT_SCHEMA, Report
+
+JOBS = (
+    {"dp": 4, "tp": 2, "ep": 2, "slow_rank": 5},
+    {"dp": 1},
+    {"dp": 2, "counted": False, "mode": "forward"},
+)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_report_comes_back_as_it_was(job: dict[str, object]) -> None:
+    report = report_of(**job)
+    assert report_from_json(to_json(report)) == report
+
+
+def test_the_schema_stands_first_and_then_the_fields_in_their_order() -> None:
+    keys = list(json.loads(to_json(report_of(dp=2))))
+    assert keys == ["schema", *(field.name for field in fields(Report) if field.name != "schema")]
+    assert json.loads(to_json(report_of(dp=2)))["schema"] == REPORT_SCHEMA
+
+
+def test_integers_stay_integers() -> None:
+    values = json.loads(to_json(report_of(dp=2)))
+    assert isinstance(values["summary"]["params_exact"], int)
+    assert all(isinstance(tokens, int) for layer in values["experts"] for tokens in layer["tokens"])
+
+
+def test_incomplete_ranks_come_back_as_numbers() -> None:
+    report = report_of(dp=2)
+    report = replace(report, run=replace(report.run, incomplete={1: "killed", 10: "killed"}))
+    assert report_from_json(to_json(report)).run.incomplete == {1: "killed", 10: "killed"}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_refused(number: float) -> None:
+    report = report_of(dp=2)
+    broken = replace(report, summary=replace(report.summary, samples_per_second=number))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json(broken)
+
+
+def test_rows_of_a_table_stand_on_lines_of_their_own() -> None:
+    report = report_of(dp=4, tp=2)
+    lines = to_json(report).splitlines()
+    assert sum(line.startswith('  {"rank":') for line in lines) == len(report.ranks)
+    assert sum(line.startswith('  {"label":') for line in lines) == len(report.modules)

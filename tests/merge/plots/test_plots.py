@@ -1,0 +1,210 @@
+"""Every plot draws the numbers of the JSON, for any number of ranks, and the same bytes each time."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection
+from support.reports import report_of
+
+from distprof.merge import plots
+from distprof.merge.export.json import to_json
+from distprof.merge.plots import expert_load, expert_ranked, iteration_by_rank, skew_map, step_spread
+from distprof.merge.report import Report
+from distprof.records import PHASES
+
+JOB = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "slow_rank": 5, "hot": 3.0}
+MODULES = (iteration_by_rank, skew_map, step_spread, expert_load, expert_ranked)
+
+
+def values_of(report: Report) -> Any:
+    return json.loads(to_json(report))
+
+
+def drawn_by(plot: ModuleType, report: Report) -> Any:
+    """The figure, typed loosely: matplotlib's artists are what they draw."""
+    figure = plot.draw(report)
+    assert figure is not None
+    return figure
+
+
+def heat(figure: Any) -> np.ma.MaskedArray[Any, Any]:
+    return np.ma.masked_invalid(figure.axes[0].images[0].get_array())
+
+
+def bars(figure: Any) -> dict[str, list[tuple[float, float]]]:
+    """(bottom, top) of each rank's bar, by phase."""
+    collections = [c for c in figure.axes[0].collections if isinstance(c, PolyCollection)]
+    paths = {str(c.get_label()): [np.asarray(path.vertices)[:, 1] for path in c.get_paths()] for c in collections}
+    return {label: [(ys.min(), ys.max()) for ys in heights] for label, heights in paths.items()}
+
+
+def texts(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def ticks(figure: Any, axis: str) -> list[str]:
+    return [label.get_text() for label in getattr(figure.axes[0], f"get_{axis}ticklabels")()]
+
+
+def test_the_bars_are_the_phases_stacked() -> None:
+    report = report_of(**JOB)
+    drawn, rows = bars(drawn_by(iteration_by_rank, report)), values_of(report)["ranks"]
+    assert list(drawn) == [phase for phase in PHASES if phase != "evaluation"], "no evaluation ran"
+    for place, row in enumerate(rows):
+        top = 0.0
+        for phase, spans in drawn.items():
+            bottom, height = spans[place]
+            assert (bottom, height - bottom) == pytest.approx((top, row["phases_ns"][phase] / 1e6))
+            top = height
+
+
+def test_the_slow_rank_is_named_over_its_bar() -> None:
+    assert "rank 5: forward +40.0 ms" in texts(drawn_by(iteration_by_rank, report_of(**JOB, noise=0.0)))
+    assert texts(drawn_by(iteration_by_rank, report_of(dp=4)))[-1] == "Iteration time by rank"
+
+
+def test_the_skew_map_is_the_reports_and_peaks_at_the_slow_rank() -> None:
+    report = report_of(**JOB)
+    drawn, skew = heat(drawn_by(skew_map, report)), values_of(report)["skew"]["map"]
+    np.testing.assert_allclose(drawn * 1e6, np.array(skew["excess_ns"], np.float64))
+    rank, column = np.unravel_index(np.argmax(drawn), drawn.shape)
+    assert (skew["ranks"][rank], skew["subjects"][column], skew["phases"][column]) == (
+        5,
+        "blocks.1.moe.router",
+        "forward",
+    )
+    assert ticks(drawn_by(skew_map, report), "x")[column] == "blocks.1.moe.router (fwd)"
+    assert any(re.fullmatch(r"\+(40|(39|40)\.\d)", text) for text in texts(drawn_by(skew_map, report)))
+
+
+def test_the_skew_maps_colours_are_centred_at_zero() -> None:
+    figure = drawn_by(skew_map, report_of(**JOB))
+    image = figure.axes[0].images[0]
+    assert image.norm.vmin == pytest.approx(-(image.norm.vmax or 0))
+    assert image.norm.vmax == pytest.approx(float(np.abs(heat(figure)).max()))
+
+
+def test_a_module_that_a_rank_does_not_have_is_no_zero() -> None:
+    report = report_of(dp=4, pp=2, layers=4)
+    missing = [[value is None for value in row] for row in report.skew.map.excess_ns]
+    assert np.any(missing)
+    np.testing.assert_array_equal(np.ma.getmaskarray(heat(drawn_by(skew_map, report))), missing)
+
+
+def test_among_ranks_that_share_a_line_the_extreme_is_drawn() -> None:
+    excess = np.array([[1.0, -1.0], [-5.0, 0.5], [np.nan, 2.0], [0.5, np.nan], [3.0, np.nan]])
+    shared = skew_map.shared_lines(excess, 2)
+    np.testing.assert_array_equal(shared, [[-5.0, -1.0], [0.5, 2.0], [3.0, np.nan]])
+    np.testing.assert_array_equal(skew_map.shared_lines(excess, 1), excess)
+
+
+def test_the_spread_is_that_of_the_steps() -> None:
+    report = report_of(**JOB, steps=5)
+    figure = drawn_by(step_spread, report)
+    durations = np.array([row["step_durations_ns"] for row in values_of(report)["ranks"]]) / 1e6
+    middle, dots = (np.asarray(line.get_ydata(), np.float64) for line in figure.axes[0].lines)
+    np.testing.assert_allclose(dots, durations.ravel())
+    np.testing.assert_allclose(middle, np.median(durations, axis=1))
+    ends = [np.array(c.get_segments())[:, :, 1] for c in figure.axes[0].collections]
+    np.testing.assert_allclose(ends[0], np.stack([durations.min(axis=1), durations.max(axis=1)], axis=1))
+
+
+def test_of_many_ranks_the_spread_is_a_band() -> None:
+    report = report_of(dp=80, layers=1)
+    figure = drawn_by(step_spread, report)
+    durations = np.array([row["step_durations_ns"] for row in values_of(report)["ranks"]]) / 1e6
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), np.median(durations, axis=1))
+    band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((durations.min(), durations.max()))
+
+
+def test_the_load_map_is_tokens_over_their_mean() -> None:
+    report = report_of(**JOB)
+    tokens = np.array([layer["tokens"] for layer in values_of(report)["experts"]], np.float64)
+    figure = drawn_by(expert_load, report)
+    np.testing.assert_allclose(heat(figure), tokens / tokens.mean(axis=1, keepdims=True))
+    norm = figure.axes[0].images[0].norm
+    assert (norm(1.0), norm(heat(figure).max())) == (0.5, 1.0), "balanced is the middle of the colours"
+    assert figure.axes[1].get_ylim()[0] == 0, "no load is negative"
+
+
+def test_experts_nobody_heard_of_and_short_layers_are_grey_and_dead_ones_are_crossed() -> None:
+    report = report_of(dp=2, layers=4)
+    first, second = report.experts
+    layers = (replace(first, tokens=(4, 0, None, 2)), replace(second, num_experts=2, tokens=(1, 1)))
+    figure = drawn_by(expert_load, replace(report, experts=layers))
+    np.testing.assert_array_equal(heat(figure).filled(-1), [[2, 0, -1, 1], [1, 1, -1, -1]])
+    (crosses,) = figure.axes[0].lines
+    assert list(zip(*crosses.get_data(), strict=True)) == [(1, 0)]
+
+
+def test_the_ranked_curves_fall_from_the_hottest_expert() -> None:
+    report = report_of(**JOB)
+    figure = drawn_by(expert_ranked, report)
+    *curves, balanced = figure.axes[0].lines
+    layers = values_of(report)["experts"]
+    assert len(curves) == len(layers)
+    for curve, layer in zip(curves, layers, strict=True):
+        loads = sorted(layer["tokens"], reverse=True)
+        np.testing.assert_allclose(curve.get_ydata(), np.array(loads) / np.mean(loads))
+        assert np.asarray(curve.get_ydata())[0] == pytest.approx(layer["max_over_mean"])
+    assert set(np.asarray(balanced.get_ydata())) == {1}
+
+
+def test_what_there_is_nothing_of_is_not_drawn() -> None:
+    one, dense = report_of(dp=1, steps=1), report_of(dp=2, experts=0)
+    untimed = replace(one, ranks=tuple(replace(r, iteration_ns=None, step_durations_ns=()) for r in one.ranks))
+    assert [module.draw(one) is None for module in MODULES] == [False, True, True, False, False]
+    assert [module.draw(dense) is None for module in MODULES] == [False, False, False, True, True]
+    assert [module.draw(untimed) is None for module in MODULES] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("job", [{"dp": 1}, JOB, {"dp": 520, "layers": 2, "experts": 2, "steps": 2, "slow_rank": 300}])
+def test_all_plots_have_a_title_labels_and_few_ticks(job: dict[str, Any]) -> None:
+    for module in MODULES:
+        figure = module.draw(report_of(**job))
+        if figure is None:
+            assert (module, job) == (skew_map, {"dp": 1})
+            continue
+        axes = figure.axes[0]
+        assert axes.texts[-1].get_text() and axes.get_title(loc="left") and axes.get_xlabel() and axes.get_ylabel()
+        assert figure.legends or len(figure.axes) == 2, "a legend or a colour bar"
+        assert max(len(ticks(figure, "x")), len(ticks(figure, "y"))) <= 32
+        assert max(figure.get_size_inches()) <= 12
+
+
+def test_the_peak_is_marked_among_ranks_that_share_lines() -> None:
+    report = report_of(dp=520, layers=2, experts=2, steps=2, slow_rank=300)
+    figure = drawn_by(skew_map, report)
+    drawn = heat(figure)
+    assert drawn.shape[0] == 174, "three ranks a line"
+    assert drawn.max() * 1e6 == pytest.approx(max(v for row in report.skew.map.excess_ns for v in row if v is not None))
+    assert any(text.startswith("rank 300: +") for text in texts(figure))
+
+
+def test_the_same_report_gives_the_same_bytes_whatever_the_users_settings() -> None:
+    report = report_of(**JOB)
+    for name in plots.NAMES:
+        first = plots.draw(name, report)
+        with mpl.rc_context({"font.size": 30, "axes.facecolor": "black", "svg.hashsalt": None}):
+            assert plots.draw(name, report) == first
+        assert list(first) == [f"{name}.png", f"{name}.svg"]
+        assert first[f"{name}.png"].startswith(b"\x89PNG")
+        assert b"Software" not in first[f"{name}.png"]
+        assert b"<dc:date>" not in first[f"{name}.svg"] and b"matplotlib.org" not in first[f"{name}.svg"].lower()
+
+
+def test_names_are_neither_mathematics_nor_markup() -> None:
+    report = report_of(**JOB)
+    strange = replace(report.skew.map, subjects=tuple("a$\\frac$<\x1b\x00>" for _ in report.skew.map.subjects))
+    svg = plots.draw("skew_map", replace(report, skew=replace(report.skew, map=strange)))["skew_map.svg"]
+    assert "a$\\frac$<\\x1b\\x00> (fwd)" in "".join(ElementTree.fromstring(svg).itertext())

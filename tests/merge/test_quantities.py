@@ -1,0 +1,84 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from distprof.merge.quantities import (
+    byte_size,
+    common_unit,
+    duration,
+    duration_spread,
+    macs,
+    percentage,
+    plain,
+    quantity,
+    quantity_spread,
+)
+from distprof.merge.report import Spread
+from distprof.merge.text.format.colour import coloured
+from distprof.merge.text.format.lines import join_blocks, table
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1 K"),
+        (38_597_376, "38.6 M"),
+        (5.2e9, "5.2 G"),
+        (3.13993e12, "3.14 T"),
+        (6.2e18, "6.2 E"),
+        (-1500.0, "-1.5 K"),
+        (None, "n/a"),
+    ],
+)
+def test_quantity(value: float | None, text: str) -> None:
+    assert quantity(value) == text
+
+
+def test_units() -> None:
+    assert macs(5.2e9) == "5.2 GMACs"
+    assert macs(12) == "12 MACs"
+    assert [duration(ns) for ns in (0, 120, 24_310_000, 1.89e9, None)] == [
+        "0 us",
+        "0.12 us",
+        "24.31 ms",
+        "1.89 s",
+        "n/a",
+    ]
+    assert [byte_size(b) for b in (512, 600 * 2**20, 1.5 * 2**30, None)] == ["512 B", "600 MiB", "1.5 GiB", "n/a"]
+    assert [plain(v) for v in (4.0, 433.068, None)] == ["4", "433.07", "n/a"]
+    assert [percentage(1, 8), percentage(0, 0), percentage(None, 8)] == ["12.5%", "0%", "n/a"]
+
+
+def test_a_spread_is_shown_where_ranks_differ() -> None:
+    apart = Spread(min=22e6, median=24e6, max=65e6, mean=30e6, slowest_rank=5)
+    assert duration_spread(apart) == "24 ms  [22 ms .. 65 ms]"
+    assert quantity_spread(apart) == "30 M  [22 M .. 65 M]"
+    assert duration_spread(Spread(24e6, 24e6, 24e6, 24e6, 0)) == "24 ms"
+    assert duration_spread(None) == quantity_spread(None) == "n/a"
+
+
+@pytest.mark.parametrize(("largest", "name"), [(9e5, "us"), (1e6, "ms"), (9.9e9, "ms"), (1e10, "s"), (0, "ms")])
+def test_one_unit_for_all_times_of_a_table(largest: float, name: str) -> None:
+    assert common_unit([None, 1.0, largest] if largest else [None]).name == name
+
+
+def test_columns_line_up() -> None:
+    lines = table(("name", "n"), [("a", "1"), ("long", "1000")], left=("name",))
+    assert lines == ["name     n", "a        1", "long  1000"]
+
+
+def test_blocks_stand_apart_and_empty_ones_leave_no_gap() -> None:
+    assert join_blocks([["a", "b"], [], ["c"]]) == "a\nb\n\nc\n"
+
+
+def test_colour_changes_no_word() -> None:
+    text = "---------- Ranks ----------\n * 5  1.0\n   6  1.0\nslowest: rank 5, forward of x: 3 ms\n"
+    bright = coloured(text)
+    assert re.sub(r"\x1b\[[\d;]*m", "", bright) == text
+    assert [line for line in bright.splitlines() if "\x1b" not in line] == ["   6  1.0"]

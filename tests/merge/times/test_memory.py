@@ -1,0 +1,97 @@
+"""What ranks hold: their own numbers, and who differs from its equals."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support.reports import report_of
+from support.synthetic import Job, rank_records, shard_of
+
+from distprof.merge.analyse import analyse
+from distprof.merge.load.run import run_of_shards
+from distprof.merge.report import Report
+from distprof.merge.text.blocks.memory import memory_block
+from distprof.merge.times.memory import memory_differences
+from distprof.records import Memory, MemoryUnknown, Record
+
+MIB = 1 << 20
+
+
+def report(heavy: int, more: int, **job: int) -> Report:
+    """Rank ``heavy`` has ``more`` bytes of optimizer state."""
+
+    def bend(rank: int, record: Record) -> Record:
+        if isinstance(record, Memory) and rank == heavy:
+            return replace(record, optimizer_bytes=record.optimizer_bytes + more)
+        return record
+
+    made = Job(**job)  # type: ignore[arg-type]
+    records = ([bend(rank, record) for record in rank_records(made, rank)] for rank in range(made.world))
+    return analyse(run_of_shards([shard_of(one) for one in records]))
+
+
+def test_every_rank_has_its_own_bytes() -> None:
+    found = report_of(dp=2, tp=2)
+    for row in found.ranks:
+        assert row.params is not None and row.parameter_bytes == row.gradient_bytes == 4 * row.params
+        assert row.optimizer_bytes == 2 * row.parameter_bytes
+    table = list(memory_block(found))
+    assert [line.split()[0] for line in table[-4:]] == ["0", "1", "2", "3"]
+    assert re.search(r"KiB +[\d.]+ KiB +[\d.]+ (KiB|MiB) +300 MiB$", table[-4])
+
+
+def test_a_rank_that_holds_more_than_its_cohort_is_named() -> None:
+    found = report(2, 40 * MIB, dp=4)
+    (one,) = [difference for difference in found.memory if difference.what != "peak"]
+    assert (one.rank, one.what) == (2, "optimizer state")
+    assert one.own_bytes - one.cohort_bytes == 40 * MIB
+    assert any(re.match(r"rank 2: optimizer state [\d.]+ MiB, 40 MiB above", line) for line in memory_block(found))
+
+
+def test_what_could_not_be_measured_says_why() -> None:
+    def unknown(record: Record) -> Record:
+        return MemoryUnknown(record.iteration, "an odd tensor") if isinstance(record, Memory) else record
+
+    made = Job(dp=2)
+    records = [[unknown(record) for record in rank_records(made, rank)] for rank in range(2)]
+    found = analyse(run_of_shards([shard_of(one) for one in records]))
+    assert {row.parameter_bytes for row in found.ranks} == {None}
+    assert list(memory_block(found))[-1] == "n/a: ranks 0-1 hold what cannot be measured: an odd tensor"
+
+
+def test_ranks_of_different_roles_are_not_compared() -> None:
+    assert [one for one in report(-1, 0, dp=3, pp=2).memory if one.what != "peak"] == []
+
+
+def test_of_two_nobody_differs() -> None:
+    assert [one for one in report(0, 40 * MIB, dp=2).memory if one.what != "peak"] == []
+
+
+def test_many_ranks_are_told_by_cohort() -> None:
+    lines = list(memory_block(report_of(dp=20, tp=2, steps=1)))
+    assert [line.split("  ")[0] for line in lines if re.match(r"[01], ", line)] == ["0, 2, ..., 38", "1, 3, ..., 39"]
+    assert max(map(len, lines)) <= 120
+
+
+def test_without_a_record_there_is_no_block() -> None:
+    found = report_of(dp=2, mode="forward")
+    assert found.ranks[0].parameter_bytes is None
+    assert list(memory_block(found)) == []
+
+
+@given(st.lists(st.integers(0, 100), min_size=3, max_size=9))
+def test_a_difference_is_large_and_measured_from_the_median(held: list[int]) -> None:
+    row = report_of(dp=1).ranks[0]
+    rows = [
+        replace(row, rank=rank, cohort=0, gradient_bytes=size * MIB, parameter_bytes=0, optimizer_bytes=0)
+        for rank, size in enumerate(held)
+    ]
+    found = memory_differences(rows)
+    middle = sorted(held)[len(held) // 2] if len(held) % 2 else None
+    assert all(one.what == "gradients" for one in found)
+    for one in found:
+        assert abs(one.own_bytes - one.cohort_bytes) >= max(MIB, 0.05 * one.cohort_bytes)
+        assert middle is None or one.cohort_bytes == middle * MIB

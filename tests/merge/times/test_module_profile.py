@@ -1,0 +1,142 @@
+"""Work and times of every module: exact sums over subtrees, means and medians over the ranks that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.synthetic import WIDTH, Job, rank_records, shard_of
+
+from distprof.merge.analyse import analyse
+from distprof.merge.load.run import run_of_shards
+from distprof.merge.report import ModuleStats
+from distprof.records import FORWARD, Counts, Record, Step
+
+Bend = Callable[[int, Record], Record | None]
+
+
+def modules(bend: Bend | None = None, **job: Any) -> dict[str, ModuleStats]:
+    return {module.label: module for module in in_order(bend, **job)}
+
+
+def in_order(bend: Bend | None = None, **job: Any) -> tuple[ModuleStats, ...]:
+    made = Job(**job)
+    shards = []
+    for rank in range(made.world):
+        kept = [bend(rank, record) if bend else record for record in rank_records(made, rank)]
+        shards.append(shard_of(record for record in kept if record is not None))
+    return analyse(run_of_shards(shards)).modules
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 4), st.sampled_from([{"dp": 1}, {"dp": 2, "tp": 2}, {"dp": 2, "ep": 2}]), st.integers(0, 5))
+def test_inclusive_work_is_a_modules_own_plus_that_of_its_children(
+    layers: int, layout: dict[str, Any], seed: int
+) -> None:
+    """On ranks that all have the same modules, means keep sums."""
+    found = in_order(layers=layers, steps=1, seed=seed, **layout)
+    children = [0.0] * len(found)
+    for index, module in reversed(list(enumerate(found))):
+        assert module.macs is not None and module.self_macs is not None
+        assert module.macs == module.self_macs + children[index]
+        if module.parent >= 0:
+            children[module.parent] += module.macs
+
+
+def test_inclusive_time_of_one_step_on_one_rank_is_the_sum_of_its_parts() -> None:
+    found = in_order(dp=1, layers=3, steps=1)
+    for times, own in (("forward_ns", "forward_self_ns"), ("backward_ns", "backward_self_ns")):
+        sums = [getattr(module, own) or 0.0 for module in found]
+        for index in range(len(found) - 1, 0, -1):
+            sums[found[index].parent] += sums[index]
+        assert [getattr(module, times) for module in found] == sums
+
+
+def test_inclusive_time_is_the_median_of_the_sums_not_the_sum_of_the_medians() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        # Two modules take turns at being slow: 9 + 1, 1 + 9, 9 + 1 ms.
+        if not isinstance(record, Step):
+            return record
+        times = np.zeros_like(record.forward_ns)
+        times[2:4] = (9, 1) if record.iteration % 2 else (1, 9)
+        return replace(record, forward_ns=times)
+
+    found = in_order(bend, dp=1, steps=3)
+    assert found[0].forward_ns == 10
+
+
+def test_times_are_medians_over_the_ranks_that_have_the_module() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, forward_ns=record.forward_ns * 0 + 10**rank) if isinstance(record, Step) else record
+
+    found = modules(bend, dp=3, pp=2, layers=2)  # ranks 0-2: stage 0 with blocks.0, ranks 3-5: stage 1 with blocks.1
+    assert (found["blocks.0.ln1"].ranks, found["blocks.0.ln1"].forward_self_ns) == (3, 10.0)
+    assert (found["blocks.1.ln1"].ranks, found["blocks.1.ln1"].forward_self_ns) == (3, 10_000.0)
+    assert (found["GPT"].ranks, found["GPT"].forward_self_ns) == (6, (100 + 1000) / 2)
+
+
+def test_the_tree_of_a_pipeline_is_the_whole_models() -> None:
+    found = in_order(dp=1, pp=2, layers=4)
+    assert [module.label for module in found if module.depth == 3] == [f"blocks.{n}" for n in range(4)]
+    assert [module.label for module in found if module.depth == 2] == ["embed", "blocks", "norm", "head"]
+    assert all(found[module.parent].depth == module.depth - 1 for module in found if module.parent >= 0)
+
+
+def test_work_is_the_mean_over_ranks() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, forward_macs=record.forward_macs * (1 + rank)) if isinstance(record, Counts) else record
+
+    once, grown = modules(dp=3), modules(bend, dp=3)
+    assert once["head"].macs and grown["head"].macs == 2 * once["head"].macs
+
+
+def test_parameters_and_calls() -> None:
+    found = modules(dp=2, tp=2, micro_batches=3)
+    assert (found["norm"].params, found["norm"].own_params) == (2 * WIDTH, 2 * WIDTH)
+    assert (found["blocks.0.mlp"].params, found["blocks.0.mlp"].own_params) == (8 * WIDTH**2 / 2, 0)
+    assert found["norm"].calls == 3
+
+
+def test_a_module_that_is_never_called_has_no_time_of_its_own() -> None:
+    blocks = modules(dp=2)["blocks"]
+    assert (blocks.calls, blocks.forward_self_ns, blocks.backward_self_ns) == (0, None, None)
+    assert blocks.forward_ns is not None and blocks.forward_ns > 0
+
+
+def test_a_subtree_that_is_never_called_has_no_time_at_all() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        """What a compiled region looks like: only its outermost module is called."""
+        if not isinstance(record, Step):
+            return record
+        inner = np.arange(len(record.calls)) > 1
+        return replace(record, calls=np.where(inner, 0, record.calls), forward_ns=np.where(inner, 0, record.forward_ns))
+
+    found = modules(bend, dp=2)
+    assert found["GPT"].forward_ns is not None
+    assert found["blocks.0"].forward_ns is None and found["head"].forward_self_ns is None
+
+
+def test_what_was_not_recorded_is_none() -> None:
+    not_counted, not_timed = (
+        modules(dp=2, counted=False)["head"],
+        modules(lambda rank, record: None if isinstance(record, Step) else record, dp=2)["head"],
+    )
+    assert (not_counted.macs, not_counted.flops, not_counted.self_macs) == (None, None, None)
+    assert not_counted.calls == 1
+    assert (not_timed.forward_ns, not_timed.backward_ns, not_timed.forward_self_ns) == (None, None, None)
+    assert not_timed.calls == 1
+    assert modules(dp=2, mode=FORWARD)["head"].backward_ns is None
+
+
+@pytest.mark.parametrize("known", [1, 5])
+def test_rows_that_came_later_have_zeros_in_the_arrays_before(known: int) -> None:
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, forward_macs=record.forward_macs[:known]) if isinstance(record, Counts) else record
+
+    found = in_order(bend, dp=1)
+    assert all(module.self_macs == 0 for module in found[known:])

@@ -1,0 +1,188 @@
+"""The figures of the Profile Summary: DeepSpeed's formulas on numbers that can be worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.synthetic import MS, Job, rank_records, shard_of
+
+from distprof.merge.analyse import analyse
+from distprof.merge.load.run import run_of_shards
+from distprof.merge.report import Report, Summary
+from distprof.records import FORWARD, Counts, Parameters, Plan, Record, Step
+
+Bend = Callable[[int, Record], Record | None]
+
+
+def report(bend: Bend | None = None, **job: Any) -> Report:
+    made = Job(**job)
+    shards = []
+    for rank in range(made.world):
+        kept = [bend(rank, record) if bend else record for record in rank_records(made, rank)]
+        shards.append(shard_of(record for record in kept if record is not None))
+    return analyse(run_of_shards(shards))
+
+
+def summary(bend: Bend | None = None, **job: Any) -> Summary:
+    return report(bend, **job).summary
+
+
+def phases(rank: int, record: Record, **milliseconds: int) -> Record:
+    if not isinstance(record, Step):
+        return record
+    ns = {phase: ms * MS for phase, ms in milliseconds.items()}
+    return replace(record, phases_ns=ns, duration_ns=sum(ns.values()))
+
+
+def test_latencies_are_medians_over_steps_and_then_over_ranks() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        # Steps 6, 7, 8: the forward takes 10, 20, 90 ms, and 1 ms more on each next rank.
+        step = {6: 10, 7: 20, 8: 90}[record.iteration] if isinstance(record, Step) else 0
+        return phases(rank, record, forward=step + rank, backward=40, optimizer=5, other=1)
+
+    found = summary(bend, dp=4, steps=3)
+    forward = found.fwd_latency_ns
+    assert forward is not None
+    assert (forward.min, forward.median, forward.max) == (20 * MS, 21.5 * MS, 23 * MS)
+    assert forward.slowest_rank == 3
+    assert found.iter_latency_ns and found.iter_latency_ns.median == (21.5 + 40 + 5) * MS
+    assert found.wall_iteration_ns and found.wall_iteration_ns.median == (21.5 + 40 + 5 + 1) * MS
+
+
+def test_rates_follow_from_the_figures_beside_them() -> None:
+    found = summary(lambda rank, r: phases(rank, r, forward=10, backward=30, optimizer=10), dp=2, tp=2)
+    flops, backward = found.fwd_flops_per_rank, found.bwd_flops_per_rank
+    assert flops is not None and backward is not None and found.recompute_flops_per_rank
+    backward += found.recompute_flops_per_rank
+    assert found.fwd_flops_per_second == pytest.approx(flops / 0.010)
+    assert found.bwd_flops_per_second == pytest.approx(backward / 0.030)
+    assert found.fwd_bwd_flops_per_second == pytest.approx((flops + backward) / 0.040)
+    assert found.flops_per_second == pytest.approx((flops + backward) / 0.050)
+    assert found.fwd_flops_of_model == pytest.approx(2 * flops)
+    assert found.params_of_model == pytest.approx(2 * found.params_per_rank.mean if found.params_per_rank else 0)
+
+
+def test_flops_of_the_model_are_those_of_a_rank_times_mp_size_outside_of_modules_too() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, outside={"forward_flops": 1000}) if isinstance(record, Counts) else record
+
+    found = summary(bend, tp=2)
+    assert found.fwd_flops_per_rank is not None
+    assert found.fwd_flops_of_model == pytest.approx(2 * found.fwd_flops_per_rank)
+
+
+def test_work_is_the_mean_over_ranks_of_the_counted_step() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, forward_macs=record.forward_macs * (1 + rank)) if isinstance(record, Counts) else record
+
+    once, grown = summary(dp=3), summary(bend, dp=3)
+    assert once.fwd_macs_per_rank and grown.fwd_macs_per_rank == 2 * once.fwd_macs_per_rank
+
+
+def test_work_outside_any_module_counts_too() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        more = {f"{kind}_flops": amount for kind, amount in (("forward", 10), ("backward", 1000), ("recompute", 7))}
+        return replace(record, outside={**more, **outside}) if isinstance(record, Counts) else record
+
+    outside: dict[str, int] = {}
+    both = summary(bend, dp=3)
+    outside = dict.fromkeys(("forward_flops", "backward_flops", "recompute_flops"), 0)
+    inside = summary(bend, dp=3)
+    assert inside.fwd_flops_per_rank and both.fwd_flops_per_rank == inside.fwd_flops_per_rank + 10
+    assert inside.bwd_flops_per_rank and both.bwd_flops_per_rank == inside.bwd_flops_per_rank + 1000
+    assert inside.recompute_flops_per_rank and both.recompute_flops_per_rank == inside.recompute_flops_per_rank + 7
+
+
+def test_samples_count_data_parallel_ranks_only() -> None:
+    found = summary(lambda rank, r: phases(rank, r, forward=500), dp=2, tp=2, pp=2, batch=8, micro_batches=3)
+    assert (found.batch_size_per_rank, found.micro_batches, found.samples_per_iteration) == (8, 3, 48)
+    assert found.samples_per_second == pytest.approx(96)
+
+
+def test_ops_without_a_formula_add_up_over_ranks() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, uncounted={"b": 1, "a": 1, f"c{rank}": 5}) if isinstance(record, Counts) else record
+
+    assert list(summary(bend, dp=2).uncounted_ops.items()) == [("c0", 5), ("c1", 5), ("a", 2), ("b", 2)]
+
+
+def test_a_whole_run_lacks_nothing() -> None:
+    assert summary(dp=2).unavailable == {}
+
+
+MISSING = {
+    "counts": (
+        *("fwd_macs_per_rank", "fwd_flops_per_rank", "fwd_flops_of_model"),
+        *("bwd_macs_per_rank", "bwd_flops_per_rank", "recompute_flops_per_rank"),
+    ),
+    "rates": ("fwd_flops_per_second", "bwd_flops_per_second", "fwd_bwd_flops_per_second", "flops_per_second"),
+    "latencies": ("fwd_latency_ns", "bwd_latency_ns", "step_latency_ns", "iter_latency_ns", "wall_iteration_ns"),
+    "params": ("params_per_rank", "params_of_model", "params_exact", "trainable_params_exact"),
+}
+
+
+def test_what_is_missing_says_why_and_only_that() -> None:
+    def without(*kinds: type[Record]) -> Summary:
+        return summary(lambda rank, record: None if isinstance(record, kinds) else record, dp=2)
+
+    counts, steps, params = without(Counts), without(Step), without(Parameters)
+    assert counts.unavailable == dict.fromkeys(
+        (*MISSING["counts"], *MISSING["rates"]), "the run ended before its counted step"
+    )
+    assert steps.unavailable == dict.fromkeys(
+        (*MISSING["latencies"], *MISSING["rates"], "samples_per_second"),
+        "no rank has reached a timed step",
+    )
+    assert params.unavailable == dict.fromkeys(MISSING["params"], "no rank recorded its parameters")
+
+
+def test_unavailable_names_exactly_the_fields_that_are_none() -> None:
+    bends: list[Bend] = [
+        lambda rank, record: None if isinstance(record, Counts | Step) else record,
+        lambda rank, record: replace(record, batch_size=0, samples=0) if isinstance(record, Step) else record,
+        lambda rank, record: phases(rank, record, forward=1),
+        lambda rank, record: phases(rank, record, forward=0, backward=0, optimizer=0),
+    ]
+    for bend in bends:
+        found = summary(bend, dp=2)
+        assert found.unavailable
+        assert set(found.unavailable) == {name for name, value in vars(found).items() if value is None}
+
+
+def test_switched_off_is_told_from_not_reached() -> None:
+    assert summary(dp=1, counted=False).unavailable["fwd_macs_per_rank"] == "counting was switched off"
+
+    def untimed(rank: int, record: Record) -> Record | None:
+        if isinstance(record, Plan):
+            return replace(record, timed=0)
+        return None if isinstance(record, Step) else record
+
+    assert summary(untimed, dp=1).unavailable["fwd_latency_ns"] == "no step was to be timed"
+
+
+def test_where_nothing_trains_there_is_no_backward_and_one_forward_is_the_iteration() -> None:
+    found = summary(dp=2, mode=FORWARD)
+    assert found.bwd_latency_ns is None and found.step_latency_ns is None
+    assert found.unavailable["bwd_latency_ns"] == "no optimizer stepped: every iteration is one forward"
+    assert found.unavailable["bwd_flops_per_second"] == found.unavailable["bwd_latency_ns"]
+    assert found.iter_latency_ns == found.fwd_latency_ns
+    assert found.flops_per_second == found.fwd_flops_per_second
+
+
+def test_a_batch_that_was_not_seen_is_not_zero() -> None:
+    found = summary(
+        lambda _, r: replace(r, batch_size=0, samples=0, batch_found="") if isinstance(r, Step) else r, dp=2
+    )
+    assert (found.batch_size_per_rank, found.samples_per_iteration, found.samples_per_second) == (None, None, None)
+    assert found.unavailable["samples_per_second"] == "no tensor was seen among the inputs of the model"
+
+
+def test_unequal_work_in_counted_and_timed_steps_is_noted() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        return replace(record, micro_batches=4) if rank == 1 and isinstance(record, Counts) else record
+
+    (note,) = report(bend, dp=2).run.notes
+    assert note.startswith("on rank 1 the counted step had another number of micro-batches")

@@ -1,0 +1,89 @@
+"""Where the flops of an iteration are: rows that add up to all that ran."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.reports import report_of
+from support.synthetic import Job, in_memory
+
+from distprof.merge.analyse import analyse
+from distprof.merge.load.run import run_of_shards
+from distprof.merge.report import Report
+from distprof.merge.text.blocks.work import work_block
+from distprof.records import FORWARD, Counts, Record
+
+
+def bent(**outside: Any) -> Report:
+    """A report of two ranks whose counted step had this outside of modules."""
+    shards = in_memory(Job(dp=2))
+
+    def changed(record: Record) -> Record:
+        return replace(record, outside=outside) if isinstance(record, Counts) else record
+
+    shards = [replace(shard, records=list(map(changed, shard.records))) for shard in shards]
+    return analyse(run_of_shards(shards))
+
+
+def test_the_rows_are_all_that_ran() -> None:
+    report = report_of(dp=2, noise=0.0)
+    rows = {row.where: row for row in report.work}
+    assert list(rows) == ["modules", "(outside modules)", "(optimizer)"]
+    root = next(module for module in report.modules if module.parent < 0)
+    assert rows["modules"].forward_flops == root.flops
+    assert rows["modules"].backward_flops == root.bwd_flops
+    assert rows["(optimizer)"].flops == rows["(optimizer)"].optimizer_flops == 1000
+    summary = report.summary
+    summed = (summary.fwd_flops_per_rank, summary.bwd_flops_per_rank, summary.recompute_flops_per_rank)
+    assert sum(row.flops for row in report.work) == pytest.approx(sum(part or 0 for part in summed) + 1000)
+
+
+def test_an_optimizer_that_nobody_saw_is_no_row_of_nothing() -> None:
+    assert [row.where for row in bent(backward_flops=3).work] == ["modules", "(outside modules)"]
+    assert bent(optimizer_flops=7, optimizer_macs=2).work[-1].flops == 7
+
+
+def test_forwards_alone_have_forward_rows() -> None:
+    report = report_of(dp=2, mode=FORWARD)
+    assert {row.backward_flops for row in report.work} == {None}
+    assert "optimizer" not in {row.where for row in report.work}
+
+
+def test_the_text_adds_up() -> None:
+    lines = list(work_block(bent(backward_flops=10**9, optimizer_flops=2 * 10**9)))
+    cells = {line.split("  ")[0].strip(): line.split() for line in lines}
+    assert cells["(outside modules)"][2:4] == ["0", "1"]
+    assert cells["(optimizer)"][1:] == ["2", "G", "2", "G"]
+    assert lines[-1].split()[0] == "all"
+
+
+def test_what_was_not_counted_has_no_block() -> None:
+    assert not list(work_block(report_of(dp=2, counted=False)))
+
+
+def test_work_beyond_64_bits_is_the_same_in_other_units() -> None:
+    """A power of two changes no other digit of it."""
+    job, unit = Job(dp=2, tp=2, ep=2, noise=0.0, padding=2, split_tokens=True), 1 << 50
+
+    def larger(record: Record) -> Record:
+        if not isinstance(record, Counts):
+            return record
+        arrays = {n: v.astype(object) * unit for n, v in vars(record).items() if n.endswith(("_macs", "_flops"))}
+        outside = {name: amount * unit for name, amount in record.outside.items()}
+        return replace(record, outside=outside, device_work=(), **arrays)
+
+    shards = in_memory(job)
+    large_shards = [replace(shard, records=list(map(larger, shard.records))) for shard in shards]
+    plain, large = analyse(run_of_shards(shards)), analyse(run_of_shards(large_shards))
+    assert sum(row.flops for row in large.work) > 1 << 64
+    for one, other in zip(plain.modules, large.modules, strict=True):
+        for name in ("macs", "flops", "self_macs", "bwd_macs", "bwd_flops", "recompute_flops"):
+            amount = getattr(one, name)
+            assert getattr(other, name) == (None if amount is None else amount * unit), (one.label, name)
+    assert [row.flops for row in large.work] == [row.flops * unit for row in plain.work]
+    of_model = ("macs", "flops", "executed_macs", "useful_macs")
+    assert plain.model.forward is not None and plain.model.forward.useful_macs
+    for name in of_model:
+        assert getattr(large.model.forward, name) == getattr(plain.model.forward, name) * unit, name

@@ -1,0 +1,180 @@
+"""The forward work of the whole model: the same in every layout, and what ran twice or on padding apart from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.reports import report_of
+from support.synthetic import TOKENS, VOCABULARY, WIDTH, Job, rank_records, shard_of, stage_of
+
+from distprof.merge.analyse import analyse
+from distprof.merge.job.topology import job_topology
+from distprof.merge.load.run import run_of_shards
+from distprof.merge.report import ModelWork, Report
+from distprof.merge.text.blocks.model import work_lines
+from distprof.merge.work.counted_groups import counted_groups
+from distprof.merge.work.model_flops import model_work, work_sums
+from distprof.records import Counts, ExpertLayers, Parameters, Record, Tree
+
+
+def by_hand(job: Job) -> int:
+    """MACs of a batch through the whole model: every Linear, top-k experts, the shared one."""
+    sparse = job.layers // 2 if job.experts else 0
+    attention, dense, expert = 4 * WIDTH**2, 8 * WIDTH**2, 8 * WIDTH**2
+    moe = job.experts * WIDTH + job.top_k * expert + (WIDTH**2 if job.shared_expert else 0)
+    token = job.layers * attention + (job.layers - sparse) * dense + sparse * moe + VOCABULARY * WIDTH
+    return TOKENS * job.batch * job.micro_batches * token
+
+
+def work(job: Job, ranks: set[int] | None = None, bend: Any = None) -> ModelWork | None:
+    kept = sorted(range(job.world) if ranks is None else ranks)
+    records = ([bend(rank, one) if bend else one for one in rank_records(job, rank)] for rank in kept)
+    run = run_of_shards([shard_of(one) for one in records])
+    layout = job_topology(run)
+    return model_work([work_sums(part) for part in counted_groups(run, layout)], run.world_size)
+
+
+def exact(job: Job) -> ModelWork:
+    found = work(job)
+    assert found is not None and found.covers_all
+    return found
+
+
+jobs = st.builds(
+    Job,
+    dp=st.sampled_from([1, 2, 4]),
+    tp=st.sampled_from([1, 2]),
+    pp=st.sampled_from([1, 2]),
+    ep=st.sampled_from([1, 2, 4]),
+    layers=st.integers(2, 4),
+    experts=st.sampled_from([0, 4, 8]),
+    tp_experts=st.booleans(),
+    shared_expert=st.booleans(),
+    local_names=st.booleans(),
+    micro_batches=st.integers(1, 2),
+    steps=st.just(1),
+).filter(lambda job: job.ep <= job.dp and (job.experts or job.ep == 1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(jobs)
+def test_the_layout_does_not_change_the_work_of_the_model(job: Job) -> None:
+    found = exact(job)
+    assert found.macs == found.useful_macs == by_hand(job)
+    assert found.executed_macs >= found.macs
+    assert (found.executed_macs > found.macs) == (job.tp > 1 and job.experts > 0), "routers are whole on all tp ranks"
+
+
+def test_experts_that_tp_ranks_have_whole_and_alike_count_once() -> None:
+    job = Job(dp=2, ep=2, tp=2)
+    found = exact(job)
+    experts = TOKENS * job.batch * job.top_k * 8 * WIDTH**2
+    router = TOKENS * job.batch * job.experts * WIDTH
+    assert found.executed_macs - found.macs == experts + router
+
+
+def test_tokens_that_tp_ranks_share_out_are_work_of_each() -> None:
+    job = Job(dp=2, ep=2, tp=2, split_tokens=True)
+    found = exact(job)
+    assert found.macs == found.executed_macs == found.useful_macs == by_hand(job)
+
+
+def test_experts_that_did_other_work_on_each_tp_rank_are_no_replicas() -> None:
+    def bend(rank: int, record: Record) -> Record:
+        if isinstance(record, Counts) and rank % 2:
+            return replace(record, forward_macs=record.forward_macs + (np.arange(len(record.forward_macs)) == last))
+        return record
+
+    job = Job(dp=1, tp=2, layers=2)
+    last = len(next(r for r in rank_records(job, 0) if isinstance(r, Counts)).forward_macs) - 3  # the last expert's
+    alike, other = work(job), work(job, bend=bend)
+    assert alike is not None and other is not None
+    assert other.macs - alike.macs == TOKENS * job.batch * job.top_k * 8 * WIDTH**2 + 1
+
+
+@pytest.mark.parametrize("layout", [{"dp": 2}, {"dp": 4, "ep": 2}, {"dp": 2, "tp": 2, "tp_experts": True}])
+def test_padding_is_no_useful_work(layout: dict[str, Any]) -> None:
+    found, lean = exact(Job(**layout, padding=3)), exact(Job(**layout))
+    assert found.useful_macs == pytest.approx(lean.macs)
+    assert found.macs > lean.macs
+    assert found.useful_flops is not None and found.useful_flops < found.flops
+
+
+def test_a_router_that_multiplies_by_the_weight_of_a_module_inside_it() -> None:
+    """DeepSpeed's gate does: its child ``wg`` is never called, and the MACs are the gate's."""
+    job = Job(dp=2, padding=2)
+    stage = stage_of(job, 0)
+    (router,) = (row for row, spec in enumerate(stage.specs) if spec.name.endswith("router"))
+    inner = replace(stage.rows[router], name=f"{stage.rows[router].name}.wg", parent=router, depth=6)
+
+    def bend(rank: int, record: Record) -> Record:
+        if isinstance(record, Tree):
+            return replace(record, rows=(*record.rows, inner))
+        if isinstance(record, Parameters):
+            moved = (replace(p, row=len(stage.rows)) if p.row == router else p for p in record.parameters)
+            return replace(record, parameters=tuple(moved))
+        return record
+
+    found, called = work(job, bend=bend), work(job)
+    assert found is not None and found == called
+    assert found.useful_macs is not None and found.useful_macs < found.macs
+
+
+def test_without_a_top_k_useful_is_not_known() -> None:
+    found = exact(Job(dp=2, top_k=0))
+    assert (found.useful_macs, found.useful_flops) == (None, None)
+    assert any("n/a: no router or top-k was seen" in line for line in work_lines(report_of(dp=2, top_k=0)))
+
+
+@pytest.mark.parametrize("layout", [{"dp": 4, "ep": 2}, {"dp": 2, "tp": 2, "tp_experts": True}, {"dp": 1, "pp": 2}])
+def test_active_parameters_where_the_stack_does_not_say_its_top_k(layout: dict[str, Any]) -> None:
+    """Rows of experts over tokens of the router are the experts that see a token."""
+    bent = {"layers": 4, "experts": 8, "tied_stages": True, **layout}
+    said, measured = report_of(**bent).model, analysed_without_top_k(Job(**bent)).model
+    assert said.active_params == measured.active_params and said.active_params is not None
+    assert (said.active_is_measured, measured.active_is_measured) == (False, True)
+
+
+def analysed_without_top_k(job: Job) -> Report:
+    def bend(record: Record) -> Record:
+        if isinstance(record, ExpertLayers):
+            return ExpertLayers(tuple(replace(layer, top_k=0) for layer in record.layers))
+        return record
+
+    return analyse(run_of_shards([shard_of(map(bend, rank_records(job, rank))) for rank in range(job.world)]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(jobs, st.data())
+def test_without_some_ranks_it_is_at_least_so_much(job: Job, data: st.DataObject) -> None:
+    ranks = data.draw(st.sets(st.integers(0, job.world - 1), min_size=1))
+    found = work(job, ranks)
+    assert found is not None
+    assert found.macs <= by_hand(job) * (1 + 1e-9)
+    assert found.covers_all == (len(ranks) == job.world)
+
+
+def test_nothing_counted_is_no_work() -> None:
+    assert work(Job(dp=2, counted=False)) is None
+    assert list(work_lines(report_of(dp=2, counted=False))) == []
+
+
+def test_the_lines_of_the_report() -> None:
+    plain = [line.split(":")[0] for line in work_lines(report_of(dp=2))]
+    assert plain == ["fwd MACs of model, exact", "fwd flops of model, exact"]
+    padded = " ".join(work_lines(report_of(dp=2, tp=2, padding=2)))
+    assert "useful, without padding, at most" in padded and "executed, with what tp ranks do alike" in padded
+
+
+def test_a_rank_whose_modules_are_lost_is_not_covered() -> None:
+    """What it counted has no place; without it the figure is a lower bound, and none of nobody's."""
+    shards = [shard_of(rank_records(Job(dp=2, tp=2), rank)) for rank in range(4)]
+    shards[1].records[:] = [record for record in shards[1].records if not isinstance(record, Tree)]
+    found = analyse(run_of_shards(shards)).model.forward
+    assert found is not None and not found.covers_all
+    assert found.macs == work(Job(dp=2, tp=2), {0, 2, 3}).macs  # type: ignore[union-attr]
