@@ -61,6 +61,10 @@ class RankData:
         return self.header.rank
 
     @property
+    def has_data(self) -> bool:
+        return bool(self.windows)
+
+    @property
     def tells_something(self) -> bool:
         """Not only that its process called no module: a helper that ran before the rank does that."""
         return self.end is None or self.end.reason not in (NO_MODULE, ONLY_COMPILED)

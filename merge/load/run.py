@@ -1,7 +1,6 @@
 """From a path to the recorded ranks: finds the shards, reads what can be read, and picks one shard a rank.
 
-    files -> candidates (reduced at once, one a file) -> those of the newest job -> of the strongest claims to each rank
-    the newest that holds data -> LoadedRun
+    files -> candidates (reduced at once, one a file) -> one for each rank (distprof.rank.selection) -> LoadedRun
 
 What could not be read becomes a note, in words fit for the report's first page; files are named without their folder,
 and everything is in rank order, so that the same shards give the same report wherever they lie.
@@ -11,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from distprof.errors import DataError
@@ -26,8 +24,7 @@ from distprof.merge.load.notes import (
 )
 from distprof.merge.load.rank import RankData, RankReader
 from distprof.merge.wording import join_words
-from distprof.rank.launches import newest_job
-from distprof.rank.ownership import claim_strength, minimum_claim_strength
+from distprof.rank.selection import select_shards
 from distprof.records import FORWARD, TRAINING
 from distprof.run_folder import MANIFEST, SHARDS, Manifest, RunFolder
 from distprof.shard.reader import NewerSchema, RecordCache, Shard, read_shard
@@ -139,54 +136,24 @@ def _one_run(candidates: Sequence[RankData]) -> None:
 
 
 def _assemble(candidates: Sequence[RankData], manifest: Manifest | None, notes: tuple[str, ...]) -> LoadedRun:
-    candidates, earlier = newest_job(candidates, lambda data: (data.header, data.last_ns))
-    newest = max(candidates, key=lambda data: (claim_strength(data.header.claim), _age(data)))
-    run_id, world_size = newest.header.run_id, newest.header.world_size
-    found = _sorted_out(candidates, world_size)
+    found = select_shards(candidates)
+    passed_over = [data for data in found.passed_over if data.tells_something]
     return LoadedRun(
-        run_id=run_id,
-        name=manifest.name if manifest else run_id,
-        world_size=world_size,
+        run_id=found.run_id,
+        name=manifest.name if manifest else found.run_id,
+        world_size=found.world_size,
         ranks=tuple(found.chosen),
         notes=(
             *notes,
-            *_foreign(manifest, run_id),
-            *generation_notes(found.chosen, found.passed_over, found.outside),
-            *earlier_notes(earlier),
-            *launch_notes(candidates),
+            *_foreign(manifest, found.run_id),
+            *generation_notes(found.chosen, passed_over, found.outside),
+            *earlier_notes(found.earlier),
+            *launch_notes(found.job),
             *beside_notes(found.beside),
             *damage_notes(found.chosen),
             *error_notes(found.chosen),
         ),
     )
-
-
-@dataclass(frozen=True)
-class _SortedOut:
-    """Shards by what becomes of them, each list by rank."""
-
-    chosen: list[RankData]  # these speak for their ranks
-    passed_over: list[RankData]  # other generations of theirs that recorded something
-    outside: list[RankData]  # of ranks that the job has no more
-    beside: list[RankData]  # of processes that are no ranks
-
-
-def _sorted_out(candidates: Sequence[RankData], world_size: int) -> _SortedOut:
-    found = _SortedOut([], [], [], [])
-    least = minimum_claim_strength(data.header for data in candidates)
-    ordered = sorted(candidates, key=lambda data: (data.rank, _weight(data)))
-    for rank, same_rank in groupby(ordered, key=lambda data: data.rank):
-        generations = list(same_rank)
-        best = generations[-1]
-        weakest = max(least, claim_strength(best.header.claim))
-        equals = [data for data in generations if claim_strength(data.header.claim) >= weakest]
-        found.beside.extend(data for data in generations if data not in equals)
-        if rank >= world_size:
-            found.outside.extend(equals)
-        elif equals:
-            found.chosen.append(best)
-            found.passed_over.extend(data for data in equals[:-1] if data.tells_something)
-    return found
 
 
 def _foreign(manifest: Manifest | None, run_id: str) -> tuple[str, ...]:
@@ -195,12 +162,3 @@ def _foreign(manifest: Manifest | None, run_id: str) -> tuple[str, ...]:
     return (
         f"{MANIFEST} is of run {manifest.run_id}, but the shards are of run {run_id}: they may have been moved here",
     )
-
-
-def _weight(data: RankData) -> tuple[int, bool, tuple[int, int, str]]:
-    """Of the shards of one rank the heaviest speaks for it."""
-    return claim_strength(data.header.claim), bool(data.windows), _age(data)
-
-
-def _age(data: RankData) -> tuple[int, int, str]:
-    return data.header.generation, data.header.wall_ns, data.source
