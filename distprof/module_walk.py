@@ -1,4 +1,4 @@
-"""Modules in the order of a model's rows, and what of them are wrappers: no part of the model's own names."""
+"""Walks modules in the order of a model's rows, and recognizes wrappers, which are no part of the model's own names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WRAPPED_UNDER = {
 
 
 def class_name(module: nn.Module) -> str:
-    """The class as its author named it: FSDP2 puts a class ``FSDPBlock`` in front of ``Block``."""
+    """Returns the class name that its author gave: FSDP 2 makes a subclass ``FSDPBlock`` of ``Block``."""
     cls = type(module)
     if (
         cls.__name__.startswith("FSDP")
@@ -29,8 +29,9 @@ def class_name(module: nn.Module) -> str:
 
 
 def wraps_under(module: nn.Module, child: str) -> bool:
-    """Whether ``child`` is the name under which a wrapper has its module.  FSDP2 puts classes of its own before those
-    that it shards, so a class is known by its bases as well.
+    """Whether ``child`` is the attribute in which a wrapper keeps its module.
+
+    FSDP 2 makes subclasses of the classes that it shards, so base classes are compared as well.
     """
     owners = _WRAPPED_UNDER.get(child)
     return owners is not None and any(cls.__name__ in owners for cls in type(module).__mro__)
@@ -42,7 +43,7 @@ def is_wrapper(module: nn.Module) -> bool:
 
 
 def children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Those with rows of their own: a wrapper may hold its module a second time, past all that it was wrapped in."""
+    """Yields the children that get rows: not a wrapper's second reference to a module inside the wrapped one."""
     own = [(name, child) for name, child in module._modules.items() if child is not None]
     wrapped = [child for name, child in own if wraps_under(module, name)]
     if len(own) > 1 and wrapped:
@@ -52,7 +53,10 @@ def children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def modules_of(module: nn.Module, above: frozenset[int] = frozenset()) -> Iterator[nn.Module]:
-    """``module`` and all below it, one as often as it has names: as torch's own walk, but for :func:`children`."""
+    """Yields ``module`` and all modules below it, in the order of torch's own walk, but over :func:`children`.
+
+    A module with several names comes once for each name.
+    """
     yield module
     below = above | {id(module)}
     for _, child in children(module):
@@ -61,21 +65,22 @@ def modules_of(module: nn.Module, above: frozenset[int] = frozenset()) -> Iterat
 
 
 def every_module(*models: nn.Module) -> Iterator[nn.Module]:
-    """Each once, a module before those in it.  A script's class may have a ``modules()`` of its own, like the other
-    methods that tell of a module: none of them is called.
+    """Yields each module once, a module before its children.
+
+    Calls no method of a module: a script's class may override ``modules()`` and the like.
     """
     seen: set[int] = set()
-    ahead = [*reversed(models)]
-    while ahead:
-        module = ahead.pop()
+    pending = [*reversed(models)]
+    while pending:
+        module = pending.pop()
         if id(module) not in seen:
             seen.add(id(module))
             yield module
-            ahead += [child for child in reversed([*module._modules.values()]) if child is not None]
+            pending += [child for child in reversed([*module._modules.values()]) if child is not None]
 
 
 def parameters_in(*models: nn.Module) -> Iterator[Tensor]:
-    """Each once, in the order of torch's ``parameters()``; plain tensors where a functional call put them."""
+    """Yields each parameter once, in the order of torch's ``parameters()``; plain tensors during a functional call."""
     seen: set[int] = set()
     for module in every_module(*models):
         for parameter in module._parameters.values():

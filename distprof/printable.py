@@ -1,32 +1,32 @@
-"""Text from files, names and arguments on its way to a terminal, a log or a picture: everything of ours passes here.
+"""Escapes text from files, names and arguments before distprof shows it on a terminal, in a log or in a plot.
 
-A name may hold terminal codes, or marks that turn the order of what is shown (bidi), or nothing that can be seen.
+A name may contain terminal codes, marks that change the order of the shown text (bidi), or invisible characters.
 """
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """``text`` with everything escaped that is no letter, sign, space or line break."""
+    """Returns ``text`` with all unprintable characters escaped, except line breaks."""
     return "\n".join(map(on_one_line, text.split("\n")))
 
 
 def on_one_line(text: str) -> str:
-    """As :func:`printable`, with line breaks escaped, too: what follows one could pass for a line of ours."""
-    return text if text.isprintable() else "".join(map(_shown, text))
+    """As :func:`printable`, but escapes line breaks too: text after one could look like a line of distprof's own."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
 
 
 def printable_json(text: str) -> str:
-    """JSON text of the same meaning: whatever is not printable stands in a string there, as an escape of JSON's."""
+    """Returns JSON text of the same meaning, with unprintable characters (always inside strings) as JSON escapes."""
     lines = text.split("\n")
-    return "\n".join(line if line.isprintable() else "".join(map(_shown_in_json, line)) for line in lines)
+    return "\n".join(line if line.isprintable() else "".join(map(_escaped_for_json, line)) for line in lines)
 
 
-def _shown(character: str) -> str:
+def _escaped(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
-def _shown_in_json(character: str) -> str:
+def _escaped_for_json(character: str) -> str:
     if character.isprintable():
         return character
     units = character.encode("utf-16-be", "surrogatepass")

@@ -1,4 +1,4 @@
-"""Files that may be from elsewhere: regular ones are read, up to a bound, and none is waited for."""
+"""Reads files of unknown origin: only regular files, up to a bound, and without waiting."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from pathlib import Path
 
 
 class NotRegular(OSError):
-    """A pipe, a device, a folder: nothing to be opened where a file is expected."""
+    """The path is a pipe, a device or a folder, where a file is expected."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(errno.EINVAL, "it is no regular file", str(path))
+        super().__init__(errno.EINVAL, "it is not a regular file", str(path))
 
 
 class TooLarge(OSError):
-    """More than anything that we write, or would read."""
+    """The file is larger than any that distprof writes or reads."""
 
     def __init__(self, path: Path, size: int, most: int) -> None:
         super().__init__(errno.EFBIG, f"it has {size:,} bytes, and no such file has more than {most:,}", str(path))
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """All of it, as long as it is now.  Raises OSError: NotRegular and TooLarge before anything is allocated."""
+    """Returns the whole file at its present length.  Raises OSError: NotRegular or TooLarge before any allocation."""
     return _read(path, None, most)
 
 
 def read_beginning(path: Path, size: int) -> bytes:
-    """Its first ``size`` bytes, however long it is.  Raises OSError."""
+    """Returns the first ``size`` bytes, however long the file is.  Raises OSError."""
     return _read(path, size, size)
 
 
 def _read(path: Path, size: int | None, most: int) -> bytes:
-    if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe or a device may do something already
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe or a device may already have an effect
         raise NotRegular(path)
-    # O_NONBLOCK: what has become a pipe meanwhile is not waited for.
+    # O_NONBLOCK: the path may have become a pipe since the check; opening it must not wait.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

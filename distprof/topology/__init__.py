@@ -1,1 +1,1 @@
-"""Axes of parallelism: what device meshes, process groups and the script say of them."""
+"""Axes of parallelism, from device meshes, process groups and the script's declaration."""

@@ -1,4 +1,4 @@
-"""Axes of parallelism: which names mean which axis, and what several sources together say.  Knows nothing of torch."""
+"""Axes of parallelism: maps names to axes, and combines the evidence of several sources.  Does not use torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from math import prod
 from distprof.errors import UsageError
 from distprof.records import AXES, Topology
 
-#: Names of mesh dimensions and groups in torch, FSDP, torchtitan, transformers, accelerate and DeepSpeed, and the axis
-#: that each belongs to.  The dimensions of one mesh that belong to one axis multiply (dp_replicate x dp_shard), the
-#: later one varying fastest.
+#: Names of mesh dimensions and groups in torch, FSDP, torchtitan, transformers, accelerate and DeepSpeed -> their axis.
+#: Dimensions of one mesh that belong to one axis multiply (dp_replicate x dp_shard); the later one varies fastest.
 AXIS_OF_NAME = {
     "dp": "dp",
     "ddp": "dp",
@@ -48,7 +47,7 @@ AXIS_OF_NAME = {
     "efsdp": "edp",
     "expert_data_parallel": "edp",
 }
-#: Names that are axes of their own beside the one that they belong to.
+#: Names that also are an axis of their own, beside the axis that they belong to.
 FINE_NAMES = {
     "dp_replicate": "dp_replicate",
     "replicate": "dp_replicate",
@@ -59,12 +58,12 @@ FINE_NAMES = {
 }
 
 DECLARED, ASSUMED = "declared", "assumed"
-_PRODUCT = ("dp", "cp", "tp", "pp")  # these multiply to the world; ep lies across them
+_PRODUCT = ("dp", "cp", "tp", "pp")  # their sizes multiply to the world size; ep lies across them
 
 
 @dataclass(frozen=True)
 class AxisEvidence:
-    """What one source says of one axis: ``ranks``, this rank among them, in the order of their coordinates on it."""
+    """One source's evidence of one axis: this rank's group on it, ``ranks`` in the order of their coordinates."""
 
     source: str
     axis: str
@@ -72,56 +71,56 @@ class AxisEvidence:
 
 
 def axis_of(name: str) -> str | None:
-    """The axis that a mesh dimension or a group of this name belongs to."""
+    """Returns the axis that a mesh dimension or a group of this name belongs to."""
     return AXIS_OF_NAME.get(name.lower())
 
 
 def is_data_axis(name: str) -> bool:
-    """Whether sharding over this mesh dimension is data parallel (FSDP, ZeRO): every rank computes with the whole."""
+    """Whether sharding over this dimension is data parallel (FSDP, ZeRO): every rank computes with whole parameters."""
     return axis_of(name) in ("dp", "edp")
 
 
 def resolve(claims: Iterable[AxisEvidence], rank: int, world_size: int) -> Topology:
-    """The topology that the ``claims``, the most trusted first, make together.
+    """Combines the ``claims``, the most trusted first, into one topology.
 
-    Of several that speak of one axis the first holds.  One that cannot be true beside those before it (its ranks are
-    already told apart by another axis, or the sizes would not divide the world) is passed over.  Both are said in
-    notes.  What no axis accounts for is data parallel, ``assumed``; sizes that make no world leave nothing but that.
+    The first claim of an axis holds.  A claim that contradicts earlier ones (another axis already separates its ranks,
+    or the sizes would not divide the world size) is ignored.  Both cases add a note.  Ranks that no axis accounts for
+    are data parallel, ``assumed``; if the sizes do not multiply to the world size, only that assumption remains.
     """
-    held: dict[str, AxisEvidence] = {}
+    accepted: dict[str, AxisEvidence] = {}
     notes: list[str] = []
     for claim in claims:
         if rank not in claim.ranks or len(set(claim.ranks)) < len(claim.ranks):
             continue
-        if len(claim.ranks) == 1 and claim.axis not in AXES:  # a finer axis that splits nothing
+        if len(claim.ranks) == 1 and claim.axis not in AXES:  # a finer axis of size 1 adds nothing
             continue
-        why = _against(claim, held, world_size)
+        why = _contradiction(claim, accepted, world_size)
         if why is None:
-            held.setdefault(claim.axis, claim)
+            accepted.setdefault(claim.axis, claim)
         elif why:
             notes.append(f"{why}; the first is shown")
-    return _completed(held, list(dict.fromkeys(notes)), rank, world_size)
+    return _complete(accepted, list(dict.fromkeys(notes)), rank, world_size)
 
 
 def declared(sizes: Mapping[str, int], coordinates: Mapping[str, int], rank: int, world_size: int) -> Topology:
-    """The topology that the script declared; coordinates that it left out follow from the rank, tp varying fastest,
-    then cp, dp, pp; ep over the ranks of a pipeline stage.
+    """Returns the topology that the script declared.
 
-    Raises UsageError for unknown axes, for sizes that do not multiply to the world size, and for
-    coordinates beyond them.
+    Missing coordinates follow from the rank: tp varies fastest, then cp, dp, pp; ep over the ranks of a pipeline stage.
+    Raises UsageError for unknown axes, for sizes that do not multiply to the world size, and for coordinates that are
+    too large.
     """
     unknown = sorted({*sizes, *coordinates} - {*_PRODUCT, "ep"})
     if unknown:
         raise UsageError(f"set_topology knows the axes dp, tp, pp, cp and ep, not {', '.join(unknown)}")
-    said = _numbers(sizes, 1)
+    said = _validated(sizes, 1)
     others = prod(size for axis, size in said.items() if axis in _PRODUCT and axis != "dp")
     full = {"dp": max(1, world_size // others), "tp": 1, "pp": 1, "cp": 1, "ep": 1} | said
     if full["dp"] * others != world_size:
-        raise UsageError(_no_world(full, world_size))
+        raise UsageError(_size_mismatch(full, world_size))
     stage = world_size // full["pp"]
     if stage % full["ep"]:
         raise UsageError(f"ep {full['ep']} does not divide the {stage} ranks that work on one set of layers")
-    places = _in_order(rank, full) | _numbers(coordinates, 0)
+    places = _default_coordinates(rank, full) | _validated(coordinates, 0)
     for axis, size in full.items():
         if places[axis] >= size:
             raise UsageError(f"coordinate {places[axis]} on {axis} is not below its size, {size}")
@@ -129,13 +128,14 @@ def declared(sizes: Mapping[str, int], coordinates: Mapping[str, int], rank: int
 
 
 def without_declaration(topology: Topology, why: UsageError) -> Topology:
-    """``topology``, with a note that what the script declared was passed over."""
-    return replace(topology, notes=(f"set_topology was passed over: {why}", *topology.notes))
+    """Returns ``topology`` with a note that the script's declaration is ignored."""
+    return replace(topology, notes=(f"set_topology was ignored: {why}", *topology.notes))
 
 
 def merge_declared(said: Topology, seen: Topology) -> Topology:
-    """What the script ``said``, and what was ``seen`` in the stack of axes that it did not speak of; with a note for
-    each axis of which the two tell different sizes.
+    """Returns the declared topology, with the axes of the detected one that the script did not declare.
+
+    Adds a note for each axis whose declared and detected sizes differ.
     """
     notes = [
         f"{DECLARED} says {axis} {said.sizes[axis]}, {source} says {axis} {seen.sizes[axis]}; the first is shown"
@@ -152,20 +152,22 @@ def merge_declared(said: Topology, seen: Topology) -> Topology:
     )
 
 
-def _against(claim: AxisEvidence, held: Mapping[str, AxisEvidence], world_size: int) -> str | None:
-    """Why ``claim`` does not hold beside the others: None if it does, empty if it says nothing new."""
+def _contradiction(claim: AxisEvidence, accepted: Mapping[str, AxisEvidence], world_size: int) -> str | None:
+    """Says why ``claim`` contradicts the accepted ones: None if it does not, empty if it says nothing new."""
     axis, size = claim.axis, len(claim.ranks)
-    other = held.get(axis)
+    other = accepted.get(axis)
     if other is None and axis in _PRODUCT:
-        other = next((held[a] for a in _PRODUCT if a in held and len({*held[a].ranks} & {*claim.ranks}) > 1), None)
-        if other is None and size > 1 and world_size % (size * _product(held)):
+        other = next(
+            (accepted[a] for a in _PRODUCT if a in accepted and len({*accepted[a].ranks} & {*claim.ranks}) > 1), None
+        )
+        if other is None and size > 1 and world_size % (size * _product(accepted)):
             said = f"{claim.source} says {axis} {size}"
             return f"{said}, which does not divide a world of {world_size} ranks beside the rest"
     if other is None:
         return None if size <= world_size else ""
     if size == 1 or other.ranks == claim.ranks:
         return ""
-    if axis == "dp" and "cp" in held and size == len(held["dp"].ranks) * len(held["cp"].ranks):
+    if axis == "dp" and "cp" in accepted and size == len(accepted["dp"].ranks) * len(accepted["cp"].ranks):
         return ""  # FSDP over both: the batch is split over dp, the sequence over cp
     same_size = other.axis == axis and len(other.ranks) == size
     where = f" (ranks {_listed(other.ranks)} and {_listed(claim.ranks)})" if same_size else ""
@@ -180,39 +182,41 @@ def _listed(ranks: Sequence[int]) -> str:
     return f"{shown} ..." if len(ranks) > 8 else shown
 
 
-def _product(held: Mapping[str, AxisEvidence]) -> int:
-    return prod(len(held[axis].ranks) for axis in _PRODUCT if axis in held)
+def _product(accepted: Mapping[str, AxisEvidence]) -> int:
+    return prod(len(accepted[axis].ranks) for axis in _PRODUCT if axis in accepted)
 
 
-def _completed(held: dict[str, AxisEvidence], notes: list[str], rank: int, world_size: int) -> Topology:
-    """Fill in the axes not claimed: dp takes what the others leave of the world."""
-    if "dp" in held and _product(held) != world_size:
-        if held["dp"].source != ASSUMED:
-            sizes = {axis: len(held[axis].ranks) if axis in held else 1 for axis in _PRODUCT}
-            said = f"{held['dp'].source} says dp {sizes['dp']}; {_no_world(sizes, world_size)}"
+def _complete(accepted: dict[str, AxisEvidence], notes: list[str], rank: int, world_size: int) -> Topology:
+    """Fills in the axes without a claim: dp gets the part of the world that the others leave."""
+    if "dp" in accepted and _product(accepted) != world_size:
+        if accepted["dp"].source != ASSUMED:
+            sizes = {axis: len(accepted[axis].ranks) if axis in accepted else 1 for axis in _PRODUCT}
+            said = f"{accepted['dp'].source} says dp {sizes['dp']}; {_size_mismatch(sizes, world_size)}"
             notes = [f"{said}: pure data parallel is assumed instead", *notes]
-            held = {axis: claim for axis, claim in held.items() if axis not in _PRODUCT}
-        held.pop("dp", None)
-    sizes = {"dp": 1, "tp": 1, "pp": 1, "cp": 1, "ep": 1} | {axis: len(c.ranks) for axis, c in held.items()}
-    places = dict.fromkeys(sizes, 0) | {axis: claim.ranks.index(rank) for axis, claim in held.items()}
-    sources = {axis: claim.source for axis, claim in held.items()}
-    if "dp" not in held:
-        others = [held[axis] for axis in _PRODUCT if axis in held]
-        sizes["dp"], places["dp"], regular = _rest(others, rank, world_size)
+            accepted = {axis: claim for axis, claim in accepted.items() if axis not in _PRODUCT}
+        accepted.pop("dp", None)
+    sizes = {"dp": 1, "tp": 1, "pp": 1, "cp": 1, "ep": 1} | {axis: len(c.ranks) for axis, c in accepted.items()}
+    places = dict.fromkeys(sizes, 0) | {axis: claim.ranks.index(rank) for axis, claim in accepted.items()}
+    sources = {axis: claim.source for axis, claim in accepted.items()}
+    if "dp" not in accepted:
+        others = [accepted[axis] for axis in _PRODUCT if axis in accepted]
+        sizes["dp"], places["dp"], regular = _remaining_axis(others, rank, world_size)
         sources["dp"] = ASSUMED
         if not regular:
             notes.append("the groups of ranks are not evenly spaced: coordinates on dp are assumed")
     return _topology(sizes, places, sources, notes)
 
 
-def _rest(claims: Sequence[AxisEvidence], rank: int, world_size: int) -> tuple[int, int, bool]:
-    """Size of what the axes leave of the world, this rank's place in it, and whether the axes are spaced so evenly that
-    the place is sure: each rank's place is then that of the rank at the origin of its axes.
+def _remaining_axis(claims: Sequence[AxisEvidence], rank: int, world_size: int) -> tuple[int, int, bool]:
+    """Returns the size of the axis that the claimed ones leave, this rank's coordinate on it, and whether that is sure.
+
+    It is sure where the axes are evenly spaced: a rank's coordinate is then that of the rank at the origin of its
+    axes.
     """
     strides = [(len(c.ranks), c.ranks[1] - c.ranks[0]) for c in claims if len(c.ranks) > 1]
 
-    def origin(of: int) -> int:
-        return of - sum(of // stride % size * stride for size, stride in strides)
+    def origin(start: int) -> int:
+        return start - sum(start // stride % size * stride for size, stride in strides)
 
     regular = all(
         stride > 0 and all(r // stride % size == place for place, r in enumerate(claim.ranks))
@@ -235,20 +239,20 @@ def _topology(
     return Topology(source, sizes, coordinates, notes=tuple(notes), sources=sources)
 
 
-def _no_world(sizes: Mapping[str, int], world_size: int) -> str:
+def _size_mismatch(sizes: Mapping[str, int], world_size: int) -> str:
     shown = " x ".join(f"{axis} {sizes[axis]}" for axis in _PRODUCT)
     return f"{shown} is {prod(sizes[axis] for axis in _PRODUCT)}, but the world has {world_size} ranks"
 
 
-def _numbers(said: Mapping[str, int], least: int) -> dict[str, int]:
+def _validated(said: Mapping[str, int], least: int) -> dict[str, int]:
     for axis, number in said.items():
         if isinstance(number, bool) or not hasattr(number, "__index__") or number < least:
             raise UsageError(f"{axis}={number!r}: give a whole number of at least {least}")
     return {axis: operator.index(number) for axis, number in said.items()}
 
 
-def _in_order(rank: int, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Megatron's order of ranks: tp varies fastest, then cp, then dp, then pp; ep over the ranks of one stage."""
+def _default_coordinates(rank: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Returns coordinates in Megatron's order: tp varies fastest, then cp, dp, pp; ep lies over one stage's ranks."""
     coordinates, rest = {}, rank
     for axis in ("tp", "cp", "dp", "pp"):
         coordinates[axis], rest = rest % sizes[axis], rest // sizes[axis]

@@ -1,4 +1,4 @@
-"""What the script itself says of its topology; kept here until a recorder of this process asks."""
+"""Keeps the topology that the script declared, until a recorder of this process reads it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class DeclaredTopology:
-    """Sizes of axes, and this rank's coordinates where they do not follow from its rank."""
+    """Sizes of axes, and this rank's coordinates that do not follow from its rank."""
 
     sizes: Mapping[str, int]
     coordinates: Mapping[str, int] = field(default_factory=dict)
@@ -18,7 +18,7 @@ _declaration: DeclaredTopology | None = None
 
 
 def declare(declaration: DeclaredTopology | None) -> None:
-    """The last word holds; None takes it back."""
+    """Replaces the declaration; None removes it."""
     global _declaration  # noqa: PLW0603  one process has one topology
     _declaration = declaration
 

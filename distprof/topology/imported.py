@@ -7,7 +7,7 @@ from typing import Any
 
 
 def imported(module: str, attribute: str) -> Any:
-    """``attribute`` of a module that the script has imported; None without."""
+    """Returns ``attribute`` of a module that the script has imported; None if either is missing."""
     return getattr(sys.modules.get(module), attribute, None)
 
 
@@ -18,7 +18,7 @@ def is_a(thing: object, module: str, *classes: str) -> bool:
 
 
 def group_ranks(group: Any) -> tuple[int, ...]:
-    """Global ranks of a process group, in its order; empty when it is none of this process's."""
+    """Returns the global ranks of a process group, in its order; empty if this process is not in it."""
     ranks = imported("torch.distributed.distributed_c10d", "_world")
     members = ranks.pg_group_ranks.get(group) if ranks is not None and group is not None else None
     return tuple(sorted(members, key=members.__getitem__)) if members else ()

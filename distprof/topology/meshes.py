@@ -1,4 +1,4 @@
-"""Device meshes: every one that the script makes, and what the names of their dimensions say of the axes."""
+"""Records every device mesh that the script makes, and reads the axes from the names of its dimensions."""
 
 from __future__ import annotations
 
@@ -18,44 +18,43 @@ from distprof.topology.axes import ASSUMED, FINE_NAMES, AxisEvidence, axis_of
 from distprof.topology.imported import is_a
 
 SOURCE = "device_mesh"
-#: Of a mesh with one of these, the data-parallel dimensions are those of experts.
-_OF_EXPERTS = ("ep", "edp", "etp")
-#: Meshes over everything, which split nothing.
+#: In a mesh that has one of these axes, data-parallel dimensions are those of experts (edp).
+_EXPERT_AXES = ("ep", "edp", "etp")
+#: Names of dimensions over all ranks, which split nothing.
 _WHOLE = ("world", "all", "default", "loss", "loss_mesh")
 
 
 @dataclass(frozen=True)
 class SeenMesh:
-    """A mesh with names, and its global ranks in row-major order."""
+    """A mesh's record, and its global ranks in row-major order."""
 
     mesh: Mesh
     ranks: tuple[int, ...]
 
     @classmethod
     def in_order(cls, names: tuple[str, ...], shape: tuple[int, ...], rank: int) -> SeenMesh:
-        """A mesh over the whole world, the last dimension varying fastest."""
+        """Makes a mesh over the whole world, whose last dimension varies fastest."""
         ranks = tuple(range(prod(shape)))
-        return cls(Mesh(names, shape, tuple(cls(Mesh(names, shape), ranks)._place(rank))), ranks)
+        return cls(Mesh(names, shape, tuple(cls(Mesh(names, shape), ranks)._coordinate_of(rank))), ranks)
 
     def along(self, dimensions: Collection[int]) -> tuple[int, ...]:
-        """The ranks that share this rank's coordinates on all other dimensions."""
+        """Returns the ranks that share this rank's coordinates on all other dimensions."""
         own = tuple(slice(None) if i in dimensions else at for i, at in enumerate(self.mesh.coordinate))
         found: list[int] = np.array(self.ranks).reshape(self.mesh.shape)[own].ravel().tolist()
         return tuple(found)
 
-    def _place(self, index: int) -> list[int]:
-        place = []
+    def _coordinate_of(self, index: int) -> list[int]:
+        coordinate = []
         for size in reversed(self.mesh.shape):
-            place.append(index % size)
+            coordinate.append(index % size)
             index //= size
-        return place[::-1]
+        return coordinate[::-1]
 
 
 class MeshRecorder:
-    """Sees every DeviceMesh that the script makes, from before its first line.
+    """Records every DeviceMesh that the script makes, from before its first line.
 
-    torch keeps no list of meshes, and a framework may drop the mesh that it built; so what it says is copied as it is
-    made.
+    torch keeps no list of meshes, and a framework may drop the mesh that it built; so it is copied when it is made.
     """
 
     def __init__(self) -> None:
@@ -89,7 +88,7 @@ class MeshRecorder:
     def _note(self, mesh: Any) -> None:
         try:
             seen = seen_mesh(mesh)
-        except Exception as error:  # a mesh in a state that this torch version alone knows: it just stays unseen
+        except Exception as error:  # a mesh in a state that only this torch version has: it is skipped
             pass_on(error)
             return
         if seen.mesh.names and seen not in self.seen:
@@ -97,7 +96,7 @@ class MeshRecorder:
 
 
 def seen_mesh(mesh: Any) -> SeenMesh:
-    """What a DeviceMesh says of itself.  Raises whatever torch raises."""
+    """Copies the names, shape, ranks and coordinate of a DeviceMesh.  Raises whatever torch raises."""
     names = tuple(map(str, mesh.mesh_dim_names or ()))
     shape = tuple(int(size) for size in mesh.shape)
     ranks = tuple(int(rank) for rank in mesh.mesh.flatten().tolist())
@@ -105,13 +104,13 @@ def seen_mesh(mesh: Any) -> SeenMesh:
 
 
 def root_of(mesh: Any) -> Any:
-    """The mesh that this one is a slice of, or itself."""
+    """Returns the mesh that this one is a slice of, or itself."""
     root = getattr(mesh, "_get_root_mesh", None)
     return root() if root is not None else mesh
 
 
 def meshes_of_parameters(models: Sequence[nn.Module]) -> list[SeenMesh]:
-    """Those over which the models' DTensors are laid out."""
+    """Returns the named meshes over which the models' DTensors are laid out."""
     tensors = parameters_in(*models)
     under = (tensor.device_mesh for tensor in tensors if is_a(tensor, "torch.distributed.tensor", "DTensor"))  # type: ignore[attr-defined]
     roots = {id(root): root for root in map(root_of, {id(mesh): mesh for mesh in under}.values())}
@@ -119,14 +118,15 @@ def meshes_of_parameters(models: Sequence[nn.Module]) -> list[SeenMesh]:
 
 
 def mesh_axes(seen: SeenMesh) -> dict[str, tuple[int, ...]]:
-    """By axis, the ranks along it of this rank's group."""
+    """Maps each axis to the ranks of this rank's group along it."""
     return {axis: seen.along(dims) for axis, dims in _axes(seen, ()).items()} if seen.mesh.coordinate else {}
 
 
 def mesh_evidence(meshes: Sequence[SeenMesh], fakes: Collection[frozenset[int]] = ()) -> Iterator[AxisEvidence]:
-    """What the meshes say, those first that tell most axes apart; slices say a part of what their mesh does.  A
-    dimension whose ranks are in ``fakes`` has a process group that goes nowhere, and is no axis.  Dimensions of unknown
-    names beside known ones are taken for data parallel.
+    """Yields the axes of the meshes, those of meshes with most axes first.
+
+    Slices are skipped: their mesh says more.  A dimension whose ranks are in ``fakes`` has a process group that never
+    communicates, and is no axis.  Dimensions of unknown names beside known ones are assumed to be data parallel.
     """
     placed = [seen for seen in meshes if seen.mesh.coordinate]
     named = [(seen, _axes(seen, fakes)) for seen in placed if not any(_is_slice(seen, other) for other in placed)]
@@ -141,8 +141,9 @@ def mesh_evidence(meshes: Sequence[SeenMesh], fakes: Collection[frozenset[int]] 
 
 
 def unknown_dimension_names(meshes: Sequence[SeenMesh], settled: Collection[frozenset[int]] = ()) -> Iterator[str]:
-    """A sentence for each mesh with dimensions whose names mean nothing to us, unless it is ``settled`` what the ranks
-    along them are to each other.
+    """Yields a sentence for each mesh with dimensions whose names are unknown.
+
+    Leaves out dimensions whose ranks are in ``settled``: there other evidence names the axis.
     """
     for seen in meshes:
         odd = [seen.mesh.names[i] for i in _unknown(seen) if not _is_settled(seen, i, settled)]
@@ -161,7 +162,7 @@ def _is_settled(seen: SeenMesh, dimension: int, settled: Collection[frozenset[in
 
 
 def _is_slice(seen: SeenMesh, other: SeenMesh) -> bool:
-    """Whether some of the other's dimensions, along the same ranks, are all that it has."""
+    """Whether each of its dimensions is one of the other's, along the same ranks."""
     names, others = seen.mesh.names, other.mesh.names
     return {*names} < {*others} and all(
         seen.along([i]) == other.along([others.index(name)]) for i, name in enumerate(names)
@@ -169,14 +170,14 @@ def _is_slice(seen: SeenMesh, other: SeenMesh) -> bool:
 
 
 def _axes(seen: SeenMesh, fakes: Collection[frozenset[int]]) -> dict[str, list[int]]:
-    """Axis -> the dimensions that belong to it."""
+    """Maps each axis to the dimensions that belong to it."""
     axes: dict[str, list[int]] = {}
     known = [axis_of(name) for name in seen.mesh.names]
-    of_experts = any(axis in _OF_EXPERTS for axis in known)
+    has_experts = any(axis in _EXPERT_AXES for axis in known)
     for i, (name, axis) in enumerate(zip(seen.mesh.names, known, strict=True)):
         if axis is None or (seen.mesh.shape[i] > 1 and frozenset(seen.along([i])) in fakes):
             continue
-        if of_experts and axis == "dp":
+        if has_experts and axis == "dp":
             axes.setdefault("edp", []).append(i)
             continue
         axes.setdefault(axis, []).append(i)
@@ -186,7 +187,7 @@ def _axes(seen: SeenMesh, fakes: Collection[frozenset[int]]) -> dict[str, list[i
 
 
 def _unknown(seen: SeenMesh) -> list[int]:
-    """Dimensions that split something and have names of no axis.  A flattened one is named after its parts."""
+    """Returns the dimensions of size above 1 whose names are no axis.  A flattened one is named after its parts."""
     return [
         i
         for i, name in enumerate(seen.mesh.names)

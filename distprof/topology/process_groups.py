@@ -1,4 +1,4 @@
-"""The process groups that this rank is in, and what their makers called them."""
+"""The process groups that this rank is in, and the axes that their descriptions name."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from distprof.topology.axes import FINE_NAMES, AxisEvidence, axis_of
 from distprof.topology.imported import group_ranks, imported
 
 SOURCE = "process_groups"
-#: More than these say nothing that a report could show.
+#: A report could not show more groups.
 _MAX_GROUPS = 256
 _MAX_TEXT = 200
-#: What descriptions have beside the name of an axis: ``mesh_tp``, ``TENSOR_MODEL_PARALLEL_GROUP``.
-_AROUND = (("mesh_", ""), ("_group", ""), ("_process", ""), ("_pg", ""), ("model_parallel", "parallel"))
+#: Parts of descriptions that surround the name of an axis: ``mesh_tp``, ``TENSOR_MODEL_PARALLEL_GROUP``.
+_DECORATIONS = (("mesh_", ""), ("_group", ""), ("_process", ""), ("_pg", ""), ("model_parallel", "parallel"))
 
 
 @dataclass(frozen=True)
 class SeenGroup:
-    """``backend`` as torch has it; ``ranks`` are global, in the order of the group."""
+    """A process group: ``backend`` as torch names it; ``ranks`` are global, in the order of the group."""
 
     name: str
     description: str
@@ -28,7 +28,7 @@ class SeenGroup:
 
 
 def groups() -> list[SeenGroup]:
-    """In the order in which they were made.  Never communicates."""
+    """Returns this process's groups in the order of creation.  Never communicates."""
     world = imported("torch.distributed.distributed_c10d", "_world")
     if world is None:
         return []
@@ -45,33 +45,33 @@ def groups() -> list[SeenGroup]:
 
 
 def records(seen: Sequence[SeenGroup], world_size: int) -> tuple[Group, ...]:
-    """Those that connect anything."""
-    nowhere = fake_group_axes(seen)
+    """Returns the records of all groups, except those that only fake backends connect."""
+    fakes = fake_group_axes(seen)
     return tuple(
         Group(group.name, group.description, () if len(group.ranks) == world_size else group.ranks)
         for group in seen
-        if frozenset(group.ranks) not in nowhere
+        if frozenset(group.ranks) not in fakes
     )
 
 
 def group_evidence(seen: Sequence[SeenGroup], *, meshes_were_seen: bool) -> Iterator[AxisEvidence]:
-    """What the descriptions say.  Groups that torch made for a mesh say less than the mesh does, where it was seen."""
+    """Yields the axes that the descriptions name.  Skips groups that torch made for a mesh if meshes were seen."""
     for group in seen:
-        name = _bare(group.description)
+        name = _axis_name(group.description)
         axis = FINE_NAMES.get(name, axis_of(name))
-        of_mesh = group.description.startswith("mesh_")
-        if axis is not None and group.backend != "fake" and not (of_mesh and meshes_were_seen):
+        is_of_mesh = group.description.startswith("mesh_")
+        if axis is not None and group.backend != "fake" and not (is_of_mesh and meshes_were_seen):
             yield AxisEvidence(SOURCE, axis, group.ranks)
 
 
 def fake_group_axes(seen: Sequence[SeenGroup]) -> set[frozenset[int]]:
-    """Ranks that only groups with a ``fake`` backend connect; none where the whole world is fake."""
+    """Returns the sets of ranks that only groups with a ``fake`` backend connect; none if all groups are fake."""
     real = {frozenset(group.ranks) for group in seen if group.backend != "fake"}
     return {frozenset(group.ranks) for group in seen} - real if real else set()
 
 
-def _bare(description: str) -> str:
+def _axis_name(description: str) -> str:
     name = description.strip().lower().replace(" ", "_").replace("-", "_")
-    for around, instead in _AROUND:
-        name = name.replace(around, instead)
+    for decoration, replacement in _DECORATIONS:
+        name = name.replace(decoration, replacement)
     return name.strip("_")

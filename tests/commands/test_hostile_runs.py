@@ -61,7 +61,7 @@ def test_a_shard_that_is_no_file_is_left_out(here: Cli, run: Path, shard: Path, 
     make(shard)
     ended = here("merge", run, "--no-plots")
     assert ended.returncode == 0
-    assert f"{shard.name}: left out, the file is no distprof shard: it is no regular file" in " ".join(
+    assert f"{shard.name}: left out, the file is no distprof shard: it is not a regular file" in " ".join(
         ended.stdout.split()
     )
 

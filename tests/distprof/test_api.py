@@ -175,7 +175,7 @@ def test_nonsense_is_passed_over_and_the_report_says_so(
         distprof.set_topology(**nonsense)
         train(2)
     topology = seen(run).of(Topology)[-1]
-    assert topology.source == "assumed" and "set_topology was passed over" in topology.notes[0]
+    assert topology.source == "assumed" and "set_topology was ignored" in topology.notes[0]
     assert not seen(run).of(Error)
 
 

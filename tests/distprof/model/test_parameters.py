@@ -166,7 +166,7 @@ def test_a_declaration_that_makes_no_sense_is_passed_over_with_a_note() -> None:
         declare(None)
     topology = records[-1]
     assert isinstance(topology, Topology) and topology.source == "assumed"
-    assert "set_topology was passed over" in topology.notes[0]
+    assert "set_topology was ignored" in topology.notes[0]
 
 
 def test_what_a_wrapper_keeps_alike() -> None:

@@ -243,7 +243,7 @@ def test_a_record_in_whose_writing_an_exception_came_from_outside_leaves_no_piec
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(NotAShard, match=r"pipe is no distprof shard: it is no regular file$"):
+    with pytest.raises(NotAShard, match=r"pipe is no distprof shard: it is not a regular file$"):
         read_shard(tmp_path / "pipe")
 
 
