@@ -39,7 +39,7 @@ def wraps_under(module: nn.Module, child: str) -> bool:
 
 def is_wrapper(module: nn.Module) -> bool:
     """Whether the module only wraps another."""
-    return any(wraps_under(module, name) for name in module._modules)
+    return any(wraps_under(module, name) for name in module._modules.keys())  # noqa: SIM118 (TorchScript's has no iter())
 
 
 def children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from torch._C._dynamo import eval_frame
 from torch._C._dynamo.eval_frame import set_eval_frame
 
@@ -53,3 +55,18 @@ def run_uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
             set_eval_frame(before)
 
     return call
+
+
+@contextmanager
+def out_of_trace() -> Iterator[None]:
+    """In here torch.jit.trace, if it runs, notes nothing: otherwise sizes are tensors, and nodes of its graph."""
+    known = hasattr(torch._C, "_get_tracing_state") and hasattr(torch._C, "_set_tracing_state")
+    state = torch._C._get_tracing_state() if known else None
+    if state is None:
+        yield
+        return
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)

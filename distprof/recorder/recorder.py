@@ -28,6 +28,7 @@ from distprof.devices import running_device
 from distprof.errors import said
 from distprof.external_exceptions import came_from_outside, pass_on
 from distprof.frameworks.shape_inference import ShapeInference
+from distprof.hooks.dynamo import out_of_trace
 from distprof.hooks.optimizer_hook import OptimizerHook
 from distprof.hooks.patches import ModuleCallHandler, ModuleCallPatch, backward_patch, dataloader_patch
 from distprof.hooks.recursion_limit import Room
@@ -217,7 +218,8 @@ class Recorder:
     def adopt(self, module: nn.Module, caller: int) -> int:
         assert self._models is not None and self._output is not None
         self._writing += 1
-        row, records = self._models.adopt(module, caller)
+        with out_of_trace():
+            row, records = self._models.adopt(module, caller)
         self._output.write(*records)
         self._writing -= 1
         if self._models.is_pipelined:

@@ -28,6 +28,10 @@ AS_COMPILED = "default" if _LOOKS_PAST_MODES else "eager_on_recompile"
 EAGER = "force_eager"
 _USERS = "default"  # no stance is set: the script's own holds
 
+#: Stances of a script that compile nothing: in their place, ours would run compiled what the script keeps from that, or
+#: keep the exception from it that it has asked for.
+_KEPT = ("force_eager", "fail_on_recompile", "eager_on_recompile")
+
 #: No iteration takes longer.  One that does not end is no iteration: the job has ended its training.
 DEADLINE_S = 600.0
 
@@ -83,6 +87,8 @@ class Stance:
     def _set(self) -> None:
         if self.name != _USERS:
             frames = _eval_frame()
+            if self.name == AS_COMPILED and frames._stance.stance in _KEPT:
+                return
             self._before = frames._stance
             self._ours = _but_for_torchs_own(frames.DynamoStance)(self.name, self._before)
             frames._stance = self._ours

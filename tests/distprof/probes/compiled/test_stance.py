@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 import torch._dynamo
+from support.recording import record
 from torch._dynamo import eval_frame
 
+from distprof.clock import SystemClock
 from distprof.probes.compiled.stance import AS_COMPILED, EAGER, Stance
+from distprof.records import Counts
+
+CASE = Path(__file__).parents[3] / "cases" / "stances_of_the_script.py"
 
 
 def current() -> str:
@@ -82,3 +92,26 @@ def test_it_is_not_given_up_in_the_middle_of_a_forward() -> None:
     stance.look_at_the_time()
     assert current() == "default"
     stance.leave()
+
+
+@pytest.mark.parametrize("name", ["force_eager", "fail_on_recompile"])
+def test_a_script_that_sets_its_own_runs_in_the_counted_step_as_in_all_others(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(CASE), name])
+    recorded: dict[str, Any] = {}
+    seen = record(
+        tmp_path,
+        lambda: recorded.update(runpy.run_path(str(CASE))),
+        warmup=3,
+        count=True,
+        timed=2,
+        clock=SystemClock(),
+    )
+    torch._dynamo.reset()
+    plain = runpy.run_path(str(CASE))
+    assert recorded["losses"] == plain["losses"]
+    assert (recorded["ran"], recorded["refused"]) == (plain["ran"], plain["refused"])
+    assert plain["ran"] == ([0] if name == "force_eager" else [*range(10)])
+    assert plain["refused"] == ([] if name == "force_eager" else [*range(1, 10)])
+    assert sum(seen.one(Counts).forward_macs) == 4 * 8 * 4
