@@ -1,1 +1,1 @@
-"""What each training stack says of its groups, its parameters and its experts."""
+"""Reads from each training stack its process groups, the layout of its parameters, and its experts."""

@@ -1,6 +1,6 @@
-"""DeepSpeed: its groups, its pipelines' grid, ZeRO-3's parameters, tensor-parallel layers and MoE layers.
+"""DeepSpeed: groups, the pipeline's grid, ZeRO-3's parameters, tensor-parallel layers and MoE layers.
 
-Its getters make groups where there are none yet, so its variables are read instead.
+DeepSpeed's getters create missing groups, so its variables are read instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GROUPS = "deepspeed.utils.groups"
 _AXIS_OF_PIPELINE = {"pipe": "pp", "data": "dp", "model": "tp"}
 #: AutoTP's groups.
 _VARIABLES = {"tp": "_TENSOR_MODEL_PARALLEL_GROUP", "dp": "_DATA_PARALLEL_GROUP"}
-#: Getters of a model-parallel unit (Megatron's, or a user's) by axis, the most exact first.
+#: By axis, the getters of a model-parallel unit (Megatron's, or a user's), the most exact first.
 _GETTERS = {
     "tp": ("get_tensor_model_parallel_group", "get_slice_parallel_group", "get_model_parallel_group"),
     "pp": ("get_pipeline_model_parallel_group", "get_pipe_parallel_group"),
@@ -37,17 +37,17 @@ class DeepSpeed(Framework):
     def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
         modules = [*every_module(*models)]
         pipelines = [m for m in modules if is_a(m, "deepspeed.runtime.pipe.module", "PipelineModule")]
-        dense = _of_grid(pipelines[0], rank) if pipelines else _of_variables(modules)
-        return dense | _of_experts()
+        dense = _pipeline_groups(pipelines[0], rank) if pipelines else _dense_groups(modules)
+        return dense | _expert_groups()
 
     def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> ParameterLayout | None:
         whole = getattr(parameter, "ds_numel", None)
         sliced = ("tp",) if getattr(parameter, "tensor_model_parallel", False) and _is_replaced(parameter) else ()
-        # Pipelines mark all their parameters, and build a tied layer under one name on each stage that uses it.
+        # A pipeline marks all its parameters, and builds a tied layer under the same name on each stage that uses it.
         copy = name if hasattr(parameter, "ds_pipe_replicated") and name.startswith("tied_modules.") else ""
         if whole is None and not (sliced or copy):
             return None
-        # ZeRO-3 empties a parameter between its uses, and keeps its size and this rank's padded part beside it.
+        # ZeRO-3 empties a parameter between its uses; the size and this rank's padded part are attributes of it.
         numel = parameter.numel() if whole is None else int(whole)
         local = getattr(parameter, "ds_tensor", parameter).numel()
         return ParameterLayout(local, numel, numel, ("dp",) if local < numel else (), sliced, copy)
@@ -56,9 +56,9 @@ class DeepSpeed(Framework):
         layer: Any = module
         if is_a(module, "deepspeed.moe.layer", "MoE"):
             residual = (layer.mlp,) if layer.use_residual else ()
-            return replace(_of_moe_layer(layer.deepspeed_moe), shared=residual)
+            return replace(_moe_experts(layer.deepspeed_moe), shared=residual)
         if is_a(module, "deepspeed.moe.sharded_moe", "MOELayer"):
-            return _of_moe_layer(layer)
+            return _moe_experts(layer)
         if getattr(module, "_is_autoep_layer", False):
             axis = _expert_axis(layer.ep_group_name)
             shared = tuple(m for m in (layer.shared_experts, layer.shared_experts_gate) if isinstance(m, nn.Module))
@@ -69,8 +69,8 @@ class DeepSpeed(Framework):
         return None
 
 
-def _of_moe_layer(layer: Any) -> Experts:
-    """Experts run on all of their capacity, what is empty of it included: the gate alone knows what are tokens."""
+def _moe_experts(layer: Any) -> Experts:
+    """Describes a layer whose experts compute their whole capacity, padding too: only the gate knows the tokens."""
     held, local = tuple(getattr(layer.experts, "deepspeed_experts", ())), int(layer.num_local_experts)
     holder = None if held else layer.experts
     return Experts(
@@ -80,8 +80,10 @@ def _of_moe_layer(layer: Any) -> Experts:
 
 
 def _read_gate(output: Any, num_experts: int) -> Routing | None:
-    """Of a ``TopKGate``: the loss first, the counts last; between them the routes, with -1 for those that were dropped
-    (7 items), or a mask [tokens, experts, capacity] (4, before 0.19 and where it is asked for).
+    """Reads a ``TopKGate``'s output: the loss comes first, the counts last.
+
+    Between them are the expert ids, -1 where dropped (7 items), or a mask [tokens, experts, capacity] (4 items: before
+    0.19, and on request).
     """
     if not isinstance(output, tuple) or len(output) not in (4, 7):
         return None
@@ -90,12 +92,12 @@ def _read_gate(output: Any, num_experts: int) -> Routing | None:
 
 
 def _read_autoep(output: Any, num_experts: int) -> Routing | None:
-    """AutoEP drops nothing; its experts' own counts are padded."""
+    """Reads AutoEP's router, which drops nothing; the counts that its experts get are padded."""
     seen = read_chosen_ids(output, num_experts)
     return None if seen is None else Routing(seen.routed, seen.routed)
 
 
-def _of_grid(pipeline: Any, rank: int) -> dict[str, Sequence[int]]:
+def _pipeline_groups(pipeline: Any, rank: int) -> dict[str, Sequence[int]]:
     topology = pipeline._topo
     own = topology.get_coord(rank)._asdict()
     return {
@@ -105,31 +107,31 @@ def _of_grid(pipeline: Any, rank: int) -> dict[str, Sequence[int]]:
     }
 
 
-def _of_variables(modules: Sequence[nn.Module]) -> dict[str, Sequence[int]]:
-    """AutoTP's own groups, else those of the unit that the script gave, else data parallel over all."""
+def _dense_groups(modules: Sequence[nn.Module]) -> dict[str, Sequence[int]]:
+    """Returns AutoTP's groups, else those of the script's model-parallel unit, else data parallel over all ranks."""
     engine: Any = next((m for m in modules if is_a(m, "deepspeed.runtime.engine", "DeepSpeedEngine")), None)
     unit = getattr(engine, "mpu", None) or imported(_GROUPS, "mpu")
     axes = {axis: group_ranks(imported(_GROUPS, name)) for axis, name in _VARIABLES.items()}
     for axis, getters in _GETTERS.items() if unit is not None and getattr(unit, "__name__", "") != _GROUPS else ():
-        axes[axis] = axes.get(axis) or group_ranks(_called(unit, getters))
+        axes[axis] = axes.get(axis) or group_ranks(_call_first(unit, getters))
     if engine is not None and not axes["dp"] and not axes.get("cp"):
         axes["dp"] = group_ranks(getattr(engine, "data_parallel_group", None))
     return {axis: ranks for axis, ranks in axes.items() if ranks}
 
 
-def _of_experts() -> dict[str, Sequence[int]]:
-    """``ep_size_N`` of each N, and the largest as ``ep``, with the ranks that hold the same experts as ``edp``."""
+def _expert_groups() -> dict[str, Sequence[int]]:
+    """Returns ``ep_size_N`` for each N, the largest as ``ep``, and the ranks with the same experts as ``edp``."""
     sizes = {name: group_ranks(group) for name, group in (imported(_GROUPS, "_EXPERT_PARALLEL_GROUP") or {}).items()}
     if not any(sizes.values()):
         return {}
     largest = max(sizes, key=lambda name: len(sizes[name]))
-    alike = (imported(_GROUPS, "_EXPERT_DATA_PARALLEL_GROUP") or {}).get(largest)
+    replicas = (imported(_GROUPS, "_EXPERT_DATA_PARALLEL_GROUP") or {}).get(largest)
     named = {name: ranks for name, ranks in sizes.items() if len(ranks) > 1}
-    return {**named, "ep": sizes[largest], "edp": group_ranks(alike) or ()}
+    return {**named, "ep": sizes[largest], "edp": group_ranks(replicas) or ()}
 
 
 def _expert_axis(group_name: Any) -> str:
-    """The axis over which experts of this group differ: plain ``ep`` where a group is one rank."""
+    """Returns the axis over which the experts of this group differ: plain ``ep`` if a group is one rank."""
     size = str(group_name).rpartition("_")[2]
     return str(group_name) if size.isdecimal() and int(size) > 1 else "ep"
 
@@ -138,8 +140,8 @@ def _is_replaced(parameter: Any) -> bool:
     return bool(getattr(parameter, "ds_is_replaced_module", False))
 
 
-def _called(unit: Any, getters: Sequence[str]) -> Any:
-    """What the first getter that there is says; None where it refuses to (its groups are not made yet)."""
+def _call_first(unit: Any, getters: Sequence[str]) -> Any:
+    """Calls the first getter that exists; None if it raises, because its groups do not exist yet."""
     getter = next((getattr(unit, name) for name in getters if hasattr(unit, name)), None)
     try:
         return getter() if getter is not None else None

@@ -1,7 +1,7 @@
-"""DTensors: how a parameter is cut, and what that says of axes of which no name tells.
+"""DTensors: how a parameter is cut, and the axes that follow from it where mesh dimensions have no known names.
 
-A mesh may have no names, or names that mean nothing to us.  A parameter that is cut along such a dimension is FSDP's if
-its module is, over the same ranks; else every rank computes with its own piece: that is tensor parallel.
+A parameter that is cut along such a dimension is sharded by FSDP if its module is, over the same ranks.  Otherwise each
+rank computes with its own part: tensor parallelism.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ def is_dtensor(parameter: object) -> bool:
     return is_a(parameter, "torch.distributed.tensor", "DTensor")
 
 
-def of_dtensor(parameter: Any, sharding: Sharding | None = None) -> ParameterLayout:
-    """Its layout; ``sharding`` is that of its module, None where that is not known: it is taken for FSDP's then.
-    Allocates nothing.
+def dtensor_layout(parameter: Any, sharding: Sharding | None = None) -> ParameterLayout:
+    """Returns the layout of a DTensor; ``sharding`` is that of its module.
+
+    Without it (None), dimensions without a known name are assumed to be FSDP's.  Allocates no tensor.
     """
     shape = list(parameter.shape)
     mesh = parameter.device_mesh
@@ -48,29 +49,29 @@ def of_dtensor(parameter: Any, sharding: Sharding | None = None) -> ParameterLay
     )
 
 
-def claims(model: nn.Module) -> Iterator[AxisEvidence]:
-    """Tensor parallelism that no name of a mesh tells, each once."""
+def tensor_parallel_evidence(model: nn.Module) -> Iterator[AxisEvidence]:
+    """Yields the tensor-parallel groups that no mesh name shows, each once."""
     found: dict[AxisEvidence, None] = {}
     for owner, sharding in shardings(model):
         for parameter in filter(is_dtensor, owner._parameters.values()):
-            found |= dict.fromkeys(_claims_of(parameter, sharding))
+            found |= dict.fromkeys(_parameter_evidence(parameter, sharding))
     yield from found
 
 
 def shardings(
-    module: nn.Module, above: Sharding = NONE, holders: frozenset[int] = frozenset()
+    module: nn.Module, above: Sharding = NONE, ancestors: frozenset[int] = frozenset()
 ) -> Iterator[tuple[nn.Module, Sharding]]:
-    """``module`` and all below it, each with the ranks over which FSDP 2 shards it, if it does."""
+    """Yields ``module`` and all below it, each with the sets of ranks over which FSDP 2 shards it, if any."""
     own = above | _sharding_of(module)
     yield module, own
-    below = holders | {id(module)}
+    below = ancestors | {id(module)}
     for _, child in children(module):
         if id(child) not in below:
             yield from shardings(child, own, below)
 
 
 def fsdp2_meshes(module: nn.Module) -> list[Any]:
-    """Of a module that is FSDP 2's, those of the groups of its parameters."""
+    """Returns the meshes of an FSDP 2 module's parameter groups; empty for another module."""
     if not is_a(module, "torch.distributed.fsdp", "FSDPModule"):
         return []
     state = module._get_fsdp_state()  # type: ignore[operator]
@@ -91,7 +92,7 @@ def _sharding_of(module: nn.Module) -> Sharding:
     return frozenset(found)
 
 
-def _claims_of(parameter: Any, sharding: Sharding) -> Iterator[AxisEvidence]:
+def _parameter_evidence(parameter: Any, sharding: Sharding) -> Iterator[AxisEvidence]:
     mesh = parameter.device_mesh
     for dimension, (axis, cut) in enumerate(zip(_axes(parameter, sharding), _cuts(parameter), strict=True)):
         names = mesh.mesh_dim_names
@@ -102,13 +103,13 @@ def _claims_of(parameter: Any, sharding: Sharding) -> Iterator[AxisEvidence]:
 
 
 def _cuts(parameter: Any) -> list[int | None]:
-    """By dimension of its mesh: which one of its own is cut along it."""
-    # Of a Shard, and of a strided one, which is none to ``is_shard``.
+    """Returns for each dimension of its mesh the dimension of the parameter that is cut along it, or None."""
+    # ``dim`` is an attribute of Shard and of its strided form, for which ``is_shard`` is False.
     return [getattr(placement, "dim", None) for placement in parameter.placements]
 
 
 def _axes(parameter: Any, sharding: Sharding | None) -> list[str]:
-    """By dimension of its mesh: the axis of its name; without one what the cut must be."""
+    """Returns for each dimension of its mesh the axis of its name, else the one that follows from the sharding."""
     mesh = parameter.device_mesh
     names = mesh.mesh_dim_names or ("",) * len(parameter.placements)
     known = [axis_of(name) for name in names]
@@ -122,7 +123,7 @@ def _axes(parameter: Any, sharding: Sharding | None) -> list[str]:
 
 
 def _chunk(size: int, parts: int, index: int) -> int:
-    """Length of the ``index``-th piece when ``torch.chunk`` cuts ``size`` into ``parts``."""
+    """Returns the length of the ``index``-th chunk when ``torch.chunk`` cuts ``size`` into ``parts``."""
     piece = -(-size // parts)
     return max(0, min(piece, size - piece * index))
 

@@ -1,4 +1,4 @@
-"""MoE layers of no known stack: experts that are the children of an ``nn.ModuleList``, or stacked in one module."""
+"""MoE layers of unknown stacks: experts that are the children of an ``nn.ModuleList``, or stacked in one module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distprof.frameworks.protocol import Experts, Framework
 from distprof.frameworks.routing_readers import is_router, read_chosen_ids
 from distprof.frameworks.stacked_experts import stacked_experts
 
-#: Attributes of a MoE module in which its global number of experts stands, in the order in which they are believed.
+#: Attributes of a MoE module that may hold its global number of experts, the most trusted first.
 _GLOBAL_COUNT = ("num_experts", "n_experts", "num_global_experts", "n_routed_experts", "num_routed_experts")
 _ROUTERS = ("gate", "router", "wg")
 _TOP_K = ("top_k", "topk", "num_experts_per_tok", "num_experts_per_token", "k")
@@ -35,22 +35,22 @@ class GenericMoe(Framework):
 
 
 def _router(layer: nn.Module) -> nn.Module | None:
-    """The child that chooses the experts, if it says which; what returns scores alone is not understood."""
+    """Returns the child that chooses the experts, if there is one; children that return only scores do not count."""
     return next((child for name, child in layer.named_children() if is_router(name, child)), None)
 
 
 def _num_experts(layer: nn.Module, local: int) -> int:
-    """The global number of experts: what the layer says, else the width of its router; 0 when neither can be."""
-    said: list[Any] = [getattr(layer, name, None) for name in _GLOBAL_COUNT]
-    said += [getattr(child, "out_features", None) for name, child in layer.named_modules() if _is_router(name)]
-    return next((number for number in said if type(number) is int and number >= local and number % local == 0), 0)
+    """Returns the global number of experts by the layer, else by its router's width; 0 if neither is plausible."""
+    candidates: list[Any] = [getattr(layer, name, None) for name in _GLOBAL_COUNT]
+    candidates += [getattr(child, "out_features", None) for name, child in layer.named_modules() if _is_router(name)]
+    return next((number for number in candidates if type(number) is int and number >= local and number % local == 0), 0)
 
 
 def _top_k(layer: nn.Module) -> int:
-    """What the layer says, else its router."""
+    """Returns the number of experts a token, by the layer, else by its router; 0 if unknown."""
     routers = [child for name, child in layer.named_children() if _is_router(name)]
-    said = [getattr(module, name, None) for module in (layer, *routers) for name in _TOP_K]
-    return next((number for number in said if type(number) is int and number > 0), 0)
+    candidates = [getattr(module, name, None) for module in (layer, *routers) for name in _TOP_K]
+    return next((number for number in candidates if type(number) is int and number > 0), 0)
 
 
 def _is_router(name: str) -> bool:

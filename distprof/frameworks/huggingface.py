@@ -1,4 +1,4 @@
-"""transformers' and accelerate's meshes."""
+"""transformers and accelerate: their device meshes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from distprof.module_walk import every_module
 from distprof.topology.imported import imported
 from distprof.topology.meshes import SeenMesh, mesh_axes, root_of, seen_mesh
 
-#: In the order of accelerate's mesh, the last one varying fastest.
-_ACCELERATES = ("dp_replicate", "dp_shard", "cp", "sp", "tp")
+#: The dimensions of accelerate's mesh; the last varies fastest.
+_ACCELERATE_AXES = ("dp_replicate", "dp_shard", "cp", "sp", "tp")
 
 
 class Transformers(Framework):
@@ -39,15 +39,15 @@ class Accelerate(Framework):
         mesh = state.get("device_mesh")
         if mesh is not None:
             return mesh_axes(seen_mesh(root_of(mesh)))
-        return _of_environment(rank, int(state.get("num_processes") or 1))
+        return _groups_from_environment(rank, int(state.get("num_processes") or 1))
 
 
-def _of_environment(rank: int, world_size: int) -> Mapping[str, Sequence[int]]:
-    """What ``accelerate launch`` was told: under DeepSpeed no mesh is made of it."""
+def _groups_from_environment(rank: int, world_size: int) -> Mapping[str, Sequence[int]]:
+    """Reads the settings of ``accelerate launch``, from which no mesh is made under DeepSpeed."""
     if os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG", "").lower() != "true":
         return {}
-    said = (os.environ.get(f"PARALLELISM_CONFIG_{axis.upper()}_SIZE", "1") for axis in _ACCELERATES)
+    said = (os.environ.get(f"PARALLELISM_CONFIG_{axis.upper()}_SIZE", "1") for axis in _ACCELERATE_AXES)
     shape = tuple(int(size) if size.isdecimal() else 1 for size in said)
     if prod(shape) != world_size:
         return {}
-    return mesh_axes(SeenMesh.in_order(_ACCELERATES, shape, rank))
+    return mesh_axes(SeenMesh.in_order(_ACCELERATE_AXES, shape, rank))

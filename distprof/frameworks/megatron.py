@@ -1,4 +1,4 @@
-"""Megatron-core: its parallel state, tensor-parallel and expert parameters, layer numbers and MoE layers."""
+"""Megatron-core: parallel state, tensor-parallel and expert parameters, layer numbers and MoE layers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from distprof.topology.imported import group_ranks, imported
 
 _STATE = "megatron.core.parallel_state"
 _EXPERTS = ("SequentialMLP", "GroupedMLP", "TEGroupedMLP")
-#: Variables rather than getters: those of a newer or older version are missing, and getters of groups that are not made
-#: yet raise.
+#: Variables are read instead of getters, which raise while their groups do not exist; other versions may lack some.
 _VARIABLES = {
     "tp": "_TENSOR_MODEL_PARALLEL_GROUP",
     "pp": "_PIPELINE_MODEL_PARALLEL_GROUP",
@@ -35,8 +34,8 @@ class Megatron(Framework):
         return {axis: ranks for axis, ranks in found.items() if ranks}
 
     def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> ParameterLayout | None:
-        numel, copy = parameter.numel(), _copy(parameter)
-        # Experts have the mark even where every rank has whole ones: the group of their own axis tells.
+        numel, copy = parameter.numel(), _embedding_copy(parameter)
+        # Experts have this mark even if every rank has whole ones: the size of their own group decides.
         axis = "etp" if expert else "tp"
         is_cut = getattr(parameter, "tensor_model_parallel", False)
         ways = len(group_ranks(imported(_STATE, _VARIABLES[axis]))) if is_cut else 1
@@ -46,7 +45,7 @@ class Megatron(Framework):
 
     def experts(self, module: nn.Module) -> Experts | None:
         held: Any = getattr(module, "experts", None)
-        if type(held).__name__ not in _EXPERTS or not _is_megatrons(held):
+        if type(held).__name__ not in _EXPERTS or not _is_megatron_module(held):
             return None
         local = int(held.num_local_experts)
         ways = max(1, len(group_ranks(imported(_STATE, _VARIABLES["ep"]))))
@@ -67,13 +66,14 @@ class Megatron(Framework):
 
     def child_name(self, parent: nn.Module, name: str, child: nn.Module) -> str:
         number = getattr(child, "layer_number", None)
-        is_layer = name.isdecimal() and type(number) is int and number > 0 and _is_megatrons(child)
+        is_layer = name.isdecimal() and type(number) is int and number > 0 and _is_megatron_module(child)
         return str(number - 1) if is_layer and type(number) is int else name
 
 
 def _read_map(output: Any, num_experts: int) -> Routing | None:
-    """Of a ``TopKRouter``: (probabilities, map [tokens, experts]).  The map has what is left after drops: with a
-    capacity it does not say what was chosen.
+    """Reads a ``TopKRouter``'s output: (probabilities, map [tokens, experts]).
+
+    The map shows what is left after drops, so with a capacity it does not show what was chosen.
     """
     routing_map = output[1] if isinstance(output, tuple) and len(output) == 2 else None
     if not isinstance(routing_map, Tensor) or routing_map.shape[-1] != num_experts:
@@ -82,11 +82,11 @@ def _read_map(output: Any, num_experts: int) -> Routing | None:
     return Routing(chosen, chosen)
 
 
-def _is_megatrons(module: object) -> bool:
+def _is_megatron_module(module: object) -> bool:
     return type(module).__module__.partition(".")[0] == "megatron"
 
 
-def _copy(parameter: nn.Parameter) -> str:
-    """First and last stage hold copies of the word embeddings, under different names."""
+def _embedding_copy(parameter: nn.Parameter) -> str:
+    """Names the word embeddings, of which first and last stage hold copies under different names; else empty."""
     is_copy = getattr(parameter, "shared_embedding", False) or getattr(parameter, "shared", False)
     return "word_embeddings" if is_copy else ""

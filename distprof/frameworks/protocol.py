@@ -1,8 +1,8 @@
-"""What distprof asks of a training stack: a class for each, answering what it knows and nothing else.
+"""The interface between distprof and a training stack: one class for each stack, which answers only what it knows.
 
-One is asked only in a process that has imported its package; it imports nothing itself, but looks into ``sys.modules``.
-It never communicates, changes nothing, and holds nothing of the script's alive.  If it raises, its answer is missing,
-and the report says why.
+A class is asked only if the process has imported its package; it imports nothing itself, and reads ``sys.modules``.  It
+never communicates, changes nothing, and keeps no object of the script alive.  If it raises, its answer is missing, and
+the report says why.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ParameterLayout:
-    """Elements of one parameter: in this rank's memory, on this rank with data-parallel sharding undone, and in the
-    whole; and its layout as :class:`distprof.records.Parameter` has it.
+    """The size and the layout of one parameter; fields are as in :class:`distprof.records.Parameter`.
+
+    Sizes are in elements: in this rank's memory, on this rank without data-parallel sharding, and in all.
     """
 
     local_numel: int
@@ -30,10 +31,10 @@ class ParameterLayout:
 
 @dataclass(frozen=True)
 class Routing:
-    """What one call of a router decided, as int64 tensors of counts by global expert, on its device.
+    """The decision of one call of a router, as int64 tensors of counts by global expert, on the router's device.
 
-    ``routed``: how often each was chosen; ``kept``: how often after capacity dropped some, None where the router cannot
-    tell; ``aux_loss``: a scalar.
+    ``routed``: how often each expert was chosen; ``kept``: the same after drops by capacity, None if the output lacks
+    it; ``aux_loss``: a scalar.
     """
 
     routed: Tensor
@@ -41,24 +42,24 @@ class Routing:
     aux_loss: Tensor | None = None
 
 
-#: (a router's output, number of experts of the layer) -> what it decided; None where it is not understood.
+#: (a router's output, number of experts of the layer) -> its decision; None if the output has an unknown form.
 ReadRouter = Callable[[Any, int], Routing | None]
-#: (arguments of the module that computes all experts, how many experts are counted) -> tokens by expert, likewise.
+#: (arguments of the module that computes all experts, number of experts that are counted) -> tokens by expert, or None.
 ReadArguments = Callable[[tuple[Any, ...], int], Tensor | None]
 
 
 @dataclass(frozen=True)
 class Experts:
-    """The experts of one MoE layer that this rank hosts, in the order of their global ids, and where counts are read.
+    """The experts of one MoE layer that this rank hosts, in the order of their global ids, and readers of their counts.
 
     ``modules``: the submodules that are one expert each; the rows of their inputs are their loads, unless they are
-    ``padded``.  Empty where one module computes all: then ``holder`` is that one, and ``local`` says how many it has.
-    ``axis``: over which they are shared out, contiguously.
+    ``padded``.  Empty if one module computes all experts: then ``holder`` is that module, and ``local`` their number.
+    ``axis``: the axis over which the experts are distributed, contiguously.
 
-    ``router``: the submodule whose output ``read_router`` understands.  Of the holder's arguments ``read_handed`` reads
-    what this rank's tokens were given to (by global expert), ``read_processed`` what its experts got from all ranks (by
-    local expert).  Readers are functions that hold no module, keep no tensor and wait for no device; see
-    :mod:`distprof.frameworks.routing_readers` for some.  ``shared``: submodules that are experts which see every token.
+    ``router``: the submodule whose output ``read_router`` reads.  From the holder's arguments ``read_handed`` reads the
+    experts of this rank's tokens (counts by global expert), and ``read_processed`` the tokens that its experts got from
+    all ranks (by local expert).  Readers are functions that refer to no module, keep no tensor and wait for no device;
+    :mod:`distprof.frameworks.routing_readers` has some.  ``shared``: submodules that are experts for every token.
     """
 
     num_experts: int
@@ -76,30 +77,32 @@ class Experts:
 
 
 class Framework:
-    """A training stack.  Every answer has a default that says nothing."""
+    """A training stack.  Every method has a default that gives no answer."""
 
-    #: How the report calls it.
+    #: The stack's name in the report.
     name = ""
-    #: Asked only when the script has imported this.
+    #: The stack is asked only if the script has imported this package.
     package = ""
 
     def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
-        """By axis (dp, tp, pp, cp, ep; finer ones: dp_replicate, dp_shard, sp, etp, edp, ep_size_N) the global ranks of
-        the group along it that global ``rank`` is in, in the order of their coordinates.  ``models`` are the root
-        modules that have run so far.
+        """Maps axes to the global ranks of the group of ``rank`` (global) on each, in the order of their coordinates.
+
+        Axes are dp, tp, pp, cp, ep, and finer ones: dp_replicate, dp_shard, sp, etp, edp, ep_size_N.  ``models`` are
+        the root modules that have run so far.
         """
         return {}
 
     def layout(self, owner: nn.Module, name: str, parameter: nn.Parameter, *, expert: bool) -> ParameterLayout | None:
-        """How a parameter of ``owner`` is laid out; None when it is not this stack's.  ``name`` is its whole name in
-        the model.  Of an ``expert``'s, the whole is what it and its like of the same global ids are.
+        """Returns the layout of a parameter of ``owner``; None if it is not this stack's.
+
+        ``name`` is its full name in the model.  For an ``expert``, the global size covers only its own global ids.
         """
         return None
 
     def experts(self, module: nn.Module) -> Experts | None:
-        """The experts of ``module``, if it is a MoE layer of this stack."""
+        """Returns the experts of ``module`` if it is a MoE layer of this stack, else None."""
         return None
 
     def child_name(self, parent: nn.Module, name: str, child: nn.Module) -> str:
-        """The model's own name of a child: a pipeline stage may count its layers from 0."""
+        """Returns a child's name in the whole model: a pipeline stage may number its layers from 0."""
         return name

@@ -1,7 +1,8 @@
-"""The training stacks that this process has imported, in the order in which they are believed.
+"""The training stacks that this process has imported, the most trusted first.
 
-Others add one with an entry point in the group ``distprof.frameworks``: its name is the package that it is for, and it
-names a :class:`~distprof.frameworks.protocol.Framework`.  It is loaded when the script has imported that package.
+Other packages add a stack with an entry point in the group ``distprof.frameworks``.  The entry point is named after the
+stack's package, and refers to a :class:`~distprof.frameworks.protocol.Framework`.  It is loaded once the script has
+imported that package.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import nn
 from distprof import errors
 from distprof.external_exceptions import pass_on
 from distprof.frameworks.deepspeed import DeepSpeed
-from distprof.frameworks.dtensor_shards import NONE, Sharding, is_dtensor, of_dtensor
+from distprof.frameworks.dtensor_shards import NONE, Sharding, dtensor_layout, is_dtensor
 from distprof.frameworks.generic_moe import GenericMoe
 from distprof.frameworks.huggingface import Accelerate, Transformers
 from distprof.frameworks.megatron import Megatron
@@ -31,64 +32,65 @@ Stack = TypeVar("Stack", bound=Framework)
 
 
 class FrameworkRegistry:
-    """Asks each stack; one that raises is named in ``failures``, once, and its answer is missing."""
+    """Asks each stack.  If one raises, its answer is missing, and ``failures`` has its first error."""
 
     def __init__(self) -> None:
         self.failures: dict[str, str] = {}
         self.pipelining, self.wrappers, self._modules = Pipelining(), Wrappers(), GenericMoe()
-        #: What knows its axes for sure.  What torch's wrappers say comes after what meshes say.
-        self._getters = [Megatron(), DeepSpeed(), Transformers(), Accelerate(), TorchTitan(), self.pipelining]
+        #: Stacks that know their axes exactly.  torch's wrappers are less trusted than meshes.
+        self._exact = [Megatron(), DeepSpeed(), Transformers(), Accelerate(), TorchTitan(), self.pipelining]
         self._others: dict[str, Framework | EntryPoint] | None = None
 
-    def believed(self) -> Iterator[Framework]:
-        """Those whose package is imported, third parties' first."""
+    def imported(self) -> Iterator[Framework]:
+        """Yields the stacks whose package is imported, those of third parties first."""
         yield from self._third_parties()
-        yield from (stack for stack in self._getters if stack.package in sys.modules)
+        yield from (stack for stack in self._exact if stack.package in sys.modules)
 
     def ask(self, stack: Stack, question: Callable[[Stack], Answer]) -> Answer | None:
-        """The answer; None where it raises."""
+        """Returns the answer; None if the stack raises."""
         try:
             return question(stack)
         except Exception as error:
             pass_on(error)
-            self._failed(stack.name, error)
+            self._record_failure(stack.name, error)
             return None
 
     def layout(
         self, owner: nn.Module, name: str, parameter: Any, *, expert: bool = False, sharding: Sharding = NONE
     ) -> ParameterLayout:
-        """What the first stack says that knows it; else it lies whole on this rank, unless it is a DTensor.
-        ``sharding``: FSDP's, of the owner.
+        """Returns the layout by the first stack that knows it, else that of a DTensor, else of a whole parameter.
+
+        ``sharding``: that of the owner by FSDP.
         """
-        for stack in self._that_answer("layout"):
-            said = self.ask(stack, lambda stack: stack.layout(owner, name, parameter, expert=expert))
-            if said is not None:
-                return said
+        for stack in self._stacks_with("layout"):
+            answer = self.ask(stack, lambda stack: stack.layout(owner, name, parameter, expert=expert))
+            if answer is not None:
+                return answer
         if is_dtensor(parameter):
-            said = self.ask(self.wrappers, lambda _: of_dtensor(parameter, sharding))
-            if said is not None:
-                return said
+            answer = self.ask(self.wrappers, lambda _: dtensor_layout(parameter, sharding))
+            if answer is not None:
+                return answer
         return ParameterLayout(parameter.numel(), parameter.numel(), parameter.numel())
 
     def experts(self, module: nn.Module) -> Experts | None:
-        for stack in self._that_answer("experts"):
-            said = self.ask(stack, lambda stack: stack.experts(module))
-            if said is not None:
-                return said
+        for stack in self._stacks_with("experts"):
+            answer = self.ask(stack, lambda stack: stack.experts(module))
+            if answer is not None:
+                return answer
         return None
 
     def child_name(self, parent: nn.Module, name: str, child: nn.Module) -> str:
-        """The model's own name of a child."""
-        for stack in self._that_answer("child_name"):
-            said = self.ask(stack, lambda stack: stack.child_name(parent, name, child))
-            if said and said != name:
-                return said
+        """Returns a child's name in the whole model."""
+        for stack in self._stacks_with("child_name"):
+            answer = self.ask(stack, lambda stack: stack.child_name(parent, name, child))
+            if answer and answer != name:
+                return answer
         return name
 
-    def _that_answer(self, question: str) -> list[Framework]:
-        silent = getattr(Framework, question)
-        stacks = (*self.believed(), self.wrappers, self._modules)
-        return [stack for stack in stacks if getattr(type(stack), question) is not silent]
+    def _stacks_with(self, question: str) -> list[Framework]:
+        default = getattr(Framework, question)
+        stacks = (*self.imported(), self.wrappers, self._modules)
+        return [stack for stack in stacks if getattr(type(stack), question) is not default]
 
     def _third_parties(self) -> Iterator[Framework]:
         if self._others is None:
@@ -109,18 +111,18 @@ class FrameworkRegistry:
             return stack
         except Exception as error:
             pass_on(error)
-            self._failed(f"{package} ({entry.value})", error)
-            return Framework()  # which says nothing
+            self._record_failure(f"{package} ({entry.value})", error)
+            return Framework()  # has no answers
 
-    def _failed(self, name: str, error: Exception) -> None:
+    def _record_failure(self, name: str, error: Exception) -> None:
         self.failures.setdefault(
-            name, f"what {name} says was not understood: {type(error).__name__}: {errors.said(error)}"
+            name, f"the answer of {name} was not understood: {type(error).__name__}: {errors.said(error)}"
         )
 
 
 def _entry_points() -> Iterator[tuple[str, EntryPoint]]:
     try:
         yield from ((entry.name, entry) for entry in entry_points(group=GROUP))
-    except Exception as error:  # a broken installation of something else
+    except Exception as error:  # another package's broken installation
         pass_on(error)
         return

@@ -1,6 +1,6 @@
-"""Calls in which a framework tries a model out: what runs there is real, and no work of the job.
+"""Detects calls in which a framework infers shapes: they really run the model, but are no work of the job.
 
-torch.distributed.pipelining runs a forward and a backward of each stage to learn shapes, before the first step and
+torch.distributed.pipelining runs a forward and a backward of each stage to infer shapes, before the first step and
 whenever training follows evaluation.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 
 from distprof.hooks.patches import FunctionPatch, OnError
 
-#: module -> (class, method), as torch's versions call them.
-_REHEARSALS = {
+#: module -> (class, method), with the names of all torch versions.
+_METHODS = {
     "torch.distributed.pipelining.stage": (
         ("PipelineStage", "_forward_metadata_inference"),
         ("PipelineStage", "_backward_metadata_inference"),
@@ -24,31 +24,31 @@ _REHEARSALS = {
 
 
 class ShapeInference:
-    """Tells when a rehearsal begins and ends; they do not nest in one another."""
+    """Calls ``began`` and ``ended`` around each shape inference; these do not nest."""
 
     def __init__(self, began: Callable[[], None], ended: Callable[[], None], on_error: OnError) -> None:
         self._began = began
         self._ended = ended
         self._on_error = on_error
-        self._doors: dict[tuple[str, str], FunctionPatch] = {}
+        self._patches: dict[tuple[str, str], FunctionPatch] = {}
         self._codes: set[CodeType] = set()
 
     def open(self) -> None:
-        """See those of all frameworks that are loaded by now."""
-        for holder, name in _loaded():
-            if (holder.__qualname__, name) not in self._doors:
-                self._codes.add(getattr(holder, name).__code__)
-                door = FunctionPatch(((holder, name),), "a rehearsal", self._on_error)
-                self._doors[holder.__qualname__, name] = door
-                door.open(self)
+        """Patches the methods of all frameworks that are loaded by now."""
+        for owner, name in _loaded_methods():
+            if (owner.__qualname__, name) not in self._patches:
+                self._codes.add(getattr(owner, name).__code__)
+                patch = FunctionPatch(((owner, name),), "shape inference", self._on_error)
+                self._patches[owner.__qualname__, name] = patch
+                patch.open(self)
 
     def close(self) -> None:
-        for door in self._doors.values():
-            door.close()
-        self._doors.clear()
+        for patch in self._patches.values():
+            patch.close()
+        self._patches.clear()
 
     def running(self) -> bool:
-        """Whether this thread is inside of one that began before it could be seen."""
+        """Whether this thread is inside shape inference that began before it was patched."""
         frame: Any = sys._getframe() if self._codes else None
         while frame is not None and frame.f_code not in self._codes:
             frame = frame.f_back
@@ -61,10 +61,10 @@ class ShapeInference:
         self._ended()
 
 
-def _loaded() -> Iterator[tuple[Any, str]]:
-    """(class, method)"""
-    for module, methods in _REHEARSALS.items():
+def _loaded_methods() -> Iterator[tuple[Any, str]]:
+    """Yields (class, method) for each method that is loaded."""
+    for module, methods in _METHODS.items():
         for kind, method in methods:
-            holder = getattr(sys.modules.get(module), kind, None)
-            if hasattr(holder, method):
-                yield holder, method
+            owner = getattr(sys.modules.get(module), kind, None)
+            if hasattr(owner, method):
+                yield owner, method

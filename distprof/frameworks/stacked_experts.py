@@ -1,18 +1,19 @@
-"""Experts that one module computes together, their weights stacked: ``(experts, ..., ...)``."""
+"""Experts that one module computes together, with stacked weights of shape ``(experts, ..., ...)``."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from distprof.frameworks.dtensor_shards import of_dtensor
+from distprof.frameworks.dtensor_shards import dtensor_layout
 from distprof.frameworks.protocol import Experts
 from distprof.frameworks.routing_readers import read_chosen_ids, read_dispatched_ids
 from distprof.topology.imported import is_a
 
 
 def stacked_experts(holder: nn.Module, top_k: int = 0, router: nn.Module | None = None) -> Experts | None:
-    """The experts of a module that is called so and holds stacked weights; None when it is none such.  It is handed the
-    tokens of this rank, wherever their experts are, and the experts of each.
+    """Returns the experts of a module with "expert" in its class name and stacked weights; None for another module.
+
+    Its arguments are all tokens of this rank, whichever rank hosts their experts, and each token's expert ids.
     """
     if "expert" not in type(holder).__name__.lower():
         return None
@@ -21,16 +22,18 @@ def stacked_experts(holder: nn.Module, top_k: int = 0, router: nn.Module | None 
     if len(sizes) != 1:
         return None
     ((whole, local),) = sizes
-    said = getattr(holder, "num_experts", 0)
-    more = type(said) is int and said > whole and said % whole == 0  # shared out by hand: the weights are local
+    declared = getattr(holder, "num_experts", 0)
+    is_distributed = (
+        type(declared) is int and declared > whole and declared % whole == 0
+    )  # distributed by the script itself: the weights are local
     return Experts(
-        said if more else whole, (), holder, local, top_k=top_k,
+        declared if is_distributed else whole, (), holder, local, top_k=top_k,
         router=router, read_router=read_chosen_ids, read_handed=read_dispatched_ids,
     )  # fmt: skip
 
 
 def local_length(parameter: nn.Parameter) -> int:
-    """Of dimension 0 on this rank, data-parallel sharding undone."""
+    """Returns the size of dimension 0 on this rank, without data-parallel sharding."""
     if not is_a(parameter, "torch.distributed.tensor", "DTensor") or not parameter.numel():
         return int(parameter.shape[0])
-    return of_dtensor(parameter).rank_numel * int(parameter.shape[0]) // parameter.numel()
+    return dtensor_layout(parameter).rank_numel * int(parameter.shape[0]) // parameter.numel()

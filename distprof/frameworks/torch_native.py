@@ -1,4 +1,4 @@
-"""torch itself: the groups of DDP, FSDP and pipelining."""
+"""torch's own DDP, FSDP and pipelining: their groups."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _STAGES = "torch.distributed.pipelining.stage"
 
 
 class Wrappers(Framework):
-    """DDP, FSDP 1 and FSDP 2: the ranks that they keep alike are data parallel."""
+    """DDP, FSDP 1 and FSDP 2: the ranks on which they keep parameters equal are data parallel."""
 
     name = "torch"
     package = "torch"
 
     def groups(self, models: Sequence[nn.Module], rank: int) -> Mapping[str, Sequence[int]]:
         for module in every_module(*models):
-            found = _of_ddp(module) or _of_fsdp1(module, rank) or _of_fsdp2(module)
+            found = _ddp_groups(module) or _fsdp1_groups(module, rank) or _fsdp2_groups(module)
             if found:
                 return found
         return {}
 
 
 class Pipelining(Framework):
-    """torch.distributed.pipelining: the stage that runs a model is found on the stack, as its forward begins."""
+    """torch.distributed.pipelining: finds the stage that runs a model on the call stack when its forward begins."""
 
     name = "torch.distributed.pipelining"
     package = _STAGES
@@ -43,7 +43,7 @@ class Pipelining(Framework):
         return {"pp": self._ranks} if self._ranks else {}
 
     def stage_of(self, model: nn.Module) -> tuple[int, int] | None:
-        """(index, number of stages) when ``model`` is running as a stage."""
+        """Returns (index, number of stages) if ``model`` runs as a stage, else None."""
         for stage in _running_stages():
             if stage.submod is model:
                 self._ranks = group_ranks(stage.group) or tuple(range(stage.group_size))
@@ -51,38 +51,38 @@ class Pipelining(Framework):
         return None
 
 
-def _of_ddp(module: nn.Module) -> dict[str, Sequence[int]]:
+def _ddp_groups(module: nn.Module) -> dict[str, Sequence[int]]:
     if not is_a(module, "torch.nn.parallel.distributed", "DistributedDataParallel"):
         return {}
-    return _told(dp=group_ranks(getattr(module, "process_group", None)))
+    return _nonempty(dp=group_ranks(getattr(module, "process_group", None)))
 
 
-def _of_fsdp1(module: nn.Module, rank: int) -> dict[str, Sequence[int]]:
+def _fsdp1_groups(module: nn.Module, rank: int) -> dict[str, Sequence[int]]:
     if not is_a(module, "torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"):
         return {}
     shard = group_ranks(getattr(module, "process_group", None))
     replicate = group_ranks(getattr(module, "_inter_node_pg", None))
     if not replicate:
-        return _told(dp=shard, dp_shard=shard)
+        return _nonempty(dp=shard, dp_shard=shard)
     if len(replicate) == 1 or not shard:
-        return _told(dp=shard or replicate)
+        return _nonempty(dp=shard or replicate)
     both = tuple(replica + other - rank for replica in replicate for other in shard)
-    return _told(dp_replicate=replicate, dp_shard=shard, dp=both)
+    return _nonempty(dp_replicate=replicate, dp_shard=shard, dp=both)
 
 
-def _of_fsdp2(module: nn.Module) -> dict[str, Sequence[int]]:
+def _fsdp2_groups(module: nn.Module) -> dict[str, Sequence[int]]:
     meshes = fsdp2_meshes(module)
-    return _told(dp=tuple(map(int, meshes[0].mesh.flatten().tolist()))) if meshes else {}
+    return _nonempty(dp=tuple(map(int, meshes[0].mesh.flatten().tolist()))) if meshes else {}
 
 
-def _told(**axes: Sequence[int]) -> dict[str, Sequence[int]]:
+def _nonempty(**axes: Sequence[int]) -> dict[str, Sequence[int]]:
     return {axis: ranks for axis, ranks in axes.items() if ranks}
 
 
 def _running_stages() -> Iterator[Any]:
-    """Stages in whose methods we are, the innermost first.
+    """Yields the stages whose methods are on the call stack, the innermost first.
 
-    Only torch's own frames are looked into: a look at a frame's locals keeps them alive as long as the frame.
+    Reads the locals of torch's own frames only: reading a frame's locals keeps them alive as long as the frame.
     """
     stages = sys.modules.get(_STAGES)
     frame = sys._getframe(1) if stages is not None else None

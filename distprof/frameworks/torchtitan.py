@@ -1,4 +1,4 @@
-"""torchtitan: its MoE layers.  Its meshes say the rest by the names of their dimensions."""
+"""torchtitan: its MoE layers.  The names of its mesh dimensions show its axes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ class TorchTitan(Framework):
     package = "torchtitan"
 
     def experts(self, module: nn.Module) -> Experts | None:
-        """Of ``MoE``, whose experts lie in ``routed_experts.inner_experts`` (before 0.3: in ``experts``).  They are
-        handed the tokens that arrived from all ranks, and how many each local expert gets.
+        """Returns the experts of a ``MoE``, which are ``routed_experts.inner_experts`` (before 0.3: ``experts``).
+
+        Their arguments are the tokens from all ranks, and the number of tokens of each local expert.
         """
         router: Any = getattr(module, "router", None)
         routed = getattr(module, "routed_experts", None)

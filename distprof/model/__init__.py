@@ -1,1 +1,1 @@
-"""The models of this rank: their module trees, parameters, MoE layers and place in the job."""
+"""The models of this rank: module trees, parameters, MoE layers, and the rank's place in the job."""

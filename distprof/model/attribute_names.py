@@ -1,6 +1,6 @@
-"""What models are called that are called one by one: attributes of a module of which the script calls methods only.
+"""Names models by the attribute in which another module keeps them, when the script calls only methods of that module.
 
-An actor-critic, CLIP or an autoencoder is such a module: its parts are models here, and their names are its own.
+An actor-critic, CLIP or an autoencoder is such a module: its parts are models here, named after its attributes.
 """
 
 from __future__ import annotations
@@ -14,46 +14,48 @@ from torch.fx import GraphModule
 
 from distprof.module_walk import children, class_name, wraps_under
 
-#: How often all objects of the process are looked through, whatever a script makes anew.
-_LOOKS = 4
-#: How deep in a module its parts are looked for, and how many of all are kept.
-_DEEP = 3
-_MOST = 10_000
+#: Searches through all objects of the process, at most, however many models a script makes.
+_MAX_SEARCHES = 4
+#: Levels of a module that are searched, and modules that are remembered, at most.
+_MAX_LEVELS = 3
+_MAX_MODULES = 10_000
 
 
 class HeldNames:
-    """Keeps no module alive."""
+    """Finds the names of models among the attributes of other modules.  Keeps no module alive."""
 
     def __init__(self) -> None:
         self._names: dict[int, tuple[weakref.ref[nn.Module], str]] = {}
-        self._looks = 0
+        self._searches = 0
 
-    def of(self, model: nn.Module) -> str:
-        """``Agent.actor``; empty for one that no module holds."""
-        if self._known(model) is None and self._looks < _LOOKS:
-            self._looks += 1
-            self._names = {id(held): (weakref.ref(held), name) for held, name in _every_name()}
-        return self._known(model) or ""
+    def find(self, model: nn.Module) -> str:
+        """Returns, for example, ``Agent.actor``; empty if no module holds the model."""
+        if self._remembered(model) is None and self._searches < _MAX_SEARCHES:
+            self._searches += 1
+            self._names = {id(held): (weakref.ref(held), name) for held, name in _named_modules()}
+        return self._remembered(model) or ""
 
-    def _known(self, model: nn.Module) -> str | None:
+    def _remembered(self, model: nn.Module) -> str | None:
         reference, name = self._names.get(id(model), (None, ""))
         return name if reference is not None and reference() is model else None
 
 
-def _every_name() -> Iterator[tuple[nn.Module, str]]:
-    """Modules that stand near the top of one that no module holds, and their names, which such a one has not."""
+def _named_modules() -> Iterator[tuple[nn.Module, str]]:
+    """Yields the modules in the upper levels of each top module, with their names; a top module's name is empty."""
     modules = [thing for thing in gc.get_objects() if issubclass(type(thing), nn.Module) and "_modules" in vars(thing)]
     held = {id(child) for module in modules for child in module._modules.values()}
-    ahead = [(top, class_name(top), "") for top in modules if id(top) not in held and not isinstance(top, GraphModule)]
+    pending = [
+        (top, class_name(top), "") for top in modules if id(top) not in held and not isinstance(top, GraphModule)
+    ]
     seen: set[int] = set()
-    while ahead and len(seen) < _MOST:
-        module, top, path = ahead.pop(0)
+    while pending and len(seen) < _MAX_MODULES:
+        module, top, path = pending.pop(0)
         if id(module) in seen:
             continue
         seen.add(id(module))
         yield module, f"{top}.{path}" if path else ""
-        for name, child in children(module) if path.count(".") < _DEEP - 1 else ():
+        for name, child in children(module) if path.count(".") < _MAX_LEVELS - 1 else ():
             if wraps_under(module, name):
-                ahead.append((child, top if path else class_name(child), path))
+                pending.append((child, top if path else class_name(child), path))
             else:
-                ahead.append((child, top, f"{path}.{name}" if path else name))
+                pending.append((child, top, f"{path}.{name}" if path else name))

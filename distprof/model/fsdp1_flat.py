@@ -1,4 +1,4 @@
-"""FSDP 1 lays parameters end to end in flat ones, and cuts those over ranks: which parameters lie in them, and how."""
+"""Finds the parameters inside FSDP 1's flat parameters, which hold many end to end and are sharded over ranks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from distprof.topology.imported import group_ranks, is_a
 
 @dataclass(frozen=True)
 class Flattened:
-    """A parameter of the model that lies in a flat one, where it is ``prime_name`` of the module ``prime``: another
-    module where the two are tied.
+    """A parameter of the model inside a flat one.
+
+    FSDP knows it as ``prime_name`` of the module ``prime``, which is another module if the parameter is tied.
     """
 
     name: str
@@ -29,16 +30,16 @@ class Flattened:
 
 
 def flat_parameters(model: nn.Module) -> dict[int, list[Flattened]]:
-    """By id of the module that owned them.  Empty without FSDP 1."""
+    """Maps the id of each owning module to its flattened parameters.  Empty without FSDP 1."""
     found: dict[int, list[Flattened]] = {}
     for handle in _handles(model):
-        for owner, parameter in _parameters_in(handle):
+        for owner, parameter in _flattened_in(handle):
             found.setdefault(id(owner), []).append(parameter)
     return found
 
 
 def is_flat(parameter: nn.Parameter) -> bool:
-    """Whether this is no parameter of the model, but many of them end to end."""
+    """Whether this is FSDP 1's flat parameter, not one of the model's own."""
     return bool(getattr(parameter, "_is_flat_param", False))
 
 
@@ -49,7 +50,7 @@ def _handles(model: nn.Module) -> Iterator[Any]:
             yield module._handle
 
 
-def _parameters_in(handle: Any) -> Iterator[tuple[nn.Module, Flattened]]:
+def _flattened_in(handle: Any) -> Iterator[tuple[nn.Module, Flattened]]:
     flat = handle.flat_param
     sharded = ("dp",) if handle.uses_sharded_strategy and len(group_ranks(handle.process_group)) > 1 else ()
     trainable = [parameter.requires_grad for parameter in flat._params or ()] or [flat.requires_grad] * len(

@@ -1,6 +1,6 @@
-"""The module tree of the models found running: rows, their names, and which row a call belongs to.
+"""The module tree of the models that run: its rows, their names, and the row that a call belongs to.
 
-Holds no module alive: rows are found by ``id``, and an id is forgotten when its module goes.
+Keeps no module alive: rows are found by ``id``, and an id is removed when its module is freed.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from distprof.model.owned_parameters import OwnedParameters
 from distprof.module_walk import children, class_name, is_wrapper, modules_of, wraps_under
 from distprof.records import MAX_DEPTH, ModuleRow, Tree
 
-#: A runaway model (modules made in every forward) must not fill memory or disk.
+#: A bound for scripts that make new modules in every forward: they must not fill memory or disk.
 MAX_ROWS = 50_000
 _MAX_TEXT = 1_000  # characters kept of a name, of a class or of an extra_repr
 
-#: Each parameter once, with its elements on this rank.
+#: Each parameter's identity once, with its number of elements on this rank.
 _Numels = set[tuple[tuple[int, str], int]]
 
-#: Of a module and all below it: name beneath it, class, and elements of its own parameters.
+#: For a module and each below it: the name below it, the class, and the elements of its own parameters.
 _Build = tuple[tuple[str, str, int], ...]
 
 
 @dataclass(frozen=True)
-class _Guest:
-    """A module that was met running where nobody owns it."""
+class _Unowned:
+    """A module that was called by a row that does not own it."""
 
     row: int
     build: _Build
@@ -40,7 +40,7 @@ class _Guest:
 
 
 class ModuleTree:
-    """Rows of all models met so far; rows are only ever appended."""
+    """Rows of all models seen so far; rows are only appended."""
 
     def __init__(self, stacks: FrameworkRegistry) -> None:
         self.rows: list[ModuleRow] = []
@@ -48,30 +48,29 @@ class ModuleTree:
         self.row_of: dict[int, int] = {}  # id of a module -> its row, for modules with one name
         self._rows_of: dict[int, list[int]] = {}  # id -> all its rows, for modules with several names
         self._references: dict[int, weakref.ref[nn.Module]] = {}
-        self._guests: dict[tuple[int, str], list[_Guest]] = {}  # by row of the caller and class
+        self._unowned: dict[tuple[int, str], list[_Unowned]] = {}  # by row of the caller and class
         self.batch_order = BatchOrder()
         self._roots = 0
         self._written = 0
 
     def adopt(self, module: nn.Module, parent: int = -1) -> int:
-        """The row of a module not met before, and rows for all below it: a root, or one that row ``parent`` called
-        without owning it.  Returns -1 when the tree is full.
+        """Makes rows for a new module and all below it, and returns its row; -1 if the tree is full.
 
-        One that is built like another, which was called from there and is gone, has that one's rows: a script may make
-        its loss anew in every forward.
+        The module is a root, or was called by row ``parent``, which does not own it.  It gets the rows of a freed
+        module of the same structure that the same row had called: a script may make a new loss in every forward.
         """
-        guests = self._guests.setdefault((parent, class_name(module)), [])
-        build = _build_of(module)
-        gone = next((guest for guest in guests if guest.reference() is None and guest.build == build), None)
+        unowned = self._unowned.setdefault((parent, class_name(module)), [])
+        build = _build(module)
+        gone = next((one for one in unowned if one.reference() is None and one.build == build), None)
         if gone is not None:
             for row, below in zip(range(gone.row, len(self.rows)), modules_of(module), strict=False):
                 self._remember(below, row)
             first = gone.row
-            guests.remove(gone)
+            unowned.remove(gone)
         else:
             first = self._add(module, parent)
         if first >= 0:
-            guests.append(_Guest(first, build, weakref.ref(module)))
+            unowned.append(_Unowned(first, build, weakref.ref(module)))
         return first
 
     def _add(self, module: nn.Module, parent: int) -> int:
@@ -81,20 +80,20 @@ class ModuleTree:
             root, name, depth = self._roots, "", 0
             self._roots += 1
         else:
-            above = self.rows[parent]
-            root, name, depth = above.root, _joined(above.name, f"<{class_name(module)}>"), above.depth + 1
+            caller = self.rows[parent]
+            root, name, depth = caller.root, _joined(caller.name, f"<{class_name(module)}>"), caller.depth + 1
             if depth > MAX_DEPTH:
-                parent, depth = above.parent, above.depth
+                parent, depth = caller.parent, caller.depth
         first = len(self.rows)
         self._append(module, name, root, parent, depth, frozenset(), OwnedParameters(module))
         if parent < 0:
-            self.batch_order.met(first, module)
+            self.batch_order.add_model(first, module)
         return first
 
     def find(self, module: nn.Module, caller: int) -> int | None:
-        """The row of ``module`` when row ``caller`` (-1: nobody) calls it; None when it is not known.
+        """Returns the row of ``module`` when row ``caller`` (-1: none) calls it; None if it has no row.
 
-        A module with several names is the one under its caller, where there is one.
+        For a module with several names, prefers the row below its caller.
         """
         rows = self._rows_of.get(id(module))
         if rows is None:
@@ -102,14 +101,14 @@ class ModuleTree:
         return next((row for row in rows if self._is_below(row, caller)), rows[0])
 
     def modules(self) -> Iterator[nn.Module]:
-        """All modules that have a row and still live."""
+        """Yields all modules that have a row and are still alive."""
         for reference in list(self._references.values()):
             module = reference()
             if module is not None:
                 yield module
 
-    def news(self) -> Tree | None:
-        """A record of the rows that no record has told yet."""
+    def take_new_rows(self) -> Tree | None:
+        """Returns a record of the rows that were in no record yet; None if there are none."""
         if self._written == len(self.rows):
             return None
         first, self._written = self._written, len(self.rows)
@@ -129,24 +128,24 @@ class ModuleTree:
         root: int,
         parent: int,
         depth: int,
-        above: frozenset[int],
+        ancestors: frozenset[int],
         owners: OwnedParameters,
     ) -> _Numels:
-        """Rows for ``module`` and all below it; returns the parameters in the subtree."""
+        """Appends rows for ``module`` and all below it; returns the parameters in the subtree."""
         own = {(p.identity, p.layout(self._stacks, p.name).rank_numel) for p in owners.owned_by(module)}
         row = len(self.rows)
         self.rows.append(_row(module, name, root, parent, depth))
         self._remember(module, row)
         all_parameters = set(own)
-        # What lies deeper than any reader takes stands beside its parent.
+        # A reader accepts MAX_DEPTH levels: deeper modules become siblings of their parent.
         upper, lower = (row, depth + 1) if depth < MAX_DEPTH else (parent, depth)
-        above |= {id(module)}
+        ancestors |= {id(module)}
         for child_name, child in children(module):
-            if id(child) not in above and len(self.rows) < MAX_ROWS:
+            if id(child) not in ancestors and len(self.rows) < MAX_ROWS:
                 own_name = self._stacks.child_name(module, child_name, child)
-                full_name = _below(name, module, own_name)
-                all_parameters |= self._append(child, full_name, root, upper, lower, above, owners)
-        self.rows[row] = _counted(self.rows[row], own, all_parameters)
+                full_name = _child_path(name, module, own_name)
+                all_parameters |= self._append(child, full_name, root, upper, lower, ancestors, owners)
+        self.rows[row] = _with_parameter_counts(self.rows[row], own, all_parameters)
         return all_parameters
 
     def _remember(self, module: nn.Module, row: int) -> None:
@@ -157,7 +156,7 @@ class ModuleTree:
             self._rows_of[key].append(row)
         elif key in self.row_of and self.rows[self.row_of[key]].root == self.rows[row].root:
             self._rows_of[key] = [self.row_of.pop(key), row]
-        else:  # new, or met before as part of another root: the bigger model's row is the one that says more
+        else:  # new, or first a root of its own or part of one: the row in the larger model, adopted later, says more
             self.row_of[key] = row
         if key not in self._references:
             self._references[key] = weakref.ref(module, lambda _: self._forget(key))
@@ -167,23 +166,23 @@ class ModuleTree:
             table.pop(key, None)
 
 
-def _build_of(module: nn.Module) -> _Build:
-    return tuple(_built(module, "", frozenset()))
+def _build(module: nn.Module) -> _Build:
+    return tuple(_structure(module, "", frozenset()))
 
 
-def _built(module: nn.Module, name: str, above: frozenset[int]) -> Iterator[tuple[str, str, int]]:
+def _structure(module: nn.Module, name: str, ancestors: frozenset[int]) -> Iterator[tuple[str, str, int]]:
     yield name, class_name(module), sum(_numel(p) for p in module._parameters.values() if p is not None)
-    below = above | {id(module)}
+    below = ancestors | {id(module)}
     for child_name, child in children(module):
         if id(child) not in below:
-            yield from _built(child, _joined(name, child_name), below)
+            yield from _structure(child, _joined(name, child_name), below)
 
 
 def _numel(parameter: nn.Parameter) -> int:
     return 0 if is_lazy(parameter) else parameter.numel()
 
 
-def _below(name: str, module: nn.Module, child: str) -> str:
+def _child_path(name: str, module: nn.Module, child: str) -> str:
     return name if wraps_under(module, child) else _joined(name, child)
 
 
@@ -206,10 +205,10 @@ def _row(module: nn.Module, name: str, root: int, parent: int, depth: int) -> Mo
 def _extra_repr(module: nn.Module) -> str:
     try:
         return str(module.extra_repr())[:_MAX_TEXT]
-    except Exception as error:  # a user's method, in a state that its author may not have thought of
+    except Exception as error:  # a user's method, called in a state that its author may not expect
         pass_on(error)
         return ""
 
 
-def _counted(row: ModuleRow, own: _Numels, below: _Numels) -> ModuleRow:
+def _with_parameter_counts(row: ModuleRow, own: _Numels, below: _Numels) -> ModuleRow:
     return replace(row, own_params=sum(n for _, n in own), total_params=sum(n for _, n in below))

@@ -1,4 +1,4 @@
-"""The MoE layers of a model: found by asking the stacks, and placed by the rank's coordinates."""
+"""Finds the MoE layers of a model by asking the training stacks, and places their experts by the rank's coordinates."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from distprof.records import ExpertLayer, ModuleRow, Topology
 class MoeLayer:
     """A MoE layer before its experts are placed.
 
-    ``expert_rows``: rows of its local experts, in order, each a module of its own; or none, and ``holder`` is the row
-    of the module that computes all ``local`` of them.  ``num_experts`` are there in all.  ``router`` is a row, too; the
-    rest is as in :class:`~distprof.frameworks.protocol.Experts`.
+    ``expert_rows``: the rows of its local experts, in order, if each is a module; if empty, ``holder`` is the row of
+    the module that computes all ``local`` experts.  ``num_experts`` is the global number.  ``router`` is a row too; the
+    other fields are as in :class:`~distprof.frameworks.protocol.Experts`.
     """
 
     name: str
@@ -38,7 +38,7 @@ class MoeLayer:
 
     @property
     def ways(self) -> int:
-        """Over how many ranks the experts are shared out."""
+        """The number of ranks over which the experts are distributed."""
         return self.num_experts // self.local
 
     @property
@@ -48,7 +48,7 @@ class MoeLayer:
 
     @property
     def parameter_rows(self) -> tuple[int, ...]:
-        """Below these rows lie the parameters of experts."""
+        """The rows below which all parameters are those of experts."""
         return self.expert_rows or (self.holder,)
 
 
@@ -59,23 +59,24 @@ def find_moe_layers(
     experts_of: Callable[[nn.Module], Experts | None],
     size_of: Callable[[str], int],
 ) -> Iterator[MoeLayer]:
-    """The MoE layers of ``module``, whose rows begin at ``first_row``.  ``size_of`` gives the size of an axis."""
+    """Yields the MoE layers of ``module``, whose rows begin at ``first_row``; ``size_of`` returns an axis's size."""
     modules = dict(zip(range(first_row, len(rows)), modules_of(module), strict=False))
     inside: set[int] = set()
     for row, found in modules.items():
         if rows[row].parent in inside:
             inside.add(row)
         elif (experts := experts_of(found)) is not None:
-            layer = _found(experts, row, rows, modules, size_of)
+            layer = _moe_layer(experts, row, rows, modules, size_of)
             if layer is not None:
                 inside.add(row)
                 yield layer
 
 
 def place_layers(layers: list[MoeLayer], topology: Topology, rank: int) -> tuple[tuple[ExpertLayer, ...], Topology]:
-    """The layers with the global ids of their local experts (contiguous by ep rank), and the topology, to which an
-    expert axis is added, with a note that says so, when experts are plainly shared out but no axis says over which
-    ranks.
+    """Returns the layers with the global ids of their local experts (contiguous by ep rank), and the topology.
+
+    If experts are distributed, but no axis says over which ranks, an assumed ep axis and a note are added to the
+    topology.
     """
     ways = max((layer.ways for layer in layers if layer.axis == "ep"), default=1)
     stage = topology.sizes["dp"] * topology.sizes["cp"] * topology.sizes["tp"]
@@ -93,19 +94,19 @@ def place_layers(layers: list[MoeLayer], topology: Topology, rank: int) -> tuple
             sources=topology.sources | {"ep": "assumed"},
             notes=(*topology.notes, note),
         )
-    return tuple(_placed(layer, topology.coordinates.get(layer.axis, 0)) for layer in layers), topology
+    return tuple(_place_experts(layer, topology.coordinates.get(layer.axis, 0)) for layer in layers), topology
 
 
-def _placed(layer: MoeLayer, place: int) -> ExpertLayer:
+def _place_experts(layer: MoeLayer, place: int) -> ExpertLayer:
     first = (place % layer.ways) * layer.local
     ids = tuple(range(first, first + layer.local))
     return ExpertLayer(layer.name, layer.row, layer.num_experts, ids, layer.axis, layer.top_k, layer.is_counted)
 
 
-def _found(
+def _moe_layer(
     experts: Experts, row: int, rows: list[ModuleRow], modules: dict[int, nn.Module], size_of: Callable[[str], int]
 ) -> MoeLayer | None:
-    """None when they are not there, or when their numbers cannot be."""
+    """Makes the layer; None if its experts are not below ``row``, or if their numbers are inconsistent."""
     own = {id(module) for module in (experts.holder, experts.router, *experts.modules, *experts.shared)}
     below = {id(found): at for at, found in modules.items() if id(found) in own and _is_below(at, row, rows)}
     local = len(experts.modules) or experts.local

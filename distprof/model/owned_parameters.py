@@ -1,4 +1,4 @@
-"""What a module owns by way of parameters, whether they are still there or lie in FSDP 1's flat ones."""
+"""The parameters that a module owns, whether they are still attributes of it or lie in FSDP 1's flat parameters."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from torch.nn.parameter import is_lazy
 from distprof.frameworks.dtensor_shards import NONE, Sharding, shardings
 from distprof.frameworks.protocol import ParameterLayout
 from distprof.frameworks.registry import FrameworkRegistry
-from distprof.frameworks.replicated_parameters import Keepers
+from distprof.frameworks.replicated_parameters import ReplicatingWrappers
 from distprof.model.fsdp1_flat import flat_parameters, is_flat
 
-#: Whether a function transform (``vmap``, ``grad``) shows a part of a tensor, or a copy, in its place.
+#: Whether a tensor is a function transform's wrapper (``vmap``, ``grad``): a part or a copy of the real one.
 _is_wrapped = getattr(getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", None)
 
 
 @dataclass(frozen=True)
 class OwnedParameter:
-    """One parameter.  ``anchor`` lives as long as it, and with ``key`` tells it from all others alive: tied ones have
-    the same two.
-    """
+    """One parameter.  ``anchor``, which lives as long as it, and ``key`` identify it; tied parameters share both."""
 
     name: str
     owner: nn.Module
@@ -31,7 +29,7 @@ class OwnedParameter:
     key: str
     dtype: torch.dtype
     trainable: bool
-    kept_alike: bool = False  # over data-parallel ranks, by a wrapper
+    kept_alike: bool = False  # a wrapper keeps it equal on all data-parallel ranks
     _layout: ParameterLayout | None = None
     _sharding: Sharding = NONE
 
@@ -40,7 +38,7 @@ class OwnedParameter:
         return id(self.anchor), self.key
 
     def layout(self, stacks: FrameworkRegistry, name: str, *, expert: bool = False) -> ParameterLayout:
-        """``name`` is its whole name in the model."""
+        """Returns its layout over the ranks; ``name`` is its full name in the model."""
         if self._layout is not None:
             return self._layout
         assert isinstance(self.anchor, torch.Tensor)
@@ -48,20 +46,20 @@ class OwnedParameter:
 
 
 class OwnedParameters:
-    """Of one root model, for as long as it is looked at."""
+    """Finds the parameters of each module of one root model.  Short-lived: it keeps tensors alive."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._inside: list[torch.Tensor] = []  # what function transforms have wrapped: it has an id while it is held
+        self._unwrapped: list[torch.Tensor] = []  # inside function transforms' wrappers: an id holds while they live
         self._flattened = flat_parameters(model)
-        self._keepers = Keepers(model)
+        self._wrappers = ReplicatingWrappers(model)
         self._shardings = {id(owner): sharding for owner, sharding in shardings(model) if sharding}  # by FSDP 2
 
     def owned_by(self, module: nn.Module) -> Iterator[OwnedParameter]:
-        """Lazy ones without a shape are left out."""
+        """Yields the module's own parameters, without lazy ones that have no shape yet."""
         flat = {parameter.name: parameter for parameter in self._flattened.get(id(module), ())}
         for name, parameter in module._parameters.items():
             if parameter is not None and name not in flat and not is_lazy(parameter) and not is_flat(parameter):
-                whole = self._whole(parameter)
+                whole = self._unwrap(parameter)
                 yield OwnedParameter(
                     name,
                     module,
@@ -69,15 +67,15 @@ class OwnedParameters:
                     "",
                     whole.dtype,
                     whole.requires_grad,
-                    self._keepers.keeps(module, parameter),
+                    self._wrappers.keeps(module, parameter),
                     _sharding=self._shardings.get(id(module), NONE),
                 )
         for name, p in flat.items():
             yield OwnedParameter(name, module, p.prime, p.prime_name, p.dtype, p.trainable, True, p.layout)
 
-    def _whole(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Of an ensemble under ``vmap`` all members' parameters, where a module sees one member's."""
+    def _unwrap(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Unwraps a tensor: under ``vmap`` a module sees one member's parameter, the result is that of all members."""
         while _is_wrapped is not None and _is_wrapped(tensor):
             tensor = torch._C._functorch.get_unwrapped(tensor)
-            self._inside.append(tensor)
+            self._unwrapped.append(tensor)
         return tensor

@@ -1,4 +1,4 @@
-"""The parameters of a model as records: names, sizes, and how they are laid out over the ranks."""
+"""Describes the parameters of a model in records: names, sizes, and their layout over the ranks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _ROUTERS = ("gate", "router", "wg")
 
 
 class FirstNames:
-    """Under which name each parameter was met first, in whatever root.
+    """The name under which each parameter was first seen, over all roots.
 
-    Holds none of them alive; an id may come back as that of another one.
+    Keeps no parameter alive; the id of a freed one may be used again.
     """
 
     def __init__(self) -> None:
         self._names: dict[tuple[int, str], tuple[weakref.ref[Tensor | nn.Module], int, str]] = {}
 
     def tied_to(self, parameter: OwnedParameter, root: int, name: str) -> str:
-        """The name under which ``parameter`` was met before; empty if this is the first time."""
+        """Returns the name under which ``parameter`` was first seen; empty if that is now, or under this same name."""
         met = self._names.get(parameter.identity)
         if met is None or met[0]() is not parameter.anchor:
             self._names[parameter.identity] = (weakref.ref(parameter.anchor), root, name)
@@ -36,12 +36,12 @@ class FirstNames:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where the parameters of one row stand: what they are, and the axis over which experts are shared out."""
+class _RowKind:
+    """The kind of the parameters of one row, and the axis over which experts are distributed."""
 
     kind: str = DENSE
     axis: str = ""
-    in_layer: bool = False  # of a MoE layer
+    in_layer: bool = False  # the row is in a MoE layer
 
 
 def parameters_of(
@@ -52,30 +52,31 @@ def parameters_of(
     stacks: FrameworkRegistry,
     first_names: FirstNames,
 ) -> tuple[Parameter, ...]:
-    """All parameters of ``module`` and below, whose rows begin at ``first_row``, with the MoE ``layers`` among them.  A
-    lazy parameter that has no shape yet is left out.
+    """Returns all parameters of ``module`` and below, without lazy ones that have no shape yet.
+
+    The module's rows begin at ``first_row``; ``layers`` are the MoE layers among them.
     """
-    places, owners = _places(layers), OwnedParameters(module)
+    kinds, owners = _layer_kinds(layers), OwnedParameters(module)
     found: list[Parameter] = []
     for row, owner in zip(range(first_row, len(rows)), modules_of(module), strict=False):
-        place = places[row] = _place(places, row, rows[row], owner)
+        row_kind = kinds[row] = _row_kind(kinds, row, rows[row], owner)
         for parameter in owners.owned_by(owner):
-            found.append(_parameter(parameter, row, rows[row], place, stacks, first_names))
+            found.append(_parameter(parameter, row, rows[row], row_kind, stacks, first_names))
     return tuple(found)
 
 
-def _places(layers: Sequence[MoeLayer]) -> dict[int, _Place]:
-    places = {layer.row: _Place(in_layer=True) for layer in layers}
+def _layer_kinds(layers: Sequence[MoeLayer]) -> dict[int, _RowKind]:
+    kinds = {layer.row: _RowKind(in_layer=True) for layer in layers}
     for layer in layers:
         axis = layer.axis if layer.ways > 1 else ""
-        places |= dict.fromkeys(layer.parameter_rows, _Place(EXPERT, axis, in_layer=True))
-        places |= dict.fromkeys(layer.shared_rows, _Place(SHARED, in_layer=True))
-    return places
+        kinds |= dict.fromkeys(layer.parameter_rows, _RowKind(EXPERT, axis, in_layer=True))
+        kinds |= dict.fromkeys(layer.shared_rows, _RowKind(SHARED, in_layer=True))
+    return kinds
 
 
-def _place(places: dict[int, _Place], row: int, module: ModuleRow, owner: nn.Module) -> _Place:
-    """That of its parent, unless it begins something."""
-    above = places.get(row) or places.get(module.parent, _Place())
+def _row_kind(kinds: dict[int, _RowKind], row: int, module: ModuleRow, owner: nn.Module) -> _RowKind:
+    """Returns the kind of the row's parent, unless the row starts another."""
+    above = kinds.get(row) or kinds.get(module.parent, _RowKind())
     name = module.name.rpartition(".")[2].lower()
     if above.kind == EXPERT:
         return above
@@ -92,13 +93,13 @@ def _parameter(
     parameter: OwnedParameter,
     row: int,
     owner: ModuleRow,
-    place: _Place,
+    row_kind: _RowKind,
     stacks: FrameworkRegistry,
     first_names: FirstNames,
 ) -> Parameter:
     name = f"{owner.name}.{parameter.name}" if owner.name else parameter.name
-    layout = parameter.layout(stacks, name, expert=place.kind == EXPERT)
-    own_axis = (place.axis,) if place.axis and place.axis not in (*layout.sharded, *layout.split) else ()
+    layout = parameter.layout(stacks, name, expert=row_kind.kind == EXPERT)
+    own_axis = (row_kind.axis,) if row_kind.axis and row_kind.axis not in (*layout.sharded, *layout.split) else ()
     return Parameter(
         name=name,
         row=row,
@@ -112,7 +113,7 @@ def _parameter(
         split=(*own_axis, *layout.split),
         tied_to=first_names.tied_to(parameter, owner.root, name),
         sharded=layout.sharded,
-        kind=place.kind,
+        kind=row_kind.kind,
         shared_as=layout.shared_as,
         kept_alike=parameter.kept_alike,
     )

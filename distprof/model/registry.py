@@ -1,4 +1,4 @@
-"""The models of this rank: adopts those found running, and says in records what is known of them."""
+"""The models of this rank: adopts those that run, and describes them in records."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from distprof.rank.identity import Identity
 from distprof.records import ExpertLayer, ExpertLayers, Parameter, Record, Topology
 from distprof.topology.meshes import MeshRecorder
 
-#: Models of which each is placed as it is met.  What places one looks at all of them: of more, it is done once an
-#: iteration (layers in a plain list are a model each).
+#: Up to so many models, topology and layers are recorded with each new one.  As that visits all models, beyond this
+#: number it is done once an iteration (layers in a plain list are a model each).
 _PLACED_AT_ONCE = 16
-
-
 _MAX_TEXT = 1_000
 
 
@@ -34,116 +32,120 @@ class ModelRegistry:
         self._stacks = FrameworkRegistry()
         self.tree = ModuleTree(self._stacks)
         self._rank = identity.rank
-        self._standing = RankTopology(identity.rank, identity.world_size, meshes, self._stacks)
+        self._topology = RankTopology(identity.rank, identity.world_size, meshes, self._stacks)
         self._layers: list[MoeLayer] = []
-        self._told: tuple[Topology, tuple[ExpertLayer, ...]] | None = None
+        self._last_places: tuple[Topology, tuple[ExpertLayer, ...]] | None = None
         self._parameters: dict[int, list[Parameter]] = {}  # by root
-        self._untold: set[int] = set()  # roots whose parameters are more than was told
+        self._unrecorded: set[int] = set()  # roots with parameters that are in no record yet
         self._roots = 0
-        self._to_place = False  # models were met since the places were told
+        self._places_are_due = False  # models were added since the last topology record
         self._first_names = FirstNames()
         self._held_names = HeldNames()
-        self._held_as: dict[int, str] = {}  # by root, where there are several with parameters
+        self._held_as: dict[int, str] = {}  # by root, if several roots have parameters
 
     @property
     def expert_layers(self) -> tuple[MoeLayer, ...]:
-        """All MoE layers, in the order in which they are told."""
+        """All MoE layers, in the order of their records."""
         return tuple(self._layers)
 
     @property
     def is_pipelined(self) -> bool:
-        """Whether the models are stages of a pipeline, as far as the ranks' places were told."""
-        topology = self._told[0] if self._told is not None else None
+        """Whether the models are stages of a pipeline, by the last topology record."""
+        topology = self._last_places[0] if self._last_places is not None else None
         return topology is not None and (topology.sizes["pp"] > 1 or bool(topology.stages))
 
     def adopt(self, module: nn.Module, caller: int = -1) -> tuple[int, list[Record]]:
-        """The row of a module not met before (-1: none, it is its caller's own), and the records that tell of it; the
-        parameters of one that joins its caller's root are :meth:`late`, and so are the places where models are many.
+        """Returns the row of a new module (-1: none, its work is its caller's), and the records that describe it.
+
+        The parameters of a module that joins its caller's root come in :meth:`late_records`, and so do topology and
+        layers if there are many models.
         """
-        if caller >= 0 and _is_compilers(module):
+        if caller >= 0 and _is_compiler_made(module):
             return -1, []
         row = self.tree.adopt(module, caller)
-        news = self.tree.news()
-        if row < 0 or news is None:
+        new_rows = self.tree.take_new_rows()
+        if row < 0 or new_rows is None:
             if row >= 0 and caller < 0:
-                self._standing.met_again(module, self.tree.rows[row].root)
+                self._topology.replace_model(module, self.tree.rows[row].root)
             return row, []
         if caller < 0:
             self._roots += 1
-            self._standing.met(module, self.tree.rows[row].root)
+            self._topology.add_model(module, self.tree.rows[row].root)
         layers = self._find_layers(module, row)
         self._layers += layers
-        self._note_parameters(module, row, layers)
+        self._add_parameters(module, row, layers)
         if caller >= 0 and not layers:
-            return row, [*tree_records(news)]
-        self._to_place = self._roots > _PLACED_AT_ONCE
-        places = () if self._to_place else self.places()
-        return row, [*tree_records(news), *(self._untold_parameters() if caller < 0 else ()), *places]
+            return row, [*tree_records(new_rows)]
+        self._places_are_due = self._roots > _PLACED_AT_ONCE
+        places = () if self._places_are_due else self.place_records()
+        return row, [*tree_records(new_rows), *(self._take_unrecorded_parameters() if caller < 0 else ()), *places]
 
-    def late(self) -> Sequence[Record]:
-        """What is told once an iteration, because it is told whole: parameters that have joined a root (a script may
-        make modules in every forward), and the places of many models.
+    def late_records(self) -> Sequence[Record]:
+        """Returns the records that are written once an iteration, because each describes everything again.
+
+        These are the parameters of roots that modules have joined (a script may make modules in every forward), and
+        topology and layers if there are many models.
         """
-        return [*self._untold_parameters(), *(self.places() if self._to_place else ())]
+        return [*self._take_unrecorded_parameters(), *(self.place_records() if self._places_are_due else ())]
 
-    def _untold_parameters(self) -> Sequence[Record]:
-        if not self._untold:
+    def _take_unrecorded_parameters(self) -> Sequence[Record]:
+        if not self._unrecorded:
             return ()
-        roots, self._untold = sorted(self._untold), set()
+        roots, self._unrecorded = sorted(self._unrecorded), set()
         return [
             record
             for root in roots
             for record in parameter_records(root, self._parameters[root], self._held_as.get(root, ""))
         ]
 
-    def places(self) -> Iterator[Record]:
-        """Topology and MoE layers, where they are not what was told last: groups may appear late."""
-        self._to_place = False
-        layers, topology = place_layers(self._layers, self._standing.topology(), self._rank)
-        topology = self._with_doubt(topology)
-        if self._told is None or self._told[0] != topology:
+    def place_records(self) -> Iterator[Record]:
+        """Yields topology and MoE layers if they changed since their last record: groups may appear late."""
+        self._places_are_due = False
+        layers, topology = place_layers(self._layers, self._topology.topology(), self._rank)
+        topology = self._with_note_on_uncut_parameters(topology)
+        if self._last_places is None or self._last_places[0] != topology:
             yield topology
-        if layers and (self._told is None or self._told[1] != layers):
+        if layers and (self._last_places is None or self._last_places[1] != layers):
             yield ExpertLayers(layers)
-        self._told = topology, layers
+        self._last_places = topology, layers
 
-    def _with_doubt(self, topology: Topology) -> Topology:
-        """Says when no parameter tells of tensor parallelism: plain tensors that a script cuts look like copies."""
-        ways, cut = topology.sizes["tp"], {"tp", "etp"}
-        told = (p for parameters in self._parameters.values() for p in parameters)
-        if ways == 1 or not self._parameters or any(cut & {*p.sharded, *p.split} for p in told):
+    def _with_note_on_uncut_parameters(self, topology: Topology) -> Topology:
+        """Adds a note if no parameter shows tensor parallelism: plain tensors that a script cuts look like copies."""
+        ways, tp_axes = topology.sizes["tp"], {"tp", "etp"}
+        known = (p for parameters in self._parameters.values() for p in parameters)
+        if ways == 1 or not self._parameters or any(tp_axes & {*p.sharded, *p.split} for p in known):
             return topology
-        note = f"tp {ways}, but no parameter says that it is cut over tp ranks: all of them are counted as copies"
+        note = f"tp {ways}, but no parameter shows that it is cut over tp ranks: all are counted as copies"
         return replace(topology, notes=(*topology.notes, note))
 
     def _find_layers(self, module: nn.Module, row: int) -> list[MoeLayer]:
         def size_of(axis: str) -> int:
-            return self._standing.topology().sizes.get(axis, 1)
+            return self._topology.topology().sizes.get(axis, 1)
 
         return list(find_moe_layers(module, row, self.tree.rows, self._stacks.experts, size_of))
 
-    def _note_parameters(self, module: nn.Module, row: int, layers: list[MoeLayer]) -> None:
-        """Add those of ``module``, now at ``row``, to the root that it is or joins: the last record of a root holds."""
+    def _add_parameters(self, module: nn.Module, row: int, layers: list[MoeLayer]) -> None:
+        """Adds the parameters of ``module``, at ``row``, to its root: the last record of a root describes them all."""
         found = parameters_of(module, row, self.tree.rows, layers, self._stacks, self._first_names)
         root = self.tree.rows[row].root
         if found or root not in self._parameters:
             self._parameters.setdefault(root, []).extend(found)
-            self._untold.add(root)
+            self._unrecorded.add(root)
         if self.tree.rows[row].parent < 0 and found:
             self._name_models()
 
     def _name_models(self) -> None:
-        """Looks for the modules that hold the models, as soon as there are several to tell apart."""
+        """Finds the attributes that hold the models, if there are several models with parameters."""
         several = [root for root, parameters in self._parameters.items() if parameters]
         for root in several if len(several) > 1 else ():
-            model = self._standing.model(root)
+            model = self._topology.model(root)
             if root not in self._held_as and model is not None:
-                self._held_as[root] = self._held_names.of(model)[:_MAX_TEXT]
+                self._held_as[root] = self._held_names.find(model)[:_MAX_TEXT]
                 if self._held_as[root]:
-                    self._untold.add(root)
+                    self._unrecorded.add(root)
 
 
-def _is_compilers(module: nn.Module) -> bool:
-    """Whether dynamo made this module: the code of a compiled region, which may serve several modules of one class."""
+def _is_compiler_made(module: nn.Module) -> bool:
+    """Whether dynamo made this module for a compiled region, which may serve several modules of one class."""
     fx = sys.modules.get("torch.fx")
     return fx is not None and isinstance(module, fx.GraphModule)

@@ -1,4 +1,4 @@
-"""Where this rank stands: what the script declared, its stacks, its meshes and its groups say, put together."""
+"""This rank's topology: combines the script's declaration with the evidence of stacks, meshes and process groups."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from distprof.topology.meshes import MeshRecorder, SeenMesh
 
 
 class RankTopology:
-    """Of one rank.  Holds no model alive."""
+    """The topology of one rank.  Keeps no model alive."""
 
     def __init__(self, rank: int, world_size: int, watch: MeshRecorder, stacks: FrameworkRegistry) -> None:
         self._rank = rank
@@ -29,46 +29,46 @@ class RankTopology:
         self._stacks = stacks
         self._models: dict[int, weakref.ref[nn.Module]] = {}  # by root
         self._stages: list[Stage] = []
-        self._by_wrappers: list[AxisEvidence] = []
-        self._by_pieces: dict[int, tuple[AxisEvidence, ...]] = {}  # by root, what the cuts of its parameters tell
-        self._on_meshes: dict[int, Topology] = {}  # by root, what its own meshes tell; models may be gone in the end
+        self._wrapper_claims: list[AxisEvidence] = []
+        self._shard_claims: dict[int, tuple[AxisEvidence, ...]] = {}  # by root, from how its parameters are cut
+        self._mesh_topologies: dict[int, Topology] = {}  # by root, from its own meshes; kept, as models may be freed
 
-    def met(self, model: nn.Module, root: int) -> None:
-        """A model begins its first forward, as number ``root``."""
+    def add_model(self, model: nn.Module, root: int) -> None:
+        """Adds a model that begins its first forward, as number ``root``."""
         self._models[root] = weakref.ref(model)
         pipelining = self._stacks.pipelining
         stage = self._stacks.ask(pipelining, lambda pipelining: pipelining.stage_of(model))
         if stage is not None:
             self._stages.append(Stage(root, *stage))
 
-    def met_again(self, model: nn.Module, root: int) -> None:
-        """Another model of the same build has taken the place of one that is gone."""
+    def replace_model(self, model: nn.Module, root: int) -> None:
+        """Replaces a freed model by another of the same structure, which has taken over its rows."""
         self._models[root] = weakref.ref(model)
 
     def model(self, root: int) -> nn.Module | None:
-        """The one with this number, if it lives."""
+        """Returns the model with this number, if it is still alive."""
         reference = self._models.get(root)
         return None if reference is None else reference()
 
     def topology(self) -> Topology:
-        """As far as it is known by now: groups may appear late."""
+        """Returns the topology as far as it is known now: groups may appear late."""
         by_root = {root: model for root, reference in self._models.items() if (model := reference()) is not None}
         models = list(by_root.values())
         seen_groups, seen_meshes = process_groups.groups(), self._seen_meshes(models)
         fakes = process_groups.fake_group_axes(seen_groups)
-        by_pieces = self._claims_of_pieces(by_root)
-        # Models may be gone in the end, and with them what their wrappers told.
-        by_wrappers = [*self._claims_of([self._stacks.wrappers], models)] or self._by_wrappers
-        self._by_wrappers = by_wrappers
+        shard_claims = self._all_shard_claims(by_root)
+        # Models may be freed by now: then the last claims of their wrappers hold.
+        wrapper_claims = [*self._stack_claims([self._stacks.wrappers], models)] or self._wrapper_claims
+        self._wrapper_claims = wrapper_claims
         claims = [
-            *self._claims_of(self._stacks.believed(), models),
-            *by_pieces,
+            *self._stack_claims(self._stacks.imported(), models),
+            *shard_claims,
             *meshes.mesh_evidence(seen_meshes, fakes),
-            *by_wrappers,
+            *wrapper_claims,
             *process_groups.group_evidence(seen_groups, meshes_were_seen=bool(seen_meshes)),
         ]
         seen = self._with_declaration(resolve(claims, self._rank, self._world_size))
-        settled = {frozenset(claim.ranks) for claim in (*by_pieces, *by_wrappers)}
+        settled = {frozenset(claim.ranks) for claim in (*shard_claims, *wrapper_claims)}
         odd = meshes.unknown_dimension_names(seen_meshes, settled)
         return replace(
             seen,
@@ -82,40 +82,43 @@ class RankTopology:
     def _own_axes(
         self, models: Mapping[int, nn.Module], fakes: Collection[frozenset[int]], seen: Topology
     ) -> Iterator[OwnAxes]:
-        """Of models whose own meshes disagree with each other: what is theirs and not the job's."""
+        """Yields the axes of each model whose own meshes differ from the job's, if the models' meshes differ."""
         for root, model in models.items() if len(self._models) > 1 else ():
-            told = self._told_by_meshes(model, fakes)
-            if told is not None:
-                self._on_meshes[root] = told
-        if len({tuple(sorted(topology.sizes.items())) for topology in self._on_meshes.values()}) > 1:
-            for root, topology in self._on_meshes.items():
+            found = self._mesh_topology(model, fakes)
+            if found is not None:
+                self._mesh_topologies[root] = found
+        if len({tuple(sorted(topology.sizes.items())) for topology in self._mesh_topologies.values()}) > 1:
+            for root, topology in self._mesh_topologies.items():
                 if topology.sizes != {axis: seen.sizes.get(axis, 1) for axis in topology.sizes}:
                     yield OwnAxes(root, topology.sizes, topology.coordinates)
 
-    def _told_by_meshes(self, model: nn.Module, fakes: Collection[frozenset[int]]) -> Topology | None:
-        """None where no parameter lies on a mesh whose names mean something."""
+    def _mesh_topology(self, model: nn.Module, fakes: Collection[frozenset[int]]) -> Topology | None:
+        """Returns the topology by the model's own meshes; None if no parameter lies on a mesh with known names."""
         own = self._stacks.ask(self._stacks.wrappers, lambda _: meshes.meshes_of_parameters([model])) or []
         claims = [claim for claim in meshes.mesh_evidence(own, fakes) if claim.source != ASSUMED]
         return resolve(claims, self._rank, self._world_size) if claims else None
 
-    def _claims_of(
+    def _stack_claims(
         self, stacks: Iterator[Framework] | Sequence[Framework], models: list[nn.Module]
     ) -> Iterator[AxisEvidence]:
         for stack in stacks:
             said = self._stacks.ask(stack, lambda stack: stack.groups(models, self._rank)) or {}
             yield from (AxisEvidence(stack.name, axis, tuple(ranks)) for axis, ranks in said.items())
 
-    def _claims_of_pieces(self, models: Mapping[int, nn.Module]) -> list[AxisEvidence]:
-        """They may be gone in the end."""
+    def _all_shard_claims(self, models: Mapping[int, nn.Module]) -> list[AxisEvidence]:
+        """Returns the claims from all models' parameters; for freed models those found last."""
         for root, model in models.items():
-            self._by_pieces[root] = self._told_by_pieces(model) or self._by_pieces.get(root, ())
-        return [claim for claims in self._by_pieces.values() for claim in claims]
+            self._shard_claims[root] = self._shard_claims_of(model) or self._shard_claims.get(root, ())
+        return [claim for claims in self._shard_claims.values() for claim in claims]
 
-    def _told_by_pieces(self, model: nn.Module) -> tuple[AxisEvidence, ...]:
-        return self._stacks.ask(self._stacks.wrappers, lambda _: tuple(dtensor_shards.claims(model))) or ()
+    def _shard_claims_of(self, model: nn.Module) -> tuple[AxisEvidence, ...]:
+        return (
+            self._stacks.ask(self._stacks.wrappers, lambda _: tuple(dtensor_shards.tensor_parallel_evidence(model)))
+            or ()
+        )
 
     def _seen_meshes(self, models: list[nn.Module]) -> list[SeenMesh]:
-        """Those that were made under our eyes, or else lie under a parameter."""
+        """Returns the meshes whose creation was recorded, else those of the models' parameters."""
         return (
             self._watch.seen
             or self._stacks.ask(self._stacks.wrappers, lambda _: meshes.meshes_of_parameters(models))

@@ -457,7 +457,7 @@ class Recorder:
         """The last word, for now: what became known late, and why recording ends."""
         if self._output is not None and self._models is not None and not (reason == "exit" and self._said_end):
             self._said_end = True
-            self._output.write(*self._late(), *self._models.places(), End(reason, self._steps.iteration))
+            self._output.write(*self._late(), *self._models.place_records(), End(reason, self._steps.iteration))
 
     def _held(self) -> Sequence[Record]:
         """What training holds in memory: once, at the end of the first timed iteration."""
@@ -472,7 +472,7 @@ class Recorder:
         return ()
 
     def _late(self) -> Sequence[Record]:
-        return self._models.late() if self._models is not None else ()
+        return self._models.late_records() if self._models is not None else ()
 
 
 def _has_lazy(module: nn.Module) -> bool:

@@ -140,7 +140,7 @@ def test_groups_say_by_their_names_what_they_are_for(scenarios: dict[str, Scenar
     seen = scenarios["cut_by_hand"]
     assert (seen.sizes, seen.places("tp", "dp")) == ({"dp": 2, "tp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
     assert seen.topologies[1].sources == {"tp": "process_groups", "dp": "assumed"}
-    doubt = "tp 2, but no parameter says that it is cut over tp ranks: all of them are counted as copies"
+    doubt = "tp 2, but no parameter shows that it is cut over tp ranks: all are counted as copies"
     assert seen.topologies[1].notes == (doubt,)
 
 

@@ -129,7 +129,7 @@ class CountingProbe:
             for owner, amount in amounts.items()
             if owner.row == OUTSIDE
         }
-        self._order.looked(self._calls)
+        self._order.settle(self._calls)
         tally = self._running.tally.work()
         self._ended.append(
             Counts(
@@ -223,7 +223,7 @@ class CountingProbe:
                 self._compiled.evaluation_begins()
                 self.pause()
         elif takes_sequences_first(module):
-            self._order.seen(running.stack[0], self._given, shape(args, kwargs))
+            self._order.observe(running.stack[0], self._given, shape(args, kwargs))
         running.stack.append(row)
         if not running.in_evaluation:
             self._attribution.enter(row)

@@ -1,4 +1,4 @@
-"""MoE layers made of an nn.ModuleList of experts: found, counted and placed."""
+"""MoE layers of an nn.ModuleList of experts: detection, number of experts, and placement."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from distprof.topology.axes import AxisEvidence, resolve
 
 
 class MoE(nn.Module):
-    """``local`` experts, and what the layer says of itself in ``said``."""
+    """A layer of ``local`` experts, with ``attributes``."""
 
-    def __init__(self, local: int, name: str = "experts", router: nn.Module | None = None, **said: Any) -> None:
+    def __init__(self, local: int, name: str = "experts", router: nn.Module | None = None, **attributes: Any) -> None:
         super().__init__()
         if router is not None:
             self.gate = router
         self.add_module(name, nn.ModuleList(nn.Linear(2, 2) for _ in range(local)))
-        for attribute, value in said.items():
+        for attribute, value in attributes.items():
             setattr(self, attribute, value)
 
 
@@ -35,7 +35,7 @@ def found(model: nn.Module, tree: ModuleTree, ep: int = 1) -> list[MoeLayer]:
     return list(find_moe_layers(model, tree.adopt(model), tree.rows, FrameworkRegistry().experts, lambda axis: ep))
 
 
-def test_a_layer_and_its_experts() -> None:
+def test_layer_and_its_experts() -> None:
     model = nn.Sequential(nn.Linear(2, 2), MoE(4))
     tree = ModuleTree(FrameworkRegistry())
     (layer,) = found(model, tree)
@@ -44,11 +44,11 @@ def test_a_layer_and_its_experts() -> None:
 
 
 @pytest.mark.parametrize("name", ["experts", "expert_list", "local_experts", "Experts"])
-def test_names_of_the_list(name: str) -> None:
+def test_list_names(name: str) -> None:
     assert len(find(nn.Sequential(MoE(4, name)))) == 1
 
 
-def test_what_is_no_list_of_experts() -> None:
+def test_not_a_list_of_experts() -> None:
     class Experts(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -60,19 +60,19 @@ def test_what_is_no_list_of_experts() -> None:
     assert find(nn.ModuleDict({"experts": nn.Linear(2, 2)})) == []
 
 
-def test_layers_inside_layers_keep_their_order() -> None:
+def test_order_of_nested_layers() -> None:
     model = nn.ModuleList(nn.Sequential(MoE(2), nn.Linear(2, 2)) for _ in range(3))
     assert [layer.name for layer in find(model)] == ["0.0", "1.0", "2.0"]
 
 
 @pytest.mark.parametrize("attribute", ["num_experts", "n_experts", "n_routed_experts", "num_global_experts"])
-def test_the_layer_says_how_many_there_are_in_all(attribute: str) -> None:
-    said: dict[str, Any] = {attribute: 8}
-    (layer,) = find(nn.Sequential(MoE(2, **said)))
+def test_global_number_by_the_layer(attribute: str) -> None:
+    attributes: dict[str, Any] = {attribute: 8}
+    (layer,) = find(nn.Sequential(MoE(2, **attributes)))
     assert (layer.num_experts, layer.ways) == (8, 4)
 
 
-def test_else_its_router_does_else_the_size_of_its_group() -> None:
+def test_global_number_by_router_or_group() -> None:
     (by_router,) = find(nn.Sequential(MoE(2, router=nn.Linear(2, 8))))
     assert (by_router.num_experts, by_router.ways) == (8, 4)
     (inner_router,) = find(nn.Sequential(MoE(2, router=nn.Sequential(nn.Linear(2, 8)))))
@@ -82,7 +82,7 @@ def test_else_its_router_does_else_the_size_of_its_group() -> None:
 
 
 @pytest.mark.parametrize("nonsense", [0, 1, 3, -8, "8", 8.0, True, None])
-def test_a_number_that_cannot_be_is_not_believed(nonsense: Any) -> None:
+def test_implausible_number_is_ignored(nonsense: Any) -> None:
     (layer,) = find(nn.Sequential(MoE(2, num_experts=nonsense)))
     assert layer.num_experts == 2
 
@@ -95,14 +95,14 @@ def pure(rank: int, world_size: int) -> Topology:
     return resolve([], rank, world_size)
 
 
-def test_experts_lie_one_after_the_other_by_ep_rank() -> None:
+def test_experts_are_contiguous_by_ep_rank() -> None:
     layers = find(nn.Sequential(MoE(2, num_experts=8)), ep=4)
     placed, topology = place_layers(layers, ep_of_four(3), 3)
     assert placed[0].local_experts == (6, 7)
     assert topology == ep_of_four(3)
 
 
-def test_without_an_axis_the_experts_themselves_tell_and_the_report_says_so() -> None:
+def test_ep_is_assumed_from_experts() -> None:
     layers = find(nn.Sequential(MoE(2, num_experts=8)))
     placed, topology = place_layers(layers, pure(6, 8), 6)
     assert placed[0].local_experts == (4, 5)
@@ -110,18 +110,18 @@ def test_without_an_axis_the_experts_themselves_tell_and_the_report_says_so() ->
     assert "2 of 8 experts" in topology.notes[-1] and "set_topology(ep=...)" in topology.notes[-1]
 
 
-def test_a_layer_that_is_not_shared_out_stays_where_it_is() -> None:
+def test_layer_with_all_experts() -> None:
     layers = find(nn.Sequential(MoE(4), MoE(2, num_experts=8)), ep=1)
     placed, _ = place_layers(layers, ep_of_four(1), 1)
     assert [layer.local_experts for layer in placed] == [(0, 1, 2, 3), (2, 3)]
 
 
-def test_without_layers_nothing_is_said() -> None:
+def test_without_layers() -> None:
     assert place_layers([], pure(0, 8), 0) == ((), pure(0, 8))
 
 
-def test_experts_that_no_world_can_share_out_do_not_make_an_axis() -> None:
-    """One rank that holds 2 of 8 experts (a part of a model under test) hosts no ep rank 2 of 4."""
+def test_ep_that_does_not_divide_the_world() -> None:
+    """A single rank with 2 of 8 experts (a part of a model under test) cannot be one of 4 ep ranks."""
     layers = find(nn.Sequential(MoE(2, num_experts=8)))
     placed, topology = place_layers(layers, pure(0, 1), 0)
     assert placed[0].local_experts == (0, 1)
@@ -129,13 +129,13 @@ def test_experts_that_no_world_can_share_out_do_not_make_an_axis() -> None:
 
 
 class Stacked(nn.Module):
-    """Experts in one module, their weights stacked, as transformers and torchtitan have them."""
+    """Experts in one module with stacked weights, as in transformers and torchtitan."""
 
-    def __init__(self, local: int, **said: int) -> None:
+    def __init__(self, local: int, **attributes: int) -> None:
         super().__init__()
         self.up, self.down = nn.Parameter(torch.zeros(local, 2, 3)), nn.Parameter(torch.zeros(local, 3, 2))
         self.bias = nn.Parameter(torch.zeros(local, 3))
-        for attribute, value in said.items():
+        for attribute, value in attributes.items():
             setattr(self, attribute, value)
 
 
@@ -143,7 +143,7 @@ class StackedExperts(Stacked):
     pass
 
 
-def test_stacked_experts_are_found_and_not_counted() -> None:
+def test_stacked_experts() -> None:
     block = nn.ModuleDict({"gate": nn.Linear(2, 4), "experts": StackedExperts(4)})
     (layer,) = find(nn.Sequential(block))
     assert (layer.name, layer.num_experts, layer.local, layer.expert_rows) == ("0", 4, 4, ())
@@ -151,19 +151,19 @@ def test_stacked_experts_are_found_and_not_counted() -> None:
     assert (placed.local_experts, placed.counted) == ((0, 1, 2, 3), False)
 
 
-def test_stacked_experts_may_say_that_there_are_more() -> None:
+def test_stacked_experts_with_a_global_number() -> None:
     (layer,) = find(nn.Sequential(nn.ModuleDict({"experts": StackedExperts(2, num_experts=8)})))
     (placed,), _ = place_layers([layer], ep_of_four(2), 2)
     assert placed.local_experts == (4, 5)
 
 
-def test_layers_say_whether_this_rank_sees_what_its_experts_process() -> None:
+def test_is_counted() -> None:
     layers = find(nn.ModuleDict({"a": nn.ModuleDict({"experts": StackedExperts(2)}), "b": MoE(2)}))
     placed, _ = place_layers(layers, pure(0, 1), 0)
     assert [(layer.name, layer.counted) for layer in placed] == [("a", False), ("b", True)]
 
 
-def test_top_k_is_the_layers_own_or_its_routers() -> None:
+def test_top_k() -> None:
     router = nn.Linear(2, 4)
     router.top_k = 2  # type: ignore[assignment]
     assert [layer.top_k for layer in find(nn.Sequential(MoE(4, top_k=3), MoE(4, router=router), MoE(4)))] == [3, 2, 0]

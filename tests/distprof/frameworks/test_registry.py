@@ -1,4 +1,4 @@
-"""FrameworkRegistry that others add, as they are installed: found, loaded late, and never in the way."""
+"""Third-party frameworks: found by their entry points, loaded late, and harmless when they fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLUGIN = EXAMPLES / "stack_plugin"
 
 
 class Grid:
-    """Of two rows and two columns."""
+    """A grid of two rows and two columns."""
 
     def row_of(self, rank: int) -> list[int]:
         return [rank // 2 * 2, rank // 2 * 2 + 1]
@@ -37,7 +37,7 @@ class Grid:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The example, with the entry points that its pyproject says, as pip would leave them."""
+    """Installs the example with the entry points of its pyproject, as pip does."""
     install(tmp_path, tomllib.loads((PLUGIN / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"])
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.syspath_prepend(PLUGIN)
@@ -56,18 +56,18 @@ def install(folder: Path, groups: dict[str, dict[str, str]]) -> None:
 
 @pytest.fixture
 def imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The script has imported the stack."""
+    """Makes the stack look imported."""
     gridstack = ModuleType("gridstack")
     gridstack.GRID = Grid()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "gridstack", gridstack)
 
 
-def test_without_its_package_it_is_not_even_loaded(installed: None) -> None:
-    assert "gridstack" not in {stack.name for stack in FrameworkRegistry().believed()}
+def test_not_loaded_without_its_package(installed: None) -> None:
+    assert "gridstack" not in {stack.name for stack in FrameworkRegistry().imported()}
     assert "gridstack_distprof" not in sys.modules
 
 
-def test_it_tells_axes_layouts_and_experts(installed: None, imported: None) -> None:
+def test_axes_layouts_and_experts(installed: None, imported: None) -> None:
     stacks = FrameworkRegistry()
     topology = RankTopology(3, 4, MeshRecorder(), stacks).topology()
     assert (topology.source, topology.sizes["tp"], topology.sizes["dp"]) == ("gridstack", 2, 2)
@@ -99,7 +99,7 @@ def test_it_tells_axes_layouts_and_experts(installed: None, imported: None) -> N
         ),
     ],
 )
-def test_one_that_fails_is_named_and_changes_nothing(
+def test_failing_stack_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imported: None, code: str, why: str
 ) -> None:
     install(tmp_path, {"distprof.frameworks": {"gridstack": "broken_distprof:Stack"}})
@@ -109,4 +109,4 @@ def test_one_that_fails_is_named_and_changes_nothing(
     sys.modules.pop("broken_distprof", None)
     assert (topology.source, topology.coordinates["dp"]) == ("assumed", 1)
     (note,) = topology.notes
-    assert note.startswith("what gridstack") and why in note
+    assert note.startswith("the answer of gridstack") and why in note

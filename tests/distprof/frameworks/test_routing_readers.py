@@ -1,4 +1,4 @@
-"""Reading what routers return and what experts are handed."""
+"""Readers of routers' outputs and of experts' arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from distprof.frameworks.routing_readers import (
 SCORES = torch.rand(3, 2)
 
 
-def test_ids_are_counted_by_expert_and_what_is_none_is_left_out() -> None:
+def test_count_by_expert() -> None:
     ids = torch.tensor([[0, 2], [2, -1], [4, 2]], dtype=torch.int32)
     assert count_by_expert(ids, 4).tolist() == [1, 0, 3, 0]
     assert count_by_expert(ids[:0], 4).tolist() == [0, 0, 0, 0]
@@ -39,7 +39,7 @@ def test_ids_are_counted_by_expert_and_what_is_none_is_left_out() -> None:
         ({"ids": 1}, None),
     ],
 )
-def test_a_router_is_understood_by_the_ids_that_it_returns(output: Any, tokens: list[int] | None) -> None:
+def test_read_chosen_ids(output: Any, tokens: list[int] | None) -> None:
     said = read_chosen_ids(output, 4)
     assert (said.routed.tolist() if said else None) == tokens
     if isinstance(output, tuple):
@@ -47,8 +47,8 @@ def test_a_router_is_understood_by_the_ids_that_it_returns(output: Any, tokens: 
         assert (None if handed is None else handed.tolist()) == tokens
 
 
-def test_gates_of_deepspeeds_in_both_forms() -> None:
-    """Four tokens, two experts each of three; two of the choices were dropped."""
+def test_both_forms_of_deepspeed_gates() -> None:
+    """Four tokens choose two of three experts each; two choices are dropped."""
     routes = torch.tensor([[0, 0, -1, 1], [1, 2, 2, -1]], dtype=torch.int32)
     counts, loss = torch.tensor([3, 2, 3]), torch.tensor(1.5, requires_grad=True)
     of_routes = (loss, torch.tensor(2), 3, routes, torch.zeros(2, 4), torch.rand(2, 4), counts)
@@ -63,20 +63,20 @@ def test_gates_of_deepspeeds_in_both_forms() -> None:
     assert _read_gate((loss, mask), 3) is None
 
 
-def test_counts_that_experts_are_handed() -> None:
+def test_read_counts() -> None:
     assert read_counts((torch.rand(9, 2), torch.tensor([4, 5])), 2).tolist() == [4, 5]  # type: ignore[union-attr]
     assert read_counts((torch.rand(9, 2), torch.tensor([4.0, 5.0])), 2).tolist() == [4, 5]  # type: ignore[union-attr]
     assert read_counts((torch.rand(9, 2), torch.tensor([4, 5, 6])), 2) is None
 
 
-def test_of_tensors_of_other_kinds_nothing_is_read() -> None:
+def test_other_tensors_are_not_read() -> None:
     class Ids(Tensor):
         pass
 
     assert read_chosen_ids(torch.tensor([[0, 1]]).as_subclass(Ids), 4) is None
 
 
-def test_routers_are_known_by_name_or_class() -> None:
+def test_is_router() -> None:
     class TopKRouter(nn.Module):
         pass
 

@@ -1,4 +1,4 @@
-"""What a framework only tries out is looked away from."""
+"""A framework's shape inference is not recorded."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from distprof.records import Counts, Error, Step
 
 
 class Trainer:
-    """A framework that tries a model out before each step."""
+    """A framework that infers shapes before each step."""
 
     def __init__(self) -> None:
         self.model = nn.Linear(4, 4)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
 
-    def try_out(self) -> None:
+    def infer_shapes(self) -> None:
         for _ in range(2):
             self.model(torch.ones(3, 4)).sum().backward()
 
     def step(self) -> None:
-        self.try_out()
+        self.infer_shapes()
         self.model(torch.ones(2, 4)).sum().backward()
         self.optimizer.step()
 
@@ -40,16 +40,16 @@ def framework(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     module: Any = ModuleType("some_framework")
     module.Trainer = Trainer
     monkeypatch.setitem(sys.modules, "some_framework", module)
-    known = {"some_framework": (("Trainer", "try_out"), ("Trainer", "of_another_version"), ("Gone", "x"))}
-    monkeypatch.setattr(shape_inference, "_REHEARSALS", known)
-    before = Trainer.try_out
+    known = {"some_framework": (("Trainer", "infer_shapes"), ("Trainer", "of_another_version"), ("Gone", "x"))}
+    monkeypatch.setattr(shape_inference, "_METHODS", known)
+    before = Trainer.infer_shapes
     yield
-    assert Trainer.try_out is before
+    assert Trainer.infer_shapes is before
 
 
 @pytest.mark.parametrize("warmup", [0, 1])
-def test_it_is_no_iteration_no_work_and_no_micro_batch(tmp_path: Path, warmup: int) -> None:
-    """With the first one running before anybody could know of it."""
+def test_shape_inference_is_no_work(tmp_path: Path, warmup: int) -> None:
+    """The first one begins before it can be patched."""
 
     def job() -> None:
         trainer = Trainer()
@@ -65,24 +65,24 @@ def test_it_is_no_iteration_no_work_and_no_micro_batch(tmp_path: Path, warmup: i
     assert [(step.micro_batches, step.samples, step.calls.tolist()) for step in seen.of(Step)] == [(1, 2, [1])] * 2
 
 
-def test_one_that_raises_is_over(tmp_path: Path) -> None:
-    told: list[str] = []
+def test_shape_inference_that_raises(tmp_path: Path) -> None:
+    calls: list[str] = []
     errors: list[object] = []
     watch = ShapeInference(
-        lambda: told.append("began"), lambda: told.append("ended"), lambda *what: errors.append(what)
+        lambda: calls.append("began"), lambda: calls.append("ended"), lambda *what: errors.append(what)
     )
     watch.open()
     watch.open()
     trainer = Trainer()
     trainer.model = None  # type: ignore[assignment]
     with pytest.raises(TypeError):
-        trainer.try_out()
+        trainer.infer_shapes()
     watch.close()
-    assert (told, errors) == (["began", "ended"], [])
+    assert (calls, errors) == (["began", "ended"], [])
 
 
-def test_what_is_loaded_is_asked_for_and_nothing_is_imported() -> None:
-    assert list(shape_inference._loaded()) == [(Trainer, "try_out")]
+def test_nothing_is_imported() -> None:
+    assert list(shape_inference._loaded_methods()) == [(Trainer, "infer_shapes")]
     quiet: Callable[..., None] = lambda *_: None  # noqa: E731
     watch = ShapeInference(quiet, quiet, quiet)
     assert not watch.running()

@@ -1,4 +1,4 @@
-"""DTensors: how parameters are laid out, on one rank of a world that is not there."""
+"""Layouts of DTensors, on one rank of a fake world."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def layout(parameter: nn.Parameter | torch.Tensor) -> ParameterLayout:
     return FrameworkRegistry().layout(nn.Module(), "weight", parameter)
 
 
-def test_a_plain_parameter_lies_whole_on_this_rank() -> None:
+def test_plain_parameter() -> None:
     assert layout(nn.Linear(6, 4).weight) == ParameterLayout(24, 24, 24)
 
 
-def test_tensor_parallel_cuts_what_a_rank_has() -> None:
+def test_tensor_parallel_layout() -> None:
     with rank_of(4, rank=1):
         mesh = init_device_mesh("cpu", (4,), mesh_dim_names=("tp",))
         weight = distribute_tensor(torch.zeros(8, 6), mesh, [Shard(0)])
@@ -34,15 +34,15 @@ def test_tensor_parallel_cuts_what_a_rank_has() -> None:
         assert layout(distribute_tensor(torch.zeros(8, 6), mesh, [Replicate()])) == ParameterLayout(48, 48, 48)
 
 
-def test_data_parallel_shards_are_undone() -> None:
-    """FSDP: a rank computes with the whole, although a part of it lies in its memory."""
+def test_data_parallel_layout() -> None:
+    """Under FSDP a rank computes with whole parameters, although it keeps only a part in memory."""
     with rank_of(4, rank=1):
         mesh = init_device_mesh("cpu", (4,), mesh_dim_names=("dp_shard",))
         assert layout(distribute_tensor(torch.zeros(8, 6), mesh, [Shard(0)])) == ParameterLayout(12, 48, 48, ("dp",))
 
 
 @pytest.mark.parametrize("names", [None, ("rows",)])
-def test_what_is_cut_along_a_dimension_without_a_name_of_ours_is_fsdps_or_tensor_parallel(names: Any) -> None:
+def test_cut_along_an_unnamed_dimension(names: Any) -> None:
     with rank_of(4, rank=1):
         mesh = init_device_mesh("cpu", (4,), mesh_dim_names=names)
         assert layout(distribute_tensor(torch.zeros(8, 6), mesh, [Shard(0)])) == ParameterLayout(12, 12, 48, ("tp",))
@@ -53,8 +53,8 @@ def test_what_is_cut_along_a_dimension_without_a_name_of_ours_is_fsdps_or_tensor
 
 
 @pytest.mark.parametrize(("rank", "rows"), [(0, 3), (2, 3), (3, 1)])
-def test_pieces_need_not_be_equal(rank: int, rows: int) -> None:
-    """10 rows over 4 ranks, as torch.chunk cuts them: 3, 3, 3, 1."""
+def test_unequal_chunks(rank: int, rows: int) -> None:
+    """torch.chunk cuts 10 rows over 4 ranks into 3, 3, 3, 1."""
     with rank_of(4, rank):
         mesh = init_device_mesh("cpu", (4,), mesh_dim_names=("tp",))
         weight = distribute_tensor(torch.zeros(10, 6), mesh, [Shard(0)])
@@ -62,21 +62,21 @@ def test_pieces_need_not_be_equal(rank: int, rows: int) -> None:
         assert weight.to_local().numel() == 6 * rows
 
 
-def test_a_rank_may_have_none_of_it() -> None:
+def test_empty_chunk() -> None:
     with rank_of(4, rank=3):
         mesh = init_device_mesh("cpu", (4,), mesh_dim_names=("tp",))
         assert layout(distribute_tensor(torch.zeros(3, 5), mesh, [Shard(0)])) == ParameterLayout(0, 0, 15, ("tp",))
 
 
-def test_both_at_once() -> None:
+def test_data_and_tensor_parallel_layout() -> None:
     with rank_of(8, rank=5):
         mesh = init_device_mesh("cpu", (2, 4), mesh_dim_names=("dp", "tp"))
         weight = distribute_tensor(torch.zeros(8, 16), mesh, [Shard(0), Shard(1)])
         assert layout(weight) == ParameterLayout(8 * 16 // 8, 8 * 16 // 4, 8 * 16, ("dp", "tp"))
 
 
-def test_a_model_under_fsdp_and_tensor_parallel() -> None:
-    """What a user builds: local sizes are an eighth, a rank's own a quarter."""
+def test_model_under_fsdp_and_tensor_parallel() -> None:
+    """In a user's model, local sizes are an eighth, and a rank's sizes without FSDP a quarter."""
     with rank_of(8, rank=5):
         mesh = init_device_mesh("cpu", (2, 4), mesh_dim_names=("dp", "tp"))
         model = nn.Sequential(nn.Linear(16, 32, bias=False), nn.ReLU(), nn.Linear(32, 16, bias=False))

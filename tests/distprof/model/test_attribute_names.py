@@ -1,4 +1,4 @@
-"""Models that are parts of a module of which the script calls methods only keep the names that it has for them."""
+"""Names of models that are attributes of a module of which the script calls only methods."""
 
 from __future__ import annotations
 
@@ -21,50 +21,50 @@ class Agent(nn.Module):
 
 
 class DistributedDataParallel(nn.Module):
-    """A wrapper, as torch's by its name."""
+    """A wrapper with the name of torch's."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
 
-def test_the_names_that_a_module_has_for_what_it_holds() -> None:
+def test_names_of_attributes() -> None:
     agent, names = Agent(), HeldNames()
-    assert names.of(agent.network) == "Agent.network"
-    assert names.of(agent.heads["actor"]) == "Agent.heads.actor"
-    assert names.of(agent) == names.of(nn.Linear(1, 1)) == ""
+    assert names.find(agent.network) == "Agent.network"
+    assert names.find(agent.heads["actor"]) == "Agent.heads.actor"
+    assert names.find(agent) == names.find(nn.Linear(1, 1)) == ""
 
 
-def test_wrappers_have_no_part_in_them() -> None:
+def test_wrappers_do_not_show() -> None:
     whole = DistributedDataParallel(Agent())
     agent = whole.module
-    assert isinstance(agent, Agent) and HeldNames().of(agent) == ""
-    assert HeldNames().of(agent.network) == "Agent.network"
+    assert isinstance(agent, Agent) and HeldNames().find(agent) == ""
+    assert HeldNames().find(agent.network) == "Agent.network"
     agent.network = DistributedDataParallel(nn.Linear(2, 2))  # type: ignore[assignment]
-    assert HeldNames().of(agent.network) == "Agent.network"
+    assert HeldNames().find(agent.network) == "Agent.network"
 
 
-def test_no_module_is_kept_alive_and_few_looks_are_taken() -> None:
+def test_no_module_is_kept_alive_and_searches_are_few() -> None:
     names, agent = HeldNames(), Agent()
-    names.of(agent.network)
+    names.find(agent.network)
     gone = weakref.ref(agent)
     del agent
     gc.collect()
     assert gone() is None
     for _ in range(9):
-        names.of(nn.Linear(1, 1))
+        names.find(nn.Linear(1, 1))
     late = Agent()
-    assert names.of(late.network) == "", "a script that makes models anew does not have all objects looked through"
+    assert names.find(late.network) == "", "a script that makes new models does not cause a search each time"
 
 
-def told(records: list[Record]) -> dict[int, str]:
+def recorded_names(records: list[Record]) -> dict[int, str]:
     return {record.root: record.held_as for record in records if isinstance(record, Parameters)}
 
 
-def test_models_are_named_as_soon_as_there_are_several() -> None:
+def test_names_are_recorded_for_several_models() -> None:
     models, agent = ModelRegistry(Identity(0, 1, 0, 1, 0), MeshRecorder()), Agent()
     loss = nn.MSELoss()
-    assert told(models.adopt(agent.network)[1]) == {0: ""}
-    assert told(models.adopt(loss)[1]) == {1: ""}, "one without parameters needs no other names beside it"
+    assert recorded_names(models.adopt(agent.network)[1]) == {0: ""}
+    assert recorded_names(models.adopt(loss)[1]) == {1: ""}, "a model without parameters needs no name"
     actor = agent.heads["actor"]
-    assert told(models.adopt(actor)[1]) == {0: "Agent.network", 2: "Agent.heads.actor"}
+    assert recorded_names(models.adopt(actor)[1]) == {0: "Agent.network", 2: "Agent.heads.actor"}

@@ -1,4 +1,4 @@
-"""A model of more parameters than a record holds: told in several, and read as one."""
+"""Models too large for one record are written in several, and read as one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distprof.shard.frames import MAX_BODY_BYTES
 from distprof.shard.reader import Shard, parse_shard
 from distprof.shard.writer import MemorySink, ShardWriter
 
-#: With names as long as they may be a record is full before there are 200,000, and a piece at a few thousand.
+#: With the longest names allowed, a record is full before 200,000 parameters, and a chunk after a few thousand.
 COUNT, TOO_MANY = 6_000, 40_000
 NAMED = "layers.{:0900d}.weight"
 
@@ -35,39 +35,39 @@ def rank_numel(*records: Record) -> int | None:
 
 
 @pytest.fixture(scope="module")
-def pieces() -> list[Parameters]:
+def chunks() -> list[Parameters]:
     return [*parameter_records(0, many())]
 
 
-def test_they_are_read_as_one(pieces: list[Parameters]) -> None:
+def test_chunks_are_read_as_one(chunks: list[Parameters]) -> None:
     with pytest.raises(ValueError, match="too long for a shard"):
         written(Parameters(0, tuple(many(TOO_MANY))))
-    assert len(pieces) > 2
+    assert len(chunks) > 2
     small = Parameters(1, (Parameter("w", 0, 1, 5, 5, 5, "float32", 4),))
-    assert rank_numel(*pieces, small) == 2 * COUNT + 5
+    assert rank_numel(*chunks, small) == 2 * COUNT + 5
     fewer = [*parameter_records(0, many(3))]
     assert fewer == [Parameters(0, tuple(many(3)))]
-    assert rank_numel(*pieces, *fewer) == 6  # the last ones of a root hold, in whatever number of records
-    assert rank_numel(*fewer, *pieces) == 2 * COUNT
+    assert rank_numel(*chunks, *fewer) == 6  # the last records of a root hold, however many they are
+    assert rank_numel(*fewer, *chunks) == 2 * COUNT
 
 
 @pytest.mark.parametrize("lost", [0, 1, -1])
-def test_a_part_of_them_is_no_sum(lost: int, pieces: list[Parameters]) -> None:
-    rest = [*pieces]
+def test_missing_chunk_makes_no_sum(lost: int, chunks: list[Parameters]) -> None:
+    rest = [*chunks]
     del rest[lost]
     small = Parameters(1, (Parameter("w", 0, 1, 5, 5, 5, "float32", 4),))
     assert rank_numel(*rest, small) == 5
     assert rank_numel(*rest) is None
 
 
-def test_a_tree_of_long_names_is_told_in_pieces() -> None:
+def test_tree_of_long_names() -> None:
     row = ModuleRow("é" * 1000, "Net", 0, -1, 0, "é" * 1000)
     rows = (row, *(replace(row, parent=0, depth=1) for _ in range(MAX_BODY_BYTES // 4000 + 1)))
     with pytest.raises(ValueError, match="too long for a shard"):
         written(Tree(7, rows))
-    pieces = [*tree_records(Tree(7, rows))]
-    assert sum((piece.rows for piece in pieces), ()) == rows
-    assert [piece.first_row for piece in pieces] == [7 + rows.index(pieces[0].rows[0])] + [
-        7 + sum(len(before.rows) for before in pieces[:number]) for number in range(1, len(pieces))
+    chunks = [*tree_records(Tree(7, rows))]
+    assert sum((piece.rows for piece in chunks), ()) == rows
+    assert [piece.first_row for piece in chunks] == [7 + rows.index(chunks[0].rows[0])] + [
+        7 + sum(len(before.rows) for before in chunks[:number]) for number in range(1, len(chunks))
     ]
-    written(*pieces)
+    written(*chunks)

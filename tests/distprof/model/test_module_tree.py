@@ -1,4 +1,4 @@
-"""The module tree: rows, names, sizes, and which row a call belongs to."""
+"""The module tree: rows, names, sizes, and the row of a call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def small() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.ReLU(), nn.Linear(3, 2, bias=False)))
 
 
-def test_rows_in_the_models_own_order() -> None:
+def test_order_of_rows() -> None:
     rows = adopted(small()).rows
     assert [row.name for row in rows] == ["", "0", "1", "1.0", "1.1"]
     assert [row.class_name for row in rows] == ["Sequential", "Linear", "Sequential", "ReLU", "Linear"]
@@ -50,7 +50,7 @@ def test_buffers_are_no_parameters() -> None:
     assert adopted(nn.BatchNorm1d(5)).rows[0].total_params == 10
 
 
-def test_a_parameter_counts_once_in_a_subtree_however_often_it_is_in_it() -> None:
+def test_shared_parameter_counts_once() -> None:
     model = nn.ModuleDict({"embed": nn.Embedding(10, 4), "head": nn.Linear(4, 10, bias=False)})
     model["head"].weight = model["embed"].weight
     rows = adopted(model).rows
@@ -64,7 +64,7 @@ class Cell(nn.Module):
         self.inner = inner
 
 
-def test_a_module_under_two_names_has_a_row_under_each() -> None:
+def test_module_with_two_names_has_two_rows() -> None:
     shared: Any = Cell(nn.Linear(2, 2))
     model = nn.ModuleDict({"a": Cell(shared), "b": Cell(shared)})
     tree = adopted(model)
@@ -76,21 +76,21 @@ def test_a_module_under_two_names_has_a_row_under_each() -> None:
     assert tree.find(shared, -1) == 2
 
 
-def test_names_and_rows_agree_with_torchs_own() -> None:
-    """Rows stand in the order of named_modules, each name of a shared module included."""
+def test_names_agree_with_torch() -> None:
+    """Rows are in the order of named_modules, with each name of a shared module."""
     shared = nn.Linear(2, 2)
     model = nn.Sequential(nn.Sequential(shared, nn.ReLU()), shared, nn.ModuleList([shared, nn.ReLU()]))
     assert [row.name for row in adopted(model).rows] == [n for n, _ in model.named_modules(remove_duplicate=False)]
 
 
-def test_a_call_is_looked_up_by_identity_and_unknown_ones_are_none() -> None:
+def test_find_by_identity() -> None:
     model: Any = small()
     tree = adopted(model)
     assert tree.find(model[1][1], 2) == 4
     assert tree.find(nn.Linear(4, 3), 0) is None
 
 
-def test_a_module_that_its_caller_does_not_own_stands_below_it() -> None:
+def test_unowned_module_is_below_its_caller() -> None:
     tree = adopted(small())
     row = tree.adopt(nn.Sequential(nn.Linear(2, 2)), parent=2)
     assert row == 5
@@ -107,22 +107,22 @@ def test_models_are_numbered() -> None:
     assert [row.root for row in tree.rows] == [0, 1, 2]
 
 
-def test_news_is_told_once() -> None:
+def test_new_rows_are_taken_once() -> None:
     tree = ModuleTree(FrameworkRegistry())
-    assert tree.news() is None
+    assert tree.take_new_rows() is None
     tree.adopt(small())
-    first = tree.news()
+    first = tree.take_new_rows()
     assert first is not None and (first.first_row, len(first.rows)) == (0, 5)
-    assert tree.news() is None
+    assert tree.take_new_rows() is None
     tree.adopt(nn.Linear(1, 1))
-    second = tree.news()
+    second = tree.take_new_rows()
     assert second is not None and (second.first_row, len(second.rows)) == (5, 1)
     validate(first)
     validate(second)
 
 
-def test_a_module_that_is_gone_is_forgotten() -> None:
-    """An id may come back as that of another module."""
+def test_freed_module_is_forgotten() -> None:
+    """Another module may get the id of a freed one."""
     tree = ModuleTree(FrameworkRegistry())
     model = small()
     tree.adopt(model)
@@ -133,8 +133,8 @@ def test_a_module_that_is_gone_is_forgotten() -> None:
     assert len(tree.rows) == 5
 
 
-def test_a_wrapper_made_around_a_known_model_takes_its_modules_over() -> None:
-    """Evaluated bare first, then trained inside something bigger: the call's row is the bigger one's."""
+def test_wrapper_around_a_known_model() -> None:
+    """A model that first runs alone, then inside a larger one: its calls get the larger one's rows."""
     tree, model = ModuleTree(FrameworkRegistry()), small()
     tree.adopt(model)
     root = tree.adopt(Cell(model))
@@ -150,28 +150,28 @@ def wrapped_names(tree: ModuleTree) -> list[tuple[str, str]]:
 MODULES = [("0", "Linear"), ("1", "Sequential"), ("1.0", "ReLU"), ("1.1", "Linear")]
 
 
-def test_ddp_does_not_show_in_names() -> None:
+def test_ddp_names() -> None:
     with rank_of(2):
         tree = adopted(DistributedDataParallel(small()))
     assert wrapped_names(tree) == [("", "DistributedDataParallel"), ("", "Sequential"), *MODULES]
     assert [row.wrapper for row in tree.rows][:3] == [True, False, False]
 
 
-def test_torch_compile_does_not_show_in_names() -> None:
+def test_torch_compile_names() -> None:
     compiled: Any = torch.compile(small())
     tree = adopted(compiled)
     assert wrapped_names(tree) == [("", "OptimizedModule"), ("", "Sequential"), *MODULES]
     assert tree.rows[0].wrapper
 
 
-def test_a_checkpoint_wrapper_does_not_show_in_names() -> None:
+def test_checkpoint_wrapper_names() -> None:
     model = small()
     model[1] = checkpoint_wrapper(model[1])
     names = [row.name for row in adopted(model).rows]
     assert names == ["", "0", "1", "1", "1.0", "1.1"]
 
 
-def test_fsdp2_does_not_show_in_classes_and_its_shards_count_whole() -> None:
+def test_fsdp2_classes_and_sizes() -> None:
     with rank_of(4):
         model = small()
         fully_shard(model, mesh=init_device_mesh("cpu", (4,), mesh_dim_names=("dp",)))
@@ -180,14 +180,14 @@ def test_fsdp2_does_not_show_in_classes_and_its_shards_count_whole() -> None:
     assert tree.rows[0].total_params == 21
 
 
-def test_a_class_of_the_users_own_that_begins_with_fsdp_keeps_its_name() -> None:
+def test_user_class_named_fsdp() -> None:
     class FSDPThing(nn.Module):
         pass
 
     assert adopted(FSDPThing()).rows[0].class_name == "FSDPThing"
 
 
-def test_an_attribute_that_only_looks_like_a_wrapper_is_part_of_the_name() -> None:
+def test_attribute_named_as_in_a_wrapper() -> None:
     class Holder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -197,7 +197,7 @@ def test_an_attribute_that_only_looks_like_a_wrapper_is_part_of_the_name() -> No
     assert (rows[0].wrapper, rows[1].name) == (False, "module")
 
 
-def test_an_extra_repr_that_fails_is_empty_and_a_long_one_is_cut() -> None:
+def test_failing_and_long_extra_repr() -> None:
     class Odd(nn.Module):
         def __init__(self, text: Any) -> None:
             super().__init__()
@@ -215,7 +215,7 @@ def test_an_extra_repr_that_fails_is_empty_and_a_long_one_is_cut() -> None:
     assert len(adopted(Odd("x" * 100_000)).rows[0].extra_repr) == 1000
 
 
-def test_modules_made_in_every_forward_do_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_modules_in_every_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distprof.model.module_tree.MAX_ROWS", 20)
     tree = adopted(small())
     kept = [small() for _ in range(10)]
@@ -224,7 +224,7 @@ def test_modules_made_in_every_forward_do_not_fill_memory(monkeypatch: pytest.Mo
     assert len(tree.rows) <= 20 < MAX_ROWS
 
 
-def test_a_module_inside_itself_ends_somewhere() -> None:
+def test_module_inside_itself() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
     model.loop = model
     rows: list[ModuleRow] = adopted(model).rows
@@ -232,13 +232,13 @@ def test_a_module_inside_itself_ends_somewhere() -> None:
     assert rows[0].total_params == 6
 
 
-def test_parameters_that_are_not_there_yet() -> None:
-    """Lazy modules learn their shape in the first forward, which is when they are adopted."""
+def test_lazy_parameters() -> None:
+    """Lazy modules get their shapes in the first forward, when they are adopted."""
     rows = adopted(nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2))).rows
     assert [row.total_params for row in rows] == [8, 0, 8]
 
 
-def test_a_module_made_anew_in_every_forward_has_one_row_for_each_caller() -> None:
+def test_remade_module_has_one_row_a_caller() -> None:
     tree = adopted(small())
     for _ in range(3):
         assert tree.adopt(nn.Sequential(nn.CrossEntropyLoss()), parent=0) == 5
@@ -251,13 +251,13 @@ def test_a_module_made_anew_in_every_forward_has_one_row_for_each_caller() -> No
     assert [tree.find(loss, 0) for loss in living] == [9, 10]
 
 
-def test_a_model_made_anew_is_the_same_model_if_it_is_built_alike() -> None:
+def test_remade_model_of_the_same_structure() -> None:
     tree = ModuleTree(FrameworkRegistry())
     assert [tree.adopt(nn.Linear(2, 2)) for _ in range(3)] == [0, 0, 0]
     assert tree.adopt(nn.Linear(2, 3)) == 1
 
 
-def test_a_new_container_of_old_modules_does_not_remember_them_twice() -> None:
+def test_new_container_of_known_modules() -> None:
     model = small()
     tree = adopted(model)
     for _ in range(3):
@@ -267,7 +267,7 @@ def test_a_new_container_of_old_modules_does_not_remember_them_twice() -> None:
 
 
 class CheckpointWrapper(nn.Module):
-    """As torch's, and as a class of FSDP2's before it is called after it."""
+    """A wrapper with the name of torch's, of which FSDP 2 makes a subclass below."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -277,20 +277,20 @@ class CheckpointWrapper(nn.Module):
 class FSDPCheckpointWrapper(CheckpointWrapper): ...
 
 
-def test_a_wrapper_is_known_under_the_class_that_fsdp2_puts_before_it() -> None:
+def test_wrapper_under_fsdp2() -> None:
     rows = adopted(nn.Sequential(FSDPCheckpointWrapper(nn.Sequential(nn.ReLU())))).rows
     assert [(row.name, row.wrapper) for row in rows] == [("", False), ("0", True), ("0", False), ("0.0", False)]
 
 
 class _FabricModule(nn.Module):
-    """As Lightning Fabric's: the module as the strategy wrapped it, and the one that was wrapped."""
+    """Lightning Fabric's wrapper: it holds the module that the strategy wrapped, and the original."""
 
     def __init__(self, wrapped: nn.Module, original: nn.Module) -> None:
         super().__init__()
         self._forward_module, self._original_module = wrapped, original
 
 
-def test_a_model_that_its_wrapper_holds_twice_has_its_rows_once() -> None:
+def test_model_that_its_wrapper_holds_twice() -> None:
     model = small()
     rows = adopted(_FabricModule(CheckpointWrapper(model), model)).rows
     assert [(row.name, row.wrapper) for row in rows] == [
@@ -299,7 +299,7 @@ def test_a_model_that_its_wrapper_holds_twice_has_its_rows_once() -> None:
     assert [row.own_params for row in rows] == [0, 0, 0, 15, 0, 0, 6]
 
 
-def test_a_module_that_holds_itself() -> None:
+def test_module_that_holds_itself() -> None:
     model: Any = small()
     model.add_module("again", model)
     assert [row.name for row in adopted(model).rows] == ["", "0", "1", "1.0", "1.1"]

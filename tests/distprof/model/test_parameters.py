@@ -1,4 +1,4 @@
-"""Parameters as records: names, sizes, ties and splits."""
+"""Records of parameters: names, sizes, ties and splits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def by_name(record: Parameters) -> dict[str, Parameter]:
     return {parameter.name: parameter for parameter in record.parameters}
 
 
-def test_what_is_said_of_a_parameter() -> None:
+def test_fields_of_a_parameter() -> None:
     model = nn.Sequential(nn.Linear(4, 3).half(), nn.Linear(3, 2))
     model[1].bias.requires_grad_(False)
     weight, _, _, bias = parameters(model)
@@ -40,23 +40,23 @@ def test_what_is_said_of_a_parameter() -> None:
     assert bias == Parameter("1.bias", 2, 0, 2, 2, 2, "float32", 4, trainable=False)
 
 
-def test_a_parameter_that_is_not_there_is_left_out() -> None:
+def test_parameter_that_is_none() -> None:
     assert [p.name for p in parameters(nn.Linear(2, 2, bias=False))] == ["weight"]
 
 
-def test_tied_weights_name_the_first() -> None:
+def test_tied_weights() -> None:
     model = nn.ModuleDict({"embed": nn.Embedding(10, 4), "head": nn.Linear(4, 10, bias=False)})
     model["head"].weight = model["embed"].weight
     assert [(p.name, p.tied_to) for p in parameters(model)] == [("embed.weight", ""), ("head.weight", "embed.weight")]
 
 
-def test_a_shared_module_is_tied_to_itself() -> None:
+def test_shared_module() -> None:
     shared = nn.Linear(2, 2, bias=False)
     found = parameters(nn.Sequential(shared, shared))
     assert [(p.name, p.tied_to, p.row) for p in found] == [("0.weight", "", 1), ("1.weight", "0.weight", 2)]
 
 
-def test_ddps_prefix_is_no_part_of_a_name() -> None:
+def test_ddp_prefix() -> None:
     with rank_of(2):
         found = parameters(DistributedDataParallel(nn.Sequential(nn.Linear(2, 2, bias=False))), world_size=2)
     assert [(p.name, p.tied_to) for p in found] == [("0.weight", "")]
@@ -78,7 +78,7 @@ class MoE(nn.Module):
         self.experts = nn.ModuleList(nn.Sequential(nn.Linear(2, 2, bias=False)) for _ in range(local))
 
 
-def test_experts_are_split_over_ep_and_what_is_around_them_is_not() -> None:
+def test_only_experts_are_split_over_ep() -> None:
     found = parameters(nn.Sequential(MoE(num_experts=8, local=2)), world_size=4)
     assert {p.name: p.split for p in found} == {
         "0.gate.weight": (),
@@ -87,12 +87,12 @@ def test_experts_are_split_over_ep_and_what_is_around_them_is_not() -> None:
     }
 
 
-def test_experts_that_are_all_here_are_not_split() -> None:
+def test_layer_with_all_experts_is_not_split() -> None:
     assert all(p.split == () for p in parameters(nn.Sequential(MoE(num_experts=2, local=2))))
 
 
-def test_a_model_met_again_inside_a_bigger_one_counts_once() -> None:
-    """Evaluated bare, then wrapped and trained: what two roots share is tied to the first."""
+def test_model_inside_a_larger_one_counts_once() -> None:
+    """A model runs alone, then wrapped: parameters that two roots share are tied to the first."""
     known, inner = models(), nn.Linear(2, 2)
     _, first = known.adopt(inner)
     _, second = known.adopt(nn.Sequential(inner, nn.Linear(2, 3)))
@@ -100,42 +100,42 @@ def test_a_model_met_again_inside_a_bigger_one_counts_once() -> None:
     assert sum(p.rank_numel for p in counted) == 6 + 9
 
 
-def test_the_parameters_of_a_root_are_told_whole_each_time() -> None:
-    """A module that is called but owned by nobody joins its caller's root; the last record of a root holds."""
+def test_each_record_has_all_parameters_of_a_root() -> None:
+    """A called module without an owner joins its caller's root; the last record of a root holds."""
     known, model = models(), nn.Sequential(nn.Linear(2, 2))
     known.adopt(model)
     row, records = known.adopt(nn.Linear(3, 3), caller=1)
     assert row == 2
     assert not any(isinstance(record, Parameters) for record in records), "once an iteration is enough"
-    (record,) = known.late()
+    (record,) = known.late_records()
     assert isinstance(record, Parameters)
-    assert list(known.late()) == []
+    assert list(known.late_records()) == []
     assert record.root == 0
     assert list(by_name(record)) == ["0.weight", "0.bias", "0.<Linear>.weight", "0.<Linear>.bias"]
 
 
-def test_a_module_without_parameters_that_joins_a_root_says_nothing_of_them() -> None:
-    """A loss or an activation, made in the forward that calls it."""
+def test_joining_module_without_parameters() -> None:
+    """A loss or an activation that is made in the forward that calls it."""
     known = models()
     known.adopt(nn.Linear(2, 2))
     _, records = known.adopt(nn.ReLU(), caller=0)
-    assert not any(isinstance(record, Parameters) for record in (*records, *known.late()))
+    assert not any(isinstance(record, Parameters) for record in (*records, *known.late_records()))
 
 
-def test_an_id_that_comes_back_ties_nothing() -> None:
-    """Models that are made, run and dropped one after the other live at the same addresses."""
+def test_reused_id_ties_nothing() -> None:
+    """Models that are made, run and freed one after the other have the same addresses."""
     known = models()
     for number in range(50):
-        kind = type(f"Linear{number}", (nn.Linear,), {})  # another class, or it would be the same model made anew
+        kind = type(f"Linear{number}", (nn.Linear,), {})  # another class, else it would count as the same model
         _, records = known.adopt(kind(64, 64))
         assert all(not parameter.tied_to for parameter in last(records).parameters)
 
 
-def test_parameters_that_are_not_there_yet_are_left_out() -> None:
+def test_lazy_parameters_are_left_out() -> None:
     assert [p.name for p in parameters(nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2)))] == ["1.weight", "1.bias"]
 
 
-def test_the_first_model_tells_tree_parameters_and_topology() -> None:
+def test_first_model_writes_tree_parameters_and_topology() -> None:
     row, records = models(rank=1, world_size=2).adopt(nn.Linear(2, 2))
     assert row == 0
     assert [type(record) for record in records] == [Tree, Parameters, Topology]
@@ -143,22 +143,22 @@ def test_the_first_model_tells_tree_parameters_and_topology() -> None:
     assert isinstance(topology, Topology) and topology.source == "assumed" and topology.coordinates["dp"] == 1
 
 
-def test_moe_layers_are_told_with_the_model_and_again_when_they_move() -> None:
+def test_layers_are_recorded_again_when_they_move() -> None:
     known = models(rank=3, world_size=4)
     _, records = known.adopt(nn.Sequential(MoE(num_experts=8, local=2)))
     (layers,) = (record for record in records if isinstance(record, ExpertLayers))
-    assert layers.layers[0].local_experts == (6, 7)  # by rank modulo 4, and the topology says that this is assumed
-    assert list(known.places()) == []
+    assert layers.layers[0].local_experts == (6, 7)  # by rank modulo 4, which the topology marks as assumed
+    assert list(known.place_records()) == []
     declare(DeclaredTopology({"ep": 4, "dp": 4}, {"ep": 0}))
     try:
-        topology, moved = known.places()
+        topology, moved = known.place_records()
     finally:
         declare(None)
     assert isinstance(topology, Topology) and topology.source == "declared"
     assert isinstance(moved, ExpertLayers) and moved.layers[0].local_experts == (0, 1)
 
 
-def test_a_declaration_that_makes_no_sense_is_passed_over_with_a_note() -> None:
+def test_invalid_declaration_is_ignored_with_a_note() -> None:
     declare(DeclaredTopology({"tp": 3}))
     try:
         _, records = models(world_size=4).adopt(nn.Linear(2, 2))
@@ -169,8 +169,8 @@ def test_a_declaration_that_makes_no_sense_is_passed_over_with_a_note() -> None:
     assert "set_topology was ignored" in topology.notes[0]
 
 
-def test_what_a_wrapper_keeps_alike() -> None:
-    """DDP what it is not told to ignore; FSDP 2 and tensor parallel what is a DTensor."""
+def test_kept_alike() -> None:
+    """DDP keeps all but ignored parameters alike; FSDP 2 and tensor parallelism those that are DTensors."""
     with rank_of(2):
         inner = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Sequential(nn.Linear(2, 2, bias=False)))
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(inner, ["1.0.weight"])

@@ -1,4 +1,4 @@
-"""Models that run with tensors that are none of their parameters, or that tell of their parameters themselves."""
+"""Models that run with tensors in place of their parameters, or that override the methods that list parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from distprof.clock import SystemClock
 from distprof.records import Counts, Parameters, Step
 
-CASES = Path(__file__).parents[1] / "cases"
+CASES = Path(__file__).parents[2] / "cases"
 
 
 def run(case: str) -> dict[str, Any]:
@@ -31,10 +31,10 @@ def run(case: str) -> dict[str, Any]:
         ("parameters_overridden", 30, 8 * 8 + 8, 4 * 8 * 8),
     ],
 )
-def test_what_stands_in_a_parameters_place_counts(
+def test_tensors_in_place_of_parameters_count(
     case: str, iterations: int, params: int, forward: int, tmp_path: Path
 ) -> None:
-    """All work of an iteration is what torch's own counter finds, as long as there are products alone."""
+    """All work of an iteration equals the count of torch's own counter if there are only matrix products."""
     with FlopCounterMode(display=False) as torchs:
         plain = run(case)
     recorded: dict[str, Any] = {}
@@ -54,7 +54,7 @@ def test_what_stands_in_a_parameters_place_counts(
 
 
 class Alien(nn.Module):
-    """Every method that tells of a module is its own, and fails."""
+    """Every method that describes a module is overridden, and raises."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Alien(nn.Module):
         return y
 
 
-def test_no_method_of_a_model_is_called_to_learn_of_it(tmp_path: Path) -> None:
+def test_no_method_of_a_model_is_called(tmp_path: Path) -> None:
     model = Alien()
     optimizer = torch.optim.SGD(model.linear.parameters(), 0.1)
 
@@ -87,8 +87,8 @@ def test_no_method_of_a_model_is_called_to_learn_of_it(tmp_path: Path) -> None:
     assert seen.one(Counts).forward_macs.sum() == 6
 
 
-def test_parameters_in_a_transform_are_told_apart(tmp_path: Path) -> None:
-    """Copies that only the transform holds: each of two like ones counts."""
+def test_parameters_in_a_transform(tmp_path: Path) -> None:
+    """Copies that only the transform holds: each of two equal ones counts."""
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     weights: dict[str, Tensor] = dict(model.named_parameters())
 

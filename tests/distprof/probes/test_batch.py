@@ -137,8 +137,8 @@ def test_a_closure_for_the_last_micro_batch() -> None:
 def test_sequences_first() -> None:
     """Once the model was seen to hand them on so."""
     order = BatchOrder()
-    order.met(0, nn.Sequential(nn.Embedding(10, 4), nn.LSTM(4, 4)))
-    order.met(7, nn.Sequential(nn.LSTM(4, 4, batch_first=True)))
+    order.add_model(0, nn.Sequential(nn.Embedding(10, 4), nn.LSTM(4, 4)))
+    order.add_model(7, nn.Sequential(nn.LSTM(4, 4, batch_first=True)))
 
     def work(root: int) -> Work:
         tally = BatchTally(order)
@@ -146,18 +146,18 @@ def test_sequences_first() -> None:
         return tally.work()
 
     assert (work(0), work(7)) == ((1, 0, 0, UNKNOWN_ORDER), (1, 35, 35, BATCH_FIRST))
-    order.seen(0, torch.Size([35, 20]), torch.Size([35, 20, 4]))
+    order.observe(0, torch.Size([35, 20]), torch.Size([35, 20, 4]))
     assert work(0) == (1, 20, 20, BATCH_SECOND)
-    order.seen(0, torch.Size([35, 20]), torch.Size([20, 35, 4]))
+    order.observe(0, torch.Size([35, 20]), torch.Size([20, 35, 4]))
     assert work(0) == (1, 35, 35, BATCH_FIRST), "a model that turns its batch before it hands it on"
 
 
 def test_a_model_of_which_nothing_was_seen_is_like_others() -> None:
     order = BatchOrder()
-    order.met(0, nn.LSTM(4, 4))
-    order.seen(0, torch.Size([35, 20]), torch.Size([700, 4]))
+    order.add_model(0, nn.LSTM(4, 4))
+    order.observe(0, torch.Size([35, 20]), torch.Size([700, 4]))
     assert order.unknown == {0}
-    order.looked([0])
+    order.settle([0])
     assert (order.unknown, order.second) == (set(), set())
 
 

@@ -1,4 +1,4 @@
-"""From mesh dimension names, and from what a script declares, to sizes and coordinates."""
+"""Axes: sizes and coordinates from the names of mesh dimensions, and from the script's declaration."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from distprof.topology.meshes import SeenMesh, mesh_evidence
 
 
 def mesh(rank: int, **dimensions: int) -> SeenMesh:
-    """Over the whole world, the last dimension varying fastest."""
+    """Makes a mesh over the whole world, whose last dimension varies fastest."""
     return SeenMesh.in_order(tuple(dimensions), tuple(dimensions.values()), rank)
 
 
 def part(rank: int, ranks: tuple[int, ...], name: str) -> SeenMesh:
-    """One dimension over some ranks, as a slice is."""
+    """Makes a mesh of one dimension over some ranks, as a slice is."""
     return SeenMesh(Mesh((name,), (len(ranks),), (ranks.index(rank),) if rank in ranks else ()), ranks)
 
 
@@ -32,18 +32,18 @@ def from_meshes(meshes: tuple[SeenMesh, ...], rank: int, world_size: int) -> Top
 
 
 def sizes(topology: Topology) -> dict[str, int]:
-    """The axes that are not 1, without the finer ones."""
+    """Returns the axes that are not 1, without the finer ones."""
     return {axis: size for axis, size in topology.sizes.items() if size > 1 and axis in (*AXES, "mp")}
 
 
-def test_without_meshes_it_is_pure_data_parallel_and_says_so() -> None:
+def test_without_meshes_data_parallel_is_assumed() -> None:
     topology = from_meshes((), rank=3, world_size=8)
     assert topology.source == ASSUMED
     assert (sizes(topology), topology.coordinates["dp"]) == ({"dp": 8}, 3)
     assert topology.notes == ()
 
 
-def test_one_mesh_says_all() -> None:
+def test_one_mesh() -> None:
     topology = from_meshes((mesh(6, dp=2, tp=4),), rank=6, world_size=8)
     assert topology.source == "device_mesh"
     assert sizes(topology) == {"dp": 2, "tp": 4, "mp": 4}
@@ -51,8 +51,8 @@ def test_one_mesh_says_all() -> None:
     assert topology.sources == {"dp": "device_mesh", "tp": "device_mesh"}
 
 
-def test_coordinates_are_the_meshes_own_in_whatever_order() -> None:
-    """tp outside dp: rank 5 of tp 2 x dp 4 is at tp 1, dp 1."""
+def test_coordinates_come_from_the_mesh() -> None:
+    """With tp outside dp, rank 5 of tp 2 x dp 4 has tp 1, dp 1."""
     topology = from_meshes((mesh(5, tp=2, dp=4),), rank=5, world_size=8)
     assert (topology.coordinates["tp"], topology.coordinates["dp"]) == (1, 1)
 
@@ -64,7 +64,7 @@ def test_replicate_times_shard_is_data_parallel() -> None:
     assert (topology.sizes["dp_replicate"], topology.coordinates["dp_replicate"]) == (2, 1)
 
 
-def test_slices_of_a_mesh_say_nothing_new() -> None:
+def test_slices_add_nothing() -> None:
     whole = mesh(6, dp=2, tp=4)
     for meshes in ((whole, part(6, (4, 5, 6, 7), "tp")), (part(6, (4, 5, 6, 7), "tp"), whole)):
         topology = from_meshes(meshes, rank=6, world_size=8)
@@ -72,48 +72,48 @@ def test_slices_of_a_mesh_say_nothing_new() -> None:
         assert topology.notes == ()
 
 
-def test_a_slice_does_not_contradict_the_mesh_that_it_is_of() -> None:
-    """FSDP over the shards alone, and torchtitan's loss over all: data is parallel over both all the same."""
+def test_slices_do_not_contradict_their_mesh() -> None:
+    """FSDP uses the shard dimension, and torchtitan's loss all dimensions: data is still parallel over both."""
     whole = mesh(5, dp_replicate=2, dp_shard=2, tp=2)
     topology = from_meshes((part(5, (5, 7), "dp_shard"), whole, part(5, (1, 3, 5, 7), "loss_mesh")), 5, 8)
     assert (topology.sizes["dp"], topology.sizes["dp_shard"], topology.notes) == (4, 2, ())
 
 
-def test_a_mesh_of_experts_beside_the_one_of_training() -> None:
-    """dp 4 x tp 2, and ep 4 over the same ranks with what is left of data parallelism for experts."""
+def test_expert_mesh_beside_dense_mesh() -> None:
+    """A mesh dp 4 x tp 2, and a mesh ep 4 with the experts' own data parallelism over the same ranks."""
     topology = from_meshes((mesh(7, dp=4, tp=2), mesh(7, dp_replicate=1, edp=2, ep=4)), rank=7, world_size=8)
     assert sizes(topology) == {"dp": 4, "tp": 2, "ep": 4, "mp": 2}
     assert (topology.coordinates["ep"], topology.sizes["edp"], topology.coordinates["edp"]) == (3, 2, 1)
     assert topology.notes == ()
 
 
-def test_data_beside_ep_alone_is_that_of_experts() -> None:
-    """dp 2 x ep 2 over four ranks: every rank has its own data, and experts are replicated over dp."""
+def test_dp_beside_ep_alone_is_edp() -> None:
+    """In dp 2 x ep 2 over four ranks, every rank has its own data, and experts are replicated over dp."""
     topology = from_meshes((mesh(3, dp=2, ep=2),), rank=3, world_size=4)
     assert sizes(topology) == {"dp": 4, "ep": 2}
     assert (topology.coordinates["dp"], topology.coordinates["ep"], topology.coordinates["edp"]) == (3, 1, 1)
 
 
-def test_fsdp_over_data_and_context_is_no_disagreement() -> None:
-    """torchtitan: batches are split over dp, sequences over cp, and FSDP shards over both."""
+def test_fsdp_over_dp_and_cp_is_no_conflict() -> None:
+    """In torchtitan, batches are split over dp, sequences over cp, and FSDP shards over both."""
     topology = from_meshes((mesh(5, pp=1, fsdp=4, tp=2), mesh(5, pp=1, batch=2, cp=2, tp=2)), rank=5, world_size=8)
     assert sizes(topology) == {"dp": 2, "cp": 2, "tp": 2, "mp": 2}
     assert topology.notes == ()
 
 
-def test_an_axis_named_alone_leaves_the_rest_to_data_parallelism() -> None:
+def test_unnamed_rest_is_data_parallel() -> None:
     topology = from_meshes((part(5, (4, 5), "tp"),), rank=5, world_size=8)
     assert (sizes(topology), topology.coordinates["dp"]) == ({"dp": 4, "tp": 2, "mp": 2}, 2)
     assert topology.sources == {"tp": "device_mesh", "dp": ASSUMED}
 
 
-def test_what_is_left_is_numbered_by_how_far_apart_the_ranks_are() -> None:
-    """Groups of every fourth rank: neighbours differ in dp, whatever Megatron's order would say."""
+def test_dp_coordinate_follows_from_strides() -> None:
+    """With groups of every fourth rank, neighbours differ in dp, unlike in Megatron's order."""
     places = [resolve([AxisEvidence("x", "tp", (r % 4, r % 4 + 4))], r, 8).coordinates for r in range(8)]
     assert [place["dp"] for place in places] == [0, 1, 2, 3, 0, 1, 2, 3]
 
 
-def test_groups_at_no_even_distance_say_that_places_are_assumed() -> None:
+def test_uneven_groups_add_a_note() -> None:
     topology = resolve([AxisEvidence("x", "tp", (0, 1, 5, 6))], 5, 8)
     assert sizes(topology) == {"dp": 2, "tp": 4, "mp": 4}
     assert "not evenly spaced" in topology.notes[0]
@@ -124,14 +124,14 @@ def test_mp_is_tp_times_pp() -> None:
     assert (topology.sizes["mp"], topology.coordinates["mp"]) == (4, 3)
 
 
-def test_meshes_that_disagree_are_told() -> None:
+def test_conflicting_meshes_add_a_note() -> None:
     topology = from_meshes((part(0, (0, 1), "tp"), part(0, (0, 1, 2, 3), "tensor")), rank=0, world_size=8)
     assert topology.sizes["tp"] == 2
     (note,) = topology.notes
     assert note.startswith("device_mesh says tp 2, device_mesh says tp 4")
 
 
-def test_sources_that_disagree_are_both_named_and_the_first_holds() -> None:
+def test_conflicting_sources_are_named() -> None:
     topology = resolve([AxisEvidence("deepspeed", "tp", (0, 1)), AxisEvidence("device_mesh", "tp", (0, 2))], 0, 4)
     assert topology.coordinates["tp"] == 0 and topology.sources["tp"] == "deepspeed"
     assert topology.notes == (
@@ -140,14 +140,14 @@ def test_sources_that_disagree_are_both_named_and_the_first_holds() -> None:
     )
 
 
-def test_ranks_that_one_axis_tells_apart_are_not_told_apart_by_another() -> None:
-    """Data parallel over all ranks, and tensor parallel over two of them: one of the two is wrong."""
+def test_ranks_differ_on_one_axis_only() -> None:
+    """If dp covers all ranks and tp two of them, one of the two is wrong."""
     topology = resolve([AxisEvidence("device_mesh", "tp", (0, 1)), AxisEvidence("torch", "dp", (0, 1, 2, 3))], 0, 4)
     assert sizes(topology) == {"dp": 2, "tp": 2, "mp": 2}
     assert "device_mesh says tp 2, torch says dp 4" in topology.notes[0]
 
 
-def test_an_axis_that_does_not_divide_the_world_is_an_error_in_words() -> None:
+def test_axis_that_does_not_divide_the_world() -> None:
     topology = resolve([AxisEvidence("x", "tp", (0, 1, 2, 3))], 0, 6)
     assert sizes(topology) == {"dp": 6}
     assert topology.notes == (
@@ -155,44 +155,44 @@ def test_an_axis_that_does_not_divide_the_world_is_an_error_in_words() -> None:
     )
 
 
-def test_a_mesh_that_this_rank_is_not_in_says_nothing() -> None:
+def test_mesh_without_this_rank_is_ignored() -> None:
     topology = from_meshes((part(5, (0, 1), "tp"),), rank=5, world_size=8)
     assert sizes(topology) == {"dp": 8}
 
 
-def test_names_that_mean_nothing_are_passed_over() -> None:
+def test_unknown_names_are_ignored() -> None:
     topology = from_meshes((mesh(5, rows=2, columns=4),), rank=5, world_size=8)
     assert (topology.source, sizes(topology)) == (ASSUMED, {"dp": 8})
 
 
-def test_names_that_mean_nothing_beside_known_ones_are_taken_for_data() -> None:
-    """Its place is the mesh's own, not one that follows from the rank."""
+def test_unknown_names_beside_known_ones_are_dp() -> None:
+    """The coordinate is the mesh's own, not one that follows from the rank."""
     topology = from_meshes((mesh(5, tp=2, rows=4),), rank=5, world_size=8)
     assert (sizes(topology), topology.coordinates["dp"]) == ({"dp": 4, "tp": 2, "mp": 2}, 1)
     assert topology.sources == {"tp": "device_mesh", "dp": ASSUMED}
 
 
-def test_a_fake_axis_is_none() -> None:
+def test_fake_groups_are_no_axis() -> None:
     seen = mesh(1, dp=2, ep=2)
     topology = resolve(mesh_evidence([seen], fakes={frozenset({0, 1}), frozenset({1, 3})}), 1, 4)
     assert (topology.source, sizes(topology)) == (ASSUMED, {"dp": 4})
 
 
-def test_sizes_that_do_not_make_the_world_are_not_believed() -> None:
+def test_sizes_that_do_not_multiply_to_the_world() -> None:
     topology = from_meshes((mesh(0, dp=2, tp=2),), rank=0, world_size=8)
     assert (topology.source, sizes(topology)) == (ASSUMED, {"dp": 8})
     assert "the world has 8" in topology.notes[0]
 
 
-def test_a_declaration_goes_before_what_was_seen_and_names_both() -> None:
+def test_declaration_holds_over_detected_axes() -> None:
     seen = from_meshes((mesh(5, dp=2, tp=4), mesh(5, edp=4, ep=2)), rank=5, world_size=8)
     topology = merge_declared(declared({"tp": 2}, {}, 5, 8), seen)
-    assert sizes(topology) == {"dp": 4, "tp": 2, "ep": 2, "mp": 2}, "of ep the script said nothing"
+    assert sizes(topology) == {"dp": 4, "tp": 2, "ep": 2, "mp": 2}, "the script declared no ep"
     assert (topology.source, topology.sources["ep"]) == ("declared", "device_mesh")
     assert "declared says tp 2, device_mesh says tp 4; the first is shown" in topology.notes
 
 
-def test_the_script_says_outright() -> None:
+def test_declaration() -> None:
     topology = declared({"tp": 2, "ep": 4}, {}, rank=5, world_size=8)
     assert topology.source == "declared"
     assert sizes(topology) == {"dp": 4, "tp": 2, "ep": 4, "mp": 2}
@@ -214,7 +214,7 @@ def test_ep_lies_over_the_ranks_of_one_stage() -> None:
     assert over_all == list(range(8))
 
 
-def test_coordinates_may_be_said_too() -> None:
+def test_declared_coordinates() -> None:
     topology = declared({"tp": 2}, {"tp": 1, "dp": 0}, rank=0, world_size=8)
     assert (topology.coordinates["tp"], topology.coordinates["dp"]) == (1, 0)
 
@@ -240,20 +240,18 @@ def test_coordinates_may_be_said_too() -> None:
         ({"tp": 2}, {"tp": None}, "tp"),
     ],
 )
-def test_what_makes_no_sense_is_said_in_one_sentence(
-    said: dict[str, Any], coordinates: dict[str, Any], why: str
-) -> None:
+def test_invalid_declarations(said: dict[str, Any], coordinates: dict[str, Any], why: str) -> None:
     with pytest.raises(UsageError) as caught:
         declared(said, coordinates, rank=0, world_size=8)
     assert why in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_saying_nothing_leaves_everything_to_data_parallelism() -> None:
+def test_empty_declaration_is_data_parallel() -> None:
     topology = declared({}, {}, rank=1, world_size=4)
     assert (sizes(topology), topology.coordinates["dp"]) == ({"dp": 4}, 1)
 
 
-def test_coordinates_alone_are_enough_where_every_size_is_one() -> None:
+def test_coordinates_alone_if_all_sizes_are_one() -> None:
     assert declared({}, {"dp": 3}, rank=1, world_size=4).coordinates["dp"] == 3
 
 
@@ -263,7 +261,7 @@ dimensions = st.dictionaries(names, st.integers(1, 4), min_size=1, max_size=4)
 
 @patient
 @given(st.lists(dimensions, max_size=3), st.integers(1, 64), st.data())
-def test_whatever_meshes_there_are_the_topology_is_sound(
+def test_topology_is_consistent_for_any_meshes(
     shapes: list[dict[str, int]], world_size: int, data: st.DataObject
 ) -> None:
     rank = data.draw(st.integers(0, world_size - 1))
@@ -277,8 +275,8 @@ def test_whatever_meshes_there_are_the_topology_is_sound(
 
 @patient
 @given(st.permutations(["dp", "tp", "pp", "cp"]), st.lists(st.integers(1, 3), min_size=4, max_size=4))
-def test_ranks_of_one_mesh_stand_at_different_places(order: list[str], shape: list[int]) -> None:
-    """Whatever is named of it: places on the axis that is left follow from the others."""
+def test_ranks_have_different_coordinates(order: list[str], shape: list[int]) -> None:
+    """Coordinates on an unnamed axis follow from those on the others."""
     known = dict(zip(order, shape, strict=True))
     shown = {axis if axis != "dp" else "rows": size for axis, size in known.items()}
     world_size = prod(shape)
@@ -288,7 +286,7 @@ def test_ranks_of_one_mesh_stand_at_different_places(order: list[str], shape: li
 
 @patient
 @given(dimensions, st.integers(0, 63))
-def test_whatever_is_declared_is_sound_or_refused(said: dict[str, int], rank: int) -> None:
+def test_declarations_are_consistent_or_refused(said: dict[str, int], rank: int) -> None:
     try:
         topology = declared(said, {}, rank, 64)
     except UsageError:
@@ -296,6 +294,6 @@ def test_whatever_is_declared_is_sound_or_refused(said: dict[str, int], rank: in
     validate(topology)
 
 
-def test_data_axes_are_those_on_which_every_rank_computes_with_the_whole() -> None:
+def test_is_data_axis() -> None:
     assert all(map(is_data_axis, ("dp", "dp_shard", "fsdp", "edp", "efsdp")))
     assert not any(map(is_data_axis, ("tp", "pp", "ep", "cp", "rows")))

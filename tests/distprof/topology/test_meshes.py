@@ -1,4 +1,4 @@
-"""Device meshes as a script makes them, and what they say, on one rank of a world that is not there."""
+"""Device meshes, recorded as a script makes them, on one rank of a fake world."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def watch() -> Iterator[MeshRecorder]:
     watch.close()
 
 
-def test_a_mesh_is_seen_as_it_is_made(watch: MeshRecorder) -> None:
+def test_mesh_is_recorded_when_made(watch: MeshRecorder) -> None:
     with rank_of(8, rank=6):
         init_device_mesh("cpu", (2, 4), mesh_dim_names=("dp", "tp"))
     (seen,) = watch.seen
     assert (seen.mesh.names, seen.mesh.shape, seen.mesh.coordinate) == (("dp", "tp"), (2, 4), (1, 2))
 
 
-def test_every_way_to_make_one_is_seen_and_slices_are_too(watch: MeshRecorder) -> None:
+def test_slices_are_recorded(watch: MeshRecorder) -> None:
     with rank_of(8, rank=6):
         mesh = DeviceMesh("cpu", torch.arange(8).view(2, 4), mesh_dim_names=("pp", "dp"))
         assert mesh["dp"].size() == 4
@@ -35,7 +35,7 @@ def test_every_way_to_make_one_is_seen_and_slices_are_too(watch: MeshRecorder) -
     assert all(seen.mesh.names in (("pp", "dp"), ("dp",), ("pp",)) for seen in watch.seen)
 
 
-def test_a_mesh_without_names_says_nothing_and_one_made_twice_is_one(watch: MeshRecorder) -> None:
+def test_unnamed_and_repeated_meshes(watch: MeshRecorder) -> None:
     with rank_of(4):
         init_device_mesh("cpu", (4,))
         for _ in range(2):
@@ -43,20 +43,20 @@ def test_a_mesh_without_names_says_nothing_and_one_made_twice_is_one(watch: Mesh
     assert [seen.mesh.names for seen in watch.seen] == [("dp",)]
 
 
-def test_a_rank_outside_a_mesh_has_no_coordinate_in_it(watch: MeshRecorder) -> None:
+def test_rank_outside_a_mesh(watch: MeshRecorder) -> None:
     with rank_of(4, rank=3):
         DeviceMesh("cpu", [0, 1], mesh_dim_names=("tp",))
     (seen,) = watch.seen
     assert (seen.mesh.shape, seen.mesh.coordinate) == ((2,), ())
 
 
-def test_a_mesh_that_cannot_be_made_fails_as_ever(watch: MeshRecorder) -> None:
+def test_mesh_that_raises(watch: MeshRecorder) -> None:
     with rank_of(4), pytest.raises((RuntimeError, ValueError)):
         init_device_mesh("cpu", (3, 5), mesh_dim_names=("dp", "tp"))
     assert not watch.seen
 
 
-def test_closed_it_sees_nothing() -> None:
+def test_closed_recorder_records_nothing() -> None:
     watch, original = MeshRecorder(), DeviceMesh.__init__
     watch.open()
     watch.open()
@@ -68,14 +68,14 @@ def test_closed_it_sees_nothing() -> None:
     assert not watch.seen
 
 
-def test_the_ranks_along_an_axis(watch: MeshRecorder) -> None:
+def test_ranks_along_an_axis(watch: MeshRecorder) -> None:
     with rank_of(8, rank=6):
         init_device_mesh("cpu", (2, 2, 2), mesh_dim_names=("dp_replicate", "dp_shard", "tp"))
     (seen,) = watch.seen
     assert mesh_axes(seen) == {"dp": (0, 2, 4, 6), "dp_replicate": (2, 6), "dp_shard": (4, 6), "tp": (6, 7)}
 
 
-def test_a_slice_and_a_flattened_mesh_have_the_ranks_of_their_dimensions(watch: MeshRecorder) -> None:
+def test_ranks_of_slices_and_flattened_meshes(watch: MeshRecorder) -> None:
     with rank_of(8, rank=6):
         mesh = init_device_mesh("cpu", (2, 2, 2), mesh_dim_names=("dp", "cp", "tp"))
         mesh["dp", "cp"]._flatten("dp_cp")
@@ -84,6 +84,6 @@ def test_a_slice_and_a_flattened_mesh_have_the_ranks_of_their_dimensions(watch: 
     assert list(unknown_dimension_names(watch.seen)) == []
 
 
-def test_a_dimension_of_an_unknown_name_is_named() -> None:
+def test_unknown_dimension_is_named() -> None:
     (note,) = unknown_dimension_names([SeenMesh.in_order(("rows", "tp"), (2, 4), 0)])
     assert note.startswith("dimension rows of the device mesh rows 2 x tp 4: no axis is known by such a name")
