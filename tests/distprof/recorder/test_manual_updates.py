@@ -13,7 +13,7 @@ from torch import nn
 
 from distprof.records import TRAINING, Counts, Step
 
-CASES = Path(__file__).parents[1] / "cases"
+CASES = Path(__file__).parents[2] / "cases"
 Update = Callable[[list[nn.Parameter]], None]
 
 

@@ -13,7 +13,7 @@ from support.recording import record
 from distprof.clock import SystemClock
 from distprof.records import Step
 
-CASE = Path(__file__).parents[1] / "cases" / "observers_see_distprof.py"
+CASE = Path(__file__).parents[2] / "cases" / "observers_see_distprof.py"
 
 
 @pytest.mark.parametrize("argument", ["counts", "fails"])

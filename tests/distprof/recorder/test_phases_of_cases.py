@@ -19,7 +19,7 @@ from distprof.merge.text import TextOptions, render
 from distprof.probes.batch import BATCH_FIRST, BATCH_SECOND, ONE_IN_CLOSURES, SHARED_OR_NOT, UNKNOWN_ORDER
 from distprof.records import TRAINING, Counts, End, Step
 
-CASES = Path(__file__).parents[1] / "cases"
+CASES = Path(__file__).parents[2] / "cases"
 MS = 1_000_000
 
 

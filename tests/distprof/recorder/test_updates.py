@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distprof.records import TRAINING, Counts, Step
 
-CASES = Path(__file__).parents[1] / "cases"
+CASES = Path(__file__).parents[2] / "cases"
 STEPS = 12
 
 
