@@ -51,7 +51,7 @@ class _Files:
             os.replace(scratch, target.name, src_dir_fd=folder, dst_dir_fd=folder)
         for target in map(PurePath, obsolete):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(target.name, dir_fd=self._folder(target.parent))
+                os.unlink(target.name, dir_fd=self._folder(target.parent, create=False))
 
     def _scratch(self, target: PurePath, content: bytes) -> str:
         """The name of a new file beside ``target``."""
@@ -62,11 +62,12 @@ class _Files:
             stream.write(content)
         return name
 
-    def _folder(self, path: PurePath) -> int:
+    def _folder(self, path: PurePath, *, create: bool = True) -> int:
         if path not in self._open:
-            outer = self._folder(path.parent)
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(path.name, dir_fd=outer)
+            outer = self._folder(path.parent, create=create)
+            if create:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(path.name, dir_fd=outer)
             self._keep(path, _opened(path, outer))
         return self._open[path]
 

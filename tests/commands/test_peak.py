@@ -122,7 +122,7 @@ def test_figures_that_cannot_be_read_do_not_stop_a_merge(here: Cli, tmp_path: Pa
         (["peak", "--device", "nonsense"], 2, "distprof: --device nonsense: "),
         (["peak", "--device", "cuda:99"], 2, "distprof: --device cuda:99: "),
         (["peak", "--threads", "0"], 2, "Usage: distprof peak"),
-        (["merge", "run", "--peak-tflops", "0"], 2, "distprof: a peak of 0.0 TFLOPS is none: give a number above 0"),
+        (["merge", "run", "--peak-tflops", "0"], 2, "distprof: peak_tflops is 0.0: give a number from 1e-06 to 1e+09"),
     ],
 )
 def test_a_wrong_call_is_told_in_one_sentence(

@@ -231,7 +231,7 @@ def test_a_rank_that_calls_no_model_says_so_and_its_children_do_not(run: Run, in
     assert outcome(run(code, RANK="3", WORLD_SIZE="4")) == (0, "", "")
     found = seen(inject.parent)
     assert found.kinds == ["header", "plan", "end"]
-    assert (found.shard.header.rank, found.one(Plan)) == (3, Plan(1, 1, 2))
+    assert (found.shard.header.rank, found.one(Plan)) == (3, Plan(1, 1, 2, settling=1))
     assert found.one(End).reason == "no module was called"
 
 
