@@ -1,8 +1,8 @@
 """Runs the scenarios of a file one after the other, each a run of its own: ``python job.py FILE OUT RANKS``.
 
-A scenario is a function that trains two steps and returns the number of parameters of the same model built whole.  One
-start of the processes serves many, and one import of the stack serves all processes: torchrun's agent, here, forks its
-ranks.  Process groups are made anew for each scenario.
+A scenario is a function that trains three steps and returns the number of parameters of the same model built whole.
+One start of the processes serves many, and one import of the stack serves all processes: torchrun's agent, here, forks
+its ranks.  Process groups are made anew for each scenario.
 """
 
 from __future__ import annotations

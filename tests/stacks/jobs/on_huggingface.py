@@ -16,6 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 transformers: Any = importlib.import_module("transformers")
 accelerate: Any = importlib.import_module("accelerate")
 
+STEPS = 3  # one is counted, in the second the ranks settle, and the third is used
+
 
 def mixtral_config() -> Any:
     return transformers.MixtralConfig(
@@ -44,7 +46,7 @@ IDS = torch.arange(16).view(2, 8)
 
 def train(model: Any) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, foreach=False)
-    for _ in range(2):
+    for _ in range(STEPS):
         model(input_ids=IDS, labels=IDS).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -77,7 +79,7 @@ def trainer() -> int:
     data = [{"input_ids": IDS[0], "labels": IDS[0]}] * 16
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
-            folder, per_device_train_batch_size=2, max_steps=2, use_cpu=True, report_to=[], save_strategy="no"
+            folder, per_device_train_batch_size=2, max_steps=STEPS, use_cpu=True, report_to=[], save_strategy="no"
         )
         transformers.Trainer(model=model, args=arguments, train_dataset=data).train()
     return whole
@@ -95,7 +97,7 @@ def experts_by(family: str, way: str) -> int:
             layer.mlp.gate.weight[-1] = -9.0
         layer.post_attention_layernorm.register_forward_hook(lambda module, given, output: output.abs() + 1)
     ids = torch.randint(0, 64, (2, 16), generator=torch.Generator().manual_seed(dist.get_rank()))
-    for _ in range(2):
+    for _ in range(STEPS):
         model(input_ids=ids, labels=ids).loss.backward()
         torch.optim.SGD(model.parameters(), lr=0.0).step()
     return size(model)
@@ -106,7 +108,7 @@ def accelerator() -> int:
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
     whole = size(model)
     model, optimizer = prepare.prepare(model, torch.optim.SGD(model.parameters(), lr=0.01))
-    for _ in range(2):
+    for _ in range(STEPS):
         prepare.backward(model(torch.ones(2, 8)).sum())
         optimizer.step()
     return whole

@@ -32,9 +32,9 @@ def ddp() -> int:
     model = Model()
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = lightning.Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, limit_train_batches=2, logger=False, **quiet
+        accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, limit_train_batches=3, logger=False, **quiet
     )
-    data = TensorDataset(torch.ones(8, 8))
+    data = TensorDataset(torch.ones(12, 8))
     trainer.fit(model, DataLoader(data, batch_size=2))
     return sum(parameter.numel() for parameter in model.parameters())
 

@@ -19,6 +19,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.parallel import DistributedDataParallel
 
 WIDTH = 8
+STEPS = 3  # one is counted, in the second the ranks settle, and the third is used
 
 
 class Block(nn.Module):
@@ -42,9 +43,9 @@ def size(module: nn.Module) -> int:
 WHOLE = size(model())
 
 
-def train(module: nn.Module, steps: int = 2, x: Tensor | None = None) -> None:
+def train(module: nn.Module, x: Tensor | None = None) -> None:
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
-    for _ in range(steps):
+    for _ in range(STEPS):
         module(torch.ones(2, WIDTH) if x is None else x).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -96,7 +97,7 @@ def fsdp2_tp(names: tuple[str, str] = ("dp", "tp")) -> int:
         fully_shard(block, mesh=mesh[names[0]])
     x = torch.ones(2, WIDTH)
     optimizer = torch.optim.SGD(sharded.parameters(), lr=0.01, foreach=False)
-    for _ in range(2):
+    for _ in range(STEPS):
         sharded(x).sum().backward()
         optimizer.step()
     return WHOLE
@@ -150,7 +151,7 @@ def virtual_stages() -> int:
 def steps(schedule: Any, modules: list[nn.Module], *, first: bool, last: bool) -> None:
     optimizer = torch.optim.SGD([p for module in modules for p in module.parameters()], lr=0.01)
     x = torch.ones(4, WIDTH)
-    for _ in range(2):
+    for _ in range(STEPS):
         schedule.step(*([x] if first else []), **({"target": x} if last else {}))
         optimizer.step()
         optimizer.zero_grad()
@@ -187,7 +188,7 @@ def two_models() -> int:
         split(model(), init_device_mesh("cpu", (1, 4), mesh_dim_names=("dp", "tp"))["tp"]),
     ]
     optimizers = [torch.optim.SGD(each.parameters(), lr=0.01, foreach=False) for each in models]
-    for _ in range(2):
+    for _ in range(STEPS):
         for each, optimizer in zip(models, optimizers, strict=True):
             each(torch.ones(2, WIDTH)).sum().backward()
             optimizer.step()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distprof.clock import SystemClock
 from distprof.records import Counts
 
-CASES = Path(__file__).parents[2] / "cases"
+CASES = Path(__file__).parents[3] / "cases"
 WIDTH, ROWS = 8, 4
 PARAMETERS = WIDTH * WIDTH
 LOSS = 2 * ROWS * WIDTH  # its square and its mean
