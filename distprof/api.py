@@ -1,10 +1,11 @@
-"""What a script may say to distprof by hand: ``record()``, ``set_topology()`` and ``register_formula()``.
+"""The functions that a script may call: ``record()``, ``set_topology()`` and ``register_formula()``.
 
-Never raises into it, but for a UsageError at a call that makes no sense.
+They raise nothing into the script but a UsageError for invalid arguments.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 import uuid
@@ -14,37 +15,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distprof.config.options import DEFAULTS
 from distprof.topology.declared import DeclaredTopology, declare
 
 
 def set_topology(*, coordinates: Mapping[str, int] | None = None, **sizes: int) -> None:
-    """Say outright how the job is parallel: ``set_topology(tp=2, ep=4)``.
+    """Declares the parallel sizes of the job: ``set_topology(tp=2, ep=4)``.
 
-    Axes are dp, tp, pp, cp and ep; those left out are 1, and dp takes what the others leave of the world.
-    ``coordinates`` gives this rank's place on axes where it does not follow from its rank (tp varies fastest, then cp,
-    dp, pp).  Say it on every rank, before the last recorded step.  Without a recorder it does nothing; what makes no
-    sense is passed over, and the report says so.
+    Axes are dp, tp, pp, cp and ep.  An axis that is left out has size 1; dp has the world size divided by the others.
+    ``coordinates`` gives this rank's coordinate on axes where it does not follow from the rank (tp varies fastest, then
+    cp, dp, pp).  Call it on every rank, before the last recorded step.  Without a recorder it does nothing.  Invalid
+    sizes are ignored, and the report says so.
     """
     declare(DeclaredTopology(dict(sizes), dict(coordinates or {})))
 
 
 def register_formula(op: Any, flops: Callable[..., int], macs: Callable[..., int] | None = None) -> None:
-    """Say what one call of an op of your own costs.
+    """Registers the cost of one call of a custom op.
 
-    ``flops`` and ``macs`` are called as formulas of ``torch.utils.flop_counter.register_flop_formula`` are: with the
-    op's arguments, a shape in place of each tensor, and the result's shape as ``out_shape``::
+    ``flops`` and ``macs`` are called like the formulas of ``torch.utils.flop_counter.register_flop_formula``: with the
+    op's arguments, a shape in place of each tensor, and the shape of the result as ``out_shape``::
 
         distprof.register_formula(torch.ops.mylib.scaled_mm,
                                   macs=lambda a, b, scale, out_shape=None: a[0] * a[1] * b[1],
                                   flops=lambda a, b, scale, out_shape=None: (2 * a[1] + 1) * a[0] * b[1])
 
-    ``flops`` gives all flops of the call, 2 for each MAC among them; without ``macs`` it has none.  (Formulas that are
-    registered with torch hold too, and of those all flops are taken as MACs.)  ``op`` is ``torch.ops.mylib.name``, one
-    of its overloads, what ``torch.library.custom_op`` made, a higher-order op or a Triton kernel.  The last formula
-    given for an op holds, ahead of torch's and ours, from the next counted step on.  A formula that raises makes its op
-    one without a formula: the report lists it with its calls.
+    ``flops`` returns all flops of the call, with 2 for each MAC; without ``macs`` the op has no MACs.  (Formulas that
+    are registered with torch are used too; all their flops count as MACs.)  ``op`` is ``torch.ops.mylib.name``, one of
+    its overloads, a result of ``torch.library.custom_op``, a higher-order op or a Triton kernel.  The last formula that
+    was registered for an op replaces torch's and distprof's, from the next counted step on.  If a formula raises, the
+    report lists its op, with the number of calls, as one without a formula.
 
-    Raises UsageError for what is no op, or no function; nothing else.  Imports no torch: whoever has an op has it.
+    Raises UsageError if ``op`` is no op, or a formula no function; nothing else.  Does not import torch.
     """
     from distprof.flops import user_formulas
 
@@ -52,14 +54,16 @@ def register_formula(op: Any, flops: Callable[..., int], macs: Callable[..., int
 
 
 @contextmanager
-def record(out: str | os.PathLike[str] = "runs", name: str | None = None, **settings: object) -> Iterator[Path]:
-    """Record this process by hand, where nothing can be injected (Ray, notebooks, ``mp.spawn``).
+def record(
+    out: str | os.PathLike[str] = DEFAULTS["out"], name: str | None = None, **settings: object
+) -> Iterator[Path]:
+    """Records this process where no recorder can be injected (Ray, notebooks, ``mp.spawn``).
 
-    ``settings`` are ``warmup``, ``timed`` and ``count``, as for ``distprof run``.  All ranks of a job give the same
-    ``name``.  Yields the run folder, for ``distprof merge``: one in the temporary folder, said on stderr, when ``out``
-    cannot be written.  Under ``distprof run`` the injected recorder is at work already, and this does nothing more.
+    ``settings`` are ``warmup``, ``timed``, ``count`` and ``count_eager``, as for ``distprof run``.  All ranks of a job
+    give the same ``name``.  Yields the run folder, for ``distprof merge``: it is in the temporary folder if ``out``
+    cannot be written, and a line on stderr says so.  Under ``distprof run`` this function does nothing.
 
-    Raises UsageError for settings that make no sense; nothing else.
+    Raises UsageError for invalid settings; nothing else.
     """
     from distprof.config.settings import resolve
     from distprof.inject import bootstrap
@@ -70,6 +74,7 @@ def record(out: str | os.PathLike[str] = "runs", name: str | None = None, **sett
         yield bootstrap.recorder.run_dir
         return
     chosen = resolve(os.environ, **settings)
+    _name_unknown_variables()
     run = _run_folder(Path(out).absolute(), name)
     launch, launched_ns = launch_of_this_process()
     chosen = replace(chosen, run_dir=str(run), run_id=run.name, launch=launch, launched_ns=launched_ns)
@@ -82,9 +87,21 @@ def record(out: str | os.PathLike[str] = "runs", name: str | None = None, **sett
             bootstrap.disarm()
 
 
+@functools.cache  # once in a process
+def _name_unknown_variables() -> None:
+    """Names misspelt variables on stderr, in rank 0 if the environment says which rank this is."""
+    from distprof.config.options import unknown_variables
+    from distprof.console import say
+
+    if os.environ.get("RANK", "0") == "0":
+        for sentence in unknown_variables(os.environ).values():
+            say(sentence)
+
+
 def _run_folder(out: Path, name: str | None) -> Path:
-    """A new folder, or the one that all ranks share; elsewhere if need be.  One that does not exist when none can be
-    made.
+    """Returns a new run folder, or the one that all ranks share, in the temporary folder if ``out`` cannot be written.
+
+    Where that fails too, the folder that is returned does not exist.
     """
     from distprof.console import say
     from distprof.errors import UsageError

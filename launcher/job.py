@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
+from distprof.config.options import unknown_variables
 from distprof.console import say
 from distprof.launcher.child_process import children_waited_for
 from distprof.launcher.job_summary import last_line, read_rank_summaries
@@ -52,7 +53,9 @@ def _close(run: RunFolder, options: RunOptions, job: Job) -> None:
 def _merge(run: RunFolder, options: RunOptions) -> None:
     path = str(run.path)
     config = ["--config", str(options.config)] if options.config else []
+    unread = unknown_variables(os.environ)  # the user knows of them by now
+    variables = {name: value for name, value in os.environ.items() if name not in unread}
     with children_waited_for():
-        ended = subprocess.run([sys.executable, "-c", _MERGE, "merge", path, *config], check=False)
+        ended = subprocess.run([sys.executable, "-c", _MERGE, "merge", path, *config], check=False, env=variables)
     if ended.returncode:
         say(f"merging ended with exit code {ended.returncode}; the shards are safe: distprof merge {shlex.quote(path)}")

@@ -14,7 +14,7 @@ import distprof
 from distprof import run_folder
 from distprof.clock import SystemClock
 from distprof.config.files import chosen_file, decide_options, read_config
-from distprof.config.options import ENABLED, RUN, SHOWN
+from distprof.config.options import DEFAULTS, ENABLED, RUN, SHOWN, unknown_variables, with_defaults
 from distprof.config.settings import Settings, from_layer, write_settings
 from distprof.console import say
 from distprof.errors import UsageError
@@ -26,37 +26,37 @@ _INJECTED = Path(distprof.__file__).parent / "inject" / "sitecustomize.py"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Our own options of ``run`` and ``exec``, decided."""
+    """The values of distprof's own options of ``run`` and ``exec``."""
 
-    out: Path = Path("runs")
+    out: Path = Path(DEFAULTS["out"])
     name: str | None = None
     settings: Settings = field(default_factory=Settings)
-    merge: bool = False
-    shown: Mapping[str, object] = field(default_factory=dict)  # what every later merge shows, unless told otherwise
-    config: Path | None = None  # the file that was asked for
-    off: str = ""  # where it says that nothing shall be recorded
-    remarks: tuple[str, ...] = ()  # for the user, on what the file says
+    merge: bool = DEFAULTS["merge"]
+    shown: Mapping[str, object] = field(default_factory=dict)  # the options that later merges use, if not given there
+    config: Path | None = None  # the configuration file that the user named
+    off: str = ""  # the place that switches recording off
+    remarks: tuple[str, ...] = ()  # for the user, on the file and the environment
 
 
 def choose_options(given: Mapping[str, object], environment: Mapping[str, str] = os.environ) -> RunOptions:
-    """What the command line has ``given`` (None: nothing), else the environment, else a configuration file says.
+    """Returns each option from the command line (``given``; None: not given), else the environment, else the file.
 
-    Raises UsageError for what makes no sense, before anything is made.
+    Raises UsageError for an invalid value; no folder has been made then.
     """
     path = given.get("config")
     file = chosen_file(path if isinstance(path, Path) else None, environment)
     config = read_config(file)
     layer = decide_options((ENABLED, *RUN, *SHOWN), given, environment, config)
-    values = {name: value.value for name, value in layer.items()}
+    values = with_defaults((ENABLED, *RUN), layer)
     return RunOptions(
-        out=Path(str(values.get("out", "runs"))),
-        name=str(values["name"]) if "name" in values else None,
+        out=Path(values["out"]),
+        name=values["name"],
         settings=from_layer(layer),
-        merge=bool(values.get("merge", False)),
-        shown={option.name: values[option.name] for option in SHOWN if option.name in values},
+        merge=values["merge"],
+        shown={option.name: layer[option.name].value for option in SHOWN if option.name in layer},
         config=file,
-        off="" if values.get("enabled", True) else layer["enabled"].where,
-        remarks=config.remarks,
+        off="" if values["enabled"] else layer["enabled"].where,
+        remarks=(*config.remarks, *unknown_variables(environment).values()),
     )
 
 

@@ -1,21 +1,23 @@
-"""Options of a click command from the table of everything that can be set."""
+"""Options of a click command from the table of all options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from distprof.config.files import HELP
-from distprof.config.options import Option
+from distprof.config.files import HELP, chosen_file, decide_options, read_config
+from distprof.config.options import Layer, Option, unknown_variables
+from distprof.console import say
 
 _Command = Callable[..., Any]
 
 
 def with_options(options: Iterable[Option]) -> Callable[[_Command], _Command]:
-    """Gives a command ``--config`` and ``options``, each None where it is not given."""
+    """Adds ``--config`` and ``options`` to a command; an option that is not given is None."""
     wanted = tuple(options)
 
     def add(function: _Command) -> _Command:
@@ -25,6 +27,17 @@ def with_options(options: Iterable[Option]) -> Callable[[_Command], _Command]:
         return click.option("--config", type=path, metavar="FILE", help=_sentence(HELP))(function)
 
     return add
+
+
+def decided_options(options: Iterable[Option], given: Mapping[str, object], config: Path | None) -> Layer:
+    """Returns the options that the command line, the environment or a file sets.  Names misspelt variables on stderr.
+
+    Raises UsageError for an invalid value.
+    """
+    layer = decide_options(options, given, os.environ, read_config(chosen_file(config, os.environ)))
+    for sentence in unknown_variables(os.environ).values():
+        say(sentence)
+    return layer
 
 
 def _click(option: Option) -> Callable[[_Command], _Command]:

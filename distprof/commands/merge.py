@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -12,11 +11,10 @@ from typing import Any
 
 import click
 
-from distprof.commands.click_options import with_options
+from distprof.commands.click_options import decided_options, with_options
 from distprof.commands.progress import Progress
 from distprof.commands.report_output import text_options, write_report
-from distprof.config.files import chosen_file, decide_options, read_config
-from distprof.config.options import REPORT, SHOWN, Layer
+from distprof.config.options import REPORT, SHOWN, Layer, with_defaults
 from distprof.console import say
 from distprof.errors import DataError, UsageError
 from distprof.merge import plots
@@ -55,12 +53,12 @@ def command(run: Path, out: Path | None, config: Path | None, **given: object) -
     (depth = 2), then in that of the job.
     """
     progress = Progress(sys.stderr)
-    asked = decide_options(REPORT, given, os.environ, read_config(chosen_file(config, os.environ)))
+    asked = decided_options(REPORT, given, config)
     loaded = load_run(run, progress.files)
-    chosen = {name: value.value for name, value in {**kept(RunFolder(run)), **asked}.items()}
+    chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
     report = analyse(loaded, _peaks(chosen))
     text = render(report, text_options(chosen))
-    pictures = _draw(report, progress) if chosen.get("plots", True) else {}
+    pictures = _draw(report, progress) if chosen["plots"] else {}
     contents = {"summary.txt": text.encode(), "summary.json": to_json(report).encode(), **pictures}
     with ExitStack() as in_any_case:  # whoever gets one of both has lost nothing
         in_any_case.callback(_write, run, out, contents)
@@ -77,8 +75,8 @@ def _write(run: Path, out: Path | None, contents: Mapping[str, bytes]) -> None:
     say(f"report in {folder}{drawn}")
 
 
-def kept(run: RunFolder) -> Layer:
-    """How the run itself wants to be shown."""
+def options_of_run(run: RunFolder) -> Layer:
+    """Returns the options for its report that the run's folder keeps."""
     manifest = run.read_manifest()
     try:
         return {
@@ -94,7 +92,7 @@ def _peaks(chosen: Mapping[str, Any]) -> Peaks:
     measured, problem = read_peak_cache(cache_file())
     if problem:
         say(problem)
-    return Peaks(chosen.get("peak_tflops"), measured)
+    return Peaks(chosen["peak_tflops"], measured)
 
 
 def _draw(report: Report, progress: Progress) -> dict[str, bytes]:

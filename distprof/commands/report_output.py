@@ -1,4 +1,4 @@
-"""A report on its way to the reader: how much of it, and where to."""
+"""Writes the text of a report: how much of it is shown, and where it goes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distprof.commands.streams import put
+from distprof.config.options import STDOUT
 from distprof.console import say
 from distprof.errors import DataError
 from distprof.merge.text import TextOptions
@@ -16,16 +17,16 @@ from distprof.merge.text.format.colour import coloured
 
 
 def text_options(chosen: Mapping[str, Any]) -> TextOptions:
-    """From settings by their names, defaults for those that are not there."""
-    depth = chosen.get("depth", -1)
-    return TextOptions(None if depth < 0 else depth, chosen.get("top", 3), chosen.get("detailed", True))
+    """Returns the text options among ``chosen``: option name -> value."""
+    depth = chosen["depth"]
+    return TextOptions(None if depth < 0 else depth, chosen["top"], chosen["detailed"])
 
 
 def write_report(text: str, chosen: Mapping[str, Any]) -> None:
-    """Print a report, or write it to the ``output_file`` that was chosen.  Raises DataError where it cannot."""
-    output_file = chosen.get("output_file", "-")
-    if output_file == "-":
-        _show(text)
+    """Prints a report, or writes it to the chosen ``output_file``.  Raises DataError if the file cannot be written."""
+    output_file = chosen.get("output_file", STDOUT)
+    if output_file == STDOUT:
+        _print(text)
     else:
         _write(text, Path(output_file))
 
@@ -41,8 +42,8 @@ def _write(text: str, path: Path) -> None:
     say(f"text of the report in {path}")
 
 
-def _show(text: str) -> None:
-    """Print, to a terminal in colour."""
+def _print(text: str) -> None:
+    """Prints the text, in colour on a terminal."""
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         text = coloured(text)
     put(text)

@@ -1,7 +1,8 @@
-"""Everything that a user can set, in one table.
+"""The table of all options: name, type, default and help of each.
 
-Each has one name: the option ``--output-file``, the variable ``DISTPROF_OUTPUT_FILE`` and the key ``output-file`` of a
-configuration file are the same.  A new line here reaches them all, and the help of the commands that take it.
+An option has one name in three places: ``--output-file`` on the command line, ``DISTPROF_OUTPUT_FILE`` in the
+environment and ``output-file`` in a configuration file.  A new line in the table is enough for all three, and for the
+help of the commands that take it.  Other modules read the defaults from ``DEFAULTS``.
 """
 
 from __future__ import annotations
@@ -10,38 +11,42 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distprof.errors import UsageError
 
 
 class Value(NamedTuple):
-    """What something is set to, and where, in words."""
+    """The value of an option, and the place that set it, in words."""
 
     value: object
     where: str
 
 
-#: name of an option -> what one place says about it.
+#: name of an option -> its value in one place.
 Layer = Mapping[str, Value]
 
 
 _MOST = 1_000_000_000  # iterations, modules: no job has more
 _LARGEST = 1e300
-_SHOWN = 100
+_LONGEST_SHOWN = 100
+_PREFIX = "DISTPROF_"
+
+#: The ``output_file`` that means stdout.
+STDOUT = "-"
 
 
 def shown(value: object) -> str:
-    """A value that somebody gave, as a sentence can hold it."""
+    """Returns a user's value as a short text for a message."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an int of too many digits, a list in a list in a list ...
         return f"{type(value).__name__} too large to show"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
-def _names_a_file(text: str) -> bool:
-    """Whether a system call would take it."""
+def _is_file_name(text: str) -> bool:
+    """Whether a system call accepts the text as the name of a file."""
     try:
         return bool(text) and b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
@@ -50,14 +55,16 @@ def _names_a_file(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Option:
-    """One thing to set.  ``kind`` is int (no less than ``least``), float (``between`` two numbers), bool or str (a text
-    that could name a file).
+    """One option.  ``kind`` is int (at least ``least``), float (``between`` two numbers), bool or str (a text that can
+    be the name of a file).
     """
 
     name: str
     kind: type
-    help: str
+    text: str  # what it does, without the default
     metavar: str = ""
+    default: Any = None  # None: the run decides, as ``default_text`` says
+    default_text: str = ""
     least: int = 0
     between: tuple[float, float] | None = None
 
@@ -67,10 +74,16 @@ class Option:
 
     @property
     def variable(self) -> str:
-        return f"DISTPROF_{self.name.upper()}"
+        return f"{_PREFIX}{self.name.upper()}"
+
+    @property
+    def help(self) -> str:
+        """The text with the default, for the help of a command."""
+        shown_default = ("yes" if self.default else "no") if self.kind is bool else str(self.default)
+        return f"{self.text} (default: {self.default_text or shown_default})"
 
     def checked(self, value: object, where: str) -> Value:
-        """Raises UsageError for a value of another kind."""
+        """Returns the value with its place.  Raises UsageError for a value of another kind."""
         if not self._fits(value):
             raise UsageError(f"{where} is {shown(value)}: give {self._wanted(value)}")
         return Value(value, where)
@@ -82,11 +95,11 @@ class Option:
             low, high = self.between or (-_LARGEST, _LARGEST)
             return low <= value <= high  # type: ignore[operator]
         if isinstance(value, str) and self.kind is str:
-            return _names_a_file(value)
+            return _is_file_name(value)
         return type(value) is self.kind
 
-    def of_text(self, text: str, where: str) -> Value:
-        """The value that a variable holds.  Raises UsageError for a text that is none."""
+    def parse(self, text: str, where: str) -> Value:
+        """Returns the value of a variable's text.  Raises UsageError for a text that is no value."""
         if self.kind is bool:
             if text not in ("0", "1"):
                 raise UsageError(f"{where} is {shown(text)}: give 0 or 1")
@@ -106,59 +119,73 @@ class Option:
                 f"a whole number from {self.least} to {_MOST:,}" if large else f"a whole number, {self.least} or more"
             )
         if self.kind is str:
-            return "a text that a file could be called" if value and type(value) is str else "a text that is not empty"
+            return "a text that can name a file" if value and type(value) is str else "a text that is not empty"
         if self.kind is float:
             return "a number from {:g} to {:g}".format(*self.between) if self.between else "a number"
         return "true or false"
 
 
-#: Whether to record at all: for a file or the environment, since who types ``distprof run`` wants a recording.
-ENABLED = Option("enabled", bool, "record at all (default: true)")
-#: The window of iterations, which the ranks read.
+#: Whether to record at all.  It is no option of the command line: ``distprof run`` is typed to record.
+ENABLED = Option("enabled", bool, "record at all", default=True)
+#: The recording window; the ranks read these.
 WINDOW = (
-    Option("warmup", int, "iterations to leave unwatched at first (default: 5)", "N"),
-    Option("timed", int, "iterations to time, after one in which flops are counted (default: 10)", "N"),
-    Option("count", bool, "count flops (default: yes)"),
+    Option("warmup", int, "iterations to leave unrecorded at first", "N", default=5),
+    Option("timed", int, "iterations to time, after one in which flops are counted", "N", default=10),
+    Option("count", bool, "count flops", default=True),
     Option(
         "count_eager",
         bool,
-        "count compiled code module by module: in the counted step it runs in eager form, which "
-        "moves that step's loss, with dropout all that follow, and may double its peak memory; left out where "
-        "memory is short (default: no)",
+        "count compiled code module by module: in the counted step it runs in eager form, which changes the loss of "
+        "that step (with dropout also of all later steps) and may double its peak memory; left out where memory is "
+        "short",
+        default=False,
     ),
 )
-#: What ``distprof run`` and ``exec`` take.
+#: The options of ``distprof run`` and ``exec``.
 RUN = (
-    Option("out", str, "where run folders are made (default: runs)", "DIR"),
-    Option("name", str, "name of the run (default: from the job, else from script and time)", "NAME"),
+    Option("out", str, "folder in which run folders are made", "DIR", default="runs"),
+    Option("name", str, "name of the run", "NAME", default_text="from the job, else from script and time"),
     *WINDOW,
-    Option("merge", bool, "merge when the job has ended (default: no)"),
+    Option("merge", bool, "merge when the job has ended", default=False),
 )
-#: What a run keeps for every later merge of it.
+#: The options that a run keeps in its folder for later merges.
 SHOWN = (
-    Option("depth", int, "show modules down to this depth; 0 is the model itself, -1 all of it (default: -1)", "N", -1),
-    Option("top", int, "classes of module shown at each depth (default: 3)", "N", 1),
-    Option("detailed", bool, "show the module tree (default: yes)"),
-    Option("plots", bool, "draw plots; without them, those of an earlier merge are removed (default: yes)"),
+    Option("depth", int, "show modules to this depth; 0: the model only, -1: all modules", "N", default=-1, least=-1),
+    Option("top", int, "classes of module shown at each depth", "N", default=3, least=1),
+    Option("detailed", bool, "show the module tree", default=True),
+    Option("plots", bool, "draw plots; without them, plots of an earlier merge are removed", default=True),
     Option(
         "peak_tflops",
         float,
-        "what each device does at most, for MFU (default: the maker's figure, else what 'distprof peak' measured)",
+        "peak TFLOPS of each device, for MFU",
         "X",
+        default_text="the maker's figure, else what 'distprof peak' measured",
         between=(1e-6, 1e9),
     ),
 )
-#: What ``distprof merge`` takes.  Where to write is never taken from a run's folder, which may come from elsewhere.
+#: The options of ``distprof merge``.  Where to write is never read from a run's folder, which may come from elsewhere.
 REPORT = (
     *SHOWN,
-    Option("output_file", str, "write the report's text here, not to stdout; - is stdout (default: -)", "FILE"),
+    Option("output_file", str, "write the report's text to this file; - is stdout", "FILE", default=STDOUT),
 )
-#: What may stand in a configuration file.
+#: All options; a configuration file may set each of them.
 ALL = (ENABLED, *RUN, *REPORT)
+#: name of an option -> its default; None where the run decides.
+DEFAULTS: Mapping[str, Any] = {option.name: option.default for option in ALL}
+#: Variables that are no options: the configuration file, and the run's folder, which distprof sets for the ranks.
+_OTHER_VARIABLES = ("DISTPROF_CONFIG", "DISTPROF_RUN")
+
+
+def with_defaults(options: Iterable[Option], layer: Layer) -> dict[str, Any]:
+    """Returns the value of each option: from ``layer``, else its default."""
+    return {option.name: layer[option.name].value if option.name in layer else option.default for option in options}
 
 
 def from_call(options: Iterable[Option], given: Mapping[str, object]) -> dict[str, Value]:
-    """What was ``given`` in a call or on a command line; None leaves the choice to others.  Raises UsageError."""
+    """Returns the options that a call or a command line has ``given``, without those that are None.
+
+    Raises UsageError for a value of another kind.
+    """
     return {
         option.name: option.checked(given[option.name], option.name)
         for option in options
@@ -167,19 +194,37 @@ def from_call(options: Iterable[Option], given: Mapping[str, object]) -> dict[st
 
 
 def from_environment(options: Iterable[Option], environment: Mapping[str, str]) -> dict[str, Value]:
-    """What the variables say.  Raises UsageError for one that does not parse."""
+    """Returns the options that the environment sets.  Raises UsageError for a text that is no value."""
     return {
-        option.name: option.of_text(environment[option.variable], option.variable)
+        option.name: option.parse(environment[option.variable], option.variable)
         for option in options
         if option.variable in environment
     }
 
 
-def unknown(key: str, known: Iterable[str], where: str) -> UsageError:
-    """The error for a ``key`` that nothing is called, with the nearest that something is."""
-    names = sorted(known)
-    nearest = difflib.get_close_matches(key[:_SHOWN], names, 1)
-    return UsageError(
-        f"{where} has an unknown key {shown(key)}: "
-        + (f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(names)}")
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns the ``DISTPROF_`` variables that distprof does not read, each with a sentence for the user."""
+    known = [name.removeprefix(_PREFIX) for name in (*(option.variable for option in ALL), *_OTHER_VARIABLES[:1])]
+    unread = sorted(
+        name
+        for name in environment
+        if name.startswith(_PREFIX) and name not in _OTHER_VARIABLES and name.removeprefix(_PREFIX) not in known
     )
+    return {
+        name: f"the environment has an unknown variable {shown(name)}: "
+        + _suggestion(name.removeprefix(_PREFIX), known, _PREFIX)
+        for name in unread
+    }
+
+
+def unknown(key: str, known: Iterable[str], where: str) -> UsageError:
+    """Returns the error for an unknown ``key``, with the known key that is nearest to it."""
+    return UsageError(f"{where} has an unknown key {shown(key)}: {_suggestion(key, known)}")
+
+
+def _suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name[:_LONGEST_SHOWN], names, 1)
+    if nearest:
+        return f"did you mean {prefix + nearest[0]!r}?"
+    return f"known are {', '.join(prefix + each for each in names)}"

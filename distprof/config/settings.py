@@ -1,7 +1,7 @@
-"""What to record and when, decided once by the launcher and handed to every rank.
+"""The settings of a run: what to record and when.  The launcher decides them once, and every rank reads them.
 
-The launcher writes the decision beside the injected ``sitecustomize``; ranks read it there, so that a launcher which
-does not pass the environment on (DeepSpeed's multi-node one passes ``PYTHON*`` alone) starts recorders that agree, too.
+The launcher writes them into the folder of the injected ``sitecustomize``, and ranks read them there.  So all recorders
+agree, also where a launcher does not pass the environment on: DeepSpeed's multi-node launcher passes ``PYTHON*`` only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from distprof.config.options import WINDOW, Layer, from_call, from_environment, unknown
+from distprof.config.options import DEFAULTS, WINDOW, Layer, from_call, from_environment, unknown
 from distprof.errors import UsageError
 from distprof.run_folder import write_own
 
@@ -21,18 +21,18 @@ SETTINGS_FILE = "distprof-settings.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """``warmup`` iterations unwatched, then one counted (unless ``count`` is off), then ``timed`` timed.
+    """``warmup`` iterations are not recorded, then one is counted (unless ``count`` is off), then ``timed`` are timed.
 
-    With ``count_eager`` the counted one runs compiled code in eager form.
+    With ``count_eager`` the counted iteration runs compiled code in eager form.
     """
 
-    warmup: int = 5
-    timed: int = 10
-    count: bool = True
-    count_eager: bool = False
+    warmup: int = DEFAULTS["warmup"]
+    timed: int = DEFAULTS["timed"]
+    count: bool = DEFAULTS["count"]
+    count_eager: bool = DEFAULTS["count_eager"]
     run_dir: str = ""
     run_id: str = ""
-    launch: str = ""  # one launcher's, where each node of a job has one
+    launch: str = ""  # the id of the launcher: each node of a job may have one
     launched_ns: int = 0
 
     def __post_init__(self) -> None:
@@ -47,15 +47,15 @@ class Settings:
 
 
 def from_layer(layer: Layer) -> Settings:
-    """The settings among what was decided, defaults for the others.  Raises UsageError if nothing is left to record."""
+    """Returns the settings in ``layer``, else the defaults.  Raises UsageError if nothing is left to record."""
     chosen = {option.name: layer[option.name].value for option in WINDOW if option.name in layer}
     return replace(Settings(), **chosen)  # type: ignore[arg-type]
 
 
 def resolve(environment: Mapping[str, str] = os.environ, **given: object) -> Settings:
-    """What is ``given`` and not None, else DISTPROF_WARMUP and the like, else defaults.
+    """Returns settings from the arguments that are ``given`` and not None, else from the environment, else defaults.
 
-    Raises UsageError for a value that makes no sense, and TypeError for a name that is no setting.
+    Raises UsageError for an invalid value, and TypeError for a name that is no setting.
     """
     known = {option.name for option in WINDOW}
     for name in given:
@@ -65,12 +65,12 @@ def resolve(environment: Mapping[str, str] = os.environ, **given: object) -> Set
 
 
 def write_settings(settings: Settings, folder: Path) -> None:
-    """Leave the decision in ``folder`` for the ranks."""
+    """Writes the settings into ``folder`` for the ranks."""
     write_own(folder, SETTINGS_FILE, json.dumps(asdict(settings), indent=2) + "\n")
 
 
 def read_settings(folder: Path) -> Settings:
-    """What :func:`write_settings` left.  Keys of another version are passed over."""
+    """Reads what :func:`write_settings` wrote.  Ignores keys of another version."""
     values = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     known = {field.name for field in fields(Settings)}
     return Settings(**{name: value for name, value in values.items() if name in known})

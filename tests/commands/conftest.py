@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
             patch.chdir(tmp_path)
             patch.setattr(sys, "argv", command)
+            for name in [name for name in os.environ if name.startswith("DISTPROF_")]:
+                patch.delenv(name)
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
             main()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.shards import END, HEADER, PLAN, step
 from support.synthetic import write_run, write_shard
 
-from distprof.commands.merge import kept
+from distprof.commands.merge import options_of_run
 from distprof.config.options import SHOWN
 from distprof.errors import DataError
 from distprof.records import Header, Record
@@ -184,7 +184,7 @@ def test_any_manifest_is_one_or_one_sentence(data: st.DataObject, tmp_path_facto
     run = RunFolder(tmp_path_factory.mktemp("run"))
     run.manifest.write_text(json.dumps(data.draw(manifests | values)))
     with contextlib.suppress(DataError):
-        assert all(value.where.endswith("run.json") for value in kept(run).values())
+        assert all(value.where.endswith("run.json") for value in options_of_run(run).values())
 
 
 def test_a_name_with_lone_surrogates_is_reported(here: Cli, run: Path) -> None:

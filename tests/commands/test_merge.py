@@ -117,6 +117,13 @@ def test_what_a_run_was_started_with_holds_until_something_else_is_said(here: Cl
     assert "\nTop 2 modules" in file.stdout and "\ndepth 0:\n" in file.stdout and "\ndepth 1:\n" not in file.stdout
 
 
+def test_misspelt_variables_are_named_and_the_report_is_made(here: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    ended = here("merge", run, "--no-plots", env={"DISTPROF_DETAIL": "0"})
+    assert (ended.returncode, "Detailed Profile" in ended.stdout) == (0, True)
+    assert ended.stderr.startswith("distprof: the environment has an unknown variable 'DISTPROF_DETAIL': did you mean ")
+
+
 def test_a_run_that_wants_nonsense_is_told_in_one_sentence(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     keep(run, top=0)

@@ -16,6 +16,7 @@ from support.recording import Seen, seen
 from torch import nn
 
 import distprof
+import distprof.api
 from distprof.errors import UsageError
 from distprof.records import End, Error, Step, Topology
 from distprof.topology.declared import DeclaredTopology, current, declare
@@ -49,6 +50,19 @@ def test_record_gives_the_run_folder(tmp_path: Path) -> None:
     found = seen(run)
     assert found.one(End).reason == "window complete"
     assert found.shard.header.run_id == "mine"
+
+
+def test_misspelt_variables_are_named_once_in_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    distprof.api._name_unknown_variables.cache_clear()
+    monkeypatch.setenv("DISTPROF_TIME", "3")
+    for _ in range(2):
+        with distprof.record(tmp_path, warmup=0, timed=1):
+            pass
+    assert capsys.readouterr().err == (
+        "distprof: the environment has an unknown variable 'DISTPROF_TIME': did you mean 'DISTPROF_TIMED'?\n"
+    )
 
 
 def test_a_run_without_a_name_gets_one_of_its_own(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from support import synthetic
 
 from distprof.launcher import job
 from distprof.launcher.job import record_job
-from distprof.launcher.run_setup import Job, RunOptions
+from distprof.launcher.run_setup import Job, RunOptions, choose_options
 from distprof.run_folder import RunFolder
 
 JOB = Job(("train.py",), "train", world_size=2)
@@ -22,6 +23,8 @@ RECORDED = "distprof: 2 of 2 ranks recorded in runs/x"
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("DISTPROF_")]:
+        monkeypatch.delenv(name)
 
 
 def recorded(variables: Mapping[str, str]) -> int:
@@ -102,3 +105,17 @@ def test_a_job_that_shall_not_be_recorded_runs_all_the_same(
 def test_without_a_folder_the_job_runs_with_the_environment_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "prepare", lambda *_: None)
     assert record_job(RunOptions(), JOB, len) == 0
+
+
+def test_misspelt_variables_are_named_once_for_a_job_and_its_merge(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DISTPROF_PLOT", "0")
+    monkeypatch.setenv("DISTPROF_PLOTS", "0")
+    assert record_job(choose_options({"name": "x", "merge": True}), JOB, recorded) == 3
+    lines = capfd.readouterr().err.splitlines()
+    named = [line for line in lines if "unknown variable" in line]
+    assert named == [
+        "distprof: the environment has an unknown variable 'DISTPROF_PLOT': did you mean 'DISTPROF_PLOTS'?"
+    ]
+    assert lines[1:] == [RECORDED, "distprof: report in runs/x/report"], "the job was recorded and merged all the same"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distprof.commands.click_options import with_options
+from distprof.commands.click_options import decided_options, with_options
 from distprof.commands.count.inputs import Input, parse_all
 from distprof.commands.report_output import text_options, write_report
-from distprof.config.files import chosen_file, decide_options, read_config
-from distprof.config.options import REPORT
+from distprof.config.options import REPORT, with_defaults
 from distprof.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,8 +77,7 @@ def command(
     really runs: its times are shown, too.
     """
     wanted = parse_all(inputs)
-    layer = decide_options(_TAKEN, given, os.environ, read_config(chosen_file(config, os.environ)))
-    chosen = {name: value.value for name, value in layer.items()}
+    chosen = with_defaults(_TAKEN, decided_options(_TAKEN, given, config))
     report = _profile(model, wanted, device, dtype, backward=backward)
     write_report(_json(report) if as_json else _text(report, chosen), chosen)
 

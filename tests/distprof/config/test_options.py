@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distprof.config.options import ALL, Option, from_call, from_environment, unknown
+from distprof.commands.report_output import text_options
+from distprof.config.options import (
+    ALL,
+    DEFAULTS,
+    RUN,
+    SHOWN,
+    Option,
+    from_call,
+    from_environment,
+    unknown,
+    unknown_variables,
+    with_defaults,
+)
 from distprof.errors import UsageError
+from distprof.merge.text import TextOptions
 from distprof.merge.work.peaks import Peaks
 
 NUMBER = Option("some_number", int, "", least=-1)
@@ -36,8 +51,8 @@ def test_no_variable_means_something_else_already(taken: str) -> None:
         (str, 3, "there is 3: give a text that is not empty"),
         (float, "much", "there is 'much': give a number"),
         (int, 10**30, f"there is 1{'0' * 30}: give a whole number from -1 to 1,000,000,000"),
-        (str, "a\0b", "there is 'a\\x00b': give a text that a file could be called"),
-        (str, "\ud800", "there is '\\ud800': give a text that a file could be called"),
+        (str, "a\0b", "there is 'a\\x00b': give a text that can name a file"),
+        (str, "\ud800", "there is '\\ud800': give a text that can name a file"),
         (float, float("nan"), "there is nan: give a number"),
         (float, float("inf"), "there is inf: give a number"),
         (float, 10**400, f"there is 1{'0' * 99}...: give a number"),
@@ -62,7 +77,7 @@ def test_a_peak_is_what_a_device_could_do(value: float) -> None:
 @given(text=st.text() | st.integers().map(str) | st.floats().map(str) | st.just("9" * 5000))
 def test_any_text_is_a_value_or_one_sentence(option: Option, text: str) -> None:
     try:
-        value = option.of_text(text, "there").value
+        value = option.parse(text, "there").value
     except UsageError as refused:
         assert str(refused).startswith("there is ") and len(str(refused)) < 250
     else:
@@ -92,3 +107,41 @@ def test_an_unknown_key_is_named_with_the_nearest_or_with_all() -> None:
     known = ["warmup", "timed"]
     assert str(unknown("warm-up", known, "x.toml")) == "x.toml has an unknown key 'warm-up': did you mean 'warmup'?"
     assert str(unknown("colour", known, "x.toml")) == "x.toml has an unknown key 'colour': known are timed, warmup"
+
+
+@pytest.mark.parametrize("option", ALL, ids=lambda option: option.name)
+def test_defaults_are_values_of_their_options(option: Option) -> None:
+    assert option.default_text or option.checked(option.default, "there").value is option.default
+    assert option.help.startswith(f"{option.text} (default: ")
+
+
+def test_readme_table_has_defaults_of_run() -> None:
+    page = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `--(?:no-)?([a-z-]+).*`.* \| (.*) \|$", page, re.MULTILINE))
+    shown = {option.name: rows[option.flag.removeprefix("--")].strip("`") for option in RUN if option.name != "name"}
+    words = {True: "on", False: "off"}
+    assert shown == {name: words.get(DEFAULTS[name], str(DEFAULTS[name])) for name in shown}
+
+
+def test_text_report_has_defaults_of_the_table() -> None:
+    assert text_options(with_defaults(SHOWN, {})) == TextOptions()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("DISTPROF_WARM_UP", "'DISTPROF_WARM_UP': did you mean 'DISTPROF_WARMUP'?"),
+        ("DISTPROF_CONFG", "'DISTPROF_CONFG': did you mean 'DISTPROF_CONFIG'?"),
+        ("DISTPROF_ZZZ", "'DISTPROF_ZZZ': known are DISTPROF_CONFIG, DISTPROF_COUNT, DISTPROF_COUNT_EAGER, "),
+    ],
+)
+def test_misspelt_variables_are_named(name: str, sentence: str) -> None:
+    found = unknown_variables({name: "1", "PATH": "", "DISTPROF_TIMED": "2"})
+    assert list(found) == [name]
+    assert found[name].startswith(f"the environment has an unknown variable {sentence}")
+    assert "DISTPROF_RUN" not in found[name], "it is not for users to set"
+
+
+def test_known_variables_are_not_named() -> None:
+    known = {option.variable: "" for option in ALL}
+    assert unknown_variables({**known, "DISTPROF_CONFIG": "", "DISTPROF_RUN": "", "DISTPROFILE_X": ""}) == {}
