@@ -1,5 +1,6 @@
 # make demo    eight ranks of a mixture-of-experts model, one of them slow, some experts hot: records, merges, says where
 # make test    the whole test suite, on every training stack that can be installed here
+# make quick   the tests that start no launcher, and need no stack and no compiler: two minutes
 # make check   style and types, on the package as it installs
 # make soak    abuse: 100,000 mutated shards, 1,000 full disks, 50 killed ranks (ARGS="--mutations 20000 --kills 5 --seed 7");
 #              and the scripts of tests/cases, plainly and recorded, compared (ARGS="--cases 'cond*'", 0: none)
@@ -17,7 +18,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := build/check
 MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --explicit-package-bases
 
-.PHONY: demo test check soak bench docs clean
+.PHONY: demo test quick check soak bench docs clean
 .DELETE_ON_ERROR:
 
 # Made anew when what is installed or compiled changes; the sources themselves are looked up where they lie.
@@ -47,6 +48,13 @@ test: $(READY) $(STACKS)
 	@for stack in $$(cat $(STACKS)); do echo "not installed, so not tested: $$stack"; done
 	$(BIN)/pytest -n 2 --dist loadfile -m "not alone"
 	$(BIN)/pytest -m alone
+
+# Folders whose tests call functions in place; what compiles or starts many processes is marked in them.
+QUICK := tests/test_house.py tests/test_format_page.py tests/merge \
+	$(addprefix tests/distprof/,config flops frameworks model rank records shard topology) $(wildcard tests/distprof/test_*.py)
+
+quick: $(READY)
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not stack and not alone" $(QUICK)
 
 # The editable install hides what a wheel would lack, and type checkers do not follow it: an installed copy is checked.
 # build/ goes first, or a deleted module would live on in it.  Tests may hand on what torch says is Any.  The planted error
