@@ -1,4 +1,4 @@
-"""Our own code where compiled code calls it, or what it calls does: between its graphs dynamo looks at every frame."""
+"""Hides distprof's functions from dynamo, which looks at every frame between the graphs of compiled code."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def skipped_frames(function: Function, *, whole: bool = False) -> Function:
-    """``function``, whose frame dynamo does not look at; with ``whole``, nor at those of what it calls.
+    """Returns ``function`` with its frame skipped by dynamo; with ``whole``, the frames that it calls are skipped too.
 
-    Costs its calls nothing.  Dynamo still traces through it, from code that it compiles.
+    Calls cost nothing more.  Dynamo still traces through the function from code that it compiles.
     """
-    if hasattr(eval_frame, "skip_code"):  # torch 2.6 knows no more than that
+    if hasattr(eval_frame, "skip_code"):  # torch 2.6 has nothing else
         eval_frame.skip_code(function.__code__)
         return function
     skip, default = eval_frame._FrameAction.SKIP, eval_frame._FrameAction.DEFAULT
@@ -29,20 +29,20 @@ def skipped_frames(function: Function, *, whole: bool = False) -> Function:
 
 
 def hidden_from_dynamo(function: Function) -> Function:
-    """``function``, not looked at by dynamo, and neither is what it calls."""
+    """Returns ``function`` with its frame, and the frames that it calls, skipped by dynamo."""
     return skipped_frames(function, whole=True)
 
 
 def not_traced(function: Function) -> Function:
-    """``function``, not looked at by dynamo, nor traced through; what it calls is."""
+    """Returns ``function`` with its frame neither inspected nor traced by dynamo; the frames that it calls are."""
     function._torchdynamo_disable = True  # type: ignore[attr-defined]  # a quiet graph break
     return skipped_frames(function)
 
 
 def run_uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
-    """``hook``, kept from dynamo: what a compiled optimizer step calls it would otherwise compile, too.
+    """Returns ``hook`` so that dynamo does not compile it when a compiled optimizer step calls it.
 
-    As torch.compiler.disable, but without loading the compiler into jobs that compile nothing.
+    Does what torch.compiler.disable does, without loading the compiler into jobs that compile nothing.
     """
 
     @not_traced

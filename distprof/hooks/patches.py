@@ -1,9 +1,9 @@
-"""The few places of torch through which a recorder sees a job, each replaced for as long as it is needed.
+"""Patches of the torch functions through which a recorder sees a job; each is in place only while it is needed.
 
-A door is a function of torch that every call of its kind goes through: replaced on its class or module, it shows all of
-them and leaves nothing on the user's own objects, so that deepcopy, pickle, signatures and hooks know nothing of it.
-Doors never change a result, and an exception of ours in them closes the recorder, not the user's job.  A patch that
-somebody put over a door's stays when the door closes, and the door's own below it then hands every call straight on.
+A patch replaces a function of torch on its class or module, so that it sees every call of this kind and leaves nothing
+on the user's objects: deepcopy, pickle, signatures and hooks are not affected.  Patches never change a result; an
+exception in distprof's own code ends the recording, not the user's job.  If other code has patched the same function
+later, closing leaves that patch in place, and the replacement below it passes every call on.
 """
 
 from __future__ import annotations
@@ -19,81 +19,82 @@ from torch._C._dynamo.eval_frame import set_eval_frame
 
 from distprof.hooks.dynamo import not_traced, skipped_frames
 
-#: Raises what came from outside (see :mod:`distprof.external_exceptions`), and nothing else.
+#: Handles an exception: raises it again only if it came from outside (see :mod:`distprof.external_exceptions`).
 OnError = Callable[[str, BaseException], None]
 
 
 class ModuleCallHandler(Protocol):
-    """Told of every module call of the process, on whatever thread.
+    """Receives every module call of the process, on any thread.
 
-    One that has ``around(original, is_plain, module, args, kwargs)``, too, does all that the door does with a call, the
-    call itself included, and returns what that gave; ``is_plain`` says that ``original`` is torch's own.
+    A handler that also has ``around(original, is_plain, module, args, kwargs)`` does all that the patch does with a
+    call, makes the call itself and returns its result; ``is_plain`` says that ``original`` is torch's own function.
     """
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-        """Before the call.  None: no interest in this call, ``leave`` is not called for it."""
+        """Runs before the call.  Returns a token, or None if ``leave`` is not to be called for this call."""
 
     def leave(self, token: int, output: Any) -> None:
-        """After the call, with what ``enter`` returned; ``output`` is None when the call raised."""
+        """Runs after the call, with the token of ``enter``; ``output`` is None when the call raised."""
 
 
 class ModuleCallPatch:
-    """``nn.Module.__call__``: every module call but a direct ``.forward()``.
+    """Patches ``nn.Module.__call__``: sees every module call except a direct ``.forward()``.
 
-    Compiled code stays as it was, whether it was compiled before or is while the door is open: dynamo follows the
-    ``is_compiling`` line straight to the original.
+    Compiled code does not change, whether it was compiled before the patch was opened or while it is open: dynamo
+    follows the ``is_compiling`` line to the original function.
     """
 
     def __init__(self, on_error: OnError) -> None:
-        self._visitor: ModuleCallHandler | None = None
-        self._around: Callable[..., Any] | None = None  # the visitor's own
+        self._handler: ModuleCallHandler | None = None
+        self._around: Callable[..., Any] | None = None  # the handler's method, if it has one
         self._on_error = on_error
-        self._patch = _Patch(nn.Module, "__call__", self._replacement)
+        self._replaced = _ReplacedAttribute(nn.Module, "__call__", self._replacement)
 
     @property
-    def visitor(self) -> ModuleCallHandler | None:
-        return self._visitor
+    def handler(self) -> ModuleCallHandler | None:
+        return self._handler
 
-    @visitor.setter
-    def visitor(self, visitor: ModuleCallHandler | None) -> None:
-        self._visitor = visitor
-        self._around = getattr(visitor, "around", None)
+    @handler.setter
+    def handler(self, handler: ModuleCallHandler | None) -> None:
+        self._handler = handler
+        self._around = getattr(handler, "around", None)
 
-    def open(self, visitor: ModuleCallHandler) -> None:
-        """Let ``visitor`` see all calls from now on; replaces the visitor before it."""
-        self.visitor = visitor
-        self._patch.put()
-        _swap_for_dynamo(self._patch.original, self._patch.ours)
+    def open(self, handler: ModuleCallHandler) -> None:
+        """Passes all calls to ``handler`` from now on, in place of the handler before."""
+        self.handler = handler
+        self._replaced.apply()
+        _swap_for_dynamo(self._replaced.original, self._replaced.ours)
 
     def close(self) -> None:
-        self.visitor = None
-        ours = self._patch.ours
-        self._patch.take_back()
-        _swap_for_dynamo(ours, self._patch.original)
+        self.handler = None
+        ours = self._replaced.ours
+        self._replaced.restore()
+        _swap_for_dynamo(ours, self._replaced.original)
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
         traced, compiler = torch.compiler.is_dynamo_compiling, torch.compiler
-        door, on_error = self, self._on_error
+        patch, on_error = self, self._on_error
         is_plain = _is_plain(original)
 
         @skipped_frames
         @functools.wraps(original)
         def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            # This is ``torch.compiler.is_compiling()``, whose two frames would be a good part of what the door costs.
-            if traced() or compiler._is_compiling_flag or (visitor := door._visitor) is None:
+            # This is ``torch.compiler.is_compiling()`` inline: its two frames would be a large part of the patch's
+            # cost.
+            if traced() or compiler._is_compiling_flag or (handler := patch._handler) is None:
                 return original(self, *args, **kwargs)
-            if (around := door._around) is not None:
+            if (around := patch._around) is not None:
                 return around(original, is_plain, self, args, kwargs)
             try:
-                token = visitor.enter(self, args, kwargs)
-            except RecursionError:  # so near the limit nothing is to be seen, nor can be said
+                token = handler.enter(self, args, kwargs)
+            except RecursionError:  # too near the limit to watch the call or to report anything
                 token = None
             except BaseException as error:
                 on_error("entering a module", error)
                 token = None
             if token is None and not (is_plain and self._compiled_call_impl is None):
                 return original(self, *args, **kwargs)
-            if token is None:  # no frame more than torch takes
+            if token is None:  # no more frames than torch itself uses
                 return self._call_impl(*args, **kwargs)
             output = None
             try:
@@ -104,7 +105,7 @@ class ModuleCallPatch:
                 return output
             finally:
                 try:
-                    visitor.leave(token, output)
+                    handler.leave(token, output)
                 except BaseException as error:
                     on_error("leaving a module", error)
 
@@ -112,65 +113,66 @@ class ModuleCallPatch:
 
 
 def _is_plain(call: Any) -> bool:
-    """Whether this is torch's own ``nn.Module.__call__``, which asks for ``_compiled_call_impl`` and hands on to
-    ``_call_impl``, and does nothing else.  To do so in its place makes up for the cost of the door.
+    """Returns whether this is torch's own ``nn.Module.__call__``, which only checks ``_compiled_call_impl`` and calls
+    ``_call_impl``.  The patch then does so itself, which makes up for its own cost.
     """
     names = ("_compiled_call_impl", "_call_impl")
     return call is nn.Module._wrapped_call_impl and call.__code__.co_names == names
 
 
 def _swap_for_dynamo(before: Any, now: Any) -> None:
-    """Let dynamo take ``now`` for torch's own ``nn.Module.__call__`` where it took ``before`` for it.
+    """Makes dynamo treat ``now`` as torch's own ``nn.Module.__call__`` where it treated ``before`` so.
 
-    It remembers the one of its import and goes straight to ``forward`` where it finds that one.  Where it finds another
-    it traces through it and guards on it: code compiled with the door open would be compiled again when it closes, and
-    after an import with the door open every compilation would take the long way for the rest of the job.
+    Dynamo remembers the function that it found at its import, and goes directly to ``forward`` where it finds this one.
+    It traces through any other function and guards on it: code compiled with the patch open would be compiled again
+    when the patch closes, and after an import with the patch open every compilation would be slower for the rest of the
+    job.
     """
-    for name in ("torch._dynamo.utils", "torch._dynamo.variables.nn_module"):  # which takes it from the first
+    for name in ("torch._dynamo.utils", "torch._dynamo.variables.nn_module"):  # the second imports it from the first
         dynamo: Any = sys.modules.get(name)
         if before is not None and getattr(dynamo, "unpatched_nn_module_call", None) is before:
             dynamo.unpatched_nn_module_call = now
 
 
 class FunctionCallHandler(Protocol):
-    """Told when a span begins, with the call's positional arguments, and when it ends; spans of one kind may nest."""
+    """Receives the begin of each call, with its positional arguments, and its end; calls may nest."""
 
     def begin(self, args: tuple[Any, ...]) -> None: ...
     def end(self) -> None: ...
 
 
-Visitor = TypeVar("Visitor")
+Handler = TypeVar("Handler")
 
 
-class _FunctionPatchBase(Generic[Visitor]):
-    """A function (or method) that is replaced wherever it is looked up."""
+class _FunctionPatchBase(Generic[Handler]):
+    """Replaces a function (or method) in every place where it is looked up."""
 
     def __init__(self, where: tuple[tuple[Any, str], ...], name: str, on_error: OnError) -> None:
         self._name = name
         self._on_error = on_error
-        self._visitor: Visitor | None = None
-        self._patches = [_Patch(holder, attribute, self._replacement) for holder, attribute in where]
+        self._handler: Handler | None = None
+        self._replaced = [_ReplacedAttribute(holder, attribute, self._replacement) for holder, attribute in where]
 
-    def open(self, visitor: Visitor) -> None:
-        """Let ``visitor`` see all calls from now on; replaces the visitor before it."""
-        self._visitor = visitor
-        for patch in self._patches:
-            patch.put()
+    def open(self, handler: Handler) -> None:
+        """Passes all calls to ``handler`` from now on, in place of the handler before."""
+        self._handler = handler
+        for patch in self._replaced:
+            patch.apply()
 
     def close(self) -> None:
-        self._visitor = None
-        for patch in self._patches:
-            patch.take_back()
+        self._handler = None
+        for patch in self._replaced:
+            patch.restore()
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
         raise NotImplementedError
 
     @not_traced
-    def _tell(self, tell: Callable[..., None], *given: Any) -> None:
-        """Unseen by dynamo, as :func:`distprof.hooks.dynamo.run_uncompiled` makes it, in one frame."""
+    def _call_handler(self, call_handler: Callable[..., None], *given: Any) -> None:
+        """Calls the handler as :func:`distprof.hooks.dynamo.run_uncompiled` would, but in one frame."""
         before = set_eval_frame(None)
         try:
-            tell(*given)
+            call_handler(*given)
         except BaseException as error:
             self._on_error(self._name, error)
         finally:
@@ -178,25 +180,25 @@ class _FunctionPatchBase(Generic[Visitor]):
 
 
 class FunctionPatch(_FunctionPatchBase[FunctionCallHandler]):
-    """Calls are spans: ``begin``, the call, ``end``."""
+    """Passes the begin and the end of each call to the handler."""
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        tell = self._tell
+        call_handler = self._call_handler
 
         @not_traced
         @functools.wraps(original)
         def replacement(*args: Any, **kwargs: Any) -> Any:
-            visitor = self._visitor
-            if visitor is None:
+            handler = self._handler
+            if handler is None:
                 return original(*args, **kwargs)
             began = False
             try:
-                tell(visitor.begin, args)
+                call_handler(handler.begin, args)
                 began = True
                 return original(*args, **kwargs)
             finally:
                 if began:
-                    tell(visitor.end)
+                    call_handler(handler.end)
                 elif (error := sys.exc_info()[1]) is not None:
                     self._on_error(self._name, error)
 
@@ -204,24 +206,24 @@ class FunctionPatch(_FunctionPatchBase[FunctionCallHandler]):
 
 
 class FunctionEntryPatch(_FunctionPatchBase[Callable[[tuple[Any, ...]], None]]):
-    """Calls are told as they begin, with their positional arguments."""
+    """Passes the positional arguments of each call to the handler, before the call."""
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        tell = self._tell
+        call_handler = self._call_handler
 
         @not_traced
         @functools.wraps(original)
         def replacement(*args: Any, **kwargs: Any) -> Any:
-            if (visitor := self._visitor) is not None:
-                tell(visitor, args)
+            if (handler := self._handler) is not None:
+                call_handler(handler, args)
             return original(*args, **kwargs)
 
         return replacement
 
 
-class _Patch:
-    """One attribute, replaced for a time.  ``wanted`` from :meth:`put` to :meth:`take_back`; below somebody's patch it
-    stays in place for longer.
+class _ReplacedAttribute:
+    """Replaces one attribute from :meth:`apply` to :meth:`restore`, while ``wanted`` is true; the replacement stays in
+    place longer when other code has patched the attribute since.
     """
 
     def __init__(self, holder: Any, attribute: str, replacement: Callable[[Callable[..., Any]], Any]) -> None:
@@ -229,47 +231,50 @@ class _Patch:
         self._attribute = attribute
         self._replacement = replacement
         self.original: Any = None
-        self.ours: Any = None  # while it is in place
+        self.ours: Any = None  # the replacement, while it is in place
         self.wanted = False
 
-    def put(self) -> None:
+    def apply(self) -> None:
         self.wanted = True
         if self.ours is None:
             self.original = getattr(self._holder, self._attribute)
             ours = self._replacement(self.original)
             ours.patch = self
-            try:  # an exception may come from outside
+            try:  # an asynchronous exception (a signal) may interrupt here
                 setattr(self._holder, self._attribute, ours)
             finally:
                 self.ours = ours
 
-    def take_back(self) -> None:
-        """Unless somebody's patch lies over it, which is not ours to take away.  With it goes what it lies on, of
-        another door that was closed meanwhile.
+    def restore(self) -> None:
+        """Puts the original back, unless other code has patched the attribute since.
+
+        Also removes replacements directly below this one whose own patches were closed meanwhile.
         """
         self.wanted = False
         if self.ours is None or getattr(self._holder, self._attribute) is not self.ours:
             return
-        while (below := _patch_of(self.original)) is not None and not below.wanted:
+        while (below := _replacement_of(self.original)) is not None and not below.wanted:
             self.original, below.ours = below.original, None
         setattr(self._holder, self._attribute, self.original)
         self.ours = None
 
 
-def _patch_of(function: Any) -> _Patch | None:
-    """Whose replacement this is, if it is one.  A user's wrapper may bear the mark of the one that it wraps."""
+def _replacement_of(function: Any) -> _ReplacedAttribute | None:
+    """Returns the replacement that made this function, if any.  A user's wrapper may have copied the ``patch`` mark."""
     patch = getattr(function, "patch", None)
-    return patch if isinstance(patch, _Patch) and patch.ours is function else None
+    return patch if isinstance(patch, _ReplacedAttribute) and patch.ours is function else None
 
 
 def backward_patch(on_error: OnError) -> FunctionPatch:
-    """Every ``backward()`` and ``autograd.grad``: they all end in the function that runs autograd's engine."""
+    """Returns a patch for every ``backward()`` and ``autograd.grad``: all call the function that runs autograd's
+    engine.
+    """
     where = ((torch.autograd, "_engine_run_backward"), (torch.autograd.graph, "_engine_run_backward"))
     return FunctionPatch(where, "backward", on_error)
 
 
 def dataloader_patch(on_error: OnError) -> FunctionPatch:
-    """The wait for the next batch of any torch DataLoader."""
+    """Returns a patch for the wait for the next batch of any torch DataLoader."""
     from torch.utils.data.dataloader import _BaseDataLoaderIter
 
     return FunctionPatch(((_BaseDataLoaderIter, "__next__"),), "data loading", on_error)

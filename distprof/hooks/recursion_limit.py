@@ -1,4 +1,4 @@
-"""Room for our own frames while a model is looked into: what runs near Python's recursion limit must not meet it."""
+"""Raises Python's recursion limit while modules are watched, so that deep models do not reach it through our frames."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import sys
 _MOST = (1 << 31) - 1
 
 
-class Room:
-    """From :meth:`open` to :meth:`close` the limit is so much higher as a frame more in each call of a module asks for,
-    of four that torch's own takes, and what is below the last of them.  A limit that the script sets meanwhile stays.
+class RecursionLimit:
+    """Keeps the limit higher from :meth:`increase` to :meth:`restore`: by one frame for each four of torch's, for those
+    of the module calls, and by 200 frames for what the innermost call runs.  A limit that the script sets meanwhile
+    stays.
     """
 
     def __init__(self) -> None:
         self._before = self._raised = 0
 
-    def open(self) -> None:
+    def increase(self) -> None:
         limit = sys.getrecursionlimit()
         if limit != self._raised:
             self._before, self._raised = limit, min(limit + limit // 4 + 200, _MOST)
             sys.setrecursionlimit(self._raised)
 
-    def close(self) -> None:
+    def restore(self) -> None:
         raised, self._raised = self._raised, 0
         if raised and sys.getrecursionlimit() == raised:
-            with contextlib.suppress(RecursionError):  # so deep are we: it would be too low
+            with contextlib.suppress(RecursionError):  # the stack is too deep for the lower limit
                 sys.setrecursionlimit(self._before)

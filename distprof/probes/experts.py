@@ -1,6 +1,7 @@
-"""Tokens of experts in one timed step: what routers chose, what was handed on, and what this rank's experts processed.
+"""Tokens of experts in a timed step: chosen by routers, passed to experts, and processed by this rank's experts.
 
-One small count a router call stays on the device, is added up there, and travels to the host once, at the step's end.
+Each router call leaves a small count on the device; counts are summed there and copied to the host once, at the step's
+end.
 """
 
 from __future__ import annotations
@@ -18,33 +19,33 @@ from distprof.external_exceptions import pass_on
 from distprof.model.moe_layers import MoeLayer
 from distprof.records import Array, ExpertLoad, ExpertRouting, Record
 
-#: Dispatch modes of the script's do not see what is done inside it.
+#: Hides what runs inside it from the script's dispatch modes.
 _NoModes: Any = getattr(torch._C, "_DisableTorchDispatch", nullcontext)
 _ROUTED, _KEPT, _HANDED, _PROCESSED, _AUX_LOSS = "routed", "kept", "handed", "processed", "aux_loss"
 
 
 @dataclass
 class _LayerSums:
-    """Of one layer in one iteration."""
+    """The counts of one layer in one iteration."""
 
     sums: dict[str, torch.Tensor] = field(default_factory=dict)
     aux_calls: int = 0
     called: bool = False
-    misread: bool = False  # a reader failed: what it has read so far is not all
+    misread: bool = False  # a reader failed: the counts are incomplete
 
     def add(self, name: str, counts: torch.Tensor | None) -> None:
         if counts is not None:
             so_far = self.sums.get(name)
-            # The first is a copy: it may be a tensor of the script's.
+            # The first count is copied: it may be a tensor of the script.
             self.sums[name] = counts.detach().clone() if so_far is None else so_far.add_(counts.detach())
 
 
 class ExpertTally:
-    """Told of the calls of some rows; :meth:`begin` starts an iteration, :meth:`take` ends it."""
+    """Counts tokens in the calls of some rows; :meth:`begin` starts an iteration, :meth:`finish` ends it."""
 
     def __init__(self, layers: Sequence[MoeLayer]) -> None:
         self._layers = layers
-        #: Rows whose calls are to be told before they run, and after.
+        #: Readers by row: called with the arguments before the row runs, and with its output after.
         self.entering: dict[int, list[Callable[[tuple[Any, ...]], None]]] = {}
         self.leaving: dict[int, list[Callable[[Any], None]]] = {}
         for number, layer in enumerate(layers):
@@ -56,30 +57,30 @@ class ExpertTally:
         self._sums = [_LayerSums() for _ in self._layers]
 
     def entered(self, row: int, arguments: tuple[Any, ...]) -> None:
-        """``row`` of :attr:`entering` is about to run."""
+        """Reads the arguments of ``row`` of :attr:`entering`, which is about to run."""
         for read in self.entering[row]:
             read(arguments)
 
     def left(self, row: int, output: Any) -> None:
-        """``row`` of :attr:`leaving` has run."""
+        """Reads the output of ``row`` of :attr:`leaving`, which has run."""
         for read in self.leaving[row]:
             read(output)
 
-    def take(self, iteration: int) -> Pending | None:
-        """What was counted since :meth:`begin`, on its way to the host; None without layers."""
+    def finish(self, iteration: int) -> Pending | None:
+        """Starts to copy what was counted since :meth:`begin` to the host; None without layers."""
         return Pending(iteration, self._layers, self._sums, self._rows) if self._layers else None
 
     def _watch(self, number: int, layer: MoeLayer) -> None:
         if layer.is_counted and layer.read_processed is None:
-            self._before(layer.row, lambda _: self._called(number))
+            self._call_before(layer.row, lambda _: self._called(number))
             for row in layer.expert_rows:
-                self._before(row, partial(self._count_rows, number, row))
+                self._call_before(row, partial(self._count_rows, number, row))
         if layer.router >= 0 and layer.read_router is not None:
-            self.leaving.setdefault(layer.router, []).append(partial(self._apart, _read_router, number))
+            self.leaving.setdefault(layer.router, []).append(partial(self._read_safely, _read_router, number))
         if layer.holder >= 0 and (layer.read_handed or layer.read_processed):
-            self._before(layer.holder, partial(self._apart, _read_holder, number))
+            self._call_before(layer.holder, partial(self._read_safely, _read_holder, number))
 
-    def _before(self, row: int, read: Callable[[tuple[Any, ...]], None]) -> None:
+    def _call_before(self, row: int, read: Callable[[tuple[Any, ...]], None]) -> None:
         self.entering.setdefault(row, []).append(read)
 
     def _called(self, number: int) -> None:
@@ -89,9 +90,9 @@ class ExpertTally:
         self._called(number)
         self._rows[row] = self._rows.get(row, 0) + _token_rows(arguments)
 
-    def _apart(self, read: Callable[[MoeLayer, _LayerSums, Any], None], number: int, values: Any) -> None:
-        """Read, unseen by autograd and by modes of the script's, and let nothing get out that a reader raises.  What a
-        CUDA graph captures is not read: the graph would replay it.
+    def _read_safely(self, read: Callable[[MoeLayer, _LayerSums, Any], None], number: int, values: Any) -> None:
+        """Calls a reader hidden from autograd and the script's modes, and marks the layer when it raises.  Nothing is
+        read while a CUDA graph is captured: the graph would replay the reader.
         """
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
             return
@@ -104,12 +105,12 @@ class ExpertTally:
 
 
 def _read_router(layer: MoeLayer, sums: _LayerSums, output: Any) -> None:
-    said = layer.read_router(output, layer.num_experts) if layer.read_router is not None else None
-    if said is not None:
-        sums.add(_ROUTED, said.routed)
-        sums.add(_KEPT, said.kept)
-        if said.aux_loss is not None:
-            sums.add(_AUX_LOSS, said.aux_loss.float().reshape(1))
+    choice = layer.read_router(output, layer.num_experts) if layer.read_router is not None else None
+    if choice is not None:
+        sums.add(_ROUTED, choice.routed)
+        sums.add(_KEPT, choice.kept)
+        if choice.aux_loss is not None:
+            sums.add(_AUX_LOSS, choice.aux_loss.float().reshape(1))
             sums.aux_calls += 1
 
 
@@ -121,7 +122,7 @@ def _read_holder(layer: MoeLayer, sums: _LayerSums, arguments: tuple[Any, ...]) 
 
 
 class Pending:
-    """Counts of an ended iteration, which can be read as soon as a stamp that was taken after them can."""
+    """The counts of an ended iteration, readable as soon as a timestamp that was taken after them is."""
 
     def __init__(
         self, iteration: int, layers: Sequence[MoeLayer], sums: Sequence[_LayerSums], rows: dict[int, int]
@@ -175,7 +176,7 @@ class Pending:
 
 
 def _routing(found: dict[str, Array]) -> tuple[Array, Array | None] | None:
-    """(routed, dropped if that is known) of a layer; None where neither router nor experts told."""
+    """Returns (routed, dropped or None if unknown) of a layer; None if neither router nor experts were read."""
     routed, kept = found.get(_ROUTED), found.get(_KEPT, found.get(_HANDED))
     if routed is None:
         return None if kept is None else (kept, None)
@@ -184,7 +185,7 @@ def _routing(found: dict[str, Array]) -> tuple[Array, Array | None] | None:
 
 
 def _to_host(tensors: Sequence[torch.Tensor]) -> Callable[[], list[Array]]:
-    """Begins to copy; what it returns reads them.  One copy a device and dtype, and none is waited for."""
+    """Starts one copy for each device and dtype, without waiting; returns a function that reads the arrays."""
     places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, tensor in enumerate(tensors):
         places.setdefault((tensor.device, tensor.dtype), []).append(index)
@@ -210,7 +211,7 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _token_rows(arguments: tuple[Any, ...]) -> int:
-    """Tokens in the first tensor of a call: all its dimensions but the last."""
+    """Returns the tokens in the first tensor of a call: the product of all dimensions but the last."""
     for value in arguments:
         if isinstance(value, torch.Tensor) and value.dim():
             return value.numel() // value.shape[-1] if value.shape[-1] else int(value.shape[0])

@@ -1,4 +1,4 @@
-"""The lightest probe: sees that models run, and nothing of what is in them."""
+"""The cheapest handler: sees that models run, without looking inside them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from distprof.probes.module_stack import Loading
 
 
 class ModelListener(Protocol):
-    """Told of the forwards of models: module calls from outside any module, of modules that have parameters."""
+    """Receives the forwards of models: calls of modules with parameters, made outside of any module."""
 
     @property
     def thread(self) -> int | None:
-        """The thread whose forwards count, once there is one; a helper's models on other threads are no iterations."""
+        """The thread that trains, once known; models that run on other threads are not iterations."""
 
     def model_began(self, module: nn.Module) -> None: ...
     def model_ended(self, with_gradient: bool) -> None: ...
 
 
 class ModelWatch:
-    """Tells a listener of models running; used until it is known what the job does, and between forwards without
+    """Passes the forwards of models to a listener, until it is known what the job does, and between forwards without an
     optimizer.
     """
 
-    def __init__(self, door: ModuleCallPatch, listener: ModelListener, loading: Loading) -> None:
-        self._door = door
+    def __init__(self, patch: ModuleCallPatch, listener: ModelListener, loading: Loading) -> None:
+        self._module_patch = patch
         self._listener = listener
         self._loading = loading
         self._running = False
         self._with_gradient = False
-        self._handed_on: tuple[ModuleCallHandler, int] | None = None
+        self._following: tuple[ModuleCallHandler, int] | None = None
 
     @hidden_from_dynamo
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
@@ -46,17 +46,17 @@ class ModelWatch:
             return None
         self._running, self._with_gradient = True, torch.is_grad_enabled()
         self._listener.model_began(module)
-        following = self._door.visitor
-        if following is not None and following is not self:  # recording began with this very forward
+        following = self._module_patch.handler
+        if following is not None and following is not self:  # the listener has started recording with this forward
             token = following.enter(module, args, kwargs)
-            self._handed_on = None if token is None else (following, token)
+            self._following = None if token is None else (following, token)
         return 0
 
     @hidden_from_dynamo
     def leave(self, token: int, output: Any) -> None:
         self._running = False
-        if self._handed_on is not None:
-            (following, handed), self._handed_on = self._handed_on, None
-            following.leave(handed, output)
-        elif self._door.visitor is self:
+        if self._following is not None:
+            (following, token_of_following), self._following = self._following, None
+            following.leave(token_of_following, output)
+        elif self._module_patch.handler is self:
             self._listener.model_ended(self._with_gradient)

@@ -1,4 +1,4 @@
-"""What the probes that look inside models share: which module is running, on the thread that trains."""
+"""The stack of running modules, shared by the probes that look inside models."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from distprof.probes.batch import BatchTally
 from distprof.probes.protocol import ModuleCallListener, Region
 from distprof.records import TRAINING, Array
 
-_LARGE = 1 << 60  # 64 bits hold the sum of some arrays whose numbers together are less
+_LARGE = 1 << 60  # below this, sums of several arrays fit into 64 bits
 
 
 class ModuleStack:
-    """The stack of running modules, and the tally of the iteration's batches.
+    """Tracks the running modules of the thread that trains, and counts the iteration's batches.
 
-    In training a root forward without gradient is evaluation: nothing inside it is looked at.  Nor is what runs while
-    data is loaded: a transform may be a module, and is no model.
+    In training, a root forward without gradient is evaluation, and nothing inside it is recorded.  Neither is what runs
+    while data is loaded: a transform may be a module, but it is not a model.
     """
 
     def __init__(self, listener: ModuleCallListener) -> None:
@@ -30,7 +30,7 @@ class ModuleStack:
         self.thread = get_ident()
         self.stack: list[int] = []
         self.in_evaluation = False  # or in data loading
-        self._loading: list[bool] = []  # for each wait for a batch that runs, what was so before
+        self._loading: list[bool] = []  # for each running wait for a batch, the value before it
         self.new_tally()
         self._find = listener.tree.find
 
@@ -38,20 +38,20 @@ class ModuleStack:
         self.tally = BatchTally(self.listener.tree.batch_order)
 
     def row(self, module: nn.Module) -> int:
-        """The row of ``module``, called by what is running."""
+        """Returns the row of ``module``, which the innermost running module calls."""
         caller = self.stack[-1] if self.stack else OUTSIDE
         row = self._find(module, caller)
         return self.listener.adopt(module, caller) if row is None else row
 
     def enter_root(self, row: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """A root forward begins; returns whether to look inside.  Call before ``row`` is pushed."""
+        """Begins a root forward; returns whether to look inside.  Call before ``row`` is pushed."""
         self.in_evaluation = self.listener.mode == TRAINING and not with_gradient()
         if not self.in_evaluation and self.is_model(row):
             self.tally.forward(row, args, kwargs)
         return not self.in_evaluation
 
     def leave_root(self, row: int) -> None:
-        """A root forward has ended: the last thing to do on leaving it, for a new iteration may begin."""
+        """Ends a root forward; call it last, because a new iteration may begin in it."""
         evaluated, self.in_evaluation = self.in_evaluation, False
         if not evaluated and self.is_model(row):
             self.listener.model_ended(torch.is_grad_enabled())
@@ -66,23 +66,23 @@ class ModuleStack:
             self.in_evaluation = self._loading.pop()
 
     def enter_region(self, region: Region) -> int | None:
-        """Compiled code begins to run outside of any module: the row of the model that it is, OUTSIDE where it is a
-        function; None for evaluation, which is not to be looked at.
+        """Begins compiled code that runs outside of any module.  Returns the row of its model, OUTSIDE if it has none,
+        and None for evaluation, which is not recorded.
         """
         if region.inference and self.listener.mode == TRAINING:
             return None
         row = self.listener.model_of(region.parameters)
         if row >= 0:
-            self.tally.forward(row, (), {})  # a batch is not told from what else a graph is given
+            self.tally.forward(row, (), {})  # the batch cannot be identified among a graph's inputs
         return row
 
     def is_model(self, row: int) -> bool:
-        """Whether the row has parameters; a loss module called by the script has none."""
+        """Returns whether the row has parameters; a loss module that the script calls has none."""
         return self.listener.tree.rows[row].total_params > 0
 
 
 class Loading:
-    """Which threads wait for a batch now; in a process that loads them nobody does anything else."""
+    """Tracks the threads that wait for a batch; a DataLoader worker does nothing else."""
 
     def __init__(self) -> None:
         self._threads: list[int] = []
@@ -100,7 +100,7 @@ class Loading:
 
 
 class ThreadCallHandler:
-    """A door's spans on one thread, handed to two functions; spans of other threads are none of ours."""
+    """Calls two functions at the begin and end of patched calls on one thread; ignores other threads."""
 
     def __init__(self, thread: int, begin: Callable[[], None], end: Callable[[], None]) -> None:
         self._thread = thread
@@ -117,9 +117,9 @@ class ThreadCallHandler:
 
 
 def dense(values: Mapping[int, int], size: int, dtype: str) -> Array:
-    """Values by row as an array over the first ``size`` rows; rows outside it (:data:`OUTSIDE`) are left out.
+    """Returns values by row as an array of the first ``size`` rows; other rows (:data:`OUTSIDE`) are left out.
 
-    Large ones stay Python's: that happens where nothing runs (meta device).
+    Values beyond 64 bits stay Python ints: they occur where nothing runs (meta device).
     """
     array: Array = np.zeros(size, dtype if sum(values.values()) < _LARGE else object)
     for row, value in values.items():

@@ -1,4 +1,4 @@
-"""When optimizers step, however the step ends."""
+"""Finds the begin and the end of optimizer steps, also of those that raise."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from torch.autograd.profiler import record_function
 
 from distprof.hooks.patches import FunctionEntryPatch, OnError
 
-_MARK = "Optimizer.step#"  # what torch calls each step for its profiler
+_MARK = "Optimizer.step#"  # the prefix of torch's record_function for each step
 
 
 class OptimizerSteps:
-    """Tells of the steps of all torch optimizers on one thread; steps may nest (ZeroRedundancyOptimizer).
+    """Calls ``began`` and ``ended`` for the steps of all torch optimizers on one thread; steps may nest
+    (ZeroRedundancyOptimizer).
 
-    torch runs each in a ``record_function`` of its own, for its profiler, and that one is left when the step raises, as
-    with an out-of-memory error in a closure.  Its hooks are not told then, and dynamo guards on them: one that comes
-    and goes has compiled steps compiled again.
+    torch runs each step in a ``record_function``, for its profiler, which also ends when the step raises, as with an
+    out-of-memory error in a closure.  torch's step hooks are not called then, and dynamo guards on them: adding and
+    removing one makes dynamo compile steps again.
     """
 
     def __init__(self, began: Callable[[], None], ended: Callable[[], None], on_error: OnError) -> None:
@@ -39,13 +40,13 @@ class OptimizerSteps:
         self._leaving.close()
 
     def step_ended(self) -> None:
-        """The innermost running step has done its work, and only hooks follow."""
+        """Ends the innermost running step: only hooks follow."""
         if self._open:
             self._open.pop()
             self._ended()
 
     def outer_began(self) -> None:
-        """A step begins that is none of torch's, and has some of them in it."""
+        """Begins the step of an optimizer that is not torch's and steps torch optimizers inside."""
         if get_ident() == self._thread:
             self._in_outer = True
             self._began()
@@ -56,7 +57,7 @@ class OptimizerSteps:
             self._ended()
 
     def forget(self) -> None:
-        """Whatever runs now belongs to an iteration that is over."""
+        """Forgets the running steps: they belong to an iteration that is over."""
         self._open.clear()
         self._in_outer = False
 

@@ -1,4 +1,4 @@
-"""What a probe is, and what it needs of its recorder."""
+"""The interface of probes, and what a probe needs of its recorder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distprof.records import Record
 
 
 class ModuleCallListener(Protocol):
-    """What a probe inside models needs of its recorder."""
+    """What a probe that looks inside models needs of its recorder."""
 
     @property
     def tree(self) -> ModuleTree: ...
@@ -22,43 +22,45 @@ class ModuleCallListener(Protocol):
 
     @property
     def updates_follow(self) -> bool:
-        """Whether iterations end with a backward, and the parameters are updated at the beginning of the next."""
+        """Whether iterations end with a backward, so that parameters are updated at the start of the next."""
 
     def adopt(self, module: nn.Module, caller: int) -> int:
-        """The row of a module never met before; -1 when it has none and is part of its caller."""
+        """Adds a new module and returns its row; -1 if it gets none and is part of its caller."""
 
     def model_of(self, parameters: Sequence[nn.Parameter]) -> int:
-        """The row of the model that holds them, -1 for none: compiled code runs with them outside of any module."""
+        """Returns the row of the model with these parameters of compiled code that runs outside of
+        modules; -1 if none.
+        """
 
     def model_ended(self, with_gradient: bool) -> None:
-        """A model's forward has ended."""
+        """Runs when the forward of a model has ended."""
 
 
 class Probe(Protocol):
-    """What is attached during iterations of one kind."""
+    """Measures iterations of one kind while it is attached."""
 
     @property
     def thread(self) -> int:
-        """The thread that trains; what other threads do is none of a probe's business."""
+        """The thread that trains; a probe ignores other threads."""
 
     def attach(self) -> None:
-        """From now on, and an iteration begins."""
+        """Starts to measure; an iteration begins."""
 
     def detach(self) -> None:
-        """Leave nothing behind."""
+        """Stops to measure and removes all hooks and patches."""
 
     def abandon(self) -> None:
-        """As :meth:`detach`; the running iteration is not recorded, whatever is still told of it."""
+        """Detaches; the running iteration is not recorded, whichever events still arrive."""
 
     def begin(self) -> None:
-        """Another iteration begins."""
+        """Begins another iteration."""
 
     def end(self, iteration: int, mode: str) -> None:
-        """The iteration with this number has ended."""
+        """Ends the iteration, whose number is given."""
 
     def read(self, *, wait: bool = False) -> list[Record]:
-        """Records of the iterations that ended and can be read by now; of all that ended, with ``wait``.  Each is given
-        once.
+        """Returns the records of ended iterations that can be read now, or with ``wait`` of all
+        ended ones, each once.
         """
 
     def backward_began(self, create_graph: bool) -> None: ...
@@ -66,14 +68,14 @@ class Probe(Protocol):
     def optimizer_ended(self) -> None: ...
 
     def outer_step_began(self) -> None:
-        """An optimizer begins to step that steps others in it."""
+        """Begins the step of an optimizer that steps others inside."""
 
     def outer_step_ended(self) -> None: ...
 
 
 @runtime_checkable
 class Pausing(Protocol):
-    """A probe that sees more than calls, and is told when what follows is none of the job's work."""
+    """A probe that sees more than calls, and has to pause while code runs that is not the job's work."""
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
@@ -82,6 +84,6 @@ class Pausing(Protocol):
 class Region(NamedTuple):
     """One run of a compiled graph."""
 
-    parameters: tuple[nn.Parameter, ...]  # that it is given: not all of a model's, in backward
-    inference: bool  # autograd has no part in it
-    updates: bool  # it writes into parameters: an optimizer's step
+    parameters: tuple[nn.Parameter, ...]  # its parameter inputs; in backward not all of the model's
+    inference: bool  # runs without autograd
+    updates: bool  # writes into parameters: an optimizer's step

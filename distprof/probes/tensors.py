@@ -1,7 +1,7 @@
-"""The tensors that a call is given or gives, without a look through all of what it is given.
+"""Finds the tensors in a call's arguments or output, within a bounded number of looks.
 
-A batch may be lists of numbers, a hundred thousand of them (the tokens of texts), and each module of a chain is given
-them: what is looked at is bounded, and of a list that begins with things of other kinds the rest is taken for the same.
+A batch may be lists of a hundred thousand numbers (the tokens of texts), which each module of a chain gets.  The search
+is bounded: if a list begins with other values, the rest is assumed to be of the same kind.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-#: Things that are no tensors, looked at for one argument.
+#: Most values other than tensors that are looked at in one argument.
 _MOST_OTHERS = 64
-#: Of them at the beginning of a list, or behind a tensor in it.
+#: Most of them in a row, at the beginning of a list or after a tensor.
 _MOST_IN_A_ROW = 4
 
 
 def tensors(values: Iterable[Any], depth: int) -> Iterator[torch.Tensor]:
-    """Those among ``values``, and in lists, tuples and dicts of them, ``depth`` of them in one another."""
+    """Yields the tensors in ``values``, and in lists, tuples and dicts nested up to ``depth``."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
@@ -27,7 +27,7 @@ def tensors(values: Iterable[Any], depth: int) -> Iterator[torch.Tensor]:
 
 
 def _inside(holder: Any, depth: int, left: list[int]) -> Iterator[torch.Tensor]:
-    """``left``: the looks at other things that are left."""
+    """Yields the tensors in one container; ``left`` is the remaining number of other values to look at."""
     in_a_row = _MOST_IN_A_ROW if isinstance(holder, list) else left[0]
     others = 0
     for item in _items(holder):
@@ -45,7 +45,7 @@ def _inside(holder: Any, depth: int, left: list[int]) -> Iterator[torch.Tensor]:
 
 
 def _items(holder: Any) -> Iterator[Any]:
-    """As Python itself keeps them: a subclass of the script's may do anything when it is asked."""
+    """Returns the items by the built-in methods: a subclass in the script may run any code in its own."""
     if isinstance(holder, dict):
         return iter(dict.values(holder))
     return list.__iter__(holder) if isinstance(holder, list) else tuple.__iter__(holder)

@@ -14,42 +14,42 @@ import torch
 from torch import nn
 
 #: Updates by which a job is known for one of this kind.
-_KNOWN_BY = 2
+_MIN_UPDATES = 2
 #: Backward passes behind which a gradient is looked for: a script may take gradients without keeping them.
-_MOST_LOOKS = 8
+_MAX_ATTEMPTS = 8
 
 
-class ByHand:
+class ManualUpdates:
     """Follows the gradient of one parameter."""
 
     def __init__(self) -> None:
         self.updates = 0  # seen so far
         self._parameter: weakref.ref[nn.Parameter] | None = None
-        self._looks = 0
-        self._left: Any = None  # the gradient as the backward before left it
+        self._attempts = 0
+        self._last_state: Any = None  # the gradient as the backward before left it
         self._backwards = 0  # since the last update
-        self._an_update = 0  # backward passes between the last two
+        self._backwards_per_update = 0  # backward passes between the last two
 
     def backward_began(self) -> None:
         parameter = self._parameter() if self._parameter is not None else None
-        if parameter is not None and _state(parameter) != self._left:
+        if parameter is not None and _state(parameter) != self._last_state:
             self.updates += 1
-            self._an_update, self._backwards = self._backwards, 0
+            self._backwards_per_update, self._backwards = self._backwards, 0
 
     def backward_ended(self, modules: Iterable[nn.Module]) -> bool:
         """Whether it was the last one of an iteration."""
         parameter = self._parameter() if self._parameter is not None else None
         if parameter is None:
-            parameter = self._look(modules)
+            parameter = self._find_gradient(modules)
         if parameter is None:
             return False
-        self._left = _state(parameter)
+        self._last_state = _state(parameter)
         self._backwards += 1
-        return self.updates >= _KNOWN_BY and self._backwards == self._an_update
+        return self.updates >= _MIN_UPDATES and self._backwards == self._backwards_per_update
 
-    def _look(self, modules: Iterable[nn.Module]) -> nn.Parameter | None:
-        self._looks += 1
-        if self._looks > _MOST_LOOKS:
+    def _find_gradient(self, modules: Iterable[nn.Module]) -> nn.Parameter | None:
+        self._attempts += 1
+        if self._attempts > _MAX_ATTEMPTS:
             return None
         owned = (p for module in modules for p in module._parameters.values())
         found = next((p for p in owned if isinstance(p, nn.Parameter) and p.grad is not None), None)

@@ -1,6 +1,6 @@
 """The recorder of one process: armed when torch is imported, a rank from the first forward of a model on.
 
-It owns the doors, the probe that is attached, and the shard; the step clock says when to change probes.  All that it
+It owns the patches, the probe that is attached, and the shard; the step clock says when to change probes.  All that it
 needs is imported before the job begins: torch's profiler bears no import while it traces stacks.  Nothing here raises
 into the user's job: what fails is written as an ``error`` record, said once, and everything is detached.
 """
@@ -31,7 +31,7 @@ from distprof.frameworks.shape_inference import ShapeInference
 from distprof.hooks.dynamo import out_of_trace
 from distprof.hooks.optimizer_hook import OptimizerHook
 from distprof.hooks.patches import ModuleCallHandler, ModuleCallPatch, backward_patch, dataloader_patch
-from distprof.hooks.recursion_limit import Room
+from distprof.hooks.recursion_limit import RecursionLimit
 from distprof.model.module_tree import ModuleTree
 from distprof.model.registry import ModelRegistry
 from distprof.model.uncalled import UncalledModels, find_uncalled_models
@@ -46,7 +46,7 @@ from distprof.probes.protocol import Pausing, Probe
 from distprof.probes.timing.probe import TimedProbe
 from distprof.rank.identity import Identity, header, identify
 from distprof.rank.ownership import is_rank_taken
-from distprof.recorder.manual_updates import ByHand
+from distprof.recorder.manual_updates import ManualUpdates
 from distprof.recorder.shard_output import ShardOutput, open_shard
 from distprof.recorder.step_clock import Boundary, StepClock, StepKind, window_of
 from distprof.recorder.updates import Updates
@@ -64,34 +64,36 @@ class Recorder:
         """``asked``: the script itself wants this process recorded."""
         self._settings = settings
         self.asked = asked
-        self._time = clock or SystemClock()
+        self._clock = clock or SystemClock()
         self._steps = StepClock(window_of(settings))
         self._meshes = MeshRecorder()
-        self._door = ModuleCallPatch(self.fail)
-        self._backward = backward_patch(self.fail)
-        self._data = dataloader_patch(self.fail)
+        self._module_patch = ModuleCallPatch(self.fail)
+        self._backward_patch = backward_patch(self.fail)
+        self._data_patch = dataloader_patch(self.fail)
         self._loading = Loading()
-        self._by_hand = ByHand()
-        self._rehearsals = ShapeInference(self._rehearsal_began, self._rehearsal_ended, self.fail)
-        self._rehearsing = False
-        self._aside: ModuleCallHandler | None = None  # while it looks away from a rehearsal
+        self._manual_updates = ManualUpdates()
+        self._shape_inference = ShapeInference(self._shape_inference_began, self._shape_inference_ended, self.fail)
+        self._in_shape_inference = False
+        self._paused_handler: ModuleCallHandler | None = None  # while it looks away from a rehearsal
         self._optimizer_hook: OptimizerHook | None = None
-        self._updates = Updates(self._updated, self._outer_began, self._outer_ended, self._watches, self.fail)
+        self._updates = Updates(
+            self._update_completed, self._outer_began, self._outer_ended, self._is_watching, self.fail
+        )
         self._probe: Probe | None = None
         self._attached = StepKind.QUIET  # the kind that the probe is for
-        self._away = False  # nothing is seen but the optimizers' steps
+        self._is_unwatched = False  # nothing is seen but the optimizers' steps
         self._identity: Identity | None = None
         self._models: ModelRegistry | None = None
-        self._holders: UncalledModels | None = None
-        self._called = False  # a model was, whether this was a rank by then or not
+        self._uncalled_models: UncalledModels | None = None
+        self._model_was_called = False  # a model was, whether this was a rank by then or not
         self._asked_for_models: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self._output: ShardOutput | None = None
-        self._holdings: MemoryBreakdown | None = None  # of the first timed iteration, while it runs
+        self._memory: MemoryBreakdown | None = None  # of the first timed iteration, while it runs
         self._device = torch.device("cpu")
-        self._eager: EagerChoice | None = None
+        self._eager_choice: EagerChoice | None = None
         self.thread: int | None = None  # the one that ran the first model
-        self._room = Room()
-        self._said_end = False
+        self._recursion_limit = RecursionLimit()
+        self._end_is_written = False
         self._failed = False
         self._writing = 0  # while records are made and written; stays where an exception came from outside
 
@@ -102,8 +104,8 @@ class Recorder:
         try:
             self._meshes.open()
             self._optimizer_hook = OptimizerHook(self._optimizer_stepped)
-            self._watch()
-            os.register_at_fork(after_in_child=self._abandon)
+            self._watch_models()
+            os.register_at_fork(after_in_child=self._detach_in_child)
             atexit.register(self.finish)
         except Exception:
             self._detach()
@@ -123,8 +125,8 @@ class Recorder:
         """Write what is left, and leave the process as if we had never been there.  Also the end of ``record()``."""
         try:
             self._writing += 1
-            self._drop_probe()
-            self._end("exit")
+            self._detach_probe()
+            self._write_end("exit")
         except BaseException as error:
             self.fail("the end of the job", error)
         finally:
@@ -142,23 +144,23 @@ class Recorder:
         if self._writing:
             self._give_up(where, error)
         else:
-            self._leave_out()
+            self._skip_iteration()
         raise error
 
-    def _leave_out(self) -> None:
+    def _skip_iteration(self) -> None:
         """The running iteration cannot be recorded: not all of it was seen.  The next one can."""
         with contextlib.suppress(Exception):
-            probe, self._holdings = self._probe, None
+            probe, self._memory = self._probe, None
             if probe is not None:
                 probe.abandon()
-                self._room.close()
+                self._recursion_limit.restore()
                 self._probe = None
                 if self._output is not None:
                     self._output.write(*probe.read(wait=True))
-            if self.mode == FORWARD and not self._said_end:
-                self._watch()
+            if self.mode == FORWARD and not self._end_is_written:
+                self._watch_models()
             else:
-                self._look_away()
+                self._stop_watching()
 
     def _give_up(self, where: str, error: BaseException) -> None:
         """Keep what was recorded, say so once, and get out of the job's way."""
@@ -179,10 +181,10 @@ class Recorder:
 
     def _detach(self) -> None:
         probe, self._probe = self._probe, None
-        self._room.close()
-        self._look_away()
-        self._backward.close()
-        self._rehearsals.close()
+        self._recursion_limit.restore()
+        self._stop_watching()
+        self._backward_patch.close()
+        self._shape_inference.close()
         self._meshes.close()
         self._updates.close()
         if self._optimizer_hook is not None:
@@ -190,16 +192,16 @@ class Recorder:
         if probe is not None:
             probe.detach()
 
-    def _abandon(self) -> None:
+    def _detach_in_child(self) -> None:
         """This is a forked child: the shard is its parent's.  Where there is none yet, the child may become a rank."""
         if self._identity is None:
             return
         if self._output is not None:
             self._output.abandon()
-        self._output, self._said_end = None, True
+        self._output, self._end_is_written = None, True
         self._detach()
 
-    # ---- what visitors and hooks tell ------------------------------------------------------------------------------
+    # ---- what handlers and hooks tell ------------------------------------------------------------------------------
 
     @property
     def tree(self) -> ModuleTree:
@@ -213,7 +215,7 @@ class Recorder:
 
     @property
     def updates_follow(self) -> bool:
-        return self._steps.by_hand
+        return self._steps.is_manual
 
     def adopt(self, module: nn.Module, caller: int) -> int:
         assert self._models is not None and self._output is not None
@@ -228,95 +230,96 @@ class Recorder:
 
     def model_began(self, module: nn.Module) -> None:
         """The watch has seen a forward of a model begin.  A model that learns its shapes in it is met at the next."""
-        self._called = True
-        self._rehearsals.open()
-        if self._rehearsals.running():
+        self._model_was_called = True
+        self._shape_inference.open()
+        if self._shape_inference.running():
             return
         self._updates.model_begins()
         if self._output is None:
             self._writing += 1
-            if self._models is None and not _has_lazy(module) and self._claim(module):
-                self._start()
+            if self._models is None and not _has_lazy(module) and self._become_rank(module):
+                self._begin_iteration()
             self._writing -= 1
         elif self.tree.find(module, -1) is None and not _has_lazy(module):
             self.adopt(module, -1)
 
     def model_of(self, parameters: Sequence[nn.Parameter]) -> int:
-        return self._holders.row(parameters) if self._holders is not None else -1
+        return self._uncalled_models.row(parameters) if self._uncalled_models is not None else -1
 
     def model_ended(self, with_gradient: bool) -> None:
         """The forward of a model has ended, with whatever probe."""
-        if self._output is not None and not self._rehearsals.running():
+        if self._output is not None and not self._shape_inference.running():
             self._writing += 1
-            self._cross(self._steps.forward_ended(with_gradient))
+            self._act_on(self._steps.forward_ended(with_gradient))
             self._writing -= 1
 
     def begin(self, args: tuple[Any, ...]) -> None:
         """A backward begins (on whatever thread); of the arguments of autograd's engine create_graph is the fourth."""
         drop_abandoned_modes()
         self._updates.backward_began()
-        if self._rehearsing:
+        if self._in_shape_inference:
             return
         self._steps.backward_began()
-        if self._finds_updates and self._updates.backwards == 1:
-            self._by_hand.backward_began()
+        if self._looks_for_updates and self._updates.backwards == 1:
+            self._manual_updates.backward_began()
         if self._probe is not None:
             self._probe.backward_began(create_graph=len(args) > 3 and bool(args[3]))
 
     def end(self) -> None:
         """A backward has ended."""
-        if not self._rehearsing and self._probe is not None:
+        if not self._in_shape_inference and self._probe is not None:
             self._probe.backward_ended()
         self._updates.backward_ended()
-        if self._finds_updates and not self._rehearsing and not self._updates.backwards:
-            self._find_update()
+        if self._looks_for_updates and not self._in_shape_inference and not self._updates.backwards:
+            self._look_for_update()
 
-    def _find_update(self) -> None:
-        if self._by_hand.backward_ended(self.tree.modules()):
-            self._cross(self._steps.updated_by_hand(self._by_hand.updates))
+    def _look_for_update(self) -> None:
+        if self._manual_updates.backward_ended(self.tree.modules()):
+            self._act_on(self._steps.manual_update(self._manual_updates.updates))
 
     @property
-    def _finds_updates(self) -> bool:
+    def _looks_for_updates(self) -> bool:
         """Whether those that no optimizer of torch makes are looked for."""
-        return self._output is not None and (self.mode == FORWARD or self._steps.by_hand)
+        return self._output is not None and (self.mode == FORWARD or self._steps.is_manual)
 
-    def _rehearsal_began(self) -> None:
-        self._rehearsing, self._aside, self._door.visitor = True, self._door.visitor, None
-        if isinstance(self._aside, Pausing):
-            self._aside.pause()
+    def _shape_inference_began(self) -> None:
+        self._in_shape_inference = True
+        self._paused_handler, self._module_patch.handler = self._module_patch.handler, None
+        if isinstance(self._paused_handler, Pausing):
+            self._paused_handler.pause()
 
-    def _rehearsal_ended(self) -> None:
-        self._rehearsing = False
-        if self._door.visitor is None:
-            self._door.visitor = self._aside
-            if isinstance(self._aside, Pausing):
-                self._aside.resume()
-        self._aside = None
+    def _shape_inference_ended(self) -> None:
+        self._in_shape_inference = False
+        if self._module_patch.handler is None:
+            self._module_patch.handler = self._paused_handler
+            if isinstance(self._paused_handler, Pausing):
+                self._paused_handler.resume()
+        self._paused_handler = None
 
     def _optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
         try:
             self._writing += 1
             if self._probe is not None:
                 self._probe.optimizer_ended()
-            if self._holdings is not None:
-                self._holdings.stepped(optimizer)
-            if self._models is None and not self._called and self._steps.backward_seen:
-                self._meet_uncalled(optimizer)
+            if self._memory is not None:
+                self._memory.stepped(optimizer)
+            if self._models is None and not self._model_was_called and self._steps.backward_seen:
+                self._adopt_uncalled(optimizer)
             if self._output is not None:
                 self._updates.stepped(optimizer)
-                if self._away and self._updates.are_in_backward:
-                    self._backward.open(self)
+                if self._is_unwatched and self._updates.are_in_backward:
+                    self._backward_patch.open(self)
             self._writing -= 1
         except BaseException as error:
             self.fail("an optimizer's step", error)
 
-    def _watches(self) -> bool:
-        return self._probe is None and not self._away
+    def _is_watching(self) -> bool:
+        return self._probe is None and not self._is_unwatched
 
-    def _updated(self, optimizer: object) -> None:
+    def _update_completed(self, optimizer: object) -> None:
         if self._output is not None:
             self._writing += 1
-            self._cross(self._steps.optimizer_stepped(optimizer))
+            self._act_on(self._steps.optimizer_stepped(optimizer))
             self._writing -= 1
 
     def _outer_began(self) -> None:
@@ -327,7 +330,7 @@ class Recorder:
         if self._probe is not None:
             self._probe.outer_step_ended()
 
-    def _meet_uncalled(self, optimizer: torch.optim.Optimizer) -> None:
+    def _adopt_uncalled(self, optimizer: torch.optim.Optimizer) -> None:
         """Training goes on, and no model was called: compiled functions run it.  Its optimizer knows its parameters."""
         if identify(asked=self.asked) is None or optimizer in self._asked_for_models:
             return
@@ -335,14 +338,14 @@ class Recorder:
         for module in find_uncalled_models([p for group in optimizer.param_groups for p in group["params"]]):
             if self._output is not None:
                 self.adopt(module, -1)
-            elif not self._claim(module):
+            elif not self._become_rank(module):
                 return
         if self._output is not None:
             self._steps.training_started_unseen()
 
     # ---- from iteration to iteration -------------------------------------------------------------------------------
 
-    def _claim(self, module: nn.Module) -> bool:
+    def _become_rank(self, module: nn.Module) -> bool:
         """Become a rank: open the shard and write what is known.  False if this process is none yet, or has nowhere to
         write.
         """
@@ -350,9 +353,9 @@ class Recorder:
         if identity is None:  # it may join a process group later
             return False
         self._device = running_device(parameters_in(module), every_module(module))
-        self._eager = EagerChoice(self._settings.count_eager, self._device)
+        self._eager_choice = EagerChoice(self._settings.count_eager, self._device)
         launch = self._settings.launch, self._settings.launched_ns
-        first = header(identity, self._settings.run_id, anchor(self._time), self._device, launch)
+        first = header(identity, self._settings.run_id, anchor(self._clock), self._device, launch)
         writer = open_shard(run, first, lambda: self._is_taken(run, identity))
         if writer is None:
             self._detach()
@@ -360,7 +363,7 @@ class Recorder:
         self._identity, self._output = identity, ShardOutput(writer, identity.rank)
         self.thread = get_ident()
         self._models = ModelRegistry(identity, self._meshes)
-        self._holders = UncalledModels(self._models.tree, self.adopt)
+        self._uncalled_models = UncalledModels(self._models.tree, self.adopt)
         window = window_of(self._settings, identity.world_size)
         self._steps.window = window
         self._output.write(Plan(window.warmup, window.counted, window.timed, window.settling))
@@ -374,104 +377,106 @@ class Recorder:
             say(f"this process is not recorded: another one is rank {identity.rank} of {run.path}")
         return taken
 
-    def _cross(self, boundary: Boundary) -> None:
+    def _act_on(self, boundary: Boundary) -> None:
         """Act on what an event means for the running iteration."""
         if boundary is Boundary.NONE or self._output is None:
             return
         if boundary is Boundary.RESTART:
-            self._drop_probe()
-            self._said_end = False
+            self._detach_probe()
+            self._end_is_written = False
         elif self._probe is not None:
             self._probe.end(self._steps.iteration - 1, self.mode)
-            self._output.write(*self._probe.read(), *self._late(), *self._held())
-        self._start()
+            self._output.write(*self._probe.read(), *self._late_records(), *self._memory_records())
+        self._begin_iteration()
         if self._output is not None and self._output.lost:
             self._detach()
 
-    def _start(self) -> None:
+    def _begin_iteration(self) -> None:
         """An iteration begins: attach what its kind asks for."""
         kind = self._steps.kind
-        if self._eager is not None and self._steps.iteration == self._settings.warmup - 1:
-            self._eager.say()
-        if kind is StepKind.QUIET and self._away:
+        if self._eager_choice is not None and self._steps.iteration == self._settings.warmup - 1:
+            self._eager_choice.publish()
+        if kind is StepKind.QUIET and self._is_unwatched:
             return
         if self._probe is not None and kind is self._attached:
-            self._room.open()
+            self._recursion_limit.increase()
             self._probe.begin()
             return
-        self._drop_probe()
+        self._detach_probe()
         self._attached = kind
         if kind is StepKind.DONE:
-            self._window_is_full()
+            self._finish_window()
         elif kind is not StepKind.QUIET:
-            self._away = False
-            self._data.close()  # the probe has one of its own
-            self._backward.open(self)
-            self._holdings = MemoryBreakdown() if kind is StepKind.TIMED else None
+            self._is_unwatched = False
+            self._data_patch.close()  # the probe has one of its own
+            self._backward_patch.open(self)
+            self._memory = MemoryBreakdown() if kind is StepKind.TIMED else None
             self._probe = self._new_probe(kind)
-            self._room.open()
+            self._recursion_limit.increase()
             self._probe.attach()
         elif self.mode == FORWARD:
-            self._watch()
+            self._watch_models()
         else:
-            self._look_away()
+            self._stop_watching()
 
-    def _watch(self) -> None:
-        self._away = False
-        self._backward.open(self)
-        self._data.open(self._loading)
-        self._door.open(ModelWatch(self._door, self, self._loading))
+    def _watch_models(self) -> None:
+        self._is_unwatched = False
+        self._backward_patch.open(self)
+        self._data_patch.open(self._loading)
+        self._module_patch.open(ModelWatch(self._module_patch, self, self._loading))
 
-    def _look_away(self) -> None:
-        self._away, self._aside = True, None
-        self._door.close()
-        self._data.close()
-        if not self._updates.are_in_backward and not self._steps.by_hand:  # they end where it does
-            self._backward.close()
+    def _stop_watching(self) -> None:
+        self._is_unwatched, self._paused_handler = True, None
+        self._module_patch.close()
+        self._data_patch.close()
+        if not self._updates.are_in_backward and not self._steps.is_manual:  # they end where it does
+            self._backward_patch.close()
 
     def _new_probe(self, kind: StepKind) -> Probe:
         assert self._models is not None
         if kind is StepKind.COUNTED:
-            return CountingProbe(self._door, self, self.fail, eager=self._eager, whole=True)
-        return TimedProbe(self._door, self, self.fail, self._time, self._device.type, self._models.expert_layers)
+            return CountingProbe(self._module_patch, self, self.fail, eager=self._eager_choice, whole=True)
+        return TimedProbe(
+            self._module_patch, self, self.fail, self._clock, self._device.type, self._models.expert_layers
+        )
 
-    def _drop_probe(self) -> None:
+    def _detach_probe(self) -> None:
         """Detach the probe and write what it still holds of complete iterations."""
         probe = self._probe
         if probe is not None:
             probe.detach()
-            self._room.close()
+            self._recursion_limit.restore()
             self._probe = None
             if self._output is not None:
                 self._output.write(*probe.read(wait=True))
 
-    def _window_is_full(self) -> None:
+    def _finish_window(self) -> None:
         """Everything was recorded.  A job that has only run forwards so far may still begin to train."""
-        self._look_away()
-        self._end("window complete")
-        self._backward.close()
-        if self.mode != FORWARD and not self._steps.by_hand:
+        self._stop_watching()
+        self._write_end("window complete")
+        self._backward_patch.close()
+        if self.mode != FORWARD and not self._steps.is_manual:
             self._detach()
 
-    def _end(self, reason: str) -> None:
+    def _write_end(self, reason: str) -> None:
         """The last word, for now: what became known late, and why recording ends."""
-        if self._output is not None and self._models is not None and not (reason == "exit" and self._said_end):
-            self._said_end = True
-            self._output.write(*self._late(), *self._models.place_records(), End(reason, self._steps.iteration))
+        if self._output is not None and self._models is not None and not (reason == "exit" and self._end_is_written):
+            self._end_is_written = True
+            self._output.write(*self._late_records(), *self._models.place_records(), End(reason, self._steps.iteration))
 
-    def _held(self) -> Sequence[Record]:
+    def _memory_records(self) -> Sequence[Record]:
         """What training holds in memory: once, at the end of the first timed iteration."""
-        holdings, self._holdings = self._holdings, None
-        if holdings is not None:
+        memory, self._memory = self._memory, None
+        if memory is not None:
             iteration = self._steps.iteration - 1
             try:
-                return [holdings.record(self.tree.modules(), iteration)]
+                return [memory.record(self.tree.modules(), iteration)]
             except Exception as error:  # a tensor of a kind that we do not know
                 pass_on(error)
                 return [MemoryUnknown(iteration, f"{type(error).__name__}: {error}"[:_LONGEST_REASON])]
         return ()
 
-    def _late(self) -> Sequence[Record]:
+    def _late_records(self) -> Sequence[Record]:
         return self._models.late_records() if self._models is not None else ()
 
 

@@ -52,7 +52,7 @@ def _create(run: RunFolder, header: Header, is_taken: Callable[[], bool]) -> Sha
         while not is_taken():  # asked after it was seen which shards are there: the next one is this one's or nobody's
             try:
                 path = run.shard_path(header.rank, generation)
-                return _begun(path, folder, replace(header, generation=generation))
+                return _open_writer(path, folder, replace(header, generation=generation))
             except FileExistsError:  # another one was quicker: it may be the rank
                 generation = _free_generation(run, header.rank, generation + 1)
     return None
@@ -66,7 +66,7 @@ def _free_generation(run: RunFolder, rank: int, first: int) -> int:
     return generation
 
 
-def _begun(path: Path, folder: int, header: Header) -> ShardWriter:
+def _open_writer(path: Path, folder: int, header: Header) -> ShardWriter:
     writer = ShardWriter(FileSink(path, folder))
     try:
         writer.write(header)

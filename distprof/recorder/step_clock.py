@@ -92,7 +92,7 @@ class StepClock:
         self._backward_seen = False
         self._pipelined = False
         self._no_optimizer = False  # forwards have been taken for iterations
-        self.by_hand = False  # iterations end with a backward: no optimizer of torch makes the updates
+        self.is_manual = False  # iterations end with a backward: no optimizer of torch makes the updates
 
     @property
     def kind(self) -> StepKind:
@@ -127,25 +127,25 @@ class StepClock:
         several, self._forwards = self._forwards > 1, 0
         return Boundary.RESTART if several else self._end()
 
-    def updated_by_hand(self, updates: int) -> Boundary:
+    def manual_update(self, updates: int) -> Boundary:
         """A backward has ended, the last one before the parameters are updated without any optimizer of torch, which
         has happened ``updates`` times.
         """
-        if self.by_hand:
+        if self.is_manual:
             return self._end()
         if self.mode == TRAINING:
             return Boundary.NONE
-        self.mode, self.by_hand = TRAINING, True
+        self.mode, self.is_manual = TRAINING, True
         self.iteration = min(updates, self.window.warmup)
         return Boundary.RESTART
 
     def optimizer_stepped(self, optimizer: object) -> Boundary:
         """An optimizer has stepped; it is not kept alive."""
         boundary = self._optimizers.stepped(optimizer)
-        if self.mode == FORWARD or self.by_hand:
+        if self.mode == FORWARD or self.is_manual:
             self.mode = TRAINING
-            if self._no_optimizer or self.by_hand:
-                self.by_hand = False
+            if self._no_optimizer or self.is_manual:
+                self.is_manual = False
                 self.iteration = min(1, self.window.warmup)
                 return Boundary.RESTART
         if boundary is Boundary.RESTART:

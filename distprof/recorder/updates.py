@@ -22,7 +22,7 @@ from distprof.hooks.patches import FunctionPatch, OnError
 from distprof.probes.counting.dispatch_stack import in_compiled_call
 
 #: Frames by which a place is told from which an optimizer is stepped.
-_PLACE = 8
+_SITE_FRAMES = 8
 #: Steps inside of an outer one that are waited for its class to be seen stepping; it is stepped past its class then.
 _PATIENCE = 128
 
@@ -47,7 +47,7 @@ class Updates:
         """
         self._complete = complete
         self._models_are_seen = models_are_seen
-        self._begun_unseen: object | None = None  # an outer step, which has ended when a model begins
+        self._pending_outer: object | None = None  # an outer step, which has ended when a model begins
         self._in_backward = _InBackward()
         self._nested = _Nested(began, self._outer_ended, on_error)
         self._ended = ended
@@ -58,19 +58,19 @@ class Updates:
         return self._in_backward.seen
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._nested.takes():
+        if self._nested.is_inside():
             return
         if torch._C._current_graph_task_id() != -1:
             self._in_backward.stepped(optimizer)
             return
-        whole = self._nested.whole_of(optimizer)
+        whole = self._nested.outermost_of(optimizer)
         if whole is not None and whole is not optimizer and self._models_are_seen():
-            self._begun_unseen = whole
+            self._pending_outer = whole
         elif whole is not None:
             self._complete(whole)
 
     def model_begins(self) -> None:
-        begun, self._begun_unseen = self._begun_unseen, None
+        begun, self._pending_outer = self._pending_outer, None
         if begun is not None:
             self._complete(begun)
 
@@ -144,48 +144,48 @@ class _Nested:
         self._began = began
         self._ended = ended
         self._on_error = on_error
-        self._doors: dict[type, FunctionPatch] = {}
-        self._past: set[type] = set()  # classes that are not asked when their objects step
-        self._plain: set[tuple[int, ...]] = set()  # places from which optimizers are stepped, in no other's step
+        self._patches: dict[type, FunctionPatch] = {}
+        self._unpatchable: set[type] = set()  # classes that are not asked when their objects step
+        self._plain_sites: set[tuple[int, ...]] = set()  # places from which optimizers are stepped, in no other's step
         self._running: dict[int, list[_Step]] = {}  # by thread
         self._unseen = 0  # steps inside of outer ones of which no beginning was seen
 
-    def takes(self) -> bool:
+    def is_inside(self) -> bool:
         """Whether an outer step runs: what has stepped is a part of it."""
         running = self._running.get(get_ident()) if self._running else None
         if running:
             running[0].others_stepped = True
         return bool(running)
 
-    def whole_of(self, optimizer: torch.optim.Optimizer) -> object | None:
+    def outermost_of(self, optimizer: torch.optim.Optimizer) -> object | None:
         """What has stepped with this one, in no step that was seen to begin: itself, if it is no part of another; None
         for a part of what was given already.
         """
-        place = _place()
-        if place in self._plain:
+        place = _call_site()
+        if place in self._plain_sites:
             return optimizer
         outer = _outermost()
-        holder = None if outer is None or in_compiled_call() else _holder(outer)
-        if holder is None or holder in self._past:
-            self._plain.add(place)
+        owner = None if outer is None or in_compiled_call() else _class_with_step(outer)
+        if owner is None or owner in self._unpatchable:
+            self._plain_sites.add(place)
             return optimizer
-        return outer if self._is_first(holder) else None
+        return outer if self._is_first(owner) else None
 
-    def _is_first(self, holder: type) -> bool:
+    def _is_first(self, owner: type) -> bool:
         """Of the parts of a step that began before its class was looked at, or that is stepped past its class."""
         self._unseen += 1
-        if holder not in self._doors:
-            door = self._doors[holder] = FunctionPatch(((holder, "step"),), "an optimizer's step", self._on_error)
-            door.open(self)
+        if owner not in self._patches:
+            patch = self._patches[owner] = FunctionPatch(((owner, "step"),), "an optimizer's step", self._on_error)
+            patch.open(self)
             return True
         if self._unseen > _PATIENCE:
-            self._past.add(holder)
+            self._unpatchable.add(owner)
         return False
 
     def close(self) -> None:
-        for door in self._doors.values():
-            door.close()
-        self._doors.clear()
+        for patch in self._patches.values():
+            patch.close()
+        self._patches.clear()
 
     def begin(self, args: tuple[Any, ...]) -> None:
         self._unseen = 0
@@ -204,10 +204,10 @@ class _Nested:
                 self._ended(step.outer, step.others_stepped)
 
 
-def _place() -> tuple[int, ...]:
+def _call_site() -> tuple[int, ...]:
     frame: Any = sys._getframe(3)
     codes: list[int] = []
-    while frame is not None and len(codes) < _PLACE:
+    while frame is not None and len(codes) < _SITE_FRAMES:
         codes.append(id(frame.f_code))
         frame = frame.f_back
     return tuple(codes)
@@ -245,10 +245,10 @@ def _is_optimizer(one: Any) -> bool:
     )
 
 
-def _holder(outer: object) -> type | None:
+def _class_with_step(outer: object) -> type | None:
     """The class that is asked when this object steps; None where that is not told."""
     kind = type(outer)
-    holder = next((one for one in kind.__mro__ if "step" in vars(one)), None)
-    if holder is None or "step" in vars(outer) or not kind.__weakrefoffset__:
+    owner = next((one for one in kind.__mro__ if "step" in vars(one)), None)
+    if owner is None or "step" in vars(outer) or not kind.__weakrefoffset__:
         return None
-    return holder if isinstance(vars(holder)["step"], FunctionType) else None
+    return owner if isinstance(vars(owner)["step"], FunctionType) else None

@@ -51,9 +51,9 @@ def with_engine(report: Report, engine: Any, recompute_fwd_factor: float) -> Rep
     if engine.wall_clock_breakdown():
         summary = replace(summary, **_latencies(engine))
         if summary.bwd_flops_per_rank is None and summary.fwd_flops_per_rank is not None:
-            summary = _estimated(summary, summary.fwd_flops_per_rank, recompute_fwd_factor)
-            notes = (*notes, _estimate(report.run.unit, recompute_fwd_factor))
-        summary = _rated(summary, int(engine.world_size) // int(engine.mp_world_size))
+            summary = _with_estimated_backward(summary, summary.fwd_flops_per_rank, recompute_fwd_factor)
+            notes = (*notes, _estimate_note(report.run.unit, recompute_fwd_factor))
+        summary = _with_rates(summary, int(engine.world_size) // int(engine.mp_world_size))
     why = {"wall_iteration_ns": _NOT_WHOLE, **summary.unavailable}
     missing = {name: reason for name, reason in why.items() if getattr(summary, name) is None}
     return replace(report, summary=replace(summary, unavailable=missing), run=replace(report.run, notes=notes))
@@ -70,7 +70,7 @@ def _spread(value: float, rank: int) -> Spread:
     return Spread(min=value, median=value, max=value, mean=value, slowest_rank=rank)
 
 
-def _estimated(summary: Summary, forward: float, factor: float) -> Summary:
+def _with_estimated_backward(summary: Summary, forward: float, factor: float) -> Summary:
     macs = summary.fwd_macs_per_rank
     return replace(
         summary,
@@ -80,12 +80,12 @@ def _estimated(summary: Summary, forward: float, factor: float) -> Summary:
     )
 
 
-def _estimate(unit: str, factor: float) -> str:
+def _estimate_note(unit: str, factor: float) -> str:
     again = f", recomputed flops as {factor:g} * fwd flops (recompute_fwd_factor)" if factor else ""
     return f"backward was not counted: bwd flops per {unit} are taken as 2 * fwd flops per {unit}{again}"
 
 
-def _rated(summary: Summary, data_parallel: int) -> Summary:
+def _with_rates(summary: Summary, data_parallel: int) -> Summary:
     """Rates anew, of the engine's latencies."""
     forward = summary.fwd_flops_per_rank
     backward = summary.bwd_flops_per_rank

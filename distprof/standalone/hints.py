@@ -12,7 +12,7 @@ _OWN = str(Path(__file__).parent)
 _SHOWN = 5
 
 
-def hint_at(profile: Profile) -> None:
+def warn_of_gaps(profile: Profile) -> None:
     """Warn in the script's name of a model that was never called, and of ops that were not counted."""
     if not profile.steps:
         _warn(NEVER_CALLED)

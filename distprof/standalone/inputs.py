@@ -35,7 +35,7 @@ def inputs_of(
 
 
 @contextmanager
-def told_of_shape(model: nn.Module, input_shape: Any) -> Iterator[None]:
+def explaining_shape_errors(model: nn.Module, input_shape: Any) -> Iterator[None]:
     """What a model raises passes; one of ids that is called with numbers, made from a shape, has a better sentence."""
     try:
         yield

@@ -12,8 +12,8 @@ from torch import nn
 from distprof.errors import UsageError
 from distprof.module_walk import every_module
 from distprof.standalone.deprecated_names import accepts_deprecated_names
-from distprof.standalone.inputs import inputs_of, told_of_shape
-from distprof.standalone.profiler import FlopsProfiler, numbered
+from distprof.standalone.inputs import explaining_shape_errors, inputs_of
+from distprof.standalone.profiler import FlopsProfiler, step_range
 
 _MODES = ("forward", "generate")
 
@@ -58,7 +58,7 @@ def get_model_profile(
         profiler.steps = _steps(warm_up, start_step, end_step, num_steps)
         inputs = inputs_of(model, input_shape, args, kwargs, input_constructor)
         of_shape = input_shape if input_constructor is None else None
-        with told_of_shape(model, of_shape):
+        with explaining_shape_errors(model, of_shape):
             _profile(profiler, _Call(_method(model, mode, func_name), *inputs), warm_up, ignore_modules)
         if print_profile:
             top = top_modules if print_aggregated_profile else 0
@@ -81,7 +81,7 @@ class _Call:
     def __call__(self) -> None:
         self.method(*self.args, **self.kwargs)
 
-    def profiled_by(self, profiler: FlopsProfiler) -> None:
+    def run_in(self, profiler: FlopsProfiler) -> None:
         around = profiler.calling(self.args, self.kwargs) if self.method is not profiler.model else nullcontext()
         with around:
             self()
@@ -93,15 +93,15 @@ def _profile(profiler: FlopsProfiler, call: _Call, warm_up: int, ignored: Sequen
         call()
     profiler.start_profile(ignore_list=ignored)
     for _ in profiler.steps or (0,):
-        call.profiled_by(profiler)
+        call.run_in(profiler)
     profiler.stop_profile()
 
 
 def _steps(warm_up: int, start_step: int | None, end_step: int | None, num_steps: int | None) -> range | None:
     if num_steps is None:
-        return numbered(start_step, end_step)
+        return step_range(start_step, end_step)
     first = warm_up if start_step is None else start_step
-    return numbered(first, first + num_steps)
+    return step_range(first, first + num_steps)
 
 
 def _method(model: nn.Module, mode: str, func_name: str) -> Callable[..., Any]:

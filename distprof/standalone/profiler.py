@@ -22,7 +22,7 @@ from distprof.module_walk import parameters_in
 from distprof.rank.identity import Identity
 from distprof.standalone.deepspeed_engine import identity_of, topology_of, with_engine
 from distprof.standalone.deprecated_names import accepts_deprecated_names
-from distprof.standalone.hints import hint_at
+from distprof.standalone.hints import warn_of_gaps
 from distprof.standalone.report import ALONE_IN_THE_WORLD, Profile, at_steps, profile_of
 from distprof.standalone.session import Session
 
@@ -55,11 +55,11 @@ class FlopsProfiler:
         self.model = model
         self.ds_engine = ds_engine
         self.recompute_fwd_factor = recompute_fwd_factor
-        self.steps = numbered(start_step, end_step)  #: that the profile is to be an average of
+        self.steps = step_range(start_step, end_step)  #: that the profile is to be an average of
         self._ignored: tuple[type, ...] = ()
         self._session: Session | None = None
         self._merged: dict[bool, Profile] = {}  # as averages, or as sums
-        self._hinted: Profile | None = None  # whose totals' gaps have been told
+        self._warned: Profile | None = None  # whose totals' gaps have been told
         self._stop: weakref.finalize[..., Any] | None = None  # of a session that runs, even if nobody asks for it
 
     @property
@@ -149,11 +149,11 @@ class FlopsProfiler:
         """
         if not self.started:
             return
-        steps = numbered(start_step, end_step) or self.steps
+        steps = step_range(start_step, end_step) or self.steps
         profile = self._profile(average=steps is not None)
         report = at_steps(self._report(profile), tuple(steps or (profile_step,)))
         text = render_model(report, depth=_depth(module_depth), top=top_modules, detail=detailed)
-        self._hinted = profile  # which says it all
+        self._warned = profile  # which says it all
         if steps is not None:
             text += labelled_line("Number of steps profiled", profile.steps) + "\n"
         _write(text, output_file)
@@ -194,9 +194,9 @@ class FlopsProfiler:
     def _totals(self) -> Profile:
         """The profile, whose totals are asked for: warns, once, of what they lack."""
         profile = self._profile()
-        if profile is not self._hinted:
-            self._hinted = profile
-            hint_at(profile)
+        if profile is not self._warned:
+            self._warned = profile
+            warn_of_gaps(profile)
         return profile
 
     @property
@@ -212,7 +212,7 @@ class FlopsProfiler:
         return with_engine(profile.report, self.ds_engine, self.recompute_fwd_factor)
 
 
-def numbered(start_step: int | None, end_step: int | None) -> range | None:
+def step_range(start_step: int | None, end_step: int | None) -> range | None:
     """The steps from the one to before the other; None without either."""
     if start_step is None and end_step is None:
         return None

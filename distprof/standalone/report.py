@@ -55,7 +55,7 @@ def profile_of(
     writer.write(header(identity, name, anchor(SystemClock()), session.device))
     writer.write(Plan(warmup=0, counted=1, timed=int(step is not None)))
     measured = (counts, ops, *((step,) if step else ())) if called else ()
-    for record in (*session.told, *also, *measured, End("window complete", 1)):
+    for record in (*session.model_records, *also, *measured, End("window complete", 1)):
         writer.write(record)
     report = analyse(run_of_shards([parse_shard(bytes(sink.data), name)]))
     if not called:

@@ -1,6 +1,6 @@
 """One profile while it is taken: the probes of a counted and of a timed step, attached together for one model.
 
-Two doors lie over each other, the timing one outside: what it times is the call and its counting.
+Two patches lie over each other, the timing one outside: what it times is the call and its counting.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ class Session:
     ) -> None:
         """Modules of ``ignored`` types, and what lies in them, count no work."""
         self.error: DistprofError | None = None
-        self.told: list[Record] = []  # what is known of the model
+        self.model_records: list[Record] = []  # what is known of the model
         self._model = weakref.ref(model)
         self._ignored_types = tuple(ignored)
         self._ignored_rows: set[int] = set()
         self._clock = clock or SystemClock()
         self.device = _device_of(model)
-        self._fakes = {tensor.fake_mode for tensor in _tensors_of(model) if isinstance(tensor, FakeTensor)}
+        self._fake_modes = {tensor.fake_mode for tensor in _tensors_of(model) if isinstance(tensor, FakeTensor)}
         self._models = ModelRegistry(identity, MeshRecorder())
-        self._holders = UncalledModels(self._models.tree, self.adopt)
-        self._doors = ModuleCallPatch(self.fail), ModuleCallPatch(self.fail)
-        self._backward = backward_patch(self.fail)
+        self._uncalled_models = UncalledModels(self._models.tree, self.adopt)
+        self._module_patches = ModuleCallPatch(self.fail), ModuleCallPatch(self.fail)
+        self._backward_patch = backward_patch(self.fail)
         self._optimizer_hook: OptimizerHook | None = None
         self._probes: tuple[Probe, ...] = ()
         self._trains = False
@@ -72,10 +72,10 @@ class Session:
     def start(self) -> None:
         """From now on."""
         try:
-            counting, timing = self._doors
-            self._counting = CountingProbe(counting, self, self.fail, self._new_mode)
+            counting, timing = self._module_patches
+            self._counting = CountingProbe(counting, self, self.fail, self._new_table_mode)
             self._timed = TimedProbe(timing, self, self.fail, self._clock, self.device.type, ())
-            self._backward.open(self)
+            self._backward_patch.open(self)
             self._optimizer_hook = OptimizerHook(self._optimizer_stepped)
             for probe in (self._counting, self._timed):
                 probe.attach()
@@ -87,7 +87,7 @@ class Session:
     def stop(self) -> None:
         """Leave nothing behind but what was measured."""
         if self._probes:
-            self._settle()
+            self._collect()
         self._detach()
 
     def fail(self, where: str, error: BaseException) -> None:
@@ -101,9 +101,9 @@ class Session:
         probes, self._probes = self._probes, ()
         for probe in reversed(probes):
             probe.detach()
-        for door in reversed(self._doors):
-            door.close()
-        self._backward.close()
+        for patch in reversed(self._module_patches):
+            patch.close()
+        self._backward_patch.close()
         if self._optimizer_hook is not None:
             self._optimizer_hook.remove()
 
@@ -112,7 +112,7 @@ class Session:
     def measured(self) -> tuple[Counts, Ops, Step | None]:
         """All since the start, as one iteration; no step where nothing ran.  Raises DistprofError when it failed."""
         if self._probes:
-            self._settle()
+            self._collect()
         if self.error is not None:
             raise self.error
         assert self._counts is not None
@@ -131,7 +131,7 @@ class Session:
         forwards[:1] = np.maximum(calls[:1].astype(np.int64) - self._other_calls, np.minimum(calls[:1], 1))
         return forwards
 
-    def _settle(self) -> None:
+    def _collect(self) -> None:
         """Take what was counted so far, all of it, and the times since they were taken last."""
         with self._failing("reading what was measured"):
             self._counting.end(0, FORWARD)
@@ -142,7 +142,7 @@ class Session:
             self._times += [as_read(step) for step in self._timed.read(wait=True) if isinstance(step, Step)]
             self._timed.begin()
 
-    # ---- what probes, doors and hooks tell -------------------------------------------------------------------------
+    # ---- what probes, patches and hooks tell -------------------------------------------------------------------------
 
     @property
     def tree(self) -> ModuleTree:
@@ -162,7 +162,7 @@ class Session:
         return False
 
     def model_of(self, parameters: Sequence[nn.Parameter]) -> int:
-        return self._holders.row(parameters)
+        return self._uncalled_models.row(parameters)
 
     def model_ended(self, with_gradient: bool) -> None:
         """There is one iteration, and it ends when it is asked for."""
@@ -184,16 +184,16 @@ class Session:
         entered: list[tuple[ModuleCallHandler, int]] = []
         with self._failing("entering the model"):
             model = self._model()
-            for visitor in [door.visitor for door in self._doors]:
-                token = visitor.enter(model, args, kwargs) if visitor is not None and model is not None else None
-                if visitor is not None and token is not None:
-                    entered.append((visitor, token))
+            for handler in [patch.handler for patch in self._module_patches]:
+                token = handler.enter(model, args, kwargs) if handler is not None and model is not None else None
+                if handler is not None and token is not None:
+                    entered.append((handler, token))
         try:
             yield
         finally:
             with self._failing("leaving the model"):
-                for visitor, token in reversed(entered):
-                    visitor.leave(token, None)
+                for handler, token in reversed(entered):
+                    handler.leave(token, None)
 
     @contextlib.contextmanager
     def _failing(self, where: str) -> Iterator[None]:
@@ -213,7 +213,7 @@ class Session:
 
     def _adopt(self, module: nn.Module, caller: int) -> int:
         row, records = self._models.adopt(module, caller)
-        self.told += records
+        self.model_records += records
         if row >= 0:
             self._ignore_below(module, row)
         return row
@@ -224,9 +224,9 @@ class Session:
             if type(owner) in self._ignored_types or rows[row].parent in self._ignored_rows:
                 self._ignored_rows.add(row)
 
-    def _new_mode(self, attribution: Attribution) -> TableMode:
+    def _new_table_mode(self, attribution: Attribution) -> TableMode:
         self._table = OpTable(CudaTimestamps() if self.device.type == "cuda" else HostTimestamps(self._clock.mono_ns))
-        return TableMode(attribution, self._table, self._ignored_rows, self._fakes)
+        return TableMode(attribution, self._table, self._ignored_rows, self._fake_modes)
 
 
 def _tensors_of(model: nn.Module) -> Iterator[torch.Tensor]:

@@ -32,15 +32,15 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.utils.counters.clear()
 
 
-@pytest.fixture(params=["the timer", "the shortcut"])
+@pytest.fixture(params=["the timer", "the fast path"])
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls of timed modules take one way in one test, and the other in another."""
+    """Runs the test twice: timed modules are handled by ModuleTimer, and by the compiled fast path."""
     from distprof.probes.timing import fast_path
 
     if request.param == "the timer":
         monkeypatch.setattr(fast_path, "compiled", None)
     elif fast_path.compiled is None:
-        pytest.skip("the shortcut could not be compiled")
+        pytest.skip("the fast path could not be compiled")
 
 
 def _places() -> dict[str, Any]:

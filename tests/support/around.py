@@ -1,4 +1,4 @@
-"""The module door with visitors whose calls are made in C."""
+"""A module patch whose handlers go through the compiled fast path."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from distprof.hooks.patches import ModuleCallHandler, ModuleCallPatch
 from distprof.probes.timing import fast_path
 
 
-class AroundDoor(ModuleCallPatch):
-    """Its visitors make the calls themselves, in C."""
+class PatchWithFastPath(ModuleCallPatch):
+    """Wraps each handler in the compiled fast path, which makes the calls itself."""
 
-    def open(self, visitor: ModuleCallHandler) -> None:
-        lists: dict[str, Any] = {name: [] for name in ("stack", "entered", "owners", "stamps", "in_backward")}
-        around = fast_path.compiled.Shortcut(
-            timer=visitor,
+    def open(self, handler: ModuleCallHandler) -> None:
+        lists: dict[str, Any] = {name: [] for name in ("stack", "entered", "owners", "timestamps", "in_backward")}
+        around = fast_path.compiled.FastPath(
+            timer=handler,
             row_of={},
             **lists,
             now=None,
@@ -27,7 +27,7 @@ class AroundDoor(ModuleCallPatch):
             carrier=torch.zeros(()),
             plain=torch.Tensor,
             is_grad_enabled=torch.is_grad_enabled,
-            alone=fast_path.plain_forward(),
+            forward_only=fast_path.plain_forward(),
             failed=self._on_error,
         )
         super().open(around)

@@ -64,13 +64,13 @@ class InTurns:
         recorder = self._recorder
         recorder._optimizer_hook = OptimizerHook(recorder._optimizer_stepped)
         if recorder._probe is not None:
-            recorder._backward.open(recorder)
+            recorder._backward_patch.open(recorder)
             recorder._probe.attach()
 
     def _leave(self) -> None:
         recorder = self._recorder
         if recorder._probe is not None:
             recorder._probe.detach()
-            recorder._backward.close()
+            recorder._backward_patch.close()
         if recorder._optimizer_hook is not None:
             recorder._optimizer_hook.remove()

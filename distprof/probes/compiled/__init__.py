@@ -1,1 +1,1 @@
-"""Code that torch's compiler made: how it runs in a counted step, and which kernels it has."""
+"""Code of torch's compiler: how it runs in a counted step, and which kernels it has."""

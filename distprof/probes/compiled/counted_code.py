@@ -1,4 +1,4 @@
-"""What a counted step does about compiled code: how it runs, and what of it no dispatch shows."""
+"""Compiled code in a counted step: the form in which it runs, and the kernels that no dispatch mode sees."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from distprof.records import Generated
 
 
 class CompiledCodeListener(Protocol):
-    """The probe whose mode counts."""
+    """The counting probe, as compiled code needs it."""
 
     @property
     def counts_now(self) -> bool:
-        """Whether what runs now on this thread is counted."""
+        """Whether the code that runs now on this thread is counted."""
 
     def function_begins(self, region: Region) -> bool:
-        """Compiled code begins to run outside of any module.  True: it is counted until ``function_ended``."""
+        """Begins compiled code outside of any module.  Returns whether it is counted until ``function_ended``."""
 
     def function_ended(self, region: Region) -> None: ...
 
     def give_up(self) -> bool:
-        """The iteration does not end.  True: the mode is off, and stays off."""
+        """Stops counting an iteration that does not end.  Returns whether the mode is off now and stays off."""
 
 
 class CompiledCode:
-    """Held for the time of one counted iteration."""
+    """Handles compiled code during one counted iteration."""
 
     def __init__(self, host: CompiledCodeListener, eager: EagerChoice | None, on_error: OnError) -> None:
         self._host = host
@@ -41,20 +41,20 @@ class CompiledCode:
         self._graphs = CompiledGraphs(self, on_error)
         self._stance: Stance | None = None
         self._calls: dict[tuple[Owner, str], int] = {}
-        self._flops_before: dict[int, int] = {}  # by thread, of the graph that runs there
-        self._outside: dict[int, Region] = {}  # by thread, of the graph that runs there outside of any module
+        self._flops_before: dict[int, int] = {}  # by thread: flops before the running graph
+        self._outside: dict[int, Region] = {}  # by thread: the running graph outside of any module
 
-    def take(self) -> None:
-        """Between steps."""
+    def acquire(self) -> None:
+        """Sets the stance and opens the patches; call it between steps."""
         in_eager_form = self._eager is not None and self._eager.decide()
         self._stance = Stance(EAGER if in_eager_form else AS_COMPILED, self._host.give_up)
-        self._stance.take()
+        self._stance.acquire()
         self._graphs.open()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         self._graphs.close()
         if self._stance is not None:
-            self._stance.leave()
+            self._stance.release()
 
     def begin(self, mode: FlopMode, attribution: Attribution) -> None:
         self._mode, self._attribution = mode, attribution
@@ -62,7 +62,7 @@ class CompiledCode:
 
     def model_begins(self) -> None:
         if self._stance is not None:
-            self._stance.look_at_the_time()
+            self._stance.give_up_if_late()
 
     def evaluation_begins(self) -> None:
         if self._stance is not None:
@@ -74,8 +74,8 @@ class CompiledCode:
 
     @property
     def form(self) -> str:
-        """``compiled`` or ``eager``, as in records.Counts; empty where no compiler was loaded."""
-        if self._stance is None or not self._stance.concerns:
+        """``compiled`` or ``eager``, as in records.Counts; empty if no compiler was loaded."""
+        if self._stance is None or not self._stance.is_relevant:
             return ""
         return "eager" if self._stance.name == EAGER else "compiled"
 
@@ -85,7 +85,7 @@ class CompiledCode:
 
     @property
     def generated(self) -> tuple[Generated, ...]:
-        """Kernels that ran and were not counted."""
+        """The kernels that ran and were not counted."""
         calls: Counter[tuple[int, str, bool]] = Counter()
         for (owner, name), number in self._calls.items():
             calls[owner.row, name, owner.kind == OPTIMIZER] += number
@@ -105,7 +105,7 @@ class CompiledCode:
         before = self._flops_before.pop(thread, None)
         if before is None:
             return
-        # Libraries' kernels that did not pass torch's dispatcher were replayed by a CUDA graph.
+        # Library kernels that did not pass torch's dispatcher were replayed by a CUDA graph.
         replayed = kernels.extern if self._flops() == before else {}
         owner = self._attribution.owner()
         for name, calls in (*kernels.generated.items(), *replayed.items()):

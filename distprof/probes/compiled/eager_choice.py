@@ -1,9 +1,9 @@
-"""Whether compiled code may run in eager form for a step: asked for, and with memory enough on every rank.
+"""Decides whether compiled code runs in eager form for a step: if asked for, and if every rank has the memory.
 
-Eager form keeps what the compiler would have fused away: attention in ops of its own took 2.4 x the compiled peak.  So
-a rank has room where twice the memory that an iteration takes beside what stays (parameters, optimizer) is still free.
-What each rank has is said before the last iteration that is left unwatched; at the counted one, the first rank to come
-there decides for all, so that all do alike and none waits for another.
+Eager form keeps tensors that the compiler would have fused away: attention in separate ops took 2.4 x the compiled
+peak.  So a rank needs free memory of twice what an iteration takes on top of what stays (parameters, optimizer).  Each
+rank publishes its result before the last unwatched iteration; at the counted one, the first rank to arrive decides for
+all, so that all do the same and none waits for another.
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-#: Of the memory that an iteration takes beside what stays.
+#: Free memory needed, as a multiple of what an iteration takes on top of what stays.
 _FACTOR = 2.0
 _FITS, _SHORT, _DECIDED = (f"distprof/count_eager/{key}" for key in ("fits", "short", "decided"))
 _GO = "go"
 
 
-def lacking(device: torch.device) -> str:
-    """Why eager form may not fit into this rank's memory, between two iterations; empty where it does."""
+def memory_shortage(device: torch.device) -> str:
+    """Returns why eager form may not fit into this rank's memory, or an empty string; call it between iterations."""
     if device.type == "cpu":
         return ""
     if device.type != "cuda":
         return f"what memory a {device.type} device has left is not known"
     free, _ = torch.cuda.mem_get_info(device)
     stays, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
-    return shortage(free + torch.cuda.memory_reserved(device) - peak, peak - stays)
+    return describe_shortage(free + torch.cuda.memory_reserved(device) - peak, peak - stays)
 
 
-def shortage(left: int, taken: int) -> str:
-    """Bytes that are free beside the peak, and that an iteration takes beside what stays."""
+def describe_shortage(left: int, taken: int) -> str:
+    """Returns why ``left`` bytes, free above the peak, are too few for an iteration that takes
+    ``taken`` bytes; or empty.
+    """
     if not taken:
         return "how much memory an iteration takes is known after two of them (warmup)"
     if left >= _FACTOR * taken:
@@ -40,36 +42,36 @@ def shortage(left: int, taken: int) -> str:
 
 
 class EagerChoice:
-    """Whether the counted step runs compiled code in eager form, the same on all ranks of a job."""
+    """Decides whether the counted step runs compiled code in eager form, the same on all ranks of a job."""
 
     def __init__(self, asked: bool, device: torch.device) -> None:
         self._asked = asked
         self._device = device
-        self._said = False
+        self._published = False
         self.refused = ""  # why not, though it was asked for
 
-    def say(self) -> None:
-        """Tell the other ranks how this one stands, once."""
-        if self._asked and not self._said and self._device.type != "cpu":
-            self._said = True
+    def publish(self) -> None:
+        """Publishes once whether this rank has the memory."""
+        if self._asked and not self._published and self._device.type != "cpu":
+            self._published = True
             store = job_store()
             if store is not None:
-                tell(store, lacking(self._device))
+                publish(store, memory_shortage(self._device))
 
     def decide(self) -> bool:
-        """True: in eager form.  Else, if it was asked for, ``refused`` says why not."""
+        """Returns whether to run in eager form; if not although asked for, ``refused`` says why."""
         if self._asked and self._device.type != "cpu":
             store = job_store()
             alone = store is None and not (dist.is_available() and dist.is_initialized())
             if store is not None:
-                self.refused = agreed(store, dist.get_world_size())
+                self.refused = decide_for_all(store, dist.get_world_size())
             else:
-                self.refused = lacking(self._device) if alone else "the ranks have no store to agree by"
+                self.refused = memory_shortage(self._device) if alone else "the ranks have no store to agree by"
         return self._asked and not self.refused
 
 
 def job_store() -> Any:
-    """The key-value store that the ranks of the job share; None without one."""
+    """Returns the key-value store that the ranks of the job share; None without one."""
     if not (dist.is_available() and dist.is_initialized()):
         return None
     try:
@@ -78,16 +80,16 @@ def job_store() -> Any:
         return None
 
 
-def tell(store: Any, why: str) -> None:
-    """This rank fits, or ``why`` not."""
+def publish(store: Any, why: str) -> None:
+    """Writes to the store that this rank has the memory, or ``why`` it has not."""
     if why:
         store.set(_SHORT, why)
     else:
         store.add(_FITS, 1)
 
 
-def agreed(store: Any, world_size: int) -> str:
-    """Why the job's counted step does not run in eager form, empty where it does: what the first to ask has found."""
+def decide_for_all(store: Any, world_size: int) -> str:
+    """Returns why the counted step does not run in eager form, or empty: the result of the first rank to ask."""
     mine = _GO
     if store.add(_FITS, 0) != world_size:
         mine = store.get(_SHORT).decode() if store.check([_SHORT]) else "not all ranks had said how much memory is left"

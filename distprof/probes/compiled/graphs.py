@@ -1,7 +1,7 @@
-"""Kernels that the compiler made itself: no dispatch shows them, so that they are named instead of counted.
+"""Kernels that the compiler generated: dispatch modes do not see them, so they are named, not counted.
 
-Each graph that inductor compiled is called through one method of one class, and carries its source, in which the calls
-of its kernels stand.
+Each graph that inductor compiled is called through one method of one class, and has its source, which contains the
+calls of its kernels.
 """
 
 from __future__ import annotations
@@ -20,55 +20,55 @@ from distprof.probes.protocol import Region
 
 _MODULE = "torch._inductor.output_code"
 _MAKERS = "cpp|triton|multi_kernel|cutedsl|cutlass|cuda|rocm|pallas|mps"
-#: A call on a line of its own, as inductor writes them; definitions stand at the margin, or after "def".
+#: A call on its own line, as inductor writes them; definitions are not indented, or follow "def".
 _GENERATED = re.compile(rf"^[ \t]+(?:\w+ = )?((?:{_MAKERS})_\w+)(?:\.run)?\(", re.MULTILINE)
 _EXTERN = re.compile(r"\b(extern_kernels\.\w+)\(")
 
 
 class Kernels(NamedTuple):
-    """Calls in one run of a compiled graph, by name."""
+    """The kernel calls in one run of a compiled graph, by name."""
 
     generated: Counter[str]
-    extern: Counter[str]  # of libraries, by way of torch's dispatcher; not where a CUDA graph replays them
+    extern: Counter[str]  # library kernels; they pass torch's dispatcher, unless a CUDA graph replays them
 
 
 class GraphHandler(Protocol):
-    """Told of each run of a compiled graph, on whatever thread."""
+    """Receives each run of a compiled graph, on any thread."""
 
     def graph_begins(self, region: Region) -> None: ...
     def graph_ended(self, kernels: Kernels) -> None: ...
 
 
 class CompiledGraphs:
-    """The runs of all graphs that inductor has compiled so far."""
+    """Passes the runs of all graphs that inductor has compiled to a handler."""
 
-    def __init__(self, visitor: GraphHandler, on_error: OnError) -> None:
-        self._visitor = visitor
+    def __init__(self, handler: GraphHandler, on_error: OnError) -> None:
+        self._handler = handler
         self._on_error = on_error
         self._kernels: dict[str, Kernels] = {}  # by the graph's key
         self._running: dict[int, Any] = {}  # by thread
-        self._door: FunctionPatch | None = None
+        self._patch: FunctionPatch | None = None
 
     def open(self) -> None:
         graph = getattr(sys.modules.get(_MODULE), "CompiledFxGraph", None)
         if graph is not None:
-            self._door = FunctionPatch(((graph, "__call__"),), "compiled code", self._on_error)
-            self._door.open(self)
+            self._patch = FunctionPatch(((graph, "__call__"),), "compiled code", self._on_error)
+            self._patch.open(self)
 
     def close(self) -> None:
-        if self._door is not None:
-            self._door.close()
-            self._door = None
+        if self._patch is not None:
+            self._patch.close()
+            self._patch = None
 
     def begin(self, args: tuple[Any, ...]) -> None:
         graph, inputs = args[:2]
         self._running[get_ident()] = graph
-        self._visitor.graph_begins(_region(graph, inputs))
+        self._handler.graph_begins(_region(graph, inputs))
 
     def end(self) -> None:
         graph = self._running.pop(get_ident(), None)
         if graph is not None:
-            self._visitor.graph_ended(self._kernels_of(graph))
+            self._handler.graph_ended(self._kernels_of(graph))
 
     def _kernels_of(self, graph: Any) -> Kernels:
         key = str(graph.cache_key)
@@ -85,5 +85,5 @@ def _region(graph: Any, inputs: Sequence[Any]) -> Region:
 
 
 def kernels_in(source: str) -> Kernels:
-    """The calls of kernels in what inductor wrote for one graph."""
+    """Returns the kernel calls in the source that inductor wrote for one graph."""
     return Kernels(Counter(_GENERATED.findall(source)), Counter(_EXTERN.findall(source)))

@@ -1,1 +1,1 @@
-"""The counted step: work of every module, never timed."""
+"""The counted step: counts the work of every module; it is never timed."""

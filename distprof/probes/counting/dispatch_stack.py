@@ -1,11 +1,12 @@
-"""A dispatch mode that stays on while the script's own code runs, and that no mode of the script's is taken for.
+"""Pushes and removes distprof's dispatch mode while the script's own code runs.
 
-Torch keeps modes on a stack for each thread, and whoever leaves one pops what lies on top.  So ours lies below all
-modes of the script's: each of theirs that is left, whenever it was entered, is popped itself.
+torch keeps a stack of modes for each thread, and leaving a mode pops the top of the stack.  So distprof's mode lies
+below all modes of the script: leaving one of these pops exactly that mode, whenever it was entered.
 
-A call of compiled code puts back, as it ends, what it found of torch's state as it began, and so whether there are any
-modes.  Inside of one a mode must not go that was on before, nor one come that is to stay; and no thread reaches the
-stack of another.  A mode that must stay for such a reason does nothing more, and is taken out at the next occasion.
+A call of compiled code restores, as it ends, torch's state at its begin, and with it whether any modes are on.  So
+inside such a call no earlier mode may be removed, and no mode pushed that is to stay; and a thread cannot reach the
+stack of another.  A mode that cannot be removed for such a reason becomes inactive, and is removed at the next
+opportunity.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ _pop: Any = torch._C._pop_torch_dispatch_stack
 
 
 def push_below_user_modes(mode: TorchDispatchMode) -> None:
-    """On this thread, below all modes that anybody has entered; those of torch's own lie lower still."""
+    """Pushes a mode on this thread, below all modes that were entered; torch's own modes stay below it."""
     _replace([mode, *_pushed()])
 
 
 def remove_mode(mode: TorchDispatchMode) -> bool:
-    """From wherever it lies; False where it does not, on this thread."""
+    """Removes a mode from this thread's stack; returns False if it is not there."""
     pushed = _pushed()
     kept = [one for one in pushed if one is not mode]
     if len(kept) == len(pushed):
@@ -38,7 +39,7 @@ def remove_mode(mode: TorchDispatchMode) -> bool:
 
 
 def in_compiled_call() -> bool:
-    """Whether this thread is inside of a call of compiled code: in a hook of a compiled optimizer, say."""
+    """Returns whether this thread is inside a call of compiled code, for example in a hook of a compiled optimizer."""
     if "torch._dynamo.eval_frame" not in sys.modules:
         return False
     frame: Any = sys._getframe(1)
@@ -47,35 +48,35 @@ def in_compiled_call() -> bool:
     return frame is not None
 
 
-_stranded: list[TorchDispatchMode] = []  # of all threads
+_abandoned: list[TorchDispatchMode] = []  # of all threads
 
 
 def abandon_mode(mode: TorchDispatchMode) -> None:
-    """To be taken out by :func:`drop_abandoned_modes`."""
-    _stranded.append(mode)
+    """Leaves the removal of a mode to :func:`drop_abandoned_modes`."""
+    _abandoned.append(mode)
 
 
 def drop_abandoned_modes() -> None:
-    """Take out the modes that lie on this thread's stack for want of an occasion, if this is one."""
-    if _stranded and not in_compiled_call():
-        _stranded[:] = [mode for mode in _stranded if not remove_mode(mode)]
+    """Removes abandoned modes from this thread's stack, unless compiled code runs."""
+    if _abandoned and not in_compiled_call():
+        _abandoned[:] = [mode for mode in _abandoned if not remove_mode(mode)]
 
 
 def _pushed() -> list[TorchDispatchMode]:
-    """From the bottom up, without those that torch keeps in places of their own (of fake tensors, say)."""
+    """Returns the modes from the bottom up, without those that torch stores separately (for fake tensors)."""
     modes = [_at(place) for place in range(_length())]
     return [mode for mode in modes if getattr(mode, "_mode_key", None) is None]
 
 
 def _replace(modes: list[TorchDispatchMode]) -> None:
-    came: BaseException | None = None
+    interruption: BaseException | None = None
     while [*map(id, _pushed())] != [*map(id, modes)]:
         try:
             for _ in _pushed():
                 _pop(None)
             for mode in modes:
                 _push(mode)
-        except BaseException as error:  # from outside: some of the script's own modes are off now
-            came = error
-    if came is not None:
-        raise came
+        except BaseException as error:  # from outside (a signal): some of the script's modes are off now
+            interruption = error
+    if interruption is not None:
+        raise interruption

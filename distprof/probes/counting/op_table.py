@@ -1,6 +1,6 @@
-"""What each op of a counted step cost: calls, MACs, flops and time, for a table of ops.
+"""A table of the ops of a counted step: calls, MACs, flops and time of each.
 
-Only where one process asks for its own profile: to time every op slows a step beyond what a recorded job would bear.
+It is used only when one process profiles itself: timing every op slows a step more than a recorded job may be slowed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Work:
 
 @dataclass
 class OpTable:
-    """The ops of one profile.  ``nothing_ran``: tensors were of the meta device, or fakes, and times mean nothing."""
+    """The ops of one profile.  ``nothing_ran`` is set for meta or fake tensors, whose times mean nothing."""
 
     source: Timestamps
     work: dict[_Op, _Work] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class OpTable:
         self._ran.append((op, before, after))
 
     def rows(self) -> tuple[OpRow, ...]:
-        """Waits until all times can be read."""
+        """Returns the rows of the table; waits until all times can be read."""
         times = {} if self.nothing_ran else self._times_ns()
         return tuple(
             OpRow(op.name, op.kind, work.calls, work.macs, work.flops, times.get(op, 0))
@@ -66,10 +66,10 @@ class OpTable:
 
 
 class TableMode(FlopMode):
-    """Fills a table, passes over what modules at ``ignored`` rows run, and counts the job's own fakes.
+    """Fills a table; skips the ops of modules at ``ignored`` rows, and counts the job's own fake tensors.
 
-    The job's own are those of the FakeTensorMode around its forward, or of its parameters (``fakes``): DTensor makes
-    others, of a mode of its own, to work out shapes.
+    The job's own fake tensors belong to the FakeTensorMode around its forward, or to that of its parameters
+    (``fakes``): DTensor creates others, in its own mode, to infer shapes.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class TableMode(FlopMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """torch has every mode ask dynamo not to compile it, and imports dynamo for that, which takes seconds; where
-        nobody has imported it there is nothing to ask.
+        """Returns False: torch would import dynamo, which takes seconds, to exclude the mode from compilation; without
+        dynamo nothing is compiled.
         """
         return False
 
@@ -99,11 +99,11 @@ class TableMode(FlopMode):
         return super().__enter__()
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        self._try(self._note_op, func)
+        self._try(self._set_op, func)
         before = self._table.source.now()
         result = super()._run(func, args, kwargs)
         after = self._table.source.now()
-        if not self._is_ignored and not _is_look(func):
+        if not self._is_ignored and not _is_read_only(func):
             self._table.ran(self._op, before, after)
         if any(tensor.is_meta for tensor in _tensors((result,))) and _computes_on_meta(func, args):
             self._table.nothing_ran = True
@@ -115,7 +115,7 @@ class TableMode(FlopMode):
         self._table.nothing_ran |= is_of_job
         return is_of_job
 
-    def _note_op(self, func: Any) -> None:
+    def _set_op(self, func: Any) -> None:
         owner = self._attribution.owner()
         self._is_ignored = owner.row in self._ignored
         self._op = _Op(owner.kind, str(func).rpartition(".")[0] or str(func))
@@ -134,17 +134,17 @@ class TableMode(FlopMode):
 
 
 def _computes_on_meta(func: Any, args: Any) -> bool:
-    """Not only that something is put aside there, as what is offloaded is, or looked at where it lies."""
-    return not _is_look(func) and any(tensor.is_meta for tensor in _tensors(args))
+    """Returns whether the op computes on meta tensors, and does not only move or view them, as offloading does."""
+    return not _is_read_only(func) and any(tensor.is_meta for tensor in _tensors(args))
 
 
-def _is_look(func: Any) -> bool:
-    """Whether the op only looks at a tensor: a view of it, or a question (prim) about it."""
+def _is_read_only(func: Any) -> bool:
+    """Returns whether the op only reads a tensor: a view, or a query (prim) of its properties."""
     return getattr(func, "is_view", False) or getattr(func, "namespace", "") == "prim"
 
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    """Those among the values, and in lists among them."""
+    """Yields the tensors in the values, and in lists among them."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value

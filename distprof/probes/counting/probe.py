@@ -1,5 +1,5 @@
-"""The counted step: exclusive work of every module, forward, backward and recomputed, from one iteration that is never
-timed.
+"""The counting probe: counts each module's own work (forward, backward, recomputed) in an iteration
+that is never timed.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.protocol import ModuleCallListener, Region
 from distprof.records import TRAINING, Counts, Record
 
-_RECOMPUTED = -2  # the token of a call that is none of the forward's
-_ELSEWHERE = -3  # the token of one on another thread
+_RECOMPUTED = -2  # the token of a recomputing call, inside backward
+_OTHER_THREAD = -3  # the token of a call on another thread
 
-#: Among the ops that are not counted: of a forward on a thread that the model's own forward has started.
+#: The name, among uncounted ops, of forwards on threads that the model's own forward has started.
 OTHER_THREADS = "forwards on other threads"
 
 
 class CountingProbe:
-    """Attached for one iteration.
+    """Counts one iteration while it is attached.
 
-    The dispatch mode is on inside root forwards, autograd's engine and optimizers; of a whole iteration also between
-    them, where the script computes a loss, say.  There it is off while data is loaded and while models are evaluated,
-    and, after an exception, until the next of those begins: the script may have left its loop.
+    The dispatch mode is on inside root forwards, autograd's engine and optimizers; if a whole iteration is counted,
+    also between them, where the script computes a loss, for example.  Between them it is off while data is loaded,
+    while models are evaluated, and after an exception until the next of them begins: the script may have left its loop.
     """
 
     def __init__(
         self,
-        door: ModuleCallPatch,
+        patch: ModuleCallPatch,
         listener: ModuleCallListener,
         on_error: OnError,
         new_mode: Callable[[Attribution], FlopMode] = FlopMode,
@@ -52,27 +52,27 @@ class CountingProbe:
         *,
         whole: bool = False,
     ) -> None:
-        """``whole``: iterations of a job, with what lies between models, backward and optimizers."""
-        self._door = door
+        """``whole``: counts whole iterations of a job, with the code between models, backward and optimizers."""
+        self._module_patch = patch
         self._whole = whole
         self._new_mode = new_mode
         self._compiled = CompiledCode(self, eager, on_error)
         self._steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._running = ModuleStack(listener)
         self._order = listener.tree.batch_order
-        self._given: torch.Size | None = None  # to the model that runs
-        self._data = dataloader_patch(on_error)
+        self._input_shape: torch.Size | None = None  # of the running model
+        self._data_patch = dataloader_patch(on_error)
         self._ended: list[Record] = []
-        self._before_model = FORWARD  # what is behind a backward, and before the next model
-        self._depth = 0  # of root forwards, backward passes and optimizers that run
+        self._before_model = FORWARD  # the kind of work after a backward and before the next model
+        self._depth = 0  # running root forwards, backward passes and optimizers
         self._abandoned = False
-        self._lingers = False  # this iteration is counted whole
-        self._stays = False  # the mode is on between them
+        self._counts_whole = False  # this iteration is counted whole
+        self._stays_on = False  # the mode is on between these parts, too
         self._pauses = 0
-        self._visited: dict[int, int] = {}  # other threads, and the backward passes that run there
+        self._backward_threads: dict[int, int] = {}  # running backward passes by thread, other than the training thread
         self._mode_is_on = False
-        self._threads: set[int] = set()  # others, that run a module now
-        self._given_up = False  # this iteration does not end: nothing of it is counted any more
+        self._threads: set[int] = set()  # other threads that run a module now
+        self._input_shape_up = False  # this iteration does not end, and is not counted any more
 
     @property
     def thread(self) -> int:
@@ -80,41 +80,41 @@ class CountingProbe:
 
     def attach(self) -> None:
         self.begin()
-        self._compiled.take()
-        self._door.open(self)
+        self._compiled.acquire()
+        self._module_patch.open(self)
         self._steps.open()
         if self._whole:
-            self._data.open(ThreadCallHandler(self.thread, self._loading_began, self._loading_ended))
+            self._data_patch.open(ThreadCallHandler(self.thread, self._loading_began, self._loading_ended))
 
     def detach(self) -> None:
-        self._leave_for_good()
-        self._door.close()
+        self._drop_mode()
+        self._module_patch.close()
         self._steps.close()
-        self._data.close()
-        self._compiled.leave()
+        self._data_patch.close()
+        self._compiled.release()
 
     def abandon(self) -> None:
         self._abandoned = True
         self.detach()
 
     def begin(self) -> None:
-        self._leave_for_good()
+        self._drop_mode()
         self._attribution = Attribution()
-        self._lingers = self._whole and not in_compiled_call()
+        self._counts_whole = self._whole and not in_compiled_call()
         if self._whole:
             self._attribution.without_gradient = NOBODY
-            self._look_for_update()
+            self._expect_update()
         self._mode = self._new_mode(self._attribution)
         self._steps.forget()
         self._depth = 0
-        self._stays = self._lingers
+        self._stays_on = self._counts_whole
         self._calls: dict[int, int] = {}
         self._compiled.begin(self._mode, self._attribution)
         self._running.new_tally()
-        self._look()
+        self._push_if_wanted()
 
     def end(self, iteration: int, mode: str) -> None:
-        if self._given_up:
+        if self._input_shape_up:
             return
         self._settle(OPTIMIZER if mode == TRAINING else FORWARD)
         size = 1 + max([*self._calls, *(owner.row for owner in self._mode.flops)], default=-1)
@@ -160,34 +160,34 @@ class CountingProbe:
         self._settle(FORWARD)
         self._attribution.backward_began(create_graph)
         if get_ident() == self.thread:
-            self._on()
+            self._enter_part()
         else:
-            self._visit()
+            self._enter_backward_thread()
 
     def backward_ended(self) -> None:
-        visits = get_ident() in self._visited
-        if self._depth or visits:
+        on_other_thread = get_ident() in self._backward_threads
+        if self._depth or on_other_thread:
             self._attribution.backward_ended()
-            if self._whole and not self._running.stack:  # what the script does to gradients is part of the update
+            if self._whole and not self._running.stack:  # the script's work on gradients is part of the update
                 self._attribution.without_gradient = Owner(OPTIMIZER, OUTSIDE)
                 self._attribution.behind_backward = True
-            if visits:
-                self._end_visit()
+            if on_other_thread:
+                self._leave_backward_thread()
             else:
-                self._off()
+                self._leave_part()
 
-    def _visit(self) -> None:
-        """A backward is called on another thread."""
+    def _enter_backward_thread(self) -> None:
+        """Begins a backward on another thread."""
         thread = get_ident()
-        self._visited[thread] = self._visited.get(thread, 0) + 1
-        if self._visited[thread] == 1 and not self._pauses and not self._given_up:
+        self._backward_threads[thread] = self._backward_threads.get(thread, 0) + 1
+        if self._backward_threads[thread] == 1 and not self._pauses and not self._input_shape_up:
             push_below_user_modes(self._mode)
 
-    def _end_visit(self) -> None:
+    def _leave_backward_thread(self) -> None:
         thread = get_ident()
-        self._visited[thread] -= 1
-        if not self._visited[thread]:
-            del self._visited[thread]
+        self._backward_threads[thread] -= 1
+        if not self._backward_threads[thread]:
+            del self._backward_threads[thread]
             remove_mode(self._mode)
 
     def optimizer_ended(self) -> None:
@@ -202,20 +202,20 @@ class CountingProbe:
     @hidden_from_dynamo
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         running = self._running
-        if torch._C._current_graph_task_id() != -1:  # recompute, on whatever thread runs autograd's engine
+        if torch._C._current_graph_task_id() != -1:  # recompute, on any thread that runs autograd's engine
             row = running.row(module)
             if row >= 0:
                 self._attribution.enter(row)
             return _RECOMPUTED if row >= 0 else None
         if get_ident() != running.thread:
-            return self._elsewhere()
+            return self._enter_other_thread()
         if running.in_evaluation:
             return None
         row = running.row(module)
         if row < 0:
             return None
         if not running.stack:
-            self._given = shape(args, kwargs)
+            self._input_shape = shape(args, kwargs)
             self._compiled.model_begins()
             if running.enter_root(row, args, kwargs):
                 self._model_begins()
@@ -223,26 +223,26 @@ class CountingProbe:
                 self._compiled.evaluation_begins()
                 self.pause()
         elif takes_sequences_first(module):
-            self._order.observe(running.stack[0], self._given, shape(args, kwargs))
+            self._order.observe(running.stack[0], self._input_shape, shape(args, kwargs))
         running.stack.append(row)
         if not running.in_evaluation:
             self._attribution.enter(row)
             self._calls[row] = self._calls.get(row, 0) + 1
         return row
 
-    def _elsewhere(self) -> int | None:
-        """A module begins to run on another thread.  The mode is not on there, and nodes are numbered anew."""
+    def _enter_other_thread(self) -> int | None:
+        """Begins a module on another thread, where the mode is not on and autograd nodes are numbered separately."""
         running, thread = self._running, get_ident()
         if not running.stack or running.in_evaluation or thread in self._threads or not torch.is_grad_enabled():
             return None
         self._threads.add(thread)
         self._mode.uncounted[OTHER_THREADS] = self._mode.uncounted.get(OTHER_THREADS, 0) + 1
         self._mode.uncounted_work[OTHER_THREADS] = MOST
-        return _ELSEWHERE
+        return _OTHER_THREAD
 
     @hidden_from_dynamo
     def leave(self, token: int, output: Any) -> None:
-        if token == _ELSEWHERE:
+        if token == _OTHER_THREAD:
             self._threads.discard(get_ident())
             return
         if self._abandoned:
@@ -255,7 +255,7 @@ class CountingProbe:
         running.stack.pop()
         if not running.stack:
             if not running.in_evaluation:
-                self._off()
+                self._leave_part()
             else:
                 self.resume()
                 self._compiled.evaluation_ended()
@@ -266,10 +266,10 @@ class CountingProbe:
             self._attribution.without_gradient = NOBODY
         self._settle(self._before_model)
         self._before_model = FORWARD
-        self._on()
+        self._enter_part()
 
-    def _look_for_update(self) -> None:
-        """An iteration that ends with a backward has the update of the one before at its beginning."""
+    def _expect_update(self) -> None:
+        """Expects the update at the start of the iteration if iterations end with a backward."""
         self._before_model = FORWARD
         if self._running.listener.updates_follow:
             self._before_model = OPTIMIZER
@@ -277,7 +277,7 @@ class CountingProbe:
             self._attribution.behind_backward = True
 
     def _settle(self, kind: str) -> None:
-        """What needed no gradient behind the last backward is of this kind."""
+        """Assigns this kind to the work without gradient since the last backward."""
         if self._attribution.behind_backward:
             self._mode.settle(kind)
             self._attribution.behind_backward = False
@@ -287,12 +287,12 @@ class CountingProbe:
         if self._attribution.behind_backward:
             self._mode.settle(OPTIMIZER)
         self._attribution.optimizer_began()
-        self._on()
+        self._enter_part()
 
     def _optimizer_ended(self) -> None:
         self._running.tally.updating -= 1
         self._attribution.optimizer_ended()
-        self._off()
+        self._leave_part()
 
     # ---- the mode --------------------------------------------------------------------------------------------------
 
@@ -305,58 +305,58 @@ class CountingProbe:
         self._running.loading_ended()
 
     def pause(self) -> None:
-        """What follows is no part of the step."""
+        """Stops counting: what follows is not part of the step."""
         self._pauses += 1
-        self._take_out()
+        self._pop_mode()
 
     def resume(self) -> None:
         self._pauses -= 1
-        self._stays = self._stays and not _raising()
-        self._look()
+        self._stays_on = self._stays_on and not _raising()
+        self._push_if_wanted()
 
-    def _on(self) -> None:
+    def _enter_part(self) -> None:
         self._depth += 1
-        self._stays = self._lingers
-        self._look()
+        self._stays_on = self._counts_whole
+        self._push_if_wanted()
 
-    def _off(self) -> None:
+    def _leave_part(self) -> None:
         self._depth -= 1
         if self._depth <= 0:
-            self._stays = self._stays and not _raising()
-            if not self._stays:
+            self._stays_on = self._stays_on and not _raising()
+            if not self._stays_on:
                 self._leave_mode()
         if self._mode.error is not None:
             raise self._mode.error
 
-    def _look(self) -> None:
-        """On, where it should be."""
-        wanted = (self._stays or self._depth > 0) and not (self._pauses or self._given_up or self._abandoned)
+    def _push_if_wanted(self) -> None:
+        """Pushes the mode if it should be on."""
+        wanted = (self._stays_on or self._depth > 0) and not (self._pauses or self._input_shape_up or self._abandoned)
         if wanted and not self._mode_is_on and get_ident() == self.thread:
-            self._mode_is_on = True  # before it is: an exception may come from outside in between
+            self._mode_is_on = True  # set before the push: an exception may come from outside in between
             push_below_user_modes(self._mode)
 
     def _leave_mode(self) -> None:
-        if not (self._lingers and in_compiled_call()):
-            self._take_out()
+        if not (self._counts_whole and in_compiled_call()):
+            self._pop_mode()
 
-    def _leave_for_good(self) -> None:
+    def _drop_mode(self) -> None:
         if get_ident() == self.thread:
             self._leave_mode()
         if self._mode_is_on:
             self._mode.is_off = True
             self._mode_is_on = False
             abandon_mode(self._mode)
-        if self._visited:
-            self._visited.clear()
+        if self._backward_threads:
+            self._backward_threads.clear()
             self._mode.is_off = True
             abandon_mode(self._mode)
 
-    def _take_out(self) -> None:
+    def _pop_mode(self) -> None:
         if self._mode_is_on:
             remove_mode(self._mode)
             self._mode_is_on = False
 
-    # ---- what compiled code asks -----------------------------------------------------------------------------------
+    # ---- for compiled code -----------------------------------------------------------------------------------------
 
     @property
     def counts_now(self) -> bool:
@@ -387,21 +387,21 @@ class CountingProbe:
             self._optimizer_ended()
         else:
             self._attribution.leave()
-            self._off()
+            self._leave_part()
 
     def give_up(self) -> bool:
-        self._given_up = self._depth <= 0
-        if self._given_up:
+        self._input_shape_up = self._depth <= 0
+        if self._input_shape_up:
             self._leave_mode()
-        return self._given_up
+        return self._input_shape_up
 
 
 def _raising() -> bool:
-    """Whether an exception is on its way; the one with which data ends is none."""
+    """Returns whether an exception is propagating, other than StopIteration, with which data ends."""
     error = sys.exc_info()[1]
     return error is not None and not isinstance(error, StopIteration)
 
 
 def _of_kind(kind: str, amounts: dict[Owner, int]) -> dict[int, int]:
-    """Amounts of one kind of work, by row."""
+    """Returns the amounts of one kind of work, by row."""
     return {owner.row: amount for owner, amount in amounts.items() if owner.kind == kind}

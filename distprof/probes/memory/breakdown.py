@@ -1,8 +1,8 @@
-"""What training keeps in this rank's memory between two iterations: parameters, gradients, optimizer state.
+"""The memory that training keeps on this rank between two iterations: parameters, gradients, optimizer state.
 
-Read once, when an optimizer has stepped and nothing has been cleared yet.  Only what lies on this rank counts: local
-shards of DTensors, the partition that ZeRO-3 keeps beside an emptied parameter, the flat copies in which ZeRO and
-mixed-precision optimizers step, which are optimizer state.  Nothing is kept alive.
+It is read once, when an optimizer has stepped and nothing has been cleared yet.  Only memory of this rank counts: local
+shards of DTensors, the partition that ZeRO-3 keeps beside an emptied parameter, and as optimizer state the flat copies
+that ZeRO and mixed-precision optimizers step.  Nothing is kept alive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from distprof.records import Memory
 
 _ROWS, _COLUMNS = ("crow_indices", "col_indices", "values"), ("ccol_indices", "row_indices", "values")
-#: What sparse tensors are made of, by layout.
+#: The component tensors of sparse tensors, by layout.
 _SPARSE = {
     torch.sparse_coo: ("_indices", "_values"),
     torch.sparse_csr: _ROWS,
@@ -27,11 +27,11 @@ _SPARSE = {
     torch.sparse_bsc: _COLUMNS,
 }
 
-_MAX_DEPTH = 4  # of what an optimizer keeps for a parameter
+_MAX_DEPTH = 4  # of nested containers in an optimizer's state
 
 
 class MemoryBreakdown:
-    """Meets the optimizers that step in one iteration; :meth:`record` says what is held at its end."""
+    """Collects the optimizers that step in one iteration; :meth:`record` measures memory at its end."""
 
     def __init__(self) -> None:
         self._optimizers: dict[int, weakref.ref[Any]] = {}
@@ -40,11 +40,11 @@ class MemoryBreakdown:
         self._optimizers[id(optimizer)] = weakref.ref(optimizer)
 
     def record(self, modules: Iterable[nn.Module], iteration: int) -> Memory:
-        """``modules``: all modules of the models of this rank."""
+        """Returns the memory record; ``modules`` are all modules of the models of this rank."""
         parameters = list(
             {id(p): p for module in modules for p in module._parameters.values() if p is not None}.values()
         )
-        optimizers = [optimizer for met in self._optimizers.values() if (optimizer := met()) is not None]
+        optimizers = [optimizer for reference in self._optimizers.values() if (optimizer := reference()) is not None]
         own = {id(p) for p in parameters}
         copies = [p for optimizer in optimizers for p in _stepped(optimizer) if id(p) not in own]
         return Memory(
@@ -60,21 +60,23 @@ def _stepped(optimizer: Any) -> Iterator[torch.Tensor]:
 
 
 def _resident(parameter: Any) -> Iterator[torch.Tensor]:
-    """ZeRO-3 empties a parameter between its uses and keeps this rank's part beside it."""
+    """Yields the tensors of a parameter on this rank: ZeRO-3 empties it between uses and keeps a
+    partition beside it.
+    """
     yield parameter
     if hasattr(parameter, "ds_tensor"):
         yield parameter.ds_tensor
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Of all of them together, each piece of memory once."""
+    """Returns the bytes of all tensors together, each piece of memory once."""
     pieces = {_piece(part) for tensor in tensors for part in _parts(tensor)}
     return sum(size for *_, size in pieces)
 
 
 def _parts(tensor: Any) -> Iterator[torch.Tensor]:
-    """The plain tensors that a tensor is made of: a DTensor of its local shard, a quantized one of data and scales, a
-    sparse one of values and where they belong.
+    """Yields the plain tensors inside a tensor: a DTensor's local shard, a quantized tensor's data and scales, a sparse
+    tensor's values and indices.
     """
     if hasattr(tensor, "__tensor_flatten__"):
         inner = (getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
@@ -88,7 +90,7 @@ def _parts(tensor: Any) -> Iterator[torch.Tensor]:
 
 
 def _piece(tensor: torch.Tensor) -> tuple[str, int, int]:
-    """(device, address, bytes); a tensor without an address (meta) is told by itself."""
+    """Returns (device, address, bytes); a tensor without an address (meta) is identified by its id."""
     size = tensor.numel() * tensor.element_size()
     return str(tensor.device), _address(tensor) or id(tensor), size if tensor.device.type != "meta" else 0
 
@@ -96,7 +98,7 @@ def _piece(tensor: torch.Tensor) -> tuple[str, int, int]:
 def _address(tensor: torch.Tensor) -> int:
     try:
         return tensor.data_ptr()
-    except (RuntimeError, NotImplementedError):  # of a library's own layout (oneDNN)
+    except (RuntimeError, NotImplementedError):  # the layout of a library (oneDNN)
         return 0
 
 

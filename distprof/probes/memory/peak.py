@@ -1,4 +1,4 @@
-"""Peak memory of this rank so far, without touching the user's own statistics."""
+"""The peak memory of this rank so far, read without resetting the user's statistics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux
 
 
 def peak_memory(device: str) -> tuple[Callable[[], int], str]:
-    """A function that reads the peak in bytes, and where it comes from: CUDA's allocator, else the resident set."""
+    """Returns a function that reads the peak in bytes, and its source: CUDA's allocator, else the resident set."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated, "allocator"
     return _peak_rss, "rss"

@@ -1,66 +1,66 @@
-/* The way that most module calls of a timed step take: a module met before, called inside a model's forward by the
- * thread that trains, given a tensor and returning one.
+/* The fast path handles most module calls of a timed step: the module is known, the thread that trains calls it inside
+ * a model's forward, and it gets a tensor and returns one.
  *
- * Here is what ModuleTimer of timing.py does with such a call, on the same lists, and nothing else: all other calls are
- * handed on to it.  It is C because it runs for every module of every timed step, among kernels that empty the caches:
- * there each object and each line of bytecode that is touched costs more than what it does, and this touches the
- * fewest.  Where it cannot be compiled ModuleTimer does it all, at twice the cost.
+ * The fast path does what ModuleTimer of module_timer.py does with such a call, on the same lists, and passes all other
+ * calls to ModuleTimer.  It is written in C because it runs for every module of every timed step, between kernels that
+ * empty the caches: there, each object and each line of bytecode that is touched costs more than the work itself, and C
+ * touches the fewest.  Without a compiler, ModuleTimer handles all calls, at twice the cost.
  *
- * What it calls in Python is marked as unseen, each function by itself: to torch's compiler, which looks at the frames
- * below the module door, this is no frame.
+ * Each Python function that the fast path calls is hidden from torch's compiler separately: the compiler looks at the
+ * frames below the module patch, and C code has no frame.
  *
- * Written in the limited API of Python 3.10, so that one file serves all versions.
+ * The file uses the limited API of Python 3.10, so that one binary serves all versions.
  */
 #include "_timestamps.h"
 
-/* What a shortcut works on, by the names of the constructor's arguments. */
+/* The state of the fast path; the names are those of the constructor's arguments. */
 #define FIELDS(X) \
-    X(timer)           /* ModuleTimer: takes all other calls */ \
+    X(timer)           /* ModuleTimer: handles all other calls */ \
     X(row_of)          /* dict: id of a module -> its row */ \
-    X(stack)           /* list of rows: the modules that run; empty outside of a forward, and in evaluation */ \
+    X(stack)           /* list of rows of the running modules; empty outside of a forward, and in evaluation */ \
     X(entered)         /* list of rows, once for each call */ \
-    X(owners)          /* list: who owns each turn */ \
-    X(stamps)          /* at which moment each turn began */ \
-    X(now)             /* tells the moment, where the stamps have no clock of their own */ \
-    X(hooked)          /* list of the sequence numbers of nodes that carry a hook, ascending, the first of none */ \
+    X(owners)          /* list: the owner of each interval */ \
+    X(timestamps)      /* the start of each interval */ \
+    X(now)             /* function that reads the clock, where the timestamps do not read it themselves */ \
+    X(hooked)          /* list of the sequence numbers of nodes with a hook, ascending; the first is -1 */ \
     X(in_backward)     /* list, empty outside of backward */ \
     X(ended)           /* dict: rows whose backward ends with the gradients of their own parameters */ \
-    X(special)         /* set of the rows that are left to the timer */ \
-    X(hooks)           /* mapping: row -> the hooks of nodes at which its backward begins, as torch keeps them */ \
-    X(carrier)         /* tensor that carries hooks into nodes */ \
+    X(special)         /* set of the rows whose calls the timer handles */ \
+    X(hooks)           /* mapping: row -> hooks, as torch stores them, of the nodes at which its backward begins */ \
+    X(carrier)         /* tensor through which hooks are registered on nodes */ \
     X(plain)           /* torch.Tensor: neither a parameter nor a subclass */ \
     X(is_grad_enabled) \
-    X(alone)           /* tuple that tells which calls are no more than forward's, or None */ \
-    X(failed)          /* is told where what went wrong */
+    X(forward_only)    /* tuple that decides which calls do no more than call forward, or None */ \
+    X(failed)          /* function that reports an exception: (where, exception) */
 
 typedef struct {
     PyObject_HEAD
 #define X(name) PyObject *name;
     FIELDS(X)
 #undef X
-    unsigned long thread; /* the one that made this */
-} Shortcut;
+    unsigned long thread; /* the thread that created this object */
+} FastPath;
 
-static PyObject *s_enter, *s_leave, *s_meet_input, *s_meet_output, *s_keep_edges;
+static PyObject *s_enter, *s_leave, *s_hook_input, *s_hook_output, *s_keep_edges;
 static PyObject *s_grad_fn, *s_sequence_nr, *s_backward_hooks, *s_register;
 static PyObject *s_forward, *s_call_impl, *s_compiled_call_impl, *s_hooks[4];
 
-/* What the tuple `alone` holds: so many functions that answer None while nobody looks on, so many dicts of hooks for
- * all modules, nn.Module._call_impl, and the types of modules whose forward looks at no frame above its own. */
+/* The tuple `forward_only` has: functions that return None while neither torch.jit nor the compiler is active, dicts of
+ * the hooks for all modules, nn.Module._call_impl, and the module types whose forward reads no frame above its own. */
 enum { WATCHERS = 2, GLOBALS = 4, IMPL = WATCHERS + GLOBALS, TYPES };
 
-/* As in distprof.flops.long_graphs. */
+/* The same value as in distprof.flops.long_graphs. */
 #define FREED_BY_RECURSION 2000
 
-static int keep_edges(Shortcut *self, PyObject *node)
+static int keep_edges(FastPath *self, PyObject *node)
 {
     PyObject *done = PyObject_CallMethodObjArgs(self->timer, s_keep_edges, node, NULL);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }
 
-/* When the gradient arrives at `node` it is the backward of `row` that begins. */
-static int hook(Shortcut *self, PyObject *node, PyObject *number, PyObject *row)
+/* Registers a hook on `node`: when the gradient arrives there, the backward of `row` begins. */
+static int hook(FastPath *self, PyObject *node, PyObject *number, PyObject *row)
 {
     if (PyList_Append(self->hooked, number) < 0)
         return -1;
@@ -74,17 +74,17 @@ static int hook(Shortcut *self, PyObject *node, PyObject *number, PyObject *row)
     return done == NULL ? -1 : 0;
 }
 
-/* What is to be done about the node of `tensor`, a plain one: it needs a hook, it has one, or the timer has to look. */
-enum todo { FAILED = -1, NOTHING, NEW, LOOK };
+/* Decides what to do with the node of a plain `tensor`: it needs a hook, it has one, or the timer has to decide. */
+enum todo { FAILED = -1, NOTHING, NEW, ASK_TIMER };
 
-static enum todo look_at(Shortcut *self, PyObject *tensor, PyObject **node, PyObject **number)
+static enum todo inspect(FastPath *self, PyObject *tensor, PyObject **node, PyObject **number)
 {
     *number = NULL;
     *node = PyObject_GetAttr(tensor, s_grad_fn);
     if (*node == NULL)
         return FAILED;
     if (*node == Py_None)
-        return LOOK;
+        return ASK_TIMER;
     *number = PyObject_CallMethodObjArgs(*node, s_sequence_nr, NULL);
     PyObject *last = PyList_GetItem(self->hooked, PyList_Size(self->hooked) - 1);
     if (*number == NULL || last == NULL)
@@ -92,20 +92,20 @@ static enum todo look_at(Shortcut *self, PyObject *tensor, PyObject **node, PyOb
     long long own = PyLong_AsLongLong(*number), highest = PyLong_AsLongLong(last);
     if (PyErr_Occurred())
         return FAILED;
-    return own > highest ? NEW : own == highest ? NOTHING : LOOK;
+    return own > highest ? NEW : own == highest ? NOTHING : ASK_TIMER;
 }
 
-static int is_special(Shortcut *self, PyObject *row)
+static int is_special(FastPath *self, PyObject *row)
 {
     return PySet_Size(self->special) > 0 ? PySet_Contains(self->special, row) : 0;
 }
 
-static int hook_input(Shortcut *self, PyObject *row, PyObject *module, PyObject *args, PyObject *kwargs)
+static int hook_input(FastPath *self, PyObject *row, PyObject *module, PyObject *args, PyObject *kwargs)
 {
     PyObject *tensor = PyTuple_Size(args) > 0 ? PyTuple_GetItem(args, 0) : NULL, *node = NULL, *number = NULL;
-    enum todo todo = LOOK;
+    enum todo todo = ASK_TIMER;
     if (tensor != NULL && (PyObject *)Py_TYPE(tensor) == self->plain)
-        todo = look_at(self, tensor, &node, &number);
+        todo = inspect(self, tensor, &node, &number);
     if (todo == NEW) {
         PyObject *enabled = PyObject_CallNoArgs(self->is_grad_enabled);
         if (enabled == NULL)
@@ -117,11 +117,11 @@ static int hook_input(Shortcut *self, PyObject *row, PyObject *module, PyObject 
         } else if (keep_edges(self, node) < 0)
             todo = FAILED;
         Py_XDECREF(enabled);
-    } else if (todo == LOOK && node == Py_None && PyTuple_Size(args) == 1 && PyDict_Size(kwargs) == 0 &&
+    } else if (todo == ASK_TIMER && node == Py_None && PyTuple_Size(args) == 1 && PyDict_Size(kwargs) == 0 &&
                PyDict_Contains(self->ended, row) == 1) {
         todo = NOTHING;
-    } else if (todo == LOOK) {
-        PyObject *done = PyObject_CallMethodObjArgs(self->timer, s_meet_input, row, module, args, kwargs, NULL);
+    } else if (todo == ASK_TIMER) {
+        PyObject *done = PyObject_CallMethodObjArgs(self->timer, s_hook_input, row, module, args, kwargs, NULL);
         todo = done == NULL ? FAILED : NOTHING;
         Py_XDECREF(done);
     }
@@ -130,16 +130,16 @@ static int hook_input(Shortcut *self, PyObject *row, PyObject *module, PyObject 
     return todo == FAILED ? -1 : 0;
 }
 
-static int hook_output(Shortcut *self, PyObject *row, PyObject *output)
+static int hook_output(FastPath *self, PyObject *row, PyObject *output)
 {
     PyObject *node = NULL, *number = NULL;
-    enum todo todo = LOOK;
+    enum todo todo = ASK_TIMER;
     if ((PyObject *)Py_TYPE(output) == self->plain)
-        todo = look_at(self, output, &node, &number);
+        todo = inspect(self, output, &node, &number);
     if (todo == NEW && hook(self, node, number, row) < 0)
         todo = FAILED;
-    else if (todo == LOOK && node != Py_None) { /* None: a tensor without a node */
-        PyObject *done = PyObject_CallMethodObjArgs(self->timer, s_meet_output, row, output, NULL);
+    else if (todo == ASK_TIMER && node != Py_None) { /* None: a tensor without a node */
+        PyObject *done = PyObject_CallMethodObjArgs(self->timer, s_hook_output, row, output, NULL);
         todo = done == NULL ? FAILED : NOTHING;
         Py_XDECREF(done);
     }
@@ -148,8 +148,8 @@ static int hook_output(Shortcut *self, PyObject *row, PyObject *output)
     return todo == FAILED ? -1 : 0;
 }
 
-/* A call begins.  What to give to `left` when it has ended, a new reference; None if it is not to be told. */
-static PyObject *entered(Shortcut *self, PyObject *module, PyObject *args, PyObject *kwargs)
+/* A call begins.  Returns the token for `left`, a new reference; None if `left` is not to be called. */
+static PyObject *entered(FastPath *self, PyObject *module, PyObject *args, PyObject *kwargs)
 {
     PyObject *row = NULL;
     if (PyList_Size(self->stack) > 0 && PyList_Size(self->in_backward) == 0 &&
@@ -166,7 +166,7 @@ static PyObject *entered(Shortcut *self, PyObject *module, PyObject *args, PyObj
     if (special)
         return special < 0 ? NULL : PyObject_CallMethodObjArgs(self->timer, s_enter, module, args, kwargs, NULL);
     Py_INCREF(row);
-    if (PyList_Append(self->entered, row) < 0 || take_turn(self->stamps, self->now, self->owners, row) < 0 ||
+    if (PyList_Append(self->entered, row) < 0 || switch_owner(self->timestamps, self->now, self->owners, row) < 0 ||
         hook_input(self, row, module, args, kwargs) < 0 || PyList_Append(self->stack, row) < 0) {
         Py_DECREF(row);
         return NULL;
@@ -174,8 +174,8 @@ static PyObject *entered(Shortcut *self, PyObject *module, PyObject *args, PyObj
     return row;
 }
 
-/* That call has ended and given `output`, None if it raised.  -1 with an exception set. */
-static int left(Shortcut *self, PyObject *row, PyObject *output)
+/* The call with this token has ended and returned `output`, None if it raised.  Returns -1 with an exception set. */
+static int left(FastPath *self, PyObject *row, PyObject *output)
 {
     Py_ssize_t depth = PyList_Size(self->stack);
     int special = depth < 2 || PyList_Size(self->in_backward) > 0 ? 1 : is_special(self, row);
@@ -186,13 +186,13 @@ static int left(Shortcut *self, PyObject *row, PyObject *output)
     }
     PyObject *caller = PyList_GetItem(self->stack, depth - 2);
     if (caller == NULL || PyList_SetSlice(self->stack, depth - 1, depth, NULL) < 0 ||
-        take_turn(self->stamps, self->now, self->owners, caller) < 0)
+        switch_owner(self->timestamps, self->now, self->owners, caller) < 0)
         return -1;
     return hook_output(self, row, output);
 }
 
-/* The exception that is set is told, and forgotten; -1 where it came from outside: then it is raised again. */
-static int tell(Shortcut *self, const char *where)
+/* Reports the exception that is set and clears it.  Returns -1 if it came from outside: it is raised again then. */
+static int report(FastPath *self, const char *where)
 {
     PyObject *error = take_exception();
     PyObject *done = PyObject_CallFunction(self->failed, "sO", where, error);
@@ -201,48 +201,48 @@ static int tell(Shortcut *self, const char *where)
     return done == NULL ? -1 : 0;
 }
 
-/* Whether all that torch's own nn.Module._call_impl would do for `module` is to call its forward: it has no hooks,
- * neither torch.jit nor torch's compiler looks on, and nobody can tell that a frame is missing.  To go there at once
- * makes up for a part of what we cost.  No when in doubt.
+/* Returns whether torch's nn.Module._call_impl would only call the forward of `module`: the module has no hooks,
+ * neither torch.jit nor torch's compiler is active, and no code can notice the missing frame.  Calling forward directly
+ * saves a part of what the fast path costs.  Returns 0 when in doubt.
  */
-static int is_forward_alone(Shortcut *self, PyObject *module)
+static int calls_forward_only(FastPath *self, PyObject *module)
 {
-    if (PySet_Contains(PyTuple_GetItem(self->alone, TYPES), (PyObject *)Py_TYPE(module)) != 1)
+    if (PySet_Contains(PyTuple_GetItem(self->forward_only, TYPES), (PyObject *)Py_TYPE(module)) != 1)
         return 0;
     for (Py_ssize_t i = 0; i < WATCHERS; i++) {
-        PyObject *watcher = PyObject_CallNoArgs(PyTuple_GetItem(self->alone, i));
+        PyObject *watcher = PyObject_CallNoArgs(PyTuple_GetItem(self->forward_only, i));
         Py_XDECREF(watcher);
         if (watcher != Py_None)
             return 0;
     }
     for (Py_ssize_t i = WATCHERS; i < WATCHERS + GLOBALS; i++)
-        if (PyDict_Size(PyTuple_GetItem(self->alone, i)) != 0)
+        if (PyDict_Size(PyTuple_GetItem(self->forward_only, i)) != 0)
             return 0;
     PyObject *own = PyObject_GenericGetDict(module, NULL);
-    int alone = own != NULL && PyDict_GetItemWithError(own, s_call_impl) == NULL &&
+    int plain = own != NULL && PyDict_GetItemWithError(own, s_call_impl) == NULL &&
                 PyDict_GetItemWithError(own, s_forward) == NULL;
-    for (size_t i = 0; alone && i < sizeof s_hooks / sizeof *s_hooks; i++) {
+    for (size_t i = 0; plain && i < sizeof s_hooks / sizeof *s_hooks; i++) {
         PyObject *hooks = PyDict_GetItemWithError(own, s_hooks[i]);
-        alone = hooks != NULL && PyDict_Size(hooks) == 0;
+        plain = hooks != NULL && PyDict_Size(hooks) == 0;
     }
     Py_XDECREF(own);
-    if (!alone)
+    if (!plain)
         return 0;
     PyObject *impl = PyObject_GetAttr((PyObject *)Py_TYPE(module), s_call_impl);
     Py_XDECREF(impl);
-    return impl == PyTuple_GetItem(self->alone, IMPL);
+    return impl == PyTuple_GetItem(self->forward_only, IMPL);
 }
 
-/* The call itself: original(module, *args, **kwargs), or what torch's own would come to. */
-static PyObject *run(Shortcut *self, PyObject *original, int is_plain, PyObject *module, PyObject *args,
+/* Makes the call: original(module, *args, **kwargs), or directly what torch's own function would call. */
+static PyObject *run(FastPath *self, PyObject *original, int is_plain, PyObject *module, PyObject *args,
                      PyObject *kwargs)
 {
     PyObject *compiled = is_plain ? PyObject_GenericGetAttr(module, s_compiled_call_impl) : NULL;
-    int alone = compiled == Py_None && self->alone != Py_None && is_forward_alone(self, module);
-    PyErr_Clear(); /* of what made it doubt */
+    int forward_only = compiled == Py_None && self->forward_only != Py_None && calls_forward_only(self, module);
+    PyErr_Clear(); /* of the checks */
     Py_XDECREF(compiled);
     if (compiled == Py_None) {
-        PyObject *call = PyObject_GetAttr(module, alone ? s_forward : s_call_impl);
+        PyObject *call = PyObject_GetAttr(module, forward_only ? s_forward : s_call_impl);
         PyObject *output = call == NULL ? NULL : PyObject_Call(call, args, kwargs);
         Py_XDECREF(call);
         return output;
@@ -255,26 +255,26 @@ static PyObject *run(Shortcut *self, PyObject *original, int is_plain, PyObject 
     return output;
 }
 
-/* Of distprof.hooks.patches: around(original, is_plain, module, args, kwargs) is a module's whole call. */
+/* around(original, is_plain, module, args, kwargs) makes the whole call: see ModuleCallHandler in hooks/patches.py. */
 static PyObject *around(PyObject *object, PyObject *const *given, Py_ssize_t count)
 {
-    Shortcut *self = (Shortcut *)object;
+    FastPath *self = (FastPath *)object;
     if (count != 5 || !PyTuple_Check(given[3]) || !PyDict_Check(given[4])) {
         PyErr_SetString(PyExc_TypeError, "around(original, is_plain, module, args, kwargs)");
         return NULL;
     }
     PyObject *module = given[2], *args = given[3], *kwargs = given[4];
     PyObject *token = entered(self, module, args, kwargs);
-    if (token == NULL && tell(self, "entering a module") < 0)
+    if (token == NULL && report(self, "entering a module") < 0)
         return NULL;
     PyObject *output = run(self, given[0], given[1] == Py_True, module, args, kwargs);
     if (token == NULL || token == Py_None) {
         Py_XDECREF(token);
         return output;
     }
-    PyObject *type, *error, *trace; /* of the user's, if the call raised */
+    PyObject *type, *error, *trace; /* the user's exception, if the call raised */
     PyErr_Fetch(&type, &error, &trace);
-    int failed = left(self, token, output == NULL ? Py_None : output) < 0 && tell(self, "leaving a module") < 0;
+    int failed = left(self, token, output == NULL ? Py_None : output) < 0 && report(self, "leaving a module") < 0;
     Py_DECREF(token);
     if (failed) {
         Py_XDECREF(type);
@@ -286,12 +286,12 @@ static PyObject *around(PyObject *object, PyObject *const *given, Py_ssize_t cou
     return output;
 }
 
-/* enter(module, args, kwargs) and leave(token, output), which around does without being asked. */
+/* enter(module, args, kwargs) and leave(token, output), for callers that make the call themselves. */
 
 static PyObject *enter(PyObject *object, PyObject *const *given, Py_ssize_t count)
 {
     if (count == 3 && PyTuple_Check(given[1]) && PyDict_Check(given[2]))
-        return entered((Shortcut *)object, given[0], given[1], given[2]);
+        return entered((FastPath *)object, given[0], given[1], given[2]);
     PyErr_SetString(PyExc_TypeError, "enter(module, args, kwargs)");
     return NULL;
 }
@@ -300,12 +300,12 @@ static PyObject *leave(PyObject *object, PyObject *const *given, Py_ssize_t coun
 {
     if (count != 2)
         PyErr_SetString(PyExc_TypeError, "leave(token, output)");
-    if (count != 2 || left((Shortcut *)object, given[0], given[1]) < 0)
+    if (count != 2 || left((FastPath *)object, given[0], given[1]) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
 
-/* Life. */
+/* Construction and destruction. */
 
 static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -316,7 +316,7 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static const char *format = FIELDS(X) "";
 #undef X
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    Shortcut *self = (Shortcut *)allocate(type, 0);
+    FastPath *self = (FastPath *)allocate(type, 0);
     if (self == NULL)
         return NULL;
 #define X(name) &self->name,
@@ -328,7 +328,7 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (whole && !(PyDict_Check(self->row_of) && PyList_Check(self->stack) && PyList_Check(self->entered) &&
                    PyList_Check(self->owners) && PyList_Check(self->hooked) && PyList_Check(self->in_backward) &&
                    PyAnySet_Check(self->special) && PyDict_Check(self->ended))) {
-        PyErr_SetString(PyExc_TypeError, "a shortcut works on dicts, lists and a set");
+        PyErr_SetString(PyExc_TypeError, "a fast path works on dicts, lists and a set");
         whole = 0;
     }
     if (!whole) {
@@ -341,7 +341,7 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 static int traverse(PyObject *object, visitproc visit, void *arg)
 {
-    Shortcut *self = (Shortcut *)object;
+    FastPath *self = (FastPath *)object;
 #define X(name) Py_VISIT(self->name);
     FIELDS(X)
 #undef X
@@ -351,7 +351,7 @@ static int traverse(PyObject *object, visitproc visit, void *arg)
 
 static int clear(PyObject *object)
 {
-    Shortcut *self = (Shortcut *)object;
+    FastPath *self = (FastPath *)object;
 #define X(name) Py_CLEAR(self->name);
     FIELDS(X)
 #undef X
@@ -376,8 +376,8 @@ static PyType_Slot slots[] = {
 };
 
 static PyType_Spec spec = {
-    .name = "distprof.probes.timing._fast_path.Shortcut",
-    .basicsize = sizeof(Shortcut),
+    .name = "distprof.probes.timing._fast_path.FastPath",
+    .basicsize = sizeof(FastPath),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = slots,
 };
@@ -394,8 +394,8 @@ PyMODINIT_FUNC PyInit__fast_path(void)
     } names[] = {
         {&s_enter, "enter"},
         {&s_leave, "leave"},
-        {&s_meet_input, "hook_input"},
-        {&s_meet_output, "hook_output"},
+        {&s_hook_input, "hook_input"},
+        {&s_hook_output, "hook_output"},
         {&s_keep_edges, "keep_edges"},
         {&s_grad_fn, "grad_fn"},
         {&s_sequence_nr, "_sequence_nr"},
@@ -413,7 +413,7 @@ PyMODINIT_FUNC PyInit__fast_path(void)
         if ((*names[i].name = PyUnicode_InternFromString(names[i].text)) == NULL)
             return NULL;
     PyObject *module = PyModule_Create(&definition);
-    if (module == NULL || add_type(module, "Shortcut", &spec) == NULL || add_turns(module) < 0) {
+    if (module == NULL || add_type(module, "FastPath", &spec) == NULL || add_timestamp_types(module) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

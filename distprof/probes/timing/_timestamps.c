@@ -1,7 +1,7 @@
-/* Intervals as they are taken in a timed step: the stamps, and what takes one when a gradient arrives in backward.
+/* The intervals of a timed step: a buffer of timestamps, and the hook that begins an interval when a gradient arrives.
  *
- * A stamp costs less than the number that would hold it: here it is written into one piece of memory, from the clock
- * that time.perf_counter_ns reads.
+ * Timestamps are written into one block of memory, from the clock that time.perf_counter_ns reads: a Python int for
+ * each would cost more than reading the clock.
  */
 #include "_timestamps.h"
 
@@ -9,33 +9,34 @@
 #include <string.h>
 #include <time.h>
 
-/* Stamps: a sequence of nanoseconds that reads the clock itself.  What distprof.probes.timing.timeline does with a room of stamps. */
+/* TimestampBuffer: a sequence of nanoseconds that reads the clock itself; has what distprof.probes.timing.timeline asks
+ * of a buffer. */
 
 typedef struct {
     PyObject_HEAD
     int64_t *ns;
-    Py_ssize_t size, room;
-} Stamps;
+    Py_ssize_t size, capacity;
+} TimestampBuffer;
 
-static PyTypeObject *stamps_type;
+static PyTypeObject *buffer_type;
 
-static int append(Stamps *self, int64_t ns)
+static int append(TimestampBuffer *self, int64_t ns)
 {
-    if (self->size == self->room) {
-        Py_ssize_t room = self->room ? 2 * self->room : 64;
-        int64_t *grown = PyMem_Realloc(self->ns, room * sizeof *grown);
+    if (self->size == self->capacity) {
+        Py_ssize_t capacity = self->capacity ? 2 * self->capacity : 64;
+        int64_t *grown = PyMem_Realloc(self->ns, capacity * sizeof *grown);
         if (grown == NULL) {
             PyErr_NoMemory();
             return -1;
         }
         self->ns = grown;
-        self->room = room;
+        self->capacity = capacity;
     }
     self->ns[self->size++] = ns;
     return 0;
 }
 
-static int append_now(Stamps *self)
+static int append_now(TimestampBuffer *self)
 {
     struct timespec moment;
     if (clock_gettime(CLOCK_MONOTONIC, &moment) < 0) {
@@ -45,14 +46,14 @@ static int append_now(Stamps *self)
     return append(self, moment.tv_sec * INT64_C(1000000000) + moment.tv_nsec);
 }
 
-int take_turn(PyObject *stamps, PyObject *now, PyObject *owners, PyObject *owner)
+int switch_owner(PyObject *timestamps, PyObject *now, PyObject *owners, PyObject *owner)
 {
-    if (Py_TYPE(stamps) == stamps_type) {
-        if (append_now((Stamps *)stamps) < 0)
+    if (Py_TYPE(timestamps) == buffer_type) {
+        if (append_now((TimestampBuffer *)timestamps) < 0)
             return -1;
     } else {
         PyObject *moment = PyObject_CallNoArgs(now);
-        PyObject *done = moment == NULL ? NULL : PyObject_CallMethod(stamps, "append", "O", moment);
+        PyObject *done = moment == NULL ? NULL : PyObject_CallMethod(timestamps, "append", "O", moment);
         Py_XDECREF(moment);
         Py_XDECREF(done);
         if (done == NULL)
@@ -61,24 +62,24 @@ int take_turn(PyObject *stamps, PyObject *now, PyObject *owners, PyObject *owner
     return PyList_Append(owners, owner);
 }
 
-static PyObject *stamps_append(PyObject *object, PyObject *number)
+static PyObject *buffer_append(PyObject *object, PyObject *number)
 {
     int64_t ns = PyLong_AsLongLong(number);
-    if ((ns == -1 && PyErr_Occurred()) || append((Stamps *)object, ns) < 0)
+    if ((ns == -1 && PyErr_Occurred()) || append((TimestampBuffer *)object, ns) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
 
-static PyObject *stamps_tobytes(PyObject *object, PyObject *unused)
+static PyObject *buffer_tobytes(PyObject *object, PyObject *unused)
 {
-    Stamps *self = (Stamps *)object;
+    TimestampBuffer *self = (TimestampBuffer *)object;
     return PyBytes_FromStringAndSize((char *)self->ns, self->size * sizeof *self->ns);
 }
 
-/* The low 32 bits of each, in this machine's order of bytes. */
-static PyObject *stamps_low_words(PyObject *object, PyObject *unused)
+/* Returns the low 32 bits of each timestamp, in native byte order. */
+static PyObject *buffer_low_words(PyObject *object, PyObject *unused)
 {
-    Stamps *self = (Stamps *)object;
+    TimestampBuffer *self = (TimestampBuffer *)object;
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, self->size * sizeof(uint32_t));
     if (bytes == NULL)
         return NULL;
@@ -90,71 +91,71 @@ static PyObject *stamps_low_words(PyObject *object, PyObject *unused)
     return bytes;
 }
 
-static Py_ssize_t stamps_length(PyObject *object)
+static Py_ssize_t buffer_length(PyObject *object)
 {
-    return ((Stamps *)object)->size;
+    return ((TimestampBuffer *)object)->size;
 }
 
-static PyObject *stamps_item(PyObject *object, Py_ssize_t index) /* Python has made a negative one count from the end */
+static PyObject *buffer_item(PyObject *object, Py_ssize_t index) /* Python has added the length to a negative index */
 {
-    Stamps *self = (Stamps *)object;
+    TimestampBuffer *self = (TimestampBuffer *)object;
     if (index < 0 || index >= self->size) {
-        PyErr_SetString(PyExc_IndexError, "no such stamp");
+        PyErr_SetString(PyExc_IndexError, "no such timestamp");
         return NULL;
     }
     return PyLong_FromLongLong(self->ns[index]);
 }
 
-static int stamps_delete(PyObject *object, PyObject *which, PyObject *value) /* all of them: del stamps[:] */
+static int buffer_delete(PyObject *object, PyObject *which, PyObject *value) /* supports only del timestamps[:] */
 {
-    Stamps *self = (Stamps *)object;
+    TimestampBuffer *self = (TimestampBuffer *)object;
     Py_ssize_t start, stop, step;
     if (value == NULL && Py_TYPE(which) == &PySlice_Type && PySlice_Unpack(which, &start, &stop, &step) == 0 &&
         start == 0 && stop >= self->size && step == 1) {
         self->size = 0;
         return 0;
     }
-    PyErr_SetString(PyExc_TypeError, "stamps are taken, and deleted all at once");
+    PyErr_SetString(PyExc_TypeError, "timestamps can only be appended, or deleted all at once");
     return -1;
 }
 
-static void stamps_finish(PyObject *object)
+static void buffer_finish(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
-    PyMem_Free(((Stamps *)object)->ns);
+    PyMem_Free(((TimestampBuffer *)object)->ns);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
 
-static PyMethodDef stamps_methods[] = {
-    {"append", stamps_append, METH_O, NULL},
-    {"tobytes", stamps_tobytes, METH_NOARGS, NULL},
-    {"low_words", stamps_low_words, METH_NOARGS, NULL},
+static PyMethodDef buffer_methods[] = {
+    {"append", buffer_append, METH_O, NULL},
+    {"tobytes", buffer_tobytes, METH_NOARGS, NULL},
+    {"low_words", buffer_low_words, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
-static PyType_Slot stamps_slots[] = {
-    {Py_tp_dealloc, stamps_finish}, {Py_tp_methods, stamps_methods}, {Py_sq_length, stamps_length},
-    {Py_sq_item, stamps_item},      {Py_mp_ass_subscript, stamps_delete},
+static PyType_Slot buffer_slots[] = {
+    {Py_tp_dealloc, buffer_finish}, {Py_tp_methods, buffer_methods}, {Py_sq_length, buffer_length},
+    {Py_sq_item, buffer_item},      {Py_mp_ass_subscript, buffer_delete},
     {0, NULL},
 };
 
-static PyType_Spec stamps_spec = {
-    .name = "distprof.probes.timing._fast_path.Stamps",
-    .basicsize = sizeof(Stamps),
+static PyType_Spec buffer_spec = {
+    .name = "distprof.probes.timing._fast_path.TimestampBuffer",
+    .basicsize = sizeof(TimestampBuffer),
     .flags = Py_TPFLAGS_DEFAULT,
-    .slots = stamps_slots,
+    .slots = buffer_slots,
 };
 
-/* Hook: what is called when the gradient arrives at a node.  From here on the time is `owner`'s. */
+/* Hook: is called when the gradient arrives at a node, and begins an interval of `owner`. */
 
 #define FIELDS(X) \
     X(owner) \
-    X(stamps) \
+    X(timestamps) \
     X(now) \
     X(owners) \
-    X(in_backward) /* list, empty outside of backward: a graph may live longer than the window */ \
-    X(failed)      /* is told of what went wrong: raised, it would end in the user's backward */
+    X(in_backward) /* list, empty outside of backward: a graph may outlive the window */ \
+    X(failed)      /* function that reports an exception, which would otherwise reach the user's backward */
 
 typedef struct {
     PyObject_HEAD
@@ -166,7 +167,8 @@ typedef struct {
 static PyObject *hook_call(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     Hook *self = (Hook *)object;
-    if (PyList_Size(self->in_backward) > 0 && take_turn(self->stamps, self->now, self->owners, self->owner) < 0) {
+    if (PyList_Size(self->in_backward) > 0 &&
+        switch_owner(self->timestamps, self->now, self->owners, self->owner) < 0) {
         PyObject *error = take_exception();
         PyObject *done = PyObject_CallFunctionObjArgs(self->failed, error, NULL);
         Py_XDECREF(error);
@@ -185,9 +187,9 @@ static PyObject *hook_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     Hook *self = (Hook *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (self == NULL)
         return NULL;
-    int whole = PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO!O!O", names, &self->owner, &self->stamps, &self->now,
-                                            &PyList_Type, &self->owners, &PyList_Type, &self->in_backward,
-                                            &self->failed);
+    int whole = PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO!O!O", names, &self->owner, &self->timestamps,
+                                            &self->now, &PyList_Type, &self->owners, &PyList_Type,
+                                            &self->in_backward, &self->failed);
 #define X(name) Py_XINCREF(self->name);
     FIELDS(X)
 #undef X
@@ -234,7 +236,7 @@ static PyType_Spec hook_spec = {
     .slots = hook_slots,
 };
 
-/* For both files. */
+/* Helpers of both files. */
 
 PyObject *take_exception(void)
 {
@@ -265,8 +267,8 @@ PyObject *add_type(PyObject *module, const char *name, PyType_Spec *spec)
     return type;
 }
 
-int add_turns(PyObject *module)
+int add_timestamp_types(PyObject *module)
 {
-    stamps_type = (PyTypeObject *)add_type(module, "Stamps", &stamps_spec);
-    return stamps_type == NULL || add_type(module, "Hook", &hook_spec) == NULL ? -1 : 0;
+    buffer_type = (PyTypeObject *)add_type(module, "TimestampBuffer", &buffer_spec);
+    return buffer_type == NULL || add_type(module, "Hook", &hook_spec) == NULL ? -1 : 0;
 }

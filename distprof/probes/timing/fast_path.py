@@ -1,4 +1,4 @@
-"""The visitor of the module door in timed steps: the module timer, behind a shortcut in C where that was compiled."""
+"""The handler of module calls in timed steps: the module timer, behind a fast path in C where that was compiled."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from distprof.records import Array
 
 try:
     compiled: Any = import_module("distprof.probes.timing._fast_path")
-except ImportError:  # no compiler where distprof was installed, or another Python than that one
+except ImportError:  # installed without a compiler, or for another Python
     compiled = None
 
-#: Modules of which most models are made, and whose forward calls torch's functions and nothing else: others may warn in
-#: the name of a frame above theirs, which then has to be there.
+#: Common modules whose forward calls only torch's functions.  The forward of other modules may issue a warning for a
+#: frame above its own, which then has to exist.
 _LEAVES = frozenset(
     {
         *(nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm2d),
@@ -36,39 +36,39 @@ _LEAVES = frozenset(
 
 
 def host_timestamps(mono_ns: Callable[[], int]) -> HostTimestamps:
-    """Stamps of the host's clock, which read it themselves where they can."""
-    if compiled is not None and mono_ns is perf_counter_ns and sys.platform == "linux":  # whose clock they know
-        return _OwnClock(mono_ns)
+    """Returns timestamps of the host's clock, in a compiled buffer that reads the clock itself where possible."""
+    if compiled is not None and mono_ns is perf_counter_ns and sys.platform == "linux":  # the buffer reads this clock
+        return _CompiledTimestamps(mono_ns)
     return HostTimestamps(mono_ns)
 
 
-class _OwnClock(HostTimestamps):
-    """Kept in rooms that are compiled, too."""
+class _CompiledTimestamps(HostTimestamps):
+    """Keeps timestamps in the compiled buffer."""
 
-    def room(self) -> MutableSequence[int]:
-        room: MutableSequence[int] = compiled.Stamps()
-        return room
+    def buffer(self) -> MutableSequence[int]:
+        buffer: MutableSequence[int] = compiled.TimestampBuffer()
+        return buffer
 
-    def lengths_ns(self, stamps: Any) -> Array:
-        return np.diff(np.frombuffer(stamps.tobytes(), np.int64))
+    def lengths_ns(self, timestamps: Any) -> Array:
+        return np.diff(np.frombuffer(timestamps.tobytes(), np.int64))
 
-    def low_words(self, stamps: Any) -> bytes:
-        words: bytes = stamps.low_words()
+    def low_words(self, timestamps: Any) -> bytes:
+        words: bytes = timestamps.low_words()
         return words
 
 
 def with_fast_path(timer: ModuleTimer, on_error: OnError) -> ModuleCallHandler:
-    """What does the same as ``timer``; made on the thread that trains."""
+    """Returns a handler that does the same as ``timer``, faster if compiled.  Call it on the thread that trains."""
     if compiled is None:
         return timer
     shared = {
-        "stamps": timer.ledger.stamps,
-        "now": timer.ledger.source.now,
-        "owners": timer.ledger.owners,
+        "timestamps": timer.timeline.timestamps,
+        "now": timer.timeline.source.now,
+        "owners": timer.timeline.owners,
         "in_backward": timer.interrupted,
     }
     timer.hooks.make = partial(compiled.Hook, failed=timer.hook_failed, **shared)
-    visitor: ModuleCallHandler = compiled.Shortcut(
+    handler: ModuleCallHandler = compiled.FastPath(
         timer=timer,
         row_of=timer.running.listener.tree.row_of,
         stack=timer.stack,
@@ -80,16 +80,16 @@ def with_fast_path(timer: ModuleTimer, on_error: OnError) -> ModuleCallHandler:
         carrier=CARRIER,
         plain=torch.Tensor,
         is_grad_enabled=torch.is_grad_enabled,
-        alone=plain_forward(),
+        forward_only=plain_forward(),
         failed=on_error,
         **shared,
     )
-    return visitor
+    return handler
 
 
 def plain_forward() -> tuple[Any, ...] | None:
-    """What tells when ``nn.Module._call_impl`` does no more than call ``forward``, for modules that cannot tell whether
-    it did; None where torch has another ``_call_impl``.
+    """Returns what the fast path checks before it calls ``forward`` in place of ``nn.Module._call_impl``; None where
+    this torch has another ``_call_impl``.
     """
     hooks = tuple(f"_global_{name}_hooks" for name in ("backward_pre", "backward", "forward", "forward_pre"))
     own = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")

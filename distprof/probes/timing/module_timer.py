@@ -1,10 +1,10 @@
-"""The timed step: self time of every module, forward and backward, and the tokens of experts, on a timeline of turns.
+"""The timed step: self time of every module, forward and backward, and the tokens of experts, on one timeline.
 
-Forward turns are taken at each module's call and return.  Backward turns are taken by pre-hooks on autograd nodes: on
-the ``grad_fn`` of a module's output when its backward begins, and on that of its input when it has ended, unless that
-node is some other module's output and so begins that one's backward.  Where the input needs no gradient, the gradients
-of the module's own parameters end it.  The nodes go with the graph; nothing stays on the user's objects but, for the
-length of the window, the hooks on those few parameters.
+Forward intervals begin at each module's call and return.  Backward intervals begin in pre-hooks on autograd nodes: the
+hook on the ``grad_fn`` of a module's output begins its backward; the hook on the ``grad_fn`` of its input ends it,
+unless that node is the output of another module, whose backward then begins.  Where the input needs no gradient, the
+gradients of the module's own parameters end its backward.  Hooks on nodes go with the graph; only the hooks on those
+few parameters stay on the user's objects, until the window ends.
 """
 
 from __future__ import annotations
@@ -30,63 +30,63 @@ from distprof.probes.timing.module_times import CallOrders, Fields, ModuleTimeSu
 from distprof.probes.timing.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
 from distprof.probes.timing.timeline import MAX_PACKED, Timeline, Timestamps
 
-#: The owner of time outside any module.  Modules own forward time as their row, backward time as ``~row``.
+#: The owner of time outside of modules.  A module owns forward time as its row, backward time as ``~row``.
 NOBODY = 1 << 40
 
 _Hook = Callable[[torch.Tensor], torch.Tensor | None]  # as torch calls it
-#: Carries hooks into nodes, as ``Tensor.register_hook`` does: a tenth of the cost of ``register_prehook``, which makes
-#: a handle each time.
+#: A tensor through which hooks are registered on nodes, as ``Tensor.register_hook`` does: a tenth of the cost of
+#: ``register_prehook``, which creates a handle each time.
 CARRIER = torch.zeros((), device="cpu")
-_MAX_DEPTH = 2  # of lists in an argument
+_MAX_DEPTH = 2  # of nested lists in an argument
 
 
 class ModuleTimer:
-    """Visitor of the module door during timed steps.  :meth:`begin` starts an iteration, :meth:`take` ends it.
+    """Handles module calls during timed steps.  :meth:`begin` starts an iteration, :meth:`finish` ends it.
 
-    :mod:`distprof.probes.timing.fast_path` does the same for the calls that are like most others.
+    :mod:`distprof.probes.timing.fast_path` does the same for the most common kind of calls.
     """
 
     def __init__(self, listener: ModuleCallListener, source: Timestamps, tally: ExpertTally, on_error: OnError) -> None:
         self.running = ModuleStack(listener)
         self._on_error = on_error
-        self.ledger = Timeline(source, NOBODY)
-        self.entered: list[int] = []  # rows, once for each forward call
-        self.stack = self.running.stack  # rows; empty in evaluation
+        self.timeline = Timeline(source, NOBODY)
+        self.entered: list[int] = []  # the row of each forward call
+        self.stack = self.running.stack  # rows of the running modules; empty in evaluation
         self.experts = tally
-        self.interrupted: list[int] = []  # by each running backward, the owner before it
-        self.hooked = [-1]  # sequence numbers of the nodes that carry a hook, ascending: nearly always one at the end
-        self.hooks = _Hooks(self._turn())
+        self.interrupted: list[int] = []  # for each running backward, the owner before it
+        self.hooked = [-1]  # sequence numbers of nodes with a hook, ascending: new ones are nearly always the highest
+        self.hooks = _Hooks(self._new_hook())
         self._orders = CallOrders()
         self.ended: dict[int, list[Any]] = {}
-        self.abandoned = False  # what was told of calls is not what happened
+        self.abandoned = False  # some calls were missed: nothing is recorded any more
         self.begin()
 
     def begin(self) -> None:
-        """A new iteration begins now."""
-        self.phases = PhaseClock(self.ledger.source)
+        """Begins a new iteration."""
+        self.phases = PhaseClock(self.timeline.source)
         self.running.new_tally()
         self.experts.begin()
         self.entered.clear()
         del self.hooked[1:]
         self.sums = ModuleTimeSums(self._orders)
-        self.ledger.restart(NOBODY)
+        self.timeline.restart(NOBODY)
 
-    def take(self) -> Callable[[], Fields]:
-        """The iteration ends now: what it tells of the modules, to be called once the stamps can be read."""
-        if not self.ledger.source.immediate:
-            return partial(self.sums.fields_with, self.ledger.take(), self.entered[:])
-        fields = self.sums.fields_with(self.ledger.end(), self.entered)
+    def finish(self) -> Callable[[], Fields]:
+        """Ends the iteration; returns a function that gives the modules' fields once the timestamps can be read."""
+        if not self.timeline.source.immediate:
+            return partial(self.sums.fields_with, self.timeline.finish_copy(), self.entered[:])
+        fields = self.sums.fields_with(self.timeline.finish(), self.entered)
         return lambda: fields
 
     def remove_hooks(self) -> None:
-        """Take back the hooks on parameters, the only ones that would outlive the step."""
+        """Removes the hooks on parameters, the only ones that would outlive the step."""
         for handles in self.ended.values():
             for handle in handles:
                 handle.remove()
         self.ended.clear()
 
     def abandon(self) -> None:
-        """An exception came from outside, and not all of what happened was told: nothing is, any more."""
+        """Records nothing more: an exception came from outside, and some calls were missed."""
         self.abandoned = True
         self.interrupted.clear()
 
@@ -99,14 +99,14 @@ class ModuleTimer:
         if row < 0:
             return None
         if self.interrupted:  # recompute, inside backward
-            self.ledger.turn(~row)
+            self.timeline.switch_to(~row)
         else:
             if not stack and not self._enter_root(row, args, kwargs):
                 return row
             self.entered.append(row)
             if row in self.experts.entering:
                 self.experts.entered(row, (*args, *kwargs.values()))
-            self.ledger.turn(row)
+            self.timeline.switch_to(row)
         self.hook_input(row, module, args, kwargs)
         stack.append(row)
         return row
@@ -123,7 +123,7 @@ class ModuleTimer:
         if token in self.experts.leaving and not self.interrupted:
             self.experts.left(token, output)
         caller = stack[-1] if stack else NOBODY
-        self.ledger.turn(~caller if stack and self.interrupted else caller)
+        self.timeline.switch_to(~caller if stack and self.interrupted else caller)
         self.hook_output(token, output)
         if not stack and not self.interrupted:
             self._leave_root(token)
@@ -132,7 +132,7 @@ class ModuleTimer:
 
     @hidden_from_dynamo
     def hook_input(self, row: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Have the backward of ``row``, which is about to run, end where that of its input begins."""
+        """Makes the backward of ``row``, which is about to run, end where that of its input begins."""
         node = next(_nodes(args), None) or next(_nodes(kwargs.values()), None)
         if node is not None:
             if torch.is_grad_enabled():
@@ -144,23 +144,23 @@ class ModuleTimer:
 
     @hidden_from_dynamo
     def hook_output(self, row: int, output: Any) -> None:
-        """Have the backward of ``row``, which has run, begin where that of its output does."""
-        # Of several outputs any may be the one that is used.  A child's may be ours as well: then its hook says all.
+        """Makes the backward of ``row``, which has run, begin where that of its output does."""
+        # Any of several outputs may be the one that is used.  A child's output may be ours too: its hook suffices.
         for node in _nodes(output if type(output) is tuple else (output,)):
             self._hook(node, row)
 
     def backward_began(self) -> None:
         self.running.tally.backward()
         self.phases.enter(BACKWARD)
-        self.interrupted.append(self.ledger.owners[-1])
-        self.ledger.turn(NOBODY)
+        self.interrupted.append(self.timeline.owners[-1])
+        self.timeline.switch_to(NOBODY)
 
     def backward_ended(self) -> None:
         if self.interrupted:
             self.phases.leave()
-            self.ledger.turn(self.interrupted.pop())
-            if not self.interrupted and not self.stack and self.ledger.source.immediate:
-                self._bound()
+            self.timeline.switch_to(self.interrupted.pop())
+            if not self.interrupted and not self.stack and self.timeline.source.immediate:
+                self._sum_if_long()
 
     @property
     def in_backward(self) -> bool:
@@ -174,14 +174,14 @@ class ModuleTimer:
         self.running.loading_ended()
         self.phases.leave()
 
-    def _bound(self) -> None:
-        """After each backward: many micro-batches take no more memory than a few, and leave little to do when the
-        iteration ends, which is inside the optimizer's step: that is short, and a stopwatch may run there.
+    def _sum_if_long(self) -> None:
+        """Sums the intervals after a backward if there are many, so that memory is bounded, and little is left to do at
+        the end of the iteration: it is inside the optimizer's step, which is short and which the user may be timing.
         """
-        if len(self.ledger.owners) > MAX_PACKED:
-            self.sums.add(self.ledger.end(), self.entered)
+        if len(self.timeline.owners) > MAX_PACKED:
+            self.sums.add(self.timeline.finish(), self.entered)
             self.entered.clear()
-            self.ledger.restart(NOBODY)
+            self.timeline.restart(NOBODY)
 
     def _enter_root(self, row: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         inside = self.running.enter_root(row, args, kwargs)
@@ -193,7 +193,7 @@ class ModuleTimer:
         self.running.leave_root(row)
 
     def _hook(self, node: Any, row: int) -> None:
-        """When the gradient arrives at ``node`` it is the backward of ``row`` that begins, if of nobody before."""
+        """Registers a hook on ``node``, if it has none: when the gradient arrives, the backward of ``row`` begins."""
         place = bisect_left(self.hooked, number := node._sequence_nr())
         if place < len(self.hooked) and self.hooked[place] == number:
             return
@@ -204,43 +204,44 @@ class ModuleTimer:
         node._register_hook_dict(CARRIER)
 
     def _hook_parameters(self, module: nn.Module, row: int) -> None:
-        """The input needs no gradient: backward of ``row`` ends when its own parameters have theirs."""
+        """Ends the backward of ``row``, whose input needs no gradient, when its own parameters have their gradients."""
         own = [p for p in module._parameters.values() if p is not None and p.requires_grad and p.is_leaf]
-        turn = self.hooks[NOBODY][0]
-        self.ended[row] = [p.register_post_accumulate_grad_hook(turn) for p in own]
+        hook = self.hooks[NOBODY][0]
+        self.ended[row] = [p.register_post_accumulate_grad_hook(hook) for p in own]
 
-    def _turn(self) -> Callable[[int, Any], None]:
-        """What the hooks of nodes and parameters do: the gradient has arrived, from here on the time is ``owner``'s."""
-        own, stamp, now = self.ledger.owners.append, self.ledger.stamps.append, self.ledger.source.now
+    def _new_hook(self) -> Callable[[int, Any], None]:
+        """Returns the hook of nodes and parameters: when a gradient arrives, it begins an interval of ``owner``."""
+        timeline = self.timeline
+        add_owner, add_timestamp, now = timeline.owners.append, timeline.timestamps.append, timeline.source.now
         in_backward, failed = self.interrupted, self.hook_failed
 
         @hidden_from_dynamo
-        def turn(owner: int, _: Any) -> None:
-            if in_backward:  # of this window: a graph may live longer
+        def hook(owner: int, _: Any) -> None:
+            if in_backward:  # a graph may outlive the window
                 try:
-                    stamp(now())
-                    own(owner)
+                    add_timestamp(now())
+                    add_owner(owner)
                 except BaseException as error:
                     failed(error)
 
-        return turn
+        return hook
 
     @hidden_from_dynamo
     def hook_failed(self, error: BaseException) -> None:
-        """Raised, it would end in the user's backward."""
+        """Reports an exception of a hook, which would otherwise reach the user's backward."""
         self.interrupted.clear()
         self._on_error("a hook in backward", error)
 
 
 class _Hooks(dict[int, dict[int, _Hook]]):
-    """By row: the hooks, one each, as torch keeps them, of all nodes at which its backward begins; made when they are
-    first asked for.
+    """Maps a row to the hooks, as torch stores them, of all nodes at which its backward begins; creates them on first
+    use.
     """
 
-    def __init__(self, turn: Callable[[int, Any], None]) -> None:
+    def __init__(self, hook: Callable[[int, Any], None]) -> None:
         super().__init__()
-        # Of all that calls ``turn`` with an owner the smallest: when a step comes to it, it has left the caches.
-        self.make: Callable[[int], _Hook] = partial(MethodType, turn)
+        # A method is the smallest object that calls ``hook`` with an owner: it has left the caches when a step uses it.
+        self.make: Callable[[int], _Hook] = partial(MethodType, hook)
 
     @hidden_from_dynamo
     def __missing__(self, row: int) -> dict[int, _Hook]:
@@ -249,5 +250,5 @@ class _Hooks(dict[int, dict[int, _Hook]]):
 
 
 def _nodes(values: Iterable[Any]) -> Iterator[Any]:
-    """The ``grad_fn`` of every tensor in ``values`` that has one."""
+    """Yields the ``grad_fn`` of every tensor in ``values`` that has one."""
     return (tensor.grad_fn for tensor in tensors(values, _MAX_DEPTH) if tensor.grad_fn is not None)

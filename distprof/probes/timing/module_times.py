@@ -1,4 +1,4 @@
-"""What a timed step tells of its modules: calls by row, and their turns as stamped, or self times added up by row."""
+"""The modules' fields of a timed step: calls by row, and packed intervals, or self times summed by row."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from distprof.shard.module_times import sum_by_row, time_slots
 
 _NO_CALLS: Array = np.zeros(0, "<u4")
 _NO_TIMES: Array = np.zeros(0, np.int64)
-#: Fields of a step's record by name; arrays may be given as the bytes in which they travel.
+#: Fields of a step's record by name; arrays may be given as the bytes that are written.
 Fields = dict[str, Any]
 
 
 class ModuleTimeSums:
-    """Calls and self times of one iteration's modules, by row; what is added up need not be kept turn by turn."""
+    """Sums calls and self times of one iteration's modules by row; summed intervals need not be kept."""
 
     def __init__(self, orders: CallOrders) -> None:
         self._orders = orders
         self.calls = _NO_CALLS
         self.forward_ns = self.backward_ns = _NO_TIMES
 
-    def add(self, turns: Intervals, entered: list[int]) -> None:
-        """More turns, whose owners are rows (forward), ``~row`` (backward) or none, and the rows that were called."""
-        order = self._orders.of(turns.owners, entered)
-        forward_ns, backward_ns = sum_by_row(order.places, turns.lengths_ns(), len(order.calls))
+    def add(self, intervals: Intervals, entered: list[int]) -> None:
+        """Adds intervals, owned by rows (forward), ``~row`` (backward) or nobody, and the called rows."""
+        order = self._orders.of(intervals.owners, entered)
+        forward_ns, backward_ns = sum_by_row(order.places, intervals.lengths_ns(), len(order.calls))
         self.calls = _sum(order.calls, self.calls)
         self.forward_ns = _sum(forward_ns, self.forward_ns)
         self.backward_ns = _sum(backward_ns, self.backward_ns)
@@ -35,31 +35,29 @@ class ModuleTimeSums:
     def fields(self) -> Fields:
         return {"calls": self.calls, "forward_ns": self.forward_ns, "backward_ns": self.backward_ns}
 
-    def fields_with(self, turns: Intervals, entered: list[int]) -> Fields:
-        """Those of the iteration that ends with these turns.  Nothing is added up when they are all that it has, and
-        few: a reader does that as well, and here it would be a good part of what a short step costs.
+    def fields_with(self, intervals: Intervals, entered: list[int]) -> Fields:
+        """Returns the fields of the iteration that ends with these intervals.  Few intervals that are all of the
+        iteration are not summed: the reader does that, and here it would be a large part of a short step's cost.
         """
-        if len(self.calls) or (stamps := turns.packed()) is None:
-            self.add(turns, entered)
+        if len(self.calls) or (timestamps := intervals.packed()) is None:
+            self.add(intervals, entered)
             return self.fields()
-        order = self._orders.of(turns.owners, entered)
-        packed = {"calls": order.packed_calls, "owners": order.packed_owners, "stamps": stamps}
+        order = self._orders.of(intervals.owners, entered)
+        packed = {"calls": order.packed_calls, "owners": order.packed_owners, "stamps": timestamps}
         return {**packed, "forward_ns": b"", "backward_ns": b""}
 
 
 class CallOrders:
-    """The orders in which a job's modules are called and take their turns.  It does so in the same ones over and over:
-    what is to be known of one is found out once.
-    """
+    """Caches the orders of module calls and intervals: a job repeats a few orders, and each is analysed once."""
 
     _MOST = 4
 
     def __init__(self) -> None:
-        self._known: list[_CallOrder] = []  # the last one that was asked for first
+        self._known: list[_CallOrder] = []  # most recently used first
 
     def of(self, owners: list[int], entered: list[int]) -> _CallOrder:
         for place, order in enumerate(self._known):
-            # Nearly always the very same objects, one by one: none of them need be brought into the caches again.
+            # The elements are nearly always the same objects, which compare without loading them into the caches.
             if order.owners == owners and order.entered == entered:
                 if place:
                     self._known.insert(0, self._known.pop(place))
@@ -69,8 +67,7 @@ class CallOrders:
 
 
 class _CallOrder:
-    """``calls`` by row, of all rows that were called or took a turn; ``time_slots`` of the turns, as they are added
-    up."""
+    """Has ``calls`` by row, for all rows with a call or an interval, and ``places``, the intervals' time slots."""
 
     def __init__(self, owners: list[int], entered: list[int]) -> None:
         self.owners = owners
@@ -85,7 +82,7 @@ class _CallOrder:
 
 
 def _sum(one: Array, other: Array) -> Array:
-    """Of two arrays by row, of which either may be the longer one."""
+    """Returns the sum of two arrays by row, which may differ in length."""
     if not len(other):
         return one
     longer, shorter = (one, other) if len(one) >= len(other) else (other, one)

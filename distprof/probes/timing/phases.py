@@ -1,9 +1,9 @@
 """The phases of one iteration, as a user would time them with a stopwatch around each part of the loop.
 
-What a stretch of time was can often be said only by what follows it, so turns are taken at once and named later: the
-time between a model's forward and the next one or the backward is outside of modules (a loss, the next batch, an
-environment, a receive), but after the last of them it is anything else; a batch that was waited for is evaluation's
-when a forward without gradient follows; so is what happens between two such forwards.
+The phase of an interval often depends on what follows, so intervals are recorded at once and named later.  Time between
+a model's forward and the next forward or backward is outside of modules (a loss, the next batch, an environment, a
+receive); after the last of them it is other time.  A wait for a batch belongs to evaluation when a forward without
+gradient follows; so does the time between two such forwards.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ DATA, FORWARD, OUTSIDE, BACKWARD, OPTIMIZER, EVALUATION, OTHER = (
     "other",
 )
 
-_AFTER_FORWARD = "after forward"  # outside of modules, if a backward or another forward follows
-_AFTER_EVALUATION = "after evaluation"  # evaluation's, if more evaluation follows
-_AFTER = {FORWARD: _AFTER_FORWARD, EVALUATION: _AFTER_EVALUATION}  # whatever else: OTHER
-_EVALUATION_DATA = "evaluation's data"  # a teacher's forward without gradient reads training's batch, though
+_AFTER_FORWARD = "after forward"  # OUTSIDE if a backward or another forward follows
+_AFTER_EVALUATION = "after evaluation"  # EVALUATION if more evaluation follows
+_AFTER = {FORWARD: _AFTER_FORWARD, EVALUATION: _AFTER_EVALUATION}  # after all others: OTHER
+_EVALUATION_DATA = "evaluation's data"  # DATA if a forward with gradient follows: a teacher reads training's batch
 
 
 class PhaseClock:
-    """Phases of one iteration, from its construction to :meth:`take`.
+    """Records the phases of one iteration, from its construction to :meth:`finish`.
 
     Phases nest (an optimizer's closure runs forward and backward; a gradient penalty runs backward inside forward): the
-    innermost holds the time, but what runs inside a forward is forward.
+    innermost phase has the time, except that all time inside a forward is forward.
     """
 
-    def __init__(self, stamps: Timestamps) -> None:
-        self.ledger = Timeline(stamps, OTHER)
+    def __init__(self, timestamps: Timestamps) -> None:
+        self.timeline = Timeline(timestamps, OTHER)
         self.waited_for_data = False
         self._open: list[str] = []
 
@@ -45,27 +45,27 @@ class PhaseClock:
             self.waited_for_data = True
         self._settle(phase)
         self._open.append(phase)
-        self.ledger.turn(phase)
+        self.timeline.switch_to(phase)
 
     def leave(self) -> None:
         if not self._open:  # entered before this iteration began
             return
         phase = self._open.pop()
-        self.ledger.turn(self._open[-1] if self._open else _AFTER.get(phase, OTHER))
+        self.timeline.switch_to(self._open[-1] if self._open else _AFTER.get(phase, OTHER))
 
-    def take(self) -> Intervals:
-        """The iteration ends now: its turns, under their final names."""
+    def finish(self) -> Intervals:
+        """Ends the iteration and returns its intervals under their final names."""
         self._settle(OTHER)
-        owners = self.ledger.owners
+        owners = self.timeline.owners
         while _EVALUATION_DATA in owners:
             owners[owners.index(_EVALUATION_DATA)] = EVALUATION
-        return self.ledger.end()
+        return self.timeline.finish()
 
     def _settle(self, following: str) -> None:
-        """Name the turns, back to the last one of known nature, that only ``following`` explains."""
+        """Names the intervals that depend on ``following``, back to the last one whose phase is certain."""
         if following == DATA:
             return
-        owners = self.ledger.owners
+        owners = self.timeline.owners
         batch_is_ours = following == FORWARD  # the last batch before a forward with gradient is training's
         for index in range(len(owners) - 1, -1, -1):
             owner = owners[index]

@@ -1,4 +1,6 @@
-"""The timed steps: attaches the module timer and the phase doors, and turns each iteration into records."""
+"""The probe of timed steps: attaches the module timer and the phase patches, and makes the records
+of each iteration.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +28,21 @@ from distprof.records import PHASES, TRAINING, Record, Step
 
 @dataclass
 class _Finished:
-    """An iteration whose stamps may not be readable yet."""
+    """An ended iteration whose timestamps may not be readable yet."""
 
-    step: Callable[..., Step]  # waits for the times alone
+    step: Callable[..., Step]  # Step with all fields but the times
     phases: Intervals
-    unseen: set[str]  # phases that took no time because nobody saw them
+    unseen: set[str]  # phases without time because no patch sees them
     modules: Callable[[], Fields]
     tokens: Pending | None
 
 
 class TimedProbe:
-    """Attached for the whole timed part of the window; :meth:`begin` and :meth:`end` at its iterations."""
+    """Stays attached for all timed iterations of the window; :meth:`begin` and :meth:`end` mark each of them."""
 
     def __init__(
         self,
-        door: ModuleCallPatch,
+        patch: ModuleCallPatch,
         listener: ModuleCallListener,
         on_error: OnError,
         clock: Clock,
@@ -49,16 +51,16 @@ class TimedProbe:
     ) -> None:
         self._clock = clock
         self._on_error = on_error
-        self._module_door = door
-        self._stamps: Timestamps = CudaTimestamps() if device == "cuda" else host_timestamps(clock.mono_ns)
-        self._timer = ModuleTimer(listener, self._stamps, ExpertTally(layers), on_error)
+        self._module_patch = patch
+        self._timestamps: Timestamps = CudaTimestamps() if device == "cuda" else host_timestamps(clock.mono_ns)
+        self._timer = ModuleTimer(listener, self._timestamps, ExpertTally(layers), on_error)
         self._peak_memory, self._memory_source = peak_memory(device)
-        self._data_door = dataloader_patch(on_error)
+        self._data_patch = dataloader_patch(on_error)
         self._functions = TimedFunctions(self._timer, on_error)
         self._steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._began_wall_ns = 0
         self._unread: list[_Finished] = []
-        self._elsewhere: int | None = None  # another thread, on which a backward runs
+        self._backward_thread: int | None = None  # another thread on which a backward runs
 
     @property
     def thread(self) -> int:
@@ -66,15 +68,15 @@ class TimedProbe:
 
     def attach(self) -> None:
         timer = self._timer
-        self._module_door.open(with_fast_path(timer, self._on_error))
-        self._data_door.open(ThreadCallHandler(self.thread, timer.data_began, timer.data_ended))
+        self._module_patch.open(with_fast_path(timer, self._on_error))
+        self._data_patch.open(ThreadCallHandler(self.thread, timer.data_began, timer.data_ended))
         self._steps.open()
         self._functions.open()
         self.begin()
 
     def detach(self) -> None:
-        self._module_door.close()
-        self._data_door.close()
+        self._module_patch.close()
+        self._data_patch.close()
         self._steps.close()
         self._functions.close()
         self._timer.remove_hooks()
@@ -91,9 +93,9 @@ class TimedProbe:
 
     def end(self, iteration: int, mode: str) -> None:
         timer, work = self._timer, self._timer.running.tally.work()
-        tokens = timer.experts.take(iteration)  # before the stamp that says when they can be read
-        modules = timer.take()
-        phases = timer.phases.take()
+        tokens = timer.experts.finish(iteration)  # before the timestamp after which they can be read
+        modules = timer.finish()
+        phases = timer.phases.finish()
         step = partial(
             Step,
             iteration=iteration,
@@ -107,33 +109,33 @@ class TimedProbe:
             memory_source=self._memory_source,
         )
         unseen = set() if timer.phases.waited_for_data else {DATA}
-        if mode == TRAINING:  # it has a forward and an optimizer's step: in code that nobody sees, where they took none
+        if mode == TRAINING:  # it has a forward and an optimizer's step: without time, no patch has seen them
             unseen |= {FORWARD, OPTIMIZER}
         self._unread.append(_Finished(step, phases, unseen, modules, tokens))
 
     def read(self, *, wait: bool = False) -> list[Record]:
         records: list[Record] = []
         while self._unread:
-            last = self._unread[0].phases.end  # taken after the modules' own
+            last = self._unread[0].phases.end  # recorded after the modules' timestamps
             if wait:
-                self._stamps.wait(last)
-            elif not self._stamps.ready(last):
+                self._timestamps.wait(last)
+            elif not self._timestamps.ready(last):
                 break
             finished = self._unread.pop(0)
-            records.append(_timed(finished))
+            records.append(_record_of(finished))
             records += finished.tokens.records() if finished.tokens is not None else ()
         return records
 
     def backward_began(self, create_graph: bool) -> None:
         if get_ident() == self.thread:
             self._timer.backward_began()
-        elif not self._timer.stack and not self._timer.in_backward:  # the thread that trains waits for it
-            self._elsewhere = get_ident()
+        elif not self._timer.stack and not self._timer.in_backward:  # the thread that trains waits for this backward
+            self._backward_thread = get_ident()
             self._timer.backward_began()
 
     def backward_ended(self) -> None:
-        if get_ident() in (self.thread, self._elsewhere):
-            self._elsewhere = None
+        if get_ident() in (self.thread, self._backward_thread):
+            self._backward_thread = None
             self._timer.backward_ended()
 
     def optimizer_ended(self) -> None:
@@ -154,8 +156,8 @@ class TimedProbe:
         self._timer.phases.leave()
 
 
-def _timed(finished: _Finished) -> Step:
-    """The step with its times, once they can be read."""
+def _record_of(finished: _Finished) -> Step:
+    """Returns the step with its times, which must be readable."""
     always = [phase for phase in PHASES if phase not in finished.unseen]
     phases = dict.fromkeys(always, 0) | finished.phases.sums_ns()
     return finished.step(duration_ns=sum(phases.values()), phases_ns=phases, **finished.modules())

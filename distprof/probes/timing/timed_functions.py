@@ -1,4 +1,4 @@
-"""The time of compiled functions that run a model: nobody calls it, and the runs of its graphs are all that is seen."""
+"""The time of compiled functions that run a model without calling it: only the runs of their graphs are seen."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from distprof.probes.timing.phases import EVALUATION, FORWARD, OPTIMIZER
 
 
 class TimedFunctions:
-    """Tells a timer of the runs of compiled graphs outside of any module, and of their backward."""
+    """Passes the runs of compiled graphs outside of modules, and their backward, to a module timer."""
 
     def __init__(self, timer: ModuleTimer, on_error: OnError) -> None:
         self._timer = timer
         self._graphs = CompiledGraphs(self, on_error)
-        self._row_of: dict[int, int] = {}  # by the number of the node that runs the backward of a graph's run
+        self._row_of: dict[int, int] = {}  # by the sequence number of the node that runs the backward
         self._in_phase = False
-        self._in_backward: set[int] = set()  # threads that run the backward of one
+        self._in_backward: set[int] = set()  # threads that run the backward of a graph
 
     def open(self) -> None:
         self._graphs.open()
@@ -30,7 +30,7 @@ class TimedFunctions:
         self._graphs.close()
 
     def begin(self) -> None:
-        """A new iteration begins."""
+        """Begins a new iteration."""
         self._row_of.clear()
 
     def graph_begins(self, region: Region) -> None:
@@ -40,17 +40,17 @@ class TimedFunctions:
             row = None if node is None else self._row_of.get(node._sequence_nr())
             if row is not None:
                 self._in_backward.add(get_ident())
-                timer.ledger.turn(~row)
+                timer.timeline.switch_to(~row)
         elif get_ident() == timer.running.thread and not timer.stack and not timer.running.in_evaluation:
             self._enter(region)
 
     def graph_ended(self, kernels: Kernels) -> None:
         if get_ident() in self._in_backward:
             self._in_backward.discard(get_ident())
-            self._timer.ledger.turn(NOBODY)
+            self._timer.timeline.switch_to(NOBODY)
         elif self._in_phase and get_ident() == self._timer.running.thread:
             self._in_phase = False
-            self._timer.ledger.turn(NOBODY)
+            self._timer.timeline.switch_to(NOBODY)
             self._timer.phases.leave()
 
     def _enter(self, region: Region) -> None:
@@ -60,7 +60,7 @@ class TimedFunctions:
         elif row is not None and row >= 0:
             self._enter_phase(FORWARD)
             self._timer.entered.append(row)
-            self._timer.ledger.turn(row)
+            self._timer.timeline.switch_to(row)
             if not region.inference:  # autograd has just made the node
                 self._row_of[torch._C._autograd._get_sequence_nr() - 1] = row
         elif row is None and region.parameters:

@@ -1,7 +1,7 @@
-"""Timelines: to whom the time belongs, from one turn to the next.
+"""Timelines: intervals of time, each with one owner.
 
-Exactly one owner holds the time at any moment.  ``turn(owner)`` ends the owner before and begins the next, so that what
-is recorded is *self* time, nothing is counted twice, and all owners together fill the whole.
+Exactly one owner has the time at any moment.  ``switch_to(owner)`` ends the running interval and begins the next, so
+that intervals are *self* time: nothing is counted twice, and all owners' times sum to the whole.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ import numpy as np
 
 from distprof.records import Array
 
-#: More are added up at once: a step of so many turns is long, and adding up is nothing to it.
+#: Steps with more intervals are summed at once: such a step is long, and the summing costs little beside it.
 MAX_PACKED = 2_000
 Timestamp = Any  # an int of nanoseconds on the CPU, an event on an accelerator
 
 
 class Timestamps(Protocol):
-    """A source of stamps and the way to read their distance."""
+    """Takes timestamps and reads the time between them."""
 
-    #: Whether a stamp can be read as soon as it is taken.
+    #: Whether a timestamp can be read at once.
     immediate: bool
 
     def now(self) -> Timestamp: ...
 
-    def room(self) -> MutableSequence[Timestamp]:
-        """An empty sequence that holds stamps."""
+    def buffer(self) -> MutableSequence[Timestamp]:
+        """Returns an empty sequence for timestamps."""
 
-    def ready(self, stamp: Timestamp) -> bool:
-        """Whether a distance to this stamp can be read without waiting."""
+    def ready(self, timestamp: Timestamp) -> bool:
+        """Returns whether this timestamp can be read without waiting."""
 
-    def wait(self, stamp: Timestamp) -> None:
-        """Wait until it can be read."""
+    def wait(self, timestamp: Timestamp) -> None:
+        """Waits until the timestamp can be read."""
 
     def length_ns(self, end: Timestamp, start: Timestamp, /) -> int:
-        """The distance between two stamps."""
+        """Returns the nanoseconds between two timestamps."""
 
-    def lengths_ns(self, stamps: MutableSequence[Any]) -> Array:
-        """The distances from each stamp to the next, of stamps in such a room."""
+    def lengths_ns(self, timestamps: MutableSequence[Any]) -> Array:
+        """Returns the nanoseconds from each timestamp of a buffer to the next."""
 
-    def packed(self, stamps: MutableSequence[Any]) -> bytes | None:
-        """The low 32 bits of each, from which the distances can be told, little-endian; None where they cannot, and
-        where they are so many that they are better added up.
+    def packed(self, timestamps: MutableSequence[Any]) -> bytes | None:
+        """Returns the low 32 bits of each timestamp, little-endian, if the intervals can be computed from them; None if
+        not, or if there are more than :data:`MAX_PACKED`.
         """
 
 
 class HostTimestamps:
-    """The host's monotonic clock: the truth on CPU."""
+    """Reads the host's monotonic clock, which is exact for work on the CPU."""
 
     immediate = True
     length_ns = staticmethod(operator.sub)
@@ -61,32 +61,32 @@ class HostTimestamps:
     def __init__(self, mono_ns: Callable[[], int]) -> None:
         self.now = mono_ns
 
-    def room(self) -> MutableSequence[int]:
-        # No list of ints: it would lie all over the memory, and a step's stamps are no longer in the caches at its end.
+    def buffer(self) -> MutableSequence[int]:
+        # A list of ints would be spread over the memory, and a step's timestamps have left the caches at its end.
         return array("q")
 
-    def ready(self, stamp: int) -> bool:
+    def ready(self, timestamp: int) -> bool:
         return True
 
-    def wait(self, stamp: int) -> None:
+    def wait(self, timestamp: int) -> None:
         pass
 
-    def lengths_ns(self, stamps: MutableSequence[int]) -> Array:
-        numbers: Array = np.frombuffer(cast("array[int]", stamps), np.int64)
+    def lengths_ns(self, timestamps: MutableSequence[int]) -> Array:
+        numbers: Array = np.frombuffer(cast("array[int]", timestamps), np.int64)
         return numbers[1:] - numbers[:-1]
 
-    def packed(self, stamps: MutableSequence[int]) -> bytes | None:
-        if len(stamps) > MAX_PACKED or stamps[-1] - stamps[0] >> 32 or sys.byteorder != "little":
+    def packed(self, timestamps: MutableSequence[int]) -> bytes | None:
+        if len(timestamps) > MAX_PACKED or timestamps[-1] - timestamps[0] >> 32 or sys.byteorder != "little":
             return None
-        return self.low_words(stamps)
+        return self.low_words(timestamps)
 
-    def low_words(self, stamps: MutableSequence[int]) -> bytes:
-        """The low 32 bits of each, in this machine's order of bytes."""
-        return array("I", cast("array[int]", stamps).tobytes())[::2].tobytes()
+    def low_words(self, timestamps: MutableSequence[int]) -> bytes:
+        """Returns the low 32 bits of each timestamp, in native byte order."""
+        return array("I", cast("array[int]", timestamps).tobytes())[::2].tobytes()
 
 
 class CudaTimestamps:
-    """Events on the current CUDA stream, from a pool; their distances are read a step later, without a synchronize."""
+    """Records events on the current CUDA stream; their times are read a step later, without a synchronize."""
 
     immediate = False
 
@@ -100,89 +100,88 @@ class CudaTimestamps:
         event.record()
         return event
 
-    def room(self) -> MutableSequence[Timestamp]:
+    def buffer(self) -> MutableSequence[Timestamp]:
         return []
 
-    def ready(self, stamp: Timestamp) -> bool:
-        return bool(stamp.query())
+    def ready(self, timestamp: Timestamp) -> bool:
+        return bool(timestamp.query())
 
-    def wait(self, stamp: Timestamp) -> None:
-        stamp.synchronize()
+    def wait(self, timestamp: Timestamp) -> None:
+        timestamp.synchronize()
 
     def length_ns(self, end: Timestamp, start: Timestamp, /) -> int:
         milliseconds: float = start.elapsed_time(end)
         return round(milliseconds * 1e6)
 
-    def lengths_ns(self, stamps: MutableSequence[Timestamp]) -> Array:
-        return np.array([self.length_ns(end, start) for start, end in itertools.pairwise(stamps)], np.int64)
+    def lengths_ns(self, timestamps: MutableSequence[Timestamp]) -> Array:
+        return np.array([self.length_ns(end, start) for start, end in itertools.pairwise(timestamps)], np.int64)
 
-    def packed(self, stamps: MutableSequence[Timestamp]) -> bytes | None:
+    def packed(self, timestamps: MutableSequence[Timestamp]) -> bytes | None:
         return None
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Intervals that have ended: ``owners[i]`` held the time from ``stamps[i]`` to ``stamps[i + 1]``; the last stamp is
-    the
-    end.
+    """Ended intervals: ``owners[i]`` had the time from ``timestamps[i]`` to ``timestamps[i + 1]``; the last timestamp
+    is the end.
     """
 
     source: Timestamps
     owners: list[Any]
-    stamps: MutableSequence[Timestamp]
+    timestamps: MutableSequence[Timestamp]
 
     @property
     def end(self) -> Timestamp:
-        return self.stamps[-1]
+        return self.timestamps[-1]
 
     def lengths_ns(self) -> Array:
-        """The nanoseconds of each turn, once the stamps can be read."""
-        return self.source.lengths_ns(self.stamps)
+        """Returns the nanoseconds of each interval, once the timestamps can be read."""
+        return self.source.lengths_ns(self.timestamps)
 
     def packed(self) -> bytes | None:
-        """The stamps in few bytes, where they are such and few."""
-        return self.source.packed(self.stamps)
+        """Returns the packed timestamps, or None: see :meth:`Timestamps.packed`."""
+        return self.source.packed(self.timestamps)
 
     def sums_ns(self) -> dict[Any, int]:
-        """Nanoseconds by owner, once the stamps can be read; for turns so few that an array of them costs more."""
+        """Returns nanoseconds by owner, once the timestamps can be read; for few intervals, without numpy."""
         sums: dict[Any, int] = {}
         length_ns = self.source.length_ns
-        for owner, (start, end) in zip(self.owners, itertools.pairwise(self.stamps), strict=True):
+        for owner, (start, end) in zip(self.owners, itertools.pairwise(self.timestamps), strict=True):
             sums[owner] = sums.get(owner, 0) + length_ns(end, start)
         return sums
 
 
 class Timeline:
-    """Takes turns.  Two plain sequences, the same ones for life, because a turn is taken twice in every module call:
-    hot paths append to them what :meth:`turn` would.  Owners may be relabelled until they are taken.
+    """Records intervals in two plain sequences, which stay the same objects: an interval begins twice in every module
+    call, and hot paths append to the sequences themselves.  Owners may be renamed until the timeline is finished.
     """
 
     def __init__(self, source: Timestamps, owner: Any) -> None:
         self.source = source
         self.owners: list[Any] = []
-        self.stamps = source.room()
-        self.turn(owner)
+        self.timestamps = source.buffer()
+        self.switch_to(owner)
 
-    def turn(self, owner: Any) -> None:
-        """From now on the time is ``owner``'s."""
-        self.stamps.append(self.source.now())
+    def switch_to(self, owner: Any) -> None:
+        """Ends the running interval and begins one of ``owner``."""
+        self.timestamps.append(self.source.now())
         self.owners.append(owner)
 
     def restart(self, owner: Any) -> None:
-        """Forget all turns; the time is ``owner``'s from now on."""
+        """Forgets all intervals and begins one of ``owner``."""
         self.owners.clear()
-        del self.stamps[:]
-        self.turn(owner)
+        del self.timestamps[:]
+        self.switch_to(owner)
 
-    def end(self) -> Intervals:
-        """All turns since the start; the last one ends now.  They are the ledger's own until :meth:`restart`, which has
-        to follow.
+    def finish(self) -> Intervals:
+        """Ends the last interval and returns all since the start, without a copy: valid until :meth:`restart`, which
+        has to follow.
         """
-        self.stamps.append(self.source.now())
-        return Intervals(self.source, self.owners, self.stamps)
+        self.timestamps.append(self.source.now())
+        return Intervals(self.source, self.owners, self.timestamps)
 
-    def take(self) -> Intervals:
-        """All turns since the start, to keep; the last one ends now."""
-        stamps = self.stamps[:]
-        stamps.append(self.source.now())
-        return Intervals(self.source, self.owners[:], stamps)
+    def finish_copy(self) -> Intervals:
+        """Returns a copy of all intervals since the start; the last one ends now."""
+        timestamps = self.timestamps[:]
+        timestamps.append(self.source.now())
+        return Intervals(self.source, self.owners[:], timestamps)

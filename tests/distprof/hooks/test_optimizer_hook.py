@@ -34,7 +34,7 @@ def leave_at_the_second_step(seen: list[Optimizer]) -> OptimizerHook:
 
 
 @pytest.mark.parametrize("others", [0, 1, 2])
-def test_it_leaves_from_inside_of_itself(sgd: SGD, others: int) -> None:
+def test_removal_inside_of_the_hook(sgd: SGD, others: int) -> None:
     seen: list[Optimizer] = []
     calls: list[int] = []
     leave_at_the_second_step(seen)
@@ -46,7 +46,7 @@ def test_it_leaves_from_inside_of_itself(sgd: SGD, others: int) -> None:
         handle.remove()
 
 
-def test_it_leaves_at_once_from_outside_whoever_came_later(sgd: SGD) -> None:
+def test_removal_from_outside_is_immediate(sgd: SGD) -> None:
     hook = OptimizerHook(lambda _: None)
     later = register_optimizer_step_post_hook(lambda *_: None)
     sgd.step()
@@ -55,7 +55,7 @@ def test_it_leaves_at_once_from_outside_whoever_came_later(sgd: SGD) -> None:
     later.remove()
 
 
-def test_where_no_step_follows_a_second_removal_from_outside_is_enough(sgd: SGD) -> None:
+def test_a_second_removal_completes_a_pending_one(sgd: SGD) -> None:
     seen: list[Optimizer] = []
     hook = leave_at_the_second_step(seen)
     later = register_optimizer_step_post_hook(lambda *_: None)
@@ -65,7 +65,7 @@ def test_where_no_step_follows_a_second_removal_from_outside_is_enough(sgd: SGD)
     later.remove()
 
 
-def test_it_leaves_beside_hooks_before_the_step_too(sgd: SGD) -> None:
+def test_removal_beside_hooks_before_the_step(sgd: SGD) -> None:
     """The hook that takes it away is itself not the last then, and stays for good, doing nothing, until removed."""
     seen: list[Optimizer] = []
     hook = leave_at_the_second_step(seen)
@@ -81,7 +81,7 @@ def test_it_leaves_beside_hooks_before_the_step_too(sgd: SGD) -> None:
     later.remove()
 
 
-def test_a_script_with_hooks_of_its_own_trains_on_when_the_window_is_full(tmp_path: Path) -> None:
+def test_a_script_with_own_hooks_trains_on_after_the_window(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def job() -> None:

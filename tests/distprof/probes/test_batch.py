@@ -68,7 +68,7 @@ def test_a_batch_given_by_keyword() -> None:
     assert behind_others.work().samples == 8
 
 
-def test_a_gan_is_told_by_its_generator() -> None:
+def test_a_gans_batch_is_its_generators() -> None:
     """The discriminator sees real and fake, and fake once more: three calls, two backward passes, one batch."""
     tally = BatchTally()
     generator, discriminator = 0, 10
@@ -152,7 +152,7 @@ def test_sequences_first() -> None:
     assert work(0) == (1, 35, 35, BATCH_FIRST), "a model that turns its batch before it hands it on"
 
 
-def test_a_model_of_which_nothing_was_seen_is_like_others() -> None:
+def test_a_model_never_seen_is_batch_first() -> None:
     order = BatchOrder()
     order.add_model(0, nn.LSTM(4, 4))
     order.observe(0, torch.Size([35, 20]), torch.Size([700, 4]))

@@ -144,14 +144,14 @@ def routing(seen: Seen) -> tuple[list[int], list[int], tuple[int, ...]]:
     return told.routed.tolist(), told.dropped.tolist(), told.drops_known
 
 
-def test_chosen_and_processed_are_told_apart(tmp_path: Path) -> None:
+def test_chosen_and_processed_tokens_differ(tmp_path: Path) -> None:
     seen = record(tmp_path, training(2, nn.Sequential(Listed(ROUTE, capacity=2))), timed=2)
     assert [load.tokens.tolist() for load in seen.of(ExpertLoad)] == [[2, 2, 0, 1]] * 2
     assert routing(seen) == ([4, 3, 0, 1], [], ())
     assert len(seen.of(ExpertRouting)) == 2
 
 
-def test_what_experts_are_not_handed_was_dropped(tmp_path: Path) -> None:
+def test_tokens_that_no_expert_gets_were_dropped(tmp_path: Path) -> None:
     seen = record(tmp_path, training(1, nn.Sequential(Stacked(TopRouter(ROUTE), [1]))))
     (layer,) = seen.one(ExpertLayers).layers
     assert (layer.num_experts, layer.local_experts, layer.counted) == (4, (0, 1, 2, 3), False)
@@ -181,7 +181,7 @@ def test_layers_of_megatrons_signatures(tmp_path: Path, monkeypatch: pytest.Monk
     assert seen.of(ExpertRouting) == [] if capacity else routing(seen) == ([4, 3, 0, 1], [], (0,))
 
 
-def test_where_the_router_is_not_understood_what_was_handed_is_what_was_chosen(tmp_path: Path) -> None:
+def test_an_unknown_router_is_replaced_by_the_tokens_of_experts(tmp_path: Path) -> None:
     class Scores(nn.Module):
         """Chooses by scores that it alone knows."""
 
@@ -214,7 +214,7 @@ def test_micro_batches_add_up_and_recompute_does_not(tmp_path: Path) -> None:
     assert routing(record(tmp_path, job))[0] == [8, 6, 0, 2]
 
 
-def test_modes_of_the_scripts_see_nothing_of_it(tmp_path: Path) -> None:
+def test_the_scripts_dispatch_modes_do_not_see_counting(tmp_path: Path) -> None:
     class Log(TorchDispatchMode):
         def __init__(self) -> None:
             super().__init__()
@@ -240,9 +240,7 @@ def test_modes_of_the_scripts_see_nothing_of_it(tmp_path: Path) -> None:
     assert logs[0].ops == logs[1].ops
 
 
-def test_a_reader_that_fails_leaves_its_layer_unknown_and_all_else_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_reader_makes_only_its_layer_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> None:
         raise ValueError
 
@@ -268,7 +266,7 @@ def test_a_layer_that_is_not_called_is_unseen(tmp_path: Path) -> None:
     assert (seen.one(ExpertLoad).unseen, seen.of(ExpertRouting)) == ((0,), [])
 
 
-def test_nothing_of_the_scripts_is_kept(tmp_path: Path) -> None:
+def test_no_tensor_of_the_script_is_kept(tmp_path: Path) -> None:
     kept: list[weakref.ref[Tensor]] = []
 
     class Watched(TopRouter):

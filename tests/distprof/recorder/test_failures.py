@@ -107,7 +107,7 @@ ROADS = [
     "distprof.probes.timing.module_timer.ModuleTimer.remove_hooks",
     "distprof.probes.timing.phases.PhaseClock.enter",
     "distprof.probes.timing.phases.PhaseClock.leave",
-    "distprof.probes.timing.phases.PhaseClock.take",
+    "distprof.probes.timing.phases.PhaseClock.finish",
     "distprof.probes.batch.BatchTally.forward",
     "distprof.shard.writer.ShardWriter.write",
     "distprof.shard.writer.to_payload",
@@ -136,7 +136,7 @@ def test_a_recorder_that_fails_leaves_the_job_alone(
         ("distprof.probes.timing.probe.TimedProbe.end", 0),
     ],
 )
-def test_what_failed_stands_in_the_shard(
+def test_the_failure_is_recorded_in_the_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], road: str, steps: int
 ) -> None:
     monkeypatch.setattr(road, fails)

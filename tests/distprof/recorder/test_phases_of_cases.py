@@ -28,9 +28,7 @@ def run(folder: Path, case: str, **settings: int) -> Seen:
 
 
 @pytest.mark.parametrize(("case", "apart_ms"), [("between", 20), ("rollout", 19 * 2)])
-def test_what_stands_between_forward_and_backward_is_a_phase_of_its_own(
-    tmp_path: Path, case: str, apart_ms: float
-) -> None:
+def test_time_between_forward_and_backward_is_a_phase(tmp_path: Path, case: str, apart_ms: float) -> None:
     steps = [step for step in run(tmp_path, case, warmup=2, timed=9).of(Step) if step.mode == TRAINING]
     assert len(steps) == 9
     for step in steps:
@@ -143,7 +141,7 @@ def test_without_a_counted_step_nobody_knows_whether_sequences_come_first(tmp_pa
         assert (step.samples, step.batch_found) == (0, UNKNOWN_ORDER)
 
 
-def test_an_evaluation_now_and_then_is_told_and_lowers_throughput(tmp_path: Path) -> None:
+def test_occasional_evaluation_is_reported_and_lowers_throughput(tmp_path: Path) -> None:
     """Two of ten iterations begin with one of 30 ms at least."""
     steps = run(tmp_path, "evaluate_every_5", warmup=4, count=True, timed=10).of(Step)
     evaluating = [step for step in steps if step.phases_ns["evaluation"]]

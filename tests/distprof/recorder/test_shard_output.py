@@ -103,7 +103,7 @@ def test_a_folder_without_room_for_a_header_gives_way_and_holds_nothing(
     assert run.shard_files() == []
 
 
-def test_a_full_disk_has_room_to_say_so(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_keeps_the_reason(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     """A record that did not fit leaves room behind what was written."""
     writer = open_shard(run, HEADER, nobody)
     assert writer is not None
@@ -126,7 +126,7 @@ class Slow(MemorySink):
         super().write(data)
 
 
-def test_a_slow_file_system_is_waited_for_so_long_in_all(capfd: pytest.CaptureFixture[str]) -> None:
+def test_waiting_for_a_slow_file_system_is_bounded(capfd: pytest.CaptureFixture[str]) -> None:
     sink = Slow()
     output = ShardOutput(ShardWriter(sink), rank=3, patience_s=0.05)
     ends = [End("exit", number) for number in range(100)]
@@ -183,7 +183,7 @@ def test_an_abandoned_shard_is_left_to_its_owner(capfd: pytest.CaptureFixture[st
     assert capfd.readouterr().err == ""
 
 
-def test_saying_something_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_console_message_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     for stderr in (None, _Broken()):
         monkeypatch.setattr("sys.stderr", stderr)
         say("a line")

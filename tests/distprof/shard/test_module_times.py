@@ -46,19 +46,19 @@ def read(*content: Record) -> tuple[list[Record], list[str]]:
 def test_a_reader_finds_the_times_however_they_were_written(
     last: list[tuple[int, int]], before: list[list[tuple[int, int]]], entered: list[int], start: int
 ) -> None:
-    """``before``: turns that were added up already, as there were too many to be kept; each with calls of row 0."""
+    """``before``: intervals that were added up already, as there were too many to be kept; each with calls of row 0."""
     clock, expected = FakeClock(), Counter[int]()
     clock.advance_ms(start / 1e6)
-    ledger, sums = Timeline(HostTimestamps(clock.mono_ns), NOBODY), ModuleTimeSums(CallOrders())
-    for turns in [*before, last]:
-        ledger.restart(NOBODY)
-        for owner, nanoseconds in turns:
-            ledger.turn(owner)
+    timeline, sums = Timeline(HostTimestamps(clock.mono_ns), NOBODY), ModuleTimeSums(CallOrders())
+    for intervals in [*before, last]:
+        timeline.restart(NOBODY)
+        for owner, nanoseconds in intervals:
+            timeline.switch_to(owner)
             clock.advance_ms(nanoseconds / 1e6)
             expected[owner] += nanoseconds
-        if turns is not last:
-            sums.add(ledger.end(), [0])
-    fields = sums.fields_with(ledger.end(), entered)
+        if intervals is not last:
+            sums.add(timeline.finish(), [0])
+    fields = sums.fields_with(timeline.finish(), entered)
     assert ("stamps" in fields) == (not before and sum(nanoseconds for _, nanoseconds in last) < 1 << 32)
     (found,), malformed = read(step(**fields))
     assert not malformed and isinstance(found, Step)
@@ -73,11 +73,11 @@ def test_a_reader_finds_the_times_however_they_were_written(
 
 def test_many_turns_are_added_up_by_the_rank() -> None:
     clock, sums = FakeClock(), ModuleTimeSums(CallOrders())
-    ledger = Timeline(HostTimestamps(clock.mono_ns), NOBODY)
+    timeline = Timeline(HostTimestamps(clock.mono_ns), NOBODY)
     for _ in range(MAX_PACKED):
         clock.advance_ms(3e-6)
-        ledger.turn(0)
-    fields = sums.fields_with(ledger.end(), [0])
+        timeline.switch_to(0)
+    fields = sums.fields_with(timeline.finish(), [0])
     assert "stamps" not in fields and fields["forward_ns"].tolist() == [3 * (MAX_PACKED - 1)]
 
 

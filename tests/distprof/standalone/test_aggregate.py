@@ -13,7 +13,7 @@ from distprof.probes.timing.module_timer import NOBODY
 from distprof.probes.timing.module_times import CallOrders, ModuleTimeSums
 from distprof.probes.timing.timeline import HostTimestamps, Timeline
 
-#: A piece of work: who takes which turn (backward turns are ~row), and which modules were called.
+#: A piece of work: who takes which turn (backward intervals are ~row), and which modules were called.
 PIECES = st.tuples(
     st.lists(st.tuples(st.one_of(st.integers(-6, 5), st.just(NOBODY)), st.integers(0, 50))),
     st.lists(st.integers(0, 5)),
@@ -22,21 +22,21 @@ PIECES = st.tuples(
 
 @patient
 @given(st.lists(st.lists(PIECES, max_size=4), max_size=4))
-def test_every_iteration_has_the_sums_of_its_own_turns(
+def test_every_iteration_sums_its_own_intervals(
     iterations: list[list[tuple[list[tuple[int, int]], list[int]]]],
 ) -> None:
-    """Whatever came before: what is known of an order of turns serves other iterations, too."""
+    """Whatever came before: what is known of an order of intervals serves other iterations, too."""
     clock, orders = FakeClock(), CallOrders()
-    ledger = Timeline(HostTimestamps(clock.mono_ns), NOBODY)
+    timeline = Timeline(HostTimestamps(clock.mono_ns), NOBODY)
     for pieces in iterations:
         sums, expected, calls = ModuleTimeSums(orders), Counter[int](), Counter[int]()
-        for turns, entered in pieces:
-            ledger.restart(NOBODY)
-            for owner, milliseconds in turns:
-                ledger.turn(owner)
+        for intervals, entered in pieces:
+            timeline.restart(NOBODY)
+            for owner, milliseconds in intervals:
+                timeline.switch_to(owner)
                 clock.advance_ms(milliseconds)
                 expected[owner] += round(milliseconds * 1e6)
-            sums.add(ledger.end(), entered)
+            sums.add(timeline.finish(), entered)
             calls.update(entered)
         rows = len(sums.forward_ns)
         assert len(sums.backward_ns) == rows >= len(sums.calls)
@@ -46,15 +46,15 @@ def test_every_iteration_has_the_sums_of_its_own_turns(
         assert not any(expected[row] or expected[~row] or calls[row] for row in range(rows, 6))
 
 
-def test_an_order_is_found_out_once() -> None:
+def test_an_order_is_computed_once() -> None:
     orders = CallOrders()
     first = orders.of([0, 1, 0, NOBODY], [0, 1])
     other = orders.of([0, 0, NOBODY], [0, 0])
     assert orders.of([0, 1, 0, NOBODY], [0, 1]) is first and orders.of([0, 0, NOBODY], [0, 0]) is other
-    assert orders.of([0, 1, 0, NOBODY], [0, 0]) is not first  # the same turns, of other calls
+    assert orders.of([0, 1, 0, NOBODY], [0, 0]) is not first  # the same intervals, of other calls
 
 
-def test_orders_that_never_come_again_are_not_kept() -> None:
+def test_orders_that_do_not_repeat_are_not_kept() -> None:
     orders = CallOrders()
     for number in range(100):
         orders.of([0] * number, [0])

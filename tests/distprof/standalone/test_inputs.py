@@ -34,7 +34,7 @@ def macs(model: nn.Module | None = None, **given: Any) -> Any:
         {"args": None, "input_shape": (2, 8)},
     ],
 )
-def test_what_is_obvious_is_taken(given: dict[str, Any]) -> None:
+def test_obvious_inputs_are_accepted(given: dict[str, Any]) -> None:
     assert macs(**given) == 64
 
 
@@ -53,7 +53,7 @@ def test_what_is_obvious_is_taken(given: dict[str, Any]) -> None:
         ({}, "the model gets no input"),
     ],
 )
-def test_what_is_not_is_told_in_a_sentence(given: dict[str, Any], sentence: str) -> None:
+def test_wrong_inputs_are_explained_in_a_sentence(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         macs(**given)
 

@@ -99,7 +99,7 @@ def test_fakes_of_the_users_own_are_counted(inside: bool) -> None:
     assert counts(model, args=[x]) == (2 * 64 + 8, 64, 36)
 
 
-def test_fakes_of_somebody_else_are_not() -> None:
+def test_fakes_of_other_code_are_not_counted() -> None:
     class Asks(nn.Module):
         """Works out a shape with fakes, as DTensor does, before it computes."""
 

@@ -147,7 +147,7 @@ def test_an_exception_that_is_caught_does_not_end_the_profile() -> None:
         assert profiler.get_total_macs() == 2 * ONCE
 
 
-def test_out_of_order_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_calls_out_of_order_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     profiler = FlopsProfiler(linear())
     with pytest.raises(UsageError, match="start_profile"):
         profiler.get_total_flops()
@@ -220,7 +220,7 @@ def test_times_of_what_did_not_run_are_not_made_up(capsys: pytest.CaptureFixture
     assert line(text, "fwd MACs per rank") == "64 MACs"
 
 
-def test_parameters_without_a_shape_are_said_at_the_start() -> None:
+def test_parameters_without_a_shape_are_refused() -> None:
     model = nn.LazyLinear(4)
     profiler = FlopsProfiler(model)
     with pytest.raises(UsageError, match="call it once"):

@@ -25,33 +25,33 @@ def current() -> str:
 
 
 @pytest.mark.parametrize("name", [AS_COMPILED, EAGER])
-def test_it_holds_for_a_step(name: str) -> None:
+def test_the_stance_is_set_for_a_step(name: str) -> None:
     stance = Stance(name, lambda: True)
-    stance.take()
+    stance.acquire()
     assert current() == name
     stance.pause()
     assert current() == "default"
     stance.resume()
     assert current() == name
-    stance.leave()
+    stance.release()
     assert current() == "default"
     stance.resume()
     assert current() == "default"
 
 
-def test_the_users_own_is_put_back() -> None:
+def test_the_users_stance_is_restored() -> None:
     with torch.compiler.set_stance("fail_on_recompile"):
         stance = Stance(EAGER, lambda: True)
-        stance.take()
-        stance.leave()
+        stance.acquire()
+        stance.release()
         assert current() == "fail_on_recompile"
 
 
-def test_one_that_the_user_sets_meanwhile_stays() -> None:
+def test_a_stance_that_the_user_sets_meanwhile_stays() -> None:
     stance = Stance(EAGER, lambda: True)
-    stance.take()
+    stance.acquire()
     with torch.compiler.set_stance("fail_on_recompile"):
-        stance.leave()
+        stance.release()
         assert current() == "fail_on_recompile"
     torch.compiler.set_stance("default")
 
@@ -69,29 +69,29 @@ class Waits:
 def test_it_is_given_up_when_the_step_does_not_end() -> None:
     clock = Waits()
     stance = Stance(EAGER, lambda: True, deadline_s=10, now=clock)
-    stance.take()
+    stance.acquire()
     clock.now = 9
-    stance.look_at_the_time()
+    stance.give_up_if_late()
     assert current() == EAGER
     clock.now = 11
-    stance.look_at_the_time()
+    stance.give_up_if_late()
     assert current() == "default"
     stance.resume()
     assert current() == "default"
-    stance.leave()
+    stance.release()
 
 
 def test_it_is_not_given_up_in_the_middle_of_a_forward() -> None:
     clock, in_the_middle = Waits(), [True]
     stance = Stance(EAGER, lambda: not in_the_middle, deadline_s=10, now=clock)
-    stance.take()
+    stance.acquire()
     clock.now = 11
-    stance.look_at_the_time()
+    stance.give_up_if_late()
     assert current() == EAGER
     in_the_middle.clear()
-    stance.look_at_the_time()
+    stance.give_up_if_late()
     assert current() == "default"
-    stance.leave()
+    stance.release()
 
 
 @pytest.mark.parametrize("name", ["force_eager", "fail_on_recompile"])

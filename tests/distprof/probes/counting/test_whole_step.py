@@ -243,7 +243,7 @@ def test_fakes_of_the_scripts_are_no_work(tmp_path: Path) -> None:
     assert counts.outside["forward_macs"] == 2 * LINEAR
 
 
-def test_other_threads_are_none_of_the_steps(tmp_path: Path) -> None:
+def test_other_threads_are_not_counted(tmp_path: Path) -> None:
     def aside(y: Tensor) -> Tensor:
         thread = threading.Thread(target=lambda: X @ SQUARE)
         thread.start()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.around import AroundDoor
+from support.around import PatchWithFastPath
 from support.recording import record, train
 from torch import nn
 
@@ -28,7 +28,7 @@ X = torch.ones(4, 8)
 needed = pytest.mark.skipif(fast_path.compiled is None, reason="the shortcut could not be compiled")
 
 
-def test_it_is_compiled_where_it_can_be() -> None:
+def test_it_is_compiled_where_a_compiler_exists() -> None:
     headers = Path(sysconfig.get_paths()["include"], "Python.h")
     can_be = shutil.which(sysconfig.get_config_var("CC").split()[0]) is not None and headers.exists()
     assert (fast_path.compiled is not None) == can_be
@@ -50,7 +50,7 @@ class Counting(list[str]):
 
 
 @needed
-def test_most_calls_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_most_calls_use_the_fast_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the root's, and once that of the module that is given the same input, which needs no gradient."""
     model = nn.Sequential(nn.Linear(8, 8), *(nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(20)))
     left = Counting(monkeypatch)
@@ -80,7 +80,7 @@ class Caller(nn.Module):
 
 
 @needed
-def test_what_it_does_not_know_is_left_to_the_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_calls_go_to_the_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = Counting(monkeypatch)
     record(tmp_path, lambda: train(Caller(), X))
     assert left.count("enter") == left.count("leave") == 1
@@ -89,19 +89,31 @@ def test_what_it_does_not_know_is_left_to_the_timer(tmp_path: Path, monkeypatch:
 
 
 @needed
-def test_it_says_what_is_wrong() -> None:
+def test_wrong_arguments_are_refused() -> None:
     parts: dict[str, Any] = dict.fromkeys(
-        ("timer", "row_of", "stack", "entered", "owners", "stamps", "now", "hooked", "in_backward", "special", "hooks")
+        (
+            "timer",
+            "row_of",
+            "stack",
+            "entered",
+            "owners",
+            "timestamps",
+            "now",
+            "hooked",
+            "in_backward",
+            "special",
+            "hooks",
+        )
     )
-    parts |= dict.fromkeys(("ended", "alone", "failed"))
+    parts |= dict.fromkeys(("ended", "forward_only", "failed"))
     with pytest.raises(TypeError):
-        fast_path.compiled.Shortcut(**parts)
+        fast_path.compiled.FastPath(**parts)
     parts |= {"carrier": X, "plain": torch.Tensor, "is_grad_enabled": torch.is_grad_enabled}
     with pytest.raises(TypeError, match="works on dicts, lists and a set"):
-        fast_path.compiled.Shortcut(**parts)
+        fast_path.compiled.FastPath(**parts)
     parts |= {"row_of": {}, "special": set(), "ended": {}}
     parts |= {name: [] for name in ("stack", "entered", "owners", "hooked", "in_backward")}
-    made = fast_path.compiled.Shortcut(**parts)
+    made = fast_path.compiled.FastPath(**parts)
     entering: list[tuple[Any, ...]] = [(), (1, 2), (1, 2, 3), (1, (), {}, 4)]
     for given in entering:
         with pytest.raises(TypeError, match="enter"):
@@ -111,13 +123,13 @@ def test_it_says_what_is_wrong() -> None:
         with pytest.raises(TypeError, match="leave"):
             made.leave(*given)
     with pytest.raises(TypeError):
-        fast_path.compiled.Hook(1, stamps=None, now=None, owners=[], in_backward=(), failed=None)
+        fast_path.compiled.Hook(1, timestamps=None, now=None, owners=[], in_backward=(), failed=None)
 
 
 @needed
-def test_a_hook_that_fails_tells_and_lets_backward_go_on() -> None:
+def test_a_failing_hook_is_reported_and_backward_goes_on() -> None:
     told: list[BaseException] = []
-    hook = fast_path.compiled.Hook(1, stamps=None, now=lambda: 5, owners=[], in_backward=[0], failed=told.append)
+    hook = fast_path.compiled.Hook(1, timestamps=None, now=lambda: 5, owners=[], in_backward=[0], failed=told.append)
     x = torch.ones(3, requires_grad=True)
     y = x * 2
     y.register_hook(hook)
@@ -128,8 +140,8 @@ def test_a_hook_that_fails_tells_and_lets_backward_go_on() -> None:
 
 
 @needed
-@pytest.mark.parametrize("broken", ["stamps", "now", "hooks", "hooked", "is_grad_enabled", "carrier"])
-def test_what_fails_in_it_ends_recording_alone(
+@pytest.mark.parametrize("broken", ["timestamps", "now", "hooks", "hooked", "is_grad_enabled", "carrier"])
+def test_a_failure_ends_only_the_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: str
 ) -> None:
     """Whatever it meets: the job goes on, and one line says so."""
@@ -141,11 +153,11 @@ def test_what_fails_in_it_ends_recording_alone(
         __missing__ = fails
 
     instead = {"hooks": Broken(), "hooked": [], "carrier": object()}
-    original = fast_path.compiled.Shortcut
+    original = fast_path.compiled.FastPath
 
     class Module:
         @staticmethod
-        def Shortcut(**parts: Any) -> Any:
+        def FastPath(**parts: Any) -> Any:
             return original(**{**parts, broken: instead.get(broken, fails)})
 
     monkeypatch.setattr(fast_path, "compiled", Module)
@@ -162,20 +174,20 @@ def _told(self: nn.Identity, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture
 def around(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Modules are called as a shortcut calls them, which is interested in none."""
+    """Modules are called as a fast path calls them, which is interested in none."""
 
     def fails(where: str, error: BaseException) -> None:
         raise error
 
     monkeypatch.setattr(nn.Identity, "forward", _told)
-    door = AroundDoor(fails)
-    door.open(SimpleNamespace(enter=lambda *_: None))
+    patch = PatchWithFastPath(fails)
+    patch.open(SimpleNamespace(enter=lambda *_: None))
     yield
-    door.close()
+    patch.close()
 
 
 @needed
-def test_a_call_goes_straight_to_forward_where_torch_would_do_nothing_else(around: None) -> None:
+def test_forward_is_called_directly_where_torch_does_nothing_else(around: None) -> None:
     module = nn.Identity()
     assert module(X) is X and module.caller == "__call__"
     linear = nn.Linear(8, 2)
@@ -195,7 +207,7 @@ def test_a_call_goes_straight_to_forward_where_torch_would_do_nothing_else(aroun
     ],
 )
 @pytest.mark.parametrize("everywhere", [False, True])
-def test_hooks_take_torchs_own_way(around: None, register: str, hook: Any, everywhere: bool) -> None:
+def test_modules_with_hooks_use_torchs_call(around: None, register: str, hook: Any, everywhere: bool) -> None:
     module = nn.Identity()
     of_all = "register_module_" + register.removeprefix("register_")
     handle = (getattr(nn.modules.module, of_all) if everywhere else getattr(module, register))(hook)
@@ -210,7 +222,7 @@ def test_hooks_take_torchs_own_way(around: None, register: str, hook: Any, every
 
 
 @needed
-def test_what_is_called_in_another_way_takes_torchs_own(
+def test_modules_with_own_calls_use_torchs_call(
     around: None, monkeypatch: pytest.MonkeyPatch, fresh_compiler: None
 ) -> None:
     replaced = nn.Identity()
@@ -256,53 +268,56 @@ def test_a_module_may_warn_in_the_name_of_its_caller(tmp_path: Path, both_ways: 
 
 
 @needed
-def test_stamps_are_kept_as_an_array_keeps_them() -> None:
-    stamps, likewise = fast_path.compiled.Stamps(), array("q")
+def test_timestamps_are_stored_as_in_an_array() -> None:
+    timestamps, likewise = fast_path.compiled.TimestampBuffer(), array("q")
     for number in [*range(-3, 200), 1 << 40, -(1 << 62), (1 << 63) - 1]:
-        stamps.append(number)
+        timestamps.append(number)
         likewise.append(number)
-    assert list(stamps) == list(likewise) and len(stamps) == len(likewise)
-    assert (stamps[0], stamps[-1], stamps[57]) == (likewise[0], likewise[-1], likewise[57])
-    assert stamps.tobytes() == likewise.tobytes()
-    assert stamps.low_words() == HostTimestamps(lambda: 0).low_words(likewise)
+    assert list(timestamps) == list(likewise) and len(timestamps) == len(likewise)
+    assert (timestamps[0], timestamps[-1], timestamps[57]) == (likewise[0], likewise[-1], likewise[57])
+    assert timestamps.tobytes() == likewise.tobytes()
+    assert timestamps.low_words() == HostTimestamps(lambda: 0).low_words(likewise)
     refused: list[tuple[type[Exception], Callable[[], Any]]] = [
-        (IndexError, lambda: stamps[len(stamps)]),
-        (IndexError, lambda: stamps[-len(stamps) - 1]),
-        (OverflowError, lambda: stamps.append(1 << 63)),
-        (TypeError, lambda: stamps.append("1")),
-        (TypeError, lambda: stamps.__delitem__(0)),
-        (TypeError, lambda: stamps.__delitem__(slice(1, None))),
-        (TypeError, lambda: stamps.__setitem__(slice(None), [])),
+        (IndexError, lambda: timestamps[len(timestamps)]),
+        (IndexError, lambda: timestamps[-len(timestamps) - 1]),
+        (OverflowError, lambda: timestamps.append(1 << 63)),
+        (TypeError, lambda: timestamps.append("1")),
+        (TypeError, lambda: timestamps.__delitem__(0)),
+        (TypeError, lambda: timestamps.__delitem__(slice(1, None))),
+        (TypeError, lambda: timestamps.__setitem__(slice(None), [])),
     ]
     for error, refuse in refused:
         with pytest.raises(error):
             refuse()
-    assert list(stamps) == list(likewise)
-    del stamps[:]
-    assert not len(stamps) and stamps.tobytes() == stamps.low_words() == b""
-    stamps.append(5)
-    assert list(stamps) == [5]
+    assert list(timestamps) == list(likewise)
+    del timestamps[:]
+    assert not len(timestamps) and timestamps.tobytes() == timestamps.low_words() == b""
+    timestamps.append(5)
+    assert list(timestamps) == [5]
 
 
 @needed
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python's clock may be another one")
-def test_stamps_read_the_clock_that_python_reads(tmp_path: Path) -> None:
+def test_timestamps_read_pythons_clock(tmp_path: Path) -> None:
     source = fast_path.host_timestamps(time.perf_counter_ns)
-    ledger = Timeline(source, 0)
+    timeline = Timeline(source, 0)
     hook = fast_path.compiled.Hook(
-        7, stamps=ledger.stamps, now=None, owners=ledger.owners, in_backward=[0], failed=None
+        7, timestamps=timeline.timestamps, now=None, owners=timeline.owners, in_backward=[0], failed=None
     )
     before = time.perf_counter_ns()
     hook(None)
     after = time.perf_counter_ns()
-    turns = ledger.end()
-    assert turns.owners == [0, 7] and before <= turns.stamps[1] <= after <= turns.end
-    assert turns.lengths_ns().tolist() == [turns.stamps[1] - turns.stamps[0], turns.end - turns.stamps[1]]
+    intervals = timeline.finish()
+    assert intervals.owners == [0, 7] and before <= intervals.timestamps[1] <= after <= intervals.end
+    assert intervals.lengths_ns().tolist() == [
+        intervals.timestamps[1] - intervals.timestamps[0],
+        intervals.end - intervals.timestamps[1],
+    ]
     assert type(fast_path.host_timestamps(lambda: 0)) is HostTimestamps  # a clock of somebody's
 
 
 @needed
-def test_it_keeps_nothing(tmp_path: Path) -> None:
+def test_it_keeps_no_object_alive(tmp_path: Path) -> None:
     """Neither itself, in the circle of which the timer is a part, nor what modules were given."""
     seen: list[Any] = []
 
@@ -316,7 +331,7 @@ def test_it_keeps_nothing(tmp_path: Path) -> None:
 
     def living() -> int:
         gc.collect()
-        kinds = (fast_path.compiled.Shortcut, Giving, ModuleTimer)
+        kinds = (fast_path.compiled.FastPath, Giving, ModuleTimer)
         return sum(type(thing) in kinds for thing in gc.get_objects())
 
     others = living()
@@ -325,7 +340,7 @@ def test_it_keeps_nothing(tmp_path: Path) -> None:
 
 
 @needed
-def test_counts_of_references_stay_as_they_are(tmp_path: Path) -> None:
+def test_reference_counts_do_not_change(tmp_path: Path) -> None:
     model = Caller()
     shared: list[Any] = [torch.Tensor, torch.is_grad_enabled, None, True, model, *model.children(), 1, 2, 3]
     record(tmp_path / "1", lambda: train(model, X, steps=2), timed=2)

@@ -112,7 +112,7 @@ def test_a_module_used_twice_has_both_times(tmp_path: Path) -> None:
     assert (seen.forward_ms()["1.between"], seen.backward_ms()["1.between"]) == (1, 2)
 
 
-def test_one_module_in_two_parents_is_told_by_its_caller(tmp_path: Path) -> None:
+def test_a_shared_module_is_identified_by_its_caller(tmp_path: Path) -> None:
     shared = Ticking(10, 20)
     seen = timed(tmp_path, nn.Sequential(nn.Sequential(Ticking(1, 1), shared), nn.Sequential(Ticking(2, 2), shared)))
     assert seen.forward_ms() == {"0.0": 1, "0.1": 10, "1.0": 2, "1.1": 10}
@@ -323,7 +323,7 @@ class Frozen(nn.Module):
         return output
 
 
-def test_a_part_without_gradient_is_forward_still(tmp_path: Path) -> None:
+def test_a_part_without_gradient_is_still_forward(tmp_path: Path) -> None:
     seen = timed(tmp_path, nn.Sequential(Frozen(Ticking(10, 99)), Ticking(1, 2)))
     assert seen.forward_ms() == {"0.child": 10, "1": 1}
     assert seen.backward_ms() == {"1": 2}
@@ -381,7 +381,7 @@ class Optimised(nn.Module):
         return self.own(self.others[0](x))
 
 
-def test_a_module_that_its_caller_does_not_own_stands_below_it(tmp_path: Path) -> None:
+def test_a_module_is_placed_below_its_caller(tmp_path: Path) -> None:
     seen = timed(tmp_path, Optimised())
     assert seen.forward_ms() == {"own": 1, "<Ticking>": 10}
     assert seen.backward_ms() == {"own": 2, "<Ticking>": 20}
@@ -428,7 +428,7 @@ def test_micro_batches_add_up(tmp_path: Path) -> None:
     assert seen.calls() == {"": 4, "0": 4, "1": 4}
 
 
-def test_steps_do_not_run_into_one_another(tmp_path: Path) -> None:
+def test_steps_are_separate(tmp_path: Path) -> None:
     model = nn.Sequential(Ticking(10, 20), Ticking(1, 2))
     seen = record(tmp_path, lambda: train(model, X, steps=3), timed=3)
     for step in range(3):
@@ -491,7 +491,7 @@ def built(shape: Any, name: str, forward: dict[str, float], backward: dict[str, 
 
 @patient
 @given(shapes)
-def test_whatever_the_tree_every_module_has_its_own_time(shape: Any) -> None:
+def test_every_module_of_any_tree_has_its_self_time(shape: Any) -> None:
     forward, backward = {"0": 1.0}, {"0": 1.0}
     model = nn.Sequential(Ticking(1, 1), built(shape, "1", forward, backward))
     with tempfile.TemporaryDirectory() as folder:

@@ -40,7 +40,7 @@ class Loop:
 
     def sums_ms(self) -> dict[str, float]:
         """What the phases took, those that took nothing left out; whatever they are, they fill the iteration."""
-        sums = self.phases.take().sums_ns()
+        sums = self.phases.finish().sums_ns()
         assert set(sums) <= set(PHASES)
         assert sum(sums.values()) == self.clock.mono_ns()
         return {phase: length / MS for phase, length in sums.items() if length}
@@ -61,14 +61,14 @@ def test_a_plain_iteration(loop: Loop) -> None:
     assert loop.sums_ms() == {DATA: 7, FORWARD: 20, BACKWARD: 40, OPTIMIZER: 5, OTHER: 3}
 
 
-def test_it_tells_whether_a_loader_was_seen(loop: Loop) -> None:
+def test_it_records_whether_a_loader_was_seen(loop: Loop) -> None:
     loop.spend(FORWARD, 20)
     assert not loop.phases.waited_for_data
     loop.spend(DATA, 0)
     assert loop.phases.waited_for_data
 
 
-def test_what_stands_between_forward_and_backward_is_outside_of_modules(loop: Loop) -> None:
+def test_time_between_forward_and_backward_is_outside(loop: Loop) -> None:
     """A loss of the script's own, the next batch, a receive."""
     loop.spend(FORWARD, 20)
     loop.idle(3)
@@ -76,7 +76,7 @@ def test_what_stands_between_forward_and_backward_is_outside_of_modules(loop: Lo
     assert loop.sums_ms() == {FORWARD: 20, OUTSIDE: 3, BACKWARD: 40}
 
 
-def test_what_stands_between_two_forwards_is_outside_of_modules(loop: Loop) -> None:
+def test_time_between_two_forwards_is_outside(loop: Loop) -> None:
     """An encoder, something on its output, a decoder, the loss."""
     loop.spend(FORWARD, 20)
     loop.idle(3)
@@ -86,7 +86,7 @@ def test_what_stands_between_two_forwards_is_outside_of_modules(loop: Loop) -> N
     assert loop.sums_ms() == {FORWARD: 30, OUTSIDE: 4, BACKWARD: 40}
 
 
-def test_what_follows_a_forward_that_nothing_follows_is_other(loop: Loop) -> None:
+def test_time_after_the_last_forward_is_other(loop: Loop) -> None:
     loop.spend(FORWARD, 20)
     loop.idle(3)
     assert loop.sums_ms() == {FORWARD: 20, OTHER: 3}
@@ -120,7 +120,7 @@ def evaluate(loop: Loop, batches: int) -> None:
         loop.idle(1)  # metrics
 
 
-def test_evaluation_takes_its_own_data_waits_and_its_metrics(loop: Loop) -> None:
+def test_evaluation_includes_its_data_waits_and_metrics(loop: Loop) -> None:
     evaluate(loop, 5)
     loop.spend(DATA, 0.25)  # the end of the evaluation's loader
     loop.spend(DATA, 7)
@@ -146,7 +146,7 @@ def test_evaluation_in_the_middle_of_accumulation(loop: Loop) -> None:
     assert (sums[DATA], sums[FORWARD], sums[BACKWARD]) == (14, 40, 80)
 
 
-def test_a_teacher_does_not_take_the_batch_of_training(loop: Loop) -> None:
+def test_a_teachers_forward_leaves_the_batch_to_training(loop: Loop) -> None:
     """A forward without gradient on the very batch that the student trains on."""
     loop.spend(DATA, 7)
     loop.spend(EVALUATION, 15)
@@ -210,7 +210,7 @@ def test_what_began_before_the_iteration_may_end_in_it(loop: Loop) -> None:
     assert loop.sums_ms() == {FORWARD: 20, OTHER: 4}
 
 
-def test_a_span_that_is_never_left_still_adds_up(loop: Loop) -> None:
+def test_a_phase_that_never_ends_still_adds_up(loop: Loop) -> None:
     """A closure that raised: the optimizer's end is never told."""
     loop.phases.enter(OPTIMIZER)
     loop.idle(5)
@@ -224,7 +224,7 @@ SPANS = [DATA, FORWARD, BACKWARD, OPTIMIZER, EVALUATION]
 
 @patient
 @given(st.lists(st.tuples(st.sampled_from([*SPANS, *[LEAVE] * 5]), st.integers(0, 100)), max_size=60))
-def test_however_spans_nest_phases_add_up(job: list[tuple[str, int]]) -> None:
+def test_nested_phases_add_up(job: list[tuple[str, int]]) -> None:
     loop = Loop()
     for event, milliseconds in job:
         loop.idle(milliseconds)
@@ -234,7 +234,7 @@ def test_however_spans_nest_phases_add_up(job: list[tuple[str, int]]) -> None:
 
 @patient
 @given(st.lists(st.tuples(st.sampled_from([DATA, FORWARD, BACKWARD, OPTIMIZER]), st.integers(1, 100))))
-def test_without_nesting_and_evaluation_spans_keep_what_they_took(job: list[tuple[str, int]]) -> None:
+def test_plain_phases_keep_their_times(job: list[tuple[str, int]]) -> None:
     """Only the time between spans is anybody's guess."""
     loop, took = Loop(), dict.fromkeys(PHASES, 0)
     for phase, milliseconds in job:
@@ -243,8 +243,8 @@ def test_without_nesting_and_evaluation_spans_keep_what_they_took(job: list[tupl
     assert loop.sums_ms() == {phase: milliseconds for phase, milliseconds in took.items() if milliseconds}
 
 
-def test_a_long_evaluation_is_gone_through_once(loop: Loop) -> None:
-    """Naming the turns of an evaluation of n batches looks at each of them a few times, not n times."""
+def test_a_long_evaluation_is_visited_once(loop: Loop) -> None:
+    """Naming the intervals of an evaluation of n batches looks at each of them a few times, not n times."""
 
     class Counting(list[str]):
         looked_at = 0
@@ -253,7 +253,7 @@ def test_a_long_evaluation_is_gone_through_once(loop: Loop) -> None:
             Counting.looked_at += 1
             return super().__getitem__(index)
 
-    loop.phases.ledger.owners = Counting(loop.phases.ledger.owners)
+    loop.phases.timeline.owners = Counting(loop.phases.timeline.owners)
     for _ in range(1_000):
         loop.spend(DATA, 1)
         loop.spend(EVALUATION, 2)

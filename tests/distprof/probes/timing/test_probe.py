@@ -1,4 +1,4 @@
-"""Stamps that can be read only later, as an accelerator's: nothing waits for them but the end."""
+"""TimestampBuffer that can be read only later, as an accelerator's: nothing waits for them but the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distprof.records import Array, Step
 
 
 class LateStamps:
-    """Stamps of the test's clock that can be read when as many later ones as ``delay`` have been taken."""
+    """TimestampBuffer of the test's clock that can be read when as many later ones as ``delay`` have been taken."""
 
     immediate = False
     delay = 0
@@ -34,24 +34,24 @@ class LateStamps:
         self.times.append(clock.mono_ns())
         return len(self.times) - 1
 
-    def ready(self, stamp: int) -> bool:
-        return len(self.times) - stamp > self.delay
+    def ready(self, timestamp: int) -> bool:
+        return len(self.times) - timestamp > self.delay
 
-    def wait(self, stamp: int) -> None:
-        type(self).waits.append(stamp)
+    def wait(self, timestamp: int) -> None:
+        type(self).waits.append(timestamp)
         self.times += [clock.mono_ns()] * self.delay
 
-    def room(self) -> list[int]:
+    def buffer(self) -> list[int]:
         return []
 
     def length_ns(self, end: int, start: int, /) -> int:
         assert self.ready(end), "read too early"
         return self.times[end] - self.times[start]
 
-    def lengths_ns(self, stamps: list[int]) -> Array:
-        return np.array([self.length_ns(end, start) for start, end in pairwise(stamps)], np.int64)
+    def lengths_ns(self, timestamps: list[int]) -> Array:
+        return np.array([self.length_ns(end, start) for start, end in pairwise(timestamps)], np.int64)
 
-    def packed(self, stamps: list[int]) -> None:
+    def packed(self, timestamps: list[int]) -> None:
         return None
 
 
@@ -59,8 +59,8 @@ class LateStamps:
 def accelerator(monkeypatch: pytest.MonkeyPatch) -> type[LateStamps]:
     """Models run on one, as far as the timed probe can tell."""
 
-    def probe(door: Any, listener: Any, on_error: Any, time: Any, device: str, expert_rows: Any) -> TimedProbe:
-        return TimedProbe(door, listener, on_error, time, "cuda", expert_rows)
+    def probe(patch: Any, listener: Any, on_error: Any, time: Any, device: str, expert_rows: Any) -> TimedProbe:
+        return TimedProbe(patch, listener, on_error, time, "cuda", expert_rows)
 
     monkeypatch.setattr("distprof.recorder.recorder.TimedProbe", probe)
     monkeypatch.setattr("distprof.probes.timing.probe.CudaTimestamps", LateStamps)
@@ -74,7 +74,7 @@ def trained(folder: Path) -> Seen:
 
 
 @pytest.mark.parametrize("delay", [0, 1, 10, 1000])
-def test_steps_are_read_when_they_can_be_and_all_in_the_end(
+def test_steps_are_read_when_ready_and_all_at_the_end(
     tmp_path: Path, accelerator: type[LateStamps], monkeypatch: pytest.MonkeyPatch, delay: int
 ) -> None:
     monkeypatch.setattr(accelerator, "delay", delay)
@@ -88,8 +88,8 @@ def test_steps_are_read_when_they_can_be_and_all_in_the_end(
     assert len(accelerator.waits) <= 3 and (accelerator.waits == []) == (delay == 0)
 
 
-def test_micro_batches_add_up_and_are_not_kept_turn_by_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever number of backward passes an iteration has, what is kept of its turns is bounded."""
+def test_micro_batches_are_summed_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever number of backward passes an iteration has, what is kept of its intervals is bounded."""
     monkeypatch.setattr("distprof.probes.timing.module_timer.MAX_PACKED", 20)
     model = nn.Sequential(Ticking(2, 3), Ticking(5, 7))
     most: list[int] = []
@@ -102,7 +102,7 @@ def test_micro_batches_add_up_and_are_not_kept_turn_by_turn(tmp_path: Path, monk
             for _ in range(20):
                 model(torch.ones(3, requires_grad=True)).sum().backward()
                 timers = timers or [timer for timer in _timers() if timer not in others]
-                most.extend(len(timer.ledger.owners) for timer in timers)
+                most.extend(len(timer.timeline.owners) for timer in timers)
             optimizer.step()
 
     seen = record(tmp_path, job, timed=2)
