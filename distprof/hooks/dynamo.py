@@ -59,14 +59,15 @@ def run_uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def out_of_trace() -> Iterator[None]:
-    """In here torch.jit.trace, if it runs, notes nothing: otherwise sizes are tensors, and nodes of its graph."""
-    known = hasattr(torch._C, "_get_tracing_state") and hasattr(torch._C, "_set_tracing_state")
-    state = torch._C._get_tracing_state() if known else None
-    if state is None:
+    """Suspends torch.jit.trace, if it runs: otherwise sizes would be tensors and would become nodes of its graph."""
+    get_state = getattr(torch._C, "_get_tracing_state", None)
+    set_state = getattr(torch._C, "_set_tracing_state", None)
+    state = get_state() if get_state is not None and set_state is not None else None
+    if set_state is None or state is None:
         yield
         return
-    torch._C._set_tracing_state(None)
+    set_state(None)
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        set_state(state)

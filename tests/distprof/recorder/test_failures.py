@@ -74,7 +74,7 @@ ROADS = [
     "distprof.probes.model_watch.ModelWatch.enter",
     "distprof.probes.model_watch.ModelWatch.leave",
     "distprof.model.registry.ModelRegistry.adopt",
-    "distprof.model.registry.ModelRegistry.places",
+    "distprof.model.registry.ModelRegistry.place_records",
     "distprof.model.module_tree.ModuleTree.adopt",
     "distprof.model.registry.parameters_of",
     "distprof.model.registry.find_moe_layers",
@@ -275,7 +275,7 @@ def test_a_recorder_that_cannot_start(
 
 
 @pytest.mark.parametrize(
-    "road", ["distprof.recorder.recorder.OptimizerHook", "distprof.recorder.recorder.Recorder._watch"]
+    "road", ["distprof.recorder.recorder.OptimizerHook", "distprof.recorder.recorder.Recorder._watch_models"]
 )
 def test_a_recorder_that_is_half_armed_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, road: str
