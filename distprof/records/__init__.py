@@ -1,11 +1,11 @@
-"""Every record that a rank writes, as plain frozen dataclasses: a file for each thing that records tell of.
+"""Every record that a rank writes, as plain frozen dataclasses: one file for each subject.
 
 The names of the fields are the keys of the record in the shard; ``docs/FORMAT.md`` describes them for readers in other
-languages and a test holds that page against these files.  Units are suffixes: ``_ns``, ``_bytes``, ``_macs``,
-``_flops``.  Everybody imports from here, whatever the file.
+languages, and a test compares that page with these files.  Units are suffixes: ``_ns``, ``_bytes``, ``_macs``,
+``_flops``.  Other modules import from this package, not from its files.
 
-A *row* is the index of a module in the tree: :class:`Tree` records append rows, and every bulk array over modules is
-dense over the rows known when it was written (a shorter array means zeros for the rows that came later).
+A *row* is the index of a module in the tree: :class:`Tree` records append rows, and every bulk array over modules has
+an entry for each row that was known when it was written (a shorter array means zeros for later rows).
 """
 
 from __future__ import annotations

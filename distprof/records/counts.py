@@ -11,16 +11,16 @@ from distprof.records.steps import FORWARD
 
 @dataclass(frozen=True)
 class DeviceWork:
-    """Multiply-accumulates that ran on one device in one arithmetic: what MFU and HFU are made of.
+    """Multiply-accumulates that ran on one device in one number format: MFU and HFU are computed from them.
 
     ``arithmetic``: ``fp64``, ``fp32``, ``tf32``, ``bf16``, ``fp16``, ``fp8``, else torch's name of the operands' type;
-    empty where no operand was seen, and then ``device`` is, too.  ``model_macs``: without recompute, and without what a
-    fused kernel works out anew in its backward.
+    it and ``device`` are empty where no operand was seen.  ``model_macs``: without recomputation, also that of a fused
+    kernel in its backward.
     """
 
-    device: str  # torch's: cuda:0, cpu
-    name: str  # what the device calls itself
-    threads: Natural  # torch's, on the CPU; else 0
+    device: str  # torch's name: cuda:0, cpu
+    name: str  # the name that the driver gives
+    threads: Natural  # torch's number of threads on the CPU; else 0
     arithmetic: str
     model_macs: Amount
     executed_macs: Amount
@@ -28,8 +28,9 @@ class DeviceWork:
 
 @dataclass(frozen=True)
 class Generated:
-    """A kernel that the compiler made itself, of the compiled region of one module (-1: of none), and its calls;
-    ``optimizer``: it is of a compiled optimizer step.
+    """A kernel that the compiler generated for the compiled region of one module (-1: of no module), and its calls.
+
+    ``optimizer``: it belongs to a compiled optimizer step.
     """
 
     row: Row
@@ -42,18 +43,18 @@ class Generated:
 class Counts(Bulky):
     """One counted step: *exclusive* work per row, summed over the iteration's micro-batches.
 
-    Forward is what ran in root forwards; backward, what autograd ran, credited to the module whose forward, or whose
-    backward, made the node; recompute, what checkpointing ran again.  Flops are all of them, 2 a MAC included.
-    ``outside`` has the work that belongs to no row, under the names of the six arrays, 0 where absent: what the script
-    computes itself between its models, backward and optimizers.  It has that of optimizers' steps, and what runs
-    without gradient from a backward up to them, in grad mode too behind the last backward, under ``optimizer_macs`` and
-    ``optimizer_flops``.  ``uncounted`` holds the ops that ran without a formula, by name, with their calls, and
-    ``uncounted_work`` under the same names an order of magnitude of their work, by which they may be put in order.
-    ``device_work`` is of the whole step, work of no row included.
+    Forward is the work of root forwards.  Backward is the work of autograd, credited to the module whose forward or
+    backward made the node.  Recompute is the work that checkpointing repeats.  Flops include 2 for each MAC.
 
-    ``compiled`` tells how code of torch.compile ran: ``compiled``, as it always does, its region counted whole, or
-    ``eager``, counted module by module; empty where there was none.  ``eager_refused``: why it was not eager, though
-    that was asked for.
+    ``outside`` has the work that belongs to no row, under the names of the six arrays, 0 where absent: the script's own
+    work between models, backward and optimizers.  Its ``optimizer_macs`` and ``optimizer_flops`` have the optimizers'
+    steps, the work without gradient between a backward and them, and also work in grad mode after the last backward.
+    ``uncounted`` has the number of calls of each op without a formula, and ``uncounted_work`` the order of magnitude of
+    its work, for sorting.  ``device_work`` is the work of the whole step, with the work of no row.
+
+    ``compiled`` says how code of torch.compile ran: ``compiled``, its region counted as a whole, or ``eager``, counted
+    module by module; empty where there was none.  ``eager_refused``: why it did not run in eager form, although the
+    user asked for it.
     """
 
     KIND: ClassVar[str] = "counts"
@@ -81,10 +82,10 @@ class Counts(Bulky):
 
 @dataclass(frozen=True)
 class OpRow:
-    """One op in one kind of work: what all its calls cost together."""
+    """One op in one kind of work: the sum over all its calls."""
 
     name: str  # aten.addmm
-    kind: str  # forward, backward, recompute, or another kind that work may be of
+    kind: str  # forward, backward, recompute, or another kind of work
     calls: Natural
     macs: Amount
     flops: Amount
@@ -93,13 +94,13 @@ class OpRow:
 
 @dataclass(frozen=True)
 class Ops:
-    """The ops of one counted step, where a process profiles itself alone.
+    """The ops of one counted step, where a process profiles itself without a job.
 
-    Times, if ``timed``, are of the counted step: longer than a plain one's.
+    Times, if ``timed``, are those of the counted step: longer than in a plain step.
     """
 
     KIND: ClassVar[str] = "ops"
     iteration: Natural = 0
     mode: str = FORWARD
     ops: tuple[OpRow, ...] = ()
-    timed: bool = False  # not where nothing ran: on the meta device, with fake tensors
+    timed: bool = False  # False where nothing was computed: on the meta device, with fake tensors

@@ -1,4 +1,4 @@
-"""Layers with experts, and where their tokens went."""
+"""MoE layers, the tokens of their experts, and the choices of their routers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class ExpertLayer:
     row: Row
     num_experts: Size
     local_experts: tuple[Index, ...]  # global ids, in the order of the loads
-    axis: str = "ep"  # over which its experts are shared out
-    top_k: Natural = 0  # experts that see a token; 0: not known
-    counted: bool = True  # whether expert_load records tell its tokens
+    axis: str = "ep"  # over which its experts are distributed
+    top_k: Natural = 0  # experts for each token; 0: not known
+    counted: bool = True  # whether expert_load records have its tokens
 
 
 @dataclass(frozen=True)
 class ExpertLayers:
-    """The MoE layers that this rank found.  The last one of a shard holds."""
+    """The MoE layers that this rank found.  The last one of a shard is valid."""
 
     KIND: ClassVar[str] = "expert_layers"
     layers: tuple[ExpertLayer, ...]
@@ -31,11 +31,11 @@ class ExpertLayers:
 
 @dataclass(frozen=True, eq=False)
 class ExpertLoad(Bulky):
-    """Tokens that each local expert processed in one timed step: all layers one after the other, in the order of
-    :class:`ExpertLayers`, those that are ``counted``, and of their ``local_experts``.
+    """Tokens that each local expert processed in one timed step.
 
-    ``unseen``: the numbers of the layers, by that order, of which nothing was seen in this step (they were not called,
-    or inside compiled code): their zeros say nothing.
+    ``tokens`` has the ``local_experts`` of all layers of :class:`ExpertLayers` that are ``counted``, in that order.
+    ``unseen``: the numbers of the layers, in that order, of which nothing was seen in this step (they were not called,
+    or ran inside compiled code): their zeros have no meaning.
     """
 
     KIND: ClassVar[str] = "expert_load"
@@ -46,12 +46,12 @@ class ExpertLoad(Bulky):
 
 @dataclass(frozen=True, eq=False)
 class ExpertRouting(Bulky):
-    """Where routers sent this rank's own tokens in one timed step, before any of them was dropped.
+    """The choices of routers for this rank's own tokens in one timed step, before tokens were dropped.
 
-    ``layers``: the numbers, by the order of :class:`ExpertLayers`, of those whose routing was seen.  ``routed``: one
-    layer after the other, how often each of its ``num_experts`` was chosen.  Of those of them in ``drops_known`` it was
-    also seen what became of the choices: ``dropped`` has as many numbers as ``routed``, or none where all were kept.
-    ``aux_loss``: for each of ``layers`` the sum over its ``aux_calls`` (calls of a router that had one), or empty.
+    ``layers``: the numbers of the layers whose routing was seen, in the order of :class:`ExpertLayers`.  ``routed``:
+    how often each of a layer's ``num_experts`` was chosen, layer after layer.  ``drops_known``: the layers among them
+    whose drops were seen too.  ``dropped`` is as long as ``routed``, or empty where all choices were kept.
+    ``aux_loss``: for each of ``layers`` the sum over its ``aux_calls`` (router calls that had a loss), or empty.
     """
 
     KIND: ClassVar[str] = "expert_routing"

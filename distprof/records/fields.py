@@ -1,6 +1,6 @@
-"""What a field of a record may hold.
+"""The types of the fields of records.
 
-The ranges of the int fields are part of their types: a reader may size its tables by what lies within them.  Bulk
+The ranges of int fields are part of their types, so that a reader can size its tables by them.  Bulk
 numbers are one-dimensional numpy arrays, little-endian in the file, with the dtype given by :func:`bulk`.
 """
 
@@ -15,45 +15,47 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Bounds:
-    """The range of an int field, both ends included.  A reader refuses a record with an int that lies outside."""
+    """The range of an int field, both ends included.  A reader refuses a record with an int outside of it."""
 
     low: int
     high: int
 
 
-#: No job has more ranks, modules or experts; whatever a reader may size a table by is bounded by it.
+#: No job has more ranks, modules or experts.  It bounds every value by which a reader sizes a table.
 LIMIT = 1 << 20
 #: No module lies deeper in its tree.
 MAX_DEPTH = 256
 
-INT64 = Bounds(-(1 << 63), (1 << 63) - 1)  # of an int without bounds of its own
+INT64 = Bounds(-(1 << 63), (1 << 63) - 1)  # an int without other bounds
 Natural = Annotated[int, Bounds(0, INT64.high)]  # times, bytes, amounts
-Amount = Annotated[int, Bounds(0, 10**40 - 1)]  # work: where nothing runs (meta device), more than 64 bits hold
-Index = Annotated[int, Bounds(0, LIMIT - 1)]  # which one of something: a rank, a coordinate, an expert
-Size = Annotated[int, Bounds(1, LIMIT)]  # how many there are of something that an Index tells apart
+Amount = Annotated[int, Bounds(0, 10**40 - 1)]  # work: it may exceed 64 bits where nothing is computed (meta device)
+Index = Annotated[int, Bounds(0, LIMIT - 1)]  # the number of a rank, a coordinate, an expert
+Size = Annotated[int, Bounds(1, LIMIT)]  # the number of ranks, of coordinates, of experts
 Row = Annotated[int, Bounds(-1, LIMIT - 1)]  # a module of the tree, -1 for none
 
 Array = npt.NDArray[Any]
 
 
 def bulk(dtype: str, *, amounts: bool = False) -> Any:
-    """A field that travels as the little-endian bytes of a one-dimensional array.  A writer may give those bytes.
+    """A field that is written as the little-endian bytes of a one-dimensional array.  A writer may set it to such
+    bytes.
 
-    ``amounts``: in an array of Python's ints they may be larger, and then travel as a list.
+    ``amounts``: an array of Python ints may hold larger values, and is then written as a list.
     """
     return field(default_factory=lambda: np.zeros(0, dtype), metadata={"dtype": dtype, "amounts": amounts})
 
 
 class Bulky:
-    """Equality of records that hold arrays: dataclass's own would ask an array for its truth."""
+    """Equality of records with arrays: the equality of dataclasses fails on arrays."""
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
+        return all(_are_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type:
+        ignore[arg-type]
 
     __hash__ = None  # type: ignore[assignment]
 
 
-def _same(one: Any, other: Any) -> bool:
+def _are_equal(one: Any, other: Any) -> bool:
     return np.array_equal(one, other) if isinstance(one, np.ndarray) else bool(one == other)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from distprof.records.fields import Index, Natural, Row
 
-#: What a parameter is, for sums by kind.  ``shared``: of an expert that sees every token.
+#: The kind of a parameter, for sums by kind.  ``shared``: of an expert that processes every token.
 DENSE, EXPERT, SHARED, ROUTER, EMBEDDING = "dense", "expert", "shared", "router", "embedding"
 KINDS = (DENSE, EXPERT, SHARED, ROUTER, EMBEDDING)
 
@@ -16,9 +16,9 @@ KINDS = (DENSE, EXPERT, SHARED, ROUTER, EMBEDDING)
 class ModuleRow:
     """One module of the tree.
 
-    ``name`` is the model's own (wrappers such as DDP's ``module.`` stripped), empty for a root; ``root`` numbers the
-    models found running.  ``own_params`` / ``total_params`` count a rank's parameters with data-parallel sharding
-    undone, each parameter once within a subtree.  ``wrapper``: it only wraps the module below (DDP, torch.compile).
+    ``name`` is the name in the model (without wrappers such as DDP's ``module.``), empty for a root; ``root`` is the
+    number of the model.  ``own_params`` / ``total_params`` count a rank's parameters without data-parallel sharding,
+    each parameter once in a subtree.  ``wrapper``: it only wraps the module below it (DDP, torch.compile).
     """
 
     name: str
@@ -34,7 +34,7 @@ class ModuleRow:
 
 @dataclass(frozen=True)
 class Tree:
-    """Rows of the module tree, numbered from ``first_row`` on.  A model met later appends another record."""
+    """Rows of the module tree, numbered from ``first_row`` on.  A model that runs later appends another record."""
 
     KIND: ClassVar[str] = "tree"
     first_row: Index
@@ -45,16 +45,17 @@ class Tree:
 class Parameter:
     """One parameter of one model, in three sizes.
 
-    ``local_numel`` lies in this rank's memory; ``rank_numel`` is this rank's with data-parallel sharding (FSDP) undone,
-    the base of "params per GPU"; ``global_numel`` is the whole of the piece named by ``name`` and by this rank's
-    coordinates on the axes in ``split`` (on which ranks hold *different* parameters under one name: experts on ``ep``).
-    ``tied_to`` is the name of the parameter of which this is the same object, or empty.
+    ``local_numel`` is the size in this rank's memory.  ``rank_numel`` is this rank's size without data-parallel
+    sharding (FSDP), from which "params per GPU" is computed.  ``global_numel`` is the size of the whole parameter that
+    has this ``name`` and this rank's coordinates on the axes in ``split``: on those, ranks hold *different* parameters
+    under one name (experts on ``ep``).  ``tied_to`` is the name of the parameter that is the same object, or empty.
 
-    Its layout: ranks along the axes in ``sharded`` hold pieces of it (``dp`` for FSDP and ZeRO-3), along those in
-    ``split`` different parameters, along all others the same.  Ranks of other pipeline stages hold different
-    parameters under one name, unless both say the same ``shared_as``: copies of one that are kept alike.
+    The layout: ranks along the axes in ``sharded`` hold parts of the parameter (``dp`` for FSDP and ZeRO-3), ranks
+    along those in ``split`` hold different parameters, and ranks along all other axes hold the same.  Ranks of other
+    pipeline stages hold different parameters under one name, unless both have the same ``shared_as``: then they are
+    copies.
 
-    ``kept_alike``: it lies in a wrapper (DDP, FSDP), which sees to it that data-parallel ranks hold the same.
+    ``kept_alike``: a wrapper (DDP, FSDP) makes sure that data-parallel ranks hold the same values.
     """
 
     name: str
@@ -76,12 +77,12 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Parameters:
-    """All parameters of one root.  The last one of a root holds.
+    """All parameters of one root.  The last record of a root is valid.
 
-    ``held_as``: of one of several models that are parts of a module of which the script calls methods only, that
-    module's class and its name there: ``Agent.actor``.
+    ``held_as``: the root is a part of a module that the script never calls as a whole; this is the class of that module
+    and the root's name in it: ``Agent.actor``.
 
-    Of too many for one record, each has those from number ``first`` on, and they follow one another to ``total``.
+    Parameters that are too many for one record are in several, from number ``first`` on, ``total`` in all.
     """
 
     KIND: ClassVar[str] = "parameters"

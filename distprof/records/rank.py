@@ -1,4 +1,4 @@
-"""Who writes a shard, what it set out to record, and how that ended."""
+"""The writer of a shard, what it planned to record, and how the recording ended."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import ClassVar
 from distprof.records.fields import Index, Natural, Size
 from distprof.records.version import MAGIC, SCHEMA_VERSION
 
-#: What makes a process the rank that it says it is.
-ALONE = "alone"  # nobody said that there are others
-OTHER_GROUP = "other group"  # a process group that contradicts the environment
-ENVIRONMENT = "environment"  # its launcher's variables
+#: The evidence for the rank of a process.
+ALONE = "alone"  # nothing says that there are other ranks
+OTHER_GROUP = "other group"  # a process group contradicts the environment
+ENVIRONMENT = "environment"  # the variables of its launcher
 GROUP = "group"  # the process group that it has joined
-CLAIMS = (ALONE, OTHER_GROUP, ENVIRONMENT, GROUP)  # the stronger, the later
+CLAIMS = (ALONE, OTHER_GROUP, ENVIRONMENT, GROUP)  # in ascending strength
 
-#: Why a rank's recording ends that never called a model; one in a compiled function is called by nobody.
+#: Why the recording of a rank ends that never called a model; a model inside a compiled function is not called.
 NO_MODULE = "no module was called"
 ONLY_COMPILED = "no module was called, compiled functions ran"
 
 
 @dataclass(frozen=True)
 class Header:
-    """Record 0 of every shard: who wrote it, where, and on which clocks."""
+    """Record 0 of every shard: its writer, the machine, and the clocks."""
 
     KIND: ClassVar[str] = "header"
     run_id: str
@@ -33,8 +33,8 @@ class Header:
     node_rank: Index = 0
     claim: str = ENVIRONMENT
     generation: Natural = 0
-    launch: str = ""  # the launcher that started it: one of a job's; empty where that is not known
-    launched_ns: Natural = 0  # when that launcher began, wall time
+    launch: str = ""  # the id of the launcher that started it; empty where that is not known
+    launched_ns: Natural = 0  # when that launcher started, wall time
     host: str = ""
     pid: Natural = 0
     script: str = ""
@@ -51,10 +51,10 @@ class Header:
 
 @dataclass(frozen=True)
 class Plan:
-    """What this rank set out to record; a rank is *complete* when it recorded all of it.
+    """The numbers of iterations that this rank plans to record; a rank is *complete* when it recorded all of them.
 
-    ``settling``: so many iterations more are timed before the ``timed`` ones, and not used: in them a rank may wait for
-    others that still count.
+    ``settling``: iterations that are timed before the ``timed`` ones and not used, because a rank may wait in them for
+    ranks that are still counting.
     """
 
     KIND: ClassVar[str] = "plan"
@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Error:
-    """The recorder failed, said so once, and detached; what was written before it still holds."""
+    """The recorder failed, reported it once, and detached; earlier records remain valid."""
 
     KIND: ClassVar[str] = "error"
     where: str
@@ -76,8 +76,8 @@ class Error:
 
 @dataclass(frozen=True)
 class End:
-    """The rank wrote all it had to: ``reason`` is ``window complete``, ``exit``, or NO_MODULE or ONLY_COMPILED."""
+    """The recording ended in order: ``reason`` is ``window complete``, ``exit``, or NO_MODULE or ONLY_COMPILED."""
 
     KIND: ClassVar[str] = "end"
     reason: str
-    iterations: Natural  # that the rank ran, recorded or not, when this was written
+    iterations: Natural  # run so far, recorded or not

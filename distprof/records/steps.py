@@ -1,4 +1,4 @@
-"""What one timed step took, and what a rank held in memory."""
+"""The times of one timed step, and the memory of a rank."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import ClassVar
 from distprof.records.fields import Array, Bulky, Natural, bulk
 
 #: Phases of one iteration, in the order in which they are shown.  They add up to the iteration.  Forward is time in
-#: modules; ``outside`` is what stands between them, and between them and the backward.
+#: modules; ``outside`` is time between modules, and between them and the backward.
 PHASES = ("data", "forward", "outside", "backward", "optimizer", "evaluation", "other")
 
-TRAINING = "training"  # an iteration that an optimizer step closes
-FORWARD = "forward"  # no optimizer has stepped: one iteration a root forward
+TRAINING = "training"  # an iteration that ends with an optimizer step
+FORWARD = "forward"  # without an optimizer step: one iteration for each root forward
 
 #: Owns the turns that are of no module.
 NO_ROW = (1 << 31) - 1
@@ -37,7 +37,7 @@ class Step(Bulky):
     duration_ns: Natural
     phases_ns: dict[str, int]
     micro_batches: Natural
-    batch_size: Natural  # of one micro-batch, 0 where it cannot be told
+    batch_size: Natural  # of one micro-batch, 0 where it is unknown
     samples: Natural
     peak_memory_bytes: Natural
     memory_source: str  # "allocator" (CUDA) or "rss"
@@ -51,10 +51,10 @@ class Step(Bulky):
 
 @dataclass(frozen=True)
 class Memory:
-    """What training holds in this rank's memory when an iteration has ended and nothing has been cleared yet.
+    """The memory of this rank at the end of an iteration, before anything is freed.
 
-    Local bytes: this rank's shards.  ``optimizer_bytes`` has the state, and the copies of parameters that some
-    optimizers step in.
+    Local bytes: this rank's shards.  ``optimizer_bytes`` includes the copies of parameters that some
+    optimizers update.
     """
 
     KIND: ClassVar[str] = "memory"
@@ -66,7 +66,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class MemoryUnknown:
-    """In place of :class:`Memory`, where something that is held could not be measured."""
+    """Replaces :class:`Memory` where a part of it could not be measured."""
 
     KIND: ClassVar[str] = "memory_unknown"
     iteration: Natural

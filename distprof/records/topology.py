@@ -1,4 +1,4 @@
-"""How a job is parallel, and where a rank stands in it."""
+"""The parallel axes of a job, and a rank's coordinates on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AXES = ("dp", "tp", "pp", "cp", "ep")
 
 @dataclass(frozen=True)
 class Mesh:
-    """A DeviceMesh as it was seen: dimension names, shape, and this rank's coordinate in it (empty: not in it)."""
+    """A DeviceMesh: dimension names, shape, and this rank's coordinate in it (empty: not in it)."""
 
     names: tuple[str, ...]
     shape: tuple[Size, ...]
@@ -22,8 +22,7 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Group:
-    """A process group that this rank is in: torch's name for it, what its maker called it, and its ranks in the order
-    of the group (none: the whole world)."""
+    """A process group of this rank: torch's name for it, its description, and its ranks in group order (empty: all)."""
 
     name: str
     description: str = ""
@@ -41,9 +40,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class OwnAxes:
-    """A model of this rank whose own meshes tell other axes than :class:`Topology` does: sizes and coordinates as
-    there.
-    """
+    """A model of this rank on meshes with other axes than those in :class:`Topology`."""
 
     root: Index
     sizes: dict[str, Size]
@@ -52,14 +49,14 @@ class OwnAxes:
 
 @dataclass(frozen=True)
 class Topology:
-    """Sizes of the parallel axes and this rank's coordinates on them.  The last one of a shard holds.
+    """Sizes of the parallel axes and this rank's coordinates on them.  The last one of a shard is valid.
 
-    ``sizes`` and ``coordinates`` have the same keys: :data:`AXES` and ``mp``, and where they are known the parts of dp
-    (``dp_replicate``, ``dp_shard``), ``sp`` (sequence parallel over ranks of its own), ``etp`` and ``edp`` (tensor and
+    ``sizes`` and ``coordinates`` have the same keys: :data:`AXES` and ``mp``, and where known the parts of dp
+    (``dp_replicate``, ``dp_shard``), ``sp`` (sequence parallel over separate ranks), ``etp`` and ``edp`` (tensor and
     data parallel of experts), and ``ep_size_N`` for each N where experts are of several ep sizes (then ``ep`` is
-    the largest).  ``sources`` says of each axis who told it, ``source`` who told most: ``declared`` (by the script), a
-    framework, ``device_mesh`` (names of dimensions), ``process_groups`` (descriptions), ``parameters`` (how they are
-    cut) or ``assumed``.
+    the largest).  ``sources`` has the source of each axis, ``source`` the most frequent one: ``declared`` (by the
+    script), a framework, ``device_mesh`` (names of dimensions), ``process_groups`` (descriptions), ``parameters``
+    (their layout) or ``assumed``.
     """
 
     KIND: ClassVar[str] = "topology"
@@ -71,4 +68,4 @@ class Topology:
     sources: dict[str, str] = field(default_factory=dict)
     groups: tuple[Group, ...] = ()
     stages: tuple[Stage, ...] = ()
-    roots: tuple[OwnAxes, ...] = ()  # where models lie on meshes that tell different axes
+    roots: tuple[OwnAxes, ...] = ()  # models on meshes with other axes

@@ -1,10 +1,10 @@
-"""What every shard begins with, and the version of the schema."""
+"""The first bytes of every shard, and the version of the schema."""
 
 from __future__ import annotations
 
 MAGIC = "distprof"
 
-#: (major, minor).  A reader refuses a newer major, and passes over what it does not know of a newer minor.
+#: (major, minor).  A reader refuses a newer major version, and ignores unknown fields of a newer minor version.
 SCHEMA_VERSION = (2, 1)
 SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
