@@ -36,10 +36,12 @@ ANALYSIS = (
     "merge.quantities",
     "merge.load",
     "merge.job",
+    "merge.analysis",
     "merge.work",
     "merge.times",
     "merge.experts",
     "merge.skew",
+    "merge.run_info",
     "merge.analyse",
 )
 RENDERERS = ("merge.text.format", "merge.text.blocks", "merge.text", "merge.plots", "merge.export")

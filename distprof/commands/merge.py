@@ -21,11 +21,11 @@ from distprof.merge import plots
 from distprof.merge.analyse import analyse
 from distprof.merge.export.files import write_files
 from distprof.merge.export.json import to_json
+from distprof.merge.load.peak_cache import cache_file, read_peak_cache
+from distprof.merge.load.peaks import Peaks
 from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
 from distprof.merge.text import render
-from distprof.merge.work.peak_cache import cache_file, read_peak_cache
-from distprof.merge.work.peaks import Peaks
 from distprof.run_folder import PLOTS, RunFolder
 from distprof.run_folder import REPORT as REPORT_FOLDER
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from distprof.clock import SystemClock, anchor
 from distprof.errors import DistprofError
 from distprof.merge.analyse import analyse
-from distprof.merge.job.missing_reasons import PARAMETERS
 from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import ModuleStats, Report
+from distprof.merge.work.missing_reasons import PARAMETERS
 from distprof.rank.identity import Identity, header
 from distprof.records import ALONE, End, Plan, Record
 from distprof.shard.reader import parse_shard

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import IntArray
 from distprof.merge.experts.routing import Source, token_sources
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.rank import RankData
-from distprof.merge.load.run import LoadedRun
 from distprof.merge.load.window import Window
 from distprof.records import AXES, ExpertLayer
 
@@ -59,8 +59,9 @@ class VisibleRanks:
     total: IntArray
 
 
-def expert_hosts(run: LoadedRun, layout: JobTopology) -> Iterator[list[ExpertHost]]:
-    """Of each rank, one for each of its layers."""
+def expert_hosts(analysis: Analysis) -> Iterator[list[ExpertHost]]:
+    """Yields for each rank one host for each of its layers."""
+    layout = analysis.layout
     cuts: dict[tuple[RankTree, ParameterSet, int], bool] = {}  # asked once for all ranks that are made alike
 
     def is_cut(data: RankData, row: int) -> bool:
@@ -69,10 +70,10 @@ def expert_hosts(run: LoadedRun, layout: JobTopology) -> Iterator[list[ExpertHos
             cuts[key] = _is_cut(data, row)
         return cuts[key]
 
-    for data in run.ranks:
-        window, group = data.windows.get(run.mode), _group(data.rank, layout)
+    for data in analysis.ranks:
+        window, group = analysis.windows.get(data.rank), _group(data.rank, layout)
         timed = window is not None and window.steps > 0
-        parts = zip(data.layers, _seen(data, window), token_sources(data, run.mode, layout), strict=True)
+        parts = zip(data.layers, _seen(data, window), token_sources(data, window, layout), strict=True)
         yield [
             ExpertHost(
                 data, layer, seen, group, is_cut(data, layer.row), _place(data.rank, layer, layout), timed, source

@@ -19,29 +19,32 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.experts.hosts import ExpertHost, expert_hosts
 from distprof.merge.experts.routing import Routing, Source, common_iterations, layer_routing
-from distprof.merge.job.module_union import Module, ModuleUnion
-from distprof.merge.job.topology import JobTopology
-from distprof.merge.load.run import LoadedRun
+from distprof.merge.job.module_union import Module
+from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.report import ExpertLayerStats
-from distprof.merge.work.tp_duplicates import CountedRank
 
 
-def expert_layers(
-    run: LoadedRun, alignment: ModuleUnion, layout: JobTopology, counted: Mapping[int, CountedRank]
-) -> tuple[ExpertLayerStats, ...]:
-    """Layers in the order of the model."""
+@computed_once
+def expert_layers(analysis: Analysis) -> tuple[ExpertLayerStats, ...]:
+    """Returns the layers in the order of the model."""
+    run, union = analysis.run, analysis.union
     hosts: dict[tuple[int, str], list[ExpertHost]] = {}  # by module of the union, and what the layer calls itself
-    for column, of_rank in enumerate(expert_hosts(run, layout)):
-        places = alignment.index(column)
+    for column, of_rank in enumerate(expert_hosts(analysis)):
+        places = union.index(column)
         for host in of_rank:
             hosts.setdefault((int(places[host.layer.row]), host.layer.name), []).append(host)
-    size = layout.info.sizes.get
+    size = analysis.layout.info.sizes.get
     complete = len(run.ranks) == run.world_size
     return tuple(
         _stats(
-            _label(alignment.modules[place], name), own, counted, size(own[0].layer.axis, 1), all_ranks_told=complete
+            _label(union.modules[place], name),
+            own,
+            analysis.counted,
+            size(own[0].layer.axis, 1),
+            all_ranks_told=complete,
         )
         for (place, name), own in sorted(hosts.items(), key=lambda item: item[0])
     )

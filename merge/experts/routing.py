@@ -13,8 +13,9 @@ import numpy as np
 
 from distprof.merge.arrays import IntArray
 from distprof.merge.job.topology import JobTopology
+from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.load.rank import RankData
-from distprof.merge.work.tp_duplicates import CountedRank
+from distprof.merge.load.window import Window
 from distprof.records import Array, ExpertLayer, ExpertRouting
 
 
@@ -46,9 +47,8 @@ class Routing:
     aux_loss: float | None
 
 
-def token_sources(data: RankData, mode: str, layout: JobTopology) -> Iterator[Source | None]:
-    """One for each layer of the rank; None where its routing was not seen in any step."""
-    window = data.windows.get(mode)
+def token_sources(data: RankData, window: Window | None, layout: JobTopology) -> Iterator[Source | None]:
+    """Yields one source for each layer of the rank; None where its routing was not seen in any step."""
     group = layout.piece(data.rank, ("dp", "cp", "pp"))
     told: list[list[_Told]] = [[] for _ in data.layers]
     for record in window.routings if window else ():

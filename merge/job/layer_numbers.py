@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
-from distprof.merge.job.stages import Pipeline, pipeline_position
+from distprof.merge.job.stages import Pipeline
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.parameters import ParameterSet
@@ -51,12 +51,16 @@ class _Model:
     stages: dict[int, list[_Stage]]
 
 
-def with_layer_numbers(run: LoadedRun, layout: JobTopology) -> tuple[LoadedRun, tuple[str, ...]]:
-    """The run with the model's own layer numbers, and sentences on what was done and what could not be."""
+def with_layer_numbers(
+    run: LoadedRun, layout: JobTopology, pipelines: Mapping[int, Pipeline]
+) -> tuple[LoadedRun, tuple[str, ...]]:
+    """Returns the run with the model's own layer numbers, and sentences on what was done and what could not be.
+
+    ``pipelines`` has the position of every rank.
+    """
     pp = layout.info.sizes["pp"]
     if pp == 1 and not any(data.topology and data.topology.stages for data in run.ranks):
         return run, ()
-    pipelines = {data.rank: pipeline_position(data, layout) for data in run.ranks}
     damaged = any(data.report.damaged for data in run.ranks)
     firsts: dict[tuple[int, str], list[int]] = {}  # by model and list: the number of each stage's first
     unknown: dict[str, str] = {}  # by list: why

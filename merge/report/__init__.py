@@ -17,13 +17,14 @@ from dataclasses import dataclass
 
 from distprof.merge.report.experts import ExpertLayerStats
 from distprof.merge.report.profile import CompiledRegion, ModuleStats, OpStats, WorkRow
-from distprof.merge.report.ranks import MemoryDifference, RankRow, StageRow
+from distprof.merge.report.ranks import HOLDINGS, MemoryDifference, RankRow, StageRow
 from distprof.merge.report.run import RunInfo, TopologyInfo
 from distprof.merge.report.skew import Skew, SkewMap, SkewRow, Straggler, Stragglers
 from distprof.merge.report.summary import Evaluations, ModelTotals, ModelWork, Spread, Summary
 from distprof.merge.report.utilization import PeakUsed, Utilization, UtilizationSpread
 
 __all__ = [
+    "HOLDINGS",
     "REPORT_SCHEMA",
     "CompiledRegion",
     "Evaluations",

@@ -77,3 +77,13 @@ class CompiledRegion:
 
     module: str
     kernels: dict[str, int]
+
+    @property
+    def attention(self) -> dict[str, int]:
+        """The kernels that are attention, by their names: those of a template, not those that work on its output."""
+        return {name: calls for name, calls in self.kernels.items() if _is_attention(name)}
+
+
+def _is_attention(kernel: str) -> bool:
+    name = kernel.lower()
+    return "flex_attention" in name or "flexattention" in name or ("_tem_" in name and "attention" in name)

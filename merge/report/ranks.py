@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: What a rank holds in memory, and the field of a :class:`RankRow` that has it.
+HOLDINGS = {
+    "parameters": "parameter_bytes",
+    "gradients": "gradient_bytes",
+    "optimizer state": "optimizer_bytes",
+    "peak": "peak_memory_bytes",
+}
+
 
 @dataclass(frozen=True)
 class RankRow:
@@ -51,6 +59,6 @@ class MemoryDifference:
     """A rank that holds more or less than its cohort."""
 
     rank: int
-    what: str  # "parameters", "gradients", "optimizer state" or "peak"
+    what: str  # a key of HOLDINGS
     own_bytes: int
     cohort_bytes: float  # the median of its cohort

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray
-from distprof.merge.job.topology import JobTopology
-from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import RankRow, Skew, SkewMap, SkewRow, Stragglers
 from distprof.merge.skew.stragglers import find_stragglers
 from distprof.merge.stats import nan_median, to_number
-from distprof.merge.times.module_profile import TimeTables
+from distprof.merge.times.module_profile import TimeTables, time_tables
+from distprof.merge.times.rank_rows import rank_rows
 from distprof.merge.wording import pluralise
 from distprof.records import PHASES
 
@@ -49,45 +49,34 @@ class _Table:
         return _Table(subjects, phases, self.times[places], self.excess[places])
 
 
-def skew_over_ranks(
-    run: LoadedRun,
-    layout: JobTopology,
-    rows: Sequence[RankRow],
-    labels: Sequence[str],
-    times: TimeTables,
-    groups: Sequence[tuple[int, ...]] = (),
-) -> Skew:
-    """``rows``: the ranks, as the columns of ``times``; ``labels``: the modules, as its rows.  ``groups``: process
-    groups of unknown purpose.
-    """
+@computed_once
+def skew_over_ranks(analysis: Analysis) -> Skew:
+    """Returns how far the ranks disagree, and which of them may be slow."""
+    rows, labels = rank_rows(analysis), [module.label for module in analysis.union.modules]
     ranks = np.array([row.rank for row in rows], np.int64)
     cohorts = np.array([row.cohort for row in rows], np.int64)
-    phases, modules = _phase_table(rows, cohorts), _module_table(labels, times, cohorts)
+    phases, modules = _phase_table(rows, cohorts), _module_table(labels, time_tables(analysis), cohorts)
     modules = modules.at(_worst_first(modules))
-    too_few = _too_few(run.world_size, cohorts[~np.isnan(phases.times[0])])
+    too_few = _too_few(analysis.run.world_size, cohorts[~np.isnan(phases.times[0])])
     return Skew(
         phases=_rows(phases.at(_comparable(phases)), ranks),
         modules=_rows(modules, ranks),
         map=_map(modules.at(np.arange(min(MAP_COLUMNS, len(modules.subjects)))), ranks),
         too_few=too_few,
-        suspects=None if too_few else _suspects(modules, phases, ranks, layout, groups),
+        suspects=None if too_few else _suspects(analysis, modules, phases, ranks),
     )
 
 
-def _suspects(
-    modules: _Table,
-    phases: _Table,
-    ranks: npt.NDArray[np.int64],
-    layout: JobTopology,
-    groups: Sequence[tuple[int, ...]],
-) -> Stragglers | None:
-    """Of the modules, and of the phases that no module stands for."""
+def _suspects(analysis: Analysis, modules: _Table, phases: _Table, ranks: npt.NDArray[np.int64]) -> Stragglers | None:
+    """Returns the stragglers by the modules, and by the phases that no module stands for."""
     own = phases.at(np.array([n for n, phase in enumerate(phases.phases) if phase not in _BLAMES_VICTIMS], np.int64))
     places = [
         *zip(modules.subjects, modules.phases, strict=True),
         *zip(own.subjects, own.phases, strict=True),
     ]
-    return find_stragglers(places, np.concatenate([modules.excess, own.excess]), ranks.tolist(), layout, groups)
+    groups = [group for same_size in analysis.unknown_groups.values() for group in same_size]
+    excess = np.concatenate([modules.excess, own.excess])
+    return find_stragglers(places, excess, ranks.tolist(), analysis.layout, groups)
 
 
 def _phase_table(rows: Sequence[RankRow], cohorts: npt.NDArray[np.int64]) -> _Table:

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from distprof.merge.report import MemoryDifference, RankRow
+from distprof.merge.analysis import Analysis
+from distprof.merge.report import HOLDINGS, MemoryDifference, RankRow
+from distprof.merge.times.rank_rows import rank_rows
 
 #: Differences below this share of the cohort's median, or below so many bytes, are chance (or uneven shards).
 LEAST_SHARE = 0.05
 LEAST_BYTES = 1 << 20
 _MIN_COHORT = 3
 
-#: What is compared, and the field of a row that has it.
-HOLDINGS = {
-    "parameters": "parameter_bytes",
-    "gradients": "gradient_bytes",
-    "optimizer state": "optimizer_bytes",
-    "peak": "peak_memory_bytes",
-}
+
+def memory_section(analysis: Analysis) -> tuple[MemoryDifference, ...]:
+    """Returns the differences between ranks, the largest first."""
+    return memory_differences(rank_rows(analysis))
 
 
 def memory_differences(rows: Sequence[RankRow]) -> tuple[MemoryDifference, ...]:
-    """The largest first; none in cohorts of fewer than three."""
+    """Returns the differences, the largest first; none in cohorts of fewer than three."""
     found = [one for what, field in HOLDINGS.items() for one in _differing(rows, what, field)]
     return tuple(sorted(found, key=lambda one: (-abs(one.own_bytes - one.cohort_bytes), one.rank)))
 

@@ -8,21 +8,21 @@ mean.  Times are medians over steps and then over ranks, so parents equal the su
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, padded
-from distprof.merge.job.module_union import Module, ModuleUnion
+from distprof.merge.job.module_union import Module
 from distprof.merge.load.module_tree import RankTree
-from distprof.merge.load.run import LoadedRun
 from distprof.merge.load.window import MedianModuleTimes, Window
 from distprof.merge.report import ModuleStats
 from distprof.merge.stats import nan_mean, nan_median, to_number
 from distprof.merge.work.compiled_kernels import inside_compiled
-from distprof.records import TRAINING, Array, Counts
+from distprof.records import Array, Counts
 
 #: By row of one rank's tree; None where the rank has no such data.
 Pick = Callable[[RankTree, Window], FloatArray | None]
@@ -42,13 +42,15 @@ class TimeTables:
     backward: FloatArray  # inclusive
 
 
-def time_tables(run: LoadedRun, alignment: ModuleUnion) -> TimeTables:
-    called = np.nansum(_stack(run, alignment, _timed(lambda times: times.calls)), axis=1) > 0
-    called_below = _any_below(called, alignment)
-    trains = np.full(len(called), run.mode == TRAINING)
+@computed_once
+def time_tables(analysis: Analysis) -> TimeTables:
+    """Returns the times of all modules on all ranks."""
+    called = np.nansum(_stack(analysis, _timed(lambda times: times.calls)), axis=1) > 0
+    called_below = _any_below(called, analysis.union.modules)
+    trains = np.full(len(called), analysis.trains)
 
     def table(pick: Callable[[MedianModuleTimes], FloatArray], known: npt.NDArray[np.bool_]) -> FloatArray:
-        times = _stack(run, alignment, _timed(pick))
+        times = _stack(analysis, _timed(pick))
         times[~known] = np.nan
         return times
 
@@ -60,20 +62,21 @@ def time_tables(run: LoadedRun, alignment: ModuleUnion) -> TimeTables:
     )
 
 
-def module_stats(run: LoadedRun, alignment: ModuleUnion, times: TimeTables) -> tuple[ModuleStats, ...]:
-    """One row a module, in the order of ``alignment.modules``."""
-    params = alignment.stack(data.tree.total_params for data in run.ranks)
-    own_params = alignment.stack(data.tree.own_params for data in run.ranks)
+def module_stats(analysis: Analysis) -> tuple[ModuleStats, ...]:
+    """Returns one row a module, in the order of the union."""
+    union, times = analysis.union, time_tables(analysis)
+    params = union.stack(data.tree.total_params for data in analysis.ranks)
+    own_params = union.stack(data.tree.own_params for data in analysis.ranks)
     columns = zip(
-        alignment.modules,
+        union.modules,
         np.count_nonzero(~np.isnan(params), axis=1).tolist(),
         nan_mean(params).tolist(),
         nan_mean(own_params).tolist(),
-        nan_mean(_stack(run, alignment, _calls)),
-        nan_mean(_stack(run, alignment, _counted(lambda counts: counts.forward_macs, inclusive=True))),
-        nan_mean(_stack(run, alignment, _counted(lambda counts: counts.forward_flops, inclusive=True))),
-        nan_mean(_stack(run, alignment, _counted(lambda counts: counts.forward_macs, inclusive=False))),
-        *(_backward_work(run, alignment, pick) for pick in _BACKWARD_WORK),
+        nan_mean(_stack(analysis, _calls)),
+        nan_mean(_stack(analysis, _counted(lambda counts: counts.forward_macs, inclusive=True))),
+        nan_mean(_stack(analysis, _counted(lambda counts: counts.forward_flops, inclusive=True))),
+        nan_mean(_stack(analysis, _counted(lambda counts: counts.forward_macs, inclusive=False))),
+        *(_backward_work(analysis, pick) for pick in _BACKWARD_WORK),
         nan_median(times.forward),
         nan_median(times.backward),
         nan_median(times.forward_self),
@@ -115,9 +118,9 @@ def _row(
     )
 
 
-def _stack(run: LoadedRun, alignment: ModuleUnion, pick: Pick) -> FloatArray:
-    windows = ((data.tree, data.windows.get(run.mode)) for data in run.ranks)
-    return alignment.stack(pick(tree, window) if window else None for tree, window in windows)
+def _stack(analysis: Analysis, pick: Pick) -> FloatArray:
+    windows = ((data.tree, analysis.windows.get(data.rank)) for data in analysis.ranks)
+    return analysis.union.stack(pick(tree, window) if window else None for tree, window in windows)
 
 
 def _timed(pick: Callable[[MedianModuleTimes], FloatArray]) -> Pick:
@@ -144,10 +147,10 @@ _BACKWARD_WORK: tuple[Callable[[Counts], Array], ...] = (
 )
 
 
-def _backward_work(run: LoadedRun, alignment: ModuleUnion, pick: Callable[[Counts], Array]) -> FloatArray:
+def _backward_work(analysis: Analysis, pick: Callable[[Counts], Array]) -> FloatArray:
     """Inclusive, by module; NaN where nothing trains."""
-    work = nan_mean(_stack(run, alignment, _counted(pick, inclusive=True)))
-    return work if run.mode == TRAINING else np.full_like(work, np.nan)
+    work = nan_mean(_stack(analysis, _counted(pick, inclusive=True)))
+    return work if analysis.trains else np.full_like(work, np.nan)
 
 
 def _calls(tree: RankTree, window: Window) -> FloatArray | None:
@@ -157,11 +160,11 @@ def _calls(tree: RankTree, window: Window) -> FloatArray | None:
     return padded(window.counts.calls, len(tree)).astype(np.float64) if window.counts else None
 
 
-def _any_below(called: npt.NDArray[np.bool_], alignment: ModuleUnion) -> npt.NDArray[np.bool_]:
+def _any_below(called: npt.NDArray[np.bool_], modules: Sequence[Module]) -> npt.NDArray[np.bool_]:
     """By module: whether anything in its subtree was called."""
     below: npt.NDArray[np.bool_] = called.copy()
     for index in range(len(below) - 1, 0, -1):
-        parent = alignment.modules[index].parent
+        parent = modules[index].parent
         if parent >= 0:
             below[parent] |= below[index]
     return below

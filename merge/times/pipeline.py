@@ -16,10 +16,9 @@ from statistics import median
 
 import numpy as np
 
+from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import FloatArray
-from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.rank import RankData
-from distprof.merge.load.run import LoadedRun
 from distprof.merge.load.window import Window
 from distprof.merge.report import StageRow
 from distprof.merge.stats import of_steps
@@ -27,16 +26,16 @@ from distprof.merge.stats import of_steps
 _OUTSIDE = ("data", "optimizer", "evaluation")
 
 
-def stage_rows(run: LoadedRun, layout: JobTopology) -> tuple[StageRow, ...]:
-    """One row a stage that has a rank with timed steps; none without pipeline parallelism."""
-    pp = layout.info.sizes["pp"]
+def stage_rows(analysis: Analysis) -> tuple[StageRow, ...]:
+    """Returns one row a stage that has a rank with timed steps; none without pipeline parallelism."""
+    pp = analysis.layout.info.sizes["pp"]
     if pp == 1:
         return ()
     stages: dict[int, list[tuple[RankData, Window]]] = {}
-    for data in run.ranks:
-        window = data.windows.get(run.mode)
-        if window is not None and window.steps:
-            stages.setdefault(layout.piece(data.rank, ("pp",))[0], []).append((data, window))
+    for data in analysis.ranks:
+        if data.rank in analysis.timed_windows:
+            stage = stages.setdefault(analysis.pipelines[data.rank].stage, [])
+            stage.append((data, analysis.timed_windows[data.rank]))
     return tuple(_row(stage, stages[stage], pp) for stage in sorted(stages))
 
 

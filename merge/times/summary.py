@@ -19,15 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from distprof.merge.job.missing_reasons import missing_reasons
+from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.job.topology import JobTopology
-from distprof.merge.load.run import LoadedRun
 from distprof.merge.load.window import Window
 from distprof.merge.report import Spread, Summary
 from distprof.merge.stats import of_steps, spread
 from distprof.merge.times.throughput import with_evaluations
 from distprof.merge.wording import rank_names
-from distprof.merge.work.parameter_totals import Totals, of_model
+from distprof.merge.work.missing_reasons import missing_reasons
+from distprof.merge.work.parameter_totals import of_model
+from distprof.merge.work.replica_check import certain_totals, doubts_of
 from distprof.records import TRAINING, Array, Counts
 
 NS_PER_SECOND = 1e9
@@ -86,20 +87,18 @@ def _of_rank(counts: Counts, in_modules: Array, outside: str) -> float:
     return float(in_modules.sum()) + counts.outside.get(outside, 0)
 
 
-def profile_summary_of(
-    run: LoadedRun, layout: JobTopology, totals: Totals, no_totals: Mapping[str, str] | None = None
-) -> Summary:
-    """``no_totals``: fields of the whole model that cannot be told, and why."""
-    no_totals = no_totals or {}
-    windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
-    counted = {rank: window.counts for rank, window in windows.items() if window.counts is not None}
+@computed_once
+def profile_summary(analysis: Analysis) -> Summary:
+    """Returns the figures of the whole job."""
+    layout, windows, counted = analysis.layout, analysis.windows, analysis.counts
+    totals, no_totals = certain_totals(analysis), doubts_of(analysis).no_totals
     flops = {rank: _of_rank(counts, counts.forward_flops, "forward_flops") for rank, counts in counted.items()}
     times = _latencies(windows)
-    evaluations, iteration = with_evaluations({rank: window for rank, window in windows.items() if window.steps})
+    evaluations, iteration = with_evaluations(analysis.timed_windows)
     given = _first_stage(windows, layout)
     samples = _mean({rank: window.samples for rank, window in given.items()})
     samples = samples and samples * layout.info.sizes["dp"]
-    work = _work(counted, run.mode == TRAINING)
+    work = _work(counted, analysis.trains)
     summary = Summary(
         batch_size_per_rank=_mean({rank: window.batch_size for rank, window in given.items()}),
         batch_found=next((window.batch_found for window in given.values() if window.batch_found), ""),
@@ -131,7 +130,7 @@ def profile_summary_of(
     )
     untold: dict[str, Any] = dict.fromkeys(no_totals)
     summary = replace(summary, **untold)
-    return replace(summary, unavailable={**missing_reasons(summary, run), **no_totals})
+    return replace(summary, unavailable={**missing_reasons(summary, analysis), **no_totals})
 
 
 def _first_stage(windows: Mapping[int, Window], layout: JobTopology) -> Mapping[int, Window]:
@@ -186,29 +185,27 @@ def _uncounted(windows: Mapping[int, Window]) -> dict[str, int]:
     return dict(sorted(calls.items(), key=lambda item: (-work[item[0]], -item[1], item[0])))
 
 
-def work_notes(run: LoadedRun) -> tuple[str, ...]:
-    """What to know of work and times that stand in one line."""
-    return (*_unlike(run), *_counted_while_timed(run))
+def work_notes(analysis: Analysis) -> tuple[str, ...]:
+    """Returns sentences on work and times in one line that do not belong together."""
+    return (*_unlike(analysis), *_counted_while_timed(analysis))
 
 
-def _counted_while_timed(run: LoadedRun) -> Iterator[str]:
-    """A process that profiles itself has but one step for both."""
-    windows = [window for data in run.ranks if (window := data.windows.get(run.mode)) and window.counts]
-    if any(window.counts.iteration in window.iterations for window in windows if window.counts):
+def _counted_while_timed(analysis: Analysis) -> Iterator[str]:
+    """Yields a sentence for a process that profiles itself: it has one step for both."""
+    if any(counts.iteration in analysis.windows[rank].iterations for rank, counts in analysis.counts.items()):
         yield (
             "counted and timed in one step: counting makes it longer, by some microseconds an op, so the times compare "
             "modules, and are above those of a plain step"
         )
 
 
-def _unlike(run: LoadedRun) -> tuple[str, ...]:
-    """Flops and times of one line are to speak of the same work: says where they do not."""
+def _unlike(analysis: Analysis) -> tuple[str, ...]:
+    """Returns a sentence where the flops and the times of one line are not of the same work."""
     unlike = [
-        data.rank
-        for data in run.ranks
-        if (window := data.windows.get(run.mode)) and window.counts and window.steps
-        and window.micro_batches not in (None, window.counts.micro_batches)
-    ]  # fmt: skip
+        rank
+        for rank, window in analysis.timed_windows.items()
+        if window.counts and window.micro_batches not in (None, window.counts.micro_batches)
+    ]
     if not unlike:
         return ()
     return (

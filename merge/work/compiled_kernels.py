@@ -8,10 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import padded
-from distprof.merge.job.module_union import ModuleUnion
 from distprof.merge.load.module_tree import RankTree
-from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import CompiledRegion
 from distprof.merge.wording import rank_names
 from distprof.records import Counts
@@ -32,40 +31,33 @@ _EAGER = (
 )
 
 
-def compiled_regions(run: LoadedRun, alignment: ModuleUnion) -> tuple[CompiledRegion, ...]:
-    """In the order of the model, what is of no module last; calls of all ranks together."""
+def compiled_regions(analysis: Analysis) -> tuple[CompiledRegion, ...]:
+    """Returns one region a module, in the order of the model, what is of no module last; calls of all ranks add up."""
+    union = analysis.union
     regions: dict[int, Counter[str]] = {}
-    labels = [*(module.label for module in alignment.modules), "", _OPTIMIZER]
-    for column, counts in _counted(run):
-        index = alignment.index(column)
+    labels = [*(module.label for module in union.modules), "", _OPTIMIZER]
+    for column, counts in _counted(analysis):
+        index = union.index(column)
         for kernel in counts.generated:
-            nowhere = labels.index(_OPTIMIZER if kernel.optimizer else "", len(alignment.modules))
+            nowhere = labels.index(_OPTIMIZER if kernel.optimizer else "", len(union.modules))
             place = int(index[kernel.row]) if 0 <= kernel.row < len(index) else nowhere
             regions.setdefault(place, Counter())[kernel.name] += kernel.calls
     return tuple(CompiledRegion(labels[place], dict(sorted(regions[place].items()))) for place in sorted(regions))
 
 
-def compiled_notes(run: LoadedRun) -> tuple[str, ...]:
+def compiled_notes(analysis: Analysis) -> tuple[str, ...]:
     """How compiled code ran, where that was not as ever, or not as asked for."""
-    notes = [_EAGER] if any(counts.compiled == "eager" for _, counts in _counted(run)) else []
+    notes = [_EAGER] if any(counts.compiled == "eager" for _, counts in _counted(analysis)) else []
     refused: dict[str, list[int]] = {}
-    for column, counts in _counted(run):
+    for column, counts in _counted(analysis):
         if counts.eager_refused:
-            refused.setdefault(counts.eager_refused, []).append(run.ranks[column].rank)
+            refused.setdefault(counts.eager_refused, []).append(analysis.ranks[column].rank)
     for why, ranks in refused.items():
         notes.append(f"compiled code was not counted module by module on {rank_names(ranks)}: {why}")
-    hides = any(inside_compiled(run.ranks[column].tree, counts).any() for column, counts in _counted(run))
+    hides = any(inside_compiled(analysis.ranks[column].tree, counts).any() for column, counts in _counted(analysis))
     notes += [_HIDDEN] if hides and not refused else []
-    unseen = [data.rank for data in run.ranks if (window := data.windows.get(run.mode)) and window.saw_no_forward]
+    unseen = [rank for rank, window in analysis.windows.items() if window.saw_no_forward]
     return (*notes, *([_UNSEEN.format(ranks=rank_names(unseen))] if unseen else []))
-
-
-def is_attention(kernel: str) -> bool:
-    """Whether a kernel that the compiler made is attention, by its name: one of a template, and none that only works
-    on what attention gives.
-    """
-    name = kernel.lower()
-    return "flex_attention" in name or "flexattention" in name or ("_tem_" in name and "attention" in name)
 
 
 def inside_compiled(tree: RankTree, counts: Counts) -> npt.NDArray[np.bool_]:
@@ -85,9 +77,8 @@ def inside_compiled(tree: RankTree, counts: Counts) -> npt.NDArray[np.bool_]:
     return hidden
 
 
-def _counted(run: LoadedRun) -> Iterator[tuple[int, Counts]]:
-    """(place among the ranks, counted step) of each rank that has one."""
-    for column, data in enumerate(run.ranks):
-        window = data.windows.get(run.mode)
-        if window is not None and window.counts is not None:
-            yield column, window.counts
+def _counted(analysis: Analysis) -> Iterator[tuple[int, Counts]]:
+    """Yields (place among the ranks, counted step) of each rank that has one."""
+    for column, data in enumerate(analysis.ranks):
+        if data.rank in analysis.counts:
+            yield column, analysis.counts[data.rank]

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from distprof.merge.load.run import LoadedRun
+from distprof.merge.analysis import Analysis
 from distprof.merge.report import WorkRow
-from distprof.records import TRAINING, Counts
+from distprof.records import Counts
 
 _OPTIMIZER = "optimizer_flops"
 
 
-def work_rows(run: LoadedRun) -> tuple[WorkRow, ...]:
-    """Means over the ranks that counted; no rows without one, and none for an optimizer that no rank saw."""
-    windows = (data.windows.get(run.mode) for data in run.ranks)
-    counted = [window.counts for window in windows if window is not None and window.counts is not None]
+def work_rows(analysis: Analysis) -> tuple[WorkRow, ...]:
+    """Returns means over the ranks that counted; no rows without one, and none for an optimizer that no rank saw."""
+    counted = list(analysis.counts.values())
     if not counted:
         return ()
-    trains = run.mode == TRAINING
+    trains = analysis.trains
 
     def outside(key: str) -> float:
         return _mean(counted, lambda counts: counts.outside.get(key, 0))

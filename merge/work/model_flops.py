@@ -1,7 +1,7 @@
 """The forward work of the whole model on the batch of one data-parallel replica, from what all ranks counted.
 
     executed = sum over the ranks / dp                       (of each model, where they lie on axes of their own)
-    exact    = the same, with what tensor-parallel ranks do alike counted once (distprof.merge.work.tp_duplicates)
+    exact    = the same, with what tensor-parallel ranks do alike counted once (distprof.merge.job.tp_duplicates)
     useful   = exact, less what experts did on padding: of each MoE layer's expert work at most the share
                (tokens that its router saw x top-k) / (rows that its experts ran on)
 
@@ -10,16 +10,17 @@ What a rank's experts and routers did is found in distprof.merge.work.moe_flops.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray
-from distprof.merge.job.stages import Pipeline, pipeline_position
+from distprof.merge.job.counted_groups import CountedGroup
+from distprof.merge.job.stages import Pipeline
+from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.load.rank import RankData
 from distprof.merge.report import ModelWork
-from distprof.merge.work.counted_groups import CountedGroup
 from distprof.merge.work.moe_flops import MoeWork, RankMoeWork
-from distprof.merge.work.tp_duplicates import CountedRank
 from distprof.records import ExpertLayer
 
 LayerKey = tuple[str, int, int]  # name, model, pipeline stage
@@ -67,14 +68,20 @@ class WorkSums:
         return sum(layer.flops * layer.padding for layer in self.layers.values())
 
 
-def work_sums(part: CountedGroup) -> WorkSums:
+@computed_once
+def work_sums(analysis: Analysis) -> list[WorkSums]:
+    """Returns the sums of each group of models on the same axes."""
+    return [_group_sums(group) for group in analysis.counted_groups]
+
+
+def _group_sums(part: CountedGroup) -> WorkSums:
     layout, counted = part.layout, part.ranks
     sums = WorkSums(layout.info.sizes["dp"], len(counted))
     hosted: dict[tuple[object, ...], tuple[RankMoeWork, list[_Layer]]] = {}  # ranks that host the same share one
     for rank, one in counted.items():
         share = part.shares[rank]
         _add(sums, one, share)
-        pipeline = pipeline_position(one.data, layout)
+        pipeline = part.pipelines[rank]
         alike = one.shape, pipeline, one.layers
         if alike not in hosted:
             keys = [layer_key(one.data, layer, pipeline) for layer in one.layers]
@@ -89,14 +96,16 @@ def layer_key(data: RankData, layer: ExpertLayer, pipeline: Pipeline) -> LayerKe
     return layer.name, *pipeline.place(data.tree.rows[layer.row].root)
 
 
-def experts_per_token(parts: Iterable[WorkSums], world_size: int) -> dict[LayerKey, float]:
-    """As it was measured, rows of experts / tokens of the router; of no layer where a rank did not count."""
-    layers = (item for sums in parts if sums.ranks == world_size for item in sums.layers.items())
+def experts_per_token(analysis: Analysis) -> dict[LayerKey, float]:
+    """Returns by layer the rows of experts / tokens of the router, as measured; no layer where a rank did not count."""
+    complete = (sums for sums in work_sums(analysis) if sums.ranks == analysis.run.world_size)
+    layers = (item for sums in complete for item in sums.layers.items())
     return {key: layer.rows / layer.tokens for key, layer in layers if layer.rows and layer.tokens}
 
 
-def model_work(parts: Sequence[WorkSums], world_size: int) -> ModelWork | None:
-    """None where no rank counted.  Lower bounds where one did not."""
+def model_work(analysis: Analysis) -> ModelWork | None:
+    """Returns None where no rank counted.  The figures are lower bounds where one did not."""
+    parts = work_sums(analysis)
     if not any(sums.ranks for sums in parts):
         return None
     known = all(layer.known for sums in parts for layer in sums.layers.values())
@@ -107,7 +116,7 @@ def model_work(parts: Sequence[WorkSums], world_size: int) -> ModelWork | None:
         executed_flops=sum(sums.executed_flops / sums.dp for sums in parts),
         useful_macs=sum((sums.macs - sums.padding_macs) / sums.dp for sums in parts) if known else None,
         useful_flops=sum((sums.flops - sums.padding_flops) / sums.dp for sums in parts) if known else None,
-        covers_all=all(sums.ranks == world_size for sums in parts),
+        covers_all=all(sums.ranks == analysis.run.world_size for sums in parts),
     )
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.job.tp_duplicates import CountedRank, Shape
 from distprof.merge.load.parameters import ParameterSet
-from distprof.merge.work.tp_duplicates import CountedRank, Shape
 from distprof.records import ExpertLayer
 
 

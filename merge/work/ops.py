@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from distprof.merge.load.run import LoadedRun
+from distprof.merge.analysis import Analysis
 from distprof.merge.report import OpStats
 from distprof.records import OpRow
 
 
-def op_rows(run: LoadedRun) -> tuple[OpStats, ...]:
-    """One row an op and kind of work, those of most flops first, then of most time; means over the ranks."""
-    recorded = [window.ops for data in run.ranks if (window := data.windows.get(run.mode)) and window.ops]
+def op_rows(analysis: Analysis) -> tuple[OpStats, ...]:
+    """Returns one row an op and kind of work, those of most flops first, then of most time; means over the ranks."""
+    recorded = [window.ops for window in analysis.windows.values() if window.ops]
     timed = bool(recorded) and all(ops.timed for ops in recorded)
     found: dict[tuple[str, str], list[OpRow]] = defaultdict(list)
     for ops in recorded:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
+from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import FloatArray
-from distprof.merge.work.counted_groups import CountedGroup
-from distprof.merge.work.tp_duplicates import CountedRank
+from distprof.merge.job.tp_duplicates import CountedRank
 
 
-def own_shares(parts: Iterable[CountedGroup]) -> dict[int, float]:
-    """By rank: the share of its MACs of forward and backward that counts when each is counted once in the job.
+def own_shares(analysis: Analysis) -> dict[int, float]:
+    """Returns by rank the share of its MACs of forward and backward that counts when each counts once in the job.
 
     What is outside of any module counts as done alike.
     """
     sums: dict[int, tuple[float, int]] = {}
-    for part in parts:
+    for part in analysis.counted_groups:
         for rank, one in part.ranks.items():
             own, everything = _own_macs(one, part.shares[rank])
             before, all_before = sums.get(rank, (0.0, 0))
@@ -26,7 +24,7 @@ def own_shares(parts: Iterable[CountedGroup]) -> dict[int, float]:
 
 
 def _own_macs(one: CountedRank, share: FloatArray) -> tuple[float, int]:
-    """(its own, all)"""
+    """Returns (its own, all)."""
     macs = one.macs + one.of_models(one.counts.backward_macs)
     outside = sum(one.outside.get(f"{kind}_macs", 0) for kind in ("forward", "backward"))
     own = float(np.dot(macs, share)) + outside / one.tp

@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from distprof.merge.job.stages import Pipeline, pipeline_position
+from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.job.stages import Pipeline
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.parameters import kind_of
 from distprof.merge.load.rank import RankData
-from distprof.merge.load.run import LoadedRun
 from distprof.merge.work.missing_shards import missing_coordinates
-from distprof.merge.work.model_flops import LayerKey, layer_key
+from distprof.merge.work.model_flops import LayerKey, experts_per_token, layer_key
 from distprof.records import EXPERT, KINDS, Parameter
 
 _Key = tuple[object, ...]
@@ -52,18 +52,19 @@ class _Piece:
     measured: bool = False  # the share, not said by the stack
 
 
-def parameter_totals(run: LoadedRun, layout: JobTopology, measured: Mapping[LayerKey, float] | None = None) -> Totals:
-    """``measured``: experts per token, by layer."""
-    pieces, notes = _union(run, layout, measured or {})
-    told = [data for data in run.ranks if data.parameters.rank_numel is not None]
+@computed_once
+def parameter_totals(analysis: Analysis) -> Totals:
+    """Returns how many parameters the model and each rank have."""
+    pieces, notes = _union(analysis, experts_per_token(analysis))
+    told = [data for data in analysis.ranks if data.parameters.rank_numel is not None]
     return Totals(
         exact=sum(piece.parameter.global_numel for piece in pieces) if pieces else None,
         trainable=sum(p.parameter.global_numel for p in pieces if p.parameter.trainable) if pieces else None,
         by_kind=_by_kind(pieces),
         active=_active(pieces),
         active_is_measured=any(piece.measured for piece in pieces),
-        covers_all=len(told) == run.world_size and not notes,
-        uncovered=missing_coordinates(told, layout),
+        covers_all=len(told) == analysis.run.world_size and not notes,
+        uncovered=missing_coordinates(told, analysis.layout),
         notes=notes,
         per_rank={data.rank: data.parameters.rank_numel or 0 for data in told},
     )
@@ -81,23 +82,22 @@ def of_model(per_rank: Mapping[int, float], layout: JobTopology) -> float | None
     return sum(means) / len(means) * layout.info.sizes["mp"] if means else None
 
 
-def _union(
-    run: LoadedRun, layout: JobTopology, measured: Mapping[LayerKey, float]
-) -> tuple[list[_Piece], tuple[str, ...]]:
-    """(the pieces, sentences on those of which ranks do not tell the same)."""
+def _union(analysis: Analysis, measured: Mapping[LayerKey, float]) -> tuple[list[_Piece], tuple[str, ...]]:
+    """Returns (the pieces, sentences on those whose sizes differ between ranks)."""
+    layout = analysis.layout
     pieces: dict[_Key, _Piece] = {}
     quarrels: dict[_Key, str] = {}
     done = set()
-    for data in run.ranks:
+    for data in analysis.ranks:
         # Ranks with the same parameters at the same place name the same pieces: once is enough.
-        pipeline = pipeline_position(data, layout)
+        pipeline = analysis.pipelines[data.rank]
         axes = data.parameters.split_axes
         places = [one.piece(data.rank, axes) for one in (layout, *layout.own.values()) if data.rank in one.coordinates]
         place = (id(data.parameters), pipeline, *places)
         if place in done:
             continue
         done.add(place)
-        for key, piece in _pieces(data, layout, measured):
+        for key, piece in _pieces(data, layout, pipeline, measured):
             before = pieces.setdefault(key, piece)
             if before.parameter.global_numel != piece.parameter.global_numel:
                 quarrels.setdefault(key, _quarrel(before, piece))
@@ -105,8 +105,9 @@ def _union(
     return list(pieces.values()), _few(list(quarrels.values()))
 
 
-def _pieces(data: RankData, layout: JobTopology, measured: Mapping[LayerKey, float]) -> Iterator[tuple[_Key, _Piece]]:
-    pipeline = pipeline_position(data, layout)
+def _pieces(
+    data: RankData, layout: JobTopology, pipeline: Pipeline, measured: Mapping[LayerKey, float]
+) -> Iterator[tuple[_Key, _Piece]]:
     shares = _shares(data, pipeline, measured)
     for p in data.parameters.counted:
         model, stage = pipeline.place(p.root)

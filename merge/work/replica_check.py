@@ -10,16 +10,18 @@ Experts are left aside (ranks hold different ones), and what joined a model as i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.job.rank_kinds import conflicting, held_by_rank, ranks_by_holding
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.parameters import Held
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.wording import join_words, pluralise, rank_names
-from distprof.merge.work.parameter_totals import Totals
-from distprof.records import Parameter
+from distprof.merge.work.parameter_totals import Totals, parameter_totals
+from distprof.records import Counts, Parameter
 
 _PARAMS = ("params_of_model", "params_exact", "trainable_params_exact")
 _WORK = ("fwd_flops_of_model",)
@@ -38,26 +40,21 @@ class Doubts:
     assumes_replicas: bool = False  # of frozen parameters that nothing keeps alike
 
 
-def with_kinds(run: LoadedRun, layout: JobTopology) -> JobTopology:
-    """``layout``, and beside it which ranks hold the same, where some at one place hold different parameters."""
-    held = _held(run, layout)
-    if not any(_conflict(own) for own in _by_place(held, layout).values()):
-        return layout
-    kinds: dict[Held, int] = {}
-    return replace(layout, kinds={rank: kinds.setdefault(own, len(kinds)) for rank, own in held.items()})
-
-
-def doubts_of(run: LoadedRun, layout: JobTopology, totals: Totals) -> Doubts:
-    """What cannot be told of the whole model, as the ranks may be no replicas."""
-    if layout.kinds:
+@computed_once
+def doubts_of(analysis: Analysis) -> Doubts:
+    """Returns what cannot be known of the whole model, because the ranks may be no replicas."""
+    if analysis.layout.kinds:
         why = "ranks that stand at one place hold different parameters, see the note above"
-        return Doubts((_unlike(run, layout),), dict.fromkeys((*_PARAMS, *_WORK, *_SAMPLES), why), why)
-    return _outside_wrappers(run, layout, totals)
+        notes = (_unlike(analysis.run, analysis.layout),)
+        return Doubts(notes, dict.fromkeys((*_PARAMS, *_WORK, *_SAMPLES), why), why)
+    return _outside_wrappers(analysis, parameter_totals(analysis))
 
 
-def without_totals(totals: Totals, doubts: Doubts) -> Totals:
-    """``totals`` with no number of the whole model where that cannot be told."""
-    if "params_exact" not in doubts.no_totals:
+@computed_once
+def certain_totals(analysis: Analysis) -> Totals:
+    """Returns the totals of parameters, with no number of the whole model where that cannot be known."""
+    totals = parameter_totals(analysis)
+    if "params_exact" not in doubts_of(analysis).no_totals:
         return totals
     return replace(
         totals, exact=None, trainable=None, by_kind={}, active=None, covers_all=False, uncovered=(), notes=()
@@ -67,30 +64,9 @@ def without_totals(totals: Totals, doubts: Doubts) -> Totals:
 # ---- ranks with different models -------------------------------------------------------------------------------------
 
 
-def _held(run: LoadedRun, layout: JobTopology) -> dict[int, Held]:
-    """By rank, of those whose shard is whole."""
-    told = (data for data in run.ranks if data.parameters.rank_numel is not None and not data.report.damaged)
-    return {data.rank: data.parameters.held(frozenset(layout.own)) for data in told}
-
-
-def _by_place(held: Mapping[int, Held], layout: JobTopology) -> dict[tuple[int, ...], dict[Held, list[int]]]:
-    """By role: what its ranks hold, and which ranks hold that."""
-    places: dict[tuple[int, ...], dict[Held, list[int]]] = {}
-    for rank, own in held.items():
-        places.setdefault(layout.place(rank), {}).setdefault(own, []).append(rank)
-    return places
-
-
-def _conflict(held: Iterable[Held]) -> tuple[Held, Held] | None:
-    """Two of which each has a model that the other has not; a model on some ranks only is a model more."""
-    seen = list(held)
-    pairs = ((one, other) for number, one in enumerate(seen) for other in seen[number + 1 :])
-    return next(((one, other) for one, other in pairs if one - other and other - one), None)
-
-
 def _unlike(run: LoadedRun, layout: JobTopology) -> str:
-    places = _by_place(_held(run, layout), layout)
-    by_kind, (one, other) = next((own, pair) for own in places.values() if (pair := _conflict(own)))
+    places = ranks_by_holding(held_by_rank(run, layout), layout)
+    by_kind, (one, other) = next((own, pair) for own in places.values() if (pair := conflicting(own)))
     ranks, others = by_kind[one], by_kind[other]
     return (
         f"{rank_names([*ranks, *others])} stand at one place, so far as it is known how the job is parallel, and hold "
@@ -127,12 +103,13 @@ def _call(kinds: Mapping[int, int], world_size: int) -> str:
 # ---- parameters in no wrapper ----------------------------------------------------------------------------------------
 
 
-def _outside_wrappers(run: LoadedRun, layout: JobTopology, totals: Totals) -> Doubts:
+def _outside_wrappers(analysis: Analysis, totals: Totals) -> Doubts:
+    layout = analysis.layout
     sizes, info = layout.info.sizes, layout.info
     if sizes["dp"] == 1 or info.sources.get("dp", info.source) not in _ONLY_WRAPPERS or totals.exact is None:
         return Doubts()
     found: dict[tuple[int, int, str], tuple[RankData, Parameter]] = {}
-    for data in run.ranks:
+    for data in analysis.ranks:
         stage = layout.piece(data.rank, ("pp",))[0]
         for parameter in data.parameters.outside_wrappers:
             found.setdefault((stage, parameter.root, parameter.name), (data, parameter))
@@ -149,11 +126,13 @@ def _outside_wrappers(run: LoadedRun, layout: JobTopology, totals: Totals) -> Do
         f"{totals.exact + more:,} if every rank has its own"
     )
     why = f"{pluralise(len(found), 'parameter')} may be others on every rank, see the note above"
-    work = why if any(_works(data, parameter.row, run.mode) for data, parameter in found.values()) else ""
+    work = (
+        why
+        if any(_does_work(analysis.counts.get(data.rank), parameter.row) for data, parameter in found.values())
+        else ""
+    )
     return Doubts((note,), dict.fromkeys((*_PARAMS, *(_WORK if work else ())), why), work)
 
 
-def _works(data: RankData, row: int, mode: str) -> bool:
-    window = data.windows.get(mode)
-    counts = window.counts if window else None
+def _does_work(counts: Counts | None, row: int) -> bool:
     return counts is not None and row < len(counts.forward_macs) and bool(counts.forward_macs[row])

@@ -22,13 +22,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from distprof.merge.job.missing_reasons import why_uncounted, why_untimed
-from distprof.merge.load.run import LoadedRun
+from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.load.peaks import Engine, Peaks
 from distprof.merge.load.window import Window
 from distprof.merge.report import PeakUsed, Utilization, UtilizationSpread
 from distprof.merge.stats import of_steps
 from distprof.merge.wording import pluralise, rank_names
-from distprof.merge.work.peaks import Engine, Peaks
+from distprof.merge.work.missing_reasons import why_uncounted, why_untimed
+from distprof.merge.work.own_shares import own_shares
 from distprof.records import Counts, DeviceWork
 
 FLOPS_PER_MAC = 2
@@ -53,20 +54,18 @@ class Utilizations:
     notes: tuple[str, ...]
 
 
-def compute_utilizations(run: LoadedRun, own: Mapping[int, float], peaks: Peaks) -> Utilizations:
-    """``own``: by counted rank, the share of its products that is the model's when each counts once in the job.
-
-    Ranks without a counted or a timed step, or without any known peak, have none.
-    """
-    windows = {data.rank: data.windows[run.mode] for data in run.ranks if run.mode in data.windows}
-    counts = {rank: window.counts for rank, window in windows.items() if window.counts and rank in own}
+@computed_once
+def compute_utilizations(analysis: Analysis) -> Utilizations:
+    """Returns MFU and HFU.  Ranks without a counted or a timed step, or without any known peak, have none."""
+    windows, peaks, own = analysis.windows, analysis.peaks, own_shares(analysis)
+    counts = {rank: one for rank, one in analysis.counts.items() if rank in own}
     works = {rank: _on_main_device(one, own[rank]) for rank, one in counts.items()}
     walls = {rank: of_steps(w.durations_ns) / _NS_PER_SECOND for rank, w in windows.items() if _is_timed(w)}
     ideals = {rank: ideal for rank, work in works.items() if walls.get(rank) and (ideal := _ideal(work, peaks))}
     mfu = {rank: ideal.model / walls[rank] for rank, ideal in ideals.items()}
     hfu = {rank: ideal.hardware / walls[rank] for rank, ideal in ideals.items()}
     missing = _without_peak(works, peaks)
-    why, to_do = ("", "") if ideals else _why(run, list(windows.values()), walls, missing)
+    why, to_do = ("", "") if ideals else _why(analysis, walls, missing)
     job = Utilization(
         mfu=_spread(mfu, [ideal.model for ideal in ideals.values()], walls),
         hfu=_spread(hfu, [ideal.hardware for ideal in ideals.values()], walls),
@@ -178,19 +177,17 @@ def _without_peak(works: Mapping[int, _Work], peaks: Peaks) -> dict[Engine, list
     return missing
 
 
-def _why(
-    run: LoadedRun, windows: Sequence[Window], walls: Mapping[int, float], missing: Mapping[Engine, object]
-) -> tuple[str, str]:
-    """(why there is no MFU, what to do about it: empty where that is plain)."""
-    counted = [window.counts for window in windows if window.counts]
+def _why(analysis: Analysis, walls: Mapping[int, float], missing: Mapping[Engine, object]) -> tuple[str, str]:
+    """Returns (why there is no MFU, what to do about it: empty where that is plain)."""
+    counted = list(analysis.counts.values())
     if not counted:
-        return why_uncounted(run), ""
+        return why_uncounted(analysis), ""
     if not any(counts.device_work for counts in counted):
         ran = any(counts.forward_macs.any() for counts in counted)
         return "the shards are of an earlier distprof, which did not record it" if ran else "no matrix product ran", ""
     if not any(walls.values()):
-        timed = any(window.steps for window in windows)
-        return "the step was counted while it was timed, which made it longer" if timed else why_untimed(run), ""
+        timed = bool(analysis.timed_windows)
+        return "the step was counted while it was timed, which made it longer" if timed else why_untimed(analysis), ""
     commands = dict.fromkeys(map(_command, missing))
     typed = " and ".join(f"'{command}'" for command in commands)
     return (

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
 from distprof.merge.quantities import NOT_AVAILABLE, byte_size
-from distprof.merge.report import MemoryDifference, RankRow, Report
+from distprof.merge.report import HOLDINGS, MemoryDifference, RankRow, Report
 from distprof.merge.text.blocks.places import all_ranks
 from distprof.merge.text.blocks.ranks import ALL_UP_TO
 from distprof.merge.text.format.lines import heading, one_line, table, wrapped
-from distprof.merge.times.memory import HOLDINGS
 from distprof.merge.wording import rank_names
 
 _DIFFERENCES_SHOWN = 8

@@ -22,7 +22,6 @@ from distprof.merge.text.blocks.model import EXACT, params_lines, work_lines
 from distprof.merge.text.blocks.utilization import empty_slot_lines, utilization_lines
 from distprof.merge.text.format.lines import labelled_line, one_line, wrapped
 from distprof.merge.wording import number_spans
-from distprof.merge.work.compiled_kernels import is_attention
 
 _NOTATIONS = (
     "Notations:",
@@ -135,7 +134,7 @@ def _generated(region: CompiledRegion) -> Iterator[str]:
     where = one_line(region.module) or "a function of the script's"
     kernels = sorted(region.kernels.items(), key=lambda item: (-item[1], item[0]))
     yield from wrapped(_calls(kernels), f"not counted, the compiler's own kernels in {where}: ", "  ")
-    attention = [(name, calls) for name, calls in kernels if is_attention(name)]
+    attention = [(name, calls) for name, calls in kernels if name in region.attention]
     if attention:
         what = f"{_calls(attention)}: of {where}; --count-eager counts it"
         yield from wrapped(what, "not counted, attention in the compiler's own kernels: ", "  ")

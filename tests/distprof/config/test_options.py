@@ -24,8 +24,8 @@ from distprof.config.options import (
     with_defaults,
 )
 from distprof.errors import UsageError
+from distprof.merge.load.peaks import Peaks
 from distprof.merge.text import TextOptions
-from distprof.merge.work.peaks import Peaks
 
 NUMBER = Option("some_number", int, "", least=-1)
 

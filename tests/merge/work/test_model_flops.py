@@ -13,12 +13,11 @@ from support.reports import report_of
 from support.synthetic import TOKENS, VOCABULARY, WIDTH, Job, rank_records, shard_of, stage_of
 
 from distprof.merge.analyse import analyse
-from distprof.merge.job.topology import job_topology
+from distprof.merge.analysis import start_analysis
 from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import ModelWork, Report
 from distprof.merge.text.blocks.model import work_lines
-from distprof.merge.work.counted_groups import counted_groups
-from distprof.merge.work.model_flops import model_work, work_sums
+from distprof.merge.work.model_flops import model_work
 from distprof.records import Counts, ExpertLayers, Parameters, Record, Tree
 
 
@@ -35,8 +34,7 @@ def work(job: Job, ranks: set[int] | None = None, bend: Any = None) -> ModelWork
     kept = sorted(range(job.world) if ranks is None else ranks)
     records = ([bend(rank, one) if bend else one for one in rank_records(job, rank)] for rank in kept)
     run = run_of_shards([shard_of(one) for one in records])
-    layout = job_topology(run)
-    return model_work([work_sums(part) for part in counted_groups(run, layout)], run.world_size)
+    return model_work(start_analysis(run))
 
 
 def exact(job: Job) -> ModelWork:

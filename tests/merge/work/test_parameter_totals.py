@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.synthetic import VOCABULARY, WIDTH, Job, in_memory, rank_records, shard_of
 
+from distprof.merge.analysis import start_analysis
 from distprof.merge.job.topology import job_topology
 from distprof.merge.load.run import run_of_shards
 from distprof.merge.work.parameter_totals import Totals, of_model, parameter_totals
@@ -26,7 +27,7 @@ def by_hand(layers: int, experts: int) -> int:
 
 def totals(records: list[list[Record]]) -> Totals:
     run = run_of_shards([shard_of(one) for one in records])
-    return parameter_totals(run, job_topology(run))
+    return parameter_totals(start_analysis(run))
 
 
 def of_job(**job: Any) -> Totals:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from distprof.merge.load.run import LoadedRun
+from distprof.merge.analysis import Analysis
 from distprof.merge.report import Summary
-from distprof.records import TRAINING, Ops
+from distprof.records import Ops
 
 _BACKWARD_WORK = ("bwd_macs_per_rank", "bwd_flops_per_rank", "recompute_flops_per_rank")
 _WORK = ("fwd_macs_per_rank", "fwd_flops_per_rank", "fwd_flops_of_model", *_BACKWARD_WORK)
@@ -26,59 +26,59 @@ _RATES = {
 }
 
 
-def missing_reasons(summary: Summary, run: LoadedRun) -> dict[str, str]:
+def missing_reasons(summary: Summary, analysis: Analysis) -> dict[str, str]:
     """Field name -> reason, for every field of the summary that is None."""
     missing = [field.name for field in fields(summary) if getattr(summary, field.name) is None]
-    found = {name: _reason(name, run, summary) for name in missing if name not in _RATES}
+    found = {name: _reason(name, analysis, summary) for name in missing if name not in _RATES}
     for name in missing:
         if name in _RATES:
             found[name] = next((found[part] for part in _RATES[name] if part in found), "its latency is 0")
     return found
 
 
-def _reason(name: str, run: LoadedRun, summary: Summary) -> str:
+def _reason(name: str, analysis: Analysis, summary: Summary) -> str:
     if name in PARAMETERS:
         return "no rank recorded its parameters"
-    if name in _TRAINING and run.mode != TRAINING and any(data.windows for data in run.ranks):
+    if name in _TRAINING and not analysis.trains and any(data.windows for data in analysis.ranks):
         forwards = "no optimizer stepped: every iteration is one forward"
-        return "no backward ran while the profile was taken" if _own_profile(run) else forwards
+        return "no backward ran while the profile was taken" if _own_profile(analysis) else forwards
     if name in _WORK:
-        return why_uncounted(run)
-    if not any(run.mode in data.windows and data.windows[run.mode].steps for data in run.ranks):
-        return why_untimed(run)
-    return _untimed_reason(name, run, summary)
+        return why_uncounted(analysis)
+    if not analysis.timed_windows:
+        return why_untimed(analysis)
+    return _untimed_reason(name, analysis, summary)
 
 
-def _untimed_reason(name: str, run: LoadedRun, summary: Summary) -> str:
+def _untimed_reason(name: str, analysis: Analysis, summary: Summary) -> str:
     """Although there are timed steps."""
-    if _saw_no_forward(run):
+    if _saw_no_forward(analysis):
         return _NO_FORWARD
-    if name == "step_latency_ns" and run.mode == TRAINING:
+    if name == "step_latency_ns" and analysis.trains:
         return _UNSEEN_UPDATE
     return (summary.batch_found or _NO_TENSOR) if name in _BATCH else "no timed step shows it"
 
 
-def _own_profile(run: LoadedRun) -> Ops | None:
+def _own_profile(analysis: Analysis) -> Ops | None:
     """The ops of a process that profiled itself alone."""
-    return next((window.ops for data in run.ranks for window in data.windows.values() if window.ops), None)
+    return next((window.ops for data in analysis.ranks for window in data.windows.values() if window.ops), None)
 
 
-def _saw_no_forward(run: LoadedRun) -> bool:
-    return any(window.saw_no_forward for data in run.ranks for window in data.windows.values())
+def _saw_no_forward(analysis: Analysis) -> bool:
+    return any(window.saw_no_forward for data in analysis.ranks for window in data.windows.values())
 
 
-def why_uncounted(run: LoadedRun) -> str:
+def why_uncounted(analysis: Analysis) -> str:
     """Where no rank has a counted step."""
-    if _saw_no_forward(run):
+    if _saw_no_forward(analysis):
         return _NO_FORWARD
-    planned = any(data.plan is not None and data.plan.counted for data in run.ranks)
+    planned = any(data.plan is not None and data.plan.counted for data in analysis.ranks)
     return "the run ended before its counted step" if planned else "counting was switched off"
 
 
-def why_untimed(run: LoadedRun) -> str:
+def why_untimed(analysis: Analysis) -> str:
     """Where no rank has a timed step."""
-    own = _own_profile(run)
+    own = _own_profile(analysis)
     if own is not None and own.ops and not own.timed:
         return "nothing ran: the tensors were on the meta device, or fake"
-    planned = any(data.plan is not None and data.plan.timed for data in run.ranks)
+    planned = any(data.plan is not None and data.plan.timed for data in analysis.ranks)
     return "no rank has reached a timed step" if planned else "no step was to be timed"

@@ -1,0 +1,60 @@
+"""What was merged, and the notes on the report's first page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from distprof.merge.analysis import Analysis
+from distprof.merge.job.unknown_groups import group_notes
+from distprof.merge.report import RunInfo
+from distprof.merge.times.summary import work_notes
+from distprof.merge.wording import rank_names
+from distprof.merge.work.compiled_kernels import compiled_notes
+from distprof.merge.work.exact_work import expert_notes
+from distprof.merge.work.replica_check import certain_totals, doubts_of
+from distprof.merge.work.utilization import compute_utilizations
+
+
+def run_info(analysis: Analysis) -> RunInfo:
+    """Returns what was merged, what is not there, and the notes of all sections."""
+    run, headers = analysis.run, [data.header for data in analysis.ranks]
+    first = headers[0]
+    return RunInfo(
+        run_id=run.run_id,
+        name=run.name,
+        script=first.script,
+        world_size=run.world_size,
+        ranks=tuple(data.rank for data in run.ranks),
+        missing_ranks=run.missing_ranks,
+        incomplete={data.rank: why for data in run.ranks if (why := data.why_incomplete(analysis.mode))},
+        device=first.device,
+        device_name=first.device_name,
+        hosts=tuple(sorted({header.host for header in headers})),
+        torch=first.torch,
+        mode=analysis.mode,
+        without_data=tuple(data.rank for data in run.ranks if not data.windows),
+        planned_timed_steps=max((data.plan.timed for data in run.ranks if data.plan), default=0),
+        notes=tuple(_notes(analysis)),
+    )
+
+
+def _notes(analysis: Analysis) -> Iterator[str]:
+    yield from analysis.run.notes
+    yield from analysis.layout.notes
+    yield from doubts_of(analysis).notes
+    yield from group_notes(analysis.unknown_groups, analysis.run.world_size)
+    yield from analysis.layer_notes
+    yield from expert_notes(analysis)
+    yield from certain_totals(analysis).notes
+    yield from work_notes(analysis)
+    yield from compiled_notes(analysis)
+    yield from compute_utilizations(analysis).notes
+    yield from _device_notes(analysis)
+
+
+def _device_notes(analysis: Analysis) -> Iterator[str]:
+    """Yields a sentence where ranks ran on devices of several kinds."""
+    first, *others = (data.header for data in analysis.ranks)
+    differing = [header.rank for header in others if header.device != first.device]
+    if differing:
+        yield f"{rank_names(differing)} ran on another kind of device than rank {first.rank} ({first.device})"

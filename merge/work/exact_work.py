@@ -1,0 +1,58 @@
+"""Where the work of a model does not follow from that of its ranks: on meshes of its own, or on some ranks only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distprof.merge.analysis import Analysis
+from distprof.merge.job.per_model_axes import own_axes
+from distprof.merge.job.topology import JobTopology
+from distprof.merge.job.tp_duplicates import CountedRank
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.wording import join_words, rank_names
+
+
+def why_no_exact_work(analysis: Analysis) -> str:
+    """Returns why the work of the model does not follow from that of the ranks that counted; empty where it does."""
+    run, layout = analysis.run, analysis.layout
+    unplaced = [_named(run, root) for root in own_axes(run) if root not in layout.own]
+    if unplaced:
+        return (
+            f"models on different meshes, and those of {join_words(unplaced)} are no world of {run.world_size:,} ranks"
+        )
+    ranks: dict[str, list[int]] = {}  # by model that ran on the job's axes
+    for rank, one in analysis.counted.items():
+        for model in _models_run(one, layout):
+            ranks.setdefault(model, []).append(rank)
+    replicas = {model: {layout.piece(rank, ("dp",)) for rank in own} for model, own in ranks.items()}
+    every = set().union(*replicas.values())
+    partial = next((model for model, seen in replicas.items() if seen != every), None)
+    return f"only {rank_names(ranks[partial])} of its data-parallel ranks ran {partial}" if partial else ""
+
+
+def expert_notes(analysis: Analysis) -> tuple[str, ...]:
+    """Returns sentences on models whose experts are placed by the axes of the job, and not by their own."""
+    on_own_meshes = {
+        data.tree.roots.get(root, "a model")
+        for data in analysis.ranks
+        for root in {data.tree.rows[layer.row].root for layer in data.layers}
+        if any(own.root == root for own in (data.topology.roots if data.topology else ()))
+    }
+    return tuple(
+        f"{model} lies on a mesh of its own: which of its experts a rank hosts is told from the axes of the job, and "
+        "may be wrong"
+        for model in sorted(on_own_meshes)
+    )
+
+
+def _models_run(one: CountedRank, layout: JobTopology) -> set[str]:
+    """Returns the classes of the models on the job's axes that ran; none in a pipeline: stages may be of several."""
+    if layout.info.sizes["pp"] > 1:
+        return set()
+    tree = one.data.tree
+    roots = {tree.rows[row].root for row in np.flatnonzero(one.macs).tolist()} - layout.own.keys()
+    return {tree.roots[root] for root in roots & tree.roots.keys()}
+
+
+def _named(run: LoadedRun, root: int) -> str:
+    return next((data.tree.roots[root] for data in run.ranks if root in data.tree.roots), "a model")

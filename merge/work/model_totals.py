@@ -1,0 +1,24 @@
+"""The model as a whole: its parameters and the work of its forward."""
+
+from __future__ import annotations
+
+from distprof.merge.analysis import Analysis
+from distprof.merge.report import ModelTotals
+from distprof.merge.work.exact_work import why_no_exact_work
+from distprof.merge.work.model_flops import model_work
+from distprof.merge.work.replica_check import certain_totals, doubts_of
+
+
+def model_totals(analysis: Analysis) -> ModelTotals:
+    """Returns the totals; None, with a reason, where ranks do not tell them."""
+    totals, doubts = certain_totals(analysis), doubts_of(analysis)
+    why_no_work = doubts.why_no_work or why_no_exact_work(analysis)
+    return ModelTotals(
+        params_by_kind=totals.by_kind,
+        active_params=totals.active,
+        active_is_measured=totals.active_is_measured,
+        uncovered=totals.uncovered,
+        forward=None if why_no_work else model_work(analysis),
+        why_no_forward=why_no_work,
+        assumes_replicas=doubts.assumes_replicas,
+    )
