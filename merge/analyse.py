@@ -12,6 +12,7 @@ from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import Report
 from distprof.merge.run_info import run_info
 from distprof.merge.skew.skew import skew_over_ranks
+from distprof.merge.skew.verdict import verdict
 from distprof.merge.times.memory import memory_section
 from distprof.merge.times.module_profile import module_stats
 from distprof.merge.times.pipeline import stage_rows
@@ -39,6 +40,7 @@ def analyse(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS) -> Report:
         pipeline=stage_rows(analysis),
         skew=skew_over_ranks(analysis),
         experts=expert_layers(analysis),
+        verdict=verdict(analysis),
         work=work_rows(analysis),
         generated=compiled_regions(analysis),
         ops=op_rows(analysis),

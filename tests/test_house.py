@@ -53,7 +53,7 @@ WALLS = {
     LAUNCHER: {*BASE, *LAUNCHER},
     ANALYSIS: {*BASE, *ANALYSIS} - {"console", "config"},
     RENDERERS: {"errors", "printable", "records", "merge.report", "merge.arrays", "merge.wording", "merge.quantities"}
-    | {"merge.skew", "merge.job", "merge.times", "merge.work", *RENDERERS},
+    | set(RENDERERS),
 }
 #: Packages of others that each side needs at most, beside Python's own.
 NEEDS = {

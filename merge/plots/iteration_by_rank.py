@@ -10,9 +10,8 @@ from matplotlib.patches import Patch
 
 from distprof.merge.plots import style
 from distprof.merge.quantities import TimeUnit, common_unit
-from distprof.merge.report import RankRow, Report, Straggler
-from distprof.merge.skew.verdict import culprit
-from distprof.merge.wording import phase_title
+from distprof.merge.report import RankRow, RankVerdict, Report
+from distprof.merge.wording import phase_title, rank_names
 from distprof.records import PHASES
 
 _COLOURS = {
@@ -38,9 +37,7 @@ def draw(report: Report) -> Figure | None:
     shown = [phase for phase in PHASES if any(row.phases_ns.get(phase) for row in rows)]
     _stack(axes, rows, shown, unit, width)
     _totals(axes, rows, unit, width)
-    slow = culprit(report)
-    if slow:
-        _name_slow_rank(axes, rows, slow, unit)
+    _name_slow_ranks(axes, rows, report.verdict.ranks, unit)
     _legend(figure, shown)
     style.rank_ticks(axes.xaxis, [row.rank for row in rows])
     axes.set(xlabel="rank", ylabel=f"time of one iteration ({unit.name})")
@@ -73,15 +70,30 @@ def _totals(axes: Axes, rows: list[RankRow], unit: TimeUnit, width: float) -> No
     axes.add_collection(LineCollection(lines, color=style.INK, linewidth=1.2, label="iteration"))
 
 
-def _name_slow_rank(axes: Axes, rows: list[RankRow], slow: Straggler, unit: TimeUnit) -> None:
-    """Over its bar, the slow rank and the phase that makes it slow: its victims' bars may be as high."""
-    place = next(place for place, row in enumerate(rows) if row.rank == slow.rank)
-    words = f"rank {slow.rank}: {phase_title(slow.phase)} {slow.excess_ns / unit.ns:+.1f} {unit.name}"
-    side = "left" if place < len(rows) / 4 else "right" if place >= len(rows) * 3 / 4 else "center"
-    edge = place + {"left": -0.5, "center": 0.0, "right": 0.5}[side]
-    own, highest = _height(rows[place]) / unit.ns, max(map(_height, rows)) / unit.ns
-    axes.annotate("▼", (place, own), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+def _name_slow_ranks(axes: Axes, rows: list[RankRow], found: RankVerdict, unit: TimeUnit) -> None:
+    """Marks the bars of the named ranks, and says over them what makes them slow: others' bars may be as high."""
+    named = {one.rank for one in found.named}
+    places = [place for place, row in enumerate(rows) if row.rank in named]
+    if not places:
+        return
+    for place in places:
+        own = _height(rows[place]) / unit.ns
+        axes.annotate("▼", (place, own), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+    middle = places[len(places) // 2]
+    side = "left" if middle < len(rows) / 4 else "right" if middle >= len(rows) * 3 / 4 else "center"
+    edge = middle + {"left": -0.5, "center": 0.0, "right": 0.5}[side]
+    highest = max(map(_height, rows)) / unit.ns
+    words = _words(found, unit)
     axes.annotate(words, (edge, highest), (0, 12), textcoords="offset points", ha=side, fontweight="bold")
+
+
+def _words(found: RankVerdict, unit: TimeUnit) -> str:
+    """Returns who is slow, and for a single rank in which phase and by how much."""
+    if len(found.named) > 1:
+        likely = "" if found.likely is None else f", most likely rank {found.likely}"
+        return f"{rank_names(one.rank for one in found.named)}: slow together{likely}"
+    slow = found.named[0]
+    return f"rank {slow.rank}: {phase_title(slow.phase)} {slow.excess_ns / unit.ns:+.1f} {unit.name}"
 
 
 def _height(row: RankRow) -> float:

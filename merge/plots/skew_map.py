@@ -1,4 +1,8 @@
-"""Ranks x modules: by how much a rank's self time exceeds its cohort's median.  The slow rank's own cell peaks."""
+"""Ranks x modules: by how much a rank's self time exceeds its cohort's median.
+
+The cells of the ranks that the verdict names are framed, and no other.  The scale reaches at least to the excess from
+which a rank is named, and where nobody is named to twice the largest, so that chance is pale.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,13 @@ from matplotlib.patches import Rectangle
 
 from distprof.merge.plots import style
 from distprof.merge.quantities import common_unit
-from distprof.merge.report import Report, SkewMap
+from distprof.merge.report import NOBODY_STANDS_OUT, NOT_ENOUGH, RankVerdict, Report, SkewMap
 
 #: More ranks than this share lines, or a line would be thinner than a pixel, and the peak might not be drawn at all.
 MOST_LINES = 256
 _FRAMED_UP_TO = 48
 _DARK = 0.66  # share of the colour scale beyond which black cannot be read
+_FINDINGS = {NOBODY_STANDS_OUT: "no rank stands out", NOT_ENOUGH: "not enough to tell who is slow"}
 _SHORT_PHASES = {"forward": "fwd", "backward": "bwd"}
 
 
@@ -25,7 +30,7 @@ def draw(report: Report) -> Figure | None:
     excess = style.to_array(skew.excess_ns)
     if not np.any(np.nan_to_num(excess)):
         return None
-    limit = float(np.nanmax(np.abs(excess)))
+    limit = _limit(excess, report.verdict.ranks)
     unit = common_unit([limit])
     together = -(-len(skew.ranks) // MOST_LINES)
     lines = shared_lines(excess, together) / unit.ns
@@ -34,17 +39,35 @@ def draw(report: Report) -> Figure | None:
     style.heat_map(figure, axes, lines, colours, f"slower than the cohort ({unit.name})")
     style.rank_ticks(axes.yaxis, skew.ranks[::together])
     _columns(axes, skew)
-    rank, column = (int(place) for place in np.unravel_index(int(np.nanargmax(excess)), excess.shape))
-    peak = float(excess[rank, column]) / unit.ns
-    words = f"rank {skew.ranks[rank]}: {peak:+.1f} {unit.name}"
-    if len(lines) <= _FRAMED_UP_TO:
-        _frame(axes, rank, column, peak, dark=peak * unit.ns > _DARK * limit)
-    else:
-        _point_at(axes, rank // together, column, words)
+    cells = _named_cells(skew, report.verdict.ranks)
+    for rank, column in cells if len(lines) <= _FRAMED_UP_TO else []:
+        value = float(excess[rank, column])
+        _frame(axes, rank, column, value / unit.ns, dark=value > _DARK * limit)
+    words = [f"rank {skew.ranks[rank]}: {excess[rank, column] / unit.ns:+.1f} {unit.name}" for rank, column in cells]
+    if cells and len(lines) > _FRAMED_UP_TO:
+        _point_at(axes, cells[0][0] // together, cells[0][1], words[0])
     sharing = f", each line the extremes of {together} ranks" if together > 1 else ""
-    detail = f"self time minus the median of the rank's cohort{sharing}; largest: {words}"
-    style.title(axes, "Where ranks disagree", report, detail)
+    found = f"largest: {words[0]}" if words else _FINDINGS.get(report.verdict.ranks.finding, "slow elsewhere")
+    style.title(
+        axes, "Where ranks disagree", report, f"self time minus the median of the rank's cohort{sharing}; {found}"
+    )
     return figure
+
+
+def _limit(excess: style.FloatArray, found: RankVerdict) -> float:
+    """Returns the excess at the end of the colour scale."""
+    largest = max(float(np.nanmax(np.abs(excess))), found.slow_share * (found.iteration_ns or 0.0))
+    return largest if found.named else 2 * largest
+
+
+def _named_cells(skew: SkewMap, found: RankVerdict) -> list[tuple[int, int]]:
+    """Returns (row, column) of the place where each named rank is slow, where the map has it."""
+    columns = {place: column for column, place in enumerate(zip(skew.subjects, skew.phases, strict=True))}
+    return [
+        (skew.ranks.index(one.rank), columns[one.subject, one.phase])
+        for one in found.named
+        if (one.subject, one.phase) in columns
+    ]
 
 
 def shared_lines(excess: style.FloatArray, together: int) -> style.FloatArray:
@@ -58,14 +81,14 @@ def shared_lines(excess: style.FloatArray, together: int) -> style.FloatArray:
 
 
 def _frame(axes: Axes, line: int, column: int, value: float, *, dark: bool) -> None:
-    """The largest excess written into its cell."""
+    """Writes the excess of a named rank into its cell."""
     axes.add_patch(Rectangle((column - 0.5, line - 0.5), 1, 1, fill=False, edgecolor=style.INK, linewidth=1.4))
     colour = "white" if dark else style.INK
     axes.text(column, line, f"{value:+.3g}", ha="center", va="center", color=colour, fontweight="bold")
 
 
 def _point_at(axes: Axes, line: int, column: int, words: str) -> None:
-    """The largest excess beside its cell, where cells are too thin to write into."""
+    """Writes the excess of a named rank beside its cell, where cells are too thin to write into."""
     left = column < len(axes.get_xticks()) / 2
     axes.annotate(
         words,

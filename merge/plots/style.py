@@ -25,12 +25,11 @@ from distprof.merge.text.format.shortening import shortened_apart
 FloatArray = npt.NDArray[np.float64]
 
 # Okabe and Ito's palette, https://jfly.uni-koeln.de/color/
-BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE, YELLOW, GREY = (
+BLUE, SKY, GREEN, ORANGE, PURPLE, YELLOW, GREY = (
     "#0072B2",
     "#56B4E9",
     "#009E73",
     "#E69F00",
-    "#D55E00",
     "#CC79A7",
     "#F0E442",
     "#8C8C8C",

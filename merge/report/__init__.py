@@ -22,13 +22,33 @@ from distprof.merge.report.run import RunInfo, TopologyInfo
 from distprof.merge.report.skew import Skew, SkewMap, SkewRow, Straggler, Stragglers
 from distprof.merge.report.summary import Evaluations, ModelTotals, ModelWork, Spread, Summary
 from distprof.merge.report.utilization import PeakUsed, Utilization, UtilizationSpread
+from distprof.merge.report.verdict import (
+    BALANCED,
+    NOBODY_STANDS_OUT,
+    NOT_ENOUGH,
+    NOT_SEEN,
+    OVERLOADED,
+    SLOW,
+    SLOW_TOGETHER,
+    ExpertVerdict,
+    RankVerdict,
+    Verdict,
+)
 
 __all__ = [
+    "BALANCED",
     "HOLDINGS",
+    "NOBODY_STANDS_OUT",
+    "NOT_ENOUGH",
+    "NOT_SEEN",
+    "OVERLOADED",
     "REPORT_SCHEMA",
+    "SLOW",
+    "SLOW_TOGETHER",
     "CompiledRegion",
     "Evaluations",
     "ExpertLayerStats",
+    "ExpertVerdict",
     "MemoryDifference",
     "ModelTotals",
     "ModelWork",
@@ -36,6 +56,7 @@ __all__ = [
     "OpStats",
     "PeakUsed",
     "RankRow",
+    "RankVerdict",
     "Report",
     "RunInfo",
     "Skew",
@@ -49,6 +70,7 @@ __all__ = [
     "TopologyInfo",
     "Utilization",
     "UtilizationSpread",
+    "Verdict",
     "WorkRow",
 ]
 
@@ -68,6 +90,7 @@ class Report:
     pipeline: tuple[StageRow, ...]  # none without pipeline parallelism
     skew: Skew
     experts: tuple[ExpertLayerStats, ...]
+    verdict: Verdict
     work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted
     generated: tuple[CompiledRegion, ...] = ()  # in the order of the model
     ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from distprof.merge.quantities import (
@@ -18,7 +16,6 @@ from distprof.merge.quantities import (
     quantity_spread,
 )
 from distprof.merge.report import Spread
-from distprof.merge.text.format.colour import coloured
 from distprof.merge.text.format.lines import join_blocks, table
 
 
@@ -75,10 +72,3 @@ def test_columns_line_up() -> None:
 
 def test_blocks_stand_apart_and_empty_ones_leave_no_gap() -> None:
     assert join_blocks([["a", "b"], [], ["c"]]) == "a\nb\n\nc\n"
-
-
-def test_colour_changes_no_word() -> None:
-    text = "---------- Ranks ----------\n * 5  1.0\n   6  1.0\nslowest: rank 5, forward of x: 3 ms\n"
-    bright = coloured(text)
-    assert re.sub(r"\x1b\[[\d;]*m", "", bright) == text
-    assert [line for line in bright.splitlines() if "\x1b" not in line] == ["   6  1.0"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from distprof.merge.report import Report, RunInfo, TopologyInfo
+from distprof.merge.text.format.colour import YELLOW, Line, Part
 from distprof.merge.text.format.lines import heading, wrapped
 from distprof.merge.wording import number_spans, rank_names
 
@@ -26,7 +27,9 @@ def header_block(report: Report) -> Iterator[str]:
     yield from _ranks(report.run)
     yield from _entry("topology", _topology(report.topology))
     for note in report.run.notes:
-        yield from _entry("note", note)
+        first, *rest = _entry("note", note)
+        yield Line(first, (Part(0, len("note:"), YELLOW),))
+        yield from rest
 
 
 def _run(run: RunInfo) -> Iterator[str]:
@@ -42,7 +45,7 @@ def _run(run: RunInfo) -> Iterator[str]:
 def _ranks(run: RunInfo) -> Iterator[str]:
     recorded = f"{len(run.ranks) - len(run.without_data)} of {run.world_size} ranks recorded"
     missing = f"; missing: {number_spans(run.missing_ranks)}" if run.missing_ranks else ""
-    yield from _entry("ranks", recorded + missing)
+    yield from _entry("ranks", recorded + missing, [Part(len(recorded), len(recorded + missing), YELLOW)])
     by_reason: dict[str, list[int]] = defaultdict(list)
     for rank, reason in run.incomplete.items():
         by_reason[reason].append(rank)
@@ -65,5 +68,5 @@ def _told_by(source: str) -> str:
     return _SOURCES.get(source, f"told by {source}")
 
 
-def _entry(label: str, text: str) -> list[str]:
-    return wrapped(text, f"{label + ':' if label else '':<{_LABEL}}", " " * _LABEL)
+def _entry(label: str, text: str, parts: Sequence[Part] = ()) -> list[str]:
+    return wrapped(text, f"{label + ':' if label else '':<{_LABEL}}", " " * _LABEL, parts)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from distprof.merge.quantities import TimeUnit, byte_size, common_unit, percentage
 from distprof.merge.report import RankRow, Report
-from distprof.merge.skew.verdict import slow_ranks
+from distprof.merge.text.format.colour import RED, paint
 from distprof.merge.text.format.lines import heading, one_line, table, wrapped
 from distprof.merge.text.format.shortening import shortened_apart
 from distprof.merge.wording import phase_title
@@ -20,8 +20,7 @@ _OUTSIDE = "  Outside: of modules, between them or before the backward; other: w
 
 def ranks_block(report: Report) -> Iterator[str]:
     """Lines of the block: every rank, or the slowest of many."""
-    suspects = slow_ranks(report)
-    slow = {one.rank for one in suspects.ranks} if suspects else set()
+    slow = {one.rank for one in report.verdict.ranks.named}
     rows = _shown(report.ranks, slow)
     unit = common_unit(row.iteration_ns for row in rows)
     yield heading("Ranks")
@@ -35,7 +34,9 @@ def ranks_block(report: Report) -> Iterator[str]:
     cells = [_cells(row, axes, hosts, phases, used.values(), unit) for row in rows]
     for row, line in zip(rows, cells, strict=True):
         line[0] = f"* {row.rank}" if row.rank in slow else line[0]
-    yield from table(titles, cells, left=["host"])
+    head, *lines = table(titles, cells, left=["host"])
+    yield head
+    yield from (paint(line, RED) if row.rank in slow else line for row, line in zip(rows, lines, strict=True))
     if len(rows) < len(report.ranks):
         yield f"The slowest {len(rows)} ranks; the other {len(report.ranks) - len(rows)} are in summary.json."
 

@@ -5,73 +5,63 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from distprof.merge.quantities import duration
-from distprof.merge.report import Report, Spread, Straggler, Stragglers
-from distprof.merge.skew.verdict import slow_ranks
+from distprof.merge.report import OVERLOADED, ExpertVerdict, RankVerdict, Report, Straggler
+from distprof.merge.text.format.colour import RED, Part
 from distprof.merge.text.format.lines import one_line, wrapped
 from distprof.merge.wording import phase_title, rank_names
 
-#: An expert is called overloaded from this max/mean up.
-OVERLOAD = 1.25
-
 
 def verdict(report: Report) -> Iterator[str]:
-    """One sentence; none where too few ranks can be compared."""
-    words = [*_slowest(report), *_overloaded(report)]
+    """Yields one sentence; none where too few ranks can be compared and no expert is overloaded."""
+    head, rest = _ranks(report.verdict.ranks)
+    words = [part for part in (head + rest, _expert(report.verdict.expert)) if part]
     if words:
-        yield from wrapped("; ".join(words) + ".")
+        yield from wrapped("; ".join(words) + ".", parts=[Part(0, len(head), RED)])
 
 
-def _slowest(report: Report) -> Iterator[str]:
-    wall, suspects = report.summary.wall_iteration_ns, report.skew.suspects
-    if suspects is None or wall is None:
-        return
-    worst = suspects.ranks[0]
-    figures = f"{duration(worst.excess_ns)} above its cohort's median, {_share(worst, wall)} of an iteration"
-    if not slow_ranks(report):
-        yield f"no rank stands out: the largest excess is rank {worst.rank}'s {_place(worst)}, {figures}"
-    elif len(suspects.ranks) == 1:
-        yield f"slowest: rank {worst.rank}, {_place(worst)}: {figures}{_or_waits(suspects)}"
-    else:
-        yield _together(suspects, wall)
+def _ranks(found: RankVerdict) -> tuple[str, str]:
+    """Returns who is slow, and by how much and where; both empty where nothing can be said."""
+    worst = found.largest
+    if worst is None or found.share is None:
+        return "", ""
+    figures = f"{duration(worst.excess_ns)} above its cohort's median, {found.share:.0%} of an iteration"
+    if not found.named:
+        return "", f"no rank stands out: the largest excess is rank {worst.rank}'s {_place(worst)}, {figures}"
+    if len(found.named) == 1:
+        return f"slowest: rank {worst.rank}, {_place(worst)}:", f" {figures}{_or_waits(found)}"
+    return _together(found, f"{found.share:.0%} of an iteration")
 
 
-def _together(suspects: Stragglers, wall: Spread) -> str:
-    """Several ranks of one group: each with its place, and what speaks for one of them."""
+def _together(found: RankVerdict, share: str) -> tuple[str, str]:
+    """Returns several ranks of one group, and each with its place, and what speaks for one of them."""
     places: dict[str, list[int]] = {}
-    for one in suspects.ranks:
+    for one in found.named:
         places.setdefault(_place(one), []).append(one.rank)
-    first, last = suspects.ranks[0], suspects.ranks[-1]
-    who = f"{rank_names(one.rank for one in suspects.ranks)} (one {suspects.axis} group)"
+    first, last = found.named[0], found.named[-1]
     excess = f"{duration(last.excess_ns)} to {duration(first.excess_ns)} above their cohort's median"
     where = ", ".join(f"{rank_names(ranks)} in {place}" for place, ranks in places.items())
-    likely = (
-        "" if suspects.likely is None else f", most likely rank {suspects.likely}, for which the others seem to wait"
-    )
+    likely = "" if found.likely is None else f", most likely rank {found.likely}, for which the others seem to wait"
     return (
-        f"slow together: {who}: {excess}, {_share(first, wall)} of an iteration: {where}; "
-        f"while one computes the others of its group wait, so the cause is among them{likely}"
+        f"slow together: {rank_names(one.rank for one in found.named)} (one {found.axis} group):",
+        f" {excess}, {share}: {where}; while one computes the others of its group wait, so the cause is among "
+        f"them{likely}",
     )
 
 
-def _or_waits(suspects: Stragglers) -> str:
-    if not suspects.may_wait_for:
+def _or_waits(found: RankVerdict) -> str:
+    if not found.may_wait_for:
         return ""
     return (
-        f"; or it waits there for {rank_names(suspects.may_wait_for)}, with which it shares process groups whose "
+        f"; or it waits there for {rank_names(found.may_wait_for)}, with which it shares process groups whose "
         "purpose is not known (see the note at the top)"
     )
-
-
-def _share(one: Straggler, wall: Spread) -> str:
-    return f"{100 * one.excess_ns / wall.median:.0f}%"
 
 
 def _place(one: Straggler) -> str:
     return phase_title(one.phase) if one.subject == one.phase else f"{one.phase} of {one_line(one.subject)}"
 
 
-def _overloaded(report: Report) -> Iterator[str]:
-    known = [layer for layer in report.experts if layer.max_over_mean is not None]
-    layer = max(known, key=lambda layer: layer.max_over_mean or 0, default=None)
-    if layer and (layer.max_over_mean or 0) >= OVERLOAD:
-        yield f"largest overload: expert {layer.hottest} of {one_line(layer.name)}, {layer.max_over_mean:.2f} x mean"
+def _expert(found: ExpertVerdict) -> str:
+    if found.finding != OVERLOADED:
+        return ""
+    return f"largest overload: expert {found.expert} of {one_line(found.layer)}, {found.max_over_mean:.2f} x mean"

@@ -1,22 +1,63 @@
-"""Colour for a terminal: titles, what to look at first, and what to beware of.  The words stay as they are."""
+"""Colour for a terminal: titles, what to look at first, and what to beware of.
+
+A line gets its colours when it is made, as parts of it; as a string it is plain.
+"""
 
 from __future__ import annotations
 
-import re
+from typing import NamedTuple
 
-_BOLD, _RED, _YELLOW = "1", "1;31", "33"
-_PATTERNS = (
-    (re.compile(r"^-{10,} .* -{10,}$", re.MULTILINE), _BOLD),
-    (re.compile(r"^ *\* .*$", re.MULTILINE), _RED),
-    (re.compile(r"^slowest: rank \d+, [^:]*:", re.MULTILINE), _RED),
-    (re.compile(r"^slow together: ranks [^:]*:", re.MULTILINE), _RED),
-    (re.compile(r"^note:", re.MULTILINE), _YELLOW),
-    (re.compile(r"; missing: .*$", re.MULTILINE), _YELLOW),
-)
+from distprof.printable import printable
+
+#: ANSI codes.
+BOLD, RED, YELLOW = "1", "1;31", "33"
+
+
+class Part(NamedTuple):
+    """A part of a line, or of a text that will be folded into lines, and its colour."""
+
+    start: int
+    end: int
+    code: str
+
+
+class Line(str):
+    """A line of the report with coloured ``parts``, ascending."""
+
+    parts: tuple[Part, ...]
+
+    def __new__(cls, text: str, parts: tuple[Part, ...] = ()) -> Line:
+        line = super().__new__(cls, text)
+        line.parts = parts
+        return line
+
+
+class ReportText(str):
+    """A whole report; ``lines`` are its lines with their colours."""
+
+    lines: tuple[str, ...]
+
+    def __new__(cls, lines: tuple[str, ...]) -> ReportText:
+        text = super().__new__(cls, printable("\n".join(lines) + "\n"))
+        text.lines = lines
+        return text
+
+
+def paint(text: str, code: str) -> Line:
+    """Returns the whole line in one colour."""
+    return Line(text, (Part(0, len(text), code),))
 
 
 def coloured(text: str) -> str:
-    """The rendered report with ANSI colours."""
-    for pattern, code in _PATTERNS:
-        text = pattern.sub(f"\x1b[{code}m\\g<0>\x1b[0m", text)
-    return text
+    """Returns a report with ANSI colours; other text as it is."""
+    if not isinstance(text, ReportText):
+        return text
+    return "\n".join(map(_coloured_line, text.lines)) + "\n"
+
+
+def _coloured_line(line: str) -> str:
+    found, done = "", 0
+    for start, end, code in line.parts if isinstance(line, Line) else ():
+        found += f"{printable(line[done:start])}\x1b[{code}m{printable(line[start:end])}\x1b[0m"
+        done = end
+    return found + printable(line[done:])

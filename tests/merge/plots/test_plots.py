@@ -208,3 +208,35 @@ def test_names_are_neither_mathematics_nor_markup() -> None:
     strange = replace(report.skew.map, subjects=tuple("a$\\frac$<\x1b\x00>" for _ in report.skew.map.subjects))
     svg = plots.draw("skew_map", replace(report, skew=replace(report.skew, map=strange)))["skew_map.svg"]
     assert "a$\\frac$<\\x1b\\x00> (fwd)" in "".join(ElementTree.fromstring(svg).itertext())
+
+
+def frames(figure: Any) -> list[tuple[float, float]]:
+    """(row, column) of the framed cells."""
+    return [(patch.get_y() + 0.5, patch.get_x() + 0.5) for patch in figure.axes[0].patches]
+
+
+def test_skew_map_frames_whom_the_verdict_names_and_nobody_else() -> None:
+    slow, together = report_of(**JOB), report_of(dp=8, ep=4, slow_rank=1, waits_in="blocks.1.moe")
+    assert [row for row, _ in frames(drawn_by(skew_map, slow))] == [5]
+    assert sorted(row for row, _ in frames(drawn_by(skew_map, together))) == [0, 1, 2, 3]
+    assert {one.rank for one in together.verdict.ranks.named} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [({"dp": 4}, "no rank stands out"), ({"dp": 2, "slow_rank": 1}, "not enough to tell who is slow")],
+)
+def test_where_nobody_is_named_no_plot_names_anybody(job: dict[str, Any], words: str) -> None:
+    report = report_of(**job)
+    figure = drawn_by(skew_map, report)
+    assert report.verdict.ranks.named == () and frames(figure) == []
+    assert figure.axes[0].get_title(loc="left").endswith(words) and "rank 1" not in figure.axes[0].get_title(loc="left")
+    image = figure.axes[0].images[0]
+    assert (image.norm.vmax or 0) >= 2 * float(np.nanmax(np.abs(heat(figure)))), "chance is pale"
+    assert texts(drawn_by(iteration_by_rank, report))[-1] == "Iteration time by rank"
+
+
+def test_ranks_that_are_slow_together_are_marked_over_their_bars() -> None:
+    marks = texts(drawn_by(iteration_by_rank, report_of(dp=8, ep=4, slow_rank=1, waits_in="blocks.1.moe")))
+    assert marks.count("▼") == 4
+    assert "ranks 0-3: slow together, most likely rank 1" in marks
