@@ -1,1 +1,1 @@
-"""Everything that a user can set: the table of options, configuration files, settings of a run."""
+"""The options that a user can set: their table, configuration files, settings of a run."""

@@ -1,15 +1,15 @@
-"""The ``flops_profiler`` section of a DeepSpeed config, in our own words.
+"""Reads the ``flops_profiler`` section of a DeepSpeed config as options of distprof.
 
-    enabled               record at all
-    profile_step          the first recorded iteration, counted from 0 as DeepSpeed does: so many are left unwatched
-    module_depth          depth (-1: all of the model)
+    enabled               enabled
+    profile_step          warmup: the first recorded iteration, counted from 0 as in DeepSpeed
+    module_depth          depth (-1: all modules)
     top_modules           top
     detailed              detailed
-    output_file           output-file; who names one wants a report when the job has ended
-    recompute_fwd_factor  not needed: recomputed forwards are measured
-    start_step, end_step  of earlier releases: profile_step, and with it how many iterations are timed
+    output_file           output-file, and merge: a report is made when the job has ended
+    recompute_fwd_factor  ignored: recomputed forwards are measured
+    start_step, end_step  (of earlier releases) warmup and timed
 
-A key that is not there decides nothing: our own default holds, not DeepSpeed's.
+A missing key gets distprof's default, not DeepSpeed's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from distprof.config.options import ALL, Option, Value, shown, unknown
 from distprof.errors import UsageError
 
 SECTION = "flops_profiler"
-_OURS = {
+_OPTION_OF_KEY = {
     "enabled": "enabled",
     "profile_step": "warmup",
     "module_depth": "depth",
@@ -31,13 +31,13 @@ _OURS = {
     "detailed": "detailed",
     "output_file": "output_file",
 }
-#: Of DeepSpeed's earlier releases.
+#: Keys of earlier releases of DeepSpeed.
 _START, _END = Option("start_step", int, "", least=0), Option("end_step", int, "", least=0)
 _FACTOR = Option("recompute_fwd_factor", float, "")
 
 
 def read(text: str, path: Path) -> tuple[dict[str, Value], tuple[str, ...]]:
-    """(settings, remarks for the user) of a config's ``text``.  Raises UsageError with file and key."""
+    """Returns (options, remarks for the user) from a config's ``text``.  Raises UsageError with file and key."""
     whole = _parse(text, path)
     if not isinstance(whole, dict):
         raise UsageError(f"the configuration {path} is {type(whole).__name__}, not an object with sections")
@@ -46,10 +46,10 @@ def read(text: str, path: Path) -> tuple[dict[str, Value], tuple[str, ...]]:
         return {}, (f"{path} has no section {SECTION!r}: it changes nothing here",)
     if not isinstance(section, dict):
         raise UsageError(f"{SECTION!r} in {path} is {shown(section)}: give an object")
-    return _translated(section, path)
+    return _translate(section, path)
 
 
-def _translated(section: Mapping[str, object], path: Path) -> tuple[dict[str, Value], tuple[str, ...]]:
+def _translate(section: Mapping[str, object], path: Path) -> tuple[dict[str, Value], tuple[str, ...]]:
     options = {option.name: option for option in ALL}
     layer: dict[str, Value] = {}
     remarks: tuple[str, ...] = ()
@@ -57,25 +57,25 @@ def _translated(section: Mapping[str, object], path: Path) -> tuple[dict[str, Va
         where = f"'{SECTION}.{key}' in {path}"
         if key in (_START.name, _END.name):
             continue
-        if key not in _OURS and key != _FACTOR.name:
-            raise unknown(key, [*_OURS, _FACTOR.name], f"{SECTION!r} in {path}")
-        if value is None or (key == "output_file" and value == ""):  # DeepSpeed's own way to leave it open
+        if key not in _OPTION_OF_KEY and key != _FACTOR.name:
+            raise unknown(key, [*_OPTION_OF_KEY, _FACTOR.name], f"{SECTION!r} in {path}")
+        if value is None or (key == "output_file" and value == ""):  # DeepSpeed's way to set nothing
             continue
         if key == _FACTOR.name:
             if _FACTOR.checked(value, where).value:
                 remarks = (f"{where} is not needed: what is recomputed is measured, and the report shows it apart",)
         else:
-            option = options[_OURS[key]]
+            option = options[_OPTION_OF_KEY[key]]
             layer[option.name] = option.checked(value, where)
-    older, remarks_on_them = _older(section, path)
-    layer, remarks = {**older, **layer}, (*remarks, *remarks_on_them)
+    steps, remarks_on_steps = _step_options(section, path)
+    layer, remarks = {**steps, **layer}, (*remarks, *remarks_on_steps)
     if "output_file" in layer:
         layer["merge"] = Value(True, layer["output_file"].where)
     return layer, remarks
 
 
-def _older(section: Mapping[str, object], path: Path) -> tuple[dict[str, Value], tuple[str, ...]]:
-    """What the steps of earlier releases say; ``profile_step`` goes before."""
+def _step_options(section: Mapping[str, object], path: Path) -> tuple[dict[str, Value], tuple[str, ...]]:
+    """Returns the options from the steps of earlier releases; ``profile_step`` takes precedence over them."""
     given = {option.name: option for option in (_START, _END) if section.get(option.name) is not None}
     if not given:
         return {}, ()
@@ -94,7 +94,7 @@ def _older(section: Mapping[str, object], path: Path) -> tuple[dict[str, Value],
 
 
 def _parse(text: str, path: Path) -> object:
-    """JSON, or what DeepSpeed takes for it: with comments, where its parser is installed."""
+    """Parses JSON, also with comments as DeepSpeed accepts them, if its parser (hjson) is installed."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,8 +1,8 @@
 """Configuration files: ``distprof.toml``, ``[tool.distprof]`` of ``pyproject.toml``, a DeepSpeed config JSON.
 
-What is decided in several places holds in this order: the command line, the environment, the file, the default.  One
-file is read: the one that ``--config`` (or DISTPROF_CONFIG) names, else ``distprof.toml`` or ``pyproject.toml`` in the
-current folder.
+An option that is set in several places has the value of the first of these: the command line, the environment, the
+file, the default.  One file is read: the one that ``--config`` (or DISTPROF_CONFIG) names, else ``distprof.toml`` or
+``pyproject.toml`` in the current folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: Looked for in the current folder, in this order.
+#: The files that are looked for in the current folder, in this order.
 OWN_FILE = "distprof.toml"
 SHARED_FILE = "pyproject.toml"
 _MOST_CHARACTERS = 1 << 24
@@ -30,7 +30,7 @@ HELP = f"file with settings: a .toml, or a DeepSpeed config JSON (default: ./{OW
 
 @dataclass(frozen=True)
 class Config:
-    """What a file decides, and what its reader should be told of it."""
+    """The options that a file sets, and remarks for the user."""
 
     layer: Layer = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
@@ -39,23 +39,23 @@ class Config:
 def decide_options(
     options: Iterable[Option], given: Mapping[str, object], environment: Mapping[str, str], config: Config
 ) -> Layer:
-    """For each of ``options`` that anything is said about, what holds.  Raises UsageError for what makes no sense."""
+    """Returns those of ``options`` that anything sets, with their values.  Raises UsageError for an invalid value."""
     options = tuple(options)
     in_file = {option.name: config.layer[option.name] for option in options if option.name in config.layer}
     return {**in_file, **from_environment(options, environment), **from_call(options, given)}
 
 
 def chosen_file(given: Path | None, environment: Mapping[str, str]) -> Path | None:
-    """The file that was asked for outright."""
+    """Returns the file that the user named."""
     named = environment.get("DISTPROF_CONFIG")
     return given or (Path(named) if named else None)
 
 
 def read_config(path: Path | None) -> Config:
-    """The settings in ``path``; None looks in the current folder.
+    """Reads the options in ``path``, or in the file of the current folder if it is None.
 
-    Raises UsageError, in one sentence with file and key, for a file that cannot be read, a key that nothing is called,
-    and a value of the wrong type.
+    Raises UsageError, in one sentence with file and key, for a file that cannot be read, an unknown key, and a value of
+    the wrong type.
     """
     if path is not None:
         return _read(path)
@@ -70,15 +70,15 @@ def _read(path: Path) -> Config:
     except OSError as error:
         raise UsageError(f"the configuration {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"the configuration {path} is no text in UTF-8") from None
+        raise UsageError(f"the configuration {path} is not UTF-8 text") from None
     if len(text) > _MOST_CHARACTERS:
         raise UsageError(f"the configuration {path} has more than {_MOST_CHARACTERS:,} characters: it is none")
     if path.suffix == ".toml":
-        return Config(_of_toml(text, path))
+        return Config(_parse_toml(text, path))
     return Config(*deepspeed.read(text, path))
 
 
-def _of_toml(text: str, path: Path) -> Layer:
+def _parse_toml(text: str, path: Path) -> Layer:
     try:
         values: object = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -90,11 +90,11 @@ def _of_toml(text: str, path: Path) -> Layer:
             values = values.get(name, {}) if isinstance(values, dict) else {}
     if not isinstance(values, dict):
         raise UsageError(f"{place} is {shown(values)}: give a table")
-    return _checked(values, place)
+    return _check_values(values, place)
 
 
-def _checked(values: Mapping[str, object], place: str) -> dict[str, Value]:
-    """Keys are spelled as the options (``output-file``), or as DeepSpeed and Python do (``output_file``)."""
+def _check_values(values: Mapping[str, object], place: str) -> dict[str, Value]:
+    """Checks keys and values; a key is spelled as an option (``output-file``) or as a Python name (``output_file``)."""
     known = {option.flag.removeprefix("--"): option for option in ALL}
     layer = {}
     for key, value in values.items():

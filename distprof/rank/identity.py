@@ -1,6 +1,6 @@
-"""Who this process is in the job, asked when the first model runs: only then has everything been said.
+"""The place of this process in the job.  It is asked for when the first model runs, because it is complete only then.
 
-Does not import torch: a rank that never did is still a rank.
+This module does not import torch: a process that never imports it is still a rank.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from distprof.devices import device_name
 from distprof.records import ALONE, ENVIRONMENT, GROUP, LIMIT, OTHER_GROUP, Header
 from distprof.version import __version__
 
-#: Variables in which launchers tell a process its rank and how many there are: torchrun, Open MPI, MPICH, Slurm.
+#: The variables of rank and world size of each launcher: torchrun, Open MPI, MPICH, Slurm.
 _LAUNCHERS = (
     ("RANK", "WORLD_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
@@ -39,25 +39,24 @@ class Identity:
     local_rank: int
     local_world_size: int
     node_rank: int
-    claim: str = ENVIRONMENT  # what this rests on, see records.CLAIMS
+    claim: str = ENVIRONMENT  # the evidence for it, see records.CLAIMS
 
 
 def identify(environment: Mapping[str, str] = os.environ, *, asked: bool = False) -> Identity | None:
-    """This process's place: from torch.distributed when it is initialised, else from the environment.
+    """Returns this process's place: from torch.distributed if it is initialised, else from the environment.
 
-    None for a process that is no rank as far as is known by now: one that ``multiprocessing`` started and that has
-    joined no process group (a worker, unless its script has ``asked`` to be recorded), and one of several that nobody
-    has told which.
+    Returns None for a process that is not known to be a rank: one that ``multiprocessing`` started and that has joined
+    no process group (a worker, unless its script has ``asked`` to be recorded), and one of several without a number.
     """
-    distributed, told = _joined_group(), _told_by_launcher(environment)
+    distributed, launched = _joined_group(), _launcher_place(environment)
     if distributed is not None:
         place = distributed.get_rank(), distributed.get_world_size()
-        contradicted = "RANK" in environment and "WORLD_SIZE" in environment and told != place
+        contradicted = "RANK" in environment and "WORLD_SIZE" in environment and launched != place
         claim = OTHER_GROUP if contradicted else GROUP
-    elif multiprocessing.parent_process() is not None and (told or not asked):
+    elif multiprocessing.parent_process() is not None and (launched or not asked):
         return None
-    elif told is not None:
-        place, claim = told, ENVIRONMENT
+    elif launched is not None:
+        place, claim = launched, ENVIRONMENT
     elif _number(environment, "WORLD_SIZE", 1) > 1:
         return None
     else:
@@ -76,9 +75,9 @@ def identify(environment: Mapping[str, str] = os.environ, *, asked: bool = False
 def header(
     identity: Identity, run_id: str, anchor: Anchor, device: Any = None, launch: tuple[str, int] = ("", 0)
 ) -> Header:
-    """Record 0 of this process's first shard; ``device`` is the torch.device of its model, if it has one.
+    """Returns record 0 of this process's first shard; ``device`` is the torch.device of its model, if it has one.
 
-    ``launch`` names the launcher that started it, and says when that began.
+    ``launch`` is the id of the launcher that started it, and the wall time at which that launcher started (ns).
     """
     torch = sys.modules.get("torch")
     return Header(
@@ -105,21 +104,21 @@ def header(
 
 
 def _joined_group() -> Any:
-    """torch.distributed, if this process has joined a process group."""
+    """Returns torch.distributed if this process has joined a process group."""
     distributed = sys.modules.get("torch.distributed")
     return distributed if distributed and distributed.is_available() and distributed.is_initialized() else None
 
 
-def _told_by_launcher(environment: Mapping[str, str]) -> tuple[int, int] | None:
-    """(rank, world size) as the launcher said, where it did."""
+def _launcher_place(environment: Mapping[str, str]) -> tuple[int, int] | None:
+    """Returns (rank, world size) from the launcher's variables, None without any."""
     for rank_variable, size_variable in _LAUNCHERS:
         if rank_variable in environment and (size_variable in environment or rank_variable == "RANK"):
             rank = _number(environment, rank_variable, 0)
-            return rank, max(_number(environment, size_variable, 1), rank + 1)  # it may have said only half of it
+            return rank, max(_number(environment, size_variable, 1), rank + 1)  # one of the two may be missing
     return None
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
-    """``default``, too, for a number of ranks that no job has: what is counted out by it would never end."""
+    """Returns the number in a variable, or ``default`` if it is missing, no number, or above the limit of ranks."""
     text = environment.get(name, "")
     return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS and int(text) < LIMIT else default

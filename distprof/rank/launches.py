@@ -1,9 +1,9 @@
-"""Which start of which job a shard is of: jobs that share a name, one after the other, share a run folder.
+"""Finds the shards of the newest job: jobs with one name that run one after the other share a run folder.
 
-No token is known to all nodes of a job alone: a rendezvous id may be fixed for years.  So each launcher has one of its
-own, and the time tells which launchers belong together.  Those of one job run at the same time: whoever joins an
-elastic one finds ranks that begin again beside its own.  A launcher that started after the last sign of life of all
-others is of a later job, if both tell of the same rank.
+The nodes of a job share no token that other jobs lack: a rendezvous id may stay the same for years.  So each launcher
+has its own id, and the times show which launchers belong together.  Launchers of one job run at the same time: when a
+node joins an elastic job, all ranks start again.  A launcher that started after the last sign of life of all others
+belongs to a later job, if both have the same rank.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Shard = TypeVar("Shard")
 
 
 def launch_of_this_process(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """The launch that a process is of which no launcher of ours has started, and when that began (ns, wall).
+    """Returns an id and the start (ns, wall time) of the launch of a process that ``distprof run`` did not start.
 
-    It is its parent's where that is torchrun or whoever called ``multiprocessing``, else its own.
+    They are those of the parent process if that is torchrun or called ``multiprocessing``, else of this process.
     """
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
@@ -37,7 +37,7 @@ def launch_of_this_process(environment: Mapping[str, str] = os.environ) -> tuple
 
 @dataclass
 class _Launch:
-    """What the shards of one launch tell of it."""
+    """The times, ranks and hosts in the shards of one launch."""
 
     began_ns: int
     last_ns: int  # the last sign of life
@@ -45,28 +45,31 @@ class _Launch:
     hosts: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
 
-    def take(self, other: _Launch) -> None:
+    def add(self, other: _Launch) -> None:
         self.began_ns = min(self.began_ns, other.began_ns)
         self.last_ns = max(self.last_ns, other.last_ns)
         self.ranks |= other.ranks
         self.hosts |= other.hosts
         self.tokens |= other.tokens
 
-    def is_of_the_job_of(self, later: _Launch) -> bool:
-        """Of two that did not run at the same time, as far as clocks tell, which those of two hosts may do badly."""
+    def may_share_job(self, later: _Launch) -> bool:
+        """Whether ``later``, which by the clocks started after this launch ended, may be of the same job.
+
+        The clocks of two hosts may disagree.
+        """
         return not self.ranks & later.ranks and not self.hosts & later.hosts
 
 
 def newest_job(shards: Sequence[Shard], seen: Callable[[Shard], tuple[Header, int]]) -> tuple[list[Shard], list[Shard]]:
-    """(the shards of the job that began last, those of earlier ones).
+    """Returns (the shards of the job that began last, the shards of earlier jobs).
 
-    ``seen`` gives a shard's header, and when its writer is last known to have run (ns, wall).  Where a shard does not
-    say its launch, all are taken for one job's.
+    ``seen`` returns a shard's header, and when its writer is last known to have run (ns, wall time).  If a shard has no
+    launch, all shards count as those of one job.
     """
     launches = _launches(map(seen, shards))
     if launches is None:
         return list(shards), []
-    newest = _newest(_together(launches))
+    newest = _newest(_overlapping(launches))
     mine = [seen(shard)[0].launch in newest.tokens for shard in shards]
     return (
         [shard for shard, own in zip(shards, mine, strict=True) if own],
@@ -75,7 +78,7 @@ def newest_job(shards: Sequence[Shard], seen: Callable[[Shard], tuple[Header, in
 
 
 def _launches(shards: Iterable[tuple[Header, int]]) -> list[_Launch] | None:
-    """One each, by when they began; None where one is not told."""
+    """Returns the launches in the order of their start; None if a shard has no launch."""
     found: dict[str, _Launch] = {}
     for header, last_ns in shards:
         if not header.launch:
@@ -83,15 +86,18 @@ def _launches(shards: Iterable[tuple[Header, int]]) -> list[_Launch] | None:
         own = _Launch(
             header.launched_ns, max(header.wall_ns, last_ns), {header.rank}, {header.host}, {header.launch}
         )  # fmt: skip
-        found.setdefault(header.launch, own).take(own)
+        found.setdefault(header.launch, own).add(own)
     return sorted(found.values(), key=lambda launch: launch.began_ns)
 
 
 def ran_apart(
     shards: Sequence[Shard], seen: Callable[[Shard], tuple[Header, int]]
 ) -> tuple[list[Shard], list[Shard]] | None:
-    """(those that had ended when the others were launched, these), of the shards of one job; mostly there are none."""
-    together = _together(_launches(map(seen, shards)) or [])
+    """Splits the shards of one job: (those that had ended when the others were launched, the others).
+
+    Returns None if all ran at the same time, which is the rule.
+    """
+    together = _overlapping(_launches(map(seen, shards)) or [])
     if len(together) < 2:
         return None
     last = together[-1].tokens
@@ -99,20 +105,20 @@ def ran_apart(
     return before, [shard for shard in shards if seen(shard)[0].launch in last]
 
 
-def _together(launches: Iterable[_Launch]) -> list[_Launch]:
-    """Those that ran at the same time taken together."""
+def _overlapping(launches: Iterable[_Launch]) -> list[_Launch]:
+    """Merges launches that ran at the same time."""
     jobs: list[_Launch] = []
     for launch in launches:
         if jobs and launch.began_ns <= jobs[-1].last_ns:
-            jobs[-1].take(launch)
+            jobs[-1].add(launch)
         else:
             jobs.append(launch)
     return jobs
 
 
 def _newest(jobs: list[_Launch]) -> _Launch:
-    """The newest, with all that may be of it; an empty one where there are none."""
+    """Returns the newest job, with all launches that may belong to it; an empty one if there are none."""
     newest = jobs.pop() if jobs else _Launch(0, 0)
-    while jobs and jobs[-1].is_of_the_job_of(newest):
-        newest.take(jobs.pop())
+    while jobs and jobs[-1].may_share_job(newest):
+        newest.add(jobs.pop())
     return newest

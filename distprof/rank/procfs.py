@@ -1,4 +1,4 @@
-"""What the kernel tells of processes of this machine.  On Linux; elsewhere nothing is known of any but this one."""
+"""Reads about processes of this machine from ``/proc``.  Without it (other systems), nothing is known about others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _PROC = Path("/proc")
 
 
 def ancestors(pid: int) -> Iterator[int]:
-    """Its parent, the parent's parent and so on, as far as they are known."""
+    """Yields the parent, the parent's parent and so on, as far as they are known."""
     while (stat := _stat(pid)) is not None and (pid := int(stat[1])) > 0:
         yield pid
 
 
 def environment(pid: int) -> dict[str, str] | None:
-    """The variables that it was started with; None where we may not know them."""
+    """Returns the variables that a process was started with; None where they cannot be read."""
     try:
         entries = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
@@ -26,7 +26,7 @@ def environment(pid: int) -> dict[str, str] | None:
 
 
 def is_python(pid: int) -> bool:
-    """Whether a Python interpreter runs in it."""
+    """Whether the process is a Python interpreter."""
     try:
         return (_PROC / str(pid) / "exe").readlink().name.startswith("python")
     except OSError:
@@ -34,13 +34,16 @@ def is_python(pid: int) -> bool:
 
 
 def started_tick(pid: int) -> int | None:
-    """When it was started, on the kernel's own clock: with its pid, its name; None for one unknown, or ended."""
+    """Returns the start of a process in the kernel's clock ticks; None if it is unknown or has ended.
+
+    Together with the pid, it identifies the process.
+    """
     stat = _stat(pid)
     return None if stat is None or stat[0] in (b"Z", b"X") else int(stat[19])
 
 
 def started_wall_ns(pid: int) -> int | None:
-    """When it was started (ns since the epoch), about; None for one that is unknown, or has ended."""
+    """Returns the approximate start of a process (ns since the epoch); None if it is unknown or has ended."""
     tick = started_tick(pid)
     if tick is None:
         return None
@@ -49,7 +52,7 @@ def started_wall_ns(pid: int) -> int | None:
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """The fields of its stat file from its state on: the name before them may hold anything."""
+    """Returns the fields of the stat file from the state on; the name before them may contain any character."""
     try:
         return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:

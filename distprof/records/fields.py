@@ -52,7 +52,7 @@ class Bulky:
         if type(other) is not type(self):
             return NotImplemented
         return all(_are_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type:
-        ignore[arg-type]
+        ignore[arg - type]
 
     __hash__ = None  # type: ignore[assignment]
 

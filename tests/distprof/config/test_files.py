@@ -77,7 +77,7 @@ def test_every_option_is_a_key_spelled_as_on_the_command_line(here: Path) -> Non
         ("x.toml", "count = 0", "'count' in x.toml is 0: give true or false"),
         ("x.toml", "top = 0", "'top' in x.toml is 0: give a whole number, 1 or more"),
         ("x.toml", "warmup =", "the configuration x.toml is no TOML: Invalid value (at "),
-        ("x.toml", "warmup = 1\xff", "the configuration x.toml is no text in UTF-8"),
+        ("x.toml", "warmup = 1\xff", "the configuration x.toml is not UTF-8 text"),
         (
             "pyproject.toml",
             "[tool.distprof]\ntimes = 1",
