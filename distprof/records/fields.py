@@ -51,8 +51,8 @@ class Bulky:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return all(_are_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type:
-        ignore[arg - type]
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
+        return all(_are_equal(one, theirs) for one, theirs in pairs)
 
     __hash__ = None  # type: ignore[assignment]
 
