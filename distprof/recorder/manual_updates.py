@@ -1,7 +1,7 @@
-"""Updates that no optimizer of torch makes: a script that takes its steps itself, or an optimizer of its own.
+"""Finds updates that no torch optimizer makes: by the script itself, or by an optimizer of its own.
 
-What is seen of them is what they do to a gradient.  Between two backward passes of one iteration nothing happens to it,
-for they add up; behind an update it is taken away, set to zero or made anew before the next one.
+They are found by what happens to one gradient.  Between two backward passes of an iteration it does not change, because
+gradients accumulate; after an update it is removed, zeroed or created again before the next backward.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-#: Updates by which a job is known for one of this kind.
+#: Updates after which a job counts as one with manual updates.
 _MIN_UPDATES = 2
-#: Backward passes behind which a gradient is looked for: a script may take gradients without keeping them.
+#: Backward passes after which a gradient is searched: a script may compute gradients without keeping them.
 _MAX_ATTEMPTS = 8
 
 
@@ -23,10 +23,10 @@ class ManualUpdates:
     """Follows the gradient of one parameter."""
 
     def __init__(self) -> None:
-        self.updates = 0  # seen so far
+        self.updates = 0  # found so far
         self._parameter: weakref.ref[nn.Parameter] | None = None
         self._attempts = 0
-        self._last_state: Any = None  # the gradient as the backward before left it
+        self._last_state: Any = None  # the gradient's state after the last backward
         self._backwards = 0  # since the last update
         self._backwards_per_update = 0  # backward passes between the last two
 
@@ -37,7 +37,7 @@ class ManualUpdates:
             self._backwards_per_update, self._backwards = self._backwards, 0
 
     def backward_ended(self, modules: Iterable[nn.Module]) -> bool:
-        """Whether it was the last one of an iteration."""
+        """Ends a backward; returns whether it was the last one of an iteration."""
         parameter = self._parameter() if self._parameter is not None else None
         if parameter is None:
             parameter = self._find_gradient(modules)

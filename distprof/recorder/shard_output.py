@@ -1,4 +1,4 @@
-"""Where a rank's records go: its shard in the run folder, else a temporary folder, else nowhere; never an exception."""
+"""The shard of a rank: in the run folder, else in a temporary folder, else none; never raises."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from distprof.safe_folders import FOLDER_MODE, own_folder
 from distprof.shard.writer import FileSink, ShardWriter
 
 _MAX_GENERATIONS = 10_000
-#: Writing keeps a job waiting for no longer than this, all records together.  A thread that wrote instead would be
-#: waited for by nobody, and what it had not written yet would be lost in ``os._exit``, right after a step.
+#: The longest time that a job waits for the writing of all records together.  A writer thread would lose unwritten
+#: records in ``os._exit``, right after a step.
 PATIENCE_S = 10.0
 
 
 def open_shard(run: RunFolder, header: Header, is_taken: Callable[[], bool]) -> ShardWriter | None:
-    """A writer on a new shard that begins with ``header``, of the next free generation.
+    """Returns a writer for a new shard of the next free generation, which begins with ``header``.
 
-    None when no folder can take it, which is said, and when ``is_taken`` says that another process is the rank.
+    Returns None if no folder can be written, with a message, and if ``is_taken`` says that another process is the rank.
     """
     try:
         return _create(run, header, is_taken)
@@ -46,20 +46,20 @@ def open_shard(run: RunFolder, header: Header, is_taken: Callable[[], bool]) -> 
 
 
 def _create(run: RunFolder, header: Header, is_taken: Callable[[], bool]) -> ShardWriter | None:
-    """Of processes that do this at once, one after the other has its shard, and each sees those before it."""
+    """Creates the shard; concurrent processes create theirs one after the other, and each sees the earlier ones."""
     with own_folder(run.path, SHARDS) as folder:
         generation = _free_generation(run, header.rank, 0)
-        while not is_taken():  # asked after it was seen which shards are there: the next one is this one's or nobody's
+        while not is_taken():  # asked after the free generation is known: it goes to this process or to none
             try:
                 path = run.shard_path(header.rank, generation)
                 return _open_writer(path, folder, replace(header, generation=generation))
-            except FileExistsError:  # another one was quicker: it may be the rank
+            except FileExistsError:  # another process was faster: it may be the rank
                 generation = _free_generation(run, header.rank, generation + 1)
     return None
 
 
 def _free_generation(run: RunFolder, rank: int, first: int) -> int:
-    """The first that is free, from ``first`` on.  Raises OSError when there are too many."""
+    """Returns the first free generation from ``first`` on.  Raises OSError if there are too many."""
     generation = next(number for number in count(first) if not os.path.lexists(run.shard_path(rank, number)))
     if generation >= _MAX_GENERATIONS:
         raise OSError(f"{_MAX_GENERATIONS} shards of rank {rank} exist already")
@@ -70,7 +70,7 @@ def _open_writer(path: Path, folder: int, header: Header) -> ShardWriter:
     writer = ShardWriter(FileSink(path, folder))
     try:
         writer.write(header)
-    except BaseException:  # of whatever kind: an empty shard is none
+    except BaseException:  # of any kind: no empty shard stays
         writer.close()
         os.unlink(path.name, dir_fd=folder)
         raise
@@ -78,7 +78,7 @@ def _open_writer(path: Path, folder: int, header: Header) -> ShardWriter:
 
 
 class ShardOutput:
-    """A rank's shard while it can be written, in good time: the first write that fails is said, and ends it."""
+    """Writes a rank's shard until a write fails or writing takes too long, which is reported once."""
 
     def __init__(self, writer: ShardWriter, rank: int, patience_s: float = PATIENCE_S) -> None:
         self._writer: ShardWriter | None = writer
@@ -103,7 +103,7 @@ class ShardOutput:
                 self._give_up("writing it keeps the job waiting, the file system is too slow")
 
     def _give_up(self, why: str) -> None:
-        """A record that did not fit leaves room behind what was written, mostly enough to say why there is no more."""
+        """Ends the shard with the reason: a record that did not fit leaves free space, mostly enough for it."""
         say(f"rank {self._rank} stops recording, what it recorded so far is kept: {why}")
         with contextlib.suppress(OSError):
             if self._writer is not None:
@@ -116,5 +116,5 @@ class ShardOutput:
             self._writer = None
 
     def abandon(self) -> None:
-        """Forget the shard without a word: this is a forked child, and the shard is its parent's."""
+        """Forgets the shard without writing: this is a forked child, and the shard belongs to its parent."""
         self._writer = None

@@ -1,19 +1,18 @@
-"""The step clock: finds iterations in the events of a job, whatever its loop looks like, and says what kind each step
-is.
+"""The step clock: finds iterations in the events of any training loop, and decides the kind of each step.
 
-**Training.**  An iteration ends when the *closing* optimizer has stepped: of all optimizers in use, the one met last (a
-GAN's second, whose step completes the cycle).  It began where the one before ended, so data wait and gradient
-accumulation are inside.  Until the last optimizer is met, what were taken for iterations are parts of one: the window
-begins again then, and the later record of an iteration holds.
+**Training.**  An iteration ends when the *closing* optimizer has stepped: the optimizer in use that was first seen last
+(a GAN's second one, whose step completes the cycle).  It begins where the iteration before ended, so that data wait and
+gradient accumulation are inside.  When another optimizer is first seen, the iterations so far were parts of one: the
+window begins again, and the later record of an iteration is valid.
 
-**By hand.**  Where no optimizer of torch steps, and yet the gradients of one backward are gone before the next, an
-iteration ends with the backward before such an update.  Should an optimizer step after all, it is training as above.
+**Manual updates.**  If no torch optimizer steps, but the gradients of one backward are gone before the next, an
+iteration ends with the backward before such an update.  If an optimizer steps later, training as above applies.
 
 **Forward.**  While no optimizer has stepped, an iteration ends with each forward of a model.  A forward with gradient
-may be the beginning of training, so the clock waits a while for the optimizer before it takes such a job for one
-without; in a pipeline, whose first stage may run all micro-batches forward before any backward, as long as it takes.
-If one steps after all (Lightning tries the evaluation first), that was the end of training's first iteration: nobody
-saw it begin, so it is none to be recorded.
+may be the beginning of training, so the clock waits some forwards for an optimizer before it decides that the job has
+none; in a pipeline, whose first stage may run all micro-batches forward before any backward, it waits without limit.
+If an optimizer steps later (Lightning runs evaluation first), its step ends training's first iteration, which is not
+recorded because its beginning was not seen.
 """
 
 from __future__ import annotations
@@ -25,36 +24,38 @@ from enum import Enum
 from distprof.config.settings import Settings
 from distprof.records import FORWARD, TRAINING
 
-#: Forwards with gradient that are waited for a first optimizer step, when the job has run no backward, and when it has
+#: Forwards with gradient before the clock stops waiting for a first optimizer step, without and with a backward so far
 #: (gradient accumulation).
 PATIENCE_WITHOUT_BACKWARD = 4
 PATIENCE_WITH_BACKWARD = 64
-#: Steps of another optimizer that are waited for the closing one: WGAN's critic takes up to 100 a generator's step.
+#: Steps of one optimizer before the clock stops waiting for the closing one: WGAN's critic takes up to 100 a step.
 PATIENCE_FOR_CLOSING = 128
-#: Times that further optimizers are met and close the iterations from there on.
+#: How often a newly seen optimizer may become the closing one.
 MOST_LATE = 8
 
 
 class StepKind(Enum):
-    """What is attached in a step."""
+    """What is recorded in a step."""
 
     QUIET = "quiet"  # nothing but the optimizer hook that keeps the iteration number
     COUNTED = "counted"
     TIMED = "timed"
-    DONE = "done"  # the window is full
+    DONE = "done"  # the window is complete
 
 
 class Boundary(Enum):
-    """What an event means for the running iteration."""
+    """The effect of an event on the running iteration."""
 
     NONE = "none"  # it goes on
     END = "end"  # it is complete
-    RESTART = "restart"  # it was no iteration of this job: one begins now
+    RESTART = "restart"  # it was not an iteration of this job: one begins now
 
 
 @dataclass(frozen=True)
 class CapturePlan:
-    """``warmup`` quiet iterations, then ``counted``, then ``settling``, timed as well, and ``timed``."""
+    """The numbers of iterations: ``warmup`` quiet ones, then ``counted``, then ``settling`` and
+    ``timed``, both timed.
+    """
 
     warmup: int
     counted: int
@@ -62,7 +63,7 @@ class CapturePlan:
     settling: int = 0
 
     def kind(self, iteration: int) -> StepKind:
-        """What kind the iteration with this number (from 0) is."""
+        """Returns the kind of the iteration with this number (from 0)."""
         if iteration < self.warmup:
             return StepKind.QUIET
         if iteration < self.warmup + self.counted:
@@ -72,8 +73,8 @@ class CapturePlan:
 
 
 def window_of(settings: Settings, world_size: int = 1) -> CapturePlan:
-    """Of a rank among so many.  Counting takes some of them longer than others, and the collectives of the iteration
-    behind it are where they wait for each other: that one settles.
+    """Returns the plan of a rank.  Counting takes longer on some ranks, and in the next iteration the others wait for
+    them in collectives: with several ranks, this iteration is timed for settling only.
     """
     settles = world_size > 1 and settings.count and settings.timed > 0
     return CapturePlan(settings.warmup, settings.counted, settings.timed, settling=int(settles))
@@ -88,11 +89,11 @@ class StepClock:
         self.iteration = 0  # the number of the running one
         self._optimizers = _Optimizers()
         self._forwards = 0  # in the running iteration, while no optimizer has stepped
-        self._hopeful = 0  # forwards with gradient, while no optimizer has stepped
+        self._gradient_forwards = 0  # forwards with gradient, while no optimizer has stepped
         self._backward_seen = False
         self._pipelined = False
-        self._no_optimizer = False  # forwards have been taken for iterations
-        self.is_manual = False  # iterations end with a backward: no optimizer of torch makes the updates
+        self._no_optimizer = False  # forwards count as iterations
+        self.is_manual = False  # iterations end with a backward: no torch optimizer makes the updates
 
     @property
     def kind(self) -> StepKind:
@@ -103,11 +104,11 @@ class StepClock:
         self._backward_seen = True
 
     def pipeline_seen(self) -> None:
-        """A model is a pipeline's stage, which may run all its micro-batches forward before it runs one backward."""
+        """Expects a pipeline stage, which may run all its micro-batches forward before its first backward."""
         self._pipelined = True
 
     def training_started_unseen(self) -> None:
-        """Training goes on already, and an optimizer is about to have stepped."""
+        """Expects that training has begun unseen, and that the running optimizer step ends an iteration."""
         self._no_optimizer = True
 
     @property
@@ -115,21 +116,21 @@ class StepClock:
         return self._backward_seen
 
     def forward_ended(self, with_gradient: bool) -> Boundary:
-        """The forward of a model has ended."""
+        """Handles the end of a model's forward."""
         if self.mode == TRAINING:
             return Boundary.NONE
         self._forwards += 1
-        self._hopeful += with_gradient
+        self._gradient_forwards += with_gradient
         patience = PATIENCE_WITH_BACKWARD if self._backward_seen else PATIENCE_WITHOUT_BACKWARD
-        if with_gradient and (self._hopeful <= patience or self._pipelined):
+        if with_gradient and (self._gradient_forwards <= patience or self._pipelined):
             return Boundary.NONE
         self._no_optimizer = True
         several, self._forwards = self._forwards > 1, 0
         return Boundary.RESTART if several else self._end()
 
     def manual_update(self, updates: int) -> Boundary:
-        """A backward has ended, the last one before the parameters are updated without any optimizer of torch, which
-        has happened ``updates`` times.
+        """Handles the end of the last backward before a manual update of the parameters; ``updates`` are the manual
+        updates so far.
         """
         if self.is_manual:
             return self._end()
@@ -140,7 +141,7 @@ class StepClock:
         return Boundary.RESTART
 
     def optimizer_stepped(self, optimizer: object) -> Boundary:
-        """An optimizer has stepped; it is not kept alive."""
+        """Handles a step of an optimizer, which is not kept alive."""
         boundary = self._optimizers.stepped(optimizer)
         if self.mode == FORWARD or self.is_manual:
             self.mode = TRAINING
@@ -158,8 +159,8 @@ class StepClock:
 
 
 @dataclass
-class _Met:
-    """An optimizer in use; not kept alive."""
+class _KnownOptimizer:
+    """An optimizer in use, which is not kept alive."""
 
     reference: weakref.ref[object]
     cycle: int = 0
@@ -167,52 +168,52 @@ class _Met:
 
 
 class _Optimizers:
-    """The optimizers in use; the last one closes the iteration.  One that is gone, or idle for long, does not."""
+    """Tracks the optimizers in use; the last one closes the iteration, unless it is deleted or idle for long."""
 
     def __init__(self) -> None:
-        self._met: dict[int, _Met] = {}  # by id, in the order in which they were met
+        self._known: dict[int, _KnownOptimizer] = {}  # by id, in the order in which they were first seen
         self._cycle = 0
-        self._late = 0  # times that another one was met behind steps of those that are known
-        self._known_stepped = False
+        self._additions = 0  # new optimizers after steps of the known ones
+        self._known_one_stepped = False
 
     def stepped(self, optimizer: object) -> Boundary:
-        """END: a cycle is complete.  RESTART: what were taken for cycles were none."""
-        met = self._met.get(id(optimizer))
-        if met is None or met.reference() is not optimizer:
-            return self._meet(optimizer)
-        self._known_stepped = True
-        if self._closing() is met:
+        """Handles a step.  Returns END if a cycle is complete, RESTART if the earlier cycles were parts of one."""
+        known = self._known.get(id(optimizer))
+        if known is None or known.reference() is not optimizer:
+            return self._add(optimizer)
+        self._known_one_stepped = True
+        if self._closing() is known:
             self._cycle += 1
             return Boundary.END
-        if met.cycle != self._cycle:
-            met.cycle, met.steps = self._cycle, 0
-        met.steps += 1
-        if met.steps <= PATIENCE_FOR_CLOSING:
+        if known.cycle != self._cycle:
+            known.cycle, known.steps = self._cycle, 0
+        known.steps += 1
+        if known.steps <= PATIENCE_FOR_CLOSING:
             return Boundary.NONE
-        idle, closing = self._met.popitem()
-        self._met = {idle: closing, **self._met}
+        idle, closing = self._known.popitem()
+        self._known = {idle: closing, **self._known}
         self._cycle += 1
         return Boundary.RESTART
 
-    def _meet(self, optimizer: object) -> Boundary:
-        """One that is made anew in every iteration closes none: it is passed over after a while."""
-        self._met.pop(id(optimizer), None)
-        self._met = {key: met for key, met in self._met.items() if met.reference() is not None}
-        met = _Met(weakref.ref(optimizer), self._cycle)
-        if not self._met:
-            self._met[id(optimizer)] = met
+    def _add(self, optimizer: object) -> Boundary:
+        """Adds an optimizer; after some, new ones do not close iterations: a script may create one in each."""
+        self._known.pop(id(optimizer), None)
+        self._known = {key: known for key, known in self._known.items() if known.reference() is not None}
+        known = _KnownOptimizer(weakref.ref(optimizer), self._cycle)
+        if not self._known:
+            self._known[id(optimizer)] = known
             self._cycle += 1
             return Boundary.END
-        self._late += self._known_stepped
-        self._known_stepped = False
-        if self._late > MOST_LATE:
-            self._met = {id(optimizer): met, **self._met}
+        self._additions += self._known_one_stepped
+        self._known_one_stepped = False
+        if self._additions > MOST_LATE:
+            self._known = {id(optimizer): known, **self._known}
             return Boundary.NONE
-        self._met[id(optimizer)] = met
+        self._known[id(optimizer)] = known
         return Boundary.RESTART
 
-    def _closing(self) -> _Met:
-        """The last one that is not gone."""
-        while (last := self._met[next(reversed(self._met))]).reference() is None:
-            self._met.popitem()
+    def _closing(self) -> _KnownOptimizer:
+        """Returns the last optimizer that still exists."""
+        while (last := self._known[next(reversed(self._known))]).reference() is None:
+            self._known.popitem()
         return last

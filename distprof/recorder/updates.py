@@ -1,8 +1,8 @@
-"""Which steps of optimizers are one update of the model.
+"""Groups optimizer steps into updates of the model.
 
-An optimizer may step others inside of its own step: DeepSpeed's ZeRO does once for each group of parameters.  And there
-may be one for each parameter, stepped as its gradient arrives in backward.  Such steps are one update.  It is complete
-when the outer step, or the backward, has ended; before, nothing may be attached or taken away.
+An optimizer may step others inside its own step: DeepSpeed's ZeRO does so once for each group of parameters.  There may
+also be one optimizer for each parameter, stepped in backward as its gradient arrives.  Such steps are one update, which
+is complete when the outer step, or the backward, has ended; until then no probe may be attached or detached.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from torch import nn
 from distprof.hooks.patches import FunctionPatch, OnError
 from distprof.probes.counting.dispatch_stack import in_compiled_call
 
-#: Frames by which a place is told from which an optimizer is stepped.
+#: Frames that identify the place from which an optimizer is stepped.
 _SITE_FRAMES = 8
-#: Steps inside of an outer one that are waited for its class to be seen stepping; it is stepped past its class then.
+#: Inner steps after which an outer step counts as one that bypasses the ``step`` of its class.
 _PATIENCE = 128
 
 
 class _Group:
-    """Stands for the optimizers that step in one backward."""
+    """Represents the optimizers that step in one backward."""
 
 
 class Updates:
-    """Told of every optimizer's step, says when updates are complete."""
+    """Receives every optimizer step, and reports when an update is complete."""
 
     def __init__(
         self,
@@ -42,19 +42,19 @@ class Updates:
         models_are_seen: Callable[[], bool],
         on_error: OnError,
     ) -> None:
-        """``complete`` is given what stands for the optimizers of an update, the same each time.  ``began`` and
-        ``ended``: of outer steps, as they are seen.  ``models_are_seen``: whether ``model_begins`` will be called.
+        """``complete`` gets the object that represents the optimizers of an update, the same each time.  ``began`` and
+        ``ended`` are called for outer steps.  ``models_are_seen`` returns whether ``model_begins`` will be called.
         """
         self._complete = complete
         self._models_are_seen = models_are_seen
-        self._pending_outer: object | None = None  # an outer step, which has ended when a model begins
+        self._pending_outer: object | None = None  # an outer step that has ended when the next model begins
         self._in_backward = _InBackward()
         self._nested = _Nested(began, self._outer_ended, on_error)
         self._ended = ended
 
     @property
     def are_in_backward(self) -> bool:
-        """Whether any optimizer ever stepped in a backward."""
+        """Whether any optimizer has ever stepped in a backward."""
         return self._in_backward.seen
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
@@ -76,14 +76,14 @@ class Updates:
 
     @property
     def backwards(self) -> int:
-        """That run now, one in the other or beside it."""
+        """The number of backward passes that run now, nested or on several threads."""
         return sum(self._in_backward.running.values())
 
     def backward_began(self) -> None:
         self._in_backward.began()
 
     def backward_ended(self) -> None:
-        """Of the outermost, or of one within."""
+        """Ends a backward, which may be nested."""
         group = self._in_backward.ended()
         if group is not None:
             self._complete(group)
@@ -98,13 +98,13 @@ class Updates:
 
 
 class _InBackward:
-    """Optimizers that step in backward, in groups: those that are met in one backward belong together."""
+    """Groups optimizers that step in backward: those first seen in the same backward belong together."""
 
     def __init__(self) -> None:
         self.seen = False
         self._groups: weakref.WeakKeyDictionary[torch.optim.Optimizer, _Group] = weakref.WeakKeyDictionary()
         self._pending: _Group | None = None
-        self.running: dict[int, int] = {}  # backwards that run, by thread: they may nest
+        self.running: dict[int, int] = {}  # running backward passes by thread: they may nest
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         self.seen = True
@@ -118,7 +118,7 @@ class _InBackward:
         self.running[thread] = self.running.get(thread, 0) + 1
 
     def ended(self) -> _Group | None:
-        """What has stepped, once no backward runs any more."""
+        """Ends a backward; returns the group that has stepped, once no backward runs any more."""
         thread = get_ident()
         left = self.running.pop(thread, 1) - 1
         if left > 0:
@@ -131,35 +131,35 @@ class _InBackward:
 
 @dataclass
 class _Step:
-    """Of an optimizer, as it runs."""
+    """A running step of an optimizer."""
 
     outer: object
     others_stepped: bool = False
 
 
 class _Nested:
-    """Optimizers that step others inside of their own step, and when such a step begins and ends."""
+    """Finds optimizers that step others inside their own step, and when such a step begins and ends."""
 
     def __init__(self, began: Callable[[], None], ended: Callable[[object, bool], None], on_error: OnError) -> None:
         self._began = began
         self._ended = ended
         self._on_error = on_error
         self._patches: dict[type, FunctionPatch] = {}
-        self._unpatchable: set[type] = set()  # classes that are not asked when their objects step
-        self._plain_sites: set[tuple[int, ...]] = set()  # places from which optimizers are stepped, in no other's step
+        self._unpatchable: set[type] = set()  # classes whose objects step without the ``step`` of the class
+        self._plain_sites: set[tuple[int, ...]] = set()  # places of steps outside of all others
         self._running: dict[int, list[_Step]] = {}  # by thread
-        self._unseen = 0  # steps inside of outer ones of which no beginning was seen
+        self._unseen = 0  # steps inside outer ones whose beginning was not seen
 
     def is_inside(self) -> bool:
-        """Whether an outer step runs: what has stepped is a part of it."""
+        """Returns whether an outer step runs, and counts the step that has just ended as part of it."""
         running = self._running.get(get_ident()) if self._running else None
         if running:
             running[0].others_stepped = True
         return bool(running)
 
     def outermost_of(self, optimizer: torch.optim.Optimizer) -> object | None:
-        """What has stepped with this one, in no step that was seen to begin: itself, if it is no part of another; None
-        for a part of what was given already.
+        """Returns the outermost optimizer of a step whose beginning was not seen: ``optimizer`` itself if no other steps
+        it; None if the outer one was returned before.
         """
         place = _call_site()
         if place in self._plain_sites:
@@ -172,7 +172,7 @@ class _Nested:
         return outer if self._is_first(owner) else None
 
     def _is_first(self, owner: type) -> bool:
-        """Of the parts of a step that began before its class was looked at, or that is stepped past its class."""
+        """Returns whether this is the first inner step of its outer one; patches the ``step`` of the outer class."""
         self._unseen += 1
         if owner not in self._patches:
             patch = self._patches[owner] = FunctionPatch(((owner, "step"),), "an optimizer's step", self._on_error)
@@ -214,7 +214,7 @@ def _call_site() -> tuple[int, ...]:
 
 
 def _outermost() -> Any:
-    """The optimizer whose ``step`` runs on this thread outside of all others, if any does."""
+    """Returns the optimizer whose ``step`` is the outermost on this thread, if any runs."""
     found, frame = None, sys._getframe(2)
     while frame is not None:
         code = frame.f_code
@@ -225,18 +225,16 @@ def _outermost() -> Any:
 
 
 def _first_argument(frame: Any) -> Any:
-    """If it is an optimizer."""
+    """Returns the first argument of the frame's function if it is an optimizer."""
     given = frame.f_locals
     one = given.get(frame.f_code.co_varnames[0])
-    if (
-        type(given) is dict
-    ):  # a copy, until Python 3.13: it would keep what it holds alive for as long as the frame runs
+    if type(given) is dict:  # a copy, until Python 3.13: it would keep the values alive while the frame runs
         given.clear()
     return one if _is_optimizer(one) else None
 
 
 def _is_optimizer(one: Any) -> bool:
-    """Whether it is one of torch's, or is made like them."""
+    """Returns whether it is a torch optimizer, or has the interface of one."""
     kind = type(one)
     if isinstance(one, nn.Module) or not hasattr(kind, "step"):
         return False
@@ -246,7 +244,7 @@ def _is_optimizer(one: Any) -> bool:
 
 
 def _class_with_step(outer: object) -> type | None:
-    """The class that is asked when this object steps; None where that is not told."""
+    """Returns the class whose ``step`` this object calls; None if the class cannot be patched for it."""
     kind = type(outer)
     owner = next((one for one in kind.__mro__ if "step" in vars(one)), None)
     if owner is None or "step" in vars(outer) or not kind.__weakrefoffset__:

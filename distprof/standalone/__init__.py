@@ -1,7 +1,7 @@
 """The profiler of one process, without launcher: DeepSpeed's flops profiler by name, arguments and output.
 
-``FlopsProfiler`` and ``get_model_profile`` drive the probes of a recorded rank from start to stop, in a step that is
-counted and timed at once, and merge the one shard that comes of it, in memory, as ``distprof merge`` does.
+``FlopsProfiler`` and ``get_model_profile`` attach the probes of a recorded rank, in a step that is counted and timed at
+once, and merge the resulting shard in memory, as ``distprof merge`` does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Records of one profile put together: times that were taken piece by piece, and averages over several steps."""
+"""Combines the records of one profile: sums of times from several pieces, and averages over several steps."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from distprof.records import Array, Counts, DeviceWork, OpRow, Ops, Step
 
 Measured = TypeVar("Measured", Counts, Step, Ops, OpRow, DeviceWork)
 
-#: Fields of these records, and of their rows, that add up over steps; arrays and maps do, too.
+#: Fields of these records, and of their rows, that are summed over steps; so are all arrays and maps.
 _AMOUNTS = {"micro_batches", "samples", "calls", "macs", "flops", "time_ns", "model_macs", "executed_macs"}
 
 
 def sum_pieces(steps: Sequence[Step]) -> Step:
-    """One step of several pieces, the first of which says when it began."""
+    """Returns one step for several pieces; it begins with the first."""
     phases = Counter[str]()
     for step in steps:
         phases.update(step.phases_ns)
     if not phases["optimizer"]:
-        del phases["optimizer"]  # none stepped: not a step of no time
+        del phases["optimizer"]  # no optimizer stepped: the time is unknown, not 0
     return replace(
         steps[0],
         duration_ns=sum(phases.values()),
@@ -39,7 +39,7 @@ def sum_pieces(steps: Sequence[Step]) -> Step:
 
 
 def average_steps(record: Measured, steps: int) -> Measured:
-    """The record of an average step: every amount by their number, to the nearest whole one."""
+    """Returns the record of an average step: every amount divided by ``steps``, rounded to an integer."""
     changes: dict[str, Any] = {name: _average(name, value, steps) for name, value in vars(record).items()}
     if "phases_ns" in changes:
         changes["duration_ns"] = sum(changes["phases_ns"].values())
@@ -58,7 +58,7 @@ def _average(name: str, value: Any, steps: int) -> Any:
 
 
 def _nearest(amount: Any, steps: int) -> Any:
-    """A whole number, or an array of such, divided without going through floating point."""
+    """Returns an integer, or an array of integers, divided and rounded without floating point."""
     return amount // steps + (2 * (amount % steps) >= steps)
 
 

@@ -1,6 +1,6 @@
-"""What a DeepSpeed engine knows of the job around one process: its place in it, and times of its own.
+"""Reads the job around one process from a DeepSpeed engine: the rank, sizes of parallelism, and the engine's timers.
 
-An engine is used by its attributes alone: DeepSpeed need not be there.
+Only attributes of the engine are used: DeepSpeed need not be installed.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from distprof.rank.identity import Identity
 from distprof.records import GROUP, Topology
 from distprof.topology.axes import declared
 
-#: DeepSpeed's names of its timers -> the latency that each is.
+#: DeepSpeed's timer names -> the latency that each measures.
 _TIMERS = {"fwd": "fwd_latency_ns", "bwd": "bwd_latency_ns", "step": "step_latency_ns"}
 _NS_PER_MS = 1e6
 _NOT_WHOLE = "the profile is of a part of it, and the other latencies are those of the engine's timers"
 
 
 def identity_of(engine: Any) -> Identity:
-    """The rank of the engine's process."""
+    """Returns the identity of the engine's process."""
     rank, world = int(engine.global_rank), int(engine.world_size)
     local = int(getattr(engine, "local_rank", rank))
     return Identity(rank, world, local_rank=max(local, 0), local_world_size=world, node_rank=0, claim=GROUP)
 
 
 def topology_of(engine: Any) -> Iterator[Topology]:
-    """Its data and model parallel sizes; nothing where they do not make up the world."""
-    # Under sequence parallelism there is no data parallel size, but one of both together.
+    """Yields the data and model parallel sizes, unless they do not multiply to the world size."""
+    # Under sequence parallelism the engine has only the size of both together.
     data = engine.dp_world_size or engine.seq_dp_world_size
     try:
         sizes = {"dp": int(data), "tp": int(engine.mp_world_size)}
@@ -40,10 +40,10 @@ def topology_of(engine: Any) -> Iterator[Topology]:
 
 
 def with_engine(report: Report, engine: Any, recompute_fwd_factor: float) -> Report:
-    """The report with the engine's batch size and, where it keeps them (``wall_clock_breakdown``), its latencies.
+    """Returns the report with the engine's batch size and, with ``wall_clock_breakdown``, its latencies.
 
-    Backward that was not counted is then estimated, by DeepSpeed's formula: 2 x forward, and ``recompute_fwd_factor`` x
-    forward for what is computed again.  A note says so.
+    If backward was not counted, it is then estimated by DeepSpeed's formula: 2 x forward, and ``recompute_fwd_factor``
+    x forward for recomputation.  A note says so.
     """
     size = float(engine.train_micro_batch_size_per_gpu())
     summary = replace(report.summary, batch_size_per_rank=size, batch_found="the engine's own")
@@ -86,7 +86,7 @@ def _estimate_note(unit: str, factor: float) -> str:
 
 
 def _with_rates(summary: Summary, data_parallel: int) -> Summary:
-    """Rates anew, of the engine's latencies."""
+    """Returns the summary with rates computed from the engine's latencies."""
     forward = summary.fwd_flops_per_rank
     backward = summary.bwd_flops_per_rank
     behind = None if backward is None else backward + (summary.recompute_flops_per_rank or 0)
@@ -100,7 +100,7 @@ def _with_rates(summary: Summary, data_parallel: int) -> Summary:
         fwd_bwd_flops_per_second=_rate(whole, fwd, bwd),
         flops_per_second=_rate(whole, summary.iter_latency_ns),
         samples_per_second=_rate(samples, summary.iter_latency_ns),
-        wall_iteration_ns=None,  # the profile began and ended inside of the iteration
+        wall_iteration_ns=None,  # the profile began and ended inside the iteration
     )
 
 

@@ -1,4 +1,4 @@
-"""Spellings of DeepSpeed's earlier releases: they still work, warn, and stay out of the signatures."""
+"""Argument names of DeepSpeed's earlier releases: they work, warn, and do not appear in signatures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def accepts_deprecated_names(**renamed: str) -> Callable[[Function], Function]:
-    """A function that also takes the ``renamed`` arguments (older name -> name) and its own keyword-only ones, which
-    are older, too, and have no successor.  Both warn.
+    """Decorates a function to accept the ``renamed`` arguments (older name -> name) and its own keyword-only arguments,
+    which are deprecated without a successor.  Both warn.
 
-    Raises UsageError where an argument is given under both names.
+    The function raises UsageError if an argument is given under both names.
     """
 
     def decorate(function: Function) -> Function:

@@ -1,4 +1,4 @@
-"""Warnings of what a profile's totals lack, for who asks for numbers and prints no report."""
+"""Warns of what a profile's totals lack, for callers who ask for numbers and print no report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN = 5
 
 
 def warn_of_gaps(profile: Profile) -> None:
-    """Warn in the script's name of a model that was never called, and of ops that were not counted."""
+    """Warns, at the script's line, of a model that was never called, and of ops that were not counted."""
     if not profile.steps:
         _warn(NEVER_CALLED)
     elif profile.report.summary.uncounted_ops:

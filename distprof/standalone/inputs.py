@@ -1,4 +1,4 @@
-"""What a profiled model is called with, from a shape, arguments, or a function that makes them."""
+"""The arguments of a profiled call: from a shape, given arguments, or a function that makes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXAMPLE = "give the sizes of one tensor, such as (1, 3, 224, 224)"
 def inputs_of(
     model: nn.Module, input_shape: Any, args: Any, kwargs: Any, constructor: Callable[[Any], Any] | None
 ) -> _Inputs:
-    """Positional and keyword arguments of the call.  Raises UsageError for what makes no sense."""
+    """Returns positional and keyword arguments of the call.  Raises UsageError for invalid input."""
     positional, keywords = _positional(args), _keywords(kwargs)
     if constructor is not None:
         return _constructed(model, constructor(input_shape), positional, keywords)
@@ -36,7 +36,7 @@ def inputs_of(
 
 @contextmanager
 def explaining_shape_errors(model: nn.Module, input_shape: Any) -> Iterator[None]:
-    """What a model raises passes; one of ids that is called with numbers, made from a shape, has a better sentence."""
+    """Explains the exception of a model of ids that gets floats, made from a shape; other exceptions pass."""
     try:
         yield
     except (RuntimeError, TypeError, IndexError) as error:
@@ -93,7 +93,7 @@ def _binds(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
 
 def _tensor(model: nn.Module, shape: Any) -> torch.Tensor:
-    """On the model's device, in the type of its first parameter of floating point."""
+    """Returns zeros on the model's device, in the type of its first floating point parameter."""
     sizes = _sizes(shape)
     floating = (parameter for parameter in parameters_in(model) if parameter.is_floating_point())
     like = next(floating, None)
@@ -103,7 +103,7 @@ def _tensor(model: nn.Module, shape: Any) -> torch.Tensor:
 
 
 def _sizes(shape: Any) -> tuple[int, ...]:
-    """Integers of whatever kind: numpy's, too."""
+    """Returns the sizes as ints; accepts integers of any kind, numpy's too."""
     if isinstance(shape, torch.Tensor):
         raise UsageError(
             f"input_shape is a tensor: give its sizes, {tuple(shape.shape)}, or the tensor itself as args=[tensor]"

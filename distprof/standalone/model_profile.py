@@ -1,4 +1,4 @@
-"""``get_model_profile``: the profile of one forward (or other method) of a model, by DeepSpeed's name and arguments."""
+"""``get_model_profile``: profiles one forward (or other method) of a model, with DeepSpeed's name and arguments."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def get_model_profile(
     end_step: int | None = None,
     num_steps: int | None = None,
 ) -> tuple[int | str, int | str, int | str]:
-    """Flops, MACs and parameters of one call of ``model``, as numbers or, ``as_string``, as short text.
+    """Returns flops, MACs and parameters of one call of ``model``, as numbers or, with ``as_string``, as short text.
 
     The model is called with ``args`` and ``kwargs``, or with one tensor of ``input_shape`` in place of ``args``:
-    ``warm_up`` times, and once to be counted and timed, in eval mode; it is left in the mode in which it came.
-    ``mode="generate"`` calls its ``generate``, ``func_name`` any other of its methods.  Nothing runs where the model is
-    on the meta device, or under FakeTensorMode, and work is counted all the same.  ``ignore_modules`` are types, as in
-    :meth:`FlopsProfiler.start_profile`; the rest is of :meth:`FlopsProfiler.print_model_profile`.
+    ``warm_up`` times, and once to be counted and timed, in eval mode; afterwards it has its own mode again.
+    ``mode="generate"`` calls its ``generate``, ``func_name`` any other method.  On the meta device or under
+    FakeTensorMode nothing runs, but work is counted.  ``ignore_modules`` are types, as in
+    :meth:`FlopsProfiler.start_profile`; the other arguments are those of :meth:`FlopsProfiler.print_model_profile`.
 
-    Of the older arguments, ``input_constructor`` makes the keywords (or arguments) of the call from ``input_shape``;
+    The older argument ``input_constructor`` makes the keywords (or arguments) of the call from ``input_shape``;
     ``start_step`` and ``end_step`` (or ``num_steps``) average over several calls.
 
-    Raises UsageError for arguments that make no sense; what the model raises passes unchanged.
+    Raises UsageError for invalid arguments; exceptions of the model pass unchanged.
     """
     with _profiler_of(model) as profiler, _in_eval_mode(model):
         profiler.steps = _steps(warm_up, start_step, end_step, num_steps)
@@ -72,7 +72,7 @@ def get_model_profile(
 
 @dataclass(frozen=True)
 class _Call:
-    """A call of a model, which is its forward, or of another method of it."""
+    """A call of the model's forward, or of another of its methods."""
 
     method: Callable[..., Any]
     args: Sequence[Any]
@@ -88,7 +88,7 @@ class _Call:
 
 
 def _profile(profiler: FlopsProfiler, call: _Call, warm_up: int, ignored: Sequence[type] | None) -> None:
-    """The model's first calls are not profiled: ``warm_up``, or those before the first of the profiler's steps."""
+    """Makes the calls; the first ones are not profiled: ``warm_up``, or those before the profiler's first step."""
     for _ in range(warm_up if profiler.steps is None else profiler.steps.start):
         call()
     profiler.start_profile(ignore_list=ignored)
@@ -105,7 +105,7 @@ def _steps(warm_up: int, start_step: int | None, end_step: int | None, num_steps
 
 
 def _method(model: nn.Module, mode: str, func_name: str) -> Callable[..., Any]:
-    """The model itself, whose call is its forward, or a method of it."""
+    """Returns the model itself for its forward, or one of its methods."""
     if mode not in _MODES:
         raise UsageError(f"mode is {mode!r}: give {' or '.join(map(repr, _MODES))}, or the method's name as func_name")
     name = func_name if mode == "forward" else mode
@@ -128,7 +128,7 @@ def _profiler_of(model: nn.Module) -> Iterator[FlopsProfiler]:
 
 @contextmanager
 def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every module is back in its own mode afterwards; not by ``train()``, which a model may have changed."""
+    """Restores each module's mode at the end, without ``train()``, which a model may override."""
     before = [(module, module.training) for module in every_module(model)]
     try:
         model.eval()

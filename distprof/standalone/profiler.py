@@ -1,4 +1,4 @@
-"""``FlopsProfiler``: DeepSpeed's flops profiler by name, arguments and output, on distprof's own counting."""
+"""``FlopsProfiler``: DeepSpeed's flops profiler by name, arguments and output, with distprof's counting."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from distprof.standalone.session import Session
 class FlopsProfiler:
     """Counts and times each module of ``model`` from :meth:`start_profile` to :meth:`stop_profile`.
 
-    All forwards in between are added up, and their backward passes, if they run in between, are reported beside them.
-    Nothing is left on the model or in torch after the end, or when the profiler goes.  The older ``start_step`` and
-    ``end_step`` number the steps in between, and make all figures averages over them.
+    All forwards in between are summed; backward passes in between are reported separately.  Nothing stays on the model
+    or in torch after the end, or when the profiler is deleted.  The older ``start_step`` and ``end_step`` number the
+    steps in between, and make all figures averages over them.
 
-    ``ds_engine``: a DeepSpeed engine, for sizes of the job and, with its ``wall_clock_breakdown``, latencies; backward
-    that was not counted is then estimated, with ``recompute_fwd_factor`` forwards of recomputation.
+    ``ds_engine`` is a DeepSpeed engine, for sizes of the job and, with its ``wall_clock_breakdown``, latencies;
+    backward that was not counted is then estimated, with ``recompute_fwd_factor`` forwards of recomputation.
 
-    Methods raise UsageError when called out of order, and DistprofError when the profile failed.
+    Methods raise UsageError when called out of order, and DistprofError if the profile failed.
     """
 
     @accepts_deprecated_names()
@@ -55,12 +55,12 @@ class FlopsProfiler:
         self.model = model
         self.ds_engine = ds_engine
         self.recompute_fwd_factor = recompute_fwd_factor
-        self.steps = step_range(start_step, end_step)  #: that the profile is to be an average of
+        self.steps = step_range(start_step, end_step)  #: the steps over which figures are averaged
         self._ignored: tuple[type, ...] = ()
         self._session: Session | None = None
-        self._merged: dict[bool, Profile] = {}  # as averages, or as sums
-        self._warned: Profile | None = None  # whose totals' gaps have been told
-        self._stop: weakref.finalize[..., Any] | None = None  # of a session that runs, even if nobody asks for it
+        self._merged: dict[bool, Profile] = {}  # key: whether figures are averages
+        self._warned: Profile | None = None  # the profile whose gaps were reported
+        self._stop: weakref.finalize[..., Any] | None = None  # runs when the profiler is deleted, too
 
     @property
     def started(self) -> bool:
@@ -68,9 +68,7 @@ class FlopsProfiler:
         return self._session is not None
 
     def start_profile(self, ignore_list: Sequence[type] | None = None) -> None:
-        """Profile from now on, from nothing.  Modules of the types in ``ignore_list``, and what lies in them, count no
-        work.
-        """
+        """Starts a new profile.  Modules of the types in ``ignore_list``, and modules inside them, count no work."""
         if any(map(is_lazy, parameters_in(self.model))):
             raise UsageError("the model has parameters without a shape: call it once before start_profile()")
         self.end_profile()
@@ -78,38 +76,38 @@ class FlopsProfiler:
         self._begin()
 
     def stop_profile(self) -> None:
-        """Measure no more; what was measured can be asked for until :meth:`end_profile`."""
+        """Stops measuring; results are available until :meth:`end_profile`."""
         if self._stop is not None and self._stop.alive:
             self._stop()
             self._merged.clear()
 
     def reset_profile(self) -> None:
-        """Forget what was measured; a profile that runs goes on, from nothing."""
+        """Forgets what was measured; a running profile starts again from zero."""
         if self._session is not None:
             runs = self._runs
             self.stop_profile()
             self._begin(runs=runs)
 
     def end_profile(self) -> None:
-        """Measure no more, and forget what was measured."""
+        """Stops measuring, and forgets what was measured."""
         self.stop_profile()
         self._session = None
 
     @accepts_deprecated_names(in_str="as_string")
     def get_total_flops(self, as_string: bool = False) -> int | str:
-        """Flops of the model's forward: 2 for each MAC, and the element-wise rest."""
+        """Returns flops of the model's forward: 2 for each MAC, and the element-wise rest."""
         flops = self._totals().model.flops or 0
         return quantity(flops) if as_string else round(flops)
 
     @accepts_deprecated_names(in_str="as_string")
     def get_total_macs(self, as_string: bool = False) -> int | str:
-        """Multiply-accumulates of the model's forward."""
+        """Returns multiply-accumulates of the model's forward."""
         number = self._totals().model.macs or 0
         return macs(number) if as_string else round(number)
 
     @accepts_deprecated_names(in_str="as_string")
     def get_total_duration(self, as_string: bool = False) -> float | str:
-        """Seconds of the model's forward while it was counted; NaN, or n/a, where nothing ran (meta, fake tensors)."""
+        """Returns seconds of the counted forward of the model; NaN or n/a if nothing ran (meta, fake tensors)."""
         time_ns = self._profile().model.forward_ns
         if as_string:
             return NOT_AVAILABLE if time_ns is None else duration(time_ns)
@@ -117,16 +115,16 @@ class FlopsProfiler:
 
     @accepts_deprecated_names(in_str="as_string")
     def get_total_params(self, as_string: bool = False) -> int | str:
-        """Parameters of the model on this rank, each once."""
+        """Returns the number of parameters of the model on this rank, each counted once."""
         number = self._profile().model.params
         return parameters(number) if as_string else round(number)
 
     def get_uncounted(self) -> dict[str, int]:
-        """Calls of the ops that no formula is known of, which are in no total; first what is likely the most work."""
+        """Returns calls of ops without a formula, which are in no total; first those of likely the most work."""
         return dict(self._profile().report.summary.uncounted_ops)
 
     def get_total_steps(self) -> int:
-        """Forwards of the whole model that were profiled."""
+        """Returns the number of profiled forwards of the whole model."""
         return self._profile().steps
 
     @accepts_deprecated_names()
@@ -141,11 +139,11 @@ class FlopsProfiler:
         start_step: int | None = None,
         end_step: int | None = None,
     ) -> None:
-        """Print all that was measured, to ``output_file`` if given; nothing without a profile.
+        """Prints all that was measured, to ``output_file`` if given; prints nothing without a profile.
 
-        ``profile_step`` is the number that the step goes by; ``module_depth`` and ``top_modules`` are how far down (-1:
-        to the innermost) and how many classes of module the aggregated profile shows, which is left out for 0 of them;
-        ``detailed`` adds the module tree.
+        ``profile_step`` is the printed number of the step.  The aggregated profile shows modules down to
+        ``module_depth`` (-1: all) and ``top_modules`` classes of each depth; 0 leaves it out.  ``detailed`` adds the
+        module tree.
         """
         if not self.started:
             return
@@ -153,22 +151,20 @@ class FlopsProfiler:
         profile = self._profile(average=steps is not None)
         report = at_steps(self._report(profile), tuple(steps or (profile_step,)))
         text = render_model(report, depth=_depth(module_depth), top=top_modules, detail=detailed)
-        self._warned = profile  # which says it all
+        self._warned = profile  # the report shows the gaps
         if steps is not None:
             text += labelled_line("Number of steps profiled", profile.steps) + "\n"
         _write(text, output_file)
 
     def print_model_aggregated_profile(self, module_depth: int = -1, top_modules: int = 1) -> None:
-        """Print the ``top_modules`` classes of most params, MACs and time at each depth to ``module_depth``; without a
-        profile, nothing.
-        """
+        """Prints the ``top_modules`` classes of most params, MACs and time at each depth down to ``module_depth``."""
         if not self.started:
             return
         report = self._report(self._profile())
         sys.stdout.write(render_aggregated(report, depth=_depth(module_depth), top=top_modules))
 
     def calling(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AbstractContextManager[None]:
-        """Around a call of another method of the model than its forward: what it does itself is the model's work."""
+        """Profiles a call of another method than forward inside this context: its work is the model's."""
         assert self._session is not None
         return self._session.call(tuple(args), dict(kwargs))
 
@@ -181,7 +177,7 @@ class FlopsProfiler:
             self._stop()
 
     def _profile(self, *, average: bool = False) -> Profile:
-        """What was measured so far, merged; what was stopped is merged once."""
+        """Returns the merged profile so far; a stopped one is merged only once."""
         if self._session is None:
             raise UsageError("there is no profile: call start_profile() first, and ask before end_profile()")
         average = average or self.steps is not None
@@ -192,7 +188,7 @@ class FlopsProfiler:
         return self._merged[average]
 
     def _totals(self) -> Profile:
-        """The profile, whose totals are asked for: warns, once, of what they lack."""
+        """Returns the profile for its totals, and warns once of what they lack."""
         profile = self._profile()
         if profile is not self._warned:
             self._warned = profile
@@ -213,7 +209,7 @@ class FlopsProfiler:
 
 
 def step_range(start_step: int | None, end_step: int | None) -> range | None:
-    """The steps from the one to before the other; None without either."""
+    """Returns the steps from ``start_step`` to before ``end_step``; None without either."""
     if start_step is None and end_step is None:
         return None
     first = start_step or 0

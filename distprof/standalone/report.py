@@ -1,4 +1,4 @@
-"""From one profile to its report: an in-memory shard of what was measured, and the merge of that one rank."""
+"""Makes the report of one profile: writes an in-memory shard of what was measured, and merges this one rank."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from distprof.standalone.session import Session
 
 NEVER_CALLED = "the model was not called while it was profiled: was a wrapper of it called, or a copy?"
 
-#: A process that profiles itself, whatever job it belongs to.
+#: The identity of a process that profiles itself, in any job.
 ALONE_IN_THE_WORLD = Identity(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, claim=ALONE)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The report of one profile, and the number of forwards (of the whole model) that it is of."""
+    """The report of one profile, and the number of profiled forwards of the whole model."""
 
     report: Report
     steps: int
@@ -40,9 +40,9 @@ class Profile:
 def profile_of(
     session: Session, name: str, identity: Identity, *, average: bool, also: Iterable[Record] = ()
 ) -> Profile:
-    """What the session has measured so far: sums over all forwards, or their ``average``.
+    """Returns what the session has measured so far: sums over all forwards, or their ``average``.
 
-    ``name`` is what the run is called; ``also`` are records of the job around the process.
+    ``name`` is the name of the run; ``also`` are records of the job around the process.
     Raises DistprofError when the session failed.
     """
     counts, ops, step = session.measured()
@@ -66,7 +66,7 @@ def profile_of(
 
 
 def _uncalled(report: Report) -> Report:
-    """The report of a profile during which the model did nothing."""
+    """Returns the report of a profile in which the model was not called."""
     why = {name: why if name in PARAMETERS else NEVER_CALLED for name, why in report.summary.unavailable.items()}
     notes = (*report.run.notes, NEVER_CALLED)
     run = replace(report.run, notes=notes, incomplete={}, without_data=())
@@ -75,5 +75,5 @@ def _uncalled(report: Report) -> Report:
 
 
 def at_steps(report: Report, steps: tuple[int, ...]) -> Report:
-    """The report with its one rank's steps numbered as the caller numbers them."""
+    """Returns the report with its rank's steps numbered as the caller numbers them."""
     return replace(report, ranks=tuple(replace(row, step_iterations=steps) for row in report.ranks))

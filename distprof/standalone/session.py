@@ -1,6 +1,6 @@
-"""One profile while it is taken: the probes of a counted and of a timed step, attached together for one model.
+"""A running profile: the probes of a counted and of a timed step, attached together for one model.
 
-Two patches lie over each other, the timing one outside: what it times is the call and its counting.
+The module call is patched twice, with the timing patch outside: it times the call and its counting.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Session:
     def __init__(
         self, model: nn.Module, ignored: Collection[type], identity: Identity, clock: Clock | None = None
     ) -> None:
-        """Modules of ``ignored`` types, and what lies in them, count no work."""
+        """Modules of ``ignored`` types, and modules inside them, count no work."""
         self.error: DistprofError | None = None
-        self.model_records: list[Record] = []  # what is known of the model
+        self.model_records: list[Record] = []  # the records that describe the model
         self._model = weakref.ref(model)
         self._ignored_types = tuple(ignored)
         self._ignored_rows: set[int] = set()
@@ -62,7 +62,7 @@ class Session:
         self._optimizer_hook: OptimizerHook | None = None
         self._probes: tuple[Probe, ...] = ()
         self._trains = False
-        self._other_calls = 0  # of other methods of the model than its forward
+        self._other_calls = 0  # calls of other methods than forward
         self._times: list[Step] = []
         self._counts: Counts | None = None
         self._adopt(model, -1)
@@ -70,7 +70,7 @@ class Session:
     # ---- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """From now on."""
+        """Attaches the probes."""
         try:
             counting, timing = self._module_patches
             self._counting = CountingProbe(counting, self, self.fail, self._new_table_mode)
@@ -85,13 +85,13 @@ class Session:
             raise
 
     def stop(self) -> None:
-        """Leave nothing behind but what was measured."""
+        """Collects what was measured, and detaches."""
         if self._probes:
             self._collect()
         self._detach()
 
     def fail(self, where: str, error: BaseException) -> None:
-        """Something of ours went wrong inside the user's call, which goes on; whoever asks for the profile is told."""
+        """Handles an exception of distprof's own code: the user's call goes on, and :meth:`measured` raises."""
         self._detach()
         if self.error is None:
             self.error = DistprofError(f"the profile failed in {where}: {type(error).__name__}: {said(error)}")
@@ -110,7 +110,7 @@ class Session:
     # ---- what was measured -----------------------------------------------------------------------------------------
 
     def measured(self) -> tuple[Counts, Ops, Step | None]:
-        """All since the start, as one iteration; no step where nothing ran.  Raises DistprofError when it failed."""
+        """Returns all since the start as one iteration; no step if nothing ran.  Raises DistprofError if it failed."""
         if self._probes:
             self._collect()
         if self.error is not None:
@@ -126,13 +126,13 @@ class Session:
         return counts, ops, replace(step, mode=mode, calls=self._forwards(step.calls))
 
     def _forwards(self, calls: Array) -> Array:
-        """Calls by row where those of other methods stand for a forward of the model only if they ran none."""
+        """Returns calls by row; a call of another method counts as a forward only if it ran none."""
         forwards: Array = calls.copy()
         forwards[:1] = np.maximum(calls[:1].astype(np.int64) - self._other_calls, np.minimum(calls[:1], 1))
         return forwards
 
     def _collect(self) -> None:
-        """Take what was counted so far, all of it, and the times since they were taken last."""
+        """Reads everything counted so far, and the times since the last reading."""
         with self._failing("reading what was measured"):
             self._counting.end(0, FORWARD)
             (counts,) = self._counting.read()
@@ -142,7 +142,7 @@ class Session:
             self._times += [as_read(step) for step in self._timed.read(wait=True) if isinstance(step, Step)]
             self._timed.begin()
 
-    # ---- what probes, patches and hooks tell -------------------------------------------------------------------------
+    # ---- events of probes, patches and hooks ------------------------------------------------------------------------
 
     @property
     def tree(self) -> ModuleTree:
@@ -150,11 +150,11 @@ class Session:
 
     @property
     def mode(self) -> str:
-        """A forward without gradient is no evaluation here: it is what is to be profiled."""
+        """Always FORWARD: a forward without gradient is not evaluation here, but the profiled call."""
         return FORWARD
 
     def adopt(self, module: nn.Module, caller: int) -> int:
-        """Modules that the model makes as it runs are its own; one called from outside of it is none of ours."""
+        """Adopts modules that the model creates while it runs; ignores those called outside of it."""
         return -1 if caller < 0 else self._adopt(module, caller)
 
     @property
@@ -165,10 +165,10 @@ class Session:
         return self._uncalled_models.row(parameters)
 
     def model_ended(self, with_gradient: bool) -> None:
-        """There is one iteration, and it ends when it is asked for."""
+        """Does nothing: the one iteration ends when results are read."""
 
     def begin(self, args: tuple[Any, ...]) -> None:
-        """A backward begins; of the arguments of autograd's engine create_graph is the fourth."""
+        """Begins a backward; ``args`` are those of autograd's engine: the fourth is create_graph."""
         for probe in self._probes_of_this_thread():
             self._trains = True
             probe.backward_began(create_graph=len(args) > 3 and bool(args[3]))
@@ -179,7 +179,7 @@ class Session:
 
     @contextlib.contextmanager
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
-        """Another method of the model than ``forward`` runs: what it does itself is the model's own work."""
+        """Runs another method than ``forward`` inside this context: its work is the model's own."""
         self._other_calls += 1
         entered: list[tuple[ModuleCallHandler, int]] = []
         with self._failing("entering the model"):
