@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from distprof.clock import Clock, SystemClock
+from distprof.records import FLOPS_PER_MAC
 
-FLOPS_PER_MAC = 2
 SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 _AT_LEAST_NS = 10_000_000  # a timing is of as many matmuls as take this long, or starting them would weigh in it
 _TIMINGS = 5

@@ -14,11 +14,10 @@ from torch import nn
 
 from distprof.frameworks.protocol import ParameterLayout
 from distprof.module_walk import children
+from distprof.records import PARAMETERS
 from distprof.topology.axes import AxisEvidence, axis_of, is_data_axis
 from distprof.topology.imported import is_a
 from distprof.topology.meshes import seen_mesh
-
-SOURCE = "parameters"
 
 #: Sets of ranks over which FSDP shards: along each dimension of its mesh, and all of it.
 Sharding = frozenset[frozenset[int]]
@@ -99,7 +98,7 @@ def _parameter_evidence(parameter: Any, sharding: Sharding) -> Iterator[AxisEvid
         if cut is not None and mesh.size(dimension) > 1 and not (names and axis_of(names[dimension])):
             seen = seen_mesh(mesh)
             if axis == "tp" and seen.mesh.coordinate:
-                yield AxisEvidence(SOURCE, axis, seen.along([dimension]))
+                yield AxisEvidence(PARAMETERS, axis, seen.along([dimension]))
 
 
 def _cuts(parameter: Any) -> list[int | None]:

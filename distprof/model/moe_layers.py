@@ -9,7 +9,7 @@ from torch import nn
 
 from distprof.frameworks.protocol import Experts, ReadArguments, ReadRouter
 from distprof.module_walk import modules_of
-from distprof.records import ExpertLayer, ModuleRow, Topology
+from distprof.records import ASSUMED, ExpertLayer, ModuleRow, Topology
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def place_layers(layers: list[MoeLayer], topology: Topology, rank: int) -> tuple
             topology,
             sizes=topology.sizes | {"ep": ways},
             coordinates=topology.coordinates | {"ep": rank % ways},
-            sources=topology.sources | {"ep": "assumed"},
+            sources=topology.sources | {"ep": ASSUMED},
             notes=(*topology.notes, note),
         )
     return tuple(_place_experts(layer, topology.coordinates.get(layer.axis, 0)) for layer in layers), topology

@@ -12,9 +12,9 @@ from distprof.errors import UsageError
 from distprof.frameworks import dtensor_shards
 from distprof.frameworks.protocol import Framework
 from distprof.frameworks.registry import FrameworkRegistry
-from distprof.records import OwnAxes, Stage, Topology
+from distprof.records import ASSUMED, OwnAxes, Stage, Topology
 from distprof.topology import meshes, process_groups
-from distprof.topology.axes import ASSUMED, AxisEvidence, declared, merge_declared, resolve, without_declaration
+from distprof.topology.axes import AxisEvidence, declared, merge_declared, resolve, without_declaration
 from distprof.topology.declared import current
 from distprof.topology.meshes import MeshRecorder, SeenMesh
 

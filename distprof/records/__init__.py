@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from distprof.records.counts import Counts, DeviceWork, Generated, OpRow, Ops
+from distprof.records.counts import FLOPS_PER_MAC, Counts, DeviceWork, Generated, OpRow, Ops
 from distprof.records.experts import ExpertLayer, ExpertLayers, ExpertLoad, ExpertRouting
 from distprof.records.fields import INT64, LIMIT, MAX_DEPTH, Amount, Array, Bounds, Index, Natural, Row, Size
 from distprof.records.model import (
@@ -41,17 +41,35 @@ from distprof.records.rank import (
     Plan,
 )
 from distprof.records.steps import FORWARD, NO_ROW, PHASES, TRAINING, Memory, MemoryUnknown, Step
-from distprof.records.topology import AXES, Group, Mesh, OwnAxes, Stage, Topology
+from distprof.records.topology import (
+    ASSUMED,
+    AXES,
+    DECLARED,
+    DEVICE_MESH,
+    PARAMETERS,
+    PROCESS_GROUPS,
+    WORLD_AXES,
+    Group,
+    Mesh,
+    OwnAxes,
+    Stage,
+    Topology,
+    expert_position,
+)
 from distprof.records.version import MAGIC, SCHEMA_HISTORY, SCHEMA_VERSION
 
 __all__ = [
     "ALONE",
+    "ASSUMED",
     "AXES",
     "CLAIMS",
+    "DECLARED",
     "DENSE",
+    "DEVICE_MESH",
     "EMBEDDING",
     "ENVIRONMENT",
     "EXPERT",
+    "FLOPS_PER_MAC",
     "FORWARD",
     "GROUP",
     "INT64",
@@ -63,13 +81,16 @@ __all__ = [
     "NO_ROW",
     "ONLY_COMPILED",
     "OTHER_GROUP",
+    "PARAMETERS",
     "PHASES",
+    "PROCESS_GROUPS",
     "RECORDS",
     "ROUTER",
     "SCHEMA_HISTORY",
     "SCHEMA_VERSION",
     "SHARED",
     "TRAINING",
+    "WORLD_AXES",
     "Amount",
     "Array",
     "Bounds",
@@ -103,6 +124,7 @@ __all__ = [
     "Step",
     "Topology",
     "Tree",
+    "expert_position",
 ]
 
 Record = (

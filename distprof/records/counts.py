@@ -8,6 +8,9 @@ from typing import ClassVar
 from distprof.records.fields import Amount, Array, Bulky, Natural, Row, bulk
 from distprof.records.steps import FORWARD
 
+#: A multiply-accumulate is a multiplication and an addition.
+FLOPS_PER_MAC = 2
+
 
 @dataclass(frozen=True)
 class DeviceWork:

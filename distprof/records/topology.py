@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -9,6 +10,23 @@ from distprof.records.fields import Index, Size
 
 #: Axes of parallelism, in the order in which they are shown.  ``mp`` is derived: tp x pp.
 AXES = ("dp", "tp", "pp", "cp", "ep")
+#: Axes whose sizes multiply to the world size; experts are spread over ranks that these place.
+WORLD_AXES = ("dp", "cp", "tp", "pp")
+#: Sources of axes that are no framework's: the script itself, what torch shows, and nothing.
+DECLARED, DEVICE_MESH, PROCESS_GROUPS, PARAMETERS = "declared", "device_mesh", "process_groups", "parameters"
+ASSUMED = "assumed"
+
+
+def expert_position(place: Mapping[str, int], sizes: Mapping[str, int]) -> tuple[tuple[int, int], int]:
+    """Returns (the ep group of a rank, its coordinate in it) from its coordinates on the other axes.
+
+    The ranks of an ep group are neighbours on dp x cp; on dp x cp x tp where dp x cp alone is smaller than ep.
+    """
+    number = place["dp"] * sizes["cp"] + place["cp"]
+    if sizes["ep"] > sizes["dp"] * sizes["cp"]:
+        number = number * sizes["tp"] + place["tp"]
+        return (place["pp"], number // sizes["ep"]), number % sizes["ep"]
+    return (place["pp"] * sizes["tp"] + place["tp"], number // sizes["ep"]), number % sizes["ep"]
 
 
 @dataclass(frozen=True)

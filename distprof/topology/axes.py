@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from distprof.errors import UsageError
-from distprof.records import AXES, Topology
+from distprof.records import ASSUMED, AXES, DECLARED, WORLD_AXES, Topology, expert_position
 
 #: Names of mesh dimensions and groups in torch, FSDP, torchtitan, transformers, accelerate and DeepSpeed -> their axis.
 #: Dimensions of one mesh that belong to one axis multiply (dp_replicate x dp_shard); the later one varies fastest.
@@ -56,9 +56,6 @@ FINE_NAMES = {
     "sp": "sp",
     "sequence_parallel": "sp",
 }
-
-DECLARED, ASSUMED = "declared", "assumed"
-_PRODUCT = ("dp", "cp", "tp", "pp")  # their sizes multiply to the world size; ep lies across them
 
 
 @dataclass(frozen=True)
@@ -109,11 +106,11 @@ def declared(sizes: Mapping[str, int], coordinates: Mapping[str, int], rank: int
     Raises UsageError for unknown axes, for sizes that do not multiply to the world size, and for coordinates that are
     too large.
     """
-    unknown = sorted({*sizes, *coordinates} - {*_PRODUCT, "ep"})
+    unknown = sorted({*sizes, *coordinates} - {*WORLD_AXES, "ep"})
     if unknown:
         raise UsageError(f"set_topology knows the axes dp, tp, pp, cp and ep, not {', '.join(unknown)}")
     said = _validated(sizes, 1)
-    others = prod(size for axis, size in said.items() if axis in _PRODUCT and axis != "dp")
+    others = prod(size for axis, size in said.items() if axis in WORLD_AXES and axis != "dp")
     full = {"dp": max(1, world_size // others), "tp": 1, "pp": 1, "cp": 1, "ep": 1} | said
     if full["dp"] * others != world_size:
         raise UsageError(_size_mismatch(full, world_size))
@@ -124,7 +121,7 @@ def declared(sizes: Mapping[str, int], coordinates: Mapping[str, int], rank: int
     for axis, size in full.items():
         if places[axis] >= size:
             raise UsageError(f"coordinate {places[axis]} on {axis} is not below its size, {size}")
-    return _topology(full, places, dict.fromkeys(_PRODUCT, DECLARED) | dict.fromkeys(said, DECLARED), [])
+    return _topology(full, places, dict.fromkeys(WORLD_AXES, DECLARED) | dict.fromkeys(said, DECLARED), [])
 
 
 def without_declaration(topology: Topology, why: UsageError) -> Topology:
@@ -156,9 +153,9 @@ def _contradiction(claim: AxisEvidence, accepted: Mapping[str, AxisEvidence], wo
     """Says why ``claim`` contradicts the accepted ones: None if it does not, empty if it says nothing new."""
     axis, size = claim.axis, len(claim.ranks)
     other = accepted.get(axis)
-    if other is None and axis in _PRODUCT:
+    if other is None and axis in WORLD_AXES:
         other = next(
-            (accepted[a] for a in _PRODUCT if a in accepted and len({*accepted[a].ranks} & {*claim.ranks}) > 1), None
+            (accepted[a] for a in WORLD_AXES if a in accepted and len({*accepted[a].ranks} & {*claim.ranks}) > 1), None
         )
         if other is None and size > 1 and world_size % (size * _product(accepted)):
             said = f"{claim.source} says {axis} {size}"
@@ -183,23 +180,23 @@ def _listed(ranks: Sequence[int]) -> str:
 
 
 def _product(accepted: Mapping[str, AxisEvidence]) -> int:
-    return prod(len(accepted[axis].ranks) for axis in _PRODUCT if axis in accepted)
+    return prod(len(accepted[axis].ranks) for axis in WORLD_AXES if axis in accepted)
 
 
 def _complete(accepted: dict[str, AxisEvidence], notes: list[str], rank: int, world_size: int) -> Topology:
     """Fills in the axes without a claim: dp gets the part of the world that the others leave."""
     if "dp" in accepted and _product(accepted) != world_size:
         if accepted["dp"].source != ASSUMED:
-            sizes = {axis: len(accepted[axis].ranks) if axis in accepted else 1 for axis in _PRODUCT}
+            sizes = {axis: len(accepted[axis].ranks) if axis in accepted else 1 for axis in WORLD_AXES}
             said = f"{accepted['dp'].source} says dp {sizes['dp']}; {_size_mismatch(sizes, world_size)}"
             notes = [f"{said}: pure data parallel is assumed instead", *notes]
-            accepted = {axis: claim for axis, claim in accepted.items() if axis not in _PRODUCT}
+            accepted = {axis: claim for axis, claim in accepted.items() if axis not in WORLD_AXES}
         accepted.pop("dp", None)
     sizes = {"dp": 1, "tp": 1, "pp": 1, "cp": 1, "ep": 1} | {axis: len(c.ranks) for axis, c in accepted.items()}
     places = dict.fromkeys(sizes, 0) | {axis: claim.ranks.index(rank) for axis, claim in accepted.items()}
     sources = {axis: claim.source for axis, claim in accepted.items()}
     if "dp" not in accepted:
-        others = [accepted[axis] for axis in _PRODUCT if axis in accepted]
+        others = [accepted[axis] for axis in WORLD_AXES if axis in accepted]
         sizes["dp"], places["dp"], regular = _remaining_axis(others, rank, world_size)
         sources["dp"] = ASSUMED
         if not regular:
@@ -240,8 +237,8 @@ def _topology(
 
 
 def _size_mismatch(sizes: Mapping[str, int], world_size: int) -> str:
-    shown = " x ".join(f"{axis} {sizes[axis]}" for axis in _PRODUCT)
-    return f"{shown} is {prod(sizes[axis] for axis in _PRODUCT)}, but the world has {world_size} ranks"
+    shown = " x ".join(f"{axis} {sizes[axis]}" for axis in WORLD_AXES)
+    return f"{shown} is {prod(sizes[axis] for axis in WORLD_AXES)}, but the world has {world_size} ranks"
 
 
 def _validated(said: Mapping[str, int], least: int) -> dict[str, int]:
@@ -256,7 +253,5 @@ def _default_coordinates(rank: int, sizes: Mapping[str, int]) -> dict[str, int]:
     coordinates, rest = {}, rank
     for axis in ("tp", "cp", "dp", "pp"):
         coordinates[axis], rest = rest % sizes[axis], rest // sizes[axis]
-    data = coordinates["dp"] * sizes["cp"] + coordinates["cp"]
-    spans_tp = sizes["ep"] > sizes["dp"] * sizes["cp"]
-    coordinates["ep"] = (data * sizes["tp"] + coordinates["tp"] if spans_tp else data) % sizes["ep"]
+    _, coordinates["ep"] = expert_position(coordinates, sizes)
     return coordinates

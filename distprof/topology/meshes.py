@@ -13,11 +13,10 @@ from torch import nn
 
 from distprof.external_exceptions import pass_on
 from distprof.module_walk import parameters_in
-from distprof.records import AXES, Mesh
-from distprof.topology.axes import ASSUMED, FINE_NAMES, AxisEvidence, axis_of
+from distprof.records import ASSUMED, AXES, DEVICE_MESH, Mesh
+from distprof.topology.axes import FINE_NAMES, AxisEvidence, axis_of
 from distprof.topology.imported import is_a
 
-SOURCE = "device_mesh"
 #: In a mesh that has one of these axes, data-parallel dimensions are those of experts (edp).
 _EXPERT_AXES = ("ep", "edp", "etp")
 #: Names of dimensions over all ranks, which split nothing.
@@ -133,7 +132,7 @@ def mesh_evidence(meshes: Sequence[SeenMesh], fakes: Collection[frozenset[int]] 
     assumed = []
     for seen, axes in sorted(named, key=lambda pair: (-len(pair[1].keys() & {*AXES}), -len(pair[0].mesh.names))):
         for axis, dimensions in axes.items():
-            yield AxisEvidence(SOURCE, axis, seen.along(dimensions))
+            yield AxisEvidence(DEVICE_MESH, axis, seen.along(dimensions))
         odd = [i for i in _unknown(seen) if frozenset(seen.along([i])) not in fakes]
         if axes and odd and "dp" not in axes:
             assumed.append(AxisEvidence(ASSUMED, "dp", seen.along(odd)))

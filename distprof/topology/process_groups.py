@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from distprof.records import Group
+from distprof.records import PROCESS_GROUPS, Group
 from distprof.topology.axes import FINE_NAMES, AxisEvidence, axis_of
 from distprof.topology.imported import group_ranks, imported
 
-SOURCE = "process_groups"
 #: A report could not show more groups.
 _MAX_GROUPS = 256
 _MAX_TEXT = 200
@@ -61,7 +60,7 @@ def group_evidence(seen: Sequence[SeenGroup], *, meshes_were_seen: bool) -> Iter
         axis = FINE_NAMES.get(name, axis_of(name))
         is_of_mesh = group.description.startswith("mesh_")
         if axis is not None and group.backend != "fake" and not (is_of_mesh and meshes_were_seen):
-            yield AxisEvidence(SOURCE, axis, group.ranks)
+            yield AxisEvidence(PROCESS_GROUPS, axis, group.ranks)
 
 
 def fake_group_axes(seen: Sequence[SeenGroup]) -> set[frozenset[int]]:

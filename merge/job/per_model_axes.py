@@ -13,9 +13,7 @@ from dataclasses import replace
 from distprof.merge.job.topology import JobTopology, all_sizes, completed_sizes, sizes_error
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import TopologyInfo
-from distprof.records import OwnAxes
-
-_SOURCE = "device_mesh"
+from distprof.records import DEVICE_MESH, OwnAxes
 
 
 def with_per_model_axes(run: LoadedRun, layout: JobTopology) -> JobTopology:
@@ -42,4 +40,4 @@ def _layout_of(run: LoadedRun, root: int, told: Mapping[int, OwnAxes]) -> JobTop
     coordinates = {rank: completed_sizes(own.coordinates, agreed) for rank, own in told.items()}
     if sizes_error(dict(agreed), coordinates, run.world_size):
         return None
-    return JobTopology(TopologyInfo(_SOURCE, dict(agreed), {}), coordinates, ())
+    return JobTopology(TopologyInfo(DEVICE_MESH, dict(agreed), {}), coordinates, ())

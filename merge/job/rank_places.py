@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import permutations
 
+from distprof.records import expert_position
+
 #: The usual order, fastest first: the first one that is tried, and taken where the ranks were laid out by hand.
 _USUAL = ("tp", "cp", "dp", "pp")
 
@@ -39,6 +41,5 @@ def _placed(order: Iterable[str], rank: int, sizes: Mapping[str, int], *, ep: bo
 
 
 def _expert_place(place: Place, sizes: Mapping[str, int]) -> int:
-    number = place["dp"] * sizes["cp"] + place["cp"]
-    spans_tp = sizes["ep"] > sizes["dp"] * sizes["cp"]
-    return (number * sizes["tp"] + place["tp"] if spans_tp else number) % sizes["ep"]
+    _, coordinate = expert_position(place, sizes)
+    return coordinate

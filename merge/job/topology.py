@@ -19,14 +19,23 @@ from distprof.merge.job.rank_places import places_by_order
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import TopologyInfo
 from distprof.merge.wording import join_words, pluralise, rank_names
-from distprof.records import AXES, Topology
+from distprof.records import (
+    ASSUMED,
+    AXES,
+    DECLARED,
+    DEVICE_MESH,
+    PARAMETERS,
+    PROCESS_GROUPS,
+    WORLD_AXES,
+    Topology,
+    expert_position,
+)
 
-ASSUMED = "assumed"
 #: Sources, the least trusted first; the name of a framework stands between meshes and what the script says.
-_TRUST = {ASSUMED: 0, "process_groups": 1, "device_mesh": 2, "parameters": 2, "declared": 4}
+_TRUST = {ASSUMED: 0, PROCESS_GROUPS: 1, DEVICE_MESH: 2, PARAMETERS: 2, DECLARED: 4}
 _FRAMEWORK = 3
-#: Axes whose sizes multiply to the world size; experts are spread over ranks that these place.
-_WORLD_AXES = ("dp", "cp", "tp", "pp")
+#: Sources that see torch's own objects only: neither the script nor a framework has said how the job is parallel.
+INFERRED_SOURCES = ("torch", DEVICE_MESH, PROCESS_GROUPS, PARAMETERS, ASSUMED)
 #: Axes whose ranks wait for each other in the middle of an iteration.
 _GROUPED = ("ep", "tp", "cp", "pp")
 
@@ -69,18 +78,11 @@ class JobTopology:
         if axis == "ep":
             return self._expert_group(one) == self._expert_group(other)
         mine, theirs = self.coordinates[one], self.coordinates[other]
-        return all(mine[own] == theirs[own] for own in _WORLD_AXES if own != axis)
+        return all(mine[own] == theirs[own] for own in WORLD_AXES if own != axis)
 
     def _expert_group(self, rank: int) -> tuple[int, int]:
-        """(pp, number of the ep group within the stage): ep ranks are neighbours on dp x cp, or on dp x cp x tp where
-        that alone has room for them.
-        """
-        place, sizes = self.coordinates[rank], self.info.sizes
-        number = place["dp"] * sizes["cp"] + place["cp"]
-        if sizes["ep"] > sizes["dp"] * sizes["cp"]:
-            number = number * sizes["tp"] + place["tp"]
-            return place["pp"], number // sizes["ep"]
-        return place["pp"] * sizes["tp"] + place["tp"], number // sizes["ep"]
+        group, _ = expert_position(self.coordinates[rank], self.info.sizes)
+        return group
 
     def piece(self, rank: int, axes: Iterable[str]) -> tuple[int, ...]:
         """A rank's coordinates on some axes; an axis of which nothing is known counts as not split."""
@@ -146,8 +148,8 @@ def completed_sizes(known: Mapping[str, int], sizes: Sizes) -> dict[str, int]:
 
 def sizes_error(sizes: Mapping[str, int], coordinates: Mapping[int, Mapping[str, int]], world_size: int) -> str:
     """Why this is no topology of the job, empty where it may be."""
-    factors = " x ".join(f"{axis} {sizes[axis]}" for axis in _WORLD_AXES)
-    product = prod(sizes[axis] for axis in _WORLD_AXES)
+    factors = " x ".join(f"{axis} {sizes[axis]}" for axis in WORLD_AXES)
+    product = prod(sizes[axis] for axis in WORLD_AXES)
     if product != world_size:
         return f"{factors} is {pluralise(product, 'rank')}, but the job has {world_size:,}"
     stage = world_size // sizes["pp"]
@@ -155,9 +157,9 @@ def sizes_error(sizes: Mapping[str, int], coordinates: Mapping[int, Mapping[str,
         return f"ep {sizes['ep']} does not divide the {pluralise(stage, 'rank')} that work on one set of layers"
     taken: dict[tuple[int, ...], int] = {}
     for rank, place in coordinates.items():
-        where = tuple(place[axis] for axis in _WORLD_AXES)
+        where = tuple(place[axis] for axis in WORLD_AXES)
         if where in taken:
-            both = ", ".join(f"{axis} {place[axis]}" for axis in _WORLD_AXES)
+            both = ", ".join(f"{axis} {place[axis]}" for axis in WORLD_AXES)
             return f"{rank_names((taken[where], rank))} say that they stand at one place ({both})"
         taken[where] = rank
     return ""

@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from distprof.merge.job.topology import JobTopology
+from distprof.merge.job.topology import INFERRED_SOURCES, JobTopology
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.wording import number_spans
+from distprof.records import WORLD_AXES
 
-_ASKED = ("torch", "device_mesh", "process_groups", "parameters", "assumed")
-_WORLD_AXES = ("dp", "cp", "tp", "pp")
 _SHOWN = 4
 
 
 def unknown_groups(run: LoadedRun, layout: JobTopology) -> dict[int, list[tuple[int, ...]]]:
     """By size, the groups of that size, each ascending; none of a single rank or of the whole world."""
-    if layout.info.source not in _ASKED:
+    if layout.info.source not in INFERRED_SOURCES:
         return {}
     found: dict[int, set[tuple[int, ...]]] = {}
     for data in run.ranks:
@@ -51,8 +50,8 @@ def _accounted_for(ranks: Sequence[int], layout: JobTopology) -> bool:
     """
     places = [layout.coordinates[rank] for rank in ranks if rank in layout.coordinates]
     sizes = layout.info.sizes
-    differ = [axis for axis in _WORLD_AXES if len({place[axis] for place in places}) > 1]
-    finer = [axis for axis in sizes if axis not in (*_WORLD_AXES, "mp") and sizes[axis] == len(ranks)]
+    differ = [axis for axis in WORLD_AXES if len({place[axis] for place in places}) > 1]
+    finer = [axis for axis in sizes if axis not in (*WORLD_AXES, "mp") and sizes[axis] == len(ranks)]
     along = any(len({place.get(axis, 0) for place in places}) == len(places) for axis in finer)
     return not places or len(ranks) == prod(sizes[axis] for axis in differ) or along
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from distprof.records import Topology
+from distprof.records import ASSUMED, Topology
 
-_ASSUMED = "assumed"
 Item = TypeVar("Item")
 
 
@@ -18,7 +17,7 @@ def merge_topologies(readings: Sequence[Topology]) -> Topology | None:
     """
     if not readings:
         return None
-    holds = next((one for one in reversed(readings) if one.source != _ASSUMED), readings[-1])
+    holds = next((one for one in reversed(readings) if one.source != ASSUMED), readings[-1])
     earlier = [one for one in readings if one is not holds]
     return replace(
         holds,
@@ -47,5 +46,5 @@ def _contradiction(earlier: Topology, holds: Topology) -> list[str]:
 def _told(reading: Topology, axis: str) -> bool:
     """Whether somebody said so: what the other axes leave over of the world is nobody's word."""
     if reading.sources:
-        return reading.sources.get(axis, _ASSUMED) != _ASSUMED
-    return reading.source != _ASSUMED and axis != "dp" and reading.sizes[axis] > 1
+        return reading.sources.get(axis, ASSUMED) != ASSUMED
+    return reading.source != ASSUMED and axis != "dp" and reading.sizes[axis] > 1

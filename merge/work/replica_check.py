@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.job.rank_kinds import conflicting, held_by_rank, ranks_by_holding
-from distprof.merge.job.topology import JobTopology
+from distprof.merge.job.topology import INFERRED_SOURCES, JobTopology
 from distprof.merge.load.parameters import Held
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.run import LoadedRun
@@ -26,8 +26,6 @@ from distprof.records import Counts, Parameter
 _PARAMS = ("params_of_model", "params_exact", "trainable_params_exact")
 _WORK = ("fwd_flops_of_model",)
 _SAMPLES = ("samples_per_iteration", "samples_per_second")
-#: Who tells of data parallel ranks, and vouches for what is in wrappers only.
-_ONLY_WRAPPERS = ("torch", "device_mesh", "process_groups", "parameters", "assumed")
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def _call(kinds: Mapping[int, int], world_size: int) -> str:
 def _outside_wrappers(analysis: Analysis, totals: Totals) -> Doubts:
     layout = analysis.layout
     sizes, info = layout.info.sizes, layout.info
-    if sizes["dp"] == 1 or info.sources.get("dp", info.source) not in _ONLY_WRAPPERS or totals.exact is None:
+    if sizes["dp"] == 1 or info.sources.get("dp", info.source) not in INFERRED_SOURCES or totals.exact is None:
         return Doubts()
     found: dict[tuple[int, int, str], tuple[RankData, Parameter]] = {}
     for data in analysis.ranks:

@@ -30,9 +30,8 @@ from distprof.merge.stats import of_steps
 from distprof.merge.wording import pluralise, rank_names
 from distprof.merge.work.missing_reasons import why_uncounted, why_untimed
 from distprof.merge.work.own_shares import own_shares
-from distprof.records import Counts, DeviceWork
+from distprof.records import FLOPS_PER_MAC, Counts, DeviceWork
 
-FLOPS_PER_MAC = 2
 _NS_PER_SECOND = 1e9
 
 

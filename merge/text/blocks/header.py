@@ -9,14 +9,15 @@ from distprof.merge.report import Report, RunInfo, TopologyInfo
 from distprof.merge.text.format.colour import YELLOW, Line, Part
 from distprof.merge.text.format.lines import heading, wrapped
 from distprof.merge.wording import number_spans, rank_names
+from distprof.records import ASSUMED, DECLARED, DEVICE_MESH, PARAMETERS, PROCESS_GROUPS
 
 _LABEL = 10
 _SOURCES = {
-    "declared": "declared by the script",
-    "device_mesh": "from the dimension names of its DeviceMesh",
-    "process_groups": "from the descriptions of its process groups",
-    "parameters": "from how its parameters are cut",
-    "assumed": "assumed",
+    DECLARED: "declared by the script",
+    DEVICE_MESH: "from the dimension names of its DeviceMesh",
+    PROCESS_GROUPS: "from the descriptions of its process groups",
+    PARAMETERS: "from how its parameters are cut",
+    ASSUMED: "assumed",
 }
 
 

@@ -8,7 +8,7 @@ from distprof.merge.quantities import NOT_AVAILABLE, macs, percentage, quantity
 from distprof.merge.report import Report
 from distprof.merge.text.format.lines import labelled_line
 from distprof.merge.wording import join_words, rank_names
-from distprof.records import EXPERT, SHARED
+from distprof.records import ASSUMED, EXPERT, SHARED
 
 EXACT = "params of model, exact"
 _TITLES = {SHARED: "shared expert"}
@@ -38,7 +38,7 @@ def _how(report: Report, *, covers_all: bool) -> str:
     if not covers_all:
         return "at least"
     topology = report.topology
-    guessed = topology.sources.get("dp", topology.source) == "assumed" and topology.sizes["dp"] > 1
+    guessed = topology.sources.get("dp", topology.source) == ASSUMED and topology.sizes["dp"] > 1
     guessed = guessed or report.model.assumes_replicas
     return "exact if ranks are replicas, as assumed" if guessed else "exact"
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from support.records import patient
 
 from distprof.errors import UsageError
-from distprof.records import AXES, Mesh, Topology
+from distprof.records import ASSUMED, AXES, Mesh, Topology
 from distprof.shard.validation import validate
-from distprof.topology.axes import ASSUMED, AxisEvidence, declared, is_data_axis, merge_declared, resolve
+from distprof.topology.axes import AxisEvidence, declared, is_data_axis, merge_declared, resolve
 from distprof.topology.meshes import SeenMesh, mesh_evidence
 
 
