@@ -23,7 +23,7 @@ BASE = (
     *("version", "printable", "external_exceptions", "errors", "safe_files", "safe_folders", "clock", "console"),
     *("devices", "run_folder", "records", "shard", "config", "rank"),
 )
-COUNTING = ("hooks", "flops.formulas", "flops")
+COUNTING = ("nested_tensors", "hooks", "flops.formulas", "flops")
 MODEL = ("module_walk", "topology", "frameworks", "model")
 PROBES = ("probes", "probes.memory", "probes.compiled", "probes.timing", "probes.counting")
 RANK_SIDE = (*COUNTING, *MODEL, *PROBES, "recorder", "inject")

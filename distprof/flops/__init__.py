@@ -1,1 +1,1 @@
-"""Counts MACs and flops of every op, and credits them to the module that ran it."""
+"""Counts the MACs and flops of every op, and credits them to the module that ran it."""

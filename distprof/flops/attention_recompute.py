@@ -1,7 +1,7 @@
-"""What a kernel runs again of the forward: work that runs, and is none of the model's.
+"""The part of the forward that a fused kernel computes again in its backward: executed work, but not the model's.
 
-Fused attention keeps no scores; its backward works them out anew from query and key (FlashAttention, arXiv:2205.14135,
-algorithm 4), and so runs 2.5 x the forward where the math backend runs 2 x.  MFU is to say the same of both, so the
+Fused attention keeps no scores; its backward computes them again from query and key (FlashAttention, arXiv:2205.14135,
+algorithm 4), so it runs 2.5 x the forward where the math backend runs 2 x.  MFU should be the same for both, so this
 product Q K^T is left out of the model's own work.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: Fused attention's backward -> where query and value stand among its arguments.
+#: Fused attention's backward -> the positions of query and value among its arguments.
 BACKWARDS = {
     **dict.fromkeys(
         (
@@ -31,11 +31,11 @@ _NAMES = {1: "query", 3: "value", 0: "query", 2: "value"}
 
 
 def recomputed_macs(func: Any, macs: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """How many of the ``macs`` of a call of ``func`` (an op, or a higher-order op) the forward has run already.
+    """Returns how many of the ``macs`` of a call of ``func`` (an op, or a higher-order op) repeat the forward.
 
-    The five products take S T D (Q K^T, dQ, dK) and S T V (dP, dV) each, whatever the batch: of 3 D + 2 V, D is redone.
+    Three of the five products take S T D each (Q K^T, dQ, dK), two take S T V (dP, dV): of 3 D + 2 V, D is recomputed.
     """
-    name = getattr(func, "name", None)  # a Triton kernel's is no function
+    name = getattr(func, "name", None)  # a Triton kernel's name is no function
     places = BACKWARDS.get(name().rpartition("::")[2].partition(".")[0]) if callable(name) else None
     if places is None:
         return 0

@@ -1,8 +1,7 @@
-"""Whose is an op?  Forward ops are those of the module that runs; backward ops go back to the module that made their
-node.
+"""Finds the module that an op belongs to: in forward the running module, in backward the module that made the node.
 
-autograd numbers the nodes of each thread in the order in which they are made.  With the number noted at every entry and
-exit of a module, the maker of a node is found by bisection, exactly, whatever autograd's order of execution.
+autograd numbers the nodes of each thread in the order in which they are made.  The number is recorded at every entry
+and exit of a module, so the maker of a node is found by bisection, exactly, in whatever order autograd executes nodes.
 """
 
 from __future__ import annotations
@@ -13,45 +12,45 @@ from typing import Any, NamedTuple
 
 import torch
 
-from distprof.flops.formulas.rule import tensors
 from distprof.flops.grad_accumulation import GradAccumulation
+from distprof.nested_tensors import op_tensors
 
 OUTSIDE = -1  # the row of what runs outside any module
 
 FORWARD, BACKWARD, RECOMPUTE = "forward", "backward", "recompute"
-OPTIMIZER = "optimizer"  # of no row: an optimizer steps for all of them
+OPTIMIZER = "optimizer"  # has no row: an optimizer updates the parameters of all modules
 
-_ACCUMULATE_GRAD = (1 << 64) - 1  # the number of every AccumulateGrad node: it was not made by a module
+_ACCUMULATE_GRAD = (1 << 64) - 1  # the number of every AccumulateGrad node, which no module makes
 _next_number = torch._C._autograd._get_sequence_nr
 _current_node = torch._C._current_autograd_node
 _current_task = torch._C._current_graph_task_id
 
 
 class Owner(NamedTuple):
-    """Whom an op's work is credited to."""
+    """The kind of work, and the module's row, to which an op's work is credited."""
 
     kind: str
     row: int
 
 
-NOBODY = Owner("", OUTSIDE)  # what is no part of the step
-#: What needs no gradient behind a backward, until it is known whether that was the last: then it is the optimizer's.
-UNSETTLED = Owner("behind backward", OUTSIDE)
+NOBODY = Owner("", OUTSIDE)  # work that is no part of the step
+#: Work without gradient after a backward: it is the optimizer's if that backward turns out to be the last.
+UNSETTLED = Owner("after backward", OUTSIDE)
 
 
 class _Log:
-    """Which module was running from which node number on, on one thread; and the modules running now."""
+    """The node numbers at which each module began to run on one thread, and the modules that run now."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self.rows: list[int] = []
         self.stack: list[tuple[int, int]] = []  # (row, the graph task in which it was entered)
-        self.entered = False  # a module has been
+        self.entered = False  # whether a module was ever entered
         self.sums = GradAccumulation()
-        self._seen = _next_number()  # nodes below it have their maker
+        self._seen = _next_number()  # the makers of all nodes below this number are known
 
     def note(self, row: int, made: int = 0) -> None:
-        """From here on ``row`` makes the nodes; it has ``made`` some already."""
+        """Records that ``row`` makes the nodes from here on, and has made the last ``made`` ones."""
         self._seen = _next_number() - made
         self.numbers.append(self._seen)
         self.rows.append(row)
@@ -60,8 +59,9 @@ class _Log:
         self.note(self.stack[-1][0] if self.stack else OUTSIDE)
 
     def claim(self, row: int) -> None:
-        """The nodes made since the last call are ``row``'s, that of the op which runs now among them: an op's node has
-        its number before the op is dispatched.
+        """Records that ``row`` made the nodes since the last call.
+
+        The node of the op that runs now is one of them: a node gets its number before its op is dispatched.
         """
         number = _next_number()
         if number != self._seen and (not self.rows or row != self.rows[-1]):
@@ -77,13 +77,15 @@ class _Log:
 class _Backward(NamedTuple):
     """A call of autograd's engine."""
 
-    log: _Log  # of the thread that calls
+    log: _Log  # of the calling thread
     create_graph: bool
 
 
 def with_gradient() -> bool:
-    """Whether what runs now belongs to a graph.  The forward of an ``autograd.Function`` does, a compiled one's and a
-    checkpoint's among them: it runs without gradient, and without forward gradients, which ``no_grad`` leaves on.
+    """Whether the ops that run now belong to a graph.
+
+    They do in the forward of an ``autograd.Function``, also of a compiled one or a checkpoint's.  It runs without
+    gradients and without forward-mode gradients, which ``no_grad`` leaves on.
     """
     if torch.is_grad_enabled():
         return True
@@ -91,23 +93,23 @@ def with_gradient() -> bool:
 
 
 class Attribution:
-    """Follows modules and backward passes of all threads during one counted step."""
+    """Follows the modules and backward passes of all threads during one counted step."""
 
     def __init__(self) -> None:
         self._logs: dict[int, _Log] = {}
-        self._latest: _Log | None = None  # of the thread that has entered a module last
-        self._backwards: list[_Backward] = []  # that run
-        self._unmet: list[_Backward] = []  # those of which no op was seen yet
+        self._latest: _Log | None = None  # of the thread that entered a module last
+        self._backwards: list[_Backward] = []  # those that run now
+        self._unmatched: list[_Backward] = []  # those of which no op was seen yet
         self._makers: dict[int, _Log] = {}  # graph task -> the log of the thread that made its nodes
         self._creates_graph: dict[int, bool] = {}
-        self._optimizers: list[int] = []  # that step now, one within the other: the graph tasks in which they do
-        #: Whose is what runs without gradient, in no module and no optimizer?
+        self._optimizers: list[int] = []  # the graph tasks in which nested optimizers step now
+        #: The owner of ops that run without gradient, in no module and no optimizer.
         self.without_gradient = Owner(FORWARD, OUTSIDE)
-        self.behind_backward = False  # what runs in no module now, in grad mode, may be done to gradients
-        self._needs_gradient = False  # the op that ran last, there
+        self.after_backward = False  # ops in no module, in grad mode, may now process gradients
+        self._needs_gradient = False  # whether the last such op needs a gradient
 
     def enter(self, row: int, made: int = 0) -> None:
-        """A module begins to run on this thread; ``made``: the number of its nodes that are there already."""
+        """A module begins to run on this thread; ``made``: the number of nodes that it has made already."""
         log = self._latest = self._log()
         log.stack.append((row, _current_task()))
         log.note(row, made)
@@ -120,20 +122,20 @@ class Attribution:
         log.note_running()
 
     def backward_began(self, create_graph: bool) -> None:
-        """This thread calls autograd's engine, for nodes of its own or else of the one that ran a module last."""
+        """This thread calls autograd's engine, for its own nodes, or for those of the thread that ran a module last."""
         log = self._log()
         log.note_running()
         if not log.entered and self._latest is not None:
             log = self._latest
         backward = _Backward(log, create_graph)
         self._backwards.append(backward)
-        self._unmet.append(backward)
+        self._unmatched.append(backward)
 
     def backward_ended(self) -> None:
         backward = self._backwards.pop()
-        if self._unmet and self._unmet[-1] is backward:
-            self._unmet.pop()
-        if backward.log is self._log():  # numbers are of a thread
+        if self._unmatched and self._unmatched[-1] is backward:
+            self._unmatched.pop()
+        if backward.log is self._log():  # each thread has its own numbers
             backward.log.note_running()
         self._log().sums.forget()
 
@@ -145,56 +147,58 @@ class Attribution:
             self._optimizers.pop()
 
     def owner(self) -> Owner:
-        """Of the op that runs now on this thread."""
+        """Returns the owner of the op that runs now on this thread."""
         task, log = _current_task(), self._log()
         running = log.stack[-1] if log.stack else None
         if task == -1:
-            return Owner(FORWARD, running[0]) if running is not None else self._in_no_module()
+            return Owner(FORWARD, running[0]) if running is not None else self._owner_outside_modules()
         if running is not None and running[1] == task:  # a checkpoint runs its modules again
             return Owner(RECOMPUTE, running[0])
         if self._steps_in(task):
             return Owner(OPTIMIZER, OUTSIDE)
-        self._meet(task, log)
+        self._match(task, log)
         row = self._maker(_current_node(), self._makers[task])
         if not torch.is_grad_enabled():
             return Owner(BACKWARD, row)
-        log.claim(row)  # of this backward there may be a backward
-        return Owner(BACKWARD if self._creates_graph[task] else RECOMPUTE, row)  # a checkpointed function of no module
+        log.claim(row)  # this backward may have a backward itself
+        # Without create_graph, it is a checkpointed function that calls no module.
+        return Owner(BACKWARD if self._creates_graph[task] else RECOMPUTE, row)
 
     def _steps_in(self, task: int) -> bool:
-        """Whether an optimizer steps as its gradients arrive, in this backward."""
+        """Whether an optimizer steps within this backward, as its gradients arrive."""
         return bool(self._optimizers) and self._optimizers[-1] == task and not torch.is_grad_enabled()
 
-    def _meet(self, task: int, log: _Log) -> None:
-        """Where nobody told of the backward, as on a thread of the engine's own, the caller is that thread."""
+    def _match(self, task: int, log: _Log) -> None:
+        """Matches a graph task with its backward; if none is known (on an engine's thread), ``log`` has its nodes."""
         if task not in self._makers:
-            backward = self._unmet.pop() if self._unmet else _Backward(log, False)
+            backward = self._unmatched.pop() if self._unmatched else _Backward(log, False)
             self._makers[task], self._creates_graph[task] = backward.log, backward.create_graph
 
-    def _in_no_module(self) -> Owner:
-        if with_gradient():  # of an optimizer's closure, too
-            return UNSETTLED if self.behind_backward and not self._needs_gradient else Owner(FORWARD, OUTSIDE)
+    def _owner_outside_modules(self) -> Owner:
+        if with_gradient():  # also in an optimizer's closure
+            return UNSETTLED if self.after_backward and not self._needs_gradient else Owner(FORWARD, OUTSIDE)
         return Owner(OPTIMIZER, OUTSIDE) if self._optimizers else self.without_gradient
 
-    def ran(self, func: Any, args: Any, result: Any, kwargs: Any = None) -> bool:
-        """An op has run; to be told of every one, views too.  Returns whether it was autograd's own sum of gradients,
-        and nobody's work.
+    def record_op(self, func: Any, args: Any, result: Any, kwargs: Any = None) -> bool:
+        """Records that an op has run; must be called for every op, also for views.
+
+        Returns whether it was autograd's own sum of gradients, which is no module's work.
         """
         task = _current_task()
         if task == -1:
-            if self.behind_backward:
-                given = tensors((*args, *(kwargs or {}).values()))
+            if self.after_backward:
+                given = op_tensors((*args, *(kwargs or {}).values()))
                 self._needs_gradient = any(tensor.requires_grad for tensor in given)
             return False
         if self._steps_in(task):
             return False
-        self._meet(task, self._log())
+        self._match(task, self._log())
         if torch.is_grad_enabled():  # it may have made a node
             self.owner()
         node = _current_node()
         if node is None or node._sequence_nr() == _ACCUMULATE_GRAD:
             return True
-        return self._log().sums.saw(node, func, args, result)
+        return self._log().sums.record_op(node, func, args, result)
 
     def _maker(self, node: Any, log: _Log) -> int:
         number = _ACCUMULATE_GRAD if node is None else node._sequence_nr()

@@ -1,4 +1,4 @@
-"""Counts MACs and flops at dispatch level and credits them to their owners."""
+"""Counts MACs and flops at dispatch level, and credits them to their owners."""
 
 from __future__ import annotations
 
@@ -11,86 +11,86 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from distprof.external_exceptions import pass_on
 from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, UNSETTLED, Attribution, Owner
-from distprof.flops.decompositions import REFUSED, has_body, is_traced, is_whole, parts, watched
+from distprof.flops.decompositions import REFUSED, decomposition, has_body, is_traced, is_whole, with_mode
 from distprof.flops.formulas.nested import is_for_nested
 from distprof.flops.formulas.rule import Formula, zero_work
-from distprof.flops.likely_work import MOST, likely_work
+from distprof.flops.likely_work import MAX_WORK, likely_work
 from distprof.flops.lookup import formula
 from distprof.flops.precision import MacTally
-from distprof.flops.triton import is_launch, launched
+from distprof.flops.triton import is_launch, launched_kernel
 
 
 class FlopMode(TorchDispatchMode):
     """Adds the work of each op to its owner's, and the calls of ops without formula to ``uncounted``."""
 
-    #: Without it, a higher-order op (flex attention) raises in the user's job.
+    #: Without this, a higher-order op (flex attention) would raise in the user's job.
     supports_higher_order_operators = True
 
     def __init__(self, attribution: Attribution) -> None:
         super().__init__()
-        self.error: Exception | None = None  # of ours, for whoever owns this mode: here it would fail the user's op
-        self.is_off = False  # lets everything pass, where it cannot be taken away yet
+        self.error: Exception | None = None  # distprof's own, for the mode's owner: raised here, it would fail the op
+        self.is_off = False  # counts nothing, where the mode cannot be removed yet
         self.macs: dict[Owner, int] = {}
         self.flops: dict[Owner, int] = {}
         self.uncounted: dict[str, int] = {}
-        self.uncounted_work: dict[str, int] = {}  # by the same names an order of magnitude
+        self.uncounted_work: dict[str, int] = {}  # by the same names, the order of magnitude of their work
         self.by_device = MacTally()
         self._unsettled = MacTally()
         self._attribution = attribution
         self._formulas: dict[Any, Formula | None] = {}
-        self._composites: dict[Any, Callable[..., Any]] = {}  # those without a formula, and what they are made of
-        self._launches: set[Any] = set()  # ops that launch a Triton kernel, each another one
+        self._composites: dict[Any, Callable[..., Any]] = {}  # ops without a formula -> their decomposition
+        self._launches: set[Any] = set()  # ops that launch a Triton kernel, which differs from call to call
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
-        """Compiled code runs compiled although this mode is on; its extern kernels are seen."""
+        """Lets compiled code run while this mode is on; the mode sees its extern kernels."""
         return True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self.is_off:
             return func(*args, **kwargs)
-        # A wrapper (DTensor) unpacks itself and dispatches again what this rank really computes.
+        # A wrapper (DTensor) unpacks itself, and dispatches the ops that this rank really computes.
         if any(hasattr(kind, "__tensor_flatten__") for kind in types):
             return NotImplemented
         if func not in self._formulas:
-            self._try(self._meet, func)
+            self._try(self._look_up, func)
         if func in self._composites and not is_whole(func, args, kwargs):
-            try:  # autograd did not take it apart (inference mode): its parts are what runs
+            try:  # autograd did not decompose it (inference mode): counts the ops that it decomposes into
                 with self:
                     return self._composites[func](*args, **kwargs)
             except REFUSED as error:
-                pass_on(error)  # else torch itself knows better, or raises the same
+                pass_on(error)  # else the op runs whole below: torch can run it, or raises the same error
         elif has_body(func) and not is_traced():
             return self._run_body(func, args, kwargs)
         result = self._run(func, args, kwargs)
-        # With fakes DTensor works out shapes: nothing runs.
+        # DTensor infers shapes with fake tensors: nothing runs.
         if FakeTensor not in types or self._is_of_job(args, kwargs):
             self._try(self._count, func, args, kwargs, result)
         return result
 
     def settle(self, kind: str) -> None:
-        """What was not settled is work of this kind."""
+        """Credits the unsettled work as work of this kind."""
         owner = Owner(kind, OUTSIDE)
         for amounts in (self.macs, self.flops):
             if UNSETTLED in amounts:
                 amounts[owner] = amounts.get(owner, 0) + amounts.pop(UNSETTLED)
-        self.by_device.take(self._unsettled, of_model=kind == FORWARD)
+        self.by_device.add_tally(self._unsettled, of_model=kind == FORWARD)
         self._unsettled = MacTally()
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run the op: for a mode that looks at more than work."""
+        """Runs the op; a subclass may measure it."""
         return func(*args, **kwargs)
 
     def _run_body(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run control flow, whose work is that of the functions that it is given."""
-        given = [watched(value, self) for value in args]
-        result = func(*given, **{name: watched(value, self) for name, value in kwargs.items()})
-        self._try(self._attribution.ran, func, args, result, kwargs)
+        """Runs a control-flow op, whose work is that of its function arguments."""
+        given = [with_mode(value, self) for value in args]
+        result = func(*given, **{name: with_mode(value, self) for name, value in kwargs.items()})
+        self._try(self._attribution.record_op, func, args, result, kwargs)
         return result
 
     def _is_of_job(self, args: Any, kwargs: Any) -> bool:
-        """Whether the op, given fakes, is one of the job's own, which is to be counted without being run."""
+        """Whether an op on fake tensors is the job's own, and so is counted although nothing runs."""
         return False
 
     def _try(self, act: Callable[..., object], *arguments: Any) -> None:
@@ -100,11 +100,11 @@ class FlopMode(TorchDispatchMode):
             pass_on(error)
             self.error = self.error or error
 
-    def _meet(self, func: Any) -> None:
+    def _look_up(self, func: Any) -> None:
         found = formula(func)
         is_op = isinstance(func, torch._ops.OpOverload)  # else a higher-order op
-        if is_op and (found is None or is_for_nested(func)) and (made_of := parts(func)) is not None:
-            self._composites[func] = made_of
+        if is_op and (found is None or is_for_nested(func)) and (decomposed := decomposition(func)) is not None:
+            self._composites[func] = decomposed
         if is_launch(func):
             self._launches.add(func)
         if found is None and getattr(func, "is_view", False):
@@ -112,35 +112,35 @@ class FlopMode(TorchDispatchMode):
         self._formulas[func] = found
 
     def _count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        is_plumbing = self._attribution.ran(func, args, result, kwargs)
+        is_engine_sum = self._attribution.record_op(func, args, result, kwargs)
         if self._formulas.get(func) is zero_work:
             return
         if func in self._launches:
-            func, result = launched(kwargs), None  # as torch's own counter calls the formulas of kernels
+            func, result = launched_kernel(kwargs), None  # torch's own counter calls kernels' formulas so, too
             if func not in self._formulas:
                 self._formulas[func] = formula(func)
         counted = self._formulas.get(func)
         if counted is not None:
             try:
                 macs, flops = counted(result, *args, **kwargs)
-            except Exception as error:  # no formula for these arguments; the op has run, and must not fail the job
+            except Exception as error:  # no formula for these arguments: the op itself has run, and must not fail
                 pass_on(error)
             else:
-                kind = self._credit(macs, flops, is_plumbing)
+                kind = self._credit(macs, flops, is_engine_sum)
                 if macs and kind:
                     of_model = kind in (FORWARD, BACKWARD, UNSETTLED.kind)
                     tally = self._unsettled if kind == UNSETTLED.kind else self.by_device
                     tally.add(func, args, kwargs, result, macs, of_model=of_model)
                 return
-        if not is_plumbing and self._attribution.owner().kind:
+        if not is_engine_sum and self._attribution.owner().kind:
             name = _name(func)
             self.uncounted[name] = self.uncounted.get(name, 0) + 1
             likely = self.uncounted_work.get(name, 0) + likely_work(args, kwargs, result)
-            self.uncounted_work[name] = min(likely, MOST)
+            self.uncounted_work[name] = min(likely, MAX_WORK)
 
-    def _credit(self, macs: int, flops: int, is_plumbing: bool) -> str:
-        """The kind of work that it was; empty for nobody's."""
-        if not flops or (not macs and is_plumbing):
+    def _credit(self, macs: int, flops: int, is_engine_sum: bool) -> str:
+        """Credits the work to the op's owner; returns the kind of work, empty if it is nobody's."""
+        if not flops or (not macs and is_engine_sum):
             return ""
         owner = self._attribution.owner()
         if owner.kind:
@@ -151,7 +151,7 @@ class FlopMode(TorchDispatchMode):
 
 
 def _name(func: Any) -> str:
-    """``aten.mm``, of an op of any overload; ``triton.KERNEL``."""
+    """Returns ``aten.mm`` for any overload of an op, ``triton.KERNEL`` for a Triton kernel."""
     if isinstance(func, torch._ops.OperatorBase):
         return str(func).rpartition(".")[0] or str(func)
     return f"triton.{getattr(func, '__name__', func)}"

@@ -1,8 +1,8 @@
-"""Ops that are made of others: what they are taken apart into, where their parts are what torch runs."""
+"""Decompositions of composite ops into the ops that torch really runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, reduce
 from operator import or_
 from typing import Any
@@ -10,40 +10,41 @@ from typing import Any
 import torch
 
 from distprof.flops.triton import body
+from distprof.nested_tensors import op_tensors
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 _COMPOSITE_OF_NESTED = getattr(torch._C.DispatchKey, "CompositeImplicitAutogradNestedTensor", None)
 
-#: What torch raises where an op's parts do not bear its arguments.  A script's own error, of a handler of signals say,
-#: is most often of another kind, and always passes where the op runs as ever.
+#: Errors that torch raises where a decomposition does not accept an op's arguments: the op then runs whole.  A script's
+#: own error, for example of a signal handler, mostly has another class, and always passes when the op runs whole.
 REFUSED = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, AssertionError)
 
-#: Control flow, and functions that the compiler keeps whole: what they do is in functions that they are given.
+#: Control flow, and functions that the compiler keeps whole: their work is in their function arguments.
 _BODIES = frozenset(
     {"cond", "while_loop", "while_loop_stack_output", "map_impl", "scan", "associative_scan", "invoke_subgraph"}
 )
 
 
-def parts(func: torch._ops.OpOverload) -> Callable[..., Any] | None:
-    """What runs the ops that this one is made of; None for one that is made of none."""
+def decomposition(func: torch._ops.OpOverload) -> Callable[..., Any] | None:
+    """Returns a function that runs the ops into which ``func`` decomposes; None if it does not decompose."""
     return partial(func._op_dk, _COMPOSITE) if _has_kernel(func, _COMPOSITE) else body(func)
 
 
 def is_whole(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether torch runs an op that has parts by a kernel of its own, for such tensors."""
-    given = list(_tensors((*args, *kwargs.values())))
+    """Whether torch runs a composite op by a kernel of its own for these arguments."""
+    given = list(op_tensors((*args, *kwargs.values())))
     if any(tensor.is_nested for tensor in given) and _has_kernel(func, _COMPOSITE_OF_NESTED):
         return True
     return bool(given) and _has_kernel(func, _backend(given))
 
 
 def has_body(func: Any) -> bool:
-    """Whether this op runs functions that it is given, and dispatches what they do."""
+    """Whether this op runs its function arguments, and dispatches their ops."""
     return not isinstance(func, torch._ops.OpOverload) and getattr(func, "_name", None) in _BODIES
 
 
 def _backend(tensors: Iterable[torch.Tensor]) -> Any:
-    """The key of the kernel that runs once autograd is done."""
+    """Returns the dispatch key of the kernel that runs after autograd's."""
     keys: Any = reduce(or_, map(torch._C._dispatch_keys, tensors)) & torch._C._after_autograd_keyset
     for above in (torch._C.DispatchKey.Python, torch._C.DispatchKey.ADInplaceOrView):
         keys = keys.remove(above)
@@ -53,21 +54,12 @@ def _backend(tensors: Iterable[torch.Tensor]) -> Any:
 def _has_kernel(func: torch._ops.OpOverload, key: Any) -> bool:
     try:
         return key is not None and bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key))
-    except RuntimeError:  # an op that only Python knows (prim.device, of fake tensors)
+    except RuntimeError:  # an op that exists only in Python (prim.device, for fake tensors)
         return False
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """Those among the values, and in lists among them."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
-
-
-def watched(value: Any, mode: Any) -> Any:
-    """The functions among the arguments of an op that has a body, with ``mode`` on while they run."""
+def with_mode(value: Any, mode: Any) -> Any:
+    """Wraps a function argument so that ``mode`` is on while it runs; returns other values as they are."""
     if not callable(value) or isinstance(value, torch.Tensor):
         return value
 
@@ -81,6 +73,6 @@ def watched(value: Any, mode: Any) -> Any:
 
 
 def is_traced() -> bool:
-    """Whether ops run to be written down, or to find out shapes: what they are given is for whoever does so."""
+    """Whether ops run to be traced, or to infer shapes, so that their function arguments must stay as they are."""
     keys = ("FAKE", "PROXY", "FUNCTIONAL")
     return any(torch._C._get_dispatch_mode(getattr(torch._C._TorchDispatchModeKey, key)) is not None for key in keys)

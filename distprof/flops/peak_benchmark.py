@@ -1,7 +1,6 @@
-"""Measures what a device does at most in matrix products, in each arithmetic that it has: a peak for where no maker
-gives one.
+"""Measures the peak of a device in matrix products, in each arithmetic, for devices without a published peak.
 
-Square matmuls of growing size, each timed several times; the fastest of all counts.
+It times square matmuls of growing size, each several times, and takes the fastest.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from distprof.clock import Clock, SystemClock
 from distprof.records import FLOPS_PER_MAC
 
 SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
-_AT_LEAST_NS = 10_000_000  # a timing is of as many matmuls as take this long, or starting them would weigh in it
+_AT_LEAST_NS = 10_000_000  # one timing runs as many matmuls as take this long, to hide the time of their launch
 _TIMINGS = 5
 _DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -25,14 +24,14 @@ Product = Callable[[], object]
 
 @dataclass(frozen=True)
 class Fastest:
-    """The best matmul of one arithmetic: of ``size`` x ``size``."""
+    """The fastest matmul in one arithmetic, of ``size`` x ``size``."""
 
     tflops: float
     size: int
 
 
 def arithmetics(device: torch.device) -> tuple[str, ...]:
-    """Those worth measuring on a device."""
+    """Returns the arithmetics to measure on a device."""
     if device.type != "cuda":
         return ("fp32", "bf16", "fp16")
     has_tf32 = not torch.version.hip and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -40,27 +39,27 @@ def arithmetics(device: torch.device) -> tuple[str, ...]:
 
 
 def measure(device: torch.device, arithmetic: str, seconds: float, clock: Clock | None = None) -> Fastest | None:
-    """The fastest matmul found in about that long; None where the device cannot do one."""
+    """Returns the fastest matmul found in about ``seconds``; None if the device cannot run any."""
     with _precision(arithmetic), contextlib.suppress(RuntimeError, AttributeError):  # no kernel, or no memory
         return max(_timings(device, arithmetic, seconds, clock or SystemClock()), key=lambda found: found.tflops)
     return None
 
 
 def _timings(device: torch.device, arithmetic: str, seconds: float, clock: Clock) -> Iterator[Fastest]:
-    """Ends when the next size would take longer than is left; the first size is always tried."""
+    """Yields timings until the next size would take longer than the time left; always tries the first size."""
     deadline = clock.mono_ns() + int(seconds * 1e9)
     for size in SIZES:
         try:
             product = _product(device, arithmetic, size)
-            _timed(product, 1, device, clock)  # whatever is done once: threads, workspaces, choice of a kernel
-            one = _timed(product, 1, device, clock)
+            _time(product, 1, device, clock)  # warms up: threads, workspaces, choice of a kernel
+            one = _time(product, 1, device, clock)
         except RuntimeError:
             if size == SIZES[0]:
                 raise
             return
         repeats = max(1, _AT_LEAST_NS // max(one, 1))
         for _ in range(_TIMINGS):
-            elapsed = _timed(product, repeats, device, clock)
+            elapsed = _time(product, repeats, device, clock)
             yield Fastest(FLOPS_PER_MAC * size**3 * repeats / max(elapsed, 1) / 1e3, size)
             if clock.mono_ns() > deadline:
                 return
@@ -68,8 +67,8 @@ def _timings(device: torch.device, arithmetic: str, seconds: float, clock: Clock
             return
 
 
-def _timed(product: Product, repeats: int, device: torch.device, clock: Clock) -> int:
-    """ns of so many products, all of them done."""
+def _time(product: Product, repeats: int, device: torch.device, clock: Clock) -> int:
+    """Returns the ns of ``repeats`` products, until all are complete."""
     began = clock.mono_ns()
     for _ in range(repeats):
         product()
@@ -79,7 +78,7 @@ def _timed(product: Product, repeats: int, device: torch.device, clock: Clock) -
 
 
 def _product(device: torch.device, arithmetic: str, size: int) -> Product:
-    """Multiplies the same two matrices each time it is called."""
+    """Returns a function that multiplies the same two matrices at each call."""
     if arithmetic == "fp8":
         a = torch.randn(size, size, device=device).to(torch.float8_e4m3fn)
         scale = torch.ones((), device=device)
@@ -92,7 +91,7 @@ def _product(device: torch.device, arithmetic: str, size: int) -> Product:
 
 @contextlib.contextmanager
 def _precision(arithmetic: str) -> Iterator[None]:
-    """fp32 is fp32, unless TF32 is measured; torch's setting is put back."""
+    """Lets fp32 run in TF32 only if that is measured; restores torch's setting."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if arithmetic == "tf32" else "highest")
     try:

@@ -1,4 +1,4 @@
-"""All of our formulas, by chapter and by name; ``docs/FLOPS.md`` is made from what stands here."""
+"""All formulas of distprof, by chapter and by name; ``docs/FLOPS.md`` is generated from this registry."""
 
 from __future__ import annotations
 
@@ -48,30 +48,33 @@ CHAPTERS: tuple[Chapter, ...] = (
 )
 
 _FOREACH = "_foreach_"
-_RULES = (*(rule for chapter in CHAPTERS if chapter is not sparse.CHAPTER for rule in chapter.rules), *sparse.OWN)
+_RULES = (
+    *(rule for chapter in CHAPTERS if chapter is not sparse.CHAPTER for rule in chapter.rules),
+    *sparse.ONLY_SPARSE,
+)
 _FORMULAS = {op: rule.formula for rule in _RULES for op in rule.ops}
 _POINTWISE = getattr(torch.Tag, "pointwise", None)
 
 
-def all_rules(func: Any) -> Formula | None:
-    """Our formula of an op (an OpOverload or a higher-order op), None where there is none."""
+def find_formula(func: Any) -> Formula | None:
+    """Returns distprof's formula of an op (an OpOverload or a higher-order op); None if there is none."""
     if not isinstance(func, torch._ops.OpOverload):
         return _FORMULAS.get(f"higher_order::{func.name()}")
     if func.namespace in zero_cost.NAMESPACES:
         return zero_work
     if func.namespace != "aten":
-        return _of_library(func)
-    return _of_aten(func._overloadpacket.__name__.removesuffix("_")) or _by_kind(func)
+        return _library_formula(func)
+    return _aten_formula(func._overloadpacket.__name__.removesuffix("_")) or _formula_by_tag(func)
 
 
-def _of_library(func: Any) -> Formula | None:
+def _library_formula(func: Any) -> Formula | None:
     name = func._schema.name
-    if func.namespace == "prims" and name.removeprefix("prims::") in primitives.MOVED:
+    if func.namespace == "prims" and name.removeprefix("prims::") in primitives.ZERO_COST:
         return zero_work
-    return _FORMULAS.get(name) or (zero_work if zero_cost.of_library(name) else None)
+    return _FORMULAS.get(name) or (zero_work if zero_cost.is_free_library_op(name) else None)
 
 
-def _of_aten(name: str) -> Formula | None:
+def _aten_formula(name: str) -> Formula | None:
     if name.startswith(_FOREACH):
         each = name.removeprefix(_FOREACH)
         return zero_work if each in zero_cost.OPS else pointwise.foreach(each)
@@ -80,18 +83,18 @@ def _of_aten(name: str) -> Formula | None:
     return _FORMULAS.get(name)
 
 
-def _by_kind(func: torch._ops.OpOverload) -> Formula | None:
+def _formula_by_tag(func: torch._ops.OpOverload) -> Formula | None:
     if func.is_view or torch.Tag.view_copy in func.tags:
         return zero_work
-    return pointwise.POINTWISE if any(_POINTWISE in one.tags for one in _forms(func)) else None
+    return pointwise.POINTWISE if any(_POINTWISE in form.tags for form in _forms(func)) else None
 
 
 def _forms(func: torch._ops.OpOverload) -> Iterator[torch._ops.OpOverload]:
-    """The op, and its forms with other operands, in place or not: torch has not tagged all of them."""
+    """Yields the op and its other overloads, in place or not: torch does not tag all of them."""
     yield func
     packet = func._overloadpacket
     name = packet.__name__
     functional = getattr(torch.ops.aten, name.removesuffix("_"), None) if not name.endswith("__") else None
-    for one in (packet, *([functional] if functional is not None else [])):
-        for overload in one.overloads():
-            yield getattr(one, overload)
+    for form in (packet, *([functional] if functional is not None else [])):
+        for overload in form.overloads():
+            yield getattr(form, overload)

@@ -1,7 +1,7 @@
-"""Triton kernels that torch launches for a script: which one it is, and what ops of Triton kernels are made of.
+"""Finds the Triton kernels that torch launches for a script, and the functions behind ops made of Triton kernels.
 
-A kernel is an op for torch where it is launched by ``torch.library.wrap_triton`` or inside of compiled code in eager
-form; one that a script launches itself (``kernel[grid](...)``) passes no dispatcher, and nobody sees it.
+A kernel is an op for torch if ``torch.library.wrap_triton`` launches it, or compiled code in eager form.  A kernel that
+a script launches itself (``kernel[grid](...)``) does not pass the dispatcher, so it is not seen.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def is_launch(func: Any) -> bool:
     return getattr(func, "_name", None) in _WRAPPERS
 
 
-def launched(keywords: Mapping[str, Any]) -> Any:
-    """The kernel of a launch, without the autotuners and heuristics around it."""
+def launched_kernel(keywords: Mapping[str, Any]) -> Any:
+    """Returns the kernel of a launch, without the autotuners and heuristics around it."""
     from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 
     kernel: Any = kernel_side_table.get_kernel(keywords["kernel_idx"])
@@ -29,7 +29,7 @@ def launched(keywords: Mapping[str, Any]) -> Any:
 
 
 def body(func: Any) -> Callable[..., Any] | None:
-    """What ``torch.library.triton_op`` made an op of; None for another op."""
+    """Returns the function of which ``torch.library.triton_op`` made an op; None for other ops."""
     made = getattr(sys.modules.get("torch._library.triton"), "triton_ops_to_kernels", {})
     name = func._schema.name
     if name not in made:

@@ -1,4 +1,4 @@
-"""Formulas that a script gives for its own ops, beside those that it registers with torch.  Never imports torch."""
+"""Formulas that a script registers with distprof for its own ops.  Never imports torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ ShapeFormula = Callable[..., int]
 
 
 class UserFormula(NamedTuple):
-    """In torch's manner: called with the op's arguments, shapes in place of tensors, and ``out_shape``."""
+    """Functions called as torch's formulas: with the op's arguments, shapes in place of tensors, and ``out_shape``."""
 
     flops: ShapeFormula
     macs: ShapeFormula | None
 
 
-#: By op without overload, as in torch's registry.
-given: dict[Any, UserFormula] = {}
+#: Op without overload -> formula, as in torch's registry.
+registered: dict[Any, UserFormula] = {}
 
 
 def register_formula(op: Any, flops: ShapeFormula, macs: ShapeFormula | None = None) -> None:
@@ -27,11 +27,11 @@ def register_formula(op: Any, flops: ShapeFormula, macs: ShapeFormula | None = N
     for what, formula in (("flops", flops), ("macs", macs)):
         if not callable(formula) and not (what == "macs" and formula is None):
             raise UsageError(f"register_formula: {what} must be a function of the op's shapes, not {formula!r}")
-    given[_key(op)] = UserFormula(flops, macs)
+    registered[_key(op)] = UserFormula(flops, macs)
 
 
 def _key(op: Any) -> Any:
-    """Whoever has an op has imported torch."""
+    """Returns the op without its overload, or the Triton kernel.  If the script has an op, it has imported torch."""
     torch = sys.modules.get("torch")
     if torch is not None:
         if isinstance(op, torch._ops.OpOverload):
@@ -40,7 +40,7 @@ def _key(op: Any) -> Any:
             return op
     if type(op).__name__ == "JITFunction" and type(op).__module__.startswith("triton."):
         return op
-    opened = getattr(op, "_opoverload", None)  # what torch.library.custom_op makes of a function
-    if opened is not None:
-        return opened._overloadpacket
+    overload = getattr(op, "_opoverload", None)  # what torch.library.custom_op makes of a function
+    if overload is not None:
+        return overload._overloadpacket
     raise UsageError(f"register_formula: {op!r} is no op; give torch.ops.<library>.<op>, or a Triton kernel")

@@ -1,14 +1,14 @@
-"""Ops that move, pick, order, make or convert numbers, or tell about tensors: no flops, by decision."""
+"""Ops that count 0 flops by decision: they move, pick, order, make or convert numbers, or return facts of tensors."""
 
 from __future__ import annotations
 
-#: Of these namespaces nothing is arithmetic of the model's: communication, bookkeeping, queries.
+#: Namespaces without arithmetic of a model: communication, bookkeeping, queries.
 NAMESPACES = frozenset(
     {"prim", "profiler", "c10d", "_c10d_functional", "_c10d_functional_autograd", "c10d_functional", "_dtensor",
      "fsdp", "symm_mem", "rngprims", "debugprims"}
 )  # fmt: skip
 
-#: Views need no mention: torch marks them.  ``_foreach_*`` as well, under the name of what they do to each.
+#: Views are left out, as torch marks them.  The names hold for ``_foreach_*`` ops, too.
 OPS = frozenset(
     """
     alias arange argsort argwhere as_strided as_strided_scatter atleast_1d bernoulli binomial bincount block_diag
@@ -61,17 +61,18 @@ OPS = frozenset(
     """.split()  # noqa: SIM905
 )
 
-#: Of other libraries, with theirs; what packs, unpacks and reorders weights beside them.
-OF_LIBRARIES = frozenset(
+#: Ops of other libraries, with the library's name.
+LIBRARY_OPS = frozenset(
     {"torchvision::nms", "quantized::cat", "quantized::cat_out", "quantized::cat_relu", "quantized::cat_relu_out",
      "quantized::dropout", "quantized::max_pool1d", "quantized::embedding_byte", "quantized::embedding_4bit",
      "inductor::_reinterpret_tensor", "inductor::resize_storage_bytes_", "inductor_prims::inductor_reserve_rng_state",
      "mkldnn::_nbytes", "mkldnn::data_ptr", "mkldnn::_get_mkldnn_serialized_md", "debug_mode_ops::annotate",
      "export::access_subclass_inner_tensor"}
 )  # fmt: skip
+#: Parts of the names of ops that pack, unpack or reorder weights.
 _PACKING = ("prepack", "unpack", "rowwise_offsets", "reorder", "packed_params", "packed_weight")
 
 
-def of_library(name: str) -> bool:
-    """``quantized::linear_prepack``: whether an op of another library than aten does no arithmetic."""
-    return name in OF_LIBRARIES or any(part in name for part in _PACKING)
+def is_free_library_op(name: str) -> bool:
+    """Whether an op of another library than aten (``quantized::linear_prepack``) does no arithmetic."""
+    return name in LIBRARY_OPS or any(part in name for part in _PACKING)

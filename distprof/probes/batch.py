@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from distprof.model.batch_order import BatchOrder
-from distprof.probes.tensors import tensors
+from distprof.nested_tensors import call_tensors
 
 _MAX_DEPTH = 2  # of nested lists in an argument
 
@@ -130,7 +130,7 @@ class BatchTally:
 
 def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
     """Returns the first tensor with a dimension in a module's arguments, also inside lists, tuples and dicts."""
-    given = chain(tensors(args, _MAX_DEPTH), tensors(dict.values(kwargs), _MAX_DEPTH))
+    given = chain(call_tensors(args, _MAX_DEPTH), call_tensors(dict.values(kwargs), _MAX_DEPTH))
     return next((tensor for tensor in given if tensor.dim()), None)
 
 

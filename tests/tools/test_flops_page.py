@@ -16,7 +16,7 @@ from distprof.flops.zero_cost import OPS
 HOUSE = Path(__file__).parent.parent.parent
 PAGE = (HOUSE / "docs" / "FLOPS.md").read_text(encoding="utf-8")
 OWN = [chapter.rules for chapter in CHAPTERS if chapter is not sparse.CHAPTER]
-NAMED = [op for rules in (*OWN, sparse.OWN) for rule in rules for op in rule.ops]
+NAMED = [op for rules in (*OWN, sparse.ONLY_SPARSE) for rule in rules for op in rule.ops]
 
 
 def test_the_page_is_as_the_registry_makes_it() -> None:

@@ -1,1 +1,1 @@
-"""The flops of each op, a module for each family of ops."""
+"""The formulas of ops' work, one module for each family of ops."""

@@ -1,4 +1,4 @@
-"""Attention in fused kernels that torch's own counter lacks, and the fused encoder layer."""
+"""Fused attention kernels that torch's own counter lacks, and the fused encoder layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from distprof.flops.formulas.norms import LAYER_NORM, SOFTMAX
 from distprof.flops.formulas.rule import Chapter, Formula, Rule, Work, only_macs
 
-#: How the names of ops begin that are attention in one kernel, torch's formulas' among them.
+#: Prefixes of the names of all fused attention ops, also of those that torch's own counter knows.
 _FUSED = (
     "_scaled_dot_product_flash", "_scaled_dot_product_efficient", "_scaled_dot_product_cudnn",
     "_scaled_dot_product_fused", "_scaled_dot_product_attention_math_for_mps", "_flash_attention",
@@ -17,17 +17,17 @@ _FUSED = (
 
 
 def _scores(query: Any, key: Any) -> int:
-    """Elements of Q K^T; fewer heads of keys than of queries are shared (grouped queries)."""
+    """Returns the number of elements of Q K^T; several heads of queries may share one of keys (grouped queries)."""
     return int(query.numel() // query.shape[-1] * key.shape[-2])
 
 
 def _attention(_: Any, query: Any, key: Any, value: Any, *__: Any, **___: Any) -> Work:
-    """Q K^T and P V."""
+    """Counts Q K^T and P V."""
     return only_macs(_scores(query, key) * (query.shape[-1] + value.shape[-1]))
 
 
 def _attention_backward(_: Any, grad: Any, query: Any, key: Any, value: Any, *__: Any, **___: Any) -> Work:
-    """Q K^T again, dP = dO V^T, dV = P^T dO, dQ = dS K, dK = dS^T Q."""
+    """Counts Q K^T again, dP = dO V^T, dV = P^T dO, dQ = dS K, dK = dS^T Q."""
     return only_macs(_scores(query, key) * (3 * query.shape[-1] + 2 * value.shape[-1]))
 
 
@@ -38,11 +38,11 @@ def _flex_backward(
 
 
 _MASKS = ("attn_mask", "attn_bias", "bias", "is_causal", "custom_mask_type")
-_OF_THE_PAST = 6  # softmax's derivative 4, and the probabilities once more: difference, exponential
+_SOFTMAX_BACKWARD = 6  # softmax's derivative 4, and the probabilities again: difference, exponential
 
 
 class _Arguments:
-    """Of a call of a fused kernel, by the names of its schema; a higher-order op has query, key and value alone."""
+    """Finds the arguments of a fused kernel by its schema; a higher-order op has only query, key and value."""
 
     def __init__(self, func: Any) -> None:
         schema = getattr(func, "_schema", None)
@@ -52,14 +52,14 @@ class _Arguments:
     def operands(self, args: Sequence[Any]) -> Any:
         return args[self._first : self._first + 3]
 
-    def asks(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    def is_set(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         place = self._places.get(name, len(args))
         value = args[place] if place < len(args) else kwargs.get(name)
         return value is not None if hasattr(value, "numel") else bool(value)
 
 
-def softmaxed(func: Any, products: Formula) -> Formula:
-    """``products`` with what the math road counts beside them: one model is the same work on each backend."""
+def with_elementwise_flops(func: Any, products: Formula) -> Formula:
+    """Adds the element-wise flops of the math backend to a formula, so that all backends count the same work."""
     arguments, is_backward = _Arguments(func), name_of(func).endswith("_backward")
     heads = -3 if "scaled_dot_product" in name_of(func) or not hasattr(func, "_schema") else -2
 
@@ -68,29 +68,29 @@ def softmaxed(func: Any, products: Formula) -> Formula:
         query, key, value = arguments.operands(args)
         d, v = query.shape[-1], value.shape[-1]
         scores = macs // (3 * d + 2 * v if is_backward else d + v)
-        masked = any(arguments.asks(name, args, kwargs) for name in _MASKS)
-        dropped = arguments.asks("dropout_p", args, kwargs)
+        masked = any(arguments.is_set(name, args, kwargs) for name in _MASKS)
+        dropped = arguments.is_set("dropout_p", args, kwargs)
         scaled = query.numel() + key.numel() * query.shape[heads] // key.shape[heads]
-        each = (_OF_THE_PAST if is_backward else SOFTMAX) + masked + 2 * dropped
+        each = (_SOFTMAX_BACKWARD if is_backward else SOFTMAX) + masked + 2 * dropped
         return macs, 2 * macs + each * scores + scaled
 
     return formula
 
 
 def name_of(func: Any) -> str:
-    """Of an op without its overload, or of a higher-order op."""
+    """Returns the name of an op without its overload, or of a higher-order op."""
     packet = getattr(func, "_overloadpacket", func)
     return str(getattr(packet, "__name__", ""))
 
 
 def is_fused(func: Any) -> bool:
-    """Whether the op is attention in one kernel."""
+    """Whether the op is a fused attention kernel."""
     name = name_of(func)
     return name.startswith(_FUSED) or name in ("flex_attention", "flex_attention_backward")
 
 
 def _lengths(sequences: Any) -> list[int]:
-    """Of each sequence of a batch [B, T, E], padded or nested."""
+    """Returns the length of each sequence in a batch [B, T, E], padded or nested."""
     if sequences.is_nested:
         return [int(size) for size in sequences._nested_tensor_size()[:, 0].tolist()]
     return [sequences.shape[1]] * sequences.shape[0]
@@ -99,7 +99,7 @@ def _lengths(sequences: Any) -> list[int]:
 def _multi_head(
     _: Any, query: Any, key: Any, value: Any, embed_dim: int, num_heads: int, *weights: Any, **kwargs: Any
 ) -> Work:
-    """``weights``: those of qkv and of the projection, with biases; the mask is the fifth."""
+    """``weights`` are weight and bias of qkv, weight and bias of the projection, and the mask."""
     queries, keys = _lengths(query), _lengths(key)
     scores = sum(q * k for q, k in zip(queries, keys, strict=True))
     projected = 2 * sum(queries) + 2 * sum(keys)  # query and output; key and value
@@ -127,12 +127,12 @@ def _encoder_layer(out: Any, /, src: Any, embed_dim: int, num_heads: int, *args:
 CHAPTER = Chapter(
     "Attention",
     "S and T are the lengths of queries and keys, D and V the sizes of a head of queries and of values, B H the heads "
-    "of all samples.  Causal and masked attention count in full, as is the custom.  What takes the math road is "
-    "counted op by op, and a fused kernel has the same flops beside its products: BESIDE is 5 a score (softmax), 1 "
-    "more with a mask or causal, 2 with dropout, and the scaling of queries and keys, B H (S + T) D; in backward 4 a "
-    "score and the scaling of both gradients, and once more a difference and an exponential, the mask and dropout.  "
-    "What flex attention is given to change scores by is left out.  Kernels that torch's own counter knows have "
-    "its MACs.",
+    "of all samples.  Causal and masked attention count in full, as is usual.  Attention in the math backend is "
+    "counted op by op, and a fused kernel has the same flops beside its products.  EXTRA is 5 a score (softmax), 1 "
+    "more with a mask or causal, 2 more with dropout, and B H (S + T) D for the scaling of queries and keys.  In "
+    "backward it is 4 a score, the scaling of both gradients, and again a difference, an exponential, the mask and "
+    "dropout.  The function by which flex attention changes scores is not counted.  Kernels that torch's own counter "
+    "knows have its MACs.",
     (
         Rule(
             (
@@ -143,7 +143,7 @@ CHAPTER = Chapter(
             ),
             _attention,
             "B H S T (D + V)",
-            "2 MACs + BESIDE",
+            "2 MACs + EXTRA",
             "as `torch.utils.flop_counter` counts the CUDA kernels",
         ),
         Rule(
@@ -152,29 +152,29 @@ CHAPTER = Chapter(
                 "_scaled_dot_product_fused_attention_overrideable_backward",
             ),
             _attention_backward,
-            "B H S T (3 D + 2 V): five products, 2.5 x the forward, of which one is the forward's, done again",
-            "2 MACs + BESIDE",
+            "B H S T (3 D + 2 V): five products, 2.5 x the forward; one of them repeats the forward's",
+            "2 MACs + EXTRA",
             "as `torch.utils.flop_counter` counts the CUDA kernels; FlashAttention (arXiv:2205.14135), algorithm 4",
         ),
         Rule(
             ("higher_order::flex_attention_backward",),
             _flex_backward,
             "B H S T (3 D + 2 V)",
-            "2 MACs + BESIDE",
+            "2 MACs + EXTRA",
             "as attention's backward",
         ),
         Rule(
             ("_native_multi_head_attention",),
             _multi_head,
-            "(2 S + 2 T) E^2 + 2 S T E of each sequence, E the embedding's size; padding of nested batches is no work",
-            "2 MACs + biases 1 an element + BESIDE of each head",
+            "(2 S + 2 T) E^2 + 2 S T E a sequence, E the embedding's size; nested batches have no padding",
+            "2 MACs + 1 an element for biases + EXTRA of each head",
             "the ops that it fuses",
         ),
         Rule(
             ("_transformer_encoder_layer_fwd",),
             _encoder_layer,
             "as `_native_multi_head_attention`, + 2 S E F, F the feed-forward's size",
-            "2 MACs + biases, activation, two residuals and two layer norms, as the ops on their own",
+            "2 MACs + biases, activation, two residuals and two layer norms, as the separate ops",
             "the ops that it fuses",
         ),
     ),

@@ -1,4 +1,4 @@
-"""Convolutions: what torch's own counter has wrong of their backward, and the bias that it leaves out."""
+"""Convolutions, of which torch's own counter has the backward wrong and leaves out the bias."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from distprof.flops.formulas.rule import Chapter, Formula, Rule, Work
 
 
 def _macs(x: Any, weight: Any, out: Any, transposed: bool) -> int:
-    """Each output element of a convolution is a sum over one filter [C_in / groups, *kernel]; each input element of a
-    transposed one goes into [C_out / groups, *kernel] places.  Groups are in the weight's shape.
+    """Returns the MACs of a convolution, where the weight's shape includes the groups.
+
+    Each output element is a sum over one filter [C_in / groups, *kernel]; in a transposed convolution each input
+    element goes into [C_out / groups, *kernel] output elements.
     """
     return int((x if transposed else out).numel() * prod(weight.shape[1:]))
 
@@ -37,7 +39,7 @@ def _pointwise(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **__
 
 
 def _kernel_first(transposed: bool = False) -> Formula:
-    """Of an op that is given the kernel's size before the bias."""
+    """Makes the formula of an op whose kernel size comes before the bias."""
 
     def formula(out: Any, /, x: Any, weight: Any, kernel: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
         return _convolution(out, x, weight, bias, transposed=transposed)
@@ -55,7 +57,7 @@ def _activated(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **__
 
 
 def _added(out: Any, /, x: Any, weight: Any, z: Any, alpha: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
-    """Beside what is added stand a factor of it and an activation."""
+    """Adds ``alpha`` x ``z`` and an activation."""
     macs, flops = _convolution(out, x, weight, bias)
     return macs, flops + (2 + (alpha not in (None, 1))) * out.numel()
 
@@ -74,14 +76,14 @@ def _convolution_backward(
     _: Any, grad: Any, x: Any, weight: Any, bias_sizes: Any, stride: Any, padding: Any, dilation: Any,
     transposed: bool, output_padding: Any, groups: int, output_mask: Any, **__: Any,
 ) -> Work:  # fmt: skip
-    """The gradients of the input and of the weight are as much work as the forward, each."""
+    """Counts the gradients of the input and of the weight as the forward, each."""
     macs = _macs(x, weight, grad, transposed) * (bool(output_mask[0]) + bool(output_mask[1]))
     return macs, 2 * macs + (grad.numel() if output_mask[2] else 0)
 
 
 CHAPTER = Chapter(
     "Convolutions",
-    "Padding counts like input.  torch's own formula of the backward counts the gradient of the weight `groups` times.",
+    "Padding counts as input.  torch's own formula of the backward counts the gradient of the weight `groups` times.",
     (
         Rule(
             ("convolution", "_convolution", "cudnn_convolution", "convolution_overrideable", "_slow_conv2d_forward"),
@@ -128,7 +130,7 @@ CHAPTER = Chapter(
             ("cudnn_convolution_add_relu", "miopen_convolution_add_relu"),
             _added,
             "output elements x (C_in / groups x kernel)",
-            "2 MACs + 1 an output element for a bias, 1 for what is added, 1 for its factor, 1 for the activation",
+            "2 MACs + 1 an output element for a bias, 1 for the sum, 1 for its factor, 1 for the activation",
             "as `convolution`",
         ),
         Rule(
@@ -163,8 +165,8 @@ CHAPTER = Chapter(
         Rule(
             ("convolution_backward",),
             _convolution_backward,
-            "as the forward, for the gradient of the input and for that of the weight, where asked for",
-            "2 MACs + 1 an element of the output's gradient for that of a bias",
+            "as the forward, for each requested gradient of the input and of the weight",
+            "2 MACs + 1 an element of the output's gradient for the gradient of a bias",
             "each product of the forward is in one product of each gradient",
         ),
     ),

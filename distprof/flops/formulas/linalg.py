@@ -1,4 +1,4 @@
-"""Factorizations and solvers of linear algebra: the textbooks' leading terms, of each matrix of a batch."""
+"""Factorizations and solvers of linear algebra: the leading terms in textbooks, for each matrix of a batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _batch(a: Any) -> int:
 
 
 def _square(each: Callable[[int], int]) -> Formula:
-    """``each``: flops of a matrix of n rows, the first argument."""
+    """Makes the formula of an op on square matrices; ``each`` returns the flops of one with n rows."""
 
     def formula(_: Any, a: Any, *__: Any, **___: Any) -> Work:
         return 0, _batch(a) * each(a.shape[-1])
@@ -29,29 +29,32 @@ def _thirds(times: int) -> Formula:
     return _square(lambda n: times * n**3 // 3)
 
 
-def _eliminated(m: int, n: int) -> int:
-    """Products and sums that take the columns of an m x n matrix off its rest, one after the other."""
+def _elimination_flops(m: int, n: int) -> int:
+    """Returns the products and sums that eliminate the columns of an m x n matrix, one after the other."""
     k = min(m, n)
     return (6 * m * n * k - 3 * (m + n) * k**2 + 2 * k**3) // 3
 
 
 def _lu(_: Any, a: Any, *__: Any, **___: Any) -> Work:
-    return 0, _batch(a) * _eliminated(*a.shape[-2:])
+    return 0, _batch(a) * _elimination_flops(*a.shape[-2:])
 
 
-def _solve(factors: int, known: int, right: int, each: int) -> Formula:
-    """``factors`` thirds of n^3, and ``each`` n an element of the right side; where matrix and right side stand."""
+def _solve(factors: int, matrix: int, right: int, each: int) -> Formula:
+    """Makes a formula of ``factors`` / 3 x n^3, and ``each`` x n for each element of the right side.
+
+    ``matrix`` and ``right`` are the positions of the matrix and of the right side.
+    """
 
     def formula(_: Any, *args: Any, **__: Any) -> Work:
-        a, b = args[known], args[right]
+        a, b = args[matrix], args[right]
         n = a.shape[-1]
         return 0, _batch(a) * factors * n**3 // 3 + each * n * b.numel()
 
     return formula
 
 
-def _made_q(m: int, columns: int, k: int) -> int:
-    """m x columns of Q, from k reflections."""
+def _q_flops(m: int, columns: int, k: int) -> int:
+    """Returns the flops of making m x columns of Q from k reflections."""
     return 4 * m * columns * k - 2 * (m + columns) * k**2 + 4 * k**3 // 3
 
 
@@ -59,15 +62,15 @@ def _qr(_: Any, a: Any, mode: str = "reduced", *__: Any, **___: Any) -> Work:
     m, n = a.shape[-2:]
     k = min(m, n)
     columns = {"r": 0, "reduced": k, "complete": m}[mode]
-    return 0, _batch(a) * (2 * _eliminated(m, n) + (_made_q(m, columns, k) if columns else 0))
+    return 0, _batch(a) * (2 * _elimination_flops(m, n) + (_q_flops(m, columns, k) if columns else 0))
 
 
 def _geqrf(_: Any, a: Any, *__: Any, **___: Any) -> Work:
-    return 0, _batch(a) * 2 * _eliminated(*a.shape[-2:])
+    return 0, _batch(a) * 2 * _elimination_flops(*a.shape[-2:])
 
 
 def _orgqr(_: Any, a: Any, tau: Any, *__: Any, **___: Any) -> Work:
-    return 0, _batch(a) * _made_q(a.shape[-2], a.shape[-1], tau.shape[-1])
+    return 0, _batch(a) * _q_flops(a.shape[-2], a.shape[-1], tau.shape[-1])
 
 
 def _eigh(_: Any, a: Any, uplo: str = "L", compute_v: bool = True, *__: Any, **___: Any) -> Work:
@@ -93,16 +96,16 @@ def _pinv(_: Any, a: Any, *__: Any, **___: Any) -> Work:
 def _lstsq(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
     m, n = a.shape[-2:]
     sides = b.numel() // max(b.shape[-2], 1)
-    return 0, _batch(a) * 2 * _eliminated(m, n) + sides * (4 * m * n - 2 * n**2 + n**2)
+    return 0, _batch(a) * 2 * _elimination_flops(m, n) + sides * (4 * m * n - 2 * n**2 + n**2)
 
 
 CHAPTER = Chapter(
     "Linear algebra",
-    "Of each matrix of a batch: n x n where it is square, else m x n with m >= n, and k right sides.  None of these is "
-    "a MAC.  A complex number makes it four times as much.",
+    "The flops are those of each matrix of a batch: n x n if it is square, else m x n with m >= n, and k right sides.  "
+    "None of these is a MAC.  With complex numbers it is four times as much.",
     (
         Rule(("linalg_cholesky_ex", "cholesky", "linalg_ldl_factor_ex"), _thirds(1), "0", "n^3 / 3", _GOLUB),
-        Rule(("linalg_lu_factor_ex", "linalg_lu"), _lu, "0", "m n^2 - n^3 / 3: of a square one 2 n^3 / 3", _GOLUB),
+        Rule(("linalg_lu_factor_ex", "linalg_lu"), _lu, "0", "m n^2 - n^3 / 3; for a square matrix 2 n^3 / 3", _GOLUB),
         Rule(("_linalg_det", "_linalg_slogdet", "cholesky_inverse"), _thirds(2), "0", "2 n^3 / 3", _LAPACK),
         Rule(("linalg_inv_ex",), _thirds(6), "0", "2 n^3", _LAPACK),
         Rule(("_linalg_solve_ex",), _solve(2, 0, 1, 2), "0", "2 n^3 / 3 + 2 n^2 k", _GOLUB),
@@ -110,7 +113,7 @@ CHAPTER = Chapter(
         Rule(("triangular_solve",), _solve(0, 1, 0, 1), "0", "n^2 k", _GOLUB),
         Rule(("cholesky_solve", "_cholesky_solve_helper"), _solve(0, 1, 0, 2), "0", "2 n^2 k", _GOLUB),
         Rule(("linalg_lu_solve", "linalg_ldl_solve"), _solve(0, 0, 2, 2), "0", "2 n^2 k", _GOLUB),
-        Rule(("linalg_qr",), _qr, "0", "2 m n^2 - 2 n^3 / 3, and as much again for the columns of Q", _GOLUB),
+        Rule(("linalg_qr",), _qr, "0", "2 m n^2 - 2 n^3 / 3, and the same again for the columns of Q", _GOLUB),
         Rule(("geqrf",), _geqrf, "0", "2 m n^2 - 2 n^3 / 3", _GOLUB),
         Rule(("linalg_householder_product",), _orgqr, "0",
              "4 m n k - 2 (m + n) k^2 + 4 k^3 / 3, k reflections", _LAPACK),
@@ -120,7 +123,7 @@ CHAPTER = Chapter(
         Rule(("_linalg_svd",), _svd, "0",
              "14 m n^2 + 8 n^3; without vectors 4 m n^2 - 4 n^3 / 3, with all of them 4 m^2 n + 8 m n^2 + 9 n^3",
              _GOLUB),
-        Rule(("linalg_pinv",), _pinv, "0", "as `_linalg_svd`, + 2 m n^2", "the ops that it is made of"),
+        Rule(("linalg_pinv",), _pinv, "0", "as `_linalg_svd`, + 2 m n^2", "the ops into which it decomposes"),
         Rule(("linalg_lstsq",), _lstsq, "0", "2 m n^2 - 2 n^3 / 3 + (4 m n - n^2) k", _GOLUB),
     ),
 )  # fmt: skip

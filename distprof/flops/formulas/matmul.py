@@ -1,4 +1,4 @@
-"""Products of matrices and vectors that torch's own counter lacks, or counts without what they are added to."""
+"""Products of matrices and vectors that torch's own counter lacks, or counts without the added operand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distprof.flops.formulas.rule import Chapter, Rule, Work, numel, only_macs
 
 
 def _rows_by_matrix(out: Any, /, a: Any, b: Any, *_: Any, **__: Any) -> Work:
-    """Each element of the result is a sum over the last dimension of ``a``."""
+    """Counts each element of the result as a sum over the last dimension of ``a``."""
     return only_macs(out.numel() * a.shape[-1])
 
 
@@ -20,20 +20,20 @@ def _linear(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **__: A
     return macs, 2 * macs + (out.numel() if bias is not None else 0)
 
 
-def added(kwargs: Mapping[str, Any]) -> int:
-    """Flops an output element of ``beta`` x what a product is added to, and of ``alpha`` x the product."""
+def addition_flops(kwargs: Mapping[str, Any]) -> int:
+    """Returns the flops an output element for adding ``beta`` x an operand to ``alpha`` x a product."""
     beta, alpha = kwargs.get("beta", 1), kwargs.get("alpha", 1)
     return int(beta != 0) + int(beta not in (0, 1)) + int(alpha != 1)
 
 
 def _added_product(out: Any, /, _: Any, a: Any, *__: Any, **kwargs: Any) -> Work:
     macs = a.numel()
-    return macs, 2 * macs + added(kwargs) * out.numel()
+    return macs, 2 * macs + addition_flops(kwargs) * out.numel()
 
 
 def _sum_of_products(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
     macs = a.numel() * b.shape[-1]
-    return macs, 2 * macs + added(kwargs) * out.numel()
+    return macs, 2 * macs + addition_flops(kwargs) * out.numel()
 
 
 def _activated(out: Any, /, *args: Any, **kwargs: Any) -> Work:
@@ -47,26 +47,28 @@ def _dot(_: Any, a: Any, *__: Any, **___: Any) -> Work:
 
 def _outer(out: Any, /, *_: Any, **kwargs: Any) -> Work:
     macs = out.numel()
-    return macs, 2 * macs + max(added(kwargs) - 1, 0) * macs
+    return macs, 2 * macs + max(addition_flops(kwargs) - 1, 0) * macs
 
 
 def _grouped(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
-    """Rows of ``a`` [M, K] against one [K, N] of ``b`` [G, K, N] each; columns of ``b`` [K, N] against one [M, K] of
-    ``a`` [G, M, K] each; both 2-D, the groups cut K; both 3-D, a batch.
+    """Counts a grouped matmul of any form.
+
+    Each row of ``a`` [M, K] meets one matrix of ``b`` [G, K, N]; or each column of ``b`` [K, N] one of ``a`` [G, M, K].
+    If both are 2-D, the groups split K; if both are 3-D, they are a batch.
     """
     groups = a.shape[0] if a.dim() == 3 and b.dim() == 2 else 1
     return only_macs(a.numel() * b.shape[-1] // groups)
 
 
 def _trilinear(_: Any, a: Any, b: Any, c: Any, *expand: Any, **__: Any) -> Work:
-    """Every element of the product of three, each unsqueezed at its ``expand`` and all broadcast, then summed."""
-    shapes = [_unsqueezed(tensor.shape, where) for tensor, where in zip((a, b, c), expand, strict=False)]
+    """Counts each element of the broadcast product of three tensors, each unsqueezed at its ``expand`` dimensions."""
+    shapes = [_unsqueezed(tensor.shape, dimensions) for tensor, dimensions in zip((a, b, c), expand, strict=False)]
     return only_macs(prod(max(sizes) for sizes in zip(*shapes, strict=True)))
 
 
-def _unsqueezed(shape: Any, where: Any) -> list[int]:
+def _unsqueezed(shape: Any, dimensions: Any) -> list[int]:
     sizes = list(shape)
-    for dim in where:
+    for dim in dimensions:
         sizes.insert(dim, 1)
     return sizes
 
@@ -84,9 +86,9 @@ def _embedding_bag(
     *_: Any,
     **__: Any,
 ) -> Work:
-    """mode 0 sums, 1 means, 2 takes the maximum."""
-    taken = indices.numel() * weight.shape[-1]
-    return 0, taken * (2 if per_sample_weights is not None else 1) + (numel(out[0]) if mode == 1 else 0)
+    """``mode`` 0 is the sum, 1 the mean, 2 the maximum."""
+    elements = indices.numel() * weight.shape[-1]
+    return 0, elements * (2 if per_sample_weights is not None else 1) + (numel(out[0]) if mode == 1 else 0)
 
 
 def _embedding_bag_backward(_: Any, grad: Any, indices: Any, *__: Any, **___: Any) -> Work:
@@ -112,10 +114,10 @@ def _linear_backward_input(_: Any, size: Any, grad: Any, weight: Any, *__: Any, 
 
 
 def _linear_backward_weights(
-    _: Any, grad: Any, x: Any, weight: Any, biased: bool = False, *__: Any, **___: Any
+    _: Any, grad: Any, x: Any, weight: Any, has_bias: bool = False, *__: Any, **___: Any
 ) -> Work:
     macs = grad.numel() * x.shape[-1]
-    return macs, 2 * macs + (grad.numel() if biased else 0)
+    return macs, 2 * macs + (grad.numel() if has_bias else 0)
 
 
 def _affine_grid(out: Any, /, theta: Any, *_: Any, **__: Any) -> Work:
@@ -123,8 +125,9 @@ def _affine_grid(out: Any, /, theta: Any, *_: Any, **__: Any) -> Work:
 
 
 def _chunked_loss(_: Any, x: Any, weight: Any, target: Any, bias: Any = None, *args: Any, **__: Any) -> Work:
-    """``args`` of the op that makes its gradients in forward end with whether they are asked for: of the input, of the
-    weight, of the bias.
+    """Counts the logits, and the gradients that the op makes in forward.
+
+    ``args`` end with the gradients that are requested: of the input, of the weight, of the bias.
     """
     made = sum(map(bool, args[8:10]))
     logits = x.shape[0] * weight.shape[0]
@@ -134,22 +137,21 @@ def _chunked_loss(_: Any, x: Any, weight: Any, target: Any, bias: Any = None, *a
 
 CHAPTER = Chapter(
     "Matrix products",
-    "M, K and N are rows, inner size and columns.  Matrices of integers count like others.  What is added (to "
-    "`addmm`, a bias) is 1 flop an output element, and 0 with `beta=0`; a factor (`beta`, `alpha`) that is "
-    "not 1 is 1 more.",
+    "M, K and N are rows, inner size and columns.  Integer matrices count as others.  An added operand (in `addmm`, "
+    "a bias) is 1 flop an output element, and 0 with `beta=0`; each factor (`beta`, `alpha`) that is not 1 is 1 more.",
     (
         Rule(
             ("addmm", "baddbmm", "addbmm"),
             _sum_of_products,
             "M K N of each matrix of a batch",
-            "2 MACs + what is added",
+            "2 MACs + the added operand",
             "MACs as `torch.utils.flop_counter`",
         ),
         Rule(("_addmm_activation",), _activated, "as `addmm`", "as `addmm` + 1 an output element"),
         Rule(
             ("_grouped_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2"),
             _grouped,
-            "M K N of each group: rows that belong to one group meet one matrix",
+            "M K N of each group: the rows of one group meet one matrix",
             "2 MACs",
             "a matmul for each group",
         ),
@@ -170,8 +172,8 @@ CHAPTER = Chapter(
         Rule(
             ("mkldnn_linear_backward", "linear_backward"),
             _linear_backward,
-            "M K N for the gradient of the input and for that of the weight, where asked for",
-            "2 MACs + 1 an element of the output's gradient for that of a bias",
+            "M K N for each requested gradient of the input and of the weight",
+            "2 MACs + 1 an element of the output's gradient for the gradient of a bias",
             "a matmul for each",
         ),
         Rule(("mkldnn_linear_backward_input",), _linear_backward_input, "M K N", "2 MACs", "a matmul"),
@@ -179,7 +181,7 @@ CHAPTER = Chapter(
             ("mkldnn_linear_backward_weights",),
             _linear_backward_weights,
             "M K N",
-            "2 MACs + 1 an element of the output's gradient for that of a bias",
+            "2 MACs + 1 an element of the output's gradient for the gradient of a bias",
             "a matmul",
         ),
         Rule(
@@ -190,9 +192,11 @@ CHAPTER = Chapter(
             "two matmuls and their sum",
         ),
         Rule(("mv",), _dot, "M K", "2 MACs", "a matmul of N = 1"),
-        Rule(("addmv",), _added_product, "M K", "2 MACs + what is added", "a matmul of N = 1"),
+        Rule(("addmv",), _added_product, "M K", "2 MACs + the added operand", "a matmul of N = 1"),
         Rule(("dot", "vdot"), _dot, "K", "2 MACs", "a matmul of M = N = 1"),
-        Rule(("affine_grid_generator",), _affine_grid, "3 (in space: 4) an output element", "2 MACs", "a matmul"),
+        Rule(
+            ("affine_grid_generator",), _affine_grid, "3 an output element, in three dimensions 4", "2 MACs", "a matmul"
+        ),
         Rule(("addr",), _outer, "M N", "2 MACs", "a product and a sum an element"),
         Rule(("_trilinear",), _trilinear, "every element of the broadcast product (`nn.Bilinear`: B I J O)", "2 MACs"),
         Rule(
@@ -201,7 +205,7 @@ CHAPTER = Chapter(
                 "torch_nn::_linear_cross_entropy_batch_chunked_no_reduction",
             ),
             _chunked_loss,
-            "M K N of the logits, and as many again for each gradient (of the input, of the weight) that it makes in "
+            "M K N for the logits, and the same for each gradient (of the input, of the weight) that it makes in "
             "forward",
             "2 MACs + the softmax of each logit, 1 more a logit for a bias",
             "a matmul for each",
@@ -210,7 +214,7 @@ CHAPTER = Chapter(
             ("_embedding_bag", "_embedding_bag_forward_only"),
             _embedding_bag,
             "0",
-            "1 an element looked up, 2 with weights of samples; mode mean, 1 more an output element",
+            "1 an element looked up, 2 with weights of samples; 1 more an output element for a mean",
         ),
         Rule(
             ("_embedding_bag_backward", "_embedding_bag_dense_backward"),

@@ -1,4 +1,4 @@
-"""Ops that autograd leaves whole for nested tensors, whose samples have sizes of their own."""
+"""Ops that autograd does not decompose for nested tensors, whose samples have different sizes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from distprof.flops.formulas.rule import Chapter, Rule, Work, only_macs
 
 
 def is_for_nested(func: Any) -> bool:
-    """Whether an op has its formula for nested tensors: for all others it is the ops that it is made of."""
+    """Whether an op's formula is only for nested tensors: for other tensors the op decomposes."""
     return getattr(func, "_overloadpacket", None) in (torch.ops.aten.linear, torch.ops.aten.matmul)
 
 
 def _sizes(tensor: Any) -> list[list[int]]:
-    """Of each sample of a nested tensor; of any other as a whole."""
+    """Returns the sizes of each sample of a nested tensor; of any other tensor its one shape."""
     if tensor.is_nested:
         sizes: list[list[int]] = tensor._nested_tensor_size().tolist()
         return sizes
@@ -25,7 +25,7 @@ def _sizes(tensor: Any) -> list[list[int]]:
 
 
 def _matmul_macs(a: Any, b: Any) -> int:
-    """Every element of ``a`` meets each column of its matrix, of its own sample or the one that all share."""
+    """Counts each element of ``a`` with each column of its matrix in ``b``, which samples may share."""
     if not a.is_nested and not b.is_nested:
         columns = b.shape[-1] if b.dim() > 1 else 1
         batches = _broadcast(a.shape[:-2], b.shape[:-2])
@@ -37,7 +37,7 @@ def _matmul_macs(a: Any, b: Any) -> int:
 
 
 def _broadcast(one: Sequence[int], other: Sequence[int]) -> int:
-    """Matrices in a batch of such dimensions, of which the shorter ones are repeated."""
+    """Returns the number of matrices in a batch whose dimensions are broadcast."""
     longest = max(len(one), len(other))
     padded = ([1] * (longest - len(sizes)) + list(sizes) for sizes in (one, other))
     return prod(max(sizes) for sizes in zip(*padded, strict=True))
@@ -58,11 +58,11 @@ def _matmul_backward(_: Any, grad: Any, a: Any, b: Any, mask: Sequence[bool], *_
 
 CHAPTER = Chapter(
     "Nested tensors",
-    "Of nested tensors each sample counts with its own sizes.  Attention of theirs that no fused kernel takes is "
-    "counted by its matrix products.",
+    "In nested tensors each sample counts with its own sizes.  Their attention, without a fused kernel, is counted by "
+    "its matrix products.",
     (
         Rule(("linear",), _linear, "M K N of each sample", "2 MACs + 1 an output element for a bias", "as `addmm`"),
         Rule(("matmul",), _matmul, "M K N of each sample, or of each matrix of a batch", "2 MACs", "as `mm`"),
-        Rule(("matmul_backward",), _matmul_backward, "as forward, for each of two gradients", "2 MACs", "as `mm`"),
+        Rule(("matmul_backward",), _matmul_backward, "as the forward, for each of two gradients", "2 MACs", "as `mm`"),
     ),
 )

@@ -9,42 +9,43 @@ from distprof.flops.formulas.rule import Chapter, Formula, Rule, Work, numel, pe
 SOFTMAX = 5  # maximum, difference, exponential, sum, quotient
 STANDARDIZED = 5  # mean, difference, square, sum, product with 1 / deviation
 LAYER_NORM = STANDARDIZED + 2  # weight and bias
-_BACKWARD_OF_INPUT = 9  # the standardized input again 2, its product with the gradient, two sums, two scaled
-#                         corrections taken off 3, product with 1 / deviation
+#: The standardized input again (2), its product with the gradient, two sums, subtraction of two scaled corrections (3),
+#: a product with 1 / deviation.
+_INPUT_GRADIENT = 9
 
 
-def _is_there(operand: Any) -> int:
+def _one_if_given(operand: Any) -> int:
     return 0 if operand is None else 1
 
 
 def _norm(standardized: int) -> Formula:
-    """With the normalized shape (layer, RMS) as second argument."""
+    """Makes the formula of a norm whose second argument is the normalized shape (layer norm, RMS norm)."""
 
     def formula(_: Any, x: Any, shape: Any, weight: Any = None, bias: Any = None, *__: Any, **___: Any) -> Work:
-        affine = _is_there(weight) + (bias is not None and not isinstance(bias, float))  # RMS: bias is eps
+        affine = _one_if_given(weight) + (bias is not None and not isinstance(bias, float))  # RMS: bias is eps
         return 0, (standardized + affine) * numel(x)
 
     return formula
 
 
 def _group_norm(_: Any, x: Any, weight: Any = None, bias: Any = None, *__: Any, **___: Any) -> Work:
-    return 0, (STANDARDIZED + _is_there(weight) + _is_there(bias)) * numel(x)
+    return 0, (STANDARDIZED + _one_if_given(weight) + _one_if_given(bias)) * numel(x)
 
 
 def _batch_norm(_: Any, x: Any, weight: Any = None, bias: Any = None, *rest: Any, **__: Any) -> Work:
-    """``rest``: running statistics where there are any, then whether it trains, where that is asked."""
+    """``rest``: running statistics, if any, then whether it trains, if the op has that argument."""
     trains = next((argument for argument in rest if isinstance(argument, bool)), True)
-    return 0, ((STANDARDIZED if trains else 2) + _is_there(weight) + _is_there(bias)) * numel(x)
+    return 0, ((STANDARDIZED if trains else 2) + _one_if_given(weight) + _one_if_given(bias)) * numel(x)
 
 
 def _batch_norm_inference(_: Any, x: Any, weight: Any = None, bias: Any = None, *__: Any, **___: Any) -> Work:
     return _batch_norm(None, x, weight, bias, False)
 
 
-def _backward(x: Any, weight: Any, mask: Any, of_input: int = _BACKWARD_OF_INPUT) -> Work:
+def _backward(x: Any, weight: Any, mask: Any, input_gradient: int = _INPUT_GRADIENT) -> Work:
     wanted = [*mask, False]
-    of_each = (of_input + _is_there(weight), 2, 1)  # of weight: product, sum; of bias: sum
-    return 0, numel(x) * sum(flops for flops, asked in zip(of_each, wanted, strict=False) if asked)
+    gradients = (input_gradient + _one_if_given(weight), 2, 1)  # of weight: product, sum; of bias: sum
+    return 0, numel(x) * sum(flops for flops, is_wanted in zip(gradients, wanted, strict=False) if is_wanted)
 
 
 def _layer_norm_backward(
@@ -62,9 +63,9 @@ def _group_norm_backward(_: Any, grad: Any, x: Any, mean: Any, rstd: Any, weight
 
 
 def _batch_norm_backward(_: Any, grad: Any, x: Any, weight: Any, *rest: Any, **__: Any) -> Work:
-    """``rest``: running and saved statistics, whether it trains, eps, which gradients."""
+    """``rest``: running and saved statistics, whether it trains, eps, the requested gradients."""
     *_, trains, _eps, mask = rest[:7]
-    return _backward(x, weight, mask, _BACKWARD_OF_INPUT if trains else 1)
+    return _backward(x, weight, mask, _INPUT_GRADIENT if trains else 1)
 
 
 def _cudnn_batch_norm_backward(_: Any, x: Any, grad: Any, weight: Any, *__: Any, **___: Any) -> Work:
@@ -72,7 +73,7 @@ def _cudnn_batch_norm_backward(_: Any, x: Any, grad: Any, weight: Any, *__: Any,
 
 
 def _loss(flops: int) -> Formula:
-    """So many flops an element of the input, and one more to sum them up where the loss is one number."""
+    """Makes a formula of ``flops`` for each input element, and one more for the sum if the loss is one number."""
 
     def formula(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
         return 0, (flops + (out.dim() == 0 and x.dim() > 0)) * numel(x)
@@ -80,11 +81,11 @@ def _loss(flops: int) -> Formula:
     return formula
 
 
-def _picked(_: Any, x: Any, target: Any, *__: Any, **___: Any) -> Work:
+def _targets(_: Any, x: Any, target: Any, *__: Any, **___: Any) -> Work:
     return 0, int(target.numel())
 
 
-def _picked_backward(_: Any, grad: Any, x: Any, target: Any, *__: Any, **___: Any) -> Work:
+def _targets_backward(_: Any, grad: Any, x: Any, target: Any, *__: Any, **___: Any) -> Work:
     return 0, int(target.numel())
 
 
@@ -124,13 +125,13 @@ NORMS = Chapter(
         Rule(("batch_norm_stats",), per_input(4), "0", "4 an element (mean, difference, square, sum)"),
         Rule(("batch_norm_elemt",), per_output(4), "0", "4 an element (difference, product, weight, bias)"),
         Rule(("native_layer_norm_backward",), _layer_norm_backward, "0",
-             "an element: 9 for the gradient of the input and 1 for a weight, 2 for that of the weight, 1 for that of "
-             "the bias, each where asked for"),
+             "an element: 9 for the gradient of the input and 1 more with a weight, 2 for the gradient of the weight, "
+             "1 for that of the bias, each if requested"),
         Rule(("native_group_norm_backward",), _group_norm_backward, "0", "as layer norm's"),
         Rule(("_fused_rms_norm_backward",), _rms_norm_backward, "0",
-             "an element: 6 for the gradient of the input and 1 for a weight, 2 for that of the weight"),
+             "an element: 6 for the gradient of the input and 1 more with a weight, 2 for the gradient of the weight"),
         Rule(("native_batch_norm_backward", "batch_norm_backward"), _batch_norm_backward, "0",
-             "training, as layer norm's; evaluation, 1 for the gradient of the input and 1 for a weight"),
+             "training, as layer norm's; evaluation, 1 for the gradient of the input and 1 more with a weight"),
         Rule(("cudnn_batch_norm_backward", "miopen_batch_norm_backward"), _cudnn_batch_norm_backward, "0",
              "as layer norm's, all three gradients"),
         Rule(("batch_norm_backward_reduce",), per_input(4), "0", "4 an element (two sums, difference, product)"),
@@ -143,14 +144,14 @@ NORMS = Chapter(
 
 
 def _pairs(_: Any, *args: Any, **__: Any) -> Work:
-    """``args`` without the gradient: the scores [..., classes] come first or second."""
+    """The scores [..., classes] are the first argument, or the second after a gradient."""
     scores = max(args[:2], key=lambda one: one.dim())
     return 0, 3 * numel(scores) * scores.shape[-1]
 
 
 LOSSES = Chapter(
     "Losses",
-    "Those that torch makes of other ops are counted op by op.  A loss that gives one number costs 1 more an element, "
+    "Losses that torch composes of other ops are counted op by op.  A loss that is one number costs 1 more an element, "
     "for the sum.",
     (
         Rule(("mse_loss",), _loss(2), "0", "2 an element (difference, square)"),
@@ -161,8 +162,8 @@ LOSSES = Chapter(
         Rule(("multi_margin_loss",), _loss(4), "0", "4 an element"),
         Rule(("multilabel_margin_loss_forward", "multilabel_margin_loss_backward"), _pairs, "0",
              "3 a pair of classes, of which at most one is a target (difference, comparison, sum)"),
-        Rule(("nll_loss_forward", "nll_loss2d_forward"), _picked, "0", "1 a target, whose number is picked and summed"),
-        Rule(("nll_loss_backward", "nll_loss2d_backward"), _picked_backward, "0", "1 a target"),
+        Rule(("nll_loss_forward", "nll_loss2d_forward"), _targets, "0", "1 a target, whose score is picked and summed"),
+        Rule(("nll_loss_backward", "nll_loss2d_backward"), _targets_backward, "0", "1 a target"),
         Rule(("mse_loss_backward",), per_output(2), "0", "2 an element (difference, product)"),
         Rule(("smooth_l1_loss_backward", "huber_loss_backward"), per_output(3), "0", "3 an element"),
         Rule(("soft_margin_loss_backward", "multi_margin_loss_backward"), per_output(4), "0", "4 an element"),

@@ -1,4 +1,4 @@
-"""Optimizers that take their whole step in one op."""
+"""Fused optimizers, whose whole step is one op."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def _adagrad(_: Any, parameters: Any, *args: Any, **settings: Any) -> Work:
 
 CHAPTER = Chapter(
     "Fused optimizers",
-    "An element of a parameter; corrections of the step that are worked out once are left out.  Other optimizers are "
-    "counted op by op.",
+    "Flops are for each element of a parameter; corrections that are computed once a step are left out.  Other "
+    "optimizers are counted op by op.",
     (
         Rule(
             ("_fused_adam", "_fused_adamw"),

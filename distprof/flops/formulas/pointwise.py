@@ -1,4 +1,4 @@
-"""Ops that work element by element, and reductions: one flop a number, with few exceptions."""
+"""Element-wise ops and reductions: one flop a number, with few exceptions."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from distprof.flops.formulas.rule import (
     zero_work,
 )
 
-#: torch's tag ``pointwise`` says what else counts one flop an output element.
+#: The formula of all other ops that have torch's tag ``pointwise``: one flop an output element.
 POINTWISE = per_output(1)
 
 
 def _scaled(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Of a sum: ``alpha`` is a factor of its second operand."""
+    """Returns 1 if a sum multiplies its second operand by ``alpha``, else 0."""
     return int(kwargs.get("alpha", args[2] if len(args) > 2 else 1) != 1)
 
 
 def _valued(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Of ``addcmul``: ``value`` is a factor of what is added."""
+    """Returns 1 if ``addcmul`` multiplies the added product by ``value``, else 0."""
     value = kwargs.get("value", args[3] if len(args) > 3 else 1)
     return int(not isinstance(value, (int, float)) or value != 1)
 
 
-_TRUTHS = (
+_BOOLEAN = (
     "eq", "ne", "lt", "le", "gt", "ge", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and",
     "logical_or", "logical_xor", "logical_not", "isnan", "isinf", "isfinite", "isposinf", "isneginf", "signbit",
 )  # fmt: skip
 _SUMS = ("add", "sub", "rsub")
 _OF_PRODUCTS = ("addcmul", "addcdiv")
 
-#: What a list op (``_foreach_add_``) does to each tensor, where it is not one flop an element.
+#: Formulas of the ops on lists (``_foreach_add_``) that are not one flop an element.
 _FOREACH = {
     **dict.fromkeys(_SUMS, per_input(1, more=_scaled)),
     **dict.fromkeys(_OF_PRODUCTS, per_input(2, more=_valued)),
@@ -47,7 +47,7 @@ _FOREACH = {
     "norm": per_input(2),
 }
 
-#: Not tagged as pointwise by torch, or not by all versions.
+#: Ops that torch, or some version of it, does not tag as pointwise.
 _ONE = (
     "elu", "celu", "selu", "hardswish", "leaky_relu", "log_sigmoid_forward", "softplus", "relu6", "rrelu_with_noise",
     "_prelu_kernel", "mish", "silu", "gelu", "hardtanh", "hardsigmoid", "native_dropout_backward", "polar",
@@ -63,7 +63,7 @@ _BACKWARDS = (
 
 
 def foreach(name: str) -> Formula:
-    """Of an op on a list of tensors, by the op that it does to each (without ``_foreach_``)."""
+    """Returns the formula of an op on a list of tensors; ``name`` is without ``_foreach_``."""
     return _FOREACH.get(name, per_input(1))
 
 
@@ -85,21 +85,21 @@ def _cdist_backward(_: Any, grad: Any, x: Any, *__: Any, **___: Any) -> Work:
 
 CHAPTER = Chapter(
     "Element by element",
-    "Every op that torch tags as pointwise and that stands nowhere else on this page counts 1 an output element: sums, "
-    "products, roots, activations, comparisons that give a number.  What gives integers or truth values counts 0.",
+    "Every op that torch tags as pointwise and that is nowhere else on this page counts 1 an output element: sums, "
+    "products, roots, activations, comparisons that return a number.  Ops that return integers or booleans count 0.",
     (
         Rule(_ONE, POINTWISE, "0", "1 an output element"),
         Rule(_BACKWARDS, per_output(2), "0", "2 an output element: the derivative, and its product with the gradient"),
-        Rule(_TRUTHS, zero_work, "0", "0, whatever type the truth values have (`lt_`)"),
+        Rule(_BOOLEAN, zero_work, "0", "0, also if the booleans are stored as another type (`lt_`)"),
         Rule(_SUMS, per_output(1, _scaled), "0", "1 an output element, 2 with a factor (`alpha`)"),
         Rule(_OF_PRODUCTS, per_output(2, _valued), "0", "2 an element, 3 with a factor (`value`)"),
         Rule(("lerp",), per_output(3), "0", "3 an element"),
         Rule(("glu", "native_dropout"), per_output(2), "0", "2 an output element"),
         Rule(("linalg_cross",), per_output(5), "0", "5 an output element"),
         Rule(("_foreach_*",), foreach(""), "0",
-             "1 an element of the list, 2 of `_foreach_norm`, 3 of `_foreach_lerp`; `_foreach_add`, `_foreach_sub`, "
-             "`_foreach_addcmul` and `_foreach_addcdiv` as those of one tensor; 0 of `_foreach_copy_` and "
-             "`_foreach_zero_`"),
+             "1 an element of the list; `_foreach_norm` 2, `_foreach_lerp` 3; `_foreach_add`, `_foreach_sub`, "
+             "`_foreach_addcmul` and `_foreach_addcdiv` as those of one tensor; `_foreach_copy_` and `_foreach_zero_` "
+             "0"),
         Rule(("_amp_foreach_non_finite_check_and_unscale",), per_input(1), "0", "1 an element"),
     ),
 )  # fmt: skip
@@ -109,7 +109,7 @@ REDUCTIONS = Chapter(
     "",
     (
         Rule(("sum", "nansum", "prod", "cumsum", "cumprod"), summed, "0",
-             "1 an input element (none where integers come out: the offsets of a grouped matmul)"),
+             "1 an input element (0 if the result is integers, as the offsets of a grouped matmul)"),
         Rule(("mean", "amax", "amin", "max", "min", "argmax", "argmin", "cummax", "cummin", "_cummax_helper",
               "_cummin_helper", "trace"), per_input(1), "0", "1 an input element"),
         Rule(("norm", "linalg_vector_norm", "linalg__powsum", "aminmax"), per_input(2), "0", "2 an input element"),

@@ -1,4 +1,4 @@
-"""torch's primitives, of which decompositions are made."""
+"""torch's primitives (prims), into which decompositions expand."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _POINTWISE = (
     "pow", "reciprocal", "remainder", "round", "rsqrt", "shift_left", "shift_right_arithmetic", "sign", "signbit",
     "sin", "sinh", "spherical_bessel_j0", "sqrt", "sub", "tan", "tanh", "trunc", "zeta",
 )  # fmt: skip
-#: Move, make, convert or tell, as their namesakes of aten.
-MOVED = (
+#: Primitives that move, make or convert numbers, or return facts of tensors, as the aten ops of the same names.
+ZERO_COST = (
     "as_strided", "as_strided_scatter", "broadcast_in_dim", "cat", "clone", "collapse", "collapse_view", "conj",
     "convert_element_type", "copy_strided", "copy_to", "device_put", "empty", "empty_permuted", "empty_strided", "fill",
     "full", "full_like", "imag", "iota", "item", "maximum_value", "minimum_value", "normal", "real", "reshape",
@@ -31,21 +31,21 @@ def _prims(*names: str) -> tuple[str, ...]:
     return tuple(f"prims::{name}" for name in names)
 
 
-def _formula(chapter: Chapter, name: str) -> Rule:
+def _rule_of(chapter: Chapter, name: str) -> Rule:
     return next(rule for rule in chapter.rules if name in rule.ops)
 
 
 CHAPTER = Chapter(
     "Primitives",
-    "Those that move, make or convert numbers, as their namesakes of aten, count 0.",
+    "Primitives that move, make or convert numbers count 0, as the aten ops of the same names.",
     (
-        Rule(_prims(*_POINTWISE), per_output(1), "0", "1 an output element, 0 where integers or truth values come out"),
+        Rule(_prims(*_POINTWISE), per_output(1), "0", "1 an output element, 0 if the result is integers or booleans"),
         Rule(_prims("sum", "prod", "xor_sum"), summed, "0", "1 an input element"),
         Rule(_prims("amax", "amin"), per_input(1), "0", "1 an input element"),
         Rule(_prims("var"), per_input(4), "0", "4 an input element"),
-        Rule(_prims("fft_c2c"), _formula(FOURIER, "_fft_c2c").formula, "0", "as `_fft_c2c`"),
-        Rule(_prims("fft_r2c"), _formula(FOURIER, "_fft_r2c").formula, "0", "as `_fft_r2c`"),
-        Rule(_prims("fft_c2r"), _formula(FOURIER, "_fft_c2r").formula, "0", "as `_fft_c2r`"),
-        Rule(_prims("svd"), _formula(LINALG, "_linalg_svd").formula, "0", "as `_linalg_svd`"),
+        Rule(_prims("fft_c2c"), _rule_of(FOURIER, "_fft_c2c").formula, "0", "as `_fft_c2c`"),
+        Rule(_prims("fft_r2c"), _rule_of(FOURIER, "_fft_r2c").formula, "0", "as `_fft_r2c`"),
+        Rule(_prims("fft_c2r"), _rule_of(FOURIER, "_fft_c2r").formula, "0", "as `_fft_c2r`"),
+        Rule(_prims("svd"), _rule_of(LINALG, "_linalg_svd").formula, "0", "as `_linalg_svd`"),
     ),
 )

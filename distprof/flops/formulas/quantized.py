@@ -1,4 +1,4 @@
-"""Products of numbers that are kept in few bits, or pruned two of four, and what goes with them."""
+"""Ops on quantized numbers, and products with 2:4 sparse weights."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def _dynamic_4bit(out: Any, /, x: Any, weight: Any, block: int, inputs: int, *_:
 
 
 def _pruned_weight(out: Any, /, x: Any, weight: Any, *_: Any, **kwargs: Any) -> Work:
-    """A weight [N, K / 2] of what is kept."""
+    """Counts a product whose weight [N, K / 2] holds the kept elements."""
     macs = out.numel() * weight.shape[-1]
     return macs, 2 * macs + (kwargs.get("bias") is not None) * out.numel()
 
 
 def _pruned_first(out: Any, /, a: Any, *_: Any, **__: Any) -> Work:
-    """A first matrix [M, K / 2] of what is kept."""
+    """Counts a product whose first matrix [M, K / 2] holds the kept elements."""
     return only_macs(out.numel() * a.shape[-1])
 
 
@@ -42,13 +42,13 @@ def _pruned_added(out: Any, /, x: Any, a: Any, *_: Any, **__: Any) -> Work:
 
 
 def _cslt(out: Any, /, a: Any, b: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
-    """cuSPARSELt's compressed form has no shape: the result's and the dense matrix's [K, N] tell."""
+    """Counts by the result's and the dense matrix's shapes [K, N]: cuSPARSELt's compressed matrix has none."""
     macs = out.numel() * b.shape[0] // 2
     return macs, 2 * macs + (bias is not None) * out.numel()
 
 
 def _linear(more: int = 0) -> Formula:
-    """Of a packed weight; ``more`` flops an output element (an activation)."""
+    """Makes the formula of a packed weight, with ``more`` flops an output element (an activation)."""
 
     def formula(out: Any, /, x: Any, packed: Any, *_: Any, **__: Any) -> Work:
         macs = out.numel() * x.shape[-1]
@@ -106,9 +106,8 @@ _WITH_BIAS = "2 MACs + 1 an output element for a bias"
 
 CHAPTER = Chapter(
     "Quantized and pruned products",
-    "Numbers of quantized tensors count as what they stand for; to quantize and to take that back converts numbers, "
-    "and is none.  Of a weight that is pruned two of four, as of other sparse tensors, what is kept counts: half of "
-    "the dense product.",
+    "Quantized numbers count as the real numbers that they represent; quantizing and dequantizing convert numbers and "
+    "count 0.  A 2:4 sparse weight counts by its kept elements, as other sparse tensors: half of the dense product.",
     (
         Rule(("_weight_int4pack_mm", "_weight_int4pack_mm_for_cpu", "_weight_int4pack_mm_with_scales_and_zeros"),
              _packed_last, "M K N", "2 MACs", "as `mm`"),
@@ -157,7 +156,7 @@ CHAPTER = Chapter(
         Rule(("fake_quantize_per_tensor_affine_cachemask", "fake_quantize_per_channel_affine_cachemask",
               "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams", "_fake_quantize_learnable_per_tensor_affine",
               "_fake_quantize_learnable_per_channel_affine"), per_output(6), "0",
-             "6 an output element: quotient, rounding, zero point added, clamped, zero point taken off, product"),
+             "6 an output element: quotient, rounding, addition of the zero point, clamping, its subtraction, product"),
         Rule(("_fused_moving_avg_obs_fq_helper",), per_output(8), "0",
              "8 an output element: as above, minimum, maximum"),
     ),

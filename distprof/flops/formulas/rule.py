@@ -1,23 +1,24 @@
-"""What a formula is: the work of one call of an op, and in words how it is counted.
+"""The definition of a formula: the work of one call of an op, and its description in words.
 
-A formula gets what the op returned and then the op's own arguments, and gives (MACs, flops).  A multiply-accumulate is
-2 flops, and they are among the flops.  Elsewhere each addition, multiplication, comparison or function of a number that
-the textbook's formula asks for is one flop, however many instructions a device spends on it.  What only decides, picks,
-moves or makes numbers is no flop.  Formulas are of real numbers in dense tensors; :mod:`~distprof.flops.operands` makes
-them fit others.
+A formula takes the op's result and then the op's own arguments, and returns (MACs, flops).  Each multiply-accumulate is
+also 2 of the flops.  Every other addition, multiplication, comparison or function of a number in the textbook's formula
+is one flop, however many instructions a device uses.  Selecting, moving or making numbers is no flop.  Formulas are for
+real numbers in dense tensors; :mod:`~distprof.flops.operands` extends them to others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from distprof.records import FLOPS_PER_MAC
+
 Work = tuple[int, int]  # MACs, and flops with 2 for each of them
 
-#: ``formula(result, /, *arguments, **keywords)``, all of them the op's own.
+#: ``formula(result, /, *arguments, **keywords)``, with the op's own arguments.
 Formula = Callable[..., Work]
 
 #: Layouts of sparse tensors (those of oneDNN and of nested tensors are others).
@@ -30,9 +31,9 @@ ARITHMETIC = "arithmetic"  # the source of a formula that only adds up the opera
 
 @dataclass(frozen=True)
 class Rule:
-    """One formula and the ops that it holds for.
+    """One formula, and the ops that it counts.
 
-    An op is named ``add`` (then of aten, and in place, ``add_``, too) or ``mkldnn::_linear_pointwise``.
+    An op is named ``add`` (an aten op, and its in-place form ``add_``) or ``mkldnn::_linear_pointwise``.
     """
 
     ops: tuple[str, ...]
@@ -44,7 +45,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Chapter:
-    """Rules that belong together, under a heading and a few sentences of the page that describes them."""
+    """A group of rules, with its heading and text on the page of formulas."""
 
     title: str
     text: str
@@ -52,38 +53,30 @@ class Chapter:
 
 
 class NoFormulaError(Exception):
-    """This call of an op, unlike others of it, cannot be counted: it is listed as not counted."""
+    """This call of the op cannot be counted, unlike others: it is listed as not counted."""
 
 
 def only_macs(macs: int) -> Work:
-    return macs, 2 * macs
+    return macs, FLOPS_PER_MAC * macs
 
 
 def is_real_work(tensor: torch.Tensor) -> bool:
-    """Whether numbers of this tensor count as flops: integers and truth values do not, unless they stand for others
-    (quantized tensors).
+    """Whether operations on this tensor's numbers count as flops.
+
+    Those on integers and booleans do not, except in quantized tensors, where integers represent real numbers.
     """
     dtype = tensor.dtype
     return dtype.is_floating_point or dtype.is_complex or dtype in _QUANTIZED
 
 
 def first_tensor(value: Any) -> torch.Tensor:
-    """The tensor that an op takes or gives in the first place."""
+    """Returns the tensor, or the first of several."""
     first: torch.Tensor = value if isinstance(value, torch.Tensor) else value[0]
     return first
 
 
-def tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """Those among the values, and in lists among them."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from tensors(value)
-
-
 def stored(tensor: torch.Tensor) -> int:
-    """Elements that a tensor keeps: of a sparse one, those that are stored, explicit zeros and duplicates included."""
+    """Returns the number of stored elements; in a sparse tensor explicit zeros and duplicates count."""
     if tensor.layout not in SPARSE:
         return tensor.numel()
     if tensor.is_meta:
@@ -93,13 +86,13 @@ def stored(tensor: torch.Tensor) -> int:
 
 
 def numel(value: Any) -> int:
-    """Elements of a tensor, or of all tensors of a list."""
+    """Returns the number of elements of a tensor, or of all tensors in a list."""
     if isinstance(value, torch.Tensor):
         return stored(value) if is_real_work(value) else 0
     return sum(map(numel, value)) if isinstance(value, Iterable) else 0
 
 
-#: Of a call's arguments and keywords: flops an element beside those that all calls of its op have.
+#: (arguments, keywords) of a call -> flops an element beyond those of every call of the op.
 More = Callable[[Sequence[Any], Mapping[str, Any]], int]
 
 
@@ -109,7 +102,7 @@ def no_more(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class PerOutput:
-    """So many flops an element of the op's first output."""
+    """A formula of so many flops for each element of the op's first output."""
 
     flops: int
     more: More = no_more
@@ -123,7 +116,7 @@ class PerOutput:
 
 @dataclass(frozen=True)
 class PerInput:
-    """So many flops an element of one of the op's arguments: a tensor, or a list of them."""
+    """A formula of so many flops for each element of one of the op's arguments: a tensor, or a list of them."""
 
     flops: int
     argument: int = 0
@@ -137,5 +130,5 @@ per_output, per_input = PerOutput, PerInput
 
 
 def zero_work(*_: Any, **__: Any) -> Work:
-    """Of an op that moves, picks or makes numbers.  The counter knows it by this name and does not ask."""
+    """The formula of ops that move, select or make numbers.  The counter compares with it, and does not call it."""
     return 0, 0

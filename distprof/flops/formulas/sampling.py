@@ -1,4 +1,4 @@
-"""Pooling, upsampling, and sampling from grids; Fourier transforms."""
+"""Pooling, upsampling, grid sampling, and Fourier transforms."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 from distprof.flops.formulas.rule import Chapter, Formula, Rule, Work, numel, per_input, per_output
 
 
-def _window(kernel: Any, dims: int) -> int:
+def _window_size(kernel: Any, dims: int) -> int:
     sizes = [kernel] if isinstance(kernel, int) else list(kernel)
     return prod(sizes * dims if len(sizes) == 1 else sizes)
 
 
 def _pool(dims: int) -> Formula:
     def formula(out: Any, /, x: Any, kernel: Any, *_: Any, **__: Any) -> Work:
-        return 0, numel(out if not isinstance(out, tuple) else out[0]) * _window(kernel, dims)
+        return 0, numel(out if not isinstance(out, tuple) else out[0]) * _window_size(kernel, dims)
 
     return formula
 
 
 def _average_backward(dims: int) -> Formula:
     def formula(_: Any, grad: Any, x: Any, kernel: Any, *__: Any, **___: Any) -> Work:
-        return 0, numel(grad) * _window(kernel, dims)
+        return 0, numel(grad) * _window_size(kernel, dims)
 
     return formula
 
 
 def _grid_sample(out: Any, /, x: Any, grid: Any, mode: int = 0, *_: Any, **__: Any) -> Work:
-    """mode 0 is linear in 2 or 3 dimensions, 1 nearest, 2 cubic."""
+    """``mode`` 0 is linear in 2 or 3 dimensions, 1 nearest, 2 cubic."""
     taps = {0: 2 ** grid.shape[-1], 1: 0, 2: 16}[mode]
     return 0, numel(out) * max(2 * taps - 1, 0)
 
@@ -39,7 +39,7 @@ def _grid_sample_backward(_: Any, grad: Any, x: Any, grid: Any, mode: int = 0, *
 
 
 def _fourier(flops: float, of_result: bool) -> Formula:
-    """``flops`` a number and halving, of transforms along some dimensions of the argument or of the result."""
+    """Makes a formula of ``flops`` x N log2 N, over the transformed dimensions of the argument or of the result."""
 
     def formula(out: Any, /, x: Any, dim: Any, *_: Any, **__: Any) -> Work:
         whole = out if of_result else x
@@ -53,7 +53,7 @@ POOLING = Chapter(
     "",
     (
         *(
-            Rule(ops, _pool(dims), "0", "an element of the window (comparison or sum), 1 each, of each output element")
+            Rule(ops, _pool(dims), "0", "1 for each element of the window of each output element (comparison or sum)")
             for dims, ops in (
                 (1, ("avg_pool1d",)),
                 (2, ("avg_pool2d", "max_pool2d_with_indices", "fractional_max_pool2d", "mkldnn_max_pool2d")),
@@ -62,7 +62,7 @@ POOLING = Chapter(
         ),
         *(
             Rule((f"avg_pool{dims}d_backward",), _average_backward(dims), "0",
-                 "an element of the window, 1 each, of each element of the output's gradient")
+                 "1 for each element of the window of each element of the output's gradient")
             for dims in (2, 3)
         ),
         Rule(("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d",
@@ -80,7 +80,7 @@ POOLING = Chapter(
               "_upsample_nearest_exact3d_backward",
               "reflection_pad1d_backward", "reflection_pad2d_backward", "reflection_pad3d_backward",
               "replication_pad1d_backward", "replication_pad2d_backward", "replication_pad3d_backward"),
-             per_input(1), "0", "1 an element of the output's gradient, which is added to its place"),
+             per_input(1), "0", "1 an element of the output's gradient, which is added to the input's gradient"),
         *(
             Rule(ops, per_output(2 * taps - 1), "0", f"{2 * taps - 1} an output element: {taps} products and their sum")
             for taps, ops in (
@@ -92,20 +92,20 @@ POOLING = Chapter(
         ),
         *(
             Rule((f"{op}_backward",), per_input(2 * taps), "0",
-                 f"{2 * taps} an element of the output's gradient: {taps} products, each added to its place")
+                 f"{2 * taps} an element of the output's gradient: {taps} products, each added to the input's gradient")
             for taps, op in ((2, "upsample_linear1d"), (4, "upsample_bilinear2d"), (8, "upsample_trilinear3d"),
                              (16, "upsample_bicubic2d"), (4, "_upsample_bilinear2d_aa"), (16, "_upsample_bicubic2d_aa"))
         ),
         Rule(("grid_sampler_2d", "grid_sampler_3d", "cudnn_grid_sampler"), _grid_sample, "0",
-             "as upsampling by as many taps, an output element"),
+             "an output element, as upsampling with as many taps"),
         Rule(("grid_sampler_2d_backward", "grid_sampler_3d_backward"), _grid_sample_backward, "0",
-             "4 a tap and element of the output's gradient: for the input's and for the grid's"),
+             "4 a tap and element of the output's gradient: for the gradients of input and grid"),
     ),
 )  # fmt: skip
 
 FOURIER = Chapter(
     "Fourier transforms",
-    "N is the product of the sizes transformed.",
+    "N is the product of the transformed sizes.",
     (
         Rule(
             ("_fft_c2c",),

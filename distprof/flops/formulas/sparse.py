@@ -1,10 +1,10 @@
-"""Sparse tensors: work is of the elements that they store."""
+"""Sparse tensors, whose work is counted by their stored elements."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from distprof.flops.formulas.matmul import added
+from distprof.flops.formulas.matmul import addition_flops
 from distprof.flops.formulas.rule import (
     SPARSE,
     Chapter,
@@ -20,18 +20,18 @@ from distprof.flops.formulas.rule import (
     only_macs,
     per_output,
     stored,
-    tensors,
 )
+from distprof.nested_tensors import op_tensors
 
 _MEAN = 1  # torch's mode of an embedding bag
 
 
 def _is_sparse(value: Any) -> bool:
-    return any(tensor.layout in SPARSE for tensor in tensors((value,)))
+    return any(tensor.layout in SPARSE for tensor in op_tensors((value,)))
 
 
 def _product(a: Any, b: Any) -> int:
-    """MACs of a product of a sparse matrix and a dense one; those of two sparse ones depend on where elements are."""
+    """Returns the MACs of a sparse and a dense matrix; those of two sparse ones depend on the positions of elements."""
     if _is_sparse(a) == _is_sparse(b):
         raise NoFormulaError
     return stored(a) * int(b.shape[-1]) if _is_sparse(a) else stored(b) * int(a.shape[-2])
@@ -43,7 +43,7 @@ def _matrices(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
 
 def _matrices_added(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
     macs = _product(a, b)
-    return macs, 2 * macs + added(kwargs) * stored(out)
+    return macs, 2 * macs + addition_flops(kwargs) * stored(out)
 
 
 def _vector(_: Any, a: Any, x: Any, *__: Any, **___: Any) -> Work:
@@ -51,12 +51,12 @@ def _vector(_: Any, a: Any, x: Any, *__: Any, **___: Any) -> Work:
 
 
 def _vector_added(out: Any, /, _: Any, a: Any, x: Any, *__: Any, **kwargs: Any) -> Work:
-    return stored(a), 2 * stored(a) + added(kwargs) * stored(out)
+    return stored(a), 2 * stored(a) + addition_flops(kwargs) * stored(out)
 
 
 def _sampled(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
     macs = stored(out) * a.shape[-1]
-    return macs, 2 * macs + added(kwargs) * stored(out)
+    return macs, 2 * macs + addition_flops(kwargs) * stored(out)
 
 
 def _reduced(out: Any, /, a: Any, b: Any, reduce: str = "sum", *_: Any, **__: Any) -> Work:
@@ -73,7 +73,7 @@ def _reduced_backward(
 
 
 def _coalesced(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
-    """What is stored twice becomes a sum."""
+    """Counts one sum for each duplicate element."""
     return 0, stored(x) - stored(out)
 
 
@@ -82,33 +82,34 @@ def _stored(_: Any, x: Any, *__: Any, **___: Any) -> Work:
 
 
 def _bag_backward(out: Any, /, grad: Any, *args: Any, **__: Any) -> Work:
-    """Rows of the output's gradient are taken, and not added up; ``args`` from the eighth on: mode, whether it is
-    sparse, weights of samples.
+    """Counts the scaling of rows of the output's gradient, which are copied and not added up.
+
+    ``args`` from the eighth on are the mode, whether the gradient is sparse, and weights of samples.
     """
     mode, weights = args[7], args[9] if len(args) > 9 else None
     return 0, ((mode == _MEAN) + (weights is not None)) * stored(out)
 
 
-#: Of ops that take dense tensors, too.
-_FITTED = (
+#: Rules of ops that also accept dense tensors.
+_ALSO_DENSE = (
     Rule(("mm", "bmm"), _matrices, "stored elements of the sparse matrix x columns (rows) of the dense one", "2 MACs",
          "a product and a sum for each"),
-    Rule(("addmm", "baddbmm"), _matrices_added, "as `mm`", "2 MACs + what is added, as `addmm`"),
+    Rule(("addmm", "baddbmm"), _matrices_added, "as `mm`", "2 MACs + the added operand, as `addmm`"),
     Rule(("mv",), _vector, "stored elements", "2 MACs", "a matmul of N = 1"),
-    Rule(("addmv",), _vector_added, "stored elements", "2 MACs + what is added, as `addmv`", "a matmul of N = 1"),
+    Rule(("addmv",), _vector_added, "stored elements", "2 MACs + the added operand, as `addmv`", "a matmul of N = 1"),
     Rule(("_embedding_bag_backward",), _bag_backward, "0",
-         "1 an element looked up with mode mean, 1 with weights of samples, else 0"),
+         "1 an element looked up for a mean, 1 with weights of samples, else 0"),
 )  # fmt: skip
 
-#: Of ops that always have a sparse operand.
-OWN = (
+#: Rules of ops that always have a sparse operand.
+ONLY_SPARSE = (
     Rule(("hspmm",), _matrices, "as `mm`", "2 MACs"),
-    Rule(("_sparse_addmm", "sspaddmm"), _matrices_added, "as `mm`", "2 MACs + what is added, as `addmm`"),
+    Rule(("_sparse_addmm", "sspaddmm"), _matrices_added, "as `mm`", "2 MACs + the added operand, as `addmm`"),
     Rule(("sparse_sampled_addmm",), _sampled, "stored elements of the result x K",
-         "2 MACs + what is added, as `addmm`"),
-    Rule(("_sparse_mm_reduce_impl",), _reduced, "as `mm`; 0 of a maximum or minimum",
-         "2 a product and what it goes into, 1 more an output element of a mean"),
-    Rule(("_sparse_mm_reduce_impl_backward",), _reduced_backward, "as `mm`, for each gradient asked for", "2 MACs"),
+         "2 MACs + the added operand, as `addmm`"),
+    Rule(("_sparse_mm_reduce_impl",), _reduced, "as `mm`; 0 for a maximum or minimum",
+         "2 a product and its sum or comparison, 1 more an output element for a mean"),
+    Rule(("_sparse_mm_reduce_impl_backward",), _reduced_backward, "as `mm`, for each requested gradient", "2 MACs"),
     Rule(("_coalesce",), _coalesced, "0", "1 for each element that is added to another"),
     Rule(("_sparse_sum", "_sparse_csr_sum", "_sparse_csr_prod"), _stored, "0", "1 a stored element"),
     Rule(("_sparse_softmax", "_sparse_log_softmax"), per_output(5), "0", "5 a stored element"),
@@ -118,26 +119,26 @@ OWN = (
 
 CHAPTER = Chapter(
     "Sparse tensors",
-    "Of COO, CSR, CSC, BSR and BSC tensors those elements count that are stored, explicit zeros and duplicates among "
-    "them.  What works element by element counts by the stored elements of its result, or, where that is dense (the "
-    "update by a sparse gradient), by those of its sparse operand; sums, means and norms by those of their input.  Any "
-    "other op of this page is not counted where it is given a sparse tensor, nor is a product of two.",
-    (*_FITTED, *OWN),
+    "COO, CSR, CSC, BSR and BSC tensors count by their stored elements, explicit zeros and duplicates included.  "
+    "Element-wise ops count by the stored elements of their result or, if it is dense (the update by a sparse "
+    "gradient), by those of their sparse operand; sums, means and norms by those of their input.  Other ops of this "
+    "page are not counted for sparse tensors, nor is a product of two sparse tensors.",
+    (*_ALSO_DENSE, *ONLY_SPARSE),
 )
 
-_BY_NAME = {op: rule.formula for rule in (*_FITTED, *OWN) for op in rule.ops}
-_OF_STORED = frozenset({"sum", "nansum", "prod"})  # ask for nothing else
+_BY_NAME = {op: rule.formula for rule in (*_ALSO_DENSE, *ONLY_SPARSE) for op in rule.ops}
+_REDUCTIONS = frozenset({"sum", "nansum", "prod"})  # their dense formulas count stored elements already
 
 
 def formula(name: str, counted: Formula) -> Formula:
-    """Of an op that is given a sparse tensor, or gives one; ``counted``: its formula for dense ones."""
+    """Returns the formula of an op with a sparse operand or result; ``counted`` is that for dense ones."""
     if name in _BY_NAME:
         return _BY_NAME[name]
     if isinstance(counted, PerOutput):
         return _each_element(counted)
     if isinstance(counted, PerInput):
         return _each_input(counted)
-    return counted if name in _OF_STORED else _unknown
+    return counted if name in _REDUCTIONS else _unknown
 
 
 def _each_element(counted: PerOutput) -> Formula:
@@ -145,7 +146,7 @@ def _each_element(counted: PerOutput) -> Formula:
         result = first_tensor(out)
         if not is_real_work(result):
             return 0, 0
-        touched = [result] if _is_sparse(result) else [tensor for tensor in tensors(args) if _is_sparse(tensor)]
+        touched = [result] if _is_sparse(result) else [tensor for tensor in op_tensors(args) if _is_sparse(tensor)]
         if not touched:
             raise NoFormulaError
         return 0, counted.each(args, kwargs) * max(map(stored, touched))

@@ -8,13 +8,13 @@ from typing import Any
 from distprof.flops.formulas.rule import Chapter, NoFormulaError, Rule, Work
 
 _SAMPLE = 7  # a linear sample in two dimensions: 4 products and their sum
-_SAMPLE_BACKWARD = 16  # 4 a tap: for the input's gradient and for the place's
+_SAMPLE_BACKWARD = 16  # 4 a tap: for the gradients of the input and of the position
 
 
 def _deformed(out: Any, x: Any, weight: Any) -> tuple[int, int]:
-    """(MACs, samples)"""
-    places = out.numel() // out.shape[1]
-    return out.numel() * prod(weight.shape[1:]), places * x.shape[1] * prod(weight.shape[2:])
+    """Returns (MACs, samples)."""
+    positions = out.numel() // out.shape[1]
+    return out.numel() * prod(weight.shape[1:]), positions * x.shape[1] * prod(weight.shape[2:])
 
 
 def _deform_conv(out: Any, /, x: Any, weight: Any, offset: Any, mask: Any, bias: Any, *args: Any, **__: Any) -> Work:
@@ -31,7 +31,7 @@ def _deform_conv_backward(
 
 def _samples(ratio: int) -> int:
     if ratio <= 0:
-        raise NoFormulaError("as many as the regions are large")
+        raise NoFormulaError("the number of samples depends on the regions' values")
     return ratio**2
 
 
@@ -51,15 +51,14 @@ def _roi_align_backward(
 
 CHAPTER = Chapter(
     "Kernels of torchvision",
-    "`roi_align` without a `sampling_ratio`, and `roi_pool`, take as many samples as the regions are large: these are "
-    "not counted.  `nms` picks, and counts 0.",
+    "`roi_align` without a `sampling_ratio`, and `roi_pool`, take a number of samples that depends on the regions' "
+    "values, so they are not counted.  `nms` only selects, and counts 0.",
     (
         Rule(("torchvision::deform_conv2d",), _deform_conv, "output elements x (C_in / groups x kernel)",
-             "2 MACs + 7 a sample (C_in x kernel of each place), 1 more with a mask, + 1 an output element "
-             "for the bias",
+             "2 MACs + 7 a sample (C_in x kernel a position), 1 more with a mask, + 1 an output element for the bias",
              "as `convolution`, and bilinear samples"),
         Rule(("torchvision::_deform_conv2d_backward",), _deform_conv_backward, "2 x the forward",
-             "2 MACs + 23 a sample (it is taken again), 3 more with a mask, + 1 an element of the output's gradient",
+             "2 MACs + 23 a sample (computed again), 3 more with a mask, + 1 an element of the output's gradient",
              "as `convolution_backward`, and bilinear samples"),
         Rule(("torchvision::roi_align", "torchvision::ps_roi_align"), _roi_align, "0",
              "8 a sample, `sampling_ratio`^2 of each output element"),

@@ -6,16 +6,16 @@ It is used only when one process profiles itself: timing every op slows a step m
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from distprof.flops.attribution import FORWARD, Attribution
 from distprof.flops.counter import FlopMode
+from distprof.nested_tensors import op_tensors
 from distprof.probes.timing.timeline import Timestamp, Timestamps
 from distprof.records import OpRow
 
@@ -105,12 +105,12 @@ class TableMode(FlopMode):
         after = self._table.source.now()
         if not self._is_ignored and not _is_read_only(func):
             self._table.ran(self._op, before, after)
-        if any(tensor.is_meta for tensor in _tensors((result,))) and _computes_on_meta(func, args):
+        if any(tensor.is_meta for tensor in op_tensors((result,))) and _computes_on_meta(func, args):
             self._table.nothing_ran = True
         return result
 
     def _is_of_job(self, args: Any, kwargs: Any) -> bool:
-        fakes = (tensor for tensor in _tensors((*args, *kwargs.values())) if isinstance(tensor, FakeTensor))
+        fakes = (tensor for tensor in op_tensors((*args, *kwargs.values())) if isinstance(tensor, FakeTensor))
         is_of_job = any(id(fake.fake_mode) in self._fakes for fake in fakes)
         self._table.nothing_ran |= is_of_job
         return is_of_job
@@ -124,8 +124,8 @@ class TableMode(FlopMode):
         if not self._is_ignored:
             super()._count(func, args, kwargs, result)
 
-    def _credit(self, macs: int, flops: int, is_plumbing: bool) -> str:
-        kind = super()._credit(macs, flops, is_plumbing)
+    def _credit(self, macs: int, flops: int, is_engine_sum: bool) -> str:
+        kind = super()._credit(macs, flops, is_engine_sum)
         if kind:
             work = self._table.work[self._op]
             work.macs += macs
@@ -135,18 +135,9 @@ class TableMode(FlopMode):
 
 def _computes_on_meta(func: Any, args: Any) -> bool:
     """Returns whether the op computes on meta tensors, and does not only move or view them, as offloading does."""
-    return not _is_read_only(func) and any(tensor.is_meta for tensor in _tensors(args))
+    return not _is_read_only(func) and any(tensor.is_meta for tensor in op_tensors(args))
 
 
 def _is_read_only(func: Any) -> bool:
     """Returns whether the op only reads a tensor: a view, or a query (prim) of its properties."""
     return getattr(func, "is_view", False) or getattr(func, "namespace", "") == "prim"
-
-
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    """Yields the tensors in the values, and in lists among them."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)

@@ -14,7 +14,7 @@ from torch import nn
 
 from distprof.flops.attribution import BACKWARD, FORWARD, NOBODY, OPTIMIZER, OUTSIDE, RECOMPUTE, Attribution, Owner
 from distprof.flops.counter import FlopMode
-from distprof.flops.likely_work import MOST
+from distprof.flops.likely_work import MAX_WORK
 from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.hooks.patches import ModuleCallPatch, OnError, dataloader_patch
 from distprof.model.batch_order import takes_sequences_first
@@ -170,7 +170,7 @@ class CountingProbe:
             self._attribution.backward_ended()
             if self._whole and not self._running.stack:  # the script's work on gradients is part of the update
                 self._attribution.without_gradient = Owner(OPTIMIZER, OUTSIDE)
-                self._attribution.behind_backward = True
+                self._attribution.after_backward = True
             if on_other_thread:
                 self._leave_backward_thread()
             else:
@@ -237,7 +237,7 @@ class CountingProbe:
             return None
         self._threads.add(thread)
         self._mode.uncounted[OTHER_THREADS] = self._mode.uncounted.get(OTHER_THREADS, 0) + 1
-        self._mode.uncounted_work[OTHER_THREADS] = MOST
+        self._mode.uncounted_work[OTHER_THREADS] = MAX_WORK
         return _OTHER_THREAD
 
     @hidden_from_dynamo
@@ -274,17 +274,17 @@ class CountingProbe:
         if self._running.listener.updates_follow:
             self._before_model = OPTIMIZER
             self._attribution.without_gradient = Owner(OPTIMIZER, OUTSIDE)
-            self._attribution.behind_backward = True
+            self._attribution.after_backward = True
 
     def _settle(self, kind: str) -> None:
         """Assigns this kind to the work without gradient since the last backward."""
-        if self._attribution.behind_backward:
+        if self._attribution.after_backward:
             self._mode.settle(kind)
-            self._attribution.behind_backward = False
+            self._attribution.after_backward = False
 
     def _optimizer_began(self) -> None:
         self._running.tally.updating += 1
-        if self._attribution.behind_backward:
+        if self._attribution.after_backward:
             self._mode.settle(OPTIMIZER)
         self._attribution.optimizer_began()
         self._enter_part()

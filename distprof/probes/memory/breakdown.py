@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distprof.nested_tensors import state_tensors
 from distprof.records import Memory
 
 _ROWS, _COLUMNS = ("crow_indices", "col_indices", "values"), ("ccol_indices", "row_indices", "values")
@@ -51,7 +52,7 @@ class MemoryBreakdown:
             iteration=iteration,
             parameter_bytes=_bytes(chain.from_iterable(map(_resident, parameters))),
             gradient_bytes=_bytes(p.grad for p in chain(parameters, copies) if p.grad is not None),
-            optimizer_bytes=_bytes(chain(copies, *(_tensors(dict(one.state)) for one in optimizers))),
+            optimizer_bytes=_bytes(chain(copies, *(state_tensors(dict(one.state), _MAX_DEPTH) for one in optimizers))),
         )
 
 
@@ -100,11 +101,3 @@ def _address(tensor: torch.Tensor) -> int:
         return tensor.data_ptr()
     except (RuntimeError, NotImplementedError):  # the layout of a library (oneDNN)
         return 0
-
-
-def _tensors(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif depth < _MAX_DEPTH and isinstance(value, (dict, list, tuple)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(item, depth + 1)

@@ -22,10 +22,10 @@ from torch import nn
 from distprof.flops.long_graphs import FREED_BY_RECURSION, keep_edges
 from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.hooks.patches import OnError
+from distprof.nested_tensors import call_tensors
 from distprof.probes.experts import ExpertTally
 from distprof.probes.module_stack import ModuleStack
 from distprof.probes.protocol import ModuleCallListener
-from distprof.probes.tensors import tensors
 from distprof.probes.timing.module_times import CallOrders, Fields, ModuleTimeSums
 from distprof.probes.timing.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
 from distprof.probes.timing.timeline import MAX_PACKED, Timeline, Timestamps
@@ -251,4 +251,4 @@ class _Hooks(dict[int, dict[int, _Hook]]):
 
 def _nodes(values: Iterable[Any]) -> Iterator[Any]:
     """Yields the ``grad_fn`` of every tensor in ``values`` that has one."""
-    return (tensor.grad_fn for tensor in tensors(values, _MAX_DEPTH) if tensor.grad_fn is not None)
+    return (tensor.grad_fn for tensor in call_tensors(values, _MAX_DEPTH) if tensor.grad_fn is not None)

@@ -1,7 +1,7 @@
-"""Backward work goes to the module whose forward made the node, recompute is kept apart, and nothing is lost.
+"""Attribution: backward work goes to the module whose forward made the node, and recompute is counted separately.
 
-Predictions are independent of the counter: a linear layer of m x k by k x n costs mkn MACs forward, and in backward as
-many again for its input, if that needs a gradient, and for its weight, if that does.
+Predictions are independent of the counter: a linear layer of m x k by k x n costs mkn MACs in forward, and in backward
+mkn for its input, if it needs a gradient, and mkn for its weight, if it needs one.
 """
 
 from __future__ import annotations
@@ -74,15 +74,15 @@ def counted(folder: Path, model: nn.Module, step: Callable[[], object]) -> tuple
 
 
 def total(counts: Counts) -> int:
-    """All MACs of the step."""
+    """Returns all MACs of the step."""
     arrays = (counts.forward_macs, counts.backward_macs, counts.recompute_macs)
     return sum(int(array.sum()) for array in arrays) + sum(n for key, n in counts.outside.items() if "macs" in key)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("run", [lambda block, x: block(x), not_reentrant, reentrant])
-def test_all_that_ran_is_somebodys(tmp_path: Path, run: Run, frozen: bool) -> None:
-    """The total is FlopCounterMode's, two flops a MAC."""
+def test_all_work_has_an_owner(tmp_path: Path, run: Run, frozen: bool) -> None:
+    """The total equals that of FlopCounterMode, which has two flops a MAC."""
     model, x = Model(run), torch.randn(ROWS, WIDTH)
     if frozen:
         model.blocks[1].requires_grad_(False)
@@ -95,9 +95,9 @@ def test_all_that_ran_is_somebodys(tmp_path: Path, run: Run, frozen: bool) -> No
     assert total(counted(tmp_path, model, step)[1]) == theirs.get_total_flops() / 2
 
 
-def test_backward_of_each_layer_is_what_its_operands_ask_for(tmp_path: Path) -> None:
+def test_backward_counts_requested_gradients(tmp_path: Path) -> None:
     model = Model()
-    model.blocks[1].requires_grad_(False)  # gradients pass through it, none are made for it
+    model.blocks[1].requires_grad_(False)  # gradients pass through it, but it gets none
     seen, counts = counted(tmp_path, model, lambda: model(torch.randn(ROWS, WIDTH)).sum().backward())
     names = [f"blocks.{number}.{layer}" for number in range(3) for layer in ("up", "down")]
     assert seen.by_name(counts.forward_macs) == dict.fromkeys(names, UP)
@@ -106,17 +106,17 @@ def test_backward_of_each_layer_is_what_its_operands_ask_for(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("run", [not_reentrant, reentrant])
-def test_recompute_is_kept_apart(tmp_path: Path, run: Run) -> None:
+def test_recompute(tmp_path: Path, run: Run) -> None:
     model = Model(run)
     seen, counts = counted(tmp_path, model, lambda: model(torch.randn(ROWS, WIDTH)).sum().backward())
     names = [f"blocks.{number}.{layer}" for number in range(3) for layer in ("up", "down")]
     assert seen.by_name(counts.forward_macs) == dict.fromkeys(names, UP)
     assert seen.by_name(counts.backward_macs) == dict.fromkeys(names, 2 * UP)
-    again = names if run is reentrant else [name for name in names if "up" in name]  # the last op is not needed again
+    again = names if run is reentrant else [name for name in names if "up" in name]  # the last op is not recomputed
     assert seen.by_name(counts.recompute_macs) == dict.fromkeys(again, UP)
 
 
-def test_a_checkpointed_function_without_modules_is_recompute(tmp_path: Path) -> None:
+def test_checkpointed_function_without_modules(tmp_path: Path) -> None:
     class Functional(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -132,7 +132,7 @@ def test_a_checkpointed_function_without_modules_is_recompute(tmp_path: Path) ->
     assert [int(array[0]) for array in work] == [2 * once, 3 * once, once]
 
 
-def test_a_layer_used_twice_and_tied_weights(tmp_path: Path) -> None:
+def test_shared_layer_and_tied_weights(tmp_path: Path) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -150,7 +150,7 @@ def test_a_layer_used_twice_and_tied_weights(tmp_path: Path) -> None:
     assert seen.by_name(counts.backward_macs) == {"first": 3 * once, "second": 2 * once}
 
 
-def test_a_matmul_in_the_loss_is_outside_any_module(tmp_path: Path) -> None:
+def test_matmul_in_the_loss(tmp_path: Path) -> None:
     model, target = nn.Linear(WIDTH, WIDTH), torch.randn(WIDTH, WIDTH)
     _, counts = counted(tmp_path, model, lambda: (model(torch.randn(ROWS, WIDTH)) @ target).sum().backward())
     once = ROWS * WIDTH * WIDTH
@@ -158,7 +158,7 @@ def test_a_matmul_in_the_loss_is_outside_any_module(tmp_path: Path) -> None:
     assert counts.outside["backward_macs"] == counts.outside["forward_macs"] == once
 
 
-def test_a_gradient_penalty_is_backward_and_its_second_backward_too(tmp_path: Path) -> None:
+def test_gradient_penalty(tmp_path: Path) -> None:
     first, second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 1)
     model = nn.Sequential(first, nn.Tanh(), second)
 
@@ -167,15 +167,15 @@ def test_a_gradient_penalty_is_backward_and_its_second_backward_too(tmp_path: Pa
         (gradient,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
         gradient.square().sum().backward()
 
-    with FlopCounterMode(display=False) as theirs:  # whose tracker of modules breaks on this: so, without modules
+    with FlopCounterMode(display=False) as theirs:  # its module tracker fails here, so no module is called
         step(lambda x: F.linear(F.linear(x, first.weight, first.bias).tanh(), second.weight, second.bias))
     _, counts = counted(tmp_path, model, step)
     assert total(counts) == theirs.get_total_flops() / 2
     assert not counts.recompute_macs.any()
 
 
-def test_the_backward_of_a_gradient_goes_to_the_modules_whose_backward_made_its_nodes(tmp_path: Path) -> None:
-    """By pencil and paper.  The inner gradient takes a product of each layer, and each of the two has two operands;
+def test_second_backward_by_module(tmp_path: Path) -> None:
+    """Counted by hand.  The inner gradient takes a product of each layer, and each of the two has two operands;
     only of the last layer's one is the seed, which needs no gradient.  In forward nothing of the first layer needs one
     of ``x`` by the outer loss; of the weights, by the slope of tanh, it does.
     """
@@ -196,7 +196,7 @@ def test_the_backward_of_a_gradient_goes_to_the_modules_whose_backward_made_its_
 
 
 def test_autograd_inside_forward(tmp_path: Path) -> None:
-    """Forces as a model's output: torch's own module tracker breaks on this."""
+    """Forces as a model's output, where torch's own module tracker fails."""
 
     class Energy(nn.Module):
         def __init__(self) -> None:
@@ -217,7 +217,7 @@ def test_autograd_inside_forward(tmp_path: Path) -> None:
     assert "backward_macs" not in counts.outside
 
 
-def test_a_backward_inside_of_one_on_a_thread_of_the_engines_own(tmp_path: Path) -> None:
+def test_nested_backward_on_an_engine_thread(tmp_path: Path) -> None:
     """As on a GPU, where nobody tells of it: what it goes through was made on that thread, not on the one that trains.
 
     The thread is one of the test's here, which runs the engine for itself; the mode comes to it as to the engine's.
@@ -239,7 +239,7 @@ def test_a_backward_inside_of_one_on_a_thread_of_the_engines_own(tmp_path: Path)
         attribution.backward_began(create_graph=False)
 
     def engine() -> None:
-        for _ in range(5):  # it has made other nodes before
+        for _ in range(5):  # this thread has made other nodes before
             x.sin()
         with mode:
             loss.backward()

@@ -1,4 +1,4 @@
-"""Complex numbers: the same work, done by hand with the real numbers that they are made of."""
+"""Work on complex numbers equals the same work written out with real numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ M, K, N = 3, 4, 5
 
 
 def work(run: Run) -> tuple[int, int]:
-    """MACs, and flops beside them."""
+    """Returns the MACs, and the other flops."""
     with FlopMode(Attribution()) as mode:
         run()
     assert mode.error is None
@@ -35,7 +35,7 @@ R = torch.ones(M, N)
 
 
 class Pair:
-    """A complex tensor as two real ones, with the schoolbook's arithmetic."""
+    """A complex tensor as two real ones, with textbook arithmetic."""
 
     def __init__(self, *shape: int) -> None:
         self.re, self.im = torch.ones(shape), torch.ones(shape)
@@ -77,7 +77,7 @@ def quotient() -> None:
     (P.re * Q.re + P.im * Q.im) / scale, (P.im * Q.re - P.re * Q.im) / scale
 
 
-def test_a_quotient_is_a_product_with_the_conjugate() -> None:
+def test_quotient() -> None:
     assert work(lambda: X / X) == work(quotient) == (0, 11 * M * N)
 
 
@@ -94,19 +94,19 @@ def test_a_quotient_is_a_product_with_the_conjugate() -> None:
         (lambda: torch.einsum("ij,jk->ik", A, B), M * K * N, 0),
     ],
 )
-def test_a_multiply_accumulate_is_four(run: Run, products: int, more: int) -> None:
+def test_multiply_accumulate(run: Run, products: int, more: int) -> None:
     assert work(run) == (4 * products, more)
 
 
-def test_a_matrix_product_is_its_four_real_ones() -> None:
-    """By hand the two halves of each number are put together afterwards, 2 sums each: 4 MACs have theirs inside."""
+def test_matrix_product() -> None:
+    """By hand, 2 more sums join the two halves of each number; in 4 MACs they are included."""
     macs, sums = work(lambda: (C.re @ D.re - C.im @ D.im, C.re @ D.im + C.im @ D.re))
     assert work(lambda: A @ B) == (macs, 0)
     assert sums == 2 * M * N
 
 
 @pytest.mark.parametrize("backward", [False, True])
-def test_a_convolution_is_the_three_real_ones_that_torch_makes_of_it(backward: bool) -> None:
+def test_convolution(backward: bool) -> None:
     """(a + bi)(c + di) = (ac - bd) + ((a + b)(c + d) - ac - bd)i."""
     inputs, outputs, size, kernel = 2, 3, 5, 3
     layer = nn.Conv2d(inputs, outputs, kernel, dtype=torch.complex64, bias=False)
@@ -117,22 +117,22 @@ def test_a_convolution_is_the_three_real_ones_that_torch_makes_of_it(backward: b
     gradient = torch.ones_like(out)
     macs, _ = work(lambda: out.backward(gradient)) if backward else work(lambda: layer(x))
     assert macs == (2 if backward else 1) * 3 * each
-    assert 3 * each <= 4 * each, "no more than the schoolbook's"
+    assert 3 * each <= 4 * each, "no more than by the textbook's formula"
 
 
-def test_backward_is_as_much_for_each_operand() -> None:
+def test_backward() -> None:
     a, b = A.clone().requires_grad_(), B.clone().requires_grad_()
     out = a @ b
     gradient = torch.ones_like(out)
     assert work(lambda: out.backward(gradient)) == (2 * 4 * M * K * N, 0)
 
 
-def test_a_fourier_transform_is_counted_in_real_operations_already() -> None:
+def test_fourier_transform() -> None:
     size = 16
     assert work(lambda: torch.fft.fft(ones(size))) == (0, 5 * size * 4)
 
 
-def test_rotary_embeddings_cost_the_same_in_complex_and_in_real_numbers() -> None:
+def test_rotary_embeddings() -> None:
     q, angles = torch.ones(2, 6, 8), torch.ones(6, 4)
     rotations = torch.polar(torch.ones_like(angles), angles)
 

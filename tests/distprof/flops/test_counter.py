@@ -1,4 +1,4 @@
-"""Formulas against torch's own counter and against matmuls worked out by hand; the mode that applies them."""
+"""The counting mode: compared with torch's own counter, and with matmuls counted by hand."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def counting() -> Iterator[FlopMode]:
 
 
 def count(run: Callable[[], object]) -> int:
-    """The flops of all MACs."""
+    """Returns the flops of all MACs."""
     with FlopMode(Attribution()) as mode:
         run()
     return 2 * sum(mode.macs.values())
 
 
-def torchs_count(run: Callable[[], object]) -> int:
+def torch_count(run: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as mode:
         run()
     return int(mode.get_total_flops())
@@ -58,12 +58,12 @@ X = torch.ones(2, 3, 8, 8)
         lambda: nn.MultiheadAttention(8, 2)(*[torch.ones(3, 2, 8)] * 3),
     ],
 )
-def test_what_torch_counts_right_we_count_alike(run: Callable[[], object]) -> None:
-    assert count(run) == torchs_count(run) > 0
+def test_agrees_with_torch(run: Callable[[], object]) -> None:
+    assert count(run) == torch_count(run) > 0
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_on_cpu_is_two_matmuls_counted_in_full(causal: bool) -> None:
+def test_attention_on_cpu(causal: bool) -> None:
     """torch counts 0 for this kernel."""
     batch, heads, length, keys, dim = 2, 4, 16, 16 if causal else 24, 8
     query, key = torch.ones(batch, heads, length, dim), torch.ones(batch, heads, keys, dim)
@@ -71,7 +71,7 @@ def test_attention_on_cpu_is_two_matmuls_counted_in_full(causal: bool) -> None:
     assert count(run) == 2 * (batch * heads * length * keys * dim) * 2
 
 
-def test_attention_that_takes_the_math_road_counts_the_same() -> None:
+def test_attention_in_the_math_backend() -> None:
     query, key = torch.ones(2, 4, 16, 8), torch.ones(2, 4, 24, 8)
 
     def run() -> None:
@@ -82,8 +82,8 @@ def test_attention_that_takes_the_math_road_counts_the_same() -> None:
 
 
 @pytest.mark.skipif(not hasattr(torch, "_grouped_mm"), reason="this torch has no grouped matmul")
-def test_a_grouped_matmul_is_the_sum_of_its_groups() -> None:
-    """10 rows in 3 groups: each row meets one [K, N] matrix."""
+def test_grouped_matmul() -> None:
+    """With 10 rows in 3 groups, each row meets one [K, N] matrix."""
     rows = torch.ones(10, 16, dtype=torch.bfloat16)
     experts = torch.ones(3, 16, 8, dtype=torch.bfloat16)
     ends = torch.tensor([4, 4, 10], dtype=torch.int32)
@@ -95,15 +95,15 @@ def test_a_grouped_matmul_is_the_sum_of_its_groups() -> None:
     assert count(lambda: torch._grouped_mm(rows, experts, offs=ends)) == 2 * 10 * 16 * 8
 
 
-def test_composites_that_arrive_whole_are_taken_apart() -> None:
-    """In inference mode autograd does not do it."""
+def test_composites_are_decomposed() -> None:
+    """In inference mode autograd does not decompose them."""
     linear, x = nn.Linear(8, 16), torch.ones(4, 8)
     with torch.inference_mode():
         assert count(lambda: linear(x)) == 2 * 4 * 8 * 16
         assert count(lambda: torch.matmul(torch.ones(2, 3, 4), torch.ones(4, 5))) == 2 * 2 * 3 * 4 * 5
 
 
-def test_flops_go_to_the_owner_of_the_moment() -> None:
+def test_flops_go_to_the_present_owner() -> None:
     linear, x = nn.Linear(8, 16), torch.ones(4, 8)
     attribution = Attribution()
     with FlopMode(attribution) as mode:
@@ -120,7 +120,7 @@ def test_flops_go_to_the_owner_of_the_moment() -> None:
     assert mode.flops == {owner: 2 * macs + macs // 8 for owner, macs in mode.macs.items()}  # and the bias
 
 
-def test_ops_without_a_formula_are_named_and_views_are_none() -> None:
+def test_ops_without_a_formula_are_named() -> None:
     with counting() as mode:
         x = torch.eye(4)
         torch.linalg.matrix_exp(x)
@@ -129,7 +129,7 @@ def test_ops_without_a_formula_are_named_and_views_are_none() -> None:
     assert mode.uncounted == {"aten.linalg_matrix_exp": 2}
 
 
-def test_a_dtensor_counts_what_this_rank_computes() -> None:
+def test_dtensor_counts_local_work() -> None:
     with rank_of(4):
         mesh = init_device_mesh("cpu", (4,), mesh_dim_names=("tp",))
         weight = distribute_tensor(torch.ones(8, 16), mesh, [Shard(1)])
@@ -144,14 +144,14 @@ def test_fake_tensors_are_no_work() -> None:
         assert count(lambda: x @ x.t()) == 0
 
 
-def test_other_modes_and_ours_do_not_disturb_one_another() -> None:
+def test_other_modes_still_work() -> None:
     linear, x = nn.Linear(8, 16), torch.ones(4, 8)
     with FlopCounterMode(display=False) as theirs, counting() as ours:
         linear(x)
     assert theirs.get_total_flops() == 2 * sum(ours.macs.values()) == 2 * 4 * 8 * 16
 
 
-def test_results_are_the_same_to_the_bit() -> None:
+def test_results_are_bitwise_equal() -> None:
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(8, 16), nn.Dropout(), nn.LayerNorm(16), nn.Linear(16, 2)), torch.randn(4, 8)
 
@@ -168,8 +168,8 @@ def test_results_are_the_same_to_the_bit() -> None:
     assert all(torch.equal(one, other) for one, other in zip(plain, counted, strict=True))
 
 
-def test_a_formula_that_fails_is_an_op_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is our formula, and the user's matmul."""
+def test_failing_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in distprof's formula must not fail the user's matmul."""
 
     def fails(*_: Any, **__: Any) -> int:
         raise AttributeError("a signature of another torch")
@@ -182,7 +182,7 @@ def test_a_formula_that_fails_is_an_op_without_one(monkeypatch: pytest.MonkeyPat
     assert mode.uncounted["aten.addmm"] == 1
 
 
-def test_an_error_of_the_op_passes_as_it_is() -> None:
+def test_error_of_the_op_passes() -> None:
     with counting(), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         torch.ones(2, 3) @ torch.ones(2, 3)
     assert torch._C._len_torch_dispatch_stack() == 0

@@ -1,4 +1,4 @@
-"""An op's forms: in place, into a given tensor, with numbers for tensors.  Where one has a formula, all have."""
+"""An op's overloads (in place, with ``out``, with numbers): all have a formula if one has."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def ops() -> Iterator[Any]:
         if library == "aten":
             try:
                 yield getattr(getattr(torch.ops.aten, packet), overload or "default")
-            except (AttributeError, RuntimeError):  # known to C++ alone
+            except (AttributeError, RuntimeError):  # exists only in C++
                 continue
 
 
-def test_each_form_of_an_op_has_a_formula_where_one_has() -> None:
+def test_all_overloads_have_a_formula_if_one_has() -> None:
     forms: dict[str, list[Any]] = defaultdict(list)
     for op in ops():
         name = op._overloadpacket.__name__
@@ -69,5 +69,5 @@ def into(op: Any, *args: Any, **named: Any) -> Tensor:
         ([lambda: torch.gcd(X.int(), Y.int()), lambda: X.int().gcd_(Y.int())], 0),
     ],
 )  # fmt: skip
-def test_all_forms_cost_the_same(forms: list[Callable[[], object]], each: int) -> None:
+def test_all_overloads_cost_the_same(forms: list[Callable[[], object]], each: int) -> None:
     assert [flops(form) for form in forms] == [each * X.numel()] * len(forms)

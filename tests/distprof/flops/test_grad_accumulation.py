@@ -1,6 +1,6 @@
-"""autograd's own sums of gradients are nobody's work; what its nodes add up themselves is.
+"""autograd's own sums of gradients are no module's work; additions by its nodes are.
 
-How many sums there are is worked out from the graph: where k gradients arrive at one input of a node, k - 1.
+The number of sums follows from the graph: k - 1 where k gradients arrive at one input of a node.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ N = 6
 
 
 def sums_in(output: Tensor) -> int:
-    """Those of a backward of all that ``output`` was made of."""
+    """Returns the number of the engine's sums that the graph of ``output`` implies."""
     edges: Counter[Any] = Counter()
     nodes, todo = set(), [output.grad_fn]
     while todo:
@@ -48,7 +48,7 @@ class Both(torch.autograd.Function):
 
 
 def hooked(x: Tensor) -> Tensor:
-    """Its gradient passes a hook that adds."""
+    """Returns a tensor whose gradient passes a hook that adds."""
     y = x.sin()
     y.register_hook(lambda gradient: gradient + 1)
     return y
@@ -65,7 +65,7 @@ def residual(x: Tensor) -> Tensor:
     return x
 
 
-#: function of N x N -> flops that its backward takes beside MACs, without sums.
+#: Function of N x N -> flops of its backward beside MACs, without the engine's sums.
 USES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "two functions": (lambda h: h.sin() + h.cos(), 2 + 3),  # cos, mul; sin, neg, mul
     "two operands": (lambda h: h * h, 2),
@@ -80,7 +80,7 @@ USES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
 
 @pytest.mark.parametrize("retain", [False, True])
 @pytest.mark.parametrize("use", USES)
-def test_sums_of_gradients_are_no_work(use: str, retain: bool) -> None:
+def test_engine_sums_are_no_work(use: str, retain: bool) -> None:
     function, each = USES[use]
     x = torch.ones(N, N, requires_grad=True)
     output = function(x * 1)
@@ -88,20 +88,20 @@ def test_sums_of_gradients_are_no_work(use: str, retain: bool) -> None:
     with FlopMode(Attribution()) as mode:
         output.backward(torch.ones(N, N), retain_graph=retain)
     macs = sum(mode.macs.values())
-    assert sum(mode.flops.values()) - 2 * macs == (each + 1) * N * N, "and that of x * 1"
+    assert sum(mode.flops.values()) - 2 * macs == (each + 1) * N * N, "and 1 for x * 1"
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_as_many_are_found_as_the_graph_tells(create_graph: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_as_many_sums_as_the_graph_implies(create_graph: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    saw = grad_accumulation.GradAccumulation.saw
+    saw = grad_accumulation.GradAccumulation.record_op
 
     def spy(*arguments: Any) -> bool:
         found.append(saw(*arguments))
         return found[-1]
 
-    monkeypatch.setitem(globals(), "__name__", "distprof.tests")  # frames of ours are passed over
-    monkeypatch.setattr(grad_accumulation.GradAccumulation, "saw", spy)
+    monkeypatch.setitem(globals(), "__name__", "distprof.tests")  # distprof's own frames are skipped
+    monkeypatch.setattr(grad_accumulation.GradAccumulation, "record_op", spy)
     x = torch.randn(N, N, requires_grad=True)
     model = nn.TransformerEncoderLayer(N, 2, N, dropout=0.0, batch_first=True)
     output = model(residual(x * 1)[None]).square().sum()
@@ -110,8 +110,8 @@ def test_as_many_are_found_as_the_graph_tells(create_graph: bool, monkeypatch: p
     assert sum(found) == sums_in(output) >= 5
 
 
-def test_a_nodes_own_additions_are_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine calls them as it calls its own sums: where there are none of those, nothing is left out."""
+def test_own_additions_of_nodes_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine calls them as its own sums; if a graph has none of those, all additions count."""
 
     def flops() -> int:
         x, y = (torch.ones(N, N, requires_grad=True) for _ in range(2))
@@ -141,7 +141,7 @@ def test_no_node_is_kept_alive() -> None:
 
 
 class Keeps(torch.autograd.Function):
-    """A node that Python can refer to weakly."""
+    """A node that supports weak references."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, saved: Tensor) -> Tensor:

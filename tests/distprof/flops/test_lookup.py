@@ -1,5 +1,6 @@
-"""Each formula against a count that does not know it: loops written out, closed forms, torch's own counter where it is
-right, and the same work done by ops that it is right for.
+"""Formulas, compared with independent counts.
+
+These are written-out loops, closed forms, torch's own counter where it is right, and equal work in ops for which it is.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ aten = torch.ops.aten
 
 
 def work(run: Run) -> tuple[int, int]:
-    """MACs, and flops beside them."""
+    """Returns the MACs, and the other flops."""
     with FlopMode(Attribution()) as mode:
         run()
     assert not mode.uncounted
@@ -34,14 +35,14 @@ def work(run: Run) -> tuple[int, int]:
 
 
 def backward(run: Callable[[], Tensor]) -> tuple[int, int]:
-    """Of the backward of a sum alone."""
+    """Returns the work of the backward of a sum, without the forward."""
     out = run()
     gradient = torch.ones_like(out)
     return work(lambda: out.backward(gradient))
 
 
-def torchs(run: Run) -> int:
-    """MACs by torch's counter."""
+def torch_macs(run: Run) -> int:
+    """Returns the MACs by torch's counter."""
     with FlopCounterMode(display=False) as mode:
         run()
     return int(mode.get_total_flops()) // 2
@@ -70,7 +71,7 @@ MKN = sum(1 for _ in itertools.product(range(M), range(K), range(N)))
         (lambda: torch.vdot(ones(K), ones(K)), K, 0),
         (lambda: torch.inner(ones(K), ones(K)), K, 0),
         (lambda: torch.addr(ones(M, N), ones(M), ones(N)), M * N, 0),
-        (lambda: torch.outer(ones(M), ones(N)), 0, M * N),  # a product of elements is what runs
+        (lambda: torch.outer(ones(M), ones(N)), 0, M * N),  # runs as an element-wise product
         (lambda: torch._int_mm(ones(17, 8, dtype=torch.int8), ones(8, 16, dtype=torch.int8)), 17 * 8 * 16, 0),
         (lambda: torch.einsum("bik,bkj->bij", ones(2, M, K), ones(2, K, N)), 2 * MKN, 0),
         (lambda: F.bilinear(ones(7, M), ones(7, N), ones(K, M, N)), 7 * MKN, 0),
@@ -92,7 +93,7 @@ def grouped(a: tuple[int, ...], b: tuple[int, ...]) -> int:
 
 
 def test_grouped_matmuls() -> None:
-    """M, K or N is cut into groups, all the same how; two 3-D operands are a batch."""
+    """Any of M, K and N may be split into groups; two 3-D operands are a batch."""
     assert grouped((M, K), (GROUPS, K, N)) == MKN
     assert grouped((GROUPS, M, K), (K, N)) == MKN
     assert grouped((M, K), (K, N)) == MKN
@@ -110,7 +111,7 @@ def test_scaled_matmuls(name: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(torch, "_grouped_mm"), reason="this torch has no grouped matmul")
-def test_the_experts_backward_is_twice_their_forward() -> None:
+def test_backward_of_experts() -> None:
     rows = ones(10, 16, grad=True, dtype=torch.bfloat16)
     experts = ones(3, 16, 8, grad=True, dtype=torch.bfloat16)
     out = torch._grouped_mm(rows, experts, offs=torch.tensor([4, 4, 10], dtype=torch.int32))
@@ -129,8 +130,8 @@ CONVOLUTIONS = [
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("make", CONVOLUTIONS)
-def test_a_grouped_convolution_is_its_groups(make: Callable[[int], nn.Module], groups: int) -> None:
-    """Forward and backward: as many small ones, which torch counts right."""
+def test_grouped_convolution(make: Callable[[int], nn.Module], groups: int) -> None:
+    """Forward and backward equal those of as many small convolutions, which torch counts right."""
     whole, x = make(groups), ones(2, 4, 9, 9, grad=True)
     kind: Any = type(whole)
     more = {"output_padding": whole.output_padding} if whole.transposed else {}
@@ -138,23 +139,23 @@ def test_a_grouped_convolution_is_its_groups(make: Callable[[int], nn.Module], g
     small = kind(4 // groups, 8 // groups, whole.kernel_size, **same, **more)
     out, bias = whole(x), whole.bias is not None
     part = ones(2, 4 // groups, 9, 9, grad=True)
-    assert work(lambda: whole(x)) == (groups * torchs(lambda: small(part)), out.numel() if bias else 0)
+    assert work(lambda: whole(x)) == (groups * torch_macs(lambda: small(part)), out.numel() if bias else 0)
     once = small(part)
     gradient, part_gradient = torch.ones_like(out), torch.ones_like(once)
     assert work(lambda: out.backward(gradient)) == (
-        groups * torchs(lambda: once.backward(part_gradient)), out.numel() if bias else 0)  # fmt: skip
+        groups * torch_macs(lambda: once.backward(part_gradient)), out.numel() if bias else 0)  # fmt: skip
 
 
-def test_torchs_mistake_with_grouped_weights_is_not_ours() -> None:
+def test_backward_of_grouped_weights() -> None:
     conv, x = nn.Conv2d(8, 8, 3, groups=8, padding=1, bias=False), ones(1, 8, 32, 32, grad=True)
     out = conv(x)
     gradient = torch.ones_like(out)
     forward = 8 * 32 * 32 * 9
     assert work(lambda: out.backward(gradient, retain_graph=True)) == (2 * forward, 0)
-    assert torchs(lambda: out.backward(gradient)) == (1 + 8) * forward
+    assert torch_macs(lambda: out.backward(gradient)) == (1 + 8) * forward
 
 
-def test_a_convolution_makes_the_gradients_that_are_asked_for() -> None:
+def test_convolution_counts_requested_gradients() -> None:
     conv, frozen = nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 3).requires_grad_(False)
     forward = 8 * 7 * 7 * 4 * 9
     assert backward(lambda: conv(ones(1, 4, 9, 9))) == (forward, 8 * 7 * 7)
@@ -166,7 +167,7 @@ ATTENTION = {"self": (16, 16, 8, 4), "cross": (16, 24, 8, 4), "grouped queries":
 
 @pytest.mark.parametrize("sizes", ATTENTION.values(), ids=ATTENTION)
 def test_attention_on_cpu(sizes: tuple[int, int, int, int]) -> None:
-    """Forward as on the math road; backward five products for its two, where the math road needs four."""
+    """Forward is as in the math backend; backward has five products, where the math backend needs four."""
     queries, keys, dim, key_heads = sizes
     q, k, v = (ones(2, heads, length, dim, grad=True)
                for heads, length in ((4, queries), (key_heads, keys), (key_heads, keys)))  # fmt: skip
@@ -182,18 +183,18 @@ def test_attention_on_cpu(sizes: tuple[int, int, int, int]) -> None:
     beside = 5 * 2 * 4 * queries * keys + 2 * 4 * (queries + keys) * dim
     assert "FlashAttention" in type(run().grad_fn).__name__
     assert work(run) == work(by_math) == (2 * product, beside)
-    assert torchs(by_math) == work(by_math)[0] == 2 * product
+    assert torch_macs(by_math) == work(by_math)[0] == 2 * product
     assert backward(run)[0] == 5 * product
     assert backward(by_math)[0] == 4 * product
 
 
-def test_attention_of_the_known_size() -> None:
+def test_attention_of_a_known_size() -> None:
     q = ones(1, 12, 64, 64, grad=True)
     assert work(lambda: F.scaled_dot_product_attention(q, q, q))[0] * 2 == 12_582_912
     assert backward(lambda: F.scaled_dot_product_attention(q, q, q))[0] * 2 == 31_457_280
 
 
-def test_attention_counts_sizes_of_values_and_of_keys() -> None:
+def test_attention_with_different_value_size() -> None:
     call, back = (formula(getattr(aten, f"_scaled_dot_product_flash_attention_for_cpu{end}").default)
                   for end in ("", "_backward"))  # fmt: skip
     assert call is not None and back is not None
@@ -204,7 +205,7 @@ def test_attention_counts_sizes_of_values_and_of_keys() -> None:
 
 
 @pytest.mark.slow
-def test_flex_attention_is_attention_whatever_its_mask() -> None:
+def test_flex_attention_counts_in_full() -> None:
     from torch.nn.attention.flex_attention import flex_attention
 
     q = ones(1, 2, 128, 8)
@@ -221,7 +222,7 @@ def recurrent(layer: nn.Module) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def cell_by_hand(kind: type[nn.Module], bias: bool) -> tuple[int, int]:
-    """Of one position of one sample, in ops that torch counts right."""
+    """Returns the work of one position of one sample, in ops that torch counts right."""
     cell = {nn.LSTM: nn.LSTMCell, nn.GRU: nn.GRUCell, nn.RNN: nn.RNNCell}[kind](8, 6, bias=bias)
     x, h, c = ones(1, 8), ones(1, 6), ones(1, 6)
 
@@ -238,14 +239,14 @@ def cell_by_hand(kind: type[nn.Module], bias: bool) -> tuple[int, int]:
             n + z * (h - n)
 
     with torch.no_grad():
-        assert work(step)[0] == torchs(step)
+        assert work(step)[0] == torch_macs(step)
         return work(step)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_recurrent_layers_on_cpu(kind: type[nn.Module], bias: bool) -> None:
-    """An LSTM in oneDNN's kernel, the others in ops of torch: each cell as written out by hand."""
+    """An LSTM in oneDNN's kernel, and the others in ops of torch, equal their cells written out by hand."""
     macs, more = cell_by_hand(kind, bias)
     forward, back = recurrent(kind(8, 6, bias=bias))
     assert forward == (5 * 3 * macs, 5 * 3 * more)
@@ -253,7 +254,7 @@ def test_recurrent_layers_on_cpu(kind: type[nn.Module], bias: bool) -> None:
         assert back == (2 * forward[0], 2 * forward[1])
 
 
-def test_an_lstm_of_layers_and_directions_is_the_same_in_ops() -> None:
+def test_lstm_of_layers_and_directions() -> None:
     layer, x = nn.LSTM(8, 6, 2, bidirectional=True), ones(5, 3, 8)
     fused = work(lambda: layer(x))
     with torch.backends.mkldnn.flags(enabled=False):
@@ -272,8 +273,8 @@ def test_recurrent_layers_in_inference_mode(kind: type[nn.Module]) -> None:
 
 @pytest.mark.parametrize(("mode", "kind"), [(2, nn.LSTM), (3, nn.GRU), (1, nn.RNN)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_cudnns_recurrent_layers(mode: int, kind: type[nn.Module], bias: bool) -> None:
-    """By the formula alone, with the weights of a real layer: all layers and directions are one op."""
+def test_cudnn_recurrent_layers(mode: int, kind: type[nn.Module], bias: bool) -> None:
+    """Calls only the formula, with the weights of a real layer: all layers and directions are one op."""
     layer: Any = kind(8, 6, 2, bidirectional=True, bias=bias)
     macs, more = cell_by_hand(kind, bias)
     gates = {2: 4, 3: 3, 1: 1}[mode]
@@ -307,7 +308,7 @@ def test_cudnns_recurrent_layers(mode: int, kind: type[nn.Module], bias: bool) -
         assert again == (times * found, times * flops)
 
 
-def test_cudnns_lstm_with_a_projection() -> None:
+def test_cudnn_lstm_with_a_projection() -> None:
     layer = nn.LSTM(8, 6, proj_size=3, bias=False)
     call = formula(aten._cudnn_rnn.default)
     assert call is not None
@@ -318,7 +319,7 @@ def test_cudnns_lstm_with_a_projection() -> None:
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("gelu", [False, True])
-def test_the_fused_encoder_is_its_parts(padded: bool, gelu: bool) -> None:
+def test_fused_encoder_equals_its_parts(padded: bool, gelu: bool) -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu" if gelu else "relu", batch_first=True)
     encoder = nn.TransformerEncoder(layer, 2).eval()
     lengths = (3, 5) if padded else (5, 5)
@@ -341,7 +342,7 @@ def test_the_fused_encoder_is_its_parts(padded: bool, gelu: bool) -> None:
     assert sum(mode.flops.values()) - 2 * macs == more
 
 
-def test_the_fused_multi_head_attention_is_its_parts() -> None:
+def test_fused_multi_head_attention_equals_its_parts() -> None:
     attention, x = nn.MultiheadAttention(8, 2, batch_first=True).eval(), ones(2, 5, 8)
     macs = 4 * 2 * 5 * 8 * 8 + 2 * 2 * 5 * 5 * 8
     with torch.no_grad():
@@ -350,7 +351,7 @@ def test_the_fused_multi_head_attention_is_its_parts() -> None:
 
 
 def attended(device: str, masks: str, *, train: bool) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Forward and backward of a layer of each kind on a device."""
+    """Returns the work of forward and backward of an attention layer on a device."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, device=device, dropout=0.0).train(train)
     x = torch.zeros(2, 6, 8, device=device, requires_grad=True)
     mask = {"": None, "float": torch.zeros(6, 6, device=device),
@@ -366,8 +367,8 @@ def attended(device: str, masks: str, *, train: bool) -> tuple[tuple[int, int], 
 
 @pytest.mark.parametrize("masks", ["", "float", "truth"])
 @pytest.mark.parametrize("train", [True, False])
-def test_one_model_is_the_same_work_on_the_meta_device_and_on_cpu(masks: str, train: bool) -> None:
-    """On cpu attention is one kernel, on meta its parts; its backward does the scores and probabilities again."""
+def test_same_work_on_meta_and_cpu(masks: str, train: bool) -> None:
+    """On cpu attention is one kernel, whose backward computes scores and probabilities again; on meta its parts run."""
     fused, parts = attended("cpu", masks, train=train), attended("meta", masks, train=train)
     assert fused[0] == parts[0]
     scores = 2 * 2 * 6 * 6
@@ -377,7 +378,7 @@ def test_one_model_is_the_same_work_on_the_meta_device_and_on_cpu(masks: str, tr
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_the_kernels_of_cuda_count_as_the_math_road_does(causal: bool) -> None:
+def test_cuda_kernels_count_as_the_math_backend(causal: bool) -> None:
     q, k = ones(2, 3, 5, 8), ones(2, 3, 7, 8)
     with sdpa_kernel(SDPBackend.MATH):
         by_math = work(lambda: F.scaled_dot_product_attention(q, k, k, is_causal=causal))
@@ -392,14 +393,14 @@ def test_the_kernels_of_cuda_count_as_the_math_road_does(causal: bool) -> None:
     ):
         assert (macs, flops - 2 * macs) == by_math
     dropped = flash(None, q, k, k, 0.1, causal)[1] - flash(None, q, k, k, 0.0, causal)[1]
-    assert dropped == 2 * 2 * 3 * 5 * 7, "a product and a choice, as dropout on its own"
+    assert dropped == 2 * 2 * 3 * 5 * 7, "a product and a selection, as a separate dropout"
 
 
 @pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="this torch has none")
-def test_a_head_and_loss_in_one_makes_its_gradients_in_forward() -> None:
-    """As many products as the layer and its loss have in forward and backward; backward only scales."""
+def test_fused_head_and_loss() -> None:
+    """Forward has all products of the layer's and the loss's forward and backward; backward only scales."""
     x, weight, target = ones(6, 8, grad=True), ones(10, 8, grad=True), torch.zeros(6, dtype=torch.long)
-    importlib.import_module("torch.nn.modules.linear_cross_entropy")  # defines the op, at its first use
+    importlib.import_module("torch.nn.modules.linear_cross_entropy")  # defines the op at its first use
     count = formula(torch.ops.torch_nn._linear_cross_entropy_batch_chunked.default)
     assert count is not None
     arguments = (x, weight, target, None, None, "mean", -100, 0.0, 2, "auto", torch.float32, False)

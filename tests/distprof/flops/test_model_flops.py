@@ -1,6 +1,6 @@
-"""The model's flops of a GPT are PaLM's 6 N + 12 L H Q T a token, N being the weights that matrices are made of.
+"""The model flops of a GPT are PaLM's 6 N + 12 L H Q T a token, where N is the number of weights in matrices.
 
-What the formula counts more of, with N all parameters, are those that nothing is multiplied with: 6 flops a token each.
+With N as all parameters, the formula also counts those that are in no matrix product, at 6 flops a token each.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class GPT(nn.Module):
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
-def test_a_gpts_model_flops_are_palms(tmp_path: Path, checkpointed: bool) -> None:
+def test_model_flops_of_a_gpt(tmp_path: Path, checkpointed: bool) -> None:
     model = GPT(checkpointed=checkpointed)
 
     def job() -> None:
@@ -71,6 +71,6 @@ def test_a_gpts_model_flops_are_palms(tmp_path: Path, checkpointed: bool) -> Non
     by_all = 6 * everything * TOKENS + 12 * L * H * Q * T * TOKENS
     assert 2 * work.model_macs == by_all - 6 * (embeddings + norms + biases) * TOKENS
 
-    scores_again = L * TOKENS * T * WIDTH  # by the fused backward
+    scores_again = L * TOKENS * T * WIDTH  # in the fused backward
     blocks_again = (L * 12 * WIDTH**2 * TOKENS + 2 * L * TOKENS * T * WIDTH) if checkpointed else 0
     assert work.executed_macs == work.model_macs + scores_again + blocks_again

@@ -1,4 +1,4 @@
-"""Ops of other libraries: quantized and pruned products, torchvision's kernels, torch's primitives."""
+"""Ops of other libraries: quantized and 2:4 sparse products, torchvision's kernels, torch's primitives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ aten, prims = torch.ops.aten, torch.ops.prims
 
 
 @pytest.fixture(autouse=True)
-def no_news_of_deprecation() -> Iterator[None]:
+def ignore_deprecation_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -33,7 +33,7 @@ def counted(run: Run) -> FlopMode:
 
 
 def work(run: Run) -> tuple[int, int]:
-    """MACs, and flops beside them."""
+    """Returns the MACs, and the other flops."""
     mode = counted(run)
     assert not mode.uncounted
     macs = sum(mode.macs.values())
@@ -54,7 +54,7 @@ needs_quantized = pytest.mark.skipif(
 
 
 @needs_quantized
-def test_a_dynamically_quantized_model_is_the_work_of_the_one_it_is_made_of() -> None:
+def test_dynamically_quantized_model() -> None:
     layers = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4, bias=False)).eval()
     quantized = torch.ao.quantization.quantize_dynamic(layers, {nn.Linear}, dtype=torch.qint8)
     with torch.no_grad():
@@ -80,10 +80,10 @@ def test_a_quantized_network() -> None:
         assert work(lambda: quantized(image)) == (outputs * 2 * 9 + 2 * 96 * 5, outputs + outputs + 2 * 5)
 
 
-def test_packed_and_pruned_products_by_their_shapes() -> None:
+def test_packed_and_sparse_products() -> None:
     m, k, n = 6, 32, 16
     x, out = torch.ones(m, k), torch.ones(m, n)
-    packed = torch.ones(1)  # of a form of the library's own
+    packed = torch.ones(1)  # in the library's own format
     assert by_formula(aten._weight_int4pack_mm.default, out, x, packed, 32, packed) == (m * k * n, 0)
     kept = torch.ones(n, k // 2)
     assert by_formula(aten._sparse_semi_structured_linear.default, out, x, kept, packed) == (m * k * n // 2, 0)
@@ -104,7 +104,7 @@ def define(library: torch.library.Library, name: str, schema: str, run: Callable
 
 @pytest.fixture(scope="module")
 def vision() -> Iterator[Any]:
-    """Ops of torchvision's names and arguments, which give tensors of the right shapes."""
+    """Defines ops with torchvision's names and arguments, whose results have the right shapes."""
     if hasattr(torch.ops.torchvision, "deform_conv2d"):
         yield torch.ops.torchvision
         return
@@ -130,7 +130,7 @@ def vision() -> Iterator[Any]:
     library._destroy()
 
 
-def test_a_deformable_convolution_is_a_convolution_of_samples(vision: Any) -> None:
+def test_deformable_convolution(vision: Any) -> None:
     x, weight, bias = torch.ones(2, 4, 8, 8), torch.ones(6, 2, 3, 3), torch.ones(6)
     offset, mask = torch.zeros(2, 18, 6, 6), torch.ones(2, 9, 6, 6)
     outputs, samples = 2 * 6 * 6 * 6, 2 * 6 * 6 * 4 * 9
@@ -144,7 +144,7 @@ def test_a_deformable_convolution_is_a_convolution_of_samples(vision: Any) -> No
     assert work(lambda: run(True)) == (outputs * 2 * 9, outputs + 8 * samples)
 
 
-def test_regions_are_sampled_as_often_as_is_asked(vision: Any) -> None:
+def test_roi_align(vision: Any) -> None:
     x, rois = torch.ones(1, 3, 16, 16), torch.zeros(5, 5)
     assert work(lambda: vision.roi_align(x, rois, 1.0, 7, 7, 2, True)) == (0, 5 * 3 * 7 * 7 * 4 * 8)
     unknown = counted(lambda: vision.roi_align(x, rois, 1.0, 7, 7, -1, True))
@@ -167,7 +167,7 @@ def test_primitives(run: Run, each: int) -> None:
     assert work(run) == (0, each * X.numel())
 
 
-def test_what_asks_or_makes_is_no_noise_in_the_list() -> None:
+def test_queries_and_factories_are_not_listed() -> None:
     truths = torch.ones(3, dtype=torch.bool)
     assert work(lambda: (torch._is_all_true(truths), torch._is_any_true(truths))) == (0, 0)
     assert work(lambda: torch.hann_window(8, periodic=False))[0] == 0
@@ -178,7 +178,7 @@ def test_fake_quantization() -> None:
     assert work(lambda: torch.fake_quantize_per_tensor_affine(X, 0.1, 0, -128, 127)) == (0, 6 * X.numel())
 
 
-def test_onednns_convolution() -> None:
+def test_onednn_convolution() -> None:
     x, weight = torch.ones(2, 4, 6, 6), torch.ones(6, 2, 3, 3)
     out = torch.ones(2, 6, 4, 4)
     assert by_formula(aten.mkldnn_convolution.default, out, x, weight, None, [0, 0], [1, 1], [1, 1], 2) == (

@@ -1,4 +1,4 @@
-"""Measuring a peak: the fastest of several matmuls, in about the time that it is given."""
+"""Measuring a peak: the fastest of several matmuls, in about the given time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 class Ticking(FakeClock):
-    """A matmul of 256 takes 1 ms, one of 512 takes 4 ms (so is twice as fast), and so on."""
+    """A clock on which a matmul of 256 takes 1 ms, one of 512 takes 4 ms (twice the speed), and so on."""
 
     def product(self, device: torch.device, arithmetic: str, size: int) -> peak_benchmark.Product:
         return lambda: self.advance_ms((size / 256) ** 2)
@@ -26,18 +26,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Ticking:
     return ticking
 
 
-def test_the_fastest_counts(clock: Ticking) -> None:
+def test_fastest_counts(clock: Ticking) -> None:
     found = measure(CPU, "fp32", 1.0, clock)
     assert found and (found.tflops, found.size) == pytest.approx((2 * 2048**3 / 64e-3 / 1e12, 2048))
     assert clock.mono_ns() < 1.5e9, "4096 would have taken 1.8 s more"
 
 
-def test_the_smallest_is_tried_however_short_the_time(clock: Ticking) -> None:
+def test_smallest_size_is_always_tried(clock: Ticking) -> None:
     found = measure(CPU, "fp32", 1e-9, clock)
     assert found and (found.tflops, found.size) == pytest.approx((2 * 256**3 / 1e-3 / 1e12, 256))
 
 
-def test_a_device_that_cannot_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_without_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> peak_benchmark.Product:
         raise RuntimeError("not implemented for this device")
 
@@ -45,7 +45,7 @@ def test_a_device_that_cannot_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure(CPU, "fp32", 0.01) is None
 
 
-def test_memory_that_runs_out_ends_it_with_what_was_found(monkeypatch: pytest.MonkeyPatch, clock: Ticking) -> None:
+def test_out_of_memory_ends_the_search(monkeypatch: pytest.MonkeyPatch, clock: Ticking) -> None:
     def small(device: torch.device, arithmetic: str, size: int) -> peak_benchmark.Product:
         if size > 512:
             raise torch.OutOfMemoryError("out of memory")
@@ -56,7 +56,7 @@ def test_memory_that_runs_out_ends_it_with_what_was_found(monkeypatch: pytest.Mo
     assert found is not None and found.size == 512
 
 
-def test_torchs_precision_is_left_as_it_was() -> None:
+def test_torch_precision_is_restored() -> None:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
@@ -67,12 +67,12 @@ def test_torchs_precision_is_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("arithmetic", arithmetics(CPU))
-def test_a_cpu_multiplies_in_each(arithmetic: str) -> None:
+def test_cpu_arithmetics(arithmetic: str) -> None:
     found = measure(CPU, arithmetic, 0.02)
     assert found is not None and 0 < found.tflops < 1000
 
 
-def test_a_gpu_has_tf32_from_ampere_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_from_ampere_on(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda:0")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert arithmetics(cuda) == ("fp32", "tf32", "bf16", "fp16", "fp8")

@@ -1,5 +1,4 @@
-"""In which arithmetic and on which device, and how much of it is the model's: from real ops, on fakes of a GPU's
-tensors."""
+"""MACs by device and arithmetic, and the model's part of them: from real ops on fake GPU tensors."""
 
 from __future__ import annotations
 
@@ -25,15 +24,15 @@ aten = torch.ops.aten
 
 
 def arithmetic(op: Any, *shapes: tuple[int, ...], device: str = "cuda", dtype: torch.dtype = torch.float32) -> str:
-    """Of an op whose tensor arguments have these shapes."""
+    """Returns the arithmetic of an op whose tensor arguments have these shapes."""
     with FakeTensorMode():
         tensors = [torch.empty(shape, device=device).to(dtype) for shape in shapes]
     return device_precision(op, tensors, {}, None).arithmetic
 
 
 @pytest.fixture(autouse=True)
-def torchs_settings() -> Iterator[None]:
-    """Left as they were."""
+def restore_torch_settings() -> Iterator[None]:
+    """Restores torch's settings."""
     matmul, conv = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     yield
     torch.set_float32_matmul_precision(matmul)
@@ -53,11 +52,11 @@ def torchs_settings() -> Iterator[None]:
         (torch.complex64, "complex64"),
     ],
 )
-def test_the_operands_type_decides(dtype: torch.dtype, name: str) -> None:
+def test_operand_type_decides(dtype: torch.dtype, name: str) -> None:
     assert arithmetic(aten.mm.default, (2, 2), (2, 2), dtype=dtype) == name
 
 
-def test_fp32_matmuls_on_cuda_run_in_tf32_where_torch_lets_them() -> None:
+def test_tf32_matmuls_by_torch_settings() -> None:
     assert arithmetic(aten.mm.default, (2, 2), (2, 2)) == "fp32"
     torch.set_float32_matmul_precision("high")
     assert arithmetic(aten.mm.default, (2, 2), (2, 2)) == "tf32"
@@ -65,14 +64,14 @@ def test_fp32_matmuls_on_cuda_run_in_tf32_where_torch_lets_them() -> None:
     assert arithmetic(aten.mm.default, (2, 2), (2, 2), dtype=torch.bfloat16) == "bf16"
 
 
-def test_convolutions_have_a_setting_of_their_own_and_it_is_on() -> None:
+def test_tf32_convolutions_by_default() -> None:
     assert arithmetic(aten.convolution.default, (1, 2, 4, 4), (2, 2, 3, 3)) == "tf32"
     torch.backends.cudnn.allow_tf32 = False
     assert arithmetic(aten.convolution.default, (1, 2, 4, 4), (2, 2, 3, 3)) == "fp32"
 
 
 @pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch 2.9")
-def test_the_newer_setting_after_which_the_older_one_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_newer_setting_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     try:
         assert arithmetic(aten.mm.default, (2, 2), (2, 2)) == "tf32"
@@ -80,7 +79,7 @@ def test_the_newer_setting_after_which_the_older_one_raises(monkeypatch: pytest.
         torch.backends.cuda.matmul.fp32_precision = "none"
 
 
-def test_on_amd_tf32_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_on_amd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "hip", "6.2")
     torch.set_float32_matmul_precision("high")
     assert arithmetic(aten.mm.default, (2, 2), (2, 2)) == "fp32"
@@ -89,7 +88,7 @@ def test_on_amd_tf32_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
     assert arithmetic(aten.convolution.default, (1, 2, 4, 4), (2, 2, 3, 3)) == "fp32"
 
 
-def test_packed_weights_come_second_and_lists_are_looked_into() -> None:
+def test_packed_weights_and_lists() -> None:
     x, packed = torch.empty(2, 2, dtype=torch.bfloat16), torch.empty(2, 2, dtype=torch.int8)
     assert device_precision(aten._weight_int8pack_mm.default, (x, packed), {}, None).arithmetic == "bf16"
     assert device_precision(None, ([x, packed],), {}, None) == device_precision(None, (), {"x": x}, None)
@@ -97,10 +96,10 @@ def test_packed_weights_come_second_and_lists_are_looked_into() -> None:
     assert device_precision(None, (1,), {}, None) == (None, "")
 
 
-# ---- what is redone ------------------------------------------------------------------------------------------------
+# ---- recomputed work -----------------------------------------------------------------------------------------------
 
 
-def test_every_backward_that_torch_has_is_known() -> None:
+def test_all_attention_backwards_are_known() -> None:
     overloads = {name.removeprefix("aten::").split(".")[0] for name in torch._C._dispatch_get_all_op_names()}
     fused = {name for name in overloads if name.endswith("attention_backward") or "attention_for_cpu_backward" in name}
     fused |= {name for name in overloads if name.endswith("overrideable_backward") and "attention" in name}
@@ -109,12 +108,12 @@ def test_every_backward_that_torch_has_is_known() -> None:
 
 
 @pytest.mark.parametrize("op", [name for name in BACKWARDS if hasattr(aten, name)])
-def test_query_and_value_stand_where_they_are_looked_for(op: str) -> None:
+def test_positions_of_query_and_value(op: str) -> None:
     names = [argument.name for argument in getattr(aten, op).default._schema.arguments]
     assert [names[place] for place in BACKWARDS[op]] == ["query", "value"]
 
 
-def test_the_scores_are_redone_and_nothing_else() -> None:
+def test_only_scores_are_recomputed() -> None:
     query, key, value = torch.empty(2, 3, 5, 8), torch.empty(2, 3, 7, 8), torch.empty(2, 3, 7, 16)
     scores = 2 * 3 * 5 * 7
     backward = aten._scaled_dot_product_flash_attention_backward.default
@@ -156,7 +155,7 @@ class Attention(nn.Module):
 
 
 @pytest.mark.parametrize("backend", [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])
-def test_the_models_work_does_not_depend_on_the_attention_backend(tmp_path: Path, backend: SDPBackend) -> None:
+def test_model_work_is_the_same_on_all_backends(tmp_path: Path, backend: SDPBackend) -> None:
     work = only(one_step(tmp_path, Attention(backend), torch.ones(2, 5, 8, requires_grad=True)))
     projection, attention = 2 * 5 * 8 * 24, 2 * 2 * 5 * 5 * (4 + 4)
     redone = 2 * 2 * 5 * 5 * 4 if backend is SDPBackend.FLASH_ATTENTION else 0
@@ -166,7 +165,7 @@ def test_the_models_work_does_not_depend_on_the_attention_backend(tmp_path: Path
     assert work.arithmetic == "fp32"
 
 
-def test_what_a_checkpoint_runs_again_is_not_the_models(tmp_path: Path) -> None:
+def test_recompute_is_not_model_work(tmp_path: Path) -> None:
     class Checkpointed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -180,7 +179,7 @@ def test_what_a_checkpoint_runs_again_is_not_the_models(tmp_path: Path) -> None:
     assert (work.model_macs, work.executed_macs) == (3 * 4 * 8 * 16, 4 * 4 * 8 * 16)
 
 
-def test_autocast_runs_in_the_type_that_it_casts_to(tmp_path: Path) -> None:
+def test_autocast(tmp_path: Path) -> None:
     class Mixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -195,7 +194,7 @@ def test_autocast_runs_in_the_type_that_it_casts_to(tmp_path: Path) -> None:
     assert {work.arithmetic: work.model_macs for work in works} == {"bf16": 2 * 4 * 8 * 16, "fp32": 3 * 4 * 16 * 4}
 
 
-def test_the_whole_step_is_in_it(tmp_path: Path) -> None:
+def test_device_work_covers_the_step(tmp_path: Path) -> None:
     counts = one_step(
         tmp_path, nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2)), torch.ones(2, 3, 4, 4)
     )

@@ -1,4 +1,4 @@
-"""Every common layer, loss and activation, forward and backward: no op of theirs is without a formula."""
+"""All ops of common layers, losses and activations have formulas, in forward and backward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formulas of a script's own ops: torch's registry, and ours."""
+"""Formulas of a script's own ops, in torch's registry and in distprof's."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ A, B = torch.ones(3, 4), torch.ones(4, 5)
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_registered() -> Iterator[None]:
-    before, torchs = dict(user_formulas.given), dict(flop_registry)
+def restore_registries() -> Iterator[None]:
+    before, torchs = dict(user_formulas.registered), dict(flop_registry)
     yield
-    for registry, was in ((user_formulas.given, before), (flop_registry, torchs)):
+    for registry, was in ((user_formulas.registered, before), (flop_registry, torchs)):
         registry.clear()
         registry.update(was)
 
 
 def work(*arguments: Any, op: Any = halves, **keywords: Any) -> tuple[int, int]:
-    """MACs and flops of one call."""
+    """Returns the MACs and flops of one call."""
     with FlopMode(Attribution()) as mode:
         op(*arguments, **keywords)
     assert not mode.uncounted
@@ -62,7 +62,7 @@ def macs(a: Any, b: Any, scale: float = 1.0, out_shape: Any = None) -> int:
     return int(a[0] * a[1] * b[1])
 
 
-def test_without_a_formula_the_op_is_listed_under_its_name() -> None:
+def test_op_without_a_formula_is_listed() -> None:
     with FlopMode(Attribution()) as mode:
         halves(A, B)
         halves(A, B)
@@ -70,17 +70,17 @@ def test_without_a_formula_the_op_is_listed_under_its_name() -> None:
     assert not mode.flops
 
 
-def test_what_is_registered_with_torch_just_works() -> None:
+def test_formula_registered_with_torch() -> None:
     register_flop_formula(PACKET)(lambda a, b, *rest, out_shape=None: 2 * a[0] * a[1] * b[1])
     assert work(A, B) == (60, 120)
 
 
-def test_torchs_raw_formulas_get_tensors() -> None:
+def test_raw_formula_of_torch_gets_tensors() -> None:
     register_flop_formula(PACKET, get_raw=True)(lambda a, b, *rest, out_val: 2 * a.numel() * out_val.shape[1])
     assert work(A, B) == (60, 120)
 
 
-def test_a_registration_after_the_first_counted_step_holds_in_the_next() -> None:
+def test_registration_between_counted_steps() -> None:
     with FlopMode(Attribution()) as mode:
         halves(A, B)
     assert mode.uncounted
@@ -89,25 +89,25 @@ def test_a_registration_after_the_first_counted_step_holds_in_the_next() -> None
 
 
 @pytest.mark.parametrize("op", [halves, PACKET, PACKET.default], ids=["custom_op", "packet", "overload"])
-def test_ours_has_macs_and_flops(op: Any) -> None:
+def test_register_formula(op: Any) -> None:
     distprof.register_formula(op, flops, macs)
     assert work(A, B) == (60, 135)
     assert work(A, B, scale=0.25) == (60, 135)
 
 
-def test_without_macs_all_flops_are_element_wise() -> None:
+def test_without_macs() -> None:
     distprof.register_formula(PACKET, flops)
     assert work(A, B) == (0, 135)
 
 
-def test_the_last_one_holds_and_ours_before_torchs() -> None:
+def test_last_registration_holds() -> None:
     register_flop_formula(PACKET)(lambda *args, **kwargs: 2)
     distprof.register_formula(PACKET, lambda *args, **kwargs: 4)
     distprof.register_formula(PACKET, lambda *args, **kwargs: 6)
     assert work(A, B) == (0, 6)
 
 
-def test_it_can_replace_a_formula_of_ours() -> None:
+def test_replaces_a_builtin_formula() -> None:
     distprof.register_formula(torch.ops.aten.tanh, lambda x, out_shape=None: 7 * x[0] * x[1])
     assert work(A, op=torch.tanh) == (0, 84)
 
@@ -117,7 +117,7 @@ def test_shapes_of_tensors_in_lists() -> None:
     assert work([A, A, A], op=both) == (0, 36)
 
 
-def test_a_formula_that_raises_makes_the_op_one_without() -> None:
+def test_raising_formula() -> None:
     distprof.register_formula(PACKET, lambda a, b: 1)  # takes no out_shape
     with FlopMode(Attribution()) as mode:
         assert torch.equal(halves(A, B), A @ B * 0.5)
@@ -126,19 +126,19 @@ def test_a_formula_that_raises_makes_the_op_one_without() -> None:
 
 
 @pytest.mark.parametrize("op", ["distprof_tests::halves", len, None, torch.nn.Linear])
-def test_what_is_no_op_is_refused(op: Any) -> None:
+def test_not_an_op(op: Any) -> None:
     with pytest.raises(UsageError, match=r"is no op; give torch\.ops"):
         distprof.register_formula(op, flops)
 
 
 @pytest.mark.parametrize(("bad", "what"), [({"flops": 3}, "flops"), ({"flops": flops, "macs": 3}, "macs")])
-def test_what_is_no_function_is_refused(bad: Any, what: str) -> None:
+def test_not_a_function(bad: Any, what: str) -> None:
     with pytest.raises(UsageError, match=f"{what} must be a function"):
         distprof.register_formula(PACKET, **bad)
-    assert PACKET not in user_formulas.given
+    assert PACKET not in user_formulas.registered
 
 
-def test_it_imports_no_torch() -> None:
+def test_imports_no_torch() -> None:
     script = (
         "import sys, distprof\n"
         "try:\n    distprof.register_formula(print, print)\n"
@@ -152,7 +152,7 @@ def test_it_imports_no_torch() -> None:
 
 
 class JITFunction:
-    """Stands for a Triton kernel, which no machine without a GPU has: torch keeps it in a table, and asks its type."""
+    """A stand-in for a Triton kernel, which needs a GPU: torch keeps it in a table, and distprof compares its type."""
 
     __module__ = "triton.runtime.jit"
 
@@ -166,16 +166,16 @@ class Autotuner:
 
 
 def launch(mode: FlopMode, kernel: Any) -> None:
-    """What a launch by torch.library.wrap_triton tells a mode; nothing runs."""
+    """Gives a mode the launch that torch.library.wrap_triton makes; nothing runs."""
     wrapper = torch.ops.higher_order.triton_kernel_wrapper_mutation
     number = kernel_side_table.add_kernel(kernel)
     keywords = {"kernel_idx": number, "constant_args_idx": 0, "grid": [(1,)], "kwargs": {"x": A}}
-    mode._meet(wrapper)
+    mode._look_up(wrapper)
     mode._count(wrapper, (), keywords, None)
 
 
-def test_a_triton_kernel_is_counted_by_its_own_formula() -> None:
-    """Torch's registry holds them as it holds ops, and hands their formulas the launch's arguments."""
+def test_formula_of_a_triton_kernel() -> None:
+    """torch's registry has formulas of kernels as of ops, and calls them with the launch's arguments."""
     with_torch, with_us, bare = JITFunction("first"), JITFunction("second"), JITFunction("third")
     flop_registry[with_torch] = lambda *args, kwargs, out_val=None, **more: 2 * kwargs["x"].numel()
     distprof.register_formula(with_us, lambda *args, kwargs, out_shape=None, **more: 7, lambda *args, **more: 3)
@@ -186,7 +186,7 @@ def test_a_triton_kernel_is_counted_by_its_own_formula() -> None:
     assert mode.uncounted == {"triton.third": 2}
 
 
-def test_an_op_of_triton_kernels_is_what_is_in_it_unless_it_has_a_formula() -> None:
+def test_op_of_triton_kernels() -> None:
     @torch.library.triton_op("distprof_tests::of_kernels", mutates_args=())
     def of_kernels(a: Tensor, b: Tensor) -> Tensor:
         return a @ b

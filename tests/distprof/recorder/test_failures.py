@@ -91,7 +91,7 @@ ROADS = [
     "distprof.probes.counting.probe.CountingProbe.end",
     "distprof.probes.counting.probe.CountingProbe.read",
     "distprof.probes.counting.probe.ModuleStack.leave_root",
-    "distprof.flops.counter.FlopMode._meet",
+    "distprof.flops.counter.FlopMode._look_up",
     "distprof.flops.counter.FlopMode._count",
     "distprof.probes.timing.probe.TimedProbe.attach",
     "distprof.probes.timing.probe.TimedProbe.begin",

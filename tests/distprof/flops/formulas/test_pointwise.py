@@ -1,4 +1,4 @@
-"""Flops that no matrix product makes: by pencil from the documented conventions, and by taking ops apart."""
+"""Element-wise flops, compared with counts by hand from the documented conventions, and with decompositions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL = ROWS * WIDTH
 
 
 def flops(run: Run) -> int:
-    """Of a run of which every op has a formula and none multiplies matrices."""
+    """Returns the flops of a run; checks that every op has a formula, and that none multiplies matrices."""
     with FlopMode(Attribution()) as mode:
         run()
     assert not mode.uncounted
@@ -29,7 +29,7 @@ def flops(run: Run) -> int:
 
 
 def both(run: Callable[[], Tensor]) -> tuple[int, int]:
-    """Forward and backward; the gradient comes from outside."""
+    """Returns the flops of forward and of backward, with a given gradient."""
     kept: list[Tensor] = []
     forward = flops(lambda: kept.append(run()))
     gradient = torch.ones_like(kept[0])
@@ -41,7 +41,7 @@ def ones(*shape: int) -> Tensor:
 
 
 X, Y = ones(ROWS, WIDTH), ones(ROWS, WIDTH)
-D = torch.ones(ROWS, WIDTH)  # no gradient
+D = torch.ones(ROWS, WIDTH)  # needs no gradient
 
 
 @pytest.mark.parametrize("run", [
@@ -78,12 +78,12 @@ def test_one_flop_an_element(run: Run) -> None:
         lambda: torch._foreach_zero_([torch.ones(3)]), lambda: torch._foreach_copy_([torch.ones(3)], [torch.ones(3)]),
     ],
 )  # fmt: skip
-def test_what_moves_picks_makes_or_asks_is_none(run: Run) -> None:
+def test_zero_cost_ops(run: Run) -> None:
     assert flops(run) == 0
 
 
 @pytest.mark.parametrize(("run", "forward", "backward"), [
-    (lambda: X * Y, 1, 2),  # each gradient a product
+    (lambda: X * Y, 1, 2),  # each gradient is a product
     (lambda: X * 2, 1, 1),
     (lambda: F.relu(X), 1, 2),
     (lambda: F.gelu(X), 1, 2),
@@ -123,8 +123,8 @@ def test_conventions(run: Callable[[], Tensor], forward: int, backward: int | No
     assert found == (forward * ALL, None if backward is None else backward * ALL)
 
 
-def test_softmax_and_norms_are_what_their_parts_are() -> None:
-    """Taken apart by hand; single numbers a row (the root, epsilon) are left out."""
+def test_softmax_and_norms_equal_their_parts() -> None:
+    """Decomposed by hand; single numbers a row (the root, epsilon) are left out."""
 
     def softmax() -> None:
         e = (D - D.amax(1, keepdim=True)).exp()
@@ -154,12 +154,12 @@ def test_softmax_and_norms_are_what_their_parts_are() -> None:
     ],
 )
 def test_norms_with_weights(layer: nn.Module, forward: int, backward: int) -> None:
-    with FlopMode(Attribution()):  # the first step's counter of batches is made
+    with FlopMode(Attribution()):  # a first call creates the counter of batches
         layer(X)
     assert both(lambda: layer(X)) == (forward * ALL, backward * ALL)
 
 
-def test_a_loss_picks_its_targets() -> None:
+def test_nll_loss() -> None:
     target = torch.tensor([1, 2, 3, 4, 5, 6])
     assert flops(lambda: F.cross_entropy(D, target)) == 5 * ALL + ROWS
     assert flops(lambda: F.nll_loss(D, target)) == ROWS
@@ -191,7 +191,7 @@ def test_pooling_and_resampling(run: Callable[[], Tensor], forward: int, backwar
     assert found == (forward, backward)
 
 
-def test_sums_into_places() -> None:
+def test_scattered_sums() -> None:
     index = torch.tensor([0, 0, 1])
     part = torch.ones(3, WIDTH)
     assert flops(lambda: D.clone().index_add_(0, index, part)) == 3 * WIDTH
@@ -230,8 +230,8 @@ def parameters() -> list[nn.Parameter]:
     return made
 
 
-def of_a_step(make: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]) -> int:
-    """The second step, whose state is there already; without what is done once a parameter."""
+def flops_of_a_step(make: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]) -> int:
+    """Returns the flops of the second step, when the state exists already."""
     optimizer = make(parameters())
     optimizer.step()
     return flops(optimizer.step)
@@ -247,19 +247,19 @@ def of_a_step(make: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]) -
     (lambda p: torch.optim.Adagrad(p, fused=True), 7),
 ])  # fmt: skip
 def test_fused_optimizers(make: Any, each: int) -> None:
-    assert of_a_step(make) - each * (12 + 5) in (0, 2)  # 1 more a parameter: its count of steps
+    assert flops_of_a_step(make) - each * (12 + 5) in (0, 2)  # 1 more a parameter: its count of steps
 
 
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad,
                                   torch.optim.RMSprop, torch.optim.Adadelta, torch.optim.NAdam])  # fmt: skip
-def test_optimizers_of_many_ops_are_counted_alike_one_by_one_and_in_lists(kind: Any, foreach: bool) -> None:
-    found = of_a_step(lambda p: kind(p, foreach=foreach))
-    other = of_a_step(lambda p: kind(p, foreach=not foreach))
+def test_foreach_optimizers(kind: Any, foreach: bool) -> None:
+    found = flops_of_a_step(lambda p: kind(p, foreach=foreach))
+    other = flops_of_a_step(lambda p: kind(p, foreach=not foreach))
     assert abs(found - other) <= 2 * (12 + 5)
 
 
-def test_lists() -> None:
+def test_foreach_ops() -> None:
     a, b = [torch.ones(3), torch.ones(4, 2)], [torch.ones(3), torch.ones(4, 2)]
     assert flops(lambda: torch._foreach_add(a, b)) == 11
     assert flops(lambda: torch._foreach_mul_(a, 2.0)) == 11
@@ -269,7 +269,7 @@ def test_lists() -> None:
     assert flops(lambda: torch.nn.utils.clip_grad_norm_(parameters(), 1.0)) == 3 * 17 + 2 * 2 + 4
 
 
-def test_adding_to_a_gradient_that_is_there_is_nobodys_work() -> None:
+def test_adding_to_an_existing_gradient() -> None:
     weight = ones(WIDTH)
     for _ in range(2):
         z, gradient = weight * 2, torch.ones(WIDTH)
@@ -277,7 +277,7 @@ def test_adding_to_a_gradient_that_is_there_is_nobodys_work() -> None:
 
 
 class Experts(nn.Module):
-    """A router, the two best of four experts a token, and their weighted sum."""
+    """A router, the best two of four experts for each token, and their weighted sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -317,7 +317,7 @@ def convolutional() -> nn.Module:
     ("model", "x"), [(Block(), torch.arange(6)), (convolutional(), torch.ones(6, 3, 8, 8))], ids=["transformer", "CNN"]
 )
 @pytest.mark.parametrize("fused", [False, True])
-def test_no_op_of_a_usual_step_is_without_a_formula(model: nn.Module, x: Tensor, fused: bool) -> None:
+def test_all_ops_of_a_usual_step_have_formulas(model: nn.Module, x: Tensor, fused: bool) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
     with FlopMode(Attribution()) as mode, torch.autocast("cpu", torch.bfloat16):
         F.cross_entropy(model(x), torch.arange(6)).backward()

@@ -1,4 +1,4 @@
-"""What a script does to gradients behind the last backward is the update's work, in whatever mode it does it."""
+"""Work on gradients after the last backward belongs to the update, in grad mode and without."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from distprof.records import Counts
 CASES = Path(__file__).parents[3] / "cases"
 WIDTH, ROWS = 8, 4
 PARAMETERS = WIDTH * WIDTH
-LOSS = 2 * ROWS * WIDTH  # its square and its mean
+LOSS = 2 * ROWS * WIDTH  # the square and the mean
 
 
 def counted(folder: Path, step: Callable[[nn.Linear, torch.optim.Optimizer], object]) -> Counts:
-    """The counted one of steps that are all alike."""
+    """Returns the counts of one of several equal steps."""
     net = nn.Linear(WIDTH, WIDTH, bias=False)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
 
@@ -44,14 +44,14 @@ def gradient(net: nn.Linear) -> Tensor:
 
 
 def test_clipping_by_hand(tmp_path: Path) -> None:
-    """By the arithmetic of the script, of 1,000,000 parameters and 4 rows of 1,000."""
+    """Compared with the script's own arithmetic, for 1,000,000 parameters and 4 rows of 1,000."""
     job = CASES / "clip_with_grad.py"
     found = record(tmp_path, lambda: runpy.run_path(str(job)), clock=SystemClock(), warmup=2, count=True, timed=1)
     counts, plain = found.one(Counts), counted(tmp_path / "plain", lambda net, optimizer: update(net, optimizer, None))
     assert counts.forward_flops.tolist() == [2 * 4 * 1_000_000]
     assert counts.outside["forward_flops"] == 2 * 4 * 1_000
     of_sgd = plain.outside["optimizer_flops"] // PARAMETERS * 1_000_000
-    by_hand = 1_000_000 + 3_000_000  # averaging; its norm's square and sum, and the product
+    by_hand = 1_000_000 + 3_000_000  # averaging; the norm's square and sum, and the product
     assert counts.outside["optimizer_flops"] == pytest.approx(of_sgd + by_hand, abs=5)
 
 
@@ -62,8 +62,8 @@ def update(net: nn.Linear, optimizer: torch.optim.Optimizer, scale: float | None
     optimizer.step()
 
 
-def test_between_micro_batches_it_is_forward(tmp_path: Path) -> None:
-    """Only behind the last backward: what is done before another model runs may be to its batch."""
+def test_work_between_micro_batches_is_forward(tmp_path: Path) -> None:
+    """Work between two forwards may be on the next batch, so it counts as forward."""
 
     def step(net: nn.Linear, optimizer: torch.optim.Optimizer) -> None:
         loss(net).backward()
@@ -76,21 +76,21 @@ def test_between_micro_batches_it_is_forward(tmp_path: Path) -> None:
     assert found.outside["optimizer_flops"] == plain.outside["optimizer_flops"] + PARAMETERS
 
 
-def test_a_matrix_product_of_gradients_is_none_of_the_models(tmp_path: Path) -> None:
+def test_matrix_product_of_gradients(tmp_path: Path) -> None:
     def step(net: nn.Linear, optimizer: torch.optim.Optimizer) -> None:
         loss(net).backward()
         net.weight.grad = gradient(net) @ gradient(net)
         optimizer.step()
 
     found = counted(tmp_path, step)
-    of_model = 2 * ROWS * WIDTH * WIDTH  # forward, and that of the weight: the input needs none
+    of_model = 2 * ROWS * WIDTH * WIDTH  # forward and the weight's gradient: the input needs none
     assert found.outside["optimizer_macs"] == WIDTH**3
     (work,) = found.device_work
     assert (work.model_macs, work.executed_macs) == (of_model, of_model + WIDTH**3)
 
 
-def test_what_needs_a_gradient_is_forward_still(tmp_path: Path) -> None:
-    """A penalty on the weights, with a backward of its own."""
+def test_work_that_needs_a_gradient_is_forward(tmp_path: Path) -> None:
+    """A penalty on the weights that has its own backward."""
 
     def step(net: nn.Linear, optimizer: torch.optim.Optimizer) -> None:
         loss(net).backward()
@@ -106,8 +106,8 @@ def test_what_needs_a_gradient_is_forward_still(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.stack("deepspeed")
 @pytest.mark.parametrize(("accumulated", "clip"), [(1, "0"), (4, "1.0")])
-def test_what_deepspeed_does_to_gradients(new_workplace: NewWorkplace, accumulated: int, clip: str) -> None:
-    """Forward has the products of 4 rows, their square and mean, and the loss's scaling; all else is the update's."""
+def test_deepspeed_work_on_gradients(new_workplace: NewWorkplace, accumulated: int, clip: str) -> None:
+    """Forward has the products of 4 rows, the square, the mean and the loss's scaling; the rest is the update's."""
     place = new_workplace()
     ended = place.start_run("--nproc", 1, CASES / "ds_outside.py", accumulated, clip, timed=1).wait(900)
     assert ended.code == 0, ended.err  # the first time, DeepSpeed compiles an op, which takes minutes

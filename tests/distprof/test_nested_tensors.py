@@ -1,4 +1,4 @@
-"""The tensors among a call's arguments."""
+"""The tensors in nested values."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from distprof.probes.tensors import tensors
+from distprof.nested_tensors import call_tensors
 
 ONE, OTHER = torch.zeros(1), torch.zeros(2)
 
 
 class Odd(dict[str, Any]):
-    """Refuses to tell what it holds."""
+    """Raises when it is asked for its values."""
 
     def values(self) -> NoReturn:
         raise RuntimeError("not now")
@@ -33,8 +33,8 @@ class Odd(dict[str, Any]):
         ((["a"] * 1_000, ONE), [ONE]),
         (({"texts": ["a"] * 1_000, "more": [list(range(9))] * 3, "x": ONE},), [ONE]),
         (([ONE] * 1_000,), [ONE] * 1_000),
-        ((["a"] * 1_000 + [ONE],), []),  # behind what is not looked through
+        ((["a"] * 1_000 + [ONE],), []),  # after the items that are visited
     ],
 )
-def test_tensors_are_found_in_their_order(values: Any, found: list[torch.Tensor]) -> None:
-    assert [id(tensor) for tensor in tensors(values, 2)] == [*map(id, found)]
+def test_call_tensors(values: Any, found: list[torch.Tensor]) -> None:
+    assert [id(tensor) for tensor in call_tensors(values, 2)] == [*map(id, found)]
