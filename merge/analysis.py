@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from distprof.merge.job.counted_groups import CountedGroup, counted_groups, counted_ranks
 from distprof.merge.job.layer_numbers import with_layer_numbers
+from distprof.merge.job.module_labels import names_in_holders
 from distprof.merge.job.module_union import ModuleUnion
 from distprof.merge.job.per_model_axes import with_per_model_axes
 from distprof.merge.job.rank_kinds import with_kinds
@@ -69,8 +70,8 @@ class Analysis:
     @cached_property
     def union(self) -> ModuleUnion:
         """Returns the module tree of the whole job; its columns are the recorded ranks, ascending."""
-        held_as = {root: name for data in reversed(self.ranks) for root, name in data.parameters.held_as.items()}
-        return ModuleUnion([data.tree for data in self.ranks], list(self.pipelines.values()), held_as)
+        trees, pipelines = [data.tree for data in self.ranks], list(self.pipelines.values())
+        return ModuleUnion(trees, pipelines, names_in_holders(self.run))
 
     @cached_property
     def counted(self) -> dict[int, CountedRank]:

@@ -11,6 +11,7 @@ from distprof.merge.times.summary import work_notes
 from distprof.merge.wording import rank_names
 from distprof.merge.work.compiled_kernels import compiled_notes
 from distprof.merge.work.exact_work import expert_notes
+from distprof.merge.work.parameter_totals import evaluated_notes
 from distprof.merge.work.replica_check import certain_totals, doubts_of
 from distprof.merge.work.utilization import compute_utilizations
 
@@ -46,6 +47,7 @@ def _notes(analysis: Analysis) -> Iterator[str]:
     yield from analysis.layer_notes
     yield from expert_notes(analysis)
     yield from certain_totals(analysis).notes
+    yield from evaluated_notes(analysis)
     yield from work_notes(analysis)
     yield from compiled_notes(analysis)
     yield from compute_utilizations(analysis).notes

@@ -25,6 +25,7 @@ class FirstNames:
 
     def __init__(self) -> None:
         self._names: dict[tuple[int, str], tuple[weakref.ref[Tensor | nn.Module], int, str]] = {}
+        self._tied_roots: dict[int, set[int]] = {}
 
     def tied_to(self, parameter: OwnedParameter, root: int, name: str) -> str:
         """Returns the name under which ``parameter`` was first seen; empty if that is now, or under this same name."""
@@ -32,7 +33,14 @@ class FirstNames:
         if met is None or met[0]() is not parameter.anchor:
             self._names[parameter.identity] = (weakref.ref(parameter.anchor), root, name)
             return ""
-        return "" if met[1:] == (root, name) else met[2]
+        if met[1:] == (root, name):
+            return ""
+        self._tied_roots.setdefault(root, set()).add(met[1])
+        return met[2]
+
+    def tied_roots(self, root: int) -> tuple[int, ...]:
+        """The roots in which the tied parameters of ``root`` were met first."""
+        return tuple(sorted(self._tied_roots.get(root, ())))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from distprof.records import ModuleRow, Parameter, Parameters, Tree
@@ -22,14 +23,22 @@ def tree_records(tree: Tree) -> Iterator[Tree]:
         yield Tree(tree.first_row + first, rows)
 
 
-def parameter_records(root: int, parameters: Sequence[Parameter], held_as: str = "") -> Iterator[Parameters]:
+def parameter_records(
+    root: int,
+    parameters: Sequence[Parameter],
+    held_as: str = "",
+    *,
+    evaluated: bool = False,
+    tied_roots: tuple[int, ...] = (),
+) -> Iterator[Parameters]:
     """Yields all parameters of a root in as many records as needed."""
+    whole = Parameters(root, tuple(parameters), held_as, evaluated=evaluated, tied_roots=tied_roots)
     chunks = [*_chunks(parameters, lambda one: (one.name, one.tied_to, one.shared_as))]
     if len(chunks) < 2:
-        yield Parameters(root, tuple(parameters), held_as)
+        yield whole
         return
     for first, some in chunks:
-        yield Parameters(root, some, held_as, first, len(parameters))
+        yield replace(whole, parameters=some, first=first, total=len(parameters))
 
 
 def _chunks(items: Sequence[Item], texts: Callable[[Item], tuple[str, ...]]) -> Iterator[tuple[int, tuple[Item, ...]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -15,6 +15,7 @@ from distprof.model.moe_layers import MoeLayer, find_moe_layers, place_layers
 from distprof.model.parameters import FirstNames, parameters_of
 from distprof.model.record_chunks import parameter_records, tree_records
 from distprof.model.topology import RankTopology
+from distprof.module_walk import parameters_in
 from distprof.rank.identity import Identity
 from distprof.records import ExpertLayer, ExpertLayers, Parameter, Record, Topology
 from distprof.topology.meshes import MeshRecorder
@@ -37,6 +38,7 @@ class ModelRegistry:
         self._last_places: tuple[Topology, tuple[ExpertLayer, ...]] | None = None
         self._parameters: dict[int, list[Parameter]] = {}  # by root
         self._unrecorded: set[int] = set()  # roots with parameters that are in no record yet
+        self._evaluated: set[int] = set()  # roots first called without gradient, with no parameter in an optimizer
         self._roots = 0
         self._places_are_due = False  # models were added since the last topology record
         self._first_names = FirstNames()
@@ -54,11 +56,11 @@ class ModelRegistry:
         topology = self._last_places[0] if self._last_places is not None else None
         return topology is not None and (topology.sizes["pp"] > 1 or bool(topology.stages))
 
-    def adopt(self, module: nn.Module, caller: int = -1) -> tuple[int, list[Record]]:
+    def adopt(self, module: nn.Module, caller: int = -1, *, with_gradient: bool = True) -> tuple[int, list[Record]]:
         """Returns the row of a new module (-1: none, its work is its caller's), and the records that describe it.
 
         The parameters of a module that joins its caller's root come in :meth:`late_records`, and so do topology and
-        layers if there are many models.
+        layers if there are many models.  ``with_gradient``: whether its first forward has gradient enabled.
         """
         if caller >= 0 and _is_compiler_made(module):
             return -1, []
@@ -71,6 +73,8 @@ class ModelRegistry:
         if caller < 0:
             self._roots += 1
             self._topology.add_model(module, self.tree.rows[row].root)
+            if not with_gradient:
+                self._evaluated.add(self.tree.rows[row].root)
         layers = self._find_layers(module, row)
         self._layers += layers
         self._add_parameters(module, row, layers)
@@ -80,12 +84,14 @@ class ModelRegistry:
         places = () if self._places_are_due else self.place_records()
         return row, [*tree_records(new_rows), *(self._take_unrecorded_parameters() if caller < 0 else ()), *places]
 
-    def late_records(self) -> Sequence[Record]:
+    def late_records(self, optimizers: Iterable[object] = ()) -> Sequence[Record]:
         """Returns the records that are written once an iteration, because each describes everything again.
 
         These are the parameters of roots that modules have joined (a script may make modules in every forward), and
-        topology and layers if there are many models.
+        topology and layers if there are many models.  A model with a parameter that ``optimizers`` step is described
+        again if its record says that it is only evaluated.
         """
+        self._find_trained(optimizers)
         return [*self._take_unrecorded_parameters(), *(self.place_records() if self._places_are_due else ())]
 
     def _take_unrecorded_parameters(self) -> Sequence[Record]:
@@ -95,8 +101,25 @@ class ModelRegistry:
         return [
             record
             for root in roots
-            for record in parameter_records(root, self._parameters[root], self._held_as.get(root, ""))
+            for record in parameter_records(
+                root,
+                self._parameters[root],
+                self._held_as.get(root, ""),
+                evaluated=root in self._evaluated,
+                tied_roots=self._first_names.tied_roots(root),
+            )
         ]
+
+    def _find_trained(self, optimizers: Iterable[object]) -> None:
+        """Finds models that were first called without gradient and have a parameter that an optimizer steps."""
+        if not self._evaluated:
+            return
+        stepped = {id(parameter) for optimizer in optimizers for parameter in _parameters_stepped_by(optimizer)}
+        for root in sorted(self._evaluated):
+            model = self._topology.model(root)
+            if model is not None and not stepped.isdisjoint(map(id, parameters_in(model))):
+                self._evaluated.remove(root)
+                self._unrecorded.add(root)
 
     def place_records(self) -> Iterator[Record]:
         """Yields topology and MoE layers if they changed since their last record: groups may appear late."""
@@ -143,6 +166,14 @@ class ModelRegistry:
                 self._held_as[root] = self._held_names.find(model)[:_MAX_TEXT]
                 if self._held_as[root]:
                     self._unrecorded.add(root)
+
+
+def _parameters_stepped_by(optimizer: object) -> Iterator[object]:
+    """Yields the parameters in the groups of an optimizer; nothing if it has no groups like those of torch."""
+    groups = getattr(optimizer, "__dict__", {}).get("param_groups")
+    for group in groups if isinstance(groups, list) else ():
+        if isinstance(group, dict):
+            yield from group.get("params", ())
 
 
 def _is_compiler_made(module: nn.Module) -> bool:

@@ -27,6 +27,7 @@ from distprof.console import say
 from distprof.devices import running_device
 from distprof.errors import said
 from distprof.external_exceptions import came_from_outside, pass_on
+from distprof.flops.attribution import with_gradient
 from distprof.frameworks.shape_inference import ShapeInference
 from distprof.hooks.dynamo import out_of_trace
 from distprof.hooks.optimizer_hook import OptimizerHook
@@ -220,8 +221,9 @@ class Recorder:
     def adopt(self, module: nn.Module, caller: int) -> int:
         assert self._models is not None and self._output is not None
         self._writing += 1
+        has_gradient = with_gradient()
         with out_of_trace():
-            row, records = self._models.adopt(module, caller)
+            row, records = self._models.adopt(module, caller, with_gradient=has_gradient)
         self._output.write(*records)
         self._writing -= 1
         if self._models.is_pipelined:
@@ -477,7 +479,7 @@ class Recorder:
         return ()
 
     def _late_records(self) -> Sequence[Record]:
-        return self._models.late_records() if self._models is not None else ()
+        return self._models.late_records(self._steps.optimizers) if self._models is not None else ()
 
 
 def _has_lazy(module: nn.Module) -> bool:

@@ -112,6 +112,11 @@ class StepClock:
         self._no_optimizer = True
 
     @property
+    def optimizers(self) -> list[object]:
+        """Returns the optimizers in use that still exist."""
+        return self._optimizers.living()
+
+    @property
     def backward_seen(self) -> bool:
         return self._backward_seen
 
@@ -211,6 +216,10 @@ class _Optimizers:
             return Boundary.NONE
         self._known[id(optimizer)] = known
         return Boundary.RESTART
+
+    def living(self) -> list[object]:
+        """Returns the optimizers that still exist."""
+        return [optimizer for known in self._known.values() if (optimizer := known.reference()) is not None]
 
     def _closing(self) -> _KnownOptimizer:
         """Returns the last optimizer that still exists."""

@@ -83,6 +83,9 @@ class Parameters:
     and the root's name in it: ``Agent.actor``.
 
     Parameters that are too many for one record are in several, from number ``first`` on, ``total`` in all.
+
+    ``evaluated``: the first forward of the root had no gradient, and no optimizer that stepped has a parameter of it.
+    ``tied_roots``: the roots in which its tied parameters were first seen.
     """
 
     KIND: ClassVar[str] = "parameters"
@@ -91,3 +94,5 @@ class Parameters:
     held_as: str = ""
     first: Natural = 0
     total: Natural = 0  # 0: these are all
+    evaluated: bool = False
+    tied_roots: tuple[Index, ...] = ()

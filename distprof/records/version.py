@@ -16,6 +16,6 @@ SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     "eager_refused, generated; ops; memory",
     (2, 0): "step: owners and stamps in place of forward_ns and backward_ns",
     (2, 1): "header: launch and launched_ns; step: phase outside, batch_found; counts: batch_size, batch_found, "
-    "uncounted_work; plan: settling; parameters: kept_alike, held_as, first, total; memory_unknown; "
-    "counts and ops: amounts beyond 64 bits",
+    "uncounted_work; plan: settling; parameters: kept_alike, held_as, first, total, evaluated, "
+    "tied_roots; memory_unknown; counts and ops: amounts beyond 64 bits",
 }

@@ -79,7 +79,7 @@ def with_layer_numbers(
 def _models(run: LoadedRun, pipelines: Mapping[int, Pipeline], pp: int) -> dict[int, _Model]:
     """The models that are cut into stages: those of which the stack said so; or, if it said nothing, the only one."""
     found: dict[int, _Model] = {}
-    told = any(pipeline.roots for pipeline in pipelines.values())
+    told = any(data.topology and data.topology.stages for data in run.ranks)
     if not told and any(row.root for data in run.ranks for row in data.tree.rows):
         return {}
     for tree, pipeline, stages in dict.fromkeys(

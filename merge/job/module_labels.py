@@ -10,7 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from distprof.merge.load.run import LoadedRun
 from distprof.records import ModuleRow
+
+
+def names_in_holders(run: LoadedRun) -> dict[int, str]:
+    """Returns by model what the module calls it that holds it; the first rank that says so counts."""
+    names: dict[int, str] = {}
+    for data in run.ranks:
+        numbers = dict(data.models)
+        for root, name in (*data.parameters.held_as.items(), *data.evaluated.held_as.items()):
+            names.setdefault(numbers.get(root, root), name)
+    return names
 
 
 def module_labels(

@@ -23,8 +23,9 @@ Name = tuple[int, str, str, int]
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What the models of one rank are in the pipeline: ``roots`` has (root, model, stage) of those that said so; any
-    other root is a model of its own, on the rank's stage.
+    """What the models of one rank are in the pipeline: ``roots`` has (root, model, stage) of those that said so, and
+    of those that have another number in the job than on the rank; any other root is a model of its own, on the rank's
+    stage.
     """
 
     stage: int = 0
@@ -38,8 +39,10 @@ class Pipeline:
 def pipeline_position(data: RankData, layout: JobTopology) -> Pipeline:
     stages = data.topology.stages if data.topology is not None else ()
     model = min((stage.root for stage in stages), default=0)
-    roots = tuple((stage.root, model, stage.index) for stage in stages)
-    return Pipeline(layout.piece(data.rank, ("pp",))[0], roots)
+    own, numbers = layout.piece(data.rank, ("pp",))[0], dict(data.models)
+    roots = {root: (root, number, own) for root, number in data.models}
+    roots |= {stage.root: (stage.root, numbers.get(model, model), stage.index) for stage in stages}
+    return Pipeline(own, tuple(roots.values()))
 
 
 def apart_on_stages(trees: Iterable[tuple[RankTree, Sequence[Name], Sequence[int]]]) -> set[Name]:

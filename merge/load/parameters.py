@@ -22,11 +22,13 @@ class ParameterSet:
 
     def __init__(self, records: Sequence[Parameters]) -> None:
         """``records``: one a root."""
-        self._records = records
+        self.records = records
         #: By root, what a module calls it that holds several of them.
         self.held_as = {record.root: record.held_as for record in records if record.held_as}
         self._held: dict[frozenset[int], Held] = {}
         self.counted = tuple(p for record in records for p in record.parameters if not p.tied_to)
+        #: The roots that were met in a forward without gradient, and that no optimizer is known to step.
+        self.met_evaluated = frozenset(record.root for record in records if record.evaluated)
         #: With data-parallel sharding undone; None when the rank recorded no parameters.
         self.rank_numel = sum(p.rank_numel for p in self.counted) if records else None
         #: The sets of axes on which ranks hold different parameters under one name.
@@ -49,7 +51,7 @@ class ParameterSet:
     def held(self, without: frozenset[int] = frozenset()) -> Held:
         """What replicas of this rank hold as well; of the models but those numbered in ``without``."""
         if without not in self._held:
-            models = (record for record in self._records if record.root not in without)
+            models = (record for record in self.records if record.root not in without)
             parameters = (
                 frozenset((p.name, p.global_numel) for p in model.parameters if _is_shared(p)) for model in models
             )
@@ -59,7 +61,7 @@ class ParameterSet:
     @cached_property
     def outside_wrappers(self) -> tuple[Parameter, ...]:
         """Those that no wrapper keeps alike over the ranks, where one keeps others; without copies of these."""
-        every = [p for record in self._records for p in record.parameters]
+        every = [p for record in self.records for p in record.parameters]
         kept = {name for p in every if p.kept_alike for name in (p.name, p.tied_to)}
         if not kept:
             return ()
@@ -67,7 +69,47 @@ class ParameterSet:
 
     def renamed(self, rename: Callable[[int, str], str]) -> ParameterSet:
         """``rename``: (root, name) -> name."""
-        return ParameterSet([_renamed(record, rename) for record in self._records])
+        return ParameterSet([_renamed(record, rename) for record in self.records])
+
+    def split(self, roots: frozenset[int]) -> tuple[ParameterSet, ParameterSet]:
+        """Returns the parameters of all other roots, and those of ``roots`` alone; what both hold is of the others."""
+        others = [record for record in self.records if record.root not in roots]
+        own = [record for record in self.records if record.root in roots]
+        shared = _shared_owners(others, own)
+        return (
+            ParameterSet([_owned(record, shared) for record in others]),
+            ParameterSet([_given_away(record, shared) for record in own]),
+        )
+
+
+#: (root, name) of the first parameter that is an object -> the same of the one that counts for it.
+_Owners = dict[tuple[int, str], tuple[int, str]]
+
+
+def _shared_owners(others: Sequence[Parameters], own: Sequence[Parameters]) -> _Owners:
+    """Which parameters of ``own`` are objects that ``others`` hold as well, met first in ``own``."""
+    firsts = {(p.root, p.name): p.global_numel for record in own for p in record.parameters if not p.tied_to}
+    shared: _Owners = {}
+    for record in others:
+        for p in record.parameters:
+            for root in record.tied_roots if p.tied_to else ():
+                if firsts.get((root, p.tied_to)) == p.global_numel:
+                    shared.setdefault((root, p.tied_to), (p.root, p.name))
+    return shared
+
+
+def _owned(record: Parameters, shared: _Owners) -> Parameters:
+    """``record`` with parameters that count for those of the other models no longer tied to them."""
+    counting = {place for place in shared.values() if place[0] == record.root}
+    own = (replace(p, tied_to="") if (p.root, p.name) in counting else p for p in record.parameters)
+    return replace(record, parameters=tuple(own)) if counting else record
+
+
+def _given_away(record: Parameters, shared: _Owners) -> Parameters:
+    own = (
+        replace(p, tied_to=shared[p.root, p.name][1]) if (p.root, p.name) in shared else p for p in record.parameters
+    )
+    return replace(record, parameters=tuple(own))
 
 
 def kind_of(parameter: Parameter) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from distprof.merge.load.module_tree import RankTree, valid_rows
 from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.topology_readings import merge_topologies
-from distprof.merge.load.window import Window, build_window
+from distprof.merge.load.window import Window, build_window, roots_at_work
 from distprof.merge.wording import pluralise
 from distprof.records import (
     FORWARD,
@@ -55,6 +55,9 @@ class RankData:
     errors: tuple[Error, ...]
     end: End | None
     last_ns: int = 0  # when the rank is last known to have run, wall time
+    at_work: frozenset[int] = frozenset()  # the roots that training called with gradient
+    evaluated: ParameterSet = field(default_factory=lambda: ParameterSet(()))  # of models that are only evaluated
+    models: tuple[tuple[int, int], ...] = ()  # (root, number of its model in the job), where these may differ
 
     @property
     def rank(self) -> int:
@@ -108,7 +111,7 @@ class RankReader:
             return [record for record in shard.records if isinstance(record, kind)]
 
         tree, plan = self._tree(of(Tree)), _last(of(Plan))
-        layers = _placed_layers(of(ExpertLayers), tree)
+        layers, parameters = _placed_layers(of(ExpertLayers), tree), self._parameter_set(of(Parameters))
         return RankData(
             source=source,
             header=shard.header,
@@ -116,7 +119,7 @@ class RankReader:
             plan=plan,
             topology=merge_topologies(of(Topology)),
             tree=tree,
-            parameters=self._parameter_set(of(Parameters)),
+            parameters=parameters,
             layers=layers,
             memory=_last(of(Memory)) or _last(of(MemoryUnknown)),
             windows=_windows(
@@ -125,6 +128,7 @@ class RankReader:
             errors=tuple(of(Error)),
             end=_last(of(End)),
             last_ns=last_ns(shard),
+            at_work=roots_at_work(tree, of(Counts), of(Step)) if parameters.met_evaluated else frozenset(),
         )
 
     def _tree(self, records: list[Tree]) -> RankTree:
@@ -161,7 +165,7 @@ def _joined(pieces: list[Parameters]) -> Parameters | None:
     starts = [record.first for record in pieces]
     ends = [record.first + len(record.parameters) for record in pieces]
     whole = starts == [0, *ends[:-1]] and ends[-1] == pieces[0].total
-    return Parameters(pieces[0].root, every, pieces[0].held_as) if whole else None
+    return replace(pieces[0], parameters=every, total=0) if whole else None
 
 
 def _last(records: list[Kind]) -> Kind | None:

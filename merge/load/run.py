@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distprof.errors import DataError
+from distprof.merge.load.evaluated_models import with_evaluated_apart
 from distprof.merge.load.notes import (
     beside_notes,
     damage_notes,
@@ -142,7 +143,7 @@ def _assemble(candidates: Sequence[RankData], manifest: Manifest | None, notes: 
         run_id=found.run_id,
         name=manifest.name if manifest else found.run_id,
         world_size=found.world_size,
-        ranks=tuple(found.chosen),
+        ranks=with_evaluated_apart(found.chosen),
         notes=(
             *notes,
             *_foreign(manifest, found.run_id),

@@ -7,7 +7,7 @@ Inclusive times are summed step by step and only then reduced, so that the media
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -16,7 +16,7 @@ import numpy as np
 from distprof.merge.arrays import FloatArray, IntArray, padded
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.stats import over_steps
-from distprof.records import PHASES, TRAINING, Counts, ExpertLoad, ExpertRouting, Ops, Step
+from distprof.records import PHASES, TRAINING, Array, Counts, ExpertLoad, ExpertRouting, Ops, Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,19 @@ class Window:
     @property
     def steps(self) -> int:
         return len(self.iterations)
+
+
+def roots_at_work(tree: RankTree, counts: Iterable[Counts], steps: Iterable[Step]) -> frozenset[int]:
+    """Returns the roots that were called with gradient, or were in a backward, in iterations of training."""
+    rows: set[int] = set()
+    for counted in counts:
+        if counted.mode == TRAINING:
+            for work in (counted.calls, counted.backward_macs, counted.backward_flops):
+                rows.update(_above_zero(work))
+    for step in steps:
+        if step.mode == TRAINING:
+            rows.update(_above_zero(step.calls), _above_zero(step.backward_ns))
+    return frozenset(tree.rows[row].root for row in rows if row < len(tree))
 
 
 def build_window(
@@ -146,3 +159,8 @@ def _module_times(tree: RankTree, steps: Sequence[Step]) -> MedianModuleTimes:
         forward=over_steps(tree.inclusive(forward)),
         backward=over_steps(tree.inclusive(backward)),
     )
+
+
+def _above_zero(values: Array) -> list[int]:
+    rows: list[int] = values.nonzero()[0].tolist()
+    return rows

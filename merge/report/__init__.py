@@ -20,7 +20,7 @@ from distprof.merge.report.profile import CompiledRegion, ModuleStats, OpStats, 
 from distprof.merge.report.ranks import HOLDINGS, MemoryDifference, RankRow, StageRow
 from distprof.merge.report.run import RunInfo, TopologyInfo
 from distprof.merge.report.skew import Skew, SkewMap, SkewRow, Straggler, Stragglers
-from distprof.merge.report.summary import Evaluations, ModelTotals, ModelWork, Spread, Summary
+from distprof.merge.report.summary import EvaluatedModel, Evaluations, ModelTotals, ModelWork, Spread, Summary
 from distprof.merge.report.utilization import PeakUsed, Utilization, UtilizationSpread
 from distprof.merge.report.verdict import (
     BALANCED,
@@ -46,6 +46,7 @@ __all__ = [
     "SLOW",
     "SLOW_TOGETHER",
     "CompiledRegion",
+    "EvaluatedModel",
     "Evaluations",
     "ExpertLayerStats",
     "ExpertVerdict",

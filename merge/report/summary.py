@@ -86,6 +86,15 @@ class ModelWork:
 
 
 @dataclass(frozen=True)
+class EvaluatedModel:
+    """A model that a training job calls without gradient only; its parameters are in no sum of the trained model's."""
+
+    name: str  # its class, or its name in the module that holds it
+    params: int  # the union over the ranks
+    root: int  # number of the model, as Report.modules has it
+
+
+@dataclass(frozen=True)
 class ModelTotals:
     """The model as a whole, as the ranks together hold it; ``summary`` has the sizes that these split.
 
@@ -98,4 +107,5 @@ class ModelTotals:
     uncovered: tuple[str, ...]  # coordinates of which no rank told its parameters, such as "pp 1" or "ep 2-3"
     forward: ModelWork | None  # None where nothing was counted
     why_no_forward: str = ""  # why it is None although something was
+    evaluated: tuple[EvaluatedModel, ...] = ()  # models that are not trained
     assumes_replicas: bool = False  # that all ranks hold the same of parameters of which nothing says so

@@ -6,6 +6,7 @@ from distprof.merge.analysis import Analysis
 from distprof.merge.report import ModelTotals
 from distprof.merge.work.exact_work import why_no_exact_work
 from distprof.merge.work.model_flops import model_work
+from distprof.merge.work.parameter_totals import evaluated_models
 from distprof.merge.work.replica_check import certain_totals, doubts_of
 
 
@@ -20,5 +21,6 @@ def model_totals(analysis: Analysis) -> ModelTotals:
         uncovered=totals.uncovered,
         forward=None if why_no_work else model_work(analysis),
         why_no_forward=why_no_work,
+        evaluated=evaluated_models(analysis),
         assumes_replicas=doubts.assumes_replicas,
     )

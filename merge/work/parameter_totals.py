@@ -3,7 +3,8 @@
 Every rank names the pieces it holds.  A piece is (model, name, pipeline stage, the rank's coordinates on the axes on
 which ranks hold different parameters under one name); replicas name the same piece and so count once, stages and
 experts add up, and a piece that tensor parallelism or FSDP shards is counted by its global size.  Tied parameters count
-once, and so do copies of one parameter on several stages, which say of what they are copies.
+once, and so do copies of one parameter on several stages, which say of what they are copies.  Models that the job only
+evaluates are in none of these sums, and have their own.
 
     active per token = all parameters but experts', and of each layer's experts top-k / experts; where the stack does
                        not say its top-k, the experts per token that were measured
@@ -18,8 +19,10 @@ from fractions import Fraction
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.job.stages import Pipeline
 from distprof.merge.job.topology import JobTopology
-from distprof.merge.load.parameters import kind_of
+from distprof.merge.load.parameters import ParameterSet, kind_of
 from distprof.merge.load.rank import RankData
+from distprof.merge.report import EvaluatedModel
+from distprof.merge.wording import join_words
 from distprof.merge.work.missing_shards import missing_coordinates
 from distprof.merge.work.model_flops import LayerKey, experts_per_token, layer_key
 from distprof.records import EXPERT, KINDS, Parameter
@@ -70,6 +73,34 @@ def parameter_totals(analysis: Analysis) -> Totals:
     )
 
 
+@computed_once
+def evaluated_models(analysis: Analysis) -> tuple[EvaluatedModel, ...]:
+    """Returns the models that are only evaluated and have parameters of their own, in the order of their numbers."""
+    pieces: dict[int, dict[_Key, int]] = {}
+    names: dict[int, str] = {}
+    for data in analysis.ranks:
+        numbers = dict(data.models)
+        for key, piece in _pieces(data, data.evaluated, analysis.layout, analysis.pipelines[data.rank], {}):
+            root = piece.parameter.root
+            model = numbers.get(root, root)
+            names.setdefault(model, data.evaluated.held_as.get(root) or data.tree.roots.get(root, ""))
+            own = pieces.setdefault(model, {})
+            own[key] = max(own.get(key, 0), piece.parameter.global_numel)
+    return tuple(EvaluatedModel(names[model], sum(pieces[model].values()), model) for model in sorted(pieces))
+
+
+def evaluated_notes(analysis: Analysis) -> Iterator[str]:
+    """Yields the sentence that says which models are in no sum of the trained ones."""
+    models = evaluated_models(analysis)
+    if models:
+        what, its = ("is", "its") if len(models) == 1 else ("are", "their")
+        names = join_words(list(dict.fromkeys(model.name for model in models)))
+        yield (
+            f"{names} {what} only evaluated: the job calls {'it' if len(models) == 1 else 'them'} without gradient, and "
+            f"{its} parameters are listed apart from those of trained models"
+        )
+
+
 def of_model(per_rank: Mapping[int, float], layout: JobTopology) -> float | None:
     """DeepSpeed's ``per GPU * mp_size``, where "per GPU" is the mean over one model-parallel group.
 
@@ -97,7 +128,7 @@ def _union(analysis: Analysis, measured: Mapping[LayerKey, float]) -> tuple[list
         if place in done:
             continue
         done.add(place)
-        for key, piece in _pieces(data, layout, pipeline, measured):
+        for key, piece in _pieces(data, data.parameters, layout, pipeline, measured):
             before = pieces.setdefault(key, piece)
             if before.parameter.global_numel != piece.parameter.global_numel:
                 quarrels.setdefault(key, _quarrel(before, piece))
@@ -106,10 +137,14 @@ def _union(analysis: Analysis, measured: Mapping[LayerKey, float]) -> tuple[list
 
 
 def _pieces(
-    data: RankData, layout: JobTopology, pipeline: Pipeline, measured: Mapping[LayerKey, float]
+    data: RankData,
+    parameters: ParameterSet,
+    layout: JobTopology,
+    pipeline: Pipeline,
+    measured: Mapping[LayerKey, float],
 ) -> Iterator[tuple[_Key, _Piece]]:
     shares = _shares(data, pipeline, measured)
-    for p in data.parameters.counted:
+    for p in parameters.counted:
         model, stage = pipeline.place(p.root)
         name = (model, "copies", p.shared_as) if p.shared_as else (model, stage, p.name)
         share = shares.get(p.row, (None, False)) if kind_of(p) == EXPERT else (Fraction(1), False)

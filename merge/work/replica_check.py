@@ -108,9 +108,10 @@ def _outside_wrappers(analysis: Analysis, totals: Totals) -> Doubts:
         return Doubts()
     found: dict[tuple[int, int, str], tuple[RankData, Parameter]] = {}
     for data in analysis.ranks:
-        stage = layout.piece(data.rank, ("pp",))[0]
+        stage, numbers = layout.piece(data.rank, ("pp",))[0], dict(data.models)
         for parameter in data.parameters.outside_wrappers:
-            found.setdefault((stage, parameter.root, parameter.name), (data, parameter))
+            model = numbers.get(parameter.root, parameter.root)
+            found.setdefault((stage, model, parameter.name), (data, parameter))
     frozen = bool(found)
     found = {key: one for key, one in found.items() if one[1].trainable}
     if not found:

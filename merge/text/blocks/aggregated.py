@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from distprof.merge.quantities import NOT_AVAILABLE, duration, macs, parameters
@@ -29,7 +29,8 @@ def aggregated_profile(report: Report, depth: int | None, top: int) -> Iterator[
     """Lines of the block: the ``top`` classes at each depth down to ``depth`` (None: the deepest)."""
     yield heading(f"Aggregated Profile per {report.run.unit}")
     yield f"Top {top} modules in terms of params, MACs or fwd latency at different model depths:"
-    totals = _totals(report.modules)
+    evaluated = {model.root for model in report.model.evaluated}
+    totals = _totals(report.modules, evaluated)
     for level in sorted(totals):
         if depth is None or level <= depth:
             yield f"depth {level}:"
@@ -47,10 +48,10 @@ def model_depths(modules: Sequence[ModuleStats]) -> list[int]:
     return depths
 
 
-def _totals(modules: Sequence[ModuleStats]) -> dict[int, dict[str, _ClassTotal]]:
+def _totals(modules: Sequence[ModuleStats], without: Collection[int]) -> dict[int, dict[str, _ClassTotal]]:
     totals: dict[int, dict[str, _ClassTotal]] = defaultdict(lambda: defaultdict(_ClassTotal))
     for module, depth in zip(modules, model_depths(modules), strict=True):
-        if not module.wrapper:
+        if not module.wrapper and module.root not in without:
             totals[depth][module.class_name].add(module)
     return totals
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distprof.merge.quantities import NOT_AVAILABLE, macs, percentage, quantity
+from distprof.merge.quantities import NOT_AVAILABLE, macs, parameters, percentage, quantity
 from distprof.merge.report import Report
-from distprof.merge.text.format.lines import labelled_line
+from distprof.merge.text.format.lines import labelled_line, one_line
 from distprof.merge.wording import join_words, rank_names
 from distprof.records import ASSUMED, EXPERT, SHARED
 
@@ -20,6 +20,7 @@ def params_lines(report: Report) -> Iterator[str]:
     label = f"params of model, {_how(report, covers_all=summary.exact_covers_all)}"
     if summary.params_exact is None:
         yield labelled_line(EXACT, NOT_AVAILABLE)
+        yield from evaluated_lines(report)
         return
     yield labelled_line(label, f"{summary.params_exact:,}")
     if not summary.exact_covers_all:
@@ -31,6 +32,13 @@ def params_lines(report: Report) -> Iterator[str]:
         active = "n/a: the top-k is not known" if model.active_params is None else f"{model.active_params:,}"
         label = "  active per token" + (", as measured" if model.active_is_measured else "")
         yield labelled_line(label, active)
+    yield from evaluated_lines(report)
+
+
+def evaluated_lines(report: Report) -> Iterator[str]:
+    """The models that the job only evaluates, and their parameters."""
+    for model in report.model.evaluated:
+        yield labelled_line(f"params evaluated only ({one_line(model.name)})", parameters(model.params))
 
 
 def _how(report: Report, *, covers_all: bool) -> str:

@@ -61,7 +61,8 @@ class _Tree:
         self._kinds = same_work(report.modules, self._children)
         self._depths = model_depths(report.modules)
         self._limit = depth
-        roots = [module for module in report.modules if module.parent < 0]
+        self._evaluated = {model.root for model in report.model.evaluated}
+        roots = [module for module in report.modules if module.parent < 0 and module.root not in self._evaluated]
         self._params = _total((root.params, root.ranks) for root in roots)
         self._macs = _total((root.macs, root.ranks) for root in roots)
         self._forward_ns = _total((root.forward_ns, root.ranks) for root in roots)
@@ -107,6 +108,8 @@ class _Tree:
 
     def _numbers(self, node: _Node) -> str:
         module = self._modules[node.members[0]]
+        if module.root in self._evaluated:
+            return ", ".join([f"{parameters(module.params)} Params, evaluated only", *self._remarks(node, module)])
         forward_ns = _mean([self._modules[index].forward_ns for index in node.members])
         per_second = module.flops / forward_ns * 1e9 if module.flops is not None and forward_ns else None
         items = [
