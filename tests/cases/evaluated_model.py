@@ -48,7 +48,8 @@ optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr
 for step in range(20):
     if rank == 0 and step % 2 == 0:
         with torch.no_grad():
-            print("average", step, average(torch.ones(2, 4), torch.zeros(2, dtype=torch.long)).sum().item(), flush=True)
+            tested = average(torch.ones(2, 4), torch.zeros(2, dtype=torch.long)).sum().item()
+        print(f"average {step} {tested}\n", end="", flush=True)
     with torch.no_grad():
         latents = encoder(torch.randn(6, 8))
     noise, time = torch.randn(6, 4), torch.randint(10, (6,))
@@ -59,5 +60,5 @@ for step in range(20):
     with torch.no_grad():
         for mean, parameter in zip(average.parameters(), net.parameters(), strict=True):
             mean.lerp_(parameter, 0.1)
-    print(rank, step, loss.item(), flush=True)
+    print(f"{rank} {step} {loss.item()}\n", end="", flush=True)  # in one piece: the ranks share what they print to
 dist.destroy_process_group()
