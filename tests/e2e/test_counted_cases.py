@@ -1,9 +1,12 @@
-"""What a job is told of work that is easily counted wrong: sparse tensors, and modules inside compiled code."""
+"""What a job is told of work that is easily counted wrong: sparse tensors, modules inside compiled code, and models
+that are only evaluated.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support.scripts import NewWorkplace
 
 from distprof.merge.report import Report
@@ -50,3 +53,31 @@ def test_modules_inside_compiled_code_are_not_said_to_do_nothing(new_workplace: 
     assert first.macs == report.summary.fwd_macs_per_rank == 2 * 16 * 64 * 64
     assert {module.macs for module in inside} == {None}
     assert any("--count-eager" in note for note in report.run.notes)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_models_that_are_only_evaluated_are_in_no_sum(new_workplace: NewWorkplace, ranks: int) -> None:
+    encoder = 8 * 16 + 16 + 16 * 4 + 4
+    trainable, frozen = 2 * (4 * 4 + 4), 10 * 4
+    trained = trainable + frozen  # what is frozen inside of the trained model is a part of it
+    workplace, case = new_workplace(), CASES / "evaluated_model.py"
+    plain = workplace.start_torchrun("--nproc-per-node", ranks, case).wait()
+    ended = workplace.run("--nproc", ranks, case)
+    assert (plain.code, ended.code) == (0, 0), ended.err
+    assert sorted(ended.out.splitlines()) == sorted(plain.out.splitlines())
+    report = workplace.report()
+    summary, model = report.summary, report.model
+    assert summary.params_exact == summary.params_of_model == trained
+    assert summary.trainable_params_exact == trainable
+    assert summary.exact_covers_all
+    assert model.params_by_kind == {"dense": trainable, "embedding": frozen}
+    assert model.active_params == trained
+    assert [row.params for row in report.ranks] == [trained] * ranks
+    assert sorted((one.name, one.params) for one in model.evaluated) == [
+        ("Denoiser", trained),
+        ("Encoder", encoder),
+    ]
+    tested = {module.ranks for module in report.modules if module.root == model.evaluated[0].root}
+    assert tested == {1}, "the copy runs on the first rank only"
+    others = {module.root for module in report.modules} - {one.root for one in model.evaluated}
+    assert len(others) == 1, "the trained model is one, in whatever order the ranks met their models"
