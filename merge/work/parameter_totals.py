@@ -93,11 +93,11 @@ def evaluated_notes(analysis: Analysis) -> Iterator[str]:
     """Yields the sentence that says which models are in no sum of the trained ones."""
     models = evaluated_models(analysis)
     if models:
-        what, its = ("is", "its") if len(models) == 1 else ("are", "their")
+        what, it, its = ("is", "it", "its") if len(models) == 1 else ("are", "them", "their")
         names = join_words(list(dict.fromkeys(model.name for model in models)))
         yield (
-            f"{names} {what} only evaluated: the job calls {'it' if len(models) == 1 else 'them'} without gradient, and "
-            f"{its} parameters are listed apart from those of trained models"
+            f"{names} {what} only evaluated: the job calls {it} without gradient, and {its} parameters are "
+            "listed apart from those of trained models"
         )
 
 

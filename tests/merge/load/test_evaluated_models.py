@@ -123,7 +123,7 @@ def test_the_text_lists_it_in_a_line_of_its_own_and_a_note() -> None:
     (line,) = (line for line in text.splitlines() if line.startswith("params evaluated only"))
     assert line.split(":")[0] == "params evaluated only (AutoencoderKL)" and line.endswith("83.65 M")
     (note,) = (note for note in found.run.notes if "AutoencoderKL" in note)
-    assert note.startswith("AutoencoderKL is only evaluated: it was called without gradient")
+    assert note.startswith("AutoencoderKL is only evaluated: the job calls it without gradient")
     (tree,) = (line for line in text.splitlines() if line.startswith("AutoencoderKL("))
     assert tree == "AutoencoderKL(83.65 M Params, evaluated only)"
     assert "= 100% Params" in text, "shares are of the trained model"
