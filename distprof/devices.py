@@ -1,6 +1,4 @@
-"""The device that a model runs on, and what it calls itself: the name by which its peak is looked up.  Does not import
-torch.
-"""
+"""The device that a model runs on, and its name, by which its peak is looked up.  Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,23 +16,23 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def running_device(tensors: Iterable[Any], modules: Iterable[Any]) -> Any:
-    """Of a model with these parameters and modules; None where neither tells.  One that accelerate has offloaded lies
-    on the meta device, or elsewhere, and its hooks know where it runs.
+    """Returns the device of a model with these parameters and modules, None if it is unknown.
+
+    If accelerate has offloaded the model, its parameters are on the meta device or elsewhere, and its hooks have the
+    device.
     """
     first = next((tensor.device for tensor in tensors), None)
     for module in modules:
         hook = vars(module).get("_hf_hook")
         for one in (hook, *getattr(hook, "hooks", ())):
-            told = getattr(one, "execution_device", None)
-            if told is not None and getattr(one, "offload", False):
-                return sys.modules["torch"].device(told)
+            device = getattr(one, "execution_device", None)
+            if device is not None and getattr(one, "offload", False):
+                return sys.modules["torch"].device(device)
     return first
 
 
 def device_name(device: Any) -> str:
-    """The name of a torch.device (None: the CPU), as its driver gives it: ``NVIDIA H100 80GB HBM3``; empty if it has
-    none.
-    """
+    """Returns the driver's name of a torch.device (None: the CPU): ``NVIDIA H100 80GB HBM3``; empty without one."""
     if device is None or device.type == "cpu":
         return cpu_name()
     with OwnSuppressed():  # a backend without names, or without the device
@@ -44,7 +42,7 @@ def device_name(device: Any) -> str:
 
 @cache
 def cpu_name() -> str:
-    """The processor's model."""
+    """Returns the model of the processor."""
     try:
         return _model(_CPUINFO.read_text(encoding="utf-8")) or _architecture()
     except OSError:
@@ -56,10 +54,11 @@ def _architecture() -> str:
 
 
 def _model(cpuinfo: str) -> str:
-    """``Intel(R) Xeon(R) Platinum 8480+``.  A virtual machine may hide all but the brand: then with family and model,
-    which tell its generations apart.
+    """Returns the model from ``/proc/cpuinfo``: ``Intel(R) Xeon(R) Platinum 8480+``.
+
+    A virtual machine may show the brand only; family and model are then added, which identify the generation.
     """
-    said = dict(re.findall(r"^([\w ]+?)\s*: *(\S.*?) *$", cpuinfo.partition("\n\n")[0], re.MULTILINE))
-    name = said.get("model name", "")
-    hidden = name and not re.search(r"\d", name) and {"cpu family", "model"} <= said.keys()
-    return f"{name} (family {said['cpu family']}, model {said['model']})" if hidden else name
+    fields = dict(re.findall(r"^([\w ]+?)\s*: *(\S.*?) *$", cpuinfo.partition("\n\n")[0], re.MULTILINE))
+    name = fields.get("model name", "")
+    hidden = name and not re.search(r"\d", name) and {"cpu family", "model"} <= fields.keys()
+    return f"{name} (family {fields['cpu family']}, model {fields['model']})" if hidden else name

@@ -1,9 +1,9 @@
-"""The run folder: every name and path in it, in one place, and the manifest of the run.
+"""The run folder: all names and paths in it, and the manifest of the run.
 
 runs/NAME/run.json                            the manifest
-          inject/                             what goes on the ranks' PYTHONPATH; of several nodes each has a part of it
-          shards/rank00003.g0.msgpack         one a rank and generation
-          report/                             what merge writes
+          inject/                             is on the ranks' PYTHONPATH; each of several nodes has a part of it
+          shards/rank00003.g0.msgpack         one for each rank and generation
+          report/                             written by merge
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _MAX_MANIFEST_BYTES = 1 << 24  # no command line is as long
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the launcher knew when the run began.  ``world_size`` is 0 where it could not know it.
+    """What the launcher knew at the start of the run.  ``world_size`` is 0 if it was unknown.
 
-    ``shown`` is how the job's configuration wants its reports, by the names of :data:`distprof.config.options.SHOWN`.
+    ``shown`` has the options of the report from the job's configuration: :data:`distprof.config.options.SHOWN`.
     """
 
     run_id: str
@@ -54,7 +54,7 @@ class RunFolder:
     """One run's folder."""
 
     path: Path
-    launch: str = ""  # of a folder that the launchers of a job share: whose part of ``inject`` this is
+    launch: str = ""  # the launcher whose part of ``inject`` this is, if several launchers share the folder
 
     @property
     def manifest(self) -> Path:
@@ -77,18 +77,18 @@ class RunFolder:
         return self.path / REPORT / PLOTS
 
     def shard_files(self) -> list[Path]:
-        """The shards in rank order: in ``shards/``, or in the folder itself when shards were copied together there."""
+        """Returns the shards in rank order: from ``shards/``, or from the folder itself if they were copied into it."""
         return sorted(self.shards.glob(SHARD_PATTERN)) or sorted(self.path.glob(SHARD_PATTERN))
 
     def shard_path(self, rank: int, generation: int) -> Path:
         return self.shards / _SHARD_NAME.format(rank=rank, generation=generation)
 
     def shards_of(self, rank: int) -> list[Path]:
-        """The shards of one rank, of all its generations."""
+        """Returns the shards of all generations of one rank."""
         return sorted(self.shards.glob(_SHARD_NAME.format(rank=rank, generation="*")))
 
     def read_manifest(self) -> Manifest | None:
-        """The manifest, None where there is none (shards copied together).  Raises DataError for a broken one."""
+        """Returns the manifest, None without one (copied shards).  Raises DataError for an invalid one."""
         try:
             return _manifest(json.loads(read_regular(self.manifest, _MAX_MANIFEST_BYTES)))
         except FileNotFoundError:
@@ -100,12 +100,12 @@ class RunFolder:
             ) from None
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Leave ``manifest`` in the folder; several nodes may do so."""
+        """Writes ``manifest`` into the folder; several nodes may do so."""
         write_own(self.path, MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
 
 
 def _manifest(values: Any) -> Manifest:
-    """Checked, since it may come from elsewhere; keys of another version are passed over."""
+    """Checks the values, which may come from elsewhere; ignores keys of another version."""
     command = tuple(values["command"])
     texts, numbers = (values["run_id"], values["name"], *command), (values["world_size"], values["started_wall_ns"])
     if not all(type(text) is str for text in texts) or not all(type(number) is int for number in numbers):
@@ -117,14 +117,14 @@ def _manifest(values: Any) -> Manifest:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all: others may read it, or write the same one, at this moment."""
+    """Writes a file completely or not at all: others may read or write the same file at this moment."""
     scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)
 
 
 def write_own(folder: Path, name: str, text: str) -> None:
-    """As :func:`write_whole`, into a folder that has to be this user's own.  Raises OSError."""
+    """As :func:`write_whole`, into a folder that must belong to this user.  Raises OSError."""
     scratch = f"{name}.{uuid.uuid4().hex}"
     with own_folder(folder) as fd:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -134,26 +134,28 @@ def write_own(folder: Path, name: str, text: str) -> None:
 
 
 def safe_name(text: str) -> str:
-    """``text`` as one file name: letters, digits, ``.``, ``_`` and ``-``, never hidden, never empty."""
+    """Returns ``text`` as one file name: letters, digits, ``.``, ``_`` and ``-``, never hidden, never empty."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:_MAX_NAME] or "run"
 
 
 def job_name(rendezvous_id: str | None, environment: Mapping[str, str]) -> str | None:
-    """The name that every process of the job agrees on, where there is one: rendezvous id, then SLURM's job."""
+    """Returns the name that all processes of the job share: the rendezvous id, else the SLURM job, else None."""
     shared = rendezvous_id or environment.get("SLURM_JOB_ID")
     return safe_name(f"job-{shared}") if shared else None
 
 
 def create(out: Path, name: str, *, shared: bool, launch: str = "") -> RunFolder:
-    """Make the folder ``out/name`` (``name-2``, … if that exists and is not ``shared`` by the processes of one job).
+    """Makes the folder ``out/name`` (``name-2``, … if that exists and is not ``shared`` by the processes of one job).
 
-    ``launch`` names whoever makes it, where others do so, too.
+    ``launch`` is the id of the launcher, if several launchers make the folder.
 
-    It is this user's own: others may read it, and write nothing into it.  Raises UsageError when it cannot be made, or
-    is there and another user's.
+    The folder belongs to this user: others may read it, and cannot write into it.  Raises UsageError if it cannot be
+    made, or belongs to another user.
     """
     try:
-        for folder in reversed((out, *out.parents)):  # each with the mode: parents=True leaves theirs to the umask
+        for folder in reversed(
+            (out, *out.parents)
+        ):  # each with the mode: parents=True takes their modes from the umask
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(FOLDER_MODE)
         for attempt in range(1, _MAX_GENERATIONS):

@@ -1,7 +1,7 @@
-"""From a new Python process to an armed recorder: waits for ``import torch``, costs nothing where it never comes.
+"""Arms a recorder in a new Python process once it imports torch; costs nothing if it never does.
 
-Every Python that a job starts runs this first, so it loads next to nothing by itself: what were loaded here, a script
-could not have under the same name any more.
+Every Python process of a job runs this first, so it imports almost nothing: a script could not import its own module
+under a name that is already imported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from distprof.console import say
 from distprof.errors import said
-from distprof.inject.import_hook import TorchImportHook, apart
+from distprof.inject.import_hook import TorchImportHook, separate_imports
 
 if TYPE_CHECKING:
     from distprof.config.settings import Settings
@@ -26,23 +26,23 @@ recorder: Recorder | None = None
 
 
 def from_injection(folder: str) -> None:
-    """Arm a recorder with the settings in ``folder``, now or when torch is imported."""
+    """Arms a recorder with the settings in ``folder``, now or when torch is imported."""
     if is_launched_rank():
         atexit.register(_at_exit_of_a_rank, folder, os.getpid())
     path = sys.path[:]
     if "torch" in sys.modules:
-        _arm_as_told(folder, path)
+        _arm_from_folder(folder, path)
     else:
-        sys.meta_path.insert(0, TorchImportHook(lambda: _arm_as_told(folder, path)))
+        sys.meta_path.insert(0, TorchImportHook(lambda: _arm_from_folder(folder, path)))
 
 
 def arm(settings: Settings, *, asked: bool = False) -> Recorder | None:
-    """The recorder of this process, waiting for a model to run; None, said once, when it cannot be started.
+    """Returns the recorder of this process, which waits for a model to run; None, with a line on stderr, if it fails.
 
-    ``asked``: the script itself wants this process recorded.
+    ``asked``: the script itself has asked for the recording of this process.
     """
     global recorder  # noqa: PLW0603  one process has one recorder
-    with _said_where_it_fails():
+    with _failures_reported():
         from distprof.recorder.recorder import Recorder
 
         armed = Recorder(settings, asked=asked)
@@ -52,9 +52,9 @@ def arm(settings: Settings, *, asked: bool = False) -> Recorder | None:
     return None
 
 
-def _arm_as_told(folder: str, path: Sequence[str]) -> None:
-    """``path`` is where modules were looked for before there was a script."""
-    with _said_where_it_fails(), apart(path):
+def _arm_from_folder(folder: str, path: Sequence[str]) -> None:
+    """Arms a recorder.  ``path`` is the module search path as it was before the script started."""
+    with _failures_reported(), separate_imports(path):
         from pathlib import Path
 
         from distprof.config.settings import read_settings
@@ -63,7 +63,7 @@ def _arm_as_told(folder: str, path: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _said_where_it_fails() -> Iterator[None]:
+def _failures_reported() -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -80,10 +80,10 @@ def disarm() -> None:
 
 
 def is_launched_rank(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process may be what a launcher started as a rank: RANK is set, and was not inherited from a rank.
+    """Whether a launcher may have started this process as a rank: RANK is set, and was not inherited from a rank.
 
-    A shell may stand between launcher and rank.  Where an ancestor's environment cannot be read (other systems than
-    Linux, other users) the answer is no.
+    There may be a shell between launcher and rank.  If the environment of an ancestor cannot be read (other systems
+    than Linux, other users), the answer is no.
     """
     if "RANK" not in environment:
         return False
@@ -99,7 +99,7 @@ def is_launched_rank(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def _at_exit_of_a_rank(folder: str, pid: int) -> None:
-    """A rank that never called a model says so, unless this is a child that it forked."""
+    """Writes the shard of a rank that never called a model, unless this is a forked child."""
     if os.getpid() == pid and not (recorder is not None and recorder.claimed):
         with contextlib.suppress(Exception):
             from pathlib import Path

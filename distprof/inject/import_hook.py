@@ -1,6 +1,6 @@
-"""Finders on ``sys.meta_path``: one that waits for torch, one that keeps our imports and the script's apart.
+"""Finders on ``sys.meta_path``: one waits for torch, one separates distprof's imports from the script's.
 
-Loaded at the start of every process: imports next to nothing itself.
+This module is loaded at the start of every process, so it imports almost nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class TorchImportHook:
-    """Lets ``import torch`` run as ever, and calls ``then`` when it is through.
+    """Leaves ``import torch`` unchanged, and calls ``then`` when it has succeeded.
 
-    Stays until then: others ask whether there is a torch long before they import it, and an import may fail and be
-    tried again.
+    It stays until then: libraries ask for torch's spec long before they import it, and an import may fail and be tried
+    again.
     """
 
     def __init__(self, then: Callable[[], object]) -> None:
@@ -34,17 +34,17 @@ class TorchImportHook:
             return None
         spec = self._spec_of_others(path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _TellingLoader(spec.loader, self)  # type: ignore[assignment]
+            spec.loader = _NotifyingLoader(spec.loader, self)  # type: ignore[assignment]
         return spec
 
-    def torch_is_through(self) -> None:
+    def torch_is_imported(self) -> None:
         """``import torch`` has succeeded."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
             self._then()
 
     def _spec_of_others(self, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
-        """What the import would have found without us."""
+        """Returns the spec that the import would find without this hook."""
         for finder in list(sys.meta_path):
             find = None if finder is self else getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = find("torch", path, target) if find is not None else None
@@ -53,45 +53,45 @@ class TorchImportHook:
         return None
 
 
-class _TellingLoader:
-    """torch's own loader; the watch is told afterwards."""
+class _NotifyingLoader:
+    """torch's own loader, which calls the hook after the import."""
 
-    def __init__(self, loader: Loader, watch: TorchImportHook) -> None:
+    def __init__(self, loader: Loader, hook: TorchImportHook) -> None:
         self._loader = loader
-        self._watch = watch
+        self._hook = hook
 
     def __getattr__(self, name: str) -> Any:
-        """Whoever asks for torch's spec without importing it may ask its loader, too."""
+        """Passes on other attributes: code that asks for torch's spec may also use its loader."""
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # Before it runs: what looks at torch's spec or loader sees torch's own, as if we had never been there.
+        # Before torch runs, so that code which looks at torch's spec or loader sees torch's own.
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        self._watch.torch_is_through()
+        self._hook.torch_is_imported()
 
 
 @contextmanager
-def apart(path: Sequence[str]) -> Iterator[None]:
-    """What this thread imports in here is looked for on ``path`` first, not beside the script.
+def separate_imports(path: Sequence[str]) -> Iterator[None]:
+    """Imports of this thread in this block search ``path`` first, not the script's folder.
 
-    A script may have a ``msgpack.py`` of its own: we do not run it, and the script shall find it afterwards.
+    A script may have its own ``msgpack.py``: distprof does not run it, and the script finds it afterwards.
     """
-    finder, before = _Apart(path), set(sys.modules)
+    finder, before = _SeparateFinder(path), set(sys.modules)
     sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
         sys.meta_path.remove(finder)
-        _make_way(path, set(sys.modules) - before)
+        _remove_hiding_modules(path, set(sys.modules) - before)
 
 
-class _Apart:
+class _SeparateFinder:
     def __init__(self, path: Sequence[str]) -> None:
         self._path = list(path)
         self._thread = get_ident()
@@ -103,8 +103,8 @@ class _Apart:
         return PathFinder.find_spec(fullname, self._path, target) if top_level else None
 
 
-def _make_way(path: Sequence[str], ours: set[str]) -> None:
-    """Forget those of our modules whose names the script has modules for; we keep what we imported from them."""
+def _remove_hiding_modules(path: Sequence[str], ours: set[str]) -> None:
+    """Removes distprof's imports from ``sys.modules`` if the script has modules of the same names."""
     scripts = [entry for entry in sys.path if entry not in path]
     for top in {name.partition(".")[0] for name in ours}:
         if PathFinder.find_spec(top, scripts) is not None:

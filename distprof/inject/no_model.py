@@ -1,4 +1,4 @@
-"""What a rank leaves that never called a model: a shard that says so, for it is not the same as a rank that died."""
+"""Writes the shard of a rank that never called a model, so that it differs from a rank that died."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from distprof.run_folder import RunFolder
 
 
 def write_no_model_shard(settings: Settings) -> None:
-    """Write that shard, if this process is a rank, and not only what starts the process that is.
+    """Writes that shard if this process is a rank, not only the parent of one.
 
-    May raise: its caller is the one who must not.
+    It may raise; its caller must not.
     """
     identity, run = identify(), RunFolder(Path(settings.run_dir))
     if identity is None:

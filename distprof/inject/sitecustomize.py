@@ -1,9 +1,10 @@
-"""Put first on PYTHONPATH, in a run's folder or where distprof is installed: the first thing that a new rank runs.
+"""The first code that a new rank runs: this file is first on PYTHONPATH, in a run's folder or in distprof's
+installation.
 
-It starts the recorder's watch and then whatever ``sitecustomize`` it stands in front of.  It never raises.
+It prepares the recorder, and then runs the ``sitecustomize`` that it hides.  It never raises.
 
-Every Python that a job starts runs it, one of another environment, too, and of any age: so it is written in what they
-all understand.  A script may read what such a process says: it says nothing where torch never comes.
+Every Python process of a job runs it, also in other environments and of old versions, so it uses only what all versions
+support.  A script may read the output of such a process, so this file prints nothing unless torch is imported.
 """
 
 import os
@@ -19,15 +20,15 @@ def _start_recorder(folder):
     except ImportError:
         if "RANK" in os.environ:
             who = "rank " + os.environ["RANK"] + " is not recorded: "
-            _say_when_torch_comes(who + str(sys.executable) + " has no distprof installed")
+            _say_when_torch_is_imported(who + str(sys.executable) + " has no distprof installed")
     except Exception as error:
-        _say_when_torch_comes("this process is not recorded: " + type(error).__name__ + ": " + str(error))
+        _say_when_torch_is_imported("this process is not recorded: " + type(error).__name__ + ": " + str(error))
 
 
-def _say_when_torch_comes(sentence):
+def _say_when_torch_is_imported(sentence):
     # type: (str) -> None
-    class Teller:
-        """Asked for each module that is imported: for parts of torch when torch itself is being imported."""
+    class TorchFinder:
+        """Is asked for each module that is imported, so for parts of torch while torch is being imported."""
 
         def find_spec(self, fullname, path=None, target=None):
             # type: (str, object, object) -> None
@@ -36,7 +37,7 @@ def _say_when_torch_comes(sentence):
                 _say(sentence)
 
     if hasattr(sys, "implementation"):  # no Python 2
-        sys.meta_path.insert(0, Teller())
+        sys.meta_path.insert(0, TorchFinder())
 
 
 def _say(sentence):
@@ -49,9 +50,9 @@ def _say(sentence):
         pass
 
 
-def _run_the_next_one():
+def _run_hidden_sitecustomize():
     # type: () -> None
-    """The sitecustomize that Python would have found without us."""
+    """Runs the sitecustomize that Python would find without this one."""
     try:
         from importlib.machinery import PathFinder
         from importlib.util import module_from_spec
@@ -67,9 +68,9 @@ def _run_the_next_one():
 
 
 _here = os.path.dirname(os.path.abspath(__file__))
-_prefix = os.path.join(_here, "of")  # what follows is the folder with a run's settings, where it is not this one
-_told = [entry[len(_prefix) :] for entry in sys.path if entry.startswith(_prefix + os.sep)]
-# The path as it would be without us.
+_prefix = os.path.join(_here, "of")  # followed by the folder with a run's settings, if it is not this one
+_run_folders = [entry[len(_prefix) :] for entry in sys.path if entry.startswith(_prefix + os.sep)]
+# The path as it would be without distprof.
 sys.path[:] = [p for p in sys.path if os.path.abspath(p) != _here and not p.startswith(_prefix + os.sep)]
-_start_recorder(_told[0] if _told else _here)
-_run_the_next_one()
+_start_recorder(_run_folders[0] if _run_folders else _here)
+_run_hidden_sitecustomize()

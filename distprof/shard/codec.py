@@ -1,7 +1,7 @@
-"""Records to plain msgpack-able values and back, checked field by field against :mod:`distprof.records`.
+"""Converts records to plain values for msgpack and back, and checks each field against :mod:`distprof.records`.
 
-What comes back from a file may be hostile or from a newer writer: a wrong type, an int out of its bounds or a missing
-field is a :class:`RecordError`, an unknown field is passed over, and an array's bytes must fit its dtype.
+Values from a file may be hostile, or from a newer writer: a wrong type, an int out of its bounds or a missing field is
+a :class:`RecordError`, an unknown field is ignored, and an array's bytes must fit its dtype.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class RecordError(DataError):
 
 
 def to_payload(record: Record) -> dict[str, Any]:
-    """The record's fields as a map of plain values; bulk arrays as their little-endian bytes.
+    """Returns the record's fields as a map of plain values; bulk arrays as their little-endian bytes.
 
-    Raises RecordError for an array that its dtype cannot hold exactly; other values are the writer's own to get right.
+    Raises RecordError for an array that its dtype cannot hold exactly; other values are not checked.
     """
     return _plain_fields(record)
 
 
 def from_payload(kind: str, payload: object) -> Record:
-    """The record of a known ``kind``.  Raises RecordError when the payload does not fit it."""
+    """Returns the record of a known ``kind``.  Raises RecordError when the payload does not fit it."""
     try:
         record: Record = _build(RECORDS[kind], payload)
     except _Misfit as misfit:
@@ -40,7 +40,7 @@ def from_payload(kind: str, payload: object) -> Record:
 
 
 def to_json(record: Record) -> dict[str, Any]:
-    """The record as JSON-able values, arrays as lists of numbers: what ``distprof dump`` prints."""
+    """Returns the record as values for JSON, arrays as lists of numbers: the output of ``distprof dump``."""
     return {field.name: _json_value(getattr(record, field.name)) for field in dataclasses.fields(record)}
 
 
@@ -53,7 +53,7 @@ def _json_value(value: Any) -> Any:
 
 
 class _Misfit(Exception):
-    """A value that does not fit; ``path`` grows as the error rises through the fields around it."""
+    """A value that does not fit; each field that the error passes adds its name to ``path``."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -94,7 +94,7 @@ def _field(field: dataclasses.Field[Any], hint: Any) -> _Field:
 
 @functools.cache
 def _encoders(record: type) -> tuple[tuple[str, Encoder], ...]:
-    """The fields that do not travel as they are."""
+    """Returns the fields that msgpack does not take as they are."""
     return tuple((field.name, field.encode) for field in _schema(record) if field.encode is not None)
 
 
@@ -122,7 +122,7 @@ def _build(record: type, payload: object) -> Any:
 
 
 def _encoder(hint: Any) -> Encoder | None:
-    """msgpack takes all but nested records and large amounts as they are, tuples included."""
+    """Returns the encoder of nested records and large amounts; msgpack takes all other values as they are."""
     if hint == Amount:
         return _amount
     if hint == dict[str, Amount]:
@@ -148,11 +148,11 @@ def _decoder(hint: Any) -> Decoder:
         return functools.partial(_build, hint)
     if hint in (str, bool):
         return functools.partial(_expect, hint)
-    raise TypeError(f"records may not hold {hint!r}")  # a mistake in records/, met by every test of the record
+    raise TypeError(f"records may not hold {hint!r}")  # a mistake in records/: every test of the record finds it
 
 
 def _expect(expected: type, value: object) -> Any:
-    # Exactly that type: bool is an int to Python, but not to the format.
+    # Exactly that type: bool is an int in Python, but not in the format.
     if type(value) is expected:
         return value
     raise _Misfit(f"expected {expected.__name__}, found {type(value).__name__}")
@@ -170,7 +170,7 @@ def _int_decoder(bounds: Bounds) -> Decoder:
 
 
 def _amount(value: int) -> int | str:
-    """msgpack's integers end at 64 bits."""
+    """Returns an amount as text if it exceeds 64 bits, the limit of msgpack."""
     return value if value <= INT64.high else str(value)
 
 

@@ -1,10 +1,9 @@
-"""The shard file: a stream of checksummed records, its writer, and a reader that survives damage.
+"""Reads shard files, damaged ones too.
 
 The body of a record (see :mod:`distprof.shard.frames`) is the msgpack of ``[kind, sequence, payload]``.  The reader
-gives
-every record that is whole, once, in the order of sequence numbers, and reports what it could not give.  Shards are data
-from elsewhere: nothing in a file makes the reader raise anything but DataError, or allocate more than in proportion to
-the file's own size.
+returns every whole record once, in the order of sequence numbers, and reports what is missing.  Shards may come from
+elsewhere: no file makes the reader raise another error than DataError, or allocate memory out of proportion to the size
+of the file.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ from distprof.shard.module_times import with_summed_times
 from distprof.shard.validation import validate
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_HEADER_BYTES = 1 << 16  # more than any writer's header has
+_HEADER_BYTES = 1 << 16  # longer than any header
 _UNPACK = {"raw": False, "strict_map_key": True}
-#: msgpack may make room for lengths that are only claimed.
+#: Without these limits msgpack may allocate memory for lengths that a damaged file claims.
 _NO_CONTAINERS = {"max_array_len": 0, "max_map_len": 0, "max_ext_len": 0}
 
 
@@ -53,25 +52,25 @@ class NewerSchema(DataError):
 
 @dataclass
 class ReadReport:
-    """What a reader met in one file."""
+    """The damage that a reader found in one file."""
 
     records: int = 0
     unread_bytes: int = 0
     unread_why: str = ""
-    sequence_gaps: int = 0  # records that were numbered but are not there
-    repeated: int = 0  # records that were there before: nothing is lost by them
+    sequence_gaps: int = 0  # numbers without a record
+    repeated: int = 0  # copies of records: nothing is lost
     unknown_kinds: dict[str, int] = field(default_factory=dict)
-    malformed: list[str] = field(default_factory=list)  # one line for each record that is no record of this schema
+    malformed: list[str] = field(default_factory=list)  # one line for each record that does not fit the schema
 
     @property
     def damaged(self) -> bool:
-        """Whether anything that was written is missing."""
+        """Whether a part of the shard is missing."""
         return bool(self.unread_bytes or self.sequence_gaps or self.malformed)
 
 
 @dataclass
 class Shard:
-    """One shard, read.  ``sequences`` has the number of each of the ``records``, ascending."""
+    """The records of one shard.  ``sequences`` has the number of each of the ``records``, ascending."""
 
     source: str
     header: Header
@@ -90,9 +89,9 @@ class Entry:
 
 
 class RecordCache:
-    """Descriptions that many ranks write alike, decoded once: the readers of a run's shards share one.
+    """Records that many ranks write alike, decoded once; the readers of a run's shards share one cache.
 
-    Such records come back as the same objects for every rank, so that identity tells who has the same tree.
+    Such records are the same objects for every rank, so ranks with the same tree are found by identity.
     """
 
     _KINDS = frozenset(record.KIND for record in (Tree, Parameters, ExpertLayers))
@@ -101,7 +100,7 @@ class RecordCache:
         self._known: dict[tuple[str, bytes], Record] = {}
 
     def record_of(self, entry: Entry) -> Record:
-        """The entry's record, decoded if nobody did so before.  Raises RecordError."""
+        """Returns the entry's record, which is decoded once.  Raises RecordError."""
         if entry.kind not in self._KINDS:
             return _decode(entry)
         key = entry.kind, entry.payload
@@ -111,17 +110,17 @@ class RecordCache:
 
 
 def read_header(path: Path) -> Header:
-    """The header alone, whatever follows it.  Raises DataError (NotAShard, NewerSchema) or OSError."""
+    """Reads the header only.  Raises DataError (NotAShard, NewerSchema) or OSError."""
     return parse_shard(_regular(path, read_beginning, _HEADER_BYTES), str(path)).header
 
 
 def read_shard(path: Path, memo: RecordCache | None = None) -> Shard:
-    """All that can be read of the file.  Raises DataError (NotAShard, NewerSchema) or OSError."""
+    """Reads all whole records of the file.  Raises DataError (NotAShard, NewerSchema) or OSError."""
     return parse_shard(_regular(path, read_regular, MAX_SHARD_BYTES), str(path), memo)
 
 
 def last_ns(shard: Shard) -> int:
-    """When its writer is last known to have run (ns, wall)."""
+    """Returns when the writer is last known to have run (ns, wall time)."""
     steps = (record.start_wall_ns + record.duration_ns for record in shard.records if isinstance(record, Step))
     return max(steps, default=shard.header.wall_ns)
 
@@ -134,18 +133,18 @@ def _regular(path: Path, read: Callable[[Path, int], bytes], size: int) -> bytes
 
 
 def parse_shard(data: bytes, source: str = "<memory>", memo: RecordCache | None = None) -> Shard:
-    """All that can be read of a shard's bytes; ``source`` names it in messages.  Raises NotAShard or NewerSchema."""
+    """Reads the records in a shard's bytes; ``source`` is its name in messages.  Raises NotAShard or NewerSchema."""
     found = scan(data)
     report = ReadReport(unread_bytes=found.unread_bytes, unread_why=found.why)
     if not found.bodies:
-        raise NotAShard(f"{source} {_why_headless(data)}")
+        raise NotAShard(f"{source} {_missing_header_reason(data)}")
     entries = _in_order(_entries(found.bodies, report), report)
     shard = Shard(source, _header(entries, source), [], report)
     _decode_all(entries, shard, memo or RecordCache())
     return shard
 
 
-def _why_headless(data: bytes) -> str:
+def _missing_header_reason(data: bytes) -> str:
     if not data:
         return "is empty: its rank ended before it wrote anything"
     if data.startswith(FRAME_START) or MAGIC.encode() in data[:4096]:
@@ -175,7 +174,7 @@ def _entry(body: bytes) -> Entry:
 
 
 def _three_items(body: bytes) -> tuple[Any, Any, bytes]:
-    """The first two of them, which hold no others, and the bytes of the third, which is seen to be there."""
+    """Returns the kind, the sequence number and the bytes of the payload.  Raises ValueError unless there are three."""
     unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(body)), **_NO_CONTAINERS)
     unpacker.feed(body)
     length, kind, sequence, start = unpacker.read_array_header(), unpacker.unpack(), unpacker.unpack(), unpacker.tell()
@@ -186,7 +185,7 @@ def _three_items(body: bytes) -> tuple[Any, Any, bytes]:
 
 
 def _in_order(entries: list[Entry], report: ReadReport) -> list[Entry]:
-    """By sequence, each number once, the first of its bearers; counts what is missing in between."""
+    """Sorts by sequence number, keeps the first entry of each number, and counts the missing numbers."""
     by_sequence: dict[int, Entry] = {}
     for entry in entries:
         by_sequence.setdefault(entry.sequence, entry)
@@ -219,7 +218,7 @@ def _check_schema(payload: Any, source: str) -> None:
 
 
 def _decode_all(entries: list[Entry], shard: Shard, memo: RecordCache) -> None:
-    """Fill in the shard's records and, in its report, those that are none."""
+    """Adds the decoded records to the shard, and the malformed ones to its report."""
     report = shard.report
     for entry in entries:
         if entry.kind not in RECORDS:
@@ -242,7 +241,7 @@ def _decode(entry: Entry) -> Record:
 
 
 def as_read(step: Step) -> Step:
-    """A step as a reader finds it whose writer gave what it had at hand: bytes for arrays, turns for times."""
+    """Returns a step as a reader sees it: with arrays in place of bytes, and times in place of intervals."""
     read = from_payload(step.KIND, to_payload(step))
     assert isinstance(read, Step)
     return with_summed_times(read)

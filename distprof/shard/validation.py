@@ -1,8 +1,8 @@
-"""What must agree within one record, so that a reader may build on it.
+"""Checks that the fields of one record agree with each other.
 
-The codec has checked types and ranges; here is what holds *between* the fields of a record: parents come before their
-children, an expert's id is below the number of experts.  Nothing is held between records, because any of them may be
-lost: a row that a record names may be in a tree record that is not there, so readers look rows up and assume none.
+The codec has checked types and ranges.  This module checks rules *between* the fields of a record: parents come before
+their children, an expert's id is below the number of experts.  Nothing is checked between records, because any of them
+may be lost: the row of a record may be in a tree record that is missing, so readers look rows up.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from distprof.shard.module_times import unsound_reason
 
 def validate(record: Record) -> None:
     """Raises RecordError, in a few words, when the record contradicts itself."""
-    why = _CHECKS.get(type(record), _nothing)(record)
+    why = _CHECKS.get(type(record), _no_check)(record)
     if why:
         raise RecordError(f"{record.KIND}: {why}")
 
 
-def _nothing(record: Record) -> str:
+def _no_check(record: Record) -> str:
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Writes the shard file: numbered records, each under a checksum, one ``write()`` a record."""
+"""Writes the shard file: numbered records, each with a checksum, with one ``write()`` for each record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distprof.records import Error, Header, Record
 from distprof.shard.codec import to_payload
 from distprof.shard.frames import MAX_BODY_BYTES, MAX_SHARD_BYTES, checksum, frame
 
-_FIRST_FREE = 3  # of descriptors, behind those of the standard streams
+_FIRST_FREE = 3  # the first descriptor after those of the standard streams
 
 
 class MemorySink:
@@ -30,34 +30,35 @@ class MemorySink:
 
 
 class DescriptorLost(OSError):
-    """The script has closed the shard's descriptor; by now it may be a file of its own."""
+    """The script has closed the shard's descriptor, and may have opened a file with its number."""
 
 
 class FileSink:
-    """A shard on disk: created, never reopened; one ``write()`` a record: SIGKILL loses no other.
+    """A shard on disk.  It is created and never reopened, with one ``write()`` for each record, so SIGKILL loses one
+    record.
 
-    The descriptor lies above those of the standard streams, and is seen to be the shard's still before it is used: a
-    script that closes descriptors which it does not know gets their numbers for its own files.
+    The descriptor is above those of the standard streams.  Each use checks that it still belongs to the shard: a script
+    may close descriptors that it does not know, and get their numbers for its own files.
     """
 
     def __init__(self, path: Path, folder: int | None = None) -> None:
-        """``folder``: the descriptor of the folder that ``path`` lies in, where that is known by one."""
+        """``folder``: the descriptor of the folder of ``path``, if there is one."""
         self.path = path
         self._fd = _created(path if folder is None else Path(path.name), folder)
         found = os.fstat(self._fd)
         self._file = found.st_dev, found.st_ino
-        self._whole = self._next = 0  # the bytes of all records but the last, and of all: in between an exception came
+        self._whole = self._next = 0  # the ends of the last two records
 
     def write(self, data: bytes) -> None:
-        """Raises OSError; a record that did not fit whole (disk full) is taken back, so that the next may follow.
+        """Raises OSError; a record that did not fit (disk full) is removed, so that the next one can follow.
 
-        Raises DescriptorLost, from then on, where the descriptor is no longer the shard's.
+        Raises DescriptorLost once the descriptor no longer belongs to the shard.
         """
-        self._whole = self._after_the_last_record()
+        self._whole = self._end_of_records()
         self._next = self._whole + len(data)
         written = 0
         try:
-            while written < len(data):  # a write that a full disk cut short says why when it is called again
+            while written < len(data):  # after a write that a full disk cut short, the next one raises the reason
                 written += os.write(self._fd, data[written:])
         except OSError:
             with contextlib.suppress(OSError):
@@ -66,20 +67,20 @@ class FileSink:
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._look()
+            self._checked_state()
             os.close(self._fd)
         self._fd = -1
 
-    def _after_the_last_record(self) -> int:
-        """Where the next one goes.  Of one in whose writing an exception came from outside nothing is left."""
-        size = self._look().st_size
+    def _end_of_records(self) -> int:
+        """Returns the end of the last record.  Removes the rest of a record whose writing an exception interrupted."""
+        size = self._checked_state().st_size
         if self._whole < size < self._next:
             os.ftruncate(self._fd, self._whole)
             return self._whole
         return size
 
-    def _look(self) -> os.stat_result:
-        """The shard's state.  Raises DescriptorLost where that is not what the descriptor is of."""
+    def _checked_state(self) -> os.stat_result:
+        """Returns the state of the shard's file.  Raises DescriptorLost if the descriptor belongs to another file."""
         found: os.stat_result | None = None
         with contextlib.suppress(OSError):
             found = os.fstat(self._fd)
@@ -90,7 +91,10 @@ class FileSink:
 
 
 def _created(path: Path, folder: int | None) -> int:
-    """A descriptor of the new file.  What is still written to a standard stream that was closed must not come here."""
+    """Creates the file with a descriptor above those of the standard streams.
+
+    Otherwise text for a standard stream that was closed could be written into the shard.
+    """
     below: list[int] = []
     try:
         while not below or below[-1] < _FIRST_FREE:
@@ -103,21 +107,21 @@ def _created(path: Path, folder: int | None) -> int:
 
 
 class ShardWriter:
-    """Numbers records and hands them to a sink, from one thread at a time.  The first record is the Header."""
+    """Numbers records and passes them to a sink, from one thread at a time.  The first record is the Header."""
 
     def __init__(self, sink: FileSink | MemorySink) -> None:
         self.sink = sink
         self._sequence = 0
         self._first: int | None = None  # checksum of the header, once it is written
-        self._room = MAX_SHARD_BYTES - MAX_BODY_BYTES  # what is over is for the record that says why there is no more
-        # Kept, because it makes room for a megabyte.  Text that is no Unicode (undecodable file names) is escaped.
+        self._bytes_left = MAX_SHARD_BYTES - MAX_BODY_BYTES  # the rest is for the record with the reason of the end
+        # One packer for all records, because it allocates a megabyte.  Text that is not Unicode (file names) is
+        # escaped.
         self._packer = msgpack.Packer(unicode_errors="backslashreplace")
 
     def write(self, record: Record) -> None:
-        """Raises OSError when the sink cannot take it, or the shard is full; the sequence number is then spent, so that
-        readers see the gap.
+        """Writes a record.  Raises OSError if the sink fails, or the shard is full; readers then see a sequence gap.
 
-        Raises RecordError or ValueError for what no shard can hold, such as a record longer than any reader takes.
+        Raises RecordError or ValueError for a record that no shard can hold, such as one that is too long.
         """
         if isinstance(record, Header) != (self._first is None):
             raise ValueError(f"a shard has one header, which comes first: this is {record.KIND!r}")
@@ -130,10 +134,10 @@ class ShardWriter:
             self._sequence = 1
         else:
             self._sequence += 1
-            if self._room < len(framed) and not isinstance(record, Error):
+            if self._bytes_left < len(framed) and not isinstance(record, Error):
                 raise OSError(errno.EFBIG, "the shard is as long as a reader takes")
             self.sink.write(framed)
-        self._room -= len(framed)
+        self._bytes_left -= len(framed)
 
     def close(self) -> None:
         self.sink.close()
