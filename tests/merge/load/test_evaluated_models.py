@@ -16,13 +16,12 @@ from distprof.merge.report import Report
 from distprof.merge.text import TextOptions, render
 from distprof.records import FORWARD, Counts, ModuleRow, Parameter, Parameters, Record, Step, Tree
 
-DENSE_JOB = {"experts": 0, "steps": 2}
 BULK = ("calls", "forward_macs", "forward_flops", "backward_macs", "backward_flops", "recompute_macs")
 BULK_OF_STEP = ("calls", "forward_ns", "backward_ns")
 
 
 def job(**layout: Any) -> list[list[Record]]:
-    made = Job(**DENSE_JOB, **layout)
+    made = Job(experts=0, steps=2, **layout)
     return [rank_records(made, rank) for rank in range(made.world)]
 
 
@@ -67,7 +66,8 @@ def moved(record: Record) -> Record:
     if isinstance(record, (Counts, Step)):
         names = BULK if isinstance(record, Counts) else BULK_OF_STEP
         arrays = {name: getattr(record, name) for name in names}
-        return replace(record, **{name: np.append(np.zeros(1, a.dtype), a) for name, a in arrays.items() if len(a)})
+        in_front: dict[str, Any] = {name: np.append(np.zeros(1, a.dtype), a) for name, a in arrays.items() if len(a)}
+        return replace(record, **in_front)
     return record
 
 
