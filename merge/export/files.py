@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 
 from distprof.errors import DataError
@@ -56,17 +56,18 @@ class _Files:
     def _scratch(self, target: PurePath, content: bytes) -> str:
         """The name of a new file beside ``target``."""
         folder, name = self._folder(target.parent), f".{target.name}.{uuid.uuid4().hex}"
-        file = os.open(name, _NEW_FILE, 0o666, dir_fd=folder)
-        self._stack.callback(_remove, name, folder)
-        with os.fdopen(file, "wb") as stream:
-            stream.write(content)
+        with _errors_named(target.parent):
+            file = os.open(name, _NEW_FILE, 0o666, dir_fd=folder)
+            self._stack.callback(_remove, name, folder)
+            with os.fdopen(file, "wb") as stream:
+                stream.write(content)
         return name
 
     def _folder(self, path: PurePath, *, create: bool = True) -> int:
         if path not in self._open:
             outer = self._folder(path.parent, create=create)
             if create:
-                with contextlib.suppress(FileExistsError):
+                with contextlib.suppress(FileExistsError), _errors_named(path):
                     os.mkdir(path.name, dir_fd=outer)
             self._keep(path, _opened(path, outer))
         return self._open[path]
@@ -74,6 +75,15 @@ class _Files:
     def _keep(self, path: PurePath, descriptor: int) -> None:
         self._open[path] = descriptor
         self._stack.callback(os.close, descriptor)
+
+
+@contextlib.contextmanager
+def _errors_named(path: PurePath) -> Iterator[None]:
+    """Names in an error the path below the base: that of a full disk names no file, and others leave out the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _opened(path: PurePath, outer: int) -> int:

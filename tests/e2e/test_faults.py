@@ -111,8 +111,8 @@ print("all steps done")
 
 #: Its run folder lies on a file system that takes a tenth of a second for a record, which is waited for half a second.
 SLOW = """
-from distprof import output
-output.Output.__init__.__defaults__ = (0.5,)
+from distprof.recorder.shard_output import ShardOutput
+ShardOutput.__init__.__defaults__ = (0.5,)
 write, slow_writes = os.write, []
 def slowly(file, data):
     if "/shards/" in os.readlink(f"/proc/self/fd/{file}"):
@@ -290,7 +290,7 @@ def test_a_disk_that_fills_up_ends_the_recording_and_not_the_job(
     assert merged.err == (
         "distprof: the report cannot be written to runs/x/report (No space left on device): "
         "choose another folder with --out\n"
-    )
+    ), "whether the folder does not fit or a file in it"
 
 
 def test_a_folder_that_takes_no_shard_sends_it_elsewhere(workplace: Workplace, disk: Callable[[str], Path]) -> None:
