@@ -46,8 +46,8 @@ def _groups_from_environment(rank: int, world_size: int) -> Mapping[str, Sequenc
     """Reads the settings of ``accelerate launch``, from which no mesh is made under DeepSpeed."""
     if os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG", "").lower() != "true":
         return {}
-    said = (os.environ.get(f"PARALLELISM_CONFIG_{axis.upper()}_SIZE", "1") for axis in _ACCELERATE_AXES)
-    shape = tuple(int(size) if size.isdecimal() else 1 for size in said)
+    settings = (os.environ.get(f"PARALLELISM_CONFIG_{axis.upper()}_SIZE", "1") for axis in _ACCELERATE_AXES)
+    shape = tuple(int(size) if size.isdecimal() else 1 for size in settings)
     if prod(shape) != world_size:
         return {}
     return mesh_axes(SeenMesh.in_order(_ACCELERATE_AXES, shape, rank))

@@ -29,17 +29,17 @@ class FirstNames:
 
     def tied_to(self, parameter: OwnedParameter, root: int, name: str) -> str:
         """Returns the name under which ``parameter`` was first seen; empty if that is now, or under this same name."""
-        met = self._names.get(parameter.identity)
-        if met is None or met[0]() is not parameter.anchor:
+        first = self._names.get(parameter.identity)
+        if first is None or first[0]() is not parameter.anchor:
             self._names[parameter.identity] = (weakref.ref(parameter.anchor), root, name)
             return ""
-        if met[1:] == (root, name):
+        if first[1:] == (root, name):
             return ""
-        self._tied_roots.setdefault(root, set()).add(met[1])
-        return met[2]
+        self._tied_roots.setdefault(root, set()).add(first[1])
+        return first[2]
 
     def tied_roots(self, root: int) -> tuple[int, ...]:
-        """The roots in which the tied parameters of ``root`` were met first."""
+        """Returns the roots in which the tied parameters of ``root`` were first seen."""
         return tuple(sorted(self._tied_roots.get(root, ())))
 
 

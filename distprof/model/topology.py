@@ -102,8 +102,8 @@ class RankTopology:
         self, stacks: Iterator[Framework] | Sequence[Framework], models: list[nn.Module]
     ) -> Iterator[AxisEvidence]:
         for stack in stacks:
-            said = self._stacks.ask(stack, lambda stack: stack.groups(models, self._rank)) or {}
-            yield from (AxisEvidence(stack.name, axis, tuple(ranks)) for axis, ranks in said.items())
+            groups = self._stacks.ask(stack, lambda stack: stack.groups(models, self._rank)) or {}
+            yield from (AxisEvidence(stack.name, axis, tuple(ranks)) for axis, ranks in groups.items())
 
     def _all_shard_claims(self, models: Mapping[int, nn.Module]) -> list[AxisEvidence]:
         """Returns the claims from all models' parameters; for freed models those found last."""
@@ -126,10 +126,12 @@ class RankTopology:
         )
 
     def _with_declaration(self, seen: Topology) -> Topology:
-        said = current()
-        if said is None:
+        declaration = current()
+        if declaration is None:
             return seen
         try:
-            return merge_declared(declared(said.sizes, said.coordinates, self._rank, self._world_size), seen)
+            return merge_declared(
+                declared(declaration.sizes, declaration.coordinates, self._rank, self._world_size), seen
+            )
         except UsageError as error:
             return without_declaration(seen, error)

@@ -109,9 +109,9 @@ def declared(sizes: Mapping[str, int], coordinates: Mapping[str, int], rank: int
     unknown = sorted({*sizes, *coordinates} - {*WORLD_AXES, "ep"})
     if unknown:
         raise UsageError(f"set_topology knows the axes dp, tp, pp, cp and ep, not {', '.join(unknown)}")
-    said = _validated(sizes, 1)
-    others = prod(size for axis, size in said.items() if axis in WORLD_AXES and axis != "dp")
-    full = {"dp": max(1, world_size // others), "tp": 1, "pp": 1, "cp": 1, "ep": 1} | said
+    given = _validated(sizes, 1)
+    others = prod(size for axis, size in given.items() if axis in WORLD_AXES and axis != "dp")
+    full = {"dp": max(1, world_size // others), "tp": 1, "pp": 1, "cp": 1, "ep": 1} | given
     if full["dp"] * others != world_size:
         raise UsageError(_size_mismatch(full, world_size))
     stage = world_size // full["pp"]
@@ -121,7 +121,7 @@ def declared(sizes: Mapping[str, int], coordinates: Mapping[str, int], rank: int
     for axis, size in full.items():
         if places[axis] >= size:
             raise UsageError(f"coordinate {places[axis]} on {axis} is not below its size, {size}")
-    return _topology(full, places, dict.fromkeys(WORLD_AXES, DECLARED) | dict.fromkeys(said, DECLARED), [])
+    return _topology(full, places, dict.fromkeys(WORLD_AXES, DECLARED) | dict.fromkeys(given, DECLARED), [])
 
 
 def without_declaration(topology: Topology, why: UsageError) -> Topology:
@@ -129,23 +129,23 @@ def without_declaration(topology: Topology, why: UsageError) -> Topology:
     return replace(topology, notes=(f"set_topology was ignored: {why}", *topology.notes))
 
 
-def merge_declared(said: Topology, seen: Topology) -> Topology:
+def merge_declared(script: Topology, seen: Topology) -> Topology:
     """Returns the declared topology, with the axes of the detected one that the script did not declare.
 
     Adds a note for each axis whose declared and detected sizes differ.
     """
     notes = [
-        f"{DECLARED} says {axis} {said.sizes[axis]}, {source} says {axis} {seen.sizes[axis]}; the first is shown"
+        f"{DECLARED} says {axis} {script.sizes[axis]}, {source} says {axis} {seen.sizes[axis]}; the first is shown"
         for axis, source in seen.sources.items()
-        if source != ASSUMED and axis in said.sources and said.sizes[axis] != seen.sizes[axis]
+        if source != ASSUMED and axis in script.sources and script.sizes[axis] != seen.sizes[axis]
     ]
-    finer = [axis for axis in seen.sources if axis not in said.sources]
+    finer = [axis for axis in seen.sources if axis not in script.sources]
     return replace(
-        said,
-        sizes=said.sizes | {axis: seen.sizes[axis] for axis in finer},
-        coordinates=said.coordinates | {axis: seen.coordinates[axis] for axis in finer},
-        sources=said.sources | {axis: seen.sources[axis] for axis in finer},
-        notes=(*said.notes, *notes),
+        script,
+        sizes=script.sizes | {axis: seen.sizes[axis] for axis in finer},
+        coordinates=script.coordinates | {axis: seen.coordinates[axis] for axis in finer},
+        sources=script.sources | {axis: seen.sources[axis] for axis in finer},
+        notes=(*script.notes, *notes),
     )
 
 
@@ -154,12 +154,11 @@ def _contradiction(claim: AxisEvidence, accepted: Mapping[str, AxisEvidence], wo
     axis, size = claim.axis, len(claim.ranks)
     other = accepted.get(axis)
     if other is None and axis in WORLD_AXES:
-        other = next(
-            (accepted[a] for a in WORLD_AXES if a in accepted and len({*accepted[a].ranks} & {*claim.ranks}) > 1), None
-        )
+        others = (accepted[name] for name in WORLD_AXES if name in accepted)
+        other = next((one for one in others if len({*one.ranks} & {*claim.ranks}) > 1), None)
         if other is None and size > 1 and world_size % (size * _product(accepted)):
-            said = f"{claim.source} says {axis} {size}"
-            return f"{said}, which does not divide a world of {world_size} ranks beside the rest"
+            statement = f"{claim.source} says {axis} {size}"
+            return f"{statement}, which does not divide a world of {world_size} ranks beside the rest"
     if other is None:
         return None if size <= world_size else ""
     if size == 1 or other.ranks == claim.ranks:
@@ -188,8 +187,8 @@ def _complete(accepted: dict[str, AxisEvidence], notes: list[str], rank: int, wo
     if "dp" in accepted and _product(accepted) != world_size:
         if accepted["dp"].source != ASSUMED:
             sizes = {axis: len(accepted[axis].ranks) if axis in accepted else 1 for axis in WORLD_AXES}
-            said = f"{accepted['dp'].source} says dp {sizes['dp']}; {_size_mismatch(sizes, world_size)}"
-            notes = [f"{said}: pure data parallel is assumed instead", *notes]
+            statement = f"{accepted['dp'].source} says dp {sizes['dp']}; {_size_mismatch(sizes, world_size)}"
+            notes = [f"{statement}: pure data parallel is assumed instead", *notes]
             accepted = {axis: claim for axis, claim in accepted.items() if axis not in WORLD_AXES}
         accepted.pop("dp", None)
     sizes = {"dp": 1, "tp": 1, "pp": 1, "cp": 1, "ep": 1} | {axis: len(c.ranks) for axis, c in accepted.items()}
@@ -229,10 +228,10 @@ def _remaining_axis(claims: Sequence[AxisEvidence], rank: int, world_size: int) 
 def _topology(
     sizes: dict[str, int], coordinates: dict[str, int], sources: dict[str, str], notes: Sequence[str]
 ) -> Topology:
-    said = [source for source in sources.values() if source != ASSUMED]
+    known = [source for source in sources.values() if source != ASSUMED]
     sizes["mp"] = sizes["tp"] * sizes["pp"]
     coordinates["mp"] = coordinates["pp"] * sizes["tp"] + coordinates["tp"]
-    source = max(said, key=said.count) if said else ASSUMED
+    source = max(known, key=known.count) if known else ASSUMED
     return Topology(source, sizes, coordinates, notes=tuple(notes), sources=sources)
 
 
@@ -241,11 +240,11 @@ def _size_mismatch(sizes: Mapping[str, int], world_size: int) -> str:
     return f"{shown} is {prod(sizes[axis] for axis in WORLD_AXES)}, but the world has {world_size} ranks"
 
 
-def _validated(said: Mapping[str, int], least: int) -> dict[str, int]:
-    for axis, number in said.items():
+def _validated(numbers: Mapping[str, int], least: int) -> dict[str, int]:
+    for axis, number in numbers.items():
         if isinstance(number, bool) or not hasattr(number, "__index__") or number < least:
             raise UsageError(f"{axis}={number!r}: give a whole number of at least {least}")
-    return {axis: operator.index(number) for axis, number in said.items()}
+    return {axis: operator.index(number) for axis, number in numbers.items()}
 
 
 def _default_coordinates(rank: int, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Exceptions that come from outside while our code runs reach the script, and the recording goes on or ends cleanly."""
+"""Exceptions from outside reach the script while distprof's code runs; the recording goes on or ends cleanly."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from distprof.shard.reader import read_shard
 
 
 class Late(Exception):
-    """A script's own."""
+    """An exception class of the script."""
 
 
 class Guard:
-    """Whose method, or who itself, is a handler."""
+    """An object that is a signal handler itself, or by its method."""
 
     def __call__(self, number: int, _: object) -> None:
         raise Late(number)
 
     def late(self, number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # as one that guards one step does
+        signal.signal(number, signal.SIG_DFL)  # as a handler that guards one step does
         self(number, None)
 
 
@@ -49,7 +49,7 @@ def handler(number: int, frame: FrameType | None) -> None:
 
 
 def forgetful(*given: object) -> None:
-    """Whatever it is given, it is gone when it raises."""
+    """A handler that has deleted its arguments when it raises."""
     del given
     raise TimeoutError
 
@@ -90,13 +90,13 @@ def met(act: Callable[..., object], *given: object) -> BaseException:
 
 
 @pytest.mark.parametrize("theirs", HANDLERS)
-def test_what_a_handler_raises_is_not_ours(theirs: Callable[..., Any]) -> None:
+def test_exceptions_of_handlers_are_from_outside(theirs: Callable[..., Any]) -> None:
     signal.signal(signal.SIGUSR1, theirs)
     assert came_from_outside(met(signalled))
 
 
 @pytest.mark.parametrize("error", [Late, TimeoutError, RuntimeError, KeyboardInterrupt, SystemExit])
-def test_what_was_sent_to_a_thread_is_not_ours(error: type[BaseException]) -> None:
+def test_exceptions_sent_to_a_thread_are_from_outside(error: type[BaseException]) -> None:
     assert came_from_outside(met(sent, error))
 
 
@@ -128,7 +128,7 @@ OURS: list[tuple[Any, ...]] = [
 
 
 @pytest.mark.parametrize("what", OURS)
-def test_what_our_code_raises_itself_is_ours(what: tuple[Any, ...]) -> None:
+def test_own_exceptions(what: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGUSR1, handler)
     assert not came_from_outside(met(*what))
 
@@ -151,7 +151,7 @@ class Block(nn.Module):
 
 
 def job() -> list[BaseException]:
-    """Training that guards each of its steps: what came."""
+    """Trains with a guard around each step; returns the exceptions that reached it."""
     came: list[BaseException] = []
     model = nn.Sequential(nn.Linear(4, 4), Block())
     update = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -169,13 +169,13 @@ def job() -> list[BaseException]:
 
 
 class At:
-    """Raises at the line of this number that our code runs; counts them."""
+    """Counts the lines that distprof's code runs, and raises at the one with this number."""
 
     def __init__(self, line: int, act: Callable[[], object]) -> None:
         self.line, self.act, self.lines = line, act, 0
 
     def __call__(self, frame: FrameType, event: str, _: object) -> At | None:
-        code = frame.f_code  # what a weak reference calls nothing can leave: Python says so, and goes on
+        code = frame.f_code  # an exception cannot leave a weak reference's callback: Python prints it, and goes on
         if not code.co_filename.startswith(HOUSE) or code.co_name in ("_forget", "<lambda>"):
             return None
         if event == "line":
@@ -186,7 +186,7 @@ class At:
 
 
 def run(folder: Path, at: At) -> tuple[list[BaseException], set[str]]:
-    """What reached the script, and the kinds of all that was recorded."""
+    """Returns the exceptions that reached the script, and the kinds of all records."""
     call, recording = nn.Module.__call__, recorder(folder, **WINDOW)
     recording.arm()
     before = sys.gettrace()
@@ -212,25 +212,23 @@ def run(folder: Path, at: At) -> tuple[list[BaseException], set[str]]:
 
 
 @pytest.fixture(params=["in C", "in Python"])
-def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_path_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "in Python":
         monkeypatch.setattr(fast_path, "compiled", None)
     elif fast_path.compiled is None:
         pytest.skip("not compiled here")
 
 
-@pytest.mark.usefixtures("road")
+@pytest.mark.usefixtures("fast_path_kind")
 @pytest.mark.parametrize("how", ["signal", "sent", "interrupt"])
-def test_wherever_it_comes_it_reaches_the_script_and_the_recording_goes_on_or_ends_cleanly(
-    tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_exceptions_at_any_line_reach_the_script(tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]) -> None:
     signal.signal(signal.SIGUSR1, handler)
     error: type[BaseException] = {"signal": Late, "sent": Late, "interrupt": KeyboardInterrupt}[how]
     act = signalled if how == "signal" else partial(sent, error)
     whole = At(0, act)
     came, kinds = run(tmp_path / "whole", whole)
     assert not came and {"counts", "step", "expert_load", End.KIND} <= kinds and Error.KIND not in kinds
-    again = At(0, act)  # some of it is done once for a process
+    again = At(0, act)  # some lines run only once a process
     run(tmp_path / "again", again)
     went_on = 0
     for line in range(1, again.lines, again.lines // 40):

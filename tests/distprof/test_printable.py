@@ -1,4 +1,4 @@
-"""What comes from a file or a name reaches a terminal without its codes, and a JSON file with its meaning."""
+"""Text from files and names is shown without terminal codes, and keeps its meaning in JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from distprof.printable import on_one_line, printable, printable_json
 
-#: What Unicode calls control, format, surrogate, private or unassigned, and separators that are no space.
+#: Unicode's categories control, format, surrogate, private and unassigned, and separators except the space.
 UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
 
 
@@ -25,23 +25,23 @@ UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
         ("tag\U000e0041 \udcff", r"tag\U000e0041 \udcff"),
     ],
 )
-def test_what_is_no_sign_is_escaped(text: str, shown: str) -> None:
+def test_unprintable_characters_are_escaped(text: str, shown: str) -> None:
     assert on_one_line(text) == printable(text) == shown
 
 
-def test_a_line_break_is_kept_in_a_text_and_not_in_a_line() -> None:
+def test_line_breaks() -> None:
     assert printable("one\ntwo\n") == "one\ntwo\n"
     assert on_one_line("one\ndistprof: two") == r"one\ndistprof: two"
 
 
 @given(st.text() | st.text(st.characters(categories=("Cc", "Cf", "Cs", "Zl", "Zp"))))
-def test_nothing_unseen_is_left(text: str) -> None:
+def test_result_is_printable(text: str) -> None:
     left = set(on_one_line(text)) - {" "}
     assert {unicodedata.category(character) for character in left} & UNSEEN == set()
 
 
 @given(st.text() | st.dictionaries(st.text(), st.text(st.characters())))
-def test_json_means_the_same(value: object) -> None:
+def test_json_keeps_its_meaning(value: object) -> None:
     text = printable_json(json.dumps(value, ensure_ascii=False, indent=1))
     assert json.loads(text) == value
     assert all(line.isprintable() for line in text.split("\n"))

@@ -1,4 +1,4 @@
-"""Files from elsewhere: bounded, and never waited for."""
+"""Reading files of unknown origin: bounded, and without waiting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distprof.shard.frames import MAX_SHARD_BYTES
 from distprof.shard.reader import NotAShard, read_header, read_shard
 
 
-def test_a_regular_file_is_read_to_its_bound(tmp_path: Path) -> None:
+def test_regular_file_up_to_its_bound(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"12345")
     assert read_regular(file, 5) == b"12345"
@@ -22,7 +22,7 @@ def test_a_regular_file_is_read_to_its_bound(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
-def test_nothing_else_is_opened(tmp_path: Path, make: object) -> None:
+def test_other_files_are_not_opened(tmp_path: Path, make: object) -> None:
     assert callable(make)
     make(tmp_path / "it")
     for read in (read_regular, read_beginning):
@@ -30,7 +30,7 @@ def test_nothing_else_is_opened(tmp_path: Path, make: object) -> None:
             read(tmp_path / "it", 10)
 
 
-def test_a_shard_that_is_mostly_holes_is_refused_by_its_size(tmp_path: Path) -> None:
+def test_huge_sparse_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "rank00000.g0.msgpack"
     file.touch()
     os.truncate(file, 60 << 30)

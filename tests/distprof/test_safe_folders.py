@@ -1,4 +1,4 @@
-"""Whose a folder is, and who could put another one in its place."""
+"""The owner of a folder, and the users who could replace it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def give_away(path: Path) -> None:
 
 
 def spoil(path: Path, how: str) -> None:
-    """Let it be, in one way or another, not the user's own."""
+    """Makes the path, in one of several ways, no longer the user's own."""
     if how == "another user's":
         give_away(path)
     elif how == "a link":
@@ -47,7 +47,7 @@ WHY = {
 
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("which", ["", "shards"])
-def test_no_rank_writes_into_a_folder_that_is_not_its_users_own(
+def test_rank_writes_only_into_own_folders(
     run: RunFolder, how: str, which: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(run.path / which, how)
@@ -63,7 +63,7 @@ def test_no_rank_writes_into_a_folder_that_is_not_its_users_own(
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_no_folder_that_is_not_the_users_own_is_shared(run: RunFolder, how: str) -> None:
+def test_only_own_folders_are_shared(run: RunFolder, how: str) -> None:
     make_own(run.path, "shards", shared=True)
     spoil(run.path / "shards", how)
     with pytest.raises(NotOwn):
@@ -73,26 +73,24 @@ def test_no_folder_that_is_not_the_users_own_is_shared(run: RunFolder, how: str)
 @pytest.mark.parametrize(
     ("mode", "safe"), [(0o755, True), (0o700, True), (0o1777, True), (0o1775, True), (0o777, False), (0o2775, False)]
 )
-def test_what_lies_in_a_folder_is_out_of_reach_where_others_cannot_touch_it(
-    tmp_path: Path, mode: int, safe: bool
-) -> None:
+def test_is_out_of_reach(tmp_path: Path, mode: int, safe: bool) -> None:
     above = tmp_path / "above"
     (above / "between" / "run").mkdir(parents=True)
     above.chmod(mode)
     assert is_out_of_reach(above / "between" / "run") == safe
     assert is_out_of_reach(above / "not there" / "yet") == safe
-    assert is_out_of_reach(above)  # its own mode says nothing about its place
+    assert is_out_of_reach(above)  # its own mode does not decide who can replace it
 
 
 @needs_root
-def test_the_owner_of_a_folder_above_can_replace_all_in_it(tmp_path: Path) -> None:
+def test_owner_of_a_parent_folder_can_replace_it(tmp_path: Path) -> None:
     above = tmp_path / "above"
     (above / "run").mkdir(parents=True)
     give_away(above)
     assert not is_out_of_reach(above / "run")
 
 
-def test_links_are_followed_where_nobody_else_can_turn_them(tmp_path: Path) -> None:
+def test_links_that_others_cannot_change(tmp_path: Path) -> None:
     (tmp_path / "safe" / "run").mkdir(parents=True)
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
@@ -109,7 +107,7 @@ def test_links_are_followed_where_nobody_else_can_turn_them(tmp_path: Path) -> N
 
 
 @needs_root
-def test_a_link_of_another_user_in_a_folder_for_all_is_not_trusted(tmp_path: Path) -> None:
+def test_link_of_another_user(tmp_path: Path) -> None:
     (tmp_path / "safe").mkdir()
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tmp").chmod(0o1777)

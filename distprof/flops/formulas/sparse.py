@@ -142,7 +142,7 @@ def formula(name: str, counted: Formula) -> Formula:
 
 
 def _each_element(counted: PerOutput) -> Formula:
-    def of_stored(out: Any, /, *args: Any, **kwargs: Any) -> Work:
+    def formula_of_stored(out: Any, /, *args: Any, **kwargs: Any) -> Work:
         result = first_tensor(out)
         if not is_real_work(result):
             return 0, 0
@@ -151,16 +151,16 @@ def _each_element(counted: PerOutput) -> Formula:
             raise NoFormulaError
         return 0, counted.each(args, kwargs) * max(map(stored, touched))
 
-    return of_stored
+    return formula_of_stored
 
 
 def _each_input(counted: PerInput) -> Formula:
-    def of_stored(out: Any, /, *args: Any, **kwargs: Any) -> Work:
+    def formula_of_stored(out: Any, /, *args: Any, **kwargs: Any) -> Work:
         if not _is_sparse(args[counted.argument]):
             raise NoFormulaError
         return counted(out, *args, **kwargs)
 
-    return of_stored
+    return formula_of_stored
 
 
 def _unknown(*_: Any, **__: Any) -> Work:

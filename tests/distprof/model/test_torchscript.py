@@ -1,4 +1,4 @@
-"""Models that TorchScript knows are recorded, and its graphs have nothing of ours."""
+"""TorchScript models are recorded, and their graphs contain nothing of distprof."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distprof.records import Counts, Error, Parameters, Step
 
 CASE = Path(__file__).parents[2] / "cases" / "traced_and_scripted.py"
 FORWARD = 4 * (8 * 16 + 16 * 4)  # MACs of four samples
-BACKWARD = 4 * (8 * 16 + 2 * 16 * 4)  # gradients of both weights, and of what the second layer is given
+BACKWARD = 4 * (8 * 16 + 2 * 16 * 4)  # gradients of both weights, and of the second layer's input
 
 
 @pytest.mark.parametrize("kind", ["scripted", "traced", "before", "fresh"])

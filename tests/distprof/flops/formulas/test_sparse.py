@@ -1,4 +1,4 @@
-"""Sparse tensors: counted by what they store, or not at all."""
+"""Ops on sparse tensors count by stored elements, or not at all."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from distprof.flops.attribution import Attribution
 from distprof.flops.counter import FlopMode
 
 ROWS, INNER, COLUMNS = 6, 8, 3
-DENSE = (torch.arange(ROWS * INNER).reshape(ROWS, INNER) % 5 == 0).float()  # what it stores is no neat share
+DENSE = (torch.arange(ROWS * INNER).reshape(ROWS, INNER) % 5 == 0).float()  # an irregular number of stored elements
 STORED = sum(1 for row in DENSE.tolist() for one in row if one)
 LAYOUTS = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc]
 Run = Callable[[], Any]
 
 
 @pytest.fixture(autouse=True)
-def no_news_of_beta_features() -> Iterator[None]:
+def ignore_beta_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -36,7 +36,7 @@ def counted(run: Run) -> FlopMode:
 
 
 def work(run: Run) -> tuple[int, int]:
-    """MACs, and flops beside them."""
+    """Returns the MACs, and the other flops."""
     mode = counted(run)
     assert not mode.uncounted
     macs = sum(mode.macs.values())
@@ -67,9 +67,7 @@ X, Y = torch.ones(INNER, COLUMNS), torch.ones(ROWS, COLUMNS)
         (lambda a: torch.zeros(ROWS, INNER).add_(a, alpha=-0.1), 0, 2 * STORED),
     ],
 )
-def test_the_stored_elements_are_what_is_worked_with(
-    layout: torch.layout, run: Callable[[Tensor], object], macs: int, more: int
-) -> None:
+def test_stored_elements_count(layout: torch.layout, run: Callable[[Tensor], object], macs: int, more: int) -> None:
     a = sparse(layout)
     try:
         run(a)
@@ -78,14 +76,14 @@ def test_the_stored_elements_are_what_is_worked_with(
     assert work(lambda: run(a)) == (macs, more)
 
 
-def test_blocks_count_all_their_elements() -> None:
+def test_blocks_count_all_elements() -> None:
     a = DENSE.to_sparse_bsr((2, 2))
     stored = a.values().numel()
     assert stored > STORED
     assert work(lambda: a @ X) == (stored * COLUMNS, 0)
 
 
-def test_what_only_sparse_tensors_have() -> None:
+def test_ops_of_sparse_tensors_only() -> None:
     csr, coo = sparse(torch.sparse_csr), sparse(torch.sparse_coo)
     assert work(lambda: torch.sparse.softmax(coo, 1)) == (0, 5 * STORED)
     assert work(lambda: torch.sparse.sum(coo, 1)) == (0, STORED)
@@ -98,19 +96,19 @@ def test_what_only_sparse_tensors_have() -> None:
     assert work(lambda: torch.bmm(batch, torch.ones(2, INNER, COLUMNS))) == (2 * STORED * COLUMNS, 0)
 
 
-def test_what_is_stored_twice_becomes_one_sum() -> None:
+def test_coalesce() -> None:
     twice = torch.sparse_coo_tensor(torch.tensor([[0, 0, 2]]), torch.ones(3, 4), (5, 4))
     assert work(twice.coalesce) == (0, 4)
 
 
-def test_a_product_of_two_sparse_ones_depends_on_where_their_elements_are() -> None:
+def test_product_of_two_sparse_matrices() -> None:
     a = sparse(torch.sparse_coo)
     mode = counted(lambda: a @ a.t())
     assert mode.uncounted == {"aten.mm": 1}
     assert not mode.flops
 
 
-def test_what_has_no_rule_for_sparse_tensors_is_not_counted_and_dense_ones_still_are() -> None:
+def test_ops_without_a_sparse_rule() -> None:
     a = sparse(torch.sparse_coo)
     mode = counted(
         lambda: (torch.ones(INNER, COLUMNS) @ torch.ones(COLUMNS, 1), a @ a.t(), Y.t() @ torch.ones(ROWS, 1))
@@ -120,7 +118,7 @@ def test_what_has_no_rule_for_sparse_tensors_is_not_counted_and_dense_ones_still
 
 
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
-def test_the_backward_of_a_sparse_product(layout: torch.layout) -> None:
+def test_backward_of_a_sparse_product(layout: torch.layout) -> None:
     x = X.clone().requires_grad_()
     out = sparse(layout) @ x
     gradient = torch.ones_like(out)
@@ -132,7 +130,7 @@ LOOKED_UP = torch.tensor([1, 2, 2, 7, 7, 7])
 
 
 def step(optimizer: torch.optim.Optimizer, table: nn.Embedding) -> int:
-    """Flops of a second step."""
+    """Returns the flops of a second step."""
     for run in (optimizer.step, None):
         optimizer.zero_grad()
         table(LOOKED_UP).sum().backward()
@@ -143,7 +141,7 @@ def step(optimizer: torch.optim.Optimizer, table: nn.Embedding) -> int:
     return sum(mode.flops.values())
 
 
-def test_an_optimizer_touches_the_rows_that_have_a_gradient() -> None:
+def test_update_by_a_sparse_gradient() -> None:
     table = nn.Embedding(TABLE, WIDTH, sparse=True)
     assert step(torch.optim.SGD(table.parameters(), lr=0.1), table) == 2 * len(LOOKED_UP) * WIDTH
 
@@ -158,7 +156,7 @@ def test_an_optimizer_touches_the_rows_that_have_a_gradient() -> None:
     assert step(adagrad, table) == (coalesced + each * rows) * WIDTH + counter
 
 
-def test_sparse_adam_leaves_nothing_uncounted() -> None:
+def test_sparse_adam() -> None:
     table = nn.Embedding(TABLE, WIDTH, sparse=True)
     optimizer = torch.optim.SparseAdam(list(table.parameters()))
     table(LOOKED_UP).sum().backward()
@@ -168,7 +166,7 @@ def test_sparse_adam_leaves_nothing_uncounted() -> None:
 
 
 @pytest.mark.parametrize(("mode", "each"), [("sum", 0), ("mean", 1)])
-def test_a_sparse_gradient_of_a_bag_is_taken_and_not_added_up(mode: str, each: int) -> None:
+def test_sparse_gradient_of_a_bag(mode: str, each: int) -> None:
     out = nn.EmbeddingBag(TABLE, WIDTH, mode=mode, sparse=True)(LOOKED_UP[None])
     gradient = torch.ones_like(out)
     assert work(lambda: out.backward(gradient)) == (0, each * len(LOOKED_UP) * WIDTH)
