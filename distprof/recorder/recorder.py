@@ -1,8 +1,8 @@
 """The recorder of one process: armed when torch is imported, a rank from the first forward of a model on.
 
-It owns the patches, the probe that is attached, and the shard; the step clock says when to change probes.  All that it
-needs is imported before the job begins: torch's profiler bears no import while it traces stacks.  Nothing here raises
-into the user's job: what fails is written as an ``error`` record, said once, and everything is detached.
+It owns the instruments, the attached probe and the shard; the step clock decides when to change probes.  All modules
+that it needs are imported before the job begins: torch's profiler fails on imports while it traces stacks.  Nothing
+here raises into the user's job: a failure is written as an ``error`` record, reported once, and everything is detached.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from distprof.config.settings import Settings
 from distprof.console import say
 from distprof.devices import running_device
 from distprof.errors import said
-from distprof.external_exceptions import came_from_outside, pass_on
+from distprof.external_exceptions import came_from_outside
 from distprof.flops.attribution import with_gradient
 from distprof.frameworks.shape_inference import ShapeInference
 from distprof.hooks.dynamo import out_of_trace
-from distprof.hooks.optimizer_hook import OptimizerHook
-from distprof.hooks.patches import ModuleCallHandler, ModuleCallPatch, backward_patch, dataloader_patch
+from distprof.hooks.patches import dataloader_patch
 from distprof.hooks.recursion_limit import RecursionLimit
 from distprof.model.module_tree import ModuleTree
 from distprof.model.registry import ModelRegistry
@@ -43,68 +42,65 @@ from distprof.probes.counting.probe import CountingProbe
 from distprof.probes.memory.breakdown import MemoryBreakdown
 from distprof.probes.model_watch import ModelWatch
 from distprof.probes.module_stack import Loading
-from distprof.probes.protocol import Pausing, Probe
+from distprof.probes.protocol import Probe
 from distprof.probes.timing.probe import TimedProbe
 from distprof.rank.identity import Identity, header, identify
 from distprof.rank.ownership import is_rank_taken
+from distprof.recorder.instruments import Instruments
 from distprof.recorder.manual_updates import ManualUpdates
 from distprof.recorder.shard_output import ShardOutput, open_shard
 from distprof.recorder.step_clock import Boundary, StepClock, StepKind, window_of
 from distprof.recorder.updates import Updates
-from distprof.records import FORWARD, End, Error, MemoryUnknown, Plan, Record
+from distprof.records import FORWARD, End, Error, Plan, Record
 from distprof.run_folder import RunFolder
 from distprof.topology.meshes import MeshRecorder
-
-_LONGEST_REASON = 300
 
 
 class Recorder:
     """Records this process, if it turns out to be a rank that runs a model."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None, *, asked: bool = False) -> None:
-        """``asked``: the script itself wants this process recorded."""
+        """``asked``: the script itself asks to record this process."""
         self._settings = settings
         self.asked = asked
         self._clock = clock or SystemClock()
         self._steps = StepClock(window_of(settings))
         self._meshes = MeshRecorder()
-        self._module_patch = ModuleCallPatch(self.fail)
-        self._backward_patch = backward_patch(self.fail)
+        self._instruments = Instruments(self, self._optimizer_stepped, self.fail)
+        (self._module_patch,) = self._instruments.module_patches
         self._data_patch = dataloader_patch(self.fail)
         self._loading = Loading()
         self._manual_updates = ManualUpdates()
         self._shape_inference = ShapeInference(self._shape_inference_began, self._shape_inference_ended, self.fail)
         self._in_shape_inference = False
-        self._paused_handler: ModuleCallHandler | None = None  # while it looks away from a rehearsal
-        self._optimizer_hook: OptimizerHook | None = None
         self._updates = Updates(
             self._update_completed, self._outer_began, self._outer_ended, self._is_watching, self.fail
         )
         self._probe: Probe | None = None
-        self._attached = StepKind.QUIET  # the kind that the probe is for
-        self._is_unwatched = False  # nothing is seen but the optimizers' steps
+        self._attached = StepKind.QUIET  # the kind of step that the probe is for
+        self._is_unwatched = False  # only the optimizers' steps are seen
         self._identity: Identity | None = None
         self._models: ModelRegistry | None = None
         self._uncalled_models: UncalledModels | None = None
-        self._model_was_called = False  # a model was, whether this was a rank by then or not
+        self._model_was_called = False  # also before this process was a rank
         self._asked_for_models: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self._output: ShardOutput | None = None
         self._memory: MemoryBreakdown | None = None  # of the first timed iteration, while it runs
         self._device = torch.device("cpu")
         self._eager_choice: EagerChoice | None = None
-        self.thread: int | None = None  # the one that ran the first model
+        self.thread: int | None = None  # the thread that ran the first model
         self._recursion_limit = RecursionLimit()
         self._end_is_written = False
         self._failed = False
-        self._writing = 0  # while records are made and written; stays where an exception came from outside
+        self._writing = 0  # above 0 while records are made and written, and after an exception from outside there
 
     # ---- life ------------------------------------------------------------------------------------------------------
 
     def arm(self) -> None:
-        """Wait for the first forward of a model.  What it raises, it leaves nothing behind."""
+        """Waits for the first forward of a model.  If it raises, nothing stays patched."""
         try:
             self._meshes.open()
-            self._optimizer_hook = OptimizerHook(self._optimizer_stepped)
+            self._instruments.watch_optimizers()
             self._watch_models()
             os.register_at_fork(after_in_child=self._detach_in_child)
             atexit.register(self.finish)
@@ -123,7 +119,7 @@ class Recorder:
         return self._identity is not None
 
     def finish(self) -> None:
-        """Write what is left, and leave the process as if we had never been there.  Also the end of ``record()``."""
+        """Writes the remaining records and removes everything from the process.  Also ends ``record()``."""
         try:
             self._writing += 1
             self._detach_probe()
@@ -138,7 +134,7 @@ class Recorder:
             atexit.unregister(self.finish)
 
     def fail(self, where: str, error: BaseException) -> None:
-        """An exception met our code.  One of its own ends the recording, one that came from outside is raised again."""
+        """Handles an exception in distprof's code: its own ends the recording, one from outside is raised again."""
         if not came_from_outside(error):
             self._give_up(where, error)
             return
@@ -149,7 +145,7 @@ class Recorder:
         raise error
 
     def _skip_iteration(self) -> None:
-        """The running iteration cannot be recorded: not all of it was seen.  The next one can."""
+        """Skips the running iteration, of which some events were missed; the next one can be recorded."""
         with contextlib.suppress(Exception):
             probe, self._memory = self._probe, None
             if probe is not None:
@@ -164,7 +160,7 @@ class Recorder:
                 self._stop_watching()
 
     def _give_up(self, where: str, error: BaseException) -> None:
-        """Keep what was recorded, say so once, and get out of the job's way."""
+        """Ends the recording: keeps what was recorded, reports once, and detaches everything."""
         output, self._output = self._output, None
         probe = self._probe
         for step in (*((probe.abandon,) if probe is not None else ()), self._detach):
@@ -184,17 +180,15 @@ class Recorder:
         probe, self._probe = self._probe, None
         self._recursion_limit.restore()
         self._stop_watching()
-        self._backward_patch.close()
+        self._instruments.close()
         self._shape_inference.close()
         self._meshes.close()
         self._updates.close()
-        if self._optimizer_hook is not None:
-            self._optimizer_hook.remove()
         if probe is not None:
             probe.detach()
 
     def _detach_in_child(self) -> None:
-        """This is a forked child: the shard is its parent's.  Where there is none yet, the child may become a rank."""
+        """Leaves the shard to the parent of this forked child; without a shard yet, the child may become a rank."""
         if self._identity is None:
             return
         if self._output is not None:
@@ -202,7 +196,7 @@ class Recorder:
         self._output, self._end_is_written = None, True
         self._detach()
 
-    # ---- what handlers and hooks tell ------------------------------------------------------------------------------
+    # ---- events of handlers and hooks -----------------------------------------------------------------------------
 
     @property
     def tree(self) -> ModuleTree:
@@ -211,7 +205,7 @@ class Recorder:
 
     @property
     def mode(self) -> str:
-        """records.TRAINING once an optimizer has stepped.  Before, forwards with gradient may be training's."""
+        """records.TRAINING once an optimizer has stepped; before, forwards with gradient may belong to training."""
         return self._steps.mode
 
     @property
@@ -231,7 +225,7 @@ class Recorder:
         return row
 
     def model_began(self, module: nn.Module) -> None:
-        """The watch has seen a forward of a model begin.  A model that learns its shapes in it is met at the next."""
+        """Begins a model's forward; a lazy model, which gets its shapes in it, is adopted at its next forward."""
         self._model_was_called = True
         self._shape_inference.open()
         if self._shape_inference.running():
@@ -249,14 +243,14 @@ class Recorder:
         return self._uncalled_models.row(parameters) if self._uncalled_models is not None else -1
 
     def model_ended(self, with_gradient: bool) -> None:
-        """The forward of a model has ended, with whatever probe."""
+        """Ends a model's forward, with any probe."""
         if self._output is not None and not self._shape_inference.running():
             self._writing += 1
             self._act_on(self._steps.forward_ended(with_gradient))
             self._writing -= 1
 
     def begin(self, args: tuple[Any, ...]) -> None:
-        """A backward begins (on whatever thread); of the arguments of autograd's engine create_graph is the fourth."""
+        """Begins a backward, on any thread; ``args`` are those of autograd's engine: the fourth is create_graph."""
         drop_abandoned_modes()
         self._updates.backward_began()
         if self._in_shape_inference:
@@ -268,7 +262,7 @@ class Recorder:
             self._probe.backward_began(create_graph=len(args) > 3 and bool(args[3]))
 
     def end(self) -> None:
-        """A backward has ended."""
+        """Ends a backward."""
         if not self._in_shape_inference and self._probe is not None:
             self._probe.backward_ended()
         self._updates.backward_ended()
@@ -281,22 +275,16 @@ class Recorder:
 
     @property
     def _looks_for_updates(self) -> bool:
-        """Whether those that no optimizer of torch makes are looked for."""
+        """Whether to look for updates that no torch optimizer makes."""
         return self._output is not None and (self.mode == FORWARD or self._steps.is_manual)
 
     def _shape_inference_began(self) -> None:
         self._in_shape_inference = True
-        self._paused_handler, self._module_patch.handler = self._module_patch.handler, None
-        if isinstance(self._paused_handler, Pausing):
-            self._paused_handler.pause()
+        self._instruments.pause()
 
     def _shape_inference_ended(self) -> None:
         self._in_shape_inference = False
-        if self._module_patch.handler is None:
-            self._module_patch.handler = self._paused_handler
-            if isinstance(self._paused_handler, Pausing):
-                self._paused_handler.resume()
-        self._paused_handler = None
+        self._instruments.resume()
 
     def _optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
         try:
@@ -310,7 +298,7 @@ class Recorder:
             if self._output is not None:
                 self._updates.stepped(optimizer)
                 if self._is_unwatched and self._updates.are_in_backward:
-                    self._backward_patch.open(self)
+                    self._instruments.watch_backward()
             self._writing -= 1
         except BaseException as error:
             self.fail("an optimizer's step", error)
@@ -333,7 +321,7 @@ class Recorder:
             self._probe.outer_step_ended()
 
     def _adopt_uncalled(self, optimizer: torch.optim.Optimizer) -> None:
-        """Training goes on, and no model was called: compiled functions run it.  Its optimizer knows its parameters."""
+        """Adopts the models of an optimizer's parameters if no model was called: compiled functions run them."""
         if identify(asked=self.asked) is None or optimizer in self._asked_for_models:
             return
         self._asked_for_models.add(optimizer)
@@ -348,11 +336,11 @@ class Recorder:
     # ---- from iteration to iteration -------------------------------------------------------------------------------
 
     def _become_rank(self, module: nn.Module) -> bool:
-        """Become a rank: open the shard and write what is known.  False if this process is none yet, or has nowhere to
-        write.
+        """Becomes a rank: opens the shard and writes the first records.  Returns False if this process is not a rank
+        yet, or if no shard can be written.
         """
         identity, run = identify(asked=self.asked), RunFolder(self.run_dir)
-        if identity is None:  # it may join a process group later
+        if identity is None:  # the process may join a process group later
             return False
         self._device = running_device(parameters_in(module), every_module(module))
         self._eager_choice = EagerChoice(self._settings.count_eager, self._device)
@@ -373,14 +361,14 @@ class Recorder:
         return True
 
     def _is_taken(self, run: RunFolder, identity: Identity) -> bool:
-        """Whether another process is the rank; one that asked to be recorded is told."""
+        """Returns whether another process is the rank; reports it if the script asked for the recording."""
         taken = is_rank_taken(run, identity.rank, identity.claim, self._settings.launched_ns)
         if taken and self.asked:
             say(f"this process is not recorded: another one is rank {identity.rank} of {run.path}")
         return taken
 
     def _act_on(self, boundary: Boundary) -> None:
-        """Act on what an event means for the running iteration."""
+        """Ends or restarts the running iteration as an event requires."""
         if boundary is Boundary.NONE or self._output is None:
             return
         if boundary is Boundary.RESTART:
@@ -394,7 +382,7 @@ class Recorder:
             self._detach()
 
     def _begin_iteration(self) -> None:
-        """An iteration begins: attach what its kind asks for."""
+        """Begins an iteration and attaches the probe of its kind."""
         kind = self._steps.kind
         if self._eager_choice is not None and self._steps.iteration == self._settings.warmup - 1:
             self._eager_choice.publish()
@@ -410,8 +398,8 @@ class Recorder:
             self._finish_window()
         elif kind is not StepKind.QUIET:
             self._is_unwatched = False
-            self._data_patch.close()  # the probe has one of its own
-            self._backward_patch.open(self)
+            self._data_patch.close()  # the probe has its own patch
+            self._instruments.watch_backward()
             self._memory = MemoryBreakdown() if kind is StepKind.TIMED else None
             self._probe = self._new_probe(kind)
             self._recursion_limit.increase()
@@ -423,16 +411,16 @@ class Recorder:
 
     def _watch_models(self) -> None:
         self._is_unwatched = False
-        self._backward_patch.open(self)
+        self._instruments.watch_backward()
         self._data_patch.open(self._loading)
         self._module_patch.open(ModelWatch(self._module_patch, self, self._loading))
 
     def _stop_watching(self) -> None:
-        self._is_unwatched, self._paused_handler = True, None
-        self._module_patch.close()
+        self._is_unwatched = True
+        self._instruments.ignore_modules()
         self._data_patch.close()
-        if not self._updates.are_in_backward and not self._steps.is_manual:  # they end where it does
-            self._backward_patch.close()
+        if not self._updates.are_in_backward and not self._steps.is_manual:  # iterations end with a backward
+            self._instruments.ignore_backward()
 
     def _new_probe(self, kind: StepKind) -> Probe:
         assert self._models is not None
@@ -443,7 +431,7 @@ class Recorder:
         )
 
     def _detach_probe(self) -> None:
-        """Detach the probe and write what it still holds of complete iterations."""
+        """Detaches the probe and writes its records of complete iterations."""
         probe = self._probe
         if probe is not None:
             probe.detach()
@@ -453,29 +441,24 @@ class Recorder:
                 self._output.write(*probe.read(wait=True))
 
     def _finish_window(self) -> None:
-        """Everything was recorded.  A job that has only run forwards so far may still begin to train."""
+        """Ends the window; a job that has only run forwards so far may still begin to train."""
         self._stop_watching()
         self._write_end("window complete")
-        self._backward_patch.close()
+        self._instruments.ignore_backward()
         if self.mode != FORWARD and not self._steps.is_manual:
             self._detach()
 
     def _write_end(self, reason: str) -> None:
-        """The last word, for now: what became known late, and why recording ends."""
+        """Writes the late records, and why recording ends; training after forwards may continue the shard."""
         if self._output is not None and self._models is not None and not (reason == "exit" and self._end_is_written):
             self._end_is_written = True
             self._output.write(*self._late_records(), *self._models.place_records(), End(reason, self._steps.iteration))
 
     def _memory_records(self) -> Sequence[Record]:
-        """What training holds in memory: once, at the end of the first timed iteration."""
+        """Returns the memory record once, at the end of the first timed iteration."""
         memory, self._memory = self._memory, None
         if memory is not None:
-            iteration = self._steps.iteration - 1
-            try:
-                return [memory.record(self.tree.modules(), iteration)]
-            except Exception as error:  # a tensor of a kind that we do not know
-                pass_on(error)
-                return [MemoryUnknown(iteration, f"{type(error).__name__}: {error}"[:_LONGEST_REASON])]
+            return [memory.record(self.tree.modules(), self._steps.iteration - 1)]
         return ()
 
     def _late_records(self) -> Sequence[Record]:

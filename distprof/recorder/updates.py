@@ -158,8 +158,8 @@ class _Nested:
         return bool(running)
 
     def outermost_of(self, optimizer: torch.optim.Optimizer) -> object | None:
-        """Returns the outermost optimizer of a step whose beginning was not seen: ``optimizer`` itself if no other steps
-        it; None if the outer one was returned before.
+        """Returns the outermost optimizer of a step whose beginning was not seen: ``optimizer`` itself if it is the
+        outermost; None if the outer one was returned before.
         """
         place = _call_site()
         if place in self._plain_sites:

@@ -22,8 +22,7 @@ from distprof.devices import running_device
 from distprof.errors import DistprofError, said
 from distprof.external_exceptions import pass_on
 from distprof.flops.attribution import Attribution
-from distprof.hooks.optimizer_hook import OptimizerHook
-from distprof.hooks.patches import ModuleCallHandler, ModuleCallPatch, backward_patch
+from distprof.hooks.patches import ModuleCallHandler
 from distprof.model.module_tree import ModuleTree
 from distprof.model.registry import ModelRegistry
 from distprof.model.uncalled import UncalledModels
@@ -34,6 +33,7 @@ from distprof.probes.protocol import Probe
 from distprof.probes.timing.probe import TimedProbe
 from distprof.probes.timing.timeline import CudaTimestamps, HostTimestamps
 from distprof.rank.identity import Identity
+from distprof.recorder.instruments import Instruments
 from distprof.records import FORWARD, TRAINING, Array, Counts, Ops, Record, Step
 from distprof.shard.reader import as_read
 from distprof.standalone.aggregate import sum_pieces
@@ -57,9 +57,7 @@ class Session:
         self._fake_modes = {tensor.fake_mode for tensor in _tensors_of(model) if isinstance(tensor, FakeTensor)}
         self._models = ModelRegistry(identity, MeshRecorder())
         self._uncalled_models = UncalledModels(self._models.tree, self.adopt)
-        self._module_patches = ModuleCallPatch(self.fail), ModuleCallPatch(self.fail)
-        self._backward_patch = backward_patch(self.fail)
-        self._optimizer_hook: OptimizerHook | None = None
+        self._instruments = Instruments(self, self._optimizer_stepped, self.fail, modules=2)
         self._probes: tuple[Probe, ...] = ()
         self._trains = False
         self._other_calls = 0  # calls of other methods than forward
@@ -72,11 +70,11 @@ class Session:
     def start(self) -> None:
         """Attaches the probes."""
         try:
-            counting, timing = self._module_patches
+            counting, timing = self._instruments.module_patches
             self._counting = CountingProbe(counting, self, self.fail, self._new_table_mode)
             self._timed = TimedProbe(timing, self, self.fail, self._clock, self.device.type, ())
-            self._backward_patch.open(self)
-            self._optimizer_hook = OptimizerHook(self._optimizer_stepped)
+            self._instruments.watch_backward()
+            self._instruments.watch_optimizers()
             for probe in (self._counting, self._timed):
                 probe.attach()
                 self._probes += (probe,)
@@ -101,11 +99,7 @@ class Session:
         probes, self._probes = self._probes, ()
         for probe in reversed(probes):
             probe.detach()
-        for patch in reversed(self._module_patches):
-            patch.close()
-        self._backward_patch.close()
-        if self._optimizer_hook is not None:
-            self._optimizer_hook.remove()
+        self._instruments.close()
 
     # ---- what was measured -----------------------------------------------------------------------------------------
 
@@ -184,7 +178,7 @@ class Session:
         entered: list[tuple[ModuleCallHandler, int]] = []
         with self._failing("entering the model"):
             model = self._model()
-            for handler in [patch.handler for patch in self._module_patches]:
+            for handler in [patch.handler for patch in self._instruments.module_patches]:
                 token = handler.enter(model, args, kwargs) if handler is not None and model is not None else None
                 if handler is not None and token is not None:
                     entered.append((handler, token))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from distprof.config.settings import Settings
-from distprof.hooks.optimizer_hook import OptimizerHook
 from distprof.recorder.recorder import Recorder
 from distprof.run_folder import RunFolder
 from distprof.shard.reader import read_shard
@@ -62,15 +61,14 @@ class InTurns:
 
     def _come(self) -> None:
         recorder = self._recorder
-        recorder._optimizer_hook = OptimizerHook(recorder._optimizer_stepped)
+        recorder._instruments.watch_optimizers()
         if recorder._probe is not None:
-            recorder._backward_patch.open(recorder)
+            recorder._instruments.watch_backward()
             recorder._probe.attach()
 
     def _leave(self) -> None:
         recorder = self._recorder
         if recorder._probe is not None:
             recorder._probe.detach()
-            recorder._backward_patch.close()
-        if recorder._optimizer_hook is not None:
-            recorder._optimizer_hook.remove()
+            recorder._instruments.ignore_backward()
+        recorder._instruments.ignore_optimizers()

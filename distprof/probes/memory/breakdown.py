@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from distprof.external_exceptions import pass_on
 from distprof.nested_tensors import state_tensors
-from distprof.records import Memory
+from distprof.records import Memory, MemoryUnknown
 
 _ROWS, _COLUMNS = ("crow_indices", "col_indices", "values"), ("ccol_indices", "row_indices", "values")
 #: The component tensors of sparse tensors, by layout.
@@ -28,6 +29,7 @@ _SPARSE = {
     torch.sparse_bsc: _COLUMNS,
 }
 
+_LONGEST_REASON = 300
 _MAX_DEPTH = 4  # of nested containers in an optimizer's state
 
 
@@ -40,8 +42,15 @@ class MemoryBreakdown:
     def stepped(self, optimizer: Any) -> None:
         self._optimizers[id(optimizer)] = weakref.ref(optimizer)
 
-    def record(self, modules: Iterable[nn.Module], iteration: int) -> Memory:
-        """Returns the memory record; ``modules`` are all modules of the models of this rank."""
+    def record(self, modules: Iterable[nn.Module], iteration: int) -> Memory | MemoryUnknown:
+        """Returns the memory record, or why it is unknown; ``modules`` are all modules of the models of this rank."""
+        try:
+            return self._measure(modules, iteration)
+        except Exception as error:  # a tensor of an unknown kind
+            pass_on(error)
+            return MemoryUnknown(iteration, f"{type(error).__name__}: {error}"[:_LONGEST_REASON])
+
+    def _measure(self, modules: Iterable[nn.Module], iteration: int) -> Memory:
         parameters = list(
             {id(p): p for module in modules for p in module._parameters.values() if p is not None}.values()
         )

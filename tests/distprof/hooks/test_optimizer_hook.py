@@ -1,4 +1,4 @@
-"""The hook after an optimizer's step goes when it wants to, without failing the step that calls it."""
+"""Tests of the hook after optimizer steps: it can be removed at any time without failing the running step."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_second_removal_completes_a_pending_one(sgd: SGD) -> None:
 
 
 def test_removal_beside_hooks_before_the_step(sgd: SGD) -> None:
-    """The hook that takes it away is itself not the last then, and stays for good, doing nothing, until removed."""
+    """The hook that would remove it is not the last then, and stays inactive until removed."""
     seen: list[Optimizer] = []
     hook = leave_at_the_second_step(seen)
     later = register_optimizer_step_post_hook(lambda *_: None)

@@ -1,4 +1,4 @@
-"""The patches: they show every call of their kind, change none, and leave nothing behind."""
+"""Tests of the patches: each sees every call of its kind, changes none, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_failing_handler_does_not_hide_the_modules_exception(patch: ModuleCall
 
 
 def test_a_patch_can_be_closed_inside_a_call(patch: ModuleCallPatch) -> None:
-    """The handler that saw the call begin sees it end: it may have to put things back."""
+    """The handler of the begin also gets the end of a call: it may have to restore state."""
 
     class Closes(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -325,7 +325,7 @@ def test_every_wait_for_a_batch_is_seen(errors: Errors, workers: int) -> None:
 
 
 def test_dynamo_treats_only_our_replacement_as_torchs_own(patch: ModuleCallPatch) -> None:
-    """Where it finds another than the one it knows, it traces through it and guards on it."""
+    """Dynamo traces through any other function, and guards on it."""
     utils: Any = importlib.import_module("torch._dynamo.utils")
     dynamo: Any = importlib.import_module("torch._dynamo.variables.nn_module")
 

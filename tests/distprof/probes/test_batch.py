@@ -1,4 +1,4 @@
-"""Micro-batches, batch size and samples of an iteration."""
+"""Tests of the micro-batches, batch size and samples of an iteration."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_batch_given_by_keyword() -> None:
 
 
 def test_a_gans_batch_is_its_generators() -> None:
-    """The discriminator sees real and fake, and fake once more: three calls, two backward passes, one batch."""
+    """The discriminator gets real and fake data, and fake again: three calls, two backward passes, one batch."""
     tally = BatchTally()
     generator, discriminator = 0, 10
     tally.forward(generator, (torch.zeros(16, 4),), {})
@@ -93,7 +93,7 @@ def test_two_views_of_one_batch_that_was_loaded_are_one_micro_batch() -> None:
 
 @pytest.mark.parametrize("loads", [0, 2])
 def test_forwards_that_share_a_backward_may_share_a_batch_or_not(loads: int) -> None:
-    """Views of one batch, an episode's steps, or batches whose losses are added up."""
+    """Views of one batch, an episode's steps, or batches whose losses are summed."""
     tally = BatchTally()
     tally.loads += loads
     for _ in range(2):
@@ -103,7 +103,7 @@ def test_forwards_that_share_a_backward_may_share_a_batch_or_not(loads: int) -> 
 
 
 def in_closures(*batches: torch.Tensor, before: int = 0) -> Work:
-    """An optimizer's step whose closure runs with these, behind so many micro-batches of 4."""
+    """Counts an optimizer step whose closure gets these sizes, after some micro-batches of 4."""
     tally = BatchTally()
     for _ in range(before):
         tally.forward(0, (torch.zeros(4, 1),), {})
@@ -130,12 +130,12 @@ def test_a_closure_that_makes_its_tensors_anew_may_work_on_one_batch_or_on_sever
 
 
 def test_a_closure_for_the_last_micro_batch() -> None:
-    """Lightning's, which runs each step in one."""
+    """As in Lightning, which runs each step in a closure."""
     assert in_closures(torch.zeros(4, 1), before=3) == (4, 4, 16, BATCH_FIRST)
 
 
 def test_sequences_first() -> None:
-    """Once the model was seen to hand them on so."""
+    """Once the model was seen to pass sequences first to its modules."""
     order = BatchOrder()
     order.add_model(0, nn.Sequential(nn.Embedding(10, 4), nn.LSTM(4, 4)))
     order.add_model(7, nn.Sequential(nn.LSTM(4, 4, batch_first=True)))

@@ -1,4 +1,4 @@
-"""Routing and loads of timed steps, from a model's forward to the records."""
+"""Tests of expert routing and loads in timed steps, from a model's forward to the records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TopRouter(nn.Module):
 
 
 class Listed(nn.Module):
-    """Experts in a list, of which each takes ``capacity`` tokens at most."""
+    """A list of experts, each of which processes at most ``capacity`` tokens."""
 
     def __init__(self, chosen: list[list[int]], capacity: int = 99) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class StackedExperts(nn.Module):
 
 
 class Stacked(nn.Module):
-    """Experts in one module; tokens that ``dropped`` names are handed to none."""
+    """Experts in one module; tokens in ``dropped`` go to no expert."""
 
     def __init__(self, router: nn.Module, dropped: list[int]) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Stacked(nn.Module):
 
 
 class TokenChoiceTopKRouter(nn.Module):
-    """Returns as torchtitan's does: scores, ids [batch, length, k], scores of all."""
+    """A router with torchtitan's output: scores, ids [batch, length, k], scores of all experts."""
 
     top_k = 2
 
@@ -84,7 +84,7 @@ class TokenChoiceTopKRouter(nn.Module):
 
 
 class GroupedExperts(nn.Module):
-    """Is handed what torchtitan's is: tokens that arrived, in the order of their experts, and how many each gets."""
+    """Experts with torchtitan's arguments: tokens in the order of their experts, and the number for each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class GroupedExperts(nn.Module):
 
 
 class OfTitan(nn.Module):
-    """Its MoE layer, on the rank that hosts experts 0 and 1 of 4: five tokens arrive, from wherever."""
+    """torchtitan's MoE layer on the rank with experts 0 and 1 of 4: five tokens arrive from all ranks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class OfTitan(nn.Module):
 
 
 class TopKRouter(nn.Module):
-    """Returns as Megatron-core's does: probabilities, and a map [tokens, experts]."""
+    """A router with Megatron-core's output: probabilities, and a map [tokens, experts]."""
 
     topk = 2
 
@@ -118,7 +118,7 @@ class TopKRouter(nn.Module):
 
 
 class TEGroupedMLP(GroupedExperts):
-    """Is handed what Megatron-core's is."""
+    """Experts with Megatron-core's arguments."""
 
     __module__ = "megatron.core.transformer.moe.experts"
     num_local_experts = 4
@@ -170,7 +170,7 @@ def test_layers_of_torchtitans_signatures(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("capacity", [None, 1.0])
 def test_layers_of_megatrons_signatures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capacity: float) -> None:
-    """With a capacity its map says what is left, not what was chosen."""
+    """With a capacity, the map has the tokens after dropping, not the chosen ones."""
     state = ModuleType("megatron.core.parallel_state")
     monkeypatch.setitem(sys.modules, "megatron.core.parallel_state", state)
     monkeypatch.setattr(TEGroupedMLP, "config", SimpleNamespace(moe_expert_capacity_factor=capacity))
@@ -183,7 +183,7 @@ def test_layers_of_megatrons_signatures(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_an_unknown_router_is_replaced_by_the_tokens_of_experts(tmp_path: Path) -> None:
     class Scores(nn.Module):
-        """Chooses by scores that it alone knows."""
+        """Chooses by scores that it does not return."""
 
         def forward(self, x: Tensor) -> Any:
             return {1: torch.tensor(ROUTE)}

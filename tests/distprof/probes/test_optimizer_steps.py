@@ -1,4 +1,4 @@
-"""The optimizer's work has a row of its own, and with it the counted step is whole."""
+"""Tests of the optimizer's work, which is counted separately and completes the counted step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def counted(folder: Path, job: Callable[[], object], **settings: Any) -> tuple[S
 
 
 def total(counts: Counts) -> int:
-    """All flops of the step: of modules, outside of them, of the optimizer."""
+    """Returns all flops of the step: in modules, outside of them, and of the optimizer."""
     arrays = (counts.forward_flops, counts.backward_flops, counts.recompute_flops)
     outside = sum(amount for key, amount in counts.outside.items() if key.endswith("_flops"))
     return sum(int(array.sum()) for array in arrays) + outside
@@ -55,7 +55,7 @@ def total(counts: Counts) -> int:
     ],
 )
 def test_an_element_costs_what_the_update_says(tmp_path: Path, make: Make, each: int) -> None:
-    """In the second step: the first one of momentum only sets it."""
+    """Counts the second step: the first one only initialises momentum."""
     model = nn.Linear(WIDTH, WIDTH)
     optimizer = make(model.parameters(), lr=0.01)
     _, counts = counted(tmp_path, lambda: train(model, optimizer, steps=2), warmup=1)
@@ -67,7 +67,7 @@ def test_an_element_costs_what_the_update_says(tmp_path: Path, make: Make, each:
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adadelta", "Adamax", "ASGD"])
 @pytest.mark.parametrize("foreach", [False, True])
 def test_an_optimizer_is_counted_in_ops_of_lists_as_in_single_ones(tmp_path: Path, kind: str, foreach: bool) -> None:
-    """Each touches each element a few times.  What is worked out once for all elements may lie in tensors, too."""
+    """Each op touches each element a few times; values for all elements may be tensors, too."""
     model = nn.Linear(WIDTH, WIDTH)
     optimizer = getattr(torch.optim, kind)(model.parameters(), lr=0.01, foreach=foreach)
     _, counts = counted(tmp_path, lambda: train(model, optimizer, steps=2), warmup=1)
@@ -88,7 +88,7 @@ class Whole(nn.Module):
 
 @pytest.mark.parametrize("foreach", [False, True])
 def test_modules_outside_and_optimizer_are_the_whole_step(tmp_path: Path, foreach: bool) -> None:
-    """As much as a mode counts that knows of no module and is on all the time."""
+    """The total equals that of a mode without modules that is always on."""
     model = Whole()
     optimizer = torch.optim.AdamW(model.parameters(), foreach=foreach)
 

@@ -1,4 +1,4 @@
-"""What a step costs grows with the job, and no faster: counted in lines that run, not in seconds."""
+"""Tests that a step's cost grows no faster than the job, measured in executed lines, not in seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distprof.records import Parameters, Tree
 
 
 def layers_in_a_list(many: int, steps: int = 4) -> Callable[[], None]:
-    """A plain list of layers: each is a model of its own."""
+    """A plain list of layers, each of which is a separate model."""
 
     def job() -> None:
         layers = [nn.Linear(4, 4) for _ in range(many)]

@@ -1,4 +1,4 @@
-"""Tokens of experts, from a model's forward to the records."""
+"""Tests of the tokens of experts, from a model's forward to the records."""
 
 from __future__ import annotations
 

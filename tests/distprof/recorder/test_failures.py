@@ -1,4 +1,4 @@
-"""Whatever goes wrong in a recorder, the job computes what it would have, and hears of it once."""
+"""Tests of failures in a recorder: the job computes the same, and the failure is reported once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from distprof.shard.writer import FileSink
 
 
 class Block(nn.Module):
-    """With a checkpoint, experts and dropout: every road of the probes is taken."""
+    """A block with a checkpoint, experts and dropout, so that every part of the probes runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Block(nn.Module):
 
 
 def job() -> list[Any]:
-    """Losses and parameters of a few steps, exactly."""
+    """Returns the exact losses and parameters of a few steps."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), Block(), Block())
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
@@ -70,7 +70,7 @@ def fails(*_: Any, **__: Any) -> Any:
     raise RuntimeError("ours")
 
 
-ROADS = [
+TARGETS = [
     "distprof.probes.model_watch.ModelWatch.enter",
     "distprof.probes.model_watch.ModelWatch.leave",
     "distprof.model.registry.ModelRegistry.adopt",
@@ -118,18 +118,18 @@ ROADS = [
 ]
 
 
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("target", TARGETS)
 def test_a_recorder_that_fails_leaves_the_job_alone(
-    tmp_path: Path, expected: list[Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], road: str
+    tmp_path: Path, expected: list[Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], target: str
 ) -> None:
-    monkeypatch.setattr(road, fails)
+    monkeypatch.setattr(target, fails)
     assert run(tmp_path) == expected
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("distprof: ") and "RuntimeError" in lines[0]
 
 
 @pytest.mark.parametrize(
-    ("road", "steps"),
+    ("target", "steps"),
     [
         ("distprof.probes.counting.probe.CountingProbe.enter", 0),
         ("distprof.probes.timing.module_timer.ModuleTimer.leave", 0),
@@ -137,9 +137,9 @@ def test_a_recorder_that_fails_leaves_the_job_alone(
     ],
 )
 def test_the_failure_is_recorded_in_the_shard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], road: str, steps: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], target: str, steps: int
 ) -> None:
-    monkeypatch.setattr(road, fails)
+    monkeypatch.setattr(target, fails)
     run(tmp_path)
     found = seen(tmp_path)
     error = found.one(Error)
@@ -150,7 +150,7 @@ def test_the_failure_is_recorded_in_the_shard(
 
 
 class Stops(FakeClock):
-    """A clock that can be read so many times."""
+    """A clock that fails after some reads."""
 
     def __init__(self, readings: int) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class Stops(FakeClock):
 def test_wherever_the_clock_fails_the_job_goes_on(
     tmp_path: Path, expected: list[Any], capfd: pytest.CaptureFixture[str], readings: int
 ) -> None:
-    """In a module, in a hook of autograd's, in the optimizer's, at the loader: every one of them reads it."""
+    """Modules, autograd hooks, optimizer steps and the loader all read the clock."""
     clock = Stops(readings)
     assert run(tmp_path, clock=clock) == expected
     assert len(capfd.readouterr().err.splitlines()) == (clock.left < 0)
@@ -217,7 +217,7 @@ def test_a_folder_that_cannot_be_written(
 
 
 def test_a_forward_that_fails_in_the_script_is_not_ours(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The script catches it and goes on; so does the recorder."""
+    """The script catches the exception and goes on; so does the recorder."""
 
     class Fails(nn.Module):
         def __init__(self) -> None:
@@ -275,14 +275,14 @@ def test_a_recorder_that_cannot_start(
 
 
 @pytest.mark.parametrize(
-    "road", ["distprof.recorder.recorder.OptimizerHook", "distprof.recorder.recorder.Recorder._watch_models"]
+    "target", ["distprof.recorder.instruments.OptimizerHook", "distprof.recorder.recorder.Recorder._watch_models"]
 )
 def test_a_recorder_that_is_half_armed_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, road: str
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, target: str
 ) -> None:
     from distprof.config.settings import Settings
     from distprof.inject import bootstrap
 
-    monkeypatch.setattr(road, fails)
+    monkeypatch.setattr(target, fails)
     assert bootstrap.arm(Settings(run_dir=str(tmp_path))) is None
     assert len(capfd.readouterr().err.splitlines()) == 1

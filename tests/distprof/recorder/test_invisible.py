@@ -1,4 +1,4 @@
-"""In the window, too, nothing behaves otherwise for being watched: a job gives the same with and without, bitwise."""
+"""Tests that recording changes nothing: a job gives bitwise the same results with and without it."""
 
 from __future__ import annotations
 
@@ -362,7 +362,7 @@ def test_parametrizations_autocast_and_inference_mode(tmp_path: Path) -> None:
 
 
 class Changing:
-    """Calls a model, and from its call number ``at`` on what ``wrap`` makes of the model then."""
+    """Calls a model, and from call number ``at`` on the result of ``wrap`` on the model."""
 
     def __init__(self, model: nn.Module, at: int, wrap: Callable[[nn.Module], Callable[..., Tensor]]) -> None:
         self.net: Callable[..., Tensor] = model
@@ -438,7 +438,7 @@ class _Calling(nn.Module):
 @pytest.mark.parametrize("form", [_whole, _in_place, _regional, _Calling])
 @pytest.mark.parametrize("compiled_at", [0, 1, 3], ids=["before", "in the counted step", "in a timed step"])
 def test_compiled_code(tmp_path: Path, form: Callable[[nn.Module], Callable[..., Tensor]], compiled_at: int) -> None:
-    """No other graph, no other break, the same losses, whenever it is compiled."""
+    """The same graphs, graph breaks and losses, whenever the model is compiled."""
 
     def job() -> Trace:
         torch._dynamo.reset()
@@ -470,7 +470,7 @@ def test_a_new_shape_in_compiled_code(
 
 
 def test_nothing_of_the_users_is_kept_alive(tmp_path: Path) -> None:
-    """After a step, in the window, what the script lets go of goes: tensors, graphs and modules."""
+    """After a step in the window, tensors, graphs and modules that the script drops are freed."""
     alive: list[int] = []
 
     def job() -> None:

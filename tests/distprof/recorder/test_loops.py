@@ -1,4 +1,4 @@
-"""Loops of common shapes, run whole: each module's work in the counted iteration, against pencil and paper."""
+"""Tests of common training loops: each module's work in the counted iteration, compared with hand computation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Net(nn.Module):
 
 
 def counted(folder: Path, job: Callable[[], object]) -> tuple[Seen, Counts]:
-    """Iteration 2 is counted."""
+    """Records the loop; iteration 2 is counted."""
     seen = record(folder, job, warmup=2, count=True, timed=1)
     assert not seen.of(Error)
     counts = seen.one(Counts)
@@ -37,7 +37,7 @@ def counted(folder: Path, job: Callable[[], object]) -> tuple[Seen, Counts]:
 
 
 def by_root(seen: Seen, counts: Counts) -> list[tuple[int, int]]:
-    """(forward, backward) MACs of each model, in the order in which they were met."""
+    """Returns (forward, backward) MACs of each model, in the order of first calls."""
     roots = range(1 + max(row.root for row in seen.rows))
     return [
         tuple(sum(seen.by_name(macs, root).values()) for macs in (counts.forward_macs, counts.backward_macs))  # type: ignore[misc]
@@ -46,7 +46,7 @@ def by_root(seen: Seen, counts: Counts) -> list[tuple[int, int]]:
 
 
 def test_a_gan(tmp_path: Path) -> None:
-    """Two models and two optimizers; the critic sees real, fake, and fake again."""
+    """Two models and two optimizers; the critic gets real data, fake data, and fake data again."""
     generator, critic = Net(), Net()
     optimizers = [torch.optim.SGD(net.parameters(), lr=0.01) for net in (critic, generator)]
 
@@ -67,7 +67,7 @@ def test_a_gan(tmp_path: Path) -> None:
 
 
 def test_a_gradient_penalty(tmp_path: Path) -> None:
-    """Double backward: the inner gradient by x, then of that both operands'."""
+    """Double backward: the inner gradient by x, then its gradient by both operands."""
     net = Net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
 
@@ -88,7 +88,7 @@ def test_a_gradient_penalty(tmp_path: Path) -> None:
 
 
 def test_an_average_kept_by_deepcopy(tmp_path: Path) -> None:
-    """Copied while a counted step is near, and run without gradient: it is no model that trains."""
+    """A copy that is made near the counted step and runs without gradient is not a training model."""
     net = Net()
     average = copy.deepcopy(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)

@@ -1,4 +1,4 @@
-"""Training without torch.optim: iterations are found by what happens to gradients."""
+"""Tests of training without torch.optim: iterations are found by changes of gradients."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_gradients_that_add_up_are_one_iteration(tmp_path: Path) -> None:
 
 
 def test_an_optimizer_that_steps_after_all_is_what_ends_iterations(tmp_path: Path) -> None:
-    """As where a scaler has it skip its first steps: the gradients are gone all the same."""
+    """As when a scaler skips the first steps: the gradients are removed all the same."""
 
     def job() -> None:
         model = nn.Linear(16, 8)

@@ -1,4 +1,4 @@
-"""What a script can see of the recorder in its own objects and warnings: nothing."""
+"""Tests that a script sees nothing of the recorder in its objects and warnings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CASE = Path(__file__).parents[2] / "cases" / "observers_see_distprof.py"
 def test_no_method_of_a_batch_is_called_and_nobody_is_warned(
     argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A module is traced in every iteration: in those that nobody watches, in the counted one, in the timed ones."""
+    """A module is traced in every iteration: unwatched, counted and timed."""
     monkeypatch.setattr(sys, "argv", [str(CASE), argument])
     plain = runpy.run_path(str(CASE))
     recorded: dict[str, Any] = {}

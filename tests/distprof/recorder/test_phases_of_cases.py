@@ -1,4 +1,4 @@
-"""Scripts whose time went by the wrong name: what each phase takes at least, which the scripts know themselves."""
+"""Tests of scripts whose time had the wrong phase: the least time of each phase, known from the scripts."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Scaled(Dataset[Tensor]):
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("trains", [False, True])
 def test_a_transform_that_could_be_a_model_is_none(tmp_path: Path, trains: bool, workers: int) -> None:
-    """Whether it runs before the first model does, between forwards, or in a step that is watched."""
+    """The transform runs before the first model, between forwards, or in a watched step."""
     model = nn.Linear(8, 8)
 
     def job() -> None:
@@ -142,7 +142,7 @@ def test_without_a_counted_step_nobody_knows_whether_sequences_come_first(tmp_pa
 
 
 def test_occasional_evaluation_is_reported_and_lowers_throughput(tmp_path: Path) -> None:
-    """Two of ten iterations begin with one of 30 ms at least."""
+    """Two of ten iterations begin with an evaluation of at least 30 ms."""
     steps = run(tmp_path, "evaluate_every_5", warmup=4, count=True, timed=10).of(Step)
     evaluating = [step for step in steps if step.phases_ns["evaluation"]]
     assert [step.iteration % 5 for step in evaluating] == [0, 0]

@@ -1,4 +1,4 @@
-"""The recorder as a whole, in this process: jobs of every shape, and what stands in their shards."""
+"""Tests of the whole recorder in this process: many kinds of jobs, and the records in their shards."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_step_says_when_it_was_and_how_long_it_took(tmp_path: Path) -> None:
 
 
 class Slow(Dataset[Tensor]):
-    """Items that take 1 ms each."""
+    """A dataset whose items take 1 ms each."""
 
     def __len__(self) -> int:
         return 8
@@ -91,7 +91,7 @@ def test_gradient_accumulation_with_a_loader(tmp_path: Path) -> None:
 def test_among_several_ranks_one_more_iteration_is_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: str, settling: int
 ) -> None:
-    """In the first behind the counted one a rank may wait for others that still count."""
+    """In the first iteration after the counted one, a rank may wait for others that still count."""
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", world)
     found = record(tmp_path, training(9), warmup=2, count=True, timed=3)
@@ -113,7 +113,7 @@ def test_without_a_loader_data_is_not_known(tmp_path: Path) -> None:
 
 
 def test_evaluation_inside_training(tmp_path: Path) -> None:
-    """It is a phase; its modules, batches and flops are not training's."""
+    """Evaluation is a phase; its modules, batches and flops are not counted for training."""
     model = nn.Sequential(Ticking(10, 20))
 
     def job() -> None:
@@ -136,7 +136,7 @@ def test_evaluation_inside_training(tmp_path: Path) -> None:
 
 
 def test_evaluation_before_training_fills_no_window_of_training(tmp_path: Path) -> None:
-    """A check of the whole validation set before the first step, as Lightning does a bit of."""
+    """A pass over the whole validation set before the first step; Lightning runs a part of one."""
     model = nn.Sequential(Ticking(10, 20))
 
     def job() -> None:
@@ -235,7 +235,7 @@ def test_a_script_that_ends_in_mid_step_records_no_half_step(tmp_path: Path) -> 
 @pytest.mark.parametrize("error", [ValueError("theirs"), KeyboardInterrupt()])
 @pytest.mark.parametrize("count", [False, True])
 def test_a_script_that_ends_by_an_exception(tmp_path: Path, error: BaseException, count: bool) -> None:
-    """In the middle of a forward, in a counted or a timed step: it passes as it is, and the shard is sound."""
+    """In the middle of a forward, in a counted or a timed step: the exception passes, and the shard is valid."""
 
     class Fails(nn.Module):
         def __init__(self) -> None:
@@ -365,7 +365,7 @@ def test_an_optimizer_for_each_parameter_stepped_in_backward(tmp_path: Path) -> 
 
 
 def test_a_step_without_a_forward(tmp_path: Path) -> None:
-    """Gradients made elsewhere, or kept from the step before."""
+    """Gradients made without a backward, or kept from the step before."""
     model = nn.Sequential(Ticking(10, 20))
 
     def job() -> None:
@@ -434,7 +434,7 @@ def test_finishing_closes_the_file_and_twice_is_once(tmp_path: Path) -> None:
 
 
 def steps_of(model: nn.Module, count: int = 6) -> list[Any]:
-    """Losses and the last parameters, exactly."""
+    """Returns the exact losses and the last parameters."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     losses = []
     for _ in range(count):
@@ -461,7 +461,7 @@ def test_a_job_computes_the_same_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_models_that_run_on_other_threads_are_no_iterations(tmp_path: Path) -> None:
-    """A scorer of samples, say, beside the thread that trains; whatever it runs, and however often."""
+    """As with a scorer of samples on another thread, whatever it runs and however often."""
     model, other = nn.Linear(8, 8), nn.Linear(8, 8)
 
     def job() -> None:

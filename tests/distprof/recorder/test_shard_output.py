@@ -1,4 +1,4 @@
-"""Where a shard goes: the run folder, else a temporary one, else nowhere, and never an exception."""
+"""Tests of the shard's place: the run folder, else a temporary folder, else none; never an exception."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def nobody() -> bool:
 
 
 def test_generations_follow_one_another(run: RunFolder) -> None:
-    """A rank that was started again writes beside what its earlier self wrote."""
+    """A restarted rank writes a new shard beside its earlier one."""
     for generation in range(3):
         writer = open_shard(run, HEADER, nobody)
         assert writer is not None
@@ -104,7 +104,7 @@ def test_a_folder_without_room_for_a_header_gives_way_and_holds_nothing(
 
 
 def test_a_full_disk_keeps_the_reason(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    """A record that did not fit leaves room behind what was written."""
+    """A record that did not fit leaves free space after what was written."""
     writer = open_shard(run, HEADER, nobody)
     assert writer is not None
     output = ShardOutput(writer, rank=3)
@@ -119,7 +119,7 @@ def test_a_full_disk_keeps_the_reason(run: RunFolder, capsys: pytest.CaptureFixt
 
 
 class Slow(MemorySink):
-    """Takes 20 ms for a record."""
+    """A sink that takes 20 ms for each record."""
 
     def write(self, data: bytes) -> None:
         time.sleep(0.02)
@@ -141,7 +141,7 @@ def test_waiting_for_a_slow_file_system_is_bounded(capfd: pytest.CaptureFixture[
 
 
 class FullDisk(MemorySink):
-    """Takes so many records."""
+    """A sink with space for some records."""
 
     def __init__(self, records: int) -> None:
         super().__init__()

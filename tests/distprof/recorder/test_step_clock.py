@@ -1,4 +1,4 @@
-"""The step clock by itself, told of the events of jobs of every shape."""
+"""Tests of the step clock alone, with the events of many kinds of jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distprof.records import FORWARD, TRAINING
 
 
 class Optimizer:
-    """Stands for one: only who it is matters."""
+    """Represents an optimizer: only its identity matters."""
 
 
 D, G, SGD = Optimizer(), Optimizer(), Optimizer()
@@ -28,7 +28,7 @@ STEP: list[Event] = [F, B, SGD]
 
 @dataclass
 class Iteration:
-    """One that the clock closed: the events in it, from the boundary before."""
+    """An iteration that the clock ended: its events since the boundary before."""
 
     number: int
     mode: str
@@ -48,7 +48,7 @@ def tell(clock: StepClock, event: Event) -> Boundary:
 def run(
     events: Iterable[Event], warmup: int = 0, counted: int = 1, timed: int = 10
 ) -> tuple[StepClock, list[Iteration]]:
-    """The clock after these events, and the iterations that it closed."""
+    """Returns the clock after these events, and the iterations that it ended."""
     clock, closed = StepClock(CapturePlan(warmup, counted, timed)), []
     since: list[Event] = []
     for event in events:
@@ -104,7 +104,7 @@ def test_nothing_is_counted_when_counting_is_off() -> None:
 
 
 def test_more_optimizers_than_any_patience_make_one_iteration() -> None:
-    """One a parameter, in a loop after backward."""
+    """One optimizer for each parameter, in a loop after backward."""
     many = [Optimizer() for _ in range(300)]
     _, closed = run([F, B, *many] * 10, warmup=1, counted=1, timed=3)
     held = {iteration.number: iteration for iteration in closed if iteration.mode == TRAINING}
@@ -129,7 +129,7 @@ WGAN_CYCLE: list[Event] = [*CRITIC * 5, F, F, B, G]
 @pytest.mark.parametrize("cycle", [GAN_CYCLE, WGAN_CYCLE], ids=["GAN", "WGAN, 5 to 1"])
 @pytest.mark.parametrize("warmup", [0, 1, 4, 5, 6])
 def test_two_optimizers_make_one_iteration(cycle: list[Event], warmup: int) -> None:
-    """Whatever was recorded before the second optimizer was met, what holds in the end is whole cycles."""
+    """Whole cycles are valid in the end, whatever was recorded before the second optimizer."""
     _, closed = run(cycle * 30, warmup=warmup, counted=1, timed=3)
     held = {iteration.number: iteration for iteration in closed if iteration.mode == TRAINING}
     window = [held[number] for number in range(warmup, warmup + 4)]
@@ -143,7 +143,7 @@ def test_two_optimizers_make_one_iteration(cycle: list[Event], warmup: int) -> N
 
 
 def test_optimizers_that_step_together_make_one_iteration() -> None:
-    """One for matrices, one for the rest; and an optimizer a parameter, stepped as its gradient arrives."""
+    """One for matrices, one for the rest; and one for each parameter, stepped as its gradient arrives."""
     many = [Optimizer() for _ in range(100)]
     _, closed = run([F, B, *many] * 10, warmup=0, counted=1, timed=3)
     held = {iteration.number: iteration for iteration in closed}
@@ -151,7 +151,7 @@ def test_optimizers_that_step_together_make_one_iteration() -> None:
 
 
 def test_an_optimizer_that_never_steps_again_does_not_keep_the_iteration_open() -> None:
-    """A calibration with an optimizer of its own, that stays in memory: training goes on without it."""
+    """A calibration with a separate optimizer that stays in memory: training goes on without it."""
     calibration = Optimizer()
     events: list[Event] = [*STEP * 3, F, B, calibration, *STEP * 1000]
     _, closed = run(events, warmup=5, counted=1, timed=3)
@@ -161,7 +161,7 @@ def test_an_optimizer_that_never_steps_again_does_not_keep_the_iteration_open() 
 
 
 def test_a_new_optimizer_for_every_batch_still_gives_iterations() -> None:
-    """One image after the other is optimised, each by an optimizer of its own."""
+    """One image after the other is optimised, each by a new optimizer."""
 
     def images() -> Iterable[Event]:
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""Which steps of optimizers are one update: those of one backward, and those inside of another one's step."""
+"""Tests of which optimizer steps form one update: those in one backward, and those inside another step."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_an_optimizer_a_parameter_is_one_update_of_the_model(
 
 
 def test_what_is_counted_in_backward_begins_where_the_backward_before_ended(tmp_path: Path) -> None:
-    """Without a warm-up the first iteration is counted; the window is not begun again by the optimizers met in it."""
+    """Without a warm-up the first iteration is counted; new optimizers in it do not restart the window."""
     seen = record(tmp_path, lambda: one_a_parameter_in_backward(6), count=True, timed=2)
     recorded: list[Counts | Step] = [*seen.of(Counts), *seen.of(Step)]
     assert [(one.mode, one.iteration) for one in recorded] == [
@@ -162,7 +162,7 @@ class Outer:
 
 
 class OuterOfTorch(torch.optim.Optimizer):
-    """One of torch's, whose step is that of several others, of which one steps twice."""
+    """A torch optimizer whose step runs several others, one of them twice."""
 
     def __init__(self, model: nn.Module) -> None:
         self.inner = [torch.optim.SGD([parameter], lr=1e-3) for parameter in model.parameters()]
@@ -208,7 +208,7 @@ def test_the_time_of_an_outer_step_is_the_optimizers(tmp_path: Path) -> None:
 
 
 def test_an_outer_step_that_goes_past_its_class_is_recorded_all_the_same(tmp_path: Path) -> None:
-    """As after a scheduler has put its own step on the object: each of the two inner steps is taken for an update."""
+    """As when a scheduler has set its own step on the object: each of the two inner steps counts as an update."""
 
     def new(model: nn.Module) -> Outer:
         outer = Outer(model)

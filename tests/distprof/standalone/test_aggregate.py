@@ -1,4 +1,4 @@
-"""Intervals added up by row, against the same sums in plain Python."""
+"""Tests of intervals summed by row, compared with the same sums in plain Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distprof.probes.timing.module_timer import NOBODY
 from distprof.probes.timing.module_times import CallOrders, ModuleTimeSums
 from distprof.probes.timing.timeline import HostTimestamps, Timeline
 
-#: A piece of work: who takes which turn (backward intervals are ~row), and which modules were called.
+#: A piece of work: the owner of each interval (~row in backward), and which modules were called.
 PIECES = st.tuples(
     st.lists(st.tuples(st.one_of(st.integers(-6, 5), st.just(NOBODY)), st.integers(0, 50))),
     st.lists(st.integers(0, 5)),
@@ -25,7 +25,7 @@ PIECES = st.tuples(
 def test_every_iteration_sums_its_own_intervals(
     iterations: list[list[tuple[list[tuple[int, int]], list[int]]]],
 ) -> None:
-    """Whatever came before: what is known of an order of intervals serves other iterations, too."""
+    """After any earlier iterations: a known order of intervals is used again."""
     clock, orders = FakeClock(), CallOrders()
     timeline = Timeline(HostTimestamps(clock.mono_ns), NOBODY)
     for pieces in iterations:

@@ -1,4 +1,4 @@
-"""A profile beside a recorder, beside another profile, and with compiled code: none disturbs the other."""
+"""Tests of a profile beside a recorder, beside another profile, and with compiled code: none affects another."""
 
 from __future__ import annotations
 

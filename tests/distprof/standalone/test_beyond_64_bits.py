@@ -1,4 +1,4 @@
-"""Work that 64 bits do not hold: where nothing runs, models and batches may be of any size."""
+"""Tests of work beyond 64 bits: if nothing runs, models and batches may have any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments of DeepSpeed's earlier releases: they do what they did, warn, and stay out of the signatures."""
+"""Tests of arguments of DeepSpeed's earlier releases: they work, warn, and are in no signature."""
 
 from __future__ import annotations
 

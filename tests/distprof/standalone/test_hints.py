@@ -1,4 +1,4 @@
-"""What a profile's totals lack is said to who asks for numbers alone."""
+"""Tests of the warnings about what a profile's totals lack, for callers who ask only for numbers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_printed_profile_says_it_itself(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_model_that_was_never_called_has_no_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its copy ran."""
+    """A copy of the model ran."""
     model = nn.Linear(8, 8)
     profiler = profiled(model, copy.deepcopy(model))
     profiler.print_model_profile()
@@ -69,7 +69,7 @@ def test_a_model_that_was_never_called_has_no_numbers(capsys: pytest.CaptureFixt
 
 @pytest.mark.stack("accelerate")
 def test_an_offloaded_model_runs_where_its_hooks_say(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its parameters lie on the meta device before the call and after it."""
+    """Its parameters are on the meta device before and after the call."""
     import accelerate
 
     model = accelerate.cpu_offload(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8)), execution_device="cpu")

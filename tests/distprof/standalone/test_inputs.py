@@ -1,4 +1,4 @@
-"""What a model is called with: the obvious meaning, or one clear sentence."""
+"""Tests of a model's inputs: the obvious meaning, or one clear error message."""
 
 from __future__ import annotations
 

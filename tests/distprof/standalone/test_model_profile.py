@@ -1,4 +1,4 @@
-"""One call of a model, counted: numbers by hand, whatever way the model takes its input, and nothing left behind."""
+"""Tests of get_model_profile: numbers computed by hand, every kind of input, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_fakes_of_the_users_own_are_counted(inside: bool) -> None:
 
 def test_fakes_of_other_code_are_not_counted() -> None:
     class Asks(nn.Module):
-        """Works out a shape with fakes, as DTensor does, before it computes."""
+        """Infers a shape with fake tensors, as DTensor does, before it computes."""
 
         def forward(self, x: Tensor) -> Tensor:
             with FakeTensorMode() as mode:

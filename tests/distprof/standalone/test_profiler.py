@@ -1,4 +1,4 @@
-"""FlopsProfiler in a loop of the user's own: what it measures from start to stop, and what it leaves: nothing."""
+"""Tests of FlopsProfiler in a user's loop: it measures from start to stop, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def linear() -> nn.Linear:
 
 @contextmanager
 def profiled(model: nn.Module) -> Iterator[FlopsProfiler]:
-    """A profiler that has started, and is ended at the end."""
+    """A started profiler, which is ended after the test."""
     profiler = FlopsProfiler(model)
     profiler.start_profile()
     yield profiler
@@ -119,7 +119,7 @@ def test_a_second_start_begins_anew_and_leaves_nothing_behind() -> None:
 
 
 def test_a_profiler_that_goes_leaves_nothing_behind() -> None:
-    """An exception that flies through the user's loop takes the profiler with it."""
+    """The profiler is deleted with the frame when an exception leaves the user's loop."""
     before = nn.Module.__call__
 
     def loop(model: nn.Module) -> None:
@@ -247,6 +247,6 @@ def test_gradient_accumulation_and_the_optimizer(tmp_path: Path) -> None:
 
 
 def line(text: str, label: str) -> str:
-    """The value of one line of the summary."""
+    """Returns the value of one line of the summary."""
     (found,) = [row for row in text.splitlines() if row.startswith(f"{label}:")]
     return found.partition(":")[2].strip()

@@ -1,4 +1,4 @@
-"""The text of a profile: its tables against a golden file, and what must hold of them whatever the file says."""
+"""Tests of a profile's text: compared with a golden file, and rules that its tables must keep."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Net(nn.Module):
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of a forward and its backward, of 8 samples, on a clock that only the ticking modules move."""
+    """Profiles a forward and its backward of 8 samples, on a clock that only the ticking modules advance."""
     file = tmp_path_factory.mktemp("profile") / "profile.txt"
     model = Net()
     profiler = FlopsProfiler(model)
@@ -90,13 +90,13 @@ def test_it_is_ascii_without_trailing_blanks(text: str) -> None:
 
 
 def line(text: str, label: str) -> str:
-    """The value of one line of the summary."""
+    """Returns the value of one line of the summary."""
     (found,) = [row for row in text.splitlines() if row.startswith(f"{label}:")]
     return found.partition(":")[2].strip()
 
 
 def number(text: str) -> float:
-    """``26.24 KMACs`` as a number."""
+    """Returns ``26.24 KMACs`` as a number."""
     found = re.match(r"([\d.]+) ?([KM]?)", text)
     assert found is not None
     return float(found[1]) * SCALES[found[2]]

@@ -1,4 +1,4 @@
-"""The counted step and torch.compile: nothing is compiled again, nothing stays eager, and all that ran is counted."""
+"""Tests of the counted step with torch.compile: nothing is recompiled, nothing stays eager, all work is counted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Model(nn.Module):
 
 
 class Runs:
-    """A backend that runs what dynamo has captured, and counts how often."""
+    """A backend that runs the captured graphs and counts the runs."""
 
     def __init__(self) -> None:
         self.graphs = 0
@@ -78,7 +78,7 @@ def regional(model: Model, backend: Any) -> nn.Module:
 
 
 def functions(model: Model, backend: Any) -> nn.Module:
-    """A function of the model's own."""
+    """A compiled function inside the model."""
 
     @torch.compile(backend=backend, fullgraph=True)
     def activation(x: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def test_each_form_is_counted_whole_and_in_eager_form_by_module(tmp_path: Path, 
 
 @pytest.mark.parametrize("eager", [False, True])
 def test_a_compiled_function_of_the_scripts_is_left_alone(tmp_path: Path, eager: bool) -> None:
-    """And the optimizer's step in one: dynamo looks at hooks, and compiles again when there is another."""
+    """The optimizer's step is compiled, too: dynamo guards on hooks, and recompiles when one is added."""
 
     def job(runs: Runs) -> list[float]:
         torch.manual_seed(0)
@@ -194,7 +194,7 @@ def test_a_compiled_function_of_the_scripts_is_left_alone(tmp_path: Path, eager:
 
 
 def costly(x: Tensor) -> Tensor:
-    """Most of a step, unless it is compiled: then the factorial is a constant."""
+    """Most of an eager step's time; when compiled, the factorial is a constant."""
     return x.tanh() if math.factorial(4_000) else x
 
 
@@ -206,7 +206,7 @@ def costly_functions(model: Model, backend: Any) -> nn.Module:
 
 
 def whole_function(model: Model, backend: Any) -> Callable[[Tensor], Any]:
-    """One that holds the whole model, which nobody calls."""
+    """A compiled function with the whole model, which is not called."""
 
     @torch.compile(backend=backend, fullgraph=True)
     def forward(x: Tensor) -> Any:
@@ -305,7 +305,7 @@ def test_kernels_are_read_from_what_the_compiler_wrote() -> None:
 
 @pytest.mark.slow
 def test_inductors_own_kernels_are_named(tmp_path: Path) -> None:
-    """With CUDA graphs asked for, which there are none of on CPU."""
+    """CUDA graphs are requested, but do not exist on CPU."""
     torch.manual_seed(0)
     model: Any = torch.compile(Model(), mode="reduce-overhead")
     model(X).square().sum().backward()  # once for both
@@ -349,7 +349,7 @@ class Experts(nn.Module):
 
 
 class MoE(nn.Module):
-    """Sends a token to where its first four numbers are largest."""
+    """Sends a token to the expert with the largest of its first four numbers."""
 
     def __init__(self) -> None:
         super().__init__()

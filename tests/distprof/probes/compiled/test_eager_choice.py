@@ -1,4 +1,4 @@
-"""Eager form, if there is memory for it: on all ranks or on none."""
+"""Tests of the choice of eager form: with memory for it, on all ranks or on none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiler's stance during a counted step, which is always given back."""
+"""Tests of the compiler's stance during a counted step, which is always restored."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_stance_that_the_user_sets_meanwhile_stays() -> None:
 
 
 class Waits:
-    """A clock that is moved by hand, in seconds."""
+    """A clock in seconds that the test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0

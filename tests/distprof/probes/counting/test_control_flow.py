@@ -1,4 +1,4 @@
-"""Control flow, which compiles itself: its gradients under a recorder, and its work."""
+"""Tests of control flow, which torch compiles itself: its gradients under a recorder, and its work."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def gradients(model: nn.Module) -> list[Any]:
 
 
 def training(flow: Callable[[nn.Linear, Tensor], Tensor], arrives: int, fullgraph: bool) -> list[Any]:
-    """The gradients of every parameter in each step; at ``arrives`` there is one more row."""
+    """Returns the gradients of every parameter in each step; at step ``arrives`` the batch has one more row."""
     torch._dynamo.reset()
     torch.manual_seed(0)
     model = Flow(flow)

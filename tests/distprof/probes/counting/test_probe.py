@@ -1,4 +1,4 @@
-"""The counted step: exclusive forward work of modules, held against torch's counter and against itself."""
+"""Tests of the counting probe: each module's own work, compared with torch's counter and between runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def train(model: nn.Module, *inputs: Any, steps: int = 1, accumulate: int = 1) -
 
 
 def counted(folder: Path, job: Callable[[], object]) -> Seen:
-    """The first iteration, counted."""
+    """Returns the counts of the first iteration."""
     return record(folder, job, count=True, timed=0)
 
 

@@ -1,4 +1,4 @@
-"""The counted step is whole: what a script computes between models, backward and optimizers is in it, outside modules.
+"""Tests that the counted step is complete: work between models, backward and optimizers is outside of modules.
 
 And nobody can tell: whatever the script does there, it finds its own modes, processes and compiled code as they were.
 """
@@ -34,13 +34,13 @@ STEPS = 5
 
 
 def total(counts: Counts, unit: str) -> int:
-    """All rows together."""
+    """Returns the sum over all rows."""
     modules = sum(int(getattr(counts, f"{kind}_{unit}").sum()) for kind in ("forward", "backward", "recompute"))
     return modules + sum(amount for key, amount in counts.outside.items() if key.endswith(unit))
 
 
 def counted(folder: Path, step: Callable[[int], object]) -> tuple[Seen, Counts]:
-    """Of a job of some steps the one that is counted; each is to take a step of an optimizer as the last thing."""
+    """Returns the counts of one of several steps, each of which ends with an optimizer step."""
     seen = record(folder, lambda: [step(number) for number in range(STEPS)], warmup=COUNTED, count=True, timed=1)
     assert not seen.of(Error)
     assert torch._C._len_torch_dispatch_stack() == 0
@@ -48,7 +48,7 @@ def counted(folder: Path, step: Callable[[int], object]) -> tuple[Seen, Counts]:
 
 
 class Job:
-    """Two models with a product before, between and after them, and a loss that is a function of the script's."""
+    """Two models with a product before, between and after them, and a loss function in the script."""
 
     def __init__(self, optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW) -> None:
         torch.manual_seed(0)
@@ -79,7 +79,7 @@ def test_all_rows_are_torchs_count_of_the_step(tmp_path: Path) -> None:
 
 
 def test_all_rows_are_what_a_mode_counts_that_is_on_all_the_time(tmp_path: Path) -> None:
-    """Element-wise work, clipping and all; that of reading the loss after the step is the next one's."""
+    """Element-wise work with clipping; reading the loss after the step belongs to the next step."""
     _, counts = counted(tmp_path, Job())
     job = Job()
     job(0)
@@ -124,7 +124,7 @@ def test_micro_batches_and_two_backwards(tmp_path: Path) -> None:
 
 
 class Drawn(Dataset[Tensor]):
-    """Has products of its own, and tells what lies on the stack of modes where it runs."""
+    """A dataset with matrix products, which records the stack of modes where it runs."""
 
     def __len__(self) -> int:
         return STEPS
@@ -135,7 +135,7 @@ class Drawn(Dataset[Tensor]):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_data_is_loaded_outside_of_the_step(tmp_path: Path, workers: int) -> None:
-    """In the process itself as in workers, which are forked in the counted step and inherit nothing."""
+    """In the process itself and in workers, which are forked in the counted step and inherit no mode."""
     model = nn.Linear(WIDTH, WIDTH)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     modes: list[float] = []
@@ -181,7 +181,7 @@ def test_what_runs_without_gradient_around_models_is_evaluation(tmp_path: Path) 
 
 
 class Counting(TorchDispatchMode):
-    """A mode of the script's."""
+    """A dispatch mode of the script."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class Counting(TorchDispatchMode):
 @pytest.mark.parametrize(("first", "last"), [(1, 1), (1, 2), (1, 3), (2, 2), (2, 3), (3, 4)])
 @pytest.mark.parametrize("inside", [False, True], ids=["between models", "after the step"])
 def test_modes_of_the_scripts_come_and_go(tmp_path: Path, first: int, last: int, inside: bool) -> None:
-    """Each sees what it would see, whenever it is entered, and when it is left it is itself that goes."""
+    """Each mode sees the same ops whenever it is entered, and leaving it removes that mode."""
 
     def job(record_it: bool) -> tuple[int, list[str], list[int]]:
         job, mode, depths = Job(), Counting(), []
@@ -256,7 +256,7 @@ def test_other_threads_are_not_counted(tmp_path: Path) -> None:
 
 
 def test_a_mode_inside_a_generator_is_left_where_it_runs_on(tmp_path: Path) -> None:
-    """Entered before the counted step, it is left in the middle of it, and another after it."""
+    """One mode is entered before the counted step and left in the middle, another is left after it."""
 
     def streaming() -> Iterator[int]:
         while True:
@@ -338,7 +338,7 @@ def compiler() -> Iterator[Any]:
 
 @pytest.mark.parametrize("at", [COUNTED - 1, COUNTED])
 def test_functions_are_compiled_between_models_as_ever(tmp_path: Path, at: int, compiler: Any) -> None:
-    """What is met first in the counted step runs as it is, and is compiled in the next."""
+    """Code first run in the counted step runs eagerly, and is compiled in the next."""
     found: list[list[Any]] = []
     for recorded in (False, True):
         torch._dynamo.reset()
@@ -361,7 +361,7 @@ def test_functions_are_compiled_between_models_as_ever(tmp_path: Path, at: int, 
 
 @pytest.mark.parametrize("at", [COUNTED - 1, COUNTED])
 def test_an_optimizers_step_that_is_compiled(tmp_path: Path, at: int, compiler: Any) -> None:
-    """Iterations begin and end inside of compiled code then, which puts torch's state back as it was when it began."""
+    """Iterations begin and end inside compiled code then, which restores torch's state at its begin."""
     found: list[list[Any]] = []
     for recorded in (False, True):
         torch._dynamo.reset()
@@ -386,7 +386,7 @@ def test_an_optimizers_step_that_is_compiled(tmp_path: Path, at: int, compiler: 
 
 
 def test_a_loss_that_is_a_function_of_autograds_own(tmp_path: Path) -> None:
-    """Its forward runs without gradient, and is the script's for all that."""
+    """Its forward runs without gradient, but is not evaluation."""
 
     class Loss(torch.autograd.Function):
         @staticmethod
@@ -403,7 +403,7 @@ def test_a_loss_that_is_a_function_of_autograds_own(tmp_path: Path) -> None:
 
 
 def test_a_model_that_the_script_itself_checkpoints(tmp_path: Path) -> None:
-    """Reentrant: its forward runs without gradient, and is no evaluation."""
+    """Reentrant: its forward runs without gradient, but is not evaluation."""
     model = nn.Linear(WIDTH, WIDTH)
     job = Job()
 

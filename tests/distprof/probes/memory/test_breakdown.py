@@ -1,4 +1,4 @@
-"""What training holds in memory: bytes worked out by hand, of this rank alone, and nothing kept alive."""
+"""Tests of the memory breakdown: bytes computed by hand, of this rank only, with nothing kept alive."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FLOAT = 4
 
 
 def stepped(model: nn.Module, *optimizers: torch.optim.Optimizer) -> Memory:
-    """After one backward and a step of each."""
-    holdings = MemoryBreakdown()
+    """Returns the record after one backward and a step of each optimizer."""
+    memory = MemoryBreakdown()
     model(torch.ones(2, 8)).sum().backward()
     for optimizer in optimizers:
         optimizer.step()
-        holdings.stepped(optimizer)
-    return holdings.record(model.modules(), 7)
+        memory.stepped(optimizer)
+    return memory.record(model.modules(), 7)
 
 
 def test_parameters_gradients_and_both_moments_of_adam() -> None:
@@ -61,15 +61,15 @@ def test_tied_weights_and_buffers_that_several_share_are_held_once() -> None:
 
 
 def test_copies_that_an_optimizer_steps_in_are_its_state() -> None:
-    """As mixed-precision optimizers and ZeRO do: a flat copy in single precision, with a gradient of its own."""
+    """As in mixed-precision optimizers and ZeRO: a flat copy in single precision, with its own gradient."""
     model = nn.Linear(8, 4, bias=False, dtype=torch.bfloat16)
     flat = nn.Parameter(model.weight.detach().float().flatten())
     flat.grad = torch.ones_like(flat)
     optimizer = torch.optim.SGD([flat], lr=0.1, momentum=0.9)
     optimizer.step()
-    holdings = MemoryBreakdown()
-    holdings.stepped(optimizer)
-    assert holdings.record(model.modules(), 0) == Memory(0, 2 * 32, FLOAT * 32, FLOAT * 2 * 32)
+    memory = MemoryBreakdown()
+    memory.stepped(optimizer)
+    assert memory.record(model.modules(), 0) == Memory(0, 2 * 32, FLOAT * 32, FLOAT * 2 * 32)
 
 
 def test_several_optimizers_add_up() -> None:
@@ -100,14 +100,14 @@ def test_on_meta_nothing_is_held() -> None:
 
 
 def test_an_optimizer_that_is_gone_is_not_kept() -> None:
-    holdings = MemoryBreakdown()
+    memory = MemoryBreakdown()
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
-    holdings.stepped(optimizer)
+    memory.stepped(optimizer)
     met = weakref.ref(optimizer)
     del optimizer
     gc.collect()
     assert met() is None
-    assert holdings.record([], 0).optimizer_bytes == 0
+    assert memory.record([], 0).optimizer_bytes == 0
 
 
 # ---- in a recorder ---------------------------------------------------------------------------------------------------

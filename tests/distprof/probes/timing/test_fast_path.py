@@ -1,4 +1,4 @@
-"""The shortcut in C does what the module timer does: the tests of timing run on both, and here is what is its own."""
+"""Tests of the fast path in C.  The other tests of timing run both with it and with the module timer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_it_is_compiled_where_a_compiler_exists() -> None:
 
 
 class Counting(list[str]):
-    """Names of the calls that were left to the module timer."""
+    """Collects the names of the calls that the module timer handled."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("enter", "leave", "hook_input", "hook_output"):
@@ -51,7 +51,7 @@ class Counting(list[str]):
 
 @needed
 def test_most_calls_use_the_fast_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All but the root's, and once that of the module that is given the same input, which needs no gradient."""
+    """All calls but the root's, and one of the module that gets the same input, which needs no gradient."""
     model = nn.Sequential(nn.Linear(8, 8), *(nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(20)))
     left = Counting(monkeypatch)
     seen = record(tmp_path, lambda: train(model, X, steps=3), timed=3)
@@ -61,7 +61,7 @@ def test_most_calls_use_the_fast_path(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 class Strange(nn.Module):
-    """Given and returns what the shortcut does not know."""
+    """A module with arguments and output that the fast path does not handle."""
 
     def forward(self, x: torch.Tensor, more: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         return x * 2, [more["y"] * 3]
@@ -128,14 +128,14 @@ def test_wrong_arguments_are_refused() -> None:
 
 @needed
 def test_a_failing_hook_is_reported_and_backward_goes_on() -> None:
-    told: list[BaseException] = []
-    hook = fast_path.compiled.Hook(1, timestamps=None, now=lambda: 5, owners=[], in_backward=[0], failed=told.append)
+    errors: list[BaseException] = []
+    hook = fast_path.compiled.Hook(1, timestamps=None, now=lambda: 5, owners=[], in_backward=[0], failed=errors.append)
     x = torch.ones(3, requires_grad=True)
     y = x * 2
     y.register_hook(hook)
     y.sum().backward()
     assert x.grad is not None and x.grad.tolist() == [2, 2, 2]
-    (error,) = told
+    (error,) = errors
     assert isinstance(error, AttributeError)  # None has no append
 
 
@@ -144,7 +144,7 @@ def test_a_failing_hook_is_reported_and_backward_goes_on() -> None:
 def test_a_failure_ends_only_the_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: str
 ) -> None:
-    """Whatever it meets: the job goes on, and one line says so."""
+    """Any failure: the job goes on, and one line reports it."""
 
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("broken")
@@ -166,20 +166,20 @@ def test_a_failure_ends_only_the_recording(
     assert "the job goes on" in line and "ing a module" in line
 
 
-def _told(self: nn.Identity, x: torch.Tensor) -> torch.Tensor:
-    """In place of nn.Identity's forward: keeps the name of the function that called it."""
+def _name_of_caller(self: nn.Identity, x: torch.Tensor) -> torch.Tensor:
+    """A forward for nn.Identity that returns the name of its calling function."""
     self.caller = sys._getframe(1).f_code.co_name  # type: ignore[assignment]
     return x
 
 
 @pytest.fixture
 def around(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Modules are called as a fast path calls them, which is interested in none."""
+    """Calls modules through a fast path whose handler returns no token."""
 
     def fails(where: str, error: BaseException) -> None:
         raise error
 
-    monkeypatch.setattr(nn.Identity, "forward", _told)
+    monkeypatch.setattr(nn.Identity, "forward", _name_of_caller)
     patch = PatchWithFastPath(fails)
     patch.open(SimpleNamespace(enter=lambda *_: None))
     yield
@@ -246,7 +246,7 @@ def test_modules_with_own_calls_use_torchs_call(
 
 
 class Deprecated(nn.Module):
-    """Warns in the name of what calls it."""
+    """A module that issues a warning for its caller's line."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ class Deprecated(nn.Module):
 
 
 def test_a_module_may_warn_in_the_name_of_its_caller(tmp_path: Path, both_ways: None) -> None:
-    """A warning is shown once for each place that it names: a place of ours would have it shown once more."""
+    """A warning is shown once for each line it names: a line of distprof's would show it again."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         record(tmp_path, lambda: train(nn.Sequential(Deprecated()), X, steps=4), timed=4)
@@ -318,7 +318,7 @@ def test_timestamps_read_pythons_clock(tmp_path: Path) -> None:
 
 @needed
 def test_it_keeps_no_object_alive(tmp_path: Path) -> None:
-    """Neither itself, in the circle of which the timer is a part, nor what modules were given."""
+    """Neither the fast path, which is in a reference cycle with the timer, nor the modules' arguments."""
     seen: list[Any] = []
 
     class Giving(nn.Module):

@@ -1,4 +1,4 @@
-"""Self times of modules, forward and backward, in models of every shape, on a clock that only their modules move."""
+"""Tests of self times, forward and backward, in many models, on a clock that only their modules advance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 def timed(folder: Path, model: nn.Module, *inputs: Any, **named: Any) -> Seen:
-    """One timed step of training; whatever the model, the self times of its modules fill their phases."""
+    """Runs one timed step of training; the self times of the modules must sum to their phases."""
     seen = record(folder, lambda: train(model, *(inputs or (() if named else (X,))), **named))
     phases = seen.phases_ms()
     assert sum(seen.forward_ms().values()) == phases.get("forward", 0)
@@ -30,7 +30,7 @@ def timed(folder: Path, model: nn.Module, *inputs: Any, **named: Any) -> Seen:
 
 
 class Residual(nn.Module):
-    """Takes time of its own before and after its child."""
+    """A module that takes time before and after its child."""
 
     def __init__(self, child: nn.Module) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Inside:  # the shape of a Residual around another shape
 
 
 class Branches(nn.Module):
-    """Work of the parent's own between two branches."""
+    """A parent with work between its two branches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ def test_work_of_the_parent_between_its_branches(tmp_path: Path) -> None:
 
 
 class Twice(nn.Module):
-    """One module under two names, each with a neighbour, and called twice under one of them."""
+    """One module under two names, each beside another module, and called twice under one of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ def test_tensors_wrapped_in_tuples_and_dicts(tmp_path: Path, kind: type) -> None
 
 
 class ByKeyword(nn.Module):
-    """Calls its children by keyword, with work of its own before each."""
+    """A parent that calls its children by keyword, with its own work before each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,14 +194,14 @@ def test_inputs_given_by_keyword(tmp_path: Path) -> None:
 
 
 class Masked(nn.Module):
-    """Takes a mask, which needs no gradient, before what does."""
+    """A module with a mask, which needs no gradient, before the input that does."""
 
     def forward(self, mask: Tensor, x: Tensor) -> Tensor:
         return tick(x * mask, 10, 20)
 
 
 class Masking(nn.Module):
-    """Work of its own, then the masked one, called in one way or the other."""
+    """A parent with its own work, then the masked module, called by position or by keyword."""
 
     def __init__(self, named: bool) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ def test_an_input_without_gradient_before_one_that_has_it(tmp_path: Path, named:
 
 
 class Uses(nn.Module):
-    """Calls one of its children's two outputs only; the other never gets a gradient."""
+    """A parent that uses only one of its child's two outputs; the other never gets a gradient."""
 
     def __init__(self, which: int) -> None:
         super().__init__()
@@ -240,7 +240,7 @@ class TwoOutputs(nn.Module):
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_backward_begins_at_whichever_output_was_used(tmp_path: Path, which: int) -> None:
-    """The last hidden state of a recurrent layer, say: the first output leads nowhere."""
+    """As with the last hidden state of a recurrent layer: the first output is not used."""
     seen = timed(tmp_path, nn.Sequential(Ticking(1, 1), Uses(which)))
     assert seen.backward_ms() == {"0": 1, "1.two": 20, "1.rest": 2}
 
@@ -271,7 +271,7 @@ class Checkpointed(nn.Module):
 
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_recompute_is_backward_of_the_modules_that_are_recomputed(tmp_path: Path, reentrant: bool) -> None:
-    """The one that is not reentrant stops as soon as it has what backward needs: before the last module's work."""
+    """Non-reentrant checkpointing stops once it has what backward needs: before the last module's work."""
     inner = nn.Sequential(Ticking(10, 20), Ticking(1, 2))
     seen = timed(tmp_path, nn.Sequential(Ticking(3, 4), Checkpointed(inner, reentrant), Ticking(5, 6)))
     assert seen.forward_ms() == {"0": 3, "1.inner.0": 10, "1.inner.1": 1, "2": 5}
@@ -311,7 +311,7 @@ def test_a_detach_in_the_middle(tmp_path: Path) -> None:
 
 
 class Frozen(nn.Module):
-    """Runs its child without gradient, as a frozen encoder inside a model is run."""
+    """A parent that runs its child without gradient, as with a frozen encoder inside a model."""
 
     def __init__(self, child: nn.Module) -> None:
         super().__init__()
@@ -330,7 +330,7 @@ def test_a_part_without_gradient_is_still_forward(tmp_path: Path) -> None:
 
 
 class Forces(nn.Module):
-    """Differentiates inside its forward: the forces of an energy."""
+    """A model that differentiates inside its forward: the forces of an energy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -344,7 +344,7 @@ class Forces(nn.Module):
 
 
 def test_autograd_grad_inside_a_forward(tmp_path: Path) -> None:
-    """Its time is the forward phase's, and the differentiated module's backward."""
+    """The time belongs to the forward phase, and to the backward of the differentiated module."""
     seen = record(tmp_path, lambda: train(Forces(), X))
     assert seen.forward_ms() == {"": 1, "energy": 10}
     assert seen.phases_ms()["forward"] == 31
@@ -352,7 +352,7 @@ def test_autograd_grad_inside_a_forward(tmp_path: Path) -> None:
 
 
 def test_a_gradient_penalty_in_the_script(tmp_path: Path) -> None:
-    """autograd.grad between forward and backward is a backward of its own; double backward does not confuse it."""
+    """autograd.grad between forward and backward is a separate backward, also with double backward."""
     model = nn.Sequential(Ticking(10, 20), Ticking(1, 2))
 
     def job() -> None:
@@ -370,7 +370,7 @@ def test_a_gradient_penalty_in_the_script(tmp_path: Path) -> None:
 
 
 class Optimised(nn.Module):
-    """Calls modules that it does not own."""
+    """A module that calls modules it does not own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -437,7 +437,7 @@ def test_steps_are_separate(tmp_path: Path) -> None:
 
 
 def test_a_graph_kept_from_one_step_is_run_in_the_next(tmp_path: Path) -> None:
-    """Truncated backpropagation through time, done carelessly."""
+    """Truncated backpropagation through time that keeps the graph by mistake."""
     model = nn.Sequential(Ticking(10, 20), Ticking(1, 2))
 
     def job() -> None:
@@ -479,7 +479,7 @@ shapes = st.recursive(
 
 
 def built(shape: Any, name: str, forward: dict[str, float], backward: dict[str, float]) -> nn.Module:
-    """The module of this shape, and into the dicts what each module below ``name`` will take itself."""
+    """Builds the module of this shape, and fills the dicts with the self time of each module below ``name``."""
     if isinstance(shape, Inside):
         forward[name], backward[name] = 6, 8
         return Residual(built(shape.inner, f"{name}.child", forward, backward))

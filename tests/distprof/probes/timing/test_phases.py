@@ -1,4 +1,4 @@
-"""The phases of one iteration, from the events of loops of every shape, on a clock that is moved by hand."""
+"""Tests of the phases of an iteration in many loops, on a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MS = 1_000_000
 
 
 class Loop:
-    """A training loop in which each part takes as long as it is told."""
+    """A training loop whose parts take given times."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -39,7 +39,7 @@ class Loop:
         self.clock.advance_ms(milliseconds)
 
     def sums_ms(self) -> dict[str, float]:
-        """What the phases took, those that took nothing left out; whatever they are, they fill the iteration."""
+        """Returns the times of the phases that took any; their sum must be the iteration's."""
         sums = self.phases.finish().sums_ns()
         assert set(sums) <= set(PHASES)
         assert sum(sums.values()) == self.clock.mono_ns()
@@ -69,7 +69,7 @@ def test_it_records_whether_a_loader_was_seen(loop: Loop) -> None:
 
 
 def test_time_between_forward_and_backward_is_outside(loop: Loop) -> None:
-    """A loss of the script's own, the next batch, a receive."""
+    """A loss in the script, the next batch, a receive."""
     loop.spend(FORWARD, 20)
     loop.idle(3)
     loop.spend(BACKWARD, 40)
@@ -77,7 +77,7 @@ def test_time_between_forward_and_backward_is_outside(loop: Loop) -> None:
 
 
 def test_time_between_two_forwards_is_outside(loop: Loop) -> None:
-    """An encoder, something on its output, a decoder, the loss."""
+    """An encoder, work on its output, a decoder, the loss."""
     loop.spend(FORWARD, 20)
     loop.idle(3)
     loop.spend(FORWARD, 10)
@@ -104,7 +104,7 @@ def test_gradient_accumulation(loop: Loop) -> None:
 
 
 def test_the_next_batch_may_be_fetched_before_the_backward(loop: Loop) -> None:
-    """A prefetching loop: the loss is outside of modules still, and the wait is data."""
+    """A prefetching loop: the loss is still outside of modules, and the wait is data."""
     loop.spend(FORWARD, 20)
     loop.idle(1)
     loop.spend(DATA, 7)
@@ -147,7 +147,7 @@ def test_evaluation_in_the_middle_of_accumulation(loop: Loop) -> None:
 
 
 def test_a_teachers_forward_leaves_the_batch_to_training(loop: Loop) -> None:
-    """A forward without gradient on the very batch that the student trains on."""
+    """A forward without gradient on the batch that the student trains on."""
     loop.spend(DATA, 7)
     loop.spend(EVALUATION, 15)
     loop.spend(FORWARD, 20)
@@ -166,7 +166,7 @@ def test_a_teacher_in_every_micro_batch(loop: Loop) -> None:
 
 
 def test_a_closure_runs_forward_and_backward_inside_the_optimizer(loop: Loop) -> None:
-    """LBFGS: what the closure does is forward and backward, the rest of the step is the optimizer's."""
+    """LBFGS: the closure is forward and backward, the rest of the step is the optimizer's."""
     with loop.inside(OPTIMIZER):
         for _ in range(3):
             loop.idle(1)
@@ -211,7 +211,7 @@ def test_what_began_before_the_iteration_may_end_in_it(loop: Loop) -> None:
 
 
 def test_a_phase_that_never_ends_still_adds_up(loop: Loop) -> None:
-    """A closure that raised: the optimizer's end is never told."""
+    """A closure that raised: the optimizer's end is never reported."""
     loop.phases.enter(OPTIMIZER)
     loop.idle(5)
     loop.spend(FORWARD, 20)
@@ -235,7 +235,7 @@ def test_nested_phases_add_up(job: list[tuple[str, int]]) -> None:
 @patient
 @given(st.lists(st.tuples(st.sampled_from([DATA, FORWARD, BACKWARD, OPTIMIZER]), st.integers(1, 100))))
 def test_plain_phases_keep_their_times(job: list[tuple[str, int]]) -> None:
-    """Only the time between spans is anybody's guess."""
+    """Only the phase of the time between them is not checked."""
     loop, took = Loop(), dict.fromkeys(PHASES, 0)
     for phase, milliseconds in job:
         loop.spend(phase, milliseconds)
@@ -244,7 +244,7 @@ def test_plain_phases_keep_their_times(job: list[tuple[str, int]]) -> None:
 
 
 def test_a_long_evaluation_is_visited_once(loop: Loop) -> None:
-    """Naming the intervals of an evaluation of n batches looks at each of them a few times, not n times."""
+    """Naming the intervals of an evaluation of n batches visits each a few times, not n times."""
 
     class Counting(list[str]):
         looked_at = 0

@@ -1,4 +1,4 @@
-"""TimestampBuffer that can be read only later, as an accelerator's: nothing waits for them but the end."""
+"""Tests of the timed probe with timestamps that are readable only later, as on an accelerator: only the end waits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distprof.records import Array, Step
 
 
 class LateStamps:
-    """TimestampBuffer of the test's clock that can be read when as many later ones as ``delay`` have been taken."""
+    """Timestamps of the test's clock that are readable after ``delay`` later ones."""
 
     immediate = False
     delay = 0
@@ -57,7 +57,7 @@ class LateStamps:
 
 @pytest.fixture
 def accelerator(monkeypatch: pytest.MonkeyPatch) -> type[LateStamps]:
-    """Models run on one, as far as the timed probe can tell."""
+    """Makes the timed probe use these timestamps, as if models ran on an accelerator."""
 
     def probe(patch: Any, listener: Any, on_error: Any, time: Any, device: str, expert_rows: Any) -> TimedProbe:
         return TimedProbe(patch, listener, on_error, time, "cuda", expert_rows)
@@ -89,7 +89,7 @@ def test_steps_are_read_when_ready_and_all_at_the_end(
 
 
 def test_micro_batches_are_summed_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever number of backward passes an iteration has, what is kept of its intervals is bounded."""
+    """The number of kept intervals is bounded, for any number of backward passes."""
     monkeypatch.setattr("distprof.probes.timing.module_timer.MAX_PACKED", 20)
     model = nn.Sequential(Ticking(2, 3), Ticking(5, 7))
     most: list[int] = []

@@ -1,4 +1,4 @@
-"""Compiled functions that hold the whole model: nobody calls it, and yet it is found, counted and timed."""
+"""Tests of compiled functions that contain the whole model: it is not called, but found, counted and timed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ X = torch.linspace(-1, 1, ROWS * WIDTH).view(ROWS, WIDTH)
 
 
 def new_model() -> nn.Module:
-    """Of matmuls alone: the compiler calls a library for them, and has nothing to build."""
+    """A model of matmuls only: the compiler calls a library for them, and builds nothing."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False), nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False)))
 
@@ -34,13 +34,13 @@ pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def counters() -> dict[str, dict[str, int]]:
-    """Dynamo's; those of the caches on disk depend on who ran before."""
+    """Returns dynamo's counters; those of the disk caches depend on earlier runs."""
     kinds = ("frames", "stats", "graph_break", "unimplemented")
     return {kind: dict(torch._dynamo.utils.counters[kind]) for kind in kinds}
 
 
 def train(model: nn.Module, forward: Callable[..., Any], steps: int = 6, step: Any = None) -> list[float]:
-    """Losses of training in which ``forward`` stands for the model; the loss is worked out beside it."""
+    """Returns the losses of training with ``forward`` as the model; the loss is computed outside of it."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     step = optimizer.step if step is None else step(optimizer)
     losses = []
@@ -70,7 +70,7 @@ def recorded(folder: Path, job: Callable[[], object], **settings: Any) -> Seen:
 
 @pytest.fixture
 def graphs_take_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the test's clock: 20 ms forward, 30 backward, 7 without gradient, 5 where parameters are written."""
+    """A backend on the test's clock: 20 ms forward, 30 ms backward, 7 ms without gradient, 5 ms for updates."""
     original = CompiledFxGraph.__call__
 
     def call(self: Any, inputs: Any) -> Any:
@@ -112,7 +112,7 @@ def test_it_is_counted_by_module_in_eager_form(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("graphs_take_time")
 def test_its_time_is_the_models(tmp_path: Path) -> None:
-    """Evaluation's is a phase of its own, and so is what the script does between forward and backward."""
+    """Evaluation is a separate phase, and so is the time between forward and backward."""
     model = new_model()
     forward = in_a_function(model)
 
@@ -131,7 +131,7 @@ def test_its_time_is_the_models(tmp_path: Path) -> None:
 
 
 def test_a_model_in_a_compiled_function_beside_one_that_is_called(tmp_path: Path) -> None:
-    """Each has a row of its own; a function without a model is outside of modules."""
+    """Each has its own row; a function without a model is outside of modules."""
     model, called = new_model(), nn.Linear(WIDTH, WIDTH, bias=False)
     forward = in_a_function(model)
     double = torch.compile(lambda x: x @ torch.ones(WIDTH, WIDTH), fullgraph=True)
@@ -149,7 +149,7 @@ def test_a_model_in_a_compiled_function_beside_one_that_is_called(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.usefixtures("graphs_take_time")
 def test_a_compiled_optimizer_step_is_named_and_timed(tmp_path: Path) -> None:
-    """Its kernels are the compiler's own.  Nothing is compiled again as the window comes and goes."""
+    """The compiler generates its kernels.  Nothing is compiled again when the window begins or ends."""
     model = new_model()
     graphs: list[int] = []
 
@@ -195,7 +195,7 @@ class Broken(nn.Module):
 
 @pytest.mark.parametrize("make", [new_model, Broken])
 def test_where_the_whole_step_is_compiled_our_own_code_is_not(tmp_path: Path, make: Callable[[], nn.Module]) -> None:
-    """Backward and the optimizer's hooks run between its graphs, and dynamo looks at every frame there."""
+    """Backward and the optimizer's hooks run between the graphs, where dynamo looks at every frame."""
 
     def job() -> list[Any]:
         torch._dynamo.reset()
@@ -233,7 +233,7 @@ def test_the_iteration_in_which_it_is_found_is_none(tmp_path: Path, warmup: int)
 
 
 def test_a_rank_that_ran_compiled_functions_only_says_so(tmp_path: Path) -> None:
-    """Without an optimizer nothing tells of the model in one."""
+    """Without an optimizer, the model of a compiled function cannot be found."""
     RunFolder(tmp_path).shards.mkdir()
     no_model.write_no_model_shard(Settings(run_dir=str(tmp_path), run_id="r"))
     in_a_function(new_model(), backend="eager")(X)

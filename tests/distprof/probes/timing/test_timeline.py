@@ -1,4 +1,4 @@
-"""Timelines of intervals, read on a clock that is moved by hand."""
+"""Tests of timelines, on a clock that the test advances."""
 
 from __future__ import annotations
 
