@@ -1,1 +1,1 @@
-"""Starts recorded jobs: the front of torchrun, ``distprof exec``, and the last line of a job."""
+"""Starts recorded jobs with torchrun or another launcher, and writes the last line of a job."""

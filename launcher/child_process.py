@@ -1,4 +1,4 @@
-"""Starts a command and stands in for it: signals go through to it, and how it ended is how this process ends."""
+"""Runs a command in place of this process: passes signals on to it, and ends as it ended."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from distprof.errors import UsageError
 
 _FORWARDED = frozenset(
     (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-)  # what schedulers and people send
+)  # signals that schedulers and users send
 _WATCHED = _FORWARDED | {signal.SIGCHLD}
 _SENT_BY_A_PROCESS = (0, -6)  # si_code SI_USER, SI_TKILL
 
 
 class CannotStart(UsageError):
-    """The command is not there (127, as in a shell), or is no program (126)."""
+    """The command does not exist (exit code 127, as in a shell), or is no program (126)."""
 
     def __init__(self, command: str, why: str, exit_code: int) -> None:
         super().__init__(f"cannot start {command}: {why}")
@@ -29,15 +29,15 @@ class CannotStart(UsageError):
 
 
 def check_command(command: str) -> None:
-    """Raises CannotStart for a command that is not there or not executable."""
+    """Raises CannotStart for a command that does not exist or is not executable."""
     if shutil.which(command) is None:
         there = os.sep in command and Path(command).exists()
         raise CannotStart(command, "it is not executable" if there else "no such command", 126 if there else 127)
 
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run ``command`` to its end.  Returns its exit code, or minus the signal that ended it; raises CannotStart."""
-    # Blocked from before the start until after the end: no signal is lost, and none interrupts.
+    """Runs ``command``.  Returns its exit code, or minus the signal that ended it.  Raises CannotStart."""
+    # Blocked from before the start until after the end, so that no signal is lost or interrupts.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     try:
         with children_waited_for() as ignored:
@@ -49,8 +49,9 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
 @contextmanager
 def children_waited_for() -> Iterator[bool]:
-    """Whether this process was started to ignore SIGCHLD (by a daemon, or a container's init).  In here it does not:
-    nothing would tell that a child has ended, or how.
+    """Stops ignoring SIGCHLD in this block: otherwise nothing would report the end of a child.
+
+    Yields whether this process was started to ignore it (by a daemon, or a container's init).
     """
     ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
     if ignored:
@@ -65,7 +66,7 @@ def children_waited_for() -> Iterator[bool]:
 def _spawn_ignoring_children(
     command: Sequence[str], environment: Mapping[str, str], mask: set[int | signal.Signals]
 ) -> int:
-    """For the command to ignore SIGCHLD, as it would without us: posix_spawn can reset signals, and ignore none."""
+    """Starts the command with SIGCHLD ignored, as it was; posix_spawn can reset signals but not ignore them."""
 
     def as_started() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -75,7 +76,7 @@ def _spawn_ignoring_children(
         child = subprocess.Popen(command, env=environment, close_fds=False, preexec_fn=as_started)  # noqa: PLW1509
     except OSError as error:
         raise CannotStart(command[0], str(error.strerror), 126) from None
-    child.returncode = 0  # it is waited for by its number
+    child.returncode = 0  # its end is awaited by its pid
     return child.pid
 
 
@@ -83,7 +84,7 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str], mask: set[int
     try:
         return os.posix_spawnp(
             command[0], list(command), environment, setsigmask=mask, setsigdef=(signal.SIGPIPE, signal.SIGXFSZ)
-        )  # the two that Python itself ignores
+        )  # the two signals that Python ignores
     except OSError as error:
         raise CannotStart(command[0], str(error.strerror), 126) from None
 
@@ -91,7 +92,7 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str], mask: set[int
 def _wait(pid: int) -> int:
     while True:
         caught = signal.sigwaitinfo(_WATCHED)
-        # Ctrl-C in a terminal reaches the whole foreground group: the child has it already.
+        # Ctrl-C in a terminal goes to the whole foreground group, so the child has it already.
         if caught.si_signo in _FORWARDED and caught.si_code in _SENT_BY_A_PROCESS:
             with suppress(PermissionError):  # a setuid child
                 os.kill(pid, caught.si_signo)
@@ -101,7 +102,7 @@ def _wait(pid: int) -> int:
 
 
 def end_like(code: int) -> int:
-    """The exit code to end with; does not return where the command was ended by a signal, which then ends us too."""
+    """Returns the exit code; if a signal ended the command, ends this process by the same signal instead."""
     if code >= 0:
         return code
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one core file is enough

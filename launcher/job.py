@@ -1,4 +1,4 @@
-"""A recorded job from end to end: prepare, start, and say what came of it."""
+"""Runs a recorded job: prepares the run folder, starts the job, and reports what was recorded."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from distprof.launcher.job_summary import last_line, read_rank_summaries
 from distprof.launcher.run_setup import Job, RunOptions, environment, prepare
 from distprof.run_folder import RunFolder
 
-#: ``python -m`` would put the user's folder first on the path, and their numpy.py before numpy.
+#: ``python -m`` would put the current folder first on the path, so that a user's numpy.py would hide numpy.
 _MERGE = "import sys; sys.path = [p for p in sys.path if p]; from distprof.__main__ import main; main()"
 
 
 def record_job(options: RunOptions, job: Job, start: Callable[[Mapping[str, str]], int]) -> int:
-    """Run ``start`` with the variables that make its ranks record.  Returns what it returns, raises what it raises."""
+    """Runs ``start`` with the variables that make its ranks record.  Returns and raises the same as ``start``."""
     if job.speaks:
         for remark in options.remarks:
             say(remark)
@@ -36,13 +36,13 @@ def record_job(options: RunOptions, job: Job, start: Callable[[Mapping[str, str]
     finally:
         try:
             _close(run, options, job)
-        except Exception as error:  # the job has ended, and how it ended shall stand
+        except Exception as error:  # the job has ended, and its outcome must not change
             say(f"cannot say what was recorded in {run.path}: {error!r}")
 
 
 def _close(run: RunFolder, options: RunOptions, job: Job) -> None:
     outcomes, unread = read_rank_summaries(run, job.host)
-    # Of several nodes, the one with rank 0 merges.
+    # The node with rank 0 merges.
     merging = options.merge and job.speaks and any(outcome.header.rank == 0 or not job.host for outcome in outcomes)
     if job.speaks:
         say(last_line(run, job, outcomes, unread, merging=merging))

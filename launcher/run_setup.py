@@ -1,4 +1,4 @@
-"""What goes before and around a job: its run folder, and the two environment variables that reach its ranks."""
+"""Prepares a job: its options, its run folder, and the two environment variables of its ranks."""
 
 from __future__ import annotations
 
@@ -62,28 +62,28 @@ def choose_options(given: Mapping[str, object], environment: Mapping[str, str] =
 
 @dataclass(frozen=True)
 class Job:
-    """What is known of a job before it starts."""
+    """A job before it starts."""
 
     command: tuple[str, ...]
-    title: str  # what its script is called
-    shared_name: str | None = None  # the run's name, where several processes that cannot talk must agree on it
-    world_size: int = 0  # 0: only the ranks will know
-    host: str = ""  # this one, where it is one of several: the launcher answers for its own ranks only
-    host_ranks: int = 0  # how many these are; 0: not known
-    speaks: bool = True  # where each rank has a launcher, one of them says what came of the run
+    title: str  # the name of its script
+    shared_name: str | None = None  # the run's name, if several processes must agree on it without communication
+    world_size: int = 0  # 0: unknown to the launcher
+    host: str = ""  # this node, if there are several: the launcher reports on its own ranks only
+    host_ranks: int = 0  # the number of ranks on this node; 0: unknown
+    speaks: bool = True  # whether this launcher writes the messages, if each rank has one
 
 
 def prepare(options: RunOptions, job: Job) -> RunFolder | None:
-    """Make the run folder with all that the ranks need in it.
+    """Makes the run folder with all files that the ranks need.
 
-    The job comes first: where ``options.out`` will not do, a temporary folder does; where that fails too, None.
+    Uses a temporary folder if ``options.out`` cannot be used, and returns None if that fails too: the job comes first.
     """
     try:
-        return _fill(options.out, options, job)
+        return _make_run_folder(options.out, options, job)
     except (OSError, UsageError) as error:
         problem = str(error)
     try:
-        run = _fill(Path(tempfile.mkdtemp(prefix="distprof-")), options, job)
+        run = _make_run_folder(Path(tempfile.mkdtemp(prefix="distprof-")), options, job)
     except (OSError, UsageError):
         say(f"{problem}; nor is there a temporary folder: the job runs without a recording")
         return None
@@ -92,15 +92,15 @@ def prepare(options: RunOptions, job: Job) -> RunFolder | None:
 
 
 def environment(run: RunFolder, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The variables that ranks need on top of ``inherited``."""
+    """Returns the variables that ranks need in addition to ``inherited``."""
     behind = inherited.get("PYTHONPATH")
     return {
-        "PYTHONPATH": os.pathsep.join([*_on_the_path(run), *([behind] if behind else [])]),
+        "PYTHONPATH": os.pathsep.join([*_injection_path(run), *([behind] if behind else [])]),
         "DISTPROF_RUN": str(run.path.absolute()),
     }
 
 
-def _fill(out: Path, options: RunOptions, job: Job) -> RunFolder:
+def _make_run_folder(out: Path, options: RunOptions, job: Job) -> RunFolder:
     if os.pathsep in str(out.absolute()):
         raise UsageError(f"{out.absolute()} holds a {os.pathsep!r}, which PYTHONPATH cannot carry")
     name = run_folder.safe_name(options.name or job.shared_name or f"{job.title}-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -126,11 +126,11 @@ def _put_injected(run: RunFolder) -> None:
         run_folder.write_own(run.inject, _INJECTED.name, _INJECTED.read_text(encoding="utf-8"))
 
 
-def _on_the_path(run: RunFolder) -> list[str]:
-    """From where Python runs our ``sitecustomize``: the run's folder, which every node sees.
+def _injection_path(run: RunFolder) -> list[str]:
+    """Returns the entries of PYTHONPATH from which Python runs distprof's ``sitecustomize``.
 
-    Where others could put a folder of theirs in its place it is the one that lies where distprof is installed, and what
-    follows names the run: no folder has to be there.
+    It is in the run's folder, which every node sees.  If other users could replace that folder, it is the one in
+    distprof's installation, followed by an entry that contains the run's path and need not exist.
     """
     inject = run.inject.absolute()
     if is_out_of_reach(inject):

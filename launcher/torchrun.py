@@ -1,4 +1,4 @@
-"""The front of torchrun: its own parser with a few options more, its own run in this very process."""
+"""Runs torchrun in this process: its own parser with distprof's options added, and its own run function."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ from distprof.run_folder import job_name
 
 _USAGE = "distprof run [distprof's options] [torchrun's options] script [the script's arguments]"
 _EXAMPLE = """
-Starts the script as torchrun does, with a recorder in every rank. The script is not changed, and what comes after it is
-its own. On one node, without a rendezvous option, it acts as torchrun --standalone.
+Starts the script as torchrun does, with a recorder in every rank. The script is not changed, and arguments after it
+belong to it. On one node, without a rendezvous option, it acts as torchrun --standalone.
 
   distprof run --nproc 8 train.py --lr 3e-4                    the last line says where the recording is
   distprof merge runs/NAME                                     the report
 
-  distprof run --nproc 8 --warmup 50 --merge train.py          both at once, of iteration 50 and those after it
+  distprof run --nproc 8 --warmup 50 --merge train.py          both, from iteration 50 on
   distprof run --nproc 8 --config ds_config.json train.py      as the flops_profiler section of a DeepSpeed config says
 
-Every rank leaves some iterations unwatched, counts the flops of one, times some more, and then trains on as if it had
-never been watched. Each of distprof's options is a variable, too (DISTPROF_WARMUP=50), and a key of a configuration
+Every rank leaves some iterations unrecorded, counts the flops of one, times some more, and then trains on as if it had
+never been recorded. Each of distprof's options is also a variable (DISTPROF_WARMUP=50), and a key of a configuration
 file (warmup = 50).
 """
-#: Who gives one of these has a rendezvous in mind.
+#: Options that choose a rendezvous.
 _RENDEZVOUS = (
     *("standalone", "rdzv_backend", "rdzv_endpoint", "rdzv_id", "rdzv_conf"),
     *("master_addr", "master_port", "node_rank"),
 )
-_STATIC_PORT = 29500  # torchrun's
+_STATIC_PORT = 29500  # torchrun's default
 _TORCHRUN = "torch.distributed.run"
 _MOST_DIGITS = 7
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class _Incomplete(Exception):
-    """These arguments are no whole command line."""
+    """The arguments are an incomplete command line."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The arguments of ``distprof run``.  Exits as argparse does; raises UsageError without torch."""
+    """Parses the arguments of ``distprof run``.  Exits as argparse does; raises UsageError without torch."""
     parser = _parser()
     parser.error = partial(_refuse, parser)  # type: ignore[method-assign]
     head = _head(arguments)
@@ -69,12 +69,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def options(args: argparse.Namespace) -> RunOptions:
-    """Our own part of the parsed arguments, with what the environment and a file say.  Raises UsageError."""
+    """Returns distprof's options from the parsed arguments, the environment and a file.  Raises UsageError."""
     return choose_options(vars(args))
 
 
 def job(args: argparse.Namespace, name: str | None, command: Sequence[str]) -> Job:
-    """What the parsed arguments say about the job ``name``; ``command`` is all that the user typed."""
+    """Returns the job ``name`` from the parsed arguments; ``command`` is the whole command line."""
     fewest, most = _nodes(args)
     ranks = _number(args.nproc_per_node)
     script = args.training_script
@@ -89,14 +89,14 @@ def job(args: argparse.Namespace, name: str | None, command: Sequence[str]) -> J
 
 
 def start(args: argparse.Namespace, variables: Mapping[str, str]) -> int:
-    """Run the job to its end, with ``variables`` in its environment.  Returns torchrun's exit code."""
+    """Runs the job with ``variables`` in its environment.  Returns torchrun's exit code."""
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    with _environment(variables), _signal_handlers_kept():
+    with _environment(variables), _signal_handlers_restored():
         try:
             record(_torchrun().run)(args)
         except Exception:
-            # What the interpreter does with torchrun's own uncaught exception; the run's last line comes after it.
+            # As the interpreter does with an uncaught exception of torchrun; the run's last line follows.
             sys.excepthook(*sys.exc_info())
             return 1
     return 0
@@ -105,7 +105,7 @@ def start(args: argparse.Namespace, variables: Mapping[str, str]) -> int:
 def _torchrun() -> ModuleType:
     if _TORCHRUN not in sys.modules:
         try:
-            with _kept_from_the_collector():
+            with _without_garbage_collection():
                 import_module(_TORCHRUN)
         except ImportError as error:
             raise UsageError(f"'distprof run' needs torch, which this Python cannot import: {error}") from None
@@ -113,9 +113,11 @@ def _torchrun() -> ModuleType:
 
 
 @contextmanager
-def _kept_from_the_collector() -> Iterator[None]:
-    """What is imported stays until the launcher ends: the collector need not look through it, again and again while it
-    comes, nor when the launcher ends, where with torch that takes longer than all that distprof adds to a job's start.
+def _without_garbage_collection() -> Iterator[None]:
+    """Keeps imported objects out of garbage collection, because they stay until the launcher ends.
+
+    Otherwise they are searched repeatedly during the import, and at exit, which with torch takes longer than everything
+    that distprof adds to a job's start.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -147,7 +149,7 @@ def _own_help() -> str:
 
 
 def _add_own(parser: argparse.ArgumentParser, *, shown: bool) -> None:
-    """Our options; help shows them first, ahead of torchrun's groups, so that in its own parser they are hidden."""
+    """Adds distprof's options.  They are hidden in torchrun's parser, because help shows them before torchrun's."""
     group = parser.add_argument_group("distprof's options")
 
     def add(flag: str, text: str, **how: Any) -> None:
@@ -162,10 +164,10 @@ def _add_own(parser: argparse.ArgumentParser, *, shown: bool) -> None:
 
 
 def _head(arguments: Sequence[str]) -> int:
-    """Where the script's own arguments begin: after the first arguments that are a whole command line.
+    """Returns the index of the script's first argument: the length of the shortest complete command line.
 
-    argparse classifies all arguments before it sees that some belong to the script, and refuses a script's ``--n`` as
-    an ambiguous option of torchrun; so it is shown none of them.
+    argparse classifies all arguments before it knows which belong to the script, and refuses a script's ``--n`` as an
+    ambiguous option of torchrun, so it must not get the script's arguments.
     """
     probe = _parser()
     probe.error = _incomplete  # type: ignore[method-assign]
@@ -183,25 +185,25 @@ def _incomplete(message: str) -> NoReturn:
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """As argparse does, with what was typed made printable."""
+    """Reports an error as argparse does, with unprintable characters escaped."""
     parser.print_usage(sys.stderr)
     parser.exit(2, f"{parser.prog}: error: {printable(message)}\n")
 
 
 def _nodes(args: argparse.Namespace) -> tuple[int, int]:
-    """(fewest, most) nodes of the job; (0, 0) for what torchrun will refuse."""
+    """Returns (fewest, most) nodes of the job; (0, 0) for a value that torchrun will refuse."""
     fewest, *more = map(_number, args.nnodes.split(":"))
     most = more[-1] if more else fewest
     return (fewest, most) if fewest and most else (0, 0)
 
 
 def _number(text: str) -> int:
-    """0 for what is none, or one that no machine could start."""
+    """Returns the number in a text; 0 if it is none, or too large for any machine."""
     return int(text) if text.isdecimal() and len(text) < _MOST_DIGITS else 0
 
 
 def _shared_name(args: argparse.Namespace) -> str:
-    """The run's name that all nodes come to by themselves."""
+    """Returns a name for the run on which all nodes agree without communication."""
     name = job_name(None if args.rdzv_id == "none" else args.rdzv_id, os.environ)
     if name:
         return name
@@ -226,8 +228,8 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """torchrun leaves handlers behind that raise; once it has ended, a signal shall mean again what it meant."""
+def _signal_handlers_restored() -> Iterator[None]:
+    """Restores the signal handlers after torchrun, which leaves handlers that raise."""
     before = {number: signal.getsignal(number) for number in _HANDLED}
     try:
         yield

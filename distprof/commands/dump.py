@@ -1,4 +1,4 @@
-"""``distprof dump``: the records of shards as JSON lines, for people, for jq, and for the tests of what writes them."""
+"""``distprof dump``: prints the records of shards as JSON lines."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ Example: how long each timed step of rank 3 took, in ns
 @click.option(
     "--kind", "kinds", multiple=True, metavar="KIND", help="Only records of this kind; may be given repeatedly."
 )
-@click.option("--summary", is_flag=True, help="One line a shard: how many records of each kind, and what is damaged.")
+@click.option(
+    "--summary", is_flag=True, help="One line for each shard: the number of records of each kind, and the damage."
+)
 def command(shards: tuple[Path, ...], kinds: tuple[str, ...], summary: bool) -> None:
     """Print the records of SHARDs as JSON lines, arrays as lists.
 
-    Each line has "kind", "sequence" and the fields of the record (docs/FORMAT.md says what they mean), and "shard" in
-    front when several are given. What is damaged is said on stderr, and what is whole is printed.
+    Each line has "kind", "sequence" and the fields of the record (docs/FORMAT.md explains them), and "shard" in front
+    if several shards are given. Whole records are printed, and damage is reported on stderr.
     """
     for kind in kinds:
         if kind not in RECORDS:
@@ -47,7 +49,7 @@ def command(shards: tuple[Path, ...], kinds: tuple[str, ...], summary: bool) -> 
 
 
 def _dump(path: Path, kinds: tuple[str, ...], *, summary: bool, named: bool) -> bool:
-    """Print one shard, or why it cannot be read; False then."""
+    """Prints one shard.  Returns False if it cannot be read, which is reported."""
     try:
         shard = _read(path)
     except DataError as error:

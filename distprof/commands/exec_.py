@@ -23,8 +23,7 @@ from distprof.launcher.run_setup import Job, choose_options
 def command(words: tuple[str, ...], **given: object) -> None:
     """Start CMD, with a recorder in every rank that it starts; its signals and its exit code go through.
 
-    CMD is any launcher that hands its environment on to the ranks.  The last line says where the recording is, for
-    'distprof merge'.
+    CMD is any launcher that passes its environment on to the ranks.  The last line has the folder for 'distprof merge'.
 
     \b
       distprof exec -- srun python train.py
@@ -47,7 +46,7 @@ def _job(words: tuple[str, ...], name: str | None) -> Job:
 
 
 def title(command: Sequence[str]) -> str:
-    """What to call a job: its script, its module (``-m``), else the program."""
+    """Returns the title of a job: the name of its script, its module (``-m``), else the program."""
     for argument in command:
         if argument.endswith(".py"):
             return Path(argument).stem
@@ -58,7 +57,7 @@ def title(command: Sequence[str]) -> str:
 
 
 def _shared_name(name: str | None, environment: Mapping[str, str]) -> str | None:
-    """The name that the tasks of one ``srun distprof exec`` share, None outside of one."""
+    """Returns the name that the tasks of one ``srun distprof exec`` share, None outside of one."""
     if environment.get("SLURM_STEP_NUM_TASKS", "1") == "1":
         return None
     return name or f"job-{environment.get('SLURM_JOB_ID')}.{environment.get('SLURM_STEP_ID', '0')}"

@@ -49,8 +49,8 @@ def command(run: Path, out: Path | None, config: Path | None, **given: object) -
     Prints the report, and writes it as summary.txt, summary.json and plots.  Works while the job still runs, with ranks
     missing, and in a folder to which shards were copied from several machines.
 
-    An option that is not given is looked for in the environment (DISTPROF_DEPTH=2), then in the configuration file
-    (depth = 2), then in that of the job.
+    An option that is not given is read from the environment (DISTPROF_DEPTH=2), else from the configuration file
+    (depth = 2), else from that of the job.
     """
     progress = Progress(sys.stderr)
     asked = decided_options(REPORT, given, config)
@@ -60,14 +60,14 @@ def command(run: Path, out: Path | None, config: Path | None, **given: object) -
     text = render(report, text_options(chosen))
     pictures = _draw(report, progress) if chosen["plots"] else {}
     contents = {"summary.txt": text.encode(), "summary.json": to_json(report).encode(), **pictures}
-    with ExitStack() as in_any_case:  # whoever gets one of both has lost nothing
+    with ExitStack() as in_any_case:  # each of both is done even if the other fails
         in_any_case.callback(_write, run, out, contents)
         in_any_case.callback(write_report, text, chosen)
         in_any_case.callback(progress.clear)
 
 
 def _write(run: Path, out: Path | None, contents: Mapping[str, bytes]) -> None:
-    """``out`` is the user's word; below a run's folder, which may come from elsewhere, no link leads out of it."""
+    """Writes the report to ``out``, or into the run's folder; links in a run's folder are not followed."""
     base, below, folder = (out, "", out) if out else (run, f"{REPORT_FOLDER}/", run / REPORT_FOLDER)
     files = {f"{below}{name}": content for name, content in contents.items()}
     write_files(base, files, obsolete=[f"{below}{name}" for name in _all_pictures() - contents.keys()])
@@ -96,9 +96,9 @@ def _peaks(chosen: Mapping[str, Any]) -> Peaks:
 
 
 def _draw(report: Report, progress: Progress) -> dict[str, bytes]:
-    from distprof.merge.plots.parallel import draw_all  # what it needs, a report without plots does not
+    from distprof.merge.plots.parallel import draw_all  # imported here, because only plots need it
 
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # what it says of its caches is nothing to the user
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its messages about caches do not matter to the user
     progress.say("draws the plots")
     drawn, problems = draw_all(report, lambda name: progress.say(f"drew {name}"))
     for problem in problems:

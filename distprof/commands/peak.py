@@ -1,4 +1,4 @@
-"""``distprof peak``: measures this machine's peak, for the MFU of CPUs and of devices that no table has."""
+"""``distprof peak``: measures the peak of this machine, for the MFU of CPUs and of devices without a listed peak."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _MOST_THREADS = max(1024, os.cpu_count() or 1)
 @click.option("--device", "device_text", metavar="DEVICE", help="As torch names it: cpu, cuda:0.  [default: a GPU]")
 @click.option("--seconds", type=float, default=5.0, show_default=True, help="How long, about.")
 def command(threads: int | None, device_text: str | None, seconds: float) -> None:
-    """Measure what this machine does at most in matrix products, and keep it for later merges.
+    """Measure the highest rate of matrix products on this machine, and keep it for later merges.
 
-    MFU divides by a device's peak.  Of GPUs that are known it is in a table, from the makers' data sheets; of all else
-    'distprof merge' takes what this command has measured on such a device (a CPU: with as many threads), and says so.
-    Let nothing else run meanwhile.
+    MFU divides by a device's peak.  The peaks of known GPUs are in a table, from the makers' data sheets.  For other
+    devices 'distprof merge' uses the figure that this command measured on such a device (for a CPU with the same number
+    of threads), and says so.  Run nothing else at the same time.
     """
     if not 0 < seconds <= _MOST_SECONDS:
         raise UsageError(f"--seconds is {seconds:g}: give a number above 0, {_MOST_SECONDS:,} at most")
@@ -56,7 +56,7 @@ def command(threads: int | None, device_text: str | None, seconds: float) -> Non
 
 
 def _measured(device: TorchDevice, engine: Engine, seconds: float) -> dict[Engine, float]:
-    """TFLOPS by engine; each is printed when it is known."""
+    """Measures and prints TFLOPS by engine."""
     peak: Any = import_module("distprof.flops.peak_benchmark")
     wanted = peak.arithmetics(device)
     figures: dict[Engine, float] = {}

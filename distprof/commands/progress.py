@@ -1,4 +1,4 @@
-"""One line on a terminal's stderr that says what is going on, once it takes longer than a second."""
+"""Shows the progress in one line on a terminal's stderr, after the first second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ERASE = "\r\x1b[K"
 
 
 class Progress:
-    """Silent unless ``stream`` is a terminal."""
+    """The progress line; nothing is shown unless ``stream`` is a terminal."""
 
     def __init__(self, stream: TextIO, clock: Clock | None = None) -> None:
         self._stream = stream
@@ -23,17 +23,17 @@ class Progress:
         self._shown = False
 
     def say(self, what: str) -> None:
-        """Show ``what`` in place of what was said before."""
+        """Shows ``what`` in place of the last text."""
         if self._terminal and self._clock.mono_ns() - self._start_ns > _PATIENCE_NS:
             self._write(f"{_ERASE}distprof: {on_one_line(what)}")
             self._shown = True
 
     def files(self, done: int, total: int) -> None:
-        """Show how many shards are read."""
+        """Shows how many shards are read."""
         self.say(f"read {done} of {total} shards")
 
     def clear(self) -> None:
-        """Leave an empty line behind."""
+        """Clears the line."""
         if self._shown:
             self._write(_ERASE)
 

@@ -11,7 +11,7 @@ from distprof.launcher.job import record_job
 
 
 class Verbatim(click.Command):
-    """A command whose arguments click leaves alone, ``--help`` and ``--`` included: they are torchrun's to read."""
+    """A command whose arguments click does not parse, not even ``--help`` and ``--``: torchrun's parser reads them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.params["arguments"] = list(args)

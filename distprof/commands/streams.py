@@ -1,4 +1,4 @@
-"""stdout and stderr of a command: closed, full or gone, they cost neither its work nor its exit code."""
+"""stdout and stderr of a command: if they are closed or full, its work and its exit code stay the same."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _REFUSED = "stdout does not take what is printed"
 
 
 def hold() -> None:
-    """Put something in the place of standard streams that are closed.
+    """Replaces standard streams that are closed.
 
-    Whatever were opened next would have their numbers otherwise, and get what others write to them: it is what a child
-    starts with (it finds them closed, as we did) that stays.  To write to stdout fails, since nobody would read it.
+    Otherwise the next files that are opened would get their numbers, and the text for these streams.  Child processes
+    still find the streams closed.  Writing to a closed stdout fails, because nobody reads it.
     """
     for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, mode)  # the lowest that is free; closed in children
+            os.open(os.devnull, mode)  # the lowest free number; closed in children
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
@@ -31,48 +31,48 @@ def hold() -> None:
 
 
 def put(text: str) -> bool:
-    """Print ``text`` as it is, in any encoding; False where a reader has seen enough (``| head``).
+    """Prints ``text`` unchanged, in any encoding.  Returns False if the reader has closed the pipe (``| head``).
 
-    Raises DataError where stdout does not take it.
+    Raises DataError if stdout cannot be written.
     """
     encoding = sys.stdout.encoding or "utf-8"
     try:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
-        _let_go(sys.stdout)
+        _discard(sys.stdout)
         return False
     except OSError as error:
-        _let_go(sys.stdout)
+        _discard(sys.stdout)
         raise DataError(f"{_REFUSED}: {error.strerror}") from None
     return True
 
 
 def settle(code: int) -> int:
-    """The exit code, once all that was printed has gone where it should; not 0 where stdout did not take it."""
+    """Flushes the streams and returns the exit code, which is not 0 if stdout cannot be written."""
     try:
         sys.stdout.flush()
     except (BrokenPipeError, ValueError):
-        _let_go(sys.stdout)
+        _discard(sys.stdout)
     except OSError as error:
         failed = refused(error)
         code = code or failed
     try:
         sys.stderr.flush()
     except (OSError, ValueError):
-        _let_go(sys.stderr)
+        _discard(sys.stderr)
     return code
 
 
 def refused(error: OSError) -> int:
-    """The exit code where stdout did not take what was printed, which is said."""
-    _let_go(sys.stdout)
+    """Reports that stdout cannot be written, and returns the exit code for that."""
+    _discard(sys.stdout)
     say(f"{_REFUSED}: {error.strerror}")
     return DataError.exit_code
 
 
-def _let_go(stream: TextIO) -> None:
-    """What it still holds goes nowhere, so that Python does not try once more at its end."""
+def _discard(stream: TextIO) -> None:
+    """Discards the text in a stream's buffer, so that Python does not try to write it again at exit."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno(), inheritable=False)

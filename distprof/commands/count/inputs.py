@@ -1,4 +1,4 @@
-"""``--input`` of ``distprof count``: what a tensor is like, in a few characters."""
+"""``--input`` of ``distprof count``: the description of one tensor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_DIGITS = 18  # fit into 64 bits
 class Input:
     """One tensor that the model gets: by ``name``, or by its place where that is empty.
 
-    ``dtype`` is what torch calls it; where it is empty, it is that of the model's parameters.
+    ``dtype`` is torch's name of the type; if it is empty, the tensor has the type of the model's parameters.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Input:
 
 
 def parse(text: str) -> Input:
-    """``[NAME=]SIZE,SIZE,...[:DTYPE]``.  Raises UsageError."""
+    """Parses ``[NAME=]SIZE,SIZE,...[:DTYPE]``.  Raises UsageError."""
     found = _INPUT.fullmatch(text)
     if found is None or not (found["name"] is None or found["name"].isidentifier()):
         raise UsageError(
@@ -43,7 +43,7 @@ def parse(text: str) -> Input:
 
 
 def parse_all(texts: Iterable[str]) -> tuple[Input, ...]:
-    """Raises UsageError for one that is no tensor, and for two of one name."""
+    """Parses all inputs.  Raises UsageError for one that is no tensor, and for two with one name."""
     inputs = tuple(map(parse, texts))
     names = [given.name for given in inputs if given.name]
     for name in names:

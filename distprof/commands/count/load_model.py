@@ -1,6 +1,6 @@
-"""From ``MODULE:FACTORY`` to a model: what ``distprof count`` runs of the user's own code, and how it tells of faults.
+"""Loads the model ``MODULE:FACTORY`` for ``distprof count``.
 
-Whatever that code raises becomes one sentence that says what, and where.
+An exception of the user's code becomes one sentence that says what was raised, and where.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _OURS = (str(Path(__file__).parents[2]), str(Path(torch.__file__).parent), "<fro
 
 
 def find_factory(target: str) -> Any:
-    """What ``MODULE:FACTORY`` names.  MODULE is importable from the current folder, or a .py file.
+    """Returns the object ``MODULE:FACTORY``.  MODULE can be imported from the current folder, or is a .py file.
 
-    Raises UsageError where there is no such thing, DataError where importing it raises.
+    Raises UsageError if it does not exist, DataError if its import raises.
     """
     place, _, name = target.rpartition(":")
     if not place or not name:
@@ -37,10 +37,10 @@ def find_factory(target: str) -> Any:
         )
     thing: Any = _module(place)
     with user_errors(f"looking for {name} in {place}", ""):
-        return _inside(thing, place, name)
+        return _get_attribute(thing, place, name)
 
 
-def _inside(thing: Any, place: str, name: str) -> Any:
+def _get_attribute(thing: Any, place: str, name: str) -> Any:
     for part in name.split("."):
         if not hasattr(thing, part):
             near = difflib.get_close_matches(part, dir(thing), 1)
@@ -51,21 +51,21 @@ def _inside(thing: Any, place: str, name: str) -> Any:
 
 
 def build_model(target: str, device: str) -> nn.Module:
-    """The model that ``target`` is or makes, on ``device``.  Raises UsageError and DataError."""
+    """Returns the model that ``target`` is or makes, on ``device``.  Raises UsageError and DataError."""
     factory = find_factory(target)
     if isinstance(factory, nn.Module):
         model = factory
     elif callable(factory):
-        model = _made(factory, target, device)
+        model = _call_factory(factory, target, device)
     else:
         raise UsageError(f"{target} is of type {type(factory).__name__}: give a function or class that makes a model")
     with user_errors(f"moving the model to {device}", device, model):
-        _check_holds_not_itself(model)
+        _check_no_cycle(model)
         return model.to(device) if model is factory else model
 
 
-def _made(factory: Callable[..., Any], target: str, device: str) -> nn.Module:
-    _check_takes_nothing(factory, target)
+def _call_factory(factory: Callable[..., Any], target: str, device: str) -> nn.Module:
+    _check_no_arguments(factory, target)
     with user_errors(f"making the model with {target}", device), torch.device(device):
         model = factory()
     if not isinstance(model, nn.Module):
@@ -73,8 +73,8 @@ def _made(factory: Callable[..., Any], target: str, device: str) -> nn.Module:
     return model
 
 
-def _check_holds_not_itself(model: nn.Module) -> None:
-    """torch's own ``train()`` and ``to()`` never come to an end in such a model."""
+def _check_no_cycle(model: nn.Module) -> None:
+    """Raises UsageError if a module contains itself: ``train()`` and ``to()`` would never end in such a model."""
     inside: list[tuple[str, nn.Module, Iterator[tuple[str, nn.Module]]]] = [("", model, model.named_children())]
     done: set[int] = set()
     while inside:
@@ -93,7 +93,7 @@ def _check_holds_not_itself(model: nn.Module) -> None:
 def user_errors(
     doing: str, device: str, model: nn.Module | None = None, advice: str = "see to that first"
 ) -> Iterator[None]:
-    """What the user's code raises in here becomes a DataError of one sentence; what it prints goes to stderr."""
+    """Converts exceptions of the user's code to a DataError with one sentence, and sends its output to stderr."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -110,37 +110,37 @@ def user_errors(
 def _message(error: BaseException) -> str:
     try:
         return str(error).strip().partition("\n")[0]
-    except Exception:  # it cannot say it
+    except Exception:  # its __str__ raises
         return ""
 
 
 def _module(place: str) -> ModuleType:
-    """A module by its name, found as ``python -m`` finds it, or a file, with its folder first on the path."""
+    """Imports a module by its name, as ``python -m`` does, or a file, with its folder first on the path."""
     path = Path(place)
     sys.path.insert(0, str(path.absolute().parent if path.suffix == ".py" else Path.cwd()))
     with user_errors(f"importing {place}", ""):
         if path.suffix == ".py" and path.is_file():
-            return _of_file(path)
-        with contextlib.suppress(_NotThere):
-            return _of_name(place)
+            return _import_file(path)
+        with contextlib.suppress(_ModuleMissing):
+            return _import_name(place)
     what = f"file {place}" if path.suffix == ".py" else f"module {place} in the current folder or in {sys.executable}"
     raise UsageError(f"there is no {what}: give MODULE:FACTORY, a module's name or file and what in it makes the model")
 
 
-class _NotThere(Exception):
-    """The module itself, not one that it imports."""
+class _ModuleMissing(Exception):
+    """The module itself does not exist; it is not one that it imports."""
 
 
-def _of_name(name: str) -> ModuleType:
+def _import_name(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and f"{name}.".startswith(f"{error.name}."):
-            raise _NotThere from None
+            raise _ModuleMissing from None
         raise
 
 
-def _of_file(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -149,19 +149,19 @@ def _of_file(path: Path) -> ModuleType:
     return module
 
 
-def _check_takes_nothing(factory: Callable[..., Any], target: str) -> None:
+def _check_no_arguments(factory: Callable[..., Any], target: str) -> None:
     try:
         inspect.signature(factory).bind()
     except TypeError as error:
         raise UsageError(
             f"{target} wants arguments ({error}): give a function that makes the model without any"
         ) from None
-    except ValueError:  # something built in has no signature to be seen
+    except ValueError:  # some built-in functions have no signature
         return
 
 
 def _module_of(error: BaseException, model: nn.Module | None) -> Iterator[str]:
-    """The innermost module of the model that was running."""
+    """Yields the innermost module of the model that was running."""
     names: dict[int, str] = {}
     with contextlib.suppress(Exception):  # one that is nested too deeply has no names
         names = {id(module): name for name, module in model.named_modules()} if model is not None else {}
@@ -174,7 +174,7 @@ def _module_of(error: BaseException, model: nn.Module | None) -> Iterator[str]:
 
 
 def _line_of(error: BaseException) -> Iterator[str]:
-    """The innermost line of code that is neither ours nor torch's."""
+    """Yields the innermost line of code that is neither distprof's nor torch's."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith(_OURS):
             yield f"{frame.filename}:{frame.lineno}"

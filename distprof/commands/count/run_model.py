@@ -1,4 +1,4 @@
-"""One call of a model, counted: what ``distprof count`` prints."""
+"""Counts one call of a model for ``distprof count``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distprof.standalone.session import Session
 
 
 def profile(target: str, inputs: Sequence[Input], device: str, dtype: str | None, *, backward: bool) -> Report:
-    """The report of one call of the model, converted to ``dtype``, with its backward if asked for.
+    """Returns the report of one call of the model, converted to ``dtype``, with its backward if ``backward``.
 
     Raises UsageError and DataError.
     """
@@ -33,7 +33,7 @@ def profile(target: str, inputs: Sequence[Input], device: str, dtype: str | None
     asked = " ".join(f"--input {given}" for given in inputs)
     running = user_errors(f"the model, given {asked},", device, model, "give --input as its forward wants it")
     with running, torch.set_grad_enabled(backward):
-        # What a first call does is not the model's work.
+        # The first call may do work that later calls do not.
         if device != "meta" or any(map(is_lazy, parameters_in(model))):
             model(*args, **kwargs)
         return _measured(model, args, kwargs, target, backward=backward)
@@ -42,9 +42,9 @@ def profile(target: str, inputs: Sequence[Input], device: str, dtype: str | None
 def tensors(
     inputs: Iterable[Input], model: nn.Module, device: str
 ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-    """Positional and keyword arguments: random numbers in floating-point types, zeros in others.
+    """Returns positional and keyword arguments: random numbers in floating-point types, zeros in others.
 
-    Raises UsageError for a type that torch has not.
+    Raises UsageError for a type that torch does not have.
     """
     generator = None if device == "meta" else torch.Generator().manual_seed(0)
     like = next((parameter.dtype for parameter in parameters_in(model) if parameter.is_floating_point()), torch.float32)
@@ -81,11 +81,11 @@ def _measured(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], 
     finally:
         session.stop()
     report = profile_of(session, name, ALONE_IN_THE_WORLD, average=False).report
-    return replace(report, run=replace(report.run, script=""))  # which would be distprof itself
+    return replace(report, run=replace(report.run, script=""))  # it would be distprof itself
 
 
 def _loss_of(result: Any) -> torch.Tensor:
-    """The loss that a model of Hugging Face's returns when it gets labels, else the sum of all that it returns."""
+    """Returns the loss of a Hugging Face model that got labels, else the sum of all outputs."""
     loss = getattr(result, "loss", None)
     if isinstance(loss, torch.Tensor):
         return loss
