@@ -1,4 +1,4 @@
-"""The order of one module's children, from the orders that several ranks have of some of them."""
+"""One order of a module's children, from the orders of the children on several ranks."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ Key = tuple[int, str, str, int, int]
 
 
 class ChildOrder:
-    """Children as they are met, and who followed whom."""
+    """The children in the order in which they were added, and which child follows which."""
 
     def __init__(self) -> None:
-        self._met: dict[Key, int] = {}
+        self._added: dict[Key, int] = {}
         self._after: dict[Key, set[Key]] = {}
 
     def add(self, children: Sequence[Key]) -> None:
-        """One rank's children, in its order."""
+        """Adds the children of one rank, in its order."""
         for key in children:
-            self._met.setdefault(key, len(self._met))
+            self._added.setdefault(key, len(self._added))
             self._after.setdefault(key, set())
         for key, following in pairwise(children):
             self._after[key].add(following)
 
     def ordered(self) -> list[Key]:
-        """By number where all are numbers (a ModuleList); else in an order that every rank agrees with.
+        """Returns the children by number where all are numbers (a ModuleList), else in an order that fits every rank.
 
-        Where ranks leave it open, or contradict each other, who was met first comes first.
+        Where ranks leave the order open, or contradict each other, the child that was added first comes first.
         """
-        numbers = {key: key[1].rpartition(".")[2] for key in self._met}
+        numbers = {key: key[1].rpartition(".")[2] for key in self._added}
         if all(text.isdecimal() for text in numbers.values()):
-            return sorted(self._met, key=lambda key: (int(numbers[key]), key[4]))
+            return sorted(self._added, key=lambda key: (int(numbers[key]), key[4]))
         return self._topological()
 
     def _topological(self) -> list[Key]:
-        before = dict.fromkeys(self._met, 0)
+        before = dict.fromkeys(self._added, 0)
         for following in self._after.values():
             for key in following:
                 before[key] += 1
-        ready = [(met, key) for key, met in self._met.items() if not before[key]]
+        ready = [(place, key) for key, place in self._added.items() if not before[key]]
         order: dict[Key, None] = {}
-        while len(order) < len(self._met):
-            if not ready:  # a circle: ranks contradict each other
-                heappush(ready, next((met, key) for key, met in self._met.items() if key not in order))
+        while len(order) < len(self._added):
+            if not ready:  # a cycle: ranks contradict each other
+                heappush(ready, next((place, key) for key, place in self._added.items() if key not in order))
             key = heappop(ready)[1]
             if key in order:
                 continue
@@ -52,5 +52,5 @@ class ChildOrder:
             for later in self._after[key]:
                 before[later] -= 1
                 if not before[later]:
-                    heappush(ready, (self._met[later], later))
+                    heappush(ready, (self._added[later], later))
         return list(order)

@@ -1,4 +1,4 @@
-"""What ranks counted, by models on the same axes: models on axes of their own are looked at one by one."""
+"""The counted work of the ranks, in groups of models on the same axes; a model on axes of its own is a group."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distprof.records import Counts
 
 @dataclass(frozen=True)
 class CountedGroup:
-    """What ranks counted of models on the same axes, by rank."""
+    """The counted work of models on the same axes, by rank."""
 
     layout: JobTopology
     ranks: dict[int, CountedRank]
@@ -26,7 +26,7 @@ class CountedGroup:
 
     @cached_property
     def shares(self) -> dict[int, FloatArray]:
-        """By rank, by row of its tree: the share of its work that counts."""
+        """Returns by rank, by row of its tree, the share of its work that counts."""
         groups: dict[tuple[int, ...], list[int]] = {}  # of tensor parallelism
         for rank in self.ranks:
             groups.setdefault(self.layout.piece(rank, ("dp", "cp", "pp")), []).append(rank)

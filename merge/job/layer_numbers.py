@@ -1,16 +1,16 @@
-"""Layers that every pipeline stage counts from 0, by their numbers in the whole model.
+"""Numbers in the whole model for layers that every pipeline stage numbers from 0.
 
     number in the model = number on the stage + layers of that list on all stages before it
 
-Stages stand in the order of the model, virtual ones too.  This is known of a list (``layers`` in ``layers.0``) when
+Stages are in the order of the model, virtual ones too.  The numbers of a list (``layers`` in ``layers.0``) are known
+when
 
 - every stage of the pipeline was recorded, undamaged, and all ranks of a stage have the same layers in it;
-- each stage that has it counts from 0, without a gap;
-- all its layers, over all stages, are of one class; or all stages are an ``nn.Sequential`` themselves, since such ones
-  one after the other are one again.
+- each stage that has the list counts from 0, without a gap;
+- all its layers, over all stages, are of one class; or each stage is an ``nn.Sequential`` itself.
 
-Names are then the model's on every rank.  Where it is not known they stay, are told apart by stage
-(:mod:`distprof.merge.job.stages`), and a note says why.
+Every rank then has the names of the whole model.  Otherwise the names stay, modules are distinguished by stage
+(:mod:`distprof.merge.job.stages`), and a note gives the reason.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Rename = Callable[[int, str], str]
 
 @dataclass(frozen=True)
 class _Stage:
-    """One stage as a rank has it: its class, and of what has numbered children their names and classes."""
+    """One stage as a rank has it: its class, and for each list of numbered children their names and classes."""
 
     kind: str
     lists: dict[str, dict[str, str]]
@@ -45,7 +45,7 @@ class _Stage:
 
 @dataclass
 class _Model:
-    """One model in its pipeline of ``count`` stages.  ``stages``: what ranks of each have, each finding once."""
+    """One model in its pipeline of ``count`` stages.  ``stages`` has each form of a stage that ranks recorded, once."""
 
     count: int
     stages: dict[int, list[_Stage]]
@@ -73,19 +73,19 @@ def with_layer_numbers(
                 lengths = [len(model.stages[stage][0].items(name)) for stage in range(model.count)]
                 firsts[number, name] = [0, *accumulate(lengths)]
     renamed = _renamed(run, pipelines, firsts) if firsts else run
-    return renamed, (*_done(firsts), *_undone(unknown))
+    return renamed, (*_notes_on_known(firsts), *_notes_on_unknown(unknown))
 
 
 def _models(run: LoadedRun, pipelines: Mapping[int, Pipeline], pp: int) -> dict[int, _Model]:
-    """The models that are cut into stages: those of which the stack said so; or, if it said nothing, the only one."""
+    """Returns the models that are cut into stages: those that a framework named, or if it named none the only model."""
     found: dict[int, _Model] = {}
-    told = any(data.topology and data.topology.stages for data in run.ranks)
-    if not told and any(row.root for data in run.ranks for row in data.tree.rows):
+    recorded = any(data.topology and data.topology.stages for data in run.ranks)
+    if not recorded and any(row.root for data in run.ranks for row in data.tree.rows):
         return {}
     for tree, pipeline, stages in dict.fromkeys(
         (data.tree, pipelines[data.rank], data.topology.stages if data.topology else ()) for data in run.ranks
     ):
-        counts = {stage.root: stage.count for stage in stages} if told else {0: pp}
+        counts = {stage.root: stage.count for stage in stages} if recorded else {0: pp}
         for root, count in counts.items():
             number, stage = pipeline.place(root)
             seen = found.setdefault(number, _Model(count, {})).stages.setdefault(stage, [])
@@ -96,7 +96,7 @@ def _models(run: LoadedRun, pipelines: Mapping[int, Pipeline], pp: int) -> dict[
 
 
 def _stage(tree: RankTree, root: int) -> _Stage:
-    """Outermost lists only: what is inside of one goes with it."""
+    """Returns the outermost lists of one stage; lists inside them are renamed with them."""
     classes = {row.name: row.class_name for row in tree.rows if row.root == root}  # the last one is below its wrappers
     children: dict[str, dict[str, str]] = {}
     for name, kind in classes.items():
@@ -108,7 +108,7 @@ def _stage(tree: RankTree, root: int) -> _Stage:
 
 
 def _colliding(model: _Model) -> list[str]:
-    """Lists in which one number stands on several stages."""
+    """Returns the lists in which one number is on several stages."""
     on: dict[tuple[str, str], set[int]] = {}
     for number, ranks in model.stages.items():
         for stage in ranks:
@@ -126,11 +126,11 @@ def _why_not(name: str, model: _Model, damaged: bool) -> str:
         return "a damaged shard may lack some"
     if any(one.items(name) != ranks[0].items(name) for ranks in model.stages.values() for one in ranks):
         return "ranks of one stage do not have the same"
-    return _unlike(name, [model.stages[stage][0] for stage in range(model.count)])
+    return _mismatch(name, [model.stages[stage][0] for stage in range(model.count)])
 
 
-def _unlike(name: str, stages: Sequence[_Stage]) -> str:
-    """Why the lists of the stages, one after the other, may be no list of the model."""
+def _mismatch(name: str, stages: Sequence[_Stage]) -> str:
+    """Returns why the lists of the stages may not make up one list of the model; empty where they do."""
     lists = [stage.items(name) for stage in stages]
     if any(list(items) != [str(number) for number in range(len(items))] for items in lists):
         return "a stage does not count them from 0"
@@ -143,7 +143,7 @@ def _unlike(name: str, stages: Sequence[_Stage]) -> str:
 def _renamed(
     run: LoadedRun, pipelines: Mapping[int, Pipeline], firsts: Mapping[tuple[int, str], Sequence[int]]
 ) -> LoadedRun:
-    """Ranks that shared an object still do, where they are on one stage."""
+    """Returns the run with the new names; ranks of one stage that shared an object still share one."""
     trees: dict[tuple[RankTree, Pipeline], RankTree] = {}
     sets: dict[tuple[ParameterSet, Pipeline], ParameterSet] = {}
     ranks = []
@@ -173,23 +173,23 @@ def _rename(pipeline: Pipeline, firsts: Mapping[tuple[int, str], Sequence[int]])
     return rename
 
 
-def _done(firsts: Mapping[tuple[int, str], Sequence[int]]) -> Iterator[str]:
+def _notes_on_known(firsts: Mapping[tuple[int, str], Sequence[int]]) -> Iterator[str]:
     for (_, name), numbers in firsts.items():
         stage = next(stage for stage, (own, after) in enumerate(pairwise(numbers)) if 0 < own < after)
         one, other = (f"{name}.{number}".lstrip(".") for number in (0, numbers[stage]))
         yield (
-            f"each pipeline stage counts {_what(name)} from 0: they have their numbers in the model here, "
+            f"each pipeline stage counts {_list_name(name)} from 0: they have their numbers in the model here, "
             f"{one} of stage {stage} is {other}"
         )
 
 
-def _undone(unknown: Mapping[str, str]) -> Iterator[str]:
+def _notes_on_unknown(unknown: Mapping[str, str]) -> Iterator[str]:
     for name, why in unknown.items():
         yield (
-            f"several pipeline stages give the same numbers to {_what(name)}; which they have in the model is not "
+            f"several pipeline stages give the same numbers to {_list_name(name)}; which they have in the model is not "
             f"known ({why}): they are told apart by stage"
         )
 
 
-def _what(name: str) -> str:
+def _list_name(name: str) -> str:
     return f"the layers in {name}" if name else "its layers"

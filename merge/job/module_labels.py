@@ -1,9 +1,11 @@
-"""What modules are called in the report: unique, and as the user knows them.
+"""Labels of modules in the report: unique, and in the names of the user's code.
 
-``blocks.3.moe.router``; ``GPT`` for a root; ``blocks.0 (OptimizedModule)`` for a wrapper, which shares the name of
-what it wraps, or ``DistributedDataParallel`` around a root; ``Generator.layers.0`` where the job has several models
-with parameters (of one such, its names stand alone, whatever losses and transforms without parameters ran beside it);
-and ``layers.0 [stage 1]`` where every stage of a pipeline has a module of that name.
+- ``blocks.3.moe.router``, and ``GPT`` for a root;
+- ``blocks.0 (OptimizedModule)`` for a wrapper, which has the name of the module that it wraps, and
+  ``DistributedDataParallel`` around a root;
+- ``Generator.layers.0`` where the job has several models with parameters; losses and transforms without parameters do
+  not count as models here;
+- ``layers.0 [stage 1]`` where every stage of a pipeline has a module of that name.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ def module_labels(
     stages: Sequence[int],
     held_as: Mapping[int, str] | None = None,
 ) -> list[str]:
-    """One label a row; ``rows`` in depth-first order, ``parents`` their parents' indices (-1: a root), ``models`` the
-    numbers of their models, ``stages`` theirs (-1: no other stage has a module of that name), ``held_as`` what
-    modules call the models that they hold (``Agent.actor``).
+    """Returns one label a row.  ``rows`` are in depth-first order, ``parents`` are their parents' indices (-1: a root),
+    ``models`` the numbers of their models, ``stages`` their stages (-1: no other stage has a module of that name), and
+    ``held_as`` the names of models in the modules that hold them (``Agent.actor``).
     """
     names = _model_names(rows, _root_of(parents), models, held_as or {})
     alone = _only_with_parameters(rows, models)
@@ -43,7 +45,7 @@ def module_labels(
 
 
 def _only_with_parameters(rows: Sequence[ModuleRow], models: Sequence[int]) -> int | None:
-    """The only model that has parameters, or the only one at all; None where there are several."""
+    """Returns the only model that has parameters, or the only model; None where there are several."""
     every = set(models)
     trained = {model for row, model in zip(rows, models, strict=True) if row.total_params}
     models_that_count = trained or every
@@ -60,7 +62,7 @@ def _root_of(parents: Sequence[int]) -> list[int]:
 def _model_names(
     rows: Sequence[ModuleRow], roots: Sequence[int], models: Sequence[int], held_as: Mapping[int, str]
 ) -> dict[int, str]:
-    """By model: its name in what holds it, or its class under its wrappers; numbered where two models share it."""
+    """Returns by model its name in the module that holds it, or its class under its wrappers, numbered where shared."""
     classes: dict[int, str] = {}
     for row, root, model in zip(rows, roots, models, strict=True):
         if model not in classes or (not row.name and rows[root].wrapper):
@@ -80,7 +82,7 @@ def _label(row: ModuleRow, model: str) -> str:
 
 
 def _unique(labels: list[str]) -> list[str]:
-    """Two modules may still share name and class (a class that wraps itself): the later ones are numbered."""
+    """Numbers the later modules that share name and class with an earlier one (a class that wraps itself)."""
     taken: set[str] = set()
     unique = []
     for label in labels:

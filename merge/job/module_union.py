@@ -1,12 +1,11 @@
-"""One module tree for the whole job: the same module is found on every rank that has it.
+"""One module tree for the whole job: each module once, with the ranks that have it.
 
 Ranks may hold different modules (pipeline stages, experts).  A module is the same on two ranks when model, name and
-class agree (and, where a wrapper wraps one of its own class, which of them it is), and the stage as well where a name
-means another module on every stage (:mod:`distprof.merge.job.stages`).  The union is depth-first, with siblings in an
-order
-that every rank agrees with.
+class are equal; where a wrapper wraps a module of its own class, also its place among them; and where a name means
+another module on every stage (:mod:`distprof.merge.job.stages`), also the stage.  The union is depth-first, with
+siblings in an order that fits every rank.
 
-    RankTree of each rank -> keys -> union of children -> depth-first modules, and for each rank where its rows went
+    RankTree of each rank -> keys -> union of children -> depth-first modules, and each rank's rows in the union
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Module:
 
 
 class ModuleUnion:
-    """The union of some ranks' trees, and the way from each rank's rows to it."""
+    """The union of some ranks' trees, and the place of each rank's rows in it."""
 
     def __init__(
         self,
@@ -46,8 +45,8 @@ class ModuleUnion:
         pipelines: Sequence[Pipeline] | None = None,
         held_as: Mapping[int, str] | None = None,
     ) -> None:
-        """``trees`` in rank order; ranks that have the same modules may share one object.  Without ``pipelines`` all
-        ranks are of one stage.  ``held_as``: by model, what the module calls it that holds it.
+        """``trees`` are in rank order; ranks that have the same modules may share one object.  Without ``pipelines``
+        all ranks are on one stage.  ``held_as`` has the name of a model in the module that holds it.
         """
         self._ranks = list(zip(trees, pipelines or [Pipeline()] * len(trees), strict=True))
         keys = _keys(dict.fromkeys(self._ranks))
@@ -60,11 +59,11 @@ class ModuleUnion:
         self._index = {kind: np.array([place[key] for key in own], np.int64) for kind, own in keys.items()}
 
     def index(self, column: int) -> IntArray:
-        """By row of the ``column``-th rank's tree: the module's index in the union."""
+        """Returns, by row of the ``column``-th rank's tree, the module's index in the union."""
         return self._index[self._ranks[column]]
 
     def stack(self, values: Iterable[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64]:
-        """(modules, ranks) from each rank's (rows) values; NaN where a rank has no such module or no values."""
+        """Returns (modules, ranks) from each rank's (rows) values; NaN where a rank has no such module or no values."""
         table = np.full((len(self.modules), len(self._ranks)), np.nan)
         for column, own in enumerate(values):
             if own is not None:
@@ -76,7 +75,7 @@ _Kind = tuple[RankTree, Pipeline]
 
 
 def _keys(kinds: Iterable[_Kind]) -> dict[_Kind, list[Key]]:
-    """By tree and pipeline: the keys of its rows."""
+    """Returns the keys of the rows, by tree and pipeline."""
     named = {(tree, pipeline): _names(tree, pipeline) for tree, pipeline in kinds}
     apart = apart_on_stages((tree, names, stages) for (tree, _), (names, stages) in named.items())
     return {
@@ -86,7 +85,7 @@ def _keys(kinds: Iterable[_Kind]) -> dict[_Kind, list[Key]]:
 
 
 def _names(tree: RankTree, pipeline: Pipeline) -> tuple[list[Name], list[int]]:
-    """By row: its name, and its stage."""
+    """Returns the names and the stages of the rows."""
     seen: dict[tuple[int, str, str], int] = {}
     names, stages = [], []
     for row in tree.rows:
@@ -107,7 +106,7 @@ class _Union:
     def add(self, tree: RankTree, keys: list[Key]) -> None:
         own: dict[Key | None, list[Key]] = {}
         for key, row in zip(keys, tree.rows, strict=True):
-            # A module that stands elsewhere on an earlier rank stays where that rank has it.
+            # A module keeps the parent that the first rank gives it.
             parent = self._parents.setdefault(key, keys[row.parent] if row.parent >= 0 else None)
             own.setdefault(parent, []).append(key)
             self._rows.setdefault(key, row)
@@ -115,7 +114,7 @@ class _Union:
             self._children.setdefault(parent, ChildOrder()).add(children)
 
     def order(self) -> list[Key]:
-        """Depth-first."""
+        """Returns the keys in depth-first order."""
         order: list[Key] = []
         waiting = self._ordered(None)[::-1]
         while waiting:

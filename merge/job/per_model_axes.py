@@ -1,8 +1,7 @@
-"""Models that lie on axes of their own, such as two on meshes of different shapes; and models of some ranks alone.
+"""Models that lie on axes of their own, such as two models on meshes of different shapes.
 
-The job has one topology.  What a model's own meshes say otherwise stands beside it, root by root, and holds where all
-ranks that have the model tell the same sizes, and these make a world.  The exact work of the model needs that, and that
-every data-parallel replica runs it: the sum over the ranks is then as many times the model's as there are replicas.
+The job has one topology.  A model whose meshes differ from it gets a topology of its own, where all ranks that have the
+model recorded the same sizes, and these multiply to the world size.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from distprof.records import DEVICE_MESH, OwnAxes
 
 
 def with_per_model_axes(run: LoadedRun, layout: JobTopology) -> JobTopology:
-    """``layout``, and beside it those of the models of which that is known."""
-    own = {root: found for root, told in own_axes(run).items() if (found := _layout_of(run, root, told)) is not None}
+    """Returns ``layout`` with the topologies of the models on axes of their own, where these are known."""
+    own = {root: found for root, axes in own_axes(run).items() if (found := _layout_of(run, root, axes)) is not None}
     return replace(layout, own=own) if own else layout
 
 
@@ -31,13 +30,13 @@ def own_axes(run: LoadedRun) -> dict[int, dict[int, OwnAxes]]:
     return found
 
 
-def _layout_of(run: LoadedRun, root: int, told: Mapping[int, OwnAxes]) -> JobTopology | None:
+def _layout_of(run: LoadedRun, root: int, axes: Mapping[int, OwnAxes]) -> JobTopology | None:
     having = {data.rank for data in run.ranks if root in data.tree.roots}
-    sizes = {all_sizes(own.sizes) for own in told.values()}
-    if len(sizes) > 1 or told.keys() != having:
+    sizes = {all_sizes(own.sizes) for own in axes.values()}
+    if len(sizes) > 1 or axes.keys() != having:
         return None
     (agreed,) = sizes
-    coordinates = {rank: completed_sizes(own.coordinates, agreed) for rank, own in told.items()}
+    coordinates = {rank: completed_sizes(own.coordinates, agreed) for rank, own in axes.items()}
     if sizes_error(dict(agreed), coordinates, run.world_size):
         return None
     return JobTopology(TopologyInfo(DEVICE_MESH, dict(agreed), {}), coordinates, ())

@@ -1,4 +1,4 @@
-"""Coordinates of the ranks that do not know theirs, from the order in which the others lie."""
+"""Coordinates of the ranks that recorded none, from the order of the other ranks on the axes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from itertools import permutations
 
 from distprof.records import expert_position
 
-#: The usual order, fastest first: the first one that is tried, and taken where the ranks were laid out by hand.
+#: The usual order, fastest axis first: it is tried first, and used where no order fits the known ranks.
 _USUAL = ("tp", "cp", "dp", "pp")
 
 Place = dict[str, int]
 
 
 def places_by_order(ranks: Iterable[int], known: Mapping[int, Place], sizes: Mapping[str, int]) -> dict[int, Place]:
-    """The known places, and for the other ``ranks`` those that the order of the known ones gives; ``known`` is not
-    empty.  What does not follow from that order (an axis of experts that fits no rule) is 0.
+    """Returns the known places, and for the other ``ranks`` the places that the order of the known ones gives.
+
+    ``known`` is not empty.  A coordinate that does not follow from the order (an ep axis that fits no rule) is 0.
     """
     fitting = (order for order in permutations(_USUAL) if all(_fits(order, *one, sizes) for one in known.items()))
     order = next(fitting, _USUAL)

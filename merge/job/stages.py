@@ -1,11 +1,11 @@
-"""Which pipeline stage each model of a rank is, and which names mean another module on every stage.
+"""The pipeline stage of each model of a rank, and the names that mean another module on every stage.
 
-A pipeline that numbers its layers anew on each stage has a ``layers.0`` on all of them; one that keeps the model's own
-numbers has a ``layers`` on all of them, with other layers in it.  So a name that stands on several stages is
+A pipeline that numbers its layers from 0 on each stage has a ``layers.0`` on every stage; one that keeps the model's
+numbers has a ``layers`` on every stage, with other layers in it.  So a name that is on several stages means
 
-- *one* module, a container that the pipeline runs through, when its numbered children are others on every stage, or its
+- *one* module, a container that the pipeline runs through, when its numbered children differ on every stage, or its
   named children differ, or one of them is such a container itself;
-- *another* module on every stage in all other cases, and so is all below it; of course where its class is another.
+- *another* module on every stage in all other cases, also where the class differs; so do all names below it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class Pipeline:
     roots: tuple[tuple[int, int, int], ...] = ()
 
     def place(self, root: int) -> tuple[int, int]:
-        """(model, stage): stages of one pipeline are one model."""
+        """Returns (model, stage) of a root; the stages of one pipeline are one model."""
         return next(((model, stage) for own, model, stage in self.roots if own == root), (root, self.stage))
 
 
 def pipeline_position(data: RankData, layout: JobTopology) -> Pipeline:
+    """Returns the place of a rank's models in the pipeline."""
     stages = data.topology.stages if data.topology is not None else ()
     model = min((stage.root for stage in stages), default=0)
     own, numbers = layout.piece(data.rank, ("pp",))[0], dict(data.models)
@@ -46,7 +47,7 @@ def pipeline_position(data: RankData, layout: JobTopology) -> Pipeline:
 
 
 def apart_on_stages(trees: Iterable[tuple[RankTree, Sequence[Name], Sequence[int]]]) -> set[Name]:
-    """The names that mean another module on every stage.  ``trees``: each with its rows' names and stages."""
+    """Returns the names that mean another module on every stage.  ``trees`` have their rows' names and stages."""
     inside: dict[Name, dict[int, set[Name]]] = {}  # by name, by stage; parents before their children
     parents: dict[Name, Name] = {}
     for tree, names, stages in trees:
@@ -67,7 +68,7 @@ def apart_on_stages(trees: Iterable[tuple[RankTree, Sequence[Name], Sequence[int
 
 
 def _of_other_classes(inside: Mapping[Name, Mapping[int, object]]) -> Iterator[list[Name]]:
-    """Names that are modules of one class on some stages, and of another on others; roots are called by their class."""
+    """Yields names whose class differs between stages; roots are named by their class and are left out."""
     alike: dict[tuple[int, str], list[Name]] = {}
     for name in inside:
         alike.setdefault(name[:2], []).append(name)
@@ -78,7 +79,7 @@ def _of_other_classes(inside: Mapping[Name, Mapping[int, object]]) -> Iterator[l
 
 
 def _runs_through(children: Sequence[set[Name]], through: set[Name]) -> bool:
-    """Whether a container with these children on its stages is one that the pipeline runs through."""
+    """Returns whether the pipeline runs through a container that has these children on its stages."""
     if len(children) == 1:
         return False
     everything = set.union(*children)

@@ -1,10 +1,10 @@
-"""Where every rank stands: the sizes of the parallel axes, and each rank's coordinates, agreed over the ranks.
+"""The sizes of the parallel axes, and each rank's coordinates on them, from what all ranks recorded.
 
-    last word of each rank -> votes, the better source first, then the more ranks -> sizes
-    -> coordinates: a rank's own, or, where it saw other sizes, by the order in which the agreeing ranks lie
+    last topology of each rank -> the sizes of the best source, then of most ranks
+    -> coordinates: a rank's own, or, where it recorded other sizes, by the order of the ranks that agree
 
-Sizes that do not make up the world, and coordinates that two ranks share, are no topology: pure data parallel is
-assumed instead, and the report says why in its first lines.
+Where the sizes do not multiply to the world size, or two ranks share their coordinates, pure data parallel is assumed
+instead, and a note gives the reason.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Sizes = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class JobTopology:
-    """``coordinates`` has every axis, and mp, for every recorded rank."""
+    """The topology of the job.  ``coordinates`` has every axis, and mp, for every recorded rank."""
 
     info: TopologyInfo
     coordinates: dict[int, dict[str, int]]
@@ -53,28 +53,28 @@ class JobTopology:
     kinds: dict[int, int] = field(default_factory=dict)  # where ranks at one place hold different parameters
 
     def of(self, root: int) -> JobTopology:
-        """That of one model."""
+        """Returns the topology of one model."""
         return self.own.get(root, self)
 
     def place(self, rank: int) -> tuple[int, ...]:
-        """A rank's coordinates but dp and ep: ranks at one place are taken for replicas."""
+        """Returns a rank's coordinates without dp and ep: ranks at one place are taken for replicas."""
         return tuple(self.coordinates[rank][axis] for axis in AXES if axis not in ("dp", "ep"))
 
     def role(self, rank: int) -> tuple[int, ...]:
-        """Ranks of one role do the same work: they stand at one place, and hold the same parameters."""
+        """Returns the role of a rank: ranks of one role have one place and the same parameters, and do equal work."""
         return (*self.place(rank), self.kinds.get(rank, 0))
 
     def groups(self, rank: int, ranks: Iterable[int]) -> dict[str, tuple[int, ...]]:
-        """By axis: those of ``ranks`` that stand in one group with ``rank`` and itself, where there are others."""
-        found = {axis: tuple(other for other in ranks if self._together(rank, other, axis)) for axis in _GROUPED}
+        """Returns by axis the group of ``rank`` among ``ranks``, itself included, where the group has other ranks."""
+        found = {axis: tuple(other for other in ranks if self._share_group(rank, other, axis)) for axis in _GROUPED}
         return {axis: members for axis, members in found.items() if len(members) > 1 and self._differ(members, axis)}
 
     def _differ(self, members: Iterable[int], axis: str) -> bool:
-        """Whether they do stand in different places on the axis: experts may be spread in another order than ours."""
+        """Returns whether all coordinates on the axis differ: experts may be spread in another order than assumed."""
         places = [self.coordinates[member].get(axis, 0) for member in members]
         return len(set(places)) == len(places)
 
-    def _together(self, one: int, other: int, axis: str) -> bool:
+    def _share_group(self, one: int, other: int, axis: str) -> bool:
         if axis == "ep":
             return self._expert_group(one) == self._expert_group(other)
         mine, theirs = self.coordinates[one], self.coordinates[other]
@@ -85,31 +85,31 @@ class JobTopology:
         return group
 
     def piece(self, rank: int, axes: Iterable[str]) -> tuple[int, ...]:
-        """A rank's coordinates on some axes; an axis of which nothing is known counts as not split."""
+        """Returns a rank's coordinates on some axes; 0 on an axis that is not known."""
         return tuple(self.coordinates[rank].get(axis, 0) for axis in axes)
 
 
 def job_topology(run: LoadedRun) -> JobTopology:
-    """The layout that the best sources and most ranks tell; disagreement and assumptions become notes."""
-    said = {data.rank: _Said(data.topology) for data in run.ranks if data.topology is not None}
-    sizes = _chosen(said, run.world_size)
-    agreeing = {rank: one for rank, one in said.items() if one.sizes == sizes}
+    """Returns the topology of the best source and of most ranks; disagreement and assumptions become notes."""
+    recorded = {data.rank: _RankTopology(data.topology) for data in run.ranks if data.topology is not None}
+    sizes = _chosen(recorded, run.world_size)
+    agreeing = {rank: one for rank, one in recorded.items() if one.sizes == sizes}
     best = max(agreeing.values(), key=lambda one: one.trust, default=None)
     coordinates = {rank: completed_sizes(one.topology.coordinates, sizes) for rank, one in agreeing.items()}
     wrong = sizes_error(dict(sizes), coordinates, run.world_size)
     if best is None or wrong:
-        return _assumed(run, said, wrong)
+        return _assumed(run, recorded, wrong)
     ranks = [data.rank for data in run.ranks]
     return JobTopology(
         info=TopologyInfo(best.topology.source, dict(sizes), dict(best.topology.sources)),
         coordinates=places_by_order(ranks, coordinates, dict(sizes)),
-        notes=_notes(run, said, sizes, best.topology.source),
+        notes=_notes(run, recorded, sizes, best.topology.source),
     )
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What one rank says."""
+class _RankTopology:
+    """The topology that one rank recorded."""
 
     topology: Topology
 
@@ -122,16 +122,16 @@ class _Said:
         return _TRUST.get(self.topology.source, _FRAMEWORK)
 
 
-def all_sizes(told: Mapping[str, int]) -> Sizes:
-    """With every axis, and mp."""
-    sizes = {axis: max(1, told.get(axis, 1)) for axis in AXES}
-    finer = {axis: size for axis, size in told.items() if axis not in (*AXES, "mp")}
+def all_sizes(known: Mapping[str, int]) -> Sizes:
+    """Returns the sizes with every axis, and mp."""
+    sizes = {axis: max(1, known.get(axis, 1)) for axis in AXES}
+    finer = {axis: size for axis, size in known.items() if axis not in (*AXES, "mp")}
     return tuple({**sizes, "mp": sizes["tp"] * sizes["pp"], **finer}.items())
 
 
-def _chosen(said: Mapping[int, _Said], world_size: int) -> Sizes:
-    votes = Counter(one.sizes for one in said.values())
-    trust = {sizes: max(one.trust for one in said.values() if one.sizes == sizes) for sizes in votes}
+def _chosen(recorded: Mapping[int, _RankTopology], world_size: int) -> Sizes:
+    votes = Counter(one.sizes for one in recorded.values())
+    trust = {sizes: max(one.trust for one in recorded.values() if one.sizes == sizes) for sizes in votes}
     # Counter keeps the order of ranks, so that the lowest rank's wins a tie.
     return max(votes, key=lambda sizes: (trust[sizes], votes[sizes]), default=_data_parallel(world_size))
 
@@ -141,13 +141,13 @@ def _data_parallel(world_size: int) -> Sizes:
 
 
 def completed_sizes(known: Mapping[str, int], sizes: Sizes) -> dict[str, int]:
-    """A rank's coordinates on every axis of ``sizes``, and mp."""
+    """Returns a rank's coordinates on every axis of ``sizes``, and mp."""
     place = {axis: known.get(axis, 0) for axis, _ in sizes}
     return place | {"mp": known.get("mp", place["pp"] * dict(sizes)["tp"] + place["tp"])}
 
 
 def sizes_error(sizes: Mapping[str, int], coordinates: Mapping[int, Mapping[str, int]], world_size: int) -> str:
-    """Why this is no topology of the job, empty where it may be."""
+    """Returns why this cannot be the topology of the job; empty where it can."""
     factors = " x ".join(f"{axis} {sizes[axis]}" for axis in WORLD_AXES)
     product = prod(sizes[axis] for axis in WORLD_AXES)
     if product != world_size:
@@ -165,20 +165,20 @@ def sizes_error(sizes: Mapping[str, int], coordinates: Mapping[int, Mapping[str,
     return ""
 
 
-def _assumed(run: LoadedRun, said: Mapping[int, _Said], wrong: str) -> JobTopology:
+def _assumed(run: LoadedRun, recorded: Mapping[int, _RankTopology], wrong: str) -> JobTopology:
     sizes = _data_parallel(run.world_size)
     error = f"the parallel axes do not make up the job: {wrong}; pure data parallel is assumed instead" if wrong else ""
-    spoken = dict.fromkeys(note for one in said.values() for note in one.topology.notes)
-    advice = [] if run.world_size == 1 or wrong else [_advice(said)]
+    notes = dict.fromkeys(note for one in recorded.values() for note in one.topology.notes)
+    advice = [] if run.world_size == 1 or wrong else [_advice(recorded)]
     return JobTopology(
         info=TopologyInfo(ASSUMED, dict(sizes), {}),
         coordinates={data.rank: completed_sizes({"dp": data.rank}, sizes) for data in run.ranks},
-        notes=(*([error] if error else []), *advice, *spoken),
+        notes=(*([error] if error else []), *advice, *notes),
     )
 
 
-def _advice(said: Mapping[int, _Said]) -> str:
-    meshes = (mesh for one in said.values() for mesh in one.topology.meshes)
+def _advice(recorded: Mapping[int, _RankTopology]) -> str:
+    meshes = (mesh for one in recorded.values() for mesh in one.topology.meshes)
     names = list(dict.fromkeys(name for mesh in meshes for name in mesh.names))
     seen = f"the dimension names of its DeviceMesh ({join_words(names)})" if names else "the script"
     tells = "tell nothing" if names else "named no DeviceMesh dimensions and declared nothing"
@@ -188,16 +188,16 @@ def _advice(said: Mapping[int, _Said]) -> str:
     )
 
 
-def _notes(run: LoadedRun, said: Mapping[int, _Said], sizes: Sizes, source: str) -> tuple[str, ...]:
-    spoken = dict.fromkeys(note for one in said.values() for note in one.topology.notes)
-    advice = [_advice(said)] if source == ASSUMED and run.world_size > 1 else []
-    return (*advice, *_disagreements(said, sizes, source), *spoken)
+def _notes(run: LoadedRun, recorded: Mapping[int, _RankTopology], sizes: Sizes, source: str) -> tuple[str, ...]:
+    notes = dict.fromkeys(note for one in recorded.values() for note in one.topology.notes)
+    advice = [_advice(recorded)] if source == ASSUMED and run.world_size > 1 else []
+    return (*advice, *_disagreements(recorded, sizes, source), *notes)
 
 
-def _disagreements(said: Mapping[int, _Said], sizes: Sizes, source: str) -> Iterable[str]:
-    """Each other reading once: which ranks, by what, and where it differs."""
+def _disagreements(recorded: Mapping[int, _RankTopology], sizes: Sizes, source: str) -> Iterable[str]:
+    """Yields a sentence for each other topology: its ranks, its source, and where it differs."""
     others: dict[tuple[str, Sizes], list[int]] = {}
-    for rank, one in said.items():
+    for rank, one in recorded.items():
         if one.sizes != sizes:
             others.setdefault((one.topology.source, one.sizes), []).append(rank)
     for (other_source, other), ranks in others.items():

@@ -1,14 +1,15 @@
-"""Which work of a rank its tensor-parallel peers do as well: modules that tensor parallelism leaves whole.
+"""The work that tensor-parallel ranks repeat: that of modules that tensor parallelism does not split.
 
-By row of a rank's tree the share of its work that counts, 1 or 1 / tp:
+The share of the work of each row that counts is 1 or 1 / tp:
 
-- a module whose parameters are cut over tp does its own part of the work;
-- one that has them whole does what its peers do, unless it saw a tp-th of the tokens that the cut ones saw (sequence
-  parallel): rows = MACs / elements of its largest parameter;
-- experts that the peers host as well do the same where each did as much on all of them, and the router saw all tokens;
-- a module without parameters goes with those below it, a leaf with those of its parent.
+- a module whose parameters are split over tp does its own part of the work;
+- a module with whole parameters repeats the work of its peers, unless it saw a tp-th of the tokens that the split
+  modules saw (sequence parallel): rows = MACs / elements of its largest parameter;
+- experts that the peers host as well repeat their work where each expert did as much on all peers, and the router saw
+  all tokens;
+- a module without parameters is like the modules below it, and a leaf without parameters like its parent.
 
-    Shape (tree and parameters, shared by many ranks) -> Counted (one rank's counted step) -> shares
+    Shape (tree and parameters, shared by many ranks) -> CountedRank (one rank's counted step) -> shares
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 class Shape:
-    """What tree and parameters alone tell."""
+    """What follows from tree and parameters alone."""
 
     def __init__(self, tree: RankTree, parameters: ParameterSet) -> None:
         self._tree, self._parameters = tree, parameters
@@ -44,7 +45,7 @@ class Shape:
 
     @cached_property
     def own_work(self) -> Flags:
-        """By row: whether tensor parallelism cuts it, experts and sequence parallel left aside."""
+        """Returns by row whether tensor parallelism splits it, without regard to experts and sequence parallel."""
         cut, has = np.zeros(len(self._tree), np.int64), np.zeros(len(self._tree), np.int64)
         cut[self.rows[self.is_cut]] = 1
         has[self.rows] = 1
@@ -57,19 +58,19 @@ class Shape:
         return own
 
     def experts(self, layer: ExpertLayer) -> IntArray:
-        """Rows of the layer that own experts' parameters."""
+        """Returns the rows of the layer that own experts' parameters."""
         return self._layer(layer.row)[0]
 
     def inside_experts(self, layer: ExpertLayer) -> IntArray:
-        """Rows of the layer's experts, and of what holds nothing but them."""
+        """Returns the rows of the layer's experts, and of modules that hold nothing else."""
         return self._layer(layer.row)[1]
 
     def routers(self, layer: ExpertLayer) -> IntArray:
-        """Rows of the layer's routers, and of what holds nothing but them: some multiply by a child's weight."""
+        """Returns the rows of the layer's routers, and of modules with nothing else: some do the product."""
         return self._layer(layer.row)[2]
 
     def router_elements(self, layer: ExpertLayer) -> int:
-        """Of the layer's router, 0 where none was seen."""
+        """Returns the elements of the layer's router; 0 where none was seen."""
         own = self._parameters.router_rows & self._tree.subtree(layer.row)
         return max((self._parameters.largest[row] for row in own), default=0)
 
@@ -83,7 +84,7 @@ class Shape:
         return self._layers[row]
 
     def _holding(self, own: frozenset[int], top: int) -> set[int]:
-        """The rows ``own``, all below them, and what lies above them, up to ``top``, and holds no other parameters."""
+        """Returns the rows ``own``, all rows below them, and those above, up to ``top``, without others."""
         tree = self._tree
         others = self._parameters.largest.keys() - own
         found: set[int] = set()
@@ -96,8 +97,9 @@ class Shape:
 
 
 class CountedRank:
-    """One rank and its counted step; ``tp`` is the size of its tensor-parallel group.  Of its models those that are
-    ``roots``, or all; what is outside of any goes with number 0.
+    """One rank and its counted step, for the models that are ``roots``, or for all; work outside of any is model 0's.
+
+    ``tp`` is the size of the tensor-parallel group.
     """
 
     def __init__(self, data: RankData, counts: Counts, shape: Shape, tp: int, roots: Collection[int] = ()) -> None:
@@ -109,7 +111,7 @@ class CountedRank:
         self.layers = tuple(layer for layer in data.layers if self._own is None or self._own[layer.row])
 
     def of_models(self, work: Array) -> IntArray:
-        """By row of the tree; 0 in other models."""
+        """Returns the work by row of the tree; 0 in other models."""
         found = padded(work, len(self.data.tree))
         if found.dtype == object:  # beyond 64 bits
             found = found.astype(np.float64)
@@ -117,7 +119,7 @@ class CountedRank:
 
     @cached_property
     def sequence_parallel(self) -> IntArray:
-        """Rows with whole parameters that saw about a tp-th of the tokens that the cut ones saw."""
+        """Returns the rows with whole parameters that saw about a tp-th of the tokens that the split ones saw."""
         shape = self.shape
         tokens = self.macs[shape.rows] / np.maximum(shape.largest, 1)
         cut = tokens[(tokens > 0) & shape.is_cut & ~shape.is_expert]
@@ -128,7 +130,7 @@ class CountedRank:
         return shape.rows[(ratio >= margin) & (ratio <= self.tp * margin) & ~shape.is_cut & ~shape.is_expert]
 
     def routes_own_tokens(self, layer: ExpertLayer) -> bool:
-        """Whether the layer's router saw a tp-th of the tokens: each rank of the tp group has others."""
+        """Returns whether the layer's router saw a tp-th of the tokens: each rank of the tp group has its own."""
         return not self._own_tokens.isdisjoint(self.shape.routers(layer).tolist())
 
     @cached_property
@@ -137,18 +139,18 @@ class CountedRank:
 
     @cached_property
     def _expert_work(self) -> dict[str, tuple[tuple[int, ...], bytes]]:
-        """By layer: the experts that it hosts, and the MACs of each of their rows."""
+        """Returns by layer the experts that the rank hosts, and the MACs of each of their rows."""
         return {
             layer.name: (layer.local_experts, self.macs[self.shape.experts(layer)].tobytes())
             for layer in reversed(self.layers)
         }
 
     def same_work(self, other: CountedRank, layer: ExpertLayer) -> bool:
-        """Whether ``other`` hosts the same experts of the layer and did as much in each."""
+        """Returns whether ``other`` hosts the same experts of the layer and did as much work in each."""
         return self._expert_work[layer.name] == other._expert_work.get(layer.name)
 
     def shares(self, peers: Sequence[CountedRank]) -> FloatArray:
-        """By row of the rank's tree.  ``peers``: the other ranks of its tp group, those that counted."""
+        """Returns the shares by row of the rank's tree.  ``peers`` are the other ranks of its tp group that counted."""
         if self.tp == 1:
             return np.ones(len(self.data.tree))
         share = np.where(self.shape.own_work, 1.0, 1.0 / self.tp)

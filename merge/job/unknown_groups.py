@@ -1,7 +1,7 @@
-"""Process groups that no axis accounts for: the script made them for something, and that may be tensors or stages.
+"""Process groups that no axis explains: the script made them for a purpose that may be tensors or stages.
 
-A group is accounted for when its ranks are all those that share a place on the other axes.  Where a stack with getters
-of its own, or the script, has told how the job is parallel, nothing is left to ask.
+An axis explains a group when the ranks of the group are all ranks that share a place on the other axes.  There is no
+unknown group where a framework or the script has declared how the job is parallel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SHOWN = 4
 
 
 def unknown_groups(run: LoadedRun, layout: JobTopology) -> dict[int, list[tuple[int, ...]]]:
-    """By size, the groups of that size, each ascending; none of a single rank or of the whole world."""
+    """Returns the groups by size, each ascending; none of a single rank or of the whole world."""
     if layout.info.source not in INFERRED_SOURCES:
         return {}
     found: dict[int, set[tuple[int, ...]]] = {}
@@ -27,13 +27,13 @@ def unknown_groups(run: LoadedRun, layout: JobTopology) -> dict[int, list[tuple[
         for group in data.topology.groups if data.topology else ():
             ranks = tuple(sorted({*group.ranks}))
             several = 1 < len(ranks) < run.world_size
-            if several and group.description not in named and not _accounted_for(ranks, layout):
+            if several and group.description not in named and not _is_explained(ranks, layout):
                 found.setdefault(len(ranks), set()).add(ranks)
     return {size: sorted(found[size]) for size in sorted(found)}
 
 
 def group_notes(groups: dict[int, list[tuple[int, ...]]], world_size: int) -> tuple[str, ...]:
-    """What they are, and what to say if they cut the model: one sentence."""
+    """Returns one sentence on the groups, and the call that declares them if they split the model."""
     if not groups:
         return ()
     listed = ", ".join(f"{len(own)} of {size} ranks ({_shown(own)})" for size, own in groups.items())
@@ -44,9 +44,9 @@ def group_notes(groups: dict[int, list[tuple[int, ...]]], world_size: int) -> tu
     )
 
 
-def _accounted_for(ranks: Sequence[int], layout: JobTopology) -> bool:
-    """Whether they are all ranks that share a place on the axes on which they do not differ; or all along a finer one,
-    of those that are recorded.
+def _is_explained(ranks: Sequence[int], layout: JobTopology) -> bool:
+    """Returns whether the recorded ones of ``ranks`` are all ranks that share a place on the axes on which they do not
+    differ, or all ranks along a finer axis.
     """
     places = [layout.coordinates[rank] for rank in ranks if rank in layout.coordinates]
     sizes = layout.info.sizes
@@ -62,7 +62,7 @@ def _shown(groups: Sequence[tuple[int, ...]]) -> str:
 
 
 def _call(size: int, groups: Sequence[tuple[int, ...]], world_size: int) -> str:
-    """Neighbours are tensor parallel, ranks at equal distances through the world stages: as set_topology counts."""
+    """Returns a call for tensor parallelism for groups of neighbours, and for stages for ranks at equal distances."""
     if all(group == tuple(range(group[0], group[0] + size)) and group[0] % size == 0 for group in groups):
         return f"distprof.set_topology(tp={size})"
     distance = world_size // size

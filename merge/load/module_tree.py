@@ -1,4 +1,4 @@
-"""One rank's module tree in the form that sums need: a depth-first order in which every subtree is one stretch."""
+"""One rank's module tree in depth-first order, in which every subtree is one range of rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RankTree:
     """The rows of one rank's tree; ranks that wrote the same records share one object."""
 
     def __init__(self, rows: tuple[ModuleRow, ...]) -> None:
-        """``rows``: each row's parent stands before it."""
+        """``rows`` has each parent before its children."""
         self.rows = rows
         self.own_params = np.array([row.own_params for row in rows], np.float64)
         self.total_params = np.array([row.total_params for row in rows], np.float64)
@@ -34,27 +34,27 @@ class RankTree:
 
     @cached_property
     def roots(self) -> dict[int, str]:
-        """By number the model's class, under its wrappers."""
+        """Returns the class of each model, under its wrappers, by the model's number."""
         return {row.root: row.class_name for row in self.rows if not row.name}
 
     def renamed(self, rename: Callable[[int, str], str]) -> RankTree:
-        """``rename``: (root, name) -> name."""
+        """Returns the tree with new names; ``rename`` maps (root, name) to a name."""
         return RankTree(tuple(replace(row, name=rename(row.root, row.name)) for row in self.rows))
 
     def inclusive(self, own: IntArray) -> IntArray:
-        """Sums over subtrees, exactly: (..., rows) exclusive integers to (..., rows) inclusive ones."""
+        """Returns exact sums over subtrees: (..., rows) exclusive integers to (..., rows) inclusive ones."""
         running = np.zeros((*own.shape[:-1], len(self) + 1), object if own.dtype == object else np.int64)
         np.cumsum(own[..., self._order], axis=-1, out=running[..., 1:])
         inclusive: IntArray = running[..., self._end] - running[..., self._start]
         return inclusive
 
     def subtree(self, row: int) -> frozenset[int]:
-        """The row and all rows below it."""
+        """Returns the row and all rows below it."""
         return frozenset(self._order[self._start[row] : self._end[row]].tolist())
 
 
 def depth_first(parents: list[int]) -> list[int]:
-    """Indices in depth-first order, siblings in their own; ``parents`` (-1: a root) stand before their children."""
+    """Returns indices in depth-first order, siblings in their own; ``parents`` (-1: a root) precede their children."""
     children: dict[int, list[int]] = {}
     for index, parent in enumerate(parents):
         children.setdefault(parent, []).append(index)
@@ -68,7 +68,7 @@ def depth_first(parents: list[int]) -> list[int]:
 
 
 def valid_rows(trees: Iterable[Tree]) -> tuple[ModuleRow, ...]:
-    """All rows that can be placed: from row 0 on without a gap (a lost record), each after its parent."""
+    """Returns all rows from row 0 up to the first gap (a lost record), or the first row without its parent."""
     rows: list[ModuleRow] = []
     for tree in trees:
         if tree.first_row != len(rows):

@@ -1,4 +1,4 @@
-"""What went wrong in the shards, as sentences for the report's first page; alike ones are folded into one."""
+"""Sentences for the report's first page on faults in the shards; equal faults share one sentence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Member = TypeVar("Member", str, int)
 
 
 def reading_notes(unread: dict[str, str]) -> tuple[str, ...]:
-    """Files that were left out; ``unread`` has the reason of each."""
+    """Returns sentences on the files that were left out; ``unread`` has the reason of each."""
     return tuple(
         f"{join_words(files)}: left out, the file {why}"
         for why, files in _folded((why, f) for f, why in unread.items())
@@ -24,7 +24,7 @@ def reading_notes(unread: dict[str, str]) -> tuple[str, ...]:
 def generation_notes(
     chosen: Sequence[RankData], passed_over: Sequence[RankData], outside: Sequence[RankData]
 ) -> tuple[str, ...]:
-    """Restarts: which generation speaks for a rank that has several, and shards of an earlier start of more ranks."""
+    """Returns sentences on restarts: the generation that is reported, and shards of an earlier start of more ranks."""
     notes = []
     restarted = {data.rank for data in passed_over}
     used = _folded((_which(data, passed_over), data.rank) for data in chosen if data.rank in restarted)
@@ -37,7 +37,7 @@ def generation_notes(
 
 
 def earlier_notes(earlier: Sequence[RankData]) -> tuple[str, ...]:
-    """Shards of jobs that had the name, and with it the folder, before this one."""
+    """Returns a sentence on shards of earlier jobs with the same name, and so the same folder."""
     if not earlier:
         return ()
     files = join_words([data.source for data in earlier])
@@ -45,7 +45,7 @@ def earlier_notes(earlier: Sequence[RankData]) -> tuple[str, ...]:
 
 
 def launch_notes(candidates: Sequence[RankData]) -> tuple[str, ...]:
-    """Ranks that are taken for one job's although, by their hosts' clocks, some had ended when others were launched."""
+    """Returns a sentence where, by their hosts' clocks, some ranks of one job ended before others were launched."""
     halves = ran_apart(candidates, lambda data: (data.header, data.last_ns))
     if halves is None:
         return ()
@@ -57,7 +57,7 @@ def launch_notes(candidates: Sequence[RankData]) -> tuple[str, ...]:
 
 
 def beside_notes(beside: Sequence[RankData]) -> tuple[str, ...]:
-    """Shards of processes that are no ranks of the job."""
+    """Returns a sentence on shards of processes that are no ranks of the job."""
     if not beside:
         return ()
     files = join_words([data.source for data in beside])
@@ -65,7 +65,7 @@ def beside_notes(beside: Sequence[RankData]) -> tuple[str, ...]:
 
 
 def _which(data: RankData, passed_over: Sequence[RankData]) -> str:
-    """What the other shards of its rank are, and which one this is."""
+    """Returns what the shards of a rank are, and which of them is reported."""
     scripts = {shard.header.script for shard in (data, *passed_over) if shard.rank == data.rank}
     several = f"is every process that was told no RANK ({join_words(sorted(scripts))})"
     by_itself = data.header.claim == ALONE
@@ -74,7 +74,7 @@ def _which(data: RankData, passed_over: Sequence[RankData]) -> str:
 
 
 def damage_notes(chosen: Sequence[RankData]) -> tuple[str, ...]:
-    """Shards of which only a part was read, and kinds of records that this version does not know."""
+    """Returns sentences on shards that were read in part, and on kinds of records that this version does not know."""
     damaged = _folded((_damage(data), data.source) for data in chosen if data.report.damaged)
     unknown = _folded((kind, data.source) for data in chosen for kind in data.report.unknown_kinds)
     return (
@@ -99,7 +99,7 @@ def _damage(data: RankData) -> str:
 
 
 def error_notes(chosen: Sequence[RankData]) -> tuple[str, ...]:
-    """Recorders that failed; what they wrote before still holds."""
+    """Returns sentences on recorders that failed; what they wrote before is reported."""
     failed = _folded((f"{e.where}: {e.message}", data.rank) for data in chosen for e in data.errors)
     return tuple(
         f"the recorder failed on {rank_names(ranks)} in {what}; what was recorded before holds"
@@ -108,7 +108,7 @@ def error_notes(chosen: Sequence[RankData]) -> tuple[str, ...]:
 
 
 def _folded(pairs: Iterable[tuple[str, Member]]) -> list[tuple[str, list[Member]]]:
-    """Members by key, both in the order in which they came."""
+    """Returns members by key, both in the order in which they came."""
     groups: dict[str, list[Member]] = {}
     for key, member in pairs:
         groups.setdefault(key, []).append(member)

@@ -1,4 +1,4 @@
-"""What the analysis asks about a rank's parameters; ranks that wrote the same records share one answer."""
+"""The parameters of a rank as the analysis needs them; ranks that wrote the same records share one object."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SMALL = 16
 
 
 class ParameterSet:
-    """The parameters of one rank, tied ones left out: each object once."""
+    """The parameters of one rank, without tied ones: each object once."""
 
     def __init__(self, records: Sequence[Parameters]) -> None:
-        """``records``: one a root."""
+        """``records`` has one record a root."""
         self.records = records
         #: By root, what a module calls it that holds several of them.
         self.held_as = {record.root: record.held_as for record in records if record.held_as}
@@ -49,7 +49,7 @@ class ParameterSet:
         self.matrices = _matrices(every)
 
     def held(self, without: frozenset[int] = frozenset()) -> Held:
-        """What replicas of this rank hold as well; of the models but those numbered in ``without``."""
+        """Returns the parameters that replicas of this rank hold too, without the models numbered in ``without``."""
         if without not in self._held:
             models = (record for record in self.records if record.root not in without)
             parameters = (
@@ -60,7 +60,7 @@ class ParameterSet:
 
     @cached_property
     def outside_wrappers(self) -> tuple[Parameter, ...]:
-        """Those that no wrapper keeps alike over the ranks, where one keeps others; without copies of these."""
+        """Returns the parameters that no wrapper keeps equal over the ranks, where a wrapper keeps others equal."""
         every = [p for record in self.records for p in record.parameters]
         kept = {name for p in every if p.kept_alike for name in (p.name, p.tied_to)}
         if not kept:
@@ -68,7 +68,7 @@ class ParameterSet:
         return tuple(p for p in self.counted if _is_shared(p) and not p.sharded and p.name not in kept)
 
     def renamed(self, rename: Callable[[int, str], str]) -> ParameterSet:
-        """``rename``: (root, name) -> name."""
+        """Returns the set with new names; ``rename`` maps (root, name) to a name."""
         return ParameterSet([_renamed(record, rename) for record in self.records])
 
     def split(self, roots: frozenset[int]) -> tuple[ParameterSet, ParameterSet]:
@@ -113,13 +113,13 @@ def _given_away(record: Parameters, shared: _Owners) -> Parameters:
 
 
 def kind_of(parameter: Parameter) -> str:
-    """One of records.KINDS; what is spread over experts' ranks is an expert's, whatever an older writer said."""
+    """Returns one of records.KINDS; a parameter that is spread over ep is an expert's, whatever the record says."""
     spread = any(axis == "ep" or axis.startswith("ep_size_") for axis in parameter.split)
     return EXPERT if spread and parameter.kind == DENSE else parameter.kind
 
 
 def _is_shared(parameter: Parameter) -> bool:
-    """Whether replicas have it, too: no expert, and nothing that joined the model as it ran (below ``<Class>``)."""
+    """Returns whether replicas have the parameter too: no expert, and no module that was added later (``<Class>``)."""
     return not parameter.split and kind_of(parameter) != EXPERT and "<" not in parameter.name
 
 

@@ -1,4 +1,4 @@
-"""One shard as the analysis uses it: shared tree and parameters, and one reduced window a mode."""
+"""One shard in the form that the analysis uses: shared tree and parameters, and one reduced window a mode."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class RankData:
 
     @property
     def tells_something(self) -> bool:
-        """Not only that its process called no module: a helper that ran before the rank does that."""
+        """Whether the shard has more than the sign that its process called no module, as a helper process leaves it."""
         return self.end is None or self.end.reason not in (NO_MODULE, ONLY_COMPILED)
 
     def why_incomplete(self, mode: str) -> str:
-        """Why the rank's window is not full, empty for a complete rank.  ``mode``: what the run's iterations are."""
+        """Returns why the rank's window is not full; empty for a complete rank.  ``mode`` is that of the run."""
         if self.plan is None:
             return "its plan is missing"
         if self.windows and mode not in self.windows:
@@ -96,9 +96,9 @@ class RankData:
 
 
 class RankReader:
-    """Shards to :class:`RankData`; what several ranks wrote alike becomes one object.
+    """Turns shards into :class:`RankData`; records that several ranks share become one object.
 
-    Alike is told by identity: the readers share a :class:`~distprof.shard.reader.RecordCache`.
+    Records are equal when they are one object: the readers share a :class:`~distprof.shard.reader.RecordCache`.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class RankReader:
 
 
 def _last_of_each_root(records: list[Parameters]) -> list[list[Parameters]]:
-    """The records that hold: mostly one a root."""
+    """Returns the last records of each root, mostly one."""
     found: dict[int, list[Parameters]] = {}
     for record in records:
         if record.first:
@@ -158,7 +158,7 @@ def _last_of_each_root(records: list[Parameters]) -> list[list[Parameters]]:
 
 
 def _joined(pieces: list[Parameters]) -> Parameters | None:
-    """None where a piece is lost: a part of a model says nothing of it."""
+    """Returns the whole record of a root; None where a piece of it is lost."""
     if len(pieces) == 1 and not pieces[0].total:
         return pieces[0] if not pieces[0].first else None
     every = tuple(parameter for record in pieces for parameter in record.parameters)
@@ -173,13 +173,13 @@ def _last(records: list[Kind]) -> Kind | None:
 
 
 def _used(steps: list[Step], plan: Plan | None) -> list[Step]:
-    """Without those in which ranks may have waited for others that still counted."""
+    """Returns the steps without those in which ranks may have waited for others that still counted."""
     settled = plan.warmup + plan.counted + plan.settling if plan is not None and plan.settling else 0
     return [step for step in steps if step.iteration >= settled]
 
 
 def _placed_layers(records: list[ExpertLayers], tree: RankTree) -> tuple[ExpertLayer, ...]:
-    """The layers that hold; none of them if one stands in no known row (a lost tree): loads are read by position."""
+    """Returns the last layers; none if one has no known row (a lost tree), because loads are read by position."""
     layers = records[-1].layers if records else ()
     return layers if all(0 <= layer.row < len(tree) for layer in layers) else ()
 
@@ -206,6 +206,6 @@ def _windows(
 
 
 def _fits(routing: ExpertRouting, layers: tuple[ExpertLayer, ...]) -> bool:
-    """Whether it speaks of the layers that hold."""
+    """Returns whether a routing record belongs to these layers."""
     known = all(number < len(layers) for number in routing.layers)
     return known and len(routing.routed) == sum(layers[number].num_experts for number in routing.layers)

@@ -1,4 +1,4 @@
-"""One topology of each rank, from all that it told: at its first forward, and when groups appeared later."""
+"""One topology of each rank, from all its readings: at its first forward, and when groups appeared later."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Item = TypeVar("Item")
 
 
 def merge_topologies(readings: Sequence[Topology]) -> Topology | None:
-    """The last reading that is more than an assumption, with the meshes, groups, stages and notes of all; where an
-    earlier one contradicts it, a note names both.
+    """Returns the last reading that is more than an assumption, with the meshes, groups, stages and notes of all
+    readings; where an earlier one contradicts it, a note names both.
     """
     if not readings:
         return None
@@ -29,22 +29,22 @@ def merge_topologies(readings: Sequence[Topology]) -> Topology | None:
 
 
 def _all(parts: Iterable[Iterable[Item]]) -> tuple[Item, ...]:
-    """Each once, in the order in which they came."""
+    """Returns each item once, in the order of the first."""
     return tuple(dict.fromkeys(item for part in parts for item in part))
 
 
 def _contradiction(earlier: Topology, holds: Topology) -> list[str]:
     axes = [axis for axis in earlier.sizes if axis != "mp" and earlier.sizes[axis] != holds.sizes.get(axis, 1)]
-    told = [axis for axis in axes if _told(earlier, axis)]
-    if not told:
+    stated = [axis for axis in axes if _is_stated(earlier, axis)]
+    if not stated:
         return []
-    first = ", ".join(f"{axis} {earlier.sizes[axis]} ({earlier.sources.get(axis, earlier.source)})" for axis in told)
-    later = ", ".join(f"{axis} {holds.sizes.get(axis, 1)} ({holds.sources.get(axis, holds.source)})" for axis in told)
+    first = ", ".join(f"{axis} {earlier.sizes[axis]} ({earlier.sources.get(axis, earlier.source)})" for axis in stated)
+    later = ", ".join(f"{axis} {holds.sizes.get(axis, 1)} ({holds.sources.get(axis, holds.source)})" for axis in stated)
     return [f"the parallel axes were read twice and changed: {first} at first, {later} later; the latter is shown"]
 
 
-def _told(reading: Topology, axis: str) -> bool:
-    """Whether somebody said so: what the other axes leave over of the world is nobody's word."""
+def _is_stated(reading: Topology, axis: str) -> bool:
+    """Returns whether a source states the axis: dp is often only what the other axes leave over of the world."""
     if reading.sources:
         return reading.sources.get(axis, ASSUMED) != ASSUMED
     return reading.source != ASSUMED and axis != "dp" and reading.sizes[axis] > 1

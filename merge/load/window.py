@@ -82,10 +82,10 @@ def build_window(
     ops: Ops | None = None,
     routings: Sequence[ExpertRouting] = (),
 ) -> Window:
-    """The window of one mode.  ``experts``: the length of a load of the layers that hold; others are passed over.
-    ``routings`` fit them already.
+    """Returns the window of one mode.  ``experts`` is the length of a load of the last layers; other loads are left
+    out, and ``routings`` belong to these layers.
 
-    Iterations are numbered from 0 in each mode, and training comes last: of loads with one number, its is the later.
+    Iterations are numbered from 0 in each mode, and training comes last: of two loads of one number, the later is used.
     """
     steps = sorted({step.iteration: step for step in steps}.values(), key=lambda step: step.iteration)
     iterations = tuple(step.iteration for step in steps)
@@ -127,14 +127,14 @@ def _phases(steps: Sequence[Step]) -> dict[str, FloatArray]:
 
 
 def _batch_size(counts: Counts) -> int:
-    """Of one micro-batch of the counted step, where none was timed."""
+    """Returns the size of one micro-batch of the counted step, for ranks without a timed one."""
     if counts.batch_found:
         return counts.batch_size
     return counts.samples // counts.micro_batches if counts.micro_batches else 0
 
 
 def _batch_found(iterations: Sequence[Counts] | Sequence[Step]) -> str:
-    """How it was found where it was, else why it was not: what holds in most iterations."""
+    """Returns how the batch size was found, or why it was not, in most iterations."""
     said = [one.batch_found for one in iterations if one.samples] or [one.batch_found for one in iterations]
     return max(sorted(set(said)), key=said.count, default="")
 
@@ -144,7 +144,7 @@ def _ran_no_forward(iteration: Counts | Step) -> bool:
 
 
 def _median(values: Sequence[int]) -> float | None:
-    """Of the values above zero: zero is what a recorder writes that saw nothing."""
+    """Returns the median of the values above zero: a recorder writes zero for what it did not see."""
     seen = [value for value in values if value > 0]
     return float(median(seen)) if seen else None
 

@@ -1,9 +1,9 @@
-"""Where ranks disagree: phases, and self times of modules, each rank against the median of its cohort.
+"""How far ranks differ in phases and in self times of modules: each rank against the median of its cohort.
 
-Self times, because inclusive ones blame the ranks that wait.  Only ranks of one role do the same work, so a rank's
-*excess* is its time minus the median of its own cohort, and rows are ranked by the largest excess of any rank.  A
-rank in a cohort of fewer than three has no excess (one of two equals is as odd as the other) as long as a larger
-cohort exists.
+Self times are compared, because inclusive times blame the ranks that wait.  Only ranks of one role do the same work, so
+a rank's *excess* is its time minus the median of its own cohort, and rows are ordered by the largest excess of any
+rank.  A rank in a cohort of fewer than three has no excess, as long as a larger cohort exists: of two ranks that
+differ, either may be the odd one.
 
     tables (subjects, ranks) -> minus the cohort's median, cohort by cohort -> rows, and the map of the worst columns
 """
@@ -30,8 +30,8 @@ MIN_COHORT = 3
 MIN_COVERAGE = 0.8
 MAP_COLUMNS = 16
 _MODULE_PHASES = ("forward", "backward")
-#: Inclusive times, in which the ranks that wait look slow as well: the modules' self times stand for them.
-_BLAMES_VICTIMS = ("iteration", "forward", "backward")
+#: Inclusive times, in which the ranks that wait look slow as well; the modules' self times replace them.
+_INCLUSIVE_PHASES = ("iteration", "forward", "backward")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Table:
     excess: FloatArray
 
     def at(self, places: npt.NDArray[np.int64]) -> _Table:
-        """Some of the subjects, in this order."""
+        """Returns the table of some of the subjects, in this order."""
         subjects, phases = ([names[place] for place in places.tolist()] for names in (self.subjects, self.phases))
         return _Table(subjects, phases, self.times[places], self.excess[places])
 
@@ -68,8 +68,8 @@ def skew_over_ranks(analysis: Analysis) -> Skew:
 
 
 def _suspects(analysis: Analysis, modules: _Table, phases: _Table, ranks: npt.NDArray[np.int64]) -> Stragglers | None:
-    """Returns the stragglers by the modules, and by the phases that no module stands for."""
-    own = phases.at(np.array([n for n, phase in enumerate(phases.phases) if phase not in _BLAMES_VICTIMS], np.int64))
+    """Returns the stragglers by the modules, and by the phases that have no self times of modules."""
+    own = phases.at(np.array([n for n, phase in enumerate(phases.phases) if phase not in _INCLUSIVE_PHASES], np.int64))
     places = [
         *zip(modules.subjects, modules.phases, strict=True),
         *zip(own.subjects, own.phases, strict=True),
@@ -86,7 +86,7 @@ def _phase_table(rows: Sequence[RankRow], cohorts: npt.NDArray[np.int64]) -> _Ta
 
 
 def _module_table(labels: Sequence[str], times: TimeTables, cohorts: npt.NDArray[np.int64]) -> _Table:
-    """Every module twice: its self times in forward, then in backward."""
+    """Returns a table with every module twice: its self times in forward, then in backward."""
     both = np.concatenate([times.forward_self, times.backward_self])
     phases = [phase for phase in _MODULE_PHASES for _ in labels]
     return _Table([*labels, *labels], phases, both, excess_over_cohort(both, cohorts))
@@ -103,7 +103,7 @@ def _map(worst: _Table, ranks: npt.NDArray[np.int64]) -> SkewMap:
 
 
 def excess_over_cohort(table: FloatArray, cohorts: npt.NDArray[np.int64]) -> FloatArray:
-    """(subjects, ranks) times minus the median of each rank's cohort; NaN without a time or a cohort to compare."""
+    """Returns (subjects, ranks) times minus the median of each rank's cohort; NaN without a time or a cohort."""
     excess = np.full_like(table, np.nan)
     members = [np.flatnonzero(cohorts == cohort) for cohort in np.unique(cohorts)]
     largest = max((len(ranks) for ranks in members), default=0)
@@ -120,12 +120,12 @@ def _phase_times(row: RankRow) -> list[float]:
 
 
 def _comparable(table: _Table) -> npt.NDArray[np.int64]:
-    """Indices of the subjects that took any time and have an excess, in their order."""
+    """Returns the indices of the subjects that took any time and have an excess, in their order."""
     return np.flatnonzero((np.nansum(table.times, axis=1) > 0) & ~np.isnan(table.excess).all(axis=1))
 
 
 def _worst_first(table: _Table) -> npt.NDArray[np.int64]:
-    """Of the subjects that can be compared, the largest excess first; equal ones in the order of the model."""
+    """Returns the comparable subjects, the largest excess first; equal ones in the order of the model."""
     known = _comparable(table)
     largest = np.nanmax(table.excess[known], axis=1, initial=-np.inf)
     worst: npt.NDArray[np.int64] = known[np.argsort(-largest, kind="stable")]
@@ -133,7 +133,7 @@ def _worst_first(table: _Table) -> npt.NDArray[np.int64]:
 
 
 def _rows(table: _Table, ranks: npt.NDArray[np.int64]) -> tuple[SkewRow, ...]:
-    """Of subjects that have times and an excess."""
+    """Returns one row a subject; each has times and an excess."""
     if not table.subjects:
         return ()
     slowest = np.nanargmax(table.excess, axis=1)
@@ -168,7 +168,7 @@ def _row(
 
 
 def _too_few(world_size: int, cohorts: npt.NDArray[np.int64]) -> str:
-    """Why nobody can be named, given the cohorts of the ranks that have times; empty where somebody can."""
+    """Returns why no rank can be named, from the cohorts of the ranks with times; empty where one can."""
     if len(cohorts) < MIN_COVERAGE * world_size:
         return (
             f"only {len(cohorts):,} of {pluralise(world_size, 'rank')} recorded timed steps "

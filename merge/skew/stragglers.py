@@ -1,8 +1,8 @@
-"""Who is slow by its own doing, and who may only wait for a rank of its own group.
+"""Which ranks are slow themselves, and which may only wait for a rank of their group.
 
 The ranks of a group (tensor parallel, expert parallel, ...) wait for each other in the middle of an iteration.  Where
-such a group is the smaller part of its cohort, the time that its members wait stands above the cohort's median as well:
-one computes, the others wait, and by self times alone they are as far above it.  So nobody is picked out by a hair:
+such a group is less than half of its cohort, waiting ranks are above the cohort's median as well: one rank computes,
+the others wait, and all have nearly the same excess.  So a rank is not named alone for a small difference:
 
     largest excess of each rank -> the worst rank, and those of one of its groups that are nearly as far above
     -> one suspect, or several that are slow together
@@ -33,10 +33,10 @@ def find_stragglers(
     layout: JobTopology,
     groups: Sequence[tuple[int, ...]] = (),
 ) -> Stragglers | None:
-    """``excess``: (places, ranks), in ns, NaN where a rank has none; a place is (subject, phase).  ``groups``: of ranks
-    that may wait for each other, for what nobody knows.
+    """Returns the ranks among which the slow one is; None where no rank has an excess above 0.
 
-    None where no rank has an excess above 0.
+    ``excess`` is (places, ranks), in ns, NaN where a rank has none; a place is (subject, phase).  The ranks of one of
+    ``groups``, whose purpose is not known, may wait for each other.
     """
     highest = np.nan_to_num(excess, nan=-np.inf).max(axis=0, initial=-np.inf)
     if not len(highest) or highest.max() <= 0:
@@ -54,7 +54,7 @@ def find_stragglers(
 
 
 def _may_wait_for(one: Straggler, groups: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """In a module a rank may wait for others; what is no module's time has no collectives of a model in it."""
+    """Returns the ranks that ``one`` may wait for in a module; phases outside of modules have no collectives."""
     met = {rank for group in groups if one.rank in group for rank in group}
     return tuple(sorted(met - {one.rank})) if one.subject != one.phase else ()
 
@@ -62,9 +62,9 @@ def _may_wait_for(one: Straggler, groups: Sequence[tuple[int, ...]]) -> tuple[in
 def _largest_group(
     layout: JobTopology, rank: int, close: Collection[int], ranks: Collection[int]
 ) -> tuple[str, set[int]]:
-    """Of the groups of ``rank`` the one with the most ranks that are slow with it: (its axis, those ranks).
+    """Returns the group of ``rank`` with most ranks that are slow with it: (its axis, those ranks).
 
-    A rank whose cohort is for the greater part in the group does not look slow by waiting: then the median waits, too.
+    A rank does not look slow by waiting where more than half of its cohort is in the group: the median then waits too.
     """
     cohorts = Counter(layout.role(other) for other in ranks)
     found = []
@@ -85,7 +85,8 @@ def _likely(
     suspects: Sequence[Straggler], places: Sequence[tuple[str, str]], excess: FloatArray, ranks: Sequence[int],
     layout: JobTopology, axis: str,
 ) -> int | None:  # fmt: skip
-    """The one rank of a group of three or more that has no excess where all others have one: they wait there for it.
+    """Returns the only rank of a group of three or more without an excess where all others have one: they wait for it.
+
     None where there is no such rank.
     """
     members = set(layout.groups(suspects[0].rank, ranks)[axis])
@@ -95,11 +96,11 @@ def _likely(
         waits = {(other.subject, other.phase) for other in others}
         if len(members) >= 3 and len(waits) == 1:
             place, enough = places.index(waits.pop()), FAR * max(other.excess_ns for other in others)
-            waiting = {rank for rank in members if _at(excess, place, column[rank]) >= enough}
+            waiting = {rank for rank in members if _excess_at(excess, place, column[rank]) >= enough}
             if waiting == members - {one.rank}:
                 return one.rank
     return None
 
 
-def _at(excess: npt.NDArray[np.float64], place: int, column: int) -> float:
+def _excess_at(excess: npt.NDArray[np.float64], place: int, column: int) -> float:
     return float(np.nan_to_num(excess[place, column]))
