@@ -1,11 +1,11 @@
-"""Abuses shards and their writers by the hundred thousand, compares jobs, and exits with 1 if anything was lost.
+"""Damages shards and their writers, compares jobs with and without distprof, and exits with 1 if anything was lost.
 
-* mutations: bytes of shards are flipped, cut, moved and spliced, records are forged; the reader gives what is whole,
-  and says that the rest is not;
+* mutations: bytes of shards are flipped, cut, moved and spliced, records are forged; the reader returns all whole
+  records, and reports the damage;
 * kills: a rank of a real job of two is killed at a random moment; every step that it had finished is in its shard, and
-  merge says what is complete;
-* full disks: a file system is full, or a limit on a file's size is reached, at a random byte; what fitted is there;
-* cases: scripts that something was once wrong with, tests/cases, leave the same under distprof as without.
+  merge reports which ranks are complete;
+* full disks: a file system is full, or a limit on a file's size is reached, at a random byte; records that fitted are there;
+* cases: the scripts of tests/cases, which once showed a fault, have the same results with distprof as without.
 
 make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --cases 0 --seed 7"
 make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 'c*' --at-once 4"

@@ -1,4 +1,4 @@
-"""Bytes that are flipped, cut, put in, moved, repeated, zeroed, and shards of two runs that are spliced."""
+"""Ways to damage a shard: bytes are flipped, cut, inserted, moved, repeated or zeroed, or two runs are spliced."""
 
 from __future__ import annotations
 

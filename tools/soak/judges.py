@@ -1,4 +1,4 @@
-"""What must hold of a file whatever became of it: what is whole is read, what is not is said."""
+"""Checks the reading of a damaged file: whole records must be read, and damage must be reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALL, PART, REFUSED = VERDICTS = ("all read", "read in part", "refused")
 
 
 def judge(data: bytes, originals: Iterable[Original]) -> str:
-    """How the reader took a file whose records are those of ``originals``.  Raises AssertionError when it was wrong."""
+    """Returns the verdict on a file with records of ``originals``.  Raises AssertionError if the reader was wrong."""
     by_run = {written.run_id: written for written in originals}
     shard = _read(data)
     if shard is None:
@@ -41,7 +41,7 @@ def judge(data: bytes, originals: Iterable[Original]) -> str:
 
 
 def judge_forged(data: bytes, *, merged: bool) -> str:
-    """Whatever is read is sound: it can be written, and read again, and is the same, and, when asked for, merged."""
+    """Checks that all records that were read can be written and read again unchanged, and merged if ``merged``."""
     shard = _read(data)
     if shard is None:
         return REFUSED
@@ -58,7 +58,7 @@ def judge_forged(data: bytes, *, merged: bool) -> str:
 
 
 def _merge(shard: Shard) -> None:
-    """Make a report of it and two sound ranks."""
+    """Makes a report of the shard and two undamaged ranks."""
     others = [parse_shard(original(shard.header.run_id, rank, 4).data) for rank in (0, 2)]
     with contextlib.suppress(DataError):
         report = analyse(run_of_shards([shard, *others]))

@@ -1,10 +1,10 @@
-"""The scripts of tests/cases, and what their comment lines say of how each is run.
+"""The scripts of tests/cases, and the comment lines that say how each is run.
 
 * ``# ranks: N``, once;
-* ``# arguments: ...``, a line for each set of arguments that is worth a run; none where it takes none;
-* ``# stack: deepspeed``, where it needs a training stack;
-* ``# event: N``, the iteration of its delicate moment, from 0; left out where each is like the others, or where it
-  is number 5, which is what distprof counts by default.
+* ``# arguments: ...``, a line for each set of arguments that is worth a run; none if it takes no arguments;
+* ``# stack: deepspeed``, if it needs a training stack;
+* ``# event: N``, its delicate iteration, from 0; left out if all iterations are alike, or if it is number 5, which
+  distprof counts by default.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Script:
 
 
 def scripts(pattern: str, folder: Path = CASES) -> list[Script]:
-    """Those whose names match, in the order of their names, each with all its sets of arguments."""
+    """Returns the scripts whose names match, in the order of their names, each with all its sets of arguments."""
     return [script for path in sorted(folder.glob(f"{pattern}.py")) for script in _read(path)]
 
 

@@ -1,4 +1,4 @@
-"""What the soak shows: how far it is, and what came of it."""
+"""The output of the soak: its progress and its results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GREEN, _RED = "32", "1;31"
 
 
 class Progress:
-    """How far it is: on a terminal in one line, elsewhere (a log) in a line every so often."""
+    """Shows the progress: on a terminal in one line, else (in a log) in a line every 30 seconds."""
 
     def __init__(self, stream: TextIO, log_every_s: float = 30) -> None:
         self._stream = stream
@@ -35,7 +35,7 @@ class Progress:
 
 
 def table(tally: Counter[tuple[str, str]], verdicts: Sequence[str]) -> str:
-    """Of (abuse, verdict): a row an abuse, a column a verdict."""
+    """Formats the counts of (damage, verdict): a row for each damage, a column for each verdict."""
     widths = [max(14, len(verdict) + 2) for verdict in verdicts]
     first = max([22, *(len(abuse) + 2 for abuse, _ in tally)])
     rows = [f"{'':{first}}" + "".join(f"{v:>{width}}" for v, width in zip(verdicts, widths, strict=True))]
@@ -46,7 +46,7 @@ def table(tally: Counter[tuple[str, str]], verdicts: Sequence[str]) -> str:
 
 
 def last_word(lost: bool, stream: TextIO) -> str:
-    """In colour on a terminal, unless NO_COLOR is set."""
+    """Returns the last line, in colour on a terminal unless NO_COLOR is set."""
     text = "something was LOST: see above" if lost else "nothing was lost"
     if not stream.isatty() or os.environ.get("NO_COLOR"):
         return text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distprof.launcher.job_summary import read_rank_summaries
 from distprof.merge.load.run import load_run
-from distprof.rank.selection import select_shards
+from distprof.rank.selection import Selection, select_shards
 from distprof.records import ALONE, ENVIRONMENT, FORWARD, GROUP, Counts, Header, Plan, Step
 from distprof.run_folder import RunFolder, create
 from distprof.shard.writer import FileSink, ShardWriter
@@ -59,7 +59,7 @@ def test_ranks_beyond_the_newest_world_size_are_left_out() -> None:
 
 
 def test_no_shards_select_nothing() -> None:
-    found = select_shards([])
+    found: Selection[Seen] = select_shards([])
     assert (found.chosen, found.job, found.world_size, found.run_id) == ([], [], 0, "")
 
 
