@@ -14,7 +14,7 @@ from distprof.frameworks.protocol import Framework
 from distprof.frameworks.registry import FrameworkRegistry
 from distprof.records import ASSUMED, OwnAxes, Stage, Topology
 from distprof.topology import meshes, process_groups
-from distprof.topology.axes import AxisEvidence, declared, merge_declared, resolve, without_declaration
+from distprof.topology.axes import AxisEvidence, declared_topology, merge_declared, resolve, without_declaration
 from distprof.topology.declared import current
 from distprof.topology.meshes import MeshRecorder, SeenMesh
 
@@ -131,7 +131,7 @@ class RankTopology:
             return seen
         try:
             return merge_declared(
-                declared(declaration.sizes, declaration.coordinates, self._rank, self._world_size), seen
+                declared_topology(declaration.sizes, declaration.coordinates, self._rank, self._world_size), seen
             )
         except UsageError as error:
             return without_declaration(seen, error)

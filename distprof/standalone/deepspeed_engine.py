@@ -13,7 +13,7 @@ from distprof.errors import UsageError
 from distprof.merge.report import Report, Spread, Summary
 from distprof.rank.identity import Identity
 from distprof.records import GROUP, Topology
-from distprof.topology.axes import declared
+from distprof.topology.axes import declared_topology
 
 #: DeepSpeed's timer names -> the latency that each measures.
 _TIMERS = {"fwd": "fwd_latency_ns", "bwd": "bwd_latency_ns", "step": "step_latency_ns"}
@@ -34,7 +34,7 @@ def topology_of(engine: Any) -> Iterator[Topology]:
     data = engine.dp_world_size or engine.seq_dp_world_size
     try:
         sizes = {"dp": int(data), "tp": int(engine.mp_world_size)}
-        yield declared(sizes, {}, int(engine.global_rank), int(engine.world_size))
+        yield declared_topology(sizes, {}, int(engine.global_rank), int(engine.world_size))
     except UsageError:
         return
 

@@ -99,7 +99,7 @@ def resolve(claims: Iterable[AxisEvidence], rank: int, world_size: int) -> Topol
     return _complete(accepted, list(dict.fromkeys(notes)), rank, world_size)
 
 
-def declared(sizes: Mapping[str, int], coordinates: Mapping[str, int], rank: int, world_size: int) -> Topology:
+def declared_topology(sizes: Mapping[str, int], coordinates: Mapping[str, int], rank: int, world_size: int) -> Topology:
     """Returns the topology that the script declared.
 
     Missing coordinates follow from the rank: tp varies fastest, then cp, dp, pp; ep over the ranks of a pipeline stage.

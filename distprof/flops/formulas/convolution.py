@@ -51,12 +51,12 @@ def _transposed(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **_
     return _convolution(out, x, weight, bias if hasattr(bias, "numel") else None, transposed=True)
 
 
-def _activated(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
+def _with_activation(out: Any, /, x: Any, weight: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
     macs, flops = _convolution(out, x, weight, bias)
     return macs, flops + out.numel()
 
 
-def _added(out: Any, /, x: Any, weight: Any, z: Any, alpha: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
+def _with_sum(out: Any, /, x: Any, weight: Any, z: Any, alpha: Any, bias: Any = None, *_: Any, **__: Any) -> Work:
     """Adds ``alpha`` x ``z`` and an activation."""
     macs, flops = _convolution(out, x, weight, bias)
     return macs, flops + (2 + (alpha not in (None, 1))) * out.numel()
@@ -121,14 +121,14 @@ CHAPTER = Chapter(
         ),
         Rule(
             ("cudnn_convolution_relu", "miopen_convolution_relu"),
-            _activated,
+            _with_activation,
             "output elements x (C_in / groups x kernel)",
             "2 MACs + 1 an output element for a bias, 1 for the activation",
             "as `convolution`",
         ),
         Rule(
             ("cudnn_convolution_add_relu", "miopen_convolution_add_relu"),
-            _added,
+            _with_sum,
             "output elements x (C_in / groups x kernel)",
             "2 MACs + 1 an output element for a bias, 1 for the sum, 1 for its factor, 1 for the activation",
             "as `convolution`",

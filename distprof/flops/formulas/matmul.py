@@ -26,18 +26,18 @@ def addition_flops(kwargs: Mapping[str, Any]) -> int:
     return int(beta != 0) + int(beta not in (0, 1)) + int(alpha != 1)
 
 
-def _added_product(out: Any, /, _: Any, a: Any, *__: Any, **kwargs: Any) -> Work:
+def _vector_product_with_sum(out: Any, /, _: Any, a: Any, *__: Any, **kwargs: Any) -> Work:
     macs = a.numel()
     return macs, 2 * macs + addition_flops(kwargs) * out.numel()
 
 
-def _sum_of_products(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
+def _product_with_sum(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
     macs = a.numel() * b.shape[-1]
     return macs, 2 * macs + addition_flops(kwargs) * out.numel()
 
 
-def _activated(out: Any, /, *args: Any, **kwargs: Any) -> Work:
-    macs, flops = _sum_of_products(out, *args, **kwargs)
+def _with_activation(out: Any, /, *args: Any, **kwargs: Any) -> Work:
+    macs, flops = _product_with_sum(out, *args, **kwargs)
     return macs, flops + out.numel()
 
 
@@ -50,7 +50,7 @@ def _outer(out: Any, /, *_: Any, **kwargs: Any) -> Work:
     return macs, 2 * macs + max(addition_flops(kwargs) - 1, 0) * macs
 
 
-def _grouped(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
+def _grouped_product(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
     """Counts a grouped matmul of any form.
 
     Each row of ``a`` [M, K] meets one matrix of ``b`` [G, K, N]; or each column of ``b`` [K, N] one of ``a`` [G, M, K].
@@ -142,15 +142,15 @@ CHAPTER = Chapter(
     (
         Rule(
             ("addmm", "baddbmm", "addbmm"),
-            _sum_of_products,
+            _product_with_sum,
             "M K N of each matrix of a batch",
             "2 MACs + the added operand",
             "MACs as `torch.utils.flop_counter`",
         ),
-        Rule(("_addmm_activation",), _activated, "as `addmm`", "as `addmm` + 1 an output element"),
+        Rule(("_addmm_activation",), _with_activation, "as `addmm`", "as `addmm` + 1 an output element"),
         Rule(
             ("_grouped_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2"),
-            _grouped,
+            _grouped_product,
             "M K N of each group: the rows of one group meet one matrix",
             "2 MACs",
             "a matmul for each group",
@@ -192,7 +192,7 @@ CHAPTER = Chapter(
             "two matmuls and their sum",
         ),
         Rule(("mv",), _dot, "M K", "2 MACs", "a matmul of N = 1"),
-        Rule(("addmv",), _added_product, "M K", "2 MACs + the added operand", "a matmul of N = 1"),
+        Rule(("addmv",), _vector_product_with_sum, "M K", "2 MACs + the added operand", "a matmul of N = 1"),
         Rule(("dot", "vdot"), _dot, "K", "2 MACs", "a matmul of M = N = 1"),
         Rule(
             ("affine_grid_generator",), _affine_grid, "3 an output element, in three dimensions 4", "2 MACs", "a matmul"

@@ -21,12 +21,12 @@ from distprof.flops.formulas.rule import (
 POINTWISE = per_output(1)
 
 
-def _scaled(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+def _alpha_flops(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """Returns 1 if a sum multiplies its second operand by ``alpha``, else 0."""
     return int(kwargs.get("alpha", args[2] if len(args) > 2 else 1) != 1)
 
 
-def _valued(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+def _value_flops(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """Returns 1 if ``addcmul`` multiplies the added product by ``value``, else 0."""
     value = kwargs.get("value", args[3] if len(args) > 3 else 1)
     return int(not isinstance(value, (int, float)) or value != 1)
@@ -41,8 +41,8 @@ _OF_PRODUCTS = ("addcmul", "addcdiv")
 
 #: Formulas of the ops on lists (``_foreach_add_``) that are not one flop an element.
 _FOREACH = {
-    **dict.fromkeys(_SUMS, per_input(1, more=_scaled)),
-    **dict.fromkeys(_OF_PRODUCTS, per_input(2, more=_valued)),
+    **dict.fromkeys(_SUMS, per_input(1, more=_alpha_flops)),
+    **dict.fromkeys(_OF_PRODUCTS, per_input(2, more=_value_flops)),
     "lerp": per_input(3),
     "norm": per_input(2),
 }
@@ -67,11 +67,11 @@ def foreach(name: str) -> Formula:
     return _FOREACH.get(name, per_input(1))
 
 
-def _accumulated(_: Any, x: Any, indices: Any, values: Any, accumulate: bool = False, *__: Any, **___: Any) -> Work:
+def _accumulate(_: Any, x: Any, indices: Any, values: Any, accumulate: bool = False, *__: Any, **___: Any) -> Work:
     return 0, numel(values) if accumulate else 0
 
 
-def summed(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
+def sum_of_input(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
     return 0, numel(x) if is_real_work(out) else 0
 
 
@@ -91,8 +91,8 @@ CHAPTER = Chapter(
         Rule(_ONE, POINTWISE, "0", "1 an output element"),
         Rule(_BACKWARDS, per_output(2), "0", "2 an output element: the derivative, and its product with the gradient"),
         Rule(_BOOLEAN, zero_work, "0", "0, also if the booleans are stored as another type (`lt_`)"),
-        Rule(_SUMS, per_output(1, _scaled), "0", "1 an output element, 2 with a factor (`alpha`)"),
-        Rule(_OF_PRODUCTS, per_output(2, _valued), "0", "2 an element, 3 with a factor (`value`)"),
+        Rule(_SUMS, per_output(1, _alpha_flops), "0", "1 an output element, 2 with a factor (`alpha`)"),
+        Rule(_OF_PRODUCTS, per_output(2, _value_flops), "0", "2 an element, 3 with a factor (`value`)"),
         Rule(("lerp",), per_output(3), "0", "3 an element"),
         Rule(("glu", "native_dropout"), per_output(2), "0", "2 an output element"),
         Rule(("linalg_cross",), per_output(5), "0", "5 an output element"),
@@ -108,7 +108,7 @@ REDUCTIONS = Chapter(
     "Reductions and sums",
     "",
     (
-        Rule(("sum", "nansum", "prod", "cumsum", "cumprod"), summed, "0",
+        Rule(("sum", "nansum", "prod", "cumsum", "cumprod"), sum_of_input, "0",
              "1 an input element (0 if the result is integers, as the offsets of a grouped matmul)"),
         Rule(("mean", "amax", "amin", "max", "min", "argmax", "argmin", "cummax", "cummin", "_cummax_helper",
               "_cummin_helper", "trace"), per_input(1), "0", "1 an input element"),
@@ -124,7 +124,7 @@ REDUCTIONS = Chapter(
         Rule(("_unsafe_masked_index_put_accumulate",), per_input(1, 3), "0", "1 a value that is accumulated"),
         Rule(("index_add", "scatter_add", "scatter_reduce", "index_reduce"), per_input(1, 3), "0",
              "1 an element that is added"),
-        Rule(("index_put", "_index_put_impl", "_unsafe_index_put"), _accumulated, "0",
+        Rule(("index_put", "_index_put_impl", "_unsafe_index_put"), _accumulate, "0",
              "1 a value that is accumulated, else 0"),
         Rule(("embedding_dense_backward", "embedding_backward", "unfold_backward", "col2im"), per_input(1), "0",
              "1 an element of the gradient, which is added to its place"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distprof.flops.formulas.linalg import CHAPTER as LINALG
-from distprof.flops.formulas.pointwise import summed
+from distprof.flops.formulas.pointwise import sum_of_input
 from distprof.flops.formulas.rule import Chapter, Rule, per_input, per_output
 from distprof.flops.formulas.sampling import FOURIER
 
@@ -40,7 +40,7 @@ CHAPTER = Chapter(
     "Primitives that move, make or convert numbers count 0, as the aten ops of the same names.",
     (
         Rule(_prims(*_POINTWISE), per_output(1), "0", "1 an output element, 0 if the result is integers or booleans"),
-        Rule(_prims("sum", "prod", "xor_sum"), summed, "0", "1 an input element"),
+        Rule(_prims("sum", "prod", "xor_sum"), sum_of_input, "0", "1 an input element"),
         Rule(_prims("amax", "amin"), per_input(1), "0", "1 an input element"),
         Rule(_prims("var"), per_input(4), "0", "4 an input element"),
         Rule(_prims("fft_c2c"), _rule_of(FOURIER, "_fft_c2c").formula, "0", "as `_fft_c2c`"),

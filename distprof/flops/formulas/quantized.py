@@ -25,18 +25,18 @@ def _dynamic_4bit(out: Any, /, x: Any, weight: Any, block: int, inputs: int, *_:
     return only_macs(out.numel() * inputs)
 
 
-def _pruned_weight(out: Any, /, x: Any, weight: Any, *_: Any, **kwargs: Any) -> Work:
+def _sparse_weight(out: Any, /, x: Any, weight: Any, *_: Any, **kwargs: Any) -> Work:
     """Counts a product whose weight [N, K / 2] holds the kept elements."""
     macs = out.numel() * weight.shape[-1]
     return macs, 2 * macs + (kwargs.get("bias") is not None) * out.numel()
 
 
-def _pruned_first(out: Any, /, a: Any, *_: Any, **__: Any) -> Work:
+def _sparse_first(out: Any, /, a: Any, *_: Any, **__: Any) -> Work:
     """Counts a product whose first matrix [M, K / 2] holds the kept elements."""
     return only_macs(out.numel() * a.shape[-1])
 
 
-def _pruned_added(out: Any, /, x: Any, a: Any, *_: Any, **__: Any) -> Work:
+def _sparse_first_with_sum(out: Any, /, x: Any, a: Any, *_: Any, **__: Any) -> Work:
     macs = out.numel() * a.shape[-1]
     return macs, 2 * macs + out.numel()
 
@@ -89,7 +89,7 @@ def _cell(gates: int) -> Formula:
     return formula
 
 
-def _named(pattern: str, *names: str) -> tuple[str, ...]:
+def _names(pattern: str, *names: str) -> tuple[str, ...]:
     return tuple(pattern.format(name) for name in names)
 
 
@@ -114,28 +114,28 @@ CHAPTER = Chapter(
         Rule(("_mixed_dtypes_linear",), _mixed, "M K N", "2 MACs + 1 an output element for a bias, 1 for an activation",
              "as `addmm`"),
         Rule(("_dyn_quant_matmul_4bit",), _dynamic_4bit, "M K N", "2 MACs", "as `mm`"),
-        Rule(("_sparse_semi_structured_linear",), _pruned_weight, "M K N / 2", _WITH_BIAS, "the kept elements"),
-        Rule(("_sparse_semi_structured_mm",), _pruned_first, "M K N / 2", "2 MACs", "the kept elements"),
-        Rule(("_sparse_semi_structured_addmm",), _pruned_added, "M K N / 2", "2 MACs + 1 an output element",
+        Rule(("_sparse_semi_structured_linear",), _sparse_weight, "M K N / 2", _WITH_BIAS, "the kept elements"),
+        Rule(("_sparse_semi_structured_mm",), _sparse_first, "M K N / 2", "2 MACs", "the kept elements"),
+        Rule(("_sparse_semi_structured_addmm",), _sparse_first_with_sum, "M K N / 2", "2 MACs + 1 an output element",
              "the kept elements"),
         Rule(("_cslt_sparse_mm",), _cslt, "M K N / 2", _WITH_BIAS, "the kept elements"),
-        Rule(_named("quantized::{}", "linear", "linear_dynamic", "linear_dynamic_fp16"), _linear(), "M K N", _WITH_BIAS,
+        Rule(_names("quantized::{}", "linear", "linear_dynamic", "linear_dynamic_fp16"), _linear(), "M K N", _WITH_BIAS,
              "as `addmm`"),
-        Rule(_named("quantized::{}", "linear_relu", "linear_leaky_relu", "linear_tanh", "linear_relu_dynamic",
+        Rule(_names("quantized::{}", "linear_relu", "linear_leaky_relu", "linear_tanh", "linear_relu_dynamic",
                     "linear_relu_dynamic_fp16"), _linear(1), "M K N", f"{_WITH_BIAS}, 1 for the activation",
              "as `addmm`"),
-        Rule(_named("quantized::{}", "conv1d", "conv2d", "conv3d", "conv1d_dynamic", "conv2d_dynamic",
+        Rule(_names("quantized::{}", "conv1d", "conv2d", "conv3d", "conv1d_dynamic", "conv2d_dynamic",
                     "conv3d_dynamic"),
              _convolution(), _CONVOLVED, _WITH_BIAS, "as `convolution`"),
-        Rule(_named("quantized::{}", "conv1d_relu", "conv2d_relu", "conv3d_relu", "conv2d_add"), _convolution(1),
+        Rule(_names("quantized::{}", "conv1d_relu", "conv2d_relu", "conv3d_relu", "conv2d_add"), _convolution(1),
              _CONVOLVED, f"{_WITH_BIAS}, 1 for the activation or sum", "as `convolution`"),
         Rule(("quantized::conv2d_add_relu",), _convolution(2), _CONVOLVED, f"{_WITH_BIAS}, 2 for both",
              "as `convolution`"),
-        Rule(_named("quantized::conv_transpose{}", "1d", "2d", "3d", "1d_dynamic", "2d_dynamic", "3d_dynamic"),
+        Rule(_names("quantized::conv_transpose{}", "1d", "2d", "3d", "1d_dynamic", "2d_dynamic", "3d_dynamic"),
              _convolution(transposed=True), "input elements x (C_out / groups x kernel)", _WITH_BIAS,
              "as `convolution`"),
         Rule(("onednn::qlinear_pointwise",), _onednn_linear, "M K N", _WITH_BIAS, "as `addmm`"),
-        Rule(_named("onednn::{}_pointwise", "qconv", "qconv1d", "qconv2d", "qconv3d"), _onednn_convolution, _CONVOLVED,
+        Rule(_names("onednn::{}_pointwise", "qconv", "qconv1d", "qconv2d", "qconv3d"), _onednn_convolution, _CONVOLVED,
              _WITH_BIAS, "as `convolution`"),
         *(
             Rule((f"quantized::quantized_{kind}_cell_dynamic",), _cell(gates), f"{gates} H (I + H) a position",
@@ -144,14 +144,14 @@ CHAPTER = Chapter(
             for kind, gates in _GATES.items()
         ),
         Rule(("quantized::matmul",), _packed_last, "M K N", "2 MACs", "as `mm`"),
-        Rule(_named("quantized::{}", *_ONE), per_output(1), "0", "1 an output element"),
-        Rule(_named("quantized::{}", *_TWO), per_output(2), "0", "2 an output element"),
+        Rule(_names("quantized::{}", *_ONE), per_output(1), "0", "1 an output element"),
+        Rule(_names("quantized::{}", *_TWO), per_output(2), "0", "2 an output element"),
         Rule(("quantized::softmax",), per_output(5), "0", "5 an output element"),
-        Rule(_named("quantized::{}", "layer_norm", "group_norm", "instance_norm"), per_output(7), "0",
+        Rule(_names("quantized::{}", "layer_norm", "group_norm", "instance_norm"), per_output(7), "0",
              "7 an output element"),
-        Rule(_named("quantized::batch_norm{}", "", "1d", "2d", "3d"), per_output(4), "0", "4 an output element"),
-        Rule(_named("quantized::batch_norm{}_relu", "", "1d", "2d", "3d"), per_output(5), "0", "5 an output element"),
-        Rule(_named("quantized::embedding_bag_{}", "byte", "4bit"), _bag, "0", "1 an element looked up"),
+        Rule(_names("quantized::batch_norm{}", "", "1d", "2d", "3d"), per_output(4), "0", "4 an output element"),
+        Rule(_names("quantized::batch_norm{}_relu", "", "1d", "2d", "3d"), per_output(5), "0", "5 an output element"),
+        Rule(_names("quantized::embedding_bag_{}", "byte", "4bit"), _bag, "0", "1 an element looked up"),
         Rule(("_add_relu",), per_output(2), "0", "2 an output element"),
         Rule(("fake_quantize_per_tensor_affine_cachemask", "fake_quantize_per_channel_affine_cachemask",
               "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams", "_fake_quantize_learnable_per_tensor_affine",

@@ -75,7 +75,7 @@ def first_tensor(value: Any) -> torch.Tensor:
     return first
 
 
-def stored(tensor: torch.Tensor) -> int:
+def stored_numel(tensor: torch.Tensor) -> int:
     """Returns the number of stored elements; in a sparse tensor explicit zeros and duplicates count."""
     if tensor.layout not in SPARSE:
         return tensor.numel()
@@ -88,7 +88,7 @@ def stored(tensor: torch.Tensor) -> int:
 def numel(value: Any) -> int:
     """Returns the number of elements of a tensor, or of all tensors in a list."""
     if isinstance(value, torch.Tensor):
-        return stored(value) if is_real_work(value) else 0
+        return stored_numel(value) if is_real_work(value) else 0
     return sum(map(numel, value)) if isinstance(value, Iterable) else 0
 
 

@@ -19,7 +19,7 @@ from distprof.flops.formulas.rule import (
     numel,
     only_macs,
     per_output,
-    stored,
+    stored_numel,
 )
 from distprof.nested_tensors import op_tensors
 
@@ -30,37 +30,37 @@ def _is_sparse(value: Any) -> bool:
     return any(tensor.layout in SPARSE for tensor in op_tensors((value,)))
 
 
-def _product(a: Any, b: Any) -> int:
+def _product_macs(a: Any, b: Any) -> int:
     """Returns the MACs of a sparse and a dense matrix; those of two sparse ones depend on the positions of elements."""
     if _is_sparse(a) == _is_sparse(b):
         raise NoFormulaError
-    return stored(a) * int(b.shape[-1]) if _is_sparse(a) else stored(b) * int(a.shape[-2])
+    return stored_numel(a) * int(b.shape[-1]) if _is_sparse(a) else stored_numel(b) * int(a.shape[-2])
 
 
-def _matrices(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
-    return only_macs(_product(a, b))
+def _matmul(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
+    return only_macs(_product_macs(a, b))
 
 
-def _matrices_added(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
-    macs = _product(a, b)
-    return macs, 2 * macs + addition_flops(kwargs) * stored(out)
+def _product_with_sum(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
+    macs = _product_macs(a, b)
+    return macs, 2 * macs + addition_flops(kwargs) * stored_numel(out)
 
 
 def _vector(_: Any, a: Any, x: Any, *__: Any, **___: Any) -> Work:
-    return only_macs(stored(a))
+    return only_macs(stored_numel(a))
 
 
-def _vector_added(out: Any, /, _: Any, a: Any, x: Any, *__: Any, **kwargs: Any) -> Work:
-    return stored(a), 2 * stored(a) + addition_flops(kwargs) * stored(out)
+def _vector_sum(out: Any, /, _: Any, a: Any, x: Any, *__: Any, **kwargs: Any) -> Work:
+    return stored_numel(a), 2 * stored_numel(a) + addition_flops(kwargs) * stored_numel(out)
 
 
-def _sampled(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
-    macs = stored(out) * a.shape[-1]
-    return macs, 2 * macs + addition_flops(kwargs) * stored(out)
+def _sampled_product(out: Any, /, _: Any, a: Any, b: Any, *__: Any, **kwargs: Any) -> Work:
+    macs = stored_numel(out) * a.shape[-1]
+    return macs, 2 * macs + addition_flops(kwargs) * stored_numel(out)
 
 
 def _reduced(out: Any, /, a: Any, b: Any, reduce: str = "sum", *_: Any, **__: Any) -> Work:
-    products = _product(a, b)
+    products = _product_macs(a, b)
     if reduce in ("sum", "mean"):
         return products, 2 * products + (numel(out[0]) if reduce == "mean" else 0)
     return 0, 2 * products  # a product and a comparison
@@ -69,15 +69,15 @@ def _reduced(out: Any, /, a: Any, b: Any, reduce: str = "sum", *_: Any, **__: An
 def _reduced_backward(
     _: Any, a: Any, grad: Any, b: Any, reduce: str, arg_out: Any, output_mask: Any, *__: Any, **___: Any
 ) -> Work:
-    return only_macs(stored(a) * int(grad.shape[-1]) * sum(map(bool, output_mask)))
+    return only_macs(stored_numel(a) * int(grad.shape[-1]) * sum(map(bool, output_mask)))
 
 
-def _coalesced(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
+def _coalesce(out: Any, /, x: Any, *_: Any, **__: Any) -> Work:
     """Counts one sum for each duplicate element."""
-    return 0, stored(x) - stored(out)
+    return 0, stored_numel(x) - stored_numel(out)
 
 
-def _stored(_: Any, x: Any, *__: Any, **___: Any) -> Work:
+def _stored_sum(_: Any, x: Any, *__: Any, **___: Any) -> Work:
     return 0, numel(x)
 
 
@@ -87,31 +87,31 @@ def _bag_backward(out: Any, /, grad: Any, *args: Any, **__: Any) -> Work:
     ``args`` from the eighth on are the mode, whether the gradient is sparse, and weights of samples.
     """
     mode, weights = args[7], args[9] if len(args) > 9 else None
-    return 0, ((mode == _MEAN) + (weights is not None)) * stored(out)
+    return 0, ((mode == _MEAN) + (weights is not None)) * stored_numel(out)
 
 
 #: Rules of ops that also accept dense tensors.
 _ALSO_DENSE = (
-    Rule(("mm", "bmm"), _matrices, "stored elements of the sparse matrix x columns (rows) of the dense one", "2 MACs",
+    Rule(("mm", "bmm"), _matmul, "stored elements of the sparse matrix x columns (rows) of the dense one", "2 MACs",
          "a product and a sum for each"),
-    Rule(("addmm", "baddbmm"), _matrices_added, "as `mm`", "2 MACs + the added operand, as `addmm`"),
+    Rule(("addmm", "baddbmm"), _product_with_sum, "as `mm`", "2 MACs + the added operand, as `addmm`"),
     Rule(("mv",), _vector, "stored elements", "2 MACs", "a matmul of N = 1"),
-    Rule(("addmv",), _vector_added, "stored elements", "2 MACs + the added operand, as `addmv`", "a matmul of N = 1"),
+    Rule(("addmv",), _vector_sum, "stored elements", "2 MACs + the added operand, as `addmv`", "a matmul of N = 1"),
     Rule(("_embedding_bag_backward",), _bag_backward, "0",
          "1 an element looked up for a mean, 1 with weights of samples, else 0"),
 )  # fmt: skip
 
 #: Rules of ops that always have a sparse operand.
 ONLY_SPARSE = (
-    Rule(("hspmm",), _matrices, "as `mm`", "2 MACs"),
-    Rule(("_sparse_addmm", "sspaddmm"), _matrices_added, "as `mm`", "2 MACs + the added operand, as `addmm`"),
-    Rule(("sparse_sampled_addmm",), _sampled, "stored elements of the result x K",
+    Rule(("hspmm",), _matmul, "as `mm`", "2 MACs"),
+    Rule(("_sparse_addmm", "sspaddmm"), _product_with_sum, "as `mm`", "2 MACs + the added operand, as `addmm`"),
+    Rule(("sparse_sampled_addmm",), _sampled_product, "stored elements of the result x K",
          "2 MACs + the added operand, as `addmm`"),
     Rule(("_sparse_mm_reduce_impl",), _reduced, "as `mm`; 0 for a maximum or minimum",
          "2 a product and its sum or comparison, 1 more an output element for a mean"),
     Rule(("_sparse_mm_reduce_impl_backward",), _reduced_backward, "as `mm`, for each requested gradient", "2 MACs"),
-    Rule(("_coalesce",), _coalesced, "0", "1 for each element that is added to another"),
-    Rule(("_sparse_sum", "_sparse_csr_sum", "_sparse_csr_prod"), _stored, "0", "1 a stored element"),
+    Rule(("_coalesce",), _coalesce, "0", "1 for each element that is added to another"),
+    Rule(("_sparse_sum", "_sparse_csr_sum", "_sparse_csr_prod"), _stored_sum, "0", "1 a stored element"),
     Rule(("_sparse_softmax", "_sparse_log_softmax"), per_output(5), "0", "5 a stored element"),
     Rule(("_sparse_softmax_backward_data", "_sparse_log_softmax_backward_data"), per_output(4), "0",
          "4 a stored element"),
@@ -149,7 +149,7 @@ def _each_element(counted: PerOutput) -> Formula:
         touched = [result] if _is_sparse(result) else [tensor for tensor in op_tensors(args) if _is_sparse(tensor)]
         if not touched:
             raise NoFormulaError
-        return 0, counted.each(args, kwargs) * max(map(stored, touched))
+        return 0, counted.each(args, kwargs) * max(map(stored_numel, touched))
 
     return formula_of_stored
 

@@ -11,21 +11,21 @@ _SAMPLE = 7  # a linear sample in two dimensions: 4 products and their sum
 _SAMPLE_BACKWARD = 16  # 4 a tap: for the gradients of the input and of the position
 
 
-def _deformed(out: Any, x: Any, weight: Any) -> tuple[int, int]:
+def _macs_and_samples(out: Any, x: Any, weight: Any) -> tuple[int, int]:
     """Returns (MACs, samples)."""
     positions = out.numel() // out.shape[1]
     return out.numel() * prod(weight.shape[1:]), positions * x.shape[1] * prod(weight.shape[2:])
 
 
 def _deform_conv(out: Any, /, x: Any, weight: Any, offset: Any, mask: Any, bias: Any, *args: Any, **__: Any) -> Work:
-    macs, samples = _deformed(out, x, weight)
+    macs, samples = _macs_and_samples(out, x, weight)
     return macs, 2 * macs + (_SAMPLE + bool(args[-1])) * samples + out.numel()
 
 
 def _deform_conv_backward(
     _: Any, grad: Any, x: Any, weight: Any, offset: Any, mask: Any, bias: Any, *args: Any, **__: Any
 ) -> Work:
-    macs, samples = _deformed(grad, x, weight)
+    macs, samples = _macs_and_samples(grad, x, weight)
     return 2 * macs, 4 * macs + (_SAMPLE + _SAMPLE_BACKWARD + 3 * bool(args[-1])) * samples + grad.numel()
 
 

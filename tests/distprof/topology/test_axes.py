@@ -13,7 +13,7 @@ from support.records import patient
 from distprof.errors import UsageError
 from distprof.records import ASSUMED, AXES, Mesh, Topology
 from distprof.shard.validation import validate
-from distprof.topology.axes import AxisEvidence, declared, is_data_axis, merge_declared, resolve
+from distprof.topology.axes import AxisEvidence, declared_topology, is_data_axis, merge_declared, resolve
 from distprof.topology.meshes import SeenMesh, mesh_evidence
 
 
@@ -186,21 +186,21 @@ def test_sizes_that_do_not_multiply_to_the_world() -> None:
 
 def test_declaration_holds_over_detected_axes() -> None:
     seen = from_meshes((mesh(5, dp=2, tp=4), mesh(5, edp=4, ep=2)), rank=5, world_size=8)
-    topology = merge_declared(declared({"tp": 2}, {}, 5, 8), seen)
+    topology = merge_declared(declared_topology({"tp": 2}, {}, 5, 8), seen)
     assert sizes(topology) == {"dp": 4, "tp": 2, "ep": 2, "mp": 2}, "the script declared no ep"
     assert (topology.source, topology.sources["ep"]) == ("declared", "device_mesh")
     assert "declared says tp 2, device_mesh says tp 4; the first is shown" in topology.notes
 
 
 def test_declaration() -> None:
-    topology = declared({"tp": 2, "ep": 4}, {}, rank=5, world_size=8)
+    topology = declared_topology({"tp": 2, "ep": 4}, {}, rank=5, world_size=8)
     assert topology.source == "declared"
     assert sizes(topology) == {"dp": 4, "tp": 2, "ep": 4, "mp": 2}
     assert (topology.coordinates["tp"], topology.coordinates["dp"], topology.coordinates["ep"]) == (1, 2, 2)
 
 
 def test_tp_varies_fastest_then_cp_dp_pp() -> None:
-    places = [declared({"tp": 2, "cp": 2, "dp": 2, "pp": 2}, {}, rank, 16).coordinates for rank in range(16)]
+    places = [declared_topology({"tp": 2, "cp": 2, "dp": 2, "pp": 2}, {}, rank, 16).coordinates for rank in range(16)]
     assert [place["tp"] for place in places[:4]] == [0, 1, 0, 1]
     assert [place["cp"] for place in places[:4]] == [0, 0, 1, 1]
     assert [place["dp"] for place in places[:8]] == [0] * 4 + [1] * 4
@@ -208,14 +208,14 @@ def test_tp_varies_fastest_then_cp_dp_pp() -> None:
 
 
 def test_ep_lies_over_the_ranks_of_one_stage() -> None:
-    over_data = [declared({"tp": 2, "ep": 4}, {}, rank, 8).coordinates["ep"] for rank in range(8)]
+    over_data = [declared_topology({"tp": 2, "ep": 4}, {}, rank, 8).coordinates["ep"] for rank in range(8)]
     assert over_data == [0, 0, 1, 1, 2, 2, 3, 3]
-    over_all = [declared({"tp": 2, "ep": 8}, {}, rank, 8).coordinates["ep"] for rank in range(8)]
+    over_all = [declared_topology({"tp": 2, "ep": 8}, {}, rank, 8).coordinates["ep"] for rank in range(8)]
     assert over_all == list(range(8))
 
 
 def test_declared_coordinates() -> None:
-    topology = declared({"tp": 2}, {"tp": 1, "dp": 0}, rank=0, world_size=8)
+    topology = declared_topology({"tp": 2}, {"tp": 1, "dp": 0}, rank=0, world_size=8)
     assert (topology.coordinates["tp"], topology.coordinates["dp"]) == (1, 0)
 
 
@@ -242,17 +242,17 @@ def test_declared_coordinates() -> None:
 )
 def test_invalid_declarations(said: dict[str, Any], coordinates: dict[str, Any], why: str) -> None:
     with pytest.raises(UsageError) as caught:
-        declared(said, coordinates, rank=0, world_size=8)
+        declared_topology(said, coordinates, rank=0, world_size=8)
     assert why in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_empty_declaration_is_data_parallel() -> None:
-    topology = declared({}, {}, rank=1, world_size=4)
+    topology = declared_topology({}, {}, rank=1, world_size=4)
     assert (sizes(topology), topology.coordinates["dp"]) == ({"dp": 4}, 1)
 
 
 def test_coordinates_alone_if_all_sizes_are_one() -> None:
-    assert declared({}, {"dp": 3}, rank=1, world_size=4).coordinates["dp"] == 3
+    assert declared_topology({}, {"dp": 3}, rank=1, world_size=4).coordinates["dp"] == 3
 
 
 names = st.sampled_from(["dp", "tp", "pp", "cp", "ep", "dp_shard", "dp_replicate", "edp", "mp", "rows", "batch"])
@@ -288,7 +288,7 @@ def test_ranks_have_different_coordinates(order: list[str], shape: list[int]) ->
 @given(dimensions, st.integers(0, 63))
 def test_declarations_are_consistent_or_refused(said: dict[str, int], rank: int) -> None:
     try:
-        topology = declared(said, {}, rank, 64)
+        topology = declared_topology(said, {}, rank, 64)
     except UsageError:
         return
     validate(topology)
