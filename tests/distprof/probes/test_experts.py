@@ -140,8 +140,8 @@ ROUTE = [[0, 1], [0, 3], [0, 1], [0, 1]]
 
 
 def routing(seen: Seen) -> tuple[list[int], list[int], tuple[int, ...]]:
-    (told, *_) = seen.of(ExpertRouting)
-    return told.routed.tolist(), told.dropped.tolist(), told.drops_known
+    (routing, *_) = seen.of(ExpertRouting)
+    return routing.routed.tolist(), routing.dropped.tolist(), routing.drops_known
 
 
 def test_chosen_and_processed_tokens_differ(tmp_path: Path) -> None:

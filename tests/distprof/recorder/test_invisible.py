@@ -55,18 +55,18 @@ class Model(nn.Module):
 def train(
     net: Callable[..., Tensor],
     model: nn.Module,
-    aside: Callable[[int], object] = lambda step: None,
+    between: Callable[[int], object] = lambda step: None,
     longer: int = -1,
     **options: Any,
 ) -> Trace:
-    """Losses of a few steps, what ``aside`` returned in each of them, between forward and backward, and gradients of
+    """Losses of a few steps, what ``between`` returned in each of them, between forward and backward, and gradients of
     every parameter.  ``longer``: the step in which there is one row more.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     trace: Trace = []
     for step in range(STEPS):
         loss = net(torch.randn(3 + (step == longer), 8), **options).square().mean()
-        trace += [float(loss).hex(), aside(step)]
+        trace += [float(loss).hex(), between(step)]
         loss.backward()
         trace.append([None if p.grad is None else _bytes(p.grad) for p in model.parameters()])
         optimizer.step()
@@ -106,14 +106,14 @@ def test_a_copy_for_ema_computes_with_its_own_weights(tmp_path: Path) -> None:
         model = Model()
         probe, copies = torch.randn(1, 8), []
 
-        def aside(step: int) -> str:
+        def between(step: int) -> str:
             copies.append(copy.deepcopy(model).eval())
             with torch.no_grad():
                 for parameter in copies[-1].parameters():
                     parameter.mul_(0.5)
                 return float(sum(one(probe).sum() for one in copies)).hex()
 
-        return train(model, model, aside)
+        return train(model, model, between)
 
     assert_same(tmp_path, job)
 
@@ -122,14 +122,14 @@ def test_saving_the_whole_module(tmp_path: Path) -> None:
     def job() -> Trace:
         model = Block()
 
-        def aside(step: int) -> list[str]:
+        def between(step: int) -> list[str]:
             file = io.BytesIO()
             torch.save(model, file)
             file.seek(0)
             again = torch.load(file, weights_only=False)
             return [*again.state_dict(), again(torch.ones(1, 8)).sum().item().hex()]
 
-        return train(model, model, aside)
+        return train(model, model, between)
 
     assert_same(tmp_path, job)
 
@@ -138,7 +138,7 @@ def test_names_attributes_and_signatures(tmp_path: Path) -> None:
     def job() -> Trace:
         model = Model()
 
-        def aside(step: int) -> list[object]:
+        def between(step: int) -> list[object]:
             kept = [sorted(vars(module)) for module in model.modules()]
             hooks = [
                 [name for name in vars(module) if "hooks" in name and vars(module)[name]] for module in model.modules()
@@ -146,7 +146,7 @@ def test_names_attributes_and_signatures(tmp_path: Path) -> None:
             call = inspect.signature(type(model).__call__)
             return [list(model.state_dict()), str(inspect.signature(model.forward)), str(call), kept, hooks]
 
-        return train(model, model, aside)
+        return train(model, model, between)
 
     assert_same(tmp_path, job)
 
@@ -155,14 +155,14 @@ def test_swapping_and_moving_modules(tmp_path: Path) -> None:
     def job() -> Trace:
         model = Model()
 
-        def aside(step: int) -> str:
+        def between(step: int) -> str:
             model.blocks[1] = Block()
             model.double()
             moved = model(torch.ones(1, 8, dtype=torch.float64)).sum().item().hex()
             model.float()
             return moved
 
-        return train(model, model, aside)
+        return train(model, model, between)
 
     assert_same(tmp_path, job)
 
@@ -171,7 +171,7 @@ def test_forward_from_several_threads(tmp_path: Path) -> None:
     def job() -> Trace:
         model, other = Model(), Block().eval()
 
-        def aside(step: int) -> list[str]:
+        def between(step: int) -> list[str]:
             sums: dict[int, str] = {}
 
             def work(number: int) -> None:
@@ -184,7 +184,7 @@ def test_forward_from_several_threads(tmp_path: Path) -> None:
                 thread.join()
             return [sums[number] for number in range(4)]
 
-        return train(model, model, aside)
+        return train(model, model, between)
 
     assert_same(tmp_path, job)
 
@@ -259,7 +259,7 @@ def test_exceptions_that_the_script_catches(tmp_path: Path) -> None:
     def job() -> Trace:
         model, failing = Model(), Failing()
 
-        def aside(step: int) -> list[str]:
+        def between(step: int) -> list[str]:
             caught = []
             for attempt in (
                 lambda: failing(torch.ones(1, 8)),
@@ -271,7 +271,7 @@ def test_exceptions_that_the_script_catches(tmp_path: Path) -> None:
                     caught.append(repr(error))
             return caught
 
-        return train(model, model, aside)
+        return train(model, model, between)
 
     assert_same(tmp_path, job)
 
@@ -280,12 +280,12 @@ def test_modules_made_and_run_on_meta(tmp_path: Path) -> None:
     def job() -> Trace:
         model = Model()
 
-        def aside(step: int) -> list[object]:
+        def between(step: int) -> list[object]:
             with torch.device("meta"):
                 ghost = Block()
             return [str(ghost(torch.ones(2, 8, device="meta")).device), str(torch.ones(1).device)]
 
-        return train(model, model, aside)
+        return train(model, model, between)
 
     assert_same(tmp_path, job)
 
@@ -294,7 +294,7 @@ def test_vmap_functional_call_and_function_transforms(tmp_path: Path) -> None:
     def job() -> Trace:
         model = Model()
 
-        def aside(step: int) -> list[str]:
+        def between(step: int) -> list[str]:
             block = model.blocks[0]
             weights = {name: value.detach() for name, value in block.named_parameters()}
 
@@ -305,7 +305,7 @@ def test_vmap_functional_call_and_function_transforms(tmp_path: Path) -> None:
             jacobian = torch.func.jacrev(block)(torch.ones(8))
             return [per_sample["up.weight"].sum().item().hex(), jacobian.sum().item().hex()]
 
-        return train(model, model, aside)
+        return train(model, model, between)
 
     assert_same(tmp_path, job)
 
@@ -332,13 +332,13 @@ def test_tracing_and_scripting(tmp_path: Path) -> None:
     def job() -> Trace:
         model = Model()
 
-        def aside(step: int) -> list[object]:
+        def between(step: int) -> list[object]:
             block, x = model.blocks[0], torch.ones(2, 8)
             graph = torch.fx.symbolic_trace(block)
             exported = torch.export.export(block, (x,)).module()
             return [str(graph.graph), exported(x).sum().item().hex()]
 
-        return train(model, model, aside)
+        return train(model, model, between)
 
     assert_same(tmp_path, job)
 
@@ -352,11 +352,11 @@ def test_parametrizations_autocast_and_inference_mode(tmp_path: Path) -> None:
         model = Model()
         parametrize.register_parametrization(model.get_submodule("blocks.0.up"), "weight", Halved())
 
-        def aside(step: int) -> list[str]:
+        def between(step: int) -> list[str]:
             with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
                 return [model(torch.ones(2, 8)).float().sum().item().hex()]
 
-        return train(model, model, aside)
+        return train(model, model, between)
 
     assert_same(tmp_path, job)
 
@@ -477,7 +477,7 @@ def test_nothing_of_the_users_is_kept_alive(tmp_path: Path) -> None:
         model = Model()
         references: list[weakref.ref[Any]] = []
 
-        def aside(step: int) -> None:
+        def between(step: int) -> None:
             gc.collect()
             alive.append(sum(reference() is not None for reference in references))
             references.clear()
@@ -485,7 +485,7 @@ def test_nothing_of_the_users_is_kept_alive(tmp_path: Path) -> None:
             output = extra(x)
             references.extend(map(weakref.ref, (extra, x, output, *extra.parameters())))
 
-        train(model, model, aside)
+        train(model, model, between)
 
     record(tmp_path, job, warmup=1, count=True, timed=3)
     assert alive == [0] * STEPS

@@ -34,9 +34,9 @@ def profiled(model: nn.Module, called: nn.Module) -> FlopsProfiler:
 def test_ops_that_are_in_no_total_are_named_once() -> None:
     model = Eigenvalues()
     profiler = profiled(model, model)
-    with pytest.warns(UserWarning, match=r"not in the totals: aten\.linalg_matrix_exp \(1\)") as told:
+    with pytest.warns(UserWarning, match=r"not in the totals: aten\.linalg_matrix_exp \(1\)") as warned:
         assert profiler.get_total_macs() == 8 * 8 * 8
-    assert [Path(one.filename) for one in told] == [Path(__file__)]
+    assert [Path(one.filename) for one in warned] == [Path(__file__)]
     assert profiler.get_uncounted() == {"aten.linalg_matrix_exp": 1}
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -33,7 +33,7 @@ def test_twice_of_what_an_iteration_takes_must_be_left() -> None:
 
 def test_a_device_of_unknown_memory_is_refused() -> None:
     choice = EagerChoice(True, torch.device("xpu"))
-    choice.say()
+    choice.publish()
     assert not choice.decide()
     assert choice.refused == "what memory a xpu device has left is not known"
 

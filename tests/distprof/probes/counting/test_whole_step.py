@@ -244,14 +244,14 @@ def test_fakes_of_the_scripts_are_no_work(tmp_path: Path) -> None:
 
 
 def test_other_threads_are_not_counted(tmp_path: Path) -> None:
-    def aside(y: Tensor) -> Tensor:
+    def on_other_thread(y: Tensor) -> Tensor:
         thread = threading.Thread(target=lambda: X @ SQUARE)
         thread.start()
         thread.join()
         return y
 
     job = Job()
-    _, counts = counted(tmp_path, lambda number: job(number, aside))
+    _, counts = counted(tmp_path, lambda number: job(number, on_other_thread))
     assert counts.outside["forward_macs"] == 2 * LINEAR
 
 

@@ -28,7 +28,9 @@ def stepped(model: nn.Module, *optimizers: torch.optim.Optimizer) -> Memory:
     for optimizer in optimizers:
         optimizer.step()
         memory.stepped(optimizer)
-    return memory.record(model.modules(), 7)
+    record = memory.record(model.modules(), 7)
+    assert isinstance(record, Memory)
+    return record
 
 
 def test_parameters_gradients_and_both_moments_of_adam() -> None:
@@ -91,7 +93,8 @@ def test_of_a_parameter_that_zero_has_emptied_its_partition_counts() -> None:
     model = nn.Linear(8, 16, bias=False)
     model.weight.ds_tensor = torch.zeros(32)  # type: ignore[attr-defined]
     model.weight.data = torch.empty(0)
-    assert MemoryBreakdown().record([model], 0).parameter_bytes == FLOAT * 32
+    record = MemoryBreakdown().record([model], 0)
+    assert isinstance(record, Memory) and record.parameter_bytes == FLOAT * 32
 
 
 def test_on_meta_nothing_is_held() -> None:
@@ -107,7 +110,8 @@ def test_an_optimizer_that_is_gone_is_not_kept() -> None:
     del optimizer
     gc.collect()
     assert met() is None
-    assert memory.record([], 0).optimizer_bytes == 0
+    record = memory.record([], 0)
+    assert isinstance(record, Memory) and record.optimizer_bytes == 0
 
 
 # ---- in a recorder ---------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.timeline import HostTimestamps, Timeline
 
 X = torch.ones(4, 8)
-needed = pytest.mark.skipif(fast_path.compiled is None, reason="the shortcut could not be compiled")
+needed = pytest.mark.skipif(fast_path.compiled is None, reason="the fast path could not be compiled")
 
 
 def test_it_is_compiled_where_a_compiler_exists() -> None:

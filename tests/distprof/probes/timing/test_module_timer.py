@@ -86,7 +86,7 @@ def test_work_of_the_parent_between_its_branches(tmp_path: Path) -> None:
     assert seen.forward_ms() == {"0": 1, "1": 6, "1.a": 10, "1.b": 20}
     backward = seen.backward_ms()
     assert (backward["0"], backward["1.a"]) == (1, 11)
-    # Between the branches stands no node that a module call shows: what the parent does there goes to the next branch.
+    # Between the branches is no node that a module call shows: what the parent does there goes to the next branch.
     assert (backward["1"], backward["1.b"]) == (8 - 3, 21 + 3)
 
 

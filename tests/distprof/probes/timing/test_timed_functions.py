@@ -238,8 +238,8 @@ def test_a_rank_that_ran_compiled_functions_only_says_so(tmp_path: Path) -> None
     no_model.write_no_model_shard(Settings(run_dir=str(tmp_path), run_id="r"))
     in_a_function(new_model(), backend="eager")(X)
     no_model.write_no_model_shard(Settings(run_dir=str(tmp_path), run_id="r"))
-    told = [record for file in RunFolder(tmp_path).shard_files() for record in read_shard(file).records]
-    assert [record.reason for record in told if isinstance(record, End)] == [NO_MODULE, ONLY_COMPILED]
+    records = [record for file in RunFolder(tmp_path).shard_files() for record in read_shard(file).records]
+    assert [record.reason for record in records if isinstance(record, End)] == [NO_MODULE, ONLY_COMPILED]
 
 
 def test_parameters_of_no_module_are_no_model(tmp_path: Path) -> None:
