@@ -4,7 +4,8 @@
   records, and reports the damage;
 * kills: a rank of a real job of two is killed at a random moment; every step that it had finished is in its shard, and
   merge reports which ranks are complete;
-* full disks: a file system is full, or a limit on a file's size is reached, at a random byte; records that fitted are there;
+* full disks: a file system is full, or a limit on the size of a file is reached, at a random byte; records that fitted
+  are there;
 * cases: the scripts of tests/cases, which once showed a fault, have the same results with distprof as without.
 
 make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --cases 0 --seed 7"
