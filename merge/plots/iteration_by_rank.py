@@ -81,7 +81,9 @@ def _name_slow_ranks(axes: Axes, rows: list[RankRow], found: RankVerdict, unit: 
         axes.annotate("▼", (place, own), (0, 2), textcoords="offset points", ha="center", fontsize=7)
     middle = places[len(places) // 2]
     side = "left" if middle < len(rows) / 4 else "right" if middle >= len(rows) * 3 / 4 else "center"
-    edge = middle + {"left": -0.5, "center": 0.0, "right": 0.5}[side]
+    if len(places) > 1:  # a longer sentence, which would reach over an axis from the middle
+        side = "left" if middle < len(rows) / 2 else "right"
+    edge = {"left": places[0] - 0.5, "center": middle, "right": places[-1] + 0.5}[side]
     highest = max(map(_height, rows)) / unit.ns
     words = _words(found, unit)
     axes.annotate(words, (edge, highest), (0, 12), textcoords="offset points", ha=side, fontweight="bold")
