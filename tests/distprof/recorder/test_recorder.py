@@ -178,7 +178,8 @@ def test_a_gan_is_one_iteration_a_cycle(tmp_path: Path) -> None:
             "evaluation": 10,
         }
         assert (timed.micro_batches, timed.samples) == (1, 4)
-    assert [parameters.root for parameters in found.of(Parameters)] == [0, 1]
+    models = [(parameters.root, parameters.evaluated) for parameters in found.of(Parameters)]
+    assert models == [(0, True), (1, False), (0, False)], "the generator is first called without gradient"
 
 
 def test_inference(tmp_path: Path) -> None:
