@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-ran = []
+ran: list[int] = []
 
 
 def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
