@@ -30,7 +30,8 @@ import builtins, gc, json, locale, os, random, signal, threading, warnings
 import __main__
 
 def look():
-    descriptors = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")[:-1]]
+    # The one by which they are listed is closed again, and need not be the last: a shard's has a high number.
+    descriptors = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
     return {
         "argv": [sys.argv, sys.orig_argv],
         "main": {name: str(value) for name, value in vars(__main__).items() if name.startswith("__")},
@@ -44,7 +45,8 @@ def look():
         "hooks": [str(sys.excepthook), str(sys.displayhook), str(sys.unraisablehook), str(threading.excepthook)],
         "signals": [str(signal.getsignal(number)) for number in sorted(signal.valid_signals())],
         "threads": [thread.name for thread in threading.enumerate()],
-        "process": [os.getcwd(), os.umask(os.umask(0o22)), sys.getrecursionlimit(), str(sys.flags)],
+        "process": [os.getcwd(), os.umask(os.umask(0o22)), str(sys.flags)],
+        "recursion limit": sys.getrecursionlimit(),
         "gc": [gc.isenabled(), gc.get_threshold()],
         "locale": locale.setlocale(locale.LC_ALL),
         "descriptors": len([name for name in descriptors if "/shards/rank" not in name]),
@@ -87,6 +89,8 @@ def told(workplace: Workplace, by: str) -> list[Any]:
     for look in seen[::2]:
         for name in EVERY_JOB_ITS_OWN + OURS:
             look["environment"].pop(name, None)
+    for look in seen[2:-1:2]:  # in the window it is higher (README, limits)
+        look.pop("recursion limit")
     return seen
 
 
