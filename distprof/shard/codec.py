@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -40,13 +41,18 @@ def from_payload(kind: str, payload: object) -> Record:
 
 
 def to_json(record: Record) -> dict[str, Any]:
-    """Returns the record as values for JSON, arrays as lists of numbers: the output of ``distprof dump``."""
+    """Returns the record as values for JSON: the output of ``distprof dump``.
+
+    Arrays become lists of numbers; numbers that JSON cannot hold (NaN, infinity) become null.
+    """
     return {field.name: _json_value(getattr(record, field.name)) for field in dataclasses.fields(record)}
 
 
 def _json_value(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return [_json_value(item) for item in value.tolist()] if value.dtype.kind == "f" else value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, tuple):
         return [_json_value(item) for item in value]
     return to_json(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]

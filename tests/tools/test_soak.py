@@ -94,7 +94,7 @@ def test_a_faulty_reader_fails(
 @pytest.mark.parametrize(
     ("what", "fault", "said"),
     [
-        ("distprof.shard.reader.os.ftruncate", lambda *_: None, "a piece of a record was left behind"),
+        ("distprof.shard.writer.os.ftruncate", lambda *_: None, "a piece of a record was left behind"),
         ("distprof.recorder.shard_output.say", lambda *_: None, "no clear line"),
         ("distprof.recorder.shard_output.ShardOutput._give_up", lambda self, why: self.close(), "no clear line"),
     ],
@@ -124,7 +124,7 @@ FINISHED = range(6)
 
 def records(steps: range) -> list[Record]:
     timed = [Step(n, FORWARD, 1, 2, {"other": 2}, 1, 1, 1, 1, "rss") for n in steps if n >= 2]
-    return [Plan(1, 1, 100), Counts(1, FORWARD, 1, 1), *timed]
+    return [Plan(1, 1, 100, settling=1), Counts(1, FORWARD, 1, 1), *timed]
 
 
 def left_behind(place: Path, recorded: list[Record] | None, finished: range) -> None:
@@ -156,9 +156,9 @@ def test_what_a_kill_may_leave(
     [
         (records(FINISHED), range(7), r"finished \[4, 5, 6\], recorded \[3, 4, 5\]"),
         (records(range(8)), FINISHED, "a step was recorded that was not run"),
-        ([Plan(1, 1, 100), *records(FINISHED)[2:]], FINISHED, "the counted step is lost"),
+        ([Plan(1, 1, 100, settling=1), *records(FINISHED)[2:]], FINISHED, "the counted step is lost"),
         (None, FINISHED, "there is no shard"),
-        ([Plan(1, 1, 4), *records(FINISHED)[1:], End("exit", 6)], FINISHED, "killed, and called complete"),
+        ([Plan(1, 1, 3, settling=1), *records(FINISHED)[1:], End("exit", 6)], FINISHED, "killed, and called complete"),
     ],
 )
 def test_what_a_kill_may_not_leave(
