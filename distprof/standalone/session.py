@@ -89,11 +89,15 @@ class Session:
         self._detach()
 
     def fail(self, where: str, error: BaseException) -> None:
-        """Handles an exception of distprof's own code: the user's call goes on, and :meth:`measured` raises."""
+        """Handles an exception in distprof's code: :meth:`measured` raises.
+
+        The user's call goes on after an exception of distprof's own; one from outside is raised again.
+        """
         self._detach()
         if self.error is None:
             self.error = DistprofError(f"the profile failed in {where}: {type(error).__name__}: {said(error)}")
             self.error.__cause__ = error
+        pass_on(error)
 
     def _detach(self) -> None:
         probes, self._probes = self._probes, ()
@@ -194,7 +198,6 @@ class Session:
         try:
             yield
         except Exception as error:
-            pass_on(error)
             self.fail(where, error)
 
     def _probes_of_this_thread(self) -> Iterator[Probe]:
