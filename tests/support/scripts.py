@@ -157,8 +157,11 @@ NewWorkplace = Callable[[], Workplace]
 
 
 def iterations(shard: Shard) -> list[int]:
-    """Those of its timed steps that are used."""
-    (plan,) = (record for record in shard.records if isinstance(record, Plan))
+    """Those of its timed steps that are used; none in a shard that is so young that its plan is not written yet."""
+    plans = [record for record in shard.records if isinstance(record, Plan)]
+    if not plans:
+        return []
+    (plan,) = plans
     settled = plan.warmup + plan.counted + plan.settling
     steps = [record.iteration for record in shard.records if isinstance(record, Step)]
     return [iteration for iteration in steps if iteration >= settled]
