@@ -1,1 +1,1 @@
-"""The load of experts: where they are, which tokens they got, what routers chose."""
+"""The load of experts: which ranks host them, how many tokens they processed, what routers chose."""

@@ -1,4 +1,4 @@
-"""Each rank's part of each MoE layer: which experts it hosts there, and which tokens they processed."""
+"""Each rank's part of each MoE layer: the experts that it hosts, and the tokens that they processed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import IntArray
-from distprof.merge.experts.routing import Source, token_sources
+from distprof.merge.experts.routing import RoutedTokens, routed_tokens
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.parameters import ParameterSet
@@ -24,20 +24,20 @@ class ExpertHost:
 
     data: RankData
     layer: ExpertLayer
-    seen: VisibleRanks | None  # None where in no step
-    group: tuple[int, ...]  # ranks of one may host slices or copies of the same experts
-    cut: bool  # tensor parallelism cuts the experts
-    ep: int  # coordinate on the axis that spreads them
-    timed: bool  # it has timed steps
-    source: Source | None
+    seen: TokenCounts | None  # None where no step has counts
+    group: tuple[int, ...]  # ranks of one group may host slices or copies of the same experts
+    sliced: bool  # tensor parallelism slices the experts
+    ep: int  # coordinate on the axis that distributes the experts
+    timed: bool  # whether the rank has timed steps
+    source: RoutedTokens | None
 
     @property
     def iterations(self) -> tuple[int, ...]:
-        """Those in which the tokens of its experts were seen."""
+        """The iterations in which the tokens of its experts were counted."""
         return self.seen.iterations if self.seen else ()
 
     def tokens(self, iterations: tuple[int, ...]) -> IntArray:
-        """Sums by local expert over some of its iterations."""
+        """Returns the tokens of each local expert, summed over the given iterations."""
         assert self.seen is not None
         if self.seen.iterations == iterations:
             return self.seen.total
@@ -45,50 +45,58 @@ class ExpertHost:
         return total
 
     def at(self, iterations: Sequence[int]) -> IntArray:
-        """(iterations, local experts), some of its iterations."""
+        """Returns the tokens as (iterations, local experts), for the given iterations only."""
         assert self.seen is not None
         return self.seen.loads[np.isin(self.seen.iterations, iterations)]
 
 
 @dataclass(frozen=True, eq=False)
-class VisibleRanks:
-    """Tokens of one layer's experts on one rank: (iterations, local experts), and their sums over the iterations."""
+class TokenCounts:
+    """The tokens that the experts of one layer processed on one rank."""
 
     iterations: tuple[int, ...]
-    loads: IntArray
-    total: IntArray
+    loads: IntArray  # (iterations, local experts)
+    total: IntArray  # the sums over the iterations, by local expert
 
 
 def expert_hosts(analysis: Analysis) -> Iterator[list[ExpertHost]]:
-    """Yields for each rank one host for each of its layers."""
+    """Yields a list for each rank, with one host for each of its layers."""
     layout = analysis.layout
-    cuts: dict[tuple[RankTree, ParameterSet, int], bool] = {}  # asked once for all ranks that are made alike
+    known: dict[tuple[RankTree, ParameterSet, int], bool] = {}  # ranks with equal trees and parameters share an entry
 
-    def is_cut(data: RankData, row: int) -> bool:
+    def is_sliced(data: RankData, row: int) -> bool:
         key = data.tree, data.parameters, row
-        if key not in cuts:
-            cuts[key] = _is_cut(data, row)
-        return cuts[key]
+        if key not in known:
+            known[key] = _is_sliced(data, row)
+        return known[key]
 
     for data in analysis.ranks:
         window, group = analysis.windows.get(data.rank), _group(data.rank, layout)
         timed = window is not None and window.steps > 0
-        parts = zip(data.layers, _seen(data, window), token_sources(data, window, layout), strict=True)
+        parts = zip(data.layers, _token_counts(data, window), routed_tokens(data, window, layout), strict=True)
         yield [
             ExpertHost(
-                data, layer, seen, group, is_cut(data, layer.row), _place(data.rank, layer, layout), timed, source
+                data=data,
+                layer=layer,
+                seen=seen,
+                group=group,
+                sliced=is_sliced(data, layer.row),
+                ep=layout.coordinates[data.rank].get(layer.axis, 0),
+                timed=timed,
+                source=source,
             )
             for layer, seen, source in parts
         ]
 
 
-def _is_cut(data: RankData, row: int) -> bool:
+def _is_sliced(data: RankData, row: int) -> bool:
+    """Returns whether tensor parallelism slices the experts below ``row``."""
     inside = data.tree.subtree(row)
     return not data.parameters.sliced_rows.isdisjoint(data.parameters.expert_rows & inside or inside)
 
 
-def _seen(data: RankData, window: Window | None) -> Iterator[VisibleRanks | None]:
-    """By layer."""
+def _token_counts(data: RankData, window: Window | None) -> Iterator[TokenCounts | None]:
+    """Yields one item for each layer of the rank, None where no step has its tokens."""
     if window is None or window.loads is None:
         yield from (None for _ in data.layers)
         return
@@ -99,19 +107,15 @@ def _seen(data: RankData, window: Window | None) -> Iterator[VisibleRanks | None
         if not layer.counted or not steps:
             yield None
         elif len(steps) == len(window.unseen):
-            yield VisibleRanks(window.load_iterations, window.loads[:, start:end], total[start:end])
+            yield TokenCounts(window.load_iterations, window.loads[:, start:end], total[start:end])
         else:
             loads = window.loads[steps, start:end]
-            yield VisibleRanks(tuple(window.load_iterations[at] for at in steps), loads, loads.sum(axis=0))
+            yield TokenCounts(tuple(window.load_iterations[at] for at in steps), loads, loads.sum(axis=0))
         start = end
 
 
-def _place(rank: int, layer: ExpertLayer, layout: JobTopology) -> int:
-    return layout.coordinates[rank].get(layer.axis, 0)
-
-
 def _group(rank: int, layout: JobTopology) -> tuple[int, ...]:
-    """Where the rank stands but for tp; for experts with tensor parallelism of their own, but for that."""
+    """Returns the rank's coordinates without tp, or without etp where experts have tensor parallelism of their own."""
     if layout.info.sizes.get("etp", 1) > 1 and "edp" in layout.info.sizes:
         return layout.piece(rank, ("pp", "ep", "edp"))
     return layout.piece(rank, [axis for axis in AXES if axis != "tp"])

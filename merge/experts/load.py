@@ -2,15 +2,15 @@
 
     loads (steps, local experts) of each rank -> the steps that all hosts recorded -> sums by (layer, global expert)
 
-Ranks that host the same expert for different tokens (expert data parallel) add up.  Of the ranks of one tp group that
-host the same experts only the lowest recorded one counts where they process the same tokens: where tp cuts the experts,
-or where every load is the same on all of them and their router saw all tokens (under sequence parallel it sees a part).
+Ranks that host the same expert for different tokens (expert data parallel) add up.  Several ranks of one tp group may
+host the same experts and process the same tokens; then only the lowest recorded one of them counts.  This is so where
+tp slices the experts, and where all of them have equal loads and their router saw all tokens (under sequence parallel
+it sees a part).
 
-Beside what experts processed stands what routers chose (distprof.merge.experts.routing).  Where what they processed
-cannot be
-seen on their ranks (they run on padding, or fetch the tokens themselves), it is what routers chose and nothing dropped.
+Routers' choices are reported beside the loads (distprof.merge.experts.routing).  Some stacks run experts on padding, or
+let experts fetch their tokens; their loads cannot be counted, and the load is then what routers chose and did not drop.
 
-    dropped = chosen - kept, where the ranks that chose saw that, else chosen - processed, if all ranks told
+    dropped = chosen - kept where routers report drops, else chosen - processed where all ranks counted
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.experts.hosts import ExpertHost, expert_hosts
-from distprof.merge.experts.routing import Routing, Source, common_iterations, layer_routing
+from distprof.merge.experts.routing import RoutedTokens, Routing, common_iterations, layer_routing
 from distprof.merge.job.module_union import Module
 from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.report import ExpertLayerStats
@@ -31,10 +31,10 @@ from distprof.merge.report import ExpertLayerStats
 def expert_layers(analysis: Analysis) -> tuple[ExpertLayerStats, ...]:
     """Returns the layers in the order of the model."""
     run, union = analysis.run, analysis.union
-    hosts: dict[tuple[int, str], list[ExpertHost]] = {}  # by module of the union, and what the layer calls itself
-    for column, of_rank in enumerate(expert_hosts(analysis)):
+    hosts: dict[tuple[int, str], list[ExpertHost]] = {}  # by module of the union, and name of the layer
+    for column, on_rank in enumerate(expert_hosts(analysis)):
         places = union.index(column)
-        for host in of_rank:
+        for host in on_rank:
             hosts.setdefault((int(places[host.layer.row]), host.layer.name), []).append(host)
     size = analysis.layout.info.sizes.get
     complete = len(run.ranks) == run.world_size
@@ -44,35 +44,35 @@ def expert_layers(analysis: Analysis) -> tuple[ExpertLayerStats, ...]:
             own,
             analysis.counted,
             size(own[0].layer.axis, 1),
-            all_ranks_told=complete,
+            all_recorded=complete,
         )
         for (place, name), own in sorted(hosts.items(), key=lambda item: item[0])
     )
 
 
 def _label(module: Module, name: str) -> str:
-    """With the model in front where there are several; a layer that goes by another name than its module keeps it."""
+    """Returns the module's label, or the layer's own name where it differs from the module's."""
     return module.label if module.row.name == name else name
 
 
 def _stats(
-    name: str, hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank], ep: int, *, all_ranks_told: bool
+    name: str, hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank], ep: int, *, all_recorded: bool
 ) -> ExpertLayerStats:
     experts = max(host.layer.num_experts for host in hosts)
     where: list[list[int]] = [[] for _ in range(experts)]
     for host in hosts:
         for expert in host.layer.local_experts:
             where[expert].append(host.data.rank)
-    told = [host for host in hosts if host.seen is not None]
-    heard = _heard(told, counted)
+    counting = [host for host in hosts if host.seen is not None]
+    distinct = _distinct_hosts(counting, counted)
     sources = _sources(hosts)
-    iterations = _iterations(heard, sources)
+    iterations = _common_iterations(distinct, sources)
     routing = layer_routing(sources, counted, iterations, experts) if sources and iterations else None
-    tokens = _tokens(heard, iterations, experts) if heard else _as_routed(routing, experts)
+    tokens = _tokens(distinct, iterations, experts) if distinct else _kept_tokens(routing, experts)
     known = [count for count in tokens if count is not None]
     total = sum(known)
-    by_ep = _by_ep(heard, iterations, ep) if heard else _by_hosts(hosts, tokens, ep)
-    dropped = _dropped(routing, total if all_ranks_told and len(told) == len(hosts) else None)
+    by_ep = _tokens_by_ep(distinct, iterations, ep) if distinct else _kept_tokens_by_ep(hosts, tokens, ep)
+    dropped = _dropped(routing, total if all_recorded and len(counting) == len(hosts) else None)
     chosen = tuple(routing.routed.tolist()) if routing else ()
     return ExpertLayerStats(
         name=name,
@@ -82,8 +82,8 @@ def _stats(
         tokens=tokens,
         hosts=tuple(tuple(ranks) for ranks in where),
         ep_tokens=by_ep,
-        ep_max_over_mean=_overload(by_ep),
-        max_over_mean=_overload(tokens),
+        ep_max_over_mean=_max_over_mean(by_ep),
+        max_over_mean=_max_over_mean(tokens),
         hottest=tokens.index(max(known)) if total else None,
         dead=tuple(expert for expert, count in enumerate(tokens) if count == 0),
         routed=chosen,
@@ -93,27 +93,28 @@ def _stats(
     )
 
 
-def _sources(hosts: Sequence[ExpertHost]) -> list[Source]:
-    """Those of all ranks that timed a step; none where one of them did not see its routing."""
+def _sources(hosts: Sequence[ExpertHost]) -> list[RoutedTokens]:
+    """Returns the routing of all ranks that timed a step; none where one of these ranks has no routing."""
     sources = [host.source for host in hosts if host.source is not None]
     return sources if len(sources) == sum(host.timed for host in hosts) else []
 
 
-def _iterations(heard: Sequence[ExpertHost], sources: Sequence[Source]) -> tuple[int, ...]:
-    """Steps of which all tell."""
-    seen = [set(iterations) for iterations in {host.iterations for host in heard}]
+def _common_iterations(hosts: Sequence[ExpertHost], sources: Sequence[RoutedTokens]) -> tuple[int, ...]:
+    """Returns the iterations that all hosts and all sources have."""
+    seen = [set(iterations) for iterations in {host.iterations for host in hosts}]
     seen += [common_iterations(sources)] if sources else []
     return tuple(sorted(set.intersection(*seen))) if seen else ()
 
 
-def _as_routed(routing: Routing | None, experts: int) -> tuple[int | None, ...]:
+def _kept_tokens(routing: Routing | None, experts: int) -> tuple[int | None, ...]:
+    """Returns the tokens that routers sent to each expert and did not drop."""
     if routing is None or routing.kept is None:
         return (None,) * experts
     return tuple(routing.kept.tolist())
 
 
 def _dropped(routing: Routing | None, processed: int | None) -> int | None:
-    """Of what routers chose; ``processed`` by all experts, if that is known."""
+    """Returns how many of the chosen tokens were dropped; ``processed`` is the sum over all experts, where known."""
     if routing is None:
         return None
     chosen = int(routing.routed.sum())
@@ -121,8 +122,8 @@ def _dropped(routing: Routing | None, processed: int | None) -> int | None:
     return chosen - kept if kept is not None and kept <= chosen else None
 
 
-def _heard(hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank]) -> list[ExpertHost]:
-    """All hosts, but of those that process the same tokens for the same experts only the first."""
+def _distinct_hosts(hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank]) -> list[ExpertHost]:
+    """Returns the hosts; where several process the same tokens for the same experts, only the first of them."""
     groups: dict[tuple[object, ...], list[ExpertHost]] = {}
     for host in hosts:
         groups.setdefault((host.group, host.layer.local_experts), []).append(host)
@@ -131,7 +132,7 @@ def _heard(hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank]) -> l
 
 def _same_tokens(group: Sequence[ExpertHost], counted: Mapping[int, CountedRank]) -> bool:
     first = group[0]
-    if len(group) == 1 or first.cut:
+    if len(group) == 1 or first.sliced:
         return True
     one = counted.get(first.data.rank)
     if one is not None and one.routes_own_tokens(first.layer):
@@ -140,8 +141,8 @@ def _same_tokens(group: Sequence[ExpertHost], counted: Mapping[int, CountedRank]
     return all(np.array_equal(first.at(together), other.at(together)) for other in group[1:])
 
 
-def _by_hosts(hosts: Sequence[ExpertHost], tokens: Sequence[int | None], size: int) -> tuple[int | None, ...]:
-    """The same from the tokens of each expert, by the coordinate that hosts it."""
+def _kept_tokens_by_ep(hosts: Sequence[ExpertHost], tokens: Sequence[int | None], size: int) -> tuple[int | None, ...]:
+    """Returns ``tokens`` of the experts, summed by the coordinate that hosts them; empty where there is only one."""
     if size == 1 or None in tokens:
         return ()
     hosted: dict[int, set[int]] = {}
@@ -152,26 +153,27 @@ def _by_hosts(hosts: Sequence[ExpertHost], tokens: Sequence[int | None], size: i
     )
 
 
-def _by_ep(heard: Sequence[ExpertHost], iterations: tuple[int, ...], size: int) -> tuple[int | None, ...]:
-    """Tokens by coordinate on the axis that spreads the experts; empty where there is but one."""
+def _tokens_by_ep(hosts: Sequence[ExpertHost], iterations: tuple[int, ...], size: int) -> tuple[int | None, ...]:
+    """Returns the tokens by coordinate on the axis that distributes the experts; empty where there is only one."""
     if size == 1 or not iterations:
         return ()
     tokens: list[int | None] = [None] * size
-    for host in heard:
+    for host in hosts:
         tokens[host.ep] = (tokens[host.ep] or 0) + sum(host.tokens(iterations).tolist())
     return tuple(tokens)
 
 
-def _overload(tokens: Sequence[int | None]) -> float | None:
-    """max / mean of what is known; None without a token."""
+def _max_over_mean(tokens: Sequence[int | None]) -> float | None:
+    """Returns max / mean of the known loads; None where there is no token."""
     known = [count for count in tokens if count is not None]
     return max(known) * len(known) / sum(known) if sum(known) else None
 
 
-def _tokens(heard: Sequence[ExpertHost], iterations: tuple[int, ...], experts: int) -> tuple[int | None, ...]:
+def _tokens(hosts: Sequence[ExpertHost], iterations: tuple[int, ...], experts: int) -> tuple[int | None, ...]:
+    """Returns the tokens by global expert; None for an expert that no host has."""
     tokens: list[int | None] = [None] * experts
     if iterations:
-        for host in heard:
+        for host in hosts:
             for expert, count in zip(host.layer.local_experts, host.tokens(iterations).tolist(), strict=True):
                 tokens[expert] = (tokens[expert] or 0) + count
     return tuple(tokens)

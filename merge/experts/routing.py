@@ -1,7 +1,7 @@
-"""Where the tokens of one MoE layer were sent, over the ranks whose tokens they are.
+"""Which experts the routers of one MoE layer chose, over all ranks.
 
-Every token counts once: ranks of one tensor-parallel group that route the same tokens say the same, and only the lowest
-recorded one of them counts; under sequence parallel each routes tokens of its own.
+Every token counts once.  Ranks of one tensor-parallel group that route the same tokens have equal records, and only the
+lowest recorded one of them counts; under sequence parallel each rank routes tokens of its own.
 """
 
 from __future__ import annotations
@@ -20,48 +20,50 @@ from distprof.records import Array, ExpertLayer, ExpertRouting
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """What one rank's router said of its own tokens, step by step."""
+class RoutedTokens:
+    """The choices of one rank's router in one layer, step by step."""
 
     rank: int
     layer: ExpertLayer
-    group: tuple[int, ...]  # the rank's place but for tp: others of it may route the same tokens
+    group: tuple[int, ...]  # coordinates on dp, cp and pp: ranks of one group may route the same tokens
     iterations: tuple[int, ...]
     routed: IntArray  # (iterations, experts)
-    dropped: IntArray | None  # None where that is not known
+    dropped: IntArray | None  # (iterations, experts), None where drops are not known
     aux_loss: float | None  # mean over the calls of the router
 
     def at(self, iterations: Sequence[int]) -> IntArray:
+        """Returns the rows of ``routed`` for the given iterations."""
         return self.routed[np.isin(self.iterations, iterations)]
 
     def dropped_at(self, iterations: Sequence[int]) -> IntArray | None:
+        """Returns the rows of ``dropped`` for the given iterations."""
         return None if self.dropped is None else self.dropped[np.isin(self.iterations, iterations)]
 
 
 @dataclass(frozen=True, eq=False)
 class Routing:
-    """Of one layer, sums over ranks and steps by global expert; ``kept`` is None where drops were not seen."""
+    """The routing of one layer, summed over ranks and steps by global expert; ``kept`` is None without known drops."""
 
     routed: IntArray
     kept: IntArray | None
     aux_loss: float | None
 
 
-def token_sources(data: RankData, window: Window | None, layout: JobTopology) -> Iterator[Source | None]:
-    """Yields one source for each layer of the rank; None where its routing was not seen in any step."""
+def routed_tokens(data: RankData, window: Window | None, layout: JobTopology) -> Iterator[RoutedTokens | None]:
+    """Yields one item for each layer of the rank; None where no step has its routing."""
     group = layout.piece(data.rank, ("dp", "cp", "pp"))
-    told: list[list[_Told]] = [[] for _ in data.layers]
+    steps: list[list[_LayerStep]] = [[] for _ in data.layers]
     for record in window.routings if window else ():
-        for number, one in _told(record, data.layers):
-            told[number].append(one)
-    for layer, records in zip(data.layers, told, strict=True):
-        yield _source(data.rank, layer, group, records) if records else None
+        for number, one in _layer_steps(record, data.layers):
+            steps[number].append(one)
+    for layer, own in zip(data.layers, steps, strict=True):
+        yield _join_steps(data.rank, layer, group, own) if own else None
 
 
 def layer_routing(
-    sources: Sequence[Source], counted: Mapping[int, CountedRank], iterations: Sequence[int], experts: int
+    sources: Sequence[RoutedTokens], counted: Mapping[int, CountedRank], iterations: Sequence[int], experts: int
 ) -> Routing:
-    """Of all ``sources`` of one layer, over steps that all of them have."""
+    """Returns the sums over all ``sources`` of one layer; ``iterations`` are those that all of them have."""
     distinct = _distinct(sources, counted)
     routed = np.zeros(experts, np.int64)
     dropped = np.zeros(experts, np.int64)
@@ -76,22 +78,23 @@ def layer_routing(
     return Routing(routed, routed - dropped if known else None, sum(losses) / len(losses) if losses else None)
 
 
-def common_iterations(sources: Sequence[Source]) -> set[int]:
+def common_iterations(sources: Sequence[RoutedTokens]) -> set[int]:
+    """Returns the iterations that all sources have."""
     return set.intersection(*(set(source.iterations) for source in sources)) if sources else set()
 
 
 @dataclass(frozen=True, eq=False)
-class _Told:
-    """What one record says of one layer."""
+class _LayerStep:
+    """The routing of one layer in one step."""
 
     iteration: int
-    routed: Array
-    dropped: Array | None  # None where that is not known
-    losses: tuple[float, int]  # (sum, calls)
+    routed: Array  # by expert
+    dropped: Array | None  # by expert, None where drops are not known
+    losses: tuple[float, int]  # (sum of the auxiliary losses, calls)
 
 
-def _told(record: ExpertRouting, layers: Sequence[ExpertLayer]) -> Iterator[tuple[int, _Told]]:
-    """By the number of a layer."""
+def _layer_steps(record: ExpertRouting, layers: Sequence[ExpertLayer]) -> Iterator[tuple[int, _LayerStep]]:
+    """Yields (number of a layer, its routing) for each layer of the record."""
     dropped = record.dropped if len(record.dropped) else np.zeros(len(record.routed), np.int64)
     losses = zip(record.aux_loss.tolist(), record.aux_calls.tolist(), strict=True)
     known, start = frozenset(record.drops_known), 0
@@ -99,31 +102,32 @@ def _told(record: ExpertRouting, layers: Sequence[ExpertLayer]) -> Iterator[tupl
         part = slice(start, start + layers[number].num_experts)
         start = part.stop
         lost = dropped[part] if number in known else None
-        yield number, _Told(record.iteration, record.routed[part], lost, next(losses, (0.0, 0)))
+        yield number, _LayerStep(record.iteration, record.routed[part], lost, next(losses, (0.0, 0)))
 
 
-def _source(rank: int, layer: ExpertLayer, group: tuple[int, ...], told: Sequence[_Told]) -> Source:
-    dropped = [one.dropped for one in told if one.dropped is not None]
-    calls = sum(count for _, count in (one.losses for one in told))
-    return Source(
+def _join_steps(rank: int, layer: ExpertLayer, group: tuple[int, ...], steps: Sequence[_LayerStep]) -> RoutedTokens:
+    dropped = [one.dropped for one in steps if one.dropped is not None]
+    calls = sum(count for _, count in (one.losses for one in steps))
+    return RoutedTokens(
         rank=rank,
         layer=layer,
         group=group,
-        iterations=tuple(one.iteration for one in told),
-        routed=np.stack([one.routed for one in told]),
-        dropped=np.stack(dropped) if len(dropped) == len(told) else None,
-        aux_loss=sum(loss for loss, _ in (one.losses for one in told)) / calls if calls else None,
+        iterations=tuple(one.iteration for one in steps),
+        routed=np.stack([one.routed for one in steps]),
+        dropped=np.stack(dropped) if len(dropped) == len(steps) else None,
+        aux_loss=sum(loss for loss, _ in (one.losses for one in steps)) / calls if calls else None,
     )
 
 
-def _distinct(sources: Sequence[Source], counted: Mapping[int, CountedRank]) -> list[Source]:
-    groups: dict[tuple[int, ...], list[Source]] = {}
+def _distinct(sources: Sequence[RoutedTokens], counted: Mapping[int, CountedRank]) -> list[RoutedTokens]:
+    """Returns the sources; where several route the same tokens, only the first of them."""
+    groups: dict[tuple[int, ...], list[RoutedTokens]] = {}
     for source in sources:
         groups.setdefault(source.group, []).append(source)
     return [source for group in groups.values() for source in (group[:1] if _same_tokens(group, counted) else group)]
 
 
-def _same_tokens(group: Sequence[Source], counted: Mapping[int, CountedRank]) -> bool:
+def _same_tokens(group: Sequence[RoutedTokens], counted: Mapping[int, CountedRank]) -> bool:
     first = group[0]
     one = counted.get(first.rank)
     if len(group) > 1 and one is not None and one.routes_own_tokens(first.layer):

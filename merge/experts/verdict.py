@@ -11,7 +11,7 @@ OVERLOAD = 1.25
 
 
 def expert_verdict(analysis: Analysis) -> ExpertVerdict:
-    """Returns the largest load of an expert relative to its layer's mean, and whether that is an overload."""
+    """Returns the expert with the largest load relative to its layer's mean, and whether it is overloaded."""
     loads = [(layer.max_over_mean, layer) for layer in expert_layers(analysis) if layer.max_over_mean is not None]
     if not loads:
         return ExpertVerdict(NOT_SEEN, "", None, None, OVERLOAD)

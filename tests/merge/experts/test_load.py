@@ -1,4 +1,4 @@
-"""Who got the tokens: by global expert, once each, however the experts are spread."""
+"""Tokens by global expert: each token counts once, however the experts are distributed over ranks."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import ExpertLayerStats
 from distprof.records import ExpertLayers, ExpertLoad, Parameters, Record, Step, Topology
 
-Bend = Callable[[int, Record], Record | None]
+Change = Callable[[int, Record], Record | None]
 
 
-def layers(bend: Bend | None = None, without: tuple[int, ...] = (), **job: Any) -> tuple[ExpertLayerStats, ...]:
+def layers(change: Change | None = None, without: tuple[int, ...] = (), **job: Any) -> tuple[ExpertLayerStats, ...]:
     made = Job(**{"noise": 0, **job})
     shards = []
     for rank in set(range(made.world)) - set(without):
-        kept = [bend(rank, record) if bend else record for record in rank_records(made, rank)]
+        kept = [change(rank, record) if change else record for record in rank_records(made, rank)]
         shards.append(shard_of(record for record in kept if record is not None))
     return analyse(run_of_shards(shards)).experts
 
 
-# Without noise every expert gets 100 tokens a step from each rank that hosts it, expert 1 ``hot`` times as many.
+# Without noise every expert processes 100 tokens in a step on each rank that hosts it; expert 1 ``hot`` times as many.
 
 
-def test_a_single_host_for_each_expert() -> None:
+def test_experts_with_one_host_each() -> None:
     first, second = layers(dp=4, ep=4, layers=4, experts=4, steps=3, hot=5)
     assert (first.name, second.name) == ("blocks.1.moe", "blocks.3.moe")
     assert first.tokens == second.tokens == (300, 1500, 300, 300)
@@ -46,31 +46,31 @@ def test_expert_data_parallel_hosts_add_up() -> None:
     assert layer.max_over_mean == 1.0
 
 
-def test_slices_of_one_expert_count_once() -> None:
+def test_slices_of_an_expert_count_once() -> None:
     (whole,) = layers(dp=2, ep=2, tp=1, experts=4, steps=2)
     (sliced,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, tp_experts=True)
     assert sliced.tokens == whole.tokens == (200, 200, 200, 200)
     assert sliced.hosts == ((0, 1), (0, 1), (2, 3), (2, 3))
 
 
-def test_copies_on_tp_ranks_that_see_the_same_tokens_count_once() -> None:
-    (alike,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2)
-    assert alike.tokens == (200, 200, 200, 200)
+def test_copies_on_tp_ranks_with_the_same_tokens_count_once() -> None:
+    (same,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2)
+    assert same.tokens == (200, 200, 200, 200)
     (own,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, split_tokens=True)
-    assert own.tokens == (400, 400, 400, 400), "each router saw half of the tokens, so the loads are alike by chance"
+    assert own.tokens == (400, 400, 400, 400), "each router saw half of the tokens, so equal loads are chance"
 
 
-def test_copies_with_other_loads_have_tokens_of_their_own() -> None:
+def test_copies_with_different_loads_add_up() -> None:
     (layer,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, noise=0.1)
     assert all(count is not None and count > 300 for count in layer.tokens)
 
 
-def test_a_shared_expert_that_tp_cuts_does_not_make_slices_of_the_others() -> None:
+def test_a_sliced_shared_expert_leaves_the_other_experts_whole() -> None:
     (layer,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, shared_expert=True, noise=0.1)
     assert all(count is not None and count > 300 for count in layer.tokens)
 
 
-def test_loads_of_the_ranks_that_experts_are_spread_over() -> None:
+def test_loads_by_ep_rank() -> None:
     (layer,) = layers(dp=4, ep=2, experts=4, steps=2, hot=3)
     assert layer.tokens == (400, 1200, 400, 400)
     assert layer.ep_tokens == (1600, 800)
@@ -79,15 +79,15 @@ def test_loads_of_the_ranks_that_experts_are_spread_over() -> None:
     assert (alone.ep_tokens, alone.ep_max_over_mean) == ((), None)
 
 
-def test_an_ep_rank_that_nobody_recorded_is_unknown() -> None:
+def test_an_unrecorded_ep_rank_has_no_load() -> None:
     (layer,) = layers(dp=4, ep=4, experts=4, steps=1, without=(2,))
     assert layer.ep_tokens == (100, 100, None, 100)
 
 
-def test_experts_cut_over_an_axis_of_their_own_count_once() -> None:
-    """tp 1, but experts are cut over etp 2: their slices lie on ranks of other dp coordinates."""
+def test_experts_sliced_over_etp_count_once() -> None:
+    """With tp 1 and etp 2, the slices of an expert are on ranks with different dp coordinates."""
 
-    def bend(rank: int, record: Record) -> Record:
+    def with_etp(rank: int, record: Record) -> Record:
         if isinstance(record, Topology):
             finer = {"etp": (2, rank % 2), "edp": (1, 0), "ep": (2, rank // 2)}
             sizes = record.sizes | {axis: size for axis, (size, _) in finer.items()}
@@ -100,51 +100,51 @@ def test_experts_cut_over_an_axis_of_their_own_count_once() -> None:
             return replace(record, parameters=pieces)
         return record
 
-    (layer,) = layers(bend, dp=4, ep=2, experts=4, steps=2)
+    (layer,) = layers(with_etp, dp=4, ep=2, experts=4, steps=2)
     assert layer.tokens == (200, 200, 200, 200)
     assert layer.ep_tokens == (400, 400)
 
 
-def test_of_slices_the_lowest_recorded_rank_counts() -> None:
+def test_the_lowest_recorded_rank_with_a_slice_counts() -> None:
     (layer,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, tp_experts=True, without=(0,))
     assert layer.tokens == (200, 200, 200, 200)
 
 
-def test_an_expert_that_no_recorded_rank_hosts_is_unknown() -> None:
+def test_an_expert_without_a_recorded_host_has_no_load() -> None:
     (layer,) = layers(dp=4, ep=4, experts=4, steps=1, without=(2,))
     assert layer.tokens == (100, 100, None, 100)
     assert layer.hosts[2] == ()
     assert layer.max_over_mean == 1.0
 
 
-def test_an_expert_whose_host_lost_its_loads_is_unknown_but_hosted() -> None:
-    def bend(rank: int, record: Record) -> Record | None:
+def test_an_expert_whose_host_recorded_no_loads_has_a_host() -> None:
+    def without_loads(rank: int, record: Record) -> Record | None:
         return None if rank == 2 and isinstance(record, ExpertLoad) else record
 
-    (layer,) = layers(bend, dp=4, ep=4, experts=4, steps=1)
+    (layer,) = layers(without_loads, dp=4, ep=4, experts=4, steps=1)
     assert layer.tokens == (100, 100, None, 100)
     assert layer.hosts[2] == (2,)
 
 
 def test_dead_experts() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def without_tokens(rank: int, record: Record) -> Record:
         return replace(record, tokens=record.tokens * 0) if rank == 3 and isinstance(record, ExpertLoad) else record
 
-    (layer,) = layers(bend, dp=4, ep=4, experts=4)
+    (layer,) = layers(without_tokens, dp=4, ep=4, experts=4)
     assert layer.dead == (3,)
     assert layer.max_over_mean == pytest.approx(4 / 3)
 
 
-def test_without_a_single_token_nobody_is_hottest() -> None:
-    def bend(rank: int, record: Record) -> Record:
+def test_a_layer_without_tokens_has_no_hottest_expert() -> None:
+    def without_tokens(rank: int, record: Record) -> Record:
         return replace(record, tokens=record.tokens * 0) if isinstance(record, ExpertLoad) else record
 
-    (layer,) = layers(bend, dp=2, experts=4)
+    (layer,) = layers(without_tokens, dp=2, experts=4)
     assert (layer.tokens, layer.hottest, layer.max_over_mean) == ((0, 0, 0, 0), None, None)
     assert layer.dead == (0, 1, 2, 3)
 
 
-def test_only_steps_that_all_hosts_recorded_are_compared() -> None:
+def test_only_steps_that_all_hosts_recorded_count() -> None:
     def killed_early(rank: int, record: Record) -> Record | None:
         late = isinstance(record, Step | ExpertLoad) and record.iteration > 7
         return None if rank == 1 and late else record
@@ -154,17 +154,17 @@ def test_only_steps_that_all_hosts_recorded_are_compared() -> None:
     assert layer.tokens == (200, 200, 200, 200)
 
 
-def test_without_a_timed_step_the_layer_is_there_and_its_loads_are_not() -> None:
+def test_a_layer_without_timed_steps_has_hosts_and_no_loads() -> None:
     (layer,) = layers(lambda rank, record: None if isinstance(record, Step) else record, dp=2, ep=2, experts=4)
     assert (layer.steps, layer.tokens, layer.max_over_mean) == (0, (None,) * 4, None)
     assert layer.hosts == ((0,), (0,), (1,), (1,))
 
 
-def test_loads_of_another_shape_than_the_layers_are_passed_over() -> None:
-    def bend(rank: int, record: Record) -> Record:
+def test_loads_of_the_wrong_shape_are_ignored() -> None:
+    def nine_experts(rank: int, record: Record) -> Record:
         return replace(record, tokens=np.arange(9)) if isinstance(record, ExpertLoad) else record
 
-    (layer,) = layers(bend, dp=1, experts=4)
+    (layer,) = layers(nine_experts, dp=1, experts=4)
     assert layer.tokens == (None,) * 4
 
 

@@ -1,4 +1,4 @@
-"""What routers chose, beside what experts processed: each token once, and what was dropped."""
+"""Routers' choices and drops: each token counts once."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from distprof.merge.report import ExpertLayerStats
 from distprof.merge.text.blocks.experts import experts_block
 from distprof.records import ExpertLayers, ExpertLoad, ExpertRouting, Record
 
-#: What a rank's router chose in one step of one layer, by global expert, and what of it was dropped.
+#: The choices of one rank's router in one step of one layer, by global expert, and how many of them were dropped.
 ROUTED, DROPPED = [40, 30, 20, 10], [10, 0, 0, 5]
-Bend = Callable[[int, Record], list[Record]]
+Change = Callable[[int, Record], list[Record]]
 
 
 def routing(iteration: int, **more: Any) -> ExpertRouting:
-    told: dict[str, Any] = {"layers": (0,), "routed": np.array(ROUTED), **more}
-    return ExpertRouting(iteration, **told)
+    values: dict[str, Any] = {"layers": (0,), "routed": np.array(ROUTED), **more}
+    return ExpertRouting(iteration, **values)
 
 
-def told_by_gates(rank: int, record: Record) -> list[Record]:
-    """As DeepSpeed's layers: what experts process cannot be seen on their ranks."""
+def routing_only(rank: int, record: Record) -> list[Record]:
+    """Returns the records of a stack like DeepSpeed, where the tokens of experts cannot be counted on their ranks."""
     if isinstance(record, ExpertLayers):
         return [ExpertLayers(tuple(replace(layer, counted=False) for layer in record.layers))]
     if isinstance(record, ExpertLoad):
@@ -36,27 +36,29 @@ def told_by_gates(rank: int, record: Record) -> list[Record]:
     return [record]
 
 
-def told_by_routers(rank: int, record: Record) -> list[Record]:
-    """Beside what experts process."""
+def routing_and_loads(rank: int, record: Record) -> list[Record]:
+    """Returns the records of a stack where routing and the tokens of experts are both seen."""
     return [record, routing(record.iteration)] if isinstance(record, ExpertLoad) else [record]
 
 
-def report(bend: Bend, without: tuple[int, ...] = (), **job: Any) -> Any:
+def report(change: Change, without: tuple[int, ...] = (), **job: Any) -> Any:
     made = Job(**{"noise": 0, "experts": 4, "steps": 2, "layers": 2, **job})
     ranks = sorted(set(range(made.world)) - set(without))
     return analyse(
-        run_of_shards([shard_of(out for one in rank_records(made, rank) for out in bend(rank, one)) for rank in ranks])
+        run_of_shards(
+            [shard_of(out for one in rank_records(made, rank) for out in change(rank, one)) for rank in ranks]
+        )
     )
 
 
-def layer(bend: Bend, without: tuple[int, ...] = (), **job: Any) -> ExpertLayerStats:
-    (found,) = report(bend, without, **job).experts
+def layer(change: Change, without: tuple[int, ...] = (), **job: Any) -> ExpertLayerStats:
+    (found,) = report(change, without, **job).experts
     stats: ExpertLayerStats = found
     return stats
 
 
-def test_what_experts_process_is_what_was_chosen_and_kept() -> None:
-    seen = layer(told_by_gates, dp=2, ep=2)
+def test_loads_are_the_kept_choices_where_only_routing_is_seen() -> None:
+    seen = layer(routing_only, dp=2, ep=2)
     assert seen.routed == (160, 120, 80, 40)  # two ranks, two steps
     assert seen.tokens == (120, 120, 80, 20)
     assert (seen.dropped, seen.drop_rate) == (60, 0.15)
@@ -66,19 +68,19 @@ def test_what_experts_process_is_what_was_chosen_and_kept() -> None:
     assert seen.aux_loss == (3 / 2 + 4 / 2) / 2
 
 
-def test_tensor_parallel_ranks_that_route_the_same_tokens_count_once() -> None:
-    alike = layer(told_by_gates, dp=2, ep=2, tp=2)
-    assert (alike.routed, alike.dropped) == ((160, 120, 80, 40), 60)
-    own = layer(told_by_gates, dp=2, ep=2, tp=2, split_tokens=True)
+def test_tp_ranks_that_route_the_same_tokens_count_once() -> None:
+    same = layer(routing_only, dp=2, ep=2, tp=2)
+    assert (same.routed, same.dropped) == ((160, 120, 80, 40), 60)
+    own = layer(routing_only, dp=2, ep=2, tp=2, split_tokens=True)
     assert (own.routed, own.dropped) == ((320, 240, 160, 80), 120)
 
 
-def test_what_was_dropped_on_the_way_is_what_did_not_arrive_if_all_ranks_told() -> None:
+def test_dropped_is_chosen_minus_processed_if_all_ranks_recorded() -> None:
     def sparse(rank: int, record: Record) -> list[Record]:
-        """Each expert processes 15 tokens a step from each rank, of 25 that were chosen in the mean."""
+        """Makes each expert process 15 tokens a step on each rank, of 25 that routers chose on average."""
         if isinstance(record, ExpertLoad):
             record = replace(record, tokens=np.full(len(record.tokens), 15))
-        return told_by_routers(rank, record)
+        return routing_and_loads(rank, record)
 
     seen = layer(sparse, dp=2)
     assert (seen.tokens, sum(seen.routed)) == ((60,) * 4, 400)
@@ -87,19 +89,19 @@ def test_what_was_dropped_on_the_way_is_what_did_not_arrive_if_all_ranks_told() 
     assert (sum(partly.routed), partly.dropped) == (200, None)
 
 
-def test_more_than_was_chosen_cannot_arrive() -> None:
-    assert layer(told_by_routers, dp=2).dropped is None
+def test_dropped_is_unknown_where_more_was_processed_than_chosen() -> None:
+    assert layer(routing_and_loads, dp=2).dropped is None
 
 
-def test_a_rank_that_did_not_see_its_routing_leaves_it_unknown() -> None:
-    def blind(rank: int, record: Record) -> list[Record]:
-        return [one for one in told_by_gates(rank, record) if rank == 0 or not isinstance(one, ExpertRouting)]
+def test_routing_is_unknown_if_one_rank_lacks_it() -> None:
+    def on_rank_0(rank: int, record: Record) -> list[Record]:
+        return [one for one in routing_only(rank, record) if rank == 0 or not isinstance(one, ExpertRouting)]
 
-    seen = layer(blind, dp=2)
+    seen = layer(on_rank_0, dp=2)
     assert (seen.routed, seen.tokens, seen.dropped, seen.steps) == ((), (None,) * 4, None, 0)
 
 
-def test_loads_of_which_nothing_was_seen_are_unknown() -> None:
+def test_unseen_loads_are_unknown() -> None:
     def unseen(rank: int, record: Record) -> list[Record]:
         return [replace(record, tokens=record.tokens * 0, unseen=(0,)) if isinstance(record, ExpertLoad) else record]
 
@@ -108,18 +110,18 @@ def test_loads_of_which_nothing_was_seen_are_unknown() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"layers": (1,)}, {"routed": np.arange(5)}])
-def test_routing_of_other_layers_than_those_that_hold_is_passed_over(wrong: dict[str, Any]) -> None:
-    def bend(rank: int, record: Record) -> list[Record]:
+def test_routing_that_does_not_fit_the_layers_is_ignored(wrong: dict[str, Any]) -> None:
+    def with_wrong_routing(rank: int, record: Record) -> list[Record]:
         return [record, routing(record.iteration, **wrong)] if isinstance(record, ExpertLoad) else [record]
 
-    assert layer(bend, dp=1).routed == ()
+    assert layer(with_wrong_routing, dp=1).routed == ()
 
 
-def test_the_text_says_what_was_chosen_and_dropped() -> None:
-    lines = list(experts_block(report(told_by_gates, dp=2, ep=2)))
+def test_the_text_has_chosen_and_dropped_tokens() -> None:
+    lines = list(experts_block(report(routing_only, dp=2, ep=2)))
     assert [line.split() for line in lines[-2:]] == [
         ["layer", "top-k", "chosen", "dropped", "aux", "loss"],
         ["blocks.1.moe", "2", "400", "60", "15%", "1.75"],
     ]
-    unknown = list(experts_block(report(told_by_routers, dp=2)))
+    unknown = list(experts_block(report(routing_and_loads, dp=2)))
     assert unknown[-1].split() == ["blocks.1.moe", "2", "400", "n/a", "n/a"]
