@@ -29,7 +29,6 @@ from distprof.records import (
     INT64,
     LIMIT,
     MAX_DEPTH,
-    NO_ROW,
     PHASES,
     RECORDS,
     SCHEMA_HISTORY,
@@ -252,17 +251,6 @@ def test_the_reader_of_the_page_reads_numbers() -> None:
     assert READER["numbers"](np.array([-1, 2**40], "<i8").tobytes(), "<i8") == [-1, 2**40]
     shard = written([Header("run", 0, 1), Counts(0, FORWARD, 1, 1, forward_macs=np.array([7, 2**64], object))])
     assert READER["numbers"](as_read_by_the_page(shard)[1][1]["forward_macs"], "<i8") == [7, 2**64]
-
-
-def test_the_reader_of_the_page_adds_up_turns() -> None:
-    """Also where the low words of the stamps begin again."""
-    dtypes = {"owners": "<i4", "stamps": "<u4", "calls": "<u4"}
-    turns = {"owners": [0, 1, ~1, 0, NO_ROW], "stamps": [2**32 - 4, 2**32 - 1, 2, 50, 51, 99], "calls": [1, 1]}
-    packed = {name: np.array(turns[name], dtype).tobytes() for name, dtype in dtypes.items()}
-    assert READER["forward_ns"](packed) == [3 + 1, 3]
-    step = Step(3, "training", 5, 7, {"other": 7}, 1, 2, 2, 100, "rss", **packed)  # type: ignore[arg-type]
-    shard = parse_shard(written([Header("run", 0, 1), step]))
-    assert [record.forward_ns.tolist() for record in shard.records if isinstance(record, Step)] == [[4, 3]]
 
 
 def test_the_reader_of_the_page_refuses_what_is_newer_or_no_shard() -> None:

@@ -40,7 +40,7 @@ from distprof.records.rank import (
     Header,
     Plan,
 )
-from distprof.records.steps import FORWARD, NO_ROW, PHASES, TRAINING, Memory, MemoryUnknown, Step
+from distprof.records.steps import FORWARD, PHASES, TRAINING, Memory, MemoryUnknown, Step
 from distprof.records.topology import (
     ASSUMED,
     AXES,
@@ -78,7 +78,6 @@ __all__ = [
     "MAGIC",
     "MAX_DEPTH",
     "NO_MODULE",
-    "NO_ROW",
     "ONLY_COMPILED",
     "OTHER_GROUP",
     "PARAMETERS",

@@ -37,8 +37,7 @@ Array = npt.NDArray[Any]
 
 
 def bulk(dtype: str, *, amounts: bool = False) -> Any:
-    """A field that is written as the little-endian bytes of a one-dimensional array.  A writer may set it to such
-    bytes.
+    """A field that is written as the little-endian bytes of a one-dimensional array.
 
     ``amounts``: an array of Python ints may hold larger values, and is then written as a list.
     """

@@ -14,9 +14,6 @@ PHASES = ("data", "forward", "outside", "backward", "optimizer", "evaluation", "
 TRAINING = "training"  # an iteration that ends with an optimizer step
 FORWARD = "forward"  # without an optimizer step: one iteration for each root forward
 
-#: Owns the turns that are of no module.
-NO_ROW = (1 << 31) - 1
-
 
 @dataclass(frozen=True, eq=False)
 class Step(Bulky):
@@ -24,10 +21,6 @@ class Step(Bulky):
 
     ``phases_ns`` has keys from :data:`PHASES` and adds up to ``duration_ns``; a phase that could not be seen (``data``
     without a torch DataLoader) is absent.
-
-    A short step is written as it was stamped, because adding up would be a good part of what recording it costs:
-    ``owners`` has for each turn a row, ``~row`` where it is backward, or NO_ROW; ``stamps`` the low 32 bits of the
-    moment at which each began, in ns, and of the end.  Then the times by row are left out, and readers add them up.
     """
 
     KIND: ClassVar[str] = "step"
@@ -44,8 +37,6 @@ class Step(Bulky):
     calls: Array = bulk("<u4")
     forward_ns: Array = bulk("<i8")
     backward_ns: Array = bulk("<i8")
-    owners: Array = bulk("<i4")
-    stamps: Array = bulk("<u4")
     batch_found: str = ""  # how batch size was found, or why not
 
 

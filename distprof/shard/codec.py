@@ -205,8 +205,6 @@ def _amounts_decoder(small: Decoder) -> Decoder:
 
 def _array_encoder(name: str, dtype: np.dtype[Any]) -> Encoder:
     def encode(value: Any) -> bytes:
-        if type(value) is bytes and not len(value) % dtype.itemsize:
-            return value
         given = np.asarray(value)
         if given.dtype == dtype and given.ndim == 1:
             return given.tobytes()

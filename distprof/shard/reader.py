@@ -30,9 +30,8 @@ from distprof.records import (
     Tree,
 )
 from distprof.safe_files import NotRegular, TooLarge, read_beginning, read_regular
-from distprof.shard.codec import RecordError, from_payload, to_payload
+from distprof.shard.codec import RecordError, from_payload
 from distprof.shard.frames import FRAME_START, MAX_SHARD_BYTES, scan
-from distprof.shard.module_times import with_summed_times
 from distprof.shard.validation import validate
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -237,14 +236,7 @@ def _decode_all(entries: list[Entry], shard: Shard, memo: RecordCache) -> None:
 def _decode(entry: Entry) -> Record:
     record = from_payload(entry.kind, _unpack(entry))
     validate(record)
-    return with_summed_times(record) if isinstance(record, Step) else record
-
-
-def as_read(step: Step) -> Step:
-    """Returns a step as a reader sees it: with arrays in place of bytes, and times in place of intervals."""
-    read = from_payload(step.KIND, to_payload(step))
-    assert isinstance(read, Step)
-    return with_summed_times(read)
+    return record
 
 
 def _unpack(entry: Entry) -> Any:

@@ -35,7 +35,6 @@ from distprof.probes.timing.timeline import CudaTimestamps, HostTimestamps
 from distprof.rank.identity import Identity
 from distprof.recorder.instruments import Instruments
 from distprof.records import FORWARD, TRAINING, Array, Counts, Ops, Record, Step
-from distprof.shard.reader import as_read
 from distprof.standalone.aggregate import sum_pieces
 from distprof.topology.meshes import MeshRecorder
 
@@ -137,7 +136,7 @@ class Session:
             assert isinstance(counts, Counts)
             self._counts = counts
             self._timed.end(0, FORWARD)
-            self._times += [as_read(step) for step in self._timed.read(wait=True) if isinstance(step, Step)]
+            self._times += [step for step in self._timed.read(wait=True) if isinstance(step, Step)]
             self._timed.begin()
 
     # ---- events of probes, patches and hooks ------------------------------------------------------------------------

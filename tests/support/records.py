@@ -26,7 +26,6 @@ from distprof.records import (
     Mesh,
     ModuleRow,
     Record,
-    Step,
     Topology,
     Tree,
 )
@@ -174,14 +173,7 @@ def _expert_routing(draw: st.DrawFn, record: type) -> ExpertRouting:
     )
 
 
-def _steps(record: type) -> st.SearchStrategy[Any]:
-    """Whose modules' times are added up: what a reader makes of all others."""
-    nothing = {"owners": st.just(np.zeros(0, "<i4")), "stamps": st.just(np.zeros(0, "<u4"))}
-    return _any(record, **nothing)
-
-
 _SOUND: dict[type, Any] = {
-    Step: _steps,
     Header: _header,
     Mesh: _mesh,
     Topology: _topology,

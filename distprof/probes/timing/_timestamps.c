@@ -6,7 +6,6 @@
 #include "_timestamps.h"
 
 #include <stdint.h>
-#include <string.h>
 #include <time.h>
 
 /* TimestampBuffer: a sequence of nanoseconds that reads the clock itself; has what distprof.probes.timing.timeline asks
@@ -76,21 +75,6 @@ static PyObject *buffer_tobytes(PyObject *object, PyObject *unused)
     return PyBytes_FromStringAndSize((char *)self->ns, self->size * sizeof *self->ns);
 }
 
-/* Returns the low 32 bits of each timestamp, in native byte order. */
-static PyObject *buffer_low_words(PyObject *object, PyObject *unused)
-{
-    TimestampBuffer *self = (TimestampBuffer *)object;
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, self->size * sizeof(uint32_t));
-    if (bytes == NULL)
-        return NULL;
-    char *words = PyBytes_AsString(bytes);
-    for (Py_ssize_t i = 0; i < self->size; i++) {
-        uint32_t word = (uint32_t)self->ns[i];
-        memcpy(words + i * sizeof word, &word, sizeof word);
-    }
-    return bytes;
-}
-
 static Py_ssize_t buffer_length(PyObject *object)
 {
     return ((TimestampBuffer *)object)->size;
@@ -130,7 +114,6 @@ static void buffer_finish(PyObject *object)
 static PyMethodDef buffer_methods[] = {
     {"append", buffer_append, METH_O, NULL},
     {"tobytes", buffer_tobytes, METH_NOARGS, NULL},
-    {"low_words", buffer_low_words, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

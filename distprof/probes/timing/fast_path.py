@@ -9,7 +9,6 @@ from importlib import import_module
 from time import perf_counter_ns
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch._C._dynamo import eval_frame
@@ -18,7 +17,6 @@ from torch.nn.modules import module
 from distprof.hooks.patches import ModuleCallHandler, OnError
 from distprof.probes.timing.module_timer import CARRIER, ModuleTimer
 from distprof.probes.timing.timeline import HostTimestamps
-from distprof.records import Array
 
 try:
     compiled: Any = import_module("distprof.probes.timing._fast_path")
@@ -48,13 +46,6 @@ class _CompiledTimestamps(HostTimestamps):
     def buffer(self) -> MutableSequence[int]:
         buffer: MutableSequence[int] = compiled.TimestampBuffer()
         return buffer
-
-    def lengths_ns(self, timestamps: Any) -> Array:
-        return np.diff(np.frombuffer(timestamps.tobytes(), np.int64))
-
-    def low_words(self, timestamps: Any) -> bytes:
-        words: bytes = timestamps.low_words()
-        return words
 
 
 def with_fast_path(timer: ModuleTimer, on_error: OnError) -> ModuleCallHandler:

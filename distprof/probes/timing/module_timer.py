@@ -28,8 +28,10 @@ from distprof.probes.module_stack import ModuleStack
 from distprof.probes.protocol import ModuleCallListener
 from distprof.probes.timing.module_times import CallOrders, Fields, ModuleTimeSums
 from distprof.probes.timing.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
-from distprof.probes.timing.timeline import MAX_PACKED, Timeline, Timestamps
+from distprof.probes.timing.timeline import Timeline, Timestamps
 
+#: Once more intervals than these are kept, they are summed after a backward.
+MAX_KEPT = 2_000
 #: The owner of time outside of modules.  A module owns forward time as its row, backward time as ``~row``.
 NOBODY = 1 << 40
 
@@ -178,7 +180,7 @@ class ModuleTimer:
         """Sums the intervals after a backward if there are many, so that memory is bounded, and little is left to do at
         the end of the iteration: it is inside the optimizer's step, which is short and which the user may be timing.
         """
-        if len(self.timeline.owners) > MAX_PACKED:
+        if len(self.timeline.owners) > MAX_KEPT:
             self.sums.add(self.timeline.finish(), self.entered)
             self.entered.clear()
             self.timeline.restart(NOBODY)

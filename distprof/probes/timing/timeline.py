@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import operator
-import sys
 from array import array
 from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ import numpy as np
 
 from distprof.records import Array
 
-#: Steps with more intervals are summed at once: such a step is long, and the summing costs little beside it.
-MAX_PACKED = 2_000
 Timestamp = Any  # an int of nanoseconds on the CPU, an event on an accelerator
 
 
@@ -43,12 +40,9 @@ class Timestamps(Protocol):
     def length_ns(self, end: Timestamp, start: Timestamp, /) -> int:
         """Returns the nanoseconds between two timestamps."""
 
-    def lengths_ns(self, timestamps: MutableSequence[Any]) -> Array:
-        """Returns the nanoseconds from each timestamp of a buffer to the next."""
-
-    def packed(self, timestamps: MutableSequence[Any]) -> bytes | None:
-        """Returns the low 32 bits of each timestamp, little-endian, if the intervals can be computed from them; None if
-        not, or if there are more than :data:`MAX_PACKED`.
+    def moments_ns(self, timestamps: MutableSequence[Any]) -> Array:
+        """Returns the timestamps of a buffer as int64: on the clock of the host if :attr:`immediate`, else after the
+        first one.
         """
 
 
@@ -71,18 +65,9 @@ class HostTimestamps:
     def wait(self, timestamp: int) -> None:
         pass
 
-    def lengths_ns(self, timestamps: MutableSequence[int]) -> Array:
-        numbers: Array = np.frombuffer(cast("array[int]", timestamps), np.int64)
-        return numbers[1:] - numbers[:-1]
-
-    def packed(self, timestamps: MutableSequence[int]) -> bytes | None:
-        if len(timestamps) > MAX_PACKED or timestamps[-1] - timestamps[0] >> 32 or sys.byteorder != "little":
-            return None
-        return self.low_words(timestamps)
-
-    def low_words(self, timestamps: MutableSequence[int]) -> bytes:
-        """Returns the low 32 bits of each timestamp, in native byte order."""
-        return array("I", cast("array[int]", timestamps).tobytes())[::2].tobytes()
+    def moments_ns(self, timestamps: MutableSequence[int]) -> Array:
+        # A copy, because an array that numpy looks into cannot grow.
+        return np.frombuffer(cast("array[int]", timestamps).tobytes(), np.int64)
 
 
 class CudaTimestamps:
@@ -113,11 +98,9 @@ class CudaTimestamps:
         milliseconds: float = start.elapsed_time(end)
         return round(milliseconds * 1e6)
 
-    def lengths_ns(self, timestamps: MutableSequence[Timestamp]) -> Array:
-        return np.array([self.length_ns(end, start) for start, end in itertools.pairwise(timestamps)], np.int64)
-
-    def packed(self, timestamps: MutableSequence[Timestamp]) -> bytes | None:
-        return None
+    def moments_ns(self, timestamps: MutableSequence[Timestamp]) -> Array:
+        lengths_ns = (self.length_ns(end, start) for start, end in itertools.pairwise(timestamps))
+        return np.array([*itertools.accumulate(lengths_ns, initial=0)], np.int64)
 
 
 @dataclass(frozen=True)
@@ -134,13 +117,11 @@ class Intervals:
     def end(self) -> Timestamp:
         return self.timestamps[-1]
 
-    def lengths_ns(self) -> Array:
-        """Returns the nanoseconds of each interval, once the timestamps can be read."""
-        return self.source.lengths_ns(self.timestamps)
-
-    def packed(self) -> bytes | None:
-        """Returns the packed timestamps, or None: see :meth:`Timestamps.packed`."""
-        return self.source.packed(self.timestamps)
+    def moments_ns(self) -> Array:
+        """Returns when each interval began and when the last one ended, int64 of shape (intervals + 1,), once the
+        timestamps can be read; see :meth:`Timestamps.moments_ns` for the clock.
+        """
+        return self.source.moments_ns(self.timestamps)
 
     def sums_ns(self) -> dict[Any, int]:
         """Returns nanoseconds by owner, once the timestamps can be read; for few intervals, without numpy."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +47,9 @@ class LateStamps:
         assert self.ready(end), "read too early"
         return self.times[end] - self.times[start]
 
-    def lengths_ns(self, timestamps: list[int]) -> Array:
-        return np.array([self.length_ns(end, start) for start, end in pairwise(timestamps)], np.int64)
-
-    def packed(self, timestamps: list[int]) -> None:
-        return None
+    def moments_ns(self, timestamps: list[int]) -> Array:
+        assert all(map(self.ready, timestamps)), "read too early"
+        return np.array([self.times[timestamp] for timestamp in timestamps], np.int64)
 
 
 @pytest.fixture
@@ -90,7 +87,7 @@ def test_steps_are_read_when_ready_and_all_at_the_end(
 
 def test_micro_batches_are_summed_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of kept intervals is bounded, for any number of backward passes."""
-    monkeypatch.setattr("distprof.probes.timing.module_timer.MAX_PACKED", 20)
+    monkeypatch.setattr("distprof.probes.timing.module_timer.MAX_KEPT", 20)
     model = nn.Sequential(Ticking(2, 3), Ticking(5, 7))
     most: list[int] = []
     others = _timers()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
+from pathlib import Path
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.recording import Ticking, record
 from support.records import patient
+from torch import nn
 
 from distprof.clock import FakeClock
 from distprof.probes.timing.module_timer import NOBODY
-from distprof.probes.timing.module_times import CallOrders, ModuleTimeSums
+from distprof.probes.timing.module_times import CallOrder, CallOrders, ModuleTimeSums
 from distprof.probes.timing.timeline import HostTimestamps, Timeline
+from distprof.records import Array, Step
 
 #: A piece of work: the owner of each interval (~row in backward), and which modules were called.
 PIECES = st.tuples(
@@ -44,6 +51,39 @@ def test_every_iteration_sums_its_own_intervals(
         assert sums.backward_ns.tolist() == [expected[~row] for row in range(rows)]
         assert sums.calls.tolist() == [calls[row] for row in range(len(sums.calls))]
         assert not any(expected[row] or expected[~row] or calls[row] for row in range(rows, 6))
+
+
+def test_every_interval_of_a_step_is_seen_when_it_is_summed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also of a step with many backwards, whose intervals are summed after each."""
+    monkeypatch.setattr("distprof.probes.timing.module_timer.MAX_KEPT", 20)
+    seen: list[tuple[list[int], list[int]]] = []
+    summed = CallOrder.sum_by_row
+
+    def sum_by_row(order: CallOrder, moments_ns: Array) -> tuple[Array, Array]:
+        seen.append((order.owners.tolist(), moments_ns.tolist()))
+        return summed(order, moments_ns)
+
+    monkeypatch.setattr(CallOrder, "sum_by_row", sum_by_row)
+    model = nn.Sequential(Ticking(2, 3), Ticking(5, 7))
+
+    def job() -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(2):
+            for _ in range(20):
+                model(torch.ones(3, requires_grad=True)).sum().backward()
+            optimizer.step()
+
+    found = record(tmp_path, job, timed=1)
+    (step,) = found.of(Step)
+    assert len(seen) > 2
+    lengths = Counter[int]()
+    for owners, moments in seen:
+        assert len(moments) == len(owners) + 1
+        for owner, (start, end) in zip(owners, pairwise(moments), strict=True):
+            lengths[owner] += end - start
+    assert step.forward_ns.tolist() == [lengths[row] for row in range(3)]
+    assert step.backward_ns.tolist() == [lengths[~row] for row in range(3)]
+    assert sum(step.forward_ns) == 20 * 7 * 1_000_000
 
 
 def test_an_order_is_computed_once() -> None:
