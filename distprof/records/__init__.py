@@ -12,6 +12,17 @@ from __future__ import annotations
 
 from typing import get_args
 
+from distprof.records.collectives import (
+    LONG_TURN_NS,
+    NO_ROW,
+    OTHER_THREAD,
+    TRAINING_THREAD,
+    UNKNOWN_THREAD,
+    Collectives,
+    CollectiveWindow,
+    Pauses,
+    Timeline,
+)
 from distprof.records.counts import FLOPS_PER_MAC, Counts, DeviceWork, Generated, OpRow, Ops
 from distprof.records.experts import ExpertLayer, ExpertLayers, ExpertLoad, ExpertRouting
 from distprof.records.fields import INT64, LIMIT, MAX_DEPTH, Amount, Array, Bounds, Index, Natural, Row, Size
@@ -75,11 +86,14 @@ __all__ = [
     "INT64",
     "KINDS",
     "LIMIT",
+    "LONG_TURN_NS",
     "MAGIC",
     "MAX_DEPTH",
     "NO_MODULE",
+    "NO_ROW",
     "ONLY_COMPILED",
     "OTHER_GROUP",
+    "OTHER_THREAD",
     "PARAMETERS",
     "PHASES",
     "PROCESS_GROUPS",
@@ -89,10 +103,14 @@ __all__ = [
     "SCHEMA_VERSION",
     "SHARED",
     "TRAINING",
+    "TRAINING_THREAD",
+    "UNKNOWN_THREAD",
     "WORLD_AXES",
     "Amount",
     "Array",
     "Bounds",
+    "CollectiveWindow",
+    "Collectives",
     "Counts",
     "DeviceWork",
     "End",
@@ -115,12 +133,14 @@ __all__ = [
     "OwnAxes",
     "Parameter",
     "Parameters",
+    "Pauses",
     "Plan",
     "Record",
     "Row",
     "Size",
     "Stage",
     "Step",
+    "Timeline",
     "Topology",
     "Tree",
     "expert_position",
@@ -137,6 +157,10 @@ Record = (
     | Step
     | Memory
     | MemoryUnknown
+    | Timeline
+    | Collectives
+    | CollectiveWindow
+    | Pauses
     | ExpertLayers
     | ExpertLoad
     | ExpertRouting

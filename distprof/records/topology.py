@@ -45,6 +45,7 @@ class Group:
     name: str
     description: str = ""
     ranks: tuple[Index, ...] = ()
+    backend: str = ""  # as torch names it: gloo, nccl, cpu:gloo,cuda:nccl; empty in older shards
 
 
 @dataclass(frozen=True)

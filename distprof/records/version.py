@@ -5,7 +5,7 @@ from __future__ import annotations
 MAGIC = "distprof"
 
 #: (major, minor).  A reader refuses a newer major version, and ignores unknown fields of a newer minor version.
-SCHEMA_VERSION = (2, 1)
+SCHEMA_VERSION = (2, 2)
 SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
     (
@@ -18,4 +18,5 @@ SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (2, 1): "header: launch and launched_ns; step: phase outside, batch_found; counts: batch_size, batch_found, "
     "uncounted_work; plan: settling; parameters: kept_alike, held_as, first, total, evaluated, "
     "tied_roots; memory_unknown; counts and ops: amounts beyond 64 bits",
+    (2, 2): "timeline, collectives, collective_window, pauses; topology: backend of a group",
 }

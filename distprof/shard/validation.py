@@ -11,7 +11,21 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from distprof.records import LIMIT, MAX_DEPTH, ExpertLayers, ExpertRouting, Header, Mesh, Record, Topology, Tree
+from distprof.records import (
+    LIMIT,
+    MAX_DEPTH,
+    Array,
+    Collectives,
+    ExpertLayers,
+    ExpertRouting,
+    Header,
+    Mesh,
+    Pauses,
+    Record,
+    Timeline,
+    Topology,
+    Tree,
+)
 from distprof.shard.codec import RecordError
 
 
@@ -79,10 +93,45 @@ def _expert_routing(record: ExpertRouting) -> str:
     return "" if lengths in ({0}, {len(record.layers)}) else "its losses do not fit its layers"
 
 
+def _timeline(timeline: Timeline) -> str:
+    turns = (timeline.turn_owner, timeline.turn_number, timeline.turn_start_ns, timeline.turn_end_ns)
+    if len(set(map(len, turns))) > 1 or len(timeline.phase) != len(timeline.phase_start_ns):
+        return "its arrays are not of one length"
+    return "" if _are_places(timeline.phase, timeline.phase_names) else "a phase has no name"
+
+
+def _collectives(record: Collectives) -> str:
+    always = (record.number, record.op, record.enqueued_ns, record.input_bytes, record.output_bytes)
+    always += (record.peer, record.tag, record.thread)
+    if any(len(array) != len(record.group) for array in always):
+        return "its arrays are not of one length"
+    if any(
+        len(array) not in (0, len(record.group))
+        for array in (record.duration_ns, record.waited_from_ns, record.waited_until_ns)
+    ):
+        return "its times do not fit its entries"
+    named = _are_places(record.group, record.group_names) and _are_places(record.op, record.ops)
+    return "" if named else "a group or an op has no name"
+
+
+def _pauses(pauses: Pauses) -> str:
+    if not len(pauses.name) == len(pauses.start_ns) == len(pauses.end_ns):
+        return "its arrays are not of one length"
+    return "" if _are_places(pauses.name, pauses.names) else "a pause has no name"
+
+
+def _are_places(places: Array, names: tuple[str, ...]) -> bool:
+    """Returns whether every number is the place of a name."""
+    return bool(((places >= 0) & (places < len(names))).all())
+
+
 _CHECKS: dict[type[Record], Callable[[Any], str]] = {
     Header: _header,
     Topology: _topology,
     Tree: _tree,
     ExpertLayers: _expert_layers,
     ExpertRouting: _expert_routing,
+    Timeline: _timeline,
+    Collectives: _collectives,
+    Pauses: _pauses,
 }

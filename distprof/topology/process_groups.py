@@ -47,7 +47,7 @@ def records(seen: Sequence[SeenGroup], world_size: int) -> tuple[Group, ...]:
     """Returns the records of all groups, except those that only fake backends connect."""
     fakes = fake_group_axes(seen)
     return tuple(
-        Group(group.name, group.description, () if len(group.ranks) == world_size else group.ranks)
+        Group(group.name, group.description, () if len(group.ranks) == world_size else group.ranks, group.backend)
         for group in seen
         if frozenset(group.ranks) not in fakes
     )

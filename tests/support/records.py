@@ -20,12 +20,15 @@ from distprof.records import (
     RECORDS,
     Amount,
     Bounds,
+    Collectives,
     ExpertLayer,
     ExpertRouting,
     Header,
     Mesh,
     ModuleRow,
+    Pauses,
     Record,
+    Timeline,
     Topology,
     Tree,
 )
@@ -173,6 +176,23 @@ def _expert_routing(draw: st.DrawFn, record: type) -> ExpertRouting:
     )
 
 
+@st.composite
+def _alike(draw: st.DrawFn, record: type) -> Any:
+    """A record whose arrays are all of one length, and name what its lists of names have."""
+    length, names = draw(st.integers(0, SMALL)), ("first", "second")
+    places = dict.fromkeys(("group", "op", "phase", "name"), 1)
+    given: dict[str, Any] = {
+        field.name: st.lists(
+            st.integers(0, places.get(field.name, (1 << 31) - 1)), min_size=length, max_size=length
+        ).map(lambda values, dtype=field.metadata["dtype"]: np.array(values, dtype))
+        for field in dataclasses.fields(record)
+        if "dtype" in field.metadata
+    }
+    lists = dict.fromkeys(("group_names", "ops", "phase_names", "names"), st.just(names))
+    known = {field.name for field in dataclasses.fields(record)}
+    return draw(_any(record, **given, **{name: value for name, value in lists.items() if name in known}))
+
+
 _SOUND: dict[type, Any] = {
     Header: _header,
     Mesh: _mesh,
@@ -180,4 +200,5 @@ _SOUND: dict[type, Any] = {
     Tree: _trees,
     ExpertLayer: _expert_layer,
     ExpertRouting: _expert_routing,
+    **dict.fromkeys((Timeline, Collectives, Pauses), _alike),
 }

@@ -15,6 +15,7 @@ from distprof.records import (
     LIMIT,
     MAX_DEPTH,
     RECORDS,
+    Collectives,
     Counts,
     DeviceWork,
     End,
@@ -23,8 +24,10 @@ from distprof.records import (
     Header,
     Mesh,
     ModuleRow,
+    Pauses,
     Record,
     Step,
+    Timeline,
     Topology,
     Tree,
 )
@@ -181,6 +184,19 @@ def layers(*layers: tuple[int, tuple[int, ...]]) -> ExpertLayers:
     return ExpertLayers(tuple(ExpertLayer("moe", 0, experts, local) for experts, local in layers))
 
 
+def collectives(*, group: int = 0, op: int = 0, moments: int = 1, durations: int = 0) -> Collectives:
+    one, times = np.zeros(1, "<i8"), np.zeros(moments, "<i8")
+    return Collectives(
+        *(6, "training", ("0",), ("all_reduce",), one + group, one, one + op, times, one, one, one, one, one),
+        duration_ns=np.zeros(durations, "<i8"),
+    )
+
+
+def timeline(*, phase: int = 0, owners: int = 1) -> Timeline:
+    one = np.zeros(1, "<i8")
+    return Timeline(6, "training", 0, 9, ("other",), one + phase, one, np.zeros(owners, "<i4"), one, one, one)
+
+
 @pytest.mark.parametrize(
     ("record", "why"),
     [
@@ -203,6 +219,14 @@ def layers(*layers: tuple[int, tuple[int, ...]]) -> ExpertLayers:
         (layers((4, (0, 4))), "expert_layers: an expert's id is not below 4"),
         (layers((4, (1, 1))), "expert_layers: an expert is there twice"),
         (layers((LIMIT, ()), (1, ())), f"expert_layers: it has more than {LIMIT} experts"),
+        (collectives(group=1), "collectives: a group or an op has no name"),
+        (collectives(op=-1), "collectives: a group or an op has no name"),
+        (collectives(moments=2), "collectives: its arrays are not of one length"),
+        (collectives(durations=2), "collectives: its times do not fit its entries"),
+        (timeline(phase=1), "timeline: a phase has no name"),
+        (timeline(owners=2), "timeline: its arrays are not of one length"),
+        (Pauses(6, "training", (), np.zeros(1, "<i4"), *np.zeros((2, 1), "<i8")), "pauses: a pause has no name"),
+        (Pauses(6, "training", ("a",), np.zeros(1, "<i4")), "pauses: its arrays are not of one length"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_refused(record: Record, why: str) -> None:
