@@ -12,8 +12,9 @@ import click
 from distprof import __version__
 from distprof.commands import streams
 from distprof.console import say
-from distprof.errors import DistprofError
+from distprof.errors import DistprofError, UsageError
 from distprof.printable import printable
+from distprof.suggestions import did_you_mean
 
 #: name -> (module that holds its ``command``, its line in ``distprof --help``)
 COMMANDS = {
@@ -32,15 +33,23 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         if cmd_name not in COMMANDS:
-            return None
+            raise UsageError(_unknown(cmd_name))
         command: click.Command = import_module(COMMANDS[cmd_name][0]).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _unknown(word: str) -> str:
+    """Returns a sentence for a word that is no command."""
+    if word.endswith(".py"):
+        return f"{word} is a script, not a command: distprof run --nproc 8 {word}"
+    hint = did_you_mean(word, COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
+    return f"{word!r} is not a command: {hint}"
 
 
 @click.command(

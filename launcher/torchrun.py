@@ -21,8 +21,8 @@ from distprof.config.options import RUN
 from distprof.console import say
 from distprof.errors import UsageError
 from distprof.launcher.run_setup import Job, RunOptions, choose_options
-from distprof.printable import printable
 from distprof.run_folder import job_name
+from distprof.suggestions import did_you_mean
 
 _USAGE = "distprof run [distprof's options] [torchrun's options] script [the script's arguments]"
 _EXAMPLE = """
@@ -47,6 +47,7 @@ _RENDEZVOUS = (
 _STATIC_PORT = 29500  # torchrun's default
 _TORCHRUN = "torch.distributed.run"
 _MOST_DIGITS = 7
+_UNKNOWN_OPTION = "unrecognized arguments: "  # argparse's words
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -55,7 +56,7 @@ class _Incomplete(Exception):
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parses the arguments of ``distprof run``.  Exits as argparse does; raises UsageError without torch."""
+    """Parses the arguments of ``distprof run``.  Raises UsageError for wrong ones, and without torch."""
     parser = _parser()
     parser.error = partial(_refuse, parser)  # type: ignore[method-assign]
     head = _head(arguments)
@@ -66,6 +67,26 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not chosen and _nodes(args) == (1, 1):
         args.standalone = True
     return args
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises UsageError for a job that torchrun cannot start, before a run folder is made for it."""
+    if _nodes(args) == (0, 0):
+        raise UsageError(f"--nnodes {args.nnodes} is not a number of nodes: give a number, or two as in 1:4")
+    _check_ranks(args.nproc_per_node)
+    if not args.module and not args.no_python and not Path(args.training_script).exists():
+        raise UsageError(f"the script {args.training_script} does not exist in {Path.cwd()}")
+
+
+def _check_ranks(number: str) -> None:
+    """Raises UsageError for an ``--nproc`` of which torchrun makes no number of ranks."""
+    try:
+        ranks = _torchrun().determine_local_world_size(number)
+    except (ValueError, RuntimeError) as error:
+        why = f" ({error})".replace(".)", ")") if "available" in str(error) else ""
+        raise UsageError(f"--nproc {number} is not a number of ranks{why}: give a number, gpu, cpu or auto") from None
+    if ranks < 1:
+        raise UsageError(f"--nproc {number} starts no rank: give 1 or more")
 
 
 def options(args: argparse.Namespace) -> RunOptions:
@@ -185,9 +206,20 @@ def _incomplete(message: str) -> NoReturn:
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """Reports an error as argparse does, with unprintable characters escaped."""
-    parser.print_usage(sys.stderr)
-    parser.exit(2, f"{parser.prog}: error: {printable(message)}\n")
+    """Raises UsageError with argparse's ``message``, in plainer words for its two most frequent ones."""
+    unknown = message.removeprefix(_UNKNOWN_OPTION)
+    if unknown != message:
+        hint = did_you_mean(unknown.split()[0], _options(parser)) or "'distprof run --help' lists them"
+        words = f"'distprof run' has no option {unknown}: {hint}"
+    elif "training_script" in message:
+        words = "no script is given, as in: distprof run --nproc 8 train.py"
+    else:
+        words = f"{message} ('distprof run --help' explains the options)"
+    raise UsageError(words)
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    return [flag for action in parser._actions for flag in action.option_strings]
 
 
 def _nodes(args: argparse.Namespace) -> tuple[int, int]:

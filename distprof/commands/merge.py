@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
+from distprof.commands.chosen_run import chosen_run
 from distprof.commands.click_options import decided_options, with_options
 from distprof.commands.progress import Progress
 from distprof.commands.report_output import text_options, write_report
-from distprof.config.options import REPORT, SHOWN, Layer, with_defaults
+from distprof.config.options import OUT, REPORT, SHOWN, Layer, with_defaults
 from distprof.console import say
 from distprof.errors import DataError, UsageError
 from distprof.merge import plots
@@ -33,18 +34,21 @@ from distprof.run_folder import REPORT as REPORT_FOLDER
 @click.command(
     epilog="""\b
 Examples:
+  distprof merge                                                                  the newest run in runs/
   distprof merge runs/train-20250131-101500
   distprof merge runs/train-20250131-101500 --depth 2 --no-detailed --no-plots    a short one, on the terminal
   distprof merge copied/ --out report                                             of shards copied together
 """
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), required=False)
 @with_options(REPORT)
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the report.  [default: RUN/report]"
 )
-def command(run: Path, out: Path | None, config: Path | None, **given: object) -> None:
+def command(run: Path | None, out: Path | None, config: Path | None, **given: object) -> None:
     """Make one report from the shards of all ranks of RUN, the folder that 'distprof run' named at its end.
+
+    Without RUN, the newest run in runs/ (in the folder of DISTPROF_OUT or of the configuration file, if they name one).
 
     Prints the report, and writes it as summary.txt, summary.json and plots.  Works while the job still runs, with ranks
     missing, and in a folder to which shards were copied from several machines.
@@ -53,7 +57,8 @@ def command(run: Path, out: Path | None, config: Path | None, **given: object) -
     (depth = 2), else from that of the job.
     """
     progress = Progress(sys.stderr)
-    asked = decided_options(REPORT, given, config)
+    asked = decided_options((*REPORT, OUT), given, config)
+    run = chosen_run(run, asked)
     loaded = load_run(run, progress.files)
     chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
     report = analyse(loaded, _peaks(chosen))

@@ -22,6 +22,7 @@ class Verbatim(click.Command):
 def command(arguments: list[str]) -> None:
     """Start a job as torchrun does, with a recorder in every rank."""
     args = torchrun.parse(arguments)
+    torchrun.check(args)
     options = torchrun.options(args)
     job = torchrun.job(args, options.name, ["distprof", "run", *arguments])
     sys.exit(record_job(options, job, lambda variables: torchrun.start(args, variables)))

@@ -7,13 +7,13 @@ help of the commands that take it.  Other modules read the defaults from ``DEFAU
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from distprof.errors import UsageError
+from distprof.suggestions import did_you_mean
 
 
 class Value(NamedTuple):
@@ -141,9 +141,10 @@ WINDOW = (
         default=False,
     ),
 )
+OUT = Option("out", str, "folder in which run folders are made", "DIR", default="runs")
 #: The options of ``distprof run`` and ``exec``.
 RUN = (
-    Option("out", str, "folder in which run folders are made", "DIR", default="runs"),
+    OUT,
     Option("name", str, "name of the run", "NAME", default_text="from the job, else from script and time"),
     *WINDOW,
     Option("merge", bool, "merge when the job has ended", default=False),
@@ -224,7 +225,4 @@ def unknown(key: str, known: Iterable[str], where: str) -> UsageError:
 
 def _suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     names = sorted(known)
-    nearest = difflib.get_close_matches(name[:_LONGEST_SHOWN], names, 1)
-    if nearest:
-        return f"did you mean {prefix + nearest[0]!r}?"
-    return f"known are {', '.join(prefix + each for each in names)}"
+    return did_you_mean(name, names, prefix) or f"known are {', '.join(prefix + each for each in names)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.processes import output_of
 
+import distprof
 from distprof import __version__
 from distprof.__main__ import COMMANDS, cli, main
 from distprof.errors import DataError
@@ -44,10 +45,22 @@ def test_version_is_the_packages(cli: Cli) -> None:
     assert cli("--version").stdout == f"distprof, version {__version__}\n"
 
 
-def test_an_unknown_command_is_a_usage_error(cli: Cli) -> None:
-    ended = cli("merg")
-    assert ended.returncode == 2
-    assert "No such command" in ended.stderr
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("mege", "'mege' is not a command: did you mean 'merge'?"),
+        ("train.py", "train.py is a script, not a command: distprof run --nproc 8 train.py"),
+        ("zzz", f"'zzz' is not a command: the commands are {', '.join(COMMANDS)}"),
+    ],
+)
+def test_unknown_commands(word: str, sentence: str, cli: Cli) -> None:
+    ended = cli(word, "--nproc", "2")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"distprof: {sentence}\n")
+
+
+def test_the_package_lists_its_public_names() -> None:
+    assert dir(distprof) == sorted(distprof.__all__)
+    assert all(hasattr(distprof, name) for name in dir(distprof))
 
 
 def test_an_error_for_the_user_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from support.synthetic import write_run
 
 from distprof.merge.plots import FORMATS, NAMES
 from distprof.records import Header, Record
+from distprof.run_folder import MANIFEST, Manifest, RunFolder
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -242,7 +243,40 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(here: Cli, tmp_
     assert ended.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["run", "--top", "x"], ["run", "--nonsense"]])
+def write_manifest(run: Path) -> Path:
+    RunFolder(run).write_manifest(Manifest("r", run.name, ("distprof", "run"), 2, 0))
+    return run / MANIFEST
+
+
+def test_the_newest_run_is_merged_where_none_is_given(here: Cli, tmp_path: Path) -> None:
+    for age, name in enumerate(("newest", "older", "oldest")):
+        manifest = write_run(tmp_path / "jobs" / name, dp=2) / "run.json"
+        manifest.write_text(
+            json.dumps({"run_id": "r", "name": name, "command": [], "world_size": 2, "started_wall_ns": 0})
+        )
+        os.utime(manifest, (1e9 - age, 1e9 - age))
+    ended = here("merge", "--no-plots", env={"DISTPROF_OUT": "jobs"})
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.splitlines()[0] == "distprof: reads jobs/newest, the newest run"
+    assert (tmp_path / "jobs" / "newest" / "report" / "summary.txt").is_file()
+
+
+def test_no_run_is_given_and_there_is_none(here: Cli) -> None:
+    ended = here("merge")
+    told = "distprof: runs holds no run: give the folder that 'distprof run' named at its end\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", told)
+
+
+def test_the_shards_of_a_run_mean_the_run(here: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    write_manifest(run)
+    here("merge", run, "--no-plots")
+    report = everything(run / "report")
+    assert here("merge", run / "shards", "--no-plots").stderr == f"distprof: report in {run}/report\n"
+    assert everything(run / "report") == report
+
+
+@pytest.mark.parametrize("arguments", [["run", "--top", "x"], ["run", "--nonsense"]])
 def test_a_wrong_call_is_a_usage_error(here: Cli, arguments: list[str]) -> None:
     ended = here("merge", *arguments)
     assert ended.returncode == 2
@@ -250,7 +284,7 @@ def test_a_wrong_call_is_a_usage_error(here: Cli, arguments: list[str]) -> None:
 
 
 def test_help_has_an_example(here: Cli) -> None:
-    assert "Examples:\n    distprof merge runs/" in here("merge", "--help").stdout
+    assert "\n    distprof merge runs/" in here("merge", "--help").stdout
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, clean_env: dict[str, str]) -> None:

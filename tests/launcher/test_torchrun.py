@@ -9,6 +9,7 @@ import pytest
 from support.processes import output_of
 
 from distprof.config.settings import Settings
+from distprof.errors import UsageError
 from distprof.launcher import torchrun
 
 
@@ -92,11 +93,50 @@ def test_a_module_and_a_script_give_their_names_to_the_run() -> None:
     assert torchrun.job(torchrun.parse(["dir/train.py"]), None, []).title == "train"
 
 
-def test_what_torchrun_refuses_is_refused_with_its_words(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as refused:
-        torchrun.parse(["--nproc", "2", "--bogus", "train.py"])
-    assert refused.value.code == 2
-    assert "distprof run: error: unrecognized arguments: --bogus" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--npoc", "2", "train.py"], "'distprof run' has no option --npoc: did you mean '--nproc'?"),
+        (
+            ["--nproc", "2", "--bogus", "train.py"],
+            "'distprof run' has no option --bogus: 'distprof run --help' lists them",
+        ),
+        (["--nproc", "2"], "no script is given, as in: distprof run --nproc 8 train.py"),
+        (["--warmup", "x", "train.py"], "argument --warmup: invalid int value: 'x' ('distprof run --help' explains"),
+    ],
+)
+def test_wrong_options_get_one_sentence(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        torchrun.parse(arguments)
+    assert str(refused.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["missing.py"], "the script missing.py does not exist in "),
+        (["--nproc", "two", "train.py"], "--nproc two is not a number of ranks: give a number, gpu, cpu or auto"),
+        (["--nproc", "0", "train.py"], "--nproc 0 starts no rank: give 1 or more"),
+        (["--nnodes", "few", "train.py"], "--nnodes few is not a number of nodes: give a number, or two as in 1:4"),
+    ],
+)
+def test_jobs_that_cannot_start(
+    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train.py").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as refused:
+        torchrun.check(torchrun.parse(arguments))
+    assert str(refused.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-m", "package.train"], ["--no-python", "true"], ["--nproc", "cpu", "train.py"]]
+)
+def test_jobs_that_can_start(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train.py").touch()
+    monkeypatch.chdir(tmp_path)
+    torchrun.check(torchrun.parse(arguments))
 
 
 def test_what_is_imported_is_kept_from_the_collector_which_goes_on(clean_env: dict[str, str], tmp_path: Path) -> None:

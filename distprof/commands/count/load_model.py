@@ -6,7 +6,6 @@ An exception of the user's code becomes one sentence that says what was raised, 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -21,6 +20,7 @@ import torch
 from torch import nn
 
 from distprof.errors import DataError, DistprofError, UsageError
+from distprof.suggestions import did_you_mean
 
 _OURS = (str(Path(__file__).parents[2]), str(Path(torch.__file__).parent), "<frozen")
 
@@ -43,8 +43,8 @@ def find_factory(target: str) -> Any:
 def _get_attribute(thing: Any, place: str, name: str) -> Any:
     for part in name.split("."):
         if not hasattr(thing, part):
-            near = difflib.get_close_matches(part, dir(thing), 1)
-            hint = f": did you mean {near[0]!r}?" if near else ", nor anything called nearly so"
+            question = did_you_mean(part, dir(thing))
+            hint = f": {question}" if question else ", nor anything called nearly so"
             raise UsageError(f"{place} has no {name!r}{hint}")
         thing = getattr(thing, part)
     return thing

@@ -1,0 +1,27 @@
+"""The run that a command reads: the one that the user named, else the newest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distprof.config.options import OUT, Layer, with_defaults
+from distprof.console import say
+from distprof.errors import UsageError
+from distprof.run_folder import MANIFEST, SHARDS
+
+
+def chosen_run(given: Path | None, asked: Layer) -> Path:
+    """Returns the folder of the run.  The ``shards`` folder of a run means that run.
+
+    Without a folder it is the newest run in the folder that ``asked`` has as ``out``, the one in which ``distprof run``
+    makes runs; says which.  Raises UsageError if there is none.
+    """
+    if given is not None:
+        return given.parent if given.name == SHARDS and (given.parent / MANIFEST).is_file() else given
+    runs = Path(with_defaults((OUT,), asked)["out"])
+    manifests = list(runs.glob(f"*/{MANIFEST}"))
+    if not manifests:
+        raise UsageError(f"{runs} holds no run: give the folder that 'distprof run' named at its end")
+    newest = max(manifests, key=lambda manifest: manifest.stat().st_mtime_ns).parent
+    say(f"reads {newest}, the newest run")
+    return newest
