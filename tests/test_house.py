@@ -20,8 +20,8 @@ HOUSE = Path(__file__).parent.parent
 #: The rooms in the order of their imports: a room imports itself and rooms before it.  A room is a folder, or a module
 #: that lies directly in ``distprof`` or ``merge``.
 BASE = (
-    *("version", "printable", "suggestions", "external_exceptions", "errors", "safe_files", "safe_folders", "clock", "console"),
-    *("devices", "run_folder", "records", "shard", "config", "rank"),
+    *("version", "printable", "suggestions", "external_exceptions", "errors", "safe_files", "safe_folders", "clock"),
+    *("console", "devices", "run_folder", "records", "shard", "config", "rank"),
 )
 COUNTING = ("nested_tensors", "hooks", "flops.formulas", "flops")
 MODEL = ("module_walk", "topology", "frameworks", "model")
