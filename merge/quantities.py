@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from distprof.merge.report import Spread
 
 NOT_AVAILABLE = "n/a"
+NS_PER_SECOND = 1e9
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 _TIMES = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))
 _BYTES = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))

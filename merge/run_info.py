@@ -12,7 +12,7 @@ from distprof.merge.wording import rank_names
 from distprof.merge.work.compiled_kernels import compiled_notes
 from distprof.merge.work.exact_work import expert_notes
 from distprof.merge.work.parameter_totals import evaluated_notes
-from distprof.merge.work.replica_check import certain_totals, doubts_of
+from distprof.merge.work.replica_check import certain_totals, find_doubts
 from distprof.merge.work.utilization import compute_utilizations
 
 
@@ -42,7 +42,7 @@ def run_info(analysis: Analysis) -> RunInfo:
 def _notes(analysis: Analysis) -> Iterator[str]:
     yield from analysis.run.notes
     yield from analysis.layout.notes
-    yield from doubts_of(analysis).notes
+    yield from find_doubts(analysis).notes
     yield from group_notes(analysis.unknown_groups, analysis.run.world_size)
     yield from analysis.layer_notes
     yield from expert_notes(analysis)

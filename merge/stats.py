@@ -13,7 +13,7 @@ from distprof.merge.report import Spread
 
 
 def spread(values: Mapping[int, float]) -> Spread | None:
-    """Over the ranks that have a value, given by rank; None when none has.  The lowest rank stands for equal maxima."""
+    """Returns the spread of ``values`` by rank; None where there are none.  The lowest rank of equal maxima counts."""
     if not values:
         return None
     numbers = np.array(list(values.values()), np.float64)
@@ -28,7 +28,7 @@ def spread(values: Mapping[int, float]) -> Spread | None:
 
 
 def nan_median(table: FloatArray) -> FloatArray:
-    """Median over the last axis of the values that are not NaN; NaN where there is none."""
+    """Returns the median over the last axis of the values that are not NaN; NaN where there is none."""
     ordered = np.sort(table, axis=-1)  # NaN goes last
     known = np.count_nonzero(~np.isnan(table), axis=-1)
     low, high = np.maximum(known - 1, 0) // 2, known // 2
@@ -38,13 +38,13 @@ def nan_median(table: FloatArray) -> FloatArray:
 
 
 def nan_mean(table: FloatArray) -> FloatArray:
-    """Mean over the last axis of the values that are not NaN; NaN where there is none."""
+    """Returns the mean over the last axis of the values that are not NaN; NaN where there is none."""
     known = np.count_nonzero(~np.isnan(table), axis=-1)
     return np.where(known > 0, np.nansum(table, axis=-1) / np.maximum(known, 1), np.nan)
 
 
 def to_number(value: float) -> float | None:
-    """None for NaN: what was not measured."""
+    """Returns ``value``, or None for NaN, which stands for what was not measured."""
     return None if np.isnan(value) else float(value)
 
 
@@ -53,13 +53,13 @@ def _pick(ordered: FloatArray, place: npt.NDArray[np.int64]) -> FloatArray:
     return picked
 
 
-def of_steps(values: npt.NDArray[np.float64] | npt.NDArray[np.int64]) -> float:
-    """One value a step, NaN in those that have none; one of them has."""
+def median_of_steps(values: npt.NDArray[np.float64] | npt.NDArray[np.int64]) -> float:
+    """Returns the median of ``values``, one for each step; NaN is left out, and at least one value is not NaN."""
     return float(median(values[~np.isnan(values)].tolist()))
 
 
-def over_steps(table: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """(steps, ...) to (...); there is a step."""
+def median_over_steps(table: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Returns the median over the first axis, that of the steps; there is at least one step."""
     ordered = np.sort(table, axis=0)
     low, high = ordered[(len(table) - 1) // 2], ordered[len(table) // 2]
     middle: npt.NDArray[np.float64] = (low.astype(np.float64) + high) / 2

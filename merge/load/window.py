@@ -15,7 +15,7 @@ import numpy as np
 
 from distprof.merge.arrays import FloatArray, IntArray, padded
 from distprof.merge.load.module_tree import RankTree
-from distprof.merge.stats import over_steps
+from distprof.merge.stats import median_over_steps
 from distprof.records import PHASES, TRAINING, Array, Counts, ExpertLoad, ExpertRouting, Ops, Step
 
 
@@ -57,6 +57,10 @@ class Window:
     @property
     def steps(self) -> int:
         return len(self.iterations)
+
+    def phase_ns(self, phase: str) -> FloatArray:
+        """Returns the time of a phase by step, 0 where the phase was not seen."""
+        return np.nan_to_num(self.phases_ns[phase]) if phase in self.phases_ns else np.zeros(self.steps)
 
 
 def roots_at_work(tree: RankTree, counts: Iterable[Counts], steps: Iterable[Step]) -> frozenset[int]:
@@ -153,11 +157,11 @@ def _module_times(tree: RankTree, steps: Sequence[Step]) -> MedianModuleTimes:
     forward = np.stack([padded(step.forward_ns, len(tree)) for step in steps])
     backward = np.stack([padded(step.backward_ns, len(tree)) for step in steps])
     return MedianModuleTimes(
-        calls=over_steps(np.stack([padded(step.calls, len(tree)) for step in steps])),
-        forward_self=over_steps(forward),
-        backward_self=over_steps(backward),
-        forward=over_steps(tree.inclusive(forward)),
-        backward=over_steps(tree.inclusive(backward)),
+        calls=median_over_steps(np.stack([padded(step.calls, len(tree)) for step in steps])),
+        forward_self=median_over_steps(forward),
+        backward_self=median_over_steps(backward),
+        forward=median_over_steps(tree.inclusive(forward)),
+        backward=median_over_steps(tree.inclusive(backward)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Ranks that hold more or less memory than their cohort: ranks of one role hold pieces of the same size."""
+"""Ranks that hold more or less memory than their cohort: ranks of one role normally hold equal amounts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from distprof.merge.analysis import Analysis
 from distprof.merge.report import HOLDINGS, MemoryDifference, RankRow
 from distprof.merge.times.rank_rows import rank_rows
 
-#: Differences below this share of the cohort's median, or below so many bytes, are chance (or uneven shards).
+#: Smaller differences are ignored: they are chance, or shards of unequal sizes.  Share of the cohort's median, bytes.
 LEAST_SHARE = 0.05
 LEAST_BYTES = 1 << 20
 _MIN_COHORT = 3
@@ -21,7 +21,7 @@ def memory_section(analysis: Analysis) -> tuple[MemoryDifference, ...]:
 
 
 def memory_differences(rows: Sequence[RankRow]) -> tuple[MemoryDifference, ...]:
-    """Returns the differences, the largest first; none in cohorts of fewer than three."""
+    """Returns the differences, the largest first; none in cohorts of fewer than three ranks."""
     found = [one for what, field in HOLDINGS.items() for one in _differing(rows, what, field)]
     return tuple(sorted(found, key=lambda one: (-abs(one.own_bytes - one.cohort_bytes), one.rank)))
 

@@ -24,16 +24,16 @@ from distprof.merge.stats import nan_mean, nan_median, to_number
 from distprof.merge.work.compiled_kernels import inside_compiled
 from distprof.records import Array, Counts
 
-#: By row of one rank's tree; None where the rank has no such data.
+#: Reads one value for each row of a rank's tree; None where the rank has no such data.
 Pick = Callable[[RankTree, Window], FloatArray | None]
 
 
 @dataclass(frozen=True, eq=False)
 class TimeTables:
-    """(modules, ranks): medians over steps in ns, NaN where the rank has no such module or no timed step.
+    """Times as (modules, ranks): medians over steps in ns, NaN where the rank has no such module or no timed step.
 
-    A module that no rank called (a ModuleList, a module inside a compiled region) has no time of its own, and one
-    whose whole subtree was never called has none at all.  Backward has none where nothing trains.
+    A module that no rank called (a ModuleList, a module inside a compiled region) has no self time, and no inclusive
+    time either where its whole subtree was never called.  There are no backward times where nothing trains.
     """
 
     forward_self: FloatArray
@@ -63,7 +63,7 @@ def time_tables(analysis: Analysis) -> TimeTables:
 
 
 def module_stats(analysis: Analysis) -> tuple[ModuleStats, ...]:
-    """Returns one row a module, in the order of the union."""
+    """Returns one row for each module, in the order of the union."""
     union, times = analysis.union, time_tables(analysis)
     params = union.stack(data.tree.total_params for data in analysis.ranks)
     own_params = union.stack(data.tree.own_params for data in analysis.ranks)
@@ -139,7 +139,7 @@ def _counted(pick: Callable[[Counts], Array], *, inclusive: bool) -> Pick:
     return picked
 
 
-#: The columns of :class:`ModuleStats` that are backward's work.
+#: The columns of :class:`ModuleStats` that hold the work of backward.
 _BACKWARD_WORK: tuple[Callable[[Counts], Array], ...] = (
     lambda counts: counts.backward_macs,
     lambda counts: counts.backward_flops,
@@ -148,20 +148,20 @@ _BACKWARD_WORK: tuple[Callable[[Counts], Array], ...] = (
 
 
 def _backward_work(analysis: Analysis, pick: Callable[[Counts], Array]) -> FloatArray:
-    """Inclusive, by module; NaN where nothing trains."""
+    """Returns the inclusive work by module, as the mean over ranks; NaN where nothing trains."""
     work = nan_mean(_stack(analysis, _counted(pick, inclusive=True)))
     return work if analysis.trains else np.full_like(work, np.nan)
 
 
 def _calls(tree: RankTree, window: Window) -> FloatArray | None:
-    """Of the timed steps; of the counted one where none was timed."""
+    """Returns the calls in the timed steps, or in the counted step where no step was timed."""
     if window.times:
         return window.times.calls
     return padded(window.counts.calls, len(tree)).astype(np.float64) if window.counts else None
 
 
 def _any_below(called: npt.NDArray[np.bool_], modules: Sequence[Module]) -> npt.NDArray[np.bool_]:
-    """By module: whether anything in its subtree was called."""
+    """Returns for each module whether any module in its subtree was called."""
     below: npt.NDArray[np.bool_] = called.copy()
     for index in range(len(below) - 1, 0, -1):
         parent = modules[index].parent

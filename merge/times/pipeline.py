@@ -4,9 +4,9 @@
              of each timed step, median over a rank's steps
     ideal  = (pp - 1) / (v * m + pp - 1)                     m micro-batches, v virtual stages a rank
 
-Forward in modules is the sum of their self times; what lies between them and the backward is waiting, in a pipeline.  A
-loss outside of any module is taken for waiting.  The ideal is that
-of GPipe and 1F1B (v = 1) and of the interleaved 1F1B, for stages that all take the same time.
+Forward in modules is the sum of their self times.  The time between modules and backward is taken for waiting; so is a
+loss that is computed outside of modules.  The ideal bubble is that of GPipe and 1F1B (v = 1) and of interleaved 1F1B,
+where all stages take the same time.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from distprof.merge.arrays import FloatArray
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
 from distprof.merge.report import StageRow
-from distprof.merge.stats import of_steps
+from distprof.merge.stats import median_of_steps
 
-_OUTSIDE = ("data", "optimizer", "evaluation")
+_NOT_SCHEDULED = ("data", "optimizer", "evaluation")
 
 
 def stage_rows(analysis: Analysis) -> tuple[StageRow, ...]:
-    """Returns one row a stage that has a rank with timed steps; none without pipeline parallelism."""
+    """Returns one row for each stage that has a rank with timed steps; none without pipeline parallelism."""
     pp = analysis.layout.info.sizes["pp"]
     if pp == 1:
         return ()
@@ -49,9 +49,9 @@ def _row(stage: int, members: Sequence[tuple[RankData, Window]], pp: int) -> Sta
         virtual_stages=virtual,
         ranks=tuple(data.rank for data, _ in members),
         micro_batches=steps,
-        forward_ns=median(of_steps(window.in_modules_ns) for _, window in members),
-        backward_ns=median(of_steps(_phase(window, "backward")) for _, window in members),
-        waiting_ns=median(of_steps(_schedule(window) - _busy(window)) for _, window in members),
+        forward_ns=median(median_of_steps(window.in_modules_ns) for _, window in members),
+        backward_ns=median(median_of_steps(window.phase_ns("backward")) for _, window in members),
+        waiting_ns=median(median_of_steps(_schedule(window) - _busy(window)) for _, window in members),
         bubble=median(bubbles) if bubbles else None,
         ideal_bubble=None if steps is None else (pp - 1) / (virtual * steps + pp - 1),
     )
@@ -60,19 +60,14 @@ def _row(stage: int, members: Sequence[tuple[RankData, Window]], pp: int) -> Sta
 def _bubble(window: Window) -> float | None:
     schedule = _schedule(window)
     took = schedule > 0
-    return of_steps(1 - _busy(window)[took] / schedule[took]) if took.any() else None
+    return median_of_steps(1 - _busy(window)[took] / schedule[took]) if took.any() else None
 
 
 def _busy(window: Window) -> FloatArray:
-    """By step: the time in which the stage computes."""
-    return window.in_modules_ns + _phase(window, "backward")
+    """Returns by step the time in which the stage computes."""
+    return window.in_modules_ns + window.phase_ns("backward")
 
 
 def _schedule(window: Window) -> FloatArray:
-    """By step: the iteration without what no schedule can fill."""
-    return window.durations_ns - sum((_phase(window, name) for name in _OUTSIDE), start=np.zeros(window.steps))
-
-
-def _phase(window: Window, name: str) -> FloatArray:
-    """By step; 0 where it was not seen."""
-    return np.nan_to_num(window.phases_ns[name]) if name in window.phases_ns else np.zeros(window.steps)
+    """Returns by step the iteration without the phases that are not part of the schedule."""
+    return window.durations_ns - sum(map(window.phase_ns, _NOT_SCHEDULED), start=np.zeros(window.steps))

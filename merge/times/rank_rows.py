@@ -1,4 +1,4 @@
-"""One row a rank: where it stands, and the medians of its own timed steps."""
+"""One row for each rank: its coordinates, and the medians of its own timed steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
 from distprof.merge.report import RankRow
-from distprof.merge.stats import of_steps
+from distprof.merge.stats import median_of_steps
 from distprof.merge.work.replica_check import certain_totals
 from distprof.merge.work.utilization import compute_utilizations
 from distprof.records import PHASES, Memory, MemoryUnknown
@@ -14,7 +14,7 @@ from distprof.records import PHASES, Memory, MemoryUnknown
 
 @computed_once
 def rank_rows(analysis: Analysis) -> tuple[RankRow, ...]:
-    """Returns one row a rank, ascending; cohorts are numbered in the order of their coordinates."""
+    """Returns one row for each rank, ascending; cohorts are numbered in the order of their coordinates."""
     role = analysis.layout.role
     number = {own: index for index, own in enumerate(sorted({role(data.rank) for data in analysis.ranks}))}
     return tuple(_row(analysis, data, number[role(data.rank)]) for data in analysis.ranks)
@@ -31,7 +31,7 @@ def _row(analysis: Analysis, data: RankData, cohort: int) -> RankRow:
         host=data.header.host,
         complete=not data.why_incomplete(analysis.mode),
         steps=window.steps if window else 0,
-        iteration_ns=of_steps(window.durations_ns) if window and window.steps else None,
+        iteration_ns=median_of_steps(window.durations_ns) if window and window.steps else None,
         phases_ns={phase: _phase_median(window, phase) for phase in PHASES},
         parameter_bytes=memory.parameter_bytes if memory else None,
         gradient_bytes=memory.gradient_bytes if memory else None,
@@ -52,4 +52,4 @@ def _phase_median(window: Window | None, phase: str) -> float | None:
     """Returns the median over the steps in which the phase was seen."""
     if window is None or phase not in window.phases_ns:
         return None
-    return of_steps(window.phases_ns[phase])
+    return median_of_steps(window.phases_ns[phase])

@@ -1,13 +1,13 @@
-"""The Profile Summary, in DeepSpeed's terms and formulas, from all ranks instead of rank 0.
+"""The Profile Summary: DeepSpeed's terms and formulas, from all ranks instead of rank 0.
 
-Work per rank is the mean over ranks; a latency is the median of a rank's timed steps, then the median over ranks.
-Rates divide the one by the other, as printed, so that a reader can check them: fwd FLOPS = fwd flops per rank / fwd
-latency.  Forward flops outside of modules are in none: latencies are of modules, backward and optimizer.
+Work per rank is the mean over ranks.  A latency is the median of a rank's timed steps, then the median over ranks.  A
+rate divides printed work by printed latency, so that a reader can check it: fwd FLOPS = fwd flops per rank / fwd
+latency.  No rate has the forward flops outside of modules, because no latency has their time.
 
     bwd FLOPS     = (bwd + recomputed flops) / bwd latency
     fwd+bwd FLOPS = (fwd + bwd + recomputed flops) / (fwd latency + bwd latency)
     FLOPS         = (fwd + bwd + recomputed flops) / iter latency          (iter = fwd + bwd + optimizer)
-    samples/s     = samples of one iteration of the whole job / wall iteration, with its share of evaluations
+    samples/s     = samples of one iteration of the whole job / wall iteration, mixed with evaluations (throughput.py)
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ import numpy as np
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.window import Window
+from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import Spread, Summary
-from distprof.merge.stats import of_steps, spread
+from distprof.merge.stats import median_of_steps, spread
 from distprof.merge.times.throughput import with_evaluations
 from distprof.merge.wording import rank_names
 from distprof.merge.work.missing_reasons import missing_reasons
-from distprof.merge.work.parameter_totals import of_model
-from distprof.merge.work.replica_check import certain_totals, doubts_of
+from distprof.merge.work.parameter_totals import model_estimate
+from distprof.merge.work.replica_check import certain_totals, find_doubts
 from distprof.records import TRAINING, Array, Counts
 
-NS_PER_SECOND = 1e9
 _WORK_PHASES = ("forward", "backward", "optimizer")
 
 
@@ -40,31 +40,29 @@ class _Latencies:
     forward: Spread | None
     backward: Spread | None
     optimizer: Spread | None
-    iteration: Spread | None  # DeepSpeed's
+    iteration: Spread | None  # DeepSpeed's: forward + backward + optimizer
     wall: Spread | None
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Means over the ranks of what one iteration computes; flops, but for the MACs.  Backward is None where nothing
-    trains.
-    """
+    """The work of one iteration in flops or MACs, means over the ranks.  Backward is None where nothing trains."""
 
     forward_macs: float | None
     forward: float | None
-    in_modules: float | None  # of forward
+    in_modules: float | None  # forward flops in modules
     backward_macs: float | None
     backward: float | None
     recompute: float | None
 
     @property
     def in_backward(self) -> float | None:
-        """What ran during the backward latency."""
+        """The flops that ran during the backward latency."""
         return None if self.backward is None else self.backward + (self.recompute or 0)
 
     @property
     def timed(self) -> float | None:
-        """What ran during the latencies."""
+        """The flops that ran during all latencies."""
         return None if self.in_modules is None else self.in_modules + (self.in_backward or 0)
 
 
@@ -83,7 +81,7 @@ def _work(counted: Mapping[int, Counts], trains: bool) -> _Work:
 
 
 def _of_rank(counts: Counts, in_modules: Array, outside: str) -> float:
-    """Work of one kind, that of no module included."""
+    """Returns one rank's work of one kind, in modules and outside of them."""
     return float(in_modules.sum()) + counts.outside.get(outside, 0)
 
 
@@ -91,7 +89,7 @@ def _of_rank(counts: Counts, in_modules: Array, outside: str) -> float:
 def profile_summary(analysis: Analysis) -> Summary:
     """Returns the figures of the whole job."""
     layout, windows, counted = analysis.layout, analysis.windows, analysis.counts
-    totals, no_totals = certain_totals(analysis), doubts_of(analysis).no_totals
+    totals, no_totals = certain_totals(analysis), find_doubts(analysis).no_totals
     flops = {rank: _of_rank(counts, counts.forward_flops, "forward_flops") for rank, counts in counted.items()}
     times = _latencies(windows)
     evaluations, iteration = with_evaluations(analysis.timed_windows)
@@ -105,13 +103,13 @@ def profile_summary(analysis: Analysis) -> Summary:
         micro_batches=_mean({rank: window.micro_batches for rank, window in windows.items()}),
         samples_per_iteration=samples,
         params_per_rank=spread(totals.per_rank),
-        params_of_model=of_model(totals.per_rank, layout),
+        params_of_model=model_estimate(totals.per_rank, layout),
         params_exact=totals.exact,
         trainable_params_exact=totals.trainable,
         exact_covers_all=totals.covers_all,
         fwd_macs_per_rank=work.forward_macs,
         fwd_flops_per_rank=work.forward,
-        fwd_flops_of_model=of_model(flops, layout),
+        fwd_flops_of_model=model_estimate(flops, layout),
         fwd_latency_ns=times.forward,
         bwd_macs_per_rank=work.backward_macs,
         bwd_flops_per_rank=work.backward,
@@ -128,13 +126,13 @@ def profile_summary(analysis: Analysis) -> Summary:
         samples_per_second=_rate(samples, iteration),
         uncounted_ops=_uncounted(windows),
     )
-    untold: dict[str, Any] = dict.fromkeys(no_totals)
-    summary = replace(summary, **untold)
+    unknown: dict[str, Any] = dict.fromkeys(no_totals)
+    summary = replace(summary, **unknown)
     return replace(summary, unavailable={**missing_reasons(summary, analysis), **no_totals})
 
 
 def _first_stage(windows: Mapping[int, Window], layout: JobTopology) -> Mapping[int, Window]:
-    """The ranks that are given batches: later stages are given activations, whose first dimension may be another."""
+    """Returns the ranks of the first stage, which get batches; later stages get activations of another shape."""
     first = {rank: window for rank, window in windows.items() if layout.piece(rank, ("pp",)) == (0,)}
     return first if any(window.samples for window in first.values()) else windows
 
@@ -147,17 +145,17 @@ def _latencies(windows: Mapping[int, Window]) -> _Latencies:
         backward=_phases_spread(trains, ("backward",)),
         optimizer=_phases_spread(trains, ("optimizer",)),
         iteration=_phases_spread({rank: w for rank, w in timed.items() if not w.saw_no_forward}, _WORK_PHASES),
-        wall=spread({rank: of_steps(window.durations_ns) for rank, window in timed.items()}),
+        wall=spread({rank: median_of_steps(window.durations_ns) for rank, window in timed.items()}),
     )
 
 
 def _phases_spread(windows: Mapping[int, Window], phases: Sequence[str]) -> Spread | None:
-    """Of the phases' sum in each step; a rank that saw none of them has no value."""
+    """Returns the spread of the phases' sum; a rank that saw none of the phases has no value."""
     medians = {}
     for rank, window in windows.items():
         seen = [window.phases_ns[phase] for phase in phases if phase in window.phases_ns]
         if seen:
-            medians[rank] = of_steps(np.nansum(seen, axis=0))
+            medians[rank] = median_of_steps(np.nansum(seen, axis=0))
     return spread(medians)
 
 
@@ -167,7 +165,7 @@ def _mean(values: Mapping[int, float | None]) -> float | None:
 
 
 def _rate(work: float | None, *latencies: Spread | None) -> float | None:
-    """Per second; None where the work or a latency is missing, or the latency is nothing."""
+    """Returns the work per second; None where the work or a latency is missing, or the latencies are 0."""
     known = [latency.median for latency in latencies if latency is not None]
     if work is None or len(known) < len(latencies) or not sum(known):
         return None
@@ -175,7 +173,7 @@ def _rate(work: float | None, *latencies: Spread | None) -> float | None:
 
 
 def _uncounted(windows: Mapping[int, Window]) -> dict[str, int]:
-    """Calls of ops without a formula in the counted step, over all ranks; first what is likely the most work."""
+    """Returns the calls of ops without a formula, over all ranks; ops that probably do the most work come first."""
     calls: Counter[str] = Counter()
     work: Counter[str] = Counter()
     for window in windows.values():
@@ -186,29 +184,29 @@ def _uncounted(windows: Mapping[int, Window]) -> dict[str, int]:
 
 
 def work_notes(analysis: Analysis) -> tuple[str, ...]:
-    """Returns sentences on work and times in one line that do not belong together."""
-    return (*_unlike(analysis), *_counted_while_timed(analysis))
+    """Returns sentences that warn where work and times are not comparable."""
+    return (*_unequal_micro_batches(analysis), *_counted_while_timed(analysis))
 
 
 def _counted_while_timed(analysis: Analysis) -> Iterator[str]:
-    """Yields a sentence for a process that profiles itself: it has one step for both."""
+    """Yields a sentence for a process that profiles itself, which counts and times the same step."""
     if any(counts.iteration in analysis.windows[rank].iterations for rank, counts in analysis.counts.items()):
         yield (
-            "counted and timed in one step: counting makes it longer, by some microseconds an op, so the times compare "
-            "modules, and are above those of a plain step"
+            "work and times are of the same step: counting adds some microseconds to each op, so the times are longer "
+            "than those of a plain step; use them to compare modules"
         )
 
 
-def _unlike(analysis: Analysis) -> tuple[str, ...]:
-    """Returns a sentence where the flops and the times of one line are not of the same work."""
-    unlike = [
+def _unequal_micro_batches(analysis: Analysis) -> tuple[str, ...]:
+    """Returns a sentence where counted and timed steps have different numbers of micro-batches."""
+    unequal = [
         rank
         for rank, window in analysis.timed_windows.items()
         if window.counts and window.micro_batches not in (None, window.counts.micro_batches)
     ]
-    if not unlike:
+    if not unequal:
         return ()
     return (
-        f"on {rank_names(unlike)} the counted step had another number of micro-batches than the timed ones: "
-        "the FLOPS of this report divide unequal work and time",
+        f"on {rank_names(unequal)} the counted step had a different number of micro-batches than the timed steps: "
+        "the FLOPS in this report divide the work of one by the time of the other",
     )

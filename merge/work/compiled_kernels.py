@@ -1,4 +1,4 @@
-"""What the compiler kept from being counted, the kernels that it made itself, and how its code ran."""
+"""Compiled code: the kernels that the compiler generated, what could not be counted, and how the code ran."""
 
 from __future__ import annotations
 
@@ -17,36 +17,39 @@ from distprof.records import Counts
 
 _OPTIMIZER = "(optimizer)"
 _UNSEEN = (
-    "an optimizer stepped on {ranks}, and no forward of a model was seen: it runs in a function compiled for another"
-    " backend than inductor, or by a call of its forward(), and its work and forward time are n/a; call the model"
+    "an optimizer stepped on {ranks}, but no forward of a model was seen: the model runs in a function compiled for a"
+    " backend other than inductor, or the script calls its forward(); its work and forward time are n/a; call the model"
     " itself, or compile the model instead of the function around it"
 )
 _HIDDEN = (
-    "what runs in compiled code is counted for the compiled module as a whole: the work of those inside of it is n/a;"
-    " distprof run --count-eager counts it module by module"
+    "a compiled module is counted as a whole: the work of the modules inside it is n/a; distprof run --count-eager"
+    " counts module by module"
 )
 _EAGER = (
-    "compiled code ran in eager form in the counted step and is counted module by module (count-eager): the loss of"
-    " that step moved, and with dropout those that followed"
+    "compiled code ran in eager mode in the counted step, and is counted module by module (count-eager): this changed"
+    " the loss of that step, and with dropout also those of later steps"
 )
 
 
 def compiled_regions(analysis: Analysis) -> tuple[CompiledRegion, ...]:
-    """Returns one region a module, in the order of the model, what is of no module last; calls of all ranks add up."""
+    """Returns one region for each module, in the order of the model; kernels outside of modules come last.
+
+    Calls are summed over all ranks.
+    """
     union = analysis.union
     regions: dict[int, Counter[str]] = {}
     labels = [*(module.label for module in union.modules), "", _OPTIMIZER]
     for column, counts in _counted(analysis):
         index = union.index(column)
         for kernel in counts.generated:
-            nowhere = labels.index(_OPTIMIZER if kernel.optimizer else "", len(union.modules))
-            place = int(index[kernel.row]) if 0 <= kernel.row < len(index) else nowhere
+            outside = labels.index(_OPTIMIZER if kernel.optimizer else "", len(union.modules))
+            place = int(index[kernel.row]) if 0 <= kernel.row < len(index) else outside
             regions.setdefault(place, Counter())[kernel.name] += kernel.calls
     return tuple(CompiledRegion(labels[place], dict(sorted(regions[place].items()))) for place in sorted(regions))
 
 
 def compiled_notes(analysis: Analysis) -> tuple[str, ...]:
-    """How compiled code ran, where that was not as ever, or not as asked for."""
+    """Returns sentences on how compiled code ran, where it differs from other steps or from what the user asked for."""
     notes = [_EAGER] if any(counts.compiled == "eager" for _, counts in _counted(analysis)) else []
     refused: dict[str, list[int]] = {}
     for column, counts in _counted(analysis):
@@ -61,16 +64,17 @@ def compiled_notes(analysis: Analysis) -> tuple[str, ...]:
 
 
 def inside_compiled(tree: RankTree, counts: Counts) -> npt.NDArray[np.bool_]:
-    """By row: whether its work may be in compiled code, of which only the whole is known.
+    """Returns for each row whether its work may be hidden in a compiled module above it.
 
-    So it is where compiled code ran as such, and neither the module nor one below it was called, but one above it was.
+    This is possible where compiled code ran as such, and a module above was called, but neither the module itself nor
+    one below it.
     """
     if counts.compiled != "compiled":
         return np.zeros(len(tree), np.bool_)
     called = padded(counts.calls, len(tree))
     within = tree.inclusive(called) > 0
     above = called > 0
-    for row, module in enumerate(tree.rows):  # parents stand before their children
+    for row, module in enumerate(tree.rows):  # parents come before their children
         if module.parent >= 0:
             above[row] |= above[module.parent]
     hidden: npt.NDArray[np.bool_] = above & ~within

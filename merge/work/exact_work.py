@@ -1,4 +1,4 @@
-"""Where the work of a model does not follow from that of its ranks: on meshes of its own, or on some ranks only."""
+"""Reasons why the work of the whole model cannot be computed from the ranks: separate meshes, or idle ranks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from distprof.merge.wording import join_words, rank_names
 
 
 def why_no_exact_work(analysis: Analysis) -> str:
-    """Returns why the work of the model does not follow from that of the ranks that counted; empty where it does."""
+    """Returns why the work of the model cannot be computed from the ranks that counted; empty where it can."""
     run, layout = analysis.run, analysis.layout
     unplaced = [_named(run, root) for root in own_axes(run) if root not in layout.own]
     if unplaced:
         return (
-            f"models on different meshes, and those of {join_words(unplaced)} are no world of {run.world_size:,} ranks"
+            f"models are on different meshes, and those of {join_words(unplaced)} do not cover {run.world_size:,} ranks"
         )
     ranks: dict[str, list[int]] = {}  # by model that ran on the job's axes
     for rank, one in analysis.counted.items():
@@ -31,7 +31,7 @@ def why_no_exact_work(analysis: Analysis) -> str:
 
 
 def expert_notes(analysis: Analysis) -> tuple[str, ...]:
-    """Returns sentences on models whose experts are placed by the axes of the job, and not by their own."""
+    """Returns sentences on models with a mesh of their own whose experts are located by the axes of the job."""
     on_own_meshes = {
         data.tree.roots.get(root, "a model")
         for data in analysis.ranks
@@ -39,14 +39,14 @@ def expert_notes(analysis: Analysis) -> tuple[str, ...]:
         if any(own.root == root for own in (data.topology.roots if data.topology else ()))
     }
     return tuple(
-        f"{model} lies on a mesh of its own: which of its experts a rank hosts is told from the axes of the job, and "
-        "may be wrong"
+        f"{model} has a mesh of its own, but which of its experts a rank hosts is derived from the axes of the job, "
+        "and may be wrong"
         for model in sorted(on_own_meshes)
     )
 
 
 def _models_run(one: CountedRank, layout: JobTopology) -> set[str]:
-    """Returns the classes of the models on the job's axes that ran; none in a pipeline: stages may be of several."""
+    """Returns the classes of the models on the job's axes that ran; none in a pipeline, where stages may differ."""
     if layout.info.sizes["pp"] > 1:
         return set()
     tree = one.data.tree

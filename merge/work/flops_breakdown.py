@@ -1,4 +1,4 @@
-"""Where the flops of one iteration are: in modules, outside of them, in the optimizer.  Together they are all of it."""
+"""The flops of one iteration by place: in modules, outside of modules, in the optimizer.  These are all flops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OPTIMIZER = "optimizer_flops"
 
 
 def work_rows(analysis: Analysis) -> tuple[WorkRow, ...]:
-    """Returns means over the ranks that counted; no rows without one, and none for an optimizer that no rank saw."""
+    """Returns the rows, means over the ranks that counted; no row for an optimizer that no rank saw."""
     counted = list(analysis.counts.values())
     if not counted:
         return ()

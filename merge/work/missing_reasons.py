@@ -1,4 +1,4 @@
-"""Why a figure of the summary is not there, in words that follow "n/a: "."""
+"""Reasons why a figure of the summary is missing, worded to follow "n/a: "."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PARAMETERS = ("params_per_rank", "params_of_model", "params_exact", "trainable_p
 _BATCH = ("batch_size_per_rank", "samples_per_iteration")
 _TRAINING = (*_BACKWARD_WORK, "bwd_latency_ns", "step_latency_ns")
 _NO_TENSOR = "no tensor was seen among the inputs of the model"
-_UNSEEN_UPDATE = "no step of an optimizer of torch was seen: what updates the parameters is in no latency"
+_UNSEEN_UPDATE = "no step of a torch optimizer was seen: the time of the parameter update is in no latency"
 _NO_FORWARD = "no forward of a model was seen"
-#: What each rate divides.
+#: The fields that each rate is computed from.
 _RATES = {
     "fwd_flops_per_second": ("fwd_flops_per_rank", "fwd_latency_ns"),
     "bwd_flops_per_second": ("bwd_flops_per_rank", "bwd_latency_ns"),
@@ -27,7 +27,7 @@ _RATES = {
 
 
 def missing_reasons(summary: Summary, analysis: Analysis) -> dict[str, str]:
-    """Field name -> reason, for every field of the summary that is None."""
+    """Returns the reason by field name, for every field of the summary that is None."""
     missing = [field.name for field in fields(summary) if getattr(summary, field.name) is None]
     found = {name: _reason(name, analysis, summary) for name in missing if name not in _RATES}
     for name in missing:
@@ -46,20 +46,20 @@ def _reason(name: str, analysis: Analysis, summary: Summary) -> str:
         return why_uncounted(analysis)
     if not analysis.timed_windows:
         return why_untimed(analysis)
-    return _untimed_reason(name, analysis, summary)
+    return _timed_reason(name, analysis, summary)
 
 
-def _untimed_reason(name: str, analysis: Analysis, summary: Summary) -> str:
-    """Although there are timed steps."""
+def _timed_reason(name: str, analysis: Analysis, summary: Summary) -> str:
+    """Returns the reason where there are timed steps."""
     if _saw_no_forward(analysis):
         return _NO_FORWARD
     if name == "step_latency_ns" and analysis.trains:
         return _UNSEEN_UPDATE
-    return (summary.batch_found or _NO_TENSOR) if name in _BATCH else "no timed step shows it"
+    return (summary.batch_found or _NO_TENSOR) if name in _BATCH else "no timed step recorded it"
 
 
 def _own_profile(analysis: Analysis) -> Ops | None:
-    """The ops of a process that profiled itself alone."""
+    """Returns the ops of a process that profiled itself, if this is one."""
     return next((window.ops for data in analysis.ranks for window in data.windows.values() if window.ops), None)
 
 
@@ -68,7 +68,7 @@ def _saw_no_forward(analysis: Analysis) -> bool:
 
 
 def why_uncounted(analysis: Analysis) -> str:
-    """Where no rank has a counted step."""
+    """Returns why no rank has a counted step."""
     if _saw_no_forward(analysis):
         return _NO_FORWARD
     planned = any(data.plan is not None and data.plan.counted for data in analysis.ranks)
@@ -76,9 +76,9 @@ def why_uncounted(analysis: Analysis) -> str:
 
 
 def why_untimed(analysis: Analysis) -> str:
-    """Where no rank has a timed step."""
+    """Returns why no rank has a timed step."""
     own = _own_profile(analysis)
     if own is not None and own.ops and not own.timed:
         return "nothing ran: the tensors were on the meta device, or fake"
     planned = any(data.plan is not None and data.plan.timed for data in analysis.ranks)
-    return "no rank has reached a timed step" if planned else "no step was to be timed"
+    return "no rank has reached a timed step" if planned else "timing was switched off"

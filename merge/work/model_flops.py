@@ -1,11 +1,11 @@
 """The forward work of the whole model on the batch of one data-parallel replica, from what all ranks counted.
 
-    executed = sum over the ranks / dp                       (of each model, where they lie on axes of their own)
-    exact    = the same, with what tensor-parallel ranks do alike counted once (distprof.merge.job.tp_duplicates)
-    useful   = exact, less what experts did on padding: of each MoE layer's expert work at most the share
+    executed = sum over the ranks / dp            (for each model separately, where models have axes of their own)
+    exact    = the same, but work that tensor-parallel ranks repeat counts once (distprof.merge.job.tp_duplicates)
+    useful   = exact, without the work of experts on padding: of the expert work of each MoE layer at most the share
                (tokens that its router saw x top-k) / (rows that its experts ran on)
 
-What a rank's experts and routers did is found in distprof.merge.work.moe_flops.
+distprof.merge.work.moe_flops has the work of experts and routers on one rank.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from distprof.records import ExpertLayer
 
 LayerKey = tuple[str, int, int]  # name, model, pipeline stage
 
-#: Rows are quotients of large numbers; what differs by less than this is no padding.
+#: Rows are quotients of large numbers; smaller differences than this share are rounding errors, not padding.
 _ROUNDING = 1e-6
 
 
 @dataclass
 class _Layer:
-    """Sums over the ranks that host a MoE layer, of unique work."""
+    """The work of a MoE layer, summed over the ranks that host it; repeated work counts once."""
 
     macs: float = 0.0  # of its experts
-    flops: float = 0.0
-    rows: float = 0.0  # that its experts ran on
-    tokens: float = 0.0  # that its router saw
-    wanted: float = 0.0  # the same, times top-k
+    flops: float = 0.0  # of its experts
+    rows: float = 0.0  # rows that its experts ran on
+    tokens: float = 0.0  # tokens that its router saw
+    wanted: float = 0.0  # these tokens times top-k
     known: bool = True
 
     @property
     def padding(self) -> float:
-        """The share of the experts' work that is padding, at least."""
+        """The least share of the experts' work that is padding."""
         excess = 1 - self.wanted / self.rows if self.rows else 0.0
         return excess if excess > _ROUNDING else 0.0
 
 
 @dataclass
 class WorkSums:
-    """Over the ranks that counted, of models on the same axes; ``dp`` of their replicas."""
+    """Sums over the ranks that counted, for models on the same axes, of which there are ``dp`` replicas."""
 
     dp: int
     ranks: int = 0
@@ -77,34 +77,34 @@ def work_sums(analysis: Analysis) -> list[WorkSums]:
 def _group_sums(part: CountedGroup) -> WorkSums:
     layout, counted = part.layout, part.ranks
     sums = WorkSums(layout.info.sizes["dp"], len(counted))
-    hosted: dict[tuple[object, ...], tuple[RankMoeWork, list[_Layer]]] = {}  # ranks that host the same share one
+    hosted: dict[tuple[object, ...], tuple[RankMoeWork, list[_Layer]]] = {}  # ranks with the same layers share an entry
     for rank, one in counted.items():
         share = part.shares[rank]
         _add(sums, one, share)
         pipeline = part.pipelines[rank]
-        alike = one.shape, pipeline, one.layers
-        if alike not in hosted:
+        same = one.shape, pipeline, one.layers
+        if same not in hosted:
             keys = [layer_key(one.data, layer, pipeline) for layer in one.layers]
             own = [sums.layers.setdefault(key, _Layer()) for key in keys]
-            hosted[alike] = RankMoeWork(one.shape, one.data.parameters, one.layers), own
-        _add_layers(hosted[alike][1], one.layers, hosted[alike][0].done(one, share))
+            hosted[same] = RankMoeWork(one.shape, one.data.parameters, one.layers), own
+        _add_layers(hosted[same][1], one.layers, hosted[same][0].compute(one, share))
     return sums
 
 
 def layer_key(data: RankData, layer: ExpertLayer, pipeline: Pipeline) -> LayerKey:
-    """Tells MoE layers apart; models and pipeline stages may have layers of one name."""
+    """Returns a key that is unique for each MoE layer: models and pipeline stages may have layers of the same name."""
     return layer.name, *pipeline.place(data.tree.rows[layer.row].root)
 
 
 def experts_per_token(analysis: Analysis) -> dict[LayerKey, float]:
-    """Returns by layer the rows of experts / tokens of the router, as measured; no layer where a rank did not count."""
+    """Returns the measured rows of experts / tokens of the router, by layer; no layer where a rank did not count."""
     complete = (sums for sums in work_sums(analysis) if sums.ranks == analysis.run.world_size)
     layers = (item for sums in complete for item in sums.layers.items())
     return {key: layer.rows / layer.tokens for key, layer in layers if layer.rows and layer.tokens}
 
 
 def model_work(analysis: Analysis) -> ModelWork | None:
-    """Returns None where no rank counted.  The figures are lower bounds where one did not."""
+    """Returns the work of the model, lower bounds where some ranks did not count; None where no rank counted."""
     parts = work_sums(analysis)
     if not any(sums.ranks for sums in parts):
         return None
@@ -129,8 +129,8 @@ def _add(sums: WorkSums, one: CountedRank, share: FloatArray) -> None:
     sums.flops += float((flops * share).sum()) + outside_flops / one.tp
 
 
-def _add_layers(sums: Sequence[_Layer], layers: Sequence[ExpertLayer], done: MoeWork) -> None:
-    columns = (done.macs.tolist(), done.flops.tolist(), done.rows.tolist(), done.tokens.tolist())
+def _add_layers(sums: Sequence[_Layer], layers: Sequence[ExpertLayer], work: MoeWork) -> None:
+    columns = (work.macs.tolist(), work.flops.tolist(), work.rows.tolist(), work.tokens.tolist())
     for layer, hosted, macs, flops, rows, tokens in zip(sums, layers, *columns, strict=True):
         layer.macs += macs
         layer.flops += flops

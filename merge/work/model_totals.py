@@ -1,4 +1,4 @@
-"""The model as a whole: its parameters and the work of its forward."""
+"""The whole model: its parameters and the work of its forward."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from distprof.merge.report import ModelTotals
 from distprof.merge.work.exact_work import why_no_exact_work
 from distprof.merge.work.model_flops import model_work
 from distprof.merge.work.parameter_totals import evaluated_models
-from distprof.merge.work.replica_check import certain_totals, doubts_of
+from distprof.merge.work.replica_check import certain_totals, find_doubts
 
 
 def model_totals(analysis: Analysis) -> ModelTotals:
-    """Returns the totals; None, with a reason, where ranks do not tell them."""
-    totals, doubts = certain_totals(analysis), doubts_of(analysis)
+    """Returns the totals; those that cannot be known are None, with a reason."""
+    totals, doubts = certain_totals(analysis), find_doubts(analysis)
     why_no_work = doubts.why_no_work or why_no_exact_work(analysis)
     return ModelTotals(
         params_by_kind=totals.by_kind,

@@ -1,7 +1,9 @@
-"""What the MoE layers that a rank hosts did in its counted step, all of them at once: ranks host dozens.
+"""The work of the MoE layers of one rank in its counted step, computed for all its layers at once for speed.
 
-Rows are MACs / elements of the matrix: of a router's its largest parameter (some do not call the module that owns it:
-the MACs are then its parent's), of an expert's all its matrices.
+    rows = MACs / elements of the matrices
+
+For an expert, the elements are those of all its matrices.  For a router, they are those of its largest parameter; where
+the module that owns it is not called, the MACs are those of its parent.
 """
 
 from __future__ import annotations
@@ -19,16 +21,16 @@ from distprof.records import ExpertLayer
 
 @dataclass(frozen=True, eq=False)
 class MoeWork:
-    """By layer."""
+    """Work by layer; repeated work counts once."""
 
-    macs: FloatArray  # of its experts, unique work
-    flops: FloatArray
-    rows: FloatArray  # that its experts ran on
-    tokens: FloatArray  # that its router saw
+    macs: FloatArray  # of its experts
+    flops: FloatArray  # of its experts
+    rows: FloatArray  # rows that its experts ran on
+    tokens: FloatArray  # tokens that its router saw
 
 
 class RankMoeWork:
-    """The layers of ranks that host the same ones, with the same parameters."""
+    """Computes the work of ranks that host the same layers with the same parameters."""
 
     def __init__(self, shape: Shape, parameters: ParameterSet, layers: Sequence[ExpertLayer]) -> None:
         self._inside = _ByLayer([shape.inside_experts(layer) for layer in layers])
@@ -37,11 +39,11 @@ class RankMoeWork:
         self._router_elements = np.array([shape.router_elements(layer) for layer in layers], np.float64)
         self._rows_a_mac = np.array([_rows_a_mac(shape, parameters, layer) for layer in layers], np.float64)
 
-    def done(self, one: CountedRank, share: FloatArray) -> MoeWork:
-        """By a rank that hosts them; ``share``: by row of its tree, how much of its work counts."""
+    def compute(self, one: CountedRank, share: FloatArray) -> MoeWork:
+        """Returns the work of one rank; ``share`` has for each row of its tree how much of its work counts."""
         macs = one.macs * share
         elements = np.maximum(self._router_elements, 1)
-        # Whole tokens: what else a router multiplies is little.  None where no router was seen.
+        # Rounded down to whole tokens, because a router has a few other products.  0 where no router was seen.
         tokens = np.where(self._router_elements > 0, self._routers.sums(one.macs) // elements, 0)
         return MoeWork(
             macs=self._inside.sums(macs),
@@ -52,7 +54,7 @@ class RankMoeWork:
 
 
 def _rows_a_mac(shape: Shape, parameters: ParameterSet, layer: ExpertLayer) -> float:
-    """Of all the rank's experts of the layer together; where tensor parallelism cuts them, its part of these rows."""
+    """Returns rows / MACs for all experts of the layer on the rank; a part of the rows where tp slices them."""
     matrices = parameters.matrices
     sizes = [matrices[row] for row in shape.experts(layer).tolist() if row in matrices]
     own, whole = (sum(size[part] for size in sizes) for part in (0, 1))
@@ -60,7 +62,7 @@ def _rows_a_mac(shape: Shape, parameters: ParameterSet, layer: ExpertLayer) -> f
 
 
 class _ByLayer:
-    """Some rows of each layer, for sums over them."""
+    """The rows of the tree that belong to each layer, and reductions over them."""
 
     def __init__(self, rows: Sequence[IntArray]) -> None:
         self._rows = np.concatenate([np.zeros(0, np.int64), *rows])
@@ -68,11 +70,11 @@ class _ByLayer:
         self._layers = len(rows)
 
     def sums(self, values: FloatArray | IntArray) -> FloatArray:
-        """By layer; 0 where it has none of them.  Integers are exact up to 2**53."""
+        """Returns the sum by layer, 0 for a layer without rows.  Integers are exact up to 2**53."""
         return np.bincount(self._layer, values[self._rows], self._layers).astype(np.float64)
 
     def largest(self, values: FloatArray) -> FloatArray:
-        """By layer, of values that are not negative; 0 where it has none of them."""
+        """Returns the maximum by layer, 0 for a layer without rows; ``values`` are not negative."""
         found = np.zeros(self._layers)
         np.maximum.at(found, self._layer, values[self._rows])
         return found

@@ -10,7 +10,7 @@ from distprof.records import OpRow
 
 
 def op_rows(analysis: Analysis) -> tuple[OpStats, ...]:
-    """Returns one row an op and kind of work, those of most flops first, then of most time; means over the ranks."""
+    """Returns one row for each op and kind of work, means over the ranks; most flops come first, then most time."""
     recorded = [window.ops for window in analysis.windows.values() if window.ops]
     timed = bool(recorded) and all(ops.timed for ops in recorded)
     found: dict[tuple[str, str], list[OpRow]] = defaultdict(list)

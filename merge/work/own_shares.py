@@ -1,4 +1,4 @@
-"""How much of each rank's matrix products is the model's own, where tensor-parallel ranks do some of them alike."""
+"""Which share of each rank's matrix products counts for the model, where tensor-parallel ranks repeat some of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from distprof.merge.job.tp_duplicates import CountedRank
 
 
 def own_shares(analysis: Analysis) -> dict[int, float]:
-    """Returns by rank the share of its MACs of forward and backward that counts when each counts once in the job.
+    """Returns by rank the share of its forward and backward MACs that counts if repeated work counts once in the job.
 
-    What is outside of any module counts as done alike.
+    Work outside of modules is taken for repeated.
     """
     sums: dict[int, tuple[float, int]] = {}
     for part in analysis.counted_groups:
@@ -24,7 +24,7 @@ def own_shares(analysis: Analysis) -> dict[int, float]:
 
 
 def _own_macs(one: CountedRank, share: FloatArray) -> tuple[float, int]:
-    """Returns (its own, all)."""
+    """Returns (the MACs that count, all MACs) of the rank."""
     macs = one.macs + one.of_models(one.counts.backward_macs)
     outside = sum(one.outside.get(f"{kind}_macs", 0) for kind in ("forward", "backward"))
     own = float(np.dot(macs, share)) + outside / one.tp

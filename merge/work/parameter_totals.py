@@ -1,13 +1,14 @@
 """How many parameters the model has: exactly, as a union over ranks, and by DeepSpeed's estimate.
 
-Every rank names the pieces it holds.  A piece is (model, name, pipeline stage, the rank's coordinates on the axes on
-which ranks hold different parameters under one name); replicas name the same piece and so count once, stages and
-experts add up, and a piece that tensor parallelism or FSDP shards is counted by its global size.  Tied parameters count
-once, and so do copies of one parameter on several stages, which say of what they are copies.  Models that the job only
-evaluates are in none of these sums, and have their own.
+Every rank records the pieces that it holds.  The key of a piece is (model, name, pipeline stage, the rank's coordinates
+on the axes on which ranks hold different parameters under one name).  Replicas have equal keys and count once; stages
+and experts add up; a piece that tensor parallelism or FSDP shards counts with its global size.  Tied parameters count
+once, and so do copies of one parameter on several stages, whose records name the original.  Models that the job only
+evaluates are counted separately.
 
-    active per token = all parameters but experts', and of each layer's experts top-k / experts; where the stack does
-                       not say its top-k, the experts per token that were measured
+    active per token = parameters outside of experts + for each MoE layer, parameters of experts * top-k / experts
+
+Where the stack does not report its top-k, the measured number of experts per token is used.
 """
 
 from __future__ import annotations
@@ -32,50 +33,50 @@ _Key = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Totals:
-    """``exact`` and all that is split from it are None when no rank recorded parameters, and lower bounds unless
-    ``covers_all``: every rank of the job has told its parameters, and ranks agree on them.
+    """Numbers of parameters.  Those of the whole model are None where no rank recorded parameters, and lower bounds
+    unless ``covers_all``: every rank of the job recorded its parameters, and the ranks agree on them.
     """
 
     exact: int | None
     trainable: int | None
-    by_kind: dict[str, int]  # of records.KINDS, those that are there
-    active: int | None  # None also where the top-k of a layer is neither known nor measured
+    by_kind: dict[str, int]  # the keys of records.KINDS that the model has
+    active: int | None  # per token; None also where the top-k of a layer is neither known nor measured
     active_is_measured: bool
     covers_all: bool
-    uncovered: tuple[str, ...]  # coordinates of which no rank told anything; what replicas cover is none of them
+    uncovered: tuple[str, ...]  # coordinates that no recorded rank covers, replicas included
     notes: tuple[str, ...]
-    per_rank: dict[int, int]  # the ranks that recorded parameters
+    per_rank: dict[int, int]  # of the ranks that recorded parameters
 
 
 @dataclass(frozen=True)
 class _Piece:
     parameter: Parameter
     rank: int
-    share: Fraction | None  # of it that works on one token, None if not known
-    measured: bool = False  # the share, not said by the stack
+    share: Fraction | None  # of the parameter that works on one token, None if not known
+    measured: bool = False  # whether the share is measured, because the stack does not report it
 
 
 @computed_once
 def parameter_totals(analysis: Analysis) -> Totals:
     """Returns how many parameters the model and each rank have."""
     pieces, notes = _union(analysis, experts_per_token(analysis))
-    told = [data for data in analysis.ranks if data.parameters.rank_numel is not None]
+    recorded = [data for data in analysis.ranks if data.parameters.rank_numel is not None]
     return Totals(
         exact=sum(piece.parameter.global_numel for piece in pieces) if pieces else None,
         trainable=sum(p.parameter.global_numel for p in pieces if p.parameter.trainable) if pieces else None,
         by_kind=_by_kind(pieces),
         active=_active(pieces),
         active_is_measured=any(piece.measured for piece in pieces),
-        covers_all=len(told) == analysis.run.world_size and not notes,
-        uncovered=missing_coordinates(told, analysis.layout),
+        covers_all=len(recorded) == analysis.run.world_size and not notes,
+        uncovered=missing_coordinates(recorded, analysis.layout),
         notes=notes,
-        per_rank={data.rank: data.parameters.rank_numel or 0 for data in told},
+        per_rank={data.rank: data.parameters.rank_numel or 0 for data in recorded},
     )
 
 
 @computed_once
 def evaluated_models(analysis: Analysis) -> tuple[EvaluatedModel, ...]:
-    """Returns the models that are only evaluated and have parameters of their own, in the order of their numbers."""
+    """Returns the models that are only evaluated and have parameters, in the order of their numbers."""
     pieces: dict[int, dict[_Key, int]] = {}
     names: dict[int, str] = {}
     for data in analysis.ranks:
@@ -90,21 +91,22 @@ def evaluated_models(analysis: Analysis) -> tuple[EvaluatedModel, ...]:
 
 
 def evaluated_notes(analysis: Analysis) -> Iterator[str]:
-    """Yields the sentence that says which models are in no sum of the trained ones."""
+    """Yields the sentence that names the models that are only evaluated."""
     models = evaluated_models(analysis)
     if models:
         what, it, its = ("is", "it", "its") if len(models) == 1 else ("are", "them", "their")
         names = join_words(list(dict.fromkeys(model.name for model in models)))
         yield (
             f"{names} {what} only evaluated: the job calls {it} without gradient, and {its} parameters are "
-            "listed apart from those of trained models"
+            "listed separately from those of trained models"
         )
 
 
-def of_model(per_rank: Mapping[int, float], layout: JobTopology) -> float | None:
-    """DeepSpeed's ``per GPU * mp_size``, where "per GPU" is the mean over one model-parallel group.
+def model_estimate(per_rank: Mapping[int, float], layout: JobTopology) -> float | None:
+    """Returns DeepSpeed's ``per GPU * mp_size``, where "per GPU" is the mean over one model-parallel group.
 
-    It is taken over the ranks of each (tp, pp) place, then over the places, so that a missing rank does not tilt it.
+    The mean is taken over the ranks of each (tp, pp) place, then over the places, so that a missing rank has no
+    influence.
     """
     places: dict[tuple[int, ...], list[float]] = {}
     for rank, value in per_rank.items():
@@ -114,13 +116,13 @@ def of_model(per_rank: Mapping[int, float], layout: JobTopology) -> float | None
 
 
 def _union(analysis: Analysis, measured: Mapping[LayerKey, float]) -> tuple[list[_Piece], tuple[str, ...]]:
-    """Returns (the pieces, sentences on those whose sizes differ between ranks)."""
+    """Returns (the pieces, sentences on pieces whose sizes differ between ranks)."""
     layout = analysis.layout
     pieces: dict[_Key, _Piece] = {}
-    quarrels: dict[_Key, str] = {}
+    conflicts: dict[_Key, str] = {}
     done = set()
     for data in analysis.ranks:
-        # Ranks with the same parameters at the same place name the same pieces: once is enough.
+        # Ranks with the same parameters at the same place record the same pieces, so one of them is enough.
         pipeline = analysis.pipelines[data.rank]
         axes = data.parameters.split_axes
         places = [one.piece(data.rank, axes) for one in (layout, *layout.own.values()) if data.rank in one.coordinates]
@@ -131,9 +133,9 @@ def _union(analysis: Analysis, measured: Mapping[LayerKey, float]) -> tuple[list
         for key, piece in _pieces(data, data.parameters, layout, pipeline, measured):
             before = pieces.setdefault(key, piece)
             if before.parameter.global_numel != piece.parameter.global_numel:
-                quarrels.setdefault(key, _quarrel(before, piece))
+                conflicts.setdefault(key, _conflict(before, piece))
                 pieces[key] = max(before, piece, key=lambda one: one.parameter.global_numel)
-    return list(pieces.values()), _few(list(quarrels.values()))
+    return list(pieces.values()), _first_conflict(list(conflicts.values()))
 
 
 def _pieces(
@@ -154,7 +156,7 @@ def _pieces(
 def _shares(
     data: RankData, pipeline: Pipeline, measured: Mapping[LayerKey, float]
 ) -> dict[int, tuple[Fraction | None, bool]]:
-    """By row inside a MoE layer: experts per token / experts of the layer, and whether that was measured."""
+    """Returns by row inside a MoE layer (experts per token / experts of the layer, whether this is measured)."""
     found: dict[int, tuple[Fraction | None, bool]] = {}
     for layer in data.layers:
         seen = measured.get(layer_key(data, layer, pipeline))
@@ -179,15 +181,15 @@ def _active(pieces: list[_Piece]) -> int | None:
     return round(sum(piece.parameter.global_numel * (piece.share or 0) for piece in pieces))
 
 
-def _quarrel(one: _Piece, other: _Piece) -> str:
+def _conflict(one: _Piece, other: _Piece) -> str:
     return (
         f"{one.parameter.name} has {one.parameter.global_numel:,} elements on rank {one.rank} and "
-        f"{other.parameter.global_numel:,} on rank {other.rank}, which stand at the same place: the job is parallel in "
-        "another way than it was taken for; the larger number is counted"
+        f"{other.parameter.global_numel:,} on rank {other.rank}, which have the same coordinates: the topology in this "
+        "report is wrong; the larger number is counted"
     )
 
 
-def _few(quarrels: list[str]) -> tuple[str, ...]:
-    """The first, and how many more there are."""
-    more = f" (and {len(quarrels) - 1:,} more parameters like it)" if len(quarrels) > 1 else ""
-    return (f"{quarrels[0]}{more}",) if quarrels else ()
+def _first_conflict(conflicts: list[str]) -> tuple[str, ...]:
+    """Returns the first sentence, with the number of others."""
+    more = f" (and {len(conflicts) - 1:,} more parameters like it)" if len(conflicts) > 1 else ""
+    return (f"{conflicts[0]}{more}",) if conflicts else ()

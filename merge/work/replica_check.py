@@ -1,11 +1,12 @@
-"""Whether ranks that stand at one place are replicas, as the axes have it: they hold the same parameters then.
+"""Checks whether ranks with the same coordinates are replicas, which hold the same parameters.
 
-- Ranks at one place of which each holds a model that the other has not are no replicas: stages of a pipeline, or other
-  parts of a model, that nobody told of.  There are no figures of the whole model then, and they do not form a cohort.
-- Where a script uses wrappers that keep ranks alike (DDP, FSDP), trained parameters in none of them may be other ones
-  on every rank, such as the tables of a recommender.  Their number is between that of copies and that of all.
+- Ranks with the same coordinates that each hold a model which the other lacks are no replicas.  They are stages of an
+  undeclared pipeline, or other parts of a model.  Then there are no figures of the whole model, and no common cohort.
+- Where a script uses wrappers that keep ranks equal (DDP, FSDP), trained parameters outside of them may differ between
+  ranks, such as the embedding tables of a recommender.  Their total number is then between that of one rank and that
+  of all ranks.
 
-Experts are left aside (ranks hold different ones), and what joined a model as it ran.
+The check ignores experts, which differ between ranks, and modules that were added while the model ran.
 """
 
 from __future__ import annotations
@@ -30,29 +31,29 @@ _SAMPLES = ("samples_per_iteration", "samples_per_second")
 
 @dataclass(frozen=True)
 class Doubts:
-    """``no_totals``: fields of the summary that cannot be told -> why; ``why_no_work``: of the model, likewise."""
+    """What cannot be known of the whole model."""
 
     notes: tuple[str, ...] = ()
-    no_totals: Mapping[str, str] = field(default_factory=dict)
-    why_no_work: str = ""
-    assumes_replicas: bool = False  # of frozen parameters that nothing keeps alike
+    no_totals: Mapping[str, str] = field(default_factory=dict)  # field of the summary -> why it cannot be known
+    why_no_work: str = ""  # why the work of the model cannot be known
+    assumes_replicas: bool = False  # there are frozen parameters that no wrapper keeps equal, assumed to be replicas
 
 
 @computed_once
-def doubts_of(analysis: Analysis) -> Doubts:
-    """Returns what cannot be known of the whole model, because the ranks may be no replicas."""
+def find_doubts(analysis: Analysis) -> Doubts:
+    """Returns what cannot be known of the whole model because the ranks may be no replicas."""
     if analysis.layout.kinds:
-        why = "ranks that stand at one place hold different parameters, see the note above"
-        notes = (_unlike(analysis.run, analysis.layout),)
+        why = "ranks with the same coordinates hold different parameters, see the note above"
+        notes = (_unequal_ranks(analysis.run, analysis.layout),)
         return Doubts(notes, dict.fromkeys((*_PARAMS, *_WORK, *_SAMPLES), why), why)
     return _outside_wrappers(analysis, parameter_totals(analysis))
 
 
 @computed_once
 def certain_totals(analysis: Analysis) -> Totals:
-    """Returns the totals of parameters, with no number of the whole model where that cannot be known."""
+    """Returns the totals of parameters, without numbers of the whole model where these cannot be known."""
     totals = parameter_totals(analysis)
-    if "params_exact" not in doubts_of(analysis).no_totals:
+    if "params_exact" not in find_doubts(analysis).no_totals:
         return totals
     return replace(
         totals, exact=None, trainable=None, by_kind={}, active=None, covers_all=False, uncovered=(), notes=()
@@ -62,15 +63,15 @@ def certain_totals(analysis: Analysis) -> Totals:
 # ---- ranks with different models -------------------------------------------------------------------------------------
 
 
-def _unlike(run: LoadedRun, layout: JobTopology) -> str:
+def _unequal_ranks(run: LoadedRun, layout: JobTopology) -> str:
     places = ranks_by_holding(held_by_rank(run, layout), layout)
     by_kind, (one, other) = next((own, pair) for own in places.values() if (pair := conflicting(own)))
     ranks, others = by_kind[one], by_kind[other]
     return (
-        f"{rank_names([*ranks, *others])} stand at one place, so far as it is known how the job is parallel, and hold "
-        f"different parameters: {_difference(one, other, rank_names(ranks), rank_names(others))}; they are no "
-        "replicas, so figures of the whole model are n/a; if they are stages of a pipeline, say "
-        f"{_call(layout.kinds, run.world_size)}, if tensors are cut, distprof.set_topology(tp=...)"
+        f"{rank_names([*ranks, *others])} have the same coordinates in the topology above, but hold different "
+        f"parameters: {_difference(one, other, rank_names(ranks), rank_names(others))}; they are no replicas, so "
+        "figures of the whole model are n/a; if they are pipeline stages, call "
+        f"{_topology_call(layout.kinds, run.world_size)}, if tensor parallel, call distprof.set_topology(tp=...)"
     )
 
 
@@ -84,12 +85,12 @@ def _difference(one: Held, other: Held, ranks: str, others: str) -> str:
 
 
 def _largest(own: Mapping[str, int], than: Mapping[str, int]) -> str:
-    """Of the parameters that only the one has."""
+    """Returns the name of the largest parameter that ``own`` has and ``than`` lacks, empty for none."""
     return min(own.keys() - than.keys(), key=lambda name: (-own[name], name), default="")
 
 
-def _call(kinds: Mapping[int, int], world_size: int) -> str:
-    """What to type if each kind is a stage: the coordinate follows from the rank where stages are neighbours."""
+def _topology_call(kinds: Mapping[int, int], world_size: int) -> str:
+    """Returns the call that declares each kind as a stage, with coordinates where ranks do not imply them."""
     stages = len(set(kinds.values()))
     if len(kinds) < world_size or world_size % stages:
         return "distprof.set_topology(pp=...)"
@@ -120,11 +121,11 @@ def _outside_wrappers(analysis: Analysis, totals: Totals) -> Doubts:
     own = list(dict.fromkeys(parameter.name for _, parameter in found.values()))
     names = f"{join_words(own)} {'is' if len(own) == 1 else 'are'}"
     note = (
-        f"{names} trained outside of the wrappers (DDP, FSDP) that keep the others alike on all ranks; the model has "
-        f"{totals.exact:,} parameters if they are copies (then say distprof.set_topology(dp={sizes['dp']})), "
-        f"{totals.exact + more:,} if every rank has its own"
+        f"{names} trained outside of the wrappers (DDP, FSDP) that keep parameters equal on all ranks; the model has "
+        f"{totals.exact:,} parameters if all ranks hold the same copy (then call "
+        f"distprof.set_topology(dp={sizes['dp']})), {totals.exact + more:,} if each rank holds its own"
     )
-    why = f"{pluralise(len(found), 'parameter')} may be others on every rank, see the note above"
+    why = f"{pluralise(len(found), 'parameter')} may differ between ranks, see the note above"
     work = (
         why
         if any(_does_work(analysis.counts.get(data.rank), parameter.row) for data, parameter in found.values())

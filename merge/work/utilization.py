@@ -1,17 +1,17 @@
-"""MFU and HFU: how much of what the devices could do the job made use of.
+"""MFU and HFU: which share of the devices' peak the job used.
 
     MFU of a rank = seconds that the model's flops would take at the peak / (its median wall iteration x its devices)
-    MFU of the job = mean of those seconds over the ranks / median over the ranks of their wall iterations
+    MFU of the job = mean of these seconds over the ranks / median over the ranks of their wall iterations
 
-Flops are 2 x MACs, and nothing element-wise: the peak is that of matrix products, and so is the count in the paper that
-brought MFU (PaLM, arXiv:2204.02311, appendix B).  The model's are those of forward and backward, each once: causal
-attention in full, attention's backward 2 x its forward, nothing that was recomputed, and what tensor-parallel ranks do
-alike counted once.  HFU has the flops that ran instead.  Each arithmetic is divided by its own peak, so the seconds of
-a step in several add up.
+Flops are 2 x MACs, without element-wise work, because the peak is that of matrix products.  This is the definition of
+the paper that introduced MFU (PaLM, arXiv:2204.02311, appendix B).  The model's flops are those of forward and
+backward, each once: causal attention in full, attention's backward as 2 x its forward, nothing recomputed, and work
+that tensor-parallel ranks repeat once.  HFU uses the flops that ran instead.  The flops of each arithmetic are divided
+by its own peak, and the seconds are added up.
 
-MACs on another kind of device than most (the CPU beside a GPU), and those in an arithmetic without a known peak, are
-left out: then, or when ops without a formula ran, or kernels that a compiler made itself (which may hold products),
-both figures are lower bounds.
+MACs on other devices than the rank's main kind (on the CPU beside a GPU) are left out, and so are those in an
+arithmetic without a known peak.  Both figures are lower bounds then, and also where ops without a formula ran, or
+kernels that the compiler generated, which may contain products.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ import numpy as np
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.load.peaks import Engine, Peaks
 from distprof.merge.load.window import Window
+from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import PeakUsed, Utilization, UtilizationSpread
-from distprof.merge.stats import of_steps
+from distprof.merge.stats import median_of_steps
 from distprof.merge.wording import pluralise, rank_names
 from distprof.merge.work.missing_reasons import why_uncounted, why_untimed
 from distprof.merge.work.own_shares import own_shares
 from distprof.records import FLOPS_PER_MAC, Counts, DeviceWork
 
-_NS_PER_SECOND = 1e9
+_NO_PRODUCT = "no matrix product ran"
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,20 @@ class _Ideal:
 
 @dataclass(frozen=True)
 class Utilizations:
-    """Of the job, by rank as (MFU, HFU), and sentences for the first page."""
+    """The utilization of the job and of its ranks."""
 
     job: Utilization
-    by_rank: dict[int, tuple[float, float]]
-    notes: tuple[str, ...]
+    by_rank: dict[int, tuple[float, float]]  # (MFU, HFU)
+    notes: tuple[str, ...]  # for the first page
 
 
 @computed_once
 def compute_utilizations(analysis: Analysis) -> Utilizations:
-    """Returns MFU and HFU.  Ranks without a counted or a timed step, or without any known peak, have none."""
+    """Returns MFU and HFU.  Ranks without a counted step, a timed step or a known peak have none."""
     windows, peaks, own = analysis.windows, analysis.peaks, own_shares(analysis)
     counts = {rank: one for rank, one in analysis.counts.items() if rank in own}
     works = {rank: _on_main_device(one, own[rank]) for rank, one in counts.items()}
-    walls = {rank: of_steps(w.durations_ns) / _NS_PER_SECOND for rank, w in windows.items() if _is_timed(w)}
+    walls = {rank: median_of_steps(w.durations_ns) / NS_PER_SECOND for rank, w in windows.items() if _is_timed(w)}
     ideals = {rank: ideal for rank, work in works.items() if walls.get(rank) and (ideal := _ideal(work, peaks))}
     mfu = {rank: ideal.model / walls[rank] for rank, ideal in ideals.items()}
     hfu = {rank: ideal.hardware / walls[rank] for rank, ideal in ideals.items()}
@@ -80,25 +81,22 @@ def compute_utilizations(analysis: Analysis) -> Utilizations:
 
 
 def _is_timed(window: Window) -> bool:
-    """By steps that counting has not made longer: a process that profiles itself alone may have no others."""
+    """Returns whether steps were timed that are not also the counted one, which counting makes longer."""
     return bool(window.steps) and not (window.counts and window.counts.iteration in window.iterations)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """``rows``: what ran on the kind of device that ran most; the MACs are of all devices.
+    """The matrix products of one rank."""
 
-    ``whole``: nothing ran elsewhere, or uncounted.
-    """
-
-    rows: tuple[DeviceWork, ...]
-    model_macs: int
-    executed_macs: int
-    whole: bool
+    rows: tuple[DeviceWork, ...]  # on the kind of device that ran most MACs
+    model_macs: int  # on all devices
+    executed_macs: int  # on all devices
+    whole: bool  # nothing ran on another kind of device, and nothing was not counted
 
 
 def _on_main_device(counts: Counts, own: float) -> _Work:
-    """``own``: the share of the model's MACs that is the rank's own."""
+    """Returns the work of a rank; ``own`` is the share of its MACs that counts for the model."""
     macs: Counter[str] = Counter()
     for row in counts.device_work:
         macs[_kind(row)] += row.executed_macs
@@ -139,7 +137,7 @@ def _engine(row: DeviceWork) -> Engine:
 def _spread(
     by_rank: Mapping[int, float], seconds: Sequence[float], walls: Mapping[int, float]
 ) -> UtilizationSpread | None:
-    """The job's figure, from the ranks' ideal ``seconds``, and the ranks' least and largest."""
+    """Returns the job's figure, computed from the ranks' ideal ``seconds``, and the least and largest of the ranks."""
     if not by_rank:
         return None
     job = float(np.mean(seconds)) / float(np.median(list(walls.values())))
@@ -147,13 +145,13 @@ def _spread(
 
 
 def _flops_per_rank(macs: Iterable[int]) -> float | None:
-    """The mean over the ranks that have told; None where none has."""
-    told = [FLOPS_PER_MAC * count for count in macs]
-    return float(np.mean(told)) if told else None
+    """Returns the mean over the ranks that have MACs; None where none has."""
+    flops = [FLOPS_PER_MAC * count for count in macs]
+    return float(np.mean(flops)) if flops else None
 
 
 def _peaks_used(works: Mapping[int, _Work], peaks: Peaks) -> tuple[PeakUsed, ...]:
-    """Of all ranks, the engine that ran most of the model's work first."""
+    """Returns the peaks that any rank was measured against; the engine with most of the model's work comes first."""
     macs: Counter[Engine] = Counter()
     for work in works.values():
         for row in work.rows:
@@ -167,7 +165,7 @@ def _peaks_used(works: Mapping[int, _Work], peaks: Peaks) -> tuple[PeakUsed, ...
 
 
 def _without_peak(works: Mapping[int, _Work], peaks: Peaks) -> dict[Engine, list[int]]:
-    """The ranks that ran something on an engine without a peak."""
+    """Returns the engines without a known peak, with the ranks that ran on them."""
     missing: dict[Engine, list[int]] = defaultdict(list)
     for rank, work in works.items():
         for row in work.rows:
@@ -177,21 +175,23 @@ def _without_peak(works: Mapping[int, _Work], peaks: Peaks) -> dict[Engine, list
 
 
 def _why(analysis: Analysis, walls: Mapping[int, float], missing: Mapping[Engine, object]) -> tuple[str, str]:
-    """Returns (why there is no MFU, what to do about it: empty where that is plain)."""
+    """Returns (why there is no MFU, what the user can do about it, which may be empty)."""
     counted = list(analysis.counts.values())
     if not counted:
         return why_uncounted(analysis), ""
     if not any(counts.device_work for counts in counted):
         ran = any(counts.forward_macs.any() for counts in counted)
-        return "the shards are of an earlier distprof, which did not record it" if ran else "no matrix product ran", ""
+        return "the shards are of an earlier distprof, which did not record MACs by device" if ran else _NO_PRODUCT, ""
     if not any(walls.values()):
         timed = bool(analysis.timed_windows)
-        return "the step was counted while it was timed, which made it longer" if timed else why_untimed(analysis), ""
+        return "the timed step is also the counted one, which counting makes longer" if timed else why_untimed(
+            analysis
+        ), ""
     commands = dict.fromkeys(map(_command, missing))
     typed = " and ".join(f"'{command}'" for command in commands)
     return (
         f"no peak is known for {', '.join(map(_named, missing))}",
-        f"type {typed} on that machine and merge again, or merge with --peak-tflops",
+        f"run {typed} on that machine and merge again, or merge with --peak-tflops",
     )
 
 
@@ -207,7 +207,7 @@ def _named(engine: Engine) -> str:
 def _notes(
     works: Mapping[int, _Work], by_rank: Mapping[int, object], missing: Mapping[Engine, list[int]]
 ) -> tuple[str, ...]:
-    """Where some of the work, or some of the ranks, are not in the figures."""
+    """Returns sentences on the ranks and the work that are not in the figures."""
     without = [rank for rank in works if rank not in by_rank]
     notes = [f"MFU and HFU leave out {rank_names(without)}"] if without else []
     notes += [

@@ -91,7 +91,7 @@ def test_a_peak_is_measured_and_an_mfu_made_of_it(cli: Cli, tmp_path: Path, clea
 def test_a_merge_takes_what_was_measured_for_these_threads(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     before = here("merge", run, "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
-    assert "type 'distprof peak --threads 2' on that machine and merge again" in before
+    assert "run 'distprof peak --threads 2' on that machine and merge again" in before
     write_peak_cache(tmp_path / "cache" / "distprof" / "peaks.json", {Engine("Some CPU", 2, "fp32"): 0.05})
     after = here("merge", run, "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
     assert "peak per rank: 50 GFLOPS in fp32, Some CPU on 2 threads (measured by 'distprof peak')." in after

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from distprof.merge.stats import of_steps, over_steps
+from distprof.merge.stats import median_of_steps, median_over_steps
 
 nanoseconds = st.integers(0, 2**52)
 seen = st.floats(0, 2**52, width=64)
@@ -15,16 +15,16 @@ seen = st.floats(0, 2**52, width=64)
 
 @given(arrays.arrays(np.int64, arrays.array_shapes(min_dims=1, max_dims=3, max_side=12), elements=nanoseconds))
 def test_over_steps(table: np.ndarray) -> None:
-    found = over_steps(table)
+    found = median_over_steps(table)
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, np.median(table, axis=0))
 
 
 @given(st.lists(st.one_of(seen, st.just(np.nan)), min_size=1).filter(lambda values: not np.isnan(values).all()))
 def test_of_the_steps_that_have_a_value(values: list[float]) -> None:
-    assert of_steps(np.array(values)) == np.nanmedian(values)
+    assert median_of_steps(np.array(values)) == np.nanmedian(values)
 
 
 @given(st.lists(nanoseconds, min_size=1))
 def test_of_whole_numbers(values: list[int]) -> None:
-    assert of_steps(np.array(values, np.int64)) == np.median(values)
+    assert median_of_steps(np.array(values, np.int64)) == np.median(values)

@@ -1,4 +1,4 @@
-"""Reports for the tests of what is drawn from them: analysed from made-up runs, and read back from JSON."""
+"""Reports for tests: of synthetic runs, as they are or with changed records, and read back from JSON."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
 
-from support.synthetic import Job, in_memory
+from support.synthetic import Job, in_memory, rank_records, shard_of
 
 from distprof.merge.analyse import analyse
+from distprof.merge.load.peaks import DATASHEET_PEAKS, Peaks
 from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import Report
+from distprof.records import Record
+
+#: Given a rank and one of its records, returns the record that the shard holds instead, or None for none.
+Change = Callable[[int, Record], Record | None]
 
 
 @lru_cache(maxsize=32)
@@ -22,8 +28,20 @@ def report_of(**job: Any) -> Report:
     return analyse(run_of_shards(in_memory(Job(**job))))
 
 
+def changed_report(
+    change: Change | None = None, without: Collection[int] = (), peaks: Peaks = DATASHEET_PEAKS, **job: Any
+) -> Report:
+    """The report of the :class:`Job` made of the arguments, with changed records, and without some ranks."""
+    made = Job(**job)
+    shards = []
+    for rank in sorted(set(range(made.world)) - set(without)):
+        kept = [change(rank, record) if change else record for record in rank_records(made, rank)]
+        shards.append(shard_of(record for record in kept if record is not None))
+    return analyse(run_of_shards(shards), peaks)
+
+
 def report_from_json(text: str) -> Report:
-    """What ``summary.json`` holds, every value of the type that the report declares; fails where one is of another."""
+    """The report in ``summary.json``; fails where a value has another type than the report declares."""
     report: Report = _built(Report, json.loads(text))
     return report
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from distprof.merge.quantities import (
     NOT_AVAILABLE,
+    NS_PER_SECOND,
     TimeUnit,
     common_unit,
     flops_per_second,
@@ -57,7 +58,7 @@ def _cells(op: OpStats, name: str, flops: float, time_ns: float | None, unit: Ti
         percentage(op.flops, flops),
         unit.of(op.time_ns),
         percentage(op.time_ns, time_ns),
-        flops_per_second(op.flops / op.time_ns * 1e9) if op.time_ns else NOT_AVAILABLE,
+        flops_per_second(op.flops / op.time_ns * NS_PER_SECOND) if op.time_ns else NOT_AVAILABLE,
     ]
 
 

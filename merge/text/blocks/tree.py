@@ -8,6 +8,7 @@ from statistics import fmean
 
 from distprof.merge.quantities import (
     NOT_AVAILABLE,
+    NS_PER_SECOND,
     duration,
     flops_per_second,
     macs,
@@ -111,7 +112,7 @@ class _Tree:
         if module.root in self._evaluated:
             return ", ".join([f"{parameters(module.params)} Params, evaluated only", *self._remarks(node, module)])
         forward_ns = _mean([self._modules[index].forward_ns for index in node.members])
-        per_second = module.flops / forward_ns * 1e9 if module.flops is not None and forward_ns else None
+        per_second = module.flops / forward_ns * NS_PER_SECOND if module.flops is not None and forward_ns else None
         items = [
             f"{parameters(module.params)} = {_share(module.params, module.ranks, self._params)} Params",
             _valued(macs(module.macs), _share(module.macs, module.ranks, self._macs), "MACs"),

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from support.synthetic import Job, rank_records, shard_of
+from support.reports import Change, changed_report
 
-from distprof.merge.analyse import analyse
-from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import ExpertLayerStats
 from distprof.records import ExpertLayers, ExpertLoad, Parameters, Record, Step, Topology
 
-Change = Callable[[int, Record], Record | None]
-
 
 def layers(change: Change | None = None, without: tuple[int, ...] = (), **job: Any) -> tuple[ExpertLayerStats, ...]:
-    made = Job(**{"noise": 0, **job})
-    shards = []
-    for rank in set(range(made.world)) - set(without):
-        kept = [change(rank, record) if change else record for record in rank_records(made, rank)]
-        shards.append(shard_of(record for record in kept if record is not None))
-    return analyse(run_of_shards(shards)).experts
+    return changed_report(change, without, **{"noise": 0, **job}).experts
 
 
 # Without noise every expert processes 100 tokens in a step on each rank that hosts it; expert 1 ``hot`` times as many.

@@ -91,7 +91,7 @@ def test_where_a_rank_does_not_tell_its_axes_there_is_no_exact_work() -> None:
     def bend(rank: int, record: Record) -> Record:
         return replace(record, roots=()) if isinstance(record, Topology) and rank == 3 else record
 
-    why = "models on different meshes, and those of GPT are no world of 4 ranks"
+    why = "models are on different meshes, and those of GPT do not cover 4 ranks"
     assert no_work(with_another(4, bend)) == f"fwd MACs of model, exact: n/a: {why}"
 
 
@@ -99,7 +99,7 @@ def test_where_ranks_contradict_each_other_there_is_no_exact_work() -> None:
     def bend(rank: int, record: Record) -> Record:
         return replace(record, roots=(_axes(4, 0),)) if isinstance(record, Topology) else record
 
-    assert "n/a: models on different meshes" in no_work(with_another(4, bend))
+    assert "n/a: models are on different meshes" in no_work(with_another(4, bend))
 
 
 def test_experts_that_the_axes_of_the_job_place_are_said_to_be() -> None:
@@ -109,7 +109,7 @@ def test_experts_that_the_axes_of_the_job_place_are_said_to_be() -> None:
         ranks = (rank_records(job, rank) for rank in range(job.world))
         return [shard_of(replace(r, roots=own) if isinstance(r, Topology) else r for r in records) for records in ranks]
 
-    said = "GPT lies on a mesh of its own: which of its experts a rank hosts is told from the axes of the job"
+    said = "GPT has a mesh of its own, but which of its experts a rank hosts is derived from the axes of the job"
     sizes = {"dp": 4, "tp": 1, "pp": 1, "cp": 1, "ep": 4, "mp": 1}
     own = OwnAxes(0, sizes, dict.fromkeys(sizes, 0))
     assert any(said in note for note in analyse(run_of_shards(shards(own))).run.notes)

@@ -7,11 +7,8 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.reports import report_of
-from support.synthetic import Job, rank_records, shard_of
+from support.reports import changed_report, report_of
 
-from distprof.merge.analyse import analyse
-from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import Report
 from distprof.merge.text.blocks.memory import memory_block
 from distprof.merge.times.memory import memory_differences
@@ -23,14 +20,12 @@ MIB = 1 << 20
 def report(heavy: int, more: int, **job: int) -> Report:
     """Rank ``heavy`` has ``more`` bytes of optimizer state."""
 
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         if isinstance(record, Memory) and rank == heavy:
             return replace(record, optimizer_bytes=record.optimizer_bytes + more)
         return record
 
-    made = Job(**job)  # type: ignore[arg-type]
-    records = ([bend(rank, record) for record in rank_records(made, rank)] for rank in range(made.world))
-    return analyse(run_of_shards([shard_of(one) for one in records]))
+    return changed_report(change, **job)
 
 
 def test_every_rank_has_its_own_bytes() -> None:
@@ -52,12 +47,10 @@ def test_a_rank_that_holds_more_than_its_cohort_is_named() -> None:
 
 
 def test_what_could_not_be_measured_says_why() -> None:
-    def unknown(record: Record) -> Record:
+    def unknown(_: int, record: Record) -> Record:
         return MemoryUnknown(record.iteration, "an odd tensor") if isinstance(record, Memory) else record
 
-    made = Job(dp=2)
-    records = [[unknown(record) for record in rank_records(made, rank)] for rank in range(2)]
-    found = analyse(run_of_shards([shard_of(one) for one in records]))
+    found = changed_report(unknown, dp=2)
     assert {row.parameter_bytes for row in found.ranks} == {None}
     assert list(memory_block(found))[-1] == "n/a: ranks 0-1 hold what cannot be measured: an odd tensor"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,27 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.synthetic import WIDTH, Job, rank_records, shard_of
+from support.reports import Change, changed_report
+from support.synthetic import WIDTH
 
-from distprof.merge.analyse import analyse
-from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import ModuleStats
 from distprof.records import FORWARD, Counts, Record, Step
 
-Bend = Callable[[int, Record], Record | None]
+
+def modules(change: Change | None = None, **job: Any) -> dict[str, ModuleStats]:
+    return {module.label: module for module in in_order(change, **job)}
 
 
-def modules(bend: Bend | None = None, **job: Any) -> dict[str, ModuleStats]:
-    return {module.label: module for module in in_order(bend, **job)}
-
-
-def in_order(bend: Bend | None = None, **job: Any) -> tuple[ModuleStats, ...]:
-    made = Job(**job)
-    shards = []
-    for rank in range(made.world):
-        kept = [bend(rank, record) if bend else record for record in rank_records(made, rank)]
-        shards.append(shard_of(record for record in kept if record is not None))
-    return analyse(run_of_shards(shards)).modules
+def in_order(change: Change | None = None, **job: Any) -> tuple[ModuleStats, ...]:
+    return changed_report(change, **job).modules
 
 
 @settings(max_examples=20)
@@ -58,7 +49,7 @@ def test_inclusive_time_of_one_step_on_one_rank_is_the_sum_of_its_parts() -> Non
 
 
 def test_inclusive_time_is_the_median_of_the_sums_not_the_sum_of_the_medians() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         # Two modules take turns at being slow: 9 + 1, 1 + 9, 9 + 1 ms.
         if not isinstance(record, Step):
             return record
@@ -66,15 +57,15 @@ def test_inclusive_time_is_the_median_of_the_sums_not_the_sum_of_the_medians() -
         times[2:4] = (9, 1) if record.iteration % 2 else (1, 9)
         return replace(record, forward_ns=times)
 
-    found = in_order(bend, dp=1, steps=3)
+    found = in_order(change, dp=1, steps=3)
     assert found[0].forward_ns == 10
 
 
 def test_times_are_medians_over_the_ranks_that_have_the_module() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         return replace(record, forward_ns=record.forward_ns * 0 + 10**rank) if isinstance(record, Step) else record
 
-    found = modules(bend, dp=3, pp=2, layers=2)  # ranks 0-2: stage 0 with blocks.0, ranks 3-5: stage 1 with blocks.1
+    found = modules(change, dp=3, pp=2, layers=2)  # ranks 0-2: stage 0 with blocks.0, ranks 3-5: stage 1 with blocks.1
     assert (found["blocks.0.ln1"].ranks, found["blocks.0.ln1"].forward_self_ns) == (3, 10.0)
     assert (found["blocks.1.ln1"].ranks, found["blocks.1.ln1"].forward_self_ns) == (3, 10_000.0)
     assert (found["GPT"].ranks, found["GPT"].forward_self_ns) == (6, (100 + 1000) / 2)
@@ -88,10 +79,10 @@ def test_the_tree_of_a_pipeline_is_the_whole_models() -> None:
 
 
 def test_work_is_the_mean_over_ranks() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         return replace(record, forward_macs=record.forward_macs * (1 + rank)) if isinstance(record, Counts) else record
 
-    once, grown = modules(dp=3), modules(bend, dp=3)
+    once, grown = modules(dp=3), modules(change, dp=3)
     assert once["head"].macs and grown["head"].macs == 2 * once["head"].macs
 
 
@@ -109,14 +100,14 @@ def test_a_module_that_is_never_called_has_no_time_of_its_own() -> None:
 
 
 def test_a_subtree_that_is_never_called_has_no_time_at_all() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         """What a compiled region looks like: only its outermost module is called."""
         if not isinstance(record, Step):
             return record
         inner = np.arange(len(record.calls)) > 1
         return replace(record, calls=np.where(inner, 0, record.calls), forward_ns=np.where(inner, 0, record.forward_ns))
 
-    found = modules(bend, dp=2)
+    found = modules(change, dp=2)
     assert found["GPT"].forward_ns is not None
     assert found["blocks.0"].forward_ns is None and found["head"].forward_self_ns is None
 
@@ -135,8 +126,8 @@ def test_what_was_not_recorded_is_none() -> None:
 
 @pytest.mark.parametrize("known", [1, 5])
 def test_rows_that_came_later_have_zeros_in_the_arrays_before(known: int) -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         return replace(record, forward_macs=record.forward_macs[:known]) if isinstance(record, Counts) else record
 
-    found = in_order(bend, dp=1)
+    found = in_order(change, dp=1)
     assert all(module.self_macs == 0 for module in found[known:])

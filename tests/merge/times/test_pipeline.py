@@ -20,7 +20,7 @@ def gpipe(job: Job, virtual: int = 1) -> Report:
     """Every stage takes 1 ms forward and 2 ms backward a micro-batch, and waits for the others as GPipe has it."""
     unit = 1_000_000
 
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         if isinstance(record, Step):
             idle = 3 * (job.pp - 1) * unit // virtual
             # The phase called forward has the waiting between micro-batches, too.
@@ -36,7 +36,7 @@ def gpipe(job: Job, virtual: int = 1) -> Report:
             return replace(record, stages=stages)
         return record
 
-    records = ([bend(rank, one) for one in rank_records(job, rank)] for rank in range(job.world))
+    records = ([change(rank, one) for one in rank_records(job, rank)] for rank in range(job.world))
     return analyse(run_of_shards([shard_of(one) for one in records]))
 
 
@@ -85,12 +85,12 @@ def test_samples_count_data_parallel_ranks_times_micro_batches(layout: dict[str,
 def test_samples_are_those_of_the_first_stage() -> None:
     """Later stages are given activations, whose first dimension may be the sequence."""
 
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         if isinstance(record, Step) and rank >= 2:
             return replace(record, batch_size=64, samples=64 * record.micro_batches)
         return record
 
     job = Job(dp=2, pp=2, micro_batches=2, batch=8)
-    records = ([bend(rank, one) for one in rank_records(job, rank)] for rank in range(job.world))
+    records = ([change(rank, one) for one in rank_records(job, rank)] for rank in range(job.world))
     summary = analyse(run_of_shards([shard_of(one) for one in records])).summary
     assert (summary.batch_size_per_rank, summary.samples_per_iteration) == (8, 2 * 2 * 8)

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.synthetic import MS, Job, rank_records, shard_of
+from support.reports import Change, changed_report
+from support.synthetic import MS
 
-from distprof.merge.analyse import analyse
-from distprof.merge.load.run import run_of_shards
-from distprof.merge.report import Report, Summary
+from distprof.merge.report import Summary
 from distprof.records import FORWARD, Counts, Parameters, Plan, Record, Step
 
-Bend = Callable[[int, Record], Record | None]
 
-
-def report(bend: Bend | None = None, **job: Any) -> Report:
-    made = Job(**job)
-    shards = []
-    for rank in range(made.world):
-        kept = [bend(rank, record) if bend else record for record in rank_records(made, rank)]
-        shards.append(shard_of(record for record in kept if record is not None))
-    return analyse(run_of_shards(shards))
-
-
-def summary(bend: Bend | None = None, **job: Any) -> Summary:
-    return report(bend, **job).summary
+def summary(change: Change | None = None, **job: Any) -> Summary:
+    return changed_report(change, **job).summary
 
 
 def phases(rank: int, record: Record, **milliseconds: int) -> Record:
@@ -38,12 +25,12 @@ def phases(rank: int, record: Record, **milliseconds: int) -> Record:
 
 
 def test_latencies_are_medians_over_steps_and_then_over_ranks() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         # Steps 6, 7, 8: the forward takes 10, 20, 90 ms, and 1 ms more on each next rank.
         step = {6: 10, 7: 20, 8: 90}[record.iteration] if isinstance(record, Step) else 0
         return phases(rank, record, forward=step + rank, backward=40, optimizer=5, other=1)
 
-    found = summary(bend, dp=4, steps=3)
+    found = summary(change, dp=4, steps=3)
     forward = found.fwd_latency_ns
     assert forward is not None
     assert (forward.min, forward.median, forward.max) == (20 * MS, 21.5 * MS, 23 * MS)
@@ -66,31 +53,31 @@ def test_rates_follow_from_the_figures_beside_them() -> None:
 
 
 def test_flops_of_the_model_are_those_of_a_rank_times_mp_size_outside_of_modules_too() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         return replace(record, outside={"forward_flops": 1000}) if isinstance(record, Counts) else record
 
-    found = summary(bend, tp=2)
+    found = summary(change, tp=2)
     assert found.fwd_flops_per_rank is not None
     assert found.fwd_flops_of_model == pytest.approx(2 * found.fwd_flops_per_rank)
 
 
 def test_work_is_the_mean_over_ranks_of_the_counted_step() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         return replace(record, forward_macs=record.forward_macs * (1 + rank)) if isinstance(record, Counts) else record
 
-    once, grown = summary(dp=3), summary(bend, dp=3)
+    once, grown = summary(dp=3), summary(change, dp=3)
     assert once.fwd_macs_per_rank and grown.fwd_macs_per_rank == 2 * once.fwd_macs_per_rank
 
 
 def test_work_outside_any_module_counts_too() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         more = {f"{kind}_flops": amount for kind, amount in (("forward", 10), ("backward", 1000), ("recompute", 7))}
         return replace(record, outside={**more, **outside}) if isinstance(record, Counts) else record
 
     outside: dict[str, int] = {}
-    both = summary(bend, dp=3)
+    both = summary(change, dp=3)
     outside = dict.fromkeys(("forward_flops", "backward_flops", "recompute_flops"), 0)
-    inside = summary(bend, dp=3)
+    inside = summary(change, dp=3)
     assert inside.fwd_flops_per_rank and both.fwd_flops_per_rank == inside.fwd_flops_per_rank + 10
     assert inside.bwd_flops_per_rank and both.bwd_flops_per_rank == inside.bwd_flops_per_rank + 1000
     assert inside.recompute_flops_per_rank and both.recompute_flops_per_rank == inside.recompute_flops_per_rank + 7
@@ -103,10 +90,10 @@ def test_samples_count_data_parallel_ranks_only() -> None:
 
 
 def test_ops_without_a_formula_add_up_over_ranks() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         return replace(record, uncounted={"b": 1, "a": 1, f"c{rank}": 5}) if isinstance(record, Counts) else record
 
-    assert list(summary(bend, dp=2).uncounted_ops.items()) == [("c0", 5), ("c1", 5), ("a", 2), ("b", 2)]
+    assert list(summary(change, dp=2).uncounted_ops.items()) == [("c0", 5), ("c1", 5), ("a", 2), ("b", 2)]
 
 
 def test_a_whole_run_lacks_nothing() -> None:
@@ -140,14 +127,14 @@ def test_what_is_missing_says_why_and_only_that() -> None:
 
 
 def test_unavailable_names_exactly_the_fields_that_are_none() -> None:
-    bends: list[Bend] = [
+    changes: list[Change] = [
         lambda rank, record: None if isinstance(record, Counts | Step) else record,
         lambda rank, record: replace(record, batch_size=0, samples=0) if isinstance(record, Step) else record,
         lambda rank, record: phases(rank, record, forward=1),
         lambda rank, record: phases(rank, record, forward=0, backward=0, optimizer=0),
     ]
-    for bend in bends:
-        found = summary(bend, dp=2)
+    for change in changes:
+        found = summary(change, dp=2)
         assert found.unavailable
         assert set(found.unavailable) == {name for name, value in vars(found).items() if value is None}
 
@@ -160,7 +147,7 @@ def test_switched_off_is_told_from_not_reached() -> None:
             return replace(record, timed=0)
         return None if isinstance(record, Step) else record
 
-    assert summary(untimed, dp=1).unavailable["fwd_latency_ns"] == "no step was to be timed"
+    assert summary(untimed, dp=1).unavailable["fwd_latency_ns"] == "timing was switched off"
 
 
 def test_where_nothing_trains_there_is_no_backward_and_one_forward_is_the_iteration() -> None:
@@ -181,8 +168,8 @@ def test_a_batch_that_was_not_seen_is_not_zero() -> None:
 
 
 def test_unequal_work_in_counted_and_timed_steps_is_noted() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         return replace(record, micro_batches=4) if rank == 1 and isinstance(record, Counts) else record
 
-    (note,) = report(bend, dp=2).run.notes
-    assert note.startswith("on rank 1 the counted step had another number of micro-batches")
+    (note,) = changed_report(change, dp=2).run.notes
+    assert note.startswith("on rank 1 the counted step had a different number of micro-batches")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from support.synthetic import Job, rank_records, shard_of
+from support.reports import changed_report
 
-from distprof.merge.analyse import analyse
-from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import Summary
 from distprof.records import Record, Step
 
@@ -17,8 +15,9 @@ TRAINED, EVALUATED = 10 * MS, 40 * MS
 
 
 def summary(*evaluating: int, only_rank: int | None = None) -> Summary:
-    """Of two ranks, whose steps with these places take 50 ms and all others 10; the rank that evaluates alone is waited
-    for by the other, in its backward.
+    """The summary of two ranks with 10 steps of 10 ms; those with numbers in ``evaluating`` take 40 ms more.
+
+    With ``only_rank``, the other rank waits for these 40 ms in its backward.
     """
     first: dict[int, int] = {}
 
@@ -32,9 +31,7 @@ def summary(*evaluating: int, only_rank: int | None = None) -> Summary:
         phases["evaluation"] = extra if own else 0
         return replace(record, phases_ns=phases, duration_ns=sum(phases.values()))
 
-    job = Job(dp=2, steps=10)
-    ranks = [shard_of(timed(rank, record) for record in rank_records(job, rank)) for rank in range(2)]
-    return analyse(run_of_shards(ranks)).summary
+    return changed_report(timed, dp=2, steps=10).summary
 
 
 @pytest.mark.parametrize(("evaluating", "iteration"), [((), 10), ((3,), 14), (tuple(range(6)), 34), (range(10), 50)])

@@ -5,23 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from support.synthetic import Job, in_memory
+from support.reports import changed_report
 
-from distprof.merge.analyse import analyse
-from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import CompiledRegion, Report
 from distprof.merge.text.blocks.profile import profile_summary
 from distprof.records import Counts, Generated, Record
 
 
-def bent(**changes: object) -> Report:
-    """A report of two ranks whose counted steps are changed so."""
+def changed_counts(**changes: object) -> Report:
+    """Returns the report of two ranks whose counted steps have the given fields."""
 
-    def changed(record: Record) -> Record:
+    def change(_: int, record: Record) -> Record:
         return replace(record, **changes) if isinstance(record, Counts) else record  # type: ignore[arg-type]
 
-    shards = [replace(shard, records=list(map(changed, shard.records))) for shard in in_memory(Job(dp=2))]
-    return analyse(run_of_shards(shards))
+    return changed_report(change, dp=2)
 
 
 def test_generated_kernels_are_named_by_region_and_not_counted() -> None:
@@ -31,7 +28,7 @@ def test_generated_kernels_are_named_by_region_and_not_counted() -> None:
         Generated(-1, "cpp_adam", 1, optimizer=True),
         Generated(1, "cpp_fused_1", 1),
     )
-    report = bent(generated=kernels)
+    report = changed_counts(generated=kernels)
     label = report.modules[1].label
     assert report.generated == (
         CompiledRegion(label, {"cpp_fused_1": 2, "cpp_fused_gelu_0": 6}),
@@ -46,9 +43,9 @@ def test_generated_kernels_are_named_by_region_and_not_counted() -> None:
 
 def test_a_forward_that_nobody_saw_makes_no_figure() -> None:
     """Not 0 of anything: backward alone is no iteration's work."""
-    report = bent(micro_batches=0, calls=np.zeros(0, "<u4"))
+    report = changed_counts(micro_batches=0, calls=np.zeros(0, "<u4"))
     (note,) = report.run.notes
-    assert note.startswith("an optimizer stepped on ranks 0-1, and no forward of a model was seen: ")
+    assert note.startswith("an optimizer stepped on ranks 0-1, but no forward of a model was seen: ")
     summary = report.summary
     assert (summary.fwd_macs_per_rank, summary.bwd_flops_per_rank, summary.iter_latency_ns) == (None, None, None)
     reasons = {summary.unavailable[name] for name in ("fwd_macs_per_rank", "bwd_flops_per_rank", "iter_latency_ns")}
@@ -56,37 +53,37 @@ def test_a_forward_that_nobody_saw_makes_no_figure() -> None:
 
 
 def test_a_step_in_eager_form_says_so() -> None:
-    assert not bent(compiled="compiled").run.notes
-    (note,) = bent(compiled="eager").run.notes
-    assert "ran in eager form in the counted step" in note
+    assert not changed_counts(compiled="compiled").run.notes
+    (note,) = changed_counts(compiled="eager").run.notes
+    assert "ran in eager mode in the counted step" in note
 
 
 def test_eager_form_that_was_refused_says_why() -> None:
-    (note,) = bent(compiled="compiled", eager_refused="too little memory").run.notes
+    (note,) = changed_counts(compiled="compiled", eager_refused="too little memory").run.notes
     assert note == "compiled code was not counted module by module on ranks 0-1: too little memory"
 
 
 def test_modules_inside_compiled_code_have_no_work_of_their_own() -> None:
     """The model is called and nothing inside of it: its work is known as a whole."""
-    whole = bent().modules[0]
+    whole = changed_counts().modules[0]
     calls = np.zeros(1, "<u4") + 1
     work = np.full(1, 1000, "<i8")
     kinds = ("forward_macs", "forward_flops", "backward_macs", "backward_flops", "recompute_macs", "recompute_flops")
-    report = bent(compiled="compiled", calls=calls, **dict.fromkeys(kinds, work))
+    report = changed_counts(compiled="compiled", calls=calls, **dict.fromkeys(kinds, work))
     first, *inside = report.modules
     assert (first.macs, first.bwd_flops) == (1000, 1000)
     assert whole.macs
     assert len(inside) > 3
     assert {(m.macs, m.flops, m.self_macs, m.bwd_macs, m.bwd_flops, m.recompute_flops) for m in inside} == {(None,) * 6}
     (note,) = report.run.notes
-    assert "distprof run --count-eager counts it module by module" in note
-    refused = bent(compiled="compiled", eager_refused="too little memory", calls=calls)
+    assert "distprof run --count-eager counts module by module" in note
+    refused = changed_counts(compiled="compiled", eager_refused="too little memory", calls=calls)
     assert refused.modules[1].macs is None
     assert refused.run.notes == ("compiled code was not counted module by module on ranks 0-1: too little memory",)
 
 
 def test_a_module_that_nothing_called_does_nothing_where_no_code_is_compiled() -> None:
-    report = bent(calls=np.zeros(1, "<u4") + 1, forward_macs=np.full(1, 1000, "<i8"))
+    report = changed_counts(calls=np.zeros(1, "<u4") + 1, forward_macs=np.full(1, 1000, "<i8"))
     assert report.modules[1].macs == 0
     assert not report.run.notes
 
@@ -97,7 +94,7 @@ def test_attention_in_a_kernel_of_the_compilers_is_named_as_such() -> None:
         Generated(1, "triton_tem_fused_flex_attention_1", 1),
         Generated(1, "triton_per_fused__softmax_scaled_dot_product_attention_2", 1),
     )
-    report = bent(generated=kernels)
+    report = changed_counts(generated=kernels)
     text = " ".join("\n".join(profile_summary(report)).split())
     label = report.modules[1].label
     assert (
@@ -108,7 +105,7 @@ def test_attention_in_a_kernel_of_the_compilers_is_named_as_such() -> None:
 
 def test_what_is_likely_the_most_work_is_named_first() -> None:
     uncounted = {"aten.a": 90, "lib.attention": 1, "aten.b": 100}
-    report = bent(uncounted=uncounted, uncounted_work={"aten.a": 10, "lib.attention": 10**9, "aten.b": 10})
+    report = changed_counts(uncounted=uncounted, uncounted_work={"aten.a": 10, "lib.attention": 10**9, "aten.b": 10})
     assert list(report.summary.uncounted_ops.items()) == [("lib.attention", 2), ("aten.b", 200), ("aten.a", 180)]
     assert "not counted: lib.attention x 2, aten.b x 200, aten.a x 180" in list(profile_summary(report))
-    assert list(bent(uncounted=uncounted).summary.uncounted_ops) == ["aten.b", "aten.a", "lib.attention"]
+    assert list(changed_counts(uncounted=uncounted).summary.uncounted_ops) == ["aten.b", "aten.a", "lib.attention"]

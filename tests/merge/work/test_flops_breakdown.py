@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.reports import report_of
+from support.reports import changed_report, report_of
 from support.synthetic import Job, in_memory
 
 from distprof.merge.analyse import analyse
@@ -16,15 +16,13 @@ from distprof.merge.text.blocks.work import work_block
 from distprof.records import FORWARD, Counts, Record
 
 
-def bent(**outside: Any) -> Report:
-    """A report of two ranks whose counted step had this outside of modules."""
-    shards = in_memory(Job(dp=2))
+def changed_counts(**outside: Any) -> Report:
+    """Returns the report of two ranks whose counted step has this work outside of modules."""
 
-    def changed(record: Record) -> Record:
+    def change(_: int, record: Record) -> Record:
         return replace(record, outside=outside) if isinstance(record, Counts) else record
 
-    shards = [replace(shard, records=list(map(changed, shard.records))) for shard in shards]
-    return analyse(run_of_shards(shards))
+    return changed_report(change, dp=2)
 
 
 def test_the_rows_are_all_that_ran() -> None:
@@ -41,8 +39,8 @@ def test_the_rows_are_all_that_ran() -> None:
 
 
 def test_an_optimizer_that_nobody_saw_is_no_row_of_nothing() -> None:
-    assert [row.where for row in bent(backward_flops=3).work] == ["modules", "(outside modules)"]
-    assert bent(optimizer_flops=7, optimizer_macs=2).work[-1].flops == 7
+    assert [row.where for row in changed_counts(backward_flops=3).work] == ["modules", "(outside modules)"]
+    assert changed_counts(optimizer_flops=7, optimizer_macs=2).work[-1].flops == 7
 
 
 def test_forwards_alone_have_forward_rows() -> None:
@@ -52,7 +50,7 @@ def test_forwards_alone_have_forward_rows() -> None:
 
 
 def test_the_text_adds_up() -> None:
-    lines = list(work_block(bent(backward_flops=10**9, optimizer_flops=2 * 10**9)))
+    lines = list(work_block(changed_counts(backward_flops=10**9, optimizer_flops=2 * 10**9)))
     cells = {line.split("  ")[0].strip(): line.split() for line in lines}
     assert cells["(outside modules)"][2:4] == ["0", "1"]
     assert cells["(optimizer)"][1:] == ["2", "G", "2", "G"]

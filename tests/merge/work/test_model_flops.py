@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.reports import report_of
+from support.reports import changed_report, report_of
 from support.synthetic import TOKENS, VOCABULARY, WIDTH, Job, rank_records, shard_of, stage_of
 
 from distprof.merge.analyse import analyse
@@ -30,9 +30,9 @@ def by_hand(job: Job) -> int:
     return TOKENS * job.batch * job.micro_batches * token
 
 
-def work(job: Job, ranks: set[int] | None = None, bend: Any = None) -> ModelWork | None:
+def work(job: Job, ranks: set[int] | None = None, change: Any = None) -> ModelWork | None:
     kept = sorted(range(job.world) if ranks is None else ranks)
-    records = ([bend(rank, one) if bend else one for one in rank_records(job, rank)] for rank in kept)
+    records = ([change(rank, one) if change else one for one in rank_records(job, rank)] for rank in kept)
     run = run_of_shards([shard_of(one) for one in records])
     return model_work(start_analysis(run))
 
@@ -83,14 +83,14 @@ def test_tokens_that_tp_ranks_share_out_are_work_of_each() -> None:
 
 
 def test_experts_that_did_other_work_on_each_tp_rank_are_no_replicas() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         if isinstance(record, Counts) and rank % 2:
             return replace(record, forward_macs=record.forward_macs + (np.arange(len(record.forward_macs)) == last))
         return record
 
     job = Job(dp=1, tp=2, layers=2)
     last = len(next(r for r in rank_records(job, 0) if isinstance(r, Counts)).forward_macs) - 3  # the last expert's
-    alike, other = work(job), work(job, bend=bend)
+    alike, other = work(job), work(job, change=change)
     assert alike is not None and other is not None
     assert other.macs - alike.macs == TOKENS * job.batch * job.top_k * 8 * WIDTH**2 + 1
 
@@ -110,7 +110,7 @@ def test_a_router_that_multiplies_by_the_weight_of_a_module_inside_it() -> None:
     (router,) = (row for row, spec in enumerate(stage.specs) if spec.name.endswith("router"))
     inner = replace(stage.rows[router], name=f"{stage.rows[router].name}.wg", parent=router, depth=6)
 
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         if isinstance(record, Tree):
             return replace(record, rows=(*record.rows, inner))
         if isinstance(record, Parameters):
@@ -118,7 +118,7 @@ def test_a_router_that_multiplies_by_the_weight_of_a_module_inside_it() -> None:
             return replace(record, parameters=tuple(moved))
         return record
 
-    found, called = work(job, bend=bend), work(job)
+    found, called = work(job, change=change), work(job)
     assert found is not None and found == called
     assert found.useful_macs is not None and found.useful_macs < found.macs
 
@@ -132,19 +132,19 @@ def test_without_a_top_k_useful_is_not_known() -> None:
 @pytest.mark.parametrize("layout", [{"dp": 4, "ep": 2}, {"dp": 2, "tp": 2, "tp_experts": True}, {"dp": 1, "pp": 2}])
 def test_active_parameters_where_the_stack_does_not_say_its_top_k(layout: dict[str, Any]) -> None:
     """Rows of experts over tokens of the router are the experts that see a token."""
-    bent = {"layers": 4, "experts": 8, "tied_stages": True, **layout}
-    said, measured = report_of(**bent).model, analysed_without_top_k(Job(**bent)).model
+    job = {"layers": 4, "experts": 8, "tied_stages": True, **layout}
+    said, measured = report_of(**job).model, report_without_top_k(**job).model
     assert said.active_params == measured.active_params and said.active_params is not None
     assert (said.active_is_measured, measured.active_is_measured) == (False, True)
 
 
-def analysed_without_top_k(job: Job) -> Report:
-    def bend(record: Record) -> Record:
+def report_without_top_k(**job: Any) -> Report:
+    def change(_: int, record: Record) -> Record:
         if isinstance(record, ExpertLayers):
             return ExpertLayers(tuple(replace(layer, top_k=0) for layer in record.layers))
         return record
 
-    return analyse(run_of_shards([shard_of(map(bend, rank_records(job, rank))) for rank in range(job.world)]))
+    return changed_report(change, **job)
 
 
 @settings(max_examples=30, deadline=None)

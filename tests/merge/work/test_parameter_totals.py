@@ -13,7 +13,7 @@ from support.synthetic import VOCABULARY, WIDTH, Job, in_memory, rank_records, s
 from distprof.merge.analysis import start_analysis
 from distprof.merge.job.topology import job_topology
 from distprof.merge.load.run import run_of_shards
-from distprof.merge.work.parameter_totals import Totals, of_model, parameter_totals
+from distprof.merge.work.parameter_totals import Totals, model_estimate, parameter_totals
 from distprof.records import Parameter, Parameters, Record, Topology
 
 
@@ -138,7 +138,7 @@ def test_ranks_of_one_place_that_disagree_are_not_exact() -> None:
     found = totals([rank_records(job, 0), [wider(record) for record in rank_records(job, 1)]])
     assert not found.covers_all
     assert found.notes[0].startswith(
-        "norm.bias has 64 elements on rank 0 and 128 on rank 1, which stand at the same place"
+        "norm.bias has 64 elements on rank 0 and 128 on rank 1, which have the same coordinates"
     )
 
 
@@ -150,7 +150,7 @@ def test_several_sizes_of_expert_groups_in_one_model() -> None:
         axis = "ep_size_2" if p.name.startswith("blocks.1") else "ep_size_4"
         return replace(p, split=(axis,)) if p.kind == "expert" else p
 
-    def bend(number: int, record: Record) -> Record:
+    def change(number: int, record: Record) -> Record:
         if isinstance(record, Topology):
             sizes = record.sizes | {"ep_size_2": 2, "ep_size_4": 4}
             coordinates = record.coordinates | {"ep_size_2": number % 2, "ep_size_4": number}
@@ -159,7 +159,7 @@ def test_several_sizes_of_expert_groups_in_one_model() -> None:
             return replace(record, parameters=tuple(map(spread, record.parameters)))
         return record
 
-    found = totals([[bend(rank, record) for record in rank_records(job, rank)] for rank in range(4)])
+    found = totals([[change(rank, record) for record in rank_records(job, rank)] for rank in range(4)])
     # Each rank holds one expert of either layer: of the first layer there are two different ones, of the other four.
     assert found.by_kind["expert"] == (2 + 4) * 8 * WIDTH**2
 
@@ -208,5 +208,5 @@ def test_parameters_written_twice_count_once() -> None:
 
 def test_of_model_weighs_unequal_stages_evenly_when_a_rank_is_missing() -> None:
     run = run_of_shards(in_memory(Job(dp=2, pp=2))[1:])  # one of the two ranks of stage 0 is missing
-    assert of_model({1: 10.0, 2: 30.0, 3: 30.0}, job_topology(run)) == 2 * 20.0
-    assert of_model({}, job_topology(run)) is None
+    assert model_estimate({1: 10.0, 2: 30.0, 3: 30.0}, job_topology(run)) == 2 * 20.0
+    assert model_estimate({}, job_topology(run)) is None

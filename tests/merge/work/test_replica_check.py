@@ -1,4 +1,4 @@
-"""Ranks that are taken for replicas, and hold different parameters; parameters that nothing keeps alike."""
+"""Ranks with the same coordinates and different parameters; parameters that no wrapper keeps equal."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from distprof.merge.report import Report
 from distprof.merge.text import TextOptions, render
 from distprof.records import Parameter, Parameters, Record
 
-#: What a rank says of its parameters, from what it would have said: (rank, parameters) -> parameters
-Bend = Callable[[int, Sequence[Parameter]], Sequence[Parameter]]
+#: Given a rank and its parameters, returns the parameters that its shard holds instead.
+Change = Callable[[int, Sequence[Parameter]], Sequence[Parameter]]
 NO_TOTALS = {
     *("params_of_model", "params_exact", "trainable_params_exact"),
     *("fwd_flops_of_model", "samples_per_iteration", "samples_per_second"),
 }
 
 
-def report(bend: Bend, **job: Any) -> Report:
+def report(change: Change, **job: Any) -> Report:
     made = Job(**job)
 
-    def bent(rank: int) -> Iterator[Record]:
+    def changed(rank: int) -> Iterator[Record]:
         for record in rank_records(made, rank):
             if isinstance(record, Parameters):
-                yield replace(record, parameters=tuple(bend(rank, record.parameters)))
+                yield replace(record, parameters=tuple(change(rank, record.parameters)))
             else:
                 yield record
 
-    return analyse(run_of_shards([shard_of(bent(rank)) for rank in range(made.world)]))
+    return analyse(run_of_shards([shard_of(changed(rank)) for rank in range(made.world)]))
 
 
 def words(found: Report) -> str:
@@ -54,7 +54,7 @@ def test_ranks_with_different_parameters_are_no_replicas() -> None:
     assert [row.cohort for row in found.ranks] == [0, 0, 1, 1], "nor are they compared as equals"
     text = words(found)
     assert "blocks.0.mlp.down.weight is on ranks 0-1 only and blocks.2.mlp.down.weight is on ranks 2-3 only" in text
-    assert "say distprof.set_topology(pp=2), if tensors are cut" in text
+    assert "call distprof.set_topology(pp=2), if tensor parallel" in text
     assert "params of model, exact: n/a" in text
 
 
@@ -102,16 +102,16 @@ def test_a_model_more_on_one_rank_is_no_other_model() -> None:
 # ---- outside of wrappers ---------------------------------------------------------------------------------------------
 
 
-def wrapped_but(*outside: str, trainable: bool = True) -> Bend:
+def wrapped_but(*outside: str, trainable: bool = True) -> Change:
     """All in a wrapper but those whose names begin so."""
 
-    def bend(_: int, parameters: Sequence[Parameter]) -> Sequence[Parameter]:
+    def change(_: int, parameters: Sequence[Parameter]) -> Sequence[Parameter]:
         return [
             replace(p, trainable=trainable) if p.name.startswith(outside) else replace(p, kept_alike=True)
             for p in parameters
         ]
 
-    return bend
+    return change
 
 
 def test_trained_parameters_outside_of_ddp_may_be_others_on_every_rank() -> None:
@@ -121,8 +121,11 @@ def test_trained_parameters_outside_of_ddp_may_be_others_on_every_rank() -> None
     assert found.summary.params_exact is None and found.summary.samples_per_second is not None
     embedding = 1000 * 64
     text = words(found)
-    assert f"the model has {whole:,} parameters if they are copies (then say distprof.set_topology(dp=4))" in text
-    assert f"{whole + 3 * embedding:,} if every rank has its own" in text
+    assert (
+        f"the model has {whole:,} parameters if all ranks hold the same copy (then call distprof.set_topology(dp=4))"
+        in text
+    )
+    assert f"{whole + 3 * embedding:,} if each rank holds its own" in text
 
 
 def test_work_of_such_parameters_is_no_work_of_the_model() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from support.reports import Change, changed_report
 from support.synthetic import MS, Job, rank_records, shard_of
 
 from distprof.merge.analyse import analyse
@@ -15,32 +15,23 @@ from distprof.merge.report import Report
 from distprof.merge.text import TextOptions, render
 from distprof.records import FORWARD, Counts, DeviceWork, Generated, Plan, Record, Step
 
-Bend = Callable[[int, Record], Record | None]
-
 T = 10**12  # flops, MACs
 
 GPU = "NVIDIA L40S"  # bf16 362.05, tf32 183 TFLOPS
 WORK = DeviceWork("cuda:0", GPU, 0, "bf16", model_macs=36_205 * 10**8, executed_macs=54_307_500 * 10**5)  # 20, 30 ms
 
 
-def report(work: tuple[DeviceWork, ...] = (WORK,), peaks: Peaks | None = None, bend: Bend | None = None) -> Report:
-    """Of four ranks whose iterations take 50, 50, 100 and 200 ms and whose counted step is ``work``.
+def report(work: tuple[DeviceWork, ...] = (WORK,), peaks: Peaks | None = None, change: Change | None = None) -> Report:
+    """The report of four ranks whose iterations take 50, 50, 100 and 200 ms and whose counted step did ``work``."""
 
-    ``bend`` may change a record; what it makes None is not there.
-    """
-    shards = []
-    for rank in range(4):
-        kept = [one for record in rank_records(Job(dp=4), rank) if (one := _bent(rank, record, work, bend))]
-        shards.append(shard_of(kept))
-    return analyse(run_of_shards(shards), peaks or Peaks())
+    def with_work(rank: int, record: Record) -> Record | None:
+        if isinstance(record, Step):
+            record = replace(record, duration_ns=(50, 50, 100, 200)[rank] * MS)
+        if isinstance(record, Counts):
+            record = replace(record, device_work=work, uncounted={})
+        return change(rank, record) if change else record
 
-
-def _bent(rank: int, record: Record, work: tuple[DeviceWork, ...], bend: Bend | None) -> Record | None:
-    if isinstance(record, Step):
-        record = replace(record, duration_ns=(50, 50, 100, 200)[rank] * MS)
-    if isinstance(record, Counts):
-        record = replace(record, device_work=work, uncounted={})
-    return bend(rank, record) if bend else record
+    return changed_report(with_work, peaks=peaks or Peaks(), dp=4)
 
 
 def text_of(made: Report) -> str:
@@ -62,11 +53,11 @@ def test_a_ranks_mfu_is_its_models_seconds_at_the_peak_by_its_own_wall_iteration
 
 
 def test_the_jobs_is_by_mean_work_and_median_wall_iteration() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         doubled = replace(WORK, model_macs=2 * WORK.model_macs)
         return replace(record, device_work=(doubled,)) if rank == 3 and isinstance(record, Counts) else record
 
-    used = report(bend=bend).utilization
+    used = report(change=change).utilization
     assert used.mfu is not None and used.hfu is not None
     assert used.mfu.job == pytest.approx((20 + 20 + 20 + 40) / 4 / 75)
     assert (used.mfu.min, used.mfu.max, used.mfu.ranks) == pytest.approx((0.2, 0.4, 4))
@@ -125,18 +116,18 @@ def test_what_ran_beside_the_main_device_or_uncounted_makes_it_a_lower_bound() -
     beside = report((WORK, cpu(macs=1000))).utilization
     assert beside.mfu and beside.mfu.max == pytest.approx(0.4) and beside.at_least
 
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         return replace(record, uncounted={"aten.sort": 1}) if rank == 2 and isinstance(record, Counts) else record
 
-    bent = report(bend=bend)
-    assert bent.utilization.at_least
-    assert line(bent, "MFU").startswith("at least 26.67%")
+    sorting = report(change=change)
+    assert sorting.utilization.at_least
+    assert line(sorting, "MFU").startswith("at least 26.67%")
 
     def compiled(rank: int, record: Record) -> Record:
         made = Generated(0, "triton_tem_fused_mm_0", 1)
         return replace(record, generated=(made,)) if isinstance(record, Counts) else record
 
-    assert report(bend=compiled).utilization.at_least
+    assert report(change=compiled).utilization.at_least
 
 
 def test_an_arithmetic_without_a_peak_is_left_out_and_said() -> None:
@@ -148,10 +139,10 @@ def test_an_arithmetic_without_a_peak_is_left_out_and_said() -> None:
 
 
 def test_ranks_without_a_peak_are_left_out_and_said() -> None:
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         return replace(record, device_work=(cpu(),)) if rank == 3 and isinstance(record, Counts) else record
 
-    made = report(bend=bend)
+    made = report(change=change)
     assert [row.mfu is None for row in made.ranks] == [False, False, False, True]
     assert made.utilization.mfu and made.utilization.mfu.ranks == 3
     assert made.run.notes[-2:] == (
@@ -166,7 +157,7 @@ def test_without_a_peak_the_reason_names_the_command_to_type() -> None:
     assert made.utilization.mfu is made.utilization.hfu is None
     assert made.utilization.unavailable == "no peak is known for fp32 on Some CPU with 2 threads"
     assert made.utilization.to_do == (
-        "type 'distprof peak --threads 2' on that machine and merge again, or merge with --peak-tflops"
+        "run 'distprof peak --threads 2' on that machine and merge again, or merge with --peak-tflops"
     )
     lines = render(made, TextOptions(detail=False)).splitlines()
     assert lines[lines.index("n/a: MFU, HFU: no peak is known for fp32 on Some CPU with 2 threads") + 1] == (
@@ -174,9 +165,9 @@ def test_without_a_peak_the_reason_names_the_command_to_type() -> None:
     ), "a command that is broken over two lines cannot be copied"
     both = report((cpu(threads=1), cpu(threads=1, arithmetic="bf16"))).utilization
     assert both.unavailable == "no peak is known for fp32 on Some CPU with 1 thread, bf16 on Some CPU with 1 thread"
-    assert both.to_do.startswith("type 'distprof peak --threads 1' on that machine")
+    assert both.to_do.startswith("run 'distprof peak --threads 1' on that machine")
     gpu = report((replace(WORK, name="Some GPU"),)).utilization
-    assert gpu.to_do.startswith("type 'distprof peak' on that machine")
+    assert gpu.to_do.startswith("run 'distprof peak' on that machine")
 
 
 def test_a_measured_peak_is_taken_for_as_many_threads_and_called_so() -> None:
@@ -196,37 +187,40 @@ def test_a_measured_peak_is_taken_for_as_many_threads_and_called_so() -> None:
     ],
 )
 def test_without_a_step_there_is_no_mfu(gone: type[Record], reason: str) -> None:
-    used = report(bend=lambda rank, record: None if isinstance(record, gone) else record).utilization
+    used = report(change=lambda rank, record: None if isinstance(record, gone) else record).utilization
     assert used.mfu is None and used.unavailable == reason
 
 
 def test_a_step_that_was_counted_while_it_was_timed_makes_none() -> None:
     """As a process has that profiles itself alone."""
 
-    def bend(rank: int, record: Record) -> Record:
+    def change(rank: int, record: Record) -> Record:
         return replace(record, iteration=7) if isinstance(record, Counts) else record
 
-    used = report(bend=bend).utilization
+    used = report(change=change).utilization
     assert used.mfu is None
-    assert used.unavailable == "the step was counted while it was timed, which made it longer"
+    assert used.unavailable == "the timed step is also the counted one, which counting makes longer"
     assert used.model_flops_per_rank is not None
 
 
 def test_counting_switched_off_is_said_once() -> None:
-    def bend(rank: int, record: Record) -> Record | None:
+    def change(rank: int, record: Record) -> Record | None:
         if isinstance(record, Plan):
             return replace(record, counted=0)
         return None if isinstance(record, Counts) else record
 
-    assert text_of(report(bend=bend)).count("counting was switched off") == 1
+    assert text_of(report(change=change)).count("counting was switched off") == 1
 
 
 def test_a_step_without_matmuls_is_told_from_shards_that_do_not_say() -> None:
     def no_macs(rank: int, record: Record) -> Record:
         return replace(record, forward_macs=record.forward_macs * 0) if isinstance(record, Counts) else record
 
-    assert report((), bend=no_macs).utilization.unavailable == "no matrix product ran"
-    assert report(()).utilization.unavailable == "the shards are of an earlier distprof, which did not record it"
+    assert report((), change=no_macs).utilization.unavailable == "no matrix product ran"
+    assert (
+        report(()).utilization.unavailable
+        == "the shards are of an earlier distprof, which did not record MACs by device"
+    )
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------
