@@ -3,7 +3,8 @@
 # make quick   the tests that start no launcher, and need no stack and no compiler: two minutes
 # make check   style and types, on the package as it installs
 # make soak    abuse: 100,000 mutated shards, 1,000 full disks, 50 killed ranks (ARGS="--mutations 20000 --kills 5 --seed 7");
-#              and the scripts of tests/cases, plainly and recorded, compared (ARGS="--cases 'cond*'", 0: none)
+#              the scripts of tests/cases, plainly and recorded, compared (ARGS="--cases 'cond*'", 0: none);
+#              and jobs with planted faults, their verdicts judged (ARGS="--skew '*-w8-*' --sample 60", 0: none)
 # make bench   what distprof costs: measures, and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
 # make docs    the page of formulas, docs/FLOPS.md, from their registry; by running, and with all stacks, optional ones too:
 #              docs/MODELS.md, by counting, and the table of docs/STACKS.md, by the tests that show what it says

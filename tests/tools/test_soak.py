@@ -34,8 +34,9 @@ def test_a_small_share(tmp_path: Path, clean_env: dict[str, str]) -> None:
     shares = {"mutations": 500, "full-disks": 40, "kills": 1}
     options = [word for kind, count in shares.items() for word in (f"--{kind}", str(count))]
     shown = output_of(
-        "-m", "soak", *options, "--cases", "0", "--seed", "7", cwd=TOOLS, env={**clean_env, "TMPDIR": str(tmp_path)}
-    )
+        "-m", "soak", *options, "--cases", "0", "--skew", "0", "--seed", "7",
+        cwd=TOOLS, env={**clean_env, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
     assert shown.endswith("\nnothing was lost\n")
     for kind, count in shares.items():
         assert re.search(rf"^{count} {kind.replace('-', ' ')}, .*in \d+ s: ", shown, re.MULTILINE)
@@ -87,7 +88,9 @@ def test_a_faulty_reader_fails(
     assert not soak("trials").run(soak("mutations").MUTATIONS, 0, 50, 1, soak("shown").Progress(io.StringIO()))
     output = capsys.readouterr().err
     assert said in output
-    assert re.search(r"again with --seed 1 --first \d+ --mutations 1 --kills 0 --full-disks 0 --cases 0\n$", output)
+    assert re.search(
+        r"again with --seed 1 --first \d+ --mutations 1 --kills 0 --full-disks 0 --cases 0 --skew 0\n$", output
+    )
     assert [file.name for file in tmp_path.rglob("*.msgpack")] == ["failed.msgpack"]
 
 

@@ -6,16 +6,22 @@
   merge reports which ranks are complete;
 * full disks: a file system is full, or a limit on the size of a file is reached, at a random byte; records that fitted
   are there;
-* cases: the scripts of tests/cases, which once showed a fault, have the same results with distprof as without.
+* cases: the scripts of tests/cases, which once showed a fault, have the same results with distprof as without;
+* skew: jobs of several architectures with a planted fault each, or none, are recorded, and the verdict of their report
+  is judged.  --keep keeps what they recorded: cases that are there are not recorded again; --judge judges a kept folder
+  and does nothing else.
 
 make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --cases 0 --seed 7"
-make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 'c*' --at-once 4"
+make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 'c*' --at-once 4 --skew 0"
+make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 0 --skew '*-w8-*' --sample 60 --seed 3 --keep /tmp/skew"
+make soak ARGS="--judge /tmp/skew --skew 'tp-*'"
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from soak import cases, trials
 from soak.disks import FULL_DISKS
@@ -23,6 +29,7 @@ from soak.kills import KILLS
 from soak.mutations import MUTATIONS
 from soak.scripts import scripts
 from soak.shown import Progress, last_word
+from soak.skew import run as skew
 
 
 def main() -> int:
@@ -35,14 +42,25 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first trial of each kind")
     parser.add_argument("--cases", default="*", metavar="NAME", help="names of cases, as a shell's pattern; 0: none")
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="so many cases at a time  [default: 1]")
+    parser.add_argument("--skew", default="*", metavar="NAME", help="names of jobs with planted faults; 0: none")
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="so many of these jobs  [default: 0, all]")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keeps what these jobs recorded, to judge it again")
+    parser.add_argument("--judge", type=Path, metavar="DIR", help="only judges what --keep kept")
     options = parser.parse_args()
+    progress = Progress(sys.stderr)
+    if options.judge is not None:
+        return 0 if skew.judge_kept(options.judge, options.skew, progress) else 1
     if options.cases != "0" and not scripts(options.cases):
         parser.error(f"no case has a name like {options.cases!r}")
+    jobs = [] if options.skew == "0" else skew.sample(options.skew, options.sample, options.seed)
+    if options.skew != "0" and not jobs:
+        parser.error(f"no job with a planted fault has a name like {options.skew!r}")
     counts = {MUTATIONS: options.mutations, FULL_DISKS: options.full_disks, KILLS: options.kills}
-    progress = Progress(sys.stderr)
     held = [trials.run(kind, options.first, count, options.seed, progress) for kind, count in counts.items() if count]
     if options.cases != "0":
         held.append(cases.run(options.cases, options.at_once, progress))
+    if jobs:
+        held.append(skew.run(jobs, options.keep, progress))
     print(last_word(not all(held), sys.stdout))
     return 0 if all(held) else 1
 

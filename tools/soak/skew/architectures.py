@@ -1,0 +1,158 @@
+"""The training jobs: each function sets one up on this rank and returns its iteration, the optimizer's step last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+from soak.skew import links
+from soak.skew.cases import LAYERS, STAGES, TENSOR_PARALLEL
+from soak.skew.data import batches
+from soak.skew.experts import EXPERTS, MixtureOfExperts
+from soak.skew.faults import Fault
+from soak.skew.networks import WIDTH, LanguageModel, Perceptron, token_loss
+
+Iteration = Callable[[], None]
+Loss = Callable[[Tensor, Tensor], Tensor]
+_MICRO_BATCHES = 4
+_EXCHANGES = 8  # of tokens, in one iteration
+
+
+def set_up(fault: Fault, iterations: int) -> Iteration:
+    """Returns the iteration of the case's architecture, for this rank.  Needs the default process group."""
+    makers: dict[str, Callable[[Fault, int], Iteration]] = {
+        "ddp_mlp": _perceptron, "ddp_gpt": _data_parallel, "fsdp2": _fully_sharded, "tp": _tensor_parallel,
+        "pp": _pipeline, "pp1f1b": _pipeline, "moe": _experts,
+    }  # fmt: skip
+    return makers[fault.case.architecture](fault, iterations)
+
+
+def _perceptron(fault: Fault, iterations: int) -> Iteration:
+    network = Perceptron()
+    model = _replicate(fault, network, bucket_mb=0.5)
+    return _training(model, fault, batches(fault, 48, iterations, tokens=False), cross_entropy)
+
+
+def _data_parallel(fault: Fault, iterations: int) -> Iteration:
+    model = _replicate(fault, LanguageModel(LAYERS), bucket_mb=0.2)
+    return _training(model, fault, batches(fault, 2, iterations), token_loss)
+
+
+def _replicate(fault: Fault, network: nn.Module, bucket_mb: float) -> nn.Module:
+    fault.plant(network)
+    model = DistributedDataParallel(network, bucket_cap_mb=bucket_mb)
+    if fault.rank in fault.case.slow_group and fault.case.architecture != "moe":
+        links.slow_buckets(model, fault.case.ms)
+    return model
+
+
+def _fully_sharded(fault: Fault, iterations: int) -> Iteration:
+    mesh = init_device_mesh("cpu", (fault.case.ranks,), mesh_dim_names=("dp",))
+    network = LanguageModel(LAYERS)
+    fault.plant(network)
+    for layer in network.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+    return _training(network, fault, batches(fault, 2, iterations), token_loss)
+
+
+def _tensor_parallel(fault: Fault, iterations: int) -> Iteration:
+    """The ranks of one tensor-parallel group read the same batches."""
+    shape = (fault.case.ranks // TENSOR_PARALLEL, TENSOR_PARALLEL)
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=("dp", "tp"))
+    plan = {f"attn.{name}": ColwiseParallel() for name in "qkv"} | {"ff.w1": ColwiseParallel()}
+    network = LanguageModel(LAYERS)
+    for layer in network.layers:
+        parallelize_module(layer, mesh["tp"], {**plan, "attn.o": RowwiseParallel(), "ff.w2": RowwiseParallel()})
+    fault.plant(network)
+    for layer in network.layers:
+        fully_shard(layer, mesh=mesh["dp"], reshard_after_forward=False)
+    fully_shard(network, mesh=mesh["dp"], reshard_after_forward=False)
+    if fault.rank in fault.case.slow_group:
+        links.slow_all_reduces(fault.case.ms)
+    return _training(network, fault, batches(fault, 2, iterations), token_loss)
+
+
+def _experts(fault: Fault, iterations: int) -> Iteration:
+    """One expert-parallel group of all ranks; two groups where the link of one is slow."""
+    case = fault.case
+    size = case.ranks // 2 if case.fault == "link" else case.ranks
+    groups = [dist.new_group(list(range(first, first + size)), group_desc="ep") for first in range(0, case.ranks, size)]
+    hot = case.rank * (EXPERTS // size) if case.fault == "hot" else None
+    link_ms = case.ms / _EXCHANGES if fault.rank in case.slow_group else 0
+    own = groups[fault.rank // size]
+    torch.manual_seed(1)
+    moe = {number: MixtureOfExperts(WIDTH, own, hot, link_ms) for number in (1, 3)}
+    network = LanguageModel(LAYERS, feed_forwards=moe)
+    experts = [name for name, _ in network.named_parameters() if ".experts." in name]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, experts)
+    model = _replicate(fault, network, bucket_mb=0.2)
+    return _training(model, fault, batches(fault, 4, iterations), token_loss)
+
+
+def _training(model: nn.Module, fault: Fault, data: Iterator[Any], loss: Loss) -> Iteration:
+    optimizer = fault.optimizer(model.parameters())
+
+    def iteration() -> None:
+        inputs, targets = next(data)
+        loss(model(inputs), targets).backward()
+        for parameter in model.parameters():
+            if parameter.grad is None:  # of an expert that got no token
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return iteration
+
+
+def _pipeline(fault: Fault, iterations: int) -> Iteration:
+    """Two stages; gradients are averaged by hand over the replicas of each."""
+    case = fault.case
+    mesh = init_device_mesh("cpu", (STAGES, case.ranks // STAGES), mesh_dim_names=("pp", "dp"))
+    stage_of, replicas = mesh.get_local_rank("pp"), mesh["dp"].get_group()
+    network = _stage(case.fault == "longstage", stage_of)
+    fault.plant(network, _MICRO_BATCHES)
+    stage = PipelineStage(network, stage_of, STAGES, torch.device("cpu"), group=mesh["pp"].get_group())
+    schedule_class = Schedule1F1B if case.architecture == "pp1f1b" else ScheduleGPipe
+    schedule = schedule_class(stage, n_microbatches=_MICRO_BATCHES, loss_fn=token_loss)
+    if fault.rank in case.slow_group:
+        links.slow_messages(case.ms, _MICRO_BATCHES)
+    data, optimizer = batches(fault, 4, iterations), fault.optimizer(network.parameters())
+
+    def iteration() -> None:
+        inputs, targets = next(data)
+        if stage_of == 0:
+            schedule.step(inputs)
+        else:
+            schedule.step(target=targets, losses=[])
+        _average_gradients(network, replicas)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return iteration
+
+
+def _stage(long_last: bool, number: int) -> nn.Module:
+    """Half of the layers; a long last stage has five of six."""
+    layers = (1, 5)[number] if long_last else LAYERS // STAGES
+    return LanguageModel(layers, first=number == 0, last=number == STAGES - 1)
+
+
+def _average_gradients(model: nn.Module, group: dist.ProcessGroup) -> None:
+    if dist.get_world_size(group) == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat, group=group)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))

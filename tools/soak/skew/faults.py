@@ -1,0 +1,190 @@
+"""Plants a fault in this rank's model, data loading, optimizer or process, and measures what it really costs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from soak.skew.cases import Case
+from soak.skew.networks import leaves
+
+#: An iteration of the window in which a pause happens, and its length.
+PAUSED_ITERATION, PAUSE_MS = 8, 200
+_CHECKPOINT_EVERY, _CHECKPOINT_AT = 5, 3
+_JITTER_MS = 30
+_GARBAGE = 50_000
+#: Stops and continues the process with this id, half of the time each, until its starter is gone.
+_THROTTLE = """
+import os, signal, sys, time
+process = int(sys.argv[1])
+while os.getppid() == process:
+    os.kill(process, signal.SIGSTOP)
+    time.sleep(0.006)
+    os.kill(process, signal.SIGCONT)
+    time.sleep(0.006)
+"""
+
+
+class Burner:
+    """Computes matrix products for about so many milliseconds of an idle core."""
+
+    def __init__(self) -> None:
+        self._matrix = torch.ones(128, 128)
+        self._per_ms = 1.0 / min(self._milliseconds(20) / 20 for _ in range(20))
+
+    def burn(self, ms: float) -> None:
+        self._products(max(1, int(self._per_ms * ms)))
+
+    def _milliseconds(self, count: int) -> float:
+        started = time.perf_counter()
+        self._products(count)
+        return 1e3 * (time.perf_counter() - started)
+
+    def _products(self, count: int) -> None:
+        with torch.no_grad():
+            for _ in range(count):
+                _ = self._matrix @ self._matrix
+
+
+class Fault:
+    """The fault of one rank.  ``culprit``: whether this rank has it; jitter is in every rank."""
+
+    def __init__(self, case: Case, rank: int, burner: Burner) -> None:
+        self.case, self.rank, self.culprit = case, rank, rank in case.culprits
+        self.iteration = -1
+        self.lost_ns: dict[int, int] = defaultdict(int)  # by iteration
+        self._burner = burner
+
+    def lose(self, ms: float) -> None:
+        """Loses time: computes if the fault is one that burns, sleeps otherwise."""
+        started = time.perf_counter_ns()
+        if self.case.fault.endswith("_burn"):
+            self._burner.burn(ms)
+        else:
+            time.sleep(ms / 1e3)
+        self.lost_ns[self.iteration] += time.perf_counter_ns() - started
+
+    def begin(self, iteration: int) -> None:
+        """Begins an iteration, outside of modules and data loading."""
+        self.iteration = iteration
+        if self.culprit and self.case.fault == "out":
+            self.lose(self.case.ms)
+        if self.culprit and self.case.fault == "ckpt" and iteration % _CHECKPOINT_EVERY == _CHECKPOINT_AT:
+            self.lose(PAUSE_MS)
+
+    def plant(self, model: nn.Module, parts: int = 1) -> None:
+        """Makes modules of ``model`` slow; each runs ``parts`` times in an iteration."""
+        kind = self.case.fault.removesuffix("_burn")
+        if kind == "jitter":
+            self._jitter(leaves(model))
+        elif not self.culprit:
+            return
+        elif kind in ("fwd", "two", "half"):
+            self._slow_forward(model.get_submodule(self.case.module), self.case.ms / parts)
+        elif kind == "bwd":
+            self._slow_backward(model.get_submodule(self.case.module), self.case.ms / parts)
+        elif kind == "spread":
+            modules = leaves(model)
+            for module in modules:
+                self._slow_forward(module, self.case.ms / 2 / len(modules) / parts)
+                self._slow_backward(module, self.case.ms / 2 / len(modules) / parts)
+        elif kind == "pause":
+            self._pause(random.Random(5).choice(leaves(model)))
+        elif kind == "gc":
+            self._collect_garbage(leaves(model)[0])
+
+    def collate(self, samples: list[Any]) -> Any:
+        """Makes a batch; slow if the fault is in data loading."""
+        if self.culprit and self.case.fault == "data":
+            self.lose(self.case.ms)
+        return torch.utils.data.default_collate(samples)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Returns AdamW; its step is slow if the fault is in the optimizer."""
+        optimizer = torch.optim.AdamW(parameters, lr=1e-3, foreach=False)
+        if self.culprit and self.case.fault == "opt":
+            optimizer.register_step_pre_hook(lambda *_: self.lose(self.case.ms))
+        return optimizer
+
+    @contextmanager
+    def throttled(self) -> Iterator[None]:
+        """Stops this process every few milliseconds, if that is the fault."""
+        if not (self.culprit and self.case.fault == "throttle"):
+            yield
+            return
+        words = [sys.executable, "-S", "-E", "-c", _THROTTLE, str(os.getpid())]
+        with subprocess.Popen(words, env={}) as throttle:
+            try:
+                yield
+            finally:
+                throttle.send_signal(signal.SIGKILL)
+
+    def _slow_forward(self, module: nn.Module, ms: float) -> None:
+        module.register_forward_pre_hook(lambda *_: self.lose(ms))
+
+    def _slow_backward(self, module: nn.Module, ms: float) -> None:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            return _SlowGradient.apply(output, self, ms) if isinstance(output, Tensor) else output
+
+        module.register_forward_hook(hook)
+
+    def _pause(self, module: nn.Module) -> None:
+        def hook(*_: Any) -> None:
+            if self.iteration == PAUSED_ITERATION and not self.lost_ns[self.iteration]:
+                self.lose(PAUSE_MS)
+
+        module.register_forward_pre_hook(hook)
+
+    def _collect_garbage(self, module: nn.Module) -> None:
+        garbage = [[number, {}] for number in range(_GARBAGE)]
+
+        def hook(*_: Any) -> None:
+            started = time.perf_counter_ns()
+            assert gc.collect() < len(garbage)
+            self.lost_ns[self.iteration] += time.perf_counter_ns() - started
+
+        module.register_forward_pre_hook(hook)
+
+    def _jitter(self, modules: list[nn.Module]) -> None:
+        """Two modules, others in each iteration, lose up to 30 ms each."""
+        rng = random.Random(self.rank * 7919 + self.case.seed)
+        plans: dict[int, dict[int, float]] = {}
+
+        def slow(number: int) -> None:
+            plan = plans.get(self.iteration)
+            if plan is None:
+                plan = plans[self.iteration] = {
+                    rng.randrange(len(modules)): rng.uniform(0, _JITTER_MS) for _ in range(2)
+                }
+            if number in plan:
+                self.lose(plan.pop(number))
+
+        for number, module in enumerate(modules):
+            module.register_forward_pre_hook(lambda *_, number=number: slow(number))
+
+
+class _SlowGradient(torch.autograd.Function):
+    """Hands a tensor on; loses time when its gradient comes back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, fault: Fault, ms: float) -> Tensor:
+        ctx.loss = fault, ms
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        fault, ms = ctx.loss
+        fault.lose(ms)
+        return gradients[0], None, None

@@ -1,0 +1,123 @@
+"""Judges the conclusion of a report against the fault that was planted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from soak.skew.cases import HEALTHY, MODULE_FAULTS, PHASE_FAULTS, Case
+from soak.skew.conclusions import Conclusion, conclude
+
+RIGHT, WRONG, ABSTAINED, TOO_SMALL, FAILED = OUTCOMES = ("right", "wrong", "abstained", "too small", "failed")
+#: A fault that costs a smaller share of the iteration need not be named.
+SMALL = 0.05
+#: How far the cost that is said may be from what was lost.
+COST_WITHIN = 0.25
+#: A word that the cause contains, for faults of which the rank alone is not the answer.
+CAUSES = {
+    "uneven": "work", "hot": "expert", "link": "link", "longstage": "stage", "pause": "pause", "ckpt": "pause",
+}  # fmt: skip
+#: Faults of which naming a rank as slow in all steps is wrong, whichever it is.
+_NO_SLOW_RANK = ("link", "longstage", "pause", "ckpt")
+_EVERYWHERE = ("spread", "throttle")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One case: whether the verdict is right, and as far as there is an answer, its place, its cause and its cost."""
+
+    case: Case
+    outcome: str
+    place: bool | None = None
+    cause: bool | None = None
+    cost: float | None = None  # said / lost
+    lost_ms: float | None = None  # the median over the timed steps
+    words: str = ""
+
+
+def judge(case: Case, folder: Path, run: str) -> Judgement:
+    """Merges what the case recorded in its folder, and judges the verdict."""
+    try:
+        said = conclude(folder / run)
+    except Exception as error:
+        return Judgement(case, FAILED, words=f"{type(error).__name__}: {error}")
+    lost = _lost_ms(case, folder, said.iterations)
+    outcome = judge_ranks(case, said)
+    if outcome == ABSTAINED and lost is not None and said.iteration_ns and 1e6 * lost < SMALL * said.iteration_ns:
+        outcome = TOO_SMALL
+    right = outcome == RIGHT and bool(case.culprits) and case.fault != "half"
+    cost = said.cost_ns if said.cost_ns is not None else said.excess_ns
+    return Judgement(
+        case, outcome,
+        place=_right_place(case, said) if right else None,
+        cause=_right_cause(case, said),
+        cost=cost / 1e6 / lost if right and cost is not None and lost else None,
+        lost_ms=lost,
+        words=said.words,
+    )  # fmt: skip
+
+
+def judge_ranks(case: Case, said: Conclusion) -> str:
+    """Returns whether the right ranks are named, or those that should not be, or none."""
+    nobody = not (said.named or said.one_of or said.group)
+    if case.fault in HEALTHY or (case.fault == "link" and len(case.slow_group) == case.ranks):
+        return RIGHT if nobody or "pause" in said.cause else WRONG
+    if case.fault == "half":
+        return RIGHT if nobody else WRONG
+    if case.fault in _NO_SLOW_RANK:
+        return _judge_cause(case, said, nobody)
+    if nobody:
+        expert = case.fault == "hot" and said.overloaded_expert is not None
+        return RIGHT if expert and _hosts(case, said.overloaded_expert) else ABSTAINED
+    if set(said.named) == case.culprits:
+        return RIGHT
+    inside = set(said.one_of) >= case.culprits or (bool(said.named) and set(said.named) < case.culprits)
+    return ABSTAINED if inside else WRONG
+
+
+def _judge_cause(case: Case, said: Conclusion, nobody: bool) -> str:
+    if nobody and not said.cause:
+        return ABSTAINED
+    if CAUSES[case.fault] not in said.cause:
+        return WRONG
+    who = set(said.group or said.named)
+    if case.fault == "link":
+        return RIGHT if who and who <= case.slow_group else WRONG
+    if case.fault == "longstage":
+        return RIGHT if who <= set(range(case.ranks // 2, case.ranks)) else WRONG
+    return RIGHT if who == case.culprits else WRONG
+
+
+def _hosts(case: Case, expert: int | None) -> bool:
+    """Whether the hot rank has this expert, of 16 that are divided over all ranks."""
+    return expert is not None and expert // (16 // case.ranks) == case.rank
+
+
+def _right_place(case: Case, said: Conclusion) -> bool | None:
+    """Whether module and phase are those of the fault; None for a fault that is no place's."""
+    if case.fault in PHASE_FAULTS:
+        return said.phase == PHASE_FAULTS[case.fault]
+    if case.fault in _EVERYWHERE:
+        return said.subject in ("throughout", "forward", "backward")
+    phase = MODULE_FAULTS.get("fwd" if case.fault == "two" else case.fault)
+    if phase is None or case.fault == "gc":
+        return None
+    return said.phase == phase and f".{said.subject}".endswith(f".{case.module}")
+
+
+def _right_cause(case: Case, said: Conclusion) -> bool | None:
+    return CAUSES[case.fault] in said.cause if case.fault in CAUSES and said.cause else None
+
+
+def _lost_ms(case: Case, folder: Path, iterations: Sequence[int]) -> float | None:
+    """Returns what the culprit that lost most really lost in an iteration; None for other kinds of faults."""
+    medians = []
+    for rank in case.culprits:
+        path = folder / f"lost{rank}.json"
+        lost = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if lost and iterations:
+            medians.append(median(lost.get(str(number), 0) for number in iterations))
+    return max(medians) / 1e6 if medians else None

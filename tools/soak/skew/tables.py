@@ -1,0 +1,59 @@
+"""The tables of judged cases: a row for each kind of fault, and one for each architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from soak.skew.cases import HEALTHY
+from soak.skew.judge import COST_WITHIN, FAILED, OUTCOMES, RIGHT, WRONG, Judgement
+
+_COLUMNS = ("runs", *OUTCOMES, "place right", "cause right", f"cost within {COST_WITHIN:.0%}")
+
+
+def tables(judged: Sequence[Judgement]) -> str:
+    """Returns both tables, the rates that count, and the cases that were judged wrong."""
+    faulty = [one for one in judged if one.case.fault not in HEALTHY]
+    by_fault = _table("fault", judged, lambda one: one.case.fault)
+    by_architecture = _table("architecture", faulty, lambda one: f"{one.case.architecture} w{one.case.ranks}")
+    return "\n\n".join(part for part in (by_fault, by_architecture, _rates(judged), _wrong(judged)) if part)
+
+
+def _table(title: str, judged: Sequence[Judgement], key: Callable[[Judgement], str]) -> str:
+    rows: list[tuple[str, ...]] = [(title, *_COLUMNS)]
+    for name in dict.fromkeys(key(one) for one in judged):
+        rows.append((name, *_cells([one for one in judged if key(one) == name])))
+    widths = [max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]))]
+    return "\n".join(f"{row[0]:{widths[0]}}" + _aligned(row[1:], widths[1:]) for row in rows)
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+
+
+def _cells(judged: Sequence[Judgement]) -> list[str]:
+    counts = [str(sum(one.outcome == outcome for one in judged)) for outcome in OUTCOMES]
+    places = [one.place for one in judged if one.place is not None]
+    causes = [one.cause for one in judged if one.cause is not None]
+    costs = [abs(one.cost - 1) <= COST_WITHIN for one in judged if one.cost is not None]
+    return [str(len(judged)), *counts, _of(places), _of(causes), _of(costs)]
+
+
+def _of(hits: Sequence[bool]) -> str:
+    return f"{sum(hits)} of {len(hits)}" if hits else "n/a"
+
+
+def _rates(judged: Sequence[Judgement]) -> str:
+    healthy = [one for one in judged if one.case.fault in HEALTHY]
+    alarms = sum(one.outcome == WRONG for one in healthy)
+    right = sum(one.outcome == RIGHT for one in judged) - sum(one.outcome == RIGHT for one in healthy)
+    faulty = len(judged) - len(healthy)
+    wrong = sum(one.outcome == WRONG for one in judged) - alarms
+    return f"healthy: {alarms} of {len(healthy)} named somebody; planted: {right} of {faulty} right, {wrong} wrong"
+
+
+def _wrong(judged: Sequence[Judgement]) -> str:
+    return "\n".join(
+        f"{one.case.name}: {one.outcome}: rank {one.case.rank} {one.case.module}; said: {one.words}"
+        for one in judged
+        if one.outcome in (WRONG, FAILED)
+    )
