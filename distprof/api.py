@@ -70,8 +70,8 @@ def record(
     from distprof.rank.launches import launch_of_this_process
 
     if bootstrap.recorder is not None:
-        bootstrap.recorder.asked = True
-        yield bootstrap.recorder.run_dir
+        bootstrap.recorder.rank.asked = True
+        yield bootstrap.recorder.rank.run_dir
         return
     chosen = resolve(os.environ, **settings)
     _name_unknown_variables()

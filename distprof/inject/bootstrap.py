@@ -100,7 +100,7 @@ def is_launched_rank(environment: Mapping[str, str] = os.environ) -> bool:
 
 def _at_exit_of_a_rank(folder: str, pid: int) -> None:
     """Writes the shard of a rank that never called a model, unless this is a forked child."""
-    if os.getpid() == pid and not (recorder is not None and recorder.claimed):
+    if os.getpid() == pid and (recorder is None or recorder.rank.identity is None):
         with contextlib.suppress(Exception):
             from pathlib import Path
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from torch import nn
 
 from distprof.model.module_tree import ModuleTree
+from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.records import Record
 
 
@@ -43,6 +44,10 @@ class Probe(Protocol):
     def thread(self) -> int:
         """The thread that trains; a probe ignores other threads."""
 
+    @property
+    def optimizer_steps(self) -> OptimizerSteps:
+        """The optimizer steps that the probe sees; its recorder reports those of other kinds."""
+
     def attach(self) -> None:
         """Starts to measure; an iteration begins."""
 
@@ -65,12 +70,6 @@ class Probe(Protocol):
 
     def backward_began(self, create_graph: bool) -> None: ...
     def backward_ended(self) -> None: ...
-    def optimizer_ended(self) -> None: ...
-
-    def outer_step_began(self) -> None:
-        """Begins the step of an optimizer that steps others inside."""
-
-    def outer_step_ended(self) -> None: ...
 
 
 @runtime_checkable

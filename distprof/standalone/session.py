@@ -205,7 +205,7 @@ class Session:
     def _optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
         with self._failing("an optimizer's step"):
             for probe in self._probes_of_this_thread():
-                probe.optimizer_ended()
+                probe.optimizer_steps.step_ended()
 
     def _adopt(self, module: nn.Module, caller: int) -> int:
         row, records = self._models.adopt(module, caller)

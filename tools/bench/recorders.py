@@ -61,14 +61,14 @@ class InTurns:
 
     def _come(self) -> None:
         recorder = self._recorder
-        recorder._instruments.watch_optimizers()
-        if recorder._probe is not None:
-            recorder._instruments.watch_backward()
-            recorder._probe.attach()
+        recorder.probes.instruments.watch_optimizers()
+        if recorder.probes.probe is not None:
+            recorder.probes.instruments.watch_backward()
+            recorder.probes.probe.attach()
 
     def _leave(self) -> None:
         recorder = self._recorder
-        if recorder._probe is not None:
-            recorder._probe.detach()
-            recorder._instruments.ignore_backward()
-        recorder._instruments.ignore_optimizers()
+        if recorder.probes.probe is not None:
+            recorder.probes.probe.detach()
+            recorder.probes.instruments.ignore_backward()
+        recorder.probes.instruments.ignore_optimizers()

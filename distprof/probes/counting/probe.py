@@ -4,7 +4,6 @@ that is never timed.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
@@ -12,35 +11,29 @@ from typing import Any
 import torch
 from torch import nn
 
-from distprof.flops.attribution import BACKWARD, FORWARD, NOBODY, OPTIMIZER, OUTSIDE, RECOMPUTE, Attribution, Owner
+from distprof.flops.attribution import Attribution
 from distprof.flops.counter import FlopMode
-from distprof.flops.likely_work import MAX_WORK
 from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.hooks.patches import ModuleCallPatch, OnError, dataloader_patch
 from distprof.model.batch_order import takes_sequences_first
 from distprof.probes.batch import shape
 from distprof.probes.compiled.counted_code import CompiledCode
 from distprof.probes.compiled.eager_choice import EagerChoice
-from distprof.probes.counting.dispatch_stack import abandon_mode, in_compiled_call, push_below_user_modes, remove_mode
-from distprof.probes.module_stack import ModuleStack, ThreadCallHandler, dense
+from distprof.probes.counting.iteration_count import IterationCount
+from distprof.probes.counting.mode_switch import ModeSwitch
+from distprof.probes.module_stack import ModuleStack, ThreadCallHandler
 from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.protocol import ModuleCallListener, Region
-from distprof.records import TRAINING, Counts, Record
+from distprof.records import Record
 
 _RECOMPUTED = -2  # the token of a recomputing call, inside backward
 _OTHER_THREAD = -3  # the token of a call on another thread
 
-#: The name, among uncounted ops, of forwards on threads that the model's own forward has started.
-OTHER_THREADS = "forwards on other threads"
-
 
 class CountingProbe:
-    """Counts one iteration while it is attached.
+    """Counts each iteration while it is attached: modules by their calls, the ops inside by a dispatch mode."""
 
-    The dispatch mode is on inside root forwards, autograd's engine and optimizers; if a whole iteration is counted,
-    also between them, where the script computes a loss, for example.  Between them it is off while data is loaded,
-    while models are evaluated, and after an exception until the next of them begins: the script may have left its loop.
-    """
+    _count: IterationCount  # of the running iteration
 
     def __init__(
         self,
@@ -57,147 +50,60 @@ class CountingProbe:
         self._whole = whole
         self._new_mode = new_mode
         self._compiled = CompiledCode(self, eager, on_error)
-        self._steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
+        self.optimizer_steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._running = ModuleStack(listener)
+        self._switch = ModeSwitch(self._running.thread, whole=whole)
         self._order = listener.tree.batch_order
         self._input_shape: torch.Size | None = None  # of the running model
         self._data_patch = dataloader_patch(on_error)
         self._ended: list[Record] = []
-        self._before_model = FORWARD  # the kind of work after a backward and before the next model
-        self._depth = 0  # running root forwards, backward passes and optimizers
-        self._abandoned = False
-        self._counts_whole = False  # this iteration is counted whole
-        self._stays_on = False  # the mode is on between these parts, too
-        self._pauses = 0
-        self._backward_threads: dict[int, int] = {}  # running backward passes by thread, other than the training thread
-        self._mode_is_on = False
         self._threads: set[int] = set()  # other threads that run a module now
-        self._input_shape_up = False  # this iteration does not end, and is not counted any more
 
     @property
     def thread(self) -> int:
         return self._running.thread
 
+    # ---- iterations ------------------------------------------------------------------------------------------------
+
     def attach(self) -> None:
         self.begin()
         self._compiled.acquire()
         self._module_patch.open(self)
-        self._steps.open()
+        self.optimizer_steps.open()
         if self._whole:
             self._data_patch.open(ThreadCallHandler(self.thread, self._loading_began, self._loading_ended))
 
     def detach(self) -> None:
-        self._drop_mode()
+        self._switch.drop()
         self._module_patch.close()
-        self._steps.close()
+        self.optimizer_steps.close()
         self._data_patch.close()
         self._compiled.release()
 
     def abandon(self) -> None:
-        self._abandoned = True
+        self._switch.is_abandoned = True
         self.detach()
 
     def begin(self) -> None:
-        self._drop_mode()
-        self._attribution = Attribution()
-        self._counts_whole = self._whole and not in_compiled_call()
-        if self._whole:
-            self._attribution.without_gradient = NOBODY
-            self._expect_update()
-        self._mode = self._new_mode(self._attribution)
-        self._steps.forget()
-        self._depth = 0
-        self._stays_on = self._counts_whole
-        self._calls: dict[int, int] = {}
-        self._compiled.begin(self._mode, self._attribution)
+        self._switch.drop()
+        updates_first = self._whole and self._running.listener.updates_follow
+        count = self._count = IterationCount(self._new_mode, whole=self._whole, updates_first=updates_first)
+        self.optimizer_steps.forget()
+        self._compiled.begin(count.mode, count.attribution)
         self._running.new_tally()
-        self._push_if_wanted()
+        self._switch.begin(count.mode)
 
     def end(self, iteration: int, mode: str) -> None:
-        if self._input_shape_up:
-            return
-        self._settle(OPTIMIZER if mode == TRAINING else FORWARD)
-        size = 1 + max([*self._calls, *(owner.row for owner in self._mode.flops)], default=-1)
-        work = {
-            f"{kind}_{unit}": dense(_of_kind(kind, amounts), size, "<i8")
-            for kind in (FORWARD, BACKWARD, RECOMPUTE)
-            for unit, amounts in (("macs", self._mode.macs), ("flops", self._mode.flops))
-        }
-        outside = {
-            f"{owner.kind}_{unit}": amount
-            for unit, amounts in (("macs", self._mode.macs), ("flops", self._mode.flops))
-            for owner, amount in amounts.items()
-            if owner.row == OUTSIDE
-        }
-        self._order.settle(self._calls)
-        tally = self._running.tally.work()
-        self._ended.append(
-            Counts(
-                iteration=iteration,
-                mode=mode,
-                micro_batches=tally.micro_batches,
-                batch_size=tally.batch_size,
-                samples=tally.samples,
-                batch_found=tally.found,
-                calls=dense(self._calls, size, "<u4"),
-                uncounted=dict(sorted(self._mode.uncounted.items())),
-                uncounted_work=dict(sorted(self._mode.uncounted_work.items())),
-                outside=dict(sorted(outside.items())),
-                device_work=self._mode.by_device.records(),
-                compiled=self._compiled.form,
-                eager_refused=self._compiled.eager_refused,
-                generated=self._compiled.generated,
-                **work,
-            )
-        )
+        if not self._switch.is_given_up:
+            self._order.settle(self._count.calls)
+            batches = self._running.tally.work()
+            self._ended.append(self._count.record(iteration, mode, batches, self._compiled))
 
     def read(self, *, wait: bool = False) -> list[Record]:
         ended, self._ended = self._ended, []
         return ended
 
-    def backward_began(self, create_graph: bool) -> None:
-        self._running.tally.backward()
-        self._settle(FORWARD)
-        self._attribution.backward_began(create_graph)
-        if get_ident() == self.thread:
-            self._enter_part()
-        else:
-            self._enter_backward_thread()
-
-    def backward_ended(self) -> None:
-        on_other_thread = get_ident() in self._backward_threads
-        if self._depth or on_other_thread:
-            self._attribution.backward_ended()
-            if self._whole and not self._running.stack:  # the script's work on gradients is part of the update
-                self._attribution.without_gradient = Owner(OPTIMIZER, OUTSIDE)
-                self._attribution.after_backward = True
-            if on_other_thread:
-                self._leave_backward_thread()
-            else:
-                self._leave_part()
-
-    def _enter_backward_thread(self) -> None:
-        """Begins a backward on another thread."""
-        thread = get_ident()
-        self._backward_threads[thread] = self._backward_threads.get(thread, 0) + 1
-        if self._backward_threads[thread] == 1 and not self._pauses and not self._input_shape_up:
-            push_below_user_modes(self._mode)
-
-    def _leave_backward_thread(self) -> None:
-        thread = get_ident()
-        self._backward_threads[thread] -= 1
-        if not self._backward_threads[thread]:
-            del self._backward_threads[thread]
-            remove_mode(self._mode)
-
-    def optimizer_ended(self) -> None:
-        self._steps.step_ended()
-
-    def outer_step_began(self) -> None:
-        self._steps.outer_began()
-
-    def outer_step_ended(self) -> None:
-        self._steps.outer_ended()
+    # ---- modules ---------------------------------------------------------------------------------------------------
 
     @hidden_from_dynamo
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
@@ -205,7 +111,7 @@ class CountingProbe:
         if torch._C._current_graph_task_id() != -1:  # recompute, on any thread that runs autograd's engine
             row = running.row(module)
             if row >= 0:
-                self._attribution.enter(row)
+                self._count.attribution.enter(row)
             return _RECOMPUTED if row >= 0 else None
         if get_ident() != running.thread:
             return self._enter_other_thread()
@@ -218,7 +124,7 @@ class CountingProbe:
             self._input_shape = shape(args, kwargs)
             self._compiled.model_begins()
             if running.enter_root(row, args, kwargs):
-                self._model_begins()
+                self._model_began()
             else:
                 self._compiled.evaluation_begins()
                 self.pause()
@@ -226,8 +132,9 @@ class CountingProbe:
             self._order.observe(running.stack[0], self._input_shape, shape(args, kwargs))
         running.stack.append(row)
         if not running.in_evaluation:
-            self._attribution.enter(row)
-            self._calls[row] = self._calls.get(row, 0) + 1
+            count = self._count
+            count.attribution.enter(row)
+            count.calls[row] = count.calls.get(row, 0) + 1  # without another call: this runs for each module
         return row
 
     def _enter_other_thread(self) -> int | None:
@@ -236,8 +143,7 @@ class CountingProbe:
         if not running.stack or running.in_evaluation or thread in self._threads or not torch.is_grad_enabled():
             return None
         self._threads.add(thread)
-        self._mode.uncounted[OTHER_THREADS] = self._mode.uncounted.get(OTHER_THREADS, 0) + 1
-        self._mode.uncounted_work[OTHER_THREADS] = MAX_WORK
+        self._count.called_on_other_thread()
         return _OTHER_THREAD
 
     @hidden_from_dynamo
@@ -245,56 +151,47 @@ class CountingProbe:
         if token == _OTHER_THREAD:
             self._threads.discard(get_ident())
             return
-        if self._abandoned:
+        if self._switch.is_abandoned:
             return
         running = self._running
         if not running.in_evaluation:
-            self._attribution.leave()
+            self._count.attribution.leave()
         if token == _RECOMPUTED:
             return
         running.stack.pop()
         if not running.stack:
             if not running.in_evaluation:
-                self._leave_part()
+                self._switch.leave_part()
             else:
                 self.resume()
                 self._compiled.evaluation_ended()
             running.leave_root(token)
 
-    def _model_begins(self) -> None:
-        if self._whole:
-            self._attribution.without_gradient = NOBODY
-        self._settle(self._before_model)
-        self._before_model = FORWARD
-        self._enter_part()
+    def _model_began(self) -> None:
+        self._count.model_began()
+        self._switch.enter_part()
 
-    def _expect_update(self) -> None:
-        """Expects the update at the start of the iteration if iterations end with a backward."""
-        self._before_model = FORWARD
-        if self._running.listener.updates_follow:
-            self._before_model = OPTIMIZER
-            self._attribution.without_gradient = Owner(OPTIMIZER, OUTSIDE)
-            self._attribution.after_backward = True
+    # ---- backward, optimizers, data loading ------------------------------------------------------------------------
 
-    def _settle(self, kind: str) -> None:
-        """Assigns this kind to the work without gradient since the last backward."""
-        if self._attribution.after_backward:
-            self._mode.settle(kind)
-            self._attribution.after_backward = False
+    def backward_began(self, create_graph: bool) -> None:
+        self._running.tally.backward()
+        self._count.backward_began(create_graph)
+        self._switch.enter_backward()
+
+    def backward_ended(self) -> None:
+        if self._switch.has_seen_backward:
+            self._count.backward_ended(in_model=bool(self._running.stack))
+            self._switch.leave_backward()
 
     def _optimizer_began(self) -> None:
         self._running.tally.updating += 1
-        if self._attribution.after_backward:
-            self._mode.settle(OPTIMIZER)
-        self._attribution.optimizer_began()
-        self._enter_part()
+        self._count.optimizer_began()
+        self._switch.enter_part()
 
     def _optimizer_ended(self) -> None:
         self._running.tally.updating -= 1
-        self._attribution.optimizer_ended()
-        self._leave_part()
-
-    # ---- the mode --------------------------------------------------------------------------------------------------
+        self._count.attribution.optimizer_ended()
+        self._switch.leave_part()
 
     def _loading_began(self) -> None:
         self._running.loading_began()
@@ -306,68 +203,19 @@ class CountingProbe:
 
     def pause(self) -> None:
         """Stops counting: what follows is not part of the step."""
-        self._pauses += 1
-        self._pop_mode()
+        self._switch.pause()
 
     def resume(self) -> None:
-        self._pauses -= 1
-        self._stays_on = self._stays_on and not _raising()
-        self._push_if_wanted()
+        self._switch.resume()
 
-    def _enter_part(self) -> None:
-        self._depth += 1
-        self._stays_on = self._counts_whole
-        self._push_if_wanted()
-
-    def _leave_part(self) -> None:
-        self._depth -= 1
-        if self._depth <= 0:
-            self._stays_on = self._stays_on and not _raising()
-            if not self._stays_on:
-                self._leave_mode()
-        if self._mode.error is not None:
-            raise self._mode.error
-
-    def _push_if_wanted(self) -> None:
-        """Pushes the mode if it should be on."""
-        wanted = (self._stays_on or self._depth > 0) and not (self._pauses or self._input_shape_up or self._abandoned)
-        if wanted and not self._mode_is_on and get_ident() == self.thread:
-            self._mode_is_on = True  # set before the push: an exception may come from outside in between
-            push_below_user_modes(self._mode)
-
-    def _leave_mode(self) -> None:
-        if not (self._counts_whole and in_compiled_call()):
-            self._pop_mode()
-
-    def _drop_mode(self) -> None:
-        if get_ident() == self.thread:
-            self._leave_mode()
-        if self._mode_is_on:
-            self._mode.is_off = True
-            self._mode_is_on = False
-            abandon_mode(self._mode)
-        if self._backward_threads:
-            self._backward_threads.clear()
-            self._mode.is_off = True
-            abandon_mode(self._mode)
-
-    def _pop_mode(self) -> None:
-        if self._mode_is_on:
-            remove_mode(self._mode)
-            self._mode_is_on = False
-
-    # ---- for compiled code -----------------------------------------------------------------------------------------
+    # ---- compiled code ---------------------------------------------------------------------------------------------
 
     @property
     def counts_now(self) -> bool:
-        return (
-            self._mode_is_on
-            and self._depth > 0
-            and (get_ident() == self.thread or torch._C._current_graph_task_id() != -1)
-        )
+        return self._switch.is_in_part
 
     def function_begins(self, region: Region) -> bool:
-        running = self._running
+        running, count = self._running, self._count
         if get_ident() != running.thread or running.in_evaluation:
             return False
         if region.updates:
@@ -377,31 +225,17 @@ class CountingProbe:
         if row is None:
             return False
         if row >= 0:
-            self._calls[row] = self._calls.get(row, 0) + 1
-        self._attribution.enter(row, made=0 if region.inference else 1)
-        self._model_begins()
+            count.calls[row] = count.calls.get(row, 0) + 1
+        count.attribution.enter(row, made=0 if region.inference else 1)
+        self._model_began()
         return True
 
     def function_ended(self, region: Region) -> None:
         if region.updates:
             self._optimizer_ended()
         else:
-            self._attribution.leave()
-            self._leave_part()
+            self._count.attribution.leave()
+            self._switch.leave_part()
 
     def give_up(self) -> bool:
-        self._input_shape_up = self._depth <= 0
-        if self._input_shape_up:
-            self._leave_mode()
-        return self._input_shape_up
-
-
-def _raising() -> bool:
-    """Returns whether an exception is propagating, other than StopIteration, with which data ends."""
-    error = sys.exc_info()[1]
-    return error is not None and not isinstance(error, StopIteration)
-
-
-def _of_kind(kind: str, amounts: dict[Owner, int]) -> dict[int, int]:
-    """Returns the amounts of one kind of work, by row."""
-    return {owner.row: amount for owner, amount in amounts.items() if owner.kind == kind}
+        return self._switch.give_up()

@@ -57,7 +57,7 @@ class TimedProbe:
         self._peak_memory, self._memory_source = peak_memory(device)
         self._data_patch = dataloader_patch(on_error)
         self._functions = TimedFunctions(self._timer, on_error)
-        self._steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
+        self.optimizer_steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._began_wall_ns = 0
         self._unread: list[_Finished] = []
         self._backward_thread: int | None = None  # another thread on which a backward runs
@@ -70,14 +70,14 @@ class TimedProbe:
         timer = self._timer
         self._module_patch.open(with_fast_path(timer, self._on_error))
         self._data_patch.open(ThreadCallHandler(self.thread, timer.data_began, timer.data_ended))
-        self._steps.open()
+        self.optimizer_steps.open()
         self._functions.open()
         self.begin()
 
     def detach(self) -> None:
         self._module_patch.close()
         self._data_patch.close()
-        self._steps.close()
+        self.optimizer_steps.close()
         self._functions.close()
         self._timer.remove_hooks()
 
@@ -88,7 +88,7 @@ class TimedProbe:
     def begin(self) -> None:
         self._began_wall_ns = self._clock.wall_ns()
         self._timer.begin()
-        self._steps.forget()
+        self.optimizer_steps.forget()
         self._functions.begin()
 
     def end(self, iteration: int, mode: str) -> None:
@@ -137,15 +137,6 @@ class TimedProbe:
         if get_ident() in (self.thread, self._backward_thread):
             self._backward_thread = None
             self._timer.backward_ended()
-
-    def optimizer_ended(self) -> None:
-        self._steps.step_ended()
-
-    def outer_step_began(self) -> None:
-        self._steps.outer_began()
-
-    def outer_step_ended(self) -> None:
-        self._steps.outer_ended()
 
     def _optimizer_began(self) -> None:
         self._timer.running.tally.updating += 1

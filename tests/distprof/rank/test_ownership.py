@@ -115,7 +115,7 @@ def test_a_process_that_asked_to_be_recorded_is_told_that_another_one_is_the_ran
 ) -> None:
     claim(run, dead)
     recording = recorder(run.path)
-    recording.asked = True
+    recording.rank.asked = True
     recording.arm()
     nn.Linear(1, 1)(torch.ones(1))
     nn.Linear(1, 1)(torch.ones(1))

@@ -78,9 +78,9 @@ TARGETS = [
     "distprof.model.module_tree.ModuleTree.adopt",
     "distprof.model.registry.parameters_of",
     "distprof.model.registry.find_moe_layers",
-    "distprof.recorder.recorder.identify",
-    "distprof.recorder.recorder.header",
-    "distprof.recorder.recorder.open_shard",
+    "distprof.recorder.recorded_rank.identify",
+    "distprof.recorder.recorded_rank.header",
+    "distprof.recorder.recorded_rank.open_shard",
     "distprof.recorder.step_clock.StepClock.forward_ended",
     "distprof.recorder.step_clock.StepClock.optimizer_stepped",
     "distprof.recorder.step_clock.StepClock.backward_began",
@@ -97,7 +97,7 @@ TARGETS = [
     "distprof.probes.timing.probe.TimedProbe.begin",
     "distprof.probes.timing.probe.TimedProbe.end",
     "distprof.probes.timing.probe.TimedProbe.read",
-    "distprof.probes.timing.probe.TimedProbe.optimizer_ended",
+    "distprof.probes.optimizer_steps.OptimizerSteps.step_ended",
     "distprof.probes.timing.module_timer.ModuleTimer.enter",
     "distprof.probes.timing.module_timer.ModuleTimer.leave",
     "distprof.probes.timing.module_timer.ModuleTimer.backward_began",
@@ -275,7 +275,7 @@ def test_a_recorder_that_cannot_start(
 
 
 @pytest.mark.parametrize(
-    "target", ["distprof.recorder.instruments.OptimizerHook", "distprof.recorder.recorder.Recorder._watch_models"]
+    "target", ["distprof.recorder.instruments.OptimizerHook", "distprof.recorder.probe_switch.ProbeSwitch.watch_models"]
 )
 def test_a_recorder_that_is_half_armed_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, target: str

@@ -59,7 +59,7 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> type[LateStamps]:
     def probe(patch: Any, listener: Any, on_error: Any, time: Any, device: str, expert_rows: Any) -> TimedProbe:
         return TimedProbe(patch, listener, on_error, time, "cuda", expert_rows)
 
-    monkeypatch.setattr("distprof.recorder.recorder.TimedProbe", probe)
+    monkeypatch.setattr("distprof.recorder.probe_switch.TimedProbe", probe)
     monkeypatch.setattr("distprof.probes.timing.probe.CudaTimestamps", LateStamps)
     monkeypatch.setattr("distprof.probes.timing.probe.peak_memory", lambda device: ((lambda: 123), f"of {device}"))
     return LateStamps

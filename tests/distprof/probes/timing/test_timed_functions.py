@@ -255,6 +255,6 @@ def test_parameters_of_no_module_are_no_model(tmp_path: Path) -> None:
     recording.arm()
     try:
         job()
-        assert not recording.claimed
+        assert recording.rank.identity is None
     finally:
         recording.finish()

@@ -1,0 +1,127 @@
+"""This process as a rank: its identity, its plan, its models, and the shard that describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from distprof.clock import Clock, anchor
+from distprof.config.settings import Settings
+from distprof.console import say
+from distprof.devices import running_device
+from distprof.flops.attribution import with_gradient
+from distprof.hooks.dynamo import out_of_trace
+from distprof.model.module_tree import ModuleTree
+from distprof.model.registry import ModelRegistry
+from distprof.model.uncalled import UncalledModels
+from distprof.module_walk import every_module, parameters_in
+from distprof.probes.compiled.eager_choice import EagerChoice
+from distprof.rank.identity import Identity, header, identify
+from distprof.rank.ownership import is_rank_taken
+from distprof.recorder.shard_output import ShardOutput, open_shard
+from distprof.recorder.step_clock import StepClock, window_of
+from distprof.records import End, Plan, Record
+from distprof.run_folder import RunFolder
+from distprof.topology.meshes import MeshRecorder
+
+
+class RecordedRank:
+    """What is known of this rank; before :meth:`open`, and where it fails, there is no identity and no shard."""
+
+    def __init__(self, settings: Settings, clock: Clock, steps: StepClock, *, asked: bool = False) -> None:
+        """``asked``: the script itself asks to record this process."""
+        self.asked = asked
+        self.meshes = MeshRecorder()
+        self.identity: Identity | None = None
+        self.models: ModelRegistry | None = None
+        self.output: ShardOutput | None = None  # the shard, while the rank is recorded
+        self.device = torch.device("cpu")
+        self.eager_choice: EagerChoice | None = None
+        self.end_is_written = False
+        self.writing = 0  # above 0 while records are made and written, and after an exception from outside there
+        self._settings = settings
+        self._clock = clock
+        self._steps = steps
+        self._uncalled_models: UncalledModels | None = None
+
+    def identify(self) -> Identity | None:
+        """Returns which rank this process is now; None if none: it may join a process group later."""
+        return identify(asked=self.asked)
+
+    def open(self, identity: Identity, module: nn.Module) -> bool:
+        """Opens the shard and writes the first records, with the rank's first model.
+
+        Returns False if another process is this rank, or if no shard can be written.
+        """
+        settings, run = self._settings, RunFolder(self.run_dir)
+        self.device = running_device(parameters_in(module), every_module(module))
+        self.eager_choice = EagerChoice(settings.count_eager, self.device)
+        launch = settings.launch, settings.launched_ns
+        first = header(identity, settings.run_id, anchor(self._clock), self.device, launch)
+        writer = open_shard(run, first, lambda: self._is_taken(run, identity))
+        if writer is None:
+            return False
+        self.identity, self.output = identity, ShardOutput(writer, identity.rank)
+        self.models = ModelRegistry(identity, self.meshes)
+        self._uncalled_models = UncalledModels(self.models.tree, self.adopt)
+        window = window_of(settings, identity.world_size)
+        self._steps.window = window
+        self.output.write(Plan(window.warmup, window.counted, window.timed, window.settling))
+        self.adopt(module, -1)
+        return True
+
+    def _is_taken(self, run: RunFolder, identity: Identity) -> bool:
+        """Returns whether another process is the rank; reports it if the script asked for the recording."""
+        taken = is_rank_taken(run, identity.rank, identity.claim, self._settings.launched_ns)
+        if taken and self.asked:
+            say(f"this process is not recorded: another one is rank {identity.rank} of {run.path}")
+        return taken
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the run."""
+        return Path(self._settings.run_dir)
+
+    @property
+    def tree(self) -> ModuleTree:
+        assert self.models is not None
+        return self.models.tree
+
+    def adopt(self, module: nn.Module, caller: int) -> int:
+        """Adds a new module to the models and writes its records.  Returns its row; -1 if it gets none."""
+        assert self.models is not None and self.output is not None
+        self.writing += 1
+        has_gradient = with_gradient()
+        with out_of_trace():
+            row, records = self.models.adopt(module, caller, with_gradient=has_gradient)
+        self.output.write(*records)
+        self.writing -= 1
+        if self.models.is_pipelined:
+            self._steps.pipeline_seen()
+        return row
+
+    def model_of(self, parameters: Sequence[nn.Parameter]) -> int:
+        return self._uncalled_models.row(parameters) if self._uncalled_models is not None else -1
+
+    def write(self, *records: Record) -> None:
+        if self.output is not None:
+            self.output.write(*records)
+
+    def late_records(self) -> Sequence[Record]:
+        """Returns what became known of the models since their own records."""
+        return self.models.late_records(self._steps.optimizers) if self.models is not None else ()
+
+    def write_end(self, reason: str) -> None:
+        """Writes the late records, and why recording ends; training after forwards may continue the shard."""
+        if self.output is not None and self.models is not None and not (reason == "exit" and self.end_is_written):
+            self.end_is_written = True
+            self.output.write(*self.late_records(), *self.models.place_records(), End(reason, self._steps.iteration))
+
+    def leave_to_parent(self) -> None:
+        """Leaves the shard to the parent of this forked child."""
+        if self.output is not None:
+            self.output.abandon()
+        self.output, self.end_is_written = None, True
