@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 _TRIES = 5
@@ -19,6 +21,10 @@ class Anchor:
     def wall_of(self, mono_ns: int) -> int:
         """Returns the wall time (ns since the epoch) of a monotonic time, also after the wall clock has jumped."""
         return self.wall_ns + (mono_ns - self.mono_ns)
+
+    def mono_of(self, wall_ns: int) -> int:
+        """Returns the monotonic time of a wall time, which :meth:`wall_of` returned."""
+        return self.mono_ns + (wall_ns - self.wall_ns)
 
 
 class Clock(Protocol):
@@ -75,3 +81,19 @@ def _bracket(clock: Clock) -> tuple[int, Anchor]:
     """Returns (ns between the readings, anchor in their middle)."""
     before, wall, after = clock.mono_ns(), clock.wall_ns(), clock.mono_ns()
     return after - before, Anchor(wall_ns=wall, mono_ns=(before + after) // 2)
+
+
+def clock_domain() -> str:
+    """Returns a name that is the same in exactly those processes that read the same clocks.
+
+    It is the id of the boot of this machine and the time namespace of this process, where the system tells them, else
+    the host's name: containers of one machine share clocks, and hosts of one name do not.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return socket.gethostname()
+    try:
+        return f"{boot}/{Path('/proc/self/ns/time').stat().st_ino}"
+    except OSError:  # an older kernel has no such namespaces
+        return boot

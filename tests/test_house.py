@@ -26,7 +26,7 @@ BASE = (
 COUNTING = ("nested_tensors", "hooks", "flops.formulas", "flops")
 MODEL = ("module_walk", "topology", "frameworks", "model")
 PROBES = ("probes", "probes.memory", "probes.compiled", "probes.timing", "probes.counting")
-RANK_SIDE = (*COUNTING, *MODEL, *PROBES, "recorder", "inject")
+RANK_SIDE = (*COUNTING, *MODEL, *PROBES, "clock_sync", "recorder", "inject")
 LAUNCHER = ("launcher",)
 ANALYSIS = (
     "merge.report",

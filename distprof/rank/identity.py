@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distprof.clock import Anchor
+from distprof.clock import Anchor, clock_domain
 from distprof.devices import device_name
 from distprof.records import ALONE, ENVIRONMENT, GROUP, LIMIT, OTHER_GROUP, Header
 from distprof.version import __version__
@@ -100,6 +100,7 @@ def header(
         torch=torch.__version__ if torch is not None else "",
         wall_ns=anchor.wall_ns,
         mono_ns=anchor.mono_ns,
+        clock_domain=clock_domain(),
     )
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from distprof.clock import Clock, anchor
+from distprof.clock import Clock, anchor, clock_domain
+from distprof.clock_sync.start import start_clock_sync
+from distprof.clock_sync.thread import ClockSync
 from distprof.config.settings import Settings
 from distprof.console import say
 from distprof.devices import running_device
@@ -22,7 +24,7 @@ from distprof.probes.compiled.eager_choice import EagerChoice
 from distprof.rank.identity import Identity, header, identify
 from distprof.rank.ownership import is_rank_taken
 from distprof.recorder.shard_output import ShardOutput, open_shard
-from distprof.recorder.step_clock import StepClock, window_of
+from distprof.recorder.step_clock import StepClock, StepKind, window_of
 from distprof.records import End, Plan, Record
 from distprof.run_folder import RunFolder
 from distprof.topology.meshes import MeshRecorder
@@ -38,6 +40,7 @@ class RecordedRank:
         self.identity: Identity | None = None
         self.models: ModelRegistry | None = None
         self.output: ShardOutput | None = None  # the shard, while the rank is recorded
+        self.clock_sync: ClockSync | None = None  # where there may be several hosts
         self.device = torch.device("cpu")
         self.eager_choice: EagerChoice | None = None
         self.end_is_written = False
@@ -65,6 +68,9 @@ class RecordedRank:
         if writer is None:
             return False
         self.identity, self.output = identity, ShardOutput(writer, identity.rank)
+        self.clock_sync = start_clock_sync(
+            settings.run_id, identity.world_size, self._clock, clock_domain(), self.output.write
+        )
         self.models = ModelRegistry(identity, self.meshes)
         self._uncalled_models = UncalledModels(self.models.tree, self.adopt)
         window = window_of(settings, identity.world_size)
@@ -120,8 +126,25 @@ class RecordedRank:
             self.end_is_written = True
             self.output.write(*self.late_records(), *self.models.place_records(), End(reason, self._steps.iteration))
 
+    def steer_clock_sync(self, kind: StepKind) -> None:
+        """Keeps the comparison of clocks out of timed steps, before a step of this kind."""
+        if self.clock_sync is None:
+            return
+        if kind is StepKind.TIMED:
+            self.clock_sync.pause()
+        elif kind is StepKind.DONE:
+            self.clock_sync.measure_again()
+        else:
+            self.clock_sync.resume()
+
+    def stop_clock_sync(self) -> None:
+        sync, self.clock_sync = self.clock_sync, None
+        if sync is not None:
+            sync.stop()
+
     def leave_to_parent(self) -> None:
         """Leaves the shard to the parent of this forked child."""
         if self.output is not None:
             self.output.abandon()
         self.output, self.end_is_written = None, True
+        self.clock_sync = None  # its thread is the parent's

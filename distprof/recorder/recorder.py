@@ -70,6 +70,7 @@ class Recorder:
         finally:
             self._detach()
             drop_abandoned_modes()
+            self.rank.stop_clock_sync()
             if self.rank.output is not None:
                 self.rank.output.close()
             atexit.unregister(self.finish)
@@ -129,6 +130,7 @@ class Recorder:
             return
         rank.write(*probes.detach())
         probes.kind = kind
+        rank.steer_clock_sync(kind)
         if kind is StepKind.DONE:
             self._finish_window()
         elif kind is not StepKind.QUIET:
@@ -178,7 +180,7 @@ class Recorder:
         """Ends the recording: keeps what was recorded, reports once, and detaches everything."""
         output, self.rank.output = self.rank.output, None
         probe = self.probes.probe
-        for step in (*((probe.abandon,) if probe is not None else ()), self._detach):
+        for step in (*((probe.abandon,) if probe is not None else ()), self._detach, self.rank.stop_clock_sync):
             with contextlib.suppress(Exception):
                 step()
         if not self._failed:

@@ -6,10 +6,11 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from threading import Lock
 
 from distprof.console import say
 from distprof.errors import said
@@ -84,12 +85,19 @@ class ShardOutput:
         self._writer: ShardWriter | None = writer
         self._rank = rank
         self._patience_s = patience_s
+        self._lock = Lock()  # the thread that compares clocks writes, too
 
     @property
     def lost(self) -> bool:
         return self._writer is None
 
     def write(self, *records: Record) -> None:
+        if not records:
+            return
+        with self._lock:
+            self._write(records)
+
+    def _write(self, records: Sequence[Record]) -> None:
         for record in records:
             if self._writer is None:
                 return
@@ -108,9 +116,13 @@ class ShardOutput:
         with contextlib.suppress(OSError):
             if self._writer is not None:
                 self._writer.write(Error("writing its shard", why))
-        self.close()
+        self._close()
 
     def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None

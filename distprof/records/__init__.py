@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+from distprof.records.clock import ClockOffset
 from distprof.records.collectives import (
     LONG_TURN_NS,
     NO_ROW,
@@ -109,6 +110,7 @@ __all__ = [
     "Amount",
     "Array",
     "Bounds",
+    "ClockOffset",
     "CollectiveWindow",
     "Collectives",
     "Counts",
@@ -164,6 +166,7 @@ Record = (
     | ExpertLayers
     | ExpertLoad
     | ExpertRouting
+    | ClockOffset
     | Error
     | End
 )

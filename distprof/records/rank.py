@@ -47,6 +47,7 @@ class Header:
     mono_ns: Natural = 0
     magic: str = MAGIC
     schema: tuple[Natural, ...] = SCHEMA_VERSION
+    clock_domain: str = ""  # the same in all processes that read the same clocks; empty where it is not known
 
 
 @dataclass(frozen=True)

@@ -18,5 +18,6 @@ SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (2, 1): "header: launch and launched_ns; step: phase outside, batch_found; counts: batch_size, batch_found, "
     "uncounted_work; plan: settling; parameters: kept_alike, held_as, first, total, evaluated, "
     "tied_roots; memory_unknown; counts and ops: amounts beyond 64 bits",
-    (2, 2): "timeline, collectives, collective_window, pauses; topology: backend of a group",
+    (2, 2): "timeline, collectives, collective_window, pauses; topology: backend of a group; header: clock_domain; "
+    "clock_offset",
 }

@@ -58,6 +58,7 @@ def test_only_fields_with_defaults_follow_the_first_version(record: type[Record]
         "expert_layers": ["layers"],
         "expert_load": ["iteration"],
         "expert_routing": ["iteration", "layers"],  # from 1.1 on
+        "clock_offset": ["reference", "mono_ns", "offset_ns", "bound_ns", "probes"],  # from 2.2 on
         "error": ["where", "message"],
         "end": ["reason", "iterations"],
     }
