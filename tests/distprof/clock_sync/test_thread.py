@@ -10,7 +10,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from support.clocks import SkewedClock
+from support.hosts.clocks import SkewedClock
 from torch.distributed import TCPStore
 
 from distprof.clock_sync import store_channel

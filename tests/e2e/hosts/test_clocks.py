@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.hosts import HostClock, Network, free_port, run_on_two_hosts, two_namespaces
+from support.hosts.two_hosts import HostClock, Network, free_port, run_on_two_hosts, two_namespaces
 
 from distprof.records import ClockOffset
 from distprof.shard.reader import Shard, read_shard
@@ -47,7 +47,7 @@ def record(
     ended = run_on_two_hosts(network, clocks, words, cwd=folder, env=env, port=free_port())
     for process in ended:
         assert process.returncode == 0, process.stderr
-        # Names of hosts cannot be looked up in a namespace, which torch tells of each connection, also without distprof.
+        # A namespace cannot look up names of hosts: torch says so for each connection, also without distprof.
         told = [line for line in process.stderr.splitlines() if "hostname of the client socket" not in line]
         assert [line for line in told if not line.startswith("distprof: ")] == []
     return [read_shard(path) for path in sorted((folder / "runs" / "x" / "shards").iterdir())]

@@ -14,9 +14,9 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from support.clocks import SkewedClock
+from support.hosts.clocks import SkewedClock
 
-_SKEWED = Path(__file__).parent / "skewed_host"
+_SKEWED = Path(__file__).parent / "skewed"
 _SECONDS = 600
 
 
