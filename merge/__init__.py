@@ -1,4 +1,4 @@
-"""From shards to answers: reads what the ranks recorded, and says what it means.
+"""Reads what the ranks recorded, and computes the report.
 
     load.load_run(path)     files -> LoadedRun: one RankData a rank, and notes on the rest
       rankdata, window,       each shard is reduced as it is read: medians over steps, by row of the rank's module tree

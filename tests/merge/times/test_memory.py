@@ -1,4 +1,4 @@
-"""What ranks hold: their own numbers, and who differs from its equals."""
+"""Memory of ranks: their own bytes, and ranks that differ from their cohort."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 
 def report(heavy: int, more: int, **job: int) -> Report:
-    """Rank ``heavy`` has ``more`` bytes of optimizer state."""
+    """Returns a report in which rank ``heavy`` has ``more`` additional bytes of optimizer state."""
 
     def change(rank: int, record: Record) -> Record:
         if isinstance(record, Memory) and rank == heavy:
@@ -46,7 +46,7 @@ def test_a_rank_that_holds_more_than_its_cohort_is_named() -> None:
     assert any(re.match(r"rank 2: optimizer state [\d.]+ MiB, 40 MiB above", line) for line in memory_block(found))
 
 
-def test_what_could_not_be_measured_says_why() -> None:
+def test_unmeasured_memory_has_a_reason() -> None:
     def unknown(_: int, record: Record) -> Record:
         return MemoryUnknown(record.iteration, "an odd tensor") if isinstance(record, Memory) else record
 
@@ -59,24 +59,24 @@ def test_ranks_of_different_roles_are_not_compared() -> None:
     assert [one for one in report(-1, 0, dp=3, pp=2).memory if one.what != "peak"] == []
 
 
-def test_of_two_nobody_differs() -> None:
+def test_two_ranks_are_not_compared() -> None:
     assert [one for one in report(0, 40 * MIB, dp=2).memory if one.what != "peak"] == []
 
 
-def test_many_ranks_are_told_by_cohort() -> None:
+def test_many_ranks_are_shown_by_cohort() -> None:
     lines = list(memory_block(report_of(dp=20, tp=2, steps=1)))
     assert [line.split("  ")[0] for line in lines if re.match(r"[01], ", line)] == ["0, 2, ..., 38", "1, 3, ..., 39"]
     assert max(map(len, lines)) <= 120
 
 
-def test_without_a_record_there_is_no_block() -> None:
+def test_no_memory_block_without_records() -> None:
     found = report_of(dp=2, mode="forward")
     assert found.ranks[0].parameter_bytes is None
     assert list(memory_block(found)) == []
 
 
 @given(st.lists(st.integers(0, 100), min_size=3, max_size=9))
-def test_a_difference_is_large_and_measured_from_the_median(held: list[int]) -> None:
+def test_differences_are_large_and_from_the_median(held: list[int]) -> None:
     row = report_of(dp=1).ranks[0]
     rows = [
         replace(row, rank=rank, cohort=0, gradient_bytes=size * MIB, parameter_bytes=0, optimizer_bytes=0)

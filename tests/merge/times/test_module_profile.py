@@ -26,9 +26,7 @@ def in_order(change: Change | None = None, **job: Any) -> tuple[ModuleStats, ...
 
 @settings(max_examples=20)
 @given(st.integers(1, 4), st.sampled_from([{"dp": 1}, {"dp": 2, "tp": 2}, {"dp": 2, "ep": 2}]), st.integers(0, 5))
-def test_inclusive_work_is_a_modules_own_plus_that_of_its_children(
-    layers: int, layout: dict[str, Any], seed: int
-) -> None:
+def test_inclusive_work_is_self_work_plus_children(layers: int, layout: dict[str, Any], seed: int) -> None:
     """On ranks that all have the same modules, means keep sums."""
     found = in_order(layers=layers, steps=1, seed=seed, **layout)
     children = [0.0] * len(found)
@@ -39,7 +37,7 @@ def test_inclusive_work_is_a_modules_own_plus_that_of_its_children(
             children[module.parent] += module.macs
 
 
-def test_inclusive_time_of_one_step_on_one_rank_is_the_sum_of_its_parts() -> None:
+def test_inclusive_time_of_one_step_is_the_sum_of_self_times() -> None:
     found = in_order(dp=1, layers=3, steps=1)
     for times, own in (("forward_ns", "forward_self_ns"), ("backward_ns", "backward_self_ns")):
         sums = [getattr(module, own) or 0.0 for module in found]
@@ -48,9 +46,9 @@ def test_inclusive_time_of_one_step_on_one_rank_is_the_sum_of_its_parts() -> Non
         assert [getattr(module, times) for module in found] == sums
 
 
-def test_inclusive_time_is_the_median_of_the_sums_not_the_sum_of_the_medians() -> None:
+def test_inclusive_time_is_the_median_of_sums() -> None:
     def change(rank: int, record: Record) -> Record:
-        # Two modules take turns at being slow: 9 + 1, 1 + 9, 9 + 1 ms.
+        # Two modules are slow in alternating steps: 9 + 1, 1 + 9, 9 + 1 ns.
         if not isinstance(record, Step):
             return record
         times = np.zeros_like(record.forward_ns)
@@ -61,7 +59,7 @@ def test_inclusive_time_is_the_median_of_the_sums_not_the_sum_of_the_medians() -
     assert found[0].forward_ns == 10
 
 
-def test_times_are_medians_over_the_ranks_that_have_the_module() -> None:
+def test_times_are_medians_over_ranks_with_the_module() -> None:
     def change(rank: int, record: Record) -> Record:
         return replace(record, forward_ns=record.forward_ns * 0 + 10**rank) if isinstance(record, Step) else record
 
@@ -71,7 +69,7 @@ def test_times_are_medians_over_the_ranks_that_have_the_module() -> None:
     assert (found["GPT"].ranks, found["GPT"].forward_self_ns) == (6, (100 + 1000) / 2)
 
 
-def test_the_tree_of_a_pipeline_is_the_whole_models() -> None:
+def test_a_pipeline_has_one_tree() -> None:
     found = in_order(dp=1, pp=2, layers=4)
     assert [module.label for module in found if module.depth == 3] == [f"blocks.{n}" for n in range(4)]
     assert [module.label for module in found if module.depth == 2] == ["embed", "blocks", "norm", "head"]
@@ -93,15 +91,15 @@ def test_parameters_and_calls() -> None:
     assert found["norm"].calls == 3
 
 
-def test_a_module_that_is_never_called_has_no_time_of_its_own() -> None:
+def test_an_uncalled_module_has_no_self_time() -> None:
     blocks = modules(dp=2)["blocks"]
     assert (blocks.calls, blocks.forward_self_ns, blocks.backward_self_ns) == (0, None, None)
     assert blocks.forward_ns is not None and blocks.forward_ns > 0
 
 
-def test_a_subtree_that_is_never_called_has_no_time_at_all() -> None:
+def test_an_uncalled_subtree_has_no_time() -> None:
     def change(rank: int, record: Record) -> Record:
-        """What a compiled region looks like: only its outermost module is called."""
+        """Changes the records to those of a compiled region, of which only the outermost module is called."""
         if not isinstance(record, Step):
             return record
         inner = np.arange(len(record.calls)) > 1
@@ -112,7 +110,7 @@ def test_a_subtree_that_is_never_called_has_no_time_at_all() -> None:
     assert found["blocks.0"].forward_ns is None and found["head"].forward_self_ns is None
 
 
-def test_what_was_not_recorded_is_none() -> None:
+def test_unrecorded_values_are_none() -> None:
     not_counted, not_timed = (
         modules(dp=2, counted=False)["head"],
         modules(lambda rank, record: None if isinstance(record, Step) else record, dp=2)["head"],
@@ -125,7 +123,7 @@ def test_what_was_not_recorded_is_none() -> None:
 
 
 @pytest.mark.parametrize("known", [1, 5])
-def test_rows_that_came_later_have_zeros_in_the_arrays_before(known: int) -> None:
+def test_later_rows_have_zeros_in_shorter_arrays(known: int) -> None:
     def change(rank: int, record: Record) -> Record:
         return replace(record, forward_macs=record.forward_macs[:known]) if isinstance(record, Counts) else record
 

@@ -1,4 +1,4 @@
-"""Micro-batches, bubbles and samples of a pipeline, against schedules whose bubble is known."""
+"""Micro-batches, bubbles and samples of a pipeline, on schedules with a known bubble."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from distprof.records import Record, Stage, Step, Topology
 
 
 def gpipe(job: Job, virtual: int = 1) -> Report:
-    """Every stage takes 1 ms forward and 2 ms backward a micro-batch, and waits for the others as GPipe has it."""
+    """Every stage takes 1 ms forward and 2 ms backward for each micro-batch, and waits as in GPipe."""
     unit = 1_000_000
 
     def change(rank: int, record: Record) -> Record:
         if isinstance(record, Step):
             idle = 3 * (job.pp - 1) * unit // virtual
-            # The phase called forward has the waiting between micro-batches, too.
+            # The forward phase includes the waiting between micro-batches.
             phases = {"forward": job.micro_batches * unit + idle, "backward": 2 * job.micro_batches * unit}
             phases |= {"other": 0, "optimizer": 5 * unit, "data": unit}
             own = np.zeros(len(record.forward_ns), np.int64)
@@ -41,7 +41,7 @@ def gpipe(job: Job, virtual: int = 1) -> Report:
 
 
 @pytest.mark.parametrize(("pp", "micro_batches"), [(2, 4), (4, 4), (2, 1)])
-def test_the_bubble_of_gpipe_is_its_formula(pp: int, micro_batches: int) -> None:
+def test_bubble_of_gpipe(pp: int, micro_batches: int) -> None:
     rows = gpipe(Job(dp=2, pp=pp, layers=pp, micro_batches=micro_batches)).pipeline
     assert [row.stage for row in rows] == list(range(pp))
     for row in rows:
@@ -58,12 +58,12 @@ def test_virtual_stages_shrink_the_bubble() -> None:
         assert row.bubble == pytest.approx(1 / 9) == row.ideal_bubble
 
 
-def test_without_a_pipeline_there_is_no_block() -> None:
+def test_no_pipeline_block_without_a_pipeline() -> None:
     assert report_of(dp=4).pipeline == ()
     assert list(pipeline_block(report_of(dp=4))) == []
 
 
-def test_the_block_names_its_formula_and_every_stage() -> None:
+def test_pipeline_block_has_formula_and_stages() -> None:
     lines = list(pipeline_block(gpipe(Job(dp=2, pp=2, layers=2, micro_batches=4))))
     assert (
         "bubble = 1 - (forward in modules + backward) / (iteration - data wait - optimizer - evaluation)"
@@ -83,7 +83,7 @@ def test_samples_count_data_parallel_ranks_times_micro_batches(layout: dict[str,
 
 
 def test_samples_are_those_of_the_first_stage() -> None:
-    """Later stages are given activations, whose first dimension may be the sequence."""
+    """Later stages get activations, whose first dimension may be the sequence."""
 
     def change(rank: int, record: Record) -> Record:
         if isinstance(record, Step) and rank >= 2:

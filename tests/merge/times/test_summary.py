@@ -1,4 +1,4 @@
-"""The figures of the Profile Summary: DeepSpeed's formulas on numbers that can be worked out by hand."""
+"""The figures of the Profile Summary: DeepSpeed's formulas, compared with results computed by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def phases(rank: int, record: Record, **milliseconds: int) -> Record:
 
 def test_latencies_are_medians_over_steps_and_then_over_ranks() -> None:
     def change(rank: int, record: Record) -> Record:
-        # Steps 6, 7, 8: the forward takes 10, 20, 90 ms, and 1 ms more on each next rank.
+        # The forward takes 10, 20 and 90 ms in steps 6, 7 and 8, and 1 ms more on each next rank.
         step = {6: 10, 7: 20, 8: 90}[record.iteration] if isinstance(record, Step) else 0
         return phases(rank, record, forward=step + rank, backward=40, optimizer=5, other=1)
 
@@ -39,7 +39,7 @@ def test_latencies_are_medians_over_steps_and_then_over_ranks() -> None:
     assert found.wall_iteration_ns and found.wall_iteration_ns.median == (21.5 + 40 + 5 + 1) * MS
 
 
-def test_rates_follow_from_the_figures_beside_them() -> None:
+def test_rates_follow_from_printed_figures() -> None:
     found = summary(lambda rank, r: phases(rank, r, forward=10, backward=30, optimizer=10), dp=2, tp=2)
     flops, backward = found.fwd_flops_per_rank, found.bwd_flops_per_rank
     assert flops is not None and backward is not None and found.recompute_flops_per_rank
@@ -52,7 +52,7 @@ def test_rates_follow_from_the_figures_beside_them() -> None:
     assert found.params_of_model == pytest.approx(2 * found.params_per_rank.mean if found.params_per_rank else 0)
 
 
-def test_flops_of_the_model_are_those_of_a_rank_times_mp_size_outside_of_modules_too() -> None:
+def test_model_flops_include_flops_outside_of_modules() -> None:
     def change(rank: int, record: Record) -> Record:
         return replace(record, outside={"forward_flops": 1000}) if isinstance(record, Counts) else record
 
@@ -61,7 +61,7 @@ def test_flops_of_the_model_are_those_of_a_rank_times_mp_size_outside_of_modules
     assert found.fwd_flops_of_model == pytest.approx(2 * found.fwd_flops_per_rank)
 
 
-def test_work_is_the_mean_over_ranks_of_the_counted_step() -> None:
+def test_work_is_the_mean_over_ranks_of_counted_steps() -> None:
     def change(rank: int, record: Record) -> Record:
         return replace(record, forward_macs=record.forward_macs * (1 + rank)) if isinstance(record, Counts) else record
 
@@ -69,7 +69,7 @@ def test_work_is_the_mean_over_ranks_of_the_counted_step() -> None:
     assert once.fwd_macs_per_rank and grown.fwd_macs_per_rank == 2 * once.fwd_macs_per_rank
 
 
-def test_work_outside_any_module_counts_too() -> None:
+def test_work_outside_of_modules_counts() -> None:
     def change(rank: int, record: Record) -> Record:
         more = {f"{kind}_flops": amount for kind, amount in (("forward", 10), ("backward", 1000), ("recompute", 7))}
         return replace(record, outside={**more, **outside}) if isinstance(record, Counts) else record
@@ -96,7 +96,7 @@ def test_ops_without_a_formula_add_up_over_ranks() -> None:
     assert list(summary(change, dp=2).uncounted_ops.items()) == [("c0", 5), ("c1", 5), ("a", 2), ("b", 2)]
 
 
-def test_a_whole_run_lacks_nothing() -> None:
+def test_a_complete_run_has_every_figure() -> None:
     assert summary(dp=2).unavailable == {}
 
 
@@ -111,7 +111,7 @@ MISSING = {
 }
 
 
-def test_what_is_missing_says_why_and_only_that() -> None:
+def test_missing_figures_have_reasons() -> None:
     def without(*kinds: type[Record]) -> Summary:
         return summary(lambda rank, record: None if isinstance(record, kinds) else record, dp=2)
 
@@ -126,7 +126,7 @@ def test_what_is_missing_says_why_and_only_that() -> None:
     assert params.unavailable == dict.fromkeys(MISSING["params"], "no rank recorded its parameters")
 
 
-def test_unavailable_names_exactly_the_fields_that_are_none() -> None:
+def test_unavailable_has_exactly_the_fields_that_are_none() -> None:
     changes: list[Change] = [
         lambda rank, record: None if isinstance(record, Counts | Step) else record,
         lambda rank, record: replace(record, batch_size=0, samples=0) if isinstance(record, Step) else record,
@@ -139,7 +139,7 @@ def test_unavailable_names_exactly_the_fields_that_are_none() -> None:
         assert set(found.unavailable) == {name for name, value in vars(found).items() if value is None}
 
 
-def test_switched_off_is_told_from_not_reached() -> None:
+def test_reasons_switched_off_and_not_reached_differ() -> None:
     assert summary(dp=1, counted=False).unavailable["fwd_macs_per_rank"] == "counting was switched off"
 
     def untimed(rank: int, record: Record) -> Record | None:
@@ -150,7 +150,7 @@ def test_switched_off_is_told_from_not_reached() -> None:
     assert summary(untimed, dp=1).unavailable["fwd_latency_ns"] == "timing was switched off"
 
 
-def test_where_nothing_trains_there_is_no_backward_and_one_forward_is_the_iteration() -> None:
+def test_without_training_an_iteration_is_one_forward() -> None:
     found = summary(dp=2, mode=FORWARD)
     assert found.bwd_latency_ns is None and found.step_latency_ns is None
     assert found.unavailable["bwd_latency_ns"] == "no optimizer stepped: every iteration is one forward"
@@ -159,7 +159,7 @@ def test_where_nothing_trains_there_is_no_backward_and_one_forward_is_the_iterat
     assert found.flops_per_second == found.fwd_flops_per_second
 
 
-def test_a_batch_that_was_not_seen_is_not_zero() -> None:
+def test_an_unseen_batch_is_none() -> None:
     found = summary(
         lambda _, r: replace(r, batch_size=0, samples=0, batch_found="") if isinstance(r, Step) else r, dp=2
     )
@@ -167,7 +167,7 @@ def test_a_batch_that_was_not_seen_is_not_zero() -> None:
     assert found.unavailable["samples_per_second"] == "no tensor was seen among the inputs of the model"
 
 
-def test_unequal_work_in_counted_and_timed_steps_is_noted() -> None:
+def test_unequal_micro_batches_are_noted() -> None:
     def change(rank: int, record: Record) -> Record:
         return replace(record, micro_batches=4) if rank == 1 and isinstance(record, Counts) else record
 

@@ -1,4 +1,4 @@
-"""Evaluations among the timed steps, and what they leave of throughput."""
+"""Evaluations in timed steps, and their effect on throughput."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def summary(*evaluating: int, only_rank: int | None = None) -> Summary:
 
 @pytest.mark.parametrize(("evaluating", "iteration"), [((), 10), ((3,), 14), (tuple(range(6)), 34), (range(10), 50)])
 @pytest.mark.parametrize("only_rank", [None, 0])
-def test_each_kind_of_step_has_its_share(evaluating: tuple[int, ...], iteration: float, only_rank: int | None) -> None:
+def test_iteration_time_weighs_steps_with_evaluation(
+    evaluating: tuple[int, ...], iteration: float, only_rank: int | None
+) -> None:
     found = summary(*evaluating, only_rank=only_rank)
     assert found.samples_per_iteration is not None
     assert found.samples_per_second == pytest.approx(found.samples_per_iteration / iteration * 1e3)

@@ -1,4 +1,4 @@
-"""Compiled code in the report: what is named instead of counted, and how it ran."""
+"""Compiled code in the report: kernels that are listed instead of counted, and how the code ran."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def changed_counts(**changes: object) -> Report:
     return changed_report(change, dp=2)
 
 
-def test_generated_kernels_are_named_by_region_and_not_counted() -> None:
+def test_generated_kernels_are_listed_by_region() -> None:
     kernels = (
         Generated(1, "cpp_fused_gelu_0", 3),
         Generated(-1, "triton_poi_1", 1),
@@ -41,8 +41,8 @@ def test_generated_kernels_are_named_by_region_and_not_counted() -> None:
     assert "not counted, the compiler's own kernels in (optimizer): cpp_adam x 2" in text
 
 
-def test_a_forward_that_nobody_saw_makes_no_figure() -> None:
-    """Not 0 of anything: backward alone is no iteration's work."""
+def test_an_unseen_forward_makes_no_figure() -> None:
+    """All figures are n/a instead of 0: backward alone is not the work of an iteration."""
     report = changed_counts(micro_batches=0, calls=np.zeros(0, "<u4"))
     (note,) = report.run.notes
     assert note.startswith("an optimizer stepped on ranks 0-1, but no forward of a model was seen: ")
@@ -52,19 +52,19 @@ def test_a_forward_that_nobody_saw_makes_no_figure() -> None:
     assert reasons == {"no forward of a model was seen"}
 
 
-def test_a_step_in_eager_form_says_so() -> None:
+def test_a_counted_step_in_eager_mode_is_noted() -> None:
     assert not changed_counts(compiled="compiled").run.notes
     (note,) = changed_counts(compiled="eager").run.notes
     assert "ran in eager mode in the counted step" in note
 
 
-def test_eager_form_that_was_refused_says_why() -> None:
+def test_refused_eager_mode_has_a_reason() -> None:
     (note,) = changed_counts(compiled="compiled", eager_refused="too little memory").run.notes
     assert note == "compiled code was not counted module by module on ranks 0-1: too little memory"
 
 
-def test_modules_inside_compiled_code_have_no_work_of_their_own() -> None:
-    """The model is called and nothing inside of it: its work is known as a whole."""
+def test_modules_in_compiled_code_have_no_work() -> None:
+    """Only the model itself is called, so only its total work is known."""
     whole = changed_counts().modules[0]
     calls = np.zeros(1, "<u4") + 1
     work = np.full(1, 1000, "<i8")
@@ -82,13 +82,13 @@ def test_modules_inside_compiled_code_have_no_work_of_their_own() -> None:
     assert refused.run.notes == ("compiled code was not counted module by module on ranks 0-1: too little memory",)
 
 
-def test_a_module_that_nothing_called_does_nothing_where_no_code_is_compiled() -> None:
+def test_uncalled_modules_have_no_work_without_compiled_code() -> None:
     report = changed_counts(calls=np.zeros(1, "<u4") + 1, forward_macs=np.full(1, 1000, "<i8"))
     assert report.modules[1].macs == 0
     assert not report.run.notes
 
 
-def test_attention_in_a_kernel_of_the_compilers_is_named_as_such() -> None:
+def test_attention_in_generated_kernels_is_named() -> None:
     kernels = (
         Generated(1, "cpp_fused_gelu_0", 3),
         Generated(1, "triton_tem_fused_flex_attention_1", 1),
@@ -103,7 +103,7 @@ def test_attention_in_a_kernel_of_the_compilers_is_named_as_such() -> None:
     ) in text
 
 
-def test_what_is_likely_the_most_work_is_named_first() -> None:
+def test_uncounted_ops_with_most_likely_work_come_first() -> None:
     uncounted = {"aten.a": 90, "lib.attention": 1, "aten.b": 100}
     report = changed_counts(uncounted=uncounted, uncounted_work={"aten.a": 10, "lib.attention": 10**9, "aten.b": 10})
     assert list(report.summary.uncounted_ops.items()) == [("lib.attention", 2), ("aten.b", 200), ("aten.a", 180)]

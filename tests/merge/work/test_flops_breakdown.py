@@ -1,4 +1,4 @@
-"""Where the flops of an iteration are: rows that add up to all that ran."""
+"""The flops of an iteration by place: rows that add up to all flops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def changed_counts(**outside: Any) -> Report:
     return changed_report(change, dp=2)
 
 
-def test_the_rows_are_all_that_ran() -> None:
+def test_rows_add_up_to_all_flops() -> None:
     report = report_of(dp=2, noise=0.0)
     rows = {row.where: row for row in report.work}
     assert list(rows) == ["modules", "(outside modules)", "(optimizer)"]
@@ -38,18 +38,18 @@ def test_the_rows_are_all_that_ran() -> None:
     assert sum(row.flops for row in report.work) == pytest.approx(sum(part or 0 for part in summed) + 1000)
 
 
-def test_an_optimizer_that_nobody_saw_is_no_row_of_nothing() -> None:
+def test_an_unseen_optimizer_has_no_row() -> None:
     assert [row.where for row in changed_counts(backward_flops=3).work] == ["modules", "(outside modules)"]
     assert changed_counts(optimizer_flops=7, optimizer_macs=2).work[-1].flops == 7
 
 
-def test_forwards_alone_have_forward_rows() -> None:
+def test_no_backward_rows_without_training() -> None:
     report = report_of(dp=2, mode=FORWARD)
     assert {row.backward_flops for row in report.work} == {None}
     assert "optimizer" not in {row.where for row in report.work}
 
 
-def test_the_text_adds_up() -> None:
+def test_the_text_has_the_sum() -> None:
     lines = list(work_block(changed_counts(backward_flops=10**9, optimizer_flops=2 * 10**9)))
     cells = {line.split("  ")[0].strip(): line.split() for line in lines}
     assert cells["(outside modules)"][2:4] == ["0", "1"]
@@ -57,12 +57,12 @@ def test_the_text_adds_up() -> None:
     assert lines[-1].split()[0] == "all"
 
 
-def test_what_was_not_counted_has_no_block() -> None:
+def test_no_work_block_without_counts() -> None:
     assert not list(work_block(report_of(dp=2, counted=False)))
 
 
-def test_work_beyond_64_bits_is_the_same_in_other_units() -> None:
-    """A power of two changes no other digit of it."""
+def test_work_beyond_64_bits_is_exact() -> None:
+    """Multiplies all work by a power of two, which keeps the other digits."""
     job, unit = Job(dp=2, tp=2, ep=2, noise=0.0, padding=2, split_tokens=True), 1 << 50
 
     def larger(record: Record) -> Record:

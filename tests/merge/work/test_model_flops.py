@@ -1,4 +1,4 @@
-"""The forward work of the whole model: the same in every layout, and what ran twice or on padding apart from it."""
+"""The forward work of the whole model: equal in every layout, without repeated work and padding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from distprof.records import Counts, ExpertLayers, Parameters, Record, Tree
 
 
 def by_hand(job: Job) -> int:
-    """MACs of a batch through the whole model: every Linear, top-k experts, the shared one."""
+    """The MACs of a batch through the whole model: every Linear, top-k experts, the shared expert."""
     sparse = job.layers // 2 if job.experts else 0
     attention, dense, expert = 4 * WIDTH**2, 8 * WIDTH**2, 8 * WIDTH**2
     moe = job.experts * WIDTH + job.top_k * expert + (WIDTH**2 if job.shared_expert else 0)
@@ -65,10 +65,10 @@ def test_the_layout_does_not_change_the_work_of_the_model(job: Job) -> None:
     found = exact(job)
     assert found.macs == found.useful_macs == by_hand(job)
     assert found.executed_macs >= found.macs
-    assert (found.executed_macs > found.macs) == (job.tp > 1 and job.experts > 0), "routers are whole on all tp ranks"
+    assert (found.executed_macs > found.macs) == (job.tp > 1 and job.experts > 0), "all tp ranks have whole routers"
 
 
-def test_experts_that_tp_ranks_have_whole_and_alike_count_once() -> None:
+def test_replicated_experts_of_tp_ranks_count_once() -> None:
     job = Job(dp=2, ep=2, tp=2)
     found = exact(job)
     experts = TOKENS * job.batch * job.top_k * 8 * WIDTH**2
@@ -76,13 +76,13 @@ def test_experts_that_tp_ranks_have_whole_and_alike_count_once() -> None:
     assert found.executed_macs - found.macs == experts + router
 
 
-def test_tokens_that_tp_ranks_share_out_are_work_of_each() -> None:
+def test_tokens_divided_over_tp_ranks_add_up() -> None:
     job = Job(dp=2, ep=2, tp=2, split_tokens=True)
     found = exact(job)
     assert found.macs == found.executed_macs == found.useful_macs == by_hand(job)
 
 
-def test_experts_that_did_other_work_on_each_tp_rank_are_no_replicas() -> None:
+def test_experts_with_unequal_work_are_no_replicas() -> None:
     def change(rank: int, record: Record) -> Record:
         if isinstance(record, Counts) and rank % 2:
             return replace(record, forward_macs=record.forward_macs + (np.arange(len(record.forward_macs)) == last))
@@ -103,8 +103,8 @@ def test_padding_is_no_useful_work(layout: dict[str, Any]) -> None:
     assert found.useful_flops is not None and found.useful_flops < found.flops
 
 
-def test_a_router_that_multiplies_by_the_weight_of_a_module_inside_it() -> None:
-    """DeepSpeed's gate does: its child ``wg`` is never called, and the MACs are the gate's."""
+def test_a_router_that_uses_the_weight_of_its_child() -> None:
+    """DeepSpeed's gate never calls its child ``wg``, so the gate has the MACs."""
     job = Job(dp=2, padding=2)
     stage = stage_of(job, 0)
     (router,) = (row for row, spec in enumerate(stage.specs) if spec.name.endswith("router"))
@@ -123,15 +123,15 @@ def test_a_router_that_multiplies_by_the_weight_of_a_module_inside_it() -> None:
     assert found.useful_macs is not None and found.useful_macs < found.macs
 
 
-def test_without_a_top_k_useful_is_not_known() -> None:
+def test_useful_work_is_unknown_without_top_k() -> None:
     found = exact(Job(dp=2, top_k=0))
     assert (found.useful_macs, found.useful_flops) == (None, None)
     assert any("n/a: no router or top-k was seen" in line for line in work_lines(report_of(dp=2, top_k=0)))
 
 
 @pytest.mark.parametrize("layout", [{"dp": 4, "ep": 2}, {"dp": 2, "tp": 2, "tp_experts": True}, {"dp": 1, "pp": 2}])
-def test_active_parameters_where_the_stack_does_not_say_its_top_k(layout: dict[str, Any]) -> None:
-    """Rows of experts over tokens of the router are the experts that see a token."""
+def test_active_parameters_are_measured_without_top_k(layout: dict[str, Any]) -> None:
+    """The measured experts per token are rows of experts / tokens of the router."""
     job = {"layers": 4, "experts": 8, "tied_stages": True, **layout}
     said, measured = report_of(**job).model, report_without_top_k(**job).model
     assert said.active_params == measured.active_params and said.active_params is not None
@@ -149,7 +149,7 @@ def report_without_top_k(**job: Any) -> Report:
 
 @settings(max_examples=30, deadline=None)
 @given(jobs, st.data())
-def test_without_some_ranks_it_is_at_least_so_much(job: Job, data: st.DataObject) -> None:
+def test_work_is_a_lower_bound_with_missing_ranks(job: Job, data: st.DataObject) -> None:
     ranks = data.draw(st.sets(st.integers(0, job.world - 1), min_size=1))
     found = work(job, ranks)
     assert found is not None
@@ -157,20 +157,20 @@ def test_without_some_ranks_it_is_at_least_so_much(job: Job, data: st.DataObject
     assert found.covers_all == (len(ranks) == job.world)
 
 
-def test_nothing_counted_is_no_work() -> None:
+def test_no_work_without_counts() -> None:
     assert work(Job(dp=2, counted=False)) is None
     assert list(work_lines(report_of(dp=2, counted=False))) == []
 
 
-def test_the_lines_of_the_report() -> None:
+def test_lines_of_the_report() -> None:
     plain = [line.split(":")[0] for line in work_lines(report_of(dp=2))]
     assert plain == ["fwd MACs of model, exact", "fwd flops of model, exact"]
     padded = " ".join(work_lines(report_of(dp=2, tp=2, padding=2)))
     assert "useful, without padding, at most" in padded and "executed, with what tp ranks do alike" in padded
 
 
-def test_a_rank_whose_modules_are_lost_is_not_covered() -> None:
-    """What it counted has no place; without it the figure is a lower bound, and none of nobody's."""
+def test_a_rank_without_module_tree_is_not_covered() -> None:
+    """What the rank counted cannot be placed, so the figure is a lower bound."""
     shards = [shard_of(rank_records(Job(dp=2, tp=2), rank)) for rank in range(4)]
     shards[1].records[:] = [record for record in shards[1].records if not isinstance(record, Tree)]
     found = analyse(run_of_shards(shards)).model.forward

@@ -1,4 +1,4 @@
-"""How many parameters: exact unions against counts made by hand, in every layout."""
+"""Numbers of parameters in every layout, compared with results computed by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distprof.records import Parameter, Parameters, Record, Topology
 
 
 def by_hand(layers: int, experts: int) -> int:
-    """The synthetic GPT's parameters, from its shape: the head shares the embedding's weight."""
+    """The parameters of the synthetic GPT, from its shape; the head shares the weight of the embedding."""
     block = 2 * 2 * WIDTH + 3 * WIDTH**2 + WIDTH**2
     dense, moe = 8 * WIDTH**2, experts * WIDTH + experts * 8 * WIDTH**2
     sparse = layers // 2 if experts else 0
@@ -46,7 +46,7 @@ def of_job(**job: Any) -> Totals:
         {"dp": 2, "ep": 2, "tp": 2, "tp_experts": True},
     ],
 )
-def test_exact_is_the_size_of_the_whole_model_in_every_layout(layout: dict[str, Any]) -> None:
+def test_exact_total_in_every_layout(layout: dict[str, Any]) -> None:
     found = of_job(layers=4, experts=4, **layout)
     assert found.exact == found.trainable == by_hand(4, 4)
     assert found.covers_all
@@ -73,7 +73,7 @@ layouts = st.fixed_dictionaries(
 
 
 def whole(job: dict[str, Any]) -> int:
-    """The model in one process.  On several stages the head is a copy of the embedding."""
+    """The parameters of the model in one process; on several stages, the head is a copy of the embedding."""
     shared = (job["layers"] // 2) * WIDTH**2 if job["shared_expert"] else 0
     return by_hand(job["layers"], job["experts"]) + shared
 
@@ -92,21 +92,19 @@ def test_the_layout_does_not_change_the_model(job: dict[str, Any]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(layouts, st.data())
-def test_without_some_ranks_there_are_at_least_so_many_and_what_lacks_is_named(
-    job: dict[str, Any], data: st.DataObject
-) -> None:
+def test_totals_with_missing_ranks(job: dict[str, Any], data: st.DataObject) -> None:
     made = Job(**job, tied_stages=True, steps=1)
     ranks = data.draw(st.sets(st.integers(0, made.world - 1), min_size=1))
     found = totals([rank_records(made, rank) for rank in sorted(ranks)])
     assert found.exact is not None and found.exact <= whole(job)
     assert found.covers_all == (len(ranks) == made.world)
     if found.exact < whole(job):
-        assert found.uncovered, "parameters lack, so some coordinates do"
+        assert found.uncovered, "parameters are missing, so coordinates are"
     if not found.uncovered:
-        assert found.exact == whole(job), "what is covered is counted, replicas stand for each other"
+        assert found.exact == whole(job), "one replica is enough"
 
 
-def test_what_lacks_is_said_by_its_coordinates() -> None:
+def test_missing_coordinates() -> None:
     job = Job(dp=4, ep=4, pp=2, layers=4)
     without = {"a stage": {4, 5, 6, 7}, "an expert rank": {6}, "two": {2, 3}, "all but one": {*range(1, 8)}}
     found = {
@@ -121,13 +119,13 @@ def test_what_lacks_is_said_by_its_coordinates() -> None:
     }
 
 
-def test_a_missing_replica_lacks_nothing_but_is_missing() -> None:
+def test_a_missing_replica_leaves_the_total_exact() -> None:
     job = Job(dp=4)
     found = totals([rank_records(job, rank) for rank in (0, 1, 3)])
     assert (found.exact, found.covers_all, found.uncovered) == (by_hand(2, 4), False, ())
 
 
-def test_ranks_of_one_place_that_disagree_are_not_exact() -> None:
+def test_conflicting_sizes_are_not_exact() -> None:
     def wider(record: Record) -> Record:
         if not isinstance(record, Parameters):
             return record
@@ -143,7 +141,7 @@ def test_ranks_of_one_place_that_disagree_are_not_exact() -> None:
 
 
 def test_several_sizes_of_expert_groups_in_one_model() -> None:
-    """Layer 1 over ep_size_2, layer 3 over ep_size_4, as DeepSpeed allows."""
+    """Layer 1 uses ep_size_2 and layer 3 uses ep_size_4, as DeepSpeed allows."""
     job = Job(dp=4, ep=4, layers=4, experts=4, steps=1)
 
     def spread(p: Parameter) -> Parameter:
@@ -164,7 +162,7 @@ def test_several_sizes_of_expert_groups_in_one_model() -> None:
     assert found.by_kind["expert"] == (2 + 4) * 8 * WIDTH**2
 
 
-def test_active_parameters_are_not_known_without_the_top_k() -> None:
+def test_active_parameters_are_unknown_without_top_k() -> None:
     found = of_job(dp=2, top_k=0)
     assert found.active is None and found.exact == by_hand(2, 4)
     assert of_job(dp=2, experts=0).active == by_hand(2, 0)
@@ -195,7 +193,7 @@ def test_a_rank_without_parameters_leaves_a_lower_bound() -> None:
     assert found.per_rank.keys() == {0}
 
 
-def test_nothing_recorded_is_not_zero() -> None:
+def test_totals_are_none_without_records() -> None:
     found = totals([[record for record in rank_records(Job(dp=1), 0) if not isinstance(record, Parameters)]])
     assert (found.exact, found.trainable, found.per_rank) == (None, None, {})
 
@@ -206,7 +204,7 @@ def test_parameters_written_twice_count_once() -> None:
     assert totals([[*records, *again]]).exact == by_hand(2, 4)
 
 
-def test_of_model_weighs_unequal_stages_evenly_when_a_rank_is_missing() -> None:
+def test_model_estimate_with_a_missing_rank() -> None:
     run = run_of_shards(in_memory(Job(dp=2, pp=2))[1:])  # one of the two ranks of stage 0 is missing
     assert model_estimate({1: 10.0, 2: 30.0, 3: 30.0}, job_topology(run)) == 2 * 20.0
     assert model_estimate({}, job_topology(run)) is None

@@ -41,7 +41,7 @@ def words(found: Report) -> str:
 
 
 def half(rank: int, parameters: Sequence[Parameter]) -> Sequence[Parameter]:
-    """The first two blocks on the first half of four ranks, the other two on the second."""
+    """Keeps the first two blocks on the first two of four ranks, and the other two on the others."""
     blocks = ("blocks.0.", "blocks.1.") if rank < 2 else ("blocks.2.", "blocks.3.")
     return [p for p in parameters if p.name.startswith(blocks)]
 
@@ -103,7 +103,7 @@ def test_a_model_more_on_one_rank_is_no_other_model() -> None:
 
 
 def wrapped_but(*outside: str, trainable: bool = True) -> Change:
-    """All in a wrapper but those whose names begin so."""
+    """Keeps all parameters in a wrapper but those whose names begin with one of ``outside``."""
 
     def change(_: int, parameters: Sequence[Parameter]) -> Sequence[Parameter]:
         return [
@@ -114,7 +114,7 @@ def wrapped_but(*outside: str, trainable: bool = True) -> Change:
     return change
 
 
-def test_trained_parameters_outside_of_ddp_may_be_others_on_every_rank() -> None:
+def test_trained_parameters_outside_of_ddp_may_differ() -> None:
     whole = report(wrapped_but("nothing"), dp=4, source="torch").summary.params_exact
     assert whole is not None
     found = report(wrapped_but("embed", "head"), dp=4, source="torch")
@@ -128,12 +128,12 @@ def test_trained_parameters_outside_of_ddp_may_be_others_on_every_rank() -> None
     assert f"{whole + 3 * embedding:,} if each rank holds its own" in text
 
 
-def test_work_of_such_parameters_is_no_work_of_the_model() -> None:
+def test_no_model_work_where_such_parameters_work() -> None:
     assert report(wrapped_but("embed", "head"), dp=2, source="torch").model.forward is not None, "an Embedding has none"
     assert report(wrapped_but("blocks.0.attn"), dp=2, source="torch").model.forward is None
 
 
-def test_frozen_ones_are_taken_for_copies_and_the_total_says_so() -> None:
+def test_frozen_parameters_outside_of_ddp_are_assumed_copies() -> None:
     found = report(wrapped_but("blocks.0", trainable=False), dp=2, source="torch")
     whole = report(wrapped_but("nothing"), dp=2, source="torch")
     assert found.summary.params_exact == whole.summary.params_exact
@@ -142,5 +142,5 @@ def test_frozen_ones_are_taken_for_copies_and_the_total_says_so() -> None:
 
 
 @pytest.mark.parametrize("source", ["declared", "deepspeed", "megatron"])
-def test_who_knows_the_axes_vouches_for_all(source: str) -> None:
+def test_declared_axes_make_all_parameters_replicas(source: str) -> None:
     assert report(wrapped_but("embed"), dp=2, source=source).summary.params_exact is not None

@@ -1,4 +1,4 @@
-"""MFU and HFU: on numbers that can be worked out by hand, in the data and in the text."""
+"""MFU and HFU, in the data and in the text, compared with results computed by hand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def report(work: tuple[DeviceWork, ...] = (WORK,), peaks: Peaks | None = None, c
 
 
 def text_of(made: Report) -> str:
-    """With every sentence on one line."""
+    """Returns the report with every sentence on one line."""
     return render(made, TextOptions(detail=False)).replace("\n  ", " ")
 
 
@@ -46,13 +46,13 @@ def line(made: Report, label: str) -> str:
 # ---- figures -------------------------------------------------------------------------------------------------------
 
 
-def test_a_ranks_mfu_is_its_models_seconds_at_the_peak_by_its_own_wall_iteration() -> None:
+def test_mfu_of_a_rank() -> None:
     rows = report().ranks
     assert [row.mfu for row in rows] == pytest.approx([0.4, 0.4, 0.2, 0.1])
     assert [row.hfu for row in rows] == pytest.approx([0.6, 0.6, 0.3, 0.15])
 
 
-def test_the_jobs_is_by_mean_work_and_median_wall_iteration() -> None:
+def test_mfu_of_the_job() -> None:
     def change(rank: int, record: Record) -> Record:
         doubled = replace(WORK, model_macs=2 * WORK.model_macs)
         return replace(record, device_work=(doubled,)) if rank == 3 and isinstance(record, Counts) else record
@@ -75,18 +75,18 @@ def test_each_arithmetic_is_divided_by_its_own_peak() -> None:
     assert sum(peak.share for peak in used.peaks) == pytest.approx(1)
 
 
-def test_a_rank_with_two_devices_has_both_their_peaks() -> None:
+def test_a_rank_with_two_devices() -> None:
     used = report((WORK, replace(WORK, device="cuda:1"))).utilization
     assert used.mfu and used.mfu.max == pytest.approx(0.4)
 
 
-def test_a_given_peak_holds_for_each_device() -> None:
+def test_a_given_peak_is_per_device() -> None:
     used = report(peaks=Peaks(724.1)).utilization
     assert used.mfu and used.mfu.max == pytest.approx(0.2)
     assert [(peak.tflops, peak.source) for peak in used.peaks] == [(724.1, "--peak-tflops")]
 
 
-def test_what_tensor_parallel_ranks_do_alike_is_the_models_once() -> None:
+def test_repeated_work_of_tp_ranks_counts_once() -> None:
     job = Job(dp=1, tp=2, layers=2, chip=GPU, arithmetic="bf16")
     made = analyse(run_of_shards([shard_of(rank_records(job, rank)) for rank in range(2)]))
     (alone,) = analyse(run_of_shards([shard_of(rank_records(replace(job, tp=1), 0))])).ranks
@@ -99,7 +99,7 @@ def test_what_tensor_parallel_ranks_do_alike_is_the_models_once() -> None:
     assert used.hardware_flops_per_rank == pytest.approx(2 * 3.5 * work.executed_macs / 2)
 
 
-def test_where_nothing_trains_the_forward_is_the_models_work() -> None:
+def test_mfu_without_training() -> None:
     shard = shard_of(rank_records(Job(dp=1, mode=FORWARD, chip=GPU, arithmetic="bf16"), 0))
     used = analyse(run_of_shards([shard])).utilization
     assert used.mfu is not None and used.mfu == used.hfu
@@ -112,7 +112,7 @@ def cpu(threads: int = 2, arithmetic: str = "fp32", macs: int = T) -> DeviceWork
     return DeviceWork("cpu", "Some CPU", threads, arithmetic, macs, macs)
 
 
-def test_what_ran_beside_the_main_device_or_uncounted_makes_it_a_lower_bound() -> None:
+def test_mfu_is_a_lower_bound_with_uncounted_work() -> None:
     beside = report((WORK, cpu(macs=1000))).utilization
     assert beside.mfu and beside.mfu.max == pytest.approx(0.4) and beside.at_least
 
@@ -130,7 +130,7 @@ def test_what_ran_beside_the_main_device_or_uncounted_makes_it_a_lower_bound() -
     assert report(change=compiled).utilization.at_least
 
 
-def test_an_arithmetic_without_a_peak_is_left_out_and_said() -> None:
+def test_an_arithmetic_without_a_peak_is_left_out() -> None:
     made = report((WORK, replace(WORK, arithmetic="complex64")))
     assert made.utilization.mfu and made.utilization.mfu.max == pytest.approx(0.4) and made.utilization.at_least
     assert (
@@ -138,7 +138,7 @@ def test_an_arithmetic_without_a_peak_is_left_out_and_said() -> None:
     )
 
 
-def test_ranks_without_a_peak_are_left_out_and_said() -> None:
+def test_ranks_without_a_peak_are_left_out() -> None:
     def change(rank: int, record: Record) -> Record:
         return replace(record, device_work=(cpu(),)) if rank == 3 and isinstance(record, Counts) else record
 
@@ -152,7 +152,7 @@ def test_ranks_without_a_peak_are_left_out_and_said() -> None:
     assert line(made, "MFU").endswith("(3 of 4 ranks)")
 
 
-def test_without_a_peak_the_reason_names_the_command_to_type() -> None:
+def test_the_reason_names_the_command_to_run() -> None:
     made = report((cpu(threads=2),))
     assert made.utilization.mfu is made.utilization.hfu is None
     assert made.utilization.unavailable == "no peak is known for fp32 on Some CPU with 2 threads"
@@ -162,7 +162,7 @@ def test_without_a_peak_the_reason_names_the_command_to_type() -> None:
     lines = render(made, TextOptions(detail=False)).splitlines()
     assert lines[lines.index("n/a: MFU, HFU: no peak is known for fp32 on Some CPU with 2 threads") + 1] == (
         f"  {made.utilization.to_do}"
-    ), "a command that is broken over two lines cannot be copied"
+    ), "a command that is folded into two lines cannot be copied"
     both = report((cpu(threads=1), cpu(threads=1, arithmetic="bf16"))).utilization
     assert both.unavailable == "no peak is known for fp32 on Some CPU with 1 thread, bf16 on Some CPU with 1 thread"
     assert both.to_do.startswith("run 'distprof peak --threads 1' on that machine")
@@ -170,7 +170,7 @@ def test_without_a_peak_the_reason_names_the_command_to_type() -> None:
     assert gpu.to_do.startswith("run 'distprof peak' on that machine")
 
 
-def test_a_measured_peak_is_taken_for_as_many_threads_and_called_so() -> None:
+def test_a_measured_peak_holds_for_its_number_of_threads() -> None:
     work = cpu(threads=2, macs=10**9)
     made = report((work,), Peaks(measured={Engine("Some CPU", 2, "fp32"): 0.1}))
     assert made.utilization.mfu and made.utilization.mfu.max == pytest.approx(2 * 10**9 / 0.1e12 / 0.050)
@@ -186,13 +186,13 @@ def test_a_measured_peak_is_taken_for_as_many_threads_and_called_so() -> None:
         (Step, "no rank has reached a timed step"),
     ],
 )
-def test_without_a_step_there_is_no_mfu(gone: type[Record], reason: str) -> None:
+def test_no_mfu_without_a_step(gone: type[Record], reason: str) -> None:
     used = report(change=lambda rank, record: None if isinstance(record, gone) else record).utilization
     assert used.mfu is None and used.unavailable == reason
 
 
-def test_a_step_that_was_counted_while_it_was_timed_makes_none() -> None:
-    """As a process has that profiles itself alone."""
+def test_no_mfu_where_the_timed_step_is_counted() -> None:
+    """This is so in a process that profiles itself."""
 
     def change(rank: int, record: Record) -> Record:
         return replace(record, iteration=7) if isinstance(record, Counts) else record
@@ -212,7 +212,7 @@ def test_counting_switched_off_is_said_once() -> None:
     assert text_of(report(change=change)).count("counting was switched off") == 1
 
 
-def test_a_step_without_matmuls_is_told_from_shards_that_do_not_say() -> None:
+def test_reasons_no_products_and_old_shards_differ() -> None:
     def no_macs(rank: int, record: Record) -> Record:
         return replace(record, forward_macs=record.forward_macs * 0) if isinstance(record, Counts) else record
 
@@ -226,7 +226,7 @@ def test_a_step_without_matmuls_is_told_from_shards_that_do_not_say() -> None:
 # ---- text ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_text_says_figure_peak_source_and_convention() -> None:
+def test_text_has_figure_peak_source_and_convention() -> None:
     made = report()
     text = text_of(made)
     assert line(made, "model flops per rank") == "7.24 T"
@@ -237,12 +237,12 @@ def test_the_text_says_figure_peak_source_and_convention() -> None:
     assert "PaLM, arXiv:2204.02311, appendix B" in text
 
 
-def test_a_peak_that_is_too_low_is_called_so() -> None:
+def test_a_peak_that_is_too_low_is_named() -> None:
     assert "this peak is too low" in text_of(report(peaks=Peaks(200.0)))
     assert "this peak is too low" not in text_of(report(peaks=Peaks(250.0)))
 
 
-def test_the_ranks_table_has_both_where_they_differ() -> None:
+def test_ranks_table_has_mfu_and_hfu_where_they_differ() -> None:
     def titles(made: Report) -> list[str]:
         lines = render(made, TextOptions(detail=False)).splitlines()
         return next(line for line in lines if line.startswith(("rank ", "  rank "))).split()
@@ -252,6 +252,6 @@ def test_the_ranks_table_has_both_where_they_differ() -> None:
     assert "MFU" not in titles(report((cpu(),)))
 
 
-def test_a_devices_name_cannot_steer_the_terminal() -> None:
+def test_device_names_are_printable() -> None:
     made = report((replace(WORK, name="\x1b[2Jx\ny"),), Peaks(1.0))
     assert "\x1b" not in text_of(made) and "[2Jx y" in text_of(made)
