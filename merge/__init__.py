@@ -1,15 +1,13 @@
 """Reads what the ranks recorded, and computes the report.
 
-    load.load_run(path)     files -> LoadedRun: one RankData a rank, and notes on the rest
-      rankdata, window,       each shard is reduced as it is read: medians over steps, by row of the rank's module tree
-      tree, parameters
-    analyse.analyse(run)    LoadedRun -> report.Report: plain data, the contract with everything that renders it
-      topology, align,        where ranks stand; one module tree for the job
-      totals, summary,        how many parameters, flops and samples, in what time
-      profile, ranks          a row for every module, and for every rank
-      skew, experts           who is slow in what, and who got the tokens
-    text, jsonout, plots    Report -> summary.txt, summary.json, pictures
+    load.run.load_run(path)    shard files -> LoadedRun: one RankData for each rank; shards are reduced as they are read
+    analysis.start_analysis    LoadedRun -> Analysis: topology, pipelines and module union, which the sections share
+      job                      the topology of the job, and one module tree of all ranks
+      work, times              parameters, flops and utilization; times of modules, ranks and stages
+      skew, experts            which rank is slow, and which expert is overloaded
+    analyse.analyse(run)       LoadedRun -> report.Report: plain data, and all that renderers know
+    text, export, plots        Report -> summary.txt, summary.json, plots
 
-The report depends on the records alone: neither on the clock, nor on where the shards lie, nor on the order of the
-files.  Nothing here imports torch.
+The report depends on the records alone, not on the clock, the path of the run or the order of the files.  Nothing here
+imports torch.
 """

@@ -1,4 +1,4 @@
-"""Numbers for people: DeepSpeed's way (two decimals at most, a space, a unit), and "n/a" for what was not measured."""
+"""Formats numbers as DeepSpeed does (at most two decimals, a space, a unit); "n/a" for unmeasured values."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ _BYTES = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")
 
 
 def quantity(value: float | None, unit: str = "") -> str:
-    """``5200000000, "MACs"`` as ``5.2 GMACs``."""
+    """Returns ``5.2 GMACs`` for ``5200000000, "MACs"``."""
     return _scaled(value, tuple((scale, prefix + unit) for scale, prefix in _PREFIXES))
 
 
 def macs(value: float | None) -> str:
-    """``5.2 GMACs``."""
+    """Returns a number of MACs such as ``5.2 GMACs``."""
     return quantity(value, "MACs")
 
 
 def parameters(value: float | None) -> str:
-    """A number of parameters: ``7.24 B``, a billion as the field says it, not ``7.24 G``."""
+    """Returns a number of parameters such as ``7.24 B``: in this field, B means billion, and G is not used."""
     return quantity(value).replace("G", "B")
 
 
 def flops_per_second(value: float | None) -> str:
-    """``1.2 TFLOPS``."""
+    """Returns a rate such as ``1.2 TFLOPS``."""
     return quantity(value, "FLOPS")
 
 
 def duration(value_ns: float | None) -> str:
-    """A time in ns as seconds, milliseconds or microseconds."""
+    """Returns a time in seconds, milliseconds or microseconds."""
     return _scaled(value_ns, _TIMES)
 
 
 def byte_size(value: float | None) -> str:
-    """Bytes in binary units."""
+    """Returns bytes in binary units."""
     return _scaled(value, _BYTES)
 
 
 def percentage(part: float | None, whole: float | None) -> str:
-    """``part`` of ``whole`` as ``12.5%``; n/a when either is missing, 0% of nothing."""
+    """Returns ``part`` / ``whole`` such as ``12.5%``; n/a when either is missing, 0% where ``whole`` is 0."""
     if part is None or whole is None:
         return NOT_AVAILABLE
     return f"{round(100 * part / whole, 2) if whole else 0:g}%"
 
 
 def plain(value: float | None) -> str:
-    """A count without a unit prefix, at most two decimals."""
+    """Returns a number without unit, with at most two decimals."""
     if value is None:
         return NOT_AVAILABLE
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def ratio(value: float | None) -> str:
-    """A quotient such as max / median, always with two decimals."""
+    """Returns a quotient such as max / median, always with two decimals."""
     return NOT_AVAILABLE if value is None else f"{value:.2f}"
 
 
 def duration_spread(spread: Spread | None) -> str:
-    """The median over ranks, then least and largest where ranks differ.
+    """Returns the median over ranks, then the least and the largest where ranks differ.
 
-    No rank is named: these are inclusive times, whose largest is as a rule that of a rank that waits.
+    No rank is named, because the largest inclusive time is usually that of a rank that waits.
     """
     if spread is None:
         return NOT_AVAILABLE
@@ -74,8 +74,8 @@ def duration_spread(spread: Spread | None) -> str:
     return duration(spread.median) + (f"  [{least} .. {most}]" if least != most else "")
 
 
-def quantity_spread(spread: Spread | None) -> str:
-    """Of parameters: the mean over ranks, then least and largest where ranks differ."""
+def parameters_spread(spread: Spread | None) -> str:
+    """Returns a number of parameters: the mean over ranks, then the least and the largest where ranks differ."""
     if spread is None:
         return NOT_AVAILABLE
     least, most = parameters(spread.min), parameters(spread.max)
@@ -84,13 +84,13 @@ def quantity_spread(spread: Spread | None) -> str:
 
 @dataclass(frozen=True)
 class TimeUnit:
-    """One unit for all times of a table or plot, so that its numbers compare at a glance."""
+    """One unit for all times of a table or plot, so that its numbers are easy to compare."""
 
     name: str
     ns: float
 
-    def of(self, value_ns: float | None) -> str:
-        """The bare number in this unit; the unit stands in the title."""
+    def format(self, value_ns: float | None) -> str:
+        """Returns the number in this unit; the title of the table names the unit."""
         if value_ns is None:
             return NOT_AVAILABLE
         value = value_ns / self.ns
@@ -98,7 +98,7 @@ class TimeUnit:
 
 
 def common_unit(values_ns: Iterable[float | None]) -> TimeUnit:
-    """Seconds from 10 s up, microseconds below 1 ms, else milliseconds: by the largest value."""
+    """Returns the unit for the largest value: seconds from 10 s up, microseconds below 1 ms, else milliseconds."""
     largest = max((abs(value) for value in values_ns if value is not None), default=0.0)
     if largest >= 1e10:
         return TimeUnit("s", 1e9)

@@ -1,4 +1,4 @@
-"""What was merged, and the notes on the report's first page."""
+"""Which run and ranks were merged, and the notes on the first page of the report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distprof.merge.work.utilization import compute_utilizations
 
 
 def run_info(analysis: Analysis) -> RunInfo:
-    """Returns what was merged, what is not there, and the notes of all sections."""
+    """Returns which ranks were merged, which are missing, and the notes of all sections."""
     run, headers = analysis.run, [data.header for data in analysis.ranks]
     first = headers[0]
     return RunInfo(
@@ -55,8 +55,8 @@ def _notes(analysis: Analysis) -> Iterator[str]:
 
 
 def _device_notes(analysis: Analysis) -> Iterator[str]:
-    """Yields a sentence where ranks ran on devices of several kinds."""
+    """Yields a sentence where ranks ran on different kinds of device."""
     first, *others = (data.header for data in analysis.ranks)
     differing = [header.rank for header in others if header.device != first.device]
     if differing:
-        yield f"{rank_names(differing)} ran on another kind of device than rank {first.rank} ({first.device})"
+        yield f"{rank_names(differing)} ran on a different kind of device than rank {first.rank} ({first.device})"

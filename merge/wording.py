@@ -1,4 +1,4 @@
-"""Words that several sentences of the report need."""
+"""Phrases that several sentences of the report share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _SHOWN = 3
 
 
 def pluralise(count: int, noun: str) -> str:
-    """``1 rank``, ``2 ranks``, ``1,024 ranks``."""
+    """Returns a count with its noun: ``1 rank``, ``2 ranks``, ``1,024 ranks``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def number_spans(numbers: Iterable[int]) -> str:
-    """``0-2, 5`` for 0, 1, 2 and 5: ascending, each number once."""
+    """Returns ``0-2, 5`` for 0, 1, 2 and 5: ascending, each number once."""
     found = []
     for _, run in groupby(enumerate(sorted(set(numbers))), key=lambda pair: pair[1] - pair[0]):
         members = [number for _, number in run]
@@ -23,13 +23,13 @@ def number_spans(numbers: Iterable[int]) -> str:
 
 
 def rank_names(ranks: Iterable[int]) -> str:
-    """``rank 3``, or ``ranks 0-2, 5``."""
+    """Returns ``rank 3``, or ``ranks 0-2, 5``."""
     ranks = set(ranks)
     return f"rank{'s' if len(ranks) > 1 else ''} {number_spans(ranks)}"
 
 
 def join_words(names: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
+    """Returns the first few names, and how many more there are."""
     shown = ", ".join(names[:_SHOWN])
     return f"{shown} and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else shown
 
@@ -38,5 +38,5 @@ _TITLES = {"data": "data wait", "outside": "outside modules"}
 
 
 def phase_title(phase: str) -> str:
-    """A phase of records.PHASES in the reader's words."""
+    """Returns the name of a phase of records.PHASES in the report."""
     return _TITLES.get(phase, phase)

@@ -1,7 +1,7 @@
-"""Puts the report's files in place: all of them or, when one cannot be written, none.
+"""Writes the files of the report: all of them or, if one cannot be written, none.
 
-A run may come from somebody else, who may have left links where the report goes: what is below the folder that the
-caller names is reached by descriptors, folder by folder, and no link is followed.
+A run may come from another person, with symbolic links in the place of the report.  Therefore everything below the
+caller's folder is opened by descriptors, folder by folder, and no link is followed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_files(folder: Path, files: Mapping[str, bytes], obsolete: Iterable[str] = ()) -> None:
-    """Write ``files`` (path below ``folder`` -> content), each replaced at once, and remove the ``obsolete`` ones.
+    """Writes ``files`` (path below ``folder`` -> content), replacing each atomically, and removes ``obsolete`` files.
 
-    ``folder`` itself may be a link.  Raises DataError when something cannot be written; what an earlier merge left
-    there is then untouched.
+    ``folder`` itself may be a link.  Raises DataError if something cannot be written; the files of an earlier merge are
+    unchanged then.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def write_files(folder: Path, files: Mapping[str, bytes], obsolete: Iterable[str
 
 
 class _Files:
-    """Folders below one, opened once each; closed, with scratch files removed, when ``stack`` is."""
+    """The folders below ``base``, each opened once; closing ``stack`` closes them and removes temporary files."""
 
     def __init__(self, base: Path, stack: contextlib.ExitStack) -> None:
         self._stack = stack
@@ -45,16 +45,16 @@ class _Files:
         self._keep(PurePath(), os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def write(self, files: Mapping[str, bytes], obsolete: Iterable[str]) -> None:
-        scratches = [(PurePath(name), self._scratch(PurePath(name), content)) for name, content in files.items()]
-        for target, scratch in scratches:
+        written = [(PurePath(name), self._write_temporary(PurePath(name), content)) for name, content in files.items()]
+        for target, temporary in written:
             folder = self._folder(target.parent)
-            os.replace(scratch, target.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.replace(temporary, target.name, src_dir_fd=folder, dst_dir_fd=folder)
         for target in map(PurePath, obsolete):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(target.name, dir_fd=self._folder(target.parent, create=False))
 
-    def _scratch(self, target: PurePath, content: bytes) -> str:
-        """The name of a new file beside ``target``."""
+    def _write_temporary(self, target: PurePath, content: bytes) -> str:
+        """Writes ``content`` to a new file beside ``target``, and returns its name."""
         folder, name = self._folder(target.parent), f".{target.name}.{uuid.uuid4().hex}"
         with _errors_named(target.parent):
             file = os.open(name, _NEW_FILE, 0o666, dir_fd=folder)
@@ -79,7 +79,7 @@ class _Files:
 
 @contextlib.contextmanager
 def _errors_named(path: PurePath) -> Iterator[None]:
-    """Names in an error the path below the base: that of a full disk names no file, and others leave out the folder."""
+    """Adds the path below the base to an error: other errors lack the folder, and that of a full disk any file."""
     try:
         yield
     except OSError as error:

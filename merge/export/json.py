@@ -1,4 +1,4 @@
-"""``summary.json``: the report field by field, the schema first, laid out so that lines can be compared."""
+"""``summary.json``: the report field by field, the schema first, with lines that a diff can compare."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from distprof.printable import printable_json
 
 
 def to_json(report: Report) -> str:
-    """The report as JSON text: each field on a line of its own, and each row of a table of rows.
+    """Returns the report as JSON text, with each field and each row of a table on its own line.
 
-    Keys stand in the order of the dataclasses' fields.  Raises ValueError for a number that is not finite.
+    Keys are in the order of the dataclasses' fields.  Raises ValueError for a number that is not finite.
     """
     values = _plain(report)
     ordered = {"schema": values.pop("schema"), **values}
@@ -22,7 +22,7 @@ def to_json(report: Report) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses as maps, tuples as lists; keys as JSON's strings, in the order given."""
+    """Returns dataclasses as dicts, tuples as lists, and keys as strings, in their order."""
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):

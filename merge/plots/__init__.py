@@ -1,6 +1,6 @@
-"""The report's pictures: a file a plot, each with ``draw(report)``: its figure, or None when there is nothing to draw.
+"""The plots of the report: one module for each, whose ``draw(report)`` returns the figure, or None without data.
 
-Nothing here imports matplotlib before the first picture is drawn.
+Nothing here imports matplotlib before the first plot is drawn.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any
 
 from distprof.merge.report import Report
 
-#: Every plot there is, in the order in which they are drawn.
+#: All plots, in the order in which they are drawn.
 NAMES = ("iteration_by_rank", "skew_map", "step_spread", "expert_load", "expert_ranked")
 FORMATS = ("png", "svg")
 
 
 def draw(name: str, report: Report) -> dict[str, bytes]:
-    """The plot's files by name, in every format; none when the report has nothing for it.
+    """Returns the files of a plot by name, one for each format; none where the report has no data for it.
 
-    The same report gives the same bytes, whatever the user's matplotlib settings are.
+    The same report gives the same bytes, independent of the user's matplotlib settings.
     """
     style = loaded_style()
     plot = import_module(f"distprof.merge.plots.{name}")
@@ -28,9 +28,9 @@ def draw(name: str, report: Report) -> dict[str, bytes]:
 
 
 def loaded_style() -> Any:
-    """What all plots share, and matplotlib with it.
+    """Imports and returns the module that all plots share, and with it matplotlib.
 
-    No figure here needs a backend; a notebook's, which MPLBACKEND hands on to every process, may not even be there.
+    MPLBACKEND is hidden meanwhile: no figure here needs a backend, and that of a notebook may not be installed.
     """
     backend = os.environ.pop("MPLBACKEND", None)
     try:

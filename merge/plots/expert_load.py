@@ -1,6 +1,11 @@
-"""Layers x experts: each expert's load relative to its layer's mean."""
+"""A map of layers x experts: each expert's load relative to the mean of its layer.
+
+The value of the expert that the verdict calls overloaded is bold, and no other.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,18 +14,18 @@ from matplotlib.figure import Figure
 
 from distprof.merge.plots import style
 from distprof.merge.plots.loads import loaded_layers, relative_loads
-from distprof.merge.report import Report
+from distprof.merge.report import OVERLOADED, ExpertLayerStats, ExpertVerdict, Report
 
 _ALL_VALUES_UP_TO = 96
 _HOTTEST_UP_TO = 24
 _CROSSES_UP_TO = 64
-#: How much faster the colour of a cold expert deepens than that of a hot one, which is the one that costs time.
+#: The colours below the mean span this many times less load than those above it: hot experts are what costs time.
 _COLD_STEEPER = 2.0
 _DARK = 0.33  # share of the colour scale from its middle, beyond which black cannot be read
 
 
 def draw(report: Report) -> Figure | None:
-    """None when no layer has expert loads."""
+    """Returns the map; None where no layer has expert loads."""
     layers = loaded_layers(report)
     if not layers:
         return None
@@ -32,25 +37,39 @@ def draw(report: Report) -> Figure | None:
     bar = style.heat_map(figure, axes, loads, ("PuOr_r", limits), "load / layer's mean")
     bar.ax.set_ylim(0, most)
     if widest <= _HOTTEST_UP_TO:
-        _values(axes, loads, limits)
+        _values(axes, loads, limits, _overloaded_cell(layers, report.verdict.expert))
     if widest <= _CROSSES_UP_TO:
         _crosses(axes, loads, "white" if _is_dark(limits, 0.0) else style.INK)
     style.rank_ticks(axes.xaxis, range(widest))
     _layer_ticks(axes, [layer.name for layer in layers])
     axes.set(xlabel=f"expert{' (x: no token)' if widest <= _CROSSES_UP_TO else ''}", ylabel="layer")
-    style.title(axes, "Expert load", report, f"tokens over {max(layer.steps for layer in layers)} steps, 1 = balanced")
+    detail = f"tokens over {max(layer.steps for layer in layers)} steps; {_finding(report.verdict.expert)}"
+    style.title(axes, "Expert load", report, detail)
     return figure
 
 
-def _values(axes: Axes, loads: style.FloatArray, limits: TwoSlopeNorm) -> None:
-    """Every value in a small map, the hottest of each layer in a larger one."""
+def _overloaded_cell(layers: Sequence[ExpertLayerStats], found: ExpertVerdict) -> tuple[int, int] | None:
+    """Returns (row, column) of the expert that the verdict names, None where it names no expert."""
+    if found.finding != OVERLOADED or found.expert is None:
+        return None
+    return next(((row, found.expert) for row, layer in enumerate(layers) if layer.name == found.layer), None)
+
+
+def _values(axes: Axes, loads: style.FloatArray, limits: TwoSlopeNorm, overloaded: tuple[int, int] | None) -> None:
+    """Writes every value of a small map, or the largest of each layer of a larger one."""
     for row, values in enumerate(loads):
         hottest = int(np.nanargmax(values))
         shown = range(len(values)) if loads.size <= _ALL_VALUES_UP_TO else [hottest]
         for column in shown:
             if values[column] > 0:
                 dark = _is_dark(limits, float(values[column]))
-                _value(axes, row, column, float(values[column]), bold=column == hottest, dark=dark)
+                _value(axes, row, column, float(values[column]), bold=(row, column) == overloaded, dark=dark)
+
+
+def _finding(found: ExpertVerdict) -> str:
+    if found.finding != OVERLOADED:
+        return "no expert is overloaded"
+    return f"overloaded: expert {found.expert} of {style.short([found.layer])[0]}"
 
 
 def _is_dark(limits: TwoSlopeNorm, load: float) -> bool:

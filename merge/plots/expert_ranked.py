@@ -1,4 +1,4 @@
-"""Ranked expert load, a curve a layer: how steeply the load falls from the hottest expert to the coldest."""
+"""Ranked expert load, one curve for each layer: how steeply the load falls from the hottest expert to the coldest."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MARKED_UP_TO = 32
 
 
 def draw(report: Report) -> Figure | None:
-    """None when no layer has expert loads."""
+    """Returns the curves; None where no layer has expert loads."""
     layers = loaded_layers(report)
     if not layers:
         return None
     figure, axes = style.new_figure(7.5, 4.2)
-    shades = mpl.colormaps["viridis"](np.linspace(0, 0.92, 256))  # without the yellow, too pale for a line
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.92, 256))  # without the yellow end, which is too pale for a line
     last = max(1, len(layers) - 1)
     names = style.short([layer.name for layer in layers])
     for place, (layer, name) in enumerate(zip(layers, names, strict=True)):
@@ -34,7 +34,9 @@ def draw(report: Report) -> Figure | None:
         figure.legend(loc="outside right center")
     else:
         figure.colorbar(
-            ScalarMappable(Normalize(0, last), ListedColormap(shades)), ax=axes, label="MoE layer, in the model's order"
+            ScalarMappable(Normalize(0, last), ListedColormap(shades)),
+            ax=axes,
+            label="MoE layer, in the order of the model",
         )
     axes.set(xlabel="experts of a layer, hottest first", ylabel="load / layer's mean")
     axes.set_ylim(bottom=0)
@@ -45,7 +47,7 @@ def draw(report: Report) -> Figure | None:
 
 
 def ranked(layer: ExpertLayerStats) -> list[float]:
-    """Relative loads of the recorded experts, largest first."""
+    """Returns the relative loads of the recorded experts, largest first."""
     return sorted((load for load in relative_loads(layer) if load is not None), reverse=True)
 
 

@@ -27,7 +27,7 @@ _BARS_UP_TO = 64
 
 
 def draw(report: Report) -> Figure | None:
-    """None when no rank has a timed step."""
+    """Returns the stacked bars; None where no rank has a timed step."""
     rows = [row for row in report.ranks if row.iteration_ns is not None]
     if not rows:
         return None
@@ -48,7 +48,7 @@ def draw(report: Report) -> Figure | None:
 
 
 def _stack(axes: Axes, rows: list[RankRow], phases: list[str], unit: TimeUnit, width: float) -> None:
-    """One collection a phase: quick to draw for any number of ranks."""
+    """Draws one collection for each phase, which is fast for any number of ranks."""
     base = [0.0] * len(rows)
     for phase in phases:
         top = [low + (row.phases_ns.get(phase) or 0.0) / unit.ns for low, row in zip(base, rows, strict=True)]
@@ -64,14 +64,14 @@ def _rectangle(place: int, low: float, high: float, width: float) -> list[tuple[
 
 
 def _totals(axes: Axes, rows: list[RankRow], unit: TimeUnit, width: float) -> None:
-    """The iteration's own median as a line over each bar."""
+    """Draws the median of the iteration as a line over each bar."""
     heights = [(row.iteration_ns or 0.0) / unit.ns for row in rows]
     lines = [[(place - width / 2, height), (place + width / 2, height)] for place, height in enumerate(heights)]
     axes.add_collection(LineCollection(lines, color=style.INK, linewidth=1.2, label="iteration"))
 
 
 def _name_slow_ranks(axes: Axes, rows: list[RankRow], found: RankVerdict, unit: TimeUnit) -> None:
-    """Marks the bars of the named ranks, and says over them what makes them slow: others' bars may be as high."""
+    """Marks the bars of the named ranks, and writes above them where they are slow: other bars may be as high."""
     named = {one.rank for one in found.named}
     places = [place for place, row in enumerate(rows) if row.rank in named]
     if not places:
@@ -81,7 +81,7 @@ def _name_slow_ranks(axes: Axes, rows: list[RankRow], found: RankVerdict, unit: 
         axes.annotate("▼", (place, own), (0, 2), textcoords="offset points", ha="center", fontsize=7)
     middle = places[len(places) // 2]
     side = "left" if middle < len(rows) / 4 else "right" if middle >= len(rows) * 3 / 4 else "center"
-    if len(places) > 1:  # a longer sentence, which would reach over an axis from the middle
+    if len(places) > 1:  # a longer text, which would cross an axis if it were centred
         side = "left" if middle < len(rows) / 2 else "right"
     edge = {"left": places[0] - 0.5, "center": middle, "right": places[-1] + 0.5}[side]
     highest = max(map(_height, rows)) / unit.ns
@@ -99,7 +99,7 @@ def _words(found: RankVerdict, unit: TimeUnit) -> str:
 
 
 def _height(row: RankRow) -> float:
-    """Of the rank's stack: medians of phases need not add up to the median of their sum."""
+    """Returns the height of the rank's bar: medians of phases need not add up to the median of the iteration."""
     return max(row.iteration_ns or 0.0, sum(value or 0.0 for value in row.phases_ns.values()))
 
 

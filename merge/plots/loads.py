@@ -8,11 +8,11 @@ from distprof.merge.report import ExpertLayerStats, Report
 
 
 def loaded_layers(report: Report) -> list[ExpertLayerStats]:
-    """The layers through which any token went."""
+    """Returns the layers that processed any token."""
     return [layer for layer in report.experts if any(layer.tokens)]
 
 
 def relative_loads(layer: ExpertLayerStats) -> list[float | None]:
-    """Tokens of each expert over the mean of the recorded ones; None where no recorded rank hosts the expert."""
+    """Returns tokens / mean over recorded experts, for each expert; None where no recorded rank hosts the expert."""
     mean = fmean(tokens for tokens in layer.tokens if tokens is not None)
     return [None if tokens is None else tokens / mean for tokens in layer.tokens]

@@ -1,4 +1,4 @@
-"""All pictures of a report, several at a time: drawing them takes most of the time of a small merge."""
+"""Draws all plots of a report in several processes, because drawing takes most of the time of a small merge."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from multiprocessing import get_context
 from distprof.merge import plots
 from distprof.merge.report import Report
 
-#: What a process of the pool draws of: it is a fork, and finds the report where this one had it.
+#: The report that a process of the pool draws from.
 _report: Report | None = None
 
 
 def draw_all(report: Report, drawn: Callable[[str], None]) -> tuple[dict[str, bytes], list[str]]:
-    """(the files of every plot that there is something for, by name, in the order of the plots; why others are not
-    drawn, in a sentence each).  ``drawn`` is told of each plot that is done.
+    """Returns (the files of all plots by name, in the order of the plots; sentences on plots that could not be drawn).
+
+    ``drawn`` is called with the name of each plot when it is done.
     """
     files: dict[str, dict[str, bytes]] = {}
-    with suppress(Exception):  # there is still this process
+    with suppress(Exception):  # this process draws what is left
         for name, future in _in_processes(report):
             files[name] = future.result()
             drawn(name)
@@ -42,11 +43,11 @@ def draw_all(report: Report, drawn: Callable[[str], None]) -> tuple[dict[str, by
 
 
 def _in_processes(report: Report) -> Iterator[tuple[str, Future[dict[str, bytes]]]]:
-    """Each plot as it is done; none where processes cannot be forked, or there is one processor."""
+    """Yields each plot when it is done; none where processes cannot be forked, or there is one processor."""
     workers = min(len(plots.NAMES), _processors())
     if workers < 2 or sys.platform != "linux":
         return
-    plots.loaded_style()  # once for all of them
+    plots.loaded_style()  # before the fork, once for all processes
     pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_begin, initargs=(report,))
     with pool:
         futures = {pool.submit(_draw, name): name for name in plots.NAMES}
@@ -59,10 +60,10 @@ def _processors() -> int:
 
 
 def _begin(report: Report) -> None:
-    global _report  # noqa: PLW0603  a process of the pool has one report
+    global _report  # noqa: PLW0603  each process of the pool has one report
     _report = report
-    gc.freeze()  # what a collection looks at is copied first, and a large run's report is large
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends with the merge, and says nothing of its own
+    gc.freeze()  # a collection would copy the pages of the report, which may be large
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends with the merge, without a traceback
 
 
 def _draw(name: str) -> dict[str, bytes]:

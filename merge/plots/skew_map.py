@@ -1,7 +1,8 @@
-"""Ranks x modules: by how much a rank's self time exceeds its cohort's median.
+"""A map of ranks x modules: by how much a rank's self time exceeds the median of its cohort.
 
-The cells of the ranks that the verdict names are framed, and no other.  The scale reaches at least to the excess from
-which a rank is named, and where nobody is named to twice the largest, so that chance is pale.
+The cells of the ranks that the verdict names are framed, and no others.  The colour scale reaches at least to the
+excess from which a rank is named.  Where no rank is named it reaches to twice the largest excess, so that differences
+by chance are pale.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from distprof.merge.plots import style
 from distprof.merge.quantities import common_unit
 from distprof.merge.report import NOBODY_STANDS_OUT, NOT_ENOUGH, RankVerdict, Report, SkewMap
 
-#: More ranks than this share lines, or a line would be thinner than a pixel, and the peak might not be drawn at all.
+#: With more ranks, several share a line: a line thinner than a pixel might not be drawn.
 MOST_LINES = 256
 _FRAMED_UP_TO = 48
 _DARK = 0.66  # share of the colour scale beyond which black cannot be read
@@ -25,7 +26,7 @@ _SHORT_PHASES = {"forward": "fwd", "backward": "bwd"}
 
 
 def draw(report: Report) -> Figure | None:
-    """None when there is nobody to compare a rank with, or no module time."""
+    """Returns the map; None where no rank can be compared, or there are no module times."""
     skew = report.skew.map
     excess = style.to_array(skew.excess_ns)
     if not np.any(np.nan_to_num(excess)):
@@ -71,7 +72,7 @@ def _named_cells(skew: SkewMap, found: RankVerdict) -> list[tuple[int, int]]:
 
 
 def shared_lines(excess: style.FloatArray, together: int) -> style.FloatArray:
-    """(ranks, columns) to (lines, columns): of each ``together`` neighbouring ranks the excess furthest from 0."""
+    """Reduces (ranks, columns) to (lines, columns): the excess furthest from 0 of ``together`` neighbouring ranks."""
     lines = []
     for start in range(0, len(excess), together):
         ranks = excess[start : start + together]

@@ -1,4 +1,4 @@
-"""How each rank's iteration time varies over its timed steps."""
+"""The spread of each rank's iteration time over its timed steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHARES = (0, 25, 50, 75, 100)
 
 
 def draw(report: Report) -> Figure | None:
-    """None when no rank has two timed steps."""
+    """Returns the plot; None where no rank has two timed steps."""
     rows = [row for row in report.ranks if row.step_durations_ns]
     if max((len(row.step_durations_ns) for row in rows), default=0) < 2:
         return None
@@ -38,7 +38,7 @@ def draw(report: Report) -> Figure | None:
 
 
 def _bars(axes: Axes, rows: list[RankRow], levels: style.FloatArray, unit: TimeUnit) -> None:
-    """A thin line over all steps, a thick one over the middle half, a dash at the median, a dot a step."""
+    """Draws for each rank a thin line over all steps, a thick one over the middle half, the median, and all steps."""
     least, lower, middle, upper, most = levels
     places = np.arange(len(rows))
     for low, high, width, label in ((least, most, 1.2, "all steps"), (lower, upper, 8.0, "middle half")):

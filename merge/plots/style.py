@@ -1,4 +1,4 @@
-"""What all plots share: colours that colour-blind readers tell apart, type, ticks for any number of ranks, files."""
+"""Shared by all plots: colours that colour-blind readers can distinguish, fonts, ticks, and files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
-    "text.parse_math": False,  # a name may hold a dollar
+    "text.parse_math": False,  # names may contain dollar signs
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
@@ -60,16 +60,16 @@ _SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "distprof",
 }
-#: A viewer without this font would take its default, which has serifs; Verdana is of nearly the same width.
+#: A viewer without this font would use a default with serifs; Verdana has nearly the same width.
 _FONT_FALLBACK = (b"font-family: 'DejaVu Sans'", b"font-family: 'DejaVu Sans', Verdana, sans-serif")
 _NO_PNG_METADATA: Any = {"Software": None}
 _NO_SVG_METADATA: Any = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def files_of(name: str, make: Callable[[], Figure | None]) -> dict[str, bytes]:
-    """The figure's files by name, laid out once and drawn once a format; none for no figure.
+    """Returns the files of the figure by name, one for each format; none where ``make`` returns None.
 
-    Straight through the canvases: ``savefig`` would draw everything a second time.
+    The canvases are called directly, because ``savefig`` would draw everything twice.
     """
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -87,13 +87,13 @@ def files_of(name: str, make: Callable[[], Figure | None]) -> dict[str, bytes]:
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of a size in inches with one pair of axes, laid out so that no label is cut."""
+    """Returns a figure of a size in inches with one pair of axes, with a layout that cuts no label."""
     figure = Figure(figsize=(width, height), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     return figure, figure.add_subplot()
 
 
 def title(axes: Axes, words: str, report: Report, detail: str) -> None:
-    """What the plot shows, and below it which run and what exactly."""
+    """Writes the title, and below it the run and the details."""
     run = report.run
     recorded = f"{len(run.ranks)} of {run.world_size} ranks" if run.world_size > 1 else "1 rank"
     axes.set_title(f"{one_line(run.name)}, {recorded}: {detail}", loc="left", fontsize=8.5, color=FAINT, pad=8)
@@ -103,8 +103,8 @@ def title(axes: Axes, words: str, report: Report, detail: str) -> None:
 
 
 def heat_map(figure: Figure, axes: Axes, values: FloatArray, colours: tuple[str, Normalize], label: str) -> Colorbar:
-    """A heat map of ``values`` (rows, columns), cells without a value grey, and its colour bar, which is returned."""
-    shades = mpl.colormaps[colours[0]](np.linspace(0.06, 0.94, 256))  # without the ends, on which no text can be read
+    """Draws a heat map of ``values`` (rows, columns), with grey cells for NaN, and returns its colour bar."""
+    shades = mpl.colormaps[colours[0]](np.linspace(0.06, 0.94, 256))  # without the ends, which are too dark for text
     colour_map = ListedColormap(shades).with_extremes(bad=NOTHING)
     image = axes.imshow(values, cmap=colour_map, norm=colours[1], aspect="auto", interpolation="none")
     _separate_cells(axes, values.shape)
@@ -121,7 +121,7 @@ def _separate_cells(axes: Axes, shape: tuple[int, ...]) -> None:
 
 
 def rank_ticks(axis: Axis, names: Sequence[int]) -> None:
-    """A tick at every place of ``names``, or at round places of many."""
+    """Sets a tick for each of ``names``; where there are many, at multiples of a power of two."""
     step = 1
     while len(names) > _MOST_TICKS and len(names) > step * _FEW_TICKS:
         step *= 2
@@ -130,12 +130,12 @@ def rank_ticks(axis: Axis, names: Sequence[int]) -> None:
 
 
 def short(labels: Sequence[str]) -> list[str]:
-    """Modules' paths in a tick label's length, no two alike that were not."""
+    """Returns short forms of module names for tick labels; different names stay different."""
     own = list(map(one_line, labels))
     names = shortened_apart(own, _LABEL_LENGTH)
     return [names[label] for label in own]
 
 
 def to_array(rows: Sequence[Sequence[float | None]]) -> FloatArray:
-    """Rows of numbers as floats, nan where there is None."""
+    """Returns rows of numbers as floats, NaN for None."""
     return np.array([[np.nan if value is None else value for value in row] for row in rows], dtype=np.float64)

@@ -1,10 +1,9 @@
-"""The merged answer as plain data: what the analysis fills in, and what text, JSON and plots are drawn from.
+"""The report as plain data: the analysis fills it in; text, JSON and plots show it.
 
-A file for each part of it; everybody imports from here.
+Each section has a module; other packages import from here.
 
-``summary.json`` is :class:`Report`, field by field, under :data:`REPORT_SCHEMA`.  Units are suffixes.
-A value that was not measured is None, and ``unavailable`` says why, by the field's name; nothing is ever 0 for want
-of data.
+``summary.json`` is :class:`Report`, field by field, under :data:`REPORT_SCHEMA`.  Names of fields end with units.
+A value that was not measured is None, never 0, and ``unavailable`` has the reason by the name of the field.
 
 *Latencies* are medians over a rank's timed steps first; a :class:`Spread` is over ranks.  *Inclusive* numbers of a
 module are sums of exclusive ones over its subtree.  A *cohort* is the set of ranks of one role: all coordinates equal

@@ -11,16 +11,18 @@ class ExpertLayerStats:
 
     name: str
     num_experts: int
-    top_k: int | None  # experts that see a token
+    top_k: int | None  # experts that process one token
     steps: int
-    tokens: tuple[int | None, ...]  # processed, by global expert; None: no recorded rank hosts it, or that was not seen
+    tokens: tuple[
+        int | None, ...
+    ]  # processed, by global expert; None: no recorded host, or its tokens were not counted
     hosts: tuple[tuple[int, ...], ...]  # by global expert: the ranks that host it
-    ep_tokens: tuple[int | None, ...]  # by coordinate on the axis that spreads them: tokens of its experts
-    ep_max_over_mean: float | None  # 1 when the ranks' loads are balanced; None where they are not spread
+    ep_tokens: tuple[int | None, ...]  # by coordinate on the axis that distributes experts
+    ep_max_over_mean: float | None  # 1 when ranks have equal loads; None where experts are not distributed
     max_over_mean: float | None
     hottest: int | None
     dead: tuple[int, ...]  # experts with 0 tokens
-    routed: tuple[int, ...]  # by global expert, how often routers chose it; none where that was not seen
-    dropped: int | None  # of these, over all experts
-    drop_rate: float | None
+    routed: tuple[int, ...]  # by global expert, how often routers chose it; empty where routing was not seen
+    dropped: int | None  # of ``routed``, over all experts
+    drop_rate: float | None  # dropped / routed
     aux_loss: float | None  # mean over the router's calls, and over ranks

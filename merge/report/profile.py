@@ -1,4 +1,4 @@
-"""Where the work and the time of an iteration go: modules, and what lies outside them."""
+"""The work and the time of an iteration: of modules, and outside of them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ModuleStats:
-    """One row of the merged module tree, rows in depth-first order of the model.
+    """One row of the merged module tree; rows are in depth-first order of the model.
 
-    ``params``, ``macs``, ``flops`` and the ``*_ns`` without ``self`` are inclusive; means (work) and medians (time)
-    over ``ranks``, the ranks that have this module.  ``label`` is unique in the report and fit for people.
+    ``params``, ``macs``, ``flops`` and the ``*_ns`` without ``self`` include the modules inside.  Work is the mean, and
+    time the median, over the ``ranks`` that have this module.  ``label`` is unique in the report.
     """
 
     label: str
     name: str
     class_name: str
-    root: int  # number of the model; stages of a pipeline are one
-    stage: int | None  # of the pipeline, where other stages have other modules of this name
+    root: int  # number of the model; all stages of a pipeline are one model
+    stage: int | None  # of the pipeline, where other stages have different modules of this name
     parent: int  # index in Report.modules, -1 for a root
     depth: int
     extra_repr: str
@@ -40,7 +40,7 @@ class ModuleStats:
 
 @dataclass(frozen=True)
 class WorkRow:
-    """Flops of one iteration that belong together, means over the ranks; None for what there cannot be any of."""
+    """The flops of one iteration in one place, means over the ranks; None for kinds of work that do not occur there."""
 
     where: str  # "modules", "(outside modules)", "(optimizer)"
     forward_flops: float | None = None
@@ -50,7 +50,7 @@ class WorkRow:
 
     @property
     def flops(self) -> float:
-        """All of them."""
+        """The sum of all kinds."""
         return sum(
             part or 0 for part in (self.forward_flops, self.backward_flops, self.recompute_flops, self.optimizer_flops)
         )
@@ -70,17 +70,14 @@ class OpStats:
 
 @dataclass(frozen=True)
 class CompiledRegion:
-    """Kernels that the compiler made itself for one compiled module, which ran in the counted step and are not counted.
+    """Kernels that the compiler generated for one module.  They ran in the counted step, but are not counted."""
 
-    ``kernels`` has their calls on all ranks by name; ``module`` is its label, empty for a compiled function.
-    """
-
-    module: str
-    kernels: dict[str, int]
+    module: str  # label, empty for a compiled function
+    kernels: dict[str, int]  # calls on all ranks, by name
 
     @property
     def attention(self) -> dict[str, int]:
-        """The kernels that are attention, by their names: those of a template, not those that work on its output."""
+        """The kernels that compute attention, recognised by the names of their templates."""
         return {name: calls for name, calls in self.kernels.items() if _is_attention(name)}
 
 

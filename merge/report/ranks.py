@@ -1,10 +1,10 @@
-"""Each rank, and each pipeline stage: its own times and what it holds in memory."""
+"""Ranks and pipeline stages: their times and memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: What a rank holds in memory, and the field of a :class:`RankRow` that has it.
+#: Kinds of memory, and the field of :class:`RankRow` for each.
 HOLDINGS = {
     "parameters": "parameter_bytes",
     "gradients": "gradient_bytes",
@@ -15,7 +15,7 @@ HOLDINGS = {
 
 @dataclass(frozen=True)
 class RankRow:
-    """One rank: where it is, and its own medians over timed steps."""
+    """One rank: its coordinates, and its own medians over timed steps."""
 
     rank: int
     coordinates: dict[str, int]
@@ -24,10 +24,10 @@ class RankRow:
     complete: bool
     steps: int  # timed steps recorded
     iteration_ns: float | None
-    phases_ns: dict[str, float | None]  # keys of records.PHASES; None: could not be seen
-    parameter_bytes: int | None  # local bytes between two iterations, these three
+    phases_ns: dict[str, float | None]  # by phase of records.PHASES; None: not seen
+    parameter_bytes: int | None  # this field and the two below: local bytes between two iterations
     gradient_bytes: int | None
-    optimizer_bytes: int | None  # state, and copies of parameters that the optimizer steps in
+    optimizer_bytes: int | None  # with the copies of parameters that the optimizer updates
     peak_memory_bytes: int | None
     memory_source: str
     params: int | None
@@ -36,27 +36,27 @@ class RankRow:
     hfu: float | None
     step_iterations: tuple[int, ...] = ()
     step_durations_ns: tuple[int, ...] = ()
-    memory_unknown: str = ""  # why the three above are None, where that is known
+    memory_unknown: str = ""  # why parameter_bytes and the two below it are None, where the reason is known
 
 
 @dataclass(frozen=True)
 class StageRow:
-    """One pipeline stage, over its ranks and their timed steps; merge/times/pipeline.py has the formulas."""
+    """One pipeline stage: medians over timed steps and ranks; merge/times/pipeline.py has the formulas."""
 
     stage: int  # coordinate on pp
-    virtual_stages: int  # stages of the model on each of its ranks
+    virtual_stages: int  # stages on each of its ranks
     ranks: tuple[int, ...]
     micro_batches: float | None
     forward_ns: float  # in modules
     backward_ns: float
     waiting_ns: float
-    bubble: float | None  # the share of the schedule's time in which the stage waits
+    bubble: float | None  # share of the schedule in which the stage waits
     ideal_bubble: float | None
 
 
 @dataclass(frozen=True)
 class MemoryDifference:
-    """A rank that holds more or less than its cohort."""
+    """A rank that holds more or less memory than its cohort."""
 
     rank: int
     what: str  # a key of HOLDINGS

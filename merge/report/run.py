@@ -1,4 +1,4 @@
-"""What was merged, and how the job is parallel."""
+"""The run that was merged, and its topology."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What was merged, and what is not there."""
+    """Which run and ranks were merged, and which ranks are missing."""
 
     run_id: str
     name: str
@@ -22,22 +22,19 @@ class RunInfo:
     torch: str
     mode: str  # records.TRAINING or records.FORWARD: what an iteration is
     planned_timed_steps: int
-    without_data: tuple[int, ...] = ()  # of ``ranks``, those that left a shard and no iteration in it
-    notes: tuple[str, ...] = ()  # damaged shards, assumptions, disagreements: one sentence each, for the first page
+    without_data: tuple[int, ...] = ()  # those of ``ranks`` whose shards have no iteration
+    notes: tuple[str, ...] = ()  # sentences for the first page: damaged shards, assumptions, conflicts
 
     @property
     def unit(self) -> str:
-        """What one worker is called: DeepSpeed says GPU."""
+        """The word for one worker; DeepSpeed uses GPU."""
         return "rank" if self.device in ("cpu", "meta") else "GPU"
 
 
 @dataclass(frozen=True)
 class TopologyInfo:
-    """Parallel axes of the job; ``sizes`` has every axis of records.AXES, and mp, and finer ones where they are known.
+    """The parallel axes of the job; each :class:`RankRow` has the coordinates on the same axes."""
 
-    Every rank's coordinates on the same axes stand in its :class:`RankRow`.
-    """
-
-    source: str  # who told most of it, in the words of records.Topology
-    sizes: dict[str, int]
-    sources: dict[str, str]  # who told each axis, where that is known
+    source: str  # of most axes, one of the sources of records.Topology
+    sizes: dict[str, int]  # every axis of records.AXES, mp, and finer axes where they are known
+    sources: dict[str, str]  # of each axis, where it is known

@@ -1,4 +1,4 @@
-"""The job and its model in figures."""
+"""The figures of the whole job and its model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Spread:
-    """One figure over the ranks that have it."""
+    """One figure over the ranks that have a value."""
 
     min: float
     median: float
@@ -23,26 +23,26 @@ class Spread:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Timed steps in which some rank evaluated a model, that is, ran it without gradient inside training."""
+    """Timed steps in which a rank evaluated a model: it ran the model without gradient during training."""
 
     steps: int
-    timed_steps: int  # of how many
-    time_ns: Spread | None  # in a step that has one, of the ranks that ran any; None where none ran
+    timed_steps: int  # all timed steps
+    time_ns: Spread | None  # in steps with an evaluation, over ranks that ran one; None without evaluations
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The Profile Summary.  Everything is per iteration (all micro-batches) unless it says per micro-batch.
+    """The Profile Summary.  All figures are for one iteration with all its micro-batches, unless noted.
 
-    "Per rank" figures are means over the ranks; ``params_of_model`` and ``fwd_*_of_model`` are DeepSpeed's estimate
-    (mean over one model-parallel group x mp); ``exact`` ones are unions over the ranks, and "at least" when
+    ``*_per_rank`` are means over the ranks.  ``params_of_model`` and ``fwd_*_of_model`` are DeepSpeed's estimate: the
+    mean over one model-parallel group x mp.  ``*_exact`` are unions over the ranks, and lower bounds where
     ``exact_covers_all`` is False.
     """
 
-    batch_size_per_rank: float | None  # of one micro-batch; of a pipeline's first stage
-    batch_found: str  # how the batch size was found, or why it was not; empty where no rank said
+    batch_size_per_rank: float | None  # of one micro-batch, in the first pipeline stage
+    batch_found: str  # how the batch size was found, or why not; may be empty
     micro_batches: float | None
-    samples_per_iteration: float | None  # of the whole job: data-parallel ranks only
+    samples_per_iteration: float | None  # of the whole job: data-parallel ranks x micro-batches x batch size
     params_per_rank: Spread | None
     params_of_model: float | None
     params_exact: int | None
@@ -53,17 +53,17 @@ class Summary:
     fwd_flops_of_model: float | None
     fwd_latency_ns: Spread | None
     bwd_macs_per_rank: float | None
-    bwd_flops_per_rank: float | None  # without what was recomputed
-    recompute_flops_per_rank: float | None  # run again in backward, by checkpointing
+    bwd_flops_per_rank: float | None  # without recomputed flops
+    recompute_flops_per_rank: float | None  # run again in backward by activation checkpointing
     bwd_latency_ns: Spread | None
     step_latency_ns: Spread | None  # the optimizer phase
     iter_latency_ns: Spread | None  # DeepSpeed's: forward + backward + optimizer
-    wall_iteration_ns: Spread | None  # ours: everything, data wait included
+    wall_iteration_ns: Spread | None  # the whole iteration, data wait included
     fwd_flops_per_second: float | None  # per rank
-    bwd_flops_per_second: float | None  # per rank, what was recomputed included
+    bwd_flops_per_second: float | None  # per rank, with recomputed flops
     fwd_bwd_flops_per_second: float | None
     flops_per_second: float | None  # per rank, over iter latency
-    samples_per_second: float | None  # of the whole job, over the wall iteration with its share of evaluations
+    samples_per_second: float | None  # of the whole job, by the wall iteration mixed with evaluations
     evaluations: Evaluations
     uncounted_ops: dict[str, int] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)  # field name -> why it is None
@@ -76,36 +76,36 @@ class ModelWork:
     Lower bounds where ``covers_all`` is False: not every rank counted.
     """
 
-    macs: float  # what tensor-parallel ranks do alike counted once
+    macs: float  # repeated work of tensor-parallel ranks counts once
     flops: float
-    executed_macs: float  # as often as it ran
+    executed_macs: float  # all that ran
     executed_flops: float
-    useful_macs: float | None  # without what experts did on padding; None where that cannot be told
+    useful_macs: float | None  # without work of experts on padding; None where it cannot be known
     useful_flops: float | None
     covers_all: bool
 
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model that a training job calls without gradient only; its parameters are in no sum of the trained model's."""
+    """A model that a training job calls without gradient only; sums of trained models do not include it."""
 
     name: str  # its class, or its name in the module that holds it
-    params: int  # the union over the ranks
+    params: int  # union over the ranks
     root: int  # number of the model, as Report.modules has it
 
 
 @dataclass(frozen=True)
 class ModelTotals:
-    """The model as a whole, as the ranks together hold it; ``summary`` has the sizes that these split.
+    """The whole model, as the union over the ranks; ``summary`` has the totals of which these are parts.
 
-    Lower bounds where ``summary.exact_covers_all`` is False.
+    The figures are lower bounds where ``summary.exact_covers_all`` is False.
     """
 
-    params_by_kind: dict[str, int]  # of records.KINDS, those that are there: dense, expert, ...
-    active_params: int | None  # that work on one token; None where the top-k of a layer is not known
-    active_is_measured: bool  # by rows of experts / tokens of routers, where a stack does not say its top-k
-    uncovered: tuple[str, ...]  # coordinates of which no rank told its parameters, such as "pp 1" or "ep 2-3"
+    params_by_kind: dict[str, int]  # the kinds of records.KINDS that the model has: dense, expert, ...
+    active_params: int | None  # parameters that process one token; None where the top-k of a layer is not known
+    active_is_measured: bool  # as rows of experts / tokens of routers, where a stack reports no top-k
+    uncovered: tuple[str, ...]  # coordinates without recorded parameters, such as "pp 1" or "ep 2-3"
     forward: ModelWork | None  # None where nothing was counted
-    why_no_forward: str = ""  # why it is None although something was
+    why_no_forward: str = ""  # why it is None although ranks counted
     evaluated: tuple[EvaluatedModel, ...] = ()  # models that are not trained
-    assumes_replicas: bool = False  # that all ranks hold the same of parameters of which nothing says so
+    assumes_replicas: bool = False  # some parameters are only assumed to be equal on all ranks

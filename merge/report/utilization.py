@@ -1,4 +1,4 @@
-"""How much of the devices' peak was used."""
+"""Which share of the devices' peak was used."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PeakUsed:
-    """What one kind of device does at most in one arithmetic, as MFU has it."""
+    """The peak of one kind of device in one arithmetic, as MFU uses it."""
 
-    device: str  # what it calls itself
+    device: str  # its own name
     threads: int  # of the CPU; 0: the whole device
     arithmetic: str
     tflops: float
     source: str
-    share: float  # of the model's MACs, of all ranks
+    share: float  # of the model's MACs over all ranks
 
 
 @dataclass(frozen=True)
 class UtilizationSpread:
-    """MFU or HFU, 1 being all: of the job, and the least and the largest of its ranks."""
+    """MFU or HFU as a share of 1: of the job, and the least and the largest of its ranks."""
 
     job: float
     min: float
     max: float
-    ranks: int  # that have it
+    ranks: int  # with a value
 
 
 @dataclass(frozen=True)
 class Utilization:
-    """How much of the devices' peak was used; see :mod:`distprof.merge.work.utilization` for what counts.
+    """Which share of the devices' peak was used; :mod:`distprof.merge.work.utilization` has the formulas.
 
-    ``model_flops_per_rank`` (forward and backward, each once in the job) and ``hardware_flops_per_rank`` (what ran) are
-    2 x MACs, means over the ranks.
+    ``model_flops_per_rank`` (forward and backward, each once in the job) and ``hardware_flops_per_rank`` (all that ran)
+    are 2 x MACs, means over the ranks.
     """
 
     mfu: UtilizationSpread | None
     hfu: UtilizationSpread | None
-    at_least: bool  # something that ran is not in it
+    at_least: bool  # lower bounds: some work is not included
     model_flops_per_rank: float | None
     hardware_flops_per_rank: float | None
     peaks: tuple[PeakUsed, ...]
     unavailable: str  # why there is no MFU
-    to_do: str  # and what to type, if that helps
+    to_do: str  # what the user can do about it, may be empty

@@ -22,15 +22,15 @@ from distprof.merge.text.format.lines import join_blocks
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How much to show: ``depth`` of the module tree (None: all of it), ``top`` classes a depth, the tree itself."""
+    """How much the report shows."""
 
-    depth: int | None = None
-    top: int = 3
-    detail: bool = True
+    depth: int | None = None  # of the module tree, None: all of it
+    top: int = 3  # classes at each depth of the aggregated profile
+    detail: bool = True  # whether to show the module tree
 
 
 def render(report: Report, options: TextOptions) -> str:
-    """The whole of ``summary.txt``, without colour."""
+    """Returns the whole text of ``summary.txt``."""
     blocks = [header_block(report), profile_summary(report), aggregated_profile(report, options.depth, options.top)]
     if options.detail:
         blocks.append(detailed_profile(report, options.depth))

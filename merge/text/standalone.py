@@ -12,14 +12,16 @@ from distprof.merge.text.blocks.work import work_block
 from distprof.merge.text.format.lines import join_blocks
 
 _NOTE = (
-    "(outside modules) is what ran outside of the profiled model, of which only backward is seen: the forward of a loss"
-    " that is a function is in no row. Autograd's own sums of gradients are in none either."
+    "(outside modules): the backward of what ran outside of the profiled model, such as a loss; its forward is in no"
+    " row.  Autograd's own sums of gradients are in no row either."
 )
 
 
 def render_model(report: Report, *, depth: int | None, top: int, detail: bool, tree: int | None = None) -> str:
-    """``depth`` (None: all) and ``top`` classes are of the aggregated profile, which is left out where ``top`` is 0;
-    ``detail`` adds the module tree, down to depth ``tree`` (None: all, as DeepSpeed shows it).
+    """Returns the whole report.
+
+    The aggregated profile shows ``top`` classes (0: no such block) down to ``depth`` (None: all depths); ``detail``
+    adds the module tree down to depth ``tree`` (None: all of it, as DeepSpeed shows it).
     """
     blocks = [header_block(report), profile_summary(report)]
     if top:
@@ -30,5 +32,5 @@ def render_model(report: Report, *, depth: int | None, top: int, detail: bool, t
 
 
 def render_aggregated(report: Report, *, depth: int | None, top: int) -> str:
-    """The aggregated profile alone."""
+    """Returns the aggregated profile alone."""
     return join_blocks([aggregated_profile(report, depth, top)])

@@ -1,4 +1,4 @@
-"""The report as a whole: the same for the same shards, a golden copy, and what holds whatever the golden copy says."""
+"""The whole report: equal for equal shards, a golden copy, and properties that hold for any report."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def every_number(value: Any) -> Iterator[float]:
 
 
 def test_golden() -> None:
-    """After a change that is meant: UPDATE_GOLDEN=1 pytest tests/merge/test_analyse.py, and read the difference."""
+    """After an intended change, run UPDATE_GOLDEN=1 pytest tests/merge/test_analyse.py, and read the difference."""
     text = to_json(of_job(Job(dp=3, tp=2, pp=1, ep=1, layers=2, steps=2, noise=0, slow_rank=4, hot=2.0)))
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(text, encoding="utf-8")
@@ -71,7 +71,7 @@ def test_the_order_of_the_shards_does_not_matter(shuffler: random.Random) -> Non
     assert to_json(analyse(run_of_shards(shards))) == expected
 
 
-def test_neither_place_nor_time_matters(tmp_path: Path) -> None:
+def test_path_and_time_do_not_matter(tmp_path: Path) -> None:
     first = write_run(tmp_path / "first", dp=4, missing=(2,), slow_rank=1)
     second = tmp_path / "elsewhere" / "second"
     second.mkdir(parents=True)
@@ -85,8 +85,8 @@ def test_neither_place_nor_time_matters(tmp_path: Path) -> None:
 
 @settings(max_examples=10)
 @given(st.permutations(range(4)))
-def test_exchanging_data_parallel_ranks_exchanges_nothing_but_their_numbers(places: list[int]) -> None:
-    """What rank ``places[i]`` recorded is given to rank i: modules, totals and excesses are those of the same ranks."""
+def test_exchanging_data_parallel_ranks(places: list[int]) -> None:
+    """Gives the records of rank ``places[i]`` to rank i: modules, totals and excesses stay the same."""
 
     def exchanged(rank: int) -> list[Record]:
         header, *rest = rank_records(job, places[rank])
@@ -103,18 +103,18 @@ def test_exchanging_data_parallel_ranks_exchanges_nothing_but_their_numbers(plac
         assert (now.subject, now.phase, now.excess_ns) == (was.subject, was.phase, was.excess_ns)
 
 
-# ---- whatever is lost, the rest is a report --------------------------------------------------------------------------
+# ---- lost records ----------------------------------------------------------------------------------------------------
 
 
 def shortened(record: Record, length: int) -> Record:
-    """The record with its arrays cut: they may have been written before the tree grew, or the tree may be lost."""
+    """Returns the record with shorter arrays, as if it was written before the tree grew, or the tree was lost."""
     arrays = {field.name: getattr(record, field.name) for field in fields(record) if "dtype" in field.metadata}
     return replace(record, **{name: array[:length] for name, array in arrays.items()}) if arrays else record
 
 
 @settings(max_examples=25)
 @given(st.data())
-def test_any_records_in_any_order_make_a_report(data: st.DataObject) -> None:
+def test_any_records_make_a_report(data: st.DataObject) -> None:
     job = Job(dp=3, tp=2, ep=3, experts=3, steps=2, tp_experts=True)
     shards = []
     for rank in range(job.world):
@@ -132,12 +132,12 @@ def test_any_records_in_any_order_make_a_report(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_no_number_is_infinite_or_not_a_number(job: Job) -> None:
+def test_all_numbers_are_finite(job: Job) -> None:
     assert all(math.isfinite(number) for number in every_number(of_job(job)))
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_the_phases_of_a_rank_add_up_to_its_iteration(job: Job) -> None:
+def test_phases_add_up_to_the_iteration(job: Job) -> None:
     one_step = replace(job, steps=1)  # medians of several steps need not add up
     for row in of_job(one_step).ranks:
         assert row.phases_ns.keys() == set(PHASES)
@@ -145,7 +145,7 @@ def test_the_phases_of_a_rank_add_up_to_its_iteration(job: Job) -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_the_root_holds_what_the_ranks_counted(job: Job) -> None:
+def test_root_macs_are_the_mean_of_the_ranks(job: Job) -> None:
     report = of_job(job)
     counted = [row.fwd_macs for row in report.ranks if row.fwd_macs is not None]
     assert len(counted) == (job.world if job.counted else 0)
@@ -154,7 +154,7 @@ def test_the_root_holds_what_the_ranks_counted(job: Job) -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_tables_are_of_one_piece(job: Job) -> None:
+def test_tables_are_consistent(job: Job) -> None:
     report = of_job(job)
     ranks, labels = [row.rank for row in report.ranks], [module.label for module in report.modules]
     assert ranks == list(report.run.ranks) == list(report.skew.map.ranks) == list(range(job.world))
@@ -170,7 +170,7 @@ def test_tables_are_of_one_piece(job: Job) -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_every_spread_lies_between_its_ends(job: Job) -> None:
+def test_spreads_are_ordered(job: Job) -> None:
     summary = of_job(job).summary
     for spread in (summary.params_per_rank, summary.fwd_latency_ns, summary.iter_latency_ns, summary.wall_iteration_ns):
         assert spread is not None
@@ -184,10 +184,10 @@ def test_mixed_devices_are_noted() -> None:
         return [replace(header, device="cuda" if rank == 2 else "cpu"), *rest]
 
     (note,) = analyse(run_of_shards([shard_of(records(rank)) for rank in range(3)])).run.notes
-    assert note == "rank 2 ran on another kind of device than rank 0 (cpu)"
+    assert note == "rank 2 ran on a different kind of device than rank 0 (cpu)"
 
 
-def test_a_run_that_only_began_is_a_report_that_says_what_it_has() -> None:
+def test_a_run_without_iterations() -> None:
     report = analyse(run_of_shards([shard_of(rank_records(Job(dp=2), rank)[:2]) for rank in range(2)]))
     assert report.run.incomplete == dict.fromkeys(
         (0, 1), "0 of 3 timed steps, not counted, still running, killed or unable to write"

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Formatted numbers, units and spreads."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from distprof.merge.quantities import (
     duration,
     duration_spread,
     macs,
+    parameters_spread,
     percentage,
     plain,
     quantity,
-    quantity_spread,
 )
 from distprof.merge.report import Spread
 from distprof.merge.text.format.lines import join_blocks, table
@@ -52,23 +52,23 @@ def test_units() -> None:
     assert [percentage(1, 8), percentage(0, 0), percentage(None, 8)] == ["12.5%", "0%", "n/a"]
 
 
-def test_a_spread_is_shown_where_ranks_differ() -> None:
+def test_spreads() -> None:
     apart = Spread(min=22e6, median=24e6, max=65e6, mean=30e6, slowest_rank=5)
     assert duration_spread(apart) == "24 ms  [22 ms .. 65 ms]"
-    assert quantity_spread(apart) == "30 M  [22 M .. 65 M]"
+    assert parameters_spread(apart) == "30 M  [22 M .. 65 M]"
     assert duration_spread(Spread(24e6, 24e6, 24e6, 24e6, 0)) == "24 ms"
-    assert duration_spread(None) == quantity_spread(None) == "n/a"
+    assert duration_spread(None) == parameters_spread(None) == "n/a"
 
 
 @pytest.mark.parametrize(("largest", "name"), [(9e5, "us"), (1e6, "ms"), (9.9e9, "ms"), (1e10, "s"), (0, "ms")])
-def test_one_unit_for_all_times_of_a_table(largest: float, name: str) -> None:
+def test_common_unit(largest: float, name: str) -> None:
     assert common_unit([None, 1.0, largest] if largest else [None]).name == name
 
 
-def test_columns_line_up() -> None:
+def test_columns_are_aligned() -> None:
     lines = table(("name", "n"), [("a", "1"), ("long", "1000")], left=("name",))
     assert lines == ["name     n", "a        1", "long  1000"]
 
 
-def test_blocks_stand_apart_and_empty_ones_leave_no_gap() -> None:
+def test_blocks_are_separated_by_one_empty_line() -> None:
     assert join_blocks([["a", "b"], [], ["c"]]) == "a\nb\n\nc\n"

@@ -15,7 +15,7 @@ def test_spans(numbers: list[int], text: str) -> None:
 
 
 @given(st.sets(st.integers(0, 200)))
-def test_spans_name_every_number_and_no_other(numbers: set[int]) -> None:
+def test_spans_have_exactly_the_numbers(numbers: set[int]) -> None:
     named = set()
     for span in filter(None, number_spans(numbers).split(", ")):
         first, _, last = span.partition("-")

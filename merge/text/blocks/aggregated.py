@@ -1,4 +1,4 @@
-"""The Aggregated Profile: which classes of module weigh most, at every depth of the model."""
+"""The Aggregated Profile: the classes of modules with the largest figures, at every depth of the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distprof.merge.text.format.lines import heading
 
 @dataclass
 class _ClassTotal:
-    """All modules of one class at one depth; None where not one of them has the figure."""
+    """The sums over all modules of one class at one depth; None where no module has the figure."""
 
     params: float | None = None
     macs: float | None = None
@@ -26,7 +26,7 @@ class _ClassTotal:
 
 
 def aggregated_profile(report: Report, depth: int | None, top: int) -> Iterator[str]:
-    """Lines of the block: the ``top`` classes at each depth down to ``depth`` (None: the deepest)."""
+    """Yields the lines of the block: the ``top`` classes at each depth, down to ``depth`` (None: all depths)."""
     yield heading(f"Aggregated Profile per {report.run.unit}")
     yield f"Top {top} modules in terms of params, MACs or fwd latency at different model depths:"
     evaluated = {model.root for model in report.model.evaluated}
@@ -40,7 +40,7 @@ def aggregated_profile(report: Report, depth: int | None, top: int) -> Iterator[
 
 
 def model_depths(modules: Sequence[ModuleStats]) -> list[int]:
-    """The depth of every module in the user's own model: wrappers such as DDP take up none."""
+    """Returns the depth of every module in the user's model: wrappers such as DDP do not count."""
     depths: list[int] = []
     for module in modules:
         inside = module.parent >= 0

@@ -1,4 +1,4 @@
-"""The Experts block: the load of every expert of every MoE layer, and what routers had chosen."""
+"""The Experts block: the load of every expert of every MoE layer, and the routers' choices."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ _HOTTEST_SHOWN = 4
 
 
 def experts_block(report: Report) -> Iterator[str]:
-    """Lines of the block; none where the model has no expert layers."""
+    """Yields the lines of the block; none where the model has no MoE layers."""
     if not report.experts:
         return
     yield heading("Experts")
-    yield "Tokens that each expert processed, over all ranks and timed steps; max/mean is 1 when the load is balanced."
-    spread = any(layer.ep_tokens for layer in report.experts)
-    if spread:
-        yield "ep max/mean is the same over the ranks that share out the experts: theirs is the time that it costs."
-    ep = ["ep max/mean"] if spread else []
+    yield "Tokens that each expert processed, over all ranks and timed steps.  max/mean is 1 when the load is balanced."
+    by_ep = any(layer.ep_tokens for layer in report.experts)
+    if by_ep:
+        yield "ep max/mean compares ep ranks, each with the tokens of all its experts: the largest one sets the time."
+    ep = ["ep max/mean"] if by_ep else []
     titles = ["layer", "experts", "steps", "max/mean", *ep, "hottest", "dead", "tokens of expert 0, 1, ..."]
     names = shortened_apart([one_line(layer.name) for layer in report.experts], _LAYER_WIDTH)
-    cells = [_cells(layer, names[one_line(layer.name)], spread=spread) for layer in report.experts]
+    cells = [_cells(layer, names[one_line(layer.name)], by_ep=by_ep) for layer in report.experts]
     yield from table(titles, cells, left=["layer", titles[-1], "dead"])
     routed = [layer for layer in report.experts if layer.routed]
     if routed:
         yield ""
-        yield "What routers chose, tokens x top-k; dropped: what no expert took, its capacity being full."
+        yield "Routers' choices, tokens x top-k; dropped: choices beyond the capacity of their expert."
         chosen = [_routing(layer, names[one_line(layer.name)]) for layer in routed]
         yield from table(["layer", "top-k", "chosen", "dropped", "", "aux loss"], chosen, ["layer"])
 
 
-def _cells(layer: ExpertLayerStats, name: str, *, spread: bool) -> list[str]:
+def _cells(layer: ExpertLayerStats, name: str, *, by_ep: bool) -> list[str]:
     return [
         name,
         str(layer.num_experts),
         str(layer.steps),
         ratio(layer.max_over_mean),
-        *([ratio(layer.ep_max_over_mean)] if spread else []),
+        *([ratio(layer.ep_max_over_mean)] if by_ep else []),
         NOT_AVAILABLE if layer.hottest is None else str(layer.hottest),
-        (number_spans(layer.dead) or "none") if _is_told(layer) else NOT_AVAILABLE,
+        (number_spans(layer.dead) or "none") if _has_tokens(layer) else NOT_AVAILABLE,
         _tokens(layer),
     ]
 
@@ -62,13 +62,13 @@ def _routing(layer: ExpertLayerStats, name: str) -> list[str]:
     ]
 
 
-def _is_told(layer: ExpertLayerStats) -> bool:
+def _has_tokens(layer: ExpertLayerStats) -> bool:
     return bool(layer.steps) and any(tokens is not None for tokens in layer.tokens)
 
 
 def _tokens(layer: ExpertLayerStats) -> str:
-    """All loads of a small layer, of a large one the hottest experts by number; n/a without a timed step."""
-    if not _is_told(layer):
+    """Returns all loads of a small layer, or the hottest experts of a large one; n/a without a timed step."""
+    if not _has_tokens(layer):
         return NOT_AVAILABLE
     if layer.num_experts <= _ALL_UP_TO:
         return " ".join(NOT_AVAILABLE if tokens is None else str(tokens) for tokens in layer.tokens)

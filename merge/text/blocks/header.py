@@ -1,4 +1,4 @@
-"""The first page's head: what was recorded, on which ranks, and what the reader must know before believing a number."""
+"""The head of the report: the run, its ranks and topology, and notes that qualify the numbers below."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from distprof.records import ASSUMED, DECLARED, DEVICE_MESH, PARAMETERS, PROCESS
 _LABEL = 10
 _SOURCES = {
     DECLARED: "declared by the script",
-    DEVICE_MESH: "from the dimension names of its DeviceMesh",
-    PROCESS_GROUPS: "from the descriptions of its process groups",
-    PARAMETERS: "from how its parameters are cut",
+    DEVICE_MESH: "from the dimension names of the DeviceMesh",
+    PROCESS_GROUPS: "from the descriptions of process groups",
+    PARAMETERS: "from the shards of parameters",
     ASSUMED: "assumed",
 }
 
 
 def header_block(report: Report) -> Iterator[str]:
-    """Lines of the head."""
+    """Yields the lines of the head."""
     yield heading("distprof", 26)
     yield from _run(report.run)
     yield from _ranks(report.run)
@@ -55,18 +55,18 @@ def _ranks(run: RunInfo) -> Iterator[str]:
 
 
 def _topology(topology: TopologyInfo) -> str:
-    """The sizes and who told them; axes that somebody else told are named with him."""
+    """Returns the sizes and their source; axes from another source are listed with it."""
     sizes = ", ".join(f"{axis} {size}" for axis, size in topology.sizes.items())
     others: dict[str, list[str]] = defaultdict(list)
     for axis, source in topology.sources.items():
         if source != topology.source and topology.sizes.get(axis, 1) > 1:
             others[source].append(axis)
-    parts = [f"; {', '.join(axes)} {_told_by(source)}" for source, axes in others.items()]
-    return f"{sizes} ({_told_by(topology.source)}{''.join(parts)})"
+    parts = [f"; {', '.join(axes)} {_source_words(source)}" for source, axes in others.items()]
+    return f"{sizes} ({_source_words(topology.source)}{''.join(parts)})"
 
 
-def _told_by(source: str) -> str:
-    return _SOURCES.get(source, f"told by {source}")
+def _source_words(source: str) -> str:
+    return _SOURCES.get(source, f"from {source}")
 
 
 def _entry(label: str, text: str, parts: Sequence[Part] = ()) -> list[str]:

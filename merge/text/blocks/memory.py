@@ -1,4 +1,4 @@
-"""The Memory block: what every rank holds, and who holds more or less than its cohort."""
+"""The Memory block: the memory of every rank, and ranks that hold more or less than their cohort."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from distprof.merge.text.format.lines import heading, one_line, table, wrapped
 from distprof.merge.wording import rank_names
 
 _DIFFERENCES_SHOWN = 8
-_WHERE_PEAK = {"allocator": "of torch's allocator on the device", "rss": "of the process, all its memory"}
+_PEAK_OF = {"allocator": "torch's allocator on the device", "rss": "the whole process"}
 
 
 def memory_block(report: Report) -> Iterator[str]:
-    """Lines of the block; none where no rank told what it holds, or why it could not."""
+    """Yields the lines of the block; none where no rank recorded its memory, or why it could not."""
     rows = [row for row in report.ranks if row.parameter_bytes is not None]
     unknown: dict[str, list[int]] = {}
     for row in report.ranks:
@@ -29,17 +29,18 @@ def memory_block(report: Report) -> Iterator[str]:
     if rows:
         yield from _known(rows, report)
     for reason, ranks in unknown.items():
-        yield from wrapped(f"{rank_names(ranks)} hold what cannot be measured: {one_line(reason)}", "n/a: ", "  ")
+        yield from wrapped(f"memory of {rank_names(ranks)}: {one_line(reason)}", "n/a: ", "  ")
 
 
 def _known(rows: Sequence[RankRow], report: Report) -> Iterator[str]:
     peaks = {row.memory_source for row in rows if row.memory_source}
-    where = " and ".join(_WHERE_PEAK.get(source, source) for source in sorted(peaks)) or "not seen"
+    peak_of = " and ".join(_PEAK_OF.get(source, source) for source in sorted(peaks))
     few = len(rows) <= ALL_UP_TO
-    what = "each rank" if few else "each cohort's median"
+    whose = "each rank" if few else "each cohort, as the median of its ranks"
     yield from wrapped(
-        f"What {what} holds when the first timed iteration's optimizer has stepped, its own part of what is sharded;"
-        f" optimizer state has the copies of parameters that it steps in; peak is {where}."
+        f"Memory of {whose}, after the optimizer step of the first timed iteration.  Sharded tensors count with the"
+        " rank's own shard.  Optimizer state includes the copies of parameters that the optimizer updates, such as fp32"
+        f" master weights.  Peak is {f'that of {peak_of}' if peak_of else 'not measured'}."
     )
     cells = [_cells(str(row.rank), [row]) for row in rows] if few else list(_by_cohort(rows))
     yield from table(["rank" if few else "ranks", *HOLDINGS], cells, left=[] if few else ["ranks"])

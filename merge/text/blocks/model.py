@@ -1,4 +1,4 @@
-"""The lines of the Profile Summary that speak of the whole model, exactly: the union of all ranks."""
+"""The lines of the Profile Summary on the whole model: exact figures, from the union of all ranks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TITLES = {SHARED: "shared expert"}
 
 
 def params_lines(report: Report) -> Iterator[str]:
-    """How many parameters, and of which kinds; with ranks missing, at least how many, and what may be lacking."""
+    """Yields the numbers of parameters, by kind; where ranks are missing, lower bounds, and what is not covered."""
     summary, model = report.summary, report.model
     label = f"params of model, {_how(report, covers_all=summary.exact_covers_all)}"
     if summary.params_exact is None:
@@ -24,25 +24,25 @@ def params_lines(report: Report) -> Iterator[str]:
         return
     yield labelled_line(label, f"{summary.params_exact:,}")
     if not summary.exact_covers_all:
-        yield labelled_line("  not covered", _lacking(report))
+        yield labelled_line("  not covered", _uncovered(report))
     for kind, numel in model.params_by_kind.items():
         yield labelled_line(f"  {_TITLES.get(kind, kind)}", f"{numel:,}")
     yield labelled_line("  trainable", f"{summary.trainable_params_exact:,}")
     if EXPERT in model.params_by_kind:
         active = "n/a: the top-k is not known" if model.active_params is None else f"{model.active_params:,}"
-        label = "  active per token" + (", as measured" if model.active_is_measured else "")
+        label = "  active per token" + (", measured" if model.active_is_measured else "")
         yield labelled_line(label, active)
     yield from evaluated_lines(report)
 
 
 def evaluated_lines(report: Report) -> Iterator[str]:
-    """The models that the job only evaluates, and their parameters."""
+    """Yields the parameters of models that the job only evaluates."""
     for model in report.model.evaluated:
         yield labelled_line(f"params evaluated only ({one_line(model.name)})", parameters(model.params))
 
 
 def _how(report: Report, *, covers_all: bool) -> str:
-    """How exact a union is: it builds on what the ranks are to each other."""
+    """Returns how exact a union over ranks is: it may depend on assumptions on replicas."""
     if not covers_all:
         return "at least"
     topology = report.topology
@@ -51,7 +51,7 @@ def _how(report: Report, *, covers_all: bool) -> str:
     return "exact if ranks are replicas, as assumed" if guessed else "exact"
 
 
-def _lacking(report: Report) -> str:
+def _uncovered(report: Report) -> str:
     if report.model.uncovered:
         return join_words(report.model.uncovered)
     silent = [row.rank for row in report.ranks if row.params is None]
@@ -60,7 +60,7 @@ def _lacking(report: Report) -> str:
 
 
 def work_lines(report: Report) -> Iterator[str]:
-    """The forward's MACs and flops, exactly; and, where they differ, as often as they ran, and without padding."""
+    """Yields MACs and flops of the forward; where they differ, also those without padding, and all that ran."""
     work = report.model.forward
     if work is None:
         if report.model.why_no_forward:
@@ -77,7 +77,7 @@ def work_lines(report: Report) -> Iterator[str]:
             yield labelled_line("  useful, without padding, at most", f"{text(useful)}  ({percentage(useful, own)})")
         if _differ(executed, own):
             yield labelled_line(
-                "  executed, with what tp ranks do alike", f"{text(executed)}  ({percentage(executed, own)})"
+                "  executed, with repeated work of tp ranks", f"{text(executed)}  ({percentage(executed, own)})"
             )
 
 

@@ -32,7 +32,7 @@ def ops_block(report: Report) -> Iterator[str]:
     known = [op.time_ns for op in report.ops if op.time_ns is not None]
     time_ns = sum(known) if known else None
     yield heading("Ops")
-    yield f"All calls of each op together; times in {unit.name}, of the counted step."
+    yield f"Sums over all calls of each op in the counted step; times in {unit.name}."
     titles = ("op", "in", "calls", "MACs", "flops", "% flops", "time", "% time", "FLOPS")
     shown = [*report.ops[:_BY_FLOPS], *_longest(report.ops[_BY_FLOPS:])]
     names = shortened_apart([one_line(op.name) for op in shown], _NAME_WIDTH)
@@ -56,7 +56,7 @@ def _cells(op: OpStats, name: str, flops: float, time_ns: float | None, unit: Ti
         macs(op.macs),
         quantity(op.flops),
         percentage(op.flops, flops),
-        unit.of(op.time_ns),
+        unit.format(op.time_ns),
         percentage(op.time_ns, time_ns),
         flops_per_second(op.flops / op.time_ns * NS_PER_SECOND) if op.time_ns else NOT_AVAILABLE,
     ]

@@ -10,14 +10,15 @@ from distprof.merge.text.blocks.places import all_ranks
 from distprof.merge.text.format.lines import heading, table, wrapped
 
 _MEANING = (
-    "bubble = 1 - (forward in modules + backward) / (iteration - data wait - optimizer - evaluation): in what remains,"
-    " a stage waits for its neighbours, or a loss is computed outside of modules.  ideal = (pp - 1) / (v m + pp - 1),"
-    " with m micro-batches and v stages a rank: GPipe and 1F1B, or interleaved, on stages that all take as long."
+    "bubble = 1 - (forward in modules + backward) / (iteration - data wait - optimizer - evaluation): the share of"
+    " the time in which a stage waits for its neighbours, or computes a loss outside of modules.  ideal = (pp - 1) /"
+    " (v m + pp - 1) for m micro-batches and v stages on each rank: the bubble of GPipe, 1F1B and interleaved 1F1B if"
+    " all stages take the same time."
 )
 
 
 def pipeline_block(report: Report) -> Iterator[str]:
-    """Lines of the block; none without a pipeline, or without a timed step."""
+    """Yields the lines of the block; none without a pipeline, or without a timed step."""
     if not report.pipeline:
         return
     unit = common_unit(value for row in report.pipeline for value in (row.forward_ns, row.backward_ns, row.waiting_ns))
@@ -32,7 +33,7 @@ def _cells(row: StageRow, unit: TimeUnit) -> list[str]:
         str(row.stage),
         str(row.virtual_stages),
         plain(row.micro_batches),
-        *(unit.of(value) for value in (row.forward_ns, row.backward_ns, row.waiting_ns)),
+        *(unit.format(value) for value in (row.forward_ns, row.backward_ns, row.waiting_ns)),
         percentage(row.bubble, 1.0),
         percentage(row.ideal_bubble, 1.0),
         all_ranks(row.ranks),

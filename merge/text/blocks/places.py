@@ -1,4 +1,4 @@
-"""Which ranks stand where, for jobs with more ranks than the Ranks block shows: one line a place."""
+"""The ranks at each coordinate, for jobs with more ranks than the Ranks block shows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _WIDTH = 72
 
 
 def places_block(report: Report) -> Iterator[str]:
-    """Lines of the block; none where the Ranks block has every rank, or where there is nothing but data parallel."""
+    """Yields the lines of the block; none where the Ranks block has every rank, or in a job with dp only."""
     axes = [axis for axis, size in report.topology.sizes.items() if size > 1 and axis in ("pp", "tp", "cp")]
     ep = report.topology.sizes["ep"] > 1
     if len(report.ranks) <= ALL_UP_TO or not (axes or ep):
         return
     yield heading("Places")
-    yield from wrapped("Which recorded ranks stand where; every rank's coordinates are in summary.json.")
+    yield from wrapped("The recorded ranks by coordinates; summary.json has the coordinates of each rank.")
     for own in ([*axes, "mp"] if axes else [], ["ep"] if ep else []):
         if own:
             yield ""
@@ -34,13 +34,13 @@ def _table(rows: Sequence[RankRow], axes: Sequence[str]) -> Iterator[str]:
         places.setdefault(tuple(row.coordinates.get(axis, 0) for axis in axes), []).append(row.rank)
     shown = sorted(places)[:_PLACES_SHOWN]
     cells = [[*map(str, place), str(len(places[place])), all_ranks(places[place])] for place in shown]
-    yield from table([*axes, "of them", "ranks"], cells, left=["ranks"])
+    yield from table([*axes, "count", "ranks"], cells, left=["ranks"])
     if len(shown) < len(places):
         yield f"and {pluralise(len(places) - len(shown), 'more place')}."
 
 
 def all_ranks(ranks: Sequence[int]) -> str:
-    """``0-7``; ``0, 8, ..., 504`` for ranks at equal distances; a long list without order is cut."""
+    """Returns ``0-7``, or ``0, 8, ..., 504`` for ranks at equal distances; other long lists are cut."""
     distances = {after - before for before, after in pairwise(ranks)}
     if len(ranks) > 3 and len(distances) == 1 and distances != {1}:
         return f"{ranks[0]}, {ranks[1]}, ..., {ranks[-1]}"

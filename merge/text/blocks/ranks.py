@@ -1,4 +1,4 @@
-"""The Ranks block: one row a rank, with its own medians."""
+"""The Ranks block: one row for each rank, with its own medians."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from distprof.records import PHASES
 ALL_UP_TO = 32
 SHOWN_OF_MORE = 16
 _HOST_WIDTH = 20
-_OUTSIDE = "  Outside: of modules, between them or before the backward; other: what is in no other phase."
+_OUTSIDE = "  Outside: between modules, or between modules and backward.  Other: in no other phase."
 
 
 def ranks_block(report: Report) -> Iterator[str]:
-    """Lines of the block: every rank, or the slowest of many."""
+    """Yields the lines of the block: every rank, or the slowest of many."""
     slow = {one.rank for one in report.verdict.ranks.named}
     rows = _shown(report.ranks, slow)
     unit = common_unit(row.iteration_ns for row in rows)
@@ -46,7 +46,7 @@ def _title(phase: str) -> str:
 
 
 def _utilizations(report: Report) -> dict[str, str]:
-    """Columns, and their fields, that the report has; HFU where it tells more than MFU."""
+    """Returns the columns with their fields; HFU only where it differs from MFU."""
     mfu, hfu = report.utilization.mfu, report.utilization.hfu
     if mfu is None:
         return {}
@@ -65,8 +65,8 @@ def _cells(
         str(row.rank),
         *(str(row.coordinates.get(axis, "-")) for axis in axes),
         hosts[one_line(row.host)],
-        unit.of(row.iteration_ns),
-        *(unit.of(row.phases_ns.get(phase)) for phase in phases),
+        unit.format(row.iteration_ns),
+        *(unit.format(row.phases_ns.get(phase)) for phase in phases),
         *(percentage(getattr(row, field), 1) for field in utilizations),
         byte_size(row.peak_memory_bytes),
         f"{row.steps}{'' if row.complete else ' (incomplete)'}",
@@ -74,7 +74,7 @@ def _cells(
 
 
 def _shown(rows: Sequence[RankRow], slow: Collection[int]) -> Sequence[RankRow]:
-    """All ranks, or of many the slow ones, whose victims may take as long, and the longest iterations."""
+    """Returns all ranks; of many, the slow ones, then those with the longest iterations."""
     if len(rows) <= ALL_UP_TO:
         return rows
     return sorted(rows, key=lambda row: (row.rank not in slow, -(row.iteration_ns or 0), row.rank))[:SHOWN_OF_MORE]

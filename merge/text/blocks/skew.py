@@ -25,7 +25,7 @@ def skew_block(report: Report) -> Iterator[str]:
     if len(report.ranks) < 2 or not skew.phases:
         return
     unit = common_unit(row.max_ns for row in (*skew.phases, *skew.modules))
-    modules = [row for row in skew.modules[:MODULES_SHOWN] if unit.of(row.excess_ns) != unit.of(0)]
+    modules = [row for row in skew.modules[:MODULES_SHOWN] if unit.format(row.excess_ns) != unit.format(0)]
     yield heading("Skew")
     yield from wrapped(f"Times in {unit.name}.  {_MEANING}")
     if skew.too_few:
@@ -46,7 +46,7 @@ def _table(titles: list[str], rows: Sequence[tuple[list[str], SkewRow]], skew: S
 
 
 def _figures(row: SkewRow, unit: TimeUnit, *, named: bool) -> list[str]:
-    excess = unit.of(row.excess_ns)
-    slowest = f"rank {row.slowest_rank}" if named and excess != unit.of(0) else "-"
-    figures = [unit.of(row.min_ns), unit.of(row.median_ns), unit.of(row.max_ns), ratio(row.ratio)]
+    excess = unit.format(row.excess_ns)
+    slowest = f"rank {row.slowest_rank}" if named and excess != unit.format(0) else "-"
+    figures = [unit.format(row.min_ns), unit.format(row.median_ns), unit.format(row.max_ns), ratio(row.ratio)]
     return [*figures, excess, slowest, str(row.ranks)]

@@ -1,4 +1,4 @@
-"""The Detailed Profile: the model as torch prints it, every module with its numbers, repeated layers folded."""
+"""The Detailed Profile: the model as torch prints it, every module with its numbers; repeated layers are folded."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _ORDER = (
     " fwd FLOPS",
 )
 _NOTE = (
-    "Note: a module's numbers include those of the modules inside it.  What it computes itself, in functions such as"
-    " attention or a loss, is in none of them, and makes up the difference.  Neighbours of the same structure, params"
-    ' and MACs are folded into one, "(0-3): 4 x Block": the numbers are those of one, the latency is their mean.'
+    "Note: the numbers of a module include those of the modules inside it, and what the module computes itself in"
+    " functions such as attention or a loss.  Neighbours with the same structure, params and MACs are shown as one,"
+    ' such as "(0-3): 4 x Block": the numbers are those of one of them, the latency is their mean.'
 )
 
 
 def detailed_profile(report: Report, depth: int | None) -> Iterator[str]:
-    """Lines of the block, down to ``depth`` (None: the deepest)."""
+    """Yields the lines of the block, down to ``depth`` (None: all depths)."""
     yield heading(f"Detailed Profile per {report.run.unit}", 30)
     yield from _ORDER
     yield ""
@@ -45,15 +45,15 @@ def detailed_profile(report: Report, depth: int | None) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Node:
-    """Modules shown as one: indices of the folded ones, first to last, and how many neighbours were folded here."""
+    """Modules that are shown as one."""
 
-    members: tuple[int, ...]
+    members: tuple[int, ...]  # indices of the folded modules, first to last
     indent: int
-    neighbours: int = 1
+    neighbours: int = 1  # how many were folded at this level
 
 
 class _Tree:
-    """Prints with a stack of its own, so that no depth of nesting in a shard exhausts Python's."""
+    """Prints the tree without recursion, because the nesting in a shard may be deeper than Python's stack allows."""
 
     def __init__(self, report: Report, depth: int | None) -> None:
         self._modules = report.modules
@@ -69,7 +69,7 @@ class _Tree:
         self._forward_ns = _total((root.forward_ns, root.ranks) for root in roots)
 
     def lines(self) -> Iterator[str]:
-        """The whole tree; several models one after the other."""
+        """Yields the lines of the whole tree, one model after the other."""
         stack: list[_Node | str] = [
             _Node((index,), 0) for index, module in reversed(list(enumerate(self._modules))) if module.parent < 0
         ]
@@ -85,7 +85,7 @@ class _Tree:
                 stack.extend(reversed(inside))
 
     def _open(self, node: _Node, *, has_inside: bool) -> Iterator[str]:
-        """``(wte): Embedding(numbers)``, or the opening line and the numbers of a module with others inside."""
+        """Yields ``(wte): Embedding(numbers)``, or the opening line and the numbers of a module with others inside."""
         margin = " " * node.indent
         opening = f"{margin}{self._title(node)}("
         if has_inside:
@@ -103,7 +103,7 @@ class _Tree:
         return f"({own_name}): {one_line(first.class_name)}" if own_name else one_line(first.class_name)
 
     def _name_in_parent(self, module: ModuleStats) -> str:
-        """Empty for a root, and inside a wrapper, which has its module's own name."""
+        """Returns the name in the parent; empty for a root, and inside a wrapper, which has the same name."""
         inside = module.parent >= 0 and module.name != self._modules[module.parent].name
         return _own_name(module) if inside else ""
 
@@ -140,7 +140,7 @@ class _Tree:
         return count
 
     def _shown_inside(self, node: _Node) -> list[_Node]:
-        """The nodes inside ``node``: runs of neighbours of one kind, unless they lie below the depth asked for."""
+        """Returns the nodes inside ``node``, neighbours of one kind as one; none below the depth limit."""
         children = self._children[node.members[0]]
         if not children or (self._limit is not None and self._depths[children[0]] > self._limit):
             return []
@@ -154,16 +154,16 @@ class _Tree:
         return nodes
 
     def _continues(self, before: int, after: int) -> bool:
-        """Two neighbours fold when they do the same work and are numbered one after the other, as in a ModuleList."""
+        """Returns whether two neighbours are folded: they do the same work, and have successive numbers as names."""
         names = _own_name(self._modules[before]), _own_name(self._modules[after])
         numbered = all(name.isdecimal() for name in names) and int(names[1]) == int(names[0]) + 1
         return numbered and self._kinds[before] == self._kinds[after]
 
 
 def _own_label(module: ModuleStats) -> str:
-    """Of one of several models its label, where that is not its class."""
-    told = module.parent < 0 and not module.wrapper and module.label != module.class_name
-    return one_line(module.label) if told else ""
+    """Returns the label of a root where it differs from the class, as it does for one of several models."""
+    differs = module.parent < 0 and not module.wrapper and module.label != module.class_name
+    return one_line(module.label) if differs else ""
 
 
 def _own_name(module: ModuleStats) -> str:
@@ -175,7 +175,7 @@ def _valued(value: str, share: str, what: str) -> str:
 
 
 def _share(value: float | None, ranks: int, whole: float | None) -> str:
-    """Of all ranks' work together, so that the stages of a pipeline, each on some of the ranks, add up to 100%."""
+    """Returns the share in the sum over all ranks, so that pipeline stages, each on some ranks, add up to 100%."""
     return percentage(None if value is None else value * ranks, whole)
 
 

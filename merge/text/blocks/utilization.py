@@ -1,4 +1,4 @@
-"""MFU and HFU in the Profile Summary, with the peaks they divide by and what they count."""
+"""MFU and HFU in the Profile Summary, with their peaks and their definition."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from distprof.merge.text.format.lines import labelled_line, one_line, wrapped
 from distprof.merge.wording import pluralise
 
 _CONVENTION = (
-    "MFU counts 2 flops a MAC of forward and backward, each once: causal attention in full, attention's backward as 2 x"
-    " its forward, what tensor-parallel ranks do alike once, nothing recomputed, nothing element-wise (PaLM,"
-    " arXiv:2204.02311, appendix B).  HFU counts the MACs that ran."
+    "MFU counts 2 flops for each MAC of forward and backward, each once: causal attention in full, attention's backward"
+    " as 2 x its forward, repeated work of tensor-parallel ranks once, no recomputed and no element-wise work (PaLM,"
+    " arXiv:2204.02311, appendix B).  HFU counts all MACs that ran."
 )
-_AT_LEAST = "  At least: not all that ran is in them (see the notes, and what was not counted)."
+_AT_LEAST = "  At least: some work is not included (see the notes, and the lines 'not counted')."
 _TOO_MUCH = (
-    "  No device does more than 100%: this peak is too low (measure it again when nothing else runs, or give"
-    " --peak-tflops)."
+    "  No device exceeds 100%: this peak is too low (measure it again while nothing else runs, or give --peak-tflops)."
 )
 
 
 def utilization_lines(report: Report) -> Iterator[str]:
-    """Lines of the summary."""
+    """Yields the lines of the summary."""
     used, unit = report.utilization, report.run.unit
     yield labelled_line(
         f"model flops per {unit} = 2 * MACs of fwd and bwd, each once", quantity(used.model_flops_per_rank)
@@ -34,8 +33,8 @@ def utilization_lines(report: Report) -> Iterator[str]:
         yield from _explained(used, unit)
 
 
-def empty_slot_lines(report: Report) -> list[str]:
-    """Labels of the lines that have no figure, all for one reason."""
+def missing_labels(report: Report) -> list[str]:
+    """Returns the labels of the lines without a value, which all have the same reason."""
     used, unit = report.utilization, report.run.unit
     model = [f"model flops per {unit}"] if used.model_flops_per_rank is None else []
     return [*model, "MFU", "HFU"] if used.mfu is None else []
@@ -58,7 +57,7 @@ def _explained(used: Utilization, unit: str) -> Iterator[str]:
 
 
 def _peaks(peaks: tuple[PeakUsed, ...]) -> Iterator[str]:
-    """Of each device and source the arithmetics, and how much of the work was done in each."""
+    """Yields for each device and source the arithmetics, with their shares of the work."""
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     alone = len({peak.arithmetic for peak in peaks}) == 1
     for peak in peaks:

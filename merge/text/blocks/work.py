@@ -1,4 +1,4 @@
-"""The flops of one iteration by where they are, down to what no module did."""
+"""The flops of one iteration by place, with those outside of modules."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from distprof.merge.quantities import quantity
 from distprof.merge.report import Report, WorkRow
 from distprof.merge.text.format.lines import heading, table, wrapped
 
-#: Of a job's iteration.
-WHOLE = (
-    "(outside modules) is what the script computes itself between its models, backward and optimizers: losses,"
-    " products, what it does to a batch. (optimizer) has the optimizers' steps, and what runs without gradient from a"
-    " backward up to them, like clipping, in grad mode too behind the last backward. What a DataLoader does, and"
-    " evaluation with all that runs without gradient around it, is in no row; nor are autograd's own sums of gradients."
+#: The note for an iteration of a job.
+JOB_NOTE = (
+    "(outside modules): what the script computes outside of models, backward and optimizers, such as losses and"
+    " transforms of a batch.  (optimizer): the optimizers' steps, and code between a backward and a step that runs"
+    " without gradient, such as clipping; after the last backward also code with gradient.  In no row: work of a"
+    " DataLoader, evaluation with the code without gradient around it, and autograd's own sums of gradients."
 )
 
 
-def work_block(report: Report, note: str = WHOLE) -> Iterator[str]:
-    """Lines of the block; none where nothing was counted.  ``note``: what the rows hold."""
+def work_block(report: Report, note: str = JOB_NOTE) -> Iterator[str]:
+    """Yields the lines of the block; none where nothing was counted.  ``note`` explains the rows."""
     if not report.work:
         return
     yield heading(f"Flops of one iteration per {report.run.unit}")

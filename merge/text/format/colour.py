@@ -1,6 +1,6 @@
-"""Colour for a terminal: titles, what to look at first, and what to beware of.
+"""Colours for a terminal: titles, the slow ranks, and warnings.
 
-A line gets its colours when it is made, as parts of it; as a string it is plain.
+A line gets its coloured parts when it is made; its string has no colour codes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ BOLD, RED, YELLOW = "1", "1;31", "33"
 
 
 class Part(NamedTuple):
-    """A part of a line, or of a text that will be folded into lines, and its colour."""
+    """A coloured part of a line, or of a text that is folded into lines later."""
 
     start: int
     end: int
@@ -22,7 +22,7 @@ class Part(NamedTuple):
 
 
 class Line(str):
-    """A line of the report with coloured ``parts``, ascending."""
+    """A line of the report with coloured ``parts``, in ascending order."""
 
     parts: tuple[Part, ...]
 
@@ -33,7 +33,7 @@ class Line(str):
 
 
 class ReportText(str):
-    """A whole report; ``lines`` are its lines with their colours."""
+    """The text of a whole report; ``lines`` are its lines with their colours."""
 
     lines: tuple[str, ...]
 
@@ -49,7 +49,7 @@ def paint(text: str, code: str) -> Line:
 
 
 def coloured(text: str) -> str:
-    """Returns a report with ANSI colours; other text as it is."""
+    """Returns a report with ANSI colours; other text unchanged."""
     if not isinstance(text, ReportText):
         return text
     return "\n".join(map(_coloured_line, text.lines)) + "\n"

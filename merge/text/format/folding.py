@@ -1,4 +1,4 @@
-"""Which modules of the tree do the same work, so that repeated layers can be shown as one."""
+"""Finds modules of the tree that do the same work, so that repeated layers can be shown as one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from distprof.merge.report import ModuleStats
 
 
 def children_of(modules: Sequence[ModuleStats]) -> list[list[int]]:
-    """Indices of the modules directly inside each module, in the model's order."""
+    """Returns for each module the indices of the modules directly inside it, in the order of the model."""
     children: list[list[int]] = [[] for _ in modules]
     for index, module in enumerate(modules):
         if module.parent >= 0:
@@ -17,9 +17,9 @@ def children_of(modules: Sequence[ModuleStats]) -> list[list[int]]:
 
 
 def same_work(modules: Sequence[ModuleStats], children: Sequence[Sequence[int]]) -> list[int]:
-    """A number for each module: equal for modules of the same classes, structure and counts all the way down.
+    """Returns a number for each module: equal for modules with the same classes, structure and counts at all depths.
 
-    Times do not count, and nor does the module's own name.  Rows are in depth-first order: children after parents.
+    Times and the module's own name are ignored.  Rows are in depth-first order: children come after parents.
     """
     kinds: dict[object, int] = {}
     numbers = [0] * len(modules)

@@ -1,4 +1,4 @@
-"""Lines, tables and headings of the report: ASCII, at home in 120 columns, and safe to print."""
+"""Lines, tables and headings of the report: ASCII, within 120 columns, and safe to print."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def heading(title: str, dashes: int = 29) -> str:
 
 
 def labelled_line(label: str, value: object) -> str:
-    """One line of the Profile Summary: label, colon, value."""
+    """Returns a line of the Profile Summary: label, colon, value."""
     return f"{label + ':':<{LABEL_WIDTH}}  {value}".rstrip()
 
 
@@ -44,7 +44,7 @@ def _coloured(folded: Sequence[str], text: str, indents: tuple[int, int], parts:
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()) -> list[str]:
-    """Fixed-width columns under their titles, numbers to the right; those titled in ``left`` to the left."""
+    """Returns columns of fixed width, aligned right; those whose titles are in ``left``, aligned left."""
     cells = [list(titles), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     sides = ["<" if title in left else ">" for title in titles]
@@ -55,7 +55,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[s
 
 
 def one_line(text: str) -> str:
-    """``text`` from a shard without line breaks, safe to print and to put into a picture."""
+    """Returns ``text`` from a shard without line breaks, safe to print and to use in a plot."""
     return printable(" ".join(text.split()))
 
 

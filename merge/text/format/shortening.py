@@ -1,4 +1,4 @@
-"""Names cut to a width: from the middle, so that a module's model and its own name stay, and the number of its layer.
+"""Shortens names of modules to a width, from the middle: the model, the layer's number and the last name are kept.
 
 model.language_model.layers.11.mixture_of_experts.moe  ->  model...layers.11...moe
 """
@@ -10,19 +10,19 @@ from collections.abc import Iterable, Sequence
 _GAP = "..."
 
 
-def shortened(text: str, width: int, telling: Iterable[int] = ()) -> str:
-    """``text`` in at most ``width`` characters; ``telling``: places of parts between its dots to keep if possible."""
+def shortened(text: str, width: int, distinctive: Iterable[int] = ()) -> str:
+    """Returns ``text`` in at most ``width`` characters; ``distinctive`` are places of parts to keep if possible."""
     if len(text) <= width:
         return text
     parts = text.split(".")
     last = len(parts) - 1
     numbers = [place for place, part in enumerate(parts) if part.isdecimal() and place < last]
     kept = {last, *numbers}
-    while len(_joined(parts, kept)) > width and numbers:  # of many numbers the last ones tell most
+    while len(_joined(parts, kept)) > width and numbers:  # the last numbers are the most important ones
         kept.discard(numbers.pop(0))
     if len(_joined(parts, kept)) > width:
         return _cut(text, width)
-    wanted = [*telling, *(number - 1 for number in reversed(numbers)), 0, *range(last - 1, 0, -1)]
+    wanted = [*distinctive, *(number - 1 for number in reversed(numbers)), 0, *range(last - 1, 0, -1)]
     for place in wanted:
         if place >= 0 and len(_joined(parts, kept | {place})) <= width:
             kept.add(place)
@@ -30,19 +30,20 @@ def shortened(text: str, width: int, telling: Iterable[int] = ()) -> str:
 
 
 def shortened_apart(texts: Iterable[str], width: int) -> dict[str, str]:
-    """By text, itself in at most ``width`` characters; no two alike."""
+    """Returns for each text a short form of at most ``width`` characters; no two short forms are equal."""
     short = {text: shortened(text, width) for text in texts}
-    for alike in _alike(short):
-        telling = _differing(alike)
-        short |= {text: shortened(text, width, telling) for text in alike}
-    for alike in _alike(short):
-        for number, text in enumerate(alike[1:], 2):
+    for texts_of_one in _equal_forms(short):
+        distinctive = _differing(texts_of_one)
+        short |= {text: shortened(text, width, distinctive) for text in texts_of_one}
+    for texts_of_one in _equal_forms(short):
+        for number, text in enumerate(texts_of_one[1:], 2):
             mark = f" #{number}"
             short[text] = f"{_cut(short[text], width - len(mark))}{mark}"
     return short
 
 
-def _alike(short: dict[str, str]) -> list[list[str]]:
+def _equal_forms(short: dict[str, str]) -> list[list[str]]:
+    """Returns the groups of texts that have the same short form."""
     groups: dict[str, list[str]] = {}
     for text, cut in short.items():
         groups.setdefault(cut, []).append(text)
@@ -50,14 +51,14 @@ def _alike(short: dict[str, str]) -> list[list[str]]:
 
 
 def _differing(texts: Sequence[str]) -> list[int]:
-    """Places at which not all of the texts have the same part."""
+    """Returns the places at which the texts have different parts."""
     parts = [text.split(".") for text in texts]
     places = range(min(map(len, parts)))
     return [place for place in places if len({own[place] for own in parts}) > 1]
 
 
 def _joined(parts: Sequence[str], kept: set[int]) -> str:
-    """The parts that are kept, with a gap where some are left out."""
+    """Returns the parts that are kept, with a gap where others are left out."""
     shown, before = "", -1
     for place in sorted(kept):
         between = _GAP if place > before + 1 else "." if shown else ""
@@ -66,7 +67,7 @@ def _joined(parts: Sequence[str], kept: set[int]) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    """``text`` without its middle."""
+    """Returns ``text`` without its middle."""
     if len(text) <= width:
         return text
     room = max(0, width - len(_GAP))

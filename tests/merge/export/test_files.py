@@ -1,4 +1,4 @@
-"""All files of a report, or none."""
+"""Writing all files of a report, or none."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def test_obsolete_files_go_and_others_stay(tmp_path: Path) -> None:
     assert everything(tmp_path) == {"a.txt": b"a", "plots/users_own.png": b"x"}
 
 
-def test_no_folder_is_made_for_what_is_removed(tmp_path: Path) -> None:
+def test_no_folder_is_made_for_obsolete_files(tmp_path: Path) -> None:
     write_files(tmp_path, {"a.txt": b"a"}, obsolete=["plots/old.png"])
     assert not (tmp_path / "plots").exists()
 
 
-def test_when_one_file_cannot_be_written_none_is(tmp_path: Path) -> None:
+def test_no_file_is_written_if_one_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"old")
     (tmp_path / "plots").write_bytes(b"a file where a folder has to be")
     before = everything(tmp_path)

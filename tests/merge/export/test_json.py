@@ -19,12 +19,12 @@ JOBS = (
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_report_comes_back_as_it_was(job: dict[str, object]) -> None:
+def test_a_report_can_be_read_back(job: dict[str, object]) -> None:
     report = report_of(**job)
     assert report_from_json(to_json(report)) == report
 
 
-def test_the_schema_stands_first_and_then_the_fields_in_their_order() -> None:
+def test_schema_comes_first_then_fields_in_order() -> None:
     keys = list(json.loads(to_json(report_of(dp=2))))
     assert keys == ["schema", *(field.name for field in fields(Report) if field.name != "schema")]
     assert json.loads(to_json(report_of(dp=2)))["schema"] == REPORT_SCHEMA
@@ -36,7 +36,7 @@ def test_integers_stay_integers() -> None:
     assert all(isinstance(tokens, int) for layer in values["experts"] for tokens in layer["tokens"])
 
 
-def test_incomplete_ranks_come_back_as_numbers() -> None:
+def test_incomplete_ranks_are_read_back_as_numbers() -> None:
     report = report_of(dp=2)
     report = replace(report, run=replace(report.run, incomplete={1: "killed", 10: "killed"}))
     assert report_from_json(to_json(report)).run.incomplete == {1: "killed", 10: "killed"}
@@ -50,7 +50,7 @@ def test_a_number_that_is_not_finite_is_refused(number: float) -> None:
         to_json(broken)
 
 
-def test_rows_of_a_table_stand_on_lines_of_their_own() -> None:
+def test_each_row_of_a_table_has_its_own_line() -> None:
     report = report_of(dp=4, tp=2)
     lines = to_json(report).splitlines()
     assert sum(line.startswith('  {"rank":') for line in lines) == len(report.ranks)

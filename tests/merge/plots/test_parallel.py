@@ -1,4 +1,4 @@
-"""Plots that are drawn in several processes: the same files, and all of them whatever becomes of the processes."""
+"""Plots drawn in several processes: the same files as in one process, also if processes fail."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_the_same_files_in_the_same_order(
     processors: int, report: Report, one_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parallel, "_processors", lambda: processors)
-    told: list[str] = []
-    files, problems = draw_all(report, told.append)
+    done: list[str] = []
+    files, problems = draw_all(report, done.append)
     assert (list(files.items()), problems) == (list(one_by_one.items()), [])
-    assert sorted(told) == sorted(plots.NAMES)
+    assert sorted(done) == sorted(plots.NAMES)
 
 
-def test_the_processes_that_can_be_had_draw(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_processes_draw(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_processors", lambda: 2)
     monkeypatch.setattr(plots, "draw", lambda name, _: {name: str(os.getpid()).encode()})
     drew, _ = draw_all(report, lambda _: None)
@@ -44,7 +44,7 @@ def test_the_processes_that_can_be_had_draw(report: Report, monkeypatch: pytest.
     assert str(os.getpid()).encode() not in drew.values()
 
 
-def test_a_process_that_is_killed_costs_no_plot(
+def test_all_plots_are_drawn_if_a_process_is_killed(
     report: Report, one_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, draw = os.getpid(), plots.draw
@@ -62,7 +62,7 @@ def test_a_process_that_is_killed_costs_no_plot(
 @pytest.mark.parametrize(
     "why", [BlockingIOError("Resource temporarily unavailable"), NotImplementedError("no semaphores here")]
 )
-def test_where_no_process_can_be_had_this_one_draws(
+def test_plots_are_drawn_without_other_processes(
     why: Exception, report: Report, one_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none_left(*_: Any, **__: Any) -> NoReturn:
@@ -74,7 +74,7 @@ def test_where_no_process_can_be_had_this_one_draws(
 
 
 @pytest.mark.parametrize("processors", [1, 2])
-def test_a_plot_that_cannot_be_drawn_costs_no_other(
+def test_a_failing_plot_affects_no_other(
     processors: int, report: Report, one_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = plots.draw

@@ -1,4 +1,4 @@
-"""Every plot draws the numbers of the JSON, for any number of ranks, and the same bytes each time."""
+"""Every plot shows the numbers of the JSON for any number of ranks, and the same report gives the same bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def values_of(report: Report) -> Any:
 
 
 def drawn_by(plot: ModuleType, report: Report) -> Any:
-    """The figure, typed loosely: matplotlib's artists are what they draw."""
+    """Returns the figure; typed as Any, because matplotlib's artists have few types."""
     figure = plot.draw(report)
     assert figure is not None
     return figure
@@ -41,7 +41,7 @@ def heat(figure: Any) -> np.ma.MaskedArray[Any, Any]:
 
 
 def bars(figure: Any) -> dict[str, list[tuple[float, float]]]:
-    """(bottom, top) of each rank's bar, by phase."""
+    """Returns (bottom, top) of each rank's bar, by phase."""
     collections = [c for c in figure.axes[0].collections if isinstance(c, PolyCollection)]
     paths = {str(c.get_label()): [np.asarray(path.vertices)[:, 1] for path in c.get_paths()] for c in collections}
     return {label: [(ys.min(), ys.max()) for ys in heights] for label, heights in paths.items()}
@@ -55,7 +55,7 @@ def ticks(figure: Any, axis: str) -> list[str]:
     return [label.get_text() for label in getattr(figure.axes[0], f"get_{axis}ticklabels")()]
 
 
-def test_the_bars_are_the_phases_stacked() -> None:
+def test_bars_are_stacked_phases() -> None:
     report = report_of(**JOB)
     drawn, rows = bars(drawn_by(iteration_by_rank, report)), values_of(report)["ranks"]
     assert list(drawn) == [phase for phase in PHASES if phase != "evaluation"], "no evaluation ran"
@@ -67,12 +67,12 @@ def test_the_bars_are_the_phases_stacked() -> None:
             top = height
 
 
-def test_the_slow_rank_is_named_over_its_bar() -> None:
+def test_the_slow_rank_is_named_above_its_bar() -> None:
     assert "rank 5: forward +40.0 ms" in texts(drawn_by(iteration_by_rank, report_of(**JOB, noise=0.0)))
     assert texts(drawn_by(iteration_by_rank, report_of(dp=4)))[-1] == "Iteration time by rank"
 
 
-def test_the_skew_map_is_the_reports_and_peaks_at_the_slow_rank() -> None:
+def test_skew_map_has_its_maximum_at_the_slow_rank() -> None:
     report = report_of(**JOB)
     drawn, skew = heat(drawn_by(skew_map, report)), values_of(report)["skew"]["map"]
     np.testing.assert_allclose(drawn * 1e6, np.array(skew["excess_ns"], np.float64))
@@ -86,28 +86,28 @@ def test_the_skew_map_is_the_reports_and_peaks_at_the_slow_rank() -> None:
     assert any(re.fullmatch(r"\+(40|(39|40)\.\d)", text) for text in texts(drawn_by(skew_map, report)))
 
 
-def test_the_skew_maps_colours_are_centred_at_zero() -> None:
+def test_skew_map_colours_are_centred_at_zero() -> None:
     figure = drawn_by(skew_map, report_of(**JOB))
     image = figure.axes[0].images[0]
     assert image.norm.vmin == pytest.approx(-(image.norm.vmax or 0))
     assert image.norm.vmax == pytest.approx(float(np.abs(heat(figure)).max()))
 
 
-def test_a_module_that_a_rank_does_not_have_is_no_zero() -> None:
+def test_missing_modules_are_masked_in_the_skew_map() -> None:
     report = report_of(dp=4, pp=2, layers=4)
     missing = [[value is None for value in row] for row in report.skew.map.excess_ns]
     assert np.any(missing)
     np.testing.assert_array_equal(np.ma.getmaskarray(heat(drawn_by(skew_map, report))), missing)
 
 
-def test_among_ranks_that_share_a_line_the_extreme_is_drawn() -> None:
+def test_shared_lines_have_the_extreme() -> None:
     excess = np.array([[1.0, -1.0], [-5.0, 0.5], [np.nan, 2.0], [0.5, np.nan], [3.0, np.nan]])
     shared = skew_map.shared_lines(excess, 2)
     np.testing.assert_array_equal(shared, [[-5.0, -1.0], [0.5, 2.0], [3.0, np.nan]])
     np.testing.assert_array_equal(skew_map.shared_lines(excess, 1), excess)
 
 
-def test_the_spread_is_that_of_the_steps() -> None:
+def test_step_spread_has_the_durations_of_steps() -> None:
     report = report_of(**JOB, steps=5)
     figure = drawn_by(step_spread, report)
     durations = np.array([row["step_durations_ns"] for row in values_of(report)["ranks"]]) / 1e6
@@ -118,7 +118,7 @@ def test_the_spread_is_that_of_the_steps() -> None:
     np.testing.assert_allclose(ends[0], np.stack([durations.min(axis=1), durations.max(axis=1)], axis=1))
 
 
-def test_of_many_ranks_the_spread_is_a_band() -> None:
+def test_step_spread_of_many_ranks_is_a_band() -> None:
     report = report_of(dp=80, layers=1)
     figure = drawn_by(step_spread, report)
     durations = np.array([row["step_durations_ns"] for row in values_of(report)["ranks"]]) / 1e6
@@ -127,17 +127,17 @@ def test_of_many_ranks_the_spread_is_a_band() -> None:
     assert (band.min(), band.max()) == pytest.approx((durations.min(), durations.max()))
 
 
-def test_the_load_map_is_tokens_over_their_mean() -> None:
+def test_expert_load_is_tokens_over_mean() -> None:
     report = report_of(**JOB)
     tokens = np.array([layer["tokens"] for layer in values_of(report)["experts"]], np.float64)
     figure = drawn_by(expert_load, report)
     np.testing.assert_allclose(heat(figure), tokens / tokens.mean(axis=1, keepdims=True))
     norm = figure.axes[0].images[0].norm
-    assert (norm(1.0), norm(heat(figure).max())) == (0.5, 1.0), "balanced is the middle of the colours"
+    assert (norm(1.0), norm(heat(figure).max())) == (0.5, 1.0), "a balanced load has the middle colour"
     assert figure.axes[1].get_ylim()[0] == 0, "no load is negative"
 
 
-def test_experts_nobody_heard_of_and_short_layers_are_grey_and_dead_ones_are_crossed() -> None:
+def test_unrecorded_experts_are_grey_and_dead_ones_crossed() -> None:
     report = report_of(dp=2, layers=4)
     first, second = report.experts
     layers = (replace(first, tokens=(4, 0, None, 2)), replace(second, num_experts=2, tokens=(1, 1)))
@@ -147,7 +147,7 @@ def test_experts_nobody_heard_of_and_short_layers_are_grey_and_dead_ones_are_cro
     assert list(zip(*crosses.get_data(), strict=True)) == [(1, 0)]
 
 
-def test_the_ranked_curves_fall_from_the_hottest_expert() -> None:
+def test_ranked_curves_start_at_the_hottest_expert() -> None:
     report = report_of(**JOB)
     figure = drawn_by(expert_ranked, report)
     *curves, balanced = figure.axes[0].lines
@@ -160,7 +160,7 @@ def test_the_ranked_curves_fall_from_the_hottest_expert() -> None:
     assert set(np.asarray(balanced.get_ydata())) == {1}
 
 
-def test_what_there_is_nothing_of_is_not_drawn() -> None:
+def test_plots_without_data_are_not_drawn() -> None:
     one, dense = report_of(dp=1, steps=1), report_of(dp=2, experts=0)
     untimed = replace(one, ranks=tuple(replace(r, iteration_ns=None, step_durations_ns=()) for r in one.ranks))
     assert [module.draw(one) is None for module in MODULES] == [False, True, True, False, False]
@@ -169,7 +169,7 @@ def test_what_there_is_nothing_of_is_not_drawn() -> None:
 
 
 @pytest.mark.parametrize("job", [{"dp": 1}, JOB, {"dp": 520, "layers": 2, "experts": 2, "steps": 2, "slow_rank": 300}])
-def test_all_plots_have_a_title_labels_and_few_ticks(job: dict[str, Any]) -> None:
+def test_plots_have_title_labels_and_few_ticks(job: dict[str, Any]) -> None:
     for module in MODULES:
         figure = module.draw(report_of(**job))
         if figure is None:
@@ -182,16 +182,16 @@ def test_all_plots_have_a_title_labels_and_few_ticks(job: dict[str, Any]) -> Non
         assert max(figure.get_size_inches()) <= 12
 
 
-def test_the_peak_is_marked_among_ranks_that_share_lines() -> None:
+def test_the_slow_rank_is_marked_in_shared_lines() -> None:
     report = report_of(dp=520, layers=2, experts=2, steps=2, slow_rank=300)
     figure = drawn_by(skew_map, report)
     drawn = heat(figure)
-    assert drawn.shape[0] == 174, "three ranks a line"
+    assert drawn.shape[0] == 174, "three ranks share a line"
     assert drawn.max() * 1e6 == pytest.approx(max(v for row in report.skew.map.excess_ns for v in row if v is not None))
     assert any(text.startswith("rank 300: +") for text in texts(figure))
 
 
-def test_the_same_report_gives_the_same_bytes_whatever_the_users_settings() -> None:
+def test_the_same_report_gives_the_same_bytes() -> None:
     report = report_of(**JOB)
     for name in plots.NAMES:
         first = plots.draw(name, report)
@@ -203,7 +203,7 @@ def test_the_same_report_gives_the_same_bytes_whatever_the_users_settings() -> N
         assert b"<dc:date>" not in first[f"{name}.svg"] and b"matplotlib.org" not in first[f"{name}.svg"].lower()
 
 
-def test_names_are_neither_mathematics_nor_markup() -> None:
+def test_names_are_not_parsed_as_mathematics_or_markup() -> None:
     report = report_of(**JOB)
     strange = replace(report.skew.map, subjects=tuple("a$\\frac$<\x1b\x00>" for _ in report.skew.map.subjects))
     svg = plots.draw("skew_map", replace(report, skew=replace(report.skew, map=strange)))["skew_map.svg"]
@@ -211,11 +211,11 @@ def test_names_are_neither_mathematics_nor_markup() -> None:
 
 
 def frames(figure: Any) -> list[tuple[float, float]]:
-    """(row, column) of the framed cells."""
+    """Returns (row, column) of the framed cells."""
     return [(patch.get_y() + 0.5, patch.get_x() + 0.5) for patch in figure.axes[0].patches]
 
 
-def test_skew_map_frames_whom_the_verdict_names_and_nobody_else() -> None:
+def test_skew_map_frames_only_ranks_that_the_verdict_names() -> None:
     slow, together = report_of(**JOB), report_of(dp=8, ep=4, slow_rank=1, waits_in="blocks.1.moe")
     assert [row for row, _ in frames(drawn_by(skew_map, slow))] == [5]
     assert sorted(row for row, _ in frames(drawn_by(skew_map, together))) == [0, 1, 2, 3]
@@ -226,17 +226,35 @@ def test_skew_map_frames_whom_the_verdict_names_and_nobody_else() -> None:
     ("job", "words"),
     [({"dp": 4}, "no rank stands out"), ({"dp": 2, "slow_rank": 1}, "not enough to tell who is slow")],
 )
-def test_where_nobody_is_named_no_plot_names_anybody(job: dict[str, Any], words: str) -> None:
+def test_plots_name_no_rank_without_a_slow_rank(job: dict[str, Any], words: str) -> None:
     report = report_of(**job)
     figure = drawn_by(skew_map, report)
     assert report.verdict.ranks.named == () and frames(figure) == []
     assert figure.axes[0].get_title(loc="left").endswith(words) and "rank 1" not in figure.axes[0].get_title(loc="left")
     image = figure.axes[0].images[0]
-    assert (image.norm.vmax or 0) >= 2 * float(np.nanmax(np.abs(heat(figure)))), "chance is pale"
+    assert (image.norm.vmax or 0) >= 2 * float(np.nanmax(np.abs(heat(figure)))), "differences by chance are pale"
     assert texts(drawn_by(iteration_by_rank, report))[-1] == "Iteration time by rank"
 
 
-def test_ranks_that_are_slow_together_are_marked_over_their_bars() -> None:
+def test_ranks_that_are_slow_together_are_marked() -> None:
     marks = texts(drawn_by(iteration_by_rank, report_of(dp=8, ep=4, slow_rank=1, waits_in="blocks.1.moe")))
     assert marks.count("▼") == 4
     assert "ranks 0-3: slow together, most likely rank 1" in marks
+
+
+def bold_values(figure: Any) -> list[tuple[float, float]]:
+    """Returns (row, column) of the cells with bold values; the title is no cell."""
+    values = figure.axes[0].texts[:-1]
+    return [text.get_position()[::-1] for text in values if text.get_fontweight() == "bold"]
+
+
+def test_expert_load_marks_only_the_expert_that_the_verdict_names() -> None:
+    hot, balanced = report_of(**JOB), report_of(dp=4, ep=2, layers=4, noise=0.0)
+    named = hot.verdict.expert
+    row = [layer.name for layer in hot.experts].index(named.layer)
+    figure = drawn_by(expert_load, hot)
+    assert bold_values(figure) == [(row, named.expert)]
+    assert figure.axes[0].get_title(loc="left").endswith(f"overloaded: expert {named.expert} of {named.layer}")
+    figure = drawn_by(expert_load, balanced)
+    assert len(figure.axes[0].texts) > 1 and bold_values(figure) == []
+    assert figure.axes[0].get_title(loc="left").endswith("no expert is overloaded")

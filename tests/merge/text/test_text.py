@@ -1,4 +1,4 @@
-"""The text as a whole: DeepSpeed's names, a golden copy, and sums that hold whatever the golden copy says."""
+"""The whole text: DeepSpeed's line names, a golden copy, and formulas that hold for any golden copy."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def figure(text: str, label: str) -> float:
 
 
 def test_golden() -> None:
-    """After a change that is meant: UPDATE_GOLDEN=1 pytest tests/merge/text/test_text.py, and read the difference."""
+    """After an intended change, run UPDATE_GOLDEN=1 pytest tests/merge/text/test_text.py, and read the difference."""
     text = text_of(report_of(**JOB))
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(text, encoding="utf-8")
@@ -69,13 +69,13 @@ def test_golden() -> None:
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_deepspeeds_lines_are_there(label: str) -> None:
+def test_deepspeed_lines(label: str) -> None:
     report = report_of(**JOB)
     assert summary_line(text_of(on_cuda(report)), label)
     assert summary_line(text_of(report), label.replace("GPU", "rank")), "a CPU rank is no GPU"
 
 
-def test_deepspeeds_blocks_are_there_in_their_order() -> None:
+def test_deepspeed_blocks_are_in_order() -> None:
     text = text_of(on_cuda(report_of(**JOB)))
     titles = re.findall(r"^-{26,} (.*) -{26,}$", text, re.MULTILINE)
     assert titles == [
@@ -91,7 +91,7 @@ def test_deepspeeds_blocks_are_there_in_their_order() -> None:
     assert "\nProfile Summary at step 6-9:\nNotations:\n" in text
 
 
-def test_the_formulas_in_the_labels_hold_for_the_numbers_beside_them() -> None:
+def test_formulas_in_labels_hold() -> None:
     text = text_of(on_cuda(report_of(**JOB)))
     flops, fwd, bwd = (figure(text, name) for name in ("fwd flops per GPU", "fwd latency", "bwd latency"))
     backward = figure(text, "bwd flops per GPU") + figure(text, "recomputed flops per GPU")
@@ -102,19 +102,19 @@ def test_the_formulas_in_the_labels_hold_for_the_numbers_beside_them() -> None:
     assert figure(text, LABELS[5]) == pytest.approx(2 * figure(text, "params per GPU"), rel=0.01)
 
 
-def test_everything_but_the_tree_fits_in_120_columns() -> None:
+def test_text_without_tree_fits_in_120_columns() -> None:
     text = text_of(report_of(dp=40, tp=2, ep=8, layers=4, experts=64, slow_rank=5), detail=False)
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_no_detail_leaves_the_tree_out_and_nothing_else() -> None:
+def test_no_detail_leaves_out_the_tree_only() -> None:
     report = report_of(**JOB)
     with_tree, without = text_of(report).split("\n\n"), text_of(report, detail=False).split("\n\n")
     assert [block for block in with_tree if block in without] == without
     assert "Detailed Profile" not in "".join(without)
 
 
-def test_names_from_a_shard_cannot_steer_the_terminal() -> None:
+def test_names_from_a_shard_are_printable() -> None:
     report = report_of(**JOB)
     hostile = "\x1b]0;owned\x07\x1b[2J\u202egpj"
     modules = tuple(replace(module, class_name=hostile, extra_repr="a\nb") for module in report.modules)
@@ -126,7 +126,7 @@ def test_names_from_a_shard_cannot_steer_the_terminal() -> None:
     assert "a b)" in text
 
 
-def test_what_is_missing_is_on_the_first_page() -> None:
+def test_missing_ranks_are_on_the_first_page() -> None:
     report = report_of(**JOB)
     recorded = tuple(rank for rank in report.run.ranks if rank not in (1, 2, 3, 6))
     run = replace(
@@ -145,7 +145,7 @@ def test_what_is_missing_is_on_the_first_page() -> None:
     assert "params of model, at least:" in rest
 
 
-def test_what_was_not_measured_is_na_with_its_reason_once() -> None:
+def test_unmeasured_figures_are_na_with_one_reason() -> None:
     text = text_of(report_of(dp=3, mode="forward", counted=False))
     assert summary_line(text, "fwd MACs per rank") == "n/a"
     assert summary_line(text, "bwd latency") == "n/a"
@@ -154,7 +154,7 @@ def test_what_was_not_measured_is_na_with_its_reason_once() -> None:
     assert " 0 MACs" not in text
 
 
-def test_gradient_accumulation_is_told() -> None:
+def test_gradient_accumulation_is_shown() -> None:
     assert summary_line(text_of(report_of(dp=2, micro_batches=4)), "micro-batches per iteration") == "4"
     assert "\nmicro-batches per iteration" not in text_of(report_of(dp=2))
 
@@ -163,7 +163,7 @@ def test_ops_without_a_formula_are_named() -> None:
     assert "\nnot counted: aten.sort x " in text_of(report_of(dp=2))
 
 
-def test_of_many_ops_without_a_formula_the_first_are_named() -> None:
+def test_many_ops_without_a_formula_are_cut() -> None:
     report = report_of(dp=2)
     ops = {f"aten.op{number}": number for number in range(30, 0, -1)}
     text = text_of(replace(report, summary=replace(report.summary, uncounted_ops=ops)))

@@ -52,7 +52,7 @@ def test_unmeasured_memory_has_a_reason() -> None:
 
     found = changed_report(unknown, dp=2)
     assert {row.parameter_bytes for row in found.ranks} == {None}
-    assert list(memory_block(found))[-1] == "n/a: ranks 0-1 hold what cannot be measured: an odd tensor"
+    assert list(memory_block(found))[-1] == "n/a: memory of ranks 0-1: an odd tensor"
 
 
 def test_ranks_of_different_roles_are_not_compared() -> None:

@@ -166,7 +166,7 @@ def test_lines_of_the_report() -> None:
     plain = [line.split(":")[0] for line in work_lines(report_of(dp=2))]
     assert plain == ["fwd MACs of model, exact", "fwd flops of model, exact"]
     padded = " ".join(work_lines(report_of(dp=2, tp=2, padding=2)))
-    assert "useful, without padding, at most" in padded and "executed, with what tp ranks do alike" in padded
+    assert "useful, without padding, at most" in padded and "executed, with repeated work of tp ranks" in padded
 
 
 def test_a_rank_without_module_tree_is_not_covered() -> None:

@@ -1,4 +1,4 @@
-"""The blocks that are ours: Ranks, Skew, Experts, and the last words."""
+"""The blocks Ranks, Skew, Experts and the verdict."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ JOB = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "slow_rank": 5}
 
 
 def rows(lines: list[str]) -> dict[str, dict[str, str]]:
-    """A table's rows by their first column, each a map from title to cell."""
+    """Returns the rows of a table by their first column, each as a map from title to cell."""
     titles = next(re.split(r"  +", line.strip()) for line in lines if line.lstrip().startswith("rank"))
     cells = [re.split(r"  +", line.lstrip("* ")) for line in lines if re.match(r"[* ]*\d", line)]
     return {row[0]: dict(zip(titles, row, strict=True)) for row in cells}
 
 
-def says(report: Report) -> str:
+def verdict_text(report: Report) -> str:
     return " ".join(verdict(report))
 
 
-def test_a_ranks_phases_add_up_to_its_iteration() -> None:
+def test_phases_of_a_rank_add_up_to_its_iteration() -> None:
     table = rows(list(ranks_block(report_of(**JOB))))
     assert list(table) == [str(rank) for rank in range(8)]
     for row in table.values():
         parts = sum(float(row[phase]) for phase in ("data wait", "forward", "backward", "optimizer", "other"))
-        assert parts == pytest.approx(float(row["iteration"]), abs=0.5), "medians of parts, and of the whole"
+        assert parts == pytest.approx(float(row["iteration"]), abs=0.5), "medians do not add up exactly"
 
 
-def test_a_row_tells_where_the_rank_is() -> None:
+def test_a_row_has_coordinates_and_host() -> None:
     row = rows(list(ranks_block(report_of(**JOB))))["5"]
     assert (row["dp"], row["tp"], row["ep"], row["host"]) == ("2", "1", "0", "node0")
     assert (row["peak memory"], row["steps"]) == ("305 MiB", "3")
-    assert "pp" not in row, "an axis of size 1 says nothing"
+    assert "pp" not in row, "axes of size 1 are left out"
 
 
-def test_the_slow_rank_is_marked_though_its_victims_take_as_long() -> None:
+def test_only_the_slow_rank_is_marked() -> None:
     lines = list(ranks_block(report_of(**JOB)))
     assert [line for line in lines if "*" in line.lstrip()[:1]] == [line for line in lines if " 5  " in line[:6]]
     assert not any("*" in line for line in ranks_block(report_of(dp=4)))
 
 
-def test_of_many_ranks_the_slowest_are_shown_and_the_culprit_first() -> None:
+def test_the_slowest_of_many_ranks_are_shown() -> None:
     report = report_of(dp=ALL_UP_TO + 8, slow_rank=7, layers=2)
     lines = list(ranks_block(report))
     table = rows(lines)
@@ -60,7 +60,7 @@ def test_of_many_ranks_the_slowest_are_shown_and_the_culprit_first() -> None:
     assert lines[-1] == f"The slowest {SHOWN_OF_MORE} ranks; the other 24 are in summary.json."
 
 
-def test_a_phase_that_could_not_be_seen_is_na_and_one_that_never_ran_is_left_out() -> None:
+def test_unseen_phases_are_na_and_unused_ones_left_out() -> None:
     report = report_of(dp=2)
     blind = tuple(replace(row, phases_ns={**row.phases_ns, "data": None}) for row in report.ranks)
     row = rows(list(ranks_block(replace(report, ranks=blind))))["0"]
@@ -68,13 +68,13 @@ def test_a_phase_that_could_not_be_seen_is_na_and_one_that_never_ran_is_left_out
     assert "evaluation" not in row
 
 
-def test_an_incomplete_rank_is_told() -> None:
+def test_an_incomplete_rank_is_marked() -> None:
     report = report_of(dp=2)
     partial = (report.ranks[0], replace(report.ranks[1], complete=False, steps=2))
     assert rows(list(ranks_block(replace(report, ranks=partial))))["1"]["steps"] == "2 (incomplete)"
 
 
-def test_skew_ranks_modules_by_excess_and_names_the_slow_rank() -> None:
+def test_skew_sorts_modules_by_excess() -> None:
     lines = list(skew_block(report_of(**JOB)))
     first = lines[next(i for i, line in enumerate(lines) if line.startswith("module")) + 1]
     assert re.match(r"blocks\.1\.moe\.router +forward .* rank 5 +8$", first)
@@ -82,12 +82,12 @@ def test_skew_ranks_modules_by_excess_and_names_the_slow_rank() -> None:
     assert excess == sorted(excess, reverse=True)
 
 
-def test_a_difference_too_small_to_print_names_nobody() -> None:
+def test_an_excess_of_zero_names_no_rank() -> None:
     lines = [line for line in skew_block(report_of(dp=3, noise=0.0)) if line.startswith(("iteration", "other"))]
     assert [line.split()[-2] for line in lines] == ["-", "-"]
 
 
-def test_nobody_is_named_where_too_few_do_the_same_work() -> None:
+def test_no_rank_is_named_in_small_cohorts() -> None:
     lines = list(skew_block(report_of(dp=2, tp=2, slow_rank=1)))
     assert any(
         line.startswith("No more than 2 ranks do the same work: it takes 3 to tell who is slow") for line in lines
@@ -109,7 +109,7 @@ def test_experts_are_listed_with_their_loads() -> None:
     assert re.search(r" 1 +none ", line), "expert 1 is the hottest, and none is dead"
 
 
-def test_dead_and_unheard_experts_are_told_apart() -> None:
+def test_dead_and_unrecorded_experts_differ() -> None:
     report = report_of(dp=2, ep=2, layers=2)
     layer = replace(report.experts[0], tokens=(5, 0, None, 0), dead=(1, 3))
     line = list(experts_block(replace(report, experts=(layer,))))[-1]
@@ -117,7 +117,7 @@ def test_dead_and_unheard_experts_are_told_apart() -> None:
     assert " 1, 3 " in line
 
 
-def test_of_many_experts_the_hottest_are_listed() -> None:
+def test_the_hottest_of_many_experts_are_listed() -> None:
     line = list(experts_block(report_of(dp=2, layers=2, experts=64, hot=4.0)))[-1]
     assert re.search(r"hottest 1: \d+, (\d+: \d+, ){3}\.\.\.$", line)
 
@@ -127,7 +127,7 @@ def test_experts_without_a_timed_step_are_na() -> None:
     assert line.split()[2:] == ["0", "n/a", "n/a", "n/a", "n/a"]
 
 
-def test_without_a_timed_step_there_is_no_skew() -> None:
+def test_no_skew_without_a_timed_step() -> None:
     assert list(skew_block(report_of(dp=4, steps=0))) == []
 
 
@@ -143,22 +143,22 @@ def test_a_dense_model_has_no_experts_block() -> None:
         ("data", "data wait"),
     ],
 )
-def test_the_verdict_names_the_slow_rank_its_phase_and_its_module(phase: str, place: str) -> None:
-    words = says(report_of(**JOB, slow_phase=phase))
+def test_verdict_names_the_slow_rank_phase_and_module(phase: str, place: str) -> None:
+    words = verdict_text(report_of(**JOB, slow_phase=phase))
     assert re.match(
         rf"slowest: rank 5, {re.escape(place)}: (39|40)\.?\d* ms above its cohort's median, \d+% of an iter", words
     )
 
 
-def test_the_verdict_names_the_overloaded_expert() -> None:
+def test_verdict_names_the_overloaded_expert() -> None:
     report = report_of(**JOB, hot=4.0)
-    assert re.search(r"; largest overload: expert 1 of blocks\.[13]\.moe, 2\.\d\d x mean\.$", says(report))
-    assert "overload" not in says(report_of(**JOB))
+    assert re.search(r"; largest overload: expert 1 of blocks\.[13]\.moe, 2\.\d\d x mean\.$", verdict_text(report))
+    assert "overload" not in verdict_text(report_of(**JOB))
 
 
-def test_where_nobody_stands_out_the_verdict_says_so() -> None:
-    assert says(report_of(dp=4)).startswith("no rank stands out: the largest excess is rank ")
+def test_verdict_without_a_slow_rank() -> None:
+    assert verdict_text(report_of(dp=4)).startswith("no rank stands out: the largest excess is rank ")
 
 
-def test_where_too_few_can_be_compared_the_verdict_accuses_no_rank() -> None:
-    assert says(report_of(dp=2, slow_rank=1)) == ""
+def test_verdict_names_no_rank_in_small_cohorts() -> None:
+    assert verdict_text(report_of(dp=2, slow_rank=1)) == ""

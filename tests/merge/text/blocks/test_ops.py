@@ -1,4 +1,4 @@
-"""The Ops block: the ops of most flops, then of most time, and what is left out."""
+"""The Ops block: the ops with most flops, then those with most time, and how many are left out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def block(*ops: OpStats) -> list[str]:
     return list(ops_block(replace(REPORT, ops=ops)))
 
 
-def test_there_is_none_without_ops() -> None:
+def test_no_block_without_ops() -> None:
     assert block() == []
 
 
-def test_a_row_an_op() -> None:
+def test_a_row_for_each_op() -> None:
     product = OpStats("aten.mm", "forward", 2, 500, 1000, 250_000)
     copy = OpStats("aten.copy_", "backward", 1, 0, 0, 750_000)
     rows = [" ".join(row.split()) for row in block(product, copy)]
@@ -29,12 +29,12 @@ def test_a_row_an_op() -> None:
     assert len(rows) == 5
 
 
-def test_times_that_were_not_measured_are_not_made_up() -> None:
+def test_unmeasured_times_are_na() -> None:
     (row,) = block(OpStats("aten.mm", "forward", 2, 500, 1000, None))[3:]
     assert row.split()[-3:] == ["n/a"] * 3
 
 
-def test_of_many_the_heaviest_and_the_longest_are_shown() -> None:
+def test_ops_with_most_flops_and_longest_time_are_shown() -> None:
     heavy = [OpStats(f"aten.heavy{n}", "forward", 1, 0, 1000 - n, 1000) for n in range(20)]
     long = [OpStats(f"aten.long{n}", "forward", 1, 0, 0, 5000 + n) for n in range(10)]
     rows = block(*heavy, *long)

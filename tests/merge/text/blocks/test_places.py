@@ -1,4 +1,4 @@
-"""The first page's word on the topology, and who stands where in a job of many ranks."""
+"""The topology on the first page, and the Places block."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def lines(**job: int) -> list[str]:
     return list(places_block(report_of(steps=1, **job)))
 
 
-def test_a_small_job_and_one_of_data_parallel_ranks_alone_need_no_table_of_places() -> None:
+def test_no_places_in_small_or_data_parallel_jobs() -> None:
     assert lines(dp=4, tp=2) == []
     assert lines(dp=40) == []
 
 
-def test_every_place_has_a_line_with_its_ranks() -> None:
+def test_every_place_has_a_line() -> None:
     found = lines(dp=10, tp=2, pp=2, ep=5, layers=2, experts=5)
     assert [line.split() for line in found[3:8]] == [
-        ["tp", "pp", "mp", "of", "them", "ranks"],
+        ["tp", "pp", "mp", "count", "ranks"],
         ["0", "0", "0", "10", "0,", "2,", "...,", "18"],
         ["0", "1", "2", "10", "20,", "22,", "...,", "38"],
         ["1", "0", "1", "10", "1,", "3,", "...,", "19"],
@@ -34,12 +34,12 @@ def test_every_place_has_a_line_with_its_ranks() -> None:
     assert found[9].split()[0] == "ep" and len(found) == 15
 
 
-def test_of_very_many_places_some_are_shown() -> None:
+def test_many_places_are_cut() -> None:
     assert lines(dp=1, tp=5, pp=8, layers=8, experts=0)[-1] == "and 8 more places."
 
 
 @given(st.sets(st.integers(0, 5000), min_size=1))
-def test_ranks_fit_on_a_line_and_the_first_is_told(ranks: set[int]) -> None:
+def test_ranks_fit_on_a_line(ranks: set[int]) -> None:
     text = all_ranks(sorted(ranks))
     assert len(text) <= 78 and text.startswith(str(min(ranks)))
 
@@ -47,16 +47,16 @@ def test_ranks_fit_on_a_line_and_the_first_is_told(ranks: set[int]) -> None:
 @pytest.mark.parametrize(
     ("source", "sources", "words"),
     [
-        ("device_mesh", {}, "(from the dimension names of its DeviceMesh)"),
-        ("deepspeed", {"dp": "deepspeed", "tp": "assumed"}, "(told by deepspeed)"),
+        ("device_mesh", {}, "(from the dimension names of the DeviceMesh)"),
+        ("deepspeed", {"dp": "deepspeed", "tp": "assumed"}, "(from deepspeed)"),
         (
             "deepspeed",
             {"dp": "deepspeed", "ep": "process_groups"},
-            "(told by deepspeed; ep from the descriptions of its process groups)",
+            "(from deepspeed; ep from the descriptions of process groups)",
         ),
     ],
 )
-def test_the_first_page_says_who_told(source: str, sources: dict[str, str], words: str) -> None:
+def test_the_first_page_has_the_source_of_the_topology(source: str, sources: dict[str, str], words: str) -> None:
     report = report_of(dp=4, ep=2)
     text = " ".join(header_block(replace(report, topology=replace(report.topology, source=source, sources=sources))))
     assert words in " ".join(text.split())

@@ -1,4 +1,4 @@
-"""The Detailed and the Aggregated Profile: shares that add up, and repeated layers folded."""
+"""The Detailed and the Aggregated Profile: shares add up, and repeated layers are folded."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DENSE = {"dp": 2, "layers": 4, "experts": 0, "noise": 0.0}
 
 @dataclass
 class Node:
-    """One module as printed."""
+    """A module as it is printed."""
 
     indent: int
     title: str
     numbers: str
-    times: int  # how many modules this line stands for, folding all the way up
+    times: int  # how many modules this line represents, with folding at all levels
     leaf: bool
 
     def share(self, what: str) -> float:
@@ -61,48 +61,48 @@ def module(report: Report, name: str) -> ModuleStats:
     return next(m for m in report.modules if m.name == name)
 
 
-def test_macs_of_the_leaves_add_up_to_the_model() -> None:
+def test_macs_of_leaves_add_up_to_the_model() -> None:
     leaves = [node for node in parsed(report_of(**DENSE)) if node.leaf]
     assert sum(node.times * node.share("MACs") for node in leaves) == pytest.approx(100, abs=0.2)
 
 
-def test_params_of_a_pipelines_stages_add_up_to_the_model() -> None:
+def test_params_of_pipeline_stages_add_up_to_the_model() -> None:
     nodes = parsed(report_of(dp=2, pp=2, layers=8, experts=0))
     assert sum(node.times * node.share("Params") for node in nodes if node.leaf) == pytest.approx(100, abs=0.4)
 
 
-def test_roots_add_up_to_all() -> None:
+def test_roots_add_up_to_100_percent() -> None:
     roots = [node for node in parsed(report_of(**DENSE)) if node.indent == 0]
     for what in ("Params", "MACs", "latency"):
         assert sum(node.share(what) for node in roots) == pytest.approx(100)
 
 
-def test_equal_neighbours_are_one() -> None:
+def test_equal_neighbours_are_folded() -> None:
     nodes = {node.title: node for node in parsed(report_of(**DENSE))}
     assert nodes["(0-3): 4 x Block"].times == 4
     assert sum("attn" in title for title in nodes) == 1
 
 
-def test_the_latency_of_folded_layers_is_their_mean() -> None:
+def test_latency_of_folded_layers_is_their_mean() -> None:
     report = changed(report_of(**DENSE), "blocks.2", forward_ns=9_000_000.0)
     others = [module(report, f"blocks.{number}").forward_ns or 0 for number in (0, 1, 3)]
     node = next(node for node in parsed(report) if node.title == "(0-3): 4 x Block")
     assert f"{round((sum(others) + 9_000_000) / 4e6, 2):g} ms" in node.numbers
 
 
-def test_the_latency_inside_folded_layers_is_a_mean_over_all_of_them() -> None:
+def test_latency_inside_folded_layers_is_a_mean() -> None:
     report = changed(report_of(**DENSE), "blocks.3.attn.qkv", forward_ns=8_400_000.0)
     node = next(node for node in parsed(report) if node.title == "(qkv): Linear")
     assert node.numbers.split(", ")[2].startswith("2.4 ms = "), "three of 0.4 ms and one of 8.4 ms"
 
 
 @pytest.mark.parametrize("values", [{"macs": 7.0}, {"params": 7.0}, {"extra_repr": "7"}, {"class_name": "Other"}])
-def test_neighbours_that_differ_anywhere_inside_are_not_folded(values: dict[str, object]) -> None:
+def test_neighbours_that_differ_are_not_folded(values: dict[str, object]) -> None:
     found = titles(changed(report_of(**DENSE), "blocks.1.attn.proj", **values))
     assert [title for title in found if title.endswith("Block")] == ["(0): Block", "(1): Block", "(2-3): 2 x Block"]
 
 
-def test_layers_whose_numbers_do_not_follow_are_not_folded() -> None:
+def test_layers_without_successive_numbers_are_not_folded() -> None:
     report = report_of(dp=2, pp=2, layers=4, experts=0)
     report = replace(
         report,
@@ -112,25 +112,25 @@ def test_layers_whose_numbers_do_not_follow_are_not_folded() -> None:
     assert "(7): Block" in titles(report)
 
 
-def test_modules_on_some_ranks_only_say_so() -> None:
+def test_modules_on_some_ranks_are_marked() -> None:
     nodes = parsed(report_of(dp=2, pp=2, layers=4, experts=0))
     assert "on 2 of 4 ranks" in next(node for node in nodes if node.title == "(embed): Embedding").numbers
 
 
-def test_a_wrapper_has_no_name_of_its_own_inside() -> None:
+def test_a_module_in_a_wrapper_has_no_name() -> None:
     assert titles(report_of(**DENSE))[:2] == ["DistributedDataParallel", "GPT"]
 
 
-def test_depth_ends_the_tree_and_tells_what_is_left_out() -> None:
+def test_depth_limits_the_tree() -> None:
     report = report_of(**DENSE)
-    assert titles(report, depth=0) == ["DistributedDataParallel", "GPT"], "a wrapper takes up no depth"
+    assert titles(report, depth=0) == ["DistributedDataParallel", "GPT"], "wrappers do not count as depth"
     assert titles(report, depth=1)[-3:] == ["(blocks): ModuleList", "(norm): LayerNorm", "(head): Linear"]
     blocks = next(node for node in parsed(report, depth=1) if node.title == "(blocks): ModuleList")
     inside = sum(m.name.startswith("blocks.") for m in report.modules)
     assert blocks.numbers.endswith(f"{inside} modules inside)")
 
 
-def test_nesting_deeper_than_pythons_stack_is_printed() -> None:
+def test_deep_nesting_is_printed() -> None:
     report = report_of(**DENSE)
     root = report.modules[0]
     chain = [replace(root, name="x" * level, parent=level - 1, depth=level, class_name="Deep") for level in range(3000)]
@@ -138,27 +138,27 @@ def test_nesting_deeper_than_pythons_stack_is_printed() -> None:
     assert sum("Deep(" in line for line in lines) == 3000
 
 
-def test_every_depth_of_the_aggregated_profile_is_there_the_deepest_included() -> None:
+def test_aggregated_profile_has_every_depth() -> None:
     lines = list(aggregated_profile(report_of(**DENSE), None, 3))
     deepest = max(m.depth for m in report_of(**DENSE).modules) - 1  # the wrapper is no depth of the model
     assert [line for line in lines if line.startswith("depth")] == [f"depth {d}:" for d in range(deepest + 1)]
     assert lines[2:4] == ["depth 0:", "    params      - {'GPT': '261.76 K'}"]
 
 
-def test_top_and_depth_limit_the_aggregated_profile() -> None:
+def test_aggregated_profile_with_top_and_depth() -> None:
     lines = list(aggregated_profile(report_of(**DENSE), 1, 1))
     assert lines[1].startswith("Top 1 modules in terms of params, MACs or fwd latency at different model depths")
     assert lines[-3] == "    params      - {'ModuleList': '197.63 K'}"
     assert [line for line in lines if line.startswith("depth")] == ["depth 0:", "depth 1:"]
 
 
-def test_the_aggregated_profile_sums_a_class_over_its_modules() -> None:
+def test_aggregated_profile_sums_over_modules_of_a_class() -> None:
     report = report_of(**DENSE)
     attention = sum(m.macs or 0 for m in report.modules if m.class_name == "Attention")
     line = next(line for line in aggregated_profile(report, None, 9) if "MACs" in line and "Attention" in line)
     assert f"'Attention': '{round(attention / 1e6, 2):g} MMACs'" in line
 
 
-def test_without_counts_the_aggregated_profile_says_na() -> None:
+def test_aggregated_profile_without_counts() -> None:
     lines = list(aggregated_profile(report_of(dp=2, counted=False), 0, 1))
     assert "    MACs        - n/a" in lines

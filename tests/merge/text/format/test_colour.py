@@ -1,4 +1,4 @@
-"""Colour: only where a line was made with it, and no word changes by it."""
+"""Colour: only the parts of a line that have one, without changes of the text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distprof.merge.text.format.lines import WIDTH, join_blocks, wrapped
 
 
 def painted(text: str) -> list[tuple[str, str]]:
-    """(code, words) of what is coloured, in order."""
+    """Returns (code, words) of the coloured parts, in order."""
     return re.findall(r"\x1b\[([\d;]+)m(.*?)\x1b\[0m", coloured(text))
 
 
@@ -20,10 +20,10 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[\d;]*m", "", coloured(text))
 
 
-def test_colour_changes_no_word() -> None:
+def test_colour_changes_no_text() -> None:
     text = render(report_of(dp=4, tp=2, slow_rank=5, layers=2), TextOptions())
     assert plain(text) == text
-    assert coloured(str(text)) == text, "a text that is no report stays as it is"
+    assert coloured(str(text)) == text, "other text is unchanged"
 
 
 def test_titles_slow_rank_and_verdict_are_coloured() -> None:
@@ -35,11 +35,11 @@ def test_titles_slow_rank_and_verdict_are_coloured() -> None:
     assert red[-1] == "slowest: rank 5, forward of blocks.1.moe.router:"
 
 
-def test_nothing_is_red_where_nobody_is_named() -> None:
+def test_nothing_is_red_without_a_slow_rank() -> None:
     assert [code for code, _ in painted(render(report_of(dp=4), TextOptions())) if code == RED] == []
 
 
-def test_a_coloured_part_goes_on_over_a_fold() -> None:
+def test_a_coloured_part_continues_on_the_next_line() -> None:
     text = "word " * 40
     lines = wrapped(text, "note: ", "  ", [Part(50, 150, YELLOW)])
     assert len(lines) == 2 and all(len(line) <= WIDTH for line in lines)

@@ -1,4 +1,4 @@
-"""Names cut to a width: the middle goes, the layer's number stays, and no two names become one."""
+"""Shortened names: the middle is cut, the layer's number stays, and different names stay different."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def test_the_middle_is_cut() -> None:
     assert shortened("gpu-node-0123.cluster.example.com", 20) == "gpu-node-0123...com"
 
 
-def test_what_has_no_parts_that_fit_is_cut_by_characters() -> None:
+def test_a_name_without_short_parts_is_cut_by_characters() -> None:
     assert shortened("aten::a_long_name_of_an_op_in_the_backward.default", 20) == "aten::a_...d.default"
 
 
-def test_layers_stay_apart() -> None:
-    """Five layers whose names end alike, and are too long."""
+def test_layers_have_different_short_names() -> None:
+    """Shortens five long names that differ in the layer's number only."""
     names = [
         f"model.language_model.decoder.layers.{n}.feed_forward_of_this_block.mixture_of_experts.moe" for n in range(5)
     ]
@@ -31,7 +31,7 @@ def test_layers_stay_apart() -> None:
     assert all(name.endswith("moe") for name in short.values())
 
 
-def test_what_tells_names_apart_is_kept() -> None:
+def test_distinctive_parts_are_kept() -> None:
     names = ["a_long_model_name.generator.block.moe", "a_long_model_name.discriminator.block.moe"]
     short = shortened_apart(names, 32)
     assert list(short.values()) == ["...generator.block.moe", "...discriminator.block.moe"]
