@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import Any, TypeVar
 
+from distprof.merge.job.cohorts import cohort_numbers
 from distprof.merge.job.counted_groups import CountedGroup, counted_groups, counted_ranks
 from distprof.merge.job.layer_numbers import with_layer_numbers
 from distprof.merge.job.module_labels import names_in_holders
@@ -83,6 +84,11 @@ class Analysis:
         """Returns what the ranks counted, apart for models on axes of their own."""
         whole = CountedGroup(self.layout, self.counted, self.pipelines)
         return counted_groups(whole, self.ranks, self.counts)
+
+    @cached_property
+    def cohorts(self) -> dict[int, int]:
+        """Returns by rank the number of its cohort."""
+        return cohort_numbers(self.ranks, self.layout)
 
     @cached_property
     def unknown_groups(self) -> dict[int, list[tuple[int, ...]]]:

@@ -40,3 +40,8 @@ _TITLES = {"data": "data wait", "outside": "outside modules"}
 def phase_title(phase: str) -> str:
     """Returns the name of a phase of records.PHASES in the report."""
     return _TITLES.get(phase, phase)
+
+
+def place_name(subject: str, phase: str) -> str:
+    """``forward of blocks.3``, or a phase in the reader's words."""
+    return phase_title(phase) if subject == phase else f"{phase} of {subject}"

@@ -1,6 +1,7 @@
 """The recorded steps of one rank and one mode, reduced as soon as they are read: medians over steps, by row.
 
-A run of 4,096 ranks holds about a gigabyte of step records; what the report needs of them is a tenth of that.
+A run of 4,096 ranks holds about a gigabyte of step records; what the report needs of them is a tenth of that.  Step by
+step only the self times of modules that matter are kept (:mod:`distprof.merge.load.self_times`).
 Inclusive times are summed step by step and only then reduced, so that the median is one of a module's real
 (inclusive) times.
 """
@@ -15,6 +16,7 @@ import numpy as np
 
 from distprof.merge.arrays import FloatArray, IntArray, padded
 from distprof.merge.load.module_tree import RankTree
+from distprof.merge.load.self_times import SelfTimes, kept_self_times
 from distprof.merge.stats import median_over_steps
 from distprof.records import PHASES, TRAINING, Array, Counts, ExpertLoad, ExpertRouting, Ops, Step
 
@@ -28,6 +30,7 @@ class MedianModuleTimes:
     backward_self: FloatArray
     forward: FloatArray  # inclusive
     backward: FloatArray  # inclusive
+    by_step: SelfTimes  # of the modules that matter
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +165,7 @@ def _module_times(tree: RankTree, steps: Sequence[Step]) -> MedianModuleTimes:
         backward_self=median_over_steps(backward),
         forward=median_over_steps(tree.inclusive(forward)),
         backward=median_over_steps(tree.inclusive(backward)),
+        by_step=kept_self_times(forward, backward, float(median(step.duration_ns for step in steps))),
     )
 
 

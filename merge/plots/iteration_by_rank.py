@@ -92,8 +92,7 @@ def _name_slow_ranks(axes: Axes, rows: list[RankRow], found: RankVerdict, unit: 
 def _words(found: RankVerdict, unit: TimeUnit) -> str:
     """Returns who is slow, and for a single rank in which phase and by how much."""
     if len(found.named) > 1:
-        likely = "" if found.likely is None else f", most likely rank {found.likely}"
-        return f"{rank_names(one.rank for one in found.named)}: slow together{likely}"
+        return f"{rank_names(one.rank for one in found.named)}: {found.finding}"
     slow = found.named[0]
     return f"rank {slow.rank}: {phase_title(slow.phase)} {slow.excess_ns / unit.ns:+.1f} {unit.name}"
 

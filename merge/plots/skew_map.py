@@ -1,4 +1,4 @@
-"""A map of ranks x modules: by how much a rank's self time exceeds the median of its cohort.
+"""A map of ranks x modules: by how much a rank's self time exceeds that of the others of its cohort.
 
 The cells of the ranks that the verdict names are framed, and no others.  The colour scale reaches at least to the
 excess from which a rank is named.  Where no rank is named it reaches to twice the largest excess, so that differences
@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle
 
 from distprof.merge.plots import style
 from distprof.merge.quantities import common_unit
-from distprof.merge.report import NOBODY_STANDS_OUT, NOT_ENOUGH, RankVerdict, Report, SkewMap
+from distprof.merge.report import NOBODY_STANDS_OUT, NOT_ENOUGH, RankVerdict, Report, SkewMap, Straggler
+from distprof.merge.wording import place_name, rank_names
 
 #: With more ranks, several share a line: a line thinner than a pixel might not be drawn.
 MOST_LINES = 256
@@ -41,18 +42,24 @@ def draw(report: Report) -> Figure | None:
     style.rank_ticks(axes.yaxis, skew.ranks[::together])
     _columns(axes, skew)
     cells = _named_cells(skew, report.verdict.ranks)
-    for rank, column in cells if len(lines) <= _FRAMED_UP_TO else []:
-        value = float(excess[rank, column])
-        _frame(axes, rank, column, value / unit.ns, dark=value > _DARK * limit)
-    words = [f"rank {skew.ranks[rank]}: {excess[rank, column] / unit.ns:+.1f} {unit.name}" for rank, column in cells]
+    for one, rank, column in cells if len(lines) <= _FRAMED_UP_TO else []:
+        _frame(axes, rank, column, one.excess_ns / unit.ns, dark=one.excess_ns > _DARK * limit)
+    words = [f"rank {one.rank}: {one.excess_ns / unit.ns:+.1f} {unit.name}" for one, _, _ in cells]
     if cells and len(lines) > _FRAMED_UP_TO:
-        _point_at(axes, cells[0][0] // together, cells[0][1], words[0])
+        _point_at(axes, cells[0][1] // together, cells[0][2], words[0])
     sharing = f", each line the extremes of {together} ranks" if together > 1 else ""
-    found = f"largest: {words[0]}" if words else _FINDINGS.get(report.verdict.ranks.finding, "slow elsewhere")
+    found = f"largest: {words[0]}" if words else _found(report.verdict.ranks)
     style.title(
-        axes, "Where ranks disagree", report, f"self time minus the median of the rank's cohort{sharing}; {found}"
+        axes, "Where ranks disagree", report, f"self time minus that of the others of its cohort{sharing}; {found}"
     )
     return figure
+
+
+def _found(found: RankVerdict) -> str:
+    """Returns in words what the map has no cell of."""
+    if not found.named:
+        return _FINDINGS.get(found.finding, found.finding)
+    return f"{rank_names([found.named[0].rank])}: {place_name(found.named[0].subject, found.named[0].phase)}"
 
 
 def _limit(excess: style.FloatArray, found: RankVerdict) -> float:
@@ -61,11 +68,11 @@ def _limit(excess: style.FloatArray, found: RankVerdict) -> float:
     return largest if found.named else 2 * largest
 
 
-def _named_cells(skew: SkewMap, found: RankVerdict) -> list[tuple[int, int]]:
-    """Returns (row, column) of the place where each named rank is slow, where the map has it."""
+def _named_cells(skew: SkewMap, found: RankVerdict) -> list[tuple[Straggler, int, int]]:
+    """Returns each named rank with (row, column) of the place where it is slow, where the map has it."""
     columns = {place: column for column, place in enumerate(zip(skew.subjects, skew.phases, strict=True))}
     return [
-        (skew.ranks.index(one.rank), columns[one.subject, one.phase])
+        (one, skew.ranks.index(one.rank), columns[one.subject, one.phase])
         for one in found.named
         if (one.subject, one.phase) in columns
     ]

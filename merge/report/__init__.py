@@ -7,7 +7,7 @@ A value that was not measured is None, never 0, and ``unavailable`` has the reas
 
 *Latencies* are medians over a rank's timed steps first; a :class:`Spread` is over ranks.  *Inclusive* numbers of a
 module are sums of exclusive ones over its subtree.  A *cohort* is the set of ranks of one role: all coordinates equal
-but ``dp`` and ``ep``; ranks are compared within their cohort only.
+but ``dp`` and ``ep``, and ``tp`` where its ranks hold equal pieces; ranks are compared within their cohort only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from distprof.merge.report.experts import ExpertLayerStats
 from distprof.merge.report.profile import CompiledRegion, ModuleStats, OpStats, WorkRow
 from distprof.merge.report.ranks import HOLDINGS, MemoryDifference, RankRow, StageRow
 from distprof.merge.report.run import RunInfo, TopologyInfo
-from distprof.merge.report.skew import Skew, SkewMap, SkewRow, Straggler, Stragglers
+from distprof.merge.report.skew import Skew, SkewMap, SkewRow
 from distprof.merge.report.summary import EvaluatedModel, Evaluations, ModelTotals, ModelWork, Spread, Summary
 from distprof.merge.report.utilization import PeakUsed, Utilization, UtilizationSpread
 from distprof.merge.report.verdict import (
@@ -26,11 +26,13 @@ from distprof.merge.report.verdict import (
     NOBODY_STANDS_OUT,
     NOT_ENOUGH,
     NOT_SEEN,
+    ONE_OF,
     OVERLOADED,
     SLOW,
-    SLOW_TOGETHER,
+    THROUGHOUT,
     ExpertVerdict,
     RankVerdict,
+    Straggler,
     Verdict,
 )
 
@@ -40,10 +42,11 @@ __all__ = [
     "NOBODY_STANDS_OUT",
     "NOT_ENOUGH",
     "NOT_SEEN",
+    "ONE_OF",
     "OVERLOADED",
     "REPORT_SCHEMA",
     "SLOW",
-    "SLOW_TOGETHER",
+    "THROUGHOUT",
     "CompiledRegion",
     "EvaluatedModel",
     "Evaluations",
@@ -65,7 +68,6 @@ __all__ = [
     "Spread",
     "StageRow",
     "Straggler",
-    "Stragglers",
     "Summary",
     "TopologyInfo",
     "Utilization",

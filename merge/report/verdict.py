@@ -4,28 +4,45 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distprof.merge.report.skew import Straggler
-
-#: Findings on ranks: one is slow; several of one group are; none is far above its cohort; they cannot be compared.
-SLOW, SLOW_TOGETHER, NOBODY_STANDS_OUT, NOT_ENOUGH = "slow", "slow together", "nobody stands out", "not enough to tell"
+#: Findings on ranks: the named ones are slow; one of the named ones is, and the others may wait for it; none is; they
+#: cannot be compared.
+SLOW, ONE_OF, NOBODY_STANDS_OUT, NOT_ENOUGH = "slow", "one of these is slow", "nobody stands out", "not enough to tell"
 #: Findings on experts: one has too many tokens; none has; no load was seen.
 OVERLOADED, BALANCED, NOT_SEEN = "overloaded", "balanced", "not seen"
+#: The place of a rank that is slow in so many modules and phases that none of them has most of it.
+THROUGHOUT = "throughout"
+
+
+@dataclass(frozen=True)
+class Straggler:
+    """A rank that is slow, where, and the evidence; times of one iteration."""
+
+    rank: int
+    subject: str  # module label, phase (all modules of it, for forward and backward) or THROUGHOUT
+    phase: str
+    excess_ns: float  # the median over steps of (its time - the median of the cohort's others that are not slow)
+    share: float  # of the excess in the median iteration
+    steps: int  # in so many of the steps its excess was at least half of that
+    of_steps: int
+    cohort: int  # the ranks that are compared, itself included
+    cohort_ns: float  # the median of the others, over the steps
 
 
 @dataclass(frozen=True)
 class RankVerdict:
-    """Who is slow.  ``named`` is empty unless the finding is ``slow`` or ``slow together``."""
+    """Who is slow.  ``named`` is empty unless the finding is ``SLOW`` or ``ONE_OF``.
+
+    Where nobody is named, a rank that loses ``floor_ns`` or more in one module or phase would have been.
+    """
 
     finding: str
     named: tuple[Straggler, ...]  # largest excess first
-    axis: str  # of the group that several share, empty for one
-    likely: int | None  # the rank that is slow by itself, None where that cannot be told
-    may_wait_for: tuple[int, ...]  # ranks in process groups of unknown purpose with the one that is named
-    largest: Straggler | None  # the largest excess, whether its rank is named or not
-    share: float | None  # of the largest excess in the median iteration
-    slow_share: float  # from which share on a rank is named
+    axis: str  # where one of several is slow: that of their group, empty where its purpose is not known
+    slow_share: float  # from which share of the iteration on a rank is named
     iteration_ns: float | None  # median over ranks
     reason: str  # why there is not enough to tell, else empty
+    floor_ns: float | None = None  # None where ranks were not compared
+    floor_throughout_ns: float | None = None  # the same, for a rank that is slow in all modules and phases
 
 
 @dataclass(frozen=True)

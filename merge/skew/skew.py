@@ -1,11 +1,11 @@
-"""How far ranks differ in phases and in self times of modules: each rank against the median of its cohort.
+"""How far ranks differ in phases and in self times of modules: each rank against the others of its cohort.
 
-Self times are compared, because inclusive times blame the ranks that wait.  Only ranks of one role do the same work, so
-a rank's *excess* is its time minus the median of its own cohort, and rows are ordered by the largest excess of any
-rank.  A rank in a cohort of fewer than three has no excess, as long as a larger cohort exists: of two ranks that
-differ, either may be the odd one.
+Self times are compared, because inclusive times blame the ranks that wait.  Only the ranks of a cohort do the same
+work, so a rank's *excess* is its time minus the median of the others of its cohort, and rows are ordered by the largest
+excess of any rank.  A rank in a cohort of fewer than three has no excess, as long as a larger cohort exists: of two
+ranks that differ, either may be the odd one.
 
-    tables (subjects, ranks) -> minus the cohort's median, cohort by cohort -> rows, and the map of the worst columns
+    tables (subjects, ranks) -> minus the median of the others, cohort by cohort -> rows, and the map of the worst
 """
 
 from __future__ import annotations
@@ -18,25 +18,23 @@ import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray
-from distprof.merge.report import RankRow, Skew, SkewMap, SkewRow, Stragglers
-from distprof.merge.skew.stragglers import find_stragglers
+from distprof.merge.report import RankRow, Skew, SkewMap, SkewRow
+from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excesses
+from distprof.merge.skew.comparable import why_not_comparable
+from distprof.merge.skew.excess import excess_over_others
+from distprof.merge.skew.thresholds import MIN_COHORT
 from distprof.merge.stats import nan_median, to_number
 from distprof.merge.times.module_profile import TimeTables, time_tables
 from distprof.merge.times.rank_rows import rank_rows
-from distprof.merge.wording import pluralise
 from distprof.records import PHASES
 
-MIN_COHORT = 3
-MIN_COVERAGE = 0.8
 MAP_COLUMNS = 16
 _MODULE_PHASES = ("forward", "backward")
-#: Inclusive times, in which the ranks that wait look slow as well; the modules' self times replace them.
-_INCLUSIVE_PHASES = ("iteration", "forward", "backward")
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Times of some subjects, one row each, in ns; ``excess`` is each rank's time minus the median of its cohort."""
+    """Times of some subjects, one row each, in ns; ``excess`` is each rank's time minus that of the others."""
 
     subjects: Sequence[str]
     phases: Sequence[str]
@@ -51,32 +49,20 @@ class _Table:
 
 @computed_once
 def skew_over_ranks(analysis: Analysis) -> Skew:
-    """Returns how far the ranks disagree, and which of them may be slow."""
+    """Returns how far the ranks disagree."""
     rows, labels = rank_rows(analysis), [module.label for module in analysis.union.modules]
     ranks = np.array([row.rank for row in rows], np.int64)
     cohorts = np.array([row.cohort for row in rows], np.int64)
     phases, modules = _phase_table(rows, cohorts), _module_table(labels, time_tables(analysis), cohorts)
+    for table in (phases, modules):
+        _take_excess_by_step(table, ranks.tolist(), cohort_excesses(analysis))
     modules = modules.at(_worst_first(modules))
-    too_few = _too_few(analysis.run.world_size, cohorts[~np.isnan(phases.times[0])])
     return Skew(
         phases=_rows(phases.at(_comparable(phases)), ranks),
         modules=_rows(modules, ranks),
         map=_map(modules.at(np.arange(min(MAP_COLUMNS, len(modules.subjects)))), ranks),
-        too_few=too_few,
-        suspects=None if too_few else _suspects(analysis, modules, phases, ranks),
+        too_few=why_not_comparable(analysis),
     )
-
-
-def _suspects(analysis: Analysis, modules: _Table, phases: _Table, ranks: npt.NDArray[np.int64]) -> Stragglers | None:
-    """Returns the stragglers by the modules, and by the phases that have no self times of modules."""
-    own = phases.at(np.array([n for n, phase in enumerate(phases.phases) if phase not in _INCLUSIVE_PHASES], np.int64))
-    places = [
-        *zip(modules.subjects, modules.phases, strict=True),
-        *zip(own.subjects, own.phases, strict=True),
-    ]
-    groups = [group for same_size in analysis.unknown_groups.values() for group in same_size]
-    excess = np.concatenate([modules.excess, own.excess])
-    return find_stragglers(places, excess, ranks.tolist(), analysis.layout, groups)
 
 
 def _phase_table(rows: Sequence[RankRow], cohorts: npt.NDArray[np.int64]) -> _Table:
@@ -92,6 +78,19 @@ def _module_table(labels: Sequence[str], times: TimeTables, cohorts: npt.NDArray
     return _Table([*labels, *labels], phases, both, excess_over_cohort(both, cohorts))
 
 
+def _take_excess_by_step(table: _Table, ranks: Sequence[int], cohorts: Sequence[CohortExcess]) -> None:
+    """Puts into ``table`` the medians over steps of the excess, which the verdict is about, where steps were kept."""
+    row_of = {place: row for row, place in enumerate(zip(table.subjects, table.phases, strict=True))}
+    column_of = {rank: column for column, rank in enumerate(ranks)}
+    for excess in cohorts:
+        columns = [column_of[rank] for rank in excess.times.ranks]
+        for place, medians in zip(excess.times.places, excess.median, strict=True):
+            row = row_of.get((place.subject, place.phase))
+            if row is not None:
+                known = ~np.isnan(table.excess[row, columns]) & ~np.isnan(medians)
+                table.excess[row, np.array(columns)[known]] = medians[known]
+
+
 def _map(worst: _Table, ranks: npt.NDArray[np.int64]) -> SkewMap:
     return SkewMap(
         ranks=tuple(ranks.tolist()),
@@ -103,14 +102,16 @@ def _map(worst: _Table, ranks: npt.NDArray[np.int64]) -> SkewMap:
 
 
 def excess_over_cohort(table: FloatArray, cohorts: npt.NDArray[np.int64]) -> FloatArray:
-    """Returns (subjects, ranks) times minus the median of each rank's cohort; NaN without a time or a cohort."""
+    """Returns (subjects, ranks) times minus the median of the others of each rank's cohort; NaN without a time or a
+    cohort, and 0 where all cohorts are of one rank.
+    """
     excess = np.full_like(table, np.nan)
     members = [np.flatnonzero(cohorts == cohort) for cohort in np.unique(cohorts)]
     largest = max((len(ranks) for ranks in members), default=0)
     for ranks in members:
         if len(ranks) >= min(MIN_COHORT, largest):
             own = table[:, ranks]
-            excess[:, ranks] = own - nan_median(own)[:, None]
+            excess[:, ranks] = excess_over_others(own.T).T if len(ranks) > 1 else own - own
     return excess
 
 
@@ -165,22 +166,6 @@ def _row(
         slowest_rank=slowest,
         ranks=ranks,
     )
-
-
-def _too_few(world_size: int, cohorts: npt.NDArray[np.int64]) -> str:
-    """Returns why no rank can be named, from the cohorts of the ranks with times; empty where one can."""
-    if len(cohorts) < MIN_COVERAGE * world_size:
-        return (
-            f"only {len(cohorts):,} of {pluralise(world_size, 'rank')} recorded timed steps "
-            f"(less than {MIN_COVERAGE:.0%}): the slow one may be among the others, so nobody is named"
-        )
-    largest = int(np.unique(cohorts, return_counts=True)[1].max(initial=0))
-    if largest < MIN_COHORT:
-        return (
-            f"no more than {pluralise(largest, 'rank')} {'does' if largest == 1 else 'do'} the same work: "
-            f"it takes {MIN_COHORT} to tell who is slow, so nobody is named"
-        )
-    return ""
 
 
 def _by_rank(table: FloatArray) -> tuple[tuple[float | None, ...], ...]:

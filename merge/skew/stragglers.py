@@ -1,106 +1,196 @@
-"""Which ranks are slow themselves, and which may only wait for a rank of their group.
+"""Which ranks of a cohort stand out in a place: robustly, in most steps, with a clear line to all others.
 
-The ranks of a group (tensor parallel, expert parallel, ...) wait for each other in the middle of an iteration.  Where
-such a group is less than half of its cohort, waiting ranks are above the cohort's median as well: one rank computes,
-the others wait, and all have nearly the same excess.  So a rank is not named alone for a small difference:
-
-    largest excess of each rank -> the worst rank, and those of one of its groups that are nearly as far above
-    -> one suspect, or several that are slow together
+excess over the others -> for each place the set of ranks that stand out, or nobody -> the finest place of each
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from distprof.merge.arrays import FloatArray
-from distprof.merge.job.topology import JobTopology
-from distprof.merge.report import Straggler, Stragglers
+from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.skew.cohort_excess import CohortExcess
+from distprof.merge.skew.excess import standard_error
+from distprof.merge.skew.step_times import FINE, SUM, WHOLE, Place
+from distprof.merge.skew.thresholds import (
+    MARGIN,
+    MIN_COHORT,
+    MOST_ABOVE,
+    MOST_OF_COHORT,
+    PAIR_PERSISTENT,
+    PAIR_SHARE,
+    PERSISTENT,
+    PHASE_FACTOR,
+    PLACE_SHARE,
+    SLOW_SHARE,
+    STANDARD_ERRORS,
+    STEP_SHARE,
+)
+from distprof.merge.stats import nan_median
 
-#: Ranks of one group whose excess is at least this share of the worst one's are slow together with it.
-CLOSE = 0.8
-#: A rank whose excess in a place is below this share of the largest there does not wait in it.
-FAR = 0.5
+
+@dataclass(frozen=True)
+class Outlier:
+    """A rank that stands out in one place."""
+
+    rank: int
+    place: Place
+    excess_ns: float
+    steps: int  # with at least half of that excess
+    of_steps: int
+    cohort: int
+    cohort_ns: float
 
 
-def find_stragglers(
-    places: Sequence[tuple[str, str]],
-    excess: FloatArray,
-    ranks: Sequence[int],
-    layout: JobTopology,
-    groups: Sequence[tuple[int, ...]] = (),
-) -> Stragglers | None:
-    """Returns the ranks among which the slow one is; None where no rank has an excess above 0.
+def outliers(excess: CohortExcess, iteration_ns: float) -> Iterator[Outlier]:
+    """Yields the ranks that stand out, place by place."""
+    for number in _notable_places(excess, iteration_ns):
+        yield from _in_place(excess, number, _most_culprits(excess.size), iteration_ns)
 
-    ``excess`` is (places, ranks), in ns, NaN where a rank has none; a place is (subject, phase).  The ranks of one of
-    ``groups``, whose purpose is not known, may wait for each other.
+
+def half_of_cohort(excess: CohortExcess, iteration_ns: float) -> list[Outlier]:
+    """Returns the ranks that stand out together in one place and are too many: more than a third, at most half.
+
+    Which part of the cohort is the normal one cannot be told then.
     """
-    highest = np.nan_to_num(excess, nan=-np.inf).max(axis=0, initial=-np.inf)
-    if not len(highest) or highest.max() <= 0:
+    sets = [
+        _in_place(excess, number, excess.size // 2, iteration_ns)
+        for number in _notable_places(excess, iteration_ns)
+        if excess.size >= MIN_COHORT
+    ]
+    too_many = [found for found in sets if len(found) > _most_culprits(excess.size)]
+    return max(too_many, key=lambda found: found[-1].excess_ns, default=[])
+
+
+def detection_floor(excess: CohortExcess, iteration_ns: float, level: int) -> float | None:
+    """Returns the excess from which on a rank would be named, in the noisiest place of a level, in ns; None without a
+    place.
+
+    That is the largest of: the share of the iteration; the standard errors; the margin to the next rank; and what lies
+    above all other ranks in most steps.
+    """
+    places = [number for number, place in enumerate(excess.times.places) if (place.level == FINE) == (level == FINE)]
+    places = [number for number in places if not np.isnan(excess.median[number]).all()]
+    if not places:
         return None
-    worst = int(highest.argmax())
-    close = {rank for rank, most in zip(ranks, highest, strict=True) if most >= CLOSE * highest[worst]}
-    axis, members = _largest_group(layout, ranks[worst], close, ranks)
-    suspects = [_suspect(places, excess, ranks, column) for column, rank in enumerate(ranks) if rank in members]
-    suspects.sort(key=lambda suspect: (-suspect.excess_ns, suspect.rank))
-    alone = len(suspects) == 1
-    if not alone:
-        return Stragglers(tuple(suspects), axis, _likely(suspects, places, excess, ranks, layout, axis))
-    others = _may_wait_for(suspects[0], groups)
-    return Stragglers(tuple(suspects), "", None if others else suspects[0].rank, others)
+    share, persistent = _asked_of(excess.size)
+    highest = np.stack([_highest(excess.by_step[number]) for number in places])
+    above_all = np.quantile(highest, persistent, axis=1, method="higher")
+    margin = MARGIN * np.nanmax(np.nan_to_num(excess.median[places]), axis=1)
+    floors = np.maximum.reduce([STANDARD_ERRORS * excess.error[places], margin, above_all])
+    return max(share * iteration_ns, float(floors.max()))
 
 
-def _may_wait_for(one: Straggler, groups: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Returns the ranks that ``one`` may wait for in a module; phases outside of modules have no collectives."""
-    met = {rank for group in groups if one.rank in group for rank in group}
-    return tuple(sorted(met - {one.rank})) if one.subject != one.phase else ()
+def _asked_of(size: int) -> tuple[float, float]:
+    """Returns the least share of the iteration and of the steps, for a cohort of this size."""
+    return (SLOW_SHARE, PERSISTENT) if size >= MIN_COHORT else (PAIR_SHARE, PAIR_PERSISTENT)
 
 
-def _largest_group(
-    layout: JobTopology, rank: int, close: Collection[int], ranks: Collection[int]
-) -> tuple[str, set[int]]:
-    """Returns the group of ``rank`` with most ranks that are slow with it: (its axis, those ranks).
+def _most_culprits(size: int) -> int:
+    return max(1, int(size * MOST_OF_COHORT))
 
-    A rank does not look slow by waiting where more than half of its cohort is in the group: the median then waits too.
-    """
-    cohorts = Counter(layout.role(other) for other in ranks)
+
+def _notable_places(excess: CohortExcess, iteration_ns: float) -> list[int]:
+    if excess.size < 2:
+        return []
+    share, _ = _asked_of(excess.size)
+    highest = np.nan_to_num(excess.median, nan=-np.inf).max(axis=1, initial=-np.inf)
+    found: list[int] = np.flatnonzero(highest >= share * iteration_ns).tolist()
+    return found
+
+
+def _in_place(excess: CohortExcess, number: int, most: int, iteration_ns: float) -> list[Outlier]:
+    """Returns the largest set of at most so many ranks that stand out together in a place."""
+    median = excess.median[number]
+    order = np.argsort(-np.nan_to_num(median, nan=-np.inf), kind="stable")
+    known = int(np.count_nonzero(~np.isnan(median)))
+    if known < min(MIN_COHORT, excess.size):
+        return []
+    share, _ = _asked_of(excess.size)
+    for count in range(min(most, known - 1), 0, -1):
+        least, following = float(median[order[count - 1]]), float(median[order[count]])
+        if least >= share * iteration_ns and least >= MARGIN * max(following, 0.0):
+            found = _passing(excess, number, order[:count], order[count:known], iteration_ns)
+            if len(found) == count:
+                return found
+    return []
+
+
+def _passing(
+    excess: CohortExcess, number: int, culprits: IntArray, others: IntArray, iteration_ns: float
+) -> list[Outlier]:
+    """Returns those of the culprits that are above the others by enough, and in enough steps."""
+    times, place = excess.times.times[number], excess.times.places[number]
+    share, persistent = _asked_of(excess.size)
+    normal = nan_median(times[others].T)
+    highest = _highest(times[others])
+    error = float(standard_error(excess.by_step[number, others]))
     found = []
-    for axis, group in layout.groups(rank, ranks).items():
-        inside = Counter(layout.role(other) for other in group)
-        minor = {other for other in group if 2 * inside[layout.role(other)] <= cohorts[layout.role(other)]}
-        found.append((axis, {rank} | (set(close) & minor)))
-    return max(found, key=lambda one: len(one[1]), default=("", {rank}))
+    for column in culprits.tolist():
+        above = (times[column] - normal)[~np.isnan(times[column])]
+        known = len(above)
+        size = float(np.median(above))
+        steps = int(np.count_nonzero(above >= STEP_SHARE * size))
+        on_top = int(np.count_nonzero(times[column] > highest))
+        large = size >= max(share * iteration_ns, STANDARD_ERRORS * error)
+        if large and min(steps, on_top) >= persistent * known:
+            cohort_ns = float(np.nanmedian(normal))
+            found.append(Outlier(excess.times.ranks[column], place, size, steps, known, excess.size, cohort_ns))
+    return found
 
 
-def _suspect(places: Sequence[tuple[str, str]], excess: FloatArray, ranks: Sequence[int], column: int) -> Straggler:
-    place = int(np.nanargmax(excess[:, column]))
-    subject, phase = places[place]
-    return Straggler(rank=ranks[column], subject=subject, phase=phase, excess_ns=float(excess[place, column]))
+def _highest(times: FloatArray) -> FloatArray:
+    """Returns for each step what a slow rank is above: the highest of (ranks, steps) times, but for a few of many."""
+    few = int(MOST_ABOVE * len(times))
+    known = np.nan_to_num(times, nan=-np.inf)
+    highest: FloatArray = np.partition(known, len(times) - 1 - few, axis=0)[len(times) - 1 - few]
+    return highest
 
 
-def _likely(
-    suspects: Sequence[Straggler], places: Sequence[tuple[str, str]], excess: FloatArray, ranks: Sequence[int],
-    layout: JobTopology, axis: str,
-) -> int | None:  # fmt: skip
-    """Returns the only rank of a group of three or more without an excess where all others have one: they wait for it.
-
-    None where there is no such rank.
+def largest_excess(excess: CohortExcess, rank: int) -> Outlier | None:
+    """Returns the module or phase in which a rank of the cohort is furthest above the others, whether it stands out or
+    not; None where it is above them in none.
     """
-    members = set(layout.groups(suspects[0].rank, ranks)[axis])
-    column = {rank: number for number, rank in enumerate(ranks)}
-    for one in suspects:
-        others = [suspect for suspect in suspects if suspect is not one]
-        waits = {(other.subject, other.phase) for other in others}
-        if len(members) >= 3 and len(waits) == 1:
-            place, enough = places.index(waits.pop()), FAR * max(other.excess_ns for other in others)
-            waiting = {rank for rank in members if _excess_at(excess, place, column[rank]) >= enough}
-            if waiting == members - {one.rank}:
-                return one.rank
-    return None
+    column = excess.times.ranks.index(rank)
+    known = [
+        number
+        for number, place in enumerate(excess.times.places)
+        if place.level == FINE and excess.median[number, column] > 0
+    ]
+    if not known:
+        return None
+    number = max(known, key=lambda place: float(excess.median[place, column]))
+    size, by_step = float(excess.median[number, column]), excess.by_step[number, column]
+    steps = int(np.count_nonzero(by_step >= STEP_SHARE * size))
+    cohort_ns = float(np.nanmedian(np.delete(excess.times.times[number], column, axis=0)))
+    every = int(np.count_nonzero(~np.isnan(by_step)))
+    return Outlier(rank, excess.times.places[number], size, steps, every, excess.size, cohort_ns)
 
 
-def _excess_at(excess: npt.NDArray[np.float64], place: int, column: int) -> float:
-    return float(np.nan_to_num(excess[place, column]))
+def finest_places(found: Sequence[Outlier]) -> list[Outlier]:
+    """Returns for each rank where it is slow, the largest excess first: the finest place with a good share of its
+    largest excess.
+    """
+    by_rank: dict[int, list[Outlier]] = {}
+    for outlier in found:
+        by_rank.setdefault(outlier.rank, []).append(outlier)
+    chosen = [_finest(places) for places in by_rank.values()]
+    return sorted(chosen, key=lambda outlier: (-outlier.excess_ns, outlier.rank))
+
+
+def _finest(found: Sequence[Outlier]) -> Outlier:
+    largest = max(outlier.excess_ns for outlier in found)
+    whole = next((outlier for outlier in found if outlier.place.level == WHOLE), None)
+    enough = [
+        outlier
+        for outlier in found
+        if outlier.excess_ns >= PLACE_SHARE * largest
+        and (outlier.place.level != SUM or whole is None or _slowdown(outlier) >= PHASE_FACTOR * _slowdown(whole))
+    ]
+    return min(enough, key=lambda outlier: (outlier.place.level, -outlier.excess_ns))
+
+
+def _slowdown(outlier: Outlier) -> float:
+    return outlier.excess_ns / max(outlier.cohort_ns, 1.0)

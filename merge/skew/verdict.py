@@ -2,53 +2,92 @@
 
 from __future__ import annotations
 
-from distprof.merge.analysis import Analysis
+from collections.abc import Sequence
+from dataclasses import replace
+
+from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.experts.verdict import expert_verdict
 from distprof.merge.report import (
     NOBODY_STANDS_OUT,
     NOT_ENOUGH,
+    ONE_OF,
     SLOW,
-    SLOW_TOGETHER,
     RankVerdict,
-    Skew,
-    Spread,
+    Straggler,
     Verdict,
 )
-from distprof.merge.skew.skew import skew_over_ranks
+from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excesses
+from distprof.merge.skew.comparable import why_not_comparable
+from distprof.merge.skew.step_times import FINE
+from distprof.merge.skew.stragglers import (
+    Outlier,
+    detection_floor,
+    finest_places,
+    half_of_cohort,
+    outliers,
+)
+from distprof.merge.skew.thresholds import SLOW_SHARE
+from distprof.merge.skew.waiting import may_wait
 from distprof.merge.times.summary import profile_summary
-
-#: A rank is called slow when its excess is at least this share of the iteration; below it, ranks differ by chance.
-SLOW_SHARE = 0.05
+from distprof.merge.wording import place_name, rank_names
 
 
 def verdict(analysis: Analysis) -> Verdict:
     """Returns what the report concludes."""
-    ranks = rank_verdict(skew_over_ranks(analysis), profile_summary(analysis).wall_iteration_ns)
-    return Verdict(ranks, expert_verdict(analysis))
+    return Verdict(rank_verdict(analysis), expert_verdict(analysis))
 
 
-def rank_verdict(skew: Skew, iteration: Spread | None) -> RankVerdict:
-    """Returns who is slow, from the excess of the suspects and the ``iteration`` over ranks."""
-    suspects = skew.suspects if iteration is not None and iteration.median else None
-    share = suspects.ranks[0].excess_ns / iteration.median if suspects and iteration else None
-    slow = suspects if share is not None and share >= SLOW_SHARE else None
-    return RankVerdict(
-        finding=_finding(skew, len(slow.ranks) if slow else 0),
-        named=slow.ranks if slow else (),
-        axis=slow.axis if slow else "",
-        likely=slow.likely if slow else None,
-        may_wait_for=slow.may_wait_for if slow else (),
-        largest=suspects.ranks[0] if suspects else None,
-        share=share,
+@computed_once
+def rank_verdict(analysis: Analysis) -> RankVerdict:
+    """Returns who is slow."""
+    iteration = profile_summary(analysis).wall_iteration_ns
+    nobody = RankVerdict(
+        finding=NOT_ENOUGH,
+        named=(),
+        axis="",
         slow_share=SLOW_SHARE,
         iteration_ns=iteration.median if iteration else None,
-        reason=skew.too_few,
+        reason=why_not_comparable(analysis),
+    )
+    if nobody.reason or not nobody.iteration_ns:
+        return nobody
+    cohorts, iteration_ns = cohort_excesses(analysis), nobody.iteration_ns
+    named = finest_places([outlier for excess in cohorts for outlier in outliers(excess, iteration_ns)])
+    waiting = may_wait(analysis, named, cohorts) if named else None
+    if waiting is not None:
+        return replace(nobody, finding=ONE_OF, named=_stragglers(waiting.ranks, iteration_ns), axis=waiting.axis)
+    if named:
+        return replace(nobody, finding=SLOW, named=_stragglers(named, iteration_ns))
+    half = next((_too_many(found, excess) for excess in cohorts if (found := half_of_cohort(excess, iteration_ns))), "")
+    if half:
+        return replace(nobody, reason=half)
+    floors = [detection_floor(excess, iteration_ns, FINE) for excess in cohorts if excess.size > 1]
+    return replace(nobody, finding=NOBODY_STANDS_OUT, floor_ns=max((one for one in floors if one), default=None))
+
+
+def _stragglers(named: Sequence[Outlier], iteration_ns: float) -> tuple[Straggler, ...]:
+    return tuple(
+        Straggler(
+            rank=one.rank,
+            subject=one.place.subject,
+            phase=one.place.phase,
+            excess_ns=one.excess_ns,
+            share=one.excess_ns / iteration_ns,
+            steps=one.steps,
+            of_steps=one.of_steps,
+            cohort=one.cohort,
+            cohort_ns=one.cohort_ns,
+        )
+        for one in named
     )
 
 
-def _finding(skew: Skew, named: int) -> str:
-    if skew.too_few:
-        return NOT_ENOUGH
-    if not named:
-        return NOBODY_STANDS_OUT
-    return SLOW if named == 1 else SLOW_TOGETHER
+def _too_many(found: Sequence[Outlier], excess: CohortExcess) -> str:
+    """Returns why none of the ranks is named that stand out together: they are a good part of their cohort."""
+    ranks = {outlier.rank for outlier in found}
+    others = rank_names(set(excess.times.ranks) - ranks)
+    return (
+        f"{rank_names(ranks)} take longer than {others} in {place_name(found[0].place.subject, found[0].place.phase)}: "
+        f"{len(ranks)} of {excess.size} ranks that do the same work, too many to tell which of the two is normal, so "
+        "nobody is named"
+    )

@@ -14,20 +14,18 @@ from distprof.records import PHASES, Memory, MemoryUnknown
 
 @computed_once
 def rank_rows(analysis: Analysis) -> tuple[RankRow, ...]:
-    """Returns one row for each rank, ascending; cohorts are numbered in the order of their coordinates."""
-    role = analysis.layout.role
-    number = {own: index for index, own in enumerate(sorted({role(data.rank) for data in analysis.ranks}))}
-    return tuple(_row(analysis, data, number[role(data.rank)]) for data in analysis.ranks)
+    """Returns one row for each rank, ascending."""
+    return tuple(_row(analysis, data) for data in analysis.ranks)
 
 
-def _row(analysis: Analysis, data: RankData, cohort: int) -> RankRow:
+def _row(analysis: Analysis, data: RankData) -> RankRow:
     window = analysis.windows.get(data.rank)
     mfu, hfu = compute_utilizations(analysis).by_rank.get(data.rank, (None, None))
     memory = data.memory if isinstance(data.memory, Memory) else None
     return RankRow(
         rank=data.rank,
         coordinates=analysis.layout.coordinates[data.rank],
-        cohort=cohort,
+        cohort=analysis.cohorts[data.rank],
         host=data.header.host,
         complete=not data.why_incomplete(analysis.mode),
         steps=window.steps if window else 0,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.scripts import NewWorkplace
 
-from distprof.merge.report import ModuleStats, Report
+from distprof.merge.report import ONE_OF, ModuleStats, Report
 
 CASES = Path(__file__).parents[1] / "cases"
 
@@ -97,9 +97,8 @@ def test_a_rank_of_groups_of_unknown_purpose_may_wait_in_them(new_workplace: New
     (note,) = [note for note in report.run.notes if "purpose is not known" in note]
     assert "3 of 2 ranks (0-1; 2-3; 4-5), 2 of 3 ranks (0, 2, 4; 1, 3, 5);" in note
     assert "distprof.set_topology(tp=2)" in note
-    suspects = report.skew.suspects
-    assert suspects is not None and [one.rank for one in suspects.ranks] == [2], "rank 3 is slow outside of modules"
-    assert suspects.likely is None and 3 in suspects.may_wait_for
+    found = report.verdict.ranks
+    assert (found.finding, sorted(one.rank for one in found.named)) == (ONE_OF, [2, 3]), "rank 3 is slow, 2 waits"
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------

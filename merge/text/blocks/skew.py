@@ -14,8 +14,9 @@ MODULES_SHOWN = 10
 _SUBJECT_WIDTH = 44
 _FIGURES = ("min", "median", "max", "max/median", "excess", "slowest", "ranks")
 _MEANING = (
-    "A rank is compared with the ranks of its own role only (its cohort).  Excess is the largest (rank - median of its"
-    " cohort), and slowest is the rank that has it.  Modules are judged by self time, without the modules inside them."
+    "A rank is compared only with ranks that do the same work (its cohort).  Excess is the largest (rank - median of"
+    " the others of its cohort), and slowest is the rank that has it.  Modules are judged by self time,"
+    " without the modules inside them."
 )
 
 
@@ -28,8 +29,6 @@ def skew_block(report: Report) -> Iterator[str]:
     modules = [row for row in skew.modules[:MODULES_SHOWN] if unit.format(row.excess_ns) != unit.format(0)]
     yield heading("Skew")
     yield from wrapped(f"Times in {unit.name}.  {_MEANING}")
-    if skew.too_few:
-        yield from wrapped(f"{skew.too_few[0].upper()}{skew.too_few[1:]}.")
     yield from _table(["phase"], [([phase_title(row.subject)], row) for row in skew.phases], skew, unit)
     short = shortened_apart([one_line(row.subject) for row in modules], _SUBJECT_WIDTH)
     names = [([short[one_line(row.subject)], row.phase], row) for row in modules]

@@ -2,63 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from distprof.merge.quantities import duration
-from distprof.merge.report import OVERLOADED, ExpertVerdict, RankVerdict, Report, Straggler
+from distprof.merge.report import (
+    NOBODY_STANDS_OUT,
+    NOT_ENOUGH,
+    ONE_OF,
+    OVERLOADED,
+    ExpertVerdict,
+    RankVerdict,
+    Report,
+    Straggler,
+)
 from distprof.merge.text.format.colour import RED, Part
 from distprof.merge.text.format.lines import one_line, wrapped
-from distprof.merge.wording import phase_title, rank_names
+from distprof.merge.wording import place_name, rank_names
 
 
 def verdict(report: Report) -> Iterator[str]:
-    """Yields one sentence; none where too few ranks can be compared and no expert is overloaded."""
-    head, rest = _ranks(report.verdict.ranks)
+    """Yields one sentence; none for a single rank where no expert is overloaded."""
+    head, rest = _ranks(report)
     words = [part for part in (head + rest, _expert(report.verdict.expert)) if part]
     if words:
         yield from wrapped("; ".join(words) + ".", parts=[Part(0, len(head), RED)])
 
 
-def _ranks(found: RankVerdict) -> tuple[str, str]:
+def _ranks(report: Report) -> tuple[str, str]:
     """Returns who is slow, and by how much and where; both empty where nothing can be said."""
-    worst = found.largest
-    if worst is None or found.share is None:
-        return "", ""
-    figures = f"{duration(worst.excess_ns)} above its cohort's median, {found.share:.0%} of an iteration"
-    if not found.named:
-        return "", f"no rank stands out: the largest excess is rank {worst.rank}'s {_place(worst)}, {figures}"
-    if len(found.named) == 1:
-        return f"slowest: rank {worst.rank}, {_place(worst)}:", f" {figures}{_or_waits(found)}"
-    return _together(found, f"{found.share:.0%} of an iteration")
+    found = report.verdict.ranks
+    if found.finding == NOT_ENOUGH:
+        return "", found.reason if len(report.ranks) > 1 else ""
+    if found.finding == NOBODY_STANDS_OUT:
+        return "", f"no rank stands out{_floor(found)}"
+    if found.finding == ONE_OF:
+        return _one_of(found)
+    places = _by_place(found.named)
+    (first, own), *others = places.items()
+    head = f"slowest: {_named(own)}, {first}:" if len(found.named) == 1 else f"slow: {_named(own)}, {first}:"
+    more = "".join(f"; {_named(rest)}, {place}: {_figures(rest)}" for place, rest in others)
+    return head, f" {_figures(own)}{more}"
 
 
-def _together(found: RankVerdict, share: str) -> tuple[str, str]:
-    """Returns several ranks of one group, and each with its place, and what speaks for one of them."""
-    places: dict[str, list[int]] = {}
-    for one in found.named:
-        places.setdefault(_place(one), []).append(one.rank)
-    first, last = found.named[0], found.named[-1]
-    excess = f"{duration(last.excess_ns)} to {duration(first.excess_ns)} above their cohort's median"
-    where = ", ".join(f"{rank_names(ranks)} in {place}" for place, ranks in places.items())
-    likely = "" if found.likely is None else f", most likely rank {found.likely}, for which the others seem to wait"
-    return (
-        f"slow together: {rank_names(one.rank for one in found.named)} (one {found.axis} group):",
-        f" {excess}, {share}: {where}; while one computes the others of its group wait, so the cause is among "
-        f"them{likely}",
-    )
-
-
-def _or_waits(found: RankVerdict) -> str:
-    if not found.may_wait_for:
+def _floor(found: RankVerdict) -> str:
+    if found.floor_ns is None or not found.iteration_ns:
         return ""
+    share = f"{found.floor_ns / found.iteration_ns:.0%}"
     return (
-        f"; or it waits there for {rank_names(found.may_wait_for)}, with which it shares process groups whose "
-        "purpose is not known (see the note at the top)"
+        f": one that loses {duration(found.floor_ns)} ({share} of an iteration) or more in one module or phase would "
+        "have been seen"
     )
 
 
-def _place(one: Straggler) -> str:
-    return phase_title(one.phase) if one.subject == one.phase else f"{one.phase} of {one_line(one.subject)}"
+def _one_of(found: RankVerdict) -> tuple[str, str]:
+    """Returns several ranks of one group, and each with its place."""
+    first, last = found.named[0], found.named[-1]
+    where = ", ".join(f"{_named(own)} in {place}" for place, own in _by_place(found.named).items())
+    group = f" (one {found.axis} group)" if found.axis else ""
+    return (
+        f"one of these is slow: {_named(found.named)}{group}:",
+        f" {duration(last.excess_ns)} to {duration(first.excess_ns)} above the others of their cohort, "
+        f"{first.share:.0%} of an iteration: {where}; one of them computes longer and the others wait for it, and "
+        "which of them waits was not recorded",
+    )
+
+
+def _by_place(named: Sequence[Straggler]) -> dict[str, list[Straggler]]:
+    """Returns the stragglers by their place, in words, in their order."""
+    places: dict[str, list[Straggler]] = {}
+    for one in named:
+        places.setdefault(place_name(one_line(one.subject), one_line(one.phase)), []).append(one)
+    return places
+
+
+def _named(stragglers: Sequence[Straggler]) -> str:
+    return rank_names(one.rank for one in stragglers)
+
+
+def _figures(stragglers: Sequence[Straggler]) -> str:
+    """Returns the evidence on the ranks that are slow in one place, the largest excess first."""
+    first, last = stragglers[0], stragglers[-1]
+    excess = duration(first.excess_ns)
+    if len(stragglers) > 1:
+        excess = f"{duration(last.excess_ns)} to {excess}"
+    of_two = " (the slower of two ranks that do the same work)" if first.cohort == 2 else ""
+    steps = min(one.steps for one in stragglers)
+    return (
+        f"{excess} above the others of {'its' if len(stragglers) == 1 else 'their'} cohort, {first.share:.0%} of an "
+        f"iteration, in {steps} of {first.of_steps} steps{of_two}"
+    )
 
 
 def _expert(found: ExpertVerdict) -> str:

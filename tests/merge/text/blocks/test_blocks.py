@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from support.reports import report_of
 
+from distprof.merge.quantities import duration
 from distprof.merge.report import Report
 from distprof.merge.text.blocks.experts import experts_block
 from distprof.merge.text.blocks.ranks import ALL_UP_TO, SHOWN_OF_MORE, ranks_block
@@ -87,11 +88,8 @@ def test_an_excess_of_zero_names_no_rank() -> None:
     assert [line.split()[-2] for line in lines] == ["-", "-"]
 
 
-def test_no_rank_is_named_in_small_cohorts() -> None:
-    lines = list(skew_block(report_of(dp=2, tp=2, slow_rank=1)))
-    assert any(
-        line.startswith("No more than 2 ranks do the same work: it takes 3 to tell who is slow") for line in lines
-    )
+def test_nobody_is_named_where_too_few_steps_were_timed() -> None:
+    lines = list(skew_block(report_of(dp=4, steps=2, slow_rank=1)))
     assert not any("rank 1" in line for line in lines)
 
 
@@ -146,7 +144,9 @@ def test_a_dense_model_has_no_experts_block() -> None:
 def test_verdict_names_the_slow_rank_phase_and_module(phase: str, place: str) -> None:
     words = verdict_text(report_of(**JOB, slow_phase=phase))
     assert re.match(
-        rf"slowest: rank 5, {re.escape(place)}: (39|40)\.?\d* ms above its cohort's median, \d+% of an iter", words
+        rf"slowest: rank 5, {re.escape(place)}: (39|40)\.?\d* ms above the others of its cohort, "
+        r"\d+% of an iteration, in 3 of 3 steps",
+        words,
     )
 
 
@@ -156,9 +156,41 @@ def test_verdict_names_the_overloaded_expert() -> None:
     assert "overload" not in verdict_text(report_of(**JOB))
 
 
-def test_verdict_without_a_slow_rank() -> None:
-    assert verdict_text(report_of(dp=4)).startswith("no rank stands out: the largest excess is rank ")
+def test_where_nobody_stands_out_the_verdict_says_so_and_what_it_would_have_seen() -> None:
+    report = report_of(dp=4)
+    found = report.verdict.ranks
+    assert found.floor_ns is not None and found.iteration_ns is not None
+    assert found.floor_ns >= 0.05 * found.iteration_ns
+    share = f"{found.floor_ns / found.iteration_ns:.0%}"
+    assert verdict_text(report) == (
+        f"no rank stands out: one that loses {duration(found.floor_ns)} ({share} of an iteration) or more in one module"
+        " or phase would have been seen."
+    )
 
 
-def test_verdict_names_no_rank_in_small_cohorts() -> None:
-    assert verdict_text(report_of(dp=2, slow_rank=1)) == ""
+def test_several_slow_ranks_are_named_with_their_places() -> None:
+    report = report_of(dp=8, slow_rank=5)
+    (one,) = report.verdict.ranks.named
+    other, third = replace(one, rank=2, excess_ns=one.excess_ns / 2), replace(one, rank=7, subject="data", phase="data")
+    found = replace(report.verdict.ranks, named=(one, third, other))
+    words = verdict_text(replace(report, verdict=replace(report.verdict, ranks=found)))
+    assert words.startswith(
+        "slow: ranks 2, 5, forward of blocks.1.moe.router: 20 ms to 40 ms above the others of their"
+    )
+    assert "; rank 7, data wait: 40 ms above the others of its cohort, 53% of an iteration, in 3 of 3 steps." in words
+
+
+def test_of_two_ranks_the_verdict_says_that_there_are_only_two() -> None:
+    report = report_of(dp=8, slow_rank=5)
+    (one,) = report.verdict.ranks.named
+    found = replace(report.verdict.ranks, named=(replace(one, cohort=2),))
+    assert "in 3 of 3 steps (the slower of two ranks that do the same work)" in verdict_text(
+        replace(report, verdict=replace(report.verdict, ranks=found))
+    )
+
+
+def test_where_ranks_cannot_be_compared_the_verdict_says_why() -> None:
+    assert verdict_text(report_of(dp=4, steps=2, slow_rank=1)) == (
+        "no more than 2 timed steps were recorded: it takes 3 to tell a slow rank from chance, so nobody is named."
+    )
+    assert verdict_text(report_of(dp=1)) == ""

@@ -1,0 +1,119 @@
+"""What is compared: the times of a cohort by place, rank and step.
+
+A place is a module in forward or backward, or a phase.  Sums of places are places too: they show a rank that is a
+little slow in every module, where no single one stands out.
+
+    windows of a cohort's ranks -> kept self times by module, phases, sums -> (places, ranks, steps)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distprof.merge.analysis import Analysis
+from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.load.window import MedianModuleTimes, Window
+from distprof.merge.report import THROUGHOUT
+
+#: Levels of places, the finest first: one module or phase, all modules of a phase, everything.
+FINE, SUM, WHOLE = 0, 1, 2
+_FINE_PHASES = ("data", "outside", "optimizer", "evaluation", "other")
+_SUM_PHASES = ("forward", "backward")
+
+
+@dataclass(frozen=True)
+class Place:
+    subject: str  # module label, phase or THROUGHOUT
+    phase: str
+    level: int = FINE
+
+
+@dataclass(frozen=True, eq=False)
+class StepTimes:
+    """Times in ns of the ranks of one cohort: (places, ranks, steps), NaN where a rank has none."""
+
+    ranks: tuple[int, ...]
+    places: tuple[Place, ...]
+    times: FloatArray
+
+    @property
+    def steps(self) -> int:
+        return self.times.shape[2]
+
+
+def cohort_ranks(analysis: Analysis) -> list[tuple[int, ...]]:
+    """Returns the ranks of each cohort that have timed steps."""
+    found: dict[int, list[int]] = {}
+    for rank in analysis.timed_windows:
+        found.setdefault(analysis.cohorts[rank], []).append(rank)
+    return [tuple(found[cohort]) for cohort in sorted(found)]
+
+
+def step_times(analysis: Analysis, ranks: Sequence[int]) -> StepTimes:
+    """Returns the times of the ranks of one cohort, in the iterations that any of them timed."""
+    windows = [analysis.timed_windows[rank] for rank in ranks]
+    iterations = np.unique(np.concatenate([window.iterations for window in windows]))
+    columns = [np.searchsorted(iterations, window.iterations) for window in windows]
+    parts = (
+        _modules(analysis, ranks, windows, columns, len(iterations)),
+        _phases(windows, columns, len(iterations)),
+    )
+    places = tuple(place for part, _ in parts for place in part)
+    return StepTimes(tuple(ranks), places, np.concatenate([times for _, times in parts]))
+
+
+def _phases(windows: Sequence[Window], columns: Sequence[IntArray], steps: int) -> tuple[list[Place], FloatArray]:
+    """Returns the phases that were seen, and the whole iteration."""
+    names = [name for name in (*_FINE_PHASES, *_SUM_PHASES) if any(name in window.phases_ns for window in windows)]
+    times = np.full((len(names) + 1, len(windows), steps), np.nan)
+    for number, (window, column) in enumerate(zip(windows, columns, strict=True)):
+        for row, name in enumerate(names):
+            if name in window.phases_ns:
+                times[row, number, column] = window.phases_ns[name]
+        times[-1, number, column] = window.durations_ns
+    places = [Place(name, name, SUM if name in _SUM_PHASES else FINE) for name in names]
+    return [*places, Place(THROUGHOUT, THROUGHOUT, WHOLE)], times
+
+
+def _modules(
+    analysis: Analysis, ranks: Sequence[int], windows: Sequence[Window], columns: Sequence[IntArray], steps: int
+) -> tuple[list[Place], FloatArray]:
+    """Returns the modules whose self times by step any of the ranks kept.
+
+    Other ranks may not have kept them, as they take less there: their median stands for each of their steps.
+    """
+    column_of = {data.rank: number for number, data in enumerate(analysis.ranks)}
+    index = [analysis.union.index(column_of[rank]) for rank in ranks]
+    every = list(zip(index, windows, columns, strict=True))
+    kept = sorted({key for own, window, _ in every for key in _kept(own, window)})
+    row_of = {key: row for row, key in enumerate(kept)}
+    times = np.full((len(kept), len(ranks), steps), np.nan)
+    for number, (own, window, column) in enumerate(every):
+        if window.times is not None:
+            medians = _medians(own, window.times, len(analysis.union.modules))
+            own_medians = np.array([medians[backward, module] for backward, module in kept])
+            times[:, number, column] = own_medians[:, None]
+            for key, line in _kept(own, window).items():
+                times[row_of[key], number, column] = line
+    labels = analysis.union.modules
+    return [Place(labels[module].label, _SUM_PHASES[backward]) for backward, module in kept], times
+
+
+def _kept(index: IntArray, window: Window) -> dict[tuple[int, int], FloatArray]:
+    """Returns by (backward, module of the union) the self times by step that a rank kept."""
+    if window.times is None:
+        return {}
+    own = window.times.by_step
+    forward = zip(index[own.forward_rows].tolist(), own.forward, strict=True)
+    backward = zip(index[own.backward_rows].tolist(), own.backward, strict=True)
+    return {**{(0, module): line for module, line in forward}, **{(1, module): line for module, line in backward}}
+
+
+def _medians(index: IntArray, times: MedianModuleTimes, modules: int) -> FloatArray:
+    """Returns (forward or backward, modules of the union) medians over steps, NaN where the rank has no such module."""
+    medians = np.full((2, modules), np.nan)
+    medians[0, index], medians[1, index] = times.forward_self, times.backward_self
+    return medians

@@ -1,0 +1,55 @@
+"""Which of the ranks that stand out may only wait for another one, where it is not known who waited.
+
+A rank that waits in a collective of a small group is above the median of its cohort as well, in the module that holds
+the collective.  Then the cause is the one of the group, or the other one of two, that has its excess elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distprof.merge.analysis import Analysis
+from distprof.merge.skew.cohort_excess import CohortExcess
+from distprof.merge.skew.stragglers import Outlier, largest_excess
+from distprof.merge.skew.thresholds import MIN_COHORT, STEP_SHARE, WAITER_SHARE
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Ranks of which one is slow and the others may wait for it; ``axis`` is that of their group, where it is known."""
+
+    ranks: tuple[Outlier, ...]
+    axis: str
+
+
+def may_wait(analysis: Analysis, named: Sequence[Outlier], cohorts: Sequence[CohortExcess]) -> Waiting | None:
+    """Returns the ranks among which the cause of the largest excess is; None where it is that rank's own."""
+    worst = named[0]
+    cohort_of = {rank: excess for excess in cohorts for rank in excess.times.ranks}
+    for axis, group in _groups(analysis, worst.rank, cohort_of[worst.rank]).items():
+        others = [
+            other
+            for rank in group
+            if rank != worst.rank and rank in cohort_of and (other := largest_excess(cohort_of[rank], rank)) is not None
+        ]
+        causes = [other for other in others if _may_be_the_cause(other, worst)]
+        if causes:
+            ranks = sorted([worst, *causes], key=lambda one: (-one.excess_ns, one.rank))
+            return Waiting(tuple(ranks), axis)
+    return None
+
+
+def _groups(analysis: Analysis, rank: int, excess: CohortExcess) -> dict[str, tuple[int, ...]]:
+    """Returns the groups whose other ranks ``rank`` may wait for without most of its cohort waiting as well."""
+    groups = analysis.layout.groups(rank, list(analysis.timed_windows))
+    unknown = [group for of_size in analysis.unknown_groups.values() for group in of_size if rank in group]
+    met = tuple(sorted({other for group in unknown for other in group}))
+    pair = excess.times.ranks if excess.size < MIN_COHORT else ()
+    return groups | ({"": tuple(sorted({*met, *pair}))} if met or pair else {})
+
+
+def _may_be_the_cause(other: Outlier, worst: Outlier) -> bool:
+    elsewhere = other.place != worst.place
+    in_most_steps = other.steps >= STEP_SHARE * other.of_steps
+    return elsewhere and in_most_steps and other.excess_ns >= WAITER_SHARE * worst.excess_ns
