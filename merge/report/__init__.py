@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from distprof.merge.report.collectives import CollectiveRow, Collectives, RankWait, Unentered
 from distprof.merge.report.experts import ExpertLayerStats
 from distprof.merge.report.profile import CompiledRegion, ModuleStats, OpStats, WorkRow
 from distprof.merge.report.ranks import HOLDINGS, MemoryDifference, RankRow, StageRow
@@ -47,6 +48,8 @@ __all__ = [
     "REPORT_SCHEMA",
     "SLOW",
     "THROUGHOUT",
+    "CollectiveRow",
+    "Collectives",
     "CompiledRegion",
     "EvaluatedModel",
     "Evaluations",
@@ -60,6 +63,7 @@ __all__ = [
     "PeakUsed",
     "RankRow",
     "RankVerdict",
+    "RankWait",
     "Report",
     "RunInfo",
     "Skew",
@@ -70,6 +74,7 @@ __all__ = [
     "Straggler",
     "Summary",
     "TopologyInfo",
+    "Unentered",
     "Utilization",
     "UtilizationSpread",
     "Verdict",
