@@ -45,10 +45,11 @@ class Window:
     micro_batches: float | None
     batch_size: float | None
     batch_found: str  # how, or why not
-    samples: float | None
+    samples: float | None  # of one step, the median
     peak_memory_bytes: int | None
     memory_source: str
     times: MedianModuleTimes | None  # None without a timed step
+    samples_by_step: tuple[int, ...]  # 0 where the batch size was not found
     in_modules_ns: IntArray  # by step: forward inside modules, all self times together
     load_iterations: tuple[int, ...] = ()
     loads: IntArray | None = None  # tokens, (iterations, local experts of all layers)
@@ -114,6 +115,7 @@ def build_window(
         peak_memory_bytes=max((step.peak_memory_bytes for step in steps), default=0) or None,
         memory_source=steps[-1].memory_source if steps else "",
         times=_module_times(tree, steps) if steps else None,
+        samples_by_step=tuple(step.samples for step in steps),
         in_modules_ns=np.array([int(step.forward_ns.sum()) for step in steps], np.int64),
         load_iterations=tuple(sorted(kept)),
         loads=np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64) if kept else None,

@@ -20,7 +20,15 @@ from distprof.merge.report.profile import CompiledRegion, ModuleStats, OpStats, 
 from distprof.merge.report.ranks import HOLDINGS, MemoryDifference, RankRow, StageRow
 from distprof.merge.report.run import RunInfo, TopologyInfo
 from distprof.merge.report.skew import Skew, SkewMap, SkewRow
-from distprof.merge.report.summary import EvaluatedModel, Evaluations, ModelTotals, ModelWork, Spread, Summary
+from distprof.merge.report.summary import (
+    EvaluatedModel,
+    Evaluations,
+    Iterations,
+    ModelTotals,
+    ModelWork,
+    Spread,
+    Summary,
+)
 from distprof.merge.report.utilization import PeakUsed, Utilization, UtilizationSpread
 from distprof.merge.report.verdict import (
     BALANCED,
@@ -55,6 +63,7 @@ __all__ = [
     "Evaluations",
     "ExpertLayerStats",
     "ExpertVerdict",
+    "Iterations",
     "MemoryDifference",
     "ModelTotals",
     "ModelWork",

@@ -22,6 +22,17 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Iterations:
+    """The wall time of the job's timed iterations; that of one iteration is the median over the ranks."""
+
+    steps: int
+    median_ns: float
+    mean_ns: float
+    p95_ns: float  # 1 of 20 iterations is longer, interpolated
+    max_ns: float
+
+
+@dataclass(frozen=True)
 class Evaluations:
     """Timed steps in which a rank evaluated a model: it ran the model without gradient during training."""
 
@@ -63,7 +74,9 @@ class Summary:
     bwd_flops_per_second: float | None  # per rank, with recomputed flops
     fwd_bwd_flops_per_second: float | None
     flops_per_second: float | None  # per rank, over iter latency
-    samples_per_second: float | None  # of the whole job, by the wall iteration mixed with evaluations
+    iterations: Iterations | None
+    samples_per_second: float | None  # of the whole job, over all timed steps
+    samples_per_second_at_median: float | None  # at the median wall iteration
     evaluations: Evaluations
     uncounted_ops: dict[str, int] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)  # field name -> why it is None

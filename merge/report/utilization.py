@@ -19,9 +19,10 @@ class PeakUsed:
 
 @dataclass(frozen=True)
 class UtilizationSpread:
-    """MFU or HFU as a share of 1: of the job, and the least and the largest of its ranks."""
+    """MFU or HFU as a share of 1: of the job over all timed steps, and the least and the largest of its ranks."""
 
     job: float
+    at_median: float  # of the job, at the median iteration
     min: float
     max: float
     ranks: int  # with a value

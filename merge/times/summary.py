@@ -7,7 +7,7 @@ latency.  No rate has the forward flops outside of modules, because no latency h
     bwd FLOPS     = (bwd + recomputed flops) / bwd latency
     fwd+bwd FLOPS = (fwd + bwd + recomputed flops) / (fwd latency + bwd latency)
     FLOPS         = (fwd + bwd + recomputed flops) / iter latency          (iter = fwd + bwd + optimizer)
-    samples/s     = samples of one iteration of the whole job / wall iteration, mixed with evaluations (throughput.py)
+    samples/s     = samples of all timed steps of the whole job / their wall time (throughput.py)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import Spread, Summary
 from distprof.merge.stats import median_of_steps, spread
-from distprof.merge.times.throughput import with_evaluations
+from distprof.merge.times.throughput import evaluations, iterations, samples_per_second
 from distprof.merge.wording import rank_names
 from distprof.merge.work.missing_reasons import missing_reasons
 from distprof.merge.work.parameter_totals import model_estimate
@@ -91,8 +91,7 @@ def profile_summary(analysis: Analysis) -> Summary:
     layout, windows, counted = analysis.layout, analysis.windows, analysis.counts
     totals, no_totals = certain_totals(analysis), find_doubts(analysis).no_totals
     flops = {rank: _of_rank(counts, counts.forward_flops, "forward_flops") for rank, counts in counted.items()}
-    times = _latencies(windows)
-    evaluations, iteration = with_evaluations(analysis.timed_windows)
+    times, wall = _latencies(windows), iterations(analysis.timed_windows)
     given = _first_stage(windows, layout)
     samples = _mean({rank: window.samples for rank, window in given.items()})
     samples = samples and samples * layout.info.sizes["dp"]
@@ -118,12 +117,14 @@ def profile_summary(analysis: Analysis) -> Summary:
         step_latency_ns=times.optimizer,
         iter_latency_ns=times.iteration,
         wall_iteration_ns=times.wall,
-        evaluations=evaluations,
+        evaluations=evaluations(analysis.timed_windows),
         fwd_flops_per_second=_rate(work.in_modules, times.forward),
         bwd_flops_per_second=_rate(work.in_backward, times.backward),
         fwd_bwd_flops_per_second=_rate(work.timed, times.forward, times.backward),
         flops_per_second=_rate(work.timed, times.iteration),
-        samples_per_second=_rate(samples, iteration),
+        iterations=wall,
+        samples_per_second=samples_per_second(given.values(), layout.info.sizes["dp"], wall),
+        samples_per_second_at_median=_rate(samples, times.wall),
         uncounted_ops=_uncounted(windows),
     )
     unknown: dict[str, Any] = dict.fromkeys(no_totals)

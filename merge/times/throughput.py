@@ -1,43 +1,71 @@
-"""How many steps have an evaluation, and the mean time of an iteration with and without one.
+"""How many samples the job trains in a second, how long its iterations are, and how many of them evaluate.
 
-    time of an iteration = share of steps without evaluation * their median + share of steps with one * their median
+    samples/second = mean samples of a timed step, of all replicas / mean wall iteration
 
-This is computed for each rank; the report has the median over ranks.  A single median over all steps would ignore
-evaluations in fewer than half of the steps, and else assume one in every step.  A step has an evaluation if any rank
-ran one in it, because the other ranks wait for it.
+The rate is that of the whole window, with its long steps: bursts, evaluations and checkpoints are in it, as they are in
+the time that a user pays for.  The rate at the median iteration is without them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from statistics import fmean, median
 
 import numpy as np
 
 from distprof.merge.load.window import Window
-from distprof.merge.report import Evaluations, Spread
+from distprof.merge.quantities import NS_PER_SECOND
+from distprof.merge.report import Evaluations, Iterations
 from distprof.merge.stats import median_of_steps, spread
 
+_LATE_SHARE = 95  # percent: 1 of 20 iterations is longer
 
-def with_evaluations(windows: Mapping[int, Window]) -> tuple[Evaluations, Spread | None]:
-    """Returns the evaluations, and the time of an iteration; ``windows`` are those of the ranks with timed steps."""
+
+def evaluations(windows: Mapping[int, Window]) -> Evaluations:
+    """Returns the evaluations; ``windows`` are those of the ranks with timed steps.
+
+    A step has an evaluation if any rank ran one in it, because the other ranks wait for it.
+    """
     taken = {rank: window.phase_ns("evaluation") for rank, window in windows.items()}
-    iterations = {iteration for window in windows.values() for iteration in window.iterations}
     evaluated = {
         iteration
         for rank, window in windows.items()
         for iteration, took in zip(window.iterations, taken[rank].tolist(), strict=True)
         if took > 0
     }
-    evaluations = Evaluations(
+    return Evaluations(
         steps=len(evaluated),
-        timed_steps=len(iterations),
+        timed_steps=len({iteration for window in windows.values() for iteration in window.iterations}),
         time_ns=spread({rank: median_of_steps(times[times > 0]) for rank, times in taken.items() if (times > 0).any()}),
     )
-    return evaluations, spread({rank: _iteration(window, evaluated) for rank, window in windows.items()})
 
 
-def _iteration(window: Window, evaluated: set[int]) -> float:
-    """Returns the mean over the two kinds of steps, weighted by how many there are, of their median durations."""
-    has = np.array([iteration in evaluated for iteration in window.iterations])
-    kinds = [kind for kind in (has, ~has) if kind.any()]
-    return sum(float(kind.mean()) * median_of_steps(window.durations_ns[kind]) for kind in kinds)
+def iterations(windows: Mapping[int, Window]) -> Iterations | None:
+    """Returns the wall time of the job's iterations, each the median of its ranks; None without a timed step."""
+    by_iteration: dict[int, list[int]] = {}
+    for window in windows.values():
+        for iteration, duration in zip(window.iterations, window.durations_ns.tolist(), strict=True):
+            by_iteration.setdefault(iteration, []).append(duration)
+    times = [median(durations) for durations in by_iteration.values()]
+    if not times:
+        return None
+    return Iterations(
+        steps=len(times),
+        median_ns=float(median(times)),
+        mean_ns=fmean(times),
+        p95_ns=float(np.percentile(times, _LATE_SHARE)),
+        max_ns=float(max(times)),
+    )
+
+
+def samples_per_second(windows: Collection[Window], dp: int, times: Iterations | None) -> float | None:
+    """Returns the rate of ``dp`` replicas of which ``windows`` are examples; None where no batch size was found.
+
+    A step whose batch size was not found counts as the median step.
+    """
+    samples = [
+        (sum(window.samples_by_step) + window.samples_by_step.count(0) * window.samples) / window.steps
+        for window in windows
+        if window.samples and window.steps
+    ]
+    return fmean(samples) * dp / (times.mean_ns / NS_PER_SECOND) if samples and times and times.mean_ns else None

@@ -23,6 +23,7 @@ _RATES = {
     "fwd_bwd_flops_per_second": ("fwd_flops_per_rank", "fwd_latency_ns", "bwd_latency_ns"),
     "flops_per_second": ("fwd_flops_per_rank", "iter_latency_ns"),
     "samples_per_second": ("samples_per_iteration", "wall_iteration_ns"),
+    "samples_per_second_at_median": ("samples_per_iteration", "wall_iteration_ns"),
 }
 
 

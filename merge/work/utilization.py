@@ -1,7 +1,7 @@
 """MFU and HFU: which share of the devices' peak the job used.
 
-    MFU of a rank = seconds that the model's flops would take at the peak / (its median wall iteration x its devices)
-    MFU of the job = mean of these seconds over the ranks / median over the ranks of their wall iterations
+    MFU of a rank = seconds that the model's flops would take at the peak / (its mean wall iteration x its devices)
+    MFU of the job = mean of these seconds over the ranks / median over the ranks of their mean wall iterations
 
 Flops are 2 x MACs, without element-wise work, because the peak is that of matrix products.  This is the definition of
 the paper that introduced MFU (PaLM, arXiv:2204.02311, appendix B).  The model's flops are those of forward and
@@ -60,15 +60,17 @@ def compute_utilizations(analysis: Analysis) -> Utilizations:
     windows, peaks, own = analysis.windows, analysis.peaks, own_shares(analysis)
     counts = {rank: one for rank, one in analysis.counts.items() if rank in own}
     works = {rank: _on_main_device(one, own[rank]) for rank, one in counts.items()}
-    walls = {rank: median_of_steps(w.durations_ns) / NS_PER_SECOND for rank, w in windows.items() if _is_timed(w)}
+    timed = {rank: window for rank, window in windows.items() if _is_timed(window)}
+    walls = {rank: float(window.durations_ns.mean()) / NS_PER_SECOND for rank, window in timed.items()}
+    medians = [median_of_steps(window.durations_ns) / NS_PER_SECOND for window in timed.values()]
     ideals = {rank: ideal for rank, work in works.items() if walls.get(rank) and (ideal := _ideal(work, peaks))}
     mfu = {rank: ideal.model / walls[rank] for rank, ideal in ideals.items()}
     hfu = {rank: ideal.hardware / walls[rank] for rank, ideal in ideals.items()}
     missing = _without_peak(works, peaks)
     why, to_do = ("", "") if ideals else _why(analysis, walls, missing)
     job = Utilization(
-        mfu=_spread(mfu, [ideal.model for ideal in ideals.values()], walls),
-        hfu=_spread(hfu, [ideal.hardware for ideal in ideals.values()], walls),
+        mfu=_spread(mfu, [ideal.model for ideal in ideals.values()], walls, medians),
+        hfu=_spread(hfu, [ideal.hardware for ideal in ideals.values()], walls, medians),
         at_least=any(ideal.at_least for ideal in ideals.values()),
         model_flops_per_rank=_flops_per_rank(work.model_macs for work in works.values() if work.rows),
         hardware_flops_per_rank=_flops_per_rank(work.executed_macs for work in works.values() if work.rows),
@@ -135,13 +137,21 @@ def _engine(row: DeviceWork) -> Engine:
 
 
 def _spread(
-    by_rank: Mapping[int, float], seconds: Sequence[float], walls: Mapping[int, float]
+    by_rank: Mapping[int, float], seconds: Sequence[float], walls: Mapping[int, float], medians: Sequence[float]
 ) -> UtilizationSpread | None:
-    """Returns the job's figure, computed from the ranks' ideal ``seconds``, and the least and largest of the ranks."""
+    """Returns the job's figures, computed from the ranks' ideal ``seconds`` and their mean and median wall iterations,
+    and the least and largest of the ranks.
+    """
     if not by_rank:
         return None
-    job = float(np.mean(seconds)) / float(np.median(list(walls.values())))
-    return UtilizationSpread(job=job, min=min(by_rank.values()), max=max(by_rank.values()), ranks=len(by_rank))
+    ideal = float(np.mean(seconds))
+    return UtilizationSpread(
+        job=ideal / float(np.median(list(walls.values()))),
+        at_median=ideal / float(np.median(medians)),
+        min=min(by_rank.values()),
+        max=max(by_rank.values()),
+        ranks=len(by_rank),
+    )
 
 
 def _flops_per_rank(macs: Iterable[int]) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from distprof.merge.quantities import (
     NOT_AVAILABLE,
+    duration,
     duration_spread,
     flops_per_second,
     macs,
@@ -21,7 +22,7 @@ from distprof.merge.report import CompiledRegion, Report, Summary
 from distprof.merge.text.blocks.model import EXACT, params_lines, work_lines
 from distprof.merge.text.blocks.utilization import missing_labels, utilization_lines
 from distprof.merge.text.format.lines import labelled_line, one_line, wrapped
-from distprof.merge.wording import number_spans
+from distprof.merge.wording import number_spans, pluralise
 
 _NOTATIONS = (
     "Notations:",
@@ -39,6 +40,7 @@ _OURS = (
     " that run in it are in no FLOPS."
 )
 _OPS_SHOWN = 12
+_SAMPLES = "samples/second"
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,6 @@ _TIME = (
     _Line("iter_latency_ns", "iter latency", duration_spread),
     _Line("wall_iteration_ns", "wall iteration (iter latency, data wait and all else)", duration_spread),
     _Line("flops_per_second", "FLOPS per {unit} = all flops per {unit} / iter latency", flops_per_second),
-    _Line("samples_per_second", "samples/second", plain),
 )
 
 
@@ -107,6 +108,7 @@ def profile_summary(report: Report) -> Iterator[str]:
     yield from _written(summary, unit, _WORK)
     yield from work_lines(report)
     yield from _written(summary, unit, _TIME)
+    yield from _whole_window(summary)
     if (seen := summary.evaluations).time_ns is not None:
         label = f"evaluation, in {seen.steps} of {seen.timed_steps} steps (in samples/second)"
         yield labelled_line(label, duration_spread(seen.time_ns))
@@ -122,6 +124,15 @@ def _written(summary: Summary, unit: str, lines: tuple[_Line, ...]) -> Iterator[
         if line.field == _RECOMPUTED and getattr(summary, line.field) == 0:
             continue  # most jobs checkpoint nothing
         yield labelled_line(line.label.format(unit=unit), line.text(getattr(summary, line.field)))
+
+
+def _whole_window(summary: Summary) -> Iterator[str]:
+    """Yields the figures of all timed steps together, beside those of the median iteration."""
+    if (found := summary.iterations) is not None and found.steps > 1:
+        figures = f"{duration(found.mean_ns)}  (p95 {duration(found.p95_ns)}, max {duration(found.max_ns)})"
+        yield labelled_line(f"wall iteration, mean of {pluralise(found.steps, 'timed step')}", figures)
+    rate, median = plain(summary.samples_per_second), plain(summary.samples_per_second_at_median)
+    yield labelled_line(_SAMPLES, f"{rate}  ({median} at the median iteration)" if median != rate else rate)
 
 
 def _uncounted(summary: Summary) -> Iterator[str]:
@@ -154,6 +165,7 @@ def _unavailable(report: Report) -> Iterator[str]:
     lines = (_BATCH, *_PARAMS, *_WORK, *_TIME)
     labels = {line.field: line.label.partition(" =")[0].partition(" (")[0] for line in lines}
     labels["params_exact"] = EXACT
+    labels["samples_per_second"] = _SAMPLES
     without_value: dict[str, list[str]] = defaultdict(list)
     for field, reason in summary.unavailable.items():
         if field in labels:

@@ -27,8 +27,8 @@ def utilization_lines(report: Report) -> Iterator[str]:
     yield labelled_line(
         f"model flops per {unit} = 2 * MACs of fwd and bwd, each once", quantity(used.model_flops_per_rank)
     )
-    yield labelled_line("MFU = model flops / (wall iteration * peak FLOPS)", _figure(used.mfu, report))
-    yield labelled_line("HFU = 2 * MACs that ran / (wall iteration * peak FLOPS)", _figure(used.hfu, report))
+    yield labelled_line("MFU = model flops / (mean wall iteration * peak FLOPS)", _figure(used.mfu, report))
+    yield labelled_line("HFU = 2 * MACs that ran / (mean wall iteration * peak FLOPS)", _figure(used.hfu, report))
     if used.mfu is not None:
         yield from _explained(used, unit)
 
@@ -47,7 +47,9 @@ def _figure(figure: UtilizationSpread | None, report: Report) -> str:
     among = f"  [{least} .. {most}]" if least != most else ""
     of = f"  ({figure.ranks} of {pluralise(report.run.world_size, 'rank')})"
     at_least = "at least " if report.utilization.at_least else ""
-    return f"{at_least}{percentage(figure.job, 1)}{among}{of if figure.ranks < report.run.world_size else ''}"
+    job, median = percentage(figure.job, 1), percentage(figure.at_median, 1)
+    beside = f"  ({median} at the median iteration)" if median != job else ""
+    return f"{at_least}{job}{among}{of if figure.ranks < report.run.world_size else ''}{beside}"
 
 
 def _explained(used: Utilization, unit: str) -> Iterator[str]:

@@ -106,7 +106,10 @@ MISSING = {
         *("bwd_macs_per_rank", "bwd_flops_per_rank", "recompute_flops_per_rank"),
     ),
     "rates": ("fwd_flops_per_second", "bwd_flops_per_second", "fwd_bwd_flops_per_second", "flops_per_second"),
-    "latencies": ("fwd_latency_ns", "bwd_latency_ns", "step_latency_ns", "iter_latency_ns", "wall_iteration_ns"),
+    "latencies": (
+        *("fwd_latency_ns", "bwd_latency_ns", "step_latency_ns"),
+        *("iter_latency_ns", "wall_iteration_ns", "iterations"),
+    ),
     "params": ("params_per_rank", "params_of_model", "params_exact", "trainable_params_exact"),
 }
 
@@ -120,7 +123,7 @@ def test_missing_figures_have_reasons() -> None:
         (*MISSING["counts"], *MISSING["rates"]), "the run ended before its counted step"
     )
     assert steps.unavailable == dict.fromkeys(
-        (*MISSING["latencies"], *MISSING["rates"], "samples_per_second"),
+        (*MISSING["latencies"], *MISSING["rates"], "samples_per_second", "samples_per_second_at_median"),
         "no rank has reached a timed step",
     )
     assert params.unavailable == dict.fromkeys(MISSING["params"], "no rank recorded its parameters")

@@ -34,6 +34,35 @@ def summary(*evaluating: int, only_rank: int | None = None) -> Summary:
     return changed_report(timed, dp=2, steps=10).summary
 
 
+def with_pauses(*places: int) -> Summary:
+    """Returns the summary of four ranks with 10 steps of 100 ms; those at ``places`` pause for 400 ms more."""
+    first: dict[int, int] = {}
+
+    def timed(rank: int, record: Record) -> Record:
+        if not isinstance(record, Step):
+            return record
+        place = record.iteration - first.setdefault(rank, record.iteration)
+        return replace(record, duration_ns=(500 if place in places else 100) * MS)
+
+    return changed_report(timed, dp=4, steps=10, batch=8).summary
+
+
+def test_pauses_lower_the_throughput() -> None:
+    """Three pauses in ten steps: 320 samples in 2.2 s, and not the 32 in 100 ms of the median iteration."""
+    found = with_pauses(2, 5, 6)
+    assert found.samples_per_second == pytest.approx(320 / 2.2)
+    assert found.samples_per_second_at_median == pytest.approx(320)
+    times = found.iterations
+    assert times is not None
+    assert (times.steps, times.median_ns, times.mean_ns, times.max_ns) == (10, 100 * MS, 220 * MS, 500 * MS)
+    assert times.p95_ns == pytest.approx(500 * MS)
+
+
+def test_without_pauses_both_throughputs_agree() -> None:
+    found = with_pauses()
+    assert found.samples_per_second == found.samples_per_second_at_median == pytest.approx(320)
+
+
 @pytest.mark.parametrize(("evaluating", "iteration"), [((), 10), ((3,), 14), (tuple(range(6)), 34), (range(10), 50)])
 @pytest.mark.parametrize("only_rank", [None, 0])
 def test_iteration_time_weighs_steps_with_evaluation(
