@@ -130,20 +130,23 @@ def _remarks(summaries: list[RankSummary]) -> list[str]:
 
 
 def _summarise(shard: Shard, source: str) -> RankSummary:
-    steps = {record.iteration for record in shard.records if isinstance(record, Step)}
-    counts = sum(isinstance(record, Counts) for record in shard.records)
-    return RankSummary(shard.header, source, bool(steps or counts), _remark(shard, len(steps)), last_ns(shard))
+    recorded = [record for record in shard.records if isinstance(record, (Step, Counts))]
+    return RankSummary(shard.header, source, bool(recorded), _remark(shard, recorded), last_ns(shard))
 
 
-def _remark(shard: Shard, steps: int) -> str:
+def _remark(shard: Shard, recorded: list[Step | Counts]) -> str:
     for record in shard.records:
         if isinstance(record, Error):
             return f"stopped recording in {record.where}: {_short(record.message)}"
         if isinstance(record, End) and record.reason in _NOTHING_CALLED:
             return _NOTHING_CALLED[record.reason]
-    plans = [record for record in shard.records if isinstance(record, Plan)]
-    planned, settling = max(((plan.timed, plan.settling) for plan in plans), default=(0, 0))
-    used = max(steps - settling, 0)
+    last = max((record.window for record in recorded), default=0)  # a later window may be planned, and not begun
+    plans = [record for record in shard.records if isinstance(record, Plan) and record.window == last]
+    if not plans:
+        return ""
+    steps = {record.iteration for record in recorded if isinstance(record, Step) and record.window == last}
+    planned, settling = plans[-1].timed, plans[-1].settling
+    used = max(len(steps) - settling, 0)
     return f"ended after {used} of {planned} timed steps" if used < planned else ""
 
 

@@ -25,9 +25,13 @@ from distprof.merge.work.ops import op_rows
 from distprof.merge.work.utilization import compute_utilizations
 
 
-def analyse(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS) -> Report:
-    """Returns the report.  It depends on the records and the peaks alone: the same shards give the same report."""
-    analysis = start_analysis(run, peaks)
+def analyse(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS, window: int | None = None) -> Report:
+    """Returns the report of one window: that with number ``window``, or the last one.
+
+    It depends on the records and the peaks alone: the same shards give the same report.  Raises UsageError for a window
+    that holds nothing.
+    """
+    analysis = start_analysis(run, peaks, window)
     return Report(
         run=run_info(analysis),
         topology=analysis.layout.info,

@@ -26,7 +26,7 @@ from distprof.merge.load.peaks import DATASHEET_PEAKS, Peaks
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.load.window import Window
-from distprof.records import TRAINING, Counts
+from distprof.records import TRAINING, Counts, Plan
 
 Result = TypeVar("Result")
 
@@ -37,6 +37,7 @@ class Analysis:
 
     run: LoadedRun  # layers have their numbers in the whole model
     mode: str  # of the iterations: records.TRAINING or records.FORWARD
+    window: int  # the number of the window that the report shows
     layout: JobTopology
     pipelines: dict[int, Pipeline]  # by rank
     layer_notes: tuple[str, ...]  # what was done about layers that each stage counts from 0
@@ -55,8 +56,14 @@ class Analysis:
 
     @cached_property
     def windows(self) -> dict[int, Window]:
-        """Returns the windows of the mode by rank, of the ranks that have one."""
-        return {data.rank: data.windows[self.mode] for data in self.ranks if self.mode in data.windows}
+        """Returns the window of the report by rank, of the ranks that have it."""
+        key = self.mode, self.window
+        return {data.rank: data.windows[key] for data in self.ranks if key in data.windows}
+
+    @property
+    def plans(self) -> list[Plan]:
+        """Returns what the ranks planned for the window of the report."""
+        return [data.plans[self.window] for data in self.ranks if self.window in data.plans]
 
     @cached_property
     def timed_windows(self) -> dict[int, Window]:
@@ -96,12 +103,16 @@ class Analysis:
         return unknown_groups(self.run, self.layout)
 
 
-def start_analysis(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS) -> Analysis:
-    """Returns the analysis of ``run``, in training where any rank trained, else in forward."""
+def start_analysis(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS, window: int | None = None) -> Analysis:
+    """Returns the analysis of ``run``, in training where any rank trained, else in forward.
+
+    ``window`` is the number of the window to show, None for the last one.  Raises UsageError if it holds nothing.
+    """
+    shown = run.window_to_show(window)
     layout = with_kinds(run, with_per_model_axes(run, job_topology(run)))
     pipelines = {data.rank: pipeline_position(data, layout) for data in run.ranks}
     numbered, notes = with_layer_numbers(run, layout, pipelines)
-    return Analysis(numbered, run.mode, layout, pipelines, notes, peaks)
+    return Analysis(numbered, run.mode, shown, layout, pipelines, notes, peaks)
 
 
 def computed_once(section: Callable[[Analysis], Result]) -> Callable[[Analysis], Result]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.job.unknown_groups import group_notes
-from distprof.merge.report import RunInfo
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.report import RunInfo, WindowInfo
+from distprof.merge.stats import median_of_steps
 from distprof.merge.times.summary import work_notes
 from distprof.merge.wording import rank_names
 from distprof.merge.work.compiled_kernels import compiled_notes
@@ -27,16 +30,31 @@ def run_info(analysis: Analysis) -> RunInfo:
         world_size=run.world_size,
         ranks=tuple(data.rank for data in run.ranks),
         missing_ranks=run.missing_ranks,
-        incomplete={data.rank: why for data in run.ranks if (why := data.why_incomplete(analysis.mode))},
+        incomplete={rank: why for rank, why in _incomplete(analysis) if why},
         device=first.device,
         device_name=first.device_name,
         hosts=tuple(sorted({header.host for header in headers})),
         torch=first.torch,
         mode=analysis.mode,
         without_data=tuple(data.rank for data in run.ranks if not data.windows),
-        planned_timed_steps=max((data.plan.timed for data in run.ranks if data.plan), default=0),
+        planned_timed_steps=max((plan.timed for plan in analysis.plans), default=0),
+        window=analysis.window,
+        windows=tuple(_window_info(run, number) for number in run.window_numbers),
         notes=tuple(_notes(analysis)),
     )
+
+
+def _incomplete(analysis: Analysis) -> Iterator[tuple[int, str]]:
+    for data in analysis.ranks:
+        yield data.rank, data.why_incomplete(analysis.mode, analysis.window)
+
+
+def _window_info(run: LoadedRun, number: int) -> WindowInfo:
+    """Returns what the ranks recorded in the window with this number."""
+    windows = [window for data in run.ranks if (window := data.windows.get((run.mode, number))) is not None]
+    first, last = zip(*(window.span for window in windows), strict=True)
+    times = [median_of_steps(window.durations_ns) for window in windows if window.steps]
+    return WindowInfo(number, min(first), max(last), len(windows), float(median(times)) if times else None)
 
 
 def _notes(analysis: Analysis) -> Iterator[str]:

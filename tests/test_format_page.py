@@ -41,6 +41,7 @@ from distprof.records import (
     Generated,
     Group,
     Header,
+    LayerRouting,
     Mesh,
     ModuleRow,
     OpRow,
@@ -59,7 +60,10 @@ PAGE = (HOUSE / "docs" / "FORMAT.md").read_text(encoding="utf-8")
 SOURCES = Path(distprof.__file__).parent
 NESTED = {
     record.__name__: record
-    for record in (ModuleRow, Parameter, Mesh, Group, Stage, OwnAxes, ExpertLayer, DeviceWork, Generated, OpRow)
+    for record in (
+        *(ModuleRow, Parameter, Mesh, Group, Stage, OwnAxes),
+        *(ExpertLayer, LayerRouting, DeviceWork, Generated, OpRow),
+    )
 }
 DESCRIBED: dict[str, type] = {**RECORDS, **NESTED}
 TYPES = {"int": INT64, "natural": Bounds(0, INT64.high), "index": Bounds(0, LIMIT - 1), "size": Bounds(1, LIMIT)}

@@ -43,9 +43,15 @@ Examples:
 @click.argument("run", type=click.Path(path_type=Path), required=False)
 @with_options(REPORT)
 @click.option(
+    "--window",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="The number of the recording window to show, where there are several.  [default: the last one]",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the report.  [default: RUN/report]"
 )
-def command(run: Path | None, out: Path | None, config: Path | None, **given: object) -> None:
+def command(run: Path | None, out: Path | None, window: int | None, config: Path | None, **given: object) -> None:
     """Make one report from the shards of all ranks of RUN, the folder that 'distprof run' named at its end.
 
     Without RUN, the newest run in runs/ (in the folder of DISTPROF_OUT or of the configuration file, if they name one).
@@ -61,7 +67,7 @@ def command(run: Path | None, out: Path | None, config: Path | None, **given: ob
     run = chosen_run(run, asked)
     loaded = load_run(run, progress.files)
     chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
-    report = analyse(loaded, _peaks(chosen))
+    report = analyse(loaded, _peaks(chosen), window)
     text = render(report, text_options(chosen))
     pictures = _draw(report, progress) if chosen["plots"] else {}
     contents = {"summary.txt": text.encode(), "summary.json": to_json(report).encode(), **pictures}

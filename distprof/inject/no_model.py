@@ -10,8 +10,8 @@ from distprof.config.settings import Settings
 from distprof.rank import ownership
 from distprof.rank.identity import header, identify
 from distprof.recorder.shard_output import open_shard
-from distprof.recorder.step_clock import window_of
-from distprof.records import NO_MODULE, ONLY_COMPILED, End, Plan
+from distprof.recorder.step_clock import first_window
+from distprof.records import NO_MODULE, ONLY_COMPILED, End
 from distprof.run_folder import RunFolder
 
 
@@ -27,8 +27,7 @@ def write_no_model_shard(settings: Settings) -> None:
     first = header(identity, settings.run_id, anchor(SystemClock()), launch=launch)
     writer = open_shard(run, first, lambda: ownership.was_claimed_since(run, first.rank))
     if writer is not None:
-        window = window_of(settings, identity.world_size)
-        writer.write(Plan(window.warmup, window.counted, window.timed, window.settling))
+        writer.write(first_window(settings, identity.world_size).record())
         writer.write(End(ONLY_COMPILED if _compiled() else NO_MODULE, 0))
         writer.close()
 

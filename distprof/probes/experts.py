@@ -17,7 +17,7 @@ import torch
 
 from distprof.external_exceptions import pass_on
 from distprof.model.moe_layers import MoeLayer
-from distprof.records import Array, ExpertLoad, ExpertRouting, Record
+from distprof.records import Array, ExpertLoad, ExpertRouting, LayerRouting, Record
 
 #: Hides what runs inside it from the script's dispatch modes.
 _NoModes: Any = getattr(torch._C, "_DisableTorchDispatch", nullcontext)
@@ -43,8 +43,10 @@ class _LayerSums:
 class ExpertTally:
     """Counts tokens in the calls of some rows; :meth:`begin` starts an iteration, :meth:`finish` ends it."""
 
-    def __init__(self, layers: Sequence[MoeLayer]) -> None:
+    def __init__(self, layers: Sequence[MoeLayer], window: int = 0) -> None:
+        """``window`` is the number of the window, for the records."""
         self._layers = layers
+        self._window = window
         #: Readers by row: called with the arguments before the row runs, and with its output after.
         self.entering: dict[int, list[Callable[[tuple[Any, ...]], None]]] = {}
         self.leaving: dict[int, list[Callable[[Any], None]]] = {}
@@ -68,7 +70,9 @@ class ExpertTally:
 
     def finish(self, iteration: int) -> Pending | None:
         """Starts to copy what was counted since :meth:`begin` to the host; None without layers."""
-        return Pending(iteration, self._layers, self._sums, self._rows) if self._layers else None
+        if not self._layers:
+            return None
+        return Pending(iteration, self._window, self._layers, self._sums, self._rows)
 
     def _watch(self, number: int, layer: MoeLayer) -> None:
         if layer.is_counted and layer.read_processed is None:
@@ -125,9 +129,15 @@ class Pending:
     """The counts of an ended iteration, readable as soon as a timestamp that was taken after them is."""
 
     def __init__(
-        self, iteration: int, layers: Sequence[MoeLayer], sums: Sequence[_LayerSums], rows: dict[int, int]
+        self,
+        iteration: int,
+        window: int,
+        layers: Sequence[MoeLayer],
+        sums: Sequence[_LayerSums],
+        rows: dict[int, int],
     ) -> None:
         self._iteration = iteration
+        self._window = window
         self._layers = layers
         self._sums = sums
         self._rows = rows
@@ -138,9 +148,9 @@ class Pending:
         found = [{} if one.misread else {name: next(arrays) for name in one.sums} for one in self._sums]
         if any(layer.is_counted for layer in self._layers):
             yield self._load(found)
-        routings = [(number, routing) for number, one in enumerate(found) if (routing := _routing(one)) is not None]
-        if routings:
-            yield self._routing(found, routings)
+        layers = [self._layer_routing(number, one) for number, one in enumerate(found)]
+        if any(layers):
+            yield ExpertRouting(self._iteration, tuple(filter(None, layers)), self._window)
 
     def _load(self, found: list[dict[str, Array]]) -> ExpertLoad:
         tokens: list[Array] = []
@@ -150,38 +160,30 @@ class Pending:
                 processed, seen = self._processed(layer, found[number], self._sums[number])
                 tokens.append(processed)
                 unseen += [] if seen else [number]
-        return ExpertLoad(self._iteration, np.concatenate(tokens).astype("<i8"), tuple(unseen))
+        return ExpertLoad(self._iteration, np.concatenate(tokens).astype("<i8"), tuple(unseen), self._window)
 
     def _processed(self, layer: MoeLayer, found: dict[str, Array], sums: _LayerSums) -> tuple[Array, bool]:
         if layer.read_processed is None:
             return np.array([self._rows.get(row, 0) for row in layer.expert_rows]), sums.called
         return found.get(_PROCESSED, np.zeros(layer.local)), _PROCESSED in found
 
-    def _routing(
-        self, found: list[dict[str, Array]], routings: list[tuple[int, tuple[Array, Array | None]]]
-    ) -> ExpertRouting:
-        none: Array = np.zeros(0)
-        drops = [np.zeros(len(routed)) if dropped is None else dropped for _, (routed, dropped) in routings]
-        losses = [float(found[number].get(_AUX_LOSS, [0.0])[0]) for number, _ in routings]
-        calls = [self._sums[number].aux_calls for number, _ in routings]
-        return ExpertRouting(
-            iteration=self._iteration,
-            layers=tuple(number for number, _ in routings),
-            routed=np.concatenate([routed for _, (routed, _) in routings]).astype("<u4"),
-            drops_known=tuple(number for number, (_, dropped) in routings if dropped is not None),
-            dropped=(np.concatenate(drops) if any(map(np.any, drops)) else none).astype("<u4"),
-            aux_loss=(np.array(losses) if any(calls) else none).astype("<f8"),
-            aux_calls=(np.array(calls) if any(calls) else none).astype("<u4"),
+    def _layer_routing(self, number: int, found: dict[str, Array]) -> LayerRouting | None:
+        """Returns what the router of a layer chose; None if neither router nor experts were read."""
+        routed, kept = found.get(_ROUTED), found.get(_KEPT, found.get(_HANDED))
+        if routed is None and kept is None:
+            return None
+        dropped = None if routed is None or kept is None else routed - kept
+        if dropped is not None and (dropped < 0).any():
+            dropped = None
+        calls = self._sums[number].aux_calls
+        return LayerRouting(
+            layer=number,
+            routed=(kept if routed is None else routed).astype("<u4"),  # type: ignore[union-attr]
+            drops_known=dropped is not None,
+            dropped=(dropped if dropped is not None and dropped.any() else np.zeros(0)).astype("<u4"),
+            aux_loss=(found[_AUX_LOSS] if calls and _AUX_LOSS in found else np.zeros(0)).astype("<f8"),
+            aux_calls=calls if _AUX_LOSS in found else 0,
         )
-
-
-def _routing(found: dict[str, Array]) -> tuple[Array, Array | None] | None:
-    """Returns (routed, dropped or None if unknown) of a layer; None if neither router nor experts were read."""
-    routed, kept = found.get(_ROUTED), found.get(_KEPT, found.get(_HANDED))
-    if routed is None:
-        return None if kept is None else (kept, None)
-    dropped = None if kept is None else routed - kept
-    return routed, None if dropped is None or (dropped < 0).any() else dropped
 
 
 def _to_host(tensors: Sequence[torch.Tensor]) -> Callable[[], list[Array]]:

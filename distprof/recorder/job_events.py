@@ -56,8 +56,12 @@ class JobEvents:
 
     def close(self) -> None:
         """Removes the patches of frameworks' functions."""
-        self._shape_inference.close()
+        self.ignore_shape_inference()
         self._updates.close()
+
+    def ignore_shape_inference(self) -> None:
+        """Removes the patches for shape inference; the next model that is seen puts them back."""
+        self._shape_inference.close()
 
     @property
     def backward_ends_iterations(self) -> bool:

@@ -65,22 +65,22 @@ class ProbeSwitch:
         if not backward_too:
             self.instruments.ignore_backward()
 
-    def attach(self, kind: StepKind, rank: RecordedRank) -> None:
-        """Attaches the probe of a counted or timed iteration, which begins."""
+    def attach(self, kind: StepKind, rank: RecordedRank, window: int) -> None:
+        """Attaches the probe of a counted or timed iteration, which begins; ``window`` is the number of its window."""
         self.is_unwatched = False
         self._data_patch.close()  # the probe has its own patch
         self.instruments.watch_backward()
-        self.memory = MemoryBreakdown() if kind is StepKind.TIMED else None
-        self.probe = self._new_probe(kind, rank)
+        self.memory = MemoryBreakdown(window) if kind is StepKind.TIMED else None
+        self.probe = self._new_probe(kind, rank, window)
         self._recursion_limit.increase()
         self.probe.attach()
 
-    def _new_probe(self, kind: StepKind, rank: RecordedRank) -> Probe:
+    def _new_probe(self, kind: StepKind, rank: RecordedRank, window: int) -> Probe:
         given = self._module_patch, self._listener, self._on_error
         if kind is StepKind.COUNTED:
-            return CountingProbe(*given, eager=rank.eager_choice, whole=True)
+            return CountingProbe(*given, eager=rank.eager_choice, whole=True, window=window)
         assert rank.models is not None
-        return TimedProbe(*given, self._clock, rank.device.type, rank.models.expert_layers)
+        return TimedProbe(*given, self._clock, rank.device.type, rank.models.expert_layers, window)
 
     def begin(self) -> None:
         """Begins another iteration of the attached probe."""

@@ -24,8 +24,8 @@ from distprof.probes.compiled.eager_choice import EagerChoice
 from distprof.rank.identity import Identity, header, identify
 from distprof.rank.ownership import is_rank_taken
 from distprof.recorder.shard_output import ShardOutput, open_shard
-from distprof.recorder.step_clock import StepClock, StepKind, window_of
-from distprof.records import End, Plan, Record
+from distprof.recorder.step_clock import StepClock, StepKind, first_window
+from distprof.records import End, Record
 from distprof.run_folder import RunFolder
 from distprof.topology.meshes import MeshRecorder
 
@@ -73,9 +73,8 @@ class RecordedRank:
         )
         self.models = ModelRegistry(identity, self.meshes)
         self._uncalled_models = UncalledModels(self.models.tree, self.adopt)
-        window = window_of(settings, identity.world_size)
-        self._steps.window = window
-        self.output.write(Plan(window.warmup, window.counted, window.timed, window.settling))
+        self._steps.window = first_window(settings, identity.world_size)
+        self.output.write(self._steps.window.record())
         self.adopt(module, -1)
         return True
 

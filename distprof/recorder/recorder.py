@@ -28,7 +28,7 @@ from distprof.external_exceptions import came_from_outside
 from distprof.probes.counting.dispatch_stack import drop_abandoned_modes
 from distprof.recorder.job_events import JobEvents
 from distprof.recorder.recorded_rank import RecordedRank
-from distprof.recorder.step_clock import Boundary, StepClock, StepKind, window_of
+from distprof.recorder.step_clock import Boundary, StepClock, StepKind, WindowRefused, capture_plan, first_window
 from distprof.records import FORWARD, Error, Record
 
 
@@ -39,11 +39,12 @@ class Recorder:
         """``asked``: the script itself asks to record this process."""
         clock = clock or SystemClock()
         self._settings = settings
-        self._steps = StepClock(window_of(settings))
+        self._steps = StepClock(first_window(settings))
         self.rank = RecordedRank(settings, clock, self._steps, asked=asked)
         self._events = JobEvents(self.rank, self._steps, clock, self._become_rank, self._act_on, self.fail)
         self.probes = self._events.probes
-        self._failed = False
+        self._failed = self._is_finished = False
+        self._is_over = False  # the last window is complete, and no other one has begun
 
     # ---- from the import of torch to the end of the process --------------------------------------------------------
 
@@ -59,6 +60,36 @@ class Recorder:
             self._detach()
             raise
 
+    @property
+    def iteration(self) -> int:
+        """The number of the running iteration.
+
+        It stands still after a window of a job that only runs forwards, because models are not watched then.
+        """
+        return self._steps.iteration
+
+    def plan_window(self, start: int, counted: int, timed: int) -> int:
+        """Plans a window, from any thread: ``counted`` (0 or 1) and ``timed`` iterations, from number ``start`` on.
+
+        It is taken up at the end of the window before, or at the next boundary of an iteration, on the thread that
+        trains.  Returns the number of the window.  Raises WindowRefused, with the reason, for one that cannot be
+        recorded.
+        """
+        identity, steps = self.rank.identity, self._steps
+        if counted not in (0, 1) or timed < 0 or counted + timed == 0:
+            raise WindowRefused("a window needs an iteration to count or to time, and counts one at most")
+        if identity is None:
+            raise WindowRefused("this process is not recorded: it has run no model as a rank")
+        if self.rank.output is None or self._failed or self._is_finished:
+            raise WindowRefused("the recording of this process has ended")
+        if self._is_over and steps.mode == FORWARD:
+            raise WindowRefused(
+                "no iteration is seen any more: no optimizer has stepped, and models are not watched after a window"
+            )
+        plan = capture_plan(start, counted, timed, identity.world_size, number=steps.window.number + 1)
+        steps.plan_window(plan)
+        return plan.number
+
     def finish(self) -> None:
         """Writes the remaining records and removes everything from the process.  Also ends ``record()``."""
         try:
@@ -68,6 +99,7 @@ class Recorder:
         except BaseException as error:
             self.fail("the end of the job", error)
         finally:
+            self._is_finished = True
             self._detach()
             drop_abandoned_modes()
             self.rank.stop_clock_sync()
@@ -110,7 +142,7 @@ class Recorder:
             return
         if boundary is Boundary.RESTART:
             rank.write(*self.probes.detach())
-            rank.end_is_written = False
+            rank.end_is_written = self._is_over = False
         elif probe is not None:
             probe.end(self._steps.iteration - 1, self._steps.mode)
             rank.write(*probe.read(), *rank.late_records(), *self._memory_records())
@@ -120,10 +152,12 @@ class Recorder:
 
     def _begin_iteration(self) -> None:
         """Begins an iteration and attaches the probe of its kind."""
+        if self._steps.kind is StepKind.DONE and not self._begin_next_window():
+            return
         kind, rank, probes = self._steps.kind, self.rank, self.probes
-        if rank.eager_choice is not None and self._steps.iteration == self._settings.warmup - 1:
+        if rank.eager_choice is not None and self._steps.iteration == self._steps.window.start - 1:
             rank.eager_choice.publish()
-        if kind is StepKind.QUIET and probes.is_unwatched:
+        if kind is StepKind.QUIET and probes.is_unwatched and self._steps.mode != FORWARD:
             return
         if probes.probe is not None and kind is probes.kind:
             probes.begin()
@@ -131,21 +165,36 @@ class Recorder:
         rank.write(*probes.detach())
         probes.kind = kind
         rank.steer_clock_sync(kind)
-        if kind is StepKind.DONE:
-            self._finish_window()
-        elif kind is not StepKind.QUIET:
-            probes.attach(kind, rank)
+        if kind is not StepKind.QUIET:
+            probes.attach(kind, rank, self._steps.window.number)
         elif self._steps.mode == FORWARD:
             probes.watch_models()
         else:
             probes.watch_optimizers_only(backward_too=self._events.backward_ends_iterations)
 
-    def _finish_window(self) -> None:
-        """Ends the window; a job that has only run forwards so far may still begin to train."""
-        self.probes.watch_optimizers_only()
-        self.rank.write_end("window complete")
-        if self._steps.mode != FORWARD and not self._steps.is_manual:
-            self._detach()
+    def _begin_next_window(self) -> bool:
+        """Ends the window that is complete, and begins the next one if there is a plan for it.  Returns whether it did.
+
+        Between windows the optimizer hook stays, so that iterations are numbered; where they end with a backward, the
+        patch of backward stays, too.  A job that has only run forwards so far may still begin to train.
+        """
+        if not self._is_over:
+            self._is_over = True
+            self.rank.write(*self.probes.detach())
+            self.probes.kind = StepKind.DONE
+            self.rank.steer_clock_sync(StepKind.DONE)
+            self.probes.watch_optimizers_only(backward_too=self._events.backward_ends_iterations)
+            self.rank.write_end("window complete")
+            if self._steps.mode != FORWARD:
+                self._events.ignore_shape_inference()
+                self.rank.meshes.close()
+        plan = self._steps.next_window()
+        if plan is None:
+            return False
+        self._is_over = self.rank.end_is_written = False
+        self.rank.meshes.open()
+        self.rank.write(plan.record())
+        return True
 
     def _memory_records(self) -> Sequence[Record]:
         """Returns the memory record once, at the end of the first timed iteration."""

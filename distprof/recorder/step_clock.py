@@ -3,7 +3,7 @@
 **Training.**  An iteration ends when the *closing* optimizer has stepped: the optimizer in use that was first seen last
 (a GAN's second one, whose step completes the cycle).  It begins where the iteration before ended, so that data wait and
 gradient accumulation are inside.  When another optimizer is first seen, the iterations so far were parts of one: the
-window begins again, and the later record of an iteration is valid.
+window begins again, and the later record of an iteration is valid.  A window that is complete does not begin again.
 
 **Manual updates.**  If no torch optimizer steps, but the gradients of one backward are gone before the next, an
 iteration ends with the backward before such an update.  If an optimizer steps later, training as above applies.
@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from distprof.config.settings import Settings
-from distprof.records import FORWARD, TRAINING
+from distprof.errors import DistprofError
+from distprof.records import FORWARD, TRAINING, Plan
 
 #: Forwards with gradient before the clock stops waiting for a first optimizer step, without and with a backward so far
 #: (gradient accumulation).
@@ -53,31 +54,49 @@ class Boundary(Enum):
 
 @dataclass(frozen=True)
 class CapturePlan:
-    """The numbers of iterations: ``warmup`` quiet ones, then ``counted``, then ``settling`` and
-    ``timed``, both timed.
+    """The iterations of one window: from number ``start`` on, ``counted`` ones, then ``settling`` and ``timed`` ones,
+    both timed.
     """
 
-    warmup: int
+    start: int
     counted: int
     timed: int
     settling: int = 0
+    number: int = 0  # of the window
+
+    @property
+    def end(self) -> int:
+        """The number of the first iteration after the window."""
+        return self.start + self.counted + (self.settling + self.timed if self.timed else 0)
 
     def kind(self, iteration: int) -> StepKind:
         """Returns the kind of the iteration with this number (from 0)."""
-        if iteration < self.warmup:
+        if iteration < self.start:
             return StepKind.QUIET
-        if iteration < self.warmup + self.counted:
+        if iteration < self.start + self.counted:
             return StepKind.COUNTED
-        timed = self.settling + self.timed if self.timed else 0
-        return StepKind.TIMED if iteration < self.warmup + self.counted + timed else StepKind.DONE
+        return StepKind.TIMED if iteration < self.end else StepKind.DONE
+
+    def record(self) -> Plan:
+        """Returns the record of the plan."""
+        return Plan(self.start, self.counted, self.timed, self.settling, self.number)
 
 
-def window_of(settings: Settings, world_size: int = 1) -> CapturePlan:
-    """Returns the plan of a rank.  Counting takes longer on some ranks, and in the next iteration the others wait for
+def first_window(settings: Settings, world_size: int = 1) -> CapturePlan:
+    """Returns the plan of a rank's first window."""
+    return capture_plan(settings.warmup, settings.counted, settings.timed, world_size)
+
+
+def capture_plan(start: int, counted: int, timed: int, world_size: int, number: int = 0) -> CapturePlan:
+    """Returns the plan of a window.  Counting takes longer on some ranks, and in the next iteration the others wait for
     them in collectives: with several ranks, this iteration is timed for settling only.
     """
-    settles = world_size > 1 and settings.count and settings.timed > 0
-    return CapturePlan(settings.warmup, settings.counted, settings.timed, settling=int(settles))
+    settles = world_size > 1 and counted > 0 and timed > 0
+    return CapturePlan(start, counted, timed, int(settles), number)
+
+
+class WindowRefused(DistprofError):
+    """A further window that cannot be recorded as it was asked for."""
 
 
 class StepClock:
@@ -85,6 +104,7 @@ class StepClock:
 
     def __init__(self, window: CapturePlan) -> None:
         self.window = window
+        self._next: CapturePlan | None = None  # the plan of a further window; another thread may set it
         self.mode = FORWARD
         self.iteration = 0  # the number of the running one
         self._optimizers = _Optimizers()
@@ -99,6 +119,31 @@ class StepClock:
     def kind(self) -> StepKind:
         """The kind of the running iteration."""
         return self.window.kind(self.iteration)
+
+    def plan_window(self, plan: CapturePlan) -> None:
+        """Plans a further window, from any thread; :meth:`next_window` hands it to the thread that trains.
+
+        Raises WindowRefused if its start has passed, or the window before it still runs or waits.
+        """
+        if self._next is not None:
+            raise WindowRefused(f"window {self._next.number} is planned already, from iteration {self._next.start} on")
+        if plan.start < self.window.end:
+            raise WindowRefused(
+                f"iteration {plan.start} is taken: window {self.window.number} ends before iteration {self.window.end}"
+            )
+        self._next = plan  # set before the iteration is read: what is not late here is seen at the next boundary
+        running = self.iteration
+        if plan.start <= running and self._next is plan:
+            self._next = None
+            raise WindowRefused(f"iteration {plan.start} has passed: iteration {running} is running")
+
+    def next_window(self) -> CapturePlan | None:
+        """Begins the planned window, if there is one and the window before it is over; returns its plan."""
+        plan = self._next
+        if plan is None or self.kind is not StepKind.DONE or plan.start < self.iteration:
+            return None
+        self.window, self._next = plan, None
+        return plan
 
     def backward_began(self) -> None:
         self._backward_seen = True
@@ -142,7 +187,7 @@ class StepClock:
         if self.mode == TRAINING:
             return Boundary.NONE
         self.mode, self.is_manual = TRAINING, True
-        self.iteration = min(updates, self.window.warmup)
+        self.iteration = min(updates, self.window.start)
         return Boundary.RESTART
 
     def optimizer_stepped(self, optimizer: object) -> Boundary:
@@ -152,10 +197,12 @@ class StepClock:
             self.mode = TRAINING
             if self._no_optimizer or self.is_manual:
                 self.is_manual = False
-                self.iteration = min(1, self.window.warmup)
+                self.iteration = min(1, self.window.start)
                 return Boundary.RESTART
+        if boundary is Boundary.RESTART and self.kind is StepKind.DONE:
+            return Boundary.NONE  # a window that is complete does not begin again
         if boundary is Boundary.RESTART:
-            self.iteration = min(self.iteration, self.window.warmup)
+            self.iteration = min(self.iteration, self.window.start)
         return self._end() if boundary is Boundary.END else boundary
 
     def _end(self) -> Boundary:

@@ -25,7 +25,7 @@ from distprof.records.collectives import (
     Timeline,
 )
 from distprof.records.counts import FLOPS_PER_MAC, Counts, DeviceWork, Generated, OpRow, Ops
-from distprof.records.experts import ExpertLayer, ExpertLayers, ExpertLoad, ExpertRouting
+from distprof.records.experts import ExpertLayer, ExpertLayers, ExpertLoad, ExpertRouting, LayerRouting
 from distprof.records.fields import INT64, LIMIT, MAX_DEPTH, Amount, Array, Bounds, Index, Natural, Row, Size
 from distprof.records.model import (
     DENSE,
@@ -125,6 +125,7 @@ __all__ = [
     "Group",
     "Header",
     "Index",
+    "LayerRouting",
     "Memory",
     "MemoryUnknown",
     "Mesh",

@@ -81,6 +81,7 @@ class Counts(Bulky):
     uncounted_work: dict[str, Amount] = field(default_factory=dict)
     batch_size: Natural = 0
     batch_found: str = ""
+    window: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -107,3 +108,4 @@ class Ops:
     mode: str = FORWARD
     ops: tuple[OpRow, ...] = ()
     timed: bool = False  # False where nothing was computed: on the meta device, with fake tensors
+    window: Natural = 0

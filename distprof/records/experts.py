@@ -42,23 +42,31 @@ class ExpertLoad(Bulky):
     iteration: Natural
     tokens: Array = bulk("<i8")
     unseen: tuple[Index, ...] = ()
+    window: Natural = 0
 
 
 @dataclass(frozen=True, eq=False)
-class ExpertRouting(Bulky):
-    """The choices of routers for this rank's own tokens in one timed step, before tokens were dropped.
+class LayerRouting(Bulky):
+    """The choices of the router of one layer in one timed step, before tokens were dropped.
 
-    ``layers``: the numbers of the layers whose routing was seen, in the order of :class:`ExpertLayers`.  ``routed``:
-    how often each of a layer's ``num_experts`` was chosen, layer after layer.  ``drops_known``: the layers among them
-    whose drops were seen too.  ``dropped`` is as long as ``routed``, or empty where all choices were kept.
-    ``aux_loss``: for each of ``layers`` the sum over its ``aux_calls`` (router calls that had a loss), or empty.
+    ``routed``: how often each of the ``num_experts`` was chosen, by global id.  ``dropped``: how many of these choices
+    were dropped; empty where none was, and where that is not known.  ``aux_loss``: the sum of the auxiliary losses of
+    ``aux_calls`` router calls, one number; empty without such a call.
     """
+
+    layer: Index  # its number, in the order of ExpertLayers
+    routed: Array = bulk("<u4")
+    drops_known: bool = False
+    dropped: Array = bulk("<u4")
+    aux_loss: Array = bulk("<f8")
+    aux_calls: Natural = 0
+
+
+@dataclass(frozen=True)
+class ExpertRouting:
+    """The choices of routers for this rank's own tokens in one timed step, of the layers whose routing was seen."""
 
     KIND: ClassVar[str] = "expert_routing"
     iteration: Natural
-    layers: tuple[Index, ...]
-    routed: Array = bulk("<u4")
-    drops_known: tuple[Index, ...] = ()
-    dropped: Array = bulk("<u4")
-    aux_loss: Array = bulk("<f8")
-    aux_calls: Array = bulk("<u4")
+    layers: tuple[LayerRouting, ...]
+    window: Natural = 0

@@ -52,17 +52,19 @@ class Header:
 
 @dataclass(frozen=True)
 class Plan:
-    """The numbers of iterations that this rank plans to record; a rank is *complete* when it recorded all of them.
+    """The iterations of one window that this rank plans to record; the window is *complete* when it has all of them.
 
-    ``settling``: iterations that are timed before the ``timed`` ones and not used, because a rank may wait in them for
-    ranks that are still counting.
+    ``start`` is the number of the first iteration.  Then come ``counted`` iterations, ``settling`` ones, and ``timed``
+    ones.  ``settling`` iterations are timed and not used, because a rank may wait in them for ranks that are still
+    counting.
     """
 
     KIND: ClassVar[str] = "plan"
-    warmup: Natural
+    start: Natural
     counted: Natural
     timed: Natural
     settling: Natural = 0
+    window: Natural = 0  # the number of the window
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Step(Bulky):
     forward_ns: Array = bulk("<i8")
     backward_ns: Array = bulk("<i8")
     batch_found: str = ""  # how batch size was found, or why not
+    window: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Memory:
     parameter_bytes: Natural
     gradient_bytes: Natural
     optimizer_bytes: Natural
+    window: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,4 @@ class MemoryUnknown:
     KIND: ClassVar[str] = "memory_unknown"
     iteration: Natural
     reason: str
+    window: Natural = 0

@@ -19,6 +19,7 @@ from distprof.records import (
     ExpertLayers,
     ExpertRouting,
     Header,
+    LayerRouting,
     Mesh,
     Pauses,
     Record,
@@ -82,15 +83,17 @@ def _expert_layers(record: ExpertLayers) -> str:
 
 
 def _expert_routing(record: ExpertRouting) -> str:
-    layers, known = set(record.layers), set(record.drops_known)
-    if len(layers) < len(record.layers) or len(known) < len(record.drops_known) or not known <= layers:
-        return "its layers are not told once each"
-    if len(record.dropped) not in (0, len(record.routed)) or (
-        len(record.dropped) and (record.dropped > record.routed).any()
+    if len({one.layer for one in record.layers}) < len(record.layers):
+        return "a layer is there twice"
+    return next(filter(None, map(_layer_routing, record.layers)), "")
+
+
+def _layer_routing(one: LayerRouting) -> str:
+    if len(one.dropped) and (
+        not one.drops_known or len(one.dropped) != len(one.routed) or (one.dropped > one.routed).any()
     ):
         return "what was dropped does not fit what was routed"
-    lengths = {len(record.aux_loss), len(record.aux_calls)}
-    return "" if lengths in ({0}, {len(record.layers)}) else "its losses do not fit its layers"
+    return "" if len(one.aux_loss) == (one.aux_calls > 0) else "its losses do not fit their calls"
 
 
 def _timeline(timeline: Timeline) -> str:

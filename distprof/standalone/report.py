@@ -53,7 +53,7 @@ def profile_of(
     sink = MemorySink()
     writer = ShardWriter(sink)
     writer.write(header(identity, name, anchor(SystemClock()), session.device))
-    writer.write(Plan(warmup=0, counted=1, timed=int(step is not None)))
+    writer.write(Plan(start=0, counted=1, timed=int(step is not None)))
     measured = (counts, ops, *((step,) if step else ())) if called else ()
     for record in (*session.model_records, *also, *measured, End("window complete", 1)):
         writer.write(record)

@@ -16,7 +16,10 @@ from distprof.merge.job.topology import JobTopology
 from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
-from distprof.records import Array, ExpertLayer, ExpertRouting
+from distprof.records import Array, ExpertLayer, LayerRouting
+
+#: (iteration, what the router of a layer chose in it)
+_LayerStep = tuple[int, LayerRouting]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +57,8 @@ def routed_tokens(data: RankData, window: Window | None, layout: JobTopology) ->
     group = layout.piece(data.rank, ("dp", "cp", "pp"))
     steps: list[list[_LayerStep]] = [[] for _ in data.layers]
     for record in window.routings if window else ():
-        for number, one in _layer_steps(record, data.layers):
-            steps[number].append(one)
+        for one in record.layers:
+            steps[one.layer].append((record.iteration, one))
     for layer, own in zip(data.layers, steps, strict=True):
         yield _join_steps(data.rank, layer, group, own) if own else None
 
@@ -83,40 +86,23 @@ def common_iterations(sources: Sequence[RoutedTokens]) -> set[int]:
     return set.intersection(*(set(source.iterations) for source in sources)) if sources else set()
 
 
-@dataclass(frozen=True, eq=False)
-class _LayerStep:
-    """The routing of one layer in one step."""
-
-    iteration: int
-    routed: Array  # by expert
-    dropped: Array | None  # by expert, None where drops are not known
-    losses: tuple[float, int]  # (sum of the auxiliary losses, calls)
-
-
-def _layer_steps(record: ExpertRouting, layers: Sequence[ExpertLayer]) -> Iterator[tuple[int, _LayerStep]]:
-    """Yields (number of a layer, its routing) for each layer of the record."""
-    dropped = record.dropped if len(record.dropped) else np.zeros(len(record.routed), np.int64)
-    losses = zip(record.aux_loss.tolist(), record.aux_calls.tolist(), strict=True)
-    known, start = frozenset(record.drops_known), 0
-    for number in record.layers:
-        part = slice(start, start + layers[number].num_experts)
-        start = part.stop
-        lost = dropped[part] if number in known else None
-        yield number, _LayerStep(record.iteration, record.routed[part], lost, next(losses, (0.0, 0)))
-
-
 def _join_steps(rank: int, layer: ExpertLayer, group: tuple[int, ...], steps: Sequence[_LayerStep]) -> RoutedTokens:
-    dropped = [one.dropped for one in steps if one.dropped is not None]
-    calls = sum(count for _, count in (one.losses for one in steps))
+    rows = [row for _, row in steps]
+    calls = sum(row.aux_calls for row in rows)
     return RoutedTokens(
         rank=rank,
         layer=layer,
         group=group,
-        iterations=tuple(one.iteration for one in steps),
-        routed=np.stack([one.routed for one in steps]),
-        dropped=np.stack(dropped) if len(dropped) == len(steps) else None,
-        aux_loss=sum(loss for loss, _ in (one.losses for one in steps)) / calls if calls else None,
+        iterations=tuple(iteration for iteration, _ in steps),
+        routed=np.stack([row.routed for row in rows]),
+        dropped=np.stack([_dropped(row) for row in rows]) if all(row.drops_known for row in rows) else None,
+        aux_loss=float(sum(row.aux_loss.sum() for row in rows)) / calls if calls else None,
     )
+
+
+def _dropped(row: LayerRouting) -> Array:
+    """Returns the dropped choices by expert, of a row that knows them."""
+    return row.dropped if len(row.dropped) else np.zeros_like(row.routed)
 
 
 def _distinct(sources: Sequence[RoutedTokens], counted: Mapping[int, CountedRank]) -> list[RoutedTokens]:

@@ -23,7 +23,7 @@ _Model = tuple[str, int]
 
 def with_evaluated_apart(ranks: Sequence[RankData]) -> tuple[RankData, ...]:
     """Returns the ranks with the parameters of models that are only evaluated apart from those of the trained ones."""
-    found = {data.rank: _evaluated_roots(data) for data in ranks if TRAINING in data.windows}
+    found = {data.rank: _evaluated_roots(data) for data in ranks if data.ran(TRAINING)}
     alike = {(root, data.tree.roots.get(root)) for data in ranks for root in found.get(data.rank, ())}
     for data in ranks:
         if data.rank not in found:

@@ -1,7 +1,8 @@
-"""One shard in the form that the analysis uses: shared tree and parameters, and one reduced window a mode."""
+"""One shard in the form that the analysis uses: shared tree and parameters, and its reduced windows."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -45,13 +46,13 @@ class RankData:
     source: str
     header: Header
     report: ReadReport
-    plan: Plan | None
+    plans: dict[int, Plan]  # by the number of the window
     topology: Topology | None
     tree: RankTree
     parameters: ParameterSet
     layers: tuple[ExpertLayer, ...]
-    memory: Memory | MemoryUnknown | None
-    windows: dict[str, Window]  # by mode, those that hold anything
+    memories: dict[int, Memory | MemoryUnknown]  # by the number of the window
+    windows: dict[tuple[str, int], Window]  # by mode and number, those that hold anything
     errors: tuple[Error, ...]
     end: End | None
     last_ns: int = 0  # when the rank is last known to have run, wall time
@@ -72,18 +73,23 @@ class RankData:
         """Whether the shard has more than the sign that its process called no module, as a helper process leaves it."""
         return self.end is None or self.end.reason not in (NO_MODULE, ONLY_COMPILED)
 
-    def why_incomplete(self, mode: str) -> str:
-        """Returns why the rank's window is not full; empty for a complete rank.  ``mode`` is that of the run."""
-        if self.plan is None:
-            return "its plan is missing"
-        if self.windows and mode not in self.windows:
+    def ran(self, mode: str) -> bool:
+        """Returns whether any window holds iterations of this mode."""
+        return any(recorded == mode for recorded, _ in self.windows)
+
+    def why_incomplete(self, mode: str, number: int) -> str:
+        """Returns why the window with this number is not full; empty where it is.  ``mode`` is that of the run."""
+        plan = self.plans.get(number)
+        if plan is None:
+            return f"it did not plan window {number}" if self.plans else "its plan is missing"
+        if self.windows and not self.ran(mode):
             return "it ran forward passes only, no training iterations"
-        window = self.windows.get(mode)
+        window = self.windows.get((mode, number))
         steps, counted = (window.steps, int(window.counts is not None)) if window else (0, 0)
-        if steps >= self.plan.timed and counted >= self.plan.counted:
+        if steps >= plan.timed and counted >= plan.counted:
             return ""
-        not_counted = ", not counted" if counted < self.plan.counted else ""
-        return f"{steps} of {pluralise(self.plan.timed, 'timed step')}{not_counted}, {self._ending()}"
+        not_counted = ", not counted" if counted < plan.counted else ""
+        return f"{steps} of {pluralise(plan.timed, 'timed step')}{not_counted}, {self._ending()}"
 
     def _ending(self) -> str:
         if self.errors:
@@ -110,20 +116,20 @@ class RankReader:
         def of(kind: type[Kind]) -> list[Kind]:
             return [record for record in shard.records if isinstance(record, kind)]
 
-        tree, plan = self._tree(of(Tree)), _last(of(Plan))
+        tree, plans = self._tree(of(Tree)), {plan.window: plan for plan in of(Plan)}
         layers, parameters = _placed_layers(of(ExpertLayers), tree), self._parameter_set(of(Parameters))
         return RankData(
             source=source,
             header=shard.header,
             report=shard.report,
-            plan=plan,
+            plans=plans,
             topology=merge_topologies(of(Topology)),
             tree=tree,
             parameters=parameters,
             layers=layers,
-            memory=_last(of(Memory)) or _last(of(MemoryUnknown)),
+            memories={memory.window: memory for memory in (*of(MemoryUnknown), *of(Memory))},
             windows=_windows(
-                tree, layers, of(Counts), _used(of(Step), plan), of(ExpertLoad), of(ExpertRouting), of(Ops)
+                tree, layers, of(Counts), _used(of(Step), plans), of(ExpertLoad), of(ExpertRouting), of(Ops)
             ),
             errors=tuple(of(Error)),
             end=_last(of(End)),
@@ -172,10 +178,10 @@ def _last(records: list[Kind]) -> Kind | None:
     return records[-1] if records else None
 
 
-def _used(steps: list[Step], plan: Plan | None) -> list[Step]:
+def _used(steps: list[Step], plans: dict[int, Plan]) -> list[Step]:
     """Returns the steps without those in which ranks may have waited for others that still counted."""
-    settled = plan.warmup + plan.counted + plan.settling if plan is not None and plan.settling else 0
-    return [step for step in steps if step.iteration >= settled]
+    settled = {plan.window: plan.start + plan.counted + plan.settling for plan in plans.values() if plan.settling}
+    return [step for step in steps if step.iteration >= settled.get(step.window, 0)]
 
 
 def _placed_layers(records: list[ExpertLayers], tree: RankTree) -> tuple[ExpertLayer, ...]:
@@ -192,20 +198,28 @@ def _windows(
     loads: list[ExpertLoad],
     routings: list[ExpertRouting],
     ops: list[Ops],
-) -> dict[str, Window]:
+) -> dict[tuple[str, int], Window]:
     experts = sum(len(layer.local_experts) for layer in layers if layer.counted)
     routings = [routing for routing in routings if _fits(routing, layers)]
     windows = {}
-    for mode in (TRAINING, FORWARD):
-        own_counts = [record for record in counts if record.mode == mode]
-        own_steps = [record for record in steps if record.mode == mode]
+    for mode, number in itertools.product((TRAINING, FORWARD), sorted({one.window for one in (*counts, *steps)})):
+        own_counts = [record for record in counts if (record.mode, record.window) == (mode, number)]
+        own_steps = [record for record in steps if (record.mode, record.window) == (mode, number)]
         if own_counts or own_steps:
-            own_ops = _last([record for record in ops if record.mode == mode])
-            windows[mode] = build_window(mode, tree, own_counts, own_steps, loads, experts, own_ops, routings)
+            windows[mode, number] = build_window(
+                mode,
+                number,
+                tree,
+                own_counts,
+                own_steps,
+                [record for record in loads if record.window == number],
+                experts,
+                _last([record for record in ops if (record.mode, record.window) == (mode, number)]),
+                [record for record in routings if record.window == number],
+            )
     return windows
 
 
 def _fits(routing: ExpertRouting, layers: tuple[ExpertLayer, ...]) -> bool:
     """Returns whether a routing record belongs to these layers."""
-    known = all(number < len(layers) for number in routing.layers)
-    return known and len(routing.routed) == sum(layers[number].num_experts for number in routing.layers)
+    return all(one.layer < len(layers) and len(one.routed) == layers[one.layer].num_experts for one in routing.layers)

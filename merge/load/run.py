@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distprof.errors import DataError
+from distprof.errors import DataError, UsageError
 from distprof.merge.load.evaluated_models import with_evaluated_apart
 from distprof.merge.load.notes import (
     beside_notes,
@@ -24,7 +24,7 @@ from distprof.merge.load.notes import (
     reading_notes,
 )
 from distprof.merge.load.rank import RankData, RankReader
-from distprof.merge.wording import join_words
+from distprof.merge.wording import join_words, number_spans
 from distprof.rank.selection import select_shards
 from distprof.records import FORWARD, TRAINING
 from distprof.run_folder import MANIFEST, SHARDS, Manifest, RunFolder
@@ -52,7 +52,26 @@ class LoadedRun:
     @property
     def mode(self) -> str:
         """What an iteration is: training if any rank trained, else a forward."""
-        return TRAINING if any(TRAINING in data.windows for data in self.ranks) else FORWARD
+        return TRAINING if any(data.ran(TRAINING) for data in self.ranks) else FORWARD
+
+    @property
+    def window_numbers(self) -> tuple[int, ...]:
+        """The numbers of the windows in which any rank recorded an iteration of the run's mode, ascending."""
+        return tuple(sorted({number for data in self.ranks for mode, number in data.windows if mode == self.mode}))
+
+    def window_to_show(self, number: int | None) -> int:
+        """Returns ``number``, or the last window if it is None.  Raises UsageError for a window that holds nothing."""
+        numbers = self.window_numbers
+        if number is None:
+            return numbers[-1] if numbers else 0
+        if number not in numbers:
+            there = f"it has {_named_windows(numbers)}" if numbers else "it has no window with any iteration"
+            raise UsageError(f"run {self.name} has no window {number}: {there}")
+        return number
+
+
+def _named_windows(numbers: Sequence[int]) -> str:
+    return f"window{'s' if len(numbers) > 1 else ''} {number_spans(numbers)}"
 
 
 def load_run(path: Path, progress: Progress | None = None) -> LoadedRun:

@@ -38,6 +38,7 @@ class Window:
     """Steps in the order of their iterations; ``phases_ns`` has one value a step, NaN where the phase was not seen."""
 
     mode: str
+    number: int
     counts: Counts | None
     iterations: tuple[int, ...]
     durations_ns: IntArray
@@ -57,10 +58,17 @@ class Window:
     routings: tuple[ExpertRouting, ...] = ()
     ops: Ops | None = None
     saw_no_forward: bool = False  # in training: what was counted and timed is not the whole, and the counts are None
+    recorded_counts: tuple[int, ...] = ()  # the iterations that were counted, also where the counts are None
 
     @property
     def steps(self) -> int:
         return len(self.iterations)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The numbers of the first and of the last iteration that was counted or timed."""
+        numbers = (*self.iterations, *self.recorded_counts)
+        return min(numbers), max(numbers)
 
     def phase_ns(self, phase: str) -> FloatArray:
         """Returns the time of a phase by step, 0 where the phase was not seen."""
@@ -82,6 +90,7 @@ def roots_at_work(tree: RankTree, counts: Iterable[Counts], steps: Iterable[Step
 
 def build_window(
     mode: str,
+    number: int,
     tree: RankTree,
     counts: Sequence[Counts],
     steps: Sequence[Step],
@@ -90,7 +99,7 @@ def build_window(
     ops: Ops | None = None,
     routings: Sequence[ExpertRouting] = (),
 ) -> Window:
-    """Returns the window of one mode.  ``experts`` is the length of a load of the last layers; other loads are left
+    """Returns one window of one mode.  ``experts`` is the length of a load of the last layers; other loads are left
     out, and ``routings`` belong to these layers.
 
     Iterations are numbered from 0 in each mode, and training comes last: of two loads of one number, the later is used.
@@ -104,6 +113,7 @@ def build_window(
     unseen = mode == TRAINING and any(map(_ran_no_forward, recorded))
     return Window(
         mode=mode,
+        number=number,
         counts=counts[-1] if counts and not unseen else None,
         iterations=iterations,
         durations_ns=np.array([step.duration_ns for step in steps], np.int64),
@@ -123,6 +133,7 @@ def build_window(
         routings=tuple(routed[iteration] for iteration in sorted(routed)),
         ops=ops,
         saw_no_forward=unseen,
+        recorded_counts=tuple(record.iteration for record in counts),
     )
 
 

@@ -18,7 +18,7 @@ from distprof.merge.report.collectives import CollectiveRow, Collectives, RankWa
 from distprof.merge.report.experts import ExpertLayerStats
 from distprof.merge.report.profile import CompiledRegion, ModuleStats, OpStats, WorkRow
 from distprof.merge.report.ranks import HOLDINGS, MemoryDifference, RankRow, StageRow
-from distprof.merge.report.run import RunInfo, TopologyInfo
+from distprof.merge.report.run import RunInfo, TopologyInfo, WindowInfo
 from distprof.merge.report.skew import Skew, SkewMap, SkewRow
 from distprof.merge.report.summary import (
     EvaluatedModel,
@@ -87,6 +87,7 @@ __all__ = [
     "Utilization",
     "UtilizationSpread",
     "Verdict",
+    "WindowInfo",
     "WorkRow",
 ]
 

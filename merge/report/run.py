@@ -6,6 +6,17 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class WindowInfo:
+    """One window of the run: the iterations that any rank counted or timed in it."""
+
+    number: int
+    first_iteration: int
+    last_iteration: int
+    ranks: int  # how many recorded anything in it
+    iteration_ns: float | None  # the median over these ranks, each with the median of its timed steps
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """Which run and ranks were merged, and which ranks are missing."""
 
@@ -23,6 +34,8 @@ class RunInfo:
     mode: str  # records.TRAINING or records.FORWARD: what an iteration is
     planned_timed_steps: int
     without_data: tuple[int, ...] = ()  # those of ``ranks`` whose shards have no iteration
+    window: int = 0  # the number of the window that the report shows
+    windows: tuple[WindowInfo, ...] = ()  # all that hold anything, ascending
     notes: tuple[str, ...] = ()  # sentences for the first page: damaged shards, assumptions, conflicts
 
     @property

@@ -21,20 +21,21 @@ def rank_rows(analysis: Analysis) -> tuple[RankRow, ...]:
 def _row(analysis: Analysis, data: RankData) -> RankRow:
     window = analysis.windows.get(data.rank)
     mfu, hfu = compute_utilizations(analysis).by_rank.get(data.rank, (None, None))
-    memory = data.memory if isinstance(data.memory, Memory) else None
+    found = data.memories.get(analysis.window)
+    memory = found if isinstance(found, Memory) else None
     return RankRow(
         rank=data.rank,
         coordinates=analysis.layout.coordinates[data.rank],
         cohort=analysis.cohorts[data.rank],
         host=data.header.host,
-        complete=not data.why_incomplete(analysis.mode),
+        complete=not data.why_incomplete(analysis.mode, analysis.window),
         steps=window.steps if window else 0,
         iteration_ns=median_of_steps(window.durations_ns) if window and window.steps else None,
         phases_ns={phase: _phase_median(window, phase) for phase in PHASES},
         parameter_bytes=memory.parameter_bytes if memory else None,
         gradient_bytes=memory.gradient_bytes if memory else None,
         optimizer_bytes=memory.optimizer_bytes if memory else None,
-        memory_unknown=data.memory.reason if isinstance(data.memory, MemoryUnknown) else "",
+        memory_unknown=found.reason if isinstance(found, MemoryUnknown) else "",
         peak_memory_bytes=window.peak_memory_bytes if window else None,
         memory_source=window.memory_source if window else "",
         params=certain_totals(analysis).per_rank.get(data.rank),

@@ -65,14 +65,14 @@ def _own_profile(analysis: Analysis) -> Ops | None:
 
 
 def _saw_no_forward(analysis: Analysis) -> bool:
-    return any(window.saw_no_forward for data in analysis.ranks for window in data.windows.values())
+    return any(window.saw_no_forward for window in analysis.windows.values())
 
 
 def why_uncounted(analysis: Analysis) -> str:
     """Returns why no rank has a counted step."""
     if _saw_no_forward(analysis):
         return _NO_FORWARD
-    planned = any(data.plan is not None and data.plan.counted for data in analysis.ranks)
+    planned = any(plan.counted for plan in analysis.plans)
     return "the run ended before its counted step" if planned else "counting was switched off"
 
 
@@ -81,5 +81,5 @@ def why_untimed(analysis: Analysis) -> str:
     own = _own_profile(analysis)
     if own is not None and own.ops and not own.timed:
         return "nothing ran: the tensors were on the meta device, or fake"
-    planned = any(data.plan is not None and data.plan.timed for data in analysis.ranks)
+    planned = any(plan.timed for plan in analysis.plans)
     return "no rank has reached a timed step" if planned else "timing was switched off"

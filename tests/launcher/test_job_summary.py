@@ -14,7 +14,7 @@ from distprof.run_folder import RunFolder, create
 from distprof.shard.writer import FileSink, ShardWriter
 
 WORLD = 4
-PLAN = Plan(warmup=1, counted=1, timed=2)
+PLAN = Plan(start=1, counted=1, timed=2)
 JOB = Job(("train.py",), "train", world_size=WORLD)
 
 

@@ -34,7 +34,7 @@ class Recorded:
         """Those that are used."""
         records = self.shards[rank].records
         (plan,) = (record for record in records if isinstance(record, Plan))
-        settled = plan.warmup + plan.counted + plan.settling
+        settled = plan.start + plan.counted + plan.settling
         return [record for record in records if isinstance(record, Step) and record.iteration >= settled]
 
     def merge(self, *options: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from distprof.records import (
     ExpertLayer,
     ExpertRouting,
     Header,
+    LayerRouting,
     Mesh,
     ModuleRow,
     Pauses,
@@ -164,16 +165,17 @@ def _expert_layer(draw: st.DrawFn, record: type) -> ExpertLayer:
 
 
 @st.composite
+def _layer_routing(draw: st.DrawFn, record: type) -> LayerRouting:
+    routed, calls, known = draw(arrays("<u4")), draw(st.integers(0, 3)), draw(st.booleans())
+    loss = [draw(st.floats(allow_nan=False))] if calls else []
+    dropped = routed // 2 if known and draw(st.booleans()) else routed[:0]
+    return LayerRouting(draw(st.integers(0, 64)), routed, known, dropped, np.array(loss, "<f8"), calls)
+
+
+@st.composite
 def _expert_routing(draw: st.DrawFn, record: type) -> ExpertRouting:
-    layers = draw(st.lists(st.integers(0, 64), unique=True, max_size=SMALL))
-    known = [layer for layer in layers if draw(st.booleans())]
-    routed, losses = draw(arrays("<u4")), draw(st.lists(st.floats(allow_nan=False), max_size=0))
-    if draw(st.booleans()):
-        losses = [draw(st.floats(allow_nan=False)) for _ in layers]
-    calls, dropped = np.ones(len(losses), "<u4"), routed // 2 if draw(st.booleans()) else routed[:0]
-    return ExpertRouting(
-        draw(st.integers(0, 100)), tuple(layers), routed, tuple(known), dropped, np.array(losses, "<f8"), calls
-    )
+    layers = draw(st.lists(_layer_routing(LayerRouting), max_size=SMALL, unique_by=lambda one: one.layer))
+    return ExpertRouting(draw(st.integers(0, 100)), tuple(layers), draw(st.integers(0, 3)))
 
 
 @st.composite
@@ -200,5 +202,6 @@ _SOUND: dict[type, Any] = {
     Tree: _trees,
     ExpertLayer: _expert_layer,
     ExpertRouting: _expert_routing,
+    LayerRouting: _layer_routing,
     **dict.fromkeys((Timeline, Collectives, Pauses), _alike),
 }

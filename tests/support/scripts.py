@@ -162,7 +162,7 @@ def iterations(shard: Shard) -> list[int]:
     if not plans:
         return []
     (plan,) = plans
-    settled = plan.warmup + plan.counted + plan.settling
+    settled = plan.start + plan.counted + plan.settling
     steps = [record.iteration for record in shard.records if isinstance(record, Step)]
     return [iteration for iteration in steps if iteration >= settled]
 

@@ -297,7 +297,7 @@ def rank_records(job: Job, rank: int) -> list[Record]:
     )
     records: list[Record] = [
         _header(job, rank),
-        Plan(warmup=WARMUP, counted=int(job.counted), timed=job.steps),
+        Plan(start=WARMUP, counted=int(job.counted), timed=job.steps),
         Topology(source=job.source, sizes=job.sizes, coordinates=coordinates),
         Tree(first_row=0, rows=stage.rows),
         Parameters(root=0, parameters=stage.parameters),

@@ -71,7 +71,7 @@ class IterationCount:
         self.attribution.without_gradient = Owner(OPTIMIZER, OUTSIDE)
         self.attribution.after_backward = True
 
-    def record(self, iteration: int, mode: str, batches: Work, compiled: CompiledCode) -> Counts:
+    def record(self, iteration: int, mode: str, window: int, batches: Work, compiled: CompiledCode) -> Counts:
         """Ends the iteration and returns its record."""
         self.settle(OPTIMIZER if mode == TRAINING else FORWARD)
         counted = self.mode
@@ -91,6 +91,7 @@ class IterationCount:
         return Counts(
             iteration=iteration,
             mode=mode,
+            window=window,
             micro_batches=batches.micro_batches,
             batch_size=batches.batch_size,
             samples=batches.samples,

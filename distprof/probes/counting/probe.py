@@ -44,8 +44,13 @@ class CountingProbe:
         eager: EagerChoice | None = None,
         *,
         whole: bool = False,
+        window: int = 0,
     ) -> None:
-        """``whole``: counts whole iterations of a job, with the code between models, backward and optimizers."""
+        """``whole``: counts whole iterations of a job, with the code between models, backward and optimizers.
+
+        ``window`` is the number of the window, for its records.
+        """
+        self._window = window
         self._module_patch = patch
         self._whole = whole
         self._new_mode = new_mode
@@ -97,7 +102,7 @@ class CountingProbe:
         if not self._switch.is_given_up:
             self._order.settle(self._count.calls)
             batches = self._running.tally.work()
-            self._ended.append(self._count.record(iteration, mode, batches, self._compiled))
+            self._ended.append(self._count.record(iteration, mode, self._window, batches, self._compiled))
 
     def read(self, *, wait: bool = False) -> list[Record]:
         ended, self._ended = self._ended, []

@@ -36,7 +36,9 @@ _MAX_DEPTH = 4  # of nested containers in an optimizer's state
 class MemoryBreakdown:
     """Collects the optimizers that step in one iteration; :meth:`record` measures memory at its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int = 0) -> None:
+        """``window`` is the number of the window, for the record."""
+        self._window = window
         self._optimizers: dict[int, weakref.ref[Any]] = {}
 
     def stepped(self, optimizer: Any) -> None:
@@ -48,7 +50,7 @@ class MemoryBreakdown:
             return self._measure(modules, iteration)
         except Exception as error:  # a tensor of an unknown kind
             pass_on(error)
-            return MemoryUnknown(iteration, f"{type(error).__name__}: {error}"[:_LONGEST_REASON])
+            return MemoryUnknown(iteration, f"{type(error).__name__}: {error}"[:_LONGEST_REASON], self._window)
 
     def _measure(self, modules: Iterable[nn.Module], iteration: int) -> Memory:
         parameters = list(
@@ -62,6 +64,7 @@ class MemoryBreakdown:
             parameter_bytes=_bytes(chain.from_iterable(map(_resident, parameters))),
             gradient_bytes=_bytes(p.grad for p in chain(parameters, copies) if p.grad is not None),
             optimizer_bytes=_bytes(chain(copies, *(state_tensors(dict(one.state), _MAX_DEPTH) for one in optimizers))),
+            window=self._window,
         )
 
 

@@ -48,16 +48,19 @@ class TimedProbe:
         clock: Clock,
         device: str,
         layers: Sequence[MoeLayer],
+        window: int = 0,
     ) -> None:
+        """``window`` is the number of the window, for its records."""
         self._clock = clock
         self._on_error = on_error
         self._module_patch = patch
         self._timestamps: Timestamps = CudaTimestamps() if device == "cuda" else host_timestamps(clock.mono_ns)
-        self._timer = ModuleTimer(listener, self._timestamps, ExpertTally(layers), on_error)
+        self._timer = ModuleTimer(listener, self._timestamps, ExpertTally(layers, window), on_error)
         self._peak_memory, self._memory_source = peak_memory(device)
         self._data_patch = dataloader_patch(on_error)
         self._functions = TimedFunctions(self._timer, on_error)
         self.optimizer_steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
+        self._window = window
         self._began_wall_ns = 0
         self._unread: list[_Finished] = []
         self._backward_thread: int | None = None  # another thread on which a backward runs
@@ -100,6 +103,7 @@ class TimedProbe:
             Step,
             iteration=iteration,
             mode=mode,
+            window=self._window,
             start_wall_ns=self._began_wall_ns,
             micro_batches=work.micro_batches,
             batch_size=work.batch_size,

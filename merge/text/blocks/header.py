@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from distprof.merge.report import Report, RunInfo, TopologyInfo
+from distprof.merge.quantities import duration
+from distprof.merge.report import Report, RunInfo, TopologyInfo, WindowInfo
 from distprof.merge.text.format.colour import YELLOW, Line, Part
 from distprof.merge.text.format.lines import heading, wrapped
-from distprof.merge.wording import number_spans, rank_names
+from distprof.merge.wording import number_spans, pluralise, rank_names
 from distprof.records import ASSUMED, DECLARED, DEVICE_MESH, PARAMETERS, PROCESS_GROUPS
 
 _LABEL = 10
@@ -26,6 +27,7 @@ def header_block(report: Report) -> Iterator[str]:
     yield heading("distprof", 26)
     yield from _run(report.run)
     yield from _ranks(report.run)
+    yield from _windows(report.run)
     yield from _entry("topology", _topology(report.topology))
     for note in report.run.notes:
         first, *rest = _entry("note", note)
@@ -52,6 +54,23 @@ def _ranks(run: RunInfo) -> Iterator[str]:
         by_reason[reason].append(rank)
     for reason, ranks in by_reason.items():
         yield from _entry("", f"incomplete: {rank_names(ranks)} ({reason})")
+
+
+def _windows(run: RunInfo) -> Iterator[str]:
+    """Yields lines on the windows of a run that has several, the one of this report first."""
+    if len(run.windows) > 1:
+        (shown,) = (window for window in run.windows if window.number == run.window)
+        yield from _entry("window", _window(shown))
+        for window in run.windows:
+            if window is not shown:
+                yield from _entry("", f"also recorded: window {_window(window)}, shown by --window {window.number}")
+
+
+def _window(window: WindowInfo) -> str:
+    iterations = number_spans(range(window.first_iteration, window.last_iteration + 1))
+    several = "s" if window.last_iteration > window.first_iteration else ""
+    time = "not timed" if window.iteration_ns is None else f"median iteration {duration(window.iteration_ns)}"
+    return f"{window.number} (iteration{several} {iterations} of {pluralise(window.ranks, 'rank')}, {time})"
 
 
 def _topology(topology: TopologyInfo) -> str:

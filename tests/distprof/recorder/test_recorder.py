@@ -98,8 +98,8 @@ def test_among_several_ranks_one_more_iteration_is_timed(
     assert found.one(Plan) == Plan(2, 1, 3, settling)
     assert [timed.iteration for timed in found.of(Step)] == list(range(3, 6 + settling))
     (data,) = load_run(tmp_path).ranks
-    assert data.windows[TRAINING].iterations == tuple(range(3 + settling, 6 + settling))
-    assert not data.why_incomplete(TRAINING)
+    assert data.windows[TRAINING, 0].iterations == tuple(range(3 + settling, 6 + settling))
+    assert not data.why_incomplete(TRAINING, 0)
 
 
 def test_nothing_settles_where_nothing_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from distprof.merge.analyse import analyse
 from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import ExpertLayerStats
 from distprof.merge.text.blocks.experts import experts_block
-from distprof.records import ExpertLayers, ExpertLoad, ExpertRouting, Record
+from distprof.records import ExpertLayers, ExpertLoad, ExpertRouting, LayerRouting, Record
 
 #: The choices of one rank's router in one step of one layer, by global expert, and how many of them were dropped.
 ROUTED, DROPPED = [40, 30, 20, 10], [10, 0, 0, 5]
@@ -22,8 +22,7 @@ Change = Callable[[int, Record], list[Record]]
 
 
 def routing(iteration: int, **more: Any) -> ExpertRouting:
-    values: dict[str, Any] = {"layers": (0,), "routed": np.array(ROUTED), **more}
-    return ExpertRouting(iteration, **values)
+    return ExpertRouting(iteration, (LayerRouting(**{"layer": 0, "routed": np.array(ROUTED), **more}),))
 
 
 def routing_only(rank: int, record: Record) -> list[Record]:
@@ -31,8 +30,8 @@ def routing_only(rank: int, record: Record) -> list[Record]:
     if isinstance(record, ExpertLayers):
         return [ExpertLayers(tuple(replace(layer, counted=False) for layer in record.layers))]
     if isinstance(record, ExpertLoad):
-        loss = {"aux_loss": np.array([3.0 + rank]), "aux_calls": np.array([2])}
-        return [routing(record.iteration, drops_known=(0,), dropped=np.array(DROPPED), **loss)]
+        loss = {"aux_loss": np.array([3.0 + rank]), "aux_calls": 2}
+        return [routing(record.iteration, drops_known=True, dropped=np.array(DROPPED), **loss)]
     return [record]
 
 
@@ -109,7 +108,7 @@ def test_unseen_loads_are_unknown() -> None:
     assert (seen.tokens, seen.dead, seen.steps) == ((None,) * 4, (), 0)
 
 
-@pytest.mark.parametrize("wrong", [{"layers": (1,)}, {"routed": np.arange(5)}])
+@pytest.mark.parametrize("wrong", [{"layer": 1}, {"routed": np.arange(5)}])
 def test_routing_that_does_not_fit_the_layers_is_ignored(wrong: dict[str, Any]) -> None:
     def with_wrong_routing(rank: int, record: Record) -> list[Record]:
         return [record, routing(record.iteration, **wrong)] if isinstance(record, ExpertLoad) else [record]

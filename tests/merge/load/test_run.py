@@ -139,8 +139,8 @@ def test_a_torn_shard_keeps_what_reads_and_is_named(tmp_path: Path) -> None:
     note = the_only_note(folder)
     assert note.startswith("rank00001.g0.msgpack: the last record is torn (")
     whole, torn = load_run(folder).ranks
-    assert torn.windows[TRAINING].iterations == whole.windows[TRAINING].iterations[:-1]
-    assert torn.why_incomplete(TRAINING) == "3 of 4 timed steps, still running, killed or unable to write"
+    assert torn.windows[TRAINING, 0].iterations == whole.windows[TRAINING, 0].iterations[:-1]
+    assert torn.why_incomplete(TRAINING, 0) == "3 of 4 timed steps, still running, killed or unable to write"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a shard", bytes(1000)])
@@ -181,7 +181,7 @@ def test_a_recorder_that_failed_is_noted_with_its_ranks(tmp_path: Path) -> None:
 
     folder = write_run(tmp_path / "run", dp=4, bend=bend)
     assert the_only_note(folder).startswith("the recorder failed on ranks 1-2 in timing: KeyError: 3")
-    assert load_run(folder).ranks[1].why_incomplete(TRAINING).endswith("the recorder failed in timing")
+    assert load_run(folder).ranks[1].why_incomplete(TRAINING, 0).endswith("the recorder failed in timing")
 
 
 def test_a_lost_tree_loses_module_times_only(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_lost_tree_loses_module_times_only(tmp_path: Path) -> None:
 
     (data,) = load_run(write_run(tmp_path / "run", dp=1, bend=bend)).ranks
     assert len(data.tree) == 0
-    assert data.windows[TRAINING].steps == 3
+    assert data.windows[TRAINING, 0].steps == 3
     assert data.layers == ()
 
 
@@ -205,7 +205,7 @@ def test_the_newest_generation_with_data_speaks_for_a_rank(tmp_path: Path) -> No
     write_shard(shard(folder, 0, 2), killed_at_once)
     run = load_run(folder)
     assert [data.header.generation for data in run.ranks] == [1, 0]
-    assert run.ranks[0].windows[TRAINING].steps == 4
+    assert run.ranks[0].windows[TRAINING, 0].steps == 4
     assert run.notes == ("rank 0 started more than once: generation 1, the newest with data, is reported",)
 
 
@@ -264,7 +264,7 @@ def test_nodes_whose_clocks_disagree_are_one_job_and_that_is_said(tmp_path: Path
 
 def test_a_whole_run_is_complete(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", dp=2))
-    assert [data.why_incomplete(run.mode) for data in run.ranks] == ["", ""]
+    assert [data.why_incomplete(run.mode, 0) for data in run.ranks] == ["", ""]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_why_a_rank_is_incomplete(tmp_path: Path, leave_out: tuple[type[Record],
         return [*(record for record in records[:-1] if not isinstance(record, leave_out)), End(end, 9)]
 
     (data,) = load_run(write_run(tmp_path / "run", dp=1, bend=bend)).ranks
-    assert data.why_incomplete(TRAINING) == why
+    assert data.why_incomplete(TRAINING, 0) == why
 
 
 def test_training_is_the_mode_if_any_rank_trained(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_training_is_the_mode_if_any_rank_trained(tmp_path: Path) -> None:
     )
     run = load_run(folder)
     assert run.mode == TRAINING
-    assert run.ranks[0].why_incomplete(run.mode) == "it ran forward passes only, no training iterations"
+    assert run.ranks[0].why_incomplete(run.mode, 0) == "it ran forward passes only, no training iterations"
 
 
 def test_forward_is_the_mode_where_nothing_trains(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_steps_of_another_mode_stay_out_of_the_window(tmp_path: Path) -> None:
         return [*records[:6], *looks, *records[6:]]
 
     (data,) = load_run(write_run(tmp_path / "run", dp=1, bend=bend)).ranks
-    assert (data.windows[TRAINING].steps, data.windows[FORWARD].steps) == (3, 7)
+    assert (data.windows[TRAINING, 0].steps, data.windows[FORWARD, 0].steps) == (3, 7)
 
 
 # ---- in memory -------------------------------------------------------------------------------------------------------
