@@ -39,6 +39,7 @@ ANALYSIS = (
     "merge.analysis",
     "merge.work",
     "merge.times",
+    "merge.clock",
     "merge.experts",
     "merge.skew",
     "merge.run_info",

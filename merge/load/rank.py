@@ -16,6 +16,7 @@ from distprof.records import (
     NO_MODULE,
     ONLY_COMPILED,
     TRAINING,
+    ClockOffset,
     Counts,
     End,
     Error,
@@ -58,6 +59,8 @@ class RankData:
     last_ns: int = 0  # when the rank is last known to have run, wall time
     at_work: frozenset[int] = frozenset()  # the roots that training called with gradient
     evaluated: ParameterSet = field(default_factory=lambda: ParameterSet(()))  # of models that are only evaluated
+    clock_offsets: tuple[ClockOffset, ...] = ()  # of its host, if this rank measured them
+    step_span_ns: tuple[int, ...] = ()  # begin of the first and end of the last timed step, wall time; empty: none
     models: tuple[tuple[int, int], ...] = ()  # (root, number of its model in the job), where these may differ
 
     @property
@@ -134,6 +137,8 @@ class RankReader:
             errors=tuple(of(Error)),
             end=_last(of(End)),
             last_ns=last_ns(shard),
+            clock_offsets=tuple(of(ClockOffset)),
+            step_span_ns=_span(_used(of(Step), plan)),
             at_work=roots_at_work(tree, of(Counts), of(Step)) if parameters.met_evaluated else frozenset(),
         )
 
@@ -182,6 +187,12 @@ def _used(steps: list[Step], plans: dict[int, Plan]) -> list[Step]:
     """Returns the steps without those in which ranks may have waited for others that still counted."""
     settled = {plan.window: plan.start + plan.counted + plan.settling for plan in plans.values() if plan.settling}
     return [step for step in steps if step.iteration >= settled.get(step.window, 0)]
+
+
+def _span(steps: list[Step]) -> tuple[int, ...]:
+    if not steps:
+        return ()
+    return min(step.start_wall_ns for step in steps), max(step.start_wall_ns + step.duration_ns for step in steps)
 
 
 def _placed_layers(records: list[ExpertLayers], tree: RankTree) -> tuple[ExpertLayer, ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from distprof.merge.report.clocks import Clocks, HostClockRow
 from distprof.merge.report.collectives import CollectiveRow, Collectives, RankWait, Unentered
 from distprof.merge.report.experts import ExpertLayerStats
 from distprof.merge.report.profile import CompiledRegion, ModuleStats, OpStats, WorkRow
@@ -56,6 +57,7 @@ __all__ = [
     "REPORT_SCHEMA",
     "SLOW",
     "THROUGHOUT",
+    "Clocks",
     "CollectiveRow",
     "Collectives",
     "CompiledRegion",
@@ -63,6 +65,7 @@ __all__ = [
     "Evaluations",
     "ExpertLayerStats",
     "ExpertVerdict",
+    "HostClockRow",
     "Iterations",
     "MemoryDifference",
     "ModelTotals",
@@ -108,6 +111,7 @@ class Report:
     skew: Skew
     experts: tuple[ExpertLayerStats, ...]
     verdict: Verdict
+    clocks: Clocks
     work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted
     generated: tuple[CompiledRegion, ...] = ()  # in the order of the model
     ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from distprof.merge.quantities import duration
-from distprof.merge.report import Report, RunInfo, TopologyInfo, WindowInfo
+from distprof.merge.report import Clocks, Report, RunInfo, TopologyInfo, WindowInfo
 from distprof.merge.text.format.colour import YELLOW, Line, Part
 from distprof.merge.text.format.lines import heading, wrapped
 from distprof.merge.wording import number_spans, pluralise, rank_names
@@ -28,6 +28,7 @@ def header_block(report: Report) -> Iterator[str]:
     yield from _run(report.run)
     yield from _ranks(report.run)
     yield from _windows(report.run)
+    yield from _clocks(report.clocks)
     yield from _entry("topology", _topology(report.topology))
     for note in report.run.notes:
         first, *rest = _entry("note", note)
@@ -71,6 +72,26 @@ def _window(window: WindowInfo) -> str:
     several = "s" if window.last_iteration > window.first_iteration else ""
     time = "not timed" if window.iteration_ns is None else f"median iteration {duration(window.iteration_ns)}"
     return f"{window.number} (iteration{several} {iterations} of {pluralise(window.ranks, 'rank')}, {time})"
+
+
+def _clocks(clocks: Clocks) -> Iterator[str]:
+    """How times of several hosts compare, which matters for traces and for who came late."""
+    if len(clocks.hosts) == 1:
+        return
+    if clocks.unknown:
+        yield from _entry("clocks", f"{clocks.unknown}: moments on different hosts do not compare")
+        return
+    within = f"moments on different hosts compare within {duration(clocks.bound_ns)}"
+    others = clocks.hosts[1:]
+    if len(others) == 1:
+        ahead, drift = others[0].ahead_ns or 0, others[0].drift_ppm
+        where = f"{duration(abs(ahead))} {'ahead of' if ahead >= 0 else 'behind'} {clocks.reference}"
+        runs = "" if drift is None else f", and runs {abs(drift):.3g} ppm {'faster' if drift >= 0 else 'slower'}"
+        yield from _entry("clocks", f"that of {others[0].host} is {where}{runs}; {within}")
+    else:
+        ahead_ns = [host.ahead_ns or 0 for host in clocks.hosts]
+        apart = duration(max(ahead_ns) - min(ahead_ns))
+        yield from _entry("clocks", f"those of {len(clocks.hosts)} hosts are up to {apart} apart; {within}")
 
 
 def _topology(topology: TopologyInfo) -> str:

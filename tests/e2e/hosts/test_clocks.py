@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from support.hosts.two_hosts import HostClock, Network, free_port, run_on_two_hosts, two_namespaces
 
+from distprof.merge.analyse import analyse
+from distprof.merge.load.run import load_run
 from distprof.records import ClockOffset
 from distprof.shard.reader import Shard, read_shard
 
@@ -80,3 +82,10 @@ def test_two_namespaces_with_a_shift_and_a_drift(
     assert not both[1 - own]
     assert both[own]
     assert errors_beyond_bound(both[own], clocks[own], clocks[1 - own]) == []
+    report = analyse(load_run(tmp_path / "runs" / "x"))
+    reference, other = report.clocks.hosts
+    assert (reference.ranks, other.ranks) == (((0, 1), (2, 3)) if own else ((2, 3), (0, 1)))
+    assert report.run.missing_ranks == ()
+    assert other.ahead_ns is not None
+    assert abs(other.ahead_ns) > 1_000_000_000
+    assert report.clocks.bound_ns == other.bound_ns

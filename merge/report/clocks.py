@@ -1,0 +1,27 @@
+"""The clocks of the hosts, and how exactly times of different hosts compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HostClockRow:
+    """The clocks of one host against those of the reference host."""
+
+    host: str
+    ranks: tuple[int, ...]
+    ahead_ns: int | None  # its wall clock minus the reference's; None where that was not measured
+    drift_ppm: float | None  # how much faster it runs; None where that was measured once at most
+    bound_ns: int | None  # the largest error of a time of its timed steps on the reference's clock
+    measurements: int
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """How times of different hosts compare; on one host, all ranks read the same clock."""
+
+    reference: str  # the host whose clock all times are on
+    hosts: tuple[HostClockRow, ...]  # the reference first
+    bound_ns: int | None  # the largest error of a time between two hosts; 0 on one host, None where it is not known
+    unknown: str = ""  # why it is not known
