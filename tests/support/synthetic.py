@@ -53,6 +53,7 @@ HEADS = 4
 TOKENS = 16  # of one sample
 RUN_ID = "synthetic-1"
 WALL_NS = 1_700_000_000_000_000_000
+BATCH_FOUND = "dimension 0 of the first tensor that the model is given"
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ class Stage:
                 sharded=("tp",) if sharded and self.job.tp > 1 else (),
                 kind=spec.kind,
                 shared_as="embed" if self.job.tied_stages and spec.name in ("embed", "head") else "",
+                kept_alike=True,
             )
             for row, spec in enumerate(self.specs)
             for short, numel, sharded, split in spec.parameters
@@ -300,7 +302,7 @@ def rank_records(job: Job, rank: int) -> list[Record]:
         Plan(start=WARMUP, counted=int(job.counted), timed=job.steps),
         Topology(source=job.source, sizes=job.sizes, coordinates=coordinates),
         Tree(first_row=0, rows=stage.rows),
-        Parameters(root=0, parameters=stage.parameters),
+        Parameters(0, stage.parameters, tied_roots=tuple({p.root for p in stage.parameters if p.tied_to})),
     ]
     if layers:
         records.append(ExpertLayers(layers))
@@ -308,11 +310,16 @@ def rank_records(job: Job, rank: int) -> list[Record]:
         samples = job.batch * job.micro_batches
         counts = Counts(WARMUP, job.mode, job.micro_batches, samples, called, work, 2 * work + called * WIDTH)
         if job.mode == TRAINING:  # of the first of several linears the input may need no gradient; not here
-            counts = replace(counts, backward_macs=2 * work, backward_flops=4 * work, recompute_flops=work)
+            again = work // 2  # half of the forward runs twice
+            counts = replace(counts, backward_macs=2 * work, backward_flops=4 * work)
+            counts = replace(counts, recompute_macs=again, recompute_flops=2 * again)
             outside = {"forward_flops": 3 * samples, "backward_flops": 2 * samples, "optimizer_flops": 1000}
             counts = replace(counts, outside=outside)
-        uncounted = {"aten.sort": 2 * job.micro_batches}
-        records.append(replace(counts, uncounted=uncounted, device_work=(_device_work(job, int(work.sum())),)))
+        uncounted, most = {"aten.sort": 2 * job.micro_batches}, {"aten.sort": 2 * samples}
+        counts = replace(
+            counts, uncounted=uncounted, uncounted_work=most, batch_size=job.batch, batch_found=BATCH_FOUND
+        )
+        records.append(replace(counts, device_work=(_device_work(job, int(work.sum())),)))
     random = np.random.default_rng((job.seed, rank))
     for iteration in range(WARMUP + 1, WARMUP + 1 + job.steps):
         records.append(_step(job, rank, iteration, stage, called, random))
@@ -340,7 +347,7 @@ def _header(job: Job, rank: int) -> Header:
         python="3.11.0",
         torch="2.13.0",
         wall_ns=WALL_NS + rank,
-        mono_ns=rank,
+        mono_ns=1000 + rank,
     )
 
 
@@ -393,7 +400,7 @@ def _step(job: Job, rank: int, iteration: int, stage: Stage, called: Any, random
         micro_batches=job.micro_batches,
         batch_size=job.batch,
         samples=job.batch * job.micro_batches,
-        batch_found="dimension 0 of the first tensor that the model is given",
+        batch_found=BATCH_FOUND,
         peak_memory_bytes=(300 + rank) << 20,
         memory_source="rss",
         calls=called,

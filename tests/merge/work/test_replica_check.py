@@ -107,8 +107,7 @@ def wrapped_but(*outside: str, trainable: bool = True) -> Change:
 
     def change(_: int, parameters: Sequence[Parameter]) -> Sequence[Parameter]:
         return [
-            replace(p, trainable=trainable) if p.name.startswith(outside) else replace(p, kept_alike=True)
-            for p in parameters
+            replace(p, trainable=trainable, kept_alike=False) if p.name.startswith(outside) else p for p in parameters
         ]
 
     return change
