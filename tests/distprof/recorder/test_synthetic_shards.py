@@ -16,6 +16,7 @@ from support.examples import EXAMPLES
 from support.recording import Seen, record
 from support.synthetic import Job, rank_records, shard_of
 from torch import nn
+from torch._C._distributed_c10d import HashStore
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -52,7 +53,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """The shard of one rank that trains a small GPT with a mixture of experts, in DDP."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXAMPLES)
-        dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+        dist.init_process_group("gloo", rank=0, world_size=1, store=HashStore())
         try:
             run = tmp_path_factory.mktemp("run")
             return record(run, _train, clock=SystemClock(), warmup=WARMUP, count=True, timed=TIMED)
