@@ -138,7 +138,7 @@ class RankReader:
             end=_last(of(End)),
             last_ns=last_ns(shard),
             clock_offsets=tuple(of(ClockOffset)),
-            step_span_ns=_span(_used(of(Step), plan)),
+            step_span_ns=_span(of(Step)),
             at_work=roots_at_work(tree, of(Counts), of(Step)) if parameters.met_evaluated else frozenset(),
         )
 
