@@ -258,15 +258,15 @@ def test_the_reader_of_the_page_reads_numbers() -> None:
 
 
 def test_the_reader_of_the_page_refuses_what_is_newer_or_no_shard() -> None:
-    with pytest.raises(ValueError, match="no shard of schema 1 or 2"):
+    with pytest.raises(ValueError, match="no shard of schema 3"):
         as_read_by_the_page(
-            example().replace(b"\x92\x01\x00", b"\x92\x03\x00").replace(b"\xcd\x3e\x43\xf3", _checksum())
+            example().replace(b"\x92\x03\x00", b"\x92\x04\x00").replace(b"\xf5\xfb\x4e\xe6", _checksum())
         )
     assert as_read_by_the_page(b"PK\x03\x04") == {}
 
 
 def _checksum() -> bytes:
-    return zlib.crc32(example()[11:76].replace(b"\x92\x01\x00", b"\x92\x03\x00")).to_bytes(4, "big")
+    return zlib.crc32(example()[11:76].replace(b"\x92\x03\x00", b"\x92\x04\x00")).to_bytes(4, "big")
 
 
 def test_the_reader_of_the_page_runs_with_msgpack_alone(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ from distprof.records.topology import (
     Topology,
     expert_position,
 )
-from distprof.records.version import MAGIC, SCHEMA_HISTORY, SCHEMA_VERSION
+from distprof.records.version import MAGIC, READ_BY, SCHEMA_HISTORY, SCHEMA_VERSION
 
 __all__ = [
     "ALONE",
@@ -98,6 +98,7 @@ __all__ = [
     "PARAMETERS",
     "PHASES",
     "PROCESS_GROUPS",
+    "READ_BY",
     "RECORDS",
     "ROUTER",
     "SCHEMA_HISTORY",

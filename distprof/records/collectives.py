@@ -58,11 +58,12 @@ class Collectives(Bulky):
     waited_from_ns: Array = bulk("<i8")  # 0: no wait was seen
     waited_until_ns: Array = bulk("<i8")
     lost: Natural = 0
+    window: Natural = 0
 
 
 @dataclass(frozen=True)
 class CollectiveWindow:
-    """How the collectives of the timed steps were seen.  The last one of a shard is valid.
+    """How the collectives of the timed steps were seen.  The last one of each window is valid.
 
     ``source`` and ``message_source`` name where collectives, and sends and receives, come from.  Each is empty where
     nothing could be seen, and then ``unseen`` or ``message_unseen`` is the reason, a sentence.  Without a reason, a
@@ -82,6 +83,7 @@ class CollectiveWindow:
     read_ns: Natural = 0  # the time that all reads took
     timed: bool = False  # whether the device's timing was on
     clock_shift_ns: int = 0  # change of wall minus monotonic clock over the window; enqueue times are corrected by it
+    window: Natural = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +113,7 @@ class Timeline(Bulky):
     turn_start_ns: Array = bulk("<i8")
     turn_end_ns: Array = bulk("<i8")
     unseen: str = ""  # why there are no turns, where the clock of the modules cannot say: the times are a device's
+    window: Natural = 0
 
 
 #: Shorter turns are not kept.
@@ -132,3 +135,4 @@ class Pauses(Bulky):
     name: Array = bulk("<i4")
     start_ns: Array = bulk("<i8")
     end_ns: Array = bulk("<i8")
+    window: Natural = 0

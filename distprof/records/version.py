@@ -4,8 +4,10 @@ from __future__ import annotations
 
 MAGIC = "distprof"
 
-#: (major, minor).  A reader refuses a newer major version, and ignores unknown fields of a newer minor version.
-SCHEMA_VERSION = (2, 2)
+#: (major, minor).  A reader refuses another major version, and ignores unknown fields of a newer minor version.
+SCHEMA_VERSION = (3, 0)
+#: Earlier major versions, and the release of distprof that reads them.
+READ_BY = {1: "0.1", 2: "0.1"}
 SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (1, 0): "header, plan, topology, tree, parameters, counts, step, expert_layers, expert_load, error, end",
     (
@@ -18,6 +20,8 @@ SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (2, 1): "header: launch and launched_ns; step: phase outside, batch_found; counts: batch_size, batch_found, "
     "uncounted_work; plan: settling; parameters: kept_alike, held_as, first, total, evaluated, "
     "tied_roots; memory_unknown; counts and ops: amounts beyond 64 bits",
-    (2, 2): "timeline, collectives, collective_window, pauses; topology: backend of a group; header: clock_domain; "
-    "clock_offset",
+    (3, 0): "plan: start in place of warmup; step: forward_ns and backward_ns again, without owners and stamps; "
+    "expert_routing: rows by layer; window in plan, counts, ops, step, memory, memory_unknown, "
+    "expert_load and expert_routing; timeline, collectives, collective_window, pauses; topology: backend "
+    "of a group; header: clock_domain; clock_offset",
 }

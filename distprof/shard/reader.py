@@ -20,6 +20,7 @@ from distprof.errors import DataError
 from distprof.records import (
     INT64,
     MAGIC,
+    READ_BY,
     RECORDS,
     SCHEMA_VERSION,
     ExpertLayers,
@@ -33,6 +34,7 @@ from distprof.safe_files import NotRegular, TooLarge, read_beginning, read_regul
 from distprof.shard.codec import RecordError, from_payload
 from distprof.shard.frames import FRAME_START, MAX_SHARD_BYTES, scan
 from distprof.shard.validation import validate
+from distprof.version import __version__
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _HEADER_BYTES = 1 << 16  # longer than any header
@@ -45,8 +47,8 @@ class NotAShard(DataError):
     """The file does not begin with a distprof header that can be read."""
 
 
-class NewerSchema(DataError):
-    """The file was written by a distprof with a newer major schema."""
+class OtherSchema(DataError):
+    """The file was written in another major schema."""
 
 
 @dataclass
@@ -109,12 +111,12 @@ class RecordCache:
 
 
 def read_header(path: Path) -> Header:
-    """Reads the header only.  Raises DataError (NotAShard, NewerSchema) or OSError."""
+    """Reads the header only.  Raises DataError (NotAShard, OtherSchema) or OSError."""
     return parse_shard(_regular(path, read_beginning, _HEADER_BYTES), str(path)).header
 
 
 def read_shard(path: Path, memo: RecordCache | None = None) -> Shard:
-    """Reads all whole records of the file.  Raises DataError (NotAShard, NewerSchema) or OSError."""
+    """Reads all whole records of the file.  Raises DataError (NotAShard, OtherSchema) or OSError."""
     return parse_shard(_regular(path, read_regular, MAX_SHARD_BYTES), str(path), memo)
 
 
@@ -132,7 +134,7 @@ def _regular(path: Path, read: Callable[[Path, int], bytes], size: int) -> bytes
 
 
 def parse_shard(data: bytes, source: str = "<memory>", memo: RecordCache | None = None) -> Shard:
-    """Reads the records in a shard's bytes; ``source`` is its name in messages.  Raises NotAShard or NewerSchema."""
+    """Reads the records in a shard's bytes; ``source`` is its name in messages.  Raises NotAShard or OtherSchema."""
     found = scan(data)
     report = ReadReport(unread_bytes=found.unread_bytes, unread_why=found.why)
     if not found.bodies:
@@ -209,10 +211,14 @@ def _check_schema(payload: Any, source: str) -> None:
     version = payload.get("schema") if isinstance(payload, dict) and payload.get("magic") == MAGIC else None
     if not (isinstance(version, list) and len(version) == 2 and all(type(number) is int for number in version)):
         raise NotAShard(f"{source} is no distprof shard: its first record is no distprof header")
-    if version[0] > SCHEMA_VERSION[0]:
-        raise NewerSchema(
-            f"{source} was written in schema {version[0]}.{version[1]}, this distprof reads up to "
-            f"{SCHEMA_VERSION[0]}.x: merge with the distprof that recorded it, or a newer one"
+    if version[0] != SCHEMA_VERSION[0]:
+        reader = READ_BY.get(version[0])
+        better = (
+            f"merge with distprof {reader}, which reads it" if reader else "merge with the distprof that recorded it"
+        )
+        raise OtherSchema(
+            f"{source} is of schema {version[0]}.{version[1]}, and distprof {__version__} reads {SCHEMA_VERSION[0]}.x: "
+            f"{better}"
         )
 
 

@@ -28,7 +28,7 @@ from distprof.merge.wording import join_words, number_spans
 from distprof.rank.selection import select_shards
 from distprof.records import FORWARD, TRAINING
 from distprof.run_folder import MANIFEST, SHARDS, Manifest, RunFolder
-from distprof.shard.reader import NewerSchema, RecordCache, Shard, read_shard
+from distprof.shard.reader import OtherSchema, RecordCache, Shard, read_shard
 
 #: (files read, files in all)
 Progress = Callable[[int, int], None]
@@ -77,7 +77,7 @@ def _named_windows(numbers: Sequence[int]) -> str:
 def load_run(path: Path, progress: Progress | None = None) -> LoadedRun:
     """The run in folder ``path``: a run folder, or a folder with shards in it.
 
-    Raises DataError, in one sentence, when there is no run, nothing recorded, two runs, or a shard of a newer schema.
+    Raises DataError, in one sentence, when there is no run, nothing recorded, two runs, or a shard of another schema.
     """
     run = RunFolder(path)
     try:
@@ -123,14 +123,14 @@ def _shard_files(run: RunFolder) -> list[Path]:
 
 
 def _read_all(files: Sequence[Path], progress: Progress | None) -> tuple[list[RankData], dict[str, str]]:
-    """(what was read, why the other files were not, by name).  Raises NewerSchema."""
+    """(what was read, why the other files were not, by name).  Raises OtherSchema."""
     memo, reducer = RecordCache(), RankReader()
     candidates: list[RankData] = []
     unread: dict[str, str] = {}
     for done, file in enumerate(files, 1):
         try:
             candidates.append(reducer.reduce(read_shard(file, memo), file.name))
-        except NewerSchema:
+        except OtherSchema:
             raise
         except OSError as error:
             unread[file.name] = f"could not be read ({error.strerror})"

@@ -66,7 +66,15 @@ def test_every_record_is_a_line(shard: Path) -> None:
         ("step", 4),
         ("end", 5),
     ]
-    assert lines(result)[1] == {"kind": "plan", "sequence": 1, "warmup": 5, "counted": 1, "timed": 2, "settling": 0}
+    assert lines(result)[1] == {
+        "kind": "plan",
+        "sequence": 1,
+        "start": 5,
+        "window": 0,
+        "counted": 1,
+        "timed": 2,
+        "settling": 0,
+    }
     assert lines(result)[2]["rows"][1]["class_name"] == "Linear"
     assert lines(result)[3]["forward_ns"] == [-4, 9]
 

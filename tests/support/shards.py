@@ -41,4 +41,4 @@ def body(kind: object, sequence: object, payload: object) -> bytes:
     return packed
 
 
-HEADER_BODY = body("header", 0, {"magic": "distprof", "schema": [1, 0], "run_id": "r", "rank": 0, "world_size": 1})
+HEADER_BODY = body("header", 0, {"magic": "distprof", "schema": [3, 0], "run_id": "r", "rank": 0, "world_size": 1})

@@ -343,7 +343,7 @@ def _header(job: Job, rank: int) -> Header:
         pid=1000 + rank,
         script="train.py",
         device_name="Some CPU",
-        writer="0.1.0",
+        writer="0.2.0",
         python="3.11.0",
         torch="2.13.0",
         wall_ns=WALL_NS + rank,

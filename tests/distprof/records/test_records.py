@@ -54,11 +54,11 @@ def test_only_fields_with_defaults_follow_the_first_version(record: type[Record]
         ],
         "memory": ["iteration", "parameter_bytes", "gradient_bytes", "optimizer_bytes"],  # from 1.1 on
         "memory_unknown": ["iteration", "reason"],  # from 2.1 on
-        **{kind: ["iteration", "mode"] for kind in ("timeline", "collectives", "pauses")},  # from 2.2 on
+        **{kind: ["iteration", "mode"] for kind in ("timeline", "collectives", "pauses")},  # from 3.0 on
         "expert_layers": ["layers"],
         "expert_load": ["iteration"],
         "expert_routing": ["iteration", "layers"],  # from 1.1 on
-        "clock_offset": ["reference", "mono_ns", "offset_ns", "bound_ns", "probes"],  # from 2.2 on
+        "clock_offset": ["reference", "mono_ns", "offset_ns", "bound_ns", "probes"],  # from 3.0 on
         "error": ["where", "message"],
         "end": ["reason", "iterations"],
     }

@@ -16,6 +16,7 @@ from support.processes import python
 from support.records import patient, shards, written
 from support.shards import DATA, END, HEADER_BODY, PLAN, RECORDS, TREE, body, edges, sealed, step
 
+import distprof
 from distprof.errors import DataError
 from distprof.records import (
     SCHEMA_VERSION,
@@ -26,7 +27,7 @@ from distprof.records import (
     Header,
     Record,
 )
-from distprof.shard.reader import NewerSchema, NotAShard, RecordCache, parse_shard
+from distprof.shard.reader import NotAShard, OtherSchema, RecordCache, parse_shard
 
 # --- what is whole -----------------------------------------------------------------------------------
 
@@ -156,13 +157,20 @@ def test_unknown_kinds_and_fields_of_a_newer_minor_are_passed_over() -> None:
     assert not shard.report.damaged
 
 
-def test_a_newer_major_is_refused_in_one_sentence() -> None:
-    future = msgpack.packb(["header", 0, {"magic": "distprof", "schema": [3, 1], "who": "knows"}])
-    with pytest.raises(NewerSchema) as caught:
-        parse_shard(sealed(future), "x.msgpack")
+@pytest.mark.parametrize(
+    ("schema", "what_to_do"),
+    [
+        ([1, 1], "merge with distprof 0.1, which reads it"),
+        ([2, 1], "merge with distprof 0.1, which reads it"),
+        ([4, 1], "merge with the distprof that recorded it"),
+    ],
+)
+def test_another_major_is_refused_in_one_sentence(schema: list[int], what_to_do: str) -> None:
+    other = msgpack.packb(["header", 0, {"magic": "distprof", "schema": schema, "who": "knows"}])
+    with pytest.raises(OtherSchema) as caught:
+        parse_shard(sealed(other), "x.msgpack")
     assert str(caught.value) == (
-        "x.msgpack was written in schema 3.1, this distprof reads up to 2.x: "
-        "merge with the distprof that recorded it, or a newer one"
+        f"x.msgpack is of schema {schema[0]}.1, and distprof {distprof.__version__} reads 3.x: {what_to_do}"
     )
 
 
@@ -183,7 +191,7 @@ def test_a_newer_major_is_refused_in_one_sentence() -> None:
             "is no distprof shard: its first record is no",
         ),
         (
-            body("header", 0, {"magic": "distprof", "schema": [1, 0]}),
+            body("header", 0, {"magic": "distprof", "schema": [3, 0]}),
             "has a header that cannot be: header: field 'run_id'",
         ),
         (

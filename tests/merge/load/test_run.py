@@ -112,11 +112,14 @@ def test_two_runs_mixed_names_both_and_a_file_of_each(tmp_path: Path) -> None:
     assert f"rank00000.g0.msgpack of run {RUN_ID}" in line
 
 
-def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schema", [(4, 0), (2, 1)])
+def test_another_schema_is_refused(tmp_path: Path, schema: tuple[int, int]) -> None:
     def bend(rank: int, records: list[Record]) -> list[Record]:
-        return with_header(records, schema=(3, 0)) if rank == 1 else records
+        return with_header(records, schema=schema) if rank == 1 else records
 
-    assert "schema 3.0" in the_only_line(write_run(tmp_path / "run", dp=2, bend=bend))
+    line = the_only_line(write_run(tmp_path / "run", dp=2, bend=bend))
+    assert f"rank00001.g0.msgpack is of schema {schema[0]}.{schema[1]}, and distprof" in line
+    assert ("merge with distprof 0.1, which reads it" in line) == (schema == (2, 1))
 
 
 def test_shards_of_another_run_than_the_manifest_are_noted(tmp_path: Path) -> None:
