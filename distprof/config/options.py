@@ -173,8 +173,9 @@ REPORT = (
 ALL = (ENABLED, *RUN, *REPORT)
 #: name of an option -> its default; None where the run decides.
 DEFAULTS: Mapping[str, Any] = {option.name: option.default for option in ALL}
-#: Variables that are no options: the configuration file, and the run's folder, which distprof sets for the ranks.
-_OTHER_VARIABLES = ("DISTPROF_CONFIG", "DISTPROF_RUN")
+#: Variables that are no options: the configuration file; the run's folder, which distprof sets for the ranks; and
+#: whether distprof's own test suite requires all training stacks.
+_OTHER_VARIABLES = ("DISTPROF_CONFIG", "DISTPROF_RUN", "DISTPROF_STACKS")
 
 
 def with_defaults(options: Iterable[Option], layer: Layer) -> dict[str, Any]:

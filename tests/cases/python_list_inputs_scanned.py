@@ -27,13 +27,14 @@ class Model(nn.Module):
         return embedded
 
 
-torch.manual_seed(0)
-model = Model()
-optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-batch = [list(range(first, first + 512)) for first in range(64)]
-for step in range(24):
-    loss = model(batch).square().sum()
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    print(step, loss.item(), flush=True)
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    model = Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    batch = [list(range(first, first + 512)) for first in range(64)]
+    for step in range(24):
+        loss = model(batch).square().sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        print(step, loss.item(), flush=True)

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
+from support.work import Run, work
 from torch import Tensor, nn
 
-from distprof.flops.attribution import Attribution
-from distprof.flops.counter import FlopMode
-
-Run = Callable[[], Any]
 M, K, N = 3, 4, 5
-
-
-def work(run: Run) -> tuple[int, int]:
-    """Returns the MACs, and the other flops."""
-    with FlopMode(Attribution()) as mode:
-        run()
-    assert mode.error is None
-    assert not mode.uncounted
-    macs = sum(mode.macs.values())
-    return macs, sum(mode.flops.values()) - 2 * macs
 
 
 def ones(*shape: int, dtype: torch.dtype = torch.complex64) -> Tensor:

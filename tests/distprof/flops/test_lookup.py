@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from support.work import Run, work
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,17 +22,7 @@ from distprof.flops.attribution import Attribution
 from distprof.flops.counter import FlopMode
 from distprof.flops.lookup import formula
 
-Run = Callable[[], object]
 aten = torch.ops.aten
-
-
-def work(run: Run) -> tuple[int, int]:
-    """Returns the MACs, and the other flops."""
-    with FlopMode(Attribution()) as mode:
-        run()
-    assert not mode.uncounted
-    macs = sum(mode.macs.values())
-    return macs, sum(mode.flops.values()) - 2 * macs
 
 
 def backward(run: Callable[[], Tensor]) -> tuple[int, int]:

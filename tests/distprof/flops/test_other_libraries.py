@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from support.work import Run, counted, work
 from torch import Tensor, nn
 
-from distprof.flops.attribution import Attribution
-from distprof.flops.counter import FlopMode
 from distprof.flops.lookup import formula
 
-Run = Callable[[], Any]
 aten, prims = torch.ops.aten, torch.ops.prims
 
 
@@ -23,21 +21,6 @@ def ignore_deprecation_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def counted(run: Run) -> FlopMode:
-    with FlopMode(Attribution()) as mode:
-        run()
-    assert mode.error is None
-    return mode
-
-
-def work(run: Run) -> tuple[int, int]:
-    """Returns the MACs, and the other flops."""
-    mode = counted(run)
-    assert not mode.uncounted
-    macs = sum(mode.macs.values())
-    return macs, sum(mode.flops.values()) - 2 * macs
 
 
 def by_formula(op: Any, *arguments: Any, **named: Any) -> tuple[int, int]:

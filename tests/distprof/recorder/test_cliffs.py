@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from support.effort import lines
 from support.recording import record
-from torch import Tensor, nn
+from torch import nn
 
 from distprof.records import Parameters, Tree
 
@@ -45,29 +46,15 @@ def test_many_models_take_as_many_times_the_work_of_few(tmp_path: Path) -> None:
     assert ran[200] < 5 * ran[50]
 
 
-class Lower(nn.Module):
-    def forward(self, texts: Any) -> Any:
-        return texts
-
-
-class Embed(nn.Module):
-    """The first token of each text, embedded."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps = nn.Sequential(*[Lower() for _ in range(6)])
-        self.table = nn.Embedding(600, 4)
-
-    def forward(self, texts: list[list[int]]) -> Tensor:
-        embedded: Tensor = self.table(torch.tensor([tokens[0] for tokens in self.steps(texts)]))
-        return embedded
+#: A case that is also run as a script: ``Model`` gives lists of tokens to modules that transform texts.
+TOKEN_LISTS = Path(__file__).parents[2] / "cases" / "python_list_inputs_scanned.py"
 
 
 @pytest.mark.usefixtures("both_ways")
-def test_the_tokens_of_texts_in_lists_are_not_looked_through(tmp_path: Path) -> None:
-    ran = {}
+def test_tokens_in_lists_are_not_scanned(tmp_path: Path) -> None:
+    ran, token_model = {}, runpy.run_path(str(TOKEN_LISTS))["Model"]
     for tokens in (64, 1_024):
-        model, texts = Embed(), [list(range(tokens)) for _ in range(tokens // 2)]
+        model, texts = token_model(), [list(range(tokens)) for _ in range(tokens // 2)]
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
         with lines() as counted:
 

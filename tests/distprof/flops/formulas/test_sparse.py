@@ -5,20 +5,16 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
+from support.work import counted, work
 from torch import Tensor, nn
-
-from distprof.flops.attribution import Attribution
-from distprof.flops.counter import FlopMode
 
 ROWS, INNER, COLUMNS = 6, 8, 3
 DENSE = (torch.arange(ROWS * INNER).reshape(ROWS, INNER) % 5 == 0).float()  # an irregular number of stored elements
 STORED = sum(1 for row in DENSE.tolist() for one in row if one)
 LAYOUTS = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc]
-Run = Callable[[], Any]
 
 
 @pytest.fixture(autouse=True)
@@ -26,21 +22,6 @@ def ignore_beta_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def counted(run: Run) -> FlopMode:
-    with FlopMode(Attribution()) as mode:
-        run()
-    assert mode.error is None
-    return mode
-
-
-def work(run: Run) -> tuple[int, int]:
-    """Returns the MACs, and the other flops."""
-    mode = counted(run)
-    assert not mode.uncounted
-    macs = sum(mode.macs.values())
-    return macs, sum(mode.flops.values()) - 2 * macs
 
 
 def sparse(layout: torch.layout, dense: Tensor = DENSE) -> Tensor:
