@@ -37,6 +37,7 @@ ANALYSIS = (
     "merge.load",
     "merge.job",
     "merge.analysis",
+    "merge.collectives",
     "merge.work",
     "merge.times",
     "merge.clock",

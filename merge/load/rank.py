@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from distprof.merge.load.collectives import join_steps
 from distprof.merge.load.module_tree import RankTree, valid_rows
 from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.topology_readings import merge_topologies
@@ -17,6 +18,8 @@ from distprof.records import (
     ONLY_COMPILED,
     TRAINING,
     ClockOffset,
+    Collectives,
+    CollectiveWindow,
     Counts,
     End,
     Error,
@@ -29,15 +32,19 @@ from distprof.records import (
     MemoryUnknown,
     Ops,
     Parameters,
+    Pauses,
     Plan,
     Record,
     Step,
+    Timeline,
     Topology,
     Tree,
 )
 from distprof.shard.reader import ReadReport, Shard, last_ns
 
 Kind = TypeVar("Kind", bound=Record)
+Stepwise = TypeVar("Stepwise", Collectives, Timeline, Pauses)
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +138,12 @@ class RankReader:
             parameters=parameters,
             layers=layers,
             memories={memory.window: memory for memory in (*of(MemoryUnknown), *of(Memory))},
-            windows=_windows(
-                tree, layers, of(Counts), _used(of(Step), plans), of(ExpertLoad), of(ExpertRouting), of(Ops)
+            windows=_with_collectives(
+                _windows(tree, layers, of(Counts), _used(of(Step), plans), of(ExpertLoad), of(ExpertRouting), of(Ops)),
+                _last(of(CollectiveWindow)),
+                of(Collectives),
+                of(Timeline),
+                of(Pauses),
             ),
             errors=tuple(of(Error)),
             end=_last(of(End)),
@@ -229,6 +240,28 @@ def _windows(
                 [record for record in routings if record.window == number],
             )
     return windows
+
+
+def _with_collectives(
+    windows: dict[Key, Window],
+    seen: CollectiveWindow | None,
+    collectives: list[Collectives],
+    timelines: list[Timeline],
+    pauses: list[Pauses],
+) -> dict[Key, Window]:
+    """Returns the windows with what was recorded of the collectives of their steps."""
+
+    def own(window: Window, records: list[Stepwise]) -> list[Stepwise]:
+        return [one for one in records if one.mode == window.mode and one.iteration in window.iterations]
+
+    return {
+        key: replace(
+            window,
+            collective_window=seen,
+            collectives=join_steps(own(window, collectives), own(window, timelines), own(window, pauses)),
+        )
+        for key, window in windows.items()
+    }
 
 
 def _fits(routing: ExpertRouting, layers: tuple[ExpertLayer, ...]) -> bool:

@@ -15,10 +15,11 @@ from statistics import median
 import numpy as np
 
 from distprof.merge.arrays import FloatArray, IntArray, padded
+from distprof.merge.load.collectives import RankCollectives
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.self_times import SelfTimes, kept_self_times
 from distprof.merge.stats import median_over_steps
-from distprof.records import PHASES, TRAINING, Array, Counts, ExpertLoad, ExpertRouting, Ops, Step
+from distprof.records import PHASES, TRAINING, Array, CollectiveWindow, Counts, ExpertLoad, ExpertRouting, Ops, Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,8 @@ class Window:
     unseen: tuple[tuple[int, ...], ...] = ()  # by load: the layers of which it says nothing
     routings: tuple[ExpertRouting, ...] = ()
     ops: Ops | None = None
+    collectives: RankCollectives | None = None  # None where they or the timelines were not recorded
+    collective_window: CollectiveWindow | None = None  # how they were seen
     saw_no_forward: bool = False  # in training: what was counted and timed is not the whole, and the counts are None
     recorded_counts: tuple[int, ...] = ()  # the iterations that were counted, also where the counts are None
 

@@ -41,6 +41,7 @@ class RankVerdict:
     slow_share: float  # from which share of the iteration on a rank is named
     iteration_ns: float | None  # median over ranks
     reason: str  # why there is not enough to tell, else empty
+    why_self_times: str  # why waits are not known, so that self times were compared; empty where own times were
     floor_ns: float | None = None  # None where ranks were not compared
     floor_throughout_ns: float | None = None  # the same, for a rank that is slow in all modules and phases
 

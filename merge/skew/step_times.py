@@ -4,19 +4,24 @@ A place is a module in forward or backward, or a phase.  Sums of places are plac
 little slow in every module, where no single one stands out.
 
     windows of a cohort's ranks -> kept self times by module, phases, sums -> (places, ranks, steps)
+    -> minus the waits in collectives, where these were recorded
+
+Without the waits these are *own* times.  Where waits are not known, a rank that waits in a place looks slow in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.collectives.own_times import lossy_iterations, rank_waits, why_no_own_times
 from distprof.merge.load.window import MedianModuleTimes, Window
 from distprof.merge.report import THROUGHOUT
+from distprof.records import PHASES
 
 #: Levels of places, the finest first: one module or phase, all modules of a phase, everything.
 FINE, SUM, WHOLE = 0, 1, 2
@@ -36,6 +41,7 @@ class StepTimes:
     """Times in ns of the ranks of one cohort: (places, ranks, steps), NaN where a rank has none."""
 
     ranks: tuple[int, ...]
+    iterations: IntArray
     places: tuple[Place, ...]
     times: FloatArray
 
@@ -53,19 +59,58 @@ def cohort_ranks(analysis: Analysis) -> list[tuple[int, ...]]:
 
 
 def step_times(analysis: Analysis, ranks: Sequence[int]) -> StepTimes:
-    """Returns the times of the ranks of one cohort, in the iterations that any of them timed."""
+    """Returns the times of the ranks of one cohort, in the iterations that any of them timed: own times where the waits
+    are known.
+    """
     windows = [analysis.timed_windows[rank] for rank in ranks]
     iterations = np.unique(np.concatenate([window.iterations for window in windows]))
     columns = [np.searchsorted(iterations, window.iterations) for window in windows]
-    parts = (
-        _modules(analysis, ranks, windows, columns, len(iterations)),
-        _phases(windows, columns, len(iterations)),
+    keys, modules = _modules(analysis, ranks, windows, columns, len(iterations))
+    names, phases = _phases(windows, columns, len(iterations))
+    labels = [module.label for module in analysis.union.modules]
+    places = (
+        *(Place(labels[module], _SUM_PHASES[backward]) for backward, module in keys),
+        *(Place(name, name, SUM if name in _SUM_PHASES else FINE) for name in names),
+        Place(THROUGHOUT, THROUGHOUT, WHOLE),
     )
-    places = tuple(place for part, _ in parts for place in part)
-    return StepTimes(tuple(ranks), places, np.concatenate([times for _, times in parts]))
+    times = StepTimes(tuple(ranks), iterations, places, np.concatenate([modules, phases]))
+    if not why_no_own_times(analysis):
+        row_of = {key: row for row, key in enumerate(keys)}
+        phase_row = {PHASES.index(name): len(keys) + row for row, name in enumerate(names)}
+        _subtract_waits(times, analysis, row_of, phase_row)
+    return times
 
 
-def _phases(windows: Sequence[Window], columns: Sequence[IntArray], steps: int) -> tuple[list[Place], FloatArray]:
+def _subtract_waits(
+    times: StepTimes, analysis: Analysis, row_of: Mapping[tuple[int, int], int], phase_row: Mapping[int, int]
+) -> None:
+    """Leaves own times: what a rank waited is taken from the module, from the phase and from the whole."""
+    lossy = np.isin(times.iterations, list(lossy_iterations(analysis)))
+    times.times[:, :, lossy] = np.nan
+    for number, rank in enumerate(times.ranks):
+        waits = rank_waits(analysis).get(rank)
+        if waits is None:
+            continue
+        column = np.searchsorted(times.iterations, waits.iteration)
+        known = np.isin(waits.iteration, times.iterations)
+        for row, at, wait in zip(
+            (*_module_rows(waits.owner[known], row_of), *(phase_row.get(phase, -1) for phase in waits.phase[known])),
+            np.tile(column[known], 2).tolist(),
+            np.tile(waits.wait_ns[known], 2).tolist(),
+            strict=True,
+        ):
+            if row >= 0:
+                times.times[row, number, at] -= wait
+        np.subtract.at(times.times[-1, number], column[known], waits.wait_ns[known])
+    np.maximum(times.times, 0, out=times.times)  # NaN stays
+
+
+def _module_rows(owners: IntArray, row_of: Mapping[tuple[int, int], int]) -> list[int]:
+    """Returns the row of each owner's module, -1 where it has none."""
+    return [row_of.get((int(owner < 0), ~owner if owner < 0 else owner), -1) for owner in owners.tolist()]
+
+
+def _phases(windows: Sequence[Window], columns: Sequence[IntArray], steps: int) -> tuple[list[str], FloatArray]:
     """Returns the phases that were seen, and the whole iteration."""
     names = [name for name in (*_FINE_PHASES, *_SUM_PHASES) if any(name in window.phases_ns for window in windows)]
     times = np.full((len(names) + 1, len(windows), steps), np.nan)
@@ -74,14 +119,13 @@ def _phases(windows: Sequence[Window], columns: Sequence[IntArray], steps: int) 
             if name in window.phases_ns:
                 times[row, number, column] = window.phases_ns[name]
         times[-1, number, column] = window.durations_ns
-    places = [Place(name, name, SUM if name in _SUM_PHASES else FINE) for name in names]
-    return [*places, Place(THROUGHOUT, THROUGHOUT, WHOLE)], times
+    return names, times
 
 
 def _modules(
     analysis: Analysis, ranks: Sequence[int], windows: Sequence[Window], columns: Sequence[IntArray], steps: int
-) -> tuple[list[Place], FloatArray]:
-    """Returns the modules whose self times by step any of the ranks kept.
+) -> tuple[list[tuple[int, int]], FloatArray]:
+    """Returns (backward, module of the union) of the modules whose self times by step any of the ranks kept.
 
     Other ranks may not have kept them, as they take less there: their median stands for each of their steps.
     """
@@ -98,8 +142,7 @@ def _modules(
             times[:, number, column] = own_medians[:, None]
             for key, line in _kept(own, window).items():
                 times[row_of[key], number, column] = line
-    labels = analysis.union.modules
-    return [Place(labels[module].label, _SUM_PHASES[backward]) for backward, module in kept], times
+    return kept, times
 
 
 def _kept(index: IntArray, window: Window) -> dict[tuple[int, int], FloatArray]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.collectives.own_times import messages_unseen, why_no_own_times
 from distprof.merge.experts.verdict import expert_verdict
 from distprof.merge.report import (
     NOBODY_STANDS_OUT,
@@ -18,7 +19,7 @@ from distprof.merge.report import (
 )
 from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excesses
 from distprof.merge.skew.comparable import why_not_comparable
-from distprof.merge.skew.step_times import FINE
+from distprof.merge.skew.step_times import FINE, WHOLE
 from distprof.merge.skew.stragglers import (
     Outlier,
     detection_floor,
@@ -48,12 +49,14 @@ def rank_verdict(analysis: Analysis) -> RankVerdict:
         slow_share=SLOW_SHARE,
         iteration_ns=iteration.median if iteration else None,
         reason=why_not_comparable(analysis),
+        why_self_times=why_no_own_times(analysis),
     )
     if nobody.reason or not nobody.iteration_ns:
         return nobody
     cohorts, iteration_ns = cohort_excesses(analysis), nobody.iteration_ns
     named = finest_places([outlier for excess in cohorts for outlier in outliers(excess, iteration_ns)])
-    waiting = may_wait(analysis, named, cohorts) if named else None
+    why_self = why_no_own_times(analysis)
+    waiting = may_wait(analysis, named, cohorts) if named and (why_self or messages_unseen(analysis)) else None
     if waiting is not None:
         return replace(nobody, finding=ONE_OF, named=_stragglers(waiting.ranks, iteration_ns), axis=waiting.axis)
     if named:
@@ -61,8 +64,17 @@ def rank_verdict(analysis: Analysis) -> RankVerdict:
     half = next((_too_many(found, excess) for excess in cohorts if (found := half_of_cohort(excess, iteration_ns))), "")
     if half:
         return replace(nobody, reason=half)
-    floors = [detection_floor(excess, iteration_ns, FINE) for excess in cohorts if excess.size > 1]
-    return replace(nobody, finding=NOBODY_STANDS_OUT, floor_ns=max((one for one in floors if one), default=None))
+    return replace(
+        nobody,
+        finding=NOBODY_STANDS_OUT,
+        floor_ns=_floor(cohorts, iteration_ns, FINE),
+        floor_throughout_ns=None if why_self else _floor(cohorts, iteration_ns, WHOLE),
+    )
+
+
+def _floor(cohorts: Sequence[CohortExcess], iteration_ns: float, level: int) -> float | None:
+    floors = [detection_floor(excess, iteration_ns, level) for excess in cohorts if excess.size > 1]
+    return max((floor for floor in floors if floor is not None), default=None)
 
 
 def _stragglers(named: Sequence[Outlier], iteration_ns: float) -> tuple[Straggler, ...]:

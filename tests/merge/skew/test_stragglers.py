@@ -28,7 +28,7 @@ def excess_of(ms: object, places: Sequence[Place] = (PLACE,)) -> CohortExcess:
     """``ms``: (places, ranks, steps), or (ranks, steps) of the one place."""
     times = np.array(ms, np.float64) * MS
     times = times[None] if times.ndim == 2 else times
-    return cohort_excess(StepTimes(tuple(range(times.shape[1])), tuple(places), times))
+    return cohort_excess(StepTimes(tuple(range(times.shape[1])), np.arange(times.shape[2]), tuple(places), times))
 
 
 def named(excess: CohortExcess) -> list[int]:

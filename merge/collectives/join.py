@@ -1,0 +1,162 @@
+"""Joins what the ranks enqueued: the entries of one collective, or the two ends of one message.
+
+    entries of each rank -> (group name, members, number) -> one collective, and when its last member came
+
+Members are part of the key, because ranks may give one name to different groups; the name is, because two groups may
+have the same members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.arrays import IntArray
+from distprof.merge.clock.section import clock_of
+from distprof.merge.collectives.moments import on_job_clock
+from distprof.merge.load.collectives import RankCollectives
+from distprof.records import CollectiveWindow
+
+#: What is joined: (group name, members in order, source, destination, tag); ends and tag of a collective are -1, -1, 0.
+Channel = tuple[str, tuple[int, ...], int, int, int]
+_NUMBER_BITS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedEntries:
+    """The entries of all ranks, by rank, then step, then time.  Moments are on one clock.
+
+    ``last_ns`` is when the last member enqueued the collective, or the sender for a receive; for a send, which waits
+    for nobody, its own moment.  ``whole``: an entry of each member is known.
+    """
+
+    ranks: tuple[int, ...]
+    iterations: tuple[int, ...]
+    channels: tuple[Channel, ...]
+    ops: tuple[str, ...]
+    column: npt.NDArray[np.int32]  # index in ranks
+    step: npt.NDArray[np.int32]  # index in iterations
+    ordinal: npt.NDArray[np.int32]  # among the entries of its rank and step
+    channel: npt.NDArray[np.int32]
+    number: IntArray
+    op: npt.NDArray[np.int32]
+    event: IntArray  # equal for the entries of one collective or message
+    enqueued_ns: IntArray
+    last_ns: IntArray
+    whole: npt.NDArray[np.bool_]
+    bytes: IntArray
+    duration_ns: IntArray
+    on_training_thread: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+
+@computed_once
+def recorded(analysis: Analysis) -> dict[int, RankCollectives]:
+    """Returns what each rank recorded of its collectives, of the ranks that did."""
+    windows = analysis.timed_windows.items()
+    return {rank: window.collectives for rank, window in windows if window.collectives is not None}
+
+
+@computed_once
+def joined_entries(analysis: Analysis) -> JoinedEntries | None:
+    """Returns the joined entries of all ranks; None where no rank recorded any."""
+    found = recorded(analysis)
+    if not found:
+        return None
+    iterations = tuple(sorted({iteration for own in found.values() for iteration in own.iterations}))
+    channels: dict[Channel, int] = {}
+    ops: dict[str, int] = {}
+    parts = [
+        _rank_part(column, own, rank, analysis, iterations, channels, ops)
+        for column, (rank, own) in enumerate(found.items())
+    ]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return _joined(tuple(found), iterations, tuple(channels), tuple(ops), columns)
+
+
+def _rank_part(
+    column: int, own: RankCollectives, rank: int, analysis: Analysis, iterations: tuple[int, ...],
+    channels: dict[Channel, int], ops: dict[str, int],
+) -> dict[str, npt.NDArray[np.int64]]:  # fmt: skip
+    entries = own.entries
+    members = group_members(analysis.timed_windows[rank].collective_window, analysis.run.world_size)
+    op = np.array([ops.setdefault(name, len(ops)) for name in own.ops], np.int64)
+    steps = np.searchsorted(np.array(iterations), np.array(own.iterations))
+    order = np.lexsort((entries.enqueued_ns, entries.step))
+    step = entries.step[order]
+    return {
+        "column": np.full(len(order), column),
+        "step": steps[step],
+        "ordinal": np.arange(len(order)) - np.searchsorted(step, step),
+        "channel": _channels(own, rank, members, channels)[order],
+        "number": entries.number[order],
+        "op": op[entries.op[order]] if len(op) else np.zeros(0, np.int64),
+        "send": _is(own, entries.op, "send")[order],
+        "enqueued_ns": on_job_clock(clock_of(analysis).of(rank), entries.enqueued_ns[order]),
+        "bytes": entries.bytes[order],
+        "duration_ns": entries.duration_ns[order],
+        "thread": entries.thread[order].astype(np.int64),
+    }
+
+
+def _channels(
+    own: RankCollectives, rank: int, members: Mapping[str, tuple[int, ...]], channels: dict[Channel, int]
+) -> IntArray:
+    """Returns the number of the channel of each entry of a rank; channels are added as they are met."""
+    entries = own.entries
+    sends = _is(own, entries.op, "send")
+    keys = np.stack([entries.group, entries.peer, entries.tag, sends], axis=1).astype(np.int64)
+    different, where = np.unique(keys, axis=0, return_inverse=True)
+    numbers = []
+    for group, peer, tag, send in different.tolist():
+        name = own.group_names[group]
+        ends = (-1, -1) if peer < 0 else (rank, peer) if send else (peer, rank)
+        channel = (name, members.get(name, ()), *ends, tag)
+        numbers.append(channels.setdefault(channel, len(channels)))
+    return np.array(numbers, np.int64)[where.reshape(-1)] if len(different) else np.zeros(0, np.int64)
+
+
+def _is(own: RankCollectives, op: npt.NDArray[np.int32], name: str) -> IntArray:
+    named = np.array([one == name for one in own.ops], np.int64)
+    return named[op] if len(named) else np.zeros(0, np.int64)
+
+
+def group_members(window: CollectiveWindow | None, world_size: int) -> dict[str, tuple[int, ...]]:
+    """Returns by name the members of the groups of a rank."""
+    groups = window.groups if window is not None else ()
+    return {group.name: group.ranks or tuple(range(world_size)) for group in groups}
+
+
+def _joined(
+    ranks: tuple[int, ...], iterations: tuple[int, ...], channels: tuple[Channel, ...], ops: tuple[str, ...],
+    columns: Mapping[str, npt.NDArray[np.int64]],
+) -> JoinedEntries:  # fmt: skip
+    keys = columns["channel"] << _NUMBER_BITS | columns["number"]
+    events, event = np.unique(keys, return_inverse=True)
+    last = np.full(len(events), np.iinfo(np.int64).min)
+    np.maximum.at(last, event, columns["enqueued_ns"])
+    sizes = np.array([2 if channel[2] >= 0 else len(channel[1]) for channel in channels], np.int64)
+    whole = np.bincount(event, minlength=len(events)) == sizes[events >> _NUMBER_BITS]
+    sends = columns["send"].astype(bool)
+    small = {name: columns[name].astype(np.int32) for name in ("column", "step", "ordinal", "channel", "op")}
+    return JoinedEntries(
+        ranks=ranks,
+        iterations=iterations,
+        channels=channels,
+        ops=ops,
+        **small,
+        number=columns["number"],
+        event=event,
+        enqueued_ns=columns["enqueued_ns"],
+        last_ns=np.where(sends, columns["enqueued_ns"], last[event]),
+        whole=whole[event],
+        bytes=columns["bytes"],
+        duration_ns=columns["duration_ns"],
+        on_training_thread=columns["thread"] != 0,
+    )

@@ -1,0 +1,144 @@
+"""What one rank recorded of its collectives, with the long turns and phases of the same steps, as flat arrays.
+
+The records of all steps are joined: each array has an entry for each collective, turn or phase of all steps, and beside
+it the index of its step.  Moments are on the rank's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from distprof.merge.arrays import IntArray
+from distprof.records import Array, Collectives, Pauses, Timeline
+
+NO_TIMELINE = "a step has no timeline"
+_SMALL = np.int32
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Collectives, sends and receives, in the order in which they were enqueued."""
+
+    step: npt.NDArray[np.int32]
+    group: npt.NDArray[np.int32]  # index in RankCollectives.group_names
+    op: npt.NDArray[np.int32]  # index in RankCollectives.ops
+    number: IntArray
+    enqueued_ns: IntArray
+    bytes: IntArray  # the larger of input and output
+    peer: npt.NDArray[np.int32]
+    tag: npt.NDArray[np.int32]
+    thread: npt.NDArray[np.int32]
+    duration_ns: IntArray  # -1: not known
+
+
+@dataclass(frozen=True, eq=False)
+class Turns:
+    """The long turns of the thread that trains."""
+
+    step: npt.NDArray[np.int32]
+    owner: npt.NDArray[np.int32]  # row of the rank's tree, ~row in backward, or records.NO_ROW
+    number: IntArray
+    start_ns: IntArray
+    end_ns: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseStarts:
+    step: npt.NDArray[np.int32]
+    phase: npt.NDArray[np.int32]  # index in RankCollectives.phase_names
+    start_ns: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class RankCollectives:
+    """Of the steps that have a record of collectives, a timeline, or both."""
+
+    iterations: tuple[int, ...]
+    lost: IntArray  # by step: entries that may be missing
+    group_names: tuple[str, ...]
+    ops: tuple[str, ...]
+    phase_names: tuple[str, ...]
+    entries: Entries
+    turns: Turns
+    phases: PhaseStarts
+    turns_unseen: str = ""  # why there are no turns of some step, a sentence
+    pauses: tuple[Pauses, ...] = ()
+
+
+def join_steps(
+    collectives: Sequence[Collectives],
+    timelines: Sequence[Timeline],
+    pauses: Sequence[Pauses] = (),
+) -> RankCollectives | None:
+    """Returns what was recorded; None where there is neither a record of collectives nor a timeline."""
+    seen, clock = ({record.iteration: record for record in records} for records in (collectives, timelines))
+    iterations = tuple(sorted(seen.keys() | clock.keys()))
+    if not iterations:
+        return None
+    mode = next(iter((*collectives, *timelines))).mode
+    steps = [seen.get(iteration, Collectives(iteration, mode)) for iteration in iterations]
+    lines = [clock.get(iteration, Timeline(iteration, mode, unseen=NO_TIMELINE)) for iteration in iterations]
+    group_names, group = _joined_names([(step.group_names, step.group) for step in steps])
+    ops, op = _joined_names([(step.ops, step.op) for step in steps])
+    phase_names, phase = _joined_names([(line.phase_names, line.phase) for line in lines])
+
+    def joined(name: str) -> Array:
+        return np.concatenate([getattr(step, name) for step in steps])
+
+    return RankCollectives(
+        iterations=iterations,
+        lost=np.array([step.lost for step in steps], np.int64),
+        group_names=group_names,
+        ops=ops,
+        phase_names=phase_names,
+        entries=Entries(
+            step=_numbers([len(step.number) for step in steps]),
+            group=group,
+            op=op,
+            number=joined("number").astype(np.int64),
+            enqueued_ns=joined("enqueued_ns").astype(np.int64),
+            bytes=np.maximum(joined("input_bytes"), joined("output_bytes")).astype(np.int64),
+            peer=joined("peer").astype(_SMALL),
+            tag=joined("tag").astype(_SMALL),
+            thread=joined("thread").astype(_SMALL),
+            duration_ns=np.concatenate([_durations(step) for step in steps]),
+        ),
+        turns=Turns(
+            step=_numbers([len(line.turn_owner) for line in lines]),
+            owner=np.concatenate([line.turn_owner for line in lines]).astype(_SMALL),
+            number=np.concatenate([line.turn_number for line in lines]).astype(np.int64),
+            start_ns=np.concatenate([line.turn_start_ns for line in lines]).astype(np.int64),
+            end_ns=np.concatenate([line.turn_end_ns for line in lines]).astype(np.int64),
+        ),
+        phases=PhaseStarts(
+            step=_numbers([len(line.phase) for line in lines]),
+            phase=phase,
+            start_ns=np.concatenate([line.phase_start_ns for line in lines]).astype(np.int64),
+        ),
+        turns_unseen=next((line.unseen for line in lines if line.unseen), ""),
+        pauses=tuple(pauses),
+    )
+
+
+def _numbers(lengths: Sequence[int]) -> npt.NDArray[np.int32]:
+    return np.repeat(np.arange(len(lengths), dtype=_SMALL), lengths)
+
+
+def _durations(step: Collectives) -> IntArray:
+    if len(step.duration_ns):
+        return step.duration_ns.astype(np.int64)
+    return np.full(len(step.number), -1, np.int64)
+
+
+def _joined_names(parts: Sequence[tuple[tuple[str, ...], Array]]) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
+    """Returns the names of all steps, and the places in them: each step has a list of names of its own."""
+    place: dict[str, int] = {}
+    found = []
+    for names, indices in parts:
+        own = np.array([place.setdefault(name, len(place)) for name in names], _SMALL)
+        found.append(own[indices] if len(indices) else np.zeros(0, _SMALL))
+    return tuple(place), np.concatenate(found)
