@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.simulated import Enqueue, Item, Program, SimulatedJob, Turn, Wait, Work, data_parallel
+from support.simulated.job import Enqueue, Item, Program, SimulatedJob, Turn, Wait, Work
+from support.simulated.programs import data_parallel
 from support.synthetic import MS
 
 from distprof.merge.analysis import Analysis, start_analysis

@@ -167,7 +167,7 @@ class SimulatedJob:
                 node_rank=0, host=self.hosts(rank), pid=100 + rank, script="train.py", device_name="cpu",
                 writer="0.1.0", python="3.11.0", torch="2.13.0", wall_ns=WALL_NS, mono_ns=0, clock_domain="one",
             ),
-            Plan(warmup=WARMUP, counted=0, timed=self.steps),
+            Plan(start=WARMUP, counted=0, timed=self.steps),
             Topology(source="declared", sizes=sizes, coordinates=dict.fromkeys(sizes, 0) | self.coordinates(rank)),
             Tree(first_row=0, rows=rows),
             CollectiveWindow(groups=groups, source="flight recorder", message_source="patches", entries=1),
@@ -218,26 +218,3 @@ class SimulatedJob:
             peer=np.array([item.peer for item, _, _ in rank.entries], np.int32),
             tag=np.zeros(len(rank.entries), np.int32), thread=np.ones(len(rank.entries), np.int32),
         )  # fmt: skip
-
-
-def data_parallel(slow: Callable[[int, int], float] = lambda rank, step: 0, noise: float = 0.02) -> Program:
-    """Returns the program of DDP with three layers: gradients are reduced during backward, and waited for at its end.
-
-    ``slow`` is what a rank takes longer in the forward of layers.1, in ms.
-    """
-
-    def program(rank: int, step: int) -> list[Item]:
-        random = np.random.default_rng((rank, step))
-
-        def about(ms: float) -> Work:
-            return Work(ms * random.lognormal(0, noise))
-
-        items: list[Item] = [Turn(NO_ROW, "data"), about(2)]
-        for layer in (1, 2, 3):
-            items += [Turn(layer, "forward"), about(5), *([Work(slow(rank, step))] if layer == 2 else [])]
-        for layer in (3, 2, 1):
-            items += [Turn(~layer, "backward"), about(10), Enqueue("world")]
-        items += [Turn(~0, "backward"), Wait(3), Wait(2), Wait(1), about(1), Turn(NO_ROW, "optimizer"), about(3)]
-        return items
-
-    return program
