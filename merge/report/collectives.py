@@ -1,4 +1,4 @@
-"""The collectives of the timed steps: how many, how large, who waited in them, and for whom."""
+"""The collectives of the timed steps: how many, how large, and how long ranks waited in them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CollectiveRow:
-    """The collectives of one op in groups of one kind; amounts are of one iteration, means over the ranks that take
-    part and over the timed steps.
+    """The collectives of one op in groups of one kind; figures of one rank in one iteration, means over the ranks that
+    take part and over the timed steps.
     """
 
     kind: str  # the axis of the groups ("dp", "tp", "dp x tp", ...), "world", or torch's description of them
@@ -17,16 +17,16 @@ class CollectiveRow:
     members: int  # of the largest group; 2 for send and recv
     calls: float
     bytes: float | None  # of the larger of input and output; None where it was not seen
-    own_ns: float | None  # of the modules and phases that enqueue them: their time without waiting for members
-    wait_ns: float | None  # for the last member; None where it was not seen
-    transfer_ns: float | None  # after the last member came, until completion; None where completion was not seen
+    own_ns: float | None  # time without waiting, of the modules and phases that enqueue the collectives
+    wait_ns: float | None  # for the last member of the group; None where it was not seen
+    transfer_ns: float | None  # from the arrival of the last member to completion; None where that was not seen
     bytes_per_second: float | None  # bytes / transfer
     share: float | None  # of the wait and the transfer in the iteration
 
 
 @dataclass(frozen=True)
 class Unentered:
-    """A collective that some members of its group entered and others never did, though they ran later steps."""
+    """A collective that some members of its group entered and others never did, although these ran later steps."""
 
     group: str  # torch's name
     kind: str
@@ -39,22 +39,22 @@ class Unentered:
 
 @dataclass(frozen=True)
 class RankWait:
-    """How one rank meets the others; times of one iteration, medians over the timed steps."""
+    """When one rank arrives at collectives, compared with the other members."""
 
     rank: int
-    wait_ns: float  # for ranks that came later
-    lag_ns: float  # median over collectives of (its arrival - the median arrival of the members)
-    last: int  # of so many collectives it came last, in all steps
+    wait_ns: float  # in all collectives of one iteration, median over the timed steps
+    lag_ns: float  # its arrival - the median arrival of the members, median over collectives
+    last: int  # in how many collectives of all steps it was the last to arrive
 
 
 @dataclass(frozen=True)
 class Collectives:
-    """``why_not`` is the reason, a sentence, where waits are not known; then verdicts rest on self times."""
+    """The collectives of the job, and what is not known of them."""
 
-    why_not: str
-    ranks: int  # that recorded their collectives
-    steps: int
-    rows: tuple[CollectiveRow, ...] = ()  # the largest wait first
+    why_not: str  # a sentence where waits are not known, and verdicts use self times instead, else empty
+    ranks: int  # ranks that recorded their collectives
+    steps: int  # timed steps
+    rows: tuple[CollectiveRow, ...] = ()  # the longest wait first
     waits: tuple[RankWait, ...] = ()  # by rank
     unentered: tuple[Unentered, ...] = ()
     lost: int = 0  # entries that were overwritten before they were read, on all ranks

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from distprof.merge.report import Report
 from distprof.merge.text.blocks.aggregated import aggregated_profile
+from distprof.merge.text.blocks.collectives import collectives_block
 from distprof.merge.text.blocks.experts import experts_block
 from distprof.merge.text.blocks.header import header_block
 from distprof.merge.text.blocks.memory import memory_block
@@ -18,6 +19,19 @@ from distprof.merge.text.blocks.tree import detailed_profile
 from distprof.merge.text.blocks.verdict import verdict
 from distprof.merge.text.blocks.work import work_block
 from distprof.merge.text.format.lines import join_blocks
+
+#: The blocks that DeepSpeed's profiler does not have, in their order.
+_DISTPROF_BLOCKS = (
+    work_block,
+    places_block,
+    ranks_block,
+    memory_block,
+    pipeline_block,
+    skew_block,
+    collectives_block,
+    experts_block,
+    verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -34,5 +48,4 @@ def render(report: Report, options: TextOptions) -> str:
     blocks = [header_block(report), profile_summary(report), aggregated_profile(report, options.depth, options.top)]
     if options.detail:
         blocks.append(detailed_profile(report, options.depth))
-    own = (work_block, places_block, ranks_block, memory_block, pipeline_block, skew_block, experts_block, verdict)
-    return join_blocks([*blocks, *(block(report) for block in own)])
+    return join_blocks([*blocks, *(block(report) for block in _DISTPROF_BLOCKS)])

@@ -13,16 +13,24 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
-from support.reports import report_of
+from support.reports import collectives_of, report_of
 
 from distprof.merge import plots
 from distprof.merge.export.json import to_json
-from distprof.merge.plots import expert_load, expert_ranked, iteration_by_rank, skew_map, step_spread
+from distprof.merge.plots import (
+    arrival_lag,
+    collectives,
+    expert_load,
+    expert_ranked,
+    iteration_by_rank,
+    skew_map,
+    step_spread,
+)
 from distprof.merge.report import Report
 from distprof.records import PHASES
 
 JOB = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "slow_rank": 5, "hot": 3.0}
-MODULES = (iteration_by_rank, skew_map, step_spread, expert_load, expert_ranked)
+MODULES = (iteration_by_rank, skew_map, step_spread, expert_load, expert_ranked, collectives, arrival_lag)
 
 
 def values_of(report: Report) -> Any:
@@ -163,15 +171,16 @@ def test_ranked_curves_start_at_the_hottest_expert() -> None:
 def test_plots_without_data_are_not_drawn() -> None:
     one, dense = report_of(dp=1, steps=1), report_of(dp=2, experts=0)
     untimed = replace(one, ranks=tuple(replace(r, iteration_ns=None, step_durations_ns=()) for r in one.ranks))
-    assert [module.draw(one) is None for module in MODULES] == [False, True, True, False, False]
-    assert [module.draw(dense) is None for module in MODULES] == [False, False, False, True, True]
-    assert [module.draw(untimed) is None for module in MODULES] == [True, True, True, False, False]
+    assert [module.draw(one) is None for module in MODULES] == [False, True, True, False, False, True, True]
+    assert [module.draw(dense) is None for module in MODULES] == [False, False, False, True, True, True, True]
+    assert [module.draw(untimed) is None for module in MODULES] == [True, True, True, False, False, True, True]
 
 
 @pytest.mark.parametrize("job", [{"dp": 1}, JOB, {"dp": 520, "layers": 2, "experts": 2, "slow_rank": 300}])
 def test_plots_have_title_labels_and_few_ticks(job: dict[str, Any]) -> None:
     for module in MODULES:
-        figure = module.draw(report_of(**job))
+        report = report_of(**job)
+        figure = module.draw(replace(report, collectives=collectives_of(report.run.world_size)))
         if figure is None:
             assert (module, job) == (skew_map, {"dp": 1})
             continue
@@ -192,7 +201,7 @@ def test_the_slow_rank_is_marked_in_shared_lines() -> None:
 
 
 def test_the_same_report_gives_the_same_bytes() -> None:
-    report = report_of(**JOB)
+    report = replace(report_of(**JOB), collectives=collectives_of(8))
     for name in plots.NAMES:
         first = plots.draw(name, report)
         with mpl.rc_context({"font.size": 30, "axes.facecolor": "black", "svg.hashsalt": None}):
@@ -258,3 +267,35 @@ def test_expert_load_marks_only_the_expert_that_the_verdict_names() -> None:
     figure = drawn_by(expert_load, balanced)
     assert len(figure.axes[0].texts) > 1 and bold_values(figure) == []
     assert figure.axes[0].get_title(loc="left").endswith("no expert is overloaded")
+
+
+def with_collectives(ranks: int = 4, **changes: Any) -> Report:
+    job = report_of(dp=4, layers=2, slow_rank=1)
+    return replace(job, collectives=replace(collectives_of(ranks), **changes))
+
+
+def test_collectives_have_own_time_wait_and_transfer() -> None:
+    figure = drawn_by(collectives, with_collectives())
+    spans = [(bar.get_y() + bar.get_height() / 2, bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches]
+    np.testing.assert_allclose(spans, [(0, 0, 40), (0, 40, 25), (0, 65, 5), (1, 0, 2), (1, 2, 3)], atol=1e-9)
+    assert ticks(figure, "y") == ["dp all_reduce", "world barrier"]
+    assert {"30%", "3%"} <= set(texts(figure))
+    unseen = replace(collectives_of(4).rows[0], wait_ns=None, transfer_ns=None)
+    assert collectives.draw(with_collectives(rows=(unseen,))) is None
+
+
+def test_arrival_lag_marks_only_ranks_that_the_verdict_names() -> None:
+    report = with_collectives()
+    figure = drawn_by(arrival_lag, report)
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert heights == pytest.approx([-2, 20, -2, -2, 25, 0.5, 25, 25])
+    marks = [text.get_position()[0] for text in figure.axes[0].texts if text.get_text() == "▼"]
+    assert marks == [0] and figure.axes[0].texts[0].xy[0] == 1
+    healthy = replace(report, verdict=report_of(dp=4).verdict)
+    assert "▼" not in texts(drawn_by(arrival_lag, healthy))
+
+
+def test_arrival_lag_of_many_ranks_is_two_lines() -> None:
+    figure = drawn_by(arrival_lag, with_collectives(ranks=520))
+    waits, lags = (np.asarray(line.get_ydata(), np.float64) for line in figure.axes[0].lines[:2])
+    assert (waits[1], lags[1], len(waits)) == (0.5, 20, 520)
