@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 import torch
-from support.effort import lines
 from support.recording import record
 from torch import nn
 
+import distprof
 from distprof.records import Parameters, Tree
+
+_OURS = str(Path(distprof.__file__).parent)
+
+
+class Lines:
+    """The lines of distprof that ran."""
+
+    def __init__(self) -> None:
+        self.run = 0
+
+    def trace(self, frame: FrameType, event: str, arg: Any) -> Callable[..., Any] | None:
+        if not frame.f_code.co_filename.startswith(_OURS):
+            return None
+        self.run += event == "line"
+        return self.trace
+
+
+@contextmanager
+def lines() -> Iterator[Lines]:
+    """Counts the lines of distprof that run inside, on this thread."""
+    counted, before = Lines(), sys.gettrace()
+    sys.settrace(counted.trace)
+    try:
+        yield counted
+    finally:
+        sys.settrace(before)
 
 
 def layers_in_a_list(many: int, steps: int = 4) -> Callable[[], None]:
