@@ -1,14 +1,14 @@
-# make demo    eight ranks of a mixture-of-experts model, one of them slow, some experts hot: records, merges, says where
+# make demo    eight ranks of a mixture-of-experts model, one of them slow, some experts hot: records it and merges
 # make test    the whole test suite, on every training stack that can be installed here
 # make quick   the tests that start no launcher, and need no stack and no compiler: two minutes
 # make check   style and types, on the package as it installs
-# make soak    abuse: 100,000 mutated shards, 1,000 full disks, 50 killed ranks (ARGS="--mutations 20000 --kills 5 --seed 7");
-#              the scripts of tests/cases, plainly and recorded, compared (ARGS="--cases 'cond*'", 0: none);
-#              and jobs with planted faults, their verdicts judged (ARGS="--skew '*-w8-*' --sample 60", 0: none)
-# make bench   what distprof costs: measures, and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
-# make docs    the page of formulas, docs/FLOPS.md, from their registry; by running, and with all stacks, optional ones too:
-#              docs/MODELS.md, by counting, and the table of docs/STACKS.md, by the tests that show what it says
-# make clean   removes what these made; the runs stay
+# make soak    damage: 100,000 mutated shards, 1,000 full disks, 50 killed ranks (ARGS="--mutations 20000 --kills 5 --seed 7");
+#              the scripts of tests/cases, compared with and without recording (ARGS="--cases 'cond*'", 0: none);
+#              and jobs with planted faults, whose verdicts are checked (ARGS="--skew '*-w8-*' --sample 60", 0: none)
+# make bench   measures what distprof costs and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
+# make docs    writes docs/FLOPS.md from the registry of formulas, docs/MODELS.md by counting models, and the table of
+#              docs/STACKS.md by running its tests; needs all stacks, optional ones too
+# make clean   removes everything that these have made, except for the runs
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,14 +22,14 @@ MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/
 .PHONY: demo test quick check soak bench docs clean
 .DELETE_ON_ERROR:
 
-# Made anew when what is installed or compiled changes; the sources themselves are looked up where they lie.
+# Made again when dependencies or C sources change; Python sources are used in place (editable install).
 $(READY): pyproject.toml constraints.txt $(wildcard distprof/probes/timing/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[torch,test,check]"
 	touch $@
 
-# A stack at a time: one that cannot be had or built here costs itself only.  DeepSpeed is built with the torch that it
-# finds, hence no build isolation, and builds its CUDA ops, which nothing here calls, when they are first called.
+# One stack at a time: one that cannot be installed does not stop the others.  DeepSpeed is built with the installed
+# torch, hence no build isolation; it compiles its CUDA ops, which nothing here calls, at their first call.
 $(STACKS): $(READY)
 	-$(BIN)/pip install --quiet --constraint constraints.txt setuptools wheel ninja
 	for stack in deepspeed transformers accelerate lightning megatron-core; do \
@@ -42,24 +42,24 @@ demo: $(READY)
 	$(BIN)/distprof run --nproc 8 --name demo examples/train_moe.py --steps 20 --skew --slow-rank 5 --slow-ms 80
 	$(BIN)/distprof merge runs/demo
 
-# Tests that need a stack which is not there are skipped, and say so; with DISTPROF_STACKS=required they fail, unless the
-# stack is an optional one.  Two files at a time: much of a test is waiting, for processes that start and ranks that meet.
-# To try to install what is missing once more: rm .venv/stacks-missing
+# Tests of a stack that is not installed are skipped, with a message; with DISTPROF_STACKS=required they fail, unless the
+# stack is optional.  Two files run at a time: tests mostly wait for processes to start and for ranks to connect.
+# To try to install missing stacks again: rm .venv/stacks-missing
 test: $(READY) $(STACKS)
 	@for stack in $$(cat $(STACKS)); do echo "not installed, so not tested: $$stack"; done
 	$(BIN)/pytest -n 2 --dist loadfile -m "not alone"
 	$(BIN)/pytest -m alone
 
-# Folders whose tests call functions in place; what compiles or starts many processes is marked in them.
+# Folders whose tests call functions in the same process; markers in them exclude tests that compile or start processes.
 QUICK := tests/test_house.py tests/test_format_page.py tests/merge \
 	$(addprefix tests/distprof/,config flops frameworks model rank records shard topology) $(wildcard tests/distprof/test_*.py)
 
 quick: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not stack and not alone" $(QUICK)
 
-# The editable install hides what a wheel would lack, and type checkers do not follow it: an installed copy is checked.
-# build/ goes first, or a deleted module would live on in it.  Tests may hand on what torch says is Any.  The planted error
-# proves that mypy sees our code at all.
+# Checks an installed copy: an editable install hides files that a wheel would lack, and type checkers do not follow it.
+# build/ is removed first, because deleted modules would stay in it.  Tests may return Any from torch.  The planted error
+# proves that mypy checks our code.
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,7 +75,7 @@ check: $(READY)
 soak: $(READY) $(STACKS)
 	cd tools && $(BIN)/python -m soak $(ARGS)
 
-# In tools/, where Python finds bench and nothing that would shadow what is installed.
+# Runs in tools/, where Python finds bench and nothing shadows an installed package.
 bench: $(READY)
 	cd tools && $(BIN)/python -m bench --out ../docs/BENCHMARKS.md $(ARGS)
 

@@ -25,7 +25,7 @@ def bert(size: str = "base", attention: str = "sdpa") -> nn.Module:
 
 
 def sentences(batch: int, sequence: int) -> dict[str, Tensor]:
-    """``batch`` sentences of ``sequence`` tokens each, none of them padding."""
+    """Returns ``batch`` sentences of ``sequence`` tokens, without padding."""
     tokens = torch.zeros(batch, sequence, dtype=torch.long)
     return {"input_ids": tokens, "token_type_ids": tokens}
 

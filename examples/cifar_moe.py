@@ -47,7 +47,7 @@ class Net(nn.Module):
 
 
 def config(profile: str) -> dict[str, Any]:
-    """``profile``: where DeepSpeed's own profiler writes what it finds, if anywhere."""
+    """``profile``: the file of DeepSpeed's own profiler; None if it does not run."""
     return {
         "train_micro_batch_size_per_gpu": BATCH,
         "optimizer": {"type": "Adam", "params": {"lr": 0.001, "torch_adam": True}},

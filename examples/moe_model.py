@@ -24,7 +24,7 @@ TOP_K = 2
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the parameters of the model, together with the seed."""
+    """The sizes of the model; with the seed they determine its parameters."""
 
     dim: int = 128
     layers: int = 4
@@ -34,7 +34,7 @@ class Shape:
 
 
 class Attention(nn.Module):
-    """Causal self-attention, written out.  Rows of ``qkv`` lie head by head: a slice of them is a set of heads."""
+    """Causal self-attention, written out.  Rows of ``qkv`` are ordered by head: a slice is a set of heads."""
 
     mask: Tensor
 
@@ -71,7 +71,7 @@ class FeedForward(nn.Module):
 
 
 class Router(nn.Module):
-    """Chooses ``top_k`` experts for each token, and the weights with which their answers are mixed.
+    """Chooses ``top_k`` experts for each token, and the weights with which their outputs are combined.
 
     ``bias`` is added to the logits; it is zero, or makes some experts hot.
     """
@@ -91,7 +91,7 @@ class Router(nn.Module):
 
 
 class AllToAll(torch.autograd.Function):
-    """What :func:`all_to_all` does; gradients take the way back."""
+    """Exchanges rows as :func:`all_to_all` does; the gradients are exchanged in the other direction."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sends: list[int], receives: list[int], group: dist.ProcessGroup) -> Tensor:
@@ -106,7 +106,7 @@ class AllToAll(torch.autograd.Function):
 
 
 def all_to_all(rows: Tensor, sends: list[int], receives: list[int], group: dist.ProcessGroup | None) -> Tensor:
-    """``sends[i]`` rows to rank i of the group, ``receives[i]`` rows from it.  Without a group they stay."""
+    """Sends ``sends[i]`` rows to rank i of the group, receives ``receives[i]``; without a group, returns ``rows``."""
     if group is None:
         return rows
     arrived: Tensor = AllToAll.apply(rows, sends, receives, group)
@@ -115,7 +115,7 @@ def all_to_all(rows: Tensor, sends: list[int], receives: list[int], group: dist.
 
 @dataclass(frozen=True)
 class Route:
-    """How one layer's (token, expert) pairs travelled: what ``combine`` needs to bring the answers home."""
+    """The exchange of one layer's (token, expert) pairs; ``combine`` needs it to return the experts' outputs."""
 
     order: Tensor  # pairs, sorted by expert
     sends: list[int]  # rows to each ep rank
@@ -127,12 +127,12 @@ class Route:
 
 
 class Dispatch(nn.Module):
-    """Sends every (token, expert) pair to the ep rank that hosts the expert: one [n, dim] batch a local expert."""
+    """Sends every (token, expert) pair to the ep rank that hosts the expert: a batch [n, dim] for each local expert."""
 
     def __init__(self, num_experts: int) -> None:
         super().__init__()
         self.num_experts = num_experts
-        self.group: dist.ProcessGroup | None = None  # None: every expert is here
+        self.group: dist.ProcessGroup | None = None  # None: this rank hosts every expert
 
     def forward(self, tokens: Tensor, chosen: Tensor) -> tuple[list[Tensor], Route]:
         pairs = chosen.flatten()
@@ -145,7 +145,7 @@ class Dispatch(nn.Module):
         return [torch.cat(pieces[expert::local]) for expert in range(local)], route
 
     def _plan(self, order: Tensor, by_expert: Tensor) -> Route:
-        """The ranks tell each other how many rows will come, for each expert."""
+        """Exchanges the number of rows for each expert between the ranks."""
         if self.group is None:
             return Route(order, [len(order)], [by_expert.tolist()])
         sent = by_expert.view(self.group.size(), -1)
@@ -155,7 +155,7 @@ class Dispatch(nn.Module):
 
 
 class Combine(nn.Module):
-    """Brings the experts' answers back to their tokens, and mixes them by the router's weights."""
+    """Returns the experts' outputs to their tokens and sums them with the router's weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class Combine(nn.Module):
 
 
 class TakeSlice(nn.Module):
-    """Tokens that all tp ranks hold -> this rank's slice of them.  In backward the slices' gradients are gathered."""
+    """Takes this rank's slice of the tokens, which all tp ranks hold.  The backward gathers the slices' gradients."""
 
     mesh: DeviceMesh | None = None
 
@@ -182,7 +182,7 @@ class TakeSlice(nn.Module):
 
 
 class GatherSlices(nn.Module):
-    """The tp ranks' slices -> all tokens, on each of them.  In backward each keeps the gradient of its slice."""
+    """Gathers the slices of all tp ranks on each of them.  In backward each keeps the gradient of its slice."""
 
     mesh: DeviceMesh | None = None
 
@@ -195,7 +195,7 @@ class GatherSlices(nn.Module):
 class MoE(nn.Module):
     """A layer of ``num_experts`` feed-forward experts (``experts`` holds those of this rank).
 
-    Nothing here waits for another rank: that is left to ``slice``, ``dispatch``, ``combine`` and ``gather``.
+    Only ``slice``, ``dispatch``, ``combine`` and ``gather`` communicate with other ranks.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -239,7 +239,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Tokens and targets, [batch, sequence] each, to the mean loss."""
+    """Maps tokens and targets, [batch, sequence] each, to the mean loss."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the scripts share that profile a model: options that they all have, and the profile that they print."""
+"""Code that the scripts which profile a model share: their common options, and the profile that they print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distprof import get_model_profile
 
 
 def options(description: str | None, batch_of: str) -> argparse.ArgumentParser:
-    """The options of every script; each adds its own."""
+    """Returns a parser with the options of every script; each script adds its own."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1, help=f"{batch_of} (1)")
     parser.add_argument("--device", default="cpu", help="where it runs: cpu, cuda, or meta, where nothing runs (cpu)")
@@ -22,7 +22,7 @@ def options(description: str | None, batch_of: str) -> argparse.ArgumentParser:
 
 
 def text_options(description: str | None, sizes: dict[str, Any], size: str, batch_of: str) -> argparse.ArgumentParser:
-    """Those of a model of transformers that reads text, of one of ``sizes``."""
+    """Returns a parser with the options for a model of transformers that reads text, of one of ``sizes``."""
     parser = options(description, batch_of)
     parser.add_argument("--size", choices=sizes, default=size, help=f"of the model ({size})")
     how = "how attention is computed (sdpa)"
@@ -31,5 +31,5 @@ def text_options(description: str | None, sizes: dict[str, Any], size: str, batc
 
 
 def print_profile(model: nn.Module, args: argparse.Namespace, **call: Any) -> None:
-    """Of one call of ``model``; ``call``: as :func:`get_model_profile` takes it."""
+    """Prints the profile of one call of ``model``; ``call`` has arguments of :func:`get_model_profile`."""
     get_model_profile(model, module_depth=args.depth, top_modules=args.top, detailed=True, **call)

@@ -25,7 +25,7 @@ def t5(size: str = "small", attention: str = "sdpa") -> nn.Module:
 
 
 def texts(batch: int, source: int, target: int) -> dict[str, Tensor]:
-    """``batch`` texts of ``source`` tokens, and as many of ``target`` tokens that they are to become."""
+    """Returns ``batch`` inputs of ``source`` tokens and as many targets of ``target`` tokens."""
     read, written = (torch.zeros(batch, length, dtype=torch.long) for length in (source, target))
     return {"input_ids": read, "decoder_input_ids": written}
 

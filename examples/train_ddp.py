@@ -64,7 +64,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Tokens and targets, [batch, sequence] each, to the mean loss."""
+    """Maps tokens and targets, [batch, sequence] each, to the mean loss."""
 
     def __init__(self, dim: int, layers: int, sequence: int) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def report(args: argparse.Namespace, losses: Tensor, stopwatch: Stopwatch) -> None:
-    """Rank 0 prints for all, after training, so that no step waits for it."""
+    """Prints on rank 0 for all ranks, after training, so that no step waits for it."""
     dist.all_reduce(losses)
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, {"rank": dist.get_rank(), **stopwatch.laps})
@@ -194,7 +194,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     train(args, start())
-    # Whatever still holds a gradient hook goes before the process group does, and the group before the interpreter.
+    # Everything that holds a gradient hook goes before the process group does, and the group before the interpreter.
     gc.collect()
     dist.barrier()
     dist.destroy_process_group()

@@ -45,7 +45,7 @@ HOT_BIAS = 1.0  # nearly two standard deviations of a fresh router's logits
 
 @dataclass(frozen=True)
 class Meshes:
-    """The same ranks, seen by the dense layers and by the experts."""
+    """The meshes of the same ranks for the dense layers and for the experts."""
 
     dense: DeviceMesh  # dp x tp
     experts: DeviceMesh  # edp x ep
@@ -60,7 +60,7 @@ def make_meshes(device: torch.device, tp: int, ep: int) -> Meshes:
 
 
 def parallelize(model: GPT, meshes: Meshes) -> None:
-    """Keep this rank's share of the model, and see to it that gradients meet."""
+    """Keep this rank's share of the model, and reduce its gradients with other ranks."""
     tensor_parallel(model, meshes.dense["tp"])
     for moe in moe_layers(model).values():
         expert_parallel(moe, meshes)
@@ -112,7 +112,7 @@ def expert_gradient_hook(meshes: Meshes) -> Callable[[Tensor], None]:
     return hook
 
 
-# ---- known illnesses -------------------------------------------------------------------------------------------------
+# ---- planted faults --------------------------------------------------------------------------------------------------
 
 
 def hot_experts(layer: int, num_experts: int) -> list[int]:
@@ -122,7 +122,7 @@ def hot_experts(layer: int, num_experts: int) -> list[int]:
 
 
 def make_experts_hot(model: nn.Module) -> dict[str, list[int]]:
-    """Returns them, by the name of the layer."""
+    """Makes experts hot; returns them by the name of their layer."""
     hot = {}
     for layer, (name, moe) in enumerate(moe_layers(model).items()):
         hot[name] = hot_experts(layer, moe.num_experts)
@@ -145,7 +145,7 @@ class SleepInBackward(torch.autograd.Function):
 
 
 def make_slow(module: nn.Module, phase: str, seconds: float) -> None:
-    """The module sleeps in each call, before its own work starts: in forward before its children's, and so in backward.
+    """Makes the module sleep in each call, before its own work: in forward and in backward before its children.
 
     In backward it must return one tensor.
     """
@@ -156,7 +156,7 @@ def make_slow(module: nn.Module, phase: str, seconds: float) -> None:
 
 
 def second_moe_layer(model: nn.Module) -> str:
-    """Its name, or that of the only one."""
+    """Returns the name of the second MoE layer, or of the only one."""
     return list(moe_layers(model))[:2][-1]
 
 
@@ -257,7 +257,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def report(args: argparse.Namespace, losses: Tensor, stopwatch: Stopwatch, dp: DeviceMesh) -> None:
-    """Rank 0 prints for all, after training, so that no step waits for it."""
+    """Prints on rank 0 for all ranks, after training, so that no step waits for it."""
     dist.all_reduce(losses, group=dp.get_group())
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, {"rank": dist.get_rank(), **stopwatch.laps})
@@ -338,7 +338,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace, world: int)
 def main() -> None:
     args = parse()
     train(args, start())
-    # Whatever still holds a gradient hook or a group goes before the group does, and the group before the interpreter.
+    # Everything that holds a gradient hook or a group goes before the group does, and the group before the interpreter.
     gc.collect()
     dist.barrier()
     dist.destroy_process_group()

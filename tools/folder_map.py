@@ -12,14 +12,14 @@ _MAP = re.compile(r"(<!-- map -->\n).*?(<!-- /map -->\n)", re.DOTALL)
 
 
 def folder_map() -> str:
-    """One paragraph for each folder: its path, what it is for, and its modules."""
+    """Returns one paragraph for each folder: its path, its purpose and its modules."""
     tops = (HOUSE / "distprof", HOUSE / "launcher", HOUSE / "merge")
     packages = sorted(file.parent for top in tops for file in top.rglob("__init__.py"))
     return "".join(_paragraph(package) for package in packages)
 
 
 def with_map(page: str) -> str:
-    """The page with its map made anew."""
+    """Returns the page with a new map."""
     return _MAP.sub(lambda found: found[1] + folder_map() + found[2], page)
 
 

@@ -83,9 +83,9 @@ def test_a_faulty_reader_fails(
         fault(shard)
         return shard
 
-    monkeypatch.setattr(soak("judges"), "parse_shard", reader)
+    monkeypatch.setattr(soak("reader_checks"), "parse_shard", reader)
     monkeypatch.setattr(soak("mutations"), "_ABUSES", (soak("damage").delete,))
-    assert not soak("trials").run(soak("mutations").MUTATIONS, 0, 50, 1, soak("shown").Progress(io.StringIO()))
+    assert not soak("trials").run(soak("mutations").MUTATIONS, 0, 50, 1, soak("console_output").Progress(io.StringIO()))
     output = capsys.readouterr().err
     assert said in output
     assert re.search(
@@ -184,7 +184,7 @@ class Terminal(io.StringIO):
 def test_it_shows_how_far_it_is_and_its_last_word_in_colour_where_that_is_wanted(
     soak: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown, log, terminal = soak("shown"), io.StringIO(), Terminal()
+    shown, log, terminal = soak("console_output"), io.StringIO(), Terminal()
     for stream in (log, terminal):
         progress = shown.Progress(stream, log_every_s=-1)
         progress._every_s = -1
@@ -252,7 +252,7 @@ def test_cases_are_the_same_with_and_without(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    cases, progress = soak("cases"), soak("shown").Progress(io.StringIO())
+    cases, progress = soak("cases"), soak("console_output").Progress(io.StringIO())
     folder = tmp_path / "cases"
     folder.mkdir()
     for name, text in {"quiet": QUIET, "chance": RANDOM, "sees": SEES_DISTPROF}.items():

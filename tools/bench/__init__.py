@@ -1,8 +1,8 @@
-"""What distprof costs, measured: ``make bench`` runs it and leaves ``docs/BENCHMARKS.md``.
+"""Measures what distprof costs: ``make bench`` runs it and writes ``docs/BENCHMARKS.md``.
 
-__main__   what to measure, and the page        table      numbers as Markdown
-steps      a step with and without recording    variants   what is switched on around it
-gpt        the models, and a job of one         process    commands in processes of their own
-jobs       start-up and memory of whole jobs    shards     bytes a step
-merging    merges of generated runs
+__main__   what to measure, and the page        table           numbers as Markdown
+steps      a step with and without recording    variants        what a step is measured with
+gpt        the models and their training step   process         commands in their own processes
+jobs       start-up and memory of whole jobs    shards          bytes for each step
+merging    merges of synthetic runs             synthetic_runs  writes these runs
 """

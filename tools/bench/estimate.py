@@ -1,4 +1,4 @@
-"""What many measurements of one thing say, and how far to trust it."""
+"""Estimates from repeated measurements, with their confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TRIMMED = 0.25  # at either end
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, and where it lies with a probability of 95 %."""
+    """A value and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -24,12 +24,12 @@ class Estimate:
 
 
 def sure(value: float) -> Estimate:
-    """Of what is not uncertain, or was measured once."""
+    """Returns an estimate of a value that is exact, or was measured once."""
     return Estimate(value, value, value)
 
 
 def middle_half(values: Sequence[float]) -> Estimate:
-    """The mean of the middle half of these.
+    """Returns the mean of the middle half of the values.
 
     The interval is that of a trimmed mean, from the winsorized deviation of all (Tukey and McLaughlin 1963).
     """
@@ -43,20 +43,20 @@ def middle_half(values: Sequence[float]) -> Estimate:
 
 
 def middle_ratio(ratios: Sequence[float]) -> Estimate:
-    """The same of ratios, which are averaged as logarithms: what is twice as slow and what is twice as fast cancel."""
+    """Returns the same for ratios, averaged as logarithms: a ratio of 2 and one of 1/2 cancel."""
     found = middle_half([math.log(ratio) for ratio in ratios])
     return Estimate(math.exp(found.value), math.exp(found.low), math.exp(found.high))
 
 
 def verdict(found: Estimate, budget: float | None, digits: int) -> str:
-    """The budget, and whether it is kept, as far as its digits go, and as the measurements can tell.  Empty without."""
+    """Returns the budget, and whether the value keeps it, as far as its digits and interval tell."""
     if budget is None:
         return ""
     value, low, high = (round(number, digits) for number in (found.value, found.low, found.high))
     if low > budget:
         said = "**missed**"
     elif value > budget:
-        said = "cannot be told by this run"
+        said = "this run cannot tell"
     else:
         said = "kept" if high <= budget else "kept, as far as this run can tell"
     return f"{budget:,.{digits}f}: {said}"

@@ -1,4 +1,4 @@
-"""The models that are measured, and a training step of one: GPT-2's layout, 13 modules a block and 8 around them."""
+"""The measured models and their training step: GPT-2's layout, with 13 modules in each block and 8 outside blocks."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class GPT(nn.Module):
 
 
 class Training:
-    """A model in training on one batch, on one thread."""
+    """The training of a model on one batch, on one thread."""
 
     def __init__(self, shape: Shape) -> None:
         torch.set_num_threads(1)

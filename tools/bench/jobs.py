@@ -1,4 +1,4 @@
-"""Whole jobs of one rank, under torchrun and under ``distprof run``: what starting one takes, and what a rank holds."""
+"""Whole jobs of one rank, under torchrun and under ``distprof run``: the time to start and the memory of a rank."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from bench.process import TOOLS, Cost, alternately, python, warm_ups
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1")
-#: More than the default window: warm-up, the counted step, the timed ones.
+#: More steps than the default window has: warm-up, the counted step and the timed ones.
 STEPS = 20
 
 
 def start_up(pairs: int) -> list[tuple[Cost, Cost]]:
-    """A script that imports torch and ends: (torchrun, distprof run)."""
+    """Returns the cost of a script that only imports torch: (torchrun, distprof run)."""
     with tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
         script = Path(folder) / "script.py"
         script.write_text("import torch\n", encoding="utf-8")
@@ -22,15 +22,15 @@ def start_up(pairs: int) -> list[tuple[Cost, Cost]]:
 
 
 def resident(pairs: int, model: str) -> list[tuple[int, int]]:
-    """Bytes that a rank holds after :data:`STEPS` steps: (torchrun, distprof run with all its defaults)."""
+    """Returns the resident bytes of a rank after :data:`STEPS` steps: (torchrun, distprof run with its defaults)."""
     with tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
         job = ("-m", "bench.rank", model, "--steps", STEPS)
         found = alternately(pairs, (*_TORCHRUN, *job), (*_distprof(folder), *job), TOOLS)
-    return [(_said(plain), _said(recorded)) for plain, recorded in found]
+    return [(_printed_number(plain), _printed_number(recorded)) for plain, recorded in found]
 
 
 def help_time(times: int) -> list[Cost]:
-    """``distprof --help``."""
+    """Returns the cost of ``distprof --help``."""
     with tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
         unkept = warm_ups(times)
         return [python("-m", "distprof", "--help", cwd=Path(folder)) for _ in range(unkept + times)][unkept:]
@@ -40,7 +40,7 @@ def _distprof(out: str) -> tuple[str, ...]:
     return ("-m", "distprof", "run", "--out", out, "--nproc", "1")
 
 
-def _said(job: Cost) -> int:
+def _printed_number(job: Cost) -> int:
     found = re.search(r"^resident: (\d+)$", job.stdout, re.MULTILINE)
     if found is None:
         raise RuntimeError(f"the job did not say what it holds: {job.stdout!r}")

@@ -1,4 +1,4 @@
-"""What the numbers were measured on, and how busy it was."""
+"""The machine on which the numbers were measured, and its load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def described() -> str:
-    """One paragraph; says so where the machine had other work to do."""
+    """Returns one paragraph; it says if the machine had other work."""
     cores = os.cpu_count() or 1
     parts = (
         f"{_processor()}, {cores} cores",

@@ -1,4 +1,4 @@
-"""``distprof merge`` of runs that were made up beforehand: time and peak memory."""
+"""Time and peak memory of ``distprof merge`` for synthetic runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.process import Cost, python
 
 @dataclass(frozen=True)
 class Merge:
-    """``with_plots`` is all that ``distprof merge`` does by default."""
+    """``with_plots``: with everything that ``distprof merge`` does by default."""
 
     ranks: int
     modules: int
@@ -21,10 +21,10 @@ class Merge:
 
 
 def merge(kind: str, ranks: int, times: int) -> Merge:
-    """Of a made-up run, each way ``times`` times; its files are in the disk's cache."""
+    """Merges a synthetic run ``times`` times in each way; its files are in the disk cache."""
     with tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
         here, run = Path(folder), Path(folder) / "run"
-        python("-m", "bench.made_up", run, kind, "--ranks", ranks)
+        python("-m", "bench.synthetic_runs", run, kind, "--ranks", ranks)
         command = ("-m", "distprof", "merge", run)
         return Merge(
             ranks=ranks,

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, with what they cost, their children included."""
+"""Runs commands in their own processes and measures their cost, with that of their children."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-#: Of a job, a scheduler or a recorder around this one.
+#: Variables of a job, a scheduler or a recorder around this process.
 _FOREIGN = ("DISTPROF_", "PET_", "SLURM_", "TORCHELASTIC_", "PYTHONPATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
-#: Where ``python -m bench...`` is found, and nothing of the checkout that would shadow what is installed.
+#: The folder in which ``python -m bench...`` is found; nothing in it shadows an installed package.
 TOOLS = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
 class Cost:
-    """``peak_bytes``: the largest resident set of the process and its children, each on its own."""
+    """``peak_bytes``: the largest resident set of any one process, of the command or of its children."""
 
     wall_s: float
     cpu_s: float
@@ -29,7 +29,7 @@ class Cost:
 
 
 def python(*arguments: object, cwd: Path = TOOLS) -> Cost:
-    """Run Python with ``arguments`` on one thread.  Raises RuntimeError, with what it said, when it fails."""
+    """Runs Python with ``arguments`` on one thread.  Raises RuntimeError with its output if it fails."""
     command = [sys.executable, *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
@@ -48,7 +48,7 @@ def python(*arguments: object, cwd: Path = TOOLS) -> Cost:
 
 
 def alternately(pairs: int, one: Sequence[object], other: Sequence[object], cwd: Path) -> list[tuple[Cost, Cost]]:
-    """Two commands in turns, so that a machine that is slower for a while is so for both."""
+    """Runs two commands alternately, so that a slow period of the machine affects both."""
     unkept = warm_ups(pairs)
     found = []
     for number in range(unkept + pairs):
@@ -61,7 +61,7 @@ def alternately(pairs: int, one: Sequence[object], other: Sequence[object], cwd:
 
 
 def warm_ups(times: int) -> int:
-    """How often to do something before it counts, so that caches fill.  A single time is no measurement anyway."""
+    """Returns the number of runs before the measured ones, which fill the caches; none before a single run."""
     return int(times > 1)
 
 

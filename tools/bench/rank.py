@@ -1,4 +1,4 @@
-"""A training job of the measured model that knows nothing of distprof: says at its end how much memory it holds.
+"""A training job of the measured model without any use of distprof; it prints its resident memory at its end.
 
 python -m bench.rank small --steps 20
 """
@@ -15,7 +15,7 @@ from bench.shapes import SHAPES
 
 
 def resident_bytes() -> int:
-    """Of this process, now; Linux alone says so without help."""
+    """Returns the resident memory of this process now; needs Linux."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 

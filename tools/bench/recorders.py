@@ -1,4 +1,4 @@
-"""distprof's own recorder, as a rank has it, in this process; and one that is there for single steps alone."""
+"""Runs distprof's recorder in this process, for whole trainings or for single steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distprof.shard.reader import read_shard
 
 @contextmanager
 def recording(folder: Path, **settings: Any) -> Iterator[tuple[Recorder, Callable[[], Path]]]:
-    """A recorder at work, writing to a run in ``folder``, and what finds its shard."""
+    """Yields an armed recorder that writes to a run in ``folder``, and a function that returns its shard's path."""
     run = RunFolder(folder)
     run.shards.mkdir()
     recorder = Recorder(Settings(run_dir=str(folder), run_id="bench", **settings))
@@ -30,7 +30,7 @@ def recording(folder: Path, **settings: Any) -> Iterator[tuple[Recorder, Callabl
 
 @contextmanager
 def checked(expected: dict[str, int], **settings: Any) -> Iterator[Recorder]:
-    """A recorder whose shard must hold the ``expected`` records in the end."""
+    """Yields an armed recorder.  Raises RuntimeError if its shard lacks the ``expected`` records: kind -> number."""
     with tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
         with recording(Path(folder), **settings) as (recorder, shard):
             yield recorder
@@ -39,34 +39,34 @@ def checked(expected: dict[str, int], **settings: Any) -> Iterator[Recorder]:
             raise RuntimeError(f"the shard holds {dict(found)}: expected {expected}")
 
 
-class InTurns:
-    """Puts a recorder of quiet or timed steps in place for a step; in between torch is as if it had never been there.
+class SwitchedRecorder:
+    """Attaches a recorder of quiet or timed steps for single steps; between them torch is as without a recorder.
 
-    It reaches into the recorder: in a job one that is away stays away.
+    It uses the recorder's own parts: in a job a detached recorder is not attached again.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self.steps = 0
-        self._leave()
+        self._detach()
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        self._come()
+        self._attach()
         self.steps += 1
         try:
             yield
         finally:
-            self._leave()
+            self._detach()
 
-    def _come(self) -> None:
+    def _attach(self) -> None:
         recorder = self._recorder
         recorder.probes.instruments.watch_optimizers()
         if recorder.probes.probe is not None:
             recorder.probes.instruments.watch_backward()
             recorder.probes.probe.attach()
 
-    def _leave(self) -> None:
+    def _detach(self) -> None:
         recorder = self._recorder
         if recorder.probes.probe is not None:
             recorder.probes.probe.detach()

@@ -1,4 +1,4 @@
-"""From measurements to tables: what is measured how often, beside which budget, and what the page says of it."""
+"""Makes tables from measurements: what is measured, how often, with which budget, and the sentences of the page."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 
 from bench import jobs
 from bench.estimate import Estimate, middle_half, sure, verdict
-from bench.made_up import RUNS
 from bench.merging import merge
 from bench.process import Cost, python
 from bench.shapes import NARROW, SHAPES
+from bench.synthetic_runs import RUNS
 from bench.table import MB, Table, spread
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How often things are measured."""
+    """The number of measurements of each kind."""
 
-    pairs: dict[str, int]  # of steps, by model
+    pairs: dict[str, int]  # pairs of steps, by model
     narrow: int  # pairs of steps of the narrow model
     starts: int  # pairs of jobs that are only started
     jobs: int  # pairs of jobs that train
     merges: dict[tuple[str, int], int]  # (kind of run, ranks) -> how often
 
     def merging(self, ranks: Sequence[int]) -> Effort:
-        """Large runs of these sizes instead; beyond 512 ranks once."""
+        """Returns the same with large runs of these numbers of ranks; those beyond 512 ranks are merged once."""
         demo = {run: times for run, times in self.merges.items() if run[0] == "demo"}
         return replace(self, merges=demo | {("large", size): 3 if size <= 512 else 1 for size in ranks})
 
@@ -42,7 +42,7 @@ THOROUGH = Effort(
 )
 QUICK = Effort(pairs={"small": 1}, narrow=1, starts=1, jobs=1, merges={("demo", 8): 1})
 
-#: Of CPU time, by model.
+#: Budgets for the ratio of CPU times, by (variant, model).
 _STEP_BUDGETS = {("quiet", "small"): 1.0, ("quiet", "large"): 1.0, ("timed", "small"): 1.08, ("timed", "large"): 1.01}
 _START_BUDGET_S, _HELP_BUDGET_S = 0.3, 0.3
 _MEMORY_BUDGET_MB = 20
@@ -98,7 +98,7 @@ def _ratios(model: str, variant: str, found: dict[str, Any]) -> tuple[str, str, 
 
 
 def added(effort: Effort) -> list[Table]:
-    """The larger model's steps last so long that on a shared machine they differ by more than what is added to them."""
+    """Returns the table of the added time; on a shared machine the large model's steps differ by more than that."""
     narrow = _compared("narrow", effort.narrow, "--only", *_OURS)
     whole_ms = _compared("large", max(1, effort.narrow // 20), "--only", "plain")["plain"]["plain_ms"]
     table = Table(
@@ -116,7 +116,7 @@ def added(effort: Effort) -> list[Table]:
 
 
 def _share(found: dict[str, Any], whole_ms: float, variant: str) -> tuple[str, str, str]:
-    """(what it adds, what a step of ``whole_ms`` would be with it over one without, the budget)"""
+    """Returns (the added ms, the ratio of a step of ``whole_ms`` with and without it, the verdict on the budget)."""
     more = Estimate(**found["added_ms"])
     ratio = Estimate(*(1 + one / whole_ms for one in (more.value, more.low, more.high)))
     return more.shown(3), ratio.shown(4), verdict(ratio, _STEP_BUDGETS[variant, "large"], 2)
@@ -219,6 +219,6 @@ def _seconds(costs: Sequence[Cost]) -> tuple[str, str]:
 
 
 def _json(*arguments: object) -> dict[str, Any]:
-    """What a part of the bench, in a process of its own, prints as its last line."""
+    """Runs a part of the bench in its own process; returns the JSON of its last line."""
     found: dict[str, Any] = json.loads(python(*arguments).stdout.splitlines()[-1])
     return found

@@ -1,4 +1,4 @@
-"""The sizes of the models that are measured; known without torch."""
+"""The sizes of the measured models; imports no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Shape:
-    """A model and its batch."""
+    """The size of a model and of its batch."""
 
     layers: int
     width: int
@@ -28,5 +28,5 @@ SHAPES = {
     "small": Shape(layers=12, width=48, heads=4, vocabulary=256, batch=2, tokens=32),
     "large": Shape(layers=6, width=256, heads=8, vocabulary=1024, batch=4, tokens=128),
 }
-#: As many modules as the large one has, in a step so short that what is added to it can be told.
+#: As many modules as in the large model, and a step so short that the added time can be measured.
 NARROW = replace(SHAPES["large"], width=32, heads=4, vocabulary=64, batch=1, tokens=16)

@@ -1,4 +1,4 @@
-"""What a timed step adds to a rank's shard, and what is there once.
+"""Measures the bytes that a timed step adds to a rank's shard, and those that do not depend on the steps.
 
 python -m bench.shards        prints a :class:`Growth` for each model as JSON
 """
@@ -21,15 +21,15 @@ _FEW, _MANY = 1, 3
 
 @dataclass(frozen=True)
 class Growth:
-    """``once_bytes``: all that does not grow with the steps: the tree, the parameters, the counts."""
+    """``once_bytes``: the bytes that do not depend on the number of steps: tree, parameters, counts."""
 
-    calls: int  # of modules, in one step
+    calls: int  # module calls in one step
     step_bytes: float
     once_bytes: float
 
 
 def growth(model: str) -> Growth:
-    """From two windows of different length."""
+    """Returns the growth, from two windows of different length."""
     few, calls = _shard_bytes(model, _FEW)
     many, _ = _shard_bytes(model, _MANY)
     step = (many - few) / (_MANY - _FEW)
@@ -37,7 +37,7 @@ def growth(model: str) -> Growth:
 
 
 def _shard_bytes(model: str, steps: int) -> tuple[int, int]:
-    """(bytes of the file, module calls in a step) of a window of so many timed steps."""
+    """Records a window of so many timed steps; returns (bytes of the file, module calls in a step)."""
     training = Training(SHAPES[model])
     with tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
         with recording(Path(folder), warmup=1, timed=steps) as (_, shard):

@@ -1,11 +1,10 @@
-"""Training steps with something switched on, against the same steps plain, in one process.
+"""Compares training steps with a recorder or another tool to the same steps without, in one process.
 
     python -m bench.steps small --pairs 40        prints a :class:`Compared` for each variant as JSON
 
-A machine with other tenants is slower for a second, and faster for the next: each step is compared with one right
-beside it.  With and without take turns, A B, B A, A B ...; of each pair the ratio is taken, and of the ratios the
-middle half is averaged.  CPU time of the process (all its threads) is blind to being kept waiting; wall time is shown
-beside it.
+The speed of a shared machine changes from second to second, so each step is compared with its neighbour: steps with and
+without alternate (A B, B A, A B, ...), and the middle half of the ratios of the pairs is averaged.  CPU time of the
+process (all its threads) does not include waiting; wall time is shown beside it.
 """
 
 from __future__ import annotations
@@ -26,30 +25,30 @@ from bench.shapes import NARROW, SHAPES
 from bench.variants import VARIANTS, Around, Variant
 
 _SHAPES = {**SHAPES, "narrow": NARROW}
-_UNKEPT = 3  # first pairs
+_UNUSED = 3  # first pairs, which are not used
 
 
 @dataclass(frozen=True)
 class Compared:
     modules: int
     plain_ms: float  # CPU time of a plain step, median
-    cpu: Estimate  # over plain
+    cpu: Estimate  # ratio to plain steps
     wall: Estimate
-    added_ms: Estimate  # of CPU time
+    added_ms: Estimate  # CPU time
 
 
-class _Taken(NamedTuple):
-    """Nanoseconds of one step."""
+class _StepTime(NamedTuple):
+    """The time of one step in ns."""
 
     cpu: int
     wall: int
 
 
-_Pair = tuple[_Taken, _Taken]  # without, with
+_Pair = tuple[_StepTime, _StepTime]  # (without, with)
 
 
 def measure(training: Training, variant: Variant, pairs: int) -> Compared:
-    unkept = _UNKEPT if pairs > 1 else 0
+    unkept = _UNUSED if pairs > 1 else 0
     with variant.ready(training) as around:
         found = list(_pairs(training, around, unkept + pairs))[unkept:]
     return Compared(
@@ -63,7 +62,7 @@ def measure(training: Training, variant: Variant, pairs: int) -> Compared:
 
 def _pairs(training: Training, around: Around, pairs: int) -> Iterator[_Pair]:
     gc.collect()
-    gc.freeze()  # a collection then costs the same in both
+    gc.freeze()  # a garbage collection then costs the same in both
     for number in range(pairs):
         if number % 2:
             recorded = _step(training, around)
@@ -73,11 +72,11 @@ def _pairs(training: Training, around: Around, pairs: int) -> Iterator[_Pair]:
     gc.unfreeze()
 
 
-def _step(training: Training, around: Around) -> _Taken:
+def _step(training: Training, around: Around) -> _StepTime:
     with around():
         cpu, wall = time.process_time_ns(), time.perf_counter_ns()
         training.step()
-        return _Taken(time.process_time_ns() - cpu, time.perf_counter_ns() - wall)
+        return _StepTime(time.process_time_ns() - cpu, time.perf_counter_ns() - wall)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Numbers as Markdown: medians, with the middle half of what they are the median of."""
+"""Formats tables in Markdown: medians with their quartiles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Table:
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """``1.043 (1.031 ... 1.058)``: the median and the quartiles."""
+    """Formats the median and the quartiles: ``1.043 (1.031 ... 1.058)``."""
     if len(values) < 2:
         return f"{values[0]:,.{digits}f}"
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")

@@ -1,4 +1,4 @@
-"""What may be switched on around a training step: distprof's own recorder, and what others offer for the same."""
+"""The variants of a training step: with distprof's recorder, and with other tools for the same purpose."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 from torch import nn
 
 from bench.gpt import Training
-from bench.recorders import InTurns, checked
+from bench.recorders import SwitchedRecorder, checked
 
-#: What is switched on around one step.
+#: The context of one step.
 Around = Callable[[], AbstractContextManager[None]]
 _MANY = 1 << 30
 
 
 @dataclass(frozen=True)
 class Variant:
-    """``ready``: made ready for steps of a training.  ``share``: what is there for comparison only is measured one time
-    in so many.  ``needs``: the package that has to be installed.
+    """``ready`` prepares steps of a training.  ``share``: a variant for comparison only is measured once in so many.
+    ``needs``: the package that has to be installed.
     """
 
     ready: Callable[[Training], AbstractContextManager[Around]]
@@ -44,17 +44,17 @@ def _plain(training: Training) -> Iterator[Around]:
 def _quiet(training: Training) -> Iterator[Around]:
     with checked({"step": 0, "counts": 0}, warmup=_MANY, timed=1) as recorder:
         training.step()
-        yield InTurns(recorder)
+        yield SwitchedRecorder(recorder)
 
 
 @contextmanager
 def _timed(training: Training) -> Iterator[Around]:
-    """The first timed step, in which a recorder makes what it keeps, is not measured."""
+    """Yields timed steps but the first, in which a recorder allocates its tables."""
     expected = {"memory": 1, "end": 1}
     with checked(expected, warmup=1, timed=_MANY, count=False) as recorder:
         training.step()
         training.step()
-        turns = InTurns(recorder)
+        turns = SwitchedRecorder(recorder)
         yield turns
         expected["step"] = 1 + turns.steps
 
@@ -71,7 +71,7 @@ def _counted(training: Training) -> Iterator[Around]:
 
 
 def _each(switched_on: Callable[[nn.Module], AbstractContextManager[None]]) -> Any:
-    """Of what can be switched on for a model at any time."""
+    """Makes a variant of a context manager that can be entered for any step."""
 
     @contextmanager
     def ready(training: Training) -> Iterator[Around]:
@@ -82,7 +82,7 @@ def _each(switched_on: Callable[[nn.Module], AbstractContextManager[None]]) -> A
 
 @contextmanager
 def _hooks(model: nn.Module) -> Iterator[None]:
-    """The least that plain hooks can do: a stamp as each module is called, returns, and has its backward begin."""
+    """Attaches plain hooks that read the clock at each module's call and return, and as its backward begins."""
     stamps: list[int] = []
 
     def stamp(*_: Any) -> None:
@@ -130,7 +130,7 @@ def _deepspeed(model: nn.Module) -> Iterator[None]:
         profiler.end_profile()
 
 
-#: By the name in the table.  ``plain`` against itself shows what the machine's own noise is.
+#: Variants by their name in the table.  ``plain`` compared with itself shows the noise of the machine.
 VARIANTS = {
     "plain": Variant(_plain),
     "quiet": Variant(_quiet),

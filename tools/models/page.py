@@ -1,4 +1,4 @@
-"""The page: what was counted, in tables."""
+"""The page docs/MODELS.md: the counts, in tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.metadata import version
 import torch
 
 from distprof.merge.report import ModuleStats, Report
-from models import ours, theirs
+from models import deepspeed_counts, distprof_counts
 from models.differences import differences
 from models.parts import PARTS, Part
 from models.shapes import BERT_LARGE, EXPERTS, MIXTURES, MODELS, Shape
@@ -18,25 +18,25 @@ MADE_WITH = ("torch", "transformers", "deepspeed")
 HEAD = """\
 # The work of known models
 
-`make docs` counts what stands here and writes this page; a test counts it all again. Made with {versions}.
+`make docs` counts these models and writes this page; a test counts them again. Made with {versions}.
 
 Parameters, MACs and flops are those of one forward, by the conventions of [FLOPS.md](FLOPS.md). MACs are exact: they
-are what pencil and paper give. Flops depend on conventions, so the last column names every op in which ours and
-DeepSpeed's differ, and by how much; the figures of a line add up to the difference.
+are what a calculation by hand gives. Flops depend on conventions, so the last column names every op in which
+distprof's and DeepSpeed's differ, and by how much; the figures of a line add up to the difference.
 """
 MODELS_TEXT = """\
 Counted on the meta device, where nothing runs, in evaluation mode, attention eager. `examples/` has the first nine,
 with random weights: `vision.py`, `bert.py`, `gpt2.py` and `t5.py` print their whole profiles. The others are
 transformers' configs, the mixtures with `grouped_mm` experts.
 
-DeepSpeed's figures are `get_model_profile`'s of the installed DeepSpeed, with one thing put right: on meta it counts
-every Linear with a bias twice, because torch's meta kernels call functions that it has patched. So they are what it
-says where the model runs.
+DeepSpeed's figures are those of `get_model_profile` of the installed DeepSpeed, with one correction: on meta it counts
+every Linear with a bias twice, because torch's meta kernels call functions that it has patched. The corrected figures
+are those that it gives where the model runs.
 """
 NOTES = """\
 What DeepSpeed does not see at all: `tanh`; sums and products written with `+` and `*`; `mean`, `pow` and `rsqrt`, of
-which root mean square norms are made; activations that a model took hold of before the profile began (`gelu`); and
-`_grouped_mm`, that is, all experts of a mixture. Where both count, ours have 5 flops an element of a softmax
+which root mean square norms are made; activations that a model imported before the profile began (`gelu`); and
+`_grouped_mm`, that is, all experts of a mixture. Where both count, distprof has 5 flops an element of a softmax
 (DeepSpeed: 1), 7 of a layer norm and 4 of a batch norm with weight and bias (5 and 2), every element of a pooling
 window (1 an input element), and the bias of a Linear (none).
 """
@@ -59,7 +59,9 @@ def page() -> str:
 
 def _models() -> Iterator[str]:
     yield f"## Models\n\n{MODELS_TEXT}"
-    yield from _table("model", "input", "params", "MACs", "flops", "DeepSpeed's flops", "ours less DeepSpeed's, by op")
+    yield from _table(
+        "model", "input", "params", "MACs", "flops", "DeepSpeed's flops", "distprof's less DeepSpeed's, by op"
+    )
     large: Report | None = None
     for shape in MODELS:
         report, counted = count(shape)
@@ -71,12 +73,12 @@ def _models() -> Iterator[str]:
     yield f"{_inside(large)}\n"
 
 
-def count(shape: Shape) -> tuple[Report, theirs.Counted]:
-    """By distprof and by DeepSpeed, on meta."""
+def count(shape: Shape) -> tuple[Report, deepspeed_counts.Counted]:
+    """Returns the counts of distprof and of DeepSpeed, on the meta device."""
     with torch.device("meta"):
         model, inputs = shape.make().eval(), shape.inputs()
     with torch.no_grad():
-        return ours.count(model, partial(model, **inputs)), theirs.count(model, inputs)
+        return distprof_counts.count(model, partial(model, **inputs)), deepspeed_counts.count(model, inputs)
 
 
 def _inside(large: Report) -> str:
@@ -106,7 +108,7 @@ def _parts() -> Iterator[str]:
     yield f"## Parts\n\n{PARTS_TEXT}"
     yield from _table(
         "module", "input", "params", "2 x MACs, forward", "2 x MACs, backward", "torch's counter, both",
-        "flops, forward", "DeepSpeed's flops", "ours less DeepSpeed's, by op",
+        "flops, forward", "DeepSpeed's flops", "distprof's less DeepSpeed's, by op",
     )  # fmt: skip
     for part in PARTS:
         yield _part(part)
@@ -120,10 +122,12 @@ def _part(part: Part) -> str:
     def train() -> None:
         module(*inputs).sum().backward()
 
-    report = ours.count(module, train)
+    report = distprof_counts.count(module, train)
     stats = report.modules[0]
-    products = (2 * (stats.macs or 0), 2 * (stats.bwd_macs or 0), theirs.count_by_torch(train))
-    return _row(part.title, part.given, stats.params, *products, *_compared(report, theirs.count(module, inputs)))
+    products = (2 * (stats.macs or 0), 2 * (stats.bwd_macs or 0), deepspeed_counts.count_by_torch(train))
+    return _row(
+        part.title, part.given, stats.params, *products, *_compared(report, deepspeed_counts.count(module, inputs))
+    )
 
 
 def _experts() -> Iterator[str]:
@@ -134,13 +138,13 @@ def _experts() -> Iterator[str]:
             torch.manual_seed(0)
             model = make(how).eval()
             with torch.no_grad():
-                stats = ours.count(model, partial(model, torch.arange(32).view(2, 16))).modules[0]
+                stats = distprof_counts.count(model, partial(model, torch.arange(32).view(2, 16))).modules[0]
             yield _row(title, f"`{how}`", stats.macs, stats.flops)
     yield ""
 
 
-def _compared(report: Report, counted: theirs.Counted) -> tuple[float | str, ...]:
-    """Flops of both, and what makes the difference.  Raises ValueError where the ops do not make all of it."""
+def _compared(report: Report, counted: deepspeed_counts.Counted) -> tuple[float | str, ...]:
+    """Returns the flops of both and the ops that differ.  Raises ValueError if these do not explain all of it."""
     flops = round(report.modules[0].flops or 0)
     by_op = differences((op for op in report.ops if op.kind == "forward"), counted)
     if sum(by_op.values()) != flops - counted.flops.total():

@@ -1,4 +1,4 @@
-"""What stands in the second table: small modules that are run forward and backward."""
+"""The models of the second table: small modules that run forward and backward."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 @dataclass(frozen=True)
 class Part:
-    """A module, and tensors for it, all of which get a gradient."""
+    """A module and its input tensors, all of which get a gradient."""
 
     title: str
     given: str
@@ -22,7 +22,7 @@ class Part:
 
 
 class Attention(nn.Module):
-    """Of queries, keys and values, by one of torch's roads."""
+    """Attention of queries, keys and values, by one of torch's implementations."""
 
     def __init__(self, road: SDPBackend) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Attention(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Two layers, batch first; gives their output alone."""
+    """Two recurrent layers, batch first; returns their output only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Recurrent(nn.Module):
 
 
 class Thrice(nn.Module):
-    """One Linear, called three times."""
+    """A Linear that is called three times."""
 
     def __init__(self) -> None:
         super().__init__()

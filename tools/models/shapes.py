@@ -1,4 +1,4 @@
-"""What stands in the tables: models of known shape, each with what it is given."""
+"""The models of the tables: models of known shape, with their inputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOFTMAX, BERT_LARGE = "LeNet-5 with its softmax", "BERT-Large"
 
 @dataclass(frozen=True)
 class Shape:
-    """A model, and keyword arguments for it: counted on meta, where nothing runs."""
+    """A model and its keyword arguments; it is counted on the meta device, where nothing runs."""
 
     title: str
     given: str
@@ -44,32 +44,32 @@ def tokens(batch: int, sequence: int) -> Callable[[], Inputs]:
 
 
 def llama() -> nn.Module:
-    """Llama-2-7B's shape: the config's defaults."""
+    """Returns a model of Llama-2-7B's shape, the defaults of its configuration."""
     model: nn.Module = LlamaForCausalLM(LlamaConfig(attn_implementation="eager"))
     return model
 
 
 def mixtral(experts: str, **sizes: int) -> nn.Module:
-    """Mixtral-8x7B's shape, or one of other ``sizes``, its experts computed as transformers calls it."""
+    """Returns a model of Mixtral-8x7B's shape, or of other ``sizes``; ``experts`` is transformers' name for them."""
     model: nn.Module = MixtralForCausalLM(MixtralConfig(attn_implementation="eager", **sizes))
     return computing(model, experts)
 
 
 def qwen3_moe(experts: str, **sizes: int) -> nn.Module:
-    """Qwen3-30B-A3B's shape, or one of other ``sizes``."""
+    """Returns a model of Qwen3-30B-A3B's shape, or of other ``sizes``."""
     shape = {"num_hidden_layers": 48, "head_dim": 128, **sizes}
     model: nn.Module = Qwen3MoeForCausalLM(Qwen3MoeConfig(attn_implementation="eager", **shape))
     return computing(model, experts)
 
 
 def computing(model: Any, experts: str) -> nn.Module:
-    """The model, in the type in which grouped matmuls have a kernel everywhere."""
+    """Returns the model in bfloat16, for which grouped matmuls have a kernel on every device."""
     model.set_experts_implementation(experts)
     module: nn.Module = model.to(torch.bfloat16)
     return module
 
 
-#: Attention is eager, as when DeepSpeed's own figures were taken.
+#: Attention is eager, as in DeepSpeed's own figures.
 MODELS = (
     Shape("LeNet-5", "1024 x 1 x 32 x 32", LeNet5, images("images", 1024, 1, 32, 32)),
     Shape(SOFTMAX, "1024 x 1 x 32 x 32", lambda: LeNet5(softmax=True), images("images", 1024, 1, 32, 32)),
@@ -94,7 +94,7 @@ _SMALL = {
     "vocab_size": 128,
 }
 EXPERTS = ("eager", "batched_mm", "grouped_mm")
-#: Small enough to run: eager experts, which loop over those that got a token, cannot be counted on meta.
+#: Small enough to run: eager experts loop over those that got a token, which cannot be counted on the meta device.
 MIXTURES: dict[str, Callable[[str], nn.Module]] = {
     "Mixtral": lambda how: mixtral(how, intermediate_size=128, num_local_experts=8, **_SMALL),
     "Qwen3-MoE": lambda how: qwen3_moe(how, moe_intermediate_size=32, num_experts=8, head_dim=16, **_SMALL),

@@ -1,1 +1,1 @@
-"""``make soak``: abuse of shards and of those who write them, until something is lost.  ``python -m soak --help``."""
+"""Damages shards and their writers, and reports anything that is lost: ``make soak``, ``python -m soak --help``."""

@@ -24,11 +24,11 @@ import sys
 from pathlib import Path
 
 from soak import cases, trials
+from soak.console_output import Progress, last_word
 from soak.disks import FULL_DISKS
 from soak.kills import KILLS
 from soak.mutations import MUTATIONS
 from soak.scripts import scripts
-from soak.shown import Progress, last_word
 from soak.skew import run as skew
 
 

@@ -1,6 +1,8 @@
-"""Scripts that something was once wrong with: each is run plainly, and under distprof with its delicate moment in the
-counted step, in a timed one, and before both.  Output, files, exit code and the bits of all parameters have to be the
-same.  What differs between two plain runs, too, is not held against distprof, and counted as such.
+"""Runs the scripts of tests/cases, which once showed a fault, with and without distprof.
+
+Each runs under distprof with its delicate iteration in the counted step, in a timed one, and before both.  Output,
+files, exit code and the bits of all parameters have to be the same.  A difference that two runs without distprof show
+too is counted separately.
 """
 
 from __future__ import annotations
@@ -19,16 +21,16 @@ from pathlib import Path
 from distprof.records import Step
 from distprof.run_folder import RunFolder
 from distprof.shard.reader import read_shard
+from soak.console_output import Progress, table
 from soak.runs import RUN, differences, explain, plain, under_distprof
 from soak.scripts import Script, scripts
-from soak.shown import Progress, table
 
 SAME, DIFFERS, VARIES, NOT_INSTALLED = VERDICTS = ("same", "differs", "varies by itself", "not installed")
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What came of one run under distprof: in what it differs, if it does, and whether steps of it were timed."""
+    """The result of one run under distprof: its differences, and whether its steps were timed."""
 
     verdict: str
     explanation: str = ""
@@ -36,7 +38,7 @@ class Compared:
 
 
 def run(pattern: str, at_once: int, progress: Progress) -> bool:
-    """Compare all scripts whose names match and print the counts; False where something differs."""
+    """Compares all scripts whose names match and prints the counts; returns False if something differs."""
     chosen, started = scripts(pattern), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="distprof-soak-"))
     tally: Counter[tuple[str, str]] = Counter()
@@ -52,7 +54,10 @@ def run(pattern: str, at_once: int, progress: Progress) -> bool:
     print(table(tally, VERDICTS))
     held = not any(tally[script.title, DIFFERS] for script in chosen)
     seconds = f"{time.monotonic() - started:.0f} s"
-    print(f"{len(chosen):,} cases, {timed:,} runs with timed steps, in {seconds}: {_holds(held, folder)}\n", flush=True)
+    print(
+        f"{len(chosen):,} cases, {timed:,} runs with timed steps, in {seconds}: {_conclusion(held, folder)}\n",
+        flush=True,
+    )
     return held
 
 
@@ -63,7 +68,7 @@ def _show_differences(compared: list[Compared], progress: Progress) -> None:
             print(one.explanation, file=sys.stderr, flush=True)
 
 
-def _holds(held: bool, folder: Path) -> str:
+def _conclusion(held: bool, folder: Path) -> str:
     if not held:
         return f"not all is as without distprof, and the files of what differs are in {folder}"
     shutil.rmtree(folder)
@@ -71,15 +76,15 @@ def _holds(held: bool, folder: Path) -> str:
 
 
 def windows(event: int) -> Mapping[str, tuple[int, int]]:
-    """``--warmup`` and ``--timed``, by where they put that iteration.
+    """Returns ``--warmup`` and ``--timed`` by the step in which they record that iteration.
 
-    The one after the counted step is not used where ranks are several, but timed.
+    With several ranks, the iteration after the counted step is timed but not used.
     """
     return {"counted": (event, 3), "timed": (max(0, event - 2), 4), "before": (event + 1, 3)}
 
 
 def _compare(script: Script, place: Path) -> list[Compared]:
-    """One for each window.  The files of what differs are kept."""
+    """Returns one comparison for each window.  The files of runs that differ are kept."""
     if not all(_installed(stack) for stack in script.stacks):
         return [Compared(NOT_INSTALLED)]
     without, again, compared = plain(script, place / "plain"), None, []

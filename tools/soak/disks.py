@@ -1,7 +1,7 @@
-"""One kind of abuse: there is no more room at a random byte of a shard, in a process of its own.
+"""Writes shards without free space from a random byte on, each in its own process.
 
-A file system of a few pages fills up (in a mount namespace of the process's own: needs no root where users may have
-one), a limit on the file's size is reached, and /dev/full takes the shard's place for some records.
+A file system of a few pages becomes full (in the process's own mount namespace: it needs no root where users may have
+one), a limit on the file size is reached, or /dev/full replaces the shard for some records.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from distprof.shard.codec import to_payload
 from distprof.shard.frames import frame
 from distprof.shard.reader import read_shard
 from distprof.shard.writer import FileSink, ShardWriter
-from soak.judges import ALL, judge
 from soak.originals import Original, Random, original
+from soak.reader_checks import ALL, judge
 from soak.trials import Kind, Outcome
 
 SAYS_WHY, NO_WORD, NO_HEADER = "says why", "no word fits", "no header fits"
 A_GAP, ENOUGH, NOT_MOUNTED = "a gap", "all fits", "none to be had"
-_PAGE = os.sysconf("SC_PAGE_SIZE")  # what such a file system gives room by
+_PAGE = os.sysconf("SC_PAGE_SIZE")  # the unit of free space in such a file system
 _NEW_MOUNTS, _NEW_USER, _PRIVATE = 0x20000, 0x10000000, (1 << 18) | (1 << 14)
 _CANNOT_MOUNT = 77
 
 
 def fill(rng: Random, folder: Path) -> Outcome:
-    """Write one shard where it finds no room, in a folder inside ``folder``."""
+    """Writes one shard without enough free space, in a folder inside ``folder``."""
     one = original("run", 1, rng.choice((2, 4, 40)), script="x" * rng.randrange(5000))
     abuse = rng.choice((full_file_system, file_size_limit, room_again, dev_full))
     place = folder / "trial"
@@ -63,7 +63,7 @@ def full_file_system(rng: Random, one: Original, place: Path) -> str:
     code, said = _in_a_process(work)
     if code == _CANNOT_MOUNT:
         return NOT_MOUNTED
-    return _judge(one, pages * _PAGE, RunFolder(place / "kept"), said, "No space left on device")
+    return _check(one, pages * _PAGE, RunFolder(place / "kept"), said, "No space left on device")
 
 
 def file_size_limit(rng: Random, one: Original, place: Path) -> str:
@@ -77,11 +77,11 @@ def file_size_limit(rng: Random, one: Original, place: Path) -> str:
         return 0
 
     _, said = _in_a_process(work)
-    return _judge(one, limit, run, said, "File too large")
+    return _check(one, limit, run, said, "File too large")
 
 
 def room_again(rng: Random, one: Original, place: Path) -> str:
-    """There is no room for some records, and then there is: the writer goes on, and the gap is seen."""
+    """Has no free space for some records, then has some again: the writer goes on, and the reader reports the gap."""
     limit, until = rng.randrange(one.edges[1], len(one.data)), rng.randrange(1, len(one.records) + 1)
 
     def work() -> int:
@@ -96,7 +96,7 @@ def room_again(rng: Random, one: Original, place: Path) -> str:
 
 
 def dev_full(rng: Random, one: Original, place: Path) -> str:
-    """/dev/full takes some records; those before and after it are there."""
+    """/dev/full receives some records; those before and after it are in the shard."""
     first = rng.randrange(1, len(one.records))
     until = rng.randrange(first, len(one.records) + 1)
 
@@ -104,7 +104,7 @@ def dev_full(rng: Random, one: Original, place: Path) -> str:
         sink = FileSink(place / "shard")
         shard, full = os.dup(sink._fd), os.open("/dev/full", os.O_WRONLY)
         places = {first: full, until: shard}  # where they are equal, there was no full disk
-        _write_what_fits(one, sink, lambda n: _turn(sink, places[n]) if n in places else None)
+        _write_what_fits(one, sink, lambda n: _redirect(sink, places[n]) if n in places else None)
         return 0
 
     _in_a_process(work)
@@ -114,8 +114,8 @@ def dev_full(rng: Random, one: Original, place: Path) -> str:
     return A_GAP if until > first else ENOUGH
 
 
-def _turn(sink: FileSink, to: int) -> None:
-    """Lets the sink write to the file of another descriptor, and know that as its own."""
+def _redirect(sink: FileSink, to: int) -> None:
+    """Lets the sink write to the file of another descriptor as if it was its own."""
     os.dup2(to, sink._fd)
     found = os.fstat(sink._fd)
     sink._file = found.st_dev, found.st_ino
@@ -138,7 +138,7 @@ def _write_as_a_rank(one: Original, run: RunFolder, place: Path) -> None:
 
 
 def _write_what_fits(one: Original, sink: FileSink, before: Callable[[int], object]) -> None:
-    """Every record is written or refused with an OSError; ``before`` is called with the number of each."""
+    """Writes every record, or ignores its OSError; calls ``before`` with the number of each."""
     writer = ShardWriter(sink)
     for number, record in enumerate(one.records):
         before(number)
@@ -148,8 +148,8 @@ def _write_what_fits(one: Original, sink: FileSink, before: Callable[[int], obje
             assert number, "the header has room"
 
 
-def _judge(one: Original, room: int, run: RunFolder, said: str, why: str) -> str:
-    """All that fitted into ``room`` bytes is there and whole, and one line was said."""
+def _check(one: Original, room: int, run: RunFolder, said: str, why: str) -> str:
+    """Checks that all records that fit into ``room`` bytes are whole in the shard, and that one line was printed."""
     whole = sum(edge <= room for edge in one.edges) - 1
     if whole == len(one.records):
         (path,) = run.shard_files()
@@ -172,7 +172,7 @@ def _length(error: Error, sequence: int) -> int:
 
 
 def _in_a_process(work: Callable[[], int]) -> tuple[int, str]:
-    """What ``work`` returned in a child, and what it said on stderr (a pipe: no limit of the child's ends it)."""
+    """Returns the result of ``work`` in a child process, and its stderr (a pipe: the child's limits do not apply)."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -192,7 +192,7 @@ def _in_a_process(work: Callable[[], int]) -> tuple[int, str]:
 
 
 def _mount(folder: Path, size: int) -> bool:
-    """Put a file system of ``size`` bytes at ``folder``, for this process alone; False where that is not allowed."""
+    """Mounts a file system of ``size`` bytes at ``folder``, for this process only; returns False if not allowed."""
     libc = ctypes.CDLL(None, use_errno=True)
     uid, gid = os.getuid(), os.getgid()
     if libc.unshare(_NEW_USER | _NEW_MOUNTS) == 0:

@@ -1,4 +1,4 @@
-"""Records with any value anywhere in them, under checksums that hold."""
+"""Forges records: any value in any place, with valid checksums."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _nested(depth: int) -> Any:
 
 
 def forge(rng: Random, one: Original, _: Original) -> bytes:
-    """Some values of some records are others: of another type, size or depth."""
+    """Replaces some values of some records by values of another type, size or depth."""
     values = [msgpack.unpackb(body, strict_map_key=False) for body in scan(one.data).bodies]
     for _count in range(rng.choice((1, 1, 2, 5))):
         value = rng.choice(values)
@@ -46,7 +46,7 @@ def forge(rng: Random, one: Original, _: Original) -> bytes:
 
 
 def forge_bytes(rng: Random, one: Original, _: Original) -> bytes:
-    """Some bytes of one record are others: lengths that lie, text that is no text, msgpack that is none."""
+    """Replaces some bytes of one record: wrong lengths, invalid text, invalid msgpack."""
     bodies = scan(one.data).bodies
     index = rng.randrange(len(bodies))
     body = bytearray(bodies[index])
@@ -61,7 +61,7 @@ def forge_bytes(rng: Random, one: Original, _: Original) -> bytes:
 
 
 def forge_numbers(rng: Random, one: Original, _: Original) -> bytes:
-    """Sequence numbers are any at all."""
+    """Replaces sequence numbers by any numbers."""
     values = [msgpack.unpackb(body) for body in scan(one.data).bodies]
     for value in rng.sample(values, 3):
         value[1] = rng.choice((0, 1, 5, 1 << 40, (1 << 63) - 1, 1 << 63, -1))

@@ -1,6 +1,6 @@
-"""One kind of abuse: a rank of a real job of two is killed at a random moment, and what is left is merged.
+"""Kills a rank of a real job of two ranks at a random moment, and merges what is left.
 
-Each rank's own log is the witness of what it had finished (see :mod:`soak.train`).
+The log of each rank tells which iterations it had finished (see :mod:`soak.train`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ STARTING, IN_WINDOW = VERDICTS = ("while it started", "in its window")
 _RANKS = 2
 _WARMUP, _COUNTED, _ITERATIONS = 1, 1, 2_000
 _FIRST_TIMED = _WARMUP + _COUNTED
-_FIRST_USED = _FIRST_TIMED + 1  # in the first, a rank may have waited for one that still counted
-#: Whatever goes wrong, no file of a job grows beyond this.
+_FIRST_USED = _FIRST_TIMED + 1  # in the first one, a rank may have waited for another that still counted
+#: The largest size of any file of a job.
 _MAX_FILE_BYTES = 1 << 24
 _MAX_SECONDS = 300
 _LINE_BYTES = len(LINE.format(0))
@@ -37,7 +37,7 @@ _DISTPROF = (sys.executable, "-m", "distprof")
 
 
 def kill(rng: Random, folder: Path) -> Outcome:
-    """Start a job in a folder inside ``folder``, kill a rank of it, and judge what is left."""
+    """Starts a job in a folder inside ``folder``, kills a rank, and checks what is left."""
     place, victim = folder / "trial", rng.randrange(_RANKS)
     (place / "tmp").mkdir(parents=True)
     starting = rng.random() < 0.15
@@ -66,7 +66,7 @@ def _job(place: Path) -> subprocess.Popen[bytes]:
 
 
 def _kill(job: subprocess.Popen[bytes], log: Path, rng: Random, *, starting: bool) -> None:
-    """At some moment while it starts, or somewhere in one of its first iterations."""
+    """Kills the rank at some moment while it starts, or in one of its first iterations."""
     _wait_for_lines(job, log, 1)
     rank = os.pidfd_open(int(log.read_bytes()[:_LINE_BYTES]))  # of this process and of no later one with its number
     try:
@@ -86,7 +86,7 @@ def _wait_for_lines(job: subprocess.Popen[bytes], log: Path, lines: int) -> None
 
 
 def judge(place: Path) -> dict[str, int]:
-    """What of the job in this folder is left: every finished step, and a report that says so.  Returns counts."""
+    """Checks that every finished step of the job is in its shards and in the report.  Returns counts."""
     run = RunFolder(place / "runs" / "x")
     shards = {rank: shard for rank in range(_RANKS) if (shard := _shard(run, rank)) is not None}
     finished = 0
@@ -102,7 +102,7 @@ def _log(place: Path, rank: int) -> Path:
 
 
 def _finished(place: Path, rank: int) -> list[int]:
-    """The iterations that its log says it has finished."""
+    """Returns the iterations that the rank has finished, by its log."""
     log = _log(place, rank)
     return [int(line) for line in log.read_text().split()[1:]] if log.exists() else []
 
@@ -115,7 +115,7 @@ def _shard(run: RunFolder, rank: int) -> Shard | None:
 
 
 def _judge_rank(finished: list[int], shard: Shard | None) -> int:
-    """How many timed steps it had finished, all of which are in its shard."""
+    """Checks that all finished timed steps are in the rank's shard; returns their number."""
     if shard is None:
         assert not finished, f"{len(finished)} iterations were finished, and there is no shard"
         return 0
@@ -133,7 +133,7 @@ def _timed(shard: Shard) -> list[int]:
 
 
 def _judge_report(place: Path, shards: dict[int, Shard]) -> None:
-    """Merge ends with 0 and says how far each rank came, or with 1 and one line where there is no rank."""
+    """Checks that merge ends with 0 and tells how far each rank came; without any rank, with 1 and one line."""
     merged = subprocess.run(
         [*_DISTPROF, "merge", "--no-plots", "runs/x"], cwd=place, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""One kind of abuse: a shard is damaged or forged, and read, and perhaps merged."""
+"""Damages or forges shards, reads them, and merges some."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from pathlib import Path
 
 from soak.damage import DAMAGES
 from soak.forgery import FORGERIES
-from soak.judges import VERDICTS, judge, judge_forged
 from soak.originals import Random, original
+from soak.reader_checks import VERDICTS, judge, judge_forged
 from soak.trials import Kind, Outcome
 
 _ORIGINALS = [original("run-a", 1, 4), original("run-b", 2, 40), original("run-c", 3, 2)]
 _ABUSES = DAMAGES * 3 + FORGERIES * 5
-#: So many of the forged shards are merged, too.
+#: The share of the forged shards that are also merged.
 _MERGED_SHARE = 0.05
 
 
 def mutate(rng: Random, folder: Path) -> Outcome:
-    """Read one mutated shard.  Leaves it in ``folder`` when something was wrong with how it was read."""
+    """Reads one mutated shard.  Leaves it in ``folder`` if it was read wrongly."""
     one, other = rng.sample(_ORIGINALS, 2)
     abuse = rng.choice(_ABUSES)
     data = abuse(rng, one, other)

@@ -1,4 +1,4 @@
-"""Undamaged shards with a record of every kind: what is abused."""
+"""Undamaged shards with a record of every kind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Random = random.Random
 
 @dataclass(frozen=True)
 class Original:
-    """An undamaged shard: its records, its bytes, and where in them each record begins, and the last one ends."""
+    """An undamaged shard: its records, its bytes, the offset of each record, and the end of the last one."""
 
     run_id: str
     records: tuple[Record, ...]
@@ -41,7 +41,7 @@ class Original:
 
 
 def original(run_id: str, rank: int, rows: int, script: str = "train.py") -> Original:
-    """One record of every kind at least, as a recorder would write them."""
+    """Returns a shard with at least one record of every kind, as a recorder writes them."""
     records = tuple(_content(run_id, rank, rows, script))
     sink, edges = MemorySink(), [0]
     writer = ShardWriter(sink)

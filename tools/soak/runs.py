@@ -1,7 +1,7 @@
-"""Runs a script of tests/cases, plainly or under distprof, and says in what two such runs differ.
+"""Runs a script of tests/cases, with or without distprof, and compares two such runs.
 
-Times differ by nature.  So in what is printed a number with a unit of time is masked, and lines that begin with a time
-stamp, a logger's, are left out; what several ranks print is put in order, for they take turns as they like.
+Times always differ: a printed number with a unit of time is masked, and lines that begin with a logger's time stamp are
+left out.  The output of several ranks is sorted, because its order differs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FOREIGN = ("DISTPROF_", "PET_", "TORCHELASTIC_", "RANK", "LOCAL_RANK", "WORLD_S
 
 @dataclass(frozen=True)
 class Left:
-    """What a run has left: each line is printed or stands in a file."""
+    """The output of a run: its printed lines, its files and its exit code."""
 
     code: list[str]
     output: list[str]
@@ -44,7 +44,7 @@ def plain(script: Script, place: Path) -> Left:
 
 
 def under_distprof(script: Script, place: Path, warmup: int, timed: int) -> Left:
-    """Its run is ``RUN``, in ``runs``."""
+    """Runs the script under distprof; its run is ``RUN``, in ``runs``."""
     options = ("--name", RUN, "--warmup", str(warmup), "--timed", str(timed))
     if _needs_ranks(script):
         return _run(script, place, (*_DISTPROF, "run", "--nproc", str(script.ranks), *options))
@@ -52,12 +52,12 @@ def under_distprof(script: Script, place: Path, warmup: int, timed: int) -> Left
 
 
 def _needs_ranks(script: Script) -> bool:
-    """A stack looks for a launcher's variables, whatever the number of ranks."""
+    """Returns whether its stack needs a launcher's variables, whatever the number of ranks."""
     return script.ranks > 1 or bool(script.stacks)
 
 
 def _run(script: Script, place: Path, launched: tuple[str, ...]) -> Left:
-    """In a new folder; what libraries keep for the next process is in one beside it."""
+    """Runs it in a new folder; libraries keep their caches in another folder next to it."""
     place.mkdir(parents=True)
     scratch = place.parent / "tmp"
     scratch.mkdir(exist_ok=True)
@@ -89,14 +89,14 @@ def _lines(output: str, ranks: int) -> list[str]:
 
 
 def _files(place: Path) -> list[str]:
-    """Of all that it made but for distprof's run: what each file holds."""
+    """Returns the content of each file that the script wrote; distprof's run is left out."""
     paths = [path.relative_to(place) for path in sorted(place.rglob("*")) if path.is_file()]
     own = [path for path in paths if path.parts[:2] != ("runs", RUN)]
     return [f"{path}: {line}" for path in own for line in _content((place / path).read_bytes())]
 
 
 def _content(data: bytes) -> list[str]:
-    """Its lines, or of what is no text a digest."""
+    """Returns the lines of a text file, or the digest of another."""
     try:
         return ["", *data.decode("utf-8").splitlines()]
     except UnicodeDecodeError:
@@ -108,13 +108,13 @@ def differences(one: Left, other: Left) -> set[str]:
 
 
 def explain(one: Left, other: Left, names: set[str]) -> str:
-    """The first lines that differ, and where the exit code does, the last that was said on stderr."""
-    shown = []
+    """Returns the first lines that differ; if the exit codes differ, also the last lines of stderr."""
+    lines = []
     for name in sorted(names):
         differing = difflib.unified_diff(
             getattr(one, name), getattr(other, name), "plain", "distprof", n=0, lineterm=""
         )
-        shown += [f"  {line}" for line in list(differing)[:12]]
+        lines += [f"  {line}" for line in list(differing)[:12]]
     if "code" in names:
-        shown += [f"  stderr: {line}" for line in other.errors.splitlines()[-8:]]
-    return "\n".join(shown)
+        lines += [f"  stderr: {line}" for line in other.errors.splitlines()[-8:]]
+    return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""The scripts of tests/cases, and the comment lines that say how each is run.
+"""The scripts of tests/cases, and the comment lines that tell how each is run.
 
 * ``# ranks: N``, once;
-* ``# arguments: ...``, a line for each set of arguments that is worth a run; none if it takes no arguments;
+* ``# arguments: ...``, a line for each set of arguments; no line if it takes no arguments;
 * ``# stack: deepspeed``, if it needs a training stack;
 * ``# event: N``, its delicate iteration, from 0; left out if all iterations are alike, or if it is number 5, which
   distprof counts by default.

@@ -1,6 +1,6 @@
-"""What a script has made of its tensors: a line each, its own and its gradient's bits in short, in a file of its rank.
+"""Writes the final tensors of a script to a file for each rank, a line for each with digests of it and its gradient.
 
-In the ranks of the jobs that :mod:`soak.cases` compares, after the last line of the script.
+It runs in the ranks of the jobs that :mod:`soak.cases` compares, after the last line of the script.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-#: Stands at the end of a copy of the script.
+#: The last line of the copy of a script.
 LAST_LINES = f"""
 import sys
 sys.path.append({str(Path(__file__).parents[1])!r})
@@ -22,7 +22,7 @@ soak.state.write(globals())
 
 
 def write(names: Mapping[str, object]) -> None:
-    """Of all models and tensors that have a name in the script, alone or in a list or a dict."""
+    """Writes all models and tensors that have a name in the script, also those in a list or a dict."""
     if "torch" not in sys.modules:
         return
     rows = [row for name, value in list(names.items()) for row in _rows(name, value)]
@@ -47,7 +47,7 @@ def _rows(name: str, value: Any) -> Iterator[str]:
 
 
 def _bits(tensor: Any) -> str:
-    """Of the part of it that is here."""
+    """Returns the bits of this rank's part of the tensor."""
     import torch
 
     tensor = tensor.detach()

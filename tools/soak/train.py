@@ -1,6 +1,6 @@
-"""What the soak kills: a small job whose ranks log every iteration that they have finished, each in a file of its own.
+"""A small job that the soak kills; each of its ranks logs every finished iteration, in its own file.
 
-A log is flushed and not synced, as the shard is.  Its first line is the process's number, written before torch loads.
+The log is flushed and not synced, like the shard.  Its first line is the process id, written before torch loads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Abuse in numbers: runs trial after trial of a kind, and counts what came of them."""
+"""Runs many trials of one kind, and counts their outcomes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from soak.console_output import Progress, table
 from soak.originals import Random
-from soak.shown import Progress, table
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was done in one trial, what came of it, and what was counted on the way."""
+    """One trial: what was done, the verdict, and further counts."""
 
     abuse: str
     verdict: str
@@ -26,10 +26,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of abuse.
+    """A kind of trial.
 
-    ``trial`` gets random numbers and a folder of its own, and raises when anything is lost; what it leaves in the
-    folder then is kept.  ``holds`` is what has been shown when no trial has raised.
+    ``trial`` gets random numbers and a folder of its own, and raises if anything is lost; its files in the folder
+    are then kept.  ``holds`` is the statement that is true if no trial has raised.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Kind:
 
 
 def run(kind: Kind, first: int, count: int, seed: int, progress: Progress) -> bool:
-    """Try ``count`` times from trial ``first`` on and print the counts; False, with a way back, when one has failed."""
+    """Runs ``count`` trials from ``first`` on, prints the counts; False if one fails, with the way to repeat it."""
     tally: Counter[tuple[str, str]] = Counter()
     counted: Counter[str] = Counter()
     trials = kind.name.replace("-", " ")

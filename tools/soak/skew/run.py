@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from soak.shown import Progress
+from soak.console_output import Progress
 from soak.skew.cases import RUN, Case, matching
 from soak.skew.judge import FAILED, WRONG, Judgement, judge
 from soak.skew.tables import tables

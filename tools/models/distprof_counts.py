@@ -1,4 +1,4 @@
-"""What distprof counts of one call of a model."""
+"""distprof's count of one call of a model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from distprof.standalone.session import Session
 
 
 class Counted:
-    """The profile, once it has been taken."""
+    """Holds the report when the profile has ended."""
 
     report: Report
 
 
 @contextmanager
 def counting(model: nn.Module) -> Iterator[Counted]:
-    """Whatever ``model`` does inside, as it does it."""
+    """Profiles everything that ``model`` does inside this context."""
     session, counted = Session(model, (), ALONE_IN_THE_WORLD), Counted()
     session.start()
     try:

@@ -1,4 +1,4 @@
-"""What DeepSpeed's flops profiler counts of one call of a model, function by function; what torch's counter does."""
+"""The counts of DeepSpeed's flops profiler for one call of a model, by function; and those of torch's counter."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ RECURRENT = "recurrent layers"
 
 @dataclass
 class Counted:
-    """By the name of torch's function."""
+    """Flops and MACs by the name of torch's function."""
 
     flops: Counter[str] = field(default_factory=Counter)
     macs: Counter[str] = field(default_factory=Counter)
 
 
 def count(model: nn.Module, inputs: Mapping[str, Tensor] | list[Tensor]) -> Counted:
-    """DeepSpeed's ``get_model_profile`` of one forward.
+    """Returns what DeepSpeed's ``get_model_profile`` counts in one forward.
 
-    Raises ValueError where its functions do not add up to its total: then this page would tell stories.
+    Raises ValueError if its functions do not add up to its total.
     """
     counted = Counted()
     given: dict[str, Any] = {"args": inputs} if isinstance(inputs, list) else {"kwargs": dict(inputs)}
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    with patch.object(deepspeed, "wrapFunc", _telling(counted)):
+    with patch.object(deepspeed, "wrapFunc", _recording_wrap(counted)):
         total, macs, _ = deepspeed.get_model_profile(model, print_profile=False, warm_up=0, as_string=False, **given)
     if any(isinstance(module, tuple(deepspeed.MODULE_HOOK_MAPPING)) for module in model.modules()):
         counted.flops[RECURRENT] = total - counted.flops.total()
@@ -44,23 +44,23 @@ def count(model: nn.Module, inputs: Mapping[str, Tensor] | list[Tensor]) -> Coun
     return counted
 
 
-def _telling(counted: Counted) -> Callable[..., Any]:
-    """DeepSpeed's own ``wrapFunc``, of formulas that also tell ``counted`` what they gave.
+def _recording_wrap(counted: Counted) -> Callable[..., Any]:
+    """Returns DeepSpeed's ``wrapFunc`` for formulas whose results are also added to ``counted``.
 
-    Torch's meta kernels call torch again: a Linear's calls addmm, which DeepSpeed has patched, too.  What runs inside
-    of a patched function is not counted once more.
+    Torch's meta kernels call torch again: the kernel of a Linear calls addmm, which DeepSpeed has patched too.  Calls
+    inside a patched function are not counted again.
     """
     wrap, running = deepspeed.wrapFunc, [False]
 
-    def tell(function: Any, formula: Callable[..., tuple[int, int]]) -> Any:
-        def told(*args: Any, **kwargs: Any) -> tuple[int, int]:
+    def wrap_function(function: Any, formula: Callable[..., tuple[int, int]]) -> Any:
+        def recorded(*args: Any, **kwargs: Any) -> tuple[int, int]:
             flops, macs = formula(*args, **kwargs)
-            if deepspeed.module_flop_count:  # else DeepSpeed does not count it
+            if deepspeed.module_flop_count:  # otherwise DeepSpeed does not count it
                 counted.flops[function.__name__] += flops
                 counted.macs[function.__name__] += macs
             return flops, macs
 
-        wrapped = wrap(function, told)
+        wrapped = wrap(function, recorded)
 
         def outermost(*args: Any, **kwargs: Any) -> Any:
             if running[0]:
@@ -71,14 +71,14 @@ def _telling(counted: Counted) -> Callable[..., Any]:
             finally:
                 running[0] = False
 
-        outermost.__str__ = function.__str__  # type: ignore[method-assign]  # by which DeepSpeed finds the original
+        outermost.__str__ = function.__str__  # type: ignore[method-assign]  # DeepSpeed finds the original by it
         return outermost
 
-    return tell
+    return wrap_function
 
 
 def count_by_torch(call: Callable[[], object]) -> int:
-    """Flops of FlopCounterMode."""
+    """Returns the flops that torch's FlopCounterMode counts."""
     with FlopCounterMode(display=False) as counter:
         call()
     return int(counter.get_total_flops())

@@ -1,6 +1,6 @@
-"""Writes a run of ranks that never ran.
+"""Writes the shards of a synthetic run.
 
-python -m bench.made_up FOLDER large --ranks 512
+python -m bench.synthetic_runs FOLDER large --ranks 512
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import types
 from importlib import import_module
 from pathlib import Path
 
-#: ``demo``: about as many modules as the job of ``make demo``.  ``large``: 999 modules a rank, every second block a
-#: mixture of 16 experts that are spread over 8 ranks.
+#: ``demo`` has about as many modules as the job of ``make demo``; ``large`` has 999 on each rank; every second block
+#: is a mixture of 16 experts that are distributed over 8 ranks.
 RUNS = {
     "demo": {"layers": 4, "experts": 16, "ep": 4, "steps": 10},
     "large": {"layers": 83, "experts": 16, "ep": 8, "steps": 10},
@@ -20,7 +20,7 @@ RUNS = {
 
 
 def write(folder: Path, kind: str, ranks: int) -> None:
-    # As tests/conftest.py has it: with tests on sys.path, tests/distprof would shadow distprof.
+    # As in tests/conftest.py: with tests on sys.path, tests/distprof would shadow distprof.
     support = types.ModuleType("support")
     support.__path__ = [str(Path(__file__).parents[2] / "tests" / "support")]
     sys.modules["support"] = support
