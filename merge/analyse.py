@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from distprof.merge.analysis import start_analysis
 from distprof.merge.clock.section import clock_section
+from distprof.merge.collectives.section import collectives_section
 from distprof.merge.experts.load import expert_layers
 from distprof.merge.load.peaks import DATASHEET_PEAKS, Peaks
 from distprof.merge.load.run import LoadedRun
@@ -47,6 +48,7 @@ def analyse(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS, window: int | None =
         experts=expert_layers(analysis),
         verdict=verdict(analysis),
         clocks=clock_section(analysis),
+        collectives=collectives_section(analysis),
         work=work_rows(analysis),
         generated=compiled_regions(analysis),
         ops=op_rows(analysis),

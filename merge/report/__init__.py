@@ -112,6 +112,7 @@ class Report:
     experts: tuple[ExpertLayerStats, ...]
     verdict: Verdict
     clocks: Clocks
+    collectives: Collectives
     work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted
     generated: tuple[CompiledRegion, ...] = ()  # in the order of the model
     ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself
