@@ -126,6 +126,7 @@ class RankReader:
         def of(kind: type[Kind]) -> list[Kind]:
             return [record for record in shard.records if isinstance(record, kind)]
 
+        memories: list[Memory | MemoryUnknown] = [*of(MemoryUnknown), *of(Memory)]
         tree, plans = self._tree(of(Tree)), {plan.window: plan for plan in of(Plan)}
         layers, parameters = _placed_layers(of(ExpertLayers), tree), self._parameter_set(of(Parameters))
         return RankData(
@@ -137,7 +138,7 @@ class RankReader:
             tree=tree,
             parameters=parameters,
             layers=layers,
-            memories={memory.window: memory for memory in (*of(MemoryUnknown), *of(Memory))},
+            memories={memory.window: memory for memory in memories},
             windows=_with_collectives(
                 _windows(tree, layers, of(Counts), _used(of(Step), plans), of(ExpertLoad), of(ExpertRouting), of(Ops)),
                 _last(of(CollectiveWindow)),
@@ -223,8 +224,10 @@ def _windows(
 ) -> dict[tuple[str, int], Window]:
     experts = sum(len(layer.local_experts) for layer in layers if layer.counted)
     routings = [routing for routing in routings if _fits(routing, layers)]
+    recorded: list[Counts | Step] = [*counts, *steps]
+    numbers = sorted({record.window for record in recorded})
     windows = {}
-    for mode, number in itertools.product((TRAINING, FORWARD), sorted({one.window for one in (*counts, *steps)})):
+    for mode, number in itertools.product((TRAINING, FORWARD), numbers):
         own_counts = [record for record in counts if (record.mode, record.window) == (mode, number)]
         own_steps = [record for record in steps if (record.mode, record.window) == (mode, number)]
         if own_counts or own_steps:

@@ -42,9 +42,9 @@ WARMUP, TIMED, MICRO_BATCHES, BATCH = 1, 2, 2, 8
 
 #: Records and fields that only a recorder writes; tests of their merge make them themselves.
 RECORDED_ONLY = {
-    *("ExpertRouting", "Collectives", "CollectiveWindow", "Timeline", "Pauses", "Group", "Mesh"),
+    *("ExpertRouting", "LayerRouting", "Collectives", "CollectiveWindow", "Timeline", "Pauses", "Group", "Mesh"),
     *("Topology.groups", "Topology.meshes", "Topology.sources", "Topology.notes"),
-    *("Header.launch", "Header.launched_ns", "Counts.compiled"),
+    *("Header.launch", "Header.launched_ns", "Header.clock_domain", "Counts.compiled"),
 }
 
 
@@ -119,7 +119,7 @@ def records_are_in_order(shard: Seen) -> None:
 def iterations_are_those_of_the_plan(shard: Seen) -> None:
     plan = shard.one(Plan)
     numbers = [one.iteration for one in (*shard.of(Counts), *shard.of(Step))]
-    assert numbers == list(range(plan.warmup, plan.warmup + plan.counted + plan.settling + plan.timed))
+    assert numbers == list(range(plan.start, plan.start + plan.counted + plan.settling + plan.timed))
     assert shard.one(End) == End("window complete", numbers[-1] + 1)
     assert [load.iteration for load in shard.of(ExpertLoad)] == [step.iteration for step in shard.of(Step)]
     assert shard.one(Memory).iteration == shard.of(Step)[0].iteration

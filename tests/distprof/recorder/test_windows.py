@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def train(steps: int, at: dict[int, Callable[[], object]], model: nn.Module | No
         step(trained, optimizer)
 
 
-def recorded(folder: Path, job: Callable[[Recorder], object], **settings: object) -> Seen:
+def recorded(folder: Path, job: Callable[[Recorder], object], **settings: Any) -> Seen:
     recording = recorder(folder, **settings)
     recording.arm()
     try:
@@ -111,6 +112,10 @@ def test_a_plan_that_cannot_be_kept_is_refused_with_a_reason(tmp_path: Path) -> 
             recording.plan_window(start, counted, timed)
         refused.append(str(caught.value))
 
+    def plan_twice(recording: Recorder) -> None:
+        recording.plan_window(9, 0, 1)
+        ask(recording, 10)
+
     def job(recording: Recorder) -> None:
         ask(recording, 20)
         train(
@@ -119,7 +124,8 @@ def test_a_plan_that_cannot_be_kept_is_refused_with_a_reason(tmp_path: Path) -> 
                 1: lambda: ask(recording, 3),
                 5: lambda: ask(recording, 4),
                 6: lambda: ask(recording, 6),
-                7: lambda: (recording.plan_window(9, 0, 1), ask(recording, 10), ask(recording, 11, 0, 0)),
+                7: lambda: plan_twice(recording),
+                9: lambda: ask(recording, 11, 0, 0),
             },
         )
 
