@@ -1,5 +1,7 @@
 """A map of ranks x modules: by how much a rank's self time exceeds that of the others of its cohort.
 
+Where waits in collectives are known, self times are without them.
+
 The cells of the ranks that the verdict names are framed, and no others.  The colour scale reaches at least to the
 excess from which a rank is named.  Where no rank is named it reaches to twice the largest excess, so that differences
 by chance are pale.
@@ -49,8 +51,9 @@ def draw(report: Report) -> Figure | None:
         _point_at(axes, cells[0][1] // together, cells[0][2], words[0])
     sharing = f", each line the extremes of {together} ranks" if together > 1 else ""
     found = f"largest: {words[0]}" if words else _found(report.verdict.ranks)
+    what = "own time" if report.skew.has_own_times else "self time"
     style.title(
-        axes, "Where ranks disagree", report, f"self time minus that of the others of its cohort{sharing}; {found}"
+        axes, "Where ranks disagree", report, f"{what} minus that of the others of its cohort{sharing}; {found}"
     )
     return figure
 

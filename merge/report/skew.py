@@ -1,4 +1,4 @@
-"""Where the ranks do not agree."""
+"""How far the ranks disagree."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class SkewRow:
     """How far the ranks disagree on one phase, or on one module's self time in one phase.
 
+    Times are own times, without waits in collectives, where ``wait_ns`` is known.
     ``excess_ns`` is the largest (rank - the median of the others of its cohort), the figure by which rows are ranked,
     and ``slowest_rank`` is its rank.
     """
@@ -22,16 +23,20 @@ class SkewRow:
     excess_ns: float
     slowest_rank: int
     ranks: int
+    wait_ns: float | None = None  # in collectives, median over ranks; None where waits are not known
 
 
 @dataclass(frozen=True)
 class SkewMap:
-    """Self time of the modules on which ranks disagree most: one row a rank, one column a (module, phase)."""
+    """Self time of the modules on which ranks disagree most, without waits in collectives where these are known.
+
+    There is one row for each rank, and one column for each (module, phase).
+    """
 
     ranks: tuple[int, ...]
     subjects: tuple[str, ...]  # module labels
     phases: tuple[str, ...]  # "forward" or "backward", one a column
-    self_ns: tuple[tuple[float | None, ...], ...]  # [rank][column]; None: the rank has no such module
+    self_ns: tuple[tuple[float | None, ...], ...]  # [rank][column]; None where the rank has no such module
     excess_ns: tuple[tuple[float | None, ...], ...]  # the same, minus the median of the others of the rank's cohort
 
 
@@ -41,3 +46,8 @@ class Skew:
     modules: tuple[SkewRow, ...]  # largest excess first
     map: SkewMap
     too_few: str = ""  # why the ranks cannot be compared, or empty
+
+    @property
+    def has_own_times(self) -> bool:
+        """Whether waits in collectives are known, so that all times are without them."""
+        return any(row.wait_ns is not None for row in (*self.phases, *self.modules))

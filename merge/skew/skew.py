@@ -1,6 +1,7 @@
 """How far ranks differ in phases and in self times of modules: each rank against the others of its cohort.
 
-Self times are compared, because inclusive times blame the ranks that wait.  Only the ranks of a cohort do the same
+Self times are compared, because inclusive times blame the ranks that wait; and of these the own times, without waits
+in collectives, where waits are known.  Only the ranks of a cohort do the same
 work, so a rank's *excess* is its time minus the median of the others of its cohort, and rows are ordered by the largest
 excess of any rank.  A rank in a cohort of fewer than three has no excess, as long as a larger cohort exists: of two
 ranks that differ, either may be the odd one.
@@ -17,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import FloatArray
+from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.report import RankRow, Skew, SkewMap, SkewRow
 from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excesses
 from distprof.merge.skew.comparable import why_not_comparable
 from distprof.merge.skew.excess import excess_over_others
+from distprof.merge.skew.step_times import WHOLE
 from distprof.merge.skew.thresholds import MIN_COHORT
 from distprof.merge.stats import nan_median, to_number
 from distprof.merge.times.module_profile import TimeTables, time_tables
@@ -30,6 +33,7 @@ from distprof.records import PHASES
 
 MAP_COLUMNS = 16
 _MODULE_PHASES = ("forward", "backward")
+_WHOLE = ("iteration", "iteration")
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,14 @@ class _Table:
 
     subjects: Sequence[str]
     phases: Sequence[str]
-    times: FloatArray  # (subjects, ranks)
+    times: FloatArray  # (subjects, ranks), without ``waits``
     excess: FloatArray
+    waits: FloatArray  # NaN where they are not known
 
     def at(self, places: npt.NDArray[np.int64]) -> _Table:
         """Returns the table of some of the subjects, in this order."""
         subjects, phases = ([names[place] for place in places.tolist()] for names in (self.subjects, self.phases))
-        return _Table(subjects, phases, self.times[places], self.excess[places])
+        return _Table(subjects, phases, self.times[places], self.excess[places], self.waits[places])
 
 
 @computed_once
@@ -55,7 +60,7 @@ def skew_over_ranks(analysis: Analysis) -> Skew:
     cohorts = np.array([row.cohort for row in rows], np.int64)
     phases, modules = _phase_table(rows, cohorts), _module_table(labels, time_tables(analysis), cohorts)
     for table in (phases, modules):
-        _take_excess_by_step(table, ranks.tolist(), cohort_excesses(analysis))
+        _take_step_times(table, ranks.tolist(), cohort_excesses(analysis), own=not why_no_own_times(analysis))
     modules = modules.at(_worst_first(modules))
     return Skew(
         phases=_rows(phases.at(_comparable(phases)), ranks),
@@ -68,27 +73,40 @@ def skew_over_ranks(analysis: Analysis) -> Skew:
 def _phase_table(rows: Sequence[RankRow], cohorts: npt.NDArray[np.int64]) -> _Table:
     times = np.array([_phase_times(row) for row in rows], np.float64).T
     names = ("iteration", *PHASES)
-    return _Table(names, names, times, excess_over_cohort(times, cohorts))
+    return _Table(names, names, times, excess_over_cohort(times, cohorts), np.full_like(times, np.nan))
 
 
 def _module_table(labels: Sequence[str], times: TimeTables, cohorts: npt.NDArray[np.int64]) -> _Table:
     """Returns a table with every module twice: its self times in forward, then in backward."""
     both = np.concatenate([times.forward_self, times.backward_self])
     phases = [phase for phase in _MODULE_PHASES for _ in labels]
-    return _Table([*labels, *labels], phases, both, excess_over_cohort(both, cohorts))
+    return _Table([*labels, *labels], phases, both, excess_over_cohort(both, cohorts), np.full_like(both, np.nan))
 
 
-def _take_excess_by_step(table: _Table, ranks: Sequence[int], cohorts: Sequence[CohortExcess]) -> None:
-    """Puts into ``table`` the medians over steps of the excess, which the verdict is about, where steps were kept."""
+def _take_step_times(table: _Table, ranks: Sequence[int], cohorts: Sequence[CohortExcess], *, own: bool) -> None:
+    """Puts into ``table`` the medians over steps of the excess, which the verdict uses, where steps were kept; with
+    ``own`` also those of the own times, and what they lack as waits.
+    """
     row_of = {place: row for row, place in enumerate(zip(table.subjects, table.phases, strict=True))}
     column_of = {rank: column for column, rank in enumerate(ranks)}
     for excess in cohorts:
-        columns = [column_of[rank] for rank in excess.times.ranks]
-        for place, medians in zip(excess.times.places, excess.median, strict=True):
-            row = row_of.get((place.subject, place.phase))
-            if row is not None:
-                known = ~np.isnan(table.excess[row, columns]) & ~np.isnan(medians)
-                table.excess[row, np.array(columns)[known]] = medians[known]
+        columns = np.array([column_of[rank] for rank in excess.times.ranks], np.int64)
+        for place, medians, steps in zip(excess.times.places, excess.median, excess.times.times, strict=True):
+            row = row_of.get(_WHOLE if place.level == WHOLE else (place.subject, place.phase))
+            if row is None:
+                continue
+            known = ~np.isnan(table.excess[row, columns]) & ~np.isnan(medians)
+            table.excess[row, columns[known]] = medians[known]
+            if own:
+                _separate_waits(table, row, columns, nan_median(steps))
+
+
+def _separate_waits(table: _Table, row: int, columns: IntArray, own: FloatArray) -> None:
+    """Replaces the times of some ranks by their ``own`` times, and puts the rest into the waits."""
+    known = ~np.isnan(own) & ~np.isnan(table.times[row, columns])
+    columns, own = columns[known], own[known]
+    table.waits[row, columns] = np.maximum(table.times[row, columns] - own, 0)
+    table.times[row, columns] = own
 
 
 def _map(worst: _Table, ranks: npt.NDArray[np.int64]) -> SkewMap:
@@ -147,14 +165,16 @@ def _rows(table: _Table, ranks: npt.NDArray[np.int64]) -> tuple[SkewRow, ...]:
         np.take_along_axis(table.excess, slowest[:, None], axis=1)[:, 0].tolist(),
         ranks[slowest].tolist(),
         np.count_nonzero(~np.isnan(table.times), axis=1).tolist(),
+        nan_median(table.waits).tolist(),
         strict=True,
     )
     return tuple(_row(*column) for column in columns)
 
 
 def _row(
-    subject: str, phase: str, least: float, median: float, most: float, excess: float, slowest: int, ranks: int
-) -> SkewRow:
+    subject: str, phase: str, least: float, median: float, most: float, excess: float, slowest: int, ranks: int,
+    wait: float,
+) -> SkewRow:  # fmt: skip
     return SkewRow(
         subject=subject,
         phase=phase,
@@ -165,6 +185,7 @@ def _row(
         excess_ns=excess,
         slowest_rank=slowest,
         ranks=ranks,
+        wait_ns=to_number(wait),
     )
 
 

@@ -13,22 +13,25 @@ from distprof.merge.wording import phase_title
 MODULES_SHOWN = 10
 _SUBJECT_WIDTH = 44
 _FIGURES = ("min", "median", "max", "max/median", "excess", "slowest", "ranks")
+_WAIT = "wait"
 _MEANING = (
     "A rank is compared only with ranks that do the same work (its cohort).  Excess is the largest (rank - median of"
-    " the others of its cohort), and slowest is the rank that has it.  Modules are judged by self time,"
-    " without the modules inside them."
+    " the others of its cohort), and slowest is the rank that has it.  Modules are compared by self time, without the"
+    " modules inside them."
 )
+_OWN = "  Times are own times: without waits in collectives, of which wait is the median over the ranks."
 
 
 def skew_block(report: Report) -> Iterator[str]:
-    """Lines of the block; none for a single rank, or without a timed step."""
+    """Yields the lines of the block; none for a single rank, or without a timed step."""
     skew = report.skew
     if len(report.ranks) < 2 or not skew.phases:
         return
-    unit = common_unit(row.max_ns for row in (*skew.phases, *skew.modules))
+    every = (*skew.phases, *skew.modules)
+    unit = common_unit(value for row in every for value in (row.max_ns, row.wait_ns))
     modules = [row for row in skew.modules[:MODULES_SHOWN] if unit.format(row.excess_ns) != unit.format(0)]
     yield heading("Skew")
-    yield from wrapped(f"Times in {unit.name}.  {_MEANING}")
+    yield from wrapped(f"Times in {unit.name}.  {_MEANING}{_OWN if skew.has_own_times else ''}")
     yield from _table(["phase"], [([phase_title(row.subject)], row) for row in skew.phases], skew, unit)
     short = shortened_apart([one_line(row.subject) for row in modules], _SUBJECT_WIDTH)
     names = [([short[one_line(row.subject)], row.phase], row) for row in modules]
@@ -40,8 +43,12 @@ def skew_block(report: Report) -> Iterator[str]:
 def _table(titles: list[str], rows: Sequence[tuple[list[str], SkewRow]], skew: Skew, unit: TimeUnit) -> Iterator[str]:
     if rows:
         yield ""
-        cells = [[*names, *_figures(row, unit, named=not skew.too_few)] for names, row in rows]
-        yield from table([*titles, *_FIGURES], cells, left=titles)
+        wait = [_WAIT] if skew.has_own_times else []
+        cells = [
+            [*names, *(unit.format(row.wait_ns) for _ in wait), *_figures(row, unit, named=not skew.too_few)]
+            for names, row in rows
+        ]
+        yield from table([*titles, *wait, *_FIGURES], cells, left=titles)
 
 
 def _figures(row: SkewRow, unit: TimeUnit, *, named: bool) -> list[str]:

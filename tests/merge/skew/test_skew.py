@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.simulated.job import SimulatedJob
+from support.simulated.programs import data_parallel
 from support.synthetic import MS, Job, in_memory, write_run
 
 from distprof.merge.analyse import analyse
 from distprof.merge.load.run import load_run, run_of_shards
 from distprof.merge.report import Report
 from distprof.merge.skew.skew import MAP_COLUMNS, excess_over_cohort
+from distprof.merge.text.blocks.skew import skew_block
 from distprof.records import FORWARD
 
 
@@ -141,3 +144,28 @@ def test_excess_is_measured_from_the_median_of_the_known_times_of_the_others_of_
             assert excess[place] == 0
         else:
             assert excess[place] == time - np.median(others)
+
+
+def test_own_times_and_waits_where_collectives_are_known() -> None:
+    """Three ranks wait 30 ms in backward for rank 2, which is slow in forward."""
+    job = SimulatedJob(data_parallel(lambda rank, step: 30 * (rank == 2), noise=0), 4, {"world": (0, 1, 2, 3)})
+    skew = analyse(job.run()).skew
+    phases = {row.subject: row for row in skew.phases}
+    assert skew.has_own_times
+    assert (phases["forward"].wait_ns, phases["forward"].min_ns, phases["forward"].max_ns) == (0, 15 * MS, 45 * MS)
+    assert (phases["backward"].wait_ns, phases["backward"].min_ns, phases["backward"].max_ns) == (
+        30 * MS,
+        31 * MS,
+        31 * MS,
+    )
+    whole = phases["iteration"]
+    assert (whole.wait_ns, whole.min_ns, whole.max_ns) == (30 * MS, 51 * MS, 81 * MS)
+    assert (whole.slowest_rank, whole.excess_ns) == (2, 30 * MS)
+    assert next(row.wait_ns for row in skew.modules if (row.subject, row.phase) == ("Net", "backward")) == 30 * MS
+    titles = [line.split()[:3] for line in skew_block(analyse(job.run())) if line.startswith(("phase", "module"))]
+    assert titles == [["phase", "wait", "min"], ["module", "phase", "wait"]]
+
+
+def test_self_times_where_waits_are_not_known() -> None:
+    skew = report(dp=4, slow_rank=1).skew
+    assert not skew.has_own_times and {row.wait_ns for row in (*skew.phases, *skew.modules)} == {None}
