@@ -15,7 +15,7 @@ from distprof.commands.chosen_run import chosen_run
 from distprof.commands.click_options import decided_options, with_options
 from distprof.commands.progress import Progress
 from distprof.commands.report_output import text_options, write_report
-from distprof.config.options import OUT, REPORT, SHOWN, Layer, with_defaults
+from distprof.config.options import OUT, REPORT, SHOWN, STDOUT, Layer, with_defaults
 from distprof.console import say
 from distprof.errors import DataError, UsageError
 from distprof.merge import plots
@@ -26,7 +26,7 @@ from distprof.merge.load.peak_cache import cache_file, read_peak_cache
 from distprof.merge.load.peaks import Peaks
 from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
-from distprof.merge.text import render
+from distprof.merge.text import render, render_first_page
 from distprof.run_folder import PLOTS, RunFolder
 from distprof.run_folder import REPORT as REPORT_FOLDER
 
@@ -36,7 +36,7 @@ from distprof.run_folder import REPORT as REPORT_FOLDER
 Examples:
   distprof merge                                                                  the newest run in runs/
   distprof merge runs/train-20250131-101500
-  distprof merge runs/train-20250131-101500 --depth 2 --no-detailed --no-plots    a short one, on the terminal
+  distprof merge runs/train-20250131-101500 --full --depth 2 --no-plots           all of it, on the terminal
   distprof merge copied/ --out report                                             of shards copied together
 """
 )
@@ -56,8 +56,8 @@ def command(run: Path | None, out: Path | None, window: int | None, config: Path
 
     Without RUN, the newest run in runs/ (in the folder of DISTPROF_OUT or of the configuration file, if they name one).
 
-    Prints the report, and writes it as summary.txt, summary.json and plots.  Works while the job still runs, with ranks
-    missing, and in a folder to which shards were copied from several machines.
+    Prints the first page of the report, and writes all of it as summary.txt, summary.json and plots.  Works while the
+    job still runs, with ranks missing, and in a folder to which shards were copied from several machines.
 
     An option that is not given is read from the environment (DISTPROF_DEPTH=2), else from the configuration file
     (depth = 2), else from that of the job.
@@ -73,8 +73,13 @@ def command(run: Path | None, out: Path | None, window: int | None, config: Path
     contents = {"summary.txt": text.encode(), "summary.json": to_json(report).encode(), **pictures}
     with ExitStack() as in_any_case:  # each of both is done even if the other fails
         in_any_case.callback(_write, run, out, contents)
-        in_any_case.callback(write_report, text, chosen)
+        in_any_case.callback(write_report, text if _is_whole(chosen) else render_first_page(report), chosen)
         in_any_case.callback(progress.clear)
+
+
+def _is_whole(chosen: Mapping[str, Any]) -> bool:
+    """Returns whether to write the whole report; a file always has it."""
+    return bool(chosen["full"]) or chosen["output_file"] != STDOUT
 
 
 def _write(run: Path, out: Path | None, contents: Mapping[str, bytes]) -> None:

@@ -167,6 +167,7 @@ SHOWN = (
 #: The options of ``distprof merge``.  Where to write is never read from a run's folder, which may come from elsewhere.
 REPORT = (
     *SHOWN,
+    Option("full", bool, "print the whole report, not its first page only", default=False),
     Option("output_file", str, "write the report's text to this file; - is stdout", "FILE", default=STDOUT),
 )
 #: All options; a configuration file may set each of them.

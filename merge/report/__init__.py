@@ -22,6 +22,7 @@ from distprof.merge.report.ranks import HOLDINGS, MemoryDifference, RankRow, Sta
 from distprof.merge.report.run import RunInfo, TopologyInfo, WindowInfo
 from distprof.merge.report.skew import Skew, SkewMap, SkewRow
 from distprof.merge.report.summary import (
+    LONG_STEP,
     EvaluatedModel,
     Evaluations,
     Iterations,
@@ -49,6 +50,7 @@ from distprof.merge.report.verdict import (
 __all__ = [
     "BALANCED",
     "HOLDINGS",
+    "LONG_STEP",
     "NOBODY_STANDS_OUT",
     "NOT_ENOUGH",
     "NOT_SEEN",

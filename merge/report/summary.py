@@ -21,6 +21,10 @@ class Spread:
         return self.max / self.median if self.median else None
 
 
+#: An iteration is long above this multiple of the median.
+LONG_STEP = 1.5
+
+
 @dataclass(frozen=True)
 class Iterations:
     """The wall time of the job's timed iterations; that of one iteration is the median over the ranks."""
@@ -30,6 +34,7 @@ class Iterations:
     mean_ns: float
     p95_ns: float  # 1 of 20 iterations is longer, interpolated
     max_ns: float
+    long: tuple[int, ...]  # iterations that took more than LONG_STEP x the median
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The report as text: DeepSpeed's blocks and line names first, then ranks, skew, experts, and who is slow."""
+"""The report as text: a first page with the answer, DeepSpeed's blocks and line names, then ranks, skew, experts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from distprof.merge.text.blocks.profile import profile_summary
 from distprof.merge.text.blocks.ranks import ranks_block
 from distprof.merge.text.blocks.skew import skew_block
 from distprof.merge.text.blocks.tree import detailed_profile
-from distprof.merge.text.blocks.verdict import verdict
 from distprof.merge.text.blocks.work import work_block
+from distprof.merge.text.first_page import first_page
 from distprof.merge.text.format.lines import join_blocks
 
 #: The blocks that DeepSpeed's profiler does not have, in their order.
@@ -30,7 +30,6 @@ _DISTPROF_BLOCKS = (
     skew_block,
     collectives_block,
     experts_block,
-    verdict,
 )
 
 
@@ -45,7 +44,17 @@ class TextOptions:
 
 def render(report: Report, options: TextOptions) -> str:
     """Returns the whole text of ``summary.txt``."""
-    blocks = [header_block(report), profile_summary(report), aggregated_profile(report, options.depth, options.top)]
+    blocks = [
+        *first_page(report),
+        header_block(report),
+        profile_summary(report),
+        aggregated_profile(report, options.depth, options.top),
+    ]
     if options.detail:
         blocks.append(detailed_profile(report, options.depth))
     return join_blocks([*blocks, *(block(report) for block in _DISTPROF_BLOCKS)])
+
+
+def render_first_page(report: Report) -> str:
+    """Returns the page alone with which ``summary.txt`` begins."""
+    return join_blocks(first_page(report))

@@ -15,7 +15,7 @@ import numpy as np
 
 from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
-from distprof.merge.report import Evaluations, Iterations
+from distprof.merge.report import LONG_STEP, Evaluations, Iterations
 from distprof.merge.stats import median_of_steps, spread
 
 _LATE_SHARE = 95  # percent: 1 of 20 iterations is longer
@@ -46,15 +46,18 @@ def iterations(windows: Mapping[int, Window]) -> Iterations | None:
     for window in windows.values():
         for iteration, duration in zip(window.iterations, window.durations_ns.tolist(), strict=True):
             by_iteration.setdefault(iteration, []).append(duration)
-    times = [median(durations) for durations in by_iteration.values()]
-    if not times:
+    by_number = {iteration: median(durations) for iteration, durations in sorted(by_iteration.items())}
+    if not by_number:
         return None
+    times = list(by_number.values())
+    middle = float(median(times))
     return Iterations(
         steps=len(times),
-        median_ns=float(median(times)),
+        median_ns=middle,
         mean_ns=fmean(times),
         p95_ns=float(np.percentile(times, _LATE_SHARE)),
         max_ns=float(max(times)),
+        long=tuple(iteration for iteration, time in by_number.items() if time > LONG_STEP * middle),
     )
 
 

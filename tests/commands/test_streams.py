@@ -47,7 +47,7 @@ def test_a_report_that_cannot_be_printed_is_written(shell: Shell, run: Path, how
 
 @pytest.mark.parametrize("how", [CLOSED, FULL])
 def test_what_stderr_does_not_take_is_said_nowhere(shell: Shell, run: Path, how: str) -> None:
-    ended = shell(f"distprof merge run --no-plots {how.format(2)}")
+    ended = shell(f"distprof merge run --full --no-plots {how.format(2)}")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == (run / "report" / "summary.txt").read_text()
     nothing = shell(f"distprof merge nosuch {how.format(2)}; echo $?; distprof merge {how.format(2)}; echo $?")

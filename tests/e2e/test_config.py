@@ -51,9 +51,12 @@ def test_the_report_is_written_where_and_as_the_section_says(job: Recorded) -> N
 
 def test_a_later_merge_shows_the_same(job: Recorded) -> None:
     before = (job.run / "report" / "summary.txt").read_text()
-    merged = job.cli("merge", str(job.run), "--no-plots")
+    merged = job.cli("merge", str(job.run), "--no-plots", "--full")
     assert merged.stdout == before == (job.run.parent.parent / "profiles" / "out.txt").read_text()
-    assert "Detailed Profile" in job.cli("merge", str(job.run), "--no-plots", "--detailed", "--out", "other").stdout
+    assert (
+        "Detailed Profile"
+        in job.cli("merge", str(job.run), "--no-plots", "--detailed", "--full", "--out", "other").stdout
+    )
 
 
 def test_a_section_that_is_not_enabled_leaves_the_job_alone(record_job: RunJob, tmp_path: Path) -> None:

@@ -16,16 +16,16 @@ from distprof.merge.report import (
     Straggler,
 )
 from distprof.merge.text.format.colour import RED, Part
-from distprof.merge.text.format.lines import one_line, wrapped
+from distprof.merge.text.format.lines import WIDTH, one_line, wrapped
 from distprof.merge.wording import place_name, rank_names
 
 
-def verdict(report: Report) -> Iterator[str]:
-    """Yields one sentence; none for a single rank where no expert is overloaded."""
+def verdict(report: Report, width: int = WIDTH) -> Iterator[str]:
+    """Yields one sentence, in lines of ``width``; none for a single rank where no expert is overloaded."""
     head, rest = _ranks(report)
     words = [part for part in (head + rest, _expert(report.verdict.expert)) if part]
     if words:
-        yield from wrapped("; ".join(words) + ".", parts=[Part(0, len(head), RED)])
+        yield from wrapped("; ".join(words) + ".", parts=[Part(0, len(head), RED)], width=width)
 
 
 def _ranks(report: Report) -> tuple[str, str]:

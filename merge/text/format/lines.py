@@ -22,12 +22,12 @@ def labelled_line(label: str, value: object) -> str:
     return f"{label + ':':<{LABEL_WIDTH}}  {value}".rstrip()
 
 
-def wrapped(text: str, first: str = "", rest: str = "", parts: Sequence[Part] = ()) -> list[str]:
+def wrapped(text: str, first: str = "", rest: str = "", parts: Sequence[Part] = (), width: int = WIDTH) -> list[str]:
     """Returns ``text`` folded into the width, after ``first`` on its first line and ``rest`` on the others.
 
     ``parts`` of the text are coloured on every line that they fall on.
     """
-    folded = textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    folded = textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
     return list(_coloured(folded, text, (len(first), len(rest)), parts)) or [first.rstrip()]
 
 

@@ -56,10 +56,13 @@ def test_pauses_lower_the_throughput() -> None:
     assert times is not None
     assert (times.steps, times.median_ns, times.mean_ns, times.max_ns) == (10, 100 * MS, 220 * MS, 500 * MS)
     assert times.p95_ns == pytest.approx(500 * MS)
+    first = times.long[0] - 2
+    assert times.long == (first + 2, first + 5, first + 6)
 
 
 def test_without_pauses_both_throughputs_agree() -> None:
     found = with_pauses()
+    assert found.iterations and found.iterations.long == ()
     assert found.samples_per_second == found.samples_per_second_at_median == pytest.approx(320)
 
 

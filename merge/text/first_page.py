@@ -1,0 +1,165 @@
+"""The first page: at most 40 lines of 80 columns with the answer first, and what it rests on.
+
+verdict, what to do next -> iteration and its phases -> throughput, MFU, memory -> where the time goes -> notes
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from distprof.merge.quantities import NS_PER_SECOND, byte_size, duration, flops_per_second, percentage, plain
+from distprof.merge.report import LONG_STEP, ModuleStats, RankRow, Report, Summary
+from distprof.merge.text.blocks.verdict import verdict
+from distprof.merge.text.format.colour import BOLD, paint
+from distprof.merge.text.format.lines import one_line, table, wrapped
+from distprof.merge.text.format.shortening import shortened_apart
+from distprof.merge.text.hints import next_steps, phase_shares
+from distprof.merge.wording import number_spans, phase_title, pluralise, rank_names
+
+WIDTH = 80
+MOST_LINES = 40
+_LABEL = 12
+_BAR = 40  # characters of a whole iteration
+_LEAST_SHARE = 0.005  # of a phase that is shown
+_WORTH_SAYING = 0.02  # difference of the throughputs
+_BUSIEST = 5
+_NAME = 44
+_NOTES = 3
+_NOTE_LENGTH = 150
+
+
+def first_page(report: Report) -> list[list[str]]:
+    """Returns the blocks of lines of the page."""
+    blocks = (_title(report), _answer(report), _iteration(report), _figures(report), _busiest(report), _notes(report))
+    return [list(block) for block in blocks]
+
+
+def _title(report: Report) -> Iterator[str]:
+    run = report.run
+    yield paint(one_line(f"distprof: {run.name}")[:WIDTH], BOLD)
+    recorded = f"{len(run.ranks) - len(run.without_data)} of {run.world_size} ranks recorded"
+    sizes = [f"{axis} {size}" for axis, size in report.topology.sizes.items() if size > 1 and axis != "mp"]
+    hosts = f"{len(run.hosts)} hosts" if len(run.hosts) > 1 else f"host {one_line(run.hosts[0])}" if run.hosts else ""
+    yield from wrapped(", ".join(filter(None, [recorded, *sizes, run.device, hosts])), width=WIDTH)
+
+
+def _answer(report: Report) -> Iterator[str]:
+    yield from verdict(report, WIDTH)
+    for sentence in next_steps(report):
+        yield from wrapped(sentence, "-> ", "   ", width=WIDTH)
+
+
+def _iteration(report: Report) -> Iterator[str]:
+    """Yields the length of an iteration, and a bar for each of its phases."""
+    times = report.summary.iterations
+    if times is None:
+        return
+    figures = f"median {duration(times.median_ns)}, mean {duration(times.mean_ns)}, p95 {duration(times.p95_ns)}"
+    yield from _entry("iteration", f"{figures}, of {pluralise(times.steps, 'timed step')}")
+    if times.long:
+        which = f"iteration{'s' if len(times.long) > 1 else ''} {number_spans(times.long)}"
+        yield from _entry("", f"{len(times.long)} of them above {LONG_STEP:g} x the median: {which}")
+    median_ns = {row.subject: row.median_ns for row in report.skew.phases}
+    for phase, share in phase_shares(report).items():
+        if share >= _LEAST_SHARE:
+            bar = "#" * round(_BAR * share)
+            yield f"  {phase_title(phase):<16}{duration(median_ns[phase]):>11} {share:>5.0%} {bar}".rstrip()
+
+
+def _figures(report: Report) -> Iterator[str]:
+    for label, figure in (
+        ("throughput", _throughput(report.summary)),
+        ("MFU", _mfu(report)),
+        ("memory", _memory(report.ranks)),
+        ("experts", _experts(report)),
+    ):
+        if figure:
+            yield from _entry(label, figure)
+
+
+def _throughput(summary: Summary) -> str:
+    if not summary.samples_per_second:
+        return ""
+    at_median = summary.samples_per_second_at_median or summary.samples_per_second
+    differs = abs(at_median / summary.samples_per_second - 1) >= _WORTH_SAYING
+    beside = f" ({plain(at_median)} at the median iteration)" if differs else ""
+    return f"{plain(summary.samples_per_second)} samples/s{beside}"
+
+
+def _mfu(report: Report) -> str:
+    """Returns MFU, or the model's flops in a second where no peak is known."""
+    used, times = report.utilization, report.summary.iterations
+    if used.mfu is not None:
+        return f"{'at least ' if used.at_least else ''}{percentage(used.mfu.job, 1)}"
+    if used.model_flops_per_rank is None or times is None:
+        return ""
+    rate = used.model_flops_per_rank / times.mean_ns * NS_PER_SECOND
+    return f"n/a, no peak is known; model flops at {flops_per_second(rate)} per {report.run.unit}"
+
+
+def _memory(rows: Sequence[RankRow]) -> str:
+    used = {row.rank: row.peak_memory_bytes for row in rows if row.peak_memory_bytes}
+    if not used:
+        return ""
+    most = max(used, key=lambda rank: (used[rank], -rank))
+    beside = f" on rank {most}, the largest of {len(used)} ranks" if len(used) > 1 else ""
+    return f"peak {byte_size(used[most])}{beside}"
+
+
+def _experts(report: Report) -> str:
+    seen = [(layer.max_over_mean, layer) for layer in report.experts if layer.max_over_mean is not None]
+    if not seen:
+        return ""
+    load, layer = max(seen, key=lambda pair: pair[0])
+    ranks = f"; its ep ranks up to {layer.ep_max_over_mean:.2f} x" if layer.ep_max_over_mean else ""
+    name = shortened_apart([one_line(layer.name)], _NAME)[one_line(layer.name)]
+    return f"{name}: expert {layer.hottest} has {load:.2f} x the mean load{ranks}"
+
+
+def _busiest(report: Report) -> Iterator[str]:
+    """Yields the modules with the largest self time, forward and backward together."""
+    whole = report.summary.iterations
+    modules = [(module, _self_ns(module)) for module in report.modules]
+    largest = sorted((pair for pair in modules if pair[1]), key=lambda pair: -pair[1])[:_BUSIEST]
+    if whole is None or not largest:
+        return
+    names = shortened_apart([one_line(module.label) for module, _ in largest], _NAME)
+    yield from table(
+        ["most self time", "forward", "backward", "share"],
+        [
+            [
+                names[one_line(module.label)],
+                duration(module.forward_self_ns),
+                duration(module.backward_self_ns),
+                f"{own / whole.median_ns:.0%}",
+            ]
+            for module, own in largest
+        ],
+        left=["most self time"],
+    )
+
+
+def _self_ns(module: ModuleStats) -> float:
+    return (module.forward_self_ns or 0) + (module.backward_self_ns or 0)
+
+
+def _notes(report: Report) -> Iterator[str]:
+    """Yields what the reader must know before believing a number, shortened, and where the whole report is."""
+    run = report.run
+    notes = [f"missing: {rank_names(run.missing_ranks)}"] if run.missing_ranks else []
+    if run.incomplete:
+        rank, reason = next(iter(run.incomplete.items()))
+        others = f" and {pluralise(len(run.incomplete) - 1, 'other rank')}" if len(run.incomplete) > 1 else ""
+        notes.append(f"incomplete: rank {rank}{others} ({reason})")
+    notes += run.notes
+    for note in notes[:_NOTES]:
+        text = textwrap.shorten(one_line(note), _NOTE_LENGTH, placeholder=" ...")
+        yield from wrapped(text, "note: ", "      ", [], WIDTH)
+    if len(notes) > _NOTES:
+        yield f"{pluralise(len(notes) - _NOTES, 'more note')} in summary.txt"
+    yield "All of the report is in summary.txt; --full prints it."
+
+
+def _entry(label: str, text: str) -> list[str]:
+    return wrapped(text, f"{label:<{_LABEL}}", " " * _LABEL, width=WIDTH)

@@ -1,0 +1,52 @@
+"""What to look at next, for each finding of the report: one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from distprof.merge.report import NOBODY_STANDS_OUT, OVERLOADED, SLOW, THROUGHOUT, Report
+from distprof.merge.wording import phase_title
+from distprof.records import PHASES
+
+#: From which share of an iteration on time without work in modules is worth a look.
+_LARGE_SHARE = 0.1
+_SLOW_THERE = {
+    THROUGHOUT: "look at its machine: clock rates, temperature, other processes",
+    "data": "look at its DataLoader: number of workers, prefetching, the disk that it reads",
+    "optimizer": "compare its parameters and optimizer state with those of other ranks (Memory)",
+    "outside": "look at what the script does between modules on this rank: logging, .item(), a checkpoint",
+    "other": "look at what the script does outside of the phases on this rank: logging, a checkpoint",
+    "evaluation": "look at what it evaluates: the other ranks wait for it",
+}
+_SLOW_IN_MODULE = "compare what it computes there with other ranks (sequence lengths, tokens of experts), then devices"
+_LARGE_PHASE = {
+    "data": "ranks wait for data: more DataLoader workers, prefetching, or faster storage would shorten the iteration",
+    "outside": "much time passes between modules: look for .item(), logging, or work that is in no module",
+    "other": "much time passes outside of the phases: look for logging, checkpoints, or waits in the script",
+}
+
+
+def next_steps(report: Report) -> Iterator[str]:
+    """Yields what to look at, the most important first."""
+    found = report.verdict.ranks
+    if found.finding == SLOW:
+        first = found.named[0]
+        yield _SLOW_THERE.get(first.subject, _SLOW_THERE.get(first.phase, _SLOW_IN_MODULE))
+    if report.verdict.expert.finding == OVERLOADED:
+        yield "look at the router's balance: its auxiliary loss, its capacity (Experts)"
+    if found.finding == NOBODY_STANDS_OUT or len(report.ranks) == 1:
+        yield from _large_phases(report)
+
+
+def _large_phases(report: Report) -> Iterator[str]:
+    shares = phase_shares(report)
+    for phase, hint in _LARGE_PHASE.items():
+        if shares.get(phase, 0) >= _LARGE_SHARE:
+            yield f"{phase_title(phase)} takes {shares[phase]:.0%} of an iteration: {hint}"
+
+
+def phase_shares(report: Report) -> dict[str, float]:
+    """Returns the share of each phase in an iteration, from the medians over ranks; without those that took no time."""
+    times = {row.subject: row.median_ns for row in report.skew.phases if row.subject in PHASES}
+    whole = sum(times.values())
+    return {phase: times[phase] / whole for phase in PHASES if times.get(phase)}

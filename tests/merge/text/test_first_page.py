@@ -1,0 +1,116 @@
+"""The first page: the answer first, on one screen, in the situations that people meet."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.reports import changed_report, report_of
+from support.synthetic import MS
+
+from distprof.merge.report import Report
+from distprof.merge.text import TextOptions, render, render_first_page
+from distprof.records import Record, Step, Tree
+
+GOLDEN = Path(__file__).parent / "golden" / "first_page"
+
+
+def timed(change: Callable[[int, int, Step], Step], **job: object) -> Report:
+    """Returns the report of a job in which ``change`` got (rank, place of the step, step)."""
+    first: dict[int, int] = {}
+
+    def changed(rank: int, record: Record) -> Record:
+        if not isinstance(record, Step):
+            return record
+        return change(rank, record.iteration - first.setdefault(rank, record.iteration), record)
+
+    return changed_report(changed, **job)
+
+
+def longer(step: Step, phase: str, ms: float) -> Step:
+    """Returns ``step`` with ``ms`` more in one phase."""
+    more = round(ms * MS)
+    phases = {**step.phases_ns, phase: step.phases_ns.get(phase, 0) + more}
+    return replace(step, phases_ns=phases, duration_ns=step.duration_ns + more)
+
+
+QUIET = {"dp": 4, "tp": 2, "layers": 4, "steps": 10, "noise": 0.0}
+SITUATIONS: dict[str, Callable[[], Report]] = {
+    "slow_rank": lambda: report_of(**QUIET, slow_rank=5),
+    "pauses": lambda: timed(lambda rank, place, step: longer(step, "other", 400 * (place in (2, 5, 6))), **QUIET),
+    "data_wait": lambda: timed(lambda rank, place, step: longer(step, "data", 30), **QUIET),
+    "hot_expert": lambda: report_of(**QUIET, ep=4, experts=8, hot=5.0),
+    "pipeline": lambda: report_of(**{**QUIET, "tp": 1, "pp": 4, "micro_batches": 4}),
+    "nothing_wrong": lambda: report_of(**QUIET),
+    "too_few_ranks": lambda: report_of(layers=4, steps=10, noise=0.0, dp=1, tp=2),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_golden(situation: str) -> None:
+    """After a change that is meant: UPDATE_GOLDEN=1 pytest tests/merge/text, and read the difference."""
+    page, file = render_first_page(SITUATIONS[situation]()), GOLDEN / f"{situation}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(page, encoding="utf-8")
+    assert page == file.read_text(encoding="utf-8")
+
+
+def renamed(rank: int, record: Record) -> Record:
+    if not isinstance(record, Tree):
+        return record
+    rows = [
+        replace(row, name=f"{row.name}\x1b[31m{'very_long_' * 12}\n{number}") for number, row in enumerate(record.rows)
+    ]
+    return replace(record, rows=tuple(rows))
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        *SITUATIONS.values(),
+        lambda: report_of(dp=64, tp=2, pp=2, layers=4, steps=3, slow_rank=77),
+        lambda: changed_report(renamed, dp=4, slow_rank=1),
+        lambda: changed_report(without=(0, 2, 5), dp=8),
+        lambda: changed_report(lambda rank, record: None if isinstance(record, Step) else record, dp=2),
+    ],
+)
+def test_the_page_fits_on_one_screen(report: Callable[[], Report]) -> None:
+    lines = render_first_page(report()).splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in "".join(lines)
+
+
+def test_the_verdict_comes_before_all_figures() -> None:
+    text = render(report_of(**QUIET, slow_rank=5), TextOptions())
+    places = [
+        text.index(word) for word in ("slowest: rank 5", "iteration ", "throughput", "most self time", "Profile Sum")
+    ]
+    assert places == sorted(places)
+    assert text.startswith(render_first_page(report_of(**QUIET, slow_rank=5)))
+
+
+def test_shares_of_the_phases_add_up() -> None:
+    page = render_first_page(SITUATIONS["data_wait"]())
+    shares = [int(share) for share in re.findall(r"^  .* (\d+)% #*$", page, re.MULTILINE)]
+    assert len(shares) >= 3 and sum(shares) == pytest.approx(100, abs=len(shares))
+
+
+def test_the_busiest_modules_are_those_of_largest_self_time() -> None:
+    report = report_of(**QUIET)
+    own = {m.label: (m.forward_self_ns or 0) + (m.backward_self_ns or 0) for m in report.modules}
+    page = render_first_page(report)
+    shown = page.partition("most self time")[2].splitlines()[1:6]
+    assert [line.split()[0] for line in shown] == sorted(own, key=lambda label: -own[label])[:5]
+
+
+def test_notes_are_shortened_and_counted() -> None:
+    report = report_of(**QUIET)
+    noted = replace(report, run=replace(report.run, notes=("word " * 100, "b", "c", "d", "e")))
+    page = render_first_page(noted)
+    assert page.count("note: ") == 3 and "word ..." in page and "2 more notes in summary.txt" in page
