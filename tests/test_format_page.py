@@ -243,7 +243,7 @@ def test_the_reader_of_the_page_reads_as_distprof_does(shard: tuple[Any, bytes],
         assert as_read_by_the_page(bytes(data[:cut])) == as_read_by_distprof(bytes(data[:cut]))
 
 
-def test_the_reader_of_the_page_reads_around_damage_as_distprof_does() -> None:
+def test_page_reader_skips_damage() -> None:
     for start, end in itertools.pairwise(edges(DATA)[1:]):
         for kept in range(end - start):
             shorter = DATA[: start + kept] + DATA[end:]
@@ -257,7 +257,7 @@ def test_the_reader_of_the_page_reads_numbers() -> None:
     assert READER["numbers"](as_read_by_the_page(shard)[1][1]["forward_macs"], "<i8") == [7, 2**64]
 
 
-def test_the_reader_of_the_page_refuses_what_is_newer_or_no_shard() -> None:
+def test_page_reader_refuses_other_files() -> None:
     with pytest.raises(ValueError, match="no shard of schema 3"):
         as_read_by_the_page(
             example().replace(b"\x92\x03\x00", b"\x92\x04\x00").replace(b"\xf5\xfb\x4e\xe6", _checksum())

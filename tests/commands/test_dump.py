@@ -147,7 +147,7 @@ def test_a_file_that_is_no_shard_is_one_sentence(tmp_path: Path, content: bytes,
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"distprof: {path} {sentence}\n")
 
 
-def test_a_file_that_is_not_there_is_one_sentence_and_the_others_are_printed(shard: Path) -> None:
+def test_missing_file_is_one_sentence(shard: Path) -> None:
     gone = shard.with_name("gone")
     result = dump("--kind", "end", gone, shard)
     assert result.exit_code == 1

@@ -105,7 +105,7 @@ def keep(run: Path, **shown: object) -> None:
     (run / "run.json").write_text(json.dumps({**manifest, "shown": shown}))
 
 
-def test_what_a_run_was_started_with_holds_until_something_else_is_said(here: Cli, tmp_path: Path) -> None:
+def test_report_options_of_the_run_are_defaults(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     keep(run, depth=1, top=1, detailed=False, plots=False, colour="blue")
     kept = here("merge", run, "--full")
@@ -199,7 +199,7 @@ def test_shards_copied_together_are_a_run(here: Cli, tmp_path: Path) -> None:
     assert "\n2 of 2 ranks recorded, " in here("merge", together, "--no-plots").stdout
 
 
-def test_a_rank_that_called_no_model_gives_a_report_that_says_what_it_has(here: Cli, tmp_path: Path) -> None:
+def test_report_of_a_rank_without_model(here: Cli, tmp_path: Path) -> None:
     def only_the_header(_: int, records: list[Record]) -> list[Record]:
         return records[:2]
 

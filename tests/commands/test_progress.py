@@ -24,7 +24,7 @@ def said(stream: io.StringIO, waited_ms: float) -> str:
     return stream.getvalue()
 
 
-def test_after_a_second_each_word_replaces_the_one_before_and_nothing_stays() -> None:
+def test_progress_replaces_its_line_and_vanishes() -> None:
     erase = "\r\x1b[K"
     assert said(Terminal(), 1001) == f"{erase}distprof: read 8 of 8 shards{erase}distprof: draws skew_map{erase}"
 

@@ -34,9 +34,7 @@ def torchrun(*arguments: str, folder: Path, env: dict[str, str]) -> subprocess.C
     return python("-m", "torch.distributed.run", "--standalone", *arguments, cwd=folder, env=env)
 
 
-def test_ranks_see_what_torchrun_gives_them_and_two_variables_more(
-    cli: Cli, tmp_path: Path, clean_env: dict[str, str]
-) -> None:
+def test_environment_of_ranks_is_torchruns_plus_two(cli: Cli, tmp_path: Path, clean_env: dict[str, str]) -> None:
     (tmp_path / "train.py").write_text(TELL)
     env = {**clean_env, "PYTHONPATH": "/mine"}
     torchrun("--nproc-per-node", "2", "train.py", folder=tmp_path, env=env)
@@ -104,7 +102,7 @@ def test_without_torch_one_sentence_is_said(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [["run"], ["exec", "--", "python"]], ids=["run", "exec"])
-def test_a_key_that_nothing_is_called_stops_before_anything_starts(how: list[str], cli: Cli, tmp_path: Path) -> None:
+def test_unknown_key_stops_before_the_start(how: list[str], cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(TELL)
     (tmp_path / "pyproject.toml").write_text("[tool.distprof]\ntime = 3\n")
     ended = cli(*how, "train.py")

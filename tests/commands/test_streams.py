@@ -97,7 +97,7 @@ print(os.fstat(3).st_size)
 
 
 @pytest.mark.parametrize("how", [CLOSED, FULL])
-def test_what_a_rank_says_is_neither_in_its_stdout_nor_in_its_exit_code(shell: Shell, tmp_path: Path, how: str) -> None:
+def test_messages_change_no_stdout_and_no_exit_code(shell: Shell, tmp_path: Path, how: str) -> None:
     (tmp_path / "says.py").write_text(SAYS)
     ended = shell(f'"{sys.executable}" says.py {how.format(2)} 3>file')
     assert (ended.returncode, ended.stdout) == (0, "mine\n0\n")

@@ -92,9 +92,7 @@ def test_a_job_that_knows_its_name_needs_none(tmp_path: Path, monkeypatch: pytes
     assert run.name == "job-4711"
 
 
-def test_the_folder_it_yields_holds_when_the_script_goes_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_yielded_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     with distprof.record(warmup=0, timed=1) as run:

@@ -28,7 +28,7 @@ def test_a_folder_that_cannot_be_made_says_where_and_why(tmp_path: Path) -> None
         create(tmp_path / "file", "x", shared=False)
 
 
-def test_shards_are_found_where_they_were_written_and_where_they_were_copied_to(tmp_path: Path) -> None:
+def test_shards_are_found_in_both_places(tmp_path: Path) -> None:
     run = create(tmp_path, "x", shared=False)
     copied = tmp_path / "copied"
     copied.mkdir()
@@ -39,7 +39,7 @@ def test_shards_are_found_where_they_were_written_and_where_they_were_copied_to(
     assert [path.name for path in RunFolder(copied).shard_files()] == ["rank00009.g1.msgpack", "rank00010.g1.msgpack"]
 
 
-def test_the_manifest_comes_back_as_written_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_manifest_round_trip_leaves_no_other_file(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert run.read_manifest() is None
     run.write_manifest(MANIFEST)

@@ -38,7 +38,7 @@ def two_ranks(record_job: RunJob) -> Recorded:
     return job
 
 
-def test_all_ranks_are_recorded_and_the_last_line_says_what_to_type_next(demo: Recorded) -> None:
+def test_all_ranks_are_recorded_and_merge_is_suggested(demo: Recorded) -> None:
     assert demo.stderr.strip().splitlines()[-1] == (
         "distprof: 8 of 8 ranks recorded in runs/x  ->  distprof merge runs/x"
     )
@@ -52,7 +52,7 @@ def test_the_topology_is_read_from_the_meshes(report: dict[str, Any]) -> None:
         assert (places["dp"], places["tp"], places["ep"], places["mp"]) == (rank // 2, rank % 2, rank, rank % 2)
 
 
-def test_the_map_of_self_time_peaks_at_the_slow_rank_and_the_slow_module(report: dict[str, Any]) -> None:
+def test_self_time_map_peaks_at_the_slow_module(report: dict[str, Any]) -> None:
     skew = report["skew"]["map"]
     cells = [
         (excess, rank, module, phase)

@@ -23,7 +23,7 @@ infer(Net(), 7, between)
 """
 
 
-def test_a_node_that_joins_and_goes_away_leaves_what_its_ranks_had_finished(new_workplace: NewWorkplace) -> None:
+def test_node_that_joins_and_leaves(new_workplace: NewWorkplace) -> None:
     """With each, the other begins again.  Launcher and rank are gone at one moment."""
     place = new_workplace()
     place.write("train.py", ELASTIC)

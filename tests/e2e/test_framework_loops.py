@@ -183,9 +183,7 @@ def test_lightning(place: Workplace, by_torch: tuple[int, int]) -> None:
     assert evaluated(steps) == [2, 4]
 
 
-def test_a_matmul_of_lightnings_training_step_is_outside_of_modules(
-    place: Workplace, by_torch: tuple[int, int]
-) -> None:
+def test_matmul_in_lightning_training_step(place: Workplace, by_torch: tuple[int, int]) -> None:
     """Of both micro-batches, of which Lightning runs one within the optimizer's step."""
     (shard,) = place.shards("lightning")
     counts, _ = work(shard)

@@ -28,9 +28,7 @@ def what_distprof_said(ended: Ended) -> list[str]:
 
 
 @pytest.mark.parametrize("streams", [[], ["streams"]])
-def test_files_that_bear_the_number_of_the_shards_descriptor_are_the_scripts_own(
-    new_workplace: NewWorkplace, streams: list[str]
-) -> None:
+def test_reused_descriptor_belongs_to_the_script(new_workplace: NewWorkplace, streams: list[str]) -> None:
     """With the standard streams closed what distprof says has no place to go to: not even such a file."""
     workplace = new_workplace()
     plain, recorded = twice(workplace, "fd_reused_user_file_corrupted.py", 3, *streams)
@@ -60,9 +58,7 @@ def scratch() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
-def test_code_that_another_user_put_into_a_folder_of_a_guessed_name_never_runs(
-    new_workplace: NewWorkplace, scratch: Path
-) -> None:
+def test_planted_code_of_another_user_never_runs(new_workplace: NewWorkplace, scratch: Path) -> None:
     """Two nodes agree on the name of their run; where all may write, another user makes it first."""
     workplace = new_workplace()
     with (CASES / "precreated_run_folder.sh").open() as script:  # they need not be able to see this checkout

@@ -12,7 +12,7 @@ CASE = Path(__file__).parent.parent / "cases" / "stale_shard_of_earlier_job.py"
 OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
-def test_what_an_earlier_job_of_the_same_rendezvous_id_recorded_is_left_out(new_workplace: NewWorkplace) -> None:
+def test_earlier_job_of_the_same_rendezvous_id(new_workplace: NewWorkplace) -> None:
     """Its rank 1 was slow; this job's ends before its first model.  Each is two nodes of one rank."""
     place = new_workplace()
     both(place, "64", "0.02", "lives")

@@ -42,7 +42,7 @@ def test_a_case_is_the_same_and_its_window_full(new_workplace: NewWorkplace, cas
 
 @pytest.mark.stack("deepspeed")
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_zero_with_two_groups_of_parameters_steps_once_an_iteration(new_workplace: NewWorkplace, stage: int) -> None:
+def test_zero_with_two_parameter_groups(new_workplace: NewWorkplace, stage: int) -> None:
     workplace = new_workplace()
     seen = workplace.run("--nproc", 1, CASES / "zero1_groups.py", stage)
     assert seen.code == 0, seen.err

@@ -128,7 +128,7 @@ def test_fabric_holds_the_model_twice_and_the_report_has_it_once(new_workplace: 
     assert [module.name for module in report.modules] == ["", "", "", "0", "1", "2"]
 
 
-def test_parts_of_a_model_whose_methods_are_called_keep_its_names(new_workplace: NewWorkplace) -> None:
+def test_parts_with_called_methods_keep_names(new_workplace: NewWorkplace) -> None:
     report = job(new_workplace, "methods_of_a_model", 1)
     models = [module for module in report.modules if module.parent < 0]
     assert [module.label for module in models] == ["Agent.network", "Agent.actor", "Agent.critic"]

@@ -175,7 +175,7 @@ def assert_recorded(workplace: Workplace, ended: Ended, known: Set[str] = NET) -
     return report.run.notes
 
 
-def test_a_rank_is_not_its_workers_nor_its_children_nor_what_it_starts(new_workplace: NewWorkplace) -> None:
+def test_child_processes_are_not_ranks(new_workplace: NewWorkplace) -> None:
     workplace = new_workplace()
     for name, script in {"busy.py": BUSY, "alone.py": ALONE, "own_group.py": OWN_GROUP}.items():
         workplace.write(name, script)
@@ -187,9 +187,7 @@ def test_a_rank_is_not_its_workers_nor_its_children_nor_what_it_starts(new_workp
 
 
 @pytest.mark.parametrize(("method", "shards"), [("spawn", 3), ("fork", 2)])
-def test_ranks_of_multiprocessing_are_ranks_and_their_parent_is_none(
-    method: str, shards: int, new_workplace: NewWorkplace
-) -> None:
+def test_multiprocessing_ranks_and_their_parent(method: str, shards: int, new_workplace: NewWorkplace) -> None:
     workplace = new_workplace()
     workplace.write("parent.py", PARENT)
     assert_recorded(workplace, workplace.exec("python", "parent.py", method))
@@ -249,7 +247,7 @@ while not os.path.exists(other):
 """
 
 
-def test_scripts_that_were_told_no_rank_are_recorded_each_by_itself(new_workplace: NewWorkplace) -> None:
+def test_scripts_without_rank_are_recorded_separately(new_workplace: NewWorkplace) -> None:
     workplace = new_workplace()
     for name in ("a.py", "b.py"):
         workplace.write(name, INDEPENDENT)

@@ -23,7 +23,7 @@ def tokens(batch: int, shape: Shape = SMALL) -> torch.Tensor:
     return torch.randint(VOCABULARY, (batch, shape.sequence))
 
 
-def test_every_layout_has_the_parameters_and_the_gradients_of_the_whole_model(clean_env: dict[str, str]) -> None:
+def test_layouts_have_the_same_parameters_and_gradients(clean_env: dict[str, str]) -> None:
     script = Path(__file__).with_name("compare_gradients.py")
     shown = output_of(script, env={**clean_env, "PYTHONPATH": str(EXAMPLES)})
     assert len(Job(shown).after("agreed")) == 6

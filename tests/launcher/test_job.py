@@ -81,9 +81,7 @@ def test_a_fault_of_ours_at_the_end_changes_nothing(
     assert capsys.readouterr().err == "distprof: cannot say what was recorded in runs/x: RuntimeError('a fault')\n"
 
 
-def test_the_merge_at_the_end_is_told_which_configuration_was_asked_for(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_final_merge_gets_the_configuration(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.toml").write_text('output-file = "out.txt"\nplots = false\n')
     assert record_job(RunOptions(name="x", merge=True, config=Path("x.toml")), JOB, recorded) == 3
     assert capfd.readouterr().out == ""
@@ -102,14 +100,12 @@ def test_a_job_that_shall_not_be_recorded_runs_all_the_same(
     assert capsys.readouterr().err == (said if speaks else "")
 
 
-def test_without_a_folder_the_job_runs_with_the_environment_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "prepare", lambda *_: None)
     assert record_job(RunOptions(), JOB, len) == 0
 
 
-def test_misspelt_variables_are_named_once_for_a_job_and_its_merge(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_misspelt_variables_are_named_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("DISTPROF_PLOT", "0")
     monkeypatch.setenv("DISTPROF_PLOTS", "0")
     assert record_job(choose_options({"name": "x", "merge": True}), JOB, recorded) == 3

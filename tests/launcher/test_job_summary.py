@@ -62,21 +62,21 @@ def test_every_reason_names_its_ranks(run: RunFolder) -> None:
     assert "second line" not in text
 
 
-def test_a_rank_that_ran_compiled_functions_only_is_told_what_to_do(run: RunFolder) -> None:
+def test_advice_for_compiled_functions_only(run: RunFolder) -> None:
     write(run, 0, End("no module was called, compiled functions ran", 0))
     text = line(run, Job((), "t", world_size=1))
     assert text.startswith("0 of 1 ranks recorded in runs/x; rank 0 called no module, only compiled functions: ")
     assert "call the model, or compile it instead of the function" in text
 
 
-def test_a_rank_killed_in_its_window_counts_with_what_it_recorded(run: RunFolder) -> None:
+def test_rank_killed_in_its_window(run: RunFolder) -> None:
     for rank in range(WORLD):
         write(run, rank, *FULL[:2])
     assert line(run).startswith("4 of 4 ranks recorded in runs/x; ranks 0-3 ended after 1 of 2 timed steps  ->  ")
 
 
 @pytest.mark.parametrize(("steps", "remark"), [(2, "; ranks 0-3 ended after 1 of 2 timed steps"), (3, "")])
-def test_a_step_that_settles_is_none_of_those_that_were_asked_for(run: RunFolder, steps: int, remark: str) -> None:
+def test_settling_step_is_not_counted_as_timed(run: RunFolder, steps: int, remark: str) -> None:
     for rank in range(WORLD):
         write(run, rank, Plan(1, 1, 2, settling=1), FULL[0], *map(step, range(2, 2 + steps)), FULL[-1])
     assert line(run).startswith(f"4 of 4 ranks recorded in runs/x{remark}  ->  ")
@@ -88,7 +88,7 @@ def test_the_newest_generation_of_a_rank_holds(run: RunFolder) -> None:
     assert line(run, Job((), "t", world_size=1)).startswith("1 of 1 ranks recorded in runs/x  ->")
 
 
-def test_a_world_size_that_the_launcher_was_not_told_comes_from_the_ranks(run: RunFolder) -> None:
+def test_world_size_comes_from_the_ranks(run: RunFolder) -> None:
     write(run, 0, *FULL)
     assert line(run, Job((), "train")).startswith("1 of 4 ranks recorded in runs/x; ranks 1-3 left no shard")
 
@@ -109,7 +109,7 @@ def test_of_several_nodes_each_answers_for_its_own_ranks(run: RunFolder) -> None
     assert line(run, job).startswith("1 of 2 ranks of this node recorded in runs/x; 1 left no shard: killed")
 
 
-def test_what_an_earlier_job_of_the_same_name_left_is_not_this_ones(run: RunFolder) -> None:
+def test_shards_of_an_earlier_job_are_ignored(run: RunFolder) -> None:
     """Its rank 0 ran on this node, too; the ranks of this job are told by their launch, or by when that began."""
     write(run, 0, *FULL, launch="before", launched_ns=1, wall_ns=2)
     write(run, 1, *FULL, launch="before", launched_ns=1, wall_ns=2)
@@ -119,7 +119,7 @@ def test_what_an_earlier_job_of_the_same_name_left_is_not_this_ones(run: RunFold
     assert line(run, Job((), "t", world_size=2)).startswith("1 of 2 ranks recorded in runs/x; rank 1 left no shard")
 
 
-def test_processes_that_were_told_no_rank_are_counted_unless_a_rank_is_there(run: RunFolder) -> None:
+def test_processes_without_rank_are_counted(run: RunFolder) -> None:
     for pid in (7, 8):
         write(run, 0, *FULL, generation=pid, pid=pid, claim=ALONE)
     job = Job((), "t", world_size=1)

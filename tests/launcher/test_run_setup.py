@@ -62,9 +62,7 @@ def test_the_nodes_of_one_job_meet_in_one_run(tmp_path: Path) -> None:
     assert read_settings(one.inject).run_id == "job-7"
 
 
-def test_a_folder_that_cannot_be_made_is_replaced_by_a_temporary_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_temporary_folder_replaces_an_impossible_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     run = made(RunOptions(tmp_path / "file" / "runs"))
     line = capsys.readouterr().err
@@ -73,7 +71,7 @@ def test_a_folder_that_cannot_be_made_is_replaced_by_a_temporary_one(
     assert f"recording in {run.path} instead" in line
 
 
-def test_without_any_folder_there_is_no_recording_and_no_exception(
+def test_no_recording_without_any_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -86,7 +84,7 @@ def test_a_path_that_pythonpath_cannot_carry_is_not_used(tmp_path: Path) -> None
     assert ":" not in str(made(RunOptions(tmp_path / "a:b")).path)
 
 
-def test_settings_that_make_no_sense_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+def test_invalid_settings_are_refused_first(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="warmup is -1"):
         choose_options({"out": str(tmp_path / "runs"), "warmup": -1}, {})
     assert not (tmp_path / "runs").exists()
@@ -116,9 +114,7 @@ def test_nobody_else_can_write_into_a_run_whatever_the_umask(tmp_path: Path, uma
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o2775])
-def test_where_others_could_replace_the_run_our_code_comes_from_where_we_are_installed(
-    tmp_path: Path, mode: int
-) -> None:
+def test_code_path_if_others_could_replace_the_run(tmp_path: Path, mode: int) -> None:
     """A group's folder: records go there, code does not come from there."""
     (tmp_path / "group").mkdir()
     (tmp_path / "group").chmod(mode)
@@ -146,7 +142,7 @@ def test_the_manifest_is_plain_json(tmp_path: Path) -> None:
     assert set(manifest) == {"run_id", "name", "command", "world_size", "started_wall_ns", "shown"}
 
 
-def test_the_command_line_goes_before_the_environment_that_before_a_file_and_that_before_the_default(
+def test_precedence_of_sources(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "x.toml"
@@ -160,7 +156,7 @@ def test_the_command_line_goes_before_the_environment_that_before_a_file_and_tha
     assert choose_options({"config": None, "name": None}, {}).settings == Settings()
 
 
-def test_how_reports_shall_look_is_kept_in_the_run_but_never_a_place_to_write(tmp_path: Path) -> None:
+def test_report_options_are_kept_but_no_output_paths(tmp_path: Path) -> None:
     environment = {"DISTPROF_DEPTH": "-1", "DISTPROF_OUTPUT_FILE": "/etc/passwd", "DISTPROF_OUT": str(tmp_path)}
     manifest = made(choose_options({}, environment)).read_manifest()
     assert manifest is not None

@@ -139,7 +139,7 @@ def test_jobs_that_can_start(arguments: list[str], tmp_path: Path, monkeypatch: 
     torchrun.check(torchrun.parse(arguments))
 
 
-def test_what_is_imported_is_kept_from_the_collector_which_goes_on(clean_env: dict[str, str], tmp_path: Path) -> None:
+def test_imported_objects_are_frozen_for_gc(clean_env: dict[str, str], tmp_path: Path) -> None:
     code = (
         "import gc; from distprof.launcher import torchrun; before = gc.get_freeze_count()\n"
         "torchrun.parse(['train.py'])\n"

@@ -131,9 +131,7 @@ WORK = {
 @MOE.finds(f"{FORWARD}, without padding")
 @AUTOTP.finds(FORWARD)
 @pytest.mark.parametrize("name", WORK)
-def test_useful_forward_work_is_that_of_the_same_model_in_one_process(
-    scenarios: dict[str, Scenario], name: str
-) -> None:
+def test_useful_forward_work_equals_one_process(scenarios: dict[str, Scenario], name: str) -> None:
     """Experts run on all of their capacity, and each tensor-parallel rank runs what is not cut."""
     forward = scenarios[name].report.model.forward
     assert forward is not None

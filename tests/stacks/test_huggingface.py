@@ -113,9 +113,7 @@ WORK = {
 @TRAINER.finds(FORWARD)
 @ACCELERATE.finds(FORWARD)
 @pytest.mark.parametrize("name", WORK)
-def test_useful_forward_work_is_that_of_the_same_model_in_one_process(
-    scenarios: dict[str, Scenario], name: str
-) -> None:
+def test_useful_forward_work_equals_one_process(scenarios: dict[str, Scenario], name: str) -> None:
     forward = scenarios[name].report.model.forward
     assert forward is not None
     assert (forward.useful_macs, forward.macs, forward.covers_all) == (WORK[name], WORK[name], True)

@@ -39,9 +39,7 @@ def test_expert_groups(scenarios: dict[str, Scenario]) -> None:
 
 @MEGATRON.finds("forward work of the model")
 @pytest.mark.parametrize(("name", "macs"), [("tp_pp", 3 * 2 * 4 * 2 * 256), ("ep", 2 * 64)])
-def test_useful_forward_work_is_that_of_the_same_model_in_one_process(
-    scenarios: dict[str, Scenario], name: str, macs: int
-) -> None:
+def test_useful_forward_work_equals_one_process(scenarios: dict[str, Scenario], name: str, macs: int) -> None:
     forward = scenarios[name].report.model.forward
     assert forward is not None
     assert (forward.useful_macs, forward.macs, forward.covers_all) == (macs, macs, True)

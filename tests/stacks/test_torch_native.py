@@ -92,7 +92,7 @@ def test_virtual_stages(scenarios: dict[str, Scenario]) -> None:
 
 
 @PIPELINING.finds("bubble of each stage")
-def test_the_bubble_of_an_interleaved_schedule_is_what_its_sleeps_leave_of_it(scenarios: dict[str, Scenario]) -> None:
+def test_bubble_of_an_interleaved_schedule(scenarios: dict[str, Scenario]) -> None:
     """Two stages x four micro-batches x (10 + 20) ms on each rank; what else a rank does is little."""
     rows = scenarios["virtual_stages"].report.pipeline
     assert [(row.stage, row.virtual_stages, row.micro_batches) for row in rows] == [(0, 2, 4), (1, 2, 4)]
@@ -118,7 +118,7 @@ def top_modules(report: Report) -> list[tuple[str, str]]:
 
 @FSDP_2.finds("axes behind names that mean nothing to us, by what is cut along them")
 @pytest.mark.parametrize("name", ["unknown_dimension_names", "no_names"])
-def test_what_is_cut_along_dimensions_of_odd_names_tells_their_axes(scenarios: dict[str, Scenario], name: str) -> None:
+def test_axes_of_unknown_dimension_names(scenarios: dict[str, Scenario], name: str) -> None:
     seen = scenarios[name]
     dp = {"unknown_dimension_names": 2, "no_names": 1}[name]
     assert seen.sizes == {axis: size for axis, size in (("dp", dp), ("tp", 4 // dp)) if size > 1}
@@ -127,7 +127,7 @@ def test_what_is_cut_along_dimensions_of_odd_names_tells_their_axes(scenarios: d
 
 
 @DDP.misses("a group over a part of the ranks: assumed, and said")
-def test_groups_made_by_hand_leave_data_parallelism_assumed_and_named(scenarios: dict[str, Scenario]) -> None:
+def test_manual_groups_leave_dp_assumed(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["groups_by_hand"]
     assert (seen.sizes, seen.topologies[0].source) == ({"dp": 4}, "assumed")
     assert "torch says dp 2; " in seen.topologies[0].notes[0]
@@ -194,9 +194,7 @@ WORK = {
 @PIPELINING.finds(FORWARD)
 @BY_HAND.finds(f"{FORWARD}, of two models each by its own mesh")
 @pytest.mark.parametrize("name", WORK)
-def test_forward_work_of_the_model_is_that_of_the_same_model_in_one_process(
-    scenarios: dict[str, Scenario], name: str
-) -> None:
+def test_forward_work_equals_one_process(scenarios: dict[str, Scenario], name: str) -> None:
     """Whatever lies between the ranks; what each tensor-parallel rank does as well counts once."""
     forward = scenarios[name].report.model.forward
     assert forward is not None

@@ -64,9 +64,7 @@ def test_of_a_budget_in_the_interval_it_is_said_what_can_be_told(estimate: Modul
 
 
 @pytest.mark.parametrize("ends", [(0.0, 30.0), (9.5, 10.5)])
-def test_what_is_disturbed_does_not_move_the_mean_of_the_middle_half(
-    ends: tuple[float, float], estimate: ModuleType
-) -> None:
+def test_outliers_do_not_move_the_middle_half(ends: tuple[float, float], estimate: ModuleType) -> None:
     found = estimate.middle_half([ends[0], *[9.9, 10.1] * 5, ends[1]])
     assert found.value == pytest.approx(10) and found.low < 10 < found.high
     assert found.high - found.low == pytest.approx(0.2412, abs=1e-4)  # six of 9.9 and six of 10.1

@@ -30,7 +30,7 @@ def test_each_formula_has_one_place_and_its_convention() -> None:
     assert all(rule.macs and rule.flops and rule.source for chapter in CHAPTERS for rule in chapter.rules)
 
 
-def test_torchs_formulas_are_named_and_ours_repeat_none_that_is_right() -> None:
+def test_torch_formulas_are_named_and_not_repeated() -> None:
     """In the versions that have them all."""
     theirs = {str(op).removeprefix("aten.") for op in flop_registry if isinstance(op, torch._ops.OpOverloadPacket)}
     corrected = {op for op in theirs if "conv" in op} | {"addmm", "baddbmm"}

@@ -181,7 +181,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_it_shows_how_far_it_is_and_its_last_word_in_colour_where_that_is_wanted(
+def test_progress_and_colour_of_the_last_line(
     soak: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown, log, terminal = soak("console_output"), io.StringIO(), Terminal()

@@ -151,7 +151,7 @@ def test_backward_is_counted_when_asked_for() -> None:
     assert report("net:Net", "--input", "4,10")["modules"][0]["bwd_macs"] is None
 
 
-def test_a_loss_that_a_model_returns_is_what_backward_starts_from() -> None:
+def test_backward_starts_from_a_returned_loss() -> None:
     modules = report("net:Net", "--input", "4,10", "--input", "labels=4:int64", "--backward")["modules"]
     inner = next(module for module in modules if module["name"] == "inner")
     assert (inner["macs"], inner["bwd_macs"]) == (2 * 4 * 10 * 20, 4 * 10 * 20), "it ran twice, and once for the loss"

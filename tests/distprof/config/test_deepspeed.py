@@ -53,7 +53,7 @@ def test_the_recompute_factor_is_taken_and_said_to_be_needless(path: Path) -> No
     assert read(path, {"recompute_fwd_factor": 0}).remarks == ()
 
 
-def test_a_config_without_the_section_changes_nothing_and_says_so(path: Path) -> None:
+def test_config_without_the_section(path: Path) -> None:
     path.write_text(json.dumps(BESIDE))
     assert read_config(path) == Config({}, (f"{path} has no section 'flops_profiler': it changes nothing here",))
 

@@ -106,7 +106,7 @@ def test_a_file_that_may_not_be_read_is_told(here: Path) -> None:
         read_config(None)
 
 
-def test_a_file_that_decides_more_than_is_asked_is_read_for_what_is_asked(here: Path) -> None:
+def test_only_requested_settings_of_a_file_are_read(here: Path) -> None:
     (here / "distprof.toml").write_text('name = "x"\ntimed = 4\n')
     layer = decide_options(
         WINDOW, {"warmup": 1, "timed": None}, {"DISTPROF_COUNT": "0", "DISTPROF_NAME": "y"}, read_config(None)

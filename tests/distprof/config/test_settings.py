@@ -11,7 +11,7 @@ from distprof.config.settings import SETTINGS_FILE, Settings, read_settings, res
 from distprof.errors import UsageError
 
 
-def test_an_option_goes_before_the_environment_and_that_before_the_default() -> None:
+def test_precedence_of_option_environment_and_default() -> None:
     environment = {"DISTPROF_WARMUP": "3", "DISTPROF_TIMED": "4", "DISTPROF_COUNT": "0"}
     assert resolve({}, warmup=None) == Settings()
     assert resolve(environment) == Settings(warmup=3, timed=4, count=False)
@@ -38,7 +38,7 @@ def test_negative_iterations_are_refused(name: str) -> None:
         resolve({}, **{name: -1})
 
 
-def test_a_name_that_is_no_setting_is_refused_with_the_nearest_one() -> None:
+def test_unknown_setting_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(TypeError, match="the call has an unknown key 'warm_up': did you mean 'warmup'"):
         resolve({}, warm_up=3)
 

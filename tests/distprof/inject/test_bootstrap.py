@@ -109,7 +109,7 @@ def without_addresses(text: str) -> str:
     return re.sub(r"0x[0-9a-f]+", "0x", text)
 
 
-def test_asking_whether_there_is_a_torch_does_not_use_the_watch_up(run: Run, lib: Path) -> None:
+def test_find_spec_does_not_use_up_the_hook(run: Run, lib: Path) -> None:
     """As transformers, accelerate and others do before they import it."""
     fake_torch(lib)
     code = """
@@ -182,7 +182,7 @@ def test_a_sitecustomize_that_fails_fails_as_ever(run: Run, lib: Path, error: st
         ("RuntimeError('broken')", {"RANK": "3"}, "pass", []),
     ],
 )
-def test_without_distprof_a_rank_says_so_when_torch_comes_and_others_keep_quiet(
+def test_message_if_distprof_cannot_be_imported(
     run: Run, lib: Path, why: str, rank: Mapping[str, str], code: str, said: list[str]
 ) -> None:
     """Another environment's Python, started with the same PYTHONPATH: a script may read what it says."""
@@ -196,9 +196,7 @@ def test_without_distprof_a_rank_says_so_when_torch_comes_and_others_keep_quiet(
     assert len(lines) == len(said) and all(line.startswith(start) for line, start in zip(lines, said, strict=True))
 
 
-def test_a_run_whose_folder_others_could_replace_is_named_on_the_path_instead(
-    run: Run, lib: Path, inject: Path, tmp_path: Path, clean_env: dict[str, str]
-) -> None:
+def test_replaceable_run_folder(run: Run, lib: Path, inject: Path, tmp_path: Path, clean_env: dict[str, str]) -> None:
     """No folder has to be there: what follows the injected folder is where the settings lie."""
     fake_torch(lib, "")
     installed = Path(distprof.__file__).parent / "inject"
@@ -226,7 +224,7 @@ def test_settings_that_cannot_be_read_cost_one_line(run: Run, lib: Path, inject:
     assert line.startswith(ARMED)
 
 
-def test_a_rank_that_calls_no_model_says_so_and_its_children_do_not(run: Run, inject: Path) -> None:
+def test_rank_without_model_and_its_children(run: Run, inject: Path) -> None:
     code = "import os, subprocess, sys\nsubprocess.run([sys.executable, '-c', 'pass'])\nif os.fork():\n    os.wait()"
     assert outcome(run(code, RANK="3", WORLD_SIZE="4")) == (0, "", "")
     found = seen(inject.parent)

@@ -81,7 +81,7 @@ def test_a_gans_batch_is_its_generators() -> None:
     assert tally.work()[:3] == (1, 16, 16)
 
 
-def test_two_views_of_one_batch_that_was_loaded_are_one_micro_batch() -> None:
+def test_two_views_of_a_batch_are_one_micro_batch() -> None:
     """Contrastive learning: two forwards, one backward."""
     tally = BatchTally()
     tally.loads += 1
@@ -116,14 +116,14 @@ def in_closures(*batches: torch.Tensor, before: int = 0) -> Work:
     return tally.work()
 
 
-def test_a_closure_that_is_evaluated_several_times_works_on_one_batch() -> None:
+def test_repeated_closure_works_on_one_batch() -> None:
     """LBFGS."""
     batch = torch.zeros(20, 3)
     assert in_closures(batch) == (1, 20, 20, BATCH_FIRST)
     assert in_closures(*[batch] * 5) == (5, 20, 20, BATCH_FIRST + ONE_IN_CLOSURES)
 
 
-def test_a_closure_that_makes_its_tensors_anew_may_work_on_one_batch_or_on_several() -> None:
+def test_closure_with_new_tensors_has_unknown_batches() -> None:
     assert in_closures(torch.zeros(20, 3), torch.zeros(20, 3)) == (2, 0, 0, DIFFERENT_IN_CLOSURES)
     batch = torch.zeros(20, 3)
     assert in_closures(batch, batch, before=1) == (3, 0, 0, DIFFERENT_IN_CLOSURES)

@@ -66,7 +66,7 @@ def test_an_element_costs_what_the_update_says(tmp_path: Path, make: Make, each:
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adadelta", "Adamax", "ASGD"])
 @pytest.mark.parametrize("foreach", [False, True])
-def test_an_optimizer_is_counted_in_ops_of_lists_as_in_single_ones(tmp_path: Path, kind: str, foreach: bool) -> None:
+def test_foreach_optimizer_counts_like_single_ops(tmp_path: Path, kind: str, foreach: bool) -> None:
     """Each op touches each element a few times; values for all elements may be tensors, too."""
     model = nn.Linear(WIDTH, WIDTH)
     optimizer = getattr(torch.optim, kind)(model.parameters(), lr=0.01, foreach=foreach)

@@ -63,7 +63,7 @@ def test_slurms_batch_script_is_no_task_of_a_step() -> None:
     assert identify({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == Identity(0, 1, 0, 1, 0, ALONE)
 
 
-def test_one_of_several_that_nobody_told_which_waits_for_its_group() -> None:
+def test_rank_of_several_waits_for_its_group() -> None:
     """Lightning starts its ranks like that."""
     assert identify({"WORLD_SIZE": "2", "LOCAL_RANK": "1"}) is None
     with rank_of(2, rank=1):
@@ -97,7 +97,7 @@ def test_a_worker_that_a_rank_started_is_none(monkeypatch: pytest.MonkeyPatch) -
         assert identify(TORCHRUN) == Identity(5, 8, 1, 4, 1, GROUP)
 
 
-def test_a_worker_whose_script_asks_for_it_is_recorded_unless_it_is_a_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_asks_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """``distprof.record()`` in a process that trains by itself; one that inherits RANK is a rank's, all the same."""
     monkeypatch.setattr(multiprocessing, "parent_process", object)
     assert identify({}, asked=True) == Identity(0, 1, 0, 1, 0, ALONE)

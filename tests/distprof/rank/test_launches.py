@@ -68,7 +68,7 @@ def ask_in_child(queue: multiprocessing.Queue[tuple[str, int]]) -> None:
     queue.put(launch_of_this_process({}))
 
 
-def test_processes_that_one_process_starts_as_ranks_share_its_launch() -> None:
+def test_ranks_of_one_parent_share_a_launch() -> None:
     """As torchrun starts them, or ``multiprocessing``; two that nobody starts together have one each."""
     own = launch_of_this_process({})
     queue: multiprocessing.Queue[tuple[str, int]] = multiprocessing.Queue()

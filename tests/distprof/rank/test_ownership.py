@@ -64,7 +64,7 @@ def test_nobody_speaks_for_a_rank_at_first(run: RunFolder, dead: int) -> None:
     assert not is_rank_taken(run, 0, ALONE)
 
 
-def test_the_rank_that_starts_a_process_speaks_and_not_that_process(run: RunFolder, child: int) -> None:
+def test_rank_owns_its_child_processes(run: RunFolder, child: int) -> None:
     """Whichever came first: here the child has claimed, there (as it sees it) its parent."""
     claim(run, child)
     assert not is_rank_taken(run, 0, GROUP)
@@ -95,7 +95,7 @@ def test_a_rank_that_was_started_again_speaks_for_itself(run: RunFolder, dead: i
     assert not is_rank_taken(run, 0, GROUP)
 
 
-def test_a_process_that_has_the_number_of_one_long_gone_is_another(run: RunFolder, child: int) -> None:
+def test_reused_process_id_is_another_process(run: RunFolder, child: int) -> None:
     claim(run, os.getppid(), ago_ns=HOUR_NS * 24 * 365 * 30)
     assert not is_rank_taken(run, 0, GROUP)
 
@@ -110,9 +110,7 @@ def test_a_process_does_not_stand_in_its_own_way(run: RunFolder) -> None:
     assert not is_rank_taken(run, 0, ALONE)
 
 
-def test_a_process_that_asked_to_be_recorded_is_told_that_another_one_is_the_rank(
-    run: RunFolder, dead: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_message_if_another_process_is_the_rank(run: RunFolder, dead: int, capsys: pytest.CaptureFixture[str]) -> None:
     claim(run, dead)
     recording = recorder(run.path)
     recording.rank.asked = True
@@ -194,7 +192,7 @@ input()
 """
 
 
-def test_of_processes_that_claim_a_rank_at_one_instant_one_gets_it(tmp_path: Path) -> None:
+def test_simultaneous_claims_have_one_winner(tmp_path: Path) -> None:
     names = [create(tmp_path, f"{number:02}", shared=False).path.name for number in range(50)]
     command = [sys.executable, "-c", CLAIMS_ALL, str(tmp_path)]
     with contextlib.ExitStack() as stack:
@@ -224,7 +222,7 @@ def test_what_a_rank_only_starts_has_claimed_meanwhile(run: RunFolder, dead: int
     assert was_claimed_since(run, 0)
 
 
-def test_claims_of_processes_beside_the_ranks_are_weaker_than_any_ranks() -> None:
+def test_claims_of_other_processes_are_weaker() -> None:
     headers = {claim: Header("x", 0, 1, claim=claim) for claim in CLAIMS}
     assert [claim_strength(claim) for claim in CLAIMS] == sorted({claim_strength(claim) for claim in CLAIMS})
     assert minimum_claim_strength(headers.values()) == claim_strength(ENVIRONMENT)
@@ -243,7 +241,7 @@ def test_what_is_known_of_processes(child: int, dead: int) -> None:
     assert procfs.started_wall_ns(dead) is None
 
 
-def test_a_process_that_ended_unnoticed_by_its_parent_does_not_live() -> None:
+def test_zombie_is_not_running() -> None:
     with subprocess.Popen(["true"]) as zombie:
         os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
         assert procfs.started_wall_ns(zombie.pid) is None

@@ -64,7 +64,7 @@ def test_gradients_that_add_up_are_one_iteration(tmp_path: Path) -> None:
     assert not seen.of(Step)
 
 
-def test_an_optimizer_that_steps_after_all_is_what_ends_iterations(tmp_path: Path) -> None:
+def test_late_optimizer_ends_iterations(tmp_path: Path) -> None:
     """As when a scaler skips the first steps: the gradients are removed all the same."""
 
     def job() -> None:
@@ -84,7 +84,7 @@ def test_an_optimizer_that_steps_after_all_is_what_ends_iterations(tmp_path: Pat
     assert seen.phases_ms(-1) == {"optimizer": 3}
 
 
-def test_the_training_is_recorded_and_not_the_evaluation_behind_it(tmp_path: Path) -> None:
+def test_evaluation_after_training_is_not_recorded(tmp_path: Path) -> None:
     seen = record(tmp_path, lambda: runpy.run_path(str(CASES / "no_optimizer.py")), warmup=5, count=True, timed=5)
     (counts,) = seen.of(Counts)
     assert (counts.mode, counts.iteration, counts.samples) == (TRAINING, 5, 32)

@@ -136,7 +136,7 @@ def test_a_batch_size_says_how_it_was_found(
     assert found in " ".join(render(report, TextOptions()).split())
 
 
-def test_without_a_counted_step_nobody_knows_whether_sequences_come_first(tmp_path: Path) -> None:
+def test_order_of_dimensions_is_unknown_without_counting(tmp_path: Path) -> None:
     for step in run(tmp_path, "seq_first", warmup=1, timed=2).of(Step):
         assert (step.samples, step.batch_found) == (0, UNKNOWN_ORDER)
 

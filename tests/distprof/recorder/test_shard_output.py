@@ -53,7 +53,7 @@ def nowhere(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "file")
 
 
-def test_a_folder_that_cannot_be_written_gives_way_to_a_temporary_one(
+def test_unwritable_folder_is_replaced_by_a_temporary_one(
     nowhere: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -91,9 +91,7 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_folder_without_room_for_a_header_gives_way_and_holds_nothing(
-    run: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_full_folder_is_replaced_and_stays_empty(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     with file_size_limit(40):
         assert open_shard(run, HEADER, nobody) is None
     (line,) = capsys.readouterr().err.splitlines()
@@ -158,7 +156,7 @@ class FullDisk(MemorySink):
         self.closed = True
 
 
-def test_a_full_disk_ends_it_with_one_line_and_what_was_written_holds(capfd: pytest.CaptureFixture[str]) -> None:
+def test_full_disk_keeps_earlier_records(capfd: pytest.CaptureFixture[str]) -> None:
     sink = FullDisk(2)
     output = ShardOutput(ShardWriter(sink), rank=3)
     output.write(HEADER, Plan(1, 1, 1))

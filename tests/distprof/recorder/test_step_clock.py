@@ -112,7 +112,7 @@ def test_more_optimizers_than_any_patience_make_one_iteration() -> None:
     assert len(closed) == 10
 
 
-def test_an_optimizer_made_anew_in_every_iteration_does_not_keep_the_window_from_its_end() -> None:
+def test_window_ends_with_new_optimizers_each_iteration() -> None:
     clock = StepClock(CapturePlan(1, 1, 3))
     for _ in range(30):
         of_a_task = Optimizer()
@@ -145,7 +145,7 @@ def test_optimizers_that_step_together_make_one_iteration() -> None:
     assert all(held[number].events == [F, B, *many] for number in range(4))
 
 
-def test_an_optimizer_that_never_steps_again_does_not_keep_the_iteration_open() -> None:
+def test_idle_closing_optimizer_is_replaced() -> None:
     """A calibration with a separate optimizer that stays in memory: training goes on without it."""
     calibration = Optimizer()
     events: list[Event] = [*STEP * 3, F, B, calibration, *STEP * 1000]
@@ -173,7 +173,7 @@ def test_a_new_optimizer_for_every_batch_still_gives_iterations() -> None:
     assert clock.kind is StepKind.DONE
 
 
-def test_when_the_closing_optimizer_is_gone_the_one_before_it_closes_at_once() -> None:
+def test_deleted_closing_optimizer_is_replaced_at_once() -> None:
     clock, short_lived = StepClock(CapturePlan(0, 0, 100)), Optimizer()
     for event in [*STEP, F, B, short_lived, *STEP]:
         tell(clock, event)
@@ -190,7 +190,7 @@ def test_evaluation_before_training_does_not_count_as_training() -> None:
     assert clock.iteration == 3
 
 
-def test_without_warmup_what_comes_after_the_first_step_is_the_first_iteration() -> None:
+def test_first_iteration_without_warmup() -> None:
     _, closed = run([NO_GRAD, *STEP * 3], warmup=0)
     assert numbers(closed) == [0, 1]
     assert closed[-2].kind is StepKind.COUNTED
@@ -213,7 +213,7 @@ def test_inference_has_one_iteration_a_forward() -> None:
     ]
 
 
-def test_forwards_with_gradient_but_no_backward_become_iterations_soon() -> None:
+def test_patience_without_backward() -> None:
     clock, closed = run([F] * 12)
     assert clock.mode == FORWARD
     assert numbers(closed, FORWARD) == list(range(len(closed)))
@@ -227,7 +227,7 @@ def test_manual_updates_become_iterations_in_the_end() -> None:
     assert all(iteration.events.count(F) == 1 for iteration in closed)
 
 
-def test_a_look_at_the_model_before_manual_updates_is_no_iteration_of_many_forwards() -> None:
+def test_forward_before_manual_updates() -> None:
     _, closed = run([*[NO_GRAD] * 3, *[F, B] * 80])
     assert all(sum(event in (F, NO_GRAD) for event in iteration.events) == 1 for iteration in closed)
 
@@ -236,7 +236,7 @@ events = st.lists(st.sampled_from([F, NO_GRAD, B, D, G, SGD]), max_size=400)
 
 
 @pytest.mark.parametrize("warmup", [0, 5])
-def test_a_pipeline_is_waited_for_however_many_forwards_come_before_its_first_backward(warmup: int) -> None:
+def test_pipeline_is_waited_for_without_limit(warmup: int) -> None:
     clock = StepClock(CapturePlan(warmup, 1, 1))
     clock.pipeline_seen()
     for number in range(2):
@@ -279,7 +279,7 @@ def test_whatever_happens_kinds_come_in_order(job: list[Event], window: tuple[in
 
 @patient
 @given(events)
-def test_whatever_happens_an_iteration_is_one_forward_or_ends_with_a_step(job: list[Event]) -> None:
+def test_property_of_all_iterations(job: list[Event]) -> None:
     _, closed = run(job)
     for iteration in closed:
         if iteration.mode == FORWARD:

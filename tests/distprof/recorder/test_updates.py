@@ -93,7 +93,7 @@ def test_an_optimizer_a_parameter_is_one_update_of_the_model(
     assert [(step.micro_batches, step.samples, step.calls.sum()) for step in steps] == [(1, 4, layers + 1)] * 3
 
 
-def test_what_is_counted_in_backward_begins_where_the_backward_before_ended(tmp_path: Path) -> None:
+def test_counted_iteration_begins_after_the_last_backward(tmp_path: Path) -> None:
     """Without a warm-up the first iteration is counted; new optimizers in it do not restart the window."""
     seen = record(tmp_path, lambda: one_a_parameter_in_backward(6), count=True, timed=2)
     recorded: list[Counts | Step] = [*seen.of(Counts), *seen.of(Step)]
@@ -118,7 +118,7 @@ def test_the_time_of_optimizers_in_backward_is_theirs(tmp_path: Path) -> None:
     assert [seen.phases_ms(step) for step in range(2)] == [{"forward": 11, "backward": 22, "optimizer": 6}] * 2
 
 
-def test_two_models_with_optimizers_in_backward_are_two_updates_of_one_iteration(tmp_path: Path) -> None:
+def test_two_models_with_optimizers_in_backward(tmp_path: Path) -> None:
     def job() -> None:
         models = [chain(2), chain(3)]
         for model in models:
@@ -207,7 +207,7 @@ def test_the_time_of_an_outer_step_is_the_optimizers(tmp_path: Path) -> None:
     assert [seen.phases_ms(step) for step in range(2)] == [{"forward": 11, "backward": 22, "optimizer": 2 * 3 + 1}] * 2
 
 
-def test_an_outer_step_that_goes_past_its_class_is_recorded_all_the_same(tmp_path: Path) -> None:
+def test_outer_step_that_bypasses_its_class(tmp_path: Path) -> None:
     """As when a scheduler has set its own step on the object: each of the two inner steps counts as an update."""
 
     def new(model: nn.Module) -> Outer:
@@ -219,7 +219,7 @@ def test_an_outer_step_that_goes_past_its_class_is_recorded_all_the_same(tmp_pat
     assert len(seen.of(Step)) == 3
 
 
-def test_an_optimizer_beside_an_outer_one_is_an_update_of_its_own(tmp_path: Path) -> None:
+def test_optimizer_next_to_an_outer_one(tmp_path: Path) -> None:
     def job() -> None:
         model, other = chain(2), chain(1)
         outer, plain = Outer(model), torch.optim.SGD(other.parameters(), lr=1e-3)

@@ -90,7 +90,7 @@ def step(**fields: object) -> Step:
     return Step(3, "training", 5, 7, {"other": 7}, 1, 2, 2, 100, "rss", **fields)  # type: ignore[arg-type]
 
 
-def test_records_with_arrays_are_equal_when_all_their_numbers_are() -> None:
+def test_equality_of_records_with_arrays() -> None:
     times = np.array([1, 2], "<i8")
     assert step(forward_ns=times) == step(forward_ns=times.copy())
     assert step(forward_ns=times) != step(forward_ns=times + 1)

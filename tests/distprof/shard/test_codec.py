@@ -69,7 +69,7 @@ def test_arrays_travel_as_little_endian_bytes() -> None:
     assert to_payload(Counts(1, "training", 1, 1, []))["calls"] == b""  # type: ignore[arg-type]
 
 
-def test_arrays_come_back_with_their_dtype_and_cannot_be_written_to() -> None:
+def test_arrays_keep_their_dtype_and_are_read_only() -> None:
     back = from_payload("step", through_msgpack(STEP))
     assert isinstance(back, Step)
     assert (back.calls.dtype.str, back.forward_ns.dtype.str) == ("<u4", "<i8")
@@ -167,7 +167,7 @@ def test_a_payload_that_is_no_map_is_refused(payload: object) -> None:
         from_payload("end", payload)
 
 
-def test_unknown_fields_are_passed_over_and_absent_ones_have_their_defaults() -> None:
+def test_unknown_and_absent_fields() -> None:
     payload = {"run_id": "run", "rank": 0, "world_size": 1, "colour": {"deep": [1, [2]]}, "when": msgpack.Timestamp(1)}
     assert from_payload("header", payload) == Header("run", 0, 1)
 

@@ -32,7 +32,7 @@ def test_a_first_body_whose_checksum_is_zero_is_no_exception() -> None:
     assert scan(frame(zero, 0) + frame(b"second", checksum(b"second", 0))).bodies == [zero, b"second"]
 
 
-def test_a_body_of_the_greatest_length_is_read_and_a_longer_one_is_damage() -> None:
+def test_longest_body_is_read_and_a_longer_one_is_damage() -> None:
     longest = bytes(MAX_BODY_BYTES)
     framed = frame(longest, checksum(longest))
     assert scan(framed).bodies == [longest]

@@ -221,9 +221,7 @@ class Late(Exception):
     pass
 
 
-def test_a_record_in_whose_writing_an_exception_came_from_outside_leaves_no_piece(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_write_leaves_no_partial_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is nearly full takes a part, and then a signal's handler raises."""
     writer = ShardWriter(FileSink(tmp_path / "shard"))
     writer.write(HEADER)

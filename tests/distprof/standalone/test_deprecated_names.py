@@ -85,7 +85,7 @@ def test_start_and_end_step_average_over_the_calls(capsys: pytest.CaptureFixture
     assert text.splitlines()[-1].split() == ["Number", "of", "steps", "profiled:", "3"]
 
 
-def test_a_profiler_with_steps_averages_over_the_forwards_in_between(capsys: pytest.CaptureFixture[str]) -> None:
+def test_profiler_with_steps_averages_forwards(capsys: pytest.CaptureFixture[str]) -> None:
     model = Doubles()
     make: Any = FlopsProfiler
     with older("start_step"), older("end_step"):

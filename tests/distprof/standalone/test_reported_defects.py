@@ -165,7 +165,7 @@ def test_inputs_by_keyword_alone() -> None:
     assert (macs, flops) == (64, 128)
 
 
-def test_a_shared_module_is_counted_by_call_and_its_parameters_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_shared_module_counts_calls_and_parameters_once(capsys: pytest.CaptureFixture[str]) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()

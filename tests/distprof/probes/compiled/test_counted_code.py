@@ -362,9 +362,7 @@ class MoE(nn.Module):
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_inside_compiled_code_routing_is_not_seen_and_nothing_is_compiled_for_it(
-    tmp_path: Path, compiled: bool
-) -> None:
+def test_routing_in_compiled_code_is_not_seen(tmp_path: Path, compiled: bool) -> None:
     backend = Runs()
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH), MoE(), MoE())
     running: Any = torch.compile(model, backend=backend, fullgraph=True) if compiled else model

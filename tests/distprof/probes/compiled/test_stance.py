@@ -95,7 +95,7 @@ def test_it_is_not_given_up_in_the_middle_of_a_forward() -> None:
 
 
 @pytest.mark.parametrize("name", ["force_eager", "fail_on_recompile"])
-def test_a_script_that_sets_its_own_runs_in_the_counted_step_as_in_all_others(
+def test_stance_of_the_script_holds_in_the_counted_step(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", [str(CASE), name])

@@ -241,7 +241,7 @@ def test_losses_are_the_same_to_the_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_code_stays_compiled_counts_the_same_and_computes_the_same(tmp_path: Path) -> None:
+def test_compiled_code_stays_compiled(tmp_path: Path) -> None:
     def job(recompiles: list[int]) -> list[float]:
         torch.manual_seed(0)
         torch._dynamo.reset()

@@ -286,7 +286,7 @@ def test_a_mode_inside_a_generator_is_left_where_it_runs_on(tmp_path: Path) -> N
     assert run(True) == run(False)
 
 
-def test_after_an_exception_nothing_stays_until_the_next_model_runs(tmp_path: Path) -> None:
+def test_mode_is_off_after_an_exception(tmp_path: Path) -> None:
     job, stacks = Job(), []
 
     class Fails(nn.Module):

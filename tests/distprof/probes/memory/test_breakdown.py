@@ -47,7 +47,7 @@ def test_frozen_parameters_have_no_gradient_and_sgd_no_state() -> None:
     assert held == Memory(7, FLOAT * 40, FLOAT * 8, 0)
 
 
-def test_tied_weights_and_buffers_that_several_share_are_held_once() -> None:
+def test_shared_memory_counts_once() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -89,7 +89,7 @@ def test_of_a_dtensor_the_local_shard_counts() -> None:
         assert MemoryBreakdown().record([model], 0) == Memory(0, FLOAT * 32, FLOAT * 32, 0)
 
 
-def test_of_a_parameter_that_zero_has_emptied_its_partition_counts() -> None:
+def test_partition_of_an_emptied_zero_parameter_counts() -> None:
     model = nn.Linear(8, 16, bias=False)
     model.weight.ds_tensor = torch.zeros(32)  # type: ignore[attr-defined]
     model.weight.data = torch.empty(0)
@@ -117,7 +117,7 @@ def test_an_optimizer_that_is_gone_is_not_kept() -> None:
 # ---- in a recorder ---------------------------------------------------------------------------------------------------
 
 
-def test_it_is_written_once_at_the_end_of_the_first_timed_iteration(tmp_path: Path) -> None:
+def test_memory_is_written_once(tmp_path: Path) -> None:
     model = nn.Linear(4, 4, bias=False)
     seen = record(tmp_path, lambda: train(model, torch.ones(1, 4), steps=5), warmup=1, timed=3)
     assert seen.one(Memory) == Memory(1, FLOAT * 16, FLOAT * 16, 0)
@@ -154,7 +154,7 @@ def test_a_sparse_parameter_is_what_it_stores(layout: torch.layout) -> None:
     assert MemoryBreakdown().record([model], 0) == Memory(0, 8 * FLOAT + (8 + 9) * 8, 0, 0)
 
 
-def test_what_cannot_be_measured_is_named_and_the_recording_goes_on(tmp_path: Path) -> None:
+def test_unmeasurable_memory_is_named(tmp_path: Path) -> None:
     class Odd(torch.Tensor):
         def __tensor_flatten__(self) -> tuple[list[str], None]:
             raise RuntimeError("odd tensors have no parts")

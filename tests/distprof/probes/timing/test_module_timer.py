@@ -270,7 +270,7 @@ class Checkpointed(nn.Module):
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_recompute_is_backward_of_the_modules_that_are_recomputed(tmp_path: Path, reentrant: bool) -> None:
+def test_recompute_is_backward_time(tmp_path: Path, reentrant: bool) -> None:
     """Non-reentrant checkpointing stops once it has what backward needs: before the last module's work."""
     inner = nn.Sequential(Ticking(10, 20), Ticking(1, 2))
     seen = timed(tmp_path, nn.Sequential(Ticking(3, 4), Checkpointed(inner, reentrant), Ticking(5, 6)))

@@ -165,7 +165,7 @@ def test_a_teacher_in_every_micro_batch(loop: Loop) -> None:
     assert loop.sums_ms() == {DATA: 21, EVALUATION: 45, FORWARD: 60, OUTSIDE: 3, BACKWARD: 120}
 
 
-def test_a_closure_runs_forward_and_backward_inside_the_optimizer(loop: Loop) -> None:
+def test_phases_inside_a_closure(loop: Loop) -> None:
     """LBFGS: the closure is forward and backward, the rest of the step is the optimizer's."""
     with loop.inside(OPTIMIZER):
         for _ in range(3):

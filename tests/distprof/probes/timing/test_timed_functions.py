@@ -82,7 +82,7 @@ def graphs_take_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CompiledFxGraph, "__call__", call)
 
 
-def test_a_model_in_a_compiled_function_is_recorded_as_one_region(tmp_path: Path) -> None:
+def test_model_in_compiled_function_is_one_region(tmp_path: Path) -> None:
     model = new_model()
     plain, as_ever = train(model, in_a_function(model)), counters()
     torch._dynamo.reset()
@@ -130,7 +130,7 @@ def test_its_time_is_the_models(tmp_path: Path) -> None:
     assert seen.macs() == {"": 2 * LINEAR}, "without what was evaluated"
 
 
-def test_a_model_in_a_compiled_function_beside_one_that_is_called(tmp_path: Path) -> None:
+def test_compiled_function_and_called_model(tmp_path: Path) -> None:
     """Each has its own row; a function without a model is outside of modules."""
     model, called = new_model(), nn.Linear(WIDTH, WIDTH, bias=False)
     forward = in_a_function(model)
@@ -171,7 +171,7 @@ def test_a_compiled_optimizer_step_is_named_and_timed(tmp_path: Path) -> None:
     assert seen.macs() == {"": 2 * LINEAR}
 
 
-def test_of_another_backend_the_job_is_recorded_and_forward_is_not(tmp_path: Path) -> None:
+def test_other_backend_has_no_forward_time(tmp_path: Path) -> None:
     model = new_model()
     seen = recorded(tmp_path, lambda: train(model, in_a_function(model, backend="eager")))
     counts = seen.one(Counts)
