@@ -11,7 +11,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from distprof.external_exceptions import pass_on
 from distprof.flops.attribution import BACKWARD, FORWARD, OUTSIDE, UNSETTLED, Attribution, Owner
-from distprof.flops.decompositions import REFUSED, decomposition, has_body, is_traced, is_whole, with_mode
+from distprof.flops.decompositions import (
+    REFUSED,
+    decomposition,
+    has_body,
+    is_traced,
+    is_whole,
+    let_through,
+    with_mode,
+)
 from distprof.flops.formulas.nested import is_for_nested
 from distprof.flops.formulas.rule import Formula, zero_work
 from distprof.flops.likely_work import MAX_WORK, likely_work
@@ -28,6 +36,7 @@ class FlopMode(TorchDispatchMode):
 
     def __init__(self, attribution: Attribution) -> None:
         super().__init__()
+        let_through(type(self))
         self.error: Exception | None = None  # distprof's own, for the mode's owner: raised here, it would fail the op
         self.is_off = False  # counts nothing, where the mode cannot be removed yet
         self.macs: dict[Owner, int] = {}

@@ -1,13 +1,17 @@
-"""Decompositions of composite ops into the ops that torch really runs."""
+"""Decompositions of composite ops into the ops that torch really runs, and ops that run functions."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial, reduce
+from importlib import import_module
 from operator import or_
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distprof.flops.triton import body
 from distprof.nested_tensors import op_tensors
@@ -23,6 +27,9 @@ REFUSED = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, Asse
 _BODIES = frozenset(
     {"cond", "while_loop", "while_loop_stack_output", "map_impl", "scan", "associative_scan", "invoke_subgraph"}
 )
+
+#: Modules of torch._higher_order_ops that are imported late, perhaps while a mode is on.
+_LATE = ("associative_scan", "map", "triton_kernel_wrap")
 
 
 def decomposition(func: torch._ops.OpOverload) -> Callable[..., Any] | None:
@@ -76,3 +83,27 @@ def is_traced() -> bool:
     """Whether ops run to be traced, or to infer shapes, so that their function arguments must stay as they are."""
     keys = ("FAKE", "PROXY", "FUNCTIONAL")
     return any(torch._C._get_dispatch_mode(getattr(torch._C._TorchDispatchModeKey, key)) is not None for key in keys)
+
+
+def let_through(mode: type[TorchDispatchMode]) -> None:
+    """Lets higher-order ops pass through modes of this class in torch before 2.7.
+
+    Later a mode says so itself, by ``supports_higher_order_operators``.  Before, a higher-order op raises
+    NotImplementedError, in the user's job, under every mode for which it has no rule.
+    """
+    if hasattr(TorchDispatchMode, "supports_higher_order_operators"):
+        return
+    if "torch._dynamo" in sys.modules:  # else these would import it, which takes seconds
+        for name in _LATE:
+            with suppress(Exception):
+                import_module(f"torch._higher_order_ops.{name}")
+    ops: dict[str, Any] = getattr(torch._ops, "_higher_order_ops", {})
+    for op in ops.values():
+        op.python_key_table.setdefault(mode, _rule(op))
+
+
+def _rule(op: Any) -> Any:
+    def run(mode: Any, *args: Any, **kwargs: Any) -> Any:
+        return mode.__torch_dispatch__(op, (), args, kwargs)
+
+    return run

@@ -49,6 +49,19 @@ def test_a_long_recurrence(counts_of: CountsOf) -> None:
     assert counts_of("segfault_long_graph_counted", 7_000).forward_macs.sum()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ops", "calls", "step"), [(5, 12_000, 1), (1, 60_000, 2)], ids=["in the counted step", "in a timed step"]
+)
+def test_a_graph_of_very_many_module_calls(counts_of: CountsOf, ops: int, calls: int, step: int) -> None:
+    """Python looks at a node of each call; freed by recursion, these nodes overflow the stack."""
+    lengths = [10] * 4
+    lengths[step] = calls
+    counts = counts_of("long_graph_each_step", ops, *lengths)
+    assert counts.calls.tolist() == [1, lengths[1]]
+    assert [one.calls.tolist() for one in counts_of.steps] == [[1, lengths[2]], [1, lengths[3]]]
+
+
 def test_jagged_tensors(counts_of: CountsOf) -> None:
     lengths, width = (5, 9, 2), 32
     counts = counts_of("njt_train")

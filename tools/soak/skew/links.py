@@ -28,6 +28,7 @@ def slow_buckets(model: DistributedDataParallel, ms: float) -> None:
         delayed: torch.futures.Future[torch.Tensor] = future.then(delay)
         return delayed
 
+    hook.__annotations__.clear()  # strings, which torch takes for wrong types
     model.register_comm_hook(None, hook)
 
 
