@@ -83,6 +83,15 @@ class Case:
         return self.architecture.startswith("pp")
 
     @property
+    def module_label(self) -> str:
+        """The module as the report names it: layers of a pipeline are numbered through its stages."""
+        if not self.pipeline:
+            return self.module
+        layers, number, *rest = self.module.split(".")
+        stage = self.rank // (self.ranks // STAGES)
+        return ".".join([layers, str(int(number) + stage * LAYERS // STAGES), *rest])
+
+    @property
     def culprits(self) -> frozenset[int]:
         """The ranks that lose time by themselves; empty for healthy jobs, and where a group or a stage is slow."""
         if self.fault in (*HEALTHY, "link", "longstage"):

@@ -105,7 +105,7 @@ def _right_place(case: Case, said: Conclusion) -> bool | None:
     phase = MODULE_FAULTS.get("fwd" if case.fault == "two" else case.fault)
     if phase is None or case.fault == "gc":
         return None
-    return said.phase == phase and f".{said.subject}".endswith(f".{case.module}")
+    return said.phase == phase and f".{said.subject}".endswith(f".{case.module_label}")
 
 
 def _right_cause(case: Case, said: Conclusion) -> bool | None:
@@ -113,9 +113,9 @@ def _right_cause(case: Case, said: Conclusion) -> bool | None:
 
 
 def _lost_ms(case: Case, folder: Path, iterations: Sequence[int]) -> float | None:
-    """Returns what the culprit that lost most really lost in an iteration; None for other kinds of faults."""
+    """Returns what the culprit that lost most really lost in an iteration; None for pauses and other kinds of faults."""
     medians = []
-    for rank in case.culprits:
+    for rank in case.culprits if case.fault not in _NO_SLOW_RANK else ():
         path = folder / f"lost{rank}.json"
         lost = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if lost and iterations:
