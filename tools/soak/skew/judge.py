@@ -113,7 +113,7 @@ def _right_cause(case: Case, said: Conclusion) -> bool | None:
 
 
 def _lost_ms(case: Case, folder: Path, iterations: Sequence[int]) -> float | None:
-    """Returns what the culprit that lost most really lost in an iteration; None for pauses and other kinds of faults."""
+    """Returns what the culprit that lost most really lost in an iteration; None for other faults and pauses."""
     medians = []
     for rank in case.culprits if case.fault not in _NO_SLOW_RANK else ():
         path = folder / f"lost{rank}.json"
