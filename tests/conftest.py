@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-# Tests run beside others on few cores: how long an example takes says nothing.
+# Tests share few cores with others, so the time of an example means nothing.
 settings.register_profile("distprof", deadline=None)
 settings.load_profile("distprof")
 
-# Two files are tested at a time on two cores: a torch with two threads in each would make them wait for one another.
+# Two files are tested at a time on two cores: with two torch threads each they would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -29,7 +29,7 @@ sys.modules["support"] = _support
 if TYPE_CHECKING:
     from support.scripts import NewWorkplace
 
-#: Variables of a job, a scheduler or a recorder around the tests, and the one by which each process compiles us anew.
+#: Variables of a job, a scheduler or a recorder around the tests, and those that change what Python imports and writes.
 _FOREIGN = (
     *("DISTPROF_", "PET_", "SLURM_", "TORCHELASTIC_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_"),
     *("PYTHONPATH", "PYTHONDONTWRITEBYTECODE"),
@@ -37,7 +37,7 @@ _FOREIGN = (
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """``@pytest.mark.stack("deepspeed")``: runs where DeepSpeed is installed."""
+    """Runs a test with ``@pytest.mark.stack("deepspeed")`` only if DeepSpeed is installed."""
     from support.stacks import require
 
     for mark in item.iter_markers("stack"):
@@ -47,9 +47,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def clean_env() -> dict[str, str]:
-    """The environment of a user who has just opened a terminal.
+    """Returns the environment of a user who has just opened a terminal.
 
-    What DeepSpeed compiles is kept beside what it was compiled for: another checkout's tests would compile it anew.
+    Ops that DeepSpeed compiles are kept in this checkout's environment: another one would compile them again.
     """
     env = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     return {**env, "OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": str(Path(sys.prefix) / "torch_extensions")}
@@ -57,7 +57,7 @@ def clean_env() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def new_workplace(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> NewWorkplace:
-    """Makes folders for scripts of a test's own."""
+    """Returns a function that makes folders for a test's scripts."""
     from support.scripts import Workplace
 
     return lambda: Workplace(tmp_path_factory.mktemp("work"), clean_env)
@@ -65,7 +65,7 @@ def new_workplace(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str,
 
 @pytest.fixture
 def cli(tmp_path: Path, clean_env: dict[str, str]) -> Cli:
-    """``cli("run", "train.py", env={...})``: the installed command line in a process of its own, in ``tmp_path``."""
+    """``cli("run", "train.py", env={...})``: runs the installed command line in its own process, in ``tmp_path``."""
     from support.processes import python
 
     def call(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The command line in the tests' own process, where another one would prove nothing more."""
+"""Runs the command line in the tests' own process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """``here("merge", run, env={...})``: as ``cli``, but in this process."""
+    """``here("merge", run, env={...})`` is like ``cli``, but runs in this process."""
 
     def call(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         command = ["distprof", *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""Nothing of ours is left behind: held after every test of the rank side."""
+"""Checks after every test of the rank side that nothing of distprof is left in torch and Python."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """Every place of torch and of Python that a recorder touches is, after the test, what it was before."""
+    """Checks that every attribute of torch and Python that a recorder replaces has its old value after the test."""
     before = _places()
     yield
     after = _places()
     changed = sorted(place for place, value in before.items() if after[place] is not value)
-    assert not changed, f"not put back: {changed}"
+    assert not changed, f"not restored:  {changed}"
     assert not _leftovers()
 
 
 @pytest.fixture
 def fresh_compiler() -> Iterator[None]:
-    """Dynamo as it is in a new process, and after the test."""
+    """Resets dynamo before and after the test."""
     import torch._dynamo
 
     torch._dynamo.reset()
@@ -44,7 +44,7 @@ def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def _places() -> dict[str, Any]:
-    """What stands in each place that we replace for a time, once torch is imported."""
+    """Returns the value of each attribute that distprof replaces, once torch is imported."""
     if "torch" not in sys.modules:
         return {}
     import torch
@@ -67,7 +67,7 @@ def _places() -> dict[str, Any]:
 
 
 def _leftovers() -> list[str]:
-    """What is there although it never should be, outside a recorder's life."""
+    """Returns objects that must not exist after a recorder has ended."""
     ours = [type(finder).__name__ for finder in sys.meta_path if type(finder).__module__.startswith("distprof.")]
     if "torch" in sys.modules:
         import torch

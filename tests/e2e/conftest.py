@@ -1,4 +1,4 @@
-"""Whole jobs, as a user runs them: ``distprof run``, then ``distprof merge``."""
+"""Fixtures of whole jobs, which run as a user runs them: ``distprof run``, then ``distprof merge``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.processes import python
 
 @pytest.fixture(scope="session")
 def record_job(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> RunJob:
-    """Runs a script of ``examples/`` (or any path) under ``distprof run``, in a folder of its own, as run ``x``."""
+    """Runs a script of ``examples/`` (or any path) under ``distprof run``, in a new folder, as run ``x``."""
 
     def run(script: str | Path, *options: str, nproc: int, ours: list[str] | None = None) -> Recorded:
         folder = tmp_path_factory.mktemp("job")

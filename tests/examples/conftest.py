@@ -1,4 +1,4 @@
-"""The examples are scripts, not a package: tests import them from their folder, and run them as a user would."""
+"""Makes the examples importable from their folder: they are scripts, not a package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenarios of real stacks, run by torchrun's agent; and the page of what they show."""
+"""Runs scenarios of real stacks with torchrun's agent, and writes the page about them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _test(report: pytest.TestReport) -> str:
-    """FILE::NAME, whatever its parameters."""
+    """Returns FILE::NAME of a test, without its parameters."""
     return Path(report.nodeid.partition("[")[0]).name
 
 

@@ -1,4 +1,4 @@
-"""Running a script of ``examples/`` and reading what it prints."""
+"""Runs a script of ``examples/`` and reads its output."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Job:
-    """What a finished job printed."""
+    """The output of a finished job."""
 
     def __init__(self, output: str) -> None:
         self.lines = output.splitlines()
 
     def after(self, word: str) -> list[str]:
-        """The rest of every line that starts with ``word``."""
+        """Returns the rest of every line that starts with ``word``."""
         return [line.removeprefix(word).strip() for line in self.lines if line.startswith(word)]
 
     @property
     def losses(self) -> list[float]:
-        """Of every step (``--print-losses``)."""
+        """Returns the loss of every step (``--print-losses``)."""
         (losses,) = self.after("losses")
         return [float.fromhex(loss) for loss in json.loads(losses)]
 
     @property
     def stopwatches(self) -> list[dict[str, Any]]:
-        """One a rank, in rank order (``--stopwatch``): "rank", and ms per step by phase."""
+        """Returns one dict for each rank, in rank order (``--stopwatch``): "rank", and ms per step by phase."""
         return [json.loads(laps) for laps in self.after("stopwatch")]
 
     @property
     def untimed(self) -> list[str]:
-        """All but how long things took."""
+        """Returns the lines without times."""
         return [line for line in self.lines if not line.startswith("stopwatch")]
 
 
@@ -46,20 +46,21 @@ Run = Callable[..., Job]
 
 @dataclass(frozen=True)
 class Twice:
-    """One job, run plainly and under distprof."""
+    """One job, run without and with distprof."""
 
     plain: Job
     recorded: Job
 
     def assert_that_the_script_cannot_tell(self) -> None:
-        """Its losses are the same to the bit, and so is all else that it prints."""
+        """Checks that its losses and its other output are the same, bit by bit."""
         assert self.recorded.untimed == self.plain.untimed
         assert len(set(self.plain.losses)) > 1
 
 
 def run_twice(new_workplace: NewWorkplace, script: str, *options: str, ranks: int) -> Twice:
-    """Runs it on several ranks, or in one process without a launcher; both jobs end well, and all ranks of the second
-    are recorded.
+    """Runs it on several ranks, or in one process without a launcher.  Checks that both jobs end with 0 and that all
+    ranks are recorded.
+
     """
     place, words = new_workplace(), (EXAMPLES / script, *options)
     if ranks > 1:

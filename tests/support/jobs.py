@@ -1,4 +1,4 @@
-"""Whole jobs, as a user runs them: ``distprof run``, and what it leaves."""
+"""Runs whole jobs with ``distprof run``, as a user does, and reads their runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distprof.shard.reader import Shard, read_shard
 
 @dataclass
 class Recorded:
-    """A job that distprof ran, and what is left of it."""
+    """A job that ran under distprof, and its run."""
 
     job: Job
     stderr: str
@@ -27,18 +27,18 @@ class Recorded:
 
     @property
     def shards(self) -> list[Shard]:
-        """In rank order."""
+        """Returns the shards in rank order."""
         return [read_shard(path) for path in sorted((self.run / "shards").iterdir())]
 
     def steps(self, rank: int) -> list[Step]:
-        """Those that are used."""
+        """Returns the timed steps that are used."""
         records = self.shards[rank].records
         (plan,) = (record for record in records if isinstance(record, Plan))
         settled = plan.start + plan.counted + plan.settling
         return [record for record in records if isinstance(record, Step) and record.iteration >= settled]
 
     def merge(self, *options: str) -> dict[str, Any]:
-        """Merges, and returns summary.json."""
+        """Merges the run and returns its summary.json."""
         merged = self.cli("merge", str(self.run), *options)
         assert merged.returncode == 0, merged.stderr
         report: dict[str, Any] = json.loads((self.run / "report" / "summary.json").read_text(encoding="utf-8"))

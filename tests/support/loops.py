@@ -12,7 +12,7 @@ X = torch.ones(4, 8)
 
 
 def sgd(*models: nn.Module) -> torch.optim.Optimizer:
-    """Steps take 3 ms."""
+    """Returns an optimizer whose steps take 3 ms."""
     optimizer = torch.optim.SGD([parameter for model in models for parameter in model.parameters()], lr=0.01)
     optimizer.register_step_pre_hook(lambda *_: clock.advance_ms(3))
     return optimizer
@@ -25,7 +25,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor = X) -> N
 
 
 def training(steps: int, model: nn.Module | None = None) -> Callable[[], None]:
-    """A job of plain training."""
+    """Returns a job of plain training."""
 
     def job() -> None:
         trained = model or nn.Sequential(Ticking(10, 20), Ticking(1, 2))

@@ -1,4 +1,4 @@
-"""Python in a process of its own, as a user starts it."""
+"""Runs Python in its own process, as a user starts it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 def python(
     *words: object, env: Mapping[str, str], cwd: Path | None = None, seconds: float = 600
 ) -> subprocess.CompletedProcess[str]:
-    """``python("script.py", "--an", "option", env=clean_env)``: waits for its end, and keeps what it said."""
+    """``python("script.py", "--an", "option", env=clean_env)``: waits for its end and captures its output."""
     return subprocess.run(
         [sys.executable, *map(str, words)],
         cwd=cwd,
@@ -24,7 +24,7 @@ def python(
 
 
 def output_of(*words: object, env: Mapping[str, str], cwd: Path | None = None) -> str:
-    """What it prints, if it ends well."""
+    """Returns its output if it ends with 0."""
     ended = python(*words, env=env, cwd=cwd)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout

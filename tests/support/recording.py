@@ -1,10 +1,10 @@
-"""A recorder in this process, at work on a job that the test gives, and what it wrote.
+"""Runs a recorder in this process on a job of the test, and reads its shard.
 
     seen = record(tmp_path, job, timed=2)
     seen.forward_ms() == {"": 1, "layers.0": 20}
 
-Time passes on a clock of our own: modules of :func:`ticking` let it run on in their forward and in their backward, so
-that what was measured is known to the nanosecond.
+Time passes on the test's clock: :class:`Ticking` modules advance it in their forward and backward, so that all times
+are known exactly.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from distprof.shard.reader import Shard, read_shard
 
 MS = 1_000_000
 
-#: The clock of ticking modules; each :func:`record` hands it to its recorder.
+#: The clock of ticking modules and of the recorders of :func:`record`.
 clock = FakeClock()
 hidden_from_dynamo(
     FakeClock.mono_ns
-)  # torch's compiler does not look at it, as it cannot at the functions of the real one
+)  # torch's compiler does not trace it, as it cannot trace the functions of the real clock
 
 Kind = TypeVar("Kind", bound=Record)
 
 
 class Seen:
-    """What one recorder wrote."""
+    """The shard that one recorder wrote."""
 
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
@@ -59,7 +59,7 @@ class Seen:
         return [row.name for row in self.rows]
 
     def by_name(self, values: Array, root: int | None = None) -> dict[str, int]:
-        """Values above zero by the names of their rows; of one root, if given."""
+        """Returns values above zero by the names of their rows; only those of ``root`` if it is given."""
         pairs = zip(self.rows, values.tolist(), strict=False)
         return {row.name: value for row, value in pairs if value and root in (None, row.root)}
 
@@ -70,7 +70,7 @@ class Seen:
         return {name: value / MS for name, value in self.by_name(self.of(Step)[step].backward_ns).items()}
 
     def phases_ms(self, step: int = 0) -> dict[str, float]:
-        """Phases that took any time."""
+        """Returns the phases with a time above 0."""
         return {phase: value / MS for phase, value in self.of(Step)[step].phases_ns.items() if value}
 
     def calls(self, step: int = 0) -> dict[str, int]:
@@ -81,14 +81,16 @@ class Seen:
 
 
 def recorder(folder: Path, clock: Clock = clock, **settings: Any) -> Recorder:
-    """A recorder that writes to ``folder``, not yet armed.  By default: no warm-up, no counting, one timed step."""
+    """Returns a recorder that writes to ``folder`` and is not armed yet; by default without warm-up and counting, with
+    one step.
+    """
     RunFolder(folder).shards.mkdir(parents=True, exist_ok=True)
     chosen: dict[str, Any] = {"warmup": 0, "count": False, "timed": 1, **settings}
     return Recorder(Settings(run_dir=str(folder), run_id="test", **chosen), clock)
 
 
 def record(folder: Path, job: Callable[[], object], **settings: Any) -> Seen:
-    """Run ``job`` under a recorder, and read what it wrote."""
+    """Runs ``job`` under a recorder and returns its shard."""
     recording = recorder(folder, **settings)
     recording.arm()
     try:
@@ -99,7 +101,7 @@ def record(folder: Path, job: Callable[[], object], **settings: Any) -> Seen:
 
 
 def seen(folder: Path) -> Seen:
-    """What the one recorder of ``folder`` wrote."""
+    """Returns the only shard in ``folder``."""
     (file,) = RunFolder(folder).shard_files()
     return Seen(read_shard(file))
 
@@ -118,7 +120,7 @@ class _Tick(torch.autograd.Function):
 
 
 def tick(x: Tensor, forward_ms: float, backward_ms: float) -> Tensor:
-    """``x``, after some time; its gradient takes some time, too."""
+    """Returns ``x`` after some time; its gradient also takes time."""
     ticked: Tensor = _Tick.apply(x, forward_ms, backward_ms)
     return ticked
 
@@ -136,7 +138,7 @@ class Ticking(nn.Module):
 
 
 def train(model: nn.Module, *inputs: Any, steps: int = 1, **named: Any) -> None:
-    """Steps of plain training; the optimizer takes 3 ms."""
+    """Runs steps of plain training; the optimizer takes 3 ms."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     optimizer.register_step_pre_hook(lambda *_: clock.advance_ms(3))
     for _ in range(steps):
@@ -146,7 +148,7 @@ def train(model: nn.Module, *inputs: Any, steps: int = 1, **named: Any) -> None:
 
 
 def total(value: Any) -> Tensor:
-    """The sum of all tensors in ``value``: a loss."""
+    """Returns the sum of all tensors in ``value``, as a loss."""
     if isinstance(value, Tensor):
         return value.sum()
     inner = value.values() if isinstance(value, dict) else value

@@ -1,7 +1,7 @@
 """Hypothesis strategies for records and shards, built from the dataclasses: a new field is covered as it is added.
 
 ``records(Step)`` gives steps, ``records()`` gives any kind but the header, ``shards()`` gives (records, their bytes).
-Records are sound: they agree with themselves, as :mod:`distprof.shard.validation` has it.
+Records are valid by the rules of :mod:`distprof.shard.validation`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from distprof.records import (
 )
 from distprof.shard.writer import MemorySink, ShardWriter
 
-#: For tests of properties: the machine may be busy with other things.
+#: Settings of property tests: without a deadline, because the machine may be busy.
 patient = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 AXES = ("dp", "tp", "pp", "cp", "ep", "mp")
@@ -45,19 +45,19 @@ SMALL = 6  # entries in a sequence, items in an array
 
 
 def records(*kinds: type[Record]) -> st.SearchStrategy[Record]:
-    """Records of these kinds; of every kind but the header when none is named."""
+    """Returns records of these kinds; without arguments, of every kind but the header."""
     return st.one_of([_of(kind) for kind in kinds or set(RECORDS.values()) - {Header}])
 
 
 @st.composite
 def shards(draw: st.DrawFn) -> tuple[list[Record], bytes]:
-    """A shard as a list of records, header first, and as the bytes that the writer makes of it."""
+    """Draws a shard as a list of records, header first, and as the bytes that the writer makes of them."""
     content = [draw(records(Header)), *draw(st.lists(records(), max_size=8))]
     return content, written(content)
 
 
 def written(content: Iterable[Record]) -> bytes:
-    """The bytes of a shard of these records, the first of which is its header."""
+    """Returns the bytes of a shard of these records, the first of which is its header."""
     sink = MemorySink()
     writer = ShardWriter(sink)
     for record in content:
@@ -70,7 +70,7 @@ def _of(record: type) -> st.SearchStrategy[Any]:
 
 
 def _any(record: type, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Field by field from the type hints; ``given`` strategies go before."""
+    """Builds each field from its type hint, or by its strategy in ``given``."""
     hints = typing.get_type_hints(record, include_extras=True)
     chosen = {
         field.name: given[field.name] if field.name in given else _field(field, hints[field.name])
@@ -125,7 +125,7 @@ def _header(record: type) -> st.SearchStrategy[Any]:
 
 
 def _places(names: st.SearchStrategy[list[str]]) -> st.SearchStrategy[dict[str, tuple[int, int]]]:
-    """name -> (size, coordinate); sizes small enough for any product of them."""
+    """Returns name -> (size, coordinate); the product of the sizes is small enough."""
     place = st.integers(1, 16).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size - 1)))
     return names.flatmap(lambda chosen: st.fixed_dictionaries(dict.fromkeys(chosen, place)))
 
@@ -180,7 +180,7 @@ def _expert_routing(draw: st.DrawFn, record: type) -> ExpertRouting:
 
 @st.composite
 def _alike(draw: st.DrawFn, record: type) -> Any:
-    """A record whose arrays are all of one length, and name what its lists of names have."""
+    """Draws a record whose arrays have one length, and whose indices are in its lists of names."""
     length, names = draw(st.integers(0, SMALL)), ("first", "second")
     places = dict.fromkeys(("group", "op", "phase", "name"), 1)
     given: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What scenarios of real stacks (``tests/stacks/jobs``) left, each a run of its own."""
+"""Reads the runs of scenarios of real stacks (``tests/stacks/jobs``)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Kind = TypeVar("Kind", bound=Record)
 
 @dataclass(frozen=True)
 class Scenario:
-    """What was recorded of one; ``whole`` is the number of parameters of its model, built whole."""
+    """The run of one scenario; ``whole`` is the number of parameters of its whole model."""
 
     run: Path
     whole: int
 
     @property
     def shards(self) -> list[Shard]:
-        """In rank order."""
+        """Returns the shards in rank order."""
         return [read_shard(file) for file in sorted(RunFolder(self.run).shard_files())]
 
     @property
@@ -35,21 +35,21 @@ class Scenario:
 
     @property
     def topologies(self) -> list[Topology]:
-        """The last of each rank."""
+        """Returns the last topology of each rank."""
         return [_all(shard, Topology)[-1] for shard in self.shards]
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The axes above 1 (mp left out), on which all ranks agree."""
+        """Returns the sizes above 1, without mp; they must be the same on all ranks."""
         (sizes,) = {tuple(topology.sizes.items()) for topology in self.topologies}
         return {axis: size for axis, size in sizes if size > 1 and axis != "mp"}
 
     def places(self, *axes: str) -> list[tuple[int, ...]]:
-        """Of every rank, its coordinates on these axes."""
+        """Returns the coordinates of every rank on these axes."""
         return [tuple(topology.coordinates[axis] for axis in axes) for topology in self.topologies]
 
     def parameters(self, rank: int, root: int = 0) -> dict[str, Parameter]:
-        """The last word on one model, by name."""
+        """Returns the parameters of one model by name, by its last record."""
         records = [record for record in _all(self.shards[rank], Parameters) if record.root == root]
         return {parameter.name: parameter for parameter in records[-1].parameters}
 

@@ -1,4 +1,4 @@
-"""Jobs of scripts that a test writes: starts them under distprof or plainly, and says what came of them."""
+"""Runs scripts that a test writes, with or without distprof, and reads their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distprof.records import End, Plan, Step, Tree
 from distprof.run_folder import RunFolder
 from distprof.shard.reader import NotAShard, Shard, read_shard
 
-#: What most scripts begin with: a model, and steps of it, with training or (starting in half the time) without.
+#: The begin of most scripts: a model and its steps, with training or, which starts in half the time, without.
 PRELUDE = """
 import os, signal, subprocess, sys, time
 import torch
@@ -60,7 +60,7 @@ _TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that has ended."""
+    """A process that has ended, with its output."""
 
     code: int
     out: str
@@ -89,7 +89,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Workplace:
-    """A folder with scripts in it, where jobs are run; runs go to ``runs/`` in it."""
+    """A folder with scripts, in which jobs run; their runs are in ``runs/``."""
 
     folder: Path
     env: Mapping[str, str]
@@ -119,32 +119,32 @@ class Workplace:
         return self.start_distprof(*words, **env).wait()
 
     def start_run(self, *words: object, name: str = "x", timed: int = 3, **env: str) -> Started:
-        """``distprof run`` of ``words`` with a short window: iteration 1 is counted, the next ones are timed."""
+        """Starts ``distprof run`` of ``words`` with a short window: iteration 1 is counted, the next ones are timed."""
         return self.start_distprof("run", *_ours(name, timed), *words, **env)
 
     def run(self, *words: object, name: str = "x", timed: int = 3, **env: str) -> Ended:
         return self.start_run(*words, name=name, timed=timed, **env).wait()
 
     def start_exec(self, *words: object, name: str = "x", timed: int = 3, **env: str) -> Started:
-        """``distprof exec`` of ``words`` with a short window."""
+        """Starts ``distprof exec`` of ``words`` with a short window."""
         return self.start_distprof("exec", *_ours(name, timed), "--", *words, **env)
 
     def exec(self, *words: object, name: str = "x", timed: int = 3, **env: str) -> Ended:
         return self.start_exec(*words, name=name, timed=timed, **env).wait()
 
     def start_torchrun(self, *words: object, **env: str) -> Started:
-        """Without distprof."""
+        """Starts torchrun without distprof."""
         return self.start(*_TORCHRUN, *words, **env)
 
     def run_dir(self, name: str = "x") -> RunFolder:
         return RunFolder(self.folder / "runs" / name)
 
     def shards(self, name: str = "x") -> list[Shard]:
-        """By rank, then by generation."""
+        """Returns the shards by rank, then by generation."""
         return [read_shard(path) for path in self.run_dir(name).shard_files()]
 
     def report(self, name: str = "x") -> Report:
-        """What merging finds."""
+        """Returns the merged report."""
         return analyse(load_run(self.run_dir(name).path))
 
 
@@ -157,7 +157,7 @@ NewWorkplace = Callable[[], Workplace]
 
 
 def iterations(shard: Shard) -> list[int]:
-    """Those of its timed steps that are used; none in a shard that is so young that its plan is not written yet."""
+    """Returns the timed steps that are used; none while the plan of the shard is not written yet."""
     plans = [record for record in shard.records if isinstance(record, Plan)]
     if not plans:
         return []
@@ -168,19 +168,19 @@ def iterations(shard: Shard) -> list[int]:
 
 
 def models(shard: Shard) -> list[str]:
-    """The classes of its root modules."""
+    """Returns the classes of its root modules."""
     return [
         row.class_name for record in shard.records if isinstance(record, Tree) for row in record.rows if not row.depth
     ]
 
 
 def ending(shard: Shard) -> str:
-    """Why its recording ended; empty where the shard does not say."""
+    """Returns why its recording ended; empty if the shard has no End record."""
     return next((record.reason for record in shard.records if isinstance(record, End)), "")
 
 
 def damage(shard: Shard) -> str:
-    """What of it could not be read; empty where all could."""
+    """Returns which parts of it could not be read; empty if all could."""
     return f"{shard.report}" if shard.report.damaged else ""
 
 
@@ -194,5 +194,5 @@ def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
 def _holds(condition: Callable[[], bool]) -> bool:
     try:
         return condition()
-    except NotAShard:  # it was created a moment ago: the header comes next
+    except NotAShard:  # it was just created: the header is not written yet
         return False

@@ -1,4 +1,4 @@
-"""One small shard, and shards put together from any bodies."""
+"""A small shard, and shards with any bodies."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ DATA = written(RECORDS)
 
 
 def edges(data: bytes) -> list[int]:
-    """Where each record of an undamaged shard begins, and the last one ends."""
+    """Returns the offset of each record of an undamaged shard, and the end of the last one."""
     return [0, *np.cumsum([11 + len(body) for body in scan(data).bodies]).tolist()]
 
 
 def sealed(*bodies: bytes) -> bytes:
-    """A shard of any bodies, under checksums that hold."""
+    """Returns a shard of any bodies with valid checksums."""
     first = checksum(bodies[0])
     return b"".join(frame(body, checksum(body, first) if n else first) for n, body in enumerate(bodies))
 

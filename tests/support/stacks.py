@@ -1,11 +1,11 @@
-"""The training stacks on which tests run for real, by the names under which pip knows them.
+"""The training stacks that tests use, by their names in pip.
 
     @pytest.mark.stack("deepspeed", "transformers")
     def test_of_both() -> None:
         import deepspeed
 
-Where one is not installed its tests are skipped; where DISTPROF_STACKS is ``required`` they fail, the optional ones
-apart.  Importing stays with the test: collecting tests loads no stack.
+If one is not installed, its tests are skipped; if DISTPROF_STACKS is ``required`` they fail, except for optional
+stacks. The test itself imports the stack, so that collecting tests loads none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OPTIONAL = ("megatron-core",)
 
 
 def require(stack: str) -> None:
-    """Skip the test that is about to run, or fail it, where ``stack`` is not installed."""
+    """Skips or fails the test that begins if ``stack`` is not installed."""
     if stack not in STACKS + OPTIONAL:
         pytest.fail(f"{stack} is no training stack that `make test` installs: name one of {STACKS + OPTIONAL}")
     try:

@@ -1,4 +1,4 @@
-"""The table of docs/STACKS.md, as the tests in tests/stacks declare it, next to the assertions that show it.
+"""Makes the table of docs/STACKS.md from the declarations at the tests in tests/stacks.
 
 ZERO = Line("deepspeed", "DeepSpeed ZeRO 1, 2, 3")
 
@@ -29,7 +29,7 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 @dataclass(frozen=True)
 class Line:
-    """What is found of one stack, which is in ``package``, and what is not; ``tests`` are FILE::NAME."""
+    """A row of the table: what distprof finds of a stack in ``package``, and what not; ``tests`` are FILE::NAME."""
 
     package: str
     stack: str
@@ -38,11 +38,11 @@ class Line:
     tests: set[str] = field(default_factory=set)
 
     def finds(self, *what: str) -> Callable[[Test], Test]:
-        """Declares what the decorated test shows to be found."""
+        """Declares what is found, as the decorated test shows."""
         return self._shown_by(self.found, what)
 
     def misses(self, *what: str) -> Callable[[Test], Test]:
-        """Declares what the decorated test shows not to be found, and what is said or done instead."""
+        """Declares what is not found, and what happens instead, as the decorated test shows."""
         return self._shown_by(self.missed, what)
 
     def _shown_by(self, cell: list[str], what: Iterable[str]) -> Callable[[Test], Test]:
@@ -55,7 +55,7 @@ class Line:
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
-        """All but the version: that is of what is installed."""
+        """The cells without the version, which is that of the installed package."""
         return self.stack, self.package, "; ".join(self.found), "; ".join(self.missed)
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class Line:
 
 
 def declared() -> list[Line]:
-    """All lines: torch's first, and then in the order in which stacks are named."""
+    """Returns all lines: torch's first, then in the order of the lists of stacks."""
     order = ("torch", *STACKS, *OPTIONAL)
     return sorted(_lines(), key=lambda line: order.index(line.package))
 
@@ -76,13 +76,13 @@ def _lines() -> Iterator[Line]:
 
 
 def rows() -> list[list[str]]:
-    """The cells of the lines that are on the page."""
+    """Returns the cells of the lines on the page."""
     lines: list[str] = re.findall(r"^\| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     return [[cell.strip() for cell in line.split(" |")] for line in lines[1:]]
 
 
 def write(passed: set[str]) -> str:
-    """Writes the table anew if the tests of all lines have ``passed``; else says which have not."""
+    """Writes the table if the tests of all lines ``passed``; otherwise returns a sentence that names the others."""
     lines = declared()
     missing = sorted(set().union(*(line.tests for line in lines)) - passed)
     if missing:

@@ -1,10 +1,9 @@
-"""Runs made up shard by shard: a GPT with MoE blocks on any dp x tp x pp x ep, with somebody slow if you like.
+"""Writes synthetic runs: a GPT with MoE blocks on any dp x tp x pp x ep, with a slow rank on request.
 
 ``write_run(tmp_path / "run", dp=4, tp=2, ep=2, slow_rank=5)`` writes what the recorders of such a job would, by the
-real :class:`~distprof.shard.writer.ShardWriter`; ``rank_records(job, rank)`` gives the records themselves, to bend
-before they
-are written.  The same arguments make the same bytes.  Import it as ``from support.synthetic import ...``: conftest.py
-makes ``support`` importable.
+real :class:`~distprof.shard.writer.ShardWriter`; ``rank_records(job, rank)`` returns the records themselves, which a
+test may change before it writes them.  The same arguments make the same bytes.  Import it as ``from support.synthetic
+import ...``: conftest.py makes ``support`` importable.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ BATCH_FOUND = "dimension 0 of the first tensor that the model is given"
 
 @dataclass(frozen=True)
 class Job:
-    """What to make up.  Every second block is a mixture of ``experts``, spread over ``ep`` (0: all blocks are dense).
+    """The job to write.  Every second block is a mixture of ``experts``, spread over ``ep`` (0: all blocks are dense).
 
     ``slow_rank`` takes ``slow_ms`` more in every iteration, in ``slow_phase`` (forward, backward or data) and, but for
     data, in the self time of ``slow_module``; its peers wait for it in the backward of the outermost module, or, where
@@ -97,7 +96,7 @@ class Job:
     counted: bool = True
     source: str = "declared"
     seed: int = 0
-    chip: str = "Some CPU"  # what all MACs ran on, and in which arithmetic
+    chip: str = "Some CPU"  # the device of all MACs; ``arithmetic`` is their number format
     arithmetic: str = "fp32"
 
     @property
@@ -125,7 +124,9 @@ class Job:
 
 @dataclass(frozen=True)
 class _Spec:
-    """One module to be: parameters of one kind as (short name, elements in the model, tp shards it, ep splits it)."""
+    """A module of the job, with parameters of one kind as (short name, elements in the model, tp shards it, ep splits
+    it).
+    """
 
     name: str
     class_name: str
@@ -168,7 +169,7 @@ class Stage:
         )
 
     def tied(self, row: int) -> int:
-        """What a row above both the embedding and the head that shares its weight would count twice."""
+        """Returns the elements that a row above both the embedding and its tied head would count twice."""
         names = {spec.name for spec in self.specs}
         return self.rank_numel(VOCABULARY * WIDTH, True) if row < 2 and {"embed", "head"} <= names else 0
 
@@ -201,7 +202,7 @@ class Stage:
 
     @cached_property
     def macs(self) -> np.ndarray[Any, Any]:
-        """Own forward MACs of one micro-batch: a token through every Linear, and through top-k experts."""
+        """The forward MACs of one micro-batch by row: each token passes every Linear, and top-k experts."""
         rows = [self.rows_through(spec) * (spec.class_name == "Linear") for spec in self.specs]
         own = [sum(self.rank_numel(n, sharded) for _, n, sharded, _ in spec.parameters) for spec in self.specs]
         return np.array(rows, np.int64) * np.array(own, np.int64)
@@ -274,7 +275,7 @@ def _linear(name: str, depth: int, ms: float, outputs: int, *, sharded: bool = T
 
 
 def _parents(specs: list[_Spec]) -> list[int]:
-    """By depth: the last row one level up."""
+    """Returns the parent of each row: the last row before it that is one level up."""
     last: dict[int, int] = {-1: -1}
     parents = []
     for row, spec in enumerate(specs):
@@ -289,7 +290,7 @@ def stage_of(job: Job, pp: int) -> Stage:
 
 
 def rank_records(job: Job, rank: int) -> list[Record]:
-    """All records of one rank, the header first."""
+    """Returns all records of one rank, the header first."""
     coordinates = job.coordinates(rank)
     stage = stage_of(job, coordinates["pp"])
     called = np.array([spec.called for spec in stage.specs], np.uint32) * job.micro_batches
@@ -309,7 +310,7 @@ def rank_records(job: Job, rank: int) -> list[Record]:
     if job.counted:
         samples = job.batch * job.micro_batches
         counts = Counts(WARMUP, job.mode, job.micro_batches, samples, called, work, 2 * work + called * WIDTH)
-        if job.mode == TRAINING:  # of the first of several linears the input may need no gradient; not here
+        if job.mode == TRAINING:  # every linear's input needs a gradient here
             again = work // 2  # half of the forward runs twice
             counts = replace(counts, backward_macs=2 * work, backward_flops=4 * work)
             counts = replace(counts, recompute_macs=again, recompute_flops=2 * again)
@@ -352,7 +353,7 @@ def _header(job: Job, rank: int) -> Header:
 
 
 def _device_work(job: Job, forward_macs: int) -> DeviceWork:
-    """Forward, a backward of twice as much, and half of the forward again."""
+    """Returns the work of forward, a backward of twice as much, and half of the forward recomputed."""
     on_cpu, trains = "CPU" in job.chip, job.mode == TRAINING
     model = 3 * forward_macs if trains else forward_macs
     return DeviceWork(
@@ -376,7 +377,7 @@ def _step(job: Job, rank: int, iteration: int, stage: Stage, called: Any, random
         forward[at] += delay * (job.slow_phase == "forward")
         backward[at] += delay * (job.slow_phase == "backward")
     elif job.slow_rank is not None and not job.waits_in:
-        backward[0] += delay  # the gradients' all_reduce waits for the slow one
+        backward[0] += delay  # the all_reduce of gradients waits for the slow rank
     elif job.slow_rank is not None and job.expert_group(rank) == job.expert_group(job.slow_rank):
         forward[[row for row, spec in enumerate(stage.specs) if spec.name == job.waits_in]] += 0.98 * delay
     training = job.mode == TRAINING
@@ -410,7 +411,7 @@ def _step(job: Job, rank: int, iteration: int, stage: Stage, called: Any, random
 
 
 def _load(job: Job, rank: int, iteration: int, layers: int) -> np.ndarray[Any, Any]:
-    """Ranks whose experts are cut over tp see the same tokens, so they draw the same numbers."""
+    """Returns the tokens of each expert; tp ranks that share experts see the same tokens, and draw the same numbers."""
     place = job.coordinates(rank)["dp"] if job.tp_experts else rank
     random = np.random.default_rng((job.seed, 7, place, iteration))
     means = np.array([100 * (job.hot if expert == 1 else 1) for expert in job.local_experts(rank)] * layers)
@@ -423,9 +424,9 @@ Bend = Callable[[int, list[Record]], Iterable[Record]]
 def write_run(
     folder: Path, *, missing: Iterable[int] = (), bend: Bend | None = None, manifest: bool = True, **job: Any
 ) -> Path:
-    """A run folder of the :class:`Job` made of the other arguments, without the shards of the ``missing`` ranks.
+    """Writes a run folder of the :class:`Job` of the other arguments, without the shards of the ``missing`` ranks.
 
-    ``bend`` may change what a rank writes: it is given the rank and its records.  Returns ``folder``.
+    ``bend`` gets a rank and its records, and returns those that are written.  Returns ``folder``.
     """
     made, run = Job(**job), RunFolder(folder)
     run.shards.mkdir(parents=True)
@@ -446,7 +447,7 @@ def write_shard(path: Path, records: Iterable[Record]) -> None:
 
 
 def in_memory(job: Job) -> list[Shard]:
-    """The same run without a disk, each shard written and parsed."""
+    """Returns the shards of the same run, written and parsed in memory."""
     return [shard_of(rank_records(job, rank)) for rank in range(job.world)]
 
 

@@ -1,4 +1,4 @@
-"""A rank of a world of any size, in this process: process groups whose collectives go nowhere."""
+"""Makes this process a rank of a world of any size, with process groups whose collectives do nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 @contextmanager
 def rank_of(world_size: int, rank: int = 0) -> Iterator[None]:
-    """As if torchrun had started ``world_size`` ranks, of which we are number ``rank``."""
+    """Makes this process number ``rank`` of ``world_size`` ranks inside this context."""
     dist.init_process_group("fake", rank=rank, world_size=world_size, store=FakeStore())
     try:
         yield
