@@ -45,6 +45,7 @@ ANALYSIS = (
     "merge.skew",
     "merge.run_info",
     "merge.analyse",
+    "merge.trace",
 )
 RENDERERS = ("merge.text.format", "merge.text.blocks", "merge.text", "merge.plots", "merge.export")
 COMPOSERS = ("standalone", "api", "commands", "commands.count", "__main__")
@@ -54,7 +55,16 @@ WALLS = {
     RANK_SIDE: {*BASE, *RANK_SIDE},
     LAUNCHER: {*BASE, *LAUNCHER},
     ANALYSIS: {*BASE, *ANALYSIS} - {"console", "config"},
-    RENDERERS: {"errors", "printable", "records", "merge.report", "merge.arrays", "merge.wording", "merge.quantities"}
+    RENDERERS: {
+        "errors",
+        "printable",
+        "records",
+        "merge.report",
+        "merge.arrays",
+        "merge.wording",
+        "merge.quantities",
+        "merge.trace",
+    }
     | set(RENDERERS),
 }
 #: Packages of others that each side needs at most, beside Python's own.
@@ -63,7 +73,7 @@ NEEDS = {
     RANK_SIDE: {"numpy", "msgpack", "torch"},
     LAUNCHER: {"torch"},
     ANALYSIS: {"numpy"},
-    RENDERERS: {"numpy", "matplotlib"},
+    RENDERERS: {"numpy", "matplotlib", "perfetto"},
 }
 LONGEST_FILE = 500
 MOST_MODULES = 16
