@@ -19,7 +19,7 @@ _LAG, _WAIT = "lag, in the median\ncollective", "wait, in the median\niteration"
 
 def draw(report: Report) -> Figure | None:
     """Returns the plot; None where no rank has an arrival."""
-    waits = report.collectives.waits if report.collectives else ()
+    waits = report.collectives.waits
     if not waits:
         return None
     unit = common_unit(value for one in waits for value in (one.lag_ns, one.wait_ns))

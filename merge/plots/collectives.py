@@ -12,7 +12,7 @@ from distprof.merge.report import CollectiveRow, Report
 
 _ROWS_SHOWN = 16
 _PARTS = (
-    ("own_ns", "own time of the caller", style.BLUE),
+    ("own_ns", "own time beside the wait", style.BLUE),
     ("wait_ns", "wait for the last member", style.ORANGE),
     ("transfer_ns", "transfer", style.GREEN),
 )
@@ -20,7 +20,7 @@ _PARTS = (
 
 def draw(report: Report) -> Figure | None:
     """Returns the bars; None where no collective has a wait or a transfer."""
-    rows = [row for row in report.collectives.rows if _is_timed(row)] if report.collectives else []
+    rows = [row for row in report.collectives.rows if _is_timed(row)]
     shown = rows[:_ROWS_SHOWN]
     if not shown:
         return None

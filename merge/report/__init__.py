@@ -118,5 +118,4 @@ class Report:
     work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted
     generated: tuple[CompiledRegion, ...] = ()  # in the order of the model
     ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself
-    collectives: Collectives | None = None  # None where no rank recorded any
     schema: str = REPORT_SCHEMA

@@ -17,7 +17,7 @@ class CollectiveRow:
     members: int  # of the largest group; 2 for send and recv
     calls: float
     bytes: float | None  # of the larger of input and output; None where it was not seen
-    own_ns: float | None  # time without waiting, of the modules and phases that enqueue the collectives
+    own_ns: float | None  # the rest of the turns in which ranks wait; with the transfer, where that is not known
     wait_ns: float | None  # for the last member of the group; None where it was not seen
     transfer_ns: float | None  # from the arrival of the last member to completion; None where that was not seen
     bytes_per_second: float | None  # bytes / transfer

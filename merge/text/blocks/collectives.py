@@ -16,9 +16,10 @@ _ROWS_SHOWN = 16
 _UNENTERED_SHOWN = 8
 _KIND_WIDTH = 24
 _MEANING = (
-    "Calls, bytes and times are those of one rank in one iteration, means over the ranks that take part.  own: time"
-    " without waiting, of the modules and phases that start the collectives.  wait: for the last member of the group."
-    "  transfer: from then until completion.  share: of wait and transfer in the iteration."
+    "Calls, bytes and times are those of one rank in one iteration, means over the ranks that take part.  wait: for the"
+    " last member of the group.  transfer: from its arrival to completion.  own: what a rank does itself in the module"
+    " or phase in which it waits, before the next module; with the transfer, where that is n/a.  share: of wait and"
+    " transfer in the iteration."
 )
 _RANKS = (
     "wait: in all collectives of an iteration, median over steps.  lag: how much later than the median member the rank"
@@ -27,9 +28,9 @@ _RANKS = (
 
 
 def collectives_block(report: Report) -> Iterator[str]:
-    """Yields the lines of the block; none where collectives were not recorded."""
+    """Yields the lines of the block; none where no rank recorded collectives, or there were none."""
     found = report.collectives
-    if found is None:
+    if len(report.ranks) < 2 or not (found.rows or found.unentered or (found.ranks and found.why_not)):
         return
     yield heading("Collectives")
     yield from _limits(found, len(report.ranks))

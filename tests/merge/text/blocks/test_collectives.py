@@ -28,6 +28,7 @@ def text(made: Report) -> str:
 
 def test_no_block_where_nothing_was_recorded() -> None:
     assert lines(report_of(**JOB)) == []
+    assert lines(replace(report_of(dp=1), collectives=collectives_of(1))) == [], "one rank waits for nobody"
 
 
 def test_a_row_for_each_group_and_op() -> None:
