@@ -1,4 +1,4 @@
-"""``distprof dump`` as its users call it."""
+"""Tests of ``distprof dump`` as users call it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``distprof exec`` stands in for the command that it starts."""
+"""Tests of ``distprof exec``: it replaces itself by the command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distprof.commands.exec_ import title
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 DISTPROF = [sys.executable, "-m", "distprof"]
-#: Counts the SIGINTs that it gets, and tells when it can.
+#: Counts the SIGINTs that it gets, and prints when it is ready.
 COUNT_SIGINTS = """
 import signal, sys, time
 got = []

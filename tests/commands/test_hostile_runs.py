@@ -1,4 +1,6 @@
-"""Runs from somebody else: nothing in them is waited for, written through, or printed as it is."""
+"""Tests of runs of unknown origin: distprof does not wait for their files, write through their links, or print raw
+text.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,13 @@ from distprof.shard.frames import MAX_SHARD_BYTES
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
-#: Of a terminal, and of the order of what is shown.
+#: Characters that control a terminal, or the order of text.
 CODES = "\x1b]0;title\x07\x1b[31m\u202egnp.exe\u2066\x9b2J\ndistprof: all is well"
 ESCAPED = r"\x1b]0;title\x07\x1b[31m\u202egnp.exe\u2066\x9b2J\ndistprof: all is well"
 
 
 def printed(ended: subprocess.CompletedProcess[str]) -> list[str]:
-    """Lines of all that it printed, none of which could do anything to a terminal."""
+    """Returns the printed lines; checks that none contains terminal codes."""
     lines = (ended.stdout + ended.stderr).split("\n")
     assert [line for line in lines if not line.isprintable()] == []
     return lines

@@ -1,4 +1,4 @@
-"""The command line as a whole: quick, lazy, and in one sentence where something is wrong."""
+"""Tests of the whole command line: it starts fast, imports lazily, and reports an error in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``distprof merge``: from a run folder to its report, quickly, twice the same, and in one sentence where it cannot."""
+"""Tests of ``distprof merge``: the report of a run folder, fast and reproducible, or one sentence about the error."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_options_choose_what_is_shown(here: Cli, tmp_path: Path) -> None:
 
 
 def keep(run: Path, **shown: object) -> None:
-    """As if the job had been started with a configuration that wants its reports so."""
+    """Writes the run's options of reports, as a job with such a configuration does."""
     manifest = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**manifest, "shown": shown}))
 
@@ -239,7 +239,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(here: Cli, tmp_
     (run / "report").write_text("in the way")
     ended = here("merge", run, "--no-plots")
     assert ended.returncode == 1
-    assert "ranks recorded" in ended.stdout  # which costs nothing, and may be all that can be had
+    assert "ranks recorded" in ended.stdout  # it costs nothing, and may be the only result
     assert ended.stderr.startswith(f"distprof: the report cannot be written to {run}/report (Not a directory): choose")
     assert ended.stderr.count("\n") == 1
 
@@ -299,7 +299,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, clean_env: dict[str
 
 
 def on_a_terminal(command: list[str], env: dict[str, str], cwd: Path) -> str:
-    """What ``command`` writes to a terminal."""
+    """Returns what ``command`` writes to a terminal."""
     controller, terminal = pty.openpty()
     with subprocess.Popen(command, cwd=cwd, env=env, stdin=terminal, stdout=terminal, stderr=terminal):
         os.close(terminal)
@@ -307,7 +307,7 @@ def on_a_terminal(command: list[str], env: dict[str, str], cwd: Path) -> str:
         try:
             while piece := os.read(controller, 65536):
                 shown += piece
-        except OSError:  # the terminal's last user has gone
+        except OSError:  # the last process on the terminal has ended
             pass
     os.close(controller)
     return shown.decode()

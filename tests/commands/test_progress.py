@@ -1,4 +1,4 @@
-"""Progress is for people who wait at a terminal."""
+"""Tests of the progress line, which appears on terminals only."""
 
 from __future__ import annotations
 

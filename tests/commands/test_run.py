@@ -1,4 +1,4 @@
-"""``distprof run`` is torchrun: what its ranks see, how it ends, and what it says at last."""
+"""Tests of ``distprof run`` compared with torchrun: the environment of ranks, the exit code, the last line."""
 
 from __future__ import annotations
 

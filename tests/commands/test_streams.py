@@ -1,4 +1,4 @@
-"""Streams that are closed or full: no traceback, the work is done, and nothing of ours is in the job's own stdout."""
+"""Tests of closed or full streams: no traceback, the work is done, and the job's stdout has nothing of distprof."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NOT_THERE = "distprof: stdout does not take what is printed: Bad file descriptor
 
 @pytest.fixture
 def shell(tmp_path: Path, clean_env: dict[str, str]) -> Shell:
-    """``shell("distprof merge run 2>&-")``, in ``tmp_path``."""
+    """``shell("distprof merge run 2>&-")`` runs the line in ``tmp_path``."""
 
     def call(line: str) -> subprocess.CompletedProcess[str]:
-        # Python keeps what it could not write, or, unbuffered, does not.
+        # Python keeps unwritten output in its buffer, but not if it is unbuffered.
         whole = f'export PYTHONUNBUFFERED=\ndistprof() {{ "{sys.executable}" -m distprof "$@"; }}\n{line}'
         return subprocess.run(
             ["bash", "-c", whole], cwd=tmp_path, env=clean_env, capture_output=True, text=True, timeout=600, check=False
@@ -131,7 +131,7 @@ def test_it_ends_under_a_daemon(shell: Shell) -> None:
 
 
 def test_merging_after_the_job_is_waited_for(shell: Shell, tmp_path: Path) -> None:
-    """Its exit code is seen, although children are ignored."""
+    """The exit code of the merge arrives although SIGCHLD is ignored."""
     (tmp_path / "distprof.toml").write_text("merge = true\n")
     (tmp_path / "job.py").write_text(
         "import os, torch; torch.nn.Linear(2, 2)(torch.ones(1, 2)); os.mkfifo('runs/it/report')"

@@ -1,4 +1,4 @@
-"""A DeepSpeed config shapes what is recorded, and the report of it."""
+"""Tests of a DeepSpeed config that sets options of the recording and of the report."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What a job is told of work that is easily counted wrong: sparse tensors, modules inside compiled code, and models
-that are only evaluated.
-"""
+"""Tests of work that is easily counted wrong: sparse tensors, modules inside compiled code, evaluated models."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ CASES = Path(__file__).parents[1] / "cases"
 
 
 def recorded(new_workplace: NewWorkplace, case: str, *arguments: str) -> tuple[Report, str]:
-    """The report, and what the script printed: as it does on its own."""
+    """Returns the report; checks that the script prints the same without distprof."""
     workplace = new_workplace()
     words = ("python", CASES / f"{case}.py", *arguments)
     plain, ended = workplace.start(*words).wait(), workplace.exec(*words)

@@ -1,4 +1,4 @@
-"""A job that crashes: its launcher and its report count alike, and say what is true."""
+"""Tests of jobs that crash: the launcher's last line and the report give the same, right counts."""
 
 from __future__ import annotations
 

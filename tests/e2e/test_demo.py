@@ -1,4 +1,4 @@
-"""The job of ``make demo``: eight ranks, one slow, some experts hot; and the report must say so."""
+"""Tests of the job of ``make demo``: eight ranks, one slow, some experts hot, and a report that finds them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def report(demo: Recorded) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def two_ranks(record_job: RunJob) -> Recorded:
-    """The same model without tensor parallelism, with a core for every rank."""
+    """A job of the same model without tensor parallelism, with a core for every rank."""
     job = record_job("train_moe.py", "--steps", "20", "--tp", "1", "--ep", "2", "--stopwatch", nproc=2)
     assert job.code == 0, job.stderr
     return job
@@ -92,7 +92,7 @@ def test_params_of_model_are_exact(demo: Recorded, report: dict[str, Any]) -> No
 
 @pytest.fixture(scope="module")
 def counted_by_torch() -> int:
-    """Flops of the whole model's forward on one step's batch, in this process."""
+    """Returns the flops of the whole model's forward on one step's batch, counted by torch in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(EXAMPLES))
         moe_model, train_moe = import_module("moe_model"), import_module("train_moe")

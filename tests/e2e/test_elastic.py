@@ -1,4 +1,4 @@
-"""An elastic job, whose number of nodes changes while it runs."""
+"""Tests of an elastic job, whose number of nodes changes while it runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ infer(Net(), 7, between)
 
 
 def test_node_that_joins_and_leaves(new_workplace: NewWorkplace) -> None:
-    """With each, the other begins again.  Launcher and rank are gone at one moment."""
+    """The other node restarts at each change.  Launcher and rank end at the same moment."""
     place = new_workplace()
     place.write("train.py", ELASTIC)
     with socket.socket() as free:
@@ -33,7 +33,8 @@ def test_node_that_joins_and_leaves(new_workplace: NewWorkplace) -> None:
     meeting = ("--rdzv-backend", "c10d", "--rdzv-id", "8", "--rdzv-endpoint", endpoint)
     quick = ("--rdzv-conf", "last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=5")
     words = ("--nnodes", "1:2", "--nproc", 1, "--max-restarts", 2, "--monitor-interval", "0.1", *meeting, *quick)
-    # torch's agents share the store that they meet at; a second meeting at a shared one hangs, with torch alone, too.
+    # torch's agents share the store of their rendezvous; a second rendezvous at a shared store hangs, also without
+    # distprof.
     first = place.start_run(*words, "train.py", TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
     wait_for(lambda: waits(place, 0, 1))
     second = place.start_run(*words, "train.py", TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")

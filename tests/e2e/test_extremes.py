@@ -1,4 +1,4 @@
-"""Models, names, clocks and jobs that nobody has thought of: memory and disk are bounded, and there is a report."""
+"""Tests of extreme models, names, clocks and jobs: memory and disk use are bounded, and there is a report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Scale(nn.Module):
 
 
 class Chain(nn.Module):
-    """Calls its children one after the other; children are found by any name."""
+    """Calls its children in order, whatever their names."""
 
     def forward(self, x: Tensor) -> Tensor:
         for child in self.children():
@@ -48,7 +48,7 @@ class Chain(nn.Module):
 
 
 def named_class(name: str) -> type[nn.Module]:
-    """A layer with experts, whose class has such a name and whose ``repr`` says it, too."""
+    """Returns a layer with experts whose class and ``repr`` have the given name."""
 
     def forward(self: nn.Module, x: Tensor) -> Tensor:
         first, experts = self.children()
@@ -148,13 +148,13 @@ def test_modules_made_in_every_forward(tmp_path: Path) -> None:
 
 
 def memory() -> tuple[int, int]:
-    """(objects that Python tracks, peak of resident bytes)."""
+    """Returns (objects that Python tracks, peak of resident bytes)."""
     gc.collect()
     return len(gc.get_objects()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Clockwork(torch.optim.Optimizer):
-    """Steps, and does nothing in it."""
+    """An optimizer whose step does nothing."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model.parameters(), {})
@@ -205,7 +205,7 @@ def test_a_hundred_thousand_iterations(
 
 
 def test_a_wall_clock_that_jumps_moves_no_time(tmp_path: Path) -> None:
-    """An hour back, and two on, within a step and between steps."""
+    """The clock jumps an hour back and two hours forward, within a step and between steps."""
     hour_ms = 3_600_000
     jumps = iter([-hour_ms, 2 * hour_ms, -hour_ms, hour_ms, -hour_ms])
 

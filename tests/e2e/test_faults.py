@@ -1,4 +1,4 @@
-"""Whatever happens to job or disk: the job ends as it would without us, and finished steps are in the report."""
+"""Tests of faults of jobs and disks: the job ends as without distprof, and finished steps are in the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from distprof.records import Error
 from distprof.shard.reader import read_shard
 
 MERGE = "  ->  distprof merge runs/x"
-PAGE = os.sysconf("SC_PAGE_SIZE")  # tmpfs gives room by the page
+PAGE = os.sysconf("SC_PAGE_SIZE")  # tmpfs allocates whole pages
 
 #: Steps of one process; when two timed ones have ended, it does what it is told.
 FAULTY = """
@@ -88,7 +88,7 @@ if os.environ["RANK"] == "1":
 time.sleep(600)
 """
 
-#: Rank 1 fails in its first life, and has a second one.
+#: Rank 1 fails, and is started again.
 RESTARTED = """
 life, rank = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
 def between(step):
@@ -102,7 +102,7 @@ def between(step):
 infer(Net(), 7, between)
 """
 
-#: Its run folder can be read only, from before its first step.
+#: Its run folder is read-only from before its first step.
 READ_ONLY = """
 subprocess.run(["mount", "-o", "remount,ro", os.path.dirname(os.environ["DISTPROF_RUN"])], check=True)
 infer(Net(), 6)
@@ -168,7 +168,7 @@ def test_hanging_rank_is_reported(workplace: Workplace) -> None:
 
 
 def test_a_scheduler_ends_the_ranks_themselves(workplace: Workplace) -> None:
-    """One that saves first, and then one that does not."""
+    """First a rank that saves at the signal, then one that does not."""
     job = workplace.start_run("--nproc", 2, "faulty.py", "wait_to_be_ended", "save_when_ended")
     wait_for(lambda: all((workplace.folder / f"waiting{rank}").exists() for rank in range(2)))
     for rank in (1, 0):
@@ -234,7 +234,7 @@ def test_a_file_size_limit_ends_the_recording_and_not_the_job(workplace: Workpla
 
 @pytest.fixture
 def disk(workplace: Workplace) -> Iterator[Callable[[str], Path]]:
-    """``disk("size=32k")``: a file system of its own at ``runs/``."""
+    """``disk("size=32k")`` mounts a new file system at ``runs/``."""
     runs = workplace.folder / "runs"
     runs.mkdir()
 
@@ -254,8 +254,9 @@ LAST_WORD_BYTES = 150
 
 
 def assert_kept_until_full(workplace: Workplace, ended: Ended, why: str, room: int) -> None:
-    """Steps up to the one that did not fit into ``room`` were kept, all whole; it was said once, in the shard, and at
-    the end.
+    """Checks that all steps before the first that did not fit into ``room`` are whole, and that it was reported once,
+    in the shard and at the end.
+
     """
     said, last = ended.err.splitlines()
     assert said == f"distprof: rank 0 stops recording, what it recorded so far is kept: {why}"
@@ -271,7 +272,7 @@ def assert_kept_until_full(workplace: Workplace, ended: Ended, why: str, room: i
         assert run.incomplete == {0: f"{len(steps)} of 300 timed steps, the recorder failed in writing its shard"}
         failed = f"the recorder failed on rank 0 in writing its shard: {why}; what was recorded before holds"
         assert failed in run.notes
-    else:  # the last step that fitted left no room for a word
+    else:  # the last step that fitted left no space for the error
         assert room - workplace.run_dir().shard_path(0, 0).stat().st_size < LAST_WORD_BYTES
         ended_how = f"ended after {len(steps)} of 300 timed steps"
     assert last == f"distprof: 1 of 1 ranks recorded in runs/x; rank 0 {ended_how}{MERGE}"

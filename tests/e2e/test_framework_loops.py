@@ -1,4 +1,4 @@
-"""Loops that a framework runs: transformers' Trainer, Lightning, accelerate.  Their iterations, batches and counts."""
+"""Tests of loops of frameworks (transformers' Trainer, Lightning, accelerate): iterations, batches and counts."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def place(new_workplace: NewWorkplace) -> Workplace:
 
 @pytest.fixture(scope="module")
 def by_torch(place: Workplace) -> tuple[int, int]:
-    """Runs all three loops; MACs that torch counts in a micro-batch of the Trainer, forward and backward."""
+    """Runs all three loops; returns torch's MACs in a micro-batch of the Trainer, forward and backward."""
     done = place.start("python", "loops.py").wait()
     assert done.code == 0, done.err
     assert "stops recording" not in done.err
@@ -132,7 +132,7 @@ def by_torch(place: Workplace) -> tuple[int, int]:
 
 
 def training(shard: Shard) -> list[Record]:
-    """Its counted and its timed steps."""
+    """Returns its counted and its timed steps."""
     return [record for record in shard.records if isinstance(record, (Counts, Step)) and record.mode == TRAINING]
 
 
@@ -143,22 +143,22 @@ def work(shard: Shard) -> tuple[Counts, list[Step]]:
 
 
 def iterations(shard: Shard) -> int:
-    """All that there were."""
+    """Returns the number of all iterations."""
     return next(record.iterations for record in reversed(shard.records) if isinstance(record, End))
 
 
 def macs(counts: Counts) -> tuple[int, int]:
-    """Of all modules, forward and backward."""
+    """Returns the MACs of all modules, forward and backward."""
     return int(counts.forward_macs.sum()), int(counts.backward_macs.sum())
 
 
 def batches(steps: list[Step]) -> list[tuple[int, int, int, int]]:
-    """Of each step its number, its micro-batches, and the samples of one and of all."""
+    """Returns for each step its number, its micro-batches, and the samples of one and of all."""
     return [(step.iteration, step.micro_batches, step.batch_size, step.samples) for step in steps]
 
 
 def evaluated(steps: list[Step]) -> list[int]:
-    """Iterations with an evaluation in them."""
+    """Returns the iterations with an evaluation."""
     return [step.iteration for step in steps if step.phases_ns["evaluation"]]
 
 
@@ -173,7 +173,7 @@ def test_the_trainer_of_transformers(place: Workplace, by_torch: tuple[int, int]
 
 
 def test_lightning(place: Workplace, by_torch: tuple[int, int]) -> None:
-    """Iterations are those of training, although Lightning has tried the evaluation before."""
+    """Iterations are those of training, although Lightning has run a part of the evaluation before."""
     (shard,) = place.shards("lightning")
     counts, steps = work(shard)
     assert iterations(shard) == 6
@@ -184,7 +184,7 @@ def test_lightning(place: Workplace, by_torch: tuple[int, int]) -> None:
 
 
 def test_matmul_in_lightning_training_step(place: Workplace, by_torch: tuple[int, int]) -> None:
-    """Of both micro-batches, of which Lightning runs one within the optimizer's step."""
+    """Both micro-batches have one; Lightning runs one of them within the optimizer's step."""
     (shard,) = place.shards("lightning")
     counts, _ = work(shard)
     head = 4 * 16 * 4

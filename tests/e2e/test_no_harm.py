@@ -1,4 +1,4 @@
-"""What a recorder must not do to a job: write into its files, keep its exceptions, speak in its output."""
+"""Tests that a recorder does not write into a job's files, catch its exceptions, or print in its output."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ CASES = Path(__file__).parents[1] / "cases"
 
 
 def twice(workplace: Workplace, case: str, *arguments: object, timed: int = 3) -> tuple[Ended, Ended]:
-    """Plain, and under distprof."""
+    """Runs the words without and with distprof."""
     words = ("python", CASES / case, *arguments)
     return workplace.start(*words).wait(), workplace.exec(*words, timed=timed)
 
 
 def what_distprof_said(ended: Ended) -> list[str]:
-    """But the last line, which is the launcher's."""
+    """Returns distprof's lines but the last, which is the launcher's."""
     return [line for line in ended.err.splitlines() if line.startswith("distprof: ")][:-1]
 
 
 @pytest.mark.parametrize("streams", [[], ["streams"]])
 def test_reused_descriptor_belongs_to_the_script(new_workplace: NewWorkplace, streams: list[str]) -> None:
-    """With the standard streams closed what distprof says has no place to go to: not even such a file."""
+    """With closed standard streams distprof's messages are not written anywhere, also not into such a file."""
     workplace = new_workplace()
     plain, recorded = twice(workplace, "fd_reused_user_file_corrupted.py", 3, *streams)
     *files, _ = plain.out.splitlines()
@@ -51,7 +51,7 @@ def test_a_helper_in_another_python_says_what_it_says_without_us(new_workplace: 
 
 @pytest.fixture
 def scratch() -> Iterator[Path]:
-    """A folder where all may write."""
+    """A folder in which all users may write."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o1777)
         yield Path(folder)
@@ -61,7 +61,7 @@ def scratch() -> Iterator[Path]:
 def test_planted_code_of_another_user_never_runs(new_workplace: NewWorkplace, scratch: Path) -> None:
     """Two nodes agree on the name of their run; where all may write, another user makes it first."""
     workplace = new_workplace()
-    with (CASES / "precreated_run_folder.sh").open() as script:  # they need not be able to see this checkout
+    with (CASES / "precreated_run_folder.sh").open() as script:  # other users may not be able to read this checkout
         theirs = subprocess.Popen(["sh", "-s", scratch], cwd="/", stdin=script, user=65534, group=65534)
     try:
         wait_for((scratch / "job-4711" / "shards").exists)
@@ -87,7 +87,9 @@ def test_planted_code_of_another_user_never_runs(new_workplace: NewWorkplace, sc
 
 @pytest.mark.parametrize("first", [0, 3])
 def test_torchs_profiler_traces_stacks_in_the_window(new_workplace: NewWorkplace, first: int) -> None:
-    """From the first step on, the model being found; and from before the counted one to after a timed one."""
+    """The profiler runs from the first step on, while the model is found, and from before the counted step to after a
+    timed one.
+    """
     workplace = new_workplace()
     plain, recorded = twice(workplace, "torch_profiler_with_stack_crashes.py", first)
     assert (plain.code, recorded.code, recorded.out) == (0, 0, plain.out), recorded.err
@@ -126,8 +128,9 @@ def test_nothing_is_imported_in_the_middle_of_a_job(new_workplace: NewWorkplace)
 
 
 def test_what_a_signals_handler_raises_arrives(new_workplace: NewWorkplace) -> None:
-    """In all kinds of steps; at which line is chance, and tests/distprof/test_external_exceptions.py goes through
-    them."""
+    """The signals arrive in all kinds of steps, at random lines; tests/distprof/test_external_exceptions.py tests every
+    line.
+    """
     plain, recorded = twice(new_workplace(), "signal_exception_swallowed.py", 60, timed=60)
     assert (plain.code, plain.out, recorded.code, recorded.out) == (0, "lost: 0\n", 0, "lost: 0\n"), recorded.err
 

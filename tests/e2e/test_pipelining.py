@@ -1,4 +1,4 @@
-"""torch.distributed.pipelining on two real ranks: its rehearsals are nobody's work, and micro-batches are counted."""
+"""Tests of torch.distributed.pipelining on two real ranks: shape inference is not counted, micro-batches are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.scripts import NewWorkplace, Workplace
 from distprof.records import Counts, Error, Step
 
 #: Its ranks are forks, which have imported torch once.  In both runs the second step is counted; after the first and
-#: before the fourth shapes are learnt anew.
+#: before the fourth shapes are inferred.
 SCRIPT = """
 import os
 import distprof
@@ -55,7 +55,7 @@ LAYER = 8 * 8 * 16  # MACs of either layer on the whole batch
 
 @pytest.fixture(scope="module")
 def place(new_workplace: NewWorkplace) -> Workplace:
-    """Where two ranks have run both schedules."""
+    """Returns the workplace in which two ranks have run both schedules."""
     place = new_workplace()
     place.write("pipe.py", SCRIPT, prelude="")
     ended = place.start("python", "pipe.py").wait()

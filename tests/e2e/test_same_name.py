@@ -1,4 +1,4 @@
-"""Jobs of several nodes that share a name, and with it the run folder, one after the other."""
+"""Tests of successive jobs of several nodes that share a name, and so the run folder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from support.scripts import Ended, NewWorkplace, Workplace
 
 CASE = Path(__file__).parent.parent / "cases" / "stale_shard_of_earlier_job.py"
-#: torch's agents share the store that they meet at; a second meeting at a shared one hangs, with torch alone, too.
+#: torch's agents share the store of their rendezvous; a second rendezvous at it hangs, also without distprof.
 OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def test_earlier_job_of_the_same_rendezvous_id(new_workplace: NewWorkplace) -> None:
-    """Its rank 1 was slow; this job's ends before its first model.  Each is two nodes of one rank."""
+    """Its rank 1 was slow; rank 1 of this job ends before its first model.  Each job has two nodes with one rank."""
     place = new_workplace()
     both(place, "64", "0.02", "lives")
     before = place.report("job-demo")
@@ -30,7 +30,7 @@ def test_earlier_job_of_the_same_rendezvous_id(new_workplace: NewWorkplace) -> N
 
 
 def both(place: Workplace, *arguments: str) -> list[Ended]:
-    """Run the job's two nodes at once."""
+    """Runs both nodes of the job at the same time."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free.getsockname()[1]}")

@@ -1,4 +1,4 @@
-"""A script cannot tell that it is recorded: it sees what it would see under plain torchrun, and computes the same.
+"""Tests that a script cannot detect the recording: it sees and computes the same as under plain torchrun.
 
 So do the examples: their own tests run them twice.
 """
@@ -15,7 +15,7 @@ from support.scripts import TIMED, NewWorkplace, Workplace, iterations
 #: Modules of the script's own, named like parts of distprof and like what a recorder imports.
 OWN_MODULES = ("merge", "launcher", "records", "clock", "tree", "say", "frameworks", "recorder", "msgpack", "resource")
 
-#: Tells all that it can see of the process that it runs in: before torch, after it, and in every step of training.
+#: Prints all that it can see of its process: before torch is imported, afterwards, and in every step of training.
 TELL = f"""
 import sys
 path = list(sys.path)
@@ -83,7 +83,7 @@ OURS = ("PYTHONPATH", "DISTPROF_RUN")
 
 
 def told(workplace: Workplace, by: str) -> list[Any]:
-    """Everything that the script has seen, less what differs from job to job."""
+    """Returns everything that the script saw, without what differs between jobs."""
     text = (workplace.folder / f"{by}.json").read_text(encoding="utf-8")
     seen: list[Any] = json.loads(re.sub(r"\bat 0x[0-9a-f]+", "at 0x", text))
     for look in seen[::2]:

@@ -1,4 +1,4 @@
-"""Models whose graphs are unusual: control flow that compiles itself, long graphs, nested tensors, threads."""
+"""Tests of models with unusual graphs: control flow that compiles itself, long graphs, nested tensors, threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def counts_of(new_workplace: NewWorkplace) -> CountsOf:
 
 
 class CountsOf:
-    """Runs a case plain and under distprof, where it is to print the same, and gives what was counted."""
+    """Runs a case without and with distprof, checks that it prints the same, and returns its counts."""
 
     def __init__(self, new_workplace: NewWorkplace) -> None:
         self._new_workplace = new_workplace

@@ -1,4 +1,4 @@
-"""Scripts whose updates are of many optimizers, of one inside another, or of none: plainly and recorded."""
+"""Tests of scripts with many optimizers, nested ones or none, without and with distprof."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CASES = Path(__file__).parents[1] / "cases"
 
 
 def recorded(workplace: Workplace, case: str, *arguments: object, timed: int = 3) -> list[Record]:
-    """What distprof wrote of a script that does the same with it as without."""
+    """Runs the script without and with distprof, checks that it does the same, and returns its shards."""
     words = ("python", CASES / f"{case}.py", *arguments)
     plain, seen = workplace.start(*words).wait(), workplace.exec(*words, timed=timed)
     assert (seen.code, seen.out) == (plain.code, plain.out) and plain.code == 0, seen.err
@@ -22,7 +22,7 @@ def recorded(workplace: Workplace, case: str, *arguments: object, timed: int = 3
 
 
 def training(records: list[Record]) -> list[int]:
-    """The iterations that were counted and timed."""
+    """Returns the iterations that were counted and timed."""
     return [one.iteration for one in records if isinstance(one, (Counts, Step)) and one.mode == TRAINING]
 
 

@@ -1,4 +1,4 @@
-"""Jobs of which no name tells how they are parallel, or what their modules are called: the report against what they do.
+"""Tests of the report where no name shows how a job is parallel, or what its modules are called.
 
 Each is run plainly as well, and prints the same losses.
 """

@@ -1,4 +1,4 @@
-"""Which of a job's many processes is a rank: each rank has one right shard, and nobody else is taken for it."""
+"""Tests which processes of a job are ranks: each rank has one right shard, and no other process has one."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ esac
 
 
 def assert_recorded(workplace: Workplace, ended: Ended, known: Set[str] = NET) -> tuple[str, ...]:
-    """Both ranks have a full shard, written by the process that they were, and it is reported; returns the notes.
+    """Checks that both ranks have a full shard, written by their own process, and are in the report; returns the notes.
 
     ``known``: the classes of the ranks' modules, and of no other process's.
     """

@@ -1,4 +1,4 @@
-"""A job from end to end, the job being a function: whatever comes after it, it ends as it ended."""
+"""Tests of a whole job, which is a function here: nothing after it changes its exit code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def recorded(variables: Mapping[str, str]) -> int:
-    """A job whose two ranks record three steps each, and which ends with exit code 3."""
+    """Returns a job whose two ranks record three steps each, and which ends with exit code 3."""
     run = RunFolder(Path(variables["DISTPROF_RUN"]))
     run.manifest.unlink()  # of another run than what is made up here
     for rank in range(2):

@@ -1,4 +1,4 @@
-"""The last line says how many ranks were recorded, and why not all."""
+"""Tests of the last line: how many ranks were recorded, and why not all."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_world_size_comes_from_the_ranks(run: RunFolder) -> None:
 
 
 def test_ranks_that_an_elastic_job_has_no_more_are_passed_over(run: RunFolder) -> None:
-    """A node with two ranks left, and the other begins again with its own two."""
+    """A node with two ranks left; the other node restarts with its own two."""
     for rank in (2, 3):
         write(run, rank, *FULL[:2], wall_ns=1)
     for rank in (0, 1):
@@ -110,7 +110,7 @@ def test_of_several_nodes_each_answers_for_its_own_ranks(run: RunFolder) -> None
 
 
 def test_shards_of_an_earlier_job_are_ignored(run: RunFolder) -> None:
-    """Its rank 0 ran on this node, too; the ranks of this job are told by their launch, or by when that began."""
+    """Its rank 0 ran on this node too; the ranks of this job are known by their launch id, or by its start time."""
     write(run, 0, *FULL, launch="before", launched_ns=1, wall_ns=2)
     write(run, 1, *FULL, launch="before", launched_ns=1, wall_ns=2)
     write(run, 0, *FULL, launch="now", launched_ns=9, wall_ns=10, generation=1)

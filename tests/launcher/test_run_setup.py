@@ -1,4 +1,4 @@
-"""The run folder is made before the job, and the job runs even when it cannot be made."""
+"""Tests of the run folder, which is made before the job; the job runs without it too."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_nobody_else_can_write_into_a_run_whatever_the_umask(tmp_path: Path, uma
 
 @pytest.mark.parametrize("mode", [0o777, 0o2775])
 def test_code_path_if_others_could_replace_the_run(tmp_path: Path, mode: int) -> None:
-    """A group's folder: records go there, code does not come from there."""
+    """In a group's folder records are written, but no code is loaded from it."""
     (tmp_path / "group").mkdir()
     (tmp_path / "group").chmod(mode)
     run = made(RunOptions(tmp_path / "group" / "runs"))
@@ -127,7 +127,7 @@ def test_code_path_if_others_could_replace_the_run(tmp_path: Path, mode: int) ->
 
 
 def test_a_run_folder_that_was_made_by_another_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its name can be guessed: the nodes of a job agree on it."""
+    """The name of such a folder can be guessed, because the nodes of a job agree on it."""
     (tmp_path / "runs" / "job-7" / "inject").mkdir(parents=True)
     (tmp_path / "runs" / "job-7").chmod(0o777)
     run = made(RunOptions(tmp_path / "runs"), Job((), "train", shared_name="job-7"))

@@ -1,4 +1,4 @@
-"""The command line of ``distprof run``: torchrun's, and a little more."""
+"""Tests of the command line of ``distprof run``: torchrun's options and distprof's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bench, once through: that every part of it measures something; what it measures is for quiet machines."""
+"""Tests that every part of the bench measures something; its numbers need a quiet machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_part_gives_its_table(tmp_path: Path, clean_env: dict[str, str]) -
 
 
 def _tables(page: str) -> dict[str, str]:
-    """By title: the title's own line, a blank one, and the rows."""
+    """Returns the tables by title: the line of the title, a blank one, and the rows."""
     found = re.findall(r"^(## (.*)\n\n(?:\|.*\n)+)", page, re.MULTILINE)
     return {title: table for table, title in found}
 

@@ -1,4 +1,4 @@
-"""docs/FLOPS.md says what the registry of formulas says."""
+"""Tests that docs/FLOPS.md equals the registry of formulas."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_each_formula_has_one_place_and_its_convention() -> None:
 
 
 def test_torch_formulas_are_named_and_not_repeated() -> None:
-    """In the versions that have them all."""
+    """Only torch versions that have all formulas are tested."""
     theirs = {str(op).removeprefix("aten.") for op in flop_registry if isinstance(op, torch._ops.OpOverloadPacket)}
     corrected = {op for op in theirs if "conv" in op} | {"addmm", "baddbmm"}
     assert theirs & set(NAMED) == corrected
@@ -40,7 +40,7 @@ def test_torch_formulas_are_named_and_not_repeated() -> None:
 
 @pytest.mark.skipif(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13), reason="older versions lack some")
 def test_an_op_that_is_named_is_torchs_own() -> None:
-    """A misspelt name would never be met."""
+    """A misspelt name would match no op."""
     names = {op for op in [*NAMED, *OPS] if "::" not in op and not op.endswith("*")}
     overloads = [name.removeprefix("aten::") for name in torch._C._dispatch_get_all_op_names() if "aten::" in name]
     known = {name.split(".")[0] for name in overloads}

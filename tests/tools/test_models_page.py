@@ -1,4 +1,4 @@
-"""docs/MODELS.md says what distprof and DeepSpeed count, and what is known about these models."""
+"""Tests docs/MODELS.md against the counts of distprof and DeepSpeed, and against known figures of the models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.stack("deepspeed", "transformers"), pytest.mark.slow]
 HOUSE = Path(__file__).parents[2]
 PAGE = (HOUSE / "docs" / "MODELS.md").read_text(encoding="utf-8")
 
-#: Makes the page, and profiles on CPU what the page counts on meta: with both profilers' own get_model_profile.
+#: Makes the page, and profiles its models on CPU with the get_model_profile of both profilers.
 COUNT = """
 import json, sys
 from pathlib import Path
@@ -53,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) ->
 
 
 def rows(section: str) -> dict[str, list[str]]:
-    """The lines of one table, by their first cells."""
+    """Returns the lines of one table, by their first cells."""
     table = PAGE.partition(f"## {section}\n")[2].partition("\n## ")[0]
     lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
     return {line[0]: line[1:] for line in lines[1:]}
@@ -107,7 +107,9 @@ def test_published_figures(model: str, params: int, macs: int | None, deepspeed:
 
 
 def decoder(layers: int, hidden: int, keys: int, heads: int, mlp: int, vocabulary: int, tokens: int = 128) -> int:
-    """MACs of a decoder with gated MLPs: ``heads`` and ``keys`` are the widths of queries and of keys and values."""
+    """Returns the MACs of a decoder with gated MLPs; ``heads`` and ``keys`` are the widths of queries and of keys and
+    values.
+    """
     linears = hidden * (2 * heads + 2 * keys) + 3 * hidden * mlp
     return tokens * (layers * (linears + 2 * tokens * heads) + hidden * vocabulary)
 

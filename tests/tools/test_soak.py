@@ -1,4 +1,4 @@
-"""The soak: a small share of it, and that it fails when something is lost."""
+"""Tests of a small part of the soak, and that it fails if something is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOOLS = Path(__file__).parents[2] / "tools"
 
 @pytest.fixture
 def soak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], ModuleType]:
-    """``soak("kills")``: a module of the soak."""
+    """``soak("kills")`` returns a module of the soak."""
     monkeypatch.syspath_prepend(str(TOOLS))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return lambda name: import_module(f"soak.{name}")
@@ -112,7 +112,7 @@ def test_a_faulty_writer_fails(
 
 
 class _Given:
-    """Random numbers that are given."""
+    """A source of given random numbers."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -131,7 +131,7 @@ def records(steps: range) -> list[Record]:
 
 
 def left_behind(place: Path, recorded: list[Record] | None, finished: range) -> None:
-    """What a killed job of two ranks leaves, rank 0 as it should."""
+    """Writes what a killed job of two ranks leaves; rank 0 is complete."""
     shards = RunFolder(place / "runs" / "x")
     shards.shards.mkdir(parents=True)
     for rank, (own, log) in enumerate([(records(FINISHED), FINISHED), (recorded, finished)]):

@@ -1,4 +1,4 @@
-"""``distprof count``: a model's profile from the shell."""
+"""Tests of ``distprof count``, which profiles a model from the shell."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def count(*arguments: str) -> str:
-    """What is printed.  Raises what the command raises."""
+    """Returns what the command prints.  Raises what it raises."""
     result = CliRunner().invoke(command, arguments, standalone_mode=False)
     if result.exception is not None:
         raise result.exception

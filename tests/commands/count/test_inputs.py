@@ -1,4 +1,4 @@
-"""What ``--input`` of ``distprof count`` may say."""
+"""Tests of the values of ``--input`` of ``distprof count``."""
 
 from __future__ import annotations
 
