@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.forking.server import forking_python
 from support.processes import python
 from support.recording import Seen, seen
 from torch import nn
@@ -207,7 +208,8 @@ def script(tmp_path: Path, clean_env: dict[str, str]) -> Script:
 
     def run(code: str) -> tuple[subprocess.CompletedProcess[str], Seen]:
         (tmp_path / "script.py").write_text(code)
-        return python("script.py", cwd=tmp_path, env=clean_env), seen(tmp_path / "runs" / "mine")
+        executable = forking_python(clean_env)
+        return python("script.py", cwd=tmp_path, env=clean_env, executable=executable), seen(tmp_path / "runs" / "mine")
 
     return run
 

@@ -9,6 +9,7 @@ import pytest
 from support.examples import EXAMPLES, Job
 from support.jobs import Recorded, RunJob
 from support.processes import python
+from support.scripts import Workplace
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,8 @@ def record_job(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, st
         def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
             return python("-m", "distprof", *arguments, cwd=folder, env=clean_env)
 
-        done = cli("run", "--nproc", str(nproc), "--name", "x", *(ours or []), str(EXAMPLES / script), *options)
-        return Recorded(Job(done.stdout), done.stderr, done.returncode, folder / "runs" / "x", cli)
+        words = ("run", "--nproc", nproc, "--name", "x", *(ours or []), EXAMPLES / script, *options)
+        done = Workplace(folder, clean_env).forking().start_distprof(*words).wait(600)
+        return Recorded(Job(done.out), done.err, done.code, folder / "runs" / "x", cli)
 
     return run

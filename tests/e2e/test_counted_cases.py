@@ -14,7 +14,7 @@ CASES = Path(__file__).parents[1] / "cases"
 
 def recorded(new_workplace: NewWorkplace, case: str, *arguments: str) -> tuple[Report, str]:
     """Returns the report; checks that the script prints the same without distprof."""
-    workplace = new_workplace()
+    workplace = new_workplace().forking()
     words = ("python", CASES / f"{case}.py", *arguments)
     plain, ended = workplace.start(*words).wait(), workplace.exec(*words)
     assert (plain.code, ended.code, ended.out) == (0, 0, plain.out)
@@ -58,7 +58,7 @@ def test_models_that_are_only_evaluated_are_in_no_sum(new_workplace: NewWorkplac
     encoder = 8 * 16 + 16 + 16 * 4 + 4
     trainable, frozen = 2 * (4 * 4 + 4), 10 * 4
     trained = trainable + frozen  # what is frozen inside of the trained model is a part of it
-    workplace, case = new_workplace(), CASES / "evaluated_model.py"
+    workplace, case = new_workplace().forking(), CASES / "evaluated_model.py"
     plain = workplace.start_torchrun("--nproc-per-node", ranks, case).wait()
     ended = workplace.run("--nproc", ranks, case)
     assert (plain.code, ended.code) == (0, 0), ended.err

@@ -37,13 +37,13 @@ def training(records: list[Record]) -> list[int]:
     ],
 )
 def test_a_case_is_the_same_and_its_window_full(new_workplace: NewWorkplace, case: str, arguments: list[int]) -> None:
-    assert training(recorded(new_workplace(), case, *arguments))[-4:] == [1, 2, 3, 4]
+    assert training(recorded(new_workplace().forking(), case, *arguments))[-4:] == [1, 2, 3, 4]
 
 
 @pytest.mark.stack("deepspeed")
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_zero_with_two_parameter_groups(new_workplace: NewWorkplace, stage: int) -> None:
-    workplace = new_workplace()
+    workplace = new_workplace().forking()
     seen = workplace.run("--nproc", 1, CASES / "zero1_groups.py", stage)
     assert seen.code == 0, seen.err
     (shard,) = workplace.shards()

@@ -22,7 +22,7 @@ TORCH_ABORTED = "terminate called without an active exception"
 def job(new_workplace: NewWorkplace, case: str, ranks: int, *arguments: str) -> Report:
     script = CASES / f"{case}.py", *arguments
     for _ in range(4):
-        place = new_workplace()
+        place = new_workplace().forking()
         if ranks == 1:
             plain, ended = place.start("python", *script).wait(), place.exec("python", *script)
         else:
@@ -71,7 +71,7 @@ def test_a_pipeline_by_hand_is_no_data_parallel_job(new_workplace: NewWorkplace)
 
 
 def test_what_the_note_says_to_type_settles_it(new_workplace: NewWorkplace) -> None:
-    place = new_workplace()
+    place = new_workplace().forking()
     script = (CASES / "hand_pipeline.py").read_text(encoding="utf-8")
     first = "from __future__ import annotations\n"
     place.write("told.py", script.replace(first, f"{first}import distprof\ndistprof.set_topology(pp=2)\n"), prelude="")

@@ -9,11 +9,15 @@ from pathlib import Path
 
 
 def python(
-    *words: object, env: Mapping[str, str], cwd: Path | None = None, seconds: float = 600
+    *words: object,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    seconds: float = 600,
+    executable: Path = Path(sys.executable),
 ) -> subprocess.CompletedProcess[str]:
     """``python("script.py", "--an", "option", env=clean_env)``: waits for its end and captures its output."""
     return subprocess.run(
-        [sys.executable, *map(str, words)],
+        [executable, *map(str, words)],
         cwd=cwd,
         env=env,
         capture_output=True,

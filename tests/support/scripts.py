@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from support.forking.server import forking_python
 
 from distprof.merge.analyse import analyse
 from distprof.merge.load.run import load_run
@@ -48,14 +50,16 @@ def infer(model, steps, between=lambda step: None):
             model(torch.ones(2, 4))
 
 def tell_pid(rank):
-    with open(f"pid{rank}", "w") as file:
+    "The file is there when it is whole."
+    with open(f"pid{rank}.new", "w") as file:
         file.write(str(os.getpid()))
+    os.rename(f"pid{rank}.new", f"pid{rank}")
 """
 #: The timed steps of a job of one rank with a short window, and of one of several, whose first one settles.
 TIMED = [2, 3, 4]
 TIMED_OF_SEVERAL = [3, 4, 5]
 _BIN = Path(sys.executable).parent
-_TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+_TORCHRUN = ("python", "-m", "torch.distributed.run", "--standalone")
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,14 @@ class Workplace:
 
     folder: Path
     env: Mapping[str, str]
+    python: Path | None = None  # stands for ``python`` in commands, for launchers and their ranks, too
+
+    def forking(self) -> Workplace:
+        """The same, where each Python is a fork that has imported torch: for jobs whose start-up is not tested.
+
+        No test may depend on the parent of such a process (:mod:`support.forking.server`).
+        """
+        return replace(self, python=forking_python(self.env))
 
     def write(self, name: str, text: str, prelude: str = PRELUDE) -> Path:
         path = self.folder / name
@@ -101,11 +113,12 @@ class Workplace:
         return path
 
     def start(self, *command: object, **env: str) -> Started:
+        ranks = {"PYTHON_EXEC": str(self.python)} if self.python else {}  # read by torchrun
         return Started(
             subprocess.Popen(
-                [str(word) for word in command],
+                [str(self.python if self.python and word == "python" else word) for word in command],
                 cwd=self.folder,
-                env={**self.env, "PATH": f"{_BIN}{os.pathsep}{self.env['PATH']}", **env},
+                env={**self.env, "PATH": f"{_BIN}{os.pathsep}{self.env['PATH']}", **ranks, **env},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -113,7 +126,8 @@ class Workplace:
         )
 
     def start_distprof(self, *words: object, **env: str) -> Started:
-        return self.start(_BIN / "distprof", *words, **env)
+        launcher = ("python", _BIN / "distprof") if self.python and words[0] == "run" else (_BIN / "distprof",)
+        return self.start(*launcher, *words, **env)
 
     def distprof(self, *words: object, **env: str) -> Ended:
         return self.start_distprof(*words, **env).wait()

@@ -1,0 +1,157 @@
+"""The process of a :class:`support.forking.server.ForkServer`: imports torch, and forks for each client.
+
+python process.py DESCRIPTOR_OF_A_LISTENING_SOCKET
+"""
+
+from __future__ import annotations
+
+import builtins
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+#: What nearly every script or launcher imports; the first optimizer imports torch._dynamo.
+_IMPORTED = ("torch", "torch._dynamo", "torch.distributed.launcher.api")
+
+
+@dataclass(frozen=True)
+class Request:
+    words: list[str]  # what would follow ``python``
+    folder: str
+    environment: dict[str, str]
+    streams: list[int]
+
+
+class Server:
+    """Forks for its clients until stdin ends."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._clients: dict[int, socket.socket] = {}  # by the pid of its fork
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listening, selectors.EVENT_READ)
+        self._selector.register(sys.stdin, selectors.EVENT_READ)
+
+    def serve(self) -> Request:
+        """Returns in each fork."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._listening:
+                    if (request := self._accept()) is not None:
+                        return request
+                elif key.fileobj is sys.stdin:
+                    self._end()
+                elif key.data in self._clients:
+                    self._close(key.data, process=key.fileobj)
+
+    def _accept(self) -> Request | None:
+        client, _ = self._listening.accept()
+        request = _read(client)
+        pid = os.fork()
+        if pid == 0:
+            self._close_sockets(client)
+            return request
+        for descriptor in request.streams:
+            os.close(descriptor)
+        with suppress(OSError):
+            client.sendall(b"%d\n" % pid)
+        self._clients[pid] = client
+        self._selector.register(client, selectors.EVENT_READ, pid)
+        self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, pid)
+        return None
+
+    def _close_sockets(self, client: socket.socket) -> None:
+        """In a fork: an object that is left would close another file of that number when it is collected."""
+        self._selector.close()
+        for one in (self._listening, client, *self._clients.values()):
+            one.close()
+
+    def _close(self, pid: int, process: Any) -> None:
+        """The fork has ended, or its client has: then it was killed, and the fork is."""
+        client = self._clients[pid]
+        if process is client:
+            os.kill(pid, signal.SIGKILL)
+            self._selector.unregister(client)
+            return
+        _, status = os.waitpid(pid, 0)
+        del self._clients[pid]
+        self._selector.unregister(process)
+        os.close(process)
+        with suppress(KeyError):
+            self._selector.unregister(client)
+        with suppress(OSError):
+            client.sendall(b"%d\n" % status)
+        client.close()
+
+    def _end(self) -> None:
+        for pid in self._clients:
+            os.kill(pid, signal.SIGKILL)
+        os._exit(0)
+
+
+def _read(client: socket.socket) -> Request:
+    size, streams, _, _ = socket.recv_fds(client, 8, 3)
+    with client.makefile("rb") as asked:
+        return Request(**json.loads(asked.read(int.from_bytes(size, "big"))), streams=streams)
+
+
+def _become(request: Request, path: list[str]) -> None:
+    """Makes this fork what a new Python is, and runs its script."""
+    for number, descriptor in enumerate(request.streams):
+        os.dup2(descriptor, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.chdir(request.folder)
+    os.environ.clear()
+    os.environ.update(request.environment)
+    tempfile.tempdir = None  # the folder of the server's own environment
+    _start_site(path)
+    words = request.words
+    if words[0] == "-u":
+        words = words[1:]
+        for stream in sys.stdout, sys.stderr:
+            stream.reconfigure(write_through=True)  # type: ignore[union-attr]
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        sys.path.insert(0, str(Path.cwd()))
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        sys.path.insert(0, str(Path(words[0]).resolve().parent))
+        _run(words[0])
+
+
+def _start_site(path: list[str]) -> None:
+    """What Python does before it looks at its script."""
+    sys.path[:] = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *path]
+    importlib.invalidate_caches()
+    sys.modules.pop("sitecustomize", None)
+    with suppress(ModuleNotFoundError):
+        importlib.import_module("sitecustomize")
+
+
+def _run(script: str) -> None:
+    """As Python does: what the script leaves in ``__main__`` lives until the interpreter shuts down."""
+    main = ModuleType("__main__")
+    vars(main).update(__file__=script, __builtins__=builtins)
+    sys.modules["__main__"] = main
+    exec(compile(Path(script).read_bytes(), script, "exec"), vars(main))
+
+
+if __name__ == "__main__":
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else each fork's collections copy the pages of all these objects
+    _become(Server(socket.socket(fileno=int(sys.argv[1]))).serve(), sys.path[1:])
