@@ -31,7 +31,7 @@ def test_node_that_joins_and_leaves(new_workplace: NewWorkplace) -> None:
         free.bind(("127.0.0.1", 0))
         endpoint = f"127.0.0.1:{free.getsockname()[1]}"
     meeting = ("--rdzv-backend", "c10d", "--rdzv-id", "8", "--rdzv-endpoint", endpoint)
-    quick = ("--rdzv-conf", "last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=5")
+    quick = ("--rdzv-conf", "last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=10")
     words = ("--nnodes", "1:2", "--nproc", 1, "--max-restarts", 2, "--monitor-interval", "0.1", *meeting, *quick)
     # torch's agents share the store of their rendezvous; a second rendezvous at a shared store hangs, also without
     # distprof.

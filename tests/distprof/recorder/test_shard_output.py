@@ -133,7 +133,7 @@ def test_waiting_for_a_slow_file_system_is_bounded(capfd: pytest.CaptureFixture[
     records = parse_shard(bytes(sink.data)).records
     last = records.pop()
     assert isinstance(last, Error) and last.where == "writing its shard"
-    assert records == [HEADER, *ends[: len(records) - 1]] and 2 <= len(records) <= 4
+    assert records == [HEADER, *ends[: len(records) - 1]] and len(records) <= 4, "20 ms are the least that each takes"
     (line,) = capfd.readouterr().err.splitlines()
     assert line.endswith("writing it keeps the job waiting, the file system is too slow")
 
