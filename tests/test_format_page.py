@@ -1,4 +1,4 @@
-"""docs/FORMAT.md says what the code does: every kind, field, type, default and limit, and its reader reads."""
+"""Tests docs/FORMAT.md against the code: every kind, field, type, default and limit, and the page's reader."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ Row = list[str]
 
 
 def section(title: str) -> str:
-    """The text below a heading, to the next one of its level or above."""
+    """Returns the text below a heading, to the next one of its level or above."""
     found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,3}} |\Z)", PAGE, re.DOTALL | re.MULTILINE)
     assert found is not None, f"the page has no section {title!r}"
     return found[2]
 
 
 def table(title: str) -> list[Row]:
-    """The cells of a section's first table, without its head."""
+    """Returns the cells of a section's first table, without its head."""
     lines = [line for line in section(title).splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
@@ -209,7 +209,7 @@ def test_the_comments_of_the_example_are_its_bytes() -> None:
 
 
 def reader() -> dict[str, Any]:
-    """The functions of the page's reader."""
+    """Returns the functions of the page's reader."""
     functions = code("python").split("\nfor sequence")[0]
     assert len(code("python").splitlines()) <= 40
     namespace: dict[str, Any] = {}

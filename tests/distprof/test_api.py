@@ -1,4 +1,4 @@
-"""``distprof.record()`` and ``distprof.set_topology()``, in this process and in scripts of their own."""
+"""Tests of ``distprof.record()`` and ``distprof.set_topology()``, in this process and in scripts."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ Script = Callable[[str], "tuple[subprocess.CompletedProcess[str], Seen]"]
 
 @pytest.fixture
 def script(tmp_path: Path, clean_env: dict[str, str]) -> Script:
-    """Run a script of its own, whose run is called ``mine``, and read what it left."""
+    """Runs a script, whose run is called ``mine``, in its own process, and reads its shard."""
 
     def run(code: str) -> tuple[subprocess.CompletedProcess[str], Seen]:
         (tmp_path / "script.py").write_text(code)
@@ -233,7 +233,7 @@ def step():
     ("end", "code", "ending"), [("os._exit(7)", 7, []), ("raise ValueError('theirs')", 1, [End("exit", 5)])]
 )
 def test_however_a_script_ends_its_steps_are_there(script: Script, end: str, code: int, ending: list[End]) -> None:
-    """The recorder was entered and never left, as in a notebook."""
+    """The context of the recorder was entered and not left, as in a notebook."""
     begin = "recording = distprof.record(name='mine', warmup=1, timed=9)\nrecording.__enter__()"
     process, found = script(f"{JOB}\n{begin}\nfor _ in range(5): step()\n{end}")
     assert process.returncode == code

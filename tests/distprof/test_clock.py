@@ -1,4 +1,4 @@
-"""Both clocks, and what an anchor between them is worth when one of them jumps."""
+"""Tests of both clocks, and of the anchor between them when one of them jumps."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def test_an_anchor_keeps_its_wall_time_when_the_wall_clock_jumps() -> None:
     clock.advance_ms(5)
     assert placed.wall_of(clock.mono_ns()) == 1_025 * MS
     assert placed.wall_of(placed.mono_ns) == 1_000 * MS
-    assert placed.wall_of(60 * MS) == 990 * MS  # stamps from before the anchor have their place too
+    assert placed.wall_of(60 * MS) == 990 * MS  # timestamps before the anchor are converted too
 
 
 class Preempted(FakeClock):
-    """Loses its core for a while in the middle of the first anchors, as a busy machine makes it."""
+    """A clock that is preempted in the middle of the first anchors, as on a busy machine."""
 
     def __init__(self, losses_ms: list[float]) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def test_an_anchor_is_made_in_a_moment_without_interruption() -> None:
 
 
 class Slow(FakeClock):
-    """Takes a while to look at."""
+    """A clock that takes some time to read."""
 
     def mono_ns(self) -> int:
         self.advance_ms(2)

@@ -1,4 +1,4 @@
-"""What a device is called."""
+"""Tests of the names of devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No message of ours is ever empty, whatever a script's exceptions say."""
+"""Tests that no message of distprof is empty, whatever text a script's exceptions have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Exceptions from outside reach the script while distprof's code runs; the recording goes on or ends cleanly."""
+"""Tests that exceptions from outside reach the script while distprof's code runs; the recording goes on or ends
+cleanly.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tensors in nested values."""
+"""Tests of the tensors in nested values."""
 
 from __future__ import annotations
 

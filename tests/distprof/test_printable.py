@@ -1,4 +1,4 @@
-"""Text from files and names is shown without terminal codes, and keeps its meaning in JSON."""
+"""Tests that text from files and names is shown without terminal codes, and keeps its meaning in JSON."""
 
 from __future__ import annotations
 

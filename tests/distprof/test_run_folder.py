@@ -1,4 +1,4 @@
-"""The run folder: names that are safe, folders that do not collide, a manifest that is whole or not there."""
+"""Tests of the run folder: safe names, folders that do not collide, and a manifest that is whole or absent."""
 
 from __future__ import annotations
 

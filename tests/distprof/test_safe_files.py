@@ -1,4 +1,4 @@
-"""Reading files of unknown origin: bounded, and without waiting."""
+"""Tests of reading files of unknown origin: bounded, and without waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The owner of a folder, and the users who could replace it."""
+"""Tests of the owner of a folder, and of the users who could replace it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job of four ranks: the MoE example spread over them has the whole model's parameters, loss and gradients.
+"""A job of four ranks that compares the distributed MoE example with the whole model: parameters, loss and gradients.
 
 Run by test_train_moe.py.  Ranks are forks of one process, which has imported torch for all.  Gradients, not losses
 after some steps: AdamW hides a gradient that is too large by a factor.
@@ -22,7 +22,7 @@ from torch.utils.data import default_collate
 SHAPE = Shape(dim=32, layers=4, heads=4, sequence=16, experts=8)
 RANKS = 4
 BATCH = 8
-CROWD = 50.0  # a bias that leaves the router no choice
+CROWD = 50.0  # a bias that decides the router's choice
 
 
 def build(crowded: bool) -> GPT:

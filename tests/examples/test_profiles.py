@@ -1,4 +1,6 @@
-"""The examples that profile a model, run as a user does; docs/MODELS.md has what full-sized ones count."""
+"""Tests of the examples that profile a model, run as a user runs them; docs/MODELS.md has the counts of full-sized
+models.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +30,20 @@ for script, options in json.loads(sys.argv[1]).items():
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> dict[str, str]:
-    """What each script prints."""
+    """Returns the output of each script."""
     scripts = {str(EXAMPLES / name): options for name, options in COMMANDS.items()}
     shown = output_of("-c", RUN, json.dumps(scripts), cwd=tmp_path_factory.mktemp("examples"), env=clean_env)
     return dict(zip(COMMANDS, shown.split("end of script\n"), strict=False))
 
 
 def line(text: str, name: str) -> str:
-    """The value of one line of the summary."""
+    """Returns the value of one line of the summary."""
     (found,) = (line for line in text.splitlines() if line.startswith(f"{name}:"))
     return found.partition(":")[2].strip()
 
 
 def test_bert(printed: dict[str, str]) -> None:
-    """Each of 2 x 8 tokens meets two layers; each sentence the pooler."""
+    """Each of 2 x 8 tokens passes two layers; each sentence passes the pooler."""
     macs = 2 * (2 * 8 * (4 * 128**2 + 2 * 128 * 512 + 2 * 8 * 128) + 128**2)
     assert line(printed["bert.py"], "fwd MACs per rank") == f"{macs / 1e6:.2f} MMACs"
     assert "BertLayer" in printed["bert.py"]  # in the tree
@@ -59,8 +61,9 @@ def test_t5(printed: dict[str, str]) -> None:
 
 
 def test_gpt2_generates(printed: dict[str, str]) -> None:
-    """The prompt's 6 tokens at once, then 2 of the 3 new ones, one by one: the last is not read.  Of a call, only the
-    last position goes through the head.
+    """The prompt's 6 tokens run at once, then 2 of the 3 new ones, one by one: the last is not read.  Only the last
+    position of a call passes the head.
+
     """
     layers = sum(tokens * 2 * (12 * 128**2 + 2 * length * 128) for tokens, length in ((6, 6), (1, 7), (1, 8)))
     macs = layers + 3 * 128 * 50257

@@ -31,12 +31,12 @@ def test_layouts_have_the_same_parameters_and_gradients(clean_env: dict[str, str
 
 @pytest.fixture(scope="module")
 def jobs(new_workplace: NewWorkplace) -> Twice:
-    """On four ranks."""
+    """Runs the jobs on four ranks."""
     return run_twice(new_workplace, "train_moe.py", *OPTIONS, *LAYOUT, ranks=4)
 
 
 def test_it_cannot_tell_that_it_is_recorded(jobs: Twice) -> None:
-    """Nor do experts that are replicated differ from one run to the next."""
+    """Replicated experts give the same results in each run, too."""
     jobs.assert_that_the_script_cannot_tell()
 
 
@@ -57,7 +57,7 @@ def test_one_rank_and_four_train_the_same_model(
 
 
 def test_the_flop_counter_sees_every_matmul() -> None:
-    """Attention is written out so that it does: torch's registry has no formula for the CPU's fused kernel."""
+    """The example's attention uses plain matmuls: torch's registry has no formula for the CPU's fused kernel."""
     batch, s = 2, SMALL
     with FlopCounterMode(display=False) as counter:
         GPT(s)(tokens(batch), tokens(batch))
@@ -95,7 +95,7 @@ def test_hot_experts_exist_and_differ(num_experts: int) -> None:
 def test_a_slow_layer_sleeps_before_its_children_run(
     phase: str, order: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that the sleep is the layer's own, and no other rank's wait has begun."""
+    """The sleep is then the layer's own time, and no other rank waits yet."""
     happened: list[str] = []
     monkeypatch.setattr(time, "sleep", lambda seconds: happened.append("sleep"))
     moe = MoE(SMALL)

@@ -1,4 +1,4 @@
-"""DeepSpeed's CIFAR-10 MoE training on four ranks, beside what DeepSpeed's own profiler prints of it for one."""
+"""Tests of DeepSpeed's CIFAR-10 MoE training on four ranks, compared with DeepSpeed's own profile of one rank."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from support.stacks_page import HOUSE
 
 pytestmark = pytest.mark.stack("deepspeed")
 
-#: As the README has it.
+#: The command of the README.
 COMMAND = "distprof run --merge --nproc 4 examples/cifar_moe.py"
-#: What the test adds: no steps beyond the window, and DeepSpeed's own profile.
+#: The test's additions: no steps after the window, and DeepSpeed's own profile.
 QUICK = ("--steps", "17", "--deepspeed-profile", "theirs")
 STEPS, BATCH, RANKS = 10, 16, 4
-#: By hand, (weights + biases) of each module.
+#: Calculated by hand: (weights + biases) of each module.
 LINEAR = 84 * 84 + 84
 EXPERTS = (4 + 8) * LINEAR
 ROUTERS = 4 * 84 + 8 * 84
 COEFFICIENTS = 2 * (84 * 2 + 2)
 REST = (6 * 3 * 25 + 6) + (16 * 6 * 25 + 16) + (400 * 120 + 120) + (120 * 84 + 84) + (84 * 10 + 10)
 WHOLE = EXPERTS + ROUTERS + COEFFICIENTS + LINEAR + REST  # the dense module beside the experts once
-#: Lines of DeepSpeed's that say in other words what ours say: exact totals, split by kind.
+#: Lines of DeepSpeed's report for which distprof has other words: exact totals, by kind.
 OTHER_WORDS = {"expert tensor parallelism enabled", "non-expert params of model", "expert params of model"}
 
 
@@ -39,7 +39,7 @@ class Job:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> Job:
-    """All that a stranger types, and DeepSpeed's own profiler beside it."""
+    """Runs the README's command with DeepSpeed's own profiler; returns both outputs and the report."""
     folder = tmp_path_factory.mktemp("cifar")
     _, *arguments = COMMAND.split()
     done = subprocess.run(
@@ -59,13 +59,13 @@ def job(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> 
 
 
 def summary(text: str) -> dict[str, str]:
-    """Values by label, up to the formula; a rank is a GPU to DeepSpeed."""
+    """Returns values by label, up to the formula; DeepSpeed calls a rank a GPU."""
     found = re.findall(r"^([^\n:={(]+?)(?: = [^\n:]*)?: +(\S[^\n]*?)\s*$", text, re.MULTILINE)
     return {label.strip().replace("per GPU", "per rank"): value for label, value in reversed(found)}
 
 
 def aggregated(text: str, what: str) -> list[dict[str, str]]:
-    """By depth: the classes that stand out in it, and their figures."""
+    """Returns for each depth the top classes and their figures."""
     lines = re.findall(rf"^    {what} +- (.*)$", text, re.MULTILINE)
     return [dict(re.findall(r"'([^']+)': '([^']+)'", line)) for line in lines]
 
@@ -119,7 +119,7 @@ def test_parameters_are_those_of_the_model_built_whole(job: Job) -> None:
 
 
 def test_useful_forward_work_is_that_of_the_model_built_whole(job: Job) -> None:
-    """Of each layer the router, the dense module, what weighs that against the experts, and one expert."""
+    """Each layer counts its router, its dense module, the coefficients between that and the experts, and one expert."""
     layers = sum(84 * experts + 84 * 84 + 84 * 2 + 84 * 84 for experts in (4, 8))
     linears = 400 * 120 + 120 * 84 + 84 * 10
     convolutions = 28 * 28 * 6 * 3 * 25 + 10 * 10 * 16 * 6 * 25

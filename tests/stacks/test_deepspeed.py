@@ -1,4 +1,4 @@
-"""DeepSpeed on four real ranks: sizes, every rank's place, layouts, names, experts, and exact totals."""
+"""Tests of DeepSpeed on four real ranks: sizes, coordinates, layouts, names, experts and exact totals."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_experts_over_two_ranks(scenarios: dict[str, Scenario]) -> None:
 
 @MOE.finds("ep of several sizes in one model", "a dense object of two layers once")
 def test_groups_of_several_sizes_in_one_model(scenarios: dict[str, Scenario]) -> None:
-    """Two residual layers that share one dense object."""
+    """Two residual layers share one dense module."""
     seen = scenarios["ep2_and_4"]
     assert seen.sizes == {"dp": 4, "ep": 4, "ep_size_2": 2, "ep_size_4": 4}
     assert seen.places("ep_size_2", "ep_size_4", "ep") == [(rank % 2, rank, rank) for rank in range(4)]
@@ -82,7 +82,7 @@ def test_groups_of_several_sizes_in_one_model(scenarios: dict[str, Scenario]) ->
 @MOE.finds("tokens routed, processed and dropped, auxiliary losses")
 @pytest.mark.parametrize(("name", "layers"), [("ep1", 1), ("ep2", 1), ("ep2_and_4", 2)])
 def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, layers: int) -> None:
-    """Eight tokens a rank, all alike, so that one expert has all of them and takes its least capacity of four."""
+    """Each rank has eight equal tokens, so that one expert gets all of them and takes its minimum capacity of four."""
     stats = scenarios[name].report.experts
     assert len(stats) == layers
     for layer in stats:
@@ -132,7 +132,7 @@ WORK = {
 @AUTOTP.finds(FORWARD)
 @pytest.mark.parametrize("name", WORK)
 def test_useful_forward_work_equals_one_process(scenarios: dict[str, Scenario], name: str) -> None:
-    """Experts run on all of their capacity, and each tensor-parallel rank runs what is not cut."""
+    """Experts run on their whole capacity, and each tensor-parallel rank runs all layers that are not split."""
     forward = scenarios[name].report.model.forward
     assert forward is not None
     assert (forward.useful_macs, forward.covers_all) == (WORK[name], True)

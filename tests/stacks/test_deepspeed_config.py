@@ -1,4 +1,4 @@
-"""One config for DeepSpeed and for ``distprof run``: both profile the same iteration, side by side."""
+"""Tests of one config for DeepSpeed and for ``distprof run``: both profile the same iteration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever imports DeepSpeed's flops profiler imports distprof's instead, and nothing else changes."""
+"""Tests that distprof's profiler replaces DeepSpeed's by a change of the import only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.stack("deepspeed")
 
-#: Compares the two, then lets DeepSpeed's own engine drive ours.
+#: Compares the two, then runs distprof's profiler in DeepSpeed's own engine.
 SCRIPT = """
 import inspect, json
 import torch
@@ -55,7 +55,7 @@ ENVIRONMENT = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR":
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> Path:
-    """Where the script ran, once for all tests."""
+    """Returns the folder in which the script ran, once for all tests."""
     folder = tmp_path_factory.mktemp("deepspeed")
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT],
@@ -105,6 +105,6 @@ def test_deepspeeds_engine_drives_it(folder: Path) -> None:
 
 
 def line(text: str, label: str) -> str:
-    """The value of one line of the summary."""
+    """Returns the value of one line of the summary."""
     (found,) = [row for row in text.splitlines() if row.startswith(f"{label}:")]
     return found.partition(":")[2].strip()

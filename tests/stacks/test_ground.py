@@ -1,4 +1,4 @@
-"""The training stacks: named alike wherever they are named, and never missed in silence."""
+"""Tests of the list of training stacks: it is the same everywhere, and a missing stack is reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOUSE = Path(__file__).parents[2]
 
 @pytest.fixture
 def bare_machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A machine without any stack."""
+    """Makes all stacks look uninstalled."""
 
     def version(stack: str) -> str:
         raise PackageNotFoundError(stack)
@@ -54,7 +54,7 @@ def test_a_misspelt_stack_fails_its_test() -> None:
 
 
 def test_what_tests_ask_for_is_what_is_installed() -> None:
-    """By ``make test``, through the extras, in pinned versions."""
+    """``make test`` installs them by the extras, in pinned versions."""
     extras = tomllib.loads((HOUSE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     names = {extra: tuple(line.partition(">=")[0] for line in lines) for extra, lines in extras.items()}
     assert (names["stacks"], names["optional-stacks"]) == (STACKS, OPTIONAL)

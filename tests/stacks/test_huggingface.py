@@ -1,4 +1,4 @@
-"""transformers and accelerate on four real ranks: sizes, every rank's place, layouts, names, and exact totals."""
+"""Tests of transformers and accelerate on four real ranks: sizes, coordinates, layouts, names and exact totals."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_names_and_kinds_of_mixtral_under_ddp(scenarios: dict[str, Scenario]) ->
 
 @TRANSFORMERS.finds("tp, FSDP 2 and ep of its plans")
 def test_mixtral_cut_by_its_own_plans(scenarios: dict[str, Scenario]) -> None:
-    """Its dense layers over tp 2 x FSDP 2, its experts over all four ranks."""
+    """Dense layers are split over tp 2 x FSDP 2, experts over all four ranks."""
     seen = scenarios["tp_fsdp_ep"]
     assert seen.sizes == {"dp": 2, "tp": 2, "ep": 4}
     assert seen.places("dp", "tp", "ep") == [(0, 0, 0), (0, 1, 1), (1, 0, 2), (1, 1, 3)]
@@ -65,7 +65,7 @@ def test_mixtral_cut_by_its_own_plans(scenarios: dict[str, Scenario]) -> None:
 @TRANSFORMERS.finds("tokens of each expert")
 @pytest.mark.parametrize(("name", "batches", "ep"), [("ddp", 4, 1), ("tp_fsdp_ep", 2, 4), ("trainer", 4, 1)])
 def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, batches: int, ep: int) -> None:
-    """16 tokens a batch, each to two experts; tensor-parallel ranks share a batch."""
+    """A batch has 16 tokens, each for two experts; tensor-parallel ranks share a batch."""
     stats = scenarios[name].report.experts
     assert len(stats) == 2
     for layer in stats:
@@ -76,7 +76,7 @@ def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, batches: i
 
 
 def test_every_way_to_compute_experts_gets_the_same_tokens(scenarios: dict[str, Scenario]) -> None:
-    """An expert that no token goes to is one all the same."""
+    """An expert without tokens is listed too."""
     seen = {name: scenarios[name].report.experts for name in ("eager", "grouped_mm", "batched_mm", "qwen3")}
     assert seen["eager"] == seen["grouped_mm"] == seen["batched_mm"]
     for layer in (*seen["eager"], *seen["qwen3"]):
@@ -93,8 +93,8 @@ def test_totals_are_those_of_the_model_built_whole(scenarios: dict[str, Scenario
 
 
 def mixtral(length: int, head: int, experts: int, width: int) -> int:
-    """MACs of one token: two layers of attention over the ``length`` of its sequence, by four heads of ``head``, and of
-    two of the ``experts``, three matrices of 16 x ``width`` each; then the vocabulary.
+    """Returns the MACs of one token: two layers of attention over the ``length`` of its sequence, by four heads of
+    ``head``, and of two of the ``experts``, three matrices of 16 x ``width`` each; then the vocabulary.
     """
     attention = 4 * 16 * 4 * head + 2 * length * 4 * head
     return 2 * (attention + 16 * experts + 2 * 3 * 16 * width) + 16 * 64

@@ -1,4 +1,4 @@
-"""Lightning's DDP on two real ranks."""
+"""Tests of Lightning's DDP on two real ranks."""
 
 from __future__ import annotations
 

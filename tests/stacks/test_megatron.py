@@ -1,4 +1,4 @@
-"""Megatron-core's groups and layers on four real ranks, as far as they run without CUDA."""
+"""Tests of Megatron-core's groups and layers on four real ranks, as far as they run without CUDA."""
 
 from __future__ import annotations
 

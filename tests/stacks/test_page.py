@@ -1,4 +1,4 @@
-"""docs/STACKS.md says what the tests beside this one show."""
+"""Tests that docs/STACKS.md equals the declarations of the tests in this folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_table_is_what_these_tests_show(on_page: list[list[str]]) -> None:
 
 
 def test_its_versions_are_those_that_are_pinned(on_page: list[list[str]]) -> None:
-    """And installed, where the page is written.  Other versions of Python have other pins."""
+    """They are also installed where the page is written.  Other versions of Python have other pins."""
     pins = (HOUSE / "constraints.txt").read_text(encoding="utf-8")
     for pin in {version.replace(" ", "==") for _, version, *_ in on_page}:
         assert re.search(rf"^{re.escape(pin)}(;|$)", pins, re.MULTILINE), f"{pin} is not pinned: run `make docs`"

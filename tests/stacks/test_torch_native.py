@@ -1,4 +1,4 @@
-"""torch's own kinds of parallelism on four real ranks: sizes, every rank's place, layouts, names, and exact totals."""
+"""Tests of torch's own kinds of parallelism on four real ranks: sizes, coordinates, layouts, names and exact totals."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_fsdp_2_and_tensor_parallel(scenarios: dict[str, Scenario]) -> None:
 
 @PIPELINING.finds("pp", "stages", "global numbers of layers that each stage counts from 0")
 def test_a_pipeline_of_stages_made_by_hand(scenarios: dict[str, Scenario]) -> None:
-    """Both count their two layers from 0: what is at 0 on the second stage is at 2 of the model."""
+    """Both stages number their two layers from 0: layer 0 of the second stage is layer 2 of the model."""
     seen = scenarios["pipeline"]
     assert (seen.sizes, seen.places("pp", "dp")) == ({"dp": 2, "pp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])
     assert seen.topologies[2].sources["pp"] == "torch.distributed.pipelining"
@@ -93,7 +93,7 @@ def test_virtual_stages(scenarios: dict[str, Scenario]) -> None:
 
 @PIPELINING.finds("bubble of each stage")
 def test_bubble_of_an_interleaved_schedule(scenarios: dict[str, Scenario]) -> None:
-    """Two stages x four micro-batches x (10 + 20) ms on each rank; what else a rank does is little."""
+    """Two stages x four micro-batches x (10 + 20) ms on each rank; other work of a rank is small."""
     rows = scenarios["virtual_stages"].report.pipeline
     assert [(row.stage, row.virtual_stages, row.micro_batches) for row in rows] == [(0, 2, 4), (1, 2, 4)]
     for row in rows:
@@ -112,7 +112,7 @@ def test_with_a_dead_stage_layers_are_told_apart_by_stage(scenarios: dict[str, S
 
 
 def top_modules(report: Report) -> list[tuple[str, str]]:
-    """Labels and classes of those that are numbered in the root itself."""
+    """Returns labels and classes of the modules that are numbered in the root itself."""
     return [(module.label, module.class_name) for module in report.modules if module.name.isdecimal()]
 
 
@@ -195,7 +195,7 @@ WORK = {
 @BY_HAND.finds(f"{FORWARD}, of two models each by its own mesh")
 @pytest.mark.parametrize("name", WORK)
 def test_forward_work_equals_one_process(scenarios: dict[str, Scenario], name: str) -> None:
-    """Whatever lies between the ranks; what each tensor-parallel rank does as well counts once."""
+    """The work does not depend on how the ranks are parallel; repeated work of tensor-parallel ranks counts once."""
     forward = scenarios[name].report.model.forward
     assert forward is not None
     assert (forward.macs, forward.useful_macs, forward.covers_all) == (WORK[name], WORK[name], True)
@@ -206,7 +206,9 @@ def test_forward_work_equals_one_process(scenarios: dict[str, Scenario], name: s
 @FSDP_2.finds(MEMORY)
 @pytest.mark.parametrize(("name", "numel"), [("ddp", 4 * 1131), ("fsdp2", 1131), ("tp", 4 * (2 * 144 + 27))])
 def test_memory_of_all_ranks_is_that_of_their_own_parts(scenarios: dict[str, Scenario], name: str, numel: int) -> None:
-    """Whole on each; shards that add up to the whole; of tensor parallel blocks a quarter and whole biases."""
+    """Memory is whole on each rank under DDP; shards add up to the whole; tensor-parallel blocks have a quarter and
+    whole biases.
+    """
     rows = scenarios[name].report.ranks
     assert sum(row.parameter_bytes or 0 for row in rows) == 4 * numel
     assert all((row.gradient_bytes, row.optimizer_bytes) == (row.parameter_bytes, 0) for row in rows)

@@ -1,4 +1,4 @@
-"""The flops_profiler section of a DeepSpeed config."""
+"""Tests of the flops_profiler section of a DeepSpeed config."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from distprof.config.files import Config, read_config
 from distprof.errors import UsageError
 
-#: All that a real config of a ZeRO job has beside the section.
+#: The other sections of a real config of a ZeRO job.
 BESIDE = {"train_batch_size": 8, "zero_optimization": {"stage": 2}, "bf16": {"enabled": "auto"}}
 
 

@@ -1,4 +1,4 @@
-"""Configuration files: which one is read, what may stand in it, and one sentence for what may not."""
+"""Tests of configuration files: which one is read, what it may contain, and one sentence for each error."""
 
 from __future__ import annotations
 

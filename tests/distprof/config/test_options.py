@@ -1,4 +1,4 @@
-"""The table of everything that can be set."""
+"""Tests of the table of options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to record and when: who decides, and how the ranks learn it."""
+"""Tests of the settings of a recording: their sources, and how ranks get them."""
 
 from __future__ import annotations
 

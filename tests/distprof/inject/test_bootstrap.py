@@ -1,4 +1,4 @@
-"""A new Python process with our sitecustomize in front: it does what it would have done, and is recorded if it can be.
+"""Tests of a new Python process with distprof's sitecustomize: it behaves as without, and is recorded if possible.
 
 A stand-in for torch, a package of one line, keeps most of these processes short; a recorder cannot start on it and says
 so, which is how they show that one was armed.
@@ -28,7 +28,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def inject(tmp_path: Path) -> Path:
-    """A folder as the launcher makes it."""
+    """Returns an injected folder as the launcher makes it."""
     run = RunFolder(tmp_path / "run")
     run.shards.mkdir(parents=True)
     folder = run.inject
@@ -40,7 +40,7 @@ def inject(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lib(tmp_path: Path) -> Path:
-    """A folder on PYTHONPATH, behind ours."""
+    """Returns a folder on PYTHONPATH, after distprof's."""
     folder = tmp_path / "lib"
     folder.mkdir()
     return folder
@@ -48,7 +48,7 @@ def lib(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, inject: Path, lib: Path, clean_env: dict[str, str]) -> Run:
-    """``run("code", injected=False)``: a script with this code, in a process of its own."""
+    """``run("code", injected=False)`` runs a script with this code in its own process."""
 
     def start(code: str, *, injected: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         script = tmp_path / "scripts" / "script.py"
@@ -110,7 +110,7 @@ def without_addresses(text: str) -> str:
 
 
 def test_find_spec_does_not_use_up_the_hook(run: Run, lib: Path) -> None:
-    """As transformers, accelerate and others do before they import it."""
+    """transformers, accelerate and others call it before they import torch."""
     fake_torch(lib)
     code = """
 import importlib.util, sys
@@ -185,7 +185,7 @@ def test_a_sitecustomize_that_fails_fails_as_ever(run: Run, lib: Path, error: st
 def test_message_if_distprof_cannot_be_imported(
     run: Run, lib: Path, why: str, rank: Mapping[str, str], code: str, said: list[str]
 ) -> None:
-    """Another environment's Python, started with the same PYTHONPATH: a script may read what it says."""
+    """A Python of another environment, started with the same PYTHONPATH; a script may read its output."""
     fake_torch(lib, "import torch.part")
     (lib / "torch" / "part.py").touch()
     (lib / "distprof").mkdir()
@@ -197,7 +197,7 @@ def test_message_if_distprof_cannot_be_imported(
 
 
 def test_replaceable_run_folder(run: Run, lib: Path, inject: Path, tmp_path: Path, clean_env: dict[str, str]) -> None:
-    """No folder has to be there: what follows the injected folder is where the settings lie."""
+    """The path ends with the injected folder, which has the settings; it need not exist as a folder on the path."""
     fake_torch(lib, "")
     installed = Path(distprof.__file__).parent / "inject"
     (inject / "sitecustomize.py").write_text("raise SystemExit('code of another user')")
@@ -258,7 +258,7 @@ if __name__ == "__main__":
 
 
 def test_a_whole_job_with_the_real_torch_and_its_workers(run: Run, inject: Path) -> None:
-    """Same losses to the bit; one shard, however its workers were started."""
+    """The losses are the same bit by bit, and there is one shard, however its workers were started."""
     plain = run(JOB.replace("CONTEXT", "'fork'"), injected=False)
     for generation, context in enumerate(("'fork'", "'spawn'")):
         assert outcome(run(JOB.replace("CONTEXT", context), RANK="0", WORLD_SIZE="1")) == outcome(plain)

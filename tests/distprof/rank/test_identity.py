@@ -1,4 +1,4 @@
-"""Which rank a process is, and what a shard's header says of it."""
+"""Tests of which rank a process is, and of the shard's header."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def test_slurms_batch_script_is_no_task_of_a_step() -> None:
 
 
 def test_rank_of_several_waits_for_its_group() -> None:
-    """Lightning starts its ranks like that."""
+    """Lightning starts its ranks in this way."""
     assert identify({"WORLD_SIZE": "2", "LOCAL_RANK": "1"}) is None
     with rank_of(2, rank=1):
         assert identify({"WORLD_SIZE": "2", "LOCAL_RANK": "1"}) == Identity(1, 2, 1, 2, 0, GROUP)
 
 
 def test_torch_distributed_knows_better_than_the_environment() -> None:
-    """Under mp.spawn the environment says nothing, or what the parent's said."""
+    """Under mp.spawn the environment has no rank, or the parent's."""
     with rank_of(4, rank=2):
         assert identify({}) == Identity(2, 4, 2, 4, 0, GROUP)
         assert identify({"RANK": "2", "WORLD_SIZE": "4"}) == Identity(2, 4, 2, 4, 0, GROUP)
@@ -84,13 +84,13 @@ def test_numbers_that_are_none_are_passed_over(nonsense: str) -> None:
 
 
 def test_a_rank_outside_its_world_is_not_believed() -> None:
-    """A header like that would be refused by every reader."""
+    """Readers refuse such a header."""
     identity = identify({"RANK": "5"})
     assert identity is not None and identity.rank < identity.world_size
 
 
 def test_a_worker_that_a_rank_started_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It inherits RANK; but one that joined the process group is a rank."""
+    """It inherits RANK; a worker that joined the process group is a rank."""
     monkeypatch.setattr(multiprocessing, "parent_process", object)
     assert identify(TORCHRUN) is identify({}) is None
     with rank_of(8, rank=5):
@@ -98,7 +98,9 @@ def test_a_worker_that_a_rank_started_is_none(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_worker_that_asks_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``distprof.record()`` in a process that trains by itself; one that inherits RANK is a rank's, all the same."""
+    """``distprof.record()`` runs in a process that trains by itself; a process that inherits RANK still belongs to a
+    rank.
+    """
     monkeypatch.setattr(multiprocessing, "parent_process", object)
     assert identify({}, asked=True) == Identity(0, 1, 0, 1, 0, ALONE)
     assert identify(TORCHRUN, asked=True) is None

@@ -1,4 +1,4 @@
-"""Which shards are of the job that began last, told from when launchers and ranks ran."""
+"""Tests of which shards belong to the last job, by the times at which launchers and ranks ran."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ASK = "from distprof.rank.launches import launch_of_this_process as ask; print(*
 
 
 class Seen(NamedTuple):
-    """A shard: of a rank whose launcher began, and that lived until, these seconds."""
+    """A shard of a rank; the times in seconds are the start of its launcher and the end of the rank."""
 
     launch: str
     rank: int
@@ -34,22 +34,22 @@ def facts(seen: Seen) -> tuple[Header, int]:
 @pytest.mark.parametrize(
     ("earlier", "newest"),
     [
-        # A rendezvous id that is used again: this time rank 1 leaves no shard.
+        # A rendezvous id is used again, and this time rank 1 writes no shard.
         ([Seen("a", 0, 1, 9), Seen("b", 1, 2, 9, "node1")], [Seen("c", 0, 10, 20)]),
         # Three jobs, and the last has ranks on other nodes than those before.
         ([Seen("a", 0, 1, 9), Seen("b", 0, 11, 12)], [Seen("c", 0, 13, 20, "node1"), Seen("d", 1, 14, 20, "node2")]),
-        # On one host all clocks agree: one rank of each job is there.
+        # On one host all clocks agree: each job has one rank there.
         ([Seen("a", 1, 1, 9)], [Seen("c", 0, 10, 20)]),
-        # An elastic job: a node joins, both begin again, the first node goes away, another comes.
+        # An elastic job: a node joins, both restart, the first node leaves, another joins.
         (
             [],
             [Seen("a", 0, 1, 9), Seen("b", 1, 30, 40), Seen("a", 0, 1, 39), Seen("c", 0, 37, 50), Seen("b", 1, 30, 50)],
         ),
-        # Workers that are restarted are of the launcher that starts them.
+        # Restarted workers belong to the launcher that starts them.
         ([], [Seen("a", 0, 1, 9), Seen("a", 0, 1, 50)]),
         # Two hosts whose clocks disagree, and nothing contradicts that they ran one job.
         ([], [Seen("a", 0, 1, 9), Seen("b", 1, 100, 109, "node1")]),
-        # Of an older distprof nothing is known.
+        # Shards of an older distprof have no launch.
         ([], [Seen("", 0, 0, 9), Seen("", 0, 0, 90), Seen("b", 1, 100, 109)]),
         ([], []),
     ],
@@ -69,7 +69,7 @@ def ask_in_child(queue: multiprocessing.Queue[tuple[str, int]]) -> None:
 
 
 def test_ranks_of_one_parent_share_a_launch() -> None:
-    """As torchrun starts them, or ``multiprocessing``; two that nobody starts together have one each."""
+    """torchrun and ``multiprocessing`` start ranks so; two processes that are started separately have a launch each."""
     own = launch_of_this_process({})
     queue: multiprocessing.Queue[tuple[str, int]] = multiprocessing.Queue()
     child = multiprocessing.get_context("fork").Process(target=ask_in_child, args=(queue,))

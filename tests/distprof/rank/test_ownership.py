@@ -1,4 +1,4 @@
-"""Who speaks for a rank, decided between real processes of this machine."""
+"""Tests of which process owns a rank, with real processes of this machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 @pytest.fixture
 def child() -> Iterator[int]:
-    """The pid of a Python process that this one has started and that lives."""
+    """Returns the pid of a running child process, a Python."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         yield process.pid
         process.communicate()
@@ -42,14 +42,14 @@ def child() -> Iterator[int]:
 
 @pytest.fixture
 def dead() -> int:
-    """The pid of a process that has ended."""
+    """Returns the pid of a process that has ended."""
     with subprocess.Popen(["true"]) as process:
         process.wait()
     return process.pid
 
 
 def claim(run: RunFolder, pid: int, claim: str = GROUP, *, rank: int = 0, host: str = "", ago_ns: int = 0) -> None:
-    """A shard of rank 0 that such a process has begun to write."""
+    """Writes the begin of a shard of rank 0, as such a process does."""
     generation = len(run.shards_of(rank))
     writer = ShardWriter(FileSink(run.shard_path(rank, generation)))
     wall_ns = time.time_ns() - ago_ns
@@ -65,7 +65,7 @@ def test_nobody_speaks_for_a_rank_at_first(run: RunFolder, dead: int) -> None:
 
 
 def test_rank_owns_its_child_processes(run: RunFolder, child: int) -> None:
-    """Whichever came first: here the child has claimed, there (as it sees it) its parent."""
+    """The order does not matter: first the child has a claim, then, as seen by the child, its parent."""
     claim(run, child)
     assert not is_rank_taken(run, 0, GROUP)
     (shard,) = run.shards_of(0)
@@ -87,7 +87,7 @@ def test_claims_of_an_earlier_job_are_none(run: RunFolder, dead: int) -> None:
     assert is_rank_taken(run, 0, ENVIRONMENT)
     assert not is_rank_taken(run, 0, ENVIRONMENT, time.time_ns() - HOUR_NS // 2)
     claim(run, os.getppid())
-    assert is_rank_taken(run, 0, ENVIRONMENT, time.time_ns())  # it lives
+    assert is_rank_taken(run, 0, ENVIRONMENT, time.time_ns())  # it is running
 
 
 def test_a_rank_that_was_started_again_speaks_for_itself(run: RunFolder, dead: int) -> None:
@@ -138,7 +138,7 @@ def test_a_header_that_is_being_written_is_waited_for(run: RunFolder, monkeypatc
 
 @contextmanager
 def claimed_soon(run: RunFolder) -> Iterator[float]:
-    """Another process has created its shard, and writes its header a moment later."""
+    """Another process creates its shard, and writes the header some time later."""
     sink = MemorySink()
     ShardWriter(sink).write(Header("x", 0, 2, host=socket.gethostname(), pid=os.getppid(), wall_ns=time.time_ns()))
     writing = threading.Timer(0.03, lambda: run.shard_path(0, 0).write_bytes(sink.data))
@@ -148,7 +148,7 @@ def claimed_soon(run: RunFolder) -> Iterator[float]:
     writing.join()
 
 
-#: Exit code 1 if another process speaks for rank 0.
+#: Ends with 1 if another process owns rank 0.
 IS_SPOKEN_FOR = """
 import sys
 from pathlib import Path
@@ -160,7 +160,7 @@ sys.exit(is_rank_taken(RunFolder(Path(sys.argv[1])), 0, sys.argv[2]))
 
 @pytest.mark.parametrize("theirs", [ALONE, ENVIRONMENT])
 def test_of_processes_that_run_by_themselves_each_is_one(run: RunFolder, child: int, theirs: str) -> None:
-    """Seen by another process that this one has started; of those that were told a rank, the first is it."""
+    """As seen by a child of this process; of processes with a rank in the environment, the first one owns it."""
     claim(run, child, theirs)
     asked = subprocess.run([sys.executable, "-c", IS_SPOKEN_FOR, run.path, theirs], check=False)
     assert asked.returncode == (theirs != ALONE)

@@ -1,4 +1,4 @@
-"""Which shard speaks for a rank: one choice, for the report and for the last line of a job."""
+"""Tests of which shard is used for a rank: the same one in the report and in the last line of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records themselves: what the file format and its readers rely on."""
+"""Tests of the records: the properties that the file format and its readers need."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_no_field_is_called_as_the_envelope_is(record: type[Record]) -> None:
 
 @pytest.mark.parametrize("record", RECORDS.values())
 def test_only_fields_with_defaults_follow_the_first_version(record: type[Record]) -> None:
-    """A reader of version 1.0 and a writer of 1.n understand each other only so: the required fields never change."""
+    """The required fields never change, so that older readers can read newer minor versions."""
     required = {
         "header": ["run_id", "rank", "world_size"],
         "plan": ["start", "counted", "timed"],  # from 3.0 on

@@ -1,4 +1,4 @@
-"""Payloads: what was written comes back, and what does not fit is refused with the field's name."""
+"""Tests of payloads: what was written is read back, and what does not fit is refused with the field's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames: what they look like, and the search for whole ones in damage."""
+"""Tests of frames: their layout, and the search for whole frames in damaged data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_all_checksums_but_the_first_cover_the_first_body_too() -> None:
 
 
 def test_a_first_body_whose_checksum_is_zero_is_no_exception() -> None:
-    """Zero is also what the first record starts from."""
+    """Zero is also the initial checksum of the first record."""
     zero = b"\x9d\x0a\xd9\x6d"
     assert checksum(zero) == 0
     assert scan(frame(zero, 0) + frame(b"second", checksum(b"second", 0))).bodies == [zero, b"second"]
@@ -49,7 +49,7 @@ def test_longest_body_is_read_and_a_longer_one_is_damage() -> None:
         (b"\x92", "the last record is torn"),
         (b"\x92\xce\0\0\0\0\xc6\0\0\0\x05body", "the last record is torn"),
         (b"\x92\xce\0\0\0\0\xc6\0\0\0\x04body", "a record is damaged"),
-        (bytes(4096), "a record is damaged"),  # what a file system leaves of blocks that never reached the disk
+        (bytes(4096), "a record is damaged"),  # a file system reads blocks that never reached the disk as zeros
     ],
 )
 def test_a_torn_end_is_told_from_damage(tail: bytes, why: str) -> None:
@@ -58,7 +58,7 @@ def test_a_torn_end_is_told_from_damage(tail: bytes, why: str) -> None:
 
 
 def frames_that_lie(length: int, size: int) -> bytes:
-    """As many frames as possible, each claiming ``length`` bytes that are there, none with a checksum that holds."""
+    """Returns as many frames as possible, each of which claims ``length`` existing bytes; no checksum is valid."""
     return struct.pack(">BBIBI", 0x92, 0xCE, 0xDEADBEEF, 0xC6, length) * (size // 11)
 
 

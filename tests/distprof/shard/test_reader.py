@@ -1,4 +1,4 @@
-"""Shards: every record that is whole is read, what is not is reported, and nothing in a file breaks the reader."""
+"""Tests of reading shards: whole records are read, damage is reported, and no content breaks the reader."""
 
 from __future__ import annotations
 
@@ -319,7 +319,7 @@ print(report.records, report.malformed)
 
 @pytest.mark.parametrize("before", [b"\x93", b"\x93\xa3end", b"\x93\xa3end\x01", b"\x93\xa3end\x01\x81\xa1x"])
 def test_claimed_lengths_are_checked_against_the_bytes(tmp_path: Path, before: bytes) -> None:
-    """500 nested arrays, each as long as the record, would take 16 GiB if msgpack made room for what they claim."""
+    """500 nested arrays, each as long as the record, would take 16 GiB if msgpack allocated the claimed lengths."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     result = python("-c", HOSTILE, HEADER_BODY.hex(), before.hex(), cwd=tmp_path, env=environment)
     assert result.stderr == ""

@@ -1,4 +1,4 @@
-"""Writing shards: one write a record, and what is left when a disk is full or the writer is killed."""
+"""Tests of writing shards: one write for each record, and the file after a full disk or a killed writer."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_each_record_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 class NarrowSink(MemorySink):
-    """Has no room for some writes."""
+    """A sink without space for some writes."""
 
     def __init__(self, refused: Sequence[int]) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ import resource, sys
 from distprof.records import Error, Header
 from distprof.shard.writer import FileSink, ShardWriter
 from pathlib import Path
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 26, 1 << 26))  # whatever becomes of the test, the disk stays free
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 26, 1 << 26))  # the test cannot fill the disk
 writer = ShardWriter(FileSink(Path("shard")))
 writer.write(Header("the-run", 0, 1))
 for number in range(50_000):
@@ -164,7 +164,7 @@ def test_a_full_disk_leaves_no_piece_of_a_record(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("theirs", ["another file", "nothing", "a new file in its place"])
 def test_a_descriptor_that_the_script_closed_is_never_written_to(tmp_path: Path, theirs: str) -> None:
-    """Its number is given to whatever the script opens next, which may even have the shard's own inode."""
+    """The next file that the script opens gets its number, and may even have the shard's inode."""
     sink = FileSink(tmp_path / "shard")
     writer = ShardWriter(sink)
     writer.write(HEADER)
@@ -222,7 +222,7 @@ class Late(Exception):
 
 
 def test_interrupted_write_leaves_no_partial_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is nearly full takes a part, and then a signal's handler raises."""
+    """A nearly full disk accepts a part of the record, and then a signal handler raises."""
     writer = ShardWriter(FileSink(tmp_path / "shard"))
     writer.write(HEADER)
     write = os.write

@@ -1,4 +1,4 @@
-"""Runs the scenarios of a file one after the other, each a run of its own: ``python job.py FILE OUT RANKS``.
+"""Runs the scenarios of a file one after the other, each as a separate run: ``python job.py FILE OUT RANKS``.
 
 A scenario is a function that trains three steps and returns the number of parameters of the same model built whole.
 One start of the processes serves many, and one import of the stack serves all processes: torchrun's agent, here, forks
@@ -40,7 +40,7 @@ def run(job: dict[str, Any], out: str) -> None:
     rank = int(os.environ["RANK"])
     scenarios: dict[str, Any] = job["SCENARIOS"]
     for name, scenario in scenarios.items():
-        # A store of its own: torchrun's cannot be joined a second time.
+        # Each scenario has its own store: torchrun's cannot be joined a second time.
         store = f"file://{out}/{name}.store"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=int(os.environ["WORLD_SIZE"]))
         torch.manual_seed(0)

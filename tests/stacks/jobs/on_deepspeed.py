@@ -59,7 +59,7 @@ def loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def pipeline() -> int:
-    """Two stages of two replicas; the embedding is tied to the head, on the other stage."""
+    """Runs two stages of two replicas; the embedding is tied to the head on the other stage."""
     layers = [
         pipe.TiedLayerSpec("embedding", nn.Embedding, 16, WIDTH),
         *(pipe.LayerSpec(nn.Linear, WIDTH, WIDTH) for _ in range(3)),
@@ -76,7 +76,7 @@ def pipeline() -> int:
 
 
 class WithExperts(nn.Module):
-    """A MoE layer for each (ep_size, residual); the residual ones share what they add to their experts."""
+    """A MoE layer for each (ep_size, residual); the residual ones share one dense module."""
 
     def __init__(self, *layers: tuple[int, bool]) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ def autotp() -> int:
 
 
 def destroy_groups() -> None:
-    """Its own handle as well, so that the next scenario joins anew."""
+    """Destroys all groups, DeepSpeed's own handle too, so that the next scenario can create new ones."""
     comm: Any = importlib.import_module("deepspeed.comm.comm")
     comm.destroy_process_group()
     comm.cdb = None

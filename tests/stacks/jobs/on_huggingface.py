@@ -1,4 +1,4 @@
-"""transformers and accelerate on four ranks: Mixtral under DDP and cut by its own plans, the Trainer, accelerate."""
+"""transformers and accelerate on four ranks: Mixtral under DDP and split by its own plans, the Trainer, accelerate."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ddp() -> int:
 
 
 def tp_fsdp_ep() -> int:
-    """Experts over all four ranks; the rest over two of tensor parallelism times two of FSDP."""
+    """Splits experts over all four ranks, and the rest over tp 2 x FSDP 2."""
     whole = size(mixtral())
     with tempfile.TemporaryDirectory() as own:
         folders = [own]
@@ -86,7 +86,7 @@ def trainer() -> int:
 
 
 def experts_by(family: str, way: str) -> int:
-    """Experts computed in one of transformers' ways, on 32 tokens of which none goes to the last expert."""
+    """Runs experts by one of transformers' implementations, on 32 tokens of which none is for the last expert."""
     own = {"num_local_experts": 8, "moe_intermediate_size": 16, "head_dim": 4}
     config = getattr(transformers, f"{family}Config")(**{**mixtral_config().to_diff_dict(), **own})
     model = getattr(transformers, f"{family}ForCausalLM")(config)

@@ -1,4 +1,4 @@
-"""Megatron-core on four ranks: tensor, expert and data parallel groups, and layers that are cut over them."""
+"""Megatron-core on four ranks: tensor, expert and data parallel groups, and layers that are split over them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Layer.__module__ = "megatron.core.transformer.transformer_layer"  # a layer of M
 
 
 class Stage(nn.Module):
-    """One of two, with two layers, which it counts from 0."""
+    """One of two stages, with two layers numbered from 0."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()

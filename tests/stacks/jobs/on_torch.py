@@ -57,7 +57,7 @@ def ddp() -> int:
 
 
 def fsdp1(use_orig_params: bool, strategy: ShardingStrategy) -> int:
-    """A wrapper in another one, and a tied head."""
+    """Trains with nested wrappers and a tied head."""
     how: dict[str, Any] = {"use_orig_params": use_orig_params, "sharding_strategy": strategy}
     how["device_id"] = torch.device("cpu")
     inner = FullyShardedDataParallel(Block(), use_orig_params=use_orig_params, device_id=torch.device("cpu"))
@@ -79,7 +79,7 @@ def fsdp2() -> int:
 
 
 def split(module: nn.Sequential, mesh: DeviceMesh) -> nn.Sequential:
-    """Blocks over tensor parallel ranks; the head whole on each."""
+    """Splits blocks over tensor-parallel ranks; the head is whole on each."""
     for block in list(module)[:2]:
         parallelize_module(block, mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
     return module
@@ -104,7 +104,7 @@ def fsdp2_tp(names: tuple[str, str] = ("dp", "tp")) -> int:
 
 
 def pipeline() -> int:
-    """Two stages by hand, each counting its layers from 0, on two data-parallel replicas."""
+    """Runs two stages by hand, each with layers numbered from 0, on two data-parallel replicas."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("pp", "dp"))
     group, index = mesh["pp"].get_group(), mesh["pp"].get_local_rank()
     module = nn.Sequential(Block(), nn.Linear(WIDTH, WIDTH)) if index == 0 else nn.Sequential(Block(), Block())
@@ -115,7 +115,7 @@ def pipeline() -> int:
 
 
 class Sleep(torch.autograd.Function):
-    """As long as the work of a real layer: 10 ms forward, 20 ms backward."""
+    """Sleeps as long as a real layer works: 10 ms forward, 20 ms backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class SlowBlock(Block):
 
 
 def virtual_stages() -> int:
-    """Two stages on each rank of two, four micro-batches; ranks 2 and 3 do the same for other data."""
+    """Runs two stages on each of two ranks, with four micro-batches; ranks 2 and 3 do the same with other data."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "pp"))
     group, index = mesh["pp"].get_group(), mesh["pp"].get_local_rank()
     modules: list[nn.Module] = [nn.Sequential(SlowBlock()), nn.Sequential(SlowBlock())]
@@ -158,14 +158,14 @@ def steps(schedule: Any, modules: list[nn.Module], *, first: bool, last: bool) -
 
 
 def groups_by_hand() -> int:
-    """Pairs of ranks average their gradients; what the pairs are to each other nobody says."""
+    """Averages gradients in pairs of ranks; nothing tells how the pairs are parallel to each other."""
     groups = [dist.new_group([0, 1]), dist.new_group([2, 3])]
     train(DistributedDataParallel(model(), process_group=groups[dist.get_rank() // 2]))
     return WHOLE
 
 
 def cut_by_hand() -> int:
-    """Plain tensors, each rank of a pair with half of the columns: nothing of them says so, but the groups' names."""
+    """Uses plain tensors, of which each rank of a pair has half of the columns; only the groups' names show it."""
     pairs = [dist.new_group([0, 2], group_desc="tp_group"), dist.new_group([1, 3], group_desc="tp_group")]
     assert dist.get_rank(pairs[dist.get_rank() % 2]) == dist.get_rank() // 2
     train(nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.ReLU()))
@@ -173,7 +173,7 @@ def cut_by_hand() -> int:
 
 
 def fake_axis() -> int:
-    """As torchtitan has them: dimensions that nothing is sent along."""
+    """Makes dimensions without communication, as torchtitan does."""
     importlib.import_module("torch.testing._internal.distributed.fake_pg")
     fake: dict[Any, Any] = {"efsdp": "fake", "ep": "fake"}
     init_device_mesh("cpu", (2, 2), mesh_dim_names=("efsdp", "ep"), backend_override=fake)
@@ -182,7 +182,7 @@ def fake_axis() -> int:
 
 
 def two_models() -> int:
-    """Two that train in turns, each split over a mesh of its own, of another shape."""
+    """Trains two models alternately, each split over its own mesh of another shape."""
     models = [
         split(model(), init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))["tp"]),
         split(model(), init_device_mesh("cpu", (1, 4), mesh_dim_names=("dp", "tp"))["tp"]),
@@ -196,7 +196,7 @@ def two_models() -> int:
 
 
 def two_halves() -> int:
-    """A model on each half of the world, of which the other half knows nothing."""
+    """Trains a model on each half of the world, independent of the other half."""
     half = dist.get_rank() // 2
     meshes = [DeviceMesh("cpu", [0, 1], mesh_dim_names=("tp",)), DeviceMesh("cpu", [2, 3], mesh_dim_names=("tp",))]
     train(split(model(), meshes[half]))
@@ -204,7 +204,7 @@ def two_halves() -> int:
 
 
 def checkpointed() -> int:
-    """Wrapped twice over: names stay the model's own."""
+    """Trains a model with two wrappers: names are the model's own."""
     inner = copy.deepcopy(model())
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
