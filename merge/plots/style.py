@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ _MOST_TICKS = 32
 _FEW_TICKS = 12
 _SEPARATE_UP_TO = 64
 _LABEL_LENGTH = 30
+_LETTERS_AN_INCH = 15.5  # of the line below the title
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -93,12 +95,16 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def title(axes: Axes, words: str, report: Report, detail: str) -> None:
-    """Writes the title, and below it the run and the details."""
+    """Writes the title, and below it the run and the details, folded to the width of the figure."""
     run = report.run
     recorded = f"{len(run.ranks)} of {run.world_size} ranks" if run.world_size > 1 else "1 rank"
-    axes.set_title(f"{one_line(run.name)}, {recorded}: {detail}", loc="left", fontsize=8.5, color=FAINT, pad=8)
+    figure = axes.get_figure()
+    width = figure.get_figwidth() if isinstance(figure, Figure) else 6.0
+    lines = textwrap.wrap(f"{one_line(run.name)}, {recorded}: {detail}", max(40, int(_LETTERS_AN_INCH * (width - 0.8))))
+    axes.set_title("\n".join(lines), loc="left", fontsize=8.5, color=FAINT, pad=8)
+    place = (0, 11 + 12 * len(lines))
     axes.annotate(
-        words, (0, 1), (0, 23), xycoords="axes fraction", textcoords="offset points", fontsize=12, fontweight="bold"
+        words, (0, 1), place, xycoords="axes fraction", textcoords="offset points", fontsize=12, fontweight="bold"
     )
 
 

@@ -59,6 +59,11 @@ def texts(figure: Any) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts]
 
 
+def subtitle(figure: Any) -> str:
+    """Returns the line below the title, which may be folded."""
+    return " ".join(figure.axes[0].get_title(loc="left").split())
+
+
 def ticks(figure: Any, axis: str) -> list[str]:
     return [label.get_text() for label in getattr(figure.axes[0], f"get_{axis}ticklabels")()]
 
@@ -239,7 +244,7 @@ def test_plots_name_no_rank_without_a_slow_rank(job: dict[str, Any], words: str)
     report = report_of(**job)
     figure = drawn_by(skew_map, report)
     assert report.verdict.ranks.named == () and frames(figure) == []
-    assert figure.axes[0].get_title(loc="left").endswith(words) and "rank 1" not in figure.axes[0].get_title(loc="left")
+    assert subtitle(figure).endswith(words) and "rank 1" not in subtitle(figure)
     image = figure.axes[0].images[0]
     assert (image.norm.vmax or 0) >= 2 * float(np.nanmax(np.abs(heat(figure)))), "differences by chance are pale"
     assert texts(drawn_by(iteration_by_rank, report))[-1] == "Iteration time by rank"
@@ -263,10 +268,10 @@ def test_expert_load_marks_only_the_expert_that_the_verdict_names() -> None:
     row = [layer.name for layer in hot.experts].index(named.layer)
     figure = drawn_by(expert_load, hot)
     assert bold_values(figure) == [(row, named.expert)]
-    assert figure.axes[0].get_title(loc="left").endswith(f"overloaded: expert {named.expert} of {named.layer}")
+    assert subtitle(figure).endswith(f"overloaded: expert {named.expert} of {named.layer}")
     figure = drawn_by(expert_load, balanced)
     assert len(figure.axes[0].texts) > 1 and bold_values(figure) == []
-    assert figure.axes[0].get_title(loc="left").endswith("no expert is overloaded")
+    assert subtitle(figure).endswith("no expert is overloaded")
 
 
 def with_collectives(ranks: int = 4, **changes: Any) -> Report:
@@ -299,3 +304,11 @@ def test_arrival_lag_of_many_ranks_is_two_lines() -> None:
     figure = drawn_by(arrival_lag, with_collectives(ranks=520))
     waits, lags = (np.asarray(line.get_ydata(), np.float64) for line in figure.axes[0].lines[:2])
     assert (waits[1], lags[1], len(waits)) == (0.5, 20, 520)
+
+
+def test_a_long_subtitle_is_folded_to_the_width_of_the_figure() -> None:
+    report = report_of(**JOB)
+    report = replace(report, run=replace(report.run, name="an experiment with a rather long name"))
+    figure = drawn_by(skew_map, report)
+    lines = figure.axes[0].get_title(loc="left").splitlines()
+    assert len(lines) > 1 and max(map(len, lines)) <= 16 * figure.get_figwidth()
