@@ -308,7 +308,7 @@ def test_arrival_lag_of_many_ranks_is_two_lines() -> None:
 
 def test_a_long_subtitle_is_folded_to_the_width_of_the_figure() -> None:
     report = report_of(**JOB)
-    report = replace(report, run=replace(report.run, name="an experiment with a rather long name"))
+    report = replace(report, run=replace(report.run, name="an experiment with a long name " * 5))
     figure = drawn_by(skew_map, report)
     lines = figure.axes[0].get_title(loc="left").splitlines()
     assert len(lines) > 1 and max(map(len, lines)) <= 16 * figure.get_figwidth()
