@@ -154,7 +154,7 @@ def test_the_page_gives_the_range_of_every_type() -> None:
 
 def test_the_page_gives_the_limits() -> None:
     assert f"length of the body, at most {MAX_BODY_BYTES} |" in section("Frames")
-    assert f"no writer makes a shard longer than {MAX_SHARD_BYTES} bytes" in PAGE
+    assert f"no writer makes a shard longer than {MAX_SHARD_BYTES} bytes" in " ".join(PAGE.split())
     assert f"at most {MAX_DEPTH}; 0 for a root" in section("ModuleRow")
     assert f"together at most {LIMIT} " in section("`tree`")
     assert f"with {LIMIT} experts at most" in section("`expert_layers`")

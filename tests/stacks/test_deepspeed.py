@@ -20,7 +20,7 @@ def scenarios(run_scenarios: RunScenarios) -> dict[str, Scenario]:
     return run_scenarios("on_deepspeed.py", ranks=4)
 
 
-@ZERO.finds("dp", "full sizes of what ZeRO-3 has emptied, without padding")
+@ZERO.finds("dp", "full sizes of parameters that ZeRO-3 has emptied, without padding")
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_zero(scenarios: dict[str, Scenario], stage: int) -> None:
     seen = scenarios[f"zero{stage}"]
@@ -66,7 +66,7 @@ def test_experts_over_two_ranks(scenarios: dict[str, Scenario]) -> None:
     assert kinds["layers.0.coefficient.weight"] == kinds["first.weight"] == ("dense", ())
 
 
-@MOE.finds("ep of several sizes in one model", "a dense object of two layers once")
+@MOE.finds("ep of several sizes in one model", "a dense module that two layers share, once")
 def test_groups_of_several_sizes_in_one_model(scenarios: dict[str, Scenario]) -> None:
     """Two residual layers share one dense module."""
     seen = scenarios["ep2_and_4"]
@@ -96,7 +96,7 @@ def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, layers: in
         assert layer.ep_tokens == () if name == "ep1" else sum(count or 0 for count in layer.ep_tokens) == 16
 
 
-@AUTOTP.finds("dp, tp", "weights cut by rows and columns")
+@AUTOTP.finds("dp, tp", "weights split by rows and columns")
 def test_autotp(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["autotp"]
     assert (seen.sizes, seen.places("dp", "tp")) == ({"dp": 2, "tp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])

@@ -16,7 +16,7 @@ def scenarios(run_scenarios: RunScenarios) -> dict[str, Scenario]:
     return run_scenarios("on_megatron.py", ranks=4)
 
 
-@MEGATRON.finds("tp, pp, dp, etp of its parallel state", "cut weights, global layer numbers")
+@MEGATRON.finds("tp, pp, dp, etp of its parallel state", "split weights, global layer numbers")
 def test_tensor_and_pipeline_parallel(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["tp_pp"]
     assert (seen.sizes, seen.topologies[0].source) == ({"tp": 2, "pp": 2, "etp": 2}, "megatron")

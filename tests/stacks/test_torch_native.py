@@ -52,7 +52,7 @@ def test_fsdp_1_tells_the_parameters_that_lie_in_its_flat_ones(scenarios: dict[s
     assert whole == 552, "the four pieces of one flat parameter, without its padding"
 
 
-@FSDP_2.finds("tp", "pieces of every parameter")
+@FSDP_2.finds("tp", "parts of every parameter")
 def test_tensor_parallel(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["tp"]
     assert (seen.sizes, seen.places("tp", "dp")) == ({"tp": 4}, [(rank, 0) for rank in range(4)])
@@ -69,7 +69,7 @@ def test_fsdp_2_and_tensor_parallel(scenarios: dict[str, Scenario]) -> None:
     assert (up.local_numel, up.rank_numel, up.global_numel, up.sharded) == (64, 128, 256, ("dp", "tp"))
 
 
-@PIPELINING.finds("pp", "stages", "global numbers of layers that each stage counts from 0")
+@PIPELINING.finds("pp", "stages", "global numbers of layers that each stage numbers from 0")
 def test_a_pipeline_of_stages_made_by_hand(scenarios: dict[str, Scenario]) -> None:
     """Both stages number their two layers from 0: layer 0 of the second stage is layer 2 of the model."""
     seen = scenarios["pipeline"]
@@ -104,7 +104,7 @@ def test_bubble_of_an_interleaved_schedule(scenarios: dict[str, Scenario]) -> No
         assert everything > 240e6 / (1 - 1 / 9), "no rank can be faster than that"
 
 
-@PIPELINING.misses("the global numbers where a stage is dead: layers are told apart by stage")
+@PIPELINING.misses("the global numbers if a stage is missing: layers are named by stage")
 def test_with_a_dead_stage_layers_are_told_apart_by_stage(scenarios: dict[str, Scenario]) -> None:
     alive = analyse(run_of_shards([scenarios["virtual_stages"].shards[0]]))
     assert top_modules(alive) == [("0 [stage 0]", "SlowBlock"), ("0 [stage 2]", "SlowBlock")]
@@ -116,7 +116,7 @@ def top_modules(report: Report) -> list[tuple[str, str]]:
     return [(module.label, module.class_name) for module in report.modules if module.name.isdecimal()]
 
 
-@FSDP_2.finds("axes behind names that mean nothing to us, by what is cut along them")
+@FSDP_2.finds("axes of unknown dimension names, by what is split along them")
 @pytest.mark.parametrize("name", ["unknown_dimension_names", "no_names"])
 def test_axes_of_unknown_dimension_names(scenarios: dict[str, Scenario], name: str) -> None:
     seen = scenarios[name]
@@ -126,7 +126,7 @@ def test_axes_of_unknown_dimension_names(scenarios: dict[str, Scenario], name: s
     assert (seen.topologies[3].notes, list(seen.parameters(1))) == ((), NAMES)
 
 
-@DDP.misses("a group over a part of the ranks: assumed, and said")
+@DDP.misses("a group over a part of the ranks: assumed, and reported")
 def test_manual_groups_leave_dp_assumed(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["groups_by_hand"]
     assert (seen.sizes, seen.topologies[0].source) == ({"dp": 4}, "assumed")
@@ -135,7 +135,7 @@ def test_manual_groups_leave_dp_assumed(scenarios: dict[str, Scenario]) -> None:
 
 
 @BY_HAND.finds("tp by the descriptions of groups")
-@BY_HAND.misses("that plain tensors are cut: counted as copies, and said")
+@BY_HAND.misses("that plain tensors are split: counted as copies, and reported")
 def test_groups_say_by_their_names_what_they_are_for(scenarios: dict[str, Scenario]) -> None:
     seen = scenarios["cut_by_hand"]
     assert (seen.sizes, seen.places("tp", "dp")) == ({"dp": 2, "tp": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)])

@@ -57,7 +57,7 @@ def test_of_a_budget_in_the_interval_it_is_said_what_can_be_told(estimate: Modul
     for value, low, high, said in (
         (1.05, 1.02, 1.08, "kept"),
         (1.07, 1.04, 1.10, "kept, as far as this run can tell"),
-        (1.10, 1.07, 1.13, "cannot be told by this run"),
+        (1.10, 1.07, 1.13, "this run cannot tell"),
         (1.12, 1.09, 1.15, "**missed**"),
     ):
         assert estimate.verdict(estimate.Estimate(value, low, high), 1.08, 2) == f"1.08: {said}"
