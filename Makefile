@@ -17,6 +17,8 @@ READY := $(VENV)/ready
 STACKS := $(VENV)/stacks-missing
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := build/check
+# Two files at a time, in the order of tests/conftest.py: the longest first.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --explicit-package-bases
 
 .PHONY: demo test quick check soak bench docs clean
@@ -29,13 +31,16 @@ $(READY): pyproject.toml constraints.txt $(wildcard distprof/probes/timing/*.[ch
 	touch $@
 
 # One stack at a time: one that cannot be installed does not stop the others.  DeepSpeed is built with the installed
-# torch, hence no build isolation; it compiles its CUDA ops, which nothing here calls, at their first call.
+# torch, hence no build isolation; it compiles its CUDA ops, which nothing here calls, at their first call.  The op that
+# each of its jobs loads is compiled here: a test that is ended while it compiles would leave a lock that blocks later ones.
 $(STACKS): $(READY)
 	-$(BIN)/pip install --quiet --constraint constraints.txt setuptools wheel ninja
 	for stack in deepspeed transformers accelerate lightning megatron-core; do \
 		DS_BUILD_OPS=0 $(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation $$stack >&2 \
 			|| echo $$stack; \
 	done >$@
+	-grep --quiet deepspeed $@ || (cd $(VENV) && PATH="$(BIN):$$PATH" DS_ACCELERATOR=cpu TORCH_EXTENSIONS_DIR="$$PWD/torch_extensions" \
+		bin/python -c "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as Op; Op().load()")
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -47,7 +52,7 @@ demo: $(READY)
 # To try to install missing stacks again: rm .venv/stacks-missing
 test: $(READY) $(STACKS)
 	@for stack in $$(cat $(STACKS)); do echo "not installed, so not tested: $$stack"; done
-	$(BIN)/pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/pytest $(TWO) -m "not alone"
 	$(BIN)/pytest -m alone
 
 # Folders whose tests call functions in the same process; markers in them exclude tests that compile or start processes.
@@ -55,7 +60,7 @@ QUICK := tests/test_house.py tests/test_format_page.py tests/merge \
 	$(addprefix tests/distprof/,config flops frameworks model rank records shard topology) $(wildcard tests/distprof/test_*.py)
 
 quick: $(READY)
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not stack and not alone" $(QUICK)
+	$(BIN)/pytest $(TWO) -m "not slow and not stack and not alone" $(QUICK)
 
 # Checks an installed copy: an editable install hides files that a wheel would lack, and type checkers do not follow it.
 # build/ is removed first, because deleted modules would stay in it.  Tests may return Any from torch.  The planted error
