@@ -14,7 +14,7 @@ OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 def test_earlier_job_of_the_same_rendezvous_id(new_workplace: NewWorkplace) -> None:
     """Its rank 1 was slow; rank 1 of this job ends before its first model.  Each job has two nodes with one rank."""
-    place = new_workplace()
+    place = new_workplace().forking()
     both(place, "64", "0.02", "lives")
     before = place.report("job-demo")
     assert before.run.ranks == (0, 1) and not any("earlier" in note for note in before.run.notes)

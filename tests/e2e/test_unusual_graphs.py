@@ -26,7 +26,7 @@ class CountsOf:
         self.steps: list[Step] = []
 
     def __call__(self, case: str, *arguments: object, timed: int = 2) -> Counts:
-        place = self._new_workplace()
+        place = self._new_workplace().forking()
         words = ("python", CASES / f"{case}.py", *arguments)
         plain, recorded = place.start(*words).wait(), place.exec(*words, timed=timed)
         assert (plain.code, recorded.code) == (0, 0), plain.err + recorded.err

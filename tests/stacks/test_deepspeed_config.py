@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from support.scripts import NewWorkplace
 
 from distprof.records import Counts
-from distprof.shard.reader import read_shard
 
 pytestmark = pytest.mark.stack("deepspeed")
-
-Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 SECTION = {"enabled": True, "profile_step": 2, "module_depth": 0, "output_file": "theirs.txt"}
 CONFIG = {
@@ -35,13 +30,14 @@ torch.distributed.destroy_process_group()
 MACS = 3 * 64 * 100  # of iteration 2
 
 
-def test_both_profile_the_same_iteration(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(TRAIN)
-    (tmp_path / "ds_config.json").write_text(json.dumps(CONFIG))
+def test_both_profile_the_same_iteration(new_workplace: NewWorkplace) -> None:
+    place = new_workplace().forking()
+    place.write("train.py", TRAIN, prelude="")
+    place.write("ds_config.json", json.dumps(CONFIG))
     ours = ["--config", "ds_config.json", "--name", "x", "--timed", "1", "--no-merge"]
-    ended = cli("run", *ours, "train.py", env={"DS_ACCELERATOR": "cpu"})
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert f"{MACS / 1e3:g} KMACs" in (tmp_path / "theirs.txt").read_text()
-    shard = read_shard(tmp_path / "runs" / "x" / "shards" / "rank00000.g0.msgpack")
+    ended = place.distprof("run", *ours, "train.py", DS_ACCELERATOR="cpu")
+    assert ended.code == 0, ended.err[-3000:]
+    assert f"{MACS / 1e3:g} KMACs" in (place.folder / "theirs.txt").read_text()
+    (shard,) = place.shards()
     (counts,) = [record for record in shard.records if isinstance(record, Counts)]
     assert (counts.iteration, sum(counts.forward_macs)) == (2, MACS)

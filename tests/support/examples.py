@@ -62,7 +62,7 @@ def run_twice(new_workplace: NewWorkplace, script: str, *options: str, ranks: in
     ranks are recorded.
 
     """
-    place, words = new_workplace(), (EXAMPLES / script, *options)
+    place, words = new_workplace().forking(), (EXAMPLES / script, *options)
     if ranks > 1:
         plain = place.start_torchrun("--nproc-per-node", ranks, *words).wait()
         recorded = place.run("--nproc", ranks, *words)

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from support.forking.server import forking_python
 from support.processes import output_of
 
 from distprof.records import FORWARD, Counts, End, Header, Plan, Record, Step
@@ -249,9 +250,11 @@ def test_the_moment_of_a_case_is_counted_and_timed_and_before(soak: Callable[[st
 def test_cases_are_the_same_with_and_without(
     soak: Callable[[str], ModuleType],
     tmp_path: Path,
+    clean_env: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(soak("runs").sys, "executable", str(forking_python(clean_env)))
     cases, progress = soak("cases"), soak("console_output").Progress(io.StringIO())
     folder = tmp_path / "cases"
     folder.mkdir()
