@@ -30,7 +30,7 @@ def what_distprof_said(ended: Ended) -> list[str]:
 @pytest.mark.parametrize("streams", [[], ["streams"]])
 def test_reused_descriptor_belongs_to_the_script(new_workplace: NewWorkplace, streams: list[str]) -> None:
     """With closed standard streams distprof's messages are not written anywhere, also not into such a file."""
-    workplace = new_workplace()
+    workplace = new_workplace().forking()
     plain, recorded = twice(workplace, "fd_reused_user_file_corrupted.py", 3, *streams)
     *files, _ = plain.out.splitlines()
     assert files == [repr(b"my checkpoint\nend of my checkpoint\n")] * 3
@@ -90,7 +90,7 @@ def test_torchs_profiler_traces_stacks_in_the_window(new_workplace: NewWorkplace
     """The profiler runs from the first step on, while the model is found, and from before the counted step to after a
     timed one.
     """
-    workplace = new_workplace()
+    workplace = new_workplace().forking()
     plain, recorded = twice(workplace, "torch_profiler_with_stack_crashes.py", first)
     assert (plain.code, recorded.code, recorded.out) == (0, 0, plain.out), recorded.err
     assert [iterations(shard) for shard in workplace.shards()] == [TIMED]
@@ -131,7 +131,7 @@ def test_what_a_signals_handler_raises_arrives(new_workplace: NewWorkplace) -> N
     """The signals arrive in all kinds of steps, at random lines; tests/distprof/test_external_exceptions.py tests every
     line.
     """
-    plain, recorded = twice(new_workplace(), "signal_exception_swallowed.py", 60, timed=60)
+    plain, recorded = twice(new_workplace().forking(), "signal_exception_swallowed.py", 60, timed=60)
     assert (plain.code, plain.out, recorded.code, recorded.out) == (0, "lost: 0\n", 0, "lost: 0\n"), recorded.err
 
 

@@ -108,7 +108,7 @@ def test_work_that_needs_a_gradient_is_forward(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("accumulated", "clip"), [(1, "0"), (4, "1.0")])
 def test_deepspeed_work_on_gradients(new_workplace: NewWorkplace, accumulated: int, clip: str) -> None:
     """Forward has the products of 4 rows, the square, the mean and the loss's scaling; the rest is the update's."""
-    place = new_workplace()
+    place = new_workplace().forking()
     ended = place.start_run("--nproc", 1, CASES / "ds_outside.py", accumulated, clip, timed=1).wait(900)
     assert ended.code == 0, ended.err  # the first time, DeepSpeed compiles an op, which takes minutes
     (counts,) = (record for shard in place.shards() for record in shard.records if isinstance(record, Counts))
