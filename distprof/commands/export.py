@@ -22,7 +22,7 @@ from distprof.merge.load.rank import RankData
 from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
 from distprof.merge.text.blocks.verdict import verdict
-from distprof.merge.trace.model import RankTrace, Slice
+from distprof.merge.trace.model import RankTrace, Slice, Value
 from distprof.merge.trace.run_trace import run_trace
 from distprof.records import Record
 from distprof.run_folder import REPORT, RunFolder
@@ -61,18 +61,18 @@ def command(run: Path | None, to: str, out: Path | None) -> None:
     loaded = load_run(run, progress.files)
     report, analysis = analyse(loaded), start_analysis(loaded)
     cache = RecordCache()
-    trace = run_trace(analysis, report, lambda data: _read(run, data, cache))
+    ranks = run_trace(analysis, report, lambda data: _read(run, data, cache))
     content = BytesIO()
     with gzip.GzipFile("", "wb", _COMPRESSION, content, mtime=0) as stream:
         written = PerfettoTrace(stream)
-        span = _write_ranks(written, trace.ranks, progress, len(analysis.ranks))
+        span = _write_ranks(written, ranks, progress, len(analysis.ranks))
         if span:
-            written.add_annotation("verdict", _verdict(report, trace.notes, span))
+            written.add_annotation("verdict", _verdict(report, span))
     base, name = (out.parent, out.name) if out else (run, f"{REPORT}/{TRACE}")
     write_files(base, {name: content.getvalue()})
     progress.clear()
-    for note in trace.notes:
-        say(note)
+    if report.clocks.unknown:
+        say(f"{report.clocks.unknown}: ranks of these hosts are drawn on their own wall clocks")
     say(f"trace of {len(analysis.ranks)} ranks in {base / name}, to be opened in https://ui.perfetto.dev")
 
 
@@ -98,9 +98,11 @@ def _write_ranks(
     return (first[0], last[0]) if first else None
 
 
-def _verdict(report: Report, notes: Sequence[str], span: tuple[int, int]) -> Iterator[Slice]:
-    """Yields what the report concludes, over the whole time."""
+def _verdict(report: Report, span: tuple[int, int]) -> Iterator[Slice]:
+    """Yields what the report concludes, over the whole time, with what is known of the clocks."""
     words = " ".join(" ".join(verdict(report)).split())
-    args = {f"note {number}": note for number, note in enumerate(notes, 1)}
+    clocks: dict[str, Value] = {"clocks": report.clocks.unknown} if report.clocks.unknown else {}
+    if report.clocks.bound_ns:
+        clocks["clocks: largest error between two hosts (us)"] = round(report.clocks.bound_ns / 1e3, 3)
     if words:
-        yield Slice(words, *span, args)
+        yield Slice(words, *span, clocks)

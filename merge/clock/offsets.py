@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from distprof.clock import Anchor
@@ -113,6 +113,7 @@ class JobClock:
     hosts: dict[str, HostClock]  # by domain: the reference and those that measured an offset to it
     domains: dict[int, str]  # by rank
     headers: dict[int, Header]  # by rank
+    refused: frozenset[str] = frozenset()  # domains whose measured offsets cannot be right
 
     @cached_property
     def ranks(self) -> dict[str, tuple[int, ...]]:
@@ -140,7 +141,7 @@ class JobClock:
     def without(self, domains: frozenset[str]) -> JobClock:
         """Returns these clocks with the offsets of some hosts refused."""
         kept = {domain: host for domain, host in self.hosts.items() if domain not in domains}
-        return JobClock(self.reference, self.anchors, kept, self.domains, self.headers)
+        return replace(self, hosts=kept, refused=domains)
 
 
 def job_clock(ranks: Sequence[tuple[Header, Sequence[ClockOffset]]]) -> JobClock:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.clock.causality import Interval, contradictions, refused_hosts
 from distprof.merge.clock.offsets import JobClock, RankClock, job_clock
 from distprof.merge.report import Clocks, HostClockRow
 from distprof.merge.wording import join_words
@@ -13,7 +14,27 @@ from distprof.merge.wording import join_words
 @computed_once
 def clock_of(analysis: Analysis) -> JobClock:
     """Returns the clock on which moments of all ranks can be compared."""
-    return job_clock([(data.header, data.clock_offsets) for data in analysis.ranks])
+    clock = job_clock([(data.header, data.clock_offsets) for data in analysis.ranks])
+    if len(clock.hosts) == 1:
+        return clock
+    return clock.without(refused_hosts(contradictions(_messages(analysis, clock)), clock.reference))
+
+
+def _messages(analysis: Analysis, clock: JobClock) -> Iterator[tuple[Interval, Interval]]:
+    """Yields the two ends of each message: a receive cannot complete before its send began."""
+    sent: dict[tuple[object, ...], Interval] = {}
+    received: dict[tuple[object, ...], Interval] = {}
+    for data in analysis.ranks:
+        own, host = clock.of(data.rank), clock.domains[data.rank]
+        for end in data.message_ends:
+            bound_ns = own.bound_ns(end.mono_ns)
+            if bound_ns is not None:
+                moment_ns = own.moment(end.mono_ns)
+                if end.sends:
+                    sent[end.message] = Interval(host, moment_ns, None, bound_ns)
+                else:
+                    received[end.message] = Interval(host, moment_ns, moment_ns, bound_ns)
+    return ((sent[message], received[message]) for message in sent.keys() & received.keys())
 
 
 def clock_section(analysis: Analysis) -> Clocks:
@@ -28,6 +49,9 @@ def clock_section(analysis: Analysis) -> Clocks:
 
 
 def _unknown(clock: JobClock) -> str:
+    if clock.refused:
+        refused = join_words(sorted(clock.host_name(domain) for domain in clock.refused))
+        return f"what was measured of the clocks of {refused} is wrong: messages would arrive before they were sent"
     names = [clock.host_name(domain) for domain in clock.unmeasured]
     if not names:
         return ""

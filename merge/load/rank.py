@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from distprof.merge.load.collectives import join_steps
+from distprof.merge.load.message_ends import MessageEnd, message_ends
 from distprof.merge.load.module_tree import RankTree, valid_rows
 from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.topology_readings import merge_topologies
@@ -67,6 +68,7 @@ class RankData:
     at_work: frozenset[int] = frozenset()  # the roots that training called with gradient
     evaluated: ParameterSet = field(default_factory=lambda: ParameterSet(()))  # of models that are only evaluated
     clock_offsets: tuple[ClockOffset, ...] = ()  # of its host, if this rank measured them
+    message_ends: tuple[MessageEnd, ...] = ()
     step_span_ns: tuple[int, ...] = ()  # begin of the first and end of the last timed step, wall time; empty: none
     models: tuple[tuple[int, int], ...] = ()  # (root, number of its model in the job), where these may differ
 
@@ -150,6 +152,7 @@ class RankReader:
             end=_last(of(End)),
             last_ns=last_ns(shard),
             clock_offsets=tuple(of(ClockOffset)),
+            message_ends=message_ends(shard.header.rank, of(Collectives)),
             step_span_ns=_span(of(Step)),
             at_work=roots_at_work(tree, of(Counts), of(Step)) if parameters.met_evaluated else frozenset(),
         )

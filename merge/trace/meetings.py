@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from distprof.merge.clock.causality import Interval
 from distprof.merge.clock.offsets import RankClock
 from distprof.records import Collectives, CollectiveWindow, Record
 
@@ -26,20 +25,13 @@ class Meeting:
 
 
 @dataclass
-class _MessageEnds:
-    enqueued: Interval | None = None  # of the sender
-    completed: Interval | None = None  # of the receiver
-
-
-@dataclass
 class Meetings:
     """Grows with each rank that is added."""
 
     found: dict[Key, Meeting] = field(default_factory=dict)
-    _messages: dict[Key, _MessageEnds] = field(default_factory=dict)
 
-    def add(self, rank: int, host: str, records: Iterable[Record], clock: RankClock) -> None:
-        """Adds all that one rank enqueued; ``host`` names the clocks that it reads."""
+    def add(self, rank: int, records: Iterable[Record], clock: RankClock) -> None:
+        """Adds all that one rank enqueued."""
         records = list(records)
         members = members_of(records)
         for record in records:
@@ -47,8 +39,6 @@ class Meetings:
                 for index, key in enumerate(keys(rank, record, members)):
                     mono_ns = int(record.enqueued_ns[index])
                     self._meet(key, rank, clock.moment(mono_ns), clock.bound_ns(mono_ns) is not None)
-                    if record.peer[index] >= 0:
-                        self._message(key, host, record, index, clock)
 
     def _meet(self, key: Key, rank: int, moment_ns: int, comparable: bool) -> None:
         meeting = self.found.get(key)
@@ -59,24 +49,6 @@ class Meetings:
         meeting.comparable &= comparable
         if moment_ns > meeting.last_ns:
             meeting.last_ns, meeting.last_rank = moment_ns, rank
-
-    def _message(self, key: Key, host: str, record: Collectives, index: int, clock: RankClock) -> None:
-        mono_ns = int(record.enqueued_ns[index])
-        until_ns = int(record.waited_until_ns[index]) if len(record.waited_until_ns) else 0
-        bound = clock.bound_ns(mono_ns)
-        if bound is None:
-            return
-        ends = self._messages.setdefault(key, _MessageEnds())
-        if _is_send(record, index):
-            ends.enqueued = Interval(host, clock.moment(mono_ns), None, bound)
-        elif until_ns:
-            ends.completed = Interval(host, clock.moment(mono_ns), clock.moment(until_ns), bound)
-
-    def messages(self) -> Iterator[tuple[Interval, Interval]]:
-        """Yields the messages of which both ends are known: a receive cannot complete before its send began."""
-        for ends in self._messages.values():
-            if ends.enqueued is not None and ends.completed is not None:
-                yield ends.enqueued, ends.completed
 
 
 def members_of(records: Iterable[Record]) -> dict[str, tuple[int, ...]]:

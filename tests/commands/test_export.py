@@ -119,7 +119,7 @@ def test_arrows_join_all_members_of_a_collective_and_both_ends_of_a_message(trac
 
 
 def test_a_collective_lasts_until_its_last_member_comes(trace: Path) -> None:
-    ends = [end for name, _, end in Parsed(trace).of("collectives") if name == "all_reduce (0)"]
+    ends = [end for name, _, end in Parsed(trace).of("collectives") if name == "all_reduce (world)"]
     start = WALL_NS + (WARMUP + 1) * 100 * MS
     assert Counter(ends)[start + MS] == WORLD  # the first one, in which rank 0 is 1 ms late
 

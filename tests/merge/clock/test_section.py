@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
 from support.synthetic import MS, WALL_NS, Job, rank_records, shard_of
 
 from distprof.merge.analyse import analyse
 from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import HostClockRow, Report
 from distprof.merge.text.blocks.header import header_block
-from distprof.records import ClockOffset, Header, Record
+from distprof.records import ClockOffset, Collectives, Header, Record
 
 SHIFT_NS = 1_230 * MS  # of the wall clock of the second host, and 7 s of its monotonic one
 
 
-def two_hosts(offsets: Iterable[ClockOffset]) -> Report:
-    """Two ranks on two hosts; the second writes ``offsets``."""
+def two_hosts(offsets: Iterable[ClockOffset], messages: Sequence[Collectives] = ()) -> Report:
+    """Two ranks on two hosts; the second writes ``offsets``, and each has its one of ``messages``."""
 
     def records(rank: int) -> list[Record]:
         header, *rest = rank_records(Job(dp=2), rank)
@@ -26,7 +27,7 @@ def two_hosts(offsets: Iterable[ClockOffset]) -> Report:
         own = replace(
             header, host=f"node{rank}", clock_domain=f"d{rank}", wall_ns=WALL_NS + rank * SHIFT_NS, mono_ns=mono_ns
         )
-        return [own, *rest, *(offsets if rank else [])]
+        return [own, *rest, *(offsets if rank else []), *messages[rank : rank + 1]]
 
     return analyse(run_of_shards([shard_of(records(rank)) for rank in range(2)]))
 
@@ -59,6 +60,29 @@ def test_hosts_that_were_not_compared() -> None:
     assert clocks_line(report) == (
         "the clock of node1 was not compared with that of node0: moments on different hosts do not compare"
     )
+
+
+def message(op: str, peer: int, enqueued_ns: int, received_ns: int = 0) -> Collectives:
+    """One end of one message; times of the rank's own monotonic clock."""
+    one = {"group": 0, "number": 3, "op": 0, "tag": 0, "thread": 1, "input_bytes": 8, "output_bytes": 8}
+    columns = {name: np.array([value]) for name, value in one.items()}
+    waited = {"waited_from_ns": np.array([enqueued_ns]), "waited_until_ns": np.array([received_ns])}
+    return Collectives(
+        7, "training", ("0",), (op,), peer=np.array([peer]), enqueued_ns=np.array([enqueued_ns]), **columns, **waited
+    )
+
+
+def test_an_offset_is_refused_if_a_message_would_arrive_before_it_was_sent() -> None:
+    offset = ClockOffset("d0", 8_000 * MS, -7_000 * MS, 9_000, 100)  # at 8 s of node1, node0 has 1 s
+    sent = message("send", 1, 1_000 * MS)
+    in_time = message("recv", 0, 7_999 * MS, 8_000 * MS + 1)
+    too_early = message("recv", 0, 7_998 * MS, 7_999 * MS)
+    assert two_hosts([offset], [sent, in_time]).clocks.unknown == ""
+    refused = two_hosts([offset], [sent, too_early])
+    assert refused.clocks.unknown == (
+        "what was measured of the clocks of node1 is wrong: messages would arrive before they were sent"
+    )
+    assert refused.clocks.hosts[1].bound_ns is None
 
 
 def test_one_host_needs_no_words() -> None:
