@@ -9,6 +9,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 from distprof.clock_sync.ping_pong import Interrupted
@@ -38,9 +39,8 @@ def job_store() -> tuple[str, int] | None:
 
 def connect(host: str, port: int) -> Any:
     """Returns a new connection to the store.  Raises RuntimeError if it cannot be reached."""
-    from torch.distributed import TCPStore
-
-    return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=_CONNECTING)
+    distributed: Any = import_module("torch.distributed")
+    return distributed.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=_CONNECTING)
 
 
 class StoreChannel:

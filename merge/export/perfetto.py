@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
-from typing import IO, Any
+from typing import Any, Protocol
 
 from distprof.errors import UsageError
 from distprof.merge.trace.model import Counter, RankTrace, Slice, Track, Value
@@ -13,10 +13,16 @@ from distprof.merge.trace.model import Counter, RankTrace, Slice, Track, Value
 _SEQUENCE = 1
 
 
+class Stream(Protocol):
+    """What packets are written into."""
+
+    def write(self, data: bytes, /) -> int: ...
+
+
 class PerfettoTrace:
     """Writes packets into a stream.  Raises UsageError if the package ``perfetto`` is missing."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: Stream) -> None:
         try:
             from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackDescriptor, TrackEvent
             from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder

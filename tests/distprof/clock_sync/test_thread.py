@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.hosts.clocks import SkewedClock
-from torch.distributed import TCPStore
+from torch._C._distributed_c10d import TCPStore
 
 from distprof.clock_sync import store_channel
 from distprof.clock_sync.ping_pong import PROBES

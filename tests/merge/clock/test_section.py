@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from support.synthetic import MS, WALL_NS, Job, rank_records, shard_of
@@ -64,12 +65,10 @@ def test_hosts_that_were_not_compared() -> None:
 
 def message(op: str, peer: int, enqueued_ns: int, received_ns: int = 0) -> Collectives:
     """One end of one message; times of the rank's own monotonic clock."""
-    one = {"group": 0, "number": 3, "op": 0, "tag": 0, "thread": 1, "input_bytes": 8, "output_bytes": 8}
-    columns = {name: np.array([value]) for name, value in one.items()}
-    waited = {"waited_from_ns": np.array([enqueued_ns]), "waited_until_ns": np.array([received_ns])}
-    return Collectives(
-        7, "training", ("0",), (op,), peer=np.array([peer]), enqueued_ns=np.array([enqueued_ns]), **columns, **waited
-    )
+    one: dict[str, int] = {"group": 0, "number": 3, "op": 0, "tag": 0, "thread": 1, "input_bytes": 8, "output_bytes": 8}
+    one |= {"peer": peer, "enqueued_ns": enqueued_ns, "waited_from_ns": enqueued_ns, "waited_until_ns": received_ns}
+    columns: dict[str, Any] = {name: np.array([value]) for name, value in one.items()}
+    return Collectives(7, "training", ("0",), (op,), **columns)
 
 
 def test_an_offset_is_refused_if_a_message_would_arrive_before_it_was_sent() -> None:
