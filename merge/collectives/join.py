@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import IntArray
+from distprof.merge.clock.offsets import RankClock
 from distprof.merge.clock.section import clock_of
 from distprof.merge.collectives.moments import on_job_clock
 from distprof.merge.load.collectives import RankCollectives
@@ -50,6 +51,8 @@ class JoinedEntries:
     whole: npt.NDArray[np.bool_]
     bytes: IntArray
     duration_ns: IntArray
+    waited_from_ns: IntArray  # of a message, in Python; 0: not seen
+    waited_until_ns: IntArray
     on_training_thread: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -84,7 +87,7 @@ def _rank_part(
     column: int, own: RankCollectives, rank: int, analysis: Analysis, iterations: tuple[int, ...],
     channels: dict[Channel, int], ops: dict[str, int],
 ) -> dict[str, npt.NDArray[np.int64]]:  # fmt: skip
-    entries = own.entries
+    entries, clock = own.entries, clock_of(analysis).of(rank)
     members = group_members(analysis.timed_windows[rank].collective_window, analysis.run.world_size)
     op = np.array([ops.setdefault(name, len(ops)) for name in own.ops], np.int64)
     steps = np.searchsorted(np.array(iterations), np.array(own.iterations))
@@ -98,11 +101,20 @@ def _rank_part(
         "number": entries.number[order],
         "op": op[entries.op[order]] if len(op) else np.zeros(0, np.int64),
         "send": _is(own, entries.op, "send")[order],
-        "enqueued_ns": on_job_clock(clock_of(analysis).of(rank), entries.enqueued_ns[order]),
+        "enqueued_ns": on_job_clock(clock, entries.enqueued_ns[order]),
         "bytes": entries.bytes[order],
         "duration_ns": entries.duration_ns[order],
+        "waited_from_ns": _placed(clock, entries.waited_from_ns[order]),
+        "waited_until_ns": _placed(clock, entries.waited_until_ns[order]),
         "thread": entries.thread[order].astype(np.int64),
     }
+
+
+def _placed(clock: RankClock, moments_ns: IntArray) -> IntArray:
+    """Returns moments on the job's clock; 0 where a moment is not known."""
+    placed, known = np.zeros_like(moments_ns), moments_ns > 0
+    placed[known] = on_job_clock(clock, moments_ns[known])
+    return placed
 
 
 def _channels(
@@ -158,5 +170,7 @@ def _joined(
         whole=whole[event],
         bytes=columns["bytes"],
         duration_ns=columns["duration_ns"],
+        waited_from_ns=columns["waited_from_ns"],
+        waited_until_ns=columns["waited_until_ns"],
         on_training_thread=columns["thread"] != 0,
     )

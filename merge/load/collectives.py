@@ -33,6 +33,8 @@ class Entries:
     tag: npt.NDArray[np.int32]
     thread: npt.NDArray[np.int32]
     duration_ns: IntArray  # -1: not known
+    waited_from_ns: IntArray  # of the wait for a message in Python; 0: not seen
+    waited_until_ns: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,8 @@ class RankCollectives:
     """Of the steps that have a record of collectives, a timeline, or both."""
 
     iterations: tuple[int, ...]
+    start_ns: IntArray  # by step, 0 without a timeline
+    end_ns: IntArray
     lost: IntArray  # by step: entries that may be missing
     group_names: tuple[str, ...]
     ops: tuple[str, ...]
@@ -91,6 +95,8 @@ def join_steps(
 
     return RankCollectives(
         iterations=iterations,
+        start_ns=np.array([line.start_ns for line in lines], np.int64),
+        end_ns=np.array([line.end_ns for line in lines], np.int64),
         lost=np.array([step.lost for step in steps], np.int64),
         group_names=group_names,
         ops=ops,
@@ -105,7 +111,9 @@ def join_steps(
             peer=joined("peer").astype(_SMALL),
             tag=joined("tag").astype(_SMALL),
             thread=joined("thread").astype(_SMALL),
-            duration_ns=np.concatenate([_durations(step) for step in steps]),
+            duration_ns=_optional(steps, "duration_ns", -1),
+            waited_from_ns=_optional(steps, "waited_from_ns", 0),
+            waited_until_ns=_optional(steps, "waited_until_ns", 0),
         ),
         turns=Turns(
             step=_numbers([len(line.turn_owner) for line in lines]),
@@ -128,10 +136,10 @@ def _numbers(lengths: Sequence[int]) -> npt.NDArray[np.int32]:
     return np.repeat(np.arange(len(lengths), dtype=_SMALL), lengths)
 
 
-def _durations(step: Collectives) -> IntArray:
-    if len(step.duration_ns):
-        return step.duration_ns.astype(np.int64)
-    return np.full(len(step.number), -1, np.int64)
+def _optional(steps: Sequence[Collectives], name: str, unknown: int) -> IntArray:
+    """Returns the values of an array that may be empty in some steps."""
+    values = [(len(step.number), getattr(step, name)) for step in steps]
+    return np.concatenate([own.astype(np.int64) if len(own) else np.full(size, unknown) for size, own in values])
 
 
 def _joined_names(parts: Sequence[tuple[tuple[str, ...], Array]]) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 SLOW, ONE_OF, NOBODY_STANDS_OUT, NOT_ENOUGH = "slow", "one of these is slow", "nobody stands out", "not enough to tell"
 #: Findings on experts: one has too many tokens; none has; no load was seen.
 OVERLOADED, BALANCED, NOT_SEEN = "overloaded", "balanced", "not seen"
+#: Causes, as far as the records tell.
+MORE_WORK, EXPERT_OVERLOAD, SLOW_HOST, SLOW_DEVICE = "more work", "expert overload", "slow host", "slow device"
+DATA_LOADING, OPTIMIZER, PAUSES = "data loading", "optimizer", "pause"
+SLOW_LINK, LONG_STAGE = "slow link", "long stage"
 #: The place of a rank that is slow in so many modules and phases that none of them has most of it.
 THROUGHOUT = "throughout"
 
@@ -29,10 +33,20 @@ class Straggler:
 
 
 @dataclass(frozen=True)
+class Cause:
+    """Why ranks are slow, or what is slow instead of a rank; ``name`` is empty where that is not known."""
+
+    name: str = ""
+    evidence: str = ""  # in words
+    ranks: tuple[int, ...] = ()  # of the host, link or stage; the rank that paused
+
+
+@dataclass(frozen=True)
 class RankVerdict:
     """Who is slow.  ``named`` is empty unless the finding is ``SLOW`` or ``ONE_OF``.
 
-    Where nobody is named, a rank that loses ``floor_ns`` or more in one module or phase would have been.
+    Where nobody is named, a rank that loses ``floor_ns`` or more in one module or phase would have been; ``cause`` then
+    is a slow link, a long stage or a pause, if there is one.
     """
 
     finding: str
@@ -44,6 +58,11 @@ class RankVerdict:
     why_self_times: str  # why waits are not known, so that self times were compared; empty where own times were
     floor_ns: float | None = None  # None where ranks were not compared
     floor_throughout_ns: float | None = None  # the same, for a rank that is slow in all modules and phases
+    cause: str = ""  # one of the causes above, empty where none is known
+    evidence: str = ""  # of the cause, in words
+    group: tuple[int, ...] = ()  # the ranks of the host, link or stage; the rank that paused
+    cost_ns: float | None = None  # what an iteration takes longer for the named ranks together; None: not known
+    iteration_without_ns: float | None = None  # what an iteration would take without that
 
 
 @dataclass(frozen=True)

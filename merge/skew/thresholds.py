@@ -36,3 +36,14 @@ MIN_COVERAGE = 0.8
 MIN_STEPS = 3
 #: Where waits are not known, a rank of the same group with this share of the excess in another place may be the cause.
 WAITER_SHARE = 0.5
+#: The transfers of a group on a slow link take so many times those of its siblings.
+LINK_FACTOR = 2.0
+#: A rank has more work from this ratio of its samples to those of its cohort on.
+MORE_WORK_RATIO = 1.1
+#: A rank has too many tokens from this ratio of those of its experts to the mean on.
+MORE_TOKENS = 1.25
+#: A pipeline stage is long from this ratio of its own time to the mean of the stages on.
+LONG_STAGE_RATIO = 1.25
+#: One step of a rank holds a pause if its excess is this share of an iteration, and at least so many ns.
+PAUSE_SHARE = 0.9
+PAUSE_NS = 50_000_000.0

@@ -6,19 +6,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.collectives.kinds import group_kind
 from distprof.merge.collectives.own_times import messages_unseen, why_no_own_times
 from distprof.merge.experts.verdict import expert_verdict
+from distprof.merge.quantities import duration
 from distprof.merge.report import (
     NOBODY_STANDS_OUT,
     NOT_ENOUGH,
     ONE_OF,
     SLOW,
+    SLOW_LINK,
+    Cause,
     RankVerdict,
     Straggler,
     Verdict,
 )
+from distprof.merge.skew.causes import cause_of, largest_pause, long_stage
 from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excesses
 from distprof.merge.skew.comparable import why_not_comparable
+from distprof.merge.skew.links import SlowLink, slow_link
 from distprof.merge.skew.step_times import FINE, WHOLE
 from distprof.merge.skew.stragglers import (
     Outlier,
@@ -27,8 +33,9 @@ from distprof.merge.skew.stragglers import (
     half_of_cohort,
     outliers,
 )
-from distprof.merge.skew.thresholds import SLOW_SHARE
+from distprof.merge.skew.thresholds import SLOW_SHARE, STEP_SHARE
 from distprof.merge.skew.waiting import may_wait
+from distprof.merge.skew.what_if import cost_of
 from distprof.merge.times.summary import profile_summary
 from distprof.merge.wording import place_name, rank_names
 
@@ -55,21 +62,75 @@ def rank_verdict(analysis: Analysis) -> RankVerdict:
         return nobody
     cohorts, iteration_ns = cohort_excesses(analysis), nobody.iteration_ns
     named = finest_places([outlier for excess in cohorts for outlier in outliers(excess, iteration_ns)])
-    why_self = why_no_own_times(analysis)
-    waiting = may_wait(analysis, named, cohorts) if named and (why_self or messages_unseen(analysis)) else None
-    if waiting is not None:
-        return replace(nobody, finding=ONE_OF, named=_stragglers(waiting.ranks, iteration_ns), axis=waiting.axis)
+    link = slow_link(analysis)
+    if link is not None and _explains(link, named):
+        return _with_cause(nobody, _link_cause(analysis, link, iteration_ns))
     if named:
-        return replace(nobody, finding=SLOW, named=_stragglers(named, iteration_ns))
+        return _slow(analysis, nobody, named, cohorts, iteration_ns)
+    return _nobody(analysis, nobody, cohorts, iteration_ns)
+
+
+def _slow(
+    analysis: Analysis, nobody: RankVerdict, named: Sequence[Outlier], cohorts: Sequence[CohortExcess],
+    iteration_ns: float,
+) -> RankVerdict:  # fmt: skip
+    """Returns the verdict on ranks that stand out."""
+    if nobody.why_self_times or messages_unseen(analysis):
+        waiting = may_wait(analysis, named, cohorts)
+        if waiting is not None:
+            return replace(nobody, finding=ONE_OF, named=_stragglers(waiting.ranks, iteration_ns), axis=waiting.axis)
+    cost = cost_of(analysis, {one.rank for one in named})
+    cause = cause_of(analysis, named)
+    return replace(
+        nobody,
+        finding=SLOW,
+        named=_stragglers(named, iteration_ns),
+        cause=cause.name,
+        evidence=cause.evidence,
+        group=cause.ranks,
+        cost_ns=cost.cost_ns if cost else None,
+        iteration_without_ns=max(iteration_ns - cost.cost_ns, 0.0) if cost else None,
+    )
+
+
+def _nobody(
+    analysis: Analysis, nobody: RankVerdict, cohorts: Sequence[CohortExcess], iteration_ns: float
+) -> RankVerdict:
+    """Returns the verdict where no rank stands out: too many do, or something else is slow, or nothing."""
     half = next((_too_many(found, excess) for excess in cohorts if (found := half_of_cohort(excess, iteration_ns))), "")
     if half:
         return replace(nobody, reason=half)
-    return replace(
+    own = not nobody.why_self_times
+    cause = long_stage(analysis, cohorts, iteration_ns) if own else None
+    cause = cause or (largest_pause(analysis, cohorts, iteration_ns) if own else None)
+    floors = replace(
         nobody,
-        finding=NOBODY_STANDS_OUT,
         floor_ns=_floor(cohorts, iteration_ns, FINE),
-        floor_throughout_ns=None if why_self else _floor(cohorts, iteration_ns, WHOLE),
+        floor_throughout_ns=_floor(cohorts, iteration_ns, WHOLE) if own else None,
     )
+    return _with_cause(floors, cause or Cause())
+
+
+def _with_cause(nobody: RankVerdict, cause: Cause) -> RankVerdict:
+    return replace(nobody, finding=NOBODY_STANDS_OUT, cause=cause.name, evidence=cause.evidence, group=cause.ranks)
+
+
+def _explains(link: SlowLink, named: Sequence[Outlier]) -> bool:
+    """Returns whether a slow link is the reason that ranks stand out, if any do."""
+    if not named:
+        return True
+    inside = {one.rank for one in named} <= set(link.members)
+    return inside and link.excess_ns >= STEP_SHARE * named[0].excess_ns
+
+
+def _link_cause(analysis: Analysis, link: SlowLink, iteration_ns: float) -> Cause:
+    kind = group_kind(analysis.layout, link.members, analysis.run.world_size, link.name)
+    words = (
+        f"the collectives of {rank_names(link.members)} (one {kind} group) take {duration(link.excess_ns)} longer than "
+        f"those of the other groups after their last member came, {link.excess_ns / iteration_ns:.0%} of an iteration, "
+        f"in {link.steps} of {link.of_steps} steps"
+    )
+    return Cause(SLOW_LINK, words, link.members)
 
 
 def _floor(cohorts: Sequence[CohortExcess], iteration_ns: float, level: int) -> float | None:

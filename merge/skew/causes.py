@@ -1,0 +1,190 @@
+"""Why a rank is slow, as far as the records tell, and what is slow instead of a rank: a stage, or a moment.
+
+The first cause that fits is given.  Nothing is concluded from the absence of a cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from distprof.merge.analysis import Analysis
+from distprof.merge.experts.load import expert_layers
+from distprof.merge.quantities import duration, ratio
+from distprof.merge.report import (
+    DATA_LOADING,
+    EXPERT_OVERLOAD,
+    LONG_STAGE,
+    MORE_WORK,
+    OPTIMIZER,
+    PAUSES,
+    SLOW_DEVICE,
+    SLOW_HOST,
+    THROUGHOUT,
+    Cause,
+)
+from distprof.merge.skew.cohort_excess import CohortExcess
+from distprof.merge.skew.step_times import FINE
+from distprof.merge.skew.stragglers import Outlier
+from distprof.merge.skew.thresholds import (
+    LONG_STAGE_RATIO,
+    MORE_TOKENS,
+    MORE_WORK_RATIO,
+    PAUSE_NS,
+    PAUSE_SHARE,
+    PERSISTENT,
+    PLACE_SHARE,
+    SLOW_SHARE,
+)
+from distprof.merge.wording import place_name, rank_names
+
+
+def cause_of(analysis: Analysis, named: Sequence[Outlier]) -> Cause:
+    """Returns why the named ranks are slow."""
+    host = _whole_host(analysis, named)
+    if host:
+        ranks = tuple(sorted(one.rank for one in named))
+        return Cause(SLOW_HOST, f"they are all ranks of host {host} that do this work", ranks)
+    return _more_work(analysis, named) or _overload(analysis, named) or _pauses(analysis, named) or _by_place(named)
+
+
+def _whole_host(analysis: Analysis, named: Sequence[Outlier]) -> str:
+    """Returns the host of which all ranks, several, are named, and no others."""
+    ranks = {one.rank for one in named}
+    host_of = {data.rank: data.header.host for data in analysis.ranks}
+    hosts = {host_of[rank] for rank in ranks}
+    if len(hosts) != 1 or len(ranks) < 2 or len(set(host_of.values())) < 2:
+        return ""
+    (host,) = hosts
+    return host if ranks == {rank for rank, own in host_of.items() if own == host} else ""
+
+
+def _more_work(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
+    """Returns the cause of ranks that are given more samples than the others of their cohort."""
+    slow = {one.rank for one in named}
+    ratios = []
+    for one in named:
+        cohort = analysis.cohorts[one.rank]
+        others = [
+            window.samples
+            for rank, window in analysis.timed_windows.items()
+            if analysis.cohorts[rank] == cohort and rank not in slow and window.samples
+        ]
+        own = analysis.timed_windows[one.rank].samples
+        if not others or not own:
+            return None
+        ratios.append(own / float(np.median(others)))
+    if min(ratios) < MORE_WORK_RATIO:
+        return None
+    return Cause(MORE_WORK, f"{ratio(min(ratios))} times the samples of the others")
+
+
+def _overload(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
+    """Returns the cause of ranks whose experts get many more tokens than those of other ranks."""
+    in_modules = all(one.place.phase in ("forward", "backward", THROUGHOUT) for one in named)
+    layers = [layer for layer in expert_layers(analysis) if layer.ep_tokens and None not in layer.ep_tokens]
+    if not in_modules or not layers:
+        return None
+    sums = np.sum([[tokens or 0 for tokens in layer.ep_tokens] for layer in layers], axis=0)
+    places = [analysis.layout.coordinates[one.rank].get("ep", 0) for one in named]
+    if not sums.sum() or max(places) >= len(sums):
+        return None
+    least = float(sums[places].min() / sums.mean())
+    if least < MORE_TOKENS:
+        return None
+    return Cause(EXPERT_OVERLOAD, f"the experts of this rank get {ratio(least)} times the mean tokens")
+
+
+def _pauses(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
+    """Returns the cause of ranks that lose most of their excess in pauses with a name, in most steps."""
+    names = []
+    for one in named:
+        by_name = _paused_ns(analysis, one.rank)
+        largest = max(by_name, key=lambda name: sum(by_name[name]), default="")
+        times = by_name.get(largest, [])
+        enough = [time for time in times if time >= PLACE_SHARE * one.excess_ns]
+        if len(enough) < PERSISTENT * one.of_steps:
+            return None
+        names.append(largest)
+    return Cause(PAUSES, f"most of it is {names[0]}") if names else None
+
+
+def _paused_ns(analysis: Analysis, rank: int) -> dict[str, list[float]]:
+    """Returns by name of the pause its time in each step that has one."""
+    recorded = analysis.timed_windows[rank].collectives
+    found: dict[str, list[float]] = {}
+    for pauses in recorded.pauses if recorded is not None else ():
+        for number, name in enumerate(pauses.names):
+            times = (pauses.end_ns - pauses.start_ns)[pauses.name == number]
+            if len(times):
+                found.setdefault(name, []).append(float(times.sum()))
+    return found
+
+
+def _by_place(named: Sequence[Outlier]) -> Cause:
+    phases = {one.place.phase for one in named}
+    if phases == {"data"}:
+        return Cause(DATA_LOADING, "the next batch comes late")
+    if phases == {"optimizer"}:
+        return Cause(OPTIMIZER, "the optimizer's step takes longer")
+    if phases == {THROUGHOUT}:
+        return Cause(SLOW_DEVICE, "no module or phase has most of it")
+    return Cause()
+
+
+def long_stage(analysis: Analysis, cohorts: Sequence[CohortExcess], iteration_ns: float) -> Cause | None:
+    """Returns the pipeline stage that takes much longer than the mean of the stages, forward and backward together."""
+    if analysis.layout.info.sizes["pp"] < 2:
+        return None
+    own: dict[int, list[float]] = {}
+    ranks: dict[int, list[int]] = {}
+    for excess in cohorts:
+        places = [n for n, place in enumerate(excess.times.places) if place.subject in ("forward", "backward")]
+        by_rank = np.nanmedian(excess.times.times[places].sum(axis=0), axis=1)
+        for rank, time in zip(excess.times.ranks, by_rank.tolist(), strict=True):
+            own.setdefault(analysis.pipelines[rank].stage, []).append(time)
+            ranks.setdefault(analysis.pipelines[rank].stage, []).append(rank)
+    if len(own) < 2:
+        return None
+    times = {stage: float(np.median(values)) for stage, values in own.items()}
+    longest, mean = max(times, key=lambda stage: times[stage]), float(np.mean(list(times.values())))
+    if times[longest] < LONG_STAGE_RATIO * mean or times[longest] - mean < SLOW_SHARE * iteration_ns:
+        return None
+    words = (
+        f"stage {longest} of the pipeline ({rank_names(ranks[longest])}) takes {duration(times[longest])} for forward "
+        f"and backward, {ratio(times[longest] / mean)} times the mean of the stages"
+    )
+    return Cause(LONG_STAGE, words, tuple(sorted(ranks[longest])))
+
+
+def largest_pause(analysis: Analysis, cohorts: Sequence[CohortExcess], iteration_ns: float) -> Cause | None:
+    """Returns the rank that lost most in a single step and place, if that is about an iteration."""
+    best: tuple[float, int, int, str] | None = None
+    for excess in cohorts:
+        fine = [n for n, place in enumerate(excess.times.places) if place.level == FINE]
+        by_step = np.nan_to_num(excess.by_step[fine])
+        if by_step.size:
+            place, column, step = np.unravel_index(int(by_step.argmax()), by_step.shape)
+            found = excess.times.places[fine[int(place)]]
+            where = place_name(found.subject, found.phase)
+            size, iteration = float(by_step.max()), int(excess.times.iterations[int(step)])
+            if best is None or size > best[0]:
+                best = size, excess.times.ranks[int(column)], iteration, where
+    if best is None or best[0] < max(PAUSE_SHARE * iteration_ns, PAUSE_NS):
+        return None
+    size, rank, iteration, where = best
+    name = _named_pause(analysis, rank, iteration, size)
+    words = f"rank {rank} lost {duration(size)} in iteration {iteration}, in {where}{f': {name}' if name else ''}"
+    return Cause(PAUSES, words, (rank,))
+
+
+def _named_pause(analysis: Analysis, rank: int, iteration: int, size_ns: float) -> str:
+    """Returns what stopped a rank for most of that time; empty where nothing with a name did."""
+    recorded = analysis.timed_windows[rank].collectives
+    for pauses in recorded.pauses if recorded is not None else ():
+        if pauses.iteration == iteration:
+            for number, name in enumerate(pauses.names):
+                if float((pauses.end_ns - pauses.start_ns)[pauses.name == number].sum()) >= PLACE_SHARE * size_ns:
+                    return name
+    return ""

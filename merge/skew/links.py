@@ -1,0 +1,130 @@
+"""Slow links: groups whose collectives take longer than those of their siblings once all members came.
+
+    for each collective the least, over its members, of (next sign of life - last member came)
+    -> sums by step over groups that divide the ranks in the same way -> the group that stands out
+
+A slow member makes the others wait for it, but does not lengthen what follows when it has come; a slow link does, for
+all members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.collectives.join import JoinedEntries
+from distprof.merge.collectives.own_times import why_no_own_times
+from distprof.merge.collectives.waits import collective_waits
+from distprof.merge.skew.thresholds import LINK_FACTOR, PAIR_SHARE, PERSISTENT, SLOW_SHARE, STEP_SHARE
+
+Members = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SlowLink:
+    members: Members
+    name: str  # torch's name of the group
+    excess_ns: float  # the median over steps of its transfers minus those of its siblings
+    siblings_ns: float  # the median of the siblings
+    steps: int
+    of_steps: int
+    groups: int  # itself included
+
+
+@computed_once
+def transfers(analysis: Analysis) -> dict[tuple[str, Members], tuple[str, FloatArray]]:
+    """Returns by (op, members) the name of the group, and the ns by step from the last member to the first sign of life
+    of any member.
+    """
+    waits = None if why_no_own_times(analysis) else collective_waits(analysis)
+    if waits is None:
+        return {}
+    entries = waits.entries
+    after = _after_last_member(entries, waits.gaps.column, waits.gaps.start_ns, waits.gaps.end_ns)
+    counted = np.flatnonzero(entries.whole & (after >= 0))
+    events, event = np.unique(entries.event[counted], return_inverse=True)
+    least = np.full(len(events), np.iinfo(np.int64).max)
+    np.minimum.at(least, event, after[counted])
+    step, first = np.zeros(len(events), np.int64), np.zeros(len(events), np.int64)
+    step[event], first[event] = entries.step[counted], counted
+    found: dict[tuple[str, Members], tuple[str, FloatArray]] = {}
+    kinds = entries.channel[first].astype(np.int64) * len(entries.ops) + entries.op[first]
+    for kind in np.unique(kinds).tolist():
+        name, members, source, to, _ = entries.channels[kind // len(entries.ops)]
+        own = kinds == kind
+        ends = members if source < 0 else tuple(sorted((source, to)))
+        key = entries.ops[kind % len(entries.ops)], ends
+        sums = found.setdefault(key, (name, np.zeros(len(entries.iterations))))[1]
+        np.add.at(sums, step[own], least[own].astype(np.float64))
+    return found
+
+
+def _after_last_member(entries: JoinedEntries, column: IntArray, start_ns: IntArray, end_ns: IntArray) -> IntArray:
+    """Returns for each entry the ns from its last member to the rank's next sign of life; -1 where it does not wait.
+
+    A short gap is not recorded, so an entry without one goes on at once.  A receive goes on when its wait ends.
+    """
+    after = np.zeros(len(entries), np.int64)
+    order = np.lexsort((start_ns, column))
+    for rank in range(len(entries.ranks)):
+        own = np.flatnonzero(entries.column == rank)
+        gaps = order[column[order] == rank]
+        place = np.searchsorted(start_ns[gaps], entries.enqueued_ns[own])
+        found = place < len(gaps)
+        found[found] = start_ns[gaps[place[found]]] == entries.enqueued_ns[own[found]]
+        end = end_ns[gaps[place[found]]]
+        last = np.maximum(entries.last_ns[own[found]], entries.enqueued_ns[own[found]])
+        after[own[found]] = np.maximum(end - last, 0)
+    waited = entries.waited_until_ns > 0
+    began = np.maximum(entries.last_ns, entries.waited_from_ns)
+    after[waited] = np.maximum(entries.waited_until_ns - began, 0)[waited]
+    after[np.array([op == "send" for op in entries.ops], bool)[entries.op]] = -1
+    return after
+
+
+@computed_once
+def slow_link(analysis: Analysis) -> SlowLink | None:
+    """Returns the group whose transfers stand out most among its siblings; None where none does."""
+    windows = [np.median(window.durations_ns) for window in analysis.timed_windows.values()]
+    iteration_ns = float(np.median(windows)) if windows else 0.0
+    found = [link for same in _siblings(transfers(analysis)) for link in _standing_out(same, iteration_ns)]
+    return max(found, key=lambda link: link.excess_ns, default=None)
+
+
+def _siblings(
+    found: Mapping[tuple[str, Members], tuple[str, FloatArray]],
+) -> list[dict[Members, tuple[str, FloatArray]]]:
+    """Returns the sums over all ops of groups of one size that have the same siblings."""
+    by_kind: dict[tuple[str, int], dict[Members, tuple[str, FloatArray]]] = {}
+    for (op, members), own in found.items():
+        by_kind.setdefault((op, len(members)), {})[members] = own
+    partitions: dict[frozenset[Members], dict[Members, tuple[str, FloatArray]]] = {}
+    for groups in by_kind.values():
+        if len(groups) > 1:
+            sums = partitions.setdefault(frozenset(groups), {})
+            for members, (name, times) in groups.items():
+                sums[members] = (name, times + sums[members][1] if members in sums else times)
+    return list(partitions.values())
+
+
+def _standing_out(groups: Mapping[Members, tuple[str, FloatArray]], iteration_ns: float) -> Sequence[SlowLink]:
+    members = list(groups)
+    times = np.stack([groups[own][1] for own in members])
+    share = SLOW_SHARE if len(members) > 2 else PAIR_SHARE
+    found = []
+    for number, own in enumerate(members):
+        rest = np.delete(times, number, axis=0)
+        normal = np.median(rest, axis=0)
+        excess = times[number] - normal
+        size = float(np.median(excess))
+        steps = int(np.count_nonzero((excess >= STEP_SHARE * size) & (times[number] > rest.max(axis=0))))
+        clear = float(np.median(times[number])) >= LINK_FACTOR * max(float(np.median(normal)), 1.0)
+        if size >= share * iteration_ns > 0 and clear and steps >= PERSISTENT * len(excess):
+            found.append(
+                SlowLink(own, groups[own][0], size, float(np.median(normal)), steps, len(excess), len(members))
+            )
+    return found

@@ -1,0 +1,140 @@
+"""Why ranks are slow: found from samples, tokens, pauses and hosts, on simulated jobs with one cause each."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.reports import report_of
+from support.simulated.job import Enqueue, Item, Program, SimulatedJob, Turn, Wait, Work
+from support.simulated.programs import data_parallel
+from support.synthetic import MS
+
+from distprof.merge.analysis import start_analysis
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.report import (
+    DATA_LOADING,
+    EXPERT_OVERLOAD,
+    LONG_STAGE,
+    MORE_WORK,
+    NOBODY_STANDS_OUT,
+    OPTIMIZER,
+    PAUSES,
+    SLOW,
+    SLOW_HOST,
+    RankVerdict,
+)
+from distprof.merge.skew.verdict import rank_verdict
+from distprof.records import NO_ROW, Pauses
+
+WORLD = {"world": tuple(range(8))}
+SLOW_PROGRAM = data_parallel(lambda rank, step: 30 * (rank == 2))
+
+
+def verdict_of(run: LoadedRun) -> RankVerdict:
+    return rank_verdict(start_analysis(run))
+
+
+def test_more_samples_are_more_work() -> None:
+    job = SimulatedJob(SLOW_PROGRAM, 8, WORLD, samples=lambda rank: 16 if rank == 2 else 8)
+    found = verdict_of(job.run())
+    assert (found.cause, found.evidence) == (MORE_WORK, "2.00 times the samples of the others")
+    assert verdict_of(SimulatedJob(SLOW_PROGRAM, 8, WORLD).run()).cause == ""
+
+
+@pytest.mark.parametrize(("phase", "cause"), [("data", DATA_LOADING), ("optimizer", OPTIMIZER)])
+def test_phases_are_causes(phase: str, cause: str) -> None:
+    def program(rank: int, step: int) -> list[Item]:
+        items = list(data_parallel()(rank, step))
+        at = items.index(Turn(NO_ROW, phase)) + 1
+        return [*items[:at], Work(30 * (rank == 2)), *items[at:]]
+
+    found = verdict_of(SimulatedJob(program, 8, WORLD).run())
+    assert ([one.rank for one in found.named], found.cause) == ([2], cause)
+
+
+def test_a_host_of_which_all_ranks_are_slow_is_named() -> None:
+    program = data_parallel(lambda rank, step: 30 * (rank in (4, 5)))
+    found = verdict_of(SimulatedJob(program, 8, WORLD, hosts=lambda rank: f"node{rank // 2}").run())
+    assert (found.finding, sorted(one.rank for one in found.named)) == (SLOW, [4, 5])
+    assert (found.cause, found.group) == (SLOW_HOST, (4, 5)) and "node2" in found.evidence
+    assert verdict_of(SimulatedJob(program, 8, WORLD).run()).cause == "", "the job has one host only"
+
+
+def with_pauses(run: LoadedRun, rank: int, steps: range, ms: float) -> LoadedRun:
+    """Returns the run with garbage collections in some steps of a rank."""
+    ranks = []
+    for data in run.ranks:
+        ((key, window),) = data.windows.items()
+        own = window.collectives
+        assert own is not None
+        if data.rank == rank:
+            times = np.array([0], np.int64), np.array([ms * MS], np.int64)
+            pauses = tuple(
+                Pauses(own.iterations[step], "training", ("garbage collection, generation 2",), np.array([0]), *times)
+                for step in steps
+            )
+            window = replace(window, collectives=replace(own, pauses=pauses))
+        ranks.append(replace(data, windows={key: window}))
+    return replace(run, ranks=tuple(ranks))
+
+
+def test_pauses_in_most_steps_are_the_cause() -> None:
+    run = SimulatedJob(SLOW_PROGRAM, 8, WORLD).run()
+    found = verdict_of(with_pauses(run, 2, range(10), 25))
+    assert (found.cause, found.evidence) == (PAUSES, "most of it is garbage collection, generation 2")
+    assert verdict_of(with_pauses(run, 2, range(5), 25)).cause == "", "in half of the steps only"
+    assert verdict_of(with_pauses(run, 2, range(10), 5)).cause == "", "a small part of what is lost"
+
+
+def test_a_single_pause_names_the_moment_and_no_slow_rank() -> None:
+    run = SimulatedJob(data_parallel(lambda rank, step: 80 * (rank == 2 and step == 4)), 8, WORLD).run()
+    found = verdict_of(run)
+    assert (found.finding, found.named, found.cause, found.group) == (NOBODY_STANDS_OUT, (), PAUSES, (2,))
+    assert re.fullmatch(r"rank 2 lost (79|80)[.\d]* ms in iteration 9, in forward of layers\.1", found.evidence)
+    assert verdict_of(with_pauses(run, 2, range(4, 5), 75)).evidence.endswith(": garbage collection, generation 2")
+
+
+def stages(first_ms: float, second_ms: float) -> Program:
+    """Ranks 0 to 3 are the first stage, 4 to 7 the second."""
+
+    def program(rank: int, step: int) -> list[Item]:
+        random = np.random.default_rng((rank, step))
+        work = Work((second_ms if rank >= 4 else first_ms) + random.random())
+        peer = rank - 4 if rank >= 4 else rank + 4
+        if rank >= 4:
+            items: list[Item] = [Turn(NO_ROW, "outside"), Enqueue("pp", "recv", peer), Wait(), Work(0.1)]
+            items += [Turn(1, "forward"), work, Turn(~1, "backward"), work, Enqueue("pp", "send", peer)]
+        else:
+            items = [Turn(1, "forward"), work, Enqueue("pp", "send", peer), Turn(NO_ROW, "outside")]
+            items += [Enqueue("pp", "recv", peer), Wait(), Work(0.1), Turn(~1, "backward"), work]
+        return [*items, Turn(NO_ROW, "optimizer"), Work(2), Enqueue(f"dp{rank // 4}"), Wait()]
+
+    return program
+
+
+def test_a_long_stage_is_named() -> None:
+    groups = {"pp": tuple(range(8)), "dp0": (0, 1, 2, 3), "dp1": (4, 5, 6, 7)}
+
+    def found(*times: float) -> RankVerdict:
+        return verdict_of(
+            SimulatedJob(
+                stages(*times), 8, groups, sizes={"dp": 4, "pp": 2, "mp": 2},
+                coordinates=lambda rank: {"dp": rank % 4, "pp": rank // 4, "mp": rank // 4},
+            ).run()
+        )  # fmt: skip
+
+    long = found(10, 30)
+    assert (long.finding, long.named, long.cause, long.group) == (NOBODY_STANDS_OUT, (), LONG_STAGE, (4, 5, 6, 7))
+    assert "stage 1 of the pipeline (ranks 4-7)" in long.evidence
+    assert found(20, 20).cause == ""
+
+
+def test_a_rank_with_hot_experts_is_overloaded_where_it_is_slow() -> None:
+    hot = {"dp": 8, "ep": 8, "experts": 8, "layers": 4, "hot": 4.0, "steps": 5}
+    slow = report_of(**hot, slow_rank=1).verdict.ranks
+    assert ([one.rank for one in slow.named], slow.cause) == ([1], EXPERT_OVERLOAD)
+    assert report_of(**hot, slow_rank=2).verdict.ranks.cause == "", "rank 1 has the hot experts"
+    assert report_of(**hot).verdict.ranks.cause == "", "it costs nothing"

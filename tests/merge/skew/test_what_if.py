@@ -1,0 +1,70 @@
+"""What slow ranks cost, on simulated jobs that can be run again without the fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from support.simulated.job import Enqueue, Item, Program, SimulatedJob, Turn, Wait, Work
+from support.simulated.programs import data_parallel
+from support.synthetic import MS
+
+from distprof.merge.analysis import Analysis, start_analysis
+from distprof.merge.skew.what_if import cost_of
+from distprof.records import NO_ROW, CollectiveWindow
+
+WORLD = {"world": tuple(range(8))}
+
+
+def analysis_of(program: Program, **job: object) -> Analysis:
+    return start_analysis(SimulatedJob(program, 8, WORLD, **job).run())  # type: ignore[arg-type]
+
+
+def iteration_ns(analysis: Analysis) -> float:
+    return float(np.median([window.durations_ns for window in analysis.timed_windows.values()]))
+
+
+def slower(times: dict[int, float]) -> Callable[[int, int], float]:
+    return lambda rank, step: times.get(rank, 0.0)
+
+
+@pytest.mark.parametrize("times", [{2: 30.0}, {2: 30.0, 5: 30.0}, {2: 30.0, 5: 12.0}])
+def test_the_cost_is_what_the_job_takes_longer_than_without_the_fault(times: dict[int, float]) -> None:
+    analysis = analysis_of(data_parallel(slower(times)))
+    healthy = analysis_of(data_parallel())
+    cost = cost_of(analysis, set(times))
+    assert cost is not None
+    assert cost.replayed_ns == pytest.approx(iteration_ns(analysis), rel=0.05)
+    assert cost.cost_ns == pytest.approx(iteration_ns(analysis) - iteration_ns(healthy), rel=0.1)
+
+
+def test_of_two_equally_slow_ranks_one_alone_costs_nothing() -> None:
+    analysis = analysis_of(data_parallel(slower({2: 30.0, 5: 30.0}), noise=0))
+    cost = cost_of(analysis, {2})
+    assert cost is not None and cost.cost_ns == pytest.approx(0, abs=0.1 * MS)
+
+
+def test_time_that_another_rank_loses_as_well_is_no_cost() -> None:
+    analysis = analysis_of(data_parallel(slower({2: 30.0, 5: 20.0}), noise=0))
+    cost = cost_of(analysis, {2})
+    assert cost is not None and cost.cost_ns == pytest.approx(10 * MS, abs=0.1 * MS)
+
+
+def test_work_that_overlaps_with_a_wait_costs_only_what_is_waited_for() -> None:
+    def program(rank: int, step: int) -> list[Item]:
+        """Rank 1 is 20 ms slow before its enqueue; the others need the result only after 15 ms of other work."""
+        items: list[Item] = [Turn(1, "forward"), Work(5 + 20 * (rank == 1)), Enqueue("world")]
+        items += [Turn(2, "forward"), Work(15 - 15 * (rank == 1)), Turn(~0, "backward"), Wait(), Work(5)]
+        return [*items, Turn(NO_ROW, "optimizer"), Work(1)]
+
+    analysis = analysis_of(program)
+    cost = cost_of(analysis, {1})
+    # As it is: 25 + 5 + 1 ms.  Without: rank 1 takes 5 + 15 as the others, and an iteration 20 + 5 + 1.
+    assert iteration_ns(analysis) == 31 * MS
+    assert cost is not None and cost.cost_ns == pytest.approx(5 * MS, abs=0.1 * MS)
+
+
+def test_without_collectives_there_is_no_cost() -> None:
+    analysis = analysis_of(data_parallel(slower({2: 30.0})), drop=lambda rank, one: isinstance(one, CollectiveWindow))
+    assert cost_of(analysis, {2}) is None
