@@ -36,23 +36,24 @@ def _ranks(report: Report) -> tuple[str, str]:
     if found.finding == NOBODY_STANDS_OUT and found.cause:
         return f"{found.cause}:", f" {found.evidence}; no rank stands out by itself"
     if found.finding == NOBODY_STANDS_OUT:
-        return "", f"no rank stands out{_floor(found)}{_self_times(found)}"
+        return "", f"no rank stands out{_floor(found)}"
     if found.finding == ONE_OF:
         return _one_of(found)
     places = _by_place(found.named)
     (first, own), *others = places.items()
     head = f"slowest: {_named(own)}, {first}:" if len(found.named) == 1 else f"slow: {_named(own)}, {first}:"
     more = "".join(f"; {_named(rest)}, {place}: {_figures(rest)}" for place, rest in others)
-    return head, f" {_figures(own)}{more}{_cause(found)}{_cost(found)}{_self_times(found)}"
+    return head, f" {_figures(own)}{more}{_cause(found)}{_cost(found)}{' (by self times)' * bool(found.why_self_times)}"
 
 
 def _floor(found: RankVerdict) -> str:
     if found.floor_ns is None or not found.iteration_ns:
         return ""
+    by = " by self times" if found.why_self_times else ""
     words = f"{_part(found, found.floor_ns)} or more in one module or phase"
     if found.floor_throughout_ns is not None:
         words += f", or {_part(found, found.floor_throughout_ns)} throughout"
-    return f": one that loses {words} would have been seen"
+    return f"{by}: one that loses {words} would have been seen"
 
 
 def _part(found: RankVerdict, time_ns: float) -> str:
@@ -71,11 +72,6 @@ def _cost(found: RankVerdict) -> str:
         f"; {without} an iteration would take {duration(found.iteration_without_ns)} instead of "
         f"{duration(found.iteration_ns)}"
     )
-
-
-def _self_times(found: RankVerdict) -> str:
-    """Returns that waits are part of the times that were compared, where they are."""
-    return f" (self times, waits included: {found.why_self_times})" if found.why_self_times else ""
 
 
 def _one_of(found: RankVerdict) -> tuple[str, str]:

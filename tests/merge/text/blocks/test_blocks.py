@@ -163,8 +163,8 @@ def test_where_nobody_stands_out_the_verdict_says_so_and_what_it_would_have_seen
     assert found.floor_ns >= 0.05 * found.iteration_ns
     share = f"{found.floor_ns / found.iteration_ns:.0%}"
     assert verdict_text(report) == (
-        f"no rank stands out: one that loses {duration(found.floor_ns)} ({share} of an iteration) or more in one module"
-        " or phase would have been seen."
+        f"no rank stands out by self times: one that loses {duration(found.floor_ns)} ({share} of an iteration) or "
+        "more in one module or phase would have been seen."
     )
 
 
@@ -177,7 +177,10 @@ def test_several_slow_ranks_are_named_with_their_places() -> None:
     assert words.startswith(
         "slow: ranks 2, 5, forward of blocks.1.moe.router: 20 ms to 40 ms above the others of their"
     )
-    assert "; rank 7, data wait: 40 ms above the others of its cohort, 53% of an iteration, in 3 of 3 steps." in words
+    assert words.endswith(
+        "; rank 7, data wait: 40 ms above the others of its cohort, 53% of an iteration, in 3 of 3 steps "
+        "(by self times)."
+    )
 
 
 def test_of_two_ranks_the_verdict_says_that_there_are_only_two() -> None:
@@ -186,6 +189,40 @@ def test_of_two_ranks_the_verdict_says_that_there_are_only_two() -> None:
     found = replace(report.verdict.ranks, named=(replace(one, cohort=2),))
     assert "in 3 of 3 steps (the slower of two ranks that do the same work)" in verdict_text(
         replace(report, verdict=replace(report.verdict, ranks=found))
+    )
+
+
+def verdict_with(report: Report, **changed: object) -> str:
+    found = replace(report.verdict.ranks, why_self_times="", **changed)  # type: ignore[arg-type]
+    return verdict_text(replace(report, verdict=replace(report.verdict, ranks=found)))
+
+
+def test_the_cause_and_the_cost_follow_the_evidence() -> None:
+    report = report_of(dp=8, slow_rank=5)
+    words = verdict_with(
+        report,
+        cause="more work",
+        evidence="2.00 times the samples of the others",
+        iteration_ns=1.4e9,
+        cost_ns=0.19e9,
+        iteration_without_ns=1.21e9,
+    )
+    assert words.endswith(
+        "in 3 of 3 steps; more work: 2.00 times the samples of the others; without it an iteration would take 1.21 s "
+        "instead of 1.4 s."
+    )
+
+
+def test_what_is_slow_instead_of_a_rank_comes_first() -> None:
+    words = verdict_with(report_of(dp=8), cause="slow link", evidence="the collectives of ranks 2-3 take longer")
+    assert words == "slow link: the collectives of ranks 2-3 take longer; no rank stands out by itself."
+
+
+def test_the_detection_floor_of_a_machine_is_given_where_waits_are_known() -> None:
+    words = verdict_with(report_of(dp=8), iteration_ns=200e6, floor_ns=10e6, floor_throughout_ns=30e6)
+    assert words == (
+        "no rank stands out: one that loses 10 ms (5% of an iteration) or more in one module or phase, or 30 ms (15% of"
+        " an iteration) throughout would have been seen."
     )
 
 
