@@ -1,4 +1,4 @@
-"""The folders hold what the map in CONTRIBUTING.md says, and imports go one way between them."""
+"""Tests that folders match the map in CONTRIBUTING.md, and that imports go one way between them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if sys.version_info >= (3, 11):
 else:
     tomllib = pytest.importorskip("tomli")
 
-HOUSE = Path(__file__).parent.parent
-#: The rooms in the order of their imports: a room imports itself and rooms before it.  A room is a folder, or a module
-#: that lies directly in ``distprof`` or ``merge``.
+ROOT = Path(__file__).parent.parent
+#: The units in the order of their imports: a unit imports itself and earlier units.  A unit is a folder, or a module
+#: directly in ``distprof`` or ``merge``.
 BASE = (
     *("version", "printable", "suggestions", "external_exceptions", "errors", "safe_files", "safe_folders", "clock"),
     *("console", "devices", "run_folder", "records", "shard", "config", "rank"),
@@ -50,8 +50,8 @@ ANALYSIS = (
 RENDERERS = ("merge.text.format", "merge.text.blocks", "merge.text", "merge.plots", "merge.export")
 COMPOSERS = ("standalone", "api", "commands", "commands.count", "__main__")
 ORDER = (*BASE, *RANK_SIDE, *LAUNCHER, *ANALYSIS, *RENDERERS, *COMPOSERS)
-#: What each side of the house may import of the rest.
-WALLS = {
+#: The units that each side may import.
+ALLOWED_UNITS = {
     RANK_SIDE: {*BASE, *RANK_SIDE},
     LAUNCHER: {*BASE, *LAUNCHER},
     ANALYSIS: {*BASE, *ANALYSIS} - {"console", "config"},
@@ -67,8 +67,8 @@ WALLS = {
     }
     | set(RENDERERS),
 }
-#: Packages of others that each side needs at most, beside Python's own.
-NEEDS = {
+#: The third-party packages that each side may import.
+ALLOWED_PACKAGES = {
     BASE: {"numpy", "msgpack", "tomllib", "tomli"},
     RANK_SIDE: {"numpy", "msgpack", "torch"},
     LAUNCHER: {"torch"},
@@ -80,19 +80,19 @@ MOST_MODULES = 16
 
 
 def packages() -> dict[str, Path]:
-    """Package name -> folder, by pyproject's mapping."""
-    tools = tomllib.loads((HOUSE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    """Returns package name -> folder, by pyproject's mapping."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     mapping: dict[str, str] = tools["package-dir"]
 
     def folder(package: str) -> Path:
         root = max((name for name in mapping if f"{package}.".startswith(f"{name}.")), key=len)
-        return HOUSE / mapping[root] / Path(*package.removeprefix(root).strip(".").split("."))
+        return ROOT / mapping[root] / Path(*package.removeprefix(root).strip(".").split("."))
 
     return {package: folder(package) for package in tools["packages"]}
 
 
 def modules() -> dict[str, Path]:
-    """Module name -> file, of everything that is installed."""
+    """Returns module name -> file of everything that is installed."""
     return {
         package if file.stem == "__init__" else f"{package}.{file.stem}": file
         for package, folder in packages().items()
@@ -104,7 +104,7 @@ MODULES = modules()
 
 
 def imports(file: Path) -> Iterator[str]:
-    """Every name that a file imports: under TYPE_CHECKING and inside functions, too."""
+    """Yields every name that a file imports, also under TYPE_CHECKING and inside functions."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -119,41 +119,41 @@ def imports(file: Path) -> Iterator[str]:
 IMPORTS = {name: set(imports(file)) for name, file in MODULES.items() if name != "distprof"}
 
 
-def room(module: str) -> str:
-    """``distprof.probes.timing.probe`` -> ``probes.timing``; ``distprof.clock`` -> ``clock``."""
+def unit(module: str) -> str:
+    """Returns a module's unit: ``distprof.probes.timing.probe`` -> ``probes.timing``, ``distprof.api`` -> ``api``."""
     inner = module.removeprefix("distprof.")
     is_package = MODULES[module].stem == "__init__"
     folder = inner if is_package else inner.rpartition(".")[0]
     return inner if folder in ("", "merge") else folder
 
 
-def between_rooms() -> Iterator[tuple[str, str, str]]:
-    """(importing module, its room, imported room) wherever the rooms differ."""
+def between_units() -> Iterator[tuple[str, str, str]]:
+    """Yields (importing module, its unit, imported unit) wherever the units differ."""
     for module, others in IMPORTS.items():
         if module in ("distprof.merge", "distprof"):
             continue
         for other in others & MODULES.keys() - {"distprof", "distprof.merge"}:
-            if room(other) != room(module):
-                yield module, room(module), room(other)
+            if unit(other) != unit(module):
+                yield module, unit(module), unit(other)
 
 
 def test_all_folders_are_installed() -> None:
-    on_disk = {file.parent for top in ("distprof", "launcher", "merge") for file in (HOUSE / top).rglob("*.py")}
+    on_disk = {file.parent for top in ("distprof", "launcher", "merge") for file in (ROOT / top).rglob("*.py")}
     assert on_disk == set(packages().values())
 
 
-def test_all_rooms_have_a_place_in_the_order() -> None:
-    assert {room(module) for module in IMPORTS} - {"merge"} == set(ORDER)
+def test_all_units_are_in_the_order() -> None:
+    assert {unit(module) for module in IMPORTS} - {"merge"} == set(ORDER)
 
 
-def test_rooms_import_earlier_rooms_only() -> None:
+def test_units_import_earlier_units_only() -> None:
     height = {name: number for number, name in enumerate(ORDER)}
-    assert {edge for edge in between_rooms() if height[edge[2]] > height[edge[1]]} == set()
+    assert {edge for edge in between_units() if height[edge[2]] > height[edge[1]]} == set()
 
 
-@pytest.mark.parametrize(("side", "allowed"), WALLS.items(), ids=["rank", "launcher", "analysis", "renderers"])
-def test_sides_of_the_house_stay_apart(side: tuple[str, ...], allowed: set[str]) -> None:
-    assert {edge for edge in between_rooms() if edge[1] in side and edge[2] not in allowed} == set()
+@pytest.mark.parametrize(("side", "allowed"), ALLOWED_UNITS.items(), ids=["rank", "launcher", "analysis", "renderers"])
+def test_sides_are_separate(side: tuple[str, ...], allowed: set[str]) -> None:
+    assert {edge for edge in between_units() if edge[1] in side and edge[2] not in allowed} == set()
 
 
 def test_modules_import_in_no_cycle() -> None:
@@ -172,11 +172,13 @@ def test_records_and_report_are_imported_from_their_package(package: str) -> Non
     }
 
 
-@pytest.mark.parametrize(("side", "allowed"), NEEDS.items(), ids=["base", "rank", "launcher", "analysis", "renderers"])
+@pytest.mark.parametrize(
+    ("side", "allowed"), ALLOWED_PACKAGES.items(), ids=["base", "rank", "launcher", "analysis", "renderers"]
+)
 def test_third_party_packages(side: tuple[str, ...], allowed: set[str]) -> None:
-    top = {(module, other.partition(".")[0]) for module in IMPORTS if room(module) in side for other in IMPORTS[module]}
-    strangers = {(module, name) for module, name in top if name not in sys.stdlib_module_names | allowed | {"distprof"}}
-    assert strangers == set()
+    top = {(module, other.partition(".")[0]) for module in IMPORTS if unit(module) in side for other in IMPORTS[module]}
+    others = {(module, name) for module, name in top if name not in sys.stdlib_module_names | allowed | {"distprof"}}
+    assert others == set()
 
 
 def test_matplotlib_is_imported_by_plots_only() -> None:
@@ -186,10 +188,10 @@ def test_matplotlib_is_imported_by_plots_only() -> None:
 
 def tracked_folders() -> list[Path]:
     tops = ("distprof", "launcher", "merge", "examples", "tests", "tools")
-    return sorted({file.parent for top in tops for file in (HOUSE / top).rglob("*.py")} - {HOUSE / "tests" / "cases"})
+    return sorted({file.parent for top in tops for file in (ROOT / top).rglob("*.py")} - {ROOT / "tests" / "cases"})
 
 
-@pytest.mark.parametrize("folder", tracked_folders(), ids=lambda folder: str(folder.relative_to(HOUSE)))
+@pytest.mark.parametrize("folder", tracked_folders(), ids=lambda folder: str(folder.relative_to(ROOT)))
 def test_folder_size(folder: Path) -> None:
     files = [file for file in folder.glob("*.py") if file.name not in ("__init__.py", "conftest.py")]
     assert len(files) <= MOST_MODULES
@@ -198,13 +200,13 @@ def test_folder_size(folder: Path) -> None:
 
 
 def test_contributing_has_the_map_of_folders() -> None:
-    code = runpy.run_path(str(HOUSE / "tools" / "folder_map.py"))
-    page = (HOUSE / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = runpy.run_path(str(ROOT / "tools" / "folder_map.py"))
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert "<!-- map -->" in page
     assert page == code["with_map"](page), "python tools/folder_map.py writes it anew"
 
 
-#: Modules of the time before the folders were regrouped; their names said little.
+#: Old names of modules that said little.
 OLD_NAMES = {
     *("doors", "turns", "holders", "standing", "say", "claims", "absence", "checks", "rehearsals", "stacks", "owned"),
     *("layers", "module_list", "fused", "timed", "sums", "shortcut", "holdings", "standing_mode", "regions"),

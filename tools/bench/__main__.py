@@ -25,7 +25,7 @@ PARTS: dict[str, Callable[[reports.Effort], list[Table]]] = {
 }
 _PAGE = """# What distprof costs
 
-Made by `make bench`; everything that is compared was measured in turns, in one run.
+Made by `make bench`; compared variants were measured alternately, in one run.
 
 {machine}
 
@@ -34,7 +34,11 @@ Made by `make bench`; everything that is compared was measured in turns, in one 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description="Measure what distprof costs.")
-    parser.add_argument("--quick", action="store_true", help="once each: shows that it works, not what things cost")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one measurement of each part: a test of the bench, without meaning for the cost",
+    )
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="some of the parts")
     parser.add_argument(
         "--ranks", type=int, nargs="+", help="sizes of the merged runs; 4096 takes 2 GB of disk  [default: 8 512]"

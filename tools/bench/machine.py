@@ -20,7 +20,7 @@ def described() -> str:
         f"numpy {version('numpy')}",
     )
     load = os.getloadavg()[0]
-    busy = f" The machine was busy with other things: its load was {load:.1f} before this began." if load > 0.5 else ""
+    busy = f" The machine had other work: its load was {load:.1f} at the begin." if load > 0.5 else ""
     return f"On {', '.join(parts)}.{busy}"
 
 

@@ -52,16 +52,16 @@ _MERGE_BUDGETS: dict[tuple[str, int], tuple[float | None, ...]] = {
     ("demo", 8): (3, 1, None),
     ("large", 4096): (60, None, 2000),
 }
-_OURS = ("quiet", "timed")
+_RECORDER_VARIANTS = ("quiet", "timed")
 _VARIANTS = {
     "plain": "nothing: the noise of this machine",
     "quiet": "distprof, outside its window",
-    "timed": "distprof, a timed step: all that is recorded by default",
+    "timed": "distprof, a timed step: everything recorded by default",
     "counted": "distprof, the one counted step",
-    "hooks": "plain hooks that take three stamps a module and keep none: for comparison",
+    "hooks": "plain hooks with three timestamps a module, none kept: for comparison",
     "DeepSpeed FlopsProfiler": "DeepSpeed FlopsProfiler",
     "FlopCounterMode": "torch.utils.flop_counter.FlopCounterMode",
-    "torch.profiler": "torch.profiler of CPU activity, but for what it does at its end",
+    "torch.profiler": "torch.profiler of CPU activity, without its work at the end",
 }
 
 
@@ -77,15 +77,14 @@ def _steps(model: str, found: dict[str, Any]) -> Table:
     plain = found["plain"]
     return Table(
         f"A training step of {plain['modules']} modules, {plain['plain_ms']:.1f} ms",
-        ("switched on", "CPU time / plain", "wall time / plain", "budget"),
+        ("variant", "CPU time / plain", "wall time / plain", "budget"),
         [(said, *_ratios(model, variant, found)) for variant, said in _VARIANTS.items()],
         (
             f"A GPT in GPT-2's layout in float32, with AdamW: {SHAPES[model]}; one thread.",
-            "Steps with something switched on and steps without take turns in one process, and each is compared with "
-            "its neighbour.  Shown is the mean of the middle half of these ratios, in brackets where it lies with a "
-            "probability of 95 %.  The recorder is the one that a rank has, and writes its shard; the steps in which "
-            "it meets the model and makes what it keeps are not measured.  The budget is for CPU time, which other "
-            "work on the machine disturbs less.",
+            "Steps with and without the variant alternate in one process, and each is compared with its neighbour.  "
+            "The table shows the mean of the middle half of the ratios, with its 95 % interval in brackets.  The "
+            "recorder is that of a rank, and writes its shard; the steps in which it finds the model and allocates its "
+            "tables are not measured.  The budget is for CPU time, which other work on the machine disturbs less.",
         ),
     )
 
@@ -99,17 +98,17 @@ def _ratios(model: str, variant: str, found: dict[str, Any]) -> tuple[str, str, 
 
 def added(effort: Effort) -> list[Table]:
     """Returns the table of the added time; on a shared machine the large model's steps differ by more than that."""
-    narrow = _compared("narrow", effort.narrow, "--only", *_OURS)
+    narrow = _compared("narrow", effort.narrow, "--only", *_RECORDER_VARIANTS)
     whole_ms = _compared("large", max(1, effort.narrow // 20), "--only", "plain")["plain"]["plain_ms"]
     table = Table(
         f"What is added to a step of {narrow['timed']['modules']} modules",
-        ("switched on", "CPU time, ms", f"(it + {whole_ms:.1f} ms) / {whole_ms:.1f} ms", "budget"),
-        [(_VARIANTS[variant], *_share(narrow[variant], whole_ms, variant)) for variant in _OURS],
+        ("variant", "CPU time, ms", f"(it + {whole_ms:.1f} ms) / {whole_ms:.1f} ms", "budget"),
+        [(_VARIANTS[variant], *_share(narrow[variant], whole_ms, variant)) for variant in _RECORDER_VARIANTS],
         (
-            "Steps of several hundred milliseconds differ from their neighbours by several per cent where a machine is "
-            f"shared.  Here distprof is added to steps of {narrow['timed']['plain_ms']:.1f} ms, of a narrow model with "
-            f"as many modules as the larger one: {NARROW}.  What it does goes with the modules, and not with their "
-            "width, but for what wide ones push out of the caches.",
+            "On a shared machine, steps of several hundred milliseconds differ from their neighbours by several per "
+            f"cent.  So distprof is added to steps of {narrow['timed']['plain_ms']:.1f} ms here, of a narrow model "
+            f"with as many modules as the larger one: {NARROW}.  Its work depends on the number of modules and not on their "
+            "width, except that wide modules evict more from the caches.",
         ),
     )
     return [table]
@@ -137,9 +136,9 @@ def start_up(effort: Effort) -> list[Table]:
             ("distprof --help", spread(helps, 2), "", verdict(sure(median(helps)), _HELP_BUDGET_S, 2)),
         ],
         (
-            "One rank.  Both take turns; *added* is the mean of the middle half of the differences, in brackets where "
-            "it lies with a probability of 95 %.  It is what the rank and the launcher do for the recording, less what "
-            "the launcher saves: what it imports, torch above all, it keeps from Python's collector.",
+            "One rank.  Both alternate; *added* is the mean of the middle half of the differences, with its 95 % "
+            "interval in brackets.  It is the work of the rank and of the launcher for the recording, less the time "
+            "that the launcher saves: it excludes its imports, torch above all, from Python's garbage collection.",
         ),
     )
     return [table]
@@ -156,7 +155,7 @@ def memory(effort: Effort) -> list[Table]:
             ("distprof run", spread([recorded / MB for _, recorded in pairs], 1), ""),
             ("added", spread(added, 1), verdict(sure(median(added)), _MEMORY_BUDGET_MB, 0)),
         ],
-        (f"After {jobs.STEPS} steps of the smaller model, when all that is recorded by default has been.",),
+        (f"After {jobs.STEPS} steps of the smaller model, when the default window is complete.",),
     )
     return [table]
 
@@ -177,8 +176,8 @@ def shards(effort: Effort) -> list[Table]:
             ("a module call more", f"{a_call:.1f}", "", verdict(sure(a_call), _CALL_BUDGET_BYTES, 0)),
         ],
         (
-            f"A timed step takes {a_call:.0f} bytes a module call and {constant:,.0f} more.  *Once*: the tree of "
-            "modules, their parameters, and what else does not grow with the steps.",
+            f"A timed step takes {a_call:.0f} bytes for each module call and {constant:,.0f} more.  *Once*: the tree "
+            "of modules, their parameters, and all else that does not depend on the number of steps.",
         ),
     )
     return [table]
@@ -190,7 +189,7 @@ def merges(effort: Effort) -> list[Table]:
         ("run", "shards, MB", "seconds", "seconds, --no-plots", "peak memory, MB", "budget"),
         [_merge(kind, ranks, times) for (kind, ranks), times in effort.merges.items()],
         (
-            "Runs that were made up: the first in the shape of `make demo`, the others with a mixture of "
+            "Synthetic runs: the first has the shape of `make demo`, the others a mixture of "
             f"{RUNS['large']['experts']} experts over {RUNS['large']['ep']} ranks in every second block; "
             f"{RUNS['large']['steps']} timed steps.  `make bench ARGS='--ranks 4096'` merges a run of 4,096 ranks.",
         ),

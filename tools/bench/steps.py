@@ -80,7 +80,7 @@ def _step(training: Training, around: Around) -> _StepTime:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Training steps with something switched on, against plain ones.")
+    parser = argparse.ArgumentParser(description="Compare training steps with a variant to plain ones.")
     parser.add_argument("model", choices=_SHAPES)
     parser.add_argument("--pairs", type=int, required=True)
     parser.add_argument("--only", choices=VARIANTS, nargs="+", default=list(VARIANTS))
