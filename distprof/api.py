@@ -59,9 +59,10 @@ def record(
 ) -> Iterator[Path]:
     """Records this process where no recorder can be injected (Ray, notebooks, ``mp.spawn``).
 
-    ``settings`` are ``warmup``, ``timed``, ``count`` and ``count_eager``, as for ``distprof run``.  All ranks of a job
-    give the same ``name``.  Yields the run folder, for ``distprof merge``: it is in the temporary folder if ``out``
-    cannot be written, and a line on stderr says so.  Under ``distprof run`` this function does nothing.
+    ``settings`` are ``warmup``, ``timed``, ``count``, ``count_eager``, ``collectives`` and ``collective_timing``, as
+    for ``distprof run``.  All ranks of a job give the same ``name``.  Yields the run folder, for ``distprof merge``: it
+    is in the temporary folder if ``out`` cannot be written, and a line on stderr says so.  Under ``distprof run`` this
+    function does nothing.
 
     Raises UsageError for invalid settings; nothing else.
     """

@@ -25,7 +25,7 @@ BASE = (
 )
 COUNTING = ("nested_tensors", "hooks", "flops.formulas", "flops")
 MODEL = ("module_walk", "topology", "frameworks", "model")
-PROBES = ("probes", "probes.memory", "probes.compiled", "probes.timing", "probes.counting")
+PROBES = ("probes", "probes.memory", "probes.compiled", "probes.collectives", "probes.timing", "probes.counting")
 RANK_SIDE = (*COUNTING, *MODEL, *PROBES, "clock_sync", "recorder", "inject")
 LAUNCHER = ("launcher",)
 ANALYSIS = (

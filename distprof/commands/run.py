@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Mapping
 
 import click
 
+from distprof.config.flight_recorder import ring_variables
 from distprof.launcher import torchrun
 from distprof.launcher.job import record_job
 
@@ -25,4 +28,10 @@ def command(arguments: list[str]) -> None:
     torchrun.check(args)
     options = torchrun.options(args)
     job = torchrun.job(args, options.name, ["distprof", "run", *arguments])
-    sys.exit(record_job(options, job, lambda variables: torchrun.start(args, variables)))
+
+    def start(variables: Mapping[str, str]) -> int:
+        """Starts the ranks; without variables of a recorder they are started as torchrun does."""
+        ring = ring_variables(options.settings, os.environ) if variables else {}
+        return torchrun.start(args, {**ring, **variables})
+
+    sys.exit(record_job(options, job, start))

@@ -140,6 +140,14 @@ WINDOW = (
         "short",
         default=False,
     ),
+    Option("collectives", bool, "record the collectives, sends and receives of timed iterations", default=True),
+    Option(
+        "collective_timing",
+        bool,
+        "switch NCCL's timing of collectives on in the window, for their durations: torch warns that it may make the "
+        "watchdog hang, it costs time in each collective, and it stays on until the job ends",
+        default=False,
+    ),
 )
 OUT = Option("out", str, "folder in which run folders are made", "DIR", default="runs")
 #: The options of ``distprof run`` and ``exec``.

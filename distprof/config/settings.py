@@ -23,7 +23,8 @@ SETTINGS_FILE = "distprof-settings.json"
 class Settings:
     """``warmup`` iterations are not recorded, then one is counted (unless ``count`` is off), then ``timed`` are timed.
 
-    With ``count_eager`` the counted iteration runs compiled code in eager form.
+    With ``count_eager`` the counted iteration runs compiled code in eager form.  ``collectives``: those of the timed
+    iterations are recorded; with ``collective_timing`` NCCL's timing of them is switched on.
     """
 
     warmup: int = DEFAULTS["warmup"]
@@ -34,12 +35,16 @@ class Settings:
     run_id: str = ""
     launch: str = ""  # the id of the launcher: each node of a job may have one
     launched_ns: int = 0
+    collectives: bool = DEFAULTS["collectives"]
+    collective_timing: bool = DEFAULTS["collective_timing"]
 
     def __post_init__(self) -> None:
         if not self.timed and not self.count:
             raise UsageError("nothing is left to record: timed is 0 and counting is off")
         if self.count_eager and not self.count:
             raise UsageError("count_eager says how to count, and counting is off: give one of the two")
+        if self.collective_timing and not self.collectives:
+            raise UsageError("collective_timing says how to record collectives, which is off: give one of the two")
 
     @property
     def counted(self) -> int:

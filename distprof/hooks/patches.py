@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -168,13 +168,16 @@ class _FunctionPatchBase(Generic[Handler]):
         raise NotImplementedError
 
     @not_traced
-    def _call_handler(self, call_handler: Callable[..., None], *given: Any) -> None:
-        """Calls the handler as :func:`distprof.hooks.dynamo.run_uncompiled` would, but in one frame."""
+    def _call_handler(self, call_handler: Callable[..., Any], *given: Any) -> Any:
+        """Calls the handler as :func:`distprof.hooks.dynamo.run_uncompiled` would, but in one frame.  Returns its
+        result, None if it raised.
+        """
         before = set_eval_frame(None)
         try:
-            call_handler(*given)
+            return call_handler(*given)
         except BaseException as error:
             self._on_error(self._name, error)
+            return None
         finally:
             set_eval_frame(before)
 
@@ -221,6 +224,54 @@ class FunctionEntryPatch(_FunctionPatchBase[Callable[[tuple[Any, ...]], None]]):
         return replacement
 
 
+class CallHandler(Protocol):
+    """Receives the begin of each call with its arguments, and its end with its result; calls may nest."""
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs before the call.  Returns a token, or None if ``end`` is not to be called for this call."""
+
+    def end(self, token: Any, result: Any, raised: bool) -> None:
+        """Runs after the call; ``result`` is None if it ``raised``."""
+
+
+class CallPatch(_FunctionPatchBase[CallHandler]):
+    """Passes the begin and the result of each call to the handler; with ``only``, of those methods' calls whose object
+    has its ``id`` in there.
+    """
+
+    def __init__(
+        self,
+        where: tuple[tuple[Any, str], ...],
+        name: str,
+        on_error: OnError,
+        *,
+        only: Container[int] | None = None,
+    ) -> None:
+        super().__init__(where, name, on_error)
+        self._only = only
+
+    def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        call_handler, only = self._call_handler, self._only
+
+        @not_traced
+        @functools.wraps(original)
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            handler = self._handler
+            if handler is None or (only is not None and not (args and id(args[0]) in only)):
+                return original(*args, **kwargs)
+            token = call_handler(handler.begin, args, kwargs)
+            result, raised = None, True
+            try:
+                result = original(*args, **kwargs)
+                raised = False
+                return result
+            finally:
+                if token is not None:
+                    call_handler(handler.end, token, result, raised)
+
+        return replacement
+
+
 class _ReplacedAttribute:
     """Replaces one attribute from :meth:`apply` to :meth:`restore`, while ``wanted`` is true; the replacement stays in
     place longer when other code has patched the attribute since.
@@ -237,7 +288,10 @@ class _ReplacedAttribute:
     def apply(self) -> None:
         self.wanted = True
         if self.ours is None:
-            self.original = getattr(self._holder, self._attribute)
+            # As the holder has it: a method of a C++ class is another object than the class's attribute, and only that
+            # object works as a method again.
+            own = vars(self._holder).get(self._attribute)
+            self.original = getattr(self._holder, self._attribute) if own is None else own
             ours = self._replacement(self.original)
             ours.patch = self
             try:  # an asynchronous exception (a signal) may interrupt here

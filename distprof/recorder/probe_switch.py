@@ -11,6 +11,7 @@ import torch
 from distprof.clock import Clock
 from distprof.hooks.patches import FunctionCallHandler, OnError, dataloader_patch
 from distprof.hooks.recursion_limit import RecursionLimit
+from distprof.probes.collectives.recording import new_recording
 from distprof.probes.counting.probe import CountingProbe
 from distprof.probes.memory.breakdown import MemoryBreakdown
 from distprof.probes.model_watch import ModelListener, ModelWatch
@@ -79,8 +80,12 @@ class ProbeSwitch:
         given = self._module_patch, self._listener, self._on_error
         if kind is StepKind.COUNTED:
             return CountingProbe(*given, eager=rank.eager_choice, whole=True, window=window)
-        assert rank.models is not None
-        return TimedProbe(*given, self._clock, rank.device.type, rank.models.expert_layers, window)
+        assert rank.models is not None and rank.identity is not None
+        world_size, wanted = rank.identity.world_size, rank.settings.collectives
+        collectives = new_recording(self._clock, world_size, self._on_error, window, wanted=wanted)
+        return TimedProbe(
+            *given, self._clock, rank.device.type, rank.models.expert_layers, window, collectives=collectives
+        )
 
     def begin(self) -> None:
         """Begins another iteration of the attached probe."""

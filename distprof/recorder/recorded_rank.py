@@ -45,7 +45,7 @@ class RecordedRank:
         self.eager_choice: EagerChoice | None = None
         self.end_is_written = False
         self.writing = 0  # above 0 while records are made and written, and after an exception from outside there
-        self._settings = settings
+        self.settings = settings
         self._clock = clock
         self._steps = steps
         self._uncalled_models: UncalledModels | None = None
@@ -59,7 +59,7 @@ class RecordedRank:
 
         Returns False if another process is this rank, or if no shard can be written.
         """
-        settings, run = self._settings, RunFolder(self.run_dir)
+        settings, run = self.settings, RunFolder(self.run_dir)
         self.device = running_device(parameters_in(module), every_module(module))
         self.eager_choice = EagerChoice(settings.count_eager, self.device)
         launch = settings.launch, settings.launched_ns
@@ -80,7 +80,7 @@ class RecordedRank:
 
     def _is_taken(self, run: RunFolder, identity: Identity) -> bool:
         """Returns whether another process is the rank; reports it if the script asked for the recording."""
-        taken = is_rank_taken(run, identity.rank, identity.claim, self._settings.launched_ns)
+        taken = is_rank_taken(run, identity.rank, identity.claim, self.settings.launched_ns)
         if taken and self.asked:
             say(f"this process is not recorded: another one is rank {identity.rank} of {run.path}")
         return taken
@@ -88,7 +88,7 @@ class RecordedRank:
     @property
     def run_dir(self) -> Path:
         """The folder of the run."""
-        return Path(self._settings.run_dir)
+        return Path(self.settings.run_dir)
 
     @property
     def tree(self) -> ModuleTree:

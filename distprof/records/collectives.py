@@ -67,7 +67,7 @@ class CollectiveWindow:
 
     ``source`` and ``message_source`` name where collectives, and sends and receives, come from.  Each is empty where
     nothing could be seen, and then ``unseen`` or ``message_unseen`` is the reason, a sentence.  Without a reason, a
-    step without entries had none.
+    step without entries had none; with both reasons, steps have no :class:`Collectives`.
     """
 
     KIND: ClassVar[str] = "collective_window"

@@ -221,7 +221,8 @@ class Session:
                 self._ignored_rows.add(row)
 
     def _new_table_mode(self, attribution: Attribution) -> TableMode:
-        self._table = OpTable(CudaTimestamps() if self.device.type == "cuda" else HostTimestamps(self._clock.mono_ns))
+        mono_ns = self._clock.mono_ns
+        self._table = OpTable(CudaTimestamps(mono_ns) if self.device.type == "cuda" else HostTimestamps(mono_ns))
         return TableMode(attribution, self._table, self._ignored_rows, self._fake_modes)
 
 

@@ -48,6 +48,7 @@ def _places() -> dict[str, Any]:
     if "torch" not in sys.modules:
         return {}
     import torch
+    from torch._C._distributed_c10d import ProcessGroup, Work
     from torch.autograd.profiler import record_function
     from torch.distributed.device_mesh import DeviceMesh
     from torch.utils.data.dataloader import _BaseDataLoaderIter
@@ -61,6 +62,8 @@ def _places() -> dict[str, Any]:
         "torch.autograd.graph": torch.autograd.graph._engine_run_backward,
         "DataLoader": _BaseDataLoaderIter.__next__,
         "DeviceMesh": DeviceMesh.__init__,
+        **{f"ProcessGroup.{name}": vars(ProcessGroup)[name] for name in ("send", "recv", "recv_anysource")},
+        "Work.wait": vars(Work)["wait"],
         "record_function's beginning": record_function.__enter__,
         "record_function's end": record_function.__exit__,
     }

@@ -26,7 +26,8 @@ from distprof.nested_tensors import call_tensors
 from distprof.probes.experts import ExpertTally
 from distprof.probes.module_stack import ModuleStack
 from distprof.probes.protocol import ModuleCallListener
-from distprof.probes.timing.module_times import CallOrders, Fields, ModuleTimeSums
+from distprof.probes.timing.call_orders import CallOrders
+from distprof.probes.timing.module_times import Fields, ModuleTimeSums
 from distprof.probes.timing.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
 from distprof.probes.timing.timeline import Timeline, Timestamps
 

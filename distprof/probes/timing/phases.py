@@ -37,6 +37,7 @@ class PhaseClock:
         self.timeline = Timeline(timestamps, OTHER)
         self.waited_for_data = False
         self._open: list[str] = []
+        self._host_ns = [] if timestamps.immediate else [timestamps.host_ns()]
 
     def enter(self, phase: str) -> None:
         if self._open and self._open[-1] in (FORWARD, EVALUATION):
@@ -45,13 +46,13 @@ class PhaseClock:
             self.waited_for_data = True
         self._settle(phase)
         self._open.append(phase)
-        self.timeline.switch_to(phase)
+        self._switch_to(phase)
 
     def leave(self) -> None:
         if not self._open:  # entered before this iteration began
             return
         phase = self._open.pop()
-        self.timeline.switch_to(self._open[-1] if self._open else _AFTER.get(phase, OTHER))
+        self._switch_to(self._open[-1] if self._open else _AFTER.get(phase, OTHER))
 
     def finish(self) -> Intervals:
         """Ends the iteration and returns its intervals under their final names."""
@@ -59,7 +60,21 @@ class PhaseClock:
         owners = self.timeline.owners
         while _EVALUATION_DATA in owners:
             owners[owners.index(_EVALUATION_DATA)] = EVALUATION
-        return self.timeline.finish()
+        intervals = self.timeline.finish()
+        if not intervals.source.immediate:
+            self._host_ns.append(intervals.source.host_ns())
+        return intervals
+
+    def moments_ns(self, intervals: Intervals) -> list[int]:
+        """Returns when each interval began and the last one ended, on the host's monotonic clock: what a device was
+        given to do in an interval, it may do later.
+        """
+        return self._host_ns or list(intervals.timestamps)
+
+    def _switch_to(self, phase: str) -> None:
+        self.timeline.switch_to(phase)
+        if self._host_ns:
+            self._host_ns.append(self.timeline.source.host_ns())
 
     def _settle(self, following: str) -> None:
         """Names the intervals that depend on ``following``, back to the last one whose phase is certain."""

@@ -12,18 +12,20 @@ from threading import get_ident
 from distprof.clock import Clock
 from distprof.hooks.patches import ModuleCallPatch, OnError, dataloader_patch
 from distprof.model.moe_layers import MoeLayer
+from distprof.probes.collectives.recording import CollectiveRecording
 from distprof.probes.experts import ExpertTally, Pending
 from distprof.probes.memory.peak import peak_memory
 from distprof.probes.module_stack import ThreadCallHandler
 from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.protocol import ModuleCallListener
 from distprof.probes.timing.fast_path import host_timestamps, with_fast_path
+from distprof.probes.timing.long_turns import timeline_record
 from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.module_times import Fields
 from distprof.probes.timing.phases import DATA, FORWARD, OPTIMIZER
 from distprof.probes.timing.timed_functions import TimedFunctions
 from distprof.probes.timing.timeline import CudaTimestamps, Intervals, Timestamps
-from distprof.records import PHASES, TRAINING, Record, Step
+from distprof.records import PHASES, TRAINING, Record, Step, Timeline
 
 
 @dataclass
@@ -34,6 +36,7 @@ class _Finished:
     phases: Intervals
     unseen: set[str]  # phases without time because no patch sees them
     modules: Callable[[], Fields]
+    timeline: Callable[[], Timeline]  # readable after ``modules``
     tokens: Pending | None
 
 
@@ -49,12 +52,16 @@ class TimedProbe:
         device: str,
         layers: Sequence[MoeLayer],
         window: int = 0,
+        collectives: CollectiveRecording | None = None,
     ) -> None:
         """``window`` is the number of the window, for its records."""
         self._clock = clock
+        self._collectives = collectives
         self._on_error = on_error
         self._module_patch = patch
-        self._timestamps: Timestamps = CudaTimestamps() if device == "cuda" else host_timestamps(clock.mono_ns)
+        self._timestamps: Timestamps = (
+            CudaTimestamps(clock.mono_ns) if device == "cuda" else host_timestamps(clock.mono_ns)
+        )
         self._timer = ModuleTimer(listener, self._timestamps, ExpertTally(layers, window), on_error)
         self._peak_memory, self._memory_source = peak_memory(device)
         self._data_patch = dataloader_patch(on_error)
@@ -75,9 +82,13 @@ class TimedProbe:
         self._data_patch.open(ThreadCallHandler(self.thread, timer.data_began, timer.data_ended))
         self.optimizer_steps.open()
         self._functions.open()
+        if self._collectives is not None:
+            self._collectives.open()
         self.begin()
 
     def detach(self) -> None:
+        if self._collectives is not None:
+            self._collectives.close()
         self._module_patch.close()
         self._data_patch.close()
         self.optimizer_steps.close()
@@ -89,6 +100,8 @@ class TimedProbe:
         self.detach()
 
     def begin(self) -> None:
+        if self._collectives is not None:
+            self._collectives.step_begins()
         self._began_wall_ns = self._clock.wall_ns()
         self._timer.begin()
         self.optimizer_steps.forget()
@@ -99,6 +112,8 @@ class TimedProbe:
         tokens = timer.experts.finish(iteration)  # before the timestamp after which they can be read
         modules = timer.finish()
         phases = timer.phases.finish()
+        moments_ns = timer.phases.moments_ns(phases)
+        turns = timer.sums.long_turns if self._timestamps.immediate else None
         step = partial(
             Step,
             iteration=iteration,
@@ -115,7 +130,10 @@ class TimedProbe:
         unseen = set() if timer.phases.waited_for_data else {DATA}
         if mode == TRAINING:  # it has a forward and an optimizer's step: without time, no patch has seen them
             unseen |= {FORWARD, OPTIMIZER}
-        self._unread.append(_Finished(step, phases, unseen, modules, tokens))
+        timeline = partial(timeline_record, iteration, mode, phases.owners, moments_ns, turns, window=self._window)
+        self._unread.append(_Finished(step, phases, unseen, modules, timeline, tokens))
+        if self._collectives is not None:
+            self._collectives.step_ended(iteration, mode, moments_ns[0], moments_ns[-1])
 
     def read(self, *, wait: bool = False) -> list[Record]:
         records: list[Record] = []
@@ -126,8 +144,10 @@ class TimedProbe:
             elif not self._timestamps.ready(last):
                 break
             finished = self._unread.pop(0)
-            records.append(_record_of(finished))
+            records += [_record_of(finished), finished.timeline()]
             records += finished.tokens.records() if finished.tokens is not None else ()
+        if self._collectives is not None:
+            records += self._collectives.records()
         return records
 
     def backward_began(self, create_graph: bool) -> None:

@@ -23,8 +23,10 @@ Timestamp = Any  # an int of nanoseconds on the CPU, an event on an accelerator
 class Timestamps(Protocol):
     """Takes timestamps and reads the time between them."""
 
-    #: Whether a timestamp can be read at once.
+    #: Whether a timestamp can be read at once, and is a moment on the host's monotonic clock.
     immediate: bool
+    #: Reads the host's monotonic clock, in ns.
+    host_ns: Callable[[], int]
 
     def now(self) -> Timestamp: ...
 
@@ -53,7 +55,7 @@ class HostTimestamps:
     length_ns = staticmethod(operator.sub)
 
     def __init__(self, mono_ns: Callable[[], int]) -> None:
-        self.now = mono_ns
+        self.now = self.host_ns = mono_ns
 
     def buffer(self) -> MutableSequence[int]:
         # A list of ints would be spread over the memory, and a step's timestamps have left the caches at its end.
@@ -75,9 +77,10 @@ class CudaTimestamps:
 
     immediate = False
 
-    def __init__(self) -> None:
+    def __init__(self, mono_ns: Callable[[], int]) -> None:
         import torch
 
+        self.host_ns = mono_ns
         self._new = lambda: torch.cuda.Event(enable_timing=True)
 
     def now(self) -> Timestamp:

@@ -71,7 +71,7 @@ def test_every_option_is_a_key_spelled_as_on_the_command_line(here: Path) -> Non
         (
             "x.toml",
             "[distprof]\nwarmup = 3",
-            "x.toml has an unknown key 'distprof': known are count, count-eager, depth, ",
+            "x.toml has an unknown key 'distprof': known are collective-timing, collectives, count, ",
         ),
         ("x.toml", 'warmup = "3"', "'warmup' in x.toml is '3': give a whole number, 0 or more"),
         ("x.toml", "count = 0", "'count' in x.toml is 0: give true or false"),

@@ -132,7 +132,7 @@ def test_text_report_has_defaults_of_the_table() -> None:
     [
         ("DISTPROF_WARM_UP", "'DISTPROF_WARM_UP': did you mean 'DISTPROF_WARMUP'?"),
         ("DISTPROF_CONFG", "'DISTPROF_CONFG': did you mean 'DISTPROF_CONFIG'?"),
-        ("DISTPROF_ZZZ", "'DISTPROF_ZZZ': known are DISTPROF_CONFIG, DISTPROF_COUNT, DISTPROF_COUNT_EAGER, "),
+        ("DISTPROF_ZZZ", "'DISTPROF_ZZZ': known are DISTPROF_COLLECTIVES, DISTPROF_COLLECTIVE_TIMING, "),
     ],
 )
 def test_misspelt_variables_are_named(name: str, sentence: str) -> None:

@@ -59,3 +59,10 @@ def test_how_to_count_and_not_to_count_are_not_given_together() -> None:
 def test_settings_of_another_version_are_read_for_what_is_known(tmp_path: Path) -> None:
     (tmp_path / SETTINGS_FILE).write_text(json.dumps({"timed": 3, "colour": "blue"}))
     assert read_settings(tmp_path) == Settings(timed=3)
+
+
+def test_how_to_record_collectives_and_not_to_record_them_are_not_given_together() -> None:
+    assert resolve({"DISTPROF_COLLECTIVES": "0"}) == Settings(collectives=False)
+    assert resolve({"DISTPROF_COLLECTIVE_TIMING": "1"}) == Settings(collective_timing=True)
+    with pytest.raises(UsageError, match="collective_timing says how to record collectives, which is off"):
+        resolve({}, collectives=False, collective_timing=True)

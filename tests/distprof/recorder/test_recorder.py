@@ -26,9 +26,10 @@ def test_records_come_in_order(tmp_path: Path) -> None:
         "parameters",
         "topology",
         "counts",
-        "step",
+        *("step", "timeline"),
         "memory",
-        "step",
+        *("step", "timeline"),
+        "collective_window",
         "end",
     ]
     assert found.one(Plan) == Plan(2, 1, 2)

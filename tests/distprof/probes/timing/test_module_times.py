@@ -15,8 +15,9 @@ from support.records import patient
 from torch import nn
 
 from distprof.clock import FakeClock
+from distprof.probes.timing.call_orders import CallOrder, CallOrders
 from distprof.probes.timing.module_timer import NOBODY
-from distprof.probes.timing.module_times import CallOrder, CallOrders, ModuleTimeSums
+from distprof.probes.timing.module_times import ModuleTimeSums
 from distprof.probes.timing.timeline import HostTimestamps, Timeline
 from distprof.records import Array, Step
 
@@ -84,18 +85,3 @@ def test_every_interval_of_a_step_is_seen_when_it_is_summed(monkeypatch: pytest.
     assert step.forward_ns.tolist() == [lengths[row] for row in range(3)]
     assert step.backward_ns.tolist() == [lengths[~row] for row in range(3)]
     assert sum(step.forward_ns) == 20 * 7 * 1_000_000
-
-
-def test_an_order_is_computed_once() -> None:
-    orders = CallOrders()
-    first = orders.of([0, 1, 0, NOBODY], [0, 1])
-    other = orders.of([0, 0, NOBODY], [0, 0])
-    assert orders.of([0, 1, 0, NOBODY], [0, 1]) is first and orders.of([0, 0, NOBODY], [0, 0]) is other
-    assert orders.of([0, 1, 0, NOBODY], [0, 0]) is not first  # the same intervals, of other calls
-
-
-def test_orders_that_do_not_repeat_are_not_kept() -> None:
-    orders = CallOrders()
-    for number in range(100):
-        orders.of([0] * number, [0])
-    assert len(orders._known) <= 4

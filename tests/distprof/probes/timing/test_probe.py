@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.probe import TimedProbe
-from distprof.records import Array, Step
+from distprof.records import Array, Step, Timeline
 
 
 class LateStamps:
@@ -24,7 +25,8 @@ class LateStamps:
     delay = 0
     waits: list[int]
 
-    def __init__(self) -> None:
+    def __init__(self, host_ns: Callable[[], int]) -> None:
+        self.host_ns = host_ns
         type(self).waits = []
         self.taken = 0
         self.times: list[int] = []
@@ -56,8 +58,10 @@ class LateStamps:
 def accelerator(monkeypatch: pytest.MonkeyPatch) -> type[LateStamps]:
     """Makes the timed probe use these timestamps, as if models ran on an accelerator."""
 
-    def probe(patch: Any, listener: Any, on_error: Any, time: Any, device: str, expert_rows: Any) -> TimedProbe:
-        return TimedProbe(patch, listener, on_error, time, "cuda", expert_rows)
+    def probe(
+        patch: Any, listener: Any, on_error: Any, time: Any, device: str, expert_rows: Any, *others: Any, **named: Any
+    ) -> TimedProbe:
+        return TimedProbe(patch, listener, on_error, time, "cuda", expert_rows, *others, **named)
 
     monkeypatch.setattr("distprof.recorder.probe_switch.TimedProbe", probe)
     monkeypatch.setattr("distprof.probes.timing.probe.CudaTimestamps", LateStamps)
@@ -83,6 +87,12 @@ def test_steps_are_read_when_ready_and_all_at_the_end(
         assert found.phases_ms(number) == {"forward": 11, "backward": 22, "optimizer": 3}
     assert found.of(Step)[0].memory_source == "of cuda"
     assert len(accelerator.waits) <= 3 and (accelerator.waits == []) == (delay == 0)
+    for step, timeline in zip(found.of(Step), found.of(Timeline), strict=True):
+        assert timeline.end_ns - timeline.start_ns == step.duration_ns  # on the host, which is as fast here
+        assert [timeline.phase_names[place] for place in timeline.phase] == [
+            *("other", "forward", "outside", "backward", "other", "optimizer", "other")
+        ]
+        assert len(timeline.turn_owner) == 0 and timeline.unseen.startswith("modules are timed by a device's events")
 
 
 def test_micro_batches_are_summed_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

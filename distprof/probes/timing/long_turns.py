@@ -1,0 +1,76 @@
+"""The long turns of one step, and the record of its timeline.
+
+A turn is the time from one event of a module to the next.  Merging needs the long ones alone, in which a thread may
+have waited; they are few, so nothing is lost of a step with many thousand turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from distprof.probes.timing.call_orders import CallOrder
+from distprof.records import LIMIT, LONG_TURN_NS, NO_ROW, PHASES, Array, Timeline
+
+DEVICE_TIMES = "modules are timed by a device's events, which are not on the host's clock"
+
+
+@dataclass
+class LongTurns:
+    """Collects the long turns of one step, whose turns come in one piece or more."""
+
+    _pieces: list[tuple[Array, Array, Array, Array]] = field(default_factory=list)
+    _turns_before: dict[int, int] = field(default_factory=dict)  # of each owner, in earlier pieces
+
+    def add(self, order: CallOrder, moments_ns: Array, *, last: bool) -> None:
+        """Adds turns: ``order.owners[i]`` had the time from ``moments_ns[i]`` to ``moments_ns[i + 1]``, on the host's
+        monotonic clock.  ``last``: no other piece follows.
+        """
+        (places,) = np.nonzero(moments_ns[1:] - moments_ns[:-1] >= LONG_TURN_NS)
+        if len(places):
+            owners, numbers = order.owners[places], order.turn_numbers[places]
+            if self._turns_before:
+                numbers = numbers + [self._turns_before.get(owner, 0) for owner in owners.tolist()]
+            self._pieces.append((owners, numbers, moments_ns[places], moments_ns[places + 1]))
+        if not last:
+            for owner, turns in order.turns_by_owner.items():
+                self._turns_before[owner] = self._turns_before.get(owner, 0) + turns
+
+    def columns(self) -> tuple[Array, Array, Array, Array]:
+        """Returns owner (a row, ``~row`` or NO_ROW), number, start and end of each long turn, in order."""
+        if not self._pieces:
+            return (np.zeros(0, "<i4"), *np.zeros((3, 0), "<i8"))
+        owners, numbers, starts_ns, ends_ns = map(np.concatenate, zip(*self._pieces, strict=True))
+        return np.where(owners < LIMIT, owners, NO_ROW).astype("<i4"), numbers, starts_ns, ends_ns
+
+
+def timeline_record(
+    iteration: int,
+    mode: str,
+    phases: Sequence[str],
+    moments_ns: Sequence[int],
+    turns: LongTurns | None,
+    *,
+    window: int = 0,
+) -> Timeline:
+    """Returns the record of a step whose phase ``phases[i]`` ran from ``moments_ns[i]`` to ``moments_ns[i + 1]``;
+    ``turns`` is None where they are timed by a device.
+    """
+    owner, number, start_ns, end_ns = (turns or LongTurns()).columns()
+    return Timeline(
+        iteration,
+        mode,
+        start_ns=moments_ns[0],
+        end_ns=moments_ns[-1],
+        phase_names=PHASES,
+        phase=np.array([PHASES.index(phase) for phase in phases], "<i4"),
+        phase_start_ns=np.array(moments_ns[:-1], "<i8"),
+        turn_owner=owner,
+        turn_number=number,
+        turn_start_ns=start_ns,
+        turn_end_ns=end_ns,
+        unseen="" if turns is not None else DEVICE_TIMES,
+        window=window,
+    )
