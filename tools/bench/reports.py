@@ -107,8 +107,8 @@ def added(effort: Effort) -> list[Table]:
         (
             "On a shared machine, steps of several hundred milliseconds differ from their neighbours by several per "
             f"cent.  So distprof is added to steps of {narrow['timed']['plain_ms']:.1f} ms here, of a narrow model "
-            f"with as many modules as the larger one: {NARROW}.  Its work depends on the number of modules and not on their "
-            "width, except that wide modules evict more from the caches.",
+            f"with as many modules as the larger one: {NARROW}.  Its work depends on the number of modules and not "
+            "on their width, except that wide modules evict more from the caches.",
         ),
     )
     return [table]
