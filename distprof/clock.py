@@ -90,7 +90,7 @@ def clock_domain() -> str:
     the host's name: containers of one machine share clocks, and hosts of one name do not.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return socket.gethostname()
     try:
