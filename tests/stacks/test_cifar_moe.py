@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from support.scripts import Workplace
 from support.stacks_page import HOUSE
 
 pytestmark = pytest.mark.stack("deepspeed")
@@ -42,19 +41,13 @@ def job(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> 
     """Runs the README's command with DeepSpeed's own profiler; returns both outputs and the report."""
     folder = tmp_path_factory.mktemp("cifar")
     _, *arguments = COMMAND.split()
-    done = subprocess.run(
-        [sys.executable, "-m", "distprof", *arguments[:-1], str(HOUSE / arguments[-1]), *QUICK],
-        cwd=folder,
-        env={**clean_env, "DS_ACCELERATOR": "cpu", "DISTPROF_PLOTS": "0"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    words = (*arguments[:-1], HOUSE / arguments[-1], *QUICK)
+    place = Workplace(folder, clean_env).forking()
+    done = place.start_distprof(*words, DS_ACCELERATOR="cpu", DISTPROF_PLOTS="0", DISTPROF_FULL="1").wait(600)
+    assert done.code == 0, done.err[-3000:]
     (run,) = (folder / "runs").iterdir()
     report = json.loads((run / "report" / "summary.json").read_text())
-    ours = done.stdout[done.stdout.index(" distprof ---") :]
+    ours = done.out[done.out.index(" distprof ---") :]
     return Job(ours, (folder / "theirs").read_text(), report)
 
 
