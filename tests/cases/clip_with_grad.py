@@ -1,4 +1,4 @@
-"""Gradients are averaged and clipped by hand behind backward, in grad mode: it is the update's work, not forward's."""
+"""Gradients are averaged and clipped by hand after backward, in grad mode: this work belongs to the update."""
 # ranks: 1
 # event: 2
 

@@ -1,4 +1,4 @@
-"""A compiled model: what each module inside of it runs cannot be told from the whole."""
+"""A compiled model: the work of each module inside it cannot be separated from the whole."""
 # ranks: 1
 # arguments: aot_eager
 # arguments: inductor

@@ -1,4 +1,4 @@
-"""A transform in a DataLoader of this process is an nn.Module, as torchvision's are: it is no model, and data waits."""
+"""A transform in a DataLoader of this process is an nn.Module, as in torchvision: it is no model, its time is data."""
 # ranks: 1
 
 import time

@@ -1,4 +1,4 @@
-"""DeepSpeed averages and clips gradients behind backward, in grad mode: that is the update's work, not forward's."""
+"""DeepSpeed averages and clips gradients after backward, in grad mode: this work belongs to the update."""
 # ranks: 1
 # arguments: 1 0
 # arguments: 4 1.0

@@ -1,4 +1,6 @@
-"""Every fifth iteration of training begins with an evaluation of 30 ms: throughput is less than the others tell."""
+"""Every fifth iteration of training begins with an evaluation of 30 ms: throughput is lower than the other iterations
+suggest.
+"""
 # ranks: 1
 
 import time

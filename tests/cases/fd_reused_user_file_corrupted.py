@@ -1,4 +1,4 @@
-"""Closes every descriptor that it did not open itself, as daemons do, and then opens files of its own.
+"""Closes every descriptor that it did not open itself, as daemons do, and then opens its own files.
 
 They get the numbers of the descriptors that were closed, whosoever those were.
 """

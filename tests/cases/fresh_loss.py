@@ -1,4 +1,4 @@
-"""A model that makes its loss module anew in every forward, with gradient accumulation."""
+"""A model that creates a new loss module in every forward, with gradient accumulation."""
 
 # ranks: 1
 

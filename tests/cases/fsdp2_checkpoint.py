@@ -1,4 +1,4 @@
-"""FSDP 2 over activation checkpointing: it puts a class of its own before the wrapper's, under another name."""
+"""FSDP 2 over activation checkpointing: it replaces the wrapper's class by a subclass with another name."""
 
 # ranks: 2
 

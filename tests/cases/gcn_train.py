@@ -1,4 +1,4 @@
-"""A graph convolution: its products with the sparse adjacency matrix work with what that stores."""
+"""A graph convolution: its products with the sparse adjacency matrix compute with the stored elements only."""
 # ranks: 1
 
 import warnings

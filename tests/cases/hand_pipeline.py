@@ -1,4 +1,4 @@
-"""Two stages by hand over plain send and recv: no mesh and no named group tells that the ranks are no replicas."""
+"""Two stages by hand over plain send and recv: no mesh and no group name shows that the ranks are not replicas."""
 
 # ranks: 2
 

@@ -1,4 +1,4 @@
-"""Asks a helper in another Python (its argument), which has no torch, and reads all that it says, stderr included."""
+"""Asks a helper in another Python (its argument), which has no torch, and reads its whole output, with stderr."""
 
 # ranks: 1
 # arguments: /usr/bin/python3

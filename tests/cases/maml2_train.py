@@ -1,4 +1,4 @@
-"""Second-order MAML: a model is called with plain tensors in its parameters' place, which none of its own ever is.
+"""Second-order MAML: a model is called with plain tensors in place of its parameters; its own are never used.
 
 What it computes with are differentiable functions of the parameters, and gradients of gradients reach these.
 """

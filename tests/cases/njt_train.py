@@ -1,4 +1,4 @@
-"""Attention over jagged nested tensors, whose samples have lengths of their own."""
+"""Attention over jagged nested tensors, whose samples have different lengths."""
 # ranks: 1
 
 import torch

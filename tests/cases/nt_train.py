@@ -1,4 +1,4 @@
-"""A strided nested tensor, made in the model or given to it: it has no shape, and ops that torch runs whole for it."""
+"""A strided nested tensor, created in the model or passed to it: it has no shape, and torch runs special ops for it."""
 # ranks: 1
 # arguments: inside
 # arguments: outside

@@ -1,4 +1,4 @@
-"""What a script can see of what watches it: calls of its batch's own methods, ops in its function modes, and warnings
+"""What a script can see of a recorder: calls of its batch's own methods, ops in its function modes, and warnings
 while it traces a module.
 
 Its batch is a dict that notes who asks for all of its values, and may fail then; the script prints what it has noted.

@@ -1,4 +1,4 @@
-"""A model whose ``parameters()`` is its own, as older GAN code has it: it returns a list, which is no iterator."""
+"""A model that overrides ``parameters()``, as in older GAN code: it returns a list, which is no iterator."""
 
 # ranks: 1
 

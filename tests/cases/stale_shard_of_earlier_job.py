@@ -1,4 +1,5 @@
-"""A job that others share a rendezvous id with; its rank 1 may be slow in one module, or end before its first model.
+"""A job whose rendezvous id is also used by others; its rank 1 may be slow in one module, or end before its first
+model.
 
 Run twice with one ``--rdzv-id``, the second time with a rank 1 that dies: that job has no shard of it.
 """

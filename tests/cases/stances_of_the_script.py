@@ -1,5 +1,5 @@
-"""A script sets torch.compiler's stance itself once its model is compiled: what it keeps from running compiled does so
-in no step, and the exception that it asks for comes in every step.
+"""A script sets torch.compiler's stance itself after its model was compiled: in no step compiled code runs that it has
+switched off, and the exception that it asks for comes in every step.
 """
 # ranks: 1
 # arguments: force_eager

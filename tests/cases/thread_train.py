@@ -1,4 +1,4 @@
-"""A model runs two of its modules on threads of its own, as DataParallel does with its replicas."""
+"""A model runs two of its modules on other threads, as DataParallel does with its replicas."""
 # ranks: 1
 
 import threading

@@ -1,5 +1,5 @@
-"""Profiles some of its own steps with torch.profiler, and wants the stacks of Python: which modules are imported while
-that traces is said by its crash.
+"""Profiles some of its own steps with torch.profiler and Python stacks; it crashes if modules are imported while it
+traces.
 """
 
 # ranks: 1

@@ -1,4 +1,4 @@
-"""Models that TorchScript knows: one that is scripted, one that is traced before it is ever called (as TensorBoard's
+"""TorchScript models: one that is scripted, one that is traced before it is ever called (as TensorBoard's
 ``add_graph`` does), and a new one traced in every iteration.  While torch traces, sizes are tensors.
 """
 # ranks: 1

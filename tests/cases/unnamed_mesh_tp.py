@@ -1,4 +1,4 @@
-"""Tensor parallel over a mesh without names, as in PyTorch's own example: only its DTensors tell of it."""
+"""Tensor parallel over a mesh without names, as in PyTorch's own example: only its DTensors show it."""
 
 # ranks: 4
 
