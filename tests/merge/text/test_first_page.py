@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.reports import changed_report, report_of
@@ -19,7 +20,7 @@ from distprof.records import Record, Step, Tree
 GOLDEN = Path(__file__).parent / "golden" / "first_page"
 
 
-def timed(change: Callable[[int, int, Step], Step], **job: object) -> Report:
+def timed(change: Callable[[int, int, Step], Step], **job: Any) -> Report:
     """Returns the report of a job in which ``change`` got (rank, place of the step, step)."""
     first: dict[int, int] = {}
 

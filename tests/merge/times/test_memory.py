@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from distprof.records import Memory, MemoryUnknown, Record
 MIB = 1 << 20
 
 
-def report(heavy: int, more: int, **job: int) -> Report:
+def report(heavy: int, more: int, **job: Any) -> Report:
     """Returns a report in which rank ``heavy`` has ``more`` additional bytes of optimizer state."""
 
     def change(rank: int, record: Record) -> Record:

@@ -7,7 +7,7 @@ recorders write, so that merging them can be compared with what was planted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -87,7 +87,7 @@ class SimulatedJob:
 
     program: Program
     world: int
-    groups: dict[str, tuple[int, ...]]
+    groups: Mapping[str, tuple[int, ...]]
     rows: tuple[str, ...] = ("", "layers.0", "layers.1", "layers.2")
     sizes: dict[str, int] = field(default_factory=dict)
     coordinates: Callable[[int], dict[str, int]] = lambda rank: {"dp": rank}
