@@ -81,8 +81,14 @@ class ProbeSwitch:
         if kind is StepKind.COUNTED:
             return CountingProbe(*given, eager=rank.eager_choice, whole=True, window=window)
         assert rank.models is not None and rank.identity is not None
-        world_size, wanted = rank.identity.world_size, rank.settings.collectives
-        collectives = new_recording(self._clock, world_size, self._on_error, window, wanted=wanted)
+        collectives = new_recording(
+            self._clock,
+            rank.identity.world_size,
+            self._on_error,
+            window,
+            wanted=rank.settings.collectives,
+            timing=rank.settings.collective_timing,
+        )
         return TimedProbe(
             *given, self._clock, rank.device.type, rank.models.expert_layers, window, collectives=collectives
         )

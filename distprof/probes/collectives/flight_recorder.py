@@ -12,6 +12,7 @@ import pickle
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from distprof.config.flight_recorder import DEFAULT_SIZE, SIZE_VARIABLES
 from distprof.errors import said
 from distprof.probes.collectives.protocol import Entry, Loss, Seen
 from distprof.records import OTHER_THREAD, TRAINING_THREAD, UNKNOWN_THREAD
+from distprof.topology.imported import imported
 from distprof.topology.process_groups import groups
 
 _C10D = "torch._C._distributed_c10d"
@@ -43,8 +45,10 @@ class FlightRecorder:
     name = "flight recorder"
     on_wall_clock = True
 
-    def __init__(self, training_thread: int) -> None:
+    def __init__(self, training_thread: int, *, timing: bool = False) -> None:
+        """``timing``: switches NCCL's timing on, which stays on until the job ends."""
         self.unseen = ""
+        self._timing = timing
         self._training_thread = str(training_thread)
         self._dump, self._status = _function(""), _function("_json")
         self._seen = Seen(capacity=_capacity())
@@ -59,6 +63,8 @@ class FlightRecorder:
     def open(self, began_ns: int) -> None:
         self.unseen = self._missing()
         self._began_ns = self._last_ns = began_ns
+        if self._timing and not self.unseen:
+            self._seen.timed = switch_timing_on()
         self._ops_at_begin = self._ops_at_read = self._ops_at_look = self._enqueued_ops()
 
     def step_ended(self) -> None:
@@ -162,6 +168,18 @@ class FlightRecorder:
             else OTHER_THREAD,
             duration_ns=-1 if milliseconds is None else round(milliseconds * 1e6),
         )
+
+
+def switch_timing_on() -> bool:
+    """Switches timing on in every group of NCCL; returns whether there is one that has it."""
+    world = imported("torch.distributed.distributed_c10d", "_world")
+    timed = False
+    for group, (backend, _) in list(world.pg_map.items()) if world is not None else ():
+        if "nccl" in str(backend).lower() and hasattr(group, "_enable_collectives_timing"):
+            with suppress(RuntimeError):  # a backend without timing
+                group._enable_collectives_timing()
+                timed = True
+    return timed
 
 
 def op_name(name: str) -> str:

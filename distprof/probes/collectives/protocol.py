@@ -50,6 +50,7 @@ class Seen:
     capacity: int = 0  # entries that the source holds; 0: no limit, or not known
     reads: int = 0
     read_ns: int = 0
+    timed: bool = False  # whether the device's timing was switched on
 
 
 class Source(Protocol):

@@ -89,6 +89,7 @@ class CollectiveRecording:
             capacity=collectives.capacity,
             reads=collectives.reads,
             read_ns=collectives.read_ns,
+            timed=collectives.timed,
             clock_shift_ns=shifts_ns[-1] - shifts_ns[0],
             window=self._window,
         )
@@ -159,7 +160,7 @@ class NotRecorded:
 
 
 def new_recording(
-    clock: Clock, world_size: int, on_error: OnError, window: int = 0, *, wanted: bool
+    clock: Clock, world_size: int, on_error: OnError, window: int = 0, *, wanted: bool, timing: bool = False
 ) -> CollectiveRecording:
     """Returns the recording of a window of the calling thread, the one that trains."""
     nothing = NotRecorded("collectives were not to be recorded")
@@ -167,5 +168,5 @@ def new_recording(
     messages: Source = nothing
     if wanted:
         thread = get_ident()
-        collectives, messages = FlightRecorder(thread), Messages(thread, clock.mono_ns, on_error)
+        collectives, messages = FlightRecorder(thread, timing=timing), Messages(thread, clock.mono_ns, on_error)
     return CollectiveRecording(clock, collectives, messages, world_size, window)
