@@ -14,7 +14,7 @@ from distprof.merge.text.blocks.verdict import verdict
 from distprof.merge.text.format.colour import BOLD, paint
 from distprof.merge.text.format.lines import one_line, table, wrapped
 from distprof.merge.text.format.shortening import shortened_apart
-from distprof.merge.text.hints import next_steps, phase_shares
+from distprof.merge.text.hints import next_steps, phase_medians, phase_shares
 from distprof.merge.wording import number_spans, phase_title, pluralise, rank_names
 
 WIDTH = 80
@@ -60,11 +60,14 @@ def _iteration(report: Report) -> Iterator[str]:
     if times.long:
         which = f"iteration{'s' if len(times.long) > 1 else ''} {number_spans(times.long)}"
         yield from _entry("", f"{len(times.long)} of them above {LONG_STEP:g} x the median: {which}")
-    median_ns = {row.subject: row.median_ns for row in report.skew.phases}
+    median_ns, waits = phase_medians(report), {row.subject: row.wait_ns or 0.0 for row in report.skew.phases}
     for phase, share in phase_shares(report).items():
         if share >= _LEAST_SHARE:
-            bar = "#" * round(_BAR * share)
+            waiting = round(_BAR * share * min(1.0, waits.get(phase, 0.0) / median_ns[phase]))
+            bar = "#" * (round(_BAR * share) - waiting) + "." * waiting
             yield f"  {phase_title(phase):<16}{duration(median_ns[phase]):>11} {share:>5.0%} {bar}".rstrip()
+    if any(waits.values()):
+        yield "  dots are waits for other ranks in collectives"
 
 
 def _figures(report: Report) -> Iterator[str]:

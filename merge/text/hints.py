@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
 
 from distprof.merge.report import NOBODY_STANDS_OUT, OVERLOADED, SLOW, THROUGHOUT, Report
 from distprof.merge.wording import phase_title
@@ -47,6 +48,13 @@ def _large_phases(report: Report) -> Iterator[str]:
 
 def phase_shares(report: Report) -> dict[str, float]:
     """Returns the share of each phase in an iteration, from the medians over ranks; without those that took no time."""
-    times = {row.subject: row.median_ns for row in report.skew.phases if row.subject in PHASES}
+    times = phase_medians(report)
     whole = sum(times.values())
-    return {phase: times[phase] / whole for phase in PHASES if times.get(phase)}
+    return {phase: time / whole for phase, time in times.items()}
+
+
+def phase_medians(report: Report) -> dict[str, float]:
+    """Returns the median over ranks of each phase that took time, waits included."""
+    times = {phase: [row.phases_ns.get(phase) for row in report.ranks] for phase in PHASES}
+    known = {phase: [time for time in own if time is not None] for phase, own in times.items()}
+    return {phase: middle for phase, own in known.items() if own and (middle := median(own))}
