@@ -30,7 +30,10 @@ def start_clock_sync(
         return None
     prefix = f"distprof/clock/{run_id}/{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}/"
     sync = ClockSync(lambda: StoreChannel(partial(connect, *store), prefix), clock, domain, publish)
-    sync.start()
+    try:
+        sync.start()
+    except RuntimeError:  # there may be no more threads
+        return None
     return sync
 
 
