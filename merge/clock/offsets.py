@@ -45,12 +45,14 @@ class HostClock:
         return _beyond(self.measured[:2] if after == 0 else self.measured[:-3:-1], mono_ns)
 
     @property
-    def drift(self) -> float | None:
-        """By how much the reference's clock is faster, from the first to the last measurement; None from one."""
+    def drift(self) -> tuple[float, float] | None:
+        """By how much the reference's clock is faster, from the first to the last measurement, and the largest error of
+        this; None from one measurement.
+        """
         first, last = (self.measured[0], self.measured[-1]) if self.measured else (None, None)
         if first is None or last is None or first.mono_ns == last.mono_ns:
             return None
-        return _drift(first, last)
+        return _drift(first, last), (first.bound_ns + last.bound_ns) / (last.mono_ns - first.mono_ns)
 
 
 def _drift(one: ClockOffset, other: ClockOffset) -> float:

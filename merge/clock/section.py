@@ -62,16 +62,17 @@ def _unknown(clock: JobClock) -> str:
 def _row(clock: JobClock, domain: str, spans: Mapping[int, tuple[int, ...]]) -> HostClockRow:
     ranks, name, host = clock.ranks[domain], clock.host_name(domain), clock.hosts.get(domain)
     if host is None:
-        return HostClockRow(name, ranks, None, None, None, 0)
+        return HostClockRow(name, ranks, None, None, None, None, 0)
     if domain == clock.reference:
-        return HostClockRow(name, ranks, 0, 0.0, 0, 0)
+        return HostClockRow(name, ranks, 0, 0.0, 0.0, 0, 0)
     first, drift = host.measured[0], host.drift
     there = clock.anchors[clock.reference].wall_of(first.mono_ns + first.offset_ns)
     return HostClockRow(
         host=name,
         ranks=ranks,
         ahead_ns=clock.anchors[domain].wall_of(first.mono_ns) - there,
-        drift_ppm=None if drift is None else round(-drift * 1e6, 3),
+        drift_ppm=None if drift is None else round(-drift[0] * 1e6, 3),
+        drift_bound_ppm=None if drift is None else round(drift[1] * 1e6, 3),
         bound_ns=max(_bound_ns(clock.of(rank), spans[rank]) for rank in ranks),
         measurements=len(host.measured),
     )

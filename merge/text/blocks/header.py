@@ -84,9 +84,11 @@ def _clocks(clocks: Clocks) -> Iterator[str]:
     within = f"moments on different hosts compare within {duration(clocks.bound_ns)}"
     others = clocks.hosts[1:]
     if len(others) == 1:
-        ahead, drift = others[0].ahead_ns or 0, others[0].drift_ppm
+        ahead, drift, error = others[0].ahead_ns or 0, others[0].drift_ppm, others[0].drift_bound_ppm
         where = f"{duration(abs(ahead))} {'ahead of' if ahead >= 0 else 'behind'} {clocks.reference}"
-        runs = "" if drift is None else f", and runs {abs(drift):.3g} ppm {'faster' if drift >= 0 else 'slower'}"
+        runs = ""
+        if drift is not None and error is not None and abs(drift) > error:
+            runs = f", and runs {abs(drift):.3g} ppm (+- {error:.2g}) {'faster' if drift >= 0 else 'slower'}"
         yield from _entry("clocks", f"that of {others[0].host} is {where}{runs}; {within}")
     else:
         ahead_ns = [host.ahead_ns or 0 for host in clocks.hosts]

@@ -39,7 +39,7 @@ def test_between_two_measurements_the_offset_is_linear_and_the_bound_is_theirs()
     host = HostClock(ends)
     assert [host.offset(at).offset_ns for at in (0, 2_500, 5_000, 10_000)] == [100, 150, 200, 300]
     assert [host.offset(at).bound_ns for at in (2_500, 5_000)] == [16, 21]
-    assert host.drift == 0.02
+    assert host.drift == (0.02, 0.004)
 
 
 def test_beyond_one_measurement_the_bound_grows_with_the_drift_that_clocks_may_have() -> None:

@@ -44,20 +44,21 @@ def test_hosts_that_were_compared() -> None:
     last = ClockOffset("d0", 9_000 * MS, -7_000 * MS - 200_000, 11_000, 100)
     report = two_hosts([first, last])
     reference, other = report.clocks.hosts
-    assert reference == HostClockRow("node0", (0,), 0, 0.0, 0, 0)
+    assert reference == HostClockRow("node0", (0,), 0, 0.0, 0.0, 0, 0)
     assert (other.ahead_ns, other.drift_ppm, other.measurements) == (SHIFT_NS, 100.0, 2)
+    assert other.drift_bound_ppm == 10.0  # 20 us in 2 s
     assert other.bound_ns is not None
     assert 9_000 <= other.bound_ns <= 11_500
     assert report.clocks.bound_ns == other.bound_ns
     assert clocks_line(report).startswith(
-        "that of node1 is 1.23 s ahead of node0, and runs 100 ppm faster; moments on different hosts compare within "
+        "that of node1 is 1.23 s ahead of node0, and runs 100 ppm (+- 10) faster; moments on different hosts compare "
     )
 
 
 def test_hosts_that_were_not_compared() -> None:
     report = two_hosts([])
     assert report.clocks.bound_ns is None
-    assert report.clocks.hosts[1] == HostClockRow("node1", (1,), None, None, None, 0)
+    assert report.clocks.hosts[1] == HostClockRow("node1", (1,), None, None, None, None, 0)
     assert clocks_line(report) == (
         "the clock of node1 was not compared with that of node0: moments on different hosts do not compare"
     )
