@@ -16,6 +16,7 @@ from distprof.flops.decompositions import (
     decomposition,
     has_body,
     is_traced,
+    is_traced_for_real,
     is_whole,
     let_through,
     with_mode,
@@ -74,7 +75,7 @@ class FlopMode(TorchDispatchMode):
             return self._run_body(func, args, kwargs)
         result = self._run(func, args, kwargs)
         # DTensor infers shapes with fake tensors: nothing runs.
-        if FakeTensor not in types or self._is_of_job(args, kwargs):
+        if not is_traced_for_real() and (FakeTensor not in types or self._is_of_job(args, kwargs)):
             self._try(self._count, func, args, kwargs, result)
         return result
 

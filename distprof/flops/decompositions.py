@@ -28,6 +28,10 @@ _BODIES = frozenset(
     {"cond", "while_loop", "while_loop_stack_output", "map_impl", "scan", "associative_scan", "invoke_subgraph"}
 )
 
+#: Whether a mode needs a rule for each higher-order op, as before torch 2.7.
+_NEEDS_RULES = not hasattr(TorchDispatchMode, "supports_higher_order_operators")
+#: The functions that then trace branches for autograd, on real tensors.
+_TRACERS = frozenset({"create_fw_bw_graph", "create_fw_bw_graph_branches"})
 #: Modules of torch._higher_order_ops that are imported late, perhaps while a mode is on.
 _LATE = ("associative_scan", "map", "triton_kernel_wrap")
 
@@ -85,13 +89,21 @@ def is_traced() -> bool:
     return any(torch._C._get_dispatch_mode(getattr(torch._C._TorchDispatchModeKey, key)) is not None for key in keys)
 
 
+def is_traced_for_real() -> bool:
+    """Whether an op runs on tensors without meaning: so torch before 2.7 traces the branches of torch.cond."""
+    frame: Any = sys._getframe(1) if _NEEDS_RULES else None
+    while frame is not None and frame.f_code.co_name not in _TRACERS:
+        frame = frame.f_back
+    return frame is not None
+
+
 def let_through(mode: type[TorchDispatchMode]) -> None:
     """Lets higher-order ops pass through modes of this class in torch before 2.7.
 
     Later a mode says so itself, by ``supports_higher_order_operators``.  Before, a higher-order op raises
     NotImplementedError, in the user's job, under every mode for which it has no rule.
     """
-    if hasattr(TorchDispatchMode, "supports_higher_order_operators"):
+    if not _NEEDS_RULES:
         return
     if "torch._dynamo" in sys.modules:  # else these would import it, which takes seconds
         for name in _LATE:
