@@ -99,15 +99,16 @@ def test_place_and_cost_are_judged_where_the_rank_is_right(
 ) -> None:
     judge, one = skew("judge"), case(skew, "fsdp2-fwd-w8-0a")
     (tmp_path / "lost5.json").write_text(json.dumps({"4": 9, "5": 40e6, "6": 20e6, "7": 30e6}))
-    found = {"named": (5,), "subject": "layers.1.ff", "phase": "forward", "excess_ns": 24e6}
-    for change, expected in [
+    found: dict[str, Any] = {"named": (5,), "subject": "layers.1.ff", "phase": "forward", "excess_ns": 24e6}
+    changes: list[tuple[dict[str, Any], tuple[object, ...]]] = [
         ({}, ("right", True, 0.8)),
         ({"subject": "layers.2.ff"}, ("right", False, 0.8)),
         ({"cost_ns": 30e6}, ("right", True, 1.0)),
         ({"named": (4,)}, ("wrong", None, None)),
         ({"named": ()}, ("abstained", None, None)),
         ({"named": (), "iteration_ns": 800e6}, ("too small", None, None)),
-    ]:
+    ]
+    for change, expected in changes:
         conclusion = said(skew, **{**found, **change})
         monkeypatch.setattr(judge, "conclude", lambda run, conclusion=conclusion: conclusion)
         judged = judge.judge(one, tmp_path, "run")
