@@ -57,7 +57,7 @@ def test_a_collective_that_a_member_never_enters_is_reported() -> None:
 
 def test_a_collective_at_the_end_of_the_window_is_not_taken_for_missing() -> None:
     def program(rank: int, step: int) -> list[Item]:
-        items = data_parallel()(rank, step)
+        items = list(data_parallel()(rank, step))
         return [*items, Enqueue("world", "barrier")] if step < 9 or rank else items
 
     assert section_of(SimulatedJob(program, 4, WORLD)).unentered == ()

@@ -19,7 +19,8 @@ def pairs(slow_pair: int, transfer_ms: float, late_rank: int = -1) -> Program:
 
     def program(rank: int, step: int) -> list[Item]:
         random = np.random.default_rng((rank, step))
-        pair, items = rank // 2, []
+        pair = rank // 2
+        items: list[Item] = []
         for layer in (1, 2, 3):
             items += [Turn(layer, "forward"), Work(5 + random.random() + 10 * (rank == late_rank))]
             items += [Enqueue(f"tp{pair}"), Wait(), Work(2 + transfer_ms / 3 * (pair == slow_pair))]

@@ -114,7 +114,13 @@ def test_where_there_is_not_enough_to_tell_the_reason_is_given(job: dict[str, in
 
 def test_healthy_runs_name_nobody() -> None:
     """60 runs of every architecture, with times that vary by a third."""
-    layouts = [{"dp": 8}, {"dp": 4, "tp": 2}, {"dp": 4, "pp": 2}, {"dp": 2, "tp": 2, "pp": 2}, {"dp": 8, "ep": 4}]
+    layouts: list[dict[str, Any]] = [
+        {"dp": 8},
+        {"dp": 4, "tp": 2},
+        {"dp": 4, "pp": 2},
+        {"dp": 2, "tp": 2, "pp": 2},
+        {"dp": 8, "ep": 4},
+    ]
     jobs = [Job(**layout, layers=2, steps=10, noise=0.3, seed=seed) for seed in range(12) for layout in layouts]
     named = [job for job in jobs if analyse(run_of_shards(in_memory(job))).verdict.ranks.named]
     assert named == []

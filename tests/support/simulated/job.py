@@ -106,9 +106,9 @@ class SimulatedJob:
             for rank in ranks:
                 records[rank.number] += self._step(rank, WARMUP + 1 + step, starts[rank.number])
                 starts[rank.number] = rank.now
-        for rank, own in enumerate(records):
+        for number, own in enumerate(records):
             own.append(End("window complete", WARMUP + 1 + self.steps))
-            records[rank] = [record for record in own if not self.drop(rank, record)]
+            records[number] = [record for record in own if not self.drop(number, record)]
         return run_of_shards([shard_of(own) for own in records])
 
     def _simulate(self, ranks: list[_Rank], numbers: dict[tuple[object, ...], int]) -> None:
