@@ -52,8 +52,16 @@ def training_gaps(analysis: Analysis, entries: JoinedEntries) -> Gaps:
             part[moment] = on_job_clock(clock.of(rank), part[moment])
         parts.append(part)
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    small = {name: columns.pop(name).astype(np.int32) for name in ("column", "step", "phase")}
-    return Gaps(**columns, **small)
+    return Gaps(
+        column=columns["column"].astype(np.int32),
+        step=columns["step"].astype(np.int32),
+        owner=columns["owner"],
+        turn=columns["turn"],
+        part=columns["part"],
+        phase=columns["phase"].astype(np.int32),
+        start_ns=columns["start_ns"],
+        end_ns=columns["end_ns"],
+    )
 
 
 def _rank_gaps(own: RankCollectives, rows: IntArray) -> dict[str, IntArray]:

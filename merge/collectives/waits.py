@@ -13,6 +13,7 @@ For a gap, wait is the longest of the collectives that block it and came to thei
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ ENDED_BEFORE = 0.1
 #: not block where the rest of the gap varies by so many times what the whole gap does (and by more than a clock does).
 REST_VARIES = 1.5
 LEAST_VARIATION_NS = 200_000.0
+#: Entries that are looked at together, so that memory stays bounded.
+_AT_ONCE = 200_000
 _TIME_BITS = 44
 
 
@@ -61,59 +64,100 @@ def collective_waits(analysis: Analysis) -> Waits | None:
     if entries is None:
         return None
     gaps = training_gaps(analysis, entries)
+    search = _PendingSearch(entries, gaps)
     cohort = np.array([analysis.cohorts[rank] for rank in entries.ranks], np.int64)
-    pending = pending_entries(entries, gaps)
-    blocking = pending.those(blocks(entries, gaps, pending, cohort))
-    blocking = blocking.those(entries.last_ns[blocking.entry] <= gaps.end_ns[blocking.gap])
+    learned = _Learned(entries, gaps, gap_identities(gaps, cohort))
+    pieces = [slice(start, start + _AT_ONCE) for start in range(0, len(entries), _AT_ONCE)]
+    for piece in pieces:
+        learned.add(search.pending(piece))
+    found = [learned.blocking(search.pending(piece)) for piece in pieces]
+    blocking = Pending(*(np.concatenate(own) for own in zip(*((one.entry, one.gap) for one in found), strict=True)))
     return _longest(entries, gaps, blocking)
 
 
-def pending_entries(entries: JoinedEntries, gaps: Gaps) -> Pending:
-    """Returns the entries that were enqueued before a gap of the same step and complete only after its start."""
-    steps = len(entries.iterations)
-    gap_step = gaps.column.astype(np.int64) * steps + gaps.step
-    entry_step = entries.column.astype(np.int64) * steps + entries.step
-    base = np.full(len(entries.ranks) * steps, np.iinfo(np.int64).max)
-    np.minimum.at(base, gap_step, gaps.start_ns)
-    keys = gap_step << _TIME_BITS | (gaps.start_ns - base[gap_step])
-
-    def place(moments: IntArray) -> IntArray:
-        since = np.clip(moments - np.minimum(base[entry_step], moments), 0, (1 << _TIME_BITS) - 1)
-        return np.searchsorted(keys, entry_step << _TIME_BITS | since)
-
-    first, beyond = place(entries.enqueued_ns), place(entries.last_ns)
-    number = np.where(entries.last_ns > entries.enqueued_ns, np.maximum(beyond - first, 0), 0)
-    entry = np.repeat(np.arange(len(entries)), number)
-    gap = np.arange(len(entry)) - np.repeat(np.cumsum(number) - number, number) + np.repeat(first, number)
-    return Pending(entry, gap)
+def gap_identities(gaps: Gaps, cohort: IntArray) -> IntArray:
+    """Returns for each gap a number that is equal for the same gap of ranks of one cohort, in all steps."""
+    identity = cohort[gaps.column]
+    for column in (gaps.owner, gaps.turn, gaps.part):
+        _, place = np.unique(column, return_inverse=True)
+        _, identity = np.unique(identity * (int(place.max(initial=0)) + 1) + place, return_inverse=True)
+    return identity.astype(np.int64)
 
 
-def blocks(entries: JoinedEntries, gaps: Gaps, pending: Pending, cohort: IntArray) -> npt.NDArray[np.bool_]:
-    """Returns for each pair whether this collective blocks this gap, by the same pairs of all ranks and steps."""
-    columns = (
-        cohort[gaps.column[pending.gap]],
-        gaps.owner[pending.gap],
-        gaps.turn[pending.gap],
-        gaps.part[pending.gap],
-        entries.ordinal[pending.entry],
-    )
-    _, same = np.unique(np.stack([one.astype(np.int64) for one in columns]), axis=1, return_inverse=True)
-    same = same.reshape(-1)
-    ended_before = gaps.end_ns[pending.gap] < entries.last_ns[pending.entry]
-    known, early = np.bincount(same), np.bincount(same, ended_before)
-    length = (gaps.end_ns - gaps.start_ns)[pending.gap].astype(np.float64)
-    rest = (gaps.end_ns[pending.gap] - entries.last_ns[pending.entry]).astype(np.float64)
-    varies = REST_VARIES * _deviation(same, length) + LEAST_VARIATION_NS
-    blocking: npt.NDArray[np.bool_] = ((early <= ENDED_BEFORE * known) & (_deviation(same, rest) <= varies))[same]
-    return blocking
+class _PendingSearch:
+    """Finds the gaps that began while an entry was pending: enqueued, and its last member had not come."""
+
+    def __init__(self, entries: JoinedEntries, gaps: Gaps) -> None:
+        self._entries = entries
+        steps = len(entries.iterations)
+        gap_step = gaps.column.astype(np.int64) * steps + gaps.step
+        self._entry_step = entries.column.astype(np.int64) * steps + entries.step
+        self._base = np.full(len(entries.ranks) * steps, np.iinfo(np.int64).max)
+        np.minimum.at(self._base, gap_step, gaps.start_ns)
+        self._keys = gap_step << _TIME_BITS | (gaps.start_ns - self._base[gap_step])
+
+    def pending(self, piece: slice) -> Pending:
+        """Returns the pairs of some entries."""
+        enqueued, last = self._entries.enqueued_ns[piece], self._entries.last_ns[piece]
+        step = self._entry_step[piece]
+        first, beyond = self._place(enqueued, step), self._place(last, step)
+        number = np.where(last > enqueued, np.maximum(beyond - first, 0), 0)
+        entry = np.repeat(np.arange(piece.start, piece.start + len(number)), number)
+        gap = np.arange(len(entry)) - np.repeat(np.cumsum(number) - number, number) + np.repeat(first, number)
+        return Pending(entry, gap)
+
+    def _place(self, moments: IntArray, step: IntArray) -> IntArray:
+        since = np.clip(moments - np.minimum(self._base[step], moments), 0, (1 << _TIME_BITS) - 1)
+        found: IntArray = np.searchsorted(self._keys, step << _TIME_BITS | since)
+        return found
 
 
-def _deviation(group: IntArray, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Returns the standard deviation of the values of each group."""
-    number = np.maximum(np.bincount(group), 1)
-    off = values - (np.bincount(group, values) / number)[group]
-    deviation: npt.NDArray[np.float64] = np.sqrt(np.bincount(group, off**2) / number)
-    return deviation
+class _Learned:
+    """Learns which collectives block which gaps, from the pairs of all ranks and steps.
+
+    A *kind* of pair is a gap's identity and the number of the collective in its step.
+    """
+
+    def __init__(self, entries: JoinedEntries, gaps: Gaps, identity: IntArray) -> None:
+        self._entries, self._gaps, self._identity = entries, gaps, identity
+        self._ordinals = int(entries.ordinal.max(initial=0)) + 1
+        self._pieces: list[tuple[IntArray, npt.NDArray[np.float64]]] = []
+
+    def add(self, pairs: Pending) -> None:
+        """Adds, by kind: pairs, gaps that ended before the last member came, lengths, rests, and their squares."""
+        length, rest = self._times_ms(pairs)
+        kinds, place = np.unique(self._kind(pairs), return_inverse=True)
+        weights = (np.ones(len(rest)), (rest < 0).astype(np.float64), length, length**2, rest, rest**2)
+        self._pieces.append((kinds, np.stack([np.bincount(place, weight, len(kinds)) for weight in weights])))
+
+    @cached_property
+    def _blocking_kinds(self) -> IntArray:
+        """Returns the kinds whose collective blocks the gap, ascending."""
+        kinds, place = np.unique(np.concatenate([own for own, _ in self._pieces]), return_inverse=True)
+        every = np.concatenate([sums for _, sums in self._pieces], axis=1)
+        known, early, *moments = (np.bincount(place, sums, len(kinds)) for sums in every)
+        length, rest = (
+            np.sqrt(np.maximum(squares / known - (sums / known) ** 2, 0))
+            for sums, squares in (moments[:2], moments[2:])
+        )
+        blocks = (early <= ENDED_BEFORE * known) & (rest <= REST_VARIES * length + LEAST_VARIATION_NS / 1e6)
+        found: IntArray = kinds[blocks]
+        return found
+
+    def blocking(self, pairs: Pending) -> Pending:
+        """Returns the pairs whose collective blocks the gap and came to its end in it."""
+        _, rest = self._times_ms(pairs)
+        pairs = pairs.those(rest >= 0)
+        return pairs.those(np.isin(self._kind(pairs), self._blocking_kinds))
+
+    def _kind(self, pairs: Pending) -> IntArray:
+        kind: IntArray = self._identity[pairs.gap] * self._ordinals + self._entries.ordinal[pairs.entry]
+        return kind
+
+    def _times_ms(self, pairs: Pending) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Returns the length of the gap, and what is left of it when the last member has come."""
+        end = self._gaps.end_ns[pairs.gap]
+        return (end - self._gaps.start_ns[pairs.gap]) / 1e6, (end - self._entries.last_ns[pairs.entry]) / 1e6
 
 
 def _longest(entries: JoinedEntries, gaps: Gaps, blocking: Pending) -> Waits:

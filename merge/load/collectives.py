@@ -79,11 +79,12 @@ def join_steps(
     pauses: Sequence[Pauses] = (),
 ) -> RankCollectives | None:
     """Returns what was recorded; None where there is neither a record of collectives nor a timeline."""
-    seen, clock = ({record.iteration: record for record in records} for records in (collectives, timelines))
+    seen = {record.iteration: record for record in collectives}
+    clock = {record.iteration: record for record in timelines}
     iterations = tuple(sorted(seen.keys() | clock.keys()))
     if not iterations:
         return None
-    mode = next(iter((*collectives, *timelines))).mode
+    mode = collectives[0].mode if collectives else timelines[0].mode
     steps = [seen.get(iteration, Collectives(iteration, mode)) for iteration in iterations]
     lines = [clock.get(iteration, Timeline(iteration, mode, unseen=NO_TIMELINE)) for iteration in iterations]
     group_names, group = _joined_names([(step.group_names, step.group) for step in steps])

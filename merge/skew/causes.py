@@ -29,6 +29,7 @@ from distprof.merge.skew.step_times import FINE
 from distprof.merge.skew.stragglers import Outlier
 from distprof.merge.skew.thresholds import (
     LONG_STAGE_RATIO,
+    MARGIN,
     MORE_TOKENS,
     MORE_WORK_RATIO,
     PAUSE_NS,
@@ -159,24 +160,28 @@ def long_stage(analysis: Analysis, cohorts: Sequence[CohortExcess], iteration_ns
 
 
 def largest_pause(analysis: Analysis, cohorts: Sequence[CohortExcess], iteration_ns: float) -> Cause | None:
-    """Returns the rank that lost most in a single step and place, if that is about an iteration."""
-    best: tuple[float, int, int, str] | None = None
-    for excess in cohorts:
-        fine = [n for n, place in enumerate(excess.times.places) if place.level == FINE]
-        by_step = np.nan_to_num(excess.by_step[fine])
-        if by_step.size:
-            place, column, step = np.unravel_index(int(by_step.argmax()), by_step.shape)
-            found = excess.times.places[fine[int(place)]]
-            where = place_name(found.subject, found.phase)
-            size, iteration = float(by_step.max()), int(excess.times.iterations[int(step)])
-            if best is None or size > best[0]:
-                best = size, excess.times.ranks[int(column)], iteration, where
-    if best is None or best[0] < max(PAUSE_SHARE * iteration_ns, PAUSE_NS):
+    """Returns the rank that lost most in a single step and place, if that is about an iteration, and much more than any
+    other rank lost in a step: on a busy machine every rank has pauses.
+    """
+    pauses = sorted((_longest_of_rank(excess, n) for excess in cohorts for n in range(excess.size)), reverse=True)
+    if not pauses or pauses[0][0] < max(PAUSE_SHARE * iteration_ns, PAUSE_NS):
         return None
-    size, rank, iteration, where = best
+    size, rank, iteration, place = pauses[0]
+    if len(pauses) > 1 and size < MARGIN * pauses[1][0]:
+        return None
     name = _named_pause(analysis, rank, iteration, size)
-    words = f"rank {rank} lost {duration(size)} in iteration {iteration}, in {where}{f': {name}' if name else ''}"
+    words = f"rank {rank} lost {duration(size)} in iteration {iteration}, in {place}{f': {name}' if name else ''}"
     return Cause(PAUSES, words, (rank,))
+
+
+def _longest_of_rank(excess: CohortExcess, column: int) -> tuple[float, int, int, str]:
+    """Returns (excess in ns, rank, iteration, place) of where and when a rank was furthest above the others."""
+    fine = [n for n, place in enumerate(excess.times.places) if place.level == FINE]
+    by_step = np.nan_to_num(excess.by_step[fine, column])
+    row, step = np.unravel_index(int(by_step.argmax()), by_step.shape)
+    place = excess.times.places[fine[int(row)]]
+    iteration = int(excess.times.iterations[int(step)])
+    return float(by_step[row, step]), excess.times.ranks[column], iteration, place_name(place.subject, place.phase)
 
 
 def _named_pause(analysis: Analysis, rank: int, iteration: int, size_ns: float) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.collectives.waits import collective_waits
@@ -44,7 +45,7 @@ def transfers(analysis: Analysis) -> dict[tuple[str, Members], tuple[str, FloatA
     if waits is None:
         return {}
     entries = waits.entries
-    after = _after_last_member(entries, waits.gaps.column, waits.gaps.start_ns, waits.gaps.end_ns)
+    after = _after_last_member(entries, waits.gaps)
     counted = np.flatnonzero(entries.whole & (after >= 0))
     events, event = np.unique(entries.event[counted], return_inverse=True)
     least = np.full(len(events), np.iinfo(np.int64).max)
@@ -63,20 +64,20 @@ def transfers(analysis: Analysis) -> dict[tuple[str, Members], tuple[str, FloatA
     return found
 
 
-def _after_last_member(entries: JoinedEntries, column: IntArray, start_ns: IntArray, end_ns: IntArray) -> IntArray:
+def _after_last_member(entries: JoinedEntries, gaps: Gaps) -> IntArray:
     """Returns for each entry the ns from its last member to the rank's next sign of life; -1 where it does not wait.
 
     A short gap is not recorded, so an entry without one goes on at once.  A receive goes on when its wait ends.
     """
     after = np.zeros(len(entries), np.int64)
-    order = np.lexsort((start_ns, column))
+    order = np.lexsort((gaps.start_ns, gaps.column))
     for rank in range(len(entries.ranks)):
         own = np.flatnonzero(entries.column == rank)
-        gaps = order[column[order] == rank]
-        place = np.searchsorted(start_ns[gaps], entries.enqueued_ns[own])
-        found = place < len(gaps)
-        found[found] = start_ns[gaps[place[found]]] == entries.enqueued_ns[own[found]]
-        end = end_ns[gaps[place[found]]]
+        of_rank = order[gaps.column[order] == rank]
+        place = np.searchsorted(gaps.start_ns[of_rank], entries.enqueued_ns[own])
+        found = place < len(of_rank)
+        found[found] = gaps.start_ns[of_rank[place[found]]] == entries.enqueued_ns[own[found]]
+        end = gaps.end_ns[of_rank[place[found]]]
         last = np.maximum(entries.last_ns[own[found]], entries.enqueued_ns[own[found]])
         after[own[found]] = np.maximum(end - last, 0)
     waited = entries.waited_until_ns > 0

@@ -47,7 +47,7 @@ class StepTimes:
 
     @property
     def steps(self) -> int:
-        return self.times.shape[2]
+        return len(self.iterations)
 
 
 def cohort_ranks(analysis: Analysis) -> list[tuple[int, ...]]:
