@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from soak.skew.cases import HEALTHY
-from soak.skew.judge import COST_WITHIN, FAILED, OUTCOMES, RIGHT, WRONG, Judgement
+from soak.skew.judge import ABSTAINED, COST_WITHIN, FAILED, OUTCOMES, RIGHT, WRONG, Judgement
 
 _COLUMNS = ("runs", *OUTCOMES, "place right", "cause right", f"cost within {COST_WITHIN:.0%}")
 
 
 def tables(judged: Sequence[Judgement]) -> str:
-    """Returns both tables, the rates that count, and the cases that were judged wrong."""
+    """Returns both tables, the rates that count, and the cases that were not judged right."""
     faulty = [one for one in judged if one.case.fault not in HEALTHY]
     by_fault = _table("fault", judged, lambda one: one.case.fault)
     by_architecture = _table("architecture", faulty, lambda one: f"{one.case.architecture} w{one.case.ranks}")
-    return "\n\n".join(part for part in (by_fault, by_architecture, _rates(judged), _wrong(judged)) if part)
+    return "\n\n".join(part for part in (by_fault, by_architecture, _rates(judged), _not_right(judged)) if part)
 
 
 def _table(title: str, judged: Sequence[Judgement], key: Callable[[Judgement], str]) -> str:
@@ -51,9 +51,14 @@ def _rates(judged: Sequence[Judgement]) -> str:
     return f"healthy: {alarms} of {len(healthy)} named somebody; planted: {right} of {faulty} right, {wrong} wrong"
 
 
-def _wrong(judged: Sequence[Judgement]) -> str:
+def _lost(one: Judgement) -> str:
+    return f" lost {one.lost_ms:.1f} ms" if one.lost_ms is not None else ""
+
+
+def _not_right(judged: Sequence[Judgement]) -> str:
     return "\n".join(
-        f"{one.case.name}: {one.outcome}: rank {one.case.rank} {one.case.module}; said: {one.words}"
+        f"{one.case.name}: {one.outcome}: rank {one.case.rank} {one.case.module}{_lost(one)}; said: {one.words}"
+        for outcome in (FAILED, WRONG, ABSTAINED)
         for one in judged
-        if one.outcome in (WRONG, FAILED)
+        if one.outcome == outcome
     )
