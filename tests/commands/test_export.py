@@ -6,6 +6,7 @@ import gzip
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from support.synthetic import MS, WALL_NS, WARMUP, Job, rank_records, write_run
 from support.traces.made_up import COLLECTIVES, TURNS, TimelineOf
 from support.traces.trace_processor import TraceProcessor
+
+from distprof.records import ClockOffset, Header, Record, Step
 
 pytest.importorskip("perfetto", reason="the package perfetto is not installed")
 
@@ -188,6 +191,37 @@ def test_steps_without_a_timeline_are_drawn_as_iterations(tmp_path: Path, here: 
     assert {name for name, _ in parsed.tracks.values()} >= {"iterations", "verdict"}
     assert {name for name, _ in parsed.tracks.values()}.isdisjoint({"phases", "modules", "collectives"})
     assert len(parsed.of("iterations")) == 4
+
+
+def on_two_hosts(rank: int, records: list[Record], offsets: list[ClockOffset]) -> list[Record]:
+    """The same run on two hosts: of every odd rank the wall clock is 1.5 s ahead, and the monotonic one 70 s."""
+    header, *rest = records
+    assert isinstance(header, Header)
+    wall_ns, mono_ns = (1_500 * MS, 70_000 * MS) if rank % 2 else (0, 0)
+    own = replace(
+        header,
+        host=f"node{rank % 2}",
+        clock_domain=f"d{rank % 2}",
+        wall_ns=header.wall_ns + wall_ns,
+        mono_ns=header.mono_ns + mono_ns,
+    )
+    steps = [replace(one, start_wall_ns=one.start_wall_ns + wall_ns) if isinstance(one, Step) else one for one in rest]
+    return TimelineOf(2)(rank, [own, *steps, *(offsets if rank else [])])
+
+
+@pytest.mark.parametrize("compared", [True, False])
+def test_ranks_of_two_hosts_stand_on_one_clock(tmp_path: Path, here: Callable[..., Any], compared: bool) -> None:
+    offsets = [ClockOffset("d0", at * MS, -70_000 * MS, 5_000, 100) for at in (70_001, 72_000)] * compared
+    made = write_run(tmp_path / "run", bend=lambda rank, own: on_two_hosts(rank, own, offsets), dp=2, steps=2)
+    exported = here("export", made)
+    assert exported.returncode == 0
+    starts: dict[str, set[int]] = {}
+    for name, start, _ in Parsed(made / TRACE).of("iterations"):
+        starts.setdefault(name, set()).add(start)
+    apart = {max(found) - min(found) for found in starts.values()}
+    assert apart == ({0} if compared else {1_500 * MS})
+    unknown = "the clock of node1 was not compared with that of node0: ranks of these hosts are drawn on their own wall"
+    assert (unknown in exported.stderr) is not compared
 
 
 def test_out_names_the_file(run: Path, tmp_path: Path, here: Callable[..., Any]) -> None:
