@@ -66,6 +66,11 @@ class Plan:
     settling: Natural = 0
     window: Natural = 0  # the number of the window
 
+    @property
+    def first_used(self) -> int:
+        """The number of the first iteration whose times are used."""
+        return self.start + self.counted + self.settling
+
 
 @dataclass(frozen=True)
 class Error:

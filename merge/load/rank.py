@@ -200,7 +200,7 @@ def _last(records: list[Kind]) -> Kind | None:
 
 def _used(steps: list[Step], plans: dict[int, Plan]) -> list[Step]:
     """Returns the steps without those in which ranks may have waited for others that still counted."""
-    settled = {plan.window: plan.start + plan.counted + plan.settling for plan in plans.values() if plan.settling}
+    settled = {plan.window: plan.first_used for plan in plans.values() if plan.settling}
     return [step for step in steps if step.iteration >= settled.get(step.window, 0)]
 
 

@@ -10,7 +10,7 @@ from distprof.merge.load.module_tree import RankTree
 from distprof.merge.trace.meetings import Meetings, group_name, keys, members_of, op_name
 from distprof.merge.trace.model import Counter, RankTrace, Slice, Track, Value
 from distprof.merge.wording import phase_title
-from distprof.records import NO_ROW, Collectives, ExpertLoad, Pauses, Record, Step, Timeline
+from distprof.records import NO_ROW, Collectives, ExpertLoad, Pauses, Plan, Record, Step, Timeline
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class RankSource:
     rank: int
     host: str
     place: Mapping[str, int]  # its coordinates on the axes that the job has
+    plans: Mapping[int, Plan]  # by window
     tree: RankTree
     clock: RankClock
     records: Sequence[Record]
@@ -33,7 +34,7 @@ def rank_trace(source: RankSource, meetings: Meetings, group_titles: Mapping[str
     began = {(one.window, one.mode, one.iteration): one for one in timelines}
     spans = [_span(step, began.get((step.window, step.mode, step.iteration)), clock) for step in steps]
     tracks = (
-        Track("iterations", tuple(_iteration(step, span, clock) for step, span in zip(steps, spans, strict=True))),
+        Track("iterations", tuple(_iteration(step, span, source) for step, span in zip(steps, spans, strict=True))),
         Track("phases", tuple(one for timeline in timelines for one in _phases(timeline, clock))),
         Track("modules", tuple(one for timeline in timelines for one in _turns(timeline, source.tree, clock))),
         Track("collectives", tuple(_collectives(source, meetings, group_titles))),
@@ -57,7 +58,9 @@ def _span(step: Step, timeline: Timeline | None, clock: RankClock) -> tuple[int,
     return start, start + step.duration_ns
 
 
-def _iteration(step: Step, span: tuple[int, int], clock: RankClock) -> Slice:
+def _iteration(step: Step, span: tuple[int, int], source: RankSource) -> Slice:
+    clock, plan = source.clock, source.plans.get(step.window)
+    settles = plan is not None and plan.settling > 0 and step.iteration < plan.first_used
     args: dict[str, Value] = {
         "samples": step.samples,
         "micro-batches": step.micro_batches,
@@ -65,7 +68,8 @@ def _iteration(step: Step, span: tuple[int, int], clock: RankClock) -> Slice:
     }
     bound = clock.bound_ns(span[0])
     args["clock: largest error (us)"] = "unknown" if bound is None else round(bound / 1e3, 3)
-    return Slice(f"iteration {step.iteration}", clock.moment(span[0]), clock.moment(span[1]), args)
+    title = f"iteration {step.iteration}{' (after counting, not used)' if settles else ''}"
+    return Slice(title, clock.moment(span[0]), clock.moment(span[1]), args)
 
 
 def _phases(timeline: Timeline, clock: RankClock) -> Iterator[Slice]:

@@ -39,7 +39,7 @@ def _ranks(
     for data in analysis.ranks:
         records = read(data)
         source = RankSource(
-            data.rank, data.header.host, places.get(data.rank, {}), data.tree, clock.of(data.rank), records
+            data.rank, data.header.host, places.get(data.rank, {}), data.plans, data.tree, clock.of(data.rank), records
         )
         yield rank_trace(source, meetings, _group_titles(analysis, records))
 

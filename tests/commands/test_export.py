@@ -16,7 +16,7 @@ from support.synthetic import MS, WALL_NS, WARMUP, Job, rank_records, write_run
 from support.traces.made_up import COLLECTIVES, TURNS, TimelineOf
 from support.traces.trace_processor import TraceProcessor
 
-from distprof.records import ClockOffset, Header, Record, Step
+from distprof.records import ClockOffset, Header, Plan, Record, Step
 
 pytest.importorskip("perfetto", reason="the package perfetto is not installed")
 
@@ -222,6 +222,16 @@ def test_ranks_of_two_hosts_stand_on_one_clock(tmp_path: Path, here: Callable[..
     assert apart == ({0} if compared else {1_500 * MS})
     unknown = "the clock of node1 was not compared with that of node0: ranks of these hosts are drawn on their own wall"
     assert (unknown in exported.stderr) is not compared
+
+
+def test_the_iteration_after_counting_is_called_so(tmp_path: Path, here: Callable[..., Any]) -> None:
+    def settling(rank: int, records: list[Record]) -> list[Record]:
+        return [replace(one, settling=1, timed=1) if isinstance(one, Plan) else one for one in records]
+
+    made = write_run(tmp_path / "run", bend=settling, dp=2, steps=2)
+    assert here("export", made).returncode == 0
+    names = {name for name, _, _ in Parsed(made / TRACE).of("iterations")}
+    assert names == {f"iteration {WARMUP + 1} (after counting, not used)", f"iteration {WARMUP + 2}"}
 
 
 def test_out_names_the_file(run: Path, tmp_path: Path, here: Callable[..., Any]) -> None:
