@@ -104,8 +104,8 @@ def _timeline(timeline: Timeline) -> str:
 
 
 def _collectives(record: Collectives) -> str:
-    always = (record.number, record.op, record.enqueued_ns, record.input_bytes, record.output_bytes)
-    always += (record.peer, record.tag, record.thread)
+    always = [record.number, record.op, record.enqueued_ns, record.input_bytes, record.output_bytes]
+    always += [record.peer, record.tag, record.thread]
     if any(len(array) != len(record.group) for array in always):
         return "its arrays are not of one length"
     if any(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -72,6 +73,9 @@ def _places() -> dict[str, Any]:
 def _leftovers() -> list[str]:
     """Returns objects that must not exist after a recorder has ended."""
     ours = [type(finder).__name__ for finder in sys.meta_path if type(finder).__module__.startswith("distprof.")]
+    ours += [
+        f"{call}" for call in gc.callbacks if type(getattr(call, "__self__", None)).__module__.startswith("distprof")
+    ]
     if "torch" in sys.modules:
         import torch
         from torch.optim import optimizer

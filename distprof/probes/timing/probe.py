@@ -22,10 +22,11 @@ from distprof.probes.timing.fast_path import host_timestamps, with_fast_path
 from distprof.probes.timing.long_turns import timeline_record
 from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.module_times import Fields
+from distprof.probes.timing.pauses import PauseRecorder
 from distprof.probes.timing.phases import DATA, FORWARD, OPTIMIZER
 from distprof.probes.timing.timed_functions import TimedFunctions
 from distprof.probes.timing.timeline import CudaTimestamps, Intervals, Timestamps
-from distprof.records import PHASES, TRAINING, Record, Step, Timeline
+from distprof.records import PHASES, TRAINING, Pauses, Record, Step, Timeline
 
 
 @dataclass
@@ -37,6 +38,7 @@ class _Finished:
     unseen: set[str]  # phases without time because no patch sees them
     modules: Callable[[], Fields]
     timeline: Callable[[], Timeline]  # readable after ``modules``
+    pauses: Pauses | None
     tokens: Pending | None
 
 
@@ -66,6 +68,7 @@ class TimedProbe:
         self._peak_memory, self._memory_source = peak_memory(device)
         self._data_patch = dataloader_patch(on_error)
         self._functions = TimedFunctions(self._timer, on_error)
+        self._pauses = PauseRecorder(clock.mono_ns)
         self.optimizer_steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._window = window
         self._began_wall_ns = 0
@@ -82,6 +85,7 @@ class TimedProbe:
         self._data_patch.open(ThreadCallHandler(self.thread, timer.data_began, timer.data_ended))
         self.optimizer_steps.open()
         self._functions.open()
+        self._pauses.open()
         if self._collectives is not None:
             self._collectives.open()
         self.begin()
@@ -93,6 +97,7 @@ class TimedProbe:
         self._data_patch.close()
         self.optimizer_steps.close()
         self._functions.close()
+        self._pauses.close()
         self._timer.remove_hooks()
 
     def abandon(self) -> None:
@@ -131,7 +136,8 @@ class TimedProbe:
         if mode == TRAINING:  # it has a forward and an optimizer's step: without time, no patch has seen them
             unseen |= {FORWARD, OPTIMIZER}
         timeline = partial(timeline_record, iteration, mode, phases.owners, moments_ns, turns, window=self._window)
-        self._unread.append(_Finished(step, phases, unseen, modules, timeline, tokens))
+        pauses = self._pauses.record(iteration, mode, moments_ns[0], self._window)
+        self._unread.append(_Finished(step, phases, unseen, modules, timeline, pauses, tokens))
         if self._collectives is not None:
             self._collectives.step_ended(iteration, mode, moments_ns[0], moments_ns[-1])
 
@@ -145,6 +151,7 @@ class TimedProbe:
                 break
             finished = self._unread.pop(0)
             records += [_record_of(finished), finished.timeline()]
+            records += () if finished.pauses is None else [finished.pauses]
             records += finished.tokens.records() if finished.tokens is not None else ()
         if self._collectives is not None:
             records += self._collectives.records()
