@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch._C._dynamo import eval_frame
@@ -17,11 +17,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def skipped_frames(function: Function, *, whole: bool = False) -> Function:
     """Returns ``function`` with its frame skipped by dynamo; with ``whole``, the frames that it calls are skipped too.
 
-    Calls cost nothing more.  Dynamo still traces through the function from code that it compiles.
+    Calls cost nothing more, but for ``whole`` in torch 2.6.  Dynamo still traces through the function from code that it
+    compiles.
     """
-    if hasattr(eval_frame, "skip_code"):  # torch 2.6 has nothing else
+    if hasattr(eval_frame, "skip_code"):  # torch 2.6 can skip a single frame only
         eval_frame.skip_code(function.__code__)
-        return function
+        return _with_dynamo_off(function) if whole else function
     skip, default = eval_frame._FrameAction.SKIP, eval_frame._FrameAction.DEFAULT
     strategy = eval_frame._FrameExecStrategy(skip, skip if whole else default)
     eval_frame.set_code_exec_strategy(function.__code__, strategy)
@@ -45,16 +46,19 @@ def run_uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
     Does what torch.compiler.disable does, without loading the compiler into jobs that compile nothing.
     """
 
-    @not_traced
-    @functools.wraps(hook)
-    def call(*args: Any, **kwargs: Any) -> None:
+    return not_traced(_with_dynamo_off(hook))
+
+
+def _with_dynamo_off(function: Function) -> Function:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
         before = set_eval_frame(None)
         try:
-            hook(*args, **kwargs)
+            return function(*args, **kwargs)
         finally:
             set_eval_frame(before)
 
-    return call
+    return cast("Function", skipped_frames(call))
 
 
 @contextmanager
