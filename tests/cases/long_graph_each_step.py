@@ -45,6 +45,6 @@ for calls in lengths:
     optimizer.zero_grad()
     loss = model(torch.ones(()), calls) * 1000
     loss.backward()
-    print(calls, loss.item().hex(), *(p.grad.item().hex() for p in model.parameters() if p.grad is not None))
+    print(calls, float(loss).hex(), *(float(p.grad).hex() for p in model.parameters() if p.grad is not None))
     optimizer.step()
     del loss

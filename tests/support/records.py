@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -186,7 +187,7 @@ def _alike(draw: st.DrawFn, record: type) -> Any:
     given: dict[str, Any] = {
         field.name: st.lists(
             st.integers(0, places.get(field.name, (1 << 31) - 1)), min_size=length, max_size=length
-        ).map(lambda values, dtype=field.metadata["dtype"]: np.array(values, dtype))
+        ).map(partial(np.array, dtype=field.metadata["dtype"]))
         for field in dataclasses.fields(record)
         if "dtype" in field.metadata
     }

@@ -151,5 +151,6 @@ def test_occasional_evaluation_is_reported_and_lowers_throughput(tmp_path: Path)
     assert (seen.steps, seen.timed_steps) == (2, 10)
     assert seen.time_ns is not None and seen.time_ns.median >= 30 * MS
     assert summary.samples_per_second == pytest.approx(160 / sum(step.duration_ns for step in steps) * 1e9)
-    assert summary.samples_per_second < (summary.samples_per_second_at_median or 0)
+    assert summary.samples_per_second and summary.samples_per_second_at_median
+    assert summary.samples_per_second < summary.samples_per_second_at_median
     assert "evaluation, in 2 of 10 steps (in samples/second):" in render(analyse(load_run(tmp_path)), TextOptions())

@@ -111,6 +111,11 @@ def _filled_fields(values: Iterable[Any]) -> Iterator[str]:
                     yield from _filled_fields(content)
 
 
+def _iterations(shard: Seen) -> list[Counts | Step]:
+    """Returns the records of the counted and the timed iterations."""
+    return [*shard.of(Counts), *shard.of(Step)]
+
+
 def records_are_in_order(shard: Seen) -> None:
     assert shard.kinds[:2] == ["header", "plan"] and shard.kinds[-1] == "end"
     assert shard.kinds.index("tree") < shard.kinds.index("parameters") < shard.kinds.index("counts")
@@ -118,7 +123,7 @@ def records_are_in_order(shard: Seen) -> None:
 
 def iterations_are_those_of_the_plan(shard: Seen) -> None:
     plan = shard.one(Plan)
-    numbers = [one.iteration for one in (*shard.of(Counts), *shard.of(Step))]
+    numbers = [one.iteration for one in _iterations(shard)]
     assert numbers == list(range(plan.start, plan.start + plan.counted + plan.settling + plan.timed))
     assert shard.one(End) == End("window complete", numbers[-1] + 1)
     assert [load.iteration for load in shard.of(ExpertLoad)] == [step.iteration for step in shard.of(Step)]
@@ -136,7 +141,7 @@ def parameters_belong_to_their_rows(shard: Seen) -> None:
 
 
 def only_called_modules_have_work_and_time(shard: Seen) -> None:
-    for one in (*shard.of(Counts), *shard.of(Step)):
+    for one in _iterations(shard):
         arrays = [value for value in vars(one).values() if isinstance(value, np.ndarray) and len(value)]
         assert {len(array) for array in arrays} == {len(shard.rows)}
         assert all(not array[one.calls == 0].any() for array in arrays)
@@ -144,7 +149,7 @@ def only_called_modules_have_work_and_time(shard: Seen) -> None:
 
 
 def batches_add_up(shard: Seen) -> None:
-    for one in (*shard.of(Counts), *shard.of(Step)):
+    for one in _iterations(shard):
         assert (one.micro_batches, one.batch_size, one.samples) == (MICRO_BATCHES, BATCH, MICRO_BATCHES * BATCH)
         assert one.batch_found == "dimension 0 of the first tensor that the model is given"
 
