@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from distprof.config.flight_recorder import SIZE_VARIABLES
 from distprof.probes.collectives import flight_recorder
 from distprof.probes.collectives.flight_recorder import FlightRecorder, bytes_of, op_name
 from distprof.records import OTHER_THREAD, TRAINING_THREAD, UNKNOWN_THREAD
@@ -68,7 +69,7 @@ class Ring:
 
 @pytest.fixture
 def ring(monkeypatch: pytest.MonkeyPatch) -> Ring:
-    for name in flight_recorder.SIZE_VARIABLES:
+    for name in SIZE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     return Ring(monkeypatch)
 
