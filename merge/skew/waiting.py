@@ -1,7 +1,8 @@
 """Which of the ranks that stand out may only wait for another one, where it is not known who waited.
 
 A rank that waits in a collective of a small group is above the median of its cohort as well, in the module that holds
-the collective.  Then the cause is the one of the group, or the other one of two, that has its excess elsewhere.
+the collective.  Then the cause is the one of the group, or the other one of two, that has its excess elsewhere.  In a
+group of unknown purpose it may be any member: the cause is hidden where most other ranks wait in the same place.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def may_wait(analysis: Analysis, named: Sequence[Outlier], cohorts: Sequence[Coh
             for rank in group
             if rank != worst.rank and rank in cohort_of and (other := largest_excess(cohort_of[rank], rank)) is not None
         ]
-        causes = [other for other in others if _may_be_the_cause(other, worst)]
+        unknown = not axis and worst.cohort >= MIN_COHORT and worst.place.subject != worst.place.phase
+        causes = [other for other in others if unknown or _may_be_the_cause(other, worst)]
         if causes:
             ranks = sorted([worst, *causes], key=lambda one: (-one.excess_ns, one.rank))
             return Waiting(tuple(ranks), axis)
