@@ -26,8 +26,8 @@ from distprof.merge.collectives.waits import Waits, collective_waits
 
 #: The replay of the times as they were may be so far from the measured iteration.
 REPLAY_WITHIN = 0.1
-#: Replays of more events would take longer than all the rest of the merge.
-MOST_EVENTS = 4_000_000
+#: Replays of more events would take longer than all the rest of the merge: then no cost is given.
+MOST_EVENTS = 300_000
 _ENQUEUE, _WAIT, _END = 0, 1, 2
 
 
