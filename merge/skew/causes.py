@@ -25,7 +25,7 @@ from distprof.merge.report import (
     Cause,
 )
 from distprof.merge.skew.cohort_excess import CohortExcess
-from distprof.merge.skew.step_times import FINE
+from distprof.merge.skew.step_times import FINE, Place
 from distprof.merge.skew.stragglers import Outlier
 from distprof.merge.skew.thresholds import (
     LONG_STAGE_RATIO,
@@ -82,10 +82,13 @@ def _more_work(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
 
 
 def _overload(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
-    """Returns the cause of ranks whose experts get many more tokens than those of other ranks."""
-    in_modules = all(one.place.phase in ("forward", "backward", THROUGHOUT) for one in named)
-    layers = [layer for layer in expert_layers(analysis) if layer.ep_tokens and None not in layer.ep_tokens]
-    if not in_modules or not layers:
+    """Returns the cause of ranks whose experts get many more tokens than those of other ranks, where they are slow."""
+    layers = [
+        layer
+        for layer in expert_layers(analysis)
+        if layer.ep_tokens and None not in layer.ep_tokens and all(_may_slow(layer.name, one.place) for one in named)
+    ]
+    if not layers:
         return None
     sums = np.sum([[tokens or 0 for tokens in layer.ep_tokens] for layer in layers], axis=0)
     places = [analysis.layout.coordinates[one.rank].get("ep", 0) for one in named]
@@ -95,6 +98,13 @@ def _overload(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
     if least < MORE_TOKENS:
         return None
     return Cause(EXPERT_OVERLOAD, f"the experts of this rank get {ratio(least)} times the mean tokens")
+
+
+def _may_slow(layer: str, place: Place) -> bool:
+    """Returns whether an MoE layer's tokens are work of the place: of the layer, or of a whole phase."""
+    if place.subject in ("forward", "backward", THROUGHOUT):
+        return True
+    return place.phase in ("forward", "backward") and f"{place.subject}.".startswith(f"{layer}.")
 
 
 def _pauses(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:

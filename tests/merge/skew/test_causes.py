@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.reports import report_of
+from support.reports import changed_report, report_of
 from support.simulated.job import Enqueue, Item, Program, SimulatedJob, Turn, Wait, Work
 from support.simulated.programs import data_parallel
 from support.synthetic import MS
@@ -27,7 +27,7 @@ from distprof.merge.report import (
     RankVerdict,
 )
 from distprof.merge.skew.verdict import rank_verdict
-from distprof.records import NO_ROW, Pauses
+from distprof.records import NO_ROW, ExpertLoad, Pauses, Record
 
 WORLD = {"world": tuple(range(8))}
 SLOW_PROGRAM = data_parallel(lambda rank, step: 30 * (rank == 2))
@@ -138,3 +138,20 @@ def test_a_rank_with_hot_experts_is_overloaded_where_it_is_slow() -> None:
     assert ([one.rank for one in slow.named], slow.cause) == ([1], EXPERT_OVERLOAD)
     assert report_of(**hot, slow_rank=2).verdict.ranks.cause == "", "rank 1 has the hot experts"
     assert report_of(**hot).verdict.ranks.cause == "", "it costs nothing"
+    dense = report_of(**hot, slow_rank=1, slow_module="blocks.0.attn").verdict.ranks
+    assert ([one.rank for one in dense.named], dense.cause) == ([1], ""), "it is slow in a module without experts"
+
+
+def test_only_tokens_of_the_layer_where_it_is_slow_are_a_cause() -> None:
+    """Rank 1 has the hot expert of blocks.1 and is slow in blocks.3, whose experts have equal loads."""
+
+    def change(rank: int, record: Record) -> Record:
+        if not isinstance(record, ExpertLoad):
+            return record
+        halves = np.split(record.tokens, 2)
+        return replace(record, tokens=np.concatenate([halves[0], np.full_like(halves[1], 100)]))
+
+    job = {"dp": 8, "ep": 8, "experts": 8, "layers": 4, "hot": 4.0, "steps": 5, "slow_rank": 1}
+    for module, cause in (("blocks.1.moe.router", EXPERT_OVERLOAD), ("blocks.3.moe.router", "")):
+        found = changed_report(change, **job, slow_module=module).verdict.ranks
+        assert ([one.rank for one in found.named], found.cause) == ([1], cause)
