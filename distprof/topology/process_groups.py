@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from distprof.records import PROCESS_GROUPS, Group
 from distprof.topology.axes import FINE_NAMES, AxisEvidence, axis_of
@@ -18,7 +19,7 @@ _DECORATIONS = (("mesh_", ""), ("_group", ""), ("_process", ""), ("_pg", ""), ("
 
 @dataclass(frozen=True)
 class SeenGroup:
-    """A process group: ``backend`` as torch names it; ``ranks`` are global, in the order of the group."""
+    """A process group: ``backend`` as torch names it, or ``cpu:gloo,cuda:nccl``; ``ranks`` are global, in the order of the group."""
 
     name: str
     description: str
@@ -35,12 +36,20 @@ def groups() -> list[SeenGroup]:
         SeenGroup(
             str(world.pg_names.get(group, ""))[:_MAX_TEXT],
             str(getattr(group, "group_desc", ""))[:_MAX_TEXT],
-            str(backend).lower(),
+            _backend_name(world, group, backend),
             group_ranks(group),
         )
         for group, (backend, _) in list(world.pg_map.items())[:_MAX_GROUPS]
         if group_ranks(group)
     ]
+
+
+def _backend_name(world: Any, group: Any, backend: object) -> str:
+    """Returns torch's name of a backend; for a group that has one for each device type their list: ``cpu:gloo,...``."""
+    name = str(backend).lower()
+    if name != "undefined":
+        return name
+    return str(getattr(world, "pg_backend_config", {}).get(group, name)).lower()[:_MAX_TEXT]
 
 
 def records(seen: Sequence[SeenGroup], world_size: int) -> tuple[Group, ...]:

@@ -33,7 +33,7 @@ class PauseRecorder:
 
     def open(self) -> None:
         gc.callbacks.append(self._collects)
-        handler = getattr(sys.modules.get(_DYNAMO_CALLBACKS), "callback_handler", None)
+        handler: Any = getattr(sys.modules.get(_DYNAMO_CALLBACKS), "callback_handler", None)
         if hasattr(handler, "register_start_callback") and hasattr(handler, "remove_start_callback"):
             self._dynamo = handler
             handler.register_start_callback(self._compiles)
