@@ -19,7 +19,9 @@ _DECORATIONS = (("mesh_", ""), ("_group", ""), ("_process", ""), ("_pg", ""), ("
 
 @dataclass(frozen=True)
 class SeenGroup:
-    """A process group: ``backend`` as torch names it, or ``cpu:gloo,cuda:nccl``; ``ranks`` are global, in the order of the group."""
+    """A process group: ``backend`` as torch names it, or ``cpu:gloo,cuda:nccl``; ``ranks`` are global, in the order of
+    the group.
+    """
 
     name: str
     description: str
