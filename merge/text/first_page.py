@@ -31,8 +31,12 @@ _NOTE_LENGTH = 150
 
 def first_page(report: Report) -> list[list[str]]:
     """Returns the blocks of lines of the page."""
-    blocks = (_title(report), _answer(report), _iteration(report), _figures(report), _busiest(report), _notes(report))
-    return [list(block) for block in blocks]
+    blocks = [
+        list(block)
+        for block in (_title(report), _answer(report), _iteration(report), _figures(report), _busiest(report))
+    ]
+    used = sum(len(block) + 1 for block in blocks if block)
+    return [*blocks, list(_notes(report, MOST_LINES - used))]
 
 
 def _title(report: Report) -> Iterator[str]:
@@ -147,8 +151,10 @@ def _self_ns(module: ModuleStats) -> float:
     return (module.forward_self_ns or 0) + (module.backward_self_ns or 0)
 
 
-def _notes(report: Report) -> Iterator[str]:
-    """Yields what the reader must know before believing a number, shortened, and where the whole report is."""
+def _notes(report: Report, room: int) -> Iterator[str]:
+    """Yields what the reader must know before believing a number, as much as there are lines for, and where the whole
+    report is.
+    """
     run = report.run
     notes = [f"missing: {rank_names(run.missing_ranks)}"] if run.missing_ranks else []
     if run.incomplete:
@@ -156,11 +162,17 @@ def _notes(report: Report) -> Iterator[str]:
         others = f" and {pluralise(len(run.incomplete) - 1, 'other rank')}" if len(run.incomplete) > 1 else ""
         notes.append(f"incomplete: rank {rank}{others} ({reason})")
     notes += run.notes
+    shown, room = 0, room - 2  # the two lines at the end
     for note in notes[:_NOTES]:
         text = textwrap.shorten(one_line(note), _NOTE_LENGTH, placeholder=" ...")
-        yield from wrapped(text, "note: ", "      ", [], WIDTH)
-    if len(notes) > _NOTES:
-        yield f"{pluralise(len(notes) - _NOTES, 'more note')} in summary.txt"
+        lines = wrapped(text, "note: ", "      ", [], WIDTH)
+        room -= len(lines)
+        if room < 0:
+            break
+        shown += 1
+        yield from lines
+    if len(notes) > shown:
+        yield f"{pluralise(len(notes) - shown, 'more note')} in summary.txt"
     yield "All of the report is in summary.txt; --full prints it."
 
 

@@ -121,6 +121,17 @@ def test_notes_are_shortened_and_counted() -> None:
     assert page.count("note: ") == 3 and "word ..." in page and "2 more notes in summary.txt" in page
 
 
+def test_a_long_answer_leaves_less_room_for_notes() -> None:
+    report = report_of(**QUIET, slow_rank=5)
+    (slow,) = report.verdict.ranks.named
+    many = tuple(replace(slow, rank=rank, subject=f"a.module.of.its.own.{rank}") for rank in range(9))
+    verdict = replace(report.verdict, ranks=replace(report.verdict.ranks, named=many))
+    noted = replace(report, verdict=verdict, run=replace(report.run, notes=("word " * 100,) * 5))
+    lines = render_first_page(noted).splitlines()
+    assert len(lines) <= 40 and lines[-1].startswith("All of the report")
+    assert "more notes in summary.txt" in lines[-2]
+
+
 def test_phases_include_waits_where_collectives_are_known() -> None:
     """Ranks spend 15 and 61 ms in forward and backward, 30 ms of the latter in waits for rank 2."""
     job = SimulatedJob(data_parallel(lambda rank, step: 30 * (rank == 2), noise=0), 4, {"world": (0, 1, 2, 3)})
