@@ -67,7 +67,7 @@ def collective_waits(analysis: Analysis) -> Waits | None:
     search = _PendingSearch(entries, gaps)
     cohort = np.array([analysis.cohorts[rank] for rank in entries.ranks], np.int64)
     learned = _Learned(entries, gaps, gap_identities(gaps, cohort))
-    pieces = [slice(start, start + _AT_ONCE) for start in range(0, len(entries), _AT_ONCE)]
+    pieces = [slice(start, start + _AT_ONCE) for start in range(0, max(len(entries), 1), _AT_ONCE)]
     for piece in pieces:
         learned.add(search.pending(piece))
     found = [learned.blocking(search.pending(piece)) for piece in pieces]

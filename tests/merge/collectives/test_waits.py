@@ -8,6 +8,7 @@ from support.simulated.job import Enqueue, Item, Program, SimulatedJob, Turn, Wa
 from support.simulated.programs import data_parallel
 from support.synthetic import MS
 
+from distprof.merge.analyse import analyse
 from distprof.merge.analysis import Analysis, start_analysis
 from distprof.merge.collectives.own_times import rank_waits, why_no_own_times
 from distprof.merge.report import ONE_OF, SLOW, THROUGHOUT, RankVerdict
@@ -53,6 +54,18 @@ def test_of_two_ranks_the_slower_is_named_because_the_other_waits() -> None:
     found = verdict_of(blind)
     assert (found.finding, sorted(one.rank for one in found.named)) == (ONE_OF, [0, 1])
     assert found.why_self_times == "collectives were not recorded"
+
+
+def test_ranks_that_enqueue_nothing_wait_for_nobody() -> None:
+    """Two ranks that never communicate: their collectives are recorded, and there are none."""
+
+    def program(rank: int, step: int) -> list[Item]:
+        return [Turn(0, "forward"), Work(5), Turn(~0, "backward"), Work(10 + rank)]
+
+    run = SimulatedJob(program, 2, {"world": (0, 1)}).run()
+    assert why_no_own_times(start_analysis(run)) == ""
+    assert all(len(waits.wait_ns) == 0 for waits in rank_waits(start_analysis(run)).values())
+    assert analyse(run).collectives.rows == ()
 
 
 def in_small_groups(slow_ms: float) -> Program:
