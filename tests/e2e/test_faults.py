@@ -152,7 +152,7 @@ def test_a_rank_that_is_killed_leaves_its_finished_steps(workplace: Workplace) -
     assert [(iterations(shard), ending(shard), damage(shard)) for shard in shards] == [
         (OF_SEVERAL_BEFORE_THE_FAULT, "", "")
     ] * 2
-    merged = workplace.distprof("merge", "--no-plots", "runs/x")
+    merged = workplace.distprof("merge", "--full", "--no-plots", "runs/x")
     assert merged.code == 0, merged.err
     assert "incomplete: ranks 0-1 (2 of 3 timed steps, still running, killed or unable to write)" in merged.out
 

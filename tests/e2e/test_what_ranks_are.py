@@ -87,8 +87,8 @@ def test_tables_outside_of_ddp_are_not_taken_for_copies(new_workplace: NewWorkpl
     tables, dense = 2 * 100 * 16, 64 + 1
     assert (report.summary.params_exact, report.summary.params_of_model) == (None, None)
     (note,) = [note for note in report.run.notes if note.startswith("tables.0.weight, tables.1.weight are trained")]
-    assert f"{tables + dense:,} parameters if they are copies" in note
-    assert f"{2 * tables + dense:,} if every rank has its own" in note
+    assert f"{tables + dense:,} parameters if all ranks hold the same copy" in note
+    assert f"{2 * tables + dense:,} if each rank holds its own" in note
     assert report.summary.samples_per_iteration == 2 * 8, "DDP does tell that the ranks have batches of their own"
 
 

@@ -59,7 +59,7 @@ def tell_pid(rank):
 TIMED = [2, 3, 4]
 TIMED_OF_SEVERAL = [3, 4, 5]
 _BIN = Path(sys.executable).parent
-_TORCHRUN = ("python", "-m", "torch.distributed.run", "--standalone")
+_TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Workplace:
 
     def start_torchrun(self, *words: object, **env: str) -> Started:
         """Starts torchrun without distprof."""
-        return self.start(*_TORCHRUN, *words, **env)
+        return self.start("python" if self.python else sys.executable, *_TORCHRUN, *words, **env)
 
     def run_dir(self, name: str = "x") -> RunFolder:
         return RunFolder(self.folder / "runs" / name)
