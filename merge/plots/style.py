@@ -90,8 +90,18 @@ def files_of(name: str, make: Callable[[], Figure | None]) -> dict[str, bytes]:
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """Returns a figure of a size in inches with one pair of axes, with a layout that cuts no label."""
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    figure = _empty_figure(width, height)
     return figure, figure.add_subplot()
+
+
+def new_panels(width: float, height: float, rows: int) -> tuple[Figure, list[Axes]]:
+    """Returns a figure of a size in inches with axes one above the other, which share the horizontal axis."""
+    figure = _empty_figure(width, height)
+    return figure, list(figure.subplots(rows, 1, sharex=True))
+
+
+def _empty_figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
 
 
 def title(axes: Axes, words: str, report: Report, detail: str) -> None:

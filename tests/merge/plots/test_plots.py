@@ -190,8 +190,9 @@ def test_plots_have_title_labels_and_few_ticks(job: dict[str, Any]) -> None:
             assert (module, job) == (skew_map, {"dp": 1})
             continue
         axes = figure.axes[0]
-        assert axes.texts[-1].get_text() and axes.get_title(loc="left") and axes.get_xlabel() and axes.get_ylabel()
-        assert figure.legends or len(figure.axes) == 2, "a legend or a colour bar"
+        assert axes.texts[-1].get_text() and axes.get_title(loc="left") and axes.get_ylabel()
+        assert any(each.get_xlabel() for each in figure.axes)
+        assert figure.legends or len(figure.axes) == 2, "a legend, a colour bar or two panels"
         assert max(len(ticks(figure, "x")), len(ticks(figure, "y"))) <= 32
         assert max(figure.get_size_inches()) <= 12
 
@@ -292,17 +293,18 @@ def test_collectives_have_own_time_wait_and_transfer() -> None:
 def test_arrival_lag_marks_only_ranks_that_the_verdict_names() -> None:
     report = with_collectives()
     figure = drawn_by(arrival_lag, report)
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
-    assert heights == pytest.approx([-2, 20, -2, -2, 25, 0.5, 25, 25])
-    marks = [text.get_position()[0] for text in figure.axes[0].texts if text.get_text() == "▼"]
-    assert marks == [0] and figure.axes[0].texts[0].xy[0] == 1
+    lags, waits = ([bar.get_height() for bar in axes.patches] for axes in figure.axes)
+    assert lags == pytest.approx([-2, 20, -2, -2])
+    assert waits == pytest.approx([25, 0.5, 25, 25])
+    for axes in figure.axes:
+        assert [text.xy[0] for text in axes.texts if text.get_text() == "▼"] == [1]
     healthy = replace(report, verdict=report_of(dp=4).verdict)
     assert "▼" not in texts(drawn_by(arrival_lag, healthy))
 
 
 def test_arrival_lag_of_many_ranks_is_two_lines() -> None:
     figure = drawn_by(arrival_lag, with_collectives(ranks=520))
-    waits, lags = (np.asarray(line.get_ydata(), np.float64) for line in figure.axes[0].lines[:2])
+    lags, waits = (np.asarray(axes.lines[0].get_ydata(), np.float64) for axes in figure.axes)
     assert (waits[1], lags[1], len(waits)) == (0.5, 20, 520)
 
 
