@@ -45,7 +45,9 @@ def _title(report: Report) -> Iterator[str]:
     recorded = f"{len(run.ranks) - len(run.without_data)} of {run.world_size} ranks recorded"
     sizes = [f"{axis} {size}" for axis, size in report.topology.sizes.items() if size > 1 and axis != "mp"]
     hosts = f"{len(run.hosts)} hosts" if len(run.hosts) > 1 else f"host {one_line(run.hosts[0])}" if run.hosts else ""
-    yield from wrapped(", ".join(filter(None, [recorded, *sizes, run.device, hosts])), width=WIDTH)
+    numbers = number_spans(one.number for one in run.windows)
+    window = f"window {run.window} of {numbers}" if len(run.windows) > 1 else ""
+    yield from wrapped(", ".join(filter(None, [recorded, *sizes, run.device, hosts, window])), width=WIDTH)
 
 
 def _answer(report: Report) -> Iterator[str]:

@@ -47,7 +47,7 @@ def two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_job_of_two_ranks_is_merged_window_by_window(two_ranks: Path, here: Cli) -> None:
     def merged(*options: str) -> tuple[str, dict[str, Any]]:
-        ended = here("merge", two_ranks, "--no-plots", *options)
+        ended = here("merge", two_ranks, "--full", "--no-plots", *options)
         assert ended.returncode == 0, ended.stderr
         report = json.loads((two_ranks / "report" / "summary.json").read_text(encoding="utf-8"))
         return ended.stdout, report
@@ -57,6 +57,7 @@ def test_a_job_of_two_ranks_is_merged_window_by_window(two_ranks: Path, here: Cl
         {"number": 1, "first_iteration": 8, "last_iteration": 12, "ranks": 2, "iteration_ns": 53e6},
     ]
     text, last = merged()
+    assert ", window 1 of 0-1\n" in text
     assert last["run"]["window"] == 1 and last["run"]["windows"] == both
     assert [row["step_iterations"] for row in last["ranks"]] == [[10, 11, 12]] * 2
     assert last["summary"]["wall_iteration_ns"]["median"] == 53e6

@@ -74,7 +74,7 @@ def test_a_peak_is_measured_and_an_mfu_made_of_it(cli: Cli, tmp_path: Path, clea
     (tmp_path / "matmuls.py").write_text(MATMULS, encoding="utf-8")
     output_of("matmuls.py", cwd=tmp_path, env=clean_env)
     run = tmp_path / "runs" / "matmuls"
-    merged = cli("merge", run, "--no-plots", env=caches(tmp_path))
+    merged = cli("merge", run, "--full", "--no-plots", env=caches(tmp_path))
     assert merged.returncode == 0, merged.stderr
     used = utilization(run)
     macs = 512 * 256 * 256
@@ -90,18 +90,18 @@ def test_a_peak_is_measured_and_an_mfu_made_of_it(cli: Cli, tmp_path: Path, clea
 
 def test_a_merge_takes_what_was_measured_for_these_threads(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
-    before = here("merge", run, "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
+    before = here("merge", run, "--full", "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
     assert "run 'distprof peak --threads 2' on that machine and merge again" in before
     write_peak_cache(tmp_path / "cache" / "distprof" / "peaks.json", {Engine("Some CPU", 2, "fp32"): 0.05})
-    after = here("merge", run, "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
+    after = here("merge", run, "--full", "--no-plots", env=caches(tmp_path)).stdout.replace("\n  ", " ")
     assert "peak per rank: 50 GFLOPS in fp32, Some CPU on 2 threads (measured by 'distprof peak')." in after
 
 
 def test_a_given_peak_goes_first(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2, chip="NVIDIA H100 80GB HBM3", arithmetic="bf16")
-    here("merge", run, "--no-plots", env=caches(tmp_path))
+    here("merge", run, "--full", "--no-plots", env=caches(tmp_path))
     by_table = utilization(run)
-    ended = here("merge", run, "--no-plots", "--peak-tflops", 98.94, env=caches(tmp_path))
+    ended = here("merge", run, "--full", "--no-plots", "--peak-tflops", 98.94, env=caches(tmp_path))
     given = utilization(run)
     assert given["mfu"]["job"] == pytest.approx(10 * by_table["mfu"]["job"])
     assert "peak per rank: 98.94 TFLOPS in bf16, NVIDIA H100 80GB HBM3 (--peak-tflops)." in ended.stdout
@@ -111,7 +111,7 @@ def test_figures_that_cannot_be_read_do_not_stop_a_merge(here: Cli, tmp_path: Pa
     path = tmp_path / "cache" / "distprof" / "peaks.json"
     path.parent.mkdir(parents=True)
     path.write_text("not ours")
-    ended = here("merge", write_run(tmp_path / "run", dp=2), "--no-plots", env=caches(tmp_path))
+    ended = here("merge", write_run(tmp_path / "run", dp=2), "--full", "--no-plots", env=caches(tmp_path))
     assert ended.returncode == 0
     assert ended.stderr.startswith(f"distprof: {path} holds no measured peaks (")
 

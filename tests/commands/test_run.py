@@ -34,7 +34,7 @@ def torchrun(*arguments: str, folder: Path, env: dict[str, str]) -> subprocess.C
     return python("-m", "torch.distributed.run", "--standalone", *arguments, cwd=folder, env=env)
 
 
-def test_environment_of_ranks_is_torchruns_plus_two(cli: Cli, tmp_path: Path, clean_env: dict[str, str]) -> None:
+def test_environment_of_ranks_is_torchruns_plus_three(cli: Cli, tmp_path: Path, clean_env: dict[str, str]) -> None:
     (tmp_path / "train.py").write_text(TELL)
     env = {**clean_env, "PYTHONPATH": "/mine"}
     torchrun("--nproc-per-node", "2", "train.py", folder=tmp_path, env=env)
@@ -52,6 +52,7 @@ def test_environment_of_ranks_is_torchruns_plus_two(cli: Cli, tmp_path: Path, cl
         **plain["environment"],
         "PYTHONPATH": f"{run / 'inject'}:/mine",
         "DISTPROF_RUN": str(run),
+        "TORCH_FR_BUFFER_SIZE": "5500",  # 500 collectives for each of 11 timed steps
     }
 
 
