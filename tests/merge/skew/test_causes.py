@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,7 +152,7 @@ def test_only_tokens_of_the_layer_where_it_is_slow_are_a_cause() -> None:
         halves = np.split(record.tokens, 2)
         return replace(record, tokens=np.concatenate([halves[0], np.full_like(halves[1], 100)]))
 
-    job = {"dp": 8, "ep": 8, "experts": 8, "layers": 4, "hot": 4.0, "steps": 5, "slow_rank": 1}
+    job: dict[str, Any] = {"dp": 8, "ep": 8, "experts": 8, "layers": 4, "hot": 4.0, "steps": 5, "slow_rank": 1}
     for module, cause in (("blocks.1.moe.router", EXPERT_OVERLOAD), ("blocks.3.moe.router", "")):
         found = changed_report(change, **job, slow_module=module).verdict.ranks
         assert ([one.rank for one in found.named], found.cause) == ([1], cause)
