@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 
 from distprof.console import say
 from distprof.errors import said
@@ -85,7 +85,7 @@ class ShardOutput:
         self._writer: ShardWriter | None = writer
         self._rank = rank
         self._patience_s = patience_s
-        self._lock = Lock()  # the thread that compares clocks writes, too
+        self._lock = RLock()  # the thread that compares clocks writes, too; a signal handler may write within a write
 
     @property
     def lost(self) -> bool:

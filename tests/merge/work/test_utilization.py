@@ -40,7 +40,9 @@ def text_of(made: Report) -> str:
 
 
 def line(made: Report, label: str) -> str:
-    return next(line for line in text_of(made).splitlines() if line.startswith(label)).partition(":")[2].strip()
+    """Returns the text behind a label of the Profile Summary."""
+    summary = text_of(made).partition("Profile Summary")[2]
+    return next(line for line in summary.splitlines() if line.startswith(label)).partition(":")[2].strip()
 
 
 # ---- figures -------------------------------------------------------------------------------------------------------
