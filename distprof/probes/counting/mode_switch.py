@@ -42,10 +42,14 @@ class ModeSwitch:
         self._push_if_wanted()
 
     def drop(self) -> None:
-        """Ends an iteration: no thread counts any more."""
+        """Ends an iteration: no thread counts any more.
+
+        Within a backward the mode is turned off too: autograd's engine restores the stack of modes when it ends.
+        """
+        was_on = self._is_on
         if get_ident() == self._thread:
             self._pop_between_parts()
-        if self._is_on:
+        if self._is_on or (was_on and torch._C._current_graph_task_id() != -1):
             self._mode.is_off = True
             self._is_on = False
             abandon_mode(self._mode)
