@@ -5,19 +5,18 @@ waits of the gaps -> credited to the module that had the gap, and to the phase -
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.arrays import IntArray
 from distprof.merge.collectives.join import recorded
 from distprof.merge.collectives.waits import Waits, collective_waits
 from distprof.merge.load.collectives import NO_TIMELINE
 from distprof.merge.load.window import Window
 from distprof.merge.wording import pluralise
-from distprof.records import PHASES
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +70,6 @@ def rank_waits(analysis: Analysis) -> dict[int, RankWaits]:
     """Returns the waits of each rank; empty where own times are not known."""
     waits = collective_waits(analysis) if not why_no_own_times(analysis) else None
     return dict(_by_rank(waits)) if waits is not None else {}
-
-
-def waited_in(analysis: Analysis, rank: int, phases: Collection[str]) -> FloatArray:
-    """Returns by timed step of a rank what it waited in some phases, in ns; 0 where waits are not known."""
-    window, waits = analysis.timed_windows[rank], rank_waits(analysis).get(rank)
-    waited = np.zeros(window.steps)
-    if waits is not None:
-        numbers = [number for number, name in enumerate(PHASES) if name in phases]
-        iterations = np.array(window.iterations, np.int64)
-        known = np.isin(waits.phase, numbers) & np.isin(waits.iteration, iterations)
-        np.add.at(waited, np.searchsorted(iterations, waits.iteration[known]), waits.wait_ns[known])
-    return waited
 
 
 def _by_rank(waits: Waits) -> Iterator[tuple[int, RankWaits]]:
