@@ -90,10 +90,6 @@ def join_steps(
     group_names, group = _joined_names([(step.group_names, step.group) for step in steps])
     ops, op = _joined_names([(step.ops, step.op) for step in steps])
     phase_names, phase = _joined_names([(line.phase_names, line.phase) for line in lines])
-
-    def joined(name: str) -> Array:
-        return np.concatenate([getattr(step, name) for step in steps])
-
     return RankCollectives(
         iterations=iterations,
         start_ns=np.array([line.start_ns for line in lines], np.int64),
@@ -102,35 +98,44 @@ def join_steps(
         group_names=group_names,
         ops=ops,
         phase_names=phase_names,
-        entries=Entries(
-            step=_numbers([len(step.number) for step in steps]),
-            group=group,
-            op=op,
-            number=joined("number").astype(np.int64),
-            enqueued_ns=joined("enqueued_ns").astype(np.int64),
-            bytes=np.maximum(joined("input_bytes"), joined("output_bytes")).astype(np.int64),
-            peer=joined("peer").astype(_SMALL),
-            tag=joined("tag").astype(_SMALL),
-            thread=joined("thread").astype(_SMALL),
-            duration_ns=_optional(steps, "duration_ns", -1),
-            waited_from_ns=_optional(steps, "waited_from_ns", 0),
-            waited_until_ns=_optional(steps, "waited_until_ns", 0),
-        ),
-        turns=Turns(
-            step=_numbers([len(line.turn_owner) for line in lines]),
-            owner=np.concatenate([line.turn_owner for line in lines]).astype(_SMALL),
-            number=np.concatenate([line.turn_number for line in lines]).astype(np.int64),
-            start_ns=np.concatenate([line.turn_start_ns for line in lines]).astype(np.int64),
-            end_ns=np.concatenate([line.turn_end_ns for line in lines]).astype(np.int64),
-        ),
-        phases=PhaseStarts(
-            step=_numbers([len(line.phase) for line in lines]),
-            phase=phase,
-            start_ns=np.concatenate([line.phase_start_ns for line in lines]).astype(np.int64),
-        ),
+        entries=_entries(steps, group, op),
+        turns=_turns(lines),
+        phases=PhaseStarts(_numbers([len(line.phase) for line in lines]), phase, _joined(lines, "phase_start_ns")),
         turns_unseen=next((line.unseen for line in lines if line.unseen), ""),
         pauses=tuple(pauses),
     )
+
+
+def _entries(steps: Sequence[Collectives], group: npt.NDArray[np.int32], op: npt.NDArray[np.int32]) -> Entries:
+    return Entries(
+        step=_numbers([len(step.number) for step in steps]),
+        group=group,
+        op=op,
+        number=_joined(steps, "number"),
+        enqueued_ns=_joined(steps, "enqueued_ns"),
+        bytes=np.maximum(_joined(steps, "input_bytes"), _joined(steps, "output_bytes")),
+        peer=_joined(steps, "peer").astype(_SMALL),
+        tag=_joined(steps, "tag").astype(_SMALL),
+        thread=_joined(steps, "thread").astype(_SMALL),
+        duration_ns=_optional(steps, "duration_ns", -1),
+        waited_from_ns=_optional(steps, "waited_from_ns", 0),
+        waited_until_ns=_optional(steps, "waited_until_ns", 0),
+    )
+
+
+def _turns(lines: Sequence[Timeline]) -> Turns:
+    return Turns(
+        step=_numbers([len(line.turn_owner) for line in lines]),
+        owner=_joined(lines, "turn_owner").astype(_SMALL),
+        number=_joined(lines, "turn_number"),
+        start_ns=_joined(lines, "turn_start_ns"),
+        end_ns=_joined(lines, "turn_end_ns"),
+    )
+
+
+def _joined(records: Sequence[Collectives] | Sequence[Timeline], name: str) -> IntArray:
+    """Returns one array of the records of all steps, in their order."""
+    return np.concatenate([getattr(record, name) for record in records]).astype(np.int64)
 
 
 def _numbers(lengths: Sequence[int]) -> npt.NDArray[np.int32]:

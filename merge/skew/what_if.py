@@ -10,6 +10,7 @@ replay of the times as they were does not give the iteration that was measured, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -134,45 +135,61 @@ def replay(programs: Sequence[Program], own_ns: Sequence[FloatArray], steps: int
     """Returns the time of each step, from the last rank's end of the step before to the last rank's end; None where
     ranks would wait for each other for ever.
     """
-    expected: dict[int, int] = {}
-    for program in programs:
-        for event in program.event[program.kind == _ENQUEUE].tolist():
-            expected[event] = expected.get(event, 0) + 1
-    entered: dict[int, int] = {}
-    released: dict[int, float] = {}
-    waiting: dict[int, list[int]] = {}
-    ends = np.zeros((len(programs), steps))
-    plans = [
-        list(zip(program.kind.tolist(), program.event.tolist(), own.tolist(), strict=True))
-        for program, own in zip(programs, own_ns, strict=True)
-    ]
-    now = [float(program.start_ns) for program in programs]
-    at, worked = [0] * len(programs), [False] * len(programs)
-    ready = list(range(len(programs)))
-    while ready:
-        rank = ready.pop()
-        plan = plans[rank]
-        while at[rank] < len(plan):
-            kind, event, own = plan[at[rank]]
-            if not worked[rank]:
-                now[rank] += own
-                worked[rank] = True
-            if kind == _ENQUEUE:
-                entered[event] = entered.get(event, 0) + 1
-                released[event] = max(released.get(event, 0.0), now[rank])
-                if entered[event] == expected[event]:
-                    ready += waiting.pop(event, [])
-            elif kind == _WAIT:
-                if entered.get(event, 0) < expected[event]:
-                    waiting.setdefault(event, []).append(rank)
-                    break
-                now[rank] = max(now[rank], released[event])
-            else:
-                ends[rank, event] = now[rank]
-            at[rank] += 1
-            worked[rank] = False
-    if any(place < len(plan) for place, plan in zip(at, plans, strict=True)):
+    run = _Replay(programs, own_ns, steps)
+    if not run.ends_reached():
         return None
-    last = ends.max(axis=0)
     first = min(program.start_ns for program in programs)
-    return np.diff(np.concatenate([[first], last]))
+    return np.diff(np.concatenate([[first], run.ends.max(axis=0)]))
+
+
+class _Replay:
+    """Runs the programs of all ranks, each as far as it comes without the others."""
+
+    def __init__(self, programs: Sequence[Program], own_ns: Sequence[FloatArray], steps: int) -> None:
+        self.ends = np.zeros((len(programs), steps))  # (ranks, steps): when a rank ended a step
+        self._plans = [
+            list(zip(program.kind.tolist(), program.event.tolist(), own.tolist(), strict=True))
+            for program, own in zip(programs, own_ns, strict=True)
+        ]
+        enqueued = (program.event[program.kind == _ENQUEUE].tolist() for program in programs)
+        self._missing = Counter(event for events in enqueued for event in events)  # by event: those who have not come
+        self._last: dict[int, float] = {}  # by event: when the last so far came
+        self._waiting: dict[int, list[int]] = {}  # by event: the ranks that wait for it
+        self._now = [float(program.start_ns) for program in programs]
+        self._place = [0] * len(programs)
+        self._has_worked = [False] * len(programs)  # whether the own time before the next event has passed
+
+    def ends_reached(self) -> bool:
+        """Runs all programs; returns whether each came to its end."""
+        ready = list(range(len(self._plans)))
+        while ready:
+            ready += self._advance(ready.pop())
+        return all(place == len(plan) for place, plan in zip(self._place, self._plans, strict=True))
+
+    def _advance(self, rank: int) -> list[int]:
+        """Runs a rank to its end, or to a wait for ranks that have not come; returns the ranks that can go on now."""
+        freed: list[int] = []
+        plan = self._plans[rank]
+        while self._place[rank] < len(plan):
+            kind, event, own = plan[self._place[rank]]
+            if not self._has_worked[rank]:
+                self._now[rank] += own
+                self._has_worked[rank] = True
+            if kind == _WAIT and self._missing[event]:
+                self._waiting.setdefault(event, []).append(rank)
+                break
+            if kind == _ENQUEUE:
+                freed += self._enqueue(rank, event)
+            elif kind == _WAIT:
+                self._now[rank] = max(self._now[rank], self._last.get(event, 0.0))
+            else:
+                self.ends[rank, event] = self._now[rank]
+            self._place[rank] += 1
+            self._has_worked[rank] = False
+        return freed
+
+    def _enqueue(self, rank: int, event: int) -> list[int]:
+        """Enters a rank; returns the ranks that waited for it, if it was the last."""
+        self._missing[event] -= 1
+        self._last[event] = max(self._last.get(event, 0.0), self._now[rank])
+        return [] if self._missing[event] else self._waiting.pop(event, [])
