@@ -170,6 +170,10 @@ def job() -> list[BaseException]:
             came.append(error)
 
 
+#: Callbacks of weak references and of the garbage collector: no exception can leave them, Python prints it.
+CALLBACKS = ("_forget", "<lambda>", "_collects", "_note")
+
+
 class At:
     """Counts the lines that distprof's code runs, and raises at the one with this number."""
 
@@ -177,8 +181,8 @@ class At:
         self.line, self.act, self.lines = line, act, 0
 
     def __call__(self, frame: FrameType, event: str, _: object) -> At | None:
-        code = frame.f_code  # an exception cannot leave a weak reference's callback: Python prints it, and goes on
-        if not code.co_filename.startswith(HOUSE) or code.co_name in ("_forget", "<lambda>"):
+        code = frame.f_code
+        if not code.co_filename.startswith(HOUSE) or code.co_name in CALLBACKS:
             return None
         if event == "line":
             self.lines += 1
