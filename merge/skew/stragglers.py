@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.skew.cohort_excess import CohortExcess
@@ -69,17 +71,17 @@ def detection_floor(excess: CohortExcess, iteration_ns: float, level: int) -> fl
     place.
 
     That is the largest of: the share of the iteration; the standard errors; the margin to the next rank; and what lies
-    above all other ranks in most steps.
+    above each other rank in most steps.
     """
     places = [number for number, place in enumerate(excess.times.places) if (place.level == FINE) == (level == FINE)]
     places = [number for number in places if not np.isnan(excess.median[number]).all()]
     if not places:
         return None
     share, persistent = _asked_of(excess.size)
-    highest = np.stack([_highest(excess.by_step[number]) for number in places])
-    above_all = np.quantile(highest, persistent, axis=1, method="higher")
+    known = np.nan_to_num(excess.by_step[places], nan=-np.inf)
+    above_each = _but_a_few(np.quantile(known, persistent, axis=2, method="higher"))
     margin = MARGIN * np.nanmax(np.nan_to_num(excess.median[places]), axis=1)
-    floors = np.maximum.reduce([STANDARD_ERRORS * excess.error[places], margin, above_all])
+    floors = np.maximum.reduce([STANDARD_ERRORS * excess.error[places], margin, above_each])
     return max(share * iteration_ns, float(floors.max()))
 
 
@@ -125,7 +127,6 @@ def _passing(
     times, place = excess.times.times[number], excess.times.places[number]
     share, persistent = _asked_of(excess.size)
     normal = nan_median(times[others].T)
-    highest = _highest(times[others])
     error = float(standard_error(excess.by_step[number, others]))
     found = []
     for column in culprits.tolist():
@@ -133,20 +134,27 @@ def _passing(
         known = len(above)
         size = float(np.median(above))
         steps = int(np.count_nonzero(above >= STEP_SHARE * size))
-        on_top = int(np.count_nonzero(times[column] > highest))
         large = size >= max(share * iteration_ns, STANDARD_ERRORS * error)
-        if large and min(steps, on_top) >= persistent * known:
+        if large and min(steps, _steps_above(times[column], times[others])) >= persistent * known:
             cohort_ns = float(np.nanmedian(normal))
             found.append(Outlier(excess.times.ranks[column], place, size, steps, known, excess.size, cohort_ns))
     return found
 
 
-def _highest(times: FloatArray) -> FloatArray:
-    """Returns for each step what a slow rank is above: the highest of (ranks, steps) times, but for a few of many."""
-    few = int(MOST_ABOVE * len(times))
-    known = np.nan_to_num(times, nan=-np.inf)
-    highest: FloatArray = np.partition(known, len(times) - 1 - few, axis=0)[len(times) - 1 - few]
-    return highest
+def _steps_above(times: FloatArray, others: FloatArray) -> int:
+    """Returns the number of steps in which a rank with (steps) times is above an other one with (ranks, steps), for the
+    one that it is above least often, but for a few of many.
+    """
+    known = ~np.isnan(times)
+    not_above = np.count_nonzero(others[:, known] >= times[known], axis=1)
+    return int(np.count_nonzero(known) - _but_a_few(not_above))
+
+
+def _but_a_few(by_rank: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns the largest value over the last axis, but for a few of many."""
+    place = by_rank.shape[-1] - 1 - int(MOST_ABOVE * by_rank.shape[-1])
+    largest: npt.NDArray[Any] = np.partition(by_rank, place, axis=-1)[..., place]
+    return largest
 
 
 def largest_excess(excess: CohortExcess, rank: int) -> Outlier | None:

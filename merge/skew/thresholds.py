@@ -14,8 +14,8 @@ PERSISTENT = 0.8
 STEP_SHARE = 0.5
 #: The excess of slow ranks is so many times that of the next rank, or there is no line to draw between them.
 MARGIN = 2.0
-#: In a step a slow rank is above all ranks that are not slow, but for this share of them: in a cohort of hundreds some
-#: rank has a pause in every step.  Up to 20 ranks it is above all.
+#: A slow rank is above each rank that is not slow in most steps, but for this share of those: of hundreds some rank has
+#: pauses in many steps.  It need not be above all of them at once: on a busy machine one of eight is often held up.
 MOST_ABOVE = 0.05
 #: At most this share of a cohort can be slow: where more are, which half is the normal one is not known.
 MOST_OF_COHORT = 1 / 3

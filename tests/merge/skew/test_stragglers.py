@@ -55,7 +55,7 @@ def test_a_rank_that_loses_time_in_every_step_is_found_with_its_figures(ranks: i
     assert found.steps >= 8
 
 
-@pytest.mark.parametrize("ranks", [3, 4, 8, 16])
+@pytest.mark.parametrize("ranks", [3, 4, 8, 16, 64])
 def test_healthy_runs_name_nobody(ranks: int) -> None:
     # Each run has 20 places, as noisy as on a loaded machine: a tenth of the times has a pause, of 10 ms in the mean.
     false = 0
@@ -90,6 +90,16 @@ def test_a_slow_rank_is_slow_in_most_steps(slow_steps: int, expected: list[int])
     times = np.full((4, 10), 10.0)
     times[1, :slow_steps] += 30
     assert named(excess_of(times)) == expected
+
+
+def test_a_slow_rank_is_found_though_one_of_the_others_is_held_up_longer_in_each_step() -> None:
+    times = np.full((8, 10), 10.0)
+    times[1] += 8
+    for step in range(10):
+        times[(step % 7 + 2) % 8, step] += 30
+    assert named(excess_of(times)) == [1]
+    times[5, :3] += 30
+    assert named(excess_of(times)) == [], "rank 5 takes longer in four of the ten steps"
 
 
 def test_a_rank_whose_excess_is_no_larger_than_the_noise_of_the_others_is_not_slow() -> None:
