@@ -16,7 +16,7 @@ from distprof.merge.run_info import run_info
 from distprof.merge.skew.skew import skew_over_ranks
 from distprof.merge.skew.verdict import verdict
 from distprof.merge.times.memory import memory_section
-from distprof.merge.times.module_profile import module_stats
+from distprof.merge.times.module_profile import module_stats, module_times
 from distprof.merge.times.pipeline import stage_rows
 from distprof.merge.times.rank_rows import rank_rows
 from distprof.merge.times.summary import profile_summary
@@ -52,4 +52,5 @@ def analyse(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS, window: int | None =
         work=work_rows(analysis),
         generated=compiled_regions(analysis),
         ops=op_rows(analysis),
+        module_times=module_times(analysis),
     )

@@ -73,7 +73,7 @@ ALLOWED_PACKAGES = {
     RANK_SIDE: {"numpy", "msgpack", "torch"},
     LAUNCHER: {"torch"},
     ANALYSIS: {"numpy"},
-    RENDERERS: {"numpy", "matplotlib", "perfetto"},
+    RENDERERS: {"numpy", "matplotlib", "perfetto", "pyarrow"},
 }
 LONGEST_FILE = 500
 MOST_MODULES = 16

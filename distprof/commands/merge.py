@@ -20,8 +20,10 @@ from distprof.console import say
 from distprof.errors import DataError, UsageError
 from distprof.merge import plots
 from distprof.merge.analyse import analyse
-from distprof.merge.export.files import write_files
+from distprof.merge.export.files import Content, write_files
 from distprof.merge.export.json import to_json
+from distprof.merge.export.table_files import csv_files, parquet_files, parquet_names
+from distprof.merge.export.tables import all_tables
 from distprof.merge.load.peak_cache import cache_file, read_peak_cache
 from distprof.merge.load.peaks import Peaks
 from distprof.merge.load.run import load_run
@@ -56,8 +58,9 @@ def command(run: Path | None, out: Path | None, window: int | None, config: Path
 
     Without RUN, the newest run in runs/ (in the folder of DISTPROF_OUT or of the configuration file, if they name one).
 
-    Prints the first page of the report, and writes all of it as summary.txt, summary.json and plots.  Works while the
-    job still runs, with ranks missing, and in a folder to which shards were copied from several machines.
+    Prints the first page of the report, and writes all of it as summary.txt, summary.json, tables (CSV) and plots.
+    Works while the job still runs, with ranks missing, and in a folder to which shards were copied from several
+    machines.
 
     An option that is not given is read from the environment (DISTPROF_DEPTH=2), else from the configuration file
     (depth = 2), else from that of the job.
@@ -69,8 +72,9 @@ def command(run: Path | None, out: Path | None, window: int | None, config: Path
     chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
     report = analyse(loaded, _peaks(chosen), window)
     text = render(report, text_options(chosen))
+    tables = _tables(report, parquet=chosen["parquet"])
     pictures = _draw(report, progress) if chosen["plots"] else {}
-    contents = {"summary.txt": text.encode(), "summary.json": to_json(report).encode(), **pictures}
+    contents = {"summary.txt": text.encode(), "summary.json": to_json(report).encode(), **tables, **pictures}
     with ExitStack() as in_any_case:  # each of both is done even if the other fails
         in_any_case.callback(_write, run, out, contents)
         in_any_case.callback(write_report, text if _is_whole(chosen) else render_first_page(report), chosen)
@@ -82,11 +86,16 @@ def _is_whole(chosen: Mapping[str, Any]) -> bool:
     return bool(chosen["full"]) or chosen["output_file"] != STDOUT
 
 
-def _write(run: Path, out: Path | None, contents: Mapping[str, bytes]) -> None:
+def _tables(report: Report, *, parquet: bool) -> dict[str, Content]:
+    tables = all_tables(report)
+    return {**csv_files(tables), **(parquet_files(tables) if parquet else {})}
+
+
+def _write(run: Path, out: Path | None, contents: Mapping[str, Content]) -> None:
     """Writes the report to ``out``, or into the run's folder; links in a run's folder are not followed."""
     base, below, folder = (out, "", out) if out else (run, f"{REPORT_FOLDER}/", run / REPORT_FOLDER)
     files = {f"{below}{name}": content for name, content in contents.items()}
-    write_files(base, files, obsolete=[f"{below}{name}" for name in _all_pictures() - contents.keys()])
+    write_files(base, files, obsolete=[f"{below}{name}" for name in _optional_files() - contents.keys()])
     drawn = f", plots in {folder / PLOTS}" if _all_pictures() & contents.keys() else ""
     say(f"report in {folder}{drawn}")
 
@@ -120,6 +129,10 @@ def _draw(report: Report, progress: Progress) -> dict[str, bytes]:
     for problem in problems:
         say(problem)
     return {f"{PLOTS}/{file}": content for file, content in drawn.items()}
+
+
+def _optional_files() -> set[str]:
+    return {*_all_pictures(), *parquet_names()}
 
 
 def _all_pictures() -> set[str]:

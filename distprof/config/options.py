@@ -176,6 +176,7 @@ SHOWN = (
 REPORT = (
     *SHOWN,
     Option("full", bool, "print the whole report, not its first page only", default=False),
+    Option("parquet", bool, "write the tables as Parquet files too, with pyarrow", default=False),
     Option("output_file", str, "write the report's text to this file; - is stdout", "FILE", default=STDOUT),
 )
 #: All options; a configuration file may set each of them.

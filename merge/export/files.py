@@ -19,7 +19,11 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_files(folder: Path, files: Mapping[str, bytes], obsolete: Iterable[str] = ()) -> None:
+#: The content of a file, whole or in pieces.
+Content = bytes | Iterable[bytes]
+
+
+def write_files(folder: Path, files: Mapping[str, Content], obsolete: Iterable[str] = ()) -> None:
     """Writes ``files`` (path below ``folder`` -> content), replacing each atomically, and removes ``obsolete`` files.
 
     ``folder`` itself may be a link.  Raises DataError if something cannot be written; the files of an earlier merge are
@@ -44,7 +48,7 @@ class _Files:
         self._open: dict[PurePath, int] = {}
         self._keep(PurePath(), os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
-    def write(self, files: Mapping[str, bytes], obsolete: Iterable[str]) -> None:
+    def write(self, files: Mapping[str, Content], obsolete: Iterable[str]) -> None:
         written = [(PurePath(name), self._write_temporary(PurePath(name), content)) for name, content in files.items()]
         for target, temporary in written:
             folder = self._folder(target.parent)
@@ -53,14 +57,14 @@ class _Files:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(target.name, dir_fd=self._folder(target.parent, create=False))
 
-    def _write_temporary(self, target: PurePath, content: bytes) -> str:
+    def _write_temporary(self, target: PurePath, content: Content) -> str:
         """Writes ``content`` to a new file beside ``target``, and returns its name."""
         folder, name = self._folder(target.parent), f".{target.name}.{uuid.uuid4().hex}"
         with _errors_named(target.parent):
             file = os.open(name, _NEW_FILE, 0o666, dir_fd=folder)
             self._stack.callback(_remove, name, folder)
             with os.fdopen(file, "wb") as stream:
-                stream.write(content)
+                stream.writelines([content] if isinstance(content, bytes) else content)
         return name
 
     def _folder(self, path: PurePath, *, create: bool = True) -> int:

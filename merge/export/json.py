@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from distprof.merge.report import Report
+from distprof.merge.report import NOT_IN_JSON, Report
 from distprof.printable import printable_json
 
 
@@ -24,7 +24,11 @@ def to_json(report: Report) -> str:
 def _plain(value: Any) -> Any:
     """Returns dataclasses as dicts, tuples as lists, and keys as strings, in their order."""
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {
+            field.name: _plain(getattr(value, field.name))
+            for field in fields(value)
+            if NOT_IN_JSON not in field.metadata
+        }
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

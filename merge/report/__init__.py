@@ -12,12 +12,12 @@ but ``dp`` and ``ep``, and ``tp`` where its ranks hold equal pieces; ranks are c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from distprof.merge.report.clocks import Clocks, HostClockRow
 from distprof.merge.report.collectives import CollectiveRow, Collectives, RankWait, Unentered
 from distprof.merge.report.experts import ExpertLayerStats
-from distprof.merge.report.profile import CompiledRegion, ModuleStats, OpStats, WorkRow
+from distprof.merge.report.profile import CompiledRegion, ModuleStats, ModuleTimes, OpStats, WorkRow
 from distprof.merge.report.ranks import HOLDINGS, MemoryDifference, RankRow, StageRow
 from distprof.merge.report.run import RunInfo, TopologyInfo, WindowInfo
 from distprof.merge.report.skew import Skew, SkewMap, SkewRow
@@ -67,6 +67,7 @@ __all__ = [
     "MORE_WORK",
     "NOBODY_STANDS_OUT",
     "NOT_ENOUGH",
+    "NOT_IN_JSON",
     "NOT_SEEN",
     "ONE_OF",
     "OPTIMIZER",
@@ -93,6 +94,7 @@ __all__ = [
     "ModelTotals",
     "ModelWork",
     "ModuleStats",
+    "ModuleTimes",
     "OpStats",
     "PeakUsed",
     "RankRow",
@@ -117,6 +119,8 @@ __all__ = [
 ]
 
 REPORT_SCHEMA = "distprof.report/1"
+#: Metadata of a field that is too large for ``summary.json``; a table has it.
+NOT_IN_JSON = "not in summary.json"
 
 
 @dataclass(frozen=True)
@@ -139,3 +143,4 @@ class Report:
     generated: tuple[CompiledRegion, ...] = ()  # in the order of the model
     ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself
     schema: str = REPORT_SCHEMA
+    module_times: ModuleTimes = field(default_factory=ModuleTimes, compare=False, metadata={NOT_IN_JSON: True})

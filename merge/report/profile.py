@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,25 @@ class ModuleStats:
     backward_ns: float | None
     forward_self_ns: float | None
     backward_self_ns: float | None
+
+
+def _no_times() -> npt.NDArray[np.float64]:
+    return np.empty((0, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleTimes:
+    """The times of all modules on all ranks: medians over the timed steps, in ns.
+
+    Each array is (modules, ranks), with modules in the order of ``Report.modules``.  NaN: the rank has no such module,
+    no rank called it, or the rank timed no step.  Waits in collectives are included.
+    """
+
+    ranks: tuple[int, ...] = ()
+    forward_self_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)
+    backward_self_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)
+    forward_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)  # this and the next with the modules inside
+    backward_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)
 
 
 @dataclass(frozen=True)

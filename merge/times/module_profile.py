@@ -19,7 +19,7 @@ from distprof.merge.arrays import FloatArray, padded
 from distprof.merge.job.module_union import Module
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.window import MedianModuleTimes, Window
-from distprof.merge.report import ModuleStats
+from distprof.merge.report import ModuleStats, ModuleTimes
 from distprof.merge.stats import nan_mean, nan_median, to_number
 from distprof.merge.work.compiled_kernels import inside_compiled
 from distprof.records import Array, Counts
@@ -59,6 +59,18 @@ def time_tables(analysis: Analysis) -> TimeTables:
         backward_self=table(lambda times: times.backward_self, called & trains),
         forward=table(lambda times: times.forward, called_below),
         backward=table(lambda times: times.backward, called_below & trains),
+    )
+
+
+def module_times(analysis: Analysis) -> ModuleTimes:
+    """Returns the times of all modules on all ranks, as the report has them."""
+    times = time_tables(analysis)
+    return ModuleTimes(
+        ranks=tuple(data.rank for data in analysis.ranks),
+        forward_self_ns=times.forward_self,
+        backward_self_ns=times.backward_self,
+        forward_ns=times.forward,
+        backward_ns=times.backward,
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 from support.processes import output_of
 from support.synthetic import write_run
 
+from distprof.merge.export.table_files import csv_names
 from distprof.merge.plots import FORMATS, NAMES
 from distprof.records import Header, Record
 from distprof.run_folder import MANIFEST, Manifest, RunFolder
@@ -25,6 +26,10 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 COLLECTIVES = ("collectives", "arrival_lag")  # the plots of collectives
 DEMO: dict[str, Any] = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "experts": 8, "steps": 10, "slow_rank": 5, "hot": 3.0}
+
+
+#: The files of a report without plots.
+PLAIN = {"summary.txt", "summary.json", *csv_names()}
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -41,7 +46,7 @@ def test_a_report_is_written_and_printed(here: Cli, tmp_path: Path) -> None:
     ended = here("merge", run)
     assert ended.returncode == 0, ended.stderr
     report = everything(run / "report")
-    assert report.keys() == {"summary.txt", "summary.json"} | drawn_plots()
+    assert report.keys() == PLAIN | drawn_plots()
     assert ended.stdout and report["summary.txt"].decode().startswith(ended.stdout)
     assert here("merge", run, "--no-plots", "--full").stdout.encode() == report["summary.txt"]
     assert ended.stderr == f"distprof: report in {run}/report, plots in {run}/report/plots\n"
@@ -63,7 +68,7 @@ def test_plots_of_an_earlier_merge_do_not_outlive_it(here: Cli, tmp_path: Path) 
     here("merge", run)
     (run / "report" / "plots" / "mine.png").write_bytes(b"the user's")
     here("merge", run, "--no-plots")
-    assert everything(run / "report").keys() == {"summary.txt", "summary.json", "plots/mine.png"}
+    assert everything(run / "report").keys() == {*PLAIN, "plots/mine.png"}
 
 
 def test_a_backend_that_a_notebook_sets_does_not_matter(cli: Cli, tmp_path: Path) -> None:
@@ -89,7 +94,7 @@ def test_without_a_matplotlib_that_works_there_is_a_report_still(cli: Cli, tmp_p
         f"distprof: not drawn, matplotlib cannot: {names} (ImportError: libpng is missing)\n"
         f"distprof: report in {run}/report\n"
     )
-    assert everything(run / "report").keys() == {"summary.txt", "summary.json"}
+    assert everything(run / "report").keys() == PLAIN
 
 
 def test_options_choose_what_is_shown(here: Cli, tmp_path: Path) -> None:
@@ -113,7 +118,7 @@ def test_report_options_of_the_run_are_defaults(here: Cli, tmp_path: Path) -> No
     kept = here("merge", run, "--full")
     assert "Detailed Profile" not in kept.stdout and "\nTop 1 modules" in kept.stdout
     assert "\ndepth 1:\n" in kept.stdout and "\ndepth 2:\n" not in kept.stdout
-    assert everything(run / "report").keys() == {"summary.txt", "summary.json"}
+    assert everything(run / "report").keys() == PLAIN
     (tmp_path / "distprof.toml").write_text("top = 2\ndepth = 0\n")
     said = here("merge", run, "--full", "--depth", "-1", "--detailed", env={"DISTPROF_TOP": "4"})
     assert "Detailed Profile" in said.stdout and "\nTop 4 modules" in said.stdout and "\ndepth 2:\n" in said.stdout
@@ -182,7 +187,7 @@ def test_the_report_can_go_elsewhere(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     ended = here("merge", run, "--no-plots", "--out", "elsewhere")
     assert ended.stderr == "distprof: report in elsewhere\n"
-    assert everything(tmp_path / "elsewhere").keys() == {"summary.txt", "summary.json"}
+    assert everything(tmp_path / "elsewhere").keys() == PLAIN
     assert not (run / "report").exists()
 
 
@@ -208,7 +213,7 @@ def test_report_of_a_rank_without_model(here: Cli, tmp_path: Path) -> None:
     ended = here("merge", write_run(tmp_path / "run", dp=2, bend=only_the_header), "--full")
     assert ended.returncode == 0, ended.stderr
     assert "\nfwd latency:" in ended.stdout
-    assert everything(tmp_path / "run" / "report").keys() == {"summary.txt", "summary.json"}
+    assert everything(tmp_path / "run" / "report").keys() == PLAIN
 
 
 @pytest.mark.parametrize("steps", [0, 1])

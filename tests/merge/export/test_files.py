@@ -20,6 +20,11 @@ def test_files_are_written_and_replaced(tmp_path: Path) -> None:
     assert everything(tmp_path / "report") == {"a.txt": b"new", "plots/b.png": b"b"}
 
 
+def test_a_file_may_come_in_pieces(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.csv": iter([b"a,b\n", b"1,2\n"])})
+    assert everything(tmp_path) == {"a.csv": b"a,b\n1,2\n"}
+
+
 def test_obsolete_files_go_and_others_stay(tmp_path: Path) -> None:
     (tmp_path / "plots").mkdir()
     for name in ("old.png", "users_own.png"):

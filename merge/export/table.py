@@ -1,0 +1,59 @@
+"""A table as plain data, by columns, and how it is made from rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Value = str | int | float | bool | None
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """The values of all rows; None, or NaN in an array, is a value that was not measured."""
+
+    name: str  # ends with the unit
+    text: str  # what it holds
+    values: Sequence[Value] | npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One row for each thing; all columns have one value for each row."""
+
+    name: str
+    text: str  # what a row is
+    columns: tuple[Column, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(column.name for column in self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns[0].values)
+
+
+@dataclass(frozen=True)
+class Maker(Generic[Row]):
+    """Makes one column: ``pick`` returns the value of a row, and by default reads the attribute ``name``."""
+
+    name: str
+    text: str
+    pick: Callable[[Row], Value] | None = field(default=None, repr=False)
+
+    def column(self, rows: Sequence[Row]) -> Column:
+        """Returns the column of ``rows``."""
+        read: Callable[[Row], Any] = self.pick or (lambda row: getattr(row, self.name))
+        return Column(self.name, self.text, [read(row) for row in rows])
+
+
+def make_table(name: str, text: str, rows: Iterable[Row], makers: Iterable[Maker[Row]]) -> Table:
+    """Returns the table of ``rows`` with one column for each of ``makers``."""
+    every = list(rows)
+    return Table(name, text, tuple(maker.column(every) for maker in makers))
