@@ -15,6 +15,7 @@ from distprof.merge.report import Report
 from distprof.merge.run_info import run_info
 from distprof.merge.skew.skew import skew_over_ranks
 from distprof.merge.skew.verdict import verdict
+from distprof.merge.time_use import time_use
 from distprof.merge.times.memory import memory_section
 from distprof.merge.times.module_profile import module_stats, module_times
 from distprof.merge.times.pipeline import stage_rows
@@ -53,4 +54,5 @@ def analyse(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS, window: int | None =
         generated=compiled_regions(analysis),
         ops=op_rows(analysis),
         module_times=module_times(analysis),
+        time=time_use(analysis),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 
 from distprof.merge.report import Spread
 
@@ -11,6 +12,7 @@ NOT_AVAILABLE = "n/a"
 NS_PER_SECOND = 1e9
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 _TIMES = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))
+_LEAST_PERCENT = 0.01
 _BYTES = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
 
 
@@ -45,10 +47,22 @@ def byte_size(value: float | None) -> str:
 
 
 def percentage(part: float | None, whole: float | None) -> str:
-    """Returns ``part`` / ``whole`` such as ``12.5%``; n/a when either is missing, 0% where ``whole`` is 0."""
+    """Returns ``part`` / ``whole`` such as ``12.5%``; n/a when either is missing, 0% where ``whole`` is 0.
+
+    There are two decimals, and below 0.01% two digits: what is not zero never reads 0%.
+    """
     if part is None or whole is None:
         return NOT_AVAILABLE
-    return f"{round(100 * part / whole, 2) if whole else 0:g}%"
+    value = 100 * part / whole if whole else 0.0
+    if 0 < abs(value) < _LEAST_PERCENT:
+        return f"{Decimal(f'{value:.1e}').normalize():f}%"
+    return f"{round(value, 2):g}%"
+
+
+def whole_percent(share: float) -> str:
+    """Returns ``12%`` for 0.12; a share that is not zero but less than half a percent reads ``<1%``."""
+    text = f"{share:.0%}"
+    return "<1%" if share > 0 and text == "0%" else text
 
 
 def plain(value: float | None) -> str:

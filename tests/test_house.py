@@ -43,11 +43,19 @@ ANALYSIS = (
     "merge.times",
     "merge.experts",
     "merge.skew",
+    "merge.time_use",
     "merge.run_info",
     "merge.analyse",
     "merge.trace",
 )
-RENDERERS = ("merge.text.format", "merge.text.blocks", "merge.text", "merge.plots", "merge.export")
+RENDERERS = (
+    "merge.text.format",
+    "merge.text.deepspeed",
+    "merge.text.blocks",
+    "merge.text",
+    "merge.plots",
+    "merge.export",
+)
 COMPOSERS = ("standalone", "api", "commands", "commands.count", "__main__")
 ORDER = (*BASE, *RANK_SIDE, *LAUNCHER, *ANALYSIS, *RENDERERS, *COMPOSERS)
 #: The units that each side may import.

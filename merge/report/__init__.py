@@ -31,6 +31,7 @@ from distprof.merge.report.summary import (
     Spread,
     Summary,
 )
+from distprof.merge.report.time_use import PhaseTime, SelfTime, TimeUse
 from distprof.merge.report.utilization import PeakUsed, Utilization, UtilizationSpread
 from distprof.merge.report.verdict import (
     BALANCED,
@@ -97,11 +98,13 @@ __all__ = [
     "ModuleTimes",
     "OpStats",
     "PeakUsed",
+    "PhaseTime",
     "RankRow",
     "RankVerdict",
     "RankWait",
     "Report",
     "RunInfo",
+    "SelfTime",
     "Skew",
     "SkewMap",
     "SkewRow",
@@ -109,6 +112,7 @@ __all__ = [
     "StageRow",
     "Straggler",
     "Summary",
+    "TimeUse",
     "TopologyInfo",
     "Unentered",
     "Utilization",
@@ -142,5 +146,6 @@ class Report:
     work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted
     generated: tuple[CompiledRegion, ...] = ()  # in the order of the model
     ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself
+    time: TimeUse = field(default_factory=TimeUse)  # where the time of an iteration goes
     schema: str = REPORT_SCHEMA
     module_times: ModuleTimes = field(default_factory=ModuleTimes, compare=False, metadata={NOT_IN_JSON: True})

@@ -37,7 +37,7 @@ _WHOLE = ("iteration", "iteration")
 
 
 @dataclass(frozen=True)
-class _Table:
+class TimesByPlace:
     """Times of some subjects, one row each, in ns; ``excess`` is each rank's time minus that of the others."""
 
     subjects: Sequence[str]
@@ -46,44 +46,60 @@ class _Table:
     excess: FloatArray
     waits: FloatArray  # NaN where they are not known
 
-    def at(self, places: npt.NDArray[np.int64]) -> _Table:
+    def at(self, places: npt.NDArray[np.int64]) -> TimesByPlace:
         """Returns the table of some of the subjects, in this order."""
         subjects, phases = ([names[place] for place in places.tolist()] for names in (self.subjects, self.phases))
-        return _Table(subjects, phases, self.times[places], self.excess[places], self.waits[places])
+        return TimesByPlace(subjects, phases, self.times[places], self.excess[places], self.waits[places])
+
+
+@dataclass(frozen=True)
+class OwnTimes:
+    """The times of all phases, and of every module twice: its self times in forward, then those in backward."""
+
+    phases: TimesByPlace
+    modules: TimesByPlace
+
+
+@computed_once
+def own_time_tables(analysis: Analysis) -> OwnTimes:
+    """Returns the times of all ranks, without waits in collectives where these are known."""
+    rows, labels = rank_rows(analysis), [module.label for module in analysis.union.modules]
+    cohorts = np.array([row.cohort for row in rows], np.int64)
+    phases, modules = _phase_table(rows, cohorts), _module_table(labels, time_tables(analysis), cohorts)
+    for table in (phases, modules):
+        ranks = [row.rank for row in rows]
+        _take_step_times(table, ranks, cohort_excesses(analysis), own=not why_no_own_times(analysis))
+    return OwnTimes(phases, modules)
 
 
 @computed_once
 def skew_over_ranks(analysis: Analysis) -> Skew:
     """Returns how far the ranks disagree."""
-    rows, labels = rank_rows(analysis), [module.label for module in analysis.union.modules]
-    ranks = np.array([row.rank for row in rows], np.int64)
-    cohorts = np.array([row.cohort for row in rows], np.int64)
-    phases, modules = _phase_table(rows, cohorts), _module_table(labels, time_tables(analysis), cohorts)
-    for table in (phases, modules):
-        _take_step_times(table, ranks.tolist(), cohort_excesses(analysis), own=not why_no_own_times(analysis))
-    modules = modules.at(_worst_first(modules))
+    ranks = np.array([data.rank for data in analysis.ranks], np.int64)
+    own = own_time_tables(analysis)
+    modules = own.modules.at(_worst_first(own.modules))
     return Skew(
-        phases=_rows(phases.at(_comparable(phases)), ranks),
+        phases=_rows(own.phases.at(_comparable(own.phases)), ranks),
         modules=_rows(modules, ranks),
         map=_map(modules.at(np.arange(min(MAP_COLUMNS, len(modules.subjects)))), ranks),
         too_few=why_not_comparable(analysis),
     )
 
 
-def _phase_table(rows: Sequence[RankRow], cohorts: npt.NDArray[np.int64]) -> _Table:
+def _phase_table(rows: Sequence[RankRow], cohorts: npt.NDArray[np.int64]) -> TimesByPlace:
     times = np.array([_phase_times(row) for row in rows], np.float64).T
     names = ("iteration", *PHASES)
-    return _Table(names, names, times, excess_over_cohort(times, cohorts), np.full_like(times, np.nan))
+    return TimesByPlace(names, names, times, excess_over_cohort(times, cohorts), np.full_like(times, np.nan))
 
 
-def _module_table(labels: Sequence[str], times: TimeTables, cohorts: npt.NDArray[np.int64]) -> _Table:
+def _module_table(labels: Sequence[str], times: TimeTables, cohorts: npt.NDArray[np.int64]) -> TimesByPlace:
     """Returns a table with every module twice: its self times in forward, then in backward."""
     both = np.concatenate([times.forward_self, times.backward_self])
     phases = [phase for phase in _MODULE_PHASES for _ in labels]
-    return _Table([*labels, *labels], phases, both, excess_over_cohort(both, cohorts), np.full_like(both, np.nan))
+    return TimesByPlace([*labels, *labels], phases, both, excess_over_cohort(both, cohorts), np.full_like(both, np.nan))
 
 
-def _take_step_times(table: _Table, ranks: Sequence[int], cohorts: Sequence[CohortExcess], *, own: bool) -> None:
+def _take_step_times(table: TimesByPlace, ranks: Sequence[int], cohorts: Sequence[CohortExcess], *, own: bool) -> None:
     """Puts into ``table`` the medians over steps of the excess, which the verdict uses, where steps were kept; with
     ``own`` also those of the own times, and what they lack as waits.
     """
@@ -101,7 +117,7 @@ def _take_step_times(table: _Table, ranks: Sequence[int], cohorts: Sequence[Coho
                 _separate_waits(table, row, columns, nan_median(steps))
 
 
-def _separate_waits(table: _Table, row: int, columns: IntArray, own: FloatArray) -> None:
+def _separate_waits(table: TimesByPlace, row: int, columns: IntArray, own: FloatArray) -> None:
     """Replaces the times of some ranks by their ``own`` times, and puts the rest into the waits."""
     known = ~np.isnan(own) & ~np.isnan(table.times[row, columns])
     columns, own = columns[known], own[known]
@@ -109,7 +125,7 @@ def _separate_waits(table: _Table, row: int, columns: IntArray, own: FloatArray)
     table.times[row, columns] = own
 
 
-def _map(worst: _Table, ranks: npt.NDArray[np.int64]) -> SkewMap:
+def _map(worst: TimesByPlace, ranks: npt.NDArray[np.int64]) -> SkewMap:
     return SkewMap(
         ranks=tuple(ranks.tolist()),
         subjects=tuple(worst.subjects),
@@ -138,12 +154,12 @@ def _phase_times(row: RankRow) -> list[float]:
     return [np.nan if time is None else time for time in times]
 
 
-def _comparable(table: _Table) -> npt.NDArray[np.int64]:
+def _comparable(table: TimesByPlace) -> npt.NDArray[np.int64]:
     """Returns the indices of the subjects that took any time and have an excess, in their order."""
     return np.flatnonzero((np.nansum(table.times, axis=1) > 0) & ~np.isnan(table.excess).all(axis=1))
 
 
-def _worst_first(table: _Table) -> npt.NDArray[np.int64]:
+def _worst_first(table: TimesByPlace) -> npt.NDArray[np.int64]:
     """Returns the comparable subjects, the largest excess first; equal ones in the order of the model."""
     known = _comparable(table)
     largest = np.nanmax(table.excess[known], axis=1, initial=-np.inf)
@@ -151,7 +167,7 @@ def _worst_first(table: _Table) -> npt.NDArray[np.int64]:
     return worst
 
 
-def _rows(table: _Table, ranks: npt.NDArray[np.int64]) -> tuple[SkewRow, ...]:
+def _rows(table: TimesByPlace, ranks: npt.NDArray[np.int64]) -> tuple[SkewRow, ...]:
     """Returns one row a subject; each has times and an excess."""
     if not table.subjects:
         return ()

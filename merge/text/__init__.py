@@ -5,23 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distprof.merge.report import Report
-from distprof.merge.text.blocks.aggregated import aggregated_profile
 from distprof.merge.text.blocks.collectives import collectives_block
 from distprof.merge.text.blocks.experts import experts_block
 from distprof.merge.text.blocks.header import header_block
 from distprof.merge.text.blocks.memory import memory_block
 from distprof.merge.text.blocks.pipeline import pipeline_block
 from distprof.merge.text.blocks.places import places_block
-from distprof.merge.text.blocks.profile import profile_summary
 from distprof.merge.text.blocks.ranks import ranks_block
 from distprof.merge.text.blocks.skew import skew_block
-from distprof.merge.text.blocks.tree import detailed_profile
+from distprof.merge.text.blocks.time_use import time_block
 from distprof.merge.text.blocks.work import work_block
+from distprof.merge.text.deepspeed.aggregated import aggregated_profile
+from distprof.merge.text.deepspeed.profile import profile_summary
+from distprof.merge.text.deepspeed.tree import detailed_profile
 from distprof.merge.text.first_page import first_page
 from distprof.merge.text.format.lines import join_blocks
 
 #: The blocks that DeepSpeed's profiler does not have, in their order.
 _DISTPROF_BLOCKS = (
+    time_block,
     work_block,
     places_block,
     ranks_block,

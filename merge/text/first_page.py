@@ -8,13 +8,21 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from distprof.merge.quantities import NS_PER_SECOND, byte_size, duration, flops_per_second, percentage, plain
-from distprof.merge.report import LONG_STEP, ModuleStats, RankRow, Report, Summary
+from distprof.merge.quantities import (
+    NS_PER_SECOND,
+    byte_size,
+    duration,
+    flops_per_second,
+    percentage,
+    plain,
+    whole_percent,
+)
+from distprof.merge.report import LONG_STEP, RankRow, Report, Summary
 from distprof.merge.text.blocks.verdict import verdict
 from distprof.merge.text.format.colour import BOLD, paint
 from distprof.merge.text.format.lines import one_line, table, wrapped
 from distprof.merge.text.format.shortening import shortened_apart
-from distprof.merge.text.hints import next_steps, phase_medians, phase_shares
+from distprof.merge.text.hints import next_steps
 from distprof.merge.wording import number_spans, phase_title, pluralise, rank_names
 
 WIDTH = 80
@@ -66,13 +74,13 @@ def _iteration(report: Report) -> Iterator[str]:
     if times.long:
         which = f"iteration{'s' if len(times.long) > 1 else ''} {number_spans(times.long)}"
         yield from _entry("", f"{len(times.long)} of them above {LONG_STEP:g} x the median: {which}")
-    median_ns, waits = phase_medians(report), {row.subject: row.wait_ns or 0.0 for row in report.skew.phases}
-    for phase, share in phase_shares(report).items():
-        if share >= _LEAST_SHARE:
-            waiting = round(_BAR * share * min(1.0, waits.get(phase, 0.0) / median_ns[phase]))
-            bar = "#" * (round(_BAR * share) - waiting) + "." * waiting
-            yield f"  {phase_title(phase):<16}{duration(median_ns[phase]):>11} {share:>5.0%} {bar}".rstrip()
-    if any(waits.values()):
+    phases = [one for one in report.time.phases if one.share >= _LEAST_SHARE]
+    for one in phases:
+        waiting = round(_BAR * one.share * min(1.0, (one.wait_ns or 0.0) / one.median_ns))
+        bar = "#" * (round(_BAR * one.share) - waiting) + "." * waiting
+        title = phase_title(one.phase)
+        yield f"  {title:<16}{duration(one.median_ns):>11} {whole_percent(one.share):>5} {bar}".rstrip()
+    if any(one.wait_ns for one in phases):
         yield "  dots are waits for other ranks in collectives"
 
 
@@ -127,30 +135,25 @@ def _experts(report: Report) -> str:
 
 
 def _busiest(report: Report) -> Iterator[str]:
-    """Yields the modules with the largest self time, forward and backward together."""
-    whole = report.summary.iterations
-    modules = [(module, _self_ns(module)) for module in report.modules]
-    largest = sorted((pair for pair in modules if pair[1]), key=lambda pair: -pair[1])[:_BUSIEST]
-    if whole is None or not largest:
+    """Yields the modules with the largest self time, forward and backward together, without waits where known."""
+    largest = report.time.modules[:_BUSIEST]
+    if not largest:
         return
-    names = shortened_apart([one_line(module.label) for module, _ in largest], _NAME)
+    title = "most own time" if report.time.has_own_times else "most self time"
+    names = shortened_apart([one_line(row.subject) for row in largest], _NAME)
     yield from table(
-        ["most self time", "forward", "backward", "share"],
+        [title, "forward", "backward", "share"],
         [
             [
-                names[one_line(module.label)],
-                duration(module.forward_self_ns),
-                duration(module.backward_self_ns),
-                f"{own / whole.median_ns:.0%}",
+                names[one_line(row.subject)],
+                duration(row.forward_ns),
+                duration(row.backward_ns),
+                whole_percent(row.share),
             ]
-            for module, own in largest
+            for row in largest
         ],
-        left=["most self time"],
+        left=[title],
     )
-
-
-def _self_ns(module: ModuleStats) -> float:
-    return (module.forward_self_ns or 0) + (module.backward_self_ns or 0)
 
 
 def _notes(report: Report, room: int) -> Iterator[str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
+from distprof.merge.quantities import whole_percent
 from distprof.merge.report import NOBODY_STANDS_OUT, OVERLOADED, SLOW, THROUGHOUT, Report
 from distprof.merge.wording import phase_title
-from distprof.records import PHASES
 
 #: From which share of an iteration on time without work in modules is worth a look.
 _LARGE_SHARE = 0.1
@@ -40,21 +39,7 @@ def next_steps(report: Report) -> Iterator[str]:
 
 
 def _large_phases(report: Report) -> Iterator[str]:
-    shares = phase_shares(report)
+    shares = {one.phase: one.share for one in report.time.phases}
     for phase, hint in _LARGE_PHASE.items():
         if shares.get(phase, 0) >= _LARGE_SHARE:
-            yield f"{phase_title(phase)} takes {shares[phase]:.0%} of an iteration: {hint}"
-
-
-def phase_shares(report: Report) -> dict[str, float]:
-    """Returns the share of each phase in an iteration, from the medians over ranks; without those that took no time."""
-    times = phase_medians(report)
-    whole = sum(times.values())
-    return {phase: time / whole for phase, time in times.items()}
-
-
-def phase_medians(report: Report) -> dict[str, float]:
-    """Returns the median over ranks of each phase that took time, waits included."""
-    times = {phase: [row.phases_ns.get(phase) for row in report.ranks] for phase in PHASES}
-    known = {phase: [time for time in own if time is not None] for phase, own in times.items()}
-    return {phase: middle for phase, own in known.items() if own and (middle := median(own))}
+            yield f"{phase_title(phase)} takes {whole_percent(shares[phase])} of an iteration: {hint}"

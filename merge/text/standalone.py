@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from distprof.merge.report import Report
-from distprof.merge.text.blocks.aggregated import aggregated_profile
 from distprof.merge.text.blocks.header import header_block
 from distprof.merge.text.blocks.ops import ops_block
-from distprof.merge.text.blocks.profile import profile_summary
-from distprof.merge.text.blocks.tree import detailed_profile
+from distprof.merge.text.blocks.time_use import time_block
 from distprof.merge.text.blocks.work import work_block
+from distprof.merge.text.deepspeed.aggregated import aggregated_profile
+from distprof.merge.text.deepspeed.profile import profile_summary
+from distprof.merge.text.deepspeed.tree import detailed_profile
 from distprof.merge.text.format.lines import join_blocks
 
 _NOTE = (
@@ -28,7 +29,7 @@ def render_model(report: Report, *, depth: int | None, top: int, detail: bool, t
         blocks.append(aggregated_profile(report, depth, top))
     if detail:
         blocks.append(detailed_profile(report, tree))
-    return join_blocks([*blocks, work_block(report, _NOTE), ops_block(report)])
+    return join_blocks([*blocks, time_block(report), work_block(report, _NOTE), ops_block(report)])
 
 
 def render_aggregated(report: Report, *, depth: int | None, top: int) -> str:

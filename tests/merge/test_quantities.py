@@ -14,6 +14,7 @@ from distprof.merge.quantities import (
     percentage,
     plain,
     quantity,
+    whole_percent,
 )
 from distprof.merge.report import Spread
 from distprof.merge.text.format.lines import join_blocks, table
@@ -50,6 +51,25 @@ def test_units() -> None:
     assert [byte_size(b) for b in (512, 600 * 2**20, 1.5 * 2**30, None)] == ["512 B", "600 MiB", "1.5 GiB", "n/a"]
     assert [plain(v) for v in (4.0, 433.068, None)] == ["4", "433.07", "n/a"]
     assert [percentage(1, 8), percentage(0, 0), percentage(None, 8)] == ["12.5%", "0%", "n/a"]
+
+
+@pytest.mark.parametrize(
+    ("share", "text", "whole"),
+    [
+        (0.0, "0%", "0%"),
+        (0.5, "50%", "50%"),
+        (0.12344, "12.34%", "12%"),
+        (0.005, "0.5%", "<1%"),
+        (0.0049, "0.49%", "<1%"),
+        (1e-4, "0.01%", "<1%"),
+        (9.9e-5, "0.0099%", "<1%"),
+        (4.26e-7, "0.000043%", "<1%"),
+        (2e-10, "0.00000002%", "<1%"),
+    ],
+)
+def test_what_is_not_zero_never_reads_zero(share: float, text: str, whole: str) -> None:
+    assert percentage(share, 1) == text
+    assert whole_percent(share) == whole
 
 
 def test_spreads() -> None:

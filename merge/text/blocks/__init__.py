@@ -1,1 +1,1 @@
-"""The blocks of the text report, one module each."""
+"""The other blocks of the text report, one module each."""

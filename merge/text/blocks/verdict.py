@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from distprof.merge.quantities import duration
+from distprof.merge.quantities import duration, whole_percent
 from distprof.merge.report import (
     NOBODY_STANDS_OUT,
     NOT_ENOUGH,
@@ -57,7 +57,7 @@ def _floor(found: RankVerdict) -> str:
 
 
 def _part(found: RankVerdict, time_ns: float) -> str:
-    return f"{duration(time_ns)} ({time_ns / (found.iteration_ns or 1):.0%} of an iteration)"
+    return f"{duration(time_ns)} ({whole_percent(time_ns / (found.iteration_ns or 1))} of an iteration)"
 
 
 def _cause(found: RankVerdict) -> str:

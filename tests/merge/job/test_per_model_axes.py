@@ -13,7 +13,7 @@ from support.synthetic import Job, rank_records, shard_of
 from distprof.merge.analyse import analyse
 from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import Report
-from distprof.merge.text.blocks.model import work_lines
+from distprof.merge.text.deepspeed.model import work_lines
 from distprof.records import Counts, ModuleRow, OwnAxes, Parameters, Record, Topology, Tree
 from distprof.shard.reader import Shard
 

@@ -82,6 +82,7 @@ def test_deepspeed_blocks_are_in_order() -> None:
         "distprof",
         "Aggregated Profile per GPU",
         "Detailed Profile per GPU",
+        "Where the time goes",
         "Flops of one iteration per GPU",
         "Ranks",
         "Memory",

@@ -8,7 +8,7 @@ import numpy as np
 from support.reports import changed_report
 
 from distprof.merge.report import CompiledRegion, Report
-from distprof.merge.text.blocks.profile import profile_summary
+from distprof.merge.text.deepspeed.profile import profile_summary
 from distprof.records import Counts, Generated, Record
 
 

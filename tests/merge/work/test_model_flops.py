@@ -16,7 +16,7 @@ from distprof.merge.analyse import analyse
 from distprof.merge.analysis import start_analysis
 from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import ModelWork, Report
-from distprof.merge.text.blocks.model import work_lines
+from distprof.merge.text.deepspeed.model import work_lines
 from distprof.merge.work.model_flops import model_work
 from distprof.records import Counts, ExpertLayers, Parameters, Record, Tree
 

@@ -11,8 +11,8 @@ import pytest
 from support.reports import report_of
 
 from distprof.merge.report import ModuleStats, Report
-from distprof.merge.text.blocks.aggregated import aggregated_profile
-from distprof.merge.text.blocks.tree import detailed_profile
+from distprof.merge.text.deepspeed.aggregated import aggregated_profile
+from distprof.merge.text.deepspeed.tree import detailed_profile
 
 DENSE = {"dp": 2, "layers": 4, "experts": 0, "noise": 0.0}
 

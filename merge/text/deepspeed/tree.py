@@ -17,7 +17,7 @@ from distprof.merge.quantities import (
     plain,
 )
 from distprof.merge.report import ModuleStats, Report
-from distprof.merge.text.blocks.aggregated import model_depths
+from distprof.merge.text.deepspeed.aggregated import model_depths
 from distprof.merge.text.format.folding import children_of, same_work
 from distprof.merge.text.format.lines import heading, one_line, wrapped
 
