@@ -17,13 +17,13 @@ def spread(values: Mapping[int, float]) -> Spread | None:
     if not values:
         return None
     numbers = np.array(list(values.values()), np.float64)
-    slowest = min(values, key=lambda rank: (-values[rank], rank))
+    largest = min(values, key=lambda rank: (-values[rank], rank))
     return Spread(
         min=float(numbers.min()),
         median=float(np.median(numbers)),
         max=float(numbers.max()),
         mean=float(numbers.mean()),
-        slowest_rank=slowest,
+        max_rank=largest,
     )
 
 

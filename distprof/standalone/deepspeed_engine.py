@@ -67,7 +67,7 @@ def _latencies(engine: Any) -> dict[str, Any]:
 
 
 def _spread(value: float, rank: int) -> Spread:
-    return Spread(min=value, median=value, max=value, mean=value, slowest_rank=rank)
+    return Spread(min=value, median=value, max=value, mean=value, max_rank=rank)
 
 
 def _with_estimated_backward(summary: Summary, forward: float, factor: float) -> Summary:

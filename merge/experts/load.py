@@ -80,7 +80,7 @@ def _stats(
         top_k=max(host.layer.top_k for host in hosts) or None,
         steps=len(iterations),
         tokens=tokens,
-        hosts=tuple(tuple(ranks) for ranks in where),
+        expert_ranks=tuple(tuple(ranks) for ranks in where),
         ep_tokens=by_ep,
         ep_max_over_mean=_max_over_mean(by_ep),
         max_over_mean=_max_over_mean(tokens),

@@ -185,7 +185,7 @@ def _experts(report: Report) -> Table:
 
 
 def _hosts(row: _Expert) -> tuple[int, ...]:
-    return row.layer.hosts[row.number]
+    return row.layer.expert_ranks[row.number]
 
 
 def _item(values: tuple[int, ...], number: int) -> int | None:

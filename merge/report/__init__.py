@@ -122,7 +122,7 @@ __all__ = [
     "WorkRow",
 ]
 
-REPORT_SCHEMA = "distprof.report/1"
+REPORT_SCHEMA = "distprof.report/2"
 #: Metadata of a field that is too large for ``summary.json``; a table has it.
 NOT_IN_JSON = "not in summary.json"
 

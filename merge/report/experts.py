@@ -16,7 +16,7 @@ class ExpertLayerStats:
     tokens: tuple[
         int | None, ...
     ]  # processed, by global expert; None: no recorded host, or its tokens were not counted
-    hosts: tuple[tuple[int, ...], ...]  # by global expert: the ranks that host it
+    expert_ranks: tuple[tuple[int, ...], ...]  # by global expert: the ranks that host it
     ep_tokens: tuple[int | None, ...]  # by coordinate on the axis that distributes experts
     ep_max_over_mean: float | None  # 1 when ranks have equal loads; None where experts are not distributed
     max_over_mean: float | None

@@ -31,7 +31,7 @@ class RankRow:
     peak_memory_bytes: int | None
     memory_source: str
     params: int | None
-    fwd_macs: float | None
+    fwd_macs: int | None
     mfu: float | None
     hfu: float | None
     step_iterations: tuple[int, ...] = ()

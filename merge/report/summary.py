@@ -13,7 +13,7 @@ class Spread:
     median: float
     max: float
     mean: float
-    slowest_rank: int  # the rank of the maximum
+    max_rank: int  # the lowest rank that has the maximum
 
     @property
     def ratio(self) -> float | None:

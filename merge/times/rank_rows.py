@@ -39,7 +39,7 @@ def _row(analysis: Analysis, data: RankData) -> RankRow:
         peak_memory_bytes=window.peak_memory_bytes if window else None,
         memory_source=window.memory_source if window else "",
         params=certain_totals(analysis).per_rank.get(data.rank),
-        fwd_macs=float(window.counts.forward_macs.sum()) if window and window.counts else None,
+        fwd_macs=int(window.counts.forward_macs.sum()) if window and window.counts else None,
         mfu=mfu,
         hfu=hfu,
         step_iterations=window.iterations if window else (),

@@ -165,7 +165,7 @@ def test_tables_are_consistent(job: Job) -> None:
     for rows in (report.skew.map.self_ns, report.skew.map.excess_ns):
         assert {len(row) for row in rows} == {len(report.skew.map.subjects)}
     for layer in report.experts:
-        assert len(layer.tokens) == len(layer.hosts) == layer.num_experts
+        assert len(layer.tokens) == len(layer.expert_ranks) == layer.num_experts
         assert set(layer.dead) == {expert for expert, tokens in enumerate(layer.tokens) if tokens == 0}
 
 

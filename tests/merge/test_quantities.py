@@ -73,7 +73,7 @@ def test_what_is_not_zero_never_reads_zero(share: float, text: str, whole: str) 
 
 
 def test_spreads() -> None:
-    apart = Spread(min=22e6, median=24e6, max=65e6, mean=30e6, slowest_rank=5)
+    apart = Spread(min=22e6, median=24e6, max=65e6, mean=30e6, max_rank=5)
     assert duration_spread(apart) == "24 ms  [22 ms .. 65 ms]"
     assert parameters_spread(apart) == "30 M  [22 M .. 65 M]"
     assert duration_spread(Spread(24e6, 24e6, 24e6, 24e6, 0)) == "24 ms"

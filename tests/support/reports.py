@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import types
-import typing
 from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
@@ -50,25 +46,3 @@ def collectives_of(ranks: int) -> Collectives:
         RankWait(rank, 0.5e6, 20e6, 9) if rank == 1 else RankWait(rank, 25e6, -2e6, 0) for rank in range(ranks)
     )
     return Collectives("", ranks, 3, rows, waits)
-
-
-def report_from_json(text: str) -> Report:
-    """The report in ``summary.json``; fails where a value has another type than the report declares."""
-    report: Report = _built(Report, json.loads(text))
-    return report
-
-
-def _built(hint: Any, value: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _built(next(a for a in arguments if a is not type(None)), value)
-    if origin is tuple:
-        return tuple(_built(arguments[0], item) for item in value)
-    if origin is dict:
-        return {arguments[0](key): _built(arguments[1], item) for key, item in value.items()}
-    if dataclasses.is_dataclass(hint):
-        hints = typing.get_type_hints(hint)
-        assert list(value) == [field.name for field in dataclasses.fields(hint)] or hint is Report
-        return typing.cast(Any, hint)(**{name: _built(hints[name], item) for name, item in value.items()})
-    assert type(value) is hint, f"{value!r} is no {hint.__name__}"
-    return value

@@ -24,14 +24,14 @@ def test_experts_with_one_host_each() -> None:
     first, second = layers(dp=4, ep=4, layers=4, experts=4, steps=3, hot=5)
     assert (first.name, second.name) == ("blocks.1.moe", "blocks.3.moe")
     assert first.tokens == second.tokens == (300, 1500, 300, 300)
-    assert first.hosts == ((0,), (1,), (2,), (3,))
+    assert first.expert_ranks == ((0,), (1,), (2,), (3,))
     assert (first.num_experts, first.steps, first.hottest, first.dead) == (4, 3, 1, ())
     assert first.max_over_mean == 1500 / 600
 
 
 def test_expert_data_parallel_hosts_add_up() -> None:
     (layer,) = layers(dp=4, ep=2, experts=4, steps=2)
-    assert layer.hosts == ((0, 2), (0, 2), (1, 3), (1, 3))
+    assert layer.expert_ranks == ((0, 2), (0, 2), (1, 3), (1, 3))
     assert layer.tokens == (400, 400, 400, 400)
     assert layer.max_over_mean == 1.0
 
@@ -40,7 +40,7 @@ def test_slices_of_an_expert_count_once() -> None:
     (whole,) = layers(dp=2, ep=2, tp=1, experts=4, steps=2)
     (sliced,) = layers(dp=2, ep=2, tp=2, experts=4, steps=2, tp_experts=True)
     assert sliced.tokens == whole.tokens == (200, 200, 200, 200)
-    assert sliced.hosts == ((0, 1), (0, 1), (2, 3), (2, 3))
+    assert sliced.expert_ranks == ((0, 1), (0, 1), (2, 3), (2, 3))
 
 
 def test_copies_on_tp_ranks_with_the_same_tokens_count_once() -> None:
@@ -103,7 +103,7 @@ def test_the_lowest_recorded_rank_with_a_slice_counts() -> None:
 def test_an_expert_without_a_recorded_host_has_no_load() -> None:
     (layer,) = layers(dp=4, ep=4, experts=4, steps=1, without=(2,))
     assert layer.tokens == (100, 100, None, 100)
-    assert layer.hosts[2] == ()
+    assert layer.expert_ranks[2] == ()
     assert layer.max_over_mean == 1.0
 
 
@@ -113,7 +113,7 @@ def test_an_expert_whose_host_recorded_no_loads_has_a_host() -> None:
 
     (layer,) = layers(without_loads, dp=4, ep=4, experts=4, steps=1)
     assert layer.tokens == (100, 100, None, 100)
-    assert layer.hosts[2] == (2,)
+    assert layer.expert_ranks[2] == (2,)
 
 
 def test_dead_experts() -> None:
@@ -147,7 +147,7 @@ def test_only_steps_that_all_hosts_recorded_count() -> None:
 def test_a_layer_without_timed_steps_has_hosts_and_no_loads() -> None:
     (layer,) = layers(lambda rank, record: None if isinstance(record, Step) else record, dp=2, ep=2, experts=4)
     assert (layer.steps, layer.tokens, layer.max_over_mean) == (0, (None,) * 4, None)
-    assert layer.hosts == ((0,), (0,), (1,), (1,))
+    assert layer.expert_ranks == ((0,), (0,), (1,), (1,))
 
 
 def test_loads_of_the_wrong_shape_are_ignored() -> None:

@@ -63,7 +63,7 @@ def test_loads_are_the_kept_choices_where_only_routing_is_seen() -> None:
     assert (seen.dropped, seen.drop_rate) == (60, 0.15)
     assert sum(count or 0 for count in seen.tokens) == sum(seen.routed) - 60
     assert seen.ep_tokens == (240, 100)
-    assert (seen.hosts, seen.steps, seen.top_k) == (((0,), (0,), (1,), (1,)), 2, 2)
+    assert (seen.expert_ranks, seen.steps, seen.top_k) == (((0,), (0,), (1,), (1,)), 2, 2)
     assert seen.aux_loss == (3 / 2 + 4 / 2) / 2
 
 

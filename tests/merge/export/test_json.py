@@ -6,9 +6,10 @@ import json
 from dataclasses import fields, replace
 
 import pytest
-from support.reports import report_from_json, report_of
+from support.reports import report_of
 
-from distprof.merge.export.json import to_json
+from distprof.errors import DataError
+from distprof.merge.export.json import from_json, to_json
 from distprof.merge.report import REPORT_SCHEMA, Report
 
 JOBS = (
@@ -21,7 +22,7 @@ JOBS = (
 @pytest.mark.parametrize("job", JOBS)
 def test_a_report_can_be_read_back(job: dict[str, object]) -> None:
     report = report_of(**job)
-    assert report_from_json(to_json(report)) == report
+    assert from_json(to_json(report), "it") == report
 
 
 def test_schema_comes_first_then_fields_in_order() -> None:
@@ -37,10 +38,33 @@ def test_integers_stay_integers() -> None:
     assert all(isinstance(tokens, int) for layer in values["experts"] for tokens in layer["tokens"])
 
 
+def test_counts_are_integers_and_means_may_not_be() -> None:
+    values = json.loads(to_json(report_of(dp=2, tp=2, ep=2)))
+    assert all(isinstance(row["params"], int) and isinstance(row["calls"], int) for row in values["modules"])
+    assert all(isinstance(row["fwd_macs"], int) for row in values["ranks"])
+    assert isinstance(values["summary"]["params_per_rank"]["max"], int)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[]", "it is no report: merge the run again"),
+        ("{", "it is no report that this version of distprof reads (JSONDecodeError): merge the run again"),
+        ('{"schema": "distprof.report/1"}', "it is of schema 'distprof.report/1', this version reads"),
+        (f'{{"schema": "{REPORT_SCHEMA}", "run": {{"ranks": 1}}}}', "reads (TypeError): merge the run again"),
+        (f'{{"schema": "{REPORT_SCHEMA}", "of_tomorrow": 1}}', "reads (KeyError): merge the run again"),
+    ],
+)
+def test_what_is_no_report_is_told_in_one_sentence(text: str, told: str) -> None:
+    with pytest.raises(DataError) as error:
+        from_json(text, "it")
+    assert told in str(error.value)
+
+
 def test_incomplete_ranks_are_read_back_as_numbers() -> None:
     report = report_of(dp=2)
     report = replace(report, run=replace(report.run, incomplete={1: "killed", 10: "killed"}))
-    assert report_from_json(to_json(report)).run.incomplete == {1: "killed", 10: "killed"}
+    assert from_json(to_json(report), "it").run.incomplete == {1: "killed", 10: "killed"}
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

@@ -97,7 +97,7 @@ def test_experts_have_their_ranks_and_loads() -> None:
     own = [row for row in rows if row["layer"] == layer.name]
     assert [row["expert"] for row in own] == list(range(layer.num_experts))
     assert tuple(row["tokens"] for row in own) == layer.tokens
-    assert [row["ranks"] for row in own] == [" ".join(map(str, hosts)) for hosts in layer.hosts]
+    assert [row["ranks"] for row in own] == [" ".join(map(str, hosts)) for hosts in layer.expert_ranks]
     assert max(row["tokens_over_mean"] for row in own) == pytest.approx(layer.max_over_mean)
 
 

@@ -34,7 +34,7 @@ def test_latencies_are_medians_over_steps_and_then_over_ranks() -> None:
     forward = found.fwd_latency_ns
     assert forward is not None
     assert (forward.min, forward.median, forward.max) == (20 * MS, 21.5 * MS, 23 * MS)
-    assert forward.slowest_rank == 3
+    assert forward.max_rank == 3
     assert found.iter_latency_ns and found.iter_latency_ns.median == (21.5 + 40 + 5) * MS
     assert found.wall_iteration_ns and found.wall_iteration_ns.median == (21.5 + 40 + 5 + 1) * MS
 
