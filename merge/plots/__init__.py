@@ -12,7 +12,16 @@ from typing import Any
 from distprof.merge.report import Report
 
 #: All plots, in the order in which they are drawn.
-NAMES = ("iteration_by_rank", "skew_map", "step_spread", "collectives", "arrival_lag", "expert_load", "expert_ranked")
+NAMES = (
+    "iteration_by_rank",
+    "skew_map",
+    "module_map",
+    "step_spread",
+    "collectives",
+    "arrival_lag",
+    "expert_load",
+    "expert_ranked",
+)
 FORMATS = ("png", "svg")
 
 
