@@ -13,6 +13,7 @@ from distprof.merge.load.peaks import DATASHEET_PEAKS, Peaks
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import Report
 from distprof.merge.run_info import run_info
+from distprof.merge.skew.host_rows import host_rows
 from distprof.merge.skew.skew import skew_over_ranks
 from distprof.merge.skew.verdict import verdict
 from distprof.merge.time_use import time_use
@@ -52,6 +53,7 @@ def analyse(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS, window: int | None =
         collectives=collectives_section(analysis),
         work=work_rows(analysis),
         generated=compiled_regions(analysis),
+        hosts=host_rows(analysis),
         ops=op_rows(analysis),
         module_times=module_times(analysis),
         time=time_use(analysis),

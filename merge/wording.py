@@ -45,3 +45,15 @@ def phase_title(phase: str) -> str:
 def place_name(subject: str, phase: str) -> str:
     """``forward of blocks.3``, or a phase in the reader's words."""
     return phase_title(phase) if subject == phase else f"{phase} of {subject}"
+
+
+def group_name(kind: str, name: str, ranks: Iterable[int]) -> str:
+    """``host node2``, or ``the tp group of ranks 4-7 (dp 1, pp 0)``: a group of ranks that is judged as a whole."""
+    if kind == "host":
+        return f"host {name}"
+    return f"the {kind} group of {rank_names(ranks)}{f' ({name})' if name else ''}"
+
+
+def group_kinds(kind: str) -> str:
+    """Returns what the other groups of this kind are called: ``hosts``, ``tp groups``."""
+    return "hosts" if kind == "host" else f"{kind} groups"

@@ -18,7 +18,7 @@ from distprof.merge.report.clocks import Clocks, HostClockRow
 from distprof.merge.report.collectives import CollectiveRow, Collectives, RankWait, Unentered
 from distprof.merge.report.experts import ExpertLayerStats
 from distprof.merge.report.profile import CompiledRegion, ModuleStats, ModuleTimes, OpStats, WorkRow
-from distprof.merge.report.ranks import HOLDINGS, MemoryDifference, RankRow, StageRow
+from distprof.merge.report.ranks import HOLDINGS, HostRow, MemoryDifference, RankRow, StageRow
 from distprof.merge.report.run import RunInfo, TopologyInfo, WindowInfo
 from distprof.merge.report.skew import Skew, SkewMap, SkewRow
 from distprof.merge.report.summary import (
@@ -54,6 +54,7 @@ from distprof.merge.report.verdict import (
     Cause,
     ExpertVerdict,
     RankVerdict,
+    SlowGroup,
     Straggler,
     Verdict,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "ExpertLayerStats",
     "ExpertVerdict",
     "HostClockRow",
+    "HostRow",
     "Iterations",
     "MemoryDifference",
     "ModelTotals",
@@ -108,6 +110,7 @@ __all__ = [
     "Skew",
     "SkewMap",
     "SkewRow",
+    "SlowGroup",
     "Spread",
     "StageRow",
     "Straggler",
@@ -145,6 +148,7 @@ class Report:
     collectives: Collectives
     work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted
     generated: tuple[CompiledRegion, ...] = ()  # in the order of the model
+    hosts: tuple[HostRow, ...] = ()  # in the order of their first ranks
     ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself
     time: TimeUse = field(default_factory=TimeUse)  # where the time of an iteration goes
     schema: str = REPORT_SCHEMA

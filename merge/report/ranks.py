@@ -40,6 +40,20 @@ class RankRow:
 
 
 @dataclass(frozen=True)
+class HostRow:
+    """One host: medians over its ranks of their medians over timed steps, and its largest memory."""
+
+    host: str
+    ranks: tuple[int, ...]  # recorded ones, ascending
+    slow: tuple[int, ...]  # those that the verdict names
+    iteration_ns: float | None
+    own_ns: float | None  # of the iteration, without waits in collectives; None where these are not known
+    wait_ns: float | None  # in collectives
+    data_ns: float | None  # None where no rank was seen to load data
+    peak_memory_bytes: int | None  # the largest of its ranks
+
+
+@dataclass(frozen=True)
 class StageRow:
     """One pipeline stage: medians over timed steps and ranks; merge/times/pipeline.py has the formulas."""
 

@@ -33,6 +33,23 @@ class Straggler:
 
 
 @dataclass(frozen=True)
+class SlowGroup:
+    """Ranks that are slow as a whole: those of a host, or of one group of an axis; times of one iteration."""
+
+    kind: str  # "host", or the axis of the group: "tp", "ep", ..., "mp" for all ranks of one replica of the model
+    name: str  # of the host; of a group the coordinates that its ranks share, as "dp 1, pp 0"; empty for ep
+    ranks: tuple[int, ...]  # all of its ranks
+    slow: tuple[int, ...]  # those of them that are slow
+    subject: str  # where, as for a straggler
+    phase: str
+    excess_ns: float  # the median over steps of (the median of its ranks - the median of the other groups)
+    share: float  # of the excess in the median iteration
+    steps: int  # in so many of the steps its excess was at least half of that
+    of_steps: int
+    groups: int  # that were compared, itself included
+
+
+@dataclass(frozen=True)
 class Cause:
     """Why ranks are slow, or what is slow instead of a rank; ``name`` is empty where that is not known."""
 
@@ -44,6 +61,8 @@ class Cause:
 @dataclass(frozen=True)
 class RankVerdict:
     """Who is slow.  ``named`` is empty unless the finding is ``SLOW`` or ``ONE_OF``.
+
+    Where hosts or groups are slow as wholes, ``groups`` has them, and ``named`` each of their slow ranks.
 
     Where nobody is named, a rank that loses ``floor_ns`` or more in one module or phase would have been; ``cause`` then
     is a slow link, a long stage or a pause, if there is one.
@@ -63,6 +82,7 @@ class RankVerdict:
     group: tuple[int, ...] = ()  # the ranks of the host, link or stage; the rank that paused
     cost_ns: float | None = None  # what an iteration takes longer for the named ranks together; None: not known
     iteration_without_ns: float | None = None  # what an iteration would take without that
+    groups: tuple[SlowGroup, ...] = ()  # largest excess first
 
 
 @dataclass(frozen=True)

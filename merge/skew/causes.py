@@ -6,11 +6,13 @@ The first cause that fits is given.  Nothing is concluded from the absence of a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.experts.load import expert_layers
+from distprof.merge.job.rank_groups import HOST
 from distprof.merge.quantities import duration, ratio
 from distprof.merge.report import (
     DATA_LOADING,
@@ -25,6 +27,7 @@ from distprof.merge.report import (
     Cause,
 )
 from distprof.merge.skew.cohort_excess import CohortExcess
+from distprof.merge.skew.slow_groups import GroupOutlier, ranks_of
 from distprof.merge.skew.step_times import FINE, Place
 from distprof.merge.skew.stragglers import Outlier
 from distprof.merge.skew.thresholds import (
@@ -38,27 +41,26 @@ from distprof.merge.skew.thresholds import (
     PLACE_SHARE,
     SLOW_SHARE,
 )
-from distprof.merge.wording import place_name, rank_names
+from distprof.merge.wording import join_words, place_name, rank_names
 
 
-def cause_of(analysis: Analysis, named: Sequence[Outlier]) -> Cause:
-    """Returns why the named ranks are slow."""
-    host = _whole_host(analysis, named)
-    if host:
-        ranks = tuple(sorted(one.rank for one in named))
-        return Cause(SLOW_HOST, f"they are all ranks of host {host} that do this work", ranks)
-    return _more_work(analysis, named) or _overload(analysis, named) or _pauses(analysis, named) or _by_place(named)
+def cause_of(analysis: Analysis, named: Sequence[Outlier], groups: Sequence[GroupOutlier] = ()) -> Cause:
+    """Returns why the named ranks are slow, of which those of ``groups`` are slow as wholes."""
+    by_place = _by_place(named)
+    known = _more_work(analysis, named) or _overload(analysis, named) or _pauses(analysis, named)
+    if known is None and by_place.name in (SLOW_DEVICE, ""):
+        known = _slow_host(named, groups)
+    ranks = tuple(sorted({rank for one in groups for rank in one.group.ranks}))
+    return replace(known or by_place, ranks=ranks) if groups else known or by_place
 
 
-def _whole_host(analysis: Analysis, named: Sequence[Outlier]) -> str:
-    """Returns the host of which all ranks, several, are named, and no others."""
-    ranks = {one.rank for one in named}
-    host_of = {data.rank: data.header.host for data in analysis.ranks}
-    hosts = {host_of[rank] for rank in ranks}
-    if len(hosts) != 1 or len(ranks) < 2 or len(set(host_of.values())) < 2:
-        return ""
-    (host,) = hosts
-    return host if ranks == {rank for rank, own in host_of.items() if own == host} else ""
+def _slow_host(named: Sequence[Outlier], groups: Sequence[GroupOutlier]) -> Cause | None:
+    """Returns the cause of ranks that are all of hosts that are slow as wholes."""
+    hosts = [one for one in groups if one.group.kind == HOST]
+    if not hosts or {one.rank for one in named} != set(ranks_of(hosts)):
+        return None
+    words = [f"{len(one.members)} of {one.compared} ranks of host {one.group.name}" for one in hosts]
+    return Cause(SLOW_HOST, f"{join_words(words)} are slow alike")
 
 
 def _more_work(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:

@@ -18,6 +18,7 @@ from distprof.merge.report import (
     SLOW_LINK,
     Cause,
     RankVerdict,
+    SlowGroup,
     Straggler,
     Verdict,
 )
@@ -25,6 +26,7 @@ from distprof.merge.skew.causes import cause_of, largest_pause, long_stage
 from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excesses
 from distprof.merge.skew.comparable import why_not_comparable
 from distprof.merge.skew.links import SlowLink, slow_link
+from distprof.merge.skew.slow_groups import GroupOutlier, ranks_of, slow_groups
 from distprof.merge.skew.step_times import FINE, WHOLE
 from distprof.merge.skew.stragglers import (
     Outlier,
@@ -33,7 +35,7 @@ from distprof.merge.skew.stragglers import (
     half_of_cohort,
     outliers,
 )
-from distprof.merge.skew.thresholds import SLOW_SHARE, STEP_SHARE
+from distprof.merge.skew.thresholds import MARGIN, SLOW_SHARE, STEP_SHARE
 from distprof.merge.skew.waiting import may_wait
 from distprof.merge.skew.what_if import cost_of
 from distprof.merge.times.summary import profile_summary
@@ -62,25 +64,28 @@ def rank_verdict(analysis: Analysis) -> RankVerdict:
         return nobody
     cohorts, iteration_ns = cohort_excesses(analysis), nobody.iteration_ns
     named = finest_places([outlier for excess in cohorts for outlier in outliers(excess, iteration_ns)])
+    groups = _groups_instead(slow_groups(analysis, cohorts, iteration_ns), named)
+    named = _with_members(named, groups)
     link = slow_link(analysis)
     if link is not None and _explains(link, named):
         return _with_cause(nobody, _link_cause(analysis, link, iteration_ns))
     if named:
-        return _slow(analysis, nobody, named, cohorts, iteration_ns)
+        return _slow(analysis, nobody, named, groups, cohorts)
     return _nobody(analysis, nobody, cohorts, iteration_ns)
 
 
 def _slow(
-    analysis: Analysis, nobody: RankVerdict, named: Sequence[Outlier], cohorts: Sequence[CohortExcess],
-    iteration_ns: float,
+    analysis: Analysis, nobody: RankVerdict, named: Sequence[Outlier], groups: Sequence[GroupOutlier],
+    cohorts: Sequence[CohortExcess],
 ) -> RankVerdict:  # fmt: skip
-    """Returns the verdict on ranks that stand out."""
-    if nobody.why_self_times or messages_unseen(analysis):
+    """Returns the verdict on ranks that stand out, by themselves or with their groups."""
+    iteration_ns = nobody.iteration_ns or 1.0
+    if not groups and (nobody.why_self_times or messages_unseen(analysis)):
         waiting = may_wait(analysis, named, cohorts)
         if waiting is not None:
             return replace(nobody, finding=ONE_OF, named=_stragglers(waiting.ranks, iteration_ns), axis=waiting.axis)
     cost = cost_of(analysis, {one.rank for one in named})
-    cause = cause_of(analysis, named)
+    cause = cause_of(analysis, named, groups)
     return replace(
         nobody,
         finding=SLOW,
@@ -90,6 +95,46 @@ def _slow(
         group=cause.ranks,
         cost_ns=cost.cost_ns if cost else None,
         iteration_without_ns=max(iteration_ns - cost.cost_ns, 0.0) if cost else None,
+        groups=_slow_groups(groups, iteration_ns),
+    )
+
+
+def _groups_instead(groups: Sequence[GroupOutlier], named: Sequence[Outlier]) -> Sequence[GroupOutlier]:
+    """Returns the groups that are named instead of their ranks: not those of which a few ranks lose much more than the
+    group does, which stand for themselves.
+    """
+    most = {one.rank: one.excess_ns for one in named}
+    return [
+        group
+        for group in groups
+        if not any(most.get(one.rank, 0.0) >= MARGIN * group.evidence.excess_ns for one in group.members)
+    ]
+
+
+def _with_members(named: Sequence[Outlier], groups: Sequence[GroupOutlier]) -> list[Outlier]:
+    """Returns the ranks that stand out by themselves, and the slow ones of all groups, the largest excess first."""
+    members = ranks_of(groups)
+    inside = {rank for group in groups for rank in group.group.ranks}
+    own = [one for one in named if one.rank not in inside]
+    return sorted([*own, *members.values()], key=lambda one: (-one.excess_ns, one.rank))
+
+
+def _slow_groups(groups: Sequence[GroupOutlier], iteration_ns: float) -> tuple[SlowGroup, ...]:
+    return tuple(
+        SlowGroup(
+            kind=one.group.kind,
+            name=one.group.name,
+            ranks=one.group.ranks,
+            slow=tuple(sorted(member.rank for member in one.members)),
+            subject=one.evidence.place.subject,
+            phase=one.evidence.place.phase,
+            excess_ns=one.evidence.excess_ns,
+            share=one.evidence.excess_ns / iteration_ns,
+            steps=one.evidence.steps,
+            of_steps=one.evidence.of_steps,
+            groups=one.evidence.cohort,
+        )
+        for one in groups
     )
 
 

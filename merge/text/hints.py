@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from distprof.merge.quantities import whole_percent
 from distprof.merge.report import NOBODY_STANDS_OUT, OVERLOADED, SLOW, THROUGHOUT, Report
+from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import phase_title
 
 #: From which share of an iteration on time without work in modules is worth a look.
@@ -18,6 +19,7 @@ _SLOW_THERE = {
     "other": "look at what the script does outside of the phases on this rank: logging, a checkpoint",
     "evaluation": "look at what it evaluates: the other ranks wait for it",
 }
+_SLOW_HOST = "clock rates, temperature, other jobs, its network and storage"
 _SLOW_IN_MODULE = "compare what it computes there with other ranks (sequence lengths, tokens of experts), then devices"
 _LARGE_PHASE = {
     "data": "ranks wait for data: more DataLoader workers, prefetching, or faster storage would shorten the iteration",
@@ -31,7 +33,10 @@ def next_steps(report: Report) -> Iterator[str]:
     found = report.verdict.ranks
     if found.finding == SLOW:
         first = found.named[0]
-        yield _SLOW_THERE.get(first.subject, _SLOW_THERE.get(first.phase, _SLOW_IN_MODULE))
+        if found.groups and found.groups[0].kind == "host":
+            yield f"look at host {one_line(found.groups[0].name)}: {_SLOW_HOST}"
+        else:
+            yield _SLOW_THERE.get(first.subject, _SLOW_THERE.get(first.phase, _SLOW_IN_MODULE))
     if report.verdict.expert.finding == OVERLOADED:
         yield "look at the router's balance: its auxiliary loss, its capacity (Experts)"
     if found.finding == NOBODY_STANDS_OUT or len(report.ranks) == 1:

@@ -10,14 +10,16 @@ from distprof.merge.report import (
     NOT_ENOUGH,
     ONE_OF,
     OVERLOADED,
+    SLOW_HOST,
     ExpertVerdict,
     RankVerdict,
     Report,
+    SlowGroup,
     Straggler,
 )
 from distprof.merge.text.format.colour import RED, Part
 from distprof.merge.text.format.lines import WIDTH, one_line, wrapped
-from distprof.merge.wording import place_name, rank_names
+from distprof.merge.wording import group_kinds, group_name, place_name, rank_names
 
 
 def verdict(report: Report, width: int = WIDTH) -> Iterator[str]:
@@ -39,11 +41,31 @@ def _ranks(report: Report) -> tuple[str, str]:
         return "", f"no rank stands out{_floor(found)}"
     if found.finding == ONE_OF:
         return _one_of(found)
-    places = _by_place(found.named)
-    (first, own), *others = places.items()
-    head = f"slowest: {_named(own)}, {first}:" if len(found.named) == 1 else f"slow: {_named(own)}, {first}:"
-    more = "".join(f"; {_named(rest)}, {place}: {_figures(rest)}" for place, rest in others)
-    return head, f" {_figures(own)}{more}{_cause(found)}{_cost(found)}{' (by self times)' * bool(found.why_self_times)}"
+    (first, figures), *others = [*map(_group, found.groups), *_single_ranks(found)]
+    head = f"{'slowest' if len(found.named) == 1 else 'slow'}: {first}:"
+    more = "".join(f"; {rest}: {evidence}" for rest, evidence in others)
+    return head, f" {figures}{more}{_cause(found)}{_cost(found)}{' (by self times)' * bool(found.why_self_times)}"
+
+
+def _group(found: SlowGroup) -> tuple[str, str]:
+    """Returns which host or group is slow as a whole, and the evidence."""
+    who = group_name(found.kind, one_line(found.name), found.ranks)
+    place = place_name(one_line(found.subject), one_line(found.phase))
+    others = f"the other {group_kinds(found.kind)}"
+    if found.groups == 2:
+        others = f"the other host (the slower of two {group_kinds(found.kind)})"
+    return (
+        f"{len(found.slow)} of {len(found.ranks)} ranks of {who}, {place}",
+        f"{duration(found.excess_ns)} above {others}, {found.share:.0%} of an iteration, in {found.steps} of "
+        f"{found.of_steps} steps",
+    )
+
+
+def _single_ranks(found: RankVerdict) -> Iterator[tuple[str, str]]:
+    """Yields the ranks that are slow by themselves, place by place, and the evidence."""
+    inside = {rank for group in found.groups for rank in group.slow}
+    for place, own in _by_place([one for one in found.named if one.rank not in inside]).items():
+        yield f"{_named(own)}, {place}", _figures(own)
 
 
 def _floor(found: RankVerdict) -> str:
@@ -61,7 +83,8 @@ def _part(found: RankVerdict, time_ns: float) -> str:
 
 
 def _cause(found: RankVerdict) -> str:
-    return f"; {found.cause}: {found.evidence}" if found.cause else ""
+    """Returns why they are slow; that it is a host is said by its name."""
+    return f"; {found.cause}: {found.evidence}" if found.cause and found.cause != SLOW_HOST else ""
 
 
 def _cost(found: RankVerdict) -> str:

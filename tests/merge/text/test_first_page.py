@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.reports import changed_report, report_of
 from support.simulated.job import SimulatedJob
@@ -42,9 +43,19 @@ def longer(step: Step, phase: str, ms: float) -> Step:
     return replace(step, phases_ns=phases, duration_ns=step.duration_ns + more)
 
 
+def slow_host(rank: int, place: int, step: Step) -> Step:
+    """All times of the ranks of node2 are longer by a quarter."""
+    if rank // 8 != 2:
+        return step
+    phases = {phase: round(1.25 * time) for phase, time in step.phases_ns.items()}
+    forward, backward = ((1.25 * times).astype(np.int64) for times in (step.forward_ns, step.backward_ns))
+    return replace(step, phases_ns=phases, duration_ns=sum(phases.values()), forward_ns=forward, backward_ns=backward)
+
+
 QUIET = {"dp": 4, "tp": 2, "layers": 4, "steps": 10, "noise": 0.0}
 SITUATIONS: dict[str, Callable[[], Report]] = {
     "slow_rank": lambda: report_of(**QUIET, slow_rank=5),
+    "slow_host": lambda: timed(slow_host, **{**QUIET, "dp": 32, "tp": 1, "layers": 2}),
     "pauses": lambda: timed(lambda rank, place, step: longer(step, "other", 400 * (place in (2, 5, 6))), **QUIET),
     "data_wait": lambda: timed(lambda rank, place, step: longer(step, "data", 30), **QUIET),
     "hot_expert": lambda: report_of(**QUIET, ep=4, experts=8, hot=5.0),
