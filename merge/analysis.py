@@ -7,7 +7,7 @@ with :func:`computed_once`, so that the order in which sections are made does no
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from typing import Any, TypeVar
 
@@ -53,6 +53,12 @@ class Analysis:
     def trains(self) -> bool:
         """Whether an iteration trains."""
         return self.mode == TRAINING
+
+    def of_window(self, number: int) -> Analysis:
+        """Returns the analysis of another window; what does not depend on the window is not computed again."""
+        other = replace(self, window=number, _results={})
+        other.__dict__.update({name: getattr(self, name) for name in ("union", "cohorts", "unknown_groups")})
+        return other
 
     @cached_property
     def windows(self) -> dict[int, Window]:

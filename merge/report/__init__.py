@@ -57,6 +57,7 @@ from distprof.merge.report.verdict import (
     SlowGroup,
     Straggler,
     Verdict,
+    WindowFinding,
 )
 
 __all__ = [
@@ -121,6 +122,7 @@ __all__ = [
     "Utilization",
     "UtilizationSpread",
     "Verdict",
+    "WindowFinding",
     "WindowInfo",
     "WorkRow",
 ]

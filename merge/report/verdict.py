@@ -59,6 +59,15 @@ class Cause:
 
 
 @dataclass(frozen=True)
+class WindowFinding:
+    """What one window of the run, in which ranks can be compared, says of them."""
+
+    window: int  # its number
+    finding: str  # as in RankVerdict
+    ranks: tuple[int, ...]  # the named ones, ascending
+
+
+@dataclass(frozen=True)
 class RankVerdict:
     """Who is slow.  ``named`` is empty unless the finding is ``SLOW`` or ``ONE_OF``.
 
@@ -83,6 +92,10 @@ class RankVerdict:
     cost_ns: float | None = None  # what an iteration takes longer for the named ranks together; None: not known
     iteration_without_ns: float | None = None  # what an iteration would take without that
     groups: tuple[SlowGroup, ...] = ()  # largest excess first
+    windows: tuple[
+        WindowFinding, ...
+    ] = ()  # of a run with several windows those that can be judged, at most the last 16
+    windows_again: tuple[int, ...] = ()  # those of them that name all ranks that are named here; this one among them
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.collectives.kinds import group_kind
@@ -38,7 +39,8 @@ from distprof.merge.skew.stragglers import (
 from distprof.merge.skew.thresholds import MARGIN, SLOW_SHARE, STEP_SHARE
 from distprof.merge.skew.waiting import may_wait
 from distprof.merge.skew.what_if import cost_of
-from distprof.merge.times.summary import profile_summary
+from distprof.merge.skew.windows import over_windows
+from distprof.merge.stats import median_of_steps
 from distprof.merge.wording import place_name, rank_names
 
 
@@ -49,14 +51,24 @@ def verdict(analysis: Analysis) -> Verdict:
 
 @computed_once
 def rank_verdict(analysis: Analysis) -> RankVerdict:
-    """Returns who is slow."""
-    iteration = profile_summary(analysis).wall_iteration_ns
+    """Returns who is slow, what that costs, and in which windows."""
+    found = _slow_ranks(analysis)
+    cost = cost_of(analysis, {one.rank for one in found.named}) if found.finding == SLOW else None
+    if cost is not None and found.iteration_ns is not None:
+        without_ns = max(found.iteration_ns - cost.cost_ns, 0.0)
+        found = replace(found, cost_ns=cost.cost_ns, iteration_without_ns=without_ns)
+    return over_windows(analysis, found, _slow_ranks)
+
+
+def _slow_ranks(analysis: Analysis) -> RankVerdict:
+    """Returns who is slow in one window."""
+    medians = [median_of_steps(window.durations_ns) for window in analysis.timed_windows.values()]
     nobody = RankVerdict(
         finding=NOT_ENOUGH,
         named=(),
         axis="",
         slow_share=SLOW_SHARE,
-        iteration_ns=iteration.median if iteration else None,
+        iteration_ns=float(median(medians)) if medians else None,
         reason=why_not_comparable(analysis),
         why_self_times=why_no_own_times(analysis),
     )
@@ -84,7 +96,6 @@ def _slow(
         waiting = may_wait(analysis, named, cohorts)
         if waiting is not None:
             return replace(nobody, finding=ONE_OF, named=_stragglers(waiting.ranks, iteration_ns), axis=waiting.axis)
-    cost = cost_of(analysis, {one.rank for one in named})
     cause = cause_of(analysis, named, groups)
     return replace(
         nobody,
@@ -93,8 +104,6 @@ def _slow(
         cause=cause.name,
         evidence=cause.evidence,
         group=cause.ranks,
-        cost_ns=cost.cost_ns if cost else None,
-        iteration_without_ns=max(iteration_ns - cost.cost_ns, 0.0) if cost else None,
         groups=_slow_groups(groups, iteration_ns),
     )
 

@@ -19,7 +19,7 @@ from distprof.merge.report import (
 )
 from distprof.merge.text.format.colour import RED, Part
 from distprof.merge.text.format.lines import WIDTH, one_line, wrapped
-from distprof.merge.wording import group_kinds, group_name, place_name, rank_names
+from distprof.merge.wording import group_kinds, group_name, join_words, place_name, rank_names
 
 
 def verdict(report: Report, width: int = WIDTH) -> Iterator[str]:
@@ -38,13 +38,14 @@ def _ranks(report: Report) -> tuple[str, str]:
     if found.finding == NOBODY_STANDS_OUT and found.cause:
         return f"{found.cause}:", f" {found.evidence}; no rank stands out by itself"
     if found.finding == NOBODY_STANDS_OUT:
-        return "", f"no rank stands out{_floor(found)}"
+        return "", f"no rank stands out{_floor(found)}{_other_windows(found)}"
     if found.finding == ONE_OF:
         return _one_of(found)
     (first, figures), *others = [*map(_group, found.groups), *_single_ranks(found)]
     head = f"{'slowest' if len(found.named) == 1 else 'slow'}: {first}:"
     more = "".join(f"; {rest}: {evidence}" for rest, evidence in others)
-    return head, f" {figures}{more}{_cause(found)}{_cost(found)}{' (by self times)' * bool(found.why_self_times)}"
+    by = " (by self times)" if found.why_self_times else ""
+    return head, f" {figures}{more}{_windows(found)}{_cause(found)}{_cost(found)}{by}"
 
 
 def _group(found: SlowGroup) -> tuple[str, str]:
@@ -76,6 +77,21 @@ def _floor(found: RankVerdict) -> str:
     if found.floor_throughout_ns is not None:
         words += f", or {_part(found, found.floor_throughout_ns)} throughout"
     return f"{by}: one that loses {words} would have been seen"
+
+
+def _windows(found: RankVerdict) -> str:
+    """Returns in how many windows of several the ranks are slow."""
+    if len(found.windows) < 2:
+        return ""
+    if len(found.windows_again) < 2:
+        return f"; only in window {found.windows_again[0]} of {len(found.windows)}"
+    return f"; slow in {len(found.windows_again)} of {len(found.windows)} windows"
+
+
+def _other_windows(found: RankVerdict) -> str:
+    """Returns who is named in other windows than the one that is shown."""
+    named = [f"window {one.window} ({rank_names(one.ranks)})" for one in found.windows if one.ranks]
+    return f"; ranks stood out in {join_words(named)}" if named else ""
 
 
 def _part(found: RankVerdict, time_ns: float) -> str:
