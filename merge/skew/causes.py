@@ -1,4 +1,4 @@
-"""Why a rank is slow, as far as the records tell, and what is slow instead of a rank: a stage, or a moment.
+"""Why a rank is slow, as far as the records tell, and the stage of a pipeline that is slow instead of a rank.
 
 The first cause that fits is given.  Nothing is concluded from the absence of a cause.
 """
@@ -20,34 +20,24 @@ from distprof.merge.report import (
     LONG_STAGE,
     MORE_WORK,
     OPTIMIZER,
-    PAUSES,
     SLOW_DEVICE,
     SLOW_HOST,
     THROUGHOUT,
     Cause,
 )
 from distprof.merge.skew.cohort_excess import CohortExcess
+from distprof.merge.skew.pauses import pauses_of
 from distprof.merge.skew.slow_groups import GroupOutlier, ranks_of
-from distprof.merge.skew.step_times import FINE, Place
+from distprof.merge.skew.step_times import Place
 from distprof.merge.skew.stragglers import Outlier
-from distprof.merge.skew.thresholds import (
-    LONG_STAGE_RATIO,
-    MARGIN,
-    MORE_TOKENS,
-    MORE_WORK_RATIO,
-    PAUSE_NS,
-    PAUSE_SHARE,
-    PERSISTENT,
-    PLACE_SHARE,
-    SLOW_SHARE,
-)
-from distprof.merge.wording import join_words, place_name, rank_names
+from distprof.merge.skew.thresholds import LONG_STAGE_RATIO, MORE_TOKENS, MORE_WORK_RATIO, SLOW_SHARE
+from distprof.merge.wording import join_words, rank_names
 
 
 def cause_of(analysis: Analysis, named: Sequence[Outlier], groups: Sequence[GroupOutlier] = ()) -> Cause:
     """Returns why the named ranks are slow, of which those of ``groups`` are slow as wholes."""
     by_place = _by_place(named)
-    known = _more_work(analysis, named) or _overload(analysis, named) or _pauses(analysis, named)
+    known = _more_work(analysis, named) or _overload(analysis, named) or pauses_of(analysis, named)
     if known is None and by_place.name in (SLOW_DEVICE, ""):
         known = _slow_host(named, groups)
     ranks = tuple(sorted({rank for one in groups for rank in one.group.ranks}))
@@ -109,32 +99,6 @@ def _may_slow(layer: str, place: Place) -> bool:
     return place.phase in ("forward", "backward") and f"{place.subject}.".startswith(f"{layer}.")
 
 
-def _pauses(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
-    """Returns the cause of ranks that lose most of their excess in pauses with a name, in most steps."""
-    names = []
-    for one in named:
-        by_name = _paused_ns(analysis, one.rank)
-        largest = max(by_name, key=lambda name: sum(by_name[name]), default="")
-        times = by_name.get(largest, [])
-        enough = [time for time in times if time >= PLACE_SHARE * one.excess_ns]
-        if len(enough) < PERSISTENT * one.of_steps:
-            return None
-        names.append(largest)
-    return Cause(PAUSES, f"most of it is {names[0]}") if names else None
-
-
-def _paused_ns(analysis: Analysis, rank: int) -> dict[str, list[float]]:
-    """Returns by name of the pause its time in each step that has one."""
-    recorded = analysis.timed_windows[rank].collectives
-    found: dict[str, list[float]] = {}
-    for pauses in recorded.pauses if recorded is not None else ():
-        for number, name in enumerate(pauses.names):
-            times = (pauses.end_ns - pauses.start_ns)[pauses.name == number]
-            if len(times):
-                found.setdefault(name, []).append(float(times.sum()))
-    return found
-
-
 def _by_place(named: Sequence[Outlier]) -> Cause:
     phases = {one.place.phase for one in named}
     if phases == {"data"}:
@@ -169,39 +133,3 @@ def long_stage(analysis: Analysis, cohorts: Sequence[CohortExcess], iteration_ns
         f"and backward, {ratio(times[longest] / mean)} times the mean of the stages"
     )
     return Cause(LONG_STAGE, words, tuple(sorted(ranks[longest])))
-
-
-def largest_pause(analysis: Analysis, cohorts: Sequence[CohortExcess], iteration_ns: float) -> Cause | None:
-    """Returns the rank that lost most in a single step and place, if that is about an iteration, and much more than any
-    other rank lost in a step: on a busy machine every rank has pauses.
-    """
-    pauses = sorted((_longest_of_rank(excess, n) for excess in cohorts for n in range(excess.size)), reverse=True)
-    if not pauses or pauses[0][0] < max(PAUSE_SHARE * iteration_ns, PAUSE_NS):
-        return None
-    size, rank, iteration, place = pauses[0]
-    if len(pauses) > 1 and size < MARGIN * pauses[1][0]:
-        return None
-    name = _named_pause(analysis, rank, iteration, size)
-    words = f"rank {rank} lost {duration(size)} in iteration {iteration}, in {place}{f': {name}' if name else ''}"
-    return Cause(PAUSES, words, (rank,))
-
-
-def _longest_of_rank(excess: CohortExcess, column: int) -> tuple[float, int, int, str]:
-    """Returns (excess in ns, rank, iteration, place) of where and when a rank was furthest above the others."""
-    fine = [n for n, place in enumerate(excess.times.places) if place.level == FINE]
-    by_step = np.nan_to_num(excess.by_step[fine, column])
-    row, step = np.unravel_index(int(by_step.argmax()), by_step.shape)
-    place = excess.times.places[fine[int(row)]]
-    iteration = int(excess.times.iterations[int(step)])
-    return float(by_step[row, step]), excess.times.ranks[column], iteration, place_name(place.subject, place.phase)
-
-
-def _named_pause(analysis: Analysis, rank: int, iteration: int, size_ns: float) -> str:
-    """Returns what stopped a rank for most of that time; empty where nothing with a name did."""
-    recorded = analysis.timed_windows[rank].collectives
-    for pauses in recorded.pauses if recorded is not None else ():
-        if pauses.iteration == iteration:
-            for number, name in enumerate(pauses.names):
-                if float((pauses.end_ns - pauses.start_ns)[pauses.name == number].sum()) >= PLACE_SHARE * size_ns:
-                    return name
-    return ""

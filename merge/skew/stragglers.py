@@ -17,6 +17,7 @@ from distprof.merge.skew.cohort_excess import CohortExcess
 from distprof.merge.skew.excess import standard_error
 from distprof.merge.skew.step_times import FINE, SUM, WHOLE, Place
 from distprof.merge.skew.thresholds import (
+    AT_LEAST,
     MARGIN,
     MIN_COHORT,
     MOST_ABOVE,
@@ -44,6 +45,7 @@ class Outlier:
     of_steps: int
     cohort: int
     cohort_ns: float
+    error_ns: float = 0.0  # the standard error of the excess
 
 
 def outliers(excess: CohortExcess, iteration_ns: float) -> Iterator[Outlier]:
@@ -137,7 +139,7 @@ def _passing(
         large = size >= max(share * iteration_ns, STANDARD_ERRORS * error)
         if large and min(steps, _steps_above(times[column], times[others])) >= persistent * known:
             cohort_ns = float(np.nanmedian(normal))
-            found.append(Outlier(excess.times.ranks[column], place, size, steps, known, excess.size, cohort_ns))
+            found.append(Outlier(excess.times.ranks[column], place, size, steps, known, excess.size, cohort_ns, error))
     return found
 
 
@@ -189,12 +191,13 @@ def finest_places(found: Sequence[Outlier]) -> list[Outlier]:
 
 
 def _finest(found: Sequence[Outlier]) -> Outlier:
-    largest = max(outlier.excess_ns for outlier in found)
+    largest = max(found, key=lambda outlier: outlier.excess_ns)
+    at_least = max(outlier.excess_ns - AT_LEAST * outlier.error_ns for outlier in found)
     whole = next((outlier for outlier in found if outlier.place.level == WHOLE), None)
     enough = [
         outlier
         for outlier in found
-        if outlier.excess_ns >= PLACE_SHARE * largest
+        if outlier.excess_ns >= PLACE_SHARE * (at_least if outlier.place.level == FINE else largest.excess_ns)
         and (outlier.place.level != SUM or whole is None or _slowdown(outlier) >= PHASE_FACTOR * _slowdown(whole))
     ]
     return min(enough, key=lambda outlier: (outlier.place.level, -outlier.excess_ns))

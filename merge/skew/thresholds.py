@@ -21,8 +21,10 @@ MOST_ABOVE = 0.05
 MOST_OF_COHORT = 1 / 3
 #: An excess is real if it is so many standard errors of a median of the steps, by the spread of the other ranks.
 STANDARD_ERRORS = 4.0
-#: A module, or else a phase, is named as the place of an excess if it has this share of the rank's largest one.
+#: A module, or else a phase, is named as the place of an excess if it has this share of the rank's largest one.  Sums
+#: of many modules are noisy: a module needs this share only of what lies so many standard errors below the largest one.
 PLACE_SHARE = 0.6
+AT_LEAST = 2.0
 #: A phase as a whole is the place of an excess only if it loses so many times the share that the whole iteration loses:
 #: a slow machine loses most in the longest phase.
 PHASE_FACTOR = 1.25
@@ -45,5 +47,7 @@ MORE_TOKENS = 1.25
 #: A pipeline stage is long from this ratio of its own time to the mean of the stages on.
 LONG_STAGE_RATIO = 1.25
 #: One step of a rank holds a pause if its excess is this share of an iteration, and at least so many ns.
-PAUSE_SHARE = 0.9
+PAUSE_SHARE = 0.5
 PAUSE_NS = 50_000_000.0
+#: Pauses are of one kind if the shortest has this share of the longest.
+PAUSE_AGAIN = 0.75

@@ -23,10 +23,11 @@ from distprof.merge.report import (
     Straggler,
     Verdict,
 )
-from distprof.merge.skew.causes import cause_of, largest_pause, long_stage
+from distprof.merge.skew.causes import cause_of, long_stage
 from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excesses
 from distprof.merge.skew.comparable import why_not_comparable
 from distprof.merge.skew.links import SlowLink, slow_link
+from distprof.merge.skew.pauses import largest_pause
 from distprof.merge.skew.slow_groups import GroupOutlier, ranks_of, slow_groups
 from distprof.merge.skew.step_times import FINE, WHOLE
 from distprof.merge.skew.stragglers import (

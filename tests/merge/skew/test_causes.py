@@ -1,8 +1,7 @@
-"""Why ranks are slow: found from samples, tokens, pauses and hosts, on simulated jobs with one cause each."""
+"""Why ranks are slow: found from samples, tokens and hosts, on simulated jobs with one cause each."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from support.reports import changed_report, report_of
 from support.simulated.job import Enqueue, Item, Program, SimulatedJob, Turn, Wait, Work
 from support.simulated.programs import data_parallel
-from support.synthetic import MS
 
 from distprof.merge.analysis import start_analysis
 from distprof.merge.load.run import LoadedRun
@@ -22,13 +20,12 @@ from distprof.merge.report import (
     MORE_WORK,
     NOBODY_STANDS_OUT,
     OPTIMIZER,
-    PAUSES,
     SLOW,
     SLOW_HOST,
     RankVerdict,
 )
 from distprof.merge.skew.verdict import rank_verdict
-from distprof.records import NO_ROW, ExpertLoad, Pauses, Record
+from distprof.records import NO_ROW, ExpertLoad, Record
 
 WORLD = {"world": tuple(range(8))}
 SLOW_PROGRAM = data_parallel(lambda rank, step: 30 * (rank == 2))
@@ -62,40 +59,6 @@ def test_a_host_of_which_all_ranks_are_slow_is_named() -> None:
     assert (found.finding, sorted(one.rank for one in found.named)) == (SLOW, [4, 5])
     assert (found.cause, found.group) == (SLOW_HOST, (4, 5)) and "node2" in found.evidence
     assert verdict_of(SimulatedJob(program, 8, WORLD).run()).cause == "", "the job has one host only"
-
-
-def with_pauses(run: LoadedRun, rank: int, steps: range, ms: float) -> LoadedRun:
-    """Returns the run with garbage collections in some steps of a rank."""
-    ranks = []
-    for data in run.ranks:
-        ((key, window),) = data.windows.items()
-        own = window.collectives
-        assert own is not None
-        if data.rank == rank:
-            times = np.array([0], np.int64), np.array([ms * MS], np.int64)
-            pauses = tuple(
-                Pauses(own.iterations[step], "training", ("garbage collection, generation 2",), np.array([0]), *times)
-                for step in steps
-            )
-            window = replace(window, collectives=replace(own, pauses=pauses))
-        ranks.append(replace(data, windows={key: window}))
-    return replace(run, ranks=tuple(ranks))
-
-
-def test_pauses_in_most_steps_are_the_cause() -> None:
-    run = SimulatedJob(SLOW_PROGRAM, 8, WORLD).run()
-    found = verdict_of(with_pauses(run, 2, range(10), 25))
-    assert (found.cause, found.evidence) == (PAUSES, "most of it is garbage collection, generation 2")
-    assert verdict_of(with_pauses(run, 2, range(5), 25)).cause == "", "in half of the steps only"
-    assert verdict_of(with_pauses(run, 2, range(10), 5)).cause == "", "a small part of what is lost"
-
-
-def test_a_single_pause_names_the_moment_and_no_slow_rank() -> None:
-    run = SimulatedJob(data_parallel(lambda rank, step: 80 * (rank == 2 and step == 4)), 8, WORLD).run()
-    found = verdict_of(run)
-    assert (found.finding, found.named, found.cause, found.group) == (NOBODY_STANDS_OUT, (), PAUSES, (2,))
-    assert re.fullmatch(r"rank 2 lost (79|80)[.\d]* ms in iteration 9, in forward of layers\.1", found.evidence)
-    assert verdict_of(with_pauses(run, 2, range(4, 5), 75)).evidence.endswith(": garbage collection, generation 2")
 
 
 def stages(first_ms: float, second_ms: float) -> Program:

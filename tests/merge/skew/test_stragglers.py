@@ -165,6 +165,18 @@ def test_the_finest_place_with_most_of_the_excess_is_given() -> None:
     assert place((fine, 80.0), (Place("layers.1", "forward"), 90.0)).subject == "layers.1"
 
 
+def test_a_module_is_the_place_of_an_excess_that_is_larger_in_a_noisy_sum() -> None:
+    module = Outlier(1, PLACE, 36.0, 10, 10, 4, 10.0, error_ns=0.1)
+    backward = Place("backward", "backward", SUM)
+
+    def place(error_ns: float) -> Place:
+        (found,) = finest_places([module, Outlier(1, backward, 66.0, 10, 10, 4, 40.0, error_ns)])
+        return found.place
+
+    assert place(error_ns=1.0) == backward, "36 of 66 ms"
+    assert place(error_ns=11.0) == PLACE, "36 of at least 44 ms"
+
+
 def test_a_phase_that_loses_no_more_than_its_share_is_not_the_place() -> None:
     backward, whole = Place("backward", "backward", SUM), Place("throughout", "throughout", WHOLE)
 
