@@ -14,15 +14,27 @@ if TYPE_CHECKING:
     from distprof.api import record as record
     from distprof.api import register_formula as register_formula
     from distprof.api import set_topology as set_topology
+    from distprof.results.loaded_report import RunReport as RunReport
+    from distprof.results.loaded_report import load as load
     from distprof.standalone import FlopsProfiler as FlopsProfiler
     from distprof.standalone import get_model_profile as get_model_profile
 
 _HOME = {
     **dict.fromkeys(("record", "register_formula", "set_topology"), "distprof.api"),
+    **dict.fromkeys(("RunReport", "load"), "distprof.results.loaded_report"),
     **dict.fromkeys(("FlopsProfiler", "get_model_profile"), "distprof.standalone"),
 }
 
-__all__ = ["FlopsProfiler", "__version__", "get_model_profile", "record", "register_formula", "set_topology"]
+__all__ = [
+    "FlopsProfiler",
+    "RunReport",
+    "__version__",
+    "get_model_profile",
+    "load",
+    "record",
+    "register_formula",
+    "set_topology",
+]
 
 
 def __getattr__(name: str) -> Any:

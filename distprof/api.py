@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distprof.config.options import DEFAULTS
+from distprof.results.recorded_run import RecordedRun
 from distprof.topology.declared import DeclaredTopology, declare
 
 
@@ -56,13 +57,14 @@ def register_formula(op: Any, flops: Callable[..., int], macs: Callable[..., int
 @contextmanager
 def record(
     out: str | os.PathLike[str] = DEFAULTS["out"], name: str | None = None, **settings: object
-) -> Iterator[Path]:
+) -> Iterator[RecordedRun]:
     """Records this process where no recorder can be injected (Ray, notebooks, ``mp.spawn``).
 
     ``settings`` are ``warmup``, ``timed``, ``count``, ``count_eager``, ``collectives`` and ``collective_timing``, as
-    for ``distprof run``.  All ranks of a job give the same ``name``.  Yields the run folder, for ``distprof merge``: it
-    is in the temporary folder if ``out`` cannot be written, and a line on stderr says so.  Under ``distprof run`` this
-    function does nothing.
+    for ``distprof run``.  All ranks of a job give the same ``name``.  Yields the run folder as a path, for
+    ``distprof merge``; its method ``report()`` returns the report, which a notebook shows, and a line on stderr names
+    it at the end.  The folder is in the temporary folder if ``out`` cannot be written, and a line on stderr says so.
+    Under ``distprof run`` this function does nothing.
 
     Raises UsageError for invalid settings; nothing else.
     """
@@ -72,7 +74,7 @@ def record(
 
     if bootstrap.recorder is not None:
         bootstrap.recorder.rank.asked = True
-        yield bootstrap.recorder.rank.run_dir
+        yield RecordedRun(bootstrap.recorder.rank.run_dir)
         return
     chosen = resolve(os.environ, **settings)
     _name_unknown_variables()
@@ -81,11 +83,21 @@ def record(
     chosen = replace(chosen, run_dir=str(run), run_id=run.name, launch=launch, launched_ns=launched_ns)
     recorder = bootstrap.arm(chosen, asked=True)
     try:
-        yield run
+        yield RecordedRun(run)
     finally:
         if recorder is not None:
+            identity = recorder.rank.identity if recorder.rank.output is not None else None
             recorder.finish()
             bootstrap.disarm()
+            if identity is not None and identity.rank == 0:
+                _name_run(run)
+
+
+def _name_run(run: Path) -> None:
+    """Says where the run is."""
+    from distprof.console import say
+
+    say(f"recorded in {run}: 'distprof merge {run}' or distprof.load({str(run)!r}) makes the report")
 
 
 @functools.cache  # once in a process

@@ -56,7 +56,7 @@ RENDERERS = (
     "merge.plots",
     "merge.export",
 )
-COMPOSERS = ("standalone", "api", "commands", "commands.count", "__main__")
+COMPOSERS = ("results", "standalone", "api", "commands", "commands.count", "__main__")
 ORDER = (*BASE, *RANK_SIDE, *LAUNCHER, *ANALYSIS, *RENDERERS, *COMPOSERS)
 #: The units that each side may import.
 ALLOWED_UNITS = {

@@ -15,9 +15,9 @@ from distprof.commands.chosen_run import chosen_run
 from distprof.commands.click_options import decided_options, with_options
 from distprof.commands.progress import Progress
 from distprof.commands.report_output import text_options, write_report
-from distprof.config.options import OUT, REPORT, SHOWN, STDOUT, Layer, with_defaults
+from distprof.config.options import OUT, REPORT, STDOUT, with_defaults
+from distprof.config.run_options import options_of_run
 from distprof.console import say
-from distprof.errors import DataError, UsageError
 from distprof.merge import plots
 from distprof.merge.analyse import analyse
 from distprof.merge.export.files import Content, write_files
@@ -29,7 +29,7 @@ from distprof.merge.load.peaks import Peaks
 from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
 from distprof.merge.text import render, render_first_page
-from distprof.run_folder import PLOTS, RunFolder
+from distprof.run_folder import PLOTS, SUMMARY, RunFolder
 from distprof.run_folder import REPORT as REPORT_FOLDER
 
 
@@ -74,7 +74,7 @@ def command(run: Path | None, out: Path | None, window: int | None, config: Path
     text = render(report, text_options(chosen))
     tables = _tables(report, parquet=chosen["parquet"])
     pictures = _draw(report, progress) if chosen["plots"] else {}
-    contents = {"summary.txt": text.encode(), "summary.json": to_json(report).encode(), **tables, **pictures}
+    contents = {"summary.txt": text.encode(), SUMMARY: to_json(report).encode(), **tables, **pictures}
     with ExitStack() as in_any_case:  # each of both is done even if the other fails
         in_any_case.callback(_write, run, out, contents)
         in_any_case.callback(write_report, text if _is_whole(chosen) else render_first_page(report), chosen)
@@ -98,19 +98,6 @@ def _write(run: Path, out: Path | None, contents: Mapping[str, Content]) -> None
     write_files(base, files, obsolete=[f"{below}{name}" for name in _optional_files() - contents.keys()])
     drawn = f", plots in {folder / PLOTS}" if _all_pictures() & contents.keys() else ""
     say(f"report in {folder}{drawn}")
-
-
-def options_of_run(run: RunFolder) -> Layer:
-    """Returns the options for its report that the run's folder keeps."""
-    manifest = run.read_manifest()
-    try:
-        return {
-            option.name: option.checked(manifest.shown[option.name], f"{option.name!r} in {run.manifest}")
-            for option in SHOWN
-            if manifest and option.name in manifest.shown
-        }
-    except UsageError as error:
-        raise DataError(str(error)) from None
 
 
 def _peaks(chosen: Mapping[str, Any]) -> Peaks:

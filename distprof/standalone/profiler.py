@@ -13,13 +13,15 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from distprof.errors import UsageError
+from distprof.errors import DistprofError, UsageError
 from distprof.merge.quantities import NOT_AVAILABLE, duration, macs, parameters, quantity
 from distprof.merge.report import Report
 from distprof.merge.text.format.lines import labelled_line
 from distprof.merge.text.standalone import render_aggregated, render_model
+from distprof.merge.wording import pluralise
 from distprof.module_walk import parameters_in
 from distprof.rank.identity import Identity
+from distprof.results.loaded_report import RunReport
 from distprof.standalone.deepspeed_engine import identity_of, topology_of, with_engine
 from distprof.standalone.deprecated_names import accepts_deprecated_names
 from distprof.standalone.hints import warn_of_gaps
@@ -126,6 +128,31 @@ class FlopsProfiler:
     def get_total_steps(self) -> int:
         """Returns the number of profiled forwards of the whole model."""
         return self._profile().steps
+
+    def report(self) -> RunReport:
+        """Returns the report of the profile so far, as :func:`distprof.load` returns that of a run."""
+        return RunReport(self._report(self._profile()), f"the profile of {type(self.model).__name__}")
+
+    def __repr__(self) -> str:
+        """Returns the totals of the profile in one line."""
+        name = f"{type(self).__name__} of {type(self.model).__name__}"
+        if self._session is None:
+            return f"<{name}: no profile, start_profile() starts one>"
+        if self._runs:
+            return f"<{name}: it runs>"
+        try:
+            model, steps = self._profile().model, self._profile().steps
+        except DistprofError as error:
+            return f"<{name}: {error}>"
+        figures = f"{parameters(model.params)} parameters, {macs(model.macs)} in forward"
+        return f"<{name}: {pluralise(steps, 'forward')}, {figures}, {duration(model.forward_ns)}>"
+
+    def _repr_html_(self) -> str | None:
+        """Returns the first page of the report for a notebook, None without a profile."""
+        try:
+            return self.report()._repr_html_()
+        except DistprofError:
+            return None
 
     @accepts_deprecated_names()
     def print_model_profile(

@@ -35,8 +35,20 @@ class Table:
         """The names of the columns."""
         return tuple(column.name for column in self.columns)
 
+    def rows(self) -> list[dict[str, Value]]:
+        """Returns each row as a dict, by the names of the columns."""
+        columns = [_plain(column) for column in self.columns]
+        return [dict(zip(self.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
     def __len__(self) -> int:
         return len(self.columns[0].values)
+
+
+def _plain(column: Column) -> Sequence[Value]:
+    """Returns the values with None for NaN."""
+    if not isinstance(column.values, np.ndarray):
+        return column.values
+    return [None if np.isnan(value) else value for value in column.values.tolist()]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Times, work and memory are those of one iteration; medians are over the timed it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from statistics import median
 from typing import NamedTuple
 
@@ -17,23 +17,15 @@ from distprof.merge.export.table import Column, Maker, Table, make_table
 from distprof.merge.report import HOLDINGS, CollectiveRow, ExpertLayerStats, ModuleStats, RankRow, Report, SkewRow
 from distprof.records import PHASES
 
-#: The names of all tables, in the order of :func:`all_tables`.
-NAMES = ("ranks", "steps", "modules", "module_times", "experts", "skew", "collectives", "memory")
-
 
 def all_tables(report: Report) -> dict[str, Table]:
     """Returns all tables by name."""
-    tables = (
-        _ranks(report),
-        _steps(report),
-        _modules(report),
-        _module_times(report),
-        _experts(report),
-        _skew(report),
-        _collectives(report),
-        _memory(report),
-    )
-    return {table.name: table for table in tables}
+    return {name: make(report) for name, make in _MAKERS.items()}
+
+
+def make_one(report: Report, name: str) -> Table:
+    """Returns the table with this name, one of :data:`NAMES`."""
+    return _MAKERS[name](report)
 
 
 def _ranks(report: Report) -> Table:
@@ -254,3 +246,17 @@ def _holdings(report: Report) -> Iterator[_Holding]:
         for row in report.ranks:
             if row.rank in held.get(row.cohort, {}):
                 yield _Holding(row.rank, what, held[row.cohort][row.rank], middle[row.cohort])
+
+
+_MAKERS: Mapping[str, Callable[[Report], Table]] = {
+    "ranks": _ranks,
+    "steps": _steps,
+    "modules": _modules,
+    "module_times": _module_times,
+    "experts": _experts,
+    "skew": _skew,
+    "collectives": _collectives,
+    "memory": _memory,
+}
+#: The names of all tables, in their order.
+NAMES = tuple(_MAKERS)

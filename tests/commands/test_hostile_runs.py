@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from support.shards import END, HEADER, PLAN, step
 from support.synthetic import write_run, write_shard
 
-from distprof.commands.merge import options_of_run
 from distprof.config.options import SHOWN
+from distprof.config.run_options import options_of_run
 from distprof.errors import DataError
 from distprof.records import Header, Record
 from distprof.run_folder import RunFolder

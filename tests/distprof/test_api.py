@@ -18,7 +18,7 @@ from torch import nn
 
 import distprof
 import distprof.api
-from distprof.errors import UsageError
+from distprof.errors import DataError, UsageError
 from distprof.records import End, Error, Step, Topology
 from distprof.topology.declared import DeclaredTopology, current, declare
 
@@ -51,6 +51,26 @@ def test_record_gives_the_run_folder(tmp_path: Path) -> None:
     found = seen(run)
     assert found.one(End).reason == "window complete"
     assert found.shard.header.run_id == "mine"
+
+
+def test_record_gives_the_report_and_names_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with distprof.record(tmp_path, "mine", warmup=1, timed=2) as run:
+        assert run._repr_html_() is None  # nothing is recorded: a notebook shows the path
+        train()
+    report = run.report()
+    assert [row.steps for row in report.report.ranks] == [2]
+    assert run._repr_html_() == report._repr_html_()
+    assert capsys.readouterr().err == (
+        f"distprof: recorded in {run}: 'distprof merge {run}' or distprof.load({str(run)!r}) makes the report\n"
+    )
+
+
+def test_record_names_no_run_where_no_model_ran(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with distprof.record(tmp_path, "mine") as run:
+        pass
+    assert capsys.readouterr().err == ""
+    with pytest.raises(DataError, match="holds no shard"):
+        run.report()
 
 
 def test_misspelt_variables_are_named_once_in_a_process(
@@ -144,8 +164,8 @@ def test_a_folder_that_cannot_be_made_does_not_stop_the_job(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     with distprof.record(tmp_path / "file" / "runs", "mine", warmup=0, timed=1) as run:
         train(2)
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("distprof: ") and str(run) in line
+    why, where = capfd.readouterr().err.splitlines()
+    assert why.startswith("distprof: ") and str(run) in why and where.startswith(f"distprof: recorded in {run}: ")
     assert (tmp_path / "tmp") in run.parents
     assert seen(run).one(End)
 
@@ -261,7 +281,10 @@ for name, count in (("mine", True), ("uncounted", False)):
 
 def test_a_forked_child_writes_nothing(script: Script, tmp_path: Path) -> None:
     process, counted = script(JOB + FORKS)
-    assert (process.returncode, process.stdout, process.stderr) == (0, "child is through\n" * 2, "")
+    assert (process.returncode, process.stdout) == (0, "child is through\n" * 2)
+    assert [line.partition(": '")[0] for line in process.stderr.splitlines()] == [
+        f"distprof: recorded in {tmp_path}/runs/{name}" for name in ("mine", "uncounted")
+    ]
     for found, timed in ((counted, [1, 2]), (seen(tmp_path / "runs" / "uncounted"), [0, 1, 2])):
         assert [step.iteration for step in found.of(Step)] == timed
         assert found.kinds.count("end") == 1 and not found.shard.report.damaged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import html
 import math
 import weakref
 from collections.abc import Iterator
@@ -250,3 +251,18 @@ def line(text: str, label: str) -> str:
     """Returns the value of one line of the summary."""
     (found,) = [row for row in text.splitlines() if row.startswith(f"{label}:")]
     return found.partition(":")[2].strip()
+
+
+def test_it_shows_its_totals_and_its_report() -> None:
+    profiler = FlopsProfiler(linear())
+    assert repr(profiler) == "<FlopsProfiler of Linear: no profile, start_profile() starts one>"
+    assert profiler._repr_html_() is None
+    profiler.start_profile()
+    profiler.model(X)
+    profiler.model(X)
+    assert repr(profiler) == "<FlopsProfiler of Linear: it runs>"
+    profiler.stop_profile()
+    assert repr(profiler).startswith("<FlopsProfiler of Linear: 2 forwards, 32 parameters, 128 MACs in forward, ")
+    assert profiler.report().table("modules").rows()[0]["macs"] == 2 * ONCE
+    assert profiler._repr_html_() == f"<pre>{html.escape(str(profiler.report()))}</pre>"
+    profiler.end_profile()

@@ -10,7 +10,6 @@ import pytest
 from support.reports import collectives_of, report_of
 from support.synthetic import Job, rank_records
 
-from distprof.merge.export.table import Table
 from distprof.merge.export.tables import NAMES, all_tables
 from distprof.merge.report import Report
 from distprof.records import Step, Tree
@@ -19,13 +18,8 @@ JOB: dict[str, Any] = {"dp": 4, "tp": 2, "ep": 2, "slow_rank": 5, "hot": 3.0}
 UNITS = ("_ns", "_bytes", "_macs", "_flops", "_tokens", "_over_mean", "_over_median", "_per_second", "_params")
 
 
-def rows_of(table: Table) -> list[dict[str, Any]]:
-    columns = [list(column.values) for column in table.columns]
-    return [dict(zip(table.names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
 def table(name: str, report: Report | None = None) -> list[dict[str, Any]]:
-    return rows_of(all_tables(report or report_of(**JOB))[name])
+    return all_tables(report or report_of(**JOB))[name].rows()
 
 
 @pytest.mark.parametrize("job", [JOB, {"dp": 1}, {"dp": 2, "counted": False, "mode": "forward"}, {"dp": 3, "steps": 0}])
