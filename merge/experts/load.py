@@ -16,10 +16,12 @@ let experts fetch their tokens; their loads cannot be counted, and the load is t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.experts.cost import cost_of_imbalance, own_time_by_ep
 from distprof.merge.experts.hosts import ExpertHost, expert_hosts
 from distprof.merge.experts.routing import RoutedTokens, Routing, common_iterations, layer_routing
 from distprof.merge.job.module_union import Module
@@ -38,16 +40,13 @@ def expert_layers(analysis: Analysis) -> tuple[ExpertLayerStats, ...]:
             hosts.setdefault((int(places[host.layer.row]), host.layer.name), []).append(host)
     size = analysis.layout.info.sizes.get
     complete = len(run.ranks) == run.world_size
-    return tuple(
-        _stats(
-            _label(union.modules[place], name),
-            own,
-            analysis.counted,
-            size(own[0].layer.axis, 1),
-            all_recorded=complete,
-        )
-        for (place, name), own in sorted(hosts.items(), key=lambda item: item[0])
-    )
+    found = []
+    for (place, name), own in sorted(hosts.items(), key=lambda item: item[0]):
+        ep, label = size(own[0].layer.axis, 1), _label(union.modules[place], name)
+        layer = _stats(label, own, analysis.counted, ep, all_recorded=complete)
+        own_ns = own_time_by_ep(analysis, place, {host.data.rank: host.ep for host in own}, ep)
+        found.append(replace(layer, ep_own_ns=own_ns, ep_cost_ns=cost_of_imbalance(own_ns)))
+    return tuple(found)
 
 
 def _label(module: Module, name: str) -> str:

@@ -26,3 +26,7 @@ class ExpertLayerStats:
     dropped: int | None  # of ``routed``, over all experts
     drop_rate: float | None  # dropped / routed
     aux_loss: float | None  # mean over the router's calls, and over ranks
+    ep_own_ns: tuple[
+        float | None, ...
+    ] = ()  # by ep coordinate: own time in the layer, forward and backward; empty where waits are not known
+    ep_cost_ns: float | None = None  # the largest of these - their mean

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distprof.merge.quantities import NOT_AVAILABLE, percentage, plain, ratio
+from distprof.merge.quantities import NOT_AVAILABLE, duration, percentage, plain, ratio
 from distprof.merge.report import ExpertLayerStats, Report
 from distprof.merge.text.format.lines import heading, one_line, table
 from distprof.merge.text.format.shortening import shortened_apart
@@ -24,10 +24,13 @@ def experts_block(report: Report) -> Iterator[str]:
     by_ep = any(layer.ep_tokens for layer in report.experts)
     if by_ep:
         yield "ep max/mean compares ep ranks, each with the tokens of all its experts: the largest one sets the time."
-    ep = ["ep max/mean"] if by_ep else []
+    costs = [layer.ep_cost_ns for layer in report.experts if layer.ep_cost_ns is not None]
+    if costs:
+        yield "ep cost: by how much the own time of the slowest ep rank in the layer exceeds the mean of the ep ranks."
+    ep = [*(["ep max/mean"] if by_ep else []), *(["ep cost"] if costs else [])]
     titles = ["layer", "experts", "steps", "max/mean", *ep, "hottest", "dead", "tokens of expert 0, 1, ..."]
     names = shortened_apart([one_line(layer.name) for layer in report.experts], _LAYER_WIDTH)
-    cells = [_cells(layer, names[one_line(layer.name)], by_ep=by_ep) for layer in report.experts]
+    cells = [_cells(layer, names[one_line(layer.name)], by_ep=by_ep, with_cost=bool(costs)) for layer in report.experts]
     yield from table(titles, cells, left=["layer", titles[-1], "dead"])
     routed = [layer for layer in report.experts if layer.routed]
     if routed:
@@ -37,13 +40,14 @@ def experts_block(report: Report) -> Iterator[str]:
         yield from table(["layer", "top-k", "chosen", "dropped", "", "aux loss"], chosen, ["layer"])
 
 
-def _cells(layer: ExpertLayerStats, name: str, *, by_ep: bool) -> list[str]:
+def _cells(layer: ExpertLayerStats, name: str, *, by_ep: bool, with_cost: bool) -> list[str]:
     return [
         name,
         str(layer.num_experts),
         str(layer.steps),
         ratio(layer.max_over_mean),
         *([ratio(layer.ep_max_over_mean)] if by_ep else []),
+        *([duration(layer.ep_cost_ns)] if with_cost else []),
         NOT_AVAILABLE if layer.hottest is None else str(layer.hottest),
         (number_spans(layer.dead) or "none") if _has_tokens(layer) else NOT_AVAILABLE,
         _tokens(layer),
