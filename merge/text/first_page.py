@@ -30,7 +30,7 @@ MOST_LINES = 40
 _LABEL = 12
 _BAR = 40  # characters of a whole iteration
 _LEAST_SHARE = 0.005  # of a phase that is shown
-_WORTH_SAYING = 0.02  # difference of the throughputs
+_WORTH_SAYING = 0.02  # difference of the throughputs, and of the phases' sum from the iteration
 _BUSIEST = 5
 _NAME = 44
 _NOTES = 3
@@ -80,6 +80,9 @@ def _iteration(report: Report) -> Iterator[str]:
         bar = "#" * (round(_BAR * one.share) - waiting) + "." * waiting
         title = phase_title(one.phase)
         yield f"  {title:<16}{duration(one.median_ns):>11} {whole_percent(one.share):>5} {bar}".rstrip()
+    total = sum(one.median_ns for one in report.time.phases)
+    if abs(total - times.median_ns) > _WORTH_SAYING * times.median_ns:
+        yield f"  the phases sum to {duration(total)}: each is a median of its own"
     if any(one.wait_ns for one in phases):
         yield "  dots are waits for other ranks in collectives"
 

@@ -95,9 +95,30 @@ def test_sums_that_differ_from_the_median_iteration_are_explained() -> None:
             object.__setattr__(record, "duration_ns", record.duration_ns + 40 * MS)
         return record
 
-    told = " each is a median of its own"
-    assert told in render(changed_report(paused, **{**QUIET, "steps": 10}), TextOptions()).replace("\n", " ")
+    told = "each is a median of its own"
+    text = render(changed_report(paused, **{**QUIET, "steps": 10}), TextOptions()).replace("\n", " ")
+    assert text.count(told) == 2, "on the first page, and in the block of the phases"
     assert told not in render(report_of(**QUIET), TextOptions()).replace("\n", " ")
+
+
+def test_latencies_that_do_not_add_up_to_the_iteration_are_added_up() -> None:
+    """Forward, backward and optimizer each are long in another third of the steps."""
+    longer = ("forward", "backward", "optimizer")
+
+    def turns(rank: int, record: Record) -> Record:
+        if isinstance(record, Step):
+            record.phases_ns[longer[record.iteration % 3]] += 40 * MS
+        return record
+
+    report = changed_report(turns, **{**QUIET, "steps": 9})
+    summary = report.summary
+    parts = [summary.fwd_latency_ns, summary.bwd_latency_ns, summary.step_latency_ns]
+    total = sum(part.median for part in parts if part) / MS
+    assert summary.iter_latency_ns and summary.iter_latency_ns.median / MS == pytest.approx(total + 40)
+    assert "fwd, bwd and step latency above, added up:" in render(report, TextOptions())
+    (line,) = [line for line in render(report, TextOptions()).splitlines() if "added up:" in line]
+    assert float(line.split(":")[1].split()[0]) == pytest.approx(total, abs=0.01)
+    assert "added up" not in render(report_of(**QUIET), TextOptions())
 
 
 def test_one_process_has_the_tables() -> None:

@@ -40,6 +40,7 @@ _OURS = (
     " that run in it are in no FLOPS."
 )
 _OPS_SHOWN = 12
+_DIFFERS = 0.005  # of the sum of medians from the median of sums
 _SAMPLES = "samples/second"
 
 
@@ -107,7 +108,10 @@ def profile_summary(report: Report) -> Iterator[str]:
     yield from params_lines(report)
     yield from _written(summary, unit, _WORK)
     yield from work_lines(report)
-    yield from _written(summary, unit, _TIME)
+    for line in _TIME:
+        yield from _written(summary, unit, (line,))
+        if line.field == "iter_latency_ns":
+            yield from _sum_of_parts(summary)
     yield from _whole_window(summary)
     if (seen := summary.evaluations).time_ns is not None:
         label = f"evaluation, in {seen.steps} of {seen.timed_steps} steps (in samples/second)"
@@ -124,6 +128,15 @@ def _written(summary: Summary, unit: str, lines: tuple[_Line, ...]) -> Iterator[
         if line.field == _RECOMPUTED and getattr(summary, line.field) == 0:
             continue  # most jobs checkpoint nothing
         yield labelled_line(line.label.format(unit=unit), line.text(getattr(summary, line.field)))
+
+
+def _sum_of_parts(summary: Summary) -> Iterator[str]:
+    """Yields a line where the median of the sum differs from the sum of the medians, which are printed above it."""
+    whole, parts = summary.iter_latency_ns, (summary.fwd_latency_ns, summary.bwd_latency_ns, summary.step_latency_ns)
+    total = sum(part.median for part in parts if part is not None)
+    if whole is not None and abs(total - whole.median) > _DIFFERS * whole.median:
+        why = "each is a median of its own, of its own step and rank"
+        yield labelled_line("  fwd, bwd and step latency above, added up", f"{duration(total)}  ({why})")
 
 
 def _whole_window(summary: Summary) -> Iterator[str]:
