@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 _SHOWN = 3
+_SERIES_WIDTH = 72
 
 
 def pluralise(count: int, noun: str) -> str:
@@ -20,6 +21,15 @@ def number_spans(numbers: Iterable[int]) -> str:
         members = [number for _, number in run]
         found.append(str(members[0]) if len(members) == 1 else f"{members[0]}-{members[-1]}")
     return ", ".join(found)
+
+
+def number_series(numbers: Sequence[int], width: int = _SERIES_WIDTH) -> str:
+    """Returns ``0-7``, or ``0, 8, ..., 504`` for numbers at equal distances; other lists that are too long are cut."""
+    distances = {after - before for before, after in pairwise(numbers)}
+    if len(numbers) > 3 and len(distances) == 1 and distances != {1}:
+        return f"{numbers[0]}, {numbers[1]}, ..., {numbers[-1]}"
+    text = number_spans(numbers)
+    return text if len(text) <= width else f"{text[:width].rpartition(', ')[0]}, ..."
 
 
 def rank_names(ranks: Iterable[int]) -> str:

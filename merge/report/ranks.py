@@ -70,9 +70,10 @@ class StageRow:
 
 @dataclass(frozen=True)
 class MemoryDifference:
-    """A rank that holds more or less memory than its cohort."""
+    """The rank of a cohort that holds most, or least, where it differs from the cohort's median by much."""
 
     rank: int
     what: str  # a key of HOLDINGS
     own_bytes: int
     cohort_bytes: float  # the median of its cohort
+    others: int = 0  # further ranks of the cohort that differ by much on this side

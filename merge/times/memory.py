@@ -1,4 +1,4 @@
-"""Ranks that hold more or less memory than their cohort: ranks of one role normally hold equal amounts."""
+"""Ranks that hold most or least memory of their cohort: ranks of one role normally hold equal amounts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def memory_section(analysis: Analysis) -> tuple[MemoryDifference, ...]:
 
 
 def memory_differences(rows: Sequence[RankRow]) -> tuple[MemoryDifference, ...]:
-    """Returns the differences, the largest first; none in cohorts of fewer than three ranks."""
+    """Returns the extremes of each cohort, the largest difference first; none in cohorts of fewer than three ranks."""
     found = [one for what, field in HOLDINGS.items() for one in _differing(rows, what, field)]
     return tuple(sorted(found, key=lambda one: (-abs(one.own_bytes - one.cohort_bytes), one.rank)))
 
@@ -34,6 +34,13 @@ def _differing(rows: Sequence[RankRow], what: str, field: str) -> Iterator[Memor
             cohorts.setdefault(row.cohort, {})[row.rank] = held
     for cohort in cohorts.values():
         middle = median(cohort.values())
-        for rank, held in cohort.items():
-            if len(cohort) >= _MIN_COHORT and abs(held - middle) >= max(LEAST_BYTES, LEAST_SHARE * middle):
-                yield MemoryDifference(rank, what, held, middle)
+        apart = {rank: held - middle for rank, held in cohort.items() if _is_large(held - middle, middle)}
+        for side in (1, -1):
+            own = {rank: side * more for rank, more in apart.items() if side * more > 0}
+            if len(cohort) >= _MIN_COHORT and own:
+                rank = max(own, key=lambda rank: (own[rank], -rank))
+                yield MemoryDifference(rank, what, cohort[rank], middle, len(own) - 1)
+
+
+def _is_large(difference: float, middle: float) -> bool:
+    return abs(difference) >= max(LEAST_BYTES, LEAST_SHARE * middle)

@@ -7,10 +7,9 @@ from statistics import median
 
 from distprof.merge.quantities import NOT_AVAILABLE, byte_size
 from distprof.merge.report import HOLDINGS, MemoryDifference, RankRow, Report
-from distprof.merge.text.blocks.places import all_ranks
 from distprof.merge.text.blocks.ranks import ALL_UP_TO
 from distprof.merge.text.format.lines import heading, one_line, table, wrapped
-from distprof.merge.wording import rank_names
+from distprof.merge.wording import number_series, pluralise, rank_names
 
 _DIFFERENCES_SHOWN = 8
 _PEAK_OF = {"allocator": "torch's allocator on the device", "rss": "the whole process"}
@@ -52,7 +51,7 @@ def _by_cohort(rows: Iterable[RankRow]) -> Iterator[list[str]]:
     for row in rows:
         cohorts.setdefault(row.cohort, []).append(row)
     for members in list(cohorts.values())[:ALL_UP_TO]:
-        yield _cells(all_ranks([row.rank for row in members]), members)
+        yield _cells(number_series([row.rank for row in members]), members)
     if len(cohorts) > ALL_UP_TO:
         yield [f"{len(cohorts) - ALL_UP_TO} more in summary.json", *[""] * len(HOLDINGS)]
 
@@ -67,6 +66,7 @@ def _differences(found: Sequence[MemoryDifference]) -> Iterator[str]:
     for one in found[:_DIFFERENCES_SHOWN]:
         side = "above" if one.own_bytes > one.cohort_bytes else "below"
         apart = byte_size(abs(one.own_bytes - one.cohort_bytes))
-        yield f"rank {one.rank}: {one.what} {byte_size(one.own_bytes)}, {apart} {side} its cohort's median"
+        others = f" ({pluralise(one.others, 'more rank')} {side} by much)" if one.others else ""
+        yield f"rank {one.rank}: {one.what} {byte_size(one.own_bytes)}, {apart} {side} its cohort's median{others}"
     if len(found) > _DIFFERENCES_SHOWN:
         yield f"and {len(found) - _DIFFERENCES_SHOWN} more such differences in summary.json"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from distprof.merge.quantities import TimeUnit, common_unit, percentage, plain
 from distprof.merge.report import Report, StageRow
-from distprof.merge.text.blocks.places import all_ranks
 from distprof.merge.text.format.lines import heading, table, wrapped
+from distprof.merge.wording import number_series
 
 _MEANING = (
     "bubble = 1 - (forward in modules + backward) / (iteration - data wait - optimizer - evaluation): the share of"
@@ -36,5 +36,5 @@ def _cells(row: StageRow, unit: TimeUnit) -> list[str]:
         *(unit.format(value) for value in (row.forward_ns, row.backward_ns, row.waiting_ns)),
         percentage(row.bubble, 1.0),
         percentage(row.ideal_bubble, 1.0),
-        all_ranks(row.ranks),
+        number_series(row.ranks),
     ]

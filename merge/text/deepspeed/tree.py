@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -20,7 +20,9 @@ from distprof.merge.report import ModuleStats, Report
 from distprof.merge.text.deepspeed.aggregated import model_depths
 from distprof.merge.text.format.folding import children_of, same_work
 from distprof.merge.text.format.lines import heading, one_line, wrapped
+from distprof.merge.wording import number_series
 
+_MOST_DIGITS = 10  # of the number of a layer
 _ORDER = (
     "Each module profile is listed after its name in the following order:",
     "params, percentage of total params, MACs, percentage of total MACs, fwd latency, percentage of total fwd latency,"
@@ -28,8 +30,8 @@ _ORDER = (
 )
 _NOTE = (
     "Note: the numbers of a module include those of the modules inside it, and what the module computes itself in"
-    " functions such as attention or a loss.  Neighbours with the same structure, params and MACs are shown as one,"
-    ' such as "(0-3): 4 x Block": the numbers are those of one of them, the latency is their mean.'
+    " functions such as attention or a loss.  Layers with the same structure, params and MACs are shown as one, such as"
+    ' "(0-3): 4 x Block" or "(1, 3, ..., 9): 5 x MoE": MACs and latency are their mean.  In MoE layers MACs may differ.'
 )
 
 
@@ -49,7 +51,7 @@ class _Node:
 
     members: tuple[int, ...]  # indices of the folded modules, first to last
     indent: int
-    neighbours: int = 1  # how many were folded at this level
+    siblings: int = 1  # how many were folded at this level: the first so many members
 
 
 class _Tree:
@@ -59,7 +61,7 @@ class _Tree:
         self._modules = report.modules
         self._recorded = len(report.run.ranks)
         self._children = children_of(report.modules)
-        self._kinds = same_work(report.modules, self._children)
+        self._kinds = same_work(report.modules, self._children, {layer.name for layer in report.experts})
         self._depths = model_depths(report.modules)
         self._limit = depth
         self._evaluated = {model.root for model in report.model.evaluated}
@@ -96,9 +98,9 @@ class _Tree:
 
     def _title(self, node: _Node) -> str:
         first = self._modules[node.members[0]]
-        if node.neighbours > 1:
-            last = self._modules[node.members[node.neighbours - 1]]
-            return f"({_own_name(first)}-{_own_name(last)}): {node.neighbours} x {one_line(first.class_name)}"
+        if node.siblings > 1:
+            numbers = [int(_own_name(self._modules[member])) for member in node.members[: node.siblings]]
+            return f"({number_series(numbers)}): {node.siblings} x {one_line(first.class_name)}"
         own_name = self._name_in_parent(first) or _own_label(first)
         return f"({own_name}): {one_line(first.class_name)}" if own_name else one_line(first.class_name)
 
@@ -111,11 +113,14 @@ class _Tree:
         module = self._modules[node.members[0]]
         if module.root in self._evaluated:
             return ", ".join([f"{parameters(module.params)} Params, evaluated only", *self._remarks(node, module)])
-        forward_ns = _mean([self._modules[index].forward_ns for index in node.members])
-        per_second = module.flops / forward_ns * NS_PER_SECOND if module.flops is not None and forward_ns else None
+        forward_ns, work, flops = (
+            _mean([getattr(self._modules[index], field) for index in node.members])
+            for field in ("forward_ns", "macs", "flops")
+        )
+        per_second = flops / forward_ns * NS_PER_SECOND if flops is not None and forward_ns else None
         items = [
             f"{parameters(module.params)} = {_share(module.params, module.ranks, self._params)} Params",
-            _valued(macs(module.macs), _share(module.macs, module.ranks, self._macs), "MACs"),
+            _valued(macs(work), _share(work, module.ranks, self._macs), "MACs"),
             _valued(duration(forward_ns), _share(forward_ns, module.ranks, self._forward_ns), "latency"),
             flops_per_second(per_second) if per_second is not None else f"{NOT_AVAILABLE} FLOPS",
         ]
@@ -140,24 +145,32 @@ class _Tree:
         return count
 
     def _shown_inside(self, node: _Node) -> list[_Node]:
-        """Returns the nodes inside ``node``, neighbours of one kind as one; none below the depth limit."""
+        """Returns the nodes inside ``node``, siblings of one kind as one; none below the depth limit."""
         children = self._children[node.members[0]]
         if not children or (self._limit is not None and self._depths[children[0]] > self._limit):
             return []
         nodes, start = [], 0
         for end in range(1, len(children) + 1):
             if end == len(children) or not self._continues(children[end - 1], children[end]):
-                places = range(start, end)
-                members = tuple(self._children[member][place] for member in node.members for place in places)
-                nodes.append(_Node(members, node.indent + 2, end - start))
+                for places in self._alike(children, range(start, end)):
+                    members = tuple(self._children[member][place] for member in node.members for place in places)
+                    nodes.append(_Node(members, node.indent + 2, len(places)))
                 start = end
         return nodes
 
     def _continues(self, before: int, after: int) -> bool:
-        """Returns whether two neighbours are folded: they do the same work, and have successive numbers as names."""
+        """Returns whether two neighbours may be folded: they have successive numbers as names."""
         names = _own_name(self._modules[before]), _own_name(self._modules[after])
-        numbered = all(name.isdecimal() for name in names) and int(names[1]) == int(names[0]) + 1
-        return numbered and self._kinds[before] == self._kinds[after]
+        return (
+            all(name.isdecimal() and len(name) < _MOST_DIGITS for name in names) and int(names[1]) == int(names[0]) + 1
+        )
+
+    def _alike(self, children: Sequence[int], places: Iterable[int]) -> Iterable[list[int]]:
+        """Returns the places of the children that do the same work, those of one kind together."""
+        kinds: dict[int, list[int]] = {}
+        for place in places:
+            kinds.setdefault(self._kinds[children[place]], []).append(place)
+        return kinds.values()
 
 
 def _own_label(module: ModuleStats) -> str:

@@ -60,6 +60,15 @@ def test_ranks_of_different_roles_are_not_compared() -> None:
     assert [one for one in report(-1, 0, dp=3, pp=2).memory if one.what != "peak"] == []
 
 
+def test_only_the_extremes_of_a_ramp_are_named() -> None:
+    rows = [replace(report_of(dp=1).ranks[0], rank=rank, cohort=0) for rank in range(1001)]
+    ramp = [replace(row, peak_memory_bytes=(1000 + row.rank) * MIB) for row in rows]
+    found = [one for one in memory_differences(ramp) if one.what == "peak"]
+    assert [(one.rank, one.others) for one in found] == [(0, 425), (1000, 425)], "5% of 1,500 MiB are 75"
+    text = "\n".join(memory_block(replace(report_of(dp=1), memory=tuple(found))))
+    assert "rank 1000: peak 1.95 GiB, 500 MiB above its cohort's median (425 more ranks above by much)" in text
+
+
 def test_two_ranks_are_not_compared() -> None:
     assert [one for one in report(0, 40 * MIB, dp=2).memory if one.what != "peak"] == []
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from support.reports import report_of
 
 from distprof.merge.text.blocks.header import header_block
-from distprof.merge.text.blocks.places import all_ranks, places_block
+from distprof.merge.text.blocks.places import places_block
+from distprof.merge.wording import number_series
 
 
 def lines(**job: int) -> list[str]:
@@ -34,13 +35,25 @@ def test_every_place_has_a_line() -> None:
     assert found[9].split()[0] == "ep" and len(found) == 15
 
 
-def test_many_places_are_cut() -> None:
-    assert lines(dp=1, tp=5, pp=8, layers=8, experts=0)[-1] == "and 8 more places."
+def test_many_regular_places_have_a_line_an_axis() -> None:
+    assert [line.split() for line in lines(dp=16, tp=8, pp=4, layers=4, experts=0)[3:]] == [
+        ["The", "coordinate", "of", "a", "rank", "on", "an", "axis", "is", "rank", "//", "stride", "%", "size."],
+        ["axis", "size", "stride", "group", "of", "rank", "0"],
+        ["tp", "8", "1", "0-7"],
+        ["pp", "4", "128", "0,", "128,", "...,", "384"],
+    ]
+
+
+def test_many_irregular_places_are_cut() -> None:
+    report = report_of(steps=1, dp=1, tp=5, pp=8, layers=8, experts=0)
+    swapped = {7: report.ranks[8].coordinates, 8: report.ranks[7].coordinates}
+    rows = tuple(replace(row, coordinates=swapped.get(row.rank, row.coordinates)) for row in report.ranks)
+    assert list(places_block(replace(report, ranks=rows)))[-1] == "and 8 more places."
 
 
 @given(st.sets(st.integers(0, 5000), min_size=1))
 def test_ranks_fit_on_a_line(ranks: set[int]) -> None:
-    text = all_ranks(sorted(ranks))
+    text = number_series(sorted(ranks))
     assert len(text) <= 78 and text.startswith(str(min(ranks)))
 
 

@@ -96,10 +96,40 @@ def test_latency_inside_folded_layers_is_a_mean() -> None:
     assert node.numbers.split(", ")[2].startswith("2.4 ms = "), "three of 0.4 ms and one of 8.4 ms"
 
 
-@pytest.mark.parametrize("values", [{"macs": 7.0}, {"params": 7.0}, {"extra_repr": "7"}, {"class_name": "Other"}])
-def test_neighbours_that_differ_are_not_folded(values: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "values", [{"self_macs": 7.0}, {"calls": 7.0}, {"params": 7.0}, {"extra_repr": "7"}, {"class_name": "Other"}]
+)
+def test_layers_that_differ_are_not_folded(values: dict[str, object]) -> None:
     found = titles(changed(report_of(**DENSE), "blocks.1.attn.proj", **values))
-    assert [title for title in found if title.endswith("Block")] == ["(0): Block", "(1): Block", "(2-3): 2 x Block"]
+    assert [title for title in found if title.endswith("Block")] == ["(0, 2-3): 3 x Block", "(1): Block"]
+
+
+def test_alternating_layers_are_folded() -> None:
+    """A long model has as many lines as a short one; every second block is a mixture of experts."""
+    short, long = (parsed(report_of(dp=2, layers=layers, noise=0.0)) for layers in (4, 40))
+    assert len(long) == len(short)
+    assert [node.title for node in long if node.title.endswith("Block")] == [
+        "(0, 2, ..., 38): 20 x Block",
+        "(1, 3, ..., 39): 20 x Block",
+    ]
+    assert sum(node.times * node.share("Params") for node in long if node.leaf) == pytest.approx(100, abs=3)
+
+
+def test_experts_are_folded_although_their_tokens_differ() -> None:
+    report = report_of(dp=2, layers=2, noise=0.0)
+    expert = module(report, "blocks.1.moe.experts.2.up")
+    hot = changed(report, "blocks.1.moe.experts.2.up", macs=4 * (expert.macs or 0), self_macs=9.0, calls=3.0)
+    nodes = parsed(hot)
+    (experts,) = [node for node in nodes if node.title == "(0-3): 4 x MLP"]
+    mean = (3 + 4) / 4 * (expert.macs or 0)
+    up = nodes[nodes.index(experts) + 1]
+    assert up.title == "(up): Linear" and f"{round(mean / 1e6, 2):g} MMACs" in up.numbers, "the mean of four experts"
+
+
+def test_a_number_of_thousands_of_digits_is_a_name() -> None:
+    report = report_of(**DENSE)
+    modules = [replace(m, name=m.name.replace("blocks.1", "blocks." + "1" * 5000)) for m in report.modules]
+    assert "(" + "1" * 5000 + "): Block" in titles(replace(report, modules=tuple(modules)))
 
 
 def test_layers_without_successive_numbers_are_not_folded() -> None:
