@@ -6,8 +6,9 @@
 #              the scripts of tests/cases, compared with and without recording (ARGS="--cases 'cond*'", 0: none);
 #              and jobs with planted faults, whose verdicts are checked (ARGS="--skew '*-w8-*' --sample 60", 0: none)
 # make bench   measures what distprof costs and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
-# make docs    writes docs/FLOPS.md from the registry of formulas, docs/MODELS.md by counting models, and the table of
-#              docs/STACKS.md by running its tests; needs all stacks, optional ones too
+# make docs    writes docs/FLOPS.md from the registry of formulas, docs/REPORT.md from the report's dataclasses,
+#              docs/MODELS.md by counting models, and the table of docs/STACKS.md by running its tests; needs all stacks,
+#              optional ones too
 # make clean   removes everything that these have made, except for the runs
 
 PYTHON ?= python3
@@ -56,7 +57,7 @@ test: $(READY) $(STACKS)
 	$(BIN)/pytest -m alone
 
 # Folders whose tests call functions in the same process; markers in them exclude tests that compile or start processes.
-QUICK := tests/test_house.py tests/test_format_page.py tests/merge \
+QUICK := tests/test_house.py tests/test_format_page.py tests/test_report_page.py tests/merge \
 	$(addprefix tests/distprof/,config flops frameworks model rank records shard topology) $(wildcard tests/distprof/test_*.py)
 
 quick: $(READY)
@@ -86,6 +87,7 @@ bench: $(READY)
 
 docs: $(READY) $(STACKS)
 	$(BIN)/python tools/flops_page.py
+	$(BIN)/python tools/report_page.py
 	cd tools && PYTHONPATH=../examples $(BIN)/python -m models
 	$(BIN)/pytest tests/stacks --write-page
 
