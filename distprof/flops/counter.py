@@ -60,6 +60,13 @@ class FlopMode(TorchDispatchMode):
         kwargs = kwargs or {}
         if self.is_off:
             return func(*args, **kwargs)
+        if getattr(func, "namespace", "") != "aten":  # may run Python code, in which subclasses are at work
+            return self._run_and_count(func, types, args, kwargs)
+        # torch called __torch_function__ of subclasses before it came here; a second call would change the result.
+        with torch._C.DisableTorchFunctionSubclass():
+            return self._run_and_count(func, types, args, kwargs)
+
+    def _run_and_count(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         # A wrapper (DTensor) unpacks itself, and dispatches the ops that this rank really computes.
         if any(hasattr(kind, "__tensor_flatten__") for kind in types):
             return NotImplemented

@@ -32,3 +32,16 @@ def test_no_method_of_a_batch_is_called_and_nobody_is_warned(
     assert (recorded["loads"], recorded["traced"], recorded["final"]) == ([], [], plain["final"])
     assert (plain["loads"], plain["traced"]) == ([], [])
     assert {(step.batch_size, step.samples) for step in seen.of(Step)} == {(4, 4)}
+
+
+def test_a_subclass_of_tensor_sees_its_own_calls_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its ``__torch_function__`` is not called a second time in a counted iteration, which would change results."""
+    case = str(CASE.with_name("logging_tensor.py"))
+    monkeypatch.setattr(sys, "argv", [case])
+    runpy.run_path(case)
+    plain = capsys.readouterr().out
+    record(tmp_path, lambda: runpy.run_path(case) and None, warmup=2, count=True, timed=4, clock=SystemClock())
+    assert capsys.readouterr().out == plain
+    assert plain.count("Tensor [") == 12  # a vmapped function returns a plain tensor
