@@ -61,10 +61,19 @@ def test_a_command_that_cannot_start_is_said_in_one_line(command: str, code: int
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_go_through_to_the_command(number: signal.Signals, tmp_path: Path, clean_env: dict[str, str]) -> None:
+    """No shell can trap a signal that is ignored when it starts: nohup ignores SIGHUP, a background job SIGINT."""
     answer = f"trap 'exit 5' {number.value}; echo ready; while :; do sleep 0.05; done"
-    job = subprocess.Popen(
-        [*DISTPROF, "exec", "--", "sh", "-c", answer], cwd=tmp_path, env=clean_env, stdout=subprocess.PIPE, text=True
-    )
+    before = signal.signal(number, lambda *_: None)  # exec turns a handler into the default, and leaves SIG_IGN
+    try:
+        job = subprocess.Popen(
+            [*DISTPROF, "exec", "--", "sh", "-c", answer],
+            cwd=tmp_path,
+            env=clean_env,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(number, before)
     assert job.stdout is not None
     assert job.stdout.readline() == "ready\n"
     job.send_signal(number)
