@@ -9,11 +9,12 @@ from distprof.merge.analysis import start_analysis
 from distprof.merge.clock.section import clock_section
 from distprof.merge.collectives.section import collectives_section
 from distprof.merge.experts.load import expert_layers
+from distprof.merge.host_rows import host_rows
 from distprof.merge.load.peaks import DATASHEET_PEAKS, Peaks
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import Report
 from distprof.merge.run_info import run_info
-from distprof.merge.skew.host_rows import host_rows
+from distprof.merge.skew.bursts import long_steps
 from distprof.merge.skew.skew import skew_over_ranks
 from distprof.merge.skew.verdict import verdict
 from distprof.merge.time_use import time_use
@@ -54,6 +55,7 @@ def analyse(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS, window: int | None =
         work=work_rows(analysis),
         generated=compiled_regions(analysis),
         hosts=host_rows(analysis),
+        long_steps=long_steps(analysis),
         ops=op_rows(analysis),
         module_times=module_times(analysis),
         time=time_use(analysis),

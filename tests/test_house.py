@@ -43,6 +43,7 @@ ANALYSIS = (
     "merge.times",
     "merge.experts",
     "merge.skew",
+    "merge.host_rows",
     "merge.time_use",
     "merge.run_info",
     "merge.analyse",

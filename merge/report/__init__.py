@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from distprof.merge.report.clocks import Clocks, HostClockRow
 from distprof.merge.report.collectives import CollectiveRow, Collectives, RankWait, Unentered
 from distprof.merge.report.experts import ExpertLayerStats
+from distprof.merge.report.long_steps import Burst, LongStep
 from distprof.merge.report.profile import CompiledRegion, ModuleStats, ModuleTimes, OpStats, WorkRow
 from distprof.merge.report.ranks import HOLDINGS, HostRow, MemoryDifference, RankRow, StageRow
 from distprof.merge.report.run import RunInfo, TopologyInfo, WindowInfo
@@ -82,6 +83,7 @@ __all__ = [
     "SLOW_HOST",
     "SLOW_LINK",
     "THROUGHOUT",
+    "Burst",
     "Cause",
     "Clocks",
     "CollectiveRow",
@@ -94,6 +96,7 @@ __all__ = [
     "HostClockRow",
     "HostRow",
     "Iterations",
+    "LongStep",
     "MemoryDifference",
     "ModelTotals",
     "ModelWork",
@@ -151,6 +154,7 @@ class Report:
     work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted
     generated: tuple[CompiledRegion, ...] = ()  # in the order of the model
     hosts: tuple[HostRow, ...] = ()  # in the order of their first ranks
+    long_steps: tuple[LongStep, ...] = ()  # ascending
     ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself
     time: TimeUse = field(default_factory=TimeUse)  # where the time of an iteration goes
     schema: str = REPORT_SCHEMA

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from distprof.merge.report.long_steps import Burst
+
 #: Findings on ranks: the named ones are slow; one of the named ones is, and the others may wait for it; none is; they
 #: cannot be compared.
 SLOW, ONE_OF, NOBODY_STANDS_OUT, NOT_ENOUGH = "slow", "one of these is slow", "nobody stands out", "not enough to tell"
@@ -113,3 +115,4 @@ class ExpertVerdict:
 class Verdict:
     ranks: RankVerdict
     expert: ExpertVerdict
+    bursts: tuple[Burst, ...] = ()  # what makes some iterations long, the most frequent first

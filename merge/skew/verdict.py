@@ -15,6 +15,7 @@ from distprof.merge.report import (
     NOBODY_STANDS_OUT,
     NOT_ENOUGH,
     ONE_OF,
+    PAUSES,
     SLOW,
     SLOW_LINK,
     Cause,
@@ -23,6 +24,7 @@ from distprof.merge.report import (
     Straggler,
     Verdict,
 )
+from distprof.merge.skew.bursts import bursts
 from distprof.merge.skew.causes import cause_of, long_stage
 from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excesses
 from distprof.merge.skew.comparable import why_not_comparable
@@ -47,7 +49,9 @@ from distprof.merge.wording import place_name, rank_names
 
 def verdict(analysis: Analysis) -> Verdict:
     """Returns what the report concludes."""
-    return Verdict(rank_verdict(analysis), expert_verdict(analysis))
+    ranks = rank_verdict(analysis)
+    paused = ranks.group if ranks.cause == PAUSES else ()
+    return Verdict(ranks, expert_verdict(analysis), bursts(analysis, paused))
 
 
 @computed_once

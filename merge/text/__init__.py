@@ -9,6 +9,7 @@ from distprof.merge.text.blocks.collectives import collectives_block
 from distprof.merge.text.blocks.experts import experts_block
 from distprof.merge.text.blocks.header import header_block
 from distprof.merge.text.blocks.hosts import hosts_block
+from distprof.merge.text.blocks.long_steps import long_steps_block
 from distprof.merge.text.blocks.memory import memory_block
 from distprof.merge.text.blocks.pipeline import pipeline_block
 from distprof.merge.text.blocks.places import places_block
@@ -29,6 +30,7 @@ _DISTPROF_BLOCKS = (
     places_block,
     ranks_block,
     hosts_block,
+    long_steps_block,
     memory_block,
     pipeline_block,
     skew_block,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from distprof.merge.quantities import whole_percent
-from distprof.merge.report import NOBODY_STANDS_OUT, OVERLOADED, SLOW, THROUGHOUT, Report
+from distprof.merge.report import NOBODY_STANDS_OUT, OVERLOADED, SLOW, THROUGHOUT, Burst, Report
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import phase_title
 
@@ -21,6 +21,15 @@ _SLOW_THERE = {
 }
 _SLOW_HOST = "clock rates, temperature, other jobs, its network and storage"
 _SLOW_IN_MODULE = "compare what it computes there with other ranks (sequence lengths, tokens of experts), then devices"
+_PAUSES = {
+    "garbage collection": "call gc.freeze() after the set-up, or collect at a step of your choice: gc.disable()",
+    "compilation": "TORCH_LOGS=recompiles says why the compiler runs again: mark dynamic shapes, or pad inputs",
+}
+_SOMETIMES = {
+    "data": "look at what the DataLoader does in these iterations: a new epoch, a full disk cache, slow storage",
+    "outside": "look at what the script does in these iterations: logging, .item(), a checkpoint",
+    "other": "look at what the script does in these iterations: logging, a checkpoint",
+}
 _LARGE_PHASE = {
     "data": "ranks wait for data: more DataLoader workers, prefetching, or faster storage would shorten the iteration",
     "outside": "much time passes between modules: look for .item(), logging, or work that is in no module",
@@ -37,10 +46,19 @@ def next_steps(report: Report) -> Iterator[str]:
             yield f"look at host {one_line(found.groups[0].name)}: {_SLOW_HOST}"
         else:
             yield _SLOW_THERE.get(first.subject, _SLOW_THERE.get(first.phase, _SLOW_IN_MODULE))
+    yield from (hint for hint in (_burst_hint(burst) for burst in report.verdict.bursts[:1]) if hint)
     if report.verdict.expert.finding == OVERLOADED:
         yield "look at the router's balance: its auxiliary loss, its capacity (Experts)"
     if found.finding == NOBODY_STANDS_OUT or len(report.ranks) == 1:
         yield from _large_phases(report)
+
+
+def _burst_hint(found: Burst) -> str:
+    """Returns what to look at where single iterations are long; empty where nothing is known to help."""
+    for name, hint in _PAUSES.items():
+        if found.pause.startswith(name):
+            return hint
+    return _SOMETIMES.get(found.phase, "")
 
 
 def _large_phases(report: Report) -> Iterator[str]:

@@ -11,6 +11,7 @@ from distprof.merge.report import (
     ONE_OF,
     OVERLOADED,
     SLOW_HOST,
+    Burst,
     ExpertVerdict,
     RankVerdict,
     Report,
@@ -21,11 +22,18 @@ from distprof.merge.text.format.colour import RED, Part
 from distprof.merge.text.format.lines import WIDTH, one_line, wrapped
 from distprof.merge.wording import group_kinds, group_name, join_words, place_name, rank_names
 
+#: Reasons of long iterations in the sentence; summary.json has all.
+_BURSTS = 2
+
 
 def verdict(report: Report, width: int = WIDTH) -> Iterator[str]:
     """Yields one sentence, in lines of ``width``; none for a single rank where no expert is overloaded."""
     head, rest = _ranks(report)
-    words = [part for part in (head + rest, _expert(report.verdict.expert)) if part]
+    words = [
+        part
+        for part in (head + rest, *map(_burst, report.verdict.bursts[:_BURSTS]), _expert(report.verdict.expert))
+        if part
+    ]
     if words:
         yield from wrapped("; ".join(words) + ".", parts=[Part(0, len(head), RED)], width=width)
 
@@ -150,6 +158,15 @@ def _figures(stragglers: Sequence[Straggler]) -> str:
         f"{excess} above the others of {'its' if len(stragglers) == 1 else 'their'} cohort, {first.share:.0%} of an "
         f"iteration, in {steps} of {first.of_steps} steps{of_two}"
     )
+
+
+def _burst(found: Burst) -> str:
+    """Returns in how many steps which ranks lose how much, and where."""
+    who = "all ranks lose" if found.everywhere else f"{rank_names(found.ranks)} lose{'s' * (len(found.ranks) == 1)}"
+    place = place_name(one_line(found.subject), one_line(found.phase))
+    pause = f": {one_line(found.pause)}" if found.pause else ""
+    steps = f"{len(found.iterations)} of {found.of_steps} steps"
+    return f"in {steps} {who} {duration(found.excess_ns)} in {place}{pause}"
 
 
 def _expert(found: ExpertVerdict) -> str:
