@@ -39,6 +39,8 @@ class Step(Bulky):
     backward_ns: Array = bulk("<i8")
     batch_found: str = ""  # how batch size was found, or why not
     window: Natural = 0
+    processor_wait_ns: Natural = 0  # the thread that trains was ready, but no processor was free; 0 where not seen
+    processor_wait_seen: bool = False
 
 
 @dataclass(frozen=True)

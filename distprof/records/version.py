@@ -22,6 +22,7 @@ SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     "tied_roots; memory_unknown; counts and ops: amounts beyond 64 bits",
     (3, 0): "plan: start in place of warmup; step: forward_ns and backward_ns again, without owners and stamps; "
     "expert_routing: rows by layer; window in plan, counts, ops, step, memory, memory_unknown, "
-    "expert_load and expert_routing; timeline, collectives, collective_window, pauses; topology: backend "
+    "expert_load and expert_routing; timeline, collectives, collective_window, pauses; step: processor_wait_ns, "
+    "processor_wait_seen; topology: backend "
     "of a group; header: clock_domain; clock_offset",
 }

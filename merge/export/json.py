@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
@@ -84,7 +84,7 @@ def _typed(hint: Any, value: Any) -> Any:
     if origin is dict:
         return {arguments[0](key): _typed(arguments[1], item) for key, item in _checked(dict, value).items()}
     if is_dataclass(hint):
-        hints = _hints(hint)
+        hints = _hints(typing.cast(Hashable, hint))
         return typing.cast(Any, hint)(
             **{name: _typed(hints[name], item) for name, item in _checked(dict, value).items()}
         )
@@ -92,8 +92,8 @@ def _typed(hint: Any, value: Any) -> Any:
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+def _hints(kind: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(typing.cast(Any, kind))
 
 
 def _checked(kind: Any, value: Any) -> Any:

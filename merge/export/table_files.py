@@ -87,5 +87,5 @@ def _arrow(column: Column, pyarrow: Any) -> Any:
     if isinstance(column.values, np.ndarray):
         return pyarrow.array(column.values, from_pandas=True)
     if any(isinstance(value, float) for value in column.values):
-        return pyarrow.array([None if value is None else float(value) for value in column.values])  # type: ignore[arg-type]
+        return pyarrow.array([None if value is None else float(value) for value in column.values])
     return pyarrow.array([on_one_line(value) if isinstance(value, str) else value for value in column.values])

@@ -73,18 +73,22 @@ class _Step(NamedTuple):
     rank: int
     iteration: int
     duration_ns: int
+    processor_wait_ns: float | None
 
 
 def _steps(report: Report) -> Table:
     rows = (
-        _Step(row.rank, iteration, duration)
+        _Step(row.rank, iteration, duration, waited)
         for row in report.ranks
-        for iteration, duration in zip(row.step_iterations, row.step_durations_ns, strict=True)
+        for iteration, duration, waited in zip(
+            row.step_iterations, row.step_durations_ns, row.step_processor_waits_ns, strict=True
+        )
     )
     makers: list[Maker[_Step]] = [
         Maker("rank", "number of the rank"),
         Maker("iteration", "number of the iteration, from 0"),
         Maker("duration_ns", "wall time"),
+        Maker("processor_wait_ns", "how long the rank was ready while no processor was free"),
     ]
     return make_table("steps", "one timed iteration of one rank", rows, makers)
 

@@ -9,7 +9,7 @@ Inclusive times are summed step by step and only then reduced, so that the media
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
@@ -61,6 +61,7 @@ class Window:
     collectives: RankCollectives | None = None  # None where they or the timelines were not recorded
     collective_window: CollectiveWindow | None = None  # how they were seen
     saw_no_forward: bool = False  # in training: what was counted and timed is not the whole, and the counts are None
+    processor_waits_ns: FloatArray = field(default_factory=lambda: np.empty(0))  # by step, NaN where it was not seen
     recorded_counts: tuple[int, ...] = ()  # the iterations that were counted, also where the counts are None
 
     @property
@@ -136,6 +137,9 @@ def build_window(
         routings=tuple(routed[iteration] for iteration in sorted(routed)),
         ops=ops,
         saw_no_forward=unseen,
+        processor_waits_ns=np.array(
+            [step.processor_wait_ns if step.processor_wait_seen else np.nan for step in steps], np.float64
+        ),
         recorded_counts=tuple(record.iteration for record in counts),
     )
 

@@ -36,6 +36,7 @@ class RankRow:
     hfu: float | None
     step_iterations: tuple[int, ...] = ()
     step_durations_ns: tuple[int, ...] = ()
+    step_processor_waits_ns: tuple[float | None, ...] = ()  # ready, but no processor was free; None: not seen
     memory_unknown: str = ""  # why parameter_bytes and the two below it are None, where the reason is known
 
 

@@ -6,7 +6,7 @@ from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
 from distprof.merge.report import RankRow
-from distprof.merge.stats import median_of_steps
+from distprof.merge.stats import median_of_steps, to_number
 from distprof.merge.work.replica_check import certain_totals
 from distprof.merge.work.utilization import compute_utilizations
 from distprof.records import PHASES, Memory, MemoryUnknown
@@ -44,6 +44,7 @@ def _row(analysis: Analysis, data: RankData) -> RankRow:
         hfu=hfu,
         step_iterations=window.iterations if window else (),
         step_durations_ns=tuple(window.durations_ns.tolist()) if window else (),
+        step_processor_waits_ns=tuple(map(to_number, window.processor_waits_ns.tolist())) if window else (),
     )
 
 

@@ -24,6 +24,7 @@ from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.module_times import Fields
 from distprof.probes.timing.pauses import PauseRecorder
 from distprof.probes.timing.phases import DATA, FORWARD, OPTIMIZER
+from distprof.probes.timing.processor_wait import read_processor_wait, waited_since
 from distprof.probes.timing.timed_functions import TimedFunctions
 from distprof.probes.timing.timeline import CudaTimestamps, Intervals, Timestamps
 from distprof.records import PHASES, TRAINING, Pauses, Record, Step, Timeline
@@ -72,6 +73,7 @@ class TimedProbe:
         self.optimizer_steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._window = window
         self._began_wall_ns = 0
+        self._processor_wait: int | None = None  # of this thread, when the iteration began
         self._unread: list[_Finished] = []
         self._backward_thread: int | None = None  # another thread on which a backward runs
 
@@ -108,6 +110,7 @@ class TimedProbe:
         if self._collectives is not None:
             self._collectives.step_begins()
         self._began_wall_ns = self._clock.wall_ns()
+        self._processor_wait = read_processor_wait()
         self._timer.begin()
         self.optimizer_steps.forget()
         self._functions.begin()
@@ -119,6 +122,7 @@ class TimedProbe:
         phases = timer.phases.finish()
         moments_ns = timer.phases.moments_ns(phases)
         turns = timer.sums.long_turns if self._timestamps.immediate else None
+        waited = waited_since(self._processor_wait)
         step = partial(
             Step,
             iteration=iteration,
@@ -131,6 +135,8 @@ class TimedProbe:
             batch_found=work.found,
             peak_memory_bytes=self._peak_memory(),
             memory_source=self._memory_source,
+            processor_wait_ns=waited or 0,
+            processor_wait_seen=waited is not None,
         )
         unseen = set() if timer.phases.waited_for_data else {DATA}
         if mode == TRAINING:  # it has a forward and an optimizer's step: without time, no patch has seen them

@@ -55,7 +55,7 @@ def test_ranks_have_their_waits() -> None:
 
 def test_steps_are_those_that_were_recorded() -> None:
     recorded = {
-        (rank, record.iteration, record.duration_ns)
+        (rank, record.iteration, record.duration_ns, None)
         for rank in range(8)
         for record in rank_records(Job(**JOB), rank)
         if isinstance(record, Step)
