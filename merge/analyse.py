@@ -17,6 +17,7 @@ from distprof.merge.run_info import run_info
 from distprof.merge.skew.bursts import long_steps
 from distprof.merge.skew.skew import skew_over_ranks
 from distprof.merge.skew.verdict import verdict
+from distprof.merge.step_timeline import step_timeline
 from distprof.merge.time_use import time_use
 from distprof.merge.times.memory import memory_section
 from distprof.merge.times.module_profile import module_stats, module_times
@@ -56,6 +57,7 @@ def analyse(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS, window: int | None =
         generated=compiled_regions(analysis),
         hosts=host_rows(analysis),
         long_steps=long_steps(analysis),
+        timeline=step_timeline(analysis),
         ops=op_rows(analysis),
         module_times=module_times(analysis),
         time=time_use(analysis),

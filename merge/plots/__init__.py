@@ -19,6 +19,7 @@ NAMES = (
     "step_spread",
     "collectives",
     "arrival_lag",
+    "timeline",
     "expert_load",
     "expert_ranked",
 )

@@ -14,15 +14,6 @@ from distprof.merge.report import RankRow, RankVerdict, Report
 from distprof.merge.wording import phase_title, rank_names
 from distprof.records import PHASES
 
-_COLOURS = {
-    "data": style.ORANGE,
-    "forward": style.BLUE,
-    "outside": style.YELLOW,
-    "backward": style.SKY,
-    "optimizer": style.GREEN,
-    "evaluation": style.PURPLE,
-    "other": style.GREY,
-}
 _BARS_UP_TO = 64
 
 
@@ -53,7 +44,7 @@ def _stack(axes: Axes, rows: list[RankRow], phases: list[str], unit: TimeUnit, w
     for phase in phases:
         top = [low + (row.phases_ns.get(phase) or 0.0) / unit.ns for low, row in zip(base, rows, strict=True)]
         bars = [_rectangle(place, low, high, width) for place, (low, high) in enumerate(zip(base, top, strict=True))]
-        axes.add_collection(PolyCollection(bars, facecolor=_COLOURS[phase], linewidth=0, label=phase))
+        axes.add_collection(PolyCollection(bars, facecolor=style.PHASES[phase], linewidth=0, label=phase))
         base = top
     axes.set_ylim(0, 1.16 * max(map(_height, rows)) / unit.ns)
 
@@ -104,5 +95,5 @@ def _height(row: RankRow) -> float:
 
 def _legend(figure: Figure, phases: list[str]) -> None:
     handles: list[Patch | Line2D] = [Line2D([], [], color=style.INK, linewidth=1.2, label="whole iteration")]
-    handles += [Patch(facecolor=_COLOURS[phase], label=phase_title(phase)) for phase in reversed(phases)]
+    handles += [Patch(facecolor=style.PHASES[phase], label=phase_title(phase)) for phase in reversed(phases)]
     figure.legend(handles=handles, loc="outside right center")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -35,9 +36,22 @@ BLUE, SKY, GREEN, ORANGE, PURPLE, YELLOW, GREY = (
     "#F0E442",
     "#8C8C8C",
 )
+#: The colour of each phase of records.PHASES, the same in all plots.
+PHASES = {
+    "data": ORANGE,
+    "forward": BLUE,
+    "outside": YELLOW,
+    "backward": SKY,
+    "optimizer": GREEN,
+    "evaluation": PURPLE,
+    "other": GREY,
+}
 INK, FAINT, NOTHING = "#1F2933", "#5F6B7A", "#DDE1E6"
 
+Drawn = TypeVar("Drawn", bound=Artist)
+
 _DPI = 150
+_VECTORS_UP_TO = 512  # parts of an artist
 _MOST_TICKS = 32
 _FEW_TICKS = 12
 _SEPARATE_UP_TO = 64
@@ -134,6 +148,12 @@ def _separate_cells(axes: Axes, shape: tuple[int, ...]) -> None:
             axis.set_ticks([place + 0.5 for place in range(count - 1)], minor=True)
             axis.grid(which="minor", color="white", linewidth=1.0)
     axes.tick_params(which="both", length=0)
+
+
+def rasterised(artist: Drawn, parts: int) -> Drawn:
+    """Returns an artist of so many parts; of many, it is drawn as pixels in vector files, which stay small."""
+    artist.set_rasterized(parts > _VECTORS_UP_TO)
+    return artist
 
 
 def rank_ticks(axis: Axis, names: Sequence[int]) -> None:

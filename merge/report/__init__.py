@@ -33,6 +33,7 @@ from distprof.merge.report.summary import (
     Summary,
 )
 from distprof.merge.report.time_use import PhaseTime, SelfTime, TimeUse
+from distprof.merge.report.timeline import RankTimeline, Span, StepTimeline
 from distprof.merge.report.utilization import PeakUsed, Utilization, UtilizationSpread
 from distprof.merge.report.verdict import (
     BALANCED,
@@ -106,6 +107,7 @@ __all__ = [
     "PeakUsed",
     "PhaseTime",
     "RankRow",
+    "RankTimeline",
     "RankVerdict",
     "RankWait",
     "Report",
@@ -115,8 +117,10 @@ __all__ = [
     "SkewMap",
     "SkewRow",
     "SlowGroup",
+    "Span",
     "Spread",
     "StageRow",
+    "StepTimeline",
     "Straggler",
     "Summary",
     "TimeUse",
@@ -158,4 +162,5 @@ class Report:
     ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself
     time: TimeUse = field(default_factory=TimeUse)  # where the time of an iteration goes
     schema: str = REPORT_SCHEMA
+    timeline: StepTimeline = field(default_factory=StepTimeline, compare=False, metadata={NOT_IN_JSON: True})
     module_times: ModuleTimes = field(default_factory=ModuleTimes, compare=False, metadata={NOT_IN_JSON: True})
