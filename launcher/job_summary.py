@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from distprof.errors import DataError
 from distprof.launcher.run_setup import Job
+from distprof.rank.plans import short_run_advice, used_steps
 from distprof.rank.selection import select_shards
 from distprof.records import ALONE, NO_MODULE, ONLY_COMPILED, Counts, End, Error, Header, Plan, Step
 from distprof.run_folder import RunFolder
@@ -76,7 +77,7 @@ def _is_of_this_node(header: Header, run: RunFolder, host: str) -> bool:
 
 
 def last_line(run: RunFolder, job: Job, summaries: list[RankSummary], unread: list[str], *, merging: bool) -> str:
-    """Returns the last line; it names the merge command unless there is nothing to merge, or merging follows."""
+    """Returns the last line; it names the merge command unless no rank was recorded, or merging follows."""
     if not run.path.is_dir():
         return f"{run.path} has gone, and what was recorded with it"
     recorded = sum(summary.has_data for summary in summaries)
@@ -87,7 +88,7 @@ def last_line(run: RunFolder, job: Job, summaries: list[RankSummary], unread: li
         (f"{recorded} of {expected} ranks{of_this_node} recorded" if expected else "no rank was recorded")
         + f" in {run.path}"
         + "".join(f"; {reason}" for reason in reasons)
-        + (f"  ->  distprof merge {shlex.quote(str(run.path))}" if summaries and not merging else "")
+        + (f"  ->  distprof merge {shlex.quote(str(run.path))}" if recorded and not merging else "")
     )
 
 
@@ -130,24 +131,31 @@ def _remarks(summaries: list[RankSummary]) -> list[str]:
 
 
 def _summarise(shard: Shard, source: str) -> RankSummary:
-    recorded = [record for record in shard.records if isinstance(record, (Step, Counts))]
-    return RankSummary(shard.header, source, bool(recorded), _remark(shard, recorded), last_ns(shard))
+    plans = [record for record in shard.records if isinstance(record, Plan)]
+    steps = used_steps([record for record in shard.records if isinstance(record, Step)], plans)
+    counts = [record for record in shard.records if isinstance(record, Counts)]
+    remark = _remark(shard, plans, [*counts, *steps])
+    return RankSummary(shard.header, source, bool(counts or steps), remark, last_ns(shard))
 
 
-def _remark(shard: Shard, recorded: list[Step | Counts]) -> str:
+def _remark(shard: Shard, every: list[Plan], recorded: list[Step | Counts]) -> str:
     for record in shard.records:
         if isinstance(record, Error):
             return f"stopped recording in {record.where}: {_short(record.message)}"
         if isinstance(record, End) and record.reason in _NOTHING_CALLED:
             return _NOTHING_CALLED[record.reason]
     last = max((record.window for record in recorded), default=0)  # a later window may be planned, and not begun
-    plans = [record for record in shard.records if isinstance(record, Plan) and record.window == last]
+    plans = [plan for plan in every if plan.window == last]
     if not plans:
         return ""
     steps = {record.iteration for record in recorded if isinstance(record, Step) and record.window == last}
-    planned, settling = plans[-1].timed, plans[-1].settling
-    used = max(len(steps) - settling, 0)
-    return f"ended after {used} of {planned} timed steps" if used < planned else ""
+    used, planned = len(steps), plans[-1].timed
+    if used >= planned:
+        return ""
+    ends = [record for record in shard.records if isinstance(record, End)]
+    ended = not used and ends and ends[-1].reason == "exit"
+    advice = short_run_advice(plans[-1], ends[-1].iterations) if ended else ""
+    return f"ended after {used} of {planned} timed steps{f' ({advice})' if advice else ''}"
 
 
 def _short(message: str) -> str:

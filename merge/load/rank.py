@@ -13,6 +13,7 @@ from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.topology_readings import merge_topologies
 from distprof.merge.load.window import Window, build_window, roots_at_work
 from distprof.merge.wording import pluralise
+from distprof.rank.plans import short_run_advice, used_steps
 from distprof.records import (
     FORWARD,
     NO_MODULE,
@@ -101,16 +102,21 @@ class RankData:
         if steps >= plan.timed and counted >= plan.counted:
             return ""
         not_counted = ", not counted" if counted < plan.counted else ""
-        return f"{steps} of {pluralise(plan.timed, 'timed step')}{not_counted}, {self._ending()}"
+        ending = self._ending(None if steps else plan)
+        return f"{steps} of {pluralise(plan.timed, 'timed step')}{not_counted}, {ending}"
 
-    def _ending(self) -> str:
+    def _ending(self, untimed: Plan | None) -> str:
+        """Returns how the recording ended; ``untimed`` is the plan of a window without a timed step."""
         if self.errors:
             return f"the recorder failed in {self.errors[0].where}"
         if self.end is None:
             return "still running, killed or unable to write"
         if self.report.damaged:
             return "its shard is damaged"
-        return "the script ended" if self.end.reason == "exit" else self.end.reason
+        if self.end.reason != "exit":
+            return self.end.reason
+        advice = short_run_advice(untimed, self.end.iterations) if untimed else ""
+        return f"the script ended; {advice}" if advice else "the script ended"
 
 
 class RankReader:
@@ -130,6 +136,7 @@ class RankReader:
 
         memories: list[Memory | MemoryUnknown] = [*of(MemoryUnknown), *of(Memory)]
         tree, plans = self._tree(of(Tree)), {plan.window: plan for plan in of(Plan)}
+        steps = used_steps(of(Step), plans.values())
         layers, parameters = _placed_layers(of(ExpertLayers), tree), self._parameter_set(of(Parameters))
         return RankData(
             source=source,
@@ -142,7 +149,15 @@ class RankReader:
             layers=layers,
             memories={memory.window: memory for memory in memories},
             windows=_with_collectives(
-                _windows(tree, layers, of(Counts), _used(of(Step), plans), of(ExpertLoad), of(ExpertRouting), of(Ops)),
+                _windows(
+                    tree,
+                    layers,
+                    of(Counts),
+                    steps,
+                    of(ExpertLoad),
+                    of(ExpertRouting),
+                    of(Ops),
+                ),
                 _last(of(CollectiveWindow)),
                 of(Collectives),
                 of(Timeline),
@@ -196,12 +211,6 @@ def _joined(pieces: list[Parameters]) -> Parameters | None:
 
 def _last(records: list[Kind]) -> Kind | None:
     return records[-1] if records else None
-
-
-def _used(steps: list[Step], plans: dict[int, Plan]) -> list[Step]:
-    """Returns the steps without those in which ranks may have waited for others that still counted."""
-    settled = {plan.window: plan.first_used for plan in plans.values() if plan.settling}
-    return [step for step in steps if step.iteration >= settled.get(step.window, 0)]
 
 
 def _span(steps: list[Step]) -> tuple[int, ...]:

@@ -41,7 +41,7 @@ def _reason(name: str, analysis: Analysis, summary: Summary) -> str:
     if name in PARAMETERS:
         return "no rank recorded its parameters"
     if name in _TRAINING and not analysis.trains and any(data.windows for data in analysis.ranks):
-        forwards = "no optimizer stepped: every iteration is one forward"
+        forwards = "only forwards were recorded, each as one iteration: no optimizer had stepped by then"
         return "no backward ran while the profile was taken" if _own_profile(analysis) else forwards
     if name in _WORK:
         return why_uncounted(analysis)

@@ -9,7 +9,8 @@ import pytest
 
 from distprof.launcher.job_summary import last_line, read_rank_summaries, spans
 from distprof.launcher.run_setup import Job
-from distprof.records import ALONE, FORWARD, Counts, End, Error, Header, Plan, Record, Step
+from distprof.merge.load.run import load_run
+from distprof.records import ALONE, FORWARD, TRAINING, Counts, End, Error, Header, Plan, Record, Step
 from distprof.run_folder import RunFolder, create
 from distprof.shard.writer import FileSink, ShardWriter
 
@@ -80,6 +81,27 @@ def test_settling_step_is_not_counted_as_timed(run: RunFolder, steps: int, remar
     for rank in range(WORLD):
         write(run, rank, Plan(1, 1, 2, settling=1), FULL[0], *map(step, range(2, 2 + steps)), FULL[-1])
     assert line(run).startswith(f"4 of 4 ranks recorded in runs/x{remark}  ->  ")
+
+
+def test_a_run_with_a_settling_step_alone_holds_nothing(run: RunFolder) -> None:
+    write(run, 0, Plan(1, 1, 2, settling=1), step(2), End("exit", 3))
+    assert line(run, Job((), "t", world_size=1)).startswith(
+        "0 of 1 ranks recorded in runs/x; rank 0 ended after 0 of 2"
+    )
+
+
+def test_a_script_that_is_too_short_is_told_its_options(run: RunFolder) -> None:
+    """The same words stand in the report; nothing was recorded, so there is nothing to merge."""
+    write(run, 0, Plan(start=5, counted=1, timed=10), End("exit", 3))
+    said = line(run, Job((), "t", world_size=1))
+    assert said == (
+        "0 of 1 ranks recorded in runs/x; rank 0 ended after 0 of 10 timed steps (3 iterations seen, 16 needed: "
+        "add --warmup 1 --timed 1)"
+    )
+    (data,) = load_run(run.path).ranks
+    assert data.why_incomplete(TRAINING, 0).endswith(
+        "the script ended; 3 iterations seen, 16 needed: add --warmup 1 --timed 1"
+    )
 
 
 def test_the_newest_generation_of_a_rank_holds(run: RunFolder) -> None:
