@@ -28,6 +28,7 @@ SHARDS = "shards"
 REPORT = "report"
 PLOTS = "plots"
 SUMMARY = "summary.json"  # in the folder of the report
+PAGE = "report.html"  # in the folder of the report
 SHARD_PATTERN = "rank*.g*.msgpack"
 _SHARD_NAME = "rank{rank:05d}.g{generation}.msgpack"
 _MAX_NAME = 100

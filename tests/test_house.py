@@ -57,6 +57,7 @@ RENDERERS = (
     "merge.text",
     "merge.plots",
     "merge.export",
+    "merge.html",
 )
 COMPOSERS = ("results", "standalone", "api", "commands", "commands.count", "__main__")
 ORDER = (*BASE, *RANK_SIDE, *LAUNCHER, *ANALYSIS, *RENDERERS, *COMPOSERS)
@@ -83,7 +84,7 @@ ALLOWED_PACKAGES = {
     RANK_SIDE: {"numpy", "msgpack", "torch"},
     LAUNCHER: {"torch"},
     ANALYSIS: {"numpy"},
-    RENDERERS: {"numpy", "matplotlib", "perfetto", "pyarrow"},
+    RENDERERS: {"numpy", "matplotlib", "jinja2", "markupsafe", "perfetto", "pyarrow"},
 }
 LONGEST_FILE = 500
 MOST_MODULES = 16

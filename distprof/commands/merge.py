@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from distprof.merge.load.peaks import Peaks
 from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
 from distprof.merge.text import render, render_first_page
-from distprof.run_folder import PLOTS, SUMMARY, RunFolder
+from distprof.run_folder import PAGE, PLOTS, SUMMARY, RunFolder
 from distprof.run_folder import REPORT as REPORT_FOLDER
 
 
@@ -58,9 +59,9 @@ def command(run: Path | None, out: Path | None, window: int | None, config: Path
 
     Without RUN, the newest run in runs/ (in the folder of DISTPROF_OUT or of the configuration file, if they name one).
 
-    Prints the first page of the report, and writes all of it as summary.txt, summary.json, tables (CSV) and plots.
-    Works while the job still runs, with ranks missing, and in a folder to which shards were copied from several
-    machines.
+    Prints the first page of the report, and writes all of it as summary.txt, summary.json, tables (CSV), plots, and
+    report.html, which a browser shows.  Works while the job still runs, with ranks missing, and in a folder to which
+    shards were copied from several machines.
 
     An option that is not given is read from the environment (DISTPROF_DEPTH=2), else from the configuration file
     (depth = 2), else from that of the job.
@@ -71,13 +72,15 @@ def command(run: Path | None, out: Path | None, window: int | None, config: Path
     loaded = load_run(run, progress.files)
     chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
     report = analyse(loaded, _peaks(chosen), window)
-    text = render(report, text_options(chosen))
+    options = replace(text_options(chosen), page=PAGE if chosen["page"] else "")
+    text = render(report, options)
     tables = _tables(report, parquet=chosen["parquet"])
     pictures = _draw(report, progress) if chosen["plots"] else {}
-    contents = {"summary.txt": text.encode(), SUMMARY: to_json(report).encode(), **tables, **pictures}
+    page = _page(report, progress) if chosen["page"] else {}
+    contents = {"summary.txt": text.encode(), SUMMARY: to_json(report).encode(), **page, **tables, **pictures}
     with ExitStack() as in_any_case:  # each of both is done even if the other fails
         in_any_case.callback(_write, run, out, contents)
-        in_any_case.callback(write_report, text if _is_whole(chosen) else render_first_page(report), chosen)
+        in_any_case.callback(write_report, text if _is_whole(chosen) else render_first_page(report, options), chosen)
         in_any_case.callback(progress.clear)
 
 
@@ -97,7 +100,8 @@ def _write(run: Path, out: Path | None, contents: Mapping[str, Content]) -> None
     files = {f"{below}{name}": content for name, content in contents.items()}
     write_files(base, files, obsolete=[f"{below}{name}" for name in _optional_files() - contents.keys()])
     drawn = f", plots in {folder / PLOTS}" if _all_pictures() & contents.keys() else ""
-    say(f"report in {folder}{drawn}")
+    page = f", page {folder / PAGE}" if PAGE in contents else ""
+    say(f"report in {folder}{drawn}{page}")
 
 
 def _peaks(chosen: Mapping[str, Any]) -> Peaks:
@@ -118,8 +122,15 @@ def _draw(report: Report, progress: Progress) -> dict[str, bytes]:
     return {f"{PLOTS}/{file}": content for file, content in drawn.items()}
 
 
+def _page(report: Report, progress: Progress) -> dict[str, bytes]:
+    from distprof.merge.html.page import render_page  # imported here, because only the page needs jinja2
+
+    progress.say("draws the page")
+    return {PAGE: render_page(report)}
+
+
 def _optional_files() -> set[str]:
-    return {*_all_pictures(), *parquet_names()}
+    return {PAGE, *_all_pictures(), *parquet_names()}
 
 
 def _all_pictures() -> set[str]:

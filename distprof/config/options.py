@@ -163,6 +163,7 @@ SHOWN = (
     Option("top", int, "classes of module shown at each depth", "N", default=3, least=1),
     Option("detailed", bool, "show the module tree", default=True),
     Option("plots", bool, "draw plots; without them, plots of an earlier merge are removed", default=True),
+    Option("page", bool, "write report.html; without it, that of an earlier merge is removed", default=True),
     Option(
         "peak_tflops",
         float,
@@ -185,7 +186,7 @@ ALL = (ENABLED, *RUN, *REPORT)
 DEFAULTS: Mapping[str, Any] = {option.name: option.default for option in ALL}
 #: Variables that are no options: the configuration file; the run's folder, which distprof sets for the ranks; and
 #: whether distprof's own test suite requires all training stacks.
-_OTHER_VARIABLES = ("DISTPROF_CONFIG", "DISTPROF_RUN", "DISTPROF_STACKS")
+_OTHER_VARIABLES = ("DISTPROF_CONFIG", "DISTPROF_RUN", "DISTPROF_STACKS", "DISTPROF_BROWSER")
 
 
 def with_defaults(options: Iterable[Option], layer: Layer) -> dict[str, Any]:

@@ -46,12 +46,17 @@ class TextOptions:
     depth: int | None = None  # of the module tree, None: all of it
     top: int = 3  # classes at each depth of the aggregated profile
     detail: bool = True  # whether to show the module tree
+    page: str = ""  # name of the HTML page beside the text, if there is one
+
+
+#: What is shown if nothing else is asked for.
+DEFAULTS = TextOptions()
 
 
 def render(report: Report, options: TextOptions) -> str:
     """Returns the whole text of ``summary.txt``."""
     blocks = [
-        *first_page(report),
+        *first_page(report, options.page),
         header_block(report),
         profile_summary(report),
         aggregated_profile(report, options.depth, options.top),
@@ -61,6 +66,6 @@ def render(report: Report, options: TextOptions) -> str:
     return join_blocks([*blocks, *(block(report) for block in _DISTPROF_BLOCKS)])
 
 
-def render_first_page(report: Report) -> str:
+def render_first_page(report: Report, options: TextOptions = DEFAULTS) -> str:
     """Returns the page alone with which ``summary.txt`` begins."""
-    return join_blocks(first_page(report))
+    return join_blocks(first_page(report, options.page))

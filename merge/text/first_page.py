@@ -37,14 +37,14 @@ _NOTES = 3
 _NOTE_LENGTH = 150
 
 
-def first_page(report: Report) -> list[list[str]]:
-    """Returns the blocks of lines of the page."""
+def first_page(report: Report, page: str = "") -> list[list[str]]:
+    """Returns the blocks of lines; ``page`` is the name of the HTML page, if there is one."""
     blocks = [
         list(block)
         for block in (_title(report), _answer(report), _iteration(report), _figures(report), _busiest(report))
     ]
     used = sum(len(block) + 1 for block in blocks if block)
-    return [*blocks, list(_notes(report, MOST_LINES - used))]
+    return [*blocks, list(_notes(report, MOST_LINES - used, page))]
 
 
 def _title(report: Report) -> Iterator[str]:
@@ -88,14 +88,19 @@ def _iteration(report: Report) -> Iterator[str]:
 
 
 def _figures(report: Report) -> Iterator[str]:
-    for label, figure in (
+    for label, figure in key_figures(report):
+        yield from _entry(label, figure)
+
+
+def key_figures(report: Report) -> list[tuple[str, str]]:
+    """Returns throughput, MFU, memory and experts in words, each with its label; those that are known."""
+    figures = (
         ("throughput", _throughput(report.summary)),
         ("MFU", _mfu(report)),
         ("memory", _memory(report.ranks)),
         ("experts", _experts(report)),
-    ):
-        if figure:
-            yield from _entry(label, figure)
+    )
+    return [(label, figure) for label, figure in figures if figure]
 
 
 def _throughput(summary: Summary) -> str:
@@ -159,7 +164,7 @@ def _busiest(report: Report) -> Iterator[str]:
     )
 
 
-def _notes(report: Report, room: int) -> Iterator[str]:
+def _notes(report: Report, room: int, page: str) -> Iterator[str]:
     """Yields what the reader must know before believing a number, as much as there are lines for, and where the whole
     report is.
     """
@@ -181,7 +186,10 @@ def _notes(report: Report, room: int) -> Iterator[str]:
         yield from lines
     if len(notes) > shown:
         yield f"{pluralise(len(notes) - shown, 'more note')} in summary.txt"
-    yield "All of the report is in summary.txt; --full prints it."
+    if page:
+        yield f"All of the report is in summary.txt (--full prints it) and in {page}."
+    else:
+        yield "All of the report is in summary.txt; --full prints it."
 
 
 def _entry(label: str, text: str) -> list[str]:

@@ -12,7 +12,6 @@ from distprof.merge.report import (
     OVERLOADED,
     SLOW_HOST,
     Burst,
-    ExpertVerdict,
     RankVerdict,
     Report,
     SlowGroup,
@@ -28,17 +27,13 @@ _BURSTS = 2
 
 def verdict(report: Report, width: int = WIDTH) -> Iterator[str]:
     """Yields one sentence, in lines of ``width``; none for a single rank where no expert is overloaded."""
-    head, rest = _ranks(report)
-    words = [
-        part
-        for part in (head + rest, *map(_burst, report.verdict.bursts[:_BURSTS]), _expert(report.verdict.expert))
-        if part
-    ]
+    head, rest = rank_words(report)
+    words = [part for part in (head + rest, *burst_words(report), expert_words(report)) if part]
     if words:
         yield from wrapped("; ".join(words) + ".", parts=[Part(0, len(head), RED)], width=width)
 
 
-def _ranks(report: Report) -> tuple[str, str]:
+def rank_words(report: Report) -> tuple[str, str]:
     """Returns who is slow, and by how much and where; both empty where nothing can be said."""
     found = report.verdict.ranks
     if found.finding == NOT_ENOUGH:
@@ -160,16 +155,7 @@ def _figures(stragglers: Sequence[Straggler]) -> str:
     )
 
 
-def _burst(found: Burst) -> str:
-    """Returns in how many steps which ranks lose how much, and where."""
-    who = "all ranks lose" if found.everywhere else f"{rank_names(found.ranks)} lose{'s' * (len(found.ranks) == 1)}"
-    place = place_name(one_line(found.subject), one_line(found.phase))
-    pause = f": {one_line(found.pause)}" if found.pause else ""
-    steps = f"{len(found.iterations)} of {found.of_steps} steps"
-    return f"in {steps} {who} {duration(found.excess_ns)} in {place}{pause}"
-
-
-def _expert(found: ExpertVerdict) -> str:
+    Burst,
     if found.finding != OVERLOADED:
         return ""
     return f"largest overload: expert {found.expert} of {one_line(found.layer)}, {found.max_over_mean:.2f} x mean"

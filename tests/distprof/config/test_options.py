@@ -144,5 +144,5 @@ def test_misspelt_variables_are_named(name: str, sentence: str) -> None:
 
 def test_known_variables_are_not_named() -> None:
     known = dict.fromkeys((option.variable for option in ALL), "")
-    own = dict.fromkeys(("DISTPROF_CONFIG", "DISTPROF_RUN", "DISTPROF_STACKS"), "")
+    own = dict.fromkeys(("DISTPROF_CONFIG", "DISTPROF_RUN", "DISTPROF_STACKS", "DISTPROF_BROWSER"), "")
     assert unknown_variables({**known, **own, "DISTPROFILE_X": ""}) == {}

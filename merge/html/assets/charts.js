@@ -1,0 +1,119 @@
+/* Charts over ranks or iterations, drawn by uPlot: dragging zooms, a double click shows all again. */
+"use strict";
+page.chart = (slot, chart) => {
+  const { element } = page;
+  const HEIGHT = 260;
+  const BARS_UP_TO = 160;
+  const unit = page.timeUnit(chart.series.flatMap((series) => series.values));
+  const scale = chart.kind === "time" ? unit.ns : 1;
+  const places = new Map(chart.x.map((value, place) => [value, place]));
+  const holder = element("div", { class: "figure", tabindex: 0, role: "img", "aria-label": `${chart.title}. Arrow keys move the cursor.` });
+  const readout = element("output", { class: "readout" });
+  const legend = element("ul", { class: "legend" }, ...chart.series.map((series) =>
+    element("li", {}, element("span", { class: `swatch c${series.colour}` }), series.label)));
+  let plot = null;
+
+  /* Stacked series become sums from the bottom up, which are drawn from the top one down. */
+  const drawn = () => {
+    const sums = new Array(chart.x.length).fill(0);
+    const stacked = [];
+    for (const series of chart.series.filter((one) => one.style === "stack")) {
+      stacked.push([series, series.values.map((value, place) => (sums[place] += (value ?? 0) / scale))]);
+    }
+    const others = chart.series.filter((one) => one.style !== "stack").map((series) => [series, series.values.map((v) => (v == null ? null : v / scale))]);
+    return [...stacked.reverse(), ...others];
+  };
+  const pathOf = (series) => {
+    if (series.style === "points") return () => null;
+    if (series.style !== "stack") return undefined;
+    const bars = chart.x.length <= BARS_UP_TO;
+    return bars ? uPlot.paths.bars({ size: [0.8, 60], align: 0 }) : uPlot.paths.stepped({ align: 1 });
+  };
+  const words = (place) => {
+    const values = chart.series.map((s) => `${s.label} ${page.withUnit(chart.kind, s.values[place], unit)}`);
+    const stack = chart.series.filter((s) => s.style === "stack");
+    const sum = stack.length > 1 ? `, sum ${page.withUnit(chart.kind, page.largest([stack.reduce((all, s) => all + (s.values[place] ?? 0), 0)]), unit)}` : "";
+    return `${chart.x_title} ${chart.x[place]}: ${values.join(", ")}${sum}`;
+  };
+  const mark = (u) => {
+    if (chart.marked.length > 24) return;
+    const ctx = u.ctx;
+    ctx.save();
+    ctx.fillStyle = ctx.strokeStyle = page.colour("found");
+    ctx.font = `${Math.round(12 * devicePixelRatio)}px system-ui, sans-serif`;
+    ctx.textAlign = "center";
+    for (const value of chart.marked) {
+      if (value < u.scales.x.min || value > u.scales.x.max || !places.has(value)) continue;
+      const x = u.valToPos(value, "x", true);
+      ctx.fillText(`\u25BC ${value}`, x, u.bbox.top - 3 * devicePixelRatio);
+    }
+    ctx.restore();
+  };
+  const axis = (title, values) => ({
+    label: title, stroke: page.colour("faint"), grid: { stroke: page.colour("line"), width: 1 }, ticks: { stroke: page.colour("line") },
+    font: "12px system-ui, sans-serif", labelFont: "13px system-ui, sans-serif", labelSize: 22, values,
+  });
+  const draw = () => {
+    if (plot) plot.destroy();
+    const data = drawn();
+    const axisSize = chart.kind === "bytes" ? 74 : 56;
+    const pad = chart.x.length <= BARS_UP_TO ? 0.6 : 0;
+    plot = new uPlot({
+      width: Math.max(320, slot.clientWidth), height: HEIGHT, legend: { show: false },
+      padding: [18, 12, 0, 0],
+      cursor: { drag: { x: true, y: false }, points: { show: false } },
+      scales: {
+        x: { time: false, range: (u, min, max) => [min - pad, max + pad] },
+        y: { range: (u, min, max) => [Math.min(0, min * 1.08), (max || 1) * 1.06] },
+      },
+      axes: [
+        { ...axis(chart.x_title), incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000], size: 34, grid: { show: false } },
+        { ...axis(page.titled(chart.kind === "bytes" ? "memory" : "time", chart.kind, unit), chart.kind === "bytes" ? (u, splits) => splits.map((v) => page.format("bytes", v)) : undefined), size: axisSize },
+      ],
+      series: [{}, ...data.map(([series]) => {
+        const colour = page.colour(`c${series.colour}`);
+        const isStack = series.style === "stack";
+        return {
+          label: series.label, stroke: isStack ? undefined : colour, fill: isStack ? colour : undefined, width: isStack ? 0 : 1.6,
+          paths: pathOf(series), points: { show: series.style === "points" || (series.style === "line" && chart.x.length < 60), size: 6, fill: colour, stroke: colour },
+        };
+      })],
+      hooks: {
+        draw: [mark],
+        setCursor: [(u) => {
+          const place = u.cursor.idx;
+          readout.textContent = place == null ? "" : words(place);
+        }],
+      },
+    }, [chart.x, ...data.map(([, values]) => values)], holder);
+    plot.over.addEventListener("mousemove", (event) => {
+      const place = plot.cursor.idx;
+      if (place != null) page.tip(words(place).replace(/: |, /g, "\n"), event.clientX, event.clientY);
+    });
+    plot.over.addEventListener("mouseleave", () => page.tip(""));
+  };
+  const zoom = (factor) => {
+    const { min, max } = plot.scales.x;
+    const middle = plot.cursor.idx == null ? (min + max) / 2 : chart.x[plot.cursor.idx];
+    const half = ((max - min) / 2) * factor;
+    plot.setScale("x", { min: Math.max(chart.x[0], middle - half), max: Math.min(chart.x[chart.x.length - 1], middle + half) });
+  };
+  holder.addEventListener("keydown", (event) => {
+    const last = chart.x.length - 1;
+    const at = plot.cursor.idx ?? -1;
+    if (event.key === "ArrowRight" || event.key === "ArrowLeft") {
+      const next = Math.max(0, Math.min(last, at + (event.key === "ArrowRight" ? 1 : -1)));
+      plot.setCursor({ left: plot.valToPos(chart.x[next], "x"), top: 10 });
+      readout.textContent = words(next);
+    } else if (event.key === "+" || event.key === "=") zoom(0.5);
+    else if (event.key === "-") zoom(2);
+    else if (event.key === "0") plot.setScale("x", { min: chart.x[0], max: chart.x[last] });
+    else return;
+    event.preventDefault();
+  });
+  slot.append(element("h3", { text: chart.title }), ...(chart.note ? [element("p", { class: "note", text: chart.note })] : []),
+    legend, holder, readout,
+    element("p", { class: "keys", text: "Drag to zoom, double click for all. Keys: arrows, +, -, 0." }));
+  draw();
+  page.redraws.push(draw);
+};

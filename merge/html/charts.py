@@ -1,0 +1,207 @@
+"""The charts and heat maps of the page, from the sections of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from distprof.merge.html.model import BYTES, RATIO, TIME, Chart, HeatMap, Series
+from distprof.merge.html.tables import shown_phases
+from distprof.merge.report import HOLDINGS, NOBODY_STANDS_OUT, RankRow, RankVerdict, Report
+from distprof.merge.text.format.lines import one_line
+from distprof.merge.wording import phase_title
+from distprof.records import PHASES
+
+#: Numbers of the page's palette by phase; the same phase has the same colour everywhere.
+PHASE_COLOURS = {phase: number for number, phase in enumerate(PHASES)}
+_SHORT = {"forward": "fwd", "backward": "bwd"}
+
+
+def charts(report: Report) -> dict[str, Chart]:
+    """Returns the charts that have data, by the names of their places on the page."""
+    found = {
+        "phases_by_rank": _phases(report),
+        "steps": _steps(report),
+        "waits_by_rank": _waits(report),
+        "memory_by_rank": _memory(report),
+    }
+    return {name: chart for name, chart in found.items() if chart is not None}
+
+
+def heat_maps(report: Report) -> dict[str, HeatMap]:
+    """Returns the heat maps that have data, by the names of their places on the page."""
+    found = {"skew": _skew(report), "steps_by_rank": _steps_by_rank(report), "expert_load": _experts(report)}
+    return {name: heat_map for name, heat_map in found.items() if heat_map is not None}
+
+
+def _slow(report: Report) -> list[int]:
+    return [one.rank for one in report.verdict.ranks.named]
+
+
+def _phases(report: Report) -> Chart | None:
+    rows = [row for row in report.ranks if row.iteration_ns is not None]
+    if len(rows) < 2:
+        return None
+    series = [
+        Series(phase_title(phase), [row.phases_ns.get(phase) for row in rows], "stack", PHASE_COLOURS[phase])
+        for phase in shown_phases(report)
+    ]
+    note = "A rank that waits for others in a collective has a long phase, too: the skew map has own times."
+    return Chart("One iteration by rank", "rank", [row.rank for row in rows], TIME, series, _slow(report), note)
+
+
+def _by_iteration(report: Report) -> dict[int, list[int]]:
+    """Returns the durations (ns) of each timed iteration on all ranks."""
+    found: dict[int, list[int]] = {}
+    for row in report.ranks:
+        for iteration, duration_ns in zip(row.step_iterations, row.step_durations_ns, strict=True):
+            found.setdefault(iteration, []).append(duration_ns)
+    return dict(sorted(found.items()))
+
+
+def _steps(report: Report) -> Chart | None:
+    times = _by_iteration(report)
+    if len(times) < 2:
+        return None
+    series = [Series("median rank", [float(median(own)) for own in times.values()], "line", 1)]
+    if len(report.ranks) > 1:
+        series += [
+            Series("slowest rank", [float(max(own)) for own in times.values()], "line", 3),
+            Series("fastest rank", [float(min(own)) for own in times.values()], "line", 0),
+        ]
+    long = report.summary.iterations.long if report.summary.iterations else ()
+    return Chart("Iterations", "iteration", list(times), TIME, series, list(long))
+
+
+def _waits(report: Report) -> Chart | None:
+    waits = report.collectives.waits
+    if len(waits) < 2:
+        return None
+    series = [
+        Series("wait", [one.wait_ns for one in waits], "stack", 6),
+        Series("arrival lag", [one.lag_ns for one in waits], "points", 3),
+    ]
+    ranks = [one.rank for one in waits]
+    return Chart("Waits in collectives by rank", "rank", ranks, TIME, series, _slow(report))
+
+
+def _memory(report: Report) -> Chart | None:
+    rows = [row for row in report.ranks if row.peak_memory_bytes is not None or row.parameter_bytes is not None]
+    if len(rows) < 2:
+        return None
+    series = [
+        Series(what, [getattr(row, field) for row in rows], "line" if what == "peak" else "stack", colour)
+        for colour, (what, field) in zip((1, 2, 4, 3), HOLDINGS.items(), strict=True)
+        if any(getattr(row, field) is not None for row in rows)
+    ]
+    return Chart("Memory by rank", "rank", [row.rank for row in rows], BYTES, series)
+
+
+def _skew(report: Report) -> HeatMap | None:
+    skew, found = report.skew.map, report.verdict.ranks
+    largest = max((abs(value) for row in skew.excess_ns for value in row if value is not None), default=0.0)
+    if not largest:
+        return None
+    places = {place: column for column, place in enumerate(zip(skew.subjects, skew.phases, strict=True))}
+    rows = {rank: row for row, rank in enumerate(skew.ranks)}
+    what = "own time" if report.skew.has_own_times else "self time"
+    return HeatMap(
+        title="Where ranks disagree",
+        row_title="rank",
+        rows=[str(rank) for rank in skew.ranks],
+        column_title="module",
+        columns=[
+            f"{one_line(name)} ({_SHORT.get(phase, phase)})"
+            for name, phase in zip(skew.subjects, skew.phases, strict=True)
+        ],
+        values=skew.excess_ns,
+        kind=TIME,
+        value_title=f"{what} above the others of its cohort",
+        scale="diverging",
+        middle=0.0,
+        limit=colour_limit(largest, found),
+        marked=[
+            (rows[one.rank], places[one.subject, one.phase])
+            for one in found.named
+            if (one.subject, one.phase) in places and one.rank in rows
+        ],
+        note=_skew_note(what, found),
+        grey="the rank has no such module",
+        links=skew.ranks,
+    )
+
+
+def colour_limit(largest: float, found: RankVerdict) -> float:
+    """Returns the excess at the end of the colours: strong colours are for ranks that the verdict names."""
+    limit = max(largest, found.slow_share * (found.iteration_ns or 0.0))
+    return limit if found.named else 2 * limit
+
+
+def _skew_note(what: str, found: RankVerdict) -> str:
+    nobody = " No rank stands out: these differences are not remarkable." if found.finding == NOBODY_STANDS_OUT else ""
+    return f"Each cell: {what} of a rank in a module, minus the median of the others of its cohort.{nobody}"
+
+
+def _steps_by_rank(report: Report) -> HeatMap | None:
+    rows = [row for row in report.ranks if row.step_durations_ns]
+    iterations = sorted({iteration for row in rows for iteration in row.step_iterations})
+    if len(rows) < 2 or len(iterations) < 2:
+        return None
+    values = [_of_iterations(row, iterations) for row in rows]
+    every = [value for own in values for value in own if value is not None]
+    middle = float(median(every))
+    apart = max(abs(value - middle) for value in every)
+    return HeatMap(
+        title="Every iteration of every rank",
+        row_title="rank",
+        rows=[str(row.rank) for row in rows],
+        column_title="iteration",
+        columns=[str(iteration) for iteration in iterations],
+        values=values,
+        kind=TIME,
+        value_title="time of the iteration",
+        scale="diverging",
+        middle=middle,
+        limit=max(apart, report.verdict.ranks.slow_share * middle),
+        note="Colours compare with the median of all. Ranks that wait for each other have equally long iterations.",
+        grey="the rank did not time this iteration",
+        links=[row.rank for row in rows],
+    )
+
+
+def _of_iterations(row: RankRow, iterations: Sequence[int]) -> list[float | None]:
+    own = dict(zip(row.step_iterations, row.step_durations_ns, strict=True))
+    return [float(own[iteration]) if iteration in own else None for iteration in iterations]
+
+
+def _experts(report: Report) -> HeatMap | None:
+    layers = [layer for layer in report.experts if any(tokens for tokens in layer.tokens)]
+    if not layers:
+        return None
+    values: list[list[float | None]] = []
+    widest = max(layer.num_experts for layer in layers)
+    for layer in layers:
+        known = [tokens for tokens in layer.tokens if tokens is not None]
+        mean = sum(known) / len(known)
+        loads = [None if tokens is None else tokens / mean for tokens in layer.tokens]
+        values.append([*loads, *[None] * (widest - len(loads))])
+    largest = max(value for row in values for value in row if value is not None)
+    verdict = report.verdict.expert
+    names = [layer.name for layer in layers]
+    named = verdict.layer in names and verdict.expert is not None and (verdict.max_over_mean or 0) >= verdict.overload
+    return HeatMap(
+        title="Load of every expert",
+        row_title="layer",
+        rows=[one_line(name) for name in names],
+        column_title="expert",
+        columns=[str(number) for number in range(widest)],
+        values=values,
+        kind=RATIO,
+        value_title="load / mean of its layer",
+        scale="diverging",
+        middle=1.0,
+        limit=max(largest - 1, verdict.overload - 1),
+        marked=[(names.index(verdict.layer), verdict.expert or 0)] if named else [],
+        note=f"From {verdict.overload:g} x the mean on, an expert is called overloaded.",
+        grey="no recorded rank hosts this expert, or its tokens were not counted",
+    )

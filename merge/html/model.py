@@ -1,0 +1,90 @@
+"""What the page's scripts draw, as plain data: tables, charts, heat maps, and the module tree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+Value = int | float | str | None
+
+#: How the page writes the values of a column.  Times are ns, sizes bytes, shares of 1.
+TEXT, RANK, COUNT, NUMBER, TIME, SHARE, BYTES, RATE, RATIO = (
+    *("text", "rank", "count", "number", "time", "share", "bytes", "rate", "ratio"),
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.  ``term`` is a word of the glossary; ``bar``: each value has a bar beside it."""
+
+    title: str
+    kind: str = TEXT
+    term: str = ""
+    bar: bool = False
+    wide: bool = False  # holds sentences, which fold
+    why: str = ""  # what n/a means in this column
+
+
+@dataclass(frozen=True)
+class Table:
+    """One sortable table; rows with the same text in column ``group_by`` fold together."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Value]]
+    marked: Sequence[int] = ()  # places of rows that the verdict names
+    group_by: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """``style`` is "stack", "line" or "points"."""
+
+    label: str
+    values: Sequence[float | None]
+    style: str
+    colour: int  # a number in the page's palette
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Series over ranks or iterations; ``kind`` is that of the values, as in a :class:`Column`."""
+
+    title: str
+    x_title: str
+    x: Sequence[int]
+    kind: str
+    series: Sequence[Series]
+    marked: Sequence[int] = ()  # values of x that the verdict names
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Values of [row][column]; the colours are those of ``scale``: "diverging" around ``middle``, or "sequential"."""
+
+    title: str
+    row_title: str
+    rows: Sequence[str]
+    column_title: str
+    columns: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    kind: str
+    value_title: str
+    scale: str
+    middle: float
+    limit: float  # the value at the end of the colours
+    marked: Sequence[tuple[int, int]] = ()  # (row, column) of cells that the verdict names
+    note: str = ""
+    grey: str = ""  # what a grey cell means
+    links: Sequence[int] = field(default_factory=tuple)  # the rank of each row, where rows are ranks
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """All that the page draws, by the name of its place on the page."""
+
+    tables: dict[str, Table]
+    charts: dict[str, Chart]
+    heat_maps: dict[str, HeatMap]

@@ -1,0 +1,117 @@
+"""``report.html``: one file without a request to anywhere, made from a report by a template that escapes every name.
+
+The Content-Security-Policy of the page names the hashes of its own script and style, and allows nothing else: neither
+scripts in names, if one were not escaped, nor connections.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from distprof.merge.export.table import Table
+from distprof.merge.export.table_files import csv_files
+from distprof.merge.export.tables import all_tables
+from distprof.merge.html.cards import cards, figures, hints
+from distprof.merge.html.charts import PHASE_COLOURS, charts, heat_maps
+from distprof.merge.html.glossary import terms
+from distprof.merge.html.model import Drawings
+from distprof.merge.html.notes import facts, notes
+from distprof.merge.html.payload import packed, packed_bytes
+from distprof.merge.html.tables import tables
+from distprof.merge.html.tree import module_tree
+from distprof.merge.report import Report
+from distprof.merge.text.format.lines import one_line
+from distprof.merge.wording import phase_title
+
+NAME = "report.html"
+_STYLES = ("vendor/uPlot.min.css", "assets/page.css")
+_SCRIPTS = (
+    "vendor/uPlot.iife.min.js",
+    *(f"assets/{name}.js" for name in ("base", "tables", "tree", "charts", "heat", "main")),
+)
+#: Letters of the packed tables to download, at most, and rows of one; larger ones are only in files beside the page.
+_MOST_PACKED = 600_000
+_MOST_ROWS = 150_000
+
+
+def render_page(report: Report) -> bytes:
+    """Returns the page; the same report gives the same bytes."""
+    style, script = _joined(_STYLES), _joined(_SCRIPTS)
+    template = _environment().from_string(_asset("assets/page.html"))
+    embedded, left_out = _embedded(all_tables(report))
+    drawings = Drawings(tables(report), charts(report), heat_maps(report))
+    page = template.render(
+        policy=_policy(script, style),
+        style=Markup(style),
+        script=Markup(script),
+        title=one_line(report.run.name),
+        facts=facts(report),
+        cards=cards(report),
+        hints=hints(report),
+        figures=figures(report),
+        phases=_phases(report),
+        notes=notes(report),
+        terms=terms(),
+        drawings=drawings,
+        modules=len(report.modules),
+        data=packed({**vars(drawings), "tree": module_tree(report)}),
+        embedded=embedded,
+        left_out=left_out,
+        licence=_asset("vendor/uPlot.LICENSE"),
+    )
+    return page.encode("utf-8", "backslashreplace")
+
+
+def _environment() -> Environment:
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _asset(name: str) -> str:
+    return files("distprof.merge.html").joinpath(*name.split("/")).read_text(encoding="utf-8")
+
+
+def _joined(names: tuple[str, ...]) -> str:
+    return "\n".join(_asset(name).strip() for name in names) + "\n"
+
+
+def _policy(script: str, style: str) -> str:
+    allowed = {"script-src": _hash(script), "style-src": _hash(style), "img-src": "data:"}
+    nothing = ("default-src", "base-uri", "form-action")
+    return "; ".join([*(f"{what} 'none'" for what in nothing), *(f"{what} {who}" for what, who in allowed.items())])
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _phases(report: Report) -> list[dict[str, object]]:
+    """Returns the phases of a median iteration, each with its place in a bar of width 100."""
+    found: list[dict[str, object]] = []
+    left = 0.0
+    for one in report.time.phases:
+        place = {"left": round(100 * left, 3), "width": round(100 * one.share, 3), "colour": PHASE_COLOURS[one.phase]}
+        found.append({"title": phase_title(one.phase), "share": one.share, **place})
+        left += one.share
+    return found
+
+
+def _embedded(tables: Mapping[str, Table]) -> tuple[dict[str, str], list[str]]:
+    """Returns the packed CSV files by name, small ones first, and the names of those that are too large."""
+    embedded: dict[str, str] = {}
+    left_out, room = [], _MOST_PACKED
+    for name, table in sorted(tables.items(), key=lambda item: len(item[1])):
+        ((file, pieces),) = csv_files({name: table}).items()
+        packed_file = packed_bytes(b"".join(pieces)) if len(table) <= _MOST_ROWS else ""
+        file = file.rpartition("/")[2]
+        if packed_file and len(packed_file) <= room:
+            embedded[file] = packed_file
+            room -= len(packed_file)
+        else:
+            left_out.append(file)
+    return embedded, left_out

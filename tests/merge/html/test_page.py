@@ -1,0 +1,199 @@
+"""The page holds the report's own figures and tables, and asks for nothing; these tests need no browser."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+import runpy
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.page.many_ranks import grown
+from support.reports import collectives_of, report_of
+
+from distprof.merge.export.table_files import csv_files
+from distprof.merge.export.tables import all_tables
+from distprof.merge.html import glossary, page
+from distprof.merge.html.charts import charts, heat_maps
+from distprof.merge.html.page import render_page
+from distprof.merge.html.tables import tables
+from distprof.merge.report import Report
+
+ROOT = Path(__file__).parents[3]
+JOB: dict[str, Any] = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "slow_rank": 5, "hot": 3.0, "steps": 6}
+#: uplot 1.6.32 as the registry of npm has it: https://registry.npmjs.org/uplot/-/uplot-1.6.32.tgz
+VENDORED = {
+    "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+    "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+}
+
+
+class Reader(HTMLParser):
+    """Collects the elements of a page with their attributes, and the text of its scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: list[tuple[str, dict[str, str | None], str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self.inside.append((tag, dict(attrs), ""))
+
+    def handle_data(self, data: str) -> None:
+        if self.elements and self.elements[-1][0] in ("script", "style"):
+            tag, attributes, text = self.inside.pop()
+            self.inside.append((tag, attributes, text + data if self.lasttag == tag else text))
+
+
+def read(report: Report) -> Reader:
+    return Reader(render_page(report).decode())
+
+
+def unpacked(packed: str) -> bytes:
+    return gzip.decompress(base64.b64decode(packed))
+
+
+def data_of(page: Reader) -> Any:
+    (packed,) = [text for _, attributes, text in page.inside if attributes.get("id") == "data"]
+    return json.loads(unpacked(packed))
+
+
+def test_the_same_report_gives_the_same_bytes() -> None:
+    assert render_page(report_of(**JOB)) == render_page(report_of(**JOB))
+
+
+def test_only_the_own_script_and_style_may_run() -> None:
+    text = render_page(report_of(**JOB)).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    code = {tag: re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL) for tag in ("script", "style")}
+    hashes = {tag: base64.b64encode(hashlib.sha256(only.encode()).digest()).decode() for tag, (only,) in code.items()}
+    assert policy.replace("&#39;", "'") == (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"script-src 'sha256-{hashes['script']}'; style-src 'sha256-{hashes['style']}'; img-src data:"
+    )
+
+
+def test_nothing_in_the_page_has_an_address_elsewhere() -> None:
+    for tag, attributes in read(report_of(**JOB)).elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on") and name != "style", f"{tag} has {name}"
+            if name in ("src", "href", "action", "data", "srcset"):
+                assert (value or "").startswith(("#", "data:,")), f"{tag} {name}={value}"
+
+
+def test_the_figures_are_those_of_the_report() -> None:
+    report = report_of(**JOB)
+    data = data_of(read(report))
+    ranks = data["tables"]["ranks"]
+    place = [column["title"] for column in ranks["columns"]].index("iteration")
+    assert [row[place] for row in ranks["rows"]] == pytest.approx([row.iteration_ns for row in report.ranks], rel=1e-4)
+    assert [ranks["rows"][place][0] for place in ranks["marked"]] == [5]
+    skew = data["heat_maps"]["skew"]
+    for drawn, row in zip(skew["values"], report.skew.map.excess_ns, strict=True):
+        assert drawn == pytest.approx(row, rel=1e-4)
+    assert [5, report.skew.map.subjects.index("blocks.1.moe.router")] in skew["marked"]
+    tree = data["tree"]
+    assert tree["label"] == [module.label for module in report.modules]
+    assert tree["forward_ns"] == pytest.approx([module.forward_ns for module in report.modules], rel=1e-4)
+
+
+def test_loads_are_relative_to_the_mean_of_a_layer() -> None:
+    report = report_of(**JOB)
+    heat = heat_maps(report)["expert_load"]
+    for row, layer in zip(heat.values, report.experts, strict=True):
+        tokens = [tokens or 0 for tokens in layer.tokens]
+        assert row == pytest.approx([own * len(tokens) / sum(tokens) for own in tokens])
+
+
+def test_colours_are_strong_only_where_a_rank_is_named() -> None:
+    """Where nobody is named, the largest excess has at most half of the colours."""
+    quiet = report_of(dp=8, steps=8)
+    assert not quiet.verdict.ranks.named
+    heat = heat_maps(quiet)["skew"]
+    largest = max(abs(value) for row in heat.values for value in row if value is not None)
+    assert heat.limit >= 2 * largest
+
+
+def test_the_embedded_tables_are_the_files_of_the_report() -> None:
+    report = report_of(**JOB)
+    embedded = {
+        str(attributes["data-file"]): unpacked(text)
+        for _, attributes, text in read(report).inside
+        if "data-file" in attributes
+    }
+    files = {name.rpartition("/")[2]: b"".join(text) for name, text in csv_files(all_tables(report)).items()}
+    assert embedded == files
+
+
+def test_a_table_that_is_too_large_is_named_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "_MOST_PACKED", 4000)
+    text = render_page(report_of(**JOB)).decode()
+    assert 'data-file="experts.csv"' in text and 'data-file="module_times.csv"' not in text
+    assert re.search(r"in the folder <code>tables</code> beside it: [a-z_., ]*module_times\.csv", text)
+
+
+def test_one_rank_has_no_parts_that_compare_ranks() -> None:
+    report = report_of(dp=1, layers=2)
+    ids = {attributes.get("id") for _, attributes in read(report).elements}
+    assert {"answer", "modules", "iterations", "notes", "glossary"} <= ids
+    assert not {"collectives", "pipeline", "card-ranks"} & ids
+    assert "phases_by_rank" not in charts(report) and "skew" not in heat_maps(report)
+
+
+def test_collectives_have_a_table_and_a_chart() -> None:
+    report = replace(report_of(dp=4), collectives=collectives_of(4))
+    waits = charts(report)["waits_by_rank"]
+    assert [series.values for series in waits.series] == [
+        [one.wait_ns for one in report.collectives.waits],
+        [one.lag_ns for one in report.collectives.waits],
+    ]
+    assert [row[1] for row in tables(report)["collectives"].rows] == ["all_reduce", "barrier"]
+
+
+def test_words_are_those_of_the_glossary() -> None:
+    code = runpy.run_path(str(ROOT / "tools" / "glossary_terms.py"))
+    source = (ROOT / "docs" / "GLOSSARY.md").read_text(encoding="utf-8")
+    own = ROOT / "merge" / "html" / "assets" / "glossary.json"
+    assert own.read_text(encoding="utf-8") == code["as_json"](source), "python tools/glossary_terms.py writes it anew"
+    words = {term.word: term.meaning for term in glossary.terms()}
+    assert words["bubble"] == "the share of a pipeline's schedule in which a stage waits"
+    assert words["tp"].startswith("tensor parallel: ") and words["shard (of a run)"].endswith("It holds records")
+
+
+def test_explained_columns_are_words_of_the_glossary() -> None:
+    words = {term.word for term in glossary.terms()}
+    report = report_of(dp=4, tp=2, pp=2, ep=2, layers=4, micro_batches=2)
+    used = {column.term for table in tables(report).values() for column in table.columns if column.term}
+    assert used <= words, used - words
+
+
+@pytest.mark.parametrize("name", VENDORED)
+def test_the_library_is_the_published_one(name: str) -> None:
+    content = (ROOT / "merge" / "html" / "vendor" / name).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == VENDORED[name]
+
+
+def test_the_library_has_its_licence_in_the_page_and_in_the_notice() -> None:
+    licence = (ROOT / "merge" / "html" / "vendor" / "uPlot.LICENSE").read_text(encoding="utf-8")
+    assert licence.startswith("The MIT License (MIT)\n\nCopyright (c) 2022 Leon Sorokin")
+    text = render_page(report_of(dp=1)).decode()
+    assert "Copyright (c) 2022 Leon Sorokin" in text and "uPlot (v1.6.32)" in text
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    assert "uPlot 1.6.32" in notice and licence.strip() in notice
+
+
+@pytest.mark.parametrize(("ranks", "most"), [(1, 600_000), (8, 600_000), (256, 1_500_000), (4096, 5_000_000)])
+def test_the_page_is_small(ranks: int, most: int) -> None:
+    """83 blocks have 999 modules."""
+    small = report_of(dp=min(ranks, 8), ep=min(ranks, 8), layers=83, experts=16, steps=10)
+    assert len(small.modules) >= 999
+    assert len(render_page(small if ranks <= 8 else grown(small, ranks))) < most

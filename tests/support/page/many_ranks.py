@@ -1,0 +1,52 @@
+"""Reports of many ranks, made of a small one: analysing the shards of 4,096 ranks takes a minute."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from distprof.merge.report import HostRow, RankRow, Report, SkewMap
+
+_RANKS_OF_HOST = 8
+
+
+def grown(report: Report, ranks: int) -> Report:
+    """Returns ``report`` with ``ranks`` ranks: copies of its own, with times of their own."""
+    random = Random(0)
+    rows = tuple(_row(report.ranks[rank % len(report.ranks)], rank, random) for rank in range(ranks))
+    run = replace(report.run, ranks=tuple(range(ranks)), world_size=ranks, hosts=tuple({row.host for row in rows}))
+    skew = replace(report.skew, map=_map(report.skew.map, ranks, random))
+    hosts = tuple(_host(rows[first : first + _RANKS_OF_HOST]) for first in range(0, ranks, _RANKS_OF_HOST))
+    sizes = {**report.topology.sizes, "dp": ranks}
+    return replace(report, run=run, ranks=rows, skew=skew, hosts=hosts, topology=replace(report.topology, sizes=sizes))
+
+
+def _row(row: RankRow, rank: int, random: Random) -> RankRow:
+    return replace(
+        row,
+        rank=rank,
+        host=f"node{rank // _RANKS_OF_HOST}",
+        iteration_ns=_near(row.iteration_ns, random),
+        phases_ns={phase: _near(time, random) for phase, time in row.phases_ns.items()},
+        step_durations_ns=tuple(round(_near(time, random) or 0) for time in row.step_durations_ns),
+        peak_memory_bytes=round(_near(row.peak_memory_bytes, random) or 0),
+    )
+
+
+def _map(skew: SkewMap, ranks: int, random: Random) -> SkewMap:
+    chosen = [rank % len(skew.ranks) for rank in range(ranks)]
+
+    def repeated(rows: tuple[tuple[float | None, ...], ...]) -> tuple[tuple[float | None, ...], ...]:
+        return tuple(tuple(_near(value, random) for value in rows[row]) for row in chosen)
+
+    return replace(skew, ranks=tuple(range(ranks)), self_ns=repeated(skew.self_ns), excess_ns=repeated(skew.excess_ns))
+
+
+def _host(rows: tuple[RankRow, ...]) -> HostRow:
+    first = rows[0]
+    ranks = tuple(row.rank for row in rows)
+    return HostRow(first.host, ranks, (), first.iteration_ns, None, None, None, first.peak_memory_bytes)
+
+
+def _near(value: float | None, random: Random) -> float | None:
+    return None if value is None else value * random.uniform(0.95, 1.05)
