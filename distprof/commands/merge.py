@@ -100,8 +100,7 @@ def _write(run: Path, out: Path | None, contents: Mapping[str, Content]) -> None
     files = {f"{below}{name}": content for name, content in contents.items()}
     write_files(base, files, obsolete=[f"{below}{name}" for name in _optional_files() - contents.keys()])
     drawn = f", plots in {folder / PLOTS}" if _all_pictures() & contents.keys() else ""
-    page = f", page {folder / PAGE}" if PAGE in contents else ""
-    say(f"report in {folder}{drawn}{page}")
+    say(f"report in {folder}{drawn}")
 
 
 def _peaks(chosen: Mapping[str, Any]) -> Peaks:

@@ -30,7 +30,7 @@ DEMO: dict[str, Any] = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "experts": 8, "s
 
 
 #: The files of a report without plots.
-PLAIN = {"summary.txt", "summary.json", *csv_names()}
+PLAIN = {"summary.txt", "summary.json", "report.html", *csv_names()}
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -70,6 +70,16 @@ def test_plots_of_an_earlier_merge_do_not_outlive_it(here: Cli, tmp_path: Path) 
     (run / "report" / "plots" / "mine.png").write_bytes(b"the user's")
     here("merge", run, "--no-plots")
     assert everything(run / "report").keys() == {*PLAIN, "plots/mine.png"}
+
+
+def test_the_page_is_named_and_can_be_left_out(here: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    ended = here("merge", run, "--no-plots")
+    assert ended.stdout.endswith("All of the report is in summary.txt (--full prints it) and in report.html.\n")
+    assert (run / "report" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    ended = here("merge", run, "--no-plots", "--no-page")
+    assert ended.stdout.endswith("All of the report is in summary.txt; --full prints it.\n")
+    assert everything(run / "report").keys() == PLAIN - {"report.html"}, "that of an earlier merge is removed"
 
 
 def test_a_backend_that_a_notebook_sets_does_not_matter(cli: Cli, tmp_path: Path) -> None:
