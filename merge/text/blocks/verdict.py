@@ -155,7 +155,23 @@ def _figures(stragglers: Sequence[Straggler]) -> str:
     )
 
 
-    Burst,
+def burst_words(report: Report) -> list[str]:
+    """Returns what makes some iterations long, the costliest bursts only."""
+    return [_burst(one) for one in report.verdict.bursts[:_BURSTS]]
+
+
+def _burst(found: Burst) -> str:
+    """Returns in how many steps which ranks lose how much, and where."""
+    who = "all ranks lose" if found.everywhere else f"{rank_names(found.ranks)} lose{'s' * (len(found.ranks) == 1)}"
+    place = place_name(one_line(found.subject), one_line(found.phase))
+    pause = f": {one_line(found.pause)}" if found.pause else ""
+    steps = f"{len(found.iterations)} of {found.of_steps} steps"
+    return f"in {steps} {who} {duration(found.excess_ns)} in {place}{pause}"
+
+
+def expert_words(report: Report) -> str:
+    """Returns which expert is overloaded; empty where none is."""
+    found = report.verdict.expert
     if found.finding != OVERLOADED:
         return ""
     return f"largest overload: expert {found.expert} of {one_line(found.layer)}, {found.max_over_mean:.2f} x mean"
