@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
     from distprof.results.loaded_report import load as load
     from distprof.standalone import FlopsProfiler as FlopsProfiler
     from distprof.standalone import get_model_profile as get_model_profile
+
+
+def _add_checkout(path: list[str]) -> None:
+    """Finds ``distprof.launcher`` and ``distprof.merge`` in a checkout, where they lie beside this folder.
+
+    Where distprof is installed, they lie in it; with an editable install its finder knows them.
+    """
+    root = os.path.dirname(path[0])
+    if not os.path.isdir(os.path.join(path[0], "merge")) and os.path.isfile(os.path.join(root, "merge", "analyse.py")):
+        path.append(root)
+
+
+_add_checkout(__path__)
 
 _HOME = {
     **dict.fromkeys(("record", "register_formula", "set_topology"), "distprof.api"),

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Mapping
 
 import click
+from click.shell_completion import CompletionItem
 
 from distprof.config.flight_recorder import ring_variables
+from distprof.config.options import RUN
 from distprof.launcher import torchrun
 from distprof.launcher.job import record_job
 
@@ -19,6 +21,13 @@ class Verbatim(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.params["arguments"] = list(args)
         return []
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Completes distprof's own options and ``--nproc``, and else files; torchrun's options would need torch."""
+        options = {"--nproc": "ranks on this node", **{option.flag: option.text for option in RUN}}
+        if not incomplete.startswith("-"):
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(flag, help=text) for flag, text in options.items() if flag.startswith(incomplete)]
 
 
 @click.command(cls=Verbatim, add_help_option=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 from support.processes import output_of
 
 import distprof
@@ -32,6 +35,24 @@ def test_neither_import_nor_help_loads_anything_heavy(call: str, tmp_path: Path,
     heavy = "{'torch', 'numpy', 'matplotlib', 'msgpack'} & set(sys.modules)"
     code = f"import sys; {call}; loaded = {heavy}; assert not loaded, loaded"
     output_of("-c", code, cwd=tmp_path, env=clean_env)
+
+
+@pytest.mark.parametrize("command", [["merge", "--help"], ["run", "--help"], ["dump", "--help"]])
+def test_the_checkout_runs_without_an_installation(command: list[str]) -> None:
+    """Python finds dependencies by PYTHONPATH, where it reads no .pth files, and so no editable installation."""
+    root = Path(__file__).parents[2]
+    packages = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
+    ended = subprocess.run(
+        [sys.executable, "-S", "-m", "distprof", *command],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": packages},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert f"distprof {command[0]}" in ended.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -72,3 +93,25 @@ def test_an_error_for_the_user_is_one_line(monkeypatch: pytest.MonkeyPatch, caps
         main()
     assert ended.value.code == 1
     assert capsys.readouterr().err == "distprof: runs/x is no run\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_gets_a_script_for_completion(shell: str, clean_env: dict[str, str], tmp_path: Path) -> None:
+    code = "from distprof.__main__ import main; main()"
+    script = output_of("-c", code, cwd=tmp_path, env={**clean_env, "_DISTPROF_COMPLETE": f"{shell}_source"})
+    assert f"_DISTPROF_COMPLETE={shell}_complete" in script
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["me"], {"merge"}),
+        (["merge", "--de"], {"--depth", "--detailed"}),
+        (["run", "--ti"], {"--timed"}),
+        (["run", "--np"], {"--nproc"}),
+    ],
+)
+def test_words_are_completed(words: list[str], completed: set[str]) -> None:
+    *before, incomplete = words
+    found = ShellComplete(cli, {}, "distprof", "_DISTPROF_COMPLETE").get_completions(before, incomplete)
+    assert {item.value for item in found} == completed
