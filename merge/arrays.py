@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,3 +18,45 @@ def padded(values: Array, rows: int) -> IntArray:
     full = np.zeros(rows, object if values.dtype == object else np.int64)
     full[: min(rows, len(values))] = values[:rows]
     return full
+
+
+def combination(columns: Sequence[npt.NDArray[np.integer]]) -> IntArray:
+    """Returns a number for each place, from 0, that is equal where all ``columns`` are equal, and ascends with them.
+
+    Numbers are below the number of different combinations.
+    """
+    key, size = np.zeros(len(columns[0]), np.int64), 1
+    for column in columns:
+        place, width = _numbered(column)
+        if size * width >= _OVERFLOW:
+            key, size = _numbered(_ranked(key))
+        key = key * width + place
+        size *= width
+    return _ranked(key)
+
+
+def ragged(first: IntArray, number: IntArray) -> IntArray:
+    """Returns first[0], first[0] + 1, ..., ``number[0]`` of them, then as many from ``first[1]`` on, and so on."""
+    before = np.cumsum(number) - number
+    found: IntArray = np.arange(int(number.sum())) + np.repeat(first - before, number)
+    return found
+
+
+#: A key of several columns is below 2**63; both factors of a product are below this.
+_OVERFLOW, _WIDE = 1 << 63, 1 << 31
+
+
+def _numbered(column: npt.NDArray[np.integer]) -> tuple[IntArray, int]:
+    """Returns numbers from 0 in the order of the values, and how many there may be."""
+    least = int(column.min(initial=0))
+    width = int(column.max(initial=0)) - least + 1
+    if width <= _WIDE:
+        return column.astype(np.int64) - least, width
+    place = _ranked(column)
+    return place, int(place.max()) + 1
+
+
+def _ranked(values: npt.NDArray[np.integer]) -> IntArray:
+    """Returns the place of each value among the different ones; where these are few, np.unique's inverse costs more."""
+    found: IntArray = np.searchsorted(np.unique(values), values).astype(np.int64)
+    return found

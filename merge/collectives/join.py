@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import IntArray
+from distprof.merge.arrays import IntArray, combination
 from distprof.merge.clock.offsets import RankClock
 from distprof.merge.clock.section import clock_of
 from distprof.merge.collectives.moments import on_job_clock
@@ -58,6 +61,29 @@ class JoinedEntries:
     def __len__(self) -> int:
         return len(self.column)
 
+    @cached_property
+    def of_rank(self) -> list[slice]:
+        """The entries of each rank, in the order of ``ranks``."""
+        return slices_of(self.column, len(self.ranks))
+
+    @cached_property
+    def is_message(self) -> npt.NDArray[np.bool_]:
+        """By entry: a send or receive."""
+        ends = np.array([source >= 0 for _, _, source, _, _ in self.channels], bool)
+        return ends[self.channel]
+
+
+def slices_of(column: npt.NDArray[np.int32], number: int) -> list[slice]:
+    """Returns the places of 0, 1, ... ``number`` - 1 in an ascending column."""
+    bounds = np.searchsorted(column, np.arange(number + 1)).tolist()
+    return [slice(first, end) for first, end in pairwise(bounds)]
+
+
+def entry_order(own: RankCollectives) -> IntArray:
+    """Returns the order of a rank's entries in which they are joined: by step, then time."""
+    order: IntArray = np.lexsort((own.entries.enqueued_ns, own.entries.step))
+    return order
+
 
 @computed_once
 def recorded(analysis: Analysis) -> dict[int, RankCollectives]:
@@ -79,34 +105,34 @@ def joined_entries(analysis: Analysis) -> JoinedEntries | None:
         _rank_part(column, own, rank, analysis, iterations, channels, ops)
         for column, (rank, own) in enumerate(found.items())
     ]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
     return _joined(tuple(found), iterations, tuple(channels), tuple(ops), columns)
 
 
 def _rank_part(
     column: int, own: RankCollectives, rank: int, analysis: Analysis, iterations: tuple[int, ...],
     channels: dict[Channel, int], ops: dict[str, int],
-) -> dict[str, npt.NDArray[np.int64]]:  # fmt: skip
+) -> dict[str, npt.NDArray[Any]]:  # fmt: skip
     entries, clock = own.entries, clock_of(analysis).of(rank)
     members = group_members(analysis.timed_windows[rank].collective_window, analysis.run.world_size)
     op = np.array([ops.setdefault(name, len(ops)) for name in own.ops], np.int64)
     steps = np.searchsorted(np.array(iterations), np.array(own.iterations))
-    order = np.lexsort((entries.enqueued_ns, entries.step))
+    order = entry_order(own)
     step = entries.step[order]
     return {
-        "column": np.full(len(order), column),
-        "step": steps[step],
-        "ordinal": np.arange(len(order)) - np.searchsorted(step, step),
-        "channel": _channels(own, rank, members, channels)[order],
+        "column": np.full(len(order), column, np.int32),
+        "step": steps[step].astype(np.int32),
+        "ordinal": (np.arange(len(order)) - np.searchsorted(step, step)).astype(np.int32),
+        "channel": _channels(own, rank, members, channels)[order].astype(np.int32),
         "number": entries.number[order],
-        "op": op[entries.op[order]] if len(op) else np.zeros(0, np.int64),
+        "op": (op[entries.op[order]] if len(op) else np.zeros(0, np.int64)).astype(np.int32),
         "send": _is(own, entries.op, "send")[order],
         "enqueued_ns": on_job_clock(clock, entries.enqueued_ns[order]),
         "bytes": entries.bytes[order],
         "duration_ns": entries.duration_ns[order],
         "waited_from_ns": _placed(clock, entries.waited_from_ns[order]),
         "waited_until_ns": _placed(clock, entries.waited_until_ns[order]),
-        "thread": entries.thread[order].astype(np.int64),
+        "thread": entries.thread[order],
     }
 
 
@@ -123,15 +149,15 @@ def _channels(
     """Returns the number of the channel of each entry of a rank; channels are added as they are met."""
     entries = own.entries
     sends = _is(own, entries.op, "send")
-    keys = np.stack([entries.group, entries.peer, entries.tag, sends], axis=1).astype(np.int64)
-    different, where = np.unique(keys, axis=0, return_inverse=True)
+    keys = entries.group, entries.peer, entries.tag, sends
+    _, first, where = np.unique(combination(keys), return_index=True, return_inverse=True)
     numbers = []
-    for group, peer, tag, send in different.tolist():
+    for group, peer, tag, send in zip(*(key[first].tolist() for key in keys), strict=True):
         name = own.group_names[group]
         ends = (-1, -1) if peer < 0 else (rank, peer) if send else (peer, rank)
         channel = (name, members.get(name, ()), *ends, tag)
         numbers.append(channels.setdefault(channel, len(channels)))
-    return np.array(numbers, np.int64)[where.reshape(-1)] if len(different) else np.zeros(0, np.int64)
+    return np.array(numbers, np.int64)[where.reshape(-1)]
 
 
 def _is(own: RankCollectives, op: npt.NDArray[np.int32], name: str) -> IntArray:
@@ -142,28 +168,37 @@ def _is(own: RankCollectives, op: npt.NDArray[np.int32], name: str) -> IntArray:
 def group_members(window: CollectiveWindow | None, world_size: int) -> dict[str, tuple[int, ...]]:
     """Returns by name the members of the groups of a rank."""
     groups = window.groups if window is not None else ()
-    return {group.name: group.ranks or tuple(range(world_size)) for group in groups}
+    return {group.name: group.ranks or _all_ranks(world_size) for group in groups}
+
+
+@lru_cache(maxsize=1)
+def _all_ranks(world_size: int) -> tuple[int, ...]:
+    """Returns the ranks of the job as one object: comparing a group with itself is then free."""
+    return tuple(range(world_size))
 
 
 def _joined(
     ranks: tuple[int, ...], iterations: tuple[int, ...], channels: tuple[Channel, ...], ops: tuple[str, ...],
-    columns: Mapping[str, npt.NDArray[np.int64]],
+    columns: Mapping[str, npt.NDArray[Any]],
 ) -> JoinedEntries:  # fmt: skip
-    keys = columns["channel"] << _NUMBER_BITS | columns["number"]
+    keys = columns["channel"].astype(np.int64) << _NUMBER_BITS | columns["number"]
     events, event = np.unique(keys, return_inverse=True)
     last = np.full(len(events), np.iinfo(np.int64).min)
     np.maximum.at(last, event, columns["enqueued_ns"])
     sizes = np.array([2 if channel[2] >= 0 else len(channel[1]) for channel in channels], np.int64)
     whole = np.bincount(event, minlength=len(events)) == sizes[events >> _NUMBER_BITS]
     sends = columns["send"].astype(bool)
-    small = {name: columns[name].astype(np.int32) for name in ("column", "step", "ordinal", "channel", "op")}
     return JoinedEntries(
         ranks=ranks,
         iterations=iterations,
         channels=channels,
         ops=ops,
-        **small,
+        column=columns["column"],
+        step=columns["step"],
+        ordinal=columns["ordinal"],
+        channel=columns["channel"],
         number=columns["number"],
+        op=columns["op"],
         event=event,
         enqueued_ns=columns["enqueued_ns"],
         last_ns=np.where(sends, columns["enqueued_ns"], last[event]),

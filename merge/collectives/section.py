@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import IntArray
-from distprof.merge.collectives.join import JoinedEntries, joined_entries
+from distprof.merge.collectives.join import JoinedEntries, joined_entries, slices_of
 from distprof.merge.collectives.kinds import group_kind
 from distprof.merge.collectives.own_times import messages_unseen, why_no_own_times
 from distprof.merge.collectives.unentered import unentered_collectives
@@ -126,15 +126,14 @@ def _rank_waits(entries: JoinedEntries, waits: Waits | None) -> Iterator[RankWai
     steps = len(entries.iterations)
     waited = np.zeros((len(entries.ranks), steps))
     np.add.at(waited, (waits.gaps.column[waits.gap], waits.gaps.step[waits.gap]), waits.wait_ns)
-    collective = np.array([source < 0 for _, _, source, _, _ in entries.channels], bool)
-    own = np.flatnonzero(entries.whole & collective[entries.channel])
+    own = np.flatnonzero(entries.whole & ~entries.is_message)
     lag, is_last = _lags(entries.event[own], entries.enqueued_ns[own])
-    for column, rank in enumerate(entries.ranks):
-        mine = entries.column[own] == column
+    of_rank = slices_of(entries.column[own], len(entries.ranks))
+    for rank, mine, wait_ns in zip(entries.ranks, of_rank, np.median(waited, axis=1).tolist(), strict=True):
         yield RankWait(
             rank=rank,
-            wait_ns=float(np.median(waited[column])),
-            lag_ns=float(np.median(lag[mine])) if mine.any() else 0.0,
+            wait_ns=wait_ns,
+            lag_ns=float(np.median(lag[mine])) if mine.stop > mine.start else 0.0,
             last=int(np.count_nonzero(is_last[mine])),
         )
 

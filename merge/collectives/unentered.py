@@ -70,5 +70,5 @@ def _lacking(entries: JoinedEntries, events: IntArray) -> IntArray:
 
 
 def _last_number(entries: JoinedEntries, channel: int, rank: int) -> int:
-    own = entries.number[(entries.channel == channel) & (entries.column == entries.ranks.index(rank))]
-    return int(own.max(initial=-1))
+    own = entries.of_rank[entries.ranks.index(rank)]
+    return int(entries.number[own][entries.channel[own] == channel].max(initial=-1))

@@ -1,9 +1,12 @@
-"""Tells waits from work: the part of each gap in which its thread waited for the last member of a collective.
+"""Tells waits from work: the part of each gap in which its thread waited for other ranks.
 
-A collective is pending from a rank's own enqueue until its last member enqueued.  It need not block: torch waits for it
-only where its result is needed.  Whether it blocks is learned from all ranks and steps: the same gap of ranks that do
-the same work either always ends after the last member came, and a constant time after it, or it does not wait for this
-collective.
+The wait for a send or receive is known exactly: the thread was inside ``Work.wait``, and the whole gap is a wait.  A
+message that was posted early blocks nothing until then.
+
+The wait for a collective is learned.  A collective is pending from a rank's own enqueue until its last member enqueued.
+It need not block: torch waits for it only where its result is needed.  Whether it blocks is learned from all ranks and
+steps: the same gap of ranks that do the same work either always ends after the last member came, and a constant time
+after it, or it does not wait for this collective.
 
     entries x gaps in which they were pending -> those that block -> wait = (last member came) - (start of the gap)
 
@@ -12,14 +15,15 @@ For a gap, wait is the longest of the collectives that block it and came to thei
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import IntArray
+from distprof.merge.arrays import FloatArray, IntArray, combination, ragged
 from distprof.merge.collectives.gaps import Gaps, training_gaps
 from distprof.merge.collectives.join import JoinedEntries, joined_entries
 
@@ -30,14 +34,13 @@ ENDED_BEFORE = 0.1
 #: not block where the rest of the gap varies by so many times what the whole gap does (and by more than a clock does).
 REST_VARIES = 1.5
 LEAST_VARIATION_NS = 200_000.0
-#: Entries that are looked at together, so that memory stays bounded.
-_AT_ONCE = 200_000
-_TIME_BITS = 44
+#: Pairs of an entry and a gap, and kinds of pairs, that are looked at together, so that memory stays bounded.
+_PAIRS_AT_ONCE, _KINDS_AT_ONCE = 1_000_000, 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Waits:
-    """The gaps in which a thread waited; ``entry`` is the one that it waited for longest."""
+    """The gaps in which a thread waited, ascending; ``entry`` is the one that it waited for longest."""
 
     entries: JoinedEntries
     gaps: Gaps
@@ -48,13 +51,19 @@ class Waits:
 
 @dataclass(frozen=True, eq=False)
 class Pending:
-    """Pairs of an entry and a gap that began while it was pending."""
+    """Of some entries, each with the gaps that began while it was pending: ``number`` of them, from ``first`` on."""
 
     entry: IntArray
-    gap: IntArray
+    first: IntArray
+    number: IntArray
 
-    def those(self, chosen: npt.NDArray[np.bool_]) -> Pending:
-        return Pending(self.entry[chosen], self.gap[chosen])
+    def pieces(self) -> Iterator[tuple[IntArray, IntArray]]:
+        """Yields the pairs of an entry and a gap, some at a time."""
+        piece = np.cumsum(self.number) // _PAIRS_AT_ONCE
+        bounds = [*np.flatnonzero(np.diff(piece, prepend=-1)).tolist(), len(piece)]
+        for start, end in pairwise(bounds):
+            number = self.number[start:end]
+            yield np.repeat(self.entry[start:end], number), ragged(self.first[start:end], number)
 
 
 @computed_once
@@ -64,106 +73,98 @@ def collective_waits(analysis: Analysis) -> Waits | None:
     if entries is None:
         return None
     gaps = training_gaps(analysis, entries)
-    search = _PendingSearch(entries, gaps)
     cohort = np.array([analysis.cohorts[rank] for rank in entries.ranks], np.int64)
-    learned = _Learned(entries, gaps, gap_identities(gaps, cohort))
-    pieces = [slice(start, start + _AT_ONCE) for start in range(0, max(len(entries), 1), _AT_ONCE)]
-    for piece in pieces:
-        learned.add(search.pending(piece))
-    found = [learned.blocking(search.pending(piece)) for piece in pieces]
-    blocking = Pending(*(np.concatenate(own) for own in zip(*((one.entry, one.gap) for one in found), strict=True)))
-    return _longest(entries, gaps, blocking)
+    return waits_of(entries, gaps, gap_identities(gaps, cohort))
 
 
 def gap_identities(gaps: Gaps, cohort: IntArray) -> IntArray:
-    """Returns for each gap a number that is equal for the same gap of ranks of one cohort, in all steps."""
-    identity = cohort[gaps.column]
-    for column in (gaps.owner, gaps.turn, gaps.part):
-        _, place = np.unique(column, return_inverse=True)
-        _, identity = np.unique(identity * (int(place.max(initial=0)) + 1) + place, return_inverse=True)
-    return identity.astype(np.int64)
+    """Returns for each gap a number, from 0, that is equal for the same gap of ranks of one cohort, in all steps."""
+    return combination((cohort[gaps.column], gaps.owner, gaps.turn, gaps.part))
 
 
-class _PendingSearch:
-    """Finds the gaps that began while an entry was pending: enqueued, and its last member had not come."""
-
-    def __init__(self, entries: JoinedEntries, gaps: Gaps) -> None:
-        self._entries = entries
-        steps = len(entries.iterations)
-        gap_step = gaps.column.astype(np.int64) * steps + gaps.step
-        self._entry_step = entries.column.astype(np.int64) * steps + entries.step
-        self._base = np.full(len(entries.ranks) * steps, np.iinfo(np.int64).max)
-        np.minimum.at(self._base, gap_step, gaps.start_ns)
-        self._keys = gap_step << _TIME_BITS | (gaps.start_ns - self._base[gap_step])
-
-    def pending(self, piece: slice) -> Pending:
-        """Returns the pairs of some entries."""
-        enqueued, last = self._entries.enqueued_ns[piece], self._entries.last_ns[piece]
-        step = self._entry_step[piece]
-        first, beyond = self._place(enqueued, step), self._place(last, step)
-        number = np.where(last > enqueued, np.maximum(beyond - first, 0), 0)
-        entry = np.repeat(np.arange(piece.start, piece.start + len(number)), number)
-        gap = np.arange(len(entry)) - np.repeat(np.cumsum(number) - number, number) + np.repeat(first, number)
-        return Pending(entry, gap)
-
-    def _place(self, moments: IntArray, step: IntArray) -> IntArray:
-        since = np.clip(moments - np.minimum(self._base[step], moments), 0, (1 << _TIME_BITS) - 1)
-        found: IntArray = np.searchsorted(self._keys, step << _TIME_BITS | since)
-        return found
+def waits_of(entries: JoinedEntries, gaps: Gaps, identity: IntArray) -> Waits:
+    """Returns the waits; gaps of one ``identity`` are the same gap of ranks that do the same work."""
+    longest = np.where(gaps.message >= 0, gaps.end_ns - gaps.start_ns, 0)
+    entry = gaps.message.copy()
+    for pending in _by_ordinal(_all_pending(entries, gaps), entries, int(identity.max(initial=0)) + 1):
+        for of_entry, of_gap in _blocking(pending, entries, gaps, identity):
+            wait_ns = entries.last_ns[of_entry] - gaps.start_ns[of_gap]
+            order = np.lexsort((-wait_ns, of_gap))  # of equal ones, the first entry
+            first = order[np.append(True, np.diff(of_gap[order]) != 0)[: len(order)]]
+            longer = first[wait_ns[first] > longest[of_gap[first]]]
+            longest[of_gap[longer]], entry[of_gap[longer]] = wait_ns[longer], of_entry[longer]
+    gap = np.flatnonzero(entry >= 0)
+    return Waits(entries, gaps, gap, entry[gap], longest[gap])
 
 
-class _Learned:
-    """Learns which collectives block which gaps, from the pairs of all ranks and steps.
-
-    A *kind* of pair is a gap's identity and the number of the collective in its step.
+def _all_pending(entries: JoinedEntries, gaps: Gaps) -> Pending:
+    """Returns the collectives of all ranks with the gaps of the same step that began while they were pending: the
+    thread had enqueued them, and the last member had not come.
     """
-
-    def __init__(self, entries: JoinedEntries, gaps: Gaps, identity: IntArray) -> None:
-        self._entries, self._gaps, self._identity = entries, gaps, identity
-        self._ordinals = int(entries.ordinal.max(initial=0)) + 1
-        self._pieces: list[tuple[IntArray, npt.NDArray[np.float64]]] = []
-
-    def add(self, pairs: Pending) -> None:
-        """Adds, by kind: pairs, gaps that ended before the last member came, lengths, rests, and their squares."""
-        length, rest = self._times_ms(pairs)
-        kinds, place = np.unique(self._kind(pairs), return_inverse=True)
-        weights = (np.ones(len(rest)), (rest < 0).astype(np.float64), length, length**2, rest, rest**2)
-        self._pieces.append((kinds, np.stack([np.bincount(place, weight, len(kinds)) for weight in weights])))
-
-    @cached_property
-    def _blocking_kinds(self) -> IntArray:
-        """Returns the kinds whose collective blocks the gap, ascending."""
-        kinds, place = np.unique(np.concatenate([own for own, _ in self._pieces]), return_inverse=True)
-        every = np.concatenate([sums for _, sums in self._pieces], axis=1)
-        known, early, *moments = (np.bincount(place, sums, len(kinds)) for sums in every)
-        length, rest = (
-            np.sqrt(np.maximum(squares / known - (sums / known) ** 2, 0))
-            for sums, squares in (moments[:2], moments[2:])
-        )
-        blocks = (early <= ENDED_BEFORE * known) & (rest <= REST_VARIES * length + LEAST_VARIATION_NS / 1e6)
-        found: IntArray = kinds[blocks]
-        return found
-
-    def blocking(self, pairs: Pending) -> Pending:
-        """Returns the pairs whose collective blocks the gap and came to its end in it."""
-        _, rest = self._times_ms(pairs)
-        pairs = pairs.those(rest >= 0)
-        return pairs.those(np.isin(self._kind(pairs), self._blocking_kinds))
-
-    def _kind(self, pairs: Pending) -> IntArray:
-        kind: IntArray = self._identity[pairs.gap] * self._ordinals + self._entries.ordinal[pairs.entry]
-        return kind
-
-    def _times_ms(self, pairs: Pending) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Returns the length of the gap, and what is left of it when the last member has come."""
-        end = self._gaps.end_ns[pairs.gap]
-        return (end - self._gaps.start_ns[pairs.gap]) / 1e6, (end - self._entries.last_ns[pairs.entry]) / 1e6
+    first, number = np.zeros(len(entries), np.int64), np.zeros(len(entries), np.int64)
+    for own, of_rank in zip(entries.of_rank, gaps.of_rank, strict=False):
+        steps, starts = gaps.step[of_rank], gaps.start_ns[of_rank]
+        enqueued, last, step = entries.enqueued_ns[own], entries.last_ns[own], entries.step[own]
+        begin = np.maximum(np.searchsorted(starts, enqueued), np.searchsorted(steps, step))
+        end = np.minimum(np.searchsorted(starts, last), np.searchsorted(steps, step, side="right"))
+        first[own], number[own] = begin + of_rank.start, np.where(last > enqueued, np.maximum(end - begin, 0), 0)
+    chosen = np.flatnonzero((number > 0) & ~entries.is_message)
+    return Pending(chosen, first[chosen], number[chosen])
 
 
-def _longest(entries: JoinedEntries, gaps: Gaps, blocking: Pending) -> Waits:
-    """Returns for each gap the blocking entry whose last member came last."""
-    wait_ns = entries.last_ns[blocking.entry] - gaps.start_ns[blocking.gap]
-    order = np.lexsort((-wait_ns, blocking.gap))
-    gap, entry, wait_ns = blocking.gap[order], blocking.entry[order], wait_ns[order]
-    first = np.append(True, gap[1:] != gap[:-1])[: len(gap)]
-    return Waits(entries, gaps, gap[first], entry[first], wait_ns[first])
+def _by_ordinal(pending: Pending, entries: JoinedEntries, identities: int) -> Iterator[Pending]:
+    """Yields all pairs of some ordinals at a time, which are those of some kinds."""
+    ordinal = entries.ordinal[pending.entry]
+    order = np.argsort(ordinal, kind="stable")
+    together = max(_KINDS_AT_ONCE // identities, 1)
+    bounds = np.searchsorted(ordinal[order], np.arange(0, int(ordinal.max(initial=-1)) + 1 + together, together))
+    for start, end in zip(bounds.tolist(), bounds[1:].tolist(), strict=False):
+        own = order[start:end]
+        yield Pending(pending.entry[own], pending.first[own], pending.number[own])
+
+
+def _blocking(
+    pending: Pending, entries: JoinedEntries, gaps: Gaps, identity: IntArray
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yields the pairs whose collective blocks the gap and came to its end in it.
+
+    A *kind* of pair is a gap's identity and the number of the collective in its step.  Learns from all pairs of a kind.
+    """
+    if not len(pending.entry):
+        return
+    ordinals = entries.ordinal[pending.entry]
+    least, size = int(ordinals.min()), int(identity.max()) + 1
+    kinds = (int(ordinals.max()) - least + 1) * size
+
+    def pairs() -> Iterator[tuple[IntArray, IntArray, IntArray, IntArray]]:
+        for every_entry, every_gap in pending.pieces():
+            working = gaps.message[every_gap] < 0
+            entry, gap = every_entry[working], every_gap[working]
+            kind = (entries.ordinal[entry].astype(np.int64) - least) * size + identity[gap]
+            yield entry, gap, kind, gaps.end_ns[gap] - entries.last_ns[entry]
+
+    sums = np.zeros((6, kinds))
+    for _, gap, kind, rest_ns in pairs():
+        length, rest = (gaps.end_ns[gap] - gaps.start_ns[gap]) / 1e6, rest_ns / 1e6
+        for row, weights in enumerate((None, rest < 0, length, length**2, rest, rest**2)):
+            sums[row] += np.bincount(kind, weights, kinds)
+    blocks = _kinds_that_block(sums)
+    for entry, gap, kind, rest_ns in pairs():
+        chosen = (rest_ns >= 0) & blocks[kind]
+        yield entry[chosen], gap[chosen]
+
+
+def _kinds_that_block(sums: FloatArray) -> npt.NDArray[np.bool_]:
+    """Returns whether each kind's collective blocks its gap.
+
+    ``sums`` are, by kind: pairs, gaps that ended before the last member came, lengths of gaps, their squares, what is
+    left of gaps when the last member has come, and its squares, in ms.
+    """
+    known = np.maximum(sums[0], 1)
+    length, rest = (
+        np.sqrt(np.maximum(squares / known - (first / known) ** 2, 0)) for first, squares in (sums[2:4], sums[4:6])
+    )
+    found: npt.NDArray[np.bool_] = (sums[1] <= ENDED_BEFORE * known) & (
+        rest <= REST_VARIES * length + LEAST_VARIATION_NS / 1e6
+    )
+    return found

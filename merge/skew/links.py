@@ -70,16 +70,9 @@ def _after_last_member(entries: JoinedEntries, gaps: Gaps) -> IntArray:
     A short gap is not recorded, so an entry without one goes on at once.  A receive goes on when its wait ends.
     """
     after = np.zeros(len(entries), np.int64)
-    order = np.lexsort((gaps.start_ns, gaps.column))
-    for rank in range(len(entries.ranks)):
-        own = np.flatnonzero(entries.column == rank)
-        of_rank = order[gaps.column[order] == rank]
-        place = np.searchsorted(gaps.start_ns[of_rank], entries.enqueued_ns[own])
-        found = place < len(of_rank)
-        found[found] = gaps.start_ns[of_rank[place[found]]] == entries.enqueued_ns[own[found]]
-        end = gaps.end_ns[of_rank[place[found]]]
-        last = np.maximum(entries.last_ns[own[found]], entries.enqueued_ns[own[found]])
-        after[own[found]] = np.maximum(end - last, 0)
+    found = np.flatnonzero(gaps.after_enqueue >= 0)
+    last = np.maximum(entries.last_ns[found], entries.enqueued_ns[found])
+    after[found] = np.maximum(gaps.end_ns[gaps.after_enqueue[found]] - last, 0)
     waited = entries.waited_until_ns > 0
     began = np.maximum(entries.last_ns, entries.waited_from_ns)
     after[waited] = np.maximum(entries.waited_until_ns - began, 0)[waited]

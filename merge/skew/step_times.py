@@ -87,27 +87,26 @@ def _subtract_waits(
     """Leaves own times: what a rank waited is taken from the module, from the phase and from the whole."""
     lossy = np.isin(times.iterations, list(lossy_iterations(analysis)))
     times.times[:, :, lossy] = np.nan
+    row_of_phase = np.array([phase_row.get(phase, -1) for phase in (*range(len(PHASES)), -1)])  # the last: not known
     for number, rank in enumerate(times.ranks):
         waits = rank_waits(analysis).get(rank)
         if waits is None:
             continue
-        column = np.searchsorted(times.iterations, waits.iteration)
         known = np.isin(waits.iteration, times.iterations)
-        for row, at, wait in zip(
-            (*_module_rows(waits.owner[known], row_of), *(phase_row.get(phase, -1) for phase in waits.phase[known])),
-            np.tile(column[known], 2).tolist(),
-            np.tile(waits.wait_ns[known], 2).tolist(),
-            strict=True,
-        ):
-            if row >= 0:
-                times.times[row, number, at] -= wait
-        np.subtract.at(times.times[-1, number], column[known], waits.wait_ns[known])
+        column, wait_ns = np.searchsorted(times.iterations, waits.iteration[known]), waits.wait_ns[known]
+        own, whole = times.times[:, number], np.full(len(column), -1)
+        for rows in (_module_rows(waits.owner[known], row_of), row_of_phase[waits.phase[known]]):
+            found = rows >= 0
+            np.subtract.at(own, (rows[found], column[found]), wait_ns[found])
+        np.subtract.at(own, (whole, column), wait_ns)
     np.maximum(times.times, 0, out=times.times)  # NaN stays
 
 
-def _module_rows(owners: IntArray, row_of: Mapping[tuple[int, int], int]) -> list[int]:
+def _module_rows(owners: IntArray, row_of: Mapping[tuple[int, int], int]) -> IntArray:
     """Returns the row of each owner's module, -1 where it has none."""
-    return [row_of.get((int(owner < 0), ~owner if owner < 0 else owner), -1) for owner in owners.tolist()]
+    different, where = np.unique(owners, return_inverse=True)
+    rows = [row_of.get((int(owner < 0), ~owner if owner < 0 else owner), -1) for owner in different.tolist()]
+    return np.array(rows, np.int64)[where]
 
 
 def _phases(windows: Sequence[Window], columns: Sequence[IntArray], steps: int) -> tuple[list[str], FloatArray]:

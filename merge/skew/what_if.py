@@ -10,25 +10,21 @@ replay of the times as they were does not give the iteration that was measured, 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis
-from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.arrays import FloatArray, IntArray, ragged
 from distprof.merge.clock.section import clock_of
-from distprof.merge.collectives.join import recorded
+from distprof.merge.collectives.join import recorded, slices_of
 from distprof.merge.collectives.moments import on_job_clock
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.collectives.waits import Waits, collective_waits
 
 #: The replay of the times as they were may be so far from the measured iteration.
 REPLAY_WITHIN = 0.1
-#: Replays of more events would take longer than all the rest of the merge: then no cost is given.
-MOST_EVENTS = 300_000
 _ENQUEUE, _WAIT, _END = 0, 1, 2
 
 
@@ -55,7 +51,7 @@ class Cost:
 def cost_of(analysis: Analysis, slow: Collection[int]) -> Cost | None:
     """Returns what ``slow`` ranks cost together; None where it cannot be said."""
     waits = None if why_no_own_times(analysis) else collective_waits(analysis)
-    if waits is None or len(waits.entries) > MOST_EVENTS:
+    if waits is None:
         return None
     programs = _programs(analysis, waits)
     if programs is None:
@@ -82,18 +78,39 @@ def _programs(analysis: Analysis, waits: Waits) -> list[Program] | None:
     starts = {rank: on_job_clock(clock.of(rank), own.start_ns) for rank, own in found.items()}
     ends = {rank: on_job_clock(clock.of(rank), own.end_ns) for rank, own in found.items()}
     first = min(int(moments[0]) for moments in starts.values())
-    return [_program(column, waits, starts[rank], ends[rank], first) for column, rank in enumerate(entries.ranks)]
+    waited, lost = _dependent(waits)
+    waited_of = slices_of(waits.gaps.column[waits.gap[waited]], len(entries.ranks))
+    return [
+        _program(waits, entries.of_rank[column], waited[own], lost[own], starts[rank], ends[rank], first)
+        for column, (rank, own) in enumerate(zip(entries.ranks, waited_of, strict=True))
+    ]
 
 
-def _program(column: int, waits: Waits, starts: IntArray, ends: IntArray, first: int) -> Program:
-    entries = waits.entries
-    own = np.flatnonzero(entries.column == column)
-    waited = np.flatnonzero(waits.gaps.column[waits.gap] == column)
-    moments = np.concatenate([entries.enqueued_ns[own], waits.gaps.start_ns[waits.gap[waited]], ends])
-    kind = np.repeat([_ENQUEUE, _WAIT, _END], [len(own), len(waited), len(ends)])
+def _dependent(waits: Waits) -> tuple[IntArray, IntArray]:
+    """Returns the waits that end with the last of those that take part, and the time until that one came.
+
+    The wait for a send may end before its receiver comes: then it depends on nobody, and its time is the rank's own.
+    What follows in a wait when all have come is own time too.
+    """
+    entries, gaps = waits.entries, waits.gaps
+    last = np.full(int(entries.event.max(initial=-1)) + 1, np.iinfo(np.int64).min)
+    np.maximum.at(last, entries.event, entries.enqueued_ns)
+    all_came = last[entries.event[waits.entry]]
+    depends = np.flatnonzero(all_came <= gaps.end_ns[waits.gap])
+    return depends, np.maximum(all_came[depends] - gaps.start_ns[waits.gap[depends]], 0)
+
+
+def _program(
+    waits: Waits, own: slice, waited: IntArray, lost: IntArray, starts: IntArray, ends: IntArray, first: int
+) -> Program:
+    """Returns the program of the rank that has the entries ``own``, and lost ``lost`` in the waits ``waited``."""
+    entries, gaps, count = waits.entries, waits.gaps, own.stop - own.start
+    gap = waits.gap[waited]
+    moments = np.concatenate([entries.enqueued_ns[own], gaps.start_ns[gap], ends])
+    kind = np.repeat([_ENQUEUE, _WAIT, _END], [count, len(gap), len(ends)])
     event = np.concatenate([entries.event[own], entries.event[waits.entry[waited]], np.arange(len(ends))])
-    step = np.concatenate([entries.step[own], waits.gaps.step[waits.gap[waited]], np.arange(len(ends))])
-    lost = np.concatenate([np.zeros(len(own), np.int64), waits.wait_ns[waited], np.zeros(len(ends), np.int64)])
+    step = np.concatenate([entries.step[own], gaps.step[gap], np.arange(len(ends))])
+    lost = np.concatenate([np.zeros(count, np.int64), lost, np.zeros(len(ends), np.int64)])
     order = np.lexsort((kind, moments))
     moments, kind, event, step, lost = (column[order] for column in (moments, kind, event, step, lost))
     free = np.append(starts[0], (moments + lost)[:-1])  # from when on the rank works again
@@ -107,31 +124,46 @@ def _at_median(programs: Sequence[Program], cohorts: Sequence[int], slow: Sequen
     """Returns the own times of all ranks, those of the slow ones at the median of the others of their cohort, between
     the same two enqueues.
     """
-    sums: dict[int, dict[int, list[float]]] = {}
-    for program, cohort, is_slow in zip(programs, cohorts, slow, strict=True):
-        if not is_slow:
-            of_cohort = sums.setdefault(cohort, {})
-            for segment, total in _by_segment(program).items():
-                of_cohort.setdefault(segment, []).append(total)
-    found = []
-    for program, cohort, is_slow in zip(programs, cohorts, slow, strict=True):
-        if not is_slow or cohort not in sums:
-            found.append(program.own_ns)
-            continue
-        factors = {
-            segment: float(np.median(sums[cohort][segment])) / total if total and segment in sums[cohort] else 1.0
-            for segment, total in _by_segment(program).items()
-        }
-        found.append(program.own_ns * np.array([factors[segment] for segment in program.segment.tolist()]))
-    return found
+    every = list(zip(programs, cohorts, slow, strict=True))
+    medians = {
+        cohort: _medians([program for program, other, is_slow in every if other == cohort and not is_slow])
+        for cohort in {cohort for _, cohort, is_slow in every if is_slow}
+    }
+    return [
+        program.own_ns * _factors(program, *medians[cohort]) if is_slow else program.own_ns
+        for program, cohort, is_slow in every
+    ]
 
 
-def _by_segment(program: Program) -> Mapping[int, float]:
+def _medians(programs: Sequence[Program]) -> tuple[IntArray, FloatArray]:
+    """Returns the segments of these ranks, ascending, and the median of their own times in each."""
+    if not programs:
+        return np.zeros(0, np.int64), np.zeros(0)
+    parts = [_by_segment(program) for program in programs]
+    segment, total = (np.concatenate(column) for column in zip(*((own, sums) for own, sums, _ in parts), strict=True))
+    order = np.lexsort((total, segment))
+    segments, first, size = np.unique(segment[order], return_index=True, return_counts=True)
+    ordered = total[order]
+    return segments, (ordered[first + (size - 1) // 2] + ordered[first + size // 2]) / 2
+
+
+def _factors(program: Program, segments: IntArray, medians: FloatArray) -> FloatArray:
+    """Returns by event what the own time before it becomes, as a multiple; 1 where the others have no such segment."""
+    own, total, where = _by_segment(program)
+    place = np.minimum(np.searchsorted(segments, own), max(len(segments) - 1, 0))
+    known = (segments[place] == own) & (total > 0) if len(segments) else np.zeros(len(own), bool)
+    factors = np.ones(len(own))
+    factors[known] = medians[place[known]] / total[known]
+    return factors[where]
+
+
+def _by_segment(program: Program) -> tuple[IntArray, FloatArray, IntArray]:
+    """Returns the segments, the own time in each, and by event the place of its segment."""
     segments, where = np.unique(program.segment, return_inverse=True)
-    return dict(zip(segments.tolist(), np.bincount(where, program.own_ns).tolist(), strict=True))
+    return segments, np.bincount(where, program.own_ns), where
 
 
-def replay(programs: Sequence[Program], own_ns: Sequence[FloatArray], steps: int) -> npt.NDArray[np.float64] | None:
+def replay(programs: Sequence[Program], own_ns: Sequence[FloatArray], steps: int) -> FloatArray | None:
     """Returns the time of each step, from the last rank's end of the step before to the last rank's end; None where
     ranks would wait for each other for ever.
     """
@@ -143,53 +175,55 @@ def replay(programs: Sequence[Program], own_ns: Sequence[FloatArray], steps: int
 
 
 class _Replay:
-    """Runs the programs of all ranks, each as far as it comes without the others."""
+    """Runs the programs of all ranks together: in a round, each that can go on does so until its next wait.
+
+    The arrays have the events of all programs, one program after another.
+    """
 
     def __init__(self, programs: Sequence[Program], own_ns: Sequence[FloatArray], steps: int) -> None:
         self.ends = np.zeros((len(programs), steps))  # (ranks, steps): when a rank ended a step
-        self._plans = [
-            list(zip(program.kind.tolist(), program.event.tolist(), own.tolist(), strict=True))
-            for program, own in zip(programs, own_ns, strict=True)
-        ]
-        enqueued = (program.event[program.kind == _ENQUEUE].tolist() for program in programs)
-        self._missing = Counter(event for events in enqueued for event in events)  # by event: those who have not come
-        self._last: dict[int, float] = {}  # by event: when the last so far came
-        self._waiting: dict[int, list[int]] = {}  # by event: the ranks that wait for it
-        self._now = [float(program.start_ns) for program in programs]
-        self._place = [0] * len(programs)
-        self._has_worked = [False] * len(programs)  # whether the own time before the next event has passed
+        lengths = [len(program.kind) for program in programs]
+        self._kind = np.concatenate([program.kind for program in programs])
+        self._event = np.concatenate([program.event for program in programs])
+        self._worked = np.concatenate([[0.0], np.cumsum(np.concatenate(own_ns))])  # before each event, since the first
+        self._rank = np.repeat(np.arange(len(programs)), lengths)
+        self._beyond = np.cumsum(lengths)
+        waits = np.append(np.flatnonzero(self._kind == _WAIT), len(self._kind))
+        next_wait = waits[np.searchsorted(waits, np.arange(len(self._kind) + 1))]
+        self._stop = np.minimum(next_wait[:-1], self._beyond[self._rank])  # by event: the next wait, or the end
+        events = int(self._event.max(initial=-1)) + 1
+        self._missing = np.bincount(self._event[self._kind == _ENQUEUE], minlength=events)  # those who have not come
+        self._last = np.zeros(events)  # by event: when the last so far came
+        self._now = np.array([float(program.start_ns) for program in programs])
+        self._place = self._beyond - lengths
 
     def ends_reached(self) -> bool:
         """Runs all programs; returns whether each came to its end."""
-        ready = list(range(len(self._plans)))
-        while ready:
-            ready += self._advance(ready.pop())
-        return all(place == len(plan) for place, plan in zip(self._place, self._plans, strict=True))
+        going = waiting = np.flatnonzero(self._place < self._beyond)
+        while len(going):
+            self._advance(going)
+            waiting = waiting[self._place[waiting] < self._beyond[waiting]]
+            event = self._event[self._place[waiting]]
+            free = self._missing[event] == 0
+            going = waiting[free]
+            self._now[going] = np.maximum(self._now[going], self._last[event[free]])
+            self._place[going] += 1
+            waiting = waiting[self._place[waiting] < self._beyond[waiting]]
+            going = going[self._place[going] < self._beyond[going]]
+        return not len(waiting)
 
-    def _advance(self, rank: int) -> list[int]:
-        """Runs a rank to its end, or to a wait for ranks that have not come; returns the ranks that can go on now."""
-        freed: list[int] = []
-        plan = self._plans[rank]
-        while self._place[rank] < len(plan):
-            kind, event, own = plan[self._place[rank]]
-            if not self._has_worked[rank]:
-                self._now[rank] += own
-                self._has_worked[rank] = True
-            if kind == _WAIT and self._missing[event]:
-                self._waiting.setdefault(event, []).append(rank)
-                break
-            if kind == _ENQUEUE:
-                freed += self._enqueue(rank, event)
-            elif kind == _WAIT:
-                self._now[rank] = max(self._now[rank], self._last.get(event, 0.0))
-            else:
-                self.ends[rank, event] = self._now[rank]
-            self._place[rank] += 1
-            self._has_worked[rank] = False
-        return freed
-
-    def _enqueue(self, rank: int, event: int) -> list[int]:
-        """Enters a rank; returns the ranks that waited for it, if it was the last."""
-        self._missing[event] -= 1
-        self._last[event] = max(self._last.get(event, 0.0), self._now[rank])
-        return [] if self._missing[event] else self._waiting.pop(event, [])
+    def _advance(self, ranks: IntArray) -> None:
+        """Runs ranks, which do not wait, until the next wait of each."""
+        place = self._place[ranks]
+        stop = self._stop[place]
+        began = self._now[ranks] - self._worked[place]  # the clock at the program's begin, if it had not waited
+        events = ragged(place, stop - place)
+        moments = np.repeat(began, stop - place) + self._worked[events + 1]
+        enqueues, ends = (np.flatnonzero(self._kind[events] == kind) for kind in (_ENQUEUE, _END))
+        event = self._event[events[enqueues]]
+        np.maximum.at(self._last, event, moments[enqueues])
+        np.subtract.at(self._missing, event, 1)
+        self.ends[self._rank[events[ends]], self._event[events[ends]]] = moments[ends]
+        self._place[ranks] = stop
+        # A rank that reaches a wait has done the work before it.
+        self._now[ranks] = began + self._worked[stop + (stop < self._beyond[ranks])]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support.simulated.synthetic import MARGIN_NS, collective_window, with_collectives
 
 from distprof.records import (
     DENSE,
@@ -66,7 +67,8 @@ class Job:
     ``local_names``: each pipeline stage numbers its blocks from 0 on.  A token sees ``top_k`` experts, and with
     ``shared_expert`` one more that sees all tokens.  ``tied_stages``: the head of the last stage is a copy of the
     embedding of the first.  The MoE layers run on ``padding`` times the rows that they need, and with ``split_tokens``
-    each tp rank routes tokens of its own.
+    each tp rank routes tokens of its own.  A rank enqueues ``collectives`` in an iteration; none are recorded if it is
+    0.
     """
 
     dp: int = 2
@@ -98,6 +100,7 @@ class Job:
     seed: int = 0
     chip: str = "Some CPU"  # the device of all MACs; ``arithmetic`` is their number format
     arithmetic: str = "fp32"
+    collectives: int = 0
 
     @property
     def world(self) -> int:
@@ -322,8 +325,11 @@ def rank_records(job: Job, rank: int) -> list[Record]:
         )
         records.append(replace(counts, device_work=(_device_work(job, int(work.sum())),)))
     random = np.random.default_rng((job.seed, rank))
+    if job.collectives:
+        records.append(collective_window())
     for iteration in range(WARMUP + 1, WARMUP + 1 + job.steps):
-        records.append(_step(job, rank, iteration, stage, called, random))
+        step = _step(job, rank, iteration, stage, called, random)
+        records += [step] if not job.collectives else _with_collectives(job, rank, stage, step)
         if layers:
             records.append(ExpertLoad(iteration, _load(job, rank, iteration, len(layers))))
     held = 4 * sum(parameter.local_numel for parameter in stage.parameters if not parameter.tied_to)
@@ -408,6 +414,15 @@ def _step(job: Job, rank: int, iteration: int, stage: Stage, called: Any, random
         forward_ns=forward_ns,
         backward_ns=backward_ns,
     )
+
+
+def _with_collectives(job: Job, rank: int, stage: Stage, step: Step) -> Iterable[Record]:
+    """Returns a step with its collectives; iterations follow each other, with time for the optimizer between them."""
+    slow_ns = round(job.slow_ms * MS) if job.slow_rank is not None else 0
+    until_ns = round(3 * sum(spec.ms for spec in stage.specs) * MS * job.micro_batches) + slow_ns + MARGIN_NS
+    start_ns = 1000 + rank + step.iteration * (until_ns + 2 * MS)
+    waits_ns = slow_ns if rank != job.slow_rank else 0
+    return with_collectives(step, job.collectives, start_ns, until_ns, waits_ns)
 
 
 def _load(job: Job, rank: int, iteration: int, layers: int) -> np.ndarray[Any, Any]:

@@ -30,7 +30,8 @@ class Effort:
     def merging(self, ranks: Sequence[int]) -> Effort:
         """Returns the same with large runs of these numbers of ranks; those beyond 512 ranks are merged once."""
         demo = {run: times for run, times in self.merges.items() if run[0] == "demo"}
-        return replace(self, merges=demo | {("large", size): 3 if size <= 512 else 1 for size in ranks})
+        sized = {(kind, size): 3 if size <= 512 else 1 for kind in ("large", "collectives") for size in ranks}
+        return replace(self, merges=demo | sized)
 
 
 THOROUGH = Effort(
@@ -38,7 +39,7 @@ THOROUGH = Effort(
     narrow=1200,
     starts=25,
     jobs=5,
-    merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3},
+    merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3, ("collectives", 512): 3},
 )
 QUICK = Effort(pairs={"small": 1}, narrow=1, starts=1, jobs=1, merges={("demo", 8): 1})
 
@@ -51,6 +52,7 @@ _CALL_BUDGET_BYTES = 32
 _MERGE_BUDGETS: dict[tuple[str, int], tuple[float | None, ...]] = {
     ("demo", 8): (3, 1, None),
     ("large", 4096): (60, None, 2000),
+    ("collectives", 4096): (60, None, 2000),
 }
 _RECORDER_VARIANTS = ("quiet", "timed")
 _VARIANTS = {
@@ -191,7 +193,8 @@ def merges(effort: Effort) -> list[Table]:
         (
             "Synthetic runs: the first has the shape of `make demo`, the others a mixture of "
             f"{RUNS['large']['experts']} experts over {RUNS['large']['ep']} ranks in every second block; "
-            f"{RUNS['large']['steps']} timed steps.  `make bench ARGS='--ranks 4096'` merges a run of 4,096 ranks.",
+            f"{RUNS['large']['steps']} timed steps.  Runs with collectives are of a dense model; one of their ranks is "
+            "slow, and the others wait for it.  `make bench ARGS='--ranks 4096'` merges runs of 4,096 ranks.",
         ),
     )
     return [table]
@@ -204,8 +207,9 @@ def _merge(kind: str, ranks: int, times: int) -> tuple[str, ...]:
     budgets = _MERGE_BUDGETS.get((kind, ranks), (None, None, None))
     measured = (median(taken[0]), median(taken[1]), peak)
     verdicts = [verdict(sure(value), budget, 0) for value, budget in zip(measured, budgets, strict=True)]
+    collectives = RUNS[kind].get("collectives", 0)
     return (
-        f"{ranks:,} ranks of {found.modules:,} modules",
+        f"{ranks:,} ranks of {found.modules:,} modules" + (f", {collectives} collectives" if collectives else ""),
         f"{found.shard_bytes / MB:,.0f}",
         *(spread(seconds, 2) for seconds in taken),
         f"{peak:,.0f}",

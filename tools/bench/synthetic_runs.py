@@ -10,12 +10,22 @@ import sys
 import types
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 #: ``demo`` has about as many modules as the job of ``make demo``; ``large`` has 999 on each rank; every second block
-#: is a mixture of 16 experts that are distributed over 8 ranks.
-RUNS = {
+#: is a mixture of 16 experts that are distributed over 8 ranks.  ``collectives`` is a dense model, whose ranks enqueue
+#: 40 collectives in an iteration and wait for rank 5.
+RUNS: dict[str, dict[str, Any]] = {
     "demo": {"layers": 4, "experts": 16, "ep": 4, "steps": 10},
     "large": {"layers": 83, "experts": 16, "ep": 8, "steps": 10},
+    "collectives": {
+        "layers": 16,
+        "experts": 0,
+        "steps": 10,
+        "collectives": 40,
+        "slow_rank": 5,
+        "slow_module": "blocks.1.mlp.up",
+    },
 }
 
 

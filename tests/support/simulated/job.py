@@ -60,7 +60,7 @@ class Enqueue:
 
 @dataclass(frozen=True)
 class Wait:
-    """Waits for the ``back``-th last entry of the rank."""
+    """Waits for the ``back``-th last entry of the rank; a wait for a message is seen, as ``Work.wait`` is."""
 
     back: int = 1
 
@@ -79,6 +79,7 @@ class _Rank:
     turns: list[tuple[int, str, int]] = field(default_factory=list)  # owner, phase, start
     entries: list[tuple[Enqueue, int, int]] = field(default_factory=list)  # what, number, when
     keys: list[tuple[object, ...]] = field(default_factory=list)
+    waited: dict[int, tuple[int, int]] = field(default_factory=dict)  # by entry, of messages: from, until
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,11 @@ class SimulatedJob:
             needed = set(key[2:4]) if key[1] == "message" else set(self.groups[str(key[0])])
             if set(arrivals[key]) != needed:
                 return False
+            began = rank.now
             if rank.entries[-item.back][0].op != "send":
                 rank.now = max(rank.now, *arrivals[key].values())
+            if key[1] == "message":
+                rank.waited[len(rank.entries) - item.back] = began, rank.now
         return True
 
     def _enqueue(
@@ -217,4 +221,6 @@ class SimulatedJob:
             input_bytes=size, output_bytes=size,
             peer=np.array([item.peer for item, _, _ in rank.entries], np.int32),
             tag=np.zeros(len(rank.entries), np.int32), thread=np.ones(len(rank.entries), np.int32),
+            waited_from_ns=np.array([rank.waited.get(one, (0, 0))[0] for one in range(len(rank.entries))], np.int64),
+            waited_until_ns=np.array([rank.waited.get(one, (0, 0))[1] for one in range(len(rank.entries))], np.int64),
         )  # fmt: skip
