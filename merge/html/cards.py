@@ -18,7 +18,7 @@ from distprof.merge.report import (
     SlowGroup,
     Straggler,
 )
-from distprof.merge.text.blocks.verdict import expert_words, rank_words
+from distprof.merge.text.blocks.verdict import burst_words, expert_words, rank_words
 from distprof.merge.text.first_page import key_figures
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.text.hints import next_steps
@@ -46,6 +46,8 @@ class Card:
 def cards(report: Report) -> list[Card]:
     """Returns the cards, the verdict on ranks first."""
     found = [_experts(report)] if report.experts else []
+    if report.verdict.bursts:
+        found = [_bursts(report), *found]
     if len(report.ranks) > 1 or report.verdict.ranks.named:
         found = [_ranks(report), *found]
     return found
@@ -122,6 +124,13 @@ def _facts(found: RankVerdict) -> Iterator[tuple[str, str]]:
         yield "without it", f"{duration(found.iteration_without_ns)} instead of {duration(found.iteration_ns)}"
     if found.why_self_times:
         yield "by self times", one_line(found.why_self_times)
+
+
+def _bursts(report: Report) -> Card:
+    words = [one_line(f"{sentence[:1].upper()}{sentence[1:]}.") for sentence in burst_words(report)]
+    count = len({iteration for burst in report.verdict.bursts for iteration in burst.iterations})
+    title = f"{pluralise(count, 'iteration')} {'is' if count == 1 else 'are'} long"
+    return Card("bursts", FOUND, title, " ".join(words), section="iterations")
 
 
 def _experts(report: Report) -> Card:

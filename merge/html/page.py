@@ -24,6 +24,7 @@ from distprof.merge.html.model import Drawings
 from distprof.merge.html.notes import facts, notes
 from distprof.merge.html.payload import packed, packed_bytes
 from distprof.merge.html.tables import tables
+from distprof.merge.html.timeline import step_timeline
 from distprof.merge.html.tree import module_tree
 from distprof.merge.report import Report
 from distprof.merge.text.format.lines import one_line
@@ -33,7 +34,7 @@ NAME = "report.html"
 _STYLES = ("vendor/uPlot.min.css", "assets/page.css")
 _SCRIPTS = (
     "vendor/uPlot.iife.min.js",
-    *(f"assets/{name}.js" for name in ("base", "tables", "tree", "charts", "heat", "main")),
+    *(f"assets/{name}.js" for name in ("base", "tables", "tree", "charts", "heat", "timeline", "main")),
 )
 #: Letters of the packed tables to download, at most, and rows of one; larger ones are only in files beside the page.
 _MOST_PACKED = 600_000
@@ -60,7 +61,8 @@ def render_page(report: Report) -> bytes:
         terms=terms(),
         drawings=drawings,
         modules=len(report.modules),
-        data=packed({**vars(drawings), "tree": module_tree(report)}),
+        timeline=bool(report.timeline.ranks),
+        data=packed({**vars(drawings), "tree": module_tree(report), "timeline": step_timeline(report)}),
         embedded=embedded,
         left_out=left_out,
         licence=_asset("vendor/uPlot.LICENSE"),

@@ -17,9 +17,9 @@ from distprof.merge.html.model import (
     Table,
     Value,
 )
-from distprof.merge.report import ExpertLayerStats, RankRow, Report, SelfTime, SkewRow
+from distprof.merge.report import LONG_STEP, ExpertLayerStats, RankRow, Report, SelfTime, SkewRow
 from distprof.merge.text.format.lines import one_line
-from distprof.merge.wording import number_spans, phase_title
+from distprof.merge.wording import number_spans, phase_title, place_name
 from distprof.records import PHASES
 
 
@@ -28,6 +28,8 @@ def tables(report: Report) -> dict[str, Table]:
     found = {
         "ranks": rank_table(report),
         "hosts": _hosts(report),
+        "bursts": _bursts(report),
+        "long_steps": _long_steps(report),
         "skew_phases": _skew(report.skew.phases, "Phases", "phase"),
         "skew_modules": _skew(report.skew.modules, "Modules on which ranks disagree most", "module"),
         "collectives": _collectives(report),
@@ -123,6 +125,53 @@ def _remark(report: Report, row: RankRow, slow: set[int]) -> str:
     why = report.run.incomplete.get(row.rank, "")
     remarks = ["named by the verdict" if row.rank in slow else "", f"incomplete: {one_line(why)}" if why else ""]
     return "; ".join(filter(None, remarks))
+
+
+def _bursts(report: Report) -> Table:
+    columns = (
+        Column("iterations"),
+        Column("of timed steps", COUNT),
+        Column("ranks"),
+        Column("where"),
+        Column("each longer by", TIME, bar=True),
+        Column("pause"),
+    )
+    cells: list[list[Value]] = [
+        [
+            number_spans(one.iterations),
+            one.of_steps,
+            "all" if one.everywhere else number_spans(one.ranks),
+            one_line(place_name(one.subject, one.phase)),
+            one.excess_ns,
+            one_line(one.pause),
+        ]
+        for one in report.verdict.bursts
+    ]
+    return Table("Why some iterations are long", columns, cells)
+
+
+def _long_steps(report: Report) -> Table:
+    columns = (
+        Column("iteration", COUNT, "iteration"),
+        Column("time", TIME, bar=True),
+        Column("made long by ranks"),
+        Column("where"),
+        Column("longer by", TIME, bar=True),
+        Column("pause"),
+    )
+    cells: list[list[Value]] = [
+        [
+            one.iteration,
+            one.time_ns,
+            "all" if one.everywhere else number_spans(one.ranks) or "not known",
+            one_line(place_name(one.subject, one.phase)) if one.subject else "not known",
+            one.excess_ns,
+            one_line(one.pause),
+        ]
+        for one in report.long_steps
+    ]
+    note = f"Iterations of more than {LONG_STEP:g} x the median."
+    return Table("Long iterations", columns, cells, note=note)
 
 
 def _skew(rows: tuple[SkewRow, ...], title: str, subject: str) -> Table:

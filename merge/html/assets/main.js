@@ -20,11 +20,12 @@ page.start = async () => {
 
   const data = JSON.parse(await page.unpack(document.getElementById("data").textContent));
   for (const slot of document.querySelectorAll(".slot")) {
-    const { table, chart, heat, tree } = slot.dataset;
+    const { table, chart, heat, tree, timeline } = slot.dataset;
     if (table) page.table(slot, data.tables[table]);
     else if (chart) page.chart(slot, data.charts[chart]);
     else if (heat) page.heat(slot, data.heat_maps[heat]);
     else if (tree) page.tree(slot, data.tree);
+    else if (timeline) page.timeline(slot, data.timeline);
   }
   let width = root.clientWidth;
   addEventListener("resize", () => {

@@ -15,7 +15,7 @@ from support.reports import collectives_of, report_of
 from distprof.merge.export.table_files import csv_files
 from distprof.merge.export.tables import all_tables
 from distprof.merge.html.page import render_page
-from distprof.merge.report import Report
+from distprof.merge.report import RankTimeline, Report, Span, StepTimeline
 from distprof.records import Header, Record, Tree
 
 JOB: dict[str, Any] = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "slow_rank": 5, "hot": 3.0, "steps": 6}
@@ -31,7 +31,25 @@ EVIL = (
 @lru_cache(maxsize=1)
 def eight() -> Report:
     report = report_of(**JOB)
-    return replace(report, collectives=collectives_of(8))
+    return replace(report, collectives=collectives_of(8), timeline=timeline_of(8))
+
+
+def timeline_of(ranks: int) -> StepTimeline:
+    """Returns an iteration of 10 ms: forward, then backward; all wait for rank 5 in the last 2 ms of forward."""
+    ms = 1_000_000
+
+    def rank_of(rank: int) -> RankTimeline:
+        late = rank == 5
+        return RankTimeline(
+            rank,
+            phases=(Span("forward", 0, 5 * ms), Span("backward", 5 * ms, 10 * ms)),
+            modules=(Span("blocks.0", 0, (5 if late else 3) * ms), Span("blocks.0 (backward)", 5 * ms, 10 * ms)),
+            collectives=(Span("all_reduce (dp)", (5 if late else 3) * ms, 5 * ms),),
+            waits=() if late else (Span("for rank 5 in all_reduce (dp)", 3 * ms, 5 * ms),),
+            pauses=(),
+        )
+
+    return StepTimeline(7, tuple(map(rank_of, range(ranks))), left_out=3)
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +293,25 @@ def test_a_chart_tells_the_figures_under_the_mouse_and_the_keys(opened: Browser)
     opened.run("document.querySelector('[data-chart=phases_by_rank] .figure').focus()")
     opened.press(Keys.ARROW_RIGHT)
     assert opened.text("[data-chart=phases_by_rank] output").startswith("rank 1: ")
+
+
+def test_the_timeline_tells_who_waits_for_whom(opened: Browser) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    canvas = "[data-timeline] canvas"
+    assert "3 other ranks are left out" in opened.text("[data-timeline] .note")
+    opened.hover(canvas, 64 + 0.4 * (opened.find(canvas).size["width"] - 74), 2.5 * 30)
+    lines = opened.text("#tip").split("\n")
+    assert lines[0].startswith("rank 2, ") and float(lines[0].split()[2]) == pytest.approx(4, abs=0.1)
+    assert lines[1:] == [
+        "phase: forward, 5.00 ms",
+        "wait: for rank 5 in all_reduce (dp), 2.00 ms",
+        "collective: all_reduce (dp), 2.00 ms",
+    ]
+    opened.run("document.querySelector('[data-timeline] canvas').focus()")
+    opened.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_DOWN, "+", "+")
+    assert opened.text("[data-timeline] output").startswith("rank 5, ")
+    assert "module: blocks.0, 5.00 ms" in opened.text("[data-timeline] output")
 
 
 def test_light_and_dark(opened: Browser) -> None:

@@ -20,10 +20,11 @@ from support.reports import collectives_of, report_of
 from distprof.merge.export.table_files import csv_files
 from distprof.merge.export.tables import all_tables
 from distprof.merge.html import glossary, page
+from distprof.merge.html.cards import cards
 from distprof.merge.html.charts import charts, heat_maps
 from distprof.merge.html.page import render_page
 from distprof.merge.html.tables import tables
-from distprof.merge.report import Report
+from distprof.merge.report import SLOW, Burst, LongStep, Report, SlowGroup, Straggler
 
 ROOT = Path(__file__).parents[3]
 JOB: dict[str, Any] = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "slow_rank": 5, "hot": 3.0, "steps": 6}
@@ -157,6 +158,30 @@ def test_collectives_have_a_table_and_a_chart() -> None:
         [one.lag_ns for one in report.collectives.waits],
     ]
     assert [row[1] for row in tables(report)["collectives"].rows] == ["all_reduce", "barrier"]
+
+
+def test_bursts_have_a_card_and_a_table() -> None:
+    report = report_of(dp=4)
+    burst = Burst((6, 8), 3, (2,), False, "data", "data", 4e8, "")
+    step = LongStep(6, 5e8, (2,), False, "data", "data", 4e8, "")
+    report = replace(report, verdict=replace(report.verdict, bursts=(burst,)), long_steps=(step,))
+    (card,) = [card for card in cards(report) if card.name == "bursts"]
+    assert card.title == "2 iterations are long"
+    assert card.sentence == "In 2 of 3 steps rank 2 loses 400 ms in data wait."
+    assert list(tables(report)["bursts"].rows) == [["6, 8", 3, "2", "data wait", 4e8, ""]]
+    assert list(tables(report)["long_steps"].rows) == [[6, 5e8, "2", "data wait", 4e8, ""]]
+
+
+def test_a_host_that_is_slow_as_a_whole_is_named_in_its_place() -> None:
+    report = report_of(dp=4)
+    group = SlowGroup("host", "node2", (2, 3), (2, 3), "forward", "forward", 4e7, 0.2, 3, 3, 4)
+    one = Straggler(2, "forward", "forward", 4e7, 0.2, 3, 3, 4, 1e7)
+    ranks = replace(report.verdict.ranks, finding=SLOW, named=(one, replace(one, rank=3)), groups=(group,))
+    (card, *_) = cards(replace(report, verdict=replace(report.verdict, ranks=ranks)))
+    assert card.title == "Host node2: slow"
+    assert card.evidence[0] == [
+        *("2 of 2 ranks of host node2", "forward", "+40 ms", "20%", "3 of 3", "of 3 other hosts"),
+    ]
 
 
 def test_words_are_those_of_the_glossary() -> None:
