@@ -9,6 +9,7 @@
 # make docs    writes docs/FLOPS.md from the registry of formulas, docs/REPORT.md from the report's dataclasses,
 #              docs/MODELS.md by counting models, and the table of docs/STACKS.md by running its tests; needs all stacks,
 #              optional ones too
+# make site    builds the pages of docs/ as a web site, in build/site; a broken link fails it
 # make clean   removes everything that these have made, except for the runs
 
 PYTHON ?= python3
@@ -22,7 +23,7 @@ INSTALLED := build/check
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --explicit-package-bases
 
-.PHONY: demo test quick check soak bench docs clean
+.PHONY: demo test quick check soak bench docs site clean
 .DELETE_ON_ERROR:
 
 # Made again when dependencies or C sources change; Python sources are used in place (editable install).
@@ -90,6 +91,10 @@ docs: $(READY) $(STACKS)
 	$(BIN)/python tools/report_page.py
 	cd tools && PYTHONPATH=../examples $(BIN)/python -m models
 	$(BIN)/pytest tests/stacks --write-page
+
+site: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt "mkdocs-material>=9.5"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
 
 clean:
 	rm -rf build $(VENV) distprof/probes/timing/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

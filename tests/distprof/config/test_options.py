@@ -115,8 +115,8 @@ def test_defaults_are_values_of_their_options(option: Option) -> None:
     assert option.help.startswith(f"{option.text} (default: ")
 
 
-def test_readme_table_has_defaults_of_run() -> None:
-    page = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+def test_reference_has_defaults_of_run() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "REFERENCE.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `--(?:no-)?([a-z-]+).*`.* \| (.*) \|$", page, re.MULTILINE))
     shown = {option.name: rows[option.flag.removeprefix("--")].strip("`") for option in RUN if option.name != "name"}
     words = {True: "on", False: "off"}
