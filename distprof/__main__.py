@@ -21,6 +21,7 @@ COMMANDS = {
     "run": ("distprof.commands.run", "Start a job as torchrun does, with a recorder in every rank."),
     "exec": ("distprof.commands.exec_", "Start a job with a launcher of your own (torchrun, srun, mpirun, ...)."),
     "merge": ("distprof.commands.merge", "Make one report from the shards of all ranks."),
+    "diff": ("distprof.commands.diff", "Compare two runs: what changed beyond the noise, and where."),
     "export": ("distprof.commands.export", "Write a trace of all ranks, for ui.perfetto.dev."),
     "count": ("distprof.commands.count.command", "Print the profile of one model, without running a job."),
     "peak": ("distprof.commands.peak", "Measure this machine's peak, for the MFU of CPUs and unknown devices."),

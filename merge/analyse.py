@@ -5,7 +5,7 @@ load_run(path) -> LoadedRun -> start_analysis -> Analysis -> sections -> Report
 
 from __future__ import annotations
 
-from distprof.merge.analysis import start_analysis
+from distprof.merge.analysis import Analysis, start_analysis
 from distprof.merge.clock.section import clock_section
 from distprof.merge.collectives.section import collectives_section
 from distprof.merge.experts.load import expert_layers
@@ -37,7 +37,11 @@ def analyse(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS, window: int | None =
     It depends on the records and the peaks alone: the same shards give the same report.  Raises UsageError for a window
     that holds nothing.
     """
-    analysis = start_analysis(run, peaks, window)
+    return report_of(start_analysis(run, peaks, window))
+
+
+def report_of(analysis: Analysis) -> Report:
+    """Returns the report of an analysis."""
     return Report(
         run=run_info(analysis),
         topology=analysis.layout.info,

@@ -59,8 +59,9 @@ RENDERERS = (
     "merge.export",
     "merge.html",
 )
+COMPARISON = ("merge.diff",)
 COMPOSERS = ("results", "standalone", "api", "commands", "commands.count", "__main__")
-ORDER = (*BASE, *RANK_SIDE, *LAUNCHER, *ANALYSIS, *RENDERERS, *COMPOSERS)
+ORDER = (*BASE, *RANK_SIDE, *LAUNCHER, *ANALYSIS, *RENDERERS, *COMPARISON, *COMPOSERS)
 #: The units that each side may import.
 ALLOWED_UNITS = {
     RANK_SIDE: {*BASE, *RANK_SIDE},

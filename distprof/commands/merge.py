@@ -71,7 +71,7 @@ def command(run: Path | None, out: Path | None, window: int | None, config: Path
     run = chosen_run(run, asked)
     loaded = load_run(run, progress.files)
     chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
-    report = analyse(loaded, _peaks(chosen), window)
+    report = analyse(loaded, chosen_peaks(chosen), window)
     options = replace(text_options(chosen), page=PAGE if chosen["page"] else "")
     text = render(report, options)
     tables = _tables(report, parquet=chosen["parquet"])
@@ -103,7 +103,8 @@ def _write(run: Path, out: Path | None, contents: Mapping[str, Content]) -> None
     say(f"report in {folder}{drawn}")
 
 
-def _peaks(chosen: Mapping[str, Any]) -> Peaks:
+def chosen_peaks(chosen: Mapping[str, Any]) -> Peaks:
+    """Returns the peaks of devices: the option's, and those that were measured on this machine."""
     measured, problem = read_peak_cache(cache_file())
     if problem:
         say(problem)

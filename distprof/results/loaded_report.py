@@ -130,8 +130,8 @@ def load(path: str | os.PathLike[str], *, window: int | None = None, peak_tflops
     found = Path(path)
     if found.is_dir() and found.name == SHARDS and (found.parent / MANIFEST).is_file():
         found = found.parent
-    summary = found if found.is_file() else found / SUMMARY
-    if summary.is_file() and not (found.is_dir() and RunFolder(found).shard_files()):
+    summary = report_file(found)
+    if summary is not None:
         if window is not None or peak_tflops is not None:
             raise UsageError(f"{summary} is a report already: give the run's folder for another window or peak")
         return RunReport(_read(summary), str(summary))
@@ -140,6 +140,12 @@ def load(path: str | os.PathLike[str], *, window: int | None = None, peak_tflops
     measured, _ = read_peak_cache(cache_file())
     peaks = Peaks(peak_tflops if peak_tflops is not None else _number(kept), measured)
     return RunReport(analyse(run, peaks, window), str(found))
+
+
+def report_file(path: Path) -> Path | None:
+    """Returns the ``summary.json`` that ``path`` is or holds; None for the folder of a run, which is merged."""
+    summary = path if path.is_file() else path / SUMMARY
+    return None if not summary.is_file() or (path.is_dir() and RunFolder(path).shard_files()) else summary
 
 
 def _number(kept: Any) -> float | None:

@@ -1,0 +1,90 @@
+"""``distprof diff``: two runs side by side, with bounds of the noise."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from distprof.commands.merge import chosen_peaks
+from distprof.commands.progress import Progress
+from distprof.commands.streams import put
+from distprof.config.options import SHOWN, with_defaults
+from distprof.config.run_options import options_of_run
+from distprof.console import say
+from distprof.errors import UsageError
+from distprof.merge.analysis import start_analysis
+from distprof.merge.diff.compare import compare, side_of
+from distprof.merge.diff.samples import Side
+from distprof.merge.diff.text import render
+from distprof.merge.export.json import plain
+from distprof.merge.load.run import load_run
+from distprof.merge.wording import join_words
+from distprof.printable import printable_json
+from distprof.results.loaded_report import load, report_file
+from distprof.run_folder import MANIFEST, SHARDS, RunFolder
+
+#: The exit code where the second run is worse than --fail-over allows.
+WORSE = 1
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  distprof diff runs/before runs/after
+  distprof diff baseline/summary.json runs/nightly --fail-over 5%        in CI: exit code 1 if it is slower
+  distprof diff runs/before runs/after --json > diff.json
+"""
+)
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+@click.option(
+    "--fail-over",
+    metavar="X%",
+    help="Exit with 1 if a figure or a place is worse by more than X percent, beyond the noise.",
+)
+def command(first: Path, second: Path, as_json: bool, fail_over: str | None) -> None:
+    """Compare two runs: folders of runs, or the summary.json of their reports, which has no times of places.
+
+    Shows what differs in their set-up, and how iteration, throughput, MFU and memory changed, with bounds from the
+    steps themselves: batch means and Student's t, at 99 %, widened by the time in which threads waited for a processor.
+    Then the modules and phases that gained or lost most, relative to what all modules have in common; collectives,
+    parameters and flops; and slow ranks and hot experts that are new.
+    """
+    limit = None if fail_over is None else _share(fail_over)
+    found = compare(_side(first), _side(second))
+    put(printable_json(json.dumps(plain(found), ensure_ascii=False, indent=1)) + "\n" if as_json else render(found))
+    if limit is None:
+        return
+    if found.why_not:
+        raise UsageError(f"the runs cannot be compared: {found.why_not}")
+    worse = found.worse_by(limit)
+    if worse:
+        say(f"the second run is worse by more than {100 * limit:g}%: {join_words(worse)}")
+        sys.exit(WORSE)
+
+
+def _side(path: Path) -> Side:
+    if path.name == SHARDS and (path.parent / MANIFEST).is_file():
+        path = path.parent
+    if report_file(path) is not None:
+        return Side(load(path).report)
+    progress = Progress(sys.stderr)
+    run = load_run(path, progress.files)
+    progress.clear()
+    chosen = with_defaults(SHOWN, options_of_run(RunFolder(path)))
+    return side_of(start_analysis(run, chosen_peaks(chosen)))
+
+
+def _share(text: str) -> float:
+    """Returns 0.05 for ``5%`` and for ``5``."""
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent < float("inf"):
+        raise UsageError(f"fail-over is {text!r}: give a number of percent, such as 5%")
+    return percent / 100
