@@ -23,6 +23,7 @@ COMMANDS = {
     "merge": ("distprof.commands.merge", "Make one report from the shards of all ranks."),
     "diff": ("distprof.commands.diff", "Compare two runs: what changed beyond the noise, and where."),
     "export": ("distprof.commands.export", "Write a trace of all ranks, for ui.perfetto.dev."),
+    "log": ("distprof.commands.log", "Hand a report to TensorBoard, Weights & Biases or MLflow."),
     "count": ("distprof.commands.count.command", "Print the profile of one model, without running a job."),
     "peak": ("distprof.commands.peak", "Measure this machine's peak, for the MFU of CPUs and unknown devices."),
     "dump": ("distprof.commands.dump", "Print the records of a shard as JSON lines."),

@@ -60,7 +60,7 @@ RENDERERS = (
     "merge.html",
 )
 COMPARISON = ("merge.diff",)
-COMPOSERS = ("results", "standalone", "api", "commands", "commands.count", "__main__")
+COMPOSERS = ("trackers", "results", "standalone", "api", "commands", "commands.count", "__main__")
 ORDER = (*BASE, *RANK_SIDE, *LAUNCHER, *ANALYSIS, *RENDERERS, *COMPARISON, *COMPOSERS)
 #: The units that each side may import.
 ALLOWED_UNITS = {

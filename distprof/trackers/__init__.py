@@ -1,0 +1,1 @@
+"""Hands a report to experiment trackers: TensorBoard, Weights & Biases and MLflow."""
