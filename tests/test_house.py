@@ -44,6 +44,7 @@ ANALYSIS = (
     "merge.experts",
     "merge.skew",
     "merge.host_rows",
+    "merge.gain_grid",
     "merge.step_timeline",
     "merge.time_use",
     "merge.run_info",

@@ -14,14 +14,19 @@ from distprof.merge.report import Report
 #: All plots, in the order in which they are drawn.
 NAMES = (
     "iteration_by_rank",
+    "hosts",
     "skew_map",
+    "rank_grid",
     "module_map",
+    "self_times",
     "step_spread",
+    "data_wait",
     "collectives",
     "arrival_lag",
     "timeline",
+    "pipeline",
+    "memory",
     "expert_load",
-    "expert_ranked",
 )
 FORMATS = ("png", "svg")
 

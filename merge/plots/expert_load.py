@@ -6,6 +6,7 @@ The value of the expert that the verdict calls overloaded is bold, and no other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +14,6 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from distprof.merge.plots import style
-from distprof.merge.plots.loads import loaded_layers, relative_loads
 from distprof.merge.report import OVERLOADED, ExpertLayerStats, ExpertVerdict, Report
 
 _ALL_VALUES_UP_TO = 96
@@ -43,9 +43,21 @@ def draw(report: Report) -> Figure | None:
     style.rank_ticks(axes.xaxis, range(widest))
     _layer_ticks(axes, [layer.name for layer in layers])
     axes.set(xlabel=f"expert{' (x: no token)' if widest <= _CROSSES_UP_TO else ''}", ylabel="layer")
-    detail = f"tokens over {max(layer.steps for layer in layers)} steps; {_finding(report.verdict.expert)}"
+    grey = "; grey: no such expert, or no rank with it recorded" if np.isnan(loads).any() else ""
+    detail = f"tokens over {max(layer.steps for layer in layers)} steps{grey}; {_finding(report.verdict.expert)}"
     style.title(axes, "Expert load", report, detail)
     return figure
+
+
+def loaded_layers(report: Report) -> list[ExpertLayerStats]:
+    """Returns the layers that processed any token."""
+    return [layer for layer in report.experts if any(layer.tokens)]
+
+
+def relative_loads(layer: ExpertLayerStats) -> list[float | None]:
+    """Returns tokens / mean over recorded experts, for each expert; None where no recorded rank hosts the expert."""
+    mean = fmean(tokens for tokens in layer.tokens if tokens is not None)
+    return [None if tokens is None else tokens / mean for tokens in layer.tokens]
 
 
 def _overloaded_cell(layers: Sequence[ExpertLayerStats], found: ExpertVerdict) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
@@ -32,7 +33,7 @@ def draw(report: Report) -> Figure | None:
     _legend(figure, shown)
     style.rank_ticks(axes.xaxis, [row.rank for row in rows])
     axes.set(xlabel="rank", ylabel=f"time of one iteration ({unit.name})")
-    axes.set_xlim(-0.5 - 0.35 * (len(rows) < 3), len(rows) - 0.5 + 0.35 * (len(rows) < 3))
+    axes.set_xlim(*style.rank_limits(len(rows)))
     axes.grid(axis="y")
     style.title(axes, "Iteration time by rank", report, "medians over timed steps")
     return figure
@@ -43,22 +44,19 @@ def _stack(axes: Axes, rows: list[RankRow], phases: list[str], unit: TimeUnit, w
     base = [0.0] * len(rows)
     for phase in phases:
         top = [low + (row.phases_ns.get(phase) or 0.0) / unit.ns for low, row in zip(base, rows, strict=True)]
-        bars = [_rectangle(place, low, high, width) for place, (low, high) in enumerate(zip(base, top, strict=True))]
-        axes.add_collection(PolyCollection(bars, facecolor=style.PHASES[phase], linewidth=0, label=phase))
+        boxes = style.bars(np.array(base), np.array(top), width)
+        bars = PolyCollection(boxes, facecolor=style.PHASES[phase], linewidth=0, label=phase)
+        axes.add_collection(style.rasterised(bars, len(boxes)))
         base = top
     axes.set_ylim(0, 1.16 * max(map(_height, rows)) / unit.ns)
-
-
-def _rectangle(place: int, low: float, high: float, width: float) -> list[tuple[float, float]]:
-    left, right = place - width / 2, place + width / 2
-    return [(left, low), (left, high), (right, high), (right, low)]
 
 
 def _totals(axes: Axes, rows: list[RankRow], unit: TimeUnit, width: float) -> None:
     """Draws the median of the iteration as a line over each bar."""
     heights = [(row.iteration_ns or 0.0) / unit.ns for row in rows]
     lines = [[(place - width / 2, height), (place + width / 2, height)] for place, height in enumerate(heights)]
-    axes.add_collection(LineCollection(lines, color=style.INK, linewidth=1.2, label="iteration"))
+    totals = LineCollection(lines, color=style.INK, linewidth=1.2, label="iteration")
+    axes.add_collection(style.rasterised(totals, len(lines)))
 
 
 def _name_slow_ranks(axes: Axes, rows: list[RankRow], found: RankVerdict, unit: TimeUnit) -> None:

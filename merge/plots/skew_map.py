@@ -20,8 +20,6 @@ from distprof.merge.quantities import common_unit
 from distprof.merge.report import NOBODY_STANDS_OUT, NOT_ENOUGH, RankVerdict, Report, SkewMap, Straggler
 from distprof.merge.wording import place_name, rank_names
 
-#: With more ranks, several share a line: a line thinner than a pixel might not be drawn.
-MOST_LINES = 256
 _FRAMED_UP_TO = 48
 _DARK = 0.66  # share of the colour scale beyond which black cannot be read
 _FINDINGS = {NOBODY_STANDS_OUT: "no rank stands out", NOT_ENOUGH: "not enough to tell who is slow"}
@@ -34,10 +32,10 @@ def draw(report: Report) -> Figure | None:
     excess = style.to_array(skew.excess_ns)
     if not np.any(np.nan_to_num(excess)):
         return None
-    limit = _limit(excess, report.verdict.ranks)
+    limit = style.colour_limit(excess, report.verdict.ranks)
     unit = common_unit([limit])
-    together = -(-len(skew.ranks) // MOST_LINES)
-    lines = shared_lines(excess, together) / unit.ns
+    together = -(-len(skew.ranks) // style.MOST_CELLS)
+    lines = style.shared_rows(excess, together) / unit.ns
     figure, axes = style.new_figure(max(6.0, 3.0 + 0.42 * excess.shape[1]), min(8.5, 3.0 + 0.28 * len(lines)))
     colours = ("RdBu_r", Normalize(-limit / unit.ns, limit / unit.ns))
     style.heat_map(figure, axes, lines, colours, f"slower than the cohort ({unit.name})")
@@ -51,9 +49,10 @@ def draw(report: Report) -> Figure | None:
         _point_at(axes, cells[0][1] // together, cells[0][2], words[0])
     sharing = f", each line the extremes of {together} ranks" if together > 1 else ""
     found = f"largest: {words[0]}" if words else _found(report.verdict.ranks)
+    grey = "; grey: the rank has no such module, or no rank to compare with" if np.isnan(lines).any() else ""
     what = "own time" if report.skew.has_own_times else "self time"
     style.title(
-        axes, "Where ranks disagree", report, f"{what} minus that of the others of its cohort{sharing}; {found}"
+        axes, "Where ranks disagree", report, f"{what} minus that of the others of its cohort{sharing}{grey}; {found}"
     )
     return figure
 
@@ -65,12 +64,6 @@ def _found(found: RankVerdict) -> str:
     return f"{rank_names([found.named[0].rank])}: {place_name(found.named[0].subject, found.named[0].phase)}"
 
 
-def _limit(excess: style.FloatArray, found: RankVerdict) -> float:
-    """Returns the excess at the end of the colour scale."""
-    largest = max(float(np.nanmax(np.abs(excess))), found.slow_share * (found.iteration_ns or 0.0))
-    return largest if found.named else 2 * largest
-
-
 def _named_cells(skew: SkewMap, found: RankVerdict) -> list[tuple[Straggler, int, int]]:
     """Returns each named rank with (row, column) of the place where it is slow, where the map has it."""
     columns = {place: column for column, place in enumerate(zip(skew.subjects, skew.phases, strict=True))}
@@ -79,16 +72,6 @@ def _named_cells(skew: SkewMap, found: RankVerdict) -> list[tuple[Straggler, int
         for one in found.named
         if (one.subject, one.phase) in columns
     ]
-
-
-def shared_lines(excess: style.FloatArray, together: int) -> style.FloatArray:
-    """Reduces (ranks, columns) to (lines, columns): the excess furthest from 0 of ``together`` neighbouring ranks."""
-    lines = []
-    for start in range(0, len(excess), together):
-        ranks = excess[start : start + together]
-        furthest = np.argmax(np.nan_to_num(np.abs(ranks)), axis=0)
-        lines.append(ranks[furthest, np.arange(excess.shape[1])])
-    return np.stack(lines)
 
 
 def _frame(axes: Axes, line: int, column: int, value: float, *, dark: bool) -> None:

@@ -1,17 +1,22 @@
-"""The spread of each rank's iteration time over its timed steps."""
+"""The spread of each rank's iteration time over its timed steps; of many ranks, a map of ranks x steps.
+
+The map has own times, without waits in collectives, where these are known: only the rank that makes a step long is
+dark in it, and not those that wait for it.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from distprof.merge.plots import style
 from distprof.merge.quantities import TimeUnit, common_unit
 from distprof.merge.report import RankRow, Report
 
-_BARS_UP_TO = 64
+_BARS_UP_TO = 32
 _SHARES = (0, 25, 50, 75, 100)
 
 
@@ -20,21 +25,66 @@ def draw(report: Report) -> Figure | None:
     rows = [row for row in report.ranks if row.step_durations_ns]
     if max((len(row.step_durations_ns) for row in rows), default=0) < 2:
         return None
+    return _spread(report, rows) if len(rows) <= _BARS_UP_TO else _map(report, rows)
+
+
+def _spread(report: Report, rows: list[RankRow]) -> Figure:
     unit = common_unit(float(max(row.step_durations_ns)) for row in rows)
     levels = np.array([np.percentile(row.step_durations_ns, _SHARES) for row in rows]).T / unit.ns
     figure, axes = style.new_figure(min(12.0, max(5.0, 3.2 + 0.36 * len(rows))), 4.2)
-    if len(rows) <= _BARS_UP_TO:
-        _bars(axes, rows, levels, unit)
-    else:
-        _bands(axes, levels)
+    _bars(axes, rows, levels, unit)
     style.rank_ticks(axes.xaxis, [row.rank for row in rows])
     axes.set(xlabel="rank", ylabel=f"time of one iteration ({unit.name})")
-    axes.set_xlim(-0.5 - 0.35 * (len(rows) < 3), len(rows) - 0.5 + 0.35 * (len(rows) < 3))
+    axes.set_xlim(*style.rank_limits(len(rows)))
     axes.set_ylim(0, 1.08 * float(levels.max()))
     axes.grid(axis="y")
     figure.legend(loc="outside right center")
     style.title(axes, "Spread over steps", report, f"the {_steps(rows)} timed steps of each rank")
     return figure
+
+
+def _map(report: Report, rows: list[RankRow]) -> Figure:
+    iterations = sorted({iteration for row in rows for iteration in row.step_iterations})
+    excess, own = excess_by_step(rows, iterations)
+    limit = style.colour_limit(excess, report.verdict.ranks)
+    unit = common_unit([limit])
+    together = -(-len(rows) // style.MOST_CELLS)
+    lines = style.shared_rows(excess, together) / unit.ns
+    figure, axes = style.new_figure(max(6.0, min(12.0, 3.0 + 0.4 * len(iterations))), min(8.5, 3.0 + 0.1 * len(lines)))
+    what = "own time" if own else "time"
+    colours = ("RdBu_r", Normalize(-limit / unit.ns, limit / unit.ns))
+    style.heat_map(figure, axes, lines, colours, f"{what} above the cohort's median ({unit.name})")
+    style.rank_ticks(axes.yaxis, [row.rank for row in rows][::together])
+    style.rank_ticks(axes.xaxis, iterations)
+    axes.set(xlabel="iteration", ylabel="rank")
+    named = {one.rank for one in report.verdict.ranks.named}
+    for place, row in enumerate(rows):
+        if row.rank in named:
+            axes.annotate(
+                f"◀ {row.rank}", (1.0, place // together), (1, 0), xycoords=("axes fraction", "data"),
+                textcoords="offset points", va="center", fontsize=7, annotation_clip=False,
+            )  # fmt: skip
+    sharing = f", each line the extremes of {together} ranks" if together > 1 else ""
+    grey = "; grey: not recorded" if np.isnan(lines).any() else ""
+    marks = "; ◀ marks slow ranks" if named else "; no rank is named"
+    style.title(axes, "Steps of all ranks", report, f"{what} of each iteration{sharing}{grey}{marks}")
+    return figure
+
+
+def excess_by_step(rows: list[RankRow], iterations: list[int]) -> tuple[style.FloatArray, bool]:
+    """Returns (ranks, iterations) times minus the median of the rank's cohort over all its ranks and steps, in ns, NaN
+    for a step that was not recorded; and whether they are own times.
+    """
+    own = all(row.step_own_ns for row in rows)
+    times = np.full((len(rows), len(iterations)), np.nan)
+    for place, row in enumerate(rows):
+        times[place, np.searchsorted(iterations, row.step_iterations)] = (
+            row.step_own_ns if own else row.step_durations_ns
+        )
+    for cohort in {row.cohort for row in rows}:
+        members = [place for place, row in enumerate(rows) if row.cohort == cohort]
+        times[members] -= np.nanmedian(times[members])
+    return times, own
 
 
 def _bars(axes: Axes, rows: list[RankRow], levels: style.FloatArray, unit: TimeUnit) -> None:
@@ -48,14 +98,6 @@ def _bars(axes: Axes, rows: list[RankRow], levels: style.FloatArray, unit: TimeU
     at = np.repeat(places, [len(row.step_durations_ns) for row in rows])
     steps = np.concatenate([np.asarray(row.step_durations_ns) for row in rows]) / unit.ns
     axes.plot(at, steps, ".", color=style.BLUE, markersize=3.5, label="one step")
-
-
-def _bands(axes: Axes, levels: style.FloatArray) -> None:
-    least, lower, middle, upper, most = levels
-    places = np.arange(levels.shape[1])
-    axes.fill_between(places, least, most, color=style.SKY, alpha=0.35, linewidth=0, step="mid", label="all steps")
-    axes.fill_between(places, lower, upper, color=style.SKY, linewidth=0, step="mid", label="middle half")
-    axes.step(places, middle, color=style.INK, linewidth=0.9, where="mid", label="median")
 
 
 def _steps(rows: list[RankRow]) -> str:

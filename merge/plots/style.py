@@ -15,12 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import LineCollection
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from distprof.merge.report import Report
+from distprof.merge.report import RankVerdict, Report
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.text.format.shortening import shortened_apart
 
@@ -50,8 +51,10 @@ INK, FAINT, NOTHING = "#1F2933", "#5F6B7A", "#DDE1E6"
 
 Drawn = TypeVar("Drawn", bound=Artist)
 
+#: With more rows or columns, several share one: a line thinner than a pixel might not be drawn.
+MOST_CELLS = 256
 _DPI = 150
-_VECTORS_UP_TO = 512  # parts of an artist
+_VECTORS_UP_TO = 128  # parts of an artist
 _MOST_TICKS = 32
 _FEW_TICKS = 12
 _SEPARATE_UP_TO = 64
@@ -154,6 +157,56 @@ def rasterised(artist: Drawn, parts: int) -> Drawn:
     """Returns an artist of so many parts; of many, it is drawn as pixels in vector files, which stay small."""
     artist.set_rasterized(parts > _VECTORS_UP_TO)
     return artist
+
+
+def bars(low: FloatArray, high: FloatArray, width: float) -> list[list[tuple[float, float]]]:
+    """Returns the rectangles of vertical bars at 0, 1, ..., from ``low`` to ``high``."""
+    ends = enumerate(zip(low.tolist(), high.tolist(), strict=True))
+    return [
+        [(at - width / 2, bottom), (at - width / 2, top), (at + width / 2, top), (at + width / 2, bottom)]
+        for at, (bottom, top) in ends
+    ]
+
+
+def bar_lines(axes: Axes, heights: FloatArray, width: float, label: str) -> None:
+    """Draws a line over each bar at 0, 1, ...; of bars without gaps, one line over all.  NaN has none."""
+    if width >= 1:
+        axes.step(np.arange(len(heights)), heights, color=INK, linewidth=0.8, where="mid", label=label)
+        return
+    lines = [[(at - width / 2, top), (at + width / 2, top)] for at, top in enumerate(heights) if not np.isnan(top)]
+    axes.add_collection(LineCollection(lines, color=INK, linewidth=1.2, label=label))
+
+
+def rank_limits(count: int) -> tuple[float, float]:
+    """Returns the limits of an axis with so many bars; a few do not fill it."""
+    room = 0.5 + 0.35 * (count < 3)
+    return -room, count - 1 + room
+
+
+def colour_limit(excess: FloatArray, found: RankVerdict) -> float:
+    """Returns the excess at the end of a colour scale that is centred at 0: at least that from which a rank is named;
+    where none is named, twice the largest, so that differences by chance are pale.
+    """
+    largest = max(float(np.nanmax(np.abs(excess))), found.slow_share * (found.iteration_ns or 0.0), 1.0)
+    return largest if found.named else 2 * largest
+
+
+def shared_columns(cells: FloatArray) -> tuple[FloatArray, int]:
+    """Returns (rows, at most MOST_CELLS columns) with the values furthest from 0 of neighbouring columns, and how many
+    share one.
+    """
+    together = -(-cells.shape[1] // MOST_CELLS)
+    return (cells, 1) if together == 1 else (shared_rows(cells.T, together).T, together)
+
+
+def shared_rows(cells: FloatArray, together: int) -> FloatArray:
+    """Returns (rows, columns) with the values furthest from 0 of ``together`` neighbouring rows in each column."""
+    lines = []
+    for start in range(0, len(cells), together):
+        own = cells[start : start + together]
+        furthest = np.argmax(np.nan_to_num(np.abs(own)), axis=0)
+        lines.append(own[furthest, np.arange(cells.shape[1])])
+    return np.stack(lines)
 
 
 def rank_ticks(axis: Axis, names: Sequence[int]) -> None:

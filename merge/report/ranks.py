@@ -37,6 +37,8 @@ class RankRow:
     step_iterations: tuple[int, ...] = ()
     step_durations_ns: tuple[int, ...] = ()
     step_processor_waits_ns: tuple[float | None, ...] = ()  # ready, but no processor was free; None: not seen
+    step_own_ns: tuple[int, ...] = ()  # without waits in collectives; empty where these are not known
+    data_max_ns: float | None = None  # the longest data wait of a timed step; None where no DataLoader was seen
     memory_unknown: str = ""  # why parameter_bytes and the two below it are None, where the reason is known
 
 

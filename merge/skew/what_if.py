@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distprof.merge.analysis import Analysis
+from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray, ragged
 from distprof.merge.clock.section import clock_of
 from distprof.merge.collectives.join import recorded, slices_of
@@ -48,25 +48,45 @@ class Cost:
     measured_ns: float
 
 
-def cost_of(analysis: Analysis, slow: Collection[int]) -> Cost | None:
-    """Returns what ``slow`` ranks cost together; None where it cannot be said."""
+@dataclass(frozen=True, eq=False)
+class Replayed:
+    """The programs of all ranks, and the lengths of the steps that they give without a change."""
+
+    ranks: tuple[int, ...]
+    programs: list[Program]
+    steps: FloatArray
+    measured_ns: float
+
+
+@computed_once
+def replayed(analysis: Analysis) -> Replayed | None:
+    """Returns the replay of the run as it was; None where it cannot be replayed, or does not give what was measured."""
     waits = None if why_no_own_times(analysis) else collective_waits(analysis)
     if waits is None:
         return None
     programs = _programs(analysis, waits)
     if programs is None:
         return None
-    ranks, steps = waits.entries.ranks, len(waits.entries.iterations)
-    own = [program.own_ns for program in programs]
-    faster = _at_median(programs, [analysis.cohorts[rank] for rank in ranks], [rank in slow for rank in ranks])
-    as_it_was, without = replay(programs, own, steps), replay(programs, faster, steps)
-    if as_it_was is None or without is None:
-        return None
+    ranks = waits.entries.ranks
+    steps = replay(programs, [program.own_ns for program in programs], len(waits.entries.iterations))
     measured = float(np.median([np.median(analysis.timed_windows[rank].durations_ns) for rank in ranks]))
-    replayed = float(np.median(as_it_was))
-    if abs(replayed - measured) > REPLAY_WITHIN * measured:
+    if steps is None or abs(float(np.median(steps)) - measured) > REPLAY_WITHIN * measured:
         return None
-    return Cost(float(np.median(as_it_was - without)), replayed, measured)
+    return Replayed(ranks, programs, steps, measured)
+
+
+def cost_of(analysis: Analysis, slow: Collection[int]) -> Cost | None:
+    """Returns what ``slow`` ranks cost together; None where it cannot be said."""
+    as_it_was = replayed(analysis)
+    if as_it_was is None:
+        return None
+    ranks, programs = as_it_was.ranks, as_it_was.programs
+    faster = _at_median(programs, [analysis.cohorts[rank] for rank in ranks], [rank in slow for rank in ranks])
+    without = replay(programs, faster, len(as_it_was.steps))
+    if without is None:
+        return None
+    cost_ns = float(np.median(as_it_was.steps - without))
+    return Cost(cost_ns, float(np.median(as_it_was.steps)), as_it_was.measured_ns)
 
 
 def _programs(analysis: Analysis, waits: Waits) -> list[Program] | None:

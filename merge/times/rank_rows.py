@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.collectives.own_times import lossy_iterations, rank_waits
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
 from distprof.merge.report import RankRow
@@ -42,6 +45,8 @@ def _row(analysis: Analysis, data: RankData) -> RankRow:
         fwd_macs=int(window.counts.forward_macs.sum()) if window and window.counts else None,
         mfu=mfu,
         hfu=hfu,
+        step_own_ns=_own_ns(analysis, data.rank, window) if window else (),
+        data_max_ns=_longest(window, "data"),
         step_iterations=window.iterations if window else (),
         step_durations_ns=tuple(window.durations_ns.tolist()) if window else (),
         step_processor_waits_ns=tuple(map(to_number, window.processor_waits_ns.tolist())) if window else (),
@@ -53,3 +58,20 @@ def _phase_median(window: Window | None, phase: str) -> float | None:
     if window is None or phase not in window.phases_ns:
         return None
     return median_of_steps(window.phases_ns[phase])
+
+
+def _longest(window: Window | None, phase: str) -> float | None:
+    if window is None or phase not in window.phases_ns or np.isnan(window.phases_ns[phase]).all():
+        return None
+    return float(np.nanmax(window.phases_ns[phase]))
+
+
+def _own_ns(analysis: Analysis, rank: int, window: Window) -> tuple[int, ...]:
+    """Returns the time of each timed step without the waits in collectives; empty where these are not known."""
+    waits = rank_waits(analysis).get(rank)
+    if waits is None or lossy_iterations(analysis) & set(window.iterations):
+        return ()
+    kept = np.isin(waits.iteration, window.iterations)
+    lost = np.zeros(window.steps, np.int64)
+    np.add.at(lost, np.searchsorted(window.iterations, waits.iteration[kept]), waits.wait_ns[kept])
+    return tuple(np.maximum(window.durations_ns - lost, 0).tolist())

@@ -24,8 +24,8 @@ from distprof.run_folder import MANIFEST, Manifest, RunFolder
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
-#: The plots of collectives, which synthetic jobs do not record, and of jobs of one rank.
-NOT_DRAWN = ("collectives", "arrival_lag", "module_map")
+#: The plots of what synthetic jobs of one host do not have: waits, stages, long data waits; and of jobs of one rank.
+NOT_DRAWN = ("collectives", "arrival_lag", "module_map", "timeline", "rank_grid", "hosts", "pipeline", "data_wait")
 DEMO: dict[str, Any] = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "experts": 8, "steps": 10, "slow_rank": 5, "hot": 3.0}
 
 

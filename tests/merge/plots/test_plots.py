@@ -21,16 +21,16 @@ from distprof.merge.plots import (
     arrival_lag,
     collectives,
     expert_load,
-    expert_ranked,
     iteration_by_rank,
     skew_map,
     step_spread,
+    style,
 )
 from distprof.merge.report import Report
 from distprof.records import PHASES
 
 JOB = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "slow_rank": 5, "hot": 3.0}
-MODULES = (iteration_by_rank, skew_map, step_spread, expert_load, expert_ranked, collectives, arrival_lag)
+MODULES = (iteration_by_rank, skew_map, step_spread, expert_load, collectives, arrival_lag)
 
 
 def values_of(report: Report) -> Any:
@@ -115,9 +115,9 @@ def test_missing_modules_are_masked_in_the_skew_map() -> None:
 
 def test_shared_lines_have_the_extreme() -> None:
     excess = np.array([[1.0, -1.0], [-5.0, 0.5], [np.nan, 2.0], [0.5, np.nan], [3.0, np.nan]])
-    shared = skew_map.shared_lines(excess, 2)
+    shared = style.shared_rows(excess, 2)
     np.testing.assert_array_equal(shared, [[-5.0, -1.0], [0.5, 2.0], [3.0, np.nan]])
-    np.testing.assert_array_equal(skew_map.shared_lines(excess, 1), excess)
+    np.testing.assert_array_equal(style.shared_rows(excess, 1), excess)
 
 
 def test_step_spread_has_the_durations_of_steps() -> None:
@@ -129,15 +129,6 @@ def test_step_spread_has_the_durations_of_steps() -> None:
     np.testing.assert_allclose(middle, np.median(durations, axis=1))
     ends = [np.array(c.get_segments())[:, :, 1] for c in figure.axes[0].collections]
     np.testing.assert_allclose(ends[0], np.stack([durations.min(axis=1), durations.max(axis=1)], axis=1))
-
-
-def test_step_spread_of_many_ranks_is_a_band() -> None:
-    report = report_of(dp=80, layers=1)
-    figure = drawn_by(step_spread, report)
-    durations = np.array([row["step_durations_ns"] for row in values_of(report)["ranks"]]) / 1e6
-    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), np.median(durations, axis=1))
-    band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
-    assert (band.min(), band.max()) == pytest.approx((durations.min(), durations.max()))
 
 
 def test_expert_load_is_tokens_over_mean() -> None:
@@ -160,25 +151,12 @@ def test_unrecorded_experts_are_grey_and_dead_ones_crossed() -> None:
     assert list(zip(*crosses.get_data(), strict=True)) == [(1, 0)]
 
 
-def test_ranked_curves_start_at_the_hottest_expert() -> None:
-    report = report_of(**JOB)
-    figure = drawn_by(expert_ranked, report)
-    *curves, balanced = figure.axes[0].lines
-    layers = values_of(report)["experts"]
-    assert len(curves) == len(layers)
-    for curve, layer in zip(curves, layers, strict=True):
-        loads = sorted(layer["tokens"], reverse=True)
-        np.testing.assert_allclose(curve.get_ydata(), np.array(loads) / np.mean(loads))
-        assert np.asarray(curve.get_ydata())[0] == pytest.approx(layer["max_over_mean"])
-    assert set(np.asarray(balanced.get_ydata())) == {1}
-
-
 def test_plots_without_data_are_not_drawn() -> None:
     one, dense = report_of(dp=1, steps=1), report_of(dp=2, experts=0)
     untimed = replace(one, ranks=tuple(replace(r, iteration_ns=None, step_durations_ns=()) for r in one.ranks))
-    assert [module.draw(one) is None for module in MODULES] == [False, True, True, False, False, True, True]
-    assert [module.draw(dense) is None for module in MODULES] == [False, False, False, True, True, True, True]
-    assert [module.draw(untimed) is None for module in MODULES] == [True, True, True, False, False, True, True]
+    assert [module.draw(one) is None for module in MODULES] == [False, True, True, False, True, True]
+    assert [module.draw(dense) is None for module in MODULES] == [False, False, False, True, True, True]
+    assert [module.draw(untimed) is None for module in MODULES] == [True, True, True, False, True, True]
 
 
 @pytest.mark.parametrize("job", [{"dp": 1}, JOB, {"dp": 520, "layers": 2, "experts": 2, "slow_rank": 300}])

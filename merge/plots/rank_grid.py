@@ -1,0 +1,92 @@
+"""A grid of the job's places (stages x replicas, tensor-parallel ranks x replicas, hosts x ranks): what an iteration
+would gain if the ranks at one place ran like the others of their cohort.
+
+The places of the ranks that the verdict names are framed, and no others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from distprof.merge.plots import style
+from distprof.merge.quantities import TimeUnit, common_unit
+from distprof.merge.report import GainGrid, RankVerdict, Report
+
+_VALUES_UP_TO = 96  # cells with a number in each
+_DARK = 0.66  # share of the colour scale beyond which black cannot be read
+_TITLES = {"pp": "pipeline stage", "tp": "tensor-parallel rank", "host": "host", "dp": "replica (dp)"}
+
+
+def draw(report: Report) -> Figure | None:
+    """Returns the grid; None where there is none."""
+    grid = report.gains
+    gains = style.to_array(grid.gain_ns)
+    if not grid.rows or np.isnan(gains).all():
+        return None
+    limit = style.colour_limit(gains, report.verdict.ranks)
+    unit = common_unit([limit])
+    cells, together = style.shared_columns(gains / unit.ns)
+    figure, axes = style.new_figure(
+        min(12.0, max(5.5, 3.2 + 0.5 * cells.shape[1])), min(8.5, 2.4 + 0.36 * len(grid.rows))
+    )
+    what = "gain" if grid.by_replay else "own time above the cohort"
+    colours = ("RdBu_r", Normalize(-limit / unit.ns, limit / unit.ns))
+    style.heat_map(figure, axes, cells, colours, f"{what} ({unit.name})")
+    axes.set_yticks(*_row_ticks(grid))
+    style.rank_ticks(axes.xaxis, [int(name) for name in grid.columns[::together]])
+    axes.set(xlabel=_TITLES.get(grid.column_axis, grid.column_axis), ylabel=_TITLES.get(grid.row_axis, grid.row_axis))
+    named = _named(grid, report.verdict.ranks)
+    for row, column in named:
+        _frame(axes, row, column / together if together == 1 else column // together)
+    if cells.size <= _VALUES_UP_TO:
+        _values(axes, cells, limit / unit.ns)
+    style.title(axes, "What each place costs", report, _detail(grid, gains, named, together, unit))
+    return figure
+
+
+def _detail(
+    grid: GainGrid, gains: style.FloatArray, named: list[tuple[int, int]], together: int, unit: TimeUnit
+) -> str:
+    words = "what an iteration would be shorter if the ranks there ran like the others of their cohort"
+    if not grid.by_replay:
+        words = "by how much the ranks' own time of an iteration exceeds that of the others of their cohort"
+    sharing = f"; each column has the extremes of {together}" if together > 1 else ""
+    unknown = "; grey: no rank, or none to compare with" if np.isnan(gains).any() else ""
+    if not named:
+        return f"{words}{sharing}{unknown}; no rank is named"
+    row, column = max(named, key=lambda place: np.nan_to_num(gains[place]))
+    value = f"{gains[row, column] / unit.ns:+.3g} {unit.name}"
+    where = f"{grid.row_axis} {grid.rows[row]}, {grid.column_axis} {grid.columns[column]}"
+    return f"{words}{sharing}{unknown}; framed: named ranks, the most at {where}: {value}"
+
+
+def _row_ticks(grid: GainGrid) -> tuple[list[int], list[str]]:
+    step = -(-len(grid.rows) // 32)
+    return list(range(0, len(grid.rows), step)), style.short(grid.rows[::step])
+
+
+def _named(grid: GainGrid, found: RankVerdict) -> list[tuple[int, int]]:
+    """Returns the places of the named ranks."""
+    ranks = {one.rank for one in found.named}
+    return [
+        (row, column)
+        for row, places in enumerate(grid.ranks)
+        for column, own in enumerate(places)
+        if ranks.intersection(own)
+    ]
+
+
+def _frame(axes: Axes, row: int, column: float) -> None:
+    axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=style.INK, linewidth=1.4))
+
+
+def _values(axes: Axes, cells: style.FloatArray, limit: float) -> None:
+    for (row, column), value in np.ndenumerate(cells):
+        if not np.isnan(value):
+            colour = "white" if abs(value) > _DARK * limit else style.INK
+            words = f"{value:+.1f}" if round(value, 1) else "0"
+            axes.text(column, row, words, ha="center", va="center", fontsize=7.5, color=colour)
