@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.processes import python
+from support.scripts import Workplace
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -30,19 +31,20 @@ def told(folder: Path, rank: int = 0) -> dict[str, Any]:
     return seen
 
 
-def torchrun(*arguments: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return python("-m", "torch.distributed.run", "--standalone", *arguments, cwd=folder, env=env)
+@pytest.fixture
+def place(tmp_path: Path, clean_env: dict[str, str]) -> Workplace:
+    """``tmp_path``, where launchers and ranks are forks: whole jobs that are really started are in ``tests/e2e``."""
+    return Workplace(tmp_path, clean_env).forking()
 
 
-def test_environment_of_ranks_is_torchruns_plus_three(cli: Cli, tmp_path: Path, clean_env: dict[str, str]) -> None:
+def test_environment_of_ranks_is_torchruns_plus_three(place: Workplace, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(TELL)
-    env = {**clean_env, "PYTHONPATH": "/mine"}
-    torchrun("--nproc-per-node", "2", "train.py", folder=tmp_path, env=env)
+    place.start_torchrun("--nproc-per-node", 2, "train.py", PYTHONPATH="/mine").wait()
     plain = told(tmp_path, 1)
     theirs = ["--name", "x", "--t", "1", "--", "--help"]
-    ended = cli("run", "--nproc", "2", "--name", "seen", "train.py", *theirs, env=env)
+    ended = place.distprof("run", "--nproc", 2, "--name", "seen", "train.py", *theirs, PYTHONPATH="/mine")
     seen = told(tmp_path, 1)
-    assert (ended.returncode, sorted(ended.stdout.splitlines())) == (0, ["stdout of 0", "stdout of 1"])
+    assert (ended.code, sorted(ended.out.splitlines())) == (0, ["stdout of 0", "stdout of 1"])
     assert seen["argv"] == ["train.py", *theirs]
     assert seen["path"] == plain["path"]
     run = tmp_path / "runs" / "seen"
@@ -56,27 +58,26 @@ def test_environment_of_ranks_is_torchruns_plus_three(cli: Cli, tmp_path: Path, 
     }
 
 
-def test_a_failing_job_ends_as_under_torchrun(cli: Cli, tmp_path: Path, clean_env: dict[str, str]) -> None:
+def test_a_failing_job_ends_as_under_torchrun(place: Workplace, tmp_path: Path) -> None:
     (tmp_path / "fails.py").write_text("import os, sys; print('ran', os.environ['RANK']); sys.exit(3)")
-    plain = torchrun("fails.py", folder=tmp_path, env=clean_env)
-    ours = cli("run", "fails.py")
-    assert (ours.returncode, ours.stdout) == (plain.returncode, plain.stdout) == (1, "ran 0\n")
-    *torchruns, last = ours.stderr.splitlines()
+    plain, ours = place.start_torchrun("fails.py").wait(), place.distprof("run", "fails.py")
+    assert (ours.code, ours.out) == (plain.code, plain.out) == (1, "ran 0\n")
+    *torchruns, last = ours.err.splitlines()
     assert last.startswith("distprof: 0 of 1 ranks recorded in runs/fails-") and "rank 0 called no module" in last
-    assert torchruns[-1] == plain.stderr.splitlines()[-1], "torchrun's own report of the failure comes before"
+    assert torchruns[-1] == plain.err.splitlines()[-1], "torchrun's own report of the failure comes before"
 
 
 @pytest.mark.parametrize("how", [["-m", "package.train"], ["--no-python", "package/train.sh"]], ids=lambda how: how[0])
-def test_modules_and_programs_run_too(how: list[str], cli: Cli, tmp_path: Path) -> None:
+def test_modules_and_programs_run_too(how: list[str], place: Workplace, tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "train.py").write_text("import sys; print('ran', *sys.argv[1:])")
     (tmp_path / "package" / "train.sh").write_text("#!/bin/sh\necho ran $*\n")
     (tmp_path / "package" / "train.sh").chmod(0o755)
-    ended = cli("run", *how, "-m", "--name", env={"PYTHONPATH": "."})
-    assert (ended.returncode, ended.stdout) == (0, "ran -m --name\n")
+    ended = place.distprof("run", *how, "-m", "--name", PYTHONPATH=".")
+    assert (ended.code, ended.out) == (0, "ran -m --name\n")
 
 
-def test_two_jobs_on_one_machine_do_not_collide(tmp_path: Path, clean_env: dict[str, str]) -> None:
+def test_two_jobs_on_one_machine_do_not_collide(place: Workplace, tmp_path: Path) -> None:
     folders = [tmp_path / "a", tmp_path / "b"]
     script = tmp_path / "meet.py"
     script.write_text(
@@ -87,9 +88,9 @@ def test_two_jobs_on_one_machine_do_not_collide(tmp_path: Path, clean_env: dict[
     jobs = []
     for folder in folders:
         folder.mkdir()
-        command = [sys.executable, "-m", "distprof", "run", "--out", "../runs", "--name", "one", str(script)]
-        jobs.append(subprocess.Popen(command, cwd=folder, env=clean_env, stderr=subprocess.PIPE, text=True))
-    assert [(job.communicate(timeout=240)[1] is not None, job.returncode) for job in jobs] == [(True, 0)] * 2
+        words = ("run", "--out", "../runs", "--name", "one", script)
+        jobs.append(replace(place, folder=folder).start_distprof(*words))
+    assert [job.wait().code for job in jobs] == [0, 0]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["one", "one-2"]
 
 
@@ -103,28 +104,28 @@ def test_without_torch_one_sentence_is_said(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [["run"], ["exec", "--", "python"]], ids=["run", "exec"])
-def test_unknown_key_stops_before_the_start(how: list[str], cli: Cli, tmp_path: Path) -> None:
+def test_unknown_key_stops_before_the_start(how: list[str], place: Workplace, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(TELL)
     (tmp_path / "pyproject.toml").write_text("[tool.distprof]\ntime = 3\n")
-    ended = cli(*how, "train.py")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == (
+    ended = place.distprof(*how, "train.py")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
         "distprof: [tool.distprof] of pyproject.toml has an unknown key 'time': did you mean 'timed'?\n"
     )
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("how", [["run"], ["exec", "--", sys.executable]], ids=["run", "exec"])
-def test_a_job_runs_unrecorded_where_the_environment_says_so(how: list[str], cli: Cli, tmp_path: Path) -> None:
+def test_a_job_runs_unrecorded_where_the_environment_says_so(how: list[str], place: Workplace, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("import os; print('DISTPROF_RUN' in os.environ)")
-    ended = cli(*how, "train.py", env={"DISTPROF_ENABLED": "0"})
-    assert (ended.returncode, ended.stdout) == (0, "False\n")
-    assert ended.stderr == "distprof: the job is not recorded: DISTPROF_ENABLED says no\n"
+    ended = place.distprof(*how, "train.py", DISTPROF_ENABLED="0")
+    assert (ended.code, ended.out) == (0, "False\n")
+    assert ended.err == "distprof: the job is not recorded: DISTPROF_ENABLED says no\n"
     assert not (tmp_path / "runs").exists()
 
 
-def test_help_shows_our_options_before_torchruns(cli: Cli) -> None:
-    ended = cli("run", "--help")
-    places = [ended.stdout.index(word) for word in ("distprof run --nproc 8", "--no-count", "--nnodes", "--tee")]
-    assert (ended.returncode, places) == (0, sorted(places))
-    assert "==SUPPRESS==" not in ended.stdout
+def test_help_shows_our_options_before_torchruns(place: Workplace) -> None:
+    ended = place.distprof("run", "--help")
+    places = [ended.out.index(word) for word in ("distprof run --nproc 8", "--no-count", "--nnodes", "--tee")]
+    assert (ended.code, places) == (0, sorted(places))
+    assert "==SUPPRESS==" not in ended.out

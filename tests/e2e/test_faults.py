@@ -142,7 +142,7 @@ def forking(workplace: Workplace) -> Workplace:
 
 def test_a_rank_that_is_killed_leaves_its_finished_steps(workplace: Workplace) -> None:
     workplace.write("killed.py", KILLED, prelude="")
-    plain = workplace.start_torchrun("--nproc-per-node", 2, "killed.py").wait()
+    plain = workplace.forking().start_torchrun("--nproc-per-node", 2, "killed.py").wait()
     ended = workplace.run("--nproc", 2, "faulty.py", "wait_to_be_ended", "kill")
     assert (ended.code, ended.out) == (plain.code, "") == (1, "")
     assert ended.last_line == (
@@ -175,17 +175,17 @@ def test_hanging_rank_is_reported(workplace: Workplace) -> None:
         assert set(report.run.incomplete) == {0, 1}
 
 
-def test_a_scheduler_ends_the_ranks_themselves(workplace: Workplace) -> None:
+def test_a_scheduler_ends_the_ranks_themselves(forking: Workplace) -> None:
     """First a rank that saves at the signal, then one that does not."""
-    job = workplace.start_run("--nproc", 2, "faulty.py", "wait_to_be_ended", "save_when_ended")
-    wait_for(lambda: all((workplace.folder / f"waiting{rank}").exists() for rank in range(2)))
+    job = forking.start_run("--nproc", 2, "faulty.py", "wait_to_be_ended", "save_when_ended")
+    wait_for(lambda: all((forking.folder / f"waiting{rank}").exists() for rank in range(2)))
     for rank in (1, 0):
-        os.kill(int((workplace.folder / f"pid{rank}").read_text()), signal.SIGTERM)
+        os.kill(int((forking.folder / f"pid{rank}").read_text()), signal.SIGTERM)
     ended = job.wait()
     assert ended.code == 1
     assert "saved" in ended.err.splitlines()
     assert ended.last_line.endswith(f"2 of 2 ranks recorded in runs/x; ranks 0-1 ended after 2 of 3 timed steps{MERGE}")
-    shards = workplace.shards()
+    shards = forking.shards()
     assert [(iterations(shard), damage(shard)) for shard in shards] == [(OF_SEVERAL_BEFORE_THE_FAULT, "")] * 2
     assert [ending(shard) for shard in shards] == ["", "exit"]
 
@@ -205,16 +205,16 @@ def test_the_newest_life_of_restarted_ranks_is_reported(forking: Workplace) -> N
 @pytest.mark.parametrize(
     ("what", "code", "why"), [("kill", -signal.SIGKILL, ""), ("leave", 7, ""), ("fail", 1, "exit")]
 )
-def test_a_process_that_ends_early_ends_as_without_us(what: str, code: int, why: str, workplace: Workplace) -> None:
-    ended = workplace.exec("python", "faulty.py", what)
+def test_a_process_that_ends_early_ends_as_without_us(what: str, code: int, why: str, forking: Workplace) -> None:
+    ended = forking.exec("python", "faulty.py", what)
     assert (ended.code, ended.out) == (code, "")
     assert ended.last_line.startswith(
         "distprof: 1 of 1 ranks recorded in runs/x; rank 0 ended after 2 of 3 timed steps"
     )
-    (shard,) = workplace.shards()
+    (shard,) = forking.shards()
     assert (iterations(shard), ending(shard), damage(shard)) == (BEFORE_THE_FAULT, why, "")
     if what == "fail":
-        plain = workplace.start("python", "faulty.py", what).wait()
+        plain = forking.start("python", "faulty.py", what).wait()
         assert (plain.code, plain.err.splitlines()) == (1, ended.err.splitlines()[:-1])
 
 

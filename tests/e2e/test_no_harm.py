@@ -60,7 +60,7 @@ def scratch() -> Iterator[Path]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_planted_code_of_another_user_never_runs(new_workplace: NewWorkplace, scratch: Path) -> None:
     """Two nodes agree on the name of their run; where all may write, another user makes it first."""
-    workplace = new_workplace()
+    workplace = new_workplace().forking()
     with (CASES / "precreated_run_folder.sh").open() as script:  # other users may not be able to read this checkout
         theirs = subprocess.Popen(["sh", "-s", scratch], cwd="/", stdin=script, user=65534, group=65534)
     try:
@@ -136,7 +136,7 @@ def test_what_a_signals_handler_raises_arrives(new_workplace: NewWorkplace) -> N
 
 
 def test_a_chain_of_modules_near_the_recursion_limit_runs(new_workplace: NewWorkplace) -> None:
-    workplace = new_workplace()
+    workplace = new_workplace().forking()
     plain, recorded = twice(workplace, "recursion_limit.py", 240)
     assert (plain.code, recorded.code, recorded.out) == (0, 0, plain.out), recorded.err
     assert what_distprof_said(recorded) == []

@@ -14,6 +14,8 @@ from typing import IO
 
 #: Variables of a job, a scheduler or a recorder around this process.
 _FOREIGN = ("DISTPROF_", "PET_", "SLURM_", "TORCHELASTIC_", "PYTHONPATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
+#: What runs the commands.
+PYTHON = sys.executable
 #: The folder in which ``python -m bench...`` is found; nothing in it shadows an installed package.
 TOOLS = Path(__file__).parent.parent
 
@@ -30,7 +32,7 @@ class Cost:
 
 def python(*arguments: object, cwd: Path = TOOLS) -> Cost:
     """Runs Python with ``arguments`` on one thread.  Raises RuntimeError with its output if it fails."""
-    command = [sys.executable, *map(str, arguments)]
+    command = [PYTHON, *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         began = time.perf_counter()

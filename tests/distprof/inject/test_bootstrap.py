@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from support.forking.server import forking_python
 from support.processes import python
 from support.recording import Seen, seen
 
@@ -246,23 +247,26 @@ if __name__ == "__main__":
     model = nn.Linear(4, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     data = torch.utils.data.TensorDataset(torch.randn(64, 4))
-    loader = torch.utils.data.DataLoader(data, 8, num_workers=1, multiprocessing_context=CONTEXT)
-    for (batch,) in loader:
-        loss = model(batch).square().sum()
-        loss.backward()
-        optimizer.step()
-        print(loss.item().hex())
+    for context in "fork", "spawn":
+        for (batch,) in torch.utils.data.DataLoader(data, 8, num_workers=1, multiprocessing_context=context):
+            loss = model(batch).square().sum()
+            loss.backward()
+            optimizer.step()
+            print(loss.item().hex())
     import copy, inspect
     print(inspect.signature(model.forward), torch.__spec__.loader.__class__.__name__)
 """
 
 
-def test_a_whole_job_with_the_real_torch_and_its_workers(run: Run, inject: Path) -> None:
+def test_a_whole_job_with_the_real_torch_and_its_workers(
+    run: Run, inject: Path, tmp_path: Path, clean_env: dict[str, str]
+) -> None:
     """The losses are the same bit by bit, and there is one shard, however its workers were started."""
-    plain = run(JOB.replace("CONTEXT", "'fork'"), injected=False)
-    for generation, context in enumerate(("'fork'", "'spawn'")):
-        assert outcome(run(JOB.replace("CONTEXT", context), RANK="0", WORLD_SIZE="1")) == outcome(plain)
-        assert len(RunFolder(inject.parent).shard_files()) == generation + 1
-        found = Seen(read_shard(RunFolder(inject.parent).shard_path(0, generation)))
-        assert found.one(End).reason == "window complete"
-        assert found.kinds.count("step") == 2
+    recorded = run(JOB, RANK="0", WORLD_SIZE="1")
+    script = tmp_path / "scripts" / "script.py"
+    plain = python(script, cwd=tmp_path, env=clean_env, executable=forking_python(clean_env))
+    assert outcome(recorded) == outcome(plain)
+    (shard,) = RunFolder(inject.parent).shard_files()
+    found = Seen(read_shard(shard))
+    assert found.one(End).reason == "window complete"
+    assert found.kinds.count("step") == 2

@@ -347,7 +347,7 @@ dist.destroy_process_group()
 
 @pytest.fixture
 def reducing(new_workplace: NewWorkplace) -> Workplace:
-    place = new_workplace()
+    place = new_workplace().forking()
     place.write("reduce.py", REDUCING)
     return place
 
@@ -394,7 +394,7 @@ def test_a_ring_that_is_off_and_collectives_that_are_not_wanted_are_told(reducin
 
 
 def test_a_job_of_one_process_says_why_it_has_none(new_workplace: NewWorkplace) -> None:
-    place = new_workplace()
+    place = new_workplace().forking()
     place.write("alone.py", "train(Net(), 6)")
     assert place.run("alone.py").code == 0
     (shard,) = place.shards()
