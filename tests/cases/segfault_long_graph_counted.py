@@ -3,11 +3,17 @@
 # arguments: 7000
 # event: 2
 
+import os
+import resource
 import sys
 
 import torch
 from torch import nn
 
+if "STACK_MIB" in os.environ:  # a quarter of the steps then overflow it
+    resource.setrlimit(
+        resource.RLIMIT_STACK, (int(os.environ["STACK_MIB"]) << 20, resource.getrlimit(resource.RLIMIT_STACK)[1])
+    )
 steps = int(sys.argv[1])
 torch.manual_seed(0)
 cell = nn.GRUCell(2, 2)
