@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.shards import END, HEADER, PLAN, step
 from support.synthetic import write_run, write_shard
@@ -175,6 +175,7 @@ def test_names_of_files_reach_no_terminal(here: Cli, tmp_path: Path) -> None:
         printed(ended)
 
 
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_manifest_is_one_or_one_sentence(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.just(10**4000)

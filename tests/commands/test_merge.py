@@ -87,7 +87,7 @@ def test_a_backend_that_a_notebook_sets_does_not_matter(cli: Cli, tmp_path: Path
     plain = cli("merge", run)
     drawn = everything(run / "report")
     assert {name for name in drawn if name.startswith("plots/")}
-    for backend in ("module://matplotlib_inline.backend_inline", "nonsense", "TkAgg"):
+    for backend in ("module://matplotlib_inline.backend_inline", "nonsense"):
         ended = cli("merge", run, env={"MPLBACKEND": backend})
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, plain.stdout, plain.stderr)
         assert everything(run / "report") == drawn

@@ -237,10 +237,11 @@ def test_exceptions_at_any_line_reach_the_script(tmp_path: Path, how: str, capfd
     again = At(0, act)  # some lines run only once a process
     run(tmp_path / "again", again)
     went_on = 0
-    for line in range(1, again.lines, again.lines // 40):
+    first = 1 + sum(map(ord, how)) % 7  # each kind meets other lines
+    for line in range(first, again.lines, again.lines // 25):
         came, kinds = run(tmp_path / str(line), At(line, act))
         assert [type(one) for one in came] == [error], f"at line {line}"
         went_on += "step" in kinds and Error.KIND not in kinds
-    assert went_on > 10
+    assert went_on > 6
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("distprof: ")]
     assert all("stops recording, the job goes on" in line for line in said)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distprof.commands.count.inputs import Input, parse, parse_all
@@ -40,6 +40,7 @@ def test_a_name_is_given_once() -> None:
     assert len(parse_all(["1", "1"])) == 2
 
 
+@settings(max_examples=40)
 @given(st.text() | st.from_regex(r"([a-z]*=)?[0-9]{1,30}(,[0-9]{1,30})*(:\w+)?", fullmatch=True))
 def test_any_text_is_an_input_or_one_sentence(text: str) -> None:
     try:

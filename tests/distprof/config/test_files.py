@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distprof.config.files import Config, chosen_file, decide_options, read_config
@@ -148,6 +148,7 @@ def test_a_file_without_an_end_is_read_to_a_bound() -> None:
         read_config(Path("/dev/zero"))
 
 
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_file_is_a_configuration_or_one_sentence(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

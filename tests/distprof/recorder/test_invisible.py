@@ -40,9 +40,11 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    def __init__(self, wrap: Callable[[nn.Module, Tensor], Tensor] = lambda block, x: block(x)) -> None:
+    def __init__(
+        self, wrap: Callable[[nn.Module, Tensor], Tensor] = lambda block, x: block(x), blocks: int = 2
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block() for _ in range(2))
+        self.blocks = nn.ModuleList(Block() for _ in range(blocks))
         self.drop = nn.Dropout(0.1)
         self.wrap = wrap
 
@@ -443,7 +445,7 @@ def test_compiled_code(tmp_path: Path, form: Callable[[nn.Module], Callable[...,
     def job() -> Trace:
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        model = Model()
+        model = Model(blocks=2 if form is _regional else 1)  # compiling takes the time of these tests
         model.drop.p = 0.0
         trace = train(Changing(model, compiled_at, form), model)
         counters = torch._dynamo.utils.counters
@@ -460,7 +462,7 @@ def test_a_new_shape_in_compiled_code(
     def job() -> Trace:
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        model = Model()
+        model = Model(blocks=2 if form is _regional else 1)  # compiling takes the time of these tests
         model.drop.p = 0.0
         trace = train(form(model), model, longer=longer)
         counters = torch._dynamo.utils.counters
