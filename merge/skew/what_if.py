@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,7 @@ class Program:
     own_ns: FloatArray
     segment: IntArray  # step * 2**32 + the enqueues of the step before the event
     start_ns: int  # since the first rank's start
+    ends_ns: IntArray  # when each step ended, since then
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def replayed(analysis: Analysis) -> Replayed | None:
         return None
     ranks = waits.entries.ranks
     steps = replay(programs, [program.own_ns for program in programs], len(waits.entries.iterations))
-    measured = float(np.median([np.median(analysis.timed_windows[rank].durations_ns) for rank in ranks]))
+    measured = float(np.median(_steps(programs, np.stack([program.ends_ns for program in programs]))))
     if steps is None or abs(float(np.median(steps)) - measured) > REPLAY_WITHIN * measured:
         return None
     return Replayed(ranks, programs, steps, measured)
@@ -137,7 +139,8 @@ def _program(
     enqueued = np.cumsum(kind == _ENQUEUE) - (kind == _ENQUEUE)
     ordinal = enqueued - enqueued[np.searchsorted(step, step)]
     own_ns = np.maximum(moments - np.maximum.accumulate(free), 0).astype(np.float64)
-    return Program(kind, event, own_ns, (step.astype(np.int64) << 32) + ordinal, int(starts[0]) - first)
+    segment = (step.astype(np.int64) << 32) + ordinal
+    return Program(kind, event, own_ns, segment, int(starts[0]) - first, ends - first)
 
 
 def _at_median(programs: Sequence[Program], cohorts: Sequence[int], slow: Sequence[bool]) -> list[FloatArray]:
@@ -190,8 +193,13 @@ def replay(programs: Sequence[Program], own_ns: Sequence[FloatArray], steps: int
     run = _Replay(programs, own_ns, steps)
     if not run.ends_reached():
         return None
+    return _steps(programs, run.ends)
+
+
+def _steps(programs: Sequence[Program], ends: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Returns the time of each step, from the ends of the ranks' steps: (ranks, steps) to (steps)."""
     first = min(program.start_ns for program in programs)
-    return np.diff(np.concatenate([[first], run.ends.max(axis=0)]))
+    return np.diff(np.concatenate([[first], ends.max(axis=0)])).astype(np.float64)
 
 
 class _Replay:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from support.simulated.job import Enqueue, Item, Program, SimulatedJob, Turn, Wait, Work
 from support.simulated.programs import data_parallel
 from support.synthetic import MS
 
 from distprof.merge.analysis import Analysis, start_analysis
+from distprof.merge.collectives.join import recorded
 from distprof.merge.skew.what_if import cost_of
 from distprof.records import NO_ROW, CollectiveWindow
 
@@ -37,6 +39,30 @@ def test_the_cost_is_what_the_job_takes_longer_than_without_the_fault(times: dic
     assert cost is not None
     assert cost.replayed_ns == pytest.approx(iteration_ns(analysis), rel=0.05)
     assert cost.cost_ns == pytest.approx(iteration_ns(analysis) - iteration_ns(healthy), rel=0.1)
+
+
+def test_the_cost_is_known_where_ranks_end_their_steps_at_different_times() -> None:
+    """Rank 7 ends some steps late: the steps of ranks that start on time are as long as those before it."""
+
+    def program(slow_ms: float) -> Program:
+        def one(rank: int, step: int) -> list[Item]:
+            late = Work(60 * (rank == 7 and step in (4, 5, 6, 7, 9)))
+            return [*data_parallel(slower({2: slow_ms}), noise=0)(rank, step), late]
+
+        return one
+
+    analysis, healthy = analysis_of(program(30)), analysis_of(program(0))
+    cost = cost_of(analysis, {2})
+    assert cost is not None and cost.replayed_ns == pytest.approx(np.median(steps_ns(analysis)), rel=0.001)
+    assert abs(cost.replayed_ns - iteration_ns(analysis)) > 0.1 * cost.replayed_ns, "by the ranks' own clocks"
+    assert cost.cost_ns == pytest.approx(np.median(steps_ns(analysis) - steps_ns(healthy)), rel=0.001)
+
+
+def steps_ns(analysis: Analysis) -> npt.NDArray[np.int64]:
+    """Returns the time of each step, from the end of the last rank's step before to the end of its own."""
+    own = recorded(analysis).values()
+    ends = np.max([one.end_ns for one in own], axis=0)
+    return np.diff([min(int(one.start_ns[0]) for one in own), *ends])
 
 
 def test_of_two_equally_slow_ranks_one_alone_costs_nothing() -> None:
