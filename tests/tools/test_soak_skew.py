@@ -45,7 +45,7 @@ def said(skew: Skew, **fields: Any) -> Any:
 def test_each_job_has_a_name_of_its_own(skew: Skew) -> None:
     cases = skew("cases").everything()
     assert len({one.name for one in cases}) == len(cases)
-    assert {one.ranks for one in cases} == {4, 8}
+    assert {one.ranks for one in cases} == {2, 3, 4, 8, 16}
     assert all(one.culprits <= set(range(one.ranks)) for one in cases)
 
 
@@ -86,6 +86,11 @@ def test_layers_of_a_pipeline_are_numbered_through_its_stages(skew: Skew) -> Non
         ("ddp_gpt-two-w8-0a", {"named": (5,)}, "abstained"),
         ("ddp_gpt-pause-w8-0a", {"named": (5,)}, "wrong"),
         ("ddp_gpt-pause-w8-0a", {"named": (5,), "cause": "a pause"}, "right"),
+        ("ddp_gpt-late-w8-0a", {}, "right"),
+        ("ddp_gpt-late-w8-0a", {"named": (5,)}, "right"),
+        ("ddp_gpt-flaky-w8-0a", {"named": (4,)}, "wrong"),
+        ("ddp_gpt-staircase-w8-0a", {"named": (7,)}, "wrong"),
+        ("ddp_gpt-pair-w8-0a", {"named": (0, 5)}, "right"),
         ("moe-hot-w8-0a", {"overloaded_expert": 10}, "right"),
         ("moe-hot-w8-0a", {"overloaded_expert": 2}, "abstained"),
     ],
@@ -99,21 +104,26 @@ def test_place_and_cost_are_judged_where_the_rank_is_right(
 ) -> None:
     judge, one = skew("judge"), case(skew, "fsdp2-fwd-w8-0a")
     (tmp_path / "lost5.json").write_text(json.dumps({"4": 9, "5": 40e6, "6": 20e6, "7": 30e6}))
+    (tmp_path / "blocks.json").write_text(json.dumps([120e6, 101e6, 121e6, 100e6, 119e6, 99e6]))
     found: dict[str, Any] = {"named": (5,), "subject": "layers.1.ff", "phase": "forward", "excess_ns": 24e6}
     changes: list[tuple[dict[str, Any], tuple[object, ...]]] = [
-        ({}, ("right", True, 0.8)),
-        ({"subject": "layers.2.ff"}, ("right", False, 0.8)),
-        ({"cost_ns": 30e6}, ("right", True, 1.0)),
-        ({"named": (4,)}, ("wrong", None, None)),
-        ({"named": ()}, ("abstained", None, None)),
-        ({"named": (), "iteration_ns": 800e6}, ("too small", None, None)),
+        ({}, ("right", True, 0.8, None)),
+        ({"subject": "layers.2.ff"}, ("right", False, 0.8, None)),
+        ({"cost_ns": 30e6}, ("right", True, 0.8, 1.5)),
+        ({"named": (4,)}, ("wrong", None, None, None)),
+        ({"named": ()}, ("abstained", None, None, None)),
+        ({"named": (), "iteration_ns": 800e6}, ("too small", None, None, None)),
     ]
     for change, expected in changes:
         conclusion = said(skew, **{**found, **change})
         monkeypatch.setattr(judge, "conclude", lambda run, conclusion=conclusion: conclusion)
         judged = judge.judge(one, tmp_path, "run")
-        assert (judged.outcome, judged.place, judged.cost) == expected
+        assert (judged.outcome, judged.place, judged.excess, judged.cost) == expected
         assert judged.lost_ms == 30, "the median over the timed steps"
+    (tmp_path / "blocks.json").write_text(json.dumps([120e6, 101e6, 150e6, 100e6, 119e6, 99e6]))
+    conclusion = said(skew, **found, cost_ns=30e6)
+    monkeypatch.setattr(judge, "conclude", lambda run: conclusion)
+    assert judge.judge(one, tmp_path, "run").cost is None, "the blocks of iterations differ too much"
 
 
 def test_a_run_that_cannot_be_merged_has_failed(skew: Skew, tmp_path: Path) -> None:

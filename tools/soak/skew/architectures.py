@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,17 +11,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from soak.skew import links
-from soak.skew.cases import LAYERS, STAGES, TENSOR_PARALLEL
+from soak.skew.cases import LAYERS
 from soak.skew.data import batches
 from soak.skew.experts import EXPERTS, MixtureOfExperts
 from soak.skew.faults import Fault
-from soak.skew.networks import WIDTH, LanguageModel, Perceptron, token_loss
+from soak.skew.networks import WIDTH, Convolutional, LanguageModel, Perceptron, Recurrent, RingAttention, token_loss
 
 Iteration = Callable[[], None]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -31,8 +33,10 @@ _EXCHANGES = 8  # of tokens, in one iteration
 def set_up(fault: Fault, iterations: int) -> Iteration:
     """Returns the iteration of the case's architecture, for this rank.  Needs the default process group."""
     makers: dict[str, Callable[[Fault, int], Iteration]] = {
-        "ddp_mlp": _perceptron, "ddp_gpt": _data_parallel, "fsdp2": _fully_sharded, "tp": _tensor_parallel,
-        "pp": _pipeline, "pp1f1b": _pipeline, "moe": _experts,
+        "ddp_mlp": _perceptron, "ddp_gpt": _data_parallel, "fsdp2": _fully_sharded, "hsdp": _fully_sharded,
+        "tp": _tensor_parallel, "tp4": _tensor_parallel, "pp": _pipeline, "pp1f1b": _pipeline, "pp4": _pipeline,
+        "moe": _experts, "conv": _convolutional, "lstm": _recurrent, "accum": _accumulating,
+        "zero1": _sharded_optimizer, "local": _local, "ring": _ring,
     }  # fmt: skip
     return makers[fault.case.architecture](fault, iterations)
 
@@ -48,8 +52,64 @@ def _data_parallel(fault: Fault, iterations: int) -> Iteration:
     return _training(model, fault, batches(fault, 2, iterations), token_loss)
 
 
-def _replicate(fault: Fault, network: nn.Module, bucket_mb: float) -> nn.Module:
+def _convolutional(fault: Fault, iterations: int) -> Iteration:
+    model = _replicate(fault, Convolutional(), bucket_mb=0.05)
+    return _training(model, fault, batches(fault, 4, iterations, tokens=False), cross_entropy)
+
+
+def _recurrent(fault: Fault, iterations: int) -> Iteration:
+    model = _replicate(fault, Recurrent(), bucket_mb=0.2)
+    return _training(model, fault, batches(fault, 4, iterations), token_loss)
+
+
+def _accumulating(fault: Fault, iterations: int) -> Iteration:
+    """Gradients of two batches are accumulated, and only the second one's are averaged."""
+    model = _replicate(fault, LanguageModel(LAYERS), bucket_mb=0.2, parts=2)
+    data, optimizer = batches(fault, 2, 2 * iterations), fault.optimizer(model.parameters())
+
+    def iteration() -> None:
+        for last in (False, True):
+            inputs, targets = next(data)
+            with nullcontext() if last else model.no_sync():
+                token_loss(model(inputs), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return iteration
+
+
+def _sharded_optimizer(fault: Fault, iterations: int) -> Iteration:
+    """ZeRO's first stage: each rank updates a part of the parameters, and sends it to the others."""
+    model = _replicate(fault, LanguageModel(LAYERS), bucket_mb=0.2)
+    optimizer = ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, lr=1e-3, foreach=False)
+    return _training(model, fault, batches(fault, 2, iterations), token_loss, optimizer)
+
+
+def _local(fault: Fault, iterations: int) -> Iteration:
+    """Local SGD: ranks train alone, and average their parameters in every second iteration."""
+    network = LanguageModel(LAYERS)
     fault.plant(network)
+    train = _training(network, fault, batches(fault, 2, iterations), token_loss)
+
+    def iteration() -> None:
+        train()
+        if fault.iteration % 2:
+            for parameter in network.parameters():
+                dist.all_reduce(parameter.data.div_(fault.case.ranks))
+
+    return iteration
+
+
+def _ring(fault: Fault, iterations: int) -> Iteration:
+    """Attention passes keys and values around a ring of all ranks, by messages."""
+    return _training(
+        _replicate(fault, LanguageModel(LAYERS, attention=RingAttention), bucket_mb=0.2),
+        fault, batches(fault, 2, iterations), token_loss,
+    )  # fmt: skip
+
+
+def _replicate(fault: Fault, network: nn.Module, bucket_mb: float, parts: int = 1) -> DistributedDataParallel:
+    fault.plant(network, parts)
     model = DistributedDataParallel(network, bucket_cap_mb=bucket_mb)
     if fault.rank in fault.case.slow_group and fault.case.architecture != "moe":
         links.slow_buckets(model, fault.case.ms)
@@ -57,7 +117,11 @@ def _replicate(fault: Fault, network: nn.Module, bucket_mb: float) -> nn.Module:
 
 
 def _fully_sharded(fault: Fault, iterations: int) -> Iteration:
-    mesh = init_device_mesh("cpu", (fault.case.ranks,), mesh_dim_names=("dp",))
+    """Hybrid sharding divides the parameters over half of the ranks, twice."""
+    half = fault.case.ranks // 2
+    hybrid = fault.case.architecture == "hsdp"
+    shape, names = ((2, half), ("replicate", "shard")) if hybrid else ((2 * half,), ("dp",))
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=names)
     network = LanguageModel(LAYERS)
     fault.plant(network)
     for layer in network.layers:
@@ -68,7 +132,7 @@ def _fully_sharded(fault: Fault, iterations: int) -> Iteration:
 
 def _tensor_parallel(fault: Fault, iterations: int) -> Iteration:
     """The ranks of one tensor-parallel group read the same batches."""
-    shape = (fault.case.ranks // TENSOR_PARALLEL, TENSOR_PARALLEL)
+    shape = (fault.case.ranks // fault.case.grouped, fault.case.grouped)
     mesh = init_device_mesh("cpu", shape, mesh_dim_names=("dp", "tp"))
     plan = {f"attn.{name}": ColwiseParallel() for name in "qkv"} | {"ff.w1": ColwiseParallel()}
     network = LanguageModel(LAYERS)
@@ -100,8 +164,10 @@ def _experts(fault: Fault, iterations: int) -> Iteration:
     return _training(model, fault, batches(fault, 4, iterations), token_loss)
 
 
-def _training(model: nn.Module, fault: Fault, data: Iterator[Any], loss: Loss) -> Iteration:
-    optimizer = fault.optimizer(model.parameters())
+def _training(
+    model: nn.Module, fault: Fault, data: Iterator[Any], loss: Loss, optimizer: torch.optim.Optimizer | None = None
+) -> Iteration:
+    optimizer = optimizer or fault.optimizer(model.parameters())
 
     def iteration() -> None:
         inputs, targets = next(data)
@@ -116,13 +182,13 @@ def _training(model: nn.Module, fault: Fault, data: Iterator[Any], loss: Loss) -
 
 
 def _pipeline(fault: Fault, iterations: int) -> Iteration:
-    """Two stages; gradients are averaged by hand over the replicas of each."""
-    case = fault.case
-    mesh = init_device_mesh("cpu", (STAGES, case.ranks // STAGES), mesh_dim_names=("pp", "dp"))
+    """Gradients are averaged by hand over the replicas of each stage."""
+    case, stages = fault.case, fault.case.grouped
+    mesh = init_device_mesh("cpu", (stages, case.ranks // stages), mesh_dim_names=("pp", "dp"))
     stage_of, replicas = mesh.get_local_rank("pp"), mesh["dp"].get_group()
-    network = _stage(case.fault == "longstage", stage_of)
+    network = _stage(case.fault == "longstage", stage_of, stages)
     fault.plant(network, _MICRO_BATCHES)
-    stage = PipelineStage(network, stage_of, STAGES, torch.device("cpu"), group=mesh["pp"].get_group())
+    stage = PipelineStage(network, stage_of, stages, torch.device("cpu"), group=mesh["pp"].get_group())
     schedule_class = Schedule1F1B if case.architecture == "pp1f1b" else ScheduleGPipe
     schedule = schedule_class(stage, n_microbatches=_MICRO_BATCHES, loss_fn=token_loss)
     if fault.rank in case.slow_group:
@@ -133,8 +199,10 @@ def _pipeline(fault: Fault, iterations: int) -> Iteration:
         inputs, targets = next(data)
         if stage_of == 0:
             schedule.step(inputs)
-        else:
+        elif stage_of == stages - 1:
             schedule.step(target=targets, losses=[])
+        else:
+            schedule.step()
         _average_gradients(network, replicas)
         optimizer.step()
         optimizer.zero_grad()
@@ -142,10 +210,10 @@ def _pipeline(fault: Fault, iterations: int) -> Iteration:
     return iteration
 
 
-def _stage(long_last: bool, number: int) -> nn.Module:
-    """Half of the layers; a long last stage has five of six."""
-    layers = (1, 5)[number] if long_last else LAYERS // STAGES
-    return LanguageModel(layers, first=number == 0, last=number == STAGES - 1)
+def _stage(long_last: bool, number: int, stages: int) -> nn.Module:
+    """An equal part of the layers; a long last stage of two has five of six."""
+    layers = (1, 5)[number] if long_last else LAYERS // stages
+    return LanguageModel(layers, first=number == 0, last=number == stages - 1)
 
 
 def _average_gradients(model: nn.Module, group: dist.ProcessGroup) -> None:

@@ -10,20 +10,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-#: The ranks in groups: tensor parallel in pairs, pipelines of two stages.
-TENSOR_PARALLEL = STAGES = 2
+#: The ranks in groups: tensor parallel in pairs, pipelines of two stages, where the architecture does not say four.
+GROUPED = {"tp4": 4, "pp4": 4}
 LAYERS = 4
 RUN = "run"  # the run folder, in the folder of a case
-HEALTHY = ("none", "jitter")
+#: Faults of which no rank is the culprit: none; in modules and ranks by chance; in each rank in its turn; in all ranks;
+#: in all ranks, from nothing to the whole in equal steps.
+HEALTHY = ("none", "jitter", "rotating", "everyone", "staircase")
+#: Faults that a rank has in some of its steps only.
+SOMETIMES = ("late", "flaky")
+#: Faults that are also switched off and on again, after the window: what an iteration takes without them is known.
+SWITCHED = (
+    "fwd", "fwd_burn", "bwd", "bwd_burn", "data", "opt", "out", "spread", "gc", "uneven", "two", "pair", "both",
+)  # fmt: skip
 #: Faults in one module of one rank, and the phase that shows them.
-MODULE_FAULTS = {"fwd": "forward", "fwd_burn": "forward", "bwd": "backward", "bwd_burn": "backward", "gc": "forward"}
+MODULE_FAULTS = {
+    "fwd": "forward", "fwd_burn": "forward", "bwd": "backward", "bwd_burn": "backward", "gc": "forward",
+    "two": "forward", "grow": "forward",
+}  # fmt: skip
 #: Faults in a phase outside modules.
 PHASE_FAULTS = {"data": "data", "opt": "optimizer", "out": "other"}
 
 _REPETITIONS = {"none": 3}
 _MORE_MS = {"spread": 2}
 #: The rank and the number of the module in each round, by world size.
-_RANKS = {8: (5, 2, 7, 0), 4: (1, 3, 2)}
+_RANKS = {8: (5, 2, 7, 0), 4: (1, 3, 2), 16: (11,), 3: (2,), 2: (1,)}
 _GPT = ("layers.1.ff", "layers.2.attn", "layers.0.ff.w1", "layers.3.ff")
 _PIPELINE = ("layers.0.ff", "layers.0.attn", "layers.1.ff", "layers.1.attn")
 _EXTRA = ("throttle", "out", "ckpt", "two", "half")
@@ -54,7 +65,34 @@ _ARCHITECTURES = {
         ("layers.2.ff", "layers.1.attn", "layers.0.ff", "layers.3.attn"), 30,
         (*_IN_MODULES, "hot", "data", "link", "spread", "opt", *_EXTRA),
     ),
+    "conv": Architecture(("layers.2",), 30, ()),
+    "lstm": Architecture(("layers.1",), 40, ()),
+    "accum": Architecture(_GPT[:1], 60, ()),
+    "zero1": Architecture(_GPT[:1], 40, ()),
+    "local": Architecture(_GPT[:1], 30, ()),
+    "hsdp": Architecture(_GPT[:1], 60, ()),
+    "ring": Architecture(_GPT[:1], 60, ()),
+    "tp4": Architecture(("layers.1.ff",), 60, ()),
+    "pp4": Architecture(("layers.0.ff",), 60, ()),
 }  # fmt: skip
+#: Kinds beyond the list that the thresholds were chosen on: other architectures, numbers of ranks, and faults.
+_OTHERS: dict[int, dict[str, tuple[str, ...]]] = {
+    8: {
+        **dict.fromkeys(("conv", "lstm", "accum", "zero1", "hsdp", "local", "ring", "tp4", "pp4"), ("none", "fwd")),
+        "ddp_mlp": ("pair", "both", "grow", "late", "flaky", "gil", "nice", "rotating", "everyone", "staircase"),
+        "ddp_gpt": ("pair", "both", "grow", "late", "flaky", "gil", "nice", "rotating", "everyone", "staircase"),
+        "fsdp2": ("pair", "both", "grow", "gil", "rotating", "everyone", "staircase"),
+        "moe": ("pair", "both", "rotating"),
+    },
+    16: {
+        **dict.fromkeys(("ddp_gpt", "ddp_mlp", "moe"), ("none", "fwd", "bwd", "two", "pair", "opt")),
+        "fsdp2": ("none", "fwd", "data"),
+        "tp": ("none", "fwd"),
+        "pp": ("none", "bwd"),
+    },
+    3: {"ddp_gpt": ("none", "fwd", "bwd", "spread")},
+    2: {"ddp_gpt": ("none", "fwd", "bwd", "spread"), "fsdp2": ("none", "fwd")},
+}
 
 
 @dataclass(frozen=True)
@@ -83,20 +121,25 @@ class Case:
         return self.architecture.startswith("pp")
 
     @property
+    def grouped(self) -> int:
+        """The ranks of a tensor-parallel group, or the stages of a pipeline."""
+        return GROUPED.get(self.architecture, 2)
+
+    @property
     def module_label(self) -> str:
         """The module as the report names it: layers of a pipeline are numbered through its stages."""
         if not self.pipeline:
             return self.module
         layers, number, *rest = self.module.split(".")
-        stage = self.rank // (self.ranks // STAGES)
-        return ".".join([layers, str(int(number) + stage * LAYERS // STAGES), *rest])
+        stage = self.rank // (self.ranks // self.grouped)
+        return ".".join([layers, str(int(number) + stage * LAYERS // self.grouped), *rest])
 
     @property
     def culprits(self) -> frozenset[int]:
         """The ranks that lose time by themselves; empty for healthy jobs, and where a group or a stage is slow."""
         if self.fault in (*HEALTHY, "link", "longstage"):
             return frozenset()
-        if self.fault == "two":
+        if self.fault in ("two", "pair"):
             return frozenset({self.rank, (self.rank + self.ranks // 2 - 1) % self.ranks})
         if self.fault == "half":
             return frozenset(range(self.rank % 2, self.ranks, 2))
@@ -117,14 +160,14 @@ class Case:
             half = self.ranks // 2
             return frozenset(range(self.rank // half * half, self.rank // half * half + half))
         if self.pipeline:
-            replicas = self.ranks // STAGES
+            replicas = self.ranks // self.grouped
             return frozenset(range(self.rank % replicas, self.ranks, replicas))
         return frozenset(range(self.ranks))
 
     @property
     def _tensor_parallel_group(self) -> frozenset[int]:
-        first = self.rank // TENSOR_PARALLEL * TENSOR_PARALLEL
-        return frozenset(range(first, first + TENSOR_PARALLEL))
+        first = self.rank // self.grouped * self.grouped
+        return frozenset(range(first, first + self.grouped))
 
 
 def everything() -> list[Case]:
@@ -146,7 +189,8 @@ def _listed() -> Iterator[Case]:
 
 def _round(number: int, ranks: int, culprit: int) -> Iterator[Case]:
     for architecture, jobs in _ARCHITECTURES.items():
-        for fault in jobs.faults:
+        others = _OTHERS.get(ranks, {}).get(architecture, ()) if number == 0 else ()
+        for fault in (*(jobs.faults if ranks in (4, 8) else ()), *others):
             if fault in ("two", "half") and ranks < 8:
                 continue
             for repetition in range(_REPETITIONS.get(fault, 1)):

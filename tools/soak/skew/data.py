@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from soak.skew.faults import Fault
+from soak.skew.faults import MORE_WORK, Fault
 from soak.skew.networks import CLASSES, FEATURES, VOCABULARY, seeded
 
 LENGTH = 32
-_MORE_WORK = 2
 
 
 class Samples(Dataset[tuple[Tensor, Tensor]]):
@@ -36,6 +35,6 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 def batches(fault: Fault, size: int, iterations: int, *, tokens: bool = True) -> Iterator[Any]:
     """Yields (inputs, targets); twice as many samples in each if this rank has more work."""
     if fault.culprit and fault.case.fault == "uneven":
-        size *= _MORE_WORK
+        size *= MORE_WORK
     samples = Samples(size * (iterations + 2), tokens=tokens)
     return iter(DataLoader(samples, batch_size=size, collate_fn=fault.collate))

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,12 @@ from soak.skew.networks import leaves
 PAUSED_ITERATION, PAUSE_MS = 8, 200
 _CHECKPOINT_EVERY, _CHECKPOINT_AT = 5, 3
 _JITTER_MS = 30
+#: An iteration in the middle of the window.
+MIDDLE = 9
+#: A rank with more work gets so many times the samples.
+MORE_WORK = 2
+_LOW_PRIORITY = 15
+_VARYING = ("late", "flaky", "grow", "rotating", "everyone", "staircase")
 _GARBAGE = 50_000
 #: Stops and continues the process with this id, half of the time each, until its starter is gone.
 _THROTTLE = """
@@ -59,16 +66,19 @@ class Burner:
 
 
 class Fault:
-    """The fault of one rank.  ``culprit``: whether this rank has it; jitter is in every rank."""
+    """The fault of one rank.  ``culprit``: whether this rank has it; it has none while not ``active``."""
 
     def __init__(self, case: Case, rank: int, burner: Burner) -> None:
         self.case, self.rank, self.culprit = case, rank, rank in case.culprits
+        self.active = True
         self.iteration = -1
         self.lost_ns: dict[int, int] = defaultdict(int)  # by iteration
         self._burner = burner
 
     def lose(self, ms: float) -> None:
         """Loses time: computes if the fault is one that burns, sleeps otherwise."""
+        if not self.active:
+            return
         started = time.perf_counter_ns()
         if self.case.fault.endswith("_burn"):
             self._burner.burn(ms)
@@ -89,26 +99,37 @@ class Fault:
         kind = self.case.fault.removesuffix("_burn")
         if kind == "jitter":
             self._jitter(leaves(model))
-        elif not self.culprit:
-            return
-        elif kind in ("fwd", "two", "half"):
-            self._slow_forward(model.get_submodule(self.case.module), self.case.ms / parts)
-        elif kind == "bwd":
-            self._slow_backward(model.get_submodule(self.case.module), self.case.ms / parts)
-        elif kind == "spread":
-            modules = leaves(model)
-            for module in modules:
-                self._slow_forward(module, self.case.ms / 2 / len(modules) / parts)
-                self._slow_backward(module, self.case.ms / 2 / len(modules) / parts)
-        elif kind == "pause":
+        elif kind == "spread" and self.culprit:
+            everywhere = leaves(model)
+            for module in everywhere:
+                self._slow_forward(module, self.case.ms / 2 / len(everywhere) / parts)
+                self._slow_backward(module, self.case.ms / 2 / len(everywhere) / parts)
+        elif kind == "pause" and self.culprit:
             self._pause(random.Random(5).choice(leaves(model)))
-        elif kind == "gc":
+        elif kind == "gc" and self.culprit:
             self._collect_garbage(leaves(model)[0])
+        elif self.culprit or kind in ("rotating", "everyone", "staircase"):
+            self._plant_in(model, kind, self.case.ms / parts)
+
+    def _plant_in(self, model: nn.Module, kind: str, ms: float) -> None:
+        """Makes the case's module slow, if the fault is in it."""
+        module = model.get_submodule(self.case.module)
+        if kind in ("fwd", "two", "half", *_VARYING) or (kind == "pair" and self.rank == self.case.rank):
+            self._slow_forward(module, ms)
+        elif kind == "bwd":
+            self._slow_backward(module, ms)
+        elif kind == "both":
+            self._slow_forward(module, ms / 2)
+            self._slow_backward(module, ms / 2)
 
     def collate(self, samples: list[Any]) -> Any:
-        """Makes a batch; slow if the fault is in data loading."""
-        if self.culprit and self.case.fault == "data":
+        """Makes a batch; slow if the fault is in data loading.  A rank with more work gets a part of it only, while the
+        fault is not active.
+        """
+        if self.culprit and (self.case.fault == "data" or (self.case.fault == "pair" and self.rank != self.case.rank)):
             self.lose(self.case.ms)
+        if self.culprit and self.case.fault == "uneven" and not self.active:
+            samples = samples[: len(samples) // MORE_WORK]
         return torch.utils.data.default_collate(samples)
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -119,9 +140,16 @@ class Fault:
         return optimizer
 
     @contextmanager
-    def throttled(self) -> Iterator[None]:
-        """Stops this process every few milliseconds, if that is the fault."""
-        if not (self.culprit and self.case.fault == "throttle"):
+    def throughout(self) -> Iterator[None]:
+        """Slows this process down as a whole, if that is the fault: another thread holds Python's lock, or the process
+        has a low priority, or is stopped every few milliseconds.
+        """
+        kind = self.case.fault if self.culprit else ""
+        if kind == "nice":
+            os.nice(_LOW_PRIORITY)
+        elif kind == "gil":
+            threading.Thread(target=_count_for_ever, daemon=True).start()
+        if kind != "throttle":
             yield
             return
         words = [sys.executable, "-S", "-E", "-c", _THROTTLE, str(os.getpid())]
@@ -132,7 +160,18 @@ class Fault:
                 throttle.send_signal(signal.SIGKILL)
 
     def _slow_forward(self, module: nn.Module, ms: float) -> None:
-        module.register_forward_pre_hook(lambda *_: self.lose(ms))
+        module.register_forward_pre_hook(lambda *_: self.lose(ms * self._part()))
+
+    def _part(self) -> float:
+        """Returns which part of its time a fault costs in this iteration."""
+        ranks, kind = self.case.ranks, self.case.fault
+        if kind == "rotating":
+            return float(self.iteration % ranks == self.rank)
+        if kind == "staircase":
+            return self.rank / (ranks - 1)
+        if kind == "grow":
+            return self.iteration / MIDDLE
+        return float(self.iteration >= MIDDLE if kind == "late" else self.iteration % 2 if kind == "flaky" else 1)
 
     def _slow_backward(self, module: nn.Module, ms: float) -> None:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -151,6 +190,8 @@ class Fault:
         garbage = [[number, {}] for number in range(_GARBAGE)]
 
         def hook(*_: Any) -> None:
+            if not self.active:
+                return
             started = time.perf_counter_ns()
             assert gc.collect() < len(garbage)
             self.lost_ns[self.iteration] += time.perf_counter_ns() - started
@@ -173,6 +214,12 @@ class Fault:
 
         for number, module in enumerate(modules):
             module.register_forward_pre_hook(lambda *_, number=number: slow(number))
+
+
+def _count_for_ever() -> None:
+    number = 0
+    while True:
+        number += 1
 
 
 class _SlowGradient(torch.autograd.Function):

@@ -6,23 +6,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 
-from soak.skew.cases import HEALTHY, MODULE_FAULTS, PHASE_FAULTS, Case
+from soak.skew.cases import HEALTHY, MODULE_FAULTS, PHASE_FAULTS, SOMETIMES, Case
 from soak.skew.conclusions import Conclusion, conclude
 
 RIGHT, WRONG, ABSTAINED, TOO_SMALL, FAILED = OUTCOMES = ("right", "wrong", "abstained", "too small", "failed")
 #: A fault that costs a smaller share of the iteration need not be named.
 SMALL = 0.05
-#: How far the cost that is said may be from what was lost.
-COST_WITHIN = 0.25
+#: How far the excess that is said may be from what was lost, and the cost from what iterations took longer.
+WITHIN = 0.25
+#: What iterations took longer is known if its standard error is at most this share of it.
+KNOWN_WITHIN = 0.15
 #: A word that the cause contains, for faults of which the rank alone is not the answer.
 CAUSES = {
     "uneven": "work", "hot": "expert", "link": "link", "longstage": "stage", "pause": "pause", "ckpt": "pause",
 }  # fmt: skip
 #: Faults of which naming a rank as slow in all steps is wrong, whichever it is.
 _NO_SLOW_RANK = ("link", "longstage", "pause", "ckpt")
-_EVERYWHERE = ("spread", "throttle")
+_EVERYWHERE = ("spread", "throttle", "gil", "nice")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Judgement:
     outcome: str
     place: bool | None = None
     cause: bool | None = None
-    cost: float | None = None  # said / lost
+    excess: float | None = None  # said / lost
+    cost: float | None = None  # said / what iterations took longer than without the fault
     lost_ms: float | None = None  # the median over the timed steps
     words: str = ""
 
@@ -49,12 +52,13 @@ def judge(case: Case, folder: Path, run: str) -> Judgement:
     if outcome == ABSTAINED and lost is not None and said.iteration_ns and 1e6 * lost < SMALL * said.iteration_ns:
         outcome = TOO_SMALL
     right = outcome == RIGHT and bool(case.culprits) and case.fault != "half"
-    cost = said.cost_ns if said.cost_ns is not None else said.excess_ns
+    longer = _longer_ms(folder)
     return Judgement(
         case, outcome,
         place=_right_place(case, said) if right else None,
         cause=_right_cause(case, said),
-        cost=cost / 1e6 / lost if right and cost is not None and lost else None,
+        excess=said.excess_ns / 1e6 / lost if right and said.excess_ns is not None and lost else None,
+        cost=said.cost_ns / 1e6 / longer if right and said.cost_ns is not None and longer else None,
         lost_ms=lost,
         words=said.words,
     )  # fmt: skip
@@ -63,19 +67,25 @@ def judge(case: Case, folder: Path, run: str) -> Judgement:
 def judge_ranks(case: Case, said: Conclusion) -> str:
     """Returns whether the right ranks are named, or those that should not be, or none."""
     nobody = not (said.named or said.one_of or said.group)
-    if case.fault in HEALTHY or (case.fault == "link" and len(case.slow_group) == case.ranks):
+    if case.fault in (*HEALTHY, "half") or (case.fault == "link" and len(case.slow_group) == case.ranks):
         return RIGHT if nobody or "pause" in said.cause else WRONG
-    if case.fault == "half":
-        return RIGHT if nobody else WRONG
     if case.fault in _NO_SLOW_RANK:
         return _judge_cause(case, said, nobody)
     if nobody:
-        expert = case.fault == "hot" and said.overloaded_expert is not None
-        return RIGHT if expert and _hosts(case, said.overloaded_expert) else ABSTAINED
+        return RIGHT if _needs_no_rank(case, said) else ABSTAINED
     if set(said.named) == case.culprits:
         return RIGHT
     inside = set(said.one_of) >= case.culprits or (bool(said.named) and set(said.named) < case.culprits)
     return ABSTAINED if inside else WRONG
+
+
+def _needs_no_rank(case: Case, said: Conclusion) -> bool:
+    """Whether it is right to name nobody: the fault is not in most steps, which half is the normal one cannot be told,
+    or the overloaded expert of the hot rank, of 16 that are divided over all ranks, is named.
+    """
+    if case.fault == "hot":
+        return said.overloaded_expert is not None and said.overloaded_expert // (16 // case.ranks) == case.rank
+    return case.fault in SOMETIMES or 2 * len(case.culprits) >= case.ranks
 
 
 def _judge_cause(case: Case, said: Conclusion, nobody: bool) -> str:
@@ -91,18 +101,13 @@ def _judge_cause(case: Case, said: Conclusion, nobody: bool) -> str:
     return RIGHT if who == case.culprits else WRONG
 
 
-def _hosts(case: Case, expert: int | None) -> bool:
-    """Whether the hot rank has this expert, of 16 that are divided over all ranks."""
-    return expert is not None and expert // (16 // case.ranks) == case.rank
-
-
 def _right_place(case: Case, said: Conclusion) -> bool | None:
     """Whether module and phase are those of the fault; None for a fault that is no place's."""
     if case.fault in PHASE_FAULTS:
         return said.phase == PHASE_FAULTS[case.fault]
     if case.fault in _EVERYWHERE:
         return said.subject in ("throughout", "forward", "backward")
-    phase = MODULE_FAULTS.get("fwd" if case.fault == "two" else case.fault)
+    phase = MODULE_FAULTS.get(case.fault)
     if phase is None or case.fault == "gc":
         return None
     return said.phase == phase and f".{said.subject}".endswith(f".{case.module_label}")
@@ -121,3 +126,16 @@ def _lost_ms(case: Case, folder: Path, iterations: Sequence[int]) -> float | Non
         if lost and iterations:
             medians.append(median(lost.get(str(number), 0) for number in iterations))
     return max(medians) / 1e6 if medians else None
+
+
+def _longer_ms(folder: Path) -> float | None:
+    """Returns what an iteration took longer with the fault than without it, in the blocks of iterations after the
+    window; None where that is not known, because the machine was too busy or the fault is not switched off.
+    """
+    path = folder / "blocks.json"
+    if not path.exists():
+        return None
+    blocks = json.loads(path.read_text(encoding="utf-8"))
+    longer = [(with_fault - without) / 1e6 for with_fault, without in zip(blocks[::2], blocks[1::2], strict=True)]
+    error = stdev(longer) / len(longer) ** 0.5
+    return mean(longer) if error <= KNOWN_WITHIN * mean(longer) else None

@@ -1,4 +1,6 @@
-"""Records cases: ``python -m soak.skew.record FOLDER``, with the names of cases on its standard input.
+"""Records cases: ``python -m soak.skew.record FOLDER [short]``, with the names of cases on its standard input.
+
+A ``short`` job has nothing after its window: what iterations take without the fault is not measured.
 
 torch is imported once, and each rank is a fork of this process.  A line of JSON on standard output tells of each case:
 its name, whether all ranks ended well, and the seconds that it took.
@@ -24,7 +26,7 @@ import torch
 
 from soak.skew.cases import Case, matching
 from soak.skew.faults import Burner
-from soak.skew.rank import be_rank
+from soak.skew.rank import Job, be_rank
 
 _MAX_SECONDS = 240
 #: What ranks import when they train and when a recording begins: imported once, before they are forked.
@@ -35,7 +37,7 @@ _IMPORTED_ONCE = (
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder, short = Path(sys.argv[1]), "short" in sys.argv[2:]
     for name in _IMPORTED_ONCE:
         with suppress(ImportError):  # another version of torch
             import_module(name)
@@ -44,28 +46,29 @@ def main() -> None:
     for name in sys.stdin.read().split():
         (case,) = matching(name)
         started = time.monotonic()
-        well = record(case, folder / name, burner)
+        well = record(case, folder / name, burner, short=short)
         took = {"name": name, "well": well, "seconds": round(time.monotonic() - started, 1), "load": os.getloadavg()[0]}
         print(json.dumps(took), flush=True)
 
 
-def record(case: Case, folder: Path, burner: Burner) -> bool:
+def record(case: Case, folder: Path, burner: Burner, *, short: bool) -> bool:
     """Runs all ranks of a case; returns whether they ended well."""
     folder.mkdir(parents=True)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
-        ranks = [_fork(case, rank, server, port, folder, burner) for rank in range(case.ranks)]
+        jobs = [Job(case, rank, port, folder, burner, short) for rank in range(case.ranks)]
+        ranks = [_fork(job, server) for job in jobs]
     return _wait(ranks)
 
 
-def _fork(case: Case, rank: int, server: socket.socket, port: int, folder: Path, burner: Burner) -> int:
+def _fork(job: Job, server: socket.socket) -> int:
     child = os.fork()
     if child:
         return child
     code = 1
     try:
         os.close(0)
-        code = be_rank(case, rank, os.dup(server.fileno()), port, folder, burner)
+        code = be_rank(job, os.dup(server.fileno()))
     finally:
         os._exit(code)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from soak.skew.cases import HEALTHY
-from soak.skew.judge import ABSTAINED, COST_WITHIN, FAILED, OUTCOMES, RIGHT, WRONG, Judgement
+from soak.skew.judge import ABSTAINED, FAILED, OUTCOMES, RIGHT, WITHIN, WRONG, Judgement
 
-_COLUMNS = ("runs", *OUTCOMES, "place right", "cause right", f"cost within {COST_WITHIN:.0%}")
+_COLUMNS = (
+    "runs", *OUTCOMES, "place right", "cause right", f"excess within {WITHIN:.0%}", f"cost within {WITHIN:.0%}",
+)  # fmt: skip
 
 
 def tables(judged: Sequence[Judgement]) -> str:
@@ -34,8 +36,9 @@ def _cells(judged: Sequence[Judgement]) -> list[str]:
     counts = [str(sum(one.outcome == outcome for one in judged)) for outcome in OUTCOMES]
     places = [one.place for one in judged if one.place is not None]
     causes = [one.cause for one in judged if one.cause is not None]
-    costs = [abs(one.cost - 1) <= COST_WITHIN for one in judged if one.cost is not None]
-    return [str(len(judged)), *counts, _of(places), _of(causes), _of(costs)]
+    excesses = [abs(one.excess - 1) <= WITHIN for one in judged if one.excess is not None]
+    costs = [abs(one.cost - 1) <= WITHIN for one in judged if one.cost is not None]
+    return [str(len(judged)), *counts, *map(_of, (places, causes, excesses, costs))]
 
 
 def _of(hits: Sequence[bool]) -> str:
@@ -48,7 +51,11 @@ def _rates(judged: Sequence[Judgement]) -> str:
     right = sum(one.outcome == RIGHT for one in judged) - sum(one.outcome == RIGHT for one in healthy)
     faulty = len(judged) - len(healthy)
     wrong = sum(one.outcome == WRONG for one in judged) - alarms
-    return f"healthy: {alarms} of {len(healthy)} named somebody; planted: {right} of {faulty} right, {wrong} wrong"
+    pauses = sum("pause" in one.words for one in healthy)
+    return (
+        f"healthy: {alarms} of {len(healthy)} named somebody, and {pauses} a single pause of a rank; "
+        f"planted: {right} of {faulty} right, {wrong} wrong"
+    )
 
 
 def _lost(one: Judgement) -> str:
