@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class Program:
     own_ns: FloatArray
     segment: IntArray  # step * 2**32 + the enqueues of the step before the event
     start_ns: int  # since the first rank's start
-    ends_ns: IntArray  # when each step ended, since then
+    ends_ns: FloatArray  # when each step ended, since then
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def _program(
     ordinal = enqueued - enqueued[np.searchsorted(step, step)]
     own_ns = np.maximum(moments - np.maximum.accumulate(free), 0).astype(np.float64)
     segment = (step.astype(np.int64) << 32) + ordinal
-    return Program(kind, event, own_ns, segment, int(starts[0]) - first, ends - first)
+    return Program(kind, event, own_ns, segment, int(starts[0]) - first, (ends - first).astype(np.float64))
 
 
 def _at_median(programs: Sequence[Program], cohorts: Sequence[int], slow: Sequence[bool]) -> list[FloatArray]:
@@ -196,10 +195,11 @@ def replay(programs: Sequence[Program], own_ns: Sequence[FloatArray], steps: int
     return _steps(programs, run.ends)
 
 
-def _steps(programs: Sequence[Program], ends: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _steps(programs: Sequence[Program], ends: FloatArray) -> FloatArray:
     """Returns the time of each step, from the ends of the ranks' steps: (ranks, steps) to (steps)."""
     first = min(program.start_ns for program in programs)
-    return np.diff(np.concatenate([[first], ends.max(axis=0)])).astype(np.float64)
+    times: FloatArray = np.diff(np.concatenate([[first], ends.max(axis=0)]))
+    return times
 
 
 class _Replay:

@@ -66,7 +66,7 @@ def by_hand(programs: list[list[Item]]) -> list[float]:
 
 def program_of(items: list[Item]) -> Program:
     own, kind, event = (np.array(column) for column in zip(*items, strict=True))
-    return Program(kind.astype(np.int64), event.astype(np.int64), own, np.zeros(len(items), np.int64), 0)
+    return Program(kind.astype(np.int64), event.astype(np.int64), own, np.zeros(len(items), np.int64), 0, np.zeros(0))
 
 
 @settings(max_examples=150, deadline=None)
