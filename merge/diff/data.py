@@ -40,7 +40,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class PlaceChange:
-    """The self time of one module in one phase, or of a phase outside modules: the 25th percentile of its steps.
+    """The self time of one module in one phase (5th percentile of steps), or a phase outside modules (median).
 
     ``change`` is relative to what modules have in common, so that a machine that is slower as a whole names none.
     Where a run kept no steps of a module, its time is that which it has at most: 1 % of an iteration.

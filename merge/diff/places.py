@@ -1,8 +1,9 @@
 """Where two runs differ: the self times of modules, and of phases outside modules.
 
-The 25th percentile of steps and ranks is compared, which other jobs on the machine disturb least: most of their
-interruptions make single calls longer.  What all modules have in common is taken off first: a machine that is slower
-as a whole, or another number format, is not the fault of a module.
+Of modules, the 5th percentile of steps and ranks is compared, which other jobs on the machine disturb least: they only
+add time, and not in all steps.  What all modules have in common is taken off first: a machine that is slower as a
+whole, or another number format, is not the fault of a module.  Phases outside modules, which the script may be slow in
+now and then, are compared by their medians, with bounds that include the waits for processors.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 from distprof.merge.arrays import FloatArray
 from distprof.merge.diff.data import INSIDE, PlaceChange
 from distprof.merge.diff.figures import finding
-from distprof.merge.diff.noise import Estimate, bounds, estimate
-from distprof.merge.diff.samples import Place, Side
+from distprof.merge.diff.noise import Estimate, bounds, estimate, widened
+from distprof.merge.diff.samples import Place, Side, processor_wait_share
 from distprof.merge.report import Report
 
 #: Steps of a place that is below this share of an iteration are not kept (merge/load/self_times.py).
@@ -24,7 +25,7 @@ KEPT_SHARE = 0.01
 #: A place is named from this change on, and if it costs or gains this share of an iteration.
 LEAST_CHANGE = 0.03
 LEAST_COST = 0.005
-_PERCENTILE = 25
+_PERCENTILE = 5
 _BATCHES = 8
 _MODULE_PHASES = ("forward", "backward")
 _CERTAIN = 1_000_000  # degrees of freedom of a figure without an error
@@ -58,15 +59,24 @@ def place_changes(first: Side, second: Side) -> tuple[float | None, tuple[PlaceC
     changes = {place: pair[1].log - pair[0].log for place, pair in both.items()}
     common = common_change(changes, {place: exp(pair[0].log) for place, pair in both.items()})
     iteration_ns = first.report.summary.iterations.median_ns
-    found = [_change(place, *pair, common, len(pairs), iteration_ns) for place, pair in pairs.items()]
+    waited = processor_wait_share(first.report) or 0.0, processor_wait_share(second.report) or 0.0
+    found = [_change(place, *pair, common, waited, len(pairs), iteration_ns) for place, pair in pairs.items()]
     return exp(common) - 1 if both else None, tuple(sorted(found, key=lambda one: -abs(one.cost_ns)))
 
 
 def _change(
-    place: Place, first: Estimate, second: Estimate, common: float, comparisons: int, iteration_ns: float
+    place: Place,
+    first: Estimate,
+    second: Estimate,
+    common: float,
+    waited: tuple[float, float],
+    comparisons: int,
+    iteration_ns: float,
 ) -> PlaceChange:
-    offset = common if place[1] in _MODULE_PHASES else 0.0
-    found = bounds(first, second, comparisons=comparisons, offset=offset)
+    in_module = place[1] in _MODULE_PHASES
+    found = bounds(first, second, comparisons=comparisons, offset=common if in_module else 0.0)
+    if not in_module:
+        found = widened(found, *waited)
     cost_ns = exp(first.log) * found.change
     kind = finding(found, LEAST_CHANGE) if abs(cost_ns) >= LEAST_COST * iteration_ns else INSIDE
     return PlaceChange(
@@ -112,7 +122,8 @@ def _are_measured(first: Estimate, second: Estimate) -> bool:
 def _estimate(side: Side, place: Place) -> Estimate | None:
     assert side.places is not None
     if place in side.places:
-        return estimate(side.places[place], _quartile, _BATCHES)
+        in_module = place[1] in _MODULE_PHASES
+        return estimate(side.places[place], _low_percentile if in_module else _median, _BATCHES)
     has = any(row.label == place[0] for row in side.report.modules)
     return _at_most(side.report) if has and place[1] in _MODULE_PHASES else None
 
@@ -122,5 +133,9 @@ def _at_most(report: Report) -> Estimate | None:
     return Estimate(log(KEPT_SHARE * times.median_ns), 0.0, _CERTAIN) if times and times.median_ns else None
 
 
-def _quartile(samples: FloatArray) -> float:
+def _low_percentile(samples: FloatArray) -> float:
     return float(np.percentile(samples, _PERCENTILE))
+
+
+def _median(samples: FloatArray) -> float:
+    return float(np.median(samples))

@@ -103,7 +103,7 @@ def _places(diff: Diff) -> Iterator[str]:
     shown = diff.places[:_SHOWN]
     names = shortened_apart([one_line(place_name(one.subject, one.phase)) for one in shown], _NAME)
     yield from table(
-        ["self time, 25th percentile", "first", "second", "change", "bounds", "of iteration", "finding"],
+        ["self time", "first", "second", "change", "bounds", "of iteration", "finding"],
         [
             [
                 names[one_line(place_name(one.subject, one.phase))],
@@ -116,7 +116,7 @@ def _places(diff: Diff) -> Iterator[str]:
             ]
             for one in shown
         ],
-        left=["self time, 25th percentile", "finding"],
+        left=["self time", "finding"],
     )
     if len(diff.places) > len(shown):
         yield f"and {pluralise(len(diff.places) - len(shown), 'other place')} with smaller changes"

@@ -51,6 +51,10 @@ def _plain(column: Column) -> Sequence[Value]:
     return [None if np.isnan(value) else value for value in column.values.tolist()]
 
 
+def _integer(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 @dataclass(frozen=True)
 class Maker(Generic[Row]):
     """Makes one column: ``pick`` returns the value of a row, and by default reads the attribute ``name``."""
@@ -58,11 +62,13 @@ class Maker(Generic[Row]):
     name: str
     text: str
     pick: Callable[[Row], Value] | None = field(default=None, repr=False)
+    counts: bool = False  # whole numbers are integers, also where they are means
 
     def column(self, rows: Sequence[Row]) -> Column:
         """Returns the column of ``rows``."""
         read: Callable[[Row], Any] = self.pick or (lambda row: getattr(row, self.name))
-        return Column(self.name, self.text, [read(row) for row in rows])
+        values = [read(row) for row in rows]
+        return Column(self.name, self.text, list(map(_integer, values)) if self.counts else values)
 
 
 def make_table(name: str, text: str, rows: Iterable[Row], makers: Iterable[Maker[Row]]) -> Table:

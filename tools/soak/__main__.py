@@ -9,11 +9,13 @@
 * cases: the scripts of tests/cases, which once showed a fault, have the same results with distprof as without;
 * skew: jobs of several architectures with a planted fault each, or none, are recorded, and the verdict of their report
   is judged.  --keep keeps what they recorded: cases that are there are not recorded again; --judge judges a kept folder
-  and does nothing else.
+  and does nothing else;
+* diff: pairs of equal runs, and of runs of which one has a module made 10 % slower; `distprof diff` must not call equal
+  runs different, and names no other module.
 
 make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --cases 0 --seed 7"
-make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 'c*' --at-once 4 --skew 0"
-make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 0 --skew '*-w8-*' --sample 60 --seed 3 --keep /tmp/skew"
+make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 'c*' --at-once 4 --skew 0 --diff 0"
+make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 0 --diff 0 --skew '*-w8-*' --sample 60 --keep /tmp/skew"
 make soak ARGS="--judge /tmp/skew --skew 'tp-*'"
 """
 
@@ -25,6 +27,7 @@ from pathlib import Path
 
 from soak import cases, trials
 from soak.console_output import Progress, last_word
+from soak.diff import run as diff
 from soak.disks import FULL_DISKS
 from soak.kills import KILLS
 from soak.mutations import MUTATIONS
@@ -46,6 +49,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="so many of these jobs  [default: 0, all]")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keeps what these jobs recorded, to judge it again")
     parser.add_argument("--judge", type=Path, metavar="DIR", help="only judges what --keep kept")
+    parser.add_argument("--diff", type=int, default=20, metavar="N", help="so many pairs of runs  [default: 20]")
     options = parser.parse_args()
     progress = Progress(sys.stderr)
     if options.judge is not None:
@@ -59,6 +63,8 @@ def main() -> int:
     held = [trials.run(kind, options.first, count, options.seed, progress) for kind, count in counts.items() if count]
     if options.cases != "0":
         held.append(cases.run(options.cases, options.at_once, progress))
+    if options.diff:
+        held.append(diff.run(options.diff, progress))
     if jobs:
         held.append(skew.run(jobs, options.keep, progress))
     print(last_word(not all(held), sys.stdout))
