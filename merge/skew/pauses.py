@@ -1,4 +1,4 @@
-"""Pauses: what stopped a rank in most of its steps, and single steps in which one rank lost about an iteration.
+"""Pauses: what stopped a rank in most of its steps, and steps in which one rank lost a good part of an iteration.
 
 Garbage collections and compilations are recorded with their names.  Any other pause shows as time that one rank lost in
 one place of one step: it is told from the noise of a busy machine by its size, or because it comes again.
@@ -18,7 +18,15 @@ from distprof.merge.report import PAUSES, Cause
 from distprof.merge.skew.cohort_excess import CohortExcess
 from distprof.merge.skew.step_times import FINE
 from distprof.merge.skew.stragglers import Outlier
-from distprof.merge.skew.thresholds import MARGIN, PAUSE_AGAIN, PAUSE_NS, PAUSE_SHARE, PERSISTENT, PLACE_SHARE
+from distprof.merge.skew.thresholds import (
+    PAUSE_AGAIN,
+    PAUSE_AGAIN_SHARE,
+    PAUSE_MARGIN,
+    PAUSE_NS,
+    PAUSE_SHARE,
+    PERSISTENT,
+    PLACE_SHARE,
+)
 from distprof.merge.wording import place_name
 
 
@@ -62,12 +70,12 @@ def paused_ns(analysis: Analysis, rank: int) -> Mapping[int, Mapping[str, float]
 
 
 def largest_pause(analysis: Analysis, cohorts: Sequence[CohortExcess], iteration_ns: float) -> Cause | None:
-    """Returns the rank that lost most in single steps, as a cause without a slow rank; None where no rank lost about an
-    iteration, or where that cannot be told from noise.
+    """Returns the rank that lost most in single steps, as a cause without a slow rank; None where no rank lost a good
+    part of an iteration, or where that cannot be told from noise.
     """
-    least = max(PAUSE_SHARE * iteration_ns, PAUSE_NS)
+    least, least_again = (max(share * iteration_ns, PAUSE_NS) for share in (PAUSE_SHARE, PAUSE_AGAIN_SHARE))
     compared = [excess for excess in cohorts if excess.size > 1]
-    found = [*_named(analysis, compared, least), *_longest(compared, least), *_repeated(compared, least)]
+    found = [*_named(analysis, compared, least), *_longest(compared, least), *_repeated(compared, least_again)]
     if not found:
         return None
     # Where one pause is found in several ways, the one that says most comes first.
@@ -103,7 +111,7 @@ def _most_lost(excess: CohortExcess, lost: FloatArray) -> tuple[float, str]:
 
 
 def _longest(cohorts: Sequence[CohortExcess], least: float) -> Iterator[Pause]:
-    """Yields the largest loss of all in one step and place, if no other rank lost half as much in any."""
+    """Yields the largest loss of all in one step and place, if no other rank lost a third as much in any."""
     every = []
     for excess in cohorts:
         for column, rank in enumerate(excess.times.ranks):
@@ -112,13 +120,13 @@ def _longest(cohorts: Sequence[CohortExcess], least: float) -> Iterator[Pause]:
             place = _place(excess, _fine(excess)[int(row)])
             every.append(Pause(rank, (int(excess.times.iterations[int(step)]),), place, float(by_step[row, step])))
     every.sort(key=lambda pause: -pause.lost_ns)
-    if every and every[0].lost_ns >= max(least, MARGIN * (every[1].lost_ns if len(every) > 1 else 0)):
+    if every and every[0].lost_ns >= max(least, PAUSE_MARGIN * (every[1].lost_ns if len(every) > 1 else 0)):
         yield every[0]
 
 
 def _repeated(cohorts: Sequence[CohortExcess], least: float) -> Iterator[Pause]:
     """Yields losses of one rank in one place that come again and are of one length, as those of checkpoints are, where
-    no other rank lost half as much in this place.
+    no other rank lost a third as much in this place.
     """
     for excess in cohorts:
         for number in _fine(excess):
@@ -126,7 +134,9 @@ def _repeated(cohorts: Sequence[CohortExcess], least: float) -> Iterator[Pause]:
             column = int(lost.max(axis=1).argmax())
             long = np.flatnonzero(lost[column] >= least)
             others = np.delete(lost, column, axis=0).max()
-            if len(long) > 1 and (sizes := lost[column, long]).min() >= max(PAUSE_AGAIN * sizes.max(), MARGIN * others):
+            if len(long) > 1 and (sizes := lost[column, long]).min() >= max(
+                PAUSE_AGAIN * sizes.max(), PAUSE_MARGIN * others
+            ):
                 iterations = tuple(int(iteration) for iteration in excess.times.iterations[long])
                 yield Pause(excess.times.ranks[column], iterations, _place(excess, number), float(sizes.min()))
 

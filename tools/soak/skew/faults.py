@@ -27,8 +27,8 @@ _CHECKPOINT_EVERY, _CHECKPOINT_AT = 5, 3
 _JITTER_MS = 30
 #: An iteration in the middle of the window.
 MIDDLE = 9
-#: A rank with more work gets so many times the samples.
-MORE_WORK = 2
+#: A rank with more work gets so many times the samples.  Twice as many cost these small networks nothing that shows.
+MORE_WORK = 8
 _LOW_PRIORITY = 15
 _VARYING = ("late", "flaky", "grow", "rotating", "everyone", "staircase")
 _GARBAGE = 50_000

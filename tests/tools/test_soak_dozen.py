@@ -1,0 +1,66 @@
+"""A dozen of the soak's jobs with planted faults, really run: no innocent rank is named, and large faults are."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distprof.merge.load.run import load_run
+
+pytestmark = pytest.mark.slow
+TOOLS = Path(__file__).parents[2] / "tools"
+DOZEN = (
+    "ddp_mlp-none-w4-0a", "ddp_mlp-jitter-w4-0a", "ddp_mlp-fwd-w4-0a", "ddp_mlp-two-w8-0a", "ddp_mlp-half-w8-0a",
+    "ddp_gpt-bwd-w4-0a", "ddp_gpt-data-w4-0a", "ddp_gpt-pause-w4-0a", "fsdp2-opt-w4-0a", "pp-none-w4-0a",
+    "pp1f1b-fwd-w4-0a", "moe-bwd-w4-0a",
+)  # fmt: skip
+#: A fault is large if it costs this share of an iteration, and so many times what the iterations of a rank vary by.
+LARGE, ABOVE_NOISE = 0.2, 3.0
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> Path:
+    """Returns the folder of the recorded jobs; torch is imported once, and all ranks are forks."""
+    folder = tmp_path_factory.mktemp("dozen")
+    words = [sys.executable, "-m", "soak.skew.record", str(folder), "short"]
+    subprocess.run(words, cwd=TOOLS, env=clean_env, input="\n".join(DOZEN), text=True, timeout=900, check=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS))
+
+
+@pytest.mark.parametrize("name", DOZEN)
+def test_nobody_is_named_wrongly_and_a_large_fault_is_found(recorded: Path, name: str) -> None:
+    (case,) = import_module("soak.skew.cases").matching(name)
+    judge: Any = import_module("soak.skew.judge")
+    judged = judge.judge(case, recorded / name, "run")
+    said = f"{judged.outcome}: {judged.words}, {judged.lost_ms} ms were lost"
+    assert judged.outcome not in (judge.WRONG, judge.FAILED), said
+    if case.culprits and case.fault not in ("half", "pause") and large(judged.lost_ms, recorded / name / "run"):
+        assert judged.outcome == judge.RIGHT, said
+
+
+def large(lost_ms: float, run: Path) -> bool:
+    """Returns whether a loss is large against the iterations of the run and their noise."""
+    noise, iterations = [], []
+    for rank in load_run(run).ranks:
+        (window,) = (window for window in rank.windows.values() if window.steps)
+        times = [time / 1e6 for time in window.durations_ns.tolist()]
+        iterations.append(statistics.median(times))
+        noise.append(statistics.median(abs(time - iterations[-1]) for time in times))
+    return lost_ms >= max(LARGE * statistics.median(iterations), ABOVE_NOISE * statistics.median(noise))
+
+
+def test_what_was_lost_is_known_for_each_planted_fault(recorded: Path) -> None:
+    lost = json.loads((recorded / "ddp_mlp-fwd-w4-0a" / "lost1.json").read_text())
+    assert len(lost) == 16 and min(lost.values()) >= 30e6
