@@ -32,6 +32,10 @@ class ExpertHost:
     source: RoutedTokens | None
 
     @property
+    def rank(self) -> int:
+        return self.data.rank
+
+    @property
     def iterations(self) -> tuple[int, ...]:
         """The iterations in which the tokens of its experts were counted."""
         return self.seen.iterations if self.seen else ()

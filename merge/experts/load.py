@@ -18,12 +18,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.experts.cost import cost_of_imbalance, own_time_by_ep
 from distprof.merge.experts.hosts import ExpertHost, expert_hosts
-from distprof.merge.experts.routing import RoutedTokens, Routing, common_iterations, layer_routing
+from distprof.merge.experts.routing import RoutedTokens, Routing, layer_routing
+from distprof.merge.experts.same_tokens import common_iterations, distinct
 from distprof.merge.job.module_union import Module
 from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.report import ExpertLayerStats
@@ -63,14 +62,16 @@ def _stats(
         for expert in host.layer.local_experts:
             where[expert].append(host.data.rank)
     counting = [host for host in hosts if host.seen is not None]
-    distinct = _distinct_hosts(counting, counted)
+    hosting = distinct(
+        counting, lambda host: (host.group, host.layer.local_experts), counted, are_slices=lambda host: host.sliced
+    )
     sources = _sources(hosts)
-    iterations = _common_iterations(distinct, sources)
+    iterations = _common_iterations(hosting, sources)
     routing = layer_routing(sources, counted, iterations, experts) if sources and iterations else None
-    tokens = _tokens(distinct, iterations, experts) if distinct else _kept_tokens(routing, experts)
+    tokens = _tokens(hosting, iterations, experts) if hosting else _kept_tokens(routing, experts)
     known = [count for count in tokens if count is not None]
     total = sum(known)
-    by_ep = _tokens_by_ep(distinct, iterations, ep) if distinct else _kept_tokens_by_ep(hosts, tokens, ep)
+    by_ep = _tokens_by_ep(hosting, iterations, ep) if hosting else _kept_tokens_by_ep(hosts, tokens, ep)
     dropped = _dropped(routing, total if all_recorded and len(counting) == len(hosts) else None)
     chosen = tuple(routing.routed.tolist()) if routing else ()
     return ExpertLayerStats(
@@ -119,25 +120,6 @@ def _dropped(routing: Routing | None, processed: int | None) -> int | None:
     chosen = int(routing.routed.sum())
     kept = int(routing.kept.sum()) if routing.kept is not None else processed
     return chosen - kept if kept is not None and kept <= chosen else None
-
-
-def _distinct_hosts(hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank]) -> list[ExpertHost]:
-    """Returns the hosts; where several process the same tokens for the same experts, only the first of them."""
-    groups: dict[tuple[object, ...], list[ExpertHost]] = {}
-    for host in hosts:
-        groups.setdefault((host.group, host.layer.local_experts), []).append(host)
-    return [host for group in groups.values() for host in (group[:1] if _same_tokens(group, counted) else group)]
-
-
-def _same_tokens(group: Sequence[ExpertHost], counted: Mapping[int, CountedRank]) -> bool:
-    first = group[0]
-    if len(group) == 1 or first.sliced:
-        return True
-    one = counted.get(first.data.rank)
-    if one is not None and one.routes_own_tokens(first.layer):
-        return False
-    together = sorted(set.intersection(*(set(host.iterations) for host in group)))
-    return all(np.array_equal(first.at(together), other.at(together)) for other in group[1:])
 
 
 def _kept_tokens_by_ep(hosts: Sequence[ExpertHost], tokens: Sequence[int | None], size: int) -> tuple[int | None, ...]:

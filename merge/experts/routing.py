@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distprof.merge.arrays import IntArray
+from distprof.merge.experts.same_tokens import distinct
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.load.rank import RankData
@@ -67,23 +68,18 @@ def layer_routing(
     sources: Sequence[RoutedTokens], counted: Mapping[int, CountedRank], iterations: Sequence[int], experts: int
 ) -> Routing:
     """Returns the sums over all ``sources`` of one layer; ``iterations`` are those that all of them have."""
-    distinct = _distinct(sources, counted)
+    every = distinct(sources, lambda source: source.group, counted)
     routed = np.zeros(experts, np.int64)
     dropped = np.zeros(experts, np.int64)
     known = True
-    for source in distinct:
+    for source in every:
         chosen, lost = source.at(iterations), source.dropped_at(iterations)
         routed[: chosen.shape[1]] += chosen.sum(axis=0, dtype=np.int64)
         known = known and lost is not None
         if lost is not None:
             dropped[: lost.shape[1]] += lost.sum(axis=0, dtype=np.int64)
-    losses = [source.aux_loss for source in distinct if source.aux_loss is not None and np.isfinite(source.aux_loss)]
+    losses = [source.aux_loss for source in every if source.aux_loss is not None and np.isfinite(source.aux_loss)]
     return Routing(routed, routed - dropped if known else None, sum(losses) / len(losses) if losses else None)
-
-
-def common_iterations(sources: Sequence[RoutedTokens]) -> set[int]:
-    """Returns the iterations that all sources have."""
-    return set.intersection(*(set(source.iterations) for source in sources)) if sources else set()
 
 
 def _join_steps(rank: int, layer: ExpertLayer, group: tuple[int, ...], steps: Sequence[_LayerStep]) -> RoutedTokens:
@@ -103,20 +99,3 @@ def _join_steps(rank: int, layer: ExpertLayer, group: tuple[int, ...], steps: Se
 def _dropped(row: LayerRouting) -> Array:
     """Returns the dropped choices by expert, of a row that knows them."""
     return row.dropped if len(row.dropped) else np.zeros_like(row.routed)
-
-
-def _distinct(sources: Sequence[RoutedTokens], counted: Mapping[int, CountedRank]) -> list[RoutedTokens]:
-    """Returns the sources; where several route the same tokens, only the first of them."""
-    groups: dict[tuple[int, ...], list[RoutedTokens]] = {}
-    for source in sources:
-        groups.setdefault(source.group, []).append(source)
-    return [source for group in groups.values() for source in (group[:1] if _same_tokens(group, counted) else group)]
-
-
-def _same_tokens(group: Sequence[RoutedTokens], counted: Mapping[int, CountedRank]) -> bool:
-    first = group[0]
-    one = counted.get(first.rank)
-    if len(group) > 1 and one is not None and one.routes_own_tokens(first.layer):
-        return False
-    together = sorted(common_iterations(group))
-    return all(np.array_equal(first.at(together), other.at(together)) for other in group[1:])
