@@ -5,18 +5,20 @@ waits of the gaps -> credited to the module that had the gap, and to the phase -
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import IntArray
+from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.collectives.join import recorded
 from distprof.merge.collectives.waits import Waits, collective_waits
 from distprof.merge.load.collectives import NO_TIMELINE
 from distprof.merge.load.window import Window
 from distprof.merge.wording import pluralise
+from distprof.records import NO_ROW, PHASES
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,31 @@ def rank_waits(analysis: Analysis) -> dict[int, RankWaits]:
     """Returns the waits of each rank; empty where own times are not known."""
     waits = collective_waits(analysis) if not why_no_own_times(analysis) else None
     return dict(_by_rank(waits)) if waits is not None else {}
+
+
+def waited_by_step(analysis: Analysis, rank: int, chosen: Callable[[RankWaits], npt.NDArray[np.bool_]]) -> FloatArray:
+    """Returns by timed step of a rank what it waited in the gaps that ``chosen`` returns, in ns; 0 where waits are not
+    known.
+    """
+    window, waits = analysis.timed_windows[rank], rank_waits(analysis).get(rank)
+    waited = np.zeros(window.steps)
+    if waits is not None:
+        iterations = np.array(window.iterations, np.int64)
+        known = chosen(waits) & np.isin(waits.iteration, iterations)
+        np.add.at(waited, np.searchsorted(iterations, waits.iteration[known]), waits.wait_ns[known])
+    return waited
+
+
+def in_forward(waits: RankWaits) -> npt.NDArray[np.bool_]:
+    """Chooses the waits in modules: they are a part of the modules' self times in forward."""
+    found: npt.NDArray[np.bool_] = (waits.owner >= 0) & (waits.owner != NO_ROW)
+    return found
+
+
+def in_backward(waits: RankWaits) -> npt.NDArray[np.bool_]:
+    """Chooses the waits in the phase of backward."""
+    found: npt.NDArray[np.bool_] = waits.phase == PHASES.index("backward")
+    return found
 
 
 def _by_rank(waits: Waits) -> Iterator[tuple[int, RankWaits]]:

@@ -64,9 +64,9 @@ class StageRow:
     virtual_stages: int  # stages on each of its ranks
     ranks: tuple[int, ...]
     micro_batches: float | None
-    forward_ns: float  # in modules
-    backward_ns: float
-    waiting_ns: float
+    forward_ns: float  # in modules, without the waits for other ranks where these are known
+    backward_ns: float  # likewise without waits
+    waiting_ns: float  # the rest of the schedule
     bubble: float | None  # share of the schedule in which the stage waits
     ideal_bubble: float | None
 

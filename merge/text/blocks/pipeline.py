@@ -11,9 +11,9 @@ from distprof.merge.wording import number_series
 
 _MEANING = (
     "bubble = 1 - (forward in modules + backward) / (iteration - data wait - optimizer - evaluation): the share of"
-    " the time in which a stage waits for its neighbours, or computes a loss outside of modules.  ideal = (pp - 1) /"
-    " (v m + pp - 1) for m micro-batches and v stages on each rank: the bubble of GPipe, 1F1B and interleaved 1F1B if"
-    " all stages take the same time."
+    " the time in which a stage waits for its neighbours, or computes a loss outside of modules.  Forward and backward"
+    " are without waits for other ranks where these are known.  ideal = (pp - 1) / (v m + pp - 1) for m micro-batches"
+    " and v stages on each rank: the bubble of GPipe, 1F1B and interleaved 1F1B if all stages take the same time."
 )
 
 
