@@ -10,6 +10,7 @@
 # make docs    writes docs/FLOPS.md from the registry of formulas, docs/REPORT.md from the report's dataclasses,
 #              docs/MODELS.md by counting models, and the table of docs/STACKS.md by running its tests; needs all stacks,
 #              optional ones too
+# make pictures  takes the pictures of the report's page of `make demo`, in Chromium
 # make site    builds the pages of docs/ as a web site, in build/site; a broken link fails it
 # make clean   removes everything that these have made, except for the runs
 
@@ -24,7 +25,7 @@ INSTALLED := build/check
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --explicit-package-bases
 
-.PHONY: demo test quick check soak bench docs site clean
+.PHONY: demo test quick check soak bench docs pictures site clean
 .DELETE_ON_ERROR:
 
 # Made again when dependencies or C sources change; Python sources are used in place (editable install).
@@ -96,6 +97,10 @@ docs: $(READY) $(STACKS)
 site: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt "mkdocs-material>=9.5"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
+
+# Needs the packages chromium and chromium-driver.
+pictures: demo
+	$(BIN)/python tools/page_pictures.py runs/demo/report/report.html docs/images
 
 clean:
 	rm -rf build $(VENV) distprof/probes/timing/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -23,6 +23,7 @@ from distprof.merge import plots
 from distprof.merge.analyse import analyse
 from distprof.merge.export.files import Content, write_files
 from distprof.merge.export.json import to_json
+from distprof.merge.export.table import Table
 from distprof.merge.export.table_files import csv_files, parquet_files, parquet_names
 from distprof.merge.export.tables import all_tables
 from distprof.merge.load.peak_cache import cache_file, read_peak_cache
@@ -74,10 +75,11 @@ def command(run: Path | None, out: Path | None, window: int | None, config: Path
     report = analyse(loaded, chosen_peaks(chosen), window)
     options = replace(text_options(chosen), page=PAGE if chosen["page"] else "")
     text = render(report, options)
-    tables = _tables(report, parquet=chosen["parquet"])
+    tables = all_tables(report)
+    files = _table_files(tables, parquet=chosen["parquet"])
     pictures = _draw(report, progress) if chosen["plots"] else {}
-    page = _page(report, progress) if chosen["page"] else {}
-    contents = {"summary.txt": text.encode(), SUMMARY: to_json(report).encode(), **page, **tables, **pictures}
+    page = _page(report, tables, progress) if chosen["page"] else {}
+    contents = {"summary.txt": text.encode(), SUMMARY: to_json(report).encode(), **page, **files, **pictures}
     with ExitStack() as in_any_case:  # each of both is done even if the other fails
         in_any_case.callback(_write, run, out, contents)
         in_any_case.callback(write_report, text if _is_whole(chosen) else render_first_page(report, options), chosen)
@@ -89,8 +91,7 @@ def _is_whole(chosen: Mapping[str, Any]) -> bool:
     return bool(chosen["full"]) or chosen["output_file"] != STDOUT
 
 
-def _tables(report: Report, *, parquet: bool) -> dict[str, Content]:
-    tables = all_tables(report)
+def _table_files(tables: Mapping[str, Table], *, parquet: bool) -> dict[str, Content]:
     return {**csv_files(tables), **(parquet_files(tables) if parquet else {})}
 
 
@@ -122,11 +123,11 @@ def _draw(report: Report, progress: Progress) -> dict[str, bytes]:
     return {f"{PLOTS}/{file}": content for file, content in drawn.items()}
 
 
-def _page(report: Report, progress: Progress) -> dict[str, bytes]:
+def _page(report: Report, tables: Mapping[str, Table], progress: Progress) -> dict[str, bytes]:
     from distprof.merge.html.page import render_page  # imported here, because only the page needs jinja2
 
     progress.say("draws the page")
-    return {PAGE: render_page(report)}
+    return {PAGE: render_page(report, tables)}
 
 
 def _optional_files() -> set[str]:

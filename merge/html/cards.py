@@ -55,7 +55,11 @@ def cards(report: Report) -> list[Card]:
 
 def hints(report: Report) -> list[str]:
     """Returns what to look at next, one sentence each."""
-    return [f"{words[:1].upper()}{words[1:]}." for words in map(one_line, next_steps(report))]
+    return list(map(_sentence, next_steps(report)))
+
+
+def _sentence(words: str) -> str:
+    return one_line(f"{words[:1].upper()}{words[1:]}.")
 
 
 def figures(report: Report) -> list[tuple[str, str]]:
@@ -77,8 +81,8 @@ def _ranks(report: Report) -> Card:
         "ranks",
         states.get(found.finding, UNKNOWN),
         _title(found),
-        one_line(f"{head}{rest}.") if head or rest else "",
-        ("who", "where", "above the median", "of an iteration", "in steps", "of whom"),
+        _sentence(f"{head}{rest}") if head or rest else "",
+        ("who", "where", "above the median", "of an iteration", "in steps", "compared with"),
         list(_evidence(found)),
         list(_facts(found)),
         "skew",
@@ -102,9 +106,9 @@ def _title(found: RankVerdict) -> str:
 def _evidence(found: RankVerdict) -> Iterator[list[str]]:
     for group in found.groups[:_SHOWN]:
         who = f"{len(group.slow)} of {len(group.ranks)} ranks of {group_name(group.kind, group.name, group.ranks)}"
-        yield [one_line(who), *_figures(group), f"of {group.groups - 1} other {group_kinds(group.kind)}"]
+        yield [one_line(who), *_figures(group), f"{group.groups - 1} other {group_kinds(group.kind)}"]
     for one in found.named[:_SHOWN]:
-        yield [rank_names([one.rank]), *_figures(one), f"of {one.cohort - 1} others: {duration(one.cohort_ns)}"]
+        yield [rank_names([one.rank]), *_figures(one), f"{one.cohort - 1} others: {duration(one.cohort_ns)}"]
 
 
 def _figures(found: Straggler | SlowGroup) -> list[str]:
@@ -127,7 +131,7 @@ def _facts(found: RankVerdict) -> Iterator[tuple[str, str]]:
 
 
 def _bursts(report: Report) -> Card:
-    words = [one_line(f"{sentence[:1].upper()}{sentence[1:]}.") for sentence in burst_words(report)]
+    words = map(_sentence, burst_words(report))
     count = len({iteration for burst in report.verdict.bursts for iteration in burst.iterations})
     title = f"{pluralise(count, 'iteration')} {'is' if count == 1 else 'are'} long"
     return Card("bursts", FOUND, title, " ".join(words), section="iterations")
@@ -140,12 +144,11 @@ def _experts(report: Report) -> Card:
         return Card("experts", UNKNOWN, "Load of experts not seen", "No rank recorded the tokens of an expert.")
     name = one_line(found.layer)
     if found.finding == OVERLOADED:
-        words = expert_words(report)
         return Card(
             "experts",
             FOUND,
             f"Expert {found.expert} is overloaded",
-            f"{words[:1].upper()}{words[1:]}.",
+            _sentence(expert_words(report)),
             facts=[("layer", name), ("max/mean", ratio(found.max_over_mean)), ("limit", ratio(found.overload))],
             section="experts",
         )

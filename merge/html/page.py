@@ -41,11 +41,14 @@ _MOST_PACKED = 600_000
 _MOST_ROWS = 150_000
 
 
-def render_page(report: Report) -> bytes:
-    """Returns the page; the same report gives the same bytes."""
+def render_page(report: Report, to_save: Mapping[str, Table] | None = None) -> bytes:
+    """Returns the page; the same report gives the same bytes.
+
+    ``to_save`` are the report's tables by name; they are made here if they are not given.
+    """
     style, script = _joined(_STYLES), _joined(_SCRIPTS)
     template = _environment().from_string(_asset("assets/page.html"))
-    embedded, left_out = _embedded(all_tables(report))
+    embedded, left_out = _embedded(all_tables(report) if to_save is None else to_save)
     drawings = Drawings(tables(report), charts(report), heat_maps(report))
     page = template.render(
         policy=_policy(script, style),

@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[reports.Effort], list[Table]]] = {
     "memory": reports.memory,
     "shards": reports.shards,
     "merge": reports.merges,
+    "page": reports.pages,
 }
 _PAGE = """# What distprof costs
 

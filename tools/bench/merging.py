@@ -1,12 +1,22 @@
-"""Time and peak memory of ``distprof merge`` for synthetic runs."""
+"""Time and peak memory of ``distprof merge`` for synthetic runs, and size and time of the page in Chromium."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
+import time
+import types
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from bench.process import Cost, python
+from bench.synthetic_runs import RUNS
+
+#: Ranks of the analysed run; reports of more ranks are grown from it, as the tests of the page do.
+_ANALYSED = 8
+_TIMES = 5
 
 
 @dataclass(frozen=True)
@@ -41,3 +51,46 @@ def _modules(run: Path) -> int:
 
     first = min(run.glob("shards/*"))
     return sum(len(record.rows) for record in read_shard(first).records if isinstance(record, Tree))
+
+
+@dataclass(frozen=True)
+class Page:
+    """``open_s``: from the start of loading until everything is drawn."""
+
+    ranks: int
+    modules: int
+    size: int
+    make_s: list[float]
+    open_s: list[float]
+
+
+def measure_pages(ranks: list[int], times: int = _TIMES) -> list[Page]:
+    """Returns one page for each number of ranks; none where Chromium and its driver are not installed."""
+    # As in tests/conftest.py: with tests on sys.path, tests/distprof would shadow distprof.
+    if "support" not in sys.modules:
+        support = types.ModuleType("support")
+        support.__path__ = [str(Path(__file__).parents[2] / "tests" / "support")]
+        sys.modules["support"] = support
+    session = import_module("support.page.browser").installed()
+    if session is None:
+        return []
+    with session as browser, tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
+        return [_page(count, browser, Path(folder) / f"{count}.html", times) for count in ranks]
+
+
+def _page(ranks: int, browser: Any, path: Path, times: int) -> Page:
+    from distprof.merge.html.page import render_page
+
+    shape = RUNS["large"]
+    few = min(ranks, _ANALYSED)
+    report = import_module("support.reports").report_of(**{**shape, "dp": few, "ep": few})
+    if ranks > few:
+        report = import_module("support.page.many_ranks").grown(report, ranks)
+    make_s, open_s = [], []
+    for _ in range(times):
+        start = time.monotonic()
+        path.write_bytes(render_page(report))
+        make_s.append(time.monotonic() - start)
+        browser.open(path)
+        open_s.append(browser.run("return performance.getEntriesByName('ready')[0].startTime") / 1000)
+    return Page(ranks, len(report.modules), path.stat().st_size, make_s, open_s)

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench import jobs
 from bench.estimate import Estimate, middle_half, sure, verdict
-from bench.merging import merge
+from bench.merging import measure_pages, merge
 from bench.process import Cost, python
 from bench.shapes import NARROW, SHAPES
 from bench.synthetic_runs import RUNS
@@ -26,6 +26,8 @@ class Effort:
     starts: int  # pairs of jobs that are only started
     jobs: int  # pairs of jobs that train
     merges: dict[tuple[str, int], int]  # (kind of run, ranks) -> how often
+    pages: tuple[int, ...] = (1, 8, 256, 4096)  # ranks
+    page_times: int = 5
 
     def merging(self, ranks: Sequence[int]) -> Effort:
         """Returns the same with large runs of these numbers of ranks; those beyond 512 ranks are merged once."""
@@ -41,7 +43,7 @@ THOROUGH = Effort(
     jobs=5,
     merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3, ("collectives", 512): 3},
 )
-QUICK = Effort(pairs={"small": 1}, narrow=1, starts=1, jobs=1, merges={("demo", 8): 1})
+QUICK = Effort(pairs={"small": 1}, narrow=1, starts=1, jobs=1, merges={("demo", 8): 1}, pages=(8,), page_times=1)
 
 #: Budgets for the ratio of CPU times, by (variant, model).
 _STEP_BUDGETS = {("quiet", "small"): 1.0, ("quiet", "large"): 1.0, ("timed", "small"): 1.08, ("timed", "large"): 1.01}
@@ -54,6 +56,8 @@ _MERGE_BUDGETS: dict[tuple[str, int], tuple[float | None, ...]] = {
     ("large", 4096): (60, None, 2000),
     ("collectives", 4096): (60, None, 2000),
 }
+#: Seconds to open the page, by ranks.
+_PAGE_BUDGETS_S = {256: 2.0}
 _RECORDER_VARIANTS = ("quiet", "timed")
 _VARIANTS = {
     "plain": "nothing: the noise of this machine",
@@ -215,6 +219,31 @@ def _merge(kind: str, ranks: int, times: int) -> tuple[str, ...]:
         f"{peak:,.0f}",
         "; ".join(filter(None, verdicts)),
     )
+
+
+def pages(effort: Effort) -> list[Table]:
+    """Returns the figures of the report's page; no table where Chromium is not installed."""
+    found = measure_pages(list(effort.pages), effort.page_times)
+    table = Table(
+        "report.html",
+        ("report", "kB", "seconds to make", "seconds to open", "budget"),
+        [
+            (
+                f"{page.ranks:,} rank{'s' * (page.ranks > 1)} of {page.modules:,} modules",
+                f"{page.size / 1000:,.0f}",
+                spread(page.make_s, 2),
+                spread(page.open_s, 2),
+                "; ".join(filter(None, [_page_verdict(page.ranks, median(page.open_s))])),
+            )
+            for page in found
+        ],
+        ("Opened in Chromium without a screen, until everything is drawn.",),
+    )
+    return [table] if found else []
+
+
+def _page_verdict(ranks: int, open_s: float) -> str | None:
+    return verdict(sure(open_s), _PAGE_BUDGETS_S.get(ranks), 0)
 
 
 def _seconds(costs: Sequence[Cost]) -> tuple[str, str]:

@@ -34,7 +34,10 @@ page.start = async () => {
   let before = null;
   addEventListener("beforeprint", () => { before = root.dataset.theme; page.setTheme("light"); });
   addEventListener("afterprint", () => { if (before) page.setTheme(before); });
-  root.dataset.ready = "yes";
+  requestAnimationFrame(() => requestAnimationFrame(() => {  // everything is drawn
+    performance.mark("ready");
+    root.dataset.ready = "yes";
+  }));
 };
 page.download = async (name) => {
   const packed = document.querySelector(`script[data-file="${CSS.escape(name)}"]`).textContent;

@@ -180,7 +180,7 @@ def test_a_host_that_is_slow_as_a_whole_is_named_in_its_place() -> None:
     (card, *_) = cards(replace(report, verdict=replace(report.verdict, ranks=ranks)))
     assert card.title == "Host node2: slow"
     assert card.evidence[0] == [
-        *("2 of 2 ranks of host node2", "forward", "+40 ms", "20%", "3 of 3", "of 3 other hosts"),
+        *("2 of 2 ranks of host node2", "forward", "+40 ms", "20%", "3 of 3", "3 other hosts"),
     ]
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +90,25 @@ class Browser:
         return [one["request"]["url"] for one in sent if one["requestId"] not in stopped]
 
 
-@contextmanager
-def started() -> Iterator[Browser]:
-    """Starts a browser; skips or fails where there is none."""
+def installed() -> AbstractContextManager[Browser] | None:
+    """Returns a browser to start, or None where the packages are missing."""
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        missing = "chromium and chromedriver are not both installed: the report's page is not tested"
-        if os.environ.get("DISTPROF_BROWSER") == "required":
-            pytest.fail(f"{missing}, and DISTPROF_BROWSER=required asks for it", pytrace=False)
-        pytest.skip(missing)
+    return None if program is None or driver is None else _session(program, driver)
+
+
+def started() -> AbstractContextManager[Browser]:
+    """Returns a browser to start; skips or fails the test where there is none."""
+    found = installed()
+    if found is not None:
+        return found
+    missing = "chromium and chromedriver are not both installed: the report's page is not tested"
+    if os.environ.get("DISTPROF_BROWSER") == "required":
+        pytest.fail(f"{missing}, and DISTPROF_BROWSER=required asks for it", pytrace=False)
+    pytest.skip(missing)
+
+
+@contextmanager
+def _session(program: str, driver: str) -> Iterator[Browser]:
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
