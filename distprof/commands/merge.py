@@ -23,6 +23,7 @@ from distprof.merge import plots
 from distprof.merge.analyse import analyse
 from distprof.merge.export.files import Content, write_files
 from distprof.merge.export.json import to_json
+from distprof.merge.export.paper import FORMS, render_tables
 from distprof.merge.export.table import Table
 from distprof.merge.export.table_files import csv_files, parquet_files, parquet_names
 from distprof.merge.export.tables import all_tables
@@ -55,7 +56,15 @@ Examples:
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the report.  [default: RUN/report]"
 )
-def command(run: Path | None, out: Path | None, window: int | None, config: Path | None, **given: object) -> None:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(FORMS)),
+    help="Print the main tables in this form instead of the first page, for a paper or an issue.",
+)
+def command(
+    run: Path | None, out: Path | None, window: int | None, form: str | None, config: Path | None, **given: object
+) -> None:
     """Make one report from the shards of all ranks of RUN, the folder that 'distprof run' named at its end.
 
     Without RUN, the newest run in runs/ (in the folder of DISTPROF_OUT or of the configuration file, if they name one).
@@ -82,7 +91,8 @@ def command(run: Path | None, out: Path | None, window: int | None, config: Path
     contents = {"summary.txt": text.encode(), SUMMARY: to_json(report).encode(), **page, **files, **pictures}
     with ExitStack() as in_any_case:  # each of both is done even if the other fails
         in_any_case.callback(_write, run, out, contents)
-        in_any_case.callback(write_report, text if _is_whole(chosen) else render_first_page(report, options), chosen)
+        shown = text if _is_whole(chosen) else render_first_page(report, options)
+        in_any_case.callback(write_report, render_tables(report, form) if form else shown, chosen)
         in_any_case.callback(progress.clear)
 
 

@@ -137,6 +137,14 @@ def test_report_options_of_the_run_are_defaults(here: Cli, tmp_path: Path) -> No
     assert "\nTop 2 modules" in file.stdout and "\ndepth 0:\n" in file.stdout and "\ndepth 1:\n" not in file.stdout
 
 
+@pytest.mark.parametrize(("form", "beginning"), [("markdown", "**Run demo**"), ("latex", "\\begin{table}")])
+def test_the_main_tables_are_printed_in_another_form(here: Cli, tmp_path: Path, form: str, beginning: str) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    ended = here("merge", run, "--no-plots", "--no-page", "--format", form)
+    assert ended.returncode == 0 and ended.stdout.startswith(beginning)
+    assert "ranks recorded" in (run / "report" / "summary.txt").read_text()
+
+
 def test_misspelt_variables_are_named_and_the_report_is_made(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     ended = here("merge", run, "--full", "--no-plots", env={"DISTPROF_DETAIL": "0"})
