@@ -38,6 +38,7 @@ from distprof.merge.report.timeline import RankTimeline, Span, StepTimeline
 from distprof.merge.report.utilization import PeakUsed, Utilization, UtilizationSpread
 from distprof.merge.report.verdict import (
     BALANCED,
+    BUSY_PROCESSORS,
     DATA_LOADING,
     EXPERT_OVERLOAD,
     LONG_STAGE,
@@ -65,6 +66,7 @@ from distprof.merge.report.verdict import (
 
 __all__ = [
     "BALANCED",
+    "BUSY_PROCESSORS",
     "DATA_LOADING",
     "EXPERT_OVERLOAD",
     "HOLDINGS",

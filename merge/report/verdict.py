@@ -13,6 +13,7 @@ SLOW, ONE_OF, NOBODY_STANDS_OUT, NOT_ENOUGH = "slow", "one of these is slow", "n
 OVERLOADED, BALANCED, NOT_SEEN = "overloaded", "balanced", "not seen"
 #: Causes, as far as the records tell.
 MORE_WORK, EXPERT_OVERLOAD, SLOW_HOST, SLOW_DEVICE = "more work", "expert overload", "slow host", "slow device"
+BUSY_PROCESSORS = "busy processors"
 DATA_LOADING, OPTIMIZER, PAUSES = "data loading", "optimizer", "pause"
 SLOW_LINK, LONG_STAGE = "slow link", "long stage"
 #: The place of a rank that is slow in so many modules and phases that none of them has most of it.

@@ -15,6 +15,7 @@ from distprof.merge.experts.load import expert_layers
 from distprof.merge.job.rank_groups import HOST
 from distprof.merge.quantities import duration, ratio
 from distprof.merge.report import (
+    BUSY_PROCESSORS,
     DATA_LOADING,
     EXPERT_OVERLOAD,
     LONG_STAGE,
@@ -30,7 +31,7 @@ from distprof.merge.skew.pauses import pauses_of
 from distprof.merge.skew.slow_groups import GroupOutlier, ranks_of
 from distprof.merge.skew.step_times import Place
 from distprof.merge.skew.stragglers import Outlier
-from distprof.merge.skew.thresholds import LONG_STAGE_RATIO, MORE_TOKENS, MORE_WORK_RATIO, SLOW_SHARE
+from distprof.merge.skew.thresholds import LONG_STAGE_RATIO, MORE_TOKENS, MORE_WORK_RATIO, PLACE_SHARE, SLOW_SHARE
 from distprof.merge.wording import join_words, rank_names
 
 
@@ -39,9 +40,32 @@ def cause_of(analysis: Analysis, named: Sequence[Outlier], groups: Sequence[Grou
     by_place = _by_place(named)
     known = _more_work(analysis, named) or _overload(analysis, named) or pauses_of(analysis, named)
     if known is None and by_place.name in (SLOW_DEVICE, ""):
-        known = _slow_host(named, groups)
+        known = _busy_processors(analysis, named) or _slow_host(named, groups)
     ranks = tuple(sorted({rank for one in groups for rank in one.group.ranks}))
     return replace(known or by_place, ranks=ranks) if groups else known or by_place
+
+
+def _busy_processors(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
+    """Returns the cause of ranks that lose most of their excess, which is in no module, while no processor is free."""
+    slow = {one.rank for one in named}
+    waits = {rank: _median_processor_wait(analysis, rank) for rank in analysis.timed_windows}
+    longer = []
+    for one in named:
+        cohort = analysis.cohorts[one.rank]
+        others = [wait for rank, wait in waits.items() if rank not in slow and analysis.cohorts[rank] == cohort]
+        if not others or one.place.subject not in ("forward", "backward", THROUGHOUT):
+            return None
+        longer.append(waits[one.rank] - float(np.median(others)))
+        if not longer[-1] >= PLACE_SHARE * one.excess_ns:  # NaN where waits were not seen
+            return None
+    words = f"ready to run while no processor was free, {duration(min(longer))} longer than the others"
+    return Cause(BUSY_PROCESSORS, words)
+
+
+def _median_processor_wait(analysis: Analysis, rank: int) -> float:
+    """Returns how long a rank waits for a processor in an iteration, the median in ns; NaN where that was not seen."""
+    waits = analysis.timed_windows[rank].processor_waits_ns
+    return float(np.median(waits)) if len(waits) else np.nan
 
 
 def _slow_host(named: Sequence[Outlier], groups: Sequence[GroupOutlier]) -> Cause | None:

@@ -14,6 +14,7 @@ from support.simulated.programs import data_parallel
 from distprof.merge.analysis import start_analysis
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import (
+    BUSY_PROCESSORS,
     DATA_LOADING,
     EXPERT_OVERLOAD,
     LONG_STAGE,
@@ -21,6 +22,7 @@ from distprof.merge.report import (
     NOBODY_STANDS_OUT,
     OPTIMIZER,
     SLOW,
+    SLOW_DEVICE,
     SLOW_HOST,
     RankVerdict,
 )
@@ -40,6 +42,24 @@ def test_more_samples_are_more_work() -> None:
     found = verdict_of(job.run())
     assert (found.cause, found.evidence) == (MORE_WORK, "2.00 times the samples of the others")
     assert verdict_of(SimulatedJob(SLOW_PROGRAM, 8, WORLD).run()).cause == ""
+
+
+@pytest.mark.parametrize(("waits_ms", "cause"), [(25, BUSY_PROCESSORS), (5, SLOW_DEVICE), (None, SLOW_DEVICE)])
+def test_a_rank_that_waits_for_a_processor_throughout_has_no_slow_device(waits_ms: float | None, cause: str) -> None:
+    def program(rank: int, step: int) -> list[Item]:
+        items = data_parallel()(rank, step)
+        return [Work(1.6 * item.ms) if isinstance(item, Work) and rank == 2 else item for item in items]
+
+    run = SimulatedJob(program, 8, WORLD).run()
+    ranks = []
+    for data in run.ranks:
+        ((key, window),) = data.windows.items()
+        if waits_ms is not None:
+            window = replace(window, processor_waits_ns=np.full(10, (1 + waits_ms * (data.rank == 2)) * 1e6))
+        ranks.append(replace(data, windows={key: window}))
+    found = verdict_of(replace(run, ranks=tuple(ranks)))
+    assert ([one.rank for one in found.named], found.cause) == ([2], cause)
+    assert ("25 ms longer" in found.evidence) == (cause == BUSY_PROCESSORS)
 
 
 @pytest.mark.parametrize(("phase", "cause"), [("data", DATA_LOADING), ("optimizer", OPTIMIZER)])
