@@ -39,8 +39,10 @@ def draw(report: Report) -> Figure | None:
             axes.annotate(words, top, (0, 3), textcoords="offset points", ha="center", fontsize=7.5)
     step = -(-len(rows) // _NAMED_UP_TO)
     names = style.short([row.host for row in rows])
-    turned = {"rotation": 30, "ha": "right"} if len(rows) > _LEVEL_UP_TO else {}
-    axes.set_xticks(range(0, len(rows), step), names[::step], **turned)
+    axes.set_xticks(range(0, len(rows), step), names[::step])
+    if len(rows) > _LEVEL_UP_TO:
+        for label in axes.get_xticklabels():
+            label.set(rotation=30, ha="right")
     axes.set(xlabel="host", ylabel=f"time of one iteration ({unit.name})", ylim=(0, 1.14 * float((own + waits).max())))
     axes.set_xlim(*style.rank_limits(len(rows)))
     axes.grid(axis="y")

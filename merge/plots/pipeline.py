@@ -30,8 +30,7 @@ def draw(report: Report) -> Figure | None:
             width = getattr(row, field) / unit.ns
             axes.barh(place, width, 0.7, left, color=colour, linewidth=0)
             left += width
-        offset = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 7.5}
-        axes.annotate(_bubble(row), (left, place), **offset)
+        axes.annotate(_bubble(row), (left, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
     axes.set_yticks(range(len(rows)), [str(row.stage) for row in rows])
     axes.set(ylim=(len(rows) - 0.5, -0.5), ylabel="stage", xlabel=f"time of one iteration ({unit.name})")
     axes.set_xlim(0, 1.25 * max(lengths) / unit.ns)

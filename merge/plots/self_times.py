@@ -32,8 +32,9 @@ def draw(report: Report) -> Figure | None:
             if width:
                 axes.barh(place, width, 0.7, left, color=colour, linewidth=0)
             left += width
-        offset = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 7.5}
-        axes.annotate(whole_percent(row.share), (left, place), **offset)
+        axes.annotate(
+            whole_percent(row.share), (left, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5
+        )
     axes.set_yticks(range(len(rows)), style.short([row.subject for row in rows]))
     axes.set(ylim=(len(rows) - 0.5, -0.5), ylabel="module", xlabel=f"time of one iteration ({unit.name})")
     axes.set_xlim(0, 1.1 * max(lengths) / unit.ns)

@@ -6,6 +6,7 @@ A wait ends where the rank that it waits for enters the collective: that rank is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
@@ -40,7 +41,7 @@ def draw(report: Report) -> Figure | None:
     figure, axes = style.new_figure(_WIDTH, height)
     shown = [phase for phase in PHASES if any(span.name == phase for one in timeline.ranks for span in one.phases)]
     for phase in shown:
-        _bands(axes, timeline, lambda one, phase=phase: _of_phase(one, phase), _PHASES, style.PHASES[phase], unit)
+        _bands(axes, timeline, partial(_of_phase, phase), _PHASES, style.PHASES[phase], unit)
     _modules(axes, timeline, unit)
     _bands(axes, timeline, lambda one: one.waits, _MODULES, _WAIT, unit, hatch="//////")
     _bands(axes, timeline, lambda one: one.collectives, _COLLECTIVES, _COLLECTIVE, unit, least_ns=end_ns / 1000)
@@ -73,7 +74,7 @@ def _detail(timeline: StepTimeline, named: set[int]) -> str:
     return ", ".join(words)
 
 
-def _of_phase(one: RankTimeline, phase: str) -> list[Span]:
+def _of_phase(phase: str, one: RankTimeline) -> list[Span]:
     return [span for span in one.phases if span.name == phase]
 
 
@@ -88,14 +89,20 @@ def _bands(
         for span in spans_of(one)
     ]
     if boxes:
-        edge = {"edgecolor": style.GREY, "hatch": hatch} if hatch else {}
-        axes.add_collection(style.rasterised(PolyCollection(boxes, facecolor=colour, linewidth=0, **edge), len(boxes)))
+        collection = PolyCollection(boxes, facecolor=colour, linewidth=0)
+        if hatch:
+            collection.set(edgecolor=style.GREY, hatch=hatch)
+        axes.add_collection(style.rasterised(collection, len(boxes)))
 
 
 def _modules(axes: Axes, timeline: StepTimeline, unit: TimeUnit) -> None:
     """Draws the turns of modules in two greys in turn."""
     for parity, colour in enumerate(_MODULE_COLOURS):
-        _bands(axes, timeline, lambda one, parity=parity: one.modules[parity::2], _MODULES, colour, unit)
+        _bands(axes, timeline, partial(_every_second, parity), _MODULES, colour, unit)
+
+
+def _every_second(first: int, one: RankTimeline) -> Sequence[Span]:
+    return one.modules[first::2]
 
 
 def _box(row: int, start: float, end: float, band: tuple[float, float]) -> list[tuple[float, float]]:

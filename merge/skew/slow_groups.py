@@ -21,7 +21,7 @@ from distprof.merge.job.rank_groups import HOST, RankGroup, partitions
 from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excess
 from distprof.merge.skew.step_times import Place, StepTimes
 from distprof.merge.skew.stragglers import Outlier, finest_places, outliers
-from distprof.merge.skew.thresholds import MIN_COHORT, PERSISTENT, STEP_SHARE
+from distprof.merge.skew.thresholds import MIN_COHORT, PAIR_PERSISTENT, PAIR_SHARE, PERSISTENT, STEP_SHARE
 from distprof.merge.stats import nan_median
 from distprof.records import AXES
 
@@ -91,10 +91,18 @@ def groups_standing_out(
         size = sum(len(set(own.ranks) & set(group.ranks)) for own, _ in parts)
         for place, evidence in _places(ours):
             members = [one for own, times in parts for one in _slow_members(own, times, number, group, place)]
-            if len(members) > 1 and len(members) >= PERSISTENT * size:
+            if len(members) > 1 and len(members) >= PERSISTENT * size and _is_clear(evidence, size, iteration_ns):
                 members.sort(key=lambda one: (-one.excess_ns, one.rank))
                 yield GroupOutlier(group, evidence, tuple(members), size)
                 break
+
+
+def _is_clear(evidence: Outlier, size: int, iteration_ns: float) -> bool:
+    """Returns whether a group of two, whose median is a mean, stands out by as much as one of two ranks must."""
+    if size >= MIN_COHORT:
+        return True
+    large = evidence.excess_ns >= PAIR_SHARE * iteration_ns
+    return large and evidence.steps >= PAIR_PERSISTENT * evidence.of_steps
 
 
 def _group_times(times: StepTimes, groups: Sequence[RankGroup]) -> StepTimes:

@@ -81,7 +81,7 @@ def _slow_ranks(analysis: Analysis) -> RankVerdict:
         return nobody
     cohorts, iteration_ns = cohort_excesses(analysis), nobody.iteration_ns
     named = finest_places([outlier for excess in cohorts for outlier in outliers(excess, iteration_ns)])
-    groups = _groups_instead(slow_groups(analysis, cohorts, iteration_ns), named)
+    groups = _groups_instead(slow_groups(analysis, cohorts, iteration_ns), named, len(analysis.timed_windows))
     named = _with_members(named, groups)
     link = slow_link(analysis)
     if link is not None and _explains(link, named):
@@ -113,11 +113,13 @@ def _slow(
     )
 
 
-def _groups_instead(groups: Sequence[GroupOutlier], named: Sequence[Outlier]) -> Sequence[GroupOutlier]:
+def _groups_instead(groups: Sequence[GroupOutlier], named: Sequence[Outlier], timed: int) -> Sequence[GroupOutlier]:
     """Returns the groups that are named instead of their ranks: not those of which a few ranks lose much more than the
-    group does, which stand for themselves.
+    group does, which stand for themselves, and none where more than half of the ``timed`` ranks would be named.
     """
     most = {one.rank: one.excess_ns for one in named}
+    if 2 * len(most.keys() | ranks_of(groups).keys()) > timed:
+        return []
     return [
         group
         for group in groups

@@ -102,6 +102,22 @@ def test_members_of_several_cohorts_are_compared_each_with_its_own() -> None:
     assert (found.group.name, sorted(one.rank for one in found.members)) == ("node1", [4, 5, 6, 7])
 
 
+def test_of_a_group_of_two_more_is_asked() -> None:
+    """Their median is a mean: by chance it is further off than that of three."""
+    for size, added, slow_steps, named in ((2, 8, 10, 0), (2, 12, 10, 1), (2, 12, 8, 0), (4, 8, 10, 1), (4, 12, 8, 1)):
+        times = np.full((1, 16, 10), 10.0)
+        times[:, 4 : 4 + size, :slow_steps] += added
+        found = list(groups_standing_out(groups_of(size, 16), [excess_of(times)], ITERATION))
+        assert len(found) == named, (size, added, slow_steps)
+
+
+def test_no_group_is_named_where_most_ranks_would_be() -> None:
+    """Of two hosts of two ranks the second is slow, and so is rank 1 of the first: nothing tells what is normal."""
+    program = data_parallel(lambda rank, step: 30 * (rank >= 2) + 80 * (rank == 1))
+    job = SimulatedJob(program, 4, {"world": (0, 1, 2, 3)}, hosts=lambda rank: f"node{rank // 2}")
+    assert analyse(job.run()).verdict.ranks.groups == ()
+
+
 WORLD = {"world": tuple(range(8))}
 
 
