@@ -34,7 +34,8 @@ def csv_files(tables: Mapping[str, Table]) -> dict[str, Iterator[bytes]]:
     """Returns the CSV files of the tables by name, in pieces: a table may have millions of rows.
 
     UTF-8, with the names of the columns in the first line.  What was not measured is empty, and the truth of a thing is
-    ``true`` or ``false``.  Unprintable characters of names are escaped.
+    ``true`` or ``false``.  Unprintable characters of names are escaped.  Values of arrays, the times of all modules on
+    all ranks, are rounded to whole ns.
     """
     return {f"{FOLDER}/{name}.csv": _csv(table) for name, table in tables.items()}
 
@@ -51,7 +52,14 @@ def _csv(table: Table) -> Iterator[bytes]:
 def _cells(column: Column, first: int) -> Sequence[Any]:
     """Returns the cells of some rows, from ``first`` on."""
     values = column.values[first : first + _ROWS_AT_ONCE]
-    return list(map(_cell, values.tolist() if isinstance(values, np.ndarray) else values))
+    if isinstance(values, np.ndarray):  # millions of rows
+        known = ~np.isnan(values)
+        whole = np.rint(np.where(known, values, 0)).astype(np.int64).tolist()
+        return (
+            whole if known.all() else [value if seen else "" for value, seen in zip(whole, known.tolist(), strict=True)]
+        )
+    cells = {value: _cell(value) for value in set(values) if isinstance(value, str)}
+    return [cells[value] if isinstance(value, str) else _cell(value) for value in values]
 
 
 def _cell(value: Value) -> Any:
