@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -71,14 +72,19 @@ def test_signals_go_through_to_the_command(number: signal.Signals, tmp_path: Pat
             env=clean_env,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
     finally:
         signal.signal(number, before)
     assert job.stdout is not None
-    assert job.stdout.readline() == "ready\n"
-    job.send_signal(number)
-    assert job.wait(timeout=120) == 5
-    job.stdout.close()
+    try:
+        assert job.stdout.readline() == "ready\n"
+        job.send_signal(number)
+        assert job.wait(timeout=120) == 5
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)  # the command is a child of the process that was started
+        job.stdout.close()
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_command_once(tmp_path: Path, clean_env: dict[str, str]) -> None:
