@@ -52,12 +52,12 @@ def judge(case: Case, folder: Path, run: str) -> Judgement:
     if outcome == ABSTAINED and lost is not None and said.iteration_ns and 1e6 * lost < SMALL * said.iteration_ns:
         outcome = TOO_SMALL
     right = outcome == RIGHT and bool(case.culprits) and case.fault != "half"
-    longer = _longer_ms(folder)
+    longer, there = _longer_ms(folder), (lost or 0) * _share_of_place(case, said)
     return Judgement(
         case, outcome,
         place=_right_place(case, said) if right else None,
         cause=_right_cause(case, said),
-        excess=said.excess_ns / 1e6 / lost if right and said.excess_ns is not None and lost else None,
+        excess=said.excess_ns / 1e6 / there if right and said.excess_ns and there else None,
         cost=said.cost_ns / 1e6 / longer if right and said.cost_ns is not None and longer else None,
         lost_ms=lost,
         words=said.words,
@@ -115,6 +115,11 @@ def _right_place(case: Case, said: Conclusion) -> bool | None:
 
 def _right_cause(case: Case, said: Conclusion) -> bool | None:
     return CAUSES[case.fault] in said.cause if case.fault in CAUSES and said.cause else None
+
+
+def _share_of_place(case: Case, said: Conclusion) -> float:
+    """Returns the share of a rank's loss that is in the named place: half, where a module loses time both ways."""
+    return 0.5 if case.fault == "both" and said.phase in ("forward", "backward") else 1.0
 
 
 def _lost_ms(case: Case, folder: Path, iterations: Sequence[int]) -> float | None:
