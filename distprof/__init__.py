@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from distprof.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import MutableSequence
+
     from distprof.api import record as record
     from distprof.api import register_formula as register_formula
     from distprof.api import set_topology as set_topology
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from distprof.standalone import get_model_profile as get_model_profile
 
 
-def _add_checkout(path: list[str]) -> None:
+def _add_checkout(path: MutableSequence[str]) -> None:
     """Finds ``distprof.launcher`` and ``distprof.merge`` in a checkout, where they lie beside this folder.
 
     Where distprof is installed, they lie in it; with an editable install its finder knows them.

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import distprof
 
 
-class DistprofCallback(lightning.Callback):
+class DistprofCallback(lightning.Callback):  # type: ignore[misc]
     """Records from the begin of the training to its end; rank 0 prints the first page of the report."""
 
     def __init__(self, name: str | None = None, **settings: Any) -> None:
@@ -42,7 +42,7 @@ class DistprofCallback(lightning.Callback):
         self._recording.close()
 
 
-class Classifier(lightning.LightningModule):
+class Classifier(lightning.LightningModule):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))

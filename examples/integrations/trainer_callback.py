@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 import distprof
 
 
-class DistprofCallback(TrainerCallback):
+class DistprofCallback(TrainerCallback):  # type: ignore[misc]
     """Records from the begin of the training to its end; rank 0 prints the first page of the report."""
 
     def __init__(self, name: str | None = None, **settings: Any) -> None:
