@@ -67,17 +67,32 @@ def transfers(analysis: Analysis) -> dict[tuple[str, Members], tuple[str, FloatA
 def _after_last_member(entries: JoinedEntries, gaps: Gaps) -> IntArray:
     """Returns for each entry the ns from its last member to the rank's next sign of life; -1 where it does not wait.
 
-    A short gap is not recorded, so an entry without one goes on at once.  A receive goes on when its wait ends.
+    A short gap is not recorded, so an entry without one goes on at once.  A receive goes on when the gap ends in which
+    its wait does.
     """
     after = np.zeros(len(entries), np.int64)
     found = np.flatnonzero(gaps.after_enqueue >= 0)
     last = np.maximum(entries.last_ns[found], entries.enqueued_ns[found])
     after[found] = np.maximum(gaps.end_ns[gaps.after_enqueue[found]] - last, 0)
-    waited = entries.waited_until_ns > 0
-    began = np.maximum(entries.last_ns, entries.waited_from_ns)
-    after[waited] = np.maximum(entries.waited_until_ns - began, 0)[waited]
+    for column in np.unique(entries.column[entries.waited_until_ns > 0]).tolist():
+        own, of_rank = (
+            np.arange(*np.searchsorted(columns, [column, column + 1]).tolist())  # both are ordered by rank
+            for columns in (entries.column, gaps.column)
+        )
+        waited = own[entries.waited_until_ns[own] > 0]
+        began = np.maximum(entries.last_ns[waited], entries.waited_from_ns[waited])
+        after[waited] = np.maximum(_next_sign(gaps, of_rank, entries.waited_until_ns[waited]) - began, 0)
     after[np.array([op == "send" for op in entries.ops], bool)[entries.op]] = -1
     return after
+
+
+def _next_sign(gaps: Gaps, of_rank: IntArray, moments_ns: IntArray) -> IntArray:
+    """Returns the ends of a rank's gaps in which moments lie; a moment itself where it lies in none."""
+    if not len(of_rank):
+        return moments_ns
+    at = of_rank[np.maximum(np.searchsorted(gaps.start_ns[of_rank], moments_ns, side="right") - 1, 0)]
+    inside = (gaps.start_ns[at] <= moments_ns) & (moments_ns < gaps.end_ns[at])
+    return np.where(inside, gaps.end_ns[at], moments_ns)
 
 
 @computed_once

@@ -8,8 +8,9 @@ from support.simulated.job import Enqueue, Item, Program, SimulatedJob, Turn, Wa
 from support.synthetic import MS
 
 from distprof.merge.analysis import start_analysis
+from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.report import NOBODY_STANDS_OUT, SLOW, SLOW_LINK, RankVerdict
-from distprof.merge.skew.links import SlowLink, slow_link
+from distprof.merge.skew.links import SlowLink, _next_sign, slow_link
 from distprof.merge.skew.verdict import rank_verdict
 from distprof.records import NO_ROW
 
@@ -65,3 +66,16 @@ def test_of_two_groups_more_is_asked() -> None:
 def test_equal_links_are_not_slow() -> None:
     link, verdict = found_in(pairs(-1, 0), 8)
     assert link is None and verdict.cause == ""
+
+
+def test_what_follows_a_wait_up_to_the_next_sign_of_life_belongs_to_the_message() -> None:
+    """Of the gaps of a rank, 10 to 30 and 50 to 60: a wait that ends at 15 goes on at 30."""
+    starts, ends = np.array([1, 10, 50], np.int64), np.array([2, 30, 60], np.int64)
+    same, small = np.zeros(3, np.int64), np.zeros(3, np.int32)
+    gaps = Gaps(
+        column=small, step=small, owner=same, turn=same, part=same, phase=small, start_ns=starts, end_ns=ends,
+        message=same - 1, after_enqueue=same - 1,
+    )  # fmt: skip
+    moments = np.array([5, 10, 15, 30, 59, 60], np.int64)
+    assert _next_sign(gaps, np.array([1, 2]), moments).tolist() == [5, 30, 30, 30, 60, 60]
+    assert _next_sign(gaps, np.zeros(0, np.int64), moments).tolist() == moments.tolist()
