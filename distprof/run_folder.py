@@ -3,6 +3,7 @@
 runs/NAME/run.json                            the manifest
           inject/                             is on the ranks' PYTHONPATH; each of several nodes has a part of it
           shards/rank00003.g0.msgpack         one for each rank and generation
+          nodes/                              where the ranks and the daemon of each node meet
           report/                             written by merge
 """
 
@@ -25,6 +26,7 @@ from distprof.safe_folders import FILE_MODE, FOLDER_MODE, NotOwn, make_own, own_
 MANIFEST = "run.json"
 INJECT = "inject"
 SHARDS = "shards"
+NODES = "nodes"
 REPORT = "report"
 PLOTS = "plots"
 SUMMARY = "summary.json"  # in the folder of the report

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from distprof.config.options import unknown_variables
 from distprof.console import say
 from distprof.launcher.child_process import children_waited_for
+from distprof.launcher.daemon.start import start_daemon
 from distprof.launcher.job_summary import last_line, read_rank_summaries
 from distprof.launcher.run_setup import Job, RunOptions, environment, prepare
 from distprof.run_folder import RunFolder
@@ -31,9 +32,12 @@ def record_job(options: RunOptions, job: Job, start: Callable[[Mapping[str, str]
     run = prepare(options, job)
     if run is None:
         return start({})
+    lifeline = start_daemon(run) if options.daemon and job.on_this_node else None
     try:
         return start(environment(run, os.environ))
     finally:
+        if lifeline is not None:
+            lifeline.close()
         try:
             _close(run, options, job)
         except Exception as error:  # the job has ended, and its outcome must not change

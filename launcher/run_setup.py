@@ -18,6 +18,7 @@ from distprof.config.options import DEFAULTS, ENABLED, RUN, SHOWN, unknown_varia
 from distprof.config.settings import Settings, from_layer, write_settings
 from distprof.console import say
 from distprof.errors import UsageError
+from distprof.heartbeat.marker import DAEMON_BY_RANKS
 from distprof.run_folder import Manifest, RunFolder
 from distprof.safe_folders import is_out_of_reach
 
@@ -32,6 +33,7 @@ class RunOptions:
     name: str | None = None
     settings: Settings = field(default_factory=Settings)
     merge: bool = DEFAULTS["merge"]
+    daemon: bool = DEFAULTS["daemon"]
     shown: Mapping[str, object] = field(default_factory=dict)  # the options that later merges use, if not given there
     config: Path | None = None  # the configuration file that the user named
     off: str = ""  # the place that switches recording off
@@ -53,6 +55,7 @@ def choose_options(given: Mapping[str, object], environment: Mapping[str, str] =
         name=values["name"],
         settings=from_layer(layer),
         merge=values["merge"],
+        daemon=values["daemon"],
         shown={option.name: layer[option.name].value for option in SHOWN if option.name in layer},
         config=file,
         off="" if values["enabled"] else layer["enabled"].where,
@@ -70,6 +73,7 @@ class Job:
     world_size: int = 0  # 0: unknown to the launcher
     host: str = ""  # this node, if there are several: the launcher reports on its own ranks only
     host_ranks: int = 0  # the number of ranks on this node; 0: unknown
+    on_this_node: bool = False  # whether the launcher starts all ranks of its node itself, and none elsewhere
     speaks: bool = True  # whether this launcher writes the messages, if each rank has one
 
 
@@ -115,8 +119,11 @@ def _make_run_folder(out: Path, options: RunOptions, job: Job) -> RunFolder:
         run_id=run_id,
         launch=run.launch or run_id,
         launched_ns=now,
+        daemon=options.daemon,
     )
     write_settings(settings, run.inject)
+    if options.daemon and not job.on_this_node:
+        run_folder.write_own(run.inject, DAEMON_BY_RANKS, "")
     run.write_manifest(Manifest(run_id, run.path.name, job.command, job.world_size, now, dict(options.shown)))
     return run
 

@@ -106,6 +106,7 @@ def job(args: argparse.Namespace, name: str | None, command: Sequence[str]) -> J
         world_size=ranks * most if fewest == most else 0,
         host=socket.gethostname() if most > 1 else "",
         host_ranks=ranks,
+        on_this_node=True,
     )
 
 

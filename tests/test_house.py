@@ -22,12 +22,13 @@ ROOT = Path(__file__).parent.parent
 BASE = (
     *("version", "printable", "suggestions", "external_exceptions", "errors", "safe_files", "safe_folders", "clock"),
     *("console", "devices", "run_folder", "records", "shard", "config", "rank"),
+    "heartbeat",
 )
 COUNTING = ("nested_tensors", "hooks", "flops.formulas", "flops")
 MODEL = ("module_walk", "topology", "frameworks", "model")
 PROBES = ("probes", "probes.memory", "probes.compiled", "probes.collectives", "probes.timing", "probes.counting")
 RANK_SIDE = (*COUNTING, *MODEL, *PROBES, "clock_sync", "recorder", "inject")
-LAUNCHER = ("launcher",)
+LAUNCHER = ("launcher.daemon", "launcher")
 ANALYSIS = (
     "merge.report",
     "merge.arrays",
@@ -61,7 +62,7 @@ RENDERERS = (
     "merge.html",
 )
 COMPARISON = ("merge.diff",)
-COMPOSERS = ("trackers", "results", "standalone", "api", "commands", "commands.count", "__main__")
+COMPOSERS = ("trackers", "results", "standalone", "api", "commands", "commands.count", "commands.live", "__main__")
 ORDER = (*BASE, *RANK_SIDE, *LAUNCHER, *ANALYSIS, *RENDERERS, *COMPARISON, *COMPOSERS)
 #: The units that each side may import.
 ALLOWED_UNITS = {
@@ -84,7 +85,7 @@ ALLOWED_UNITS = {
 ALLOWED_PACKAGES = {
     BASE: {"numpy", "msgpack", "tomllib", "tomli"},
     RANK_SIDE: {"numpy", "msgpack", "torch"},
-    LAUNCHER: {"torch"},
+    LAUNCHER: {"torch", "msgpack"},
     ANALYSIS: {"numpy"},
     RENDERERS: {"numpy", "matplotlib", "jinja2", "markupsafe", "perfetto", "pyarrow"},
 }

@@ -156,6 +156,13 @@ RUN = (
     Option("name", str, "name of the run", "NAME", default_text="from the job, else from script and time"),
     *WINDOW,
     Option("merge", bool, "merge when the job has ended", default=False),
+    Option(
+        "daemon",
+        bool,
+        "start a small process on each node, which reads the heartbeat of its ranks for 'distprof top', 'status' and "
+        "'trigger'",
+        default=True,
+    ),
 )
 #: The options that a run keeps in its folder for later merges.
 SHOWN = (

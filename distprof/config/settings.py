@@ -37,6 +37,7 @@ class Settings:
     launched_ns: int = 0
     collectives: bool = DEFAULTS["collectives"]
     collective_timing: bool = DEFAULTS["collective_timing"]
+    daemon: bool = False  # the ranks have a heartbeat, which the daemon of their node reads
 
     def __post_init__(self) -> None:
         if not self.timed and not self.count:

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 
 from distprof.console import say
 from distprof.errors import said
+from distprof.heartbeat.marker import DAEMON_BY_RANKS
 from distprof.inject.import_hook import TorchImportHook, separate_imports
 
 if TYPE_CHECKING:
     from distprof.config.settings import Settings
     from distprof.recorder.recorder import Recorder
 
+#: The variables in which launchers tell a process its rank: torchrun, Open MPI, MPICH, Slurm.
+RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 #: The recorder of this process, once there is one.
 recorder: Recorder | None = None
 
@@ -30,6 +33,8 @@ def from_injection(folder: str) -> None:
     if is_launched_rank():
         atexit.register(_at_exit_of_a_rank, folder, os.getpid())
     path = sys.path[:]
+    if os.path.exists(os.path.join(folder, DAEMON_BY_RANKS)) and any(map(is_launched_rank_by, RANK_VARIABLES)):  # noqa: PTH110, PTH118
+        _start_daemon(folder, path)
     if "torch" in sys.modules:
         _arm_from_folder(folder, path)
     else:
@@ -73,6 +78,13 @@ def _failures_reported() -> Iterator[None]:
         say(f"this process is not recorded, the job goes on: {type(error).__name__}: {said(error)}")
 
 
+def _start_daemon(folder: str, path: Sequence[str]) -> None:
+    with contextlib.suppress(Exception), separate_imports(path):
+        from distprof.inject.node_daemon import start_if_first
+
+        start_if_first(folder, path)
+
+
 def disarm() -> None:
     """The recorder of this process has finished."""
     global recorder  # noqa: PLW0603
@@ -80,18 +92,23 @@ def disarm() -> None:
 
 
 def is_launched_rank(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a launcher may have started this process as a rank: RANK is set, and was not inherited from a rank.
+    """Whether a launcher may have started this process as a rank: RANK is set, and was not inherited from a rank."""
+    return is_launched_rank_by("RANK", environment)
+
+
+def is_launched_rank_by(variable: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher that tells ranks by ``variable`` may have started this process.
 
     There may be a shell between launcher and rank.  If the environment of an ancestor cannot be read (other systems
     than Linux, other users), the answer is no.
     """
-    if "RANK" not in environment:
+    if variable not in environment:
         return False
     from distprof.rank import procfs
 
     for pid in procfs.ancestors(os.getpid()):
         inherited = procfs.environment(pid)
-        if inherited is None or inherited.get("RANK") != environment["RANK"]:
+        if inherited is None or inherited.get(variable) != environment[variable]:
             return inherited is not None
         if procfs.is_python(pid):
             return False

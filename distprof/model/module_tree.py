@@ -100,6 +100,10 @@ class ModuleTree:
             return self.row_of.get(id(module))
         return next((row for row in rows if self._is_below(row, caller)), rows[0])
 
+    def label(self, row: int) -> str:
+        """Returns the name of a row's module, of a root the name of its class."""
+        return self.rows[row].name or self.rows[row].class_name
+
     def modules(self) -> Iterator[nn.Module]:
         """Yields all modules that have a row and are still alive."""
         for reference in list(self._references.values()):

@@ -23,6 +23,7 @@ from distprof.module_walk import every_module, parameters_in
 from distprof.probes.compiled.eager_choice import EagerChoice
 from distprof.rank.identity import Identity, header, identify
 from distprof.rank.ownership import is_rank_taken
+from distprof.recorder.heartbeat import Heartbeat, open_heartbeat
 from distprof.recorder.shard_output import ShardOutput, open_shard
 from distprof.recorder.step_clock import StepClock, StepKind, first_window
 from distprof.records import End, Record
@@ -41,6 +42,7 @@ class RecordedRank:
         self.models: ModelRegistry | None = None
         self.output: ShardOutput | None = None  # the shard, while the rank is recorded
         self.clock_sync: ClockSync | None = None  # where there may be several hosts
+        self.heartbeat: Heartbeat | None = None  # where this node has a page
         self.device = torch.device("cpu")
         self.eager_choice: EagerChoice | None = None
         self.end_is_written = False
@@ -71,6 +73,7 @@ class RecordedRank:
         self.clock_sync = start_clock_sync(
             settings.run_id, identity.world_size, self._clock, clock_domain(), self.output.write
         )
+        self.heartbeat = open_heartbeat(settings, identity, self.device.type, self._clock)
         self.models = ModelRegistry(identity, self.meshes)
         self._uncalled_models = UncalledModels(self.models.tree, self.adopt)
         self._steps.window = first_window(settings, identity.world_size)
@@ -102,7 +105,7 @@ class RecordedRank:
         has_gradient = with_gradient()
         with out_of_trace():
             row, records = self.models.adopt(module, caller, with_gradient=has_gradient)
-        self.output.write(*records)
+        self.write(*records)
         self.writing -= 1
         if self.models.is_pipelined:
             self._steps.pipeline_seen()
@@ -114,6 +117,8 @@ class RecordedRank:
     def write(self, *records: Record) -> None:
         if self.output is not None:
             self.output.write(*records)
+            if self.heartbeat is not None:
+                self.heartbeat.read_records(records)
 
     def late_records(self) -> Sequence[Record]:
         """Returns what became known of the models since their own records."""
@@ -123,7 +128,7 @@ class RecordedRank:
         """Writes the late records, and why recording ends; training after forwards may continue the shard."""
         if self.output is not None and self.models is not None and not (reason == "exit" and self.end_is_written):
             self.end_is_written = True
-            self.output.write(*self.late_records(), *self.models.place_records(), End(reason, self._steps.iteration))
+            self.write(*self.late_records(), *self.models.place_records(), End(reason, self._steps.iteration))
 
     def steer_clock_sync(self, kind: StepKind) -> None:
         """Keeps the comparison of clocks out of timed steps, before a step of this kind."""
@@ -146,4 +151,4 @@ class RecordedRank:
         if self.output is not None:
             self.output.abandon()
         self.output, self.end_is_written = None, True
-        self.clock_sync = None  # its thread is the parent's
+        self.clock_sync = self.heartbeat = None  # their threads are the parent's

@@ -68,11 +68,12 @@ class Recorder:
         """
         return self._steps.iteration
 
-    def plan_window(self, start: int, counted: int, timed: int) -> int:
+    def plan_window(self, start: int, counted: int, timed: int, number: int | None = None) -> int:
         """Plans a window, from any thread: ``counted`` (0 or 1) and ``timed`` iterations, from number ``start`` on.
 
         It is taken up at the end of the window before, or at the next boundary of an iteration, on the thread that
-        trains.  Returns the number of the window.  Raises WindowRefused, with the reason, for one that cannot be
+        trains.  ``number`` is that of the window, by default the next one: ranks of which some missed a window agree on
+        it.  Returns the number of the window.  Raises WindowRefused, with the reason, for one that cannot be
         recorded.
         """
         identity, steps = self.rank.identity, self._steps
@@ -86,7 +87,10 @@ class Recorder:
             raise WindowRefused(
                 "no iteration is seen any more: no optimizer has stepped, and models are not watched after a window"
             )
-        plan = capture_plan(start, counted, timed, identity.world_size, number=steps.window.number + 1)
+        following = steps.window.number + 1
+        if number is not None and number < following:
+            raise WindowRefused(f"window {number} has been: the next one is window {following}")
+        plan = capture_plan(start, counted, timed, identity.world_size, following if number is None else number)
         steps.plan_window(plan)
         return plan.number
 
@@ -100,6 +104,8 @@ class Recorder:
             self.fail("the end of the job", error)
         finally:
             self._is_finished = True
+            if self.rank.heartbeat is not None:
+                self.rank.heartbeat.finish(self._steps.iteration)
             self._detach()
             drop_abandoned_modes()
             self.rank.stop_clock_sync()
@@ -146,9 +152,27 @@ class Recorder:
         elif probe is not None:
             probe.end(self._steps.iteration - 1, self._steps.mode)
             rank.write(*probe.read(), *rank.late_records(), *self._memory_records())
+        self._beat(counts=boundary is Boundary.END)
         self._begin_iteration()
         if rank.output is not None and rank.output.lost:
             self._detach()
+            if rank.heartbeat is not None:
+                rank.heartbeat.failed("writing its shard", "the shard could not be written", self._steps.iteration)
+
+    def _beat(self, *, counts: bool) -> None:
+        """Writes the heartbeat of the iteration that begins, and plans the window that a new request asks for."""
+        heartbeat, steps = self.rank.heartbeat, self._steps
+        if heartbeat is None:
+            return
+        if not heartbeat.iteration_begins(steps.iteration, steps.window, counts=counts):
+            return
+        request = heartbeat.request()
+        if request is not None:
+            try:
+                number = self.plan_window(request.start, request.counted, request.timed, request.window)
+                heartbeat.answer(request, steps.iteration, window=number)
+            except WindowRefused as refused:
+                heartbeat.answer(request, steps.iteration, refusal=str(refused))
 
     def _begin_iteration(self) -> None:
         """Begins an iteration and attaches the probe of its kind."""
@@ -167,10 +191,16 @@ class Recorder:
         rank.steer_clock_sync(kind)
         if kind is not StepKind.QUIET:
             probes.attach(kind, rank, self._steps.window.number)
+            self._watch(kind)
         elif self._steps.mode == FORWARD:
             probes.watch_models()
         else:
             probes.watch_optimizers_only(backward_too=self._events.backward_ends_iterations)
+
+    def _watch(self, kind: StepKind) -> None:
+        heartbeat, models = self.rank.heartbeat, self.rank.models
+        if heartbeat is not None and models is not None and kind is StepKind.TIMED:
+            heartbeat.watch(lambda: self.probes.probe, models.tree.label)
 
     def _begin_next_window(self) -> bool:
         """Ends the window that is complete, and begins the next one if there is a plan for it.  Returns whether it did.
@@ -188,6 +218,8 @@ class Recorder:
             if self._steps.mode != FORWARD:
                 self._events.ignore_shape_inference()
                 self.rank.meshes.close()
+            elif self.rank.heartbeat is not None:
+                self.rank.heartbeat.pause(self._steps.iteration)
         plan = self._steps.next_window()
         if plan is None:
             return False
@@ -236,6 +268,8 @@ class Recorder:
             self._failed = True
             who = f"rank {self.rank.identity.rank}" if self.rank.identity else "this process"
             say(f"{who} stops recording, the job goes on: {type(error).__name__} in {where}: {said(error)}")
+        if self.rank.heartbeat is not None:
+            self.rank.heartbeat.failed(where, f"{type(error).__name__}: {said(error)}", self._steps.iteration)
         if output is not None:
             with contextlib.suppress(Exception):
                 trace = "".join(traceback.format_exception(error))

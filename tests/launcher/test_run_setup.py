@@ -44,7 +44,9 @@ def test_a_run_folder_holds_what_the_ranks_need(tmp_path: Path) -> None:
     assert (settings.warmup, settings.timed, settings.count, settings.run_dir) == (2, 3, False, str(run.path))
     assert settings.run_id == manifest.run_id
     assert (manifest.name, manifest.command, manifest.world_size) == (run.path.name, ("python", "train.py"), 8)
-    assert {file.name for file in run.inject.iterdir()} == {"sitecustomize.py", "distprof-settings.json"}
+    files = {"sitecustomize.py", "distprof-settings.json"}
+    assert {file.name for file in run.inject.iterdir()} == {*files, "daemon-by-ranks"}  # a launcher of another kind
+    assert {file.name for file in made(RunOptions(tmp_path / "b", daemon=False)).inject.iterdir()} == files
 
 
 def test_two_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -54,6 +54,11 @@ class PhaseClock:
         phase = self._open.pop()
         self._switch_to(self._open[-1] if self._open else _AFTER.get(phase, OTHER))
 
+    @property
+    def running(self) -> str:
+        """The innermost phase that runs, empty outside of all; another thread may ask."""
+        return self._open[-1] if self._open else ""
+
     def finish(self) -> Intervals:
         """Ends the iteration and returns its intervals under their final names."""
         self._settle(OTHER)

@@ -20,7 +20,7 @@ from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.protocol import ModuleCallListener
 from distprof.probes.timing.fast_path import host_timestamps, with_fast_path
 from distprof.probes.timing.long_turns import timeline_record
-from distprof.probes.timing.module_timer import ModuleTimer
+from distprof.probes.timing.module_timer import NOBODY, ModuleTimer
 from distprof.probes.timing.module_times import Fields
 from distprof.probes.timing.pauses import PauseRecorder
 from distprof.probes.timing.phases import DATA, FORWARD, OPTIMIZER
@@ -80,6 +80,15 @@ class TimedProbe:
     @property
     def thread(self) -> int:
         return self._timer.running.thread
+
+    def activity(self) -> tuple[str, int | None]:
+        """Returns the running phase, empty outside of all, and the row of the running module, None outside of all.
+
+        Another thread may ask: what it gets may be a moment old.
+        """
+        phase, owners = self._timer.phases.running, self._timer.timeline.owners
+        owner = owners[-1] if owners else NOBODY
+        return phase, None if owner == NOBODY else owner if owner >= 0 else ~owner
 
     def attach(self) -> None:
         timer = self._timer

@@ -1,0 +1,67 @@
+"""The state of a job in sentences."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from distprof.launcher.daemon.job_view import JobView, RankView, marked
+from distprof.launcher.job_summary import spans
+
+_NS = 1e9
+_ENDED = {
+    "ended": "ended",
+    "dead": "died: the process has gone without an end",
+    "unseen": "not seen: no iteration is recorded any more",
+    "silent": "silent: the daemon of the node is not heard",
+}
+
+
+def paragraph(job: JobView) -> str:
+    """Returns some sentences in one paragraph."""
+    return " ".join(_sentences(job))
+
+
+def _sentences(job: JobView) -> Iterator[str]:
+    running = [rank for rank in job.ranks if rank.lag is not None]
+    yield f"{len(running)} of {job.world_size} ranks run{_on_hosts(running)}."
+    if running:
+        yield _progress(running)
+    for rank in marked(running, "stuck"):
+        yield _stuck(rank)
+    slow = marked(running, "slow")
+    if slow:
+        behind = max(rank.lag or 0 for rank in slow)
+        yield f"Slow: {spans(rank.status.rank for rank in slow)}, at most {behind} iterations behind the front."
+    for mark, words in _ENDED.items():
+        found = marked(job.ranks, mark)
+        if found:
+            yield f"{spans(rank.status.rank for rank in found)} {words}.".capitalize()
+    for rank in job.ranks:
+        if rank.status.error:
+            yield f"Rank {rank.status.rank} had an error: {rank.status.error}."
+    if job.missing:
+        yield f"Nothing was heard of {spans(job.missing)}."
+
+
+def _on_hosts(running: list[RankView]) -> str:
+    hosts = {rank.status.host for rank in running}
+    if not hosts:
+        return ""
+    return f" on {len(hosts)} hosts" if len(hosts) > 1 else f" on {hosts.pop()}"
+
+
+def _progress(running: list[RankView]) -> str:
+    numbers = [rank.status.iteration for rank in running]
+    where = f"Iteration {numbers[0]}" if len(set(numbers)) == 1 else f"Iterations {min(numbers)} to {max(numbers)}"
+    paces = [rank.iterations_per_s for rank in running if rank.iterations_per_s is not None]
+    pace = f", {statistics.median(paces):.4g} iterations a second" if paces else ""
+    recorded = {rank.status.window for rank in running if rank.status.state in ("counted", "timed")}
+    return f"{where}{pace}{f'; window {max(recorded)} is recorded' if recorded else ''}."
+
+
+def _stuck(rank: RankView) -> str:
+    status, usual = rank.status, rank.status.p99_ns
+    known = f"; 99% of its iterations took at most {usual / _NS:.3g} s" if usual else ""
+    where = f" in {status.phase} of {status.module}" if status.module else ""
+    return f"Rank {status.rank} is stuck{where}: iteration {status.iteration} runs for {status.age_s:.0f} s{known}."

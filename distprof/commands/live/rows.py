@@ -1,0 +1,118 @@
+"""The rows of ``distprof top`` as text: one for each rank, or for each host where there are many ranks."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from distprof.launcher.daemon.job_view import JobView, RankView
+from distprof.launcher.job_summary import spans
+from distprof.merge.quantities import NOT_AVAILABLE, byte_size, duration
+from distprof.printable import on_one_line
+
+COLUMNS = ("rank", "place", "host", "iteration", "it/s", "phase", "module", "data wait", "memory", "lag", "state")
+#: Columns of numbers.
+RIGHT = frozenset({"iteration", "it/s", "data wait", "memory", "lag"})
+#: Above this number of ranks, those of one host are one row.
+MOST_RANKS = 64
+#: What was looked at before this time is marked with its age.
+_OLD_S = 2.0
+_LAST = float("inf")
+
+_KEYS: dict[str, Callable[[RankView], tuple[object, ...]]] = {
+    "rank": lambda one: (one.status.rank,),
+    "host": lambda one: (one.status.host, one.status.rank),
+    "iteration": lambda one: (one.status.iteration, one.status.rank),
+    "rate": lambda one: (_LAST if one.iterations_per_s is None else one.iterations_per_s, one.status.rank),
+    "lag": lambda one: (-(one.lag or 0), one.status.rank),
+    "wait": lambda one: (-(one.status.data_ns or 0), one.status.rank),
+    "memory": lambda one: (-(_memory(one) or 0), one.status.rank),
+}
+SORT_KEYS = tuple(_KEYS)
+
+
+class Row(NamedTuple):
+    """The cells of one row, as in :data:`COLUMNS`, and its mark."""
+
+    cells: tuple[str, ...]
+    mark: str
+
+
+def rows(job: JobView, sort: str) -> list[Row]:
+    """Returns the rows of a job in order; of many ranks one row for each host, and one for each rank with a mark."""
+    ranks = sorted(job.ranks, key=_KEYS[sort])  # type: ignore[arg-type]
+    if len(ranks) <= MOST_RANKS:
+        return [_rank_row(rank) for rank in ranks]
+    hosts: dict[str, list[RankView]] = {}
+    for rank in ranks:
+        hosts.setdefault(rank.status.host, []).append(rank)
+    return [
+        row
+        for host, members in hosts.items()
+        for row in (_host_row(host, members), *(_rank_row(rank) for rank in members if rank.mark not in ("", "ended")))
+    ]
+
+
+def heading(job: JobView) -> str:
+    """Returns a line about the whole job."""
+    running = [rank for rank in job.ranks if rank.lag is not None]
+    front = max((rank.status.iteration for rank in running), default=None)
+    parts = [f"{len(running)} of {job.world_size} ranks run"]
+    parts += [f"iteration {front}"] if front is not None else []
+    parts += [f"{spans(job.missing)} not heard of"] if job.missing else []
+    return ", ".join(parts)
+
+
+def _rank_row(one: RankView) -> Row:
+    status = one.status
+    cells = (
+        str(status.rank),
+        status.place or "-",
+        status.host,
+        str(status.iteration),
+        NOT_AVAILABLE if one.iterations_per_s is None else f"{one.iterations_per_s:.4g}",
+        _aged(status.phase or status.state, status.activity_age_s),
+        status.module or "-",
+        NOT_AVAILABLE if status.data_ns is None else duration(status.data_ns),
+        byte_size(_memory(one)),
+        "-" if one.lag is None else str(one.lag),
+        _state(one),
+    )
+    return Row(tuple(on_one_line(cell) for cell in cells), one.mark)
+
+
+def _host_row(host: str, members: Sequence[RankView]) -> Row:
+    numbers = [one.status.iteration for one in members]
+    paces = [one.iterations_per_s for one in members if one.iterations_per_s is not None]
+    memory = [size for one in members if (size := _memory(one)) is not None]
+    lags = [one.lag for one in members if one.lag is not None]
+    marks = [one.mark for one in members if one.mark]
+    cells = (
+        spans(one.status.rank for one in members),
+        f"{len(members)} ranks",
+        host,
+        str(numbers[0]) if len(set(numbers)) == 1 else f"{min(numbers)}-{max(numbers)}",
+        f"{statistics.median(paces):.4g}" if paces else NOT_AVAILABLE,
+        *("-", "-", "-"),
+        byte_size(max(memory, default=None)),
+        str(max(lags)) if lags else "-",
+        ", ".join(f"{marks.count(mark)} {mark}" for mark in dict.fromkeys(marks)),
+    )
+    return Row(tuple(on_one_line(cell) for cell in cells), "")
+
+
+def _aged(text: str, age_s: float | None) -> str:
+    return text if age_s is None or age_s < _OLD_S else f"{text} ({age_s:.0f} s ago)"
+
+
+def _state(one: RankView) -> str:
+    if one.mark == "stuck":
+        return f"stuck for {one.status.age_s:.0f} s"
+    return f"{one.mark}: {one.status.error}" if one.mark and one.status.error else one.mark
+
+
+def _memory(one: RankView) -> int | None:
+    """Returns the peak of a device where it was measured, else what the process holds."""
+    on_device = one.status.device not in ("", "cpu")
+    return one.status.peak_bytes if on_device and one.status.peak_bytes else one.status.resident_bytes

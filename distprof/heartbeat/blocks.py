@@ -1,0 +1,95 @@
+"""A block of a page: a few values that one writer keeps up to date, and any process reads without a lock.
+
+A block has two copies.  The writer overwrites the older one, so that the newer one stays whole, also when the writer is
+killed while it writes.  A copy is its number (from 1), the values, and the CRC-32 of both: a copy that a reader got
+while it was written has a checksum that does not match, whatever the order in which a processor makes stores visible.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+_CHECKSUM_BYTES = 4
+#: A block begins in a cache line of its own, so that writers do not disturb each other.
+_ALIGNMENT = 64
+#: How often a reader tries: only a writer that runs in between both times makes a second attempt necessary.
+_TRIES = 4
+
+
+class Layout(NamedTuple):
+    """The place of a block in its slot, and the format of one copy."""
+
+    offset: int
+    format: struct.Struct  # the number of the copy, then the values
+
+    @property
+    def copy_bytes(self) -> int:
+        return _aligned(self.format.size + _CHECKSUM_BYTES)
+
+    @property
+    def end(self) -> int:
+        """The offset after both copies."""
+        return self.offset + 2 * self.copy_bytes
+
+
+def layout(offset: int, values: str) -> Layout:
+    """Returns the layout of a block at or after ``offset``; ``values`` is a format of :mod:`struct`, without order."""
+    return Layout(_aligned(offset), struct.Struct(f"<Q{values}"))
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+class BlockWriter:
+    """Writes one block; nothing else may write it.  A write makes no system call and takes no lock."""
+
+    def __init__(self, page: memoryview, slot: int, block: Layout) -> None:
+        """``slot`` is the offset of the block's slot in the page."""
+        self._page = page
+        self._pack = block.format.pack
+        self._length = block.format.size + _CHECKSUM_BYTES
+        first = slot + block.offset
+        self._offsets = (first, first + block.copy_bytes)
+        self._number = _newest(page, slot, block)[0]  # of an earlier owner of the slot
+
+    def write(self, *values: Any) -> None:
+        self._number = number = self._number + 1
+        body = self._pack(number, *values)
+        start = self._offsets[number & 1]
+        self._page[start : start + self._length] = body + zlib.crc32(body).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def read_block(page: memoryview, slot: int, block: Layout) -> tuple[Any, ...] | None:
+    """Returns the newest values of a block; None if there are none, or if no copy is whole."""
+    for _ in range(_TRIES):
+        number, values = _newest(page, slot, block)
+        if number:
+            return values
+    return None
+
+
+def _newest(page: memoryview, slot: int, block: Layout) -> tuple[int, tuple[Any, ...]]:
+    """Returns number and values of the newer of the whole copies; (0, ()) without one."""
+    newest: tuple[int, tuple[Any, ...]] = (0, ())
+    size = block.format.size
+    for start in (slot + block.offset, slot + block.offset + block.copy_bytes):
+        copy = bytes(page[start : start + size + _CHECKSUM_BYTES])
+        body = copy[:size]
+        if zlib.crc32(body) == int.from_bytes(copy[size:], "little"):
+            number, *values = block.format.unpack(body)
+            if number > newest[0]:
+                newest = (number, tuple(values))
+    return newest
+
+
+def text_bytes(text: str, size: int) -> bytes:
+    """Returns a text in UTF-8, cut to ``size`` bytes."""
+    return text.encode("utf-8", "replace")[:size]
+
+
+def text_of(raw: bytes) -> str:
+    """Returns the text of a field, without a character that was cut."""
+    return raw.rstrip(b"\0").decode("utf-8", "ignore")

@@ -1,0 +1,106 @@
+"""Starts the daemon of a node, which is no child of a rank, holds no stream of the job, and waits for nobody."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from distprof.heartbeat.page_folder import remove_folder
+from distprof.run_folder import RunFolder
+
+_MAIN = "from distprof.launcher.daemon.main import main; main()"
+_STREAMS = (0, 1, 2)
+#: Variables that make a Python process a rank, or record it.
+_OF_RANKS = ("DISTPROF_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONPROFILE")
+
+
+class Lifeline:
+    """A pipe between a launcher and its daemon: the daemon ends when the launcher has closed it, or has ended."""
+
+    def __init__(self, token: str) -> None:
+        self._reader, self._writer = os.pipe()
+        self._token = token
+
+    @property
+    def reader(self) -> int:
+        return self._reader
+
+    def started(self) -> None:
+        os.close(self._reader)
+
+    def close(self) -> None:
+        """Ends the daemon once no rank runs any more, and removes the page: the daemon may have been killed."""
+        os.close(self._writer)
+        remove_folder(self._token)
+
+
+def start_from_launcher(run: RunFolder, launch: str, token: str, path: Sequence[str]) -> Lifeline:
+    """Starts the daemon of a launcher's node, and returns what ends it.  ``token`` is that of the page.
+
+    Raises OSError.
+    """
+    lifeline = Lifeline(token)
+    try:
+        _start(run, launch, path, lifeline.reader)
+    except BaseException:
+        lifeline.close()
+        raise
+    finally:
+        lifeline.started()
+    return lifeline
+
+
+def start_from_rank(run: RunFolder, launch: str, path: Sequence[str]) -> None:
+    """Starts the daemon of a rank's node: it ends when no rank of its page is alive.  Raises OSError."""
+    _start(run, launch, path, None)
+
+
+def _start(run: RunFolder, launch: str, path: Sequence[str], lifeline: int | None) -> None:
+    """Starts the daemon as the child of a process that ends at once, so that nobody has to wait for its end."""
+    words = [sys.executable, "-c", _MAIN, str(run.path.absolute()), launch, str(os.getpid()), str(lifeline or -1)]
+    environment = daemon_environment(os.environ, path)
+    starter = os.fork()
+    if not starter:
+        _become_starter(words, environment, lifeline)
+    with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: nobody has to wait
+        os.waitpid(starter, 0)
+
+
+def _become_starter(words: Sequence[str], environment: Mapping[str, str], lifeline: int | None) -> None:
+    """Runs in the fork: nothing of the parent's Python may run any more, so it ends whatever happens."""
+    try:
+        os.setsid()
+        if os.fork():
+            return
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in _STREAMS:
+            os.dup2(nothing, stream)
+        for number in _open_files():
+            if number not in (*_STREAMS, lifeline):
+                with contextlib.suppress(OSError):
+                    os.close(number)
+        if lifeline is not None:
+            os.set_inheritable(lifeline, True)
+        os.chdir("/")
+        os.execve(words[0], words, environment)
+    finally:
+        os._exit(0)
+
+
+def _open_files() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208  no objects are made here
+    except OSError:
+        return list(range(3, 256))
+
+
+def daemon_environment(inherited: Mapping[str, str], path: Sequence[str]) -> dict[str, str]:
+    """Returns the environment of a daemon: that of its starter, in which Python finds what is on ``path`` and records
+    nothing.
+    """
+    found = {name: value for name, value in inherited.items() if not name.startswith(_OF_RANKS)}
+    entries = [str(Path(entry).absolute()) for entry in path if entry]
+    return {**found, "PYTHONPATH": os.pathsep.join(entries), "PYTHONSAFEPATH": "1"}

@@ -1,0 +1,34 @@
+"""A histogram of durations with fixed buckets, four for each power of two: each is at most 25 % wide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+BUCKETS = 128
+_SMALLEST_BITS = 15  # the first buckets begin at 32 us; shorter durations are counted there
+_LAST = BUCKETS - 1
+
+
+def bucket_of(duration_ns: int) -> int:
+    """Returns the number of the bucket of a duration."""
+    bits = duration_ns.bit_length() - 1
+    if bits < _SMALLEST_BITS:
+        return 0
+    bucket = ((bits - _SMALLEST_BITS) << 2) | ((duration_ns >> (bits - 2)) & 3)
+    return bucket if bucket < _LAST else _LAST
+
+
+def upper_ns(bucket: int) -> int:
+    """Returns the smallest duration above a bucket."""
+    bits, quarter = _SMALLEST_BITS + (bucket >> 2), bucket & 3
+    return (5 + quarter) << (bits - 2)
+
+
+def quantile_ns(counts: Sequence[int], share: float) -> int | None:
+    """Returns a duration that ``share`` of the counted ones do not exceed, up to a bucket's width; None without any."""
+    total, seen = sum(counts), 0
+    for bucket, count in enumerate(counts):
+        seen += count
+        if total and seen >= share * total:
+            return upper_ns(bucket)
+    return None

@@ -1,0 +1,54 @@
+"""The layout of a page: a header, then one slot for each rank of the node (docs/HEARTBEAT.md)."""
+
+from __future__ import annotations
+
+import struct
+
+from distprof.heartbeat.blocks import layout
+
+VERSION = 1
+MAGIC = b"distprof"
+#: magic, version, number of slots, bytes of a slot.
+HEADER = struct.Struct("<8sIII")
+HEADER_BYTES = 4096
+SLOT_BYTES = 8192
+#: More ranks than any node runs; the ranks above it have no heartbeat.
+SLOTS = 256
+PAGE_BYTES = HEADER_BYTES + SLOTS * SLOT_BYTES
+
+#: A word that changes when there is a new request: the only thing that a rank reads in each iteration.
+DOORBELL = 0
+#: Counts of iterations by their duration: 32 bits each.
+HISTOGRAM, HISTOGRAM_END = 64, 64 + 4 * 128
+
+HOST_BYTES, PLACE_BYTES, DEVICE_BYTES = 64, 96, 16
+MODULE_BYTES, PHASE_BYTES, GROUP_BYTES = 192, 16, 32
+#: Groups whose collectives are shown: those that were made first.
+MOST_GROUPS = 8
+WHERE_BYTES, MESSAGE_BYTES, REASON_BYTES = 48, 200, 160
+
+#: rank, world size, local rank, node rank, pid, start of the process in ticks, wall and monotonic time at the start of
+#: the recording, host, place, device.
+IDENTITY = layout(HISTOGRAM_END, f"8Q{HOST_BYTES}s{PLACE_BYTES}s{DEVICE_BYTES}s")
+#: iteration, its begin on the monotonic clock, duration of the one before (0: none), smoothed duration, state, window,
+#: the first iteration after that window.
+PROGRESS = layout(IDENTITY.end, "7Q")
+#: when it was sampled (monotonic clock), phase, running module.
+ACTIVITY = layout(PROGRESS.end, f"Q{PHASE_BYTES}s{MODULE_BYTES}s")
+#: for each group: name, number of members, a number made of its members, last enqueued and last completed collective.
+GROUPS = layout(ACTIVITY.end, f"{GROUP_BYTES}sIQqq" * MOST_GROUPS)
+#: of the last timed iteration: iteration, duration, data wait, samples, peak memory; -1: not measured.
+COUNTERS = layout(GROUPS.end, "5q")
+#: when (monotonic clock), where, what.
+ERROR = layout(COUNTERS.end, f"Q{WHERE_BYTES}s{MESSAGE_BYTES}s")
+#: number, start, counted and timed iterations, window.  The daemon writes it, all other blocks are the rank's.
+REQUEST = layout(ERROR.end, "5Q")
+#: number of the request, 1 if accepted, window, the iteration that was running, reason of a refusal.
+ANSWER = layout(REQUEST.end, f"4Q{REASON_BYTES}s")
+
+assert ANSWER.end <= SLOT_BYTES
+
+
+def slot_offset(index: int) -> int:
+    """Returns the offset of a slot in the page."""
+    return HEADER_BYTES + index * SLOT_BYTES

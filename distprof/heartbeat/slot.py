@@ -1,0 +1,87 @@
+"""What a slot says, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+#: A value that was not measured.
+NOT_MEASURED = -1
+
+
+class State(IntEnum):
+    """What a rank is in."""
+
+    QUIET = 0  # an iteration that is not recorded
+    COUNTED = 1
+    TIMED = 2
+    ENDED = 3  # the rank has ended its work
+    UNSEEN = 4  # the recording ended with an error: iterations are no longer seen
+
+
+class Request(NamedTuple):
+    """A window that is asked for.  ``number`` grows from request to request of a run."""
+
+    number: int
+    start: int  # its first iteration
+    counted: int
+    timed: int
+    window: int  # its number in the shards
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of a rank to a request; ``reason`` is empty if it was accepted."""
+
+    request: int
+    window: int
+    iteration: int  # the one that was running
+    reason: str
+
+
+class GroupProgress(NamedTuple):
+    """How far the collectives of one group are on a rank; -1: not known."""
+
+    name: str  # its description where the job gave one
+    size: int  # the number of its members
+    members: int  # groups with the same members have the same number
+    enqueued: int  # the number of the last collective that was enqueued
+    completed: int
+
+
+@dataclass(frozen=True)
+class RankInfo:
+    """One rank as its slot shows it.  Times are of the monotonic clock of its node (ns); None: not known."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    node_rank: int
+    pid: int
+    started_tick: int  # of the process, in the kernel's clock ticks
+    started_wall_ns: int  # of its recording
+    started_ns: int
+    host: str
+    place: str
+    device: str
+    state: State
+    iteration: int
+    began_ns: int  # the running iteration
+    duration_ns: int | None  # of the iteration before
+    smoothed_ns: int | None  # a running mean of durations
+    median_ns: int | None  # of all iterations
+    p99_ns: int | None
+    window: int  # the one that runs, or ran last
+    window_end: int  # the first iteration after it
+    phase: str  # in timed iterations, else empty
+    module: str
+    sampled_ns: int  # when phase, module and groups were looked at
+    groups: tuple[GroupProgress, ...]
+    timed_ns: int | None  # duration of the last timed iteration
+    data_ns: int | None  # of it: the wait for data
+    samples: int | None  # in it
+    peak_bytes: int | None  # memory
+    error: str
+    error_where: str
+    answer: Answer | None

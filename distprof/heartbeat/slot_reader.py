@@ -1,0 +1,90 @@
+"""Reads slots.  A page may hold anything: what does not fit is left out, and nothing raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from distprof.heartbeat.blocks import read_block, text_of
+from distprof.heartbeat.durations import quantile_ns
+from distprof.heartbeat.layout import (
+    ACTIVITY,
+    ANSWER,
+    COUNTERS,
+    ERROR,
+    GROUPS,
+    HISTOGRAM,
+    HISTOGRAM_END,
+    IDENTITY,
+    PROGRESS,
+    SLOTS,
+    slot_offset,
+)
+from distprof.heartbeat.page import Page
+from distprof.heartbeat.slot import Answer, GroupProgress, RankInfo, State
+
+_MEDIAN, _P99 = 0.5, 0.99
+_LARGEST_RANK = 1 << 24
+
+
+def read_slots(page: Page) -> Iterator[tuple[int, RankInfo]]:
+    """Yields (index, rank) of each slot that a rank has taken."""
+    words = page.memory.cast("Q")
+    copies = IDENTITY.offset // 8, (IDENTITY.offset + IDENTITY.copy_bytes) // 8
+    for index in range(SLOTS):
+        first = slot_offset(index) // 8
+        if not any(words[first + copy] for copy in copies):  # their numbers: nobody has taken this slot
+            continue
+        found = read_slot(page, index)
+        if found is not None:
+            yield index, found
+
+
+def read_slot(page: Page, index: int) -> RankInfo | None:
+    """Returns the rank of a slot; None if there is none."""
+    memory, slot = page.memory, slot_offset(index)
+    identity, progress = (read_block(memory, slot, block) for block in (IDENTITY, PROGRESS))
+    if identity is None or progress is None or progress[4] not in State._value2member_map_:
+        return None
+    if identity[0] >= _LARGEST_RANK:
+        return None
+    iteration, began_ns, duration_ns, smoothed_ns, state, window, window_end = progress
+    counts = memory[slot + HISTOGRAM : slot + HISTOGRAM_END].cast("I").tolist()
+    sampled_ns, phase, module = read_block(memory, slot, ACTIVITY) or (0, b"", b"")
+    _, timed_ns, data_ns, samples, peak_bytes = read_block(memory, slot, COUNTERS) or (-1,) * 5
+    error_ns, where, message = read_block(memory, slot, ERROR) or (0, b"", b"")
+    return RankInfo(
+        *identity[:8],
+        *(text_of(raw) for raw in identity[8:]),
+        State(state),
+        iteration,
+        began_ns,
+        duration_ns or None,
+        smoothed_ns or None,
+        quantile_ns(counts, _MEDIAN),
+        quantile_ns(counts, _P99),
+        window,
+        window_end,
+        text_of(phase),
+        text_of(module),
+        sampled_ns,
+        tuple(_groups(read_block(memory, slot, GROUPS) or ())),
+        *(value if value >= 0 else None for value in (timed_ns, data_ns, samples, peak_bytes)),
+        text_of(message) if error_ns else "",
+        text_of(where) if error_ns else "",
+        _answer(read_block(memory, slot, ANSWER)),
+    )
+
+
+def _groups(values: tuple[Any, ...]) -> Iterator[GroupProgress]:
+    for first in range(0, len(values), len(GroupProgress._fields)):
+        name, size, members, enqueued, completed = values[first : first + len(GroupProgress._fields)]
+        if size:
+            yield GroupProgress(text_of(name), size, members, enqueued, completed)
+
+
+def _answer(values: tuple[int, int, int, int, bytes] | tuple[()] | None) -> Answer | None:
+    if not values or not values[0]:
+        return None
+    number, accepted, window, iteration, reason = values
+    return Answer(number, window, iteration, "" if accepted else text_of(reason) or "no reason is given")

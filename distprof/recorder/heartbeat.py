@@ -1,0 +1,187 @@
+"""The heartbeat of a rank: what it writes into its slot of the node's page, and the requests that it reads there.
+
+Whatever fails, the rank goes on without a heartbeat, and says so once.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread, current_thread
+
+from distprof.clock import Clock
+from distprof.config.settings import Settings
+from distprof.console import say
+from distprof.errors import said
+from distprof.heartbeat.node_files import node_file
+from distprof.heartbeat.page import open_page
+from distprof.heartbeat.slot import NOT_MEASURED, GroupProgress, Request, State
+from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
+from distprof.probes.collectives.group_status import group_status
+from distprof.probes.timing.probe import TimedProbe
+from distprof.rank.identity import Identity
+from distprof.recorder.step_clock import CapturePlan, StepKind
+from distprof.records import AXES, Record, Step, Topology
+from distprof.run_folder import RunFolder
+
+_STATES = {StepKind.COUNTED: State.COUNTED, StepKind.TIMED: State.TIMED}
+#: Time between two looks at what the rank does.
+_LOOK_S = 0.5
+
+
+def open_heartbeat(settings: Settings, identity: Identity, device: str, clock: Clock) -> Heartbeat | None:
+    """Takes a slot in the page of this node.  Returns None without one, with a message if the job has a daemon."""
+    if not settings.daemon:
+        return None
+    try:
+        node = node_file(RunFolder(Path(settings.run_dir)), settings.launch)
+        if node is None:
+            return None  # who could not make the page has said so
+        page = open_page(node.token)
+        index = page.claim(identity.local_rank)
+        if index is None:
+            page.close()
+            raise OSError("all slots of the page are taken")
+        who = SlotRank(
+            identity.rank,
+            identity.world_size,
+            identity.local_rank,
+            identity.node_rank,
+            socket.gethostname(),
+            device,
+            clock.wall_ns(),
+        )
+        return Heartbeat(SlotWriter(page, index, who, clock.mono_ns), identity.rank)
+    except Exception as error:
+        say(f"rank {identity.rank} has no heartbeat, the job goes on: {said(error)}")
+        return None
+
+
+class Heartbeat:
+    """Writes the slot of this rank, and watches what the rank does while iterations are timed."""
+
+    def __init__(self, slot: SlotWriter, rank: int) -> None:
+        self._slot: SlotWriter | None = slot
+        self._rank = rank
+        self._watcher: _Watcher | None = None
+
+    def iteration_begins(self, iteration: int, window: CapturePlan, *, counts: bool) -> bool:
+        """Writes the beat.  Returns whether there may be a new request.  ``counts``: an iteration has ended."""
+        slot = self._slot
+        if slot is None:
+            return False
+        try:
+            state = _STATES.get(window.kind(iteration), State.QUIET)
+            return slot.iteration_begins(iteration, state, window.number, window.end, counts=counts)
+        except Exception as error:
+            return self._give_up(error)
+
+    def request(self) -> Request | None:
+        """Returns the request that is new, if it can be read."""
+        try:
+            return None if self._slot is None else self._slot.request()
+        except Exception as error:
+            self._give_up(error)
+            return None
+
+    def answer(self, request: Request, iteration: int, *, window: int = 0, refusal: str = "") -> None:
+        self._write(lambda slot: slot.answer(request.number, iteration, window=window, refusal=refusal))
+
+    def read_records(self, records: Sequence[Record]) -> None:
+        """Takes over what is shown of records that are written to the shard."""
+        for record in records:
+            if isinstance(record, Step):
+                self._write(partial(_write_counters, record))
+            elif isinstance(record, Topology):
+                self._write(partial(_write_place, record))
+
+    def watch(self, probe: Callable[[], object], name_of: Callable[[int], str]) -> None:
+        """Looks at what the rank does until its timed iterations are over."""
+        slot = self._slot
+        if slot is None or (self._watcher is not None and self._watcher.is_alive()):
+            return
+        self._watcher = _Watcher(slot, probe, name_of)
+        try:
+            self._watcher.start()
+        except RuntimeError:  # there may be no more threads, or the interpreter ends
+            self._watcher = None
+
+    def pause(self, iteration: int) -> None:
+        """Says that iterations are not seen until the next beat."""
+        self._write(lambda slot: slot.ended(iteration, State.UNSEEN))
+
+    def failed(self, where: str, message: str, iteration: int) -> None:
+        """Says that the recording has ended with an error."""
+        self._write(lambda slot: slot.error(where, message))
+        self._end(iteration, State.UNSEEN)
+
+    def finish(self, iteration: int) -> None:
+        """Says that the rank has ended, and the exception that ended its script, if one did."""
+        raised = getattr(sys, "last_value", None)
+        if raised is not None:
+            self._write(lambda slot: slot.error("the script", f"{type(raised).__name__}: {said(raised)}"))
+        self._end(iteration, State.ENDED)
+
+    def _end(self, iteration: int, state: State) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+        self._write(lambda slot: slot.ended(iteration, state))
+        self._slot = None
+
+    def _write(self, write: Callable[[SlotWriter], None]) -> None:
+        if self._slot is not None:
+            try:
+                write(self._slot)
+            except Exception as error:
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> bool:
+        self._slot = None
+        say(f"rank {self._rank} has no heartbeat any more, the job goes on: {said(error)}")
+        return False
+
+
+class _Watcher(Thread):
+    """Looks at the running module and at the groups' collectives now and then, on a thread of its own."""
+
+    def __init__(self, slot: SlotWriter, probe: Callable[[], object], name_of: Callable[[int], str]) -> None:
+        super().__init__(name="distprof-heartbeat", daemon=True)
+        self._slot = slot
+        self._probe = probe
+        self._name_of = name_of
+        self._stopped = Event()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if current_thread() is not self and self.is_alive():
+            self.join(_LOOK_S)
+
+    def run(self) -> None:
+        try:
+            while isinstance(probe := self._probe(), TimedProbe) and not self._stopped.is_set():
+                phase, row = probe.activity()
+                self._slot.activity(phase, "" if row is None else self._name_of(row))
+                self._slot.groups([GroupProgress(*group) for group in group_status()])
+                self._stopped.wait(_LOOK_S)
+            self._slot.activity("", "")
+        except Exception:  # what is shown stays as it is, and grows old
+            return
+
+
+def _write_counters(step: Step, slot: SlotWriter) -> None:
+    slot.counters(
+        step.iteration,
+        step.duration_ns,
+        step.phases_ns.get("data", NOT_MEASURED),
+        step.samples if step.batch_size else NOT_MEASURED,
+        step.peak_memory_bytes,
+    )
+
+
+def _write_place(topology: Topology, slot: SlotWriter) -> None:
+    """Writes the coordinates on the axes that divide something: ``dp 1, tp 0``."""
+    axes = [axis for axis in AXES if topology.sizes.get(axis, 1) > 1]
+    slot.place(", ".join(f"{axis} {topology.coordinates.get(axis, 0)}" for axis in axes))

@@ -1,0 +1,89 @@
+"""What the daemons of a job's nodes tell each other: each its status, and the last request of a user to all.
+
+The interface is :class:`Exchange`; :class:`FolderExchange` keeps both in files of the run's shared folder.  The values
+come from elsewhere: they are bounded, and no name in them is used as a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from distprof.run_folder import NODES, RunFolder
+from distprof.safe_files import read_regular
+from distprof.safe_folders import FILE_MODE, own_folder
+
+#: A node's status: some hundred bytes for each rank.
+MAX_STATUS_BYTES = 1 << 18
+MAX_REQUEST_BYTES = 1 << 16
+#: No job has more nodes.
+MAX_NODES = 1 << 14
+_STATUS = re.compile(r"([0-9a-f]{16})\.status")
+_REQUEST = "request"
+
+
+class Exchange(Protocol):
+    """Values that all nodes of a job see, after a few seconds.  All methods raise OSError where that fails."""
+
+    def publish_status(self, status: bytes) -> None:
+        """Replaces this node's status."""
+
+    def statuses(self) -> Iterator[tuple[str, bytes]]:
+        """Yields (node, status) of all nodes."""
+
+    def publish_request(self, request: bytes) -> None:
+        """Replaces the request to all nodes."""
+
+    def request(self) -> bytes | None:
+        """Returns the last request; None without one."""
+
+
+class FolderExchange:
+    """Files in ``nodes/`` of the run folder, each replaced as a whole.  Others may read them, as all of a run."""
+
+    def __init__(self, run: RunFolder, key: str = "") -> None:
+        """``key`` is the name of this node in the run folder; a reader has none."""
+        self._run = run
+        self._folder = run.path / NODES
+        self._key = key
+
+    def publish_status(self, status: bytes) -> None:
+        self._replace(f"{self._key}.status", status)
+
+    def statuses(self) -> Iterator[tuple[str, bytes]]:
+        names = [name for name in os.listdir(self._folder) if _STATUS.fullmatch(name)]  # noqa: PTH208
+        for name in sorted(names)[:MAX_NODES]:
+            with contextlib.suppress(OSError):
+                yield name.partition(".")[0], read_regular(self._folder / name, MAX_STATUS_BYTES)
+
+    def publish_request(self, request: bytes) -> None:
+        self._replace(_REQUEST, request)
+
+    def request(self) -> bytes | None:
+        try:
+            return read_regular(self._folder / _REQUEST, MAX_REQUEST_BYTES)
+        except FileNotFoundError:
+            return None
+
+    def remove_status(self) -> None:
+        with contextlib.suppress(OSError):
+            Path(self._folder / f"{self._key}.status").unlink()
+
+    def _replace(self, name: str, content: bytes) -> None:
+        scratch = f"{name}.{uuid.uuid4().hex}"
+        with own_folder(self._run.path, NODES) as folder:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(scratch, flags, FILE_MODE, dir_fd=folder)
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    file.write(content)
+                os.replace(scratch, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(scratch, dir_fd=folder)
+                raise

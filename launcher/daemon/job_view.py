@@ -1,0 +1,106 @@
+"""The ranks of a job as ``top`` and ``status`` show them: what is slow, stuck or missing is decided here."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distprof.launcher.daemon.status import NodeStatus, RankStatus
+
+_NS = 1e9
+#: A rank is stuck if its iteration takes longer than this, and than so many times the 99th percentile of its own.
+STUCK_S, STUCK_TIMES = 60.0, 20
+#: A rank is slow if it is so many iterations behind the front, or so many times slower than the median of the ranks.
+SLOW_LAG, SLOW_TIMES = 2, 1.25
+#: The daemon of a node that has said nothing for this time has ended, or cannot be heard.
+SILENT_S = 15.0
+RUNNING = ("quiet", "counted", "timed")
+STUCK, SLOW, SILENT = "stuck", "slow", "silent"
+
+
+@dataclass(frozen=True)
+class RankView:
+    """One rank.  ``mark`` is empty, slow, stuck, silent (its daemon is not heard), ended, unseen or dead."""
+
+    status: RankStatus
+    heard_s: float  # since its daemon made the status
+    iterations_per_s: float | None
+    lag: int | None  # iterations behind the front; None for a rank that does not run
+    mark: str
+
+    def fields(self) -> dict[str, Any]:
+        """Returns the rank as plain data, for JSON."""
+        return {
+            **asdict(self.status),
+            "heard_s": round(self.heard_s, 3),
+            "iterations_per_s": self.iterations_per_s,
+            "lag": self.lag,
+            "mark": self.mark,
+        }
+
+
+@dataclass(frozen=True)
+class JobView:
+    """The job: its ranks in order, and those of which nothing was heard."""
+
+    ranks: tuple[RankView, ...]
+    missing: tuple[int, ...]
+    world_size: int
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "world_size": self.world_size,
+            "ranks": [rank.fields() for rank in self.ranks],
+            "missing": list(self.missing),
+        }
+
+    @property
+    def runs(self) -> bool:
+        """Whether any rank runs."""
+        return any(rank.lag is not None for rank in self.ranks)
+
+
+def view(nodes: Sequence[NodeStatus], now_ns: int | None = None) -> JobView:
+    """Returns the job; of a rank on several nodes (it was started again) the newest status counts."""
+    now_ns = time.time_ns() if now_ns is None else now_ns
+    newest: dict[int, tuple[RankStatus, float]] = {}
+    for node in sorted(nodes, key=lambda node: node.wall_ns):
+        heard_s = max(0.0, (now_ns - node.wall_ns) / _NS)
+        newest.update({rank.rank: (rank, heard_s) for rank in node.ranks})
+    running = [rank for rank, heard_s in newest.values() if rank.state in RUNNING and heard_s <= SILENT_S]
+    front = max((rank.iteration for rank in running), default=0)
+    known = [rank.iteration_ns for rank in running if rank.iteration_ns]
+    typical_ns = statistics.median(known) if known else None
+    ranks = tuple(_view(*newest[number], front, typical_ns) for number in sorted(newest))
+    world_size = max((rank.world_size for rank, _ in newest.values()), default=0)
+    return JobView(ranks, tuple(sorted(set(range(world_size)) - newest.keys())), world_size)
+
+
+def _view(rank: RankStatus, heard_s: float, front: int, typical_ns: float | None) -> RankView:
+    rate = round(_NS / rank.iteration_ns, 3) if rank.iteration_ns else None
+    if rank.state not in RUNNING:
+        return RankView(rank, heard_s, rate, None, rank.state)
+    if heard_s > SILENT_S:
+        return RankView(rank, heard_s, rate, None, SILENT)
+    lag = front - rank.iteration
+    return RankView(rank, heard_s, rate, lag, _mark(rank, lag, typical_ns))
+
+
+def _mark(rank: RankStatus, lag: int, typical_ns: float | None) -> str:
+    if rank.age_s > stuck_after_s(rank):
+        return STUCK
+    if lag >= SLOW_LAG or (rank.iteration_ns and typical_ns and rank.iteration_ns > SLOW_TIMES * typical_ns):
+        return SLOW
+    return ""
+
+
+def stuck_after_s(rank: RankStatus) -> float:
+    """Returns the duration of an iteration from which on the rank counts as stuck."""
+    return max(STUCK_S, STUCK_TIMES * (rank.p99_ns or 0) / _NS)
+
+
+def marked(ranks: Iterable[RankView], *marks: str) -> list[RankView]:
+    return [rank for rank in ranks if rank.mark in marks]

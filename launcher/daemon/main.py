@@ -1,0 +1,143 @@
+"""The process of the daemon: watches one node until its job has ended.  It signals no rank, and imports no torch.
+
+    python -c '... main()' RUN LAUNCH PID LIFELINE
+
+PID is the process that started it; LIFELINE is the reading end of a pipe that the launcher closes, or -1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distprof.heartbeat.node_files import node_file
+from distprof.heartbeat.page import open_page
+from distprof.heartbeat.page_folder import page_folder, remove_folder
+from distprof.launcher.daemon.exchange import Exchange, FolderExchange
+from distprof.launcher.daemon.messages import BadMessage, pack, unpack
+from distprof.launcher.daemon.node_watch import NodeWatch
+from distprof.launcher.daemon.requests import window_request
+from distprof.launcher.daemon.server import Server
+from distprof.launcher.daemon.status import NodeStatus, from_message, to_message
+from distprof.rank import procfs
+from distprof.run_folder import RunFolder
+
+#: Time between two looks at whether the job lives, and between two exchanges with other nodes.
+_LOOK_S, _EXCHANGE_S = 0.5, 2.0
+#: Without a launcher to watch, a node without ranks for this time has ended its job.
+_EMPTY_S = 30.0
+_NICE = 10
+
+
+class Daemon:
+    """Answers the local socket, and exchanges status and requests with other nodes."""
+
+    def __init__(self, watch: NodeWatch, exchange: Exchange) -> None:
+        self._watch = watch
+        self._exchange = exchange
+        self._others: dict[str, NodeStatus] = {}
+
+    def handle(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the reply to a message.  Raises ValueError for one that is refused."""
+        if message.get("op") == "status":
+            own = self._watch.status()
+            others = [status for status in self._others.values() if status.node != own.node]
+            return {"nodes": [to_message(status) for status in (own, *others)]}
+        if message.get("op") == "window":
+            request = window_request(message)
+            with contextlib.suppress(OSError):  # then it is for this node only
+                self._exchange.publish_request(pack(request.message()))
+            self._watch.lay(request)
+            return {"laid": request.number}
+        raise ValueError("unknown op")
+
+    def exchange(self) -> None:
+        """Publishes the status of this node, and reads those of others and the last request."""
+        with contextlib.suppress(OSError):
+            self._exchange.publish_status(pack(to_message(self._watch.status())))
+        with contextlib.suppress(OSError):
+            self._others = dict(_statuses(self._exchange))
+        with contextlib.suppress(OSError, BadMessage, ValueError):
+            request = self._exchange.request()
+            if request is not None:
+                self._watch.lay(window_request(unpack(request)))
+
+
+def _statuses(exchange: Exchange) -> dict[str, NodeStatus]:
+    found = {}
+    for name, content in exchange.statuses():
+        with contextlib.suppress(BadMessage, ValueError):
+            found[name] = from_message(unpack(content))
+    return found
+
+
+class JobEnd:
+    """Knows when the job of this node has ended."""
+
+    def __init__(self, watch: NodeWatch, starter: int, lifeline: int | None) -> None:
+        self._watch = watch
+        self._lifeline = lifeline
+        #: What ends with the job if there is no lifeline: the parent of the rank that started the daemon.
+        self._parent = (next(procfs.ancestors(starter), 0), 0) if lifeline is None else (0, 0)
+        if self._parent[0] > 1:
+            self._parent = self._parent[0], procfs.started_tick(self._parent[0]) or 0
+        self._starter = starter, procfs.started_tick(starter) or 0
+        self._empty_since = time.monotonic()
+
+    def has_come(self) -> bool:
+        if self._watch.has_live_ranks() or (self._lifeline is None and _lives(*self._starter)):
+            self._empty_since = time.monotonic()
+            return False
+        if self._lifeline is not None:
+            return bool(select.select([self._lifeline], [], [], 0)[0])
+        parent, _ = self._parent
+        return (parent > 1 and not _lives(*self._parent)) or time.monotonic() - self._empty_since > _EMPTY_S
+
+
+def _lives(pid: int, tick: int) -> bool:
+    return tick > 0 and procfs.started_tick(pid) == tick
+
+
+def watch_node(run: RunFolder, launch: str, starter: int, lifeline: int | None) -> None:
+    """Watches this node until its job has ended.  Raises OSError if it has no page."""
+    node = node_file(run, launch)
+    if node is None:
+        return
+    watch = NodeWatch(open_page(node.token), node.node)
+    daemon = Daemon(watch, FolderExchange(run, node.key))
+    end = JobEnd(watch, starter, lifeline)
+    try:
+        with page_folder(node.token) as (_, folder):
+            server = Server(folder, daemon.handle)
+        if lifeline is not None:
+            server.watch(lifeline)
+        exchanged = -_EXCHANGE_S
+        while not end.has_come():
+            if time.monotonic() - exchanged >= _EXCHANGE_S:
+                exchanged = time.monotonic()
+                daemon.exchange()
+            if server.serve(_LOOK_S) and lifeline is not None:
+                server.unwatch(lifeline)  # it stays readable: ranks may outlive their launcher
+        daemon.exchange()
+        server.close()
+    finally:
+        remove_folder(node.token)
+
+
+def main() -> None:
+    """Runs the daemon; nobody reads what it would print."""
+    run, launch, starter, lifeline = sys.argv[1:]
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    with contextlib.suppress(OSError):
+        os.nice(_NICE)
+    watch_node(RunFolder(Path(run)), launch, int(starter), int(lifeline) if int(lifeline) >= 0 else None)

@@ -1,0 +1,102 @@
+"""What a daemon knows of its own node: the slots of its page, and the processes behind them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from distprof.heartbeat.page import Page
+from distprof.heartbeat.slot import RankInfo, Request, State
+from distprof.heartbeat.slot_reader import read_slots
+from distprof.heartbeat.slot_writer import ring
+from distprof.launcher.daemon.requests import WindowRequest
+from distprof.launcher.daemon.status import NodeStatus, RankStatus
+from distprof.rank import procfs
+
+_NS = 1e9
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+DEAD = "dead"
+
+
+class NodeWatch:
+    """Reads the page of this node, and lays requests into it."""
+
+    def __init__(self, page: Page, node: str) -> None:
+        self._page = page
+        self._node = node
+        self._request = 0  # the last one that was laid into the page
+
+    def status(self) -> NodeStatus:
+        now_ns = time.perf_counter_ns()
+        ranks = sorted((_status(found, now_ns) for _, found in self._newest()), key=lambda rank: rank.rank)
+        return NodeStatus(self._node, socket.gethostname(), time.time_ns(), self._request, tuple(ranks))
+
+    def has_live_ranks(self) -> bool:
+        return any(found.state is not State.ENDED and is_alive(found) for _, found in self._newest())
+
+    def lay(self, request: WindowRequest) -> None:
+        """Lays a request into the slots of the ranks that it is for, if it is newer than the last one."""
+        if request.number <= self._request:
+            return
+        self._request = request.number
+        plan = Request(request.number, request.start, request.counted, request.timed, request.window)
+        for index, found in self._newest():
+            if request.ranks is None or found.rank in request.ranks:
+                ring(self._page, index, plan)
+
+    def _newest(self) -> Iterator[tuple[int, RankInfo]]:
+        """Yields the slots, of a rank with several the one that was taken last: a restarted rank may get another."""
+        newest: dict[int, tuple[int, RankInfo]] = {}
+        for index, found in read_slots(self._page):
+            before = newest.get(found.rank)
+            if before is None or before[1].started_ns < found.started_ns:
+                newest[found.rank] = index, found
+        yield from newest.values()
+
+
+def is_alive(found: RankInfo) -> bool:
+    """Whether the process of a slot still runs."""
+    return procfs.started_tick(found.pid) == found.started_tick
+
+
+def _status(found: RankInfo, now_ns: int) -> RankStatus:
+    alive, answer = is_alive(found), found.answer
+    return RankStatus(
+        rank=found.rank,
+        world_size=found.world_size,
+        local_rank=found.local_rank,
+        pid=found.pid,
+        host=found.host,
+        place=found.place,
+        device=found.device,
+        state=found.state.name.lower() if alive or found.state is State.ENDED else DEAD,
+        iteration=found.iteration,
+        age_s=round((now_ns - found.began_ns) / _NS, 3),
+        iteration_ns=found.smoothed_ns,
+        median_ns=found.median_ns,
+        p99_ns=found.p99_ns,
+        window=found.window,
+        window_end=found.window_end,
+        phase=found.phase,
+        module=found.module,
+        activity_age_s=round((now_ns - found.sampled_ns) / _NS, 3) if found.phase or found.module else None,
+        data_ns=found.data_ns,
+        timed_ns=found.timed_ns,
+        samples=found.samples,
+        peak_bytes=found.peak_bytes,
+        resident_bytes=_resident_bytes(found.pid) if alive else None,
+        error=found.error,
+        request=answer.request if answer is not None else 0,
+        request_window=answer.window if answer is not None else 0,
+        refusal=answer.reason if answer is not None else "",
+    )
+
+
+def _resident_bytes(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return None

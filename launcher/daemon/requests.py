@@ -1,0 +1,44 @@
+"""A user's request for a recording window, as daemons pass it on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_MOST = 1_000_000_000  # iterations
+_MOST_RANKS = 1 << 20
+
+
+@dataclass(frozen=True)
+class WindowRequest:
+    """A window of all ranks, or of ``ranks``: ``counted`` (0 or 1) and ``timed`` iterations from number ``start`` on.
+
+    ``number`` grows from request to request of a run; ``window`` is the number of the window in the shards.
+    """
+
+    number: int
+    start: int
+    counted: int
+    timed: int
+    window: int
+    ranks: tuple[int, ...] | None = None
+
+    def message(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def window_request(message: Mapping[str, Any]) -> WindowRequest:
+    """Returns the request in a message.  Raises ValueError if it is none."""
+    numbers = [message.get(name) for name in ("number", "start", "counted", "timed", "window")]
+    if not all(type(number) is int and 0 <= number <= _MOST for number in numbers):
+        raise ValueError("a request needs five numbers")
+    number, start, counted, timed, window = numbers
+    if number < 1 or counted > 1 or counted + timed < 1:
+        raise ValueError("a request is for one counted iteration at most, and for at least one in all")
+    ranks = message.get("ranks")
+    if ranks is None:
+        return WindowRequest(number, start, counted, timed, window)
+    if not isinstance(ranks, list | tuple) or len(ranks) > _MOST_RANKS or not all(type(rank) is int for rank in ranks):
+        raise ValueError("ranks are a list of numbers")
+    return WindowRequest(number, start, counted, timed, window, tuple(ranks))

@@ -1,0 +1,23 @@
+"""Starts the daemon of the launcher's node, or asks the ranks to do so where they may run on other nodes."""
+
+from __future__ import annotations
+
+import sys
+
+from distprof.config.settings import read_settings
+from distprof.console import say
+from distprof.errors import said
+from distprof.heartbeat.daemon_start import Lifeline, start_from_launcher
+from distprof.heartbeat.node_files import ensure_page
+from distprof.run_folder import RunFolder
+
+
+def start_daemon(run: RunFolder) -> Lifeline | None:
+    """Makes the page of this node and starts its daemon.  Returns None without one, with a message: the job goes on."""
+    try:
+        launch = read_settings(run.inject).launch
+        node, _ = ensure_page(run, launch)
+        return start_from_launcher(run, launch, node.token, sys.path)
+    except Exception as error:
+        say(f"the ranks of this node have no heartbeat, and 'distprof top' shows none of them: {said(error)}")
+        return None
