@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from distprof.clock import clock_domain
-from distprof.heartbeat.page import create_page, open_page
+from distprof.heartbeat.page import check_page, create_page
 from distprof.heartbeat.page_folder import NoPage, remove_folder
 from distprof.run_folder import NODES, RunFolder
 from distprof.safe_files import read_regular
@@ -105,7 +105,7 @@ def ensure_page(run: RunFolder, launch: str) -> tuple[NodeFile, bool]:
 
 def _can_be_opened(token: str) -> bool:
     try:
-        open_page(token).close()
+        check_page(token)
     except OSError:
         return False
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import fcntl
 import mmap
 import os
@@ -13,6 +13,7 @@ from distprof.heartbeat.layout import HEADER, HEADER_BYTES, MAGIC, PAGE_BYTES, S
 from distprof.heartbeat.page_folder import PAGE, NoPage, check_private, make_folder, page_folder, remove_folder
 
 _MODE = 0o600
+_FIRST_FREE = 3
 
 
 class Page:
@@ -21,10 +22,9 @@ class Page:
     """
 
     def __init__(self, fd: int) -> None:
-        """Maps the page, and owns ``fd``."""
+        """Maps the page, and owns ``fd``.  The page stays mapped until the process ends.  Raises OSError."""
         self._fd = fd
-        self._map = mmap.mmap(fd, PAGE_BYTES)
-        self.memory = memoryview(self._map)
+        self.memory = _mapped(fd)
 
     def claim(self, preferred: int) -> int | None:
         """Takes a slot for this process, ``preferred`` if it is free.  Returns its index; None if all are taken."""
@@ -38,13 +38,22 @@ class Page:
         return None
 
     def close(self) -> None:
-        """Unmaps the page and gives its slot back."""
-        with contextlib.suppress(
-            BufferError
-        ):  # a writer still has a part of it: then it stays mapped until that is gone
-            self.memory.release()
-            self._map.close()
+        """Gives the slot of this process back."""
         os.close(self._fd)
+
+
+def _mapped(fd: int) -> memoryview:
+    """Maps the page without another descriptor: :mod:`mmap` keeps a copy, which a script could take for its own.
+
+    Raises OSError.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+    address = library.mmap(None, PAGE_BYTES, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+    if address in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), "the page cannot be mapped")
+    return memoryview((ctypes.c_ubyte * PAGE_BYTES).from_address(address)).cast("B")
 
 
 def create_page() -> str:
@@ -65,15 +74,28 @@ def create_page() -> str:
 
 def open_page(token: object) -> Page:
     """Maps the page of ``token``.  Raises OSError: NoPage if it is not this user's own, or no page of this version."""
+    fd = _opened(token)
+    try:
+        return Page(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def check_page(token: object) -> None:
+    """Raises OSError where :func:`open_page` would."""
+    os.close(_opened(token))
+
+
+def _opened(token: object) -> int:
+    """Returns a descriptor of the page above those of the standard streams: the script may open a closed one again."""
     with page_folder(token) as (folder, above):
-        path = folder / PAGE
-        fd = os.open(PAGE, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
+        first = os.open(PAGE, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
         try:
-            _check(path, fd)
-            return Page(fd)
-        except BaseException:
-            os.close(fd)
-            raise
+            _check(folder / PAGE, first)
+            return fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
+        finally:
+            os.close(first)
 
 
 def _check(path: Path, fd: int) -> None:

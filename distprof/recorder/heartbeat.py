@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import socket
 import sys
+from _thread import start_new_thread
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread, current_thread
+from threading import Event
 
 from distprof.clock import Clock
 from distprof.config.settings import Settings
@@ -101,7 +102,7 @@ class Heartbeat:
     def watch(self, probe: Callable[[], object], name_of: Callable[[int], str]) -> None:
         """Looks at what the rank does until its timed iterations are over."""
         slot = self._slot
-        if slot is None or (self._watcher is not None and self._watcher.is_alive()):
+        if slot is None or (self._watcher is not None and self._watcher.is_alive):
             return
         self._watcher = _Watcher(slot, probe, name_of)
         try:
@@ -144,22 +145,31 @@ class Heartbeat:
         return False
 
 
-class _Watcher(Thread):
-    """Looks at the running module and at the groups' collectives now and then, on a thread of its own."""
+class _Watcher:
+    """Looks at the running module and at the groups' collectives now and then, on a thread of its own.
+
+    The thread is none of :mod:`threading`: a script may count those that it knows.
+    """
 
     def __init__(self, slot: SlotWriter, probe: Callable[[], object], name_of: Callable[[int], str]) -> None:
-        super().__init__(name="distprof-heartbeat", daemon=True)
         self._slot = slot
         self._probe = probe
         self._name_of = name_of
-        self._stopped = Event()
+        self._stopped, self._is_over = Event(), Event()
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._is_over.is_set()
+
+    def start(self) -> None:
+        """Raises RuntimeError if there are no more threads."""
+        start_new_thread(self._run, ())
 
     def stop(self) -> None:
         self._stopped.set()
-        if current_thread() is not self and self.is_alive():
-            self.join(_LOOK_S)
+        self._is_over.wait(_LOOK_S)
 
-    def run(self) -> None:
+    def _run(self) -> None:
         try:
             while isinstance(probe := self._probe(), TimedProbe) and not self._stopped.is_set():
                 phase, row = probe.activity()
@@ -169,6 +179,8 @@ class _Watcher(Thread):
             self._slot.activity("", "")
         except Exception:  # what is shown stays as it is, and grows old
             return
+        finally:
+            self._is_over.set()
 
 
 def _write_counters(step: Step, slot: SlotWriter) -> None:

@@ -6,11 +6,13 @@ Values come from a page or from another node: what is not of the right type or s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 #: No job has more ranks on a node than a page has slots.
 MAX_RANKS = 256
+#: Daemons of one job may be of different releases for a moment; those of another version are not heard.
+VERSION = 1
 _MAX_TEXT = 300
 _LARGEST = 1 << 63
 
@@ -59,24 +61,29 @@ class NodeStatus:
     ranks: tuple[RankStatus, ...]
 
 
+_RANK_FIELDS = tuple(field.name for field in fields(RankStatus))
+
+
 def to_message(status: NodeStatus) -> dict[str, Any]:
-    return asdict(status)
+    """Returns a small message: a rank is the list of its values, in the order of the fields."""
+    ranks = [[getattr(rank, name) for name in _RANK_FIELDS] for rank in status.ranks]
+    return {**asdict(replace(status, ranks=())), "ranks": ranks, "version": VERSION}
 
 
 def from_message(message: Mapping[str, Any]) -> NodeStatus:
-    """Returns the status in a message.  Raises ValueError if it is none."""
+    """Returns the status in a message.  Raises ValueError if it is none, or of another version."""
     ranks = message.get("ranks")
-    if not isinstance(ranks, list) or len(ranks) > MAX_RANKS:
-        raise ValueError("no list of ranks")
-    values = {**message, "ranks": tuple(_checked(RankStatus, rank) for rank in ranks)}
-    status: NodeStatus = _checked(NodeStatus, values)
+    if message.get("version") != VERSION or not isinstance(ranks, list) or len(ranks) > MAX_RANKS:
+        raise ValueError("no list of ranks of this version")
+    if not all(isinstance(rank, list) and len(rank) == len(_RANK_FIELDS) for rank in ranks):
+        raise ValueError("a rank of another form")
+    found = tuple(_checked(RankStatus, dict(zip(_RANK_FIELDS, rank, strict=True))) for rank in ranks)
+    status: NodeStatus = _checked(NodeStatus, {**message, "ranks": found})
     return status
 
 
-def _checked(kind: Any, values: Any) -> Any:
-    """Returns a dataclass of ``kind`` whose fields have values of their types; unknown keys are ignored."""
-    if not isinstance(values, Mapping):
-        raise ValueError("no map")
+def _checked(kind: Any, values: Mapping[str, Any]) -> Any:
+    """Returns a dataclass of ``kind`` whose fields have values of their types; other keys are ignored."""
     chosen = {field.name: values.get(field.name) for field in fields(kind)}
     for field in fields(kind):
         if not _fits(chosen[field.name], str(field.type)):

@@ -49,7 +49,7 @@ def look():
         "recursion limit": sys.getrecursionlimit(),
         "gc": [gc.isenabled(), gc.get_threshold()],
         "locale": locale.setlocale(locale.LC_ALL),
-        "descriptors": len([name for name in descriptors if "/shards/rank" not in name]),
+        "descriptors": len([n for n in descriptors if "/shards/rank" not in n and not n.endswith("/page")]),
         "warnings": [str(warning.message) for warning in caught],
         "filters": len(warnings.filters),
         "random": [random.random(), float(numpy.random.rand()), torch.rand(()).item()],

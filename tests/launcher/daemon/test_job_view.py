@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import msgpack
@@ -153,6 +153,7 @@ def test_heading_and_paragraph() -> None:
 def test_a_status_survives_the_way_through_msgpack_and_is_small() -> None:
     status = node(*ranks(8, module={3: "layers.7.mlp"}, activity_age_s={3: 0.25}), request=3)
     packed = msgpack.packb(to_message(status))
+    assert len(packed) < 2048  # what a node may put into the store of a large job, once a second
     assert from_message(msgpack.unpackb(packed)) == status
 
 
@@ -161,15 +162,19 @@ def test_a_status_survives_the_way_through_msgpack_and_is_small() -> None:
 )
 def test_a_status_with_a_wrong_value_is_refused(name: str, value: object) -> None:
     message = to_message(node(RANK))
-    message["ranks"] = [{**message["ranks"][0], name: value}]
+    message["ranks"][0][[field.name for field in fields(RankStatus)].index(name)] = value
     with pytest.raises(ValueError, match=name):
         from_message(message)
 
 
-@pytest.mark.parametrize("ranks", [None, 7, [7], [{}], [{}] * 300])
+@pytest.mark.parametrize("ranks", [None, 7, [7], [{}], [[]], [[None] * len(fields(RankStatus))]])
 def test_a_status_without_ranks_is_refused(ranks: object) -> None:
     with pytest.raises(ValueError):
         from_message({**to_message(node()), "ranks": ranks})
+    with pytest.raises(ValueError):
+        from_message({**to_message(node(RANK)), "ranks": to_message(node(RANK))["ranks"] * 257})
+    with pytest.raises(ValueError):
+        from_message({**to_message(node()), "version": 2})
 
 
 # ---- windows on demand ---------------------------------------------------------------------------------------------
