@@ -67,7 +67,7 @@ def test_each_daemon_knows_all_nodes(nodes: list[Node], run: RunFolder) -> None:
     exchange(nodes)
     for node in nodes:
         found = node.daemon.handle({"op": "status"})["nodes"]
-        assert sorted(status["host"] for status in found) == ["host0", "host1"]
+        assert sorted(status["node"] for status in found) == list(KEYS)
     seen = DaemonClient(run).nodes()  # of no node of the job: by the folder
     assert sorted(rank.rank for status in seen for rank in status.ranks) == [0, 1, 2, 3]
 
@@ -101,7 +101,7 @@ def test_what_else_lies_in_the_folder_is_ignored(nodes: list[Node], run: RunFold
         (folder / f"{'c' * 16}.status").write_bytes(bytes(damaged))
         (folder / "request").write_bytes(chosen.randbytes(chosen.randrange(80)))
         nodes[0].daemon.exchange()
-        assert {"host0", "host1"} <= {status["host"] for status in nodes[0].daemon.handle({"op": "status"})["nodes"]}
+        assert set(KEYS) <= {status["node"] for status in nodes[0].daemon.handle({"op": "status"})["nodes"]}
     os.mkfifo(folder / f"{'d' * 16}.status")
     (folder / f"{'e' * 16}.status").write_bytes(b"x" * (1 << 19))
     (folder / "request").unlink()
@@ -116,7 +116,7 @@ def test_a_daemon_goes_on_alone_where_the_folder_cannot_be_used(
 ) -> None:
     spoil(run.path / "nodes")
     exchange(nodes)
-    assert [status["host"] for status in nodes[0].daemon.handle({"op": "status"})["nodes"]] == ["host0"]
+    assert [status["node"] for status in nodes[0].daemon.handle({"op": "status"})["nodes"]] == [KEYS[0]]
     request = WindowRequest(number=1, start=50, counted=1, timed=10, window=1)
     nodes[0].daemon.handle({"op": "window", **request.message()})
     assert nodes[0].slots[0].iteration_begins(11, State.QUIET, 0, 5)
