@@ -120,7 +120,7 @@ def test_code_path_if_others_could_replace_the_run(tmp_path: Path, mode: int) ->
     """In a group's folder records are written, but no code is loaded from it."""
     (tmp_path / "group").mkdir()
     (tmp_path / "group").chmod(mode)
-    run = made(RunOptions(tmp_path / "group" / "runs"))
+    run = made(RunOptions(tmp_path / "group" / "runs", daemon=False))
     installed = run_setup._INJECTED.parent
     assert [file.name for file in run.inject.iterdir()] == [SETTINGS_FILE]
     assert environment(run, {})["PYTHONPATH"] == f"{installed}:{installed}/of{run.inject}"
