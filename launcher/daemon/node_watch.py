@@ -35,7 +35,8 @@ class NodeWatch:
         return NodeStatus(self._node, socket.gethostname(), time.time_ns(), self._request, tuple(ranks))
 
     def has_live_ranks(self) -> bool:
-        return any(found.state is not State.ENDED and is_alive(found) for _, found in self._newest())
+        """Whether any process of a slot runs and has not said that it has ended; mostly answered by the first slot."""
+        return any(found.state is not State.ENDED and is_alive(found) for _, found in read_slots(self._page))
 
     def lay(self, request: WindowRequest) -> None:
         """Lays a request into the slots of the ranks that it is for, if it is newer than the last one."""
