@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import IntArray
@@ -152,7 +153,7 @@ class _Drawn:
     def _entries(self) -> JoinedEntries | None:
         return self._waits.entries if self._waits is not None else None
 
-    def _of_rank(self, column: IntArray, step: IntArray, rank: int) -> list[int]:
+    def _of_rank(self, column: npt.NDArray[np.int32], step: npt.NDArray[np.int32], rank: int) -> list[int]:
         """Returns the places in two arrays that are of a rank in this iteration."""
         entries = self._entries
         if entries is None or rank not in entries.ranks or self._iteration not in entries.iterations:

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
 from support.reports import collectives_of, report_of
+from support.simulated.job import SimulatedJob
+from support.simulated.programs import data_parallel
 
 from distprof.merge import plots
+from distprof.merge.analyse import analyse
 from distprof.merge.export.json import to_json
 from distprof.merge.plots import (
     arrival_lag,
@@ -184,10 +187,19 @@ def test_the_slow_rank_is_marked_in_shared_lines() -> None:
     assert any(text.startswith("rank 300: +") for text in texts(figure))
 
 
+def report_with(name: str) -> Report:
+    """Returns a report that has the data of a plot."""
+    if name in ("timeline", "hosts", "rank_grid", "data_wait"):
+        job = SimulatedJob(data_parallel(), 4, {"world": (0, 1, 2, 3)}, hosts=lambda rank: f"node{rank // 2}")
+        return analyse(job.run())
+    if name == "pipeline":
+        return report_of(dp=4, pp=2, layers=4)
+    return report_of(dp=1) if name == "module_map" else replace(report_of(**JOB), collectives=collectives_of(8))
+
+
 def test_the_same_report_gives_the_same_bytes() -> None:
-    several, one = replace(report_of(**JOB), collectives=collectives_of(8)), report_of(dp=1)
     for name in plots.NAMES:
-        report = one if name == "module_map" else several
+        report = report_with(name)
         first = plots.draw(name, report)
         with mpl.rc_context({"font.size": 30, "axes.facecolor": "black", "svg.hashsalt": None}):
             assert plots.draw(name, report) == first
