@@ -65,12 +65,12 @@ page.table = (slot, table) => {
       },
     });
     toggle.dataset.group = name;
-    const named = rows.some((row) => row.marked) ? ", one is named" : "";
+    const named = rows.some((row) => row.marked) ? ", with a named one" : "";
     const cells = columns.slice(2).map((c) =>
       c.kind === "time" || c.kind === "share" || c.kind === "bytes"
         ? cell({ ...c, bar: false }, page.median(rows.map((row) => row.values[c.index])))
         : element("td"));
-    const label = element("td", { class: "text", colspan: 2 }, toggle, `${rows.length} rows, medians${named}`);
+    const label = element("td", { class: "text", colspan: 2 }, toggle, `medians of ${rows.length}${named}`);
     return element("tr", { class: "group" }, label, ...cells);
   };
 

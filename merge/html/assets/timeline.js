@@ -176,9 +176,9 @@ page.timeline = (slot, data) => {
   const shownPhases = [...new Set(data.ranks.flatMap((rank) => rank.phases.filter((_, place) => place % 3 === 0)))];
   const swatches = shownPhases.map((number) => element("li", {}, element("span", { class: `swatch c${data.colours[number] ?? 6}` }), data.names[number]));
   const hatched = element("span", { class: "swatch hatched" });
-  slot.append(element("h3", { text: "One iteration of every rank" }), element("p", { class: "note", text: data.note }),
+  slot.append(element("h3", { text: "One iteration, rank by rank" }), element("p", { class: "note", text: data.note }),
     element("ul", { class: "legend" }, element("li", { text: "Upper lane, phases:" }), ...swatches, element("li", {}, hatched, "waits for another rank"),
-      element("li", { text: "middle lane: modules, a colour each; lower lane: collectives" })),
+      element("li", { text: "middle lane: modules, a colour each, grey in none; lower lane: collectives" })),
     element("div", { class: "tools" }, ...[["Zoom in", () => zoomBy(0.5)], ["Zoom out", () => zoomBy(2)], ["All", () => zoomTo(begin, end)]]
       .map(([text, act]) => element("button", { type: "button", text, onclick: act }))),
     element("div", { class: "figure" }, canvas), readout,

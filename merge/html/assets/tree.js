@@ -125,7 +125,7 @@ page.tree = (slot, tree) => {
   }));
   slot.append(
     element("h3", { text: "Modules" }),
-    element("p", { class: "note", text: "Medians over the ranks that have a module. Pale: inclusive, with the modules inside. Full colour: the module's own (self) time." }),
+    element("p", { class: "note", text: "Medians over the ranks that have a module. Pale: inclusive, with the modules inside. Full colour: the module's own (self) time. Waits in collectives are included." }),
     element("div", { class: "tools" },
       element("input", { type: "search", placeholder: "Filter by name or class", "aria-label": "Filter modules",
         oninput: (event) => { state.filter = event.target.value; fill(); } }),

@@ -182,7 +182,7 @@ def test_ranks_fold_by_host_and_are_found_by_words(many: Browser) -> None:
     groups = f"{slot('ranks')} tr.group"
     assert len(many.all(groups)) == 32
     named = [rank for rank in range(256) if rank in {one.rank for one in eight().verdict.ranks.named}]
-    assert named == [5] and "one is named" in many.texts(groups)[0]
+    assert named == [5] and "with a named one" in many.texts(groups)[0]
     assert column(many, "ranks", "rank") == [str(rank) for rank in range(8)], "the host of the named rank is open"
     click(many, f"{groups}:last-child button")
     assert column(many, "ranks", "rank")[-1] == "255"
