@@ -32,8 +32,8 @@ def _figures(first: Report, second: Report) -> Iterator[Figure]:
     if one and other:
         times = (("iteration, median", median, one.median_ns, other.median_ns),
                  ("iteration, mean", mean, one.mean_ns, other.mean_ns))  # fmt: skip
-        for name, found, a, b in times:
-            yield _figure(name, "ns", a, b, found, MORE if alike else "", why)
+        for name, found, before_ns, after_ns in times:
+            yield _figure(name, "ns", before_ns, after_ns, found, MORE if alike else "", why)
     rates = (
         ("throughput", "samples/s", first.summary.samples_per_second, second.summary.samples_per_second),
         ("MFU", "share", _mfu(first), _mfu(second)),
