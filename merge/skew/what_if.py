@@ -182,7 +182,8 @@ def _factors(program: Program, segments: IntArray, medians: FloatArray) -> Float
 def _by_segment(program: Program) -> tuple[IntArray, FloatArray, IntArray]:
     """Returns the segments, the own time in each, and by event the place of its segment."""
     segments, where = np.unique(program.segment, return_inverse=True)
-    return segments, np.bincount(where, program.own_ns), where
+    sums = np.bincount(where, program.own_ns).astype(np.float64)
+    return segments, sums, where.astype(np.int64)
 
 
 def replay(programs: Sequence[Program], own_ns: Sequence[FloatArray], steps: int) -> FloatArray | None:
@@ -210,7 +211,7 @@ class _Replay:
 
     def __init__(self, programs: Sequence[Program], own_ns: Sequence[FloatArray], steps: int) -> None:
         self.ends = np.zeros((len(programs), steps))  # (ranks, steps): when a rank ended a step
-        lengths = [len(program.kind) for program in programs]
+        lengths = np.array([len(program.kind) for program in programs], np.int64)
         self._kind = np.concatenate([program.kind for program in programs])
         self._event = np.concatenate([program.event for program in programs])
         self._worked = np.concatenate([[0.0], np.cumsum(np.concatenate(own_ns))])  # before each event, since the first
@@ -218,12 +219,13 @@ class _Replay:
         self._beyond = np.cumsum(lengths)
         waits = np.append(np.flatnonzero(self._kind == _WAIT), len(self._kind))
         next_wait = waits[np.searchsorted(waits, np.arange(len(self._kind) + 1))]
-        self._stop = np.minimum(next_wait[:-1], self._beyond[self._rank])  # by event: the next wait, or the end
+        # By event: the next wait, or the end of the program.
+        self._stop: IntArray = np.minimum(next_wait[:-1], self._beyond[self._rank])
         events = int(self._event.max(initial=-1)) + 1
         self._missing = np.bincount(self._event[self._kind == _ENQUEUE], minlength=events)  # those who have not come
         self._last = np.zeros(events)  # by event: when the last so far came
         self._now = np.array([float(program.start_ns) for program in programs])
-        self._place = self._beyond - lengths
+        self._place: IntArray = self._beyond - lengths
 
     def ends_reached(self) -> bool:
         """Runs all programs; returns whether each came to its end."""
