@@ -111,7 +111,7 @@ def _type(hint: Any) -> str:
         return f"list of {_many(arguments[0])}"
     if origin is dict:
         return f"{_type(arguments[0])} -> {_type(arguments[1])}"
-    return f"`{hint.__name__}`" if is_dataclass(hint) else _WORDS[hint]
+    return f"`{hint.__name__}`" if isinstance(hint, type) and is_dataclass(hint) else _WORDS[hint]
 
 
 def _many(hint: Any) -> str:

@@ -85,7 +85,7 @@ def _become_starter(words: Sequence[str], environment: Mapping[str, str], lifeli
         if lifeline is not None:
             os.set_inheritable(lifeline, True)
         os.chdir("/")
-        os.execve(words[0], words, environment)
+        os.execve(words[0], list(words), environment)
     finally:
         os._exit(0)
 

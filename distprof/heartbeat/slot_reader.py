@@ -54,26 +54,42 @@ def read_slot(page: Page, index: int) -> RankInfo | None:
     _, timed_ns, data_ns, samples, peak_bytes = read_block(memory, slot, COUNTERS) or (-1,) * 5
     error_ns, where, message = read_block(memory, slot, ERROR) or (0, b"", b"")
     return RankInfo(
-        *identity[:8],
-        *(text_of(raw) for raw in identity[8:]),
-        State(state),
-        iteration,
-        began_ns,
-        duration_ns or None,
-        smoothed_ns or None,
-        quantile_ns(counts, _MEDIAN),
-        quantile_ns(counts, _P99),
-        window,
-        window_end,
-        text_of(phase),
-        text_of(module),
-        sampled_ns,
-        tuple(_groups(read_block(memory, slot, GROUPS) or ())),
-        *(value if value >= 0 else None for value in (timed_ns, data_ns, samples, peak_bytes)),
-        text_of(message) if error_ns else "",
-        text_of(where) if error_ns else "",
-        _answer(read_block(memory, slot, ANSWER)),
+        rank=identity[0],
+        world_size=identity[1],
+        local_rank=identity[2],
+        node_rank=identity[3],
+        pid=identity[4],
+        started_tick=identity[5],
+        started_wall_ns=identity[6],
+        started_ns=identity[7],
+        host=text_of(identity[8]),
+        place=text_of(identity[9]),
+        device=text_of(identity[10]),
+        state=State(state),
+        iteration=iteration,
+        began_ns=began_ns,
+        duration_ns=duration_ns or None,
+        smoothed_ns=smoothed_ns or None,
+        median_ns=quantile_ns(counts, _MEDIAN),
+        p99_ns=quantile_ns(counts, _P99),
+        window=window,
+        window_end=window_end,
+        phase=text_of(phase),
+        module=text_of(module),
+        sampled_ns=sampled_ns,
+        groups=tuple(_groups(read_block(memory, slot, GROUPS) or ())),
+        timed_ns=_measured(timed_ns),
+        data_ns=_measured(data_ns),
+        samples=_measured(samples),
+        peak_bytes=_measured(peak_bytes),
+        error=text_of(message) if error_ns else "",
+        error_where=text_of(where) if error_ns else "",
+        answer=_answer(read_block(memory, slot, ANSWER)),
     )
+
+
+def _measured(value: int) -> int | None:
+    return value if value >= 0 else None
 
 
 def _groups(values: tuple[Any, ...]) -> Iterator[GroupProgress]:

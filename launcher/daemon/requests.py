@@ -30,10 +30,9 @@ class WindowRequest:
 
 def window_request(message: Mapping[str, Any]) -> WindowRequest:
     """Returns the request in a message.  Raises ValueError if it is none."""
-    numbers = [message.get(name) for name in ("number", "start", "counted", "timed", "window")]
-    if not all(type(number) is int and 0 <= number <= _MOST for number in numbers):
-        raise ValueError("a request needs five numbers")
-    number, start, counted, timed, window = numbers
+    number, start, counted, timed, window = (
+        _number(message.get(name)) for name in ("number", "start", "counted", "timed", "window")
+    )
     if number < 1 or counted > 1 or counted + timed < 1:
         raise ValueError("a request is for one counted iteration at most, and for at least one in all")
     ranks = message.get("ranks")
@@ -42,3 +41,9 @@ def window_request(message: Mapping[str, Any]) -> WindowRequest:
     if not isinstance(ranks, list | tuple) or len(ranks) > _MOST_RANKS or not all(type(rank) is int for rank in ranks):
         raise ValueError("ranks are a list of numbers")
     return WindowRequest(number, start, counted, timed, window, tuple(ranks))
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
+        raise ValueError("a request needs five numbers")
+    return value

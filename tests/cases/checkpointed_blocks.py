@@ -32,6 +32,6 @@ for step in range(12):
         x = checkpoint(block, x, use_reentrant=REENTRANT)
     loss = head(x).square().mean()
     loss.backward()
-    print(step, loss.item().hex(), [p.grad.sum().item().hex() for p in blocks.parameters()][:4])
+    print(step, loss.item(), [None if p.grad is None else p.grad.sum().item() for p in blocks.parameters()][:4])
     optimizer.step()
     optimizer.zero_grad()

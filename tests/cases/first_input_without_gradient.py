@@ -26,7 +26,7 @@ seen: list[Any] = []
 
 
 def look(module: nn.Module, inputs: Any, outputs: Any) -> None:
-    seen.append((type(module).__name__, [None if g is None else g.sum().item().hex() for g in (*inputs, *outputs)]))
+    seen.append((type(module).__name__, [None if g is None else g.sum().item() for g in (*inputs, *outputs)]))
 
 
 torch.manual_seed(0)
@@ -38,6 +38,6 @@ for step in range(12):
     out = mix(torch.ones(4, 8), x)
     loss = head(out).square().mean()
     loss.backward()
-    print(step, loss.item().hex(), x.grad.sum().item().hex(), out._version, seen.pop())
+    print(step, loss.item(), None if x.grad is None else x.grad.sum().item(), out._version, seen.pop())
     optimizer.step()
     optimizer.zero_grad()

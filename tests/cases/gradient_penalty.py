@@ -15,4 +15,9 @@ for step in range(12):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    print(step, loss.item().hex(), x.requires_grad, [p.grad.sum().item().hex() for p in critic.parameters()])
+    print(
+        step,
+        loss.item(),
+        x.requires_grad,
+        [None if p.grad is None else p.grad.sum().item() for p in critic.parameters()],
+    )

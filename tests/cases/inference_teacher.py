@@ -16,6 +16,6 @@ for step in range(12):
         frozen = target.is_inference()
     loss = nn.functional.mse_loss(student(x), target.clone())
     loss.backward()
-    print(step, loss.item().hex(), frozen, [p.grad.sum().item().hex() for p in student.parameters()])
+    print(step, loss.item(), frozen, [None if p.grad is None else p.grad.sum().item() for p in student.parameters()])
     optimizer.step()
     optimizer.zero_grad()

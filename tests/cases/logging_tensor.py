@@ -29,7 +29,7 @@ for step in range(12):
     loss = out.square().mean()
     loss.backward()
     dots = torch.vmap(torch.dot)(plain.as_subclass(Logged), plain.as_subclass(Logged))
-    print(step, type(out).__name__, loss.as_subclass(torch.Tensor).item().hex(), type(dots).__name__, calls)
+    print(step, type(out).__name__, loss.as_subclass(torch.Tensor).item(), type(dots).__name__, calls)
     calls.clear()
     optimizer.step()
     optimizer.zero_grad()

@@ -49,5 +49,5 @@ for step in range(14):
         scaler.scale(loss * (float("inf") if step == 5 else 1)).backward()
         scaler.step(optimizer)
         scaler.update()
-    print(step, loss.item().hex(), scaler.get_scale(), len(packed), [p.sum().item().hex() for p in model.parameters()])
+    print(step, loss.item(), scaler.get_scale(), len(packed), [p.sum().item() for p in model.parameters()])
     optimizer.zero_grad()

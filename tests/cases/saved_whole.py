@@ -30,4 +30,4 @@ for step in range(12):
     same = torch.equal(again(x), twin(x))
     optimizer.step()
     optimizer.zero_grad()
-    print(step, loss.item().hex(), same, len(buffer.getvalue()), keys, average(x).sum().item().hex())
+    print(step, loss.item(), same, len(buffer.getvalue()), keys, average(x).sum().item())

@@ -93,7 +93,7 @@ def test_a_name_may_hold_anything(tmp_path: Path, cli: Callable[..., Any]) -> No
     report = tmp_path / "report"
     json.loads((report / "summary.json").read_text(encoding="utf-8"))
     drawn = sorted((report / "plots").glob("*.svg"))
-    assert len(drawn) == 5
+    assert {"skew_map", "expert_load", "step_spread"} <= {picture.stem for picture in drawn}
     for picture in drawn:
         ElementTree.parse(picture)
     text = (report / "summary.txt").read_text(encoding="utf-8")

@@ -137,5 +137,5 @@ def test_tokens_of_experts(job: Job) -> None:
         )
         half = layer["num_experts"] // 2
         assert layer["ep_tokens"] == [sum(layer["tokens"][:half]), sum(layer["tokens"][half:])]
-        assert layer["hosts"] == [[0, 2]] * half + [[1, 3]] * half
+        assert layer["expert_ranks"] == [[0, 2]] * half + [[1, 3]] * half
         assert layer["aux_loss"] > 0

@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 def rows(job: JobView, sort: str) -> list[Row]:
     """Returns the rows of a job in order; of many ranks one row for each host, and one for each rank with a mark."""
-    ranks = sorted(job.ranks, key=_KEYS[sort])  # type: ignore[arg-type]
+    ranks = sorted(job.ranks, key=_KEYS[sort])
     if len(ranks) <= MOST_RANKS:
         return [_rank_row(rank) for rank in ranks]
     hosts: dict[str, list[RankView]] = {}

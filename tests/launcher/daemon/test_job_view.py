@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -50,7 +52,7 @@ RANK = RankStatus(
 )
 
 
-def ranks(number: int, **changed: dict[int, object]) -> tuple[RankStatus, ...]:
+def ranks(number: int, **changed: Mapping[int, Any]) -> tuple[RankStatus, ...]:
     """``ranks(4, iteration={3: 90})``: all are like RANK but for what is changed of some."""
     return tuple(
         replace(RANK, rank=rank, world_size=number, **{name: of[rank] for name, of in changed.items() if rank in of})

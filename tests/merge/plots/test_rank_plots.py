@@ -77,7 +77,7 @@ def test_the_grid_has_what_the_report_gains() -> None:
     assert shown.gains.by_replay and (shown.gains.row_axis, shown.gains.column_axis) == ("host", "local rank")
     figure = figure_of(rank_grid, shown)
     np.testing.assert_allclose(heat(figure) * MS, np.array(shown.gains.gain_ns, np.float64))
-    assert np.unravel_index(np.nanargmax(heat(figure)), (4, 2)) == (2, 1), "rank 5 is on node2"
+    assert divmod(int(np.nanargmax(heat(figure))), 2) == (2, 1), "rank 5 is on node2"
     frames = [(patch.get_y() + 0.5, patch.get_x() + 0.5) for patch in figure.axes[0].patches]
     assert frames == [(2, 1)] and "the most at host node2, local rank 1" in words(figure)
     healthy = figure_of(rank_grid, report(-1))

@@ -17,7 +17,8 @@ Item = tuple[float, int, int]
 @st.composite
 def jobs(draw: st.DrawFn) -> list[list[Item]]:
     """Ranks enter collectives of some of them in one order, and wait for some of what they entered, in two steps."""
-    ranks, own = draw(st.integers(1, 4)), st.integers(0, 50).map(float)
+    ranks = draw(st.integers(1, 4))
+    own = st.integers(0, 50).map(float)
     programs: list[list[Item]] = [[] for _ in range(ranks)]
     event = 0
     for step in range(2):
@@ -27,7 +28,8 @@ def jobs(draw: st.DrawFn) -> list[list[Item]]:
                 programs[rank].append((draw(own), ENQUEUE, event))
                 entered[rank].append(event)
             for rank in range(ranks):
-                if entered[rank] and draw(st.booleans()):
+                is_waited_for: bool = draw(st.booleans())
+                if entered[rank] and is_waited_for:
                     programs[rank].append((draw(own), WAIT, draw(st.sampled_from(entered[rank]))))
             event += 1
         for rank in range(ranks):
