@@ -39,7 +39,7 @@ def main():
         time.sleep(0.01)
         stop.fill_(os.path.exists("stop"))
         dist.all_reduce(stop)
-    # The group must not end with the model: that happens under the GIL, for which a thread of the group may wait (torch).
+    # A group that ends with its model ends under the GIL, for which a thread of the group may wait (in torch).
     del model, optimizer
     dist.destroy_process_group()
 
