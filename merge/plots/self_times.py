@@ -45,8 +45,6 @@ def draw(report: Report) -> Figure | None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     more = len(report.time.modules) - len(rows)
     beside = f"; {more} more modules in summary.json" if more > 0 else ""
-    what = "own time, without waits in collectives," if report.time.has_own_times else "self time"
-    style.title(
-        axes, "Where the time goes", report, f"{what} without the modules inside, in % of the iteration{beside}"
-    )
+    what = "time without waits," if report.time.has_own_times else "self time"
+    style.title(axes, "Where the time goes", report, f"{what} without modules inside, in % of an iteration{beside}")
     return figure
