@@ -27,6 +27,8 @@ EVIL = (
     "long" * 1250,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @lru_cache(maxsize=1)
 def eight() -> Report:

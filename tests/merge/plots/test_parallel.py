@@ -14,6 +14,8 @@ from distprof.merge.plots import parallel
 from distprof.merge.plots.parallel import draw_all
 from distprof.merge.report import Report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def report() -> Report:

@@ -197,6 +197,7 @@ def report_with(name: str) -> Report:
     return report_of(dp=1) if name == "module_map" else replace(report_of(**JOB), collectives=collectives_of(8))
 
 
+@pytest.mark.slow
 def test_the_same_report_gives_the_same_bytes() -> None:
     for name in plots.NAMES:
         report = report_with(name)
