@@ -9,7 +9,7 @@ import click
 
 from distprof.commands.chosen_run import chosen_run
 from distprof.commands.click_options import decided_options, with_options
-from distprof.config.options import OUT
+from distprof.config.options import DEFAULTS, OUT
 from distprof.console import say
 from distprof.errors import DataError, UsageError
 from distprof.launcher.daemon.client import DaemonClient
@@ -31,8 +31,12 @@ Examples:
 )
 @click.argument("run", type=click.Path(path_type=Path), required=False)
 @with_options((OUT,))
-@click.option("--timed", type=click.IntRange(min=0), default=10, show_default=True, help="Iterations to time.")
-@click.option("--count/--no-count", default=True, show_default=True, help="Count flops in one iteration before.")
+@click.option(
+    "--timed", type=click.IntRange(min=0), default=DEFAULTS["timed"], show_default=True, help="Iterations to time."
+)
+@click.option(
+    "--count/--no-count", default=DEFAULTS["count"], show_default=True, help="Count flops in one iteration before."
+)
 @click.option("--ranks", metavar="LIST", help="Only these ranks, as in 0,8,16-23.  [default: all]")
 @click.option(
     "--wait",
