@@ -17,13 +17,12 @@ from distprof.console import say
 from distprof.errors import said
 from distprof.heartbeat.marker import DAEMON_BY_RANKS
 from distprof.inject.import_hook import TorchImportHook, separate_imports
+from distprof.rank.rank_variables import RANK_AND_SIZE
 
 if TYPE_CHECKING:
     from distprof.config.settings import Settings
     from distprof.recorder.recorder import Recorder
 
-#: The variables in which launchers tell a process its rank: torchrun, Open MPI, MPICH, Slurm.
-RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 #: The recorder of this process, once there is one.
 recorder: Recorder | None = None
 
@@ -33,7 +32,7 @@ def from_injection(folder: str) -> None:
     if is_launched_rank():
         atexit.register(_at_exit_of_a_rank, folder, os.getpid())
     path = sys.path[:]
-    if os.path.exists(os.path.join(folder, DAEMON_BY_RANKS)) and any(map(is_launched_rank_by, RANK_VARIABLES)):  # noqa: PTH110, PTH118
+    if os.path.exists(os.path.join(folder, DAEMON_BY_RANKS)) and _is_rank_of_a_launcher():  # noqa: PTH110, PTH118
         _start_daemon(folder, path)
     if "torch" in sys.modules:
         _arm_from_folder(folder, path)
@@ -94,6 +93,10 @@ def disarm() -> None:
 def is_launched_rank(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether a launcher may have started this process as a rank: RANK is set, and was not inherited from a rank."""
     return is_launched_rank_by("RANK", environment)
+
+
+def _is_rank_of_a_launcher() -> bool:
+    return any(is_launched_rank_by(variable) for variable, _ in RANK_AND_SIZE)
 
 
 def is_launched_rank_by(variable: str, environment: Mapping[str, str] = os.environ) -> bool:

@@ -16,16 +16,9 @@ from typing import Any
 
 from distprof.clock import Anchor, clock_domain
 from distprof.devices import device_name
+from distprof.rank.rank_variables import RANK_AND_SIZE
 from distprof.records import ALONE, ENVIRONMENT, GROUP, LIMIT, OTHER_GROUP, Header
 from distprof.version import __version__
-
-#: The variables of rank and world size of each launcher: torchrun, Open MPI, MPICH, Slurm.
-_LAUNCHERS = (
-    ("RANK", "WORLD_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-)
 
 _MOST_DIGITS = len(str(LIMIT))
 
@@ -112,7 +105,7 @@ def _joined_group() -> Any:
 
 def _launcher_place(environment: Mapping[str, str]) -> tuple[int, int] | None:
     """Returns (rank, world size) from the launcher's variables, None without any."""
-    for rank_variable, size_variable in _LAUNCHERS:
+    for rank_variable, size_variable in RANK_AND_SIZE:
         if rank_variable in environment and (size_variable in environment or rank_variable == "RANK"):
             rank = _number(environment, rank_variable, 0)
             return rank, max(_number(environment, size_variable, 1), rank + 1)  # one of the two may be missing
