@@ -61,12 +61,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def clean_env() -> dict[str, str]:
-    """Returns the environment of a user who has just opened a terminal.
+    """Returns the environment of a user who has just opened a terminal and activated the tests' environment.
 
-    Ops that DeepSpeed compiles are kept in this checkout's environment: another one would compile them again.
+    Ops that DeepSpeed compiles are kept in the tests' environment, and are built by its own ninja alone: another
+    environment, or another version of ninja, would compile them again.
     """
     env = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-    return {**env, "OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": str(Path(sys.prefix) / "torch_extensions")}
+    path = os.pathsep.join((str(Path(sys.executable).parent), env.get("PATH", os.defpath)))
+    ops = str(Path(sys.prefix) / "torch_extensions")
+    return {**env, "PATH": path, "OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": ops}
 
 
 @pytest.fixture(scope="session")

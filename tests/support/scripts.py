@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -118,7 +117,7 @@ class Workplace:
             subprocess.Popen(
                 [str(self.python if self.python and word == "python" else word) for word in command],
                 cwd=self.folder,
-                env={**self.env, "PATH": f"{_BIN}{os.pathsep}{self.env['PATH']}", **ranks, **env},
+                env={**self.env, **ranks, **env},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
