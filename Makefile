@@ -7,6 +7,8 @@
 #              pairs of runs that distprof diff compares (ARGS="--diff 5", 0: none);
 #              and jobs with planted faults, whose verdicts are checked (ARGS="--skew '*-w8-*' --sample 60", 0: none)
 # make bench   measures what distprof costs and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
+# make gpu     checks on a GPU what only a GPU can show, and writes docs/GPU.md; installs nothing, and needs only torch, numpy,
+#              msgpack, click and pytest in PYTHON (ARGS="--only MFU")
 # make docs    writes docs/FLOPS.md from the registry of formulas, docs/REPORT.md from the report's dataclasses,
 #              docs/MODELS.md by counting models, and the table of docs/STACKS.md by running its tests; needs all stacks,
 #              optional ones too
@@ -21,11 +23,12 @@ READY := $(VENV)/ready
 STACKS := $(VENV)/stacks-missing
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := build/check
+FOR_GPU := build/gpu
 # Two files at a time, in the order of tests/conftest.py: the longest first.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --explicit-package-bases
 
-.PHONY: demo test quick check soak bench docs pictures site clean
+.PHONY: demo test quick check soak bench gpu docs pictures site clean
 .DELETE_ON_ERROR:
 
 # Made again when dependencies or C sources change; Python sources are used in place (editable install).
@@ -87,6 +90,14 @@ soak: $(READY) $(STACKS)
 # Runs in tools/, where Python finds bench and nothing shadows an installed package.
 bench: $(READY)
 	cd tools && $(BIN)/python -m bench --out ../docs/BENCHMARKS.md $(ARGS)
+
+# Clusters with GPUs often reach no registry, so this uses PYTHON's own packages, and a copy of distprof that lies as
+# installed: with its compiled part where pip, setuptools and a compiler are there, else without.
+gpu:
+	rm -rf $(FOR_GPU)
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --no-index --target $(FOR_GPU) . \
+		|| (mkdir -p $(FOR_GPU) && cp -r distprof $(FOR_GPU) && cp -r launcher merge $(FOR_GPU)/distprof)
+	cd tools && PYTHONPATH=$(CURDIR)/$(FOR_GPU):$(CURDIR)/tools $(PYTHON) -m gpu --out ../docs/GPU.md $(ARGS)
 
 docs: $(READY) $(STACKS)
 	$(BIN)/python tools/flops_page.py

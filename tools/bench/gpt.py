@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from bench.shapes import Shape
 
+_CPU = torch.device("cpu")
+
 
 class Attention(nn.Module):
     def __init__(self, shape: Shape) -> None:
@@ -23,7 +25,7 @@ class Attention(nn.Module):
         split = self.c_attn(x).view(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)
         scores = query @ key.transpose(-2, -1) * (width // self.heads) ** -0.5
-        future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+        future = torch.ones(tokens, tokens, dtype=torch.bool, device=x.device).triu(1)
         weights = self.attn_dropout(scores.masked_fill(future, float("-inf")).softmax(-1))
         mixed: Tensor = (weights @ value).transpose(1, 2).reshape(batch, tokens, width)
         projected: Tensor = self.resid_dropout(self.c_proj(mixed))
@@ -67,7 +69,7 @@ class Transformer(nn.Module):
         self.ln_f = nn.LayerNorm(shape.width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.drop(self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1])))
+        x = self.drop(self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device)))
         for block in self.h:
             x = block(x)
         normed: Tensor = self.ln_f(x)
@@ -86,14 +88,14 @@ class GPT(nn.Module):
 
 
 class Training:
-    """The training of a model on one batch, on one thread."""
+    """The training of a model on one batch, on one thread; a step ends when the device has done its work."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, device: torch.device = _CPU) -> None:
         torch.set_num_threads(1)
         torch.manual_seed(0)
-        self.model = GPT(shape)
+        self.model = GPT(shape).to(device)
         self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
-        self._batch = torch.randint(0, shape.vocabulary, (shape.batch, shape.tokens))
+        self._batch = torch.randint(0, shape.vocabulary, (shape.batch, shape.tokens), device=device)
 
     @property
     def modules(self) -> int:
@@ -104,3 +106,5 @@ class Training:
         logits = self.model(self._batch)
         F.cross_entropy(logits.flatten(0, 1), self._batch.flatten()).backward()
         self._optimizer.step()
+        if self._batch.is_cuda:
+            torch.cuda.synchronize()
