@@ -95,20 +95,18 @@ class ShardOutput:
         if not records:
             return
         with self._lock:
-            self._write(records)
+            if self._writer is not None:
+                self._write(self._writer, records)
 
-    def _write(self, records: Sequence[Record]) -> None:
-        for record in records:
-            if self._writer is None:
-                return
-            began = time.perf_counter()
-            try:
-                self._writer.write(record)
-            except OSError as error:
-                self._give_up(error.strerror or said(error))
-            self._patience_s -= time.perf_counter() - began
-            if self._patience_s < 0 and self._writer is not None:
-                self._give_up("writing it keeps the job waiting, the file system is too slow")
+    def _write(self, writer: ShardWriter, records: Sequence[Record]) -> None:
+        began = time.perf_counter()
+        try:
+            writer.write(*records)
+        except OSError as error:
+            self._give_up(error.strerror or said(error))
+        self._patience_s -= time.perf_counter() - began
+        if self._patience_s < 0 and self._writer is not None:
+            self._give_up("writing it keeps the job waiting, the file system is too slow")
 
     def _give_up(self, why: str) -> None:
         """Ends the shard with the reason: a record that did not fit leaves free space, mostly enough for it."""

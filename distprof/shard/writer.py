@@ -1,4 +1,4 @@
-"""Writes the shard file: numbered records, each with a checksum, with one ``write()`` for each record."""
+"""Writes the shard file: numbered records, each with a checksum, with one ``write()`` for those of one moment."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class DescriptorLost(OSError):
 
 
 class FileSink:
-    """A shard on disk.  It is created and never reopened, with one ``write()`` for each record, so SIGKILL loses one
-    record.
+    """A shard on disk.  It is created and never reopened.  The records of one moment are one ``write()``, so SIGKILL
+    loses those at most.
 
     The descriptor is above those of the standard streams.  Each use checks that it still belongs to the shard: a script
     may close descriptors that it does not know, and get their numbers for its own files.
@@ -47,10 +47,10 @@ class FileSink:
         self._fd = _created(path if folder is None else Path(path.name), folder)
         found = os.fstat(self._fd)
         self._file = found.st_dev, found.st_ino
-        self._whole = self._next = 0  # the ends of the last two records
+        self._whole = self._next = 0  # where the last two writes end
 
     def write(self, data: bytes) -> None:
-        """Raises OSError; a record that did not fit (disk full) is removed, so that the next one can follow.
+        """Raises OSError; records that did not fit (disk full) are removed, so that the next ones can follow.
 
         Raises DescriptorLost once the descriptor no longer belongs to the shard.
         """
@@ -72,7 +72,7 @@ class FileSink:
         self._fd = -1
 
     def _end_of_records(self) -> int:
-        """Returns the end of the last record.  Removes the rest of a record whose writing an exception interrupted."""
+        """Returns the end of the last record.  Removes the rest of records whose writing an exception interrupted."""
         size = self._checked_state().st_size
         if self._whole < size < self._next:
             os.ftruncate(self._fd, self._whole)
@@ -112,32 +112,54 @@ class ShardWriter:
     def __init__(self, sink: FileSink | MemorySink) -> None:
         self.sink = sink
         self._sequence = 0
-        self._first: int | None = None  # checksum of the header, once it is written
+        self._first: int | None = None  # checksum of the header, once there is one
+        self._is_empty = True
         self._bytes_left = MAX_SHARD_BYTES - MAX_BODY_BYTES  # the rest is for the record with the reason of the end
         # One packer for all records, because it allocates a megabyte.  Text that is not Unicode (file names) is
         # escaped.
         self._packer = msgpack.Packer(unicode_errors="backslashreplace")
 
-    def write(self, record: Record) -> None:
-        """Writes a record.  Raises OSError if the sink fails, or the shard is full; readers then see a sequence gap.
+    def write(self, *records: Record) -> None:
+        """Writes records with one ``write()``.  Raises OSError if the sink fails, or if the shard is full; readers then
+        see a sequence gap.
 
-        Raises RecordError or ValueError for a record that no shard can hold, such as one that is too long.
+        Raises RecordError or ValueError for a record that no shard can hold, such as one that is too long; those before
+        it are written.
         """
+        frames: list[bytes] = []
+        try:
+            for record in records:
+                frames.append(self._frame(record))
+        finally:
+            if frames:
+                self._send(frames)
+
+    def _send(self, frames: list[bytes]) -> None:
+        try:
+            self.sink.write(b"".join(frames))
+        except BaseException as error:
+            if self._is_empty:  # the header may be written again
+                self._sequence, self._first = 0, None
+            if len(frames) == 1 or not isinstance(error, OSError):
+                raise
+            for one in frames:  # those that fit are kept
+                self.sink.write(one)
+        self._is_empty = False
+
+    def _frame(self, record: Record) -> bytes:
+        """Returns the next record as bytes of the file."""
         if isinstance(record, Header) != (self._first is None):
             raise ValueError(f"a shard has one header, which comes first: this is {record.KIND!r}")
         body: bytes = self._packer.pack([record.KIND, self._sequence, to_payload(record)])
         own_checksum = checksum(body, self._first or 0)
         framed = frame(body, own_checksum)
         if self._first is None:
-            self.sink.write(framed)
             self._first = own_checksum
-            self._sequence = 1
-        else:
-            self._sequence += 1
-            if self._bytes_left < len(framed) and not isinstance(record, Error):
-                raise OSError(errno.EFBIG, "the shard is as long as a reader takes")
-            self.sink.write(framed)
+        self._sequence += 1
+        if self._bytes_left < len(framed) and not isinstance(record, Error):
+            raise OSError(errno.EFBIG, "the shard is as long as a reader takes")
         self._bytes_left -= len(framed)
+        return framed
 
     def close(self) -> None:
         self.sink.close()

@@ -14,6 +14,7 @@ import numpy as np
 from distprof.probes.timing.call_orders import CallOrder
 from distprof.records import LIMIT, LONG_TURN_NS, NO_ROW, PHASES, Array, Timeline
 
+_NUMBERS = {phase: number for number, phase in enumerate(PHASES)}
 DEVICE_TIMES = "modules are timed by a device's events, which are not on the host's clock"
 
 
@@ -42,7 +43,9 @@ class LongTurns:
         """Returns owner (a row, ``~row`` or NO_ROW), number, start and end of each long turn, in order."""
         if not self._pieces:
             return (np.zeros(0, "<i4"), *np.zeros((3, 0), "<i8"))
-        owners, numbers, starts_ns, ends_ns = map(np.concatenate, zip(*self._pieces, strict=True))
+        pieces = self._pieces
+        joined = pieces[0] if len(pieces) == 1 else map(np.concatenate, zip(*pieces, strict=True))
+        owners, numbers, starts_ns, ends_ns = joined
         return np.where(owners < LIMIT, owners, NO_ROW).astype("<i4"), numbers, starts_ns, ends_ns
 
 
@@ -65,7 +68,7 @@ def timeline_record(
         start_ns=moments_ns[0],
         end_ns=moments_ns[-1],
         phase_names=PHASES,
-        phase=np.array([PHASES.index(phase) for phase in phases], "<i4"),
+        phase=np.array([_NUMBERS[phase] for phase in phases], "<i4"),
         phase_start_ns=np.array(moments_ns[:-1], "<i8"),
         turn_owner=owner,
         turn_number=number,

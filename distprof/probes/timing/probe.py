@@ -24,7 +24,7 @@ from distprof.probes.timing.module_timer import NOBODY, ModuleTimer
 from distprof.probes.timing.module_times import Fields
 from distprof.probes.timing.pauses import PauseRecorder
 from distprof.probes.timing.phases import DATA, FORWARD, OPTIMIZER
-from distprof.probes.timing.processor_wait import read_processor_wait, waited_since
+from distprof.probes.timing.processor_wait import ProcessorWait
 from distprof.probes.timing.timed_functions import TimedFunctions
 from distprof.probes.timing.timeline import CudaTimestamps, Intervals, Timestamps
 from distprof.records import PHASES, TRAINING, Pauses, Record, Step, Timeline
@@ -73,7 +73,7 @@ class TimedProbe:
         self.optimizer_steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._window = window
         self._began_wall_ns = 0
-        self._processor_wait: int | None = None  # of this thread, when the iteration began
+        self._processor_wait = ProcessorWait()
         self._unread: list[_Finished] = []
         self._backward_thread: int | None = None  # another thread on which a backward runs
 
@@ -97,6 +97,7 @@ class TimedProbe:
         self.optimizer_steps.open()
         self._functions.open()
         self._pauses.open()
+        self._processor_wait.open()
         if self._collectives is not None:
             self._collectives.open()
         self.begin()
@@ -109,6 +110,7 @@ class TimedProbe:
         self.optimizer_steps.close()
         self._functions.close()
         self._pauses.close()
+        self._processor_wait.close()
         self._timer.remove_hooks()
 
     def abandon(self) -> None:
@@ -119,7 +121,7 @@ class TimedProbe:
         if self._collectives is not None:
             self._collectives.step_begins()
         self._began_wall_ns = self._clock.wall_ns()
-        self._processor_wait = read_processor_wait()
+        self._processor_wait.begin()
         self._timer.begin()
         self.optimizer_steps.forget()
         self._functions.begin()
@@ -131,7 +133,7 @@ class TimedProbe:
         phases = timer.phases.finish()
         moments_ns = timer.phases.moments_ns(phases)
         turns = timer.sums.long_turns if self._timestamps.immediate else None
-        waited = waited_since(self._processor_wait)
+        waited = self._processor_wait.waited_ns()
         step = partial(
             Step,
             iteration=iteration,

@@ -174,6 +174,8 @@ def test_wherever_the_clock_fails_the_job_goes_on(
 
 
 class FullDisk(FileSink):
+    """A disk with room for some writes, of one record or more each."""
+
     left = 0
 
     def write(self, data: bytes) -> None:
@@ -183,7 +185,7 @@ class FullDisk(FileSink):
         super().write(data)
 
 
-@pytest.mark.parametrize("room", range(10))
+@pytest.mark.parametrize("room", range(8))
 def test_whenever_the_disk_is_full_what_was_written_holds(
     tmp_path: Path, expected: list[Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], room: int
 ) -> None:
@@ -196,7 +198,7 @@ def test_whenever_the_disk_is_full_what_was_written_holds(
     assert "No space left" in line
     if room:
         found = seen(tmp_path / "full")
-        assert found.kinds == whole.kinds[:room] and not found.of(End)
+        assert len(found.kinds) >= room and found.kinds == whole.kinds[: len(found.kinds)] and not found.of(End)
 
 
 def test_a_folder_that_cannot_be_written(

@@ -1,4 +1,4 @@
-"""Tests of writing shards: one write for each record, and the file after a full disk or a killed writer."""
+"""Tests of writing shards: one write for the records of one moment, and a shard after a full disk or a dead writer."""
 
 from __future__ import annotations
 
@@ -256,3 +256,11 @@ def test_a_shard_ends_where_a_reader_could_not_take_more(monkeypatch: pytest.Mon
     writer.write(Error("writing its shard", "full"))
     assert len(sink.data) < MAX_BODY_BYTES + 1000
     assert parse_shard(bytes(sink.data)).records[-1] == Error("writing its shard", "full")
+
+
+def test_records_of_one_moment_are_one_write_and_those_that_fit_are_kept() -> None:
+    writer = ShardWriter(sink := NarrowSink([1, 3]))  # no room for both, nor for the second alone
+    writer.write(HEADER)
+    with pytest.raises(OSError, match="No space"):
+        writer.write(PLAN, TREE)
+    assert parse_shard(bytes(sink.data)).records == [HEADER, PLAN]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from torch import nn
 
 from distprof.clock import SystemClock
 from distprof.probes.timing import processor_wait
-from distprof.probes.timing.processor_wait import read_processor_wait, waited_since
+from distprof.probes.timing.processor_wait import ProcessorWait
 from distprof.records import Step
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts it")
@@ -27,7 +29,15 @@ def train() -> None:
         optimizer.step()
 
 
-def spin_beside_others() -> None:
+@pytest.fixture
+def wait() -> Iterator[ProcessorWait]:
+    wait = ProcessorWait()
+    wait.open()
+    yield wait
+    wait.close()
+
+
+def spin_beside_others(wait: ProcessorWait) -> None:
     """Spins on one processor beside processes that do the same, until the kernel has made this thread wait."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
@@ -38,8 +48,7 @@ def spin_beside_others() -> None:
             pass
         os._exit(0)
     try:
-        before = read_processor_wait() or 0
-        while (read_processor_wait() or 0) < before + 1_000_000:
+        while (wait.waited_ns() or 0) < 1_000_000:
             sum(range(1000))
     finally:
         os.kill(rival, 9)
@@ -47,39 +56,81 @@ def spin_beside_others() -> None:
         os.sched_setaffinity(0, allowed)
 
 
-def test_a_wait_beside_another_process_is_seen() -> None:
-    before = read_processor_wait()
-    if before is None:
+def test_a_wait_beside_another_process_is_seen(wait: ProcessorWait) -> None:
+    wait.begin()
+    if wait.waited_ns() is None:
         pytest.skip("this kernel does not count waits")
-    spin_beside_others()
-    waited = waited_since(before)
+    spin_beside_others(wait)
+    waited = wait.waited_ns()
     assert waited is not None and waited >= 1_000_000
+
+
+def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> Path:
+    """Replaces the kernel's file; None: there is none."""
+    file = tmp_path / "schedstat"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setattr(processor_wait, "_FILE", str(file))
+    return file
 
 
 @pytest.mark.parametrize("content", [None, b"", b"1", b"a b c"])
 def test_where_nothing_is_counted_the_wait_is_not_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
 ) -> None:
-    if content is not None:
-        (tmp_path / "schedstat").write_bytes(content)
-    monkeypatch.setattr(processor_wait, "_FILE", str(tmp_path / "schedstat"))
-    assert read_processor_wait() is None
-    assert waited_since(None) is None and waited_since(5) is None
+    counter(tmp_path, monkeypatch, content)
+    wait = ProcessorWait()
+    wait.open()
+    wait.begin()
+    assert wait.waited_ns() is None
+    wait.close()
 
 
-def test_a_counter_that_goes_back_is_no_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "schedstat").write_bytes(b"9 1000 3\n")
-    monkeypatch.setattr(processor_wait, "_FILE", str(tmp_path / "schedstat"))
-    assert waited_since(400) == 600
-    assert waited_since(2000) is None
+def test_the_wait_is_a_difference_of_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = counter(tmp_path, monkeypatch, b"9 400 3\n")
+    wait = ProcessorWait()
+    wait.open()
+    wait.begin()
+    file.write_bytes(b"9 1000 3\n")
+    assert wait.waited_ns() == 600
+    file.write_bytes(b"9 20 3\n")
+    assert wait.waited_ns() is None  # a counter that goes back
+    wait.close()
+
+
+def test_another_thread_has_another_counter(wait: ProcessorWait) -> None:
+    found: list[int | None] = []
+
+    def elsewhere() -> None:
+        wait.begin()
+        found.append(wait.waited_ns())
+
+    thread = Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert found == [None]
+
+
+def test_a_descriptor_that_the_script_took_over_stays_open(tmp_path: Path) -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    wait = ProcessorWait()
+    wait.open()
+    (link,) = set(Path("/proc/self/fd").iterdir()) - before  # iterdir's own descriptor has the same number each time
+    fd = int(link.name)
+    assert fd >= 64
+    (tmp_path / "users").write_bytes(b"1 2 3")
+    users = os.open(tmp_path / "users", os.O_RDONLY)
+    os.dup2(users, fd)
+    wait.close()
+    assert os.read(fd, 5) == b"1 2 3"
+    os.close(fd)
+    os.close(users)
 
 
 def test_steps_have_their_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads = iter(range(0, 10_000_000, 1_000))  # two reads a step
-    monkeypatch.setattr("distprof.probes.timing.probe.read_processor_wait", lambda: next(reads))
-    monkeypatch.setattr("distprof.probes.timing.processor_wait.read_processor_wait", lambda: next(reads))
+    monkeypatch.setattr(ProcessorWait, "waited_ns", lambda self: 1_000)
     steps = record(tmp_path / "seen", train, warmup=1, timed=2, clock=SystemClock()).of(Step)
     assert [(step.processor_wait_ns, step.processor_wait_seen) for step in steps] == [(1_000, True)] * 2
-    monkeypatch.setattr("distprof.probes.timing.probe.read_processor_wait", lambda: None)
+    monkeypatch.setattr(ProcessorWait, "waited_ns", lambda self: None)
     steps = record(tmp_path / "unseen", train, warmup=1, timed=2, clock=SystemClock()).of(Step)
     assert [(step.processor_wait_ns, step.processor_wait_seen) for step in steps] == [(0, False)] * 2
