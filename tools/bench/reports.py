@@ -169,21 +169,28 @@ def memory(effort: Effort) -> list[Table]:
 def shards(effort: Effort) -> list[Table]:
     found = _json("-m", "bench.shards")
     small, large = found["small"], found["large"]
-    a_call = (small["step_bytes"] - large["step_bytes"]) / (small["calls"] - large["calls"])
-    constant = large["step_bytes"] - a_call * large["calls"]
+    a_call = (small["modules_bytes"] - large["modules_bytes"]) / (small["calls"] - large["calls"])
+    a_turn = large["timeline_bytes"] / max(1, large["turns"])
     table = Table(
         "Size of a shard",
         ("bytes", "a timed step", "once", "budget"),
         [
             *(
-                (f"{one['calls']} module calls a step", f"{one['step_bytes']:,.0f}", f"{one['once_bytes']:,.0f}", "")
+                (
+                    f"{one['calls']} module calls a step, {one['turns']} long turns",
+                    f"{one['step_bytes']:,.0f}",
+                    f"{one['once_bytes']:,.0f}",
+                    "",
+                )
                 for one in (small, large)
             ),
             ("a module call more", f"{a_call:.1f}", "", verdict(sure(a_call), _CALL_BUDGET_BYTES, 0)),
+            ("a long turn more, at most", f"{a_turn:.1f}", "", ""),
         ],
         (
-            f"A timed step takes {a_call:.0f} bytes for each module call and {constant:,.0f} more.  *Once*: the tree "
-            "of modules, their parameters, and all else that does not depend on the number of steps.",
+            "A turn is the time from one event of a module to the next; those of 1 ms or more are kept, because a rank "
+            "may have waited in them.  *Once*: the tree of modules, their parameters, and all else that does not "
+            "depend on the number of steps.",
         ),
     )
     return [table]
