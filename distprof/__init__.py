@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableSequence
 
     from distprof.api import record as record
+    from distprof.api import record_experts as record_experts
     from distprof.api import register_formula as register_formula
     from distprof.api import set_topology as set_topology
     from distprof.results.loaded_report import RunReport as RunReport
@@ -36,7 +37,7 @@ def _add_checkout(path: MutableSequence[str]) -> None:
 _add_checkout(__path__)
 
 _HOME = {
-    **dict.fromkeys(("record", "register_formula", "set_topology"), "distprof.api"),
+    **dict.fromkeys(("record", "record_experts", "register_formula", "set_topology"), "distprof.api"),
     **dict.fromkeys(("RunReport", "load"), "distprof.results.loaded_report"),
     **dict.fromkeys(("FlopsProfiler", "get_model_profile"), "distprof.standalone"),
 }
@@ -48,6 +49,7 @@ __all__ = [
     "get_model_profile",
     "load",
     "record",
+    "record_experts",
     "register_formula",
     "set_topology",
 ]

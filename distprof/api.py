@@ -1,4 +1,4 @@
-"""The functions that a script may call: ``record()``, ``set_topology()`` and ``register_formula()``.
+"""The functions that a script may call: ``record()``, ``set_topology()``, ``register_formula()``, ``record_experts()``.
 
 They raise nothing into the script but a UsageError for invalid arguments.
 """
@@ -52,6 +52,20 @@ def register_formula(op: Any, flops: Callable[..., int], macs: Callable[..., int
     from distprof.flops import user_formulas
 
     user_formulas.register_formula(op, flops, macs)
+
+
+def record_experts(layer: Any, counts: Any) -> None:
+    """Records how many of this rank's tokens each expert of a MoE layer got, where distprof cannot read it.
+
+    ``layer`` is the module of the layer, which the report names; ``counts`` has one number for each expert of the
+    layer, by global id: a tensor of integers on any device, or a list, of one forward.  Call it in the layer's forward,
+    in every step: it costs next to nothing outside of timed steps, and adds up over micro-batches in them.  Evaluation
+    and recomputation count nothing.  Where nothing records, it does nothing.  It raises nothing.
+    """
+    from distprof.inject import bootstrap
+
+    if bootstrap.recorder is not None:
+        bootstrap.recorder.record_experts(layer, counts)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from statistics import median
 
 from distprof.merge.analysis import Analysis
+from distprof.merge.experts.invariant import breach_notes
+from distprof.merge.experts.load import expert_layers
 from distprof.merge.job.unknown_groups import group_notes
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import RunInfo, WindowInfo
@@ -16,6 +18,7 @@ from distprof.merge.work.compiled_kernels import compiled_notes
 from distprof.merge.work.exact_work import expert_notes
 from distprof.merge.work.parameter_totals import evaluated_notes
 from distprof.merge.work.replica_check import certain_totals, find_doubts
+from distprof.merge.work.suspected_experts import suspect_notes
 from distprof.merge.work.utilization import compute_utilizations
 
 
@@ -64,6 +67,8 @@ def _notes(analysis: Analysis) -> Iterator[str]:
     yield from group_notes(analysis.unknown_groups, analysis.run.world_size)
     yield from analysis.layer_notes
     yield from expert_notes(analysis)
+    yield from suspect_notes(analysis)
+    yield from breach_notes(expert_layers(analysis))
     yield from certain_totals(analysis).notes
     yield from evaluated_notes(analysis)
     yield from work_notes(analysis)

@@ -49,6 +49,7 @@ from distprof.records import (
     Parameter,
     Stage,
     Step,
+    Suspect,
 )
 from distprof.run_folder import RunFolder
 from distprof.shard.codec import to_json, to_payload
@@ -62,7 +63,7 @@ NESTED = {
     record.__name__: record
     for record in (
         *(ModuleRow, Parameter, Mesh, Group, Stage, OwnAxes),
-        *(ExpertLayer, LayerRouting, DeviceWork, Generated, OpRow),
+        *(ExpertLayer, Suspect, LayerRouting, DeviceWork, Generated, OpRow),
     )
 }
 DESCRIBED: dict[str, type] = {**RECORDS, **NESTED}

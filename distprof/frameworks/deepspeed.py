@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from distprof.external_exceptions import pass_on
 from distprof.frameworks.protocol import Experts, Framework, ParameterLayout, Routing
-from distprof.frameworks.routing_readers import count_by_expert, read_chosen_ids
+from distprof.frameworks.routing_readers import count_by_expert, read_choice
 from distprof.module_walk import every_module
 from distprof.topology.imported import group_ranks, imported, is_a
 
@@ -64,7 +65,7 @@ class DeepSpeed(Framework):
             shared = tuple(m for m in (layer.shared_experts, layer.shared_experts_gate) if isinstance(m, nn.Module))
             return Experts(
                 layer.num_experts, (), layer.experts, layer.num_local_experts, axis, layer.top_k, shared,
-                router=layer.router, read_router=_read_autoep,
+                router=layer.router, read_router=partial(_read_autoep, top_k=layer.top_k),
             )  # fmt: skip
         return None
 
@@ -91,9 +92,9 @@ def _read_gate(output: Any, num_experts: int) -> Routing | None:
     return Routing(output[-1].long(), kept, output[0])
 
 
-def _read_autoep(output: Any, num_experts: int) -> Routing | None:
+def _read_autoep(output: Any, num_experts: int, *, top_k: int) -> Routing | None:
     """Reads AutoEP's router, which drops nothing; the counts that its experts get are padded."""
-    seen = read_chosen_ids(output, num_experts)
+    seen = read_choice(output, num_experts, top_k=top_k)
     return None if seen is None else Routing(seen.routed, seen.routed)
 
 

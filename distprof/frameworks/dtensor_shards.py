@@ -48,6 +48,19 @@ def dtensor_layout(parameter: Any, sharding: Sharding | None = None) -> Paramete
     )
 
 
+def rank_length(parameter: Any) -> int:
+    """Returns the length of a DTensor's dimension 0 on this rank, without data-parallel sharding.
+
+    Dimensions of the mesh without a known name are assumed to be FSDP's.
+    """
+    mesh, length = parameter.device_mesh, int(parameter.shape[0])
+    coordinate = mesh.get_coordinate()
+    for dimension, (axis, cut) in enumerate(zip(_axes(parameter, None), _cuts(parameter), strict=True)):
+        if cut is not None and cut % parameter.dim() == 0 and coordinate is not None and not is_data_axis(axis):
+            length = _chunk(length, mesh.size(dimension), coordinate[dimension])
+    return length
+
+
 def tensor_parallel_evidence(model: nn.Module) -> Iterator[AxisEvidence]:
     """Yields the tensor-parallel groups that no mesh name shows, each once."""
     found: dict[AxisEvidence, None] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,16 +52,16 @@ class Megatron(Framework):
         ways = max(1, len(group_ranks(imported(_STATE, _VARIABLES["ep"]))))
         modules, router = tuple(getattr(held, "local_experts", ())), getattr(module, "router", None)
         config = getattr(held, "config", None)
-        keeps_all = getattr(config, "moe_expert_capacity_factor", None) is None
+        top_k = int(getattr(router, "topk", 0) or 0)
         return Experts(
             num_experts=local * ways,
             modules=modules,
             holder=None if modules else held,
             local=local,
-            top_k=int(getattr(router, "topk", 0) or 0),
+            top_k=top_k,
             padded=bool(getattr(config, "moe_pad_expert_input_to_capacity", False)),
             router=router,
-            read_router=_read_map if keeps_all else None,
+            read_router=partial(_read_map, top_k=top_k),
             read_processed=None if modules else read_counts,
         )
 
@@ -70,16 +71,16 @@ class Megatron(Framework):
         return str(number - 1) if is_layer and type(number) is int else name
 
 
-def _read_map(output: Any, num_experts: int) -> Routing | None:
+def _read_map(output: Any, num_experts: int, *, top_k: int) -> Routing | None:
     """Reads a ``TopKRouter``'s output: (probabilities, map [tokens, experts]).
 
-    The map shows what is left after drops, so with a capacity it does not show what was chosen.
+    The map shows what is left after drops: of each token ``top_k`` choices less those.
     """
     routing_map = output[1] if isinstance(output, tuple) and len(output) == 2 else None
     if not isinstance(routing_map, Tensor) or routing_map.shape[-1] != num_experts:
         return None
-    chosen = routing_map.reshape(-1, num_experts).sum(0)
-    return Routing(chosen, chosen)
+    kept = routing_map.reshape(-1, num_experts).sum(0)
+    return Routing(kept, kept, choices=top_k * (routing_map.numel() // num_experts))
 
 
 def _is_megatron_module(module: object) -> bool:

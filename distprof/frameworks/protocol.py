@@ -34,12 +34,15 @@ class Routing:
     """The decision of one call of a router, as int64 tensors of counts by global expert, on the router's device.
 
     ``routed``: how often each expert was chosen; ``kept``: the same after drops by capacity, None if the output lacks
-    it; ``aux_loss``: a scalar.
+    it; ``aux_loss``: a scalar.  ``choices``: how many choices were made, where ``routed`` may lack dropped ones; 0 if
+    it lacks none.  ``must_be_all``: the form was guessed, and is wrong if ``routed`` has another number of choices.
     """
 
     routed: Tensor
     kept: Tensor | None = None
     aux_loss: Tensor | None = None
+    choices: int = 0
+    must_be_all: bool = False
 
 
 #: (a router's output, number of experts of the layer) -> its decision; None if the output has an unknown form.
@@ -60,6 +63,10 @@ class Experts:
     experts of this rank's tokens (counts by global expert), and ``read_processed`` the tokens that its experts got from
     all ranks (by local expert).  Readers are functions that refer to no module, keep no tensor and wait for no device;
     :mod:`distprof.frameworks.routing_readers` has some.  ``shared``: submodules that are experts for every token.
+
+    ``ids``: the global ids of the local experts, where they do not follow from the rank's place.  ``parts``: further
+    submodules with weights of the same experts.  ``own``: the names of the module's own parameters that are weights of
+    its experts; it is its own ``holder`` then.  ``guessed``: no name says that these are experts.
     """
 
     num_experts: int
@@ -74,6 +81,10 @@ class Experts:
     read_router: ReadRouter | None = None
     read_handed: ReadArguments | None = None
     read_processed: ReadArguments | None = None
+    ids: tuple[int, ...] = ()
+    parts: tuple[nn.Module, ...] = ()
+    own: tuple[str, ...] = ()
+    guessed: bool = False
 
 
 class Framework:

@@ -18,12 +18,12 @@ from distprof import errors
 from distprof.external_exceptions import pass_on
 from distprof.frameworks.deepspeed import DeepSpeed
 from distprof.frameworks.dtensor_shards import NONE, Sharding, dtensor_layout, is_dtensor
-from distprof.frameworks.generic_moe import GenericMoe
+from distprof.frameworks.expert_finder import find_experts
 from distprof.frameworks.huggingface import Accelerate, Transformers
 from distprof.frameworks.megatron import Megatron
+from distprof.frameworks.module_view import ModelView
 from distprof.frameworks.protocol import Experts, Framework, ParameterLayout
 from distprof.frameworks.torch_native import Pipelining, Wrappers
-from distprof.frameworks.torchtitan import TorchTitan
 
 GROUP = "distprof.frameworks"
 
@@ -36,9 +36,9 @@ class FrameworkRegistry:
 
     def __init__(self) -> None:
         self.failures: dict[str, str] = {}
-        self.pipelining, self.wrappers, self._modules = Pipelining(), Wrappers(), GenericMoe()
+        self.pipelining, self.wrappers = Pipelining(), Wrappers()
         #: Stacks that know their axes exactly.  torch's wrappers are less trusted than meshes.
-        self._exact = [Megatron(), DeepSpeed(), Transformers(), Accelerate(), TorchTitan(), self.pipelining]
+        self._exact = [Megatron(), DeepSpeed(), Transformers(), Accelerate(), self.pipelining]
         self._others: dict[str, Framework | EntryPoint] | None = None
 
     def imported(self) -> Iterator[Framework]:
@@ -72,12 +72,16 @@ class FrameworkRegistry:
                 return answer
         return ParameterLayout(parameter.numel(), parameter.numel(), parameter.numel())
 
-    def experts(self, module: nn.Module) -> Experts | None:
+    def experts(self, module: nn.Module, view: ModelView) -> Experts | None:
+        """Returns the experts of ``module`` by the first stack that knows it, else by its weights.
+
+        ``view`` is that of the whole model.
+        """
         for stack in self._stacks_with("experts"):
             answer = self.ask(stack, lambda stack: stack.experts(module))
             if answer is not None:
                 return answer
-        return None
+        return self.ask(self.wrappers, lambda _: find_experts(module, view))
 
     def child_name(self, parent: nn.Module, name: str, child: nn.Module) -> str:
         """Returns a child's name in the whole model."""
@@ -89,7 +93,7 @@ class FrameworkRegistry:
 
     def _stacks_with(self, question: str) -> list[Framework]:
         default = getattr(Framework, question)
-        stacks = (*self.imported(), self.wrappers, self._modules)
+        stacks = (*self.imported(), self.wrappers)
         return [stack for stack in stacks if getattr(type(stack), question) is not default]
 
     def _third_parties(self) -> Iterator[Framework]:

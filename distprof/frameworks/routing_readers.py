@@ -1,26 +1,66 @@
 """Reads the experts of a MoE layer's tokens, from a router's output or from the experts' arguments.
 
+There is one reader for each form in which stacks hand on a choice:
+
+    ids       integers, [..., k] or [k, tokens], or without a dimension for k where k is 1
+    mask      bools or integers, [..., experts], 1 where an expert was chosen
+    scores    numbers, [..., experts], 0 where an expert was not chosen
+    places    integers, [experts, capacity]: each expert's tokens (expert choice)
+    counts    integers, [experts], as a tensor or as a list
+
 Readers run during the call: they keep no tensor, change none, and wait for no device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
 from typing import Any
 
 import torch
-from torch import nn
 
 from distprof.frameworks.protocol import Routing
 from distprof.topology.imported import is_a
 
-#: A token has at most so many experts: a tensor of integers with a longer last dimension means something else.
+#: Where a layer does not state its k: a tensor of integers with a longer last dimension means something else.
 _MAX_TOP_K = 16
-_INTEGERS = (torch.int64, torch.int32, torch.int16)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
+
+
+class _LastCount:
+    """The last counts: the ids that a router returns are often those that its experts are called with."""
+
+    def __init__(self) -> None:
+        self._of: tuple[weakref.ref[torch.Tensor] | None, int, int] = None, 0, 0
+        self._counts: torch.Tensor | None = None
+
+    def get(self, ids: torch.Tensor, num_experts: int) -> torch.Tensor | None:
+        reference, version, experts = self._of
+        same = reference is not None and reference() is ids and experts == num_experts
+        return self._counts if same and not ids.is_inference() and ids._version == version else None
+
+    def keep(self, ids: torch.Tensor, num_experts: int, counts: torch.Tensor) -> None:
+        if not ids.is_inference():
+            self._of, self._counts = (weakref.ref(ids), ids._version, num_experts), counts
+
+
+_last = _LastCount()
 
 
 def count_by_expert(ids: torch.Tensor, num_experts: int) -> torch.Tensor:
-    """Counts each expert in ``ids``, of any shape; other numbers (of dropped tokens) are left out."""
+    """Counts each expert in ``ids``, of any shape; other numbers (of dropped tokens) are left out.
+
+    Nothing may change the result: it is kept, and returned again for the same ids.
+    """
+    counts = _last.get(ids, num_experts)
+    if counts is None:
+        counts = _count(ids, num_experts)
+        _last.keep(ids, num_experts, counts)
+    return counts
+
+
+def _count(ids: torch.Tensor, num_experts: int) -> torch.Tensor:
     slots = ids.reshape(-1).long().add(1).clamp_(0, num_experts + 1)
     if slots.device.type == "cpu":
         return torch.bincount(slots, minlength=num_experts + 2)[1:-1]
@@ -29,42 +69,120 @@ def count_by_expert(ids: torch.Tensor, num_experts: int) -> torch.Tensor:
     return found.scatter_add_(0, slots, torch.ones_like(slots))[1:-1]
 
 
+def read_choice(output: Any, num_experts: int, *, top_k: int = 0, limited: bool = False) -> Routing | None:
+    """Reads a router whose output is, or includes, the choice of its tokens in one of the forms above.
+
+    ``top_k`` is the number of experts a token where the layer states it.  ``limited``: the layer states a capacity, so
+    that a mask may show what is left after drops.
+    """
+    values = [*plain_values(output)]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    ids = _ids(tensors, num_experts, top_k)
+    if ids is not None:
+        return Routing(count_by_expert(ids, num_experts))
+    for tensor in tensors:
+        found = _mask(tensor, num_experts, top_k, limited=limited) or _places(tensor, num_experts, top_k)
+        if found is not None:
+            return found
+    counts = _counts(values, num_experts)
+    return Routing(counts) if counts is not None else _nonzero_scores(tensors, num_experts, top_k)
+
+
 def read_chosen_ids(output: Any, num_experts: int) -> Routing | None:
-    """Reads a router whose output is, or includes, each token's expert ids: integers, [..., k]."""
-    ids = _expert_ids(output, num_experts)
-    return None if ids is None else Routing(count_by_expert(ids, num_experts))
+    """Reads a router of which nothing but the number of experts is known."""
+    return read_choice(output, num_experts)
 
 
-def read_dispatched_ids(arguments: tuple[Any, ...], num_experts: int) -> torch.Tensor | None:
-    """Reads experts whose arguments include each token's expert ids: integers, [..., k]."""
-    ids = _expert_ids(arguments, num_experts)
-    return None if ids is None else count_by_expert(ids, num_experts)
+def read_arguments(arguments: tuple[Any, ...], num_experts: int, *, top_k: int = 0) -> torch.Tensor | None:
+    """Reads experts whose arguments include the ids of each token's experts, or the number of tokens of each expert."""
+    values = [*plain_values(arguments)]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    ids = _ids(tensors, num_experts, top_k)
+    return count_by_expert(ids, num_experts) if ids is not None else _counts(values, num_experts)
 
 
 def read_counts(arguments: tuple[Any, ...], local: int) -> torch.Tensor | None:
-    """Reads experts whose arguments include the number of tokens of each local expert: integers, [local]."""
-    return next((tensor.long() for tensor in plain_tensors(arguments) if tuple(tensor.shape) == (local,)), None)
+    """Reads experts whose arguments include the number of tokens of each local expert: [local]."""
+    values = plain_values(arguments)
+    for value in values:
+        if isinstance(value, torch.Tensor) and tuple(value.shape) == (local,):
+            return value.long()
+        if isinstance(value, (list, tuple)) and _is_list_of_counts(value, local):
+            return torch.tensor(value, dtype=torch.int64)
+    return None
 
 
-def plain_tensors(values: Any) -> Iterator[torch.Tensor]:
-    """Yields the plain tensors among a call's values, and the local parts of DTensors, but no other subclasses."""
-    for value in values if isinstance(values, (tuple, list)) else (values,):
+def plain_values(values: Any) -> Iterator[Any]:
+    """Yields the plain tensors and lists of ints among a call's values, and the local parts of DTensors; no subclasses
+    of tensors.
+    """
+    for value in _items(values):
         tensor = value._local_tensor if is_a(value, "torch.distributed.tensor", "DTensor") else value
-        if type(tensor) is torch.Tensor:
+        if type(tensor) is torch.Tensor or (isinstance(value, (list, tuple)) and value and type(value[0]) is int):
             yield tensor
 
 
-def is_router(name: str, module: nn.Module) -> bool:
-    """Whether a MoE layer's child may choose the experts.  A Linear does not: it returns only scores."""
-    called = type(module).__name__.lower()
-    return not isinstance(module, nn.Linear) and (
-        name in ("gate", "router") or called.endswith(("router", "gate", "gating"))
-    )
+def _items(values: Any) -> Iterable[Any]:
+    if isinstance(values, Mapping):
+        return values.values()
+    return values if isinstance(values, (tuple, list)) else (values,)
 
 
-def _expert_ids(values: Any, num_experts: int) -> torch.Tensor | None:
-    for tensor in plain_tensors(values):
+def _ids(tensors: list[torch.Tensor], num_experts: int, top_k: int) -> torch.Tensor | None:
+    """Returns the tensor of the chosen experts' ids."""
+    integers = [tensor for tensor in tensors if tensor.dtype in _INTEGERS]
+    for tensor in integers:
         width = tensor.shape[-1] if tensor.dim() > 1 else 0
-        if tensor.dtype in _INTEGERS and 0 < width <= min(_MAX_TOP_K, num_experts):
+        is_k = width == top_k <= num_experts if top_k else width <= _MAX_TOP_K and width < num_experts
+        if width and is_k:
+            return tensor
+    if not top_k:
+        return None
+    for tensor in integers:
+        is_turned = tensor.dim() == 2 and tensor.shape[0] == top_k and tensor.shape[1] != num_experts
+        is_top_1 = top_k == 1 and tensor.dim() in (1, 2) and tensor.shape[-1] != num_experts
+        if is_turned or is_top_1:
             return tensor
     return None
+
+
+def _mask(tensor: torch.Tensor, num_experts: int, top_k: int, *, limited: bool) -> Routing | None:
+    is_mask = tensor.dtype == torch.bool or (top_k and tensor.dtype in _INTEGERS)
+    if not is_mask or tensor.dim() < 2 or tensor.shape[-1] != num_experts:
+        return None
+    if not top_k and limited:
+        return None  # what is left after drops, of an unknown number
+    chosen = tensor.reshape(-1, num_experts).sum(0)
+    return Routing(chosen, chosen, choices=top_k * (tensor.numel() // num_experts))
+
+
+def _places(tensor: torch.Tensor, num_experts: int, top_k: int) -> Routing | None:
+    """Reads the tokens that each expert has chosen: as many for each."""
+    is_like = tensor.dtype in _INTEGERS and tensor.dim() == 2 and tensor.shape[0] == num_experts
+    if not is_like or tensor.shape[1] == top_k or tensor.shape[1] <= _MAX_TOP_K:
+        return None
+    each = torch.full((num_experts,), tensor.shape[1], dtype=torch.int64, device=tensor.device)
+    return Routing(each, each)
+
+
+def _counts(values: list[Any], num_experts: int) -> torch.Tensor | None:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            if tuple(value.shape) == (num_experts,) and value.dtype in _INTEGERS:
+                return value.long()
+        elif _is_list_of_counts(value, num_experts):
+            return torch.tensor(value, dtype=torch.int64)
+    return None
+
+
+def _nonzero_scores(tensors: list[torch.Tensor], num_experts: int, top_k: int) -> Routing | None:
+    """Reads scores that are zero where an expert was not chosen; whether they are is seen by their number."""
+    for tensor in tensors if 0 < top_k < num_experts else ():
+        if tensor.dim() > 1 and tensor.shape[-1] == num_experts and tensor.is_floating_point():
+            chosen = (tensor != 0).reshape(-1, num_experts).sum(0)
+            return Routing(chosen, chosen, choices=top_k * prod(tensor.shape[:-1]), must_be_all=True)
+    return None
+
+
+def _is_list_of_counts(value: Any, number: int) -> bool:
+    return len(value) == number and number > 1 and all(type(one) is int for one in value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from distprof.frameworks.module_view import ModelView
 from distprof.frameworks.protocol import Experts, ReadArguments, ReadRouter
 from distprof.module_walk import modules_of
 from distprof.records import ASSUMED, ExpertLayer, ModuleRow, Topology
@@ -17,8 +18,9 @@ class MoeLayer:
     """A MoE layer before its experts are placed.
 
     ``expert_rows``: the rows of its local experts, in order, if each is a module; if empty, ``holder`` is the row of
-    the module that computes all ``local`` experts.  ``num_experts`` is the global number.  ``router`` is a row too; the
-    other fields are as in :class:`~distprof.frameworks.protocol.Experts`.
+    the module that computes all ``local`` experts.  ``num_experts`` is the global number.  ``router`` is a row too, and
+    ``part_rows`` are further rows with weights of the experts; the other fields are as in
+    :class:`~distprof.frameworks.protocol.Experts`.
     """
 
     name: str
@@ -35,37 +37,49 @@ class MoeLayer:
     read_router: ReadRouter | None = None
     read_handed: ReadArguments | None = None
     read_processed: ReadArguments | None = None
+    ids: tuple[int, ...] = ()
+    part_rows: tuple[int, ...] = ()
+    own: tuple[str, ...] = ()
+    guessed: bool = False
+    by_hand: bool = False  # the script counts its tokens; which rank hosts which expert is not known
 
     @property
     def ways(self) -> int:
-        """The number of ranks over which the experts are distributed."""
-        return self.num_experts // self.local
+        """The number of ranks over which the experts are distributed; 1 where their ids show no such order."""
+        in_order = not self.ids or self.ids == tuple(range(self.first, self.first + self.local))
+        return self.num_experts // self.local if in_order and self.first % self.local == 0 else 1
+
+    @property
+    def first(self) -> int:
+        return self.ids[0] if self.ids else 0
 
     @property
     def is_counted(self) -> bool:
         """Whether the tokens that its local experts process can be seen on this rank."""
-        return self.read_processed is not None or (bool(self.expert_rows) and not self.padded)
+        return not self.padded and (self.read_processed is not None or bool(self.expert_rows))
 
     @property
     def parameter_rows(self) -> tuple[int, ...]:
         """The rows below which all parameters are those of experts."""
-        return self.expert_rows or (self.holder,)
+        holder = () if self.own else (self.holder,)
+        return (*(self.expert_rows or holder), *self.part_rows)
 
 
 def find_moe_layers(
     module: nn.Module,
     first_row: int,
     rows: list[ModuleRow],
-    experts_of: Callable[[nn.Module], Experts | None],
+    experts_of: Callable[[nn.Module, ModelView], Experts | None],
     size_of: Callable[[str], int],
 ) -> Iterator[MoeLayer]:
     """Yields the MoE layers of ``module``, whose rows begin at ``first_row``; ``size_of`` returns an axis's size."""
+    view = ModelView(module)
     modules = dict(zip(range(first_row, len(rows)), modules_of(module), strict=False))
     inside: set[int] = set()
     for row, found in modules.items():
         if rows[row].parent in inside:
             inside.add(row)
-        elif (experts := experts_of(found)) is not None:
+        elif (experts := experts_of(found, view)) is not None:
             layer = _moe_layer(experts, row, rows, modules, size_of)
             if layer is not None:
                 inside.add(row)
@@ -90,7 +104,7 @@ def place_layers(layers: list[MoeLayer], topology: Topology, rank: int) -> tuple
         topology = replace(
             topology,
             sizes=topology.sizes | {"ep": ways},
-            coordinates=topology.coordinates | {"ep": rank % ways},
+            coordinates=topology.coordinates | {"ep": shared.first // shared.local if shared.ids else rank % ways},
             sources=topology.sources | {"ep": ASSUMED},
             notes=(*topology.notes, note),
         )
@@ -99,20 +113,27 @@ def place_layers(layers: list[MoeLayer], topology: Topology, rank: int) -> tuple
 
 def _place_experts(layer: MoeLayer, place: int) -> ExpertLayer:
     first = (place % layer.ways) * layer.local
-    ids = tuple(range(first, first + layer.local))
-    return ExpertLayer(layer.name, layer.row, layer.num_experts, ids, layer.axis, layer.top_k, layer.is_counted)
+    ids = () if layer.by_hand else layer.ids or tuple(range(first, first + layer.local))
+    return ExpertLayer(
+        layer.name, layer.row, layer.num_experts, ids, layer.axis, layer.top_k, layer.is_counted, layer.guessed
+    )
 
 
 def _moe_layer(
     experts: Experts, row: int, rows: list[ModuleRow], modules: dict[int, nn.Module], size_of: Callable[[str], int]
 ) -> MoeLayer | None:
     """Makes the layer; None if its experts are not below ``row``, or if their numbers are inconsistent."""
-    own = {id(module) for module in (experts.holder, experts.router, *experts.modules, *experts.shared)}
-    below = {id(found): at for at, found in modules.items() if id(found) in own and _is_below(at, row, rows)}
+    used = (experts.holder, experts.router, *experts.modules, *experts.shared, *experts.parts)
+    own = {id(module) for module in used if module is not None}
+    below: dict[int, int] = {}
+    for at, found in modules.items():
+        if id(found) in own and _is_below(at, row, rows):
+            below.setdefault(id(found), at)  # of several names the first, as in ModuleTree.find
     local = len(experts.modules) or experts.local
     number = experts.num_experts or local * size_of(experts.axis)
     held = experts.modules or (experts.holder,)
-    if local < 1 or number % local or not all(id(module) in below for module in held):
+    fits = len(experts.ids) == local if experts.ids else local > 0 and number % local == 0
+    if local < 1 or not fits or not all(id(module) in below for module in held):
         return None
     return MoeLayer(
         rows[row].name,
@@ -129,6 +150,10 @@ def _moe_layer(
         experts.read_router,
         experts.read_handed,
         experts.read_processed,
+        experts.ids,
+        tuple(below[id(module)] for module in experts.parts if id(module) in below),
+        experts.own,
+        experts.guessed,
     )
 
 

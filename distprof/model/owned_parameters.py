@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from distprof.frameworks.dtensor_shards import NONE, Sharding, shardings
+from distprof.frameworks.fsdp1_flat import flat_parameters, is_flat
 from distprof.frameworks.protocol import ParameterLayout
 from distprof.frameworks.registry import FrameworkRegistry
 from distprof.frameworks.replicated_parameters import ReplicatingWrappers
-from distprof.model.fsdp1_flat import flat_parameters, is_flat
 
 #: Whether a tensor is a function transform's wrapper (``vmap``, ``grad``): a part or a copy of the real one.
 _is_wrapped = getattr(getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", None)

@@ -65,21 +65,27 @@ def parameters_of(
     The module's rows begin at ``first_row``; ``layers`` are the MoE layers among them.
     """
     kinds, owners = _layer_kinds(layers), OwnedParameters(module)
+    of_layers = {(layer.row, name): _expert_kind(layer) for layer in layers for name in layer.own}
     found: list[Parameter] = []
     for row, owner in zip(range(first_row, len(rows)), modules_of(module), strict=False):
         row_kind = kinds[row] = _row_kind(kinds, row, rows[row], owner)
         for parameter in owners.owned_by(owner):
-            found.append(_parameter(parameter, row, rows[row], row_kind, stacks, first_names))
+            kind = of_layers.get((row, parameter.name), row_kind)
+            found.append(_parameter(parameter, row, rows[row], kind, stacks, first_names))
     return tuple(found)
 
 
 def _layer_kinds(layers: Sequence[MoeLayer]) -> dict[int, _RowKind]:
     kinds = {layer.row: _RowKind(in_layer=True) for layer in layers}
     for layer in layers:
-        axis = layer.axis if layer.ways > 1 else ""
-        kinds |= dict.fromkeys(layer.parameter_rows, _RowKind(EXPERT, axis, in_layer=True))
+        kinds |= {layer.router: _RowKind(ROUTER, in_layer=True)} if layer.router >= 0 else {}
+        kinds |= dict.fromkeys(layer.parameter_rows, _expert_kind(layer))
         kinds |= dict.fromkeys(layer.shared_rows, _RowKind(SHARED, in_layer=True))
     return kinds
+
+
+def _expert_kind(layer: MoeLayer) -> _RowKind:
+    return _RowKind(EXPERT, layer.axis if layer.ways > 1 else "", in_layer=True)
 
 
 def _row_kind(kinds: dict[int, _RowKind], row: int, module: ModuleRow, owner: nn.Module) -> _RowKind:

@@ -10,6 +10,7 @@ from torch import nn
 
 from distprof.frameworks.registry import FrameworkRegistry
 from distprof.model.attribute_names import HeldNames
+from distprof.model.expert_suspects import find_suspects
 from distprof.model.module_tree import ModuleTree
 from distprof.model.moe_layers import MoeLayer, find_moe_layers, place_layers
 from distprof.model.parameters import FirstNames, parameters_of
@@ -17,7 +18,7 @@ from distprof.model.record_chunks import parameter_records, tree_records
 from distprof.model.topology import RankTopology
 from distprof.module_walk import parameters_in
 from distprof.rank.identity import Identity
-from distprof.records import ExpertLayer, ExpertLayers, Parameter, Record, Topology
+from distprof.records import ExpertLayers, Parameter, Record, Suspect, Topology
 from distprof.topology.meshes import MeshRecorder
 
 #: Up to so many models, topology and layers are recorded with each new one.  As that visits all models, beyond this
@@ -35,7 +36,8 @@ class ModelRegistry:
         self._rank = identity.rank
         self._topology = RankTopology(identity.rank, identity.world_size, meshes, self._stacks)
         self._layers: list[MoeLayer] = []
-        self._last_places: tuple[Topology, tuple[ExpertLayer, ...]] | None = None
+        self._suspects: list[Suspect] = []
+        self._last_places: tuple[Topology, ExpertLayers] | None = None
         self._parameters: dict[int, list[Parameter]] = {}  # by root
         self._unrecorded: set[int] = set()  # roots with parameters that are in no record yet
         self._evaluated: set[int] = set()  # roots first called without gradient, with no parameter in an optimizer
@@ -49,6 +51,22 @@ class ModelRegistry:
     def expert_layers(self) -> tuple[MoeLayer, ...]:
         """All MoE layers, in the order of their records."""
         return tuple(self._layers)
+
+    def layer_number(self, module: nn.Module, experts: int) -> tuple[int | None, Sequence[Record]]:
+        """Returns the number of the MoE layer that ``module`` is, and new records; None if the module has no row.
+
+        A module that is no layer becomes one of ``experts``, whose tokens the script counts itself.
+        """
+        row = self.tree.find(module, -1)
+        if row is None:
+            return None, ()
+        described = self.tree.rows[row]
+        for number, layer in enumerate(self._layers):
+            if layer.row == row or (layer.name == described.name and self.tree.rows[layer.row].root == described.root):
+                return number, ()
+        name = described.name or described.class_name
+        self._layers.append(MoeLayer(name, row, (), experts, experts, by_hand=True))
+        return len(self._layers) - 1, [*self.place_records()]
 
     @property
     def is_pipelined(self) -> bool:
@@ -77,8 +95,10 @@ class ModelRegistry:
                 self._evaluated.add(self.tree.rows[row].root)
         layers = self._find_layers(module, row)
         self._layers += layers
+        suspects = [*find_suspects(module, row, self.tree.rows, layers)]
+        self._suspects += suspects
         self._add_parameters(module, row, layers)
-        if caller >= 0 and not layers:
+        if caller >= 0 and not layers and not suspects:
             return row, [*tree_records(new_rows)]
         self._places_are_due = self._roots > _PLACED_AT_ONCE
         places = () if self._places_are_due else self.place_records()
@@ -128,9 +148,11 @@ class ModelRegistry:
         topology = self._with_note_on_uncut_parameters(topology)
         if self._last_places is None or self._last_places[0] != topology:
             yield topology
-        if layers and (self._last_places is None or self._last_places[1] != layers):
-            yield ExpertLayers(layers)
-        self._last_places = topology, layers
+        found = ExpertLayers(layers, tuple(self._suspects))
+        is_new = self._last_places is None or self._last_places[1] != found
+        if is_new and (found.layers or found.suspects):
+            yield found
+        self._last_places = topology, found
 
     def _with_note_on_uncut_parameters(self, topology: Topology) -> Topology:
         """Adds a note if no parameter shows tensor parallelism: plain tensors that a script cuts look like copies."""

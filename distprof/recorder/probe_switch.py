@@ -79,7 +79,8 @@ class ProbeSwitch:
     def _new_probe(self, kind: StepKind, rank: RecordedRank, window: int) -> Probe:
         given = self._module_patch, self._listener, self._on_error
         if kind is StepKind.COUNTED:
-            return CountingProbe(*given, eager=rank.eager_choice, whole=True, window=window)
+            layers = rank.models.expert_layers if rank.models is not None else ()
+            return CountingProbe(*given, eager=rank.eager_choice, whole=True, window=window, layers=layers)
         assert rank.models is not None and rank.identity is not None
         collectives = new_recording(
             self._clock,

@@ -15,7 +15,7 @@ import atexit
 import contextlib
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from threading import get_ident
 
 from torch import nn
@@ -26,6 +26,7 @@ from distprof.console import say
 from distprof.errors import said
 from distprof.external_exceptions import came_from_outside
 from distprof.probes.counting.dispatch_stack import drop_abandoned_modes
+from distprof.probes.timing.probe import TimedProbe
 from distprof.recorder.job_events import JobEvents
 from distprof.recorder.recorded_rank import RecordedRank
 from distprof.recorder.step_clock import Boundary, StepClock, StepKind, WindowRefused, capture_plan, first_window
@@ -93,6 +94,19 @@ class Recorder:
         plan = capture_plan(start, counted, timed, identity.world_size, following if number is None else number)
         steps.plan_window(plan)
         return plan.number
+
+    def record_experts(self, layer: nn.Module, counts: Sized) -> None:
+        """Adds tokens that the script has counted in a MoE layer, in a timed step; else only notes the layer."""
+        models, probe = self.rank.models, self.probes.probe
+        if models is None or self.rank.output is None or get_ident() != self._events.thread:
+            return
+        try:
+            number, records = models.layer_number(layer, len(counts))
+            self.rank.write(*records)
+            if number is not None and isinstance(probe, TimedProbe):
+                probe.record_experts(models.expert_layers, number, counts)
+        except Exception as error:
+            self.fail("record_experts()", error)
 
     def finish(self) -> None:
         """Writes the remaining records and removes everything from the process.  Also ends ``record()``."""

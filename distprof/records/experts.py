@@ -19,14 +19,29 @@ class ExpertLayer:
     axis: str = "ep"  # over which its experts are distributed
     top_k: Natural = 0  # experts for each token; 0: not known
     counted: bool = True  # whether expert_load records have its tokens
+    guessed: bool = False  # found by its weights alone: no name says that these are experts
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A module that may be a MoE layer, by a name or by a config, but in which no experts are understood.
+
+    ``row`` is the module's; ``why`` names the class of the module, or the attribute of its config.
+    """
+
+    name: str
+    row: Row
+    why: str
+    by_config: bool = False  # the config of a model in which this rank found no MoE layer
 
 
 @dataclass(frozen=True)
 class ExpertLayers:
-    """The MoE layers that this rank found.  The last one of a shard is valid."""
+    """The MoE layers that this rank found, and what may be others.  The last one of a shard is valid."""
 
     KIND: ClassVar[str] = "expert_layers"
     layers: tuple[ExpertLayer, ...]
+    suspects: tuple[Suspect, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +62,11 @@ class ExpertLoad(Bulky):
 
 @dataclass(frozen=True, eq=False)
 class LayerRouting(Bulky):
-    """The choices of the router of one layer in one timed step, before tokens were dropped.
+    """The choices of the router of one layer in one step, before tokens were dropped.
 
     ``routed``: how often each of the ``num_experts`` was chosen, by global id.  ``dropped``: how many of these choices
-    were dropped; empty where none was, and where that is not known.  ``aux_loss``: the sum of the auxiliary losses of
+    were dropped; empty where none was, and where that is not known.  ``lost``: dropped choices of which the expert is
+    not known; ``routed`` lacks them.  ``aux_loss``: the sum of the auxiliary losses of
     ``aux_calls`` router calls, one number; empty without such a call.
     """
 
@@ -60,6 +76,7 @@ class LayerRouting(Bulky):
     dropped: Array = bulk("<u4")
     aux_loss: Array = bulk("<f8")
     aux_calls: Natural = 0
+    lost: Natural = 0
 
 
 @dataclass(frozen=True)

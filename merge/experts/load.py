@@ -11,6 +11,8 @@ Routers' choices are reported beside the loads (distprof.merge.experts.routing).
 let experts fetch their tokens; their loads cannot be counted, and the load is then what routers chose and did not drop.
 
     dropped = chosen - kept where routers report drops, else chosen - processed where all ranks counted
+
+Where both are known, chosen - dropped = processed has to hold in every step (distprof.merge.experts.invariant).
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.experts.cost import cost_of_imbalance, own_time_by_ep
 from distprof.merge.experts.hosts import ExpertHost, expert_hosts
-from distprof.merge.experts.routing import RoutedTokens, Routing, layer_routing
+from distprof.merge.experts.invariant import find_breach
+from distprof.merge.experts.routing import RoutedTokens, Routing, distinct_sources, layer_routing
 from distprof.merge.experts.same_tokens import common_iterations, distinct
 from distprof.merge.job.module_union import Module
 from distprof.merge.job.tp_duplicates import CountedRank
@@ -67,13 +72,19 @@ def _stats(
     )
     sources = _sources(hosts)
     iterations = _common_iterations(hosting, sources)
-    routing = layer_routing(sources, counted, iterations, experts) if sources and iterations else None
+    every = distinct_sources(sources, counted)
+    routing = layer_routing(every, iterations, experts) if sources and iterations else None
     tokens = _tokens(hosting, iterations, experts) if hosting else _kept_tokens(routing, experts)
+    is_whole = all_recorded and len(counting) == len(hosts)
+    if hosting and len(counting) < len(hosts):
+        tokens = _filled(tokens, routing)
     known = [count for count in tokens if count is not None]
     total = sum(known)
-    by_ep = _tokens_by_ep(hosting, iterations, ep) if hosting else _kept_tokens_by_ep(hosts, tokens, ep)
-    dropped = _dropped(routing, total if all_recorded and len(counting) == len(hosts) else None)
+    is_seen = bool(hosting) and len(counting) == len(hosts)
+    by_ep = _tokens_by_ep(hosting, iterations, ep) if is_seen else _kept_tokens_by_ep(hosts, tokens, ep)
+    dropped = _dropped(routing, total if is_whole else None)
     chosen = tuple(routing.routed.tolist()) if routing else ()
+    lost = routing.lost if routing else 0
     return ExpertLayerStats(
         name=name,
         num_experts=experts,
@@ -88,8 +99,11 @@ def _stats(
         dead=tuple(expert for expert, count in enumerate(tokens) if count == 0),
         routed=chosen,
         dropped=dropped,
-        drop_rate=None if dropped is None or not sum(chosen) else dropped / sum(chosen),
+        drop_rate=None if dropped is None or not sum(chosen) + lost else dropped / (sum(chosen) + lost),
         aux_loss=routing.aux_loss if routing else None,
+        lost=lost,
+        guessed=any(host.layer.guessed for host in hosts),
+        breach=find_breach(name, hosting, every, iterations, experts) if is_whole and hosting and sources else "",
     )
 
 
@@ -113,11 +127,23 @@ def _kept_tokens(routing: Routing | None, experts: int) -> tuple[int | None, ...
     return tuple(routing.kept.tolist())
 
 
+def _filled(tokens: tuple[int | None, ...], routing: Routing | None) -> tuple[int | None, ...]:
+    """Returns the tokens, with those of experts that no host counted by what routers sent them, where that is known:
+    what was kept, and zero for an expert that was never chosen.
+    """
+    if routing is None:
+        return tokens
+    sent = routing.kept if routing.kept is not None else np.where(routing.routed == 0, 0, -1)
+    return tuple(
+        int(own) if count is None and own >= 0 else count for count, own in zip(tokens, sent.tolist(), strict=True)
+    )
+
+
 def _dropped(routing: Routing | None, processed: int | None) -> int | None:
     """Returns how many of the chosen tokens were dropped; ``processed`` is the sum over all experts, where known."""
     if routing is None:
         return None
-    chosen = int(routing.routed.sum())
+    chosen = int(routing.routed.sum()) + routing.lost
     kept = int(routing.kept.sum()) if routing.kept is not None else processed
     return chosen - kept if kept is not None and kept <= chosen else None
 

@@ -33,6 +33,7 @@ class RoutedTokens:
     iterations: tuple[int, ...]
     routed: IntArray  # (iterations, experts)
     dropped: IntArray | None  # (iterations, experts), None where drops are not known
+    lost: IntArray  # (iterations,): dropped choices that ``routed`` lacks, because their expert is not known
     aux_loss: float | None  # mean over the calls of the router
 
     def at(self, iterations: Sequence[int]) -> IntArray:
@@ -43,13 +44,21 @@ class RoutedTokens:
         """Returns the rows of ``dropped`` for the given iterations."""
         return None if self.dropped is None else self.dropped[np.isin(self.iterations, iterations)]
 
+    def lost_at(self, iterations: Sequence[int]) -> IntArray:
+        """Returns ``lost`` for the given iterations."""
+        return self.lost[np.isin(self.iterations, iterations)]
+
 
 @dataclass(frozen=True, eq=False)
 class Routing:
-    """The routing of one layer, summed over ranks and steps by global expert; ``kept`` is None without known drops."""
+    """The routing of one layer, summed over ranks and steps by global expert; ``kept`` is None without known drops.
+
+    ``lost``: dropped choices that ``routed`` lacks.
+    """
 
     routed: IntArray
     kept: IntArray | None
+    lost: int
     aux_loss: float | None
 
 
@@ -64,11 +73,8 @@ def routed_tokens(data: RankData, window: Window | None, layout: JobTopology) ->
         yield _join_steps(data.rank, layer, group, own) if own else None
 
 
-def layer_routing(
-    sources: Sequence[RoutedTokens], counted: Mapping[int, CountedRank], iterations: Sequence[int], experts: int
-) -> Routing:
-    """Returns the sums over all ``sources`` of one layer; ``iterations`` are those that all of them have."""
-    every = distinct(sources, lambda source: source.group, counted)
+def layer_routing(every: Sequence[RoutedTokens], iterations: Sequence[int], experts: int) -> Routing:
+    """Returns the sums over ``every`` source of distinct tokens of one layer; all of them have the ``iterations``."""
     routed = np.zeros(experts, np.int64)
     dropped = np.zeros(experts, np.int64)
     known = True
@@ -79,7 +85,13 @@ def layer_routing(
         if lost is not None:
             dropped[: lost.shape[1]] += lost.sum(axis=0, dtype=np.int64)
     losses = [source.aux_loss for source in every if source.aux_loss is not None and np.isfinite(source.aux_loss)]
-    return Routing(routed, routed - dropped if known else None, sum(losses) / len(losses) if losses else None)
+    lost = sum(int(source.lost_at(iterations).sum()) for source in every)
+    return Routing(routed, routed - dropped if known else None, lost, sum(losses) / len(losses) if losses else None)
+
+
+def distinct_sources(sources: Sequence[RoutedTokens], counted: Mapping[int, CountedRank]) -> list[RoutedTokens]:
+    """Returns the sources without those that routed the same tokens as another one."""
+    return distinct(sources, lambda source: source.group, counted)
 
 
 def _join_steps(rank: int, layer: ExpertLayer, group: tuple[int, ...], steps: Sequence[_LayerStep]) -> RoutedTokens:
@@ -92,6 +104,7 @@ def _join_steps(rank: int, layer: ExpertLayer, group: tuple[int, ...], steps: Se
         iterations=tuple(iteration for iteration, _ in steps),
         routed=np.stack([row.routed for row in rows]),
         dropped=np.stack([_dropped(row) for row in rows]) if all(row.drops_known for row in rows) else None,
+        lost=np.array([row.lost for row in rows], np.int64),
         aux_loss=float(sum(row.aux_loss.sum() for row in rows)) / calls if calls else None,
     )
 

@@ -93,7 +93,7 @@ class Shape:
             while row >= 0 and row not in found and others.isdisjoint(tree.subtree(row)):
                 found |= tree.subtree(row)
                 row = tree.rows[row].parent if row != top else -1
-        return found
+        return found | own  # a layer may own weights of its experts, and hold its router
 
 
 class CountedRank:

@@ -38,6 +38,7 @@ from distprof.records import (
     Plan,
     Record,
     Step,
+    Suspect,
     Timeline,
     Topology,
     Tree,
@@ -71,6 +72,7 @@ class RankData:
     clock_offsets: tuple[ClockOffset, ...] = ()  # of its host, if this rank measured them
     message_ends: tuple[MessageEnd, ...] = ()
     step_span_ns: tuple[int, ...] = ()  # begin of the first and end of the last timed step, wall time; empty: none
+    suspects: tuple[Suspect, ...] = ()  # modules that may be MoE layers, but are not understood
     models: tuple[tuple[int, int], ...] = ()  # (root, number of its model in the job), where these may differ
 
     @property
@@ -169,6 +171,7 @@ class RankReader:
             clock_offsets=tuple(of(ClockOffset)),
             message_ends=message_ends(shard.header.rank, of(Collectives)),
             step_span_ns=_span(of(Step)),
+            suspects=_suspects(of(ExpertLayers), tree),
             at_work=roots_at_work(tree, of(Counts), of(Step)) if parameters.met_evaluated else frozenset(),
         )
 
@@ -223,6 +226,12 @@ def _placed_layers(records: list[ExpertLayers], tree: RankTree) -> tuple[ExpertL
     """Returns the last layers; none if one has no known row (a lost tree), because loads are read by position."""
     layers = records[-1].layers if records else ()
     return layers if all(0 <= layer.row < len(tree) for layer in layers) else ()
+
+
+def _suspects(records: list[ExpertLayers], tree: RankTree) -> tuple[Suspect, ...]:
+    """Returns the last suspects that have a known row."""
+    suspects = records[-1].suspects if records else ()
+    return tuple(suspect for suspect in suspects if 0 <= suspect.row < len(tree))
 
 
 def _windows(

@@ -57,6 +57,7 @@ class Window:
     loads: IntArray | None = None  # tokens, (iterations, local experts of all layers)
     unseen: tuple[tuple[int, ...], ...] = ()  # by load: the layers of which it says nothing
     routings: tuple[ExpertRouting, ...] = ()
+    counted_routing: ExpertRouting | None = None  # of the counted iteration
     ops: Ops | None = None
     collectives: RankCollectives | None = None  # None where they or the timelines were not recorded
     collective_window: CollectiveWindow | None = None  # how they were seen
@@ -113,6 +114,7 @@ def build_window(
     timed = set(iterations)
     kept = {load.iteration: load for load in loads if load.iteration in timed and len(load.tokens) == experts}
     routed = {routing.iteration: routing for routing in routings if routing.iteration in timed}
+    in_counts = [one for one in routings if counts and one.iteration == counts[-1].iteration]
     recorded: list[Counts | Step] = [*counts, *steps]
     unseen = mode == TRAINING and any(map(_ran_no_forward, recorded))
     return Window(
@@ -135,6 +137,7 @@ def build_window(
         loads=np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64) if kept else None,
         unseen=tuple(kept[iteration].unseen for iteration in sorted(kept)),
         routings=tuple(routed[iteration] for iteration in sorted(routed)),
+        counted_routing=in_counts[-1] if in_counts else None,
         ops=ops,
         saw_no_forward=unseen,
         processor_waits_ns=np.array(

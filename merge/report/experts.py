@@ -24,9 +24,12 @@ class ExpertLayerStats:
     dead: tuple[int, ...]  # experts with 0 tokens
     routed: tuple[int, ...]  # by global expert, how often routers chose it; empty where routing was not seen
     dropped: int | None  # of ``routed``, over all experts
-    drop_rate: float | None  # dropped / routed
+    drop_rate: float | None  # dropped / (routed + lost)
     aux_loss: float | None  # mean over the router's calls, and over ranks
     ep_own_ns: tuple[
         float | None, ...
     ] = ()  # by ep coordinate: own time in the layer, forward and backward; empty where waits are not known
     ep_cost_ns: float | None = None  # the largest of these - their mean
+    lost: int = 0  # dropped choices that ``routed`` lacks, because their expert is not known
+    guessed: bool = False  # found by its weights alone: no name says that these are experts
+    breach: str = ""  # a step in which chosen - dropped is not what was processed, as a sentence

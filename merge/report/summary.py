@@ -120,10 +120,11 @@ class ModelTotals:
     """
 
     params_by_kind: dict[str, int]  # the kinds of records.KINDS that the model has: dense, expert, ...
-    active_params: int | None  # parameters that process one token; None where the top-k of a layer is not known
+    active_params: int | None  # parameters that process one token; None where that is not known
     active_is_measured: bool  # as rows of experts / tokens of routers, where a stack reports no top-k
     uncovered: tuple[str, ...]  # coordinates without recorded parameters, such as "pp 1" or "ep 2-3"
     forward: ModelWork | None  # None where nothing was counted
     why_no_forward: str = ""  # why it is None although ranks counted
     evaluated: tuple[EvaluatedModel, ...] = ()  # models that are not trained
     assumes_replicas: bool = False  # some parameters are only assumed to be equal on all ranks
+    why_no_active: str = ""  # why active_params is None

@@ -3,14 +3,14 @@
     executed = sum over the ranks / dp            (for each model separately, where models have axes of their own)
     exact    = the same, but work that tensor-parallel ranks repeat counts once (distprof.merge.job.tp_duplicates)
     useful   = exact, without the work of experts on padding: of the expert work of each MoE layer at most the share
-               (tokens that its router saw x top-k) / (rows that its experts ran on)
+               (choices that its router kept, else the tokens that it saw x top-k) / (rows that its experts ran on)
 
 distprof.merge.work.moe_flops has the work of experts and routers on one rank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distprof.merge.analysis import Analysis, computed_once
@@ -19,6 +19,7 @@ from distprof.merge.job.counted_groups import CountedGroup
 from distprof.merge.job.stages import Pipeline
 from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.load.rank import RankData
+from distprof.merge.load.window import Window
 from distprof.merge.report import ModelWork
 from distprof.merge.work.moe_flops import MoeWork, RankMoeWork
 from distprof.records import ExpertLayer
@@ -37,7 +38,7 @@ class _Layer:
     flops: float = 0.0  # of its experts
     rows: float = 0.0  # rows that its experts ran on
     tokens: float = 0.0  # tokens that its router saw
-    wanted: float = 0.0  # these tokens times top-k
+    wanted: float = 0.0  # choices that routers kept; where that is not known, these tokens times top-k
     known: bool = True
 
     @property
@@ -71,10 +72,10 @@ class WorkSums:
 @computed_once
 def work_sums(analysis: Analysis) -> list[WorkSums]:
     """Returns the sums of each group of models on the same axes."""
-    return [_group_sums(group) for group in analysis.counted_groups]
+    return [_group_sums(group, analysis.windows) for group in analysis.counted_groups]
 
 
-def _group_sums(part: CountedGroup) -> WorkSums:
+def _group_sums(part: CountedGroup, windows: Mapping[int, Window]) -> WorkSums:
     layout, counted = part.layout, part.ranks
     sums = WorkSums(layout.info.sizes["dp"], len(counted))
     hosted: dict[tuple[object, ...], tuple[RankMoeWork, list[_Layer]]] = {}  # ranks with the same layers share an entry
@@ -87,7 +88,8 @@ def _group_sums(part: CountedGroup) -> WorkSums:
             keys = [layer_key(one.data, layer, pipeline) for layer in one.layers]
             own = [sums.layers.setdefault(key, _Layer()) for key in keys]
             hosted[same] = RankMoeWork(one.shape, one.data.parameters, one.layers), own
-        _add_layers(hosted[same][1], one.layers, hosted[same][0].compute(one, share))
+        kept = _kept_choices(one, windows.get(rank))
+        _add_layers(hosted[same][1], one.layers, hosted[same][0].compute(one, share), kept)
     return sums
 
 
@@ -129,12 +131,22 @@ def _add(sums: WorkSums, one: CountedRank, share: FloatArray) -> None:
     sums.flops += float((flops * share).sum()) + outside_flops / one.tp
 
 
-def _add_layers(sums: Sequence[_Layer], layers: Sequence[ExpertLayer], work: MoeWork) -> None:
-    columns = (work.macs.tolist(), work.flops.tolist(), work.rows.tolist(), work.tokens.tolist())
-    for layer, hosted, macs, flops, rows, tokens in zip(sums, layers, *columns, strict=True):
+def _kept_choices(one: CountedRank, window: Window | None) -> list[int | None]:
+    """Returns for each layer how many choices its router kept in the counted iteration; None where that is unknown."""
+    routing = window.counted_routing if window is not None else None
+    rows = {row.layer: row for row in routing.layers if row.drops_known} if routing is not None else {}
+    kept = {number: int(row.routed.sum()) - int(row.dropped.sum()) for number, row in rows.items()}
+    return [kept.get(number) for number, layer in enumerate(one.data.layers) if layer in one.layers]
+
+
+def _add_layers(
+    sums: Sequence[_Layer], layers: Sequence[ExpertLayer], work: MoeWork, kept: Sequence[int | None]
+) -> None:
+    columns = (work.macs.tolist(), work.flops.tolist(), work.rows.tolist(), work.tokens.tolist(), work.router.tolist())
+    for layer, hosted, macs, flops, rows, tokens, router, own in zip(sums, layers, *columns, kept, strict=True):
         layer.macs += macs
         layer.flops += flops
         layer.rows += rows
         layer.tokens += tokens
-        layer.wanted += tokens * hosted.top_k
-        layer.known = layer.known and tokens > 0 and hosted.top_k > 0
+        layer.wanted += tokens * hosted.top_k if own is None else own * router
+        layer.known = layer.known and (own is not None or (tokens > 0 and hosted.top_k > 0))

@@ -27,6 +27,7 @@ class MoeWork:
     flops: FloatArray  # of its experts
     rows: FloatArray  # rows that its experts ran on
     tokens: FloatArray  # tokens that its router saw
+    router: FloatArray  # the share of its router's work that counts; 1 where no router was seen
 
 
 class RankMoeWork:
@@ -50,6 +51,7 @@ class RankMoeWork:
             flops=self._inside.sums(one.flops * share),
             rows=self._experts.sums(macs) * self._rows_a_mac,
             tokens=tokens * self._routers.largest(share),
+            router=np.where(self._router_elements > 0, self._routers.largest(share), 1.0),
         )
 
 

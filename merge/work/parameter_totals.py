@@ -26,6 +26,7 @@ from distprof.merge.report import EvaluatedModel
 from distprof.merge.wording import join_words
 from distprof.merge.work.missing_shards import missing_coordinates
 from distprof.merge.work.model_flops import LayerKey, experts_per_token, layer_key
+from distprof.merge.work.suspected_experts import suspected_experts
 from distprof.records import EXPERT, KINDS, Parameter
 
 _Key = tuple[object, ...]
@@ -40,7 +41,7 @@ class Totals:
     exact: int | None
     trainable: int | None
     by_kind: dict[str, int]  # the keys of records.KINDS that the model has
-    active: int | None  # per token; None also where the top-k of a layer is neither known nor measured
+    active: int | None  # per token; None also where a top-k is neither known nor measured, or experts are suspected
     active_is_measured: bool
     covers_all: bool
     uncovered: tuple[str, ...]  # coordinates that no recorded rank covers, replicas included
@@ -65,7 +66,7 @@ def parameter_totals(analysis: Analysis) -> Totals:
         exact=sum(piece.parameter.global_numel for piece in pieces) if pieces else None,
         trainable=sum(p.parameter.global_numel for p in pieces if p.parameter.trainable) if pieces else None,
         by_kind=_by_kind(pieces),
-        active=_active(pieces),
+        active=None if suspected_experts(analysis) else _active(pieces),
         active_is_measured=any(piece.measured for piece in pieces),
         covers_all=len(recorded) == analysis.run.world_size and not notes,
         uncovered=missing_coordinates(recorded, analysis.layout),

@@ -4,7 +4,8 @@ that is never timed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from threading import get_ident
 from typing import Any
 
@@ -16,11 +17,13 @@ from distprof.flops.counter import FlopMode
 from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.hooks.patches import ModuleCallPatch, OnError, dataloader_patch
 from distprof.model.batch_order import takes_sequences_first
+from distprof.model.moe_layers import MoeLayer
 from distprof.probes.batch import shape
 from distprof.probes.compiled.counted_code import CompiledCode
 from distprof.probes.compiled.eager_choice import EagerChoice
 from distprof.probes.counting.iteration_count import IterationCount
 from distprof.probes.counting.mode_switch import ModeSwitch
+from distprof.probes.experts import ExpertTally
 from distprof.probes.module_stack import ModuleStack, ThreadCallHandler
 from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.protocol import ModuleCallListener, Region
@@ -45,10 +48,11 @@ class CountingProbe:
         *,
         whole: bool = False,
         window: int = 0,
+        layers: Sequence[MoeLayer] = (),
     ) -> None:
         """``whole``: counts whole iterations of a job, with the code between models, backward and optimizers.
 
-        ``window`` is the number of the window, for its records.
+        ``window`` is the number of the window, for its records.  Of the MoE ``layers`` the routers' choices are read.
         """
         self._window = window
         self._module_patch = patch
@@ -61,6 +65,7 @@ class CountingProbe:
         self._order = listener.tree.batch_order
         self._input_shape: torch.Size | None = None  # of the running model
         self._data_patch = dataloader_patch(on_error)
+        self._routing = ExpertTally([_of_routers(layer) for layer in layers], window)
         self._ended: list[Record] = []
         self._threads: set[int] = set()  # other threads that run a module now
 
@@ -96,6 +101,7 @@ class CountingProbe:
         self.optimizer_steps.forget()
         self._compiled.begin(count.mode, count.attribution)
         self._running.new_tally()
+        self._routing.begin()
         self._switch.begin(count.mode)
 
     def end(self, iteration: int, mode: str) -> None:
@@ -103,6 +109,14 @@ class CountingProbe:
             self._order.settle(self._count.calls)
             batches = self._running.tally.work()
             self._ended.append(self._count.record(iteration, mode, self._window, batches, self._compiled))
+            self._ended += self._choices(iteration)
+
+    def _choices(self, iteration: int) -> list[Record]:
+        """Returns what routers chose in the iteration.  Waits for the device: nothing is timed."""
+        chosen = self._routing.finish(iteration)
+        if chosen is not None and torch.cuda.is_initialized():
+            torch.cuda.current_stream().synchronize()
+        return [*chosen.records()] if chosen is not None else []
 
     def read(self, *, wait: bool = False) -> list[Record]:
         ended, self._ended = self._ended, []
@@ -163,6 +177,8 @@ class CountingProbe:
             self._count.attribution.leave()
         if token == _RECOMPUTED:
             return
+        if token in self._routing.leaving and not running.in_evaluation:
+            self._routing.left(token, output)
         running.stack.pop()
         if not running.stack:
             if not running.in_evaluation:
@@ -244,3 +260,8 @@ class CountingProbe:
 
     def give_up(self) -> bool:
         return self._switch.give_up()
+
+
+def _of_routers(layer: MoeLayer) -> MoeLayer:
+    """Returns the layer without what is read from the calls of its experts."""
+    return replace(layer, read_handed=None, read_processed=None, expert_rows=())

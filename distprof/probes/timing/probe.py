@@ -90,6 +90,12 @@ class TimedProbe:
         owner = owners[-1] if owners else NOBODY
         return phase, None if owner == NOBODY else owner if owner >= 0 else ~owner
 
+    def record_experts(self, layers: Sequence[MoeLayer], number: int, counts: object) -> None:
+        """Adds tokens that the script has counted in layer ``number`` of ``layers``; not again when recomputing."""
+        running = self._timer.running
+        if get_ident() == self.thread and not running.in_evaluation and not self._timer.interrupted:
+            self._timer.experts.record(layers, number, counts)
+
     def attach(self) -> None:
         timer = self._timer
         self._module_patch.open(with_fast_path(timer, self._on_error))

@@ -8,7 +8,7 @@ from distprof.merge.quantities import NOT_AVAILABLE, duration, percentage, plain
 from distprof.merge.report import ExpertLayerStats, Report
 from distprof.merge.text.format.lines import heading, one_line, table
 from distprof.merge.text.format.shortening import shortened_apart
-from distprof.merge.wording import number_spans
+from distprof.merge.wording import join_words, number_spans
 
 _LAYER_WIDTH = 36
 _ALL_UP_TO = 8
@@ -32,6 +32,9 @@ def experts_block(report: Report) -> Iterator[str]:
     names = shortened_apart([one_line(layer.name) for layer in report.experts], _LAYER_WIDTH)
     cells = [_cells(layer, names[one_line(layer.name)], by_ep=by_ep, with_cost=bool(costs)) for layer in report.experts]
     yield from table(titles, cells, left=["layer", titles[-1], "dead"])
+    guessed = [names[one_line(layer.name)] for layer in report.experts if layer.guessed]
+    if guessed:
+        yield f"Found by their weights alone, as no name says that these are experts: {join_words(guessed)}."
     routed = [layer for layer in report.experts if layer.routed]
     if routed:
         yield ""
@@ -55,7 +58,7 @@ def _cells(layer: ExpertLayerStats, name: str, *, by_ep: bool, with_cost: bool) 
 
 
 def _routing(layer: ExpertLayerStats, name: str) -> list[str]:
-    chosen = sum(layer.routed)
+    chosen = sum(layer.routed) + layer.lost
     return [
         name,
         NOT_AVAILABLE if layer.top_k is None else str(layer.top_k),

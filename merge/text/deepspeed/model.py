@@ -28,8 +28,9 @@ def params_lines(report: Report) -> Iterator[str]:
     for kind, numel in model.params_by_kind.items():
         yield labelled_line(f"  {_TITLES.get(kind, kind)}", f"{numel:,}")
     yield labelled_line("  trainable", f"{summary.trainable_params_exact:,}")
-    if EXPERT in model.params_by_kind:
-        active = "n/a: the top-k is not known" if model.active_params is None else f"{model.active_params:,}"
+    if EXPERT in model.params_by_kind or (model.active_params is None and model.why_no_active):
+        known = model.active_params is not None
+        active = f"{model.active_params:,}" if known else one_line(f"{NOT_AVAILABLE}: {model.why_no_active}")
         label = "  active per token" + (", measured" if model.active_is_measured else "")
         yield labelled_line(label, active)
     yield from evaluated_lines(report)

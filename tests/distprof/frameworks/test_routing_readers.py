@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from distprof.frameworks.deepspeed import _read_gate
+from distprof.frameworks.moe_names import names_router, stated_top_k
 from distprof.frameworks.routing_readers import (
     count_by_expert,
-    is_router,
+    read_arguments,
+    read_choice,
     read_chosen_ids,
     read_counts,
-    read_dispatched_ids,
 )
 
 SCORES = torch.rand(3, 2)
@@ -43,7 +44,7 @@ def test_read_chosen_ids(output: Any, tokens: list[int] | None) -> None:
     said = read_chosen_ids(output, 4)
     assert (said.routed.tolist() if said else None) == tokens
     if isinstance(output, tuple):
-        handed = read_dispatched_ids((torch.rand(3, 8), *output), 4)
+        handed = read_arguments((torch.rand(3, 8), *output), 4)
         assert (None if handed is None else handed.tolist()) == tokens
 
 
@@ -76,9 +77,82 @@ def test_other_tensors_are_not_read() -> None:
     assert read_chosen_ids(torch.tensor([[0, 1]]).as_subclass(Ids), 4) is None
 
 
-def test_is_router() -> None:
+def test_names_of_routers() -> None:
     class TopKRouter(nn.Module):
         pass
 
-    assert is_router("anything", TopKRouter()) and is_router("gate", nn.Identity())
-    assert not is_router("gate", nn.Linear(1, 1)) and not is_router("proj", nn.Identity())
+    assert names_router("anything", TopKRouter()) and names_router("gate", nn.Linear(1, 1))
+    assert not names_router("gate_proj", nn.Linear(1, 1)) and not names_router("proj", nn.Identity())
+
+
+def test_k_that_a_layer_states() -> None:
+    class Top2Router(nn.Module):
+        pass
+
+    class Config:
+        def __init__(self) -> None:
+            self.num_experts_per_tok = 20
+
+    layer = nn.Module()
+    layer.config = Config()  # type: ignore[assignment]
+    assert (stated_top_k(nn.Module()), stated_top_k(Top2Router()), stated_top_k(layer)) == (0, 2, 20)
+    layer.top_k = 3  # type: ignore[assignment]
+    assert stated_top_k(layer, Top2Router()) == 3
+
+
+IDS = torch.tensor([[0, 1], [1, 2], [3, 0]])
+
+
+@pytest.mark.parametrize(
+    ("output", "top_k", "counts"),
+    [
+        (IDS.T.contiguous(), 2, [2, 2, 1, 1]),  # [k, tokens]
+        (IDS.view(1, 3, 2), 2, [2, 2, 1, 1]),
+        (IDS[:, 0], 1, [1, 1, 0, 1]),  # top-1 without a dimension for k
+        (IDS[:, :1].T, 1, [1, 1, 0, 1]),
+        (torch.arange(20).expand(5, 20), 20, None),  # more than the four experts
+        ({"logits": torch.rand(3, 4), "ids": IDS}, 2, [2, 2, 1, 1]),
+        ((torch.rand(4), torch.tensor([2, 2, 1, 1])), 0, [2, 2, 1, 1]),  # counts
+        ((torch.rand(3, 4), [2, 2, 1, 1], torch.arange(6)), 2, [2, 2, 1, 1]),  # JetMoE: a list of counts
+        (torch.arange(80).view(4, 20), 2, [20, 20, 20, 20]),  # each expert's tokens (expert choice)
+        ((torch.rand(3, 4), torch.rand(3, 4)), 0, None),
+    ],
+)
+def test_forms_of_a_choice(output: Any, top_k: int, counts: list[int] | None) -> None:
+    said = read_choice(output, 4, top_k=top_k)
+    assert (said.routed.tolist() if said else None) == counts
+
+
+def test_twenty_experts_a_token() -> None:
+    ids = torch.stack([torch.randperm(64)[:20] for _ in range(7)])
+    said = read_choice((torch.rand(7, 64), ids), 64, top_k=20)
+    assert said is not None and said.routed.tolist() == torch.bincount(ids.reshape(-1), minlength=64).tolist()
+
+
+def test_masks() -> None:
+    """Of three tokens with two choices each, one choice is dropped."""
+    mask = torch.zeros(3, 4, dtype=torch.bool).scatter(1, IDS, True)
+    mask[2, 0] = False
+    for tensor in (mask, mask.long()):
+        said = read_choice((torch.rand(3, 4), tensor), 4, top_k=2)
+        assert said is not None and said.kept is not None
+        assert (said.kept.tolist(), said.choices) == ([1, 2, 1, 1], 6)
+    assert read_choice(mask.long(), 4) is None, "may be something else"
+    assert read_choice(mask, 4, limited=True) is None, "may lack dropped choices of an unknown number"
+
+
+def test_scores_of_the_chosen_alone() -> None:
+    scores = torch.zeros(3, 4).scatter(1, IDS, torch.rand(3, 2) + 1)
+    said = read_choice((scores, torch.rand(3, 4)), 4, top_k=2)
+    assert said is not None
+    assert (said.routed.tolist(), said.choices, said.must_be_all) == ([2, 2, 1, 1], 6, True)
+
+
+def test_the_same_ids_are_counted_once() -> None:
+    ids = IDS.clone()
+    first = count_by_expert(ids, 4)
+    assert count_by_expert(ids, 4) is first
+    ids[0, 0] = 1
+    assert count_by_expert(ids, 4).tolist() == [1, 3, 1, 1]
+    with torch.inference_mode():
+        assert count_by_expert(IDS.clone(), 4).tolist() == [2, 2, 1, 1]

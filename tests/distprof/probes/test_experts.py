@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from support.recording import Seen, record
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distprof.frameworks import stacked_experts
+from distprof.frameworks import expert_finder
 from distprof.records import Error, ExpertLayers, ExpertLoad, ExpertRouting
 
 
@@ -170,7 +171,7 @@ def test_layers_of_torchtitans_signatures(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("capacity", [None, 1.0])
 def test_layers_of_megatrons_signatures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capacity: float) -> None:
-    """With a capacity, the map has the tokens after dropping, not the chosen ones."""
+    """The map has the tokens after dropping: of two choices a token, here none is missing."""
     state = ModuleType("megatron.core.parallel_state")
     monkeypatch.setitem(sys.modules, "megatron.core.parallel_state", state)
     monkeypatch.setattr(TEGroupedMLP, "config", SimpleNamespace(moe_expert_capacity_factor=capacity))
@@ -178,15 +179,19 @@ def test_layers_of_megatrons_signatures(tmp_path: Path, monkeypatch: pytest.Monk
     (layer,) = seen.one(ExpertLayers).layers
     assert (layer.num_experts, layer.top_k, layer.counted) == (4, 2, True)
     assert seen.one(ExpertLoad).tokens.tolist() == [4, 3, 0, 1]
-    assert seen.of(ExpertRouting) == [] if capacity else routing(seen) == ([4, 3, 0, 1], [], True)
+    assert routing(seen) == ([4, 3, 0, 1], [], True)
 
 
 def test_an_unknown_router_is_replaced_by_the_tokens_of_experts(tmp_path: Path) -> None:
+    class Hidden:
+        def __getitem__(self, place: int) -> Tensor:
+            return torch.tensor(ROUTE)
+
     class Scores(nn.Module):
-        """Chooses by scores that it does not return."""
+        """Returns its choice in an object of its own."""
 
         def forward(self, x: Tensor) -> Any:
-            return {1: torch.tensor(ROUTE)}
+            return Hidden()
 
     seen = record(tmp_path, training(1, nn.Sequential(Stacked(Scores(), [1]))))
     assert routing(seen) == ([3, 3, 0, 0], [], False)
@@ -244,7 +249,7 @@ def test_a_failing_reader_makes_only_its_layer_unknown(tmp_path: Path, monkeypat
     def fails(*_: Any) -> None:
         raise ValueError
 
-    monkeypatch.setattr(stacked_experts, "read_chosen_ids", fails)
+    monkeypatch.setattr(expert_finder, "read_arguments", fails)
     model = nn.Sequential(Stacked(TopRouter(ROUTE), []), Listed(ROUTE))
     seen = record(tmp_path, training(1, model))
     assert seen.of(Error) == []
@@ -287,3 +292,75 @@ def test_no_tensor_of_the_script_is_kept(tmp_path: Path) -> None:
 
     assert routing(record(tmp_path, job))[0] == [4, 3, 0, 1]
     assert kept
+
+
+class Plain(nn.Module):
+    """A list of experts behind a router that returns scores; ``call`` runs an expert on the rows of its tokens."""
+
+    def __init__(self, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.gate, self.call = nn.Linear(8, 4), call
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number, expert in enumerate(self.experts):
+            x = x + self.call(expert, x[: 4 - number]).sum()
+        return x
+
+
+def test_experts_called_by_their_forward_are_unseen(tmp_path: Path) -> None:
+    called = record(tmp_path / "call", training(1, nn.Sequential(Plain(lambda expert, x: expert(x)))))
+    assert (called.one(ExpertLoad).tokens.tolist(), called.one(ExpertLoad).unseen) == ([4, 3, 2, 1], ())
+    past = record(tmp_path / "forward", training(1, nn.Sequential(Plain(lambda expert, x: expert.forward(x)))))
+    assert past.one(ExpertLoad).unseen == (0,)
+
+
+def test_rows_of_padding_are_no_tokens(tmp_path: Path) -> None:
+    """All experts get six rows; the first step shows that they are alike, the others leave zeros out."""
+
+    def padded(expert: nn.Module, x: Tensor) -> Tensor:
+        y: Tensor = expert(torch.cat([x, x.new_zeros(6 - len(x), 8)]))
+        return y
+
+    loads = record(tmp_path, training(3, nn.Sequential(Plain(padded))), timed=3).of(ExpertLoad)
+    assert [load.unseen for load in loads] == [(0,), (), ()]
+    assert [load.tokens.tolist() for load in loads[1:]] == [[4, 3, 2, 1]] * 2
+
+
+def test_a_mask_shows_how_many_choices_were_dropped(tmp_path: Path) -> None:
+    class Top2Router(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            mask = torch.zeros(4, 4, dtype=torch.bool).scatter(1, torch.tensor(ROUTE), True)
+            mask[1:, 0] = False
+            return torch.rand(4, 4), mask
+
+    class Masked(Stacked):
+        def forward(self, x: Tensor) -> Tensor:
+            self.router(x)
+            y: Tensor = self.experts(x, torch.tensor(ROUTE).float())
+            return y
+
+    class Experts(StackedExperts):
+        def forward(self, x: Tensor, scores: Tensor) -> Tensor:
+            return x * self.weight.sum()
+
+    model = Masked(Top2Router(), [])
+    model.experts = Experts()
+    (one,) = record(tmp_path, training(1, nn.Sequential(model))).one(ExpertRouting).layers
+    assert (one.routed.tolist(), one.drops_known, one.lost) == ([1, 3, 0, 1], True, 3)
+
+
+def test_scores_that_are_not_those_of_the_chosen_alone_are_not_read(tmp_path: Path) -> None:
+    class Top2Router(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.rand(4, 4) + 1, torch.tensor(ROUTE)[:, :1].float()
+
+    class Scored(Stacked):
+        def forward(self, x: Tensor) -> Tensor:
+            self.router(x)
+            y: Tensor = self.experts(x, torch.tensor(ROUTE)) * 1
+            return y
+
+    routing_seen = record(tmp_path, training(1, nn.Sequential(Scored(Top2Router(), [])))).one(ExpertRouting)
+    (one,) = routing_seen.layers
+    assert (one.routed.tolist(), one.drops_known) == ([4, 3, 0, 1], False), "of the experts' arguments"

@@ -24,6 +24,7 @@ class Flattened:
     name: str
     prime: nn.Module
     prime_name: str
+    shape: tuple[int, ...]
     layout: ParameterLayout
     dtype: torch.dtype
     trainable: bool
@@ -62,7 +63,7 @@ def _flattened_in(handle: Any) -> Iterator[tuple[nn.Module, Flattened]]:
     ):
         whole = shape.numel()
         layout = ParameterLayout((shard.numel_in_shard or 0) if sharded else whole, whole, whole, sharded)
-        found = Flattened(info.param_name, info.module, info.param_name, layout, flat.dtype, needs)
+        found = Flattened(info.param_name, info.module, info.param_name, tuple(shape), layout, flat.dtype, needs)
         own[id(info.module), info.param_name] = found
         yield info.module, found
     for info in flat._shared_param_infos:

@@ -1,0 +1,164 @@
+"""MoE layers of any stack: a router with as many rows as there are experts, beside as many alike blocks of weights.
+
+Names decide little: a layer whose names tell neither of experts nor of a MoE layer is found by its weights, and called
+a guess.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from distprof.frameworks.expert_blocks import Blocks, candidates
+from distprof.frameworks.module_view import ModelView, Weight, is_wrapping, unwrapped
+from distprof.frameworks.moe_names import (
+    declared_numbers,
+    has_capacity,
+    is_layer_class,
+    is_router_name,
+    names_router,
+    stated_top_k,
+)
+from distprof.frameworks.protocol import Experts
+from distprof.frameworks.routing_readers import read_arguments, read_choice, read_counts
+
+#: Arguments of experts with this name hold the number of tokens of each.
+_COUNTS = re.compile(
+    r"(tokens?|num|counts?|rows)_?(per|of|by)_?(local_)?experts?|expert_(sizes?|counts?)|(batch|group)_sizes"
+)
+
+
+@dataclass(frozen=True)
+class _Router:
+    """A router; ``rows`` and ``columns`` are the dimensions of its matrices, the last matrix first."""
+
+    module: nn.Module | None  # None where its weights are the layer's own
+    is_named: bool
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]  # where the experts may be the columns
+    inputs: frozenset[int]
+
+    def fits(self, blocks: Blocks) -> bool:
+        return self.number(blocks) > 0 or (self.is_named and not self.rows)
+
+    def number(self, blocks: Blocks) -> int:
+        """Returns the number of experts of which ``blocks`` are all, or this rank's; 0 if it does not fit them."""
+        if blocks.whole in self.rows or blocks.whole in self.columns:
+            return blocks.whole
+        larger = (rows for rows in self.rows if rows > blocks.whole and rows % blocks.whole == 0)
+        return next(larger, 0) if self.is_named and blocks.is_named else 0
+
+
+def find_experts(layer: nn.Module, view: ModelView) -> Experts | None:
+    """Returns the experts of a module if it is a MoE layer; ``view`` is that of the whole model."""
+    if is_wrapping(layer):
+        return None
+    found = [*candidates(layer, view)]
+    for blocks, child in sorted(found, key=lambda one: not one[0].is_named):
+        inside = blocks.module is not child
+        if inside and find_experts(unwrapped(child), view) is not None:
+            continue  # the child is the layer
+        routers = [*_routers(layer, {id(blocks.module), id(child)}, view)]
+        router = next((one for one in routers if one.fits(blocks)), None)
+        if _is_layer(layer, blocks, router, len(routers), inside=inside):
+            alike = [one for one, _ in found if one is not blocks and _are_alike(one, blocks)]
+            return _experts(layer, blocks, router, alike)
+    return None
+
+
+def _is_layer(layer: nn.Module, blocks: Blocks, router: _Router | None, routers: int, *, inside: bool) -> bool:
+    """Whether router and blocks make a MoE layer.  Without names, the router's input has to be that of the blocks."""
+    if router is None:
+        return blocks.is_named and not inside
+    if blocks.is_named:
+        return router.is_named or not inside
+    if blocks.whole < 2 or not router.number(blocks) or not router.inputs & blocks.widths:
+        return False
+    # A list of alike modules beside a Linear may be the layers of a model and its head.
+    return router.is_named or (not blocks.modules and (routers == 1 or is_layer_class(layer)))
+
+
+def _experts(layer: nn.Module, blocks: Blocks, router: _Router | None, alike: Sequence[Blocks]) -> Experts:
+    chooser = router.module if router is not None else None
+    inner = unwrapped(chooser) if chooser is not None else None
+    holder = unwrapped(blocks.module)
+    top_k = stated_top_k(*(module for module in (layer, inner, holder) if module is not None))
+    limited = has_capacity(layer, *(() if inner is None else (inner,)))
+    counts = not blocks.modules and _takes_counts(holder)
+    unread = inner is None or _gives_scores(inner)
+    read = None if unread else partial(read_choice, top_k=top_k, limited=limited)
+    return Experts(
+        num_experts=_number(layer, blocks, router, holder),
+        modules=blocks.modules,
+        holder=None if blocks.modules else blocks.module,
+        local=blocks.local,
+        top_k=top_k,
+        router=chooser,
+        read_router=read,
+        read_handed=None if blocks.modules or counts else partial(read_arguments, top_k=top_k),
+        read_processed=read_counts if counts else None,
+        ids=blocks.ids,
+        parts=tuple(one.module for one in alike),
+        own=blocks.names,
+        guessed=not blocks.is_named and not is_layer_class(layer),
+    )
+
+
+def _number(layer: nn.Module, blocks: Blocks, router: _Router | None, holder: nn.Module) -> int:
+    """Returns the global number of experts; 0 if nothing says more than how many this rank has."""
+    if blocks.ids or blocks.local < blocks.whole:
+        return blocks.whole
+    by_router = router.number(blocks) if router is not None else 0
+    inner = unwrapped(router.module) if router is not None and router.module is not None else None
+    stated = declared_numbers(*(module for module in (layer, inner, holder) if module is not None))
+    if by_router:
+        return by_router
+    fitting = [number for number in stated if number >= blocks.local and number % blocks.local == 0]
+    return fitting[0] if fitting else (0 if blocks.modules else blocks.whole)
+
+
+def _are_alike(one: Blocks, other: Blocks) -> bool:
+    return (one.local, one.whole, one.is_named) == (other.local, other.whole, other.is_named) and (
+        bool(one.modules) == bool(other.modules)
+    )
+
+
+def _routers(layer: nn.Module, without: set[int], view: ModelView) -> Iterator[_Router]:
+    """Yields what may be the layer's router, the children with a router's name first."""
+    children = [(name, child) for name, child in layer._modules.items() if child is not None]
+    children = [(name, child) for name, child in children if id(child) not in without]
+    for name, child in sorted(children, key=lambda one: not names_router(one[0], unwrapped(one[1]))):
+        named = names_router(name, unwrapped(child))
+        if named or isinstance(unwrapped(child), nn.Linear):
+            yield _router(child, [weight for _, weight in view.weights_below(child, depth=2)], named=named)
+    for name, weight in view.weights(layer).items():
+        if len(weight.shape) == 2 and not name.endswith("bias"):
+            yield _router(None, [weight], named=is_router_name(name.removesuffix("_weight")))
+
+
+def _router(module: nn.Module | None, weights: Sequence[Weight], *, named: bool) -> _Router:
+    matrices = [weight for weight in reversed(weights) if len(weight.shape) == 2]
+    return _Router(
+        module,
+        named,
+        tuple(weight.shape[0] for weight in matrices),
+        tuple(weight.shape[1] for weight in matrices if not weight.of_linear),
+        frozenset(size for weight in matrices for size in weight.shape),
+    )
+
+
+def _gives_scores(router: nn.Module) -> bool:
+    """Whether a router is a plain layer of torch's: it returns the scores of all experts, not the choice."""
+    return type(router).__module__.startswith("torch.nn")
+
+
+def _takes_counts(holder: nn.Module) -> bool:
+    try:
+        return any(_COUNTS.search(name) for name in inspect.signature(type(holder).forward).parameters)
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,36 @@
+"""Copies small tensors to the host at the end of a step, without waiting for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from distprof.records import Array
+
+
+def start_copies(tensors: Sequence[torch.Tensor]) -> Callable[[], list[Array]]:
+    """Starts one copy for each device and dtype, without waiting; returns a function that reads the arrays."""
+    places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        places.setdefault((tensor.device, tensor.dtype), []).append(index)
+    with torch.no_grad():
+        copies = [(indices, _copy(torch.cat([tensors[i] for i in indices]))) for indices in places.values()]
+    lengths = [tensor.numel() for tensor in tensors]
+
+    def read() -> list[Array]:
+        arrays: dict[int, Array] = {}
+        for indices, copy in copies:
+            ends = np.cumsum([lengths[index] for index in indices])[:-1]
+            arrays |= zip(indices, np.split(copy.numpy(), ends), strict=True)
+        return [arrays[index] for index in range(len(lengths))]
+
+    return read
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
