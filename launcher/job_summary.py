@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from distprof.errors import DataError
 from distprof.launcher.run_setup import Job
+from distprof.rank.names import spans
 from distprof.rank.plans import short_run_advice, used_steps
 from distprof.rank.selection import select_shards
 from distprof.records import ALONE, NO_MODULE, ONLY_COMPILED, Counts, End, Error, Header, Plan, Step
@@ -90,18 +90,6 @@ def last_line(run: RunFolder, job: Job, summaries: list[RankSummary], unread: li
         + "".join(f"; {reason}" for reason in reasons)
         + (f"  ->  distprof merge {shlex.quote(str(run.path))}" if recorded and not merging else "")
     )
-
-
-def spans(ranks: Iterable[int]) -> str:
-    """Returns ``rank 3`` or ``ranks 0-3, 7``."""
-    runs: list[list[int]] = []
-    for rank in sorted(ranks):
-        if runs and rank == runs[-1][1] + 1:
-            runs[-1][1] = rank
-        else:
-            runs.append([rank, rank])
-    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-    return f"rank {text}" if text.isdecimal() else f"ranks {text}"
 
 
 def _expected(job: Job, summaries: list[RankSummary]) -> int:

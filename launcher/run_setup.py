@@ -34,6 +34,7 @@ class RunOptions:
     settings: Settings = field(default_factory=Settings)
     merge: bool = DEFAULTS["merge"]
     daemon: bool = DEFAULTS["daemon"]
+    stall: float = DEFAULTS["stall"]
     shown: Mapping[str, object] = field(default_factory=dict)  # the options that later merges use, if not given there
     config: Path | None = None  # the configuration file that the user named
     off: str = ""  # the place that switches recording off
@@ -56,6 +57,7 @@ def choose_options(given: Mapping[str, object], environment: Mapping[str, str] =
         settings=from_layer(layer),
         merge=values["merge"],
         daemon=values["daemon"],
+        stall=values["stall"],
         shown={option.name: layer[option.name].value for option in SHOWN if option.name in layer},
         config=file,
         off="" if values["enabled"] else layer["enabled"].where,
@@ -120,6 +122,7 @@ def _make_run_folder(out: Path, options: RunOptions, job: Job) -> RunFolder:
         launch=run.launch or run_id,
         launched_ns=now,
         daemon=options.daemon,
+        stall=options.stall,
     )
     write_settings(settings, run.inject)
     if options.daemon and not job.on_this_node:

@@ -10,6 +10,7 @@ from distprof.merge.clock.section import clock_section
 from distprof.merge.collectives.section import collectives_section
 from distprof.merge.experts.load import expert_layers
 from distprof.merge.gain_grid import gain_grid
+from distprof.merge.hang_rows import hang_rows
 from distprof.merge.host_rows import host_rows
 from distprof.merge.load.peaks import DATASHEET_PEAKS, Peaks
 from distprof.merge.load.run import LoadedRun
@@ -62,6 +63,7 @@ def report_of(analysis: Analysis) -> Report:
         generated=compiled_regions(analysis),
         hosts=host_rows(analysis),
         long_steps=long_steps(analysis),
+        hangs=hang_rows(analysis),
         gains=gain_grid(analysis),
         timeline=step_timeline(analysis),
         ops=op_rows(analysis),

@@ -8,6 +8,7 @@ from statistics import median
 from distprof.merge.analysis import Analysis
 from distprof.merge.experts.invariant import breach_notes
 from distprof.merge.experts.load import expert_layers
+from distprof.merge.hang_rows import hang_notes
 from distprof.merge.job.unknown_groups import group_notes
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import RunInfo, WindowInfo
@@ -61,6 +62,7 @@ def _window_info(run: LoadedRun, number: int) -> WindowInfo:
 
 
 def _notes(analysis: Analysis) -> Iterator[str]:
+    yield from hang_notes(analysis)
     yield from analysis.run.notes
     yield from analysis.layout.notes
     yield from find_doubts(analysis).notes

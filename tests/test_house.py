@@ -28,7 +28,7 @@ COUNTING = ("nested_tensors", "hooks", "flops.formulas", "flops")
 MODEL = ("module_walk", "topology", "frameworks", "model")
 PROBES = ("probes", "probes.memory", "probes.compiled", "probes.collectives", "probes.timing", "probes.counting")
 RANK_SIDE = (*COUNTING, *MODEL, *PROBES, "clock_sync", "recorder", "inject")
-LAUNCHER = ("launcher.daemon", "launcher")
+LAUNCHER = ("launcher.daemon.hang_watch", "launcher.daemon", "launcher")
 ANALYSIS = (
     "merge.report",
     "merge.arrays",
@@ -45,6 +45,7 @@ ANALYSIS = (
     "merge.experts",
     "merge.skew",
     "merge.host_rows",
+    "merge.hang_rows",
     "merge.gain_grid",
     "merge.step_timeline",
     "merge.time_use",

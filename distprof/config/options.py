@@ -163,6 +163,15 @@ RUN = (
         "'trigger'",
         default=True,
     ),
+    Option(
+        "stall",
+        float,
+        "an iteration counts as stuck after so many seconds, and after 20 times the 99th percentile of the rank's own; "
+        "the first iterations, evaluation and checkpoints may take longer",
+        "S",
+        default=60.0,
+        between=(0.1, 1e6),
+    ),
 )
 #: The options that a run keeps in its folder for later merges.
 SHOWN = (

@@ -38,6 +38,7 @@ class Settings:
     collectives: bool = DEFAULTS["collectives"]
     collective_timing: bool = DEFAULTS["collective_timing"]
     daemon: bool = False  # the ranks have a heartbeat, which the daemon of their node reads
+    stall: float = DEFAULTS["stall"]  # seconds, the least after which an iteration counts as stuck
 
     def __post_init__(self) -> None:
         if not self.timed and not self.count:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 
 from distprof.heartbeat.page_folder import remove_folder
 from distprof.run_folder import RunFolder
@@ -18,23 +20,37 @@ _OF_RANKS = ("DISTPROF_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "PYTHONSTARTUP", "
 
 
 class Lifeline:
-    """A pipe between a launcher and its daemon: the daemon ends when the launcher has closed it, or has ended."""
+    """A pair of sockets between a launcher and its daemon: the daemon ends when the launcher has closed its own, or has
+    ended.  What the daemon writes into it are lines for the job's log.
+    """
 
     def __init__(self, token: str) -> None:
-        self._reader, self._writer = os.pipe()
+        self._own, self._daemons = socket.socketpair()
         self._token = token
 
     @property
     def reader(self) -> int:
-        return self._reader
+        return self._daemons.fileno()
 
     def started(self) -> None:
-        os.close(self._reader)
+        self._daemons.close()
+
+    def pass_on(self, say: Callable[[str], None]) -> None:
+        """Says what the daemon says, on a thread that ends with the daemon.  Raises RuntimeError without threads."""
+        Thread(target=_pass_on, args=(self._own.dup(), say), name="distprof-daemon", daemon=True).start()
 
     def close(self) -> None:
         """Ends the daemon once no rank runs any more, and removes the page: the daemon may have been killed."""
-        os.close(self._writer)
+        with contextlib.suppress(OSError):
+            self._own.shutdown(socket.SHUT_WR)
+        self._own.close()
         remove_folder(self._token)
+
+
+def _pass_on(link: socket.socket, say: Callable[[str], None]) -> None:
+    with link, link.makefile("r", encoding="utf-8", errors="replace") as lines, contextlib.suppress(OSError):
+        for line in lines:
+            say(line.rstrip("\n"))
 
 
 def start_from_launcher(run: RunFolder, launch: str, token: str, path: Sequence[str]) -> Lifeline:

@@ -24,6 +24,16 @@ def upper_ns(bucket: int) -> int:
     return (5 + quarter) << (bits - 2)
 
 
+def without_longest(counts: Sequence[int], number: int) -> list[int]:
+    """Returns the counts without those of the ``number`` longest durations."""
+    left = list(counts)
+    for bucket in range(len(left) - 1, -1, -1):
+        taken = min(number, left[bucket])
+        left[bucket] -= taken
+        number -= taken
+    return left
+
+
 def quantile_ns(counts: Sequence[int], share: float) -> int | None:
     """Returns a duration that ``share`` of the counted ones do not exceed, up to a bucket's width; None without any."""
     total, seen = sum(counts), 0

@@ -20,8 +20,9 @@ _TOKEN = re.compile(r"[a-z0-9_]{8}")
 _PRIVATE = 0o077
 #: Local file systems on which space can be reserved: a store into a page without space would end the rank.
 _LOCAL = frozenset({"tmpfs", "ramfs", "ext2", "ext3", "ext4", "xfs", "overlay"})
-#: What the folder may hold.
+#: What the folder may hold; then the files with which a daemon asks the ranks.
 FILES = (PAGE, SOCKET) = ("page", "socket")
+_OF_LOOKS = re.compile(r"(ask|look)\.\d{1,3}(\.new)?|words(\.new)?")
 
 
 class NoPage(OSError):
@@ -111,7 +112,7 @@ def check_private(path: Path, found: os.stat_result) -> None:
 def remove_folder(token: str) -> None:
     """Removes a page's folder with the page; processes that have mapped the page keep it."""
     with contextlib.suppress(OSError), page_folder(token) as (path, fd):
-        for name in FILES:
+        for name in (*FILES, *filter(_OF_LOOKS.fullmatch, [entry.name for entry in path.iterdir()])):
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=fd)
         path.rmdir()

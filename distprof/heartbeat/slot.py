@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 #: A value that was not measured.
 NOT_MEASURED = -1
+#: So many of the longest iterations do not count for what is usual: code is compiled in the first ones.
+UNUSUAL = 3
 
 
 class State(IntEnum):
@@ -72,6 +74,7 @@ class RankInfo:
     smoothed_ns: int | None  # a running mean of durations
     median_ns: int | None  # of all iterations
     p99_ns: int | None
+    usual_p99_ns: int | None  # without the longest iterations, mostly the first ones
     window: int  # the one that runs, or ran last
     window_end: int  # the first iteration after it
     phase: str  # in timed iterations, else empty

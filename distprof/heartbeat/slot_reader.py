@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from distprof.heartbeat.blocks import read_block, text_of
-from distprof.heartbeat.durations import quantile_ns
+from distprof.heartbeat.durations import quantile_ns, without_longest
 from distprof.heartbeat.layout import (
     ACTIVITY,
     ANSWER,
@@ -21,7 +21,7 @@ from distprof.heartbeat.layout import (
     slot_offset,
 )
 from distprof.heartbeat.page import Page
-from distprof.heartbeat.slot import Answer, GroupProgress, RankInfo, State
+from distprof.heartbeat.slot import UNUSUAL, Answer, GroupProgress, RankInfo, State
 
 _MEDIAN, _P99 = 0.5, 0.99
 _LARGEST_RANK = 1 << 24
@@ -72,6 +72,7 @@ def read_slot(page: Page, index: int) -> RankInfo | None:
         smoothed_ns=smoothed_ns or None,
         median_ns=quantile_ns(counts, _MEDIAN),
         p99_ns=quantile_ns(counts, _P99),
+        usual_p99_ns=quantile_ns(without_longest(counts, UNUSUAL), _P99),
         window=window,
         window_end=window_end,
         phase=text_of(phase),

@@ -42,6 +42,12 @@ def started_tick(pid: int) -> int | None:
     return None if stat is None or stat[0] in (b"Z", b"X") else int(stat[19])
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal or a debugger has stopped the process."""
+    stat = _stat(pid)
+    return stat is not None and stat[0] in (b"T", b"t")
+
+
 def started_wall_ns(pid: int) -> int | None:
     """Returns the approximate start of a process (ns since the epoch); None if it is unknown or has ended."""
     tick = started_tick(pid)

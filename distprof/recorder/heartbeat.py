@@ -5,6 +5,7 @@ Whatever fails, the rank goes on without a heartbeat, and says so once.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from _thread import start_new_thread
@@ -24,6 +25,7 @@ from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 from distprof.probes.collectives.group_status import group_status
 from distprof.probes.timing.probe import TimedProbe
 from distprof.rank.identity import Identity
+from distprof.recorder.look_thread import LookThread
 from distprof.recorder.step_clock import CapturePlan, StepKind
 from distprof.records import AXES, Record, Step, Topology
 from distprof.run_folder import RunFolder
@@ -33,8 +35,13 @@ _STATES = {StepKind.COUNTED: State.COUNTED, StepKind.TIMED: State.TIMED}
 _LOOK_S = 0.5
 
 
-def open_heartbeat(settings: Settings, identity: Identity, device: str, clock: Clock) -> Heartbeat | None:
-    """Takes a slot in the page of this node.  Returns None without one, with a message if the job has a daemon."""
+def open_heartbeat(
+    settings: Settings, identity: Identity, device: str, clock: Clock, evaluates: Callable[[], bool]
+) -> Heartbeat | None:
+    """Takes a slot in the page of this node.  Returns None without one, with a message if the job has a daemon.
+
+    Called on the thread that trains; ``evaluates`` returns whether the model is in evaluation mode.
+    """
     if not settings.daemon:
         return None
     try:
@@ -55,7 +62,11 @@ def open_heartbeat(settings: Settings, identity: Identity, device: str, clock: C
             device,
             clock.wall_ns(),
         )
-        return Heartbeat(SlotWriter(page, index, who, clock.mono_ns), identity.rank)
+        heartbeat = Heartbeat(SlotWriter(page, index, who, clock.mono_ns), identity.rank)
+        if identity.world_size > 1:  # a rank alone waits for nobody, and may have no other thread
+            with contextlib.suppress(OSError, RuntimeError):  # then the daemon looks from outside
+                LookThread(node.token, index, evaluates).start()
+        return heartbeat
     except Exception as error:
         say(f"rank {identity.rank} has no heartbeat, the job goes on: {said(error)}")
         return None

@@ -73,7 +73,7 @@ class RecordedRank:
         self.clock_sync = start_clock_sync(
             settings.run_id, identity.world_size, self._clock, clock_domain(), self.output.write
         )
-        self.heartbeat = open_heartbeat(settings, identity, self.device.type, self._clock)
+        self.heartbeat = open_heartbeat(settings, identity, self.device.type, self._clock, self._evaluates)
         self.models = ModelRegistry(identity, self.meshes)
         self._uncalled_models = UncalledModels(self.models.tree, self.adopt)
         self._steps.window = first_window(settings, identity.world_size)
@@ -97,6 +97,11 @@ class RecordedRank:
     def tree(self) -> ModuleTree:
         assert self.models is not None
         return self.models.tree
+
+    def _evaluates(self) -> bool:
+        """Returns whether all modules that are known are in evaluation mode; any thread may ask."""
+        modules = list(self.models.tree.modules()) if self.models is not None else []
+        return bool(modules) and not any(module.training for module in modules)
 
     def adopt(self, module: nn.Module, caller: int) -> int:
         """Adds a new module to the models and writes its records.  Returns its row; -1 if it gets none."""

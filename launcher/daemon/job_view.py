@@ -8,11 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from distprof.heartbeat.hang_file import Hang
 from distprof.launcher.daemon.status import NodeStatus, RankStatus
 
 _NS = 1e9
-#: A rank is stuck if its iteration takes longer than this, and than so many times the 99th percentile of its own.
-STUCK_S, STUCK_TIMES = 60.0, 20
 #: A rank is slow if it is so many iterations behind the front, or so many times slower than the median of the ranks.
 SLOW_LAG, SLOW_TIMES = 2, 1.25
 #: The daemon of a node that has said nothing for this time has ended, or cannot be heard.
@@ -44,17 +43,19 @@ class RankView:
 
 @dataclass(frozen=True)
 class JobView:
-    """The job: its ranks in order, and those of which nothing was heard."""
+    """The job: its ranks in order, those of which nothing was heard, and why it stands still, if it does."""
 
     ranks: tuple[RankView, ...]
     missing: tuple[int, ...]
     world_size: int
+    hang: Hang | None = None
 
     def fields(self) -> dict[str, Any]:
         return {
             "world_size": self.world_size,
             "ranks": [rank.fields() for rank in self.ranks],
             "missing": list(self.missing),
+            "hang": None if self.hang is None else asdict(self.hang),
         }
 
     @property
@@ -76,7 +77,8 @@ def view(nodes: Sequence[NodeStatus], now_ns: int | None = None) -> JobView:
     typical_ns = statistics.median(known) if known else None
     ranks = tuple(_view(*newest[number], front, typical_ns) for number in sorted(newest))
     world_size = max((rank.world_size for rank, _ in newest.values()), default=0)
-    return JobView(ranks, tuple(sorted(set(range(world_size)) - newest.keys())), world_size)
+    hang = next((node.hang for node in nodes if node.hang is not None), None)
+    return JobView(ranks, tuple(sorted(set(range(world_size)) - newest.keys())), world_size, hang)
 
 
 def _view(rank: RankStatus, heard_s: float, front: int, typical_ns: float | None) -> RankView:
@@ -90,16 +92,11 @@ def _view(rank: RankStatus, heard_s: float, front: int, typical_ns: float | None
 
 
 def _mark(rank: RankStatus, lag: int, typical_ns: float | None) -> str:
-    if rank.age_s > stuck_after_s(rank):
+    if rank.age_s > rank.limit_s:
         return STUCK
     if lag >= SLOW_LAG or (rank.iteration_ns and typical_ns and rank.iteration_ns > SLOW_TIMES * typical_ns):
         return SLOW
     return ""
-
-
-def stuck_after_s(rank: RankStatus) -> float:
-    """Returns the duration of an iteration from which on the rank counts as stuck."""
-    return max(STUCK_S, STUCK_TIMES * (rank.p99_ns or 0) / _NS)
 
 
 def marked(ranks: Iterable[RankView], *marks: str) -> list[RankView]:

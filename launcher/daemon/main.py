@@ -14,13 +14,19 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distprof.config.settings import read_settings
 from distprof.heartbeat.node_files import node_file
 from distprof.heartbeat.page import open_page
 from distprof.heartbeat.page_folder import page_folder, remove_folder
 from distprof.launcher.daemon.exchange import Exchange, FolderExchange
+from distprof.launcher.daemon.hang_watch.limits import FLOOR_S
+from distprof.launcher.daemon.hang_watch.watch import HangWatch, Neighbour
+from distprof.launcher.daemon.job_log import JobLog
+from distprof.launcher.daemon.job_view import SILENT_S
 from distprof.launcher.daemon.messages import BadMessage, pack, unpack
 from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import window_request
@@ -34,20 +40,22 @@ _LOOK_S, _EXCHANGE_S = 0.5, 2.0
 #: Without a launcher to watch, a node without ranks for this time has ended its job.
 _EMPTY_S = 30.0
 _NICE = 10
+_NS = 1e9
 
 
 class Daemon:
     """Answers the local socket, and exchanges status and requests with other nodes."""
 
-    def __init__(self, watch: NodeWatch, exchange: Exchange) -> None:
+    def __init__(self, watch: NodeWatch, exchange: Exchange, hangs: HangWatch) -> None:
         self._watch = watch
+        self._hangs = hangs
         self._exchange = exchange
         self._others: dict[str, NodeStatus] = {}
 
     def handle(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the reply to a message.  Raises ValueError for one that is refused."""
         if message.get("op") == "status":
-            own = self._watch.status()
+            own = self.status()
             others = [status for status in self._others.values() if status.node != own.node]
             return {"nodes": [to_message(status) for status in (own, *others)]}
         if message.get("op") == "window":
@@ -58,10 +66,24 @@ class Daemon:
             return {"laid": request.number}
         raise ValueError("unknown op")
 
+    def status(self) -> NodeStatus:
+        """Returns the status of this node, with what its hang watch knows."""
+        return replace(self._watch.status(), evidence=self._hangs.evidence, hang=self._hangs.hang)
+
+    def look_for_hangs(self) -> None:
+        own = self._watch.node
+        self._hangs.step(
+            [
+                Neighbour(tuple(rank.rank for rank in other.ranks), other.evidence)
+                for other in self._others.values()
+                if other.node != own and other.ranks and time.time_ns() - other.wall_ns < SILENT_S * _NS
+            ]
+        )
+
     def exchange(self) -> None:
         """Publishes the status of this node, and reads those of others and the last request."""
         with contextlib.suppress(OSError):
-            self._exchange.publish_status(pack(to_message(self._watch.status())))
+            self._exchange.publish_status(pack(to_message(self.status())))
         with contextlib.suppress(OSError):
             self._others = dict(_statuses(self._exchange))
         with contextlib.suppress(OSError, BadMessage, ValueError):
@@ -110,8 +132,10 @@ def watch_node(run: RunFolder, launch: str, starter: int, lifeline: int | None) 
     node = node_file(run, launch)
     if node is None:
         return
-    watch = NodeWatch(open_page(node.token), node.node)
-    daemon = Daemon(watch, FolderExchange(run, node.key))
+    floor_s = _stall_s(run, launch)
+    watch = NodeWatch(open_page(node.token), node.node, floor_s)
+    hangs = HangWatch(run, node.token, watch.slots, floor_s, JobLog(lifeline, node.token, watch.answering).say)
+    daemon = Daemon(watch, FolderExchange(run, node.key), hangs)
     end = JobEnd(watch, starter, lifeline)
     try:
         with page_folder(node.token) as (_, folder):
@@ -123,12 +147,22 @@ def watch_node(run: RunFolder, launch: str, starter: int, lifeline: int | None) 
             if time.monotonic() - exchanged >= _EXCHANGE_S:
                 exchanged = time.monotonic()
                 daemon.exchange()
+            daemon.look_for_hangs()
             if server.serve(_LOOK_S) and lifeline is not None:
                 server.unwatch(lifeline)  # it stays readable: ranks may outlive their launcher
         daemon.exchange()
         server.close()
     finally:
+        hangs.close()
         remove_folder(node.token)
+
+
+def _stall_s(run: RunFolder, launch: str) -> float:
+    """Returns the least time after which an iteration counts as stuck, from the settings of the run."""
+    for folder in (RunFolder(run.path, launch).inject, run.inject):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return read_settings(folder).stall
+    return FLOOR_S
 
 
 def main() -> None:

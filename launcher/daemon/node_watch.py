@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from distprof.heartbeat.page import Page
 from distprof.heartbeat.slot import RankInfo, Request, State
 from distprof.heartbeat.slot_reader import read_slots
 from distprof.heartbeat.slot_writer import ring
+from distprof.launcher.daemon.hang_watch.limits import FLOOR_S, limit_s
 from distprof.launcher.daemon.requests import WindowRequest
 from distprof.launcher.daemon.status import NodeStatus, RankStatus
 from distprof.rank import procfs
@@ -24,19 +24,26 @@ DEAD = "dead"
 class NodeWatch:
     """Reads the page of this node, and lays requests into it."""
 
-    def __init__(self, page: Page, node: str) -> None:
+    def __init__(self, page: Page, node: str, floor_s: float = FLOOR_S) -> None:
+        """``floor_s``: the least time after which an iteration counts as stuck."""
         self._page = page
-        self._node = node
+        self._floor_s = floor_s
+        self.node = node
         self._request = 0  # the last one that was laid into the page
 
     def status(self) -> NodeStatus:
         now_ns = time.perf_counter_ns()
-        ranks = sorted((_status(found, now_ns) for _, found in self._newest()), key=lambda rank: rank.rank)
-        return NodeStatus(self._node, socket.gethostname(), time.time_ns(), self._request, tuple(ranks))
+        ranks = sorted((_status(found, now_ns, self._floor_s) for _, found in self.slots()), key=lambda rank: rank.rank)
+        return NodeStatus(self.node, socket.gethostname(), time.time_ns(), self._request, tuple(ranks))
 
     def has_live_ranks(self) -> bool:
         """Whether any process of a slot runs and has not said that it has ended; mostly answered by the first slot."""
         return any(found.state is not State.ENDED and is_alive(found) for _, found in read_slots(self._page))
+
+    def answering(self) -> list[int]:
+        """Returns the slots of ranks whose processes run, and are not stopped; the lowest rank first."""
+        ranks = sorted(self.slots(), key=lambda found: found[1].rank)
+        return [index for index, found in ranks if is_alive(found) and not procfs.is_stopped(found.pid)]
 
     def lay(self, request: WindowRequest) -> None:
         """Lays a request into the slots of the ranks that it is for, if it is newer than the last one."""
@@ -44,18 +51,18 @@ class NodeWatch:
             return
         self._request = request.number
         plan = Request(request.number, request.start, request.counted, request.timed, request.window)
-        for index, found in self._newest():
+        for index, found in self.slots():
             if request.ranks is None or found.rank in request.ranks:
                 ring(self._page, index, plan)
 
-    def _newest(self) -> Iterator[tuple[int, RankInfo]]:
-        """Yields the slots, of a rank with several the one that was taken last: a restarted rank may get another."""
+    def slots(self) -> list[tuple[int, RankInfo]]:
+        """Returns the slots, of a rank with several the one that was taken last: a restarted rank may get another."""
         newest: dict[int, tuple[int, RankInfo]] = {}
         for index, found in read_slots(self._page):
             before = newest.get(found.rank)
             if before is None or before[1].started_ns < found.started_ns:
                 newest[found.rank] = index, found
-        yield from newest.values()
+        return list(newest.values())
 
 
 def is_alive(found: RankInfo) -> bool:
@@ -63,7 +70,7 @@ def is_alive(found: RankInfo) -> bool:
     return procfs.started_tick(found.pid) == found.started_tick
 
 
-def _status(found: RankInfo, now_ns: int) -> RankStatus:
+def _status(found: RankInfo, now_ns: int, floor_s: float) -> RankStatus:
     alive, answer = is_alive(found), found.answer
     return RankStatus(
         rank=found.rank,
@@ -76,6 +83,7 @@ def _status(found: RankInfo, now_ns: int) -> RankStatus:
         state=found.state.name.lower() if alive or found.state is State.ENDED else DEAD,
         iteration=found.iteration,
         age_s=round((now_ns - found.began_ns) / _NS, 3),
+        limit_s=round(limit_s(found.iteration, found.usual_p99_ns, floor_s), 3),
         iteration_ns=found.smoothed_ns,
         median_ns=found.median_ns,
         p99_ns=found.p99_ns,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from distprof.config.settings import read_settings
@@ -17,7 +18,10 @@ def start_daemon(run: RunFolder) -> Lifeline | None:
     try:
         launch = read_settings(run.inject).launch
         node, _ = ensure_page(run, launch)
-        return start_from_launcher(run, launch, node.token, sys.path)
+        lifeline = start_from_launcher(run, launch, node.token, sys.path)
+        with contextlib.suppress(RuntimeError):  # there may be no more threads
+            lifeline.pass_on(say)
+        return lifeline
     except Exception as error:
         say(f"the ranks of this node have no heartbeat, and 'distprof top' shows none of them: {said(error)}")
         return None

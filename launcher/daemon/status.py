@@ -9,6 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from distprof.heartbeat.hang_file import Hang
+from distprof.heartbeat.hang_file import from_message as hang_of
+from distprof.heartbeat.hang_file import to_message as hang_message
+from distprof.launcher.daemon.hang_watch.evidence import NodeEvidence
+from distprof.launcher.daemon.hang_watch.evidence import from_message as evidence_of
+from distprof.launcher.daemon.hang_watch.evidence import to_message as evidence_message
+
 #: No job has more ranks on a node than a page has slots.
 MAX_RANKS = 256
 #: Daemons of one job may be of different releases for a moment; those of another version are not heard.
@@ -31,6 +38,7 @@ class RankStatus:
     state: str  # quiet, counted, timed, ended, unseen (the recording has ended), dead (its process has gone)
     iteration: int  # the running one
     age_s: float  # since it began
+    limit_s: float  # from which age on the rank counts as stuck
     iteration_ns: int | None  # the running mean of durations
     median_ns: int | None  # of all iterations
     p99_ns: int | None
@@ -52,13 +60,18 @@ class RankStatus:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """One node.  ``wall_ns``: when the status was made; ``request``: the last request that the daemon saw."""
+    """One node.  ``wall_ns``: when the status was made; ``request``: the last request that the daemon saw.
+
+    ``evidence``: of its ranks, while they seem to stand still; ``hang``: what the daemon that judges has found.
+    """
 
     node: str
     host: str
     wall_ns: int
     request: int
     ranks: tuple[RankStatus, ...]
+    evidence: NodeEvidence | None = None
+    hang: Hang | None = None
 
 
 _RANK_FIELDS = tuple(field.name for field in fields(RankStatus))
@@ -67,7 +80,10 @@ _RANK_FIELDS = tuple(field.name for field in fields(RankStatus))
 def to_message(status: NodeStatus) -> dict[str, Any]:
     """Returns a small message: a rank is the list of its values, in the order of the fields."""
     ranks = [[getattr(rank, name) for name in _RANK_FIELDS] for rank in status.ranks]
-    return {**asdict(replace(status, ranks=())), "ranks": ranks, "version": VERSION}
+    evidence = None if status.evidence is None else evidence_message(status.evidence)
+    hang = None if status.hang is None else hang_message(status.hang)
+    plain = asdict(replace(status, ranks=(), evidence=None, hang=None))
+    return {**plain, "ranks": ranks, "evidence": evidence, "hang": hang, "version": VERSION}
 
 
 def from_message(message: Mapping[str, Any]) -> NodeStatus:
@@ -78,7 +94,12 @@ def from_message(message: Mapping[str, Any]) -> NodeStatus:
     if not all(isinstance(rank, list) and len(rank) == len(_RANK_FIELDS) for rank in ranks):
         raise ValueError("a rank of another form")
     found = tuple(_checked(RankStatus, dict(zip(_RANK_FIELDS, rank, strict=True))) for rank in ranks)
-    status: NodeStatus = _checked(NodeStatus, {**message, "ranks": found})
+    evidence, hang = message.get("evidence"), message.get("hang")
+    of_hang = {
+        "evidence": None if evidence is None else evidence_of(evidence),
+        "hang": None if hang is None else hang_of(hang),
+    }
+    status: NodeStatus = _checked(NodeStatus, {**message, "ranks": found, **of_hang})
     return status
 
 
@@ -100,4 +121,4 @@ def _fits(value: Any, kind: str) -> bool:
         return type(value) is int and abs(value) < _LARGEST
     if kind.startswith("float"):
         return type(value) in (int, float) and abs(value) < float(_LARGEST)
-    return isinstance(value, Sequence)
+    return isinstance(value, Sequence | NodeEvidence | Hang)

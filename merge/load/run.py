@@ -9,10 +9,11 @@ and everything is in rank order, so that the same shards give the same report wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distprof.errors import DataError, UsageError
+from distprof.heartbeat.hang_file import Hang, read_hangs
 from distprof.merge.load.evaluated_models import with_evaluated_apart
 from distprof.merge.load.notes import (
     beside_notes,
@@ -43,6 +44,7 @@ class LoadedRun:
     world_size: int
     ranks: tuple[RankData, ...]
     notes: tuple[str, ...]
+    hangs: tuple[Hang, ...] = ()  # as the daemons of the job found them
 
     @property
     def missing_ranks(self) -> tuple[int, ...]:
@@ -90,7 +92,7 @@ def load_run(path: Path, progress: Progress | None = None) -> LoadedRun:
         name, why = next(iter(unread.items()))
         raise DataError(f"no shard in {path} can be read: {name} {why}")
     _one_run(candidates)
-    return _assemble(candidates, manifest, reading_notes(unread))
+    return replace(_assemble(candidates, manifest, reading_notes(unread)), hangs=tuple(read_hangs(run)))
 
 
 def run_of_shards(shards: Iterable[Shard]) -> LoadedRun:

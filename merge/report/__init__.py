@@ -18,6 +18,7 @@ from distprof.merge.report.clocks import Clocks, HostClockRow
 from distprof.merge.report.collectives import CollectiveRow, Collectives, RankWait, Unentered
 from distprof.merge.report.experts import ExpertLayerStats
 from distprof.merge.report.gains import GainGrid
+from distprof.merge.report.hangs import HangRow
 from distprof.merge.report.long_steps import Burst, LongStep
 from distprof.merge.report.profile import CompiledRegion, ModuleStats, ModuleTimes, OpStats, WorkRow
 from distprof.merge.report.ranks import HOLDINGS, HostRow, MemoryDifference, RankRow, StageRow
@@ -98,6 +99,7 @@ __all__ = [
     "ExpertLayerStats",
     "ExpertVerdict",
     "GainGrid",
+    "HangRow",
     "HostClockRow",
     "HostRow",
     "Iterations",
@@ -163,6 +165,7 @@ class Report:
     generated: tuple[CompiledRegion, ...] = ()  # in the order of the model
     hosts: tuple[HostRow, ...] = ()  # in the order of their first ranks
     long_steps: tuple[LongStep, ...] = ()  # ascending
+    hangs: tuple[HangRow, ...] = ()  # in the order in which they were found
     gains: GainGrid = field(default_factory=GainGrid)
     ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself
     time: TimeUse = field(default_factory=TimeUse)  # where the time of an iteration goes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from distprof.merge.report import Report
 from distprof.merge.text.blocks.collectives import collectives_block
 from distprof.merge.text.blocks.experts import experts_block
+from distprof.merge.text.blocks.hangs import hangs_block
 from distprof.merge.text.blocks.header import header_block
 from distprof.merge.text.blocks.hosts import hosts_block
 from distprof.merge.text.blocks.long_steps import long_steps_block
@@ -30,6 +31,7 @@ _DISTPROF_BLOCKS = (
     places_block,
     ranks_block,
     hosts_block,
+    hangs_block,
     long_steps_block,
     memory_block,
     pipeline_block,

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 
 from distprof.launcher.daemon.job_view import JobView, RankView, marked
-from distprof.launcher.job_summary import spans
+from distprof.rank.names import spans
 
 _NS = 1e9
 _ENDED = {
@@ -27,8 +27,11 @@ def _sentences(job: JobView) -> Iterator[str]:
     yield f"{len(running)} of {job.world_size} ranks run{_on_hosts(running)}."
     if running:
         yield _progress(running)
-    for rank in marked(running, "stuck"):
-        yield _stuck(rank)
+    if job.hang is not None:
+        yield f"The job stands still, {job.hang.kind}: {job.hang.cause}. {_capital(job.hang.where)}."
+    else:
+        for rank in marked(running, "stuck"):
+            yield _stuck(rank)
     slow = marked(running, "slow")
     if slow:
         behind = max(rank.lag or 0 for rank in slow)
@@ -42,6 +45,10 @@ def _sentences(job: JobView) -> Iterator[str]:
             yield f"Rank {rank.status.rank} had an error: {rank.status.error}."
     if job.missing:
         yield f"Nothing was heard of {spans(job.missing)}."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _on_hosts(running: list[RankView]) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from distprof.launcher.daemon.job_view import JobView, RankView
-from distprof.launcher.job_summary import spans
 from distprof.merge.quantities import NOT_AVAILABLE, byte_size, duration
 from distprof.printable import on_one_line
+from distprof.rank.names import spans
 
 COLUMNS = ("rank", "place", "host", "iteration", "it/s", "phase", "module", "data wait", "memory", "lag", "state")
 #: Columns of numbers.
@@ -61,6 +61,7 @@ def heading(job: JobView) -> str:
     parts = [f"{len(running)} of {job.world_size} ranks run"]
     parts += [f"iteration {front}"] if front is not None else []
     parts += [f"{spans(job.missing)} not heard of"] if job.missing else []
+    parts += [on_one_line(f"stands still, {job.hang.kind}: {job.hang.cause}")] if job.hang is not None else []
     return ", ".join(parts)
 
 

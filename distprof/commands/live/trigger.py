@@ -15,7 +15,7 @@ from distprof.errors import DataError, UsageError
 from distprof.launcher.daemon.client import DaemonClient
 from distprof.launcher.daemon.requests import WindowRequest
 from distprof.launcher.daemon.trigger import Answers, answers, plan_request
-from distprof.launcher.job_summary import spans
+from distprof.rank.names import spans
 from distprof.run_folder import RunFolder
 
 _POLL_S = 0.3

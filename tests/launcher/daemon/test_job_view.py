@@ -15,6 +15,8 @@ from distprof.commands.live.rows import COLUMNS, SORT_KEYS, heading, rows
 from distprof.commands.live.table import text
 from distprof.commands.live.trigger import outcome, parse_ranks
 from distprof.errors import UsageError
+from distprof.heartbeat.hang_file import Hang
+from distprof.launcher.daemon.hang_watch.evidence import Members, NodeEvidence, RankEvidence
 from distprof.launcher.daemon.job_view import view
 from distprof.launcher.daemon.requests import WindowRequest, window_request
 from distprof.launcher.daemon.status import NodeStatus, RankStatus, from_message, to_message
@@ -32,6 +34,7 @@ RANK = RankStatus(
     state="quiet",
     iteration=100,
     age_s=0.05,
+    limit_s=60.0,
     iteration_ns=100_000_000,
     median_ns=110_000_000,
     p99_ns=200_000_000,
@@ -80,15 +83,28 @@ def test_slow_by_lag_and_by_pace() -> None:
     assert marks(node(*ranks(4, iteration={3: 98}, iteration_ns={1: 130_000_000}))) == ["", "slow", "", "slow"]
 
 
-def test_stuck_after_a_minute_and_20_times_its_own_p99() -> None:
-    slow_ns = 10_000_000_000  # its limit is 200 s
-    found = ranks(5, age_s={1: 59.0, 2: 61.0, 3: 190.0, 4: 201.0}, p99_ns={3: slow_ns, 4: slow_ns})
+def test_stuck_after_its_own_limit() -> None:
+    found = ranks(5, age_s={1: 59.0, 2: 61.0, 3: 190.0, 4: 201.0}, limit_s={3: 200.0, 4: 200.0})
     assert marks(node(*found)) == ["", "", "stuck", "", "stuck"]
 
 
-def test_a_rank_without_history_is_stuck_after_a_minute_too() -> None:
-    found = ranks(1, age_s={0: 70.0}, p99_ns={0: None}, iteration_ns={0: None})
-    assert marks(node(*found)) == ["stuck"]
+HANG = Hang("rank dead", (3,), (0, 1), 100, 75.0, NOW, "rank 3 died", "rank 3 dead since iteration 100", ("RAS",))
+
+
+def test_a_hang_is_shown_in_the_place_of_ranks_that_are_stuck() -> None:
+    found = replace(node(*ranks(4, age_s={0: 75.0})), hang=HANG)
+    job = view([found], NOW)
+    assert "The job stands still, rank dead: rank 3 died. Rank 3 dead since iteration 100." in paragraph(job)
+    assert "is stuck" not in paragraph(job) and heading(job).endswith("stands still, rank dead: rank 3 died")
+    assert job.fields()["hang"]["ranks"] == (3,)
+
+
+def test_a_hang_and_evidence_survive_the_way_through_msgpack() -> None:
+    evidence = NodeEvidence(
+        (RankEvidence(3, "quiet", 9, 100, 75.0, 60.0, progress={"k": (4, 3)}),), {"k": Members("g", (1, 3))}
+    )
+    status = replace(node(*ranks(1)), evidence=evidence, hang=HANG)
+    assert from_message(msgpack.unpackb(msgpack.packb(to_message(status)))) == status
 
 
 def test_states_of_ranks_that_do_not_run() -> None:
