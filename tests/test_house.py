@@ -62,7 +62,7 @@ RENDERERS = (
     "merge.export",
     "merge.html",
 )
-COMPARISON = ("merge.diff",)
+COMPARISON = ("merge.diff", "merge.diff.page")
 COMPOSERS = ("trackers", "results", "standalone", "api", "commands", "commands.count", "commands.live", "__main__")
 ORDER = (*BASE, *RANK_SIDE, *LAUNCHER, *ANALYSIS, *RENDERERS, *COMPARISON, *COMPOSERS)
 #: The units that each side may import.

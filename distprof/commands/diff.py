@@ -14,10 +14,11 @@ from distprof.commands.streams import put
 from distprof.config.options import SHOWN, with_defaults
 from distprof.config.run_options import options_of_run
 from distprof.console import say
-from distprof.errors import UsageError
+from distprof.errors import DataError, UsageError
 from distprof.merge.analysis import start_analysis
-from distprof.merge.diff.compare import compare, side_of
-from distprof.merge.diff.samples import Side
+from distprof.merge.diff.compare import compare
+from distprof.merge.diff.data import Diff
+from distprof.merge.diff.samples import Side, side_of
 from distprof.merge.diff.text import render
 from distprof.merge.export.json import plain
 from distprof.merge.load.run import load_run
@@ -36,26 +37,38 @@ Examples:
   distprof diff runs/before runs/after
   distprof diff baseline/summary.json runs/nightly --fail-over 5%        in CI: exit code 1 if it is slower
   distprof diff runs/before runs/after --json > diff.json
+  distprof diff runs/before runs/after --html diff.html                  as a page for the browser, too
 """
 )
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the comparison as one HTML page, too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 @click.option(
     "--fail-over",
     metavar="X%",
     help="Exit with 1 if a figure or a place is worse by more than X percent, beyond the noise.",
 )
-def command(first: Path, second: Path, as_json: bool, fail_over: str | None) -> None:
+def command(first: Path, second: Path, page: Path | None, as_json: bool, fail_over: str | None) -> None:
     """Compare two runs: folders of runs, or the summary.json of their reports, which has no times of places.
 
-    Shows what differs in their set-up, and how iteration, throughput, MFU and memory changed, with bounds from the
-    steps themselves: batch means and Student's t, at 99 %, widened by the time in which threads waited for a processor.
-    Then the modules and phases that gained or lost most, relative to what all modules have in common; collectives,
-    parameters and flops; and slow ranks and hot experts that are new.
+    Says first whether the second run is slower, and which modules are. Then what differs in the set-up; how iteration,
+    throughput, MFU and memory changed, with bounds at 99 % from the steps themselves, widened by the time in which
+    threads waited for a processor; the modules and phases that gained or lost most, relative to what all modules have
+    in common; collectives, parameters and flops.
+
+    Exits with 0, with --fail-over also with 1 (worse) or 2 (the runs cannot be compared).
     """
     limit = None if fail_over is None else _share(fail_over)
     found = compare(_side(first), _side(second))
+    if page is not None:
+        _write_page(found, page)
     put(printable_json(json.dumps(plain(found), ensure_ascii=False, indent=1)) + "\n" if as_json else render(found))
     if limit is None:
         return
@@ -65,6 +78,18 @@ def command(first: Path, second: Path, as_json: bool, fail_over: str | None) -> 
     if worse:
         say(f"the second run is worse by more than {100 * limit:g}%: {join_words(worse)}")
         sys.exit(WORSE)
+
+
+def _write_page(found: Diff, path: Path) -> None:
+    from distprof.merge.diff.page.page import render_page  # imported here, because only the page needs jinja2
+
+    content = render_page(found)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise DataError(f"the page cannot be written to {path} ({error.strerror}): choose another --html") from None
+    say(f"page of the comparison in {path}")
 
 
 def _side(path: Path) -> Side:

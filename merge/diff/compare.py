@@ -7,40 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distprof.merge.analyse import report_of
-from distprof.merge.analysis import Analysis
-from distprof.merge.diff.data import Diff
+from distprof.merge.diff.conclusion import conclude
+from distprof.merge.diff.data import Diff, Places
 from distprof.merge.diff.figures import figures
-from distprof.merge.diff.places import place_changes, why_no_places
-from distprof.merge.diff.samples import Side, place_samples
-from distprof.merge.diff.setup import setup_differences, why_not_comparable
+from distprof.merge.diff.places import compare_places
+from distprof.merge.diff.samples import Side, iteration_samples
+from distprof.merge.diff.setup import setup_differences, trains_alike, why_not_comparable
 from distprof.merge.diff.work import collective_changes, verdict_change, work_changes
-
-
-def side_of(analysis: Analysis) -> Side:
-    """Returns a run as a side of a comparison."""
-    return Side(report_of(analysis), place_samples(analysis))
+from distprof.merge.report import Report
 
 
 def compare(first: Side, second: Side) -> Diff:
     """Returns the comparison.  Where times cannot be compared, there are no figures and no places."""
     one, other = first.report, second.report
     why_not = why_not_comparable(one, other)
-    common, places = (None, ()) if why_not else place_changes(first, second)
+    compared = () if why_not else figures(one, other)
     return Diff(
         first=one.run.name,
         second=other.run.name,
+        conclusion=conclude(compared, alike=trains_alike(one, other)),
         why_not=why_not,
         setup=setup_differences(one, other),
-        figures=() if why_not else figures(one, other),
-        common=common,
-        places=places,
-        why_no_places="" if why_not else why_no_places(first, second),
+        figures=compared,
+        places=Places() if why_not else compare_places(first, second),
         collectives=() if why_not else collective_changes(one, other),
         work=() if why_not else work_changes(one, other),
         verdict=verdict_change(one, other),
+        iterations_ns=(_iterations_ns(one), _iterations_ns(other)),
         notes=tuple(_notes(first, second)),
     )
+
+
+def _iterations_ns(report: Report) -> tuple[float, ...]:
+    return tuple(iteration_samples(report).ravel().tolist())
 
 
 def _notes(first: Side, second: Side) -> Iterator[str]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 #: Findings: the second run has more or less, beyond the noise; it may have the same; the noise is not known.
 MORE, LESS, INSIDE, UNKNOWN = "more", "less", "inside the noise", "noise not known"
+#: What a comparison comes to, if it is not INSIDE or UNKNOWN.
+SLOWER, FASTER, NOT_COMPARABLE = "slower", "faster", "not comparable"
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,20 @@ class SetupDifference:
     first: str
     second: str
     effect: str = ""  # what it means for the comparison, may be empty
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What the comparison comes to: the second run is slower, faster, or may be as fast as the first.
+
+    ``figure`` is the name of the figure that decides; empty where no times were compared.
+    """
+
+    finding: str  # SLOWER, FASTER, INSIDE, UNKNOWN or NOT_COMPARABLE
+    figure: str = ""
+    change: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -35,12 +51,13 @@ class Figure:
     high: float | None
     finding: str
     is_worse: bool  # in the second run, beyond the noise
+    is_better: bool  # neither is of figures that are only different, as iterations of other amounts of work
     why: str = ""
 
 
 @dataclass(frozen=True)
 class PlaceChange:
-    """The self time of one module in one phase (5th percentile of steps), or a phase outside modules (median).
+    """The time of one module in one phase (lower quartile of steps), or a phase outside modules (median).
 
     ``change`` is relative to what modules have in common, so that a machine that is slower as a whole names none.
     Where a run kept no steps of a module, its time is that which it has at most: 1 % of an iteration.
@@ -51,11 +68,29 @@ class PlaceChange:
     first_ns: float
     second_ns: float
     change: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     cost_ns: float  # what the change costs an iteration; negative: gains
     share: float  # cost_ns / the median iteration of the first run
     finding: str
+
+    @property
+    def noise(self) -> float | None:
+        """By which share a place that does not change differs by chance; None where that is not known."""
+        if self.low is None or self.high is None:
+            return None
+        return ((1 + self.high) / (1 + self.low)) ** 0.5 - 1
+
+
+@dataclass(frozen=True)
+class Places:
+    """The places of both runs, the largest cost or gain first."""
+
+    changes: tuple[PlaceChange, ...] = ()
+    common: float | None = None  # the change that modules have in common: a slower machine, another number format
+    noise: float | None = None  # a middling module changes by so much by chance; None where that is not known
+    why_not: str = ""  # why places, or their noise, are not known, else empty
+    without_waits: bool = False  # times are without waits in collectives, which both runs know
 
 
 @dataclass(frozen=True)
@@ -70,6 +105,11 @@ class CollectiveChange:
     second_bytes: float | None
     first_ns: float | None  # wait and transfer
     second_ns: float | None
+
+    @property
+    def cost_ns(self) -> float:
+        """What an iteration takes longer for it, in ns."""
+        return (self.second_ns or 0.0) - (self.first_ns or 0.0)
 
 
 @dataclass(frozen=True)
@@ -96,19 +136,19 @@ class VerdictChange:
 class Diff:
     first: str  # the run's name
     second: str
+    conclusion: Conclusion
     why_not: str  # why times cannot be compared at all, else empty
     setup: tuple[SetupDifference, ...]
     figures: tuple[Figure, ...]
-    common: float | None  # the change that modules have in common: a slower machine, another number format
-    places: tuple[PlaceChange, ...]  # the largest cost or gain first
-    why_no_places: str  # why places are not compared, else empty
+    places: Places
     collectives: tuple[CollectiveChange, ...]
     work: tuple[WorkChange, ...]
     verdict: VerdictChange
+    iterations_ns: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # of each run, the median of its ranks
     notes: tuple[str, ...] = ()
 
     def worse_by(self, share: float) -> tuple[str, ...]:
         """Returns what is worse in the second run by more than ``share``, beyond the noise: figures and places."""
         figures = [one.name for one in self.figures if one.is_worse and abs(one.change or 0.0) > share]
-        places = [one.subject for one in self.places if one.finding == MORE and one.share > share]
+        places = [one.subject for one in self.places.changes if one.finding == MORE and one.share > share]
         return (*figures, *places)

@@ -18,6 +18,8 @@ SMALLEST = 0.01
 RESIDENT_NOISE = 0.05
 _TOO_FEW = f"fewer than {2 * LEAST_BATCHES} timed iterations"
 _WAITED = 0.01
+#: The names of the figures that decide whether a run is slower.
+ITERATION_MEDIAN, ITERATION_MEAN, THROUGHPUT = "iteration, median", "iteration, mean", "throughput"
 
 
 def figures(first: Report, second: Report) -> tuple[Figure, ...]:
@@ -30,12 +32,12 @@ def _figures(first: Report, second: Report) -> Iterator[Figure]:
     one, other = first.summary.iterations, second.summary.iterations
     alike, why = trains_alike(first, second), _why(first, second, mean)
     if one and other:
-        times = (("iteration, median", median, one.median_ns, other.median_ns),
-                 ("iteration, mean", mean, one.mean_ns, other.mean_ns))  # fmt: skip
+        times = ((ITERATION_MEDIAN, median, one.median_ns, other.median_ns),
+                 (ITERATION_MEAN, mean, one.mean_ns, other.mean_ns))  # fmt: skip
         for name, found, before_ns, after_ns in times:
             yield _figure(name, "ns", before_ns, after_ns, found, MORE if alike else "", why)
     rates = (
-        ("throughput", "samples/s", first.summary.samples_per_second, second.summary.samples_per_second),
+        (THROUGHPUT, "samples/s", first.summary.samples_per_second, second.summary.samples_per_second),
         ("MFU", "share", _mfu(first), _mfu(second)),
     )
     for name, unit, a, b in rates:
@@ -109,7 +111,9 @@ def _figure(
     kind = finding(found)
     change = second / first - 1 if first and second else None
     low, high = (found.low, found.high) if found else (None, None)
-    return Figure(name, unit, first, second, change, low, high, kind, kind == worse, why)
+    is_worse = kind == worse
+    is_better = bool(worse) and kind in (MORE, LESS) and not is_worse
+    return Figure(name, unit, first, second, change, low, high, kind, is_worse, is_better, why)
 
 
 def finding(found: Bounds | None, least: float = SMALLEST) -> str:

@@ -1,59 +1,46 @@
-"""What is compared step by step: the times of iterations, and the self times of places on all ranks."""
+"""What is compared step by step: the times of iterations, and the times of places on all ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
 
+from distprof.merge.analyse import report_of
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import FloatArray
+from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.report import Report
-
-#: Phases outside modules.
-_PHASES = ("data", "outside", "optimizer", "other")
-
-#: (module label or phase, phase)
-Place = tuple[str, str]
+from distprof.merge.skew.step_times import StepTimes, cohort_ranks, step_times
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of the two runs.  ``places`` has (ranks, steps) self times in ns by place; None of a report without steps."""
+    """One of the two runs.  ``places`` has the times of each cohort, ``own`` those without waits in collectives; None
+    of a report, which has no steps of places, and of a run whose waits are not known.
+    """
 
     report: Report
-    places: Mapping[Place, FloatArray] | None = field(default=None, repr=False)
+    places: tuple[StepTimes, ...] | None = field(default=None, repr=False)
+    own: tuple[StepTimes, ...] | None = field(default=None, repr=False)
 
 
-def place_samples(analysis: Analysis) -> dict[Place, FloatArray]:
-    """Returns the (ranks, steps) self times of modules that take a good part of an iteration, and of phases outside
-    modules; ranks and steps that not all of a place's ranks have are left out.
-    """
-    labels = [module.label for module in analysis.union.modules]
-    found: dict[Place, list[FloatArray]] = {}
-    for column, data in enumerate(analysis.ranks):
-        window = analysis.timed_windows.get(data.rank)
-        if window is None or window.times is None:
-            continue
-        own, places = window.times.by_step, analysis.union.index(column)
-        for phase, rows, times in (
-            ("forward", own.forward_rows, own.forward),
-            ("backward", own.backward_rows, own.backward),
-        ):
-            for row, steps in zip(places[rows].tolist(), times, strict=True):
-                found.setdefault((labels[row], phase), []).append(steps.astype(np.float64))
-        for phase in _PHASES:
-            if phase in window.phases_ns:
-                found.setdefault((phase, phase), []).append(np.nan_to_num(window.phases_ns[phase]))
-    return {place: _stacked(rows) for place, rows in found.items()}
+def side_of(analysis: Analysis) -> Side:
+    """Returns a run as a side of a comparison."""
+    cohorts = cohort_ranks(analysis)
+    places = tuple(step_times(analysis, ranks, with_waits=True) for ranks in cohorts)
+    own = None if why_no_own_times(analysis) else tuple(step_times(analysis, ranks) for ranks in cohorts)
+    return Side(report_of(analysis), places, own)
 
 
-def _stacked(rows: list[FloatArray]) -> FloatArray:
-    """Returns the rows as one array, cut to the shortest."""
-    steps = min(map(len, rows))
-    return np.stack([row[:steps] for row in rows])
+def comparable_times(first: Side, second: Side) -> tuple[tuple[StepTimes, ...], tuple[StepTimes, ...]] | None:
+    """Returns own times of both runs where both have them, else times with waits; None where a run has none."""
+    if first.own is not None and second.own is not None:
+        return first.own, second.own
+    if first.places is not None and second.places is not None:
+        return first.places, second.places
+    return None
 
 
 def iteration_samples(report: Report) -> FloatArray:

@@ -13,7 +13,7 @@ def collective_changes(first: Report, second: Report) -> tuple[CollectiveChange,
     """Returns the collectives of both runs, the largest change of wait and transfer first."""
     own, others = ({(row.kind, row.op): row for row in report.collectives.rows} for report in (first, second))
     changes = [_collective(*key, own.get(key), others.get(key)) for key in {**own, **others}]
-    return tuple(sorted(changes, key=lambda one: -abs((one.second_ns or 0) - (one.first_ns or 0))))
+    return tuple(sorted(changes, key=lambda one: -abs(one.cost_ns)))
 
 
 def _collective(kind: str, op: str, first: CollectiveRow | None, second: CollectiveRow | None) -> CollectiveChange:

@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-Value = int | float | str | None
+
+@dataclass(frozen=True)
+class Interval:
+    """A relative change with its bounds; ``side`` is "cost", "gain" or "noise", and has its colour."""
+
+    value: float
+    low: float | None
+    high: float | None
+    side: str
+
+
+Value = int | float | str | Interval | None
 
 #: How the page writes the values of a column.  Times are ns, sizes bytes, shares of 1.
-TEXT, RANK, COUNT, NUMBER, TIME, SHARE, BYTES, RATE, RATIO = (
-    *("text", "rank", "count", "number", "time", "share", "bytes", "rate", "ratio"),
+TEXT, RANK, COUNT, NUMBER, TIME, SHARE, BYTES, RATE, RATIO, INTERVAL = (
+    *("text", "rank", "count", "number", "time", "share", "bytes", "rate", "ratio", "interval"),
 )
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table.  ``term`` is a word of the glossary; ``bar``: each value has a bar beside it."""
+    """One column of a table.  ``term`` is a word of the glossary; ``bar``: each value has a bar beside it,
+    ``signed``: one to the left below 0, and to the right above.
+    """
 
     title: str
     kind: str = TEXT
     term: str = ""
     bar: bool = False
+    signed: bool = False
     wide: bool = False  # holds sentences, which fold
     why: str = ""  # what n/a means in this column
 

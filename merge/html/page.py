@@ -1,28 +1,18 @@
-"""``report.html``: one file without a request to anywhere, made from a report by a template that escapes every name.
-
-The Content-Security-Policy of the page names the hashes of its own script and style, and allows nothing else: neither
-scripts in names, if one were not escaped, nor connections.
-"""
+"""``report.html``: one file without a request to anywhere, made from a report by a template that escapes every name."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from importlib.resources import files
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from distprof.merge.export.table import Table
 from distprof.merge.export.table_files import csv_files
 from distprof.merge.export.tables import all_tables
 from distprof.merge.html.cards import cards, figures, hints
 from distprof.merge.html.charts import PHASE_COLOURS, charts, heat_maps
-from distprof.merge.html.glossary import terms
+from distprof.merge.html.frame import framed
 from distprof.merge.html.model import Drawings
 from distprof.merge.html.notes import facts, notes
-from distprof.merge.html.payload import packed, packed_bytes
+from distprof.merge.html.payload import packed_bytes
 from distprof.merge.html.tables import tables
 from distprof.merge.html.timeline import step_timeline
 from distprof.merge.html.tree import module_tree
@@ -31,11 +21,7 @@ from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import phase_title
 
 NAME = "report.html"
-_STYLES = ("vendor/uPlot.min.css", "assets/page.css")
-_SCRIPTS = (
-    "vendor/uPlot.iife.min.js",
-    *(f"assets/{name}.js" for name in ("base", "tables", "tree", "charts", "heat", "timeline", "main")),
-)
+_SCRIPTS = ("base", "tables", "tree", "charts", "heat", "timeline", "main")
 #: Letters of the packed tables to download, at most, and rows of one; larger ones are only in files beside the page.
 _MOST_PACKED = 600_000
 _MOST_ROWS = 150_000
@@ -46,14 +32,13 @@ def render_page(report: Report, to_save: Mapping[str, Table] | None = None) -> b
 
     ``to_save`` are the report's tables by name; they are made here if they are not given.
     """
-    style, script = _joined(_STYLES), _joined(_SCRIPTS)
-    template = _environment().from_string(_asset("assets/page.html"))
     embedded, left_out = _embedded(all_tables(report) if to_save is None else to_save)
     drawings = Drawings(tables(report), charts(report), heat_maps(report))
-    page = template.render(
-        policy=_policy(script, style),
-        style=Markup(style),
-        script=Markup(script),
+    return framed(
+        "page.html",
+        _SCRIPTS,
+        {**vars(drawings), "tree": module_tree(report), "timeline": step_timeline(report)},
+        command="merge",
         title=one_line(report.run.name),
         facts=facts(report),
         cards=cards(report),
@@ -61,38 +46,12 @@ def render_page(report: Report, to_save: Mapping[str, Table] | None = None) -> b
         figures=figures(report),
         phases=_phases(report),
         notes=notes(report),
-        terms=terms(),
         drawings=drawings,
         modules=len(report.modules),
         timeline=bool(report.timeline.ranks),
-        data=packed({**vars(drawings), "tree": module_tree(report), "timeline": step_timeline(report)}),
         embedded=embedded,
         left_out=left_out,
-        licence=_asset("vendor/uPlot.LICENSE"),
     )
-    return page.encode("utf-8", "backslashreplace")
-
-
-def _environment() -> Environment:
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-
-
-def _asset(name: str) -> str:
-    return files("distprof.merge.html").joinpath(*name.split("/")).read_text(encoding="utf-8")
-
-
-def _joined(names: tuple[str, ...]) -> str:
-    return "\n".join(_asset(name).strip() for name in names) + "\n"
-
-
-def _policy(script: str, style: str) -> str:
-    allowed = {"script-src": _hash(script), "style-src": _hash(style), "img-src": "data:"}
-    nothing = ("default-src", "base-uri", "form-action")
-    return "; ".join([*(f"{what} 'none'" for what in nothing), *(f"{what} {who}" for what, who in allowed.items())])
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _phases(report: Report) -> list[dict[str, object]]:

@@ -58,9 +58,9 @@ def cohort_ranks(analysis: Analysis) -> list[tuple[int, ...]]:
     return [tuple(found[cohort]) for cohort in sorted(found)]
 
 
-def step_times(analysis: Analysis, ranks: Sequence[int]) -> StepTimes:
+def step_times(analysis: Analysis, ranks: Sequence[int], *, with_waits: bool = False) -> StepTimes:
     """Returns the times of the ranks of one cohort, in the iterations that any of them timed: own times where the waits
-    are known.
+    are known, unless they are wanted ``with_waits``.
     """
     windows = [analysis.timed_windows[rank] for rank in ranks]
     iterations = np.unique(np.concatenate([window.iterations for window in windows]))
@@ -74,7 +74,7 @@ def step_times(analysis: Analysis, ranks: Sequence[int]) -> StepTimes:
         Place(THROUGHOUT, THROUGHOUT, WHOLE),
     )
     times = StepTimes(tuple(ranks), iterations, places, np.concatenate([modules, phases]))
-    if not why_no_own_times(analysis):
+    if not with_waits and not why_no_own_times(analysis):
         row_of = {key: row for row, key in enumerate(keys)}
         phase_row = {PHASES.index(name): len(keys) + row for row, name in enumerate(names)}
         _subtract_waits(times, analysis, row_of, phase_row)

@@ -28,11 +28,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_equal_runs_pass_and_a_slower_one_fails(here: Cli, runs: Path) -> None:
     same = here("diff", runs / "before", runs / "same", "--fail-over", "5%")
     assert (same.returncode, same.stderr) == (0, "")
-    assert "no change beyond the noise" in same.stdout
+    assert same.stdout.startswith("no change beyond the noise: iteration, median ")
     slower = here("diff", runs / "before", runs / "after", "--fail-over", "5%")
     assert slower.returncode == 1
     assert slower.stderr.startswith("distprof: the second run is worse by more than 5%: iteration, median, ")
-    assert "iteration, median: +" in slower.stdout
+    assert slower.stdout.startswith("the second run is slower: the median iteration takes ")
     assert here("diff", runs / "before", runs / "after").returncode == 0
     assert here("diff", runs / "before", runs / "after", "--fail-over", "500").returncode == 0
     assert here("diff", runs / "after", runs / "before", "--fail-over", "5").returncode == 0
@@ -45,12 +45,22 @@ def test_json_is_the_same_as_data(here: Cli, runs: Path) -> None:
     assert found["verdict"]["new_slow_ranks"] == [2]
 
 
+def test_a_page_is_written_beside_the_text(here: Cli, runs: Path, tmp_path: Path) -> None:
+    page = tmp_path / "pages" / "diff.html"
+    ended = here("diff", runs / "before", runs / "after", "--html", page)
+    assert (ended.returncode, ended.stderr) == (0, f"distprof: page of the comparison in {page}\n")
+    assert ended.stdout.startswith("the second run is slower: ")
+    assert "The second run is slower" in page.read_text(encoding="utf-8")
+    failed = here("diff", runs / "before", runs / "after", "--html", tmp_path)
+    assert failed.returncode == 1 and f"the page cannot be written to {tmp_path} (Is a directory)" in failed.stderr
+
+
 def test_a_kept_summary_is_a_baseline(here: Cli, runs: Path, tmp_path: Path) -> None:
     here("merge", runs / "before", "--no-plots", "--out", tmp_path / "baseline")
     for baseline in (tmp_path / "baseline", tmp_path / "baseline" / "summary.json"):
         ended = here("diff", baseline, runs / "after", "--fail-over", "5%")
         assert ended.returncode == 1
-        assert "places are not compared: first run: a report has no times step by step" in ended.stdout
+        assert "modules are not compared: a report has no times step by step" in ended.stdout
 
 
 def test_runs_that_cannot_be_compared_are_an_error_only_where_it_matters(here: Cli, runs: Path) -> None:

@@ -7,7 +7,8 @@ page.table = (slot, table) => {
   const columns = table.columns.map((column, index) => {
     const values = table.rows.map((row) => row[index]);
     const isText = column.kind === "text";
-    return { ...column, index, isText, most: isText ? 0 : page.largest(values) };
+    const most = isText ? 0 : column.kind === "interval" ? page.changes.limit(values) : page.largest(values);
+    return { ...column, index, isText, most };
   });
   for (const kind of ["time", "bytes"]) {  // bars of one table compare with each other
     const own = columns.filter((column) => column.bar && column.kind === kind);
@@ -20,7 +21,8 @@ page.table = (slot, table) => {
   const groupOf = (row) => String(row.values[table.group_by]);
   if (state.grouped) for (const row of all) if (row.marked || all.length < FOLDED_FROM) state.open.add(groupOf(row));
 
-  const cellText = (column, value) => page.format(column.kind, value, unit);
+  const cellText = (column, value) => (column.kind === "interval" ? page.changes.words(value) : page.format(column.kind, value, unit));
+  const keyOf = (value) => (value != null && typeof value === "object" ? value.value : value);
   const wordsOf = (row) => {
     row.words ||= columns.map((c) => `${c.kind === "rank" ? "rank " : ""}${cellText(c, row.values[c.index])}`).join("\t").toLowerCase();
     return row.words;
@@ -32,7 +34,8 @@ page.table = (slot, table) => {
     if (rank) return columns.some((c) => c.kind === "rank" && row.values[c.index] === Number(rank[1]));
     return words.split(/\s+/).every((word) => wordsOf(row).includes(word));
   };
-  const compare = (a, b) => {
+  const compare = (one, other) => {
+    const [a, b] = [keyOf(one), keyOf(other)];
     if (a == null || b == null) return (a == null) - (b == null);  // n/a comes last in both directions
     const order = typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b;
     return state.down ? -order : order;
@@ -43,6 +46,8 @@ page.table = (slot, table) => {
     const made = element("td", { class: column.wide ? "text wide" : column.isText ? "text name" : value == null ? "na" : null });
     if (column.isText && text.length > 60) made.title = text;
     if (value == null && column.why) made.title = column.why;
+    if (value != null && column.kind === "interval") return page.changes.interval(value, column.most);
+    if (value != null && column.signed) return page.changes.signed(value, text, column.most);
     if (!column.bar || value == null) {
       made.textContent = column.isText ? page.short(text, 300) : text;
       return made;

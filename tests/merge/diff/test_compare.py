@@ -3,62 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pytest
 from support.reports import collectives_of, report_of
-from support.synthetic import Job, in_memory, rank_records, shard_of
+from support.simulated.sides import JOB, changed_side, side
+from support.synthetic import Job, rank_records, shard_of
 
 from distprof.merge.analysis import start_analysis
-from distprof.merge.diff.compare import compare, side_of
-from distprof.merge.diff.data import INSIDE, LESS, MORE, UNKNOWN, Diff
-from distprof.merge.diff.samples import Side
+from distprof.merge.diff.compare import compare
+from distprof.merge.diff.data import INSIDE, LESS, MORE, UNKNOWN, Diff, Places
+from distprof.merge.diff.levels import module_levels
+from distprof.merge.diff.samples import Side, side_of
 from distprof.merge.diff.text import render
 from distprof.merge.load.run import run_of_shards
-from distprof.records import Record, Step, Tree
-
-JOB: dict[str, Any] = {"dp": 4, "layers": 4, "steps": 12, "noise": 0.02}
-
-
-@lru_cache(maxsize=16)
-def side(**job: Any) -> Side:
-    return side_of(start_analysis(run_of_shards(in_memory(Job(**{**JOB, **job})))))
-
-
-def changed_side(module: str, factor: float, *, seed: int = 1, waited: float | None = None) -> Side:
-    """Returns a run in which the forward of one module takes ``factor`` times as long, on all ranks."""
-    job = Job(**JOB, seed=seed)
-
-    def records(rank: int) -> list[Record]:
-        every = rank_records(job, rank)
-        (row,) = [
-            number
-            for one in every
-            if isinstance(one, Tree)
-            for number, row in enumerate(one.rows)
-            if row.name == module
-        ]
-        return [_slower(one, row, factor, waited) if isinstance(one, Step) else one for one in every]
-
-    return side_of(start_analysis(run_of_shards([shard_of(records(rank)) for rank in range(job.world)])))
-
-
-def _slower(step: Step, row: int, factor: float, waited: float | None) -> Step:
-    forward = step.forward_ns.copy()
-    more = int(forward[row] * (factor - 1))
-    forward[row] += more
-    phases = {**step.phases_ns, "forward": step.phases_ns["forward"] + more}
-    duration = step.duration_ns + more
-    return replace(
-        step,
-        forward_ns=forward,
-        phases_ns=phases,
-        duration_ns=duration,
-        processor_wait_seen=waited is not None,
-        processor_wait_ns=int(duration * (waited or 0)),
-    )
+from distprof.records import Step, Tree
 
 
 def figure(diff: Diff, name: str) -> Any:
@@ -67,7 +27,7 @@ def figure(diff: Diff, name: str) -> Any:
 
 
 def named(diff: Diff) -> list[tuple[str, str, str]]:
-    return [(one.subject, one.phase, one.finding) for one in diff.places if one.finding != INSIDE]
+    return [(one.subject, one.phase, one.finding) for one in diff.places.changes if one.finding != INSIDE]
 
 
 def test_equal_runs_have_no_change_beyond_the_noise() -> None:
@@ -82,7 +42,7 @@ def test_equal_runs_have_no_change_beyond_the_noise() -> None:
 def test_a_module_that_is_slower_is_found_and_named() -> None:
     diff = compare(side(), changed_side("head", 1.5))
     assert named(diff) == [("head", "forward", MORE)]
-    (first, *_) = diff.places
+    (first, *_) = diff.places.changes
     assert first.change == pytest.approx(0.5, abs=0.1) and first.low < 0.5 < first.high
     assert first.cost_ns == pytest.approx(0.5 * first.first_ns, rel=0.2)
     assert "slower: forward of head, +" in render(diff)
@@ -106,7 +66,7 @@ def test_a_slower_machine_names_no_module() -> None:
     ]
     diff = compare(side(), side_of(start_analysis(run_of_shards(shards))))
     assert [one for one in named(diff) if one[1] in ("forward", "backward")] == []
-    assert diff.common == pytest.approx(0.3, abs=0.03)
+    assert diff.places.common == pytest.approx(0.3, abs=0.03)
     iteration = figure(diff, "iteration, median")
     assert (iteration.finding, iteration.is_worse) == (MORE, True)
     assert iteration.change == pytest.approx(0.3, abs=0.03) and iteration.low < 0.3 < iteration.high
@@ -143,7 +103,7 @@ def test_differences_of_set_up_are_named_and_times_of_other_work_are_not_judged(
 def test_runs_of_other_kinds_are_not_compared() -> None:
     diff = compare(side(), side(mode="forward", counted=False))
     assert diff.why_not == "an iteration is training in the first run and forward in the second"
-    assert (diff.figures, diff.places) == ((), ())
+    assert (diff.figures, diff.places) == ((), Places())
     assert "the runs cannot be compared: an iteration is training" in render(diff)
     assert compare(side(), side(steps=0)).why_not == "the second run has no timed iteration"
     report = report_of(**JOB)
@@ -179,15 +139,18 @@ def test_collectives_are_beside_each_other() -> None:
 
 def test_a_report_without_steps_of_places_says_so() -> None:
     diff = compare(Side(report_of(**JOB)), side())
-    assert diff.places == () and "first run: a report has no times step by step" in diff.why_no_places
+    assert diff.places.changes == () and "a report has no times step by step" in diff.places.why_not
+    assert "modules are not compared: a report has no times step by step" in render(diff)
     assert diff.figures
 
 
-def test_samples_are_the_recorded_self_times() -> None:
+def test_levels_are_quartiles_of_the_recorded_self_times() -> None:
     places = side().places
     assert places is not None
+    levels = module_levels(places)
     job = Job(**JOB)
     rows = [row.name for one in rank_records(job, 0) if isinstance(one, Tree) for row in one.rows]
     steps = [one for one in rank_records(job, 3) if isinstance(one, Step)]
-    expected = [int(step.backward_ns[rows.index("blocks.2.attn")]) for step in steps]
-    np.testing.assert_allclose(places["blocks.2.attn", "backward"][3], expected)
+    times = [int(step.backward_ns[rows.index("blocks.2.attn")]) for step in steps]
+    level, _ = levels.of([("blocks.2.attn", "backward")], [3])
+    assert np.exp(level[0, 0]) == pytest.approx(np.percentile(times, 25), rel=0.02)  # the speed of steps is taken off
