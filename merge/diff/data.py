@@ -7,6 +7,7 @@ not known.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 #: Findings: the second run has more or less, beyond the noise; it may have the same; the noise is not known.
 MORE, LESS, INSIDE, UNKNOWN = "more", "less", "inside the noise", "noise not known"
@@ -79,7 +80,7 @@ class PlaceChange:
         """By which share a place that does not change differs by chance; None where that is not known."""
         if self.low is None or self.high is None:
             return None
-        return ((1 + self.high) / (1 + self.low)) ** 0.5 - 1
+        return sqrt((1 + self.high) / (1 + self.low)) - 1
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def module_levels(cohorts: Iterable[StepTimes]) -> Levels:
 def _of_cohort(cohort: StepTimes) -> Levels:
     rows = _module_rows(cohort)
     logs = _logarithms(cohort.times[rows])
-    seen = ~np.isnan(logs).all(axis=(1, 2))
+    seen = [not np.isnan(table).all() for table in logs]
     keys = [cohort.places[row] for row, is_seen in zip(rows, seen, strict=True) if is_seen]
     places, logs = tuple((key.subject, key.phase) for key in keys), relative_to_speed(logs[seen])
     return Levels(places, cohort.ranks, low_quantile(logs), squared_error(logs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distprof.merge.diff.data import LESS, MORE, Diff, Figure, PlaceChange
 from distprof.merge.diff.sentences import judgement, values
-from distprof.merge.html.model import BYTES, INTERVAL, NUMBER, SHARE, TIME, Column, Interval, Table
+from distprof.merge.html.model import BYTES, INTERVAL, NUMBER, TIME, Column, Interval, Table
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import place_name
 
@@ -51,7 +51,6 @@ def _places(diff: Diff) -> Table:
         Column("second run", TIME, "self time"),
         Column("change, and what chance allows", INTERVAL),
         Column("costs an iteration", TIME, signed=True),
-        Column("of an iteration", SHARE),
         Column("finding"),
     )
     rows = [
@@ -61,7 +60,6 @@ def _places(diff: Diff) -> Table:
             one.second_ns,
             _interval(one, _place_side(one)),
             one.cost_ns,
-            one.share,
             judgement(one),
         ]
         for one in diff.places.changes

@@ -126,7 +126,7 @@ page.table = (slot, table) => {
   const tools = element("div", { class: "tools" });
   if (all.length > 8) {
     const filter = element("input", {
-      type: "search", placeholder: "Filter: words, or rank 5", "aria-label": `Filter ${table.title}`,
+      type: "search", placeholder: columns.some((c) => c.kind === "rank") ? "Filter: words, or rank 5" : "Filter: words", "aria-label": `Filter ${table.title}`,
       oninput: (event) => { state.filter = event.target.value; state.shown = FIRST; fill(); },
     });
     tools.append(filter);

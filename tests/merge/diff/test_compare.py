@@ -43,6 +43,7 @@ def test_a_module_that_is_slower_is_found_and_named() -> None:
     diff = compare(side(), changed_side("head", 1.5))
     assert named(diff) == [("head", "forward", MORE)]
     (first, *_) = diff.places.changes
+    assert first.low is not None and first.high is not None
     assert first.change == pytest.approx(0.5, abs=0.1) and first.low < 0.5 < first.high
     assert first.cost_ns == pytest.approx(0.5 * first.first_ns, rel=0.2)
     assert "slower: forward of head, +" in render(diff)
