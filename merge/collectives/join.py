@@ -1,16 +1,13 @@
-"""Joins what the ranks enqueued: the entries of one collective, or the two ends of one message.
+"""Joins what the ranks enqueued in their timed steps: the entries of one collective, or the ends of one message.
 
-    entries of each rank -> (group name, members, number) -> one collective, and when its last member came
-
-Members are part of the key, because ranks may give one name to different groups; the name is, because two groups may
-have the same members.
+entries of each rank -> (channel, number) -> one collective, and when its last member came
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -18,16 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import IntArray, combination
+from distprof.merge.arrays import IntArray
 from distprof.merge.clock.offsets import RankClock
 from distprof.merge.clock.section import clock_of
+from distprof.merge.collectives.channels import Channel, Channels, Ends, group_members, join
 from distprof.merge.collectives.moments import on_job_clock
 from distprof.merge.load.collectives import RankCollectives
-from distprof.records import CollectiveWindow
-
-#: What is joined: (group name, members in order, source, destination, tag); ends and tag of a collective are -1, -1, 0.
-Channel = tuple[str, tuple[int, ...], int, int, int]
-_NUMBER_BITS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +34,7 @@ class JoinedEntries:
     ranks: tuple[int, ...]
     iterations: tuple[int, ...]
     channels: tuple[Channel, ...]
+    members_known: npt.NDArray[np.bool_]  # by channel: False for a group of which its rank knows no members
     ops: tuple[str, ...]
     column: npt.NDArray[np.int32]  # index in ranks
     step: npt.NDArray[np.int32]  # index in iterations
@@ -65,6 +59,11 @@ class JoinedEntries:
     def of_rank(self) -> list[slice]:
         """The entries of each rank, in the order of ``ranks``."""
         return slices_of(self.column, len(self.ranks))
+
+    @cached_property
+    def unjoined(self) -> int:
+        """The collectives that are not joined with those of other ranks: the members of their group are not known."""
+        return int(np.count_nonzero(~self.members_known[self.channel]))
 
     @cached_property
     def is_message(self) -> npt.NDArray[np.bool_]:
@@ -99,34 +98,35 @@ def joined_entries(analysis: Analysis) -> JoinedEntries | None:
     if not found:
         return None
     iterations = tuple(sorted({iteration for own in found.values() for iteration in own.iterations}))
-    channels: dict[Channel, int] = {}
+    channels = Channels()
     ops: dict[str, int] = {}
     parts = [
         _rank_part(column, own, rank, analysis, iterations, channels, ops)
         for column, (rank, own) in enumerate(found.items())
     ]
     columns = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
-    return _joined(tuple(found), iterations, tuple(channels), tuple(ops), columns)
+    return _joined(tuple(found), iterations, channels, tuple(ops), columns)
 
 
 def _rank_part(
     column: int, own: RankCollectives, rank: int, analysis: Analysis, iterations: tuple[int, ...],
-    channels: dict[Channel, int], ops: dict[str, int],
+    channels: Channels, ops: dict[str, int],
 ) -> dict[str, npt.NDArray[Any]]:  # fmt: skip
     entries, clock = own.entries, clock_of(analysis).of(rank)
     members = group_members(analysis.timed_windows[rank].collective_window, analysis.run.world_size)
     op = np.array([ops.setdefault(name, len(ops)) for name in own.ops], np.int64)
     steps = np.searchsorted(np.array(iterations), np.array(own.iterations))
+    ends = Ends(own.group_names, own.ops, entries.group, entries.op, entries.peer, entries.tag)
     order = entry_order(own)
     step = entries.step[order]
     return {
         "column": np.full(len(order), column, np.int32),
         "step": steps[step].astype(np.int32),
         "ordinal": (np.arange(len(order)) - np.searchsorted(step, step)).astype(np.int32),
-        "channel": _channels(own, rank, members, channels)[order].astype(np.int32),
+        "channel": channels.of_entries(rank, ends, members)[order].astype(np.int32),
         "number": entries.number[order],
         "op": (op[entries.op[order]] if len(op) else np.zeros(0, np.int64)).astype(np.int32),
-        "send": _is(own, entries.op, "send")[order],
+        "send": ends.sends[order],
         "enqueued_ns": on_job_clock(clock, entries.enqueued_ns[order]),
         "bytes": entries.bytes[order],
         "duration_ns": entries.duration_ns[order],
@@ -143,55 +143,17 @@ def _placed(clock: RankClock, moments_ns: IntArray) -> IntArray:
     return placed
 
 
-def _channels(
-    own: RankCollectives, rank: int, members: Mapping[str, tuple[int, ...]], channels: dict[Channel, int]
-) -> IntArray:
-    """Returns the number of the channel of each entry of a rank; channels are added as they are met."""
-    entries = own.entries
-    sends = _is(own, entries.op, "send")
-    keys = entries.group, entries.peer, entries.tag, sends
-    _, first, where = np.unique(combination(keys), return_index=True, return_inverse=True)
-    numbers = []
-    for group, peer, tag, send in zip(*(key[first].tolist() for key in keys), strict=True):
-        name = own.group_names[group]
-        ends = (-1, -1) if peer < 0 else (rank, peer) if send else (peer, rank)
-        channel = (name, members.get(name, ()), *ends, tag)
-        numbers.append(channels.setdefault(channel, len(channels)))
-    return np.array(numbers, np.int64)[where.reshape(-1)]
-
-
-def _is(own: RankCollectives, op: npt.NDArray[np.int32], name: str) -> IntArray:
-    named = np.array([one == name for one in own.ops], np.int64)
-    return named[op] if len(named) else np.zeros(0, np.int64)
-
-
-def group_members(window: CollectiveWindow | None, world_size: int) -> dict[str, tuple[int, ...]]:
-    """Returns by name the members of the groups of a rank."""
-    groups = window.groups if window is not None else ()
-    return {group.name: group.ranks or _all_ranks(world_size) for group in groups}
-
-
-@lru_cache(maxsize=1)
-def _all_ranks(world_size: int) -> tuple[int, ...]:
-    """Returns the ranks of the job as one object: comparing a group with itself is then free."""
-    return tuple(range(world_size))
-
-
 def _joined(
-    ranks: tuple[int, ...], iterations: tuple[int, ...], channels: tuple[Channel, ...], ops: tuple[str, ...],
+    ranks: tuple[int, ...], iterations: tuple[int, ...], channels: Channels, ops: tuple[str, ...],
     columns: Mapping[str, npt.NDArray[Any]],
 ) -> JoinedEntries:  # fmt: skip
-    keys = columns["channel"].astype(np.int64) << _NUMBER_BITS | columns["number"]
-    events, event = np.unique(keys, return_inverse=True)
-    last = np.full(len(events), np.iinfo(np.int64).min)
-    np.maximum.at(last, event, columns["enqueued_ns"])
-    sizes = np.array([2 if channel[2] >= 0 else len(channel[1]) for channel in channels], np.int64)
-    whole = np.bincount(event, minlength=len(events)) == sizes[events >> _NUMBER_BITS]
-    sends = columns["send"].astype(bool)
+    events = join(columns["channel"], columns["number"], columns["enqueued_ns"])
+    whole = events.entries == channels.sizes[events.channel]
     return JoinedEntries(
         ranks=ranks,
         iterations=iterations,
-        channels=channels,
+        channels=channels.found,
+        members_known=channels.sizes > 0,
         ops=ops,
         column=columns["column"],
         step=columns["step"],
@@ -199,10 +161,10 @@ def _joined(
         channel=columns["channel"],
         number=columns["number"],
         op=columns["op"],
-        event=event,
+        event=events.of_entry,
         enqueued_ns=columns["enqueued_ns"],
-        last_ns=np.where(sends, columns["enqueued_ns"], last[event]),
-        whole=whole[event],
+        last_ns=np.where(columns["send"] > 0, columns["enqueued_ns"], events.last_ns[events.of_entry]),
+        whole=whole[events.of_entry],
         bytes=columns["bytes"],
         duration_ns=columns["duration_ns"],
         waited_from_ns=columns["waited_from_ns"],

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray
-from distprof.merge.collectives.join import recorded
+from distprof.merge.collectives.join import joined_entries, recorded
 from distprof.merge.collectives.waits import Waits, collective_waits
 from distprof.merge.load.collectives import NO_TIMELINE
 from distprof.merge.load.window import Window
@@ -58,6 +58,19 @@ def messages_unseen(analysis: Analysis) -> str:
     """Returns why sends and receives were not seen; empty where they were."""
     windows = [window.collective_window for window in analysis.timed_windows.values()]
     return next((seen.message_unseen for seen in windows if seen is not None and seen.message_unseen), "")
+
+
+def collectives_unjoined(analysis: Analysis) -> bool:
+    """Returns whether some collectives are in groups whose members are not known."""
+    entries = joined_entries(analysis)
+    return entries is not None and entries.unjoined > 0
+
+
+def waits_unseen(analysis: Analysis) -> bool:
+    """Returns whether some waits may be taken for a rank's own time: those for messages that were not seen, and those
+    in groups whose members are not known.
+    """
+    return bool(messages_unseen(analysis)) or collectives_unjoined(analysis)
 
 
 @computed_once

@@ -39,6 +39,7 @@ def collectives_section(analysis: Analysis) -> Collectives:
         rows=tuple(sorted(_rows(analysis, entries, waits), key=lambda row: (-(row.wait_ns or 0), -row.calls))),
         waits=tuple(_rank_waits(entries, waits)),
         unentered=unentered_collectives(analysis, entries),
+        unjoined=entries.unjoined,
         lost=sum(one.lost for one in seen),
         source=next((one.source for one in seen if one.source), ""),
         message_source=next((one.message_source for one in seen if one.message_source), ""),

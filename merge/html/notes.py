@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from distprof.merge.quantities import duration
 from distprof.merge.report import Report
+from distprof.merge.text.blocks.collectives import unjoined_words
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import number_spans, pluralise, rank_names
 from distprof.records import ASSUMED
@@ -55,6 +56,8 @@ def _on_times(report: Report) -> Iterator[tuple[str, str]]:
     if len(report.ranks) > 1:
         yield "waits", found.why_not
         yield "messages", found.message_unseen
+        if found.unjoined:
+            yield "collectives", unjoined_words(found.unjoined)
         if found.lost:
             yield "collectives", f"{found.lost:,} entries were overwritten before they were read: lower bounds"
     yield "clocks", clocks.unknown

@@ -57,6 +57,7 @@ class Collectives:
     rows: tuple[CollectiveRow, ...] = ()  # the longest wait first
     waits: tuple[RankWait, ...] = ()  # by rank
     unentered: tuple[Unentered, ...] = ()
+    unjoined: int = 0  # entries in groups whose members are not known: waits in them count as the rank's own time
     lost: int = 0  # entries that were overwritten before they were read, on all ranks
     source: str = ""
     message_source: str = ""

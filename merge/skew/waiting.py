@@ -7,11 +7,12 @@ group of unknown purpose it may be any member: the cause is hidden where most ot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from distprof.merge.analysis import Analysis
-from distprof.merge.skew.cohort_excess import CohortExcess
+from distprof.merge.collectives.own_times import collectives_unjoined
+from distprof.merge.skew.excess import CohortExcess
 from distprof.merge.skew.stragglers import Outlier, largest_excess
 from distprof.merge.skew.thresholds import MIN_COHORT, STEP_SHARE, WAITER_SHARE
 
@@ -28,13 +29,13 @@ def may_wait(analysis: Analysis, named: Sequence[Outlier], cohorts: Sequence[Coh
     """Returns the ranks among which the cause of the largest excess is; None where it is that rank's own."""
     worst = named[0]
     cohort_of = {rank: excess for excess in cohorts for rank in excess.times.ranks}
-    for axis, group in _groups(analysis, worst.rank, cohort_of[worst.rank]).items():
+    for axis, group, hidden in _groups(analysis, worst.rank, cohort_of[worst.rank]):
         others = [
             other
             for rank in group
             if rank != worst.rank and rank in cohort_of and (other := largest_excess(cohort_of[rank], rank)) is not None
         ]
-        unknown = not axis and worst.cohort >= MIN_COHORT and worst.place.subject != worst.place.phase
+        unknown = hidden and worst.cohort >= MIN_COHORT and worst.place.subject != worst.place.phase
         causes = [other for other in others if unknown or _may_be_the_cause(other, worst)]
         if causes:
             ranks = sorted([worst, *causes], key=lambda one: (-one.excess_ns, one.rank))
@@ -42,13 +43,19 @@ def may_wait(analysis: Analysis, named: Sequence[Outlier], cohorts: Sequence[Coh
     return None
 
 
-def _groups(analysis: Analysis, rank: int, excess: CohortExcess) -> dict[str, tuple[int, ...]]:
-    """Returns the groups whose other ranks ``rank`` may wait for without most of its cohort waiting as well."""
-    groups = analysis.layout.groups(rank, list(analysis.timed_windows))
+def _groups(analysis: Analysis, rank: int, excess: CohortExcess) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+    """Yields the groups whose other ranks ``rank`` may wait for without most of its cohort waiting as well: their axis,
+    their ranks, and whether any rank may be the cause, wherever it has its excess.
+    """
+    timed = list(analysis.timed_windows)
+    yield from ((axis, group, False) for axis, group in analysis.layout.groups(rank, timed).items())
     unknown = [group for of_size in analysis.unknown_groups.values() for group in of_size if rank in group]
     met = tuple(sorted({other for group in unknown for other in group}))
     pair = excess.times.ranks if excess.size < MIN_COHORT else ()
-    return groups | ({"": tuple(sorted({*met, *pair}))} if met or pair else {})
+    if met or pair:
+        yield "", tuple(sorted({*met, *pair})), True
+    if collectives_unjoined(analysis):
+        yield "", tuple(timed), False
 
 
 def _may_be_the_cause(other: Outlier, worst: Outlier) -> bool:

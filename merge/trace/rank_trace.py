@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from distprof.merge.clock.offsets import RankClock
 from distprof.merge.load.module_tree import RankTree
-from distprof.merge.trace.meetings import Meetings, group_name, keys, members_of, op_name
+from distprof.merge.trace.meetings import Meeting, Meetings, collective_records
 from distprof.merge.trace.model import Counter, RankTrace, Slice, Track, Value
 from distprof.merge.wording import phase_title
 from distprof.records import NO_ROW, Collectives, ExpertLoad, Pauses, Plan, Record, Step, Timeline
@@ -100,28 +100,30 @@ def _module(owner: int, tree: RankTree) -> tuple[str, str]:
 
 
 def _collectives(source: RankSource, meetings: Meetings, group_titles: Mapping[str, str]) -> Iterator[Slice]:
-    members = members_of(source.records)
-    for record in source.records:
-        if isinstance(record, Collectives):
-            for index, key in enumerate(keys(source.rank, record, members)):
-                meeting = meetings.found[key]
-                start = source.clock.moment(int(record.enqueued_ns[index]))
-                waited = int(record.waited_until_ns[index]) if len(record.waited_until_ns) else 0
-                end, args = start, _amounts(record, index)
-                if waited:
-                    end = source.clock.moment(waited)
-                elif meeting.members > 1 and meeting.comparable:
-                    end = meeting.last_ns
-                    args["last to come"] = f"rank {meeting.last_rank}"
-                    args["ends"] = "when the last member came: completion was not seen"
-                group = group_name(record, index)
-                name = f"{op_name(record, index)} ({group_titles.get(group, group)})"
-                flows = (meeting.number,) if meeting.members > 1 else ()
-                yield Slice(name, start, max(start, end), args, flows)
+    for record, own in zip(collective_records(source.records), meetings.of(source.rank), strict=True):
+        for index, meeting in enumerate(own):
+            yield _collective(record, index, meeting, source.clock, group_titles)
+
+
+def _collective(
+    record: Collectives, index: int, meeting: Meeting, clock: RankClock, group_titles: Mapping[str, str]
+) -> Slice:
+    start = end = clock.moment(int(record.enqueued_ns[index]))
+    args = _amounts(record, index)
+    waited = int(record.waited_until_ns[index]) if len(record.waited_until_ns) else 0
+    if waited:
+        end = clock.moment(waited)
+    elif meeting.members > 1 and meeting.comparable:
+        end = meeting.last_ns
+        args["last to come"] = f"rank {meeting.last_rank}"
+        args["ends"] = "when the last member came: completion was not seen"
+    group = record.group_names[record.group[index]]
+    name = f"{record.ops[record.op[index]]} ({group_titles.get(group, group)})"
+    return Slice(name, start, max(start, end), args, (meeting.number,) if meeting.members > 1 else ())
 
 
 def _amounts(record: Collectives, index: int) -> dict[str, Value]:
-    args: dict[str, Value] = {"group": group_name(record, index), "number": int(record.number[index])}
+    args: dict[str, Value] = {"group": record.group_names[record.group[index]], "number": int(record.number[index])}
     for name, column in (("input (bytes)", record.input_bytes), ("output (bytes)", record.output_bytes)):
         if len(column):
             args[name] = int(column[index])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from distprof.merge.analysis import Analysis
 from distprof.merge.clock.offsets import JobClock
 from distprof.merge.clock.section import clock_of
-from distprof.merge.collectives.join import group_members
+from distprof.merge.collectives.channels import group_members
 from distprof.merge.collectives.kinds import group_kind
 from distprof.merge.load.rank import RankData
 from distprof.merge.report import Report
@@ -25,7 +25,7 @@ def run_trace(analysis: Analysis, report: Report, read: ReadRecords) -> Iterator
 
     Reads each shard twice: a collective is drawn up to the moment at which its last member comes.
     """
-    clock, meetings = clock_of(analysis), Meetings()
+    clock, meetings = clock_of(analysis), Meetings(analysis.run.world_size)
     for data in analysis.ranks:
         meetings.add(data.rank, read(data), clock.of(data.rank))
     yield from _ranks(analysis, report, clock, meetings, read)

@@ -57,8 +57,18 @@ def _limits(found: Collectives, ranks: int) -> Iterator[str]:
     if found.lost:
         what = "entries were overwritten before they were read, so counts and times are lower bounds"
         yield from _warning("incomplete", f"{found.lost:,} {what}")
+    if found.unjoined:
+        yield from _warning("not joined", unjoined_words(found.unjoined))
     if found.message_unseen:
         yield from _warning("sends and receives were not seen", found.message_unseen)
+
+
+def unjoined_words(entries: int) -> str:
+    """Returns what it means that so many entries are not joined with those of other ranks."""
+    return (
+        f"{entries:,} collectives are in groups whose members are not known, such as groups that live shorter than the "
+        "window: waits in them are taken for work"
+    )
 
 
 def _warning(head: str, text: str) -> Iterator[str]:

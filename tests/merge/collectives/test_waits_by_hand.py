@@ -81,6 +81,7 @@ def joined(entries: list[Entry]) -> JoinedEntries:
     return JoinedEntries(
         ranks=(0, 1, 2), iterations=tuple(range(6)), ops=("all_reduce",),
         channels=(("0", (0, 1, 2), -1, -1, 0), ("0", (0, 1, 2), 0, 1, 0)), channel=table[:, 5].astype(np.int32),
+        members_known=np.ones(2, bool),
         enqueued_ns=table[:, 3] * MS, last_ns=table[:, 4] * MS, op=nothing.astype(np.int32), number=nothing,
         event=nothing, whole=nothing == 0, bytes=nothing, duration_ns=nothing, waited_from_ns=nothing,
         waited_until_ns=nothing, on_training_thread=nothing == 0, **small,

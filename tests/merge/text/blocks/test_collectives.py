@@ -64,6 +64,7 @@ def test_what_is_not_known_is_said() -> None:
     )
     assert "incomplete: 3 of 4 ranks recorded their collectives" in text(report(ranks=3))
     assert "incomplete: 1,200 entries were overwritten before they were read" in text(report(lost=1200))
+    assert "not joined: 12 collectives are in groups whose members are not known" in text(report(unjoined=12))
     assert "sends and receives were not seen: no hooks" in text(report(message_unseen="no hooks"))
     assert "incomplete" not in text(report()) and "not seen" not in text(report())
 
