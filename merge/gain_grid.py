@@ -13,7 +13,7 @@ from distprof.merge.analysis import Analysis
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.collectives.waits import collective_waits
 from distprof.merge.report import GainGrid
-from distprof.merge.skew.cohort_excess import cohort_excesses
+from distprof.merge.skew.excess import cohort_excesses
 from distprof.merge.skew.step_times import WHOLE
 from distprof.merge.skew.what_if import cost_of, replayed
 from distprof.merge.stats import to_number

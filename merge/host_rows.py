@@ -8,7 +8,7 @@ from statistics import median
 from distprof.merge.analysis import Analysis
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.report import HostRow, RankRow
-from distprof.merge.skew.cohort_excess import cohort_excesses
+from distprof.merge.skew.excess import cohort_excesses
 from distprof.merge.skew.step_times import WHOLE
 from distprof.merge.skew.verdict import rank_verdict
 from distprof.merge.stats import nan_median, to_number

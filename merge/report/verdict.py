@@ -58,7 +58,7 @@ class Cause:
 
     name: str = ""
     evidence: str = ""  # in words
-    ranks: tuple[int, ...] = ()  # of the host, link or stage; the rank that paused
+    ranks: tuple[int, ...] = ()  # of the host, link or stage; that paused, or wait for a processor
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class RankVerdict:
     Where hosts or groups are slow as wholes, ``groups`` has them, and ``named`` each of their slow ranks.
 
     Where nobody is named, a rank that loses ``floor_ns`` or more in one module or phase would have been; ``cause`` then
-    is a slow link, a long stage or a pause, if there is one.
+    is a slow link, a long stage, a pause, or that ranks which stand out only wait for a processor, if there is one.
     """
 
     finding: str
@@ -91,7 +91,7 @@ class RankVerdict:
     floor_throughout_ns: float | None = None  # the same, for a rank that is slow in all modules and phases
     cause: str = ""  # one of the causes above, empty where none is known
     evidence: str = ""  # of the cause, in words
-    group: tuple[int, ...] = ()  # the ranks of the host, link or stage; the rank that paused
+    group: tuple[int, ...] = ()  # the ranks of the host, link or stage; those that paused, or wait for a processor
     cost_ns: float | None = None  # what an iteration takes longer for the named ranks together; None: not known
     iteration_without_ns: float | None = None  # what an iteration would take without that
     groups: tuple[SlowGroup, ...] = ()  # largest excess first

@@ -16,7 +16,7 @@ import numpy as np
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.report import Burst, LongStep
-from distprof.merge.skew.cohort_excess import cohort_excesses
+from distprof.merge.skew.excess import cohort_excesses
 from distprof.merge.skew.pauses import paused_ns
 from distprof.merge.skew.step_times import FINE, SUM, WHOLE, Place
 from distprof.merge.skew.thresholds import PLACE_SHARE

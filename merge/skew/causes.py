@@ -26,8 +26,9 @@ from distprof.merge.report import (
     THROUGHOUT,
     Cause,
 )
-from distprof.merge.skew.cohort_excess import CohortExcess
+from distprof.merge.skew.excess import CohortExcess
 from distprof.merge.skew.pauses import pauses_of
+from distprof.merge.skew.processors import longer_wait_ns
 from distprof.merge.skew.slow_groups import GroupOutlier, ranks_of
 from distprof.merge.skew.step_times import Place
 from distprof.merge.skew.stragglers import Outlier
@@ -38,34 +39,28 @@ from distprof.merge.wording import join_words, rank_names
 def cause_of(analysis: Analysis, named: Sequence[Outlier], groups: Sequence[GroupOutlier] = ()) -> Cause:
     """Returns why the named ranks are slow, of which those of ``groups`` are slow as wholes."""
     by_place = _by_place(named)
-    known = _more_work(analysis, named) or _overload(analysis, named) or pauses_of(analysis, named)
+    known = own_cause(analysis, named)
     if known is None and by_place.name in (SLOW_DEVICE, ""):
         known = _busy_processors(analysis, named) or _slow_host(named, groups)
     ranks = tuple(sorted({rank for one in groups for rank in one.group.ranks}))
     return replace(known or by_place, ranks=ranks) if groups else known or by_place
 
 
+def own_cause(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
+    """Returns the cause of ranks that have more to do than the others, or that something stops; None without one."""
+    return _more_work(analysis, named) or _overload(analysis, named) or pauses_of(analysis, named)
+
+
 def _busy_processors(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
     """Returns the cause of ranks that lose most of their excess, which is in no module, while no processor is free."""
     slow = {one.rank for one in named}
-    waits = {rank: _median_processor_wait(analysis, rank) for rank in analysis.timed_windows}
-    longer = []
-    for one in named:
-        cohort = analysis.cohorts[one.rank]
-        others = [wait for rank, wait in waits.items() if rank not in slow and analysis.cohorts[rank] == cohort]
-        if not others or one.place.subject not in ("forward", "backward", THROUGHOUT):
-            return None
-        longer.append(waits[one.rank] - float(np.median(others)))
-        if not longer[-1] >= PLACE_SHARE * one.excess_ns:  # NaN where waits were not seen
-            return None
+    longer = [longer_wait_ns(analysis, one.rank, slow) for one in named]
+    in_no_module = all(one.place.subject in ("forward", "backward", THROUGHOUT) for one in named)
+    mostly = all(wait >= PLACE_SHARE * one.excess_ns for wait, one in zip(longer, named, strict=True))
+    if not (in_no_module and mostly):
+        return None
     words = f"ready to run while no processor was free, {duration(min(longer))} longer than the others"
     return Cause(BUSY_PROCESSORS, words)
-
-
-def _median_processor_wait(analysis: Analysis, rank: int) -> float:
-    """Returns how long a rank waits for a processor in an iteration, the median in ns; NaN where that was not seen."""
-    waits = analysis.timed_windows[rank].processor_waits_ns
-    return float(np.median(waits)) if len(waits) else np.nan
 
 
 def _slow_host(named: Sequence[Outlier], groups: Sequence[GroupOutlier]) -> Cause | None:

@@ -9,7 +9,7 @@ all members.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,11 +113,24 @@ def _siblings(
         by_kind.setdefault((op, len(members)), {})[members] = own
     partitions: dict[frozenset[Members], dict[Members, tuple[str, FloatArray]]] = {}
     for groups in by_kind.values():
-        if len(groups) > 1:
-            sums = partitions.setdefault(frozenset(groups), {})
-            for members, (name, times) in groups.items():
+        for disjoint in _disjoint(groups):
+            sums = partitions.setdefault(disjoint, {})
+            for members in sorted(disjoint):
+                name, times = groups[members]
                 sums[members] = (name, times + sums[members][1] if members in sums else times)
-    return list(partitions.values())
+    return [groups for groups in partitions.values() if len(groups) > 1]
+
+
+def _disjoint(groups: Collection[Members]) -> Iterator[frozenset[Members]]:
+    """Yields groups that divide ranks: groups along two axes may have one size, and share ranks."""
+    divisions: list[tuple[set[int], list[Members]]] = []
+    for members in sorted(groups):
+        ranks, found = next((one for one in divisions if one[0].isdisjoint(members)), (set(), []))
+        if not found:
+            divisions.append((ranks, found))
+        ranks.update(members)
+        found.append(members)
+    return (frozenset(found) for _, found in divisions)
 
 
 def _standing_out(groups: Mapping[Members, tuple[str, FloatArray]], iteration_ns: float) -> Sequence[SlowLink]:

@@ -15,7 +15,7 @@ from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import FloatArray
 from distprof.merge.quantities import duration
 from distprof.merge.report import PAUSES, Cause
-from distprof.merge.skew.cohort_excess import CohortExcess
+from distprof.merge.skew.excess import CohortExcess
 from distprof.merge.skew.step_times import FINE
 from distprof.merge.skew.stragglers import Outlier
 from distprof.merge.skew.thresholds import (

@@ -21,9 +21,8 @@ from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.report import RankRow, Skew, SkewMap, SkewRow
-from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excesses
 from distprof.merge.skew.comparable import why_not_comparable
-from distprof.merge.skew.excess import excess_over_others
+from distprof.merge.skew.excess import CohortExcess, cohort_excesses, excess_over_others
 from distprof.merge.skew.step_times import WHOLE
 from distprof.merge.skew.thresholds import MIN_COHORT
 from distprof.merge.stats import nan_median, to_number

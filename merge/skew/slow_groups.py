@@ -18,7 +18,7 @@ from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import FloatArray
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.job.rank_groups import HOST, RankGroup, partitions
-from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excess
+from distprof.merge.skew.excess import CohortExcess, cohort_excess
 from distprof.merge.skew.step_times import Place, StepTimes
 from distprof.merge.skew.stragglers import Outlier, finest_places, outliers
 from distprof.merge.skew.thresholds import MIN_COHORT, PAIR_PERSISTENT, PAIR_SHARE, PERSISTENT, STEP_SHARE

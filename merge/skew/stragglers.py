@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.arrays import FloatArray, IntArray
-from distprof.merge.skew.cohort_excess import CohortExcess
-from distprof.merge.skew.excess import standard_error
+from distprof.merge.skew.excess import CohortExcess, standard_error
 from distprof.merge.skew.step_times import FINE, SUM, WHOLE, Place
 from distprof.merge.skew.thresholds import (
     AT_LEAST,
@@ -127,7 +126,7 @@ def _passing(
 ) -> list[Outlier]:
     """Returns those of the culprits that are above the others by enough, and in enough steps."""
     times, place = excess.times.times[number], excess.times.places[number]
-    share, persistent = _asked_of(excess.size)
+    _, persistent = _asked_of(excess.size)
     normal = nan_median(times[others].T)
     error = float(standard_error(excess.by_step[number, others]))
     found = []
@@ -136,11 +135,18 @@ def _passing(
         known = len(above)
         size = float(np.median(above))
         steps = int(np.count_nonzero(above >= STEP_SHARE * size))
-        large = size >= max(share * iteration_ns, STANDARD_ERRORS * error)
-        if large and min(steps, _steps_above(times[column], times[others])) >= persistent * known:
-            cohort_ns = float(np.nanmedian(normal))
-            found.append(Outlier(excess.times.ranks[column], place, size, steps, known, excess.size, cohort_ns, error))
+        cohort_ns = float(np.nanmedian(normal))
+        one = Outlier(excess.times.ranks[column], place, size, steps, known, excess.size, cohort_ns, error)
+        in_steps = min(steps, _steps_above(times[column], times[others]))
+        if in_steps >= persistent * known and is_large(size, one, iteration_ns):
+            found.append(one)
     return found
+
+
+def is_large(excess_ns: float, of: Outlier, iteration_ns: float) -> bool:
+    """Returns whether an excess is large enough to call the rank slow in the place of an outlier."""
+    share, _ = _asked_of(of.cohort)
+    return excess_ns >= max(share * iteration_ns, STANDARD_ERRORS * of.error_ns)
 
 
 def _steps_above(times: FloatArray, others: FloatArray) -> int:

@@ -8,7 +8,7 @@ from statistics import median
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.collectives.kinds import group_kind
-from distprof.merge.collectives.own_times import messages_unseen, why_no_own_times
+from distprof.merge.collectives.own_times import waits_unseen, why_no_own_times
 from distprof.merge.experts.verdict import expert_verdict
 from distprof.merge.quantities import duration
 from distprof.merge.report import (
@@ -25,11 +25,12 @@ from distprof.merge.report import (
     Verdict,
 )
 from distprof.merge.skew.bursts import bursts
-from distprof.merge.skew.causes import cause_of, long_stage
-from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excesses
+from distprof.merge.skew.causes import cause_of, long_stage, own_cause
 from distprof.merge.skew.comparable import why_not_comparable
+from distprof.merge.skew.excess import CohortExcess, cohort_excesses
 from distprof.merge.skew.links import SlowLink, slow_link
 from distprof.merge.skew.pauses import largest_pause
+from distprof.merge.skew.processors import busy_processors, only_waiting
 from distprof.merge.skew.slow_groups import GroupOutlier, ranks_of, slow_groups
 from distprof.merge.skew.step_times import FINE, WHOLE
 from distprof.merge.skew.stragglers import (
@@ -39,7 +40,7 @@ from distprof.merge.skew.stragglers import (
     half_of_cohort,
     outliers,
 )
-from distprof.merge.skew.thresholds import MARGIN, SLOW_SHARE, STEP_SHARE
+from distprof.merge.skew.thresholds import MARGIN, MIN_COHORT, SLOW_SHARE, STEP_SHARE
 from distprof.merge.skew.waiting import may_wait
 from distprof.merge.skew.what_if import cost_of
 from distprof.merge.skew.windows import over_windows
@@ -82,13 +83,31 @@ def _slow_ranks(analysis: Analysis) -> RankVerdict:
     cohorts, iteration_ns = cohort_excesses(analysis), nobody.iteration_ns
     named = finest_places([outlier for excess in cohorts for outlier in outliers(excess, iteration_ns)])
     groups = _groups_instead(slow_groups(analysis, cohorts, iteration_ns), named, len(analysis.timed_windows))
-    named = _with_members(named, groups)
+    waiting = [
+        one
+        for one in only_waiting(analysis, _with_members(named, groups), cohorts, iteration_ns)
+        if own_cause(analysis, [one]) is None
+    ]
+    named, groups = _but_for(waiting, named, groups)
     link = slow_link(analysis)
-    if link is not None and _explains(link, named):
-        return _with_cause(nobody, _link_cause(analysis, link, iteration_ns))
-    if named:
+    explained = link is not None and _explains(link, named)
+    if link is not None and explained and link.groups >= MIN_COHORT:
+        return _with_cause(nobody, Cause(SLOW_LINK, _link_words(analysis, link, iteration_ns), link.members))
+    if named and not explained:
         return _slow(analysis, nobody, named, groups, cohorts)
-    return _nobody(analysis, nobody, cohorts, iteration_ns)
+    return _nobody(analysis, nobody, cohorts, waiting, link)
+
+
+def _but_for(
+    waiting: Sequence[Outlier], named: Sequence[Outlier], groups: Sequence[GroupOutlier]
+) -> tuple[list[Outlier], list[GroupOutlier]]:
+    """Returns the ranks and groups that stand out, the largest excess first, but for ranks that only wait for a
+    processor, and groups of which all slow ranks do.
+    """
+    ranks = {one.rank for one in waiting}
+    kept = [group for group in groups if not {one.rank for one in group.members} <= ranks]
+    inside = ranks_of(kept).keys()
+    return [one for one in _with_members(named, groups) if one.rank not in ranks or one.rank in inside], kept
 
 
 def _slow(
@@ -97,7 +116,7 @@ def _slow(
 ) -> RankVerdict:  # fmt: skip
     """Returns the verdict on ranks that stand out, by themselves or with their groups."""
     iteration_ns = nobody.iteration_ns or 1.0
-    if not groups and (nobody.why_self_times or messages_unseen(analysis)):
+    if not groups and (nobody.why_self_times or waits_unseen(analysis)):
         waiting = may_wait(analysis, named, cohorts)
         if waiting is not None:
             return replace(nobody, finding=ONE_OF, named=_stragglers(waiting.ranks, iteration_ns), axis=waiting.axis)
@@ -155,15 +174,21 @@ def _slow_groups(groups: Sequence[GroupOutlier], iteration_ns: float) -> tuple[S
 
 
 def _nobody(
-    analysis: Analysis, nobody: RankVerdict, cohorts: Sequence[CohortExcess], iteration_ns: float
-) -> RankVerdict:
-    """Returns the verdict where no rank stands out: too many do, or something else is slow, or nothing."""
+    analysis: Analysis, nobody: RankVerdict, cohorts: Sequence[CohortExcess], waiting: Sequence[Outlier],
+    link: SlowLink | None,
+) -> RankVerdict:  # fmt: skip
+    """Returns the verdict where no rank stands out by itself: too many do, or something else is slow, or nothing."""
+    iteration_ns = nobody.iteration_ns or 1.0
     half = next((_too_many(found, excess) for excess in cohorts if (found := half_of_cohort(excess, iteration_ns))), "")
-    if half:
+    if half and link is None:
         return replace(nobody, reason=half)
     own = not nobody.why_self_times
     cause = long_stage(analysis, cohorts, iteration_ns) if own else None
     cause = cause or (largest_pause(analysis, cohorts, iteration_ns) if own else None)
+    cause = cause or (busy_processors(analysis, waiting) if waiting else None)
+    if cause is None and link is not None:
+        why = "which also happens by chance where there are two groups only, so nobody is named"
+        return replace(nobody, reason=f"{_link_words(analysis, link, iteration_ns)}, {why}")
     floors = replace(
         nobody,
         floor_ns=_floor(cohorts, iteration_ns, FINE),
@@ -184,14 +209,13 @@ def _explains(link: SlowLink, named: Sequence[Outlier]) -> bool:
     return inside and link.excess_ns >= STEP_SHARE * named[0].excess_ns
 
 
-def _link_cause(analysis: Analysis, link: SlowLink, iteration_ns: float) -> Cause:
+def _link_words(analysis: Analysis, link: SlowLink, iteration_ns: float) -> str:
     kind = group_kind(analysis.layout, link.members, analysis.run.world_size, link.name)
-    words = (
+    return (
         f"the collectives of {rank_names(link.members)} (one {kind} group) take {duration(link.excess_ns)} longer than "
         f"those of the other groups after their last member came, {link.excess_ns / iteration_ns:.0%} of an iteration, "
         f"in {link.steps} of {link.of_steps} steps"
     )
-    return Cause(SLOW_LINK, words, link.members)
 
 
 def _floor(cohorts: Sequence[CohortExcess], iteration_ns: float, level: int) -> float | None:

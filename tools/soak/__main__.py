@@ -47,6 +47,9 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="so many cases at a time  [default: 1]")
     parser.add_argument("--skew", default="*", metavar="NAME", help="names of jobs with planted faults; 0: none")
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="so many of these jobs  [default: 0, all]")
+    parser.add_argument(
+        "--apart-from", type=Path, metavar="DIR", help="none of the jobs that this folder of --keep has: held-out ones"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keeps what these jobs recorded, to judge it again")
     parser.add_argument("--judge", type=Path, metavar="DIR", help="only judges what --keep kept")
     parser.add_argument("--diff", type=int, default=20, metavar="N", help="so many pairs of runs  [default: 20]")
@@ -56,7 +59,7 @@ def main() -> int:
         return 0 if skew.judge_kept(options.judge, options.skew, progress) else 1
     if options.cases != "0" and not scripts(options.cases):
         parser.error(f"no case has a name like {options.cases!r}")
-    jobs = [] if options.skew == "0" else skew.sample(options.skew, options.sample, options.seed)
+    jobs = [] if options.skew == "0" else skew.sample(options.skew, options.sample, options.seed, options.apart_from)
     if options.skew != "0" and not jobs:
         parser.error(f"no job with a planted fault has a name like {options.skew!r}")
     counts = {MUTATIONS: options.mutations, FULL_DISKS: options.full_disks, KILLS: options.kills}

@@ -9,8 +9,8 @@ from support.synthetic import MS
 
 from distprof.merge.analysis import start_analysis
 from distprof.merge.collectives.gaps import Gaps
-from distprof.merge.report import NOBODY_STANDS_OUT, SLOW, SLOW_LINK, RankVerdict
-from distprof.merge.skew.links import SlowLink, _next_sign, slow_link
+from distprof.merge.report import NOBODY_STANDS_OUT, NOT_ENOUGH, SLOW, SLOW_LINK, RankVerdict
+from distprof.merge.skew.links import SlowLink, _disjoint, _next_sign, slow_link
 from distprof.merge.skew.verdict import rank_verdict
 from distprof.records import NO_ROW
 
@@ -56,11 +56,20 @@ def test_a_slow_rank_is_no_slow_link() -> None:
     assert (verdict.finding, [one.rank for one in verdict.named]) == (SLOW, [3])
 
 
-def test_of_two_groups_more_is_asked() -> None:
+def test_of_two_groups_none_is_named_and_the_reason_is_given() -> None:
     # An iteration takes about 50 ms: 4 ms are above 5 % of it and below 10 %.
     assert found_in(pairs(1, 4), 4)[0] is None
-    link, _ = found_in(pairs(1, 30), 4)
-    assert link is not None and link.members == (2, 3)
+    link, verdict = found_in(pairs(1, 30), 4)
+    assert link is not None and (link.members, link.groups) == ((2, 3), 2)
+    assert (verdict.finding, verdict.named, verdict.cause, verdict.group) == (NOT_ENOUGH, (), "", ())
+    assert verdict.reason.startswith("the collectives of ranks 2-3 (one tp group) take 30 ms longer")
+    assert verdict.reason.endswith("where there are two groups only, so nobody is named")
+
+
+def test_groups_that_share_ranks_are_no_siblings() -> None:
+    """Of four ranks the tp groups, and those across them, have two members each: there are two groups of a kind."""
+    groups = {(0, 1), (2, 3), (0, 2), (1, 3)}
+    assert set(_disjoint(groups)) == {frozenset({(0, 1), (2, 3)}), frozenset({(0, 2), (1, 3)})}
 
 
 def test_equal_links_are_not_slow() -> None:

@@ -16,7 +16,7 @@ from distprof.merge.analyse import analyse
 from distprof.merge.arrays import FloatArray
 from distprof.merge.job.rank_groups import HOST, RankGroup
 from distprof.merge.report import NOT_ENOUGH, SLOW, SLOW_HOST, THROUGHOUT, RankVerdict
-from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excess
+from distprof.merge.skew.excess import CohortExcess, cohort_excess
 from distprof.merge.skew.slow_groups import groups_standing_out
 from distprof.merge.skew.step_times import Place, StepTimes
 from distprof.records import Record, Step

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distprof.merge.arrays import FloatArray
-from distprof.merge.skew.cohort_excess import CohortExcess, cohort_excess
+from distprof.merge.skew.excess import CohortExcess, cohort_excess
 from distprof.merge.skew.step_times import FINE, SUM, WHOLE, Place, StepTimes
 from distprof.merge.skew.stragglers import (
     Outlier,

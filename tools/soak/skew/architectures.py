@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from soak.skew import links
-from soak.skew.cases import LAYERS
+from soak.skew.cases import LAYERS, RESTING
 from soak.skew.data import batches
 from soak.skew.experts import EXPERTS, MixtureOfExperts
 from soak.skew.faults import Fault
@@ -38,7 +38,7 @@ def set_up(fault: Fault, iterations: int) -> Iteration:
         "moe": _experts, "conv": _convolutional, "lstm": _recurrent, "accum": _accumulating,
         "zero1": _sharded_optimizer, "local": _local, "ring": _ring,
     }  # fmt: skip
-    return makers[fault.case.architecture](fault, iterations)
+    return makers[fault.case.architecture.removesuffix(RESTING)](fault, iterations)
 
 
 def _perceptron(fault: Fault, iterations: int) -> Iteration:

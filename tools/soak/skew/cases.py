@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+#: The end of the name of an architecture whose modules rest instead of computing, as those of a rank do whose work is
+#: on a device of its own: its ranks do not wait for processors, even where there are few.
+RESTING = "_rest"
 #: The ranks in groups: tensor parallel in pairs, pipelines of two stages, where the architecture does not say four.
 GROUPED = {"tp4": 4, "pp4": 4}
 LAYERS = 4
@@ -74,7 +77,10 @@ _ARCHITECTURES = {
     "ring": Architecture(_GPT[:1], 60, ()),
     "tp4": Architecture(("layers.1.ff",), 60, ()),
     "pp4": Architecture(("layers.0.ff",), 60, ()),
+    **{f"{name}{RESTING}": Architecture(_GPT[:1], 60, ()) for name in ("ddp_gpt", "fsdp2", "tp", "moe")},
+    f"pp{RESTING}": Architecture(_PIPELINE[:1], 60, ()),
 }  # fmt: skip
+_RESTING = tuple(name for name in _ARCHITECTURES if name.endswith(RESTING))
 #: Kinds beyond the list that the thresholds were chosen on: other architectures, numbers of ranks, and faults.
 _OTHERS: dict[int, dict[str, tuple[str, ...]]] = {
     8: {
@@ -83,7 +89,9 @@ _OTHERS: dict[int, dict[str, tuple[str, ...]]] = {
         "ddp_gpt": ("pair", "both", "grow", "late", "flaky", "gil", "nice", "rotating", "everyone", "staircase"),
         "fsdp2": ("pair", "both", "grow", "gil", "rotating", "everyone", "staircase"),
         "moe": ("pair", "both", "rotating"),
+        **dict.fromkeys(_RESTING, (*_IN_MODULES, "data", "opt", "out", "two", "pair")),
     },
+    4: dict.fromkeys(_RESTING, (*_IN_MODULES, "data", "opt", "out")),
     16: {
         **dict.fromkeys(("ddp_gpt", "ddp_mlp", "moe"), ("none", "fwd", "bwd", "two", "pair", "opt")),
         "fsdp2": ("none", "fwd", "data"),
@@ -115,6 +123,11 @@ class Case:
     @property
     def seed(self) -> int:
         return 10 * self.round + self.repetition
+
+    @property
+    def rests(self) -> bool:
+        """Whether modules rest instead of computing."""
+        return self.architecture.endswith(RESTING)
 
     @property
     def pipeline(self) -> bool:

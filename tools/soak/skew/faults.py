@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,8 @@ MORE_WORK = 8
 _LOW_PRIORITY = 15
 _VARYING = ("late", "flaky", "grow", "rotating", "everyone", "staircase")
 _GARBAGE = 50_000
+#: What modules that rest take in an iteration.
+_FORWARD_MS, _BACKWARD_MS = 60, 120
 #: Stops and continues the process with this id, half of the time each, until its starter is gone.
 _THROTTLE = """
 import os, signal, sys, time
@@ -96,6 +98,8 @@ class Fault:
 
     def plant(self, model: nn.Module, parts: int = 1) -> None:
         """Makes modules of ``model`` slow; each runs ``parts`` times in an iteration."""
+        if self.case.rests:
+            _rest(leaves(model), parts)
         kind = self.case.fault.removesuffix("_burn")
         if kind == "jitter":
             self._jitter(leaves(model))
@@ -174,10 +178,7 @@ class Fault:
         return float(self.iteration >= MIDDLE if kind == "late" else self.iteration % 2 if kind == "flaky" else 1)
 
     def _slow_backward(self, module: nn.Module, ms: float) -> None:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            return _SlowGradient.apply(output, self, ms) if isinstance(output, Tensor) else output
-
-        module.register_forward_hook(hook)
+        _before_gradient(module, lambda: self.lose(ms))
 
     def _pause(self, module: nn.Module) -> None:
         def hook(*_: Any) -> None:
@@ -222,16 +223,32 @@ def _count_for_ever() -> None:
         number += 1
 
 
-class _SlowGradient(torch.autograd.Function):
-    """Hands a tensor on; loses time when its gradient comes back."""
+def _rest(modules: list[nn.Module], parts: int) -> None:
+    """Makes modules, which run ``parts`` times in an iteration, take their shares of the times of one iteration."""
+    forward, backward = (ms / 1e3 / len(modules) / parts for ms in (_FORWARD_MS, _BACKWARD_MS))
+    for module in modules:
+        module.register_forward_pre_hook(lambda *_: time.sleep(forward))
+        _before_gradient(module, lambda: time.sleep(backward))
+
+
+def _before_gradient(module: nn.Module, do: Callable[[], None]) -> None:
+    """Does something in each backward of a module, when the gradient of its output comes."""
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        return _Gradient.apply(output, do) if isinstance(output, Tensor) else output
+
+    module.register_forward_hook(hook)
+
+
+class _Gradient(torch.autograd.Function):
+    """Hands a tensor on; does something when its gradient comes back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, fault: Fault, ms: float) -> Tensor:
-        ctx.loss = fault, ms
+    def forward(ctx: Any, x: Tensor, do: Callable[[], None]) -> Tensor:
+        ctx.do = do
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        fault, ms = ctx.loss
-        fault.lose(ms)
-        return gradients[0], None, None
+        ctx.do()
+        return gradients[0], None

@@ -22,6 +22,10 @@ KNOWN_WITHIN = 0.15
 CAUSES = {
     "uneven": "work", "hot": "expert", "link": "link", "longstage": "stage", "pause": "pause", "ckpt": "pause",
 }  # fmt: skip
+#: The cause of ranks that are not slow, but wait for a processor: they have a low priority, or there are too few.
+BUSY = "processors"
+#: Words of causes that name no rank as slow: of what happened once, or to a host.
+HARMLESS = ("pause", BUSY)
 #: Faults of which naming a rank as slow in all steps is wrong, whichever it is.
 _NO_SLOW_RANK = ("link", "longstage", "pause", "ckpt")
 _EVERYWHERE = ("spread", "throttle", "gil", "nice")
@@ -68,13 +72,15 @@ def judge_ranks(case: Case, said: Conclusion) -> str:
     """Returns whether the right ranks are named, or those that should not be, or none."""
     nobody = not (said.named or said.one_of or said.group)
     if case.fault in (*HEALTHY, "half") or (case.fault == "link" and len(case.slow_group) == case.ranks):
-        return RIGHT if nobody or "pause" in said.cause else WRONG
+        return RIGHT if nobody or any(cause in said.cause for cause in HARMLESS) else WRONG
     if case.fault in _NO_SLOW_RANK:
         return _judge_cause(case, said, nobody)
     if nobody:
         return RIGHT if _needs_no_rank(case, said) else ABSTAINED
     if set(said.named) == case.culprits:
         return RIGHT
+    if BUSY in said.cause and not said.named:
+        return RIGHT if case.fault == "nice" and set(said.group) == case.culprits else ABSTAINED
     inside = set(said.one_of) >= case.culprits or (bool(said.named) and set(said.named) < case.culprits)
     return ABSTAINED if inside else WRONG
 

@@ -21,9 +21,9 @@ MAX_WRONG = 0.01
 _TOOLS = Path(__file__).parents[2]
 
 
-def sample(pattern: str, count: int, seed: int) -> list[Case]:
-    """Returns the matching cases, or ``count`` of them at random."""
-    cases = matching(pattern)
+def sample(pattern: str, count: int, seed: int, apart_from: Path | None = None) -> list[Case]:
+    """Returns the matching cases, or ``count`` of them at random; none that the folder ``apart_from`` has."""
+    cases = [case for case in matching(pattern) if apart_from is None or not (apart_from / case.name).exists()]
     return random.Random(seed).sample(cases, count) if 0 < count < len(cases) else cases
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from soak.skew.cases import HEALTHY
-from soak.skew.judge import ABSTAINED, FAILED, OUTCOMES, RIGHT, WITHIN, WRONG, Judgement
+from soak.skew.judge import ABSTAINED, FAILED, HARMLESS, OUTCOMES, RIGHT, WITHIN, WRONG, Judgement
 
 _COLUMNS = (
     "runs", *OUTCOMES, "place right", "cause right", f"excess within {WITHIN:.0%}", f"cost within {WITHIN:.0%}",
@@ -51,9 +51,10 @@ def _rates(judged: Sequence[Judgement]) -> str:
     right = sum(one.outcome == RIGHT for one in judged) - sum(one.outcome == RIGHT for one in healthy)
     faulty = len(judged) - len(healthy)
     wrong = sum(one.outcome == WRONG for one in judged) - alarms
-    pauses = sum("pause" in one.words for one in healthy)
+    harmless = [sum(word in one.words for one in healthy) for word in HARMLESS]
     return (
-        f"healthy: {alarms} of {len(healthy)} named somebody, and {pauses} a single pause of a rank; "
+        f"healthy: {alarms} of {len(healthy)} named somebody, {harmless[0]} a single pause of a rank, and "
+        f"{harmless[1]} too few processors; "
         f"planted: {right} of {faulty} right, {wrong} wrong"
     )
 

@@ -1,0 +1,87 @@
+"""Ranks that stand out because they wait for a processor: their host has too few, and they are not slow by themselves.
+
+How long a rank was ready to run while no processor was free is known for each iteration, but not in which module: it is
+divided over all places by their own times.  What a rank waited longer than the others is taken from its excess, and the
+rest must be that of a slow rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from distprof.merge.analysis import Analysis
+from distprof.merge.quantities import duration
+from distprof.merge.report import BUSY_PROCESSORS, Cause
+from distprof.merge.skew.excess import CohortExcess
+from distprof.merge.skew.step_times import WHOLE
+from distprof.merge.skew.stragglers import Outlier, is_large
+from distprof.merge.stats import nan_median
+from distprof.merge.wording import join_words, rank_names
+
+
+def longer_wait_ns(analysis: Analysis, rank: int, slow: Collection[int]) -> float:
+    """Returns how much longer a rank waits for a processor than those of its cohort that are not ``slow``, in an
+    iteration; 0 where that was not seen.
+    """
+    cohort = analysis.cohorts[rank]
+    others = [
+        processor_wait_ns(analysis, other)
+        for other in analysis.timed_windows
+        if analysis.cohorts[other] == cohort and other not in slow and other != rank
+    ]
+    longer = processor_wait_ns(analysis, rank) - float(np.median(others)) if others else np.nan
+    return 0.0 if np.isnan(longer) else longer
+
+
+def processor_wait_ns(analysis: Analysis, rank: int) -> float:
+    """Returns how long a rank waits for a processor in an iteration, the median; NaN where that was not seen."""
+    waits = analysis.timed_windows[rank].processor_waits_ns
+    return float(np.median(waits)) if len(waits) else np.nan
+
+
+def only_waiting(
+    analysis: Analysis, named: Sequence[Outlier], cohorts: Sequence[CohortExcess], iteration_ns: float
+) -> list[Outlier]:
+    """Returns those of the ranks that stand out whose excess is too small without what they waited longer there."""
+    slow = {one.rank for one in named}
+    return [
+        one
+        for one in named
+        if not is_large(one.excess_ns - _longer_wait_there_ns(analysis, one, slow, cohorts), one, iteration_ns)
+    ]
+
+
+def _longer_wait_there_ns(
+    analysis: Analysis, one: Outlier, slow: Collection[int], cohorts: Sequence[CohortExcess]
+) -> float:
+    """Returns what a rank waits longer for a processor in its place: as much of all as it is of its own time."""
+    own = next(excess.times for excess in cohorts if one.rank in excess.times.ranks)
+    column = own.ranks.index(one.rank)
+    everywhere = next(number for number, place in enumerate(own.places) if place.level == WHOLE)
+    whole_ns = float(nan_median(own.times[everywhere, column]))
+    share = min((one.cohort_ns + one.excess_ns) / max(whole_ns, 1.0), 1.0)
+    return share * max(longer_wait_ns(analysis, one.rank, slow), 0.0)
+
+
+def busy_processors(analysis: Analysis, waiting: Sequence[Outlier]) -> Cause:
+    """Returns as a cause that the hosts of these ranks, which only wait, have too few processors."""
+    host_of = {data.rank: data.header.host for data in analysis.ranks}
+    hosts = dict.fromkeys(host_of[one.rank] for one in waiting)
+    every = [_of_host(analysis, [rank for rank in analysis.timed_windows if host_of[rank] == host]) for host in hosts]
+    ranks = {one.rank for one in waiting}
+    waits, own = ("waits", "its") if len(ranks) == 1 else ("wait", "their")
+    longest = max(longer_wait_ns(analysis, rank, ranks) for rank in ranks)
+    words = (
+        f"{join_words([f'on host {host} {words}' for host, words in zip(hosts, every, strict=True)])}; "
+        f"{rank_names(ranks)} {waits} {duration(longest)} longer than the others, so an excess of "
+        f"{duration(max(one.excess_ns for one in waiting))} is not {own} own"
+    )
+    return Cause(BUSY_PROCESSORS, words, tuple(sorted(ranks)))
+
+
+def _of_host(analysis: Analysis, ranks: Sequence[int]) -> str:
+    wait_ns = float(np.nanmedian([processor_wait_ns(analysis, rank) for rank in ranks]))
+    of_ranks = f" (the median of {len(ranks)} ranks)" if len(ranks) > 1 else ""
+    return f"a rank is ready to run while no processor is free for {duration(wait_ns)} of an iteration{of_ranks}"
