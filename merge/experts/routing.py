@@ -79,11 +79,11 @@ def layer_routing(every: Sequence[RoutedTokens], iterations: Sequence[int], expe
     dropped = np.zeros(experts, np.int64)
     known = True
     for source in every:
-        chosen, lost = source.at(iterations), source.dropped_at(iterations)
+        chosen, beyond = source.at(iterations), source.dropped_at(iterations)
         routed[: chosen.shape[1]] += chosen.sum(axis=0, dtype=np.int64)
-        known = known and lost is not None
-        if lost is not None:
-            dropped[: lost.shape[1]] += lost.sum(axis=0, dtype=np.int64)
+        known = known and beyond is not None
+        if beyond is not None:
+            dropped[: beyond.shape[1]] += beyond.sum(axis=0, dtype=np.int64)
     losses = [source.aux_loss for source in every if source.aux_loss is not None and np.isfinite(source.aux_loss)]
     lost = sum(int(source.lost_at(iterations).sum()) for source in every)
     return Routing(routed, routed - dropped if known else None, lost, sum(losses) / len(losses) if losses else None)

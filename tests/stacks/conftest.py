@@ -50,6 +50,6 @@ def run_scenarios(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str,
         said = [line.removeprefix("scenario ") for line in done.stdout.splitlines() if line.startswith("scenario ")]
         assert done.returncode == 0, f"after {said}: {done.stderr[-4000:]}"
         assert "stops recording" not in done.stderr, done.stderr[-4000:]
-        return {name: Scenario(out / name, whole) for name, whole in map(json.loads, said)}
+        return {name: Scenario(out / name, *parts) for name, *parts in map(json.loads, said)}
 
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from distprof.merge.analyse import analyse
 from distprof.merge.load.run import load_run
@@ -19,10 +19,11 @@ Kind = TypeVar("Kind", bound=Record)
 
 @dataclass(frozen=True)
 class Scenario:
-    """The run of one scenario; ``whole`` is the number of parameters of its whole model."""
+    """The run of one scenario; ``whole`` is the number of parameters of its whole model, ``truth`` what it counted."""
 
     run: Path
     whole: int
+    truth: Any = None
 
     @property
     def shards(self) -> list[Shard]:

@@ -13,7 +13,8 @@ from distprof.clock import Clock
 from distprof.hooks.patches import ModuleCallPatch, OnError, dataloader_patch
 from distprof.model.moe_layers import MoeLayer
 from distprof.probes.collectives.recording import CollectiveRecording
-from distprof.probes.experts import ExpertTally, Pending
+from distprof.probes.expert_records import Pending
+from distprof.probes.experts import ExpertTally
 from distprof.probes.memory.peak import peak_memory
 from distprof.probes.module_stack import ThreadCallHandler
 from distprof.probes.optimizer_steps import OptimizerSteps

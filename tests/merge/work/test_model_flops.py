@@ -18,7 +18,7 @@ from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import ModelWork, Report
 from distprof.merge.text.deepspeed.model import work_lines
 from distprof.merge.work.model_flops import model_work
-from distprof.records import Counts, ExpertLayers, Parameters, Record, Tree
+from distprof.records import Counts, ExpertLayers, ExpertRouting, LayerRouting, Parameters, Record, Tree
 
 
 def by_hand(job: Job) -> int:
@@ -101,6 +101,26 @@ def test_padding_is_no_useful_work(layout: dict[str, Any]) -> None:
     assert found.useful_macs == pytest.approx(lean.macs)
     assert found.macs > lean.macs
     assert found.useful_flops is not None and found.useful_flops < found.flops
+
+
+@pytest.mark.parametrize("padding", [1, 2])
+def test_empty_slots_are_no_useful_work_where_choices_were_dropped(padding: int) -> None:
+    """Of the counted choices a quarter is dropped: as many slots are empty, beside those of the padding."""
+    job = Job(dp=2, layers=2, padding=padding)
+    choices = TOKENS * job.batch * job.micro_batches * job.top_k
+    routed, dropped = np.full(job.experts, choices // job.experts), np.zeros(job.experts, np.int64)
+    dropped[1] = choices // job.experts
+
+    def counted(rank: int) -> list[Record]:
+        records = [*rank_records(job, rank)]
+        (counts,) = (record for record in records if isinstance(record, Counts))
+        layer = LayerRouting(0, routed, drops_known=True, dropped=dropped)
+        return [*records, ExpertRouting(counts.iteration, (layer,))]
+
+    found = model_work(start_analysis(run_of_shards([shard_of(counted(rank)) for rank in range(2)])))
+    experts = choices * 8 * WIDTH**2
+    assert found is not None
+    assert found.macs - found.useful_macs == pytest.approx((padding - 3 / 4) * experts)  # type: ignore[operator]
 
 
 def test_a_router_that_uses_the_weight_of_its_child() -> None:

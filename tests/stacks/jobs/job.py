@@ -1,6 +1,7 @@
 """Runs the scenarios of a file one after the other, each as a separate run: ``python job.py FILE OUT RANKS``.
 
-A scenario is a function that trains three steps and returns the number of parameters of the same model built whole.
+A scenario is a function that trains three steps and returns the number of parameters of the same model built whole; or
+this number, and what it counted itself.
 One start of the processes serves many, and one import of the stack serves all processes: torchrun's agent, here, forks
 its ranks.  Process groups are made anew for each scenario.
 """
@@ -48,7 +49,8 @@ def run(job: dict[str, Any], out: str) -> None:
             whole = scenario()
             dist.barrier()
         if rank == 0:
-            print("scenario", json.dumps([name, whole]), flush=True)
+            parts = whole if isinstance(whole, tuple) else (whole,)
+            print("scenario", json.dumps([name, *parts]), flush=True)
         gc.collect()
         job.get("destroy_groups", dist.destroy_process_group)()
 
