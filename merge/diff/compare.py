@@ -30,7 +30,7 @@ def compare(first: Side, second: Side) -> Diff:
         setup=setup_differences(one, other),
         figures=compared,
         places=Places() if why_not else compare_places(first, second),
-        collectives=() if why_not else collective_changes(one, other),
+        collectives=() if why_not or _why_no_collectives(one, other) else collective_changes(one, other),
         work=() if why_not else work_changes(one, other),
         verdict=verdict_change(one, other),
         iterations_ns=(_iterations_ns(one), _iterations_ns(other)),
@@ -42,7 +42,18 @@ def _iterations_ns(report: Report) -> tuple[float, ...]:
     return tuple(iteration_samples(report).ravel().tolist())
 
 
+def _why_no_collectives(first: Report, second: Report) -> str:
+    """Returns why collectives are not compared: only one of the runs recorded them."""
+    seen = [bool(report.collectives.rows) for report in (first, second)]
+    if all(seen) or not any(seen):
+        return ""
+    name, report = ("first", first) if not seen[0] else ("second", second)
+    return f"collectives are not compared: {report.collectives.why_not or 'none were recorded'} ({name} run)"
+
+
 def _notes(first: Side, second: Side) -> Iterator[str]:
+    if why := _why_no_collectives(first.report, second.report):
+        yield why
     for name, side in (("first", first), ("second", second)):
         run = side.report.run
         if run.missing_ranks or run.incomplete:

@@ -12,12 +12,14 @@ the generalised extreme Studentised deviate (Rosner 1983): the most extreme plac
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from math import pi
 
 import numpy as np
+import numpy.typing as npt
 
-from distprof.merge.arrays import FloatArray
+from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.diff.noise import CONFIDENCE, student_quantile
 from distprof.merge.stats import nan_mean, nan_median
 
@@ -25,13 +27,17 @@ from distprof.merge.stats import nan_mean, nan_median
 LEAST_PLACES = 3
 #: An expected variance counts as one that was measured with so many degrees of freedom.
 _PRIOR = 4.0
+#: The same where one rank, or all together, are compared: its steps do not show how far processes differ.
+_PRIOR_OF_ONE = 0.0
 #: Degrees of freedom of the error that the steps of one rank give, in both runs.
 _OF_STEPS = 2.0
 #: At most this share of the places can be outliers.
 _MOST_OUTLIERS = 1 / 3
-#: A machine that is slower as a whole does not slow down all places alike: one may change by so much more or less,
-#: relative to the common change.  With half of it, 5 of 66 equal pairs named a module on a machine with 14 other jobs.
+#: A machine that is slower as a whole does not slow down all kinds of places alike: one may change by so much more or
+#: less, relative to the common change.  With half of it, 5 of 66 equal pairs named a module on a very busy machine.
 _UNALIKE = 1.0
+#: The same of places of one kind.
+_UNALIKE_IN_KIND = 0.1
 #: The variance of a median of three or more, relative to that of a mean.
 _OF_MEDIAN = pi / 2
 
@@ -47,20 +53,61 @@ class Effects:
     bound: FloatArray
 
 
-def place_effects(differences: FloatArray, variances: FloatArray) -> Effects:
-    """Returns the effects from (places, ranks) differences and the squares of their standard errors."""
+def place_effects(differences: FloatArray, variances: FloatArray, kinds: Sequence[Hashable]) -> Effects:
+    """Returns the effects from (places, ranks) differences and the squares of their standard errors.
+
+    Places of one kind, as the forwards of all modules of one class, are compared with each other: a busy machine slows
+    them down alike.  A kind as a whole, and a place that is alone in its kind, are compared with other kinds.
+    """
     if not differences.size:
         return Effects(0.0, np.empty(0), np.empty(0))
     by_rank = nan_median(differences.T)
     apart = differences - by_rank
-    change = nan_median(apart)
-    error = np.sqrt(_squared_error(apart - change[:, None], variances))
-    known = ~np.isnan(change / error)
-    bound = np.full(len(change), np.nan)
+    found = nan_median(apart)
+    error = np.sqrt(_squared_error(apart - found[:, None], variances))
     common = float(nan_median(by_rank))
-    if np.count_nonzero(known) >= LEAST_PLACES:
-        bound[known] = _bound(change[known] / error[known]) * error[known] + _UNALIKE * abs(common)
+    groups = _groups(kinds, ~np.isnan(found / error))
+    centre = np.array([_middle(found[group], error[group]) for group in groups])
+    centre_error = np.array([float(np.sqrt(np.mean(error[group] ** 2) * _ratio(len(group)))) for group in groups])
+    trust = _PRIOR if differences.shape[1] > 1 else _PRIOR_OF_ONE
+    centre_bound = _bounds(centre, centre_error, trust) + _UNALIKE * abs(common)
+    change, bound = found.copy(), np.full(len(found), np.nan)
+    together = [group for group in groups if len(group) >= LEAST_PLACES]
+    every = np.concatenate([np.empty(0, np.int64), *together])
+    within = np.concatenate([np.empty(0), *(found[group] - _middle(found[group], error[group]) for group in together)])
+    bound[every] = _bounds(within, error[every], trust) + _UNALIKE_IN_KIND * abs(common)
+    for group, middle, of_kind in zip(groups, centre, centre_bound, strict=True):
+        if len(group) < LEAST_PLACES:
+            bound[group] = of_kind
+        elif abs(middle) > of_kind:  # the whole kind changed
+            bound[group] += of_kind
+        else:
+            change[group] -= middle
     return Effects(common, change, bound)
+
+
+def _groups(kinds: Sequence[Hashable], known: npt.NDArray[np.bool_]) -> list[IntArray]:
+    """Returns the known places of each kind; of kinds that have few, each place alone."""
+    by_kind: dict[Hashable, list[int]] = {}
+    for place in np.flatnonzero(known).tolist():
+        by_kind.setdefault(kinds[place], []).append(place)
+    found = []
+    for places in by_kind.values():
+        found += [places] if len(places) >= LEAST_PLACES else [[place] for place in places]
+    return [np.array(places, np.int64) for places in found]
+
+
+def _middle(changes: FloatArray, errors: FloatArray) -> float:
+    """Returns the median, in which certain changes have more weight."""
+    order = np.argsort(changes)
+    weight = np.cumsum(1 / errors[order] ** 2)
+    reached: float = np.interp(weight[-1] / 2, weight - np.diff(weight, prepend=0.0) / 2, changes[order])
+    return float(reached)
+
+
+def _ratio(number: int) -> float:
+    """Returns the variance of a median of so many values, relative to theirs."""
+    return (_OF_MEDIAN if number > 2 else 1.0) / number
 
 
 def _squared_error(deviations: FloatArray, variances: FloatArray) -> FloatArray:
@@ -92,19 +139,26 @@ def _or_one(value: float) -> float:
     return value if np.isfinite(value) else 1.0
 
 
-def _bound(deviates: FloatArray) -> float:
-    """Returns how many standard errors a place changes by chance, from the changes of all places in standard errors."""
-    ordered = np.sort(np.abs(deviates))[::-1]
-    most = max(1, int(_MOST_OUTLIERS * len(ordered)))
-    for outliers in range(most, 0, -1):
-        bound = _bound_by(ordered[outliers:], len(ordered))
-        if ordered[outliers - 1] > bound:
-            return bound
-    return _bound_by(ordered, len(ordered))
+def _bounds(changes: FloatArray, errors: FloatArray, trust: float) -> FloatArray:
+    """Returns how far each change goes by chance, by those of the others; NaN where they are few.
+
+    ``trust``: the degrees of freedom that the errors themselves count for.
+    """
+    places = len(changes)
+    if places < LEAST_PLACES:
+        return np.full(places, np.nan)
+    deviates = np.abs(changes / errors)
+    order = np.argsort(-deviates)
+    for outliers in range(max(1, int(_MOST_OUTLIERS * places)), 0, -1):
+        bound = _bound_by(deviates[order[outliers:]], places, trust)
+        if deviates[order[outliers - 1]] > bound:
+            return bound * errors
+    others = ~np.eye(places, dtype=bool)
+    return np.array([_bound_by(deviates[other], places, trust) for other in others]) * errors
 
 
-def _bound_by(others: FloatArray, places: int) -> float:
-    """Returns the bound by the spread of ``others``, of a comparison of so many places (Bonferroni)."""
-    freedom = _PRIOR + len(others)
-    inflation = max(1.0, (_PRIOR + float((others**2).sum())) / freedom)
+def _bound_by(others: FloatArray, places: int, trust: float) -> float:
+    """Returns the bound in standard errors by those of ``others``, of so many comparisons (Bonferroni)."""
+    freedom = trust + len(others)
+    inflation = max(1.0, (trust + float((others**2).sum())) / freedom)
     return float(student_quantile(1 - (1 - CONFIDENCE) / 2 / places, freedom) * np.sqrt(inflation))

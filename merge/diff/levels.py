@@ -28,8 +28,9 @@ _SPEED_QUANTILE = 0.3
 _LEAST_MODULES = 6
 #: With fewer steps the error of a level is not known.
 LEAST_STEPS = 8
-#: The share of fastest steps, and how far above them a level may lie, as a logarithm.
-_FASTEST, _MOST_APART = 0.05, 0.4
+#: The share of fastest steps, and how far above them a level lies, as a logarithm: from the first value on it is less
+#: certain, and from the second on it is no level.
+_FASTEST, _APART, _MOST_APART = 0.05, 0.1, 0.3
 #: No clock is better than this: the standard error of a level, relative to it.
 _LEAST_ERROR = 0.001
 
@@ -118,8 +119,9 @@ def squared_error(logs: FloatArray) -> FloatArray:
     known = np.count_nonzero(~np.isnan(logs), axis=-1)
     aside = np.sqrt(QUANTILE * (1 - QUANTILE) / np.maximum(known, 1))
     low, high = (quantiles(logs, np.clip(QUANTILE + side * aside, 0, 1)) for side in (-1, 1))
-    found = np.maximum((high - low) / 2, _LEAST_ERROR) ** 2
     apart = low_quantile(logs) - quantiles(logs, np.full(known.shape, _FASTEST))
+    disturbed = np.maximum(apart - _APART, 0) / 2
+    found = np.maximum((high - low) / 2, _LEAST_ERROR) ** 2 + disturbed**2
     return np.where((known >= LEAST_STEPS) & (apart < _MOST_APART), found, np.nan)
 
 

@@ -5,7 +5,7 @@ levels of both runs -> differences (places, ranks) -> effects -> changes with bo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import exp, log
 
@@ -65,8 +65,13 @@ def bounds_around(change: float, bound: float) -> Bounds | None:
     return Bounds(exp(change) - 1, exp(change - bound) - 1, exp(change + bound) - 1)
 
 
-def compare_modules(first: Levels, second: Levels, iterations_ns: tuple[float, float]) -> ModuleComparison:
-    """Returns the comparison of the modules that both runs timed, and that take a good part of either iteration."""
+def compare_modules(
+    first: Levels, second: Levels, iterations_ns: tuple[float, float], classes: Mapping[str, str]
+) -> ModuleComparison:
+    """Returns the comparison of the modules that both runs timed, and that take a good part of either iteration.
+
+    ``classes`` has the class of each module, by its label.
+    """
     large = {
         place
         for levels, iteration_ns in zip((first, second), iterations_ns, strict=True)
@@ -75,7 +80,8 @@ def compare_modules(first: Levels, second: Levels, iterations_ns: tuple[float, f
     both = set(first.places) & set(second.places) & large
     places = tuple(place for place in first.places if place in both)
     (before, variance), (after, other_variance) = _same_ranks(first, second, places)
-    effects = place_effects(after - before, variance + other_variance)
+    kinds = [classes.get(label, label) for label, _ in places]
+    effects = place_effects(after - before, variance + other_variance, kinds)
     return ModuleComparison(places, nan_mean(before), nan_mean(after), effects)
 
 

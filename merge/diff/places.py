@@ -40,7 +40,7 @@ def compare_places(first: Side, second: Side) -> Places:
     reports = first.report, second.report
     worked_ns = _worked_ns(reports[0]), _worked_ns(reports[1])
     levels = module_levels(times[0]), module_levels(times[1])
-    modules = compare_modules(*levels, worked_ns)
+    modules = compare_modules(*levels, worked_ns, {row.label: row.class_name for row in reports[0].modules})
     found = chain(modules.changes(), unkept_changes(modules, levels, reports), _phase_changes(*times, reports))
     changes = sorted(
         (_judged(one, worked_ns[0], _iteration_ns(reports[0])) for one in found), key=lambda one: -abs(one.cost_ns)

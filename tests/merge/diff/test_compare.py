@@ -132,10 +132,13 @@ def test_new_culprits_and_hot_experts_are_named() -> None:
 
 def test_collectives_are_beside_each_other() -> None:
     report = report_of(**JOB)
-    with_them = Side(replace(report, collectives=collectives_of(4)))
-    first, _ = compare(with_them, Side(report)).collectives
+    both = collectives_of(4)
+    with_them, with_one = (Side(replace(report, collectives=one)) for one in (both, replace(both, rows=both.rows[1:])))
+    first, _ = compare(with_them, with_one).collectives
     assert (first.kind, first.op, first.first_calls, first.second_calls) == ("dp", "all_reduce", 12, None)
-    assert first.first_ns == 30e6
+    assert (first.first_ns, first.cost_ns) == (30e6, -30e6)
+    unseen = compare(with_them, Side(report))
+    assert unseen.collectives == () and any("collectives are not compared: " in note for note in unseen.notes)
 
 
 def test_a_report_without_steps_of_places_says_so() -> None:

@@ -58,8 +58,11 @@ def levels_of(times: StepTimes) -> Levels:
     return module_levels([times])
 
 
-def compared(first: StepTimes, second: StepTimes) -> ModuleComparison:
-    return compare_modules(levels_of(first), levels_of(second), (1e7, 1e7))
+def compared(first: StepTimes, second: StepTimes, kinds: int = 1) -> ModuleComparison:
+    """Returns the comparison; modules are of so many classes in turn, and of a class each with 0."""
+    labels = [place.subject for place in first.places]
+    classes = {label: f"Class{number % kinds}" if kinds else label for number, label in enumerate(labels)}
+    return compare_modules(levels_of(first), levels_of(second), (1e7, 1e7), classes)
 
 
 def named(comparison: ModuleComparison) -> list[str]:
@@ -68,20 +71,24 @@ def named(comparison: ModuleComparison) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("noise", "shape"),
+    ("noise", "shape", "kinds"),
     [
-        (Noise(), {}),
-        (Noise(own=0.15, interrupted=0.4), {}),
-        (Noise(process=0.03), {}),
-        (Noise(process=0.03), {"ranks": 1, "steps": 10}),
-        (Noise(), {"modules": 5, "steps": 10}),
-        (Noise(), {"modules": 60, "ranks": 8, "steps": 10}),
+        (Noise(), {}, 1),
+        (Noise(), {}, 0),
+        (Noise(own=0.15, interrupted=0.4), {}, 1),
+        (Noise(process=0.03), {}, 3),
+        (Noise(process=0.02), {"ranks": 1, "steps": 10}, 1),
+        (Noise(), {"modules": 5, "steps": 10}, 0),
+        (Noise(), {"modules": 40, "ranks": 8, "steps": 10}, 3),
     ],
-    ids=["busy", "very busy", "processes differ", "one rank", "few modules", "many modules and ranks"],
+    ids=["busy", "of other classes", "very busy", "processes differ", "one rank", "few modules", "many of all"],
 )
-def test_equal_runs_are_rarely_called_different(noise: Noise, shape: dict[str, int]) -> None:
+def test_equal_runs_are_rarely_called_different(noise: Noise, shape: dict[str, int], kinds: int) -> None:
     rng, pairs = np.random.default_rng(1), 100
-    wrong = sum(bool(named(compared(run_of(rng, noise, **shape), run_of(rng, noise, **shape)))) for _ in range(pairs))
+    wrong = 0
+    for _ in range(pairs):
+        first, second = run_of(rng, noise, **shape), run_of(rng, noise, **shape)
+        wrong += bool(named(compared(first, second, kinds)))
     assert wrong <= 0.04 * pairs  # nominal: 1 % of the pairs
 
 
@@ -116,12 +123,31 @@ def test_a_machine_that_is_slower_as_a_whole_names_no_module() -> None:
     rng, wrong, common = np.random.default_rng(3), 0, []
     for _ in range(40):
         first, second = run_of(rng, Noise()), run_of(rng, Noise())
-        slower = StepTimes(second.ranks, second.iterations, second.places, 1.3 * second.times)
-        comparison = compared(first, slower)
+        comparison = compared(first, scaled(second, [1.3] * 12))
         wrong += bool(named(comparison))
         common.append(comparison.effects.common)
     assert wrong <= 2
     assert float(np.exp(np.median(common))) == pytest.approx(1.3, abs=0.05)
+
+
+def scaled(times: StepTimes, factors: list[float]) -> StepTimes:
+    """Returns the times with a factor for each module."""
+    return StepTimes(times.ranks, times.iterations, times.places, times.times * np.array(factors)[:, None, None])
+
+
+def test_a_class_that_is_slower_as_a_whole_is_named() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(5):
+        second = scaled(run_of(rng, Noise(own=0.02)), [1.3, 1.0, 1.0] * 4)
+        assert named(compared(run_of(rng, Noise(own=0.02)), second, kinds=3)) == [f"layers.{n}" for n in (0, 3, 6, 9)]
+
+
+def test_a_busier_machine_that_slows_down_classes_unequally_names_none() -> None:
+    rng, wrong = np.random.default_rng(6), 0
+    for _ in range(20):
+        second = scaled(run_of(rng, Noise()), [1.2, 1.3, 1.45] * 4)
+        wrong += bool(named(compared(run_of(rng, Noise()), second, kinds=3)))
+    assert wrong <= 1
 
 
 def test_the_change_has_its_size() -> None:

@@ -16,8 +16,10 @@ from distprof.merge.diff.text import render
 def whole() -> Diff:
     """Returns a comparison that has all parts."""
     first, second = side(), changed_side("head", 3.0)
+    both = collectives_of(4)
+    first = replace(first, report=replace(first.report, collectives=replace(both, rows=both.rows[1:])))
     run = replace(second.report.run, torch="2.99", name="a run with a name of many words, " * 4)
-    report = replace(second.report, run=run, modules=second.report.modules[:-1], collectives=collectives_of(4))
+    report = replace(second.report, run=run, modules=second.report.modules[:-1], collectives=both)
     return compare(first, Side(report, second.places, second.own))
 
 

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import distprof
 
-RANKS, WARMUP, TIMED = 2, 3, 40
+RANKS, WARMUP, TIMED = 2, 3, 120
 SLOW_MODULE, SLOWER = "layers.2", 0.1
 _WIDTH, _LAYERS, _BATCH = 192, 4, 96
 
