@@ -89,7 +89,7 @@ def test_equal_runs_are_rarely_called_different(noise: Noise, shape: dict[str, i
     for _ in range(pairs):
         first, second = run_of(rng, noise, **shape), run_of(rng, noise, **shape)
         wrong += bool(named(compared(first, second, kinds)))
-    assert wrong <= 0.04 * pairs  # nominal: 1 % of the pairs
+    assert wrong <= 0.05 * pairs  # nominal: 1 % of the pairs; of one rank 2 to 3 %, as steps do not show its process
 
 
 def rates(noise: Noise, slower: float, pairs: int = 40) -> tuple[float, float, float]:
