@@ -3,6 +3,7 @@
 runs/NAME/run.json                            the manifest
           inject/                             is on the ranks' PYTHONPATH; each of several nodes has a part of it
           shards/rank00003.g0.msgpack         one for each rank and generation
+                 rank00003.g0.4f1c09ab.msgpack  one that another node has sent
           nodes/                              where the ranks and the daemon of each node meet
           report/                             written by merge
 """
@@ -33,6 +34,8 @@ SUMMARY = "summary.json"  # in the folder of the report
 PAGE = "report.html"  # in the folder of the report
 SHARD_PATTERN = "rank*.g*.msgpack"
 _SHARD_NAME = "rank{rank:05d}.g{generation}.msgpack"
+_RECEIVED_NAME = "rank{rank:05d}.g{generation}.{sender}.msgpack"
+_OWN_SHARD = re.compile(r"rank(\d{5,7})\.g(\d{1,5})\.msgpack", re.ASCII)
 _MAX_NAME = 100
 _MAX_GENERATIONS = 10_000
 _MAX_MANIFEST_BYTES = 1 << 24  # no command line is as long
@@ -90,6 +93,15 @@ class RunFolder:
     def shards_of(self, rank: int) -> list[Path]:
         """Returns the shards of all generations of one rank."""
         return sorted(self.shards.glob(_SHARD_NAME.format(rank=rank, generation="*")))
+
+    def received_path(self, rank: int, generation: int, sender: int) -> Path:
+        """Returns where a shard of another node is kept; ``sender`` is a number made of that node's launch."""
+        return self.shards / _RECEIVED_NAME.format(rank=rank, generation=generation, sender=f"{sender:08x}")
+
+    def own_shards(self) -> dict[tuple[int, int], Path]:
+        """Returns (rank, generation) -> shard of those that no other node has sent."""
+        matched = ((_OWN_SHARD.fullmatch(path.name), path) for path in sorted(self.shards.glob(SHARD_PATTERN)))
+        return {(int(found[1]), int(found[2])): path for found, path in matched if found is not None}
 
     def read_manifest(self) -> Manifest | None:
         """Returns the manifest, None without one (copied shards).  Raises DataError for an invalid one."""

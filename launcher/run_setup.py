@@ -14,11 +14,12 @@ import distprof
 from distprof import run_folder
 from distprof.clock import SystemClock
 from distprof.config.files import chosen_file, decide_options, read_config
-from distprof.config.options import DEFAULTS, ENABLED, RUN, SHOWN, unknown_variables, with_defaults
+from distprof.config.options import DEFAULTS, ENABLED, OUT, RUN, SHOWN, unknown_variables, with_defaults
 from distprof.config.settings import Settings, from_layer, write_settings
 from distprof.console import say
 from distprof.errors import UsageError
 from distprof.heartbeat.marker import DAEMON_BY_RANKS
+from distprof.launcher.remote.url import file_system, is_url, local_folder
 from distprof.run_folder import Manifest, RunFolder
 from distprof.safe_folders import is_out_of_reach
 
@@ -30,6 +31,7 @@ class RunOptions:
     """The values of distprof's own options of ``run`` and ``exec``."""
 
     out: Path = Path(DEFAULTS["out"])
+    url: str = ""  # where the run folder is copied to, if anywhere
     name: str | None = None
     settings: Settings = field(default_factory=Settings)
     merge: bool = DEFAULTS["merge"]
@@ -51,8 +53,12 @@ def choose_options(given: Mapping[str, object], environment: Mapping[str, str] =
     config = read_config(file)
     layer = decide_options((ENABLED, *RUN, *SHOWN), given, environment, config)
     values = with_defaults((ENABLED, *RUN), layer)
+    out = values["out"]
+    if is_url(out):
+        file_system(out)
     return RunOptions(
-        out=Path(values["out"]),
+        out=local_folder(out, OUT.default),
+        url=out if is_url(out) else "",
         name=values["name"],
         settings=from_layer(layer),
         merge=values["merge"],

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,7 @@ from distprof.config.options import RUN
 from distprof.console import say
 from distprof.errors import UsageError
 from distprof.launcher.run_setup import Job, RunOptions, choose_options
+from distprof.launcher.store.rendezvous import Rendezvous
 from distprof.run_folder import job_name
 from distprof.suggestions import did_you_mean
 
@@ -110,11 +111,15 @@ def job(args: argparse.Namespace, name: str | None, command: Sequence[str]) -> J
     )
 
 
-def start(args: argparse.Namespace, variables: Mapping[str, str]) -> int:
-    """Runs the job with ``variables`` in its environment.  Returns torchrun's exit code."""
+def start(args: argparse.Namespace, variables: Mapping[str, str], rendezvous: Rendezvous | None = None) -> int:
+    """Runs the job with ``variables`` in its environment.  Returns torchrun's exit code.
+
+    ``rendezvous`` gets to know the rendezvous of the job.
+    """
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    with _environment(variables), _signal_handlers_restored():
+    noted = nullcontext() if rendezvous is None else rendezvous.watched()
+    with _environment(variables), _signal_handlers_restored(), noted:
         try:
             record(_torchrun().run)(args)
         except Exception:

@@ -28,7 +28,10 @@ COUNTING = ("nested_tensors", "hooks", "flops.formulas", "flops")
 MODEL = ("module_walk", "topology", "frameworks", "model")
 PROBES = ("probes", "probes.memory", "probes.compiled", "probes.collectives", "probes.timing", "probes.counting")
 RANK_SIDE = (*COUNTING, *MODEL, *PROBES, "clock_sync", "recorder", "inject")
-LAUNCHER = ("launcher.daemon.hang_watch", "launcher.daemon", "launcher")
+LAUNCHER = (
+    *("launcher.store", "launcher.daemon.hang_watch", "launcher.daemon", "launcher.gather", "launcher.remote"),
+    "launcher",
+)
 ANALYSIS = (
     "merge.report",
     "merge.arrays",

@@ -7,6 +7,7 @@ from pathlib import Path
 from distprof.config.options import OUT, Layer, with_defaults
 from distprof.console import say
 from distprof.errors import UsageError
+from distprof.launcher.remote.url import local_folder
 from distprof.run_folder import MANIFEST, SHARDS
 
 
@@ -18,7 +19,7 @@ def chosen_run(given: Path | None, asked: Layer) -> Path:
     """
     if given is not None:
         return given.parent if given.name == SHARDS and (given.parent / MANIFEST).is_file() else given
-    runs = Path(with_defaults((OUT,), asked)["out"])
+    runs = local_folder(with_defaults((OUT,), asked)["out"], OUT.default)
     manifests = list(runs.glob(f"*/{MANIFEST}"))
     if not manifests:
         raise UsageError(f"{runs} holds no run: give the folder that 'distprof run' named at its end")

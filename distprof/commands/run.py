@@ -13,6 +13,7 @@ from distprof.config.flight_recorder import ring_variables
 from distprof.config.options import RUN
 from distprof.launcher import torchrun
 from distprof.launcher.job import record_job
+from distprof.launcher.store.rendezvous import Rendezvous
 
 
 class Verbatim(click.Command):
@@ -37,10 +38,11 @@ def command(arguments: list[str]) -> None:
     torchrun.check(args)
     options = torchrun.options(args)
     job = torchrun.job(args, options.name, ["distprof", "run", *arguments])
+    rendezvous = Rendezvous() if job.host else None
 
     def start(variables: Mapping[str, str]) -> int:
         """Starts the ranks; without variables of a recorder they are started as torchrun does."""
         ring = ring_variables(options.settings, os.environ) if variables else {}
-        return torchrun.start(args, {**ring, **variables})
+        return torchrun.start(args, {**ring, **variables}, rendezvous)
 
-    sys.exit(record_job(options, job, start))
+    sys.exit(record_job(options, job, start, rendezvous))

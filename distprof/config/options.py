@@ -149,7 +149,13 @@ WINDOW = (
         default=False,
     ),
 )
-OUT = Option("out", str, "folder in which run folders are made", "DIR", default="runs")
+OUT = Option(
+    "out",
+    str,
+    "folder in which run folders are made, or a URL of fsspec (s3://BUCKET/RUNS) to which each is copied from runs/",
+    "DIR",
+    default="runs",
+)
 #: The options of ``distprof run`` and ``exec``.
 RUN = (
     OUT,

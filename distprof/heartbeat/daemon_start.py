@@ -53,14 +53,17 @@ def _pass_on(link: socket.socket, say: Callable[[str], None]) -> None:
             say(line.rstrip("\n"))
 
 
-def start_from_launcher(run: RunFolder, launch: str, token: str, path: Sequence[str]) -> Lifeline:
-    """Starts the daemon of a launcher's node, and returns what ends it.  ``token`` is that of the page.
+def start_from_launcher(
+    run: RunFolder, launch: str, token: str, path: Sequence[str], relay: int | None = None
+) -> Lifeline:
+    """Starts the daemon of a launcher's node, and returns what ends it.  ``token`` is that of the page; ``relay`` is
+    the daemon's end of a pair of sockets.
 
     Raises OSError.
     """
     lifeline = Lifeline(token)
     try:
-        _start(run, launch, path, lifeline.reader)
+        _start(run, launch, path, lifeline.reader, relay)
     except BaseException:
         lifeline.close()
         raise
@@ -71,21 +74,26 @@ def start_from_launcher(run: RunFolder, launch: str, token: str, path: Sequence[
 
 def start_from_rank(run: RunFolder, launch: str, path: Sequence[str]) -> None:
     """Starts the daemon of a rank's node: it ends when no rank of its page is alive.  Raises OSError."""
-    _start(run, launch, path, None)
+    _start(run, launch, path)
 
 
-def _start(run: RunFolder, launch: str, path: Sequence[str], lifeline: int | None) -> None:
-    """Starts the daemon as the child of a process that ends at once, so that nobody has to wait for its end."""
-    words = [sys.executable, "-c", _MAIN, str(run.path.absolute()), launch, str(os.getpid()), str(lifeline or -1)]
+def _start(run: RunFolder, launch: str, path: Sequence[str], *given: int | None) -> None:
+    """Starts the daemon as the child of a process that ends at once, so that nobody has to wait for its end.
+
+    ``given``: the descriptors of lifeline and relay, which it inherits.
+    """
+    kept = [fd for fd in given if fd is not None and fd not in _STREAMS]
+    numbers = [fd if fd in kept else -1 for fd in (*given, None, None)[:2]]
+    words = [sys.executable, "-c", _MAIN, str(run.path.absolute()), launch, str(os.getpid()), *map(str, numbers)]
     environment = daemon_environment(os.environ, path)
     starter = os.fork()
     if not starter:
-        _become_starter(words, environment, lifeline)
+        _become_starter(words, environment, kept)
     with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: nobody has to wait
         os.waitpid(starter, 0)
 
 
-def _become_starter(words: Sequence[str], environment: Mapping[str, str], lifeline: int | None) -> None:
+def _become_starter(words: Sequence[str], environment: Mapping[str, str], kept: Sequence[int]) -> None:
     """Runs in the fork: nothing of the parent's Python may run any more, so it ends whatever happens."""
     try:
         os.setsid()
@@ -95,11 +103,11 @@ def _become_starter(words: Sequence[str], environment: Mapping[str, str], lifeli
         for stream in _STREAMS:
             os.dup2(nothing, stream)
         for number in _open_files():
-            if number not in (*_STREAMS, lifeline):
+            if number not in (*_STREAMS, *kept):
                 with contextlib.suppress(OSError):
                     os.close(number)
-        if lifeline is not None:
-            os.set_inheritable(lifeline, True)
+        for fd in kept:
+            os.set_inheritable(fd, True)
         os.chdir("/")
         os.execve(words[0], list(words), environment)
     finally:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from distprof.clock import clock_domain
+from distprof.heartbeat.leftovers import remove_leftovers
 from distprof.heartbeat.page import check_page, create_page
 from distprof.heartbeat.page_folder import NoPage, remove_folder
 from distprof.run_folder import NODES, RunFolder
@@ -88,6 +89,7 @@ def ensure_page(run: RunFolder, launch: str) -> tuple[NodeFile, bool]:
     if number >= _MAX_PAGES:
         raise NoPage(f"{run.path / NODES} holds {_MAX_PAGES} pages of this node")
     make_own(run.path, NODES, shared=True)
+    remove_leftovers()
     made = NodeFile(node_key(launch), number, node_id(), socket.gethostname(), create_page())
     try:
         _publish(run, made)

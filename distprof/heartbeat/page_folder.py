@@ -81,6 +81,15 @@ def file_system(path: Path) -> str:
     return found
 
 
+def all_tokens() -> list[str]:
+    """Returns the random parts of the names of all folders that may hold a page."""
+    found = []
+    for base in bases():
+        with contextlib.suppress(OSError):
+            found += [name.removeprefix(_PREFIX) for name in os.listdir(base) if name.startswith(_PREFIX)]  # noqa: PTH208
+    return [token for token in found if _TOKEN.fullmatch(token)]
+
+
 @contextlib.contextmanager
 def page_folder(token: object) -> Iterator[tuple[Path, int]]:
     """Yields the folder of ``token`` with a descriptor.  Raises NoPage unless it is this user's own and private."""

@@ -33,6 +33,7 @@ from distprof.run_folder import RunFolder
 _STATES = {StepKind.COUNTED: State.COUNTED, StepKind.TIMED: State.TIMED}
 #: Time between two looks at what the rank does.
 _LOOK_S = 0.5
+_LONGEST_FAILURE = 1000
 
 
 def open_heartbeat(
@@ -132,9 +133,9 @@ class Heartbeat:
 
     def finish(self, iteration: int) -> None:
         """Says that the rank has ended, and the exception that ended its script, if one did."""
-        raised = getattr(sys, "last_value", None)
-        if raised is not None:
-            self._write(lambda slot: slot.error("the script", f"{type(raised).__name__}: {said(raised)}"))
+        raised = script_failure()
+        if raised:
+            self._write(lambda slot: slot.error("the script", raised))
         self._end(iteration, State.ENDED)
 
     def _end(self, iteration: int, state: State) -> None:
@@ -154,6 +155,12 @@ class Heartbeat:
         self._slot = None
         say(f"rank {self._rank} has no heartbeat any more, the job goes on: {said(error)}")
         return False
+
+
+def script_failure() -> str:
+    """Returns the exception that has ended the script of this process, with its kind; empty if none has."""
+    raised = getattr(sys, "last_value", None)
+    return "" if raised is None else f"{type(raised).__name__}: {said(raised)}"[:_LONGEST_FAILURE]
 
 
 class _Watcher:

@@ -129,11 +129,13 @@ class RecordedRank:
         """Returns what became known of the models since their own records."""
         return self.models.late_records(self._steps.optimizers) if self.models is not None else ()
 
-    def write_end(self, reason: str) -> None:
+    def write_end(self, reason: str, failure: str = "") -> None:
         """Writes the late records, and why recording ends; training after forwards may continue the shard."""
-        if self.output is not None and self.models is not None and not (reason == "exit" and self.end_is_written):
+        is_told = reason == "exit" and self.end_is_written and not failure
+        if self.output is not None and self.models is not None and not is_told:
             self.end_is_written = True
-            self.write(*self.late_records(), *self.models.place_records(), End(reason, self._steps.iteration))
+            end = End(reason, self._steps.iteration, failure)
+            self.write(*self.late_records(), *self.models.place_records(), end)
 
     def steer_clock_sync(self, kind: StepKind) -> None:
         """Keeps the comparison of clocks out of timed steps, before a step of this kind."""

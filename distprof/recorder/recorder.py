@@ -27,6 +27,7 @@ from distprof.errors import said
 from distprof.external_exceptions import came_from_outside
 from distprof.probes.counting.dispatch_stack import drop_abandoned_modes
 from distprof.probes.timing.probe import TimedProbe
+from distprof.recorder.heartbeat import script_failure
 from distprof.recorder.job_events import JobEvents
 from distprof.recorder.recorded_rank import RecordedRank
 from distprof.recorder.step_clock import Boundary, StepClock, StepKind, WindowRefused, capture_plan, first_window
@@ -113,7 +114,7 @@ class Recorder:
         try:
             self.rank.writing += 1
             self.rank.write(*self.probes.detach())
-            self.rank.write_end("exit")
+            self.rank.write_end("exit", script_failure())
         except BaseException as error:
             self.fail("the end of the job", error)
         finally:

@@ -84,8 +84,12 @@ class Error:
 
 @dataclass(frozen=True)
 class End:
-    """The recording ended in order: ``reason`` is ``window complete``, ``exit``, or NO_MODULE or ONLY_COMPILED."""
+    """The recording ended in order: ``reason`` is ``window complete``, ``exit``, or NO_MODULE or ONLY_COMPILED.
+
+    ``failure`` is the exception that ended the script, with its kind; empty if none did.
+    """
 
     KIND: ClassVar[str] = "end"
     reason: str
     iterations: Natural  # run so far, recorded or not
+    failure: str = ""

@@ -1,8 +1,9 @@
 """The process of the daemon: watches one node until its job has ended.  It signals no rank, and imports no torch.
 
-    python -c '... main()' RUN LAUNCH PID LIFELINE
+    python -c '... main()' RUN LAUNCH PID LIFELINE RELAY
 
-PID is the process that started it; LIFELINE is the reading end of a pipe that the launcher closes, or -1.
+PID is the process that started it; LIFELINE is the reading end of a pipe that the launcher closes, or -1; RELAY is the
+socket through which the launcher passes calls on to the store of the job's rendezvous, or -1.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,11 @@ from distprof.launcher.daemon.job_view import SILENT_S
 from distprof.launcher.daemon.messages import BadMessage, pack, unpack
 from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import window_request
+from distprof.launcher.daemon.roads import Roads
 from distprof.launcher.daemon.server import Server
 from distprof.launcher.daemon.status import NodeStatus, from_message, to_message
+from distprof.launcher.daemon.store_exchange import StoreExchange
+from distprof.launcher.store.relay import RelayedStore
 from distprof.rank import procfs
 from distprof.run_folder import RunFolder
 
@@ -50,14 +55,13 @@ class Daemon:
         self._watch = watch
         self._hangs = hangs
         self._exchange = exchange
-        self._others: dict[str, NodeStatus] = {}
+        self._others: list[NodeStatus] | None = None  # None: to be read when somebody asks
+        self._neighbours: list[Neighbour] = []
 
     def handle(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the reply to a message.  Raises ValueError for one that is refused."""
         if message.get("op") == "status":
-            own = self.status()
-            others = [status for status in self._others.values() if status.node != own.node]
-            return {"nodes": [to_message(status) for status in (own, *others)]}
+            return {"nodes": [to_message(status) for status in (self.status(), *self.others())]}
         if message.get("op") == "window":
             request = window_request(message)
             with contextlib.suppress(OSError):  # then it is for this node only
@@ -71,33 +75,51 @@ class Daemon:
         return replace(self._watch.status(), evidence=self._hangs.evidence, hang=self._hangs.hang)
 
     def look_for_hangs(self) -> None:
-        own = self._watch.node
-        self._hangs.step(
-            [
-                Neighbour(tuple(rank.rank for rank in other.ranks), other.evidence)
-                for other in self._others.values()
-                if other.node != own and other.ranks and time.time_ns() - other.wall_ns < SILENT_S * _NS
-            ]
-        )
+        self._hangs.step(self._neighbours)
 
     def exchange(self) -> None:
-        """Publishes the status of this node, and reads those of others and the last request."""
+        """Publishes the status of this node, and reads what it has to know of the others: their last request, and
+        whether they suspect a hang.
+        """
+        self._others = None
+        status = self.status()
         with contextlib.suppress(OSError):
-            self._exchange.publish_status(pack(to_message(self.status())))
-        with contextlib.suppress(OSError):
-            self._others = dict(_statuses(self._exchange))
+            self._exchange.publish_status(pack(to_message(status)))
         with contextlib.suppress(OSError, BadMessage, ValueError):
             request = self._exchange.request()
             if request is not None:
                 self._watch.lay(window_request(unpack(request)))
+        self._neighbours = self._heard(min((rank.rank for rank in status.ranks), default=-1))
 
+    def others(self) -> list[NodeStatus]:
+        """Returns the status of the other nodes.
 
-def _statuses(exchange: Exchange) -> dict[str, NodeStatus]:
-    found = {}
-    for name, content in exchange.statuses():
-        with contextlib.suppress(BadMessage, ValueError):
-            found[name] = from_message(unpack(content))
-    return found
+        They are read at most once between two exchanges, and only if somebody asks: a job may have 1,000 nodes.
+        """
+        if self._others is None:
+            self._others = list(self._statuses())
+        return self._others
+
+    def _heard(self, lowest: int) -> list[Neighbour]:
+        """Returns the neighbours that the hang watch needs: all of them on the node with the lowest rank, which judges,
+        and elsewhere one with a lower rank than ``lowest``.  So suspicion goes from node to node at a small cost.
+        """
+        found: list[Neighbour] = []
+        for other in self._statuses() if lowest >= 0 else ():
+            if other.ranks and time.time_ns() - other.wall_ns < SILENT_S * _NS:
+                found.append(Neighbour(tuple(rank.rank for rank in other.ranks), other.evidence))
+                if min(found[-1].ranks) < lowest:
+                    return found
+        return found
+
+    def _statuses(self) -> Iterator[NodeStatus]:
+        """Yields the status of each other node that is on the exchange."""
+        with contextlib.suppress(OSError):
+            for _, content in self._exchange.statuses():
+                with contextlib.suppress(BadMessage, ValueError):
+                    status = from_message(unpack(content))
+                    if status.node != self._watch.node:
+                        yield status
 
 
 class JobEnd:
@@ -127,7 +149,15 @@ def _lives(pid: int, tick: int) -> bool:
     return tick > 0 and procfs.started_tick(pid) == tick
 
 
-def watch_node(run: RunFolder, launch: str, starter: int, lifeline: int | None) -> None:
+def _exchange(run: RunFolder, key: str, relay: int | None) -> Exchange:
+    """Returns the ways to the other nodes: the store of the rendezvous, and the run folder, which they may share."""
+    folder = FolderExchange(run, key)
+    if relay is None:
+        return folder
+    return Roads(StoreExchange(RelayedStore(socket.socket(fileno=relay))), folder)
+
+
+def watch_node(run: RunFolder, launch: str, starter: int, lifeline: int | None, relay: int | None = None) -> None:
     """Watches this node until its job has ended.  Raises OSError if it has no page."""
     node = node_file(run, launch)
     if node is None:
@@ -135,7 +165,7 @@ def watch_node(run: RunFolder, launch: str, starter: int, lifeline: int | None) 
     floor_s = _stall_s(run, launch)
     watch = NodeWatch(open_page(node.token), node.node, floor_s)
     hangs = HangWatch(run, node.token, watch.slots, floor_s, JobLog(lifeline, node.token, watch.answering).say)
-    daemon = Daemon(watch, FolderExchange(run, node.key), hangs)
+    daemon = Daemon(watch, _exchange(run, node.key, relay), hangs)
     end = JobEnd(watch, starter, lifeline)
     try:
         with page_folder(node.token) as (_, folder):
@@ -167,11 +197,16 @@ def _stall_s(run: RunFolder, launch: str) -> float:
 
 def main() -> None:
     """Runs the daemon; nobody reads what it would print."""
-    run, launch, starter, lifeline = sys.argv[1:]
+    run, launch, *numbers = sys.argv[1:]
+    starter, lifeline, relay = map(int, numbers)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     with contextlib.suppress(OSError):
         os.nice(_NICE)
-    watch_node(RunFolder(Path(run)), launch, int(starter), int(lifeline) if int(lifeline) >= 0 else None)
+    watch_node(RunFolder(Path(run)), launch, starter, _descriptor(lifeline), _descriptor(relay))
+
+
+def _descriptor(number: int) -> int | None:
+    return number if number >= 0 else None

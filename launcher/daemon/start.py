@@ -13,12 +13,15 @@ from distprof.heartbeat.node_files import ensure_page
 from distprof.run_folder import RunFolder
 
 
-def start_daemon(run: RunFolder) -> Lifeline | None:
-    """Makes the page of this node and starts its daemon.  Returns None without one, with a message: the job goes on."""
+def start_daemon(run: RunFolder, relay: int | None = None) -> Lifeline | None:
+    """Makes the page of this node and starts its daemon, which gets the descriptor ``relay``.
+
+    Returns None without one, with a message: the job goes on.
+    """
     try:
         launch = read_settings(run.inject).launch
         node, _ = ensure_page(run, launch)
-        lifeline = start_from_launcher(run, launch, node.token, sys.path)
+        lifeline = start_from_launcher(run, launch, node.token, sys.path, relay)
         with contextlib.suppress(RuntimeError):  # there may be no more threads
             lifeline.pass_on(say)
         return lifeline

@@ -11,6 +11,9 @@ from distprof.rank.launches import ran_apart
 from distprof.records import ALONE
 
 Member = TypeVar("Member", str, int)
+Key = TypeVar("Key", str, tuple[int, str])
+_LONGEST_FAILURE = 200
+_ENDED_BY_LAUNCHER = ": its launcher ends all ranks when one fails, or when nodes come or go"
 
 
 def reading_notes(unread: dict[str, str]) -> tuple[str, ...]:
@@ -29,11 +32,34 @@ def generation_notes(
     restarted = {data.rank for data in passed_over}
     used = _folded((_which(data, passed_over), data.rank) for data in chosen if data.rank in restarted)
     notes += [f"{rank_names(ranks)} {which} is reported" for which, ranks in used]
+    former = _folded(
+        ((data.header.generation, why_ended(data)), data.rank) for data in passed_over if _was_started(data)
+    )
+    notes += [f"generation {number} of {rank_names(ranks)} {why}" for (number, why), ranks in former]
     if outside:
         ranks = rank_names(data.rank for data in outside)
         world = pluralise(max(data.header.world_size for data in outside), "rank")
         notes.append(f"{ranks} left out: of an earlier start of the job, with {world}")
     return tuple(notes)
+
+
+def _was_started(data: RankData) -> bool:
+    """Whether a launcher started the process as a rank."""
+    return data.header.claim != ALONE
+
+
+def why_ended(data: RankData) -> str:
+    """Returns how the process of a shard ended, as far as its shard tells."""
+    if data.end is not None and data.end.failure:
+        return f"ended with {_short(data.end.failure)}"
+    if data.end is not None and data.end.reason == "exit":
+        return "ended with its script"
+    return f"ended without an exception of its own{_ENDED_BY_LAUNCHER}"
+
+
+def _short(message: str) -> str:
+    line = message.strip().partition("\n")[0]
+    return line if len(line) <= _LONGEST_FAILURE else f"{line[:_LONGEST_FAILURE]}..."
 
 
 def earlier_notes(earlier: Sequence[RankData]) -> tuple[str, ...]:
@@ -107,9 +133,9 @@ def error_notes(chosen: Sequence[RankData]) -> tuple[str, ...]:
     )
 
 
-def _folded(pairs: Iterable[tuple[str, Member]]) -> list[tuple[str, list[Member]]]:
+def _folded(pairs: Iterable[tuple[Key, Member]]) -> list[tuple[Key, list[Member]]]:
     """Returns members by key, both in the order in which they came."""
-    groups: dict[str, list[Member]] = {}
+    groups: dict[Key, list[Member]] = {}
     for key, member in pairs:
         groups.setdefault(key, []).append(member)
     return list(groups.items())

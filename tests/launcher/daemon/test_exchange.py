@@ -17,6 +17,7 @@ from distprof.heartbeat.slot import State
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 from distprof.launcher.daemon.client import DaemonClient
 from distprof.launcher.daemon.exchange import FolderExchange
+from distprof.launcher.daemon.hang_watch.watch import HangWatch
 from distprof.launcher.daemon.main import Daemon
 from distprof.launcher.daemon.messages import pack
 from distprof.launcher.daemon.node_watch import NodeWatch
@@ -48,13 +49,16 @@ def nodes(run: RunFolder) -> list[Node]:
 
 
 def _node(run: RunFolder, number: int) -> Node:
-    page = open_page(create_page())
+    token = create_page()
+    page = open_page(token)
     slots = []
     for local in range(2):
         who = SlotRank(2 * number + local, 4, local, number, f"host{number}", "cpu", 0)
         slots.append(SlotWriter(page, local, who, time.perf_counter_ns))
         slots[-1].iteration_begins(10, State.QUIET, 0, 5)
-    return Node(Daemon(NodeWatch(page, KEYS[number]), FolderExchange(run, KEYS[number])), slots, page)
+    watch = NodeWatch(page, KEYS[number])
+    hangs = HangWatch(run, token, watch.slots, 60.0, lambda _: None)
+    return Node(Daemon(watch, FolderExchange(run, KEYS[number]), hangs), slots, page)
 
 
 def exchange(nodes: list[Node]) -> None:

@@ -197,6 +197,10 @@ def test_a_lost_tree_loses_module_times_only(tmp_path: Path) -> None:
     assert data.layers == ()
 
 
+ENDED_BY_LAUNCHER = (
+    "ended without an exception of its own: its launcher ends all ranks when one fails, or when nodes come or go"
+)
+
 # ---- restarts --------------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +213,28 @@ def test_the_newest_generation_with_data_speaks_for_a_rank(tmp_path: Path) -> No
     run = load_run(folder)
     assert [data.header.generation for data in run.ranks] == [1, 0]
     assert run.ranks[0].windows[TRAINING, 0].steps == 4
-    assert run.notes == ("rank 0 started more than once: generation 1, the newest with data, is reported",)
+    assert run.notes == (
+        "rank 0 started more than once: generation 1, the newest with data, is reported",
+        f"generation 0 of rank 0 {ENDED_BY_LAUNCHER}",
+        f"generation 2 of rank 0 {ENDED_BY_LAUNCHER}",
+    )
+
+
+def test_why_former_generations_ended_is_told(tmp_path: Path) -> None:
+    def bend(rank: int, records: list[Record]) -> list[Record]:
+        if rank == 0:
+            return records
+        failure = "ValueError: planted\nand more" if rank == 1 else ""
+        return [*records, End("exit", 9, failure)]
+
+    folder = write_run(tmp_path / "run", dp=3, bend=bend)
+    for rank in range(3):
+        write_shard(shard(folder, rank, 1), with_header(rank_records(Job(dp=3), rank), generation=1))
+    assert load_run(folder).notes[1:] == (
+        f"generation 0 of rank 0 {ENDED_BY_LAUNCHER}",
+        "generation 0 of rank 1 ended with ValueError: planted",
+        "generation 0 of rank 2 ended with its script",
+    )
 
 
 def test_without_any_data_the_newest_generation_stands(tmp_path: Path) -> None:
@@ -241,6 +266,7 @@ def test_an_earlier_job_of_the_same_name_is_named_and_left_out(tmp_path: Path) -
     first = "rank00000.g0.msgpack, rank00001.g0.msgpack, rank00002.g0.msgpack and 1 more"
     assert run.notes == (
         "rank 0 started more than once: generation 1, the newest with data, is reported",
+        f"generation 2 of rank 0 {ENDED_BY_LAUNCHER}",
         f"{first}: left out, of an earlier job of the same name, which had ended when this one was launched",
     )
 

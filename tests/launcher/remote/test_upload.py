@@ -1,0 +1,139 @@
+"""Tests of run folders that are copied to URLs of fsspec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import fsspec
+import pytest
+from support import synthetic
+
+from distprof.errors import UsageError
+from distprof.launcher.job import record_job
+from distprof.launcher.remote import upload as upload_module
+from distprof.launcher.remote.upload import Upload, UploadFailed
+from distprof.launcher.remote.url import is_url
+from distprof.launcher.run_setup import Job, choose_options
+from distprof.merge.load.run import load_run
+from distprof.run_folder import RunFolder
+
+JOB = Job(("train.py",), "train", world_size=2)
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("DISTPROF_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "file":
+        yield f"file://{tmp_path}/elsewhere/runs"
+        return
+    yield "memory://bucket/runs"
+    fsspec.filesystem("memory").store.clear()
+
+
+def contents(url: str) -> dict[str, bytes]:
+    """Returns the files at a URL by their path below it."""
+    files, base = fsspec.core.url_to_fs(url)
+    return {path.partition(base.strip("/") + "/")[2]: files.cat_file(path) for path in files.find(base)}
+
+
+def recorded(variables: Mapping[str, str]) -> int:
+    run = RunFolder(Path(variables["DISTPROF_RUN"]))
+    run.manifest.unlink()  # of another run than what is made up here
+    for rank in range(2):
+        synthetic.write_shard(run.shard_path(rank, 0), synthetic.rank_records(synthetic.Job(dp=2), rank))
+    return 3
+
+
+def test_a_job_with_its_report_is_copied_when_it_has_ended(
+    url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTPROF_PLOTS", "0")
+    merge = url.startswith("file")  # once is enough
+    options = choose_options({"name": "x", "merge": merge, "out": url})
+    assert record_job(options, JOB, recorded) == 3
+    assert capfd.readouterr().err.splitlines()[-1] == f"distprof: all of it is copied to {url}/x"
+    there, here = contents(f"{url}/x"), tmp_path / "runs" / "x"
+    shards = {"shards/rank00000.g0.msgpack", "shards/rank00001.g0.msgpack"}
+    assert shards | ({"report/summary.json"} if merge else set()) <= there.keys()
+    assert all((here / name).read_bytes() == content for name, content in there.items())
+    assert not any(name.startswith(("inject", "nodes")) for name in there)
+    files, base = fsspec.core.url_to_fs(f"{url}/x/shards")
+    files.get(base, str(tmp_path / "copied"), recursive=True)
+    assert load_run(tmp_path / "copied").missing_ranks == ()
+
+
+def test_only_what_has_changed_is_copied_again(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path / "x")
+    run.shards.mkdir(parents=True)
+    for rank in range(2):
+        run.shard_path(rank, 0).write_bytes(b"first")
+    copied: list[str] = []
+    whole = Upload._copy
+    monkeypatch.setattr(Upload, "_copy", lambda self, name, state: (copied.append(name), whole(self, name, state)))
+    upload = Upload(run, url, lambda: False)
+    upload.sync()
+    upload.sync()
+    with run.shard_path(1, 0).open("ab") as file:
+        file.write(b" and more")
+    upload.sync()
+    assert copied == ["shards/rank00000.g0.msgpack", "shards/rank00001.g0.msgpack", "shards/rank00001.g0.msgpack"]
+    assert contents(upload.url)["shards/rank00001.g0.msgpack"] == b"first and more"
+
+
+def test_a_window_is_copied_at_its_end(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload_module, "_LOOK_S", 0.005)
+    run, looks = RunFolder(tmp_path / "x"), [0]
+    run.shards.mkdir(parents=True)
+    run.shard_path(0, 0).write_bytes(b"first")
+
+    def is_recording() -> bool:
+        looks[0] += 1
+        if looks[0] <= 5:
+            assert contents(upload.url) == {}
+        return looks[0] <= 5
+
+    upload = Upload(run, url, is_recording)
+    upload.start()
+    while not contents(upload.url):
+        assert upload._thread.is_alive()
+    upload.stop()
+    assert contents(upload.url) == {"shards/rank00000.g0.msgpack": b"first"} and looks[0] > 5
+
+
+def test_a_copy_that_fails_is_said_and_the_job_ends_as_it_did(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object, **__: object) -> NoReturn:
+        raise ValueError("no such bucket")
+
+    memory: Any = fsspec.filesystem("memory")
+    monkeypatch.setattr(type(memory), "put_file", breaks)
+    assert record_job(choose_options({"name": "x", "out": "memory://b"}), JOB, recorded) == 3
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("distprof: not all of it is copied to memory://b/x: ") and "no such bucket" in last
+    run = RunFolder(Path("runs/x"))
+    with pytest.raises(UploadFailed, match="no such bucket"):
+        Upload(run, "memory://b", lambda: False).sync()
+
+
+def test_a_url_without_a_driver_is_refused_before_the_job() -> None:
+    with pytest.raises(UsageError, match="--out nosuch://x cannot be used: "):
+        choose_options({"out": "nosuch://x"})
+    assert choose_options({"out": "a/b"}).url == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("s3://a/b", True), ("memory://", True), ("simplecache::s3://a", True), ("runs", False), ("a:b/c", False)],
+)
+def test_what_is_a_url(text: str, expected: bool) -> None:
+    assert is_url(text) is expected
