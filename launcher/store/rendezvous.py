@@ -52,7 +52,7 @@ class Rendezvous:
         return (host, port) if isinstance(host, str) and isinstance(port, int) and port > 0 else None
 
     def _store(self) -> Any:
-        store = getattr(self._handler, "_store", None)
+        store: Any = getattr(self._handler, "_store", None)
         while hasattr(store, "underlying_store"):
             store = store.underlying_store
         return store
