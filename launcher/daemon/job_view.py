@@ -49,6 +49,7 @@ class JobView:
     missing: tuple[int, ...]
     world_size: int
     hang: Hang | None = None
+    awaits_ranks: bool = False  # no rank was seen yet, and a daemon waits for one
 
     def fields(self) -> dict[str, Any]:
         return {
@@ -78,7 +79,9 @@ def view(nodes: Sequence[NodeStatus], now_ns: int | None = None) -> JobView:
     ranks = tuple(_view(*newest[number], front, typical_ns) for number in sorted(newest))
     world_size = max((rank.world_size for rank, _ in newest.values()), default=0)
     hang = next((node.hang for node in nodes if node.hang is not None), None)
-    return JobView(ranks, tuple(sorted(set(range(world_size)) - newest.keys())), world_size, hang)
+    heard = any(now_ns - node.wall_ns <= SILENT_S * _NS for node in nodes)
+    missing = tuple(sorted(set(range(world_size)) - newest.keys()))
+    return JobView(ranks, missing, world_size, hang, awaits_ranks=heard and not ranks)
 
 
 def _view(rank: RankStatus, heard_s: float, front: int, typical_ns: float | None) -> RankView:

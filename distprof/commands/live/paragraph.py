@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
+from distprof.commands.live.rows import NOT_BEGUN
 from distprof.launcher.daemon.job_view import JobView, RankView, marked
 from distprof.rank.names import spans
 
@@ -23,6 +24,9 @@ def paragraph(job: JobView) -> str:
 
 
 def _sentences(job: JobView) -> Iterator[str]:
+    if not job.ranks:
+        yield f"{NOT_BEGUN[:1].upper()}{NOT_BEGUN[1:]}."
+        return
     running = [rank for rank in job.ranks if rank.lag is not None]
     yield f"{len(running)} of {job.world_size} ranks run{_on_hosts(running)}."
     if running:

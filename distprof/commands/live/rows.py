@@ -19,6 +19,8 @@ MOST_RANKS = 64
 #: What was looked at before this time is marked with its age.
 _OLD_S = 2.0
 _LAST = float("inf")
+#: What is said before the first beat of a rank.
+NOT_BEGUN = "no rank has started yet: a rank is seen from the first call of its model on"
 
 _KEYS: dict[str, Callable[[RankView], tuple[object, ...]]] = {
     "rank": lambda one: (one.status.rank,),
@@ -56,6 +58,8 @@ def rows(job: JobView, sort: str) -> list[Row]:
 
 def heading(job: JobView) -> str:
     """Returns a line about the whole job."""
+    if not job.ranks:
+        return NOT_BEGUN
     running = [rank for rank in job.ranks if rank.lag is not None]
     front = max((rank.status.iteration for rank in running), default=None)
     parts = [f"{len(running)} of {job.world_size} ranks run"]

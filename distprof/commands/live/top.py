@@ -8,21 +8,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
 
-from distprof.commands.chosen_run import chosen_run
-from distprof.commands.click_options import decided_options, with_options
 from distprof.commands.live.rows import SORT_KEYS
+from distprof.commands.live.running_job import RunningJob, with_running_job
 from distprof.commands.streams import put
-from distprof.config.options import OUT
 from distprof.errors import UsageError
 from distprof.launcher.daemon.client import DaemonClient
 from distprof.launcher.daemon.job_view import JobView, view
 from distprof.printable import printable_json
-from distprof.run_folder import RunFolder
 
 
 @click.command(
@@ -33,8 +29,7 @@ Examples:
   distprof top --once --json | jq '.ranks[] | {rank, iteration}'
 """
 )
-@click.argument("run", type=click.Path(path_type=Path), required=False)
-@with_options((OUT,))
+@with_running_job
 @click.option("--once", is_flag=True, help="Show the ranks once.")
 @click.option("--json", "as_json", is_flag=True, help="Print the ranks as one JSON document, and end.")
 @click.option("--sort", type=click.Choice(SORT_KEYS), default="rank", show_default=True, help="The order of the ranks.")
@@ -46,9 +41,7 @@ Examples:
     metavar="S",
     help="Seconds from one look to the next.",
 )
-def command(
-    run: Path | None, config: Path | None, once: bool, as_json: bool, sort: str, interval: float, **given: object
-) -> None:
+def command(job: RunningJob, once: bool, as_json: bool, sort: str, interval: float) -> None:
     """Show the ranks of the job that writes into RUN: iteration, pace, phase, module, data wait, memory, lag.
 
     Without RUN, of the newest run in runs/.  Works on every machine that sees the run's folder.
@@ -56,29 +49,27 @@ def command(
     A rank is stuck if its iteration takes longer than 60 s and than 20 times the 99th percentile of its own; it is slow
     if it is 2 iterations behind the front, or if its iterations take 1.25 times as long as the median of the ranks.
     """
-    path = chosen_run(run, decided_options((OUT,), given, config))
-    client = DaemonClient(RunFolder(path))
-    job = view(client.nodes())
+    seen = view(job.client.nodes())
     if as_json:
-        document = {"run": str(path), **job.fields()}
+        document = {"run": str(job.path), **seen.fields()}
         put(printable_json(json.dumps(document, ensure_ascii=False, indent=2)) + "\n")
         return
     table = _table()
     if once or not sys.stdout.isatty():
-        put(table.text(job, sort))
+        put(table.text(seen, sort))
         return
     with table.live() as show, _ended_by_ctrl_c():
-        for current in _looks(client, job, interval):
+        for current in _looks(job.client, seen, interval):
             show(current, sort)
 
 
-def _looks(client: DaemonClient, job: JobView, interval: float) -> Iterator[JobView]:
+def _looks(client: DaemonClient, seen: JobView, interval: float) -> Iterator[JobView]:
     """Yields the job now and then, until no rank runs any more."""
-    yield job
-    while job.runs:
+    yield seen
+    while seen.runs or seen.awaits_ranks:
         time.sleep(interval)
-        job = view(client.nodes())
-        yield job
+        seen = view(client.nodes())
+        yield seen
 
 
 @contextmanager

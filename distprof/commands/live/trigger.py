@@ -7,16 +7,14 @@ from pathlib import Path
 
 import click
 
-from distprof.commands.chosen_run import chosen_run
-from distprof.commands.click_options import decided_options, with_options
-from distprof.config.options import DEFAULTS, OUT
+from distprof.commands.live.running_job import RunningJob, with_running_job
+from distprof.config.options import DEFAULTS
 from distprof.console import say
 from distprof.errors import DataError, UsageError
 from distprof.launcher.daemon.client import DaemonClient
 from distprof.launcher.daemon.requests import WindowRequest
 from distprof.launcher.daemon.trigger import Answers, answers, plan_request
 from distprof.rank.names import spans
-from distprof.run_folder import RunFolder
 
 _POLL_S = 0.3
 
@@ -29,8 +27,7 @@ Examples:
   distprof trigger runs/NAME --ranks 0,8,16-23
 """
 )
-@click.argument("run", type=click.Path(path_type=Path), required=False)
-@with_options((OUT,))
+@with_running_job
 @click.option(
     "--timed", type=click.IntRange(min=0), default=DEFAULTS["timed"], show_default=True, help="Iterations to time."
 )
@@ -46,15 +43,7 @@ Examples:
     metavar="S",
     help="The longest wait for the answers of the ranks.",
 )
-def command(
-    run: Path | None,
-    config: Path | None,
-    timed: int,
-    count: bool,
-    ranks: str | None,
-    wait: float,
-    **given: object,
-) -> None:
+def command(job: RunningJob, timed: int, count: bool, ranks: str | None, wait: float) -> None:
     """Record a further window in the job that writes into RUN, while it runs; any number of times.
 
     All ranks begin it at the same iteration, one that none of them has reached yet.  No rank waits for another one.  A
@@ -63,14 +52,13 @@ def command(
     """
     if not timed and not count:
         raise UsageError("nothing is left to record: --timed is 0 and counting is off")
-    path = chosen_run(run, decided_options((OUT,), given, config))
-    client = DaemonClient(RunFolder(path))
+    client = job.client
     request = plan_request(
         client.nodes(), int(count), timed, None if ranks is None else parse_ranks(ranks), client.last_request()
     )
     client.send(request)
     given_answers = _wait(client, request, wait)
-    say(outcome(path, request, given_answers))
+    say(outcome(job.path, request, given_answers))
     if not given_answers.accepted:
         raise DataError("no rank records the window")
 

@@ -165,6 +165,15 @@ def test_heading_and_paragraph() -> None:
     )
 
 
+def test_before_the_first_beat_no_rank_has_started() -> None:
+    job = view([node()], NOW)
+    assert heading(job) == "no rank has started yet: a rank is seen from the first call of its model on"
+    assert paragraph(job) == "No rank has started yet: a rank is seen from the first call of its model on."
+    assert job.awaits_ranks and not job.runs
+    assert not view([node(wall_ns=NOW - 16_000_000_000)], NOW).awaits_ranks  # its daemon has ended
+    assert not view([node(*ranks(1))], NOW).awaits_ranks
+
+
 # ---- messages ------------------------------------------------------------------------------------------------------
 
 
