@@ -52,6 +52,8 @@ ANALYSIS = (
     "merge.gain_grid",
     "merge.step_timeline",
     "merge.time_use",
+    "merge.next_steps",
+    "merge.warmup",
     "merge.run_info",
     "merge.analyse",
     "merge.trace",
@@ -62,7 +64,9 @@ RENDERERS = (
     "merge.text.blocks",
     "merge.text",
     "merge.plots",
+    "merge.export.tables",
     "merge.export",
+    "merge.html.drawings",
     "merge.html",
 )
 COMPARISON = ("merge.diff", "merge.diff.page")

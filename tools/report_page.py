@@ -14,8 +14,8 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distprof.merge.export.table import Table
 from distprof.merge.export.tables import all_tables
+from distprof.merge.export.tables.table import Table
 from distprof.merge.report import NOT_IN_JSON, Report, TopologyInfo
 from distprof.records import AXES
 
@@ -25,7 +25,7 @@ WIDTH = 120
 HEAD = """\
 # The report, field by field
 
-`make docs` writes this page from the dataclasses in `merge/report/` and from the columns in `merge/export/tables.py`.
+`make docs` writes this page from the dataclasses in `merge/report/` and from the columns in `merge/export/tables/`.
 
 `distprof merge RUN` writes into `RUN/report/`:
 

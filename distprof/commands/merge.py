@@ -24,9 +24,9 @@ from distprof.merge.analyse import analyse
 from distprof.merge.export.files import Content, write_files
 from distprof.merge.export.json import to_json
 from distprof.merge.export.paper import FORMS, render_tables
-from distprof.merge.export.table import Table
 from distprof.merge.export.table_files import csv_files, parquet_files, parquet_names
 from distprof.merge.export.tables import all_tables
+from distprof.merge.export.tables.table import Table
 from distprof.merge.load.peak_cache import cache_file, read_peak_cache
 from distprof.merge.load.peaks import Peaks
 from distprof.merge.load.run import load_run

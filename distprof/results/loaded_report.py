@@ -18,8 +18,8 @@ from distprof.config.run_options import options_of_run
 from distprof.errors import DataError, UsageError
 from distprof.merge.analyse import analyse
 from distprof.merge.export.json import from_json
-from distprof.merge.export.table import Table
 from distprof.merge.export.tables import NAMES, make_one
+from distprof.merge.export.tables.table import Table
 from distprof.merge.load.peak_cache import cache_file, read_peak_cache
 from distprof.merge.load.peaks import Peaks
 from distprof.merge.load.run import load_run

@@ -58,6 +58,7 @@ def _job(report: Report) -> _Table:
         ("iteration, median", duration(times.median_ns if times else None)),
         ("iteration, mean", duration(times.mean_ns if times else None)),
         ("samples per second", plain(summary.samples_per_second)),
+        *([("tokens per second", plain(summary.tokens_per_second))] if summary.tokens_per_second else []),
         ("MFU", percentage(used.mfu.job, 1) if used.mfu else NOT_AVAILABLE),
         ("forward flops per rank", quantity(summary.fwd_flops_per_rank)),
         ("largest memory", byte_size(max((row.peak_memory_bytes or 0 for row in report.ranks), default=0) or None)),

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from distprof.errors import UsageError
-from distprof.merge.export.table import Column, Table, Value
 from distprof.merge.export.tables import NAMES
+from distprof.merge.export.tables.table import Column, Table, Value
 from distprof.printable import on_one_line
 
 #: The folder of the tables, below that of the report.

@@ -19,9 +19,9 @@ from distprof.merge.report import (
     Straggler,
 )
 from distprof.merge.text.blocks.verdict import burst_words, expert_words, rank_words
+from distprof.merge.text.blocks.warmup import warmup_words
 from distprof.merge.text.first_page import key_figures
 from distprof.merge.text.format.lines import one_line
-from distprof.merge.text.hints import next_steps
 from distprof.merge.wording import group_kinds, group_name, join_words, number_spans, place_name, pluralise, rank_names
 
 #: What a card says of its finding; the page has a sign and a colour for each.
@@ -55,7 +55,7 @@ def cards(report: Report) -> list[Card]:
 
 def hints(report: Report) -> list[str]:
     """Returns what to look at next, one sentence each."""
-    return list(map(_sentence, next_steps(report)))
+    return list(map(_sentence, report.next_steps))
 
 
 def _sentence(words: str) -> str:
@@ -70,6 +70,8 @@ def figures(report: Report) -> list[tuple[str, str]]:
         words = f"median {duration(times.median_ns)}, mean {duration(times.mean_ns)}, p95 {duration(times.p95_ns)}"
         long = f"; {len(times.long)} long: {number_spans(times.long)}" if times.long else ""
         iteration = [("iteration", f"{words}, of {pluralise(times.steps, 'timed step')}{long}")]
+    elif report.warmup:
+        iteration = [("iteration", warmup_words(report))]
     return [*iteration, *key_figures(report)]
 
 

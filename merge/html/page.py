@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from distprof.merge.export.table import Table
 from distprof.merge.export.table_files import csv_files
 from distprof.merge.export.tables import all_tables
+from distprof.merge.export.tables.table import Table
 from distprof.merge.html.cards import cards, figures, hints
-from distprof.merge.html.charts import PHASE_COLOURS, charts, heat_maps
+from distprof.merge.html.drawings.charts import PHASE_COLOURS, charts
+from distprof.merge.html.drawings.heat_maps import heat_maps
+from distprof.merge.html.drawings.model import Drawings
+from distprof.merge.html.drawings.tables import tables
 from distprof.merge.html.frame import framed
-from distprof.merge.html.model import Drawings
 from distprof.merge.html.notes import facts, notes
 from distprof.merge.html.payload import packed_bytes
-from distprof.merge.html.tables import tables
 from distprof.merge.html.timeline import step_timeline
 from distprof.merge.html.tree import module_tree
 from distprof.merge.report import Report

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from distprof.merge.html.charts import PHASE_COLOURS
+from distprof.merge.html.drawings.charts import PHASE_COLOURS
 from distprof.merge.quantities import duration
 from distprof.merge.report import Report, Span
 from distprof.merge.text.format.lines import one_line

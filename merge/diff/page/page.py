@@ -5,8 +5,8 @@ from __future__ import annotations
 from distprof.merge.diff.data import Diff
 from distprof.merge.diff.page.cards import cards
 from distprof.merge.diff.page.tables import tables
+from distprof.merge.html.drawings.model import TIME, Chart, Drawings, Series
 from distprof.merge.html.frame import framed
-from distprof.merge.html.model import TIME, Chart, Drawings, Series
 from distprof.merge.text.format.lines import one_line
 
 _SCRIPTS = ("base", "changes", "tables", "charts", "main")

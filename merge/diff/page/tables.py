@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distprof.merge.diff.data import LESS, MORE, Diff, Figure, PlaceChange
 from distprof.merge.diff.sentences import judgement, values
-from distprof.merge.html.model import BYTES, INTERVAL, NUMBER, TIME, Column, Interval, Table
+from distprof.merge.html.drawings.model import BYTES, INTERVAL, NUMBER, TIME, Column, Interval, Table
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import place_name
 

@@ -17,19 +17,24 @@ page.element = (tag, attributes = {}, ...children) => {
 
 page.timeUnit = (values) => {
   const largest = page.largest(values);
-  if (largest >= 1e10) return { name: "s", ns: 1e9 };
-  return largest > 0 && largest < 1e6 ? { name: "us", ns: 1e3 } : { name: "ms", ns: 1e6 };
+  if (largest >= 1e10) return { name: "s", size: 1e9 };
+  return largest > 0 && largest < 1e6 ? { name: "us", size: 1e3 } : { name: "ms", size: 1e6 };
+};
+page.sizeUnit = (values) => {
+  const [size, name] = unitOf(page.largest(values), SIZES);
+  return { name, size };
 };
 page.largest = (values) => values.reduce((most, value) => (value == null ? most : Math.max(most, Math.abs(value))), 0);
 
 const SCALES = [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "K"], [1, ""]];
 const SIZES = [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"], [1, "B"]];
+const unitOf = (value, units) => units.find(([least]) => Math.abs(value) >= least) || units[units.length - 1];
 const scaled = (value, units) => {
-  const [scale, name] = units.find(([least]) => Math.abs(value) >= least) || units[units.length - 1];
+  const [scale, name] = unitOf(value, units);
   return `${Number((value / scale).toFixed(2))} ${name}`.trim();
 };
 const inUnit = (value, unit) => {
-  const own = value / unit.ns;
+  const own = value / unit.size;
   return Math.abs(own) < 1000 ? own.toFixed(2) : own.toFixed(1);
 };
 /** Returns a value as the text report writes it; times without their unit, which stands in the title. */

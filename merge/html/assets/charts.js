@@ -4,8 +4,8 @@ page.chart = (slot, chart) => {
   const { element } = page;
   const HEIGHT = 260;
   const BARS_UP_TO = 160;
-  const unit = page.timeUnit(chart.series.flatMap((series) => series.values));
-  const scale = chart.kind === "time" ? unit.ns : 1;
+  const isMemory = chart.kind === "bytes";
+  const unit = (isMemory ? page.sizeUnit : page.timeUnit)(chart.series.flatMap((series) => series.values));
   const places = new Map(chart.x.map((value, place) => [value, place]));
   const holder = element("div", { class: "figure", tabindex: 0, role: "img", "aria-label": `${chart.title}. Arrow keys move the cursor.` });
   const readout = element("output", { class: "readout" });
@@ -18,9 +18,9 @@ page.chart = (slot, chart) => {
     const sums = new Array(chart.x.length).fill(0);
     const stacked = [];
     for (const series of chart.series.filter((one) => one.style === "stack")) {
-      stacked.push([series, series.values.map((value, place) => (sums[place] += (value ?? 0) / scale))]);
+      stacked.push([series, series.values.map((value, place) => (sums[place] += (value ?? 0) / unit.size))]);
     }
-    const others = chart.series.filter((one) => one.style !== "stack").map((series) => [series, series.values.map((v) => (v == null ? null : v / scale))]);
+    const others = chart.series.filter((one) => one.style !== "stack").map((series) => [series, series.values.map((v) => (v == null ? null : v / unit.size))]);
     return [...stacked.reverse(), ...others];
   };
   const pathOf = (series) => {
@@ -49,14 +49,13 @@ page.chart = (slot, chart) => {
     }
     ctx.restore();
   };
-  const axis = (title, values) => ({
+  const axis = (title) => ({
     label: title, stroke: page.colour("faint"), grid: { stroke: page.colour("line"), width: 1 }, ticks: { stroke: page.colour("line") },
-    font: "12px system-ui, sans-serif", labelFont: "13px system-ui, sans-serif", labelSize: 22, values,
+    font: "12px system-ui, sans-serif", labelFont: "13px system-ui, sans-serif", labelSize: 22,
   });
   const draw = () => {
     if (plot) plot.destroy();
     const data = drawn();
-    const axisSize = chart.kind === "bytes" ? 74 : 56;
     const pad = chart.x.length <= BARS_UP_TO ? 0.6 : 0;
     plot = new uPlot({
       width: Math.max(320, slot.clientWidth), height: HEIGHT, legend: { show: false },
@@ -68,7 +67,7 @@ page.chart = (slot, chart) => {
       },
       axes: [
         { ...axis(chart.x_title), incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000], size: 34, grid: { show: false } },
-        { ...axis(page.titled(chart.kind === "bytes" ? "memory" : "time", chart.kind, unit), chart.kind === "bytes" ? (u, splits) => splits.map((v) => page.format("bytes", v)) : undefined), size: axisSize },
+        { ...axis(`${isMemory ? "memory" : "time"} (${unit.name})`), size: 56 },
       ],
       series: [{}, ...data.map(([series]) => {
         const colour = page.colour(`c${series.colour}`);

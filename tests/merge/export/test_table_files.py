@@ -11,9 +11,9 @@ import pytest
 from support.reports import report_of
 
 from distprof.errors import UsageError
-from distprof.merge.export.table import Column, Table
 from distprof.merge.export.table_files import csv_files, csv_names, parquet_files, parquet_names
 from distprof.merge.export.tables import all_tables
+from distprof.merge.export.tables.table import Column, Table
 
 TABLE = Table(
     "it",

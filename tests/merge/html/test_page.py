@@ -21,9 +21,10 @@ from distprof.merge.export.table_files import csv_files
 from distprof.merge.export.tables import all_tables
 from distprof.merge.html import glossary, page
 from distprof.merge.html.cards import cards
-from distprof.merge.html.charts import charts, heat_maps
+from distprof.merge.html.drawings.charts import charts
+from distprof.merge.html.drawings.heat_maps import heat_maps
+from distprof.merge.html.drawings.tables import tables
 from distprof.merge.html.page import render_page
-from distprof.merge.html.tables import tables
 from distprof.merge.report import SLOW, Burst, LongStep, Report, SlowGroup, Straggler
 
 ROOT = Path(__file__).parents[3]

@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from distprof.merge.report import Report
+
 Value = str | int | float | bool | None
 Row = TypeVar("Row")
 
@@ -75,3 +77,17 @@ def make_table(name: str, text: str, rows: Iterable[Row], makers: Iterable[Maker
     """Returns the table of ``rows`` with one column for each of ``makers``."""
     every = list(rows)
     return Table(name, text, tuple(maker.column(every) for maker in makers))
+
+
+@dataclass(frozen=True)
+class RowTable(Generic[Row]):
+    """Makes a table whose columns do not depend on the report; ``rows`` returns what each row is made from."""
+
+    name: str
+    text: str
+    rows: Callable[[Report], Iterable[Row]]
+    makers: Sequence[Maker[Row]]
+
+    def make(self, report: Report) -> Table:
+        """Returns the table of a report."""
+        return make_table(self.name, self.text, self.rows(report), self.makers)

@@ -1,0 +1,56 @@
+"""The table of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from distprof.merge.export.tables.table import Maker, RowTable
+from distprof.merge.report import ExpertLayerStats, Report
+
+
+class _Expert(NamedTuple):
+    layer: ExpertLayerStats
+    number: int
+
+    @property
+    def tokens(self) -> int | None:
+        return self.layer.tokens[self.number]
+
+    @property
+    def over_mean(self) -> float | None:
+        known = [tokens for tokens in self.layer.tokens if tokens is not None]
+        if self.tokens is None or len(known) < len(self.layer.tokens) or not sum(known):
+            return None
+        return self.tokens * len(known) / sum(known)
+
+
+def _rows(report: Report) -> Iterator[_Expert]:
+    for layer in report.experts:
+        for number in range(layer.num_experts):
+            yield _Expert(layer, number)
+
+
+def _hosts(row: _Expert) -> tuple[int, ...]:
+    return row.layer.expert_ranks[row.number]
+
+
+def _item(values: tuple[int, ...], number: int) -> int | None:
+    return values[number] if values else None
+
+
+EXPERTS: RowTable[_Expert] = RowTable(
+    "experts",
+    "one expert of one MoE layer, over all ranks and timed iterations",
+    _rows,
+    (
+        Maker("layer", "name of the MoE layer", lambda row: row.layer.name),
+        Maker("expert", "number of the expert in the layer", lambda row: row.number),
+        Maker("ranks", "ranks that host it, with spaces between", lambda row: " ".join(map(str, _hosts(row)))),
+        Maker("steps", "timed iterations of the load", lambda row: row.layer.steps),
+        Maker("tokens", "tokens that it processed in all of these"),
+        Maker("tokens_over_mean", "tokens / mean of the layer's experts", lambda row: row.over_mean),
+        Maker("routed_tokens", "tokens that routers chose it for", lambda row: _item(row.layer.routed, row.number)),
+        Maker("dead", "whether it got no token", lambda row: row.number in row.layer.dead),
+    ),
+)

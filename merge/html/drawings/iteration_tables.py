@@ -1,0 +1,74 @@
+"""The tables of the page on single iterations: long ones, and those of the warm-up."""
+
+from __future__ import annotations
+
+from distprof.merge.html.drawings.model import COUNT, TIME, Column, Table, Value
+from distprof.merge.report import LONG_STEP, Report
+from distprof.merge.text.format.lines import one_line
+from distprof.merge.wording import number_spans, phase_title, place_name
+from distprof.records import PHASES
+
+
+def bursts_table(report: Report) -> Table:
+    columns = (
+        Column("iterations"),
+        Column("of timed steps", COUNT),
+        Column("ranks"),
+        Column("where"),
+        Column("each longer by", TIME, bar=True),
+        Column("pause"),
+    )
+    cells: list[list[Value]] = [
+        [
+            number_spans(one.iterations),
+            one.of_steps,
+            "all" if one.everywhere else number_spans(one.ranks),
+            one_line(place_name(one.subject, one.phase)),
+            one.excess_ns,
+            one_line(one.pause),
+        ]
+        for one in report.verdict.bursts
+    ]
+    return Table("Why some iterations are long", columns, cells)
+
+
+def long_steps_table(report: Report) -> Table:
+    columns = (
+        Column("iteration", COUNT, "iteration"),
+        Column("time", TIME, bar=True),
+        Column("made long by ranks"),
+        Column("where"),
+        Column("longer by", TIME, bar=True),
+        Column("pause"),
+    )
+    cells: list[list[Value]] = [
+        [
+            one.iteration,
+            one.time_ns,
+            "all" if one.everywhere else number_spans(one.ranks) or "not known",
+            one_line(place_name(one.subject, one.phase)) if one.subject else "not known",
+            one.excess_ns,
+            one_line(one.pause),
+        ]
+        for one in report.long_steps
+    ]
+    note = f"Iterations of more than {LONG_STEP:g} x the median."
+    return Table("Long iterations", columns, cells, note=note)
+
+
+def warmup_table(report: Report) -> Table:
+    """Returns the warm-up iterations with their phases."""
+    phases = [phase for phase in PHASES if any(row.phases_ns.get(phase) for row in report.warmup)]
+    columns = (
+        Column("iteration", COUNT, "iteration"),
+        Column("ranks", COUNT),
+        Column("time", TIME, bar=True),
+        Column("on the longest rank", TIME),
+        *(Column(phase_title(phase), TIME, "phase") for phase in phases),
+    )
+    cells: list[list[Value]] = [
+        [row.iteration, row.ranks, row.duration_ns, row.longest_ns, *(row.phases_ns.get(phase) for phase in phases)]
+        for row in report.warmup
+    ]
+    note = "Means over the ranks. The job still starts in these iterations: no other figure includes them."
+    return Table("Warm-up iterations", columns, cells, note=note)
