@@ -42,6 +42,8 @@ _MEANINGS = {
 _MOSTLY = 0.5
 #: Waits of this share of a phase are worth a word.
 _LARGE_WAIT = 0.1
+#: Medians of phases add up to the median iteration within this share of it, unless they are of different steps.
+_ROUNDING = 0.005
 
 
 @computed_once
@@ -53,11 +55,15 @@ def time_use(analysis: Analysis) -> TimeUse:
     own = own_time_tables(analysis)
     modules = len(analysis.union.modules)
     times = _Times(own.modules.times[:modules], own.modules.times[modules:], _waits(own.modules.waits, modules))
+    phases = tuple(_phases(analysis, dict(zip(own.phases.subjects, nan_median(own.phases.waits), strict=True))))
+    total = sum(one.median_ns for one in phases)
     return TimeUse(
-        phases=tuple(_phases(analysis, dict(zip(own.phases.subjects, nan_median(own.phases.waits), strict=True)))),
+        phases=phases,
         classes=_longest_first(_classes(analysis, times, iterations.median_ns)),
         modules=_longest_first(_modules(analysis, times, iterations.median_ns)),
         has_own_times=not why_no_own_times(analysis),
+        phases_sum_ns=total,
+        phases_add_up=abs(total - iterations.median_ns) <= _ROUNDING * iterations.median_ns,
     )
 
 

@@ -22,6 +22,14 @@ def test_the_page_is_the_one_that_the_code_makes() -> None:
     assert code["page"]() == PAGE, "python tools/report_page.py writes it anew"
 
 
+def test_every_field_and_column_is_described() -> None:
+    rows = re.findall(r"^\| `\w+` \|.*\|$", PAGE, re.MULTILINE)
+    assert len(rows) > 300
+    assert [row for row in rows if re.search(r"\|\s*\|$", row)] == [], "a comment beside the field says what it holds"
+    undescribed = re.findall(r"^### (\w+)\n\n\| field", PAGE, re.MULTILINE)
+    assert undescribed == [], "the docstring of the dataclass says what it holds"
+
+
 def names_in(section: str) -> set[str]:
     """Returns the names in the first column of the table below a heading."""
     text = PAGE.partition(f"\n### {section}\n")[2].partition("\n##")[0]

@@ -64,6 +64,7 @@ from distprof.merge.report.verdict import (
     Verdict,
     WindowFinding,
 )
+from distprof.merge.report.warmup import WarmupIteration
 
 __all__ = [
     "BALANCED",
@@ -135,6 +136,7 @@ __all__ = [
     "Utilization",
     "UtilizationSpread",
     "Verdict",
+    "WarmupIteration",
     "WindowFinding",
     "WindowInfo",
     "WorkRow",
@@ -147,28 +149,32 @@ NOT_IN_JSON = "not in summary.json"
 
 @dataclass(frozen=True)
 class Report:
-    run: RunInfo
-    topology: TopologyInfo
-    summary: Summary
-    model: ModelTotals
-    utilization: Utilization
-    modules: tuple[ModuleStats, ...]
-    ranks: tuple[RankRow, ...]
+    """Everything that is known of one window of a run: the root of ``summary.json``."""
+
+    run: RunInfo  # which run and ranks were merged
+    topology: TopologyInfo  # the axes of parallelism
+    summary: Summary  # the figures of the whole job
+    model: ModelTotals  # the size and the work of the whole model
+    utilization: Utilization  # MFU and HFU, and the peaks behind them
+    modules: tuple[ModuleStats, ...]  # the module tree, depth first
+    ranks: tuple[RankRow, ...]  # one for each recorded rank, ascending
     memory: tuple[MemoryDifference, ...]  # the largest first
     pipeline: tuple[StageRow, ...]  # none without pipeline parallelism
-    skew: Skew
-    experts: tuple[ExpertLayerStats, ...]
-    verdict: Verdict
-    clocks: Clocks
-    collectives: Collectives
+    skew: Skew  # where ranks disagree
+    experts: tuple[ExpertLayerStats, ...]  # one for each MoE layer, in the order of the model
+    verdict: Verdict  # what the report concludes
+    clocks: Clocks  # how exactly times of several hosts compare
+    collectives: Collectives  # calls, sizes and waits of the timed steps
     work: tuple[WorkRow, ...] = ()  # all of an iteration's flops; none when no rank counted
     generated: tuple[CompiledRegion, ...] = ()  # in the order of the model
     hosts: tuple[HostRow, ...] = ()  # in the order of their first ranks
     long_steps: tuple[LongStep, ...] = ()  # ascending
     hangs: tuple[HangRow, ...] = ()  # in the order in which they were found
-    gains: GainGrid = field(default_factory=GainGrid)
+    gains: GainGrid = field(default_factory=GainGrid)  # what an iteration would gain at each place of the job
     ops: tuple[OpStats, ...] = ()  # most flops first, then most time; where a process profiled itself
     time: TimeUse = field(default_factory=TimeUse)  # where the time of an iteration goes
-    schema: str = REPORT_SCHEMA
+    next_steps: tuple[str, ...] = ()  # what to look at, in words, the most important first
+    warmup: tuple[WarmupIteration, ...] = ()  # before the first window, ascending; no other figure includes them
+    schema: str = REPORT_SCHEMA  # name and version of this format
     timeline: StepTimeline = field(default_factory=StepTimeline, compare=False, metadata={NOT_IN_JSON: True})
     module_times: ModuleTimes = field(default_factory=ModuleTimes, compare=False, metadata={NOT_IN_JSON: True})

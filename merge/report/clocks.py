@@ -9,13 +9,13 @@ from dataclasses import dataclass
 class HostClockRow:
     """The clocks of one host against those of the reference host."""
 
-    host: str
-    ranks: tuple[int, ...]
+    host: str  # name of the machine
+    ranks: tuple[int, ...]  # its recorded ranks, ascending
     ahead_ns: int | None  # its wall clock minus the reference's; None where that was not measured
     drift_ppm: float | None  # how much faster it runs; None where that was measured once at most
     drift_bound_ppm: float | None  # the largest error of that
     bound_ns: int | None  # the largest error of a time of its timed steps on the reference's clock
-    measurements: int
+    measurements: int  # how often it was compared with the reference
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 class ExpertLayerStats:
     """One MoE layer over all ranks and timed steps."""
 
-    name: str
-    num_experts: int
+    name: str  # of the module in the model
+    num_experts: int  # experts of the layer, on all ranks
     top_k: int | None  # experts that process one token
-    steps: int
+    steps: int  # timed iterations whose tokens are summed
     tokens: tuple[
         int | None, ...
     ]  # processed, by global expert; None: no recorded host, or its tokens were not counted
     expert_ranks: tuple[tuple[int, ...], ...]  # by global expert: the ranks that host it
     ep_tokens: tuple[int | None, ...]  # by coordinate on the axis that distributes experts
     ep_max_over_mean: float | None  # 1 when ranks have equal loads; None where experts are not distributed
-    max_over_mean: float | None
-    hottest: int | None
+    max_over_mean: float | None  # largest load / mean load; null where not all loads are known
+    hottest: int | None  # the expert with the largest load; null where none is known
     dead: tuple[int, ...]  # experts with 0 tokens
     routed: tuple[int, ...]  # by global expert, how often routers chose it; empty where routing was not seen
     dropped: int | None  # of ``routed``, over all experts

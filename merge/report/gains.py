@@ -16,8 +16,8 @@ class GainGrid:
 
     row_axis: str = ""  # "pp", "tp" or "host"
     column_axis: str = ""  # "dp", or "local rank" for hosts; empty: there is no grid
-    rows: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()  # names of the rows: "0", "1", ... or hosts
+    columns: tuple[str, ...] = ()  # names of the columns
     ranks: tuple[tuple[tuple[int, ...], ...], ...] = ()  # [row][column]
     gain_ns: tuple[tuple[float | None, ...], ...] = ()  # [row][column]; None: no rank there, or nothing to compare
-    by_replay: bool = False
+    by_replay: bool = False  # whether the iteration was replayed for gain_ns

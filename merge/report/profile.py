@@ -16,29 +16,29 @@ class ModuleStats:
     time the median, over the ``ranks`` that have this module.  ``label`` is unique in the report.
     """
 
-    label: str
-    name: str
-    class_name: str
+    label: str  # name, with what tells it from others of that name
+    name: str  # in the model, as torch has it; empty for a model itself
+    class_name: str  # of its class
     root: int  # number of the model; all stages of a pipeline are one model
     stage: int | None  # of the pipeline, where other stages have different modules of this name
     parent: int  # index in Report.modules, -1 for a root
-    depth: int
-    extra_repr: str
-    wrapper: bool
-    ranks: int
-    params: float
-    own_params: float
-    calls: float
-    macs: float | None
-    flops: float | None
-    self_macs: float | None
-    bwd_macs: float | None
-    bwd_flops: float | None
-    recompute_flops: float | None
-    forward_ns: float | None
-    backward_ns: float | None
-    forward_self_ns: float | None
-    backward_self_ns: float | None
+    depth: int  # 0 for a model
+    extra_repr: str  # what torch's extra_repr says of it
+    wrapper: bool  # whether it only wraps another module, as DDP does
+    ranks: int  # how many ranks have it
+    params: float  # parameters
+    own_params: float  # parameters without those of the modules inside
+    calls: float  # in one iteration
+    macs: float | None  # MACs of forward
+    flops: float | None  # of forward
+    self_macs: float | None  # MACs of forward, without the modules inside
+    bwd_macs: float | None  # MACs of backward, without recomputed ones
+    bwd_flops: float | None  # of backward, without recomputed ones
+    recompute_flops: float | None  # that run again in backward
+    forward_ns: float | None  # in one iteration, waits in collectives included
+    backward_ns: float | None  # likewise
+    forward_self_ns: float | None  # likewise, without the modules inside
+    backward_self_ns: float | None  # likewise
 
 
 def _no_times() -> npt.NDArray[np.float64]:
@@ -53,11 +53,11 @@ class ModuleTimes:
     no rank called it, or the rank timed no step.  Waits in collectives are included.
     """
 
-    ranks: tuple[int, ...] = ()
-    forward_self_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)
-    backward_self_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)
-    forward_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)  # this and the next with the modules inside
-    backward_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)
+    ranks: tuple[int, ...] = ()  # the columns, ascending
+    forward_self_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)  # without the modules inside
+    backward_self_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)  # likewise
+    forward_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)  # with the modules inside
+    backward_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)  # likewise
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class WorkRow:
     """The flops of one iteration in one place, means over the ranks; None for kinds of work that do not occur there."""
 
     where: str  # "modules", "(outside modules)", "(optimizer)"
-    forward_flops: float | None = None
-    backward_flops: float | None = None
-    recompute_flops: float | None = None
-    optimizer_flops: float | None = None
+    forward_flops: float | None = None  # of forward
+    backward_flops: float | None = None  # of backward, without recomputed ones
+    recompute_flops: float | None = None  # that run again in backward
+    optimizer_flops: float | None = None  # of optimizer steps
 
     @property
     def flops(self) -> float:
@@ -82,11 +82,11 @@ class WorkRow:
 class OpStats:
     """One op in one kind of work, over the calls of one iteration: means over the ranks that recorded ops."""
 
-    name: str
+    name: str  # torch's name, as "aten::mm"
     kind: str  # forward, backward, recompute, ...
-    calls: float
-    macs: float
-    flops: float
+    calls: float  # in one iteration
+    macs: float  # MACs
+    flops: float  # of these calls
     time_ns: float | None  # in the counted step
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class WindowInfo:
     """One window of the run: the iterations that any rank counted or timed in it."""
 
-    number: int
-    first_iteration: int
-    last_iteration: int
+    number: int  # of the window, from 0
+    first_iteration: int  # number of the first iteration, from 0
+    last_iteration: int  # number of the last one, included
     ranks: int  # how many recorded anything in it
     iteration_ns: float | None  # the median over these ranks, each with the median of its timed steps
 
@@ -20,20 +20,20 @@ class WindowInfo:
 class RunInfo:
     """Which run and ranks were merged, and which ranks are missing."""
 
-    run_id: str
-    name: str
-    script: str
-    world_size: int
+    run_id: str  # the same in all shards of the run
+    name: str  # of the run; its id where the manifest is missing
+    script: str  # path of the script, as it was started; may be empty
+    world_size: int  # ranks of the job, recorded or not
     ranks: tuple[int, ...]  # recorded, ascending
-    missing_ranks: tuple[int, ...]
+    missing_ranks: tuple[int, ...]  # ranks without a shard, ascending
     incomplete: dict[int, str]  # rank -> why its window is not full
     device: str  # torch's device type: "cpu", "cuda"
-    device_name: str
-    hosts: tuple[str, ...]
-    torch: str
+    device_name: str  # the maker's name of the device; empty where it is not known
+    hosts: tuple[str, ...]  # names of the machines, in the order of the alphabet
+    torch: str  # its version; empty where that is not known
     mode: str  # records.TRAINING or records.FORWARD: what an iteration is
-    planned_timed_steps: int
-    without_data: tuple[int, ...] = ()  # those of ``ranks`` whose shards have no iteration
+    planned_timed_steps: int  # the most timed steps that a rank planned
+    without_data: tuple[int, ...] = ()  # those of ``ranks`` whose shards have no counted or timed iteration
     window: int = 0  # the number of the window that the report shows
     windows: tuple[WindowInfo, ...] = ()  # all that hold anything, ascending
     notes: tuple[str, ...] = ()  # sentences for the first page: damaged shards, assumptions, conflicts

@@ -16,13 +16,13 @@ class SkewRow:
 
     subject: str  # phase name, or module label
     phase: str  # "iteration", or one of records.PHASES
-    min_ns: float
-    median_ns: float
-    max_ns: float
+    min_ns: float  # the least over ranks
+    median_ns: float  # over ranks
+    max_ns: float  # the largest over ranks
     ratio: float | None  # max / median
-    excess_ns: float
-    slowest_rank: int
-    ranks: int
+    excess_ns: float  # the largest excess of a rank
+    slowest_rank: int  # the rank of this excess
+    ranks: int  # how many have a time
     wait_ns: float | None = None  # in collectives, median over ranks; None where waits are not known
 
 
@@ -33,7 +33,7 @@ class SkewMap:
     There is one row for each rank, and one column for each (module, phase).
     """
 
-    ranks: tuple[int, ...]
+    ranks: tuple[int, ...]  # the rows: all ranks with a time, ascending
     subjects: tuple[str, ...]  # module labels
     phases: tuple[str, ...]  # "forward" or "backward", one a column
     self_ns: tuple[tuple[float | None, ...], ...]  # [rank][column]; None where the rank has no such module
@@ -42,9 +42,11 @@ class SkewMap:
 
 @dataclass(frozen=True)
 class Skew:
-    phases: tuple[SkewRow, ...]
+    """Where ranks disagree: by phase, by module, and rank by rank."""
+
+    phases: tuple[SkewRow, ...]  # iteration first, then its phases
     modules: tuple[SkewRow, ...]  # largest excess first
-    map: SkewMap
+    map: SkewMap  # rank by rank
     too_few: str = ""  # why the ranks cannot be compared, or empty
 
     @property

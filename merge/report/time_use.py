@@ -10,7 +10,7 @@ class PhaseTime:
     """One phase of the iteration, waits included; times are medians over the ranks of each rank's median step."""
 
     phase: str  # of records.PHASES
-    median_ns: float
+    median_ns: float  # in one iteration
     wait_ns: float | None  # the part in which a rank waits in collectives; None where waits are not known
     share: float  # in the sum of all phases
     meaning: str  # what the phase is, in words
@@ -26,11 +26,11 @@ class SelfTime:
     """
 
     subject: str  # label of the module, or name of the class
-    class_name: str
+    class_name: str  # of the module; the same as subject for a class
     modules: int  # 1, or how many modules have the class
     contains: bool  # whether modules lie inside of it, whose time is not in these figures; False for a class
     forward_ns: float | None  # None where nothing was timed
-    backward_ns: float | None
+    backward_ns: float | None  # likewise
     wait_ns: float | None  # in forward and backward
     share: float  # of forward and backward in the median iteration
 
@@ -39,7 +39,9 @@ class SelfTime:
 class TimeUse:
     """Phases in their order; classes and modules that took time, the longest first."""
 
-    phases: tuple[PhaseTime, ...] = ()
-    classes: tuple[SelfTime, ...] = ()
-    modules: tuple[SelfTime, ...] = ()
+    phases: tuple[PhaseTime, ...] = ()  # in their order, those that took time
+    classes: tuple[SelfTime, ...] = ()  # the longest first
+    modules: tuple[SelfTime, ...] = ()  # the longest first
     has_own_times: bool = False  # whether waits are known and left out of self times
+    phases_sum_ns: float = 0.0  # the sum of the phases' medians
+    phases_add_up: bool = True  # whether that sum is within 0.5 % of the median iteration

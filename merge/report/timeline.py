@@ -9,16 +9,16 @@ from dataclasses import dataclass
 class Span:
     """Something that lasted from ``start_ns`` to ``end_ns``, in ns since the first rank began the iteration."""
 
-    name: str
-    start_ns: int
-    end_ns: int
+    name: str  # of what lasted
+    start_ns: int  # since the first rank began the iteration
+    end_ns: int  # likewise
 
 
 @dataclass(frozen=True)
 class RankTimeline:
     """What one rank did in the iteration; spans of a kind are in order of time."""
 
-    rank: int
+    rank: int  # its number
     phases: tuple[Span, ...]  # ``name`` is one of records.PHASES
     modules: tuple[Span, ...]  # turns of at least 1 ms; "(backward)" after the label, "(outside modules)" in no module
     collectives: tuple[Span, ...]  # from the rank's own entry until the last member entered
@@ -33,7 +33,7 @@ class StepTimeline:
     ``ranks`` is empty where no timeline was recorded.  Moments of other hosts are exact to ``bound_ns``.
     """
 
-    iteration: int = 0
+    iteration: int = 0  # its number, from 0
     ranks: tuple[RankTimeline, ...] = ()  # ascending
     left_out: int = 0  # ranks that have a timeline as well
     bound_ns: float | None = 0.0  # None where the clocks of two hosts were not compared

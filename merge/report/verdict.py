@@ -24,13 +24,13 @@ THROUGHOUT = "throughout"
 class Straggler:
     """A rank that is slow, where, and the evidence; times of one iteration."""
 
-    rank: int
+    rank: int  # its number
     subject: str  # module label, phase (all modules of it, for forward and backward) or THROUGHOUT
-    phase: str
+    phase: str  # in which it loses the time; THROUGHOUT for all of them
     excess_ns: float  # the median over steps of (its time - the median of the cohort's others that are not slow)
     share: float  # of the excess in the median iteration
     steps: int  # in so many of the steps its excess was at least half of that
-    of_steps: int
+    of_steps: int  # timed steps that were compared
     cohort: int  # the ranks that are compared, itself included
     cohort_ns: float  # the median of the others, over the steps
 
@@ -44,11 +44,11 @@ class SlowGroup:
     ranks: tuple[int, ...]  # all of its ranks
     slow: tuple[int, ...]  # those of them that are slow
     subject: str  # where, as for a straggler
-    phase: str
+    phase: str  # as for a straggler
     excess_ns: float  # the median over steps of (the median of its ranks - the median of the other groups)
     share: float  # of the excess in the median iteration
     steps: int  # in so many of the steps its excess was at least half of that
-    of_steps: int
+    of_steps: int  # timed steps that were compared
     groups: int  # that were compared, itself included
 
 
@@ -56,7 +56,7 @@ class SlowGroup:
 class Cause:
     """Why ranks are slow, or what is slow instead of a rank; ``name`` is empty where that is not known."""
 
-    name: str = ""
+    name: str = ""  # one of the causes above
     evidence: str = ""  # in words
     ranks: tuple[int, ...] = ()  # of the host, link or stage; that paused, or wait for a processor
 
@@ -80,7 +80,7 @@ class RankVerdict:
     is a slow link, a long stage, a pause, or that ranks which stand out only wait for a processor, if there is one.
     """
 
-    finding: str
+    finding: str  # "slow", "one of these is slow", "nobody stands out" or "not enough to tell"
     named: tuple[Straggler, ...]  # largest excess first
     axis: str  # where one of several is slow: that of their group, empty where its purpose is not known
     slow_share: float  # from which share of the iteration on a rank is named
@@ -105,15 +105,17 @@ class RankVerdict:
 class ExpertVerdict:
     """The expert with the largest load of all layers, relative to the mean of its layer."""
 
-    finding: str
+    finding: str  # "overloaded", "balanced" or "not seen"
     layer: str  # label, empty where no load was seen
-    expert: int | None
-    max_over_mean: float | None
+    expert: int | None  # its number in the layer
+    max_over_mean: float | None  # its load / the mean load of its layer
     overload: float  # from which max / mean on an expert is overloaded
 
 
 @dataclass(frozen=True)
 class Verdict:
-    ranks: RankVerdict
-    expert: ExpertVerdict
+    """What the report concludes."""
+
+    ranks: RankVerdict  # who is slow
+    expert: ExpertVerdict  # which expert is overloaded
     bursts: tuple[Burst, ...] = ()  # what makes some iterations long, the most frequent first

@@ -48,6 +48,7 @@ from distprof.merge.stats import median_of_steps
 from distprof.merge.wording import place_name, rank_names
 
 
+@computed_once
 def verdict(analysis: Analysis) -> Verdict:
     """Returns what the report concludes."""
     ranks = rank_verdict(analysis)

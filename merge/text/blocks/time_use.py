@@ -13,7 +13,6 @@ from distprof.merge.wording import phase_title
 _CLASSES_SHOWN = 10
 _MODULES_SHOWN = 16
 _NAME_WIDTH = 44
-_DIFFERS = 0.005  # of the sum of phases from the iteration
 _MEANING = (
     "Self time is the time of a module without the modules inside it, in one iteration; a module that has others inside"
     " is marked (itself).  A class is all its modules together.  share: of forward and backward in the median"
@@ -52,10 +51,11 @@ def _phases(report: Report) -> Iterator[str]:
         start = f"{phase_title(one.phase):<16}{duration(one.median_ns):>11} {whole_percent(one.share):>5}  "
         yield from wrapped(f"{one.meaning}{_waits(one)}", start, " " * len(start))
         yield from wrapped(one.look_at, f"{'':<{len(start)}}-> ", " " * (len(start) + 3))
-    total, iterations = sum(one.median_ns for one in report.time.phases), report.summary.iterations
-    if iterations and abs(total - iterations.median_ns) > _DIFFERS * iterations.median_ns:
+    iterations = report.summary.iterations
+    if iterations and not report.time.phases_add_up:
         yield from wrapped(
-            f"The phases sum to {duration(total)}, and the median iteration takes {duration(iterations.median_ns)}:"
+            f"The phases sum to {duration(report.time.phases_sum_ns)}, and the median iteration takes"
+            f" {duration(iterations.median_ns)}:"
             " each is a median of its own, and long steps are long in different phases."
         )
 

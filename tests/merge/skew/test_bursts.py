@@ -17,7 +17,6 @@ from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import Report
 from distprof.merge.text.blocks.long_steps import long_steps_block
 from distprof.merge.text.blocks.verdict import verdict
-from distprof.merge.text.hints import next_steps
 from distprof.records import Pauses, Record, Step
 
 WORLD = {"world": tuple(range(8))}
@@ -65,7 +64,7 @@ def test_what_stopped_them_is_named_where_it_took_most_of_it(name: str, hint: st
     assert burst.pause == name
     report = analyse(with_pauses(run, (3, 5), name, 120))
     assert f"in forward of layers.1: {name}" in " ".join(verdict(report))
-    assert any(hint in sentence for sentence in next_steps(report))
+    assert any(hint in sentence for sentence in report.next_steps)
     for ranks, ms in (((3, 5), 40), ((3,), 120)):
         (burst,) = analyse(with_pauses(run, ranks, name, ms)).verdict.bursts
         assert burst.pause == "", "a small part of it, or only on one of the ranks"
@@ -119,7 +118,7 @@ def test_all_ranks_alike() -> None:
     assert "in 2 of 8 steps all ranks lose 200 ms in other" in " ".join(verdict(report))
     lines = list(long_steps_block(report))
     assert [line.split()[0] for line in lines[-2:]] == ["8", "11"] and " all " in lines[-1]
-    assert any("checkpoint" in sentence for sentence in next_steps(report))
+    assert any("checkpoint" in sentence for sentence in report.next_steps)
 
 
 def test_one_process_has_long_iterations_as_well() -> None:

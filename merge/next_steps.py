@@ -1,12 +1,14 @@
-"""What to look at next, for each finding of the report: one sentence each."""
+"""What to look at next, for each finding of the verdict: one sentence each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from distprof.merge.analysis import Analysis
 from distprof.merge.quantities import whole_percent
-from distprof.merge.report import NOBODY_STANDS_OUT, OVERLOADED, SLOW, THROUGHOUT, Burst, Report
-from distprof.merge.text.format.lines import one_line
+from distprof.merge.report import NOBODY_STANDS_OUT, OVERLOADED, SLOW, THROUGHOUT, Burst
+from distprof.merge.skew.verdict import verdict
+from distprof.merge.time_use import time_use
 from distprof.merge.wording import phase_title
 
 #: From which share of an iteration on time without work in modules is worth a look.
@@ -37,20 +39,21 @@ _LARGE_PHASE = {
 }
 
 
-def next_steps(report: Report) -> Iterator[str]:
+def next_steps(analysis: Analysis) -> Iterator[str]:
     """Yields what to look at, the most important first."""
-    found = report.verdict.ranks
+    concluded = verdict(analysis)
+    found = concluded.ranks
     if found.finding == SLOW:
         first = found.named[0]
         if found.groups and found.groups[0].kind == "host":
-            yield f"look at host {one_line(found.groups[0].name)}: {_SLOW_HOST}"
+            yield f"look at host {found.groups[0].name}: {_SLOW_HOST}"
         else:
             yield _SLOW_THERE.get(first.subject, _SLOW_THERE.get(first.phase, _SLOW_IN_MODULE))
-    yield from (hint for hint in (_burst_hint(burst) for burst in report.verdict.bursts[:1]) if hint)
-    if report.verdict.expert.finding == OVERLOADED:
+    yield from (hint for hint in (_burst_hint(burst) for burst in concluded.bursts[:1]) if hint)
+    if concluded.expert.finding == OVERLOADED:
         yield "look at the router's balance: its auxiliary loss, its capacity (Experts)"
-    if found.finding == NOBODY_STANDS_OUT or len(report.ranks) == 1:
-        yield from _large_phases(report)
+    if found.finding == NOBODY_STANDS_OUT or len(analysis.ranks) == 1:
+        yield from _large_phases(analysis)
 
 
 def _burst_hint(found: Burst) -> str:
@@ -61,8 +64,8 @@ def _burst_hint(found: Burst) -> str:
     return _SOMETIMES.get(found.phase, "")
 
 
-def _large_phases(report: Report) -> Iterator[str]:
-    shares = {one.phase: one.share for one in report.time.phases}
+def _large_phases(analysis: Analysis) -> Iterator[str]:
+    shares = {one.phase: one.share for one in time_use(analysis).phases}
     for phase, hint in _LARGE_PHASE.items():
         if shares.get(phase, 0) >= _LARGE_SHARE:
             yield f"{phase_title(phase)} takes {whole_percent(shares[phase])} of an iteration: {hint}"
