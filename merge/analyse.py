@@ -14,6 +14,7 @@ from distprof.merge.hang_rows import hang_rows
 from distprof.merge.host_rows import host_rows
 from distprof.merge.load.peaks import DATASHEET_PEAKS, Peaks
 from distprof.merge.load.run import LoadedRun
+from distprof.merge.next_steps import next_steps
 from distprof.merge.report import Report
 from distprof.merge.run_info import run_info
 from distprof.merge.skew.bursts import long_steps
@@ -26,6 +27,7 @@ from distprof.merge.times.module_profile import module_stats, module_times
 from distprof.merge.times.pipeline import stage_rows
 from distprof.merge.times.rank_rows import rank_rows
 from distprof.merge.times.summary import profile_summary
+from distprof.merge.warmup import warmup_iterations
 from distprof.merge.work.compiled_kernels import compiled_regions
 from distprof.merge.work.flops_breakdown import work_rows
 from distprof.merge.work.model_totals import model_totals
@@ -57,6 +59,7 @@ def report_of(analysis: Analysis) -> Report:
         skew=skew_over_ranks(analysis),
         experts=expert_layers(analysis),
         verdict=verdict(analysis),
+        next_steps=tuple(next_steps(analysis)),
         clocks=clock_section(analysis),
         collectives=collectives_section(analysis),
         work=work_rows(analysis),
@@ -69,4 +72,5 @@ def report_of(analysis: Analysis) -> Report:
         ops=op_rows(analysis),
         module_times=module_times(analysis),
         time=time_use(analysis),
+        warmup=warmup_iterations(analysis),
     )

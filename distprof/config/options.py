@@ -129,7 +129,7 @@ class Option:
 ENABLED = Option("enabled", bool, "record at all", default=True)
 #: The recording window; the ranks read these.
 WINDOW = (
-    Option("warmup", int, "iterations to leave unrecorded at first", "N", default=5),
+    Option("warmup", int, "first iterations, in which only phases are timed", "N", default=5),
     Option("timed", int, "iterations to time, after one in which flops are counted", "N", default=10),
     Option("count", bool, "count flops", default=True),
     Option(

@@ -21,7 +21,8 @@ SETTINGS_FILE = "distprof-settings.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """``warmup`` iterations are not recorded, then one is counted (unless ``count`` is off), then ``timed`` are timed.
+    """Of ``warmup`` iterations only the phases are timed, then one is counted (unless ``count`` is off), then ``timed``
+    are timed.
 
     With ``count_eager`` the counted iteration runs compiled code in eager form.  ``collectives``: those of the timed
     iterations are recorded; with ``collective_timing`` NCCL's timing of them is switched on.

@@ -15,6 +15,9 @@ from distprof.nested_tensors import call_tensors
 
 _MAX_DEPTH = 2  # of nested lists in an argument
 
+#: Types of the ids of tokens: the first tensor that a model is given holds them if it has two dimensions.
+_IDS = frozenset({torch.int64, torch.int32})
+
 #: How batch size was found.
 BATCH_FIRST = "dimension 0 of the first tensor that the model is given"
 BATCH_SECOND = "dimension 1 of the first tensor that the model is given: modules in it take sequences first"
@@ -29,13 +32,14 @@ SHARED_OR_NOT = "the model ran more often than backward did, on what may be one 
 
 class Work(NamedTuple):
     """The work of one iteration.  ``batch_size`` is that of one micro-batch; it and ``samples`` are 0 where unknown;
-    ``found`` says how they were found, or why not.
+    ``found`` says how they were found, or why not.  ``tokens`` are the ids of the samples, 0 where these are no ids.
     """
 
     micro_batches: int
     batch_size: int
     samples: int
     found: str
+    tokens: int = 0
 
 
 @dataclass
@@ -44,6 +48,7 @@ class _Calls:
     calls: int = 0
     first: tuple[int, int] = (0, 0)  # sizes of dimensions 0 and 1, as in all pairs here
     samples: tuple[int, int] = (0, 0)
+    tokens: int = 0
     updating: int = 0  # calls in an optimizer's step
     again: int = 0  # of these, calls with the same batch as the call before
     batch: weakref.ref[torch.Tensor] | None = None  # of the last call in an optimizer's step
@@ -84,6 +89,8 @@ class BatchTally:
             return
         size = sizes(tensor)
         tally.samples = (tally.samples[0] + size[0], tally.samples[1] + size[1])
+        if tensor.dtype in _IDS and tensor.dim() == 2:
+            tally.tokens += tensor.numel()
         if tally.first == (0, 0):
             tally.first = size
 
@@ -107,15 +114,16 @@ class BatchTally:
             smallest = min(roots, key=attrgetter("calls"), default=_Calls(-1))
         micro_batches = min(smallest.calls, self._backwards) if self._backwards else smallest.calls
         second = smallest.root in self._order.second
-        size, samples = smallest.first[second], smallest.samples[second]
+        size, samples, tokens = smallest.first[second], smallest.samples[second], smallest.tokens
         found = BATCH_SECOND if second else BATCH_FIRST
         if why := self._why_not(smallest, micro_batches):
             return Work(micro_batches, 0, 0, why)
         if smallest.again:
             found += ONE_IN_CLOSURES
         elif smallest.calls > micro_batches:
-            samples, found = round(samples / smallest.calls * micro_batches), found + VIEWS
-        return Work(micro_batches, size, samples, found)
+            samples, tokens = (round(all_calls / smallest.calls * micro_batches) for all_calls in (samples, tokens))
+            found += VIEWS
+        return Work(micro_batches, size, samples, found, tokens)
 
     def _why_not(self, smallest: _Calls, micro_batches: int) -> str:
         """Returns why the batches of this root are unknown, or an empty string."""

@@ -18,9 +18,10 @@ from distprof.probes.model_watch import ModelListener, ModelWatch
 from distprof.probes.module_stack import Loading
 from distprof.probes.protocol import ModuleCallListener, Probe
 from distprof.probes.timing.probe import TimedProbe
+from distprof.probes.timing.warmup import WarmupProbe
 from distprof.recorder.instruments import Instruments
 from distprof.recorder.recorded_rank import RecordedRank
-from distprof.recorder.step_clock import StepKind
+from distprof.recorder.step_clock import StepClock, StepKind
 from distprof.records import Record
 
 
@@ -48,8 +49,8 @@ class ProbeSwitch:
         self._recursion_limit = RecursionLimit()
 
     def is_watching_models(self) -> bool:
-        """Whether models are watched, and no probe looks inside them."""
-        return self.probe is None and not self.is_unwatched
+        """Whether the begin of each model is seen, and no probe looks inside them."""
+        return not self.is_unwatched and (self.probe is None or self.kind is StepKind.WARMUP)
 
     def watch_models(self) -> None:
         """Watches for models that run, without a look inside."""
@@ -66,19 +67,26 @@ class ProbeSwitch:
         if not backward_too:
             self.instruments.ignore_backward()
 
-    def attach(self, kind: StepKind, rank: RecordedRank, window: int) -> None:
-        """Attaches the probe of a counted or timed iteration, which begins; ``window`` is the number of its window."""
+    def attach(self, rank: RecordedRank, steps: StepClock) -> None:
+        """Attaches the probe of the iteration that begins."""
+        kind, window = self.kind, steps.window.number
         self.is_unwatched = False
         self._data_patch.close()  # the probe has its own patch
         self.instruments.watch_backward()
         self.memory = MemoryBreakdown(window) if kind is StepKind.TIMED else None
-        self.probe = self._new_probe(kind, rank, window)
-        self._recursion_limit.increase()
+        self.probe = self._new_probe(rank, steps)
+        self._make_room()
         self.probe.attach()
 
-    def _new_probe(self, kind: StepKind, rank: RecordedRank, window: int) -> Probe:
-        given = self._module_patch, self._listener, self._on_error
-        if kind is StepKind.COUNTED:
+    def _make_room(self) -> None:
+        if self.kind is not StepKind.WARMUP:  # else there are no frames of ours between modules
+            self._recursion_limit.increase()
+
+    def _new_probe(self, rank: RecordedRank, steps: StepClock) -> Probe:
+        given, window = (self._module_patch, self._listener, self._on_error), steps.window.number
+        if self.kind is StepKind.WARMUP:
+            return WarmupProbe(*given, self._clock, rank.device.type, self._loading, steps.restarts)
+        if self.kind is StepKind.COUNTED:
             layers = rank.models.expert_layers if rank.models is not None else ()
             return CountingProbe(*given, eager=rank.eager_choice, whole=True, window=window, layers=layers)
         assert rank.models is not None and rank.identity is not None
@@ -97,7 +105,7 @@ class ProbeSwitch:
     def begin(self) -> None:
         """Begins another iteration of the attached probe."""
         if self.probe is not None:
-            self._recursion_limit.increase()
+            self._make_room()
             self.probe.begin()
 
     def detach(self) -> list[Record]:

@@ -166,7 +166,9 @@ class Recorder:
             rank.end_is_written = self._is_over = False
         elif probe is not None:
             probe.end(self._steps.iteration - 1, self._steps.mode)
-            rank.write(*probe.read(), *rank.late_records(), *self._memory_records())
+            warming_up = self.probes.kind is StepKind.WARMUP
+            late = () if warming_up else (*rank.late_records(), *self._memory_records())
+            rank.write(*probe.read(), *late)
         self._beat(counts=boundary is Boundary.END)
         self._begin_iteration()
         if rank.output is not None and rank.output.lost:
@@ -205,7 +207,7 @@ class Recorder:
         probes.kind = kind
         rank.steer_clock_sync(kind)
         if kind is not StepKind.QUIET:
-            probes.attach(kind, rank, self._steps.window.number)
+            probes.attach(rank, self._steps)
             self._watch(kind)
         elif self._steps.mode == FORWARD:
             probes.watch_models()

@@ -35,10 +35,15 @@ PATIENCE_FOR_CLOSING = 128
 MOST_LATE = 8
 
 
+#: The first iterations of a job before its first window, of which the phases are timed; those after it are quiet.
+MOST_WARMUP = 10
+
+
 class StepKind(Enum):
     """What is recorded in a step."""
 
     QUIET = "quiet"  # nothing but the optimizer hook that keeps the iteration number
+    WARMUP = "warmup"  # the phases
     COUNTED = "counted"
     TIMED = "timed"
     DONE = "done"  # the window is complete
@@ -72,7 +77,7 @@ class CapturePlan:
     def kind(self, iteration: int) -> StepKind:
         """Returns the kind of the iteration with this number (from 0)."""
         if iteration < self.start:
-            return StepKind.QUIET
+            return StepKind.WARMUP if iteration < MOST_WARMUP and self.number == 0 else StepKind.QUIET
         if iteration < self.start + self.counted:
             return StepKind.COUNTED
         return StepKind.TIMED if iteration < self.end else StepKind.DONE
@@ -113,6 +118,7 @@ class StepClock:
         self._backward_seen = False
         self._pipelined = False
         self._no_optimizer = False  # forwards count as iterations
+        self.restarts = 0  # how often iterations have begun again: those before were none
         self.is_manual = False  # iterations end with a backward: no torch optimizer makes the updates
 
     @property
@@ -176,7 +182,7 @@ class StepClock:
             return Boundary.NONE
         self._no_optimizer = True
         several, self._forwards = self._forwards > 1, 0
-        return Boundary.RESTART if several else self._end()
+        return self._restart() if several else self._end()
 
     def manual_update(self, updates: int) -> Boundary:
         """Handles the end of the last backward before a manual update of the parameters; ``updates`` are the manual
@@ -188,7 +194,7 @@ class StepClock:
             return Boundary.NONE
         self.mode, self.is_manual = TRAINING, True
         self.iteration = min(updates, self.window.start)
-        return Boundary.RESTART
+        return self._restart()
 
     def optimizer_stepped(self, optimizer: object) -> Boundary:
         """Handles a step of an optimizer, which is not kept alive."""
@@ -198,12 +204,17 @@ class StepClock:
             if self._no_optimizer or self.is_manual:
                 self.is_manual = False
                 self.iteration = min(1, self.window.start)
-                return Boundary.RESTART
+                return self._restart()
         if boundary is Boundary.RESTART and self.kind is StepKind.DONE:
             return Boundary.NONE  # a window that is complete does not begin again
         if boundary is Boundary.RESTART:
             self.iteration = min(self.iteration, self.window.start)
+            return self._restart()
         return self._end() if boundary is Boundary.END else boundary
+
+    def _restart(self) -> Boundary:
+        self.restarts += 1
+        return Boundary.RESTART
 
     def _end(self) -> Boundary:
         self.iteration += 1

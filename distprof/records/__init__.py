@@ -52,7 +52,7 @@ from distprof.records.rank import (
     Header,
     Plan,
 )
-from distprof.records.steps import FORWARD, PHASES, TRAINING, Memory, MemoryUnknown, Step
+from distprof.records.steps import FORWARD, PHASES, TRAINING, Memory, MemoryUnknown, Step, WarmupStep
 from distprof.records.topology import (
     ASSUMED,
     AXES,
@@ -148,6 +148,7 @@ __all__ = [
     "Timeline",
     "Topology",
     "Tree",
+    "WarmupStep",
     "expert_position",
 ]
 
@@ -160,6 +161,7 @@ Record = (
     | Counts
     | Ops
     | Step
+    | WarmupStep
     | Memory
     | MemoryUnknown
     | Timeline

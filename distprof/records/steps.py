@@ -41,6 +41,23 @@ class Step(Bulky):
     window: Natural = 0
     processor_wait_ns: Natural = 0  # the thread that trains was ready, but no processor was free; 0 where not seen
     processor_wait_seen: bool = False
+    tokens: Natural = 0  # ids in the integer tensor of two dimensions that the model is given first; 0: it gets none
+
+
+@dataclass(frozen=True)
+class WarmupStep:
+    """The phases of one warm-up iteration, as in :class:`Step`.  Its times are those of a job that still starts.
+
+    Of several records those with the largest ``restarts`` are valid: after others, iterations have begun again.
+    """
+
+    KIND: ClassVar[str] = "warmup_step"
+    iteration: Natural
+    mode: str
+    start_wall_ns: Natural
+    duration_ns: Natural
+    phases_ns: dict[str, int]
+    restarts: Natural = 0
 
 
 @dataclass(frozen=True)

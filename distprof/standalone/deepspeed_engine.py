@@ -101,6 +101,7 @@ def _with_rates(summary: Summary, data_parallel: int) -> Summary:
         flops_per_second=_rate(whole, summary.iter_latency_ns),
         samples_per_second=_rate(samples, summary.iter_latency_ns),
         samples_per_second_at_median=None,
+        tokens_per_second=None,
         iterations=None,
         wall_iteration_ns=None,  # the profile began and ended inside the iteration
     )

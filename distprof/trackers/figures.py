@@ -50,6 +50,7 @@ def _scalars(report: Report) -> Iterator[tuple[str, float | None]]:
         yield f"phase/{phase.phase}_ms", phase.median_ns / _MS
         yield f"wait/{phase.phase}_ms", None if phase.wait_ns is None else phase.wait_ns / _MS
     yield "throughput/samples_per_second", summary.samples_per_second
+    yield "throughput/tokens_per_second", summary.tokens_per_second
     for name, used in (("mfu", report.utilization.mfu), ("hfu", report.utilization.hfu)):
         yield f"utilization/{name}", None if used is None else used.job
     yield "model/params", summary.params_exact

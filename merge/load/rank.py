@@ -42,6 +42,7 @@ from distprof.records import (
     Timeline,
     Topology,
     Tree,
+    WarmupStep,
 )
 from distprof.shard.reader import ReadReport, Shard, last_ns
 
@@ -73,6 +74,7 @@ class RankData:
     message_ends: tuple[MessageEnd, ...] = ()
     step_span_ns: tuple[int, ...] = ()  # begin of the first and end of the last timed step, wall time; empty: none
     suspects: tuple[Suspect, ...] = ()  # modules that may be MoE layers, but are not understood
+    warmup: tuple[WarmupStep, ...] = ()  # before the first window
     models: tuple[tuple[int, int], ...] = ()  # (root, number of its model in the job), where these may differ
 
     @property
@@ -89,8 +91,9 @@ class RankData:
         return self.end is None or self.end.reason not in (NO_MODULE, ONLY_COMPILED)
 
     def ran(self, mode: str) -> bool:
-        """Returns whether any window holds iterations of this mode."""
-        return any(recorded == mode for recorded, _ in self.windows)
+        """Returns whether any window holds iterations of this mode, or warm-up iterations where there is no window."""
+        modes = {recorded for recorded, _ in self.windows} or {step.mode for step in self.warmup}
+        return mode in modes
 
     def why_incomplete(self, mode: str, number: int) -> str:
         """Returns why the window with this number is not full; empty where it is.  ``mode`` is that of the run."""
@@ -172,6 +175,7 @@ class RankReader:
             message_ends=message_ends(shard.header.rank, of(Collectives)),
             step_span_ns=_span(of(Step)),
             suspects=_suspects(of(ExpertLayers), tree),
+            warmup=_whole_iterations(of(WarmupStep)),
             at_work=roots_at_work(tree, of(Counts), of(Step)) if parameters.met_evaluated else frozenset(),
         )
 
@@ -220,6 +224,12 @@ def _span(steps: list[Step]) -> tuple[int, ...]:
     if not steps:
         return ()
     return min(step.start_wall_ns for step in steps), max(step.start_wall_ns + step.duration_ns for step in steps)
+
+
+def _whole_iterations(steps: list[WarmupStep]) -> tuple[WarmupStep, ...]:
+    """Returns the valid records: those before iterations have begun again were no whole iterations."""
+    last = max((step.restarts for step in steps), default=0)
+    return tuple({step.iteration: step for step in steps if step.restarts == last}.values())
 
 
 def _placed_layers(records: list[ExpertLayers], tree: RankTree) -> tuple[ExpertLayer, ...]:

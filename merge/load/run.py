@@ -53,8 +53,9 @@ class LoadedRun:
 
     @property
     def mode(self) -> str:
-        """What an iteration is: training if any rank trained, else a forward."""
-        return TRAINING if any(data.ran(TRAINING) for data in self.ranks) else FORWARD
+        """What an iteration is: training if any rank trained, else a forward; ranks with a window decide, if any."""
+        deciding = [data for data in self.ranks if data.has_data] or self.ranks
+        return TRAINING if any(data.ran(TRAINING) for data in deciding) else FORWARD
 
     @property
     def window_numbers(self) -> tuple[int, ...]:

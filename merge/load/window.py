@@ -52,6 +52,7 @@ class Window:
     memory_source: str
     times: MedianModuleTimes | None  # None without a timed step
     samples_by_step: tuple[int, ...]  # 0 where the batch size was not found
+    tokens_by_step: tuple[int, ...]  # 0 where the model is given no ids
     in_modules_ns: IntArray  # by step: forward inside modules, all self times together
     load_iterations: tuple[int, ...] = ()
     loads: IntArray | None = None  # tokens, (iterations, local experts of all layers)
@@ -132,6 +133,7 @@ def build_window(
         memory_source=steps[-1].memory_source if steps else "",
         times=_module_times(tree, steps) if steps else None,
         samples_by_step=tuple(step.samples for step in steps),
+        tokens_by_step=tuple(step.tokens for step in steps),
         in_modules_ns=np.array([int(step.forward_ns.sum()) for step in steps], np.int64),
         load_iterations=tuple(sorted(kept)),
         loads=np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64) if kept else None,

@@ -17,6 +17,7 @@ from distprof.merge.text.blocks.places import places_block
 from distprof.merge.text.blocks.ranks import ranks_block
 from distprof.merge.text.blocks.skew import skew_block
 from distprof.merge.text.blocks.time_use import time_block
+from distprof.merge.text.blocks.warmup import warmup_block
 from distprof.merge.text.blocks.work import work_block
 from distprof.merge.text.deepspeed.aggregated import aggregated_profile
 from distprof.merge.text.deepspeed.profile import profile_summary
@@ -33,6 +34,7 @@ _DISTPROF_BLOCKS = (
     hosts_block,
     hangs_block,
     long_steps_block,
+    warmup_block,
     memory_block,
     pipeline_block,
     skew_block,

@@ -19,10 +19,10 @@ from distprof.merge.quantities import (
 )
 from distprof.merge.report import LONG_STEP, RankRow, Report, Summary
 from distprof.merge.text.blocks.verdict import verdict
+from distprof.merge.text.blocks.warmup import warmup_words
 from distprof.merge.text.format.colour import BOLD, paint
 from distprof.merge.text.format.lines import one_line, table, wrapped
 from distprof.merge.text.format.shortening import shortened_apart
-from distprof.merge.text.hints import next_steps
 from distprof.merge.wording import number_spans, phase_title, pluralise, rank_names
 
 WIDTH = 80
@@ -30,7 +30,6 @@ MOST_LINES = 40
 _LABEL = 12
 _BAR = 40  # characters of a whole iteration
 _LEAST_SHARE = 0.005  # of a phase that is shown
-_WORTH_SAYING = 0.02  # difference of the throughputs, and of the phases' sum from the iteration
 _BUSIEST = 5
 _NAME = 44
 _NOTES = 3
@@ -60,14 +59,15 @@ def _title(report: Report) -> Iterator[str]:
 
 def _answer(report: Report) -> Iterator[str]:
     yield from verdict(report, WIDTH)
-    for sentence in next_steps(report):
-        yield from wrapped(sentence, "-> ", "   ", width=WIDTH)
+    for sentence in report.next_steps:
+        yield from wrapped(one_line(sentence), "-> ", "   ", width=WIDTH)
 
 
 def _iteration(report: Report) -> Iterator[str]:
     """Yields the length of an iteration, and a bar for each of its phases."""
     times = report.summary.iterations
     if times is None:
+        yield from _warmup(report)
         return
     figures = f"median {duration(times.median_ns)}, mean {duration(times.mean_ns)}, p95 {duration(times.p95_ns)}"
     yield from _entry("iteration", f"{figures}, of {pluralise(times.steps, 'timed step')}")
@@ -78,13 +78,29 @@ def _iteration(report: Report) -> Iterator[str]:
     for one in phases:
         waiting = round(_BAR * one.share * min(1.0, (one.wait_ns or 0.0) / one.median_ns))
         bar = "#" * (round(_BAR * one.share) - waiting) + "." * waiting
-        title = phase_title(one.phase)
-        yield f"  {title:<16}{duration(one.median_ns):>11} {whole_percent(one.share):>5} {bar}".rstrip()
-    total = sum(one.median_ns for one in report.time.phases)
-    if abs(total - times.median_ns) > _WORTH_SAYING * times.median_ns:
-        yield f"  the phases sum to {duration(total)}: each is a median of its own"
+        yield _phase_line(one.phase, one.median_ns, one.share, bar)
+    if not report.time.phases_add_up:
+        yield f"  the phases sum to {duration(report.time.phases_sum_ns)}: each is a median of its own"
     if any(one.wait_ns for one in phases):
         yield "  dots are waits for other ranks in collectives"
+
+
+def _warmup(report: Report) -> Iterator[str]:
+    """Yields what was seen where no step was timed: the warm-up iterations, and the phases of the last of them."""
+    seen = warmup_words(report)
+    if not seen:
+        return
+    yield from _entry("iteration", seen)
+    last = report.warmup[-1]
+    yield from _entry("", f"{'the last of them' if len(report.warmup) > 1 else 'it'} by phase, still warming up:")
+    for phase, time in last.phases_ns.items():
+        share = time / last.duration_ns if last.duration_ns else 0.0
+        if share >= _LEAST_SHARE:
+            yield _phase_line(phase, time, share, "#" * round(_BAR * share))
+
+
+def _phase_line(phase: str, time_ns: float, share: float, bar: str) -> str:
+    return f"  {phase_title(phase):<16}{duration(time_ns):>11} {whole_percent(share):>5} {bar}".rstrip()
 
 
 def _figures(report: Report) -> Iterator[str]:
@@ -106,10 +122,10 @@ def key_figures(report: Report) -> list[tuple[str, str]]:
 def _throughput(summary: Summary) -> str:
     if not summary.samples_per_second:
         return ""
-    at_median = summary.samples_per_second_at_median or summary.samples_per_second
-    differs = abs(at_median / summary.samples_per_second - 1) >= _WORTH_SAYING
-    beside = f" ({plain(at_median)} at the median iteration)" if differs else ""
-    return f"{plain(summary.samples_per_second)} samples/s{beside}"
+    at_median = summary.samples_per_second_at_median if summary.throughputs_differ else None
+    beside = f" ({plain(at_median)} at the median iteration)" if at_median is not None else ""
+    tokens = f", {summary.tokens_per_second:,.0f} tokens/s" if summary.tokens_per_second else ""
+    return f"{plain(summary.samples_per_second)} samples/s{beside}{tokens}"
 
 
 def _mfu(report: Report) -> str:

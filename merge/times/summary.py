@@ -7,6 +7,7 @@ latency.  No rate has the forward flops outside of modules, because no latency h
     bwd FLOPS     = (bwd + recomputed flops) / bwd latency
     fwd+bwd FLOPS = (fwd + bwd + recomputed flops) / (fwd latency + bwd latency)
     FLOPS         = (fwd + bwd + recomputed flops) / iter latency          (iter = fwd + bwd + optimizer)
+    tokens/s      = ids of all timed steps of the whole job / their wall time (throughput.py)
     samples/s     = samples of all timed steps of the whole job / their wall time (throughput.py)
 """
 
@@ -25,7 +26,14 @@ from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import Spread, Summary
 from distprof.merge.stats import median_of_steps, spread
-from distprof.merge.times.throughput import evaluations, iterations, samples_per_second
+from distprof.merge.times.throughput import (
+    evaluations,
+    iterations,
+    per_second,
+    rates_differ,
+    samples_per_second,
+    tokens_per_iteration,
+)
 from distprof.merge.wording import rank_names
 from distprof.merge.work.missing_reasons import missing_reasons
 from distprof.merge.work.parameter_totals import model_estimate
@@ -95,6 +103,7 @@ def profile_summary(analysis: Analysis) -> Summary:
     given = _first_stage(windows, layout)
     samples = _mean({rank: window.samples for rank, window in given.items()})
     samples = samples and samples * layout.info.sizes["dp"]
+    tokens = tokens_per_iteration(given.values(), layout.info.sizes)
     work = _work(counted, analysis.trains)
     summary = Summary(
         batch_size_per_rank=_mean({rank: window.batch_size for rank, window in given.items()}),
@@ -126,10 +135,16 @@ def profile_summary(analysis: Analysis) -> Summary:
         samples_per_second=samples_per_second(given.values(), layout.info.sizes["dp"], wall),
         samples_per_second_at_median=_rate(samples, times.wall),
         uncounted_ops=_uncounted(windows),
+        tokens_per_iteration=tokens,
+        tokens_per_second=per_second(tokens, wall),
     )
     unknown: dict[str, Any] = dict.fromkeys(no_totals)
     summary = replace(summary, **unknown)
-    return replace(summary, unavailable={**missing_reasons(summary, analysis), **no_totals})
+    return replace(
+        summary,
+        throughputs_differ=rates_differ(summary.samples_per_second, summary.samples_per_second_at_median),
+        unavailable={**missing_reasons(summary, analysis), **no_totals},
+    )
 
 
 def _first_stage(windows: Mapping[int, Window], layout: JobTopology) -> Mapping[int, Window]:

@@ -19,6 +19,7 @@ from distprof.merge.report import LONG_STEP, Evaluations, Iterations
 from distprof.merge.stats import median_of_steps, spread
 
 _LATE_SHARE = 95  # percent: 1 of 20 iterations is longer
+_WORTH_SAYING = 0.02  # difference of two rates
 
 
 def evaluations(windows: Mapping[int, Window]) -> Evaluations:
@@ -71,4 +72,27 @@ def samples_per_second(windows: Collection[Window], dp: int, times: Iterations |
         for window in windows
         if window.samples and window.steps
     ]
-    return fmean(samples) * dp / (times.mean_ns / NS_PER_SECOND) if samples and times and times.mean_ns else None
+    return per_second(fmean(samples) * dp if samples else None, times)
+
+
+def per_second(amount: float | None, times: Iterations | None) -> float | None:
+    """Returns the rate of an amount in the mean iteration; None where either is not known."""
+    return None if amount is None or times is None or not times.mean_ns else amount / (times.mean_ns / NS_PER_SECOND)
+
+
+def tokens_per_iteration(windows: Collection[Window], sizes: Mapping[str, int]) -> float | None:
+    """Returns the mean over the timed steps of the ids of all replicas, of which ``windows`` are examples.
+
+    None where a step has none, and with context parallelism: whether a rank's ids are the whole sequence is not known.
+    """
+    timed = [window.tokens_by_step for window in windows if window.steps]
+    if not timed or sizes.get("cp", 1) > 1 or not all(map(all, timed)):
+        return None
+    return fmean(map(fmean, timed)) * sizes["dp"]
+
+
+def rates_differ(over_all: float | None, at_median: float | None) -> bool:
+    """Returns whether the rate over all steps and that at the median step are both known, and differ by so much that
+    a reader has to know.
+    """
+    return bool(over_all and at_median and abs(at_median / over_all - 1) >= _WORTH_SAYING)

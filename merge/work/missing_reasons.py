@@ -14,6 +14,8 @@ PARAMETERS = ("params_per_rank", "params_of_model", "params_exact", "trainable_p
 _BATCH = ("batch_size_per_rank", "samples_per_iteration")
 _TRAINING = (*_BACKWARD_WORK, "bwd_latency_ns", "step_latency_ns")
 _NO_TENSOR = "no tensor was seen among the inputs of the model"
+_NO_IDS = "the first tensor that the model is given is no integer tensor of two dimensions, so it holds no ids"
+_PARTS = "the ranks of a cp group have parts of the same samples, and which ones is not known"
 _UNSEEN_UPDATE = "no step of a torch optimizer was seen: the time of the parameter update is in no latency"
 _NO_FORWARD = "no forward of a model was seen"
 #: The fields that each rate is computed from.
@@ -23,6 +25,7 @@ _RATES = {
     "fwd_bwd_flops_per_second": ("fwd_flops_per_rank", "fwd_latency_ns", "bwd_latency_ns"),
     "flops_per_second": ("fwd_flops_per_rank", "iter_latency_ns"),
     "samples_per_second": ("samples_per_iteration", "wall_iteration_ns"),
+    "tokens_per_second": ("tokens_per_iteration", "wall_iteration_ns"),
     "samples_per_second_at_median": ("samples_per_iteration", "wall_iteration_ns"),
 }
 
@@ -56,6 +59,8 @@ def _timed_reason(name: str, analysis: Analysis, summary: Summary) -> str:
         return _NO_FORWARD
     if name == "step_latency_ns" and analysis.trains:
         return _UNSEEN_UPDATE
+    if name == "tokens_per_iteration":
+        return _PARTS if analysis.layout.info.sizes.get("cp", 1) > 1 else _NO_IDS
     return (summary.batch_found or _NO_TENSOR) if name in _BATCH else "no timed step recorded it"
 
 

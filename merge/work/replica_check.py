@@ -26,7 +26,10 @@ from distprof.records import Counts, Parameter
 
 _PARAMS = ("params_of_model", "params_exact", "trainable_params_exact")
 _WORK = ("fwd_flops_of_model",)
-_SAMPLES = ("samples_per_iteration", "samples_per_second", "samples_per_second_at_median")
+_SAMPLES = (
+    *("samples_per_iteration", "samples_per_second", "samples_per_second_at_median"),
+    *("tokens_per_iteration", "tokens_per_second"),
+)
 
 
 @dataclass(frozen=True)

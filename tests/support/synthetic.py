@@ -407,6 +407,7 @@ def _step(job: Job, rank: int, iteration: int, stage: Stage, called: Any, random
         micro_batches=job.micro_batches,
         batch_size=job.batch,
         samples=job.batch * job.micro_batches,
+        tokens=job.batch * job.micro_batches * TOKENS,
         batch_found=BATCH_FOUND,
         peak_memory_bytes=(300 + rank) << 20,
         memory_source="rss",

@@ -16,7 +16,7 @@ from torch.nn.modules import module
 
 from distprof.hooks.patches import ModuleCallHandler, OnError
 from distprof.probes.timing.module_timer import CARRIER, ModuleTimer
-from distprof.probes.timing.timeline import HostTimestamps
+from distprof.probes.timing.timeline import CudaTimestamps, HostTimestamps, Timestamps
 
 try:
     compiled: Any = import_module("distprof.probes.timing._fast_path")
@@ -38,6 +38,11 @@ def host_timestamps(mono_ns: Callable[[], int]) -> HostTimestamps:
     if compiled is not None and mono_ns is perf_counter_ns and sys.platform == "linux":  # the buffer reads this clock
         return _CompiledTimestamps(mono_ns)
     return HostTimestamps(mono_ns)
+
+
+def timestamps_on(device: str, mono_ns: Callable[[], int]) -> Timestamps:
+    """Returns timestamps of the work on a device (torch's type of it)."""
+    return CudaTimestamps(mono_ns) if device == "cuda" else host_timestamps(mono_ns)
 
 
 class _CompiledTimestamps(HostTimestamps):

@@ -9,6 +9,7 @@ gradient follows; so does the time between two such forwards.
 from __future__ import annotations
 
 from distprof.probes.timing.timeline import Intervals, Timeline, Timestamps
+from distprof.records import PHASES, TRAINING
 
 DATA, FORWARD, OUTSIDE, BACKWARD, OPTIMIZER, EVALUATION, OTHER = (
     "data",
@@ -24,6 +25,11 @@ _AFTER_FORWARD = "after forward"  # OUTSIDE if a backward or another forward fol
 _AFTER_EVALUATION = "after evaluation"  # EVALUATION if more evaluation follows
 _AFTER = {FORWARD: _AFTER_FORWARD, EVALUATION: _AFTER_EVALUATION}  # after all others: OTHER
 _EVALUATION_DATA = "evaluation's data"  # DATA if a forward with gradient follows: a teacher reads training's batch
+
+
+def phases_ns(intervals: Intervals, unseen: set[str]) -> dict[str, int]:
+    """Returns the ns of each phase, once the timestamps can be read; phases that are ``unseen`` only with time."""
+    return {phase: 0 for phase in PHASES if phase not in unseen} | intervals.sums_ns()
 
 
 class PhaseClock:
@@ -69,6 +75,13 @@ class PhaseClock:
         if not intervals.source.immediate:
             self._host_ns.append(intervals.source.host_ns())
         return intervals
+
+    def unseen(self, mode: str) -> set[str]:
+        """Returns the phases that nothing was seen of, and that may have taken time all the same."""
+        unseen = set() if self.waited_for_data else {DATA}
+        if mode == TRAINING:  # it has a forward and an optimizer's step: without time, no patch has seen them
+            unseen |= {FORWARD, OPTIMIZER}
+        return unseen
 
     def moments_ns(self, intervals: Intervals) -> list[int]:
         """Returns when each interval began and the last one ended, on the host's monotonic clock: what a device was

@@ -19,16 +19,16 @@ from distprof.probes.memory.peak import peak_memory
 from distprof.probes.module_stack import ThreadCallHandler
 from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.protocol import ModuleCallListener
-from distprof.probes.timing.fast_path import host_timestamps, with_fast_path
+from distprof.probes.timing.fast_path import timestamps_on, with_fast_path
 from distprof.probes.timing.long_turns import timeline_record
 from distprof.probes.timing.module_timer import NOBODY, ModuleTimer
 from distprof.probes.timing.module_times import Fields
 from distprof.probes.timing.pauses import PauseRecorder
-from distprof.probes.timing.phases import DATA, FORWARD, OPTIMIZER
+from distprof.probes.timing.phases import OPTIMIZER, phases_ns
 from distprof.probes.timing.processor_wait import ProcessorWait
 from distprof.probes.timing.timed_functions import TimedFunctions
-from distprof.probes.timing.timeline import CudaTimestamps, Intervals, Timestamps
-from distprof.records import PHASES, TRAINING, Pauses, Record, Step, Timeline
+from distprof.probes.timing.timeline import Intervals, Unread
+from distprof.records import Pauses, Record, Step, Timeline
 
 
 @dataclass
@@ -63,9 +63,7 @@ class TimedProbe:
         self._collectives = collectives
         self._on_error = on_error
         self._module_patch = patch
-        self._timestamps: Timestamps = (
-            CudaTimestamps(clock.mono_ns) if device == "cuda" else host_timestamps(clock.mono_ns)
-        )
+        self._timestamps = timestamps_on(device, clock.mono_ns)
         self._timer = ModuleTimer(listener, self._timestamps, ExpertTally(layers, window), on_error)
         self._peak_memory, self._memory_source = peak_memory(device)
         self._data_patch = dataloader_patch(on_error)
@@ -75,7 +73,7 @@ class TimedProbe:
         self._window = window
         self._began_wall_ns = 0
         self._processor_wait = ProcessorWait()
-        self._unread: list[_Finished] = []
+        self._unread: Unread[_Finished] = Unread(self._timestamps)
         self._backward_thread: int | None = None  # another thread on which a backward runs
 
     @property
@@ -150,30 +148,23 @@ class TimedProbe:
             micro_batches=work.micro_batches,
             batch_size=work.batch_size,
             samples=work.samples,
+            tokens=work.tokens,
             batch_found=work.found,
             peak_memory_bytes=self._peak_memory(),
             memory_source=self._memory_source,
             processor_wait_ns=waited or 0,
             processor_wait_seen=waited is not None,
         )
-        unseen = set() if timer.phases.waited_for_data else {DATA}
-        if mode == TRAINING:  # it has a forward and an optimizer's step: without time, no patch has seen them
-            unseen |= {FORWARD, OPTIMIZER}
         timeline = partial(timeline_record, iteration, mode, phases.owners, moments_ns, turns, window=self._window)
         pauses = self._pauses.record(iteration, mode, moments_ns[0], self._window)
-        self._unread.append(_Finished(step, phases, unseen, modules, timeline, pauses, tokens))
+        finished = _Finished(step, phases, timer.phases.unseen(mode), modules, timeline, pauses, tokens)
+        self._unread.add(phases.end, finished)  # recorded after the modules' timestamps
         if self._collectives is not None:
             self._collectives.step_ended(iteration, mode, moments_ns[0], moments_ns[-1])
 
     def read(self, *, wait: bool = False) -> list[Record]:
         records: list[Record] = []
-        while self._unread:
-            last = self._unread[0].phases.end  # recorded after the modules' timestamps
-            if wait:
-                self._timestamps.wait(last)
-            elif not self._timestamps.ready(last):
-                break
-            finished = self._unread.pop(0)
+        for finished in self._unread.take(wait=wait):
             records += [_record_of(finished), finished.timeline()]
             records += () if finished.pauses is None else [finished.pauses]
             records += finished.tokens.records() if finished.tokens is not None else ()
@@ -204,6 +195,5 @@ class TimedProbe:
 
 def _record_of(finished: _Finished) -> Step:
     """Returns the step with its times, which must be readable."""
-    always = [phase for phase in PHASES if phase not in finished.unseen]
-    phases = dict.fromkeys(always, 0) | finished.phases.sums_ns()
+    phases = phases_ns(finished.phases, finished.unseen)
     return finished.step(duration_ns=sum(phases.values()), phases_ns=phases, **finished.modules())

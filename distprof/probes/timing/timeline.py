@@ -9,15 +9,16 @@ from __future__ import annotations
 import itertools
 import operator
 from array import array
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable, Iterator, MutableSequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 
 from distprof.records import Array
 
 Timestamp = Any  # an int of nanoseconds on the CPU, an event on an accelerator
+Item = TypeVar("Item")
 
 
 class Timestamps(Protocol):
@@ -133,6 +134,29 @@ class Intervals:
         for owner, (start, end) in zip(self.owners, itertools.pairwise(self.timestamps), strict=True):
             sums[owner] = sums.get(owner, 0) + length_ns(end, start)
         return sums
+
+
+class Unread(Generic[Item]):
+    """Keeps what has ended until its last timestamp can be read."""
+
+    def __init__(self, source: Timestamps) -> None:
+        self._source = source
+        self._waiting: list[tuple[Timestamp, Item]] = []
+
+    def add(self, last: Timestamp, item: Item) -> None:
+        """Adds something that no timestamp after ``last`` belongs to."""
+        self._waiting.append((last, item))
+
+    def take(self, *, wait: bool) -> Iterator[Item]:
+        """Yields what can be read now, or with ``wait`` all, in the order in which it was added, each once."""
+        while self._waiting:
+            last, item = self._waiting[0]
+            if wait:
+                self._source.wait(last)
+            elif not self._source.ready(last):
+                return
+            del self._waiting[0]
+            yield item
 
 
 class Timeline:

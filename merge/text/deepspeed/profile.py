@@ -42,6 +42,7 @@ _OURS = (
 _OPS_SHOWN = 12
 _DIFFERS = 0.005  # of the sum of medians from the median of sums
 _SAMPLES = "samples/second"
+_TOKENS = "tokens/second (ids that the model is given, padding included)"
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,8 @@ def _whole_window(summary: Summary) -> Iterator[str]:
         yield labelled_line(f"wall iteration, mean of {pluralise(found.steps, 'timed step')}", figures)
     rate, median = plain(summary.samples_per_second), plain(summary.samples_per_second_at_median)
     yield labelled_line(_SAMPLES, f"{rate}  ({median} at the median iteration)" if median != rate else rate)
+    if summary.tokens_per_second is not None:
+        yield labelled_line(_TOKENS, plain(summary.tokens_per_second))
 
 
 def _uncounted(summary: Summary) -> Iterator[str]:

@@ -51,6 +51,38 @@ def test_one_model_one_micro_batch() -> None:
     assert tally.work()[:3] == (1, 8, 8)
 
 
+IDS = torch.zeros(8, 5, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("given", "tokens"),
+    [
+        ((IDS,), 40),
+        (({"attention_mask": None, "input_ids": IDS.int()},), 40),
+        ((IDS, torch.zeros(8, 5)), 40),
+        ((torch.zeros(8, 5),), 0),  # features
+        ((torch.zeros(8, dtype=torch.long),), 0),  # classes
+        ((torch.zeros(8, 3, 4, dtype=torch.long),), 0),
+        ((torch.zeros(8, 5), IDS), 0),  # the batch is the first tensor
+    ],
+)
+def test_tokens_are_the_ids_of_the_batch(given: tuple[Any, ...], tokens: int) -> None:
+    tally = BatchTally()
+    for _ in range(3):
+        tally.forward(0, given, {})
+        tally.backward()
+    assert tally.work().tokens == 3 * tokens
+
+
+def test_tokens_of_views_count_once() -> None:
+    tally = BatchTally()
+    tally.loads = 1
+    for _ in range(4):
+        tally.forward(0, (IDS,), {})
+    tally.backward()
+    assert tally.work() == Work(1, 8, 8, BATCH_FIRST + VIEWS, 40)
+
+
 def test_micro_batches_add_up_also_when_the_last_is_smaller() -> None:
     tally = BatchTally()
     for size in (8, 8, 8, 4):
@@ -88,7 +120,7 @@ def test_two_views_of_a_batch_are_one_micro_batch() -> None:
     for _ in range(2):
         tally.forward(0, (torch.zeros(32, 4),), {})
     tally.backward()
-    assert tally.work() == (1, 32, 32, BATCH_FIRST + VIEWS)
+    assert tally.work()[:4] == (1, 32, 32, BATCH_FIRST + VIEWS)
 
 
 @pytest.mark.parametrize("loads", [0, 2])
@@ -99,10 +131,10 @@ def test_forwards_that_share_a_backward_may_share_a_batch_or_not(loads: int) -> 
     for _ in range(2):
         tally.forward(0, (torch.zeros(32, 4),), {})
     tally.backward()
-    assert tally.work() == (1, 0, 0, SHARED_OR_NOT)
+    assert tally.work()[:4] == (1, 0, 0, SHARED_OR_NOT)
 
 
-def in_closures(*batches: torch.Tensor, before: int = 0) -> Work:
+def in_closures(*batches: torch.Tensor, before: int = 0) -> tuple[Any, ...]:
     """Counts an optimizer step whose closure gets these sizes, after some micro-batches of 4."""
     tally = BatchTally()
     for _ in range(before):
@@ -113,7 +145,7 @@ def in_closures(*batches: torch.Tensor, before: int = 0) -> Work:
         tally.forward(0, (batch,), {})
         tally.backward()
     tally.updating -= 1
-    return tally.work()
+    return tally.work()[:4]
 
 
 def test_repeated_closure_works_on_one_batch() -> None:
@@ -140,10 +172,10 @@ def test_sequences_first() -> None:
     order.add_model(0, nn.Sequential(nn.Embedding(10, 4), nn.LSTM(4, 4)))
     order.add_model(7, nn.Sequential(nn.LSTM(4, 4, batch_first=True)))
 
-    def work(root: int) -> Work:
+    def work(root: int) -> tuple[Any, ...]:
         tally = BatchTally(order)
         tally.forward(root, (torch.zeros(35, 20, dtype=torch.long),), {})
-        return tally.work()
+        return tally.work()[:4]
 
     assert (work(0), work(7)) == ((1, 0, 0, UNKNOWN_ORDER), (1, 35, 35, BATCH_FIRST))
     order.observe(0, torch.Size([35, 20]), torch.Size([35, 20, 4]))
@@ -165,7 +197,7 @@ def test_nested_tensors_have_a_size() -> None:
     nested = torch.nested.nested_tensor([torch.zeros(3, 4), torch.zeros(5, 4)])
     tally = BatchTally()
     tally.forward(0, (nested,), {})
-    assert tally.work() == (1, 2, 2, BATCH_FIRST)
+    assert tally.work()[:4] == (1, 2, 2, BATCH_FIRST)
 
 
 def test_inference_has_no_backward() -> None:

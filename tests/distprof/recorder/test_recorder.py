@@ -25,6 +25,7 @@ def test_records_come_in_order(tmp_path: Path) -> None:
         "tree",
         "parameters",
         "topology",
+        *["warmup_step"] * 2,
         "counts",
         *("step", "timeline"),
         "memory",

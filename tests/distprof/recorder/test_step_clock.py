@@ -87,8 +87,8 @@ def test_a_long_accumulation_is_waited_for() -> None:
 @pytest.mark.parametrize("warmup", [0, 1, 5])
 def test_a_window_follows_the_warm_up(warmup: int) -> None:
     _, closed = run(STEP * (warmup + 5), warmup=warmup, counted=1, timed=3)
-    quiet, window = closed[:warmup], closed[warmup:]
-    assert all(iteration.kind is StepKind.QUIET for iteration in quiet)
+    warm, window = closed[:warmup], closed[warmup:]
+    assert all(iteration.kind is StepKind.WARMUP for iteration in warm)
     assert [iteration.kind for iteration in window] == [
         StepKind.COUNTED,
         StepKind.TIMED,
@@ -100,7 +100,7 @@ def test_a_window_follows_the_warm_up(warmup: int) -> None:
 
 def test_nothing_is_counted_when_counting_is_off() -> None:
     _, closed = run(STEP * 4, warmup=1, counted=0, timed=2)
-    assert [iteration.kind for iteration in closed] == [StepKind.QUIET, StepKind.TIMED, StepKind.TIMED, StepKind.DONE]
+    assert [iteration.kind for iteration in closed] == [StepKind.WARMUP, StepKind.TIMED, StepKind.TIMED, StepKind.DONE]
 
 
 def test_more_optimizers_than_any_patience_make_one_iteration() -> None:
@@ -206,7 +206,7 @@ def test_inference_has_one_iteration_a_forward() -> None:
     clock, closed = run([NO_GRAD] * 6, warmup=2, counted=1, timed=2)
     assert clock.mode == FORWARD
     assert [iteration.kind for iteration in closed] == [
-        *[StepKind.QUIET] * 2,
+        *[StepKind.WARMUP] * 2,
         StepKind.COUNTED,
         *[StepKind.TIMED] * 2,
         StepKind.DONE,
@@ -269,7 +269,7 @@ def test_whatever_happens_iterations_are_numbered_without_gaps(job: list[Event],
 @patient
 @given(events, windows)
 def test_whatever_happens_kinds_come_in_order(job: list[Event], window: tuple[int, int, int]) -> None:
-    order = [StepKind.QUIET, StepKind.COUNTED, StepKind.TIMED, StepKind.DONE]
+    order = [StepKind.WARMUP, StepKind.QUIET, StepKind.COUNTED, StepKind.TIMED, StepKind.DONE]
     _, closed = run(job, *window)
     by_number = {(iteration.mode, iteration.number): order.index(iteration.kind) for iteration in closed}
     for mode in (FORWARD, TRAINING):

@@ -14,12 +14,12 @@ import pytest
 from support.reports import changed_report, report_of
 from support.simulated.job import SimulatedJob
 from support.simulated.programs import data_parallel
-from support.synthetic import MS
+from support.synthetic import MS, WARMUP
 
 from distprof.merge.analyse import analyse
 from distprof.merge.report import Report
 from distprof.merge.text import TextOptions, render, render_first_page
-from distprof.records import Record, Step, Tree
+from distprof.records import Counts, End, ExpertLoad, Memory, Plan, Record, Step, Tree, WarmupStep
 
 GOLDEN = Path(__file__).parent / "golden" / "first_page"
 
@@ -52,6 +52,19 @@ def slow_host(rank: int, place: int, step: Step) -> Step:
     return replace(step, phases_ns=phases, duration_ns=sum(phases.values()), forward_ns=forward, backward_ns=backward)
 
 
+def short(rank: int, record: Record) -> Record | None:
+    """A script that ends after three iterations: they are warm-up ones, the first of them long."""
+    if isinstance(record, Step):
+        number = record.iteration - WARMUP - 1
+        phases = {phase: time * (5 if number == 0 else 1) for phase, time in record.phases_ns.items()}
+        return WarmupStep(number, record.mode, record.start_wall_ns, sum(phases.values()), phases)
+    if isinstance(record, Plan):
+        return replace(record, timed=10)
+    if isinstance(record, End):
+        return End("exit", 3)
+    return None if isinstance(record, Counts | ExpertLoad | Memory) else record
+
+
 QUIET = {"dp": 4, "tp": 2, "layers": 4, "steps": 10, "noise": 0.0}
 SITUATIONS: dict[str, Callable[[], Report]] = {
     "slow_rank": lambda: report_of(**QUIET, slow_rank=5),
@@ -62,6 +75,7 @@ SITUATIONS: dict[str, Callable[[], Report]] = {
     "pipeline": lambda: report_of(**{**QUIET, "tp": 1, "pp": 4, "micro_batches": 4}),
     "nothing_wrong": lambda: report_of(**QUIET),
     "too_few_ranks": lambda: report_of(layers=4, steps=10, noise=0.0, dp=1, tp=2),
+    "short_script": lambda: changed_report(short, **{**QUIET, "dp": 1, "tp": 1, "steps": 3}),
 }
 
 

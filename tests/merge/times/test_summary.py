@@ -111,6 +111,10 @@ MISSING = {
         *("iter_latency_ns", "wall_iteration_ns", "iterations"),
     ),
     "params": ("params_per_rank", "params_of_model", "params_exact", "trainable_params_exact"),
+    "throughput": (
+        *("samples_per_second", "samples_per_second_at_median"),
+        *("tokens_per_iteration", "tokens_per_second"),
+    ),
 }
 
 
@@ -123,7 +127,7 @@ def test_missing_figures_have_reasons() -> None:
         (*MISSING["counts"], *MISSING["rates"]), "the run ended before its counted step"
     )
     assert steps.unavailable == dict.fromkeys(
-        (*MISSING["latencies"], *MISSING["rates"], "samples_per_second", "samples_per_second_at_median"),
+        (*MISSING["latencies"], *MISSING["rates"], *MISSING["throughput"]),
         "no rank has reached a timed step",
     )
     assert params.unavailable == dict.fromkeys(MISSING["params"], "no rank recorded its parameters")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -58,6 +59,28 @@ def test_pauses_lower_the_throughput() -> None:
     assert times.p95_ns == pytest.approx(500 * MS)
     first = times.long[0] - 2
     assert times.long == (first + 2, first + 5, first + 6)
+
+
+def tokens_of(change: Callable[[int, Step], int], **job: int) -> Summary:
+    """Returns the summary of a job whose steps have so many tokens, by (rank, step)."""
+
+    def changed(rank: int, record: Record) -> Record:
+        return replace(record, tokens=change(rank, record)) if isinstance(record, Step) else record
+
+    return changed_report(changed, steps=4, **job).summary
+
+
+def test_tokens_are_those_of_all_replicas() -> None:
+    """Two replicas of two tensor-parallel ranks, which get the same ids."""
+    found = tokens_of(lambda rank, step: 100 * (1 + rank // 2), dp=2, tp=2)
+    assert found.tokens_per_iteration == 2 * 150 and found.iterations is not None
+    assert found.tokens_per_second == pytest.approx(300 / found.iterations.mean_ns * 1e9)
+
+
+def test_without_ids_there_are_no_tokens() -> None:
+    found = tokens_of(lambda rank, step: 0 if (rank, step.iteration % 4) == (1, 0) else 50, dp=2)
+    assert found.tokens_per_iteration is found.tokens_per_second is None
+    assert "holds no ids" in found.unavailable["tokens_per_second"]
 
 
 def test_without_pauses_both_throughputs_agree() -> None:
