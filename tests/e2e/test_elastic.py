@@ -8,14 +8,12 @@ import socket
 
 from support.scripts import TIMED, TIMED_OF_SEVERAL, NewWorkplace, Workplace, iterations, wait_for
 
-from distprof.rank import procfs
-
 #: Waits for a second node, then for its loss (a collective would fail), and then runs to its end.
 ELASTIC = """
 rank, world = os.environ["RANK"], os.environ["WORLD_SIZE"]
 def between(step):
     if step == 3 + int(world) and not os.path.exists("lost"):
-        tell_pid(f"{rank}of{world}")
+        tell_pid(f"{rank}of{world}-{os.environ['NODE']}")
         while not os.path.exists("lost"):
             time.sleep(0.02)
         sys.exit(3)
@@ -25,7 +23,7 @@ infer(Net(), 7, between)
 
 def test_node_that_joins_and_leaves(new_workplace: NewWorkplace) -> None:
     """The other node restarts at each change.  Launcher and rank end at the same moment."""
-    place = new_workplace()
+    place = new_workplace().forking()
     place.write("train.py", ELASTIC)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -35,15 +33,14 @@ def test_node_that_joins_and_leaves(new_workplace: NewWorkplace) -> None:
     words = ("--nnodes", "1:2", "--nproc", 1, "--max-restarts", 2, "--monitor-interval", "0.1", *meeting, *quick)
     # torch's agents share the store of their rendezvous; a second rendezvous at a shared store hangs, also without
     # distprof.
-    first = place.start_run(*words, "train.py", TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
-    wait_for(lambda: waits(place, 0, 1))
-    second = place.start_run(*words, "train.py", TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
-    wait_for(lambda: waits(place, 0, 2) and waits(place, 1, 2))
+    first = place.start_run(*words, "train.py", TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1", NODE="first")
+    wait_for(lambda: waiting(place, 1) == {"first"})
+    second = place.start_run(*words, "train.py", TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1", NODE="second")
+    wait_for(lambda: waiting(place, 2) == {"first", "second"})
     both = place.report()
-    pids = [int((place.folder / f"pid{rank}of2").read_text()) for rank in range(2)]
-    (lost,) = [pid for pid in pids if second.process.pid in procfs.ancestors(pid)]
+    (lost,) = place.folder.glob("pid?of2-second")
     second.process.kill()
-    os.kill(lost, signal.SIGKILL)
+    os.kill(int(lost.read_text()), signal.SIGKILL)
     assert second.wait().err == ""
     (place.folder / "lost").touch()
     ended = first.wait()
@@ -61,5 +58,6 @@ def test_node_that_joins_and_leaves(new_workplace: NewWorkplace) -> None:
     } <= set(report.run.notes)
 
 
-def waits(place: Workplace, rank: int, world: int) -> bool:
-    return (place.folder / f"pid{rank}of{world}").exists()
+def waiting(place: Workplace, world: int) -> set[str]:
+    """Returns the nodes whose rank waits, in a job of so many ranks."""
+    return {path.name.partition("-")[2] for path in place.folder.glob(f"pid?of{world}-*")}

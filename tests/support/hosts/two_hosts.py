@@ -1,4 +1,7 @@
-"""Two hosts on one machine: each with clocks of its own, and where the system allows it with a network of its own."""
+"""Two hosts on one machine: each with clocks of its own, and where the system allows it with a network of its own.
+
+Every Python of a host enters its network and takes its clocks when it starts: ``skewed/sitecustomize.py``.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,13 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
 
+from support.forking.server import forking_python
 from support.hosts.clocks import SkewedClock
 
 _SKEWED = Path(__file__).parent / "skewed"
@@ -33,16 +35,17 @@ class HostClock:
     def clock(self) -> SkewedClock:
         return SkewedClock(self.shift_ns, self.drift, self.origin_ns)
 
-    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        return {**base, "PYTHONPATH": str(_SKEWED), "SKEWED_HOST": json.dumps(vars(self))}
+    def environment(self, base: Mapping[str, str], namespace: str) -> dict[str, str]:
+        host = {**vars(self), "namespace": namespace}
+        return {**base, "PYTHONPATH": str(_SKEWED), "SKEWED_HOST": json.dumps(host)}
 
 
 @dataclass(frozen=True)
 class Network:
-    """Where the hosts are, and how a command is run on each."""
+    """Where the hosts are, and the files of their network namespaces, empty for the machine's own."""
 
     address: str  # of the first
-    prefixes: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    namespaces: tuple[str, str] = ("", "")
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -56,15 +59,19 @@ def run_on_two_hosts(
     port: int,
 ) -> list[subprocess.CompletedProcess[str]]:
     """``distprof run`` on both hosts, with a static rendezvous on the first; ``words`` follow torchrun's options."""
+    python = forking_python(env)
     meeting = ("--nnodes", "2", "--master-addr", network.address, "--master-port", str(port))
     started: list[subprocess.Popen[str]] = []
     with ExitStack() as stack:
         for node, clock in enumerate(clocks):
-            command: list[Any] = [*network.prefixes[node], sys.executable, "-m", "distprof", "run", *meeting]
             process = subprocess.Popen(
-                [*command, "--node-rank", str(node), *words],
+                [python, "-m", "distprof", "run", *meeting, "--node-rank", str(node), *words],
                 cwd=cwd,
-                env={**clock.environment(env), **network.variables},
+                env={
+                    **clock.environment(env, network.namespaces[node]),
+                    **network.variables,
+                    "PYTHON_EXEC": str(python),  # read by torchrun
+                },
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -104,9 +111,8 @@ def two_namespaces() -> Iterator[Network | None]:
         except (OSError, subprocess.CalledProcessError):
             yield None
             return
-        prefixes = tuple(("ip", "netns", "exec", name) for name in names)
         variables = {"GLOO_SOCKET_IFNAME": "cable", "TP_SOCKET_IFNAME": "cable"}
-        yield Network("10.231.77.1", (prefixes[0], prefixes[1]), variables)
+        yield Network("10.231.77.1", (f"/run/netns/{names[0]}", f"/run/netns/{names[1]}"), variables)
 
 
 def _ip(*words: str) -> None:
