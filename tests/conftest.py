@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("distprof", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("distprof")
 
-# Two files are tested at a time on two cores: with two torch threads each they would wait for each other.
+# Several files are tested at a time on two cores: with two torch threads each they would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -38,6 +38,13 @@ _FOREIGN = (
 
 #: Folders whose files take longest: they come first, so that short files fill the end of a run of two workers.
 _LONGEST = ("e2e", "stacks", "tools", "examples")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m alone``, leaves out files without such tests: importing them takes longer than some of the tests."""
+    if collection_path.suffix != ".py" or config.option.markexpr != "alone":
+        return None
+    return True if "mark.alone" not in collection_path.read_text(encoding="utf-8") else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

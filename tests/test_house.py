@@ -6,6 +6,7 @@ import ast
 import runpy
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -138,7 +139,10 @@ def imports(file: Path) -> Iterator[str]:
                 yield inner if inner in MODULES else node.module
 
 
-IMPORTS = {name: set(imports(file)) for name, file in MODULES.items() if name != "distprof"}
+@cache
+def all_imports() -> dict[str, set[str]]:
+    """Returns module name -> what it imports; not while tests are collected, which each worker does."""
+    return {name: set(imports(file)) for name, file in MODULES.items() if name != "distprof"}
 
 
 def unit(module: str) -> str:
@@ -151,7 +155,7 @@ def unit(module: str) -> str:
 
 def between_units() -> Iterator[tuple[str, str, str]]:
     """Yields (importing module, its unit, imported unit) wherever the units differ."""
-    for module, others in IMPORTS.items():
+    for module, others in all_imports().items():
         if module in ("distprof.merge", "distprof"):
             continue
         for other in others & MODULES.keys() - {"distprof", "distprof.merge"}:
@@ -165,7 +169,7 @@ def test_all_folders_are_installed() -> None:
 
 
 def test_all_units_are_in_the_order() -> None:
-    assert {unit(module) for module in IMPORTS} - {"merge"} == set(ORDER)
+    assert {unit(module) for module in all_imports()} - {"merge"} == set(ORDER)
 
 
 def test_units_import_earlier_units_only() -> None:
@@ -179,8 +183,9 @@ def test_sides_are_separate(side: tuple[str, ...], allowed: set[str]) -> None:
 
 
 def test_modules_import_in_no_cycle() -> None:
+    found = all_imports()
     try:
-        TopologicalSorter({name: others & IMPORTS.keys() for name, others in IMPORTS.items()}).prepare()
+        TopologicalSorter({name: others & found.keys() for name, others in found.items()}).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
@@ -189,7 +194,8 @@ def test_modules_import_in_no_cycle() -> None:
 def test_records_and_report_are_imported_from_their_package(package: str) -> None:
     files = {name for name in MODULES if name.startswith(f"{package}.")}
     assert files
-    assert {(module, other) for module in IMPORTS.keys() - files for other in IMPORTS[module] & files} == {
+    found = all_imports()
+    assert {(module, other) for module in found.keys() - files for other in found[module] & files} == {
         (package, name) for name in files
     }
 
@@ -198,13 +204,16 @@ def test_records_and_report_are_imported_from_their_package(package: str) -> Non
     ("side", "allowed"), ALLOWED_PACKAGES.items(), ids=["base", "rank", "launcher", "analysis", "renderers"]
 )
 def test_third_party_packages(side: tuple[str, ...], allowed: set[str]) -> None:
-    top = {(module, other.partition(".")[0]) for module in IMPORTS if unit(module) in side for other in IMPORTS[module]}
+    ours = {module: others for module, others in all_imports().items() if unit(module) in side}
+    top = {(module, other.partition(".")[0]) for module, others in ours.items() for other in others}
     others = {(module, name) for module, name in top if name not in sys.stdlib_module_names | allowed | {"distprof"}}
     assert others == set()
 
 
 def test_matplotlib_is_imported_by_plots_only() -> None:
-    users = {module for module in IMPORTS if any(name.split(".")[0] == "matplotlib" for name in IMPORTS[module])}
+    users = {
+        module for module, others in all_imports().items() if any(name.split(".")[0] == "matplotlib" for name in others)
+    }
     assert {module for module in users if not module.startswith("distprof.merge.plots")} == set()
 
 
