@@ -5,6 +5,7 @@
 # make soak    damage: 100,000 mutated shards, 1,000 full disks, 50 killed ranks (ARGS="--mutations 20000 --kills 5 --seed 7");
 #              the scripts of tests/cases, compared with and without recording (ARGS="--cases 'cond*'", 0: none);
 #              pairs of runs that distprof diff compares (ARGS="--diff 5", 0: none);
+#              jobs that hang, or seem to (ARGS="--hangs 'other*' --quiet-minutes 10", 0: none);
 #              and jobs with planted faults, whose verdicts are checked (ARGS="--skew '*-w8-*' --sample 60", 0: none)
 # make bench   measures what distprof costs and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
 # make gpu     checks on a GPU what only a GPU can show, and writes docs/GPU.md; installs nothing, and needs only torch, numpy,

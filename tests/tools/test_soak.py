@@ -32,16 +32,16 @@ def soak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Mod
 
 
 def test_a_small_share(tmp_path: Path, clean_env: dict[str, str]) -> None:
-    shares = {"mutations": 500, "full-disks": 40, "kills": 1}
+    shares = {"mutations": 500, "full-disks": 40, "kills": 3}
     options = [word for kind, count in shares.items() for word in (f"--{kind}", str(count))]
     shown = output_of(
-        "-m", "soak", *options, "--cases", "0", "--skew", "0", "--diff", "0", "--seed", "7",
+        "-m", "soak", *options, "--cases", "0", "--skew", "0", "--diff", "0", "--hangs", "0", "--seed", "7",
         cwd=TOOLS, env={**clean_env, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     assert shown.endswith("\nnothing was lost\n")
     for kind, count in shares.items():
         assert re.search(rf"^{count} {kind.replace('-', ' ')}, .*in \d+ s: ", shown, re.MULTILINE)
-    assert re.search(r"^1 kills, [1-9]\d* finished steps in the shards", shown, re.MULTILINE)
+    assert re.search(r"^3 kills, [1-9]\d* finished steps in the shards", shown, re.MULTILINE)
     assert list(tmp_path.iterdir()) == [], "something was left behind"
 
 
@@ -90,7 +90,9 @@ def test_a_faulty_reader_fails(
     output = capsys.readouterr().err
     assert said in output
     assert re.search(
-        r"again with --seed 1 --first \d+ --mutations 1 --kills 0 --full-disks 0 --cases 0 --skew 0 --diff 0\n$", output
+        r"again with --seed 1 --first \d+ --mutations 1 --kills 0 --full-disks 0 "
+        r"--cases 0 --skew 0 --diff 0 --hangs 0\n$",
+        output,
     )
     assert [file.name for file in tmp_path.rglob("*.msgpack")] == ["failed.msgpack"]
 

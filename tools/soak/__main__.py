@@ -2,20 +2,22 @@
 
 * mutations: bytes of shards are flipped, cut, moved and spliced, records are forged; the reader returns all whole
   records, and reports the damage;
-* kills: a rank of a real job of two is killed at a random moment; every step that it had finished is in its shard, and
-  merge reports which ranks are complete;
+* kills: a rank of a real job of two, or its daemon, is killed at a random moment; every step that was finished is in
+  its shard, merge reports which ranks are complete, the exit code is torchrun's, and nothing hangs;
 * full disks: a file system is full, or a limit on the size of a file is reached, at a random byte; records that fitted
   are there;
 * cases: the scripts of tests/cases, which once showed a fault, have the same results with distprof as without;
 * skew: jobs of several architectures with a planted fault each, or none, are recorded, and the verdict of their report
   is judged.  --keep keeps what they recorded: cases that are there are not recorded again; --judge judges a kept folder
   and does nothing else;
+* hangs: jobs that hang, each in its own way, and jobs that only seem to, and what the hang watch says of each; then a
+  job trains for ten minutes beside others that keep all processors busy, and nothing may be said of it;
 * diff: pairs of equal runs, and of runs of which one has a module made 10 % slower; `distprof diff` must not call equal
   runs different, and names no other module.
 
-make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --cases 0 --seed 7"
-make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 'c*' --at-once 4 --skew 0 --diff 0"
-make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 0 --diff 0 --skew '*-w8-*' --sample 60 --keep /tmp/skew"
+make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --cases 0 --hangs 0 --seed 7"
+make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 'c*' --at-once 4 --skew 0 --diff 0 --hangs 0"
+make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 0 --diff 0 --hangs 0 --skew '*-w8-*' --sample 60"
 make soak ARGS="--judge /tmp/skew --skew 'tp-*'"
 """
 
@@ -29,6 +31,8 @@ from soak import cases, trials
 from soak.console_output import Progress, last_word
 from soak.diff import run as diff
 from soak.disks import FULL_DISKS
+from soak.hangs import quiet
+from soak.hangs import run as hangs
 from soak.kills import KILLS
 from soak.mutations import MUTATIONS
 from soak.scripts import scripts
@@ -53,6 +57,10 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keeps what these jobs recorded, to judge it again")
     parser.add_argument("--judge", type=Path, metavar="DIR", help="only judges what --keep kept")
     parser.add_argument("--diff", type=int, default=20, metavar="N", help="so many pairs of runs  [default: 20]")
+    parser.add_argument("--hangs", default="*", metavar="NAME", help="names of jobs that hang; 0: none")
+    parser.add_argument(
+        "--quiet-minutes", type=float, default=10.0, metavar="N", help="of a job that does not hang  [default: 10]"
+    )
     options = parser.parse_args()
     progress = Progress(sys.stderr)
     if options.judge is not None:
@@ -68,6 +76,9 @@ def main() -> int:
         held.append(cases.run(options.cases, options.at_once, progress))
     if options.diff:
         held.append(diff.run(options.diff, progress))
+    if options.hangs != "0":
+        held.append(hangs.run(options.hangs, progress))
+        held.append(not options.quiet_minutes or quiet.run(options.quiet_minutes, progress))
     if jobs:
         held.append(skew.run(jobs, options.keep, progress))
     print(last_word(not all(held), sys.stdout))

@@ -1,6 +1,7 @@
-"""Kills a rank of a real job of two ranks at a random moment, and merges what is left.
+"""Kills a rank or the daemon of a real job of two ranks at a random moment, and merges what is left.
 
-The log of each rank tells which iterations it had finished (see :mod:`soak.train`).
+The log of each rank tells which iterations it had finished (see :mod:`soak.train`).  After the end of a rank, torchrun
+ends the others; the end of the daemon must not be noticed at all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from distprof.errors import DataError
@@ -25,7 +27,9 @@ from soak.trials import Kind, Outcome
 
 STARTING, IN_WINDOW = VERDICTS = ("while it started", "in its window")
 _RANKS = 2
-_WARMUP, _COUNTED, _ITERATIONS = 1, 1, 2_000
+DAEMON = _RANKS  # as the number of a victim
+_DAEMON_MAIN = b"distprof.launcher.daemon.main"
+_WARMUP, _COUNTED, _ITERATIONS, _FEW_ITERATIONS = 1, 1, 2_000, 200
 _FIRST_TIMED = _WARMUP + _COUNTED
 _FIRST_USED = _FIRST_TIMED + 1  # in the first one, a rank may have waited for another that still counted
 #: The largest size of any file of a job.
@@ -38,24 +42,28 @@ _DISTPROF = (sys.executable, "-m", "distprof")
 
 def kill(rng: Random, folder: Path) -> Outcome:
     """Starts a job in a folder inside ``folder``, kills a rank, and checks what is left."""
-    place, victim = folder / "trial", rng.randrange(_RANKS)
+    place, victim = folder / "trial", rng.randrange(_RANKS + 1)
     (place / "tmp").mkdir(parents=True)
     starting = rng.random() < 0.15
-    with _job(place) as job:
+    # Without a rank that is killed, the job ends by itself.
+    with _job(place, _FEW_ITERATIONS if victim == DAEMON else _ITERATIONS) as job:
         try:
-            _kill(job, _log(place, victim), rng, starting=starting)
+            log = _log(place, rng.randrange(_RANKS) if victim == DAEMON else victim)
+            _kill(job, log, rng, starting=starting, daemon=victim == DAEMON)
             code = job.wait(_MAX_SECONDS)
         finally:
             job.terminate()  # a launcher ends its ranks, too
-    assert code == 1, f"torchrun's exit code is 1, not {code}"
-    counted = judge(place)
+    expected = 0 if victim == DAEMON else 1
+    assert code == expected, f"torchrun's exit code is {expected}, not {code}"
+    counted = judge(place, complete=victim == DAEMON)
     shutil.rmtree(place)
-    return Outcome(f"rank {victim}", STARTING if starting else IN_WINDOW, counted)
+    who = "the daemon" if victim == DAEMON else f"rank {victim}"
+    return Outcome(who, STARTING if starting else IN_WINDOW, counted)
 
 
-def _job(place: Path) -> subprocess.Popen[bytes]:
-    window = ("--warmup", str(_WARMUP), "--timed", str(_ITERATIONS))
-    words = ("run", "--nproc", str(_RANKS), "--name", "x", *window, str(_TRAIN), str(_ITERATIONS))
+def _job(place: Path, iterations: int) -> subprocess.Popen[bytes]:
+    window = ("--warmup", str(_WARMUP), "--timed", str(iterations - _FIRST_USED))
+    words = ("run", "--nproc", str(_RANKS), "--name", "x", *window, str(_TRAIN), str(iterations))
     variables = {"OMP_NUM_THREADS": "1", "TMPDIR": str(place / "tmp")}  # a torchrun that fails leaves things behind
     with (place / "said").open("wb") as said:
         job = subprocess.Popen(
@@ -65,17 +73,30 @@ def _job(place: Path) -> subprocess.Popen[bytes]:
     return job
 
 
-def _kill(job: subprocess.Popen[bytes], log: Path, rng: Random, *, starting: bool) -> None:
-    """Kills the rank at some moment while it starts, or in one of its first iterations."""
+def _kill(job: subprocess.Popen[bytes], log: Path, rng: Random, *, starting: bool, daemon: bool) -> None:
+    """Kills the rank of a log, or the daemon, at some moment while the rank starts, or in its first iterations."""
     _wait_for_lines(job, log, 1)
-    rank = os.pidfd_open(int(log.read_bytes()[:_LINE_BYTES]))  # of this process and of no later one with its number
+    pid = _daemon(log.parent) if daemon else int(log.read_bytes()[:_LINE_BYTES])
+    victim = os.pidfd_open(pid)  # of this process and of no later one with its number
     try:
         if not starting:
             _wait_for_lines(job, log, 1 + rng.randrange(1, 150))
         time.sleep(rng.uniform(0, 3 if starting else 0.02))
-        signal.pidfd_send_signal(rank, signal.SIGKILL)
+        signal.pidfd_send_signal(victim, signal.SIGKILL)
     finally:
-        os.close(rank)
+        os.close(victim)
+
+
+def _daemon(place: Path) -> int:
+    """Returns the process of the daemon of the job in this folder."""
+    run = os.fsencode((place / "runs" / "x").absolute())
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if len(words) > 3 and _DAEMON_MAIN in words[2] and words[3] == run:
+                    return int(entry.name)
+    raise AssertionError("the job has no daemon")
 
 
 def _wait_for_lines(job: subprocess.Popen[bytes], log: Path, lines: int) -> None:
@@ -85,14 +106,17 @@ def _wait_for_lines(job: subprocess.Popen[bytes], log: Path, lines: int) -> None
         time.sleep(0.0005)
 
 
-def judge(place: Path) -> dict[str, int]:
-    """Checks that every finished step of the job is in its shards and in the report.  Returns counts."""
+def judge(place: Path, *, complete: bool = False) -> dict[str, int]:
+    """Checks that every finished step of the job is in its shards and in the report.  Returns counts.
+
+    ``complete``: no rank was killed.
+    """
     run = RunFolder(place / "runs" / "x")
     shards = {rank: shard for rank in range(_RANKS) if (shard := _shard(run, rank)) is not None}
     finished = 0
     for rank in range(_RANKS):
         finished += _judge_rank(_finished(place, rank), shards.get(rank))
-    _judge_report(place, shards)
+    _judge_report(place, shards, complete=complete)
     torn = sum(bool(shard.report.unread_bytes) for shard in shards.values())
     return {"finished steps in the shards": finished, "torn last records": torn}
 
@@ -132,7 +156,7 @@ def _timed(shard: Shard) -> list[int]:
     return [record.iteration for record in shard.records if isinstance(record, Step)]
 
 
-def _judge_report(place: Path, shards: dict[int, Shard]) -> None:
+def _judge_report(place: Path, shards: dict[int, Shard], *, complete: bool) -> None:
     """Checks that merge ends with 0 and tells how far each rank came; without any rank, with 1 and one line."""
     merged = subprocess.run(
         [*_DISTPROF, "merge", "--no-plots", "runs/x"], cwd=place, capture_output=True, text=True, check=False
@@ -147,7 +171,10 @@ def _judge_report(place: Path, shards: dict[int, Shard]) -> None:
     assert steps == used, "not the steps of the shards"
     assert f"{len(shards)} of {_RANKS} ranks recorded" in merged.stdout
     assert report["run"]["missing_ranks"] == sorted(set(range(_RANKS)) - shards.keys())
-    assert {int(rank) for rank in report["run"]["incomplete"]} == shards.keys(), "killed, and called complete"
+    incomplete = {int(rank) for rank in report["run"]["incomplete"]}
+    assert incomplete == (set() if complete else shards.keys()), "killed, and called complete; or the other way round"
 
 
-KILLS = Kind("kills", kill, VERDICTS, "no finished step is missing from shard or report")
+KILLS = Kind(
+    "kills", kill, VERDICTS, "no finished step is missing from shard or report, and the exit code is torchrun's"
+)

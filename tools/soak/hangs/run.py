@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from distprof.heartbeat.hang_file import Hang, read_hangs
@@ -17,30 +18,31 @@ from soak.console_output import Progress
 from soak.hangs.situations import RANKS, SITUATIONS, Situation
 
 _TRAIN = Path(__file__).with_name("train.py")
-_DISTPROF = (sys.executable, "-m", "distprof")
+DISTPROF = (sys.executable, "-m", "distprof")
 #: The floor of the watch's limits, and how long a job may take to be judged.
 STALL_S, _MOST_S = 3.0, 300.0
 
 
-def run(pattern_faults: Sequence[str], progress: Progress) -> bool:
-    """Runs the jobs whose faults are named, or all.  Returns whether all verdicts are right."""
-    right = True
-    for situation in SITUATIONS:
-        if pattern_faults and situation.fault not in pattern_faults:
-            continue
-        progress.say(f"a job with {situation.fault}")
+def run(pattern: str, progress: Progress) -> bool:
+    """Runs the jobs whose faults match a pattern, as a shell's.  Returns whether all verdicts are right."""
+    chosen = [situation for situation in SITUATIONS if fnmatch(situation.fault, pattern)]
+    right = bool(chosen)
+    for situation in chosen:
+        progress.say(f"a job: {situation.fault}")
         with tempfile.TemporaryDirectory(prefix="distprof-soak-") as folder:
             wrong, said = judge(situation, Path(folder))
         progress.clear()
-        print(f"{situation.fault}: {f'WRONG, {wrong}' if wrong else 'right'}{f' ({said})' if said else ''}", flush=True)
+        verdict = f"WRONG, {wrong}" if wrong else "right"
+        print(f"{situation.fault}: {verdict}{f' ({said})' if said else ''}", flush=True)
         right = right and not wrong
+    print(f"{len(chosen)} jobs that hang, or seem to: {'all' if right else 'NOT all'} were judged right\n")
     return right
 
 
 def judge(
     situation: Situation,
     folder: Path,
-    command: Sequence[str] = _DISTPROF,
+    command: Sequence[str] = DISTPROF,
     environment: Mapping[str, str] = os.environ,
     stall_s: float = STALL_S,
 ) -> tuple[str, str]:
