@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
+import distprof
 from distprof.heartbeat.rank_look import Frame
 
 DATA, BACKWARD, OPTIMIZER = "data loading", "backward", "optimizer"
 EVALUATION, CHECKPOINT, COMPILATION = "evaluation", "checkpoint", "compilation"
 #: Parts of the paths of files that are not the user's.
-_LIBRARIES = re.compile(r"/(site|dist)-packages/|/lib(64)?/python3|^<frozen|^<string>|/distprof/")
+_LIBRARIES = re.compile(r"/(site|dist)-packages/|/lib(64)?/python3|^<frozen|^<string>")
+_OWN = f"{Path(distprof.__file__).parent}/"
 #: phase -> files whose calls are a part of it.
 _FILES = {
     CHECKPOINT: re.compile(r"torch/serialization\.py|torch/distributed/checkpoint/|/safetensors/|checkpoint_engine/"),
@@ -34,7 +36,7 @@ _LOADER = "torch/utils/data/"
 
 def user_frames(frames: Sequence[Frame]) -> list[Frame]:
     """Returns the calls of the user's code, the innermost first."""
-    return [frame for frame in frames if not _LIBRARIES.search(frame.file)]
+    return [frame for frame in frames if not _LIBRARIES.search(frame.file) and not frame.file.startswith(_OWN)]
 
 
 def place(frames: Sequence[Frame]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distprof.heartbeat.hang_file import DEAD, DEADLOCK, MISMATCH, MISSING, OUTSIDE, SLOW, UNKNOWN, Hang
@@ -189,6 +189,7 @@ _ANY = st.recursive(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.sampled_from(["groups", "ranks"]), _ANY))
 def test_what_is_no_evidence_is_refused(message: dict[str, object]) -> None:
     try:

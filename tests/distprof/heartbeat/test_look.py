@@ -1,0 +1,75 @@
+"""Tests of the thread that answers the daemon, in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from distprof.heartbeat.look import LOOK, PERMIT, SPEAK, ask, read_answer, write_words
+from distprof.heartbeat.page import create_page
+from distprof.heartbeat.page_folder import page_folder, remove_folder
+from distprof.heartbeat.rank_look import RankLook, parse_look
+from distprof.launcher.daemon.hang_watch.places import place
+from distprof.launcher.daemon.job_log import JobLog
+from distprof.recorder.look_thread import LookThread
+
+
+@pytest.fixture
+def token() -> Iterator[str]:
+    made = create_page()
+    LookThread(made, 0, lambda: True).start()
+    yield made
+    remove_folder(made)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    end = time.monotonic() + 60
+    while not (found := condition()):
+        assert time.monotonic() < end, "it does not become true"
+        time.sleep(0.01)
+    return found
+
+
+def look(token: str, number: int) -> RankLook:
+    assert ask(token, 0, LOOK, number)
+
+    def answered() -> RankLook | None:
+        found = parse_look(content) if (content := read_answer(token, 0)) else None
+        return found if found is not None and found.number == number else None
+
+    answer: RankLook = until(answered)
+    return answer
+
+
+def test_a_look(token: str) -> None:
+    assert read_answer(token, 0) is None
+    assert ask(token, 0, PERMIT, 1)
+    answer = look(token, 7)
+    (own,) = [stack for stack in answer.stacks if stack.trains]
+    assert [frame.function for frame in own.frames if frame.file == __file__] == ["until", "look", "test_a_look"]
+    assert place(own.frames).startswith("until (test_look.py:")
+    assert answer.evaluates and answer.waits_in_futex in (False, None)  # it sleeps, or runs
+    assert look(token, 8).number == 8
+
+
+def test_it_says_what_the_daemon_found(token: str, capfd: pytest.CaptureFixture[str]) -> None:
+    JobLog(None, token, lambda: [5, 0]).say("the job\nstands still")
+    until(lambda: capfd.readouterr().err == "distprof: the job stands still\n")
+
+
+def test_nothing_is_left_behind(token: str) -> None:
+    look(token, 1)
+    write_words(token, "x")
+    remove_folder(token)
+    with pytest.raises(OSError, match="gone"), page_folder(token):
+        pass
+    assert not ask(token, 0, SPEAK, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"number": true}', b'{"number": 1, "stacks": [1]}'])
+def test_what_is_no_look_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_look(content)
