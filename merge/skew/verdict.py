@@ -60,7 +60,8 @@ def verdict(analysis: Analysis) -> Verdict:
 def rank_verdict(analysis: Analysis) -> RankVerdict:
     """Returns who is slow, what that costs, and in which windows."""
     found = _slow_ranks(analysis)
-    cost = cost_of(analysis, {one.rank for one in found.named}) if found.finding == SLOW else None
+    lost_ns = {one.rank: one.excess_ns for one in found.named}
+    cost = cost_of(analysis, lost_ns.keys(), lost_ns) if found.finding == SLOW else None
     if cost is not None and found.iteration_ns is not None:
         without_ns = max(found.iteration_ns - cost.cost_ns, 0.0)
         found = replace(found, cost_ns=cost.cost_ns, iteration_without_ns=without_ns)

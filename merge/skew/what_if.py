@@ -3,14 +3,15 @@
     enqueues and waits of each rank, with its own time before each -> replay -> the same with other own times -> the
     difference of an iteration
 
-In a replay a rank works, enqueues, and waits until the last member has enqueued, where it waited in the run.  The own
-times of slow ranks are set to the median of their cohort between the same enqueues, for all of them jointly.  Where the
-replay of the times as they were does not give the iteration that was measured, there is no answer.
+In a replay a rank works, enqueues, and waits until the last member has enqueued, where it waited in the run.  What a
+slow rank loses is taken from its own times, for all slow ranks jointly: between the enqueues where it lies furthest
+above the median of its cohort, they are set to this median.  Where it is faster than the others, it stays so.  Where
+the replay of the times as they were does not give the iteration that was measured, there is no answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ from distprof.merge.collectives.waits import Waits, collective_waits
 #: The replay of the times as they were may be so far from the measured iteration.
 REPLAY_WITHIN = 0.1
 _ENQUEUE, _WAIT, _END = 0, 1, 2
+_ORDINAL = (1 << 32) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +78,17 @@ def replayed(analysis: Analysis) -> Replayed | None:
     return Replayed(ranks, programs, steps, measured)
 
 
-def cost_of(analysis: Analysis, slow: Collection[int]) -> Cost | None:
-    """Returns what ``slow`` ranks cost together; None where it cannot be said."""
+def cost_of(analysis: Analysis, slow: Collection[int], excess_ns: Mapping[int, float] | None = None) -> Cost | None:
+    """Returns what ``slow`` ranks cost together; None where it cannot be said.
+
+    ``excess_ns`` is by rank what it loses in an iteration; without it, all own times are set to the medians.
+    """
     as_it_was = replayed(analysis)
     if as_it_was is None:
         return None
     ranks, programs = as_it_was.ranks, as_it_was.programs
-    faster = _at_median(programs, [analysis.cohorts[rank] for rank in ranks], [rank in slow for rank in ranks])
+    lost = [(np.inf if excess_ns is None else excess_ns[rank]) if rank in slow else None for rank in ranks]
+    faster = _without_excess(programs, [analysis.cohorts[rank] for rank in ranks], lost)
     without = replay(programs, faster, len(as_it_was.steps))
     if without is None:
         return None
@@ -142,18 +148,18 @@ def _program(
     return Program(kind, event, own_ns, segment, int(starts[0]) - first, (ends - first).astype(np.float64))
 
 
-def _at_median(programs: Sequence[Program], cohorts: Sequence[int], slow: Sequence[bool]) -> list[FloatArray]:
-    """Returns the own times of all ranks, those of the slow ones at the median of the others of their cohort, between
-    the same two enqueues.
-    """
-    every = list(zip(programs, cohorts, slow, strict=True))
+def _without_excess(
+    programs: Sequence[Program], cohorts: Sequence[int], lost_ns: Sequence[float | None]
+) -> list[FloatArray]:
+    """Returns the own times of all ranks, without what the slow ones lose; None stands for a rank that is not slow."""
+    every = list(zip(programs, cohorts, lost_ns, strict=True))
     medians = {
-        cohort: _medians([program for program, other, is_slow in every if other == cohort and not is_slow])
-        for cohort in {cohort for _, cohort, is_slow in every if is_slow}
+        cohort: _medians([program for program, other, lost in every if other == cohort and lost is None])
+        for cohort in {cohort for _, cohort, lost in every if lost is not None}
     }
     return [
-        program.own_ns * _factors(program, *medians[cohort]) if is_slow else program.own_ns
-        for program, cohort, is_slow in every
+        program.own_ns if lost is None else program.own_ns * _factors(program, *medians[cohort], lost)
+        for program, cohort, lost in every
     ]
 
 
@@ -169,14 +175,32 @@ def _medians(programs: Sequence[Program]) -> tuple[IntArray, FloatArray]:
     return segments, (ordered[first + (size - 1) // 2] + ordered[first + size // 2]) / 2
 
 
-def _factors(program: Program, segments: IntArray, medians: FloatArray) -> FloatArray:
+def _factors(program: Program, segments: IntArray, medians: FloatArray, lost_ns: float) -> FloatArray:
     """Returns by event what the own time before it becomes, as a multiple; 1 where the others have no such segment."""
     own, total, where = _by_segment(program)
     place = np.minimum(np.searchsorted(segments, own), max(len(segments) - 1, 0))
     known = (segments[place] == own) & (total > 0) if len(segments) else np.zeros(len(own), bool)
-    factors = np.ones(len(own))
-    factors[known] = medians[place[known]] / total[known]
-    return factors[where]
+    excess = np.zeros(len(own))
+    excess[known] = total[known] - medians[place[known]]
+    share = _shares(own & _ORDINAL, excess, lost_ns) if np.isfinite(lost_ns) else np.ones(len(own))
+    return (1 - share * excess / np.where(total > 0, total, 1))[where]
+
+
+def _shares(ordinal: IntArray, excess: FloatArray, lost_ns: float) -> FloatArray:
+    """Returns by segment which share of its excess is what a rank loses: all of the segments with the largest excess,
+    the median over steps, until these have it all.
+    """
+    ordinals, group = np.unique(ordinal, return_inverse=True)
+    order = np.lexsort((excess, group))
+    first, size = np.searchsorted(group[order], np.arange(len(ordinals))), np.bincount(group)
+    middle = (excess[order][first + (size - 1) // 2] + excess[order][first + size // 2]) / 2
+    largest = np.argsort(-middle, kind="stable")
+    above = np.maximum(middle[largest], 0)
+    left = np.maximum(lost_ns - (np.cumsum(above) - above), 0)
+    share = np.zeros(len(ordinals))
+    share[largest] = np.where(above > 0, np.minimum(left / np.maximum(above, 1), 1), 0)
+    found: FloatArray = share[group]
+    return found
 
 
 def _by_segment(program: Program) -> tuple[IntArray, FloatArray, IntArray]:

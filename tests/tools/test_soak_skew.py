@@ -113,6 +113,7 @@ def test_place_and_cost_are_judged_where_the_rank_is_right(
         ({}, ("right", True, 0.8, None)),
         ({"subject": "layers.2.ff"}, ("right", False, 0.8, None)),
         ({"cost_ns": 30e6}, ("right", True, 0.8, 1.5)),
+        ({"cost_ns": 30e6, "processor_share": 0.3}, ("right", True, 0.8, None)),
         ({"named": (4,)}, ("wrong", None, None, None)),
         ({"named": ()}, ("abstained", None, None, None)),
         ({"named": (), "iteration_ns": 800e6}, ("too small", None, None, None)),
@@ -141,6 +142,9 @@ def test_what_a_report_concludes(skew: Skew) -> None:
     verdict = report["verdict"]["ranks"]
     assert conclusion.finding == verdict["finding"]
     assert {*conclusion.named, *conclusion.one_of} == {one["rank"] for one in verdict["named"]}
+    assert conclusion.processor_share is None, "a synthetic run has no waits for processors"
+    report["ranks"][0] |= {"step_processor_waits_ns": [20, 30], "step_durations_ns": [100, 100]}
+    assert skew("conclusions").read_conclusion(report).processor_share == 0.25
     assert conclusion.iterations, "the timed steps, by their numbers"
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from support.simulated.job import Enqueue, Item, Program, SimulatedJob, Turn, Wait, Work
-from support.simulated.programs import data_parallel
+from support.simulated.programs import data_parallel, pipeline, sharded, tensor_parallel
 from support.synthetic import MS
 
 from distprof.merge.analysis import Analysis, start_analysis
 from distprof.merge.collectives.join import recorded
+from distprof.merge.skew.verdict import rank_verdict
 from distprof.merge.skew.what_if import cost_of
 from distprof.records import NO_ROW, CollectiveWindow
 
@@ -39,6 +40,63 @@ def test_the_cost_is_what_the_job_takes_longer_than_without_the_fault(times: dic
     assert cost is not None
     assert cost.replayed_ns == pytest.approx(iteration_ns(analysis), rel=0.05)
     assert cost.cost_ns == pytest.approx(iteration_ns(analysis) - iteration_ns(healthy), rel=0.1)
+
+
+PAIRS = {f"tp{pair}": (2 * pair, 2 * pair + 1) for pair in range(4)}
+STAGES = {"dp0": (0, 1, 2, 3), "dp1": (4, 5, 6, 7), "pp": tuple(range(8))}
+ARCHITECTURES: dict[str, tuple[Callable[..., Program], dict[str, object]]] = {
+    "ddp": (data_parallel, {}),
+    "fsdp": (sharded, {}),
+    "tp": (
+        tensor_parallel,
+        {"sizes": {"dp": 4, "tp": 2, "mp": 2}, "coordinates": lambda rank: {"dp": rank // 2, "tp": rank % 2}},
+    ),
+    "pp": (
+        pipeline,
+        {"sizes": {"dp": 4, "pp": 2, "mp": 2}, "coordinates": lambda rank: {"dp": rank % 4, "pp": rank // 4}},
+    ),
+}
+
+
+@pytest.mark.parametrize("slow_rank", [2, 5])
+@pytest.mark.parametrize("noise", [0.02, 0.2])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_cost_that_the_verdict_gives_is_what_the_fault_costs(name: str, noise: float, slow_rank: int) -> None:
+    """The same job without the fault is exactly known, step by step: ranks that compute do not disturb each other."""
+    make, job = ARCHITECTURES[name]
+    with_fault, without = (
+        start_analysis(SimulatedJob(make(slower({slow_rank: ms}), noise=noise), 8, WORLD | PAIRS | STAGES, **job).run())  # type: ignore[arg-type]
+        for ms in (20.0, 0.0)
+    )
+    found = rank_verdict(with_fault)
+    assert [one.rank for one in found.named] == [slow_rank]
+    assert found.cost_ns == pytest.approx(np.median(steps_ns(with_fault) - steps_ns(without)), rel=0.25)
+
+
+def test_a_slow_rank_stays_faster_where_it_is() -> None:
+    """Each rank takes 30 ms in two of three layers and 5 ms in the third; rank 2 takes 5 ms in all, and loses 60 ms.
+
+    Its cohort's median is 30 ms in each layer, which is more than any rank takes in all of them.
+    """
+
+    def program(slow_ms: float) -> Program:
+        def one(rank: int, step: int) -> list[Item]:
+            items: list[Item] = []
+            random = np.random.default_rng((rank, step))
+            for layer in (1, 2, 3):
+                fast = rank == 2 or rank % 3 == layer - 1
+                items += [Turn(layer, "forward"), Work((5 if fast else 30) * random.lognormal(0, 0.1))]
+                items += [Work(slow_ms * (rank == 2 and layer == 1))]
+                items += [Enqueue("world")]
+            return [*items, Turn(~0, "backward"), Wait(3), Wait(2), Wait(), Work(5), Turn(NO_ROW, "optimizer"), Work(1)]
+
+        return one
+
+    analysis, without = analysis_of(program(60)), analysis_of(program(0))
+    found, at_medians = cost_of(analysis, {2}, {2: 35.0 * MS}), cost_of(analysis, {2})
+    truth = float(np.median(steps_ns(analysis) - steps_ns(without)))
+    assert found is not None and found.cost_ns == pytest.approx(truth, abs=2 * MS)
+    assert at_medians is not None and at_medians.cost_ns < truth - 5 * MS, "90 ms are more than this rank takes"
 
 
 def test_the_cost_is_known_where_ranks_end_their_steps_at_different_times() -> None:

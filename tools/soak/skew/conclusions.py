@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from distprof.merge.analyse import analyse
@@ -28,6 +29,7 @@ class Conclusion:
     iteration_ns: float | None
     iterations: tuple[int, ...]  # the timed steps that were used
     overloaded_expert: int | None
+    processor_share: float | None = None  # of an iteration, in which ranks were ready but no processor was free
 
     @property
     def words(self) -> str:
@@ -66,4 +68,15 @@ def read_conclusion(report: dict[str, Any]) -> Conclusion:
         iteration_ns=ranks["iteration_ns"],
         iterations=tuple(sorted({number for row in report["ranks"] for number in row["step_iterations"]})),
         overloaded_expert=expert["expert"] if expert["finding"] == "overloaded" else None,
+        processor_share=_processor_share(report["ranks"]),
     )
+
+
+def _processor_share(ranks: list[dict[str, Any]]) -> float | None:
+    """Returns the share of their iterations in which ranks waited for a processor, the median over the ranks."""
+    shares = [
+        sum(row["step_processor_waits_ns"]) / sum(row["step_durations_ns"])
+        for row in ranks
+        if row.get("step_processor_waits_ns") and None not in row["step_processor_waits_ns"]
+    ]
+    return median(shares) if shares else None

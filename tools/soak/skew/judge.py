@@ -18,6 +18,9 @@ SMALL = 0.05
 WITHIN = 0.25
 #: What iterations took longer is known if its standard error is at most this share of it.
 KNOWN_WITHIN = 0.15
+#: It is not known either where ranks wait for a processor for more than this share of their iterations: without the fault
+#: other ranks get more of the processors, so that the iteration gains more than the fault takes.
+FREE_PROCESSORS = 0.1
 #: A word that the cause contains, for faults of which the rank alone is not the answer.
 CAUSES = {
     "uneven": "work", "hot": "expert", "link": "link", "longstage": "stage", "pause": "pause", "ckpt": "pause",
@@ -56,7 +59,8 @@ def judge(case: Case, folder: Path, run: str) -> Judgement:
     if outcome == ABSTAINED and lost is not None and said.iteration_ns and 1e6 * lost < SMALL * said.iteration_ns:
         outcome = TOO_SMALL
     right = outcome == RIGHT and bool(case.culprits) and case.fault != "half"
-    longer, there = _longer_ms(folder), (lost or 0) * _share_of_place(case, said)
+    longer = _longer_ms(folder) if (said.processor_share or 0) <= FREE_PROCESSORS else None
+    there = (lost or 0) * _share_of_place(case, said)
     return Judgement(
         case, outcome,
         place=_right_place(case, said) if right else None,
