@@ -18,8 +18,8 @@ SMALL = 0.05
 WITHIN = 0.25
 #: What iterations took longer is known if its standard error is at most this share of it.
 KNOWN_WITHIN = 0.15
-#: It is not known either where ranks wait for a processor for more than this share of their iterations: without the fault
-#: other ranks get more of the processors, so that the iteration gains more than the fault takes.
+#: It is not known either where ranks wait for a processor for more than this share of their iterations: without the
+#: fault the ranks share the processors differently, and the iteration changes by more than the fault.
 FREE_PROCESSORS = 0.1
 #: A word that the cause contains, for faults of which the rank alone is not the answer.
 CAUSES = {
