@@ -85,7 +85,7 @@ class PlaceChange:
 
 @dataclass(frozen=True)
 class Places:
-    """The places of both runs, the largest cost or gain first."""
+    """The places of both runs, the largest cost or gain first, and last those whose noise is not known."""
 
     changes: tuple[PlaceChange, ...] = ()
     common: float | None = None  # the change that modules have in common: a slower machine, another number format

@@ -42,9 +42,7 @@ def compare_places(first: Side, second: Side) -> Places:
     levels = module_levels(times[0]), module_levels(times[1])
     modules = compare_modules(*levels, worked_ns, {row.label: row.class_name for row in reports[0].modules})
     found = chain(modules.changes(), unkept_changes(modules, levels, reports), _phase_changes(*times, reports))
-    changes = sorted(
-        (_judged(one, worked_ns[0], _iteration_ns(reports[0])) for one in found), key=lambda one: -abs(one.cost_ns)
-    )
+    changes = sorted((_judged(one, worked_ns[0], _iteration_ns(reports[0])) for one in found), key=_order)
     return Places(
         changes=tuple(changes),
         common=exp(modules.effects.common) - 1 if modules.places else None,
@@ -52,6 +50,11 @@ def compare_places(first: Side, second: Side) -> Places:
         why_not=_why_unknown(modules, min(own.steps for own in chain(*times))),
         without_waits=times[0] is first.own,
     )
+
+
+def _order(one: PlaceChange) -> tuple[bool, float]:
+    """Orders places by cost or gain; those whose noise is not known come last."""
+    return one.noise is None, -abs(one.cost_ns)
 
 
 def _iteration_ns(report: Report) -> float:

@@ -21,6 +21,8 @@ from distprof.merge.quantities import NOT_AVAILABLE, byte_size, duration, plain,
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import place_name, pluralise
 
+#: Bounds of +- this share are wide.
+_WIDE = 0.2
 _NO_CHANGE = "no change beyond the noise"
 #: Changes in common below this are not worth a sentence.
 _ALIKE = 0.03
@@ -77,6 +79,14 @@ def place_sentences(diff: Diff, most: int) -> Iterator[str]:
         yield f"no module changed beyond the noise, which is +-{diff.places.noise:.1%} of a module's time"
     if diff.places.why_not:
         yield f"modules are not compared: {diff.places.why_not}"
+
+
+def noise_sentence(diff: Diff) -> str:
+    """Returns why the bounds of the figure that decides are wide; may be empty."""
+    found = diff.conclusion
+    figure = next((one for one in diff.figures if one.name == found.figure), None)
+    is_wide = found.low is not None and found.high is not None and found.high - found.low > 2 * _WIDE
+    return f"the noise is large: {figure.why}" if figure is not None and figure.why and is_wide else ""
 
 
 def common_sentence(diff: Diff) -> str:

@@ -9,6 +9,7 @@ from distprof.merge.diff.sentences import (
     common_sentence,
     headline,
     judgement,
+    noise_sentence,
     percent,
     place_sentences,
     values,
@@ -43,7 +44,12 @@ def _answer(diff: Diff) -> Iterator[str]:
     yield from _folded(headline(diff))
     if diff.why_not:
         return
-    for sentence in (*place_sentences(diff, _SHOWN), common_sentence(diff), *verdict_sentences(diff, _SHOWN)):
+    for sentence in (
+        noise_sentence(diff),
+        *place_sentences(diff, _SHOWN),
+        common_sentence(diff),
+        *verdict_sentences(diff, _SHOWN),
+    ):
         if sentence:
             yield from _folded(sentence)
 
@@ -93,6 +99,8 @@ def _places(diff: Diff) -> Iterator[str]:
         ],
         left=[title, "pass", ""],
     )
+    if any(one.noise is None for one in shown) and diff.places.noise is not None:
+        yield "n/a: its calls are nearly all interrupted, so that its time is not known"
     if len(changes) > len(shown):
         yield f"and {pluralise(len(changes) - len(shown), 'other place')} with smaller changes"
 

@@ -9,6 +9,7 @@ from distprof.merge.diff.sentences import (
     common_sentence,
     headline,
     named_places,
+    noise_sentence,
     percent,
     place_sentences,
     span,
@@ -42,7 +43,9 @@ def _conclusion(diff: Diff) -> Card:
     facts = [
         (one.name, f"{' -> '.join(values(one))}, {percent(one.change)}") for one in diff.figures if one.unit != "count"
     ]
-    sentence = " ".join(_sentence(words) for words in (headline(diff), common_sentence(diff)) if words)
+    sentence = " ".join(
+        _sentence(words) for words in (headline(diff), noise_sentence(diff), common_sentence(diff)) if words
+    )
     return Card("conclusion", _STATES[finding], _TITLES[finding], sentence, facts=facts, section="figures")
 
 

@@ -42,5 +42,11 @@ def test_the_answer_comes_first() -> None:
     assert faster[0].startswith("the second run is faster: the median iteration takes ")
 
 
+def test_wide_bounds_have_their_reason_in_the_answer() -> None:
+    waiting = render(compare(side(), changed_side("head", 3.0, waited=0.8))).splitlines()
+    assert waiting[0].startswith("no change beyond the noise: ") or " slower, the iteration inside" in waiting[0]
+    assert any(line.startswith("the noise is large: ") for line in waiting[:4])
+
+
 def test_other_amounts_of_work_are_compared_by_throughput() -> None:
     assert render(compare(side(), side(batch=16))).startswith("the second run is faster: the throughput is 100")
