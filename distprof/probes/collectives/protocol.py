@@ -1,10 +1,10 @@
 """The interface of what sees collectives: torch's recorder today, its hooks or another library's recorder later.
 
 DDP's own figures (``_get_ddp_logging_data()["avg_backward_compute_time"]``) are no source.  torch samples them in the
-first ten iterations of the job, and then in every hundredth one, so that a window of ten steps has one sample or none,
-and the average is that of the warm-up: measured with torch 2.13, it was the same from iteration 10 to 99, while backward
-became 18 ms longer in iteration 20.  Sampling each iteration (``_set_ddp_runtime_logging_sample_rate(1)``) would make
-the host wait for events of the device in each iteration.
+first ten iterations of the job, and then in every hundredth one: a window of ten steps has one sample or none, and the
+average is that of the warm-up.  Measured with torch 2.13, it was the same from iteration 10 to 99, while backward
+became 18 ms longer in iteration 20.  Each iteration could be sampled (``_set_ddp_runtime_logging_sample_rate(1)``),
+but then the host waits for events of the device in each.
 """
 
 from __future__ import annotations
