@@ -35,9 +35,9 @@ def only_warm_up(rank: int, record: Record) -> Record | None:
 def with_warm_up(*steps: WarmupStep) -> Report:
     """Returns the report of two ranks, of which the first has these records, too."""
     job = Job(layers=2)
-    own = [[*steps, *rank_records(job, 0)], rank_records(job, 1)]
-    own[0][:] = [*own[0][len(steps) : len(steps) + 1], *own[0][: len(steps)], *own[0][len(steps) + 1 :]]  # header first
-    return analyse(run_of_shards(map(shard_of, own)))
+    header, *others = rank_records(job, 0)
+    first: list[Record] = [header, *steps, *others]
+    return analyse(run_of_shards([shard_of(first), shard_of(rank_records(job, 1))]))
 
 
 def test_a_row_is_the_mean_over_the_ranks_that_saw_it() -> None:

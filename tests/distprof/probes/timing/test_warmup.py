@@ -93,7 +93,7 @@ def closures(steps: int) -> None:
     trained = model()
     optimizer = torch.optim.LBFGS(trained.parameters(), max_iter=2, tolerance_grad=-1, tolerance_change=-1)
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
         loss = trained(X).sum() ** 2
         loss.backward()
@@ -197,7 +197,12 @@ def test_only_calls_from_outside_of_models_are_looked_at(tmp_path: Path, monkeyp
     monkeypatch.setattr(ModuleTimer, "enter", lambda *_: pytest.fail("a warm-up iteration looks into its model"))
     switches: list[str] = []
     entered = PhaseClock.enter
-    monkeypatch.setattr(PhaseClock, "enter", lambda self, phase: (switches.append(phase), entered(self, phase))[1])
+
+    def enter(clock: PhaseClock, phase: str) -> None:
+        switches.append(phase)
+        entered(clock, phase)
+
+    monkeypatch.setattr(PhaseClock, "enter", enter)
     deep = nn.Sequential(*(Ticking(1, 1) for _ in range(100)))
     record(tmp_path, training(3, deep), warmup=5, timed=1)
     assert switches == ["forward", "backward", "optimizer"] * 3
@@ -232,5 +237,10 @@ def test_exceptions_of_a_model_end_its_phase(tmp_path: Path) -> None:
 
 def test_the_patches_go_with_the_warm_up(tmp_path: Path) -> None:
     opened: list[bool] = []
-    record(tmp_path, lambda: (training(8)(), opened.append(hasattr(nn.Module.__call__, "patch"))), warmup=2, timed=2)
+
+    def job() -> None:
+        training(8)()
+        opened.append(hasattr(nn.Module.__call__, "patch"))
+
+    record(tmp_path, job, warmup=2, timed=2)
     assert opened == [False]
