@@ -2,7 +2,8 @@
 # make test    the whole test suite, on every training stack that can be installed here
 # make quick   the tests that start no launcher, and need no stack and no compiler: two minutes
 # make check   style and types, on the package as it installs
-# make soak    damage: 100,000 mutated shards, 1,000 full disks, 50 killed ranks (ARGS="--mutations 20000 --kills 5 --seed 7");
+# make soak    damage: 100,000 mutated shards, 1,000 full disks, 50 killed ranks, 10,000 damaged messages to a daemon
+#              (ARGS="--mutations 20000 --kills 5 --seed 7");
 #              the scripts of tests/cases, compared with and without recording (ARGS="--cases 'cond*'", 0: none);
 #              pairs of runs that distprof diff compares (ARGS="--diff 5", 0: none);
 #              jobs that hang, or seem to (ARGS="--hangs 'other*' --quiet-minutes 10", 0: none);

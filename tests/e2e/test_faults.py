@@ -200,6 +200,8 @@ def test_the_newest_life_of_restarted_ranks_is_reported(forking: Workplace) -> N
     report = forking.report()
     assert [row.steps for row in report.ranks] == [3, 3]
     assert "ranks 0-1 started more than once: generation 1, the newest with data, is reported" in report.run.notes
+    ended_by_itself = [note for note in report.run.notes if note.startswith("generation 0 of rank 1 ended with")]
+    assert ended_by_itself == ["generation 0 of rank 1 ended with its script"]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def soak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Mod
 
 
 def test_a_small_share(tmp_path: Path, clean_env: dict[str, str]) -> None:
-    shares = {"mutations": 500, "full-disks": 40, "kills": 3}
+    shares = {"mutations": 500, "full-disks": 40, "kills": 3, "messages": 100}
     options = [word for kind, count in shares.items() for word in (f"--{kind}", str(count))]
     shown = output_of(
         "-m", "soak", *options, "--cases", "0", "--skew", "0", "--diff", "0", "--hangs", "0", "--seed", "7",
@@ -90,7 +90,7 @@ def test_a_faulty_reader_fails(
     output = capsys.readouterr().err
     assert said in output
     assert re.search(
-        r"again with --seed 1 --first \d+ --mutations 1 --kills 0 --full-disks 0 "
+        r"again with --seed 1 --first \d+ --mutations 1 --kills 0 --full-disks 0 --messages 0 "
         r"--cases 0 --skew 0 --diff 0 --hangs 0\n$",
         output,
     )

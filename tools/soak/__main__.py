@@ -6,6 +6,8 @@
   its shard, merge reports which ranks are complete, the exit code is torchrun's, and nothing hangs;
 * full disks: a file system is full, or a limit on the size of a file is reached, at a random byte; records that fitted
   are there;
+* messages: a daemon gets messages, pages, and files and keys of other nodes, all of them damaged; it lives, and nothing
+  is written;
 * cases: the scripts of tests/cases, which once showed a fault, have the same results with distprof as without;
 * skew: jobs of several architectures with a planted fault each, or none, are recorded, and the verdict of their report
   is judged.  --keep keeps what they recorded: cases that are there are not recorded again; --judge judges a kept folder
@@ -15,9 +17,9 @@
 * diff: pairs of equal runs, and of runs of which one has a module made 10 % slower; `distprof diff` must not call equal
   runs different, and names no other module.
 
-make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --cases 0 --hangs 0 --seed 7"
-make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 'c*' --at-once 4 --skew 0 --diff 0 --hangs 0"
-make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --cases 0 --diff 0 --hangs 0 --skew '*-w8-*' --sample 60"
+make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --messages 500 --cases 0 --hangs 0 --seed 7"
+make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --messages 0 --cases 'c*' --skew 0 --diff 0 --hangs 0"
+make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --messages 0 --cases 0 --diff 0 --hangs 0 --skew '*-w8-*'"
 make soak ARGS="--judge /tmp/skew --skew 'tp-*'"
 """
 
@@ -34,6 +36,7 @@ from soak.disks import FULL_DISKS
 from soak.hangs import quiet
 from soak.hangs import run as hangs
 from soak.kills import KILLS
+from soak.messages import MESSAGES
 from soak.mutations import MUTATIONS
 from soak.scripts import scripts
 from soak.skew import run as skew
@@ -43,7 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for kind, default in ((MUTATIONS, 100_000), (FULL_DISKS, 1_000), (KILLS, 50)):
+    for kind, default in ((MUTATIONS, 100_000), (FULL_DISKS, 1_000), (KILLS, 50), (MESSAGES, 10_000)):
         parser.add_argument(f"--{kind.name}", type=int, default=default, metavar="N", help=f"default: {default:,}")
     parser.add_argument("--seed", type=int, default=1, help="of all random choices  [default: 1]")
     parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first trial of each kind")
@@ -70,7 +73,12 @@ def main() -> int:
     jobs = [] if options.skew == "0" else skew.sample(options.skew, options.sample, options.seed, options.apart_from)
     if options.skew != "0" and not jobs:
         parser.error(f"no job with a planted fault has a name like {options.skew!r}")
-    counts = {MUTATIONS: options.mutations, FULL_DISKS: options.full_disks, KILLS: options.kills}
+    counts = {
+        MUTATIONS: options.mutations,
+        FULL_DISKS: options.full_disks,
+        KILLS: options.kills,
+        MESSAGES: options.messages,
+    }
     held = [trials.run(kind, options.first, count, options.seed, progress) for kind, count in counts.items() if count]
     if options.cases != "0":
         held.append(cases.run(options.cases, options.at_once, progress))
