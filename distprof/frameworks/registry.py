@@ -72,16 +72,16 @@ class FrameworkRegistry:
                 return answer
         return ParameterLayout(parameter.numel(), parameter.numel(), parameter.numel())
 
-    def experts(self, module: nn.Module, view: ModelView) -> Experts | None:
+    def experts(self, module: nn.Module, view: ModelView | None = None) -> Experts | None:
         """Returns the experts of ``module`` by the first stack that knows it, else by its weights.
 
-        ``view`` is that of the whole model.
+        ``view`` is that of the whole model, by default of ``module`` alone.
         """
         for stack in self._stacks_with("experts"):
             answer = self.ask(stack, lambda stack: stack.experts(module))
             if answer is not None:
                 return answer
-        return self.ask(self.wrappers, lambda _: find_experts(module, view))
+        return self.ask(self.wrappers, lambda _: find_experts(module, view or ModelView(module)))
 
     def child_name(self, parent: nn.Module, name: str, child: nn.Module) -> str:
         """Returns a child's name in the whole model."""

@@ -34,14 +34,14 @@ def notes(seen: Report) -> list[str]:
 
 
 def test_it_holds() -> None:
-    dropped = {"drops_known": True, "dropped": np.array([10, 0, 0, 5])}
+    dropped: dict[str, Any] = {"drops_known": True, "dropped": np.array([10, 0, 0, 5])}
     assert notes(report(tokens=ROUTED)) == []
     assert notes(report(tokens=[30, 30, 20, 5])) == [], "drops are not known"
     assert notes(report(tokens=[30, 30, 20, 5], **dropped)) == []
 
 
 def test_a_breach_is_noted_with_both_numbers() -> None:
-    dropped = {"drops_known": True, "dropped": np.array([10, 0, 0, 5])}
+    dropped: dict[str, Any] = {"drops_known": True, "dropped": np.array([10, 0, 0, 5])}
     (note,) = notes(report(tokens=[30, 31, 20, 5], **dropped))
     assert "chose expert 1 30 times and dropped 0, but it processed 31 tokens (100 and 86 over all experts)" in note
     (note,) = notes(report(tokens=[40, 30, 25, 5]))
