@@ -1,0 +1,29 @@
+"""Mixtral on two real ranks: tokens of experts and parameters are exact, however its experts are wrapped or split."""
+
+from __future__ import annotations
+
+import pytest
+from support.scenarios import RunScenarios, Scenario
+
+pytestmark = pytest.mark.stack("transformers")
+
+WAYS = ["fsdp1", "fsdp1_orig", "tp", "checkpointed_experts", "compiled"]
+
+
+@pytest.fixture(scope="module")
+def scenarios(run_scenarios: RunScenarios) -> dict[str, Scenario]:
+    return run_scenarios("on_mixtral.py", ranks=2)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_experts_are_found_and_their_tokens_exact(scenarios: dict[str, Scenario], way: str) -> None:
+    seen = scenarios[way]
+    report = seen.report
+    assert [(layer.num_experts, layer.top_k, layer.guessed) for layer in report.experts] == [(4, 2, False)] * 2
+    assert [list(layer.tokens) for layer in report.experts] == seen.truth
+    assert [layer.dropped for layer in report.experts] == [0, 0]
+    assert report.summary.params_exact == seen.whole
+    expert = 3 * 16 * 32  # of one expert: gate, up and down
+    assert report.model.params_by_kind["expert"] == 2 * 4 * expert
+    assert [note for note in report.run.notes if "expert" in note] == []
+    assert [list(layer.expert_ranks) for layer in report.experts] == [[(0, 1)] * 4] * 2
