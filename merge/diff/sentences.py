@@ -22,7 +22,7 @@ from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import place_name, pluralise
 
 #: Bounds of +- this share are wide.
-_WIDE = 0.2
+WIDE = 0.2
 _NO_CHANGE = "no change beyond the noise"
 #: Changes in common below this are not worth a sentence.
 _ALIKE = 0.03
@@ -85,7 +85,7 @@ def noise_sentence(diff: Diff) -> str:
     """Returns why the bounds of the figure that decides are wide; may be empty."""
     found = diff.conclusion
     figure = next((one for one in diff.figures if one.name == found.figure), None)
-    is_wide = found.low is not None and found.high is not None and found.high - found.low > 2 * _WIDE
+    is_wide = found.low is not None and found.high is not None and found.high - found.low > 2 * WIDE
     return f"the noise is large: {figure.why}" if figure is not None and figure.why and is_wide else ""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from distprof.merge.diff.data import FASTER, INSIDE, NOT_COMPARABLE, SLOWER, UNKNOWN, Diff
 from distprof.merge.diff.sentences import (
+    WIDE,
     common_sentence,
     headline,
     named_places,
@@ -46,7 +47,8 @@ def _conclusion(diff: Diff) -> Card:
     sentence = " ".join(
         _sentence(words) for words in (headline(diff), noise_sentence(diff), common_sentence(diff)) if words
     )
-    return Card("conclusion", _STATES[finding], _TITLES[finding], sentence, facts=facts, section="figures")
+    state = NOT_KNOWN if finding == INSIDE and noise_sentence(diff) else _STATES[finding]
+    return Card("conclusion", state, _TITLES[finding], sentence, facts=facts, section="figures")
 
 
 def _places(diff: Diff) -> Iterator[Card]:
@@ -54,7 +56,7 @@ def _places(diff: Diff) -> Iterator[Card]:
         return
     named = named_places(diff)
     if not named:
-        state = NOT_KNOWN if diff.places.noise is None else FINE
+        state = NOT_KNOWN if diff.places.noise is None or diff.places.noise > WIDE else FINE
         title = "Modules are not judged" if diff.places.noise is None else "No module changed beyond the noise"
         yield Card("places", state, title, " ".join(map(_sentence, place_sentences(diff, _SHOWN))), section="places")
         return

@@ -51,6 +51,8 @@ def test_the_answer_comes_first() -> None:
     assert (verdict.title, verdict.state) == ("No new culprit", "fine")
     equal = [card.title for card in cards(compare(side(), side(seed=1)))]
     assert equal[:2] == ["No change beyond the noise", "No module changed beyond the noise"]
+    noisy, *_ = cards(compare(side(), changed_side("head", 3.0, waited=0.8)))
+    assert noisy.state == "unknown" and "The noise is large: " in noisy.sentence
     apart = cards(compare(side(), side(mode="forward", counted=False)))
     assert apart[0].title == "The runs cannot be compared"
     assert [card.title for card in cards(compare(side(steps=5), side(steps=5, seed=3)))][:2] == [
