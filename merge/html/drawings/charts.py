@@ -54,7 +54,8 @@ def _steps(report: Report) -> Chart | None:
     times = _by_iteration(report)
     if len(times) < 2:
         return None
-    series = [Series("median rank", [float(median(own)) for own in times.values()], "line", 1)]
+    typical = "median rank" if len(report.ranks) > 1 else "time"
+    series = [Series(typical, [float(median(own)) for own in times.values()], "line", 1)]
     if len(report.ranks) > 1:
         series += [
             Series("slowest rank", [float(max(own)) for own in times.values()], "line", 3),

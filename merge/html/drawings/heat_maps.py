@@ -83,7 +83,7 @@ def _steps_by_rank(report: Report) -> HeatMap | None:
         value_title="time of the iteration",
         scale="diverging",
         middle=middle,
-        limit=max(apart, report.verdict.ranks.slow_share * middle),
+        limit=colour_limit(apart, report.verdict.ranks),
         note="Colours compare with the median of all. Ranks that wait for each other have equally long iterations.",
         grey="the rank did not time this iteration",
         links=[row.rank for row in rows],

@@ -120,9 +120,10 @@ def test_colours_are_strong_only_where_a_rank_is_named() -> None:
     """Where nobody is named, the largest excess has at most half of the colours."""
     quiet = report_of(dp=8, steps=8)
     assert not quiet.verdict.ranks.named
-    heat = heat_maps(quiet)["skew"]
-    largest = max(abs(value) for row in heat.values for value in row if value is not None)
-    assert heat.limit >= 2 * largest
+    for name in ("skew", "steps_by_rank"):
+        heat = heat_maps(quiet)[name]
+        largest = max(abs(value - heat.middle) for row in heat.values for value in row if value is not None)
+        assert heat.limit >= 2 * largest
 
 
 def test_the_embedded_tables_are_the_files_of_the_report() -> None:
@@ -149,6 +150,7 @@ def test_one_rank_has_no_parts_that_compare_ranks() -> None:
     assert {"answer", "modules", "iterations", "notes", "glossary"} <= ids
     assert not {"collectives", "pipeline", "card-ranks"} & ids
     assert "phases_by_rank" not in charts(report) and "skew" not in heat_maps(report)
+    assert [series.label for series in charts(report)["steps"].series] == ["time"]
 
 
 def test_collectives_have_a_table_and_a_chart() -> None:
