@@ -25,7 +25,7 @@ Entry = tuple[str, str, int, int]
 
 
 def channels_of(channels: Channels, rank: int, entries: Sequence[Entry], **members: tuple[int, ...]) -> list[int]:
-    groups, ops = (sorted({entry[place] for entry in entries}) for place in (0, 1))
+    groups, ops = sorted({entry[0] for entry in entries}), sorted({entry[1] for entry in entries})
     columns = [(groups.index(group), ops.index(op), peer, tag) for group, op, peer, tag in entries]
     ends = Ends(groups, ops, *np.array(columns, np.int32).T)
     return channels.of_entries(rank, ends, members).tolist()

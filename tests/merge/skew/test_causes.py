@@ -89,7 +89,7 @@ def test_a_rank_with_more_work_may_wait_longer() -> None:
     ranks = []
     for data in run.ranks:
         ((key, window),) = data.windows.items()
-        ranks.append(replace(data, windows={key: replace(window, samples=window.samples * (1 + (data.rank == 2)))}))
+        ranks.append(replace(data, windows={key: replace(window, samples=16 if data.rank == 2 else 8)}))
     found = verdict_of(replace(run, ranks=tuple(ranks)))
     assert ([one.rank for one in found.named], found.cause) == ([2], MORE_WORK)
 

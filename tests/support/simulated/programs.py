@@ -72,7 +72,7 @@ def pipeline(slow: Callable[[int, int], float], noise: float = 0.02, parts: int 
     def program(rank: int, step: int) -> list[Item]:
         about, first = _about(rank, step, noise), rank < 4
         peer = rank + 4 if first else rank - 4
-        get = [Turn(NO_ROW, "outside"), Enqueue("pp", "recv", peer), Wait(), Work(0.1)]
+        get: list[Item] = [Turn(NO_ROW, "outside"), Enqueue("pp", "recv", peer), Wait(), Work(0.1)]
         items: list[Item] = []
         for _ in range(parts):
             items += [*([] if first else get), Turn(2, "forward"), about(5), Work(slow(rank, step) / parts)]
