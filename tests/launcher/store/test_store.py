@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import msgpack
 import pytest
-import torch.distributed as dist
 from support.hosts.real_store import new_keys, served
+from torch.distributed.distributed_c10d import TCPStore
 from torch.distributed.elastic.rendezvous import RendezvousParameters, registry
 
 from distprof.launcher.store.key_values import KeyValues, StoreLost
@@ -57,7 +57,7 @@ def test_prefixes_are_apart() -> None:
 
 
 def test_a_store_that_has_gone_is_said_to_be_lost_and_stays_lost() -> None:
-    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     port = server.port
     store = TcpStore("127.0.0.1", port, "x/")
     assert is_served_here(port)
@@ -103,7 +103,7 @@ def test_the_rendezvous_of_torchrun_is_seen_and_its_store_kept(backend: str) -> 
     rendezvous = Rendezvous()
     assert rendezvous.address() is None
     assert not rendezvous.has_no_store
-    probe = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    probe = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     port = probe.port
     del probe
     given = {"rank": 0} if backend == "static" else {"is_host": True}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import torch.distributed as dist
+from torch.distributed.distributed_c10d import TCPStore
 
 from distprof.launcher.store.tcp_store import TcpStore
 
@@ -17,7 +17,7 @@ Connect = Callable[[], TcpStore]
 
 @cache
 def served() -> Any:
-    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
 def new_keys() -> Connect:

@@ -90,7 +90,7 @@ def _measured(server: Process, port: int, options: argparse.Namespace, folder: P
     sets, largest = speaking["calls"]["set"] / nodes / options.seconds, max(speaking["set_bytes"])
     is_kept = sets <= _MOST_SETS and largest < MAX_VALUE_BYTES
     mean = sum(speaking["set_bytes"]) / len(speaking["set_bytes"])
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("CPU of the store, % of a core", f"{100 * speaking['cpu_s'] / options.seconds:.2f}"),
         ("calls a second, of all nodes", f"{sum(speaking['calls'].values()) / options.seconds:.0f}"),
         ("sets a second, of a node", f"{sets:.2f}"),

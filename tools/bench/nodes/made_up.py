@@ -61,6 +61,7 @@ def _rank(rank: int, local: int, host: str, iteration: int) -> RankStatus:
         state="timed",
         iteration=iteration,
         age_s=round(0.1 + rank * 0.0137 % 0.4, 3),
+        limit_s=60.0,
         iteration_ns=412_345_678 + rank * 991,
         median_ns=411_222_333 + rank * 877,
         p99_ns=455_666_777 + rank * 613,

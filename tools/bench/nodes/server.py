@@ -8,11 +8,11 @@ from __future__ import annotations
 import resource
 import sys
 
-import torch.distributed as dist
+from torch.distributed.distributed_c10d import TCPStore
 
 
 def main() -> None:
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     print(store.port, flush=True)
     for _ in sys.stdin:
         used = resource.getrusage(resource.RUSAGE_SELF)
