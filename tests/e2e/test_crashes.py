@@ -14,7 +14,7 @@ CASES = Path(__file__).parents[1] / "cases"
 
 @pytest.mark.parametrize("case", ["crash", "crash_before"])
 def test_launcher_and_report_count_alike(case: str, new_workplace: NewWorkplace) -> None:
-    place = new_workplace()
+    place = new_workplace().forking()
     ended = place.run("--nproc", 2, CASES / f"{case}.py")
     assert ended.code == 1
     assert "distprof: 0 of 2 ranks recorded in runs/x; " in ended.last_line

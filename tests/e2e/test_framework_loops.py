@@ -115,7 +115,7 @@ MLP, MLP_BACKWARD = 2 * 4 * 16 * 32, 3 * 4 * 16 * 32
 
 @pytest.fixture(scope="module")
 def place(new_workplace: NewWorkplace) -> Workplace:
-    place = new_workplace()
+    place = new_workplace().forking()
     place.write("loops.py", TRAINER + LOOPS, prelude="")
     return place
 

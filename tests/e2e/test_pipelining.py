@@ -56,7 +56,7 @@ LAYER = 8 * 8 * 16  # MACs of either layer on the whole batch
 @pytest.fixture(scope="module")
 def place(new_workplace: NewWorkplace) -> Workplace:
     """Returns the workplace in which two ranks have run both schedules."""
-    place = new_workplace()
+    place = new_workplace().forking()
     place.write("pipe.py", SCRIPT, prelude="")
     ended = place.start("python", "pipe.py").wait()
     assert ended.code == 0, ended.err

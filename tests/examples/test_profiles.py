@@ -8,6 +8,7 @@ import json
 
 import pytest
 from support.examples import EXAMPLES
+from support.forking.server import forking_python
 from support.processes import output_of
 
 pytestmark = pytest.mark.stack("transformers")
@@ -32,7 +33,8 @@ for script, options in json.loads(sys.argv[1]).items():
 def printed(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> dict[str, str]:
     """Returns the output of each script."""
     scripts = {str(EXAMPLES / name): options for name, options in COMMANDS.items()}
-    shown = output_of("-c", RUN, json.dumps(scripts), cwd=tmp_path_factory.mktemp("examples"), env=clean_env)
+    folder, python = tmp_path_factory.mktemp("examples"), forking_python(clean_env)
+    shown = output_of("-c", RUN, json.dumps(scripts), cwd=folder, env=clean_env, executable=python)
     return dict(zip(COMMANDS, shown.split("end of script\n"), strict=False))
 
 

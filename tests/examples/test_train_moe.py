@@ -9,6 +9,7 @@ import torch
 import train_moe
 from moe_model import GPT, TOP_K, VOCABULARY, MoE, Shape, moe_layers
 from support.examples import EXAMPLES, Job, Twice, run_twice
+from support.forking.server import forking_python
 from support.processes import output_of
 from support.scripts import NewWorkplace
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,7 +26,7 @@ def tokens(batch: int, shape: Shape = SMALL) -> torch.Tensor:
 
 def test_layouts_have_the_same_parameters_and_gradients(clean_env: dict[str, str]) -> None:
     script = Path(__file__).with_name("compare_gradients.py")
-    shown = output_of(script, env={**clean_env, "PYTHONPATH": str(EXAMPLES)})
+    shown = output_of(script, env={**clean_env, "PYTHONPATH": str(EXAMPLES)}, executable=forking_python(clean_env))
     assert len(Job(shown).after("agreed")) == 6
 
 

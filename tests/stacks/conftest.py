@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.forking.server import forking_python
 from support.scenarios import RunScenarios, Scenario
 from support.stacks_page import write
 
@@ -40,7 +40,7 @@ def run_scenarios(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str,
     def run(file: str, ranks: int) -> dict[str, Scenario]:
         out = tmp_path_factory.mktemp("runs")
         done = subprocess.run(
-            [sys.executable, str(JOBS / "job.py"), str(JOBS / file), str(out), str(ranks)],
+            [forking_python(clean_env), str(JOBS / "job.py"), str(JOBS / file), str(out), str(ranks)],
             env={**clean_env, "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forking.server import forking_python
 
 pytestmark = pytest.mark.stack("deepspeed")
 
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) 
     """Returns the folder in which the script ran, once for all tests."""
     folder = tmp_path_factory.mktemp("deepspeed")
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [forking_python(clean_env), "-c", SCRIPT],
         cwd=folder,
         env={**clean_env, **ENVIRONMENT, "DS_ACCELERATOR": "cpu"},
         capture_output=True,

@@ -27,8 +27,10 @@ def python(
     )
 
 
-def output_of(*words: object, env: Mapping[str, str], cwd: Path | None = None) -> str:
+def output_of(
+    *words: object, env: Mapping[str, str], cwd: Path | None = None, executable: Path = Path(sys.executable)
+) -> str:
     """Returns its output if it ends with 0."""
-    ended = python(*words, env=env, cwd=cwd)
+    ended = python(*words, env=env, cwd=cwd, executable=executable)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout

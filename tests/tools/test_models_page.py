@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forking.server import forking_python
 from support.processes import output_of
 
 pytestmark = [pytest.mark.stack("deepspeed", "transformers"), pytest.mark.slow]
@@ -47,7 +48,8 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> Made:
     page = tmp_path_factory.mktemp("models") / "page.md"
     environment = {**clean_env, "PYTHONPATH": str(HOUSE / "examples"), "DS_ACCELERATOR": "cpu"}
-    shown = output_of("-c", COUNT, page, cwd=HOUSE / "tools", env=environment)
+    python = forking_python(clean_env)
+    shown = output_of("-c", COUNT, page, cwd=HOUSE / "tools", env=environment, executable=python)
     (found,) = (line for line in shown.splitlines() if line.startswith("found "))
     return Made(page.read_text(encoding="utf-8"), json.loads(found.removeprefix("found ")))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forking.server import forking_python
 
 from distprof.merge.load.run import load_run
 
@@ -27,9 +27,9 @@ LARGE, ABOVE_NOISE = 0.2, 3.0
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> Path:
-    """Returns the folder of the recorded jobs; torch is imported once, and all ranks are forks."""
+    """Returns the folder of the recorded jobs: all ranks are forks."""
     folder = tmp_path_factory.mktemp("dozen")
-    words = [sys.executable, "-m", "soak.skew.record", str(folder), "short"]
+    words = [forking_python(clean_env), "-m", "soak.skew.record", str(folder), "short"]
     subprocess.run(words, cwd=TOOLS, env=clean_env, input="\n".join(DOZEN), text=True, timeout=900, check=True)
     return folder
 

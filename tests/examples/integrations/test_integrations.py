@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.examples import EXAMPLES
+from support.forking.server import forking_python
 from support.processes import output_of
 
 from distprof import load
@@ -29,7 +30,8 @@ FOLDER = EXAMPLES / "integrations"
     ],
 )
 def test_a_callback_records_the_training(stack: str, tmp_path: Path, clean_env: dict[str, str]) -> None:
-    printed = output_of(FOLDER / f"{stack}_callback.py", "--steps", "10", cwd=tmp_path, env=clean_env)
+    words, python = (FOLDER / f"{stack}_callback.py", "--steps", "10"), forking_python(clean_env)
+    printed = output_of(*words, cwd=tmp_path, env=clean_env, executable=python)
     report = load(tmp_path / "runs" / stack).report
     assert report.summary.iterations is not None and report.summary.iterations.steps == 5
     assert report.ranks[0].step_iterations == (3, 4, 5, 6, 7), "two for warm-up, and a counted one"
@@ -44,7 +46,7 @@ def test_the_cells_of_the_notebook_run(tmp_path: Path, clean_env: dict[str, str]
     assert all(cell["outputs"] == [] for cell in notebook["cells"] if cell["cell_type"] == "code")
     script = tmp_path / "cells.py"
     script.write_text("\n".join([*cells, "print(report._repr_html_())"]), encoding="utf-8")
-    printed = output_of(script, cwd=tmp_path, env=clean_env)
+    printed = output_of(script, cwd=tmp_path, env=clean_env, executable=forking_python(clean_env))
     assert "'class_name': 'Linear'" in printed or "Linear" in printed
     assert re.search(r"^forward +[\d.]+ ms +\d+%  inside modules$", printed, re.MULTILINE)
     assert "<pre>distprof: notebook" in printed

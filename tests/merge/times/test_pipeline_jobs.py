@@ -144,7 +144,7 @@ start_processes(main, nprocs=RANKS, start_method="fork")
 @pytest.fixture(scope="module")
 def place(new_workplace: NewWorkplace) -> Workplace:
     """Where two ranks have run all jobs."""
-    place = new_workplace()
+    place = new_workplace().forking()
     place.write("jobs.py", SCRIPT, prelude="")
     ended = place.start("python", "jobs.py").wait()
     assert ended.code == 0, ended.err

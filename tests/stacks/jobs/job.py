@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import distprof
+import distprof.recorder.recorder  # what ranks import when a recording begins: once for all
 
 
 def main(file: str, out: str, ranks: str) -> None:

@@ -16,6 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 transformers: Any = importlib.import_module("transformers")
 accelerate: Any = importlib.import_module("accelerate")
 
+#: Parts that transformers imports when they are first asked for: here, once for all ranks.
+_PARTS = [
+    getattr(transformers, name)
+    for name in ("AutoModelForCausalLM", "MixtralForCausalLM", "Qwen3MoeForCausalLM", "Trainer", "TrainingArguments")
+]
+
 STEPS = 3  # one is counted, in the second the ranks settle, and the third is used
 
 

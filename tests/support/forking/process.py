@@ -9,6 +9,7 @@ import builtins
 import gc
 import importlib
 import json
+import multiprocessing.process
 import os
 import runpy
 import selectors
@@ -116,6 +117,7 @@ def _become(request: Request, path: list[str]) -> None:
     os.environ.clear()
     os.environ.update(request.environment)
     tempfile.tempdir = None  # the folder of the server's own environment
+    multiprocessing.process.ORIGINAL_DIR = request.folder  # type: ignore[attr-defined]  # where spawn finds the script
     _start_site(path)
     words = request.words
     if words[0] == "-u":
@@ -126,10 +128,14 @@ def _become(request: Request, path: list[str]) -> None:
         sys.argv = words[1:]
         sys.path.insert(0, str(Path.cwd()))
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        sys.path.insert(0, "")
+        _run(words[1].encode(), "<string>")
     else:
         sys.argv = words
         sys.path.insert(0, str(Path(words[0]).resolve().parent))
-        _run(words[0])
+        _run(Path(words[0]).read_bytes(), words[0], __file__=words[0])
 
 
 def _start_site(path: list[str]) -> None:
@@ -141,12 +147,12 @@ def _start_site(path: list[str]) -> None:
         importlib.import_module("sitecustomize")
 
 
-def _run(script: str) -> None:
+def _run(code: bytes, name: str, **names: str) -> None:
     """As Python does: what the script leaves in ``__main__`` lives until the interpreter shuts down."""
     main = ModuleType("__main__")
-    vars(main).update(__file__=script, __builtins__=builtins)
+    vars(main).update(names, __builtins__=builtins)
     sys.modules["__main__"] = main
-    exec(compile(Path(script).read_bytes(), script, "exec"), vars(main))
+    exec(compile(code, name, "exec"), vars(main))
 
 
 if __name__ == "__main__":

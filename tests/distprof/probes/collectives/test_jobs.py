@@ -145,7 +145,7 @@ LAYER_BYTES = (64 * 64 + 64) * 4
 @pytest.fixture(scope="module")
 def place(new_workplace: NewWorkplace) -> Workplace:
     """Where four ranks have run all jobs."""
-    place = new_workplace()
+    place = new_workplace().forking()
     place.write("jobs.py", SCRIPT, prelude="")
     ended = place.start("python", "jobs.py").wait()
     assert ended.code == 0, ended.err
