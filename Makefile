@@ -26,8 +26,8 @@ STACKS := $(VENV)/stacks-missing
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := build/check
 FOR_GPU := build/gpu
-# Two files at a time, in the order of tests/conftest.py: the longest first.
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# Several files at a time, in the order of tests/conftest.py: the longest first.
+FILES := --dist loadfile --no-loadscope-reorder
 MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --explicit-package-bases
 
 .PHONY: demo test quick check soak bench gpu docs pictures site clean
@@ -57,11 +57,11 @@ demo: $(READY)
 	$(BIN)/distprof merge runs/demo
 
 # Tests of a stack that is not installed are skipped, with a message; with DISTPROF_STACKS=required they fail, unless the
-# stack is optional.  Two files run at a time: tests mostly wait for processes to start and for ranks to connect.
+# stack is optional.  Three files run at a time, on two cores: tests of jobs also wait, for ranks to connect and to sleep.
 # To try to install missing stacks again: rm .venv/stacks-missing
 test: $(READY) $(STACKS)
 	@for stack in $$(cat $(STACKS)); do echo "not installed, so not tested: $$stack"; done
-	$(BIN)/pytest $(TWO) -m "not alone"
+	$(BIN)/pytest -n 3 $(FILES) -m "not alone"
 	$(BIN)/pytest -m alone
 
 # Folders whose tests call functions in the same process; markers in them exclude tests that compile or start processes.
@@ -69,7 +69,7 @@ QUICK := tests/test_house.py tests/test_format_page.py tests/test_report_page.py
 	$(addprefix tests/distprof/,config flops frameworks model rank records shard topology) $(wildcard tests/distprof/test_*.py)
 
 quick: $(READY)
-	$(BIN)/pytest $(TWO) -m "not slow and not stack and not alone" $(QUICK)
+	$(BIN)/pytest -n 2 $(FILES) -m "not slow and not stack and not alone" $(QUICK)
 
 # Checks an installed copy: an editable install hides files that a wheel would lack, and type checkers do not follow it.
 # build/ is removed first, because deleted modules would stay in it.  Tests may return Any from torch.  The planted error
