@@ -129,7 +129,7 @@ print("all steps done, waited for no more than eight writes:", len(slow_writes) 
 
 @pytest.fixture
 def workplace(new_workplace: NewWorkplace) -> Workplace:
-    place = new_workplace()
+    place = new_workplace().forking_launchers()
     place.write("faulty.py", FAULTY)
     return place
 

@@ -41,7 +41,7 @@ def test_reused_descriptor_belongs_to_the_script(new_workplace: NewWorkplace, st
 
 def test_a_helper_in_another_python_says_what_it_says_without_us(new_workplace: NewWorkplace) -> None:
     """It inherits RANK and PYTHONPATH, and has neither distprof nor torch."""
-    workplace = new_workplace()
+    workplace = new_workplace().forking()
     venv.create(workplace.folder / "other", symlinks=True)
     words = "--nproc", 1, CASES / "helper_python_output_polluted.py", workplace.folder / "other" / "bin" / "python"
     ended = workplace.run(*words)
@@ -122,7 +122,7 @@ print(sorted(set(sys.modules) - before))
 def test_nothing_is_imported_in_the_middle_of_a_job(new_workplace: NewWorkplace) -> None:
     workplace = new_workplace()
     workplace.write("train.py", NO_IMPORT)
-    plain, recorded = workplace.start("python", "train.py").wait(), workplace.exec("python", "train.py")
+    plain, recorded = workplace.forking().start("python", "train.py").wait(), workplace.exec("python", "train.py")
     assert (recorded.code, recorded.out) == (0, plain.out), recorded.err
     assert [iterations(shard) for shard in workplace.shards()] == [TIMED]
 

@@ -96,7 +96,7 @@ def told(workplace: Workplace, by: str) -> list[Any]:
 
 @pytest.mark.parametrize("launcher", ["torchrun", "python -m"])
 def test_it_sees_what_it_would_see_without(launcher: str, new_workplace: NewWorkplace) -> None:
-    workplace = new_workplace()
+    workplace = new_workplace().forking_launchers()
     for name in OWN_MODULES:
         workplace.write(f"{name}.py", f"NAME = {name!r}", prelude="")
     workplace.write("package/tell.py", TELL, prelude="")

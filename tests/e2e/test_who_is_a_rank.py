@@ -1,4 +1,7 @@
-"""Tests which processes of a job are ranks: each rank has one right shard, and no other process has one."""
+"""Tests which processes of a job are ranks: each rank has one right shard, and no other process has one.
+
+Launchers, ranks and scripts are forks; what they start themselves are new Pythons or forks of their own.
+"""
 
 from __future__ import annotations
 
@@ -176,7 +179,7 @@ def assert_recorded(workplace: Workplace, ended: Ended, known: Set[str] = NET) -
 
 
 def test_child_processes_are_not_ranks(new_workplace: NewWorkplace) -> None:
-    workplace = new_workplace()
+    workplace = new_workplace().forking()
     for name, script in {"busy.py": BUSY, "alone.py": ALONE, "own_group.py": OWN_GROUP}.items():
         workplace.write(name, script)
     notes = assert_recorded(workplace, workplace.run("--nproc", 2, "busy.py"))
@@ -188,7 +191,7 @@ def test_child_processes_are_not_ranks(new_workplace: NewWorkplace) -> None:
 
 @pytest.mark.parametrize(("method", "shards"), [("spawn", 3), ("fork", 2)])
 def test_multiprocessing_ranks_and_their_parent(method: str, shards: int, new_workplace: NewWorkplace) -> None:
-    workplace = new_workplace()
+    workplace = new_workplace().forking()
     workplace.write("parent.py", PARENT)
     assert_recorded(workplace, workplace.exec("python", "parent.py", method))
     assert len(workplace.shards()) == shards
@@ -196,14 +199,14 @@ def test_multiprocessing_ranks_and_their_parent(method: str, shards: int, new_wo
 
 @pytest.mark.stack("lightning")
 def test_lightnings_own_ranks_are_the_ranks(new_workplace: NewWorkplace) -> None:
-    workplace = new_workplace()
+    workplace = new_workplace().forking()
     workplace.write("train.py", LIGHTNING)
     assert_recorded(workplace, workplace.exec("python", "train.py"), known={*NET, "Task", "DistributedDataParallel"})
     assert len(workplace.shards()) == 2
 
 
 def test_one_of_the_pythons_that_a_shell_starts_is_the_rank(new_workplace: NewWorkplace) -> None:
-    workplace = new_workplace()
+    workplace = new_workplace().forking()
     for name, script in {"train.sh": SHELL, "server.py": SERVER, "package/train.py": TRAIN}.items():
         workplace.write(name, script)
     ended = workplace.run("--nproc", 2, "--no-python", "bash", "train.sh")
@@ -213,7 +216,7 @@ def test_one_of_the_pythons_that_a_shell_starts_is_the_rank(new_workplace: NewWo
 
 
 def test_pythons_without_a_recorder_are_said_to_be_so(new_workplace: NewWorkplace) -> None:
-    workplace = new_workplace()
+    workplace = new_workplace().forking_launchers()
     workplace.write("train.sh", STRANGERS)
     workplace.write("torch/__init__.py", "import torch.part", prelude="")
     workplace.write("torch/part.py", "", prelude="")
@@ -248,7 +251,7 @@ while not os.path.exists(other):
 
 
 def test_scripts_without_rank_are_recorded_separately(new_workplace: NewWorkplace) -> None:
-    workplace = new_workplace()
+    workplace = new_workplace().forking()
     for name in ("a.py", "b.py"):
         workplace.write(name, INDEPENDENT)
     ended = workplace.exec("bash", "-c", "python a.py a b & python b.py b a; wait")

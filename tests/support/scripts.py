@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -96,14 +97,20 @@ class Workplace:
 
     folder: Path
     env: Mapping[str, str]
-    python: Path | None = None  # stands for ``python`` in commands, for launchers and their ranks, too
+    launcher: Path | None = None  # stands for the Python of launchers
+    python: Path | None = None  # is found as ``python``, and stands for the ranks' Python
 
     def forking(self) -> Workplace:
         """The same, where each Python is a fork that has imported torch: for jobs whose start-up is not tested.
 
-        No test may depend on the parent of such a process (:mod:`support.forking.server`).
+        What such a process starts by ``sys.executable`` is a new Python, and its child.  No test may depend on the
+        parent of a fork (:mod:`support.forking.server`).
         """
-        return replace(self, python=forking_python(self.env))
+        return replace(self, launcher=forking_python(self.env), python=forking_python(self.env))
+
+    def forking_launchers(self) -> Workplace:
+        """The same, where each launcher is such a fork, and its ranks are started as ever."""
+        return replace(self, launcher=forking_python(self.env))
 
     def write(self, name: str, text: str, prelude: str = PRELUDE) -> Path:
         path = self.folder / name
@@ -112,12 +119,15 @@ class Workplace:
         return path
 
     def start(self, *command: object, **env: str) -> Started:
-        ranks = {"PYTHON_EXEC": str(self.python)} if self.python else {}  # read by torchrun
+        found = {}
+        if self.python:
+            path = f"{self.python.parent}{os.pathsep}{self.env['PATH']}"
+            found = {"PATH": path, "PYTHON_EXEC": str(self.python)}  # the second is read by torchrun
         return Started(
             subprocess.Popen(
-                [str(self.python if self.python and word == "python" else word) for word in command],
+                [str(word) for word in command],
                 cwd=self.folder,
-                env={**self.env, **ranks, **env},
+                env={**self.env, **found, **env},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -125,8 +135,8 @@ class Workplace:
         )
 
     def start_distprof(self, *words: object, **env: str) -> Started:
-        launcher = ("python", _BIN / "distprof") if self.python and words[0] == "run" else (_BIN / "distprof",)
-        return self.start(*launcher, *words, **env)
+        launcher = (self.launcher,) if self.launcher and words[0] == "run" else ()
+        return self.start(*launcher, _BIN / "distprof", *words, **env)
 
     def distprof(self, *words: object, **env: str) -> Ended:
         return self.start_distprof(*words, **env).wait()
@@ -147,7 +157,7 @@ class Workplace:
 
     def start_torchrun(self, *words: object, **env: str) -> Started:
         """Starts torchrun without distprof."""
-        return self.start("python" if self.python else sys.executable, *_TORCHRUN, *words, **env)
+        return self.start(self.launcher or sys.executable, *_TORCHRUN, *words, **env)
 
     def run_dir(self, name: str = "x") -> RunFolder:
         return RunFolder(self.folder / "runs" / name)
