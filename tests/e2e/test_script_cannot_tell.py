@@ -30,8 +30,9 @@ import builtins, gc, json, locale, os, random, signal, threading, warnings
 import __main__
 
 def look():
-    # The one by which they are listed is closed again, and need not be the last: a shard's has a high number.
+    # The one by which they are listed is closed again, and need not be the last: distprof's have high numbers.
     descriptors = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    of_distprof = [n for n in descriptors if "/shards/rank" in n or n.endswith(("/page", "/schedstat"))]
     return {
         "argv": [sys.argv, sys.orig_argv],
         "main": {name: str(value) for name, value in vars(__main__).items() if name.startswith("__")},
@@ -49,7 +50,7 @@ def look():
         "recursion limit": sys.getrecursionlimit(),
         "gc": [gc.isenabled(), gc.get_threshold()],
         "locale": locale.setlocale(locale.LC_ALL),
-        "descriptors": len([n for n in descriptors if "/shards/rank" not in n and not n.endswith("/page")]),
+        "descriptors": len(descriptors) - len(of_distprof),
         "warnings": [str(warning.message) for warning in caught],
         "filters": len(warnings.filters),
         "random": [random.random(), float(numpy.random.rand()), torch.rand(()).item()],
