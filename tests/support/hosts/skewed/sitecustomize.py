@@ -20,9 +20,9 @@ if "SKEWED_HOST" in os.environ:
     distprof_clock.SystemClock.mono_ns = staticmethod(_clock.mono_ns)
     distprof_clock.SystemClock.wall_ns = staticmethod(_clock.wall_ns)
     # In a fork that has imported torch, modules of the recorder have it by now.
-    for _module in [one for name, one in sys.modules.items() if name.startswith("distprof.")]:
-        if hasattr(_module, "clock_domain"):
-            _module.clock_domain = lambda: _host["domain"]
+    for _names in [vars(module) for name, module in sys.modules.items() if name.startswith("distprof.")]:
+        if "clock_domain" in _names:
+            _names["clock_domain"] = lambda: _host["domain"]
     if _host["namespace"]:
         _library = ctypes.CDLL(None, use_errno=True)
         with Path(_host["namespace"]).open() as _file:
