@@ -11,7 +11,8 @@
 # make bench   measures what distprof costs and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
 # make gpu     checks on a GPU what only a GPU can show, and writes docs/GPU.md; installs nothing, and needs only torch, numpy,
 #              msgpack, click and pytest in PYTHON (ARGS="--only MFU")
-# make docs    writes docs/FLOPS.md from the registry of formulas, docs/REPORT.md from the report's dataclasses,
+# make docs    writes docs/FLOPS.md from the registry of formulas, docs/REPORT.md from the report's dataclasses, the table
+#              of docs/METRICS.md from the metrics,
 #              docs/MODELS.md by counting models, and the table of docs/STACKS.md by running its tests; needs all stacks,
 #              optional ones too
 # make pictures  takes the pictures of the report's page of `make demo`, in Chromium
@@ -104,6 +105,7 @@ gpu:
 docs: $(READY) $(STACKS)
 	$(BIN)/python tools/flops_page.py
 	$(BIN)/python tools/report_page.py
+	$(BIN)/python tools/metrics_page.py
 	cd tools && PYTHONPATH=../examples $(BIN)/python -m models
 	$(BIN)/pytest tests/stacks --write-page
 

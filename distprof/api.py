@@ -74,10 +74,11 @@ def record(
 ) -> Iterator[RecordedRun]:
     """Records this process where no recorder can be injected (Ray, notebooks, ``mp.spawn``).
 
-    ``settings`` are ``warmup``, ``timed``, ``count``, ``count_eager``, ``collectives`` and ``collective_timing``, as
-    for ``distprof run``.  All ranks of a job give the same ``name``.  Yields the run folder as a path, for
-    ``distprof merge``; its method ``report()`` returns the report, which a notebook shows, and a line on stderr names
-    it at the end.  The folder is in the temporary folder if ``out`` cannot be written, and a line on stderr says so.
+    ``settings`` are ``warmup``, ``timed``, ``every``, ``count``, ``count_eager``, ``collectives`` and
+    ``collective_timing``, as for ``distprof run``.  All ranks of a job give the same ``name``.  Yields the run folder
+    as a path, for ``distprof merge``; its method ``report()`` returns the report, which a notebook shows, and a line on
+    stderr names it at the end.  The folder is in the temporary folder if ``out`` cannot be written, and a line on
+    stderr says so.
     Under ``distprof run`` this function does nothing.
 
     Raises UsageError for invalid settings; nothing else.

@@ -40,6 +40,16 @@ def device_name(device: Any) -> str:
     return ""
 
 
+def gpu_uuid(device: Any) -> str:
+    """Returns the UUID of a torch.device as NVIDIA's tools write it, ``GPU-8c1b...``; empty where it is not known."""
+    if device is None or device.type != "cuda":
+        return ""
+    with OwnSuppressed():  # a torch without it
+        found = str(sys.modules["torch"].cuda.get_device_properties(device).uuid)
+        return found if found.startswith(("GPU-", "MIG-")) else f"GPU-{found}"
+    return ""
+
+
 @cache
 def cpu_name() -> str:
     """Returns the model of the processor."""

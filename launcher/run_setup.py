@@ -19,6 +19,7 @@ from distprof.config.settings import Settings, from_layer, write_settings
 from distprof.console import say
 from distprof.errors import UsageError
 from distprof.heartbeat.marker import DAEMON_BY_RANKS
+from distprof.launcher.daemon.metrics.availability import check_metrics
 from distprof.launcher.remote.url import file_system, is_url, local_folder
 from distprof.run_folder import Manifest, RunFolder
 from distprof.safe_folders import is_out_of_reach
@@ -56,11 +57,15 @@ def choose_options(given: Mapping[str, object], environment: Mapping[str, str] =
     out = values["out"]
     if is_url(out):
         file_system(out)
+    settings = from_layer(layer)
+    if settings.metrics_textfile:
+        settings = replace(settings, metrics_textfile=str(Path(settings.metrics_textfile).absolute()))
+    check_metrics(settings, daemon=values["daemon"])
     return RunOptions(
         out=local_folder(out, OUT.default),
         url=out if is_url(out) else "",
         name=values["name"],
-        settings=from_layer(layer),
+        settings=settings,
         merge=values["merge"],
         daemon=values["daemon"],
         stall=values["stall"],

@@ -12,7 +12,6 @@ from distprof.merge.experts.load import expert_layers
 from distprof.merge.gain_grid import gain_grid
 from distprof.merge.hang_rows import hang_rows
 from distprof.merge.host_rows import host_rows
-from distprof.merge.load.peaks import DATASHEET_PEAKS, Peaks
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.next_steps import next_steps
 from distprof.merge.report import Report
@@ -33,6 +32,7 @@ from distprof.merge.work.flops_breakdown import work_rows
 from distprof.merge.work.model_totals import model_totals
 from distprof.merge.work.ops import op_rows
 from distprof.merge.work.utilization import compute_utilizations
+from distprof.peaks.table import DATASHEET_PEAKS, Peaks
 
 
 def analyse(run: LoadedRun, peaks: Peaks = DATASHEET_PEAKS, window: int | None = None) -> Report:

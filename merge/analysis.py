@@ -22,10 +22,10 @@ from distprof.merge.job.stages import Pipeline, pipeline_position
 from distprof.merge.job.topology import JobTopology, job_topology
 from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.job.unknown_groups import unknown_groups
-from distprof.merge.load.peaks import DATASHEET_PEAKS, Peaks
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.load.window import Window
+from distprof.peaks.table import DATASHEET_PEAKS, Peaks
 from distprof.records import TRAINING, Counts, Plan
 
 Result = TypeVar("Result")

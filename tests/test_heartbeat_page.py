@@ -17,6 +17,7 @@ from distprof.heartbeat.page import create_page, open_page
 from distprof.heartbeat.slot import State
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 from distprof.probes.collectives.group_status import members_number
+from distprof.records import PHASES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "HEARTBEAT.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (\d+) \| (\w+)[^|]*\| `([^`]+)` \|$", PAGE, re.MULTILINE)
@@ -26,6 +27,7 @@ def test_the_table_has_every_block() -> None:
     blocks = {name.lower(): block for name, block in vars(layout).items() if isinstance(block, Layout)}
     written = {name: (int(offset), f"<Q{values}") for offset, name, values in ROWS}
     assert written.pop("doorbell") == (layout.DOORBELL, "<QQ")
+    assert written.pop("total") == (layout.TOTAL, "<QQ")
     assert written.pop("histogram") == (layout.HISTOGRAM, "<Q128I") and layout.HISTOGRAM_END == 64 + 4 * 128
     assert written.pop("groups") == (
         blocks["groups"].offset,
@@ -33,6 +35,10 @@ def test_the_table_has_every_block() -> None:
     )
     assert written == {name: (block.offset, block.format.format) for name, block in blocks.items() if name != "groups"}
     assert blocks["groups"].format.format == "<Q" + "32sIQqq" * 8
+
+
+def test_phases_are_those_of_the_records() -> None:
+    assert layout.PHASES == PHASES
 
 
 def test_the_numbers() -> None:

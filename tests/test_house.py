@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 #: directly in ``distprof`` or ``merge``.
 BASE = (
     *("version", "printable", "suggestions", "external_exceptions", "errors", "safe_files", "safe_folders", "clock"),
-    *("console", "devices", "run_folder", "records", "shard", "config", "rank"),
+    *("console", "devices", "run_folder", "peaks", "records", "shard", "config", "rank"),
     "heartbeat",
 )
 COUNTING = ("nested_tensors", "hooks", "flops.formulas", "flops")
@@ -30,8 +30,8 @@ MODEL = ("module_walk", "topology", "frameworks", "model")
 PROBES = ("probes", "probes.memory", "probes.compiled", "probes.collectives", "probes.timing", "probes.counting")
 RANK_SIDE = (*COUNTING, *MODEL, *PROBES, "clock_sync", "recorder", "inject")
 LAUNCHER = (
-    *("launcher.store", "launcher.daemon.hang_watch", "launcher.daemon", "launcher.gather", "launcher.remote"),
-    "launcher",
+    *("launcher.store", "launcher.daemon.hang_watch", "launcher.daemon.metrics", "launcher.daemon"),
+    *("launcher.gather", "launcher.remote", "launcher"),
 )
 ANALYSIS = (
     "merge.report",
@@ -94,7 +94,7 @@ ALLOWED_UNITS = {
 ALLOWED_PACKAGES = {
     BASE: {"numpy", "msgpack", "tomllib", "tomli"},
     RANK_SIDE: {"numpy", "msgpack", "torch"},
-    LAUNCHER: {"torch", "msgpack"},
+    LAUNCHER: {"torch", "msgpack", "prometheus_client"},
     ANALYSIS: {"numpy"},
     RENDERERS: {"numpy", "matplotlib", "jinja2", "markupsafe", "perfetto", "pyarrow"},
 }

@@ -27,11 +27,11 @@ from distprof.merge.export.paper import FORMS, render_tables
 from distprof.merge.export.table_files import csv_files, parquet_files, parquet_names
 from distprof.merge.export.tables import all_tables
 from distprof.merge.export.tables.table import Table
-from distprof.merge.load.peak_cache import cache_file, read_peak_cache
-from distprof.merge.load.peaks import Peaks
 from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
 from distprof.merge.text import render, render_first_page
+from distprof.peaks.cache import cache_file, read_peak_cache
+from distprof.peaks.table import Peaks
 from distprof.run_folder import PAGE, PLOTS, SUMMARY, RunFolder
 from distprof.run_folder import REPORT as REPORT_FOLDER
 

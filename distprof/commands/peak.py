@@ -10,8 +10,8 @@ import click
 
 from distprof.commands.streams import put
 from distprof.errors import UsageError, said
-from distprof.merge.load.peak_cache import cache_file, write_peak_cache
-from distprof.merge.load.peaks import Engine, known_device
+from distprof.peaks.cache import cache_file, write_peak_cache
+from distprof.peaks.table import Engine, known_device
 from distprof.printable import on_one_line
 
 if TYPE_CHECKING:

@@ -55,8 +55,8 @@ def _is_file_name(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Option:
-    """One option.  ``kind`` is int (at least ``least``), float (``between`` two numbers), bool or str (a text that can
-    be the name of a file).
+    """One option.  ``kind`` is int (at least ``least``, or ``between`` two numbers), float (``between`` two numbers),
+    bool or str (a text that can be the name of a file).
     """
 
     name: str
@@ -90,7 +90,8 @@ class Option:
 
     def _fits(self, value: object) -> bool:
         if type(value) is int and self.kind is int:
-            return self.least <= value <= _MOST
+            low, high = self.between or (self.least, _MOST)
+            return low <= value <= high
         if type(value) in (int, float) and self.kind is float:
             low, high = self.between or (-_LARGEST, _LARGEST)
             return low <= value <= high  # type: ignore[operator]
@@ -114,6 +115,8 @@ class Option:
 
     def _wanted(self, value: object) -> str:
         if self.kind is int:
+            if self.between:
+                return "a whole number from {:g} to {:,g}".format(*self.between)
             large = type(value) is int and value > _MOST
             return (
                 f"a whole number from {self.least} to {_MOST:,}" if large else f"a whole number, {self.least} or more"
@@ -131,6 +134,14 @@ ENABLED = Option("enabled", bool, "record at all", default=True)
 WINDOW = (
     Option("warmup", int, "first iterations, in which only phases are timed", "N", default=5),
     Option("timed", int, "iterations to time, after one in which flops are counted", "N", default=10),
+    Option(
+        "every",
+        int,
+        "record such a window again every N iterations; of all but the last few, summaries stay",
+        "N",
+        default_text="once",
+        least=1,
+    ),
     Option("count", bool, "count flops", default=True),
     Option(
         "count_eager",
@@ -156,6 +167,27 @@ OUT = Option(
     "DIR",
     default="runs",
 )
+#: What the daemon of each node serves; it reads these itself.
+METRICS = (
+    Option(
+        "metrics",
+        int,
+        "serve metrics of the ranks for Prometheus on this port of each node; 0: a free one, named in the run's folder",
+        "PORT",
+        default_text="no metrics",
+        between=(0, 65_535),
+    ),
+    Option(
+        "metrics_host", str, "address on which metrics are served; they have no password", "HOST", default="127.0.0.1"
+    ),
+    Option(
+        "metrics_textfile",
+        str,
+        "write the metrics into a file of this folder, for node-exporter's textfile collector",
+        "DIR",
+        default_text="no file",
+    ),
+)
 #: The options of ``distprof run`` and ``exec``.
 RUN = (
     OUT,
@@ -178,6 +210,7 @@ RUN = (
         default=60.0,
         between=(0.1, 1e6),
     ),
+    *METRICS,
 )
 #: The options that a run keeps in its folder for later merges.
 SHOWN = (
@@ -207,8 +240,8 @@ ALL = (ENABLED, *RUN, *REPORT)
 #: name of an option -> its default; None where the run decides.
 DEFAULTS: Mapping[str, Any] = {option.name: option.default for option in ALL}
 #: Variables that are no options: the configuration file; the run's folder, which distprof sets for the ranks; and
-#: whether distprof's own test suite requires all training stacks.
-_OTHER_VARIABLES = ("DISTPROF_CONFIG", "DISTPROF_RUN", "DISTPROF_STACKS", "DISTPROF_BROWSER")
+#: what distprof's own test suite requires to be installed.
+_OTHER_VARIABLES = ("DISTPROF_CONFIG", "DISTPROF_RUN", "DISTPROF_STACKS", "DISTPROF_BROWSER", "DISTPROF_PROMETHEUS")
 
 
 def with_defaults(options: Iterable[Option], layer: Layer) -> dict[str, Any]:

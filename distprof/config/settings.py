@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from distprof.config.options import DEFAULTS, WINDOW, Layer, from_call, from_environment, unknown
+from distprof.config.options import DEFAULTS, METRICS, WINDOW, Layer, from_call, from_environment, unknown
 from distprof.errors import UsageError
 from distprof.run_folder import write_own
 
@@ -25,7 +25,9 @@ class Settings:
     are timed.
 
     With ``count_eager`` the counted iteration runs compiled code in eager form.  ``collectives``: those of the timed
-    iterations are recorded; with ``collective_timing`` NCCL's timing of them is switched on.
+    iterations are recorded; with ``collective_timing`` NCCL's timing of them is switched on.  With
+    ``every`` windows come back after so many iterations.  ``metrics`` is the port on which the daemon serves them, None
+    for none.
     """
 
     warmup: int = DEFAULTS["warmup"]
@@ -40,10 +42,17 @@ class Settings:
     collective_timing: bool = DEFAULTS["collective_timing"]
     daemon: bool = False  # the ranks have a heartbeat, which the daemon of their node reads
     stall: float = DEFAULTS["stall"]  # seconds, the least after which an iteration counts as stuck
+    every: int = 0
+    metrics: int | None = None
+    metrics_host: str = DEFAULTS["metrics_host"]
+    metrics_textfile: str = ""
 
     def __post_init__(self) -> None:
         if not self.timed and not self.count:
             raise UsageError("nothing is left to record: timed is 0 and counting is off")
+        needed = self.counted + self.timed + 1  # one iteration may settle
+        if 0 < self.every <= needed:
+            raise UsageError(f"windows of up to {needed} iterations cannot come back every {self.every}: give more")
         if self.count_eager and not self.count:
             raise UsageError("count_eager says how to count, and counting is off: give one of the two")
         if self.collective_timing and not self.collectives:
@@ -56,7 +65,7 @@ class Settings:
 
 def from_layer(layer: Layer) -> Settings:
     """Returns the settings in ``layer``, else the defaults.  Raises UsageError if nothing is left to record."""
-    chosen = {option.name: layer[option.name].value for option in WINDOW if option.name in layer}
+    chosen = {option.name: layer[option.name].value for option in (*WINDOW, *METRICS) if option.name in layer}
     return replace(Settings(), **chosen)  # type: ignore[arg-type]
 
 

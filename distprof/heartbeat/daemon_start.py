@@ -63,7 +63,7 @@ def start_from_launcher(
     """
     lifeline = Lifeline(token)
     try:
-        _start(run, launch, path, lifeline.reader, relay)
+        _start(run, launch, run.inject, path, lifeline.reader, relay)
     except BaseException:
         lifeline.close()
         raise
@@ -72,19 +72,23 @@ def start_from_launcher(
     return lifeline
 
 
-def start_from_rank(run: RunFolder, launch: str, path: Sequence[str]) -> None:
-    """Starts the daemon of a rank's node: it ends when no rank of its page is alive.  Raises OSError."""
-    _start(run, launch, path)
+def start_from_rank(run: RunFolder, launch: str, settings: Path, path: Sequence[str]) -> None:
+    """Starts the daemon of a rank's node: it ends when no rank of its page is alive.  Raises OSError.
+
+    ``settings`` is the folder of the run's settings.
+    """
+    _start(run, launch, settings, path)
 
 
-def _start(run: RunFolder, launch: str, path: Sequence[str], *given: int | None) -> None:
+def _start(run: RunFolder, launch: str, settings: Path, path: Sequence[str], *given: int | None) -> None:
     """Starts the daemon as the child of a process that ends at once, so that nobody has to wait for its end.
 
     ``given``: the descriptors of lifeline and relay, which it inherits.
     """
     kept = [fd for fd in given if fd is not None and fd not in _STREAMS]
     numbers = [fd if fd in kept else -1 for fd in (*given, None, None)[:2]]
-    words = [sys.executable, "-c", _MAIN, str(run.path.absolute()), launch, str(os.getpid()), *map(str, numbers)]
+    values = (run.path.absolute(), launch, os.getpid(), *numbers, settings.absolute())
+    words = [sys.executable, "-c", _MAIN, *map(str, values)]
     environment = daemon_environment(os.environ, path)
     starter = os.fork()
     if not starter:

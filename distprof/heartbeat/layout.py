@@ -18,18 +18,24 @@ PAGE_BYTES = HEADER_BYTES + SLOTS * SLOT_BYTES
 
 #: A word that changes when there is a new request: the only thing that a rank reads in each iteration.
 DOORBELL = 0
+#: The sum of the durations that the histogram counts, ns.
+TOTAL = 8
 #: Counts of iterations by their duration: 32 bits each.
 HISTOGRAM, HISTOGRAM_END = 64, 64 + 4 * 128
 
-HOST_BYTES, PLACE_BYTES, DEVICE_BYTES = 64, 96, 16
+HOST_BYTES, PLACE_BYTES, DEVICE_BYTES, UUID_BYTES = 64, 96, 16, 48
 MODULE_BYTES, PHASE_BYTES, GROUP_BYTES = 192, 16, 32
+#: The phases of an iteration, as in :mod:`distprof.records`, which needs numpy: the daemon does without.
+PHASES = ("data", "forward", "outside", "backward", "optimizer", "evaluation", "other")
 #: Groups whose collectives are shown: those that were made first.
 MOST_GROUPS = 8
 WHERE_BYTES, MESSAGE_BYTES, REASON_BYTES = 48, 200, 160
+#: Kinds of work that have peaks of their own: those with most MACs.
+MOST_WORKS, NAME_BYTES, ARITHMETIC_BYTES = 4, 64, 16
 
 #: rank, world size, local rank, node rank, pid, start of the process in ticks, wall and monotonic time at the start of
-#: the recording, host, place, device.
-IDENTITY = layout(HISTOGRAM_END, f"8Q{HOST_BYTES}s{PLACE_BYTES}s{DEVICE_BYTES}s")
+#: the recording, host, place, device, UUID of the GPU.
+IDENTITY = layout(HISTOGRAM_END, f"8Q{HOST_BYTES}s{PLACE_BYTES}s{DEVICE_BYTES}s{UUID_BYTES}s")
 #: iteration, its begin on the monotonic clock, duration of the one before (0: none), smoothed duration, state, window,
 #: the first iteration after that window.
 PROGRESS = layout(IDENTITY.end, "7Q")
@@ -37,8 +43,9 @@ PROGRESS = layout(IDENTITY.end, "7Q")
 ACTIVITY = layout(PROGRESS.end, f"Q{PHASE_BYTES}s{MODULE_BYTES}s")
 #: for each group: name, number of members, a number made of its members, last enqueued and last completed collective.
 GROUPS = layout(ACTIVITY.end, f"{GROUP_BYTES}sIQqq" * MOST_GROUPS)
-#: of the last timed iteration: iteration, duration, data wait, samples, peak memory; -1: not measured.
-COUNTERS = layout(GROUPS.end, "5q")
+#: of the last timed iteration: iteration, duration, each of PHASES, samples, tokens, peak memory, tokens of this rank's
+#: experts, load of the hottest expert over the mean of all; -1: not measured.
+COUNTERS = layout(GROUPS.end, f"2q{len(PHASES)}q4qd")
 #: when (monotonic clock), where, what.
 ERROR = layout(COUNTERS.end, f"Q{WHERE_BYTES}s{MESSAGE_BYTES}s")
 #: number, start, counted and timed iterations, window.  The daemon writes it, all other blocks are the rank's.
@@ -46,7 +53,11 @@ REQUEST = layout(ERROR.end, "5Q")
 #: number of the request, 1 if accepted, window, the iteration that was running, reason of a refusal.
 ANSWER = layout(REQUEST.end, f"4Q{REASON_BYTES}s")
 
-assert ANSWER.end <= SLOT_BYTES
+#: of the last window with a counted iteration: window, mean duration of its timed iterations, devices, and for each
+#: kind of work: name of the device, its threads, arithmetic, MACs of the model in one iteration.
+WORK = layout(ANSWER.end, "2qI" + f"{NAME_BYTES}sI{ARITHMETIC_BYTES}sq" * MOST_WORKS)
+
+assert WORK.end <= SLOT_BYTES
 
 
 def slot_offset(index: int) -> int:

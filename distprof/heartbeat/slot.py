@@ -52,6 +52,37 @@ class GroupProgress(NamedTuple):
     completed: int
 
 
+class StepFigures(NamedTuple):
+    """The figures of one timed iteration; -1: not measured."""
+
+    iteration: int = NOT_MEASURED
+    duration_ns: int = NOT_MEASURED
+    phases_ns: tuple[int, ...] = ()  # in the order of layout.PHASES
+    samples: int = NOT_MEASURED
+    tokens: int = NOT_MEASURED  # of the model's inputs
+    peak_bytes: int = NOT_MEASURED  # memory
+    expert_tokens: int = NOT_MEASURED  # that the experts of this rank processed
+    expert_overload: float = NOT_MEASURED  # the load of the hottest expert over the mean of all
+
+
+class DeviceMacs(NamedTuple):
+    """The model's MACs of one iteration in one arithmetic on one kind of device, which has one peak."""
+
+    device: str  # the name that the driver gives
+    threads: int  # torch's number of threads on the CPU; else 0
+    arithmetic: str
+    macs: int
+
+
+class WindowWork(NamedTuple):
+    """The work of the counted iteration of a window, and the mean duration of its timed ones; -1: not measured."""
+
+    window: int = NOT_MEASURED
+    mean_ns: int = NOT_MEASURED
+    devices: int = 0
+    macs: tuple[DeviceMacs, ...] = ()
+
+
 @dataclass(frozen=True)
 class RankInfo:
     """One rank as its slot shows it.  Times are of the monotonic clock of its node (ns); None: not known."""
@@ -67,6 +98,7 @@ class RankInfo:
     host: str
     place: str
     device: str
+    gpu_uuid: str  # empty without one
     state: State
     iteration: int
     began_ns: int  # the running iteration
@@ -81,10 +113,10 @@ class RankInfo:
     module: str
     sampled_ns: int  # when phase, module and groups were looked at
     groups: tuple[GroupProgress, ...]
-    timed_ns: int | None  # duration of the last timed iteration
-    data_ns: int | None  # of it: the wait for data
-    samples: int | None  # in it
-    peak_bytes: int | None  # memory
+    histogram: tuple[int, ...]  # iterations by their duration, as in distprof.heartbeat.durations
+    total_ns: int  # the sum of these durations
+    last: StepFigures  # of the last timed iteration
+    work: WindowWork  # of the last window
     error: str
     error_where: str
     answer: Answer | None

@@ -16,12 +16,25 @@ from distprof.heartbeat.layout import (
     HISTOGRAM,
     HISTOGRAM_END,
     IDENTITY,
+    PHASES,
     PROGRESS,
     SLOTS,
+    TOTAL,
+    WORK,
     slot_offset,
 )
 from distprof.heartbeat.page import Page
-from distprof.heartbeat.slot import UNUSUAL, Answer, GroupProgress, RankInfo, State
+from distprof.heartbeat.slot import (
+    UNUSUAL,
+    Answer,
+    DeviceMacs,
+    GroupProgress,
+    RankInfo,
+    State,
+    StepFigures,
+    WindowWork,
+)
+from distprof.rank import procfs
 
 _MEDIAN, _P99 = 0.5, 0.99
 _LARGEST_RANK = 1 << 24
@@ -51,7 +64,6 @@ def read_slot(page: Page, index: int) -> RankInfo | None:
     iteration, began_ns, duration_ns, smoothed_ns, state, window, window_end = progress
     counts = memory[slot + HISTOGRAM : slot + HISTOGRAM_END].cast("I").tolist()
     sampled_ns, phase, module = read_block(memory, slot, ACTIVITY) or (0, b"", b"")
-    _, timed_ns, data_ns, samples, peak_bytes = read_block(memory, slot, COUNTERS) or (-1,) * 5
     error_ns, where, message = read_block(memory, slot, ERROR) or (0, b"", b"")
     return RankInfo(
         rank=identity[0],
@@ -65,6 +77,7 @@ def read_slot(page: Page, index: int) -> RankInfo | None:
         host=text_of(identity[8]),
         place=text_of(identity[9]),
         device=text_of(identity[10]),
+        gpu_uuid=text_of(identity[11]),
         state=State(state),
         iteration=iteration,
         began_ns=began_ns,
@@ -79,18 +92,34 @@ def read_slot(page: Page, index: int) -> RankInfo | None:
         module=text_of(module),
         sampled_ns=sampled_ns,
         groups=tuple(_groups(read_block(memory, slot, GROUPS) or ())),
-        timed_ns=_measured(timed_ns),
-        data_ns=_measured(data_ns),
-        samples=_measured(samples),
-        peak_bytes=_measured(peak_bytes),
+        histogram=tuple(counts),
+        total_ns=memory[slot + TOTAL : slot + TOTAL + 8].cast("Q")[0],
+        last=_figures(read_block(memory, slot, COUNTERS)),
+        work=_work(read_block(memory, slot, WORK)),
         error=text_of(message) if error_ns else "",
         error_where=text_of(where) if error_ns else "",
         answer=_answer(read_block(memory, slot, ANSWER)),
     )
 
 
-def _measured(value: int) -> int | None:
-    return value if value >= 0 else None
+def is_alive(found: RankInfo) -> bool:
+    """Whether the process of a slot still runs."""
+    return procfs.started_tick(found.pid) == found.started_tick
+
+
+def _figures(values: tuple[Any, ...] | None) -> StepFigures:
+    if values is None:
+        return StepFigures()
+    iteration, duration_ns, *phases_ns = values[: 2 + len(PHASES)]
+    return StepFigures(iteration, duration_ns, tuple(phases_ns), *values[2 + len(PHASES) :])
+
+
+def _work(values: tuple[Any, ...] | None) -> WindowWork:
+    if values is None:
+        return WindowWork()
+    rows = (values[first : first + len(DeviceMacs._fields)] for first in range(3, len(values), len(DeviceMacs._fields)))
+    macs = (DeviceMacs(text_of(name), threads, text_of(arithmetic), count) for name, threads, arithmetic, count in rows)
+    return WindowWork(*values[:3], tuple(row for row in macs if row.macs > 0))
 
 
 def _groups(values: tuple[Any, ...]) -> Iterator[GroupProgress]:

@@ -13,6 +13,7 @@ from distprof.heartbeat.durations import BUCKETS, bucket_of
 from distprof.heartbeat.layout import (
     ACTIVITY,
     ANSWER,
+    ARITHMETIC_BYTES,
     COUNTERS,
     DEVICE_BYTES,
     DOORBELL,
@@ -26,21 +27,28 @@ from distprof.heartbeat.layout import (
     MESSAGE_BYTES,
     MODULE_BYTES,
     MOST_GROUPS,
+    MOST_WORKS,
+    NAME_BYTES,
     PHASE_BYTES,
+    PHASES,
     PLACE_BYTES,
     PROGRESS,
     REASON_BYTES,
     REQUEST,
+    TOTAL,
+    UUID_BYTES,
     WHERE_BYTES,
+    WORK,
     slot_offset,
 )
 from distprof.heartbeat.page import Page
-from distprof.heartbeat.slot import NOT_MEASURED, GroupProgress, Request, State
+from distprof.heartbeat.slot import NOT_MEASURED, GroupProgress, Request, State, StepFigures, WindowWork
 from distprof.rank import procfs
 
 #: A new duration counts for one part in so many of the smoothed one.
 _SMOOTHING = 8
 _NO_GROUP = (b"", 0, 0, NOT_MEASURED, NOT_MEASURED)
+_NO_WORK = (b"", 0, b"", 0)
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class SlotRank:
     host: str
     device: str
     wall_ns: int
+    gpu_uuid: str = ""
 
 
 class SlotWriter:
@@ -65,11 +74,21 @@ class SlotWriter:
         self._page = page  # keeps the lock on the slot
         self._memory, self._slot = memory, slot
         self._now = mono_ns
-        self._identity, self._progress, self._activity, self._groups, self._counters, self._error, self._answer = (
+        (
+            self._identity,
+            self._progress,
+            self._activity,
+            self._groups,
+            self._counters,
+            self._error,
+            self._answer,
+            self._work,
+        ) = (
             BlockWriter(memory, slot, block)
-            for block in (IDENTITY, PROGRESS, ACTIVITY, GROUPS, COUNTERS, ERROR, ANSWER)
+            for block in (IDENTITY, PROGRESS, ACTIVITY, GROUPS, COUNTERS, ERROR, ANSWER, WORK)
         )
         self._histogram = memory[slot + HISTOGRAM : slot + HISTOGRAM_END].cast("I")
+        self._total = memory[slot + TOTAL : slot + TOTAL + 8].cast("Q")
         self._doorbell = memory[slot + DOORBELL : slot + DOORBELL + 8].cast("Q")
         self._seen = self._doorbell[0]  # of requests: those to an earlier owner are not this rank's
         self._started_ns = self._began_ns = mono_ns()
@@ -83,10 +102,12 @@ class SlotWriter:
         """Removes what an earlier owner of the slot left."""
         for bucket in range(BUCKETS):
             self._histogram[bucket] = 0
+        self._total[0] = 0
         self._progress.write(0, self._began_ns, 0, 0, State.QUIET, 0, 0)
         self.activity("", "")
         self.groups([])
-        self.counters(-1, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED)
+        self.counters(StepFigures())
+        self.work(WindowWork())
         self._error.write(0, b"", b"")
         self._answer.write(0, 0, 0, 0, b"")
 
@@ -99,6 +120,7 @@ class SlotWriter:
             text_bytes(who.host, HOST_BYTES),
             text_bytes(place, PLACE_BYTES),
             text_bytes(who.device, DEVICE_BYTES),
+            text_bytes(who.gpu_uuid, UUID_BYTES),
         )
 
     def iteration_begins(
@@ -115,6 +137,7 @@ class SlotWriter:
             smoothed = self._smoothed_ns
             self._smoothed_ns = smoothed + (duration - smoothed) // _SMOOTHING if smoothed else duration
             self._histogram[bucket_of(duration)] += 1
+            self._total[0] += duration
         self._began_ns = now
         self._progress.write(iteration, now, duration, self._smoothed_ns, state, window, window_end)
         return self._doorbell[0] != self._seen
@@ -134,8 +157,19 @@ class SlotWriter:
             fields += [text_bytes(group.name, GROUP_BYTES), *group[1:]]
         self._groups.write(*fields, *_NO_GROUP * (MOST_GROUPS - min(len(groups), MOST_GROUPS)))
 
-    def counters(self, iteration: int, duration_ns: int, data_ns: int, samples: int, peak_bytes: int) -> None:
-        self._counters.write(iteration, duration_ns, data_ns, samples, peak_bytes)
+    def counters(self, figures: StepFigures) -> None:
+        """Says what was measured in the last timed iteration."""
+        iteration, duration_ns, phases_ns, *others = figures
+        self._counters.write(iteration, duration_ns, *(phases_ns or (NOT_MEASURED,) * len(PHASES)), *others)
+
+    def work(self, work: WindowWork) -> None:
+        """Says which work an iteration is, and how long one takes."""
+        fields: list[Any] = []
+        for row in sorted(work.macs, key=lambda row: -row.macs)[:MOST_WORKS]:
+            device, arithmetic = text_bytes(row.device, NAME_BYTES), text_bytes(row.arithmetic, ARITHMETIC_BYTES)
+            fields += [device, row.threads, arithmetic, row.macs]
+        missing = MOST_WORKS - len(fields) // len(_NO_WORK)
+        self._work.write(work.window, work.mean_ns, work.devices, *fields, *_NO_WORK * missing)
 
     def error(self, where: str, message: str) -> None:
         with self._error_lock:

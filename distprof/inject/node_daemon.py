@@ -21,7 +21,7 @@ def start_if_first(folder: str, path: Sequence[str]) -> None:
     try:
         _, is_new = ensure_page(run, settings.launch)
         if is_new:
-            start_from_rank(run, settings.launch, path)
+            start_from_rank(run, settings.launch, Path(folder), path)
     except OSError as error:
         if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
             say(f"the ranks of this node have no heartbeat, the job goes on: {said(error)}")

@@ -33,6 +33,14 @@ def is_python(pid: int) -> bool:
         return False
 
 
+def resident_bytes(pid: int) -> int | None:
+    """Returns the memory that a process holds; None if that is unknown or the process has ended."""
+    try:
+        return int((_PROC / str(pid) / "statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def started_tick(pid: int) -> int | None:
     """Returns the start of a process in the kernel's clock ticks; None if it is unknown or has ended.
 

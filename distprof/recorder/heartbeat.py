@@ -10,24 +10,27 @@ import socket
 import sys
 from _thread import start_new_thread
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from threading import Event
+
+import torch
 
 from distprof.clock import Clock
 from distprof.config.settings import Settings
 from distprof.console import say
+from distprof.devices import gpu_uuid
 from distprof.errors import said
 from distprof.heartbeat.node_files import node_file
 from distprof.heartbeat.page import open_page
-from distprof.heartbeat.slot import NOT_MEASURED, GroupProgress, Request, State
+from distprof.heartbeat.slot import GroupProgress, Request, State
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 from distprof.probes.collectives.group_status import group_status
 from distprof.probes.timing.probe import TimedProbe
 from distprof.rank.identity import Identity
 from distprof.recorder.look_thread import LookThread
 from distprof.recorder.step_clock import CapturePlan, StepKind
-from distprof.records import AXES, Record, Step, Topology
+from distprof.recorder.window_figures import WindowFigures
+from distprof.records import AXES, Record, Topology
 from distprof.run_folder import RunFolder
 
 _STATES = {StepKind.COUNTED: State.COUNTED, StepKind.TIMED: State.TIMED}
@@ -37,7 +40,7 @@ _LONGEST_FAILURE = 1000
 
 
 def open_heartbeat(
-    settings: Settings, identity: Identity, device: str, clock: Clock, evaluates: Callable[[], bool]
+    settings: Settings, identity: Identity, device: torch.device, clock: Clock, evaluates: Callable[[], bool]
 ) -> Heartbeat | None:
     """Takes a slot in the page of this node.  Returns None without one, with a message if the job has a daemon.
 
@@ -60,8 +63,9 @@ def open_heartbeat(
             identity.local_rank,
             identity.node_rank,
             socket.gethostname(),
-            device,
+            device.type,
             clock.wall_ns(),
+            gpu_uuid(device),
         )
         heartbeat = Heartbeat(SlotWriter(page, index, who, clock.mono_ns), identity.rank)
         if identity.world_size > 1:  # a rank alone waits for nobody, and may have no other thread
@@ -80,6 +84,7 @@ class Heartbeat:
         self._slot: SlotWriter | None = slot
         self._rank = rank
         self._watcher: _Watcher | None = None
+        self._figures = WindowFigures()
 
     def iteration_begins(self, iteration: int, window: CapturePlan, *, counts: bool) -> bool:
         """Writes the beat.  Returns whether there may be a new request.  ``counts``: an iteration has ended."""
@@ -105,11 +110,19 @@ class Heartbeat:
 
     def read_records(self, records: Sequence[Record]) -> None:
         """Takes over what is shown of records that are written to the shard."""
-        for record in records:
-            if isinstance(record, Step):
-                self._write(partial(_write_counters, record))
-            elif isinstance(record, Topology):
-                self._write(partial(_write_place, record))
+        if self._slot is None:
+            return
+        try:
+            before = self._figures.last
+            self._figures.read(records)
+            if self._figures.last is not before:
+                self._slot.counters(self._figures.last)
+                self._slot.work(self._figures.work())
+            for record in records:
+                if isinstance(record, Topology):
+                    _write_place(record, self._slot)
+        except Exception as error:
+            self._give_up(error)
 
     def watch(self, probe: Callable[[], object], name_of: Callable[[int], str]) -> None:
         """Looks at what the rank does until its timed iterations are over."""
@@ -199,16 +212,6 @@ class _Watcher:
             return
         finally:
             self._is_over.set()
-
-
-def _write_counters(step: Step, slot: SlotWriter) -> None:
-    slot.counters(
-        step.iteration,
-        step.duration_ns,
-        step.phases_ns.get("data", NOT_MEASURED),
-        step.samples if step.batch_size else NOT_MEASURED,
-        step.peak_memory_bytes,
-    )
 
 
 def _write_place(topology: Topology, slot: SlotWriter) -> None:

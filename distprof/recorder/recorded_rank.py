@@ -30,6 +30,9 @@ from distprof.records import End, Record
 from distprof.run_folder import RunFolder
 from distprof.topology.meshes import MeshRecorder
 
+#: Where windows come back, a shard holds up to so many whole ones; then all but the last ones are reduced.
+_MOST_WINDOWS, _KEPT_WINDOWS = 8, 4
+
 
 class RecordedRank:
     """What is known of this rank; before :meth:`open`, and where it fails, there is no identity and no shard."""
@@ -73,7 +76,7 @@ class RecordedRank:
         self.clock_sync = start_clock_sync(
             settings.run_id, identity.world_size, self._clock, clock_domain(), self.output.write
         )
-        self.heartbeat = open_heartbeat(settings, identity, self.device.type, self._clock, self._evaluates)
+        self.heartbeat = open_heartbeat(settings, identity, self.device, self._clock, self._evaluates)
         self.models = ModelRegistry(identity, self.meshes)
         self._uncalled_models = UncalledModels(self.models.tree, self.adopt)
         self._steps.window = first_window(settings, identity.world_size)
@@ -136,6 +139,11 @@ class RecordedRank:
             self.end_is_written = True
             end = End(reason, self._steps.iteration, failure)
             self.write(*self.late_records(), *self.models.place_records(), end)
+
+    def reduce_windows(self) -> None:
+        """Bounds the size of the shard where windows come back."""
+        if self.settings.every and self.output is not None:
+            self.output.reduce_windows(_KEPT_WINDOWS, _MOST_WINDOWS)
 
     def steer_clock_sync(self, kind: StepKind) -> None:
         """Keeps the comparison of clocks out of timed steps, before a step of this kind."""

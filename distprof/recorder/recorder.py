@@ -41,7 +41,7 @@ class Recorder:
         """``asked``: the script itself asks to record this process."""
         clock = clock or SystemClock()
         self._settings = settings
-        self._steps = StepClock(first_window(settings))
+        self._steps = StepClock(first_window(settings), settings.every)
         self.rank = RecordedRank(settings, clock, self._steps, asked=asked)
         self._events = JobEvents(self.rank, self._steps, clock, self._become_rank, self._act_on, self.fail)
         self.probes = self._events.probes
@@ -232,6 +232,7 @@ class Recorder:
             self.rank.steer_clock_sync(StepKind.DONE)
             self.probes.watch_optimizers_only(backward_too=self._events.backward_ends_iterations)
             self.rank.write_end("window complete")
+            self.rank.reduce_windows()
             if self._steps.mode != FORWARD:
                 self._events.ignore_shape_inference()
                 self.rank.meshes.close()

@@ -13,13 +13,17 @@ from pathlib import Path
 from threading import RLock
 
 from distprof.console import say
-from distprof.errors import said
+from distprof.errors import DataError, said
+from distprof.recorder.reduced_windows import reduced, windows_in
 from distprof.records import Error, Header, Record
 from distprof.run_folder import SHARDS, RunFolder
 from distprof.safe_folders import FOLDER_MODE, own_folder
+from distprof.shard.reader import read_shard
 from distprof.shard.writer import FileSink, ShardWriter
 
 _MAX_GENERATIONS = 10_000
+#: The end of the name of a shard that is being written anew: no reader takes it for a shard.
+_SCRATCH = "new"
 #: The longest time that a job waits for the writing of all records together.  A writer thread would lose unwritten
 #: records in ``os._exit``, right after a step.
 PATIENCE_S = 10.0
@@ -78,13 +82,43 @@ def _open_writer(path: Path, folder: int, header: Header) -> ShardWriter:
     return writer
 
 
+def replaced_shard(writer: ShardWriter, sink: FileSink, keep: int, most: int) -> ShardWriter:
+    """Returns the writer of a shard with fewer windows in the place of the one of ``sink``, or ``writer`` if it has no
+    more than ``most`` windows.  Raises OSError or DataError; the shard is unchanged then.
+    """
+    if not sink.is_in_place():
+        return writer
+    shard = read_shard(sink.path)
+    if shard.report.damaged or windows_in(shard.records) <= most:
+        return writer
+    name = sink.path.name
+    scratch = f"{name}.{_SCRATCH}"
+    with own_folder(sink.path.parent) as folder:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(scratch, dir_fd=folder)
+        replaced = FileSink(sink.path.with_name(scratch), folder)
+        smaller = ShardWriter(replaced)
+        try:
+            for record in reduced(shard.records, keep):
+                smaller.write(record)
+            os.replace(scratch, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            smaller.close()
+            with contextlib.suppress(OSError):
+                os.unlink(scratch, dir_fd=folder)
+            raise
+    replaced.path = sink.path
+    writer.close()
+    return smaller
+
+
 class ShardOutput:
     """Writes a rank's shard until a write fails or writing takes too long, which is reported once."""
 
     def __init__(self, writer: ShardWriter, rank: int, patience_s: float = PATIENCE_S) -> None:
         self._writer: ShardWriter | None = writer
         self._rank = rank
-        self._patience_s = patience_s
+        self._patience_s = self._patience_of_windows_s = patience_s
         self._lock = RLock()  # the thread that compares clocks writes, too; a signal handler may write within a write
 
     @property
@@ -107,6 +141,22 @@ class ShardOutput:
         self._patience_s -= time.perf_counter() - began
         if self._patience_s < 0 and self._writer is not None:
             self._give_up("writing it keeps the job waiting, the file system is too slow")
+
+    def reduce_windows(self, keep: int, most: int) -> None:
+        """Reduces all windows but the last ``keep`` to their summaries, if the shard holds more than ``most`` of them.
+
+        The shard is written anew and then replaced: whoever reads it, and whoever kills this process, leaves or finds
+        the one or the other.  Where that fails, the shard stays as it is and goes on.  The time that a job waits for
+        writing is counted anew from here on: a job has any number of windows.
+        """
+        with self._lock:
+            if self._writer is None or not isinstance(self._writer.sink, FileSink):
+                return
+            self._patience_s = self._patience_of_windows_s
+            began = time.perf_counter()
+            with contextlib.suppress(OSError, DataError):
+                self._writer = replaced_shard(self._writer, self._writer.sink, keep, most)
+            self._patience_s -= time.perf_counter() - began
 
     def _give_up(self, why: str) -> None:
         """Ends the shard with the reason: a record that did not fit leaves free space, mostly enough for it."""

@@ -18,7 +18,7 @@ recorded because its beginning was not seen.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from distprof.config.settings import Settings
@@ -107,8 +107,10 @@ class WindowRefused(DistprofError):
 class StepClock:
     """Numbers the iterations of one job, from 0 in each mode."""
 
-    def __init__(self, window: CapturePlan) -> None:
+    def __init__(self, window: CapturePlan, every: int = 0) -> None:
+        """``every``: windows like the first one come back after so many iterations; 0: they do not."""
         self.window = window
+        self._every = every
         self._next: CapturePlan | None = None  # the plan of a further window; another thread may set it
         self.mode = FORWARD
         self.iteration = 0  # the number of the running one
@@ -131,6 +133,8 @@ class StepClock:
 
         Raises WindowRefused if its start has passed, or the window before it still runs or waits.
         """
+        if self._every:
+            raise WindowRefused(f"the windows of this run come back by themselves, every {self._every} iterations")
         if self._next is not None:
             raise WindowRefused(f"window {self._next.number} is planned already, from iteration {self._next.start} on")
         if plan.start < self.window.end:
@@ -145,11 +149,19 @@ class StepClock:
 
     def next_window(self) -> CapturePlan | None:
         """Begins the planned window, if there is one and the window before it is over; returns its plan."""
-        plan = self._next
-        if plan is None or self.kind is not StepKind.DONE or plan.start < self.iteration:
+        if self.kind is not StepKind.DONE:
+            return None
+        plan = self._returning() if self._every else self._next
+        if plan is None or plan.start < self.iteration:
             return None
         self.window, self._next = plan, None
         return plan
+
+    def _returning(self) -> CapturePlan:
+        """Returns the plan of the next window that comes back; all ranks find the same ones."""
+        first = self.window.start - self.window.number * self._every
+        number = -((first - self.iteration) // self._every)
+        return replace(self.window, start=first + number * self._every, number=number)
 
     def backward_began(self) -> None:
         self._backward_seen = True

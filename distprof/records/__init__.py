@@ -69,6 +69,7 @@ from distprof.records.topology import (
     expert_position,
 )
 from distprof.records.version import MAGIC, READ_BY, SCHEMA_HISTORY, SCHEMA_VERSION
+from distprof.records.windows import WindowSummary
 
 __all__ = [
     "ALONE",
@@ -149,6 +150,7 @@ __all__ = [
     "Topology",
     "Tree",
     "WarmupStep",
+    "WindowSummary",
     "expert_position",
 ]
 
@@ -172,6 +174,7 @@ Record = (
     | ExpertLoad
     | ExpertRouting
     | ClockOffset
+    | WindowSummary
     | Error
     | End
 )

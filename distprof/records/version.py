@@ -24,5 +24,5 @@ SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     "expert_routing: rows by layer; window in plan, counts, ops, step, memory, memory_unknown, "
     "expert_load and expert_routing; timeline, collectives, collective_window, pauses; step: processor_wait_ns, "
     "processor_wait_seen; topology: backend "
-    "of a group; header: clock_domain; clock_offset; end: failure; warmup_step; step: tokens",
+    "of a group; header: clock_domain; clock_offset; end: failure; warmup_step; step: tokens; window_summary",
 }

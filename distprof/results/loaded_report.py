@@ -20,11 +20,11 @@ from distprof.merge.analyse import analyse
 from distprof.merge.export.json import from_json
 from distprof.merge.export.tables import NAMES, make_one
 from distprof.merge.export.tables.table import Table
-from distprof.merge.load.peak_cache import cache_file, read_peak_cache
-from distprof.merge.load.peaks import Peaks
 from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
 from distprof.merge.text import render_first_page
+from distprof.peaks.cache import cache_file, read_peak_cache
+from distprof.peaks.table import Peaks
 from distprof.run_folder import MANIFEST, SHARDS, SUMMARY, RunFolder
 from distprof.safe_files import read_regular
 

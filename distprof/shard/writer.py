@@ -65,6 +65,14 @@ class FileSink:
                 os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
             raise
 
+    def is_in_place(self) -> bool:
+        """Whether the shard is still the file of its path."""
+        try:
+            found = self.path.lstat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._checked_state()

@@ -1,9 +1,10 @@
 """The process of the daemon: watches one node until its job has ended.  It signals no rank, and imports no torch.
 
-    python -c '... main()' RUN LAUNCH PID LIFELINE RELAY
+    python -c '... main()' RUN LAUNCH PID LIFELINE RELAY SETTINGS
 
 PID is the process that started it; LIFELINE is the reading end of a pipe that the launcher closes, or -1; RELAY is the
-socket through which the launcher passes calls on to the store of the job's rendezvous, or -1.
+socket through which the launcher passes calls on to the store of the job's rendezvous, or -1; SETTINGS is the folder of
+the run's settings.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distprof.config.settings import read_settings
+from distprof.config.settings import Settings, read_settings
 from distprof.heartbeat.node_files import node_file
 from distprof.heartbeat.page import open_page
 from distprof.heartbeat.page_folder import page_folder, remove_folder
 from distprof.launcher.daemon.exchange import Exchange, FolderExchange
-from distprof.launcher.daemon.hang_watch.limits import FLOOR_S
 from distprof.launcher.daemon.hang_watch.watch import HangWatch, Neighbour
 from distprof.launcher.daemon.job_log import JobLog
 from distprof.launcher.daemon.job_view import SILENT_S
 from distprof.launcher.daemon.messages import BadMessage, pack, unpack
+from distprof.launcher.daemon.metrics.start import start_metrics
 from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import window_request
 from distprof.launcher.daemon.roads import Roads
@@ -157,16 +158,16 @@ def _exchange(run: RunFolder, key: str, relay: int | None) -> Exchange:
     return Roads(StoreExchange(RelayedStore(socket.socket(fileno=relay))), folder)
 
 
-def watch_node(run: RunFolder, launch: str, starter: int, lifeline: int | None, relay: int | None = None) -> None:
+def watch_node(run: RunFolder, settings: Settings, starter: int, lifeline: int | None, relay: int | None) -> None:
     """Watches this node until its job has ended.  Raises OSError if it has no page."""
-    node = node_file(run, launch)
+    node = node_file(run, settings.launch)
     if node is None:
         return
-    floor_s = _stall_s(run, launch)
-    watch = NodeWatch(open_page(node.token), node.node, floor_s)
-    hangs = HangWatch(run, node.token, watch.slots, floor_s, JobLog(lifeline, node.token, watch.answering).say)
+    watch = NodeWatch(open_page(node.token), node.node, settings.stall)
+    hangs = HangWatch(run, node.token, watch.slots, settings.stall, JobLog(lifeline, node.token, watch.answering).say)
     daemon = Daemon(watch, _exchange(run, node.key, relay), hangs)
     end = JobEnd(watch, starter, lifeline)
+    metrics = start_metrics(settings, run, node.key, watch.ranks)
     try:
         with page_folder(node.token) as (_, folder):
             server = Server(folder, daemon.handle)
@@ -178,26 +179,20 @@ def watch_node(run: RunFolder, launch: str, starter: int, lifeline: int | None, 
                 exchanged = time.monotonic()
                 daemon.exchange()
             daemon.look_for_hangs()
+            metrics.refresh()
             if server.serve(_LOOK_S) and lifeline is not None:
                 server.unwatch(lifeline)  # it stays readable: ranks may outlive their launcher
         daemon.exchange()
         server.close()
     finally:
         hangs.close()
+        metrics.close()
         remove_folder(node.token)
-
-
-def _stall_s(run: RunFolder, launch: str) -> float:
-    """Returns the least time after which an iteration counts as stuck, from the settings of the run."""
-    for folder in (RunFolder(run.path, launch).inject, run.inject):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return read_settings(folder).stall
-    return FLOOR_S
 
 
 def main() -> None:
     """Runs the daemon; nobody reads what it would print."""
-    run, launch, *numbers = sys.argv[1:]
+    run, _, *numbers, folder = sys.argv[1:]  # the launch is there for those who look for the process
     starter, lifeline, relay = map(int, numbers)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -205,7 +200,8 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     with contextlib.suppress(OSError):
         os.nice(_NICE)
-    watch_node(RunFolder(Path(run)), launch, starter, _descriptor(lifeline), _descriptor(relay))
+    settings = read_settings(Path(folder))
+    watch_node(RunFolder(Path(run)), settings, starter, _descriptor(lifeline), _descriptor(relay))
 
 
 def _descriptor(number: int) -> int | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
-from pathlib import Path
 
 from distprof.heartbeat.page import Page
-from distprof.heartbeat.slot import RankInfo, Request, State
-from distprof.heartbeat.slot_reader import read_slots
+from distprof.heartbeat.slot import NOT_MEASURED, RankInfo, Request, State
+from distprof.heartbeat.slot_reader import is_alive, read_slots
 from distprof.heartbeat.slot_writer import ring
 from distprof.launcher.daemon.hang_watch.limits import FLOOR_S, limit_s
 from distprof.launcher.daemon.requests import WindowRequest
@@ -17,7 +15,6 @@ from distprof.launcher.daemon.status import NodeStatus, RankStatus
 from distprof.rank import procfs
 
 _NS = 1e9
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 DEAD = "dead"
 
 
@@ -33,8 +30,12 @@ class NodeWatch:
 
     def status(self) -> NodeStatus:
         now_ns = time.perf_counter_ns()
-        ranks = sorted((_status(found, now_ns, self._floor_s) for _, found in self.slots()), key=lambda rank: rank.rank)
-        return NodeStatus(self.node, socket.gethostname(), time.time_ns(), self._request, tuple(ranks))
+        ranks = tuple(_status(found, now_ns, self._floor_s) for found in self.ranks())
+        return NodeStatus(self.node, socket.gethostname(), time.time_ns(), self._request, ranks)
+
+    def ranks(self) -> list[RankInfo]:
+        """Returns the ranks of this node, by rank."""
+        return sorted((found for _, found in self.slots()), key=lambda found: found.rank)
 
     def has_live_ranks(self) -> bool:
         """Whether any process of a slot runs and has not said that it has ended; mostly answered by the first slot."""
@@ -65,11 +66,6 @@ class NodeWatch:
         return list(newest.values())
 
 
-def is_alive(found: RankInfo) -> bool:
-    """Whether the process of a slot still runs."""
-    return procfs.started_tick(found.pid) == found.started_tick
-
-
 def _status(found: RankInfo, now_ns: int, floor_s: float) -> RankStatus:
     alive, answer = is_alive(found), found.answer
     return RankStatus(
@@ -92,11 +88,11 @@ def _status(found: RankInfo, now_ns: int, floor_s: float) -> RankStatus:
         phase=found.phase,
         module=found.module,
         activity_age_s=round((now_ns - found.sampled_ns) / _NS, 3) if found.phase or found.module else None,
-        data_ns=found.data_ns,
-        timed_ns=found.timed_ns,
-        samples=found.samples,
-        peak_bytes=found.peak_bytes,
-        resident_bytes=_resident_bytes(found.pid) if alive else None,
+        data_ns=_measured(found.last.phases_ns[0] if found.last.phases_ns else NOT_MEASURED),
+        timed_ns=_measured(found.last.duration_ns),
+        samples=_measured(found.last.samples),
+        peak_bytes=_measured(found.last.peak_bytes),
+        resident_bytes=procfs.resident_bytes(found.pid) if alive else None,
         error=found.error,
         request=answer.request if answer is not None else 0,
         request_window=answer.window if answer is not None else 0,
@@ -104,8 +100,5 @@ def _status(found: RankInfo, now_ns: int, floor_s: float) -> RankStatus:
     )
 
 
-def _resident_bytes(pid: int) -> int | None:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE_BYTES
-    except (OSError, ValueError, IndexError):
-        return None
+def _measured(value: int) -> int | None:
+    return value if value >= 0 else None

@@ -10,6 +10,7 @@ from distprof.console import say
 from distprof.errors import said
 from distprof.heartbeat.daemon_start import Lifeline, start_from_launcher
 from distprof.heartbeat.node_files import ensure_page
+from distprof.launcher.daemon.metrics.availability import why_not_here
 from distprof.run_folder import RunFolder
 
 
@@ -19,9 +20,12 @@ def start_daemon(run: RunFolder, relay: int | None = None) -> Lifeline | None:
     Returns None without one, with a message: the job goes on.
     """
     try:
-        launch = read_settings(run.inject).launch
-        node, _ = ensure_page(run, launch)
-        lifeline = start_from_launcher(run, launch, node.token, sys.path, relay)
+        settings = read_settings(run.inject)
+        why = why_not_here(settings)
+        if why:
+            say(f"metrics cannot be served yet, which is tried again and again: {why}")
+        node, _ = ensure_page(run, settings.launch)
+        lifeline = start_from_launcher(run, settings.launch, node.token, sys.path, relay)
         with contextlib.suppress(RuntimeError):  # there may be no more threads
             lifeline.pass_on(say)
         return lifeline

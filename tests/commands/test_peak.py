@@ -14,8 +14,8 @@ from support.processes import output_of
 from support.synthetic import write_run
 
 from distprof.devices import cpu_name
-from distprof.merge.load.peak_cache import read_peak_cache, write_peak_cache
-from distprof.merge.load.peaks import Engine
+from distprof.peaks.cache import read_peak_cache, write_peak_cache
+from distprof.peaks.table import Engine
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 

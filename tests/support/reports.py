@@ -9,9 +9,9 @@ from typing import Any
 from support.synthetic import Job, in_memory, rank_records, shard_of
 
 from distprof.merge.analyse import analyse
-from distprof.merge.load.peaks import DATASHEET_PEAKS, Peaks
 from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import CollectiveRow, Collectives, RankWait, Report
+from distprof.peaks.table import DATASHEET_PEAKS, Peaks
 from distprof.records import Record
 
 #: Given a rank and one of its records, returns the record that the shard holds instead, or None for none.

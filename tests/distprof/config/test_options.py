@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from distprof.commands.report_output import text_options
 from distprof.config.options import (
     ALL,
-    DEFAULTS,
     RUN,
     SHOWN,
     Option,
@@ -24,8 +23,8 @@ from distprof.config.options import (
     with_defaults,
 )
 from distprof.errors import UsageError
-from distprof.merge.load.peaks import Peaks
 from distprof.merge.text import TextOptions
+from distprof.peaks.table import Peaks
 
 NUMBER = Option("some_number", int, "", least=-1)
 
@@ -120,7 +119,11 @@ def test_reference_has_defaults_of_run() -> None:
     rows = dict(re.findall(r"^\| `--(?:no-)?([a-z-]+).*`.* \| (.*) \|$", page, re.MULTILINE))
     shown = {option.name: rows[option.flag.removeprefix("--")].strip("`") for option in RUN if option.name != "name"}
     words = {True: "on", False: "off"}
-    assert shown == {name: words.get(DEFAULTS[name], str(DEFAULTS[name])) for name in shown}
+    assert shown == {
+        option.name: option.default_text or words.get(option.default, str(option.default))
+        for option in RUN
+        if option.name != "name"
+    }
 
 
 def test_text_report_has_defaults_of_the_table() -> None:
@@ -144,5 +147,7 @@ def test_misspelt_variables_are_named(name: str, sentence: str) -> None:
 
 def test_known_variables_are_not_named() -> None:
     known = dict.fromkeys((option.variable for option in ALL), "")
-    own = dict.fromkeys(("DISTPROF_CONFIG", "DISTPROF_RUN", "DISTPROF_STACKS", "DISTPROF_BROWSER"), "")
+    own = dict.fromkeys(
+        ("DISTPROF_CONFIG", "DISTPROF_RUN", "DISTPROF_STACKS", "DISTPROF_BROWSER", "DISTPROF_PROMETHEUS"), ""
+    )
     assert unknown_variables({**known, **own, "DISTPROFILE_X": ""}) == {}

@@ -18,11 +18,11 @@ from distprof.heartbeat.blocks import BlockWriter, read_block
 from distprof.heartbeat.layout import ACTIVITY, IDENTITY, PAGE_BYTES, PROGRESS, SLOTS, slot_offset
 from distprof.heartbeat.page import Page, create_page, open_page
 from distprof.heartbeat.page_folder import NoPage, file_system, make_folder
-from distprof.heartbeat.slot import GroupProgress, RankInfo, Request, State
+from distprof.heartbeat.slot import DeviceMacs, GroupProgress, RankInfo, Request, State, StepFigures, WindowWork
 from distprof.heartbeat.slot_reader import read_slot, read_slots
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter, ring
 
-WHO = SlotRank(rank=11, world_size=16, local_rank=3, node_rank=1, host="node-7", device="cpu", wall_ns=5)
+WHO = SlotRank(11, 16, local_rank=3, node_rank=1, host="node-7", device="cpu", wall_ns=5, gpu_uuid="GPU-1")
 
 
 def writer(token: str, who: SlotRank = WHO) -> tuple[SlotWriter, int]:
@@ -45,14 +45,19 @@ def test_what_a_rank_writes_is_read(token: str) -> None:
     slot.activity("backward", "layers.7.mlp")
     groups = [GroupProgress("tp", 2, 7, 120, 119), GroupProgress("dp", 8, 2**64 - 1, 40, -1)]
     slot.groups(groups)
-    slot.counters(40, 12_000_000, 3_000_000, -1, 1 << 30)
+    figures = StepFigures(40, 12_000_000, (3_000_000, 4_000_000, -1, 5_000_000, -1, -1, 0), -1, 4096, 1 << 30, 77, 2.5)
+    slot.counters(figures)
+    macs = tuple(DeviceMacs("NVIDIA H200", 0, arithmetic, ord(arithmetic)) for arithmetic in "abcde")
+    slot.work(WindowWork(2, 13_000_000, 1, macs))
     slot.error("the script", "RuntimeError: ü")
     found = only(token)
     assert (found.rank, found.world_size, found.local_rank, found.node_rank) == (11, 16, 3, 1)
     assert (found.pid, found.host, found.place, found.device) == (os.getpid(), "node-7", "dp 1, tp 0", "cpu")
     assert (found.iteration, found.state, found.window, found.window_end) == (41, State.TIMED, 2, 50)
     assert (found.phase, found.module, list(found.groups)) == ("backward", "layers.7.mlp", groups)
-    assert (found.timed_ns, found.data_ns, found.samples, found.peak_bytes) == (12_000_000, 3_000_000, None, 1 << 30)
+    assert found.last == figures
+    assert found.work == WindowWork(2, 13_000_000, 1, macs[:0:-1])  # those with most MACs
+    assert found.gpu_uuid == "GPU-1"
     assert (found.error_where, found.error, found.answer) == ("the script", "RuntimeError: ü", None)
 
 
@@ -130,6 +135,7 @@ from pathlib import Path
 from distprof.heartbeat import page_folder
 page_folder.bases = lambda: [Path(sys.argv[1])]
 from distprof.heartbeat.page import open_page
+from distprof.heartbeat.slot import StepFigures
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 page = open_page(sys.argv[2])
 index = page.claim(int(sys.argv[3]))
@@ -140,7 +146,7 @@ while True:
     number += 1
     slot.iteration_begins(number, number % 3, number + 1, number + 2)
     slot.activity(str(number), "x" * (number % 150) + str(number))
-    slot.counters(number, number, number, number, number)
+    slot.counters(StepFigures(number, number, (number,) * 7, number, number, number, number, number))
 """
 
 
@@ -155,7 +161,8 @@ def consistent(found: RankInfo) -> bool:
     number = found.iteration
     whole = (found.state, found.window, found.window_end) == (number % 3, number + 1, number + 2)
     module = found.module.lstrip("x")
-    return whole and found.phase == module and found.timed_ns == found.data_ns == found.samples == found.peak_bytes
+    iteration, duration_ns, phases_ns, *others = found.last
+    return whole and found.phase == module and len({iteration, duration_ns, *phases_ns, *others}) == 1
 
 
 def test_no_torn_values_are_read_while_a_rank_writes_and_after_it_was_killed(base: Path, token: str) -> None:
@@ -199,13 +206,13 @@ def test_random_pages_are_read_without_an_error(base: Path, token: str) -> None:
     for _ in range(2000):
         damaged = bytearray(whole)
         for _ in range(chosen.randrange(1, 40)):
-            damaged[chosen.randrange(64, 5000)] = chosen.randrange(256)
+            damaged[chosen.randrange(64, 5500)] = chosen.randrange(256)
         page.memory[start : start + 8192] = bytes(damaged)
         list(read_slots(page))
     for _ in range(500):  # whole blocks with any values
         for layout, numbers in ((IDENTITY, 8), (PROGRESS, 7)):
             values = [chosen.getrandbits(64) for _ in range(numbers)]
-            texts = [chosen.randbytes(64), chosen.randbytes(96), chosen.randbytes(16)] if layout is IDENTITY else []
+            texts = [chosen.randbytes(size) for size in (64, 96, 16, 48)] if layout is IDENTITY else []
             BlockWriter(page.memory, start, layout).write(*values, *texts)
         BlockWriter(page.memory, start, ACTIVITY).write(2**64 - 1, chosen.randbytes(16), chosen.randbytes(192))
         list(read_slots(page))

@@ -45,7 +45,7 @@ RECORDED_ONLY = {
     *("ExpertRouting", "LayerRouting", "Collectives", "CollectiveWindow", "Timeline", "Pauses", "Group", "Mesh"),
     *("Topology.groups", "Topology.meshes", "Topology.sources", "Topology.notes"),
     *("Header.launch", "Header.launched_ns", "Header.clock_domain", "Counts.compiled"),
-    *("Step.processor_wait_ns", "Step.processor_wait_seen"),
+    *("Step.processor_wait_ns", "Step.processor_wait_seen", "Step.tokens"),
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.daemon.processes import daemon_pids, resident_kilobytes
 from support.scripts import NewWorkplace, Started, Workplace, wait_for
 
 from distprof.heartbeat.node_files import newest_nodes
@@ -50,19 +51,6 @@ tell_pid(os.environ["RANK"])
 train(Net(), 1_000_000, lambda step: (time.sleep(0.01), os.path.exists("stop") and sys.exit(int(step < 1))))
 """
 _LIMIT_S = 300
-
-
-def daemon_pids(run: Path) -> list[int]:
-    """Returns the daemons of a run that still run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdecimal() else []
-        except OSError:
-            continue
-        if len(words) > 3 and b"distprof.launcher.daemon.main" in words[2] and words[3] == os.fsencode(run):
-            found.append(int(entry.name))
-    return found
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -173,9 +161,7 @@ def _recorded(run: Path, window: int) -> dict[int, bool]:
 def test_the_daemon_is_small_and_nobody_waits_for_it(job: Job) -> None:
     job.all_advance()
     (pid,) = until(lambda: daemon_pids(job.run))
-    status = Path(f"/proc/{pid}/status").read_text()
-    (resident,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-    assert resident < 60 * 1024
+    assert resident_kilobytes(pid) < 60 * 1024
     assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
     assert os.getsid(pid) not in {os.getsid(rank) for rank in (job.pid(0), job.started.process.pid)}
     assert {str(Path(f"/proc/{pid}/fd/{stream}").readlink()) for stream in range(3)} == {"/dev/null"}

@@ -9,10 +9,10 @@ from support.reports import Change, changed_report
 from support.synthetic import MS, Job, rank_records, shard_of
 
 from distprof.merge.analyse import analyse
-from distprof.merge.load.peaks import Engine, Peaks
 from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import Report
 from distprof.merge.text import TextOptions, render
+from distprof.peaks.table import Engine, Peaks
 from distprof.records import FORWARD, Counts, DeviceWork, Generated, Plan, Record, Step
 
 T = 10**12  # flops, MACs

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from distprof.errors import UsageError
-from distprof.merge.load.peaks import GIVEN, MEASURED, Engine, KnownDevice, Peaks, known_device, table
+from distprof.peaks.table import GIVEN, MEASURED, Engine, KnownDevice, Peaks, known_device, table
 
 ARITHMETICS = ["fp64", "fp32", "tf32", "bf16", "fp16", "fp8"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distprof.errors import UsageError
-from distprof.merge.load.peaks import Engine, possible
+from distprof.peaks.table import Engine, possible
 from distprof.run_folder import write_whole
 from distprof.safe_files import read_regular
 

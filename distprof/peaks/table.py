@@ -85,12 +85,12 @@ DATASHEET_PEAKS = Peaks()
 
 
 def known_device(name: str) -> KnownDevice | None:
-    """The entry for what a device calls itself.  A MIG instance is a part, and has a name that tells it apart."""
+    """Returns the entry for what a device calls itself.  A MIG instance is a part, and has a name of its own."""
     return next((known for known in table() if known.is_called(name)), None)
 
 
 @cache
 def table() -> tuple[KnownDevice, ...]:
-    """All entries of ``peaks.json``."""
+    """Returns all entries of ``peaks.json``."""
     devices: list[dict[str, Any]] = json.loads(TABLE.read_text(encoding="utf-8"))["devices"]
     return tuple(KnownDevice(**{**device, "names": tuple(device["names"])}) for device in devices)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from distprof.errors import UsageError
-from distprof.merge.load.peak_cache import cache_file, read_peak_cache, write_peak_cache
-from distprof.merge.load.peaks import Engine
+from distprof.peaks.cache import cache_file, read_peak_cache, write_peak_cache
+from distprof.peaks.table import Engine
 
 CPU, GPU = Engine("Some CPU", 2, "fp32"), Engine("Some GPU", 0, "bf16")
 

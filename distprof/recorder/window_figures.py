@@ -1,0 +1,98 @@
+"""What is shown of a window while the job runs: figures of its last timed iteration, and its work, from the records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from distprof.heartbeat.layout import PHASES
+from distprof.heartbeat.slot import NOT_MEASURED, DeviceMacs, StepFigures, WindowWork
+from distprof.records import Array, Counts, DeviceWork, ExpertLayers, ExpertLoad, ExpertRouting, Plan, Record, Step
+
+
+class WindowFigures:
+    """Follows the records of one rank in the order in which they are written."""
+
+    def __init__(self) -> None:
+        self._plan = Plan(0, 0, 0)
+        self._layers = ExpertLayers(())
+        self._work: tuple[DeviceWork, ...] = ()
+        self._total_ns = self._steps = 0  # of the timed iterations of the window that are used
+        self.last = StepFigures()
+
+    def read(self, records: Sequence[Record]) -> None:
+        """Takes the records that are written together: those of one iteration are."""
+        for record in records:
+            if isinstance(record, Plan):
+                self._plan, self._work, self._total_ns, self._steps = record, (), 0, 0
+            elif isinstance(record, Counts):
+                self._work = record.device_work
+            elif isinstance(record, ExpertLayers):
+                self._layers = record
+            elif isinstance(record, Step):
+                self._read_step(record)
+            elif isinstance(record, ExpertLoad | ExpertRouting) and record.iteration == self.last.iteration:
+                self._read_experts(record)
+
+    def _read_step(self, step: Step) -> None:
+        self.last = StepFigures(
+            step.iteration,
+            step.duration_ns,
+            tuple(step.phases_ns.get(phase, NOT_MEASURED) for phase in PHASES),
+            samples=step.samples if step.batch_size else NOT_MEASURED,
+            tokens=step.tokens or NOT_MEASURED,
+            peak_bytes=step.peak_memory_bytes,
+        )
+        if step.iteration >= self._plan.first_used:
+            self._total_ns += step.duration_ns
+            self._steps += 1
+
+    def _read_experts(self, record: ExpertLoad | ExpertRouting) -> None:
+        if isinstance(record, ExpertRouting):
+            overloads = [_overload(layer.routed) for layer in record.layers if len(layer.routed)]
+            self.last = self.last._replace(expert_overload=max(overloads, default=NOT_MEASURED))
+        elif not record.unseen:
+            self.last = self.last._replace(expert_tokens=int(record.tokens.sum()))
+            if self.last.expert_overload < 0:
+                self.last = self.last._replace(expert_overload=self._overload_here(record))
+
+    def _overload_here(self, record: ExpertLoad) -> float:
+        """Returns the overload by the tokens of this rank's experts, where it has all experts of each layer."""
+        found, first = [], 0
+        for layer in (layer for layer in self._layers.layers if layer.counted):
+            local = len(layer.local_experts)
+            if local != layer.num_experts:
+                return NOT_MEASURED
+            found.append(_overload(record.tokens[first : first + local]))
+            first += local
+        return max(found, default=NOT_MEASURED)
+
+    def work(self) -> WindowWork:
+        """Returns the work of the window so far; without a counted or a timed iteration there is none."""
+        if not self._work or not self._steps:
+            return WindowWork()
+        kind = _main_kind(self._work)
+        macs: Counter[tuple[str, int, str]] = Counter()
+        for row in self._work:
+            if _kind(row) == kind:
+                macs[row.name, row.threads, row.arithmetic] += row.model_macs
+        devices = len({row.device for row in self._work if _kind(row) == kind})
+        rows = tuple(DeviceMacs(*engine, count) for engine, count in macs.items())
+        return WindowWork(self._plan.window, self._total_ns // self._steps, devices, rows)
+
+
+def _overload(tokens: Array) -> float:
+    """Returns the load of the hottest expert over the mean of all; -1 without any token."""
+    return float(tokens.max() / tokens.mean()) if len(tokens) and tokens.sum() else NOT_MEASURED
+
+
+def _main_kind(work: Sequence[DeviceWork]) -> str:
+    """Returns the kind of device that ran most MACs."""
+    macs: Counter[str] = Counter()
+    for row in work:
+        macs[_kind(row)] += row.executed_macs
+    return max(macs, key=lambda kind: (macs[kind], kind))
+
+
+def _kind(row: DeviceWork) -> str:
+    return row.device.partition(":")[0]

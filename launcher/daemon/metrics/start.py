@@ -1,0 +1,59 @@
+"""Starts the metrics of a node, if the user asked for some."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Protocol
+
+from distprof.config.settings import Settings
+from distprof.heartbeat.slot import RankInfo
+from distprof.heartbeat.slot_reader import is_alive
+from distprof.launcher.daemon.metrics.rank_metrics import SeenRank
+from distprof.launcher.daemon.metrics.utilization import known_peaks, mfu
+from distprof.rank import procfs
+from distprof.run_folder import RunFolder
+
+
+class Metrics(Protocol):
+    """What the daemon does with them."""
+
+    def refresh(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class NoMetrics:
+    """Nobody asked for any."""
+
+    def refresh(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+def start_metrics(settings: Settings, run: RunFolder, key: str, ranks: Callable[[], Sequence[RankInfo]]) -> Metrics:
+    """Returns the metrics of the ``ranks`` of this node; ``key`` is its name in the run folder."""
+    if settings.metrics is None and not settings.metrics_textfile:
+        return NoMetrics()
+    try:
+        exporter = import_module("distprof.launcher.daemon.metrics.exporter")
+    except ImportError:  # this node's Python is not the launcher's, which has looked
+        return NoMetrics()
+    found: Metrics = exporter.Exporter(settings, run, key, _seen(run, ranks))
+    return found
+
+
+def _seen(run: RunFolder, ranks: Callable[[], Sequence[RankInfo]]) -> Callable[[], list[SeenRank]]:
+    peaks = known_peaks(run)
+
+    def look() -> list[SeenRank]:
+        now_ns = time.perf_counter_ns()
+        return [
+            SeenRank(one, is_alive(one), now_ns, procfs.resident_bytes(one.pid), mfu(one.work, peaks))
+            for one in ranks()
+        ]
+
+    return look
