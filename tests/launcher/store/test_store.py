@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgpack
 import pytest
 from support.hosts.real_store import new_keys, served
-from torch.distributed.distributed_c10d import TCPStore
+from torch._C._distributed_c10d import TCPStore
 from torch.distributed.elastic.rendezvous import RendezvousParameters, registry
 
 from distprof.launcher.store.key_values import KeyValues, StoreLost

@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 import sys
 
-from torch.distributed.distributed_c10d import TCPStore
+from torch._C._distributed_c10d import TCPStore
 
 
 def main() -> None:
