@@ -9,6 +9,7 @@ from distprof.merge.analysis import Analysis, start_analysis
 from distprof.merge.clock.section import clock_section
 from distprof.merge.collectives.section import collectives_section
 from distprof.merge.experts.load import expert_layers
+from distprof.merge.experts.summary import expert_summary
 from distprof.merge.gain_grid import gain_grid
 from distprof.merge.hang_rows import hang_rows
 from distprof.merge.host_rows import host_rows
@@ -73,4 +74,5 @@ def report_of(analysis: Analysis) -> Report:
         module_times=module_times(analysis),
         time=time_use(analysis),
         warmup=warmup_iterations(analysis),
+        expert_summary=expert_summary(analysis),
     )

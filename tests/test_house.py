@@ -62,9 +62,11 @@ ANALYSIS = (
 RENDERERS = (
     "merge.text.format",
     "merge.text.deepspeed",
+    "merge.text.blocks.moe",
     "merge.text.blocks",
     "merge.text",
     "merge.plots",
+    "merge.plots.experts",
     "merge.export.tables",
     "merge.export",
     "merge.html.drawings",

@@ -23,11 +23,15 @@ from dataclasses import replace
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.arrays import FloatArray
 from distprof.merge.experts.cost import cost_of_imbalance, own_time_by_ep
 from distprof.merge.experts.hosts import ExpertHost, expert_hosts
 from distprof.merge.experts.invariant import find_breach
+from distprof.merge.experts.metrics import load_metrics
+from distprof.merge.experts.placement import better_placement
 from distprof.merge.experts.routing import RoutedTokens, Routing, distinct_sources, layer_routing
 from distprof.merge.experts.same_tokens import common_iterations, distinct
+from distprof.merge.experts.step_loads import kept_by_step, over_steps, processed_by_step
 from distprof.merge.job.module_union import Module
 from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.report import ExpertLayerStats
@@ -81,6 +85,7 @@ def _stats(
     known = [count for count in tokens if count is not None]
     total = sum(known)
     is_seen = bool(hosting) and len(counting) == len(hosts)
+    by_step = _loads_by_step(hosting if is_seen else [], every, iterations, experts)
     by_ep = _tokens_by_ep(hosting, iterations, ep) if is_seen else _kept_tokens_by_ep(hosts, tokens, ep)
     dropped = _dropped(routing, total if is_whole else None)
     chosen = tuple(routing.routed.tolist()) if routing else ()
@@ -104,7 +109,33 @@ def _stats(
         lost=lost,
         guessed=any(host.layer.guessed for host in hosts),
         breach=find_breach(name, hosting, every, iterations, experts) if is_whole and hosting and sources else "",
+        load=load_metrics(tokens),
+        ep_load=load_metrics(by_ep),
+        over_steps=None if by_step is None else over_steps(iterations, by_step),
+        placement=None if by_step is None else better_placement(by_step, _ep_of_experts(hosts, experts), ep),
     )
+
+
+def _loads_by_step(
+    hosting: Sequence[ExpertHost], sources: Sequence[RoutedTokens], iterations: tuple[int, ...], experts: int
+) -> FloatArray | None:
+    """Returns the loads as (iterations, experts): processed by all hosts, or else kept by the routers of ``sources``;
+    None where neither is known.
+    """
+    if not iterations:
+        return None
+    if hosting:
+        return processed_by_step(hosting, iterations, experts)
+    return kept_by_step(sources, iterations, experts) if sources else None
+
+
+def _ep_of_experts(hosts: Sequence[ExpertHost], experts: int) -> list[int]:
+    """Returns the ep coordinate that hosts each expert."""
+    found = [0] * experts
+    for host in hosts:
+        for expert in host.layer.local_experts:
+            found[expert] = host.ep
+    return found
 
 
 def _sources(hosts: Sequence[ExpertHost]) -> list[RoutedTokens]:

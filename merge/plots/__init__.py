@@ -27,7 +27,10 @@ NAMES = (
     "pipeline",
     "memory",
     "expert_load",
+    "expert_ranks",
+    "expert_steps",
 )
+_OF_EXPERTS = "expert_"
 FORMATS = ("png", "svg")
 
 
@@ -37,7 +40,8 @@ def draw(name: str, report: Report) -> dict[str, bytes]:
     The same report gives the same bytes, independent of the user's matplotlib settings.
     """
     style = loaded_style()
-    plot = import_module(f"distprof.merge.plots.{name}")
+    folder = "experts." if name.startswith(_OF_EXPERTS) else ""
+    plot = import_module(f"distprof.merge.plots.{folder}{name}")
     files: dict[str, bytes] = style.files_of(name, lambda: plot.draw(report))
     return files
 

@@ -59,6 +59,9 @@ _MOST_TICKS = 32
 _FEW_TICKS = 12
 _SEPARATE_UP_TO = 64
 _LABEL_LENGTH = 30
+_LAYER_TICKS = 48
+#: The share of a colour scale from its middle, beyond which black letters cannot be read.
+READABLE = 0.33
 _LETTERS_AN_INCH = 15.5  # of the line below the title
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
@@ -223,6 +226,12 @@ def short(labels: Sequence[str]) -> list[str]:
     own = list(map(one_line, labels))
     names = shortened_apart(own, _LABEL_LENGTH)
     return [names[label] for label in own]
+
+
+def layer_ticks(axes: Axes, names: Sequence[str]) -> None:
+    """Sets a tick for each layer of a map, or for some of many."""
+    step = -(-len(names) // _LAYER_TICKS)
+    axes.set_yticks(list(range(0, len(names), step)), short(names[::step]))
 
 
 def to_array(rows: Sequence[Sequence[float | None]]) -> FloatArray:

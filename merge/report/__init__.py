@@ -16,7 +16,14 @@ from dataclasses import dataclass, field
 
 from distprof.merge.report.clocks import Clocks, HostClockRow
 from distprof.merge.report.collectives import CollectiveRow, Collectives, RankWait, Unentered
-from distprof.merge.report.experts import ExpertLayerStats
+from distprof.merge.report.experts import (
+    ExpertLayerStats,
+    ExpertSummary,
+    LoadMetrics,
+    LoadOverSteps,
+    OverLayers,
+    Placement,
+)
 from distprof.merge.report.gains import GainGrid
 from distprof.merge.report.hangs import HangRow
 from distprof.merge.report.long_steps import Burst, LongStep
@@ -98,12 +105,15 @@ __all__ = [
     "EvaluatedModel",
     "Evaluations",
     "ExpertLayerStats",
+    "ExpertSummary",
     "ExpertVerdict",
     "GainGrid",
     "HangRow",
     "HostClockRow",
     "HostRow",
     "Iterations",
+    "LoadMetrics",
+    "LoadOverSteps",
     "LongStep",
     "MemoryDifference",
     "ModelTotals",
@@ -111,8 +121,10 @@ __all__ = [
     "ModuleStats",
     "ModuleTimes",
     "OpStats",
+    "OverLayers",
     "PeakUsed",
     "PhaseTime",
+    "Placement",
     "RankRow",
     "RankTimeline",
     "RankVerdict",
@@ -175,6 +187,7 @@ class Report:
     time: TimeUse = field(default_factory=TimeUse)  # where the time of an iteration goes
     next_steps: tuple[str, ...] = ()  # what to look at, in words, the most important first
     warmup: tuple[WarmupIteration, ...] = ()  # before the first window, ascending; no other figure includes them
+    expert_summary: ExpertSummary | None = None  # None where the model has no MoE layers
     schema: str = REPORT_SCHEMA  # name and version of this format
     timeline: StepTimeline = field(default_factory=StepTimeline, compare=False, metadata={NOT_IN_JSON: True})
     module_times: ModuleTimes = field(default_factory=ModuleTimes, compare=False, metadata={NOT_IN_JSON: True})

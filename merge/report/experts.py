@@ -6,6 +6,64 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class LoadMetrics:
+    """How unequal the loads of experts, or of ep ranks, are; :mod:`distprof.merge.experts.metrics` has the formulas."""
+
+    max_over_mean: float  # 1 = balanced
+    max_violation: float  # MaxVio, max / mean - 1
+    cv: float  # standard deviation / mean, 0 = balanced
+    entropy: float  # of the shares, / ln(number of loads): 1 = balanced, 0 = all at one place
+    gini: float  # 0 = balanced
+    hottest: int  # number of the expert or ep coordinate with the largest load
+    coldest: int  # the same with the smallest load
+
+
+@dataclass(frozen=True)
+class LoadOverSteps:
+    """The loads of one layer's experts, step by step; one value for each of ``iterations``."""
+
+    iterations: tuple[int, ...]  # their numbers, ascending
+    max_violation: tuple[float | None, ...]  # MaxVio; None for a step without tokens
+    entropy: tuple[float | None, ...]  # normalised, 1 = balanced
+    dead: tuple[int, ...]  # how many experts had no token
+    trend: int  # of max_violation: 1 it rises, -1 it falls, 0 neither is certain
+    fallen_asleep: tuple[int, ...]  # experts that had tokens, and none in the second half of the steps
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Another distribution of a layer's experts over its ep ranks, with as many experts on each.
+
+    It is fitted to the loads of every second step and judged by those of the other steps.
+    """
+
+    ep_of_expert: tuple[int, ...]  # by global expert: the ep coordinate that would host it
+    max_over_mean_now: float  # of ep ranks, in the steps that judge
+    max_over_mean: float  # the same with this distribution
+
+
+@dataclass(frozen=True)
+class OverLayers:
+    """One measure over the MoE layers."""
+
+    p50: float  # the median layer
+    p95: float  # 1 of 20 layers is worse, interpolated
+    worst: float  # the largest
+    worst_layer: str  # its label
+
+
+@dataclass(frozen=True)
+class ExpertSummary:
+    """All MoE layers together."""
+
+    layers: int  # whose loads are known
+    max_over_mean: OverLayers | None  # of experts
+    ep_max_over_mean: OverLayers | None  # of ep ranks; None where experts are not distributed
+    cost_ns: float | None  # the sum of ep_cost_ns: what equal loads would save of an iteration; None where not known
+    cost_share: float | None  # of the median iteration
+
+
+@dataclass(frozen=True)
 class ExpertLayerStats:
     """One MoE layer over all ranks and timed steps."""
 
@@ -33,3 +91,7 @@ class ExpertLayerStats:
     lost: int = 0  # dropped choices that ``routed`` lacks, because their expert is not known
     guessed: bool = False  # found by its weights alone: no name says that these are experts
     breach: str = ""  # a step in which chosen - dropped is not what was processed, as a sentence
+    load: LoadMetrics | None = None  # of the experts, over all ranks and steps; None where no token is known
+    ep_load: LoadMetrics | None = None  # of the ep ranks; None where experts are not distributed
+    over_steps: LoadOverSteps | None = None  # None where loads are not known step by step
+    placement: Placement | None = None  # None with fewer than 4 steps, and where experts are not distributed

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from distprof.merge.report import Report
 from distprof.merge.text.blocks.collectives import collectives_block
-from distprof.merge.text.blocks.experts import experts_block
 from distprof.merge.text.blocks.hangs import hangs_block
 from distprof.merge.text.blocks.header import header_block
 from distprof.merge.text.blocks.hosts import hosts_block
 from distprof.merge.text.blocks.long_steps import long_steps_block
 from distprof.merge.text.blocks.memory import memory_block
+from distprof.merge.text.blocks.moe.experts import experts_block
 from distprof.merge.text.blocks.pipeline import pipeline_block
 from distprof.merge.text.blocks.places import places_block
 from distprof.merge.text.blocks.ranks import ranks_block

@@ -11,7 +11,7 @@ from support.synthetic import MS
 
 from distprof.merge.analysis import Analysis, start_analysis
 from distprof.merge.experts.cost import cost_of_imbalance, own_time_by_ep
-from distprof.merge.text.blocks.experts import experts_block
+from distprof.merge.text.blocks.moe.experts import experts_block
 from distprof.records import NO_ROW, CollectiveWindow, Record
 
 #: ms in the forward of layers.1 by rank; ranks 0 and 2 have ep coordinate 0, ranks 1 and 3 have 1.

@@ -13,7 +13,7 @@ from support.synthetic import Job, rank_records, shard_of
 from distprof.merge.analyse import analyse
 from distprof.merge.load.run import run_of_shards
 from distprof.merge.report import ExpertLayerStats
-from distprof.merge.text.blocks.experts import experts_block
+from distprof.merge.text.blocks.moe.experts import experts_block
 from distprof.records import ExpertLayers, ExpertLoad, ExpertRouting, LayerRouting, Record
 
 #: The choices of one rank's router in one step of one layer, by global expert, and how many of them were dropped.

@@ -23,12 +23,12 @@ from distprof.merge.export.json import to_json
 from distprof.merge.plots import (
     arrival_lag,
     collectives,
-    expert_load,
     iteration_by_rank,
     skew_map,
     step_spread,
     style,
 )
+from distprof.merge.plots.experts import expert_load
 from distprof.merge.report import Report
 from distprof.records import PHASES
 

@@ -10,7 +10,7 @@ from support.reports import report_of
 
 from distprof.merge.quantities import duration
 from distprof.merge.report import Report
-from distprof.merge.text.blocks.experts import experts_block
+from distprof.merge.text.blocks.moe.experts import experts_block
 from distprof.merge.text.blocks.ranks import ALL_UP_TO, SHOWN_OF_MORE, ranks_block
 from distprof.merge.text.blocks.skew import skew_block
 from distprof.merge.text.blocks.verdict import verdict

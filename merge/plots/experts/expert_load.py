@@ -21,7 +21,6 @@ _HOTTEST_UP_TO = 24
 _CROSSES_UP_TO = 64
 #: The colours below the mean span this many times less load than those above it: hot experts are what costs time.
 _COLD_STEEPER = 2.0
-_DARK = 0.33  # share of the colour scale from its middle, beyond which black cannot be read
 
 
 def draw(report: Report) -> Figure | None:
@@ -41,7 +40,7 @@ def draw(report: Report) -> Figure | None:
     if widest <= _CROSSES_UP_TO:
         _crosses(axes, loads, "white" if _is_dark(limits, 0.0) else style.INK)
     style.rank_ticks(axes.xaxis, range(widest))
-    _layer_ticks(axes, [layer.name for layer in layers])
+    style.layer_ticks(axes, [layer.name for layer in layers])
     axes.set(xlabel=f"expert{' (x: no token)' if widest <= _CROSSES_UP_TO else ''}", ylabel="layer")
     grey = "; grey: no such expert, or no rank with it recorded" if np.isnan(loads).any() else ""
     detail = f"tokens over {max(layer.steps for layer in layers)} steps{grey}; {_finding(report.verdict.expert)}"
@@ -85,7 +84,7 @@ def _finding(found: ExpertVerdict) -> str:
 
 
 def _is_dark(limits: TwoSlopeNorm, load: float) -> bool:
-    return abs(float(limits(load)) - 0.5) > _DARK
+    return abs(float(limits(load)) - 0.5) > style.READABLE
 
 
 def _crosses(axes: Axes, loads: style.FloatArray, colour: str) -> None:
@@ -97,8 +96,3 @@ def _value(axes: Axes, row: int, column: int, value: float, *, bold: bool, dark:
     colour = "white" if dark else style.INK
     weight = "bold" if bold else "normal"
     axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7.5, fontweight=weight, color=colour)
-
-
-def _layer_ticks(axes: Axes, names: list[str]) -> None:
-    step = -(-len(names) // 48)
-    axes.set_yticks(list(range(0, len(names), step)), style.short(names[::step]))

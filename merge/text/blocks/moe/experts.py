@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from distprof.merge.quantities import NOT_AVAILABLE, duration, percentage, plain, ratio
 from distprof.merge.report import ExpertLayerStats, Report
+from distprof.merge.text.blocks.moe.findings import findings
 from distprof.merge.text.format.lines import heading, one_line, table
 from distprof.merge.text.format.shortening import shortened_apart
 from distprof.merge.wording import join_words, number_spans
@@ -27,14 +28,18 @@ def experts_block(report: Report) -> Iterator[str]:
     costs = [layer.ep_cost_ns for layer in report.experts if layer.ep_cost_ns is not None]
     if costs:
         yield "ep cost: by how much the own time of the slowest ep rank in the layer exceeds the mean of the ep ranks."
+    shown = sorted(
+        report.experts, key=lambda layer: -(layer.ep_cost_ns or 0)
+    )  # in the order of the model without costs
     ep = [*(["ep max/mean"] if by_ep else []), *(["ep cost"] if costs else [])]
     titles = ["layer", "experts", "steps", "max/mean", *ep, "hottest", "dead", "tokens of expert 0, 1, ..."]
     names = shortened_apart([one_line(layer.name) for layer in report.experts], _LAYER_WIDTH)
-    cells = [_cells(layer, names[one_line(layer.name)], by_ep=by_ep, with_cost=bool(costs)) for layer in report.experts]
+    cells = [_cells(layer, names[one_line(layer.name)], by_ep=by_ep, with_cost=bool(costs)) for layer in shown]
     yield from table(titles, cells, left=["layer", titles[-1], "dead"])
     guessed = [names[one_line(layer.name)] for layer in report.experts if layer.guessed]
     if guessed:
         yield f"Found by their weights alone, as no name says that these are experts: {join_words(guessed)}."
+    yield from findings(report)
     routed = [layer for layer in report.experts if layer.routed]
     if routed:
         yield ""

@@ -1,0 +1,53 @@
+"""The loads of one layer's experts step by step, over all ranks: what :mod:`distprof.merge.experts.load` sums up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from distprof.merge.arrays import FloatArray
+from distprof.merge.experts.hosts import ExpertHost
+from distprof.merge.experts.metrics import entropies, max_violations, trend
+from distprof.merge.experts.routing import RoutedTokens
+from distprof.merge.report import LoadOverSteps
+from distprof.merge.stats import to_number
+
+
+def processed_by_step(hosting: Sequence[ExpertHost], iterations: tuple[int, ...], experts: int) -> FloatArray:
+    """Returns the tokens that experts processed, (iterations, experts); NaN for an expert that no host has."""
+    loads = np.full((len(iterations), experts), np.nan)
+    for host in hosting:
+        local = list(host.layer.local_experts)
+        loads[:, local] = np.nan_to_num(loads[:, local]) + host.at(iterations)
+    return loads
+
+
+def kept_by_step(sources: Sequence[RoutedTokens], iterations: Sequence[int], experts: int) -> FloatArray | None:
+    """Returns the tokens that routers chose and did not drop, (iterations, experts); None where drops are not known.
+
+    Each token is in one of ``sources``.
+    """
+    loads = np.zeros((len(iterations), experts))
+    for source in sources:
+        dropped = source.dropped_at(iterations)
+        if dropped is None:
+            return None
+        kept = source.at(iterations).astype(np.int64) - dropped
+        loads[:, : kept.shape[1]] += kept
+    return loads
+
+
+def over_steps(iterations: Sequence[int], loads: FloatArray) -> LoadOverSteps:
+    """Returns how the loads, (iterations, experts), change over the steps."""
+    violations = max_violations(loads)
+    later = loads[len(loads) // 2 :]
+    asleep = (np.nansum(loads, axis=0) > 0) & (np.nansum(later, axis=0) == 0)
+    return LoadOverSteps(
+        iterations=tuple(iterations),
+        max_violation=tuple(map(to_number, violations)),
+        entropy=tuple(map(to_number, entropies(loads))),
+        dead=tuple(np.count_nonzero(loads == 0, axis=1).tolist()),
+        trend=trend(violations[~np.isnan(violations)].tolist()),
+        fallen_asleep=tuple(np.nonzero(asleep)[0].tolist()),
+    )

@@ -1,0 +1,65 @@
+"""The balance of the MoE layers from step to step: MaxVio and normalised entropy, median, 95th percentile and worst."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from distprof.merge.plots import style
+from distprof.merge.report import ExpertLayerStats, Report
+
+_FEWEST_STEPS = 2
+
+
+def draw(report: Report) -> Figure | None:
+    """Returns the two charts; None where the loads of fewer than two steps are known."""
+    layers = [layer for layer in report.experts if layer.over_steps is not None]
+    steps = sorted({step for layer in layers if layer.over_steps is not None for step in layer.over_steps.iterations})
+    if len(steps) < _FEWEST_STEPS:
+        return None
+    figure, axes = style.new_panels(7.0, 5.0, 2)
+    violation, entropy = (_table(layers, steps, measure) for measure in ("max_violation", "entropy"))
+    _chart(axes[0], steps, violation, style.ORANGE, highest_is_worst=True)
+    _chart(axes[1], steps, entropy, style.BLUE, highest_is_worst=False)
+    axes[0].set(ylabel="MaxVio: max/mean - 1")
+    axes[1].set(xlabel="iteration", ylabel="entropy, 1 = balanced")
+    axes[0].set_ylim(bottom=0)
+    axes[1].set_ylim(top=1.0 if np.nanmin(entropy) < 0.995 else 1.001)
+    if len(layers) > 1:
+        axes[0].legend(loc="upper right", fontsize=7.5)
+    style.title(axes[0], "Balance of experts over the steps", report, _finding(layers))
+    return figure
+
+
+def _table(layers: list[ExpertLayerStats], steps: list[int], measure: str) -> style.FloatArray:
+    """Returns a measure as (layers, steps), NaN where a layer has no value in a step."""
+    table = np.full((len(layers), len(steps)), np.nan)
+    for row, layer in enumerate(layers):
+        if layer.over_steps is not None:
+            values = dict(zip(layer.over_steps.iterations, getattr(layer.over_steps, measure), strict=True))
+            table[row] = [np.nan if values.get(step) is None else values[step] for step in steps]
+    return table
+
+
+def _chart(axes: Axes, steps: list[int], table: style.FloatArray, colour: str, *, highest_is_worst: bool) -> None:
+    known = ~np.isnan(table).all(axis=0)
+    places, values = np.array(steps)[known], table[:, known]
+    if not values.size:
+        return
+    median = np.nanmedian(values, axis=0)
+    far = np.nanpercentile(values, 95 if highest_is_worst else 5, axis=0)
+    worst = np.nanmax(values, axis=0) if highest_is_worst else np.nanmin(values, axis=0)
+    axes.plot(places, median, color=colour, marker="o", markersize=3, label="median over layers")
+    if len(table) > 1:
+        axes.fill_between(places, median, far, color=colour, alpha=0.25, linewidth=0, label="to the 95th percentile")
+        axes.plot(places, worst, color=style.INK, linewidth=0.8, linestyle=":", label="worst layer")
+    axes.grid(axis="y")
+
+
+def _finding(layers: list[ExpertLayerStats]) -> str:
+    better = sum(layer.over_steps is not None and layer.over_steps.trend < 0 for layer in layers)
+    worse = sum(layer.over_steps is not None and layer.over_steps.trend > 0 for layer in layers)
+    if not better and not worse:
+        return f"{len(layers)} layers; no trend is certain" if len(layers) > 1 else "no trend is certain"
+    return f"of {len(layers)} layers, {better} become more equal and {worse} more unequal"

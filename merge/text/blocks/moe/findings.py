@@ -1,0 +1,82 @@
+"""Sentences of the Experts block: over all layers, over the steps, and a better placement of the experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from distprof.merge.quantities import duration, percentage, ratio
+from distprof.merge.report import ExpertLayerStats, ExpertSummary, OverLayers, Report
+from distprof.merge.text.format.lines import one_line
+from distprof.merge.wording import number_spans, pluralise
+
+#: A placement is worth a line if the largest load of an ep rank falls by this share of the mean.
+_WORTH = 0.1
+_LAYERS_SHOWN = 3
+
+
+def findings(report: Report) -> Iterator[str]:
+    """Yields the lines; those of which nothing is known are left out."""
+    summary = report.expert_summary
+    if summary is None:
+        return
+    yield from _over_layers(summary)
+    if summary.cost_ns and summary.cost_share is not None:
+        share = percentage(summary.cost_share, 1)
+        yield f"Equal loads would save {duration(summary.cost_ns)} of an iteration ({share}): the sum of ep cost."
+    yield from _over_steps(report.experts)
+    yield from _placements(report.experts)
+
+
+def _over_layers(summary: ExpertSummary) -> Iterator[str]:
+    if summary.layers < 2:
+        return
+    for what, found in (("max/mean", summary.max_over_mean), ("ep max/mean", summary.ep_max_over_mean)):
+        if found is not None:
+            yield f"{what} over {summary.layers} layers: {_quantiles(found)}."
+
+
+def _quantiles(found: OverLayers) -> str:
+    worst = f"{ratio(found.worst)} in {one_line(found.worst_layer)}"
+    return f"median {ratio(found.p50)}, 95th percentile {ratio(found.p95)}, worst {worst}"
+
+
+def _over_steps(layers: Sequence[ExpertLayerStats]) -> Iterator[str]:
+    for trend, words in ((-1, "becomes more equal"), (1, "becomes more unequal")):
+        found = [layer for layer in layers if layer.over_steps is not None and layer.over_steps.trend == trend]
+        if found:
+            yield f"From step to step, the load {words} in {pluralise(len(found), 'layer')}: {_ends(found)}."
+    for layer in layers:
+        if layer.over_steps is not None and layer.over_steps.fallen_asleep:
+            asleep = layer.over_steps.fallen_asleep
+            which = f"expert {asleep[0]}" if len(asleep) == 1 else f"experts {number_spans(asleep)}"
+            yield f"{one_line(layer.name)}: {which} had no token in the second half of the steps."
+
+
+def _ends(layers: Sequence[ExpertLayerStats]) -> str:
+    """Returns max/mean in the first and in the last step of some layers."""
+    parts = []
+    for layer in layers[:_LAYERS_SHOWN]:
+        assert layer.over_steps is not None
+        known = [value for value in layer.over_steps.max_violation if value is not None]
+        parts.append(f"{one_line(layer.name)} {ratio(known[0] + 1)} -> {ratio(known[-1] + 1)}")
+    return ", ".join(parts) + (", ..." if len(layers) > _LAYERS_SHOWN else "")
+
+
+def _placements(layers: Sequence[ExpertLayerStats]) -> Iterator[str]:
+    """Yields a line where other places for the experts would make ep ranks more equal."""
+    gains = [
+        (one.placement.max_over_mean_now - one.placement.max_over_mean, one, one.placement)
+        for one in layers
+        if one.placement is not None
+    ]
+    worth = sorted((gain for gain in gains if gain[0] >= _WORTH), key=lambda gain: -gain[0])
+    if worth:
+        shown = [
+            f"{one_line(layer.name)} {ratio(placement.max_over_mean_now)} -> {ratio(placement.max_over_mean)}"
+            for _, layer, placement in worth[:_LAYERS_SHOWN]
+        ]
+        more = ", ..." if len(worth) > _LAYERS_SHOWN else ""
+        yield (
+            f"ep max/mean with other experts on each rank, as many as now: {', '.join(shown)}{more} (fitted on half of "
+            "the steps, judged by the other half; summary.json has the places)."
+        )

@@ -1,0 +1,57 @@
+"""The better placement of experts: fitted on half of the steps and judged on the other half."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from distprof.merge.experts.placement import better_placement, fit
+
+
+def steps(*loads: list[float], times: int = 6) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return np.array(list(loads) * times)
+
+
+def test_two_hot_experts_of_one_rank_are_parted() -> None:
+    found = better_placement(steps([90.0, 80, 10, 20]), [0, 0, 1, 1], 2)
+    assert found is not None
+    assert found.max_over_mean_now == pytest.approx(170 / 100)
+    assert found.max_over_mean == pytest.approx(1.0), "90 + 10 beside 80 + 20"
+    assert found.ep_of_expert == (0, 1, 0, 1)
+
+
+def test_each_rank_keeps_as_many_experts() -> None:
+    loads = np.random.default_rng(0).zipf(1.5, 32).astype(np.float64)
+    place = fit(loads, 8)
+    assert np.bincount(place).tolist() == [4] * 8
+
+
+def test_greedy_is_within_the_bound_of_the_best() -> None:
+    """Against all ways to give 8 experts to 2 ranks; without the limit on their number, 4/3 is Graham's bound."""
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        loads = random.integers(1, 100, 8).astype(np.float64)
+        best = min(
+            max(loads[list(one)].sum(), loads.sum() - loads[list(one)].sum()) for one in combinations(range(8), 4)
+        )
+        greedy = max(np.bincount(fit(loads, 2), weights=loads))
+        assert greedy <= 4 / 3 * best
+
+
+def test_chance_is_not_taken_for_a_better_placement() -> None:
+    """Loads differ from step to step, and no expert is hot: what was fitted is no better in the other steps."""
+    loads = np.random.default_rng(2).poisson(100, (10, 16)).astype(np.float64)
+    found = better_placement(loads, [expert // 4 for expert in range(16)], 4)
+    assert found is not None and found.max_over_mean == pytest.approx(found.max_over_mean_now, abs=0.03)
+
+
+def test_where_nothing_is_said() -> None:
+    hot = steps([9.0, 1, 1, 1], times=6)
+    assert better_placement(hot[:3], [0, 0, 1, 1], 2) is None, "too few steps"
+    assert better_placement(hot, [0, 0, 0, 0], 1) is None, "one ep rank"
+    assert better_placement(hot, [0, 0, 0, 1], 2) is None, "unequal numbers of experts"
+    assert better_placement(hot[:, :3], [0, 0, 1], 2) is None, "3 experts on 2 ranks"
+    assert better_placement(np.where(hot == 9, np.nan, hot), [0, 0, 1, 1], 2) is None, "a load is not known"
+    assert better_placement(0 * hot, [0, 0, 1, 1], 2) is None, "no tokens"

@@ -1,0 +1,58 @@
+"""The plots of MoE layers: ep ranks, and the balance over the steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.reports import report_of
+
+from distprof.merge.plots.experts import expert_ranks, expert_steps
+from distprof.merge.report import Report
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return report_of(dp=4, ep=4, layers=4, experts=4, steps=8, hot=5, noise=0)
+
+
+def figure(drawn: Any) -> Any:
+    assert drawn is not None
+    return drawn
+
+
+def test_ep_ranks_are_tokens_over_the_mean(report: Report) -> None:
+    axes = figure(expert_ranks.draw(report)).axes[0]
+    values = np.asarray(axes.images[0].get_array())
+    assert values.shape == (2, 4)
+    assert values[0] == pytest.approx([0.5, 2.5, 0.5, 0.5]), "the hot expert is that of ep rank 1"
+    assert "ep rank 1 with 2.50 x the mean" in " ".join(axes.get_title(loc="left").split())
+
+
+def test_the_cost_of_the_worst_layer_is_in_the_title(report: Report) -> None:
+    first, second = report.experts
+    drawn = figure(expert_ranks.draw(replace(report, experts=(replace(first, ep_cost_ns=12.5e6), second))))
+    assert "12.5 ms of an iteration" in " ".join(drawn.axes[0].get_title(loc="left").split())
+
+
+def test_steps_have_the_median_and_the_worst_layer(report: Report) -> None:
+    first, second = report.experts
+    assert second.over_steps is not None
+    calm = replace(second.over_steps, max_violation=(0.5,) * 8)
+    drawn = figure(expert_steps.draw(replace(report, experts=(first, replace(second, over_steps=calm)))))
+    violation, entropy = drawn.axes
+    median, worst = violation.lines
+    assert median.get_ydata() == pytest.approx([1.0] * 8), "between 1.5 and 0.5"
+    assert worst.get_ydata() == pytest.approx([1.5] * 8)
+    assert len(entropy.lines[0].get_xdata()) == 8
+
+
+def test_what_has_no_data_is_not_drawn(report: Report) -> None:
+    dense = report_of(dp=2, layers=2, experts=0)
+    alone = tuple(replace(layer, ep_tokens=()) for layer in report.experts)
+    unseen = tuple(replace(layer, over_steps=None) for layer in report.experts)
+    assert expert_ranks.draw(dense) is None and expert_steps.draw(dense) is None
+    assert expert_ranks.draw(replace(report, experts=alone)) is None
+    assert expert_steps.draw(replace(report, experts=unseen)) is None
