@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from distprof.console import say
 from distprof.errors import said
@@ -159,7 +160,7 @@ class NodeLink:
         """Makes the calls of the daemon for this time, or until the job ends."""
         until = time.monotonic() + seconds
         while True:
-            watched = [self._woken, *([self._relay] if self._relay is not None else [])]
+            watched: list[Any] = [self._woken, *([self._relay] if self._relay is not None else [])]
             ready, _, _ = select.select(watched, [], [], max(0.0, until - time.monotonic()))
             if self._relay in ready and self._relay is not None and not self._relay.answer(store):
                 self._relay.close()

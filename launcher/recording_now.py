@@ -6,8 +6,7 @@ from distprof.config.settings import read_settings
 from distprof.heartbeat.node_files import node_file
 from distprof.heartbeat.page import Page, open_page
 from distprof.heartbeat.slot import State
-from distprof.heartbeat.slot_reader import read_slots
-from distprof.launcher.daemon.node_watch import is_alive
+from distprof.heartbeat.slot_reader import is_alive, read_slots
 from distprof.run_folder import RunFolder
 
 

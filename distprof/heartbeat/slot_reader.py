@@ -119,7 +119,8 @@ def _work(values: tuple[Any, ...] | None) -> WindowWork:
         return WindowWork()
     rows = (values[first : first + len(DeviceMacs._fields)] for first in range(3, len(values), len(DeviceMacs._fields)))
     macs = (DeviceMacs(text_of(name), threads, text_of(arithmetic), count) for name, threads, arithmetic, count in rows)
-    return WindowWork(*values[:3], tuple(row for row in macs if row.macs > 0))
+    window, mean_ns, devices = values[:3]
+    return WindowWork(window, mean_ns, devices, tuple(row for row in macs if row.macs > 0))
 
 
 def _groups(values: tuple[Any, ...]) -> Iterator[GroupProgress]:

@@ -58,4 +58,4 @@ def fit(loads: FloatArray, ep_size: int) -> IntArray:
 
 def _max_over_mean(loads: FloatArray, place: IntArray, ep_size: int) -> float:
     sums = np.bincount(place, weights=loads, minlength=ep_size)
-    return float(max_violations(sums[None])[0]) + 1
+    return float(max_violations(sums[None].astype(np.float64))[0]) + 1

@@ -29,7 +29,7 @@ LARGE, ABOVE_NOISE = 0.2, 3.0
 def recorded(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> Path:
     """Returns the folder of the recorded jobs: all ranks are forks."""
     folder = tmp_path_factory.mktemp("dozen")
-    words = [forking_python(clean_env), "-m", "soak.skew.record", str(folder), "short"]
+    words = [str(forking_python(clean_env)), "-m", "soak.skew.record", str(folder), "short"]
     subprocess.run(words, cwd=TOOLS, env=clean_env, input="\n".join(DOZEN), text=True, timeout=900, check=True)
     return folder
 

@@ -72,7 +72,7 @@ def _checked(title: str, device: torch.device) -> list[Finding]:
 
 
 def _table(title: str, rows: list[Finding]) -> Table:
-    cells = [(row.what, row.measured, row.expected, row.verdict) for row in rows]
+    cells: list[tuple[str, ...]] = [(row.what, row.measured, row.expected, row.verdict) for row in rows]
     return Table(title, ("check", "measured", "expected", "verdict"), cells)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,8 @@ def _compiled_graphs(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _captured(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
-    captured: Callable[[Tensor], Tensor] = torch.cuda.make_graphed_callables(model, (x,))
-    return captured
+    captured: Any = torch.cuda.make_graphed_callables(model, (x,))
+    return captured  # type: ignore[no-any-return]
 
 
 _FORMS: dict[str, _Prepare] = {

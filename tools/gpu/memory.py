@@ -18,7 +18,8 @@ def memory(device: torch.device) -> list[Finding]:
     x = torch.randn(_ROWS, _WIDTH, device=device)
 
     def loss() -> torch.Tensor:
-        return model(x).square().mean()
+        value: torch.Tensor = model(x).square().mean()
+        return value
 
     torch.cuda.reset_peak_memory_stats(device)
     train(model, loss, ITERATIONS)

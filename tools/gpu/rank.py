@@ -49,8 +49,8 @@ def _wrapped(model: nn.Module, device: torch.device, wrap: str) -> nn.Module:
     mesh = init_device_mesh(device.type, (int(os.environ["WORLD_SIZE"]),))
     for layer in model.children():
         fully_shard(layer, mesh=mesh)
-    sharded: nn.Module = fully_shard(model, mesh=mesh)
-    return sharded
+    fully_shard(model, mesh=mesh)  # in place
+    return model
 
 
 if __name__ == "__main__":

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
+import triton  # type: ignore[import-not-found,unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 _BLOCK = 1024
 
 
-@triton.jit
-def _scale(source, target, factor, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _scale(source, target, factor, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def,unused-ignore]
     places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = places < size
     tl.store(target + places, tl.load(source + places, mask=inside) * factor, mask=inside)

@@ -19,7 +19,8 @@ def utilization(device: torch.device) -> list[Finding]:
     x = torch.randn(width, width, device=device, dtype=dtype)
 
     def loss() -> Tensor:
-        return model(x).float().square().mean()
+        value: Tensor = model(x).float().square().mean()
+        return value
 
     _, report = train_recorded(model, loss)
     product = width**3

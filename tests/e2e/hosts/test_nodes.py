@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.forking.server import ForkServer
+from support.forking.server import forking_python
 from support.hosts.two_hosts import HostClock, Network, free_port, two_namespaces
 from support.scripts import PRELUDE, Started, Workplace, wait_for
 
@@ -61,7 +61,7 @@ class Hosts:
         for node, place in enumerate(self.places):
             place.write("train.py", TRAIN, PRELUDE)
             if backend == "static":
-                meeting = ("--master-addr", address, "--master-port", port, "--node-rank", node)
+                meeting: tuple[object, ...] = ("--master-addr", address, "--master-port", port, "--node-rank", node)
             else:
                 own = ("--local-addr", f"10.231.77.{node + 1}", "--rdzv-conf", f"is_host={int(not node)}")
                 meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{address}:{port}", *own)
@@ -74,7 +74,7 @@ class Hosts:
 
     def distprof(self, node: int, *words: object) -> tuple[int, str, str]:
         """Runs a command on a host."""
-        ended = self.places[node].start(*self.network.prefixes[node], DISTPROF, *words).wait()
+        ended = self.places[node].start(DISTPROF, *words).wait()
         return ended.code, ended.out, ended.err
 
     def top(self, node: int, name: str) -> list[dict[str, Any]]:
@@ -97,11 +97,10 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -
         if network is None:
             pytest.skip("no network namespaces can be made here")
         places = []
-        for node, prefix in enumerate(network.prefixes):
+        for node, namespace in enumerate(network.namespaces):
             clock = HostClock(f"host-{node}", shift_ns=node * SHIFT_NS)
-            env = {**clock.environment(clean_env), **network.variables}
-            python = ForkServer(env, prefix).python
-            places.append(Workplace(tmp_path_factory.mktemp(f"host{node}"), env, python))
+            env = {**clock.environment(clean_env, namespace), **network.variables}
+            places.append(Workplace(tmp_path_factory.mktemp(f"host{node}"), env, forking_python(clean_env)))
         yield Hosts(network, (places[0], places[1]))
 
 

@@ -34,10 +34,14 @@ class Nodes:
     senders: list[Sender]
     recording: bool = False
 
+    def step(self) -> None:
+        for sender in self.senders:
+            sender.step()
+        self.receiver.step()
+
     def run(self, until: Callable[[], bool], most: int = 3000) -> None:
         for _ in range(most):
-            for one in (*self.senders, self.receiver):
-                one.step()
+            self.step()
             if until():
                 return
         raise AssertionError("it does not come to an end")
@@ -103,8 +107,7 @@ def test_what_a_window_added_is_sent_at_its_end_and_not_within_it(nodes: Nodes) 
     with path.open("ab") as file:
         file.write(whole[7000:])
     for _ in range(20):
-        for one in (*nodes.senders, nodes.receiver):
-            one.step()
+        nodes.step()
     assert nodes.received()["rank00003.g0"] == whole[:7000]
     nodes.recording = False
     nodes.run(lambda: nodes.received()["rank00003.g0"] == whole)
@@ -193,7 +196,7 @@ def test_a_full_disk_ends_the_gathering_of_a_node(nodes: Nodes, monkeypatch: pyt
     def full(*_: object) -> int:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(receiver_module.os, "ftruncate", full)
+    monkeypatch.setattr(os, "ftruncate", full)
     for sender in nodes.senders:
         sender.finish()
     nodes.run(lambda: len(nodes.receiver.incomplete()) == 2 and "written" in nodes.receiver.incomplete()[1])
@@ -214,11 +217,10 @@ def test_malformed_messages_write_nothing_and_stop_nobody(nodes: Nodes, monkeypa
         store.set(f"offer/{number}", chosen.choice([bytes(damaged), chosen.randbytes(40), b"\xc1" * turn]))
         store.add("offers", 1)
         store.set(f"chunk/{number}", chosen.randbytes(chosen.randrange(200)))
-        for sender in (2, 3):
-            store.set(f"ask/{sender}", chosen.randbytes(40))
-            store.set(f"done/{sender}", chosen.randbytes(40))
-        for one in (*nodes.senders, nodes.receiver):
-            one.step()
+        for node in (2, 3):
+            store.set(f"ask/{node}", chosen.randbytes(40))
+            store.set(f"done/{node}", chosen.randbytes(40))
+        nodes.step()
     for sender in nodes.senders:
         sender.finish()
     nodes.run(lambda: all(sender.is_complete for sender in nodes.senders))

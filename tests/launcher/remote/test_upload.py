@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 import pytest
 from support import synthetic
 
@@ -78,7 +78,12 @@ def test_only_what_has_changed_is_copied_again(url: str, tmp_path: Path, monkeyp
         run.shard_path(rank, 0).write_bytes(b"first")
     copied: list[str] = []
     whole = Upload._copy
-    monkeypatch.setattr(Upload, "_copy", lambda self, name, state: (copied.append(name), whole(self, name, state)))
+
+    def copy(self: Upload, name: str, state: Any) -> Any:
+        copied.append(name)
+        return whole(self, name, state)
+
+    monkeypatch.setattr(Upload, "_copy", copy)
     upload = Upload(run, url, lambda: False)
     upload.sync()
     upload.sync()

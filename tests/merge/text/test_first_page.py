@@ -65,7 +65,7 @@ def short(rank: int, record: Record) -> Record | None:
     return None if isinstance(record, Counts | ExpertLoad | Memory) else record
 
 
-QUIET = {"dp": 4, "tp": 2, "layers": 4, "steps": 10, "noise": 0.0}
+QUIET: dict[str, Any] = {"dp": 4, "tp": 2, "layers": 4, "steps": 10, "noise": 0.0}
 SITUATIONS: dict[str, Callable[[], Report]] = {
     "slow_rank": lambda: report_of(**QUIET, slow_rank=5),
     "slow_host": lambda: timed(slow_host, **{**QUIET, "dp": 32, "tp": 1, "layers": 2}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.reports import changed_report
@@ -61,7 +62,7 @@ def test_pauses_lower_the_throughput() -> None:
     assert times.long == (first + 2, first + 5, first + 6)
 
 
-def tokens_of(change: Callable[[int, Step], int], **job: int) -> Summary:
+def tokens_of(change: Callable[[int, Step], int], **job: Any) -> Summary:
     """Returns the summary of a job whose steps have so many tokens, by (rank, step)."""
 
     def changed(rank: int, record: Record) -> Record:

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 _MAIN, _CLIENT = (Path(__file__).with_name(name) for name in ("process.py", "client.py"))
@@ -27,15 +27,14 @@ _MAIN, _CLIENT = (Path(__file__).with_name(name) for name in ("process.py", "cli
 class ForkServer:
     """The process that forks; it lives as long as this process."""
 
-    def __init__(self, env: Mapping[str, str], prefix: Sequence[str] = ()) -> None:
-        """``prefix`` begins the command that starts it: ``ip netns exec NAME``."""
+    def __init__(self, env: Mapping[str, str]) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="distprof-"))
         address = self._folder / "socket"
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(address))
             listening.listen()
             self._process = subprocess.Popen(
-                [*prefix, sys.executable, str(_MAIN), str(listening.fileno())],
+                [sys.executable, str(_MAIN), str(listening.fileno())],
                 env=env,
                 stdin=subprocess.PIPE,  # its end says that this process has ended
                 stdout=subprocess.DEVNULL,

@@ -15,7 +15,8 @@ PACKAGES = "/usr/lib/python3/site-packages"
 
 def frames(*calls: str) -> list[Frame]:
     """``"function file"``, the innermost first."""
-    return [Frame(*call.split(), 10 + number) for number, call in enumerate(calls)]  # type: ignore[arg-type]
+    parts = [call.split() for call in calls]
+    return [Frame(function, file, 10 + number) for number, (function, file) in enumerate(parts)]
 
 
 MAIN = ("main /home/me/train.py", "<module> /home/me/train.py")

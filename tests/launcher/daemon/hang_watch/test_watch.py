@@ -59,7 +59,9 @@ class Rank:
     def _look(self, number: int) -> RankLook:
         function = "load_batch" if self._number == 3 else "main"
         stack = Stack("MainThread", True, (Frame(function, "/home/me/train.py", 41),))
-        groups = [GroupLook(*group[:1], group[0][:3], *group[1:]) for group in _GROUPS[self._number]]
+        groups = [
+            GroupLook(key, key[:3], members, entered, done) for key, members, entered, done in _GROUPS[self._number]
+        ]
         ops = [
             OpLook(key, 5, "all_reduce", "Float[8]", False)
             for key, _, entered, done in _GROUPS[self._number]
