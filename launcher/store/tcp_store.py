@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
 from datetime import timedelta
 from importlib import import_module
 from typing import Any
@@ -16,7 +18,11 @@ _ABSENT = b"?"
 
 
 class TcpStore:
-    """Keys below ``prefix``.  One thread uses it.  Once the connection has failed, every method raises StoreLost."""
+    """Keys below ``prefix``.  One thread uses it.  Once the connection has failed, every method raises StoreLost.
+
+    torch writes warnings to stderr when a call meets a server that has ended with its job.  So a second connection, on
+    which nothing is sent, tells before each call whether the server has ended.
+    """
 
     def __init__(self, host: str, port: int, prefix: str) -> None:
         """Connects.  Raises StoreLost."""
@@ -27,6 +33,10 @@ class TcpStore:
             self._store = distributed.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=_PATIENCE)
         except Exception as error:
             raise StoreLost(said(error)) from None
+        self._watch: socket.socket | None = None
+        with suppress(OSError):
+            self._watch = socket.create_connection((host, port), _PATIENCE.total_seconds())
+            self._watch.setblocking(False)
 
     def set(self, key: str, value: bytes) -> None:
         self._call("set", key, value)
@@ -44,6 +54,8 @@ class TcpStore:
         self._call("delete_key", key)
 
     def _call(self, name: str, key: str, *values: Any) -> Any:
+        if not self._lost and self._has_ended():
+            self._lost = "the job's store has ended"
         if self._lost:
             raise StoreLost(self._lost)
         try:
@@ -51,3 +63,14 @@ class TcpStore:
         except Exception as error:  # torch raises errors of several kinds
             self._lost = said(error) or type(error).__name__
             raise StoreLost(self._lost) from None
+
+    def _has_ended(self) -> bool:
+        """Whether the server has closed the connection that is only watched."""
+        if self._watch is None:
+            return False
+        try:
+            return not self._watch.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True

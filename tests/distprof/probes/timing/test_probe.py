@@ -64,7 +64,7 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> type[LateStamps]:
         return TimedProbe(patch, listener, on_error, time, "cuda", expert_rows, *others, **named)
 
     monkeypatch.setattr("distprof.recorder.probe_switch.TimedProbe", probe)
-    monkeypatch.setattr("distprof.probes.timing.probe.CudaTimestamps", LateStamps)
+    monkeypatch.setattr("distprof.probes.timing.fast_path.CudaTimestamps", LateStamps)
     monkeypatch.setattr("distprof.probes.timing.probe.peak_memory", lambda device: ((lambda: 123), f"of {device}"))
     return LateStamps
 
