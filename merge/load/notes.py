@@ -32,9 +32,8 @@ def generation_notes(
     restarted = {data.rank for data in passed_over}
     used = _folded((_which(data, passed_over), data.rank) for data in chosen if data.rank in restarted)
     notes += [f"{rank_names(ranks)} {which} is reported" for which, ranks in used]
-    former = _folded(
-        ((data.header.generation, why_ended(data)), data.rank) for data in passed_over if _was_started(data)
-    )
+    in_order = sorted(passed_over, key=lambda data: (data.header.generation, data.rank))
+    former = _folded(((data.header.generation, why_ended(data)), data.rank) for data in in_order if _was_started(data))
     notes += [f"generation {number} of {rank_names(ranks)} {why}" for (number, why), ranks in former]
     if outside:
         ranks = rank_names(data.rank for data in outside)

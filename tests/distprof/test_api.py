@@ -250,7 +250,8 @@ def step():
 
 
 @pytest.mark.parametrize(
-    ("end", "code", "ending"), [("os._exit(7)", 7, []), ("raise ValueError('theirs')", 1, [End("exit", 5)])]
+    ("end", "code", "ending"),
+    [("os._exit(7)", 7, []), ("raise ValueError('theirs')", 1, [End("exit", 5, failure="ValueError: theirs")])],
 )
 def test_however_a_script_ends_its_steps_are_there(script: Script, end: str, code: int, ending: list[End]) -> None:
     """The context of the recorder was entered and not left, as in a notebook."""

@@ -111,13 +111,13 @@ def test_a_full_disk_keeps_the_reason(run: RunFolder, capsys: pytest.CaptureFixt
     assert output.lost
     shard = read_shard(run.shard_path(3, 0))
     assert shard.records == [HEADER, Plan(1, 1, 1), Error("writing its shard", "File too large")]
-    assert (shard.report.sequence_gaps, shard.report.unread_bytes) == (1, 0)
+    assert (shard.report.sequence_gaps, shard.report.unread_bytes) == (2, 0), "the long one, and what came with it"
     said = "distprof: rank 3 stops recording, what it recorded so far is kept: File too large\n"
     assert capsys.readouterr().err == said
 
 
 class Slow(MemorySink):
-    """A sink that takes 20 ms for each record."""
+    """A sink that takes 20 ms for each write."""
 
     def write(self, data: bytes) -> None:
         time.sleep(0.02)
@@ -128,7 +128,9 @@ def test_waiting_for_a_slow_file_system_is_bounded(capfd: pytest.CaptureFixture[
     sink = Slow()
     output = ShardOutput(ShardWriter(sink), rank=3, patience_s=0.05)
     ends = [End("exit", number) for number in range(100)]
-    output.write(HEADER, *ends)
+    output.write(HEADER)
+    for end in ends:
+        output.write(end)
     assert output.lost
     records = parse_shard(bytes(sink.data)).records
     last = records.pop()
@@ -139,11 +141,11 @@ def test_waiting_for_a_slow_file_system_is_bounded(capfd: pytest.CaptureFixture[
 
 
 class FullDisk(MemorySink):
-    """A sink with space for some records."""
+    """A sink with space for some writes."""
 
-    def __init__(self, records: int) -> None:
+    def __init__(self, writes: int) -> None:
         super().__init__()
-        self.left = records
+        self.left = writes
         self.closed = False
 
     def write(self, data: bytes) -> None:
@@ -157,7 +159,7 @@ class FullDisk(MemorySink):
 
 
 def test_full_disk_keeps_earlier_records(capfd: pytest.CaptureFixture[str]) -> None:
-    sink = FullDisk(2)
+    sink = FullDisk(1)
     output = ShardOutput(ShardWriter(sink), rank=3)
     output.write(HEADER, Plan(1, 1, 1))
     assert not output.lost

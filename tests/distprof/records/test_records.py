@@ -55,6 +55,7 @@ def test_only_fields_with_defaults_follow_the_first_version(record: type[Record]
         "warmup_step": ["iteration", "mode", "start_wall_ns", "duration_ns", "phases_ns"],  # from 3.0 on
         "memory": ["iteration", "parameter_bytes", "gradient_bytes", "optimizer_bytes"],  # from 1.1 on
         "memory_unknown": ["iteration", "reason"],  # from 2.1 on
+        "window_summary": ["window", "mode", "start", "iterations", "duration_ns"],  # from 3.0 on
         **{kind: ["iteration", "mode"] for kind in ("timeline", "collectives", "pauses")},  # from 3.0 on
         "expert_layers": ["layers"],
         "expert_load": ["iteration"],
