@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.scripts import Workplace
 from support.stacks_page import HOUSE
+
+from distprof.records import Counts, ExpertRouting
+from distprof.run_folder import RunFolder
+from distprof.shard.reader import read_shard
 
 pytestmark = pytest.mark.stack("deepspeed")
 
@@ -34,6 +39,7 @@ class Job:
     ours: str
     theirs: str
     report: dict[str, Any]
+    kept: int  # choices of the counted iteration that were not dropped, on all ranks
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +54,14 @@ def job(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> 
     (run,) = (folder / "runs").iterdir()
     report = json.loads((run / "report" / "summary.json").read_text())
     ours = done.out[done.out.index(" distprof ---") :]
-    return Job(ours, (folder / "theirs").read_text(), report)
+    return Job(ours, (folder / "theirs").read_text(), report, sum(map(kept_choices, RunFolder(run).shard_files())))
+
+
+def kept_choices(shard: Path) -> int:
+    records = read_shard(shard).records
+    (counted,) = (record.iteration for record in records if isinstance(record, Counts))
+    routings = [one for one in records if isinstance(one, ExpertRouting) and one.iteration == counted]
+    return sum(int(layer.routed.sum()) - int(layer.dropped.sum()) for one in routings for layer in one.layers)
 
 
 def summary(text: str) -> dict[str, str]:
@@ -112,11 +125,15 @@ def test_parameters_are_those_of_the_model_built_whole(job: Job) -> None:
 
 
 def test_useful_forward_work_is_that_of_the_model_built_whole(job: Job) -> None:
-    """Each layer counts its router, its dense module, the coefficients between that and the experts, and one expert."""
-    layers = sum(84 * experts + 84 * 84 + 84 * 2 + 84 * 84 for experts in (4, 8))
+    """Each layer counts its router, its dense module, the coefficients between that and the experts, and one expert for
+    each token that it keeps.
+    """
+    layers = sum(84 * experts + 84 * 84 + 84 * 2 for experts in (4, 8))
     linears = 400 * 120 + 120 * 84 + 84 * 10
     convolutions = 28 * 28 * 6 * 3 * 25 + 10 * 10 * 16 * 6 * 25
-    assert job.report["model"]["forward"]["useful_macs"] == BATCH * (convolutions + linears + layers)
+    assert 0 < job.kept < 2 * RANKS * BATCH, "some choices are dropped"
+    whole = BATCH * (convolutions + linears + layers) + job.kept / RANKS * 84 * 84
+    assert job.report["model"]["forward"]["useful_macs"] == whole
 
 
 def test_tokens_of_experts(job: Job) -> None:

@@ -119,9 +119,10 @@ RESIDUAL = MLP + 8 * 2  # the dense module, and what weighs it against the exper
 WORK = {
     **dict.fromkeys(["zero1", "zero2", "zero3"], 8 * (MLP + 8 * 3)),
     "pipeline": 2 * (2 * 4) * (3 * LINEAR + 8 * 16),  # micro-batches of two sequences of four
-    "ep1": 8 * (LINEAR + GATE + MLP),  # one expert a token
-    "ep2": 8 * (LINEAR + GATE + MLP + RESIDUAL),
-    "ep2_and_4": 8 * (LINEAR + 2 * (GATE + MLP + RESIDUAL)),
+    # Of the eight tokens, which choose the same expert, it takes four: its capacity.
+    "ep1": 8 * (LINEAR + GATE) + 4 * MLP,
+    "ep2": 8 * (LINEAR + GATE + RESIDUAL) + 4 * MLP,
+    "ep2_and_4": 8 * (LINEAR + 2 * (GATE + RESIDUAL)) + 2 * 4 * MLP,
     "autotp": 8 * 3 * LINEAR,
 }
 
@@ -132,7 +133,9 @@ WORK = {
 @AUTOTP.finds(FORWARD)
 @pytest.mark.parametrize("name", WORK)
 def test_useful_forward_work_equals_one_process(scenarios: dict[str, Scenario], name: str) -> None:
-    """Experts run on their whole capacity, and each tensor-parallel rank runs all layers that are not split."""
+    """Experts run on their whole capacity, of which empty slots are not useful, and tokens beyond it are on none; each
+    tensor-parallel rank runs all layers that are not split.
+    """
     forward = scenarios[name].report.model.forward
     assert forward is not None
     assert (forward.useful_macs, forward.covers_all) == (WORK[name], True)
