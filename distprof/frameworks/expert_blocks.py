@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from distprof.frameworks.module_view import ModelView, Weight, unwrapped
+from distprof.frameworks.module_view import ModelView, Weight, package_of, unwrapped
 from distprof.frameworks.moe_names import declared_numbers, names_experts
 
 
@@ -47,14 +47,14 @@ def blocks_of(name: str, module: nn.Module, view: ModelView) -> Blocks | None:
         (shape,) = shapes if len(shapes) == 1 else ((),)
         local = len(weights)
         return Blocks(module, local, local, named, frozenset(shape)) if len(shape) == 2 and local > 1 else None
-    if type(inner).__module__.startswith("torch."):
+    if package_of(inner).startswith("torch."):
         return None
     return _stacked(module, weights, named=named) or (_flattened(module, inner, view) if named else None)
 
 
 def own_blocks(layer: nn.Module, view: ModelView) -> Blocks | None:
     """Returns the blocks among the layer's own parameters."""
-    if type(layer).__module__.startswith("torch."):
+    if package_of(layer).startswith("torch."):
         return None
     return _stacked(layer, view.weights(layer), named=False, own=True)
 

@@ -15,7 +15,7 @@ from functools import partial
 from torch import nn
 
 from distprof.frameworks.expert_blocks import Blocks, candidates
-from distprof.frameworks.module_view import ModelView, Weight, is_wrapping, unwrapped
+from distprof.frameworks.module_view import ModelView, Weight, is_wrapping, package_of, unwrapped
 from distprof.frameworks.moe_names import (
     declared_numbers,
     has_capacity,
@@ -154,7 +154,7 @@ def _router(module: nn.Module | None, weights: Sequence[Weight], *, named: bool)
 
 def _gives_scores(router: nn.Module) -> bool:
     """Whether a router is a plain layer of torch's: it returns the scores of all experts, not the choice."""
-    return type(router).__module__.startswith("torch.nn")
+    return package_of(router).startswith("torch.nn")
 
 
 def _takes_counts(holder: nn.Module) -> bool:

@@ -64,6 +64,17 @@ def unwrapped(module: nn.Module) -> nn.Module:
         module = inner
 
 
+def package_of(module: nn.Module) -> str:
+    """Returns the dotted name of the module in which the class of ``module`` is written.
+
+    FSDP 2 gives a module a class of its own, which is derived from FSDPModule and from the one that is meant.
+    """
+    made = type(module)
+    if len(made.__bases__) == 2 and made.__bases__[0].__name__ == "FSDPModule":
+        made = made.__bases__[1]
+    return made.__module__
+
+
 def is_wrapping(module: nn.Module) -> bool:
     return unwrapped(module) is not module
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from distprof.frameworks.module_view import package_of
+
 #: Attributes that may hold the global number of experts, the most trusted first.
 _NUM_EXPERTS = (
     *("num_experts", "n_experts", "num_global_experts", "n_routed_experts", "num_routed_experts"),
@@ -107,4 +109,4 @@ def _attribute(thing: Any, name: str) -> Any:
 
 
 def _is_torchs(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.")
+    return package_of(module).startswith("torch.")

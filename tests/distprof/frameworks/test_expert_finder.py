@@ -11,7 +11,7 @@ from support.worlds import rank_of
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from distprof.frameworks.registry import FrameworkRegistry
@@ -332,3 +332,26 @@ def test_experts_that_are_cut(cut: int, axis: str, ways: int) -> None:
             setattr(experts, name, nn.Parameter(whole))
         layer = one(Layer(router=nn.Linear(8, 4), experts=experts))
     assert (layer.num_experts, layer.ways) == (4, ways)
+
+
+def test_modules_that_fsdp_2_gave_a_class_of_its_own() -> None:
+    """fully_shard() derives the class in a package of torch's."""
+
+    class Stacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Parameter(torch.ones(4, 8, 2)), nn.Parameter(torch.ones(4, 2, 8))
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.experts = nn.Linear(2, 4, bias=False), Stacked()
+
+    with rank_of(1):
+        model = nn.Sequential(Layer())
+        mesh = init_device_mesh("cpu", (1,))
+        for module in (model[0].experts, model[0].gate, model[0]):
+            fully_shard(module, mesh=mesh)
+        assert type(model[0].experts).__module__.startswith("torch.")
+        (layer,) = find(model)
+        assert (layer.name, layer.num_experts) == ("0", 4)
