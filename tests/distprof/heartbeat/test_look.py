@@ -49,8 +49,9 @@ def test_a_look(token: str) -> None:
     assert ask(token, 0, PERMIT, 1)
     answer = look(token, 7)
     (own,) = [stack for stack in answer.stacks if stack.trains]
-    assert [frame.function for frame in own.frames if frame.file == __file__] == ["until", "look", "test_a_look"]
-    assert place(own.frames).startswith("until (test_look.py:")
+    functions = [frame.function for frame in own.frames if frame.file == __file__]
+    assert functions[-3:] == ["until", "look", "test_a_look"], "the look may come while it reads the answer"
+    assert place(own.frames).startswith(f"{functions[0]} (test_look.py:")
     assert answer.evaluates and answer.waits_in_futex in (False, None)  # it sleeps, or runs
     assert look(token, 8).number == 8
 
