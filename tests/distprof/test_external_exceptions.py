@@ -170,6 +170,8 @@ def job() -> list[BaseException]:
             came.append(error)
 
 
+#: Clocks are read again where another process came between, so the number of lines differs from run to run.
+SPARE_LINES = 100
 #: Callbacks of weak references and of the garbage collector: no exception can leave them, Python prints it.
 CALLBACKS = ("_forget", "<lambda>", "_collects", "_note")
 
@@ -238,7 +240,7 @@ def test_exceptions_at_any_line_reach_the_script(tmp_path: Path, how: str, capfd
     run(tmp_path / "again", again)
     went_on = 0
     first = 1 + sum(map(ord, how)) % 7  # each kind meets other lines
-    for line in range(first, again.lines, again.lines // 25):
+    for line in range(first, again.lines - SPARE_LINES, again.lines // 25):
         came, kinds = run(tmp_path / str(line), At(line, act))
         assert [type(one) for one in came] == [error], f"at line {line}"
         went_on += "step" in kinds and Error.KIND not in kinds
