@@ -348,10 +348,9 @@ def test_modules_that_fsdp_2_gave_a_class_of_its_own() -> None:
             self.gate, self.experts = nn.Linear(2, 4, bias=False), Stacked()
 
     with rank_of(1):
-        model = nn.Sequential(Layer())
-        mesh = init_device_mesh("cpu", (1,))
-        for module in (model[0].experts, model[0].gate, model[0]):
+        moe, mesh = Layer(), init_device_mesh("cpu", (1,))
+        for module in (moe.experts, moe.gate, moe):
             fully_shard(module, mesh=mesh)
-        assert type(model[0].experts).__module__.startswith("torch.")
-        (layer,) = find(model)
+        assert type(moe.experts).__module__.startswith("torch.")
+        (layer,) = find(nn.Sequential(moe))
         assert (layer.name, layer.num_experts) == ("0", 4)

@@ -62,7 +62,7 @@ def test_a_window_cannot_come_back_before_it_has_ended() -> None:
 
 
 def test_nobody_else_plans_windows_then(tmp_path: Path) -> None:
-    refusals: list[str] = []
+    refusals: list[WindowRefused] = []
 
     def ask(iteration: int) -> None:
         if iteration == 5:
