@@ -25,11 +25,11 @@ dist.init_process_group("gloo")
 torch.manual_seed(0)
 model = DistributedDataParallel(nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 1)))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-for step in range(120):  # for longer than the clocks differ: else a host seems to have run an earlier job
+for step in range(40):
     optimizer.zero_grad()
     model(torch.randn(8, 16)).sum().backward()
     optimizer.step()
-    time.sleep(0.03)
+    time.sleep(0.15)  # the window lasts longer than the clocks differ: else a host seems to have run an earlier job
 dist.destroy_process_group()
 """
 
