@@ -37,19 +37,19 @@ def launch_of_this_process(environment: Mapping[str, str] = os.environ) -> tuple
 
 @dataclass
 class _Launch:
-    """The times, ranks and hosts in the shards of one launch."""
+    """The times, ranks and clocks in the shards of one launch."""
 
     began_ns: int
     last_ns: int  # the last sign of life
     ranks: set[int] = field(default_factory=set)
-    hosts: set[str] = field(default_factory=set)
+    clocks: set[str] = field(default_factory=set)  # the domain of each, or the name of its host
     tokens: set[str] = field(default_factory=set)
 
     def add(self, other: _Launch) -> None:
         self.began_ns = min(self.began_ns, other.began_ns)
         self.last_ns = max(self.last_ns, other.last_ns)
         self.ranks |= other.ranks
-        self.hosts |= other.hosts
+        self.clocks |= other.clocks
         self.tokens |= other.tokens
 
     def may_share_job(self, later: _Launch) -> bool:
@@ -57,7 +57,7 @@ class _Launch:
 
         The clocks of two hosts may disagree.
         """
-        return not self.ranks & later.ranks and not self.hosts & later.hosts
+        return not self.ranks & later.ranks and not self.clocks & later.clocks
 
 
 def newest_job(shards: Sequence[Shard], seen: Callable[[Shard], tuple[Header, int]]) -> tuple[list[Shard], list[Shard]]:
@@ -83,9 +83,8 @@ def _launches(shards: Iterable[tuple[Header, int]]) -> list[_Launch] | None:
     for header, last_ns in shards:
         if not header.launch:
             return None
-        own = _Launch(
-            header.launched_ns, max(header.wall_ns, last_ns), {header.rank}, {header.host}, {header.launch}
-        )  # fmt: skip
+        clock = header.clock_domain or header.host
+        own = _Launch(header.launched_ns, max(header.wall_ns, last_ns), {header.rank}, {clock}, {header.launch})
         found.setdefault(header.launch, own).add(own)
     return sorted(found.values(), key=lambda launch: launch.began_ns)
 

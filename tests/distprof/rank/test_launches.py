@@ -24,10 +24,12 @@ class Seen(NamedTuple):
     began: int
     until: int
     host: str = "node0"
+    clock: str = ""
 
 
 def facts(seen: Seen) -> tuple[Header, int]:
-    header = Header("x", seen.rank, 2, launch=seen.launch, launched_ns=seen.began, host=seen.host, wall_ns=seen.until)
+    times = {"launched_ns": seen.began, "wall_ns": seen.until}
+    header = Header("x", seen.rank, 2, launch=seen.launch, host=seen.host, clock_domain=seen.clock, **times)
     return header, seen.until
 
 
@@ -49,6 +51,9 @@ def facts(seen: Seen) -> tuple[Header, int]:
         ([], [Seen("a", 0, 1, 9), Seen("a", 0, 1, 50)]),
         # Two hosts whose clocks disagree, and nothing contradicts that they ran one job.
         ([], [Seen("a", 0, 1, 9), Seen("b", 1, 100, 109, "node1")]),
+        # Two machines of one name, whose clocks disagree, and two containers of different names on one machine.
+        ([], [Seen("a", 0, 1, 9, clock="boot1"), Seen("b", 1, 100, 109, clock="boot2")]),
+        ([Seen("a", 1, 1, 9, "box1", "boot1")], [Seen("c", 0, 10, 20, "box2", "boot1")]),
         # Shards of an older distprof have no launch.
         ([], [Seen("", 0, 0, 9), Seen("", 0, 0, 90), Seen("b", 1, 100, 109)]),
         ([], []),
