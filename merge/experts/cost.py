@@ -2,12 +2,13 @@
 
     self times of the layer's modules - waits in them -> own time of each rank -> mean by ep rank -> largest - mean
 
-The layer waits for its slowest ep rank.  With equal loads each would take the mean, as far as time follows tokens.
+The layer waits for its slowest ep rank.  With equal loads each would take the mean, as far as time follows tokens; how
+much of the cost that may be is :func:`cost_of_loads`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -69,3 +70,18 @@ def cost_of_imbalance(own_ns: tuple[float | None, ...]) -> float | None:
     """Returns by how much the slowest ep rank exceeds the mean; None where the time of one is not known."""
     known = [time for time in own_ns if time is not None]
     return max(known) - float(np.mean(known)) if known and len(known) == len(own_ns) else None
+
+
+def cost_of_loads(own_ns: Sequence[float | None], tokens: Sequence[int | None]) -> float | None:
+    """Returns how much of the cost unequal loads explain at most; None where a time or a load is not known.
+
+    It is 0 where another ep rank than the one with the most tokens is slowest: its device or its data make it so.
+    Else time grows at most as tokens do: the most loaded rank exceeds the mean by (max/mean of tokens - 1) of it.
+    """
+    cost = cost_of_imbalance(tuple(own_ns))
+    if cost is None or len(own_ns) != len(tokens) or None in tokens or not any(tokens):
+        return None
+    times, loads = (np.array(values, np.float64) for values in (own_ns, tokens))
+    if loads[times.argmax()] < loads.max():
+        return 0.0
+    return min(cost, float(times.mean() * (loads.max() / loads.mean() - 1)))

@@ -24,7 +24,7 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray
-from distprof.merge.experts.cost import cost_of_imbalance, own_time_by_ep
+from distprof.merge.experts.cost import cost_of_imbalance, cost_of_loads, own_time_by_ep
 from distprof.merge.experts.hosts import ExpertHost, expert_hosts
 from distprof.merge.experts.invariant import find_breach
 from distprof.merge.experts.metrics import load_metrics
@@ -53,7 +53,8 @@ def expert_layers(analysis: Analysis) -> tuple[ExpertLayerStats, ...]:
         ep, label = size(own[0].layer.axis, 1), _label(union.modules[place], name)
         layer = _stats(label, own, analysis.counted, ep, all_recorded=complete)
         own_ns = own_time_by_ep(analysis, place, {host.data.rank: host.ep for host in own}, ep)
-        found.append(replace(layer, ep_own_ns=own_ns, ep_cost_ns=cost_of_imbalance(own_ns)))
+        by_loads = cost_of_loads(own_ns, layer.ep_tokens)
+        found.append(replace(layer, ep_own_ns=own_ns, ep_cost_ns=cost_of_imbalance(own_ns), load_cost_ns=by_loads))
     return tuple(found)
 
 

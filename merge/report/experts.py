@@ -59,8 +59,9 @@ class ExpertSummary:
     layers: int  # whose loads are known
     max_over_mean: OverLayers | None  # of experts
     ep_max_over_mean: OverLayers | None  # of ep ranks; None where experts are not distributed
-    cost_ns: float | None  # the sum of ep_cost_ns: what equal loads would save of an iteration; None where not known
+    cost_ns: float | None  # the sum of load_cost_ns: what equal loads would save of an iteration; None where not known
     cost_share: float | None  # of the median iteration
+    slow_otherwise: tuple[str, ...] = ()  # labels of layers whose loads explain less than half of ep_cost_ns
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class ExpertLayerStats:
         float | None, ...
     ] = ()  # by ep coordinate: own time in the layer, forward and backward; empty where waits are not known
     ep_cost_ns: float | None = None  # the largest of these - their mean
+    load_cost_ns: float | None = None  # of ep_cost_ns what unequal loads explain at most
     lost: int = 0  # dropped choices that ``routed`` lacks, because their expert is not known
     guessed: bool = False  # found by its weights alone: no name says that these are experts
     breach: str = ""  # a step in which chosen - dropped is not what was processed, as a sentence

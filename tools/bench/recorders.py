@@ -10,22 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from distprof.config.settings import Settings
+from distprof.heartbeat.node_files import ensure_page
+from distprof.heartbeat.page_folder import remove_folder
 from distprof.recorder.recorder import Recorder
 from distprof.run_folder import RunFolder
 from distprof.shard.reader import read_shard
 
+_LAUNCH = "bench"
+
 
 @contextmanager
 def recording(folder: Path, **settings: Any) -> Iterator[tuple[Recorder, Callable[[], Path]]]:
-    """Yields an armed recorder that writes to a run in ``folder``, and a function that returns its shard's path."""
+    """Yields an armed recorder that writes to a run in ``folder``, and a function that returns its shard's path.
+
+    It writes the heartbeat of a rank, too, into a page that no daemon reads.
+    """
     run = RunFolder(folder)
     run.shards.mkdir()
-    recorder = Recorder(Settings(run_dir=str(folder), run_id="bench", **settings))
+    page, _ = ensure_page(run, _LAUNCH)
+    recorder = Recorder(Settings(run_dir=str(folder), run_id="bench", launch=_LAUNCH, **settings))
     recorder.arm()
     try:
         yield recorder, lambda: run.shard_files()[0]
     finally:
         recorder.finish()
+        remove_folder(page.token)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def draw(report: Report) -> Figure | None:
     figure, axes = style.new_figure(min(12.0, max(6.0, 3.4 + 0.42 * widest)), min(9.0, 2.2 + 0.34 * len(layers)))
     span = max(_LEAST_SPAN, float(np.nanmax(np.abs(loads - 1))))
     limits = TwoSlopeNorm(1.0, 1 - _COLD_PALER * span, 1 + span)
-    bar = style.heat_map(figure, axes, loads, ("PuOr_r", limits), "tokens / mean of the layer's ep ranks")
+    bar = style.heat_map(figure, axes, loads, ("PuOr_r", limits), "tokens / layer's mean")
     bar.ax.set_ylim(max(0.0, 1 - span), 1 + span)
     if loads.size <= _VALUES_UP_TO:
         for (row, column), value in np.ndenumerate(loads):
@@ -55,6 +55,6 @@ def _finding(layers: list[ExpertLayerStats]) -> str:
     if worst.ep_load is None:
         return ""
     name = style.short([worst.name])[0]
-    cost = f", {worst.ep_cost_ns / 1e6:.1f} ms of an iteration" if worst.ep_cost_ns is not None else ""
+    cost = f", up to {worst.load_cost_ns / 1e6:.1f} ms of an iteration" if worst.load_cost_ns else ""
     load = f"{worst.ep_load.max_over_mean:.2f} x the mean"
     return f"most unequal: {name}, ep rank {worst.ep_load.hottest} with {load}{cost}"

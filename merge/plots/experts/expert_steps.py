@@ -10,6 +10,7 @@ from distprof.merge.plots import style
 from distprof.merge.report import ExpertLayerStats, Report
 
 _FEWEST_STEPS = 2
+_ROOM_FOR_LEGEND = 1.45
 
 
 def draw(report: Report) -> Figure | None:
@@ -24,7 +25,8 @@ def draw(report: Report) -> Figure | None:
     _chart(axes[1], steps, entropy, style.BLUE, highest_is_worst=False)
     axes[0].set(ylabel="MaxVio: max/mean - 1")
     axes[1].set(xlabel="iteration", ylabel="entropy, 1 = balanced")
-    axes[0].set_ylim(bottom=0)
+    known = violation[~np.isnan(violation)]
+    axes[0].set_ylim(0, _ROOM_FOR_LEGEND * float(known.max(initial=0.1)))
     axes[1].set_ylim(top=1.0 if np.nanmin(entropy) < 0.995 else 1.001)
     if len(layers) > 1:
         axes[0].legend(loc="upper right", fontsize=7.5)

@@ -10,7 +10,8 @@ from support.simulated.job import Enqueue, Item, SimulatedJob, Turn, Wait, Work
 from support.synthetic import MS
 
 from distprof.merge.analysis import Analysis, start_analysis
-from distprof.merge.experts.cost import cost_of_imbalance, own_time_by_ep
+from distprof.merge.experts.cost import cost_of_imbalance, cost_of_loads, own_time_by_ep
+from distprof.merge.experts.summary import summarise
 from distprof.merge.text.blocks.moe.experts import experts_block
 from distprof.records import NO_ROW, CollectiveWindow, Record
 
@@ -58,6 +59,34 @@ def test_without_waits_or_experts_apart_nothing_is_said() -> None:
     known, unknown = own_time_by_ep(analysis(), 2, {0: 0, 2: 0}, 2)
     assert known == pytest.approx(20 * MS) and unknown is None
     assert cost_of_imbalance((1.0, None)) is None and cost_of_imbalance(()) is None
+
+
+@pytest.mark.parametrize(
+    ("own_ns", "tokens", "expected"),
+    [
+        ((10.0, 30.0), (100, 300), 10.0),  # time follows tokens
+        ((15.0, 25.0), (100, 300), 5.0),  # the excess is less than tokens would explain
+        ((10.0, 90.0), (300, 100), 0.0),  # the rank with the fewest tokens is slow: its device
+        ((10.0, 90.0), (200, 200), 0.0),  # equal loads cost nothing
+        ((10.0, 90.0), (190, 210), 2.5),  # 5 % more tokens than the mean explain 5 % of the mean of 50
+        ((10.0, None), (100, 300), None),
+        ((10.0, 90.0), (100, None), None),
+        ((), (), None),
+    ],
+)
+def test_what_loads_explain_of_the_cost(
+    own_ns: tuple[float | None, ...], tokens: tuple[int | None, ...], expected: float | None
+) -> None:
+    assert cost_of_loads(own_ns, tokens) == pytest.approx(expected)
+
+
+def test_a_slow_rank_is_not_priced_as_an_unequal_load() -> None:
+    report = report_of(dp=4, ep=2, layers=4, noise=0.0)
+    first, second = (replace(layer, ep_cost_ns=10e6) for layer in report.experts)
+    found = summarise((replace(first, load_cost_ns=8e6), replace(second, load_cost_ns=2e6)), 100e6)
+    assert found is not None
+    assert (found.cost_ns, found.cost_share) == (10e6, 0.1)
+    assert found.slow_otherwise == (second.name,)
 
 
 def test_the_block_has_the_cost_where_it_is_known() -> None:

@@ -33,7 +33,7 @@ def test_ep_ranks_are_tokens_over_the_mean(report: Report) -> None:
 
 def test_the_cost_of_the_worst_layer_is_in_the_title(report: Report) -> None:
     first, second = report.experts
-    drawn = figure(expert_ranks.draw(replace(report, experts=(replace(first, ep_cost_ns=12.5e6), second))))
+    drawn = figure(expert_ranks.draw(replace(report, experts=(replace(first, load_cost_ns=12.5e6), second))))
     assert "12.5 ms of an iteration" in " ".join(drawn.axes[0].get_title(loc="left").split())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from distprof.merge.quantities import duration, percentage, ratio
 from distprof.merge.report import ExpertLayerStats, ExpertSummary, OverLayers, Report
 from distprof.merge.text.format.lines import one_line
-from distprof.merge.wording import number_spans, pluralise
+from distprof.merge.wording import join_words, number_spans, pluralise
 
 #: A placement is worth a line if the largest load of an ep rank falls by this share of the mean.
 _WORTH = 0.1
@@ -22,7 +22,11 @@ def findings(report: Report) -> Iterator[str]:
     yield from _over_layers(summary)
     if summary.cost_ns and summary.cost_share is not None:
         share = percentage(summary.cost_share, 1)
-        yield f"Equal loads would save {duration(summary.cost_ns)} of an iteration ({share}): the sum of ep cost."
+        yield f"Equal loads would save {duration(summary.cost_ns)} of an iteration ({share}) at most."
+    if summary.slow_otherwise:
+        names = join_words([one_line(name) for name in summary.slow_otherwise[:_LAYERS_SHOWN]])
+        more = ", ..." if len(summary.slow_otherwise) > _LAYERS_SHOWN else ""
+        yield f"Loads explain less than half of the ep cost of {names}{more}: a rank is slow there for another reason."
     yield from _over_steps(report.experts)
     yield from _placements(report.experts)
 
@@ -76,7 +80,5 @@ def _placements(layers: Sequence[ExpertLayerStats]) -> Iterator[str]:
             for _, layer, placement in worth[:_LAYERS_SHOWN]
         ]
         more = ", ..." if len(worth) > _LAYERS_SHOWN else ""
-        yield (
-            f"ep max/mean with other experts on each rank, as many as now: {', '.join(shown)}{more} (fitted on half of "
-            "the steps, judged by the other half; summary.json has the places)."
-        )
+        yield f"ep max/mean with other experts on each rank, as many as now: {', '.join(shown)}{more}"
+        yield "(fitted on half of the steps, judged by the other half; summary.json has the places)."
