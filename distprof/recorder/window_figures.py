@@ -16,7 +16,7 @@ class WindowFigures:
     def __init__(self) -> None:
         self._plan = Plan(0, 0, 0)
         self._layers = ExpertLayers(())
-        self._work: tuple[DeviceWork, ...] = ()
+        self._counted = WindowWork()  # without the mean time
         self._total_ns = self._steps = 0  # of the timed iterations of the window that are used
         self.last = StepFigures()
 
@@ -24,9 +24,9 @@ class WindowFigures:
         """Takes the records that are written together: those of one iteration are."""
         for record in records:
             if isinstance(record, Plan):
-                self._plan, self._work, self._total_ns, self._steps = record, (), 0, 0
+                self._plan, self._counted, self._total_ns, self._steps = record, WindowWork(), 0, 0
             elif isinstance(record, Counts):
-                self._work = record.device_work
+                self._counted = _work_of_main_kind(record.device_work, self._plan.window)
             elif isinstance(record, ExpertLayers):
                 self._layers = record
             elif isinstance(record, Step):
@@ -69,21 +69,27 @@ class WindowFigures:
 
     def work(self) -> WindowWork:
         """Returns the work of the window so far; without a counted or a timed iteration there is none."""
-        if not self._work or not self._steps:
+        if not self._counted.macs or not self._steps:
             return WindowWork()
-        kind = _main_kind(self._work)
-        macs: Counter[tuple[str, int, str]] = Counter()
-        for row in self._work:
-            if _kind(row) == kind:
-                macs[row.name, row.threads, row.arithmetic] += row.model_macs
-        devices = len({row.device for row in self._work if _kind(row) == kind})
-        rows = tuple(DeviceMacs(*engine, count) for engine, count in macs.items())
-        return WindowWork(self._plan.window, self._total_ns // self._steps, devices, rows)
+        return self._counted._replace(mean_ns=self._total_ns // self._steps)
 
 
 def _overload(tokens: Array) -> float:
     """Returns the load of the hottest expert over the mean of all; -1 without any token."""
     return float(tokens.max() / tokens.mean()) if len(tokens) and tokens.sum() else NOT_MEASURED
+
+
+def _work_of_main_kind(work: Sequence[DeviceWork], window: int) -> WindowWork:
+    """Returns the work on devices of the kind that ran most MACs, by engine."""
+    if not work:
+        return WindowWork()
+    kind = _main_kind(work)
+    own = [row for row in work if _kind(row) == kind]
+    macs: Counter[tuple[str, int, str]] = Counter()
+    for row in own:
+        macs[row.name, row.threads, row.arithmetic] += row.model_macs
+    rows = tuple(DeviceMacs(*engine, count) for engine, count in macs.items())
+    return WindowWork(window, devices=len({row.device for row in own}), macs=rows)
 
 
 def _main_kind(work: Sequence[DeviceWork]) -> str:

@@ -18,7 +18,7 @@ Where both are known, chosen - dropped = processed has to hold in every step (di
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,14 +63,20 @@ def _label(module: Module, name: str) -> str:
     return module.label if module.row.name == name else name
 
 
-def _stats(
-    name: str, hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank], ep: int, *, all_recorded: bool
-) -> ExpertLayerStats:
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What was recorded of one layer: each token is in one of ``hosting`` and in one of ``sources``."""
+
+    experts: int
+    hosting: Sequence[ExpertHost]  # whose tokens count
+    sources: Sequence[RoutedTokens]
+    iterations: tuple[int, ...]  # those that all of them have
+    routing: Routing | None
+    counted_by_all: bool  # all hosts of the layer have counted their tokens
+
+
+def _what_was_seen(hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank]) -> _Seen:
     experts = max(host.layer.num_experts for host in hosts)
-    where: list[list[int]] = [[] for _ in range(experts)]
-    for host in hosts:
-        for expert in host.layer.local_experts:
-            where[expert].append(host.data.rank)
     counting = [host for host in hosts if host.seen is not None]
     hosting = distinct(
         counting, lambda host: (host.group, host.layer.local_experts), counted, are_slices=lambda host: host.sliced
@@ -79,29 +85,33 @@ def _stats(
     iterations = _common_iterations(hosting, sources)
     every = distinct_sources(sources, counted)
     routing = layer_routing(every, iterations, experts) if sources and iterations else None
-    tokens = _tokens(hosting, iterations, experts) if hosting else _kept_tokens(routing, experts)
-    is_whole = all_recorded and len(counting) == len(hosts)
-    if hosting and len(counting) < len(hosts):
-        tokens = _filled(tokens, routing)
+    return _Seen(experts, hosting, every, iterations, routing, bool(counting) and len(counting) == len(hosts))
+
+
+def _stats(
+    name: str, hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank], ep: int, *, all_recorded: bool
+) -> ExpertLayerStats:
+    seen = _what_was_seen(hosts, counted)
+    routing, is_whole = seen.routing, all_recorded and seen.counted_by_all
+    tokens = _tokens_of_all(seen)
     known = [count for count in tokens if count is not None]
-    total = sum(known)
-    is_seen = bool(hosting) and len(counting) == len(hosts)
-    by_step = _loads_by_step(hosting if is_seen else [], every, iterations, experts)
-    by_ep = _tokens_by_ep(hosting, iterations, ep) if is_seen else _kept_tokens_by_ep(hosts, tokens, ep)
-    dropped = _dropped(routing, total if is_whole else None)
+    by_ep = _tokens_by_ep(seen.hosting, seen.iterations, ep)
+    if not seen.counted_by_all:
+        by_ep = _kept_tokens_by_ep(hosts, tokens, ep)
+    dropped = _dropped(routing, sum(known) if is_whole else None)
     chosen = tuple(routing.routed.tolist()) if routing else ()
     lost = routing.lost if routing else 0
-    return ExpertLayerStats(
+    layer = ExpertLayerStats(
         name=name,
-        num_experts=experts,
+        num_experts=seen.experts,
         top_k=max(host.layer.top_k for host in hosts) or None,
-        steps=len(iterations),
+        steps=len(seen.iterations),
         tokens=tokens,
-        expert_ranks=tuple(tuple(ranks) for ranks in where),
+        expert_ranks=_expert_ranks(hosts, seen.experts),
         ep_tokens=by_ep,
         ep_max_over_mean=_max_over_mean(by_ep),
         max_over_mean=_max_over_mean(tokens),
-        hottest=tokens.index(max(known)) if total else None,
+        hottest=tokens.index(max(known)) if any(known) else None,
         dead=tuple(expert for expert, count in enumerate(tokens) if count == 0),
         routed=chosen,
         dropped=dropped,
@@ -109,25 +119,52 @@ def _stats(
         aux_loss=routing.aux_loss if routing else None,
         lost=lost,
         guessed=any(host.layer.guessed for host in hosts),
-        breach=find_breach(name, hosting, every, iterations, experts) if is_whole and hosting and sources else "",
-        load=load_metrics(tokens),
-        ep_load=load_metrics(by_ep),
-        over_steps=None if by_step is None else over_steps(iterations, by_step),
-        placement=None if by_step is None else better_placement(by_step, _ep_of_experts(hosts, experts), ep),
+        breach=_breach(name, seen) if is_whole else "",
     )
+    return _with_balance(layer, _loads_by_step(seen), seen.iterations, _ep_of_experts(hosts, seen.experts), ep)
 
 
-def _loads_by_step(
-    hosting: Sequence[ExpertHost], sources: Sequence[RoutedTokens], iterations: tuple[int, ...], experts: int
-) -> FloatArray | None:
-    """Returns the loads as (iterations, experts): processed by all hosts, or else kept by the routers of ``sources``;
-    None where neither is known.
+def _with_balance(
+    layer: ExpertLayerStats, by_step: FloatArray | None, iterations: tuple[int, ...], places: Sequence[int], ep: int
+) -> ExpertLayerStats:
+    """Adds how unequal the loads are, over all steps and step by step."""
+    layer = replace(layer, load=load_metrics(layer.tokens), ep_load=load_metrics(layer.ep_tokens))
+    if by_step is None:
+        return layer
+    return replace(layer, over_steps=over_steps(iterations, by_step), placement=better_placement(by_step, places, ep))
+
+
+def _tokens_of_all(seen: _Seen) -> tuple[int | None, ...]:
+    """Returns the tokens by global expert: processed, and kept by the routers where those were not counted."""
+    if not seen.hosting:
+        return _kept_tokens(seen.routing, seen.experts)
+    tokens = _tokens(seen.hosting, seen.iterations, seen.experts)
+    return tokens if seen.counted_by_all else _filled(tokens, seen.routing)
+
+
+def _expert_ranks(hosts: Sequence[ExpertHost], experts: int) -> tuple[tuple[int, ...], ...]:
+    where: list[list[int]] = [[] for _ in range(experts)]
+    for host in hosts:
+        for expert in host.layer.local_experts:
+            where[expert].append(host.data.rank)
+    return tuple(map(tuple, where))
+
+
+def _breach(name: str, seen: _Seen) -> str:
+    if not seen.hosting or not seen.sources:
+        return ""
+    return find_breach(name, seen.hosting, seen.sources, seen.iterations, seen.experts)
+
+
+def _loads_by_step(seen: _Seen) -> FloatArray | None:
+    """Returns the loads as (iterations, experts): processed by all hosts, or else kept by the routers; None where
+    neither is known.
     """
-    if not iterations:
+    if not seen.iterations:
         return None
-    if hosting:
-        return processed_by_step(hosting, iterations, experts)
-    return kept_by_step(sources, iterations, experts) if sources else None
+    if seen.counted_by_all:
+        return processed_by_step(seen.hosting, seen.iterations, seen.experts)
+    return kept_by_step(seen.sources, seen.iterations, seen.experts) if seen.sources else None
 
 
 def _ep_of_experts(hosts: Sequence[ExpertHost], experts: int) -> list[int]:

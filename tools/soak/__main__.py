@@ -42,7 +42,7 @@ from soak.scripts import scripts
 from soak.skew import run as skew
 
 
-def main() -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,6 +64,11 @@ def main() -> int:
     parser.add_argument(
         "--quiet-minutes", type=float, default=10.0, metavar="N", help="of a job that does not hang  [default: 10]"
     )
+    return parser
+
+
+def main() -> int:
+    parser = _parser()
     options = parser.parse_args()
     progress = Progress(sys.stderr)
     if options.judge is not None:
