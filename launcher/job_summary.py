@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from distprof.errors import DataError
 from distprof.launcher.run_setup import Job
-from distprof.rank.names import spans
+from distprof.rank.names import rank_names
 from distprof.rank.plans import short_run_advice, used_steps
 from distprof.rank.selection import select_shards
 from distprof.records import ALONE, NO_MODULE, ONLY_COMPILED, Counts, End, Error, Header, Plan, Step
@@ -107,7 +107,7 @@ def _missing(job: Job, summaries: list[RankSummary], expected: int) -> list[str]
         return []
     if job.host:  # the rendezvous chose the numbers of its ranks
         return [f"{absent} {_LEFT_NO_SHARD}"]
-    return [f"{spans(set(range(expected)) - {summary.header.rank for summary in summaries})} {_LEFT_NO_SHARD}"]
+    return [f"{rank_names(set(range(expected)) - {summary.header.rank for summary in summaries})} {_LEFT_NO_SHARD}"]
 
 
 def _remarks(summaries: list[RankSummary]) -> list[str]:
@@ -115,7 +115,7 @@ def _remarks(summaries: list[RankSummary]) -> list[str]:
     for summary in summaries:
         if summary.remark:
             ranks.setdefault(summary.remark, []).append(summary.header.rank)
-    return [f"{spans(who)} {remark}" for remark, who in ranks.items()]
+    return [f"{rank_names(who)} {remark}" for remark, who in ranks.items()]
 
 
 def _summarise(shard: Shard, source: str) -> RankSummary:

@@ -14,13 +14,13 @@ from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import RunInfo, WindowInfo
 from distprof.merge.stats import median_of_steps
 from distprof.merge.times.summary import work_notes
-from distprof.merge.wording import rank_names
 from distprof.merge.work.compiled_kernels import compiled_notes
 from distprof.merge.work.exact_work import expert_notes
 from distprof.merge.work.parameter_totals import evaluated_notes
 from distprof.merge.work.replica_check import certain_totals, find_doubts
 from distprof.merge.work.suspected_experts import suspect_notes
 from distprof.merge.work.utilization import compute_utilizations
+from distprof.rank.names import rank_names
 
 
 def run_info(analysis: Analysis) -> RunInfo:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
+
+from distprof.rank.names import number_spans, rank_names
 
 _SHOWN = 3
 _SERIES_WIDTH = 72
@@ -14,15 +16,6 @@ def pluralise(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def number_spans(numbers: Iterable[int]) -> str:
-    """Returns ``0-2, 5`` for 0, 1, 2 and 5: ascending, each number once."""
-    found = []
-    for _, run in groupby(enumerate(sorted(set(numbers))), key=lambda pair: pair[1] - pair[0]):
-        members = [number for _, number in run]
-        found.append(str(members[0]) if len(members) == 1 else f"{members[0]}-{members[-1]}")
-    return ", ".join(found)
-
-
 def number_series(numbers: Sequence[int], width: int = _SERIES_WIDTH) -> str:
     """Returns ``0-7``, or ``0, 8, ..., 504`` for numbers at equal distances; other lists that are too long are cut."""
     distances = {after - before for before, after in pairwise(numbers)}
@@ -30,12 +23,6 @@ def number_series(numbers: Sequence[int], width: int = _SERIES_WIDTH) -> str:
         return f"{numbers[0]}, {numbers[1]}, ..., {numbers[-1]}"
     text = number_spans(numbers)
     return text if len(text) <= width else f"{text[:width].rpartition(', ')[0]}, ..."
-
-
-def rank_names(ranks: Iterable[int]) -> str:
-    """Returns ``rank 3``, or ``ranks 0-2, 5``."""
-    ranks = set(ranks)
-    return f"rank{'s' if len(ranks) > 1 else ''} {number_spans(ranks)}"
 
 
 def join_words(names: Sequence[str]) -> str:

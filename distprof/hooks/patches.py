@@ -49,6 +49,7 @@ class ModuleCallPatch:
         self._around: Callable[..., Any] | None = None  # the handler's method, if it has one
         self._on_error = on_error
         self._replaced = _ReplacedAttribute(nn.Module, "__call__", self._replacement)
+        self._shown: Any = None  # the replacement that dynamo may hold
 
     @property
     def handler(self) -> ModuleCallHandler | None:
@@ -63,13 +64,15 @@ class ModuleCallPatch:
         """Passes all calls to ``handler`` from now on, in place of the handler before."""
         self.handler = handler
         self._replaced.apply()
-        _swap_for_dynamo(self._replaced.original, self._replaced.ours)
+        self._shown = self._replaced.ours
+        _swap_for_dynamo(self._replaced.original, self._shown)
 
     def close(self) -> None:
+        """Puts everything back; a second call finishes what an exception from outside has interrupted."""
         self.handler = None
-        ours = self._replaced.ours
         self._replaced.restore()
-        _swap_for_dynamo(ours, self._replaced.original)
+        _swap_for_dynamo(self._shown, self._replaced.original)
+        self._shown = None
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
         traced, compiler = torch.compiler.is_dynamo_compiling, torch.compiler
@@ -286,18 +289,20 @@ class _ReplacedAttribute:
         self.wanted = False
 
     def apply(self) -> None:
+        """Puts the replacement in place, unless it is there.  An exception from outside may have interrupted an earlier
+        call, or one of :meth:`restore`: then ``ours`` is set, and the original is in place.
+        """
         self.wanted = True
-        if self.ours is None:
-            # As the holder has it: a method of a C++ class is another object than the class's attribute, and only that
-            # object works as a method again.
-            own = vars(self._holder).get(self._attribute)
-            self.original = getattr(self._holder, self._attribute) if own is None else own
-            ours = self._replacement(self.original)
+        # As the holder has it: a method of a C++ class is another object than the class's attribute, and only that
+        # object works as a method again.
+        own = vars(self._holder).get(self._attribute)
+        now = getattr(self._holder, self._attribute) if own is None else own
+        if self.ours is None or now is self.original:
+            self.original = now
+            ours = self._replacement(now)
             ours.patch = self
-            try:  # an asynchronous exception (a signal) may interrupt here
-                setattr(self._holder, self._attribute, ours)
-            finally:
-                self.ours = ours
+            self.ours = ours  # before it is in place: what is there can be removed at any time
+            setattr(self._holder, self._attribute, ours)
 
     def restore(self) -> None:
         """Puts the original back, unless other code has patched the attribute since.

@@ -24,7 +24,8 @@ from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.run import LoadedRun
-from distprof.merge.wording import join_words, number_spans
+from distprof.merge.wording import join_words
+from distprof.rank.names import number_spans
 
 _SEQUENTIAL = "Sequential"
 

@@ -18,7 +18,8 @@ from math import prod
 from distprof.merge.job.rank_places import places_by_order
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import TopologyInfo
-from distprof.merge.wording import join_words, pluralise, rank_names
+from distprof.merge.wording import join_words, pluralise
+from distprof.rank.names import rank_names
 from distprof.records import (
     ASSUMED,
     AXES,

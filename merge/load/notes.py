@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from distprof.merge.load.rank import RankData
-from distprof.merge.wording import join_words, pluralise, rank_names
+from distprof.merge.wording import join_words, pluralise
 from distprof.rank.launches import ran_apart
+from distprof.rank.names import rank_names
 from distprof.records import ALONE
 
 Member = TypeVar("Member", str, int)

@@ -25,7 +25,8 @@ from distprof.merge.load.notes import (
     reading_notes,
 )
 from distprof.merge.load.rank import RankData, RankReader
-from distprof.merge.wording import join_words, number_spans
+from distprof.merge.wording import join_words
+from distprof.rank.names import number_spans
 from distprof.rank.selection import select_shards
 from distprof.records import FORWARD, TRAINING
 from distprof.run_folder import MANIFEST, SHARDS, Manifest, RunFolder

@@ -45,7 +45,8 @@ from distprof.merge.skew.waiting import may_wait
 from distprof.merge.skew.what_if import cost_of
 from distprof.merge.skew.windows import over_windows
 from distprof.merge.stats import median_of_steps
-from distprof.merge.wording import place_name, rank_names
+from distprof.merge.wording import place_name
+from distprof.rank.names import rank_names
 
 
 @computed_once

@@ -23,7 +23,8 @@ from distprof.merge.text.blocks.warmup import warmup_words
 from distprof.merge.text.format.colour import BOLD, paint
 from distprof.merge.text.format.lines import one_line, table, wrapped
 from distprof.merge.text.format.shortening import shortened_apart
-from distprof.merge.wording import number_spans, phase_title, pluralise, rank_names
+from distprof.merge.wording import phase_title, pluralise
+from distprof.rank.names import number_spans, rank_names
 
 WIDTH = 80
 MOST_LINES = 40

@@ -9,7 +9,8 @@ from distprof.merge.job.per_model_axes import own_axes
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.load.run import LoadedRun
-from distprof.merge.wording import join_words, rank_names
+from distprof.merge.wording import join_words
+from distprof.rank.names import rank_names
 
 
 def why_no_exact_work(analysis: Analysis) -> str:

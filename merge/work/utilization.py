@@ -27,10 +27,11 @@ from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import PeakUsed, Utilization, UtilizationSpread
 from distprof.merge.stats import median_of_steps
-from distprof.merge.wording import pluralise, rank_names
+from distprof.merge.wording import pluralise
 from distprof.merge.work.missing_reasons import why_uncounted, why_untimed
 from distprof.merge.work.own_shares import own_shares
 from distprof.peaks.table import Engine, Peaks
+from distprof.rank.names import rank_names
 from distprof.records import FLOPS_PER_MAC, Counts, DeviceWork
 
 _NO_PRODUCT = "no matrix product ran"

@@ -5,6 +5,7 @@ cleanly.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
@@ -247,3 +248,39 @@ def test_exceptions_at_any_line_reach_the_script(tmp_path: Path, how: str, capfd
     assert went_on > 6
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("distprof: ")]
     assert all("stops recording, the job goes on" in line for line in said)
+
+
+class InPatches(At):
+    """Counts only lines that put a patch in place or remove it; ``places`` has all of them."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line, signalled)
+        self.places: list[int] = []
+
+    def __call__(self, frame: FrameType, event: str, given: object) -> At | None:
+        code = frame.f_code
+        if not code.co_filename.endswith("hooks/patches.py") or code.co_name not in OPEN_AND_CLOSE:
+            return None
+        if event == "line":
+            self.places.append(frame.f_lineno)
+        return super().__call__(frame, event, given)
+
+
+OPEN_AND_CLOSE = ("open", "close", "apply", "restore", "_swap_for_dynamo")
+
+
+def test_no_line_of_a_patch_leaves_it_in_place(tmp_path: Path) -> None:
+    """Dynamo's own reference to ``nn.Module.__call__`` is swapped beside the attribute: whichever line is interrupted,
+    all is as before once the recorder has finished.
+    """
+    dynamo = importlib.import_module("torch._dynamo.utils")
+    signal.signal(signal.SIGUSR1, handler)
+    whole = InPatches(0)
+    run(tmp_path / "whole", whole)
+    first = {place: index + 1 for index, place in reversed([*enumerate(whole.places)])}
+    last = {place: index + 1 for index, place in enumerate(whole.places)}
+    assert len(first) > 20
+    for line in sorted({*first.values(), *last.values()}):
+        came, _ = run(tmp_path / str(line), InPatches(line))
+        assert [type(one) for one in came] in ([], [Late]), f"at line {line}"  # some run after the last step
+        assert dynamo.unpatched_nn_module_call is nn.Module.__call__, f"at line {line}"

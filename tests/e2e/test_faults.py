@@ -67,7 +67,7 @@ def vanish():
 
 def limit_files():
     import resource
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 
 def do(what):
     behind = 5 if "RANK" in os.environ else 4
@@ -239,7 +239,7 @@ def test_a_run_folder_that_vanishes_costs_one_sentence(forking: Workplace) -> No
 def test_a_file_size_limit_ends_the_recording_and_not_the_job(forking: Workplace) -> None:
     ended = forking.exec("python", "faulty.py", "limit_files", timed=300, STEPS="400")
     assert (ended.code, ended.out) == (0, "all steps done\n")
-    assert_kept_until_full(forking, ended, "File too large", room=4096)
+    assert_kept_until_full(forking, ended, "File too large", room=8192)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from distprof.launcher.job_summary import last_line, read_rank_summaries
 from distprof.launcher.run_setup import Job
 from distprof.merge.load.run import load_run
-from distprof.rank.names import spans
+from distprof.rank.names import rank_names
 from distprof.records import ALONE, FORWARD, TRAINING, Counts, End, Error, Header, Plan, Record, Step
 from distprof.run_folder import RunFolder, create
 from distprof.shard.writer import FileSink, ShardWriter
@@ -167,4 +167,4 @@ def test_a_file_that_is_no_shard_is_named(run: RunFolder) -> None:
     ("ranks", "text"), [([3], "rank 3"), ([1, 0, 2], "ranks 0-2"), ([7, 0, 1, 4], "ranks 0-1, 4, 7")]
 )
 def test_ranks_are_named_in_spans(ranks: list[int], text: str) -> None:
-    assert spans(ranks) == text
+    assert rank_names(ranks) == text

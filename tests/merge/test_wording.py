@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distprof.merge.wording import join_words, number_spans, pluralise, rank_names
+from distprof.merge.wording import join_words, pluralise
+from distprof.rank.names import number_spans, rank_names
 
 
 @pytest.mark.parametrize(

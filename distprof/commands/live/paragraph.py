@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from distprof.commands.live.rows import NOT_BEGUN
 from distprof.launcher.daemon.job_view import JobView, RankView, marked
-from distprof.rank.names import spans
+from distprof.rank.names import rank_names
 
 _NS = 1e9
 _ENDED = {
@@ -39,16 +39,16 @@ def _sentences(job: JobView) -> Iterator[str]:
     slow = marked(running, "slow")
     if slow:
         behind = max(rank.lag or 0 for rank in slow)
-        yield f"Slow: {spans(rank.status.rank for rank in slow)}, at most {behind} iterations behind the front."
+        yield f"Slow: {rank_names(rank.status.rank for rank in slow)}, at most {behind} iterations behind the front."
     for mark, words in _ENDED.items():
         found = marked(job.ranks, mark)
         if found:
-            yield f"{spans(rank.status.rank for rank in found)} {words}.".capitalize()
+            yield f"{rank_names(rank.status.rank for rank in found)} {words}.".capitalize()
     for rank in job.ranks:
         if rank.status.error:
             yield f"Rank {rank.status.rank} had an error: {rank.status.error}."
     if job.missing:
-        yield f"Nothing was heard of {spans(job.missing)}."
+        yield f"Nothing was heard of {rank_names(job.missing)}."
 
 
 def _capital(text: str) -> str:

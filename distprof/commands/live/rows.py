@@ -9,7 +9,7 @@ from typing import NamedTuple
 from distprof.launcher.daemon.job_view import JobView, RankView
 from distprof.merge.quantities import NOT_AVAILABLE, byte_size, duration
 from distprof.printable import on_one_line
-from distprof.rank.names import spans
+from distprof.rank.names import rank_names
 
 COLUMNS = ("rank", "place", "host", "iteration", "it/s", "phase", "module", "data wait", "memory", "lag", "state")
 #: Columns of numbers.
@@ -64,7 +64,7 @@ def heading(job: JobView) -> str:
     front = max((rank.status.iteration for rank in running), default=None)
     parts = [f"{len(running)} of {job.world_size} ranks run"]
     parts += [f"iteration {front}"] if front is not None else []
-    parts += [f"{spans(job.missing)} not heard of"] if job.missing else []
+    parts += [f"{rank_names(job.missing)} not heard of"] if job.missing else []
     parts += [on_one_line(f"stands still, {job.hang.kind}: {job.hang.cause}")] if job.hang is not None else []
     return ", ".join(parts)
 
@@ -94,7 +94,7 @@ def _host_row(host: str, members: Sequence[RankView]) -> Row:
     lags = [one.lag for one in members if one.lag is not None]
     marks = [one.mark for one in members if one.mark]
     cells = (
-        spans(one.status.rank for one in members),
+        rank_names(one.status.rank for one in members),
         f"{len(members)} ranks",
         host,
         str(numbers[0]) if len(set(numbers)) == 1 else f"{min(numbers)}-{max(numbers)}",

@@ -14,7 +14,7 @@ from distprof.errors import DataError, UsageError
 from distprof.launcher.daemon.client import DaemonClient
 from distprof.launcher.daemon.requests import WindowRequest
 from distprof.launcher.daemon.trigger import Answers, answers, plan_request
-from distprof.rank.names import spans
+from distprof.rank.names import rank_names
 
 _POLL_S = 0.3
 
@@ -99,6 +99,6 @@ def outcome(path: Path, request: WindowRequest, found: Answers) -> str:
     reasons: dict[str, list[int]] = {}
     for rank, reason in found.refused.items():
         reasons.setdefault(reason, []).append(rank)
-    parts += [f"{spans(ranks)} refused: {reason}" for reason, ranks in reasons.items()]
-    parts += [f"{spans(found.silent)} did not answer yet"] if found.silent else []
+    parts += [f"{rank_names(ranks)} refused: {reason}" for reason, ranks in reasons.items()]
+    parts += [f"{rank_names(found.silent)} did not answer yet"] if found.silent else []
     return "; ".join(parts)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from distprof.launcher.daemon.hang_watch.evidence import DEAD, ENDED, NodeEvidence, RankEvidence
 from distprof.launcher.daemon.hang_watch.places import CHECKPOINT, COMPILATION, EVALUATION
 from distprof.launcher.daemon.hang_watch.wait_graph import WaitGraph
-from distprof.rank.names import spans
+from distprof.rank.names import rank_names
 
 _STOPPED = {"T": "stopped by a signal", "t": "stopped by a debugger", "D": "waiting for a device or a disk"}
 _NAMED = (EVALUATION, CHECKPOINT, COMPILATION)
@@ -20,7 +20,7 @@ def fold(evidence: NodeEvidence, graph: WaitGraph) -> str:
     for rank in evidence.ranks:
         at.setdefault(doing(rank, graph), []).append(rank.rank)
     most_first = sorted(at.items(), key=lambda item: (-len(item[1]), item[1]))
-    return "; ".join(f"{spans(ranks)} {what}" for what, ranks in most_first)
+    return "; ".join(f"{rank_names(ranks)} {what}" for what, ranks in most_first)
 
 
 def doing(rank: RankEvidence, graph: WaitGraph) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from distprof.heartbeat.hang_file import Hang
 from distprof.heartbeat.rank_look import Stack
 from distprof.launcher.daemon.hang_watch.evidence import NodeEvidence, RankEvidence
-from distprof.rank.names import spans
+from distprof.rank.names import rank_names
 
 Stacks = Mapping[int, tuple[str, tuple[Stack, ...]]]
 
@@ -45,7 +45,7 @@ def _page(hang: Hang, evidence: NodeEvidence, stacks: Stacks) -> Iterator[str]:
         shared.setdefault(found, []).append(number)
     for (source, threads), ranks in sorted(shared.items(), key=lambda item: item[1]):
         yield ""
-        yield f"{spans(ranks)}, by {source}:"
+        yield f"{rank_names(ranks)}, by {source}:"
         for stack in threads:
             yield from _stack_lines(stack)
 

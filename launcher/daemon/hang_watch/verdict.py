@@ -12,7 +12,7 @@ from distprof.launcher.daemon.hang_watch.evidence import NodeEvidence, RankEvide
 from distprof.launcher.daemon.hang_watch.folding import doing, fold, unique
 from distprof.launcher.daemon.hang_watch.mismatch import Mismatch, find_mismatch
 from distprof.launcher.daemon.hang_watch.wait_graph import Wait, WaitGraph, wait_graph
-from distprof.rank.names import spans
+from distprof.rank.names import rank_names
 
 
 class _Cause(NamedTuple):
@@ -40,7 +40,7 @@ def judge(evidence: NodeEvidence, remarks: Sequence[str] = ()) -> Hang | None:
     elif graph.roots:
         cause = _root(root, ranks, graph)
     elif graph.cycle:
-        cause = _Cause(DEADLOCK, root, f"{spans(root)} wait for each other: {_circle(graph, evidence)}")
+        cause = _Cause(DEADLOCK, root, f"{rank_names(root)} wait for each other: {_circle(graph, evidence)}")
     elif graph.waits:
         cause = _Cause(UNKNOWN, (), f"{_waits(graph.waits, evidence)}: all have entered it, and it does not complete")
     elif all(rank.moved for rank in involved):
@@ -77,14 +77,14 @@ def _root(root: Sequence[int], ranks: Mapping[int, RankEvidence], graph: WaitGra
     unheard = tuple(rank for rank in root if rank not in ranks)
     if dead:
         gone = ", ".join(f"process {ranks[rank].pid} has gone in iteration {ranks[rank].iteration}" for rank in dead)
-        return _Cause(DEAD, dead, f"{spans(dead)} died: {gone}{_awaited(dead, graph)}")
+        return _Cause(DEAD, dead, f"{rank_names(dead)} died: {gone}{_awaited(dead, graph)}")
     if left:
         last = ", ".join(unique(str(ranks[rank].iteration) for rank in left))
         return _Cause(
-            MISSING, left, f"{spans(left)} left: the script ended after iteration {last}{_awaited(left, graph)}"
+            MISSING, left, f"{rank_names(left)} left: the script ended after iteration {last}{_awaited(left, graph)}"
         )
     if unheard:
-        return _Cause(MISSING, unheard, f"nothing is heard of {spans(unheard)}{_awaited(unheard, graph)}")
+        return _Cause(MISSING, unheard, f"nothing is heard of {rank_names(unheard)}{_awaited(unheard, graph)}")
     return _outside(root, ranks, graph)
 
 
@@ -92,14 +92,16 @@ def _outside(root: Sequence[int], ranks: Mapping[int, RankEvidence], graph: Wait
     at: dict[str, list[int]] = {}
     for rank in root:
         at.setdefault(doing(ranks[rank], graph), []).append(rank)
-    where = "; ".join(f"{spans(some)} {what}" for what, some in at.items())
+    where = "; ".join(f"{rank_names(some)} {what}" for what, some in at.items())
     if all(ranks[rank].moved for rank in root):
         return _Cause(SLOW, tuple(root), f"{where}: slow, but moving{_awaited(root, graph)}")
     return _Cause(OUTSIDE, tuple(root), f"{where}{_awaited(root, graph)}")
 
 
 def _mismatch(found: Mismatch, evidence: NodeEvidence) -> _Cause:
-    calls = ", ".join(f"{spans(ranks)} {'call' if len(ranks) > 1 else 'calls'} {what}" for what, ranks in found.calls)
+    calls = ", ".join(
+        f"{rank_names(ranks)} {'call' if len(ranks) > 1 else 'calls'} {what}" for what, ranks in found.calls
+    )
     where = f"collective {found.number} of {_group(found.group, evidence)}"
     return _Cause(MISMATCH, found.odd, f"{calls} as {where}")
 
@@ -111,7 +113,7 @@ def _awaited(root: Iterable[int], graph: WaitGraph) -> str:
         return ""
     others = sorted({wait.rank for wait in graph.waits} - set(root))
     ops = " and ".join(unique(wait.op or "a collective" for wait in direct))
-    return f"; {spans(others)} {'wait' if len(others) > 1 else 'waits'} in {ops}"
+    return f"; {rank_names(others)} {'wait' if len(others) > 1 else 'waits'} in {ops}"
 
 
 def _circle(graph: WaitGraph, evidence: NodeEvidence) -> str:
@@ -127,7 +129,7 @@ def _waits(waits: Sequence[Wait], evidence: NodeEvidence) -> str:
     at: dict[str, list[int]] = {}
     for wait in waits:
         at.setdefault(_call(wait, evidence), []).append(wait.rank)
-    return "; ".join(f"{spans(set(ranks))} wait in {call}" for call, ranks in at.items())
+    return "; ".join(f"{rank_names(set(ranks))} wait in {call}" for call, ranks in at.items())
 
 
 def _call(wait: Wait, evidence: NodeEvidence) -> str:
@@ -137,4 +139,4 @@ def _call(wait: Wait, evidence: NodeEvidence) -> str:
 
 def _group(key: str, evidence: NodeEvidence) -> str:
     group = evidence.groups[key]
-    return f"group {group.name}, {spans(group.ranks)}"
+    return f"group {group.name}, {rank_names(group.ranks)}"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from distprof.merge.html.drawings.model import BYTES, COUNT, RANK, SHARE, TIME, Column, Table, Value
 from distprof.merge.report import RankRow, Report
 from distprof.merge.text.format.lines import one_line
-from distprof.merge.wording import number_spans, phase_title
+from distprof.merge.wording import phase_title
+from distprof.rank.names import number_spans
 from distprof.records import PHASES
 
 

@@ -8,7 +8,8 @@ from distprof.merge.quantities import NOT_AVAILABLE, duration
 from distprof.merge.report import LONG_STEP, LongStep, Report
 from distprof.merge.text.format.lines import heading, one_line, table, wrapped
 from distprof.merge.text.format.shortening import shortened_apart
-from distprof.merge.wording import place_name, pluralise, rank_names
+from distprof.merge.wording import place_name, pluralise
+from distprof.rank.names import rank_names
 
 ALL_UP_TO = 32
 _RANKS_WIDTH = 24

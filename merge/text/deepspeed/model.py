@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from distprof.merge.quantities import NOT_AVAILABLE, macs, parameters, percentage, quantity
 from distprof.merge.report import Report
 from distprof.merge.text.format.lines import labelled_line, one_line
-from distprof.merge.wording import join_words, rank_names
+from distprof.merge.wording import join_words
+from distprof.rank.names import rank_names
 from distprof.records import ASSUMED, EXPERT, SHARED
 
 EXACT = "params of model, exact"

@@ -22,7 +22,8 @@ from distprof.merge.report import CompiledRegion, Report, Summary
 from distprof.merge.text.deepspeed.model import EXACT, params_lines, work_lines
 from distprof.merge.text.deepspeed.utilization import missing_labels, utilization_lines
 from distprof.merge.text.format.lines import labelled_line, one_line, wrapped
-from distprof.merge.wording import number_spans, pluralise
+from distprof.merge.wording import pluralise
+from distprof.rank.names import number_spans
 
 _NOTATIONS = (
     "Notations:",

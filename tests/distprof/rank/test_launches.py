@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -28,9 +29,8 @@ class Seen(NamedTuple):
 
 
 def facts(seen: Seen) -> tuple[Header, int]:
-    times = {"launched_ns": seen.began, "wall_ns": seen.until}
-    header = Header("x", seen.rank, 2, launch=seen.launch, host=seen.host, clock_domain=seen.clock, **times)
-    return header, seen.until
+    header = Header("x", seen.rank, 2, launch=seen.launch, host=seen.host, clock_domain=seen.clock)
+    return replace(header, launched_ns=seen.began, wall_ns=seen.until), seen.until
 
 
 @pytest.mark.parametrize(
