@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from distprof.errors import DataError
 from distprof.launcher.run_setup import Job
-from distprof.rank.names import rank_names
 from distprof.rank.plans import short_run_advice, used_steps
 from distprof.rank.selection import select_shards
+from distprof.rank_names import rank_names
 from distprof.records import ALONE, NO_MODULE, ONLY_COMPILED, Counts, End, Error, Header, Plan, Step
 from distprof.run_folder import RunFolder
 from distprof.shard.reader import RecordCache, Shard, last_ns, read_header, read_shard

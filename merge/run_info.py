@@ -20,7 +20,7 @@ from distprof.merge.work.parameter_totals import evaluated_notes
 from distprof.merge.work.replica_check import certain_totals, find_doubts
 from distprof.merge.work.suspected_experts import suspect_notes
 from distprof.merge.work.utilization import compute_utilizations
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 
 def run_info(analysis: Analysis) -> RunInfo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from distprof.rank.names import number_spans, rank_names
+from distprof.rank_names import number_spans, rank_names
 
 _SHOWN = 3
 _SERIES_WIDTH = 72

@@ -21,7 +21,17 @@ ROOT = Path(__file__).parent.parent
 #: The units in the order of their imports: a unit imports itself and earlier units.  A unit is a folder, or a module
 #: directly in ``distprof`` or ``merge``.
 BASE = (
-    *("version", "printable", "suggestions", "external_exceptions", "errors", "safe_files", "safe_folders", "clock"),
+    *(
+        "version",
+        "printable",
+        "rank_names",
+        "suggestions",
+        "external_exceptions",
+        "errors",
+        "safe_files",
+        "safe_folders",
+        "clock",
+    ),
     *("console", "devices", "run_folder", "peaks", "records", "shard", "config", "rank"),
     "heartbeat",
 )
@@ -83,6 +93,7 @@ ALLOWED_UNITS = {
     RENDERERS: {
         "errors",
         "printable",
+        "rank_names",
         "records",
         "merge.report",
         "merge.arrays",

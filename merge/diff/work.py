@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from distprof.merge.diff.data import CollectiveChange, VerdictChange, WorkChange
 from distprof.merge.report import OVERLOADED, CollectiveRow, RankVerdict, Report
 from distprof.merge.wording import place_name
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 
 def collective_changes(first: Report, second: Report) -> tuple[CollectiveChange, ...]:

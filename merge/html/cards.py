@@ -23,7 +23,7 @@ from distprof.merge.text.blocks.warmup import warmup_words
 from distprof.merge.text.first_page import key_figures
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import group_kinds, group_name, join_words, place_name, pluralise
-from distprof.rank.names import number_spans, rank_names
+from distprof.rank_names import number_spans, rank_names
 
 #: What a card says of its finding; the page has a sign and a colour for each.
 FOUND, FINE, UNKNOWN, FIGURES = "found", "fine", "unknown", "figures"

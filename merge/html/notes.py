@@ -10,7 +10,7 @@ from distprof.merge.report import Report
 from distprof.merge.text.blocks.collectives import unjoined_words
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import pluralise
-from distprof.rank.names import number_spans, rank_names
+from distprof.rank_names import number_spans, rank_names
 from distprof.records import ASSUMED
 
 _SHOWN = 12

@@ -25,7 +25,7 @@ from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.wording import join_words
-from distprof.rank.names import number_spans
+from distprof.rank_names import number_spans
 
 _SEQUENTIAL = "Sequential"
 

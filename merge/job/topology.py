@@ -19,7 +19,7 @@ from distprof.merge.job.rank_places import places_by_order
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import TopologyInfo
 from distprof.merge.wording import join_words, pluralise
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 from distprof.records import (
     ASSUMED,
     AXES,

@@ -11,7 +11,7 @@ from math import prod
 
 from distprof.merge.job.topology import INFERRED_SOURCES, JobTopology
 from distprof.merge.load.run import LoadedRun
-from distprof.rank.names import number_spans
+from distprof.rank_names import number_spans
 from distprof.records import WORLD_AXES
 
 _SHOWN = 4

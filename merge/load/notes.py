@@ -8,7 +8,7 @@ from typing import TypeVar
 from distprof.merge.load.rank import RankData
 from distprof.merge.wording import join_words, pluralise
 from distprof.rank.launches import ran_apart
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 from distprof.records import ALONE
 
 Member = TypeVar("Member", str, int)

@@ -26,8 +26,8 @@ from distprof.merge.load.notes import (
 )
 from distprof.merge.load.rank import RankData, RankReader
 from distprof.merge.wording import join_words
-from distprof.rank.names import number_spans
 from distprof.rank.selection import select_shards
+from distprof.rank_names import number_spans
 from distprof.records import FORWARD, TRAINING
 from distprof.run_folder import MANIFEST, SHARDS, Manifest, RunFolder
 from distprof.shard.reader import OtherSchema, RecordCache, Shard, read_shard

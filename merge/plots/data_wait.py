@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from distprof.merge.plots import style
 from distprof.merge.quantities import common_unit, whole_percent
 from distprof.merge.report import RankRow, Report
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 _BARS_UP_TO = 64
 #: Waits of a smaller share of the iteration on every rank are not worth a picture.

@@ -13,7 +13,7 @@ from distprof.merge.plots import style
 from distprof.merge.quantities import TimeUnit, common_unit
 from distprof.merge.report import RankRow, RankVerdict, Report
 from distprof.merge.wording import phase_title
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 from distprof.records import PHASES
 
 _BARS_UP_TO = 64

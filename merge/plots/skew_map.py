@@ -19,7 +19,7 @@ from distprof.merge.plots import style
 from distprof.merge.quantities import common_unit
 from distprof.merge.report import NOBODY_STANDS_OUT, NOT_ENOUGH, RankVerdict, Report, SkewMap, Straggler
 from distprof.merge.wording import place_name
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 _FRAMED_UP_TO = 48
 _DARK = 0.66  # share of the colour scale beyond which black cannot be read

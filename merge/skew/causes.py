@@ -34,7 +34,7 @@ from distprof.merge.skew.step_times import Place
 from distprof.merge.skew.stragglers import Outlier
 from distprof.merge.skew.thresholds import LONG_STAGE_RATIO, MORE_TOKENS, MORE_WORK_RATIO, PLACE_SHARE, SLOW_SHARE
 from distprof.merge.wording import join_words
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 
 def cause_of(analysis: Analysis, named: Sequence[Outlier], groups: Sequence[GroupOutlier] = ()) -> Cause:

@@ -19,7 +19,7 @@ from distprof.merge.skew.step_times import WHOLE
 from distprof.merge.skew.stragglers import Outlier, is_large
 from distprof.merge.stats import nan_median
 from distprof.merge.wording import join_words
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 
 def longer_wait_ns(analysis: Analysis, rank: int, slow: Collection[int]) -> float:

@@ -46,7 +46,7 @@ from distprof.merge.skew.what_if import cost_of
 from distprof.merge.skew.windows import over_windows
 from distprof.merge.stats import median_of_steps
 from distprof.merge.wording import place_name
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 
 @computed_once

@@ -24,7 +24,7 @@ from distprof.merge.text.format.colour import BOLD, paint
 from distprof.merge.text.format.lines import one_line, table, wrapped
 from distprof.merge.text.format.shortening import shortened_apart
 from distprof.merge.wording import phase_title, pluralise
-from distprof.rank.names import number_spans, rank_names
+from distprof.rank_names import number_spans, rank_names
 
 WIDTH = 80
 MOST_LINES = 40

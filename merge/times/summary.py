@@ -37,7 +37,7 @@ from distprof.merge.times.throughput import (
 from distprof.merge.work.missing_reasons import missing_reasons
 from distprof.merge.work.parameter_totals import model_estimate
 from distprof.merge.work.replica_check import certain_totals, find_doubts
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 from distprof.records import TRAINING, Array, Counts
 
 _WORK_PHASES = ("forward", "backward", "optimizer")

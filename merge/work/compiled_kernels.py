@@ -12,7 +12,7 @@ from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import padded
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.report import CompiledRegion
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 from distprof.records import Counts
 
 _OPTIMIZER = "(optimizer)"

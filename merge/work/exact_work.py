@@ -10,7 +10,7 @@ from distprof.merge.job.topology import JobTopology
 from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.wording import join_words
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 
 def why_no_exact_work(analysis: Analysis) -> str:

@@ -12,7 +12,7 @@ from math import prod
 
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.rank import RankData
-from distprof.rank.names import number_spans
+from distprof.rank_names import number_spans
 
 _MOST_PLACES = 100_000
 

@@ -22,7 +22,7 @@ from distprof.merge.load.rank import RankData
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.wording import join_words, pluralise
 from distprof.merge.work.parameter_totals import Totals, parameter_totals
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 from distprof.records import Counts, Parameter
 
 _PARAMS = ("params_of_model", "params_exact", "trainable_params_exact")

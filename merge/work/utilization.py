@@ -31,7 +31,7 @@ from distprof.merge.wording import pluralise
 from distprof.merge.work.missing_reasons import why_uncounted, why_untimed
 from distprof.merge.work.own_shares import own_shares
 from distprof.peaks.table import Engine, Peaks
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 from distprof.records import FLOPS_PER_MAC, Counts, DeviceWork
 
 _NO_PRODUCT = "no matrix product ran"

@@ -10,7 +10,7 @@ import pytest
 from distprof.launcher.job_summary import last_line, read_rank_summaries
 from distprof.launcher.run_setup import Job
 from distprof.merge.load.run import load_run
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 from distprof.records import ALONE, FORWARD, TRAINING, Counts, End, Error, Header, Plan, Record, Step
 from distprof.run_folder import RunFolder, create
 from distprof.shard.writer import FileSink, ShardWriter

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from distprof.commands.live.rows import NOT_BEGUN
 from distprof.launcher.daemon.job_view import JobView, RankView, marked
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 _NS = 1e9
 _ENDED = {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from distprof.launcher.daemon.job_view import JobView, RankView
 from distprof.merge.quantities import NOT_AVAILABLE, byte_size, duration
 from distprof.printable import on_one_line
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 COLUMNS = ("rank", "place", "host", "iteration", "it/s", "phase", "module", "data wait", "memory", "lag", "state")
 #: Columns of numbers.

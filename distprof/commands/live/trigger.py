@@ -14,7 +14,7 @@ from distprof.errors import DataError, UsageError
 from distprof.launcher.daemon.client import DaemonClient
 from distprof.launcher.daemon.requests import WindowRequest
 from distprof.launcher.daemon.trigger import Answers, answers, plan_request
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 _POLL_S = 0.3
 

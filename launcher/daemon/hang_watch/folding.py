@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from distprof.launcher.daemon.hang_watch.evidence import DEAD, ENDED, NodeEvidence, RankEvidence
 from distprof.launcher.daemon.hang_watch.places import CHECKPOINT, COMPILATION, EVALUATION
 from distprof.launcher.daemon.hang_watch.wait_graph import WaitGraph
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 _STOPPED = {"T": "stopped by a signal", "t": "stopped by a debugger", "D": "waiting for a device or a disk"}
 _NAMED = (EVALUATION, CHECKPOINT, COMPILATION)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from distprof.heartbeat.hang_file import Hang
 from distprof.heartbeat.rank_look import Stack
 from distprof.launcher.daemon.hang_watch.evidence import NodeEvidence, RankEvidence
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 Stacks = Mapping[int, tuple[str, tuple[Stack, ...]]]
 

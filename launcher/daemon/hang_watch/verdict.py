@@ -12,7 +12,7 @@ from distprof.launcher.daemon.hang_watch.evidence import NodeEvidence, RankEvide
 from distprof.launcher.daemon.hang_watch.folding import doing, fold, unique
 from distprof.launcher.daemon.hang_watch.mismatch import Mismatch, find_mismatch
 from distprof.launcher.daemon.hang_watch.wait_graph import Wait, WaitGraph, wait_graph
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 
 class _Cause(NamedTuple):

@@ -6,7 +6,7 @@ from distprof.merge.html.drawings.model import COUNT, TIME, Column, Table, Value
 from distprof.merge.report import LONG_STEP, Report
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import phase_title, place_name
-from distprof.rank.names import number_spans
+from distprof.rank_names import number_spans
 from distprof.records import PHASES
 
 

@@ -8,7 +8,7 @@ from distprof.merge.html.drawings.model import BYTES, COUNT, RANK, SHARE, TIME, 
 from distprof.merge.report import RankRow, Report
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import phase_title
-from distprof.rank.names import number_spans
+from distprof.rank_names import number_spans
 from distprof.records import PHASES
 
 

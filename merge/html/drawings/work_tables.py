@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from distprof.merge.html.drawings.model import COUNT, NUMBER, RATIO, SHARE, TIME, Column, Table, Value
 from distprof.merge.report import ExpertLayerStats, Report
 from distprof.merge.text.format.lines import one_line
-from distprof.rank.names import number_spans
+from distprof.rank_names import number_spans
 
 
 def experts_table(report: Report) -> Table:

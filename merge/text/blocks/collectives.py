@@ -11,7 +11,7 @@ from distprof.merge.text.format.colour import YELLOW, Line, Part
 from distprof.merge.text.format.lines import heading, one_line, table, wrapped
 from distprof.merge.text.format.shortening import shortened_apart
 from distprof.merge.wording import pluralise
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 _ROWS_SHOWN = 16
 _UNENTERED_SHOWN = 8

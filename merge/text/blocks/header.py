@@ -10,7 +10,7 @@ from distprof.merge.report import Clocks, Report, RunInfo, TopologyInfo, WindowI
 from distprof.merge.text.format.colour import YELLOW, Line, Part
 from distprof.merge.text.format.lines import heading, wrapped
 from distprof.merge.wording import pluralise
-from distprof.rank.names import number_spans, rank_names
+from distprof.rank_names import number_spans, rank_names
 from distprof.records import ASSUMED, DECLARED, DEVICE_MESH, PARAMETERS, PROCESS_GROUPS
 
 _LABEL = 10

@@ -10,7 +10,7 @@ from distprof.merge.text.format.colour import RED, paint
 from distprof.merge.text.format.lines import heading, one_line, table, wrapped
 from distprof.merge.text.format.shortening import shortened_apart
 from distprof.merge.wording import pluralise
-from distprof.rank.names import number_spans
+from distprof.rank_names import number_spans
 
 ALL_UP_TO = 32
 SHOWN_OF_MORE = 16

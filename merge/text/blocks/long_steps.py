@@ -9,7 +9,7 @@ from distprof.merge.report import LONG_STEP, LongStep, Report
 from distprof.merge.text.format.lines import heading, one_line, table, wrapped
 from distprof.merge.text.format.shortening import shortened_apart
 from distprof.merge.wording import place_name, pluralise
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 ALL_UP_TO = 32
 _RANKS_WIDTH = 24

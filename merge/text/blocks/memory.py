@@ -10,7 +10,7 @@ from distprof.merge.report import HOLDINGS, MemoryDifference, RankRow, Report
 from distprof.merge.text.blocks.ranks import ALL_UP_TO
 from distprof.merge.text.format.lines import heading, one_line, table, wrapped
 from distprof.merge.wording import number_series, pluralise
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 _DIFFERENCES_SHOWN = 8
 _PEAK_OF = {"allocator": "torch's allocator on the device", "rss": "the whole process"}

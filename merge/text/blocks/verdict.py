@@ -20,7 +20,7 @@ from distprof.merge.report import (
 from distprof.merge.text.format.colour import RED, Part
 from distprof.merge.text.format.lines import WIDTH, one_line, wrapped
 from distprof.merge.wording import group_kinds, group_name, join_words, place_name
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 
 #: Reasons of long iterations in the sentence; summary.json has all.
 _BURSTS = 2

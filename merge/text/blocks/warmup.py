@@ -8,7 +8,7 @@ from distprof.merge.quantities import common_unit, duration
 from distprof.merge.report import Report
 from distprof.merge.text.format.lines import heading, table, wrapped
 from distprof.merge.wording import phase_title, pluralise
-from distprof.rank.names import number_spans
+from distprof.rank_names import number_spans
 from distprof.records import PHASES
 
 

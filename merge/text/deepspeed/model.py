@@ -8,7 +8,7 @@ from distprof.merge.quantities import NOT_AVAILABLE, macs, parameters, percentag
 from distprof.merge.report import Report
 from distprof.merge.text.format.lines import labelled_line, one_line
 from distprof.merge.wording import join_words
-from distprof.rank.names import rank_names
+from distprof.rank_names import rank_names
 from distprof.records import ASSUMED, EXPERT, SHARED
 
 EXACT = "params of model, exact"

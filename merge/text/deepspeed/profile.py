@@ -23,7 +23,7 @@ from distprof.merge.text.deepspeed.model import EXACT, params_lines, work_lines
 from distprof.merge.text.deepspeed.utilization import missing_labels, utilization_lines
 from distprof.merge.text.format.lines import labelled_line, one_line, wrapped
 from distprof.merge.wording import pluralise
-from distprof.rank.names import number_spans
+from distprof.rank_names import number_spans
 
 _NOTATIONS = (
     "Notations:",

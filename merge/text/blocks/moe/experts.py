@@ -10,7 +10,7 @@ from distprof.merge.text.blocks.moe.findings import findings
 from distprof.merge.text.format.lines import heading, one_line, table
 from distprof.merge.text.format.shortening import shortened_apart
 from distprof.merge.wording import join_words
-from distprof.rank.names import number_spans
+from distprof.rank_names import number_spans
 
 _LAYER_WIDTH = 36
 _ALL_UP_TO = 8

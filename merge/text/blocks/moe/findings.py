@@ -8,7 +8,7 @@ from distprof.merge.quantities import duration, percentage, ratio
 from distprof.merge.report import ExpertLayerStats, ExpertSummary, OverLayers, Report
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import join_words, pluralise
-from distprof.rank.names import number_spans
+from distprof.rank_names import number_spans
 
 #: A placement is worth a line if the largest load of an ep rank falls by this share of the mean.
 _WORTH = 0.1
