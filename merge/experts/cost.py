@@ -1,87 +1,116 @@
-"""What unequal loads of experts cost: the own times of the ep ranks in a layer, without waits in collectives.
+"""What unequal times of ep ranks in a layer cost, and what of it equal loads would save.
 
-    self times of the layer's modules - waits in them -> own time of each rank -> mean by ep rank -> largest - mean
+    times of the layer and all modules inside - waits in them -> own time by rank and step
+    -> mean over the ranks of an ep coordinate -> cost of a step = largest - mean -> median over steps
 
-The layer waits for its slowest ep rank.  With equal loads each would take the mean, as far as time follows tokens; how
-much of the cost that may be is :func:`cost_of_loads`.
+The layer waits for its slowest ep rank, since its dispatch and its combine are barriers.  With equal loads each ep rank
+would take what its device takes for the mean of the tokens (distprof.merge.experts.tokens_or_device).  Both are of one
+step, so that a hot expert which is another one in each step costs as much as one that stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.collectives.own_times import RankWaits, rank_waits, why_no_own_times
-from distprof.merge.load.window import Window
-from distprof.merge.times.module_profile import time_tables
+from distprof.merge.experts.hosts import ExpertHost
+from distprof.merge.experts.tokens_or_device import tokens_or_device
+from distprof.merge.report import ExpertLayerStats
 from distprof.records import NO_ROW
 
 
+@dataclass(frozen=True, eq=False)
+class EpTimes:
+    """The own times of the ep ranks in one layer, forward and backward together."""
+
+    iterations: tuple[int, ...]
+    own_ns: FloatArray  # (ep ranks, iterations), NaN for an ep rank without a time
+
+
+def ep_times(analysis: Analysis, hosts: Sequence[ExpertHost], counted: Sequence[int], size: int) -> EpTimes | None:
+    """Returns the own times by ep coordinate, of ``size``, in the steps that all ``hosts`` of a layer timed, and whose
+    tokens are known: ``counted``, or all of them where it is empty.
+
+    None where waits are not known, and where the experts are not distributed.
+    """
+    timed = [host for host in hosts if host.timed]
+    if why_no_own_times(analysis) or size < 2 or not timed:
+        return None
+    windows = analysis.timed_windows
+    every = set.intersection(*(set(windows[host.rank].iterations) for host in timed))
+    shared = sorted(every.intersection(counted) if counted else every)
+    sums, ranks = np.zeros((size, len(shared))), np.zeros((size, 1))
+    for host in timed:
+        kept = np.isin(windows[host.rank].iterations, shared)
+        sums[host.ep] += _own_times(analysis)[host.rank][host.number, kept]
+        ranks[host.ep] += 1
+    return EpTimes(tuple(shared), np.where(ranks > 0, sums / np.maximum(ranks, 1), np.nan)) if shared else None
+
+
+def with_costs(layer: ExpertLayerStats, times: EpTimes | None, loads: FloatArray | None) -> ExpertLayerStats:
+    """Returns the layer with what unequal times cost; ``loads`` are the tokens of the ep ranks, (ep ranks, iterations),
+    None where they are not known in the iterations of ``times``.
+    """
+    if times is None:
+        return layer
+    known = bool(np.isfinite(times.own_ns).all())
+    medians = np.median(times.own_ns, axis=1)
+    found = tokens_or_device(times.own_ns, loads) if known and loads is not None else None
+    return replace(
+        layer,
+        ep_own_ns=tuple(None if np.isnan(own) else float(own) for own in medians),
+        ep_cost_ns=float(np.median(times.own_ns.max(axis=0) - times.own_ns.mean(axis=0))) if known else None,
+        load_cost_ns=None if found is None else found.saved_by_equal_tokens_ns,
+        tokens_or_device=found,
+    )
+
+
 @computed_once
-def _own_times(analysis: Analysis) -> FloatArray | None:
-    """Returns (modules, ranks) own times in an iteration, forward and backward together, NaN where a rank has none;
-    None where waits are not known.
-    """
-    if why_no_own_times(analysis):
-        return None
-    tables = time_tables(analysis)
-    both = np.stack([tables.forward_self, tables.backward_self])
-    times = np.where(np.isnan(both).all(axis=0), np.nan, np.nansum(both, axis=0))
+def _own_times(analysis: Analysis) -> dict[int, FloatArray]:
+    """Returns by rank the own times (layers, steps) of all its layers."""
+    enclosing = _enclosing_layers(analysis)
+    found = {}
     for column, data in enumerate(analysis.ranks):
-        if data.rank in rank_waits(analysis) and data.rank in analysis.timed_windows:
-            modules, medians = _median_waits(rank_waits(analysis)[data.rank], analysis.timed_windows[data.rank])
-            times[modules, column] -= medians
-    return np.maximum(times, 0)
+        window = analysis.timed_windows.get(data.rank)
+        if window is None or window.layers_ns is None:
+            continue
+        own = window.layers_ns.astype(np.float64)
+        if data.rank in rank_waits(analysis):
+            places = analysis.union.index(column)[[layer.row for layer in data.layers]]
+            own -= _waits(rank_waits(analysis)[data.rank], window.iterations, enclosing, places)
+        found[data.rank] = np.maximum(own, 0)
+    return found
 
 
-def _median_waits(waits: RankWaits, window: Window) -> tuple[IntArray, FloatArray]:
-    """Returns the modules in which a rank waited, and for each the median over the timed steps."""
-    kept = (waits.owner != NO_ROW) & np.isin(waits.iteration, window.iterations)
-    modules, row = np.unique(np.where(waits.owner < 0, ~waits.owner, waits.owner)[kept], return_inverse=True)
-    sums = np.zeros((len(modules), window.steps))
-    np.add.at(sums, (row, np.searchsorted(window.iterations, waits.iteration[kept])), waits.wait_ns[kept])
-    return modules, np.median(sums, axis=1)
+def _enclosing_layers(analysis: Analysis) -> IntArray:
+    """Returns by module of the union the module of the MoE layer that it is in, -1 for other modules."""
+    layers = {
+        int(place)
+        for column, data in enumerate(analysis.ranks)
+        for place in analysis.union.index(column)[[layer.row for layer in data.layers]]
+    }
+    found = np.full(len(analysis.union.modules), -1, np.int64)
+    for index, module in enumerate(analysis.union.modules):
+        found[index] = index if index in layers else found[module.parent] if module.parent >= 0 else -1
+    return found
 
 
-def own_time_by_ep(analysis: Analysis, module: int, places: Mapping[int, int], size: int) -> tuple[float | None, ...]:
-    """Returns by ep coordinate, of ``size``, the mean over its ranks of the own time in a module of the union and all
-    modules inside; None for one without a time, and nothing where waits are not known.
-
-    ``places`` has the ep coordinate of each rank that hosts experts of the layer.
-    """
-    times = _own_times(analysis)
-    if times is None or size < 2:
-        return ()
-    inside = np.zeros(len(times), bool)
-    for index, one in enumerate(analysis.union.modules):
-        inside[index] = index == module or (one.parent >= 0 and inside[one.parent])
-    sums = np.where(np.isnan(times[inside]).all(axis=0), np.nan, np.nansum(times[inside], axis=0))
-    found: list[list[float]] = [[] for _ in range(size)]
-    for column, data in enumerate(analysis.ranks):
-        if data.rank in places and not np.isnan(sums[column]):
-            found[places[data.rank]].append(float(sums[column]))
-    return tuple(float(np.mean(own)) if own else None for own in found)
-
-
-def cost_of_imbalance(own_ns: tuple[float | None, ...]) -> float | None:
-    """Returns by how much the slowest ep rank exceeds the mean; None where the time of one is not known."""
-    known = [time for time in own_ns if time is not None]
-    return max(known) - float(np.mean(known)) if known and len(known) == len(own_ns) else None
-
-
-def cost_of_loads(own_ns: Sequence[float | None], tokens: Sequence[int | None]) -> float | None:
-    """Returns how much of the cost unequal loads explain at most; None where a time or a load is not known.
-
-    It is 0 where another ep rank than the one with the most tokens is slowest: its device or its data make it so.
-    Else time grows at most as tokens do: the most loaded rank exceeds the mean by (max/mean of tokens - 1) of it.
-    """
-    cost = cost_of_imbalance(tuple(own_ns))
-    if cost is None or len(own_ns) != len(tokens) or None in tokens or not any(tokens):
-        return None
-    times, loads = (np.array(values, np.float64) for values in (own_ns, tokens))
-    if loads[times.argmax()] < loads.max():
-        return 0.0
-    return min(cost, float(times.mean() * (loads.max() / loads.mean() - 1)))
+def _waits(waits: RankWaits, iterations: Sequence[int], enclosing: IntArray, places: IntArray) -> FloatArray:
+    """Returns the waits of one rank inside its layers, (layers, steps); ``places`` are the layers in the union."""
+    steps = np.array(iterations, np.int64)
+    sums = np.zeros((len(places), len(steps)))
+    kept = (waits.owner != NO_ROW) & np.isin(waits.iteration, steps)
+    owner = waits.owner[kept]
+    layer = enclosing[np.where(owner < 0, ~owner, owner)]
+    order = np.argsort(places)
+    at = np.searchsorted(places, layer, sorter=order).clip(max=len(places) - 1)
+    number = order[at]
+    inside = places[number] == layer
+    step = np.searchsorted(steps, waits.iteration[kept])
+    np.add.at(sums, (number[inside], step[inside]), waits.wait_ns[kept][inside])
+    return sums

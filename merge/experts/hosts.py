@@ -24,6 +24,7 @@ class ExpertHost:
 
     data: RankData
     layer: ExpertLayer
+    number: int  # of the layer on this rank
     seen: TokenCounts | None  # None where no step has counts
     group: tuple[int, ...]  # ranks of one group may host slices or copies of the same experts
     sliced: bool  # tensor parallelism slices the experts
@@ -82,6 +83,7 @@ def expert_hosts(analysis: Analysis) -> Iterator[list[ExpertHost]]:
             ExpertHost(
                 data=data,
                 layer=layer,
+                number=number,
                 seen=seen,
                 group=group,
                 sliced=is_sliced(data, layer.row),
@@ -89,7 +91,7 @@ def expert_hosts(analysis: Analysis) -> Iterator[list[ExpertHost]]:
                 timed=timed,
                 source=source,
             )
-            for layer, seen, source in parts
+            for number, (layer, seen, source) in enumerate(parts)
         ]
 
 

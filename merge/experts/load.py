@@ -24,7 +24,7 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray
-from distprof.merge.experts.cost import cost_of_imbalance, cost_of_loads, own_time_by_ep
+from distprof.merge.experts.cost import ep_times, with_costs
 from distprof.merge.experts.hosts import ExpertHost, expert_hosts
 from distprof.merge.experts.invariant import find_breach
 from distprof.merge.experts.metrics import load_metrics
@@ -51,10 +51,11 @@ def expert_layers(analysis: Analysis) -> tuple[ExpertLayerStats, ...]:
     found = []
     for (place, name), own in sorted(hosts.items(), key=lambda item: item[0]):
         ep, label = size(own[0].layer.axis, 1), _label(union.modules[place], name)
-        layer = _stats(label, own, analysis.counted, ep, all_recorded=complete)
-        own_ns = own_time_by_ep(analysis, place, {host.data.rank: host.ep for host in own}, ep)
-        by_loads = cost_of_loads(own_ns, layer.ep_tokens)
-        found.append(replace(layer, ep_own_ns=own_ns, ep_cost_ns=cost_of_imbalance(own_ns), load_cost_ns=by_loads))
+        seen = _what_was_seen(own, analysis.counted)
+        layer = _stats(label, own, seen, ep, all_recorded=complete)
+        times = ep_times(analysis, own, seen.iterations, ep)
+        loads = None if times is None else _loads_by_ep(seen, times.iterations, _ep_of_experts(own, seen.experts), ep)
+        found.append(with_costs(layer, times, loads))
     return tuple(found)
 
 
@@ -88,10 +89,7 @@ def _what_was_seen(hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRan
     return _Seen(experts, hosting, every, iterations, routing, bool(counting) and len(counting) == len(hosts))
 
 
-def _stats(
-    name: str, hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank], ep: int, *, all_recorded: bool
-) -> ExpertLayerStats:
-    seen = _what_was_seen(hosts, counted)
+def _stats(name: str, hosts: Sequence[ExpertHost], seen: _Seen, ep: int, *, all_recorded: bool) -> ExpertLayerStats:
     routing, is_whole = seen.routing, all_recorded and seen.counted_by_all
     tokens = _tokens_of_all(seen)
     known = [count for count in tokens if count is not None]
@@ -165,6 +163,17 @@ def _loads_by_step(seen: _Seen) -> FloatArray | None:
     if seen.counted_by_all:
         return processed_by_step(seen.hosting, seen.iterations, seen.experts)
     return kept_by_step(seen.sources, seen.iterations, seen.experts) if seen.sources else None
+
+
+def _loads_by_ep(seen: _Seen, iterations: tuple[int, ...], places: Sequence[int], size: int) -> FloatArray | None:
+    """Returns the loads as (ep ranks, iterations); ``places`` has the ep coordinate of each expert.
+
+    None where a load is not known in one of the ``iterations``.
+    """
+    by_step = _loads_by_step(seen)
+    if by_step is None or seen.iterations != iterations or not np.isfinite(by_step).all():
+        return None
+    return np.stack([by_step[:, np.asarray(places) == place].sum(axis=1) for place in range(size)])
 
 
 def _ep_of_experts(hosts: Sequence[ExpertHost], experts: int) -> list[int]:

@@ -8,10 +8,15 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.experts.load import expert_layers
-from distprof.merge.report import ExpertLayerStats, ExpertSummary, OverLayers
+from distprof.merge.report import (
+    ONLY_DEVICE,
+    ONLY_TOKENS,
+    TOKENS_AND_DEVICE,
+    ExpertLayerStats,
+    ExpertSummary,
+    OverLayers,
+)
 from distprof.merge.times.summary import profile_summary
-
-_MOST_OF_IT = 0.5
 
 
 def expert_summary(analysis: Analysis) -> ExpertSummary | None:
@@ -32,14 +37,24 @@ def summarise(layers: Sequence[ExpertLayerStats], iteration_ns: float | None) ->
         ep_max_over_mean=_over_layers([(one.ep_max_over_mean, one) for one in layers]),
         cost_ns=cost_ns,
         cost_share=cost_ns / iteration_ns if cost_ns is not None and iteration_ns else None,
-        slow_otherwise=tuple(layer.name for layer in layers if _is_slow_otherwise(layer)),
+        worst_layer=max(layers, key=_badness).name,
+        unequal_tokens=_labels(layers, ONLY_TOKENS),
+        slow_devices=_labels(layers, ONLY_DEVICE),
     )
 
 
-def _is_slow_otherwise(layer: ExpertLayerStats) -> bool:
-    """Whether something else than loads makes most of the cost."""
-    cost, of_loads = layer.ep_cost_ns, layer.load_cost_ns
-    return cost is not None and of_loads is not None and of_loads < _MOST_OF_IT * cost
+def _badness(layer: ExpertLayerStats) -> tuple[float, float, float]:
+    return layer.ep_cost_ns or 0, layer.ep_max_over_mean or 0, layer.max_over_mean or 0
+
+
+def _labels(layers: Sequence[ExpertLayerStats], cause: str) -> tuple[str, ...]:
+    """Returns the labels of the layers in which ``cause`` has a part, the costliest first."""
+    found = [
+        layer
+        for layer in layers
+        if layer.tokens_or_device is not None and layer.tokens_or_device.cause in (cause, TOKENS_AND_DEVICE)
+    ]
+    return tuple(layer.name for layer in sorted(found, key=lambda layer: -(layer.ep_cost_ns or 0)))
 
 
 def _over_layers(values: Sequence[tuple[float | None, ExpertLayerStats]]) -> OverLayers | None:

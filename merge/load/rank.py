@@ -253,7 +253,6 @@ def _windows(
     routings: list[ExpertRouting],
     ops: list[Ops],
 ) -> dict[tuple[str, int], Window]:
-    experts = sum(len(layer.local_experts) for layer in layers if layer.counted)
     routings = [routing for routing in routings if _fits(routing, layers)]
     recorded: list[Counts | Step] = [*counts, *steps]
     numbers = sorted({record.window for record in recorded})
@@ -269,7 +268,7 @@ def _windows(
                 own_counts,
                 own_steps,
                 [record for record in loads if record.window == number],
-                experts,
+                layers,
                 _last([record for record in ops if (record.mode, record.window) == (mode, number)]),
                 [record for record in routings if record.window == number],
             )

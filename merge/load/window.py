@@ -19,7 +19,18 @@ from distprof.merge.load.collectives import RankCollectives
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.self_times import SelfTimes, kept_self_times
 from distprof.merge.stats import median_over_steps
-from distprof.records import PHASES, TRAINING, Array, CollectiveWindow, Counts, ExpertLoad, ExpertRouting, Ops, Step
+from distprof.records import (
+    PHASES,
+    TRAINING,
+    Array,
+    CollectiveWindow,
+    Counts,
+    ExpertLayer,
+    ExpertLoad,
+    ExpertRouting,
+    Ops,
+    Step,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +67,7 @@ class Window:
     in_modules_ns: IntArray  # by step: forward inside modules, all self times together
     load_iterations: tuple[int, ...] = ()
     loads: IntArray | None = None  # tokens, (iterations, local experts of all layers)
+    layers_ns: IntArray | None = None  # forward and backward inside each MoE layer, (layers, steps)
     unseen: tuple[tuple[int, ...], ...] = ()  # by load: the layers of which it says nothing
     routings: tuple[ExpertRouting, ...] = ()
     counted_routing: ExpertRouting | None = None  # of the counted iteration
@@ -101,18 +113,19 @@ def build_window(
     counts: Sequence[Counts],
     steps: Sequence[Step],
     loads: Sequence[ExpertLoad],
-    experts: int,
+    layers: Sequence[ExpertLayer],
     ops: Ops | None = None,
     routings: Sequence[ExpertRouting] = (),
 ) -> Window:
-    """Returns one window of one mode.  ``experts`` is the length of a load of the last layers; other loads are left
-    out, and ``routings`` belong to these layers.
+    """Returns one window of one mode.  Loads that do not fit the ``layers`` are left out, and ``routings`` belong to
+    these layers.
 
     Iterations are numbered from 0 in each mode, and training comes last: of two loads of one number, the later is used.
     """
     steps = sorted({step.iteration: step for step in steps}.values(), key=lambda step: step.iteration)
     iterations = tuple(step.iteration for step in steps)
     timed = set(iterations)
+    experts = sum(len(layer.local_experts) for layer in layers if layer.counted)
     kept = {load.iteration: load for load in loads if load.iteration in timed and len(load.tokens) == experts}
     routed = {routing.iteration: routing for routing in routings if routing.iteration in timed}
     in_counts = [one for one in routings if counts and one.iteration == counts[-1].iteration]
@@ -137,6 +150,7 @@ def build_window(
         in_modules_ns=np.array([int(step.forward_ns.sum()) for step in steps], np.int64),
         load_iterations=tuple(sorted(kept)),
         loads=np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64) if kept else None,
+        layers_ns=_layer_times(tree, layers, steps),
         unseen=tuple(kept[iteration].unseen for iteration in sorted(kept)),
         routings=tuple(routed[iteration] for iteration in sorted(routed)),
         counted_routing=in_counts[-1] if in_counts else None,
@@ -192,6 +206,15 @@ def _module_times(tree: RankTree, steps: Sequence[Step]) -> MedianModuleTimes:
         backward=median_over_steps(tree.inclusive(backward)),
         by_step=kept_self_times(forward, backward, float(median(step.duration_ns for step in steps))),
     )
+
+
+def _layer_times(tree: RankTree, layers: Sequence[ExpertLayer], steps: Sequence[Step]) -> IntArray | None:
+    """Returns the times of both directions in each layer and all modules inside, (layers, steps); None without any."""
+    if not layers or not steps:
+        return None
+    rows = [layer.row for layer in layers]
+    both = (padded(step.forward_ns, len(tree)) + padded(step.backward_ns, len(tree)) for step in steps)
+    return np.stack([tree.inclusive(own)[rows] for own in both], axis=1).astype(np.int64)
 
 
 def _above_zero(values: Array) -> list[int]:

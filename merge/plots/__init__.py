@@ -29,6 +29,7 @@ NAMES = (
     "expert_load",
     "expert_ranks",
     "expert_steps",
+    "expert_times",
 )
 _OF_EXPERTS = "expert_"
 FORMATS = ("png", "svg")

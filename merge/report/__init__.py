@@ -17,12 +17,16 @@ from dataclasses import dataclass, field
 from distprof.merge.report.clocks import Clocks, HostClockRow
 from distprof.merge.report.collectives import CollectiveRow, Collectives, RankWait, Unentered
 from distprof.merge.report.experts import (
+    ONLY_DEVICE,
+    ONLY_TOKENS,
+    TOKENS_AND_DEVICE,
     ExpertLayerStats,
     ExpertSummary,
     LoadMetrics,
     LoadOverSteps,
     OverLayers,
     Placement,
+    TokensOrDevice,
 )
 from distprof.merge.report.gains import GainGrid
 from distprof.merge.report.hangs import HangRow
@@ -87,6 +91,8 @@ __all__ = [
     "NOT_IN_JSON",
     "NOT_SEEN",
     "ONE_OF",
+    "ONLY_DEVICE",
+    "ONLY_TOKENS",
     "OPTIMIZER",
     "OVERLOADED",
     "PAUSES",
@@ -96,6 +102,7 @@ __all__ = [
     "SLOW_HOST",
     "SLOW_LINK",
     "THROUGHOUT",
+    "TOKENS_AND_DEVICE",
     "Burst",
     "Cause",
     "Clocks",
@@ -143,6 +150,7 @@ __all__ = [
     "Straggler",
     "Summary",
     "TimeUse",
+    "TokensOrDevice",
     "TopologyInfo",
     "Unentered",
     "Utilization",

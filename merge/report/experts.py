@@ -42,6 +42,26 @@ class Placement:
     max_over_mean: float  # the same with this distribution
 
 
+#: What makes ep ranks differ in time; empty where nothing does.
+ONLY_TOKENS, ONLY_DEVICE, TOKENS_AND_DEVICE = "tokens", "device", "both"
+
+
+@dataclass(frozen=True)
+class TokensOrDevice:
+    """What makes the ep ranks of one layer differ in time: their tokens, their devices or both.
+
+    :mod:`distprof.merge.experts.tokens_or_device` has the model that is fitted to tokens and times by ep rank and step.
+    """
+
+    cause: str  # "tokens", "device" or "both"; empty where neither differs by a tenth
+    fixed_share: float  # of typical_ns, what does not depend on tokens
+    typical_ns: float  # time of most ep ranks with the mean of the tokens
+    slowness: tuple[
+        float, ...
+    ]  # by ep coordinate, time / time of most others with as many tokens; 1 where not above it
+    saved_by_equal_tokens_ns: float  # of an iteration, with equal tokens on the same devices
+
+
 @dataclass(frozen=True)
 class OverLayers:
     """One measure over the MoE layers."""
@@ -61,7 +81,9 @@ class ExpertSummary:
     ep_max_over_mean: OverLayers | None  # of ep ranks; None where experts are not distributed
     cost_ns: float | None  # the sum of load_cost_ns: what equal loads would save of an iteration; None where not known
     cost_share: float | None  # of the median iteration
-    slow_otherwise: tuple[str, ...] = ()  # labels of layers whose loads explain less than half of ep_cost_ns
+    worst_layer: str  # label of the layer with the largest ep_cost_ns, or else ep max/mean, or else max/mean
+    unequal_tokens: tuple[str, ...] = ()  # labels of layers where ep ranks differ by their tokens, the costliest first
+    slow_devices: tuple[str, ...] = ()  # the same where an ep rank is slower than others with as many tokens
 
 
 @dataclass(frozen=True)
@@ -88,8 +110,9 @@ class ExpertLayerStats:
     ep_own_ns: tuple[
         float | None, ...
     ] = ()  # by ep coordinate: own time in the layer, forward and backward; empty where waits are not known
-    ep_cost_ns: float | None = None  # the largest of these - their mean
-    load_cost_ns: float | None = None  # of ep_cost_ns what unequal loads explain at most
+    ep_cost_ns: float | None = None  # largest - mean of the own times of a step, the median over steps
+    load_cost_ns: float | None = None  # what equal loads of the ep ranks would save of an iteration, on these devices
+    tokens_or_device: TokensOrDevice | None = None  # why ep ranks take unequal times; None where that is not known
     lost: int = 0  # dropped choices that ``routed`` lacks, because their expert is not known
     guessed: bool = False  # found by its weights alone: no name says that these are experts
     breach: str = ""  # a step in which chosen - dropped is not what was processed, as a sentence

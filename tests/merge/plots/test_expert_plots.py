@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from support.reports import report_of
 
-from distprof.merge.plots.experts import expert_ranks, expert_steps
-from distprof.merge.report import Report
+from distprof.merge.plots.experts import expert_ranks, expert_steps, expert_times
+from distprof.merge.report import TOKENS_AND_DEVICE, Report, TokensOrDevice
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,27 @@ def test_steps_have_the_median_and_the_worst_layer(report: Report) -> None:
     assert len(entropy.lines[0].get_xdata()) == 8
 
 
+def test_tokens_against_time_show_the_slow_rank_above_the_line(report: Report) -> None:
+    first, second = report.experts
+    found = TokensOrDevice(TOKENS_AND_DEVICE, 0.0, 8e6, (1.0, 1.0, 1.5, 1.0), 3e6)
+    own_ns = (4e6, 20e6, 6e6, 4e6)
+    costly = replace(second, ep_own_ns=own_ns, ep_cost_ns=11.5e6, tokens_or_device=found)
+    assert report.expert_summary is not None
+    summary = replace(report.expert_summary, worst_layer=second.name)
+    axes = figure(expert_times.draw(replace(report, experts=(first, costly), expert_summary=summary))).axes[0]
+    line, others, slow = axes.lines
+    assert [others.get_ydata().tolist(), slow.get_ydata().tolist()] == [[4, 20, 4], [6]]
+    assert np.interp(100, line.get_xdata(), line.get_ydata()) == pytest.approx(4), "100 tokens of a mean of 200"
+    title = " ".join(axes.get_title(loc="left").split())
+    assert "worst: blocks.3.moe, expert 1 with 2.50 x the mean, ep rank 1 with 2.50 x, cost 11.5 ms" in title
+    assert "both tokens and a device" in title and "ep rank 2 takes 1.50 x as long" in title
+
+
 def test_what_has_no_data_is_not_drawn(report: Report) -> None:
     dense = report_of(dp=2, layers=2, experts=0)
     alone = tuple(replace(layer, ep_tokens=()) for layer in report.experts)
     unseen = tuple(replace(layer, over_steps=None) for layer in report.experts)
     assert expert_ranks.draw(dense) is None and expert_steps.draw(dense) is None
+    assert expert_times.draw(dense) is None and expert_times.draw(report) is None, "no own times"
     assert expert_ranks.draw(replace(report, experts=alone)) is None
     assert expert_steps.draw(replace(report, experts=unseen)) is None

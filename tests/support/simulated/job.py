@@ -21,6 +21,9 @@ from distprof.records import (
     Collectives,
     CollectiveWindow,
     End,
+    ExpertLayer,
+    ExpertLayers,
+    ExpertLoad,
     Group,
     Header,
     ModuleRow,
@@ -96,6 +99,8 @@ class SimulatedJob:
     hosts: Callable[[int], str] = lambda rank: "node0"
     drop: Callable[[int, Record], bool] = lambda rank, record: False  # records that are not written
     samples: Callable[[int], int] = lambda rank: 8
+    layers: Callable[[int], tuple[ExpertLayer, ...]] = lambda rank: ()
+    tokens: Callable[[int, int], Sequence[int]] = lambda rank, step: ()  # of all local experts
 
     def run(self) -> LoadedRun:
         records: list[list[Record]] = [self._opening(rank) for rank in range(self.world)]
@@ -106,6 +111,9 @@ class SimulatedJob:
             self._simulate(ranks, numbers)
             for rank in ranks:
                 records[rank.number] += self._step(rank, WARMUP + 1 + step, starts[rank.number])
+                if self.layers(rank.number):
+                    loads = np.array(self.tokens(rank.number, step), np.int64)
+                    records[rank.number].append(ExpertLoad(WARMUP + 1 + step, loads))
                 starts[rank.number] = rank.now
         for number, own in enumerate(records):
             own.append(End("window complete", WARMUP + 1 + self.steps))
@@ -175,6 +183,7 @@ class SimulatedJob:
             Topology(source="declared", sizes=sizes, coordinates=dict.fromkeys(sizes, 0) | self.coordinates(rank)),
             Tree(first_row=0, rows=rows),
             CollectiveWindow(groups=groups, source="flight recorder", message_source="patches", entries=1),
+            *([ExpertLayers(self.layers(rank))] if self.layers(rank) else []),
         ]  # fmt: skip
 
     def _step(self, rank: _Rank, iteration: int, start: int) -> list[Record]:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from distprof.merge.quantities import duration, percentage, ratio
-from distprof.merge.report import ExpertLayerStats, ExpertSummary, OverLayers, Report
+from distprof.merge.report import (
+    ONLY_DEVICE,
+    ONLY_TOKENS,
+    TOKENS_AND_DEVICE,
+    ExpertLayerStats,
+    ExpertSummary,
+    OverLayers,
+    Report,
+)
 from distprof.merge.text.format.lines import one_line
-from distprof.merge.wording import join_words, pluralise
+from distprof.merge.wording import pluralise
 from distprof.rank_names import number_spans
 
 #: A placement is worth a line if the largest load of an ep rank falls by this share of the mean.
@@ -23,13 +31,36 @@ def findings(report: Report) -> Iterator[str]:
     yield from _over_layers(summary)
     if summary.cost_ns and summary.cost_share is not None:
         share = percentage(summary.cost_share, 1)
-        yield f"Equal loads would save {duration(summary.cost_ns)} of an iteration ({share}) at most."
-    if summary.slow_otherwise:
-        names = join_words([one_line(name) for name in summary.slow_otherwise[:_LAYERS_SHOWN]])
-        more = ", ..." if len(summary.slow_otherwise) > _LAYERS_SHOWN else ""
-        yield f"Loads explain less than half of the ep cost of {names}{more}: a rank is slow there for another reason."
+        yield f"Equal loads of the ep ranks would save {duration(summary.cost_ns)} of an iteration ({share})."
+    yield from _causes(report.experts, summary)
     yield from _over_steps(report.experts)
     yield from _placements(report.experts)
+
+
+def _causes(layers: Sequence[ExpertLayerStats], summary: ExpertSummary) -> Iterator[str]:
+    """Yields why ep ranks differ in time, of the costliest layers."""
+    found = {*summary.unequal_tokens, *summary.slow_devices}
+    costly = sorted((one for one in layers if one.name in found), key=lambda one: -(one.ep_cost_ns or 0))
+    for layer in costly[:_LAYERS_SHOWN]:
+        yield f"{one_line(layer.name)}: {cause_words(layer)}."
+    if len(costly) > _LAYERS_SHOWN:
+        tokens, devices = len(summary.unequal_tokens), len(summary.slow_devices)
+        yield f"ep ranks differ by their tokens in {pluralise(tokens, 'layer')}, by their devices in {devices}."
+
+
+def cause_words(layer: ExpertLayerStats) -> str:
+    """Returns whether tokens, a device or both make the ep ranks of a layer differ in time; empty where neither."""
+    found = layer.tokens_or_device
+    if found is None or not found.cause or layer.ep_load is None:
+        return ""
+    slowest = max(range(len(found.slowness)), key=found.slowness.__getitem__)
+    tokens = f"ep rank {layer.ep_load.hottest} has {ratio(layer.ep_load.max_over_mean)} x the mean of the tokens"
+    device = f"ep rank {slowest} takes {ratio(found.slowness[slowest])} x as long as the others for as many tokens"
+    return {
+        ONLY_TOKENS: f"tokens, not a device: {tokens}",
+        ONLY_DEVICE: f"a device, not tokens: {device}",
+        TOKENS_AND_DEVICE: f"both tokens and a device: {tokens}, and {device}",
+    }[found.cause]
 
 
 def _over_layers(summary: ExpertSummary) -> Iterator[str]:

@@ -1,0 +1,26 @@
+"""Names the worst MoE layer in the titles of the plots: its expert, its ep rank and its cost."""
+
+from __future__ import annotations
+
+from distprof.merge.plots import style
+from distprof.merge.quantities import duration
+from distprof.merge.report import ExpertLayerStats, Report
+
+
+def worst_layer(report: Report) -> ExpertLayerStats:
+    """Returns the worst layer of a report that has MoE layers."""
+    name = report.expert_summary.worst_layer if report.expert_summary is not None else report.experts[0].name
+    return next(layer for layer in report.experts if layer.name == name)
+
+
+def worst_words(report: Report) -> str:
+    """Returns the worst layer in words, with what is known of it."""
+    layer = worst_layer(report)
+    parts = [f"worst: {style.short([layer.name])[0]}"]
+    if layer.load is not None:
+        parts.append(f"expert {layer.load.hottest} with {layer.load.max_over_mean:.2f} x the mean")
+    if layer.ep_load is not None:
+        parts.append(f"ep rank {layer.ep_load.hottest} with {layer.ep_load.max_over_mean:.2f} x")
+    if layer.ep_cost_ns is not None:
+        parts.append(f"cost {duration(layer.ep_cost_ns)}")
+    return ", ".join(parts)
