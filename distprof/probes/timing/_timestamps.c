@@ -6,6 +6,7 @@
 #include "_timestamps.h"
 
 #include <stdint.h>
+#include <string.h>
 #include <time.h>
 
 /* TimestampBuffer: a sequence of nanoseconds that reads the clock itself; has what distprof.probes.timing.timeline asks
@@ -75,6 +76,44 @@ static PyObject *buffer_tobytes(PyObject *object, PyObject *unused)
     return PyBytes_FromStringAndSize((char *)self->ns, self->size * sizeof *self->ns);
 }
 
+/* sums(slots, size, long_ns): interval i lasts from timestamp i to the next one, and its time is added to the sum at
+ * slots[i], of 32 bits each.  Returns these sums, of 64 bits each, and a list of the intervals of long_ns or more. */
+static PyObject *buffer_sums(PyObject *object, PyObject *args)
+{
+    TimestampBuffer *self = (TimestampBuffer *)object;
+    const char *slots;
+    Py_ssize_t length, size;
+    long long long_ns;
+    if (!PyArg_ParseTuple(args, "y#nL", &slots, &length, &size, &long_ns))
+        return NULL;
+    if (size < 0 || length != (self->size - 1) * (Py_ssize_t)sizeof(int32_t)) {
+        PyErr_SetString(PyExc_ValueError, "sums needs a slot for each interval");
+        return NULL;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size * sizeof(int64_t)), *long_ones = PyList_New(0);
+    int whole = bytes != NULL && long_ones != NULL;
+    int64_t *sums = whole ? (int64_t *)PyBytes_AsString(bytes) : NULL;
+    if (whole)
+        memset(sums, 0, size * sizeof *sums);
+    for (Py_ssize_t i = 0; whole && i + 1 < self->size; i++) {
+        int32_t slot;
+        memcpy(&slot, slots + i * sizeof slot, sizeof slot);
+        int64_t ns = self->ns[i + 1] - self->ns[i];
+        if (slot < 0 || slot >= size) {
+            PyErr_SetString(PyExc_IndexError, "no such slot");
+            whole = 0;
+        } else if (sums[slot] += ns, ns >= long_ns) {
+            PyObject *number = PyLong_FromSsize_t(i);
+            whole = number != NULL && PyList_Append(long_ones, number) == 0;
+            Py_XDECREF(number);
+        }
+    }
+    PyObject *found = whole ? PyTuple_Pack(2, bytes, long_ones) : NULL;
+    Py_XDECREF(bytes);
+    Py_XDECREF(long_ones);
+    return found;
+}
+
 static Py_ssize_t buffer_length(PyObject *object)
 {
     return ((TimestampBuffer *)object)->size;
@@ -114,6 +153,7 @@ static void buffer_finish(PyObject *object)
 static PyMethodDef buffer_methods[] = {
     {"append", buffer_append, METH_O, NULL},
     {"tobytes", buffer_tobytes, METH_NOARGS, NULL},
+    {"sums", buffer_sums, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -44,39 +44,35 @@ class CallOrder:
         rows = np.where(self.owners < 0, ~self.owners, self.owners)
         called = np.bincount(np.array(entered, np.int64), minlength=int(rows[rows < LIMIT].max(initial=-1)) + 1)
         self.calls: Array = called.astype("<u4")
-        self._slots = _time_slots(self.owners, len(called))
+        #: For each interval the slot of :meth:`by_row` that its time is added to, as int32; and the number of slots.
+        self.slots = _time_slots(self.owners, len(called))
+        self.size = 2 * len(called) + 1
 
     @cached_property
-    def turn_numbers(self) -> Array:
-        """For each interval its number, from 0, among those of its owner, int64 of shape (intervals,)."""
+    def turn_numbers(self) -> list[int]:
+        """For each interval its number, from 0, among those of its owner."""
         seen: dict[int, int] = {}
         numbers = []
         for owner in self.listed:
             number = seen.get(owner, 0)
             seen[owner] = number + 1
             numbers.append(number)
-        return np.array(numbers, np.int64)
+        return numbers
 
     @cached_property
     def turns_by_owner(self) -> Mapping[int, int]:
         """The number of intervals of each owner."""
         return Counter(self.listed)
 
-    def sum_by_row(self, moments_ns: Array) -> tuple[Array, Array]:
-        """Returns the forward and the backward nanoseconds of each row, int64 of shape (rows,).
-
-        ``moments_ns``: when each interval began, and when the last one ended.
-        """
+    def by_row(self, sums_ns: Array) -> tuple[Array, Array]:
+        """Returns the forward and the backward nanoseconds of each row, of the sums by slot."""
         rows = len(self.calls)
-        # Sums in float64 are exact up to 2**53 ns, 104 days.
-        sums = np.bincount(self._slots, moments_ns[1:] - moments_ns[:-1], 2 * rows + 1).astype(np.int64)
-        return sums[:rows], sums[rows:-1]
+        return sums_ns[:rows], sums_ns[rows:-1]
 
 
-def _time_slots(owners: Array, rows: int) -> Array:
-    """Returns for each interval the index at which its time is added.
+def _time_slots(owners: Array, rows: int) -> bytes:
+    """Returns for each interval the index at which its time is added, as int32.
 
     Forward times by row come first, then backward times by row (owners ``~row``), then the time of no module.
     """
-    found: Array = np.where(owners < 0, rows + ~owners, np.where(owners < rows, owners, 2 * rows))
-    return found
+    return np.where(owners < 0, rows + ~owners, np.where(owners < rows, owners, 2 * rows)).astype(np.int32).tobytes()

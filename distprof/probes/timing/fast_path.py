@@ -9,6 +9,7 @@ from importlib import import_module
 from time import perf_counter_ns
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch._C._dynamo import eval_frame
@@ -17,6 +18,7 @@ from torch.nn.modules import module
 from distprof.hooks.patches import ModuleCallHandler, OnError
 from distprof.probes.timing.module_timer import CARRIER, ModuleTimer
 from distprof.probes.timing.timeline import CudaTimestamps, HostTimestamps, Timestamps
+from distprof.records import Array
 
 try:
     compiled: Any = import_module("distprof.probes.timing._fast_path")
@@ -51,6 +53,10 @@ class _CompiledTimestamps(HostTimestamps):
     def buffer(self) -> MutableSequence[int]:
         buffer: MutableSequence[int] = compiled.TimestampBuffer()
         return buffer
+
+    def sums_ns(self, timestamps: Any, slots: bytes, size: int, long_ns: int) -> tuple[Array, list[int]]:
+        sums, long = timestamps.sums(slots, size, long_ns)
+        return np.frombuffer(sums, np.int64), long
 
 
 def with_fast_path(timer: ModuleTimer, on_error: OnError) -> ModuleCallHandler:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from distprof.probes.timing.call_orders import CallOrder
-from distprof.records import LIMIT, LONG_TURN_NS, NO_ROW, PHASES, Array, Timeline
+from distprof.records import LIMIT, NO_ROW, PHASES, Array, Timeline
 
 _NUMBERS = {phase: number for number, phase in enumerate(PHASES)}
+_DTYPES = ("<i4", "<i8", "<i8", "<i8")
+_NO_TURNS: tuple[Array, ...] = tuple(np.zeros(0, dtype) for dtype in _DTYPES)
 DEVICE_TIMES = "modules are timed by a device's events, which are not on the host's clock"
 
 
@@ -22,31 +24,27 @@ DEVICE_TIMES = "modules are timed by a device's events, which are not on the hos
 class LongTurns:
     """Collects the long turns of one step, whose turns come in one piece or more."""
 
-    _pieces: list[tuple[Array, Array, Array, Array]] = field(default_factory=list)
+    _found: list[tuple[int, int, int, int]] = field(default_factory=list)  # owner, number, start, end
     _turns_before: dict[int, int] = field(default_factory=dict)  # of each owner, in earlier pieces
 
-    def add(self, order: CallOrder, moments_ns: Array, *, last: bool) -> None:
-        """Adds turns: ``order.owners[i]`` had the time from ``moments_ns[i]`` to ``moments_ns[i + 1]``, on the host's
-        monotonic clock.  ``last``: no other piece follows.
+    def add(self, order: CallOrder, long: Sequence[int], moments_ns: Sequence[int], *, last: bool) -> None:
+        """Adds turns, of which those with the numbers ``long`` are long: ``order.listed[i]`` had the time from
+        ``moments_ns[i]`` to ``moments_ns[i + 1]``, on the host's monotonic clock.  ``last``: no other piece follows.
         """
-        (places,) = np.nonzero(moments_ns[1:] - moments_ns[:-1] >= LONG_TURN_NS)
-        if len(places):
-            owners, numbers = order.owners[places], order.turn_numbers[places]
-            if self._turns_before:
-                numbers = numbers + [self._turns_before.get(owner, 0) for owner in owners.tolist()]
-            self._pieces.append((owners, numbers, moments_ns[places], moments_ns[places + 1]))
+        for place in long:
+            owner = order.listed[place]
+            number = order.turn_numbers[place] + self._turns_before.get(owner, 0)
+            self._found.append((owner if owner < LIMIT else NO_ROW, number, moments_ns[place], moments_ns[place + 1]))
         if not last:
             for owner, turns in order.turns_by_owner.items():
                 self._turns_before[owner] = self._turns_before.get(owner, 0) + turns
 
-    def columns(self) -> tuple[Array, Array, Array, Array]:
+    def columns(self) -> tuple[Array, ...]:
         """Returns owner (a row, ``~row`` or NO_ROW), number, start and end of each long turn, in order."""
-        if not self._pieces:
-            return (np.zeros(0, "<i4"), *np.zeros((3, 0), "<i8"))
-        pieces = self._pieces
-        joined = pieces[0] if len(pieces) == 1 else map(np.concatenate, zip(*pieces, strict=True))
-        owners, numbers, starts_ns, ends_ns = joined
-        return np.where(owners < LIMIT, owners, NO_ROW).astype("<i4"), numbers, starts_ns, ends_ns
+        if not self._found:
+            return _NO_TURNS
+        columns = zip(*self._found, strict=True)
+        return tuple(np.array(column, dtype) for column, dtype in zip(columns, _DTYPES, strict=True))
 
 
 def timeline_record(

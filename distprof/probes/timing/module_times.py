@@ -9,7 +9,7 @@ import numpy as np
 from distprof.probes.timing.call_orders import CallOrders
 from distprof.probes.timing.long_turns import LongTurns
 from distprof.probes.timing.timeline import Intervals
-from distprof.records import Array
+from distprof.records import LONG_TURN_NS, Array
 
 _NO_CALLS: Array = np.zeros(0, "<u4")
 _NO_TIMES: Array = np.zeros(0, np.int64)
@@ -30,10 +30,11 @@ class ModuleTimeSums:
         """Adds intervals, owned by rows (forward), ``~row`` (backward) or nobody, and the called rows.  Every interval
         of a timed step passes here once, in order; with the ``last`` ones the step is complete.
         """
-        order, moments_ns = self._orders.of(intervals.owners, entered), intervals.moments_ns()
-        if intervals.source.immediate:
-            self.long_turns.add(order, moments_ns, last=last)
-        forward_ns, backward_ns = order.sum_by_row(moments_ns)
+        order, source = self._orders.of(intervals.owners, entered), intervals.source
+        sums_ns, long = source.sums_ns(intervals.timestamps, order.slots, order.size, LONG_TURN_NS)
+        if source.immediate and (long or not last):
+            self.long_turns.add(order, long, intervals.timestamps, last=last)
+        forward_ns, backward_ns = order.by_row(sums_ns)
         self.calls = _sum(order.calls, self.calls)
         self.forward_ns = _sum(forward_ns, self.forward_ns)
         self.backward_ns = _sum(backward_ns, self.backward_ns)

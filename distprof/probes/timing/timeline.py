@@ -28,8 +28,7 @@ class Timestamps(Protocol):
     immediate: bool
     #: Reads the host's monotonic clock, in ns.
     host_ns: Callable[[], int]
-
-    def now(self) -> Timestamp: ...
+    now: Callable[[], Timestamp]
 
     def buffer(self) -> MutableSequence[Timestamp]:
         """Returns an empty sequence for timestamps."""
@@ -48,8 +47,20 @@ class Timestamps(Protocol):
         first one.
         """
 
+    def sums_ns(
+        self, timestamps: MutableSequence[Any], slots: bytes, size: int, long_ns: int
+    ) -> tuple[Array, list[int]]:
+        """Returns the nanoseconds of the intervals between timestamps by slot, int64 of shape (size,), and the numbers
+        of the intervals of ``long_ns`` or more.  ``slots`` has the slot of each interval, as int32.
+        """
+        moments_ns = self.moments_ns(timestamps)
+        lengths_ns = moments_ns[1:] - moments_ns[:-1]
+        # Sums in float64 are exact up to 2**53 ns, 104 days.
+        sums = np.bincount(np.frombuffer(slots, np.int32), lengths_ns, size).astype(np.int64)
+        return sums, np.flatnonzero(lengths_ns >= long_ns).tolist()
 
-class HostTimestamps:
+
+class HostTimestamps(Timestamps):
     """Reads the host's monotonic clock, which is exact for work on the CPU."""
 
     immediate = True
@@ -73,7 +84,7 @@ class HostTimestamps:
         return np.frombuffer(cast("array[int]", timestamps).tobytes(), np.int64)
 
 
-class CudaTimestamps:
+class CudaTimestamps(Timestamps):
     """Records events on the current CUDA stream; their times are read a step later, without a synchronize."""
 
     immediate = False
@@ -120,12 +131,6 @@ class Intervals:
     @property
     def end(self) -> Timestamp:
         return self.timestamps[-1]
-
-    def moments_ns(self) -> Array:
-        """Returns when each interval began and when the last one ended, int64 of shape (intervals + 1,), once the
-        timestamps can be read; see :meth:`Timestamps.moments_ns` for the clock.
-        """
-        return self.source.moments_ns(self.timestamps)
 
     def sums_ns(self) -> dict[Any, int]:
         """Returns nanoseconds by owner, once the timestamps can be read; for few intervals, without numpy."""

@@ -31,5 +31,5 @@ def test_orders_that_do_not_repeat_are_not_kept() -> None:
 @given(st.lists(st.integers(-3, 3), max_size=30))
 def test_the_turns_of_each_owner_are_numbered(owners: list[int]) -> None:
     order = CallOrder(owners, [])
-    assert order.turn_numbers.tolist() == [owners[:place].count(owner) for place, owner in enumerate(owners)]
+    assert order.turn_numbers == [owners[:place].count(owner) for place, owner in enumerate(owners)]
     assert order.turns_by_owner == Counter(owners)

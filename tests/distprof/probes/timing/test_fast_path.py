@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import shutil
 import sys
 import sysconfig
@@ -16,8 +17,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from support.around import PatchWithFastPath
 from support.recording import record, train
+from support.records import patient
 from torch import nn
 
 from distprof.probes.timing import fast_path
@@ -115,13 +119,13 @@ def test_wrong_arguments_are_refused() -> None:
     parts |= {name: [] for name in ("stack", "entered", "owners", "hooked", "in_backward")}
     made = fast_path.compiled.FastPath(**parts)
     entering: list[tuple[Any, ...]] = [(), (1, 2), (1, 2, 3), (1, (), {}, 4)]
-    for given in entering:
+    for arguments in entering:
         with pytest.raises(TypeError, match="enter"):
-            made.enter(*given)
+            made.enter(*arguments)
     leaving: list[tuple[Any, ...]] = [(), (1,), (1, 2, 3)]
-    for given in leaving:
+    for arguments in leaving:
         with pytest.raises(TypeError, match="leave"):
-            made.leave(*given)
+            made.leave(*arguments)
     with pytest.raises(TypeError):
         fast_path.compiled.Hook(1, timestamps=None, now=None, owners=[], in_backward=(), failed=None)
 
@@ -296,6 +300,29 @@ def test_timestamps_are_stored_as_in_an_array() -> None:
 
 
 @needed
+@patient
+@given(
+    turns=st.lists(st.tuples(st.integers(0, 6), st.sampled_from([0, 5, 999_999, 1_000_000, 7_000_000, 1 << 40]))),
+    start=st.integers(0, 1 << 60),
+)
+def test_times_are_summed_as_numpy_does(turns: list[tuple[int, int]], start: int) -> None:
+    timestamps, likewise = fast_path.compiled.TimestampBuffer(), array("q")
+    for moment in itertools.accumulate((ns for _, ns in turns), initial=start):
+        timestamps.append(moment)
+        likewise.append(moment)
+    slots = array("i", [slot for slot, _ in turns]).tobytes()
+    sums, long = timestamps.sums(slots, 7, 1_000_000)
+    expected = HostTimestamps(time.perf_counter_ns).sums_ns(likewise, slots, 7, 1_000_000)
+    assert (array("q", sums).tolist(), long) == (expected[0].tolist(), expected[1])
+    assert sum(array("q", sums)) == sum(ns for _, ns in turns)
+    with pytest.raises(ValueError, match="a slot for each interval"):
+        timestamps.sums(slots + b"....", 7, 1_000_000)
+    if turns:
+        with pytest.raises(IndexError):
+            timestamps.sums(slots, min(slot for slot, _ in turns), 1_000_000)
+
+
+@needed
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python's clock may be another one")
 def test_timestamps_read_pythons_clock(tmp_path: Path) -> None:
     source = fast_path.host_timestamps(time.perf_counter_ns)
@@ -308,7 +335,7 @@ def test_timestamps_read_pythons_clock(tmp_path: Path) -> None:
     after = time.perf_counter_ns()
     intervals = timeline.finish()
     assert intervals.owners == [0, 7] and before <= intervals.timestamps[1] <= after <= intervals.end
-    assert intervals.moments_ns().tolist() == [*intervals.timestamps]
+    assert source.moments_ns(intervals.timestamps).tolist() == [*intervals.timestamps]
     assert type(fast_path.host_timestamps(lambda: 0)) is HostTimestamps  # a clock of somebody's
 
 

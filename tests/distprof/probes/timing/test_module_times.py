@@ -15,11 +15,11 @@ from support.records import patient
 from torch import nn
 
 from distprof.clock import FakeClock
-from distprof.probes.timing.call_orders import CallOrder, CallOrders
+from distprof.probes.timing.call_orders import CallOrders
 from distprof.probes.timing.module_timer import NOBODY
 from distprof.probes.timing.module_times import ModuleTimeSums
-from distprof.probes.timing.timeline import HostTimestamps, Timeline
-from distprof.records import Array, Step
+from distprof.probes.timing.timeline import HostTimestamps, Intervals, Timeline
+from distprof.records import Step
 
 #: A piece of work: the owner of each interval (~row in backward), and which modules were called.
 PIECES = st.tuples(
@@ -58,13 +58,13 @@ def test_every_interval_of_a_step_is_seen_when_it_is_summed(monkeypatch: pytest.
     """Also of a step with many backwards, whose intervals are summed after each."""
     monkeypatch.setattr("distprof.probes.timing.module_timer.MAX_KEPT", 20)
     seen: list[tuple[list[int], list[int]]] = []
-    summed = CallOrder.sum_by_row
+    add = ModuleTimeSums.add
 
-    def sum_by_row(order: CallOrder, moments_ns: Array) -> tuple[Array, Array]:
-        seen.append((order.owners.tolist(), moments_ns.tolist()))
-        return summed(order, moments_ns)
+    def seen_add(sums: ModuleTimeSums, intervals: Intervals, entered: list[int], *, last: bool = False) -> None:
+        seen.append((intervals.owners[:], [*intervals.timestamps]))
+        add(sums, intervals, entered, last=last)
 
-    monkeypatch.setattr(CallOrder, "sum_by_row", sum_by_row)
+    monkeypatch.setattr(ModuleTimeSums, "add", seen_add)
     model = nn.Sequential(Ticking(2, 3), Ticking(5, 7))
 
     def job() -> None:

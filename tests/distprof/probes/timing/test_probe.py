@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch import nn
 
 from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.probe import TimedProbe
+from distprof.probes.timing.timeline import Timestamps
 from distprof.records import Array, Step, Timeline
 
 
-class LateStamps:
+class LateStamps(Timestamps):
     """Timestamps of the test's clock that are readable after ``delay`` later ones."""
 
     immediate = False
@@ -49,7 +50,7 @@ class LateStamps:
         assert self.ready(end), "read too early"
         return self.times[end] - self.times[start]
 
-    def moments_ns(self, timestamps: list[int]) -> Array:
+    def moments_ns(self, timestamps: MutableSequence[int]) -> Array:
         assert all(map(self.ready, timestamps)), "read too early"
         return np.array([self.times[timestamp] for timestamp in timestamps], np.int64)
 
