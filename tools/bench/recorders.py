@@ -28,7 +28,7 @@ def recording(folder: Path, **settings: Any) -> Iterator[tuple[Recorder, Callabl
     run = RunFolder(folder)
     run.shards.mkdir()
     page, _ = ensure_page(run, _LAUNCH)
-    recorder = Recorder(Settings(run_dir=str(folder), run_id="bench", launch=_LAUNCH, **settings))
+    recorder = Recorder(Settings(run_dir=str(folder), run_id="bench", launch=_LAUNCH, daemon=True, **settings))
     recorder.arm()
     try:
         yield recorder, lambda: run.shard_files()[0]
