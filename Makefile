@@ -63,7 +63,7 @@ demo: $(READY)
 test: $(READY) $(STACKS)
 	@for stack in $$(cat $(STACKS)); do echo "not installed, so not tested: $$stack"; done
 	$(BIN)/pytest -n 3 $(FILES) -m "not alone"
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest -m alone $$(grep -rl --include='test_*.py' 'mark[.]alone' tests)
 
 # Folders whose tests call functions in the same process; markers in them exclude tests that compile or start processes.
 QUICK := tests/test_house.py tests/test_format_page.py tests/test_report_page.py tests/merge \

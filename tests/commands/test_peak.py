@@ -59,7 +59,7 @@ def test_threads_that_nobody_has_are_refused(here: Cli, threads: str) -> None:
     assert "Invalid value for '--threads'" in ended.stderr
 
 
-@pytest.mark.alone
+@pytest.mark.slow
 def test_a_peak_is_measured_and_an_mfu_made_of_it(cli: Cli, tmp_path: Path, clean_env: dict[str, str]) -> None:
     ended = cli("peak", "--threads", "1", "--seconds", "1.5", env=caches(tmp_path))
     assert ended.returncode == 0, ended.stderr

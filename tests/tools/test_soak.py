@@ -32,11 +32,12 @@ def soak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Mod
 
 
 def test_a_small_share(tmp_path: Path, clean_env: dict[str, str]) -> None:
-    shares = {"mutations": 500, "full-disks": 40, "kills": 3, "messages": 100}
+    """The ranks of its jobs are forks: torchrun reads their Python from ``PYTHON_EXEC``."""
+    shares = {"mutations": 500, "full-disks": 40, "kills": 3, "messages": 50}
     options = [word for kind, count in shares.items() for word in (f"--{kind}", str(count))]
     shown = output_of(
         "-m", "soak", *options, "--cases", "0", "--skew", "0", "--diff", "0", "--hangs", "0", "--seed", "7",
-        cwd=TOOLS, env={**clean_env, "TMPDIR": str(tmp_path)},
+        cwd=TOOLS, env={**clean_env, "TMPDIR": str(tmp_path), "PYTHON_EXEC": str(forking_python(clean_env))},
     )  # fmt: skip
     assert shown.endswith("\nnothing was lost\n")
     for kind, count in shares.items():
