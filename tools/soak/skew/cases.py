@@ -25,6 +25,7 @@ SOMETIMES = ("late", "flaky")
 #: Faults that are also switched off and on again, after the window: what an iteration takes without them is known.
 SWITCHED = (
     "fwd", "fwd_burn", "bwd", "bwd_burn", "data", "opt", "out", "spread", "gc", "uneven", "two", "pair", "both",
+    "throttle",
 )  # fmt: skip
 #: Faults in one module of one rank, and the phase that shows them.
 MODULE_FAULTS = {

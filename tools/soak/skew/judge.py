@@ -14,6 +14,8 @@ from soak.skew.conclusions import Conclusion, conclude
 RIGHT, WRONG, ABSTAINED, TOO_SMALL, FAILED = OUTCOMES = ("right", "wrong", "abstained", "too small", "failed")
 #: A fault that costs a smaller share of the iteration need not be named.
 SMALL = 0.05
+#: Of fewer groups it cannot be told which one is the normal one.
+FEWEST_GROUPS = 3
 #: How far the excess that is said may be from what was lost, and the cost from what iterations took longer.
 WITHIN = 0.25
 #: What iterations took longer is known if its standard error is at most this share of it.
@@ -56,7 +58,8 @@ def judge(case: Case, folder: Path, run: str) -> Judgement:
         return Judgement(case, FAILED, words=f"{type(error).__name__}: {error}")
     lost = _lost_ms(case, folder, said.iterations)
     outcome = judge_ranks(case, said)
-    if outcome == ABSTAINED and lost is not None and said.iteration_ns and 1e6 * lost < SMALL * said.iteration_ns:
+    small_ms = SMALL * (said.iteration_ns or 0) / 1e6
+    if outcome == ABSTAINED and any(ms is not None and ms < small_ms for ms in (lost, _mean_longer_ms(folder))):
         outcome = TOO_SMALL
     right = outcome == RIGHT and bool(case.culprits) and case.fault != "half"
     longer = _longer_ms(folder) if (said.processor_share or 0) <= FREE_PROCESSORS else None
@@ -100,7 +103,8 @@ def _needs_no_rank(case: Case, said: Conclusion) -> bool:
 
 def _judge_cause(case: Case, said: Conclusion, nobody: bool) -> str:
     if nobody and not said.cause:
-        return ABSTAINED
+        too_few = case.fault == "link" and case.ranks < FEWEST_GROUPS * len(case.slow_group)
+        return RIGHT if too_few else ABSTAINED
     if CAUSES[case.fault] not in said.cause:
         return WRONG
     who = set(said.group or said.named)
@@ -147,10 +151,22 @@ def _longer_ms(folder: Path) -> float | None:
     """Returns what an iteration took longer with the fault than without it, in the blocks of iterations after the
     window; None where that is not known, because the machine was too busy or the fault is not switched off.
     """
-    path = folder / "blocks.json"
-    if not path.exists():
+    longer = _longer_by_block_ms(folder)
+    if not longer:
         return None
-    blocks = json.loads(path.read_text(encoding="utf-8"))
-    longer = [(with_fault - without) / 1e6 for with_fault, without in zip(blocks[::2], blocks[1::2], strict=True)]
     error = stdev(longer) / len(longer) ** 0.5
     return mean(longer) if error <= KNOWN_WITHIN * mean(longer) else None
+
+
+def _mean_longer_ms(folder: Path) -> float | None:
+    """Returns the same as far as it can be told: where ranks share processors, others use those of one that sleeps, and
+    what it loses may cost nothing.
+    """
+    longer = _longer_by_block_ms(folder)
+    return mean(longer) if longer else None
+
+
+def _longer_by_block_ms(folder: Path) -> list[float]:
+    path = folder / "blocks.json"
+    blocks = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [(with_fault - without) / 1e6 for with_fault, without in zip(blocks[::2], blocks[1::2], strict=True)]

@@ -8,6 +8,7 @@ import random
 import sys
 import time
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,11 @@ def _train(job: Job, listening: int) -> None:
 def _block(fault: Fault, iteration: Iteration, *, active: bool) -> int:
     """Runs some iterations with the fault or without it; returns the ns of one."""
     fault.active = active
-    dist.barrier()
-    started = time.perf_counter_ns()
-    for _ in range(BLOCK):
-        fault.begin(ITERATIONS)
-        iteration()
-    dist.barrier()
-    return (time.perf_counter_ns() - started) // BLOCK
+    with fault.throughout() if active else nullcontext():
+        dist.barrier()
+        started = time.perf_counter_ns()
+        for _ in range(BLOCK):
+            fault.begin(ITERATIONS)
+            iteration()
+        dist.barrier()
+        return (time.perf_counter_ns() - started) // BLOCK
