@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from importlib import import_module
-from io import StringIO
 
 import click
 
@@ -13,7 +11,6 @@ from distprof import __version__
 from distprof.commands import streams
 from distprof.console import say
 from distprof.errors import DistprofError, UsageError
-from distprof.printable import printable
 from distprof.suggestions import did_you_mean
 
 #: name -> (module that holds its ``command``, its line in ``distprof --help``)
@@ -92,7 +89,7 @@ def _run() -> int:
         say(str(error))
         return error.exit_code
     except click.ClickException as error:
-        _show(error)
+        say(_sentence(error))
         return error.exit_code
     except click.Abort:
         say("interrupted")
@@ -103,12 +100,12 @@ def _run() -> int:
         return streams.refused(error)  # what click printed
 
 
-def _show(error: click.ClickException) -> None:
-    """As click does, with what was typed made printable."""
-    text = StringIO()
-    error.show(text)
-    with suppress(OSError):
-        sys.stderr.write(printable(text.getvalue()))
+def _sentence(error: click.ClickException) -> str:
+    """Returns click's message in one sentence, as distprof's own errors are."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context else "distprof"
+    return f"{message[:1].lower()}{message[1:]} ('{command} --help' explains it)"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ This module is loaded at the start of every process, so it imports almost nothin
 
 from __future__ import annotations
 
+import os
 import sys
 from _thread import get_ident
 from collections.abc import Callable, Iterator, Sequence
@@ -107,7 +108,20 @@ def _remove_hiding_modules(path: Sequence[str], ours: set[str]) -> None:
     """Removes distprof's imports from ``sys.modules`` if the script has modules of the same names."""
     scripts = [entry for entry in sys.path if entry not in path]
     for top in {name.partition(".")[0] for name in ours}:
-        if PathFinder.find_spec(top, scripts) is not None:
+        if _has_module(scripts, top):
             for name in ours:
                 if name.partition(".")[0] == top:
                     del sys.modules[name]
+
+
+def _has_module(folders: Sequence[str], name: str) -> bool:
+    """Whether an import would take ``name`` from these folders.
+
+    A folder without ``__init__.py``, such as a clone of distprof beside the script, yields to an installed package.  A
+    copy of distprof, such as a checkout with the script in it, is not taken: parts of both would run.
+    """
+    spec = PathFinder.find_spec(name, folders)
+    if spec is None or spec.loader is None:
+        return False
+    places = spec.submodule_search_locations or ()
+    return not any(os.path.exists(os.path.join(place, "inject", "import_hook.py")) for place in places)  # noqa: PTH110, PTH118

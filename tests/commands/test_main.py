@@ -79,6 +79,23 @@ def test_unknown_commands(word: str, sentence: str, cli: Cli) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"distprof: {sentence}\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--verison"], "no such option '--verison'. Did you mean '--version'? ('distprof --help' explains it)"),
+        (["diff", "a"], "missing argument 'SECOND' ('distprof diff --help' explains it)"),
+        (
+            ["log", "x", "--to", "tensorbord"],
+            "invalid value for '--to': 'tensorbord' is not one of 'tensorboard', 'wandb', 'mlflow' "
+            "('distprof log --help' explains it)",
+        ),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_sentence(words: list[str], sentence: str, cli: Cli) -> None:
+    ended = cli(*words)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"distprof: {sentence}\n")
+
+
 def test_the_package_lists_its_public_names() -> None:
     assert dir(distprof) == sorted(distprof.__all__)
     assert all(hasattr(distprof, name) for name in dir(distprof))

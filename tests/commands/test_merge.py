@@ -299,7 +299,9 @@ def test_the_shards_of_a_run_mean_the_run(here: Cli, tmp_path: Path) -> None:
 def test_a_wrong_call_is_a_usage_error(here: Cli, arguments: list[str]) -> None:
     ended = here("merge", *arguments)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("Usage: distprof merge")
+    assert ended.stderr.startswith("distprof: ")
+    assert ended.stderr.endswith(" ('distprof merge --help' explains it)\n")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_help_has_an_example(here: Cli) -> None:

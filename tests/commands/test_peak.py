@@ -121,7 +121,7 @@ def test_figures_that_cannot_be_read_do_not_stop_a_merge(here: Cli, tmp_path: Pa
     [
         (["peak", "--device", "nonsense"], 2, "distprof: --device nonsense: "),
         (["peak", "--device", "cuda:99"], 2, "distprof: --device cuda:99: "),
-        (["peak", "--threads", "0"], 2, "Usage: distprof peak"),
+        (["peak", "--threads", "0"], 2, "distprof: invalid value for '--threads': "),
         (["merge", "run", "--peak-tflops", "0"], 2, "distprof: peak_tflops is 0.0: give a number from 1e-06 to 1e+09"),
     ],
 )
