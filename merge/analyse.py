@@ -10,6 +10,7 @@ from distprof.merge.clock.section import clock_section
 from distprof.merge.collectives.section import collectives_section
 from distprof.merge.experts.load import expert_layers
 from distprof.merge.experts.summary import expert_summary
+from distprof.merge.experts.traffic import expert_traffic
 from distprof.merge.gain_grid import gain_grid
 from distprof.merge.hang_rows import hang_rows
 from distprof.merge.host_rows import host_rows
@@ -75,4 +76,5 @@ def report_of(analysis: Analysis) -> Report:
         time=time_use(analysis),
         warmup=warmup_iterations(analysis),
         expert_summary=expert_summary(analysis),
+        expert_traffic=expert_traffic(analysis),
     )

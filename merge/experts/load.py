@@ -31,7 +31,7 @@ from distprof.merge.experts.metrics import load_metrics
 from distprof.merge.experts.placement import better_placement
 from distprof.merge.experts.routing import RoutedTokens, Routing, distinct_sources, layer_routing
 from distprof.merge.experts.same_tokens import common_iterations, distinct
-from distprof.merge.experts.step_loads import kept_by_step, over_steps, processed_by_step
+from distprof.merge.experts.step_loads import dropped_by_step, kept_by_step, over_steps, processed_by_step
 from distprof.merge.job.module_union import Module
 from distprof.merge.job.tp_duplicates import CountedRank
 from distprof.merge.report import ExpertLayerStats
@@ -40,23 +40,29 @@ from distprof.merge.report import ExpertLayerStats
 @computed_once
 def expert_layers(analysis: Analysis) -> tuple[ExpertLayerStats, ...]:
     """Returns the layers in the order of the model."""
-    run, union = analysis.run, analysis.union
+    complete = len(analysis.run.ranks) == analysis.run.world_size
+    found = []
+    for seen in seen_layers(analysis):
+        layer = _stats(seen, all_recorded=complete)
+        times = ep_times(analysis, seen.hosts, seen.iterations, seen.ep)
+        found.append(with_costs(layer, times, None if times is None else _loads_by_ep(seen, times.iterations)))
+    return tuple(found)
+
+
+@computed_once
+def seen_layers(analysis: Analysis) -> tuple[SeenLayer, ...]:
+    """Returns what was recorded of each layer, in the order of the model."""
+    union = analysis.union
     hosts: dict[tuple[int, str], list[ExpertHost]] = {}  # by module of the union, and name of the layer
     for column, on_rank in enumerate(expert_hosts(analysis)):
         places = union.index(column)
         for host in on_rank:
             hosts.setdefault((int(places[host.layer.row]), host.layer.name), []).append(host)
     size = analysis.layout.info.sizes.get
-    complete = len(run.ranks) == run.world_size
-    found = []
-    for (place, name), own in sorted(hosts.items(), key=lambda item: item[0]):
-        ep, label = size(own[0].layer.axis, 1), _label(union.modules[place], name)
-        seen = _what_was_seen(own, analysis.counted)
-        layer = _stats(label, own, seen, ep, all_recorded=complete)
-        times = ep_times(analysis, own, seen.iterations, ep)
-        loads = None if times is None else _loads_by_ep(seen, times.iterations, _ep_of_experts(own, seen.experts), ep)
-        found.append(with_costs(layer, times, loads))
-    return tuple(found)
+    return tuple(
+        _what_was_seen(_label(union.modules[place], name), own, analysis.counted, size(own[0].layer.axis, 1))
+        for (place, name), own in sorted(hosts.items(), key=lambda item: item[0])
+    )
 
 
 def _label(module: Module, name: str) -> str:
@@ -65,9 +71,12 @@ def _label(module: Module, name: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class SeenLayer:
     """What was recorded of one layer: each token is in one of ``hosting`` and in one of ``sources``."""
 
+    label: str
+    hosts: Sequence[ExpertHost]
+    ep: int  # the size of the axis that distributes the experts
     experts: int
     hosting: Sequence[ExpertHost]  # whose tokens count
     sources: Sequence[RoutedTokens]
@@ -75,8 +84,17 @@ class _Seen:
     routing: Routing | None
     counted_by_all: bool  # all hosts of the layer have counted their tokens
 
+    @property
+    def ep_of_experts(self) -> list[int]:
+        """The ep coordinate that hosts each expert."""
+        found = [0] * self.experts
+        for host in self.hosts:
+            for expert in host.layer.local_experts:
+                found[expert] = host.ep
+        return found
 
-def _what_was_seen(hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank]) -> _Seen:
+
+def _what_was_seen(label: str, hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank], ep: int) -> SeenLayer:
     experts = max(host.layer.num_experts for host in hosts)
     counting = [host for host in hosts if host.seen is not None]
     hosting = distinct(
@@ -85,22 +103,31 @@ def _what_was_seen(hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRan
     sources = _sources(hosts)
     iterations = _common_iterations(hosting, sources)
     every = distinct_sources(sources, counted)
-    routing = layer_routing(every, iterations, experts) if sources and iterations else None
-    return _Seen(experts, hosting, every, iterations, routing, bool(counting) and len(counting) == len(hosts))
+    return SeenLayer(
+        label=label,
+        hosts=hosts,
+        ep=ep,
+        experts=experts,
+        hosting=hosting,
+        sources=every,
+        iterations=iterations,
+        routing=layer_routing(every, iterations, experts) if sources and iterations else None,
+        counted_by_all=bool(counting) and len(counting) == len(hosts),
+    )
 
 
-def _stats(name: str, hosts: Sequence[ExpertHost], seen: _Seen, ep: int, *, all_recorded: bool) -> ExpertLayerStats:
-    routing, is_whole = seen.routing, all_recorded and seen.counted_by_all
+def _stats(seen: SeenLayer, *, all_recorded: bool) -> ExpertLayerStats:
+    routing, is_whole, hosts = seen.routing, all_recorded and seen.counted_by_all, seen.hosts
     tokens = _tokens_of_all(seen)
     known = [count for count in tokens if count is not None]
-    by_ep = _tokens_by_ep(seen.hosting, seen.iterations, ep)
+    by_ep = _tokens_by_ep(seen.hosting, seen.iterations, seen.ep)
     if not seen.counted_by_all:
-        by_ep = _kept_tokens_by_ep(hosts, tokens, ep)
+        by_ep = _kept_tokens_by_ep(hosts, tokens, seen.ep)
     dropped = _dropped(routing, sum(known) if is_whole else None)
     chosen = tuple(routing.routed.tolist()) if routing else ()
     lost = routing.lost if routing else 0
     layer = ExpertLayerStats(
-        name=name,
+        name=seen.label,
         num_experts=seen.experts,
         top_k=max(host.layer.top_k for host in hosts) or None,
         steps=len(seen.iterations),
@@ -117,22 +144,27 @@ def _stats(name: str, hosts: Sequence[ExpertHost], seen: _Seen, ep: int, *, all_
         aux_loss=routing.aux_loss if routing else None,
         lost=lost,
         guessed=any(host.layer.guessed for host in hosts),
-        breach=_breach(name, seen) if is_whole else "",
+        breach=_breach(seen) if is_whole else "",
     )
-    return _with_balance(layer, _loads_by_step(seen), seen.iterations, _ep_of_experts(hosts, seen.experts), ep)
+    return _with_balance(layer, seen, is_whole=is_whole)
 
 
-def _with_balance(
-    layer: ExpertLayerStats, by_step: FloatArray | None, iterations: tuple[int, ...], places: Sequence[int], ep: int
-) -> ExpertLayerStats:
+def _with_balance(layer: ExpertLayerStats, seen: SeenLayer, *, is_whole: bool) -> ExpertLayerStats:
     """Adds how unequal the loads are, over all steps and step by step."""
     layer = replace(layer, load=load_metrics(layer.tokens), ep_load=load_metrics(layer.ep_tokens))
+    by_step = _loads_by_step(seen)
     if by_step is None:
         return layer
-    return replace(layer, over_steps=over_steps(iterations, by_step), placement=better_placement(by_step, places, ep))
+    steps = over_steps(seen.iterations, by_step)
+    dropped = dropped_by_step(seen.sources, seen.iterations, by_step if is_whole else None)
+    return replace(
+        layer,
+        over_steps=replace(steps, dropped=dropped),
+        placement=better_placement(by_step, seen.ep_of_experts, seen.ep),
+    )
 
 
-def _tokens_of_all(seen: _Seen) -> tuple[int | None, ...]:
+def _tokens_of_all(seen: SeenLayer) -> tuple[int | None, ...]:
     """Returns the tokens by global expert: processed, and kept by the routers where those were not counted."""
     if not seen.hosting:
         return _kept_tokens(seen.routing, seen.experts)
@@ -148,13 +180,13 @@ def _expert_ranks(hosts: Sequence[ExpertHost], experts: int) -> tuple[tuple[int,
     return tuple(map(tuple, where))
 
 
-def _breach(name: str, seen: _Seen) -> str:
+def _breach(seen: SeenLayer) -> str:
     if not seen.hosting or not seen.sources:
         return ""
-    return find_breach(name, seen.hosting, seen.sources, seen.iterations, seen.experts)
+    return find_breach(seen.label, seen.hosting, seen.sources, seen.iterations, seen.experts)
 
 
-def _loads_by_step(seen: _Seen) -> FloatArray | None:
+def _loads_by_step(seen: SeenLayer) -> FloatArray | None:
     """Returns the loads as (iterations, experts): processed by all hosts, or else kept by the routers; None where
     neither is known.
     """
@@ -165,24 +197,13 @@ def _loads_by_step(seen: _Seen) -> FloatArray | None:
     return kept_by_step(seen.sources, seen.iterations, seen.experts) if seen.sources else None
 
 
-def _loads_by_ep(seen: _Seen, iterations: tuple[int, ...], places: Sequence[int], size: int) -> FloatArray | None:
-    """Returns the loads as (ep ranks, iterations); ``places`` has the ep coordinate of each expert.
-
-    None where a load is not known in one of the ``iterations``.
-    """
+def _loads_by_ep(seen: SeenLayer, iterations: tuple[int, ...]) -> FloatArray | None:
+    """Returns the loads as (ep ranks, iterations); None where a load is not known in one of the ``iterations``."""
     by_step = _loads_by_step(seen)
     if by_step is None or seen.iterations != iterations or not np.isfinite(by_step).all():
         return None
-    return np.stack([by_step[:, np.asarray(places) == place].sum(axis=1) for place in range(size)])
-
-
-def _ep_of_experts(hosts: Sequence[ExpertHost], experts: int) -> list[int]:
-    """Returns the ep coordinate that hosts each expert."""
-    found = [0] * experts
-    for host in hosts:
-        for expert in host.layer.local_experts:
-            found[expert] = host.ep
-    return found
+    places = np.array(seen.ep_of_experts)
+    return np.stack([by_step[:, places == place].sum(axis=1) for place in range(seen.ep)])
 
 
 def _sources(hosts: Sequence[ExpertHost]) -> list[RoutedTokens]:

@@ -38,6 +38,24 @@ def kept_by_step(sources: Sequence[RoutedTokens], iterations: Sequence[int], exp
     return loads
 
 
+def dropped_by_step(
+    sources: Sequence[RoutedTokens], iterations: Sequence[int], processed: FloatArray | None
+) -> tuple[int, ...]:
+    """Returns how many choices of the routers were dropped in each step; empty where that is not known.
+
+    ``processed`` are the tokens that experts processed, (iterations, experts), where all hosts counted them.
+    """
+    if not sources:
+        return ()
+    chosen = sum(one.at(iterations).sum(axis=1, dtype=np.int64) + one.lost_at(iterations) for one in sources)
+    kept = kept_by_step(sources, iterations, max(one.routed.shape[1] for one in sources))
+    left = kept if kept is not None else processed
+    if left is None or not np.isfinite(left).all():
+        return ()
+    dropped = (chosen - left.sum(axis=1)).astype(np.int64)
+    return tuple(dropped.tolist()) if (dropped >= 0).all() else ()
+
+
 def over_steps(iterations: Sequence[int], loads: FloatArray) -> LoadOverSteps:
     """Returns how the loads, (iterations, experts), change over the steps."""
     violations = max_violations(loads)

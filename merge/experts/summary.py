@@ -37,7 +37,7 @@ def summarise(layers: Sequence[ExpertLayerStats], iteration_ns: float | None) ->
         ep_max_over_mean=_over_layers([(one.ep_max_over_mean, one) for one in layers]),
         cost_ns=cost_ns,
         cost_share=cost_ns / iteration_ns if cost_ns is not None and iteration_ns else None,
-        worst_layer=max(layers, key=_badness).name,
+        worst_first=tuple(sorted(range(len(layers)), key=lambda place: _badness(layers[place]), reverse=True)),
         unequal_tokens=_labels(layers, ONLY_TOKENS),
         slow_devices=_labels(layers, ONLY_DEVICE),
     )

@@ -30,6 +30,8 @@ NAMES = (
     "expert_ranks",
     "expert_steps",
     "expert_times",
+    "expert_drops",
+    "expert_traffic",
 )
 _OF_EXPERTS = "expert_"
 FORMATS = ("png", "svg")

@@ -22,6 +22,7 @@ from distprof.merge.report.experts import (
     TOKENS_AND_DEVICE,
     ExpertLayerStats,
     ExpertSummary,
+    ExpertTraffic,
     LoadMetrics,
     LoadOverSteps,
     OverLayers,
@@ -113,6 +114,7 @@ __all__ = [
     "Evaluations",
     "ExpertLayerStats",
     "ExpertSummary",
+    "ExpertTraffic",
     "ExpertVerdict",
     "GainGrid",
     "HangRow",
@@ -196,6 +198,7 @@ class Report:
     next_steps: tuple[str, ...] = ()  # what to look at, in words, the most important first
     warmup: tuple[WarmupIteration, ...] = ()  # before the first window, ascending; no other figure includes them
     expert_summary: ExpertSummary | None = None  # None where the model has no MoE layers
+    expert_traffic: ExpertTraffic | None = None  # None where experts are not distributed, or routing is not known
     schema: str = REPORT_SCHEMA  # name and version of this format
     timeline: StepTimeline = field(default_factory=StepTimeline, compare=False, metadata={NOT_IN_JSON: True})
     module_times: ModuleTimes = field(default_factory=ModuleTimes, compare=False, metadata={NOT_IN_JSON: True})

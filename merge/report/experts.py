@@ -28,6 +28,7 @@ class LoadOverSteps:
     dead: tuple[int, ...]  # how many experts had no token
     trend: int  # of max_violation: 1 it rises, -1 it falls, 0 neither is certain
     fallen_asleep: tuple[int, ...]  # experts that had tokens, and none in the second half of the steps
+    dropped: tuple[int, ...] = ()  # how many choices of the routers; empty where that is not known
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,21 @@ class TokensOrDevice:
 
 
 @dataclass(frozen=True)
+class ExpertTraffic:
+    """The tokens that ranks send to experts of other ranks in an iteration, over all MoE layers whose routing is known.
+
+    A dispatch sends them there and a combine brings them back; in training, backward does both once more.
+    """
+
+    ranks: tuple[int, ...]  # ascending; those of the sources and of the experts
+    tokens: tuple[tuple[float, ...], ...]  # by source, then by the rank of the expert; empty for more than 256 ranks
+    token_bytes: int | None  # of one token: the width of the router's input, in the format of the experts' weights
+    bytes: float | None  # of all of them that leave their rank, there and back
+    elsewhere_share: float  # of the tokens, those for experts of other ranks
+    other_host_share: float  # of the tokens, those for experts of other hosts
+
+
+@dataclass(frozen=True)
 class OverLayers:
     """One measure over the MoE layers."""
 
@@ -81,7 +97,7 @@ class ExpertSummary:
     ep_max_over_mean: OverLayers | None  # of ep ranks; None where experts are not distributed
     cost_ns: float | None  # the sum of load_cost_ns: what equal loads would save of an iteration; None where not known
     cost_share: float | None  # of the median iteration
-    worst_layer: str  # label of the layer with the largest ep_cost_ns, or else ep max/mean, or else max/mean
+    worst_first: tuple[int, ...]  # places in ``experts``, by ep_cost_ns, then by ep max/mean, then by max/mean
     unequal_tokens: tuple[str, ...] = ()  # labels of layers where ep ranks differ by their tokens, the costliest first
     slow_devices: tuple[str, ...] = ()  # the same where an ep rank is slower than others with as many tokens
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from distprof.merge.html.drawings.model import RATIO, TIME, HeatMap
+from distprof.merge.html.drawings.expert_drawings import ep_map, load_map, traffic_map
+from distprof.merge.html.drawings.model import TIME, HeatMap
 from distprof.merge.report import NOBODY_STANDS_OUT, RankRow, RankVerdict, Report
 from distprof.merge.text.format.lines import one_line
 
@@ -14,7 +15,13 @@ _SHORT = {"forward": "fwd", "backward": "bwd"}
 
 def heat_maps(report: Report) -> dict[str, HeatMap]:
     """Returns the heat maps that have data, by the names of their places on the page."""
-    found = {"skew": _skew(report), "steps_by_rank": _steps_by_rank(report), "expert_load": _experts(report)}
+    found = {
+        "skew": _skew(report),
+        "steps_by_rank": _steps_by_rank(report),
+        "expert_load": load_map(report),
+        "expert_ranks": ep_map(report),
+        "expert_traffic": traffic_map(report),
+    }
     return {name: heat_map for name, heat_map in found.items() if heat_map is not None}
 
 
@@ -93,36 +100,3 @@ def _steps_by_rank(report: Report) -> HeatMap | None:
 def _of_iterations(row: RankRow, iterations: Sequence[int]) -> list[float | None]:
     own = dict(zip(row.step_iterations, row.step_durations_ns, strict=True))
     return [float(own[iteration]) if iteration in own else None for iteration in iterations]
-
-
-def _experts(report: Report) -> HeatMap | None:
-    layers = [layer for layer in report.experts if any(tokens for tokens in layer.tokens)]
-    if not layers:
-        return None
-    values: list[list[float | None]] = []
-    widest = max(layer.num_experts for layer in layers)
-    for layer in layers:
-        known = [tokens for tokens in layer.tokens if tokens is not None]
-        mean = sum(known) / len(known)
-        loads = [None if tokens is None else tokens / mean for tokens in layer.tokens]
-        values.append([*loads, *[None] * (widest - len(loads))])
-    largest = max(value for row in values for value in row if value is not None)
-    verdict = report.verdict.expert
-    names = [layer.name for layer in layers]
-    named = verdict.layer in names and verdict.expert is not None and (verdict.max_over_mean or 0) >= verdict.overload
-    return HeatMap(
-        title="Load of every expert",
-        row_title="layer",
-        rows=[one_line(name) for name in names],
-        column_title="expert",
-        columns=[str(number) for number in range(widest)],
-        values=values,
-        kind=RATIO,
-        value_title="load / mean of its layer",
-        scale="diverging",
-        middle=1.0,
-        limit=max(largest - 1, verdict.overload - 1),
-        marked=[(names.index(verdict.layer), verdict.expert or 0)] if named else [],
-        note=f"From {verdict.overload:g} x the mean on, an expert is called overloaded.",
-        grey="no recorded rank hosts this expert, or its tokens were not counted",
-    )

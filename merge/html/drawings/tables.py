@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from distprof.merge.html.drawings.collective_tables import collectives_table, waits_table
+from distprof.merge.html.drawings.expert_drawings import balance_table, experts_table
 from distprof.merge.html.drawings.iteration_tables import bursts_table, long_steps_table, warmup_table
 from distprof.merge.html.drawings.model import Table
 from distprof.merge.html.drawings.rank_tables import hosts_table, memory_table, ranks_table
 from distprof.merge.html.drawings.time_tables import phases_table, self_times_table, skew_table
-from distprof.merge.html.drawings.work_tables import experts_table, ops_table, pipeline_table, work_table
+from distprof.merge.html.drawings.work_tables import ops_table, pipeline_table, work_table
 from distprof.merge.report import Report
 
 
@@ -24,6 +25,7 @@ def tables(report: Report) -> dict[str, Table]:
         "collectives": collectives_table(report),
         "waits": waits_table(report),
         "experts": experts_table(report),
+        "expert_balance": balance_table(report),
         "pipeline": pipeline_table(report),
         "memory": memory_table(report),
         "phases": phases_table(report),

@@ -1,38 +1,11 @@
-"""The tables of the page on the parts of the model: experts, pipeline stages, flops and ops."""
+"""The tables of the page on the parts of the model: pipeline stages, flops and ops."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from distprof.merge.html.drawings.model import COUNT, NUMBER, RATIO, SHARE, TIME, Column, Table, Value
-from distprof.merge.report import ExpertLayerStats, Report
+from distprof.merge.html.drawings.model import COUNT, NUMBER, SHARE, TIME, Column, Table, Value
+from distprof.merge.report import Report
 from distprof.merge.text.format.lines import one_line
 from distprof.rank_names import number_spans
-
-
-def experts_table(report: Report) -> Table:
-    routed = any(layer.routed for layer in report.experts)
-    columns = (
-        Column("layer"),
-        Column("experts", COUNT),
-        Column("top-k", COUNT, "top-k"),
-        Column("steps", COUNT),
-        Column("max/mean", RATIO, "max/mean", bar=True),
-        Column("ep max/mean", RATIO, "ep"),
-        Column("hottest expert", COUNT),
-        Column("dead experts", term="dead expert"),
-        *((Column("dropped", SHARE, "capacity"), Column("auxiliary loss", NUMBER)) if routed else ()),
-    )
-
-    def cells(layer: ExpertLayerStats) -> Iterator[Value]:
-        yield from (one_line(layer.name), layer.num_experts, layer.top_k, layer.steps, layer.max_over_mean)
-        yield from (layer.ep_max_over_mean, layer.hottest)
-        yield (number_spans(layer.dead) or "none") if layer.max_over_mean is not None else None
-        yield from (layer.drop_rate, layer.aux_loss) if routed else ()
-
-    hot = report.verdict.expert.layer
-    marked = [place for place, layer in enumerate(report.experts) if hot and layer.name == hot]
-    return Table("MoE layers", columns, [list(cells(layer)) for layer in report.experts], marked)
 
 
 def pipeline_table(report: Report) -> Table:

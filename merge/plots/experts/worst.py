@@ -9,8 +9,7 @@ from distprof.merge.report import ExpertLayerStats, Report
 
 def worst_layer(report: Report) -> ExpertLayerStats:
     """Returns the worst layer of a report that has MoE layers."""
-    name = report.expert_summary.worst_layer if report.expert_summary is not None else report.experts[0].name
-    return next(layer for layer in report.experts if layer.name == name)
+    return report.experts[report.expert_summary.worst_first[0] if report.expert_summary is not None else 0]
 
 
 def worst_words(report: Report) -> str:

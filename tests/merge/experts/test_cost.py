@@ -96,8 +96,8 @@ def test_the_saving_is_that_of_all_layers() -> None:
 
 def test_the_block_has_the_cost_where_it_is_known() -> None:
     found = report_of(dp=4, ep=2, layers=2, noise=0.0)
-    assert "ep cost" not in "\n".join(experts_block(found))
+    assert "cost" not in "\n".join(experts_block(found))
     (layer,) = found.experts
     lines = list(experts_block(replace(found, experts=(replace(layer, ep_cost_ns=14.5e6),))))
     head, row = lines[-2:]
-    assert "ep max/mean  ep cost" in head and "14.5 ms" in row
+    assert "ep max/mean     cost" in head and "14.5 ms" in row

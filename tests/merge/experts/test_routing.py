@@ -116,11 +116,8 @@ def test_routing_that_does_not_fit_the_layers_is_ignored(wrong: dict[str, Any]) 
     assert layer(with_wrong_routing, dp=1).routed == ()
 
 
-def test_the_text_has_chosen_and_dropped_tokens() -> None:
-    lines = list(experts_block(report(routing_only, dp=2, ep=2)))
-    assert [line.split() for line in lines[-2:]] == [
-        ["layer", "top-k", "chosen", "dropped", "aux", "loss"],
-        ["blocks.1.moe", "2", "400", "60", "15%", "1.75"],
-    ]
-    unknown = list(experts_block(report(routing_and_loads, dp=2)))
-    assert unknown[-1].split() == ["blocks.1.moe", "2", "400", "n/a", "n/a"]
+def test_the_text_has_the_share_of_dropped_tokens() -> None:
+    *_, title, row = experts_block(report(routing_only, dp=2, ep=2))
+    assert (title.split()[-1], row.split()[-1]) == ("dropped", "15%")
+    *_, unknown = experts_block(report(routing_and_loads, dp=2))
+    assert unknown.split()[-1] == "n/a"

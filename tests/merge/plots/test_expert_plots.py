@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from support.reports import report_of
 
-from distprof.merge.plots.experts import expert_ranks, expert_steps, expert_times
-from distprof.merge.report import TOKENS_AND_DEVICE, Report, TokensOrDevice
+from distprof.merge.plots.experts import expert_drops, expert_ranks, expert_steps, expert_times, expert_traffic
+from distprof.merge.report import TOKENS_AND_DEVICE, ExpertTraffic, Report, TokensOrDevice
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_tokens_against_time_show_the_slow_rank_above_the_line(report: Report) -
     own_ns = (4e6, 20e6, 6e6, 4e6)
     costly = replace(second, ep_own_ns=own_ns, ep_cost_ns=11.5e6, tokens_or_device=found)
     assert report.expert_summary is not None
-    summary = replace(report.expert_summary, worst_layer=second.name)
+    summary = replace(report.expert_summary, worst_first=(1, 0))
     axes = figure(expert_times.draw(replace(report, experts=(first, costly), expert_summary=summary))).axes[0]
     line, others, slow = axes.lines
     assert [others.get_ydata().tolist(), slow.get_ydata().tolist()] == [[4, 20, 4], [6]]
@@ -65,11 +65,30 @@ def test_tokens_against_time_show_the_slow_rank_above_the_line(report: Report) -
     assert "both tokens and a device" in title and "ep rank 2 takes 1.50 x as long" in title
 
 
+def test_drops_and_dead_experts_over_the_steps(report: Report) -> None:
+    first, second = report.experts
+    assert first.over_steps is not None and second.over_steps is not None
+    lossy = replace(first.over_steps, dropped=tuple(range(8)), dead=(0, 0, 2, 0, 0, 0, 0, 0))
+    layers = replace(first, over_steps=lossy), second
+    dropped, dead = figure(expert_drops.draw(replace(report, experts=layers))).axes
+    assert dropped.lines[0].get_ydata().tolist() == list(range(8))
+    assert dead.lines[0].get_ydata().tolist() == [0, 0, 2, 0, 0, 0, 0, 0]
+
+
+def test_traffic_is_drawn_by_source_and_expert(report: Report) -> None:
+    traffic = ExpertTraffic((0, 1), ((30.0, 10.0), (0.0, 20.0)), 256, 10240.0, 1 / 6, 0.0)
+    axes = figure(expert_traffic.draw(replace(report, expert_traffic=traffic))).axes[0]
+    assert np.ma.filled(axes.images[0].get_array(), 0).tolist() == [[30, 10], [0, 20]]
+    title = " ".join(axes.get_title(loc="left").split())
+    assert "17% of tokens leave their rank, 0% their host" in title and "worst: blocks.1.moe" in title
+
+
 def test_what_has_no_data_is_not_drawn(report: Report) -> None:
     dense = report_of(dp=2, layers=2, experts=0)
     alone = tuple(replace(layer, ep_tokens=()) for layer in report.experts)
     unseen = tuple(replace(layer, over_steps=None) for layer in report.experts)
     assert expert_ranks.draw(dense) is None and expert_steps.draw(dense) is None
+    assert expert_drops.draw(report) is None and expert_traffic.draw(report) is None
     assert expert_times.draw(dense) is None and expert_times.draw(report) is None, "no own times"
     assert expert_ranks.draw(replace(report, experts=alone)) is None
     assert expert_steps.draw(replace(report, experts=unseen)) is None

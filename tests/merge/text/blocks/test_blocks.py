@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from support.reports import report_of
 
+from distprof.merge.experts.summary import summarise
 from distprof.merge.quantities import duration
 from distprof.merge.report import Report
 from distprof.merge.text.blocks.moe.experts import experts_block
@@ -97,32 +98,30 @@ def test_one_rank_has_no_skew() -> None:
     assert list(skew_block(report_of(dp=1))) == []
 
 
-def test_experts_are_listed_with_their_loads() -> None:
-    report = report_of(dp=2, ep=2, layers=2, hot=4.0)
-    layer = report.experts[0]
-    line = list(experts_block(report))[-1]
-    assert line.startswith("blocks.1.moe")
-    assert line.endswith(" ".join(map(str, layer.tokens)))
-    assert f" {layer.max_over_mean:.2f} " in line
-    assert re.search(r" 1 +none ", line), "expert 1 is the hottest, and none is dead"
+def test_layers_are_listed_with_their_balance_the_worst_first() -> None:
+    report = report_of(dp=2, ep=2, layers=4, hot=4.0)
+    first, second = (replace(layer, ep_cost_ns=cost) for layer, cost in zip(report.experts, (1e6, 2e6), strict=True))
+    layers = replace(first, dead=(1, 3), drop_rate=0.25), second
+    found = summarise(layers, None)
+    lines = [line.split() for line in experts_block(replace(report, experts=layers, expert_summary=found))]
+    head, *rows = lines[next(place for place, line in enumerate(lines) if line[:1] == ["layer"]) :]
+    assert head == ["layer", "ep", "max/mean", "cost", "max/mean", "hottest", "dead", "dropped"]
+    balance = [f"{layer.max_over_mean:.2f}" for layer in layers]
+    assert rows[0][-4:] == [balance[1], "1", "none", "n/a"]
+    assert rows[1][-5:] == [balance[0], "1", "1,", "3", "25%"]
+    assert [row[0] for row in rows[:2]] == ["blocks.3.moe", "blocks.1.moe"]
 
 
-def test_dead_and_unrecorded_experts_differ() -> None:
-    report = report_of(dp=2, ep=2, layers=2)
-    layer = replace(report.experts[0], tokens=(5, 0, None, 0), dead=(1, 3))
-    line = list(experts_block(replace(report, experts=(layer,))))[-1]
-    assert line.endswith("5 0 n/a 0")
-    assert " 1, 3 " in line
-
-
-def test_the_hottest_of_many_experts_are_listed() -> None:
-    line = list(experts_block(report_of(dp=2, layers=2, experts=64, hot=4.0)))[-1]
-    assert re.search(r"hottest 1: \d+, (\d+: \d+, ){3}\.\.\.$", line)
+def test_of_many_layers_the_worst_are_listed() -> None:
+    report = report_of(dp=2, layers=60, experts=2)
+    lines = list(experts_block(report))
+    assert "(6 layers are better; summary.json and tables/experts.csv have all)" in lines
+    assert sum(line.startswith("blocks.") for line in lines) == 24
 
 
 def test_experts_without_a_timed_step_are_na() -> None:
     line = list(experts_block(report_of(dp=2, layers=2, steps=0, experts=16)))[-1]
-    assert line.split()[2:] == ["0", "n/a", "n/a", "n/a", "n/a"]
+    assert line.split()[1:] == ["n/a"] * 4
 
 
 def test_no_skew_without_a_timed_step() -> None:

@@ -1,0 +1,226 @@
+"""What the page draws of MoE layers: tables of balance and cost, maps of loads and traffic, charts over the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from distprof.merge.arrays import FloatArray
+from distprof.merge.html.drawings.model import (
+    COUNT,
+    NUMBER,
+    RATIO,
+    SHARE,
+    TIME,
+    Chart,
+    Column,
+    HeatMap,
+    Series,
+    Table,
+    Value,
+)
+from distprof.merge.report import ExpertLayerStats, LoadMetrics, LoadOverSteps, Report
+from distprof.merge.text.blocks.moe.findings import cause_words
+from distprof.merge.text.format.lines import one_line
+from distprof.rank_names import number_spans
+
+_FEWEST_STEPS = 2
+_LEAST_SPAN = 0.25  # of the colours of ep ranks, on either side of the mean
+_LOSSES: tuple[tuple[str, Callable[[LoadOverSteps], Sequence[int]], int], ...] = (
+    ("dropped choices", lambda one: one.dropped, 3),
+    ("experts without a token", lambda one: one.dead, 1),
+)
+
+
+def experts_table(report: Report) -> Table:
+    """Returns the layers, the worst first."""
+    columns = (
+        Column("layer"),
+        Column("ep max/mean", RATIO, "ep", bar=True),
+        Column("cost", TIME, bar=True, why="waits are not known, or experts are not distributed"),
+        Column("max/mean", RATIO, "max/mean", bar=True),
+        Column("hottest expert", COUNT),
+        Column("dead experts", term="dead expert"),
+        Column("dropped", SHARE, "capacity"),
+        Column("equal loads would save", TIME),
+        Column("why ep ranks differ", wide=True),
+        Column("experts", COUNT),
+        Column("top-k", COUNT, "top-k"),
+        Column("steps", COUNT),
+        Column("auxiliary loss", NUMBER),
+    )
+    shown = _worst_first(report)
+    hot = report.verdict.expert.layer
+    marked = [place for place, layer in enumerate(shown) if hot and layer.name == hot]
+    return Table("MoE layers", columns, list(map(_layer_cells, shown)), marked)
+
+
+def _layer_cells(layer: ExpertLayerStats) -> list[Value]:
+    dead = (number_spans(layer.dead) or "none") if layer.max_over_mean is not None else None
+    return [
+        one_line(layer.name), layer.ep_max_over_mean, layer.ep_cost_ns, layer.max_over_mean, layer.hottest, dead,
+        layer.drop_rate, layer.load_cost_ns, cause_words(layer), layer.num_experts, layer.top_k, layer.steps,
+        layer.aux_loss,
+    ]  # fmt: skip
+
+
+def balance_table(report: Report) -> Table:
+    """Returns all measures of balance, of experts and of ep ranks, one row for each layer and kind."""
+    columns = (
+        Column("layer"),
+        Column("of"),
+        Column("max/mean", RATIO, "max/mean", bar=True),
+        Column("MaxVio", RATIO),
+        Column("CV", RATIO),
+        Column("entropy", RATIO),
+        Column("Gini", RATIO),
+        Column("hottest", COUNT),
+        Column("coldest", COUNT),
+    )
+    rows: list[list[Value]] = []
+    for layer in _worst_first(report):
+        for what, found in (("experts", layer.load), ("ep ranks", layer.ep_load)):
+            if found is not None:
+                rows.append([one_line(layer.name), what, *_measures(found)])
+    return Table("Measures of balance", columns, rows)
+
+
+def _measures(found: LoadMetrics) -> list[Value]:
+    return [
+        found.max_over_mean, found.max_violation, found.cv, found.entropy, found.gini, found.hottest, found.coldest,
+    ]  # fmt: skip
+
+
+def _worst_first(report: Report) -> list[ExpertLayerStats]:
+    summary = report.expert_summary
+    return [report.experts[place] for place in summary.worst_first] if summary is not None else []
+
+
+def load_map(report: Report) -> HeatMap | None:
+    """Returns layers x experts."""
+    layers = [layer for layer in report.experts if any(layer.tokens)]
+    if not layers:
+        return None
+    values = _relative([layer.tokens for layer in layers])
+    largest = max(value for row in values for value in row if value is not None)
+    verdict = report.verdict.expert
+    names = [layer.name for layer in layers]
+    named = verdict.layer in names and verdict.expert is not None and (verdict.max_over_mean or 0) >= verdict.overload
+    return HeatMap(
+        title="Load of every expert",
+        row_title="layer",
+        rows=list(map(one_line, names)),
+        column_title="expert",
+        columns=[str(number) for number in range(len(values[0]))],
+        values=values,
+        kind=RATIO,
+        value_title="load / mean of its layer",
+        scale="diverging",
+        middle=1.0,
+        limit=max(largest - 1, verdict.overload - 1),
+        marked=[(names.index(verdict.layer), verdict.expert or 0)] if named else [],
+        note=f"From {verdict.overload:g} x the mean on, an expert is called overloaded.",
+        grey="no recorded rank hosts this expert, or its tokens were not counted",
+    )
+
+
+def ep_map(report: Report) -> HeatMap | None:
+    """Returns layers x ep ranks."""
+    layers = [layer for layer in report.experts if any(layer.ep_tokens)]
+    if not layers:
+        return None
+    values = _relative([layer.ep_tokens for layer in layers])
+    return HeatMap(
+        title="Load of every ep rank",
+        row_title="layer",
+        rows=[one_line(layer.name) for layer in layers],
+        column_title="ep rank",
+        columns=[str(number) for number in range(len(values[0]))],
+        values=values,
+        kind=RATIO,
+        value_title="tokens / mean of the layer",
+        scale="diverging",
+        middle=1.0,
+        limit=max(_LEAST_SPAN, *(abs(value - 1) for row in values for value in row if value is not None)),
+        marked=[],
+        note="A layer waits for its ep rank with the most tokens.",
+        grey="no such ep rank, or its tokens were not counted",
+    )
+
+
+def traffic_map(report: Report) -> HeatMap | None:
+    """Returns ranks of tokens x ranks of experts."""
+    found = report.expert_traffic
+    if found is None or not found.tokens:
+        return None
+    names = list(map(str, found.ranks))
+    every = [value for row in found.tokens for value in row]
+    mean = sum(every) / len(every)
+    return HeatMap(
+        title="Traffic to experts",
+        row_title="rank of the token",
+        rows=names,
+        column_title="rank of the expert",
+        columns=names,
+        values=found.tokens,
+        kind=NUMBER,
+        value_title="tokens in an iteration",
+        scale="diverging",
+        middle=mean,
+        limit=max(every) - mean or 1.0,
+        note="Colours compare with the mean of all. "
+        f"{found.elsewhere_share:.0%} of the tokens leave their rank, {found.other_host_share:.0%} their host.",
+    )
+
+
+def _relative(loads: Sequence[Sequence[int | None]]) -> list[list[float | None]]:
+    """Returns loads / mean of the known ones by layer, as wide as the widest layer."""
+    widest = max(map(len, loads))
+    found: list[list[float | None]] = []
+    for own in loads:
+        known = [load for load in own if load is not None]
+        mean = sum(known) / len(known)
+        found.append([*(None if load is None else load / mean for load in own), *[None] * (widest - len(own))])
+    return found
+
+
+def balance_chart(report: Report) -> Chart | None:
+    """Returns MaxVio over the steps: the median and the worst layer."""
+    steps, table = _over_steps(report, lambda one: one.max_violation)
+    if len(steps) < _FEWEST_STEPS or np.isnan(table).all(axis=0).any():
+        return None
+    series = [Series("median layer", np.nanmedian(table, axis=0).tolist(), "line", 1)]
+    if len(table) > 1:
+        series += [
+            Series("95th percentile of the layers", np.nanpercentile(table, 95, axis=0).tolist(), "line", 6),
+            Series("worst layer", np.nanmax(table, axis=0).tolist(), "line", 3),
+        ]
+    return Chart("MaxVio of experts over the steps", "iteration", steps, RATIO, series, note="0 when balanced.")
+
+
+def losses_chart(report: Report) -> Chart | None:
+    """Returns dropped choices and experts without a token over the steps, of all layers; None where there are none."""
+    found = []
+    steps: list[int] = []
+    for label, pick, colour in _LOSSES:
+        steps, table = _over_steps(report, pick)
+        if np.nansum(table):
+            found.append(Series(label, np.nansum(table, axis=0).tolist(), "line", colour))
+    if not found or len(steps) < _FEWEST_STEPS:
+        return None
+    return Chart("Dropped tokens and dead experts over the steps", "iteration", steps, NUMBER, found)
+
+
+def _over_steps(
+    report: Report, pick: Callable[[LoadOverSteps], Sequence[float | None]]
+) -> tuple[list[int], FloatArray]:
+    """Returns the iterations, and a measure as (layers, iterations), NaN where a layer has none."""
+    every = [layer.over_steps for layer in report.experts if layer.over_steps is not None]
+    steps = sorted({step for one in every for step in one.iterations})
+    table = np.full((len(every), len(steps)), np.nan)
+    for row, one in enumerate(every):
+        for step, value in zip(one.iterations, pick(one), strict=False):
+            if value is not None:
+                table[row, steps.index(step)] = value
+    return steps, table
