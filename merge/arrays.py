@@ -11,6 +11,8 @@ from distprof.records import Array
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+#: Times of modules, of which a large run has many: exact to 6e-8 of their value.
+ShortFloatArray = npt.NDArray[np.float32]
 
 
 def padded(values: Array, rows: int) -> IntArray:
@@ -18,6 +20,13 @@ def padded(values: Array, rows: int) -> IntArray:
     full = np.zeros(rows, object if values.dtype == object else np.int64)
     full[: min(rows, len(values))] = values[:rows]
     return full
+
+
+def padded_table(rows_of_steps: Sequence[Array], rows: int) -> IntArray:
+    """Returns (steps, rows) from the values of each step, padded as :func:`padded` does."""
+    if all(len(values) == rows for values in rows_of_steps):
+        return np.array(rows_of_steps, np.int64)
+    return np.stack([padded(values, rows) for values in rows_of_steps])
 
 
 def combination(columns: Sequence[npt.NDArray[np.integer]]) -> IntArray:

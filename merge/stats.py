@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from statistics import median
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from distprof.merge.arrays import FloatArray
+from distprof.merge.arrays import FloatArray, ShortFloatArray
 from distprof.merge.report import Spread
 
 
@@ -27,9 +28,9 @@ def spread(values: Mapping[int, float]) -> Spread | None:
     )
 
 
-def nan_median(table: FloatArray) -> FloatArray:
+def nan_median(table: FloatArray | ShortFloatArray) -> FloatArray:
     """Returns the median over the last axis of the values that are not NaN; NaN where there is none."""
-    ordered = np.sort(table, axis=-1)  # NaN goes last
+    ordered: npt.NDArray[np.floating[Any]] = np.sort(table, axis=-1)  # NaN goes last
     known = np.count_nonzero(~np.isnan(table), axis=-1)
     low, high = np.maximum(known - 1, 0) // 2, known // 2
     high = np.minimum(high, table.shape[-1] - 1)
@@ -48,8 +49,8 @@ def to_number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _pick(ordered: FloatArray, place: npt.NDArray[np.int64]) -> FloatArray:
-    picked: FloatArray = np.take_along_axis(ordered, place[..., None], axis=-1)[..., 0]
+def _pick(ordered: npt.NDArray[np.floating[Any]], place: npt.NDArray[np.int64]) -> FloatArray:
+    picked: FloatArray = np.take_along_axis(ordered, place[..., None], axis=-1)[..., 0].astype(np.float64)
     return picked
 
 
@@ -60,6 +61,9 @@ def median_of_steps(values: npt.NDArray[np.float64] | npt.NDArray[np.int64]) -> 
 
 def median_over_steps(table: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Returns the median over the first axis, that of the steps; there is at least one step."""
+    if (table == table[0]).all():  # as the calls of most models are
+        alike: npt.NDArray[np.float64] = table[0].astype(np.float64)
+        return alike
     ordered = np.sort(table, axis=0)
     low, high = ordered[(len(table) - 1) // 2], ordered[len(table) // 2]
     middle: npt.NDArray[np.float64] = (low.astype(np.float64) + high) / 2

@@ -45,6 +45,7 @@ LAUNCHER = (
 )
 ANALYSIS = (
     "merge.report",
+    "merge.processors",
     "merge.arrays",
     "merge.wording",
     "merge.stats",
@@ -97,6 +98,7 @@ ALLOWED_UNITS = {
         "records",
         "merge.report",
         "merge.arrays",
+        "merge.processors",
         "merge.wording",
         "merge.quantities",
         "merge.trace",

@@ -21,6 +21,7 @@ from distprof.merge.diff.data import Diff
 from distprof.merge.diff.samples import Side, side_of
 from distprof.merge.diff.text import render
 from distprof.merge.export.json import plain
+from distprof.merge.load.reading import in_processes
 from distprof.merge.load.run import load_run
 from distprof.merge.wording import join_words
 from distprof.printable import printable_json
@@ -98,7 +99,7 @@ def _side(path: Path) -> Side:
     if report_file(path) is not None:
         return Side(load(path).report)
     progress = Progress(sys.stderr)
-    run = load_run(path, progress.files)
+    run = load_run(path, progress.files, in_processes())
     progress.clear()
     chosen = with_defaults(SHOWN, options_of_run(RunFolder(path)))
     return side_of(start_analysis(run, chosen_peaks(chosen)))

@@ -19,6 +19,7 @@ from distprof.merge.analysis import start_analysis
 from distprof.merge.export.files import write_files
 from distprof.merge.export.perfetto import PerfettoTrace
 from distprof.merge.load.rank import RankData
+from distprof.merge.load.reading import in_processes
 from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
 from distprof.merge.text.blocks.verdict import verdict
@@ -58,7 +59,7 @@ def command(run: Path | None, to: str, out: Path | None) -> None:
     """
     progress = Progress(sys.stderr)
     run = chosen_run(run, {})
-    loaded = load_run(run, progress.files)
+    loaded = load_run(run, progress.files, in_processes())
     report, analysis = analyse(loaded), start_analysis(loaded)
     cache = RecordCache()
     ranks = run_trace(analysis, report, lambda data: _read(run, data, cache))

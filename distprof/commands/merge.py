@@ -24,9 +24,10 @@ from distprof.merge.analyse import analyse
 from distprof.merge.export.files import Content, write_files
 from distprof.merge.export.json import to_json
 from distprof.merge.export.paper import FORMS, render_tables
-from distprof.merge.export.table_files import csv_files, parquet_files, parquet_names
-from distprof.merge.export.tables import all_tables
+from distprof.merge.export.table_files import csv_files, csv_names, parquet_files, parquet_names
+from distprof.merge.export.tables import MOST_TEXT_ROWS, NAMES, all_tables, text_tables
 from distprof.merge.export.tables.table import Table
+from distprof.merge.load.reading import in_processes
 from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
 from distprof.merge.text import render, render_first_page
@@ -79,13 +80,13 @@ def command(
     progress = Progress(sys.stderr)
     asked = decided_options((*REPORT, OUT), given, config)
     run = chosen_run(run, asked)
-    loaded = load_run(run, progress.files)
     chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
+    loaded = load_run(run, progress.files, in_processes(chosen["jobs"]))
     report = analyse(loaded, chosen_peaks(chosen), window)
     options = replace(text_options(chosen), page=PAGE if chosen["page"] else "")
     text = render(report, options)
-    tables = all_tables(report)
-    files = _table_files(tables, parquet=chosen["parquet"])
+    tables = text_tables(report)
+    files = {**csv_files(tables), **(parquet_files(all_tables(report)) if chosen["parquet"] else {})}
     pictures = _draw(report, progress) if chosen["plots"] else {}
     page = _page(report, tables, progress) if chosen["page"] else {}
     contents = {"summary.txt": text.encode(), SUMMARY: to_json(report).encode(), **page, **files, **pictures}
@@ -93,6 +94,7 @@ def command(
         in_any_case.callback(_write, run, out, contents)
         shown = text if _is_whole(chosen) else render_first_page(report, options)
         in_any_case.callback(write_report, render_tables(report, form) if form else shown, chosen)
+        in_any_case.callback(_say_left_out, tables, chosen)
         in_any_case.callback(progress.clear)
 
 
@@ -101,8 +103,11 @@ def _is_whole(chosen: Mapping[str, Any]) -> bool:
     return bool(chosen["full"]) or chosen["output_file"] != STDOUT
 
 
-def _table_files(tables: Mapping[str, Table], *, parquet: bool) -> dict[str, Content]:
-    return {**csv_files(tables), **(parquet_files(tables) if parquet else {})}
+def _say_left_out(tables: Mapping[str, Table], chosen: Mapping[str, Any]) -> None:
+    for name in NAMES:
+        if name not in tables:
+            instead = "" if chosen["parquet"] else ": --parquet writes it"
+            say(f"tables/{name}.csv is left out, it has more than {MOST_TEXT_ROWS:,} rows{instead}")
 
 
 def _write(run: Path, out: Path | None, contents: Mapping[str, Content]) -> None:
@@ -141,7 +146,7 @@ def _page(report: Report, tables: Mapping[str, Table], progress: Progress) -> di
 
 
 def _optional_files() -> set[str]:
-    return {PAGE, *_all_pictures(), *parquet_names()}
+    return {PAGE, *_all_pictures(), *csv_names(), *parquet_names()}
 
 
 def _all_pictures() -> set[str]:

@@ -233,6 +233,7 @@ REPORT = (
     *SHOWN,
     Option("full", bool, "print the whole report, not its first page only", default=False),
     Option("parquet", bool, "write the tables as Parquet files too, with pyarrow", default=False),
+    Option("jobs", int, "processes that read a large run", "N", default_text="one for each processor", least=1),
     Option("output_file", str, "write the report's text to this file; - is stdout", "FILE", default=STDOUT),
 )
 #: All options; a configuration file may set each of them.

@@ -99,15 +99,27 @@ class RecordCache:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, bytes], Record] = {}
+        self._keys: dict[int, tuple[str, bytes]] = {}  # by the id of the record, which stays its own
+
+    def knows(self, kind: object, payload: bytes) -> bool:
+        """Whether the payload was decoded before, and so is sound."""
+        return type(kind) is str and kind in self._KINDS and (kind, payload) in self._known
 
     def record_of(self, entry: Entry) -> Record:
         """Returns the entry's record, which is decoded once.  Raises RecordError."""
-        if entry.kind not in self._KINDS:
-            return _decode(entry)
-        key = entry.kind, entry.payload
+        return self.record(entry.kind, entry.payload) if entry.kind in self._KINDS else _decode(entry)
+
+    def record(self, kind: str, payload: bytes) -> Record:
+        """Returns the record of a payload, which is decoded once and kept.  Raises RecordError."""
+        key = kind, payload
         if key not in self._known:
-            self._known[key] = _decode(entry)
+            record = self._known[key] = _decode(Entry(kind, 0, payload))
+            self._keys[id(record)] = key
         return self._known[key]
+
+    def key_of(self, record: Record) -> tuple[str, bytes]:
+        """Returns the kind and the payload of a record that is kept."""
+        return self._keys[id(record)]
 
 
 def read_header(path: Path) -> Header:
@@ -139,9 +151,10 @@ def parse_shard(data: bytes, source: str = "<memory>", memo: RecordCache | None 
     report = ReadReport(unread_bytes=found.unread_bytes, unread_why=found.why)
     if not found.bodies:
         raise NotAShard(f"{source} {_missing_header_reason(data)}")
-    entries = _in_order(_entries(found.bodies, report), report)
+    memo = memo or RecordCache()
+    entries = _in_order(_entries(found.bodies, report, memo), report)
     shard = Shard(source, _header(entries, source), [], report)
-    _decode_all(entries, shard, memo or RecordCache())
+    _decode_all(entries, shard, memo)
     return shard
 
 
@@ -153,20 +166,20 @@ def _missing_header_reason(data: bytes) -> str:
     return "is no distprof shard: it does not begin with a header"
 
 
-def _entries(bodies: Iterable[bytes], report: ReadReport) -> list[Entry]:
+def _entries(bodies: Iterable[bytes], report: ReadReport, memo: RecordCache) -> list[Entry]:
     entries = []
     for body in bodies:
         try:
-            entries.append(_entry(body))
+            entries.append(_entry(body, memo))
         except RecordError as error:
             report.malformed.append(str(error))
     return entries
 
 
-def _entry(body: bytes) -> Entry:
+def _entry(body: bytes, memo: RecordCache) -> Entry:
     """Raises RecordError for a body, of whatever bytes, that is not the msgpack of [kind, sequence, payload]."""
     try:
-        kind, sequence, payload = _three_items(body)
+        kind, sequence, payload = _three_items(body, memo)
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise RecordError(f"a record of {len(body)} bytes is not sound msgpack ({type(error).__name__})") from None
     if type(kind) is str and _KIND.fullmatch(kind) and type(sequence) is int and 0 <= sequence <= INT64.high:
@@ -174,15 +187,22 @@ def _entry(body: bytes) -> Entry:
     raise RecordError(f"a record of {len(body)} bytes is not [kind, sequence, payload]")
 
 
-def _three_items(body: bytes) -> tuple[Any, Any, bytes]:
-    """Returns the kind, the sequence number and the bytes of the payload.  Raises ValueError unless there are three."""
+def _three_items(body: bytes, memo: RecordCache) -> tuple[Any, Any, bytes]:
+    """Returns the kind, the sequence number and the bytes of the payload.  Raises ValueError unless there are three.
+
+    A payload that ``memo`` knows is not read again: of many ranks that have the same tree, one is.
+    """
     unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(body)), **_NO_CONTAINERS)
     unpacker.feed(body)
     length, kind, sequence, start = unpacker.read_array_header(), unpacker.unpack(), unpacker.unpack(), unpacker.tell()
-    unpacker.skip()
-    if length != 3 or unpacker.tell() != len(body):
+    payload = body[start:]
+    if not memo.knows(kind, payload):
+        unpacker.skip()
+        if unpacker.tell() != len(body):
+            raise ValueError("more than three items")
+    if length != 3:
         raise ValueError("not three items")
-    return kind, sequence, body[start:]
+    return kind, sequence, payload
 
 
 def _in_order(entries: list[Entry], report: ReadReport) -> list[Entry]:

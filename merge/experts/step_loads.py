@@ -16,10 +16,12 @@ from distprof.merge.stats import to_number
 
 def processed_by_step(hosting: Sequence[ExpertHost], iterations: tuple[int, ...], experts: int) -> FloatArray:
     """Returns the tokens that experts processed, (iterations, experts); NaN for an expert that no host has."""
-    loads = np.full((len(iterations), experts), np.nan)
+    loads, hosted = np.zeros((len(iterations), experts)), np.zeros(experts, np.bool_)
     for host in hosting:
         local = list(host.layer.local_experts)
-        loads[:, local] = np.nan_to_num(loads[:, local]) + host.at(iterations)
+        loads[:, local] += host.at(iterations)
+        hosted[local] = True
+    loads[:, ~hosted] = np.nan
     return loads
 
 

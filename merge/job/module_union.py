@@ -10,18 +10,18 @@ siblings in an order that fits every rank.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from distprof.merge.arrays import IntArray
+from distprof.merge.arrays import FloatArray, IntArray, ShortFloatArray
 from distprof.merge.job.child_order import ChildOrder, Key
 from distprof.merge.job.module_labels import module_labels
 from distprof.merge.job.stages import Name, Pipeline, apart_on_stages
 from distprof.merge.load.module_tree import RankTree
-from distprof.records import ModuleRow
+from distprof.records import Array, ModuleRow
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,31 @@ class ModuleUnion:
         """Returns, by row of the ``column``-th rank's tree, the module's index in the union."""
         return self._index[self._ranks[column]]
 
-    def stack(self, values: Iterable[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64]:
+    def stack(self, values: Iterable[ShortFloatArray | None]) -> ShortFloatArray:
         """Returns (modules, ranks) from each rank's (rows) values; NaN where a rank has no such module or no values."""
-        table = np.full((len(self.modules), len(self._ranks)), np.nan)
+        table = np.full((len(self._ranks), len(self.modules)), np.nan, np.float32)  # the values of a rank side by side
         for column, own in enumerate(values):
             if own is not None:
-                table[self.index(column), column] = own
-        return table
+                table[column, self.index(column)] = own
+        by_module: ShortFloatArray = table.T
+        return by_module
+
+    def holders(self) -> IntArray:
+        """Returns by module how many ranks have it."""
+        found = np.zeros(len(self.modules), np.int64)
+        for kind, ranks in Counter(self._ranks).items():
+            found[self._index[kind]] += ranks
+        return found
+
+    def mean(self, values: Iterable[Array | None]) -> FloatArray:
+        """Returns by module the mean over the ranks that have a value, which is not NaN; NaN where none has."""
+        total, known = np.zeros(len(self.modules)), np.zeros(len(self.modules))
+        for column, own in enumerate(values):
+            if own is not None:
+                there = ~np.isnan(own)
+                total[self.index(column)] += np.where(there, own, 0.0)
+                known[self.index(column)] += there
+        return np.where(known > 0, total / np.maximum(known, 1), np.nan)
 
 
 _Kind = tuple[RankTree, Pipeline]

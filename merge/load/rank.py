@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -44,7 +45,7 @@ from distprof.records import (
     Tree,
     WarmupStep,
 )
-from distprof.shard.reader import ReadReport, Shard, last_ns
+from distprof.shard.reader import ReadReport, RecordCache, Shard, last_ns
 
 Kind = TypeVar("Kind", bound=Record)
 Stepwise = TypeVar("Stepwise", Collectives, Timeline, Pauses)
@@ -131,18 +132,21 @@ class RankReader:
     """
 
     def __init__(self) -> None:
+        #: The records of the shards that this reader reduces.
+        self.cache = RecordCache()
         # The records are kept beside what they became, so that their ids stay theirs.
         self._trees: dict[tuple[int, ...], tuple[list[Tree], RankTree]] = {}
         self._parameter_sets: dict[tuple[int, ...], tuple[list[Parameters], ParameterSet]] = {}
+        self._records: dict[RankTree | ParameterSet, Sequence[Tree] | Sequence[Parameters]] = {}
 
     def reduce(self, shard: Shard, source: str) -> RankData:
         def of(kind: type[Kind]) -> list[Kind]:
             return [record for record in shard.records if isinstance(record, kind)]
 
         memories: list[Memory | MemoryUnknown] = [*of(MemoryUnknown), *of(Memory)]
-        tree, plans = self._tree(of(Tree)), {plan.window: plan for plan in of(Plan)}
+        tree, plans = self.tree_of(of(Tree)), {plan.window: plan for plan in of(Plan)}
         steps = used_steps(of(Step), plans.values())
-        layers, parameters = _placed_layers(of(ExpertLayers), tree), self._parameter_set(of(Parameters))
+        layers, parameters = _placed_layers(of(ExpertLayers), tree), self.parameters_of(of(Parameters))
         return RankData(
             source=source,
             header=shard.header,
@@ -177,21 +181,32 @@ class RankReader:
             suspects=_suspects(of(ExpertLayers), tree),
             warmup=_whole_iterations(of(WarmupStep)),
             at_work=roots_at_work(tree, of(Counts), of(Step)) if parameters.met_evaluated else frozenset(),
+            evaluated=self.parameters_of([]),
         )
 
-    def _tree(self, records: list[Tree]) -> RankTree:
+    def tree_of(self, records: list[Tree]) -> RankTree:
+        """Returns the tree of some records, the same object for the same records."""
         key = tuple(map(id, records))
         if key not in self._trees:
-            self._trees[key] = (records, RankTree(valid_rows(records)))
+            tree = RankTree(valid_rows(records))
+            self._trees[key] = (records, tree)
+            self._records[tree] = records
         return self._trees[key][1]
 
-    def _parameter_set(self, records: list[Parameters]) -> ParameterSet:
+    def parameters_of(self, records: list[Parameters]) -> ParameterSet:
+        """Returns the parameters of some records, the same object for the same records."""
         last = _last_of_each_root(records)
-        key = tuple(id(record) for pieces in last for record in pieces)
+        used = [record for pieces in last for record in pieces]
+        key = tuple(map(id, used))
         if key not in self._parameter_sets:
-            whole = [joined for pieces in last if (joined := _joined(pieces)) is not None]
-            self._parameter_sets[key] = ([record for pieces in last for record in pieces], ParameterSet(whole))
+            parameters = ParameterSet([joined for pieces in last if (joined := _joined(pieces)) is not None])
+            self._parameter_sets[key] = (used, parameters)
+            self._records[parameters] = used
         return self._parameter_sets[key][1]
+
+    def records_of(self, made: RankTree | ParameterSet) -> Sequence[Tree] | Sequence[Parameters]:
+        """Returns the records of a tree or of parameters that this reader has made."""
+        return self._records[made]
 
 
 def _last_of_each_root(records: list[Parameters]) -> list[list[Parameters]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from distprof.errors import DataError, UsageError
@@ -24,13 +25,15 @@ from distprof.merge.load.notes import (
     launch_notes,
     reading_notes,
 )
+from distprof.merge.load.packing import Unread
 from distprof.merge.load.rank import RankData, RankReader
+from distprof.merge.load.reading import Executors, in_this_process, read_files
 from distprof.merge.wording import join_words
 from distprof.rank.selection import select_shards
 from distprof.rank_names import number_spans
 from distprof.records import FORWARD, TRAINING
 from distprof.run_folder import MANIFEST, SHARDS, Manifest, RunFolder
-from distprof.shard.reader import OtherSchema, RecordCache, Shard, read_shard
+from distprof.shard.reader import Shard
 
 #: (files read, files in all)
 Progress = Callable[[int, int], None]
@@ -52,7 +55,7 @@ class LoadedRun:
         recorded = {data.rank for data in self.ranks}
         return tuple(rank for rank in range(self.world_size) if rank not in recorded)
 
-    @property
+    @cached_property
     def mode(self) -> str:
         """What an iteration is: training if any rank trained, else a forward; ranks with a window decide, if any."""
         deciding = [data for data in self.ranks if data.has_data] or self.ranks
@@ -78,8 +81,8 @@ def _named_windows(numbers: Sequence[int]) -> str:
     return f"window{'s' if len(numbers) > 1 else ''} {number_spans(numbers)}"
 
 
-def load_run(path: Path, progress: Progress | None = None) -> LoadedRun:
-    """The run in folder ``path``: a run folder, or a folder with shards in it.
+def load_run(path: Path, progress: Progress | None = None, executors: Executors = in_this_process) -> LoadedRun:
+    """The run in folder ``path``: a run folder, or a folder with shards in it; ``executors`` gives what reads them.
 
     Raises DataError, in one sentence, when there is no run, nothing recorded, two runs, or a shard of another schema.
     """
@@ -89,7 +92,7 @@ def load_run(path: Path, progress: Progress | None = None) -> LoadedRun:
         manifest = run.read_manifest()
     except OSError as error:
         raise DataError(f"{error.filename or path} cannot be read: {error.strerror}") from None
-    candidates, unread = _read_all(files, progress)
+    candidates, unread = _read_all(files, progress, executors)
     if not candidates:
         name, why = next(iter(unread.items()))
         raise DataError(f"no shard in {path} can be read: {name} {why}")
@@ -126,25 +129,13 @@ def _shard_files(run: RunFolder) -> list[Path]:
     raise DataError(f"{path} is no run: it has neither {MANIFEST} nor shards ({SHARDS}/rank*.msgpack){hint}")
 
 
-def _read_all(files: Sequence[Path], progress: Progress | None) -> tuple[list[RankData], dict[str, str]]:
+def _read_all(
+    files: Sequence[Path], progress: Progress | None, executors: Executors
+) -> tuple[list[RankData], dict[str, str]]:
     """(what was read, why the other files were not, by name).  Raises OtherSchema."""
-    memo, reducer = RecordCache(), RankReader()
-    candidates: list[RankData] = []
-    unread: dict[str, str] = {}
-    for done, file in enumerate(files, 1):
-        try:
-            candidates.append(reducer.reduce(read_shard(file, memo), file.name))
-        except OtherSchema:
-            raise
-        except OSError as error:
-            unread[file.name] = f"could not be read ({error.strerror})"
-        except MemoryError:
-            unread[file.name] = f"could not be read (its {file.stat().st_size:,} bytes need more memory than there is)"
-        except DataError as error:
-            unread[file.name] = str(error).removeprefix(f"{file} ")
-        if progress:
-            progress(done, len(files))
-    return candidates, unread
+    found = read_files(files, executors, lambda done: progress(done, len(files)) if progress else None)
+    unread = {one.name: one.why for one in found if isinstance(one, Unread)}
+    return [one for one in found if isinstance(one, RankData)], unread
 
 
 def _one_run(candidates: Sequence[RankData]) -> None:

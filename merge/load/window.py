@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from distprof.merge.arrays import FloatArray, IntArray, padded
+from distprof.merge.arrays import FloatArray, IntArray, ShortFloatArray, padded_table
 from distprof.merge.load.collectives import RankCollectives
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.self_times import SelfTimes, kept_self_times
@@ -37,11 +37,11 @@ from distprof.records import (
 class MedianModuleTimes:
     """Medians over the timed steps, one value a row of the rank's tree; times in ns."""
 
-    calls: FloatArray
-    forward_self: FloatArray
-    backward_self: FloatArray
-    forward: FloatArray  # inclusive
-    backward: FloatArray  # inclusive
+    calls: ShortFloatArray
+    forward_self: ShortFloatArray
+    backward_self: ShortFloatArray
+    forward: ShortFloatArray  # inclusive
+    backward: ShortFloatArray  # inclusive
     by_step: SelfTimes  # of the modules that matter
 
 
@@ -196,14 +196,15 @@ def _median(values: Sequence[int]) -> float | None:
 
 
 def _module_times(tree: RankTree, steps: Sequence[Step]) -> MedianModuleTimes:
-    forward = np.stack([padded(step.forward_ns, len(tree)) for step in steps])
-    backward = np.stack([padded(step.backward_ns, len(tree)) for step in steps])
+    forward = padded_table([step.forward_ns for step in steps], len(tree))
+    backward = padded_table([step.backward_ns for step in steps], len(tree))
+    calls = padded_table([step.calls for step in steps], len(tree))
     return MedianModuleTimes(
-        calls=median_over_steps(np.stack([padded(step.calls, len(tree)) for step in steps])),
-        forward_self=median_over_steps(forward),
-        backward_self=median_over_steps(backward),
-        forward=median_over_steps(tree.inclusive(forward)),
-        backward=median_over_steps(tree.inclusive(backward)),
+        calls=_short_median(calls),
+        forward_self=_short_median(forward),
+        backward_self=_short_median(backward),
+        forward=_short_median(tree.inclusive(forward)),
+        backward=_short_median(tree.inclusive(backward)),
         by_step=kept_self_times(forward, backward, float(median(step.duration_ns for step in steps))),
     )
 
@@ -212,9 +213,14 @@ def _layer_times(tree: RankTree, layers: Sequence[ExpertLayer], steps: Sequence[
     """Returns the times of both directions in each layer and all modules inside, (layers, steps); None without any."""
     if not layers or not steps:
         return None
-    rows = [layer.row for layer in layers]
-    both = (padded(step.forward_ns, len(tree)) + padded(step.backward_ns, len(tree)) for step in steps)
-    return np.stack([tree.inclusive(own)[rows] for own in both], axis=1).astype(np.int64)
+    forward = padded_table([step.forward_ns for step in steps], len(tree))
+    backward = padded_table([step.backward_ns for step in steps], len(tree))
+    times: IntArray = tree.inclusive(forward + backward)[:, [layer.row for layer in layers]].T
+    return np.ascontiguousarray(times)
+
+
+def _short_median(table: IntArray) -> ShortFloatArray:
+    return median_over_steps(table).astype(np.float32)
 
 
 def _above_zero(values: Array) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from contextlib import suppress
 from multiprocessing import get_context
 
 from distprof.merge import plots
+from distprof.merge.processors import usable_processors
 from distprof.merge.report import Report
 
 #: The report that a process of the pool draws from.
@@ -44,7 +44,7 @@ def draw_all(report: Report, drawn: Callable[[str], None]) -> tuple[dict[str, by
 
 def _in_processes(report: Report) -> Iterator[tuple[str, Future[dict[str, bytes]]]]:
     """Yields each plot when it is done; none where processes cannot be forked, or there is one processor."""
-    workers = min(len(plots.NAMES), _processors())
+    workers = min(len(plots.NAMES), usable_processors())
     if workers < 2 or sys.platform != "linux":
         return
     plots.loaded_style()  # before the fork, once for all processes
@@ -53,10 +53,6 @@ def _in_processes(report: Report) -> Iterator[tuple[str, Future[dict[str, bytes]
         futures = {pool.submit(_draw, name): name for name in plots.NAMES}
         for future in as_completed(futures):
             yield futures[future], future
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begin(report: Report) -> None:

@@ -41,8 +41,8 @@ class ModuleStats:
     backward_self_ns: float | None  # likewise
 
 
-def _no_times() -> npt.NDArray[np.float64]:
-    return np.empty((0, 0))
+def _no_times() -> npt.NDArray[np.float32]:
+    return np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +54,10 @@ class ModuleTimes:
     """
 
     ranks: tuple[int, ...] = ()  # the columns, ascending
-    forward_self_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)  # without the modules inside
-    backward_self_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)  # likewise
-    forward_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)  # with the modules inside
-    backward_ns: npt.NDArray[np.float64] = field(default_factory=_no_times)  # likewise
+    forward_self_ns: npt.NDArray[np.float32] = field(default_factory=_no_times)  # without the modules inside
+    backward_self_ns: npt.NDArray[np.float32] = field(default_factory=_no_times)  # likewise
+    forward_ns: npt.NDArray[np.float32] = field(default_factory=_no_times)  # with the modules inside
+    backward_ns: npt.NDArray[np.float32] = field(default_factory=_no_times)  # likewise
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The merged module tree: work and times of every module, over the ranks that have it.
 
-    windows (rows of one rank) -> ModuleUnion.stack -> tables (modules, ranks), NaN where a rank has none -> ModuleStats
+    windows (rows of one rank) -> ModuleUnion.stack: tables (modules, ranks), or .mean: over the ranks -> ModuleStats
 
 Work is exact on each rank, so there a module's inclusive MACs are its own plus its children's; over ranks it is the
 mean.  Times are medians over steps and then over ranks, so parents equal the sum of their parts only nearly.
@@ -15,17 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import FloatArray, padded
+from distprof.merge.arrays import FloatArray, IntArray, ShortFloatArray, padded
 from distprof.merge.job.module_union import Module
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.window import MedianModuleTimes, Window
 from distprof.merge.report import ModuleStats, ModuleTimes
-from distprof.merge.stats import nan_mean, nan_median, to_number
-from distprof.merge.work.compiled_kernels import inside_compiled
+from distprof.merge.stats import nan_median, to_number
+from distprof.merge.work.compiled_kernels import COMPILED, inside_compiled
 from distprof.records import Array, Counts
 
 #: Reads one value for each row of a rank's tree; None where the rank has no such data.
-Pick = Callable[[RankTree, Window], FloatArray | None]
+Pick = Callable[[RankTree, Window], Array | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,21 +36,22 @@ class TimeTables:
     time either where its whole subtree was never called.  There are no backward times where nothing trains.
     """
 
-    forward_self: FloatArray
-    backward_self: FloatArray
-    forward: FloatArray  # inclusive
-    backward: FloatArray  # inclusive
+    forward_self: ShortFloatArray
+    backward_self: ShortFloatArray
+    forward: ShortFloatArray  # inclusive
+    backward: ShortFloatArray  # inclusive
 
 
 @computed_once
 def time_tables(analysis: Analysis) -> TimeTables:
     """Returns the times of all modules on all ranks."""
-    called = np.nansum(_stack(analysis, _timed(lambda times: times.calls)), axis=1) > 0
+    called = _mean(analysis, lambda tree, window: window.times.calls if window.times else None) > 0
     called_below = _any_below(called, analysis.union.modules)
     trains = np.full(len(called), analysis.trains)
 
-    def table(pick: Callable[[MedianModuleTimes], FloatArray], known: npt.NDArray[np.bool_]) -> FloatArray:
-        times = _stack(analysis, _timed(pick))
+    def table(pick: Callable[[MedianModuleTimes], ShortFloatArray], known: npt.NDArray[np.bool_]) -> ShortFloatArray:
+        windows = (analysis.windows.get(data.rank) for data in analysis.ranks)
+        times = analysis.union.stack(pick(window.times) if window and window.times else None for window in windows)
         times[~known] = np.nan
         return times
 
@@ -77,17 +78,15 @@ def module_times(analysis: Analysis) -> ModuleTimes:
 def module_stats(analysis: Analysis) -> tuple[ModuleStats, ...]:
     """Returns one row for each module, in the order of the union."""
     union, times = analysis.union, time_tables(analysis)
-    params = union.stack(data.tree.total_params for data in analysis.ranks)
-    own_params = union.stack(data.tree.own_params for data in analysis.ranks)
     columns = zip(
         union.modules,
-        np.count_nonzero(~np.isnan(params), axis=1).tolist(),
-        nan_mean(params).tolist(),
-        nan_mean(own_params).tolist(),
-        nan_mean(_stack(analysis, _calls)),
-        nan_mean(_stack(analysis, _counted(lambda counts: counts.forward_macs, inclusive=True))),
-        nan_mean(_stack(analysis, _counted(lambda counts: counts.forward_flops, inclusive=True))),
-        nan_mean(_stack(analysis, _counted(lambda counts: counts.forward_macs, inclusive=False))),
+        union.holders().tolist(),
+        union.mean(data.tree.total_params for data in analysis.ranks).tolist(),
+        union.mean(data.tree.own_params for data in analysis.ranks).tolist(),
+        _mean(analysis, _calls),
+        _mean(analysis, _counted(lambda counts: counts.forward_macs, inclusive=True)),
+        _mean(analysis, _counted(lambda counts: counts.forward_flops, inclusive=True)),
+        _mean(analysis, _counted(lambda counts: counts.forward_macs, inclusive=False)),
         *(_backward_work(analysis, pick) for pick in _BACKWARD_WORK),
         nan_median(times.forward),
         nan_median(times.backward),
@@ -130,25 +129,31 @@ def _row(
     )
 
 
-def _stack(analysis: Analysis, pick: Pick) -> FloatArray:
+def _mean(analysis: Analysis, pick: Pick) -> FloatArray:
+    """Returns by module the mean over the ranks that have a value."""
     windows = ((data.tree, analysis.windows.get(data.rank)) for data in analysis.ranks)
-    return analysis.union.stack(pick(tree, window) if window else None for tree, window in windows)
-
-
-def _timed(pick: Callable[[MedianModuleTimes], FloatArray]) -> Pick:
-    return lambda tree, window: pick(window.times) if window.times else None
+    return analysis.union.mean(pick(tree, window) if window else None for tree, window in windows)
 
 
 def _counted(pick: Callable[[Counts], Array], *, inclusive: bool) -> Pick:
+    known: dict[tuple[int, int], FloatArray] = {}  # ranks with the same work share the array of it
+
     def picked(tree: RankTree, window: Window) -> FloatArray | None:
-        if window.counts is None:
+        counts = window.counts
+        if counts is None:
             return None
-        own = padded(pick(window.counts), len(tree))
-        work = (tree.inclusive(own) if inclusive else own).astype(np.float64)
-        work[inside_compiled(tree, window.counts)] = np.nan
-        return work
+        key = id(tree), id(pick(counts))
+        if counts.compiled == COMPILED or key not in known:
+            known[key] = _work(tree, counts, padded(pick(counts), len(tree)), inclusive=inclusive)
+        return known[key]
 
     return picked
+
+
+def _work(tree: RankTree, counts: Counts, own: IntArray, *, inclusive: bool) -> FloatArray:
+    work: FloatArray = (tree.inclusive(own) if inclusive else own).astype(np.float64)
+    work[inside_compiled(tree, counts)] = np.nan
+    return work
 
 
 #: The columns of :class:`ModuleStats` that hold the work of backward.
@@ -161,11 +166,11 @@ _BACKWARD_WORK: tuple[Callable[[Counts], Array], ...] = (
 
 def _backward_work(analysis: Analysis, pick: Callable[[Counts], Array]) -> FloatArray:
     """Returns the inclusive work by module, as the mean over ranks; NaN where nothing trains."""
-    work = nan_mean(_stack(analysis, _counted(pick, inclusive=True)))
+    work = _mean(analysis, _counted(pick, inclusive=True))
     return work if analysis.trains else np.full_like(work, np.nan)
 
 
-def _calls(tree: RankTree, window: Window) -> FloatArray | None:
+def _calls(tree: RankTree, window: Window) -> Array | None:
     """Returns the calls in the timed steps, or in the counted step where no step was timed."""
     if window.times:
         return window.times.calls

@@ -15,6 +15,8 @@ from distprof.merge.report import CompiledRegion
 from distprof.rank_names import rank_names
 from distprof.records import Counts
 
+#: How the code ran: :class:`distprof.records.Counts`.
+COMPILED = "compiled"
 _OPTIMIZER = "(optimizer)"
 _UNSEEN = (
     "an optimizer stepped on {ranks}, but no forward of a model was seen: the model runs in a function compiled for a"
@@ -69,7 +71,7 @@ def inside_compiled(tree: RankTree, counts: Counts) -> npt.NDArray[np.bool_]:
     This is possible where compiled code ran as such, and a module above was called, but neither the module itself nor
     one below it.
     """
-    if counts.compiled != "compiled":
+    if counts.compiled != COMPILED:
         return np.zeros(len(tree), np.bool_)
     called = padded(counts.calls, len(tree))
     within = tree.inclusive(called) > 0

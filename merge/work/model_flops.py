@@ -134,7 +134,9 @@ def _add(sums: WorkSums, one: CountedRank, share: FloatArray) -> None:
 def _kept_choices(one: CountedRank, window: Window | None) -> list[int | None]:
     """Returns for each layer how many choices its router kept in the counted iteration; None where that is unknown."""
     routing = window.counted_routing if window is not None else None
-    rows = {row.layer: row for row in routing.layers if row.drops_known} if routing is not None else {}
+    if routing is None:
+        return [None] * len(one.layers)
+    rows = {row.layer: row for row in routing.layers if row.drops_known}
     kept = {number: int(row.routed.sum()) - int(row.dropped.sum()) for number, row in rows.items()}
     return [kept.get(number) for number, layer in enumerate(one.data.layers) if layer in one.layers]
 

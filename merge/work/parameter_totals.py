@@ -81,6 +81,8 @@ def evaluated_models(analysis: Analysis) -> tuple[EvaluatedModel, ...]:
     pieces: dict[int, dict[_Key, int]] = {}
     names: dict[int, str] = {}
     for data in analysis.ranks:
+        if not data.evaluated.records:
+            continue
         numbers = dict(data.models)
         for key, piece in _pieces(data, data.evaluated, analysis.layout, analysis.pipelines[data.rank], {}):
             root = piece.parameter.root

@@ -100,6 +100,18 @@ def test_without_a_matplotlib_that_works_there_is_a_report_still(cli: Cli, tmp_p
     assert everything(run / "report").keys() == PLAIN
 
 
+def test_a_table_of_too_many_rows_is_left_out_and_named(
+    here: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "run", dp=2)
+    here("merge", run, "--no-plots", "--no-page")
+    monkeypatch.setattr("distprof.merge.export.tables.MOST_TEXT_ROWS", 10)
+    ended = here("merge", run, "--no-plots", "--no-page")
+    left = {"summary.txt", "summary.json", *csv_names()} - {"tables/module_times.csv"}
+    assert everything(run / "report").keys() == left, "that of an earlier merge is removed"
+    assert "distprof: tables/module_times.csv is left out, it has more than" in ended.stderr
+
+
 def test_options_choose_what_is_shown(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
     whole = here("merge", run, "--no-plots", "--full").stdout

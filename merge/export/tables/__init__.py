@@ -26,6 +26,8 @@ _MAKERS: Mapping[str, Callable[[Report], Table]] = {
     "collectives": COLLECTIVES.make,
     "memory": MEMORY.make,
 }
+#: Rows of the largest table that is written as text, about 150 MB; a larger one is written as Parquet only.
+MOST_TEXT_ROWS = 2_000_000
 #: The names of all tables, in their order.
 NAMES = tuple(_MAKERS)
 
@@ -33,6 +35,12 @@ NAMES = tuple(_MAKERS)
 def all_tables(report: Report) -> dict[str, Table]:
     """Returns all tables by name."""
     return {name: make(report) for name, make in _MAKERS.items()}
+
+
+def text_tables(report: Report) -> dict[str, Table]:
+    """Returns the tables that are written as text: all but one with more than :data:`MOST_TEXT_ROWS` rows."""
+    too_long = {"module_times"} if report.module_times.forward_ns.size > MOST_TEXT_ROWS else set()
+    return {name: make(report) for name, make in _MAKERS.items() if name not in too_long}
 
 
 def make_one(report: Report, name: str) -> Table:

@@ -48,7 +48,7 @@ def module_times_table(report: Report) -> Table:
     columns, modules = np.nonzero(measured.T)
     labels = [row.label for row in report.modules]
 
-    def column(name: str, text: str, table: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Column:
+    def column(name: str, text: str, table: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Column:
         return Column(name, text, table[modules, columns])
 
     return Table(

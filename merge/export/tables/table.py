@@ -21,7 +21,7 @@ class Column:
 
     name: str  # ends with the unit
     text: str  # what it holds
-    values: Sequence[Value] | npt.NDArray[np.float64]
+    values: Sequence[Value] | npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
