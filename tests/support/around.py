@@ -24,7 +24,6 @@ class PatchWithFastPath(ModuleCallPatch):
             ended={},
             special=set(),
             hooks={},
-            carrier=torch.zeros(()),
             plain=torch.Tensor,
             is_grad_enabled=torch.is_grad_enabled,
             forward_only=fast_path.plain_forward(),

@@ -26,8 +26,7 @@
     X(in_backward)     /* list, empty outside of backward */ \
     X(ended)           /* dict: rows whose backward ends with the gradients of their own parameters */ \
     X(special)         /* set of the rows whose calls the timer handles */ \
-    X(hooks)           /* mapping: row -> hooks, as torch stores them, of the nodes at which its backward begins */ \
-    X(carrier)         /* tensor through which hooks are registered on nodes */ \
+    X(hooks)           /* mapping: row -> tensor with the hook of the nodes at which the row's backward begins */ \
     X(plain)           /* torch.Tensor: neither a parameter nor a subclass */ \
     X(is_grad_enabled) \
     X(forward_only)    /* tuple that decides which calls do no more than call forward, or None */ \
@@ -42,7 +41,7 @@ typedef struct {
 } FastPath;
 
 static PyObject *s_enter, *s_leave, *s_hook_input, *s_hook_output, *s_keep_edges;
-static PyObject *s_grad_fn, *s_sequence_nr, *s_backward_hooks, *s_register;
+static PyObject *s_grad_fn, *s_sequence_nr, *s_register;
 static PyObject *s_forward, *s_call_impl, *s_compiled_call_impl, *s_hooks[4];
 
 /* The tuple `forward_only` has: functions that return None while neither torch.jit nor the compiler is active, dicts of
@@ -66,10 +65,10 @@ static int hook(FastPath *self, PyObject *node, PyObject *number, PyObject *row)
         return -1;
     if (PyList_Size(self->hooked) > FREED_BY_RECURSION && keep_edges(self, node) < 0)
         return -1;
-    PyObject *hooks = PyObject_GetItem(self->hooks, row), *done = NULL;
-    if (hooks != NULL && PyObject_SetAttr(self->carrier, s_backward_hooks, hooks) == 0)
-        done = PyObject_CallMethodObjArgs(node, s_register, self->carrier, NULL);
-    Py_XDECREF(hooks);
+    PyObject *carrier = PyObject_GetItem(self->hooks, row), *done = NULL;
+    if (carrier != NULL)
+        done = PyObject_CallMethodObjArgs(node, s_register, carrier, NULL);
+    Py_XDECREF(carrier);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }
@@ -399,7 +398,6 @@ PyMODINIT_FUNC PyInit__fast_path(void)
         {&s_keep_edges, "keep_edges"},
         {&s_grad_fn, "grad_fn"},
         {&s_sequence_nr, "_sequence_nr"},
-        {&s_backward_hooks, "_backward_hooks"},
         {&s_register, "_register_hook_dict"},
         {&s_call_impl, "_call_impl"},
         {&s_compiled_call_impl, "_compiled_call_impl"},

@@ -16,7 +16,7 @@ from torch._C._dynamo import eval_frame
 from torch.nn.modules import module
 
 from distprof.hooks.patches import ModuleCallHandler, OnError
-from distprof.probes.timing.module_timer import CARRIER, ModuleTimer
+from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.timeline import CudaTimestamps, HostTimestamps, Timestamps
 from distprof.records import Array
 
@@ -79,7 +79,6 @@ def with_fast_path(timer: ModuleTimer, on_error: OnError) -> ModuleCallHandler:
         ended=timer.ended,
         special={*timer.experts.entering, *timer.experts.leaving},
         hooks=timer.hooks,
-        carrier=CARRIER,
         plain=torch.Tensor,
         is_grad_enabled=torch.is_grad_enabled,
         forward_only=plain_forward(),
