@@ -23,15 +23,15 @@ class WindowFigures:
     def read(self, records: Sequence[Record]) -> None:
         """Takes the records that are written together: those of one iteration are."""
         for record in records:
-            if isinstance(record, Plan):
+            if isinstance(record, Step):
+                self._read_step(record)
+            elif isinstance(record, Plan):
                 self._plan, self._counted, self._total_ns, self._steps = record, WindowWork(), 0, 0
             elif isinstance(record, Counts):
                 self._counted = _work_of_main_kind(record.device_work, self._plan.window)
             elif isinstance(record, ExpertLayers):
                 self._layers = record
-            elif isinstance(record, Step):
-                self._read_step(record)
-            elif isinstance(record, ExpertLoad | ExpertRouting) and record.iteration == self.last.iteration:
+            elif isinstance(record, (ExpertLoad, ExpertRouting)) and record.iteration == self.last.iteration:
                 self._read_experts(record)
 
     def _read_step(self, step: Step) -> None:

@@ -23,12 +23,16 @@ class RecordError(DataError):
     """A payload, or a value on its way into one, does not fit its record's schema."""
 
 
-def to_payload(record: Record) -> dict[str, Any]:
-    """Returns the record's fields as a map of plain values; bulk arrays as their little-endian bytes.
+def to_payload(record: Any) -> dict[str, Any]:
+    """Returns the fields of a record, or of a dataclass in one, as a map of plain values; bulk arrays as their
+    little-endian bytes.
 
     Raises RecordError for an array that its dtype cannot hold exactly; other values are not checked.
     """
-    return _plain_fields(record)
+    plain = vars(record).copy()
+    for name, encode in _encoders(type(record)):
+        plain[name] = encode(plain[name])
+    return plain
 
 
 def from_payload(kind: str, payload: object) -> Record:
@@ -104,14 +108,6 @@ def _encoders(record: type) -> tuple[tuple[str, Encoder], ...]:
     return tuple((field.name, field.encode) for field in _schema(record) if field.encode is not None)
 
 
-def _plain_fields(record: Any) -> dict[str, Any]:
-    kind: type = type(record)
-    plain = dict(vars(record))
-    for name, encode in _encoders(kind):
-        plain[name] = encode(plain[name])
-    return plain
-
-
 def _build(record: type, payload: object) -> Any:
     values = {}
     fields: dict[str, object] = _expect(dict, payload)
@@ -134,7 +130,7 @@ def _encoder(hint: Any) -> Encoder | None:
     if hint == dict[str, Amount]:
         return lambda value: {key: _amount(amount) for key, amount in value.items()}
     if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(typing.get_args(hint)[0]):
-        return lambda value: [_plain_fields(item) for item in value]
+        return lambda value: [to_payload(item) for item in value]
     return None
 
 
@@ -205,7 +201,7 @@ def _amounts_decoder(small: Decoder) -> Decoder:
 
 def _array_encoder(name: str, dtype: np.dtype[Any]) -> Encoder:
     def encode(value: Any) -> bytes:
-        given = np.asarray(value)
+        given = value if type(value) is np.ndarray else np.asarray(value)
         if given.dtype == dtype and given.ndim == 1:
             return given.tobytes()
         if given.ndim == 1 and (given.dtype.kind in "iu" or not given.size):
