@@ -38,6 +38,7 @@ class RunOptions:
     merge: bool = DEFAULTS["merge"]
     daemon: bool = DEFAULTS["daemon"]
     stall: float = DEFAULTS["stall"]
+    quiet: bool = DEFAULTS["quiet"]
     shown: Mapping[str, object] = field(default_factory=dict)  # the options that later merges use, if not given there
     config: Path | None = None  # the configuration file that the user named
     off: str = ""  # the place that switches recording off
@@ -69,6 +70,7 @@ def choose_options(given: Mapping[str, object], environment: Mapping[str, str] =
         merge=values["merge"],
         daemon=values["daemon"],
         stall=values["stall"],
+        quiet=values["quiet"],
         shown={option.name: layer[option.name].value for option in SHOWN if option.name in layer},
         config=file,
         off="" if values["enabled"] else layer["enabled"].where,
@@ -134,6 +136,7 @@ def _make_run_folder(out: Path, options: RunOptions, job: Job) -> RunFolder:
         launched_ns=now,
         daemon=options.daemon,
         stall=options.stall,
+        quiet=options.quiet,
     )
     write_settings(settings, run.inject)
     if options.daemon and not job.on_this_node:

@@ -40,7 +40,8 @@ MODEL = ("module_walk", "topology", "frameworks", "model")
 PROBES = ("probes", "probes.memory", "probes.compiled", "probes.collectives", "probes.timing", "probes.counting")
 RANK_SIDE = (*COUNTING, *MODEL, *PROBES, "clock_sync", "recorder", "inject")
 LAUNCHER = (
-    *("launcher.store", "launcher.daemon.hang_watch", "launcher.daemon.metrics", "launcher.daemon"),
+    *("launcher.store", "launcher.daemon.hang_watch", "launcher.daemon.slow_rank"),
+    *("launcher.daemon.metrics", "launcher.daemon"),
     *("launcher.gather", "launcher.remote", "launcher"),
 )
 ANALYSIS = (

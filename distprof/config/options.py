@@ -210,6 +210,12 @@ RUN = (
         default=60.0,
         between=(0.1, 1e6),
     ),
+    Option(
+        "quiet",
+        bool,
+        "write no line into the job's log when a rank begins to be the slowest again and again, and when that ends",
+        default=False,
+    ),
     *METRICS,
 )
 #: The options that a run keeps in its folder for later merges.

@@ -42,6 +42,7 @@ class Settings:
     collective_timing: bool = DEFAULTS["collective_timing"]
     daemon: bool = False  # the ranks have a heartbeat, which the daemon of their node reads
     stall: float = DEFAULTS["stall"]  # seconds, the least after which an iteration counts as stuck
+    quiet: bool = DEFAULTS["quiet"]  # the job's log has no line about a rank that is the slowest again and again
     every: int = 0
     metrics: int | None = None
     metrics_host: str = DEFAULTS["metrics_host"]

@@ -41,8 +41,9 @@ IDENTITY = layout(HISTOGRAM_END, f"8Q{HOST_BYTES}s{PLACE_BYTES}s{DEVICE_BYTES}s{
 PROGRESS = layout(IDENTITY.end, "7Q")
 #: when it was sampled (monotonic clock), phase, running module.
 ACTIVITY = layout(PROGRESS.end, f"Q{PHASE_BYTES}s{MODULE_BYTES}s")
-#: for each group: name, number of members, a number made of its members, last enqueued and last completed collective.
-GROUPS = layout(ACTIVITY.end, f"{GROUP_BYTES}sIQqq" * MOST_GROUPS)
+#: when it was looked at (monotonic clock), and for each group: name, number of members, a number made of its members,
+#: last enqueued and last completed collective.
+GROUPS = layout(ACTIVITY.end, "Q" + f"{GROUP_BYTES}sIQqq" * MOST_GROUPS)
 #: of the last timed iteration: iteration, duration, each of PHASES, samples, tokens, peak memory, tokens of this rank's
 #: experts, load of the hottest expert over the mean of all; -1: not measured.
 COUNTERS = layout(GROUPS.end, f"2q{len(PHASES)}q4qd")

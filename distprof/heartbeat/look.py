@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from distprof.heartbeat.page_folder import page_folder
@@ -20,7 +21,7 @@ _FIRST_FREE = 3
 _MOST_BYTES = 1 << 20
 #: What a daemon writes into the pipe: one byte for the kind, a number of eight bytes.
 MESSAGE_BYTES = 9
-PERMIT, LOOK, SPEAK = b"p", b"l", b"s"
+PERMIT, LOOK, SPEAK, GROUPS = b"p", b"l", b"s", b"g"
 
 
 def open_pipe(token: str, slot: int) -> int:
@@ -40,14 +41,27 @@ def open_pipe(token: str, slot: int) -> int:
 
 def ask(token: str, slot: int, kind: bytes, number: int) -> bool:
     """Wakes the thread of a rank.  Returns whether there is a pipe that takes the message."""
+    return bool(ask_each(token, (slot,), kind, number))
+
+
+def ask_each(token: str, slots: Iterable[int], kind: bytes, number: int) -> list[int]:
+    """Wakes the threads of ranks in this order.  Returns the slots whose pipes take the message."""
+    message = kind + number.to_bytes(8, "little")
     try:
         with page_folder(token) as (_, folder):
-            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-            pipe = os.open(_PIPE.format(slot), flags, dir_fd=folder)
-            try:
-                return os.write(pipe, kind + number.to_bytes(8, "little")) == MESSAGE_BYTES
-            finally:
-                os.close(pipe)
+            return [slot for slot in slots if _wake(folder, slot, message)]
+    except OSError:
+        return []
+
+
+def _wake(folder: int, slot: int, message: bytes) -> bool:
+    try:
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        pipe = os.open(_PIPE.format(slot), flags, dir_fd=folder)
+        try:
+            return os.write(pipe, message) == MESSAGE_BYTES
+        finally:
+            os.close(pipe)
     except OSError:
         return False
 

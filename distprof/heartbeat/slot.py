@@ -52,6 +52,17 @@ class GroupProgress(NamedTuple):
     completed: int
 
 
+class Position(NamedTuple):
+    """Where a rank is, as its slot shows it."""
+
+    iteration: int  # the running one
+    duration_ns: int | None  # of the iteration before
+    state: State
+    is_recorded: bool  # a window of it has ended: its coordinates are known
+    looked_ns: int  # when the groups were looked at, on the monotonic clock
+    groups: tuple[GroupProgress, ...]
+
+
 class StepFigures(NamedTuple):
     """The figures of one timed iteration; -1: not measured."""
 
@@ -111,7 +122,7 @@ class RankInfo:
     window_end: int  # the first iteration after it
     phase: str  # in timed iterations, else empty
     module: str
-    sampled_ns: int  # when phase, module and groups were looked at
+    sampled_ns: int  # when phase and module were looked at
     groups: tuple[GroupProgress, ...]
     histogram: tuple[int, ...]  # iterations by their duration, as in distprof.heartbeat.durations
     total_ns: int  # the sum of these durations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distprof.heartbeat.blocks import read_block, text_of
@@ -29,6 +29,7 @@ from distprof.heartbeat.slot import (
     Answer,
     DeviceMacs,
     GroupProgress,
+    Position,
     RankInfo,
     State,
     StepFigures,
@@ -64,6 +65,7 @@ def read_slot(page: Page, index: int) -> RankInfo | None:
     iteration, began_ns, duration_ns, smoothed_ns, state, window, window_end = progress
     counts = memory[slot + HISTOGRAM : slot + HISTOGRAM_END].cast("I").tolist()
     sampled_ns, phase, module = read_block(memory, slot, ACTIVITY) or (0, b"", b"")
+    _, *groups = read_block(memory, slot, GROUPS) or (0,)
     error_ns, where, message = read_block(memory, slot, ERROR) or (0, b"", b"")
     return RankInfo(
         rank=identity[0],
@@ -91,7 +93,7 @@ def read_slot(page: Page, index: int) -> RankInfo | None:
         phase=text_of(phase),
         module=text_of(module),
         sampled_ns=sampled_ns,
-        groups=tuple(_groups(read_block(memory, slot, GROUPS) or ())),
+        groups=tuple(_groups(groups)),
         histogram=tuple(counts),
         total_ns=memory[slot + TOTAL : slot + TOTAL + 8].cast("Q")[0],
         last=_figures(read_block(memory, slot, COUNTERS)),
@@ -100,6 +102,17 @@ def read_slot(page: Page, index: int) -> RankInfo | None:
         error_where=text_of(where) if error_ns else "",
         answer=_answer(read_block(memory, slot, ANSWER)),
     )
+
+
+def read_position(page: Page, index: int) -> Position | None:
+    """Returns where the rank of a slot is, for a tenth of the time of :func:`read_slot`; None where it is not known."""
+    memory, slot = page.memory, slot_offset(index)
+    progress, groups = (read_block(memory, slot, block) for block in (PROGRESS, GROUPS))
+    if progress is None or groups is None or progress[4] not in State._value2member_map_:
+        return None
+    iteration, _, duration_ns, _, state, window, window_end = progress
+    is_recorded = window > 0 or iteration >= window_end
+    return Position(iteration, duration_ns or None, State(state), is_recorded, groups[0], tuple(_groups(groups[1:])))
 
 
 def is_alive(found: RankInfo) -> bool:
@@ -123,7 +136,7 @@ def _work(values: tuple[Any, ...] | None) -> WindowWork:
     return WindowWork(window, mean_ns, devices, tuple(row for row in macs if row.macs > 0))
 
 
-def _groups(values: tuple[Any, ...]) -> Iterator[GroupProgress]:
+def _groups(values: Sequence[Any]) -> Iterator[GroupProgress]:
     for first in range(0, len(values), len(GroupProgress._fields)):
         name, size, members, enqueued, completed = values[first : first + len(GroupProgress._fields)]
         if size:

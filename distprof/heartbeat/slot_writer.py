@@ -151,8 +151,8 @@ class SlotWriter:
         self._activity.write(self._now(), text_bytes(phase, PHASE_BYTES), text_bytes(module, MODULE_BYTES))
 
     def groups(self, groups: Sequence[GroupProgress]) -> None:
-        """Says how far the collectives of each group are."""
-        fields: list[Any] = []
+        """Says how far the collectives of each group are now."""
+        fields: list[Any] = [self._now()]
         for group in groups[:MOST_GROUPS]:
             fields += [text_bytes(group.name, GROUP_BYTES), *group[1:]]
         self._groups.write(*fields, *_NO_GROUP * (MOST_GROUPS - min(len(groups), MOST_GROUPS)))

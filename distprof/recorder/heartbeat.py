@@ -67,11 +67,11 @@ def open_heartbeat(
             clock.wall_ns(),
             gpu_uuid(device),
         )
-        heartbeat = Heartbeat(SlotWriter(page, index, who, clock.mono_ns), identity.rank)
+        slot = SlotWriter(page, index, who, clock.mono_ns)
         if identity.world_size > 1:  # a rank alone waits for nobody, and may have no other thread
             with contextlib.suppress(OSError, RuntimeError):  # then the daemon looks from outside
-                LookThread(node.token, index, evaluates).start()
-        return heartbeat
+                LookThread(node.token, index, evaluates, lambda: _write_groups(slot)).start()
+        return Heartbeat(slot, identity.rank)
     except Exception as error:
         say(f"rank {identity.rank} has no heartbeat, the job goes on: {said(error)}")
         return None
@@ -177,7 +177,7 @@ def script_failure() -> str:
 
 
 class _Watcher:
-    """Looks at the running module and at the groups' collectives now and then, on a thread of its own.
+    """Looks at the running module now and then, on a thread of its own.
 
     The thread is none of :mod:`threading`: a script may count those that it knows.
     """
@@ -205,13 +205,16 @@ class _Watcher:
             while isinstance(probe := self._probe(), TimedProbe) and not self._stopped.is_set():
                 phase, row = probe.activity()
                 self._slot.activity(phase, "" if row is None else self._name_of(row))
-                self._slot.groups([GroupProgress(*group) for group in group_status()])
                 self._stopped.wait(_LOOK_S)
             self._slot.activity("", "")
         except Exception:  # what is shown stays as it is, and grows old
             return
         finally:
             self._is_over.set()
+
+
+def _write_groups(slot: SlotWriter) -> None:
+    slot.groups([GroupProgress(*group) for group in group_status()])
 
 
 def _write_place(topology: Topology, slot: SlotWriter) -> None:

@@ -1,7 +1,8 @@
-"""The thread that answers the daemon: it waits in the kernel until the job seems to stand still, and then looks.
+"""The thread that answers the daemon: it waits in the kernel until it is asked.
 
-It writes what the rank does into a file beside the page, lets the daemon read this process's memory, and says what the
-daemon has found where no launcher can.  It is none of :mod:`threading`: a script may count those that it knows.
+It says how far the collectives of each group are, writes what the rank does into a file beside the page, lets the
+daemon read this process's memory, and says what the daemon has found where no launcher can.  It is none of
+:mod:`threading`: a script may count those that it knows.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from threading import get_ident
 from types import FrameType
 
 from distprof.console import say
-from distprof.heartbeat.look import LOOK, PERMIT, SPEAK, open_pipe, read_question, read_words, write_answer
+from distprof.heartbeat.look import GROUPS, LOOK, PERMIT, SPEAK, open_pipe, read_question, read_words, write_answer
 from distprof.heartbeat.rank_look import Frame, OpLook, RankLook, Stack, pack_look
 from distprof.probes.collectives.last_ops import group_looks, last_ops
 from distprof.probes.collectives.messages import RECEIVE, SEND
@@ -35,11 +36,14 @@ _PEERS = {SEND: "dst", RECEIVE: "src"}
 class LookThread:
     """Answers for one rank, whose slot is ``slot`` in the page of ``token``."""
 
-    def __init__(self, token: str, slot: int, evaluates: Callable[[], bool]) -> None:
-        """Called on the thread that trains; ``evaluates`` returns whether the model is in evaluation mode."""
+    def __init__(self, token: str, slot: int, evaluates: Callable[[], bool], show_groups: Callable[[], None]) -> None:
+        """Called on the thread that trains.  ``evaluates`` returns whether the model is in evaluation mode;
+        ``show_groups`` writes into the page how far the collectives of each group are.
+        """
         self._token = token
         self._slot = slot
         self._evaluates = evaluates
+        self._show_groups = show_groups
         self._thread, self._task = get_ident(), threading.get_native_id()
 
     def start(self) -> None:
@@ -56,7 +60,9 @@ class LookThread:
         while True:
             try:
                 kind, number = read_question(pipe)
-                if kind == LOOK:
+                if kind == GROUPS:
+                    self._show_groups()
+                elif kind == LOOK:
                     write_answer(self._token, self._slot, pack_look(self.look(number)))
                 elif kind == PERMIT:
                     _permit(number)

@@ -35,14 +35,15 @@ from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import window_request
 from distprof.launcher.daemon.roads import Roads
 from distprof.launcher.daemon.server import Server
+from distprof.launcher.daemon.slow_rank.watch import SlowRankWatch, pause_s
 from distprof.launcher.daemon.status import NodeStatus, from_message, to_message
 from distprof.launcher.daemon.store_exchange import StoreExchange
 from distprof.launcher.store.relay import RelayedStore
 from distprof.rank import procfs
 from distprof.run_folder import RunFolder
 
-#: Time between two looks at whether the job lives, and between two exchanges with other nodes.
-_LOOK_S, _EXCHANGE_S = 0.5, 2.0
+#: Time between two exchanges with other nodes.
+_EXCHANGE_S = 2.0
 #: Without a launcher to watch, a node without ranks for this time has ended its job.
 _EMPTY_S = 30.0
 _NICE = 10
@@ -52,9 +53,10 @@ _NS = 1e9
 class Daemon:
     """Answers the local socket, and exchanges status and requests with other nodes."""
 
-    def __init__(self, watch: NodeWatch, exchange: Exchange, hangs: HangWatch) -> None:
+    def __init__(self, watch: NodeWatch, exchange: Exchange, hangs: HangWatch, slow_rank: SlowRankWatch) -> None:
         self._watch = watch
         self._hangs = hangs
+        self._slow_rank = slow_rank
         self._exchange = exchange
         self._others: list[NodeStatus] | None = None  # None: to be read when somebody asks
         self._neighbours: list[Neighbour] = []
@@ -72,11 +74,14 @@ class Daemon:
         raise ValueError("unknown op")
 
     def status(self) -> NodeStatus:
-        """Returns the status of this node, with what its hang watch knows."""
-        return replace(self._watch.status(), evidence=self._hangs.evidence, hang=self._hangs.hang)
+        """Returns the status of this node, with what its watches know."""
+        status, slowest = self._watch.status(self._slow_rank.looks()), self._slow_rank.slowest
+        return replace(status, evidence=self._hangs.evidence, hang=self._hangs.hang, slowest=slowest)
 
-    def look_for_hangs(self) -> None:
+    def look(self) -> None:
+        """Looks for hangs and for a slow rank; called some times a second."""
         self._hangs.step(self._neighbours)
+        self._slow_rank.step()
 
     def exchange(self) -> None:
         """Publishes the status of this node, and reads what it has to know of the others: their last request, and
@@ -163,11 +168,14 @@ def watch_node(run: RunFolder, settings: Settings, starter: int, lifeline: int |
     node = node_file(run, settings.launch)
     if node is None:
         return
-    watch = NodeWatch(open_page(node.token), node.node, settings.stall)
-    hangs = HangWatch(run, node.token, watch.slots, settings.stall, JobLog(lifeline, node.token, watch.answering).say)
-    daemon = Daemon(watch, _exchange(run, node.key, relay), hangs)
+    page = open_page(node.token)
+    watch = NodeWatch(page, node.node, settings.stall)
+    say = JobLog(lifeline, node.token, watch.answering).say
+    hangs = HangWatch(run, node.token, watch.slots, settings.stall, say)
+    slow_rank = SlowRankWatch(page, node.token, watch.slots, _silence if settings.quiet else say)
+    daemon = Daemon(watch, _exchange(run, node.key, relay), hangs, slow_rank)
     end = JobEnd(watch, starter, lifeline)
-    metrics = start_metrics(settings, run, node.key, watch.ranks)
+    metrics = start_metrics(settings, run, node.key, watch.ranks, slow_rank.looks)
     try:
         with page_folder(node.token) as (_, folder):
             server = Server(folder, daemon.handle)
@@ -178,9 +186,9 @@ def watch_node(run: RunFolder, settings: Settings, starter: int, lifeline: int |
             if time.monotonic() - exchanged >= _EXCHANGE_S:
                 exchanged = time.monotonic()
                 daemon.exchange()
-            daemon.look_for_hangs()
+            daemon.look()
             metrics.refresh()
-            if server.serve(_LOOK_S) and lifeline is not None:
+            if server.serve(pause_s()) and lifeline is not None:
                 server.unwatch(lifeline)  # it stays readable: ranks may outlive their launcher
         daemon.exchange()
         server.close()
@@ -188,6 +196,10 @@ def watch_node(run: RunFolder, settings: Settings, starter: int, lifeline: int |
         hangs.close()
         metrics.close()
         remove_folder(node.token)
+
+
+def _silence(sentence: str) -> None:
+    """Takes the place of what writes into the job's log."""
 
 
 def main() -> None:

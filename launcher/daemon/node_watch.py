@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping
 
 from distprof.heartbeat.page import Page
 from distprof.heartbeat.slot import NOT_MEASURED, RankInfo, Request, State
@@ -11,6 +12,7 @@ from distprof.heartbeat.slot_reader import is_alive, read_slots
 from distprof.heartbeat.slot_writer import ring
 from distprof.launcher.daemon.hang_watch.limits import FLOOR_S, limit_s
 from distprof.launcher.daemon.requests import WindowRequest
+from distprof.launcher.daemon.slow_rank.history import RankLooks
 from distprof.launcher.daemon.status import NodeStatus, RankStatus
 from distprof.rank import procfs
 
@@ -28,9 +30,10 @@ class NodeWatch:
         self.node = node
         self._request = 0  # the last one that was laid into the page
 
-    def status(self) -> NodeStatus:
+    def status(self, looks: Mapping[int, RankLooks]) -> NodeStatus:
+        """Returns the status of this node; ``looks`` say of ranks how often each was the slowest."""
         now_ns = time.perf_counter_ns()
-        ranks = tuple(_status(found, now_ns, self._floor_s) for found in self.ranks())
+        ranks = tuple(_status(found, now_ns, self._floor_s, looks.get(found.rank)) for found in self.ranks())
         return NodeStatus(self.node, socket.gethostname(), time.time_ns(), self._request, ranks)
 
     def ranks(self) -> list[RankInfo]:
@@ -66,7 +69,7 @@ class NodeWatch:
         return list(newest.values())
 
 
-def _status(found: RankInfo, now_ns: int, floor_s: float) -> RankStatus:
+def _status(found: RankInfo, now_ns: int, floor_s: float, looks: RankLooks | None) -> RankStatus:
     alive, answer = is_alive(found), found.answer
     return RankStatus(
         rank=found.rank,
@@ -97,6 +100,9 @@ def _status(found: RankInfo, now_ns: int, floor_s: float) -> RankStatus:
         request=answer.request if answer is not None else 0,
         request_window=answer.window if answer is not None else 0,
         refusal=answer.reason if answer is not None else "",
+        slowest_in=looks.slowest if looks is not None else None,
+        sampled=looks.sampled if looks is not None else None,
+        wait_share=round(looks.wait_share, 3) if looks is not None else None,
     )
 
 

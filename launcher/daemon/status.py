@@ -15,6 +15,7 @@ from distprof.heartbeat.hang_file import to_message as hang_message
 from distprof.launcher.daemon.hang_watch.evidence import NodeEvidence
 from distprof.launcher.daemon.hang_watch.evidence import from_message as evidence_of
 from distprof.launcher.daemon.hang_watch.evidence import to_message as evidence_message
+from distprof.launcher.daemon.slow_rank.history import Slowest
 
 #: No job has more ranks on a node than a page has slots.
 MAX_RANKS = 256
@@ -56,13 +57,17 @@ class RankStatus:
     request: int  # the last request that the rank answered, 0: none
     request_window: int
     refusal: str  # why the rank refused it, empty if it accepted
+    slowest_in: int | None = None  # of the last sampled iterations: those in which the rank was the slowest
+    sampled: int | None = None  # iterations in which one rank was seen to be the slowest, at most the last 50
+    wait_share: float | None = None  # of the last looks: those in which the rank waited for another one
 
 
 @dataclass(frozen=True)
 class NodeStatus:
     """One node.  ``wall_ns``: when the status was made; ``request``: the last request that the daemon saw.
 
-    ``evidence``: of its ranks, while they seem to stand still; ``hang``: what the daemon that judges has found.
+    ``evidence``: of its ranks, while they seem to stand still; ``hang``: what the daemon that judges has found;
+    ``slowest``: the rank of the node that is the slowest again and again.
     """
 
     node: str
@@ -72,6 +77,7 @@ class NodeStatus:
     ranks: tuple[RankStatus, ...]
     evidence: NodeEvidence | None = None
     hang: Hang | None = None
+    slowest: Slowest | None = None
 
 
 _RANK_FIELDS = tuple(field.name for field in fields(RankStatus))
@@ -82,8 +88,9 @@ def to_message(status: NodeStatus) -> dict[str, Any]:
     ranks = [[getattr(rank, name) for name in _RANK_FIELDS] for rank in status.ranks]
     evidence = None if status.evidence is None else evidence_message(status.evidence)
     hang = None if status.hang is None else hang_message(status.hang)
-    plain = asdict(replace(status, ranks=(), evidence=None, hang=None))
-    return {**plain, "ranks": ranks, "evidence": evidence, "hang": hang, "version": VERSION}
+    slowest = None if status.slowest is None else asdict(status.slowest)
+    plain = asdict(replace(status, ranks=(), evidence=None, hang=None, slowest=None))
+    return {**plain, "ranks": ranks, "evidence": evidence, "hang": hang, "slowest": slowest, "version": VERSION}
 
 
 def from_message(message: Mapping[str, Any]) -> NodeStatus:
@@ -94,13 +101,22 @@ def from_message(message: Mapping[str, Any]) -> NodeStatus:
     if not all(isinstance(rank, list) and len(rank) == len(_RANK_FIELDS) for rank in ranks):
         raise ValueError("a rank of another form")
     found = tuple(_checked(RankStatus, dict(zip(_RANK_FIELDS, rank, strict=True))) for rank in ranks)
-    evidence, hang = message.get("evidence"), message.get("hang")
-    of_hang = {
+    evidence, hang, slowest = (message.get(name) for name in ("evidence", "hang", "slowest"))
+    parts = {
         "evidence": None if evidence is None else evidence_of(evidence),
         "hang": None if hang is None else hang_of(hang),
+        "slowest": None if slowest is None else _slowest_of(slowest),
     }
-    status: NodeStatus = _checked(NodeStatus, {**message, "ranks": found, **of_hang})
+    status: NodeStatus = _checked(NodeStatus, {**message, "ranks": found, **parts})
     return status
+
+
+def _slowest_of(message: Any) -> Slowest:
+    """Raises ValueError for anything else."""
+    if not isinstance(message, Mapping):
+        raise ValueError("no map of a slowest rank")
+    found: Slowest = _checked(Slowest, message)
+    return found
 
 
 def _checked(kind: Any, values: Mapping[str, Any]) -> Any:
@@ -121,4 +137,4 @@ def _fits(value: Any, kind: str) -> bool:
         return type(value) is int and abs(value) < _LARGEST
     if kind.startswith("float"):
         return type(value) in (int, float) and abs(value) < float(_LARGEST)
-    return isinstance(value, Sequence | NodeEvidence | Hang)
+    return isinstance(value, Sequence | NodeEvidence | Hang | Slowest)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from distprof.commands.live.rows import NOT_BEGUN
 from distprof.launcher.daemon.job_view import JobView, RankView, marked
+from distprof.launcher.daemon.slow_rank.wording import sentence
 from distprof.rank_names import rank_names
 
 _NS = 1e9
@@ -36,7 +37,9 @@ def _sentences(job: JobView) -> Iterator[str]:
     else:
         for rank in marked(running, "stuck"):
             yield _stuck(rank)
-    slow = marked(running, "slow")
+    if job.slowest is not None:
+        yield f"{_capital(sentence(job.slowest))}."
+    slow = [rank for rank in marked(running, "slow") if job.slowest is None or rank.status.rank != job.slowest.rank]
     if slow:
         behind = max(rank.lag or 0 for rank in slow)
         yield f"Slow: {rank_names(rank.status.rank for rank in slow)}, at most {behind} iterations behind the front."

@@ -7,13 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from distprof.launcher.daemon.job_view import JobView, RankView
+from distprof.launcher.daemon.slow_rank.wording import sentence
 from distprof.merge.quantities import NOT_AVAILABLE, byte_size, duration
 from distprof.printable import on_one_line
 from distprof.rank_names import rank_names
 
-COLUMNS = ("rank", "place", "host", "iteration", "it/s", "phase", "module", "data wait", "memory", "lag", "state")
+COLUMNS = (
+    *("rank", "place", "host", "iteration", "it/s", "phase", "module", "data wait", "waits", "memory", "lag"),
+    *("slowest", "state"),
+)
 #: Columns of numbers.
-RIGHT = frozenset({"iteration", "it/s", "data wait", "memory", "lag"})
+RIGHT = frozenset({"iteration", "it/s", "data wait", "waits", "memory", "lag", "slowest"})
 #: Above this number of ranks, those of one host are one row.
 MOST_RANKS = 64
 #: What was looked at before this time is marked with its age.
@@ -28,7 +32,9 @@ _KEYS: dict[str, Callable[[RankView], tuple[object, ...]]] = {
     "iteration": lambda one: (one.status.iteration, one.status.rank),
     "rate": lambda one: (_LAST if one.iterations_per_s is None else one.iterations_per_s, one.status.rank),
     "lag": lambda one: (-(one.lag or 0), one.status.rank),
-    "wait": lambda one: (-(one.status.data_ns or 0), one.status.rank),
+    "slowest": lambda one: (-(one.status.slowest_in or 0), one.status.rank),
+    "data": lambda one: (-(one.status.data_ns or 0), one.status.rank),
+    "wait": lambda one: (-(one.status.wait_share or 0), one.status.rank),
     "memory": lambda one: (-(_memory(one) or 0), one.status.rank),
 }
 SORT_KEYS = tuple(_KEYS)
@@ -65,6 +71,7 @@ def heading(job: JobView) -> str:
     parts = [f"{len(running)} of {job.world_size} ranks run"]
     parts += [f"iteration {front}"] if front is not None else []
     parts += [f"{rank_names(job.missing)} not heard of"] if job.missing else []
+    parts += [sentence(job.slowest)] if job.slowest is not None else []
     parts += [on_one_line(f"stands still, {job.hang.kind}: {job.hang.cause}")] if job.hang is not None else []
     return ", ".join(parts)
 
@@ -80,8 +87,10 @@ def _rank_row(one: RankView) -> Row:
         _aged(status.phase or status.state, status.activity_age_s),
         status.module or "-",
         NOT_AVAILABLE if status.data_ns is None else duration(status.data_ns),
+        NOT_AVAILABLE if status.wait_share is None else f"{status.wait_share:.0%}",
         byte_size(_memory(one)),
         "-" if one.lag is None else str(one.lag),
+        f"{status.slowest_in} of {status.sampled}" if status.sampled else NOT_AVAILABLE,
         _state(one),
     )
     return Row(tuple(on_one_line(cell) for cell in cells), one.mark)
@@ -99,9 +108,10 @@ def _host_row(host: str, members: Sequence[RankView]) -> Row:
         host,
         str(numbers[0]) if len(set(numbers)) == 1 else f"{min(numbers)}-{max(numbers)}",
         f"{statistics.median(paces):.4g}" if paces else NOT_AVAILABLE,
-        *("-", "-", "-"),
+        *("-", "-", "-", "-"),
         byte_size(max(memory, default=None)),
         str(max(lags)) if lags else "-",
+        "-",
         ", ".join(f"{marks.count(mark)} {mark}" for mark in dict.fromkeys(marks)),
     )
     return Row(tuple(on_one_line(cell) for cell in cells), "")

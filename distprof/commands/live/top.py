@@ -42,12 +42,17 @@ Examples:
     help="Seconds from one look to the next.",
 )
 def command(job: RunningJob, once: bool, as_json: bool, sort: str, interval: float) -> None:
-    """Show the ranks of the job that writes into RUN: iteration, pace, phase, module, data wait, memory, lag.
+    """Show the ranks of the job that writes into RUN: iteration, pace, phase, module, waits, memory, lag.
 
     Without RUN, of the newest run in runs/.  Works on every machine that sees the run's folder.
 
     A rank is stuck if its iteration takes longer than 60 s and than 20 times the 99th percentile of its own; it is slow
-    if it is 2 iterations behind the front, or if its iterations take 1.25 times as long as the median of the ranks.
+    if it is 2 iterations behind the front, if its iterations take 1.25 times as long as the median of the ranks, or if
+    it is the slowest again and again.
+
+    "waits" is the share of the last minute in which a rank waited for another one in a collective.  "slowest" counts
+    the last iterations in which one rank of the node was seen to be the slowest: "31 of 50".  Both are samples, taken 4
+    times a second between the windows.
     """
     seen = view(job.client.nodes())
     if as_json:

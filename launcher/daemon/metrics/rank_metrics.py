@@ -13,6 +13,7 @@ from typing import NamedTuple
 from distprof.heartbeat.durations import upper_ns
 from distprof.heartbeat.layout import PHASES
 from distprof.heartbeat.slot import RankInfo
+from distprof.launcher.daemon.slow_rank.history import RankLooks
 
 _NS = 1e9
 #: Every second bucket of the page, from 1 ms to 137 s.
@@ -28,6 +29,7 @@ class SeenRank:
     now_ns: int
     resident_bytes: int | None
     mfu: float | None
+    looks: RankLooks | None = None  # how often it was the slowest; None before the first window has ended
 
     @property
     def labels(self) -> tuple[str, str, str]:
@@ -50,6 +52,10 @@ class Gauge(NamedTuple):
 
 def _per_second(rank: SeenRank, number: int) -> float | None:
     return number / rank.iteration_s if number >= 0 and rank.iteration_s else None
+
+
+def _of_looks(value: Callable[[RankLooks], float]) -> Callable[[SeenRank], float | None]:
+    return lambda rank: value(rank.looks) if rank.looks is not None else None
 
 
 def _known(number: float) -> float | None:
@@ -95,6 +101,26 @@ GAUGES = (
         lambda rank: _known(rank.info.last.peak_bytes),
     ),
     Gauge("distprof_resident_memory_bytes", "Memory that the process holds", lambda rank: rank.resident_bytes),
+    Gauge(
+        "distprof_collective_wait_ratio",
+        "Share of the last minute in which the rank waited in a collective for another one, by samples",
+        _of_looks(lambda looks: looks.wait_share),
+    ),
+    Gauge(
+        "distprof_straggler",
+        "1 while the rank is the slowest of its node again and again, else 0",
+        _of_looks(lambda looks: looks.is_named),
+    ),
+    Gauge(
+        "distprof_slowest_iterations",
+        "The iterations of distprof_sampled_iterations in which the rank was the slowest of its node",
+        _of_looks(lambda looks: looks.slowest),
+    ),
+    Gauge(
+        "distprof_sampled_iterations",
+        "The last iterations, at most 50, in which one rank of the node was seen to be the slowest",
+        _of_looks(lambda looks: looks.sampled),
+    ),
     Gauge("distprof_window", "Number of the recording window that runs or ran last", lambda rank: rank.info.window),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Protocol
 
@@ -12,8 +12,12 @@ from distprof.heartbeat.slot import RankInfo
 from distprof.heartbeat.slot_reader import is_alive
 from distprof.launcher.daemon.metrics.rank_metrics import SeenRank
 from distprof.launcher.daemon.metrics.utilization import known_peaks, mfu
+from distprof.launcher.daemon.slow_rank.history import RankLooks
 from distprof.rank import procfs
 from distprof.run_folder import RunFolder
+
+Ranks = Callable[[], Sequence[RankInfo]]
+Looks = Callable[[], Mapping[int, RankLooks]]  # by rank
 
 
 class Metrics(Protocol):
@@ -34,25 +38,31 @@ class NoMetrics:
         return
 
 
-def start_metrics(settings: Settings, run: RunFolder, key: str, ranks: Callable[[], Sequence[RankInfo]]) -> Metrics:
-    """Returns the metrics of the ``ranks`` of this node; ``key`` is its name in the run folder."""
+def start_metrics(settings: Settings, run: RunFolder, key: str, ranks: Ranks, looks: Looks) -> Metrics:
+    """Returns the metrics of the ``ranks`` of this node, with how often each was the slowest (``looks``).
+
+    ``key`` is the name of the node in the run folder.
+    """
     if settings.metrics is None and not settings.metrics_textfile:
         return NoMetrics()
     try:
         exporter = import_module("distprof.launcher.daemon.metrics.exporter")
     except ImportError:  # this node's Python is not the launcher's, which has looked
         return NoMetrics()
-    found: Metrics = exporter.Exporter(settings, run, key, _seen(run, ranks))
+    found: Metrics = exporter.Exporter(settings, run, key, _seen(run, ranks, looks))
     return found
 
 
-def _seen(run: RunFolder, ranks: Callable[[], Sequence[RankInfo]]) -> Callable[[], list[SeenRank]]:
+def _seen(run: RunFolder, ranks: Ranks, looks: Looks) -> Callable[[], list[SeenRank]]:
     peaks = known_peaks(run)
 
     def look() -> list[SeenRank]:
-        now_ns = time.perf_counter_ns()
+        now_ns, found = time.perf_counter_ns(), looks()
         return [
-            SeenRank(one, is_alive(one), now_ns, procfs.resident_bytes(one.pid), mfu(one.work, peaks))
+            SeenRank(
+                *(one, is_alive(one), now_ns, procfs.resident_bytes(one.pid)),
+                *(mfu(one.work, peaks), found.get(one.rank)),
+            )
             for one in ranks()
         ]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from threading import Event
 from typing import Any
 
 import pytest
 
-from distprof.heartbeat.look import LOOK, PERMIT, SPEAK, ask, read_answer, write_words
+from distprof.heartbeat.look import GROUPS, LOOK, PERMIT, SPEAK, ask, ask_each, read_answer, write_words
 from distprof.heartbeat.page import create_page
 from distprof.heartbeat.page_folder import page_folder, remove_folder
 from distprof.heartbeat.rank_look import RankLook, parse_look
@@ -18,9 +19,15 @@ from distprof.recorder.look_thread import LookThread
 
 
 @pytest.fixture
-def token() -> Iterator[str]:
+def asked() -> Event:
+    """Returns what is set when the daemon asks for the groups."""
+    return Event()
+
+
+@pytest.fixture
+def token(asked: Event) -> Iterator[str]:
     made = create_page()
-    LookThread(made, 0, lambda: True).start()
+    LookThread(made, 0, lambda: True, asked.set).start()
     yield made
     remove_folder(made)
 
@@ -59,6 +66,12 @@ def test_a_look(token: str) -> None:
 def test_it_says_what_the_daemon_found(token: str, capfd: pytest.CaptureFixture[str]) -> None:
     JobLog(None, token, lambda: [5, 0]).say("the job\nstands still")
     until(lambda: capfd.readouterr().err == "distprof: the job stands still\n")
+
+
+def test_it_shows_the_groups_when_it_is_asked(token: str, asked: Event) -> None:
+    assert not asked.is_set()
+    assert ask_each(token, (5, 0), GROUPS, 0) == [0]
+    assert asked.wait(60)
 
 
 def test_nothing_is_left_behind(token: str) -> None:

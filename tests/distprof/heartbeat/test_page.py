@@ -19,7 +19,7 @@ from distprof.heartbeat.layout import ACTIVITY, IDENTITY, PAGE_BYTES, PROGRESS, 
 from distprof.heartbeat.page import Page, create_page, open_page
 from distprof.heartbeat.page_folder import NoPage, file_system, make_folder
 from distprof.heartbeat.slot import DeviceMacs, GroupProgress, RankInfo, Request, State, StepFigures, WindowWork
-from distprof.heartbeat.slot_reader import read_slot, read_slots
+from distprof.heartbeat.slot_reader import read_position, read_slot, read_slots
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter, ring
 
 WHO = SlotRank(11, 16, local_rank=3, node_rank=1, host="node-7", device="cpu", wall_ns=5, gpu_uuid="GPU-1")
@@ -50,6 +50,9 @@ def test_what_a_rank_writes_is_read(token: str) -> None:
     macs = tuple(DeviceMacs("NVIDIA H200", 0, arithmetic, ord(arithmetic)) for arithmetic in "abcde")
     slot.work(WindowWork(2, 13_000_000, 1, macs))
     slot.error("the script", "RuntimeError: ü")
+    position = read_position(open_page(token), index)
+    assert position is not None and position.looked_ns > 0 and list(position.groups) == groups
+    assert (position.iteration, position.state, position.is_recorded) == (41, State.TIMED, True)
     found = only(token)
     assert (found.rank, found.world_size, found.local_rank, found.node_rank) == (11, 16, 3, 1)
     assert (found.pid, found.host, found.place, found.device) == (os.getpid(), "node-7", "dp 1, tp 0", "cpu")

@@ -19,6 +19,7 @@ from distprof.heartbeat.hang_file import Hang
 from distprof.launcher.daemon.hang_watch.evidence import Members, NodeEvidence, RankEvidence
 from distprof.launcher.daemon.job_view import view
 from distprof.launcher.daemon.requests import WindowRequest, window_request
+from distprof.launcher.daemon.slow_rank.history import Slowest
 from distprof.launcher.daemon.status import NodeStatus, RankStatus, from_message, to_message
 from distprof.launcher.daemon.trigger import Answers, answers, plan_request
 
@@ -88,6 +89,24 @@ def test_stuck_after_its_own_limit() -> None:
     assert marks(node(*found)) == ["", "", "stuck", "", "stuck"]
 
 
+SLOWEST = Slowest(2, 31, 50, 0.17)
+
+
+def test_the_rank_that_is_slowest_again_and_again_is_named() -> None:
+    said = "rank 2 has been the slowest in 31 of the last 50 sampled iterations, which costs about 17% of the time"
+    job = view(
+        [replace(node(*ranks(4)), slowest=SLOWEST), replace(node(name="b"), slowest=Slowest(3, 40, 50, 0.1))], NOW
+    )
+    assert [rank.mark for rank in job.ranks] == ["", "", "slow", ""] and job.slowest == SLOWEST
+    assert heading(job) == f"4 of 4 ranks run, iteration 100, {said}"
+    assert f"R{said[1:]}." in paragraph(job) and "Slow:" not in paragraph(job)
+    assert job.fields()["slowest"] == {"rank": 2, "iterations": 31, "sampled": 50, "lost": 0.17}
+
+
+def test_a_rank_that_has_ended_is_not_the_slowest() -> None:
+    assert view([replace(node(*ranks(4, state={2: "ended"})), slowest=SLOWEST)], NOW).slowest is None
+
+
 HANG = Hang("rank dead", (3,), (0, 1), 100, 75.0, NOW, "rank 3 died", "rank 3 dead since iteration 100", ("RAS",))
 
 
@@ -103,7 +122,7 @@ def test_a_hang_and_evidence_survive_the_way_through_msgpack() -> None:
     evidence = NodeEvidence(
         (RankEvidence(3, "quiet", 9, 100, 75.0, 60.0, progress={"k": (4, 3)}),), {"k": Members("g", (1, 3))}
     )
-    status = replace(node(*ranks(1)), evidence=evidence, hang=HANG)
+    status = replace(node(*ranks(1)), evidence=evidence, hang=HANG, slowest=SLOWEST)
     assert from_message(msgpack.unpackb(msgpack.packb(to_message(status)))) == status
 
 
@@ -130,10 +149,14 @@ def test_the_newest_status_of_a_restarted_rank_counts() -> None:
 
 def test_a_row_for_each_rank_in_the_order_that_was_asked_for() -> None:
     found = ranks(3, iteration={1: 90}, data_ns={2: 5_000_000}, resident_bytes={0: 1 << 20})
+    found = (replace(found[0], wait_share=0.1), found[1], replace(found[2], slowest_in=31, sampled=50))
     job = view([node(*found)], NOW)
     order = {sort: [int(row.cells[0]) for row in rows(job, sort)] for sort in SORT_KEYS}
     assert order["rank"] == [0, 1, 2] and order["iteration"] == [1, 0, 2] and order["lag"] == [1, 0, 2]
-    assert order["wait"][0] == 2 and order["memory"] == [1, 2, 0]
+    assert order["data"][0] == 2 and order["memory"] == [1, 2, 0]
+    assert order["wait"][0] == 0 and order["slowest"] == [2, 0, 1]
+    first, *_, last = (dict(zip(COLUMNS, row.cells, strict=True)) for row in rows(job, "rank"))
+    assert (first["waits"], first["slowest"], last["waits"], last["slowest"]) == ("10%", "n/a", "n/a", "31 of 50")
     first = dict(zip(COLUMNS, rows(job, "rank")[0].cells, strict=True))
     assert first["iteration"] == "100" and first["it/s"] == "10" and first["memory"] == "1 MiB"
     assert first["data wait"] == "n/a" and first["place"] == "dp 0"
@@ -178,7 +201,9 @@ def test_before_the_first_beat_no_rank_has_started() -> None:
 
 
 def test_a_status_survives_the_way_through_msgpack_and_is_small() -> None:
-    status = node(*ranks(8, module={3: "layers.7.mlp"}, activity_age_s={3: 0.25}), request=3)
+    found = ranks(8, module={3: "layers.7.mlp"}, activity_age_s={3: 0.25})
+    found = tuple(replace(rank, slowest_in=31, sampled=50, wait_share=0.171) for rank in found)
+    status = node(*found, request=3)
     packed = msgpack.packb(to_message(status))
     assert len(packed) < 2048  # what a node may put into the store of a large job, once a second
     assert from_message(msgpack.unpackb(packed)) == status
@@ -202,6 +227,9 @@ def test_a_status_without_ranks_is_refused(ranks: object) -> None:
         from_message({**to_message(node(RANK)), "ranks": to_message(node(RANK))["ranks"] * 257})
     with pytest.raises(ValueError):
         from_message({**to_message(node()), "version": 2})
+    for slowest in ([], 7, {"rank": 1}, {"rank": "1", "iterations": 1, "sampled": 1, "lost": 0.1}):
+        with pytest.raises(ValueError):
+            from_message({**to_message(node()), "slowest": slowest})
 
 
 # ---- windows on demand ---------------------------------------------------------------------------------------------

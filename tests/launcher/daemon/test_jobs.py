@@ -37,7 +37,7 @@ def main():
         model(torch.ones(2, 4)).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-        time.sleep(0.01)
+        time.sleep(0.1 if rank == 2 and os.path.exists("slow") else 0.01)
         stop.fill_(os.path.exists("stop"))
         dist.all_reduce(stop)
     # A group that ends with its model ends under the GIL, for which a thread of the group may wait (in torch).
@@ -158,6 +158,19 @@ def _recorded(run: Path, window: int) -> dict[int, bool]:
     return {rank: whole and len(starts) == 1 for rank, whole in found.items()}
 
 
+def test_a_slow_rank_is_named_with_a_line_in_the_log(job: Job) -> None:
+    """The iterations of all ranks take equally long: rank 2 is known by the collectives in which the others wait."""
+    job.all_advance()
+    assert "rank 2 has been the slowest" not in job.place.distprof("status", job.run).out
+    (job.place.folder / "slow").touch()
+    until(lambda: "Rank 2 has been the slowest in" in job.place.distprof("status", job.run).out)
+    shown = job.top()
+    assert shown[2]["mark"] == "slow"
+    assert shown[2]["slowest_in"] > shown[2]["sampled"] / 2 and shown[2]["wait_share"] < shown[1]["wait_share"]
+    (job.place.folder / "slow").unlink()
+    job.all_advance()
+
+
 def test_the_daemon_is_small_and_nobody_waits_for_it(job: Job) -> None:
     job.all_advance()
     (pid,) = until(lambda: daemon_pids(job.run))
@@ -176,6 +189,7 @@ def test_z_the_job_ends_as_without_it_and_leaves_nothing(job: Job) -> None:
     token = newest_nodes(RunFolder(job.run))[0].token
     job.stop()
     ended = job.started.wait()
+    assert "distprof: rank 2 has been the slowest in " in ended.err
     assert (ended.code, ended.last_line) == (0, "distprof: 4 of 4 ranks recorded in runs/x  ->  distprof merge runs/x")
     with pytest.raises(NoPage):
         open_page(token)

@@ -125,6 +125,10 @@ def test_the_values_are_those_of_the_job(server: Prometheus) -> None:
     assert by_rank("distprof_tokens_per_second / distprof_samples_per_second") == {"0": 16, "1": 16}
     assert by_rank('distprof_phase_seconds{phase="data"} >= 0').keys() == {"0", "1"}
     assert all(0 < value < 1 for value in by_rank("distprof_mfu_ratio").values())
+    wait_for(lambda: by_rank("distprof_straggler") == {"0": 0, "1": 1})
+    assert by_rank("distprof_slowest_iterations / distprof_sampled_iterations")["1"] > 0.5
+    waits = by_rank("distprof_collective_wait_ratio")
+    assert waits["0"] > waits["1"]
     # All iterations but the few that were recorded took about as long as rank 1 computes.
     means = by_rank("distprof_iteration_seconds_sum / distprof_iteration_seconds_count")
     assert means.keys() == {"0", "1"} and all(value > 0.05 for value in means.values())

@@ -26,6 +26,7 @@ from distprof.launcher.daemon.metrics.collector import RankCollector, registry_o
 from distprof.launcher.daemon.metrics.rank_metrics import SeenRank, iteration_buckets
 from distprof.launcher.daemon.metrics.start import start_metrics
 from distprof.launcher.daemon.metrics.utilization import known_peaks, mfu
+from distprof.launcher.daemon.slow_rank.history import RankLooks
 from distprof.launcher.run_setup import choose_options
 from distprof.peaks.table import Engine, Peaks
 from distprof.run_folder import Manifest, RunFolder
@@ -62,9 +63,11 @@ class Rank:
             self.slot.iteration_begins(self.iteration, State.QUIET, 0, 0)
 
 
-def samples(page: Page, *, dead: int = -1, mfu: float | None = None, now_ns: int = 20 * S) -> dict[str, float]:
+def samples(
+    page: Page, *, dead: int = -1, mfu: float | None = None, now_ns: int = 20 * S, looks: RankLooks | None = None
+) -> dict[str, float]:
     """Returns the samples as Prometheus reads them, by name and labels other than those that all have."""
-    ranks = [SeenRank(one, one.rank != dead, now_ns, 1 << 20, mfu) for _, one in read_slots(page)]
+    ranks = [SeenRank(one, one.rank != dead, now_ns, 1 << 20, mfu, looks) for _, one in read_slots(page)]
     text = prometheus_client.generate_latest(registry_of(RankCollector("a run", lambda: ranks))).decode()
     found = {}
     for line in text.splitlines():
@@ -93,7 +96,7 @@ def test_what_was_measured_is_shown_in_base_units(page: Page) -> None:
     rank.iterate(S // 2, S // 2)
     phases = (S // 8, S // 4, -1, 0, -1, -1, -1)
     rank.slot.counters(StepFigures(1, S // 2, phases, 8, 8 * 32, 7 << 20, 99, 2.5))
-    found = samples(page, mfu=0.25)
+    found = samples(page, mfu=0.25, looks=RankLooks(31, 50, 0.125, is_named=True))
     shown = {name.removesuffix(" rank=1"): value for name, value in found.items() if name.count("=") == 1}
     assert shown == {
         "distprof_rank_up": 1,
@@ -107,6 +110,10 @@ def test_what_was_measured_is_shown_in_base_units(page: Page) -> None:
         "distprof_peak_memory_bytes": 7 << 20,
         "distprof_resident_memory_bytes": 1 << 20,
         "distprof_window": 0,
+        "distprof_collective_wait_ratio": 0.125,
+        "distprof_straggler": 1,
+        "distprof_slowest_iterations": 31,
+        "distprof_sampled_iterations": 50,
         "distprof_iteration_seconds_count": 2,
         "distprof_iteration_seconds_sum": 1,
     }
@@ -176,7 +183,7 @@ def test_a_taken_port_is_named_and_tried_again(page: Page, tmp_path: Path, monke
         taken.listen()
         settings = Settings(metrics=taken.getsockname()[1])
         assert "in use" in why_not_here(settings)
-        metrics = start_metrics(settings, RunFolder(tmp_path), "key", lambda: ranks)
+        metrics = start_metrics(settings, RunFolder(tmp_path), "key", lambda: ranks, dict)
         metrics.refresh()
         assert not (tmp_path / "nodes" / "key.targets.json").exists()
     later = time.monotonic() + 60
