@@ -44,8 +44,9 @@ def draw(report: Report) -> Figure | None:
     _columns(axes, skew)
     cells = _named_cells(skew, report.verdict.ranks)
     for one, rank, column in cells if len(lines) <= _FRAMED_UP_TO else []:
-        _frame(axes, rank, column, one.excess_ns / unit.ns, dark=one.excess_ns > _DARK * limit)
-    words = [f"rank {one.rank}: {one.excess_ns / unit.ns:+.1f} {unit.name}" for one, _, _ in cells]
+        here_ns = one.excess_ns if len(one.places) == 1 else float(excess[rank, column])
+        _frame(axes, rank, column, here_ns / unit.ns, dark=here_ns > _DARK * limit)
+    words = [*dict.fromkeys(f"rank {one.rank}: {one.excess_ns / unit.ns:+.1f} {unit.name}" for one, _, _ in cells)]
     if cells and len(lines) > _FRAMED_UP_TO:
         _point_at(axes, cells[0][1] // together, cells[0][2], words[0])
     sharing = f", each line the extremes of {together} ranks" if together > 1 else ""
@@ -69,9 +70,10 @@ def _named_cells(skew: SkewMap, found: RankVerdict) -> list[tuple[Straggler, int
     """Returns each named rank with (row, column) of the place where it is slow, where the map has it."""
     columns = {place: column for column, place in enumerate(zip(skew.subjects, skew.phases, strict=True))}
     return [
-        (one, skew.ranks.index(one.rank), columns[one.subject, one.phase])
+        (one, skew.ranks.index(one.rank), columns[place])
         for one in found.named
-        if (one.subject, one.phase) in columns
+        for place in one.places
+        if place in columns
     ]
 
 

@@ -51,6 +51,7 @@ from distprof.merge.report.timeline import RankTimeline, Span, StepTimeline
 from distprof.merge.report.utilization import PeakUsed, Utilization, UtilizationSpread
 from distprof.merge.report.verdict import (
     BALANCED,
+    BOTH_WAYS,
     BUSY_PROCESSORS,
     DATA_LOADING,
     EXPERT_OVERLOAD,
@@ -80,6 +81,7 @@ from distprof.merge.report.warmup import WarmupIteration
 
 __all__ = [
     "BALANCED",
+    "BOTH_WAYS",
     "BUSY_PROCESSORS",
     "DATA_LOADING",
     "EXPERT_OVERLOAD",

@@ -18,6 +18,8 @@ DATA_LOADING, OPTIMIZER, PAUSES = "data loading", "optimizer", "pause"
 SLOW_LINK, LONG_STAGE = "slow link", "long stage"
 #: The place of a rank that is slow in so many modules and phases that none of them has most of it.
 THROUGHOUT = "throughout"
+#: The phase of a rank that is slow in one module in both directions, and in neither has most of it.
+BOTH_WAYS = "forward and backward"
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,19 @@ class Straggler:
 
     rank: int  # its number
     subject: str  # module label, phase (all modules of it, for forward and backward) or THROUGHOUT
-    phase: str  # in which it loses the time; THROUGHOUT for all of them
+    phase: str  # in which it loses the time; BOTH_WAYS for a module in both, THROUGHOUT for all of them
     excess_ns: float  # the median over steps of (its time - the median of the cohort's others that are not slow)
     share: float  # of the excess in the median iteration
     steps: int  # in so many of the steps its excess was at least half of that
     of_steps: int  # timed steps that were compared
     cohort: int  # the ranks that are compared, itself included
     cohort_ns: float  # the median of the others, over the steps
+
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """The modules or phases of its place as (subject, phase), one for each direction."""
+        phases = BOTH_WAYS.split(" and ") if self.phase == BOTH_WAYS else [self.phase]
+        return tuple((self.subject, phase) for phase in phases)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.report import Burst, LongStep
 from distprof.merge.skew.excess import cohort_excesses
 from distprof.merge.skew.pauses import paused_ns
-from distprof.merge.skew.step_times import FINE, SUM, WHOLE, Place
+from distprof.merge.skew.step_times import FINE, MODULE, SUM, WHOLE, Place
 from distprof.merge.skew.thresholds import PLACE_SHARE
 from distprof.merge.stats import nan_median
 from distprof.merge.times.summary import profile_summary
@@ -68,7 +68,7 @@ def _long_step(analysis: Analysis, iteration: int, median_ns: float) -> LongStep
         if iteration in window.iterations
     ]
     time_ns = float(np.median(took))
-    for level in (FINE, SUM, WHOLE):
+    for level in (FINE, MODULE, SUM, WHOLE):
         by_place = _losers(analysis, iteration, PLACE_SHARE * (time_ns - median_ns), level)
         place = _cause(by_place, own=not why_no_own_times(analysis)) if by_place else None
         if place is not None:

@@ -15,6 +15,7 @@ from distprof.merge.experts.load import expert_layers
 from distprof.merge.job.rank_groups import HOST
 from distprof.merge.quantities import duration, ratio
 from distprof.merge.report import (
+    BOTH_WAYS,
     BUSY_PROCESSORS,
     DATA_LOADING,
     EXPERT_OVERLOAD,
@@ -116,7 +117,7 @@ def _may_slow(layer: str, place: Place) -> bool:
     """Returns whether an MoE layer's tokens are work of the place: of the layer, or of a whole phase."""
     if place.subject in ("forward", "backward", THROUGHOUT):
         return True
-    return place.phase in ("forward", "backward") and f"{place.subject}.".startswith(f"{layer}.")
+    return place.phase in ("forward", "backward", BOTH_WAYS) and f"{place.subject}.".startswith(f"{layer}.")
 
 
 def _by_place(named: Sequence[Outlier]) -> Cause:

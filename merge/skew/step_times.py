@@ -1,7 +1,7 @@
 """What is compared: the times of a cohort by place, rank and step.
 
-A place is a module in forward or backward, or a phase.  Sums of places are places too: they show a rank that is a
-little slow in every module, where no single one stands out.
+A place is a module in forward or backward, or a phase.  Sums of places are places too: they show a rank that is slow in
+a module in both directions, or a little slow in every module, where no single one stands out.
 
     windows of a cohort's ranks -> kept self times by module, phases, sums -> (places, ranks, steps)
     -> minus the waits in collectives, where these were recorded
@@ -12,7 +12,7 @@ Without the waits these are *own* times.  Where waits are not known, a rank that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,11 +20,12 @@ from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.collectives.own_times import lossy_iterations, rank_waits, why_no_own_times
 from distprof.merge.load.window import MedianModuleTimes, Window
-from distprof.merge.report import THROUGHOUT
+from distprof.merge.report import BOTH_WAYS, THROUGHOUT
 from distprof.records import PHASES
 
-#: Levels of places, the finest first: one module or phase, all modules of a phase, everything.
-FINE, SUM, WHOLE = 0, 1, 2
+#: Levels of places, the finest first: one module in one direction, or a phase without modules; one module in both; all
+#: modules of a phase; everything.
+FINE, MODULE, SUM, WHOLE = 0, 1, 2, 3
 _FINE_PHASES = ("data", "outside", "optimizer", "evaluation", "other")
 _SUM_PHASES = ("forward", "backward")
 
@@ -78,7 +79,24 @@ def step_times(analysis: Analysis, ranks: Sequence[int], *, with_waits: bool = F
         row_of = {key: row for row, key in enumerate(keys)}
         phase_row = {PHASES.index(name): len(keys) + row for row, name in enumerate(names)}
         _subtract_waits(times, analysis, row_of, phase_row)
-    return times
+    return _with_both_ways(times)
+
+
+def _with_both_ways(times: StepTimes) -> StepTimes:
+    """Returns the same with a place for each module whose times in both directions were kept."""
+    row_of = {(place.subject, place.phase): row for row, place in enumerate(times.places) if place.level == FINE}
+    forward, backward = _SUM_PHASES
+    pairs = {
+        subject: (row, row_of[subject, backward])
+        for (subject, phase), row in row_of.items()
+        if phase == forward and (subject, backward) in row_of
+    }
+    if not pairs:
+        return times
+    rows = np.array(list(pairs.values()))
+    sums = times.times[rows[:, 0]] + times.times[rows[:, 1]]
+    places = (*(Place(subject, BOTH_WAYS, MODULE) for subject in pairs), *times.places)
+    return replace(times, places=places, times=np.concatenate([sums, times.times]))
 
 
 def _subtract_waits(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.skew.excess import CohortExcess, standard_error
-from distprof.merge.skew.step_times import FINE, SUM, WHOLE, Place
+from distprof.merge.skew.step_times import FINE, MODULE, SUM, WHOLE, Place
 from distprof.merge.skew.thresholds import (
     AT_LEAST,
     MARGIN,
@@ -64,7 +64,9 @@ def half_of_cohort(excess: CohortExcess, iteration_ns: float) -> list[Outlier]:
         if excess.size >= MIN_COHORT
     ]
     too_many = [found for found in sets if len(found) > _most_culprits(excess.size)]
-    return max(too_many, key=lambda found: found[-1].excess_ns, default=[])
+    least_ns = PLACE_SHARE * max((found[-1].excess_ns for found in too_many), default=0.0)
+    enough = [found for found in too_many if found[-1].excess_ns >= least_ns]
+    return min(enough, key=lambda found: (found[-1].place.level, -found[-1].excess_ns), default=[])
 
 
 def detection_floor(excess: CohortExcess, iteration_ns: float, level: int) -> float | None:
@@ -74,7 +76,7 @@ def detection_floor(excess: CohortExcess, iteration_ns: float, level: int) -> fl
     That is the largest of: the share of the iteration; the standard errors; the margin to the next rank; and what lies
     above each other rank in most steps.
     """
-    places = [number for number, place in enumerate(excess.times.places) if (place.level == FINE) == (level == FINE)]
+    places = [number for number, place in enumerate(excess.times.places) if (place.level > MODULE) == (level > MODULE)]
     places = [number for number in places if not np.isnan(excess.median[number]).all()]
     if not places:
         return None
@@ -203,7 +205,7 @@ def _finest(found: Sequence[Outlier]) -> Outlier:
     enough = [
         outlier
         for outlier in found
-        if outlier.excess_ns >= PLACE_SHARE * (at_least if outlier.place.level == FINE else largest.excess_ns)
+        if outlier.excess_ns >= PLACE_SHARE * (at_least if outlier.place.level <= MODULE else largest.excess_ns)
         and (outlier.place.level != SUM or whole is None or _slowdown(outlier) >= PHASE_FACTOR * _slowdown(whole))
     ]
     return min(enough, key=lambda outlier: (outlier.place.level, -outlier.excess_ns))

@@ -49,9 +49,10 @@ def _skew(report: Report) -> HeatMap | None:
         middle=0.0,
         limit=colour_limit(largest, found),
         marked=[
-            (rows[one.rank], places[one.subject, one.phase])
+            (rows[one.rank], places[place])
             for one in found.named
-            if (one.subject, one.phase) in places and one.rank in rows
+            for place in one.places
+            if place in places and one.rank in rows
         ],
         note=_skew_note(what, found),
         grey="the rank has no such module",

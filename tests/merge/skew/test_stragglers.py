@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from distprof.merge.arrays import FloatArray
+from distprof.merge.report import BOTH_WAYS
 from distprof.merge.skew.excess import CohortExcess, cohort_excess
-from distprof.merge.skew.step_times import FINE, SUM, WHOLE, Place, StepTimes
+from distprof.merge.skew.step_times import FINE, MODULE, SUM, WHOLE, Place, StepTimes
 from distprof.merge.skew.stragglers import (
     Outlier,
     detection_floor,
@@ -163,6 +164,17 @@ def test_the_finest_place_with_most_of_the_excess_is_given() -> None:
     assert place((fine, 30.0), (coarse, 70.0), (whole, 100.0)) == coarse
     assert place((fine, 30.0), (coarse, 45.0), (whole, 100.0)) == whole
     assert place((fine, 80.0), (Place("layers.1", "forward"), 90.0)).subject == "layers.1"
+
+
+def test_a_module_is_the_place_both_ways_where_neither_direction_has_most_of_the_excess() -> None:
+    forward, backward = Place("blocks.1", "forward"), Place("blocks.1", "backward")
+    both = Place("blocks.1", BOTH_WAYS, MODULE)
+    for lost, place in (((10, 10), both), ((16, 4), forward), ((2, 18), backward)):
+        times = np.stack([noisy(seed, 4, spread=0.1, pauses=0) for seed in (1, 2)])
+        times[:, 2] += np.array(lost)[:, None]
+        excess = excess_of([*times, times.sum(axis=0)], [forward, backward, both])
+        (found,) = finest_places([*outliers(excess, ITERATION)])
+        assert (found.rank, found.place) == (2, place)
 
 
 def test_a_module_is_the_place_of_an_excess_that_is_larger_in_a_noisy_sum() -> None:

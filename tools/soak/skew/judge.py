@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
 
+from distprof.merge.report import BOTH_WAYS
 from soak.skew.cases import HEALTHY, MODULE_FAULTS, PHASE_FAULTS, SOMETIMES, Case
 from soak.skew.conclusions import Conclusion, conclude
 
@@ -121,7 +122,7 @@ def _right_place(case: Case, said: Conclusion) -> bool | None:
         return said.phase == PHASE_FAULTS[case.fault]
     if case.fault in _EVERYWHERE:
         return said.subject in ("throughout", "forward", "backward")
-    phase = MODULE_FAULTS.get(case.fault)
+    phase = BOTH_WAYS if case.fault == "both" else MODULE_FAULTS.get(case.fault)
     if phase is None or case.fault == "gc":
         return None
     return said.phase == phase and f".{said.subject}".endswith(f".{case.module_label}")
