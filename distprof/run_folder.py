@@ -5,6 +5,7 @@ runs/NAME/run.json                            the manifest
           shards/rank00003.g0.msgpack         one for each rank and generation
                  rank00003.g0.4f1c09ab.msgpack  one that another node has sent
           nodes/                              where the ranks and the daemon of each node meet
+          traces/window1/rank3.json.gz        of torch.profiler, where they were asked for
           report/                             written by merge
 """
 
@@ -28,6 +29,10 @@ MANIFEST = "run.json"
 INJECT = "inject"
 SHARDS = "shards"
 NODES = "nodes"
+TRACES = "traces"  # of torch.profiler
+#: In a trace: the range of an iteration, as torch.profiler names it, followed by our number; our metadata; ranges at
+#: whose begin our clock was read.
+TRACE_ITERATION, TRACE_ABOUT, CLOCK_RANGE = "ProfilerStep#", "distprof", "distprof clock "
 REPORT = "report"
 PLOTS = "plots"
 SUMMARY = "summary.json"  # in the folder of the report
@@ -102,6 +107,15 @@ class RunFolder:
         """Returns (rank, generation) -> shard of those that no other node has sent."""
         matched = ((_OWN_SHARD.fullmatch(path.name), path) for path in sorted(self.shards.glob(SHARD_PATTERN)))
         return {(int(found[1]), int(found[2])): path for found, path in matched if found is not None}
+
+    def trace_path(self, window: int, rank: int) -> Path:
+        """Returns where a rank's trace of torch.profiler is; those of a window are in one folder."""
+        return self.path / TRACES / f"window{window}" / f"rank{rank}.json.gz"
+
+    def traces_of(self, rank: int) -> list[Path]:
+        """Returns the traces of torch.profiler of one rank, in the order of their windows."""
+        found = self.path.glob(f"{TRACES}/window*/{self.trace_path(0, rank).name}")
+        return sorted(found, key=lambda path: (len(path.parent.name), path.parent.name))
 
     def read_manifest(self) -> Manifest | None:
         """Returns the manifest, None without one (copied shards).  Raises DataError for an invalid one."""

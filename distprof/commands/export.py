@@ -53,7 +53,8 @@ def command(run: Path | None, to: str, out: Path | None) -> None:
 
     Without RUN, the newest run in runs/.  Each rank is a process with tracks for iterations, phases, modules (what took
     1 ms or more without a break), collectives with arrows among their members, and pauses, and with counters for
-    memory, samples and tokens.  All ranks stand on the clock of one host, if the job compared the clocks of its hosts.
+    memory, samples and tokens.  Traces of torch.profiler, which 'distprof trigger --traced' makes, follow.  All ranks
+    stand on the clock of one host, if the job compared the clocks of its hosts.
 
     Needs the package perfetto: pip install 'distprof[perfetto]'.
     """
@@ -62,7 +63,7 @@ def command(run: Path | None, to: str, out: Path | None) -> None:
     loaded = load_run(run, progress.files, in_processes())
     report, analysis = analyse(loaded), start_analysis(loaded)
     cache = RecordCache()
-    ranks = run_trace(analysis, report, lambda data: _read(run, data, cache))
+    ranks = run_trace(analysis, report, lambda data: _read(run, data, cache), RunFolder(run))
     content = BytesIO()
     with gzip.GzipFile("", "wb", _COMPRESSION, content, mtime=0) as stream:
         written = PerfettoTrace(stream)
@@ -92,6 +93,8 @@ def _write_ranks(
     last: list[int] = []
     for number, trace in enumerate(ranks, 1):
         written.add_rank(trace)
+        for why in trace.left_out:
+            say(why)
         first += [one.start_ns for track in trace.tracks for one in track.slices]
         last += [one.end_ns for track in trace.tracks for one in track.slices]
         first, last = [min(first)] if first else [], [max(last)] if last else []

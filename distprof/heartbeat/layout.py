@@ -49,8 +49,9 @@ GROUPS = layout(ACTIVITY.end, "Q" + f"{GROUP_BYTES}sIQqq" * MOST_GROUPS)
 COUNTERS = layout(GROUPS.end, f"2q{len(PHASES)}q4qd")
 #: when (monotonic clock), where, what.
 ERROR = layout(COUNTERS.end, f"Q{WHERE_BYTES}s{MESSAGE_BYTES}s")
-#: number, start, counted and timed iterations, window.  The daemon writes it, all other blocks are the rank's.
-REQUEST = layout(ERROR.end, "5Q")
+#: number, start, counted and timed iterations, window, traced iterations.  The daemon writes it, and the rank all other
+#: blocks.
+REQUEST = layout(ERROR.end, "6Q")
 #: number of the request, 1 if accepted, window, the iteration that was running, reason of a refusal.
 ANSWER = layout(REQUEST.end, f"4Q{REASON_BYTES}s")
 

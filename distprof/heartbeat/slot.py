@@ -20,6 +20,7 @@ class State(IntEnum):
     TIMED = 2
     ENDED = 3  # the rank has ended its work
     UNSEEN = 4  # the recording ended with an error: iterations are no longer seen
+    TRACED = 5  # torch.profiler makes a trace
 
 
 class Request(NamedTuple):
@@ -30,6 +31,7 @@ class Request(NamedTuple):
     counted: int
     timed: int
     window: int  # its number in the shards
+    traced: int = 0  # iterations after these, by torch.profiler
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from distprof.recorder.window_figures import WindowFigures
 from distprof.records import AXES, Record, Topology
 from distprof.run_folder import RunFolder
 
-_STATES = {StepKind.COUNTED: State.COUNTED, StepKind.TIMED: State.TIMED}
+_STATES = {StepKind.COUNTED: State.COUNTED, StepKind.TIMED: State.TIMED, StepKind.TRACED: State.TRACED}
 #: Time between two looks at what the rank does.
 _LOOK_S = 0.5
 _LONGEST_FAILURE = 1000

@@ -31,6 +31,7 @@ from distprof.recorder.heartbeat import script_failure
 from distprof.recorder.job_events import JobEvents
 from distprof.recorder.recorded_rank import RecordedRank
 from distprof.recorder.step_clock import Boundary, StepClock, StepKind, WindowRefused, capture_plan, first_window
+from distprof.recorder.torch_trace import TorchTrace
 from distprof.records import FORWARD, Error, Record
 
 
@@ -45,6 +46,7 @@ class Recorder:
         self.rank = RecordedRank(settings, clock, self._steps, asked=asked)
         self._events = JobEvents(self.rank, self._steps, clock, self._become_rank, self._act_on, self.fail)
         self.probes = self._events.probes
+        self._trace = TorchTrace(clock, self.rank.run_dir)
         self._failed = self._is_finished = False
         self._is_over = False  # the last window is complete, and no other one has begun
 
@@ -70,8 +72,9 @@ class Recorder:
         """
         return self._steps.iteration
 
-    def plan_window(self, start: int, counted: int, timed: int, number: int | None = None) -> int:
-        """Plans a window, from any thread: ``counted`` (0 or 1) and ``timed`` iterations, from number ``start`` on.
+    def plan_window(self, start: int, counted: int, timed: int, number: int | None = None, traced: int = 0) -> int:
+        """Plans a window, from any thread: ``counted`` (0 or 1), ``timed`` and ``traced`` iterations, from number
+        ``start`` on.
 
         It is taken up at the end of the window before, or at the next boundary of an iteration, on the thread that
         trains.  ``number`` is that of the window, by default the next one: ranks of which some missed a window agree on
@@ -79,8 +82,8 @@ class Recorder:
         recorded.
         """
         identity, steps = self.rank.identity, self._steps
-        if counted not in (0, 1) or timed < 0 or counted + timed == 0:
-            raise WindowRefused("a window needs an iteration to count or to time, and counts one at most")
+        if counted not in (0, 1) or timed < 0 or traced < 0 or counted + timed + traced == 0:
+            raise WindowRefused("a window needs an iteration to count, to time or to trace, and counts one at most")
         if identity is None:
             raise WindowRefused("this process is not recorded: it has run no model as a rank")
         if self.rank.output is None or self._failed or self._is_finished:
@@ -92,7 +95,8 @@ class Recorder:
         following = steps.window.number + 1
         if number is not None and number < following:
             raise WindowRefused(f"window {number} has been: the next one is window {following}")
-        plan = capture_plan(start, counted, timed, identity.world_size, following if number is None else number)
+        number = following if number is None else number
+        plan = capture_plan(start, counted, timed, identity.world_size, number, traced)
         steps.plan_window(plan)
         return plan.number
 
@@ -119,6 +123,7 @@ class Recorder:
             self.fail("the end of the job", error)
         finally:
             self._is_finished = True
+            self._trace.finish()
             if self.rank.heartbeat is not None:
                 self.rank.heartbeat.finish(self._steps.iteration)
             self._detach()
@@ -162,6 +167,7 @@ class Recorder:
         if boundary is Boundary.NONE or rank.output is None:
             return
         if boundary is Boundary.RESTART:
+            self._trace.finish()
             rank.write(*self.probes.detach())
             rank.end_is_written = self._is_over = False
         elif probe is not None:
@@ -186,7 +192,7 @@ class Recorder:
         request = heartbeat.request()
         if request is not None:
             try:
-                number = self.plan_window(request.start, request.counted, request.timed, request.window)
+                number = self.plan_window(request.start, request.counted, request.timed, request.window, request.traced)
                 heartbeat.answer(request, steps.iteration, window=number)
             except WindowRefused as refused:
                 heartbeat.answer(request, steps.iteration, refusal=str(refused))
@@ -195,10 +201,18 @@ class Recorder:
         """Begins an iteration and attaches the probe of its kind."""
         if self._steps.kind is StepKind.DONE and not self._begin_next_window():
             return
-        kind, rank, probes = self._steps.kind, self.rank, self.probes
+        kind = self._steps.kind
+        self._attach(kind)
+        if kind is StepKind.TRACED and self.rank.identity is not None:
+            self._trace.iteration_begins(self._steps.iteration, self._steps.window.number, self.rank.identity)
+
+    def _attach(self, kind: StepKind) -> None:
+        """Lets the job be watched as an iteration of this kind needs it."""
+        rank, probes = self.rank, self.probes
         if rank.eager_choice is not None and self._steps.iteration == self._steps.window.start - 1:
             rank.eager_choice.publish()
-        if kind is StepKind.QUIET and probes.is_unwatched and self._steps.mode != FORWARD:
+        is_recorded = kind not in (StepKind.QUIET, StepKind.TRACED)
+        if not is_recorded and probes.is_unwatched and self._steps.mode != FORWARD:
             return
         if probes.probe is not None and kind is probes.kind:
             probes.begin()
@@ -206,7 +220,7 @@ class Recorder:
         rank.write(*probes.detach())
         probes.kind = kind
         rank.steer_clock_sync(kind)
-        if kind is not StepKind.QUIET:
+        if is_recorded:
             probes.attach(rank, self._steps)
             self._watch(kind)
         elif self._steps.mode == FORWARD:
@@ -227,6 +241,7 @@ class Recorder:
         """
         if not self._is_over:
             self._is_over = True
+            self._trace.finish()
             self.rank.write(*self.probes.detach())
             self.probes.kind = StepKind.DONE
             self.rank.steer_clock_sync(StepKind.DONE)
@@ -279,7 +294,8 @@ class Recorder:
         """Ends the recording: keeps what was recorded, reports once, and detaches everything."""
         output, self.rank.output = self.rank.output, None
         probe = self.probes.probe
-        for step in (*((probe.abandon,) if probe is not None else ()), self._detach, self.rank.stop_clock_sync):
+        abandon = (probe.abandon,) if probe is not None else ()
+        for step in (*abandon, self._trace.finish, self._detach, self.rank.stop_clock_sync):
             with contextlib.suppress(Exception):
                 step()
         if not self._failed:

@@ -46,6 +46,7 @@ class StepKind(Enum):
     WARMUP = "warmup"  # the phases
     COUNTED = "counted"
     TIMED = "timed"
+    TRACED = "traced"  # torch.profiler records it, on the ranks that were asked to
     DONE = "done"  # the window is complete
 
 
@@ -60,7 +61,7 @@ class Boundary(Enum):
 @dataclass(frozen=True)
 class CapturePlan:
     """The iterations of one window: from number ``start`` on, ``counted`` ones, then ``settling`` and ``timed`` ones,
-    both timed.
+    both timed, then ``traced`` ones.
     """
 
     start: int
@@ -68,10 +69,15 @@ class CapturePlan:
     timed: int
     settling: int = 0
     number: int = 0  # of the window
+    traced: int = 0
 
     @property
     def end(self) -> int:
         """The number of the first iteration after the window."""
+        return self._timed_end + self.traced
+
+    @property
+    def _timed_end(self) -> int:
         return self.start + self.counted + (self.settling + self.timed if self.timed else 0)
 
     def kind(self, iteration: int) -> StepKind:
@@ -80,11 +86,13 @@ class CapturePlan:
             return StepKind.WARMUP if iteration < MOST_WARMUP and self.number == 0 else StepKind.QUIET
         if iteration < self.start + self.counted:
             return StepKind.COUNTED
-        return StepKind.TIMED if iteration < self.end else StepKind.DONE
+        if iteration < self._timed_end:
+            return StepKind.TIMED
+        return StepKind.TRACED if iteration < self.end else StepKind.DONE
 
     def record(self) -> Plan:
         """Returns the record of the plan."""
-        return Plan(self.start, self.counted, self.timed, self.settling, self.number)
+        return Plan(self.start, self.counted, self.timed, self.settling, self.number, self.traced)
 
 
 def first_window(settings: Settings, world_size: int = 1) -> CapturePlan:
@@ -92,12 +100,14 @@ def first_window(settings: Settings, world_size: int = 1) -> CapturePlan:
     return capture_plan(settings.warmup, settings.counted, settings.timed, world_size)
 
 
-def capture_plan(start: int, counted: int, timed: int, world_size: int, number: int = 0) -> CapturePlan:
+def capture_plan(
+    start: int, counted: int, timed: int, world_size: int, number: int = 0, traced: int = 0
+) -> CapturePlan:
     """Returns the plan of a window.  Counting takes longer on some ranks, and in the next iteration the others wait for
     them in collectives: with several ranks, this iteration is timed for settling only.
     """
     settles = world_size > 1 and counted > 0 and timed > 0
-    return CapturePlan(start, counted, timed, int(settles), number)
+    return CapturePlan(start, counted, timed, int(settles), number, traced)
 
 
 class WindowRefused(DistprofError):

@@ -65,6 +65,7 @@ class Plan:
     timed: Natural
     settling: Natural = 0
     window: Natural = 0  # the number of the window
+    traced: Natural = 0  # iterations after these of which torch.profiler makes a trace, on the ranks that were asked to
 
     @property
     def first_used(self) -> int:

@@ -18,7 +18,7 @@ _NS = 1e9
 SLOW_LAG, SLOW_TIMES = 2, 1.25
 #: The daemon of a node that has said nothing for this time has ended, or cannot be heard.
 SILENT_S = 15.0
-RUNNING = ("quiet", "counted", "timed")
+RUNNING = ("quiet", "counted", "timed", "traced")
 STUCK, SLOW, SILENT = "stuck", "slow", "silent"
 
 

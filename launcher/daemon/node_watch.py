@@ -54,7 +54,7 @@ class NodeWatch:
         if request.number <= self._request:
             return
         self._request = request.number
-        plan = Request(request.number, request.start, request.counted, request.timed, request.window)
+        plan = Request(request.number, request.start, request.counted, request.timed, request.window, request.traced)
         for index, found in self.slots():
             if request.ranks is None or found.rank in request.ranks:
                 ring(self._page, index, plan)

@@ -36,6 +36,7 @@ def plan_request(
     timed: int,
     ranks: Collection[int] | None,
     last_request: int = 0,
+    traced: int = 0,
     now_ns: int | None = None,
 ) -> WindowRequest:
     """Returns the request for a window of all running ranks, or of those in ``ranks``.
@@ -58,6 +59,7 @@ def plan_request(
         counted=counted,
         timed=timed,
         window=1 + max(max(rank.window, rank.request_window) for rank in everyone),
+        traced=traced,
         ranks=None if ranks is None else tuple(sorted(ranks)),
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distprof.errors import DistprofError, said
 from distprof.launcher.remote.url import file_system
-from distprof.run_folder import MANIFEST, REPORT, SHARDS, RunFolder
+from distprof.run_folder import MANIFEST, REPORT, SHARDS, TRACES, RunFolder
 
 _LOOK_S = 5.0
 
@@ -81,6 +81,6 @@ class Upload:
 
     def _paths(self) -> Iterator[Path]:
         yield self._run.path / MANIFEST
-        for folder in (SHARDS, REPORT):
+        for folder in (SHARDS, TRACES, REPORT):
             for above, _, names in os.walk(self._run.path / folder):
                 yield from (Path(above) / name for name in sorted(names))

@@ -21,15 +21,16 @@ class Slice:
 
 @dataclass(frozen=True)
 class Track:
-    """Slices that overlap stand on several lanes of one name."""
+    """Slices that overlap stand on several lanes of one name; if the track ``nests``, one inside another does not."""
 
     name: str
     slices: tuple[Slice, ...]
+    nests: bool = False
 
     @property
     def lanes(self) -> list[list[Slice]]:
         """Returns the slices on lanes, each in order and without overlap."""
-        return lanes(self.slices)
+        return nested_lanes(self.slices) if self.nests else lanes(self.slices)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class RankTrace:
     name: str
     tracks: tuple[Track, ...]
     counters: tuple[Counter, ...]
+    left_out: tuple[str, ...] = ()  # what could not be drawn, and why
 
 
 def lanes(slices: Iterable[Slice]) -> list[list[Slice]]:
@@ -60,4 +62,21 @@ def lanes(slices: Iterable[Slice]) -> list[list[Slice]]:
             found.append([one])
         else:
             free.append(one)
+    return found
+
+
+def nested_lanes(slices: Iterable[Slice]) -> list[list[Slice]]:
+    """Returns ``slices`` on as few lanes as keep those apart that overlap without one being inside the other."""
+    found: list[list[Slice]] = []
+    open_ends: list[list[int]] = []  # by lane: the ends of the slices in which the next one may be
+    for one in sorted(slices, key=lambda one: (one.start_ns, -one.end_ns)):
+        for ends in open_ends:
+            while ends and ends[-1] <= one.start_ns:
+                ends.pop()
+        free = next((at for at, ends in enumerate(open_ends) if not ends or one.end_ns <= ends[-1]), len(found))
+        if free == len(found):
+            found.append([])
+            open_ends.append([])
+        found[free].append(one)
+        open_ends[free].append(one.end_ns)
     return found

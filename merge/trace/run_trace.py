@@ -14,21 +14,25 @@ from distprof.merge.report import Report
 from distprof.merge.trace.meetings import Meetings
 from distprof.merge.trace.model import RankTrace
 from distprof.merge.trace.rank_trace import RankSource, rank_trace
+from distprof.merge.trace.torch_trace import with_torch_traces
 from distprof.records import AXES, CollectiveWindow, Record
+from distprof.run_folder import RunFolder
 
 #: Returns the records of a rank's shard, of which the analysis keeps sums only.
 ReadRecords = Callable[[RankData], Sequence[Record]]
 
 
-def run_trace(analysis: Analysis, report: Report, read: ReadRecords) -> Iterator[RankTrace]:
+def run_trace(analysis: Analysis, report: Report, read: ReadRecords, run: RunFolder) -> Iterator[RankTrace]:
     """Yields the timelines of all recorded ranks, on the clock of one host.
 
-    Reads each shard twice: a collective is drawn up to the moment at which its last member comes.
+    Reads each shard twice: a collective is drawn up to the moment at which its last member comes.  ``run`` may
+    have traces of torch.profiler.
     """
     clock, meetings = clock_of(analysis), Meetings(analysis.run.world_size)
     for data in analysis.ranks:
         meetings.add(data.rank, read(data), clock.of(data.rank))
-    yield from _ranks(analysis, report, clock, meetings, read)
+    for trace in _ranks(analysis, report, clock, meetings, read):
+        yield with_torch_traces(trace, run.traces_of(trace.rank), clock.of(trace.rank))
 
 
 def _ranks(

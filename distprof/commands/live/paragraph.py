@@ -70,7 +70,7 @@ def _progress(running: list[RankView]) -> str:
     where = f"Iteration {numbers[0]}" if len(set(numbers)) == 1 else f"Iterations {min(numbers)} to {max(numbers)}"
     paces = [rank.iterations_per_s for rank in running if rank.iterations_per_s is not None]
     pace = f", {statistics.median(paces):.4g} iterations a second" if paces else ""
-    recorded = {rank.status.window for rank in running if rank.status.state in ("counted", "timed")}
+    recorded = {rank.status.window for rank in running if rank.status.state in ("counted", "timed", "traced")}
     return f"{where}{pace}{f'; window {max(recorded)} is recorded' if recorded else ''}."
 
 

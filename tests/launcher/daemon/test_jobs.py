@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -144,6 +145,22 @@ def test_windows_on_demand_begin_at_one_iteration_on_all_ranks(job: Job) -> None
     until(lambda: _recorded(job.run, 3) == {1: True, 3: True})
     nobody = job.place.distprof("trigger", job.run, "--ranks", "9")
     assert nobody.code != 0 and "rank 9 does not run" in nobody.err
+
+
+def test_traces_of_torch_profiler_on_demand(job: Job) -> None:
+    job.all_advance()
+    asked = job.place.distprof("trigger", job.run, "--wait", str(_LIMIT_S), "--traced", "2", "--ranks", "1,2")
+    assert asked.code == 0 and "2 of 2 ranks record window 4" in asked.err and "merge" not in asked.err
+    paths = [job.run / "traces" / "window4" / f"rank{rank}.json.gz" for rank in (1, 2)]
+    until(lambda: all(path.exists() for path in paths))
+    traces = [json.loads(gzip.decompress(path.read_bytes())) for path in paths]
+    assert [(one["distributedInfo"]["rank"], one["distributedInfo"]["world_size"]) for one in traces] == [
+        (1, 4),
+        (2, 4),
+    ]
+    steps = [{one["name"] for one in trace["traceEvents"] if "ProfilerStep#" in one["name"]} for trace in traces]
+    assert len(steps[0]) == 2 and steps[0] == steps[1]
+    assert sorted(path.name for path in (job.run / "traces" / "window4").iterdir()) == [path.name for path in paths]
 
 
 def _recorded(run: Path, window: int) -> dict[int, bool]:

@@ -136,7 +136,7 @@ def test_a_plan_that_cannot_be_kept_is_refused_with_a_reason(tmp_path: Path) -> 
         "iteration 4 has passed: iteration 5 is running",
         "iteration 6 has passed: iteration 6 is running",
         "window 1 is planned already, from iteration 9 on",
-        "a window needs an iteration to count or to time, and counts one at most",
+        "a window needs an iteration to count, to time or to trace, and counts one at most",
     ]
     assert [(timed.iteration, timed.window) for timed in found.of(Step)] == [(2, 0), (3, 0), (9, 1)]
 
