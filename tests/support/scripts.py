@@ -207,11 +207,12 @@ def damage(shard: Shard) -> str:
     return f"{shard.report}" if shard.report.damaged else ""
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300, every: float = 0.02) -> None:
+    """Looks ``every`` so many seconds; seldom where a look takes a processor from what is waited for."""
     until = time.monotonic() + seconds
     while not _holds(condition):
         assert time.monotonic() < until, "it did not come to pass"
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def _holds(condition: Callable[[], bool]) -> bool:

@@ -36,7 +36,7 @@ def main():
         model(torch.ones(2, 4)).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-        time.sleep(0.02)
+        time.sleep(0.1)
         stop.fill_(os.path.exists("stop"))
         dist.all_reduce(stop)
     del model, optimizer
@@ -74,7 +74,8 @@ class Hosts:
 
     def distprof(self, node: int, *words: object) -> tuple[int, str, str]:
         """Runs a command on a host."""
-        ended = self.places[node].start(DISTPROF, *words).wait()
+        place = self.places[node]
+        ended = place.start(place.launcher, DISTPROF, *words).wait()
         return ended.code, ended.out, ended.err
 
     def top(self, node: int, name: str) -> list[dict[str, Any]]:
@@ -121,10 +122,10 @@ def fresh(hosts: Hosts) -> None:
 def test_two_nodes_without_a_shared_folder_make_one_report(hosts: Hosts, backend: str) -> None:
     started = hosts.start(backend, backend)
     for node in range(2):
-        wait_for(lambda node=node: len(hosts.top(node, backend)) == 2)  # type: ignore[misc]
+        wait_for(lambda node=node: len(hosts.top(node, backend)) == 2, every=1.0)  # type: ignore[misc]
     code, _, err = hosts.distprof(1, "trigger", f"runs/{backend}", "--timed", "3", "--wait", "300")
     assert code == 0 and "2 of 2 ranks record window 1" in err
-    wait_for(lambda: sorted(map(len, hosts.timed(0, backend, 1).values())) == [4, 4])  # one settles
+    wait_for(lambda: sorted(map(len, hosts.timed(0, backend, 1).values())) == [4, 4], every=0.3)  # one settles
     first, second = hosts.timed(0, backend, 1).values()
     assert first == second, "the shards are here while the job runs, and all ranks record the same iterations"
     stop(hosts)
@@ -144,7 +145,7 @@ def test_two_nodes_without_a_shared_folder_make_one_report(hosts: Hosts, backend
 @pytest.mark.slow
 def test_a_node_that_dies_has_left_what_it_sent(hosts: Hosts) -> None:
     started = hosts.start("static", "dies")
-    wait_for(lambda: set(hosts.timed(0, "dies", 0)) == {0, 1})
+    wait_for(lambda: set(hosts.timed(0, "dies", 0)) == {0, 1}, every=0.3)
     rank = int((hosts.places[1].folder / "pid1").read_text())
     os.kill(started[1].process.pid, signal.SIGKILL)
     os.kill(rank, signal.SIGKILL)
