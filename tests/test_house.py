@@ -111,7 +111,7 @@ ALLOWED_PACKAGES = {
     BASE: {"numpy", "msgpack", "tomllib", "tomli"},
     RANK_SIDE: {"numpy", "msgpack", "torch"},
     LAUNCHER: {"torch", "msgpack", "prometheus_client"},
-    ANALYSIS: {"numpy"},
+    ANALYSIS: {"distributed", "numpy"},
     RENDERERS: {"numpy", "matplotlib", "jinja2", "markupsafe", "perfetto", "pyarrow"},
 }
 LONGEST_FILE = 500

@@ -27,6 +27,7 @@ from distprof.merge.export.paper import FORMS, render_tables
 from distprof.merge.export.table_files import csv_files, csv_names, parquet_files, parquet_names
 from distprof.merge.export.tables import MOST_TEXT_ROWS, NAMES, all_tables, text_tables
 from distprof.merge.export.tables.table import Table
+from distprof.merge.load.dask import on_dask
 from distprof.merge.load.reading import in_processes
 from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
@@ -55,6 +56,11 @@ Examples:
     help="The number of the recording window to show, where there are several.  [default: the last one]",
 )
 @click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Read the run on the workers of the Dask cluster whose scheduler is at this address (tcp://HOST:8786).",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the report.  [default: RUN/report]"
 )
 @click.option(
@@ -64,7 +70,13 @@ Examples:
     help="Print the main tables in this form instead of the first page, for a paper or an issue.",
 )
 def command(
-    run: Path | None, out: Path | None, window: int | None, form: str | None, config: Path | None, **given: object
+    run: Path | None,
+    out: Path | None,
+    window: int | None,
+    form: str | None,
+    dask: str | None,
+    config: Path | None,
+    **given: object,
 ) -> None:
     """Make one report from the shards of all ranks of RUN, the folder that 'distprof run' named at its end.
 
@@ -81,7 +93,7 @@ def command(
     asked = decided_options((*REPORT, OUT), given, config)
     run = chosen_run(run, asked)
     chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
-    loaded = load_run(run, progress.files, in_processes(chosen["jobs"]))
+    loaded = load_run(run, progress.files, on_dask(dask) if dask else in_processes(chosen["jobs"]))
     report = analyse(loaded, chosen_peaks(chosen), window)
     options = replace(text_options(chosen), page=PAGE if chosen["page"] else "")
     text = render(report, options)

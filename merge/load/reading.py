@@ -77,7 +77,9 @@ def _read_here(files: Sequence[Path]) -> Iterator[Outcome]:
 
 def _read_by(executor: Executor, files: Sequence[Path]) -> Iterator[Outcome]:
     reader = RankReader()
-    chunks = [[str(file) for file in files[at : at + CHUNK_FILES]] for at in range(0, len(files), CHUNK_FILES)]
+    chunks = [
+        [str(file.absolute()) for file in files[at : at + CHUNK_FILES]] for at in range(0, len(files), CHUNK_FILES)
+    ]
     try:
         for packed in executor.map(read_chunk, chunks):
             yield from unpack(packed, reader)
