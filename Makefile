@@ -15,7 +15,8 @@
 #              of docs/METRICS.md from the metrics,
 #              docs/MODELS.md by counting models, and the table of docs/STACKS.md by running its tests; needs all stacks,
 #              optional ones too
-# make pictures  takes the pictures of the report's page of `make demo`, in Chromium
+# make pictures  renews what README.md and docs/ show of `make demo`: pictures of its page in Chromium, two of its plots, and
+#              the first page of its report
 # make site    builds the pages of docs/ as a web site, in build/site; a broken link fails it
 # make clean   removes everything that these have made, except for the runs
 
@@ -115,7 +116,7 @@ site: $(READY)
 
 # Needs the packages chromium and chromium-driver.
 pictures: demo
-	$(BIN)/python tools/page_pictures.py runs/demo/report/report.html docs/images
+	$(BIN)/python tools/pictures.py runs/demo/report
 
 clean:
 	rm -rf build $(VENV) distprof/probes/timing/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_the_manifest_has_one_pod_for_each_node() -> None:
 
 
 def test_the_worker_of_ray_records_its_loop() -> None:
-    """Ray is not among the packages of the tests: the script is parsed, and its calls of distprof are checked."""
+    """The calls of distprof in the script are checked; the next test runs it, where Ray is installed."""
     tree = ast.parse((FOLDER / "ray_train.py").read_text(encoding="utf-8"))
     (train,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train"]
     (block,) = [node for node in train.body if isinstance(node, ast.With)]
@@ -101,3 +102,13 @@ def test_the_worker_of_ray_records_its_loop() -> None:
     assert isinstance(call, ast.Call) and ast.unparse(call.func) == "distprof.record"
     assert [keyword.arg for keyword in call.keywords] == ["name"], "all workers give the same name"
     assert any(isinstance(node, ast.For) for node in block.body)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: ray_train.py is parsed, not run")
+def test_the_workers_of_ray_are_recorded(tmp_path: Path, clean_env: dict[str, str]) -> None:
+    env = {**clean_env, "HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
+    output_of(FOLDER / "ray_train.py", "--workers", "2", "--runs", tmp_path / "runs", cwd=tmp_path, env=env)
+    report = load(tmp_path / "runs" / "ray-job").report
+    assert [row.rank for row in report.ranks] == [0, 1]
+    assert report.summary.iterations is not None and report.summary.iterations.steps == 10
