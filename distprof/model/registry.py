@@ -104,6 +104,11 @@ class ModelRegistry:
         places = () if self._places_are_due else self.place_records()
         return row, [*tree_records(new_rows), *(self._take_unrecorded_parameters() if caller < 0 else ()), *places]
 
+    @property
+    def has_late_records(self) -> bool:
+        """Whether :meth:`late_records` may have any."""
+        return bool(self._evaluated or self._unrecorded or self._places_are_due)
+
     def late_records(self, optimizers: Iterable[object] = ()) -> Sequence[Record]:
         """Returns the records that are written once an iteration, because each describes everything again.
 

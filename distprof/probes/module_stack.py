@@ -31,11 +31,12 @@ class ModuleStack:
         self.stack: list[int] = []
         self.in_evaluation = False  # or in data loading
         self._loading: list[bool] = []  # for each running wait for a batch, the value before it
+        self._tree = listener.tree
+        self._find = self._tree.find
         self.new_tally()
-        self._find = listener.tree.find
 
     def new_tally(self) -> None:
-        self.tally = BatchTally(self.listener.tree.batch_order)
+        self.tally = BatchTally(self._tree.batch_order)
 
     def row(self, module: nn.Module) -> int:
         """Returns the row of ``module``, which the innermost running module calls."""
@@ -78,7 +79,7 @@ class ModuleStack:
 
     def is_model(self, row: int) -> bool:
         """Returns whether the row has parameters; a loss module that the script calls has none."""
-        return self.listener.tree.rows[row].total_params > 0
+        return self._tree.rows[row].total_params > 0
 
 
 class Loading:

@@ -22,7 +22,7 @@ from distprof.devices import gpu_uuid
 from distprof.errors import said
 from distprof.heartbeat.node_files import node_file
 from distprof.heartbeat.page import open_page
-from distprof.heartbeat.slot import GroupProgress, Request, State
+from distprof.heartbeat.slot import GroupProgress, Request, State, WindowWork
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 from distprof.probes.collectives.group_status import group_status
 from distprof.probes.timing.probe import TimedProbe
@@ -33,7 +33,8 @@ from distprof.recorder.window_figures import WindowFigures
 from distprof.records import AXES, Record, Topology
 from distprof.run_folder import RunFolder
 
-_STATES = {StepKind.COUNTED: State.COUNTED, StepKind.TIMED: State.TIMED, StepKind.TRACED: State.TRACED}
+#: Of the kinds of steps that are not timed.
+_STATES = {StepKind.COUNTED: State.COUNTED, StepKind.TRACED: State.TRACED}
 #: Time between two looks at what the rank does.
 _LOOK_S = 0.5
 _LONGEST_FAILURE = 1000
@@ -85,6 +86,7 @@ class Heartbeat:
         self._rank = rank
         self._watcher: _Watcher | None = None
         self._figures = WindowFigures()
+        self._work = WindowWork()  # as the slot has it
 
     def iteration_begins(self, iteration: int, window: CapturePlan, *, counts: bool) -> bool:
         """Writes the beat.  Returns whether there may be a new request.  ``counts``: an iteration has ended."""
@@ -92,7 +94,8 @@ class Heartbeat:
         if slot is None:
             return False
         try:
-            state = _STATES.get(window.kind(iteration), State.QUIET)
+            kind = window.kind(iteration)
+            state = State.TIMED if kind is StepKind.TIMED else _STATES.get(kind, State.QUIET)
             return slot.iteration_begins(iteration, state, window.number, window.end, counts=counts)
         except Exception as error:
             return self._give_up(error)
@@ -117,12 +120,17 @@ class Heartbeat:
             self._figures.read(records)
             if self._figures.last is not before:
                 self._slot.counters(self._figures.last)
-                self._slot.work(self._figures.work())
+                self._write_work(self._figures.work())
             for record in records:
                 if isinstance(record, Topology):
                     _write_place(record, self._slot)
         except Exception as error:
             self._give_up(error)
+
+    def _write_work(self, work: WindowWork) -> None:
+        if self._slot is not None and work != self._work:  # without a counted iteration there is none in any step
+            self._work = work
+            self._slot.work(work)
 
     def watch(self, probe: Callable[[], object], name_of: Callable[[int], str]) -> None:
         """Looks at what the rank does until its timed iterations are over."""

@@ -130,7 +130,10 @@ class RecordedRank:
 
     def late_records(self) -> Sequence[Record]:
         """Returns what became known of the models since their own records."""
-        return self.models.late_records(self._steps.optimizers) if self.models is not None else ()
+        models = self.models
+        if models is None or not models.has_late_records:
+            return ()
+        return models.late_records(self._steps.optimizers)
 
     def write_end(self, reason: str, failure: str = "") -> None:
         """Writes the late records, and why recording ends; training after forwards may continue the shard."""

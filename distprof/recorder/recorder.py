@@ -199,9 +199,11 @@ class Recorder:
 
     def _begin_iteration(self) -> None:
         """Begins an iteration and attaches the probe of its kind."""
-        if self._steps.kind is StepKind.DONE and not self._begin_next_window():
-            return
         kind = self._steps.kind
+        if kind is StepKind.DONE:
+            if not self._begin_next_window():
+                return
+            kind = self._steps.kind
         self._attach(kind)
         if kind is StepKind.TRACED and self.rank.identity is not None:
             self._trace.iteration_begins(self._steps.iteration, self._steps.window.number, self.rank.identity)

@@ -9,6 +9,8 @@ from distprof.heartbeat.layout import PHASES
 from distprof.heartbeat.slot import NOT_MEASURED, DeviceMacs, StepFigures, WindowWork
 from distprof.records import Array, Counts, DeviceWork, ExpertLayers, ExpertLoad, ExpertRouting, Plan, Record, Step
 
+_NO_PHASE = (NOT_MEASURED,) * len(PHASES)
+
 
 class WindowFigures:
     """Follows the records of one rank in the order in which they are written."""
@@ -38,7 +40,7 @@ class WindowFigures:
         self.last = StepFigures(
             step.iteration,
             step.duration_ns,
-            tuple(step.phases_ns.get(phase, NOT_MEASURED) for phase in PHASES),
+            tuple(map(step.phases_ns.get, PHASES, _NO_PHASE)),
             samples=step.samples if step.batch_size else NOT_MEASURED,
             tokens=step.tokens or NOT_MEASURED,
             peak_bytes=step.peak_memory_bytes,

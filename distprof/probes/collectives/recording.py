@@ -47,6 +47,7 @@ class CollectiveRecording:
         self._seen: tuple[Seen, Seen] | None = None
 
     def open(self) -> None:
+        self._seen = None
         self._note_groups()
         now = anchor(self._clock)
         self._anchors.append(now)

@@ -76,7 +76,7 @@ class ModuleTimer:
         if not self.timeline.source.immediate:
             return partial(self.sums.fields_with, self.timeline.finish_copy(), self.entered[:])
         fields = self.sums.fields_with(self.timeline.finish(), self.entered)
-        return lambda: fields
+        return fields.copy
 
     def remove_hooks(self) -> None:
         """Removes the hooks on parameters, the only ones that would outlive the step."""

@@ -34,24 +34,19 @@ class ModuleTimeSums:
         sums_ns, long = source.sums_ns(intervals.timestamps, order.slots, order.size, LONG_TURN_NS)
         if source.immediate and (long or not last):
             self.long_turns.add(order, long, intervals.timestamps, last=last)
-        forward_ns, backward_ns = order.by_row(sums_ns)
-        self.calls = _sum(order.calls, self.calls)
-        self.forward_ns = _sum(forward_ns, self.forward_ns)
-        self.backward_ns = _sum(backward_ns, self.backward_ns)
-
-    def fields(self) -> Fields:
-        return {"calls": self.calls, "forward_ns": self.forward_ns, "backward_ns": self.backward_ns}
+        found = (order.calls, *order.by_row(sums_ns))
+        if len(self.calls):
+            found = tuple(map(_sum, found, (self.calls, self.forward_ns, self.backward_ns)))
+        self.calls, self.forward_ns, self.backward_ns = found
 
     def fields_with(self, intervals: Intervals, entered: list[int]) -> Fields:
         """Returns the fields of the iteration that ends with these intervals."""
         self.add(intervals, entered, last=True)
-        return self.fields()
+        return {"calls": self.calls, "forward_ns": self.forward_ns, "backward_ns": self.backward_ns}
 
 
 def _sum(one: Array, other: Array) -> Array:
     """Returns the sum of two arrays by row, which may differ in length."""
-    if not len(other):
-        return one
     longer, shorter = (one, other) if len(one) >= len(other) else (other, one)
     both: Array = longer.copy()
     both[: len(shorter)] += shorter

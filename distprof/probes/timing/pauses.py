@@ -53,6 +53,8 @@ class PauseRecorder:
 
     def record(self, iteration: int, mode: str, start_ns: int, window: int) -> Pauses | None:
         """Returns the pauses since ``start_ns``, when the step began, and forgets them; None if there were none."""
+        if not self._found:
+            return None
         found = [pause for pause in self._found if pause[1] >= start_ns]
         self._found.clear()
         if not found:
