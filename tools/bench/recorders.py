@@ -9,9 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from distprof.config.settings import Settings
 from distprof.heartbeat.node_files import ensure_page
 from distprof.heartbeat.page_folder import remove_folder
+from distprof.probes.protocol import Probe
+from distprof.probes.timing.probe import TimedProbe
 from distprof.recorder.recorder import Recorder
 from distprof.run_folder import RunFolder
 from distprof.shard.reader import read_shard
@@ -51,11 +55,13 @@ def checked(expected: dict[str, int], **settings: Any) -> Iterator[Recorder]:
 class SwitchedRecorder:
     """Attaches a recorder of quiet or timed steps for single steps; between them torch is as without a recorder.
 
-    It uses the recorder's own parts: in a job a detached recorder is not attached again.
+    It uses the recorder's own parts: in a job a detached recorder is not attached again.  The hooks on parameters,
+    which the first timed step of a job registers for all others, are registered again before each step.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._hooked: list[nn.Module] = []  # those whose parameters have hooks
         self.steps = 0
         self._detach()
 
@@ -74,10 +80,22 @@ class SwitchedRecorder:
         if recorder.probes.probe is not None:
             recorder.probes.instruments.watch_backward()
             recorder.probes.probe.attach()
+            self._hook_parameters(recorder.probes.probe)
 
     def _detach(self) -> None:
         recorder = self._recorder
         if recorder.probes.probe is not None:
+            self._note_hooked(recorder.probes.probe)
             recorder.probes.probe.detach()
             recorder.probes.instruments.ignore_backward()
         recorder.probes.instruments.ignore_optimizers()
+
+    def _note_hooked(self, probe: Probe) -> None:
+        if isinstance(probe, TimedProbe):
+            tree, ended = self._recorder.rank.tree, probe._timer.ended
+            self._hooked = [module for module in tree.modules() if tree.row_of[id(module)] in ended]
+
+    def _hook_parameters(self, probe: Probe) -> None:
+        if isinstance(probe, TimedProbe):
+            for module in self._hooked:
+                probe._timer._hook_parameters(module, self._recorder.rank.tree.row_of[id(module)])
