@@ -29,8 +29,9 @@ def to_payload(record: Any) -> dict[str, Any]:
 
     Raises RecordError for an array that its dtype cannot hold exactly; other values are not checked.
     """
-    plain = vars(record).copy()
-    for name, encode in _encoders(type(record)):
+    kind: type = type(record)
+    plain: dict[str, Any] = vars(record).copy()
+    for name, encode in _encoders(kind):
         plain[name] = encode(plain[name])
     return plain
 

@@ -34,10 +34,11 @@ class ModuleTimeSums:
         sums_ns, long = source.sums_ns(intervals.timestamps, order.slots, order.size, LONG_TURN_NS)
         if source.immediate and (long or not last):
             self.long_turns.add(order, long, intervals.timestamps, last=last)
-        found = (order.calls, *order.by_row(sums_ns))
+        calls, (forward_ns, backward_ns) = order.calls, order.by_row(sums_ns)
         if len(self.calls):
-            found = tuple(map(_sum, found, (self.calls, self.forward_ns, self.backward_ns)))
-        self.calls, self.forward_ns, self.backward_ns = found
+            calls, forward_ns = _sum(calls, self.calls), _sum(forward_ns, self.forward_ns)
+            backward_ns = _sum(backward_ns, self.backward_ns)
+        self.calls, self.forward_ns, self.backward_ns = calls, forward_ns, backward_ns
 
     def fields_with(self, intervals: Intervals, entered: list[int]) -> Fields:
         """Returns the fields of the iteration that ends with these intervals."""
