@@ -25,6 +25,7 @@ from distprof.config.settings import Settings, read_settings
 from distprof.heartbeat.node_files import node_file
 from distprof.heartbeat.page import open_page
 from distprof.heartbeat.page_folder import page_folder, remove_folder
+from distprof.launcher.daemon.isolation import IsolationNotice
 from distprof.launcher.daemon.exchange import Exchange, FolderExchange
 from distprof.launcher.daemon.hang_watch.watch import HangWatch, Neighbour
 from distprof.launcher.daemon.job_log import JobLog
@@ -83,9 +84,9 @@ class Daemon:
         self._hangs.step(self._neighbours)
         self._slow_rank.step()
 
-    def exchange(self) -> None:
-        """Publishes the status of this node, and reads what it has to know of the others: their last request, and
-        whether they suspect a hang.
+    def exchange(self) -> NodeStatus:
+        """Publishes the status of this node and returns it.  Reads what the node has to know of the others: their last
+        request, and whether they suspect a hang.
         """
         self._others = None
         status = self.status()
@@ -96,6 +97,7 @@ class Daemon:
             if request is not None:
                 self._watch.lay(window_request(unpack(request)))
         self._neighbours = self._heard(min((rank.rank for rank in status.ranks), default=-1))
+        return status
 
     def others(self) -> list[NodeStatus]:
         """Returns the status of the other nodes.
@@ -175,6 +177,7 @@ def watch_node(run: RunFolder, settings: Settings, starter: int, lifeline: int |
     slow_rank = SlowRankWatch(page, node.token, watch.slots, _silence if settings.quiet else say)
     daemon = Daemon(watch, _exchange(run, node.key, relay), hangs, slow_rank)
     end = JobEnd(watch, starter, lifeline)
+    isolation = IsolationNotice(os.environ if relay is None else {}, say)
     metrics = start_metrics(settings, run, node.key, watch.ranks, slow_rank.looks)
     try:
         with page_folder(node.token) as (_, folder):
@@ -185,7 +188,7 @@ def watch_node(run: RunFolder, settings: Settings, starter: int, lifeline: int |
         while not end.has_come():
             if time.monotonic() - exchanged >= _EXCHANGE_S:
                 exchanged = time.monotonic()
-                daemon.exchange()
+                isolation.look(daemon.exchange(), daemon.others)
             daemon.look()
             metrics.refresh()
             if server.serve(pause_s()) and lifeline is not None:
