@@ -25,9 +25,9 @@ from distprof.config.settings import Settings, read_settings
 from distprof.heartbeat.node_files import node_file
 from distprof.heartbeat.page import open_page
 from distprof.heartbeat.page_folder import page_folder, remove_folder
-from distprof.launcher.daemon.isolation import IsolationNotice
 from distprof.launcher.daemon.exchange import Exchange, FolderExchange
 from distprof.launcher.daemon.hang_watch.watch import HangWatch, Neighbour
+from distprof.launcher.daemon.isolation import IsolationNotice
 from distprof.launcher.daemon.job_log import JobLog
 from distprof.launcher.daemon.job_view import SILENT_S
 from distprof.launcher.daemon.messages import BadMessage, pack, unpack

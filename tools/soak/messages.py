@@ -24,6 +24,7 @@ from distprof.launcher.daemon.messages import BadMessage, pack, unpack
 from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import WindowRequest
 from distprof.launcher.daemon.roads import Roads
+from distprof.launcher.daemon.slow_rank.watch import SlowRankWatch
 from distprof.launcher.daemon.status import to_message
 from distprof.launcher.daemon.store_exchange import StoreExchange
 from distprof.launcher.gather.receiver import Receiver
@@ -57,7 +58,9 @@ class Node:
         self.store = TcpStore("127.0.0.1", _served().port, f"distprof/{uuid.uuid4().hex}/")
         watch = NodeWatch(self.page, _KEY)
         roads = Roads(StoreExchange(self.store), FolderExchange(self.run, _KEY))
-        self.daemon = Daemon(watch, roads, HangWatch(self.run, self._token, watch.slots, 60.0, lambda _: None))
+        hangs = HangWatch(self.run, self._token, watch.slots, 60.0, lambda _: None)
+        slow_rank = SlowRankWatch(self.page, self._token, watch.slots, lambda _: None)
+        self.daemon = Daemon(watch, roads, hangs, slow_rank)
         self.daemon.exchange()
         self.receiver = Receiver(self.store, self.store.add("nodes", 1), self.run)
         self.sender = Sender(self.store, 1, self.run, "host", lambda: False)

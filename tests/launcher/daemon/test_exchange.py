@@ -22,6 +22,7 @@ from distprof.launcher.daemon.main import Daemon
 from distprof.launcher.daemon.messages import pack
 from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import WindowRequest
+from distprof.launcher.daemon.slow_rank.watch import SlowRankWatch
 from distprof.run_folder import RunFolder
 
 KEYS = ("a" * 16, "b" * 16)
@@ -58,7 +59,8 @@ def _node(run: RunFolder, number: int) -> Node:
         slots[-1].iteration_begins(10, State.QUIET, 0, 5)
     watch = NodeWatch(page, KEYS[number])
     hangs = HangWatch(run, token, watch.slots, 60.0, lambda _: None)
-    return Node(Daemon(watch, FolderExchange(run, KEYS[number]), hangs), slots, page)
+    slow_rank = SlowRankWatch(page, token, watch.slots, lambda _: None)
+    return Node(Daemon(watch, FolderExchange(run, KEYS[number]), hangs, slow_rank), slots, page)
 
 
 def exchange(nodes: list[Node]) -> None:

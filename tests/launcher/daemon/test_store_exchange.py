@@ -21,6 +21,7 @@ from distprof.launcher.daemon.messages import pack, unpack
 from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import WindowRequest
 from distprof.launcher.daemon.roads import Roads
+from distprof.launcher.daemon.slow_rank.watch import SlowRankWatch
 from distprof.launcher.daemon.status import NodeStatus, from_message, to_message
 from distprof.launcher.daemon.store_exchange import MAX_VALUE_BYTES, StoreExchange
 from distprof.launcher.store.key_values import StoreLost
@@ -60,7 +61,8 @@ def _node(folder: Path, number: int, connect: Connect) -> Node:
     watch, run = NodeWatch(page, KEYS[number]), RunFolder(folder)
     roads = Roads(StoreExchange(connect()), FolderExchange(run, KEYS[number]))
     hangs = HangWatch(run, token, watch.slots, 60.0, lambda _: None)
-    return Node(Daemon(watch, roads, hangs), slots, watch)
+    slow_rank = SlowRankWatch(page, token, watch.slots, lambda _: None)
+    return Node(Daemon(watch, roads, hangs, slow_rank), slots, watch)
 
 
 def new_connection(connect: Connect) -> CountedStore:
@@ -110,12 +112,13 @@ def test_all_others_are_read_only_when_somebody_asks_or_on_the_node_that_judges(
     nodes: list[Node], connect: Connect
 ) -> None:
     for rank, lowest in enumerate((0, 2, 4, 6)):
-        status = replace(nodes[0].watch.status(), node=f"{rank:016x}")
+        status = replace(nodes[0].watch.status({}), node=f"{rank:016x}")
         ranks = tuple(replace(one, rank=lowest + local) for local, one in enumerate(status.ranks))
         StoreExchange(connect()).publish_status(pack(to_message(replace(status, ranks=ranks))))
     store = new_connection(connect)
     hangs = HangWatch(RunFolder(Path("none")), "", list, 60.0, lambda _: None)
-    last = Daemon(nodes[1].watch, StoreExchange(store), hangs)  # its ranks are 2 and 3
+    slow_rank = SlowRankWatch(nodes[1].watch._page, "", list, lambda _: None)
+    last = Daemon(nodes[1].watch, StoreExchange(store), hangs, slow_rank)  # its ranks are 2 and 3
     last.exchange()
     assert store.peeked == ["status/1"], "the first with a lower rank is enough"
     for _ in range(3):
@@ -124,7 +127,7 @@ def test_all_others_are_read_only_when_somebody_asks_or_on_the_node_that_judges(
 
 
 def test_the_status_of_a_large_node_goes_in_small_pieces(nodes: list[Node], connect: Connect) -> None:
-    (one, *_), chosen = nodes[0].watch.status().ranks, random.Random(16)
+    (one, *_), chosen = nodes[0].watch.status({}).ranks, random.Random(16)
     ranks = tuple(
         replace(one, rank=rank, error="".join(chosen.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=290)))
         for rank in range(40)
