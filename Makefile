@@ -46,7 +46,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard distprof/probes/timing/*.[ch
 # each of its jobs loads is compiled here: a test that is ended while it compiles would leave a lock that blocks later ones.
 $(STACKS): $(READY)
 	-$(BIN)/pip install --quiet --constraint constraints.txt setuptools wheel ninja
-	for stack in deepspeed transformers accelerate lightning megatron-core; do \
+	for stack in deepspeed transformers accelerate lightning megatron-core peft; do \
 		DS_BUILD_OPS=0 $(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation $$stack >&2 \
 			|| echo $$stack; \
 	done >$@

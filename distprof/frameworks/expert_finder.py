@@ -35,13 +35,18 @@ _COUNTS = re.compile(
 
 @dataclass(frozen=True)
 class _Router:
-    """A router; ``rows`` and ``columns`` are the dimensions of its matrices, the last matrix first."""
+    """A router; ``rows`` and ``columns`` are the dimensions of its matrices, the last matrix first.
+
+    Of what it chooses from, some may be no experts of the blocks: shared ones, or an expert that computes nothing.
+    Therefore the number of experts that its module states also counts.
+    """
 
     module: nn.Module | None  # None where its weights are the layer's own
     is_named: bool
     rows: tuple[int, ...]
     columns: tuple[int, ...]  # where the experts may be the columns
     inputs: frozenset[int]
+    stated: tuple[int, ...] = ()
 
     def fits(self, blocks: Blocks) -> bool:
         return self.number(blocks) > 0 or (self.is_named and not self.rows)
@@ -50,7 +55,7 @@ class _Router:
         """Returns the number of experts of which ``blocks`` are all, or this rank's; 0 if it does not fit them."""
         if blocks.whole in self.rows or blocks.whole in self.columns:
             return blocks.whole
-        larger = (rows for rows in self.rows if rows > blocks.whole and rows % blocks.whole == 0)
+        larger = (size for size in (*self.stated, *self.rows) if size >= blocks.whole and size % blocks.whole == 0)
         return next(larger, 0) if self.is_named and blocks.is_named else 0
 
 
@@ -61,14 +66,25 @@ def find_experts(layer: nn.Module, view: ModelView) -> Experts | None:
     found = [*candidates(layer, view)]
     for blocks, child in sorted(found, key=lambda one: not one[0].is_named):
         inside = blocks.module is not child
-        if inside and find_experts(unwrapped(child), view) is not None:
-            continue  # the child is the layer
+        if child is not layer and _is_itself_a_layer(child, view, with_router=not inside):
+            continue
         routers = [*_routers(layer, {id(blocks.module), id(child)}, view)]
         router = next((one for one in routers if one.fits(blocks)), None)
         if _is_layer(layer, blocks, router, len(routers), inside=inside):
             alike = [one for one, _ in found if one is not blocks and _are_alike(one, blocks)]
             return _experts(layer, blocks, router, alike)
     return None
+
+
+def _is_itself_a_layer(child: nn.Module, view: ModelView, *, with_router: bool) -> bool:
+    """Whether a child that holds experts, or is named after them, is a whole layer.
+
+    ``with_router``: only one with a router counts, and no list, which holds a module for each expert.
+    """
+    inner = unwrapped(child)
+    is_list = with_router and isinstance(inner, (nn.ModuleList, nn.ParameterList))
+    found = None if is_list else find_experts(inner, view)
+    return found is not None and (found.router is not None or not with_router)
 
 
 def _is_layer(layer: nn.Module, blocks: Blocks, router: _Router | None, routers: int, *, inside: bool) -> bool:
@@ -149,6 +165,7 @@ def _router(module: nn.Module | None, weights: Sequence[Weight], *, named: bool)
         tuple(weight.shape[0] for weight in matrices),
         tuple(weight.shape[1] for weight in matrices if not weight.of_linear),
         frozenset(size for weight in matrices for size in weight.shape),
+        tuple(declared_numbers(unwrapped(module))) if module is not None else (),
     )
 
 

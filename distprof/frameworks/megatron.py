@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from distprof.frameworks.protocol import Experts, Framework, ParameterLayout, Routing
@@ -51,7 +52,7 @@ class Megatron(Framework):
         local = int(held.num_local_experts)
         ways = max(1, len(group_ranks(imported(_STATE, _VARIABLES["ep"]))))
         modules, router = tuple(getattr(held, "local_experts", ())), getattr(module, "router", None)
-        config = getattr(held, "config", None)
+        padded = bool(getattr(getattr(held, "config", None), "moe_pad_expert_input_to_capacity", False))
         top_k = int(getattr(router, "topk", 0) or 0)
         return Experts(
             num_experts=local * ways,
@@ -59,9 +60,9 @@ class Megatron(Framework):
             holder=None if modules else held,
             local=local,
             top_k=top_k,
-            padded=bool(getattr(config, "moe_pad_expert_input_to_capacity", False)),
+            padded=padded,
             router=router,
-            read_router=partial(_read_map, top_k=top_k),
+            read_router=partial(_read_map, top_k=top_k, padded=padded, weights=_weights_of_losses(router)),
             read_processed=None if modules else read_counts,
         )
 
@@ -71,16 +72,47 @@ class Megatron(Framework):
         return str(number - 1) if is_layer and type(number) is int else name
 
 
-def _read_map(output: Any, num_experts: int, *, top_k: int) -> Routing | None:
+def _read_map(output: Any, num_experts: int, *, top_k: int, padded: bool, weights: tuple[float, ...]) -> Routing | None:
     """Reads a ``TopKRouter``'s output: (probabilities, map [tokens, experts]).
 
-    The map shows what is left after drops: of each token ``top_k`` choices less those.
+    The map shows what is left after drops: of each token ``top_k`` choices less those.  If ``padded``, it also has
+    tokens that fill an expert's capacity without being chosen: their probability is 0.  The auxiliary losses are in the
+    graph of the probabilities; each counts with one of ``weights``.
     """
     routing_map = output[1] if isinstance(output, tuple) and len(output) == 2 else None
     if not isinstance(routing_map, Tensor) or routing_map.shape[-1] != num_experts:
         return None
-    kept = routing_map.reshape(-1, num_experts).sum(0)
-    return Routing(kept, kept, choices=top_k * (routing_map.numel() // num_experts))
+    chosen = routing_map & (output[0] != 0) if padded else routing_map
+    kept = chosen.reshape(-1, num_experts).sum(0)
+    return Routing(kept, kept, _aux_loss(output[0], weights), choices=top_k * (routing_map.numel() // num_experts))
+
+
+def _weights_of_losses(router: Any) -> tuple[float, ...]:
+    """Returns for each of a router's auxiliary losses, in the order of their computation, what makes it the one that
+    Megatron-core logs: that without coefficient, of all ranks that share a batch.  Empty where they are not read.
+    """
+    coefficient = getattr(router, "get_aux_loss_coeff", None)
+    if coefficient is None or getattr(router, "calculate_per_token_loss", False) or coefficient("global_aux_loss") > 0:
+        return ()
+    ranks = max(1, len(group_ranks(getattr(router, "tp_cp_group", None))))
+    each = [coefficient(kind) for kind in ("aux_loss", "seq_aux_loss")]
+    return tuple(ranks / one for one in each if one > 0)
+
+
+def _aux_loss(probabilities: Tensor, weights: Sequence[float]) -> Tensor | None:
+    """Returns the sum of the auxiliary losses that are attached to the probabilities; None if not all are seen.
+
+    Nothing is read where hooks pack what autograd saves: unpacking would recompute a checkpointed region.
+    """
+    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    if not weights or hooks is None or hooks(True) is not None:
+        return None
+    node: Any = probabilities.grad_fn
+    found: list[Tensor] = []
+    while type(node).__name__ == "MoEAuxLossAutoScalerBackward":
+        found.append(node.saved_tensors[0].detach())
+        node = node.next_functions[0][0]
+    return torch.stack(found) @ found[0].new_tensor(weights[::-1]) if len(found) == len(weights) else None
 
 
 def _is_megatron_module(module: object) -> bool:

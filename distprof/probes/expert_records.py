@@ -127,4 +127,5 @@ class Pending:
             aux_loss=(found[AUX_LOSS] if calls and AUX_LOSS in found else np.zeros(0)).astype("<f8"),
             aux_calls=calls if AUX_LOSS in found else 0,
             lost=lost,
+            handed=routed is None,
         )

@@ -67,7 +67,8 @@ class LayerRouting(Bulky):
     ``routed``: how often each of the ``num_experts`` was chosen, by global id.  ``dropped``: how many of these choices
     were dropped; empty where none was, and where that is not known.  ``lost``: dropped choices of which the expert is
     not known; ``routed`` lacks them.  ``aux_loss``: the sum of the auxiliary losses of
-    ``aux_calls`` router calls, one number; empty without such a call.
+    ``aux_calls`` router calls, one number; empty without such a call.  ``handed``: the router's output was not
+    read, and ``routed`` has the tokens that experts were handed, after drops if there were any.
     """
 
     layer: Index  # its number, in the order of ExpertLayers
@@ -77,6 +78,7 @@ class LayerRouting(Bulky):
     aux_loss: Array = bulk("<f8")
     aux_calls: Natural = 0
     lost: Natural = 0
+    handed: bool = False
 
 
 @dataclass(frozen=True)

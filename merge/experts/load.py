@@ -240,7 +240,7 @@ def _filled(tokens: tuple[int | None, ...], routing: Routing | None) -> tuple[in
 
 def _dropped(routing: Routing | None, processed: int | None) -> int | None:
     """Returns how many of the chosen tokens were dropped; ``processed`` is the sum over all experts, where known."""
-    if routing is None:
+    if routing is None or routing.handed:
         return None
     chosen = int(routing.routed.sum()) + routing.lost
     kept = int(routing.kept.sum()) if routing.kept is not None else processed

@@ -35,6 +35,7 @@ class RoutedTokens:
     dropped: IntArray | None  # (iterations, experts), None where drops are not known
     lost: IntArray  # (iterations,): dropped choices that ``routed`` lacks, because their expert is not known
     aux_loss: float | None  # mean over the calls of the router
+    handed: bool  # ``routed`` has what experts were handed: no choice that was dropped before
 
     def at(self, iterations: Sequence[int]) -> IntArray:
         """Returns the rows of ``routed`` for the given iterations."""
@@ -44,6 +45,13 @@ class RoutedTokens:
         """Returns the rows of ``dropped`` for the given iterations."""
         return None if self.dropped is None else self.dropped[np.isin(self.iterations, iterations)]
 
+    def kept_at(self, iterations: Sequence[int]) -> IntArray | None:
+        """Returns the choices that were not dropped, for the given iterations; None where these are not known."""
+        if self.handed:
+            return self.at(iterations).astype(np.int64)
+        dropped = self.dropped_at(iterations)
+        return None if dropped is None else self.at(iterations).astype(np.int64) - dropped
+
     def lost_at(self, iterations: Sequence[int]) -> IntArray:
         """Returns ``lost`` for the given iterations."""
         return self.lost[np.isin(self.iterations, iterations)]
@@ -51,15 +59,16 @@ class RoutedTokens:
 
 @dataclass(frozen=True, eq=False)
 class Routing:
-    """The routing of one layer, summed over ranks and steps by global expert; ``kept`` is None without known drops.
+    """The routing of one layer, summed over ranks and steps by global expert; ``kept`` is None where it is not known.
 
-    ``lost``: dropped choices that ``routed`` lacks.
+    ``lost``: dropped choices that ``routed`` lacks.  ``handed``: it also lacks what a source may have dropped unseen.
     """
 
     routed: IntArray
     kept: IntArray | None
     lost: int
     aux_loss: float | None
+    handed: bool
 
 
 def routed_tokens(data: RankData, window: Window | None, layout: JobTopology) -> Iterator[RoutedTokens | None]:
@@ -76,17 +85,18 @@ def routed_tokens(data: RankData, window: Window | None, layout: JobTopology) ->
 def layer_routing(every: Sequence[RoutedTokens], iterations: Sequence[int], experts: int) -> Routing:
     """Returns the sums over ``every`` source of distinct tokens of one layer; all of them have the ``iterations``."""
     routed = np.zeros(experts, np.int64)
-    dropped = np.zeros(experts, np.int64)
+    kept = np.zeros(experts, np.int64)
     known = True
     for source in every:
-        chosen, beyond = source.at(iterations), source.dropped_at(iterations)
+        chosen, left = source.at(iterations), source.kept_at(iterations)
         routed[: chosen.shape[1]] += chosen.sum(axis=0, dtype=np.int64)
-        known = known and beyond is not None
-        if beyond is not None:
-            dropped[: beyond.shape[1]] += beyond.sum(axis=0, dtype=np.int64)
+        known = known and left is not None
+        if left is not None:
+            kept[: left.shape[1]] += left.sum(axis=0, dtype=np.int64)
     losses = [source.aux_loss for source in every if source.aux_loss is not None and np.isfinite(source.aux_loss)]
     lost = sum(int(source.lost_at(iterations).sum()) for source in every)
-    return Routing(routed, routed - dropped if known else None, lost, sum(losses) / len(losses) if losses else None)
+    aux_loss = sum(losses) / len(losses) if losses else None
+    return Routing(routed, kept if known else None, lost, aux_loss, any(source.handed for source in every))
 
 
 def distinct_sources(sources: Sequence[RoutedTokens], counted: Mapping[int, CountedRank]) -> list[RoutedTokens]:
@@ -106,6 +116,7 @@ def _join_steps(rank: int, layer: ExpertLayer, group: tuple[int, ...], steps: Se
         dropped=np.stack([_dropped(row) for row in rows]) if all(row.drops_known for row in rows) else None,
         lost=np.array([row.lost for row in rows], np.int64),
         aux_loss=float(sum(row.aux_loss.sum() for row in rows)) / calls if calls else None,
+        handed=all(row.handed for row in rows),
     )
 
 

@@ -26,16 +26,15 @@ def processed_by_step(hosting: Sequence[ExpertHost], iterations: tuple[int, ...]
 
 
 def kept_by_step(sources: Sequence[RoutedTokens], iterations: Sequence[int], experts: int) -> FloatArray | None:
-    """Returns the tokens that routers chose and did not drop, (iterations, experts); None where drops are not known.
+    """Returns the tokens that routers chose and did not drop, (iterations, experts); None where these are not known.
 
     Each token is in one of ``sources``.
     """
     loads = np.zeros((len(iterations), experts))
     for source in sources:
-        dropped = source.dropped_at(iterations)
-        if dropped is None:
+        kept = source.kept_at(iterations)
+        if kept is None:
             return None
-        kept = source.at(iterations).astype(np.int64) - dropped
         loads[:, : kept.shape[1]] += kept
     return loads
 

@@ -35,16 +35,16 @@ def _test(report: pytest.TestReport) -> str:
 
 @pytest.fixture(scope="session")
 def run_scenarios(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -> RunScenarios:
-    """Runs all scenarios of a file of ``jobs/`` in so many ranks."""
+    """Runs all scenarios of a file of ``jobs/`` in so many ranks; ``more`` are variables of their environment."""
 
-    def run(file: str, ranks: int) -> dict[str, Scenario]:
+    def run(file: str, ranks: int, **more: str) -> dict[str, Scenario]:
         out = tmp_path_factory.mktemp("runs")
         done = subprocess.run(
             [forking_python(clean_env), str(JOBS / "job.py"), str(JOBS / file), str(out), str(ranks)],
-            env={**clean_env, "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+            env={**clean_env, "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **more},
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1800,
             check=False,
         )
         said = [line.removeprefix("scenario ") for line in done.stdout.splitlines() if line.startswith("scenario ")]

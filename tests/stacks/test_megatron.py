@@ -37,6 +37,25 @@ def test_expert_groups(scenarios: dict[str, Scenario]) -> None:
     assert seen.places("dp", "tp", "ep", "edp") == [(0, 0, 0, 0), (0, 1, 1, 0), (1, 0, 0, 1), (1, 1, 1, 1)]
 
 
+@MEGATRON.finds("tokens routed, processed and dropped by its MoE layers, auxiliary losses")
+@pytest.mark.parametrize("name", ["moe", "moe_capacity", "moe_padded", "moe_gathered"])
+def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str) -> None:
+    """Four ranks have 24 tokens each, of which each chooses two experts; ep is 2."""
+    seen = scenarios[name]
+    (layer,) = seen.report.experts
+    routed, processed = seen.truth["routed"], seen.truth["processed"]
+    lost = sum(routed) - sum(processed)
+    assert (layer.num_experts, layer.top_k, sum(routed)) == (4, 2, 4 * 24 * 2)
+    assert (list(layer.tokens), layer.dropped) == (processed, lost)
+    assert (lost > 0) == (name in ("moe_capacity", "moe_padded"))
+    assert sum(layer.routed) + layer.lost == sum(routed)
+    assert lost or list(layer.routed) == routed
+    assert layer.ep_tokens == (sum(processed[:2]), sum(processed[2:]))
+    assert layer.aux_loss == pytest.approx(seen.truth["aux"])
+    assert layer.expert_ranks == ((0, 2), (0, 2), (1, 3), (1, 3))
+    assert (seen.report.summary.params_exact, layer.breach) == (seen.whole, "")
+
+
 @MEGATRON.finds("forward work of the model")
 @pytest.mark.parametrize(("name", "macs"), [("tp_pp", 3 * 2 * 4 * 2 * 256), ("ep", 2 * 64)])
 def test_useful_forward_work_equals_one_process(scenarios: dict[str, Scenario], name: str, macs: int) -> None:

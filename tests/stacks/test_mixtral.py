@@ -5,9 +5,15 @@ from __future__ import annotations
 import pytest
 from support.scenarios import RunScenarios, Scenario
 
-pytestmark = pytest.mark.stack("transformers")
+pytestmark = pytest.mark.stack("transformers", "deepspeed")
 
-WAYS = ["fsdp1", "fsdp1_orig", "tp", "checkpointed_experts", "compiled"]
+WAYS = [
+    *("fsdp1", "fsdp1_orig", "fsdp2", "tp", "ep", "tp_ep", "zero0", "zero1", "zero2", "zero3", "auto_ep"),
+    *("checkpointed_experts", "checkpointed_layers", "checkpointed_by_transformers", "compiled"),
+    pytest.param("peft", marks=pytest.mark.stack("peft")),
+]
+#: Ways that put two of the four experts on each rank.
+SPLIT = ("ep", "tp_ep", "auto_ep")
 
 
 @pytest.fixture(scope="module")
@@ -26,4 +32,5 @@ def test_experts_are_found_and_their_tokens_exact(scenarios: dict[str, Scenario]
     expert = 3 * 16 * 32  # of one expert: gate, up and down
     assert report.model.params_by_kind["expert"] == 2 * 4 * expert
     assert [note for note in report.run.notes if "expert" in note] == []
-    assert [list(layer.expert_ranks) for layer in report.experts] == [[(0, 1)] * 4] * 2
+    ranks = [(0,), (0,), (1,), (1,)] if way in SPLIT else [(0, 1)] * 4
+    assert [list(layer.expert_ranks) for layer in report.experts] == [ranks] * 2

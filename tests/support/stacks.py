@@ -18,7 +18,7 @@ import pytest
 #: Each machine should have these (the extra ``stacks``) ...
 STACKS = ("deepspeed", "transformers", "accelerate", "lightning")
 #: ... and may have these (the extra ``optional-stacks``).
-OPTIONAL = ("megatron-core",)
+OPTIONAL = ("megatron-core", "peft")
 
 
 def require(stack: str) -> None:

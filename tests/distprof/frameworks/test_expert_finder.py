@@ -214,6 +214,13 @@ def test_weights_in_the_layer_itself() -> None:
     assert (layer.holder, layer.parameter_rows) == (layer.row, ())
 
 
+def test_a_layer_that_is_named_after_experts() -> None:
+    """Beside other layers it is one of them, not the experts of the module that holds all."""
+    named = Layer(router=nn.Linear(8, 4), weight=weights(4, 8, 8))
+    found = find(nn.ModuleDict({"first": MoE(4), "expert_choice": named}))
+    assert [(layer.name, layer.num_experts) for layer in found] == [("first", 4), ("expert_choice", 4)]
+
+
 def test_lists_of_parameters() -> None:
     lists = {name: nn.ParameterList(weights(8, 16) for _ in range(4)) for name in ("up", "down")}
     layer = one(Layer(router=nn.Linear(8, 4), **lists))
@@ -245,6 +252,18 @@ def test_routers_that_are_no_linear_layers() -> None:
     layer = one(Layer(router=TopKRouter(8, 4), experts=StackedExperts(4)))
     assert (layer.top_k, layer.read_router is not None) == (2, True)
     assert one(Layer(router=nn.Linear(8, 4), experts=StackedExperts(4))).read_router is None
+
+
+@pytest.mark.parametrize("rows", [5, 16])
+def test_routers_that_also_choose_what_is_no_expert(rows: int) -> None:
+    """A shared expert, or one that computes nothing, has a row of its own; ``num_experts`` has the others."""
+
+    class TopKRouter(Layer):
+        num_experts = 4
+
+    router = TopKRouter(weight=weights(rows, 8))
+    layer = one(Layer(router=router, experts=StackedExperts(4)))
+    assert (layer.num_experts, layer.router >= 0, layer.ways) == (4, True, 1)
 
 
 def test_local_weights_of_experts_whose_router_has_more_rows() -> None:

@@ -195,6 +195,7 @@ def test_an_unknown_router_is_replaced_by_the_tokens_of_experts(tmp_path: Path) 
 
     seen = record(tmp_path, training(1, nn.Sequential(Stacked(Scores(), [1]))))
     assert routing(seen) == ([3, 3, 0, 0], [], False)
+    assert seen.of(ExpertRouting)[0].layers[0].handed
 
 
 def test_micro_batches_add_up_and_recompute_does_not(tmp_path: Path) -> None:

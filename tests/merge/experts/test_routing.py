@@ -35,6 +35,13 @@ def routing_only(rank: int, record: Record) -> list[Record]:
     return [record]
 
 
+def handed_only(rank: int, record: Record) -> list[Record]:
+    """Returns the records of a stack whose routers return scores: what its experts are handed is seen."""
+    if isinstance(record, ExpertLoad):
+        return [routing(record.iteration, handed=True)]
+    return routing_only(rank, record)
+
+
 def routing_and_loads(rank: int, record: Record) -> list[Record]:
     """Returns the records of a stack where routing and the tokens of experts are both seen."""
     return [record, routing(record.iteration)] if isinstance(record, ExpertLoad) else [record]
@@ -54,6 +61,13 @@ def layer(change: Change, without: tuple[int, ...] = (), **job: Any) -> ExpertLa
     (found,) = report(change, without, **job).experts
     stats: ExpertLayerStats = found
     return stats
+
+
+def test_loads_are_what_experts_are_handed_where_routers_are_not_read() -> None:
+    seen = layer(handed_only, dp=2, ep=2)
+    assert seen.tokens == seen.routed == tuple(2 * 2 * count for count in ROUTED)
+    assert (seen.dropped, seen.drop_rate) == (None, None), "what was dropped before is not known"
+    assert seen.over_steps is not None
 
 
 def test_loads_are_the_kept_choices_where_only_routing_is_seen() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -11,12 +12,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointImpl, checkpoint_wrapper
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.nn.parallel import DistributedDataParallel
 
 transformers: Any = importlib.import_module("transformers")
+deepspeed: Any = importlib.import_module("deepspeed")
+peft: Any = importlib.import_module("peft") if importlib.util.find_spec("peft") else None
+output_capturing: Any = importlib.import_module("transformers.utils.output_capturing")
 modeling: Any = importlib.import_module("transformers.models.mixtral.modeling_mixtral")
 
 STEPS = 3
@@ -49,11 +53,13 @@ class Counter:
     def __init__(self, model: Any) -> None:
         self.counts = torch.zeros(LAYERS, EXPERTS, dtype=torch.int64)
         for number, layer in enumerate(model.model.layers):
-            layer.mlp.gate.register_forward_hook(partial(self._count, number))
+            router = layer.mlp.gate if hasattr(layer.mlp, "gate") else layer.mlp.router
+            router.register_forward_hook(partial(self._count, number))
 
     def _count(self, number: int, module: nn.Module, given: Any, output: tuple[Tensor, ...]) -> None:
         if torch._C._current_graph_task_id() == -1:  # no recomputation
-            self.counts[number] = torch.bincount(output[2].reshape(-1), minlength=EXPERTS)
+            (ids,) = (one for one in output if one.dtype == torch.int64)
+            self.counts[number] = torch.bincount(ids.reshape(-1), minlength=EXPERTS)
 
     def total(self, ranks: int) -> list[list[int]]:
         """Returns the counts of the last forward, over all ranks, of which ``ranks`` saw the same tokens."""
@@ -93,9 +99,24 @@ def fsdp1(model: Any, *, use_orig_params: bool) -> Any:
     return FullyShardedDataParallel(model, auto_wrap_policy=policy, use_orig_params=use_orig_params, device_id=device)
 
 
-def checkpointed(model: Any) -> Any:
+def fsdp2(model: Any) -> Any:
     for layer in model.model.layers:
-        layer.mlp.experts = checkpoint_wrapper(layer.mlp.experts)
+        fully_shard(layer.mlp.experts)
+        fully_shard(layer)
+    fully_shard(model)
+    return model
+
+
+def checkpointed(model: Any, part: str, impl: CheckpointImpl) -> Any:
+    for layer in model.model.layers:
+        owner, _, name = part.rpartition(".")
+        holder = layer.get_submodule(owner)
+        setattr(holder, name, checkpoint_wrapper(getattr(holder, name), checkpoint_impl=impl))
+    return DistributedDataParallel(model)
+
+
+def checkpointed_by_transformers(model: Any) -> Any:
+    model.gradient_checkpointing_enable({"use_reentrant": False})
     return DistributedDataParallel(model)
 
 
@@ -105,8 +126,8 @@ def compiled(model: Any) -> Any:
     return DistributedDataParallel(model)
 
 
-def split() -> Truth:
-    """Splits each expert by transformers' own plan; both ranks see the same tokens."""
+def split(*, same: bool, **sizes: int) -> Truth:
+    """Splits the model by transformers' own plan; ``same``: both ranks see the same tokens."""
     whole = size(mixtral())
     with tempfile.TemporaryDirectory() as own:
         folders = [own]
@@ -114,19 +135,84 @@ def split() -> Truth:
         if dist.get_rank() == 0:
             mixtral().save_pretrained(folders[0])
         dist.barrier()
-        plan = transformers.distributed.DistributedConfig(tp_size=2)
+        plan = transformers.distributed.DistributedConfig(**sizes)
         model = transformers.AutoModelForCausalLM.from_pretrained(folders[0], distributed_config=plan)
         dist.barrier()
     counter = Counter(model)
     model.train()
-    train(model, by_optimizer(model), same=True)
-    return whole, counter.total(2)
+    train(model, by_optimizer(model), same=same)
+    return whole, counter.total(2 if same else 1)
+
+
+def adapted() -> Truth:
+    """Trains LoRA adapters of the experts' own weights."""
+    model = mixtral()
+    counter = Counter(model)
+    how = peft.LoraConfig(r=2, target_modules=["q_proj"], target_parameters=["experts.gate_up_proj"])
+    adapters = peft.get_peft_model(model, how)
+    train(DistributedDataParallel(adapters), by_optimizer(adapters))
+    return size(adapters), counter.total(1)
+
+
+def by_engine(stage: int, **more: Any) -> Truth:
+    model = mixtral()
+    whole = size(model)
+    config = {
+        "train_micro_batch_size_per_gpu": 2,
+        "optimizer": {"type": "Adam", "params": {"lr": 0.0, "torch_adam": True}},
+        "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0},
+        **more,
+    }
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=model.parameters(), config=config)
+    counter = Counter(engine.module)
+
+    def step(loss: Tensor) -> None:
+        engine.backward(loss)
+        engine.step()
+
+    train(engine, step)
+    return whole, counter.total(1)
+
+
+class Registry(dict[str, Any]):
+    """transformers' registry of recorded outputs as DeepSpeed 0.19 asks it: by a class's name, with a default."""
+
+    def __setitem__(self, model: Any, outputs: Any) -> None:
+        super().__setitem__(model if isinstance(model, str) else str(type(model)), outputs)
+
+    def get(self, model: Any, default: Any = None) -> Any:
+        found = super().get(model if isinstance(model, str) else str(type(model)))
+        return found or ({} if default is None else default)
+
+
+def auto_ep() -> Truth:
+    """Lets DeepSpeed replace the layers by its own, with two experts on each rank."""
+    output_capturing._CAN_RECORD_REGISTRY = Registry(output_capturing._CAN_RECORD_REGISTRY)
+    return by_engine(2, expert_parallel={"enabled": True, "autoep_size": 2, "preset_model": "mixtral"})
+
+
+def destroy_groups() -> None:
+    """Destroys all groups, DeepSpeed's own handle too, so that the next scenario can create new ones."""
+    comm: Any = importlib.import_module("deepspeed.comm.comm")
+    if comm.cdb is None:
+        dist.destroy_process_group()
+    else:
+        comm.destroy_process_group()
+    comm.cdb = None
 
 
 SCENARIOS: dict[str, Callable[[], Truth]] = {
     "fsdp1": partial(run, partial(fsdp1, use_orig_params=False)),
     "fsdp1_orig": partial(run, partial(fsdp1, use_orig_params=True)),
-    "tp": split,
-    "checkpointed_experts": partial(run, checkpointed),
+    "fsdp2": partial(run, fsdp2),
+    "tp": partial(split, same=True, tp_size=2),
+    "ep": partial(split, same=False, fsdp_size=2, ep_size=2),
+    "tp_ep": partial(split, same=True, tp_size=2, ep_size=2),
+    "checkpointed_experts": partial(run, partial(checkpointed, part="mlp.experts", impl=CheckpointImpl.NO_REENTRANT)),
+    "checkpointed_layers": partial(run, partial(checkpointed, part="mlp", impl=CheckpointImpl.REENTRANT)),
+    "checkpointed_by_transformers": partial(run, checkpointed_by_transformers),
     "compiled": partial(run, compiled),
+    **({"peft": adapted} if peft else {}),
+    **{f"zero{stage}": partial(by_engine, stage) for stage in range(4)},
+    "auto_ep": auto_ep,
 }

@@ -39,13 +39,21 @@ SIZES = {
     **dict.fromkeys(("n_group", "topk_group", "num_expert_groups", "topk_groups"), 1),
     **dict.fromkeys(("num_shared_experts", "n_shared_experts", "moe_num_shared_experts"), 1),
     **{"num_key_value_heads": 2, "num_attention_heads": 4, "zero_expert_num": 0, "expert_capacity": 64, "head_dim": 8},
-    "moe_router_jitter_noise": 0.0,
+    **{"moe_router_jitter_noise": 0.0, "enable_moe_block": True, "hidden_size_per_layer_input": 0, "mlp_ratio": 2},
+    "part_features": 8,
 }  # fmt: skip
 
 
 #: Arguments of layers beside the config.
 ARGUMENTS = {"layer_idx": 0, "intermediate_size": 16, "ffn_dim": 16}
-#: The families that the tests take; ``DISTPROF_FAMILIES=all`` takes every family.
+#: Arguments of a layer's forward beside x, [batch, length, WIDTH].
+INPUTS: dict[str, Callable[[Any, Tensor], Any]] = {
+    "input_ids": lambda layer, x: torch.arange(x.shape[0] * x.shape[1]).view(x.shape[:2]),
+    "indices": lambda layer, x: torch.arange(len(x)),
+    "position_embeddings": lambda layer, x: torch.ones(2, *x.shape[:2], layer.self_attn.head_dim),  # cos, sin
+    "shared_kv_states": lambda layer, x: {},
+}
+#: The families that the tests take; ``FAMILIES=all`` takes every family.
 SOME = (
     *("mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss", "dbrx", "llama4", "jetmoe", "switch_transformers", "nllb_moe"),
     *("doge", "longcat_flash", "phimoe", "granitemoe", "aria"),
@@ -56,7 +64,7 @@ _LAYER = re.compile(r"= \w*(?<!Shared)(Experts|NaiveMoe)\(|nn\.Embedding\(self\.
 def families() -> Iterator[tuple[str, str]]:
     """Yields (family, class of a MoE layer): the classes that make a module whose class is named after experts."""
     every = [one.name for one in pkgutil.iter_modules(models.__path__)]
-    for family in every if os.environ.get("DISTPROF_FAMILIES") == "all" else SOME:
+    for family in every if os.environ.get("FAMILIES") == "all" else SOME:
         file = Path(models.__path__[0]) / family / f"modeling_{family}.py"
         source = file.read_text(encoding="utf-8") if file.exists() else ""
         if _LAYER.search(source):
@@ -75,7 +83,7 @@ def build(family: str, name: str) -> nn.Module:
     for config_class in (one for one in vars(settings).values() if isinstance(one, type)):
         if issubclass(config_class, transformers.PreTrainedConfig) and config_class.__module__ == settings.__name__:
             try:
-                layer: nn.Module = layer_class(shrunk(config_class()), **more)
+                layer = made(layer_class, shrunk(config_class()), more)
                 why_not = works(initialized(layer))
             except Exception as error:
                 why = error
@@ -84,6 +92,18 @@ def build(family: str, name: str) -> nn.Module:
                 return layer
             why = RuntimeError(why_not)
     raise why
+
+
+def made(layer_class: Any, config: Any, more: dict[str, Any]) -> nn.Module:
+    """Makes a layer; its config gets a size that it lacks, as models get them from checkpoints."""
+    try:
+        layer: nn.Module = layer_class(config, **more)
+    except AttributeError as error:
+        if error.name not in SIZES or hasattr(config, error.name):
+            raise
+        setattr(config, error.name, SIZES[error.name])
+        return made(layer_class, config, more)
+    return layer
 
 
 def initialized(layer: nn.Module) -> nn.Module:
@@ -112,7 +132,13 @@ class Family(nn.Module):
         self.before, self.layer = nn.Linear(WIDTH, WIDTH), layer
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.layer(self.before(x))
+        layer: Any = self.layer
+        if hasattr(layer, "reduce"):  # JetMoE's attention calls a layer in two parts
+            mapped, _, order = layer.map(self.before(x))
+            part: Tensor = layer.reduce(mapped, order)
+            return part
+        wanted = inspect.signature(layer.forward).parameters
+        y = layer(self.before(x), **{name: make(layer, x) for name, make in INPUTS.items() if name in wanted})
         while not isinstance(y, Tensor):
             y = y[0]
         return y
@@ -227,6 +253,12 @@ def weights_of(model: nn.Module, layers: dict[str, int]) -> dict[int, Held]:
     return found
 
 
+def number_in(layer: Any) -> int:
+    """Returns the number of experts; a config with settings of each layer does not take that of ``SIZES``."""
+    number: int = getattr(getattr(layer, "experts", None), "num_experts", EXPERTS)
+    return number
+
+
 def build_all() -> tuple[dict[str, nn.Module], dict[str, str]]:
     """Returns the layers that run by themselves, and why others do not."""
     made: dict[str, nn.Module] = {}
@@ -245,7 +277,7 @@ MADE, LEFT_OUT = build_all()  # once, before ranks are forked
 
 def all_families() -> tuple[int, Any]:
     model = Families(MADE)
-    owned = weights_of(model, {f"families.{name}.layer": EXPERTS for name in MADE})
+    owned = weights_of(model, {f"families.{name}.layer": number_in(layer) for name, layer in MADE.items()})
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, foreach=False)
     torch.manual_seed(dist.get_rank())
     for _ in range(STEPS):
@@ -257,7 +289,8 @@ def all_families() -> tuple[int, Any]:
     every: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(every, rows.by_layer())
     added = {layer: torch.tensor([one[layer] for one in every]).sum(0).tolist() for layer in every[0]}
-    return sum(parameter.numel() for parameter in model.parameters()), {"rows": added, "left out": LEFT_OUT}
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    return whole, {"rows": added, "made": [*MADE], "left out": LEFT_OUT}
 
 
 SCENARIOS: dict[str, Callable[[], Any]] = {"families": all_families}

@@ -1,0 +1,245 @@
+"""MoE layers as people write them, all in one model and one recording: their tokens are exact, or n/a.
+
+Each layer keeps how many tokens each of its experts got in its last forward; ``None`` is another rank's expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import distprof
+from distprof.merge.report import ExpertLayerStats, Report
+
+WIDTH, EXPERTS, TOKENS, CAPACITY = 8, 4, 24, 5
+
+
+def linears(number: int = EXPERTS) -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(number))
+
+
+Call = Callable[[nn.Module, Tensor], Tensor]
+
+
+class Listed(nn.Module):
+    """Runs ``call`` on the rows of each expert that its router, which returns scores, has chosen."""
+
+    def __init__(self, top_k: int, name: str = "experts", *, call: Call) -> None:
+        super().__init__()
+        self.gate = nn.Linear(WIDTH, EXPERTS)
+        self.add_module(name, linears())
+        self._name, self._k, self._call = name, top_k, call
+        self.tokens: list[int | None] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, ids = self.choose(x)
+        y, self.tokens = torch.zeros_like(x), []
+        for number, expert in enumerate(getattr(self, self._name)):
+            rows, places = torch.where(ids == number)
+            self.tokens.append(None if expert is None else self.kept(len(rows)))
+            if expert is not None:
+                rows, places = rows[: self.kept(len(rows))], places[: self.kept(len(rows))]
+                y = y.index_add(0, rows, self._call(expert, x[rows]) * weights[rows, places, None])
+        return y
+
+    def choose(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        weights, ids = self.gate(x).softmax(-1).topk(self._k)
+        return weights, ids
+
+    def kept(self, rows: int) -> int:
+        return rows
+
+
+class Padded(Listed):
+    """Runs each expert on its whole capacity, with rows of zeros."""
+
+    def kept(self, rows: int) -> int:
+        return min(rows, CAPACITY)
+
+
+def on_capacity(expert: nn.Module, x: Tensor) -> Tensor:
+    y: Tensor = expert(F.pad(x, (0, 0, 0, CAPACITY - len(x))))
+    return y[: len(x)]
+
+
+class RemoteCodeGate(nn.Module):
+    """Returns ids, weights and a loss: a router of code that is loaded with a checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.top_k, self.n_routed_experts = 2, EXPERTS
+        self.weight = nn.Parameter(torch.randn(EXPERTS, WIDTH))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores = F.linear(x, self.weight).softmax(-1)
+        weights, ids = scores.topk(2)
+        return ids, weights, scores.mean()
+
+
+class RemoteCode(Listed):
+    def __init__(self) -> None:
+        super().__init__(2, call=lambda expert, x: expert(x))
+        self.gate = RemoteCodeGate()  # type: ignore[assignment]
+
+    def choose(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        ids, weights, _ = self.gate(x)
+        return weights, ids
+
+
+class LinearRouter(nn.Linear):
+    """Is a Linear, and returns its choice."""
+
+    top_k = 2
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        weights, ids = super().forward(x).softmax(-1).topk(2)
+        return weights, ids
+
+
+class StackedExperts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(EXPERTS, WIDTH, WIDTH))
+
+    def forward(self, x: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+        return sum((((ids == e) * weights).sum(-1, keepdim=True) * (x @ self.weight[e]) for e in range(EXPERTS)), x * 0)
+
+
+class Aliased(nn.Module):
+    """Its router has two names; it is called twice in a forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = self.gate = LinearRouter(WIDTH, EXPERTS)
+        self.experts = StackedExperts()
+        self.tokens: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        counts = torch.zeros(EXPERTS, dtype=torch.int64)
+        for _ in range(2):
+            weights, ids = self.router(x)
+            counts += torch.bincount(ids.flatten(), minlength=EXPERTS)
+            x = self.experts(x, ids, weights)
+        self.tokens = counts.tolist()
+        return x
+
+
+class InLayer(nn.Module):
+    """Keeps the weights of its experts itself; the choice stays in its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.top_k, self.gate = 2, nn.Linear(WIDTH, EXPERTS, bias=False)
+        self.w1, self.w2 = (nn.Parameter(torch.randn(EXPERTS, WIDTH, WIDTH)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, ids = self.gate(x).softmax(-1).topk(2)
+        y = torch.einsum("td,tkde,tkef->tkf", x, self.w1[ids], self.w2[ids])
+        return (y * weights[..., None]).sum(1)
+
+
+class ExpertChoice(nn.Module):
+    """Its experts choose their tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.weight = nn.Linear(WIDTH, EXPERTS), nn.Parameter(torch.randn(EXPERTS, WIDTH, WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, rows = self.router(x).softmax(-1).t().topk(CAPACITY)
+        y = torch.bmm(x[rows], self.weight) * weights[..., None]
+        return torch.zeros_like(x).index_add(0, rows.flatten(), y.flatten(0, 1))
+
+
+class ManyChoices(nn.Module):
+    """Chooses more experts a token than any width of ids that is read without a stated k."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.experts = nn.Linear(WIDTH, 32), nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(32))
+        self.tokens: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        ids = self.gate(x).topk(20).indices
+        self.tokens = torch.bincount(ids.flatten(), minlength=32).tolist()
+        return torch.stack([expert(x[(ids == e).any(1)]).sum(0) for e, expert in enumerate(self.experts)]).sum(0) + x
+
+
+def here_and_elsewhere() -> Listed:
+    """Returns a layer of which two experts live on another rank."""
+    layer = Listed(2, call=lambda expert, x: expert(x))
+    for number in (2, 3):
+        layer.experts._modules[str(number)] = None  # type: ignore[union-attr,operator]
+    return layer
+
+
+#: Layers whose tokens are exact, ...
+EXACT: dict[str, Callable[[], nn.Module]] = {
+    "remote_code": RemoteCode,
+    "another_name": lambda: Listed(2, "ffns", call=lambda expert, x: expert(x)),
+    "padded": lambda: Padded(1, call=on_capacity),
+    "elsewhere": here_and_elsewhere,
+    "aliased": Aliased,
+    "many_choices": ManyChoices,
+}
+#: ... and those of which nothing shows them.
+UNKNOWN: dict[str, Callable[[], nn.Module]] = {
+    "by_forward": lambda: Listed(2, call=lambda expert, x: expert.forward(x)),  # type: ignore[operator]
+    "in_layer": InLayer,
+    "expert_choice": ExpertChoice,
+}
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.layers = nn.ModuleDict({name: make() for name, make in {**EXACT, **UNKNOWN}.items()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return torch.stack([layer(x).square().mean() for layer in self.layers.values()]).sum()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Report]:
+    torch.manual_seed(0)
+    model, x = Model(), torch.randn(TOKENS, WIDTH)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with distprof.record(out=tmp_path_factory.mktemp("runs"), name="run", warmup=0, timed=3) as run:
+        for _ in range(6):
+            model(x).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return model, distprof.load(run).report
+
+
+def layer_of(report: Report, name: str) -> ExpertLayerStats:
+    (layer,) = (layer for layer in report.experts if layer.name == f"layers.{name}")
+    return layer
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_tokens_are_exact(recorded: tuple[Model, Report], name: str) -> None:
+    model, report = recorded
+    layer = layer_of(report, name)
+    told = model.layers[name].tokens
+    assert layer.steps >= 2
+    assert list(layer.tokens) == [None if count is None else layer.steps * count for count in told]
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_is_not_seen_is_not_told(recorded: tuple[Model, Report], name: str) -> None:
+    layer = layer_of(recorded[1], name)
+    assert (layer.num_experts, set(layer.tokens), layer.dead, layer.dropped) == (EXPERTS, {None}, (), None)
+
+
+def test_no_rule_is_broken(recorded: tuple[Model, Report]) -> None:
+    assert [note for note in recorded[1].run.notes if "expert" in note] == []
+    assert {layer.name for layer in recorded[1].experts if layer.guessed} == {
+        f"layers.{name}" for name in ("another_name", "in_layer", "expert_choice")
+    }
