@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import pytest
-from support.families_page import listed, write
+from support.moe.families_page import listed, write
 from support.scenarios import RunScenarios
 
 from distprof.merge.report import ExpertLayerStats, Report

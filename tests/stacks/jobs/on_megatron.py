@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).parents[2]))
-without_cuda: Any = importlib.import_module("support.megatron_cpu").without_cuda
+without_cuda: Any = importlib.import_module("support.moe.megatron_cpu").without_cuda
 without_cuda()
 state: Any = importlib.import_module("megatron.core.parallel_state")
 layers: Any = importlib.import_module("megatron.core.tensor_parallel")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "EXPERTS.md"
+PAGE = Path(__file__).parents[3] / "docs" / "EXPERTS.md"
 _BEGIN, _END = "<!-- families -->\n", "<!-- /families -->\n"
 
 
