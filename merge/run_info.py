@@ -8,6 +8,7 @@ from statistics import median
 from distprof.merge.analysis import Analysis
 from distprof.merge.experts.invariant import breach_notes
 from distprof.merge.experts.load import expert_layers
+from distprof.merge.experts.unseen import unseen_notes
 from distprof.merge.hang_rows import hang_notes
 from distprof.merge.job.unknown_groups import group_notes
 from distprof.merge.load.run import LoadedRun
@@ -71,6 +72,7 @@ def _notes(analysis: Analysis) -> Iterator[str]:
     yield from expert_notes(analysis)
     yield from suspect_notes(analysis)
     yield from breach_notes(expert_layers(analysis))
+    yield from unseen_notes(analysis)
     yield from certain_totals(analysis).notes
     yield from evaluated_notes(analysis)
     yield from work_notes(analysis)

@@ -60,12 +60,12 @@ def seen_layers(analysis: Analysis) -> tuple[SeenLayer, ...]:
             hosts.setdefault((int(places[host.layer.row]), host.layer.name), []).append(host)
     size = analysis.layout.info.sizes.get
     return tuple(
-        _what_was_seen(_label(union.modules[place], name), own, analysis.counted, size(own[0].layer.axis, 1))
+        _what_was_seen(layer_label(union.modules[place], name), own, analysis.counted, size(own[0].layer.axis, 1))
         for (place, name), own in sorted(hosts.items(), key=lambda item: item[0])
     )
 
 
-def _label(module: Module, name: str) -> str:
+def layer_label(module: Module, name: str) -> str:
     """Returns the module's label, or the layer's own name where it differs from the module's."""
     return module.label if module.row.name == name else name
 

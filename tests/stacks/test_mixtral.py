@@ -30,7 +30,8 @@ def test_experts_are_found_and_their_tokens_exact(scenarios: dict[str, Scenario]
     assert [layer.dropped for layer in report.experts] == [0, 0]
     assert report.summary.params_exact == seen.whole
     expert = 3 * 16 * 32  # of one expert: gate, up and down
-    assert report.model.params_by_kind["expert"] == 2 * 4 * expert
+    adapters = 2 * (16 + 64) if way == "peft" else 0  # rank x (columns + rows) of gate and up
+    assert report.model.params_by_kind["expert"] == 2 * 4 * (expert + adapters)
     assert [note for note in report.run.notes if "expert" in note] == []
     ranks = [(0,), (0,), (1,), (1,)] if way in SPLIT else [(0, 1)] * 4
     assert [list(layer.expert_ranks) for layer in report.experts] == [ranks] * 2

@@ -60,6 +60,11 @@ def _grouped_product(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
     return only_macs(a.numel() * b.shape[-1] // groups)
 
 
+def _grouped_product_backward(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> Work:
+    """Counts the gradients of both operands: ``a`` [M, K], of which each row met one matrix of ``b`` [G, K, N]."""
+    return only_macs(2 * a.numel() * b.shape[-1])
+
+
 def _trilinear(_: Any, a: Any, b: Any, c: Any, *expand: Any, **__: Any) -> Work:
     """Counts each element of the broadcast product of three tensors, each unsqueezed at its ``expand`` dimensions."""
     shapes = [_unsqueezed(tensor.shape, dimensions) for tensor, dimensions in zip((a, b, c), expand, strict=False)]
@@ -149,11 +154,18 @@ CHAPTER = Chapter(
         ),
         Rule(("_addmm_activation",), _with_activation, "as `addmm`", "as `addmm` + 1 an output element"),
         Rule(
-            ("_grouped_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2"),
+            ("_grouped_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2", "transformers::grouped_mm_fallback"),
             _grouped_product,
             "M K N of each group: the rows of one group meet one matrix",
             "2 MACs",
             "a matmul for each group",
+        ),
+        Rule(
+            ("transformers::grouped_mm_fallback_backward",),
+            _grouped_product_backward,
+            "M K N of each group, for the gradient of the rows and for that of the matrices",
+            "2 MACs",
+            "a matmul for each group and gradient",
         ),
         Rule(
             ("_scaled_mm_v2", "_int_mm", "_weight_int8pack_mm"),

@@ -6,6 +6,7 @@ Each layer keeps how many tokens each of its experts got in its last forward; ``
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,6 +129,19 @@ class Aliased(nn.Module):
         return x
 
 
+class Compilable(nn.Module):
+    """A layer that is one graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.experts = LinearRouter(WIDTH, EXPERTS), StackedExperts()
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, ids = self.router(x)
+        y: Tensor = self.experts(x, ids, weights)
+        return y
+
+
 class InLayer(nn.Module):
     """Keeps the weights of its experts itself; the choice stays in its forward."""
 
@@ -238,8 +252,29 @@ def test_what_is_not_seen_is_not_told(recorded: tuple[Model, Report], name: str)
     assert (layer.num_experts, set(layer.tokens), layer.dead, layer.dropped) == (EXPERTS, {None}, (), None)
 
 
-def test_no_rule_is_broken(recorded: tuple[Model, Report]) -> None:
-    assert [note for note in recorded[1].run.notes if "expert" in note] == []
+def test_notes_say_why(recorded: tuple[Model, Report]) -> None:
+    notes = recorded[1].run.notes
+    assert [note for note in notes if "routers chose" in note or "suspected" in note] == []
+    (note,) = (note for note in notes if note.startswith("tokens of experts"))
+    assert note.startswith(
+        "tokens of experts are n/a in layers.by_forward, layers.in_layer and layers.expert_choice: neither a router's"
+    )
     assert {layer.name for layer in recorded[1].experts if layer.guessed} == {
         f"layers.{name}" for name in ("another_name", "in_layer", "expert_choice")
     }
+
+
+def test_compiled_layers_are_named(tmp_path: Path) -> None:
+    """Inside a compiled layer nothing is seen of its router and its experts."""
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), Compilable())
+    model[1].compile(backend="eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with distprof.record(out=tmp_path, name="run", warmup=0, timed=2) as run:
+        for _ in range(5):
+            model(torch.ones(TOKENS, WIDTH)).sum().backward()
+            optimizer.step()
+    report = distprof.load(run).report
+    assert [(layer.name, set(layer.tokens)) for layer in report.experts] == [("1", {None})]
+    assert [note for note in report.run.notes if "compiled, not seen" in note] == [
+        "compiled, not seen: tokens of experts are n/a in 1, which run inside compiled code"
+    ]

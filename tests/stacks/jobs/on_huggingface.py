@@ -109,6 +109,16 @@ def experts_by(family: str, way: str) -> int:
     return size(model)
 
 
+def without_grouped_mm() -> int:
+    """Runs experts by the op that transformers has where torch's grouped matmul cannot be used."""
+    moe: Any = importlib.import_module("transformers.integrations.moe")
+    before, moe._can_use_grouped_mm = moe._can_use_grouped_mm, lambda *_: False
+    try:
+        return experts_by("Mixtral", "grouped_mm")
+    finally:
+        moe._can_use_grouped_mm = before
+
+
 def accelerator() -> int:
     prepare = accelerate.Accelerator(cpu=True)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -127,6 +137,7 @@ SCENARIOS: dict[str, Callable[[], int]] = {
     "accelerator": accelerator,
     "eager": partial(experts_by, "Mixtral", "eager"),
     "grouped_mm": partial(experts_by, "Mixtral", "grouped_mm"),
+    "grouped_mm_fallback": without_grouped_mm,
     "batched_mm": partial(experts_by, "Mixtral", "batched_mm"),
     "qwen3": partial(experts_by, "Qwen3Moe", "eager"),
 }

@@ -1,0 +1,48 @@
+"""Why the tokens of some layers' experts are n/a: they run inside compiled code, or nothing shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from distprof.merge.analysis import Analysis
+from distprof.merge.experts.load import expert_layers, layer_label
+from distprof.merge.wording import join_words, pluralise
+from distprof.merge.work.compiled_kernels import inside_compiled
+
+_NAMED = 3
+
+
+def unseen_notes(analysis: Analysis) -> Iterator[str]:
+    """Yields a sentence for each of the two reasons; none where no step was timed."""
+    if not any(window.steps for window in analysis.windows.values()):
+        return
+    unseen = [layer.name for layer in expert_layers(analysis) if not layer.routed and {*layer.tokens} == {None}]
+    compiled = _in_compiled_code(analysis) if unseen else set()
+    inside = [name for name in unseen if name in compiled]
+    others = [name for name in unseen if name not in compiled]
+    if inside:
+        yield f"compiled, not seen: tokens of experts are n/a in {_names(inside)}, which run inside compiled code"
+    if others:
+        yield (
+            f"tokens of experts are n/a in {_names(others)}: neither a router's output nor a call of experts shows "
+            "them; distprof.record_experts(layer, counts) records what the script counts"
+        )
+
+
+def _in_compiled_code(analysis: Analysis) -> set[str]:
+    """Returns the labels of layers of which a part is inside a compiled region."""
+    found = set()
+    for column, data in enumerate(analysis.ranks):
+        if data.rank in analysis.counts:
+            hidden = inside_compiled(data.tree, analysis.counts[data.rank])
+            places = analysis.union.index(column)
+            for layer in data.layers:
+                if hidden[list(data.tree.subtree(layer.row))].any():
+                    found.add(layer_label(analysis.union.modules[int(places[layer.row])], layer.name))
+    return found
+
+
+def _names(layers: Sequence[str]) -> str:
+    more = len(layers) - _NAMED
+    named = layers if more <= 0 else [*layers[:_NAMED], pluralise(more, "other layer")]
+    return join_words(list(named))
