@@ -1,15 +1,16 @@
-"""Why the tokens of some layers' experts are n/a: they run inside compiled code, or nothing shows them."""
+"""Why the tokens of some layers' experts are n/a: they run inside compiled code, or nothing shows them.
+
+A part of a layer that is not called, in a layer that is, may also be called by its ``forward()``: both look alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.experts.load import expert_layers, layer_label
-from distprof.merge.wording import join_words, pluralise
+from distprof.merge.wording import join_words
 from distprof.merge.work.compiled_kernels import inside_compiled
-
-_NAMED = 3
 
 
 def unseen_notes(analysis: Analysis) -> Iterator[str]:
@@ -21,10 +22,13 @@ def unseen_notes(analysis: Analysis) -> Iterator[str]:
     inside = [name for name in unseen if name in compiled]
     others = [name for name in unseen if name not in compiled]
     if inside:
-        yield f"compiled, not seen: tokens of experts are n/a in {_names(inside)}, which run inside compiled code"
+        yield (
+            f"compiled, not seen: tokens of experts are n/a in {join_words(inside)}: parts of it run inside compiled "
+            "code, or by a call of their forward()"
+        )
     if others:
         yield (
-            f"tokens of experts are n/a in {_names(others)}: neither a router's output nor a call of experts shows "
+            f"tokens of experts are n/a in {join_words(others)}: neither a router's output nor a call of experts shows "
             "them; distprof.record_experts(layer, counts) records what the script counts"
         )
 
@@ -40,9 +44,3 @@ def _in_compiled_code(analysis: Analysis) -> set[str]:
                 if hidden[list(data.tree.subtree(layer.row))].any():
                     found.add(layer_label(analysis.union.modules[int(places[layer.row])], layer.name))
     return found
-
-
-def _names(layers: Sequence[str]) -> str:
-    more = len(layers) - _NAMED
-    named = layers if more <= 0 else [*layers[:_NAMED], pluralise(more, "other layer")]
-    return join_words(list(named))

@@ -255,10 +255,9 @@ def test_what_is_not_seen_is_not_told(recorded: tuple[Model, Report], name: str)
 def test_notes_say_why(recorded: tuple[Model, Report]) -> None:
     notes = recorded[1].run.notes
     assert [note for note in notes if "routers chose" in note or "suspected" in note] == []
-    (note,) = (note for note in notes if note.startswith("tokens of experts"))
-    assert note.startswith(
-        "tokens of experts are n/a in layers.by_forward, layers.in_layer and layers.expert_choice: neither a router's"
-    )
+    reasons = " ".join(note for note in notes if "tokens of experts are n/a" in note)
+    assert all(f"layers.{name}" in reasons for name in UNKNOWN)
+    assert not any(f"layers.{name}" in reasons for name in EXACT)
     assert {layer.name for layer in recorded[1].experts if layer.guessed} == {
         f"layers.{name}" for name in ("another_name", "in_layer", "expert_choice")
     }
@@ -275,6 +274,4 @@ def test_compiled_layers_are_named(tmp_path: Path) -> None:
             optimizer.step()
     report = distprof.load(run).report
     assert [(layer.name, set(layer.tokens)) for layer in report.experts] == [("1", {None})]
-    assert [note for note in report.run.notes if "compiled, not seen" in note] == [
-        "compiled, not seen: tokens of experts are n/a in 1, which run inside compiled code"
-    ]
+    assert any(note.startswith("compiled, not seen: tokens of experts are n/a in 1: ") for note in report.run.notes)
