@@ -4,8 +4,8 @@ page.chart = (slot, chart) => {
   const { element } = page;
   const HEIGHT = 260;
   const BARS_UP_TO = 160;
-  const isMemory = chart.kind === "bytes";
-  const unit = (isMemory ? page.sizeUnit : page.timeUnit)(chart.series.flatMap((series) => series.values));
+  const units = { time: page.timeUnit, bytes: page.sizeUnit };
+  const unit = units[chart.kind]?.(chart.series.flatMap((series) => series.values)) ?? { name: "", size: 1 };
   const places = new Map(chart.x.map((value, place) => [value, place]));
   const holder = element("div", { class: "figure", tabindex: 0, role: "img", "aria-label": `${chart.title}. Arrow keys move the cursor.` });
   const readout = element("output", { class: "readout" });
@@ -26,8 +26,36 @@ page.chart = (slot, chart) => {
   const pathOf = (series) => {
     if (series.style === "points") return () => null;
     if (series.style !== "stack") return undefined;
-    const bars = chart.x.length <= BARS_UP_TO;
-    return bars ? uPlot.paths.bars({ size: [0.8, 60], align: 0 }) : uPlot.paths.stepped({ align: 1 });
+    return chart.x.length <= BARS_UP_TO ? uPlot.paths.bars({ size: [0.8, 60], align: 0 }) : columns;
+  };
+  /* How far the stack of each place is from the median one. */
+  const distances = () => {
+    const found = new Array(chart.x.length).fill(0);
+    for (const { style, values } of chart.series) {
+      if (style !== "stack") continue;
+      const middle = page.median(values) ?? 0;
+      values.forEach((value, place) => (found[place] += Math.abs((value ?? middle) - middle)));
+    }
+    return found;
+  };
+  const fromMedian = chart.x.length > BARS_UP_TO ? distances() : [];
+  /* Columns of whole pixels; of several places that share a pixel, the one that is furthest from the median is drawn. */
+  const columns = (u, number, first, last) => {
+    const fill = new Path2D();
+    const pixel = (x) => Math.round(u.valToPos(x, "x", true));
+    const zero = u.valToPos(0, "y", true);
+    for (let next = first; next <= last;) {
+      const left = pixel(chart.x[next] - 0.5);
+      let shown = next;
+      let right = left + 1;
+      for (; next <= last && pixel(chart.x[next] - 0.5) <= left; next += 1) {
+        if (fromMedian[next] > fromMedian[shown]) shown = next;
+        right = Math.max(right, pixel(chart.x[next] + 0.5));
+      }
+      const top = u.valToPos(u.data[number][shown], "y", true);
+      fill.rect(left, top, right - left, zero - top);
+    }
+    return { stroke: null, fill };
   };
   const words = (place) => {
     const values = chart.series.map((s) => `${s.label} ${page.withUnit(chart.kind, s.values[place], unit)}`);
@@ -56,18 +84,17 @@ page.chart = (slot, chart) => {
   const draw = () => {
     if (plot) plot.destroy();
     const data = drawn();
-    const pad = chart.x.length <= BARS_UP_TO ? 0.6 : 0;
     plot = new uPlot({
       width: Math.max(320, slot.clientWidth), height: HEIGHT, legend: { show: false },
       padding: [18, 12, 0, 0],
       cursor: { drag: { x: true, y: false }, points: { show: false } },
       scales: {
-        x: { time: false, range: (u, min, max) => [min - pad, max + pad] },
+        x: { time: false, range: (u, min, max) => [min - 0.6, max + 0.6] },
         y: { range: (u, min, max) => [Math.min(0, min * 1.08), (max || 1) * 1.06] },
       },
       axes: [
         { ...axis(chart.x_title), incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000], size: 34, grid: { show: false } },
-        { ...axis(`${isMemory ? "memory" : "time"} (${unit.name})`), size: 56 },
+        { ...axis(unit.name ? `${chart.y_title} (${unit.name})` : chart.y_title), size: 56 },
       ],
       series: [{}, ...data.map(([series]) => {
         const colour = page.colour(`c${series.colour}`);

@@ -89,4 +89,4 @@ def _memory(report: Report) -> Chart | None:
         for colour, (what, field) in zip((1, 2, 4, 3), HOLDINGS.items(), strict=True)
         if any(getattr(row, field) is not None for row in rows)
     ]
-    return Chart("Memory by rank", "rank", [row.rank for row in rows], BYTES, series)
+    return Chart("Memory by rank", "rank", [row.rank for row in rows], BYTES, series, y_title="memory")

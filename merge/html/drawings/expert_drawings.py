@@ -196,7 +196,8 @@ def balance_chart(report: Report) -> Chart | None:
             Series("95th percentile of the layers", np.nanpercentile(table, 95, axis=0).tolist(), "line", 6),
             Series("worst layer", np.nanmax(table, axis=0).tolist(), "line", 3),
         ]
-    return Chart("MaxVio of experts over the steps", "iteration", steps, RATIO, series, note="0 when balanced.")
+    title = "MaxVio of experts over the steps"
+    return Chart(title, "iteration", steps, RATIO, series, note="0 when balanced.", y_title="MaxVio")
 
 
 def losses_chart(report: Report) -> Chart | None:
@@ -209,7 +210,8 @@ def losses_chart(report: Report) -> Chart | None:
             found.append(Series(label, np.nansum(table, axis=0).tolist(), "line", colour))
     if not found or len(steps) < _FEWEST_STEPS:
         return None
-    return Chart("Dropped tokens and dead experts over the steps", "iteration", steps, NUMBER, found)
+    title = "Dropped tokens and dead experts over the steps"
+    return Chart(title, "iteration", steps, NUMBER, found, y_title="number")
 
 
 def _over_steps(

@@ -72,6 +72,7 @@ class Chart:
     series: Sequence[Series]
     marked: Sequence[int] = ()  # values of x that the verdict names
     note: str = ""
+    y_title: str = "time"  # without its unit
 
 
 @dataclass(frozen=True)

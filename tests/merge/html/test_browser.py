@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,23 @@ def test_a_thin_slow_rank_is_seen_among_many(browser: Browser, write_page: Write
     return found;"""
     lines = browser.run(script)
     assert lines and all(8 + 560 * 1230 / 2000 <= line <= 8 + 560 * 1240 / 2000 for line in lines)
+
+
+def test_of_ranks_that_share_a_pixel_the_remarkable_one_is_drawn(browser: Browser, write_page: WritePage) -> None:
+    """Every eighth of 4,096 ranks has a long forward: its colour comes every two pixels, and not in bands."""
+    browser.open(write_page("columns", render_page(grown(eight(), 4096))))
+    script = """
+    const canvas = document.querySelector("[data-chart=phases_by_rank] canvas"), ctx = canvas.getContext("2d");
+    const from = Math.round(canvas.width * 0.2), until = Math.round(canvas.width * 0.9), found = [];
+    const middle = Math.round(canvas.height * 0.54);  // above the forward of most ranks, within that of the slow ones
+    for (let x = from; x < until; x += 1) {
+      const [r, , b] = ctx.getImageData(x, middle, 1, 1).data;
+      if (b > r) found.push(x);
+    }
+    return found;"""
+    blue = browser.run(script)
+    assert len(blue) > 100
+    assert max(after - before for before, after in pairwise(blue)) <= 4
 
 
 def test_a_chart_tells_the_figures_under_the_mouse_and_the_keys(opened: Browser) -> None:

@@ -23,6 +23,7 @@ from distprof.merge.html import glossary, page
 from distprof.merge.html.cards import cards
 from distprof.merge.html.drawings.charts import charts
 from distprof.merge.html.drawings.heat_maps import heat_maps
+from distprof.merge.html.drawings.model import BYTES, RATIO, TIME
 from distprof.merge.html.drawings.tables import tables
 from distprof.merge.html.page import render_page
 from distprof.merge.report import SLOW, Burst, LongStep, Report, SlowGroup, Straggler
@@ -151,6 +152,15 @@ def test_one_rank_has_no_parts_that_compare_ranks() -> None:
     assert not {"collectives", "pipeline", "card-ranks"} & ids
     assert "phases_by_rank" not in charts(report) and "skew" not in heat_maps(report)
     assert [series.label for series in charts(report)["steps"].series] == ["time"]
+
+
+def test_axes_are_named_after_their_values() -> None:
+    """Only times are called time, which the page writes with a unit."""
+    made = charts(report_of(dp=4, ep=2, layers=2, experts=4))
+    named = {name: (chart.kind, chart.y_title) for name, chart in made.items()}
+    assert named["expert_balance"] == (RATIO, "MaxVio")
+    assert named["memory_by_rank"] == (BYTES, "memory")
+    assert {kind for kind, title in named.values() if title == "time"} == {TIME}
 
 
 def test_collectives_have_a_table_and_a_chart() -> None:
