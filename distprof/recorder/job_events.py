@@ -145,7 +145,7 @@ class JobEvents:
     @property
     def _looks_for_updates(self) -> bool:
         """Whether to look for updates that no torch optimizer makes."""
-        return self._rank.output is not None and (self.mode == FORWARD or self._steps.is_manual)
+        return self._rank.output is not None and (self._steps.mode == FORWARD or self._steps.is_manual)
 
     def _look_for_update(self) -> None:
         if self._manual_updates.backward_ended(self._rank.tree.modules()):

@@ -133,7 +133,7 @@ class ModuleTimer:
     @hidden_from_dynamo
     def hook_input(self, row: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Makes the backward of ``row``, which is about to run, end where that of its input begins."""
-        node = next(_nodes(args), None) or next(_nodes(kwargs.values()), None)
+        node = next(_nodes(args), None) or (next(_nodes(kwargs.values()), None) if kwargs else None)
         if node is not None:
             if torch.is_grad_enabled():
                 self._hook(node, self.stack[-1] if self.stack else NOBODY)
@@ -159,8 +159,8 @@ class ModuleTimer:
         if self.interrupted:
             self.phases.leave()
             self.timeline.switch_to(self.interrupted.pop())
-            if not self.interrupted and not self.stack and self.timeline.source.immediate:
-                self._sum_if_long()
+            if len(self.timeline.owners) > MAX_KEPT and not self.interrupted and not self.stack:
+                self._sum_kept()
 
     @property
     def in_backward(self) -> bool:
@@ -174,11 +174,11 @@ class ModuleTimer:
         self.running.loading_ended()
         self.phases.leave()
 
-    def _sum_if_long(self) -> None:
-        """Sums the intervals after a backward if there are many, so that memory is bounded, and little is left to do at
-        the end of the iteration: it is inside the optimizer's step, which is short and which the user may be timing.
+    def _sum_kept(self) -> None:
+        """Sums the intervals so far, after a backward, so that memory is bounded, and little is left to do at the end
+        of the iteration: it is inside the optimizer's step, which is short and which the user may be timing.
         """
-        if len(self.timeline.owners) > MAX_KEPT:
+        if self.timeline.source.immediate:
             self.sums.add(self.timeline.finish(), self.entered)
             self.entered.clear()
             self.timeline.restart(NOBODY)

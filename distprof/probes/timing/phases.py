@@ -90,7 +90,9 @@ class PhaseClock:
         return self._host_ns or list(intervals.timestamps)
 
     def _switch_to(self, phase: str) -> None:
-        self.timeline.switch_to(phase)
+        timeline = self.timeline  # switch_to in place: its frame has left the caches at each phase
+        timeline.timestamps.append(timeline.source.now())
+        timeline.owners.append(phase)
         if self._host_ns:
             self._host_ns.append(self.timeline.source.host_ns())
 

@@ -173,14 +173,14 @@ class TimedProbe:
         return records
 
     def backward_began(self, create_graph: bool) -> None:
-        if get_ident() == self.thread:
+        if get_ident() == self._timer.running.thread:
             self._timer.backward_began()
         elif not self._timer.stack and not self._timer.in_backward:  # the thread that trains waits for this backward
             self._backward_thread = get_ident()
             self._timer.backward_began()
 
     def backward_ended(self) -> None:
-        if get_ident() in (self.thread, self._backward_thread):
+        if get_ident() in (self._timer.running.thread, self._backward_thread):
             self._backward_thread = None
             self._timer.backward_ended()
 
