@@ -12,6 +12,7 @@ from distprof.merge.experts.unseen import unseen_notes
 from distprof.merge.hang_rows import hang_notes
 from distprof.merge.job.unknown_groups import group_notes
 from distprof.merge.load.run import LoadedRun
+from distprof.merge.reduced_windows import reduced_windows
 from distprof.merge.report import RunInfo, WindowInfo
 from distprof.merge.stats import median_of_steps
 from distprof.merge.times.summary import work_notes
@@ -45,6 +46,7 @@ def run_info(analysis: Analysis) -> RunInfo:
         planned_timed_steps=max((plan.timed for plan in analysis.plans), default=0),
         window=analysis.window,
         windows=tuple(_window_info(run, number) for number in run.window_numbers),
+        reduced_windows=reduced_windows(analysis),
         notes=tuple(_notes(analysis)),
     )
 

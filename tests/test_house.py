@@ -67,6 +67,7 @@ ANALYSIS = (
     "merge.time_use",
     "merge.next_steps",
     "merge.warmup",
+    "merge.reduced_windows",
     "merge.run_info",
     "merge.analyse",
     "merge.trace",

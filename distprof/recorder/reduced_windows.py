@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 import msgpack
 
@@ -68,6 +69,7 @@ def _summary(window: int, steps: Sequence[Step], counts: Sequence[Counts]) -> Wi
         tokens=sum(step.tokens for step in steps) if all(step.tokens for step in steps) else 0,
         peak_memory_bytes=max(step.peak_memory_bytes for step in steps),
         macs=sum(row.model_macs for row in counts[-1].device_work) if counts else 0,
+        median_ns=int(median(step.duration_ns for step in steps)),
     )
 
 

@@ -14,7 +14,7 @@ class WindowSummary:
 
     Sums are those of the timed iterations that are used: ``iterations`` of them, from number ``start`` on.
     ``samples``, ``tokens`` and ``macs`` are 0 where they were not known; ``macs`` are those of the model in the counted
-    iteration.
+    iteration.  ``median_ns``, the median duration, is 0 where it is not known.
     """
 
     KIND: ClassVar[str] = "window_summary"
@@ -29,3 +29,4 @@ class WindowSummary:
     tokens: Natural = 0
     peak_memory_bytes: Natural = 0
     macs: Amount = 0
+    median_ns: Natural = 0

@@ -44,6 +44,7 @@ from distprof.records import (
     Topology,
     Tree,
     WarmupStep,
+    WindowSummary,
 )
 from distprof.shard.reader import ReadReport, RecordCache, Shard, last_ns
 
@@ -76,6 +77,7 @@ class RankData:
     step_span_ns: tuple[int, ...] = ()  # begin of the first and end of the last timed step, wall time; empty: none
     suspects: tuple[Suspect, ...] = ()  # modules that may be MoE layers, but are not understood
     warmup: tuple[WarmupStep, ...] = ()  # before the first window
+    reduced: tuple[WindowSummary, ...] = ()  # of windows whose other records were removed
     models: tuple[tuple[int, int], ...] = ()  # (root, number of its model in the job), where these may differ
 
     @property
@@ -180,6 +182,7 @@ class RankReader:
             step_span_ns=_span(of(Step)),
             suspects=_suspects(of(ExpertLayers), tree),
             warmup=_whole_iterations(of(WarmupStep)),
+            reduced=tuple(of(WindowSummary)),
             at_work=roots_at_work(tree, of(Counts), of(Step)) if parameters.met_evaluated else frozenset(),
             evaluated=self.parameters_of([]),
         )

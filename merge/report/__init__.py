@@ -34,7 +34,7 @@ from distprof.merge.report.hangs import HangRow
 from distprof.merge.report.long_steps import Burst, LongStep
 from distprof.merge.report.profile import CompiledRegion, ModuleStats, ModuleTimes, OpStats, WorkRow
 from distprof.merge.report.ranks import HOLDINGS, HostRow, MemoryDifference, RankRow, StageRow
-from distprof.merge.report.run import RunInfo, TopologyInfo, WindowInfo
+from distprof.merge.report.run import ReducedWindow, RunInfo, SlowInWindow, TopologyInfo, WindowInfo
 from distprof.merge.report.skew import Skew, SkewMap, SkewRow
 from distprof.merge.report.summary import (
     LONG_STEP,
@@ -140,6 +140,7 @@ __all__ = [
     "RankTimeline",
     "RankVerdict",
     "RankWait",
+    "ReducedWindow",
     "Report",
     "RunInfo",
     "SelfTime",
@@ -147,6 +148,7 @@ __all__ = [
     "SkewMap",
     "SkewRow",
     "SlowGroup",
+    "SlowInWindow",
     "Span",
     "Spread",
     "StageRow",

@@ -17,6 +17,28 @@ class WindowInfo:
 
 
 @dataclass(frozen=True)
+class SlowInWindow:
+    """A rank that was slow in a reduced window, by the sums that are left of it."""
+
+    rank: int  # its number
+    phase: str  # "data": it waited longer for data; empty: its whole iterations took longer
+    excess_ns: float  # above the median of the others of its cohort, in the mean iteration
+
+
+@dataclass(frozen=True)
+class ReducedWindow:
+    """What is left of one of the old windows of a run with windows that come back (``--every``)."""
+
+    number: int  # of the window, from 0
+    first_iteration: int  # number of the first timed iteration that is used
+    ranks: int  # how many have a summary of it
+    iteration_ns: float | None  # the median over these ranks, each with the median of its timed steps
+    longest_ns: float  # the longest timed step of any rank
+    mfu: float | None  # by the work of the report's window, scaled by the MACs; None where either is not known
+    slow: tuple[SlowInWindow, ...] = ()  # the largest excess first; other phases hold waits and tell nothing
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """Which run and ranks were merged, and which ranks are missing."""
 
@@ -36,6 +58,7 @@ class RunInfo:
     without_data: tuple[int, ...] = ()  # those of ``ranks`` whose shards have no counted or timed iteration
     window: int = 0  # the number of the window that the report shows
     windows: tuple[WindowInfo, ...] = ()  # all that hold anything, ascending
+    reduced_windows: tuple[ReducedWindow, ...] = ()  # those of which only summaries are left, ascending
     notes: tuple[str, ...] = ()  # sentences for the first page: damaged shards, assumptions, conflicts
 
     @property

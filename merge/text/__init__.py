@@ -15,6 +15,7 @@ from distprof.merge.text.blocks.moe.experts import experts_block
 from distprof.merge.text.blocks.pipeline import pipeline_block
 from distprof.merge.text.blocks.places import places_block
 from distprof.merge.text.blocks.ranks import ranks_block
+from distprof.merge.text.blocks.reduced_windows import reduced_windows_block
 from distprof.merge.text.blocks.skew import skew_block
 from distprof.merge.text.blocks.time_use import time_block
 from distprof.merge.text.blocks.warmup import warmup_block
@@ -28,6 +29,7 @@ from distprof.merge.text.format.lines import join_blocks
 #: The blocks that DeepSpeed's profiler does not have, in their order.
 _DISTPROF_BLOCKS = (
     time_block,
+    reduced_windows_block,
     work_block,
     places_block,
     ranks_block,

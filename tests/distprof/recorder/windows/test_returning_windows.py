@@ -123,6 +123,8 @@ def test_the_disk_stays_bounded_over_10_000_iterations(tmp_path: Path) -> None:
     assert len(found.of(WindowSummary)) + len(found.of(Plan)) == 51 and len(found.of(ExpertLoad)) <= 16
     macs = {sum(row.model_macs for row in one.device_work) for one in found.of(Counts)}
     assert {one.macs for one in found.of(WindowSummary)} == macs and min(macs) > 0
+    (data,) = load_run(tmp_path).ranks
+    assert data.reduced == tuple(found.of(WindowSummary)) and all(one.median_ns > 0 for one in data.reduced)
     one_window = max(after - before for before, after in itertools.pairwise(sizes))
     assert one_window > 500
     most = sizes[0] + 8 * one_window  # eight whole windows, and 200 bytes for each summary
