@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 
 BUCKETS = 128
 _SMALLEST_BITS = 15  # the first buckets begin at 32 us; shorter durations are counted there
@@ -28,6 +30,10 @@ def without_longest(counts: Sequence[int], number: int) -> list[int]:
     """Returns the counts without those of the ``number`` longest durations."""
     left = list(counts)
     for bucket in range(len(left) - 1, -1, -1):
+        if not number:
+            break
+        if not left[bucket]:
+            continue
         taken = min(number, left[bucket])
         left[bucket] -= taken
         number -= taken
@@ -36,9 +42,7 @@ def without_longest(counts: Sequence[int], number: int) -> list[int]:
 
 def quantile_ns(counts: Sequence[int], share: float) -> int | None:
     """Returns a duration that ``share`` of the counted ones do not exceed, up to a bucket's width; None without any."""
-    total, seen = sum(counts), 0
-    for bucket, count in enumerate(counts):
-        seen += count
-        if total and seen >= share * total:
-            return upper_ns(bucket)
-    return None
+    seen = list(accumulate(counts))
+    if not seen or not seen[-1]:
+        return None
+    return upper_ns(bisect_left(seen, share * seen[-1]))

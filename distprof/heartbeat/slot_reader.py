@@ -44,10 +44,10 @@ _LARGEST_RANK = 1 << 24
 def read_slots(page: Page) -> Iterator[tuple[int, RankInfo]]:
     """Yields (index, rank) of each slot that a rank has taken."""
     words = page.memory.cast("Q")
-    copies = IDENTITY.offset // 8, (IDENTITY.offset + IDENTITY.copy_bytes) // 8
+    one, other = IDENTITY.offset // 8, (IDENTITY.offset + IDENTITY.copy_bytes) // 8
     for index in range(SLOTS):
         first = slot_offset(index) // 8
-        if not any(words[first + copy] for copy in copies):  # their numbers: nobody has taken this slot
+        if not words[first + one] and not words[first + other]:  # their numbers: nobody has taken this slot
             continue
         found = read_slot(page, index)
         if found is not None:

@@ -43,8 +43,8 @@ from distprof.launcher.store.relay import RelayedStore
 from distprof.rank import procfs
 from distprof.run_folder import RunFolder
 
-#: Time between two exchanges with other nodes.
-_EXCHANGE_S = 2.0
+#: Time between two looks at whether the job lives, and between two exchanges with other nodes.
+_LIVES_S, _EXCHANGE_S = 0.5, 2.0
 #: Without a launcher to watch, a node without ranks for this time has ended its job.
 _EMPTY_S = 30.0
 _NICE = 10
@@ -142,8 +142,13 @@ class JobEnd:
             self._parent = self._parent[0], procfs.started_tick(self._parent[0]) or 0
         self._starter = starter, procfs.started_tick(starter) or 0
         self._empty_since = time.monotonic()
+        self._looked_s = 0.0
 
     def has_come(self) -> bool:
+        """Looks now and then; called more often."""
+        if time.monotonic() - self._looked_s < _LIVES_S:
+            return False
+        self._looked_s = time.monotonic()
         if self._watch.has_live_ranks() or (self._lifeline is None and _lives(*self._starter)):
             self._empty_since = time.monotonic()
             return False

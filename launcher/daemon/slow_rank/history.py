@@ -83,7 +83,8 @@ class History:
         if not kept or kept[-1].number != look.iteration:
             if kept:
                 kept[-1].end()
-                self.named = self._judged(now_s)
+                if self.named is not None or kept[-1].slowest is not None:  # else nothing speaks for a rank
+                    self.named = self._judged(now_s)
             kept.append(_Iteration(look.iteration, now_s))
         kept[-1].add(look)
         while len(kept) > LAST and kept[0].at_s < now_s - _KEPT_S:
