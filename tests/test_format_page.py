@@ -94,6 +94,8 @@ def code(language: str) -> str:
 
 def type_name(field: dataclasses.Field[Any], hint: Any) -> str:
     if "dtype" in field.metadata:
+        if field.metadata["rounded"]:
+            return "rounded <f4"
         return f"{'amounts' if field.metadata['amounts'] else 'array of'} {field.metadata['dtype']}"
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
@@ -280,4 +282,4 @@ def test_the_reader_of_the_page_runs_with_msgpack_alone(tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert [line.split()[1] for line in lines] == [record.KIND for record in SMALL]
     (step, *_) = [record for record in SMALL if isinstance(record, Step)]
-    assert lines[3] == f"3 step {step.forward_ns.tolist()}"
+    assert lines[3] == f"3 step {step.forward_ns.astype(float).tolist()}"

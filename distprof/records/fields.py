@@ -36,12 +36,14 @@ Row = Annotated[int, Bounds(-1, LIMIT - 1)]  # a module of the tree, -1 for none
 Array = npt.NDArray[Any]
 
 
-def bulk(dtype: str, *, amounts: bool = False) -> Any:
+def bulk(dtype: str, *, amounts: bool = False, rounded: bool = False) -> Any:
     """A field that is written as the little-endian bytes of a one-dimensional array.
 
-    ``amounts``: an array of Python ints may hold larger values, and is then written as a list.
+    ``amounts``: an array of Python ints may hold larger values, and is then written as a list.  ``rounded``: whole
+    numbers are written as floats of 4 bytes, exact below 2**24 (16.7 ms) and else to 6e-8 of their value.
     """
-    return field(default_factory=lambda: np.zeros(0, dtype), metadata={"dtype": dtype, "amounts": amounts})
+    metadata = {"dtype": dtype, "amounts": amounts, "rounded": rounded}
+    return field(default_factory=lambda: np.zeros(0, dtype), metadata=metadata)
 
 
 class Bulky:

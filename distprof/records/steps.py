@@ -35,8 +35,8 @@ class Step(Bulky):
     peak_memory_bytes: Natural
     memory_source: str  # "allocator" (CUDA) or "rss"
     calls: Array = bulk("<u4")
-    forward_ns: Array = bulk("<i8")
-    backward_ns: Array = bulk("<i8")
+    forward_ns: Array = bulk("<i8", rounded=True)
+    backward_ns: Array = bulk("<i8", rounded=True)
     batch_found: str = ""  # how batch size was found, or why not
     window: Natural = 0
     processor_wait_ns: Natural = 0  # the thread that trains was ready, but no processor was free; 0 where not seen

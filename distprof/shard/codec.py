@@ -99,6 +99,8 @@ def _field(field: dataclasses.Field[Any], hint: Any) -> _Field:
         encode, decode = _array_encoder(field.name, dtype), _array_decoder(dtype)
         if field.metadata["amounts"]:
             encode, decode = _amounts_encoder(encode), _amounts_decoder(decode)
+        if field.metadata["rounded"]:
+            encode, decode = _rounded_encoder(field.name), _rounded_decoder(dtype)
         return _Field(field.name, required, encode, decode)
     return _Field(field.name, required, _encoder(hint), _decoder(hint))
 
@@ -212,6 +214,42 @@ def _array_encoder(name: str, dtype: np.dtype[Any]) -> Encoder:
         raise RecordError(f"{name}: not a one-dimensional array of numbers that {dtype.str} can hold")
 
     return encode
+
+
+_ROUNDED = np.dtype("<f4")
+#: Rounded numbers are below this: each is an int64.
+_MOST_ROUNDED = 2.0**62
+
+
+def _rounded_encoder(name: str) -> Encoder:
+    def encode(value: Any) -> bytes:
+        given = np.asarray(value)
+        if given.ndim == 1 and (given.dtype.kind in "iu" or not given.size):
+            floats = given.astype(_ROUNDED)
+            if _are_whole(floats):
+                return floats.tobytes()
+        raise RecordError(f"{name}: not a one-dimensional array of whole numbers below 2**62")
+
+    return encode
+
+
+def _are_whole(floats: Any) -> bool:
+    """Whether each is a number that an int64 can hold; NaN is none."""
+    return bool((np.abs(floats) < _MOST_ROUNDED).all())
+
+
+def _rounded_decoder(dtype: np.dtype[Any]) -> Decoder:
+    stored = _array_decoder(_ROUNDED)
+
+    def decode(value: object) -> Any:
+        floats = stored(value)
+        if not _are_whole(floats):
+            raise _Misfit("a number is not finite, or not below 2**62")
+        whole = floats.astype(dtype)
+        whole.flags.writeable = False
+        return whole
+
+    return decode
 
 
 def _array_decoder(dtype: np.dtype[Any]) -> Decoder:

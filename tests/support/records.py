@@ -83,6 +83,8 @@ def _any(record: type, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Any
 def _field(field: dataclasses.Field[Any], hint: Any) -> st.SearchStrategy[Any]:
     if "dtype" in field.metadata:
         small = arrays(field.metadata["dtype"])
+        if field.metadata["rounded"]:
+            small = small.map(lambda array: array % (1 << 24))  # what is written exactly
         return st.one_of(small, _large_amounts()) if field.metadata["amounts"] else small
     return _value(hint)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -62,7 +63,8 @@ def test_json_holds_every_field_and_nothing_that_json_cannot(record: Record) -> 
 def test_arrays_travel_as_little_endian_bytes() -> None:
     payload = to_payload(STEP)
     assert payload["calls"] == b"\0\0\0\0\1\0\0\0\2\0\0\0"
-    assert payload["backward_ns"] == bytes(8) + b"\1" + bytes(7)
+    assert payload["backward_ns"] == bytes(4) + b"\0\0\x80\x3f"  # 0 and 1 as floats
+    assert through_msgpack(Timeline(1, "training", turn_start_ns=np.arange(2)))["turn_start_ns"][8:] == b"\1" + bytes(7)
     big_endian = Counts(1, "training", 1, 1, np.array([1, 258], ">u4"))
     assert to_payload(big_endian)["calls"] == b"\1\0\0\0\2\1\0\0"
     assert to_payload(Counts(1, "training", 1, 1, [1, 258]))["calls"] == b"\1\0\0\0\2\1\0\0"  # type: ignore[arg-type]
@@ -97,6 +99,27 @@ def test_amounts_beyond_64_bits_travel_as_their_digits() -> None:
     assert isinstance(back, Counts)
     assert (back.forward_macs.tolist(), back.device_work) == ([1, large], work)
     assert json.loads(json.dumps(to_json(back)))["forward_macs"] == [1, large]
+
+
+def test_times_of_modules_are_rounded_to_what_4_bytes_hold() -> None:
+    exact, large, hour = 123, (1 << 24) + 1, 3_600_000_000_001
+    back = from_payload("step", through_msgpack(replace(STEP, forward_ns=np.array([exact, large, hour]))))
+    assert isinstance(back, Step)
+    assert back.forward_ns.tolist() == [exact, large - 1, int(np.float32(hour))]
+    assert abs(back.forward_ns[2] - hour) < 6e-8 * hour
+    assert len(through_msgpack(STEP)["forward_ns"]) == 4 * len(STEP.forward_ns)
+
+
+@pytest.mark.parametrize("wrong", [np.array([0.5]), np.array([1 << 62]), np.zeros((1, 1), int), np.array([-(1 << 63)])])
+def test_times_that_are_no_whole_numbers_are_refused(wrong: Any) -> None:
+    with pytest.raises(RecordError, match="forward_ns: not a one-dimensional array of whole numbers"):
+        to_payload(replace(STEP, forward_ns=wrong))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 2.0**63])
+def test_times_of_a_hostile_file_are_refused(wrong: float) -> None:
+    with pytest.raises(RecordError, match=r"step\.forward_ns: a number is not finite"):
+        from_payload("step", bent(STEP, forward_ns=np.array([1.0, wrong], "<f4").tobytes()))
 
 
 @pytest.mark.parametrize("wrong", ["", "-1", "1e30", "\u0663", "9" * 41, -1, 1 << 63, 1.0, True, None, b"1"])
