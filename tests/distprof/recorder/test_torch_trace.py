@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,15 @@ import torch
 from support.loops import sgd
 from support.recording import recorder
 from torch import nn
-from torch.autograd import profiler as autograd_profiler
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from distprof.clock import Anchor, SystemClock
 from distprof.merge.clock.offsets import HostClock, RankClock
 from distprof.merge.trace.model import RankTrace, Slice
 from distprof.merge.trace.torch_trace import with_torch_traces
-from distprof.recorder import torch_trace
 from distprof.run_folder import RunFolder
 
+autograd_profiler: Any = import_module("torch.autograd.profiler")
 _PREPARE, _ENABLE = autograd_profiler._prepare_profiler, autograd_profiler._enable_profiler
 _CLOCK = SystemClock()
 At = dict[int, Callable[[], object]]
@@ -129,7 +129,7 @@ def test_a_profiler_that_fails_ends_the_trace_only(
     def fail(_: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(torch_trace._KinetoProfile, "start", fail)
+    monkeypatch.setattr("torch.profiler.profiler._KinetoProfile.start", fail)
     assert len(train(tmp_path)) == 12
     assert RunFolder(tmp_path).traces_of(0) == []
     assert capfd.readouterr().err.count("the job goes on: out of memory") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -34,7 +35,7 @@ def test_what_launchers_tell_of_the_number_of_nodes(environment: dict[str, str],
 @pytest.mark.parametrize("shares_folder", [True, False])
 def test_it_is_said_once_after_a_while(monkeypatch: pytest.MonkeyPatch, shares_folder: bool) -> None:
     now, said, asked = [100.0], list[str](), list[float]()
-    monkeypatch.setattr(isolation.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     notice = IsolationNotice(_SLURM, said.append)
 
     def others() -> list[NodeStatus]:

@@ -227,7 +227,8 @@ def test_a_status_without_ranks_is_refused(ranks: object) -> None:
         from_message({**to_message(node(RANK)), "ranks": to_message(node(RANK))["ranks"] * 257})
     with pytest.raises(ValueError):
         from_message({**to_message(node()), "version": 2})
-    for slowest in ([], 7, {"rank": 1}, {"rank": "1", "iterations": 1, "sampled": 1, "lost": 0.1}):
+    malformed: list[object] = [[], 7, {"rank": 1}, {"rank": "1", "iterations": 1, "sampled": 1, "lost": 0.1}]
+    for slowest in malformed:
         with pytest.raises(ValueError):
             from_message({**to_message(node()), "slowest": slowest})
 

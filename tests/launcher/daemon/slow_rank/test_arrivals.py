@@ -30,7 +30,7 @@ ALL = (0, 1, 2, 3)
 
 def test_the_last_one_to_arrive_is_the_slowest() -> None:
     found = look({0: [(ALL, 9, 8)], 1: [(ALL, 11, 8)], 2: [(ALL, 8, 8)], 3: [(ALL, 9, 8)]})
-    assert (found.slowest, found.lost, found.compared, found.waiting) == (2, 1.0, 4, {0, 1, 3})
+    assert (found.slowest, found.lost, found.compared, found.waiting) == (2, 1.0, 4, frozenset({0, 1, 3}))
     assert found.iteration == 7
 
 
@@ -61,7 +61,7 @@ def test_a_rank_that_waits_itself_is_not_the_cause() -> None:
             3: [(row1, 4, 4), (right, 4, 4)],
         }
     )
-    assert (found.slowest, found.compared, found.waiting) == (3, 2, {0, 1, 2})
+    assert (found.slowest, found.compared, found.waiting) == (3, 2, frozenset({0, 1, 2}))
 
 
 def test_two_causes_name_nobody() -> None:

@@ -41,7 +41,9 @@ def drawn(seed: int, number: int, shares: dict[int | None, float]) -> list[int |
 def test_a_slow_rank_is_named_with_what_was_seen() -> None:
     looks = Looks()
     assert looks.add([2, None, None] * (LEAST - 1)) is None
-    assert looks.add([2, None, None, None]) == Slowest(2, LEAST, LEAST, pytest.approx(1 / 3, abs=0.01))
+    found = looks.add([2, None, None, None])
+    assert found is not None and found == Slowest(2, LEAST, LEAST, found.lost)
+    assert found.lost == pytest.approx(1 / 3, abs=0.01)
     looks.add([2, None] * (3 * LAST) + [None])
     assert looks.names == [None, 2] and looks.history.named is not None
     assert (looks.history.named.iterations, looks.history.named.sampled) == (LAST, LAST)
