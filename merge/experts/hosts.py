@@ -18,7 +18,7 @@ from distprof.merge.load.window import Window
 from distprof.records import AXES, ExpertLayer
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)  # a large run has one for each layer of each rank
 class ExpertHost:
     """One rank's part of one layer."""
 
@@ -57,7 +57,7 @@ class ExpertHost:
         return self.seen.loads[np.isin(self.seen.iterations, iterations)]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class TokenCounts:
     """The tokens that the experts of one layer processed on one rank."""
 

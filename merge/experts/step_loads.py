@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distprof.merge.arrays import FloatArray
+from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.experts.hosts import ExpertHost
 from distprof.merge.experts.metrics import entropies, max_violations, trend
 from distprof.merge.experts.routing import RoutedTokens
@@ -16,11 +16,14 @@ from distprof.merge.stats import to_number
 
 def processed_by_step(hosting: Sequence[ExpertHost], iterations: tuple[int, ...], experts: int) -> FloatArray:
     """Returns the tokens that experts processed, (iterations, experts); NaN for an expert that no host has."""
-    loads, hosted = np.zeros((len(iterations), experts)), np.zeros(experts, np.bool_)
+    sums: dict[tuple[int, ...], IntArray] = {}  # by the experts of a host, which many ranks have alike
     for host in hosting:
-        local = list(host.layer.local_experts)
-        loads[:, local] += host.at(iterations)
-        hosted[local] = True
+        local, own = host.layer.local_experts, host.at(iterations)
+        sums[local] = sums[local] + own if local in sums else own
+    loads, hosted = np.zeros((len(iterations), experts)), np.zeros(experts, np.bool_)
+    for local, total in sums.items():
+        loads[:, list(local)] += total
+        hosted[list(local)] = True
     loads[:, ~hosted] = np.nan
     return loads
 

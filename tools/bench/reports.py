@@ -49,7 +49,7 @@ QUICK = Effort(pairs={"small": 1}, narrow=1, starts=1, jobs=1, merges={("demo", 
 _STEP_BUDGETS = {("quiet", "small"): 1.0, ("quiet", "large"): 1.0, ("timed", "small"): 1.08, ("timed", "large"): 1.01}
 _START_BUDGET_S, _HELP_BUDGET_S = 0.3, 0.3
 _MEMORY_BUDGET_MB = 20
-_CALL_BUDGET_BYTES = 32
+_CALL_BUDGET_BYTES = 12
 #: (kind, ranks) -> (seconds, seconds without plots, MB), None where there is none.
 _MERGE_BUDGETS: dict[tuple[str, int], tuple[float | None, ...]] = {
     ("demo", 8): (3, 1, None),
