@@ -21,8 +21,8 @@ class RecordingNow:
         page = self._page or self._opened()
         if page is None:
             return False
-        timed = (State.COUNTED, State.TIMED)
-        return any(found.state in timed and is_alive(found) for _, found in read_slots(page))
+        recorded = (State.COUNTED, State.TIMED, State.TRACED)
+        return any(found.state in recorded and is_alive(found) for _, found in read_slots(page))
 
     def _opened(self) -> Page | None:
         try:

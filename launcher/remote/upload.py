@@ -83,4 +83,4 @@ class Upload:
         yield self._run.path / MANIFEST
         for folder in (SHARDS, TRACES, REPORT):
             for above, _, names in os.walk(self._run.path / folder):
-                yield from (Path(above) / name for name in sorted(names))
+                yield from (Path(above) / name for name in sorted(names) if not name.startswith("."))  # half written

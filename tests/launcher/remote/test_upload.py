@@ -170,3 +170,13 @@ def test_a_url_without_a_driver_is_refused_before_the_job() -> None:
 )
 def test_what_is_a_url(text: str, expected: bool) -> None:
     assert is_url(text) is expected
+
+
+def test_traces_of_torch_are_copied_once_they_are_whole(url: str, tmp_path: Path) -> None:
+    trace = RunFolder(tmp_path / "x").trace_path(1, 3)
+    trace.parent.mkdir(parents=True)
+    trace.write_bytes(b"whole")
+    trace.with_name(f".{trace.name}").write_bytes(b"hal")
+    upload = Upload(RunFolder(tmp_path / "x"), url, lambda: False)
+    upload.sync()
+    assert contents(upload.url) == {"traces/window1/rank3.json.gz": b"whole"}
