@@ -17,6 +17,7 @@ from distprof.rank_names import rank_names
 from distprof.records import PHASES
 
 _BARS_UP_TO = 64
+_MOST_COLUMNS = 512  # more of them share pixels
 
 
 def draw(report: Report) -> Figure | None:
@@ -25,6 +26,8 @@ def draw(report: Report) -> Figure | None:
     if not rows:
         return None
     unit = common_unit(row.iteration_ns for row in rows)
+    together = -(-len(rows) // _MOST_COLUMNS)
+    rows = _remarkable(rows, together, {one.rank for one in report.verdict.ranks.named})
     figure, axes = style.new_figure(min(12.0, max(5.0, 3.2 + 0.36 * len(rows))), 4.2)
     width = 0.72 if len(rows) <= _BARS_UP_TO else 1.0
     shown = [phase for phase in PHASES if any(row.phases_ns.get(phase) for row in rows)]
@@ -36,8 +39,19 @@ def draw(report: Report) -> Figure | None:
     axes.set(xlabel="rank", ylabel=f"time of one iteration ({unit.name})")
     axes.set_xlim(*style.rank_limits(len(rows)))
     axes.grid(axis="y")
-    style.title(axes, "Iteration time by rank", report, "medians over timed steps")
+    whose = f", of each {together} ranks the one furthest from the median" if together > 1 else ""
+    style.title(axes, "Iteration time by rank", report, f"medians over timed steps{whose}")
     return figure
+
+
+def _remarkable(rows: list[RankRow], together: int, named: set[int]) -> list[RankRow]:
+    """Returns of each ``together`` rows a named one, else the one whose phases are furthest from their medians."""
+    if together == 1:
+        return rows
+    phases = np.array([[row.phases_ns.get(phase) or 0.0 for phase in PHASES] for row in rows])
+    apart = np.abs(phases - np.median(phases, axis=0)).sum(axis=1)
+    apart[[row.rank in named for row in rows]] = np.inf
+    return [rows[first + int(apart[first : first + together].argmax())] for first in range(0, len(rows), together)]
 
 
 def _stack(axes: Axes, rows: list[RankRow], phases: list[str], unit: TimeUnit, width: float) -> None:

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
+from support.page.many_ranks import grown
 from support.reports import collectives_of, report_of
 from support.simulated.job import SimulatedJob
 from support.simulated.programs import data_parallel
@@ -81,6 +82,15 @@ def test_bars_are_stacked_phases() -> None:
             bottom, height = spans[place]
             assert (bottom, height - bottom) == pytest.approx((top, row["phases_ns"][phase] / 1e6))
             top = height
+
+
+def test_of_thousands_of_ranks_the_remarkable_ones_are_drawn() -> None:
+    """Every eighth of 4,096 ranks has a long forward: each column of eight ranks shows one of these."""
+    figure = drawn_by(iteration_by_rank, grown(report_of(**JOB), 4096))
+    forward = [top - bottom for bottom, top in bars(figure)["forward"]]
+    assert len(forward) == 512 and min(forward) > 45
+    assert subtitle(figure).endswith("of each 8 ranks the one furthest from the median")
+    assert any(text.startswith("rank 5: ") for text in texts(figure))
 
 
 def test_the_slow_rank_is_named_above_its_bar() -> None:
