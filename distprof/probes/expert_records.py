@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from distprof.frameworks.routing_readers import is_last_count
 from distprof.model.moe_layers import MoeLayer
 from distprof.probes.host_copies import start_copies
 from distprof.records import Array, ExpertLoad, ExpertRouting, LayerRouting, Record
@@ -34,10 +35,14 @@ class LayerSums:
     misread: bool = False  # a reader failed: the counts are incomplete
 
     def add(self, name: str, counts: torch.Tensor | None) -> None:
-        if counts is not None:
-            so_far = self.sums.get(name)
-            # The first count is copied: it may be a tensor of the script.
-            self.sums[name] = counts.detach().clone() if so_far is None else so_far.add_(counts.detach())
+        if counts is None:
+            return
+        so_far = self.sums.get(name)
+        if so_far is not None:
+            self.sums[name] = so_far + counts.detach()
+        else:
+            # A count that no reader has made is copied: it may be a tensor of the script.
+            self.sums[name] = counts if is_last_count(counts) else counts.detach().clone()
 
 
 class Pending:

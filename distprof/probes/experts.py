@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from distprof.external_exceptions import pass_on
+from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.model.moe_layers import MoeLayer
 from distprof.probes.expert_records import (
     AUX_LOSS,
@@ -41,25 +42,15 @@ class ExpertTally:
         self._window = window
         self._padded: set[int] = set()  # layers whose experts may get rows of padding, as an earlier step shows
         self._met: set[int] = set()  # layers of which an expert was called
-        #: Readers by row: called with the arguments before the row runs, and with its output after.
-        self.entering: dict[int, list[Callable[[tuple[Any, ...]], None]]] = {}
-        self.leaving: dict[int, list[Callable[[Any], None]]] = {}
+        #: Readers by row: called with its args and kwargs before the row runs, and with its output after.
+        self.entering: dict[int, Callable[[tuple[Any, ...], dict[str, Any]], None]] = {}
+        self.leaving: dict[int, Callable[[Any], None]] = {}
         for number, layer in enumerate(layers):
             self._watch(number, layer)
         self.begin()
 
     def begin(self) -> None:
         self._sums = [LayerSums(by_value=number in self._padded) for number in range(len(self._layers))]
-
-    def entered(self, row: int, arguments: tuple[Any, ...]) -> None:
-        """Reads the arguments of ``row`` of :attr:`entering`, which is about to run."""
-        for read in self.entering[row]:
-            read(arguments)
-
-    def left(self, row: int, output: Any) -> None:
-        """Reads the output of ``row`` of :attr:`leaving`, which has run."""
-        for read in self.leaving[row]:
-            read(output)
 
     def record(self, layers: Sequence[MoeLayer], number: int, counts: Any) -> None:
         """Adds tokens by global expert that the script itself has counted in layer ``number`` of ``layers``, which may
@@ -78,40 +69,68 @@ class ExpertTally:
 
     def _watch(self, number: int, layer: MoeLayer) -> None:
         if layer.is_counted and layer.read_processed is None:
-            self._call_before(layer.row, lambda _: self._called(number))
+            self._call_before(layer.row, partial(self._called, number))
             for row in layer.expert_rows:
                 self._call_before(row, partial(self._count_rows, number, row))
         if layer.router >= 0 and layer.read_router is not None:
-            self.leaving.setdefault(layer.router, []).append(partial(self._read_safely, _read_router, number))
+            read, before = partial(self._router_left, number), self.leaving.get(layer.router)
+            self.leaving[layer.router] = read if before is None else _both(before, read)
         if layer.holder >= 0 and (layer.read_handed or layer.read_processed):
-            self._call_before(layer.holder, partial(self._read_safely, _read_holder, number))
+            self._call_before(layer.holder, partial(self._holder_entered, number))
 
-    def _call_before(self, row: int, read: Callable[[tuple[Any, ...]], None]) -> None:
-        self.entering.setdefault(row, []).append(read)
+    def _call_before(self, row: int, read: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> None:
+        before = self.entering.get(row)
+        self.entering[row] = read if before is None else _both(before, read)
 
-    def _called(self, number: int) -> None:
+    @hidden_from_dynamo
+    def _called(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._sums[number].called = True
 
-    def _count_rows(self, number: int, row: int, arguments: tuple[Any, ...]) -> None:
+    @hidden_from_dynamo
+    def _count_rows(self, number: int, row: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sums = self._sums[number]
         sums.called = True
-        tokens = _tokens(arguments)
-        sums.rows[row] = sums.rows.get(row, 0) + _rows(tokens)
+        # Most calls have one tensor, and this function runs for every expert.
+        tokens = args[0] if args and type(args[0]) is torch.Tensor else _tokens((*args, *kwargs.values()))
+        shape = () if tokens is None else tokens.shape
+        sums.rows[row] = sums.rows.get(row, 0) + (shape[0] if len(shape) == 2 and shape[1] else _rows(tokens))
         if sums.by_value and tokens is not None:
             self._read_safely(partial(_read_filled_rows, row), number, tokens)
 
+    @hidden_from_dynamo
+    def _router_left(self, number: int, output: Any) -> None:
+        self._read_safely(_read_router, number, output)
+
+    @hidden_from_dynamo
+    def _holder_entered(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._read_safely(_read_holder, number, (*args, *kwargs.values()))
+
     def _read_safely(self, read: Callable[[MoeLayer, LayerSums, Any], None], number: int, values: Any) -> None:
-        """Calls a reader hidden from autograd and the script's modes, and marks the layer when it raises.  Nothing is
-        read while a CUDA graph is captured: the graph would replay the reader.
+        """Calls a reader hidden from the script's modes, and marks the layer when it raises.  Nothing is read while a
+        CUDA graph is captured: the graph would replay the reader.
+
+        Autograd stays on, because an exception from outside might leave it off: what is read are integers, or detached.
         """
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
             return
         try:
-            with torch.inference_mode(False), torch.no_grad(), _NoModes():
+            # A context manager of Python costs more than most readers do: few scripts train in inference mode.
+            with torch.inference_mode(False) if torch.is_inference_mode_enabled() else _NoModes(), _NoModes():
                 read(self._layers[number], self._sums[number], values)
         except Exception as error:
             pass_on(error)
             self._sums[number].misread = True
+
+
+def _both(first: Callable[..., None], second: Callable[..., None]) -> Callable[..., None]:
+    """Returns a reader that calls two: a module may be a part of several layers."""
+
+    @hidden_from_dynamo
+    def read(*values: Any) -> None:
+        first(*values)
+        second(*values)
+
+    return read
 
 
 def _read_router(layer: MoeLayer, sums: LayerSums, output: Any) -> None:
@@ -122,7 +141,7 @@ def _read_router(layer: MoeLayer, sums: LayerSums, output: Any) -> None:
         sums.choices += choice.choices
         sums.must_be_all = sums.must_be_all or choice.must_be_all
         if choice.aux_loss is not None:
-            sums.add(AUX_LOSS, choice.aux_loss.float().reshape(1))
+            sums.add(AUX_LOSS, choice.aux_loss.detach().float().reshape(1))
             sums.aux_calls += 1
 
 

@@ -11,12 +11,14 @@ from distprof.records import Array
 
 
 def start_copies(tensors: Sequence[torch.Tensor]) -> Callable[[], list[Array]]:
-    """Starts one copy for each device and dtype, without waiting; returns a function that reads the arrays."""
+    """Starts one copy for each device and dtype, without waiting; returns a function that reads the arrays.
+
+    The tensors need no gradient.  Autograd stays on, because an exception from outside might leave it off.
+    """
     places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, tensor in enumerate(tensors):
         places.setdefault((tensor.device, tensor.dtype), []).append(index)
-    with torch.no_grad():
-        copies = [(indices, _copy(torch.cat([tensors[i] for i in indices]))) for indices in places.values()]
+    copies = [(indices, _copy(torch.cat([tensors[i] for i in indices]))) for indices in places.values()]
     lengths = [tensor.numel() for tensor in tensors]
 
     def read() -> list[Array]:

@@ -31,6 +31,7 @@ def test_every_part_gives_its_table(
     assert [title.partition(",")[0] for title in tables] == [
         "A training step of 164 modules",
         "What is added to a step of 86 modules",
+        "Tokens of 64 experts in each of 1 layers",
         "Start-up",
         "Memory of a rank",
         "Size of a shard",

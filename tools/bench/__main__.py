@@ -18,6 +18,7 @@ from bench.table import Table
 PARTS: dict[str, Callable[[reports.Effort], list[Table]]] = {
     "steps": reports.steps,
     "added": reports.added,
+    "experts": reports.experts,
     "start-up": reports.start_up,
     "memory": reports.memory,
     "shards": reports.shards,

@@ -12,7 +12,7 @@ from bench import jobs
 from bench.estimate import Estimate, middle_half, sure, verdict
 from bench.merging import measure_pages, merge
 from bench.process import Cost, python
-from bench.shapes import NARROW, SHAPES
+from bench.shapes import EXPERTS, MOE_TOKENS, MOE_WIDTH, NARROW, SHAPES, TOP_K
 from bench.synthetic_runs import RUNS
 from bench.table import MB, Table, spread
 
@@ -23,6 +23,7 @@ class Effort:
 
     pairs: dict[str, int]  # pairs of steps, by model
     narrow: int  # pairs of steps of the narrow model
+    experts: tuple[int, int]  # MoE layers, pairs of their steps
     starts: int  # pairs of jobs that are only started
     jobs: int  # pairs of jobs that train
     merges: dict[tuple[str, int], int]  # (kind of run, ranks) -> how often
@@ -39,14 +40,18 @@ class Effort:
 THOROUGH = Effort(
     pairs={"small": 600, "large": 120},
     narrow=1200,
+    experts=(32, 120),
     starts=25,
     jobs=5,
     merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3, ("collectives", 512): 3},
 )
-QUICK = Effort(pairs={"small": 1}, narrow=1, starts=1, jobs=1, merges={("demo", 8): 1}, pages=(8,), page_times=1)
+QUICK = Effort(
+    pairs={"small": 1}, narrow=1, experts=(1, 1), starts=1, jobs=1, merges={("demo", 8): 1}, pages=(8,), page_times=1
+)
 
 #: Budgets for the ratio of CPU times, by (variant, model).
 _STEP_BUDGETS = {("quiet", "small"): 1.0, ("quiet", "large"): 1.0, ("timed", "small"): 1.08, ("timed", "large"): 1.01}
+_EXPERT_BUDGETS = {"stacked": 1.02, "listed": 1.03}
 _START_BUDGET_S, _HELP_BUDGET_S = 0.3, 0.3
 _MEMORY_BUDGET_MB = 20
 _CALL_BUDGET_BYTES = 12
@@ -125,6 +130,31 @@ def _share(found: dict[str, Any], whole_ms: float, variant: str) -> tuple[str, s
     more = Estimate(**found["added_ms"])
     ratio = Estimate(*(1 + one / whole_ms for one in (more.value, more.low, more.high)))
     return more.shown(3), ratio.shown(4), verdict(ratio, _STEP_BUDGETS[variant, "large"], 2)
+
+
+def experts(effort: Effort) -> list[Table]:
+    """Returns the table of the cost of recording the tokens of experts."""
+    layers, pairs = effort.experts
+    found = {kind: _json("-m", "bench.experts", kind, "--layers", layers, "--pairs", pairs) for kind in _EXPERT_BUDGETS}
+    said = {
+        "stacked": "experts stacked in one module of a layer",
+        "listed": "experts in a list of modules",
+    }
+    table = Table(
+        f"Tokens of {EXPERTS} experts in each of {layers} layers",
+        ("model", "timed step without, ms", "CPU time with / without", "budget"),
+        [(said[kind], f"{one['without_ms']:.1f}", *_expert_ratio(kind, one)) for kind, one in found.items()],
+        (
+            f"Top-{TOP_K}, {MOE_TOKENS} tokens, width {MOE_WIDTH}; one thread.  Both steps are timed "
+            "steps with everything else that is recorded by default, and alternate in one process.",
+        ),
+    )
+    return [table]
+
+
+def _expert_ratio(kind: str, found: dict[str, Any]) -> tuple[str, str]:
+    cpu = Estimate(**found["cpu"])
+    return cpu.shown(3), verdict(cpu, _EXPERT_BUDGETS[kind], 2)
 
 
 def start_up(effort: Effort) -> list[Table]:

@@ -28,5 +28,7 @@ SHAPES = {
     "small": Shape(layers=12, width=48, heads=4, vocabulary=256, batch=2, tokens=32),
     "large": Shape(layers=6, width=256, heads=8, vocabulary=1024, batch=4, tokens=128),
 }
+#: The measured mixtures of experts.
+EXPERTS, TOP_K, MOE_TOKENS, MOE_WIDTH = 64, 8, 256, 64
 #: As many modules as in the large model, and a step so short that the added time can be measured.
 NARROW = replace(SHAPES["large"], width=32, heads=4, vocabulary=64, batch=1, tokens=16)

@@ -178,7 +178,7 @@ class CountingProbe:
         if token == _RECOMPUTED:
             return
         if token in self._routing.leaving and not running.in_evaluation:
-            self._routing.left(token, output)
+            self._routing.leaving[token](output)
         running.stack.pop()
         if not running.stack:
             if not running.in_evaluation:

@@ -25,7 +25,8 @@
     X(hooked)          /* list of the sequence numbers of nodes with a hook, ascending; the first is -1 */ \
     X(in_backward)     /* list, empty outside of backward */ \
     X(ended)           /* dict: rows whose backward ends with the gradients of their own parameters */ \
-    X(special)         /* set of the rows whose calls the timer handles */ \
+    X(entering)        /* dict: row -> function of (args, kwargs), called before the row runs */ \
+    X(leaving)         /* dict: row -> function of the output, called after the row ran */ \
     X(hooks)           /* mapping: row -> tensor with the hook of the nodes at which the row's backward begins */ \
     X(plain)           /* torch.Tensor: neither a parameter nor a subclass */ \
     X(is_grad_enabled) \
@@ -94,9 +95,15 @@ static enum todo inspect(FastPath *self, PyObject *tensor, PyObject **node, PyOb
     return own > highest ? NEW : own == highest ? NOTHING : ASK_TIMER;
 }
 
-static int is_special(FastPath *self, PyObject *row)
+/* Calls the function in `readers` for `row`, if there is one.  Returns -1 with an exception set. */
+static int call_reader(PyObject *readers, PyObject *row, PyObject *first, PyObject *second)
 {
-    return PySet_Size(self->special) > 0 ? PySet_Contains(self->special, row) : 0;
+    PyObject *reader = PyDict_Size(readers) > 0 ? PyDict_GetItemWithError(readers, row) : NULL;
+    if (reader == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    PyObject *done = PyObject_CallFunctionObjArgs(reader, first, second, NULL);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
 }
 
 static int hook_input(FastPath *self, PyObject *row, PyObject *module, PyObject *args, PyObject *kwargs)
@@ -161,11 +168,11 @@ static PyObject *entered(FastPath *self, PyObject *module, PyObject *args, PyObj
         if (row == NULL && PyErr_Occurred())
             return NULL;
     }
-    int special = row == NULL ? 1 : is_special(self, row);
-    if (special)
-        return special < 0 ? NULL : PyObject_CallMethodObjArgs(self->timer, s_enter, module, args, kwargs, NULL);
+    if (row == NULL)
+        return PyObject_CallMethodObjArgs(self->timer, s_enter, module, args, kwargs, NULL);
     Py_INCREF(row);
-    if (PyList_Append(self->entered, row) < 0 || switch_owner(self->timestamps, self->now, self->owners, row) < 0 ||
+    if (PyList_Append(self->entered, row) < 0 || call_reader(self->entering, row, args, kwargs) < 0 ||
+        switch_owner(self->timestamps, self->now, self->owners, row) < 0 ||
         hook_input(self, row, module, args, kwargs) < 0 || PyList_Append(self->stack, row) < 0) {
         Py_DECREF(row);
         return NULL;
@@ -177,14 +184,14 @@ static PyObject *entered(FastPath *self, PyObject *module, PyObject *args, PyObj
 static int left(FastPath *self, PyObject *row, PyObject *output)
 {
     Py_ssize_t depth = PyList_Size(self->stack);
-    int special = depth < 2 || PyList_Size(self->in_backward) > 0 ? 1 : is_special(self, row);
-    if (special) {
-        PyObject *done = special < 0 ? NULL : PyObject_CallMethodObjArgs(self->timer, s_leave, row, output, NULL);
+    if (depth < 2 || PyList_Size(self->in_backward) > 0) {
+        PyObject *done = PyObject_CallMethodObjArgs(self->timer, s_leave, row, output, NULL);
         Py_XDECREF(done);
         return done == NULL ? -1 : 0;
     }
     PyObject *caller = PyList_GetItem(self->stack, depth - 2);
     if (caller == NULL || PyList_SetSlice(self->stack, depth - 1, depth, NULL) < 0 ||
+        call_reader(self->leaving, row, output, NULL) < 0 ||
         switch_owner(self->timestamps, self->now, self->owners, caller) < 0)
         return -1;
     return hook_output(self, row, output);
@@ -326,8 +333,8 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 #undef X
     if (whole && !(PyDict_Check(self->row_of) && PyList_Check(self->stack) && PyList_Check(self->entered) &&
                    PyList_Check(self->owners) && PyList_Check(self->hooked) && PyList_Check(self->in_backward) &&
-                   PyAnySet_Check(self->special) && PyDict_Check(self->ended))) {
-        PyErr_SetString(PyExc_TypeError, "a fast path works on dicts, lists and a set");
+                   PyDict_Check(self->entering) && PyDict_Check(self->leaving) && PyDict_Check(self->ended))) {
+        PyErr_SetString(PyExc_TypeError, "a fast path works on dicts and lists");
         whole = 0;
     }
     if (!whole) {

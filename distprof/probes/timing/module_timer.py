@@ -104,8 +104,9 @@ class ModuleTimer:
             if not stack and not self._enter_root(row, args, kwargs):
                 return row
             self.entered.append(row)
-            if row in self.experts.entering:
-                self.experts.entered(row, (*args, *kwargs.values()))
+            read = self.experts.entering.get(row)
+            if read is not None:
+                read(args, kwargs)
             self.timeline.switch_to(row)
         self.hook_input(row, module, args, kwargs)
         stack.append(row)
@@ -120,8 +121,9 @@ class ModuleTimer:
             self._leave_root(token)
             return
         stack.pop()
-        if token in self.experts.leaving and not self.interrupted:
-            self.experts.left(token, output)
+        read = self.experts.leaving.get(token)
+        if read is not None and not self.interrupted:
+            read(output)
         caller = stack[-1] if stack else NOBODY
         self.timeline.switch_to(~caller if stack and self.interrupted else caller)
         self.hook_output(token, output)

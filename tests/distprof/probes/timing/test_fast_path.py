@@ -106,7 +106,8 @@ def test_wrong_arguments_are_refused() -> None:
             "now",
             "hooked",
             "in_backward",
-            "special",
+            "entering",
+            "leaving",
             "hooks",
         )
     )
@@ -114,9 +115,9 @@ def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(TypeError):
         fast_path.compiled.FastPath(**parts)
     parts |= {"plain": torch.Tensor, "is_grad_enabled": torch.is_grad_enabled}
-    with pytest.raises(TypeError, match="works on dicts, lists and a set"):
+    with pytest.raises(TypeError, match="works on dicts and lists"):
         fast_path.compiled.FastPath(**parts)
-    parts |= {"row_of": {}, "special": set(), "ended": {}}
+    parts |= {"row_of": {}, "entering": {}, "leaving": {}, "ended": {}}
     parts |= {name: [] for name in ("stack", "entered", "owners", "hooked", "in_backward")}
     made = fast_path.compiled.FastPath(**parts)
     entering: list[tuple[Any, ...]] = [(), (1, 2), (1, 2, 3), (1, (), {}, 4)]
