@@ -64,7 +64,7 @@ def _step_ns(training: MoeTraining, turns: SwitchedRecorder, switch: Callable[[b
 
 def _switch(recorder: Recorder) -> tuple[Callable[[bool], None], int]:
     """Returns a function that switches the recording of experts on or off, and the number of layers."""
-    tally = next(one for one in gc.get_objects() if isinstance(one, ExpertTally) and one.leaving)
+    tally = next(one for one in gc.get_objects() if type(one) is ExpertTally and one.leaving)
     layers, entering, leaving = list(tally._layers), dict(tally.entering), dict(tally.leaving)
 
     def switch(recorded: bool) -> None:
