@@ -135,7 +135,9 @@ def _share(found: dict[str, Any], whole_ms: float, variant: str) -> tuple[str, s
 def experts(effort: Effort) -> list[Table]:
     """Returns the table of the cost of recording the tokens of experts."""
     layers, pairs = effort.experts
-    found = {kind: _json("-m", "bench.experts", kind, "--layers", layers, "--pairs", pairs) for kind in _EXPERT_BUDGETS}
+    found = {
+        kind: _json("-m", "bench.moe.steps", kind, "--layers", layers, "--pairs", pairs) for kind in _EXPERT_BUDGETS
+    }
     said = {
         "stacked": "experts stacked in one module of a layer",
         "listed": "experts in a list of modules",

@@ -1,6 +1,6 @@
 """Compares timed steps that record the tokens of experts with timed steps that do not, in one process.
 
-    python -m bench.experts stacked --layers 32 --pairs 100        prints a :class:`Recorded` as JSON
+    python -m bench.moe.steps stacked --layers 32 --pairs 100        prints a :class:`Recorded` as JSON
 
 Steps with and without alternate, as those of :mod:`bench.steps`.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from bench.estimate import Estimate, middle_ratio
-from bench.moe import MoeTraining
+from bench.moe.training import MoeTraining
 from bench.recorders import SwitchedRecorder, checked
 from distprof.probes.experts import ExpertTally
 from distprof.recorder.recorder import Recorder
