@@ -51,8 +51,8 @@ def command(job: RunningJob, once: bool, as_json: bool, sort: str, interval: flo
     it is the slowest again and again.
 
     "waits" is the share of the last minute in which a rank waited for another one in a collective.  "slowest" counts
-    the last iterations in which one rank of the node was seen to be the slowest: "31 of 50".  Both are samples, taken 4
-    times a second between the windows.
+    the last iterations in which one rank of the node was seen to be the slowest: "31 of 50".  Both are samples of
+    the time between the windows, taken every 0.4 s.
     """
     seen = view(job.client.nodes())
     if as_json:

@@ -13,7 +13,7 @@ from distprof.launcher.daemon.slow_rank.arrivals import SLOW_SHARE, Look
 #: Iterations that are counted: the last ones in which one rank was seen to be the slowest.
 LAST = 50
 #: Looks are kept for this time, and longer until there are so many iterations.
-_KEPT_S = 120.0
+_KEPT_S = 240.0
 #: What is lost is the mean of looks of this time, and of so many iterations at least.
 _RECENT_S, _RECENT = 60.0, 10
 #: A rank begins to be named with so many counted iterations, if it was the slowest in this share of them, if equal

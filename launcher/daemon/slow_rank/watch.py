@@ -21,7 +21,7 @@ from distprof.launcher.daemon.slow_rank.wording import end_sentence, sentence
 
 #: The mean time between two looks, of which it differs by this share at most; and the time between two looks at who the
 #: ranks are.
-_LOOK_S, _DIFFERS, _REFRESH_S = 0.25, 0.5, 5.0
+_LOOK_S, _DIFFERS, _REFRESH_S = 0.4, 0.5, 5.0
 #: A rank that has not answered is asked again after this time: it may be stopped, and its pipe must not fill.
 _SILENT_NS = 10_000_000_000
 #: The answers of all ranks must come within this time to be of one moment.
