@@ -21,11 +21,8 @@ state: Any = importlib.import_module("megatron.core.parallel_state")
 layers: Any = importlib.import_module("megatron.core.tensor_parallel")
 configs: Any = importlib.import_module("megatron.core.model_parallel_config")
 transformer: Any = importlib.import_module("megatron.core.transformer.transformer_config")
-moe_utils: Any = importlib.import_module("megatron.core.transformer.moe.moe_utils")
 moe_specs: Any = importlib.import_module("megatron.core.models.gpt.moe_module_specs")
-specs: Any = importlib.import_module("megatron.core.models.gpt.moe_module_specs")
 utils: Any = importlib.import_module("megatron.core.transformer.moe.moe_utils")
-moe_specs: Any = importlib.import_module("megatron.core.models.gpt.moe_module_specs")
 specs: Any = importlib.import_module("megatron.core.transformer.spec_utils")
 
 WIDTH = 8
