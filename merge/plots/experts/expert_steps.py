@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distprof.merge.plots import style
+from distprof.merge.plots.experts.worst import worst_words
 from distprof.merge.report import ExpertLayerStats, Report
 
 _FEWEST_STEPS = 2
@@ -30,7 +31,7 @@ def draw(report: Report) -> Figure | None:
     axes[1].set_ylim(top=1.0 if np.nanmin(entropy) < 0.995 else 1.001)
     if len(layers) > 1:
         axes[0].legend(loc="upper right", fontsize=7.5)
-    style.title(axes[0], "Balance of experts over the steps", report, _finding(layers))
+    style.title(axes[0], "Balance of experts over the steps", report, f"{_finding(layers)}; {worst_words(report)}")
     return figure
 
 
