@@ -69,9 +69,11 @@ def _switch(recorder: Recorder) -> tuple[Callable[[bool], None], int]:
 
     def switch(recorded: bool) -> None:
         tally._layers[:] = layers if recorded else []
-        for readers, every in ((tally.entering, entering), (tally.leaving, leaving)):
-            readers.clear()
-            readers.update(every if recorded else {})
+        tally.entering.clear()
+        tally.leaving.clear()
+        if recorded:
+            tally.entering.update(entering)
+            tally.leaving.update(leaving)
 
     return switch, len(layers)
 
