@@ -92,8 +92,9 @@ def command(
     progress = Progress(sys.stderr)
     asked = decided_options((*REPORT, OUT), given, config)
     run = chosen_run(run, asked)
+    jobs = with_defaults(REPORT, asked)["jobs"]
+    loaded = load_run(run, progress.files, on_dask(dask) if dask else in_processes(jobs))
     chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
-    loaded = load_run(run, progress.files, on_dask(dask) if dask else in_processes(chosen["jobs"]))
     report = analyse(loaded, chosen_peaks(chosen), window)
     options = replace(text_options(chosen), page=PAGE if chosen["page"] else "")
     text = render(report, options)

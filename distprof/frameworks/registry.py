@@ -100,7 +100,8 @@ class FrameworkRegistry:
         if self._others is None:
             self._others = dict(_entry_points())
         for package, other in list(self._others.items()):
-            if isinstance(other, EntryPoint) and package in sys.modules:
+            # Not "is an EntryPoint": with the package importlib_metadata, which Dask imports, they have another class.
+            if not isinstance(other, Framework) and package in sys.modules:
                 self._others[package] = self._load(package, other)
             stack = self._others[package]
             if isinstance(stack, Framework):

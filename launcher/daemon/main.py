@@ -142,7 +142,11 @@ class JobEnd:
             self._parent = self._parent[0], procfs.started_tick(self._parent[0]) or 0
         self._starter = starter, procfs.started_tick(starter) or 0
         self._empty_since = time.monotonic()
-        self._looked_s = 0.0
+        self._looked_s = -_LIVES_S
+
+    def look_at_once(self) -> None:
+        """Lets the next call look, however short ago the last look was: the launcher has ended."""
+        self._looked_s = -_LIVES_S
 
     def has_come(self) -> bool:
         """Looks now and then; called more often."""
@@ -198,6 +202,7 @@ def watch_node(run: RunFolder, settings: Settings, starter: int, lifeline: int |
             metrics.refresh()
             if server.serve(pause_s()) and lifeline is not None:
                 server.unwatch(lifeline)  # it stays readable: ranks may outlive their launcher
+                end.look_at_once()
         daemon.exchange()
         server.close()
     finally:

@@ -74,6 +74,7 @@ def test_every_record_is_a_line(shard: Path) -> None:
         "counted": 1,
         "timed": 2,
         "settling": 0,
+        "traced": 0,
     }
     assert lines(result)[2]["rows"][1]["class_name"] == "Linear"
     assert lines(result)[3]["forward_ns"] == [-4, 9]

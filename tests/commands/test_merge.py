@@ -25,7 +25,10 @@ from distprof.run_folder import MANIFEST, Manifest, RunFolder
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 #: The plots of what synthetic jobs of one host do not have: waits, stages, long data waits; and of jobs of one rank.
-NOT_DRAWN = ("collectives", "arrival_lag", "module_map", "timeline", "rank_grid", "hosts", "pipeline", "data_wait")
+NOT_DRAWN = (
+    *("collectives", "arrival_lag", "module_map", "timeline", "rank_grid", "hosts", "pipeline", "data_wait"),
+    *("expert_times", "expert_traffic", "expert_drops"),
+)
 DEMO: dict[str, Any] = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "experts": 8, "steps": 10, "slow_rank": 5, "hot": 3.0}
 
 

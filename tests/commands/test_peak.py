@@ -56,7 +56,7 @@ def test_a_time_that_has_no_end_is_told_in_one_sentence(here: Cli, seconds: str)
 def test_threads_that_nobody_has_are_refused(here: Cli, threads: str) -> None:
     ended = here("peak", "--threads", threads)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "Invalid value for '--threads'" in ended.stderr
+    assert "invalid value for '--threads'" in ended.stderr
 
 
 @pytest.mark.slow

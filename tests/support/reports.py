@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +11,15 @@ from support.synthetic import Job, in_memory, rank_records, shard_of
 
 from distprof.merge.analyse import analyse
 from distprof.merge.load.run import run_of_shards
-from distprof.merge.report import CollectiveRow, Collectives, RankWait, Report
+from distprof.merge.report import (
+    TOKENS_AND_DEVICE,
+    CollectiveRow,
+    Collectives,
+    ExpertTraffic,
+    RankWait,
+    Report,
+    TokensOrDevice,
+)
 from distprof.peaks.table import DATASHEET_PEAKS, Peaks
 from distprof.records import Record
 
@@ -46,3 +55,18 @@ def collectives_of(ranks: int) -> Collectives:
         RankWait(rank, 0.5e6, 20e6, 9) if rank == 1 else RankWait(rank, 25e6, -2e6, 0) for rank in range(ranks)
     )
     return Collectives("", ranks, 3, rows, waits)
+
+
+def with_findings_on_experts(report: Report) -> Report:
+    """Returns a report whose first MoE layer of four ep ranks has own times, dropped tokens, and traffic."""
+    first, *others = report.experts
+    assert first.over_steps is not None and report.expert_summary is not None
+    why = TokensOrDevice(TOKENS_AND_DEVICE, 0.0, 8e6, (1.0, 1.0, 1.5, 1.0), 3e6)
+    lossy = replace(first.over_steps, dropped=tuple(range(len(first.over_steps.max_violation))))
+    costly = replace(first, ep_own_ns=(4e6, 20e6, 6e6, 4e6), ep_cost_ns=11.5e6, tokens_or_device=why, over_steps=lossy)
+    return replace(
+        report,
+        experts=(costly, *others),
+        expert_summary=replace(report.expert_summary, worst_first=tuple(range(len(report.experts)))),
+        expert_traffic=ExpertTraffic((0, 1), ((30.0, 10.0), (0.0, 20.0)), 256, 10240.0, 1 / 6, 0.0),
+    )

@@ -50,7 +50,7 @@ def ranks(device: torch.device) -> list[Finding]:
 
 
 def _check(job: _Job, device: torch.device) -> list[Finding]:
-    with tempfile.TemporaryDirectory(prefix="distprof-gpu-") as folder:
+    with tempfile.TemporaryDirectory(prefix="distprof-gpu-", ignore_cleanup_errors=True) as folder:
         launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(job.ranks))
         plain = _run(launcher, job, device, folder)
         options = ("--out", folder, "--name", "job", "--timed", "5", "--warmup", "2", *job.options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -81,6 +82,19 @@ def test_axes_layouts_and_experts(installed: None, imported: None) -> None:
     layer.gridstack_num_experts = 4  # type: ignore[assignment]
     found = stacks.experts(layer)
     assert found is not None and (found.num_experts, len(found.modules)) == (4, 1)
+
+
+def test_entry_points_may_have_another_class(installed: None, imported: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with the package importlib_metadata, a newer version of the standard library's module."""
+
+    class Other:
+        def __init__(self, entry: metadata.EntryPoint) -> None:
+            self.name, self.value, self.load = entry.name, entry.value, entry.load
+
+    found = [Other(entry) for entry in metadata.entry_points(group="distprof.frameworks")]
+    monkeypatch.setattr("distprof.frameworks.registry.entry_points", lambda group: found)
+    topology = RankTopology(3, 4, MeshRecorder(), FrameworkRegistry()).topology()
+    assert (topology.source, topology.sizes["tp"]) == ("gridstack", 2)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def one_by_one(report: Report) -> dict[str, bytes]:
 def test_the_same_files_in_the_same_order(
     processors: int, report: Report, one_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel, "_processors", lambda: processors)
+    monkeypatch.setattr(parallel, "usable_processors", lambda: processors)
     done: list[str] = []
     files, problems = draw_all(report, done.append)
     assert (list(files.items()), problems) == (list(one_by_one.items()), [])
@@ -39,7 +39,7 @@ def test_the_same_files_in_the_same_order(
 
 
 def test_other_processes_draw(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "_processors", lambda: 2)
+    monkeypatch.setattr(parallel, "usable_processors", lambda: 2)
     monkeypatch.setattr(plots, "draw", lambda name, _: {name: str(os.getpid()).encode()})
     drew, _ = draw_all(report, lambda _: None)
     assert list(drew) == list(plots.NAMES)
@@ -56,7 +56,7 @@ def test_all_plots_are_drawn_if_a_process_is_killed(
             os.kill(os.getpid(), signal.SIGKILL)
         return draw(name, own)
 
-    monkeypatch.setattr(parallel, "_processors", lambda: 2)
+    monkeypatch.setattr(parallel, "usable_processors", lambda: 2)
     monkeypatch.setattr(plots, "draw", killed)
     assert draw_all(report, lambda _: None) == (one_by_one, [])
 
@@ -70,7 +70,7 @@ def test_plots_are_drawn_without_other_processes(
     def none_left(*_: Any, **__: Any) -> NoReturn:
         raise why
 
-    monkeypatch.setattr(parallel, "_processors", lambda: 2)
+    monkeypatch.setattr(parallel, "usable_processors", lambda: 2)
     monkeypatch.setattr(os, "fork", none_left)
     assert draw_all(report, lambda _: None) == (one_by_one, [])
 
@@ -86,7 +86,7 @@ def test_a_failing_plot_affects_no_other(
             raise ValueError("no such font")
         return draw(name, own)
 
-    monkeypatch.setattr(parallel, "_processors", lambda: processors)
+    monkeypatch.setattr(parallel, "usable_processors", lambda: processors)
     monkeypatch.setattr(plots, "draw", broken)
     files, problems = draw_all(report, lambda _: None)
     assert files.items() == {(name, it) for name, it in one_by_one.items() if not name.startswith(("skew_", "step_"))}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
 from support.page.many_ranks import grown
-from support.reports import collectives_of, report_of
+from support.reports import collectives_of, report_of, with_findings_on_experts
 from support.simulated.job import SimulatedJob
 from support.simulated.programs import data_parallel
 
@@ -204,6 +204,8 @@ def report_with(name: str) -> Report:
         return analyse(job.run())
     if name == "pipeline":
         return report_of(dp=4, pp=2, layers=4)
+    if name in ("expert_times", "expert_drops", "expert_traffic"):
+        return with_findings_on_experts(report_of(dp=4, ep=4, layers=4, experts=4, hot=5))
     return report_of(dp=1) if name == "module_map" else replace(report_of(**JOB), collectives=collectives_of(8))
 
 

@@ -70,8 +70,8 @@ def place(new_workplace: NewWorkplace) -> Iterator[Workplace]:
     yield place
     (place.folder / "stop").touch()
     assert started.wait().code == 0
-    assert not list((place.folder / "textfile").iterdir())
-    assert not list((place.folder / "runs" / "x" / "nodes").glob("*.targets.json"))
+    wait_for(lambda: not list((place.folder / "textfile").iterdir()))  # the daemon ends once no rank lives
+    wait_for(lambda: not list((place.folder / "runs" / "x" / "nodes").glob("*.targets.json")))
 
 
 def target(place: Workplace) -> str:
