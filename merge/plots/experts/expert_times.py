@@ -17,6 +17,7 @@ from distprof.merge.text.blocks.moe.findings import cause_words
 
 _LABELS_UP_TO = 32
 _SLOW = 1.0
+_ROOM_FOR_LEGEND = 1.25
 
 
 def draw(report: Report) -> Figure | None:
@@ -35,7 +36,7 @@ def draw(report: Report) -> Figure | None:
     _ranks(axes, worst)
     axes.set(xlabel="tokens of the ep rank in an iteration", ylabel="own time in the layer, ms")
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, _ROOM_FOR_LEGEND * axes.get_ylim()[1])
     axes.grid()
     axes.legend(loc="upper left", fontsize=7.5)
     cause = cause_words(worst) or "neither tokens nor a device makes ep ranks differ"
