@@ -7,18 +7,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distprof.merge.plots import style
+from distprof.merge.plots.experts.layer_steps import FEWEST_STEPS, layers_over_steps, table_over_steps
 from distprof.merge.plots.experts.worst import worst_words
-from distprof.merge.report import ExpertLayerStats, Report
-
-_FEWEST_STEPS = 2
+from distprof.merge.report import Report
 
 
 def draw(report: Report) -> Figure | None:
     """Returns the two charts; None where nothing was dropped and each expert had tokens in each of the steps."""
-    layers = [layer for layer in report.experts if layer.over_steps is not None]
-    steps = sorted({step for layer in layers if layer.over_steps is not None for step in layer.over_steps.iterations})
-    dropped, dead = (_table(layers, steps, measure) for measure in ("dropped", "dead"))
-    if len(steps) < _FEWEST_STEPS or not (np.nansum(dropped) or np.nansum(dead)):
+    layers, steps = layers_over_steps(report)
+    dropped, dead = (table_over_steps(layers, steps, measure) for measure in ("dropped", "dead"))
+    if len(steps) < FEWEST_STEPS or not (np.nansum(dropped) or np.nansum(dead)):
         return None
     figure, axes = style.new_panels(7.0, 5.0, 2)
     _chart(axes[0], steps, dropped, style.ORANGE)
@@ -29,16 +27,6 @@ def draw(report: Report) -> Figure | None:
         axes[1].legend(loc="upper right", fontsize=7.5)
     style.title(axes[0], "Dropped tokens and dead experts", report, f"{len(layers)} layers; {worst_words(report)}")
     return figure
-
-
-def _table(layers: list[ExpertLayerStats], steps: list[int], measure: str) -> style.FloatArray:
-    """Returns counts as (layers, steps), NaN where a layer has none in a step."""
-    table = np.full((len(layers), len(steps)), np.nan)
-    for row, layer in enumerate(layers):
-        if layer.over_steps is not None and getattr(layer.over_steps, measure):
-            at = np.searchsorted(steps, layer.over_steps.iterations)
-            table[row, at] = getattr(layer.over_steps, measure)
-    return table
 
 
 def _chart(axes: Axes, steps: list[int], table: style.FloatArray, colour: str) -> None:

@@ -7,21 +7,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distprof.merge.plots import style
+from distprof.merge.plots.experts.layer_steps import FEWEST_STEPS, layers_over_steps, table_over_steps
 from distprof.merge.plots.experts.worst import worst_words
 from distprof.merge.report import ExpertLayerStats, Report
 
-_FEWEST_STEPS = 2
 _ROOM_FOR_LEGEND = 1.45
 
 
 def draw(report: Report) -> Figure | None:
     """Returns the two charts; None where the loads of fewer than two steps are known."""
-    layers = [layer for layer in report.experts if layer.over_steps is not None]
-    steps = sorted({step for layer in layers if layer.over_steps is not None for step in layer.over_steps.iterations})
-    if len(steps) < _FEWEST_STEPS:
+    layers, steps = layers_over_steps(report)
+    if len(steps) < FEWEST_STEPS:
         return None
     figure, axes = style.new_panels(7.0, 5.0, 2)
-    violation, entropy = (_table(layers, steps, measure) for measure in ("max_violation", "entropy"))
+    violation, entropy = (table_over_steps(layers, steps, measure) for measure in ("max_violation", "entropy"))
     _chart(axes[0], steps, violation, style.ORANGE, highest_is_worst=True)
     _chart(axes[1], steps, entropy, style.BLUE, highest_is_worst=False)
     axes[0].set(ylabel="MaxVio: max/mean - 1")
@@ -33,16 +32,6 @@ def draw(report: Report) -> Figure | None:
         axes[0].legend(loc="upper right", fontsize=7.5)
     style.title(axes[0], "Balance of experts over the steps", report, f"{_finding(layers)}; {worst_words(report)}")
     return figure
-
-
-def _table(layers: list[ExpertLayerStats], steps: list[int], measure: str) -> style.FloatArray:
-    """Returns a measure as (layers, steps), NaN where a layer has no value in a step."""
-    table = np.full((len(layers), len(steps)), np.nan)
-    for row, layer in enumerate(layers):
-        if layer.over_steps is not None:
-            values = dict(zip(layer.over_steps.iterations, getattr(layer.over_steps, measure), strict=True))
-            table[row] = [np.nan if values.get(step) is None else values[step] for step in steps]
-    return table
 
 
 def _chart(axes: Axes, steps: list[int], table: style.FloatArray, colour: str, *, highest_is_worst: bool) -> None:
