@@ -20,7 +20,7 @@ from distprof.merge.job.per_model_axes import with_per_model_axes
 from distprof.merge.job.rank_kinds import with_kinds
 from distprof.merge.job.stages import Pipeline, pipeline_position
 from distprof.merge.job.topology import JobTopology, job_topology
-from distprof.merge.job.tp_duplicates import CountedRank
+from distprof.merge.job.tp_duplicates import CountedWork
 from distprof.merge.job.unknown_groups import unknown_groups
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.run import LoadedRun
@@ -88,7 +88,7 @@ class Analysis:
         return ModuleUnion(trees, pipelines, names_in_holders(self.run))
 
     @cached_property
-    def counted(self) -> dict[int, CountedRank]:
+    def counted(self) -> dict[int, CountedWork]:
         """Returns what each rank counted, all its models together, of the ranks that counted."""
         return counted_ranks(self.ranks, self.counts, self.layout)
 

@@ -15,6 +15,20 @@ FloatArray = npt.NDArray[np.float64]
 ShortFloatArray = npt.NDArray[np.float32]
 
 
+class ArraySums:
+    """The sums of arrays that many ranks share: each array is added up once."""
+
+    def __init__(self) -> None:
+        # The arrays are kept beside their sums, so that their ids stay theirs.
+        self._known: dict[int, tuple[Array, int]] = {}
+
+    def of(self, array: Array) -> int:
+        """Returns the sum of an array of whole numbers."""
+        if id(array) not in self._known:
+            self._known[id(array)] = array, int(array.sum())
+        return self._known[id(array)][1]
+
+
 def padded(values: Array, rows: int) -> IntArray:
     """Returns ``values`` with one value for each row of the tree: rows that were added later have zeros."""
     full = np.zeros(rows, object if values.dtype == object else np.int64)

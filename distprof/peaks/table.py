@@ -84,6 +84,7 @@ class Peaks:
 DATASHEET_PEAKS = Peaks()
 
 
+@cache
 def known_device(name: str) -> KnownDevice | None:
     """Returns the entry for what a device calls itself.  A MIG instance is a part, and has a name of its own."""
     return next((known for known in table() if known.is_called(name)), None)

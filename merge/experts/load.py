@@ -33,7 +33,7 @@ from distprof.merge.experts.routing import RoutedTokens, Routing, distinct_sourc
 from distprof.merge.experts.same_tokens import common_iterations, distinct
 from distprof.merge.experts.step_loads import dropped_by_step, kept_by_step, over_steps, processed_by_step
 from distprof.merge.job.module_union import Module
-from distprof.merge.job.tp_duplicates import CountedRank
+from distprof.merge.job.tp_duplicates import CountedWork
 from distprof.merge.report import ExpertLayerStats
 
 
@@ -94,7 +94,7 @@ class SeenLayer:
         return found
 
 
-def _what_was_seen(label: str, hosts: Sequence[ExpertHost], counted: Mapping[int, CountedRank], ep: int) -> SeenLayer:
+def _what_was_seen(label: str, hosts: Sequence[ExpertHost], counted: Mapping[int, CountedWork], ep: int) -> SeenLayer:
     experts = max(host.layer.num_experts for host in hosts)
     counting = [host for host in hosts if host.seen is not None]
     hosting = distinct(

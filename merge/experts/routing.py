@@ -14,7 +14,7 @@ import numpy as np
 from distprof.merge.arrays import IntArray
 from distprof.merge.experts.same_tokens import distinct
 from distprof.merge.job.topology import JobTopology
-from distprof.merge.job.tp_duplicates import CountedRank
+from distprof.merge.job.tp_duplicates import CountedWork
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
 from distprof.records import Array, ExpertLayer, LayerRouting
@@ -99,7 +99,7 @@ def layer_routing(every: Sequence[RoutedTokens], iterations: Sequence[int], expe
     return Routing(routed, kept if known else None, lost, aux_loss, any(source.handed for source in every))
 
 
-def distinct_sources(sources: Sequence[RoutedTokens], counted: Mapping[int, CountedRank]) -> list[RoutedTokens]:
+def distinct_sources(sources: Sequence[RoutedTokens], counted: Mapping[int, CountedWork]) -> list[RoutedTokens]:
     """Returns the sources without those that routed the same tokens as another one."""
     return distinct(sources, lambda source: source.group, counted)
 

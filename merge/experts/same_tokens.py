@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from distprof.merge.arrays import IntArray
-from distprof.merge.job.tp_duplicates import CountedRank
+from distprof.merge.job.tp_duplicates import CountedWork
 from distprof.records import ExpertLayer
 
 
@@ -31,7 +31,7 @@ Tokens = TypeVar("Tokens", bound=TokensOfRank)
 def distinct(
     every: Iterable[Tokens],
     group: Callable[[Tokens], Hashable],
-    counted: Mapping[int, CountedRank],
+    counted: Mapping[int, CountedWork],
     are_slices: Callable[[Tokens], bool] = lambda _: False,
 ) -> list[Tokens]:
     """Returns what the ranks counted; of those of one ``group`` that saw the same tokens, only the first.
@@ -53,7 +53,7 @@ def common_iterations(every: Collection[TokensOfRank]) -> set[int]:
     return set.intersection(*(set(one.iterations) for one in every)) if every else set()
 
 
-def _same_tokens(group: Sequence[TokensOfRank], counted: Mapping[int, CountedRank]) -> bool:
+def _same_tokens(group: Sequence[TokensOfRank], counted: Mapping[int, CountedWork]) -> bool:
     first = group[0]
     one = counted.get(first.rank)
     if len(group) > 1 and one is not None and one.routes_own_tokens(first.layer):

@@ -26,6 +26,7 @@ from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.wording import join_words
 from distprof.rank_names import number_spans
+from distprof.records import ExpertLayer
 
 _SEQUENTIAL = "Sequential"
 
@@ -147,6 +148,7 @@ def _renamed(
     """Returns the run with the new names; ranks of one stage that shared an object still share one."""
     trees: dict[tuple[RankTree, Pipeline], RankTree] = {}
     sets: dict[tuple[ParameterSet, Pipeline], ParameterSet] = {}
+    layers: dict[tuple[int, RankTree], tuple[ExpertLayer, ...]] = {}
     ranks = []
     for data in run.ranks:
         pipeline = pipelines[data.rank]
@@ -156,8 +158,10 @@ def _renamed(
         if (data.parameters, pipeline) not in sets:
             sets[data.parameters, pipeline] = data.parameters.renamed(rename)
         tree = trees[data.tree, pipeline]
-        layers = tuple(replace(layer, name=tree.rows[layer.row].name) for layer in data.layers)
-        ranks.append(replace(data, tree=tree, parameters=sets[data.parameters, pipeline], layers=layers))
+        own = id(data.layers), tree
+        if own not in layers:
+            layers[own] = tuple(replace(layer, name=tree.rows[layer.row].name) for layer in data.layers)
+        ranks.append(replace(data, tree=tree, parameters=sets[data.parameters, pipeline], layers=layers[own]))
     return replace(run, ranks=tuple(ranks))
 
 

@@ -80,12 +80,15 @@ class ModuleUnion:
 
     def mean(self, values: Iterable[Array | None]) -> FloatArray:
         """Returns by module the mean over the ranks that have a value, which is not NaN; NaN where none has."""
-        total, known = np.zeros(len(self.modules)), np.zeros(len(self.modules))
+        alike: dict[tuple[int, _Kind], tuple[Array, list[int]]] = {}  # ranks that share an array are added up at once
         for column, own in enumerate(values):
             if own is not None:
-                there = ~np.isnan(own)
-                total[self.index(column)] += np.where(there, own, 0.0)
-                known[self.index(column)] += there
+                alike.setdefault((id(own), self._ranks[column]), (own, []))[1].append(column)
+        total, known = np.zeros(len(self.modules)), np.zeros(len(self.modules))
+        for (_, kind), (own, columns) in alike.items():
+            there = ~np.isnan(own)
+            total[self._index[kind]] += len(columns) * np.where(there, own, 0.0)
+            known[self._index[kind]] += len(columns) * there
         return np.where(known > 0, total / np.maximum(known, 1), np.nan)
 
 

@@ -9,7 +9,7 @@ The share of the work of each row that counts is 1 or 1 / tp:
   all tokens;
 - a module without parameters is like the modules below it, and a leaf without parameters like its parent.
 
-    Shape (tree and parameters, shared by many ranks) -> CountedRank (one rank's counted step) -> shares
+    Shape (tree and parameters, shared by many ranks) -> CountedWork (a counted step, shared by some) -> shares
 """
 
 from __future__ import annotations
@@ -96,10 +96,11 @@ class Shape:
         return found | own  # a layer may own weights of its experts, and hold its router
 
 
-class CountedRank:
-    """One rank and its counted step, for the models that are ``roots``, or for all; work outside of any is model 0's.
+class CountedWork:
+    """What a rank counted, or several ranks that counted the same, in the models that are ``roots``, or in all of
+    them; work outside of any is model 0's.
 
-    ``tp`` is the size of the tensor-parallel group.
+    ``data`` is one of the ranks, and ``tp`` the size of the tensor-parallel group.
     """
 
     def __init__(self, data: RankData, counts: Counts, shape: Shape, tp: int, roots: Collection[int] = ()) -> None:
@@ -145,12 +146,12 @@ class CountedRank:
             for layer in reversed(self.layers)
         }
 
-    def same_work(self, other: CountedRank, layer: ExpertLayer) -> bool:
+    def same_work(self, other: CountedWork, layer: ExpertLayer) -> bool:
         """Returns whether ``other`` hosts the same experts of the layer and did as much work in each."""
         return self._expert_work[layer.name] == other._expert_work.get(layer.name)
 
-    def shares(self, peers: Sequence[CountedRank]) -> FloatArray:
-        """Returns the shares by row of the rank's tree.  ``peers`` are the other ranks of its tp group that counted."""
+    def shares(self, peers: Sequence[CountedWork]) -> FloatArray:
+        """Returns the shares by row of the rank's tree.  ``peers`` counted in the other ranks of its tp group."""
         if self.tp == 1:
             return np.ones(len(self.data.tree))
         share = np.where(self.shape.own_work, 1.0, 1.0 / self.tp)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distprof.merge.load.rank import RankData, RankReader
-from distprof.merge.load.shared_arrays import SharedArrays
+from distprof.merge.load.shared_values import SharedValues
 
 #: The attributes of RankData that are made from records of their own.
 _TREE, _PARAMETERS = "tree", ("parameters", "evaluated")
@@ -33,8 +33,8 @@ Outcome = RankData | Unread
 
 def pack(outcomes: Sequence[Outcome], reader: RankReader) -> bytes:
     """Returns what ``reader`` made of some files as bytes."""
-    arrays, places = SharedArrays(), dict[_Key, int]()
-    packed = [_packed(arrays.of_rank(one), reader, places) if isinstance(one, RankData) else one for one in outcomes]
+    shared, places = SharedValues(), dict[_Key, int]()
+    packed = [_packed(shared.of_rank(one), reader, places) if isinstance(one, RankData) else one for one in outcomes]
     return pickle.dumps((list(places), packed), pickle.HIGHEST_PROTOCOL)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from distprof.errors import DataError
 from distprof.merge.load.packing import Outcome, Unread, pack, unpack
 from distprof.merge.load.rank import RankData, RankReader
-from distprof.merge.load.shared_arrays import SharedArrays
+from distprof.merge.load.shared_values import SharedValues
 from distprof.merge.processors import usable_processors
 from distprof.shard.reader import OtherSchema, read_shard
 
@@ -62,9 +62,9 @@ def read_files(files: Sequence[Path], executors: Executors, progress: Callable[[
     """
     with executors(sum(map(_size, files))) as executor:
         outcomes = _read_here(files) if executor is None else _read_by(executor, files)
-        found, arrays = [], SharedArrays()
+        found, shared = [], SharedValues()
         for one in outcomes:
-            found.append(arrays.of_rank(one) if isinstance(one, RankData) else one)
+            found.append(shared.of_rank(one) if isinstance(one, RankData) else one)
             progress(len(found))
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.arrays import ArraySums
 from distprof.merge.collectives.own_times import lossy_iterations, rank_waits
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
@@ -18,10 +19,11 @@ from distprof.records import PHASES, Memory, MemoryUnknown
 @computed_once
 def rank_rows(analysis: Analysis) -> tuple[RankRow, ...]:
     """Returns one row for each rank, ascending."""
-    return tuple(_row(analysis, data) for data in analysis.ranks)
+    sums = ArraySums()
+    return tuple(_row(analysis, data, sums) for data in analysis.ranks)
 
 
-def _row(analysis: Analysis, data: RankData) -> RankRow:
+def _row(analysis: Analysis, data: RankData, sums: ArraySums) -> RankRow:
     window = analysis.windows.get(data.rank)
     mfu, hfu = compute_utilizations(analysis).by_rank.get(data.rank, (None, None))
     found = data.memories.get(analysis.window)
@@ -42,7 +44,7 @@ def _row(analysis: Analysis, data: RankData) -> RankRow:
         peak_memory_bytes=window.peak_memory_bytes if window else None,
         memory_source=window.memory_source if window else "",
         params=certain_totals(analysis).per_rank.get(data.rank),
-        fwd_macs=int(window.counts.forward_macs.sum()) if window and window.counts else None,
+        fwd_macs=sums.of(window.counts.forward_macs) if window and window.counts else None,
         mfu=mfu,
         hfu=hfu,
         step_own_ns=_own_ns(analysis, data.rank, window) if window else (),

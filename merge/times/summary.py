@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.arrays import ArraySums
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
@@ -75,8 +76,10 @@ class _Work:
 
 
 def _work(counted: Mapping[int, Counts], trains: bool) -> _Work:
+    sums = ArraySums()
+
     def mean(pick: Callable[[Counts], Array], outside: str = "") -> float | None:
-        return _mean({rank: _of_rank(one, pick(one), outside) for rank, one in counted.items()})
+        return _mean({rank: _of_rank(one, sums.of(pick(one)), outside) for rank, one in counted.items()})
 
     return _Work(
         forward_macs=mean(lambda one: one.forward_macs, "forward_macs"),
@@ -88,9 +91,9 @@ def _work(counted: Mapping[int, Counts], trains: bool) -> _Work:
     )
 
 
-def _of_rank(counts: Counts, in_modules: Array, outside: str) -> float:
+def _of_rank(counts: Counts, in_modules: float, outside: str) -> float:
     """Returns one rank's work of one kind, in modules and outside of them."""
-    return float(in_modules.sum()) + counts.outside.get(outside, 0)
+    return float(in_modules) + counts.outside.get(outside, 0)
 
 
 @computed_once
@@ -98,7 +101,8 @@ def profile_summary(analysis: Analysis) -> Summary:
     """Returns the figures of the whole job."""
     layout, windows, counted = analysis.layout, analysis.windows, analysis.counts
     totals, no_totals = certain_totals(analysis), find_doubts(analysis).no_totals
-    flops = {rank: _of_rank(counts, counts.forward_flops, "forward_flops") for rank, counts in counted.items()}
+    sums = ArraySums()
+    flops = {rank: _of_rank(own, sums.of(own.forward_flops), "forward_flops") for rank, own in counted.items()}
     times, wall = _latencies(windows), iterations(analysis.timed_windows)
     given = _first_stage(windows, layout)
     samples = _mean({rank: window.samples for rank, window in given.items()})

@@ -7,7 +7,7 @@ import numpy as np
 from distprof.merge.analysis import Analysis
 from distprof.merge.job.per_model_axes import own_axes
 from distprof.merge.job.topology import JobTopology
-from distprof.merge.job.tp_duplicates import CountedRank
+from distprof.merge.job.tp_duplicates import CountedWork
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.wording import join_words
 from distprof.rank_names import rank_names
@@ -22,8 +22,11 @@ def why_no_exact_work(analysis: Analysis) -> str:
             f"models are on different meshes, and those of {join_words(unplaced)} do not cover {run.world_size:,} ranks"
         )
     ranks: dict[str, list[int]] = {}  # by model that ran on the job's axes
+    ran: dict[CountedWork, set[str]] = {}
     for rank, one in analysis.counted.items():
-        for model in _models_run(one, layout):
+        if one not in ran:
+            ran[one] = _models_run(one, layout)
+        for model in ran[one]:
             ranks.setdefault(model, []).append(rank)
     replicas = {model: {layout.piece(rank, ("dp",)) for rank in own} for model, own in ranks.items()}
     every = set().union(*replicas.values())
@@ -46,7 +49,7 @@ def expert_notes(analysis: Analysis) -> tuple[str, ...]:
     )
 
 
-def _models_run(one: CountedRank, layout: JobTopology) -> set[str]:
+def _models_run(one: CountedWork, layout: JobTopology) -> set[str]:
     """Returns the classes of the models on the job's axes that ran; none in a pipeline, where stages may differ."""
     if layout.info.sizes["pp"] > 1:
         return set()

@@ -17,7 +17,7 @@ from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray
 from distprof.merge.job.counted_groups import CountedGroup
 from distprof.merge.job.stages import Pipeline
-from distprof.merge.job.tp_duplicates import CountedRank
+from distprof.merge.job.tp_duplicates import CountedWork
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
 from distprof.merge.report import ModelWork
@@ -25,6 +25,7 @@ from distprof.merge.work.moe_flops import MoeWork, RankMoeWork
 from distprof.records import ExpertLayer
 
 LayerKey = tuple[str, int, int]  # name, model, pipeline stage
+_Kept = tuple[int | None, ...]  # by layer, the choices that its router kept in the counted iteration
 
 #: Rows are quotients of large numbers; smaller differences than this share are rounding errors, not padding.
 _ROUNDING = 1e-6
@@ -76,21 +77,30 @@ def work_sums(analysis: Analysis) -> list[WorkSums]:
 
 
 def _group_sums(part: CountedGroup, windows: Mapping[int, Window]) -> WorkSums:
-    layout, counted = part.layout, part.ranks
-    sums = WorkSums(layout.info.sizes["dp"], len(counted))
+    sums = WorkSums(part.layout.info.sizes["dp"], len(part.ranks))
     hosted: dict[tuple[object, ...], tuple[RankMoeWork, list[_Layer]]] = {}  # ranks with the same layers share an entry
-    for rank, one in counted.items():
-        share = part.shares[rank]
-        _add(sums, one, share)
-        pipeline = part.pipelines[rank]
-        same = one.shape, pipeline, one.layers
+    for (one, _, pipeline, kept), ranks in _alike(part, windows).items():
+        share = part.shares[ranks[0]]
+        _add(sums, one, share, len(ranks))
+        same = one.shape, pipeline, id(one.data.layers)
         if same not in hosted:
             keys = [layer_key(one.data, layer, pipeline) for layer in one.layers]
             own = [sums.layers.setdefault(key, _Layer()) for key in keys]
             hosted[same] = RankMoeWork(one.shape, one.data.parameters, one.layers), own
-        kept = _kept_choices(one, windows.get(rank))
-        _add_layers(hosted[same][1], one.layers, hosted[same][0].compute(one, share), kept)
+        moe, layers = hosted[same]
+        _add_layers(layers, one.layers, moe.compute(one, share), kept, len(ranks))
     return sums
+
+
+def _alike(
+    part: CountedGroup, windows: Mapping[int, Window]
+) -> dict[tuple[CountedWork, int, Pipeline, _Kept], list[int]]:
+    """Returns the ranks that did the same work, of which the same counts, and whose routers kept as many choices."""
+    found: dict[tuple[CountedWork, int, Pipeline, _Kept], list[int]] = {}
+    for rank, one in part.ranks.items():
+        key = one, id(part.shares[rank]), part.pipelines[rank], _kept_choices(one, windows.get(rank))
+        found.setdefault(key, []).append(rank)
+    return found
 
 
 def layer_key(data: RankData, layer: ExpertLayer, pipeline: Pipeline) -> LayerKey:
@@ -122,33 +132,31 @@ def model_work(analysis: Analysis) -> ModelWork | None:
     )
 
 
-def _add(sums: WorkSums, one: CountedRank, share: FloatArray) -> None:
+def _add(sums: WorkSums, one: CountedWork, share: FloatArray, ranks: int) -> None:
     macs, flops, outside = one.macs, one.flops, one.outside
     outside_macs, outside_flops = outside.get("forward_macs", 0), outside.get("forward_flops", 0)
-    sums.executed_macs += float(macs.sum()) + outside_macs
-    sums.executed_flops += float(flops.sum()) + outside_flops
-    sums.macs += float((macs * share).sum()) + outside_macs / one.tp
-    sums.flops += float((flops * share).sum()) + outside_flops / one.tp
+    sums.executed_macs += ranks * (float(macs.sum()) + outside_macs)
+    sums.executed_flops += ranks * (float(flops.sum()) + outside_flops)
+    sums.macs += ranks * (float((macs * share).sum()) + outside_macs / one.tp)
+    sums.flops += ranks * (float((flops * share).sum()) + outside_flops / one.tp)
 
 
-def _kept_choices(one: CountedRank, window: Window | None) -> list[int | None]:
+def _kept_choices(one: CountedWork, window: Window | None) -> _Kept:
     """Returns for each layer how many choices its router kept in the counted iteration; None where that is unknown."""
     routing = window.counted_routing if window is not None else None
     if routing is None:
-        return [None] * len(one.layers)
+        return (None,) * len(one.layers)
     rows = {row.layer: row for row in routing.layers if row.drops_known}
     kept = {number: int(row.routed.sum()) - int(row.dropped.sum()) for number, row in rows.items()}
-    return [kept.get(number) for number, layer in enumerate(one.data.layers) if layer in one.layers]
+    return tuple(kept.get(number) for number, layer in enumerate(one.data.layers) if layer in one.layers)
 
 
-def _add_layers(
-    sums: Sequence[_Layer], layers: Sequence[ExpertLayer], work: MoeWork, kept: Sequence[int | None]
-) -> None:
+def _add_layers(sums: Sequence[_Layer], layers: Sequence[ExpertLayer], work: MoeWork, kept: _Kept, ranks: int) -> None:
     columns = (work.macs.tolist(), work.flops.tolist(), work.rows.tolist(), work.tokens.tolist(), work.router.tolist())
     for layer, hosted, macs, flops, rows, tokens, router, own in zip(sums, layers, *columns, kept, strict=True):
-        layer.macs += macs
-        layer.flops += flops
-        layer.rows += rows
-        layer.tokens += tokens
-        layer.wanted += tokens * hosted.top_k if own is None else own * router
+        layer.macs += ranks * macs
+        layer.flops += ranks * flops
+        layer.rows += ranks * rows
+        layer.tokens += ranks * tokens
+        layer.wanted += ranks * (tokens * hosted.top_k if own is None else own * router)
         layer.known = layer.known and (own is not None or (tokens > 0 and hosted.top_k > 0))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distprof.merge.arrays import FloatArray, IntArray
-from distprof.merge.job.tp_duplicates import CountedRank, Shape
+from distprof.merge.job.tp_duplicates import CountedWork, Shape
 from distprof.merge.load.parameters import ParameterSet
 from distprof.records import ExpertLayer
 
@@ -40,7 +40,7 @@ class RankMoeWork:
         self._router_elements = np.array([shape.router_elements(layer) for layer in layers], np.float64)
         self._rows_a_mac = np.array([_rows_a_mac(shape, parameters, layer) for layer in layers], np.float64)
 
-    def compute(self, one: CountedRank, share: FloatArray) -> MoeWork:
+    def compute(self, one: CountedWork, share: FloatArray) -> MoeWork:
         """Returns the work of one rank; ``share`` has for each row of its tree how much of its work counts."""
         macs = one.macs * share
         elements = np.maximum(self._router_elements, 1)

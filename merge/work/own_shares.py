@@ -6,7 +6,7 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import FloatArray
-from distprof.merge.job.tp_duplicates import CountedRank
+from distprof.merge.job.tp_duplicates import CountedWork
 
 
 def own_shares(analysis: Analysis) -> dict[int, float]:
@@ -15,15 +15,19 @@ def own_shares(analysis: Analysis) -> dict[int, float]:
     Work outside of modules is taken for repeated.
     """
     sums: dict[int, tuple[float, int]] = {}
+    known: dict[tuple[CountedWork, int], tuple[float, int]] = {}
     for part in analysis.counted_groups:
         for rank, one in part.ranks.items():
-            own, everything = _own_macs(one, part.shares[rank])
+            share = part.shares[rank]
+            if (one, id(share)) not in known:
+                known[one, id(share)] = _own_macs(one, share)
+            own, everything = known[one, id(share)]
             before, all_before = sums.get(rank, (0.0, 0))
             sums[rank] = before + own, all_before + everything
     return {rank: own / everything if everything else 1.0 for rank, (own, everything) in sums.items()}
 
 
-def _own_macs(one: CountedRank, share: FloatArray) -> tuple[float, int]:
+def _own_macs(one: CountedWork, share: FloatArray) -> tuple[float, int]:
     """Returns (the MACs that count, all MACs) of the rank."""
     macs = one.macs + one.of_models(one.counts.backward_macs)
     outside = sum(one.outside.get(f"{kind}_macs", 0) for kind in ("forward", "backward"))

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -60,11 +61,12 @@ def compute_utilizations(analysis: Analysis) -> Utilizations:
     """Returns MFU and HFU.  Ranks without a counted step, a timed step or a known peak have none."""
     windows, peaks, own = analysis.windows, analysis.peaks, own_shares(analysis)
     counts = {rank: one for rank, one in analysis.counts.items() if rank in own}
-    works = {rank: _on_main_device(one, own[rank]) for rank, one in counts.items()}
+    works = _works(counts, own)
     timed = {rank: window for rank, window in windows.items() if _is_timed(window)}
     walls = {rank: float(window.durations_ns.mean()) / NS_PER_SECOND for rank, window in timed.items()}
     medians = [median_of_steps(window.durations_ns) / NS_PER_SECOND for window in timed.values()]
-    ideals = {rank: ideal for rank, work in works.items() if walls.get(rank) and (ideal := _ideal(work, peaks))}
+    by_work = {work: _ideal(work, peaks) for work in set(works.values())}
+    ideals = {rank: ideal for rank, work in works.items() if walls.get(rank) and (ideal := by_work[work])}
     mfu = {rank: ideal.model / walls[rank] for rank, ideal in ideals.items()}
     hfu = {rank: ideal.hardware / walls[rank] for rank, ideal in ideals.items()}
     missing = _without_peak(works, peaks)
@@ -88,14 +90,26 @@ def _is_timed(window: Window) -> bool:
     return bool(window.steps) and not (window.counts and window.counts.iteration in window.iterations)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Work:
-    """The matrix products of one rank."""
+    """The matrix products of one rank, or of several that did the same."""
 
     rows: tuple[DeviceWork, ...]  # on the kind of device that ran most MACs
     model_macs: int  # on all devices
     executed_macs: int  # on all devices
     whole: bool  # nothing ran on another kind of device, and nothing was not counted
+
+
+def _works(counts: Mapping[int, Counts], own: Mapping[int, float]) -> dict[int, _Work]:
+    """Returns the work by rank, the same object for ranks that did the same."""
+    known: dict[tuple[object, ...], _Work] = {}
+    found = {}
+    for rank, one in counts.items():
+        key = one.device_work, bool(one.uncounted), bool(one.generated), own[rank]
+        if key not in known:
+            known[key] = _on_main_device(one, own[rank])
+        found[rank] = known[key]
+    return found
 
 
 def _on_main_device(counts: Counts, own: float) -> _Work:
@@ -164,9 +178,9 @@ def _flops_per_rank(macs: Iterable[int]) -> float | None:
 def _peaks_used(works: Mapping[int, _Work], peaks: Peaks) -> tuple[PeakUsed, ...]:
     """Returns the peaks that any rank was measured against; the engine with most of the model's work comes first."""
     macs: Counter[Engine] = Counter()
-    for work in works.values():
+    for work, ranks in Counter(works.values()).items():
         for row in work.rows:
-            macs[_engine(row)] += row.model_macs
+            macs[_engine(row)] += ranks * row.model_macs
     found = [(engine, count, peak) for engine, count in macs.items() if (peak := peaks.find(engine))]
     whole = sum(macs.values()) or 1
     return tuple(
@@ -178,9 +192,10 @@ def _peaks_used(works: Mapping[int, _Work], peaks: Peaks) -> tuple[PeakUsed, ...
 def _without_peak(works: Mapping[int, _Work], peaks: Peaks) -> dict[Engine, list[int]]:
     """Returns the engines without a known peak, with the ranks that ran on them."""
     missing: dict[Engine, list[int]] = defaultdict(list)
+    find = cache(peaks.find)
     for rank, work in works.items():
         for row in work.rows:
-            if not peaks.find(_engine(row)):
+            if not find(_engine(row)):
                 missing[_engine(row)].append(rank)
     return missing
 

@@ -1,4 +1,4 @@
-"""Arrays that many ranks recorded alike, such as the calls and the work of a model's modules: kept once."""
+"""What many ranks recorded alike, such as the calls and the work of a model's modules: kept once."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ import numpy.typing as npt
 
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
-from distprof.records import Array, Counts
+from distprof.records import Array, Counts, ExpertLayer
 
 _OF_COUNTS = tuple(field.name for field in fields(Counts) if "dtype" in field.metadata)
 
 
-class SharedArrays:
-    """Returns one object for arrays of equal content; ranks with the same array are then found by identity."""
+class SharedValues:
+    """Returns one object for arrays and MoE layers of equal content; ranks with the same are then found by identity."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, bytes], Array] = {}
+        self._layers: dict[tuple[ExpertLayer, ...], tuple[ExpertLayer, ...]] = {}
+        # By the id of layers that were met, which are kept, so that it stays theirs.
+        self._met: dict[int, tuple[tuple[ExpertLayer, ...], tuple[ExpertLayer, ...]]] = {}
 
     def of_rank(self, data: RankData) -> RankData:
-        """Returns the rank with the arrays of its windows shared."""
-        return replace(data, windows={key: self._window(window) for key, window in data.windows.items()})
+        """Returns the rank with its layers, and with the arrays of its windows, shared."""
+        windows = {key: self._window(window) for key, window in data.windows.items()}
+        return replace(data, layers=self._shared_layers(data.layers), windows=windows)
 
     def _window(self, window: Window) -> Window:
         changed: dict[str, Any] = {}
@@ -40,3 +44,9 @@ class SharedArrays:
             return array
         content = array.tobytes()
         return self._known.setdefault((array.dtype.str, content), np.frombuffer(content, array.dtype))
+
+    def _shared_layers(self, layers: tuple[ExpertLayer, ...]) -> tuple[ExpertLayer, ...]:
+        """Returns the first equal layers; the ranks of a chunk have the same object, so comparing them is rare."""
+        if id(layers) not in self._met:
+            self._met[id(layers)] = layers, self._layers.setdefault(layers, layers)
+        return self._met[id(layers)][1]
