@@ -93,6 +93,7 @@ class SlotWriter:
         self._seen = self._doorbell[0]  # of requests: those to an earlier owner are not this rank's
         self._started_ns = self._began_ns = mono_ns()
         self._smoothed_ns = 0
+        self._situation = int(State.QUIET), 0, 0  # state, window, the first iteration after that window
         self._who = who
         self._error_lock = Lock()
         self._clear()
@@ -130,16 +131,23 @@ class SlotWriter:
 
         ``counts``: the iteration that has ended is one, and its duration is counted.
         """
-        now = self._now()
-        duration = 0
+        self._situation = state, window, window_end
         if counts:
-            duration = now - self._began_ns
-            smoothed = self._smoothed_ns
-            self._smoothed_ns = smoothed + (duration - smoothed) // _SMOOTHING if smoothed else duration
-            self._histogram[bucket_of(duration)] += 1
-            self._total[0] += duration
+            return self.goes_on(iteration)
+        self._began_ns = now = self._now()
+        self._progress.write(iteration, now, 0, self._smoothed_ns, state, window, window_end)
+        return self._doorbell[0] != self._seen
+
+    def goes_on(self, iteration: int) -> bool:
+        """Says that ``iteration`` begins now, in the state and window of the one before; returns as above."""
+        now = self._now()
+        duration = now - self._began_ns
         self._began_ns = now
-        self._progress.write(iteration, now, duration, self._smoothed_ns, state, window, window_end)
+        smoothed = self._smoothed_ns
+        self._smoothed_ns = smoothed = smoothed + (duration - smoothed) // _SMOOTHING if smoothed else duration
+        self._histogram[bucket_of(duration)] += 1
+        self._total[0] += duration
+        self._progress.write(iteration, now, duration, smoothed, *self._situation)
         return self._doorbell[0] != self._seen
 
     def ended(self, iteration: int, state: int) -> None:

@@ -100,6 +100,14 @@ class Heartbeat:
         except Exception as error:
             return self._give_up(error)
 
+    def goes_on(self, iteration: int) -> bool:
+        """Writes the beat of an iteration that is of the same kind as the one before.  Returns as iteration_begins."""
+        slot = self._slot
+        try:
+            return slot is not None and slot.goes_on(iteration)
+        except Exception as error:
+            return self._give_up(error)
+
     def request(self) -> Request | None:
         """Returns the request that is new, if it can be read."""
         try:

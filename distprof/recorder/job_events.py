@@ -19,6 +19,7 @@ from distprof.module_walk import parameters_in
 from distprof.probes.counting.dispatch_stack import drop_abandoned_modes
 from distprof.recorder.manual_updates import ManualUpdates
 from distprof.recorder.probe_switch import ProbeSwitch
+from distprof.recorder.quiet_steps import QuietSteps
 from distprof.recorder.recorded_rank import RecordedRank
 from distprof.recorder.step_clock import Boundary, StepClock
 from distprof.recorder.updates import Updates
@@ -39,6 +40,7 @@ class JobEvents:
     ) -> None:
         """``become_rank`` gets the first model of this process; it returns whether the process is a rank now."""
         self.thread: int | None = None  # the thread that ran the first model
+        self.quiet_steps: QuietSteps | None = None  # handles optimizer steps while nothing is recorded
         self.probes = ProbeSwitch(self, clock, on_error)
         self._rank = rank
         self._steps = steps
@@ -67,6 +69,11 @@ class JobEvents:
     def backward_ends_iterations(self) -> bool:
         """Whether iterations end with a backward, so that it must be seen in quiet steps, too."""
         return self._updates.are_in_backward or self._steps.is_manual
+
+    @property
+    def may_be_quiet(self) -> bool:
+        """Whether optimizer steps are all that is seen, and each is an update of its own."""
+        return self.probes.is_unwatched and self.probes.probe is None and self._updates.are_plain
 
     # ---- models, as the model watch and the probes see them --------------------------------------------------------
 
@@ -156,6 +163,8 @@ class JobEvents:
     def optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
         rank, probes = self._rank, self.probes
         try:
+            if self.quiet_steps is not None and self.quiet_steps.stepped(optimizer):
+                return
             rank.writing += 1
             if probes.probe is not None:
                 probes.probe.optimizer_steps.step_ended()
@@ -185,6 +194,7 @@ class JobEvents:
             self._steps.training_started_unseen()
 
     def _update_completed(self, optimizer: object) -> None:
+        self.quiet_steps = None
         if self._rank.output is not None:
             self._rank.writing += 1
             self._on_boundary(self._steps.optimizer_stepped(optimizer))

@@ -29,6 +29,7 @@ from distprof.probes.counting.dispatch_stack import drop_abandoned_modes
 from distprof.probes.timing.probe import TimedProbe
 from distprof.recorder.heartbeat import script_failure
 from distprof.recorder.job_events import JobEvents
+from distprof.recorder.quiet_steps import QuietSteps
 from distprof.recorder.recorded_rank import RecordedRank
 from distprof.recorder.step_clock import Boundary, StepClock, StepKind, WindowRefused, capture_plan, first_window
 from distprof.recorder.torch_trace import TorchTrace
@@ -177,20 +178,25 @@ class Recorder:
             rank.write(*probe.read(), *late)
         self._beat(counts=boundary is Boundary.END)
         self._begin_iteration()
+        self._events.quiet_steps = self._quiet_steps()
         if rank.output is not None and rank.output.lost:
             self._detach()
             if rank.heartbeat is not None:
                 rank.heartbeat.failed("writing its shard", "the shard could not be written", self._steps.iteration)
 
     def _beat(self, *, counts: bool) -> None:
-        """Writes the heartbeat of the iteration that begins, and plans the window that a new request asks for."""
+        """Writes the heartbeat of the iteration that begins."""
         heartbeat, steps = self.rank.heartbeat, self._steps
         if heartbeat is None:
             return
-        if not heartbeat.iteration_begins(steps.iteration, steps.window, counts=counts):
-            return
-        request = heartbeat.request()
-        if request is not None:
+        if heartbeat.iteration_begins(steps.iteration, steps.window, counts=counts):
+            self._answer_request()
+
+    def _answer_request(self) -> None:
+        """Plans the window that a new request asks for."""
+        heartbeat, steps = self.rank.heartbeat, self._steps
+        request = None if heartbeat is None else heartbeat.request()
+        if heartbeat is not None and request is not None:
             try:
                 number = self.plan_window(request.start, request.counted, request.timed, request.window, request.traced)
                 heartbeat.answer(request, steps.iteration, window=number)
@@ -207,6 +213,19 @@ class Recorder:
         self._attach(kind)
         if kind is StepKind.TRACED and self.rank.identity is not None:
             self._trace.iteration_begins(self._steps.iteration, self._steps.window.number, self.rank.identity)
+
+    def _quiet_steps(self) -> QuietSteps | None:
+        """Returns the short way of optimizer steps, for a quiet iteration; None where steps differ."""
+        steps, optimizer = self._steps, self._steps.only_optimizer
+        if optimizer is None or not self._events.may_be_quiet or steps.iteration + 1 >= steps.quiet_until:
+            return None
+        return QuietSteps(steps, optimizer, self.rank.heartbeat, self._end_quiet_iteration, self._answer_request)
+
+    def _end_quiet_iteration(self) -> None:
+        """Goes on the long way with an iteration that is counted already."""
+        self.rank.writing += 1
+        self._act_on(Boundary.END)
+        self.rank.writing -= 1
 
     def _attach(self, kind: StepKind) -> None:
         """Lets the job be watched as an iteration of this kind needs it."""

@@ -17,6 +17,7 @@ recorded because its beginning was not seen.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -121,7 +122,7 @@ class StepClock:
         """``every``: windows like the first one come back after so many iterations; 0: they do not."""
         self.window = window
         self._every = every
-        self._next: CapturePlan | None = None  # the plan of a further window; another thread may set it
+        self.planned: CapturePlan | None = None  # a further window; another thread may set it
         self.mode = FORWARD
         self.iteration = 0  # the number of the running one
         self._optimizers = _Optimizers()
@@ -145,26 +146,28 @@ class StepClock:
         """
         if self._every:
             raise WindowRefused(f"the windows of this run come back by themselves, every {self._every} iterations")
-        if self._next is not None:
-            raise WindowRefused(f"window {self._next.number} is planned already, from iteration {self._next.start} on")
+        if self.planned is not None:
+            raise WindowRefused(
+                f"window {self.planned.number} is planned already, from iteration {self.planned.start} on"
+            )
         if plan.start < self.window.end:
             raise WindowRefused(
                 f"iteration {plan.start} is taken: window {self.window.number} ends before iteration {self.window.end}"
             )
-        self._next = plan  # set before the iteration is read: what is not late here is seen at the next boundary
+        self.planned = plan  # set before the iteration is read: what is not late here is seen at the next boundary
         running = self.iteration
-        if plan.start <= running and self._next is plan:
-            self._next = None
+        if plan.start <= running and self.planned is plan:
+            self.planned = None
             raise WindowRefused(f"iteration {plan.start} has passed: iteration {running} is running")
 
     def next_window(self) -> CapturePlan | None:
         """Begins the planned window, if there is one and the window before it is over; returns its plan."""
         if self.kind is not StepKind.DONE:
             return None
-        plan = self._returning() if self._every else self._next
+        plan = self._returning() if self._every else self.planned
         if plan is None or plan.start < self.iteration:
             return None
-        self.window, self._next = plan, None
+        self.window, self.planned = plan, None
         return plan
 
     def _returning(self) -> CapturePlan:
@@ -188,6 +191,18 @@ class StepClock:
     def optimizers(self) -> list[object]:
         """Returns the optimizers in use that still exist."""
         return self._optimizers.living()
+
+    @property
+    def only_optimizer(self) -> weakref.ref[object] | None:
+        """The optimizer in use, if each of its steps ends an iteration; None if there are several, or none."""
+        return None if self.mode == FORWARD or self.is_manual else self._optimizers.only()
+
+    @property
+    def quiet_until(self) -> int:
+        """The number of the next iteration in which something is recorded or prepared; 0 if that is the running one."""
+        if self.kind is StepKind.DONE:
+            return sys.maxsize
+        return self.window.start - 1 if self.kind is StepKind.QUIET else 0
 
     @property
     def backward_seen(self) -> bool:
@@ -300,6 +315,10 @@ class _Optimizers:
     def living(self) -> list[object]:
         """Returns the optimizers that still exist."""
         return [optimizer for known in self._known.values() if (optimizer := known.reference()) is not None]
+
+    def only(self) -> weakref.ref[object] | None:
+        """Returns the optimizer in use, if there is only one."""
+        return next(iter(self._known.values())).reference if len(self._known) == 1 else None
 
     def _closing(self) -> _KnownOptimizer:
         """Returns the last optimizer that still exists."""

@@ -57,6 +57,11 @@ class Updates:
         """Whether any optimizer has ever stepped in a backward."""
         return self._in_backward.seen
 
+    @property
+    def are_plain(self) -> bool:
+        """Whether each optimizer has stepped by itself so far: in no backward, and not inside another one's step."""
+        return not self._in_backward.seen and not self._nested.seen and self._pending_outer is None
+
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         if self._nested.is_inside():
             return
@@ -149,6 +154,11 @@ class _Nested:
         self._plain_sites: set[tuple[int, ...]] = set()  # places of steps outside of all others
         self._running: dict[int, list[_Step]] = {}  # by thread
         self._unseen = 0  # steps inside outer ones whose beginning was not seen
+
+    @property
+    def seen(self) -> bool:
+        """Whether an optimizer has ever stepped others inside its own step."""
+        return bool(self._patches or self._unpatchable)
 
     def is_inside(self) -> bool:
         """Returns whether an outer step runs, and counts the step that has just ended as part of it."""
