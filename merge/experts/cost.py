@@ -38,16 +38,16 @@ def ep_times(analysis: Analysis, hosts: Sequence[ExpertHost], counted: Sequence[
 
     None where waits are not known, and where the experts are not distributed.
     """
-    timed = [host for host in hosts if host.timed]
+    timed = [(host, rank) for host in hosts if host.timed for rank in host.ranks]
     if why_no_own_times(analysis) or size < 2 or not timed:
         return None
     windows = analysis.timed_windows
-    every = set.intersection(*(set(windows[host.rank].iterations) for host in timed))
+    every = set.intersection(*map(set, {windows[rank].iterations for _, rank in timed}))
     shared = sorted(every.intersection(counted) if counted else every)
     sums, ranks = np.zeros((size, len(shared))), np.zeros((size, 1))
-    for host in timed:
-        kept = np.isin(windows[host.rank].iterations, shared)
-        sums[host.ep] += _own_times(analysis)[host.rank][host.number, kept]
+    for host, rank in timed:
+        kept = np.isin(windows[rank].iterations, shared)
+        sums[host.ep] += _own_times(analysis)[rank][host.number, kept]
         ranks[host.ep] += 1
     return EpTimes(tuple(shared), np.where(ranks > 0, sums / np.maximum(ranks, 1), np.nan)) if shared else None
 

@@ -9,32 +9,33 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import IntArray
+from distprof.merge.experts.alike_ranks import alike_ranks
 from distprof.merge.experts.routing import RoutedTokens, routed_tokens
-from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
-from distprof.records import AXES, ExpertLayer
+from distprof.records import ExpertLayer
 
 
-@dataclass(frozen=True, eq=False, slots=True)  # a large run has one for each layer of each rank
+@dataclass(frozen=True, eq=False, slots=True)  # a large run has many
 class ExpertHost:
-    """One rank's part of one layer."""
+    """The part of one layer that one rank has, or several ranks that host the same experts."""
 
-    data: RankData
+    ranks: tuple[int, ...]  # ascending
+    data: RankData  # of the first of these ranks
     layer: ExpertLayer
-    number: int  # of the layer on this rank
-    seen: TokenCounts | None  # None where no step has counts
+    number: int  # of the layer on these ranks
+    seen: TokenCounts | None  # None where no step has counts; of several ranks their sum, each token once
     group: tuple[int, ...]  # ranks of one group may host slices or copies of the same experts
     sliced: bool  # tensor parallelism slices the experts
     ep: int  # coordinate on the axis that distributes the experts
-    timed: bool  # whether the rank has timed steps
-    source: RoutedTokens | None
+    timed: bool  # whether the ranks have timed steps
+    source: RoutedTokens | None  # of a single rank
 
     @property
     def rank(self) -> int:
-        return self.data.rank
+        return self.ranks[0]
 
     @property
     def iterations(self) -> tuple[int, ...]:
@@ -66,8 +67,10 @@ class TokenCounts:
     total: IntArray  # the sums over the iterations, by local expert
 
 
-def expert_hosts(analysis: Analysis) -> Iterator[list[ExpertHost]]:
-    """Yields a list for each rank, with one host for each of its layers."""
+def expert_hosts(analysis: Analysis) -> Iterator[tuple[int, list[ExpertHost]]]:
+    """Yields (column of a rank in the union, one host for each of its layers), for single ranks and for ranks that are
+    alike (:mod:`distprof.merge.experts.alike_ranks`).
+    """
     layout = analysis.layout
     known: dict[tuple[RankTree, ParameterSet, int], bool] = {}  # ranks with equal trees and parameters share an entry
 
@@ -77,24 +80,27 @@ def expert_hosts(analysis: Analysis) -> Iterator[list[ExpertHost]]:
             known[key] = _is_sliced(data, row)
         return known[key]
 
-    for data in analysis.ranks:
-        window, group = analysis.windows.get(data.rank), _group(data.rank, layout)
-        timed = window is not None and window.steps > 0
+    for alike in alike_ranks(analysis, is_sliced):
+        data, window = alike.data, alike.window
         parts = zip(data.layers, _token_counts(data, window), routed_tokens(data, window, layout), strict=True)
-        yield [
-            ExpertHost(
-                data=data,
-                layer=layer,
-                number=number,
-                seen=seen,
-                group=group,
-                sliced=is_sliced(data, layer.row),
-                ep=layout.coordinates[data.rank].get(layer.axis, 0),
-                timed=timed,
-                source=source,
-            )
-            for number, (layer, seen, source) in enumerate(parts)
-        ]
+        yield (
+            alike.column,
+            [
+                ExpertHost(
+                    ranks=alike.ranks,
+                    data=data,
+                    layer=layer,
+                    number=number,
+                    seen=seen,
+                    group=alike.group,
+                    sliced=is_sliced(data, layer.row),
+                    ep=layout.coordinates[data.rank].get(layer.axis, 0),
+                    timed=window is not None and window.steps > 0,
+                    source=source,
+                )
+                for number, (layer, seen, source) in enumerate(parts)
+            ],
+        )
 
 
 def _is_sliced(data: RankData, row: int) -> bool:
@@ -120,10 +126,3 @@ def _token_counts(data: RankData, window: Window | None) -> Iterator[TokenCounts
             loads = window.loads[steps, start:end]
             yield TokenCounts(tuple(window.load_iterations[at] for at in steps), loads, loads.sum(axis=0))
         start = end
-
-
-def _group(rank: int, layout: JobTopology) -> tuple[int, ...]:
-    """Returns the rank's coordinates without tp, or without etp where experts have tensor parallelism of their own."""
-    if layout.info.sizes.get("etp", 1) > 1 and "edp" in layout.info.sizes:
-        return layout.piece(rank, ("pp", "ep", "edp"))
-    return layout.piece(rank, [axis for axis in AXES if axis != "tp"])

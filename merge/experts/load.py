@@ -54,9 +54,9 @@ def seen_layers(analysis: Analysis) -> tuple[SeenLayer, ...]:
     """Returns what was recorded of each layer, in the order of the model."""
     union = analysis.union
     hosts: dict[tuple[int, str], list[ExpertHost]] = {}  # by module of the union, and name of the layer
-    for column, on_rank in enumerate(expert_hosts(analysis)):
+    for column, on_ranks in expert_hosts(analysis):
         places = union.index(column)
-        for host in on_rank:
+        for host in on_ranks:
             hosts.setdefault((int(places[host.layer.row]), host.layer.name), []).append(host)
     size = analysis.layout.info.sizes.get
     return tuple(
@@ -176,8 +176,8 @@ def _expert_ranks(hosts: Sequence[ExpertHost], experts: int) -> tuple[tuple[int,
     where: list[list[int]] = [[] for _ in range(experts)]
     for host in hosts:
         for expert in host.layer.local_experts:
-            where[expert].append(host.data.rank)
-    return tuple(map(tuple, where))
+            where[expert].extend(host.ranks)
+    return tuple(tuple(sorted(ranks)) for ranks in where)
 
 
 def _breach(seen: SeenLayer) -> str:
@@ -209,7 +209,7 @@ def _loads_by_ep(seen: SeenLayer, iterations: tuple[int, ...]) -> FloatArray | N
 def _sources(hosts: Sequence[ExpertHost]) -> list[RoutedTokens]:
     """Returns the routing of all ranks that timed a step; none where one of these ranks has no routing."""
     sources = [host.source for host in hosts if host.source is not None]
-    return sources if len(sources) == sum(host.timed for host in hosts) else []
+    return sources if len(sources) == sum(host.timed * len(host.ranks) for host in hosts) else []
 
 
 def _common_iterations(hosts: Sequence[ExpertHost], sources: Sequence[RoutedTokens]) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ def expert_traffic(analysis: Analysis) -> ExpertTraffic | None:
     layers = [seen for seen in seen_layers(analysis) if seen.ep > 1 and seen.routing is not None]
     if not layers:
         return None
-    ranks = sorted({host.rank for seen in layers for host in seen.hosts})
+    ranks = sorted({rank for seen in layers for host in seen.hosts for rank in host.ranks})
     place = {rank: at for at, rank in enumerate(ranks)}
     sums = np.zeros((len(ranks), len(ranks)))
     for seen in layers:
@@ -75,12 +75,12 @@ def _ep_groups(hosts: Sequence[ExpertHost], analysis: Analysis) -> tuple[dict[in
     seen: dict[tuple[tuple[int, ...], int], int] = {}
     numbers: dict[tuple[tuple[int, ...], int], int] = {}
     group_of, host_of = {}, {}
-    for host in sorted(hosts, key=lambda host: host.rank):
-        apart = analysis.layout.piece(host.rank, ("pp", "tp"))
+    for rank, host in sorted(((rank, one) for one in hosts for rank in one.ranks), key=lambda pair: pair[0]):
+        apart = analysis.layout.piece(rank, ("pp", "tp"))
         order = seen[apart, host.ep] = seen.get((apart, host.ep), -1) + 1
-        group_of[host.rank] = numbers.setdefault((apart, order), len(numbers))
+        group_of[rank] = numbers.setdefault((apart, order), len(numbers))
         for expert in host.layer.local_experts:
-            host_of[group_of[host.rank], expert] = host.rank
+            host_of[group_of[rank], expert] = rank
     return group_of, host_of
 
 

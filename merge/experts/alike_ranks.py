@@ -1,0 +1,100 @@
+"""Ranks that host the same experts in all their layers: their tokens are added up before layers are looked at.
+
+A job of 16,384 ranks with 41 MoE layers has 670,000 pairs of a rank and a layer.  Of most ranks only sums over those
+with the same experts are needed.
+
+    ranks -> tensor-parallel groups, whose tokens count once -> ranks with the same layers, ep place and iterations
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from distprof.merge.analysis import Analysis
+from distprof.merge.arrays import IntArray
+from distprof.merge.job.topology import JobTopology
+from distprof.merge.job.tp_duplicates import CountedWork
+from distprof.merge.load.rank import RankData
+from distprof.merge.load.window import Window
+from distprof.records import AXES
+
+#: Returns whether tensor parallelism slices the experts of a rank below a row of its tree.
+IsSliced = Callable[[RankData, int], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class AlikeRanks:
+    """One rank with MoE layers, or several that are alike."""
+
+    ranks: tuple[int, ...]  # ascending
+    column: int  # of the first one in the union
+    data: RankData  # of the first one
+    window: Window | None  # of the first one, with the tokens of all, each once
+    group: tuple[int, ...]  # of the first one: its coordinates without those of tensor parallelism of experts
+
+
+def alike_ranks(analysis: Analysis, is_sliced: IsSliced) -> Iterator[AlikeRanks]:
+    """Yields all ranks with MoE layers; single ones where routers were read, because each has choices of its own."""
+    groups: dict[tuple[int, ...], list[AlikeRanks]] = {}
+    for column, data in enumerate(analysis.ranks):
+        if data.layers:
+            group = _group(data.rank, analysis.layout)
+            own = AlikeRanks((data.rank,), column, data, analysis.windows.get(data.rank), group)
+            groups.setdefault(group, []).append(own)
+    alike: dict[Hashable, list[list[AlikeRanks]]] = {}
+    for members in groups.values():
+        key, *others = (_key(analysis, one) for one in members)
+        same = key is not None and all(other == key for other in others)
+        if same and _count_once(members, analysis.counted, is_sliced):
+            alike.setdefault(key, []).append(members)
+        else:
+            yield from members
+    yield from map(_together, alike.values())
+
+
+def _key(analysis: Analysis, one: AlikeRanks) -> Hashable | None:
+    """Returns what is equal for ranks that are alike; None for a rank that is like no other."""
+    window, data = one.window, one.data
+    if window is None or window.routings or window.counted_routing is not None:
+        return None
+    axes = tuple(dict.fromkeys(layer.axis for layer in data.layers))
+    model = data.tree, data.parameters, id(data.layers), id(analysis.union.index(one.column))
+    shape = None if window.loads is None else window.loads.shape
+    steps = window.steps > 0, window.load_iterations, window.unseen, shape
+    return *model, *analysis.layout.piece(data.rank, axes), *steps
+
+
+def _count_once(members: Sequence[AlikeRanks], counted: Mapping[int, CountedWork], is_sliced: IsSliced) -> bool:
+    """Returns whether the ranks of one tensor-parallel group saw the same tokens in all layers, or no tokens."""
+    first = members[0]
+    loads = [one.window.loads for one in members if one.window and one.window.loads is not None]
+    if len(members) == 1 or not loads or all(is_sliced(first.data, layer.row) for layer in first.data.layers):
+        return True
+    work = counted.get(first.data.rank)
+    if work is not None and any(map(work.routes_own_tokens, first.data.layers)):
+        return False
+    return all(np.array_equal(loads[0], other) for other in loads[1:])
+
+
+def _together(groups: Sequence[Sequence[AlikeRanks]]) -> AlikeRanks:
+    """Returns the ranks of several groups, whose first members have the tokens that count."""
+    first = groups[0][0]
+    ranks = tuple(sorted(one.data.rank for members in groups for one in members))
+    tokens = [members[0].window.loads for members in groups if members[0].window]
+    loads = [own for own in tokens if own is not None]
+    if first.window is None or not loads:
+        return replace(first, ranks=ranks)
+    total: IntArray = np.zeros(loads[0].shape, np.int64)
+    for own in loads:
+        total += own
+    return replace(first, ranks=ranks, window=replace(first.window, loads=total))
+
+
+def _group(rank: int, layout: JobTopology) -> tuple[int, ...]:
+    """Returns the rank's coordinates without tp, or without etp where experts have tensor parallelism of their own."""
+    if layout.info.sizes.get("etp", 1) > 1 and "edp" in layout.info.sizes:
+        return layout.piece(rank, ("pp", "ep", "edp"))
+    return layout.piece(rank, [axis for axis in AXES if axis != "tp"])
