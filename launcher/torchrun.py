@@ -21,6 +21,7 @@ from distprof.config.options import RUN
 from distprof.console import say
 from distprof.errors import UsageError
 from distprof.launcher.run_setup import Job, RunOptions, choose_options
+from distprof.launcher.script_check import check_script
 from distprof.launcher.store.rendezvous import Rendezvous
 from distprof.run_folder import job_name
 from distprof.suggestions import did_you_mean
@@ -75,8 +76,7 @@ def check(args: argparse.Namespace) -> None:
     if _nodes(args) == (0, 0):
         raise UsageError(f"--nnodes {args.nnodes} is not a number of nodes: give a number, or two as in 1:4")
     _check_ranks(args.nproc_per_node)
-    if not args.module and not args.no_python and not Path(args.training_script).exists():
-        raise UsageError(f"the script {args.training_script} does not exist in {Path.cwd()}")
+    check_script(args)
 
 
 def _check_ranks(number: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import py_compile
+import tempfile
+import zipapp
 from pathlib import Path
 
 import pytest
@@ -115,6 +118,14 @@ def test_wrong_options_get_one_sentence(arguments: list[str], sentence: str) -> 
     ("arguments", "sentence"),
     [
         (["missing.py"], "the script missing.py does not exist in "),
+        (["python", "train.py"], "the script python does not exist in .*: distprof starts Python itself, as in: "),
+        ([""], "no script is given, as in: distprof run --nproc 8 train.py"),
+        (["."], r"\. is a folder without __main__\.py: give a script, as in: distprof run --nproc 8 train.py"),
+        (["words.txt"], r"words.txt is no Python script \(line 2: .*\): --no-python starts other programs"),
+        (["weights"], r"weights is no Python script \(.*\): --no-python starts other programs"),
+        (["-m", "no_such.train"], "there is no module no_such.train in .*, nor is it installed"),
+        (["-m", "..train"], r"there is no module \.\.train in .*, nor is it installed"),
+        (["--no-python", "no-such-program"], "cannot start no-such-program: it does not exist, or is not executable"),
         (["--nproc", "two", "train.py"], "--nproc two is not a number of ranks: give a number, gpu, cpu or auto"),
         (["--nproc", "0", "train.py"], "--nproc 0 starts no rank: give 1 or more"),
         (["--nnodes", "few", "train.py"], "--nnodes few is not a number of nodes: give a number, or two as in 1:4"),
@@ -124,17 +135,49 @@ def test_jobs_that_cannot_start(
     arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "train.py").touch()
+    (tmp_path / "words.txt").write_text("torch\nnumpy==1.0.0\n", encoding="utf-8")
+    (tmp_path / "weights").write_bytes(bytes(range(256)))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(UsageError, match=f"^{sentence}"):
         torchrun.check(torchrun.parse(arguments))
-    assert str(refused.value).startswith(sentence)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_script_that_cannot_be_read() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        script = Path(folder) / "train.py"
+        script.touch(mode=0o600)
+        args = torchrun.parse([str(script)])
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                os.setresuid(12_345, 12_345, 12_345)
+                torchrun.check(args)
+            except UsageError as error:
+                code = 0 if str(error).startswith(f"the script {script} cannot be read") else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize(
-    "arguments", [["-m", "package.train"], ["--no-python", "true"], ["--nproc", "cpu", "train.py"]]
+    "arguments",
+    [
+        *(["-m", "package.train"], ["-m", "json.tool"], ["--no-python", "true"], ["--nproc", "cpu", "train.py"]),
+        *(["app"], ["app.zip"], ["old.pyc"], ["other_name"], ["wrong.py"], ["/dev/null"]),
+    ],
 )
 def test_jobs_that_can_start(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "train.py").touch()
+    """Errors inside a file with Python's ending are left to Python."""
+    for folder in ("package", "app"):
+        (tmp_path / folder).mkdir()
+    for script in ("train.py", "app/__main__.py", "other_name"):
+        (tmp_path / script).write_text("import sys\n", encoding="utf-8")
+    (tmp_path / "wrong.py").write_text("import\n", encoding="utf-8")
+    py_compile.compile(str(tmp_path / "train.py"), str(tmp_path / "old.pyc"))
+    zipapp.create_archive(tmp_path / "app", tmp_path / "app.zip")
     monkeypatch.chdir(tmp_path)
     torchrun.check(torchrun.parse(arguments))
 
