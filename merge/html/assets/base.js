@@ -92,6 +92,14 @@ page.explain = (element, word) => {
   return element;
 };
 
+/** Marks a box while columns of its table are hidden at its right, so that they are looked for. */
+page.showMore = (box) => {
+  const mark = () => box.classList.toggle("more", box.scrollWidth - box.clientWidth - box.scrollLeft > 2);
+  const changes = new ResizeObserver(mark);
+  for (const one of [box, box.firstElementChild]) changes.observe(one);
+  box.addEventListener("scroll", mark, { passive: true });
+};
+
 page.colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 page.isDark = () => document.documentElement.dataset.theme === "dark";
 page.setTheme = (theme, keep) => {

@@ -27,6 +27,7 @@ page.start = async () => {
     else if (tree) page.tree(slot, data.tree);
     else if (timeline) page.timeline(slot, data.timeline);
   }
+  for (const box of document.querySelectorAll(".scroll")) page.showMore(box);
   let width = root.clientWidth;
   addEventListener("resize", () => {
     if (root.clientWidth !== width) { width = root.clientWidth; for (const redraw of page.redraws) redraw(); }

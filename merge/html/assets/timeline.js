@@ -94,7 +94,8 @@ page.timeline = (slot, data) => {
     for (let time = Math.ceil(view[0] / tick) * tick; time <= view[1]; time += tick) {
       ctx.textAlign = "center";
       ctx.fillRect(xOf(time), height, 1, 4);
-      ctx.fillText(tick >= 1000 ? `${time / 1000} ms` : `${time} us`, xOf(time), height + 14);
+      const label = tick >= 1000 ? `${time / 1000} ms` : `${time} us`;
+      ctx.fillText(label, Math.min(xOf(time), width() - ctx.measureText(label).width / 2), height + 14);
     }
     if (drag?.to != null) {
       ctx.fillStyle = page.colour("accent");

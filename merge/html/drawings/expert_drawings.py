@@ -35,6 +35,8 @@ _LOSSES: tuple[tuple[str, Callable[[LoadOverSteps], Sequence[int]], int], ...] =
 
 def experts_table(report: Report) -> Table:
     """Returns the layers, the worst first."""
+    shown = _worst_first(report)
+    causes = list(map(cause_words, shown))
     columns = (
         Column("layer"),
         Column("ep max/mean", RATIO, "ep", bar=True),
@@ -44,23 +46,23 @@ def experts_table(report: Report) -> Table:
         Column("dead experts", term="dead expert"),
         Column("dropped", SHARE, "capacity"),
         Column("equal loads would save", TIME),
-        Column("why ep ranks differ", wide=True),
+        *([Column("why ep ranks differ", wide=True)] if any(causes) else []),
         Column("experts", COUNT),
         Column("top-k", COUNT, "top-k"),
         Column("steps", COUNT),
         Column("auxiliary loss", NUMBER),
     )
-    shown = _worst_first(report)
     hot = report.verdict.expert.layer
     marked = [place for place, layer in enumerate(shown) if hot and layer.name == hot]
-    return Table("MoE layers", columns, list(map(_layer_cells, shown)), marked)
+    cells = [_layer_cells(layer, [why] if any(causes) else []) for layer, why in zip(shown, causes, strict=True)]
+    return Table("MoE layers", columns, cells, marked)
 
 
-def _layer_cells(layer: ExpertLayerStats) -> list[Value]:
+def _layer_cells(layer: ExpertLayerStats, cause: Sequence[str]) -> list[Value]:
     dead = (number_spans(layer.dead) or "none") if layer.max_over_mean is not None else None
     return [
         one_line(layer.name), layer.ep_max_over_mean, layer.ep_cost_ns, layer.max_over_mean, layer.hottest, dead,
-        layer.drop_rate, layer.load_cost_ns, cause_words(layer), layer.num_experts, layer.top_k, layer.steps,
+        layer.drop_rate, layer.load_cost_ns, *cause, layer.num_experts, layer.top_k, layer.steps,
         layer.aux_loss,
     ]  # fmt: skip
 

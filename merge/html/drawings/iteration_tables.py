@@ -1,9 +1,10 @@
-"""The tables of the page on single iterations: long ones, and those of the warm-up."""
+"""The tables of the page on single iterations, long ones and those of the warm-up, and on earlier windows."""
 
 from __future__ import annotations
 
-from distprof.merge.html.drawings.model import COUNT, TIME, Column, Table, Value
+from distprof.merge.html.drawings.model import COUNT, SHARE, TIME, Column, Table, Value
 from distprof.merge.report import LONG_STEP, Report
+from distprof.merge.text.blocks.reduced_windows import MEANING, slow_words
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import phase_title, place_name
 from distprof.rank_names import number_spans
@@ -73,3 +74,21 @@ def warmup_table(report: Report) -> Table:
     ]
     note = "Means over the ranks. The job still starts in these iterations: no other figure includes them."
     return Table("Warm-up iterations", columns, cells, note=note)
+
+
+def reduced_windows_table(report: Report) -> Table:
+    """Returns the earlier windows of which only summaries are left."""
+    columns = (
+        Column("window", COUNT, "window"),
+        Column("from iteration", COUNT, "iteration"),
+        Column("ranks", COUNT),
+        Column("median iteration", TIME, bar=True),
+        Column("longest iteration", TIME),
+        Column("MFU", SHARE, "MFU"),
+        Column("slow"),
+    )
+    cells: list[list[Value]] = [
+        [one.number, one.first_iteration, one.ranks, one.iteration_ns, one.longest_ns, one.mfu, slow_words(one)]
+        for one in report.run.reduced_windows
+    ]
+    return Table("Earlier windows", columns, cells, note=MEANING)

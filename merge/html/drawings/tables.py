@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from distprof.merge.html.drawings.collective_tables import collectives_table, waits_table
 from distprof.merge.html.drawings.expert_drawings import balance_table, experts_table
-from distprof.merge.html.drawings.iteration_tables import bursts_table, long_steps_table, warmup_table
+from distprof.merge.html.drawings.iteration_tables import (
+    bursts_table,
+    long_steps_table,
+    reduced_windows_table,
+    warmup_table,
+)
 from distprof.merge.html.drawings.model import Table
 from distprof.merge.html.drawings.rank_tables import hosts_table, memory_table, ranks_table
 from distprof.merge.html.drawings.time_tables import phases_table, self_times_table, skew_table
@@ -20,6 +25,7 @@ def tables(report: Report) -> dict[str, Table]:
         "bursts": bursts_table(report),
         "long_steps": long_steps_table(report),
         "warmup": warmup_table(report),
+        "reduced_windows": reduced_windows_table(report),
         "skew_phases": skew_table(report.skew.phases, "Phases", "phase"),
         "skew_modules": skew_table(report.skew.modules, "Modules on which ranks disagree most", "module"),
         "collectives": collectives_table(report),

@@ -8,6 +8,7 @@ from distprof.merge.quantities import NOT_AVAILABLE, duration, percentage
 from distprof.merge.report import ReducedWindow, Report, SlowInWindow
 from distprof.merge.text.format.lines import heading, table, wrapped
 
+MEANING = "Of these windows summaries are left. Only waits for data and longer iterations tell there who was slow."
 #: Of more windows the last ones are shown; ``summary.json`` has all of them.
 _MOST = 20
 
@@ -18,9 +19,7 @@ def reduced_windows_block(report: Report) -> Iterator[str]:
     if not windows:
         return
     yield heading("Earlier windows")
-    yield from wrapped(
-        "Of these windows summaries are left. Only waits for data and longer iterations tell there who was slow."
-    )
+    yield from wrapped(MEANING)
     if len(windows) > _MOST:
         yield f"The last {_MOST} of {len(windows)}; summary.json has all."
     titles = ("window", "from iteration", "ranks", "median", "longest", "MFU", "slow")
@@ -35,8 +34,13 @@ def _row(window: ReducedWindow) -> tuple[str, ...]:
         NOT_AVAILABLE if window.iteration_ns is None else duration(window.iteration_ns),
         duration(window.longest_ns),
         percentage(window.mfu, 1.0),
-        ", ".join(map(_slow, window.slow)) or "-",
+        slow_words(window) or "-",
     )
+
+
+def slow_words(window: ReducedWindow) -> str:
+    """Returns the ranks that were slow in a window, each with what it lost; empty where none was."""
+    return ", ".join(map(_slow, window.slow))
 
 
 def _slow(one: SlowInWindow) -> str:

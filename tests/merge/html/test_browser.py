@@ -200,6 +200,39 @@ def test_ranks_fold_by_host_and_are_found_by_words(many: Browser) -> None:
     assert column(many, "ranks", "rank") == []
 
 
+def resize(browser: Browser, width: int) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+#: The labels of the tables of which columns are hidden at the right, and of those that show it.
+HIDDEN_AND_MARKED = """
+const labels = (boxes) => boxes.map((one) => one.ariaLabel), boxes = [...document.querySelectorAll(".scroll")];
+const hidden = boxes.filter((one) => one.scrollWidth - one.clientWidth - one.scrollLeft > 2);
+const marked = boxes.filter((one) => getComputedStyle(one).maskImage !== "none");
+return [labels(hidden), labels(marked)];"""
+
+
+def test_tables_fit_a_screen_and_scroll_in_their_box_on_a_phone(opened: Browser) -> None:
+    try:
+        resize(opened, 1180)
+        opened.wait("return document.querySelector('.scroll.more') === null")
+        assert opened.run(HIDDEN_AND_MARKED) == [[], []]
+        resize(opened, 390)
+        opened.wait("return document.querySelectorAll('.scroll.more').length > 5")
+        hidden, marked = opened.run(HIDDEN_AND_MARKED)
+        assert "Ranks" in hidden and hidden == marked
+        assert opened.run("return document.documentElement.scrollWidth <= innerWidth"), "the page itself is too wide"
+        box = f"document.querySelector('{slot('ranks')} .scroll')"
+        opened.run(f"{box}.scrollTo(10_000, 0)")
+        opened.wait(f"return !{box}.classList.contains('more')")
+        lefts = f"return [{box}, {box}.querySelector('td')].map((one) => Math.round(one.getBoundingClientRect().left))"
+        left, of_rank = opened.run(lefts)
+        assert of_rank - left <= 1, "the number of the rank stays in view"
+    finally:
+        opened.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_the_named_rank_is_marked(opened: Browser) -> None:
     marked = opened.texts(f"{slot('ranks')} tr.marked td:first-child")
     assert marked == ["5"]

@@ -26,7 +26,16 @@ from distprof.merge.html.drawings.heat_maps import heat_maps
 from distprof.merge.html.drawings.model import BYTES, RATIO, TIME
 from distprof.merge.html.drawings.tables import tables
 from distprof.merge.html.page import render_page
-from distprof.merge.report import SLOW, Burst, LongStep, Report, SlowGroup, Straggler
+from distprof.merge.report import (
+    SLOW,
+    Burst,
+    LongStep,
+    ReducedWindow,
+    Report,
+    SlowGroup,
+    SlowInWindow,
+    Straggler,
+)
 
 ROOT = Path(__file__).parents[3]
 JOB: dict[str, Any] = {"dp": 4, "tp": 2, "ep": 2, "layers": 4, "slow_rank": 5, "hot": 3.0, "steps": 6}
@@ -183,6 +192,19 @@ def test_bursts_have_a_card_and_a_table() -> None:
     assert card.sentence == "In 2 of 3 steps rank 2 loses 400 ms in data wait."
     assert list(tables(report)["bursts"].rows) == [["6, 8", 3, "2", "data wait", 4e8, ""]]
     assert list(tables(report)["long_steps"].rows) == [[6, 5e8, "2", "data wait", 4e8, ""]]
+
+
+def test_windows_of_which_summaries_are_left_have_a_table() -> None:
+    report = report_of(dp=4)
+    slow = (SlowInWindow(3, "data", 4e6), SlowInWindow(1, "", 2e6))
+    windows = (ReducedWindow(0, 6, 4, 5e7, 9e7, 0.25, slow), ReducedWindow(1, 106, 3, None, 8e7, None))
+    report = replace(report, run=replace(report.run, reduced_windows=windows))
+    made = data_of(read(report))["tables"]["reduced_windows"]
+    assert made["rows"] == [
+        [0, 6, 4, 5e7, 9e7, 0.25, "rank 3 (+4 ms data), rank 1 (+2 ms)"],
+        [1, 106, 3, None, 8e7, None, ""],
+    ]
+    assert any(attributes.get("data-table") == "reduced_windows" for _, attributes in read(report).elements)
 
 
 def test_a_host_that_is_slow_as_a_whole_is_named_in_its_place() -> None:
