@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 _CHECKSUM_BYTES = 4
 #: A block begins in a cache line of its own, so that writers do not disturb each other.
@@ -27,6 +30,11 @@ class Layout(NamedTuple):
     @property
     def copy_bytes(self) -> int:
         return _aligned(self.format.size + _CHECKSUM_BYTES)
+
+    def starts(self, slot: int) -> tuple[int, int]:
+        """Returns the offsets of both copies in the page; ``slot`` is that of the slot."""
+        first = slot + self.offset
+        return first, first + self.copy_bytes
 
     @property
     def end(self) -> int:
@@ -51,8 +59,7 @@ class BlockWriter:
         self._page = page
         self._pack = block.format.pack
         self._length = block.format.size + _CHECKSUM_BYTES
-        first = slot + block.offset
-        self._offsets = (first, first + block.copy_bytes)
+        self._offsets = block.starts(slot)
         self._number = _newest(page, slot, block)[0]  # of an earlier owner of the slot
 
     def write(self, *values: Any) -> None:
@@ -62,27 +69,51 @@ class BlockWriter:
         self._page[start : start + self._length] = body + zlib.crc32(body).to_bytes(_CHECKSUM_BYTES, "little")
 
 
-def read_block(page: memoryview, slot: int, block: Layout) -> tuple[Any, ...] | None:
+class BlockReader(Generic[T]):
+    """Reads one block again and again.  What has not changed since the last time is not read again: it costs the
+    comparison of its number.
+    """
+
+    def __init__(self, page: memoryview, slot: int, block: Layout, parse: Callable[[Sequence[Any]], T]) -> None:
+        """``slot`` is the offset of the block's slot in the page; ``parse`` makes of the values what is returned."""
+        self._page, self._slot, self._block = page, slot, block
+        self._parse = parse
+        first, second = (page[start : start + 8].cast("Q") for start in block.starts(slot))
+        self._numbers = first, second
+        self._number = 0
+        self._found: T | None = None
+
+    def read(self) -> T | None:
+        """Returns the newest values; None if there are none, or if no copy is whole."""
+        one, other = self._numbers
+        if self._number and (one[0] if one[0] > other[0] else other[0]) == self._number:
+            return self._found
+        for _ in range(_TRIES):
+            number, values = _newest(self._page, self._slot, self._block)
+            if number:
+                if number != self._number:
+                    self._number, self._found = number, self._parse(values)
+                return self._found
+        return None
+
+
+def read_block(page: memoryview, slot: int, block: Layout) -> Sequence[Any] | None:
     """Returns the newest values of a block; None if there are none, or if no copy is whole."""
-    for _ in range(_TRIES):
-        number, values = _newest(page, slot, block)
-        if number:
-            return values
-    return None
+    return BlockReader(page, slot, block, tuple).read()
 
 
 def _newest(page: memoryview, slot: int, block: Layout) -> tuple[int, tuple[Any, ...]]:
     """Returns number and values of the newer of the whole copies; (0, ()) without one."""
-    newest: tuple[int, tuple[Any, ...]] = (0, ())
     size = block.format.size
-    for start in (slot + block.offset, slot + block.offset + block.copy_bytes):
+    starts = sorted(block.starts(slot), key=lambda start: int.from_bytes(page[start : start + 8], "little"))
+    for start in reversed(starts):
         copy = bytes(page[start : start + size + _CHECKSUM_BYTES])
         body = copy[:size]
         if zlib.crc32(body) == int.from_bytes(copy[size:], "little"):
             number, *values = block.format.unpack(body)
-            if number > newest[0]:
-                newest = (number, tuple(values))
-    return newest
+            if number:
+                return number, tuple(values)
+    return 0, ()
 
 
 def text_bytes(text: str, size: int) -> bytes:

@@ -26,23 +26,15 @@ def upper_ns(bucket: int) -> int:
     return (5 + quarter) << (bits - 2)
 
 
-def without_longest(counts: Sequence[int], number: int) -> list[int]:
-    """Returns the counts without those of the ``number`` longest durations."""
-    left = list(counts)
-    for bucket in range(len(left) - 1, -1, -1):
-        if not number:
-            break
-        if not left[bucket]:
-            continue
-        taken = min(number, left[bucket])
-        left[bucket] -= taken
-        number -= taken
-    return left
+def sums(counts: Sequence[int]) -> list[int]:
+    """Returns for each bucket how many durations are in it and in those before it."""
+    return list(accumulate(counts))
 
 
-def quantile_ns(counts: Sequence[int], share: float) -> int | None:
-    """Returns a duration that ``share`` of the counted ones do not exceed, up to a bucket's width; None without any."""
-    seen = list(accumulate(counts))
-    if not seen or not seen[-1]:
-        return None
-    return upper_ns(bisect_left(seen, share * seen[-1]))
+def quantile_ns(sums: Sequence[int], share: float, longest: int = 0) -> int | None:
+    """Returns a duration that ``share`` of the counted ones do not exceed, up to a bucket's width; None without any.
+
+    The ``longest`` durations do not count.
+    """
+    number = sums[-1] - longest if sums else 0
+    return upper_ns(bisect_left(sums, share * number)) if number > 0 else None

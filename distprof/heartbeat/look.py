@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from distprof.heartbeat.page_folder import page_folder
@@ -18,6 +18,7 @@ from distprof.safe_files import read_regular
 _PIPE, _ANSWER, _WORDS = "ask.{}", "look.{}", "words"
 _MODE = 0o600
 _FIRST_FREE = 3
+_WRITING = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_BYTES = 1 << 20
 #: What a daemon writes into the pipe: one byte for the kind, a number of eight bytes.
 MESSAGE_BYTES = 9
@@ -41,29 +42,47 @@ def open_pipe(token: str, slot: int) -> int:
 
 def ask(token: str, slot: int, kind: bytes, number: int) -> bool:
     """Wakes the thread of a rank.  Returns whether there is a pipe that takes the message."""
-    return bool(ask_each(token, (slot,), kind, number))
-
-
-def ask_each(token: str, slots: Iterable[int], kind: bytes, number: int) -> list[int]:
-    """Wakes the threads of ranks in this order.  Returns the slots whose pipes take the message."""
-    message = kind + number.to_bytes(8, "little")
+    pipes = Pipes(token)
     try:
-        with page_folder(token) as (_, folder):
-            return [slot for slot in slots if _wake(folder, slot, message)]
-    except OSError:
-        return []
+        return bool(pipes.ask_each((slot,), kind, number))
+    finally:
+        pipes.close()
 
 
-def _wake(folder: int, slot: int, message: bytes) -> bool:
-    try:
-        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        pipe = os.open(_PIPE.format(slot), flags, dir_fd=folder)
+class Pipes:
+    """The pipes of ranks that are asked again and again: they stay open."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._open: dict[int, int] = {}  # slot -> descriptor
+
+    def ask_each(self, slots: Sequence[int], kind: bytes, number: int) -> list[int]:
+        """Wakes the threads of ranks in this order.  Returns the slots whose pipes take the message."""
+        message = kind + number.to_bytes(8, "little")
+        self._open_missing(slots)
+        return [slot for slot in slots if slot in self._open and self._takes(slot, message)]
+
+    def close(self) -> None:
+        """Closes all; the next question opens them again."""
+        for slot in list(self._open):
+            os.close(self._open.pop(slot))
+
+    def _open_missing(self, slots: Sequence[int]) -> None:
+        missing = [slot for slot in slots if slot not in self._open]
+        if missing:
+            with contextlib.suppress(OSError), page_folder(self._token) as (_, folder):
+                for slot in missing:
+                    with contextlib.suppress(OSError):
+                        self._open[slot] = os.open(_PIPE.format(slot), _WRITING, dir_fd=folder)
+
+    def _takes(self, slot: int, message: bytes) -> bool:
         try:
-            return os.write(pipe, message) == MESSAGE_BYTES
-        finally:
-            os.close(pipe)
-    except OSError:
-        return False
+            return os.write(self._open[slot], message) == MESSAGE_BYTES
+        except BlockingIOError:  # it is full: the rank is stopped
+            return False
+        except OSError:  # its rank has ended
+            os.close(self._open.pop(slot))
+            return False
 
 
 def read_question(pipe: int) -> tuple[bytes, int]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import NamedTuple
+
+from distprof.heartbeat.durations import quantile_ns, sums
 
 #: A value that was not measured.
 NOT_MEASURED = -1
 #: So many of the longest iterations do not count for what is usual: code is compiled in the first ones.
 UNUSUAL = 3
+_MEDIAN, _P99 = 0.5, 0.99
 
 
 class State(IntEnum):
@@ -117,9 +121,6 @@ class RankInfo:
     began_ns: int  # the running iteration
     duration_ns: int | None  # of the iteration before
     smoothed_ns: int | None  # a running mean of durations
-    median_ns: int | None  # of all iterations
-    p99_ns: int | None
-    usual_p99_ns: int | None  # without the longest iterations, mostly the first ones
     window: int  # the one that runs, or ran last
     window_end: int  # the first iteration after it
     phase: str  # in timed iterations, else empty
@@ -133,3 +134,22 @@ class RankInfo:
     error: str
     error_where: str
     answer: Answer | None
+
+    @cached_property
+    def _sums(self) -> list[int]:
+        return sums(self.histogram)
+
+    @property
+    def median_ns(self) -> int | None:
+        """The median of all iterations."""
+        return quantile_ns(self._sums, _MEDIAN)
+
+    @property
+    def p99_ns(self) -> int | None:
+        """The 99th percentile of all iterations."""
+        return quantile_ns(self._sums, _P99)
+
+    @property
+    def usual_p99_ns(self) -> int | None:
+        """The 99th percentile without the longest iterations, mostly the first ones."""
+        return quantile_ns(self._sums, _P99, UNUSUAL)

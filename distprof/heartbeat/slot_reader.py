@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from distprof.heartbeat.blocks import read_block, text_of
-from distprof.heartbeat.durations import quantile_ns, without_longest
+from distprof.heartbeat.blocks import BlockReader, text_of
 from distprof.heartbeat.layout import (
     ACTIVITY,
     ANSWER,
@@ -18,6 +17,7 @@ from distprof.heartbeat.layout import (
     IDENTITY,
     PHASES,
     PROGRESS,
+    SLOT_BYTES,
     SLOTS,
     TOTAL,
     WORK,
@@ -25,7 +25,6 @@ from distprof.heartbeat.layout import (
 )
 from distprof.heartbeat.page import Page
 from distprof.heartbeat.slot import (
-    UNUSUAL,
     Answer,
     DeviceMacs,
     GroupProgress,
@@ -37,82 +36,90 @@ from distprof.heartbeat.slot import (
 )
 from distprof.rank import procfs
 
-_MEDIAN, _P99 = 0.5, 0.99
 _LARGEST_RANK = 1 << 24
+#: Fields of RankInfo in the order of the block IDENTITY.
+_NUMBERS = ("rank", "world_size", "local_rank", "node_rank", "pid", "started_tick", "started_wall_ns", "started_ns")
+_TEXTS = ("host", "place", "device", "gpu_uuid")
 
 
 def read_slots(page: Page) -> Iterator[tuple[int, RankInfo]]:
     """Yields (index, rank) of each slot that a rank has taken."""
-    words = page.memory.cast("Q")
-    one, other = IDENTITY.offset // 8, (IDENTITY.offset + IDENTITY.copy_bytes) // 8
-    for index in range(SLOTS):
-        first = slot_offset(index) // 8
-        if not words[first + one] and not words[first + other]:  # their numbers: nobody has taken this slot
-            continue
-        found = read_slot(page, index)
-        if found is not None:
-            yield index, found
+    return PageReader(page).slots()
 
 
-def read_slot(page: Page, index: int) -> RankInfo | None:
-    """Returns the rank of a slot; None if there is none."""
-    memory, slot = page.memory, slot_offset(index)
-    identity, progress = (read_block(memory, slot, block) for block in (IDENTITY, PROGRESS))
-    if identity is None or progress is None or progress[4] not in State._value2member_map_:
-        return None
-    if identity[0] >= _LARGEST_RANK:
-        return None
-    iteration, began_ns, duration_ns, smoothed_ns, state, window, window_end = progress
-    counts = memory[slot + HISTOGRAM : slot + HISTOGRAM_END].cast("I").tolist()
-    sampled_ns, phase, module = read_block(memory, slot, ACTIVITY) or (0, b"", b"")
-    _, *groups = read_block(memory, slot, GROUPS) or (0,)
-    error_ns, where, message = read_block(memory, slot, ERROR) or (0, b"", b"")
-    return RankInfo(
-        rank=identity[0],
-        world_size=identity[1],
-        local_rank=identity[2],
-        node_rank=identity[3],
-        pid=identity[4],
-        started_tick=identity[5],
-        started_wall_ns=identity[6],
-        started_ns=identity[7],
-        host=text_of(identity[8]),
-        place=text_of(identity[9]),
-        device=text_of(identity[10]),
-        gpu_uuid=text_of(identity[11]),
-        state=State(state),
-        iteration=iteration,
-        began_ns=began_ns,
-        duration_ns=duration_ns or None,
-        smoothed_ns=smoothed_ns or None,
-        median_ns=quantile_ns(counts, _MEDIAN),
-        p99_ns=quantile_ns(counts, _P99),
-        usual_p99_ns=quantile_ns(without_longest(counts, UNUSUAL), _P99),
-        window=window,
-        window_end=window_end,
-        phase=text_of(phase),
-        module=text_of(module),
-        sampled_ns=sampled_ns,
-        groups=tuple(_groups(groups)),
-        histogram=tuple(counts),
-        total_ns=memory[slot + TOTAL : slot + TOTAL + 8].cast("Q")[0],
-        last=_figures(read_block(memory, slot, COUNTERS)),
-        work=_work(read_block(memory, slot, WORK)),
-        error=text_of(message) if error_ns else "",
-        error_where=text_of(where) if error_ns else "",
-        answer=_answer(read_block(memory, slot, ANSWER)),
-    )
+class PageReader:
+    """Reads the slots of a page again and again: of each rank only what has changed."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        words = page.memory.cast("Q")
+        #: The numbers of both copies of each slot's identity: both are 0 if nobody has taken the slot.
+        self._numbers = [words[start // 8 :: SLOT_BYTES // 8] for start in IDENTITY.starts(slot_offset(0))]
+        self._readers: dict[int, SlotReader] = {}
+
+    def slots(self) -> Iterator[tuple[int, RankInfo]]:
+        """Yields (index, rank) of each slot that a rank has taken."""
+        one, other = (numbers.tolist() for numbers in self._numbers)
+        for index in range(SLOTS):
+            if one[index] or other[index]:
+                found = self.slot(index).rank()
+                if found is not None:
+                    yield index, found
+
+    def slot(self, index: int) -> SlotReader:
+        if index not in self._readers:
+            self._readers[index] = SlotReader(self._page, index)
+        return self._readers[index]
 
 
-def read_position(page: Page, index: int) -> Position | None:
-    """Returns where the rank of a slot is, for a tenth of the time of :func:`read_slot`; None where it is not known."""
-    memory, slot = page.memory, slot_offset(index)
-    progress, groups = (read_block(memory, slot, block) for block in (PROGRESS, GROUPS))
-    if progress is None or groups is None or progress[4] not in State._value2member_map_:
-        return None
-    iteration, _, duration_ns, _, state, window, window_end = progress
-    is_recorded = window > 0 or iteration >= window_end
-    return Position(iteration, duration_ns or None, State(state), is_recorded, groups[0], tuple(_groups(groups[1:])))
+class SlotReader:
+    """Reads one slot."""
+
+    def __init__(self, page: Page, index: int) -> None:
+        memory, slot = page.memory, slot_offset(index)
+        self._identity = BlockReader(memory, slot, IDENTITY, _identity)
+        self._progress = BlockReader(memory, slot, PROGRESS, _progress)
+        self._activity = BlockReader(memory, slot, ACTIVITY, tuple)
+        self._groups = BlockReader(memory, slot, GROUPS, _groups)
+        self._figures = BlockReader(memory, slot, COUNTERS, _figures)
+        self._work = BlockReader(memory, slot, WORK, _work)
+        self._error = BlockReader(memory, slot, ERROR, tuple)
+        self._answer = BlockReader(memory, slot, ANSWER, _answer)
+        self._histogram = memory[slot + HISTOGRAM : slot + HISTOGRAM_END].cast("I")
+        self._total = memory[slot + TOTAL : slot + TOTAL + 8].cast("Q")
+
+    def rank(self) -> RankInfo | None:
+        """Returns the rank of the slot; None if there is none."""
+        identity, progress = self._identity.read(), self._progress.read()
+        if identity is None or progress is None:
+            return None
+        sampled_ns, phase, module = self._activity.read() or (0, b"", b"")
+        error_ns, where, message = self._error.read() or (0, b"", b"")
+        _, groups = self._groups.read() or (0, ())
+        return RankInfo(
+            **identity,
+            **progress,
+            phase=text_of(phase),
+            module=text_of(module),
+            sampled_ns=sampled_ns,
+            groups=groups,
+            histogram=tuple(self._histogram.tolist()),
+            total_ns=self._total[0],
+            last=self._figures.read() or StepFigures(),
+            work=self._work.read() or WindowWork(),
+            error=text_of(message) if error_ns else "",
+            error_where=text_of(where) if error_ns else "",
+            answer=self._answer.read(),
+        )
+
+    def position(self) -> Position | None:
+        """Returns where the rank is, for a part of the time of :meth:`rank`; None where it is not known."""
+        progress, groups = self._progress.read(), self._groups.read()
+        if progress is None or groups is None:
+            return None
+        iteration, window, window_end = (progress[name] for name in ("iteration", "window", "window_end"))
+        is_recorded = window > 0 or iteration >= window_end
+        return Position(iteration, progress["duration_ns"], progress["state"], is_recorded, *groups)
 
 
 def is_alive(found: RankInfo) -> bool:
@@ -120,31 +127,54 @@ def is_alive(found: RankInfo) -> bool:
     return procfs.started_tick(found.pid) == found.started_tick
 
 
-def _figures(values: tuple[Any, ...] | None) -> StepFigures:
-    if values is None:
-        return StepFigures()
+def _identity(values: Sequence[Any]) -> dict[str, Any] | None:
+    """Returns fields of RankInfo; None for what is no rank."""
+    if values[0] >= _LARGEST_RANK:
+        return None
+    texts = (text_of(value) for value in values[len(_NUMBERS) :])
+    return {**dict(zip(_NUMBERS, values, strict=False)), **dict(zip(_TEXTS, texts, strict=True))}
+
+
+def _progress(values: Sequence[Any]) -> dict[str, Any] | None:
+    """Returns fields of RankInfo; None for an unknown state."""
+    iteration, began_ns, duration_ns, smoothed_ns, state, window, window_end = values
+    if state not in State._value2member_map_:
+        return None
+    return {
+        "iteration": iteration,
+        "began_ns": began_ns,
+        "duration_ns": duration_ns or None,
+        "smoothed_ns": smoothed_ns or None,
+        "state": State(state),
+        "window": window,
+        "window_end": window_end,
+    }
+
+
+def _figures(values: Sequence[Any]) -> StepFigures:
     iteration, duration_ns, *phases_ns = values[: 2 + len(PHASES)]
     return StepFigures(iteration, duration_ns, tuple(phases_ns), *values[2 + len(PHASES) :])
 
 
-def _work(values: tuple[Any, ...] | None) -> WindowWork:
-    if values is None:
-        return WindowWork()
+def _work(values: Sequence[Any]) -> WindowWork:
     rows = (values[first : first + len(DeviceMacs._fields)] for first in range(3, len(values), len(DeviceMacs._fields)))
     macs = (DeviceMacs(text_of(name), threads, text_of(arithmetic), count) for name, threads, arithmetic, count in rows)
     window, mean_ns, devices = values[:3]
     return WindowWork(window, mean_ns, devices, tuple(row for row in macs if row.macs > 0))
 
 
-def _groups(values: Sequence[Any]) -> Iterator[GroupProgress]:
-    for first in range(0, len(values), len(GroupProgress._fields)):
+def _groups(values: Sequence[Any]) -> tuple[int, tuple[GroupProgress, ...]]:
+    """Returns when they were looked at, and the groups."""
+    found = []
+    for first in range(1, len(values), len(GroupProgress._fields)):
         name, size, members, enqueued, completed = values[first : first + len(GroupProgress._fields)]
         if size:
-            yield GroupProgress(text_of(name), size, members, enqueued, completed)
+            found.append(GroupProgress(text_of(name), size, members, enqueued, completed))
+    return values[0], tuple(found)
 
 
-def _answer(values: tuple[int, int, int, int, bytes] | tuple[()] | None) -> Answer | None:
-    if not values or not values[0]:
-        return None
+def _answer(values: Sequence[Any]) -> Answer | None:
     number, accepted, window, iteration, reason = values
+    if not number:
+        return None
     return Answer(number, window, iteration, "" if accepted else text_of(reason) or "no reason is given")

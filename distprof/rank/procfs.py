@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PROC = Path("/proc")
+_MOST_BYTES = 4096  # of a file with one line of numbers
 
 
 def ancestors(pid: int) -> Iterator[int]:
@@ -33,12 +34,10 @@ def is_python(pid: int) -> bool:
         return False
 
 
-def resident_bytes(pid: int) -> int | None:
-    """Returns the memory that a process holds; None if that is unknown or the process has ended."""
-    try:
-        return int((_PROC / str(pid) / "statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return None
+def resident_bytes(pid: int, tick: int) -> int | None:
+    """Returns the memory that the process holds that began at ``tick``; None if that is unknown or it has ended."""
+    stat = _living(pid)
+    return None if stat is None or int(stat[19]) != tick else int(stat[21]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def started_tick(pid: int) -> int | None:
@@ -46,8 +45,8 @@ def started_tick(pid: int) -> int | None:
 
     Together with the pid, it identifies the process.
     """
-    stat = _stat(pid)
-    return None if stat is None or stat[0] in (b"Z", b"X") else int(stat[19])
+    stat = _living(pid)
+    return None if stat is None else int(stat[19])
 
 
 def is_stopped(pid: int) -> bool:
@@ -65,9 +64,19 @@ def started_wall_ns(pid: int) -> int | None:
     return time.time_ns() - round((time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot) * 1e9)
 
 
+def _living(pid: int) -> list[bytes] | None:
+    """Returns what :func:`_stat` does, but None for a process that has ended."""
+    stat = _stat(pid)
+    return None if stat is None or stat[0] in (b"Z", b"X") else stat
+
+
 def _stat(pid: int) -> list[bytes] | None:
     """Returns the fields of the stat file from the state on; the name before them may contain any character."""
     try:
-        return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+        fd = os.open(f"{_PROC}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)  # a daemon does so again and again
+        try:
+            return os.read(fd, _MOST_BYTES).rpartition(b")")[2].split()
+        finally:
+            os.close(fd)
     except OSError:
         return None

@@ -34,7 +34,7 @@ class Exchange(Protocol):
         """Replaces this node's status."""
 
     def statuses(self) -> Iterator[tuple[str, bytes]]:
-        """Yields (node, status) of all nodes."""
+        """Yields (node, status) of all other nodes."""
 
     def publish_request(self, request: bytes) -> None:
         """Replaces the request to all nodes."""
@@ -57,7 +57,8 @@ class FolderExchange:
 
     def statuses(self) -> Iterator[tuple[str, bytes]]:
         names = [name for name in os.listdir(self._folder) if _STATUS.fullmatch(name)]  # noqa: PTH208
-        for name in sorted(names)[:MAX_NODES]:
+        own = f"{self._key}.status"
+        for name in sorted(name for name in names if name != own)[:MAX_NODES]:
             with contextlib.suppress(OSError):
                 yield name.partition(".")[0], read_regular(self._folder / name, MAX_STATUS_BYTES)
 

@@ -153,11 +153,11 @@ class JobEnd:
         if time.monotonic() - self._looked_s < _LIVES_S:
             return False
         self._looked_s = time.monotonic()
-        if self._watch.has_live_ranks() or (self._lifeline is None and _lives(*self._starter)):
+        if self._lifeline is not None:
+            return bool(select.select([self._lifeline], [], [], 0)[0]) and not self._watch.has_live_ranks()
+        if self._watch.has_live_ranks() or _lives(*self._starter):
             self._empty_since = time.monotonic()
             return False
-        if self._lifeline is not None:
-            return bool(select.select([self._lifeline], [], [], 0)[0])
         parent, _ = self._parent
         return (parent > 1 and not _lives(*self._parent)) or time.monotonic() - self._empty_since > _EMPTY_S
 

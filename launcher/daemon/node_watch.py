@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from distprof.heartbeat.page import Page
 from distprof.heartbeat.slot import NOT_MEASURED, RankInfo, Request, State
-from distprof.heartbeat.slot_reader import is_alive, read_slots
+from distprof.heartbeat.slot_reader import PageReader, is_alive
 from distprof.heartbeat.slot_writer import ring
 from distprof.launcher.daemon.hang_watch.limits import FLOOR_S, limit_s
 from distprof.launcher.daemon.requests import WindowRequest
@@ -26,6 +26,7 @@ class NodeWatch:
     def __init__(self, page: Page, node: str, floor_s: float = FLOOR_S) -> None:
         """``floor_s``: the least time after which an iteration counts as stuck."""
         self._page = page
+        self._reader = PageReader(page)
         self._floor_s = floor_s
         self.node = node
         self._request = 0  # the last one that was laid into the page
@@ -42,7 +43,7 @@ class NodeWatch:
 
     def has_live_ranks(self) -> bool:
         """Whether any process of a slot runs and has not said that it has ended; mostly answered by the first slot."""
-        return any(found.state is not State.ENDED and is_alive(found) for _, found in read_slots(self._page))
+        return any(found.state is not State.ENDED and is_alive(found) for _, found in self._reader.slots())
 
     def answering(self) -> list[int]:
         """Returns the slots of ranks whose processes run, and are not stopped; the lowest rank first."""
@@ -62,7 +63,7 @@ class NodeWatch:
     def slots(self) -> list[tuple[int, RankInfo]]:
         """Returns the slots, of a rank with several the one that was taken last: a restarted rank may get another."""
         newest: dict[int, tuple[int, RankInfo]] = {}
-        for index, found in read_slots(self._page):
+        for index, found in self._reader.slots():
             before = newest.get(found.rank)
             if before is None or before[1].started_ns < found.started_ns:
                 newest[found.rank] = index, found
@@ -70,7 +71,8 @@ class NodeWatch:
 
 
 def _status(found: RankInfo, now_ns: int, floor_s: float, looks: RankLooks | None) -> RankStatus:
-    alive, answer = is_alive(found), found.answer
+    resident_bytes, answer = procfs.resident_bytes(found.pid, found.started_tick), found.answer
+    alive = resident_bytes is not None
     return RankStatus(
         rank=found.rank,
         world_size=found.world_size,
@@ -95,7 +97,7 @@ def _status(found: RankInfo, now_ns: int, floor_s: float, looks: RankLooks | Non
         timed_ns=_measured(found.last.duration_ns),
         samples=_measured(found.last.samples),
         peak_bytes=_measured(found.last.peak_bytes),
-        resident_bytes=procfs.resident_bytes(found.pid) if alive else None,
+        resident_bytes=resident_bytes,
         error=found.error,
         request=answer.request if answer is not None else 0,
         request_window=answer.window if answer is not None else 0,

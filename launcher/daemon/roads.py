@@ -24,14 +24,14 @@ class Roads:
                 road.publish_status(status)
 
     def statuses(self) -> Iterator[tuple[str, bytes]]:
-        """Yields those of the first road on which there are several, this node's among them."""
+        """Yields those of the first road on which there are any."""
         for road in self._roads:
             count = 0
             with contextlib.suppress(OSError):
                 for found in road.statuses():
                     count += 1
                     yield found
-            if count > 1:
+            if count:
                 return
 
     def publish_request(self, request: bytes) -> None:

@@ -58,7 +58,7 @@ class StoreExchange:
 
     def statuses(self) -> Iterator[tuple[str, bytes]]:
         for number in range(1, min(self._store.add("daemons", 0), MAX_NODES) + 1):
-            content = self._status(f"status/{number}")
+            content = self._status(f"status/{number}") if number != self._number else b""
             if content:
                 yield str(number), content
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from distprof.heartbeat.hang_file import FOLDER, SLOW, UNKNOWN, Hang, next_number, write_hang
 from distprof.heartbeat.look import PERMIT, ask
-from distprof.heartbeat.slot import State
+from distprof.heartbeat.slot import RankInfo, State
 from distprof.launcher.daemon.hang_watch.collection import Collection, Slots
 from distprof.launcher.daemon.hang_watch.evidence import NodeEvidence, join
 from distprof.launcher.daemon.hang_watch.limits import limit_s
@@ -102,10 +102,12 @@ class HangWatch:
             return False
         now_ns = time.perf_counter_ns()
         return any(one.evidence is not None for one in neighbours) or any(
-            info.state in _RUNNING
-            and (now_ns - info.began_ns) / _NS > limit_s(info.iteration, info.usual_p99_ns, self._floor_s)
-            for _, info in slots
+            info.state in _RUNNING and self._is_stuck(info, (now_ns - info.began_ns) / _NS) for _, info in slots
         )
+
+    def _is_stuck(self, info: RankInfo, age_s: float) -> bool:
+        """Whether the iteration has taken too long; no limit is below the floor, so mostly none is computed."""
+        return age_s > self._floor_s and age_s > limit_s(info.iteration, info.usual_p99_ns, self._floor_s)
 
     def _collect(self, collection: Collection, now_s: float) -> None:
         evidence = collection.step()

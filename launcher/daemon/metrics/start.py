@@ -9,7 +9,6 @@ from typing import Protocol
 
 from distprof.config.settings import Settings
 from distprof.heartbeat.slot import RankInfo
-from distprof.heartbeat.slot_reader import is_alive
 from distprof.launcher.daemon.metrics.rank_metrics import SeenRank
 from distprof.launcher.daemon.metrics.utilization import known_peaks, mfu
 from distprof.launcher.daemon.slow_rank.history import RankLooks
@@ -60,7 +59,7 @@ def _seen(run: RunFolder, ranks: Ranks, looks: Looks) -> Callable[[], list[SeenR
         now_ns, found = time.perf_counter_ns(), looks()
         return [
             SeenRank(
-                *(one, is_alive(one), now_ns, procfs.resident_bytes(one.pid)),
+                *(one, (held := procfs.resident_bytes(one.pid, one.started_tick)) is not None, now_ns, held),
                 *(mfu(one.work, peaks), found.get(one.rank)),
             )
             for one in ranks()

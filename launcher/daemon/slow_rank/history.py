@@ -94,7 +94,9 @@ class History:
         """Returns what the looks say of each of these ranks; nothing before the first one."""
         counts, recent = self._counts(), list(self._recent(now_s))
         total = sum(one.looks for one in recent)
-        waiting = sum((one.waiting for one in recent), Counter[int]())
+        waiting = Counter[int]()
+        for one in recent:
+            waiting.update(one.waiting)
         sampled = sum(counts.values())
         named = self.named.rank if self.named is not None else None
         return {rank: RankLooks(counts[rank], sampled, waiting[rank] / total, rank == named) for rank in ranks if total}

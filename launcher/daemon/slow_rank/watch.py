@@ -11,10 +11,10 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from distprof.heartbeat.look import GROUPS, ask_each
+from distprof.heartbeat.look import GROUPS, Pipes
 from distprof.heartbeat.page import Page
 from distprof.heartbeat.slot import Position, RankInfo, State
-from distprof.heartbeat.slot_reader import read_position
+from distprof.heartbeat.slot_reader import PageReader
 from distprof.launcher.daemon.slow_rank.arrivals import RankPosition, look_at
 from distprof.launcher.daemon.slow_rank.history import History, RankLooks, Slowest
 from distprof.launcher.daemon.slow_rank.wording import end_sentence, sentence
@@ -42,7 +42,8 @@ class SlowRankWatch:
 
     def __init__(self, page: Page, token: str, slots: Callable[[], Slots], say: Callable[[str], None]) -> None:
         """``slots`` returns the slots of this node with their ranks; ``say`` writes a line into the job's log."""
-        self._page, self._token = page, token
+        self._page = PageReader(page)
+        self._pipes = Pipes(token)
         self._slots = slots
         self._say = say
         self._history = History()
@@ -65,7 +66,7 @@ class SlowRankWatch:
             self._refreshed_s = now_s
             self._refresh()
         if len(self._ranks) >= _SEVERAL:
-            positions = {slot: read_position(self._page, slot) for slot in self._ranks}
+            positions = {slot: self._page.slot(slot).position() for slot in self._ranks}
             self._read(positions, now_s)
             self._ask(positions)
 
@@ -74,6 +75,7 @@ class SlowRankWatch:
         self._ranks = dict(self._slots())
         if {slot: info.pid for slot, info in self._ranks.items()} != before:
             self._history, self._asked_ns = History(), {}
+            self._pipes.close()  # the new rank of a slot has another one
 
     def _read(self, positions: Positions, now_s: float) -> None:
         """Takes the answers to the last question, if all are there and of one moment."""
@@ -100,7 +102,7 @@ class SlowRankWatch:
             if self._has_answered(slot, position) or now_ns > self._asked_ns.get(slot, 0) + _SILENT_NS
         ]
         random.shuffle(slots)
-        self._asked_ns.update(dict.fromkeys(ask_each(self._token, slots, GROUPS, 0), now_ns))
+        self._asked_ns.update(dict.fromkeys(self._pipes.ask_each(slots, GROUPS, 0), now_ns))
 
     def _has_answered(self, slot: int, position: Position | None) -> bool:
         return position is not None and slot in self._asked_ns and position.looked_ns >= self._asked_ns[slot]

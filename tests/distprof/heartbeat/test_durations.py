@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distprof.heartbeat.durations import BUCKETS, bucket_of, quantile_ns, upper_ns
+from distprof.heartbeat.durations import BUCKETS, bucket_of, quantile_ns, sums, upper_ns
 
 
 @pytest.mark.parametrize("duration_ns", [32_768, 40_000, 1_000_000, 12_345_678, 250_000_000, 3_600_000_000_000])
@@ -25,6 +25,15 @@ def test_quantiles_are_those_of_the_durations() -> None:
     for duration in durations:
         counts[bucket_of(duration)] += 1
     for share in (0.5, 0.99):
-        exact, found = durations[int(share * 1000) - 1], quantile_ns(counts, share)
+        exact, found = durations[int(share * 1000) - 1], quantile_ns(sums(counts), share)
         assert found is not None and exact <= found <= 1.3 * exact
-    assert quantile_ns([0] * BUCKETS, 0.5) is None
+    assert quantile_ns(sums([0] * BUCKETS), 0.5) is None
+
+
+def test_the_longest_durations_can_be_left_out() -> None:
+    counts = [0] * BUCKETS
+    counts[40], counts[41], counts[100] = 98, 2, 3
+    assert quantile_ns(sums(counts), 0.99) == upper_ns(100)
+    assert quantile_ns(sums(counts), 0.99, longest=3) == upper_ns(41)
+    assert quantile_ns(sums(counts), 0.99, longest=5) == upper_ns(40)
+    assert quantile_ns(sums(counts), 0.99, longest=103) is None

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
 
-from distprof.heartbeat.look import GROUPS, LOOK, PERMIT, SPEAK, ask, ask_each, read_answer, write_words
+from distprof.heartbeat.look import (
+    GROUPS,
+    LOOK,
+    PERMIT,
+    SPEAK,
+    Pipes,
+    ask,
+    open_pipe,
+    read_answer,
+    read_question,
+    write_words,
+)
 from distprof.heartbeat.page import create_page
 from distprof.heartbeat.page_folder import page_folder, remove_folder
 from distprof.heartbeat.rank_look import RankLook, parse_look
@@ -38,6 +51,10 @@ def until(condition: Callable[[], Any]) -> Any:
         assert time.monotonic() < end, "it does not become true"
         time.sleep(0.01)
     return found
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def look(token: str, number: int) -> RankLook:
@@ -70,8 +87,24 @@ def test_it_says_what_the_daemon_found(token: str, capfd: pytest.CaptureFixture[
 
 def test_it_shows_the_groups_when_it_is_asked(token: str, asked: Event) -> None:
     assert not asked.is_set()
-    assert ask_each(token, (5, 0), GROUPS, 0) == [0]
+    assert Pipes(token).ask_each((5, 0), GROUPS, 0) == [0]
     assert asked.wait(60)
+
+
+def test_a_pipe_stays_open_until_its_rank_has_ended(token: str) -> None:
+    """The rank of slot 1 ends, and another one takes its slot."""
+    pipes, first = Pipes(token), open_pipe(token, 1)
+    before = open_files()
+    assert [pipes.ask_each((1,), GROUPS, number) for number in (1, 2)] == [[1], [1]]
+    assert open_files() == before + 1
+    assert [read_question(first) for _ in "ab"] == [(GROUPS, 1), (GROUPS, 2)]
+    os.close(first)
+    assert pipes.ask_each((1,), GROUPS, 3) == []
+    second = open_pipe(token, 1)
+    assert pipes.ask_each((1,), GROUPS, 4) == [1] and read_question(second) == (GROUPS, 4)
+    pipes.close()
+    os.close(second)
+    assert open_files() == before - 1
 
 
 def test_nothing_is_left_behind(token: str) -> None:

@@ -8,18 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from distprof.heartbeat import page_folder
-from distprof.heartbeat.blocks import BlockWriter, read_block
+from distprof.heartbeat.blocks import BlockReader, BlockWriter, read_block
 from distprof.heartbeat.layout import ACTIVITY, IDENTITY, PAGE_BYTES, PROGRESS, SLOTS, slot_offset
 from distprof.heartbeat.page import Page, create_page, open_page
 from distprof.heartbeat.page_folder import NoPage, file_system, make_folder
 from distprof.heartbeat.slot import DeviceMacs, GroupProgress, RankInfo, Request, State, StepFigures, WindowWork
-from distprof.heartbeat.slot_reader import read_position, read_slot, read_slots
+from distprof.heartbeat.slot_reader import SlotReader, read_slots
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter, ring
 
 WHO = SlotRank(11, 16, local_rank=3, node_rank=1, host="node-7", device="cpu", wall_ns=5, gpu_uuid="GPU-1")
@@ -50,7 +51,7 @@ def test_what_a_rank_writes_is_read(token: str) -> None:
     macs = tuple(DeviceMacs("NVIDIA H200", 0, arithmetic, ord(arithmetic)) for arithmetic in "abcde")
     slot.work(WindowWork(2, 13_000_000, 1, macs))
     slot.error("the script", "RuntimeError: ü")
-    position = read_position(open_page(token), index)
+    position = SlotReader(open_page(token), index).position()
     assert position is not None and position.looked_ns > 0 and list(position.groups) == groups
     assert (position.iteration, position.state, position.is_recorded) == (41, State.TIMED, True)
     found = only(token)
@@ -173,14 +174,14 @@ def test_no_torn_values_are_read_while_a_rank_writes_and_after_it_was_killed(bas
     try:
         page, numbers = open_page(token), set()
         for _ in range(3000):
-            found = read_slot(page, 0)
+            found = SlotReader(page, 0).rank()
             assert found is not None and (found.iteration == 0 or consistent(found))
             numbers.add(found.iteration)
         assert len(numbers) > 10  # the writer was running meanwhile
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    last = read_slot(page, 0)
+    last = SlotReader(page, 0).rank()
     assert last is not None and consistent(last) and last.iteration >= max(numbers)
 
 
@@ -198,6 +199,29 @@ def test_a_writer_that_was_killed_within_a_store_leaves_the_values_before(token:
         torn = memoryview(bytearray(before))
         torn[offset : offset + cut] = scratch[offset : offset + cut]
         assert read_block(torn, 0, PROGRESS) in ((3,) * 7, (4,) * 7)
+
+
+def test_what_has_not_changed_is_not_read_again(token: str) -> None:
+    page = open_page(token)
+    parsed: list[int] = []
+
+    def parse(values: Sequence[int]) -> int:
+        parsed.append(values[0])
+        return values[0]
+
+    writer = BlockWriter(page.memory, slot_offset(0), PROGRESS)
+    reader = BlockReader(page.memory, slot_offset(0), PROGRESS, parse)
+    assert reader.read() is None and not parsed
+    writer.write(*[1] * 7)
+    assert [reader.read() for _ in range(3)] == [1, 1, 1] and len(parsed) == 1
+    for number in range(2, 5):  # both copies in turn
+        writer.write(*[number] * 7)
+        assert reader.read() == number and len(parsed) == number
+    newer = PROGRESS.starts(slot_offset(0))[0]
+    page.memory[newer + 8] ^= 1  # a newer copy that is damaged: the other one is whole
+    assert BlockReader(page.memory, slot_offset(0), PROGRESS, tuple).read() == (3,) * 7
+    writer.write(*[5] * 7)
+    assert reader.read() == 5 and len(parsed) == 5
 
 
 def test_random_pages_are_read_without_an_error(base: Path, token: str) -> None:
@@ -330,7 +354,7 @@ def test_a_page_stays_mapped_when_its_folder_is_removed(token: str) -> None:
     page = open_page(token)
     page_folder.remove_folder(token)
     slot.iteration_begins(9, State.QUIET, 0, 0)
-    found = read_slot(page, index)
+    found = SlotReader(page, index).rank()
     assert found is not None and found.iteration == 9
     with pytest.raises(NoPage, match="its page is gone"):
         open_page(token)
