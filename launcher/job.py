@@ -57,13 +57,15 @@ def record_job(
     finally:
         gathered = Gathered() if link is None else link.finish()
         if lifeline is not None:
-            lifeline.close()
+            lifeline.end()
         try:
             _close(run, options, job, gathered)
         except Exception as error:  # the job has ended, and its outcome must not change
             say(f"cannot say what was recorded in {run.path}: {error!r}")
         if upload is not None:
             _finish(upload, copies=not gathered.sent_to)
+        if lifeline is not None:
+            lifeline.close()
 
 
 def _linked(run: RunFolder, options: RunOptions, job: Job, rendezvous: Rendezvous | None) -> NodeLink | None:

@@ -15,6 +15,8 @@ from distprof.run_folder import RunFolder
 
 _MAIN = "from distprof.launcher.daemon.main import main; main()"
 _STREAMS = (0, 1, 2)
+#: The longest wait for the end of a daemon: ranks may outlive their launcher, and the daemon watches them.
+_ENDS_S = 2.0
 #: Variables that make a Python process a rank, or record it.
 _OF_RANKS = ("DISTPROF_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONPROFILE")
 
@@ -27,6 +29,7 @@ class Lifeline:
     def __init__(self, token: str) -> None:
         self._own, self._daemons = socket.socketpair()
         self._token = token
+        self._passing: Thread | None = None  # ends with the daemon
 
     @property
     def reader(self) -> int:
@@ -37,12 +40,23 @@ class Lifeline:
 
     def pass_on(self, say: Callable[[str], None]) -> None:
         """Says what the daemon says, on a thread that ends with the daemon.  Raises RuntimeError without threads."""
-        Thread(target=_pass_on, args=(self._own.dup(), say), name="distprof-daemon", daemon=True).start()
+        passing = Thread(target=_pass_on, args=(self._own.dup(), say), name="distprof-daemon", daemon=True)
+        passing.start()
+        self._passing = passing
 
-    def close(self) -> None:
-        """Ends the daemon once no rank runs any more, and removes the page: the daemon may have been killed."""
+    def end(self) -> None:
+        """Lets the daemon end once no rank runs any more."""
         with contextlib.suppress(OSError):
             self._own.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Ends the daemon, and waits a moment for its last writes: who removes the run folder next removes all of it.
+        Removes the page: the daemon may have been killed.
+        """
+        self.end()
+        if self._passing is not None:
+            with contextlib.suppress(KeyboardInterrupt):
+                self._passing.join(_ENDS_S)
         self._own.close()
         remove_folder(self._token)
 

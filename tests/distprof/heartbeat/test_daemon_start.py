@@ -1,0 +1,68 @@
+"""Tests of the end of a daemon that a launcher started: its last writes come before the launcher goes on."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from distprof.heartbeat import daemon_start
+from distprof.heartbeat.daemon_start import Lifeline
+from distprof.heartbeat.page import create_page, open_page
+from distprof.heartbeat.page_folder import NoPage
+
+
+class Daemon:
+    """Has the daemon's end of a lifeline, and ends as the real one does: after its last writes."""
+
+    def __init__(self, lifeline: Lifeline, folder: Path) -> None:
+        self._link = socket.socket(fileno=os.dup(lifeline.reader))
+        self._last = folder / "last"
+        self.may_end = Event()
+        self.thread = Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        assert self._link.recv(1) == b""
+        self.may_end.wait()
+        self._link.sendall(b"the last line\n")
+        self._last.touch()
+        self._link.close()
+
+
+@pytest.fixture
+def lifeline() -> Iterator[Lifeline]:
+    yield (made := Lifeline(create_page()))
+    made.close()
+
+
+def test_the_last_writes_of_the_daemon_come_before_the_launcher_goes_on(lifeline: Lifeline, tmp_path: Path) -> None:
+    said: list[str] = []
+    daemon = Daemon(lifeline, tmp_path)
+    lifeline.started()
+    lifeline.pass_on(said.append)
+    lifeline.end()
+    Thread(target=lambda: (daemon.thread.join(0.2), daemon.may_end.set())).start()  # while the launcher waits
+    lifeline.close()
+    assert (tmp_path / "last").exists() and said == ["the last line"]
+
+
+def test_a_daemon_that_goes_on_is_not_waited_for(
+    lifeline: Lifeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks have outlived the launcher, or the daemon is stopped."""
+    monkeypatch.setattr(daemon_start, "_ENDS_S", 0.05)
+    daemon = Daemon(lifeline, tmp_path)
+    lifeline.started()
+    lifeline.pass_on(lambda _: None)
+    token = lifeline._token
+    lifeline.close()
+    with pytest.raises(NoPage):
+        open_page(token)
+    assert not (tmp_path / "last").exists()
+    daemon.may_end.set()
+    daemon.thread.join()
