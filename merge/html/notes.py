@@ -50,11 +50,12 @@ def _on_ranks(report: Report) -> Iterator[tuple[str, str]]:
 
 def _on_times(report: Report) -> Iterator[tuple[str, str]]:
     found, clocks = report.collectives, report.clocks
-    yield "comparison", report.skew.too_few
-    yield "comparison", report.verdict.ranks.reason
-    if report.verdict.ranks.why_self_times:
-        yield "comparison", f"self times were compared: {report.verdict.ranks.why_self_times}"
+    if report.run.world_size > 1:
+        yield "comparison", report.skew.too_few
+        yield "comparison", report.verdict.ranks.reason
     if len(report.ranks) > 1:
+        if report.verdict.ranks.why_self_times:
+            yield "comparison", f"self times were compared: {report.verdict.ranks.why_self_times}"
         yield "waits", found.why_not
         yield "messages", found.message_unseen
         if found.unjoined:

@@ -1,9 +1,10 @@
-"""The tables of the page on single iterations, long ones and those of the warm-up, and on earlier windows."""
+"""The tables of the page on single iterations: long ones, hangs, and those of the warm-up; and on earlier windows."""
 
 from __future__ import annotations
 
 from distprof.merge.html.drawings.model import COUNT, SHARE, TIME, Column, Table, Value
 from distprof.merge.report import LONG_STEP, Report
+from distprof.merge.text.blocks.hangs import times_words
 from distprof.merge.text.blocks.reduced_windows import MEANING, slow_words
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import phase_title, place_name
@@ -56,6 +57,28 @@ def long_steps_table(report: Report) -> Table:
     ]
     note = f"Iterations of more than {LONG_STEP:g} x the median."
     return Table("Long iterations", columns, cells, note=note)
+
+
+def hangs_table(report: Report) -> Table:
+    """Returns the times in which the job stood still."""
+    columns = (
+        Column("iteration", COUNT, "iteration"),
+        Column("kind"),
+        Column("cause", wide=True),
+        Column("what each rank did", wide=True),
+        Column("when", wide=True),
+    )
+    cells: list[list[Value]] = [
+        [
+            one.iteration,
+            one_line(one.kind),
+            one_line(one.cause),
+            one_line(". ".join([one.where, *one.evidence])),
+            times_words(one),
+        ]
+        for one in report.hangs
+    ]
+    return Table("Hangs: the job stood still", columns, cells, list(range(len(cells))))
 
 
 def warmup_table(report: Report) -> Table:

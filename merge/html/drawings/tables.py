@@ -6,6 +6,7 @@ from distprof.merge.html.drawings.collective_tables import collectives_table, wa
 from distprof.merge.html.drawings.expert_drawings import balance_table, experts_table
 from distprof.merge.html.drawings.iteration_tables import (
     bursts_table,
+    hangs_table,
     long_steps_table,
     reduced_windows_table,
     warmup_table,
@@ -24,6 +25,7 @@ def tables(report: Report) -> dict[str, Table]:
         "hosts": hosts_table(report),
         "bursts": bursts_table(report),
         "long_steps": long_steps_table(report),
+        "hangs": hangs_table(report),
         "warmup": warmup_table(report),
         "reduced_windows": reduced_windows_table(report),
         "skew_phases": skew_table(report.skew.phases, "Phases", "phase"),

@@ -60,6 +60,7 @@ def self_times_table(report: Report, rows: tuple[SelfTime, ...], title: str) -> 
 
 
 def skew_table(rows: tuple[SkewRow, ...], title: str, subject: str) -> Table:
+    """Returns where ranks disagree; no rows where a single rank has times, as there is nothing to compare."""
     by_module = subject == "module"
     waits = any(row.wait_ns is not None for row in rows)
     columns = [
@@ -86,6 +87,7 @@ def skew_table(rows: tuple[SkewRow, ...], title: str, subject: str) -> Table:
             row.ranks,
         ]
         for row in rows
+        if any(other.ranks > 1 for other in rows)
     ]
     note = "Own times, without waits in collectives." if waits else "Self times: waits in collectives are not known."
     return Table(title, columns, cells, note=note)

@@ -17,9 +17,10 @@ def hangs_block(report: Report) -> Iterator[str]:
         yield from wrapped(one_line(f"iteration {row.iteration}, {row.kind}: {row.cause}"), "", "  ")
         yield from wrapped(one_line(row.where), "  ", "  ")
         yield from (line for sentence in row.evidence for line in wrapped(one_line(sentence), "  ", "  "))
-        yield from wrapped(_times(row), "  ", "  ")
+        yield from wrapped(times_words(row), "  ", "  ")
 
 
-def _times(row: HangRow) -> str:
+def times_words(row: HangRow) -> str:
+    """Returns when a hang was found, and when the job went on."""
     after = "the job did not go on" if row.still_s is None else f"the job went on {row.still_s:.0f} s later"
     return f"found when the iteration had run for {row.age_s:.0f} s; {after}"

@@ -7,7 +7,7 @@ from statistics import median
 
 from distprof.merge.quantities import NOT_AVAILABLE, byte_size
 from distprof.merge.report import HOLDINGS, MemoryDifference, RankRow, Report
-from distprof.merge.text.blocks.ranks import ALL_UP_TO
+from distprof.merge.text.blocks.ranks import ALL_UP_TO, SHOWN_OF_MORE
 from distprof.merge.text.format.lines import heading, one_line, table, wrapped
 from distprof.merge.wording import number_series, pluralise
 from distprof.rank_names import rank_names
@@ -48,13 +48,27 @@ def _known(rows: Sequence[RankRow], report: Report) -> Iterator[str]:
 
 
 def _by_cohort(rows: Iterable[RankRow]) -> Iterator[list[str]]:
+    """Yields a line for each cohort; of many those with the largest and the smallest peaks."""
     cohorts: dict[int, list[RankRow]] = {}
     for row in rows:
         cohorts.setdefault(row.cohort, []).append(row)
-    for members in list(cohorts.values())[:ALL_UP_TO]:
-        yield _cells(number_series([row.rank for row in members]), members)
-    if len(cohorts) > ALL_UP_TO:
-        yield [f"{len(cohorts) - ALL_UP_TO} more in summary.json", *[""] * len(HOLDINGS)]
+    every = list(cohorts.values())
+    if len(every) > ALL_UP_TO:
+        every.sort(key=_median_peak, reverse=True)
+        half = SHOWN_OF_MORE // 2
+        between = f"{len(every) - SHOWN_OF_MORE} with peaks between, in summary.json"
+        yield from (_of_cohort(members) for members in every[:half])
+        yield [between, *[""] * len(HOLDINGS)]
+        every = every[-half:]
+    yield from map(_of_cohort, every)
+
+
+def _of_cohort(members: Sequence[RankRow]) -> list[str]:
+    return _cells(number_series([row.rank for row in members]), members)
+
+
+def _median_peak(members: Iterable[RankRow]) -> float:
+    return median(row.peak_memory_bytes or 0 for row in members)
 
 
 def _cells(name: str, rows: Sequence[RankRow]) -> list[str]:

@@ -25,10 +25,12 @@ from distprof.merge.html.drawings.charts import charts
 from distprof.merge.html.drawings.heat_maps import heat_maps
 from distprof.merge.html.drawings.model import BYTES, RATIO, TIME
 from distprof.merge.html.drawings.tables import tables
+from distprof.merge.html.notes import notes
 from distprof.merge.html.page import render_page
 from distprof.merge.report import (
     SLOW,
     Burst,
+    HangRow,
     LongStep,
     ReducedWindow,
     Report,
@@ -158,7 +160,8 @@ def test_one_rank_has_no_parts_that_compare_ranks() -> None:
     report = report_of(dp=1, layers=2)
     ids = {attributes.get("id") for _, attributes in read(report).elements}
     assert {"answer", "modules", "iterations", "notes", "glossary"} <= ids
-    assert not {"collectives", "pipeline", "card-ranks"} & ids
+    assert not {"collectives", "pipeline", "card-ranks", "skew"} & ids
+    assert "comparison" not in {note.about for note in notes(report)}
     assert "phases_by_rank" not in charts(report) and "skew" not in heat_maps(report)
     assert [series.label for series in charts(report)["steps"].series] == ["time"]
 
@@ -192,6 +195,15 @@ def test_bursts_have_a_card_and_a_table() -> None:
     assert card.sentence == "In 2 of 3 steps rank 2 loses 400 ms in data wait."
     assert list(tables(report)["bursts"].rows) == [["6, 8", 3, "2", "data wait", 4e8, ""]]
     assert list(tables(report)["long_steps"].rows) == [[6, 5e8, "2", "data wait", 4e8, ""]]
+
+
+def test_hangs_have_a_table() -> None:
+    hang = HangRow("deadlock", (3,), (0, 1), 7, 60.0, 0, None, "rank 3 does not come.", "rank 3: in step()", ("RAS",))
+    report = replace(report_of(dp=4), hangs=(hang,))
+    times = "found when the iteration had run for 60 s; the job did not go on"
+    made = tables(report)["hangs"]
+    assert list(made.rows) == [[7, "deadlock", "rank 3 does not come.", "rank 3: in step(). RAS", times]]
+    assert any(attributes.get("data-table") == "hangs" for _, attributes in read(report).elements)
 
 
 def test_windows_of_which_summaries_are_left_have_a_table() -> None:

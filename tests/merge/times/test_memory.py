@@ -79,6 +79,16 @@ def test_many_ranks_are_shown_by_cohort() -> None:
     assert max(map(len, lines)) <= 120
 
 
+def test_of_many_cohorts_those_with_extreme_peaks_are_shown() -> None:
+    """Each of 206 ranks does other work, and the peaks are a ramp."""
+    found = report_of(dp=1)
+    ramp = [replace(found.ranks[0], rank=n, cohort=n, peak_memory_bytes=(2000 - n) * MIB) for n in range(206)]
+    lines = list(memory_block(replace(found, ranks=tuple(reversed(ramp)))))
+    start = next(place for place, line in enumerate(lines) if line.startswith("ranks "))
+    shown = [line.split("  ")[0] for line in lines[start + 1 :]]
+    assert shown == [*map(str, range(8)), "190 with peaks between, in summary.json", *map(str, range(198, 206))]
+
+
 def test_no_memory_block_without_records() -> None:
     found = report_of(dp=2, mode="forward")
     assert found.ranks[0].parameter_bytes is None
