@@ -76,6 +76,7 @@ __all__ = [
     "ASSUMED",
     "AXES",
     "CLAIMS",
+    "COMPRESSED",
     "DECLARED",
     "DENSE",
     "DEVICE_MESH",
@@ -180,3 +181,8 @@ Record = (
 )
 
 RECORDS: dict[str, type[Record]] = {record.KIND: record for record in get_args(Record)}
+
+#: The kinds whose payloads are compressed: they describe what does not change from step to step.
+COMPRESSED = frozenset(
+    record.KIND for record in (Topology, Tree, Parameters, Counts, ExpertLayers, CollectiveWindow, Ops)
+)

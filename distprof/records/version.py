@@ -20,7 +20,7 @@ SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     (2, 1): "header: launch and launched_ns; step: phase outside, batch_found; counts: batch_size, batch_found, "
     "uncounted_work; plan: settling; parameters: kept_alike, held_as, first, total, evaluated, "
     "tied_roots; memory_unknown; counts and ops: amounts beyond 64 bits",
-    (3, 0): "plan: start in place of warmup, traced; step: forward_ns and backward_ns again, without "
+    (3, 0): "compressed payloads; plan: start in place of warmup, traced; step: forward_ns and backward_ns, without "
     "owners and stamps; expert_routing: rows by layer; window in plan, counts, ops, step, memory, memory_unknown, "
     "expert_load and expert_routing; timeline, collectives, collective_window, pauses; step: processor_wait_ns, "
     "processor_wait_seen; topology: backend "

@@ -18,6 +18,7 @@ import msgpack
 
 from distprof.errors import DataError
 from distprof.records import (
+    COMPRESSED,
     INT64,
     MAGIC,
     READ_BY,
@@ -32,6 +33,7 @@ from distprof.records import (
 )
 from distprof.safe_files import NotRegular, TooLarge, read_beginning, read_regular
 from distprof.shard.codec import RecordError, from_payload
+from distprof.shard.compression import Inflater
 from distprof.shard.frames import FRAME_START, MAX_SHARD_BYTES, scan
 from distprof.shard.validation import validate
 from distprof.version import __version__
@@ -100,22 +102,29 @@ class RecordCache:
     def __init__(self) -> None:
         self._known: dict[tuple[str, bytes], Record] = {}
         self._keys: dict[int, tuple[str, bytes]] = {}  # by the id of the record, which stays its own
+        # By content: other versions of zlib compress the same into other bytes.
+        self._inflated: dict[tuple[str, bytes], Record] = {}
 
     def knows(self, kind: object, payload: bytes) -> bool:
         """Whether the payload was decoded before, and so is sound."""
         return type(kind) is str and kind in self._KINDS and (kind, payload) in self._known
 
-    def record_of(self, entry: Entry) -> Record:
+    def record_of(self, entry: Entry, inflater: Inflater) -> Record:
         """Returns the entry's record, which is decoded once.  Raises RecordError."""
-        return self.record(entry.kind, entry.payload) if entry.kind in self._KINDS else _decode(entry)
+        if entry.kind not in self._KINDS:
+            return _decode(entry.kind, _content(entry, inflater))
+        key = entry.kind, entry.payload
+        if key not in self._known:
+            content = _content(entry, inflater)
+            if (entry.kind, content) not in self._inflated:
+                self._inflated[entry.kind, content] = _decode(entry.kind, content)
+            record = self._known[key] = self._inflated[entry.kind, content]
+            self._keys.setdefault(id(record), key)
+        return self._known[key]
 
     def record(self, kind: str, payload: bytes) -> Record:
-        """Returns the record of a payload, which is decoded once and kept.  Raises RecordError."""
-        key = kind, payload
-        if key not in self._known:
-            record = self._known[key] = _decode(Entry(kind, 0, payload))
-            self._keys[id(record)] = key
-        return self._known[key]
+        """Returns the record of a payload that another cache has decoded."""
+        return self.record_of(Entry(kind, 0, payload), Inflater(len(payload)))
 
     def key_of(self, record: Record) -> tuple[str, bytes]:
         """Returns the kind and the payload of a record that is kept."""
@@ -154,7 +163,7 @@ def parse_shard(data: bytes, source: str = "<memory>", memo: RecordCache | None 
     memo = memo or RecordCache()
     entries = _in_order(_entries(found.bodies, report, memo), report)
     shard = Shard(source, _header(entries, source), [], report)
-    _decode_all(entries, shard, memo)
+    _decode_all(entries, shard, memo, Inflater(len(data)))
     return shard
 
 
@@ -219,8 +228,9 @@ def _header(entries: list[Entry], source: str) -> Header:
     if not entries or entries[0].kind != Header.KIND:
         raise NotAShard(f"{source} is no distprof shard: its first record is no header")
     try:
-        _check_schema(_unpack(entries[0]), source)
-        header = _decode(entries[0])
+        payload = entries[0].payload
+        _check_schema(_unpack(Header.KIND, payload), source)
+        header = _decode(Header.KIND, payload)
     except RecordError as error:
         raise NotAShard(f"{source} has a header that cannot be: {error}") from None
     assert isinstance(header, Header)
@@ -242,7 +252,7 @@ def _check_schema(payload: Any, source: str) -> None:
         )
 
 
-def _decode_all(entries: list[Entry], shard: Shard, memo: RecordCache) -> None:
+def _decode_all(entries: list[Entry], shard: Shard, memo: RecordCache, inflater: Inflater) -> None:
     """Adds the decoded records to the shard, and the malformed ones to its report."""
     report = shard.report
     for entry in entries:
@@ -252,21 +262,42 @@ def _decode_all(entries: list[Entry], shard: Shard, memo: RecordCache) -> None:
         try:
             if entry.kind == Header.KIND and shard.records:
                 raise RecordError("header: there is one before it")
-            shard.records.append(memo.record_of(entry))
+            shard.records.append(memo.record_of(entry, inflater))
             shard.sequences.append(entry.sequence)
         except RecordError as error:
             report.malformed.append(str(error))
     report.records = len(shard.records)
 
 
-def _decode(entry: Entry) -> Record:
-    record = from_payload(entry.kind, _unpack(entry))
+def _content(entry: Entry, inflater: Inflater) -> bytes:
+    """Returns the msgpack of the fields of an entry, which some kinds have compressed."""
+    if entry.kind not in COMPRESSED:
+        return entry.payload
+    content = inflater.inflate(entry.kind, _unpack(entry.kind, entry.payload))
+    if not _is_one_value(content):
+        raise RecordError(f"{entry.kind}: its compressed payload is not sound msgpack")
+    return content
+
+
+def _is_one_value(content: bytes) -> bool:
+    """Returns whether the bytes are one msgpack value; nothing is allocated for the lengths that they claim."""
+    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(content)), **_NO_CONTAINERS)
+    unpacker.feed(content)
+    try:
+        unpacker.skip()
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError):
+        return False
+    return bool(unpacker.tell() == len(content))
+
+
+def _decode(kind: str, content: bytes) -> Record:
+    record = from_payload(kind, _unpack(kind, content))
     validate(record)
     return record
 
 
-def _unpack(entry: Entry) -> Any:
+def _unpack(kind: str, content: bytes) -> Any:
     try:
-        return msgpack.unpackb(entry.payload, **_UNPACK)
+        return msgpack.unpackb(content, **_UNPACK)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{entry.kind}: not sound msgpack ({type(error).__name__})") from None
+        raise RecordError(f"{kind}: not sound msgpack ({type(error).__name__})") from None

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import msgpack
 
-from distprof.records import Error, Header, Record
+from distprof.records import COMPRESSED, Error, Header, Record
 from distprof.shard.codec import to_payload
+from distprof.shard.compression import compress
 from distprof.shard.frames import MAX_BODY_BYTES, MAX_SHARD_BYTES, checksum, frame
 
 _FIRST_FREE = 3  # the first descriptor after those of the standard streams
@@ -160,7 +162,10 @@ class ShardWriter:
         """Returns the next record as bytes of the file."""
         if isinstance(record, Header) != (self._first is None):
             raise ValueError(f"a shard has one header, which comes first: this is {record.KIND!r}")
-        body: bytes = self._packer.pack([record.KIND, self._sequence, to_payload(record)])
+        payload: Any = to_payload(record)
+        if record.KIND in COMPRESSED:
+            payload = compress(self._packer.pack(payload))
+        body: bytes = self._packer.pack([record.KIND, self._sequence, payload])
         own_checksum = checksum(body, self._first or 0)
         framed = frame(body, own_checksum)
         if self._first is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
+from distprof.records import COMPRESSED
 from distprof.shard.frames import checksum, frame, scan
 from soak.damage import Abuse
 from soak.originals import Original, Random
@@ -32,9 +34,9 @@ def _nested(depth: int) -> Any:
 
 def forge(rng: Random, one: Original, _: Original) -> bytes:
     """Replaces some values of some records by values of another type, size or depth."""
-    values = [msgpack.unpackb(body, strict_map_key=False) for body in scan(one.data).bodies]
+    values = [_opened(body) for body in scan(one.data).bodies]
     for _count in range(rng.choice((1, 1, 2, 5))):
-        value = rng.choice(values)
+        value: Any = rng.choice(values)
         while True:
             place = rng.choice(list(value) if isinstance(value, dict) else range(len(value)))
             inner = value[place]
@@ -42,7 +44,22 @@ def forge(rng: Random, one: Original, _: Original) -> bytes:
                 break
             value = inner
         value[place] = rng.choice(NASTY)(rng)
-    return _sealed([msgpack.packb(value) for value in values])
+    return _sealed([_closed(value) for value in values])
+
+
+def _opened(body: bytes) -> list[Any]:
+    """Returns the items of a body, with its payload inflated."""
+    kind, sequence, payload = msgpack.unpackb(body, strict_map_key=False)
+    if kind in COMPRESSED:
+        payload = msgpack.unpackb(zlib.decompress(payload), strict_map_key=False)
+    return [kind, sequence, payload]
+
+
+def _closed(value: list[Any]) -> bytes:
+    kind, sequence, payload = value
+    known = isinstance(kind, str) and kind in COMPRESSED
+    packed: bytes = msgpack.packb([kind, sequence, zlib.compress(msgpack.packb(payload)) if known else payload])
+    return packed
 
 
 def forge_bytes(rng: Random, one: Original, _: Original) -> bytes:

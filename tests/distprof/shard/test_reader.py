@@ -27,6 +27,10 @@ from distprof.records import (
     Header,
     Record,
 )
+from distprof.shard import compression
+from distprof.shard.codec import RecordError
+from distprof.shard.compression import compress
+from distprof.shard.frames import MAX_BODY_BYTES
 from distprof.shard.reader import NotAShard, OtherSchema, RecordCache, parse_shard
 
 # --- what is whole -----------------------------------------------------------------------------------
@@ -235,6 +239,7 @@ CLAIMS = [
 ]
 END_FIELDS = {"reason": "exit", "iterations": 1}
 END_PAYLOAD = msgpack.packb(END_FIELDS)
+EMPTY_TREE = compress(msgpack.packb({"first_row": 0, "rows": []}))
 
 
 @pytest.mark.parametrize(
@@ -276,6 +281,15 @@ END_PAYLOAD = msgpack.packb(END_FIELDS)
         b"\x93\xa3end\x01\x82\xa6reason\xa3\xed\xa0\x80\xaaiterations\x01",  # half of a surrogate pair
         b"\x93\xa3end\x01\x83\xa6reason\xa0\xaaiterations\x01\xa1x\xc7\x05\xff12345",  # no timestamp is so long
         body("header", 1, msgpack.unpackb(HEADER_BODY)[2]),
+        body("tree", 1, {"first_row": 0, "rows": []}),
+        body("tree", 1, b"no zlib"),
+        body("tree", 1, EMPTY_TREE[:-1]),
+        body("tree", 1, EMPTY_TREE + b"x"),
+        body("tree", 1, zlib.compress(b"")),
+        body("tree", 1, zlib.compress(msgpack.packb({"first_row": 0, "rows": []}) + b"\x00")),
+        body("tree", 1, zlib.compress(NESTED)),
+        *(body("tree", 1, zlib.compress(claim)) for claim in CLAIMS),
+        body("tree", 1, zlib.compress(bytes(MAX_BODY_BYTES + 1))),
     ],
 )
 def test_a_malformed_record_costs_itself_alone(malformed: bytes) -> None:
@@ -302,14 +316,15 @@ def test_the_largest_sequence_number_is_just_a_large_gap() -> None:
 
 
 HOSTILE = """
-import resource, struct, sys
+import resource, struct, sys, zlib
 import msgpack, numpy
 from distprof.shard.reader import parse_shard
 from distprof.shard.frames import checksum, frame
-first, before = map(bytes.fromhex, sys.argv[1:])
+first, before = map(bytes.fromhex, sys.argv[1:3])
 limit = 400 << 20
 size = 4 << 20
-body = before + (b"\\xdd" + struct.pack(">I", size - 5000)) * 500 + bytes(size)
+claims = (b"\\xdd" + struct.pack(">I", size - 5000)) * 500 + bytes(size)
+body = before + (claims if sys.argv[3] == "plain" else msgpack.packb(zlib.compress(claims)))
 data = frame(first, checksum(first)) + frame(body, checksum(body, checksum(first)))
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 report = parse_shard(data).report
@@ -317,13 +332,36 @@ print(report.records, report.malformed)
 """
 
 
-@pytest.mark.parametrize("before", [b"\x93", b"\x93\xa3end", b"\x93\xa3end\x01", b"\x93\xa3end\x01\x81\xa1x"])
-def test_claimed_lengths_are_checked_against_the_bytes(tmp_path: Path, before: bytes) -> None:
+@pytest.mark.parametrize(
+    ("before", "form"),
+    [
+        *((before, "plain") for before in (b"\x93", b"\x93\xa3end", b"\x93\xa3end\x01", b"\x93\xa3end\x01\x81\xa1x")),
+        (b"\x93\xa4tree\x01", "compressed"),
+    ],
+)
+def test_claimed_lengths_are_checked_against_the_bytes(tmp_path: Path, before: bytes, form: str) -> None:
     """500 nested arrays, each as long as the record, would take 16 GiB if msgpack allocated the claimed lengths."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    result = python("-c", HOSTILE, HEADER_BODY.hex(), before.hex(), cwd=tmp_path, env=environment)
+    result = python("-c", HOSTILE, HEADER_BODY.hex(), before.hex(), form, cwd=tmp_path, env=environment)
     assert result.stderr == ""
-    assert result.stdout.startswith("1 ['a record of ")
+    said = "a record of " if form == "plain" else "tree: its compressed payload is not sound msgpack"
+    assert result.stdout.startswith(f"1 ['{said}")
+
+
+def test_compressed_payloads_are_bounded_by_the_length_of_the_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "MAX_BODY_BYTES", 1000)
+    stream, inflater = zlib.compress(bytes(900)), compression.Inflater(10)  # 1,640 bytes
+    assert inflater.inflate("tree", stream) == bytes(900)
+    with pytest.raises(RecordError, match=r"^tree: its compressed payload is too long"):
+        inflater.inflate("tree", stream)
+
+
+def test_records_that_another_zlib_compressed_are_the_same() -> None:
+    memo, payload = RecordCache(), msgpack.packb({"first_row": 0, "rows": []})
+    one, other = (
+        parse_shard(sealed(HEADER_BODY, body("tree", 1, zlib.compress(payload, level))), memo=memo) for level in (0, 9)
+    )
+    assert one.records[1] is other.records[1]
 
 
 @patient
@@ -350,7 +388,9 @@ def test_a_memo_gives_ranks_that_wrote_the_same_the_same_objects() -> None:
 def test_a_memo_keeps_kinds_apart_and_forgets_what_is_malformed() -> None:
     memo = RecordCache()
     payload = {"first_row": 0, "rows": [], "root": 0, "parameters": []}
-    shard = parse_shard(sealed(HEADER_BODY, body("tree", 1, payload), body("parameters", 2, payload)), memo=memo)
+    packed = compress(msgpack.packb(payload))
+    shard = parse_shard(sealed(HEADER_BODY, body("tree", 1, packed), body("parameters", 2, packed)), memo=memo)
     assert [record.KIND for record in shard.records] == ["header", "tree", "parameters"]
     for _ in range(2):
-        assert len(parse_shard(sealed(HEADER_BODY, body("tree", 1, {})), memo=memo).report.malformed) == 1
+        empty = compress(msgpack.packb({}))
+        assert len(parse_shard(sealed(HEADER_BODY, body("tree", 1, empty)), memo=memo).report.malformed) == 1
