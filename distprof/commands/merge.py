@@ -99,9 +99,10 @@ def command(
     options = replace(text_options(chosen), page=PAGE if chosen["page"] else "")
     text = render(report, options)
     tables = text_tables(report)
-    files = {**csv_files(tables), **(parquet_files(all_tables(report)) if chosen["parquet"] else {})}
+    saved = csv_files(tables)
+    files = {**saved, **(parquet_files(all_tables(report)) if chosen["parquet"] else {})}
     pictures = _draw(report, progress) if chosen["plots"] else {}
-    page = _page(report, tables, progress) if chosen["page"] else {}
+    page = _page(report, saved, progress) if chosen["page"] else {}
     contents = {"summary.txt": text.encode(), SUMMARY: to_json(report).encode(), **page, **files, **pictures}
     with ExitStack() as in_any_case:  # each of both is done even if the other fails
         in_any_case.callback(_write, run, out, contents)
@@ -151,7 +152,7 @@ def _draw(report: Report, progress: Progress) -> dict[str, bytes]:
     return {f"{PLOTS}/{file}": content for file, content in drawn.items()}
 
 
-def _page(report: Report, tables: Mapping[str, Table], progress: Progress) -> dict[str, bytes]:
+def _page(report: Report, tables: Mapping[str, Content], progress: Progress) -> dict[str, bytes]:
     from distprof.merge.html.page import render_page  # imported here, because only the page needs jinja2
 
     progress.say("draws the page")

@@ -54,13 +54,12 @@ def expert_traffic(analysis: Analysis) -> ExpertTraffic | None:
 
 
 def _add_layer(sums: FloatArray, seen: SeenLayer, place: Mapping[int, int], analysis: Analysis) -> None:
-    group_of, host_of = _ep_groups(seen.hosts, analysis)
+    group_of, host_of = _ep_groups(seen.hosts, analysis, seen.experts)
     for source in seen.sources:
         tokens = _kept(source, seen.iterations) / len(seen.iterations)
-        for expert, count in enumerate(tokens.tolist()):
-            target = host_of.get((group_of.get(source.rank, -1), expert))
-            if count and target is not None:
-                sums[place[source.rank], place[target]] += count
+        targets = host_of.get(group_of.get(source.rank, -1), [])
+        hosted = [expert for expert, target in enumerate(targets[: len(tokens)]) if target >= 0]
+        np.add.at(sums[place[source.rank]], [place[targets[expert]] for expert in hosted], tokens[hosted])
 
 
 def _kept(source: RoutedTokens, iterations: Sequence[int]) -> FloatArray:
@@ -70,17 +69,21 @@ def _kept(source: RoutedTokens, iterations: Sequence[int]) -> FloatArray:
     return found if dropped is None else found - dropped.sum(axis=0, dtype=np.float64)
 
 
-def _ep_groups(hosts: Sequence[ExpertHost], analysis: Analysis) -> tuple[dict[int, int], dict[tuple[int, int], int]]:
-    """Returns the number of each rank's ep group, and the rank that hosts an expert by (group, expert)."""
+def _ep_groups(
+    hosts: Sequence[ExpertHost], analysis: Analysis, experts: int
+) -> tuple[dict[int, int], dict[int, list[int]]]:
+    """Returns the number of each rank's ep group, and by group the rank that hosts each expert, -1 where none does."""
     seen: dict[tuple[tuple[int, ...], int], int] = {}
     numbers: dict[tuple[tuple[int, ...], int], int] = {}
-    group_of, host_of = {}, {}
+    group_of: dict[int, int] = {}
+    host_of: dict[int, list[int]] = {}
     for rank, host in sorted(((rank, one) for one in hosts for rank in one.ranks), key=lambda pair: pair[0]):
         apart = analysis.layout.piece(rank, ("pp", "tp"))
         order = seen[apart, host.ep] = seen.get((apart, host.ep), -1) + 1
         group_of[rank] = numbers.setdefault((apart, order), len(numbers))
+        targets = host_of.setdefault(group_of[rank], [-1] * experts)
         for expert in host.layer.local_experts:
-            host_of[group_of[rank], expert] = rank
+            targets[expert] = rank
     return group_of, host_of
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 from distprof.errors import DataError
 from distprof.merge.report import NOT_IN_JSON, REPORT_SCHEMA, Report
 from distprof.printable import printable_json
+
+#: The types of most values; JSON has them as they are.
+_AS_THEY_ARE = frozenset((str, int, bool, type(None)))
 
 
 def to_json(report: Report) -> str:
@@ -45,16 +48,28 @@ def from_json(text: str | bytes, source: str) -> Report:
     raise DataError(f"{source} {what}: merge the run again")
 
 
-def plain(value: Any) -> Any:
-    """Returns dataclasses as dicts, tuples as lists, keys as strings, in their order, and whole numbers as integers."""
-    if is_dataclass(value):
-        written = [field.name for field in fields(value) if NOT_IN_JSON not in field.metadata]
-        return {name: plain(getattr(value, name)) for name in written}
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+def whole_as_integer(value: float) -> float | int:
+    """Returns a whole number as an integer, and any other one as it is."""
+    return int(value) if value.is_integer() else value
+
+
+def plain(value: Any, number: Callable[[float], float | int] = whole_as_integer) -> Any:
+    """Returns dataclasses as dicts, tuples as lists, keys as strings, in their order, and floats as ``number`` does."""
+    if isinstance(value, float):
+        return number(value)
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+        return [item if type(item) in _AS_THEY_ARE else plain(item, number) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item, number) for key, item in value.items()}
+    if is_dataclass(value):
+        items = ((name, getattr(value, name)) for name in _written_fields(type(value)))
+        return {name: item if type(item) in _AS_THEY_ARE else plain(item, number) for name, item in items}
+    return value
+
+
+@cache
+def _written_fields(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if NOT_IN_JSON not in field.metadata)
 
 
 def _value(value: Any) -> str:

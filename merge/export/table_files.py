@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any
 
@@ -18,6 +18,8 @@ from distprof.printable import on_one_line
 #: The folder of the tables, below that of the report.
 FOLDER = "tables"
 _ROWS_AT_ONCE = 10_000
+#: A table may have millions of rows.
+MOST_ROWS_IN_MEMORY = 150_000
 
 
 def csv_names() -> list[str]:
@@ -30,14 +32,18 @@ def parquet_names() -> list[str]:
     return [f"{FOLDER}/{name}.parquet" for name in NAMES]
 
 
-def csv_files(tables: Mapping[str, Table]) -> dict[str, Iterator[bytes]]:
-    """Returns the CSV files of the tables by name, in pieces: a table may have millions of rows.
+def csv_files(tables: Mapping[str, Table]) -> dict[str, Iterable[bytes]]:
+    """Returns the CSV files of the tables by name, in pieces: a list, or an iterator which makes them as they are
+    read where a table has more than :data:`MOST_ROWS_IN_MEMORY`.
 
     UTF-8, with the names of the columns in the first line.  What was not measured is empty, and the truth of a thing is
     ``true`` or ``false``.  Unprintable characters of names are escaped.  Values of arrays, the times of all modules on
     all ranks, are rounded to whole ns.
     """
-    return {f"{FOLDER}/{name}.csv": _csv(table) for name, table in tables.items()}
+    return {
+        f"{FOLDER}/{name}.csv": _csv(table) if len(table) > MOST_ROWS_IN_MEMORY else list(_csv(table))
+        for name, table in tables.items()
+    }
 
 
 def _csv(table: Table) -> Iterator[bytes]:

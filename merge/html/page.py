@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from distprof.merge.export.table_files import csv_files
 from distprof.merge.export.tables import all_tables
-from distprof.merge.export.tables.table import Table
 from distprof.merge.html.cards import cards, figures, hints
 from distprof.merge.html.drawings.charts import PHASE_COLOURS, charts
 from distprof.merge.html.drawings.heat_maps import heat_maps
@@ -23,17 +22,18 @@ from distprof.merge.wording import phase_title
 
 NAME = "report.html"
 _SCRIPTS = ("base", "tables", "tree", "charts", "heat", "timeline", "main")
-#: Letters of the packed tables to download, at most, and rows of one; larger ones are only in files beside the page.
+#: Letters of the packed tables to download, at most; the others are only in files beside the page.
 _MOST_PACKED = 600_000
-_MOST_ROWS = 150_000
+#: No table is packed to less than one letter for so many of its own.
+_MOST_TIMES_SMALLER = 20
 
 
-def render_page(report: Report, to_save: Mapping[str, Table] | None = None) -> bytes:
+def render_page(report: Report, to_save: Mapping[str, Iterable[bytes]] | None = None) -> bytes:
     """Returns the page; the same report gives the same bytes.
 
-    ``to_save`` are the report's tables by name; they are made here if they are not given.
+    ``to_save`` are the CSV files of the report's tables by name; they are made here if they are not given.
     """
-    embedded, left_out = _embedded(all_tables(report) if to_save is None else to_save)
+    embedded, left_out = _embedded(csv_files(all_tables(report)) if to_save is None else to_save)
     drawings = Drawings(tables(report), charts(report), heat_maps(report))
     return framed(
         "page.html",
@@ -66,17 +66,17 @@ def _phases(report: Report) -> list[dict[str, object]]:
     return found
 
 
-def _embedded(tables: Mapping[str, Table]) -> tuple[dict[str, str], list[str]]:
+def _embedded(files: Mapping[str, Iterable[bytes]]) -> tuple[dict[str, str], list[str]]:
     """Returns the packed CSV files by name, small ones first, and the names of those that are too large."""
     embedded: dict[str, str] = {}
-    left_out, room = [], _MOST_PACKED
-    for name, table in sorted(tables.items(), key=lambda item: len(item[1])):
-        ((file, pieces),) = csv_files({name: table}).items()
-        packed_file = packed_bytes(b"".join(pieces)) if len(table) <= _MOST_ROWS else ""
-        file = file.rpartition("/")[2]
+    whole = {path: b"".join(pieces) for path, pieces in files.items() if isinstance(pieces, list)}
+    left_out = [path for path in files if path not in whole]
+    room = _MOST_PACKED
+    for path, content in sorted(whole.items(), key=lambda item: len(item[1])):
+        packed_file = packed_bytes(content) if len(content) <= _MOST_TIMES_SMALLER * room else ""
         if packed_file and len(packed_file) <= room:
-            embedded[file] = packed_file
+            embedded[path.rpartition("/")[2]] = packed_file
             room -= len(packed_file)
         else:
-            left_out.append(file)
-    return embedded, left_out
+            left_out.append(path)
+    return embedded, [path.rpartition("/")[2] for path in left_out]

@@ -6,8 +6,9 @@ import base64
 import gzip
 import json
 import math
-from dataclasses import fields, is_dataclass
 from typing import Any
+
+from distprof.merge.export.json import plain
 
 #: Digits of a drawn number; the tables to download and summary.json have all of them.
 _DIGITS = 5
@@ -15,25 +16,13 @@ _DIGITS = 5
 
 def packed(data: Any) -> str:
     """Returns dataclasses, lists and dicts as base64 of compressed JSON; floats lose digits that no drawing shows."""
-    text = json.dumps(_plain(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(plain(data, _rounded), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return packed_bytes(text.encode("utf-8", "backslashreplace"))  # a name may hold half of a surrogate pair
 
 
 def packed_bytes(content: bytes) -> str:
     """Returns base64 of the compressed content; the same content gives the same letters."""
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return _rounded(value)
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
 
 
 def _rounded(value: float) -> float | int:

@@ -114,8 +114,10 @@ def _given_away(record: Parameters, shared: _Owners) -> Parameters:
 
 def kind_of(parameter: Parameter) -> str:
     """Returns one of records.KINDS; a parameter that is spread over ep is an expert's, whatever the record says."""
+    if parameter.kind != DENSE or not parameter.split:
+        return parameter.kind
     spread = any(axis == "ep" or axis.startswith("ep_size_") for axis in parameter.split)
-    return EXPERT if spread and parameter.kind == DENSE else parameter.kind
+    return EXPERT if spread else DENSE
 
 
 def _is_shared(parameter: Parameter) -> bool:

@@ -59,7 +59,7 @@ _MOST_TICKS = 32
 _FEW_TICKS = 12
 _SEPARATE_UP_TO = 64
 _LABEL_LENGTH = 30
-_LAYER_TICKS = 48
+_LAYER_TICKS = 32
 #: The share of a colour scale from its middle, beyond which black letters cannot be read.
 READABLE = 0.33
 _LETTERS_AN_INCH = 15.5  # of the line below the title
@@ -149,11 +149,14 @@ def heat_map(figure: Figure, axes: Axes, values: FloatArray, colours: tuple[str,
 
 
 def _separate_cells(axes: Axes, shape: tuple[int, ...]) -> None:
-    for axis, count in zip((axes.yaxis, axes.xaxis), shape, strict=True):
-        if count <= _SEPARATE_UP_TO:
-            axis.set_ticks([place + 0.5 for place in range(count - 1)], minor=True)
-            axis.grid(which="minor", color="white", linewidth=1.0)
-    axes.tick_params(which="both", length=0)
+    rows, columns = shape
+    lines = []
+    if rows <= _SEPARATE_UP_TO:
+        lines += [((-0.5, place + 0.5), (columns - 0.5, place + 0.5)) for place in range(rows - 1)]
+    if columns <= _SEPARATE_UP_TO:
+        lines += [((place + 0.5, -0.5), (place + 0.5, rows - 0.5)) for place in range(columns - 1)]
+    axes.add_collection(LineCollection(lines, colors="white", linewidths=1.0), autolim=False)
+    axes.tick_params(length=0)
 
 
 def rasterised(artist: Drawn, parts: int) -> Drawn:

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
+from typing import NamedTuple
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.job.stages import Pipeline
@@ -49,8 +51,7 @@ class Totals:
     per_rank: dict[int, int]  # of the ranks that recorded parameters
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(NamedTuple):
     parameter: Parameter
     rank: int
     share: Fraction | None  # of the parameter that works on one token, None if not known
@@ -149,11 +150,14 @@ def _pieces(
     measured: Mapping[LayerKey, float],
 ) -> Iterator[tuple[_Key, _Piece]]:
     shares = _shares(data, pipeline, measured)
+    unknown, whole = (None, False), (Fraction(1), False)
+    # A rank may have ten thousand parameters of one model, all of them split alike.
+    model_of, piece_of = cache(pipeline.place), cache(lambda root, split: layout.of(root).piece(data.rank, split))
     for p in parameters.counted:
-        model, stage = pipeline.place(p.root)
+        model, stage = model_of(p.root)
         name = (model, "copies", p.shared_as) if p.shared_as else (model, stage, p.name)
-        share = shares.get(p.row, (None, False)) if kind_of(p) == EXPERT else (Fraction(1), False)
-        yield (*name, p.split, layout.of(p.root).piece(data.rank, p.split)), _Piece(p, data.rank, *share)
+        share = shares.get(p.row, unknown) if kind_of(p) == EXPERT else whole
+        yield (*name, p.split, piece_of(p.root, p.split)), _Piece(p, data.rank, *share)
 
 
 def _shares(
@@ -181,7 +185,11 @@ def _by_kind(pieces: list[_Piece]) -> dict[str, int]:
 def _active(pieces: list[_Piece]) -> int | None:
     if not pieces or any(piece.share is None for piece in pieces):
         return None
-    return round(sum(piece.parameter.global_numel * (piece.share or 0) for piece in pieces))
+    by_share: dict[Fraction, int] = {}  # of which there are few
+    for piece in pieces:
+        share = piece.share or Fraction(0)
+        by_share[share] = by_share.get(share, 0) + piece.parameter.global_numel
+    return round(sum(share * numel for share, numel in by_share.items()))
 
 
 def _conflict(one: _Piece, other: _Piece) -> str:

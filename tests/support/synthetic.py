@@ -30,7 +30,9 @@ from distprof.records import (
     ExpertLayer,
     ExpertLayers,
     ExpertLoad,
+    ExpertRouting,
     Header,
+    LayerRouting,
     Memory,
     ModuleRow,
     Parameter,
@@ -68,7 +70,7 @@ class Job:
     ``shared_expert`` one more that sees all tokens.  ``tied_stages``: the head of the last stage is a copy of the
     embedding of the first.  The MoE layers run on ``padding`` times the rows that they need, and with ``split_tokens``
     each tp rank routes tokens of its own.  A rank enqueues ``collectives`` in an iteration; none are recorded if it is
-    0.
+    0.  ``routes``: routers' choices are recorded, too; every rank of an ep group sends its experts about as many.
     """
 
     dp: int = 2
@@ -101,6 +103,7 @@ class Job:
     chip: str = "Some CPU"  # the device of all MACs; ``arithmetic`` is their number format
     arithmetic: str = "fp32"
     collectives: int = 0
+    routes: bool = False
 
     @property
     def world(self) -> int:
@@ -332,6 +335,7 @@ def rank_records(job: Job, rank: int) -> list[Record]:
         records += [step] if not job.collectives else _with_collectives(job, rank, stage, step)
         if layers:
             records.append(ExpertLoad(iteration, _load(job, rank, iteration, len(layers))))
+            records += [_routing(job, rank, iteration, len(layers))] if job.routes else []
     held = 4 * sum(parameter.local_numel for parameter in stage.parameters if not parameter.tied_to)
     if job.mode == TRAINING:
         records.append(Memory(WARMUP + 1, held, held, 2 * held))
@@ -432,6 +436,24 @@ def _load(job: Job, rank: int, iteration: int, layers: int) -> np.ndarray[Any, A
     random = np.random.default_rng((job.seed, 7, place, iteration))
     means = np.array([100 * (job.hot if expert == 1 else 1) for expert in job.local_experts(rank)] * layers)
     return (random.poisson(means) if job.noise else means).astype(np.int64)
+
+
+def _routing(job: Job, rank: int, iteration: int, layers: int) -> ExpertRouting:
+    """Returns the choices of a rank's routers: its part of what all experts of its ep group process."""
+    chosen = _group_loads(job, job.expert_group(rank), iteration, layers)
+    place = job.coordinates(rank)["ep"]
+    own = (chosen // job.ep + (place < chosen % job.ep)).astype("<u4")
+    return ExpertRouting(iteration, tuple(LayerRouting(layer, routed) for layer, routed in enumerate(own)))
+
+
+@lru_cache(maxsize=64)
+def _group_loads(job: Job, group: tuple[int, int, int], iteration: int, layers: int) -> np.ndarray[Any, Any]:
+    """Returns the tokens of all experts of an ep group, (layers, experts)."""
+    loads = np.zeros((layers, job.experts), np.int64)
+    for rank in range(job.world):
+        if job.expert_group(rank) == group:
+            loads[:, list(job.local_experts(rank))] = _load(job, rank, iteration, layers).reshape(layers, -1)
+    return loads
 
 
 Bend = Callable[[int, list[Record]], Iterable[Record]]

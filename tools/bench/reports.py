@@ -43,7 +43,7 @@ THOROUGH = Effort(
     experts=(32, 120),
     starts=25,
     jobs=5,
-    merges={("demo", 8): 5, ("large", 8): 5, ("large", 512): 3, ("collectives", 512): 3},
+    merges={("demo", 8): 5, ("large", 8): 5, ("experts", 8): 3, ("large", 512): 3, ("collectives", 512): 3},
 )
 QUICK = Effort(
     pairs={"small": 1}, narrow=1, experts=(1, 1), starts=1, jobs=1, merges={("demo", 8): 1}, pages=(8,), page_times=1
@@ -58,6 +58,7 @@ _CALL_BUDGET_BYTES = 12
 #: (kind, ranks) -> (seconds, seconds without plots, MB), None where there is none.
 _MERGE_BUDGETS: dict[tuple[str, int], tuple[float | None, ...]] = {
     ("demo", 8): (3, 1, None),
+    ("experts", 8): (10, None, None),
     ("large", 4096): (60, None, 2000),
     ("collectives", 4096): (60, None, 2000),
 }
@@ -235,7 +236,8 @@ def merges(effort: Effort) -> list[Table]:
         [_merge(kind, ranks, times) for (kind, ranks), times in effort.merges.items()],
         (
             "Synthetic runs: the first has the shape of `make demo`, the others a mixture of "
-            f"{RUNS['large']['experts']} experts over {RUNS['large']['ep']} ranks in every second block; "
+            f"{RUNS['large']['experts']} experts over {RUNS['large']['ep']} ranks in every second block, or "
+            f"{RUNS['experts']['layers'] // 2} mixtures of {RUNS['experts']['experts']} experts; "
             f"{RUNS['large']['steps']} timed steps.  Runs with collectives are of a dense model; one of their ranks is "
             "slow, and the others wait for it.  `make bench ARGS='--ranks 4096'` merges runs of 4,096 ranks.",
         ),

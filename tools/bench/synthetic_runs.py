@@ -14,10 +14,12 @@ from typing import Any
 
 #: ``demo`` has about as many modules as the job of ``make demo``; ``large`` has 999 on each rank; every second block
 #: is a mixture of 16 experts that are distributed over 8 ranks.  ``collectives`` is a dense model, whose ranks enqueue
-#: 40 collectives in an iteration and wait for rank 5.
+#: 40 collectives in an iteration and wait for rank 5.  ``experts`` has 94 mixtures of 256 experts, and
+#: the choices of their routers.
 RUNS: dict[str, dict[str, Any]] = {
     "demo": {"layers": 4, "experts": 16, "ep": 4, "steps": 10},
     "large": {"layers": 83, "experts": 16, "ep": 8, "steps": 10},
+    "experts": {"layers": 188, "experts": 256, "ep": 8, "steps": 10, "hot": 3.0, "top_k": 8, "routes": True},
     "collectives": {
         "layers": 16,
         "experts": 0,

@@ -12,6 +12,7 @@ from distprof.merge.report import ExpertLayerStats, Report
 class _Expert(NamedTuple):
     layer: ExpertLayerStats
     number: int
+    mean: float | None  # of the tokens of the layer's experts; None where one is not known, or all are 0
 
     @property
     def tokens(self) -> int | None:
@@ -19,16 +20,15 @@ class _Expert(NamedTuple):
 
     @property
     def over_mean(self) -> float | None:
-        known = [tokens for tokens in self.layer.tokens if tokens is not None]
-        if self.tokens is None or len(known) < len(self.layer.tokens) or not sum(known):
-            return None
-        return self.tokens * len(known) / sum(known)
+        return None if self.tokens is None or self.mean is None else self.tokens / self.mean
 
 
 def _rows(report: Report) -> Iterator[_Expert]:
     for layer in report.experts:
+        known = [tokens for tokens in layer.tokens if tokens is not None]
+        mean = sum(known) / len(known) if any(known) and len(known) == len(layer.tokens) else None
         for number in range(layer.num_experts):
-            yield _Expert(layer, number)
+            yield _Expert(layer, number, mean)
 
 
 def _hosts(row: _Expert) -> tuple[int, ...]:

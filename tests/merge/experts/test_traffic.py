@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.reports import report_of
 from support.synthetic import WIDTH, Job, rank_records, shard_of
 
 from distprof.merge.analyse import analyse
@@ -61,3 +62,12 @@ def test_tokens_for_experts_of_other_hosts() -> None:
 
 def test_nothing_is_sent_where_all_ranks_have_all_experts() -> None:
     assert traffic(dp=2) is None
+
+
+def test_all_tokens_of_a_whole_run_arrive_at_their_experts() -> None:
+    report = report_of(dp=4, ep=2, layers=4, experts=8, routes=True)
+    assert [layer.dropped for layer in report.experts] == [0, 0] and not any(one.breach for one in report.experts)
+    assert report.expert_traffic is not None
+    sent = np.array(report.expert_traffic.tokens)
+    hosted = sum(tokens or 0 for layer in report.experts for tokens in layer.tokens) / report.experts[0].steps
+    assert sent.sum() == pytest.approx(hosted) and not sent[:2, 2:].any() and not sent[2:, :2].any()

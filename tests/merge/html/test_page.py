@@ -17,6 +17,7 @@ import pytest
 from support.page.many_ranks import grown
 from support.reports import collectives_of, report_of
 
+from distprof.merge.export import table_files
 from distprof.merge.export.table_files import csv_files
 from distprof.merge.export.tables import all_tables
 from distprof.merge.html import glossary, page
@@ -154,6 +155,17 @@ def test_a_table_that_is_too_large_is_named_instead(monkeypatch: pytest.MonkeyPa
     text = render_page(report_of(**JOB)).decode()
     assert 'data-file="experts.csv"' in text and 'data-file="module_times.csv"' not in text
     assert re.search(r"in the folder <code>tables</code> beside it: [a-z_., ]*module_times\.csv", text)
+
+
+def test_a_table_that_is_not_in_memory_is_only_a_file_beside_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = report_of(**JOB)
+    tables = all_tables(report)
+    whole = csv_files(tables)
+    monkeypatch.setattr(table_files, "MOST_ROWS_IN_MEMORY", len(tables["experts"]))
+    files = csv_files(tables)
+    text = render_page(report, files).decode()
+    assert 'data-file="experts.csv"' in text and 'data-file="module_times.csv"' not in text
+    assert b"".join(files["tables/module_times.csv"]) == b"".join(whole["tables/module_times.csv"])
 
 
 def test_one_rank_has_no_parts_that_compare_ranks() -> None:
