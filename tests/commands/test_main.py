@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.shell_completion import ShellComplete
 from support.processes import output_of
 
 import distprof
@@ -110,25 +109,3 @@ def test_an_error_for_the_user_is_one_line(monkeypatch: pytest.MonkeyPatch, caps
         main()
     assert ended.value.code == 1
     assert capsys.readouterr().err == "distprof: runs/x is no run\n"
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_every_shell_gets_a_script_for_completion(shell: str, clean_env: dict[str, str], tmp_path: Path) -> None:
-    code = "from distprof.__main__ import main; main()"
-    script = output_of("-c", code, cwd=tmp_path, env={**clean_env, "_DISTPROF_COMPLETE": f"{shell}_source"})
-    assert f"_DISTPROF_COMPLETE={shell}_complete" in script
-
-
-@pytest.mark.parametrize(
-    ("words", "completed"),
-    [
-        (["me"], {"merge"}),
-        (["merge", "--de"], {"--depth", "--detailed"}),
-        (["run", "--ti"], {"--timed"}),
-        (["run", "--np"], {"--nproc"}),
-    ],
-)
-def test_words_are_completed(words: list[str], completed: set[str]) -> None:
-    *before, incomplete = words
-    found = ShellComplete(cli, {}, "distprof", "_DISTPROF_COMPLETE").get_completions(before, incomplete)
-    assert {item.value for item in found} == completed
