@@ -28,7 +28,7 @@ from distprof.merge.experts.cost import ep_times, with_costs
 from distprof.merge.experts.hosts import ExpertHost, expert_hosts
 from distprof.merge.experts.invariant import find_breach
 from distprof.merge.experts.metrics import load_metrics
-from distprof.merge.experts.placement import better_placement
+from distprof.merge.experts.placement import better_placement, first_experts
 from distprof.merge.experts.routing import RoutedTokens, Routing, distinct_sources, layer_routing
 from distprof.merge.experts.same_tokens import common_iterations, distinct
 from distprof.merge.experts.step_loads import dropped_by_step, kept_by_step, over_steps, processed_by_step
@@ -145,6 +145,7 @@ def _stats(seen: SeenLayer, *, all_recorded: bool) -> ExpertLayerStats:
         lost=lost,
         guessed=any(host.layer.guessed for host in hosts),
         breach=_breach(seen) if is_whole else "",
+        ep_starts=first_experts(seen.ep_of_experts, seen.ep),
     )
     return _with_balance(layer, seen, is_whole=is_whole)
 

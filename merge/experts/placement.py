@@ -10,6 +10,7 @@ experts of a rank.  A distribution that only suits chance does not look good, be
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -40,6 +41,13 @@ def better_placement(loads: FloatArray, now: Sequence[int], ep_size: int) -> Pla
         max_over_mean_now=_max_over_mean(judged, current, ep_size),
         max_over_mean=_max_over_mean(judged, fitted, ep_size),
     )
+
+
+def first_experts(ep_of_expert: Sequence[int], ep_size: int) -> tuple[int, ...]:
+    """Returns the first expert of each ep rank but the first; empty where one of them has its experts not in a row."""
+    pairs = pairwise(ep_of_expert)
+    starts = tuple(expert for expert, (before, own) in enumerate(pairs, 1) if before != own)
+    return starts if len(starts) == ep_size - 1 else ()
 
 
 def fit(loads: FloatArray, ep_size: int) -> IntArray:

@@ -40,6 +40,7 @@ def summarise(layers: Sequence[ExpertLayerStats], iteration_ns: float | None) ->
         worst_first=tuple(sorted(range(len(layers)), key=lambda place: _badness(layers[place]), reverse=True)),
         unequal_tokens=_labels(layers, ONLY_TOKENS),
         slow_devices=_labels(layers, ONLY_DEVICE),
+        ep_starts=layers[0].ep_starts if len({layer.ep_starts for layer in layers}) == 1 else (),
     )
 
 

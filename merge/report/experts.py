@@ -100,6 +100,7 @@ class ExpertSummary:
     worst_first: tuple[int, ...]  # places in ``experts``, by ep_cost_ns, then by ep max/mean, then by max/mean
     unequal_tokens: tuple[str, ...] = ()  # labels of layers where ep ranks differ by their tokens, the costliest first
     slow_devices: tuple[str, ...] = ()  # the same where an ep rank is slower than others with as many tokens
+    ep_starts: tuple[int, ...] = ()  # as in each of the layers, where they are alike
 
 
 @dataclass(frozen=True)
@@ -135,4 +136,5 @@ class ExpertLayerStats:
     load: LoadMetrics | None = None  # of the experts, over all ranks and steps; None where no token is known
     ep_load: LoadMetrics | None = None  # of the ep ranks; None where experts are not distributed
     over_steps: LoadOverSteps | None = None  # None where loads are not known step by step
+    ep_starts: tuple[int, ...] = ()  # the first expert of each other ep rank; empty where no rank has its own in a row
     placement: Placement | None = None  # None with fewer than 4 steps, and where experts are not distributed

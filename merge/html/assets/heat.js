@@ -72,9 +72,15 @@ page.heat = (slot, map) => {
       for (let column = 0; column < view.columns; column += 1) {
         const [low, high] = [Math.round(top), Math.max(Math.round(top) + 1, Math.round(top + box.height * (end - row)))];
         const value = together > 1 ? furthest(row, end, view.column + column) : map.values[row][view.column + column];
-        ctx.fillStyle = value == null ? page.colour("nothing") : colourOf(placeOf(value));
+        const empty = value == null ? "nothing" : map.zero && value === 0 ? "c2" : "";
+        ctx.fillStyle = empty ? page.colour(empty) : colourOf(placeOf(value));
         ctx.fillRect(left + column * box.width, TOP + low, box.width - gap, high - low - gap);
       }
+    }
+    ctx.fillStyle = page.colour("ink");
+    for (const column of map.fences) {
+      const x = left + (column - view.column) * box.width - gap;
+      if (x > left && x < left + box.width * view.columns) ctx.fillRect(Math.round(x), TOP, 1, height());
     }
     ctx.fillStyle = page.colour("faint");
     ctx.font = "12px system-ui, sans-serif";
@@ -121,7 +127,7 @@ page.heat = (slot, map) => {
   const words = (row, column) => {
     const value = map.values[row][column];
     const sign = map.middle === 0 && value > 0 ? "+" : "";
-    const found = value == null ? map.grey || "n/a" : `${map.value_title} ${sign}${page.withUnit(map.kind, value, unit)}`;
+    const found = value == null ? map.grey || "n/a" : value === 0 && map.zero ? map.zero : `${map.value_title} ${sign}${page.withUnit(map.kind, value, unit)}`;
     const named = marked.has(`${row},${column}`) ? ", named by the verdict" : "";
     const rowWord = map.row_title === "layer" ? "" : `${map.row_title} `;
     const columnWord = map.column_title === "module" ? "" : `${map.column_title} `;
@@ -194,6 +200,8 @@ page.heat = (slot, map) => {
     element("span", { text: page.withUnit(map.kind, map.middle - map.limit < 0 && map.middle > 0 ? 0 : map.middle - map.limit, unit) }),
     legend, element("span", { text: page.withUnit(map.kind, map.middle + map.limit, unit) }),
     ...(map.grey && map.values.some((row) => row.some((value) => value == null)) ? [element("span", { class: "swatch grey" }), element("span", { text: map.grey })] : []),
+    ...(map.zero && map.values.some((row) => row.includes(0)) ? [element("span", { class: "swatch green" }), element("span", { text: map.zero })] : []),
+    ...(map.fences.length ? [element("span", { text: `lines: ${map.fence_title}` })] : []),
     ...(map.marked.length ? [element("span", { text: "framed: named by the verdict" })] : []));
   const drawLegend = () => {
     const ctx = legend.getContext("2d");

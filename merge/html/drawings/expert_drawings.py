@@ -109,6 +109,7 @@ def load_map(report: Report) -> HeatMap | None:
     verdict = report.verdict.expert
     names = [layer.name for layer in layers]
     named = verdict.layer in names and verdict.expert is not None and (verdict.max_over_mean or 0) >= verdict.overload
+    starts = report.expert_summary.ep_starts if report.expert_summary is not None else ()
     return HeatMap(
         title="Load of every expert",
         row_title="layer",
@@ -124,6 +125,9 @@ def load_map(report: Report) -> HeatMap | None:
         marked=[(names.index(verdict.layer), verdict.expert or 0)] if named else [],
         note=f"From {verdict.overload:g} x the mean on, an expert is called overloaded.",
         grey="no recorded rank hosts this expert, or its tokens were not counted",
+        zero="no token",
+        fences=starts,
+        fence_title="ep ranks" if starts else "",
     )
 
 

@@ -1,6 +1,8 @@
 """A map of layers x experts: each expert's load relative to the mean of its layer.
 
-The value of the expert that the verdict calls overloaded is bold, and no other.
+The value of the expert that the verdict calls overloaded is bold, and no other; where values are not written, a circle
+is around it.  Lines separate the experts of different ep ranks.  Of more than 256 experts, the one furthest from the
+mean stands for its neighbours.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.colors import ListedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from distprof.merge.plots import style
@@ -30,18 +32,28 @@ def draw(report: Report) -> Figure | None:
         return None
     widest = max(layer.num_experts for layer in layers)
     loads = style.to_array([[*relative_loads(layer), *[None] * (widest - layer.num_experts)] for layer in layers])
+    away, together = style.shared_columns(loads - 1)
+    loads = away + 1
     figure, axes = style.new_figure(min(12.0, max(6.0, 3.4 + 0.42 * widest)), min(9.0, 2.2 + 0.34 * len(layers)))
     most = max(2.0, float(np.nanmax(loads)))
     limits = TwoSlopeNorm(1.0, min(0.0, 1 - (most - 1) / _COLD_STEEPER), most)
     bar = style.heat_map(figure, axes, loads, ("PuOr_r", limits), "load / layer's mean")
     bar.ax.set_ylim(0, most)
+    overloaded = _overloaded_cell(layers, report.verdict.expert)
     if widest <= _HOTTEST_UP_TO:
-        _values(axes, loads, limits, _overloaded_cell(layers, report.verdict.expert))
+        _values(axes, loads, limits, overloaded)
+    elif overloaded is not None:
+        _circle(axes, overloaded[0], overloaded[1] // together)
     if widest <= _CROSSES_UP_TO:
         _crosses(axes, loads, "white" if _is_dark(limits, 0.0) else style.INK)
-    style.rank_ticks(axes.xaxis, range(widest))
+    else:
+        _coloured_dead(axes, loads)
+    starts = report.expert_summary.ep_starts if report.expert_summary is not None else ()
+    for start in starts:
+        axes.axvline(start / together - 0.5, color=style.INK, linewidth=1.0)
+    style.rank_ticks(axes.xaxis, range(0, widest, together))
     style.layer_ticks(axes, [layer.name for layer in layers])
-    axes.set(xlabel=f"expert{' (x: no token)' if widest <= _CROSSES_UP_TO else ''}", ylabel="layer")
+    axes.set(xlabel=_key(layers, starts, together), ylabel="layer")
     grey = "; grey: no such expert, or no rank with it recorded" if np.isnan(loads).any() else ""
     detail = f"tokens over {max(layer.steps for layer in layers)} steps{grey}; {_finding(report.verdict.expert)}"
     style.title(axes, "Expert load", report, detail)
@@ -85,6 +97,25 @@ def _finding(found: ExpertVerdict) -> str:
 
 def _is_dark(limits: TwoSlopeNorm, load: float) -> bool:
     return abs(float(limits(load)) - 0.5) > style.READABLE
+
+
+def _key(layers: Sequence[ExpertLayerStats], starts: Sequence[int], together: int) -> str:
+    """Returns the title of the horizontal axis, with what the marks mean."""
+    wide = max(layer.num_experts for layer in layers) > _CROSSES_UP_TO
+    marks = [f"{'green' if wide else 'x'}: no token"] if not wide or any(layer.dead for layer in layers) else []
+    marks += ["lines: ep ranks"] if starts else []
+    marks += [f"of {together} experts, the one furthest from the mean"] if together > 1 else []
+    return f"expert ({'; '.join(marks)})" if marks else "expert"
+
+
+def _coloured_dead(axes: Axes, loads: style.FloatArray) -> None:
+    """Gives experts without tokens a colour that no load has: their cells are too small for crosses."""
+    dead = np.where(loads == 0, 1.0, np.nan)
+    axes.imshow(dead, cmap=ListedColormap([style.GREEN]), aspect="auto", interpolation="none")
+
+
+def _circle(axes: Axes, row: int, column: int) -> None:
+    axes.plot(column, row, "o", markerfacecolor="none", markeredgecolor=style.INK, markersize=14, markeredgewidth=1.6)
 
 
 def _crosses(axes: Axes, loads: style.FloatArray, colour: str) -> None:

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from distprof.merge.experts.placement import better_placement, fit
+from distprof.merge.experts.placement import better_placement, first_experts, fit
 
 
 def steps(*loads: list[float], times: int = 6) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -55,3 +55,10 @@ def test_where_nothing_is_said() -> None:
     assert better_placement(hot[:, :3], [0, 0, 1], 2) is None, "3 experts on 2 ranks"
     assert better_placement(np.where(hot == 9, np.nan, hot), [0, 0, 1, 1], 2) is None, "a load is not known"
     assert better_placement(0 * hot, [0, 0, 1, 1], 2) is None, "no tokens"
+
+
+def test_the_experts_of_each_ep_rank_begin_where_its_coordinate_does() -> None:
+    assert first_experts([0, 0, 1, 1, 2, 2], 3) == (2, 4)
+    assert first_experts([1, 1, 0], 2) == (2,)
+    assert first_experts([0, 1, 0, 1], 2) == (), "no rank has its own in a row"
+    assert first_experts([0, 0, 0], 1) == ()

@@ -299,6 +299,28 @@ def test_the_skew_map_is_read_and_zoomed_with_keys(many: Browser) -> None:
     assert many.find("[data-heat=skew] canvas[tabindex]").size["height"] == high
 
 
+def test_an_expert_without_tokens_has_a_colour_of_its_own_and_ep_ranks_are_separated(
+    browser: Browser, write_page: WritePage
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    report = report_of(dp=2, ep=2, layers=2, experts=4, steps=2)
+    (layer,) = report.experts
+    dead = replace(layer, tokens=(*layer.tokens[:3], 0), dead=(3,))
+    browser.open(write_page("dead", render_page(replace(report, experts=(dead,)))))
+    canvas = "[data-heat=expert_load] canvas[tabindex]"
+    colours = browser.run(f"""
+    const canvas = document.querySelector("{canvas}"), ctx = canvas.getContext("2d"), ratio = devicePixelRatio;
+    const left = canvas.width / ratio - 4 * 48 - 8;
+    return [left + 3.5 * 48, left + 2 * 48 - 1].map((x) => [...ctx.getImageData(x * ratio, 12 * ratio, 1, 1).data]);""")
+    (red, green, blue, _), line = colours
+    assert green > red + 60 and green > blue, "the green of dead experts"
+    assert max(line[:3]) < 60, "a dark line between experts 1 and 2"
+    browser.run(f"document.querySelector('{canvas}').focus()")
+    browser.press(*([Keys.ARROW_RIGHT] * 4))
+    assert browser.text("[data-heat=expert_load] output") == "blocks.1.moe, expert 3: no token"
+
+
 def test_a_thin_slow_rank_is_seen_among_many(browser: Browser, write_page: WritePage) -> None:
     """Rank 1,234 of 2,000 has less than a pixel; its colour is in the picture."""
     report = grown(report_of(dp=8, layers=2, steps=4), 2000)

@@ -168,6 +168,11 @@ def test_a_table_that_is_not_in_memory_is_only_a_file_beside_the_page(monkeypatc
     assert b"".join(files["tables/module_times.csv"]) == b"".join(whole["tables/module_times.csv"])
 
 
+def test_the_map_of_loads_has_lines_between_ep_ranks_and_marks_dead_experts() -> None:
+    heat = heat_maps(report_of(dp=4, ep=4, layers=4, experts=8, steps=2))["expert_load"]
+    assert (heat.fences, heat.fence_title, heat.zero) == ((2, 4, 6), "ep ranks", "no token")
+
+
 def test_one_rank_has_no_parts_that_compare_ranks() -> None:
     report = report_of(dp=1, layers=2)
     ids = {attributes.get("id") for _, attributes in read(report).elements}

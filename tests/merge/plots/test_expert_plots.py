@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from support.reports import report_of
 
-from distprof.merge.plots.experts import expert_drops, expert_ranks, expert_steps, expert_times, expert_traffic
+from distprof.merge.plots.experts import (
+    expert_drops,
+    expert_load,
+    expert_ranks,
+    expert_steps,
+    expert_times,
+    expert_traffic,
+)
 from distprof.merge.report import TOKENS_AND_DEVICE, ExpertTraffic, Report, TokensOrDevice
 
 
@@ -21,6 +28,33 @@ def report() -> Report:
 def figure(drawn: Any) -> Any:
     assert drawn is not None
     return drawn
+
+
+def test_the_loads_of_a_wide_layer_have_lines_between_ep_ranks_and_coloured_dead_experts() -> None:
+    report = report_of(dp=4, ep=4, layers=4, experts=80, steps=2, hot=5, noise=0)
+    first, second = report.experts
+    dead = replace(first, tokens=(*first.tokens[:-1], 0), dead=(79,))
+    axes = figure(expert_load.draw(replace(report, experts=(dead, second)))).axes[0]
+    loads, marks = axes.images
+    assert np.argwhere(~np.ma.getmaskarray(marks.get_array())).tolist() == [[0, 79]]
+    circle, *lines = axes.lines
+    assert [line.get_xdata()[0] for line in lines] == [19.5, 39.5, 59.5]
+    assert circle.get_xydata().tolist() == [[1, 0]], "expert 1 of the first layer is overloaded"
+    assert axes.get_xlabel() == "expert (green: no token; lines: ep ranks)"
+    assert np.asarray(loads.get_array()).shape == (2, 80)
+
+
+def test_of_very_many_experts_the_remarkable_ones_are_drawn() -> None:
+    report = report_of(dp=1, layers=2, experts=4, steps=2)
+    (layer,) = report.experts
+    tokens = [10] * 600
+    tokens[301], tokens[302], tokens[500] = 40, 11, 0
+    wide = replace(layer, num_experts=600, tokens=tuple(tokens), dead=(500,))
+    axes = figure(expert_load.draw(replace(report, experts=(wide,)))).axes[0]
+    loads = np.asarray(axes.images[0].get_array())[0] * sum(tokens) / 600
+    assert loads.shape == (200,)
+    assert loads[100] == pytest.approx(40) and loads[166] == pytest.approx(0) and loads[0] == pytest.approx(10)
+    assert "of 3 experts, the one furthest from the mean" in axes.get_xlabel()
 
 
 def test_ep_ranks_are_tokens_over_the_mean(report: Report) -> None:
