@@ -9,7 +9,7 @@ import socket
 import time
 
 from distprof.heartbeat.layout import SLOTS
-from distprof.heartbeat.page_folder import FILES, PAGE, SOCKET, all_tokens, page_folder, remove_folder
+from distprof.heartbeat.page_folder import PAGE, SOCKET, all_tokens, is_of_page, page_folder, remove_folder
 
 #: A younger page may have no daemon and no rank yet.
 _YOUNG_S = 60.0
@@ -28,7 +28,7 @@ def remove_leftovers() -> None:
 def _is_left(folder: int) -> bool:
     """Whether the page in a folder has no daemon, and no rank has a slot in it.  Raises OSError."""
     names = set(os.listdir(folder))
-    if PAGE not in names or not names <= set(FILES) or time.time() - os.fstat(folder).st_mtime < _YOUNG_S:
+    if PAGE not in names or not all(map(is_of_page, names)) or time.time() - os.fstat(folder).st_mtime < _YOUNG_S:
         return False
     return not _has_daemon(folder) and not _has_ranks(folder)
 

@@ -118,10 +118,15 @@ def check_private(path: Path, found: os.stat_result) -> None:
         raise NoPage(f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):o})")
 
 
+def is_of_page(name: str) -> bool:
+    """Whether the folder of a page may hold a file of this name."""
+    return name in FILES or _OF_LOOKS.fullmatch(name) is not None
+
+
 def remove_folder(token: str) -> None:
     """Removes a page's folder with the page; processes that have mapped the page keep it."""
     with contextlib.suppress(OSError), page_folder(token) as (path, fd):
-        for name in (*FILES, *filter(_OF_LOOKS.fullmatch, [entry.name for entry in path.iterdir()])):
+        for name in [entry.name for entry in path.iterdir() if is_of_page(entry.name)]:
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=fd)
         path.rmdir()

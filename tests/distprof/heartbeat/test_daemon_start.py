@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_the_last_writes_of_the_daemon_come_before_the_launcher_goes_on(lifeline
     lifeline.started()
     lifeline.pass_on(said.append)
     lifeline.end()
-    Thread(target=lambda: (daemon.thread.join(0.2), daemon.may_end.set())).start()  # while the launcher waits
+    Timer(0.2, daemon.may_end.set).start()  # while the launcher waits
     lifeline.close()
     assert (tmp_path / "last").exists() and said == ["the last line"]
 

@@ -13,6 +13,7 @@ import pytest
 
 from distprof.heartbeat import page_folder
 from distprof.heartbeat.leftovers import remove_leftovers
+from distprof.heartbeat.look import open_pipe, write_answer
 from distprof.heartbeat.page import create_page
 
 #: Takes a slot of the page of a token, says so, and ends with stdin.
@@ -46,6 +47,8 @@ def test_a_page_without_daemon_and_ranks_is_removed(base: Path) -> None:
     with socket.socket(socket.AF_UNIX) as ended:
         (old_socket := old / "socket").parent.stat()
         ended.bind(str(old_socket))
+    os.close(open_pipe(old.name.removeprefix("distprof-"), 7))  # of a rank, with its answer
+    write_answer(old.name.removeprefix("distprof-"), 7, b"x")
     os.utime(old, (0, 0))
     remove_leftovers()
     assert (old.exists(), young.exists()) == (False, True)
