@@ -21,6 +21,7 @@ COMMANDS = {
     "diff": ("distprof.commands.diff", "Compare two runs: what changed beyond the noise, and where."),
     "export": ("distprof.commands.export", "Write a trace of all ranks, for ui.perfetto.dev."),
     "log": ("distprof.commands.log", "Hand a report to TensorBoard, Weights & Biases or MLflow."),
+    "upload": ("distprof.commands.upload", "Copy a run to a URL, or go on with a copy that was interrupted."),
     "top": ("distprof.commands.live.top", "Show the ranks of a running job."),
     "status": ("distprof.commands.live.status", "Say in one paragraph how a running job is."),
     "trigger": ("distprof.commands.live.trigger", "Record a further window in a running job."),

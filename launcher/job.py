@@ -102,7 +102,7 @@ def _finish(upload: Upload, *, copies: bool) -> None:
             upload.sync()
             say(f"all of it is copied to {upload.url}")
     except (KeyboardInterrupt, Exception) as error:
-        say(f"not all of it is copied to {upload.url}: {said(error)}")
+        say(f"not all of it is copied to {upload.url}: {said(error)}  ->  {upload.command}")
 
 
 def _close(run: RunFolder, options: RunOptions, job: Job, gathered: Gathered) -> None:

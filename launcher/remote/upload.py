@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from distprof.errors import DistprofError, said
+from distprof.launcher.remote.checksums import CHECKSUMS, listed, sha256_at, sha256_of
 from distprof.launcher.remote.url import file_system
 from distprof.run_folder import MANIFEST, REPORT, SHARDS, TRACES, RunFolder
 
 _LOOK_S = 5.0
+#: What fails when the job has ended is tried again after these pauses.
+_PAUSES_S = (1.0, 3.0)
 
 
 class UploadFailed(DistprofError):
@@ -20,16 +26,24 @@ class UploadFailed(DistprofError):
 
 
 class Upload:
-    """Compares sizes after each file.  A file that has not changed since it was copied is not copied again."""
+    """Reads each file back after it was copied, and compares checksums.
 
-    def __init__(self, run: RunFolder, url: str, is_recording: Callable[[], bool]) -> None:
+    A file that is there already is not copied again, whichever process has copied it: so a copy can be resumed.
+    """
+
+    def __init__(self, run: RunFolder, url: str, is_recording: Callable[[], bool] = lambda: False) -> None:
         """While a window is recorded nothing is copied.  Raises UsageError without a driver."""
         self._run = run
         self.url = f"{url.rstrip('/')}/{run.path.name}"
-        self._files, self._base = file_system(self.url)
+        self._files, base = file_system(self.url)
+        #: The command that goes on with this copy.
+        self.command = shlex.join(("distprof", "upload", str(run.path), url))
+        self._base = base.rstrip("/")
         self._is_recording = is_recording
         self._copied: dict[str, tuple[int, int]] = {}
         self._seen: dict[str, tuple[int, int]] = {}
+        self._sums: dict[str, str] = {}  # of the files that are copied
+        self._listed = ""  # the list of checksums at the URL
         self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="distprof upload", daemon=True)
 
@@ -42,11 +56,16 @@ class Upload:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def sync(self) -> None:
-        """Copies what is new.  Raises UploadFailed."""
-        for name, state in self._state().items():
-            if self._copied.get(name) != state:
-                self._copy(name, state)
+    def sync(self) -> int:
+        """Copies what is not there yet; what fails is tried again.  Returns how many files are there.
+
+        Raises UploadFailed.
+        """
+        for pause_s in _PAUSES_S:
+            with contextlib.suppress(UploadFailed):
+                return self._copy_new()
+            time.sleep(pause_s)
+        return self._copy_new()
 
     def _watch(self) -> None:
         """Copies what has changed once it stops changing; what fails is tried again, and said at the end."""
@@ -55,32 +74,68 @@ class Upload:
                 state = self._state()
                 grows, self._seen = state != self._seen, state
                 if not grows and not self._is_recording():
-                    self.sync()
+                    self._copy_new()
+
+    def _copy_new(self) -> int:
+        """Copies what is new, and then the list of all checksums.  Raises UploadFailed."""
+        for name, state in self._state().items():
+            if self._copied.get(name) != state:
+                self._copy(name, state)
+        text = listed(self._sums)
+        if text != self._listed:
+            try:
+                self._files.pipe_file(f"{self._base}/{CHECKSUMS}", text.encode())
+            except Exception as error:  # each driver raises its own
+                raise UploadFailed(f"{self.url}/{CHECKSUMS} cannot be written: {said(error)}") from None
+            self._listed = text
+        return len(self._sums)
 
     def _copy(self, name: str, state: tuple[int, int]) -> None:
-        size, _ = state
-        source, target = self._run.path / name, f"{self._base.rstrip('/')}/{name}"
+        source, target = self._run.path / name, f"{self._base}/{name}"
         try:
-            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._files.put_file(str(source), target)
-            there = self._files.size(target)
+            checksum = sha256_of(source)
+            is_there = self._is_there(target, state[0], checksum)
+            if not is_there:
+                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+                self._files.put_file(str(source), target)
+                is_there = self._is_there(target, state[0], checksum)
         except Exception as error:  # each driver raises its own
             raise UploadFailed(f"{source} cannot be copied to {self.url}: {said(error)}") from None
-        if there is not None and there < size:
-            raise UploadFailed(f"{self.url}/{name} has {there:,} bytes after the copy, of {size:,}")
-        self._copied[name] = state
+        if _state_of(source) != state:
+            raise UploadFailed(f"{source} has changed while it was copied to {self.url}")
+        if not is_there:
+            raise UploadFailed(f"{self.url}/{name} has other bytes after the copy than {source}")
+        self._copied[name], self._sums[name] = state, checksum
+
+    def _is_there(self, target: str, size: int, checksum: str) -> bool:
+        """Whether these bytes are at the URL.  Raises what the driver raises."""
+        try:
+            there = self._files.size(target)
+        except FileNotFoundError:
+            return False
+        return there in (None, size) and sha256_at(self._files, target) == checksum
 
     def _state(self) -> dict[str, tuple[int, int]]:
         """Returns size and time of the last change of each file that is copied."""
         found = {}
         for path in self._paths():
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                found[path.relative_to(self._run.path).as_posix()] = status.st_size, status.st_mtime_ns
+            state = _state_of(path)
+            if state is not None:
+                found[path.relative_to(self._run.path).as_posix()] = state
         return found
 
     def _paths(self) -> Iterator[Path]:
         yield self._run.path / MANIFEST
-        for folder in (SHARDS, TRACES, REPORT):
-            for above, _, names in os.walk(self._run.path / folder):
+        folders = (self._run.path / name for name in (SHARDS, TRACES, REPORT))
+        for folder in (folder for folder in folders if not folder.is_symlink()):
+            for above, _, names in os.walk(folder):
                 yield from (Path(above) / name for name in sorted(names) if not name.startswith("."))  # half written
+
+
+def _state_of(path: Path) -> tuple[int, int] | None:
+    """Returns size and time of the last change of a file; None for a link, and for what is no file."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import fsspec  # type: ignore[import-untyped]
 import pytest
+from click.testing import CliRunner
 from support import synthetic
 
+from distprof.commands.upload import command
 from distprof.errors import UsageError
 from distprof.launcher.job import record_job
 from distprof.launcher.remote import upload as upload_module
+from distprof.launcher.remote.checksums import CHECKSUMS
 from distprof.launcher.remote.upload import Upload, UploadFailed
 from distprof.launcher.remote.url import is_url
 from distprof.launcher.run_setup import Job, choose_options
@@ -67,10 +71,51 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     fsspec.filesystem("memory").store.clear()
 
 
-def contents(url: str) -> dict[str, bytes]:
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload_module, "_PAUSES_S", (0.0, 0.0))
+
+
+def everything(url: str) -> dict[str, bytes]:
     """Returns the files at a URL by their path below it."""
     files, base = fsspec.core.url_to_fs(url)
-    return {path.partition(base.strip("/") + "/")[2]: files.cat_file(path) for path in files.find(base)}
+    found = (path for path in files.find(base) if path.strip("/") != base.strip("/"))  # s3fs: a folder that is new
+    return {path.partition(base.strip("/") + "/")[2]: files.cat_file(path) for path in found}
+
+
+def contents(url: str) -> dict[str, bytes]:
+    """Returns the same without the list of checksums."""
+    return {name: content for name, content in everything(url).items() if name != CHECKSUMS}
+
+
+def run_of_two(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "x")
+    run.shards.mkdir(parents=True)
+    for rank in range(2):
+        run.shard_path(rank, 0).write_bytes(b"shard %d" % rank)
+    return run
+
+
+class PutFile:
+    """Counts the files that are copied into ``memory://``; the first ``damages`` copies lose their last byte, and the
+    first ``failures`` raise.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failures: int = 0, damages: int = 0) -> None:
+        self.names: list[str] = []
+        self.failures, self.damages = failures, damages
+        kind = type(fsspec.filesystem("memory"))
+        whole = kind.put_file
+
+        def put_file(files: Any, source: str, target: str, **given: Any) -> None:
+            self.names.append(target.rpartition("/")[2])
+            if len(self.names) <= self.failures:
+                raise ConnectionError("the network is gone")
+            whole(files, source, target, **given)
+            if len(self.names) <= self.damages:
+                files.pipe_file(target, files.cat_file(target)[:-1] + b"?")
+
+        monkeypatch.setattr(kind, "put_file", put_file)
 
 
 def recorded(variables: Mapping[str, str]) -> int:
@@ -153,6 +198,7 @@ def test_a_copy_that_fails_is_said_and_the_job_ends_as_it_did(
     assert record_job(choose_options({"name": "x", "out": "memory://b"}), JOB, recorded) == 3
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith("distprof: not all of it is copied to memory://b/x: ") and "no such bucket" in last
+    assert last.endswith("  ->  distprof upload runs/x memory://b")
     run = RunFolder(Path("runs/x"))
     with pytest.raises(UploadFailed, match="no such bucket"):
         Upload(run, "memory://b", lambda: False).sync()
@@ -170,6 +216,55 @@ def test_a_url_without_a_driver_is_refused_before_the_job() -> None:
 )
 def test_what_is_a_url(text: str, expected: bool) -> None:
     assert is_url(text) is expected
+
+
+def test_a_list_of_checksums_is_written_last(url: str, tmp_path: Path) -> None:
+    run = run_of_two(tmp_path)
+    assert Upload(run, url).sync() == 2
+    for name, content in everything(f"{url}/x").items():
+        copy = tmp_path / "copied" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(content)
+    subprocess.run(["sha256sum", "--check", "--strict", CHECKSUMS], cwd=tmp_path / "copied", check=True)
+    assert len((tmp_path / "copied" / CHECKSUMS).read_text().splitlines()) == 2
+
+
+def test_another_process_goes_on_with_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of_two(tmp_path)
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/r/x/shards/rank00000.g0.msgpack", b"shard 0")
+    files.pipe_file("/r/x/shards/rank00001.g0.msgpack", b"shard !")  # of this size, with other bytes
+    put = PutFile(monkeypatch)
+    ended = CliRunner().invoke(command, [str(run.path), "memory://r"])
+    assert ended.exit_code == 0 and "all 2 files are in memory://r/x" in ended.stderr
+    assert put.names == ["rank00001.g0.msgpack"]
+    assert contents("memory://r/x")["shards/rank00001.g0.msgpack"] == b"shard 1"
+    files.store.clear()
+
+
+@pytest.mark.parametrize("fault", ["failures", "damages"])
+def test_what_fails_is_tried_again(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, put = run_of_two(tmp_path), PutFile(monkeypatch, **{fault: 2})
+    Upload(run, "memory://r").sync()
+    assert put.names == ["rank00000.g0.msgpack"] * 3 + ["rank00001.g0.msgpack"]
+    assert contents("memory://r/x")["shards/rank00000.g0.msgpack"] == b"shard 0"
+    fsspec.filesystem("memory").store.clear()
+    put.names.clear()
+    setattr(put, fault, 3)
+    with pytest.raises(UploadFailed, match=r"other bytes after the copy|the network is gone"):
+        Upload(run, "memory://r").sync()
+    assert CHECKSUMS not in everything("memory://r/x")
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_links_are_not_copied(tmp_path: Path) -> None:
+    run = run_of_two(tmp_path)
+    (tmp_path / "secret").write_text("secret")
+    (run.shards / "rank00002.g0.msgpack").symlink_to(tmp_path / "secret")
+    (run.path / "report").symlink_to(tmp_path)
+    Upload(run, "memory://r").sync()
+    assert set(contents("memory://r/x")) == {f"shards/rank0000{rank}.g0.msgpack" for rank in range(2)}
+    fsspec.filesystem("memory").store.clear()
 
 
 def test_traces_of_torch_are_copied_once_they_are_whole(url: str, tmp_path: Path) -> None:
