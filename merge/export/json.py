@@ -24,9 +24,9 @@ def to_json(report: Report) -> str:
     Keys are in the order of the dataclasses' fields.  Whole numbers have no fraction: counts are integers, also where
     they are means.  Raises ValueError for a number that is not finite.
     """
-    values = plain(report)
-    ordered = {"schema": values.pop("schema"), **values}
-    return "{\n" + ",\n".join(f"{_compact(key)}: {_value(value)}" for key, value in ordered.items()) + "\n}\n"
+    names = ("schema", *(name for name in _written_fields(Report) if name != "schema"))
+    # Field by field: all values of a large run as plain data take more memory than the report.
+    return "{\n" + ",\n".join(f"{_compact(name)}: {_value(plain(getattr(report, name)))}" for name in names) + "\n}\n"
 
 
 def from_json(text: str | bytes, source: str) -> Report:

@@ -21,6 +21,7 @@ class RankTree:
         self.own_params = np.array([row.own_params for row in rows], np.float64)
         self.total_params = np.array([row.total_params for row in rows], np.float64)
         self._order = np.array(depth_first([row.parent for row in rows]), np.int64)
+        self._in_order = bool((self._order == np.arange(len(rows))).all())  # as in a tree of one record
         sizes = np.ones(len(rows), np.int64)
         for row in range(len(rows) - 1, -1, -1):
             if rows[row].parent >= 0:
@@ -44,8 +45,9 @@ class RankTree:
     def inclusive(self, own: IntArray) -> IntArray:
         """Returns exact sums over subtrees: (..., rows) exclusive integers to (..., rows) inclusive ones."""
         running = np.zeros((*own.shape[:-1], len(self) + 1), object if own.dtype == object else np.int64)
-        np.cumsum(own[..., self._order], axis=-1, out=running[..., 1:])
-        inclusive: IntArray = running[..., self._end] - running[..., self._start]
+        np.cumsum(own if self._in_order else own[..., self._order], axis=-1, out=running[..., 1:])
+        begin = running[..., :-1] if self._in_order else running[..., self._start]
+        inclusive: IntArray = running[..., self._end] - begin
         return inclusive
 
     def subtree(self, row: int) -> frozenset[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from distprof.merge.load.collectives import join_steps
 from distprof.merge.load.message_ends import MessageEnd, message_ends
@@ -142,8 +142,12 @@ class RankReader:
         self._records: dict[RankTree | ParameterSet, Sequence[Tree] | Sequence[Parameters]] = {}
 
     def reduce(self, shard: Shard, source: str) -> RankData:
+        by_kind: dict[type, list[Any]] = {}
+        for record in shard.records:
+            by_kind.setdefault(type(record), []).append(record)
+
         def of(kind: type[Kind]) -> list[Kind]:
-            return [record for record in shard.records if isinstance(record, kind)]
+            return by_kind.get(kind, [])
 
         memories: list[Memory | MemoryUnknown] = [*of(MemoryUnknown), *of(Memory)]
         tree, plans = self.tree_of(of(Tree)), {plan.window: plan for plan in of(Plan)}

@@ -130,6 +130,7 @@ def build_window(
     routed = {routing.iteration: routing for routing in routings if routing.iteration in timed}
     in_counts = [one for one in routings if counts and one.iteration == counts[-1].iteration]
     recorded: list[Counts | Step] = [*counts, *steps]
+    tables = _tables(tree, steps) if steps else None
     unseen = mode == TRAINING and any(map(_ran_no_forward, recorded))
     return Window(
         mode=mode,
@@ -144,13 +145,13 @@ def build_window(
         samples=_median([step.samples for step in steps] or [c.samples for c in counts]),
         peak_memory_bytes=max((step.peak_memory_bytes for step in steps), default=0) or None,
         memory_source=steps[-1].memory_source if steps else "",
-        times=_module_times(tree, steps) if steps else None,
+        times=_module_times(tables) if tables else None,
         samples_by_step=tuple(step.samples for step in steps),
         tokens_by_step=tuple(step.tokens for step in steps),
         in_modules_ns=np.array([int(step.forward_ns.sum()) for step in steps], np.int64),
         load_iterations=tuple(sorted(kept)),
         loads=np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64) if kept else None,
-        layers_ns=_layer_times(tree, layers, steps),
+        layers_ns=_layer_times(tables, layers) if tables and layers else None,
         unseen=tuple(kept[iteration].unseen for iteration in sorted(kept)),
         routings=tuple(routed[iteration] for iteration in sorted(routed)),
         counted_routing=in_counts[-1] if in_counts else None,
@@ -195,28 +196,46 @@ def _median(values: Sequence[int]) -> float | None:
     return float(median(seen)) if seen else None
 
 
-def _module_times(tree: RankTree, steps: Sequence[Step]) -> MedianModuleTimes:
+@dataclass(frozen=True, eq=False)
+class _Tables:
+    """The times of modules step by step, (steps, rows of the tree)."""
+
+    calls: IntArray
+    forward_self: IntArray
+    backward_self: IntArray
+    forward: IntArray  # inclusive
+    backward: IntArray  # inclusive
+    iteration_ns: float  # the median
+
+
+def _tables(tree: RankTree, steps: Sequence[Step]) -> _Tables:
     forward = padded_table([step.forward_ns for step in steps], len(tree))
     backward = padded_table([step.backward_ns for step in steps], len(tree))
-    calls = padded_table([step.calls for step in steps], len(tree))
-    return MedianModuleTimes(
-        calls=_short_median(calls),
-        forward_self=_short_median(forward),
-        backward_self=_short_median(backward),
-        forward=_short_median(tree.inclusive(forward)),
-        backward=_short_median(tree.inclusive(backward)),
-        by_step=kept_self_times(forward, backward, float(median(step.duration_ns for step in steps))),
+    return _Tables(
+        calls=padded_table([step.calls for step in steps], len(tree)),
+        forward_self=forward,
+        backward_self=backward,
+        forward=tree.inclusive(forward),
+        backward=tree.inclusive(backward),
+        iteration_ns=float(median(step.duration_ns for step in steps)),
     )
 
 
-def _layer_times(tree: RankTree, layers: Sequence[ExpertLayer], steps: Sequence[Step]) -> IntArray | None:
-    """Returns the times of both directions in each layer and all modules inside, (layers, steps); None without any."""
-    if not layers or not steps:
-        return None
-    forward = padded_table([step.forward_ns for step in steps], len(tree))
-    backward = padded_table([step.backward_ns for step in steps], len(tree))
-    times: IntArray = tree.inclusive(forward + backward)[:, [layer.row for layer in layers]].T
-    return np.ascontiguousarray(times)
+def _module_times(tables: _Tables) -> MedianModuleTimes:
+    return MedianModuleTimes(
+        calls=_short_median(tables.calls),
+        forward_self=_short_median(tables.forward_self),
+        backward_self=_short_median(tables.backward_self),
+        forward=_short_median(tables.forward),
+        backward=_short_median(tables.backward),
+        by_step=kept_self_times(tables.forward_self, tables.backward_self, tables.iteration_ns),
+    )
+
+
+def _layer_times(tables: _Tables, layers: Sequence[ExpertLayer]) -> IntArray:
+    """Returns the times of both directions in each layer and all modules inside, (layers, steps)."""
+    rows = [layer.row for layer in layers]
+    return np.ascontiguousarray((tables.forward[:, rows] + tables.backward[:, rows]).T)
 
 
 def _short_median(table: IntArray) -> ShortFloatArray:

@@ -31,6 +31,8 @@ from distprof.merge.times.rank_rows import rank_rows
 from distprof.records import PHASES
 
 MAP_COLUMNS = 16
+#: Subjects that are compared at once: of a large run, all of them together would take several times their memory.
+_SUBJECTS = 128
 _MODULE_PHASES = ("forward", "backward")
 _WHOLE = ("iteration", "iteration")
 
@@ -64,10 +66,12 @@ def own_time_tables(analysis: Analysis) -> OwnTimes:
     """Returns the times of all ranks, without waits in collectives where these are known."""
     rows, labels = rank_rows(analysis), [module.label for module in analysis.union.modules]
     cohorts = np.array([row.cohort for row in rows], np.int64)
-    phases, modules = _phase_table(rows, cohorts), _module_table(labels, time_tables(analysis), cohorts)
+    has_waits = not why_no_own_times(analysis)
+    phases = _phase_table(rows, cohorts, has_waits=has_waits)
+    modules = _module_table(labels, time_tables(analysis), cohorts, has_waits=has_waits)
     for table in (phases, modules):
         ranks = [row.rank for row in rows]
-        _take_step_times(table, ranks, cohort_excesses(analysis), own=not why_no_own_times(analysis))
+        _take_step_times(table, ranks, cohort_excesses(analysis), own=has_waits)
     return OwnTimes(phases, modules)
 
 
@@ -85,17 +89,25 @@ def skew_over_ranks(analysis: Analysis) -> Skew:
     )
 
 
-def _phase_table(rows: Sequence[RankRow], cohorts: npt.NDArray[np.int64]) -> TimesByPlace:
+def _phase_table(rows: Sequence[RankRow], cohorts: npt.NDArray[np.int64], *, has_waits: bool) -> TimesByPlace:
     times = np.array([_phase_times(row) for row in rows], np.float64).T
     names = ("iteration", *PHASES)
-    return TimesByPlace(names, names, times, excess_over_cohort(times, cohorts), np.full_like(times, np.nan))
+    return TimesByPlace(names, names, times, excess_over_cohort(times, cohorts), _no_waits(times, has_waits))
 
 
-def _module_table(labels: Sequence[str], times: TimeTables, cohorts: npt.NDArray[np.int64]) -> TimesByPlace:
+def _no_waits(times: FloatArray, has_waits: bool) -> FloatArray:
+    """Returns NaN for each time; without waits it is one number, which takes no memory."""
+    return np.full_like(times, np.nan) if has_waits else np.broadcast_to(times.dtype.type(np.nan), times.shape)
+
+
+def _module_table(
+    labels: Sequence[str], times: TimeTables, cohorts: npt.NDArray[np.int64], *, has_waits: bool
+) -> TimesByPlace:
     """Returns a table with every module twice: its self times in forward, then in backward."""
     both = np.concatenate([times.forward_self, times.backward_self])
     phases = [phase for phase in _MODULE_PHASES for _ in labels]
-    return TimesByPlace([*labels, *labels], phases, both, excess_over_cohort(both, cohorts), np.full_like(both, np.nan))
+    excess, waits = excess_over_cohort(both, cohorts), _no_waits(both, has_waits)
+    return TimesByPlace([*labels, *labels], phases, both, excess, waits)
 
 
 def _take_step_times(table: TimesByPlace, ranks: Sequence[int], cohorts: Sequence[CohortExcess], *, own: bool) -> None:
@@ -143,8 +155,9 @@ def excess_over_cohort(table: FloatArray, cohorts: npt.NDArray[np.int64]) -> Flo
     largest = max((len(ranks) for ranks in members), default=0)
     for ranks in members:
         if len(ranks) >= min(MIN_COHORT, largest):
-            own = table[:, ranks]
-            excess[:, ranks] = excess_over_others(own.T).T if len(ranks) > 1 else own - own
+            for first in range(0, len(table), _SUBJECTS):
+                own = table[first : first + _SUBJECTS, ranks]
+                excess[first : first + _SUBJECTS, ranks] = excess_over_others(own.T).T if len(ranks) > 1 else own - own
     return excess
 
 
