@@ -34,6 +34,7 @@ _LEAST_SHARE = 0.005  # of a phase that is shown
 _BUSIEST = 5
 _NAME = 44
 _NOTES = 3
+_WITHOUT_DECIMALS = 1000  # from here on, decimals of a rate say nothing
 _NOTE_LENGTH = 150
 
 
@@ -93,7 +94,7 @@ def _warmup(report: Report) -> Iterator[str]:
         return
     yield from _entry("iteration", seen)
     last = report.warmup[-1]
-    yield from _entry("", f"{'the last of them' if len(report.warmup) > 1 else 'it'} by phase, still warming up:")
+    yield from _entry("", f"{'phases of the last one' if len(report.warmup) > 1 else 'its phases'}, still warming up:")
     for phase, time in last.phases_ns.items():
         share = time / last.duration_ns if last.duration_ns else 0.0
         if share >= _LEAST_SHARE:
@@ -124,9 +125,13 @@ def _throughput(summary: Summary) -> str:
     if not summary.samples_per_second:
         return ""
     at_median = summary.samples_per_second_at_median if summary.throughputs_differ else None
-    beside = f" ({plain(at_median)} at the median iteration)" if at_median is not None else ""
-    tokens = f", {summary.tokens_per_second:,.0f} tokens/s" if summary.tokens_per_second else ""
-    return f"{plain(summary.samples_per_second)} samples/s{beside}{tokens}"
+    beside = f" ({_rate(at_median)} at the median iteration)" if at_median is not None else ""
+    tokens = f", {_rate(summary.tokens_per_second)} tokens/s" if summary.tokens_per_second else ""
+    return f"{_rate(summary.samples_per_second)} samples/s{beside}{tokens}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= _WITHOUT_DECIMALS else plain(value)
 
 
 def _mfu(report: Report) -> str:

@@ -158,12 +158,13 @@ def _figures(stragglers: Sequence[Straggler]) -> str:
 
 def burst_words(report: Report) -> list[str]:
     """Returns what makes some iterations long, the costliest bursts only."""
-    return [_burst(one) for one in report.verdict.bursts[:_BURSTS]]
+    return [_burst(one, alone=len(report.ranks) == 1) for one in report.verdict.bursts[:_BURSTS]]
 
 
-def _burst(found: Burst) -> str:
+def _burst(found: Burst, *, alone: bool) -> str:
     """Returns in how many steps which ranks lose how much, and where."""
-    who = "all ranks lose" if found.everywhere else f"{rank_names(found.ranks)} lose{'s' * (len(found.ranks) == 1)}"
+    everyone = "the script loses" if alone else "all ranks lose"
+    who = everyone if found.everywhere else f"{rank_names(found.ranks)} lose{'s' * (len(found.ranks) == 1)}"
     place = place_name(one_line(found.subject), one_line(found.phase))
     pause = f": {one_line(found.pause)}" if found.pause else ""
     steps = f"{len(found.iterations)} of {found.of_steps} steps"
