@@ -5,7 +5,9 @@ python process.py DESCRIPTOR_OF_A_LISTENING_SOCKET
 
 from __future__ import annotations
 
+import atexit
 import builtins
+import ctypes
 import gc
 import importlib
 import json
@@ -17,6 +19,7 @@ import signal
 import socket
 import sys
 import tempfile
+import weakref
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +121,7 @@ def _become(request: Request, path: list[str]) -> None:
     os.environ.update(request.environment)
     tempfile.tempdir = None  # the folder of the server's own environment
     multiprocessing.process.ORIGINAL_DIR = request.folder  # type: ignore[attr-defined]  # where spawn finds the script
+    _end_without_destructors()
     _start_site(path)
     words = request.words
     if words[0] == "-u":
@@ -138,6 +142,16 @@ def _become(request: Request, path: list[str]) -> None:
         _run(Path(words[0]).read_bytes(), words[0], __file__=words[0])
 
 
+def _end_without_destructors() -> None:
+    """Ends the process when Python has shut down, before the destructors of the libraries that are loaded now.
+
+    What C registers from here on still runs, and C's streams are flushed.
+    """
+    libc = ctypes.CDLL(None)
+    libc.on_exit(libc._exit, None)  # is called with the exit code
+    libc.__cxa_atexit(libc.fflush, None, None)
+
+
 def _start_site(path: list[str]) -> None:
     """What Python does before it looks at its script."""
     sys.path[:] = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *path]
@@ -155,9 +169,32 @@ def _run(code: bytes, name: str, **names: str) -> None:
     exec(compile(code, name, "exec"), vars(main))
 
 
+class _Kept:
+    """Modules that Python's shutdown does not clear: it clears those that it finds in ``sys.modules``."""
+
+    def __init__(self) -> None:
+        self._modules: dict[str, ModuleType] = {}
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._modules))  # never freed
+        self._earlier = set(sys.modules)
+        atexit.register(self._forget)  # what is registered later runs earlier
+
+    def keep(self) -> None:
+        """Keeps what was imported since this object was made."""
+        self._modules.update((name, one) for name, one in sys.modules.items() if name not in self._earlier)
+        for one in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+            one.atexit = False  # those of torch's operators
+
+    def _forget(self) -> None:
+        for name, one in self._modules.items():
+            if sys.modules.get(name) is one:
+                del sys.modules[name]
+
+
 if __name__ == "__main__":
+    kept = _Kept()
     for name in _IMPORTED:
         importlib.import_module(name)
+    kept.keep()
     gc.collect()
     gc.freeze()  # else each fork's collections copy the pages of all these objects
     _become(Server(socket.socket(fileno=int(sys.argv[1]))).serve(), sys.path[1:])
