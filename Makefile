@@ -32,6 +32,9 @@ FOR_GPU := build/gpu
 FILES := --dist loadfile --no-loadscope-reorder
 MYPY = $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --explicit-package-bases
 
+# With it, Python keeps nothing of what it compiles: each worker would compile all tests in each run.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test quick check soak bench gpu docs pictures site clean
 .DELETE_ON_ERROR:
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +36,8 @@ _FOREIGN = (
 )
 
 
-#: Folders whose files take longest: they come first, so that short files fill the end of a run of two workers.
-_LONGEST = ("e2e", "stacks", "tools", "examples")
+#: What takes longest comes first, so that short files fill the end of a run of several workers.
+_LONGEST = ("e2e", "stacks", "tools", "test_first_commands.py", "examples", "launcher", "commands")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -47,14 +47,27 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if "mark.alone" not in collection_path.read_text(encoding="utf-8") else None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Lets each worker begin with another file of a folder, so that each compiles a part of the files for all."""
+    report = yield
+    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{word}", "") for word in ("", "_COUNT"))
+    if worker and isinstance(collector, pytest.Dir):
+        first = len(report.result) * int(worker.removeprefix("gw")) // int(workers)
+        report.result = [*report.result[first:], *report.result[:first]]
+    return report
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts files by their folders; within one, and within a file, the order stays."""
+    """Sorts files by their folders, then by their paths; within a file, the order stays."""
 
-    def late(item: pytest.Item) -> int:
+    def place(item: pytest.Item) -> tuple[int, str]:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        return _LONGEST.index(folder) if folder in _LONGEST else len(_LONGEST)
+        return _LONGEST.index(folder) if folder in _LONGEST else len(_LONGEST), str(item.path)
 
-    items.sort(key=late)
+    items.sort(key=place)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
