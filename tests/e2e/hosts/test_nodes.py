@@ -16,15 +16,21 @@ from support.forking.server import forking_python
 from support.hosts.two_hosts import HostClock, Network, free_port, two_namespaces
 from support.scripts import PRELUDE, Started, Workplace, wait_for
 
+from distprof.heartbeat.hang_file import OUTSIDE, read_hangs
 from distprof.merge.analyse import analyse
 from distprof.merge.load.run import load_run
 from distprof.records import Step
 from distprof.run_folder import RunFolder
 from distprof.shard.reader import read_shard
 
-#: Trains until its node is told to stop; both stop at the same iteration.
+#: Trains until its node is told to stop; both stop at the same iteration.  A node can be told to load no data.
 TRAIN = """
 import torch.distributed as dist
+
+def load_batch():
+    while os.path.exists("asleep"):
+        time.sleep(0.1)
+    return torch.ones(2, 4)
 
 def main():
     dist.init_process_group("gloo")
@@ -33,7 +39,7 @@ def main():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     stop = torch.zeros(())
     while not stop:
-        model(torch.ones(2, 4)).sum().backward()
+        model(load_batch()).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
         time.sleep(0.1)
@@ -45,6 +51,7 @@ def main():
 main()
 """
 SHIFT_NS = 1_230_000_000
+_STALL_S = 5
 DISTPROF = str(Path(sys.executable).parent / "distprof")
 
 
@@ -66,7 +73,8 @@ class Hosts:
                 own = ("--local-addr", f"10.231.77.{node + 1}", "--rdzv-conf", f"is_host={int(not node)}")
                 meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{address}:{port}", *own)
             nodes = ("--nnodes", 2, "--nproc", 1, "--monitor-interval", "0.1", *meeting)
-            started.append(place.start_run(*nodes, "--merge", "train.py", name=name, DISTPROF_PLOTS="0"))
+            words = (*nodes, "--stall", _STALL_S, "--merge", "train.py")
+            started.append(place.start_run(*words, name=name, DISTPROF_PLOTS="0"))
         return started
 
     def run(self, node: int, name: str) -> RunFolder:
@@ -117,6 +125,19 @@ def fresh(hosts: Hosts) -> None:
             path.unlink()
 
 
+def stands_still_and_goes_on(hosts: Hosts, name: str) -> None:
+    """The rank of the second node keeps that of the first one waiting; the daemon of the first one says so."""
+    asleep = hosts.places[1].folder / "asleep"
+    asleep.touch()
+    wait_for(lambda: any(1 in hang.ranks for hang in read_hangs(hosts.run(0, name))), every=0.3)
+    asleep.unlink()
+    hang = next(hang for hang in read_hangs(hosts.run(0, name)) if 1 in hang.ranks)
+    assert (hang.kind, hang.ranks, hang.waiting) == (OUTSIDE, (1,), (0,)), hang
+    assert "rank 1 in load_batch (train.py:" in hang.cause and "rank 0 in all_reduce" in hang.where, hang
+    assert not read_hangs(hosts.run(1, name)), "the daemon of the lowest rank judges"
+    wait_for(lambda: all(hang.moved_wall_ns for hang in read_hangs(hosts.run(0, name))), every=0.3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["static", "c10d"])
 def test_two_nodes_without_a_shared_folder_make_one_report(hosts: Hosts, backend: str) -> None:
@@ -128,6 +149,8 @@ def test_two_nodes_without_a_shared_folder_make_one_report(hosts: Hosts, backend
     wait_for(lambda: sorted(map(len, hosts.timed(0, backend, 1).values())) == [4, 4], every=0.3)  # one settles
     first, second = hosts.timed(0, backend, 1).values()
     assert first == second, "the shards are here while the job runs, and all ranks record the same iterations"
+    if backend == "static":  # once is enough
+        stands_still_and_goes_on(hosts, backend)
     stop(hosts)
     ended = [one.wait() for one in started]
     assert [one.code for one in ended] == [0, 0], ended
