@@ -8,11 +8,14 @@ measurements the drift is that of the nearest two, if their bounds fix it better
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
+
 from distprof.clock import Anchor
+from distprof.merge.arrays import IntArray
 from distprof.records import ClockOffset, Header
 
 #: Two quartz oscillators of at most 100 ppm each.
@@ -85,12 +88,13 @@ class RankClock:
     own: Anchor
     host: HostClock
     reference: Anchor | None  # None: the host's offset is not known, and its own wall clock has to do
+    shift_ns: int = 0  # what the collectives add to that
 
     def moment(self, mono_ns: int) -> int:
         """Returns a time of the rank's monotonic clock as ns since 1970 on the reference's wall clock."""
         if self.reference is None:
-            return self.own.wall_of(mono_ns)
-        return self.reference.wall_of(mono_ns + self.host.offset(mono_ns).offset_ns)
+            return self.own.wall_of(mono_ns) + self.shift_ns
+        return self.reference.wall_of(mono_ns + self.host.offset(mono_ns).offset_ns) + self.shift_ns
 
     def bound_ns(self, mono_ns: int) -> int | None:
         """Returns the largest error of :meth:`moment`; None where it is not known."""
@@ -116,6 +120,7 @@ class JobClock:
     domains: dict[int, str]  # by rank
     headers: dict[int, Header]  # by rank
     refused: frozenset[str] = frozenset()  # domains whose measured offsets cannot be right
+    shifts_ns: Mapping[str, int] = field(default_factory=dict)  # by domain: what the collectives add to its times
 
     @cached_property
     def ranks(self) -> dict[str, tuple[int, ...]]:
@@ -138,7 +143,13 @@ class JobClock:
         domain, header = self.domains[rank], self.headers[rank]
         known = self.hosts.get(domain)
         own = Anchor(header.wall_ns, header.mono_ns)
-        return RankClock(own, known or HostClock(), self.anchors[self.reference] if known is not None else None)
+        reference = self.anchors[self.reference] if known is not None else None
+        return RankClock(own, known or HostClock(), reference, self.shifts_ns.get(domain, 0))
+
+    def numbers(self, ranks: Iterable[int]) -> IntArray:
+        """Returns by rank the number of its host, from 0 in the order of :attr:`anchors`."""
+        of_domain = {domain: number for number, domain in enumerate(self.anchors)}
+        return np.array([of_domain[self.domains[rank]] for rank in ranks], np.int64)
 
     def without(self, domains: frozenset[str]) -> JobClock:
         """Returns these clocks with the offsets of some hosts refused."""

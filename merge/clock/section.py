@@ -12,8 +12,8 @@ from distprof.merge.wording import join_words
 
 
 @computed_once
-def clock_of(analysis: Analysis) -> JobClock:
-    """Returns the clock on which moments of all ranks can be compared."""
+def measured_clock(analysis: Analysis) -> JobClock:
+    """Returns the clock on which moments of all ranks can be compared, as far as the clocks of hosts were measured."""
     clock = job_clock([(data.header, data.clock_offsets) for data in analysis.ranks])
     if len(clock.hosts) == 1:
         return clock
@@ -37,9 +37,10 @@ def _messages(analysis: Analysis, clock: JobClock) -> Iterator[tuple[Interval, I
     return ((sent[message], received[message]) for message in sent.keys() & received.keys())
 
 
+@computed_once
 def clock_section(analysis: Analysis) -> Clocks:
-    """Returns how exactly times of different hosts compare."""
-    clock = clock_of(analysis)
+    """Returns how exactly times of different hosts compare, by what was measured."""
+    clock = measured_clock(analysis)
     spans = {data.rank: data.step_span_ns for data in analysis.ranks}
     domains = sorted(clock.anchors, key=lambda domain: domain != clock.reference)
     rows = tuple(_row(clock, domain, spans) for domain in domains)

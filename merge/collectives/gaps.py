@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import IntArray, ragged
-from distprof.merge.clock.section import clock_of
+from distprof.merge.clock.offsets import JobClock
 from distprof.merge.collectives.join import JoinedEntries, entry_order, recorded, slices_of
 from distprof.merge.collectives.moments import on_job_clock
 from distprof.merge.load.collectives import RankCollectives
@@ -48,9 +48,9 @@ class Gaps:
         return slices_of(self.column, int(self.column[-1]) + 1 if len(self) else 0)
 
 
-def training_gaps(analysis: Analysis, entries: JoinedEntries) -> Gaps:
+def training_gaps(analysis: Analysis, entries: JoinedEntries, clock: JobClock) -> Gaps:
     """Returns the gaps of all ranks that recorded their collectives."""
-    clock, found = clock_of(analysis), recorded(analysis)
+    found = recorded(analysis)
     rows_of = {data.rank: analysis.union.index(number) for number, data in enumerate(analysis.ranks)}
     iterations, gaps_before = np.array(entries.iterations), 0
     parts = []

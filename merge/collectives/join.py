@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import IntArray
-from distprof.merge.clock.offsets import RankClock
-from distprof.merge.clock.section import clock_of
+from distprof.merge.arrays import IntArray, combination
+from distprof.merge.clock.offsets import JobClock, RankClock
 from distprof.merge.collectives.channels import Channel, Channels, Ends, group_members, join
 from distprof.merge.collectives.moments import on_job_clock
 from distprof.merge.load.collectives import RankCollectives
@@ -45,6 +44,8 @@ class JoinedEntries:
     event: IntArray  # equal for the entries of one collective or message
     enqueued_ns: IntArray
     last_ns: IntArray
+    last_here_ns: IntArray  # when the last member on the entry's own host enqueued it
+    last_error_ns: IntArray  # the largest error of last_ns for the entry's rank: 0 if that member is on its host
     whole: npt.NDArray[np.bool_]
     bytes: IntArray
     duration_ns: IntArray
@@ -72,6 +73,15 @@ class JoinedEntries:
         return ends[self.channel]
 
 
+def last_of_hosts(event: IntArray, host: IntArray, enqueued_ns: IntArray) -> IntArray:
+    """Returns by entry when the last member on its own host enqueued the collective."""
+    event_on_host = combination((event, host))
+    last = np.full(int(event_on_host.max(initial=-1)) + 1, np.iinfo(np.int64).min)
+    np.maximum.at(last, event_on_host, enqueued_ns)
+    found: IntArray = last[event_on_host]
+    return found
+
+
 def slices_of(column: npt.NDArray[np.int32], number: int) -> list[slice]:
     """Returns the places of 0, 1, ... ``number`` - 1 in an ascending column."""
     bounds = np.searchsorted(column, np.arange(number + 1)).tolist()
@@ -91,9 +101,11 @@ def recorded(analysis: Analysis) -> dict[int, RankCollectives]:
     return {rank: window.collectives for rank, window in windows if window.collectives is not None}
 
 
-@computed_once
-def joined_entries(analysis: Analysis) -> JoinedEntries | None:
-    """Returns the joined entries of all ranks; None where no rank recorded any."""
+def join_entries(analysis: Analysis, clock: JobClock, error_ns: int = 0) -> JoinedEntries | None:
+    """Returns the joined entries of all ranks; None where no rank recorded any.
+
+    ``clock`` may be wrong by ``error_ns`` between two hosts.
+    """
     found = recorded(analysis)
     if not found:
         return None
@@ -101,18 +113,19 @@ def joined_entries(analysis: Analysis) -> JoinedEntries | None:
     channels = Channels()
     ops: dict[str, int] = {}
     parts = [
-        _rank_part(column, own, rank, analysis, iterations, channels, ops)
+        _rank_part(column, own, rank, analysis, clock, iterations, channels, ops)
         for column, (rank, own) in enumerate(found.items())
     ]
     columns = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
-    return _joined(tuple(found), iterations, channels, tuple(ops), columns)
+    host = clock.numbers(found)
+    return _joined(tuple(found), iterations, channels, tuple(ops), columns, host, error_ns)
 
 
 def _rank_part(
-    column: int, own: RankCollectives, rank: int, analysis: Analysis, iterations: tuple[int, ...],
-    channels: Channels, ops: dict[str, int],
+    column: int, own: RankCollectives, rank: int, analysis: Analysis, job_clock: JobClock,
+    iterations: tuple[int, ...], channels: Channels, ops: dict[str, int],
 ) -> dict[str, npt.NDArray[Any]]:  # fmt: skip
-    entries, clock = own.entries, clock_of(analysis).of(rank)
+    entries, clock = own.entries, job_clock.of(rank)
     members = group_members(analysis.timed_windows[rank].collective_window, analysis.run.world_size)
     op = np.array([ops.setdefault(name, len(ops)) for name in own.ops], np.int64)
     steps = np.searchsorted(np.array(iterations), np.array(own.iterations))
@@ -145,10 +158,11 @@ def _placed(clock: RankClock, moments_ns: IntArray) -> IntArray:
 
 def _joined(
     ranks: tuple[int, ...], iterations: tuple[int, ...], channels: Channels, ops: tuple[str, ...],
-    columns: Mapping[str, npt.NDArray[Any]],
+    columns: Mapping[str, npt.NDArray[Any]], host: IntArray, error_ns: int,
 ) -> JoinedEntries:  # fmt: skip
     events = join(columns["channel"], columns["number"], columns["enqueued_ns"])
     whole = events.entries == channels.sizes[events.channel]
+    last_here_ns = last_of_hosts(events.of_entry, host[columns["column"]], columns["enqueued_ns"])
     return JoinedEntries(
         ranks=ranks,
         iterations=iterations,
@@ -164,6 +178,8 @@ def _joined(
         event=events.of_entry,
         enqueued_ns=columns["enqueued_ns"],
         last_ns=np.where(columns["send"] > 0, columns["enqueued_ns"], events.last_ns[events.of_entry]),
+        last_here_ns=last_here_ns,
+        last_error_ns=np.where(last_here_ns < events.last_ns[events.of_entry], error_ns, 0),
         whole=whole[events.of_entry],
         bytes=columns["bytes"],
         duration_ns=columns["duration_ns"],

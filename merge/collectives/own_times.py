@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray
-from distprof.merge.collectives.join import joined_entries, recorded
+from distprof.merge.collectives.job_clock import joined_entries
+from distprof.merge.collectives.join import recorded
 from distprof.merge.collectives.waits import Waits, collective_waits
 from distprof.merge.load.collectives import NO_TIMELINE
 from distprof.merge.load.window import Window

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import IntArray
-from distprof.merge.collectives.join import JoinedEntries, joined_entries, slices_of
+from distprof.merge.collectives.job_clock import joined_entries
+from distprof.merge.collectives.join import JoinedEntries, slices_of
 from distprof.merge.collectives.kinds import group_kind
 from distprof.merge.collectives.own_times import messages_unseen, why_no_own_times
 from distprof.merge.collectives.unentered import unentered_collectives

@@ -17,25 +17,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import FloatArray, IntArray, combination, ragged
+from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.collectives.gaps import Gaps, training_gaps
-from distprof.merge.collectives.join import JoinedEntries, joined_entries
+from distprof.merge.collectives.job_clock import clock_of, joined_entries
+from distprof.merge.collectives.join import JoinedEntries
+from distprof.merge.collectives.pending import ENDED_BEFORE, Pending, all_pending, gap_identities
 
-#: A collective blocks a gap if at most this share of the gaps in which it was pending ended before its last member
-#: came.  It is above 0, because the clocks of hosts differ a little, and a thread may leave its wait by an error.
-ENDED_BEFORE = 0.1
 #: A gap that waits varies with the moment of the last member, and what follows that moment does not.  A collective does
 #: not block where the rest of the gap varies by so many times what the whole gap does (and by more than a clock does).
 REST_VARIES = 1.5
 LEAST_VARIATION_NS = 200_000.0
-#: Pairs of an entry and a gap, and kinds of pairs, that are looked at together, so that memory stays bounded.
-_PAIRS_AT_ONCE, _KINDS_AT_ONCE = 1_000_000, 1_000_000
+#: Kinds of pairs that are looked at together, so that memory stays bounded.
+_KINDS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,46 +47,24 @@ class Waits:
     wait_ns: IntArray
 
 
-@dataclass(frozen=True, eq=False)
-class Pending:
-    """Of some entries, each with the gaps that began while it was pending: ``number`` of them, from ``first`` on."""
-
-    entry: IntArray
-    first: IntArray
-    number: IntArray
-
-    def pieces(self) -> Iterator[tuple[IntArray, IntArray]]:
-        """Yields the pairs of an entry and a gap, some at a time."""
-        piece = np.cumsum(self.number) // _PAIRS_AT_ONCE
-        bounds = [*np.flatnonzero(np.diff(piece, prepend=-1)).tolist(), len(piece)]
-        for start, end in pairwise(bounds):
-            number = self.number[start:end]
-            yield np.repeat(self.entry[start:end], number), ragged(self.first[start:end], number)
-
-
 @computed_once
 def collective_waits(analysis: Analysis) -> Waits | None:
     """Returns the waits of all ranks that recorded their collectives; None where none did."""
     entries = joined_entries(analysis)
     if entries is None:
         return None
-    gaps = training_gaps(analysis, entries)
+    gaps = training_gaps(analysis, entries, clock_of(analysis))
     cohort = np.array([analysis.cohorts[rank] for rank in entries.ranks], np.int64)
     return waits_of(entries, gaps, gap_identities(gaps, cohort))
-
-
-def gap_identities(gaps: Gaps, cohort: IntArray) -> IntArray:
-    """Returns for each gap a number, from 0, that is equal for the same gap of ranks of one cohort, in all steps."""
-    return combination((cohort[gaps.column], gaps.owner, gaps.turn, gaps.part))
 
 
 def waits_of(entries: JoinedEntries, gaps: Gaps, identity: IntArray) -> Waits:
     """Returns the waits; gaps of one ``identity`` are the same gap of ranks that do the same work."""
     longest = np.where(gaps.message >= 0, gaps.end_ns - gaps.start_ns, 0)
     entry = gaps.message.copy()
-    for pending in _by_ordinal(_all_pending(entries, gaps), entries, int(identity.max(initial=0)) + 1):
+    for pending in _by_ordinal(all_pending(entries, gaps), entries, int(identity.max(initial=0)) + 1):
         for of_entry, of_gap in _blocking(pending, entries, gaps, identity):
-            wait_ns = entries.last_ns[of_entry] - gaps.start_ns[of_gap]
+            wait_ns = _last_came_ns(entries, of_entry, gaps.end_ns[of_gap]) - gaps.start_ns[of_gap]
             order = np.lexsort((-wait_ns, of_gap))  # of equal ones, the first entry
             first = order[np.append(True, np.diff(of_gap[order]) != 0)[: len(order)]]
             longer = first[wait_ns[first] > longest[of_gap[first]]]
@@ -97,19 +73,15 @@ def waits_of(entries: JoinedEntries, gaps: Gaps, identity: IntArray) -> Waits:
     return Waits(entries, gaps, gap, entry[gap], longest[gap])
 
 
-def _all_pending(entries: JoinedEntries, gaps: Gaps) -> Pending:
-    """Returns the collectives of all ranks with the gaps of the same step that began while they were pending: the
-    thread had enqueued them, and the last member had not come.
+def _last_came_ns(entries: JoinedEntries, entry: IntArray, end_ns: IntArray) -> IntArray:
+    """Returns when the last member came, for gaps that ended at ``end_ns``.
+
+    A gap that ended before that by no more than clocks may be wrong has ended when it came.
     """
-    first, number = np.zeros(len(entries), np.int64), np.zeros(len(entries), np.int64)
-    for own, of_rank in zip(entries.of_rank, gaps.of_rank, strict=False):
-        steps, starts = gaps.step[of_rank], gaps.start_ns[of_rank]
-        enqueued, last, step = entries.enqueued_ns[own], entries.last_ns[own], entries.step[own]
-        begin = np.maximum(np.searchsorted(starts, enqueued), np.searchsorted(steps, step))
-        end = np.minimum(np.searchsorted(starts, last), np.searchsorted(steps, step, side="right"))
-        first[own], number[own] = begin + of_rank.start, np.where(last > enqueued, np.maximum(end - begin, 0), 0)
-    chosen = np.flatnonzero((number > 0) & ~entries.is_message)
-    return Pending(chosen, first[chosen], number[chosen])
+    last_ns = entries.last_ns[entry]
+    early_ns = last_ns - end_ns
+    found: IntArray = np.where((early_ns > 0) & (early_ns <= entries.last_error_ns[entry]), end_ns, last_ns)
+    return found
 
 
 def _by_ordinal(pending: Pending, entries: JoinedEntries, identities: int) -> Iterator[Pending]:
@@ -141,7 +113,7 @@ def _blocking(
             working = gaps.message[every_gap] < 0
             entry, gap = every_entry[working], every_gap[working]
             kind = (entries.ordinal[entry].astype(np.int64) - least) * size + identity[gap]
-            yield entry, gap, kind, gaps.end_ns[gap] - entries.last_ns[entry]
+            yield entry, gap, kind, gaps.end_ns[gap] - _last_came_ns(entries, entry, gaps.end_ns[gap])
 
     sums = np.zeros((6, kinds))
     for _, gap, kind, rest_ns in pairs():

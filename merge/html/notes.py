@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from distprof.merge.quantities import duration
 from distprof.merge.report import Report
 from distprof.merge.text.blocks.collectives import unjoined_words
+from distprof.merge.text.blocks.header import shifted_clocks_words
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import pluralise
 from distprof.rank_names import number_spans, rank_names
@@ -62,8 +63,8 @@ def _on_times(report: Report) -> Iterator[tuple[str, str]]:
             yield "collectives", unjoined_words(found.unjoined)
         if found.lost:
             yield "collectives", f"{found.lost:,} entries were overwritten before they were read: lower bounds"
-    yield "clocks", clocks.unknown
-    if clocks.bound_ns:
+    yield "clocks", clocks.unknown if clocks.shift_error_ns is None else shifted_clocks_words(clocks)
+    if clocks.bound_ns and clocks.shift_error_ns is None:
         yield "clocks", f"moments on different hosts compare within {duration(clocks.bound_ns)}"
     for row in report.ranks:
         if row.memory_unknown:

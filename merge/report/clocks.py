@@ -16,6 +16,7 @@ class HostClockRow:
     drift_bound_ppm: float | None  # the largest error of that
     bound_ns: int | None  # the largest error of a time of its timed steps on the reference's clock
     measurements: int  # how often it was compared with the reference
+    shift_ns: int = 0  # what was added to its times, because its ranks' collectives contradict its clock
 
 
 @dataclass(frozen=True)
@@ -26,3 +27,9 @@ class Clocks:
     hosts: tuple[HostClockRow, ...]  # the reference first
     bound_ns: int | None  # the largest error of a time between two hosts; 0 on one host, None where it is not known
     unknown: str = ""  # why it is not known
+    shift_error_ns: int | None = None  # the largest error after times were shifted; None where none were
+
+    @property
+    def error_ns(self) -> int | None:
+        """The largest error of a time between two hosts in the report; None where it is not known."""
+        return self.bound_ns if self.shift_error_ns is None else self.shift_error_ns

@@ -18,7 +18,7 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray, ragged
-from distprof.merge.clock.section import clock_of
+from distprof.merge.collectives.job_clock import clock_of
 from distprof.merge.collectives.join import recorded, slices_of
 from distprof.merge.collectives.moments import on_job_clock
 from distprof.merge.collectives.own_times import why_no_own_times

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.clock.offsets import JobClock
-from distprof.merge.clock.section import clock_of
 from distprof.merge.collectives.channels import group_members
+from distprof.merge.collectives.job_clock import clock_of
 from distprof.merge.collectives.kinds import group_kind
 from distprof.merge.load.rank import RankData
 from distprof.merge.report import Report

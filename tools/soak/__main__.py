@@ -11,7 +11,7 @@
 * cases: the scripts of tests/cases, which once showed a fault, have the same results with distprof as without;
 * skew: jobs of several architectures with a planted fault each, or none, are recorded, and the verdict of their report
   is judged.  --keep keeps what they recorded: cases that are there are not recorded again; --judge judges a kept folder
-  and does nothing else;
+  and does nothing else; --clock-error puts half of the ranks of kept jobs on a second host, whose clock is off;
 * hangs: jobs that hang, each in its own way, and jobs that only seem to, and what the hang watch says of each; then a
   job trains for ten minutes beside others that keep all processors busy, and nothing may be said of it;
 * diff: pairs of equal runs, and of runs of which one has a module made 10 % slower; `distprof diff` must not call equal
@@ -21,6 +21,7 @@ make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --messages 500 --ca
 make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --messages 0 --cases 'c*' --skew 0 --diff 0 --hangs 0"
 make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --messages 0 --cases 0 --diff 0 --hangs 0 --skew '*-w8-*'"
 make soak ARGS="--judge /tmp/skew --skew 'tp-*'"
+make soak ARGS="--judge /tmp/skew --clock-error 10"
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from soak.kills import KILLS
 from soak.messages import MESSAGES
 from soak.mutations import MUTATIONS
 from soak.scripts import scripts
+from soak.skew import clock_error
 from soak.skew import run as skew
 
 
@@ -59,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keeps what these jobs recorded, to judge it again")
     parser.add_argument("--judge", type=Path, metavar="DIR", help="only judges what --keep kept")
+    parser.add_argument(
+        "--clock-error",
+        type=float,
+        metavar="MS",
+        help="with --judge: does a clock that is so far off change a verdict?",
+    )
     parser.add_argument("--diff", type=int, default=20, metavar="N", help="so many pairs of runs  [default: 20]")
     parser.add_argument("--hangs", default="*", metavar="NAME", help="names of jobs that hang; 0: none")
     parser.add_argument(
@@ -71,6 +79,11 @@ def main() -> int:
     parser = _parser()
     options = parser.parse_args()
     progress = Progress(sys.stderr)
+    if options.clock_error is not None:
+        if options.judge is None:
+            parser.error("--clock-error needs the kept jobs of --judge")
+        there = skew.kept(options.judge, options.skew)
+        return 0 if clock_error.run(there, options.judge, options.clock_error, progress) else 1
     if options.judge is not None:
         return 0 if skew.judge_kept(options.judge, options.skew, progress) else 1
     if options.cases != "0" and not scripts(options.cases):

@@ -79,6 +79,9 @@ def _clocks(clocks: Clocks) -> Iterator[str]:
     """How times of several hosts compare, which matters for traces and for who came late."""
     if len(clocks.hosts) == 1:
         return
+    if clocks.shift_error_ns is not None:
+        yield from _entry("clocks", shifted_clocks_words(clocks))
+        return
     if clocks.unknown:
         yield from _entry("clocks", f"{clocks.unknown}: moments on different hosts do not compare")
         return
@@ -95,6 +98,17 @@ def _clocks(clocks: Clocks) -> Iterator[str]:
         ahead_ns = [host.ahead_ns or 0 for host in clocks.hosts]
         apart = duration(max(ahead_ns) - min(ahead_ns))
         yield from _entry("clocks", f"those of {len(clocks.hosts)} hosts are up to {apart} apart; {within}")
+
+
+def shifted_clocks_words(clocks: Clocks) -> str:
+    """Returns by how much collectives corrected the clocks of hosts."""
+    most = max(clocks.hosts, key=lambda host: abs(host.shift_ns))
+    moved = f"those of {len(clocks.hosts)} hosts by up to" if len(clocks.hosts) > 2 else f"that of {most.host} by"
+    why = clocks.unknown or f"clocks were compared within {duration(clocks.bound_ns)} only"
+    return (
+        f"{why}; collectives, which their members leave together, correct {moved} {duration(abs(most.shift_ns))}: "
+        f"moments on different hosts compare within about {duration(clocks.shift_error_ns)}"
+    )
 
 
 def _topology(topology: TopologyInfo) -> str:

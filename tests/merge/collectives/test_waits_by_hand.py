@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from distprof.merge.collectives import pending
 from distprof.merge.collectives import waits as module
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.join import JoinedEntries
@@ -83,6 +84,7 @@ def joined(entries: list[Entry]) -> JoinedEntries:
         channels=(("0", (0, 1, 2), -1, -1, 0), ("0", (0, 1, 2), 0, 1, 0)), channel=table[:, 5].astype(np.int32),
         members_known=np.ones(2, bool),
         enqueued_ns=table[:, 3] * MS, last_ns=table[:, 4] * MS, op=nothing.astype(np.int32), number=nothing,
+        last_here_ns=table[:, 4] * MS, last_error_ns=nothing,
         event=nothing, whole=nothing == 0, bytes=nothing, duration_ns=nothing, waited_from_ns=nothing,
         waited_until_ns=nothing, on_training_thread=nothing == 0, **small,
     )  # fmt: skip
@@ -105,7 +107,7 @@ def test_waits_are_those_of_a_search_of_all_pairs(job: tuple[list[Entry], list[G
     entries, gaps = job
     expected = by_hand(entries, gaps)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_PAIRS_AT_ONCE", at_once)
+        patch.setattr(pending, "_PAIRS_AT_ONCE", at_once)
         patch.setattr(module, "_KINDS_AT_ONCE", at_once)
         table = np.array(gaps, np.int64)
         found = module.waits_of(joined(entries), gaps_of(gaps, len(entries)), table[:, 2])

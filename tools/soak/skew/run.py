@@ -46,10 +46,15 @@ def run(cases: Sequence[Case], keep: Path | None, progress: Progress) -> bool:
     return _say(judged, progress)
 
 
+def kept(folder: Path, pattern: str) -> list[Case]:
+    """Returns the matching cases that a folder has kept."""
+    return [case for case in matching(pattern) if _finished(folder / case.name)]
+
+
 def judge_kept(folder: Path, pattern: str, progress: Progress) -> bool:
     """Judges what a folder has kept of earlier runs, without recording, and prints the tables."""
-    there = [case for case in matching(pattern) if _finished(folder / case.name)]
-    judged = []
+    there = kept(folder, pattern)
+    judged: list[Judgement] = []
     for case in there:
         judged.append(judge(case, folder / case.name, RUN))
         progress.say(f"{len(judged)} of {len(there)} kept jobs")

@@ -1,0 +1,158 @@
+"""By how much the clocks of hosts are wrong against each other, from the collectives that all members wait for.
+
+Causality says between what a shift lies (:mod:`distprof.merge.collectives.host_bounds`).  Inside of that, members of a
+collective that waits go on at one moment: a host whose gaps end later has a clock that is ahead.  Which gaps wait is
+learned within each host, whose ranks share a clock.  The first rank of a host to go on stands for it: a slow one takes
+longer after the wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from distprof.merge.arrays import FloatArray, IntArray, combination
+from distprof.merge.collectives.gaps import Gaps
+from distprof.merge.collectives.host_bounds import FEWEST, host_bounds
+from distprof.merge.collectives.join import JoinedEntries
+from distprof.merge.collectives.pending import ENDED_BEFORE, all_pending
+
+#: What follows the wait in a gap blurs its end: of all kinds those with the least of it are used, and all below this.
+_SHORT_REST_NS = 500_000
+_SHORTEST_SHARE = 0.3
+#: The moments count where they are so many times more exact than causality, which ranks that work after a wait do not
+#: mislead.
+_SO_MUCH_NARROWER = 4
+#: How near to the truth the moments bring clocks at which hosts come to collectives, and in how many rounds.
+_ROUGH_NS = 100_000_000
+_ROUNDS = 10
+#: The standard error of a median is this times the median absolute deviation, over the root of the number of values.
+_STANDARD_ERROR = 1.2533 * 1.4826
+
+
+@dataclass(frozen=True, eq=False)
+class HostShifts:
+    """What has to be added to the times of each host, by number, and the largest error that is left between two."""
+
+    shift_ns: IntArray
+    error_ns: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Ends:
+    """The ends of gaps that wait for a collective: that of the first rank of each host, at each moment."""
+
+    moment: IntArray  # equal for the gaps of one kind and one collective
+    host: IntArray
+    end_ns: IntArray
+
+    def later_ns(self, host: int, known: npt.NDArray[np.bool_], shifts_ns: FloatArray) -> FloatArray:
+        """Returns by how much a host went on later than known ones, at each moment that it shares with them."""
+        moments = int(self.moment.max(initial=-1)) + 1
+        there = known[self.host]
+        total = np.bincount(self.moment[there], self.end_ns[there] + shifts_ns[self.host[there]], moments)
+        number = np.bincount(self.moment[there], minlength=moments)
+        own = self.host == host
+        shared = number[self.moment[own]] > 0
+        moment = self.moment[own][shared]
+        found: FloatArray = self.end_ns[own][shared] - total[moment] / number[moment]
+        return found
+
+
+def host_shifts(
+    entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray, error_ns: int | None
+) -> HostShifts | None:
+    """Returns the shifts; None where hosts do not wait for each other often enough.
+
+    ``host`` is the number of the host of each column, from 0; their clocks are wrong by ``error_ns`` at most, or by any
+    time if it is None.
+    """
+    if error_ns is not None:
+        return _shifts_within(entries, gaps, identity, host, error_ns)
+    roughly = _rough_shifts(entries, host)
+    found = _shifts_within(*_shifted(entries, gaps, roughly[host]), identity, host, _ROUGH_NS)
+    return None if found is None else replace(found, shift_ns=found.shift_ns + roughly)
+
+
+def _rough_shifts(entries: JoinedEntries, host: IntArray) -> IntArray:
+    """Returns the shifts with which hosts come to their collectives at about the same time, in the median."""
+    of_entry, came = host[entries.column], entries.last_here_ns - int(entries.last_here_ns.min())
+    number = np.bincount(entries.event)[entries.event]
+    shifts = np.zeros(int(host.max()) + 1)
+    for _ in range(_ROUNDS):
+        placed = came + shifts[of_entry]
+        later = placed - np.bincount(entries.event, placed)[entries.event] / number
+        shifts -= [float(np.median(later[of_entry == one])) for one in range(len(shifts))]
+    found: IntArray = np.rint(shifts).astype(np.int64)
+    return found
+
+
+def _shifted(entries: JoinedEntries, gaps: Gaps, shift_ns: IntArray) -> tuple[JoinedEntries, Gaps]:
+    """Returns entries and gaps with ``shift_ns``, by column, added to their times."""
+    of_entry, of_gap = shift_ns[entries.column], shift_ns[gaps.column]
+    here = entries.last_here_ns + of_entry
+    last = np.full(int(entries.event.max()) + 1, np.iinfo(np.int64).min)
+    np.maximum.at(last, entries.event, here)
+    return (
+        replace(entries, enqueued_ns=entries.enqueued_ns + of_entry, last_here_ns=here, last_ns=last[entries.event]),
+        replace(gaps, start_ns=gaps.start_ns + of_gap, end_ns=gaps.end_ns + of_gap),
+    )
+
+
+def _shifts_within(
+    entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray, error_ns: int
+) -> HostShifts | None:
+    hosts = int(host.max(initial=0)) + 1
+    bounds = host_bounds(entries, gaps, identity, host, error_ns)
+    ends = _ends_of_waits(entries, gaps, identity, host)
+    shifts, errors = np.zeros(hosts), np.zeros(hosts)
+    known = np.arange(hosts) == 0
+    while not known.all():
+        one = bounds.next_host(known)
+        if one is None:
+            return None
+        low, high = bounds.interval_ns(one, known, shifts)
+        later = ends.later_ns(one, known, shifts)
+        shifts[one], errors[one] = (low + high) / 2, (high - low) / 2
+        if len(later) >= FEWEST and (error := _error(later)) < errors[one] / _SO_MUCH_NARROWER:
+            shifts[one], errors[one] = min(max(-float(np.median(later)), low), high), error
+        known[one] = True
+    return HostShifts(np.rint(shifts).astype(np.int64), round(float(np.sort(errors)[-2:].sum())))
+
+
+def _error(values: FloatArray) -> float:
+    """Returns three standard errors of the median."""
+    deviation = float(np.median(np.abs(values - np.median(values))))
+    return 3 * _STANDARD_ERROR * deviation / len(values) ** 0.5
+
+
+def _ends_of_waits(entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray) -> _Ends:
+    """Returns when the first rank of each host goes on after a collective."""
+    within = replace(entries, last_ns=entries.last_here_ns)
+    pairs = list(all_pending(within, gaps).pieces())
+    entry, gap = (np.concatenate([np.zeros(0, np.int64), *(pair[side] for pair in pairs)]) for side in (0, 1))
+    kind = combination((entries.ordinal[entry], identity[gap]))
+    rest_ns = gaps.end_ns[gap] - within.last_ns[entry]
+    chosen = _kinds_that_wait(kind, rest_ns)[kind] & (rest_ns >= 0) & (gaps.message[gap] < 0)
+    entry, gap, kind = entry[chosen], gap[chosen], kind[chosen]
+    moment, of_host, end_ns = combination((entries.event[entry], kind)), host[gaps.column[gap]], gaps.end_ns[gap]
+    order = np.lexsort((end_ns, of_host, moment))
+    moment, of_host, end_ns = moment[order], of_host[order], end_ns[order]
+    first = np.append(True, (np.diff(moment) != 0) | (np.diff(of_host) != 0))[: len(order)]
+    return _Ends(moment[first], of_host[first], end_ns[first])
+
+
+def _kinds_that_wait(kind: IntArray, rest_ns: IntArray) -> npt.NDArray[np.bool_]:
+    """Returns by kind whether its gaps last until the last member of their own host has come, and end soon after it."""
+    seen = np.bincount(kind)
+    waits = (seen >= FEWEST) & (np.bincount(kind, rest_ns < 0) <= ENDED_BEFORE * seen)
+    if not waits.any():
+        return waits
+    shortest = np.full(len(seen), np.iinfo(np.int64).max)
+    after = rest_ns >= 0
+    np.minimum.at(shortest, kind[after], rest_ns[after])
+    most = max(float(np.quantile(shortest[waits], _SHORTEST_SHARE)), _SHORT_REST_NS)
+    found: npt.NDArray[np.bool_] = waits & (shortest <= most)
+    return found
