@@ -8,6 +8,7 @@ longer after the wait.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -125,7 +126,7 @@ def _shifts_within(
 def _error(values: FloatArray) -> float:
     """Returns three standard errors of the median."""
     deviation = float(np.median(np.abs(values - np.median(values))))
-    return 3 * _STANDARD_ERROR * deviation / len(values) ** 0.5
+    return 3 * _STANDARD_ERROR * deviation / math.sqrt(len(values))
 
 
 def _ends_of_waits(entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray) -> _Ends:

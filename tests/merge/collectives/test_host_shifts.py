@@ -114,7 +114,7 @@ def test_exact_clocks_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("hosts", [2, 3])
 def test_clocks_that_nobody_compared_may_differ_by_seconds(hosts: int) -> None:
-    errors_ms = [0, 3_600_000, -5_000][:hosts]
+    errors_ms = [0.0, 3_600_000.0, -5_000.0][:hosts]
     found = found_ms(Job(hosts, 2, errors_ms), error_ms=None)
     assert found == pytest.approx([-error for error in errors_ms], abs=1.0)
 
