@@ -19,6 +19,7 @@ from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.collectives.own_times import RankWaits, rank_waits, why_no_own_times
 from distprof.merge.experts.hosts import ExpertHost
+from distprof.merge.experts.layer_times import enclosing_layers
 from distprof.merge.experts.tokens_or_device import tokens_or_device
 from distprof.merge.report import ExpertLayerStats
 from distprof.records import NO_ROW
@@ -73,7 +74,7 @@ def with_costs(layer: ExpertLayerStats, times: EpTimes | None, loads: FloatArray
 @computed_once
 def _own_times(analysis: Analysis) -> dict[int, FloatArray]:
     """Returns by rank the own times (layers, steps) of all its layers."""
-    enclosing = _enclosing_layers(analysis)
+    enclosing = enclosing_layers(analysis)
     found = {}
     for column, data in enumerate(analysis.ranks):
         window = analysis.timed_windows.get(data.rank)
@@ -84,19 +85,6 @@ def _own_times(analysis: Analysis) -> dict[int, FloatArray]:
             places = analysis.union.index(column)[[layer.row for layer in data.layers]]
             own -= _waits(rank_waits(analysis)[data.rank], window.iterations, enclosing, places)
         found[data.rank] = np.maximum(own, 0)
-    return found
-
-
-def _enclosing_layers(analysis: Analysis) -> IntArray:
-    """Returns by module of the union the module of the MoE layer that it is in, -1 for other modules."""
-    layers = {
-        int(place)
-        for column, data in enumerate(analysis.ranks)
-        for place in analysis.union.index(column)[[layer.row for layer in data.layers]]
-    }
-    found = np.full(len(analysis.union.modules), -1, np.int64)
-    for index, module in enumerate(analysis.union.modules):
-        found[index] = index if index in layers else found[module.parent] if module.parent >= 0 else -1
     return found
 
 

@@ -27,6 +27,7 @@ from distprof.merge.arrays import FloatArray
 from distprof.merge.experts.cost import ep_times, with_costs
 from distprof.merge.experts.hosts import ExpertHost, expert_hosts
 from distprof.merge.experts.invariant import find_breach
+from distprof.merge.experts.layer_times import layer_times
 from distprof.merge.experts.metrics import load_metrics
 from distprof.merge.experts.placement import better_placement, first_experts
 from distprof.merge.experts.routing import RoutedTokens, Routing, distinct_sources, layer_routing
@@ -45,7 +46,8 @@ def expert_layers(analysis: Analysis) -> tuple[ExpertLayerStats, ...]:
     for seen in seen_layers(analysis):
         layer = _stats(seen, all_recorded=complete)
         times = ep_times(analysis, seen.hosts, seen.iterations, seen.ep)
-        found.append(with_costs(layer, times, None if times is None else _loads_by_ep(seen, times.iterations)))
+        layer = with_costs(layer, times, None if times is None else _loads_by_ep(seen, times.iterations))
+        found.append(replace(layer, times=layer_times(analysis).get(seen.module)))
     return tuple(found)
 
 
@@ -60,7 +62,9 @@ def seen_layers(analysis: Analysis) -> tuple[SeenLayer, ...]:
             hosts.setdefault((int(places[host.layer.row]), host.layer.name), []).append(host)
     size = analysis.layout.info.sizes.get
     return tuple(
-        _what_was_seen(layer_label(union.modules[place], name), own, analysis.counted, size(own[0].layer.axis, 1))
+        _what_was_seen(
+            place, layer_label(union.modules[place], name), own, analysis.counted, size(own[0].layer.axis, 1)
+        )
         for (place, name), own in sorted(hosts.items(), key=lambda item: item[0])
     )
 
@@ -74,6 +78,7 @@ def layer_label(module: Module, name: str) -> str:
 class SeenLayer:
     """What was recorded of one layer: each token is in one of ``hosting`` and in one of ``sources``."""
 
+    module: int  # of the union
     label: str
     hosts: Sequence[ExpertHost]
     ep: int  # the size of the axis that distributes the experts
@@ -94,7 +99,9 @@ class SeenLayer:
         return found
 
 
-def _what_was_seen(label: str, hosts: Sequence[ExpertHost], counted: Mapping[int, CountedWork], ep: int) -> SeenLayer:
+def _what_was_seen(
+    module: int, label: str, hosts: Sequence[ExpertHost], counted: Mapping[int, CountedWork], ep: int
+) -> SeenLayer:
     experts = max(host.layer.num_experts for host in hosts)
     counting = [host for host in hosts if host.seen is not None]
     hosting = distinct(
@@ -104,6 +111,7 @@ def _what_was_seen(label: str, hosts: Sequence[ExpertHost], counted: Mapping[int
     iterations = _common_iterations(hosting, sources)
     every = distinct_sources(sources, counted)
     return SeenLayer(
+        module=module,
         label=label,
         hosts=hosts,
         ep=ep,

@@ -79,6 +79,20 @@ class ExpertTraffic:
 
 
 @dataclass(frozen=True)
+class LayerTimes:
+    """Where the time of one MoE layer goes in an iteration, forward and backward together, as means over ranks in ns.
+
+    These are self times, with waits for other ranks.  None: no module of that part was called in a timed step, or it
+    is a part of another one.
+    """
+
+    gate_ns: float | None  # the router
+    experts_ns: float | None  # the routed experts
+    shared_ns: float | None  # experts that see all tokens
+    rest_ns: float | None  # the layer's own code: dispatch, combine and waits in them
+
+
+@dataclass(frozen=True)
 class OverLayers:
     """One measure over the MoE layers."""
 
@@ -137,4 +151,5 @@ class ExpertLayerStats:
     ep_load: LoadMetrics | None = None  # of the ep ranks; None where experts are not distributed
     over_steps: LoadOverSteps | None = None  # None where loads are not known step by step
     ep_starts: tuple[int, ...] = ()  # the first expert of each other ep rank; empty where no rank has its own in a row
+    times: LayerTimes | None = None  # None where no step was timed
     placement: Placement | None = None  # None with fewer than 4 steps, and where experts are not distributed

@@ -32,9 +32,21 @@ def findings(report: Report) -> Iterator[str]:
     if summary.cost_ns and summary.cost_share is not None:
         share = percentage(summary.cost_share, 1)
         yield f"Equal loads of the ep ranks would save {duration(summary.cost_ns)} of an iteration ({share})."
+    yield from _parts(report.experts[summary.worst_first[0]])
     yield from _causes(report.experts, summary)
     yield from _over_steps(report.experts)
     yield from _placements(report.experts)
+
+
+def _parts(layer: ExpertLayerStats) -> Iterator[str]:
+    """Yields where the time of a layer goes, if that of its experts is known."""
+    times = layer.times
+    if times is None or times.experts_ns is None or times.rest_ns is None:
+        return
+    parts = [("router", times.gate_ns), ("experts", times.experts_ns), ("shared experts", times.shared_ns)]
+    known = [f"{what} {duration(time_ns)}" for what, time_ns in parts if time_ns is not None]
+    rest = f"its own code (dispatch, combine, waits) {duration(times.rest_ns)}"
+    yield f"{one_line(layer.name)} in an iteration, mean over ranks: {', '.join([*known, rest])}."
 
 
 def _causes(layers: Sequence[ExpertLayerStats], summary: ExpertSummary) -> Iterator[str]:
