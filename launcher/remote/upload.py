@@ -104,16 +104,16 @@ class Upload:
         if _state_of(source) != state:
             raise UploadFailed(f"{source} has changed while it was copied to {self.url}")
         if not is_there:
-            raise UploadFailed(f"{self.url}/{name} has other bytes after the copy than {source}")
+            raise UploadFailed(f"{self.url}/{name} cannot be read back with the bytes of {source}")
         self._copied[name], self._sums[name] = state, checksum
 
     def _is_there(self, target: str, size: int, checksum: str) -> bool:
         """Whether these bytes are at the URL.  Raises what the driver raises."""
         try:
             there = self._files.size(target)
-        except FileNotFoundError:
+            return there in (None, size) and sha256_at(self._files, target) == checksum
+        except (FileNotFoundError, PermissionError):  # S3 forbids to see a missing file to those who may not list
             return False
-        return there in (None, size) and sha256_at(self._files, target) == checksum
 
     def _state(self) -> dict[str, tuple[int, int]]:
         """Returns size and time of the last change of each file that is copied."""
