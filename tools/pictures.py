@@ -1,5 +1,7 @@
-"""Renews what the README and the pages of docs/ show of one run: pictures of its page in Chromium (the first screen in
-light colours, the timeline in dark ones), two of its plots, and the first page of its report.
+"""Renews what the README and the pages of docs/ show.
+
+Of one run: pictures of its page in Chromium, two of its plots, and the first page of its report.  Of synthetic runs of
+1, 256 and 4,096 ranks: pictures of their pages.
 
 python tools/pictures.py runs/demo/report
 """
@@ -10,19 +12,29 @@ import argparse
 import re
 import shutil
 import sys
+import tempfile
 import types
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
+
+from distprof.merge.html.page import render_page
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 PLOTS = ("skew_map.png", "expert_load.png")
-#: (file, theme, element at the top of the picture, height in pixels)
-PICTURES = (
-    ("page_answer.png", "light", "body", 820),
-    ("page_timeline.png", "dark", "#timeline", 820),
+_WIDTH, _HEIGHT = 1180, 820  # pixels of a picture
+#: (file, theme, element at the top of the picture)
+PICTURES = (("page_answer.png", "light", "body"), ("page_timeline.png", "dark", "#timeline"))
+_JOB: dict[str, Any] = {"layers": 4, "experts": 16, "steps": 6, "hot": 3.0}
+_SLOW = {**_JOB, "collectives": 4, "dp": 128, "tp": 2, "ep": 8, "slow_rank": 77, "slow_module": "blocks.3.moe.router"}
+#: Pictures of synthetic jobs, which are arguments of tests/support/synthetic.py, and a number of ranks to grow to.
+SYNTHETIC: tuple[tuple[tuple[str, str, str], dict[str, Any], int], ...] = (
+    (("page_1_rank.png", "light", "[data-tree]"), {**_JOB, "dp": 1}, 1),
+    (("page_256_ranks.png", "light", "#ranks"), _SLOW, 256),
+    (("page_4096_ranks.png", "dark", "#skew"), _SLOW, 4096),
 )
 LAST_SHOWN = "memory "  # how the last line of the first page begins that the README shows
 
@@ -32,15 +44,28 @@ def take_pictures(page: Path) -> None:
     support = types.ModuleType("support")
     support.__path__ = [str(ROOT / "tests" / "support")]
     sys.modules["support"] = support
-    with import_module("support.page.browser").started() as browser:
-        for name, theme, top, height in PICTURES:
-            browser.open(page.resolve())
-            browser.driver.set_window_size(1180, height)
-            browser.run("page.setTheme(arguments[0])", theme)
-            browser.run("document.querySelector(arguments[0]).scrollIntoView()", top)
-            browser.driver.save_screenshot(str(IMAGES / name))
-            with Image.open(IMAGES / name) as picture:  # fewer colours make the file small
-                picture.convert("RGB").quantize(128).save(IMAGES / name, optimize=True)
+    report_of = import_module("support.reports").report_of
+    grown = import_module("support.page.many_ranks").grown
+    with import_module("support.page.browser").started() as browser, tempfile.TemporaryDirectory() as folder:
+        for picture in PICTURES:
+            take_picture(browser, page.resolve(), *picture)
+        for picture, job, ranks in SYNTHETIC:
+            page, report = Path(folder) / "report.html", report_of(**job)
+            page.write_bytes(
+                render_page(grown(report, ranks, slow_alone=True) if ranks > len(report.ranks) else report)
+            )
+            take_picture(browser, page, *picture)
+
+
+def take_picture(browser: Any, page: Path, name: str, theme: str, top: str) -> None:
+    """Writes a picture of a page from the element ``top`` on."""
+    browser.open(page)
+    browser.driver.set_window_size(_WIDTH, _HEIGHT)
+    browser.run("page.setTheme(arguments[0])", theme)
+    browser.run("document.querySelector(arguments[0]).scrollIntoView()", top)
+    browser.driver.save_screenshot(str(IMAGES / name))
+    with Image.open(IMAGES / name) as picture:  # fewer colours make the file small
+        picture.convert("RGB").quantize(128).save(IMAGES / name, optimize=True)
 
 
 def with_first_page(readme: str, summary: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -10,14 +11,20 @@ from distprof.merge.report import HostRow, RankRow, Report, SkewMap
 _RANKS_OF_HOST = 8
 
 
-def grown(report: Report, ranks: int) -> Report:
-    """Returns ``report`` with ``ranks`` ranks: copies of its own, with times of their own."""
+def grown(report: Report, ranks: int, *, slow_alone: bool = False) -> Report:
+    """Returns ``report`` with ``ranks`` ranks: copies of its own, with times of their own.
+
+    With ``slow_alone`` the named rank has no copies.
+    """
     random = Random(0)
-    rows = tuple(_row(report.ranks[rank % len(report.ranks)], rank, random) for rank in range(ranks))
+    few = len(report.ranks)
+    named = {one.rank for one in report.verdict.ranks.named} if slow_alone else set()
+    chosen = [rank if rank < few else (rank + (rank % few in named)) % few for rank in range(ranks)]
+    rows = tuple(_row(report.ranks[of], rank, random) for rank, of in enumerate(chosen))
     run = replace(report.run, ranks=tuple(range(ranks)), world_size=ranks, hosts=tuple({row.host for row in rows}))
-    skew = replace(report.skew, map=_map(report.skew.map, ranks, random))
+    skew = replace(report.skew, map=_map(report.skew.map, chosen, random))
     hosts = tuple(_host(rows[first : first + _RANKS_OF_HOST]) for first in range(0, ranks, _RANKS_OF_HOST))
-    sizes = {**report.topology.sizes, "dp": ranks}
+    sizes = {**report.topology.sizes, "dp": report.topology.sizes["dp"] * ranks // few}
     return replace(report, run=run, ranks=rows, skew=skew, hosts=hosts, topology=replace(report.topology, sizes=sizes))
 
 
@@ -33,13 +40,13 @@ def _row(row: RankRow, rank: int, random: Random) -> RankRow:
     )
 
 
-def _map(skew: SkewMap, ranks: int, random: Random) -> SkewMap:
-    chosen = [rank % len(skew.ranks) for rank in range(ranks)]
-
+def _map(skew: SkewMap, chosen: Sequence[int], random: Random) -> SkewMap:
     def repeated(rows: tuple[tuple[float | None, ...], ...]) -> tuple[tuple[float | None, ...], ...]:
         return tuple(tuple(_near(value, random) for value in rows[row]) for row in chosen)
 
-    return replace(skew, ranks=tuple(range(ranks)), self_ns=repeated(skew.self_ns), excess_ns=repeated(skew.excess_ns))
+    return replace(
+        skew, ranks=tuple(range(len(chosen))), self_ns=repeated(skew.self_ns), excess_ns=repeated(skew.excess_ns)
+    )
 
 
 def _host(rows: tuple[RankRow, ...]) -> HostRow:
