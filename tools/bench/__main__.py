@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[reports.Effort], list[Table]]] = {
     "start-up": reports.start_up,
     "memory": reports.memory,
     "shards": reports.shards,
+    "collectives": reports.collectives,
     "merge": reports.merges,
     "page": reports.pages,
 }

@@ -55,6 +55,7 @@ _EXPERT_BUDGETS = {"stacked": 1.02, "listed": 1.03}
 _START_BUDGET_S, _HELP_BUDGET_S = 0.3, 0.3
 _MEMORY_BUDGET_MB = 20
 _CALL_BUDGET_BYTES = 12
+_ENTRY_BUDGET_US = 5
 #: (kind, ranks) -> (seconds, seconds without plots, MB), None where there is none.
 _MERGE_BUDGETS: dict[tuple[str, int], tuple[float | None, ...]] = {
     ("demo", 8): (3, 1, None),
@@ -224,6 +225,29 @@ def shards(effort: Effort) -> list[Table]:
             "A turn is the time from one event of a module to the next; those of 1 ms or more are kept, because a rank "
             "may have waited in them.  *Once*: the tree of modules, their parameters, and all else that does not "
             "depend on the number of steps.",
+        ),
+    )
+    return [table]
+
+
+def collectives(effort: Effort) -> list[Table]:
+    found = _json("-m", "bench.ring")
+    entries, read_us, dump_us = found["entries"], 1e3 * found["read_ms"], 1e3 * found["dump_ms"]
+    table = Table(
+        "Reading torch's flight recorder",
+        ("CPU time", "of the ring, ms", "of an entry, us", "budget"),
+        [
+            ("torch's dump", f"{dump_us / 1e3:.1f}", f"{dump_us / entries:.1f}", ""),
+            (
+                "distprof, with that",
+                f"{read_us / 1e3:.1f}",
+                f"{read_us / entries:.1f}",
+                verdict(sure(read_us / entries), _ENTRY_BUDGET_US, 0),
+            ),
+        ],
+        (
+            f"A ring with {entries:,} entries.  It is read once, after the last timed step, and before that when three "
+            "quarters of it may be new.",
         ),
     )
     return [table]

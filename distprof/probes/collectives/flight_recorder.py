@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
+from math import prod
 from typing import Any
 
 import torch
@@ -182,6 +184,7 @@ def switch_timing_on() -> bool:
     return timed
 
 
+@lru_cache(maxsize=256)
 def op_name(name: str) -> str:
     """Returns the name of an op without its backend and without torch's suffix for one large tensor."""
     return name.rpartition(":")[2].strip("_").removesuffix("_base")
@@ -191,12 +194,9 @@ def bytes_of(sizes: Sequence[Sequence[int]], dtypes: Sequence[str]) -> int:
     """Returns the bytes of tensors; -1 where the size of an element is not known."""
     total = 0
     for shape, dtype in zip(sizes, dtypes, strict=False):
-        count = _ITEM_BYTES.get(dtype)
-        if count is None:
+        if dtype not in _ITEM_BYTES:
             return _UNKNOWN_BYTES
-        for size in shape:
-            count *= size
-        total += count
+        total += _ITEM_BYTES[dtype] * prod(shape)
     return total
 
 
