@@ -43,10 +43,10 @@ def _parts(layer: ExpertLayerStats) -> Iterator[str]:
     times = layer.times
     if times is None or times.experts_ns is None or times.rest_ns is None:
         return
-    parts = [("router", times.gate_ns), ("experts", times.experts_ns), ("shared experts", times.shared_ns)]
+    parts = [("router", times.gate_ns), ("experts", times.experts_ns), ("shared", times.shared_ns)]
     known = [f"{what} {duration(time_ns)}" for what, time_ns in parts if time_ns is not None]
-    rest = f"its own code (dispatch, combine, waits) {duration(times.rest_ns)}"
-    yield f"{one_line(layer.name)} in an iteration, mean over ranks: {', '.join([*known, rest])}."
+    rest = f"rest (dispatch, combine, waits) {duration(times.rest_ns)}"
+    yield f"Time in {one_line(layer.name)}: {', '.join([*known, rest])}."
 
 
 def _causes(layers: Sequence[ExpertLayerStats], summary: ExpertSummary) -> Iterator[str]:
