@@ -36,6 +36,7 @@ def test_every_part_gives_its_table(
         "Memory of a rank",
         "Size of a shard",
         "distprof merge",
+        "One rank more in a merge",
         *(["report.html"] if has_browser else []),
     ]
     for title, table in tables.items():

@@ -24,6 +24,7 @@ PARTS: dict[str, Callable[[reports.Effort], list[Table]]] = {
     "shards": reports.shards,
     "collectives": reports.collectives,
     "merge": reports.merges,
+    "scale": reports.scale,
     "page": reports.pages,
 }
 _PAGE = """# What distprof costs

@@ -12,6 +12,7 @@ from bench import jobs
 from bench.estimate import Estimate, middle_half, sure, verdict
 from bench.merging import measure_pages, merge
 from bench.process import Cost, python
+from bench.scale.table import Merged, scale_table
 from bench.shapes import EXPERTS, MOE_TOKENS, MOE_WIDTH, NARROW, SHAPES, TOP_K
 from bench.synthetic_runs import RUNS
 from bench.table import MB, Table, spread
@@ -29,6 +30,7 @@ class Effort:
     merges: dict[tuple[str, int], int]  # (kind of run, ranks) -> how often
     pages: tuple[int, ...] = (1, 8, 256, 4096)  # ranks
     page_times: int = 5
+    scale: tuple[int, int] = (256, 1024)  # ranks of two merges
 
     def merging(self, ranks: Sequence[int]) -> Effort:
         """Returns the same with large runs of these numbers of ranks; those beyond 512 ranks are merged once."""
@@ -46,7 +48,15 @@ THOROUGH = Effort(
     merges={("demo", 8): 5, ("large", 8): 5, ("experts", 8): 3, ("large", 512): 3, ("collectives", 512): 3},
 )
 QUICK = Effort(
-    pairs={"small": 1}, narrow=1, experts=(1, 1), starts=1, jobs=1, merges={("demo", 8): 1}, pages=(8,), page_times=1
+    pairs={"small": 1},
+    narrow=1,
+    experts=(1, 1),
+    starts=1,
+    jobs=1,
+    merges={("demo", 8): 1},
+    pages=(8,),
+    page_times=1,
+    scale=(1, 2),
 )
 
 #: Budgets for the ratio of CPU times, by (variant, model).
@@ -284,6 +294,12 @@ def _merge(kind: str, ranks: int, times: int) -> tuple[str, ...]:
         f"{peak:,.0f}",
         "; ".join(filter(None, verdicts)),
     )
+
+
+def scale(effort: Effort) -> list[Table]:
+    """Returns what one more rank costs a merge."""
+    few, many = (Merged(**_json("-m", "bench.scale", "large", "--ranks", ranks)) for ranks in effort.scale)
+    return [scale_table(few, many)]
 
 
 def pages(effort: Effort) -> list[Table]:

@@ -1,0 +1,1 @@
+"""What one more rank costs a merge: the factors of docs/SCALE.md."""
