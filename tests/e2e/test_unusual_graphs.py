@@ -36,9 +36,9 @@ class CountsOf:
         return [record for record in shard.records if isinstance(record, Counts)][-1]
 
 
-@pytest.mark.parametrize("given", ["hidden", "input"])
-@pytest.mark.parametrize("step", [1, 3], ids=["in the counted step", "in a timed step"])
+@pytest.mark.parametrize(("step", "given"), [(1, "hidden"), (1, "input"), (3, "hidden")])
 def test_a_branch_keeps_its_gradients_when_a_new_shape_arrives(counts_of: CountsOf, step: int, given: str) -> None:
+    """Step 1 is counted, step 3 is timed."""
     counts = counts_of("cond_train", step, given)
     linear = (9 if step == 1 else 4) * WIDTH * WIDTH
     assert (int(counts.forward_macs.sum()), counts.uncounted) == (2 * linear, {})
