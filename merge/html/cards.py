@@ -125,7 +125,9 @@ def _facts(found: RankVerdict) -> Iterator[tuple[str, str]]:
         yield "also named", rank_names(one.rank for one in found.named[_SHOWN:])
     if found.cause:
         yield "cause", one_line(f"{found.cause}: {found.evidence}")
-    if found.cost_ns is not None:
+    if found.others_are_late:
+        yield "costs", "hardly anything: others are late, too"
+    elif found.cost_ns is not None:
         yield "costs", f"{duration(found.cost_ns)} of each iteration"
     if found.iteration_without_ns is not None and found.iteration_ns is not None:
         yield "without it", f"{duration(found.iteration_without_ns)} instead of {duration(found.iteration_ns)}"

@@ -78,6 +78,10 @@ class WindowFinding:
     ranks: tuple[int, ...]  # the named ones, ascending
 
 
+#: A gain that is a smaller share of an iteration is none.
+_HARDLY = 0.01
+
+
 @dataclass(frozen=True)
 class RankVerdict:
     """Who is slow.  ``named`` is empty unless the finding is ``SLOW`` or ``ONE_OF``.
@@ -107,6 +111,11 @@ class RankVerdict:
         WindowFinding, ...
     ] = ()  # of a run with several windows those that can be judged, at most the last 16
     windows_again: tuple[int, ...] = ()  # those of them that name all ranks that are named here; this one among them
+
+    @property
+    def others_are_late(self) -> bool:
+        """Whether an iteration would hardly be shorter without the named ranks: others are late, too."""
+        return self.cost_ns is not None and self.cost_ns < _HARDLY * (self.iteration_ns or 0)
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,8 @@ def _cost(found: RankVerdict) -> str:
     if found.cost_ns is None or found.iteration_without_ns is None or found.iteration_ns is None:
         return ""
     without = "without it" if len(found.named) == 1 else "without them"
+    if found.others_are_late:
+        return f"; {without} an iteration would hardly be shorter: others are late, too"
     return (
         f"; {without} an iteration would take {duration(found.iteration_without_ns)} instead of "
         f"{duration(found.iteration_ns)}"

@@ -212,6 +212,11 @@ def test_the_cause_and_the_cost_follow_the_evidence() -> None:
     )
 
 
+def test_a_rank_may_be_slow_and_cost_nothing() -> None:
+    words = verdict_with(report_of(dp=8, slow_rank=5), iteration_ns=1.4e9, cost_ns=0.01e9, iteration_without_ns=1.39e9)
+    assert words.endswith("in 3 of 3 steps; without it an iteration would hardly be shorter: others are late, too.")
+
+
 def test_what_is_slow_instead_of_a_rank_comes_first() -> None:
     words = verdict_with(report_of(dp=8), cause="slow link", evidence="the collectives of ranks 2-3 take longer")
     assert words == "slow link: the collectives of ranks 2-3 take longer; no rank stands out by itself."
