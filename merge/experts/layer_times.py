@@ -9,6 +9,8 @@ parent.  All else is the layer's own code: it sends tokens to their experts (dis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
@@ -48,7 +50,7 @@ def enclosing_layers(analysis: Analysis) -> IntArray:
     layers = {
         int(place)
         for column, data in enumerate(analysis.ranks)
-        for place in analysis.union.index(column)[[layer.row for layer in data.layers]]
+        for place in _places(analysis, column, [layer.row for layer in data.layers])
     }
     found = np.full(len(analysis.union.modules), -1, np.int64)
     for index, module in enumerate(analysis.union.modules):
@@ -64,10 +66,18 @@ def _parameter_kinds(analysis: Analysis) -> IntArray:
         key = id(data.tree), id(data.parameters)
         if key not in done:
             done.add(key)
-            places = analysis.union.index(column)
-            for parameter in data.parameters.counted:
-                bits[places[parameter.row]] |= _BITS.get(kind_of(parameter), 1 << _ELSE)
+            known = [one for one in data.parameters.counted if one.row < len(analysis.union.index(column))]
+            places = _places(analysis, column, [one.row for one in known])
+            for place, parameter in zip(places.tolist(), known, strict=True):
+                bits[place] |= _BITS.get(kind_of(parameter), 1 << _ELSE)
     return bits
+
+
+def _places(analysis: Analysis, column: int, rows: Sequence[int]) -> IntArray:
+    """Returns the modules of the union of a rank's rows, without those that its damaged shard has lost."""
+    places = analysis.union.index(column)
+    found: IntArray = places[[row for row in rows if row < len(places)]]
+    return found
 
 
 def _parts(bits: IntArray, layer_of: IntArray, parents: list[int]) -> IntArray:
