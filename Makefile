@@ -6,6 +6,7 @@
 #              (ARGS="--mutations 20000 --kills 5 --seed 7");
 #              the scripts of tests/cases, compared with and without recording (ARGS="--cases 'cond*'", 0: none);
 #              pairs of runs that distprof diff compares (ARGS="--diff 5", 0: none);
+#              jobs of experts: tokens, a device or both (ARGS="--experts 1", 0: none);
 #              jobs that hang, or seem to (ARGS="--hangs 'other*' --quiet-minutes 10", 0: none);
 #              and jobs with planted faults, whose verdicts are checked (ARGS="--skew '*-w8-*' --sample 60", 0: none)
 # make bench   measures what distprof costs and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)

@@ -36,7 +36,8 @@ def test_a_small_share(tmp_path: Path, clean_env: dict[str, str]) -> None:
     shares = {"mutations": 500, "full-disks": 40, "kills": 3, "messages": 50}
     options = [word for kind, count in shares.items() for word in (f"--{kind}", str(count))]
     shown = output_of(
-        "-m", "soak", *options, "--cases", "0", "--skew", "0", "--diff", "0", "--hangs", "0", "--seed", "7",
+        "-m", "soak", *options,
+        "--cases", "0", "--skew", "0", "--diff", "0", "--experts", "0", "--hangs", "0", "--seed", "7",
         cwd=TOOLS, env={**clean_env, "TMPDIR": str(tmp_path), "PYTHON_EXEC": str(forking_python(clean_env))},
     )  # fmt: skip
     assert shown.endswith("\nnothing was lost\n")
@@ -92,7 +93,7 @@ def test_a_faulty_reader_fails(
     assert said in output
     assert re.search(
         r"again with --seed 1 --first \d+ --mutations 1 --kills 0 --full-disks 0 --messages 0 "
-        r"--cases 0 --skew 0 --diff 0 --hangs 0\n$",
+        r"--cases 0 --skew 0 --diff 0 --experts 0 --hangs 0\n$",
         output,
     )
     assert [file.name for file in tmp_path.rglob("*.msgpack")] == ["failed.msgpack"]

@@ -154,7 +154,7 @@ def test_a_job_is_recorded_once_and_judged_again(
 ) -> None:
     name, others = (
         "ddp_mlp-fwd-w4-0a",
-        ("--mutations", "--kills", "--full-disks", "--messages", "--cases", "--diff", "--hangs"),
+        ("--mutations", "--kills", "--full-disks", "--messages", "--cases", "--diff", "--experts", "--hangs"),
     )
     words = ("-m", "soak", *(f"{other}=0" for other in others), "--skew", name, "--keep", tmp_path)
     assert "not all ranks ended well" not in output_of(*words, cwd=TOOLS, env=clean_env)

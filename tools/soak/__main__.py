@@ -15,11 +15,15 @@
 * hangs: jobs that hang, each in its own way, and jobs that only seem to, and what the hang watch says of each; then a
   job trains for ten minutes beside others that keep all processors busy, and nothing may be said of it;
 * diff: pairs of equal runs, and of runs of which one has a module made 10 % slower; `distprof diff` must not call equal
-  runs different, and names no other module.
+  runs different, and names no other module;
+* experts: jobs with a hot expert, a slow device, both or neither; the report must say which, and predict the iteration
+  of the same job with equal loads to a tenth.
 
-make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --messages 500 --cases 0 --hangs 0 --seed 7"
-make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --messages 0 --cases 'c*' --skew 0 --diff 0 --hangs 0"
-make soak ARGS="--mutations 0 --kills 0 --full-disks 0 --messages 0 --cases 0 --diff 0 --hangs 0 --skew '*-w8-*'"
+make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --messages 500 --cases 0 --experts 0 --hangs 0 --seed 7"
+NO="--mutations 0 --kills 0 --full-disks 0 --messages 0 --diff 0 --hangs 0"
+make soak ARGS="$NO --cases 'c*' --skew 0 --experts 0"
+make soak ARGS="$NO --cases 0 --skew '*-w8-*' --experts 0"
+make soak ARGS="$NO --cases 0 --skew 0 --experts 5"
 make soak ARGS="--judge /tmp/skew --skew 'tp-*'"
 make soak ARGS="--judge /tmp/skew --clock-error 10"
 """
@@ -34,6 +38,7 @@ from soak import cases, trials
 from soak.console_output import Progress, last_word
 from soak.diff import run as diff
 from soak.disks import FULL_DISKS
+from soak.experts import run as experts
 from soak.hangs import quiet
 from soak.hangs import run as hangs
 from soak.kills import KILLS
@@ -68,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         help="with --judge: does a clock that is so far off change a verdict?",
     )
     parser.add_argument("--diff", type=int, default=20, metavar="N", help="so many pairs of runs  [default: 20]")
+    parser.add_argument("--experts", type=int, default=5, metavar="N", help="so many jobs of each kind  [default: 5]")
     parser.add_argument("--hangs", default="*", metavar="NAME", help="names of jobs that hang; 0: none")
     parser.add_argument(
         "--quiet-minutes", type=float, default=10.0, metavar="N", help="of a job that does not hang  [default: 10]"
@@ -102,6 +108,8 @@ def main() -> int:
         held.append(cases.run(options.cases, options.at_once, progress))
     if options.diff:
         held.append(diff.run(options.diff, progress))
+    if options.experts:
+        held.append(experts.run(options.experts, progress))
     if options.hangs != "0":
         held.append(hangs.run(options.hangs, progress))
         held.append(not options.quiet_minutes or quiet.run(options.quiet_minutes, progress))

@@ -7,10 +7,9 @@ The slower module computes for 10 % more of the processor's time in each forward
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
-import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import distprof
+from soak.diff.forked_ranks import run_ranks
 
 RANKS, WARMUP, TIMED = 2, 3, 120
 SLOW_MODULE, SLOWER = "layers.2", 0.1
@@ -58,12 +58,8 @@ class Perceptron(nn.Module):
         return x
 
 
-def train(rank: int, port: int, folder: Path, name: str) -> None:
+def train(folder: Path, name: str, rank: int) -> None:
     """Trains as ``rank`` of the run ``name``."""
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), GROUP_RANK="0", WORLD_SIZE=str(RANKS), LOCAL_WORLD_SIZE=str(RANKS),
-        GROUP_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-    )  # fmt: skip
     with distprof.record(out=folder, name=name, warmup=WARMUP, timed=TIMED):
         distributed: Any = dist  # type checkers miss what it exports
         distributed.init_process_group("gloo", rank=rank, world_size=RANKS)
@@ -82,36 +78,11 @@ def train(rank: int, port: int, folder: Path, name: str) -> None:
         distributed.destroy_process_group()
 
 
-def record(folder: Path, name: str) -> bool:
-    """Runs all ranks; returns whether they ended well."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    ranks = []
-    for rank in range(RANKS):
-        child = os.fork()
-        if not child:
-            _be_rank(rank, port, folder, name)
-        ranks.append(child)
-    ended = [os.waitpid(child, 0)[1] for child in ranks]  # all of them, also after one that failed
-    return not any(ended)
-
-
-def _be_rank(rank: int, port: int, folder: Path, name: str) -> None:
-    code = 1
-    try:
-        train(rank, port, folder, name)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
 def main() -> None:
     folder, names = Path(sys.argv[1]), sys.argv[2:]
     torch.set_num_threads(1)
     for name in names:
-        if not record(folder, name):
+        if not run_ranks(RANKS, partial(train, folder, name)):
             sys.exit(f"{name}: not all ranks ended well")
         print(name, flush=True)
 

@@ -1,0 +1,90 @@
+"""Records jobs of sleeping experts: ``python -m soak.experts.record FOLDER KIND-NUMBER...``.
+
+Four ranks of one expert-parallel group have a layer of 16 experts, which sleep for each token.  KIND is ``even``, or
+``hot`` (an expert gets half of all tokens), ``slow`` (the experts of a rank sleep twice as long) or ``both``; with
+``-forced`` at the end of the name, all experts get as many tokens.  The rank follows from NUMBER.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.update(OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo")
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import distprof
+from soak.diff.forked_ranks import run_ranks
+from soak.skew.experts import EXPERTS, MixtureOfExperts
+
+RANKS, WARMUP, TIMED = 4, 3, 8
+_WIDTH, _TOKENS = 16, 64
+_TOKEN_S, _SLOWER = 1.5e-3, 2.0
+
+
+class SleepingExpert(nn.Module):
+    def __init__(self, token_s: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(_WIDTH))
+        self.token_s = token_s
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(self.token_s * len(x))
+        out: Tensor = x @ self.weight
+        return out
+
+
+class PlannedExperts(MixtureOfExperts):
+    """Experts get tokens in turn; ``hot``: this one gets every second token."""
+
+    def __init__(self, hot: int | None, token_s: float) -> None:
+        distributed: Any = dist
+        super().__init__(_WIDTH, distributed.group.WORLD, None, 0)
+        self.experts = nn.ModuleList(SleepingExpert(token_s) for _ in self.experts)
+        self.hot = hot
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = torch.arange(len(x))
+        chosen = places % EXPERTS if self.hot is None else torch.where(places % 2 == 0, self.hot, places % EXPERTS)
+        weights = self.gate(x).softmax(-1).gather(1, chosen[:, None])
+        order = chosen.argsort(stable=True)
+        there = self._run(x[order], torch.bincount(chosen, minlength=EXPERTS))
+        return torch.empty_like(x).index_copy(0, order, there) * weights
+
+
+def train(folder: Path, name: str, rank: int) -> None:
+    kind, number, *forced = name.split("-")
+    faulty = int(number) % RANKS
+    hot = faulty * (EXPERTS // RANKS) if kind in ("hot", "both") and not forced else None
+    slower = _SLOWER if kind in ("slow", "both") and rank == faulty else 1.0
+    with distprof.record(out=folder, name=name, warmup=WARMUP, timed=TIMED):
+        distributed: Any = dist  # type checkers miss what it exports
+        distributed.init_process_group("gloo", rank=rank, world_size=RANKS)
+        distprof.set_topology(ep=RANKS)
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(_WIDTH, _WIDTH), PlannedExperts(hot, _TOKEN_S * slower))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for _ in range(WARMUP + 2 + TIMED + 1):
+            optimizer.zero_grad()
+            model(torch.randn(_TOKENS, _WIDTH)).square().mean().backward()
+            optimizer.step()
+        distributed.destroy_process_group()
+
+
+def main() -> None:
+    folder, names = Path(sys.argv[1]), sys.argv[2:]
+    torch.set_num_threads(1)
+    for name in names:
+        if not run_ranks(RANKS, partial(train, folder, name)):
+            sys.exit(f"{name}: not all ranks ended well")
+
+
+if __name__ == "__main__":
+    main()
