@@ -4,5 +4,5 @@ __main__   what to measure, and the page        table           numbers as Markd
 steps      a step with and without recording    variants        what a step is measured with
 gpt        the models and their training step   process         commands in their own processes
 jobs       start-up and memory of whole jobs    shards          bytes for each step
-merging    merges of synthetic runs             synthetic_runs  writes these runs
+scale      merges of synthetic runs             synthetic_runs  writes these runs
 """

@@ -10,8 +10,8 @@ from typing import Any
 
 from bench import jobs
 from bench.estimate import Estimate, middle_half, sure, verdict
-from bench.merging import measure_pages, merge
 from bench.process import Cost, python
+from bench.scale.merging import measure_pages, merge
 from bench.scale.table import Merged, scale_table
 from bench.shapes import EXPERTS, MOE_TOKENS, MOE_WIDTH, NARROW, SHAPES, TOP_K
 from bench.synthetic_runs import RUNS

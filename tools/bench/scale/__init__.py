@@ -1,1 +1,1 @@
-"""What one more rank costs a merge: the factors of docs/SCALE.md."""
+"""What merging costs: synthetic runs of several sizes, and what one more rank adds (docs/SCALE.md)."""

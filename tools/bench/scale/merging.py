@@ -69,7 +69,7 @@ def measure_pages(ranks: list[int], times: int = _TIMES) -> list[Page]:
     # As in tests/conftest.py: with tests on sys.path, tests/distprof would shadow distprof.
     if "support" not in sys.modules:
         support = types.ModuleType("support")
-        support.__path__ = [str(Path(__file__).parents[2] / "tests" / "support")]
+        support.__path__ = [str(Path(__file__).parents[3] / "tests" / "support")]
         sys.modules["support"] = support
     session = import_module("support.page.browser").installed()
     if session is None:
