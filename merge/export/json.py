@@ -62,13 +62,14 @@ def plain(value: Any, number: Callable[[float], float | int] = whole_as_integer)
     if isinstance(value, dict):
         return {str(key): plain(item, number) for key, item in value.items()}
     if is_dataclass(value):
-        items = ((name, getattr(value, name)) for name in _written_fields(type(value)))
+        kind: type = type(value)
+        items = ((name, getattr(value, name)) for name in _written_fields(kind))
         return {name: item if type(item) in _AS_THEY_ARE else plain(item, number) for name, item in items}
     return value
 
 
 @cache
-def _written_fields(kind: Any) -> tuple[str, ...]:
+def _written_fields(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind) if NOT_IN_JSON not in field.metadata)
 
 

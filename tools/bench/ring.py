@@ -13,7 +13,7 @@ from threading import get_ident
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import _dump_fr_trace
+from torch._C._distributed_c10d import HashStore
 
 from distprof.probes.collectives.flight_recorder import FlightRecorder
 
@@ -31,7 +31,7 @@ class Ring:
 
 def measure() -> Ring:
     """Returns the medians of some reads; there is one process, which enqueues collectives of its own."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:
         times = [_read() for _ in range(_TIMES)][1:]  # the first ring was not full
     finally:
@@ -47,7 +47,8 @@ def _read() -> tuple[float, float]:
     for _ in range(_ENTRIES):
         dist.all_reduce(tensor)
     began = time.process_time_ns()
-    _dump_fr_trace(includeCollectives=True, includeStackTraces=False, onlyActive=False)
+    assert ring._dump is not None
+    ring._dump(includeCollectives=True, includeStackTraces=False, onlyActive=False)
     dumped = time.process_time_ns()
     seen = ring.close()
     read = time.process_time_ns()

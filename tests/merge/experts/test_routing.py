@@ -131,7 +131,7 @@ def test_routing_that_does_not_fit_the_layers_is_ignored(wrong: dict[str, Any]) 
 
 
 def test_the_text_has_the_share_of_dropped_tokens() -> None:
-    def last_cells(experts: Any, **job: int) -> list[str]:
+    def last_cells(experts: Any, **job: Any) -> list[str]:
         title, row = (line for line in experts_block(report(experts, **job)) if line.startswith(("layer ", "blocks.")))
         return [title.split()[-1], row.split()[-1]]
 

@@ -56,7 +56,8 @@ class PlannedExperts(MixtureOfExperts):
         weights = self.gate(x).softmax(-1).gather(1, chosen[:, None])
         order = chosen.argsort(stable=True)
         there = self._run(x[order], torch.bincount(chosen, minlength=EXPERTS))
-        return torch.empty_like(x).index_copy(0, order, there) * weights
+        outputs: Tensor = torch.empty_like(x).index_copy(0, order, there) * weights
+        return outputs
 
 
 def train(folder: Path, name: str, rank: int) -> None:
