@@ -67,7 +67,7 @@ demo: $(READY)
 # To try to install missing stacks again: rm .venv/stacks-missing
 test: $(READY) $(STACKS)
 	@for stack in $$(cat $(STACKS)); do echo "not installed, so not tested: $$stack"; done
-	$(BIN)/pytest -n 3 $(FILES) -m "not alone"
+	$(BIN)/pytest -n 4 $(FILES) -m "not alone"
 	$(BIN)/pytest -m alone $$(grep -rl --include='test_*.py' 'mark[.]alone' tests)
 
 # Folders whose tests call functions in the same process; markers in them exclude tests that compile or start processes.

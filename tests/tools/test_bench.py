@@ -35,6 +35,7 @@ def test_every_part_gives_its_table(
         "Start-up",
         "Memory of a rank",
         "Size of a shard",
+        "Reading torch's flight recorder",
         "distprof merge",
         "One rank more in a merge",
         *(["report.html"] if has_browser else []),
