@@ -56,7 +56,7 @@ def _clock_and_error(analysis: Analysis) -> tuple[JobClock, int]:
     if error_ns is not None and error_ns <= EXACT_NS:
         return clock, 0
     entries = join_entries(analysis, clock)
-    if entries is None:
+    if entries is None or not len(entries):
         return clock, error_ns or 0
     gaps = training_gaps(analysis, entries, clock)
     cohort = np.array([analysis.cohorts[rank] for rank in entries.ranks], np.int64)

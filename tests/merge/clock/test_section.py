@@ -64,6 +64,33 @@ def test_hosts_that_were_not_compared() -> None:
     )
 
 
+def test_collectives_correct_clocks_that_were_not_compared() -> None:
+    """The wall clock of the second host is 30 ms ahead, and both hosts have two ranks."""
+    job = Job(dp=4, steps=6, collectives=8, slow_rank=1, slow_module="blocks.1.mlp.up", experts=0)
+
+    def records(rank: int) -> list[Record]:
+        header, *rest = rank_records(job, rank)
+        assert isinstance(header, Header)
+        host, ahead_ns = f"node{rank // 2}", 30 * MS * (rank // 2)
+        return [replace(header, host=host, clock_domain=host, wall_ns=header.wall_ns + ahead_ns), *rest]
+
+    report = analyse(run_of_shards([shard_of(records(rank)) for rank in range(4)]))
+    assert report.clocks.shift_error_ns is not None and report.clocks.error_ns == report.clocks.shift_error_ns
+    assert [host.shift_ns for host in report.clocks.hosts][0] == 0
+    assert abs(report.clocks.hosts[1].shift_ns + 30 * MS) <= report.clocks.shift_error_ns + MS
+    words = clocks_line(report)
+    assert words.startswith("the clock of node1 was not compared with that of node0; collectives, which their members ")
+    assert "correct that of node1 by" in words
+
+
+def test_hosts_without_any_collective_cannot_be_compared() -> None:
+    nothing = np.zeros(0, np.int64)
+    columns = ("group", "number", "op", "tag", "thread", "input_bytes", "output_bytes", "peer", "enqueued_ns")
+    empty: dict[str, Any] = dict.fromkeys((*columns, "waited_from_ns", "waited_until_ns"), nothing)
+    report = two_hosts([], [Collectives(7, "training", (), (), **empty)] * 2)
+    assert (report.clocks.shift_error_ns, report.clocks.error_ns) == (None, None)
+
+
 def message(op: str, peer: int, enqueued_ns: int, received_ns: int = 0) -> Collectives:
     """One end of one message; times of the rank's own monotonic clock."""
     one: dict[str, int] = {"group": 0, "number": 3, "op": 0, "tag": 0, "thread": 1, "input_bytes": 8, "output_bytes": 8}
