@@ -5,7 +5,8 @@ model.language_model.layers.11.mixture_of_experts.moe  ->  model...layers.11...m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 
 _GAP = "..."
 
@@ -35,11 +36,19 @@ def shortened_apart(texts: Iterable[str], width: int) -> dict[str, str]:
     for texts_of_one in _equal_forms(short):
         distinctive = _differing(texts_of_one)
         short |= {text: shortened(text, width, distinctive) for text in texts_of_one}
+    taken = set(short.values())
     for texts_of_one in _equal_forms(short):
-        for number, text in enumerate(texts_of_one[1:], 2):
-            mark = f" #{number}"
-            short[text] = f"{_cut(short[text], width - len(mark))}{mark}"
+        for text in texts_of_one[1:]:
+            short[text] = next(form for form in _numbered(short[text], width) if form not in taken)
+            taken.add(short[text])
     return short
+
+
+def _numbered(form: str, width: int) -> Iterator[str]:
+    """Yields forms with a number, from 2 on."""
+    for number in count(2):
+        mark = f" #{number}"
+        yield f"{_cut(form, width - len(mark))}{mark}"
 
 
 def _equal_forms(short: dict[str, str]) -> list[list[str]]:

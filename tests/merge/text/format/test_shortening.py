@@ -42,6 +42,12 @@ def test_names_that_differ_nowhere_visible_are_numbered() -> None:
     assert [name[-3:] for name in short.values()] == ["xxx", " #2", " #3"]
 
 
+def test_forms_that_are_cut_for_their_number_stay_apart() -> None:
+    names = ("layers.layers.11", "layers.11.0.layers", "layers.11.0.layers.layers", "layers.11")
+    short = shortened_apart([f"{name}.layers.layers" for name in names], 16)
+    assert len(set(short.values())) == 4
+
+
 @pytest.mark.parametrize("width", [16, 24, 44])
 @given(names=st.lists(st.lists(st.sampled_from(["layers", "0", "11", "moe", "feed_forward", "y" * 50]), max_size=9)))
 def test_any_names_fit_and_stay_apart(width: int, names: list[list[str]]) -> None:
