@@ -1,4 +1,4 @@
-"""The short way of an optimizer's step while nothing is recorded.
+"""Counts the steps of an optimizer while nothing is recorded, by a short way.
 
 Code that runs once in an iteration is in no cache of the processor: what it touches decides what it costs, and the long
 way, which can handle any step in any iteration, touches much.

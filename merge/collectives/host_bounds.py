@@ -1,4 +1,4 @@
-"""Between what the error of a host's clock lies, by causality: which shifts of its times contradict no collective.
+"""Bounds of the error of each host's clock, by causality: the shifts of its times that contradict no collective.
 
 A gap that waits for a collective cannot end before a member on another host has enqueued it.  So the gaps of one host
 bound from above by how much the other one's times may be moved, and those of the other host bound it from below.  Which

@@ -1,4 +1,4 @@
-"""By how much the clocks of hosts are wrong against each other, from the collectives that all members wait for.
+"""Errors of the clocks of hosts against each other, found from the collectives that all members wait for.
 
 Causality says between what a shift lies (:mod:`distprof.merge.collectives.host_bounds`).  Inside of that, members of a
 collective that waits go on at one moment: a host whose gaps end later has a clock that is ahead.  Which gaps wait is
