@@ -7,21 +7,15 @@ The slower module computes for 10 % more of the processor's time in each forward
 from __future__ import annotations
 
 import os
-import sys
 import time
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 os.environ.update(OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo")
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import distprof
-from soak.diff.forked_ranks import run_ranks
+from soak.diff.forked_ranks import RecordedJob
 
 RANKS, WARMUP, TIMED = 2, 3, 120
 SLOW_MODULE, SLOWER = "layers.2", 0.1
@@ -58,34 +52,15 @@ class Perceptron(nn.Module):
         return x
 
 
-def train(folder: Path, name: str, rank: int) -> None:
-    """Trains as ``rank`` of the run ``name``."""
-    with distprof.record(out=folder, name=name, warmup=WARMUP, timed=TIMED):
-        distributed: Any = dist  # type checkers miss what it exports
-        distributed.init_process_group("gloo", rank=rank, world_size=RANKS)
-        torch.manual_seed(0)
-        model = Perceptron()
-        if name.endswith("-slow"):
-            block = model.get_submodule(SLOW_MODULE)
-            assert isinstance(block, Block)
-            block.slower = SLOWER
-        replica = DistributedDataParallel(model)
-        optimizer = torch.optim.SGD(replica.parameters(), lr=1e-3)
-        for _ in range(WARMUP + 2 + TIMED + 1):
-            optimizer.zero_grad()
-            replica(torch.randn(_BATCH, _WIDTH)).square().mean().backward()
-            optimizer.step()
-        distributed.destroy_process_group()
-
-
-def main() -> None:
-    folder, names = Path(sys.argv[1]), sys.argv[2:]
-    torch.set_num_threads(1)
-    for name in names:
-        if not run_ranks(RANKS, partial(train, folder, name)):
-            sys.exit(f"{name}: not all ranks ended well")
-        print(name, flush=True)
+def build(name: str, rank: int) -> nn.Module:
+    """Returns the model of a run."""
+    model = Perceptron()
+    if name.endswith("-slow"):
+        block = model.get_submodule(SLOW_MODULE)
+        assert isinstance(block, Block)
+        block.slower = SLOWER
+    return DistributedDataParallel(model)
 
 
 if __name__ == "__main__":
-    main()
+    RecordedJob(RANKS, WARMUP, TIMED, (_BATCH, _WIDTH), build).main()

@@ -8,10 +8,7 @@ Four ranks of one expert-parallel group have a layer of 16 experts, which sleep 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 os.environ.update(OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo")
@@ -21,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import distprof
-from soak.diff.forked_ranks import run_ranks
+from soak.diff.forked_ranks import RecordedJob
 from soak.skew.experts import EXPERTS, MixtureOfExperts
 
 RANKS, WARMUP, TIMED = 4, 3, 8
@@ -60,32 +57,15 @@ class PlannedExperts(MixtureOfExperts):
         return outputs
 
 
-def train(folder: Path, name: str, rank: int) -> None:
+def build(name: str, rank: int) -> nn.Module:
+    """Returns the model of a rank."""
     kind, number, *forced = name.split("-")
     faulty = int(number) % RANKS
     hot = faulty * (EXPERTS // RANKS) if kind in ("hot", "both") and not forced else None
     slower = _SLOWER if kind in ("slow", "both") and rank == faulty else 1.0
-    with distprof.record(out=folder, name=name, warmup=WARMUP, timed=TIMED):
-        distributed: Any = dist  # type checkers miss what it exports
-        distributed.init_process_group("gloo", rank=rank, world_size=RANKS)
-        distprof.set_topology(ep=RANKS)
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(_WIDTH, _WIDTH), PlannedExperts(hot, _TOKEN_S * slower))
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-        for _ in range(WARMUP + 2 + TIMED + 1):
-            optimizer.zero_grad()
-            model(torch.randn(_TOKENS, _WIDTH)).square().mean().backward()
-            optimizer.step()
-        distributed.destroy_process_group()
-
-
-def main() -> None:
-    folder, names = Path(sys.argv[1]), sys.argv[2:]
-    torch.set_num_threads(1)
-    for name in names:
-        if not run_ranks(RANKS, partial(train, folder, name)):
-            sys.exit(f"{name}: not all ranks ended well")
+    distprof.set_topology(ep=RANKS)
+    return nn.Sequential(nn.Linear(_WIDTH, _WIDTH), PlannedExperts(hot, _TOKEN_S * slower))
 
 
 if __name__ == "__main__":
-    main()
+    RecordedJob(RANKS, WARMUP, TIMED, (_TOKENS, _WIDTH), build).main()
