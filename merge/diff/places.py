@@ -2,7 +2,8 @@
 
 Modules are compared by low quantiles of their times (levels.py), relative to what all modules have in common, with
 bounds from the steps, the ranks and the other modules (effects.py).  Phases outside modules, which the script may be
-slow in now and then, are compared by their medians, with bounds that include the waits for processors.
+slow in now and then, are compared by their medians, with bounds that include the waits for processors and the change
+that all modules have in common: a machine that is slower as a whole makes the rest of the script slower, too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from distprof.merge.diff.effects import LEAST_PLACES
 from distprof.merge.diff.figures import finding
 from distprof.merge.diff.levels import LEAST_STEPS, PlaceKey, module_levels
 from distprof.merge.diff.modules import Change, ModuleComparison, compare_modules, unkept_changes
-from distprof.merge.diff.noise import MOST_WAITED, bounds, estimate, widened
+from distprof.merge.diff.noise import MOST_WAITED, Bounds, bounds, estimate, widened
 from distprof.merge.diff.samples import Side, comparable_times, processor_wait_share
 from distprof.merge.report import Report
 from distprof.merge.skew.step_times import StepTimes
@@ -41,7 +42,7 @@ def compare_places(first: Side, second: Side) -> Places:
     worked_ns = _worked_ns(reports[0]), _worked_ns(reports[1])
     levels = module_levels(times[0]), module_levels(times[1])
     modules = compare_modules(*levels, worked_ns, {row.label: row.class_name for row in reports[0].modules})
-    found = chain(modules.changes(), unkept_changes(modules, levels, reports), _phase_changes(*times, reports))
+    found = chain(modules.changes(), unkept_changes(modules, levels, reports), _phase_changes(*times, reports, modules))
     changes = sorted((_judged(one, worked_ns[0], _iteration_ns(reports[0])) for one in found), key=_order)
     return Places(
         changes=tuple(changes),
@@ -92,12 +93,16 @@ def _why_unknown(modules: ModuleComparison, steps: int) -> str:
     return f"fewer than {LEAST_PLACES} modules take a good part of the iteration: one cannot be told from the machine"
 
 
-def _phase_changes(first: Times, second: Times, reports: tuple[Report, Report]) -> Iterator[Change]:
+def _phase_changes(
+    first: Times, second: Times, reports: tuple[Report, Report], modules: ModuleComparison
+) -> Iterator[Change]:
     waited = tuple(processor_wait_share(report) or 0.0 for report in reports)
+    of_machine = exp(abs(modules.effects.common))
     for phase in _PHASES:
         one, other = (estimate(_samples(times, (phase, phase)), _median) for times in (first, second))
         if one is not None and other is not None:
             found = widened(bounds(one, other, comparisons=len(_PHASES)), *waited)
+            found = Bounds(found.change, (1 + found.low) / of_machine - 1, (1 + found.high) * of_machine - 1)
             yield Change((phase, phase), exp(one.log), exp(other.log), found.change, found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,14 @@ def named(diff: Diff) -> list[tuple[str, str, str]]:
     return [(one.subject, one.phase, one.finding) for one in diff.places.changes if one.finding != INSIDE]
 
 
+def side_with(changed: Callable[[Step], Step]) -> Side:
+    """Returns a run whose steps are changed."""
+    job = Job(**JOB, seed=1)
+    every = [rank_records(job, rank) for rank in range(job.world)]
+    shards = [shard_of(changed(one) if isinstance(one, Step) else one for one in records) for records in every]
+    return side_of(start_analysis(run_of_shards(shards)))
+
+
 def test_equal_runs_have_no_change_beyond_the_noise() -> None:
     wrong = 0
     for seed in range(1, 11):
@@ -51,7 +60,7 @@ def test_a_module_that_is_slower_is_found_and_named() -> None:
     assert named(back) == [("head", "forward", LESS)]
 
 
-def test_a_slower_machine_names_no_module() -> None:
+def test_a_slower_machine_names_no_module_and_no_phase() -> None:
     def slow(step: Step) -> Step:
         return replace(
             step,
@@ -61,12 +70,8 @@ def test_a_slower_machine_names_no_module() -> None:
             duration_ns=sum(time * 13 // 10 for time in step.phases_ns.values()),
         )
 
-    job = Job(**JOB, seed=1)
-    shards = [
-        shard_of(slow(one) if isinstance(one, Step) else one for one in rank_records(job, rank)) for rank in range(4)
-    ]
-    diff = compare(side(), side_of(start_analysis(run_of_shards(shards))))
-    assert [one for one in named(diff) if one[1] in ("forward", "backward")] == []
+    diff = compare(side(), side_with(slow))
+    assert named(diff) == []
     assert diff.places.common == pytest.approx(0.3, abs=0.03)
     iteration = figure(diff, "iteration, median")
     assert (iteration.finding, iteration.is_worse) == (MORE, True)
@@ -74,6 +79,15 @@ def test_a_slower_machine_names_no_module() -> None:
     rate = figure(diff, "throughput")
     assert (rate.finding, rate.is_worse) == (LESS, True) and rate.low < 1 / 1.3 - 1 < rate.high
     assert "all modules alike: +" in render(diff)
+
+
+def test_a_phase_that_is_slower_is_named() -> None:
+    def slow(step: Step) -> Step:
+        more = step.phases_ns["optimizer"] // 2
+        phases = {**step.phases_ns, "optimizer": step.phases_ns["optimizer"] + more}
+        return replace(step, phases_ns=phases, duration_ns=step.duration_ns + more)
+
+    assert named(compare(side(), side_with(slow))) == [("optimizer", "optimizer", MORE)]
 
 
 def test_a_run_that_waited_for_processors_is_not_called_slower() -> None:

@@ -28,6 +28,7 @@ class Noise:
     own: float = 0.04
     speed: float = 0.1
     process: float = 0.0
+    run: float = 0.0  # of all ranks alike
     interrupted: float = 0.1
 
 
@@ -38,6 +39,7 @@ def run_of(
     base = 1e6 * (1 + np.arange(modules) % 4)
     base[_SLOWER] *= 1 + slower
     own = rng.normal(0, noise.own, (modules, ranks, steps)) + rng.normal(0, noise.process, (modules, ranks, 1))
+    own += rng.normal(0, noise.run, (modules, 1, 1))
     times = base[:, None, None] * np.exp(own + np.abs(speeds(rng, noise.speed, ranks, steps)))
     waits = rng.exponential(3e6, times.shape) * (rng.random(times.shape) < noise.interrupted)
     places = tuple(Place(f"layers.{module}", "forward") for module in range(modules))
@@ -92,11 +94,11 @@ def test_equal_runs_are_rarely_called_different(noise: Noise, shape: dict[str, i
     assert wrong <= 0.05 * pairs  # nominal: 1 % of the pairs; of one rank 2 to 3 %, as steps do not show its process
 
 
-def rates(noise: Noise, slower: float, pairs: int = 40) -> tuple[float, float, float]:
+def rates(noise: Noise, slower: float, pairs: int = 40, **shape: int) -> tuple[float, float, float]:
     """Returns (how often the slower module is found, how often another one is named, its bound)."""
     rng, found, others, bounds = np.random.default_rng(2), 0, 0, []
     for _ in range(pairs):
-        comparison = compared(run_of(rng, noise), run_of(rng, noise, slower=slower))
+        comparison = compared(run_of(rng, noise, **shape), run_of(rng, noise, **shape, slower=slower))
         names = named(comparison)
         found += f"layers.{_SLOWER}" in names
         others += names not in ([], [f"layers.{_SLOWER}"])
@@ -110,6 +112,12 @@ def test_power_rises_with_the_change_and_no_other_module_is_named() -> None:
     assert power == sorted(power)
     assert power[0] <= 0.25 and by_change[0.1][0] >= 0.75 and by_change[0.2][0] == 1.0
     assert all(others <= 0.05 for _, others, _ in by_change.values())
+
+
+def test_what_differs_on_all_ranks_of_a_run_alike_names_no_module() -> None:
+    noise = Noise(own=0.01, speed=0.02, run=0.008, interrupted=0.0)
+    found, others, _ = rates(noise, 0.1, modules=8, steps=100)
+    assert found >= 0.8 and others <= 0.05
 
 
 def test_a_change_above_the_stated_bound_is_found_and_one_far_below_is_not() -> None:

@@ -17,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from soak.diff.forked_ranks import RecordedJob
 
-RANKS, WARMUP, TIMED = 2, 3, 120
+RANKS, WARMUP, TIMED = 2, 3, 150
 SLOW_MODULE, SLOWER = "layers.2", 0.1
-_WIDTH, _LAYERS, _BATCH = 192, 4, 96
+_WIDTH, _LAYERS, _BATCH = 320, 8, 128
 
 
 class Block(nn.Module):
