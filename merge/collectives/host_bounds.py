@@ -8,13 +8,12 @@ agree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from distprof.merge.arrays import FloatArray, IntArray, combination, ragged
+from distprof.merge.arrays import FloatArray, IntArray, ragged
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.pending import ENDED_BEFORE, Pending, all_pending
@@ -31,8 +30,8 @@ class HostBounds:
 
     first: IntArray
     second: IntArray
-    least_ns: FloatArray
-    most_ns: FloatArray
+    least_ns: IntArray
+    most_ns: IntArray
 
     def next_host(self, known: npt.NDArray[np.bool_]) -> int | None:
         """Returns the host that is not known and has most bounds against known ones; None if there is none."""
@@ -53,56 +52,61 @@ class HostBounds:
         return float(at[order][place]), float(at[order][place + 1])
 
 
-@dataclass(frozen=True, eq=False)
-class _Rests:
-    """From the last enqueue of a collective on another host to the end of a gap that began before it could end."""
-
-    kind: IntArray
-    own: IntArray  # the gap's host
-    other: IntArray
-    rest_ns: IntArray
-
-
 def host_bounds(entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray, error_ns: int) -> HostBounds:
     """Returns the bounds; ``host`` is the number of the host of each column, whose clocks are wrong by ``error_ns`` at
     most.
     """
-    found = list(_rests(entries, gaps, identity, host, error_ns))
-    names = ("kind", "own", "other", "rest_ns")
-    rests = _Rests(*(np.concatenate([np.zeros(0, np.int64), *(getattr(one, name) for one in found)]) for name in names))
-    low, high = np.minimum(rests.own, rests.other), np.maximum(rests.own, rests.other)
-    pair = combination((rests.kind, low, high))
-    pairs = int(pair.max(initial=-1)) + 1
-    hosts = np.zeros((2, pairs), np.int64)
-    hosts[0, pair], hosts[1, pair] = low, high
-    of_low = rests.own == low
-    most, least = (
-        _shortest(pair[of_low], rests.rest_ns[of_low], pairs),
-        _shortest(pair[~of_low], rests.rest_ns[~of_low], pairs),
-    )
-    usable = -least <= most  # also False where one of them is not known
-    return HostBounds(hosts[0, usable], hosts[1, usable], -least[usable], most[usable])
-
-
-def _shortest(pair: IntArray, rest_ns: IntArray, pairs: int) -> FloatArray:
-    """Returns by pair the rest that few are below; NaN where too few gaps were seen."""
-    order = np.lexsort((rest_ns, pair))
-    number = np.bincount(pair, minlength=pairs)
-    place = np.cumsum(number) - number + np.floor(ENDED_BEFORE * number).astype(np.int64)
-    found = np.full(pairs, np.nan)
-    enough = number >= FEWEST
-    found[enough] = rest_ns[order][place[enough]]
-    return found
-
-
-def _rests(entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray, error_ns: int) -> Iterator[_Rests]:
-    """Yields the rests of the first host of each collective against all others, and of those against the first one."""
     hosts = _Hosts.of(entries, host[entries.column])
-    size = int(identity.max(initial=0)) + 1
     pending = all_pending(replace(entries, last_ns=entries.last_ns + error_ns), gaps)
-    chosen = _first_of_hosts(host)[entries.column[pending.entry]]
-    some = Pending(pending.entry[chosen], pending.first[chosen], pending.number[chosen])
-    for every_entry, every_gap in some.pieces():
+    some = pending.of(_first_of_hosts(host)[entries.column[pending.entry]])
+    rests_at_most = (int(identity.max(initial=0)) + 1) * (int(host.max(initial=0)) + 1) * len(entries.iterations)
+    found = [
+        _bounds(*_rests(of_kinds, entries, gaps, identity, host, hosts))
+        for of_kinds in some.by_ordinal(entries, rests_at_most)
+    ]
+    names = ("first", "second", "least_ns", "most_ns")
+    return HostBounds(*(np.concatenate([_NONE, *(getattr(one, name) for one in found)]) for name in names))
+
+
+_NONE = np.zeros(0, np.int64)
+
+
+def _bounds(kind: IntArray, own: IntArray, other: IntArray, rest_ns: IntArray) -> HostBounds:
+    """Returns the bounds of some kinds from all rests of these: ``rest_ns`` is from the last enqueue of a collective on
+    host ``other`` to the end of a gap of host ``own`` that began before it could end.
+    """
+    low, high = np.minimum(own, other), np.maximum(own, other)
+    hosts = int(high.max(initial=0)) + 1
+    pair = (kind * hosts + low) * hosts + high
+    of_low = own == low
+    of_most, most_ns = _shortest(pair[of_low], rest_ns[of_low])
+    of_least, least_ns = _shortest(pair[~of_low], rest_ns[~of_low])
+    both, in_most, in_least = np.intersect1d(of_most, of_least, assume_unique=True, return_indices=True)
+    most_ns, least_ns = most_ns[in_most], -least_ns[in_least]
+    usable = least_ns <= most_ns
+    first, second = np.divmod(both[usable] % hosts**2, hosts)
+    return HostBounds(first, second, least_ns[usable], most_ns[usable])
+
+
+def _shortest(pair: IntArray, rest_ns: IntArray) -> tuple[IntArray, IntArray]:
+    """Returns the pairs of which enough gaps were seen, ascending, and of each the rest that few are below."""
+    order = np.lexsort((rest_ns, pair))
+    first = np.flatnonzero(np.diff(pair[order], prepend=-1))
+    number = np.diff(first, append=len(order))
+    enough = number >= FEWEST
+    place = first + np.floor(ENDED_BEFORE * number).astype(np.int64)
+    return pair[order][first[enough]], rest_ns[order][place[enough]]
+
+
+def _rests(
+    pending: Pending, entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray, hosts: _Hosts
+) -> tuple[IntArray, ...]:
+    """Returns kind, own host, other host and rest of the pairs: of the first host of each collective against all
+    others, and of those against the first one.
+    """
+    size = int(identity.max(initial=0)) + 1
+    parts = []
+    for every_entry, every_gap in pending.pieces():
         collective = gaps.message[every_gap] < 0
         entry, gap = every_entry[collective], every_gap[collective]
         own, event = host[entries.column[entry]], entries.event[entry]
@@ -111,9 +115,9 @@ def _rests(entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArra
         count = np.where(is_first, number - 1, 1)
         other = ragged(first + is_first, count)
         kind = np.repeat(entries.ordinal[entry].astype(np.int64) * size + identity[gap], count)
-        yield _Rests(
-            kind, np.repeat(own, count), hosts.host[other], np.repeat(gaps.end_ns[gap], count) - hosts.last_ns[other]
-        )
+        rest_ns = np.repeat(gaps.end_ns[gap], count) - hosts.last_ns[other]
+        parts.append((kind, np.repeat(own, count), hosts.host[other], rest_ns))
+    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
 def _first_of_hosts(host: IntArray) -> npt.NDArray[np.bool_]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from distprof.merge.arrays import IntArray, combination, ragged
 from distprof.merge.collectives.gaps import Gaps
@@ -15,8 +16,8 @@ from distprof.merge.collectives.join import JoinedEntries
 #: A collective blocks a gap if at most this share of the gaps in which it was pending ended before its last member
 #: came.  It is above 0, because the clocks of hosts differ a little, and a thread may leave its wait by an error.
 ENDED_BEFORE = 0.1
-#: Pairs that are looked at together, so that memory stays bounded.
-_PAIRS_AT_ONCE = 1_000_000
+#: Pairs, and kinds of them, that are looked at together, so that memory stays bounded.
+_PAIRS_AT_ONCE = _KINDS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,20 @@ class Pending:
         for start, end in pairwise(bounds):
             number = self.number[start:end]
             yield np.repeat(self.entry[start:end], number), ragged(self.first[start:end], number)
+
+    def of(self, chosen: npt.NDArray[np.bool_] | IntArray) -> Pending:
+        """Returns some of the entries, each with all of its gaps."""
+        return Pending(self.entry[chosen], self.first[chosen], self.number[chosen])
+
+    def by_ordinal(self, entries: JoinedEntries, kinds: int) -> Iterator[Pending]:
+        """Yields all pairs of some ordinals at a time, which are those of some kinds: at most ``kinds`` each."""
+        ordinal = entries.ordinal[self.entry]
+        order = np.argsort(ordinal, kind="stable")
+        together = max(_KINDS_AT_ONCE // kinds, 1)
+        bounds = np.searchsorted(ordinal[order], np.arange(0, int(ordinal.max(initial=-1)) + 1 + together, together))
+        for start, end in pairwise(bounds.tolist()):
+            if start < end:
+                yield self.of(order[start:end])
 
 
 def gap_identities(gaps: Gaps, cohort: IntArray) -> IntArray:

@@ -32,8 +32,6 @@ from distprof.merge.collectives.pending import ENDED_BEFORE, Pending, all_pendin
 #: not block where the rest of the gap varies by so many times what the whole gap does (and by more than a clock does).
 REST_VARIES = 1.5
 LEAST_VARIATION_NS = 200_000.0
-#: Kinds of pairs that are looked at together, so that memory stays bounded.
-_KINDS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +60,7 @@ def waits_of(entries: JoinedEntries, gaps: Gaps, identity: IntArray) -> Waits:
     """Returns the waits; gaps of one ``identity`` are the same gap of ranks that do the same work."""
     longest = np.where(gaps.message >= 0, gaps.end_ns - gaps.start_ns, 0)
     entry = gaps.message.copy()
-    for pending in _by_ordinal(all_pending(entries, gaps), entries, int(identity.max(initial=0)) + 1):
+    for pending in all_pending(entries, gaps).by_ordinal(entries, int(identity.max(initial=0)) + 1):
         for of_entry, of_gap in _blocking(pending, entries, gaps, identity):
             wait_ns = _last_came_ns(entries, of_entry, gaps.end_ns[of_gap]) - gaps.start_ns[of_gap]
             order = np.lexsort((-wait_ns, of_gap))  # of equal ones, the first entry
@@ -84,17 +82,6 @@ def _last_came_ns(entries: JoinedEntries, entry: IntArray, end_ns: IntArray) -> 
     return found
 
 
-def _by_ordinal(pending: Pending, entries: JoinedEntries, identities: int) -> Iterator[Pending]:
-    """Yields all pairs of some ordinals at a time, which are those of some kinds."""
-    ordinal = entries.ordinal[pending.entry]
-    order = np.argsort(ordinal, kind="stable")
-    together = max(_KINDS_AT_ONCE // identities, 1)
-    bounds = np.searchsorted(ordinal[order], np.arange(0, int(ordinal.max(initial=-1)) + 1 + together, together))
-    for start, end in zip(bounds.tolist(), bounds[1:].tolist(), strict=False):
-        own = order[start:end]
-        yield Pending(pending.entry[own], pending.first[own], pending.number[own])
-
-
 def _blocking(
     pending: Pending, entries: JoinedEntries, gaps: Gaps, identity: IntArray
 ) -> Iterator[tuple[IntArray, IntArray]]:
@@ -102,8 +89,6 @@ def _blocking(
 
     A *kind* of pair is a gap's identity and the number of the collective in its step.  Learns from all pairs of a kind.
     """
-    if not len(pending.entry):
-        return
     ordinals = entries.ordinal[pending.entry]
     least, size = int(ordinals.min()), int(identity.max()) + 1
     kinds = (int(ordinals.max()) - least + 1) * size

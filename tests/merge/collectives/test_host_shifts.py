@@ -97,14 +97,18 @@ def found_ms(job: Job, error_ms: float | None = 50) -> list[float]:
 def test_planted_errors_are_taken_back(
     hosts: int, ranks_of_host: int, errors_ms: list[float], seed: int, one_is_slow: bool
 ) -> None:
-    """A slow rank, which always comes last, is no error of its host's clock."""
+    """A slow rank, which always comes last, is no error of its host's clock.
+
+    Where hosts have one rank each, a gap that is short and does not wait may look as if it did, in few steps: then the
+    shift may be wrong by the time that ranks come apart.
+    """
     slow = hosts * ranks_of_host - 1 if one_is_slow and ranks_of_host > 1 else None
     job = Job(hosts, ranks_of_host, errors_ms, seed, slow_rank=slow)
     found = job.shifts()
     assert found is not None
     for number, shift_ms in enumerate(found_ms(job)):
         planted = errors_ms[number] - errors_ms[0]
-        assert shift_ms == pytest.approx(-planted, abs=max(2 * found.error_ns / MS, 1.0))
+        assert shift_ms == pytest.approx(-planted, abs=max(2 * found.error_ns / MS, job.spread_ms))
     assert found.error_ns <= 20 * MS
 
 

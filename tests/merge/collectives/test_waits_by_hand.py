@@ -108,7 +108,7 @@ def test_waits_are_those_of_a_search_of_all_pairs(job: tuple[list[Entry], list[G
     expected = by_hand(entries, gaps)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pending, "_PAIRS_AT_ONCE", at_once)
-        patch.setattr(module, "_KINDS_AT_ONCE", at_once)
+        patch.setattr(pending, "_KINDS_AT_ONCE", at_once)
         table = np.array(gaps, np.int64)
         found = module.waits_of(joined(entries), gaps_of(gaps, len(entries)), table[:, 2])
     shown = zip(found.gap.tolist(), found.entry.tolist(), (found.wait_ns // MS).tolist(), strict=True)
