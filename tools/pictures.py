@@ -11,16 +11,15 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import sys
 import tempfile
-import types
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from tests_support import support
 
 from distprof.merge.html.page import render_page
+from distprof.merge.report import Report
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -40,21 +39,22 @@ LAST_SHOWN = "memory "  # how the last line of the first page begins that the RE
 
 
 def take_pictures(page: Path) -> None:
-    # As in tests/conftest.py: with tests on sys.path, tests/distprof would shadow distprof.
-    support = types.ModuleType("support")
-    support.__path__ = [str(ROOT / "tests" / "support")]
-    sys.modules["support"] = support
-    report_of = import_module("support.reports").report_of
-    grown = import_module("support.page.many_ranks").grown
-    with import_module("support.page.browser").started() as browser, tempfile.TemporaryDirectory() as folder:
+    """Takes the pictures of ``page``, and those of the pages of synthetic jobs."""
+    with support("page.browser").started() as browser, tempfile.TemporaryDirectory() as folder:
         for picture in PICTURES:
             take_picture(browser, page.resolve(), *picture)
         for picture, job, ranks in SYNTHETIC:
-            page, report = Path(folder) / "report.html", report_of(**job)
-            page.write_bytes(
-                render_page(grown(report, ranks, slow_alone=True) if ranks > len(report.ranks) else report)
-            )
-            take_picture(browser, page, *picture)
+            synthetic = Path(folder) / "report.html"
+            synthetic.write_bytes(render_page(report_of(job, ranks)))
+            take_picture(browser, synthetic, *picture)
+
+
+def report_of(job: dict[str, Any], ranks: int) -> Report:
+    """Returns the report of a synthetic job, grown to ``ranks`` ranks."""
+    report: Report = support("reports").report_of(**job)
+    if ranks > len(report.ranks):
+        report = support("page.many_ranks").grown(report, ranks, slow_alone=True)
+    return report
 
 
 def take_picture(browser: Any, page: Path, name: str, theme: str, top: str) -> None:

@@ -1,8 +1,11 @@
 """Measures what distprof costs: ``make bench`` runs it and writes ``docs/BENCHMARKS.md``.
 
-__main__   what to measure, and the page        table           numbers as Markdown
+__main__   the parts, and the page              reports         the tables of each part, with budgets
+effort     how often each part measures         table           numbers as Markdown
 steps      a step with and without recording    variants        what a step is measured with
 gpt        the models and their training step   process         commands in their own processes
 jobs       start-up and memory of whole jobs    shards          bytes for each step
+ring       reading torch's flight recorder      moe             tokens of experts
 scale      merges of synthetic runs             synthetic_runs  writes these runs
+nodes      daemons: of many nodes, of one       estimate        means with their intervals
 """

@@ -10,22 +10,23 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import reports
+from bench.effort import QUICK, THOROUGH, Effort
 from bench.machine import described
+from bench.reports import merging, ranks, steps
 from bench.table import Table
 
 #: (name, what makes its tables), in the order of the page
-PARTS: dict[str, Callable[[reports.Effort], list[Table]]] = {
-    "steps": reports.steps,
-    "added": reports.added,
-    "experts": reports.experts,
-    "start-up": reports.start_up,
-    "memory": reports.memory,
-    "shards": reports.shards,
-    "collectives": reports.collectives,
-    "merge": reports.merges,
-    "scale": reports.scale,
-    "page": reports.pages,
+PARTS: dict[str, Callable[[Effort], list[Table]]] = {
+    "steps": steps.steps,
+    "added": steps.added,
+    "experts": steps.experts,
+    "start-up": ranks.start_up,
+    "memory": ranks.memory,
+    "shards": ranks.shards,
+    "collectives": ranks.collectives,
+    "merge": merging.merges,
+    "scale": merging.scale,
+    "page": merging.pages,
 }
 _PAGE = """# What distprof costs
 
@@ -49,7 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="write the page to this file, too")
     arguments = parser.parse_args()
-    effort = reports.QUICK if arguments.quick else reports.THOROUGH
+    effort = QUICK if arguments.quick else THOROUGH
     if arguments.ranks:
         effort = effort.merging(arguments.ranks)
     machine = described()
@@ -58,7 +59,7 @@ def main() -> None:
         arguments.out.write_text(_PAGE.format(machine=machine, tables="\n".join(map(str, tables))), encoding="utf-8")
 
 
-def _measured(name: str, effort: reports.Effort) -> list[Table]:
+def _measured(name: str, effort: Effort) -> list[Table]:
     print(f"bench: {name}", file=sys.stderr, flush=True)
     tables = PARTS[name](effort)
     print("\n".join(map(str, tables)), flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 #: Variables of a job, a scheduler or a recorder around this process.
 _FOREIGN = ("DISTPROF_", "PET_", "SLURM_", "TORCHELASTIC_", "PYTHONPATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
@@ -47,6 +48,12 @@ def python(*arguments: object, cwd: Path = TOOLS) -> Cost:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{_last_lines(said + complaints)}")
     unit = 1 if sys.platform == "darwin" else 1024
     return Cost(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, said)
+
+
+def json_of(*arguments: object) -> dict[str, Any]:
+    """Runs Python with ``arguments``; returns the JSON of the last line that it prints."""
+    found: dict[str, Any] = json.loads(python(*arguments).stdout.splitlines()[-1])
+    return found
 
 
 def alternately(pairs: int, one: Sequence[object], other: Sequence[object], cwd: Path) -> list[tuple[Cost, Cost]]:

@@ -6,16 +6,16 @@ python -m bench.synthetic_runs FOLDER large --ranks 512
 from __future__ import annotations
 
 import argparse
-import sys
-import types
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-#: ``demo`` has about as many modules as the job of ``make demo``; ``large`` has 999 on each rank; every second block
-#: is a mixture of 16 experts that are distributed over 8 ranks.  ``collectives`` is a dense model, whose ranks enqueue
-#: 40 collectives in an iteration and wait for rank 5.  ``experts`` has 94 mixtures of 256 experts, and
-#: the choices of their routers.
+from tests_support import support
+
+#: Arguments of tests/support/synthetic.py, by the kind of run:
+#: ``demo`` has about as many modules as the job of ``make demo``.
+#: ``large`` has 999 modules on each rank; every second block is a mixture of 16 experts, distributed over 8 ranks.
+#: ``experts`` has 94 mixtures of 256 experts, and the choices of their routers.
+#: ``collectives`` is a dense model, whose ranks enqueue 40 collectives in an iteration and wait for rank 5.
 RUNS: dict[str, dict[str, Any]] = {
     "demo": {"layers": 4, "experts": 16, "ep": 4, "steps": 10},
     "large": {"layers": 83, "experts": 16, "ep": 8, "steps": 10},
@@ -32,11 +32,8 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def write(folder: Path, kind: str, ranks: int) -> None:
-    # As in tests/conftest.py: with tests on sys.path, tests/distprof would shadow distprof.
-    support = types.ModuleType("support")
-    support.__path__ = [str(Path(__file__).parents[2] / "tests" / "support")]
-    sys.modules["support"] = support
-    import_module("support.synthetic").write_run(folder, dp=ranks, **RUNS[kind])
+    """Writes a run of a kind into a folder, with ``ranks`` data-parallel ranks."""
+    support("synthetic").write_run(folder, dp=ranks, **RUNS[kind])
 
 
 def main() -> None:

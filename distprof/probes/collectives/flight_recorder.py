@@ -79,6 +79,12 @@ class FlightRecorder:
             self._read()
         return self._seen
 
+    def dump(self) -> bytes:
+        """Returns the ring as torch pickles it.  Raises what torch raises."""
+        assert self._dump is not None
+        pickled: bytes = self._dump(includeCollectives=True, includeStackTraces=False, onlyActive=False)
+        return pickled
+
     def _missing(self) -> str:
         """Returns why the ring has nothing of this process, as a sentence; empty if it has."""
         if self._dump is None:
@@ -120,10 +126,9 @@ class FlightRecorder:
 
     def _read(self) -> None:
         """Reads the entries that are new since the last read."""
-        assert self._dump is not None
         before, now_ns = time.perf_counter_ns(), time.time_ns()
         try:
-            trace = pickle.loads(self._dump(includeCollectives=True, includeStackTraces=False, onlyActive=False))
+            trace = pickle.loads(self.dump())
             new = [entry for entry in trace.get("entries", ()) if entry["record_id"] > self._last_id]
             if new:
                 self._note_loss(new)
@@ -155,7 +160,6 @@ class FlightRecorder:
 
     def _entry_of(self, found: Mapping[str, Any]) -> Entry:
         milliseconds = found.get("duration_ms")
-        thread = found.get("thread_id")
         return Entry(
             moment_ns=found["time_created_ns"],
             group=found["process_group"][0],
@@ -163,13 +167,14 @@ class FlightRecorder:
             op=op_name(found["profiling_name"]),
             input_bytes=bytes_of(found["input_sizes"], found["input_dtypes"]),
             output_bytes=bytes_of(found["output_sizes"], found["output_dtypes"]),
-            thread=UNKNOWN_THREAD
-            if thread is None
-            else TRAINING_THREAD
-            if str(thread) == self._training_thread
-            else OTHER_THREAD,
+            thread=self._thread_of(found.get("thread_id")),
             duration_ns=-1 if milliseconds is None else round(milliseconds * 1e6),
         )
+
+    def _thread_of(self, identity: object) -> int:
+        if identity is None:
+            return UNKNOWN_THREAD
+        return TRAINING_THREAD if str(identity) == self._training_thread else OTHER_THREAD
 
 
 def switch_timing_on() -> bool:

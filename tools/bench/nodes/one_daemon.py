@@ -27,6 +27,7 @@ from distprof.heartbeat.node_files import ensure_page
 from distprof.heartbeat.page import open_page
 from distprof.heartbeat.slot import GroupProgress, State
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
+from distprof.rank import procfs
 from distprof.run_folder import RunFolder
 
 _LAUNCH = "bench"
@@ -59,7 +60,7 @@ def _measured(folder: Path, ranks: int, seconds: float) -> tuple[float, int]:
     settings = Settings(run_dir=str(run.path), run_id=_LAUNCH, launch=_LAUNCH, daemon=True)
     write_settings(settings, run.inject)
     node, _ = ensure_page(run, _LAUNCH)
-    pids = [_forked(node.token, rank, ranks) for rank in range(ranks)]
+    rank_pids = [_forked(node.token, rank, ranks) for rank in range(ranks)]
     lifeline = start_from_launcher(run, _LAUNCH, node.token, sys.path)
     try:
         time.sleep(_STARTS_S)
@@ -67,13 +68,15 @@ def _measured(folder: Path, ranks: int, seconds: float) -> tuple[float, int]:
         before, began = _cpu_s(pid), time.monotonic()
         time.sleep(seconds)
         share = (_cpu_s(pid) - before) / (time.monotonic() - began)
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        resident_bytes = procfs.resident_bytes(pid, procfs.started_tick(pid) or 0)
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        for rank_pid in rank_pids:
+            os.kill(rank_pid, signal.SIGKILL)
+            os.waitpid(rank_pid, 0)
         lifeline.close()
-    return share, pages * os.sysconf("SC_PAGE_SIZE")
+    if resident_bytes is None:
+        raise RuntimeError("the daemon has ended")
+    return share, resident_bytes
 
 
 def _forked(token: str, rank: int, ranks: int) -> int:

@@ -45,25 +45,28 @@ def main() -> None:
 
 def _merged(run: Path, ranks: int) -> Merged:
     files = RunFolder(run).shard_files()
-    size = sum(file.stat().st_size for file in files)
     bytes_s, _ = _timed(lambda: [file.read_bytes() for file in files[:CHUNK_FILES]])
     reduce_s, take_over_s = _in_chunks(files)
     loaded = load_run(run)
     analyse_s, report = _timed(lambda: analyse(loaded))
-    analysed = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    analysed_bytes = _peak_bytes()
     write_s, _ = _timed(lambda: (render(report, DEFAULTS), to_json(report), render_page(report)))
-    unit = 1 if sys.platform == "darwin" else 1024
     return Merged(
         ranks=ranks,
-        shard_bytes=size,
+        shard_bytes=sum(file.stat().st_size for file in files),
         bytes_s=bytes_s * len(files) / min(len(files), CHUNK_FILES),
         reduce_s=reduce_s,
         take_over_s=take_over_s,
         analyse_s=analyse_s,
         write_s=write_s,
-        analysed_bytes=analysed * unit,
-        written_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        analysed_bytes=analysed_bytes,
+        written_bytes=_peak_bytes(),
     )
+
+
+def _peak_bytes() -> int:
+    """Returns the largest memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _in_chunks(files: Sequence[Path]) -> tuple[float, float]:

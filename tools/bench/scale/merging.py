@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
-import types
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from tests_support import support
 
 from bench.process import Cost, python
 from bench.synthetic_runs import RUNS
@@ -66,12 +65,7 @@ class Page:
 
 def measure_pages(ranks: list[int], times: int = _TIMES) -> list[Page]:
     """Returns one page for each number of ranks; none where Chromium and its driver are not installed."""
-    # As in tests/conftest.py: with tests on sys.path, tests/distprof would shadow distprof.
-    if "support" not in sys.modules:
-        support = types.ModuleType("support")
-        support.__path__ = [str(Path(__file__).parents[3] / "tests" / "support")]
-        sys.modules["support"] = support
-    session = import_module("support.page.browser").installed()
+    session = support("page.browser").installed()
     if session is None:
         return []
     with session as browser, tempfile.TemporaryDirectory(prefix="distprof-bench-") as folder:
@@ -83,9 +77,9 @@ def _page(ranks: int, browser: Any, path: Path, times: int) -> Page:
 
     shape = RUNS["large"]
     few = min(ranks, _ANALYSED)
-    report = import_module("support.reports").report_of(**{**shape, "dp": few, "ep": few})
+    report = support("reports").report_of(**{**shape, "dp": few, "ep": few})
     if ranks > few:
-        report = import_module("support.page.many_ranks").grown(report, ranks)
+        report = support("page.many_ranks").grown(report, ranks)
     make_s, open_s = [], []
     for _ in range(times):
         start = time.monotonic()

@@ -5,22 +5,21 @@ The saving is compared with the same job in which all experts get as many tokens
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from distprof.merge.analyse import analyse
 from distprof.merge.load.run import load_run
 from distprof.merge.report import ONLY_DEVICE, ONLY_TOKENS, TOKENS_AND_DEVICE, Report
 from soak.console_output import Progress
+from soak.judged_jobs import judge_each, record
 
 #: What the report has to say of each kind of job.
 CAUSES = {"hot": ONLY_TOKENS, "slow": ONLY_DEVICE, "both": TOKENS_AND_DEVICE, "even": ""}
+#: The kinds whose saving is compared with a job of equal loads.
+HOT = ("hot", "both")
 _MOST_ERROR = 0.1
-_TOOLS = Path(__file__).parents[2]
 
 
 @dataclass
@@ -64,28 +63,22 @@ class Tally:
 
 def run(jobs: int, progress: Progress) -> bool:
     """Records so many jobs of each kind; False where a report is wrong."""
-    folder, tally = Path(tempfile.mkdtemp(prefix="distprof-soak-experts-")), Tally()
-    try:
-        for number in range(jobs):
-            for kind in CAUSES:
-                _judge(folder, f"{kind}-{number}", tally)
-            progress.say(f"{number + 1} of {jobs} jobs of each kind")
-    finally:
-        shutil.rmtree(folder)
-    progress.clear()
+    tally = Tally()
+    judge_each("experts", jobs, partial(_judge, tally), progress)
     print(tally, flush=True)
     return tally.is_clean
 
 
-def _judge(folder: Path, name: str, tally: Tally) -> None:
-    has_twin = name.startswith(("hot", "both"))
-    names = [name, *([f"{name}-forced"] if has_twin else [])]
-    words = [sys.executable, "-m", "soak.experts.record", str(folder), *names]
-    subprocess.run(words, cwd=_TOOLS, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    report, *twins = (analyse(load_run(folder / one)) for one in names)
-    tally.add_cause(name, report)
-    for forced in twins:
-        tally.add_saving(report, forced)
+def _judge(tally: Tally, folder: Path, number: int) -> None:
+    """Records and judges one job of each kind, and with equal loads those that have a hot expert."""
+    for kind in CAUSES:
+        name = f"{kind}-{number}"
+        names = [name, f"{name}-forced"] if kind in HOT else [name]
+        record("experts", folder, names)
+        report, *forced = (analyse(load_run(folder / one)) for one in names)
+        tally.add_cause(name, report)
+        for one in forced:
+            tally.add_saving(report, one)
 
 
 def _iteration_ns(report: Report) -> float:

@@ -1,0 +1,48 @@
+"""How often each part of the bench measures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The number of measurements of each kind."""
+
+    pairs: dict[str, int]  # pairs of steps, by model
+    narrow: int  # pairs of steps of the narrow model
+    experts: tuple[int, int]  # MoE layers, pairs of their steps
+    starts: int  # pairs of jobs that are only started
+    jobs: int  # pairs of jobs that train
+    merges: dict[tuple[str, int], int]  # (kind of run, ranks) -> how often
+    pages: tuple[int, ...] = (1, 8, 256, 4096)  # ranks
+    page_times: int = 5
+    scale: tuple[int, int] = (256, 1024)  # ranks of two merges
+
+    def merging(self, ranks: Sequence[int]) -> Effort:
+        """Returns the same with large runs of these numbers of ranks; those beyond 512 ranks are merged once."""
+        demo = {run: times for run, times in self.merges.items() if run[0] == "demo"}
+        sized = {(kind, size): 3 if size <= 512 else 1 for kind in ("large", "collectives") for size in ranks}
+        return replace(self, merges=demo | sized)
+
+
+THOROUGH = Effort(
+    pairs={"small": 600, "large": 120},
+    narrow=1200,
+    experts=(32, 120),
+    starts=25,
+    jobs=5,
+    merges={("demo", 8): 5, ("large", 8): 5, ("experts", 8): 3, ("large", 512): 3, ("collectives", 512): 3},
+)
+QUICK = Effort(
+    pairs={"small": 1},
+    narrow=1,
+    experts=(1, 1),
+    starts=1,
+    jobs=1,
+    merges={("demo", 8): 1},
+    pages=(8,),
+    page_times=1,
+    scale=(1, 2),
+)

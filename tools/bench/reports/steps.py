@@ -1,0 +1,110 @@
+"""Tables of the cost of a step: the variants of recording, and the tokens of experts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.effort import Effort
+from bench.estimate import Estimate, verdict
+from bench.process import json_of
+from bench.shapes import EXPERTS, MOE_TOKENS, MOE_WIDTH, NARROW, SHAPES, TOP_K
+from bench.table import Table
+
+#: Budgets for the ratio of CPU times, by (variant, model).
+_STEP_BUDGETS = {("quiet", "small"): 1.0, ("quiet", "large"): 1.0, ("timed", "small"): 1.08, ("timed", "large"): 1.01}
+_EXPERT_BUDGETS = {"stacked": 1.02, "listed": 1.03}
+_RECORDER_VARIANTS = ("quiet", "timed")
+_VARIANTS = {
+    "plain": "nothing: the noise of this machine",
+    "quiet": "distprof, outside its window",
+    "timed": "distprof, a timed step: everything recorded by default",
+    "counted": "distprof, the one counted step",
+    "hooks": "plain hooks with three timestamps a module, none kept: for comparison",
+    "DeepSpeed FlopsProfiler": "DeepSpeed FlopsProfiler",
+    "FlopCounterMode": "torch.utils.flop_counter.FlopCounterMode",
+    "torch.profiler": "torch.profiler of CPU activity, without its work at the end",
+}
+
+
+def steps(effort: Effort) -> list[Table]:
+    """Returns a table for each model: its step with each variant of recording, and with other tools."""
+    return [_steps(model, _compared(model, pairs)) for model, pairs in effort.pairs.items()]
+
+
+def _compared(model: str, pairs: int, *more: str) -> dict[str, Any]:
+    return json_of("-m", "bench.steps", model, "--pairs", pairs, *more)
+
+
+def _steps(model: str, found: dict[str, Any]) -> Table:
+    plain = found["plain"]
+    return Table(
+        f"A training step of {plain['modules']} modules, {plain['plain_ms']:.1f} ms",
+        ("variant", "CPU time / plain", "wall time / plain", "budget"),
+        [(said, *_ratios(model, variant, found)) for variant, said in _VARIANTS.items()],
+        (
+            f"A GPT in GPT-2's layout in float32, with AdamW: {SHAPES[model]}; one thread.",
+            "Steps with and without the variant alternate in one process, and each is compared with its neighbour.  "
+            "The table shows the mean of the middle half of the ratios, with its 95 % interval in brackets.  The "
+            "recorder is that of a rank, and writes its shard; the steps in which it finds the model and allocates its "
+            "tables are not measured.  The budget is for CPU time, which other work on the machine disturbs less.",
+        ),
+    )
+
+
+def _ratios(model: str, variant: str, found: dict[str, Any]) -> tuple[str, str, str]:
+    if variant not in found:
+        return "not installed", "", ""
+    cpu, wall = Estimate(**found[variant]["cpu"]), Estimate(**found[variant]["wall"])
+    return cpu.shown(3), wall.shown(3), verdict(cpu, _STEP_BUDGETS.get((variant, model)), 2)
+
+
+def added(effort: Effort) -> list[Table]:
+    """Returns the table of the added time; on a shared machine the large model's steps differ by more than that."""
+    narrow = _compared("narrow", effort.narrow, "--only", *_RECORDER_VARIANTS)
+    whole_ms = _compared("large", max(1, effort.narrow // 20), "--only", "plain")["plain"]["plain_ms"]
+    table = Table(
+        f"What is added to a step of {narrow['timed']['modules']} modules",
+        ("variant", "CPU time, ms", f"(it + {whole_ms:.1f} ms) / {whole_ms:.1f} ms", "budget"),
+        [(_VARIANTS[variant], *_share(narrow[variant], whole_ms, variant)) for variant in _RECORDER_VARIANTS],
+        (
+            "On a shared machine, steps of several hundred milliseconds differ from their neighbours by several per "
+            f"cent.  So distprof is added to steps of {narrow['timed']['plain_ms']:.1f} ms here, of a narrow model "
+            f"with as many modules as the larger one: {NARROW}.  Its work depends on the number of modules and not "
+            "on their width, except that wide modules evict more from the caches.",
+        ),
+    )
+    return [table]
+
+
+def _share(found: dict[str, Any], whole_ms: float, variant: str) -> tuple[str, str, str]:
+    """Returns (the added ms, the ratio of a step of ``whole_ms`` with and without it, the verdict on the budget)."""
+    more = Estimate(**found["added_ms"])
+    ratio = Estimate(*(1 + one / whole_ms for one in (more.value, more.low, more.high)))
+    return more.shown(3), ratio.shown(4), verdict(ratio, _STEP_BUDGETS[variant, "large"], 2)
+
+
+def experts(effort: Effort) -> list[Table]:
+    """Returns the table of the cost of recording the tokens of experts."""
+    layers, pairs = effort.experts
+    found = {
+        kind: json_of("-m", "bench.moe.steps", kind, "--layers", layers, "--pairs", pairs) for kind in _EXPERT_BUDGETS
+    }
+    said = {
+        "stacked": "experts stacked in one module of a layer",
+        "listed": "experts in a list of modules",
+    }
+    table = Table(
+        f"Tokens of {EXPERTS} experts in each of {layers} layers",
+        ("model", "timed step without, ms", "CPU time with / without", "budget"),
+        [(said[kind], f"{one['without_ms']:.1f}", *_expert_ratio(kind, one)) for kind, one in found.items()],
+        (
+            f"Top-{TOP_K}, {MOE_TOKENS} tokens, width {MOE_WIDTH}; one thread.  Both steps are timed "
+            "steps with everything else that is recorded by default, and alternate in one process.",
+        ),
+    )
+    return [table]
+
+
+def _expert_ratio(kind: str, found: dict[str, Any]) -> tuple[str, str]:
+    cpu = Estimate(**found["cpu"])
+    return cpu.shown(3), verdict(cpu, _EXPERT_BUDGETS[kind], 2)
