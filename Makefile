@@ -2,13 +2,14 @@
 # make test    the whole test suite, on every training stack that can be installed here
 # make quick   the tests that start no launcher, and need no stack and no compiler: two minutes
 # make check   style and types, on the package as it installs
-# make soak    damage: 100,000 mutated shards, 1,000 full disks, 50 killed ranks, 10,000 damaged messages to a daemon
+# make soak    all of these, or some (ARGS="--only cases skew"):
+#              damage: 100,000 mutated shards, 1,000 full disks, 50 killed ranks, 10,000 damaged messages to a daemon
 #              (ARGS="--mutations 20000 --kills 5 --seed 7");
-#              the scripts of tests/cases, compared with and without recording (ARGS="--cases 'cond*'", 0: none);
-#              pairs of runs that distprof diff compares (ARGS="--diff 5", 0: none);
-#              jobs of experts: tokens, a device or both (ARGS="--experts 1", 0: none);
-#              jobs that hang, or seem to (ARGS="--hangs 'other*' --quiet-minutes 10", 0: none);
-#              and jobs with planted faults, whose verdicts are checked (ARGS="--skew '*-w8-*' --sample 60", 0: none)
+#              the scripts of tests/cases, compared with and without recording (ARGS="--cases 'cond*'");
+#              pairs of runs that distprof diff compares (ARGS="--diff 5");
+#              jobs of experts: tokens, a device or both (ARGS="--experts 1");
+#              jobs that hang, or seem to (ARGS="--hangs 'other*' --quiet-minutes 10");
+#              and jobs with planted faults, whose verdicts are checked (ARGS="--skew '*-w8-*' --sample 60")
 # make bench   measures what distprof costs and writes docs/BENCHMARKS.md (ARGS="--ranks 8 512 4096" merges more ranks)
 # make gpu     checks on a GPU what only a GPU can show, and writes docs/GPU.md; installs nothing, and needs only torch, numpy,
 #              msgpack, click and pytest in PYTHON (ARGS="--only MFU")

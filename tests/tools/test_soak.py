@@ -36,8 +36,7 @@ def test_a_small_share(tmp_path: Path, clean_env: dict[str, str]) -> None:
     shares = {"mutations": 500, "full-disks": 40, "kills": 3, "messages": 50}
     options = [word for kind, count in shares.items() for word in (f"--{kind}", str(count))]
     shown = output_of(
-        "-m", "soak", *options,
-        "--cases", "0", "--skew", "0", "--diff", "0", "--experts", "0", "--hangs", "0", "--seed", "7",
+        "-m", "soak", "--only", *shares, *options, "--seed", "7",
         cwd=TOOLS, env={**clean_env, "TMPDIR": str(tmp_path), "PYTHON_EXEC": str(forking_python(clean_env))},
     )  # fmt: skip
     assert shown.endswith("\nnothing was lost\n")
@@ -91,11 +90,7 @@ def test_a_faulty_reader_fails(
     assert not soak("trials").run(soak("mutations").MUTATIONS, 0, 50, 1, soak("console_output").Progress(io.StringIO()))
     output = capsys.readouterr().err
     assert said in output
-    assert re.search(
-        r"again with --seed 1 --first \d+ --mutations 1 --kills 0 --full-disks 0 --messages 0 "
-        r"--cases 0 --skew 0 --diff 0 --experts 0 --hangs 0\n$",
-        output,
-    )
+    assert re.search(r"again with --only mutations --mutations 1 --seed 1 --first \d+\n$", output)
     assert [file.name for file in tmp_path.rglob("*.msgpack")] == ["failed.msgpack"]
 
 

@@ -19,11 +19,11 @@
 * experts: jobs with a hot expert, a slow device, both or neither; the report must say which, and predict the iteration
   of the same job with equal loads to a tenth.
 
-make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --messages 500 --cases 0 --experts 0 --hangs 0 --seed 7"
-NO="--mutations 0 --kills 0 --full-disks 0 --messages 0 --diff 0 --hangs 0"
-make soak ARGS="$NO --cases 'c*' --skew 0 --experts 0"
-make soak ARGS="$NO --cases 0 --skew '*-w8-*' --experts 0"
-make soak ARGS="$NO --cases 0 --skew 0 --experts 5"
+make soak ARGS="--mutations 20000 --kills 5 --full-disks 100 --messages 500 --seed 7"
+make soak ARGS="--only mutations kills full-disks messages cases"
+make soak ARGS="--only cases --cases 'c*'"
+make soak ARGS="--only skew --skew '*-w8-*'"
+make soak ARGS="--only experts --experts 1"
 make soak ARGS="--judge /tmp/skew --skew 'tp-*'"
 make soak ARGS="--judge /tmp/skew --clock-error 10"
 """
@@ -32,7 +32,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from soak import cases, trials
 from soak.console_output import Progress, last_word
@@ -47,12 +49,53 @@ from soak.mutations import MUTATIONS
 from soak.scripts import scripts
 from soak.skew import clock_error
 from soak.skew import run as skew
+from soak.skew.cases import Case
+from soak.trials import Kind
+
+Part = Callable[[argparse.Namespace, Progress], bool]
+
+
+def _trials(kind: Kind) -> Part:
+    return lambda options, progress: trials.run(kind, options.first, _asked(options, kind.name), options.seed, progress)
+
+
+def _cases(options: argparse.Namespace, progress: Progress) -> bool:
+    return cases.run(options.cases, options.at_once, progress)
+
+
+def _diff(options: argparse.Namespace, progress: Progress) -> bool:
+    return diff.run(options.diff, progress)
+
+
+def _experts(options: argparse.Namespace, progress: Progress) -> bool:
+    return experts.run(options.experts, progress)
+
+
+def _hangs(options: argparse.Namespace, progress: Progress) -> bool:
+    right = hangs.run(options.hangs, progress)
+    return (not options.quiet_minutes or quiet.run(options.quiet_minutes, progress)) and right
+
+
+def _skew(options: argparse.Namespace, progress: Progress) -> bool:
+    return skew.run(_planted(options), options.keep, progress)
+
+
+#: What runs a part, and returns whether all of it held; in this order.
+PARTS: dict[str, Part] = {
+    **{kind.name: _trials(kind) for kind in (MUTATIONS, FULL_DISKS, KILLS, MESSAGES)},
+    "cases": _cases,
+    "diff": _diff,
+    "experts": _experts,
+    "hangs": _hangs,
+    "skew": _skew,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="some of the parts")
     for kind, default in ((MUTATIONS, 100_000), (FULL_DISKS, 1_000), (KILLS, 50), (MESSAGES, 10_000)):
         parser.add_argument(f"--{kind.name}", type=int, default=default, metavar="N", help=f"default: {default:,}")
     parser.add_argument("--seed", type=int, default=1, help="of all random choices  [default: 1]")
@@ -85,38 +128,34 @@ def main() -> int:
     parser = _parser()
     options = parser.parse_args()
     progress = Progress(sys.stderr)
-    if options.clock_error is not None:
-        if options.judge is None:
-            parser.error("--clock-error needs the kept jobs of --judge")
-        there = skew.kept(options.judge, options.skew)
-        return 0 if clock_error.run(there, options.judge, options.clock_error, progress) else 1
+    if options.clock_error is not None and options.judge is None:
+        parser.error("--clock-error needs the kept jobs of --judge")
     if options.judge is not None:
-        return 0 if skew.judge_kept(options.judge, options.skew, progress) else 1
-    if options.cases != "0" and not scripts(options.cases):
+        return 0 if _judge_kept(options, progress) else 1
+    chosen = [name for name in PARTS if name in options.only and _asked(options, name) not in (0, "0")]
+    if "cases" in chosen and not scripts(options.cases):
         parser.error(f"no case has a name like {options.cases!r}")
-    jobs = [] if options.skew == "0" else skew.sample(options.skew, options.sample, options.seed, options.apart_from)
-    if options.skew != "0" and not jobs:
+    if "skew" in chosen and not _planted(options):
         parser.error(f"no job with a planted fault has a name like {options.skew!r}")
-    counts = {
-        MUTATIONS: options.mutations,
-        FULL_DISKS: options.full_disks,
-        KILLS: options.kills,
-        MESSAGES: options.messages,
-    }
-    held = [trials.run(kind, options.first, count, options.seed, progress) for kind, count in counts.items() if count]
-    if options.cases != "0":
-        held.append(cases.run(options.cases, options.at_once, progress))
-    if options.diff:
-        held.append(diff.run(options.diff, progress))
-    if options.experts:
-        held.append(experts.run(options.experts, progress))
-    if options.hangs != "0":
-        held.append(hangs.run(options.hangs, progress))
-        held.append(not options.quiet_minutes or quiet.run(options.quiet_minutes, progress))
-    if jobs:
-        held.append(skew.run(jobs, options.keep, progress))
+    held = [PARTS[name](options, progress) for name in chosen]
     print(last_word(not all(held), sys.stdout))
     return 0 if all(held) else 1
+
+
+def _judge_kept(options: argparse.Namespace, progress: Progress) -> bool:
+    if options.clock_error is None:
+        return skew.judge_kept(options.judge, options.skew, progress)
+    return clock_error.run(skew.kept(options.judge, options.skew), options.judge, options.clock_error, progress)
+
+
+def _asked(options: argparse.Namespace, part: str) -> Any:
+    """Returns the number or the pattern of a part."""
+    return getattr(options, part.replace("-", "_"))
+
+
+def _planted(options: argparse.Namespace) -> list[Case]:
+    """Returns the jobs with planted faults; the same options give the same sample."""
+    return skew.sample(options.skew, options.sample, options.seed, options.apart_from)
 
 
 if __name__ == "__main__":

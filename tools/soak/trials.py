@@ -65,9 +65,8 @@ def run(kind: Kind, first: int, count: int, seed: int, progress: Progress) -> bo
 
 
 def _show_failure(kind: Kind, number: int, seed: int, folder: Path) -> None:
-    others = " ".join(f"--{name} 0" for name in ("mutations", "kills", "full-disks", "messages") if name != kind.name)
     print(
         f"trial {number} of {kind.name} failed, its files are in {folder}; again with "
-        f"--seed {seed} --first {number} --{kind.name} 1 {others} --cases 0 --skew 0 --diff 0 --experts 0 --hangs 0",
+        f"--only {kind.name} --{kind.name} 1 --seed {seed} --first {number}",
         file=sys.stderr,
     )
