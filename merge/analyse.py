@@ -6,7 +6,7 @@ load_run(path) -> LoadedRun -> start_analysis -> Analysis -> sections -> Report
 from __future__ import annotations
 
 from distprof.merge.analysis import Analysis, start_analysis
-from distprof.merge.collectives.job_clock import clocks_section
+from distprof.merge.collectives.job_clock import clock_section
 from distprof.merge.collectives.section import collectives_section
 from distprof.merge.experts.load import expert_layers
 from distprof.merge.experts.summary import expert_summary
@@ -62,7 +62,7 @@ def report_of(analysis: Analysis) -> Report:
         experts=expert_layers(analysis),
         verdict=verdict(analysis),
         next_steps=tuple(next_steps(analysis)),
-        clocks=clocks_section(analysis),
+        clocks=clock_section(analysis),
         collectives=collectives_section(analysis),
         work=work_rows(analysis),
         generated=compiled_regions(analysis),

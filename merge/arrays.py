@@ -10,6 +10,7 @@ import numpy.typing as npt
 from distprof.records import Array
 
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 #: Times of modules, of which a large run has many: exact to 6e-8 of their value.
 ShortFloatArray = npt.NDArray[np.float32]
@@ -56,6 +57,29 @@ def combination(columns: Sequence[npt.NDArray[np.integer]]) -> IntArray:
         key = key * width + place
         size *= width
     return _ranked(key)
+
+
+def first_of_each(*columns: IntArray) -> BoolArray:
+    """Returns by place whether it is the first with its values, in columns that are sorted together."""
+    found = np.zeros(len(columns[0]), bool)
+    found[:1] = True
+    for column in columns:
+        found[1:] |= column[1:] != column[:-1]
+    return found
+
+
+def largest_of_each(group: IntArray, values: IntArray, groups: int) -> IntArray:
+    """Returns the largest value of each group, from 0; the smallest int64 of a group without values."""
+    found = np.full(groups, np.iinfo(np.int64).min)
+    np.maximum.at(found, group, values)
+    return found
+
+
+def smallest_of_each(group: IntArray, values: IntArray, groups: int) -> IntArray:
+    """Returns the smallest value of each group, from 0; the largest int64 of a group without values."""
+    found = np.full(groups, np.iinfo(np.int64).max)
+    np.minimum.at(found, group, values)
+    return found
 
 
 def ragged(first: IntArray, number: IntArray) -> IntArray:

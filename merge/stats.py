@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distprof.merge.arrays import FloatArray, ShortFloatArray
+from distprof.merge.arrays import FloatArray, IntArray, ShortFloatArray
 from distprof.merge.report import Spread
 
 
@@ -49,22 +49,22 @@ def to_number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _pick(ordered: npt.NDArray[np.floating[Any]], place: npt.NDArray[np.int64]) -> FloatArray:
+def _pick(ordered: npt.NDArray[np.floating[Any]], place: IntArray) -> FloatArray:
     picked: FloatArray = np.take_along_axis(ordered, place[..., None], axis=-1)[..., 0].astype(np.float64)
     return picked
 
 
-def median_of_steps(values: npt.NDArray[np.float64] | npt.NDArray[np.int64]) -> float:
+def median_of_steps(values: FloatArray | IntArray) -> float:
     """Returns the median of ``values``, one for each step; NaN is left out, and at least one value is not NaN."""
     return float(median(values[~np.isnan(values)].tolist()))
 
 
-def median_over_steps(table: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def median_over_steps(table: IntArray) -> FloatArray:
     """Returns the median over the first axis, that of the steps; there is at least one step."""
     if (table == table[0]).all():  # as the calls of most models are
-        alike: npt.NDArray[np.float64] = table[0].astype(np.float64)
+        alike: FloatArray = table[0].astype(np.float64)
         return alike
     ordered = np.sort(table, axis=0)
     low, high = ordered[(len(table) - 1) // 2], ordered[len(table) // 2]
-    middle: npt.NDArray[np.float64] = (low.astype(np.float64) + high) / 2
+    middle: FloatArray = (low.astype(np.float64) + high) / 2
     return middle

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import IntArray
-from distprof.merge.collectives.job_clock import clock_of, clocks_section
+from distprof.merge.collectives.job_clock import clock_of, clock_section
 from distprof.merge.collectives.join import JoinedEntries, recorded
 from distprof.merge.collectives.kinds import group_kind
 from distprof.merge.collectives.moments import on_job_clock
@@ -42,7 +42,7 @@ def step_timeline(analysis: Analysis) -> StepTimeline:
         iteration=iteration,
         ranks=tuple(drawn.rank(rank, found[rank]) for rank in ranks),
         left_out=len(found) - len(ranks),
-        bound_ns=clocks_section(analysis).error_ns,
+        bound_ns=clock_section(analysis).error_ns,
     )
 
 

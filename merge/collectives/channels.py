@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distprof.merge.arrays import IntArray, combination
+from distprof.merge.arrays import IntArray, combination, largest_of_each
 from distprof.records import CollectiveWindow
 
 #: (group name, members in order, source, destination, tag); ends and tag of a collective are -1, -1, 0.
@@ -102,6 +102,5 @@ class Events:
 def join(channel: IntArray, number: IntArray, moments_ns: IntArray) -> Events:
     """Joins entries: those of one channel and number are one collective, or the two ends of one message."""
     keys, of_entry = np.unique(channel.astype(np.int64) << _NUMBER_BITS | number, return_inverse=True)
-    last = np.full(len(keys), np.iinfo(np.int64).min)
-    np.maximum.at(last, of_entry, moments_ns)
+    last = largest_of_each(of_entry, moments_ns, len(keys))
     return Events(of_entry, keys >> _NUMBER_BITS, last, np.bincount(of_entry, minlength=len(keys)))

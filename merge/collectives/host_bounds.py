@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from distprof.merge.arrays import FloatArray, IntArray, ragged
+from distprof.merge.arrays import BoolArray, FloatArray, IntArray, first_of_each, ragged
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.pending import ENDED_BEFORE, Pending, all_pending
@@ -33,13 +32,13 @@ class HostBounds:
     least_ns: IntArray
     most_ns: IntArray
 
-    def next_host(self, known: npt.NDArray[np.bool_]) -> int | None:
+    def next_host(self, known: BoolArray) -> int | None:
         """Returns the host that is not known and has most bounds against known ones; None if there is none."""
         forward, backward = known[self.first] & ~known[self.second], known[self.second] & ~known[self.first]
         new = np.concatenate([self.second[forward], self.first[backward]])
         return int(np.bincount(new).argmax()) if len(new) else None
 
-    def interval_ns(self, host: int, known: npt.NDArray[np.bool_], shifts_ns: FloatArray) -> tuple[float, float]:
+    def interval_ns(self, host: int, known: BoolArray, shifts_ns: FloatArray) -> tuple[float, float]:
         """Returns the narrowest interval of a host's shift in which most of its bounds against known hosts overlap."""
         after, before = (self.second == host) & known[self.first], (self.first == host) & known[self.second]
         of_first, of_second = shifts_ns[self.first[after]], shifts_ns[self.second[before]]
@@ -120,7 +119,7 @@ def _rests(
     return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
-def _first_of_hosts(host: IntArray) -> npt.NDArray[np.bool_]:
+def _first_of_hosts(host: IntArray) -> BoolArray:
     """Returns by column whether it is one of the first ranks of its host."""
     order = np.argsort(host, kind="stable")
     number = np.bincount(host)
@@ -143,6 +142,6 @@ class _Hosts:
     def of(cls, entries: JoinedEntries, host: IntArray) -> _Hosts:
         order = np.lexsort((host, entries.event))
         event, of_entry = entries.event[order], host[order]
-        new = np.append(True, (np.diff(event) != 0) | (np.diff(of_entry) != 0))[: len(order)]
+        new = first_of_each(event, of_entry)
         number = np.bincount(event[new])
         return cls(of_entry[new], entries.last_here_ns[order][new], np.cumsum(number) - number, number)

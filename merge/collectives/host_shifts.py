@@ -12,9 +12,16 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from distprof.merge.arrays import FloatArray, IntArray, combination
+from distprof.merge.arrays import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    combination,
+    first_of_each,
+    largest_of_each,
+    smallest_of_each,
+)
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.host_bounds import FEWEST, host_bounds
 from distprof.merge.collectives.join import JoinedEntries
@@ -49,7 +56,7 @@ class _Ends:
     host: IntArray
     end_ns: IntArray
 
-    def later_ns(self, host: int, known: npt.NDArray[np.bool_], shifts_ns: FloatArray) -> FloatArray:
+    def later_ns(self, host: int, known: BoolArray, shifts_ns: FloatArray) -> FloatArray:
         """Returns by how much a host went on later than known ones, at each moment that it shares with them."""
         moments = int(self.moment.max(initial=-1)) + 1
         there = known[self.host]
@@ -94,8 +101,7 @@ def _shifted(entries: JoinedEntries, gaps: Gaps, shift_ns: IntArray) -> tuple[Jo
     """Returns entries and gaps with ``shift_ns``, by column, added to their times."""
     of_entry, of_gap = shift_ns[entries.column], shift_ns[gaps.column]
     here = entries.last_here_ns + of_entry
-    last = np.full(int(entries.event.max()) + 1, np.iinfo(np.int64).min)
-    np.maximum.at(last, entries.event, here)
+    last = largest_of_each(entries.event, here, int(entries.event.max()) + 1)
     return (
         replace(entries, enqueued_ns=entries.enqueued_ns + of_entry, last_here_ns=here, last_ns=last[entries.event]),
         replace(gaps, start_ns=gaps.start_ns + of_gap, end_ns=gaps.end_ns + of_gap),
@@ -141,19 +147,18 @@ def _ends_of_waits(entries: JoinedEntries, gaps: Gaps, identity: IntArray, host:
     moment, of_host, end_ns = combination((entries.event[entry], kind)), host[gaps.column[gap]], gaps.end_ns[gap]
     order = np.lexsort((end_ns, of_host, moment))
     moment, of_host, end_ns = moment[order], of_host[order], end_ns[order]
-    first = np.append(True, (np.diff(moment) != 0) | (np.diff(of_host) != 0))[: len(order)]
+    first = first_of_each(moment, of_host)
     return _Ends(moment[first], of_host[first], end_ns[first])
 
 
-def _kinds_that_wait(kind: IntArray, rest_ns: IntArray) -> npt.NDArray[np.bool_]:
+def _kinds_that_wait(kind: IntArray, rest_ns: IntArray) -> BoolArray:
     """Returns by kind whether its gaps last until the last member of their own host has come, and end soon after it."""
     seen = np.bincount(kind)
     waits = (seen >= FEWEST) & (np.bincount(kind, rest_ns < 0) <= ENDED_BEFORE * seen)
     if not waits.any():
         return waits
-    shortest = np.full(len(seen), np.iinfo(np.int64).max)
     after = rest_ns >= 0
-    np.minimum.at(shortest, kind[after], rest_ns[after])
+    shortest = smallest_of_each(kind[after], rest_ns[after], len(seen))
     most = max(float(np.quantile(shortest[waits], _SHORTEST_SHARE)), _SHORT_REST_NS)
-    found: npt.NDArray[np.bool_] = waits & (shortest <= most)
+    found: BoolArray = waits & (shortest <= most)
     return found

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.clock.measured import measured_clock, measured_section
 from distprof.merge.clock.offsets import JobClock
-from distprof.merge.clock.section import clock_section, measured_clock
 from distprof.merge.collectives.gaps import training_gaps
 from distprof.merge.collectives.host_shifts import host_shifts
 from distprof.merge.collectives.join import JoinedEntries, join_entries
@@ -30,10 +30,10 @@ def clock_of(analysis: Analysis) -> JobClock:
 
 
 @computed_once
-def clocks_section(analysis: Analysis) -> Clocks:
+def clock_section(analysis: Analysis) -> Clocks:
     """Returns how exactly times of different hosts compare: as measured, and after collectives have corrected them."""
     clock, error_ns = _clock_and_error(analysis)
-    measured = clock_section(analysis)
+    measured = measured_section(analysis)
     if not clock.shifts_ns:
         return measured
     domains = sorted(clock.anchors, key=lambda domain: domain != clock.reference)
@@ -52,7 +52,7 @@ def joined_entries(analysis: Analysis) -> JoinedEntries | None:
 @computed_once
 def _clock_and_error(analysis: Analysis) -> tuple[JobClock, int]:
     clock = measured_clock(analysis)
-    error_ns = clock_section(analysis).bound_ns
+    error_ns = measured_section(analysis).bound_ns
     if error_ns is not None and error_ns <= EXACT_NS:
         return clock, 0
     entries = join_entries(analysis, clock)

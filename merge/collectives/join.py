@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import IntArray, combination
+from distprof.merge.arrays import BoolArray, IntArray, combination, largest_of_each
 from distprof.merge.clock.offsets import JobClock, RankClock
 from distprof.merge.collectives.channels import Channel, Channels, Ends, group_members, join
 from distprof.merge.collectives.moments import on_job_clock
@@ -33,7 +33,7 @@ class JoinedEntries:
     ranks: tuple[int, ...]
     iterations: tuple[int, ...]
     channels: tuple[Channel, ...]
-    members_known: npt.NDArray[np.bool_]  # by channel: False for a group of which its rank knows no members
+    members_known: BoolArray  # by channel: False for a group of which its rank knows no members
     ops: tuple[str, ...]
     column: npt.NDArray[np.int32]  # index in ranks
     step: npt.NDArray[np.int32]  # index in iterations
@@ -46,12 +46,12 @@ class JoinedEntries:
     last_ns: IntArray
     last_here_ns: IntArray  # when the last member on the entry's own host enqueued it
     last_error_ns: IntArray  # the largest error of last_ns for the entry's rank: 0 if that member is on its host
-    whole: npt.NDArray[np.bool_]
+    whole: BoolArray
     bytes: IntArray
     duration_ns: IntArray
     waited_from_ns: IntArray  # of a message, in Python; 0: not seen
     waited_until_ns: IntArray
-    on_training_thread: npt.NDArray[np.bool_]
+    on_training_thread: BoolArray
 
     def __len__(self) -> int:
         return len(self.column)
@@ -67,7 +67,7 @@ class JoinedEntries:
         return int(np.count_nonzero(~self.members_known[self.channel]))
 
     @cached_property
-    def is_message(self) -> npt.NDArray[np.bool_]:
+    def is_message(self) -> BoolArray:
         """By entry: a send or receive."""
         ends = np.array([source >= 0 for _, _, source, _, _ in self.channels], bool)
         return ends[self.channel]
@@ -76,8 +76,7 @@ class JoinedEntries:
 def last_of_hosts(event: IntArray, host: IntArray, enqueued_ns: IntArray) -> IntArray:
     """Returns by entry when the last member on its own host enqueued the collective."""
     event_on_host = combination((event, host))
-    last = np.full(int(event_on_host.max(initial=-1)) + 1, np.iinfo(np.int64).min)
-    np.maximum.at(last, event_on_host, enqueued_ns)
+    last = largest_of_each(event_on_host, enqueued_ns, int(event_on_host.max(initial=-1)) + 1)
     found: IntArray = last[event_on_host]
     return found
 

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.arrays import BoolArray, FloatArray, IntArray
 from distprof.merge.collectives.job_clock import joined_entries
 from distprof.merge.collectives.join import recorded
 from distprof.merge.collectives.waits import Waits, collective_waits
@@ -88,7 +87,7 @@ def rank_waits(analysis: Analysis) -> dict[int, RankWaits]:
     return dict(_by_rank(waits)) if waits is not None else {}
 
 
-def waited_by_step(analysis: Analysis, rank: int, chosen: Callable[[RankWaits], npt.NDArray[np.bool_]]) -> FloatArray:
+def waited_by_step(analysis: Analysis, rank: int, chosen: Callable[[RankWaits], BoolArray]) -> FloatArray:
     """Returns by timed step of a rank what it waited in the gaps that ``chosen`` returns, in ns; 0 where waits are not
     known.
     """
@@ -101,15 +100,15 @@ def waited_by_step(analysis: Analysis, rank: int, chosen: Callable[[RankWaits], 
     return waited
 
 
-def in_forward(waits: RankWaits) -> npt.NDArray[np.bool_]:
+def in_forward(waits: RankWaits) -> BoolArray:
     """Chooses the waits in modules: they are a part of the modules' self times in forward."""
-    found: npt.NDArray[np.bool_] = (waits.owner >= 0) & (waits.owner != NO_ROW)
+    found: BoolArray = (waits.owner >= 0) & (waits.owner != NO_ROW)
     return found
 
 
-def in_backward(waits: RankWaits) -> npt.NDArray[np.bool_]:
+def in_backward(waits: RankWaits) -> BoolArray:
     """Chooses the waits in the phase of backward."""
-    found: npt.NDArray[np.bool_] = waits.phase == PHASES.index("backward")
+    found: BoolArray = waits.phase == PHASES.index("backward")
     return found
 
 

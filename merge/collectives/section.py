@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import IntArray
+from distprof.merge.arrays import BoolArray, FloatArray, IntArray, smallest_of_each
 from distprof.merge.collectives.job_clock import joined_entries
 from distprof.merge.collectives.join import JoinedEntries, slices_of
 from distprof.merge.collectives.kinds import group_kind
@@ -52,8 +51,8 @@ def collectives_section(analysis: Analysis) -> Collectives:
 class _Part:
     """The entries of one row, and the waits for them."""
 
-    entries: npt.NDArray[np.int64]  # indices
-    waits: npt.NDArray[np.int64]  # indices in Waits.gap; empty where they are not known
+    entries: IntArray  # indices
+    waits: IntArray  # indices in Waits.gap; empty where they are not known
 
 
 def _rows(analysis: Analysis, entries: JoinedEntries, waits: Waits | None) -> Iterator[CollectiveRow]:
@@ -116,8 +115,7 @@ def _device_times(entries: JoinedEntries, own: IntArray, rank_steps: int) -> tup
     if not (durations >= 0).all():
         return None, None
     _, event = np.unique(entries.event[own], return_inverse=True)
-    least = np.full(int(event.max()) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(least, event, durations)
+    least = smallest_of_each(event, durations, int(event.max()) + 1)
     transfer = float(least[event].sum()) / rank_steps
     return transfer, float(durations.sum()) / rank_steps - transfer
 
@@ -140,7 +138,7 @@ def _rank_waits(entries: JoinedEntries, waits: Waits | None) -> Iterator[RankWai
         )
 
 
-def _lags(event: IntArray, moments_ns: IntArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+def _lags(event: IntArray, moments_ns: IntArray) -> tuple[FloatArray, BoolArray]:
     """Returns for each entry its moment minus the median of the members' moments, and whether it was the last."""
     order = np.lexsort((moments_ns, event))
     _, first, size = np.unique(event[order], return_index=True, return_counts=True)

@@ -19,10 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.arrays import BoolArray, FloatArray, IntArray, first_of_each
 from distprof.merge.collectives.gaps import Gaps, training_gaps
 from distprof.merge.collectives.job_clock import clock_of, joined_entries
 from distprof.merge.collectives.join import JoinedEntries
@@ -64,7 +63,7 @@ def waits_of(entries: JoinedEntries, gaps: Gaps, identity: IntArray) -> Waits:
         for of_entry, of_gap in _blocking(pending, entries, gaps, identity):
             wait_ns = _last_came_ns(entries, of_entry, gaps.end_ns[of_gap]) - gaps.start_ns[of_gap]
             order = np.lexsort((-wait_ns, of_gap))  # of equal ones, the first entry
-            first = order[np.append(True, np.diff(of_gap[order]) != 0)[: len(order)]]
+            first = order[first_of_each(of_gap[order])]
             longer = first[wait_ns[first] > longest[of_gap[first]]]
             longest[of_gap[longer]], entry[of_gap[longer]] = wait_ns[longer], of_entry[longer]
     gap = np.flatnonzero(entry >= 0)
@@ -111,7 +110,7 @@ def _blocking(
         yield entry[chosen], gap[chosen]
 
 
-def _kinds_that_block(sums: FloatArray) -> npt.NDArray[np.bool_]:
+def _kinds_that_block(sums: FloatArray) -> BoolArray:
     """Returns whether each kind's collective blocks its gap.
 
     ``sums`` are, by kind: pairs, gaps that ended before the last member came, lengths of gaps, their squares, what is
@@ -121,7 +120,5 @@ def _kinds_that_block(sums: FloatArray) -> npt.NDArray[np.bool_]:
     length, rest = (
         np.sqrt(np.maximum(squares / known - (first / known) ** 2, 0)) for first, squares in (sums[2:4], sums[4:6])
     )
-    found: npt.NDArray[np.bool_] = (sums[1] <= ENDED_BEFORE * known) & (
-        rest <= REST_VARIES * length + LEAST_VARIATION_NS / 1e6
-    )
+    found: BoolArray = (sums[1] <= ENDED_BEFORE * known) & (rest <= REST_VARIES * length + LEAST_VARIATION_NS / 1e6)
     return found

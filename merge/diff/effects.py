@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from math import pi
 
 import numpy as np
-import numpy.typing as npt
 
-from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.arrays import BoolArray, FloatArray, IntArray
 from distprof.merge.diff.noise import CONFIDENCE, student_quantile
 from distprof.merge.stats import nan_mean, nan_median
 
@@ -89,7 +88,7 @@ def place_effects(differences: FloatArray, variances: FloatArray, kinds: Sequenc
     return Effects(common, change, bound)
 
 
-def _groups(kinds: Sequence[Hashable], known: npt.NDArray[np.bool_]) -> list[IntArray]:
+def _groups(kinds: Sequence[Hashable], known: BoolArray) -> list[IntArray]:
     """Returns the known places of each kind; of kinds that have few, each place alone."""
     by_kind: dict[Hashable, list[int]] = {}
     for place in np.flatnonzero(known).tolist():

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.arrays import BoolArray, FloatArray, IntArray
 from distprof.merge.load.parameters import kind_of
 from distprof.merge.report import LayerTimes
 from distprof.merge.times.module_profile import time_tables
@@ -93,9 +93,7 @@ def _parts(bits: IntArray, layer_of: IntArray, parents: list[int]) -> IntArray:
     return found
 
 
-def _mean_over_ranks(
-    own: FloatArray, seen: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], part: IntArray
-) -> float | None:
+def _mean_over_ranks(own: FloatArray, seen: BoolArray, part: BoolArray) -> float | None:
     """Returns the sum of a part's times, (modules, ranks), as the mean over the ranks that have one."""
     ranks = seen[part].any(axis=0)
     return float(own[part].sum(axis=0)[ranks].mean()) if ranks.any() else None

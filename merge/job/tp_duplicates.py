@@ -19,15 +19,12 @@ from functools import cached_property
 from math import sqrt
 
 import numpy as np
-import numpy.typing as npt
 
-from distprof.merge.arrays import FloatArray, IntArray, padded
+from distprof.merge.arrays import BoolArray, FloatArray, IntArray, padded
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.rank import RankData
 from distprof.records import Array, Counts, ExpertLayer
-
-Flags = npt.NDArray[np.bool_]
 
 
 class Shape:
@@ -44,13 +41,13 @@ class Shape:
         self._layers: dict[int, tuple[IntArray, IntArray, IntArray]] = {}
 
     @cached_property
-    def own_work(self) -> Flags:
+    def own_work(self) -> BoolArray:
         """Returns by row whether tensor parallelism splits it, without regard to experts and sequence parallel."""
         cut, has = np.zeros(len(self._tree), np.int64), np.zeros(len(self._tree), np.int64)
         cut[self.rows[self.is_cut]] = 1
         has[self.rows] = 1
         below, cut_below = self._tree.inclusive(has) > 0, self._tree.inclusive(cut) > 0
-        own: Flags = np.where(has > 0, cut > 0, cut_below)
+        own: BoolArray = np.where(has > 0, cut > 0, cut_below)
         for row in np.flatnonzero(~below).tolist():  # leaves: with their parent's
             parent = self._tree.rows[row].parent
             if parent >= 0:

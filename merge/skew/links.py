@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.arrays import FloatArray, IntArray, smallest_of_each
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.own_times import why_no_own_times
@@ -48,8 +48,7 @@ def transfers(analysis: Analysis) -> dict[tuple[str, Members], tuple[str, FloatA
     after = _after_last_member(entries, waits.gaps)
     counted = np.flatnonzero(entries.whole & (after >= 0))
     events, event = np.unique(entries.event[counted], return_inverse=True)
-    least = np.full(len(events), np.iinfo(np.int64).max)
-    np.minimum.at(least, event, after[counted])
+    least = smallest_of_each(event, after[counted], len(events))
     step, first = np.zeros(len(events), np.int64), np.zeros(len(events), np.int64)
     step[event], first[event] = entries.step[counted], counted
     found: dict[tuple[str, Members], tuple[str, FloatArray]] = {}

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray
@@ -47,7 +46,7 @@ class TimesByPlace:
     excess: FloatArray
     waits: FloatArray  # NaN where they are not known
 
-    def at(self, places: npt.NDArray[np.int64]) -> TimesByPlace:
+    def at(self, places: IntArray) -> TimesByPlace:
         """Returns the table of some of the subjects, in this order."""
         subjects, phases = ([names[place] for place in places.tolist()] for names in (self.subjects, self.phases))
         return TimesByPlace(subjects, phases, self.times[places], self.excess[places], self.waits[places])
@@ -89,7 +88,7 @@ def skew_over_ranks(analysis: Analysis) -> Skew:
     )
 
 
-def _phase_table(rows: Sequence[RankRow], cohorts: npt.NDArray[np.int64], *, has_waits: bool) -> TimesByPlace:
+def _phase_table(rows: Sequence[RankRow], cohorts: IntArray, *, has_waits: bool) -> TimesByPlace:
     times = np.array([_phase_times(row) for row in rows], np.float64).T
     names = ("iteration", *PHASES)
     return TimesByPlace(names, names, times, excess_over_cohort(times, cohorts), _no_waits(times, has_waits))
@@ -100,9 +99,7 @@ def _no_waits(times: FloatArray, has_waits: bool) -> FloatArray:
     return np.full_like(times, np.nan) if has_waits else np.broadcast_to(times.dtype.type(np.nan), times.shape)
 
 
-def _module_table(
-    labels: Sequence[str], times: TimeTables, cohorts: npt.NDArray[np.int64], *, has_waits: bool
-) -> TimesByPlace:
+def _module_table(labels: Sequence[str], times: TimeTables, cohorts: IntArray, *, has_waits: bool) -> TimesByPlace:
     """Returns a table with every module twice: its self times in forward, then in backward."""
     both = np.concatenate([times.forward_self, times.backward_self])
     phases = [phase for phase in _MODULE_PHASES for _ in labels]
@@ -136,7 +133,7 @@ def _separate_waits(table: TimesByPlace, row: int, columns: IntArray, own: Float
     table.times[row, columns] = own
 
 
-def _map(worst: TimesByPlace, ranks: npt.NDArray[np.int64]) -> SkewMap:
+def _map(worst: TimesByPlace, ranks: IntArray) -> SkewMap:
     return SkewMap(
         ranks=tuple(ranks.tolist()),
         subjects=tuple(worst.subjects),
@@ -146,7 +143,7 @@ def _map(worst: TimesByPlace, ranks: npt.NDArray[np.int64]) -> SkewMap:
     )
 
 
-def excess_over_cohort(table: FloatArray, cohorts: npt.NDArray[np.int64]) -> FloatArray:
+def excess_over_cohort(table: FloatArray, cohorts: IntArray) -> FloatArray:
     """Returns (subjects, ranks) times minus the median of the others of each rank's cohort; NaN without a time or a
     cohort, and 0 where all cohorts are of one rank.
     """
@@ -166,20 +163,20 @@ def _phase_times(row: RankRow) -> list[float]:
     return [np.nan if time is None else time for time in times]
 
 
-def _comparable(table: TimesByPlace) -> npt.NDArray[np.int64]:
+def _comparable(table: TimesByPlace) -> IntArray:
     """Returns the indices of the subjects that took any time and have an excess, in their order."""
     return np.flatnonzero((np.nansum(table.times, axis=1) > 0) & ~np.isnan(table.excess).all(axis=1))
 
 
-def _worst_first(table: TimesByPlace) -> npt.NDArray[np.int64]:
+def _worst_first(table: TimesByPlace) -> IntArray:
     """Returns the comparable subjects, the largest excess first; equal ones in the order of the model."""
     known = _comparable(table)
     largest = np.nanmax(table.excess[known], axis=1, initial=-np.inf)
-    worst: npt.NDArray[np.int64] = known[np.argsort(-largest, kind="stable")]
+    worst: IntArray = known[np.argsort(-largest, kind="stable")]
     return worst
 
 
-def _rows(table: TimesByPlace, ranks: npt.NDArray[np.int64]) -> tuple[SkewRow, ...]:
+def _rows(table: TimesByPlace, ranks: IntArray) -> tuple[SkewRow, ...]:
     """Returns one row a subject; each has times and an excess."""
     if not table.subjects:
         return ()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import FloatArray, IntArray, ragged
+from distprof.merge.arrays import FloatArray, IntArray, largest_of_each, ragged
 from distprof.merge.collectives.job_clock import clock_of
 from distprof.merge.collectives.join import recorded, slices_of
 from distprof.merge.collectives.moments import on_job_clock
@@ -120,8 +120,7 @@ def _dependent(waits: Waits) -> tuple[IntArray, IntArray]:
     What follows in a wait when all have come is own time too.
     """
     entries, gaps = waits.entries, waits.gaps
-    last = np.full(int(entries.event.max(initial=-1)) + 1, np.iinfo(np.int64).min)
-    np.maximum.at(last, entries.event, entries.enqueued_ns)
+    last = largest_of_each(entries.event, entries.enqueued_ns, int(entries.event.max(initial=-1)) + 1)
     all_came = last[entries.event[waits.entry]]
     depends = np.flatnonzero(all_came <= gaps.end_ns[waits.gap])
     return depends, np.maximum(all_came[depends] - gaps.start_ns[waits.gap[depends]], 0)

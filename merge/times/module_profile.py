@@ -12,10 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import FloatArray, IntArray, ShortFloatArray, padded
+from distprof.merge.arrays import BoolArray, FloatArray, IntArray, ShortFloatArray, padded
 from distprof.merge.job.module_union import Module
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.window import MedianModuleTimes, Window
@@ -49,7 +48,7 @@ def time_tables(analysis: Analysis) -> TimeTables:
     called_below = _any_below(called, analysis.union.modules)
     trains = np.full(len(called), analysis.trains)
 
-    def table(pick: Callable[[MedianModuleTimes], ShortFloatArray], known: npt.NDArray[np.bool_]) -> ShortFloatArray:
+    def table(pick: Callable[[MedianModuleTimes], ShortFloatArray], known: BoolArray) -> ShortFloatArray:
         windows = (analysis.windows.get(data.rank) for data in analysis.ranks)
         times = analysis.union.stack(pick(window.times) if window and window.times else None for window in windows)
         times[~known] = np.nan
@@ -177,9 +176,9 @@ def _calls(tree: RankTree, window: Window) -> Array | None:
     return padded(window.counts.calls, len(tree)).astype(np.float64) if window.counts else None
 
 
-def _any_below(called: npt.NDArray[np.bool_], modules: Sequence[Module]) -> npt.NDArray[np.bool_]:
+def _any_below(called: BoolArray, modules: Sequence[Module]) -> BoolArray:
     """Returns for each module whether any module in its subtree was called."""
-    below: npt.NDArray[np.bool_] = called.copy()
+    below: BoolArray = called.copy()
     for index in range(len(below) - 1, 0, -1):
         parent = modules[index].parent
         if parent >= 0:

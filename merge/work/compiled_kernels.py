@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis
-from distprof.merge.arrays import padded
+from distprof.merge.arrays import BoolArray, padded
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.report import CompiledRegion
 from distprof.rank_names import rank_names
@@ -65,7 +64,7 @@ def compiled_notes(analysis: Analysis) -> tuple[str, ...]:
     return (*notes, *([_UNSEEN.format(ranks=rank_names(unseen))] if unseen else []))
 
 
-def inside_compiled(tree: RankTree, counts: Counts) -> npt.NDArray[np.bool_]:
+def inside_compiled(tree: RankTree, counts: Counts) -> BoolArray:
     """Returns for each row whether its work may be hidden in a compiled module above it.
 
     This is possible where compiled code ran as such, and a module above was called, but neither the module itself nor
@@ -79,7 +78,7 @@ def inside_compiled(tree: RankTree, counts: Counts) -> npt.NDArray[np.bool_]:
     for row, module in enumerate(tree.rows):  # parents come before their children
         if module.parent >= 0:
             above[row] |= above[module.parent]
-    hidden: npt.NDArray[np.bool_] = above & ~within
+    hidden: BoolArray = above & ~within
     return hidden
 
 

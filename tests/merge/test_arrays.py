@@ -1,4 +1,4 @@
-"""Numbers of combinations, and ragged ranges."""
+"""Numbers of combinations, groups of values, and ragged ranges."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distprof.merge.arrays import combination, ragged
+from distprof.merge.arrays import combination, first_of_each, largest_of_each, ragged, smallest_of_each
 
 NUMBERS = st.one_of(st.integers(-3, 3), st.integers(-(1 << 62), 1 << 62))
 
@@ -16,6 +16,22 @@ def test_equal_combinations_have_equal_numbers_in_their_order(rows: list[tuple[i
     columns = [np.array(column, np.int64) for column in zip(*rows, strict=True)]
     different = sorted(set(rows))
     assert combination(columns).tolist() == [different.index(row) for row in rows]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2))))
+def test_the_first_of_each_combination_begins_its_run(rows: list[tuple[int, int]]) -> None:
+    rows.sort()
+    columns = [np.array([row[at] for row in rows], np.int64) for at in (0, 1)]
+    assert np.flatnonzero(first_of_each(*columns)).tolist() == [rows.index(row) for row in sorted(set(rows))]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), NUMBERS)))
+def test_the_largest_and_the_smallest_of_each_group(rows: list[tuple[int, int]]) -> None:
+    group, values = (np.array([row[at] for row in rows], np.int64) for at in (0, 1))
+    members = [[value for own, value in rows if own == number] for number in range(5)]
+    ends = np.iinfo(np.int64)
+    assert largest_of_each(group, values, 5).tolist() == [max(own, default=ends.min) for own in members]
+    assert smallest_of_each(group, values, 5).tolist() == [min(own, default=ends.max) for own in members]
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 5))))

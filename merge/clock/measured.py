@@ -1,4 +1,4 @@
-"""The report's section on clocks."""
+"""The clock of the job, and the report's section on it, as far as hosts were compared; collectives may correct both."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _messages(analysis: Analysis, clock: JobClock) -> Iterator[tuple[Interval, I
 
 
 @computed_once
-def clock_section(analysis: Analysis) -> Clocks:
+def measured_section(analysis: Analysis) -> Clocks:
     """Returns how exactly times of different hosts compare, by what was measured."""
     clock = measured_clock(analysis)
     spans = {data.rank: data.step_span_ns for data in analysis.ranks}
