@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.clock.measured import measured_clock, measured_section
+from distprof.merge.clock.measured_clock import measured_clock, measured_section
 from distprof.merge.clock.offsets import JobClock
 from distprof.merge.collectives.gaps import training_gaps
 from distprof.merge.collectives.host_shifts import host_shifts

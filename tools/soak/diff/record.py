@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from soak.forked_jobs import RecordedJob
+from soak.forked_jobs.ranks import RecordedJob
 
 RANKS, WARMUP, TIMED = 2, 3, 150
 SLOW_MODULE, SLOWER = "layers.2", 0.1

@@ -11,7 +11,7 @@ from distprof.merge.diff.samples import processor_wait_share, side_of
 from distprof.merge.load.run import load_run
 from soak.console_output import Progress
 from soak.diff.tally import Tally
-from soak.judged_jobs import judge_each, record
+from soak.forked_jobs.judging import judge_each, record
 
 #: As in soak.diff.record, which imports torch.
 PLANTED, SLOWER = ("layers.2", "forward"), 0.1

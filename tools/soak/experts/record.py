@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import distprof
-from soak.forked_jobs import RecordedJob
+from soak.forked_jobs.ranks import RecordedJob
 from soak.skew.experts import EXPERTS, MixtureOfExperts
 
 RANKS, WARMUP, TIMED = 4, 3, 8

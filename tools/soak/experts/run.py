@@ -13,7 +13,7 @@ from distprof.merge.analyse import analyse
 from distprof.merge.load.run import load_run
 from distprof.merge.report import ONLY_DEVICE, ONLY_TOKENS, TOKENS_AND_DEVICE, Report
 from soak.console_output import Progress
-from soak.judged_jobs import judge_each, record
+from soak.forked_jobs.judging import judge_each, record
 
 #: What the report has to say of each kind of job.
 CAUSES = {"hot": ONLY_TOKENS, "slow": ONLY_DEVICE, "both": TOKENS_AND_DEVICE, "even": ""}

@@ -1,4 +1,4 @@
-"""What the parts of the soak share that record forked jobs (:mod:`soak.forked_jobs`) and judge their reports."""
+"""Records forked jobs and judges them, one after the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from soak.console_output import Progress
 
-_TOOLS = Path(__file__).parents[1]
+_TOOLS = Path(__file__).parents[2]
 
 
 def judge_each(part: str, count: int, judge: Callable[[Path, int], None], progress: Progress) -> None:

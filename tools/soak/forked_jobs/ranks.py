@@ -1,4 +1,4 @@
-"""Small jobs whose ranks are forks of one process, so that torch is imported once."""
+"""Ranks that are forks of this process, so that torch is imported once."""
 
 from __future__ import annotations
 
