@@ -133,12 +133,12 @@ class SlotWriter:
         """
         self._situation = state, window, window_end
         if counts:
-            return self.goes_on(iteration)
+            return self.iteration_follows(iteration)
         self._began_ns = now = self._now()
         self._progress.write(iteration, now, 0, self._smoothed_ns, state, window, window_end)
         return self._doorbell[0] != self._seen
 
-    def goes_on(self, iteration: int) -> bool:
+    def iteration_follows(self, iteration: int) -> bool:
         """Says that ``iteration`` begins now, in the state and window of the one before; returns as above."""
         now = self._now()
         duration = now - self._began_ns

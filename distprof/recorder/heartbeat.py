@@ -27,8 +27,8 @@ from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 from distprof.probes.collectives.group_status import group_status
 from distprof.probes.timing.probe import TimedProbe
 from distprof.rank.identity import Identity
+from distprof.recorder.capture_plan import CapturePlan, StepKind
 from distprof.recorder.look_thread import LookThread
-from distprof.recorder.step_clock import CapturePlan, StepKind
 from distprof.recorder.window_figures import WindowFigures
 from distprof.records import AXES, Record, Topology
 from distprof.run_folder import RunFolder
@@ -100,11 +100,11 @@ class Heartbeat:
         except Exception as error:
             return self._give_up(error)
 
-    def goes_on(self, iteration: int) -> bool:
+    def iteration_follows(self, iteration: int) -> bool:
         """Writes the beat of an iteration that is of the same kind as the one before.  Returns as iteration_begins."""
         slot = self._slot
         try:
-            return slot is not None and slot.goes_on(iteration)
+            return slot is not None and slot.iteration_follows(iteration)
         except Exception as error:
             return self._give_up(error)
 

@@ -46,6 +46,6 @@ class QuietSteps:
         steps.iteration = iteration = steps.iteration + 1
         if iteration >= self._until or steps.planned is not None:  # read after the iteration is counted
             self._end()
-        elif self._heartbeat is not None and self._heartbeat.goes_on(iteration):
+        elif self._heartbeat is not None and self._heartbeat.iteration_follows(iteration):
             self._answer()
         return True

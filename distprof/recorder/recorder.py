@@ -27,11 +27,12 @@ from distprof.errors import said
 from distprof.external_exceptions import came_from_outside
 from distprof.probes.counting.dispatch_stack import drop_abandoned_modes
 from distprof.probes.timing.probe import TimedProbe
+from distprof.recorder.capture_plan import StepKind, WindowRefused, capture_plan, first_window
 from distprof.recorder.heartbeat import script_failure
 from distprof.recorder.job_events import JobEvents
 from distprof.recorder.quiet_steps import QuietSteps
 from distprof.recorder.recorded_rank import RecordedRank
-from distprof.recorder.step_clock import Boundary, StepClock, StepKind, WindowRefused, capture_plan, first_window
+from distprof.recorder.step_clock import Boundary, StepClock
 from distprof.recorder.torch_trace import TorchTrace
 from distprof.records import FORWARD, Error, Record
 

@@ -22,9 +22,8 @@ import weakref
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from distprof.config.settings import Settings
-from distprof.errors import DistprofError
-from distprof.records import FORWARD, TRAINING, Plan
+from distprof.recorder.capture_plan import CapturePlan, StepKind, WindowRefused
+from distprof.records import FORWARD, TRAINING
 
 #: Forwards with gradient before the clock stops waiting for a first optimizer step, without and with a backward so far
 #: (gradient accumulation).
@@ -36,83 +35,12 @@ PATIENCE_FOR_CLOSING = 128
 MOST_LATE = 8
 
 
-#: The first iterations of a job before its first window, of which the phases are timed; those after it are quiet.
-MOST_WARMUP = 10
-
-
-class StepKind(Enum):
-    """What is recorded in a step."""
-
-    QUIET = "quiet"  # nothing but the optimizer hook that keeps the iteration number
-    WARMUP = "warmup"  # the phases
-    COUNTED = "counted"
-    TIMED = "timed"
-    TRACED = "traced"  # torch.profiler records it, on the ranks that were asked to
-    DONE = "done"  # the window is complete
-
-
 class Boundary(Enum):
     """The effect of an event on the running iteration."""
 
     NONE = "none"  # it goes on
     END = "end"  # it is complete
     RESTART = "restart"  # it was not an iteration of this job: one begins now
-
-
-@dataclass(frozen=True)
-class CapturePlan:
-    """The iterations of one window: from number ``start`` on, ``counted`` ones, then ``settling`` and ``timed`` ones,
-    both timed, then ``traced`` ones.
-    """
-
-    start: int
-    counted: int
-    timed: int
-    settling: int = 0
-    number: int = 0  # of the window
-    traced: int = 0
-
-    @property
-    def end(self) -> int:
-        """The number of the first iteration after the window."""
-        return self._timed_end + self.traced
-
-    @property
-    def _timed_end(self) -> int:
-        return self.start + self.counted + (self.settling + self.timed if self.timed else 0)
-
-    def kind(self, iteration: int) -> StepKind:
-        """Returns the kind of the iteration with this number (from 0)."""
-        if iteration < self.start:
-            return StepKind.WARMUP if iteration < MOST_WARMUP and self.number == 0 else StepKind.QUIET
-        if iteration < self.start + self.counted:
-            return StepKind.COUNTED
-        if iteration < self._timed_end:
-            return StepKind.TIMED
-        return StepKind.TRACED if iteration < self.end else StepKind.DONE
-
-    def record(self) -> Plan:
-        """Returns the record of the plan."""
-        return Plan(self.start, self.counted, self.timed, self.settling, self.number, self.traced)
-
-
-def first_window(settings: Settings, world_size: int = 1) -> CapturePlan:
-    """Returns the plan of a rank's first window."""
-    return capture_plan(settings.warmup, settings.counted, settings.timed, world_size)
-
-
-def capture_plan(
-    start: int, counted: int, timed: int, world_size: int, number: int = 0, traced: int = 0
-) -> CapturePlan:
-    """Returns the plan of a window.  Counting takes longer on some ranks, and in the next iteration the others wait for
-    them in collectives: with several ranks, this iteration is timed for settling only.
-    """
-    settles = world_size > 1 and counted > 0 and timed > 0
-    return CapturePlan(start, counted, timed, int(settles), number, traced)
-
-
-class WindowRefused(DistprofError):
-    """A further window that cannot be recorded as it was asked for."""
 
 
 class StepClock:
@@ -123,12 +51,12 @@ class StepClock:
         self.window = window
         self._every = every
         self.planned: CapturePlan | None = None  # a further window; another thread may set it
+        self.backward_seen = False
         self.mode = FORWARD
         self.iteration = 0  # the number of the running one
         self._optimizers = _Optimizers()
         self._forwards = 0  # in the running iteration, while no optimizer has stepped
         self._gradient_forwards = 0  # forwards with gradient, while no optimizer has stepped
-        self._backward_seen = False
         self._pipelined = False
         self._no_optimizer = False  # forwards count as iterations
         self.restarts = 0  # how often iterations have begun again: those before were none
@@ -177,7 +105,7 @@ class StepClock:
         return replace(self.window, start=first + number * self._every, number=number)
 
     def backward_began(self) -> None:
-        self._backward_seen = True
+        self.backward_seen = True
 
     def pipeline_seen(self) -> None:
         """Expects a pipeline stage, which may run all its micro-batches forward before its first backward."""
@@ -204,17 +132,13 @@ class StepClock:
             return sys.maxsize
         return self.window.start - 1 if self.kind is StepKind.QUIET else 0
 
-    @property
-    def backward_seen(self) -> bool:
-        return self._backward_seen
-
     def forward_ended(self, with_gradient: bool) -> Boundary:
         """Handles the end of a model's forward."""
         if self.mode == TRAINING:
             return Boundary.NONE
         self._forwards += 1
         self._gradient_forwards += with_gradient
-        patience = PATIENCE_WITH_BACKWARD if self._backward_seen else PATIENCE_WITHOUT_BACKWARD
+        patience = PATIENCE_WITH_BACKWARD if self.backward_seen else PATIENCE_WITHOUT_BACKWARD
         if with_gradient and (self._gradient_forwards <= patience or self._pipelined):
             return Boundary.NONE
         self._no_optimizer = True

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.records import patient
 
-from distprof.recorder.step_clock import Boundary, CapturePlan, StepClock, StepKind
+from distprof.recorder.capture_plan import CapturePlan, StepKind
+from distprof.recorder.step_clock import Boundary, StepClock
 from distprof.records import FORWARD, TRAINING
 
 

@@ -15,9 +15,9 @@ from support.loops import X, sgd
 from support.recording import recorder, seen, total
 from torch import nn
 
+from distprof.recorder.capture_plan import WindowRefused
 from distprof.recorder.quiet_steps import QuietSteps
 from distprof.recorder.recorder import Recorder
-from distprof.recorder.step_clock import WindowRefused
 from distprof.records import Counts, Plan, Step
 
 

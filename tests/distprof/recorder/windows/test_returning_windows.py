@@ -18,8 +18,8 @@ from torch import nn
 from distprof.config.settings import Settings
 from distprof.errors import UsageError
 from distprof.merge.load.run import load_run
+from distprof.recorder.capture_plan import WindowRefused
 from distprof.recorder.recorder import Recorder
-from distprof.recorder.step_clock import WindowRefused
 from distprof.records import Counts, End, ExpertLoad, Plan, Step, Timeline, WindowSummary
 from distprof.shard.reader import read_shard
 

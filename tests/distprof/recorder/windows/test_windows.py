@@ -16,8 +16,8 @@ from torch.nn.modules import module as torch_module
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
+from distprof.recorder.capture_plan import WindowRefused
 from distprof.recorder.recorder import Recorder
-from distprof.recorder.step_clock import WindowRefused
 from distprof.records import FORWARD, TRAINING, Counts, End, Memory, Plan, Step
 
 _CALL = nn.Module.__call__
