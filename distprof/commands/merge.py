@@ -92,7 +92,7 @@ def command(
     progress = Progress(sys.stderr)
     asked = decided_options((*REPORT, OUT), given, config)
     run = chosen_run(run, asked)
-    jobs = with_defaults(REPORT, asked)["jobs"]
+    jobs = with_defaults(REPORT, asked)["jobs"]  # before the options of the run: loading says whether it is one
     loaded = load_run(run, progress.files, on_dask(dask) if dask else in_processes(jobs))
     chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
     report = analyse(loaded, chosen_peaks(chosen), window)

@@ -25,7 +25,7 @@ from distprof.merge.arrays import ArraySums
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
-from distprof.merge.report import Spread, Summary
+from distprof.merge.report import Iterations, Spread, Summary
 from distprof.merge.stats import median_of_steps, spread
 from distprof.merge.times.throughput import (
     evaluations,
@@ -57,6 +57,7 @@ class _Latencies:
 class _Work:
     """The work of one iteration in flops or MACs, means over the ranks.  Backward is None where nothing trains."""
 
+    forward_by_rank: Mapping[int, float]
     forward_macs: float | None
     forward: float | None
     in_modules: float | None  # forward flops in modules
@@ -78,12 +79,18 @@ class _Work:
 def _work(counted: Mapping[int, Counts], trains: bool) -> _Work:
     sums = ArraySums()
 
-    def mean(pick: Callable[[Counts], Array], outside: str = "") -> float | None:
-        return _mean({rank: _of_rank(one, sums.of(pick(one)), outside) for rank, one in counted.items()})
+    def by_rank(pick: Callable[[Counts], Array], outside: str = "") -> dict[int, float]:
+        """Returns work of one kind, in modules and outside of them."""
+        return {rank: float(sums.of(pick(one))) + one.outside.get(outside, 0) for rank, one in counted.items()}
 
+    def mean(pick: Callable[[Counts], Array], outside: str = "") -> float | None:
+        return _mean(by_rank(pick, outside))
+
+    forward = by_rank(lambda one: one.forward_flops, "forward_flops")
     return _Work(
+        forward_by_rank=forward,
         forward_macs=mean(lambda one: one.forward_macs, "forward_macs"),
-        forward=mean(lambda one: one.forward_flops, "forward_flops"),
+        forward=_mean(forward),
         in_modules=mean(lambda one: one.forward_flops),
         backward_macs=mean(lambda one: one.backward_macs, "backward_macs") if trains else None,
         backward=mean(lambda one: one.backward_flops, "backward_flops") if trains else None,
@@ -91,29 +98,30 @@ def _work(counted: Mapping[int, Counts], trains: bool) -> _Work:
     )
 
 
-def _of_rank(counts: Counts, in_modules: float, outside: str) -> float:
-    """Returns one rank's work of one kind, in modules and outside of them."""
-    return float(in_modules) + counts.outside.get(outside, 0)
+@dataclass(frozen=True)
+class _Batches:
+    """What the job trains on in an iteration, and how fast."""
+
+    size_per_rank: float | None
+    found: str  # how the batch size was found, or why not
+    micro_batches: float | None
+    samples: float | None  # of the whole job
+    tokens: float | None  # of the whole job
+    samples_per_second: float | None
+    tokens_per_second: float | None
 
 
 @computed_once
 def profile_summary(analysis: Analysis) -> Summary:
     """Returns the figures of the whole job."""
-    layout, windows, counted = analysis.layout, analysis.windows, analysis.counts
-    totals, no_totals = certain_totals(analysis), find_doubts(analysis).no_totals
-    sums = ArraySums()
-    flops = {rank: _of_rank(own, sums.of(own.forward_flops), "forward_flops") for rank, own in counted.items()}
-    times, wall = _latencies(windows), iterations(analysis.timed_windows)
-    given = _first_stage(windows, layout)
-    samples = _mean({rank: window.samples for rank, window in given.items()})
-    samples = samples and samples * layout.info.sizes["dp"]
-    tokens = tokens_per_iteration(given.values(), layout.info.sizes)
-    work = _work(counted, analysis.trains)
+    totals, layout, timed = certain_totals(analysis), analysis.layout, analysis.timed_windows
+    wall, times = iterations(timed), _latencies(analysis.windows)
+    work, batches = _work(analysis.counts, analysis.trains), _batches(analysis, wall)
     summary = Summary(
-        batch_size_per_rank=_mean({rank: window.batch_size for rank, window in given.items()}),
-        batch_found=next((window.batch_found for window in given.values() if window.batch_found), ""),
-        micro_batches=_mean({rank: window.micro_batches for rank, window in windows.items()}),
-        samples_per_iteration=samples,
+        batch_size_per_rank=batches.size_per_rank,
+        batch_found=batches.found,
+        micro_batches=batches.micro_batches,
+        samples_per_iteration=batches.samples,
         params_per_rank=spread(totals.per_rank),
         params_of_model=model_estimate(totals.per_rank, layout),
         params_exact=totals.exact,
@@ -121,7 +129,7 @@ def profile_summary(analysis: Analysis) -> Summary:
         exact_covers_all=totals.covers_all,
         fwd_macs_per_rank=work.forward_macs,
         fwd_flops_per_rank=work.forward,
-        fwd_flops_of_model=model_estimate(flops, layout),
+        fwd_flops_of_model=model_estimate(work.forward_by_rank, layout),
         fwd_latency_ns=times.forward,
         bwd_macs_per_rank=work.backward_macs,
         bwd_flops_per_rank=work.backward,
@@ -130,24 +138,46 @@ def profile_summary(analysis: Analysis) -> Summary:
         step_latency_ns=times.optimizer,
         iter_latency_ns=times.iteration,
         wall_iteration_ns=times.wall,
-        evaluations=evaluations(analysis.timed_windows),
+        evaluations=evaluations(timed),
         fwd_flops_per_second=_rate(work.in_modules, times.forward),
         bwd_flops_per_second=_rate(work.in_backward, times.backward),
         fwd_bwd_flops_per_second=_rate(work.timed, times.forward, times.backward),
         flops_per_second=_rate(work.timed, times.iteration),
         iterations=wall,
-        samples_per_second=samples_per_second(given.values(), layout.info.sizes["dp"], wall),
-        samples_per_second_at_median=_rate(samples, times.wall),
-        uncounted_ops=_uncounted(windows),
-        tokens_per_iteration=tokens,
-        tokens_per_second=per_second(tokens, wall),
+        samples_per_second=batches.samples_per_second,
+        samples_per_second_at_median=_rate(batches.samples, times.wall),
+        uncounted_ops=_uncounted(analysis.windows),
+        tokens_per_iteration=batches.tokens,
+        tokens_per_second=batches.tokens_per_second,
     )
-    unknown: dict[str, Any] = dict.fromkeys(no_totals)
+    return _explained(summary, analysis)
+
+
+def _explained(summary: Summary, analysis: Analysis) -> Summary:
+    """Returns the summary without figures that are in doubt, and with the reason of each that is missing."""
+    in_doubt = find_doubts(analysis).no_totals
+    unknown: dict[str, Any] = dict.fromkeys(in_doubt)
     summary = replace(summary, **unknown)
     return replace(
         summary,
         throughputs_differ=rates_differ(summary.samples_per_second, summary.samples_per_second_at_median),
-        unavailable={**missing_reasons(summary, analysis), **no_totals},
+        unavailable={**missing_reasons(summary, analysis), **in_doubt},
+    )
+
+
+def _batches(analysis: Analysis, wall: Iterations | None) -> _Batches:
+    windows, sizes = analysis.windows, analysis.layout.info.sizes
+    given = _first_stage(windows, analysis.layout)
+    of_rank = _mean({rank: window.samples for rank, window in given.items()})
+    tokens = tokens_per_iteration(given.values(), sizes)
+    return _Batches(
+        size_per_rank=_mean({rank: window.batch_size for rank, window in given.items()}),
+        found=next((window.batch_found for window in given.values() if window.batch_found), ""),
+        micro_batches=_mean({rank: window.micro_batches for rank, window in windows.items()}),
+        samples=of_rank and of_rank * sizes["dp"],
+        tokens=tokens,
+        samples_per_second=samples_per_second(given.values(), sizes["dp"], wall),
+        tokens_per_second=per_second(tokens, wall),
     )
 
 
