@@ -53,16 +53,15 @@ def start_metrics(settings: Settings, run: RunFolder, key: str, ranks: Ranks, lo
 
 
 def _seen(run: RunFolder, ranks: Ranks, looks: Looks) -> Callable[[], list[SeenRank]]:
+    """Returns a function that looks at the ranks of this node."""
     peaks = known_peaks(run)
+
+    def seen_rank(info: RankInfo, now_ns: int, own: RankLooks | None) -> SeenRank:
+        held = procfs.resident_bytes(info.pid, info.started_tick)
+        return SeenRank(info, held is not None, now_ns, held, mfu(info.work, peaks), own)
 
     def look() -> list[SeenRank]:
         now_ns, found = time.perf_counter_ns(), looks()
-        return [
-            SeenRank(
-                *(one, (held := procfs.resident_bytes(one.pid, one.started_tick)) is not None, now_ns, held),
-                *(mfu(one.work, peaks), found.get(one.rank)),
-            )
-            for one in ranks()
-        ]
+        return [seen_rank(info, now_ns, found.get(info.rank)) for info in ranks()]
 
     return look
