@@ -14,9 +14,8 @@
 # make gpu     checks on a GPU what only a GPU can show, and writes docs/GPU.md; installs nothing, and needs only torch, numpy,
 #              msgpack, click and pytest in PYTHON (ARGS="--only MFU")
 # make docs    writes docs/FLOPS.md from the registry of formulas, docs/REPORT.md from the report's dataclasses, the table
-#              of docs/METRICS.md from the metrics,
-#              docs/MODELS.md by counting models, and the table of docs/STACKS.md by running its tests; needs all stacks,
-#              optional ones too
+#              of docs/METRICS.md from the metrics, the page's glossary from docs/GLOSSARY.md, docs/MODELS.md by counting
+#              models, and the table of docs/STACKS.md by running its tests; needs all stacks, optional ones too
 # make pictures  renews what README.md and docs/ show of `make demo`: pictures of its page in Chromium, two of its plots, and
 #              the first page of its report
 # make site    builds the pages of docs/ as a web site, in build/site; a broken link fails it
@@ -112,6 +111,7 @@ docs: $(READY) $(STACKS)
 	$(BIN)/python tools/flops_page.py
 	$(BIN)/python tools/report_page.py
 	$(BIN)/python tools/metrics_page.py
+	$(BIN)/python tools/glossary_terms.py
 	cd tools && PYTHONPATH=../examples $(BIN)/python -m models
 	$(BIN)/pytest tests/stacks --write-page
 
