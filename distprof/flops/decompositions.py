@@ -107,7 +107,7 @@ def let_through(mode: type[TorchDispatchMode]) -> None:
         return
     if "torch._dynamo" in sys.modules:  # else these would import it, which takes seconds
         for name in _LATE:
-            with suppress(Exception):
+            with suppress(Exception):  # another torch, or a missing package: what cannot be imported is not used
                 import_module(f"torch._higher_order_ops.{name}")
     ops: dict[str, Any] = getattr(torch._ops, "_higher_order_ops", {})
     for op in ops.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from distprof.heartbeat.blocks import BlockReader, text_of
 from distprof.heartbeat.layout import (
@@ -37,9 +37,35 @@ from distprof.heartbeat.slot import (
 from distprof.rank import procfs
 
 _LARGEST_RANK = 1 << 24
-#: Fields of RankInfo in the order of the block IDENTITY.
-_NUMBERS = ("rank", "world_size", "local_rank", "node_rank", "pid", "started_tick", "started_wall_ns", "started_ns")
-_TEXTS = ("host", "place", "device", "gpu_uuid")
+
+
+class _Identity(NamedTuple):
+    """The fields of RankInfo that the block IDENTITY has, in its order."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    node_rank: int
+    pid: int
+    started_tick: int
+    started_wall_ns: int
+    started_ns: int
+    host: str
+    place: str
+    device: str
+    gpu_uuid: str
+
+
+class _Progress(NamedTuple):
+    """The fields of RankInfo that the block PROGRESS has, in its order."""
+
+    iteration: int
+    began_ns: int
+    duration_ns: int | None
+    smoothed_ns: int | None
+    state: State
+    window: int
+    window_end: int
 
 
 def read_slots(page: Page) -> Iterator[tuple[int, RankInfo]]:
@@ -97,8 +123,8 @@ class SlotReader:
         error_ns, where, message = self._error.read() or (0, b"", b"")
         _, groups = self._groups.read() or (0, ())
         return RankInfo(
-            **identity,
-            **progress,
+            **identity._asdict(),
+            **progress._asdict(),
             phase=text_of(phase),
             module=text_of(module),
             sampled_ns=sampled_ns,
@@ -117,9 +143,8 @@ class SlotReader:
         progress, groups = self._progress.read(), self._groups.read()
         if progress is None or groups is None:
             return None
-        iteration, window, window_end = (progress[name] for name in ("iteration", "window", "window_end"))
-        is_recorded = window > 0 or iteration >= window_end
-        return Position(iteration, progress["duration_ns"], progress["state"], is_recorded, *groups)
+        is_recorded = progress.window > 0 or progress.iteration >= progress.window_end
+        return Position(progress.iteration, progress.duration_ns, progress.state, is_recorded, *groups)
 
 
 def is_alive(found: RankInfo) -> bool:
@@ -127,28 +152,19 @@ def is_alive(found: RankInfo) -> bool:
     return procfs.started_tick(found.pid) == found.started_tick
 
 
-def _identity(values: Sequence[Any]) -> dict[str, Any] | None:
-    """Returns fields of RankInfo; None for what is no rank."""
-    if values[0] >= _LARGEST_RANK:
-        return None
-    texts = (text_of(value) for value in values[len(_NUMBERS) :])
-    return {**dict(zip(_NUMBERS, values, strict=False)), **dict(zip(_TEXTS, texts, strict=True))}
+def _identity(values: Sequence[Any]) -> _Identity | None:
+    """Returns None for what is no rank."""
+    found = _Identity(*(text_of(value) if isinstance(value, bytes) else value for value in values))
+    return found if found.rank < _LARGEST_RANK else None
 
 
-def _progress(values: Sequence[Any]) -> dict[str, Any] | None:
-    """Returns fields of RankInfo; None for an unknown state."""
-    iteration, began_ns, duration_ns, smoothed_ns, state, window, window_end = values
-    if state not in State._value2member_map_:
+def _progress(values: Sequence[Any]) -> _Progress | None:
+    """Returns None for an unknown state."""
+    found = _Progress(*values)
+    if found.state not in State._value2member_map_:
         return None
-    return {
-        "iteration": iteration,
-        "began_ns": began_ns,
-        "duration_ns": duration_ns or None,
-        "smoothed_ns": smoothed_ns or None,
-        "state": State(state),
-        "window": window,
-        "window_end": window_end,
-    }
+    duration_ns, smoothed_ns = found.duration_ns or None, found.smoothed_ns or None
+    return found._replace(duration_ns=duration_ns, smoothed_ns=smoothed_ns, state=State(found.state))
 
 
 def _figures(values: Sequence[Any]) -> StepFigures:

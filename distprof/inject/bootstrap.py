@@ -78,7 +78,7 @@ def _failures_reported() -> Iterator[None]:
 
 
 def _start_daemon(folder: str, path: Sequence[str]) -> None:
-    with contextlib.suppress(Exception), separate_imports(path):
+    with contextlib.suppress(Exception), separate_imports(path):  # the job goes on without a daemon
         from distprof.inject.node_daemon import start_if_first
 
         start_if_first(folder, path)
@@ -121,7 +121,7 @@ def is_launched_rank_by(variable: str, environment: Mapping[str, str] = os.envir
 def _at_exit_of_a_rank(folder: str, pid: int) -> None:
     """Writes the shard of a rank that never called a model, unless this is a forked child."""
     if os.getpid() == pid and (recorder is None or recorder.rank.identity is None):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # the script ends as it would without distprof
             from pathlib import Path
 
             from distprof.config.settings import read_settings

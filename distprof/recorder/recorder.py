@@ -304,7 +304,10 @@ class Recorder:
         raise error
 
     def _skip_iteration(self) -> None:
-        """Skips the running iteration, of which some events were missed; the next one can be recorded."""
+        """Skips the running iteration, of which some events were missed; the next one can be recorded.
+
+        The exception from outside is raised afterwards: nothing here may take its place.
+        """
         with contextlib.suppress(Exception):
             self.rank.write(*self.probes.abandon())
             if self._steps.mode == FORWARD and not self.rank.end_is_written:
@@ -313,7 +316,10 @@ class Recorder:
                 self.probes.watch_optimizers_only(backward_too=self._events.backward_ends_iterations)
 
     def _give_up(self, where: str, error: BaseException) -> None:
-        """Ends the recording: keeps what was recorded, reports once, and detaches everything."""
+        """Ends the recording: keeps what was recorded, reports once, and detaches everything.
+
+        What fails meanwhile is not reported: it follows from ``error``.
+        """
         output, self.rank.output = self.rank.output, None
         probe = self.probes.probe
         abandon = (probe.abandon,) if probe is not None else ()

@@ -157,6 +157,7 @@ class TorchTrace:
 
     def _give_up(self, error: BaseException) -> None:
         running, self._profile = self._profile, None
+        # Each of these is done even if another one fails, and the first error is the one that is said.
         with contextlib.suppress(Exception):
             self._end_range()
         with contextlib.suppress(Exception):
