@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -152,11 +152,11 @@ def _draw(report: Report, progress: Progress) -> dict[str, bytes]:
     return {f"{PLOTS}/{file}": content for file, content in drawn.items()}
 
 
-def _page(report: Report, tables: Mapping[str, Iterable[bytes]], progress: Progress) -> dict[str, bytes]:
+def _page(report: Report, files: Mapping[str, Content], progress: Progress) -> dict[str, bytes]:
     from distprof.merge.html.page import render_page  # imported here, because only the page needs jinja2
 
     progress.say("draws the page")
-    return {PAGE: render_page(report, tables)}
+    return {PAGE: render_page(report, files)}
 
 
 def _optional_files() -> set[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any
 
 import numpy as np
 
 from distprof.errors import UsageError
+from distprof.merge.export.files import Content
 from distprof.merge.export.tables import NAMES
 from distprof.merge.export.tables.table import Column, Table, Value
 from distprof.printable import on_one_line
@@ -32,16 +33,16 @@ def parquet_names() -> list[str]:
     return [f"{FOLDER}/{name}.parquet" for name in NAMES]
 
 
-def csv_files(tables: Mapping[str, Table]) -> dict[str, Iterable[bytes]]:
-    """Returns the CSV files of the tables by name, in pieces: a list, or an iterator which makes them as they are
-    read where a table has more than :data:`MOST_ROWS_IN_MEMORY`.
+def csv_files(tables: Mapping[str, Table]) -> dict[str, Content]:
+    """Returns the CSV files of the tables by name: as bytes, and those of more than :data:`MOST_ROWS_IN_MEMORY` rows as
+    iterators, which make their pieces as they are read.
 
     UTF-8, with the names of the columns in the first line.  What was not measured is empty, and the truth of a thing is
     ``true`` or ``false``.  Unprintable characters of names are escaped.  Values of arrays, the times of all modules on
     all ranks, are rounded to whole ns.
     """
     return {
-        f"{FOLDER}/{name}.csv": _csv(table) if len(table) > MOST_ROWS_IN_MEMORY else list(_csv(table))
+        f"{FOLDER}/{name}.csv": _csv(table) if len(table) > MOST_ROWS_IN_MEMORY else b"".join(_csv(table))
         for name, table in tables.items()
     }
 

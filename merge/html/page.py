@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+from distprof.merge.export.files import Content
 from distprof.merge.export.table_files import csv_files
 from distprof.merge.export.tables import all_tables
 from distprof.merge.html.cards import cards, figures, hints
@@ -28,7 +29,7 @@ _MOST_PACKED = 600_000
 _MOST_TIMES_SMALLER = 20
 
 
-def render_page(report: Report, to_save: Mapping[str, Iterable[bytes]] | None = None) -> bytes:
+def render_page(report: Report, to_save: Mapping[str, Content] | None = None) -> bytes:
     """Returns the page; the same report gives the same bytes.
 
     ``to_save`` are the CSV files of the report's tables by name; they are made here if they are not given.
@@ -66,10 +67,10 @@ def _phases(report: Report) -> list[dict[str, object]]:
     return found
 
 
-def _embedded(files: Mapping[str, Iterable[bytes]]) -> tuple[dict[str, str], list[str]]:
+def _embedded(files: Mapping[str, Content]) -> tuple[dict[str, str], list[str]]:
     """Returns the packed CSV files by name, small ones first, and the names of those that are too large."""
     embedded: dict[str, str] = {}
-    whole = {path: b"".join(pieces) for path, pieces in files.items() if isinstance(pieces, list)}
+    whole = {path: content for path, content in files.items() if isinstance(content, bytes)}
     left_out = [path for path in files if path not in whole]
     room = _MOST_PACKED
     for path, content in sorted(whole.items(), key=lambda item: len(item[1])):

@@ -86,8 +86,7 @@ def skew_table(rows: tuple[SkewRow, ...], title: str, subject: str) -> Table:
             row.slowest_rank,
             row.ranks,
         ]
-        for row in rows
-        if any(other.ranks > 1 for other in rows)
+        for row in (rows if any(row.ranks > 1 for row in rows) else ())
     ]
     note = "Own times, without waits in collectives." if waits else "Self times: waits in collectives are not known."
     return Table(title, columns, cells, note=note)

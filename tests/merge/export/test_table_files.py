@@ -33,7 +33,9 @@ a\\nline\\x1b[31m,,true
 
 
 def written(table: Table) -> str:
-    return b"".join(csv_files({table.name: table})[f"tables/{table.name}.csv"]).decode()
+    content = csv_files({table.name: table})[f"tables/{table.name}.csv"]
+    assert isinstance(content, bytes)
+    return content.decode()
 
 
 def test_values_are_plain_and_what_was_not_measured_is_empty() -> None:
@@ -51,7 +53,8 @@ def test_all_tables_of_a_report_are_read_back() -> None:
     files = csv_files(tables)
     assert list(files) == csv_names()
     for table, content in zip(tables.values(), files.values(), strict=True):
-        header, *rows = csv.reader(io.StringIO(b"".join(content).decode()))
+        assert isinstance(content, bytes)
+        header, *rows = csv.reader(io.StringIO(content.decode()))
         assert (tuple(header), len(rows)) == (table.names, len(table))
         assert {len(row) for row in rows} <= {len(header)}
 

@@ -438,7 +438,7 @@ def test_a_table_is_saved(opened: Browser, tmp_path: Path) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     WebDriverWait(opened.driver, 60, 0.05).until(lambda _: (tmp_path / "ranks.csv").exists())
-    expected = b"".join(csv_files(all_tables(eight()))["tables/ranks.csv"])
+    expected = csv_files(all_tables(eight()))["tables/ranks.csv"]
     WebDriverWait(opened.driver, 60, 0.05).until(lambda _: (tmp_path / "ranks.csv").read_bytes() == expected)
 
 

@@ -146,7 +146,7 @@ def test_the_embedded_tables_are_the_files_of_the_report() -> None:
         for _, attributes, text in read(report).inside
         if "data-file" in attributes
     }
-    files = {name.rpartition("/")[2]: b"".join(text) for name, text in csv_files(all_tables(report)).items()}
+    files = {name.rpartition("/")[2]: content for name, content in csv_files(all_tables(report)).items()}
     assert embedded == files
 
 
@@ -165,7 +165,8 @@ def test_a_table_that_is_not_in_memory_is_only_a_file_beside_the_page(monkeypatc
     files = csv_files(tables)
     text = render_page(report, files).decode()
     assert 'data-file="experts.csv"' in text and 'data-file="module_times.csv"' not in text
-    assert b"".join(files["tables/module_times.csv"]) == b"".join(whole["tables/module_times.csv"])
+    in_pieces = files["tables/module_times.csv"]
+    assert not isinstance(in_pieces, bytes) and b"".join(in_pieces) == whole["tables/module_times.csv"]
 
 
 def test_the_map_of_loads_has_lines_between_ep_ranks_and_marks_dead_experts() -> None:
