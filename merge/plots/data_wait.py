@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
 from distprof.merge.quantities import common_unit, whole_percent
 from distprof.merge.report import RankRow, Report
@@ -52,11 +53,11 @@ def draw(report: Report) -> Figure | None:
     return figure
 
 
-def _worth_a_picture(rows: list[RankRow], longest: style.FloatArray) -> bool:
+def _worth_a_picture(rows: list[RankRow], longest: FloatArray) -> bool:
     return any(wait >= _LEAST_SHARE * (row.iteration_ns or 0.0) > 0 for row, wait in zip(rows, longest, strict=True))
 
 
-def _detail(rows: list[RankRow], medians: style.FloatArray, named: list[int]) -> str:
+def _detail(rows: list[RankRow], medians: FloatArray, named: list[int]) -> str:
     most = int(medians.argmax())
     share = float(medians[most]) / (rows[most].iteration_ns or 1.0)
     found = f"; slow: {rank_names(named)}" if named else ""

@@ -12,6 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
 from distprof.merge.quantities import TimeUnit, common_unit
 from distprof.merge.report import GainGrid, RankVerdict, Report
@@ -48,9 +49,7 @@ def draw(report: Report) -> Figure | None:
     return figure
 
 
-def _detail(
-    grid: GainGrid, gains: style.FloatArray, named: list[tuple[int, int]], together: int, unit: TimeUnit
-) -> str:
+def _detail(grid: GainGrid, gains: FloatArray, named: list[tuple[int, int]], together: int, unit: TimeUnit) -> str:
     words = "what an iteration would be shorter if the ranks there ran like the others of their cohort"
     if not grid.by_replay:
         words = "by how much the ranks' own time of an iteration exceeds that of the others of their cohort"
@@ -84,7 +83,7 @@ def _frame(axes: Axes, row: int, column: float) -> None:
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=style.INK, linewidth=1.4))
 
 
-def _values(axes: Axes, cells: style.FloatArray, limit: float) -> None:
+def _values(axes: Axes, cells: FloatArray, limit: float) -> None:
     for (row, column), value in np.ndenumerate(cells):
         if not np.isnan(value):
             colour = "white" if abs(value) > _DARK * limit else style.INK

@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
 from distprof.merge.quantities import TimeUnit, common_unit
 from distprof.merge.report import RankRow, Report
@@ -71,7 +72,7 @@ def _map(report: Report, rows: list[RankRow]) -> Figure:
     return figure
 
 
-def excess_by_step(rows: list[RankRow], iterations: list[int]) -> tuple[style.FloatArray, bool]:
+def excess_by_step(rows: list[RankRow], iterations: list[int]) -> tuple[FloatArray, bool]:
     """Returns (ranks, iterations) times minus the median of the rank's cohort over all its ranks and steps, in ns, NaN
     for a step that was not recorded; and whether they are own times.
     """
@@ -87,7 +88,7 @@ def excess_by_step(rows: list[RankRow], iterations: list[int]) -> tuple[style.Fl
     return times, own
 
 
-def _bars(axes: Axes, rows: list[RankRow], levels: style.FloatArray, unit: TimeUnit) -> None:
+def _bars(axes: Axes, rows: list[RankRow], levels: FloatArray, unit: TimeUnit) -> None:
     """Draws for each rank a thin line over all steps, a thick one over the middle half, the median, and all steps."""
     least, lower, middle, upper, most = levels
     places = np.arange(len(rows))

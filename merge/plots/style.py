@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -21,11 +20,10 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from distprof.merge.arrays import FloatArray
 from distprof.merge.report import RankVerdict, Report
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.text.format.shortening import shortened_apart
-
-FloatArray = npt.NDArray[np.float64]
 
 # Okabe and Ito's palette, https://jfly.uni-koeln.de/color/
 BLUE, SKY, GREEN, ORANGE, PURPLE, YELLOW, GREY = (

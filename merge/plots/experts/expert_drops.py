@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
 from distprof.merge.plots.experts.layer_steps import FEWEST_STEPS, layers_over_steps, table_over_steps
 from distprof.merge.plots.experts.worst import worst_words
@@ -29,7 +30,7 @@ def draw(report: Report) -> Figure | None:
     return figure
 
 
-def _chart(axes: Axes, steps: list[int], table: style.FloatArray, colour: str) -> None:
+def _chart(axes: Axes, steps: list[int], table: FloatArray, colour: str) -> None:
     axes.set_ylim(0, max(1.0, 1.3 * float(np.nansum(table, axis=0).max(initial=0))))
     axes.grid(axis="y")
     if not np.isfinite(table).any():

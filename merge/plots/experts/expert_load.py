@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
 from distprof.merge.report import OVERLOADED, ExpertLayerStats, ExpertVerdict, Report
 
@@ -78,7 +79,7 @@ def _overloaded_cell(layers: Sequence[ExpertLayerStats], found: ExpertVerdict) -
     return next(((row, found.expert) for row, layer in enumerate(layers) if layer.name == found.layer), None)
 
 
-def _values(axes: Axes, loads: style.FloatArray, limits: TwoSlopeNorm, overloaded: tuple[int, int] | None) -> None:
+def _values(axes: Axes, loads: FloatArray, limits: TwoSlopeNorm, overloaded: tuple[int, int] | None) -> None:
     """Writes every value of a small map, or the largest of each layer of a larger one."""
     for row, values in enumerate(loads):
         hottest = int(np.nanargmax(values))
@@ -108,7 +109,7 @@ def _key(layers: Sequence[ExpertLayerStats], starts: Sequence[int], together: in
     return f"expert ({'; '.join(marks)})" if marks else "expert"
 
 
-def _coloured_dead(axes: Axes, loads: style.FloatArray) -> None:
+def _coloured_dead(axes: Axes, loads: FloatArray) -> None:
     """Gives experts without tokens a colour that no load has: their cells are too small for crosses."""
     dead = np.where(loads == 0, 1.0, np.nan)
     axes.imshow(dead, cmap=ListedColormap([style.GREEN]), aspect="auto", interpolation="none")
@@ -118,7 +119,7 @@ def _circle(axes: Axes, row: int, column: int) -> None:
     axes.plot(column, row, "o", markerfacecolor="none", markeredgecolor=style.INK, markersize=14, markeredgewidth=1.6)
 
 
-def _crosses(axes: Axes, loads: style.FloatArray, colour: str) -> None:
+def _crosses(axes: Axes, loads: FloatArray, colour: str) -> None:
     dead = np.argwhere(loads == 0)
     axes.plot(dead[:, 1], dead[:, 0], "x", color=colour, markersize=5, markeredgewidth=1.4)
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
 from distprof.merge.plots.experts.layer_steps import FEWEST_STEPS, layers_over_steps, table_over_steps
 from distprof.merge.plots.experts.worst import worst_words
@@ -34,7 +35,7 @@ def draw(report: Report) -> Figure | None:
     return figure
 
 
-def _chart(axes: Axes, steps: list[int], table: style.FloatArray, colour: str, *, highest_is_worst: bool) -> None:
+def _chart(axes: Axes, steps: list[int], table: FloatArray, colour: str, *, highest_is_worst: bool) -> None:
     known = ~np.isnan(table).all(axis=0)
     places, values = np.array(steps)[known], table[:, known]
     if not values.size:

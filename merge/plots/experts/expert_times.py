@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
 from distprof.merge.plots.experts.worst import worst_layer, worst_words
 from distprof.merge.report import ExpertLayerStats, Report
@@ -48,7 +49,7 @@ def _is_known(layer: ExpertLayerStats) -> bool:
     return layer.tokens_or_device is not None and layer.steps > 0 and None not in layer.ep_tokens
 
 
-def _points(layer: ExpertLayerStats) -> tuple[style.FloatArray, style.FloatArray]:
+def _points(layer: ExpertLayerStats) -> tuple[FloatArray, FloatArray]:
     """Returns tokens in an iteration and own times in ms, by ep rank."""
     tokens = style.to_array([layer.ep_tokens])[0] / layer.steps
     return tokens, style.to_array([layer.ep_own_ns])[0] / 1e6

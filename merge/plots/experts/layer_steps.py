@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
 from distprof.merge.report import ExpertLayerStats, Report
 
@@ -18,7 +19,7 @@ def layers_over_steps(report: Report) -> tuple[list[ExpertLayerStats], list[int]
     return layers, sorted({step for layer in layers if layer.over_steps for step in layer.over_steps.iterations})
 
 
-def table_over_steps(layers: Sequence[ExpertLayerStats], steps: Sequence[int], measure: str) -> style.FloatArray:
+def table_over_steps(layers: Sequence[ExpertLayerStats], steps: Sequence[int], measure: str) -> FloatArray:
     """Returns a field of ``over_steps`` as (layers, steps), NaN where a layer has no value in a step."""
     table = np.full((len(layers), len(steps)), np.nan)
     for row, layer in enumerate(layers):
