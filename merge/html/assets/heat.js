@@ -78,7 +78,7 @@ page.heat = (slot, map) => {
       }
     }
     ctx.fillStyle = page.colour("ink");
-    for (const column of map.fences) {
+    for (const column of map.separators) {
       const x = left + (column - view.column) * box.width - gap;
       if (x > left && x < left + box.width * view.columns) ctx.fillRect(Math.round(x), TOP, 1, height());
     }
@@ -201,7 +201,7 @@ page.heat = (slot, map) => {
     legend, element("span", { text: page.withUnit(map.kind, map.middle + map.limit, unit) }),
     ...(map.grey && map.values.some((row) => row.some((value) => value == null)) ? [element("span", { class: "swatch grey" }), element("span", { text: map.grey })] : []),
     ...(map.zero && map.values.some((row) => row.includes(0)) ? [element("span", { class: "swatch green" }), element("span", { text: map.zero })] : []),
-    ...(map.fences.length ? [element("span", { text: `lines: ${map.fence_title}` })] : []),
+    ...(map.separators.length ? [element("span", { text: `lines: ${map.separator_title}` })] : []),
     ...(map.marked.length ? [element("span", { text: "framed: named by the verdict" })] : []));
   const drawLegend = () => {
     const ctx = legend.getContext("2d");

@@ -126,8 +126,8 @@ def load_map(report: Report) -> HeatMap | None:
         note=f"From {verdict.overload:g} x the mean on, an expert is called overloaded.",
         grey="no recorded rank hosts this expert, or its tokens were not counted",
         zero="no token",
-        fences=starts,
-        fence_title="ep ranks" if starts else "",
+        separators=starts,
+        separator_title="ep ranks" if starts else "",
     )
 
 

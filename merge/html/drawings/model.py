@@ -94,8 +94,8 @@ class HeatMap:
     note: str = ""
     grey: str = ""  # what a grey cell means
     zero: str = ""  # what a cell of 0 means, where such cells have a colour of their own
-    fences: Sequence[int] = ()  # a line is drawn before each of these columns
-    fence_title: str = ""  # what these lines separate
+    separators: Sequence[int] = ()  # a line is drawn before each of these columns
+    separator_title: str = ""  # what these lines separate
     links: Sequence[int] = field(default_factory=tuple)  # the rank of each row, where rows are ranks
 
 

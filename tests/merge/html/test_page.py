@@ -171,7 +171,7 @@ def test_a_table_that_is_not_in_memory_is_only_a_file_beside_the_page(monkeypatc
 
 def test_the_map_of_loads_has_lines_between_ep_ranks_and_marks_dead_experts() -> None:
     heat = heat_maps(report_of(dp=4, ep=4, layers=4, experts=8, steps=2))["expert_load"]
-    assert (heat.fences, heat.fence_title, heat.zero) == ((2, 4, 6), "ep ranks", "no token")
+    assert (heat.separators, heat.separator_title, heat.zero) == ((2, 4, 6), "ep ranks", "no token")
 
 
 def test_one_rank_has_no_parts_that_compare_ranks() -> None:
