@@ -20,7 +20,7 @@ from distprof.merge.html.drawings.model import (
     Table,
     Value,
 )
-from distprof.merge.report import ExpertLayerStats, LoadMetrics, LoadOverSteps, Report
+from distprof.merge.report import OVERLOADED, ExpertLayerStats, LoadMetrics, LoadOverSteps, Report
 from distprof.merge.text.blocks.moe.findings import cause_words
 from distprof.merge.text.format.lines import one_line
 from distprof.rank_names import number_spans
@@ -52,8 +52,8 @@ def experts_table(report: Report) -> Table:
         Column("steps", COUNT),
         Column("auxiliary loss", NUMBER),
     )
-    hot = report.verdict.expert.layer
-    marked = [place for place, layer in enumerate(shown) if hot and layer.name == hot]
+    hot = report.verdict.expert
+    marked = [place for place, layer in enumerate(shown) if hot.finding == OVERLOADED and layer.name == hot.layer]
     cells = [_layer_cells(layer, [why] if any(causes) else []) for layer, why in zip(shown, causes, strict=True)]
     return Table("MoE layers", columns, cells, marked)
 
@@ -108,7 +108,7 @@ def load_map(report: Report) -> HeatMap | None:
     largest = max(value for row in values for value in row if value is not None)
     verdict = report.verdict.expert
     names = [layer.name for layer in layers]
-    named = verdict.layer in names and verdict.expert is not None and (verdict.max_over_mean or 0) >= verdict.overload
+    named = verdict.finding == OVERLOADED and verdict.layer in names
     starts = report.expert_summary.ep_starts if report.expert_summary is not None else ()
     return HeatMap(
         title="Load of every expert",
