@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.load.run import LoadedRun
+from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import HangRow
-
-_NS = 1e9
 
 
 def hang_rows(analysis: Analysis) -> tuple[HangRow, ...]:
@@ -18,7 +17,7 @@ def hang_rows(analysis: Analysis) -> tuple[HangRow, ...]:
 
 def _rows(run: LoadedRun) -> Iterator[HangRow]:
     for hang in run.hangs:
-        still_s = (hang.moved_wall_ns - hang.wall_ns) / _NS if hang.moved_wall_ns else None
+        still_s = (hang.moved_wall_ns - hang.wall_ns) / NS_PER_SECOND if hang.moved_wall_ns else None
         yield HangRow(
             kind=hang.kind,
             ranks=hang.ranks,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import IntArray
+from distprof.merge.collectives.channels import Channel
 from distprof.merge.collectives.job_clock import clock_of, clock_section
 from distprof.merge.collectives.join import JoinedEntries, recorded
 from distprof.merge.collectives.kinds import group_kind
@@ -166,12 +167,14 @@ class _Drawn:
         assert self._entries is not None
         channel, op = int(self._entries.channel[entry]), int(self._entries.op[entry])
         if (channel, op) not in self._titles:
-            name, members, source, to, _ = self._entries.channels[channel]
-            where = f"from rank {source} to {to}"
-            if source < 0:
-                where = f"({group_kind(self._analysis.layout, members, self._analysis.run.world_size, name)})"
-            self._titles[channel, op] = f"{self._entries.ops[op]} {where}"
+            self._titles[channel, op] = f"{self._entries.ops[op]} {self._where(self._entries.channels[channel])}"
         return self._titles[channel, op]
+
+    def _where(self, channel: Channel) -> str:
+        if channel.is_of_messages:
+            return f"from rank {channel.source} to {channel.destination}"
+        kind = group_kind(self._analysis.layout, channel.members, self._analysis.run.world_size, channel.group)
+        return f"({kind})"
 
     def _last_member(self, waits: Waits, index: int) -> int:
         entries, entry = waits.entries, int(waits.entry[index])

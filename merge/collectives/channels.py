@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,26 @@ import numpy.typing as npt
 from distprof.merge.arrays import IntArray, combination, largest_of_each
 from distprof.records import CollectiveWindow
 
-#: (group name, members in order, source, destination, tag); ends and tag of a collective are -1, -1, 0.
-Channel = tuple[str, tuple[int, ...], int, int, int]
 _NUMBER_BITS = 40
+
+
+class Channel(NamedTuple):
+    """The collectives of one group, or the messages from one of its ranks to another."""
+
+    group: str
+    members: tuple[int, ...]  # in the order of the group
+    source: int  # -1 of collectives
+    destination: int  # -1 of collectives
+    tag: int  # 0 of collectives
+
+    @property
+    def is_of_messages(self) -> bool:
+        return self.source >= 0
+
+    @property
+    def participants(self) -> tuple[int, ...]:
+        """The ranks that enqueue each collective, or the two of each message."""
+        return (self.source, self.destination) if self.is_of_messages else self.members
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +75,7 @@ class Channels:
     @property
     def sizes(self) -> IntArray:
         """By channel the number of entries that one collective or message has; 0: not known."""
-        return np.array(
-            [(2 if channel[2] >= 0 else len(channel[1])) * known for channel, known in self._numbers], np.int64
-        )
+        return np.array([len(channel.participants) * known for channel, known in self._numbers], np.int64)
 
     def of_entries(self, rank: int, ends: Ends, members: Mapping[str, tuple[int, ...]]) -> IntArray:
         """Returns the number of the channel of each entry of a rank; ``members`` are those of its groups, by name."""
@@ -71,7 +86,7 @@ class Channels:
             name = ends.group_names[group]
             known = peer >= 0 or name in members
             to_from = (-1, -1) if peer < 0 else (rank, peer) if send else (peer, rank)
-            channel = (name, members.get(name, () if known else (rank,)), *to_from, tag)
+            channel = Channel(name, members.get(name, () if known else (rank,)), *to_from, tag)
             numbers.append(self._numbers.setdefault((channel, known), len(self._numbers)))
         found: IntArray = np.array(numbers, np.int64)[where.reshape(-1)]
         return found

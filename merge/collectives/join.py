@@ -69,7 +69,7 @@ class JoinedEntries:
     @cached_property
     def is_message(self) -> BoolArray:
         """By entry: a send or receive."""
-        ends = np.array([source >= 0 for _, _, source, _, _ in self.channels], bool)
+        ends = np.array([channel.is_of_messages for channel in self.channels], bool)
         return ends[self.channel]
 
 

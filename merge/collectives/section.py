@@ -12,16 +12,16 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import BoolArray, FloatArray, IntArray, smallest_of_each
+from distprof.merge.collectives.channels import Channel
 from distprof.merge.collectives.job_clock import joined_entries
 from distprof.merge.collectives.join import JoinedEntries, slices_of
 from distprof.merge.collectives.kinds import group_kind
 from distprof.merge.collectives.own_times import messages_unseen, why_no_own_times
 from distprof.merge.collectives.unentered import unentered_collectives
 from distprof.merge.collectives.waits import Waits, collective_waits
+from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import CollectiveRow, Collectives, RankWait
 from distprof.merge.stats import median_of_steps
-
-NS_PER_SECOND = 1e9
 
 
 @computed_once
@@ -56,11 +56,7 @@ class _Part:
 
 
 def _rows(analysis: Analysis, entries: JoinedEntries, waits: Waits | None) -> Iterator[CollectiveRow]:
-    kinds = [
-        "pp" if source >= 0 and analysis.layout.info.sizes["pp"] > 1 else
-        group_kind(analysis.layout, members, analysis.run.world_size, name)
-        for name, members, source, _, _ in entries.channels
-    ]  # fmt: skip
+    kinds = [_kind(analysis, channel) for channel in entries.channels]
     names = sorted(set(kinds))
     kind = np.array([names.index(own) for own in kinds], np.int64)[entries.channel]
     row = kind * len(entries.ops) + entries.op
@@ -72,6 +68,12 @@ def _rows(analysis: Analysis, entries: JoinedEntries, waits: Waits | None) -> It
         yield _row(where, entries, waits, part, float(iteration_ns))
 
 
+def _kind(analysis: Analysis, channel: Channel) -> str:
+    if channel.is_of_messages and analysis.layout.info.sizes["pp"] > 1:
+        return "pp"
+    return group_kind(analysis.layout, channel.members, analysis.run.world_size, channel.group)
+
+
 def _row(
     where: tuple[str, str], entries: JoinedEntries, waits: Waits | None, part: _Part, iteration_ns: float
 ) -> CollectiveRow:
@@ -79,7 +81,6 @@ def _row(
     ranks = len(np.unique(entries.column[own]))
     rank_steps = ranks * len(entries.iterations)
     channels = {entries.channels[channel] for channel in np.unique(entries.channel[own]).tolist()}
-    sizes = [2 if source >= 0 else len(members) for _, members, source, _, _ in channels]
     sizes_known = (entries.bytes[own] >= 0).all()
     moved = float(entries.bytes[own].sum()) / rank_steps if sizes_known else None
     transfer, device_wait = _device_times(entries, own, rank_steps)
@@ -94,8 +95,8 @@ def _row(
     return CollectiveRow(
         kind=where[0],
         op=where[1],
-        groups=len({(name, members, tuple(sorted((source, to)))) for name, members, source, to, _ in channels}),
-        members=max(sizes),
+        groups=len({(one.group, one.members, *sorted((one.source, one.destination))) for one in channels}),
+        members=max(len(one.participants) for one in channels),
         calls=len(own) / rank_steps,
         bytes=moved,
         own_ns=rest,

@@ -34,7 +34,7 @@ def _candidates(analysis: Analysis, entries: JoinedEntries) -> Iterator[tuple[Un
     for number in _lacking(entries, events).tolist():
         places = order[first[number] : first[number + 1] if number + 1 < len(first) else None]
         channel = int(entries.channel[places[0]])
-        name, members, *_ = entries.channels[channel]
+        name, members = entries.channels[channel].group, entries.channels[channel].members
         iteration = entries.iterations[int(entries.step[places].max())]
         entered = {entries.ranks[column] for column in entries.column[places].tolist()}
         missing = [
@@ -62,7 +62,10 @@ def _candidates(analysis: Analysis, entries: JoinedEntries) -> Iterator[tuple[Un
 def _lacking(entries: JoinedEntries, events: IntArray) -> IntArray:
     """Returns the places in ``events`` of collectives of inner steps that a recorded member did not enter."""
     known = set(entries.ranks)
-    expected = np.array([len(known & set(members)) * (to < 0) for _, members, _, to, _ in entries.channels], np.int64)
+    expected = np.array(
+        [0 if channel.is_of_messages else len(known.intersection(channel.members)) for channel in entries.channels],
+        np.int64,
+    )
     _, at, entered = np.unique(entries.event, return_index=True, return_counts=True)
     inner = (entries.step[at] > 0) & (entries.step[at] < len(entries.iterations) - 1)
     lacking: IntArray = np.flatnonzero(inner & (entered < expected[entries.channel[at]]))

@@ -54,11 +54,11 @@ def transfers(analysis: Analysis) -> dict[tuple[str, Members], tuple[str, FloatA
     found: dict[tuple[str, Members], tuple[str, FloatArray]] = {}
     kinds = entries.channel[first].astype(np.int64) * len(entries.ops) + entries.op[first]
     for kind in np.unique(kinds).tolist():
-        name, members, source, to, _ = entries.channels[kind // len(entries.ops)]
+        channel = entries.channels[kind // len(entries.ops)]
         own = kinds == kind
-        ends = members if source < 0 else tuple(sorted((source, to)))
+        ends = tuple(sorted(channel.participants)) if channel.is_of_messages else channel.members
         key = entries.ops[kind % len(entries.ops)], ends
-        sums = found.setdefault(key, (name, np.zeros(len(entries.iterations))))[1]
+        sums = found.setdefault(key, (channel.group, np.zeros(len(entries.iterations))))[1]
         np.add.at(sums, step[own], least[own].astype(np.float64))
     return found
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distprof.merge.arrays import IntArray
+from distprof.merge.collectives.channels import Channel
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.host_shifts import HostShifts, host_shifts
 from distprof.merge.collectives.join import JoinedEntries, last_of_hosts
@@ -67,7 +68,7 @@ class Job:
         np.maximum.at(last, step, enqueued)
         joined = JoinedEntries(
             ranks=tuple(range(len(self.host))), iterations=tuple(range(STEPS)), ops=("all_reduce",),
-            channels=(("0", tuple(range(len(self.host))), -1, -1, 0),), members_known=np.ones(1, bool),
+            channels=(Channel("0", tuple(range(len(self.host))), -1, -1, 0),), members_known=np.ones(1, bool),
             column=column.astype(np.int32), step=step.astype(np.int32), ordinal=nothing.astype(np.int32),
             channel=nothing.astype(np.int32), number=step, op=nothing.astype(np.int32), event=step,
             enqueued_ns=enqueued, last_ns=last[step], last_here_ns=last_of_hosts(step, self.host[column], enqueued),

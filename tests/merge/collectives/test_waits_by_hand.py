@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from distprof.merge.collectives import pending
 from distprof.merge.collectives import waits as module
+from distprof.merge.collectives.channels import Channel
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.join import JoinedEntries
 
@@ -81,7 +82,8 @@ def joined(entries: list[Entry]) -> JoinedEntries:
     small = {name: table[:, at].astype(np.int32) for at, name in enumerate(("column", "step", "ordinal"))}
     return JoinedEntries(
         ranks=(0, 1, 2), iterations=tuple(range(6)), ops=("all_reduce",),
-        channels=(("0", (0, 1, 2), -1, -1, 0), ("0", (0, 1, 2), 0, 1, 0)), channel=table[:, 5].astype(np.int32),
+        channels=(Channel("0", (0, 1, 2), -1, -1, 0), Channel("0", (0, 1, 2), 0, 1, 0)),
+        channel=table[:, 5].astype(np.int32),
         members_known=np.ones(2, bool),
         enqueued_ns=table[:, 3] * MS, last_ns=table[:, 4] * MS, op=nothing.astype(np.int32), number=nothing,
         last_here_ns=table[:, 4] * MS, last_error_ns=nothing,
