@@ -144,7 +144,6 @@ def _bursts(report: Report) -> Card:
 
 def _experts(report: Report) -> Card:
     found = report.verdict.expert
-    states = {OVERLOADED: FOUND, NOT_SEEN: UNKNOWN}
     if found.finding == NOT_SEEN or found.max_over_mean is None:
         return Card("experts", UNKNOWN, "Load of experts not seen", "No rank recorded the tokens of an expert.")
     name = one_line(found.layer)
@@ -161,4 +160,4 @@ def _experts(report: Report) -> Card:
         f"The largest load of an expert is {found.max_over_mean:.2f} x the mean of its layer, {name}: below "
         f"{found.overload:g} x, from which it is called overloaded."
     )
-    return Card("experts", states.get(found.finding, FINE), "Experts are balanced", sentence, section="experts")
+    return Card("experts", FINE, "Experts are balanced", sentence, section="experts")
