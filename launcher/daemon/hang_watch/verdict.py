@@ -27,40 +27,43 @@ def judge(evidence: NodeEvidence, remarks: Sequence[str] = ()) -> Hang | None:
     The limit that counts is that of the root, because the others wait for it, whatever it does.  ``remarks`` are
     further sentences on the evidence.
     """
-    graph = wait_graph(evidence)
+    graph, mismatch = wait_graph(evidence), find_mismatch(evidence)
     ranks = {rank.rank: rank for rank in evidence.ranks}
-    mismatch = find_mismatch(evidence)
     root = mismatch.odd if mismatch is not None else graph.roots or graph.cycle or _without_wait(evidence, graph)
     involved = [ranks[rank] for rank in root if rank in ranks and ranks[rank].runs]
     if involved and not any(rank.age_s > rank.limit_s for rank in involved):
         return None
-    waiting = tuple(sorted({wait.rank for wait in graph.waits} - set(root)))
-    if mismatch is not None:
-        cause = _mismatch(mismatch, evidence)
-    elif graph.roots:
-        cause = _root(root, ranks, graph)
-    elif graph.cycle:
-        cause = _Cause(DEADLOCK, root, f"{rank_names(root)} wait for each other: {_circle(graph, evidence)}")
-    elif graph.waits:
-        cause = _Cause(UNKNOWN, (), f"{_waits(graph.waits, evidence)}: all have entered it, and it does not complete")
-    elif all(rank.moved for rank in involved):
-        return None  # nobody waits, and all go on
-    else:
-        cause = _outside(root, ranks, graph)
+    cause = _cause_of_waits(root, ranks, graph, evidence) if mismatch is None else _mismatch(mismatch, evidence)
+    if cause is None:
+        return None
     first = min(involved, key=lambda rank: rank.rank, default=evidence.ranks[0])
     oldest_s = max((rank.age_s for rank in evidence.ranks if rank.runs), default=0.0)
-    where = fold(evidence, graph)
     return Hang(
-        cause.kind,
-        cause.ranks,
-        waiting,
-        first.iteration,
-        round(oldest_s, 1),
-        time.time_ns(),
-        cause.sentence,
-        where,
-        tuple(remarks),
+        kind=cause.kind,
+        ranks=cause.ranks,
+        waiting=tuple(sorted({wait.rank for wait in graph.waits} - set(root))),
+        iteration=first.iteration,
+        age_s=round(oldest_s, 1),
+        wall_ns=time.time_ns(),
+        cause=cause.sentence,
+        where=fold(evidence, graph),
+        evidence=tuple(remarks),
     )
+
+
+def _cause_of_waits(
+    root: Sequence[int], ranks: Mapping[int, RankEvidence], graph: WaitGraph, evidence: NodeEvidence
+) -> _Cause | None:
+    """Returns the cause that follows from who waits for whom; None where nobody waits, and all ranks go on."""
+    if graph.roots:
+        return _root(root, ranks, graph)
+    if graph.cycle:
+        return _Cause(DEADLOCK, tuple(root), f"{rank_names(root)} wait for each other: {_circle(graph, evidence)}")
+    if graph.waits:
+        return _Cause(UNKNOWN, (), f"{_waits(graph.waits, evidence)}: all have entered it, and it does not complete")
+    if all(ranks[rank].moved for rank in root):
+        return None
+    return _outside(root, ranks, graph)
 
 
 def _without_wait(evidence: NodeEvidence, graph: WaitGraph) -> tuple[int, ...]:
