@@ -154,7 +154,8 @@ def is_alive(found: RankInfo) -> bool:
 
 def _identity(values: Sequence[Any]) -> _Identity | None:
     """Returns None for what is no rank."""
-    found = _Identity(*(text_of(value) if isinstance(value, bytes) else value for value in values))
+    decoded: list[Any] = [text_of(value) if isinstance(value, bytes) else value for value in values]
+    found = _Identity(*decoded)
     return found if found.rank < _LARGEST_RANK else None
 
 

@@ -85,8 +85,8 @@ class Channels:
         for group, peer, tag, send in zip(*(key[first].tolist() for key in keys), strict=True):
             name = ends.group_names[group]
             known = peer >= 0 or name in members
-            to_from = (-1, -1) if peer < 0 else (rank, peer) if send else (peer, rank)
-            channel = Channel(name, members.get(name, () if known else (rank,)), *to_from, tag)
+            source, destination = (-1, -1) if peer < 0 else (rank, peer) if send else (peer, rank)
+            channel = Channel(name, members.get(name, () if known else (rank,)), source, destination, tag)
             numbers.append(self._numbers.setdefault((channel, known), len(self._numbers)))
         found: IntArray = np.array(numbers, np.int64)[where.reshape(-1)]
         return found
