@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-from distprof.merge.arrays import IntArray, combination, ragged
+from distprof.merge.arrays import BoolArray, IntArray, combination, ragged
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.join import JoinedEntries
 
@@ -36,7 +35,7 @@ class Pending:
             number = self.number[start:end]
             yield np.repeat(self.entry[start:end], number), ragged(self.first[start:end], number)
 
-    def of(self, chosen: npt.NDArray[np.bool_] | IntArray) -> Pending:
+    def of(self, chosen: BoolArray | IntArray) -> Pending:
         """Returns some of the entries, each with all of its gaps."""
         return Pending(self.entry[chosen], self.first[chosen], self.number[chosen])
 
