@@ -82,6 +82,12 @@ def smallest_of_each(group: IntArray, values: IntArray, groups: int) -> IntArray
     return found
 
 
+def places_of(numbers: npt.NDArray[np.integer], size: int) -> list[IntArray]:
+    """Returns for each number from 0 to ``size`` - 1 its places in ``numbers``, ascending."""
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(numbers, minlength=size))[:-1])
+
+
 def ragged(first: IntArray, number: IntArray) -> IntArray:
     """Returns first[0], first[0] + 1, ..., ``number[0]`` of them, then as many from ``first[1]`` on, and so on."""
     before = np.cumsum(number) - number

@@ -9,10 +9,11 @@ agree.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from distprof.merge.arrays import BoolArray, FloatArray, IntArray, first_of_each, ragged
+from distprof.merge.arrays import BoolArray, FloatArray, IntArray, first_of_each, places_of, ragged
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.pending import ENDED_BEFORE, Pending, all_pending
@@ -32,18 +33,28 @@ class HostBounds:
     least_ns: IntArray
     most_ns: IntArray
 
-    def next_host(self, known: BoolArray) -> int | None:
-        """Returns the host that is not known and has most bounds against known ones; None if there is none."""
-        forward, backward = known[self.first] & ~known[self.second], known[self.second] & ~known[self.first]
-        new = np.concatenate([self.second[forward], self.first[backward]])
-        return int(np.bincount(new).argmax()) if len(new) else None
+    @cached_property
+    def _rows(self) -> list[IntArray]:
+        """The places of the bounds of each host."""
+        both = np.concatenate([self.first, self.second])
+        return [places % len(self.first) for places in places_of(both, int(both.max(initial=0)) + 1)]
+
+    def neighbours(self, host: int) -> IntArray:
+        """Returns the other host of each bound of this host."""
+        rows = self._rows[host] if host < len(self._rows) else np.zeros(0, np.int64)
+        found: IntArray = self.first[rows] + self.second[rows] - host
+        return found
 
     def interval_ns(self, host: int, known: BoolArray, shifts_ns: FloatArray) -> tuple[float, float]:
         """Returns the narrowest interval of a host's shift in which most of its bounds against known hosts overlap."""
-        after, before = (self.second == host) & known[self.first], (self.first == host) & known[self.second]
-        of_first, of_second = shifts_ns[self.first[after]], shifts_ns[self.second[before]]
-        least = np.concatenate([self.least_ns[after] + of_first, of_second - self.most_ns[before]])
-        most = np.concatenate([self.most_ns[after] + of_first, of_second - self.least_ns[before]])
+        rows = self._rows[host]
+        first, second, least_ns, most_ns = (
+            column[rows] for column in (self.first, self.second, self.least_ns, self.most_ns)
+        )
+        after, before = (second == host) & known[first], (first == host) & known[second]
+        of_first, of_second = shifts_ns[first[after]], shifts_ns[second[before]]
+        least = np.concatenate([least_ns[after] + of_first, of_second - most_ns[before]])
+        most = np.concatenate([most_ns[after] + of_first, of_second - least_ns[before]])
         at = np.concatenate([least, most])
         change = np.repeat([1, -1], [len(least), len(most)])
         order = np.lexsort((-change, at))

@@ -20,6 +20,7 @@ from distprof.merge.arrays import (
     combination,
     first_of_each,
     largest_of_each,
+    places_of,
     smallest_of_each,
 )
 from distprof.merge.collectives.gaps import Gaps
@@ -48,24 +49,30 @@ class HostShifts:
     error_ns: int
 
 
-@dataclass(frozen=True, eq=False)
-class _Ends:
-    """The ends of gaps that wait for a collective: that of the first rank of each host, at each moment."""
+class _Moments:
+    """When hosts went on after collectives that they waited for: the mean of the known hosts at each moment."""
 
-    moment: IntArray  # equal for the gaps of one kind and one collective
-    host: IntArray
-    end_ns: IntArray
+    def __init__(self, moment: IntArray, host: IntArray, end_ns: IntArray, hosts: int) -> None:
+        """``moment`` is equal for the gaps of one kind and one collective; ``end_ns`` is that of the first rank of the
+        host.
+        """
+        self._moment, self._end_ns = moment, end_ns
+        self._rows = places_of(host, hosts)
+        self._total = np.zeros(int(moment.max(initial=-1)) + 1)
+        self._number = np.zeros(len(self._total))
 
-    def later_ns(self, host: int, known: BoolArray, shifts_ns: FloatArray) -> FloatArray:
+    def add(self, host: int, shift_ns: float) -> None:
+        """Adds a host whose shift is known now; a host has one end at a moment."""
+        rows = self._rows[host]
+        self._total[self._moment[rows]] += self._end_ns[rows] + shift_ns
+        self._number[self._moment[rows]] += 1
+
+    def later_ns(self, host: int) -> FloatArray:
         """Returns by how much a host went on later than known ones, at each moment that it shares with them."""
-        moments = int(self.moment.max(initial=-1)) + 1
-        there = known[self.host]
-        total = np.bincount(self.moment[there], self.end_ns[there] + shifts_ns[self.host[there]], moments)
-        number = np.bincount(self.moment[there], minlength=moments)
-        own = self.host == host
-        shared = number[self.moment[own]] > 0
-        moment = self.moment[own][shared]
-        found: FloatArray = self.end_ns[own][shared] - total[moment] / number[moment]
+        rows = self._rows[host]
+        shared = rows[self._number[self._moment[rows]] > 0]
+        moment = self._moment[shared]
+        found: FloatArray = self._end_ns[shared] - self._total[moment] / self._number[moment]
         return found
 
 
@@ -89,10 +96,11 @@ def _rough_shifts(entries: JoinedEntries, host: IntArray) -> IntArray:
     of_entry, came = host[entries.column], entries.last_here_ns - int(entries.last_here_ns.min())
     number = np.bincount(entries.event)[entries.event]
     shifts = np.zeros(int(host.max()) + 1)
+    of_host = places_of(of_entry, len(shifts))
     for _ in range(_ROUNDS):
         placed = came + shifts[of_entry]
         later = placed - np.bincount(entries.event, placed)[entries.event] / number
-        shifts -= [float(np.median(later[of_entry == one])) for one in range(len(shifts))]
+        shifts -= [float(np.median(later[own])) for own in of_host]
     found: IntArray = np.rint(shifts).astype(np.int64)
     return found
 
@@ -113,20 +121,31 @@ def _shifts_within(
 ) -> HostShifts | None:
     hosts = int(host.max(initial=0)) + 1
     bounds = host_bounds(entries, gaps, identity, host, error_ns)
-    ends = _ends_of_waits(entries, gaps, identity, host)
+    moments = _moments_of_waits(entries, gaps, identity, host)
     shifts, errors = np.zeros(hosts), np.zeros(hosts)
-    known = np.arange(hosts) == 0
-    while not known.all():
-        one = bounds.next_host(known)
-        if one is None:
-            return None
-        low, high = bounds.interval_ns(one, known, shifts)
-        later = ends.later_ns(one, known, shifts)
-        shifts[one], errors[one] = (low + high) / 2, (high - low) / 2
-        if len(later) >= FEWEST and (error := _error(later)) < errors[one] / _SO_MUCH_NARROWER:
-            shifts[one], errors[one] = min(max(-float(np.median(later)), low), high), error
+    known = np.zeros(hosts, bool)
+    reached = np.zeros(hosts, np.int64)  # the bounds of each host that is not known against known ones
+    one = 0
+    while True:
         known[one] = True
+        moments.add(one, shifts[one])
+        reached += np.bincount(bounds.neighbours(one), minlength=hosts)
+        reached[known] = 0
+        one = int(reached.argmax())
+        if not reached[one]:
+            break
+        shifts[one], errors[one] = _between(bounds.interval_ns(one, known, shifts), moments.later_ns(one))
+    if not known.all():
+        return None
     return HostShifts(np.rint(shifts).astype(np.int64), round(float(np.sort(errors)[-2:].sum())))
+
+
+def _between(interval_ns: tuple[float, float], later_ns: FloatArray) -> tuple[float, float]:
+    """Returns a host's shift within the interval that causality gives, and its error."""
+    low, high = interval_ns
+    if len(later_ns) >= FEWEST and (error := _error(later_ns)) < (high - low) / 2 / _SO_MUCH_NARROWER:
+        return min(max(-float(np.median(later_ns)), low), high), error
+    return (low + high) / 2, (high - low) / 2
 
 
 def _error(values: FloatArray) -> float:
@@ -135,7 +154,7 @@ def _error(values: FloatArray) -> float:
     return 3 * _STANDARD_ERROR * deviation / math.sqrt(len(values))
 
 
-def _ends_of_waits(entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray) -> _Ends:
+def _moments_of_waits(entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray) -> _Moments:
     """Returns when the first rank of each host goes on after a collective."""
     within = replace(entries, last_ns=entries.last_here_ns)
     pairs = list(all_pending(within, gaps).pieces())
@@ -148,7 +167,7 @@ def _ends_of_waits(entries: JoinedEntries, gaps: Gaps, identity: IntArray, host:
     order = np.lexsort((end_ns, of_host, moment))
     moment, of_host, end_ns = moment[order], of_host[order], end_ns[order]
     first = first_of_each(moment, of_host)
-    return _Ends(moment[first], of_host[first], end_ns[first])
+    return _Moments(moment[first], of_host[first], end_ns[first], int(host.max(initial=0)) + 1)
 
 
 def _kinds_that_wait(kind: IntArray, rest_ns: IntArray) -> BoolArray:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distprof.merge.arrays import combination, first_of_each, largest_of_each, ragged, smallest_of_each
+from distprof.merge.arrays import combination, first_of_each, largest_of_each, places_of, ragged, smallest_of_each
 
 NUMBERS = st.one_of(st.integers(-3, 3), st.integers(-(1 << 62), 1 << 62))
 
@@ -38,3 +38,11 @@ def test_the_largest_and_the_smallest_of_each_group(rows: list[tuple[int, int]])
 def test_ragged_ranges_follow_each_other(spans: list[tuple[int, int]]) -> None:
     first, number = (np.array([span[at] for span in spans], np.int64) for at in (0, 1))
     assert ragged(first, number).tolist() == [start + more for start, count in spans for more in range(count)]
+
+
+@given(st.lists(st.integers(0, 4)), st.integers(5, 7))
+def test_each_number_has_its_places(numbers: list[int], size: int) -> None:
+    found = places_of(np.array(numbers, np.int64), size)
+    assert [own.tolist() for own in found] == [
+        [place for place, other in enumerate(numbers) if other == number] for number in range(size)
+    ]
