@@ -106,11 +106,6 @@ def read_choice(output: Any, num_experts: int, *, top_k: int = 0, limited: bool 
     return Routing(counts) if counts is not None else _nonzero_scores(tensors, num_experts, top_k)
 
 
-def read_chosen_ids(output: Any, num_experts: int) -> Routing | None:
-    """Reads a router of which nothing but the number of experts is known."""
-    return read_choice(output, num_experts)
-
-
 def read_arguments(arguments: tuple[Any, ...], num_experts: int, *, top_k: int = 0) -> torch.Tensor | None:
     """Reads experts whose arguments include the ids of each token's experts, or the number of tokens of each expert."""
     values = [*plain_values(arguments)]

@@ -11,7 +11,6 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 from distprof.run_folder import NODES, RunFolder
@@ -70,10 +69,6 @@ class FolderExchange:
             return read_regular(self._folder / _REQUEST, MAX_REQUEST_BYTES)
         except FileNotFoundError:
             return None
-
-    def remove_status(self) -> None:
-        with contextlib.suppress(OSError):
-            Path(self._folder / f"{self._key}.status").unlink()
 
     def _replace(self, name: str, content: bytes) -> None:
         scratch = f"{name}.{uuid.uuid4().hex}"

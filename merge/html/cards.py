@@ -26,7 +26,7 @@ from distprof.merge.wording import group_kinds, group_name, join_words, place_na
 from distprof.rank_names import number_spans, rank_names
 
 #: What a card says of its finding; the page has a sign and a colour for each.
-FOUND, FINE, UNKNOWN, FIGURES = "found", "fine", "unknown", "figures"
+FOUND, FINE, UNKNOWN = "found", "fine", "unknown"
 _SHOWN = 6
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 
-from distprof.clock import FakeClock
+from support.simulated.clock import FakeClock
+
 from distprof.commands.progress import Progress
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from distprof.clock import Anchor, FakeClock, SystemClock, anchor
+from support.simulated.clock import FakeClock
+
+from distprof.clock import Anchor, SystemClock, anchor
 
 MS = 1_000_000
 

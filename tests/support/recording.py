@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from support.simulated.clock import FakeClock
 from torch import Tensor, nn
 
-from distprof.clock import Clock, FakeClock
+from distprof.clock import Clock
 from distprof.config.settings import Settings
 from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.recorder.recorder import Recorder

@@ -31,7 +31,6 @@ _FUNCTIONS = {
     DATA: re.compile(r"(^|_)(load|next|get|fetch|read|make)_(data|batch|batches|item|sample|samples)(_|$)"),
 }
 _ACTIVATIONS = "torch/utils/checkpoint.py"  # recomputes activations, and saves nothing
-_LOADER = "torch/utils/data/"
 
 
 def user_frames(frames: Sequence[Frame]) -> list[Frame]:

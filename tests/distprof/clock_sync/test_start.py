@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch.distributed as dist
+from support.simulated.clock import FakeClock
 from torch._C._distributed_c10d import HashStore, TCPStore
 
-from distprof.clock import FakeClock, clock_domain
+from distprof.clock import clock_domain
 from distprof.clock_sync.start import on_one_host, start_clock_sync
 from distprof.clock_sync.store_channel import job_store
 from distprof.records import ClockOffset

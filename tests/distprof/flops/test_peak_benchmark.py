@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.simulated.clock import FakeClock
 
-from distprof.clock import FakeClock
 from distprof.flops import peak_benchmark
 from distprof.flops.peak_benchmark import arithmetics, measure
 

@@ -14,7 +14,6 @@ from distprof.frameworks.routing_readers import (
     count_by_expert,
     read_arguments,
     read_choice,
-    read_chosen_ids,
     read_counts,
 )
 
@@ -40,8 +39,8 @@ def test_count_by_expert() -> None:
         ({"ids": 1}, None),
     ],
 )
-def test_read_chosen_ids(output: Any, tokens: list[int] | None) -> None:
-    said = read_chosen_ids(output, 4)
+def test_read_choice(output: Any, tokens: list[int] | None) -> None:
+    said = read_choice(output, 4)
     assert (said.routed.tolist() if said else None) == tokens
     if isinstance(output, tuple):
         handed = read_arguments((torch.rand(3, 8), *output), 4)
@@ -74,7 +73,7 @@ def test_other_tensors_are_not_read() -> None:
     class Ids(Tensor):
         pass
 
-    assert read_chosen_ids(torch.tensor([[0, 1]]).as_subclass(Ids), 4) is None
+    assert read_choice(torch.tensor([[0, 1]]).as_subclass(Ids), 4) is None
 
 
 def test_names_of_routers() -> None:

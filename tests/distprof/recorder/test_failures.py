@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from support.recording import record, recorder, seen
+from support.simulated.clock import FakeClock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from distprof.clock import FakeClock
 from distprof.records import End, Error
 from distprof.shard.writer import FileSink
 

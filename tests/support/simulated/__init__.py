@@ -1,1 +1,1 @@
-"""Jobs whose ranks wait for each other, simulated, so that what each did itself is known."""
+"""Simulated jobs, whose ranks wait for each other so that what each did itself is known, and a simulated clock."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from support.simulated.clock import FakeClock
 
-from distprof.clock import FakeClock
 from distprof.probes.collectives.protocol import Entry, Loss, Seen
 from distprof.probes.collectives.recording import CollectiveRecording
 from distprof.records import Collectives, CollectiveWindow

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.recording import Ticking, record
 from support.records import patient
+from support.simulated.clock import FakeClock
 from torch import nn
 
-from distprof.clock import FakeClock
 from distprof.probes.timing.call_orders import CallOrders
 from distprof.probes.timing.module_timer import NOBODY
 from distprof.probes.timing.module_times import ModuleTimeSums

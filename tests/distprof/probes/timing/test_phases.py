@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.records import patient
+from support.simulated.clock import FakeClock
 
-from distprof.clock import FakeClock
 from distprof.probes.timing.phases import BACKWARD, DATA, EVALUATION, FORWARD, OPTIMIZER, OTHER, OUTSIDE, PhaseClock
 from distprof.probes.timing.timeline import HostTimestamps
 from distprof.records import PHASES

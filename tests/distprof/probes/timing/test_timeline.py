@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from support.records import patient
+from support.simulated.clock import FakeClock
 
-from distprof.clock import FakeClock
 from distprof.probes.timing.timeline import HostTimestamps, Timeline
 
 MS = 1_000_000
