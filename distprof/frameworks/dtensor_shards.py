@@ -99,8 +99,7 @@ def _sharding_of(module: nn.Module) -> Sharding:
     for mesh in fsdp2_meshes(module):
         seen = seen_mesh(mesh)
         if seen.mesh.coordinate:
-            dimensions = range(len(seen.mesh.shape))
-            found |= {frozenset(seen.along([dimension])) for dimension in dimensions} | {frozenset(seen.ranks)}
+            found |= {*seen.groups, seen.members}
     return frozenset(found)
 
 
@@ -128,10 +127,7 @@ def _axes(parameter: Any, sharding: Sharding | None) -> list[str]:
     if all(known) or sharding is None or mesh.get_coordinate() is None:
         return [axis or "dp" for axis in known]
     seen = seen_mesh(mesh)
-    return [
-        axis or ("dp" if frozenset(seen.along([dimension])) in sharding else "tp")
-        for dimension, axis in enumerate(known)
-    ]
+    return [axis or ("dp" if seen.groups[dimension] in sharding else "tp") for dimension, axis in enumerate(known)]
 
 
 def _chunk(size: int, parts: int, index: int) -> int:

@@ -12,6 +12,7 @@ from distprof.frameworks.dtensor_shards import fsdp2_meshes
 from distprof.frameworks.protocol import Framework
 from distprof.module_walk import every_module
 from distprof.topology.imported import group_ranks, is_a
+from distprof.topology.meshes import seen_mesh
 
 _STAGES = "torch.distributed.pipelining.stage"
 
@@ -72,7 +73,7 @@ def _fsdp1_groups(module: nn.Module, rank: int) -> dict[str, Sequence[int]]:
 
 def _fsdp2_groups(module: nn.Module) -> dict[str, Sequence[int]]:
     meshes = fsdp2_meshes(module)
-    return _nonempty(dp=tuple(map(int, meshes[0].mesh.flatten().tolist()))) if meshes else {}
+    return _nonempty(dp=seen_mesh(meshes[0]).ranks) if meshes else {}
 
 
 def _nonempty(**axes: Sequence[int]) -> dict[str, Sequence[int]]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+import numpy as np
+
 from distprof.errors import UsageError
 from distprof.records import ASSUMED, AXES, DECLARED, WORLD_AXES, Topology, expert_position
 
@@ -211,17 +213,17 @@ def _remaining_axis(claims: Sequence[AxisEvidence], rank: int, world_size: int) 
     """
     strides = [(len(c.ranks), c.ranks[1] - c.ranks[0]) for c in claims if len(c.ranks) > 1]
 
-    def origin(start: int) -> int:
-        return start - sum(start // stride % size * stride for size, stride in strides)
-
     regular = all(
         stride > 0 and all(r // stride % size == place for place, r in enumerate(claim.ranks))
         for claim, (size, stride) in zip((c for c in claims if len(c.ranks) > 1), strides, strict=True)
     )
     size = world_size // prod(size for size, _ in strides)
-    origins = sorted({origin(each) for each in range(world_size)}) if regular else []
-    if len(origins) == size:
-        return size, origins.index(origin(rank)), True
+    if regular:
+        every = np.arange(world_size)
+        origin = every - sum(every // stride % size * stride for size, stride in strides)  # by rank
+        different = np.unique(origin)
+        if len(different) == size:
+            return size, int(np.searchsorted(different, origin[rank])), True
     return size, rank % size, size == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from typing import Any
 
@@ -21,4 +22,7 @@ def group_ranks(group: Any) -> tuple[int, ...]:
     """Returns the global ranks of a process group, in its order; empty if this process is not in it."""
     ranks = imported("torch.distributed.distributed_c10d", "_world")
     members = ranks.pg_group_ranks.get(group) if ranks is not None and group is not None else None
-    return tuple(sorted(members, key=members.__getitem__)) if members else ()
+    if not members:
+        return ()
+    in_order = all(map(operator.eq, members.values(), range(len(members))))  # as torch makes them
+    return tuple(members) if in_order else tuple(sorted(members, key=members.__getitem__))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from distprof.external_exceptions import pass_on
@@ -39,8 +41,23 @@ class SeenMesh:
     def along(self, dimensions: Collection[int]) -> tuple[int, ...]:
         """Returns the ranks that share this rank's coordinates on all other dimensions."""
         own = tuple(slice(None) if i in dimensions else at for i, at in enumerate(self.mesh.coordinate))
-        found: list[int] = np.array(self.ranks).reshape(self.mesh.shape)[own].ravel().tolist()
+        found: list[int] = self._grid[own].ravel().tolist()
         return tuple(found)
+
+    @functools.cached_property
+    def groups(self) -> tuple[frozenset[int], ...]:
+        """Returns by dimension the ranks of this rank's group along it; none if this rank is not in the mesh."""
+        return tuple(frozenset(self.along([i])) for i in range(len(self.mesh.shape))) if self.mesh.coordinate else ()
+
+    @functools.cached_property
+    def members(self) -> frozenset[int]:
+        """Returns all ranks of the mesh."""
+        return frozenset(self.ranks)
+
+    @functools.cached_property
+    def _grid(self) -> npt.NDArray[np.int64]:
+        """Returns the ranks in the shape of the mesh."""
+        return np.array(self.ranks, np.int64).reshape(self.mesh.shape)
 
     def _coordinate_of(self, index: int) -> list[int]:
         coordinate = []
@@ -57,8 +74,13 @@ class MeshRecorder:
     """
 
     def __init__(self) -> None:
-        self.seen: list[SeenMesh] = []
+        self._seen: dict[SeenMesh, None] = {}
         self._original: Callable[..., None] | None = None
+
+    @property
+    def seen(self) -> list[SeenMesh]:
+        """The meshes with names, each once, in the order in which they were made."""
+        return list(self._seen)
 
     def open(self) -> None:
         import torch.distributed
@@ -90,15 +112,30 @@ class MeshRecorder:
         except Exception as error:  # a mesh in a state that only this torch version has: it is skipped
             pass_on(error)
             return
-        if seen.mesh.names and seen not in self.seen:
-            self.seen.append(seen)
+        if seen.mesh.names:
+            self._seen.setdefault(seen)
+
+
+#: Copies of meshes that are alive and hold this rank, by the id of the mesh: each sharded parameter refers to one.
+_copies: dict[int, tuple[weakref.ref[Any], SeenMesh]] = {}
 
 
 def seen_mesh(mesh: Any) -> SeenMesh:
-    """Copies the names, shape, ranks and coordinate of a DeviceMesh.  Raises whatever torch raises."""
+    """Returns the names, shape, ranks and coordinate of a DeviceMesh, copied once.  Raises whatever torch raises."""
+    key = id(mesh)
+    kept = _copies.get(key)
+    if kept is not None and kept[0]() is mesh:
+        return kept[1]
+    copy = _copied(mesh)
+    if copy.mesh.coordinate:
+        _copies[key] = weakref.ref(mesh, lambda _: _copies.pop(key, None)), copy
+    return copy
+
+
+def _copied(mesh: Any) -> SeenMesh:
     names = tuple(map(str, mesh.mesh_dim_names or ()))
     shape = tuple(int(size) for size in mesh.shape)
-    ranks = tuple(int(rank) for rank in mesh.mesh.flatten().tolist())
+    ranks = tuple(mesh.mesh.flatten().tolist())
     return SeenMesh(Mesh(names, shape, tuple(mesh.get_coordinate() or ())), ranks)
 
 
@@ -133,7 +170,7 @@ def mesh_evidence(meshes: Sequence[SeenMesh], fakes: Collection[frozenset[int]] 
     for seen, axes in sorted(named, key=lambda pair: (-len(pair[1].keys() & {*AXES}), -len(pair[0].mesh.names))):
         for axis, dimensions in axes.items():
             yield AxisEvidence(DEVICE_MESH, axis, seen.along(dimensions))
-        odd = [i for i in _unknown(seen) if frozenset(seen.along([i])) not in fakes]
+        odd = [i for i in _unknown(seen) if seen.groups[i] not in fakes]
         if axes and odd and "dp" not in axes:
             assumed.append(AxisEvidence(ASSUMED, "dp", seen.along(odd)))
     yield from assumed
@@ -157,7 +194,7 @@ def unknown_dimension_names(meshes: Sequence[SeenMesh], settled: Collection[froz
 
 
 def _is_settled(seen: SeenMesh, dimension: int, settled: Collection[frozenset[int]]) -> bool:
-    return bool(seen.mesh.coordinate) and frozenset(seen.along([dimension])) in settled
+    return bool(seen.mesh.coordinate) and seen.groups[dimension] in settled
 
 
 def _is_slice(seen: SeenMesh, other: SeenMesh) -> bool:
@@ -174,7 +211,7 @@ def _axes(seen: SeenMesh, fakes: Collection[frozenset[int]]) -> dict[str, list[i
     known = [axis_of(name) for name in seen.mesh.names]
     has_experts = any(axis in _EXPERT_AXES for axis in known)
     for i, (name, axis) in enumerate(zip(seen.mesh.names, known, strict=True)):
-        if axis is None or (seen.mesh.shape[i] > 1 and frozenset(seen.along([i])) in fakes):
+        if axis is None or (seen.mesh.shape[i] > 1 and seen.groups[i] in fakes):
             continue
         if has_experts and axis == "dp":
             axes.setdefault("edp", []).append(i)

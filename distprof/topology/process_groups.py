@@ -39,10 +39,10 @@ def groups() -> list[SeenGroup]:
             str(world.pg_names.get(group, ""))[:_MAX_TEXT],
             str(getattr(group, "group_desc", ""))[:_MAX_TEXT],
             _backend_name(world, group, backend),
-            group_ranks(group),
+            ranks,
         )
         for group, (backend, _) in list(world.pg_map.items())[:_MAX_GROUPS]
-        if group_ranks(group)
+        if (ranks := group_ranks(group))
     ]
 
 
@@ -60,7 +60,7 @@ def records(seen: Sequence[SeenGroup], world_size: int) -> tuple[Group, ...]:
     return tuple(
         Group(group.name, group.description, () if len(group.ranks) == world_size else group.ranks, group.backend)
         for group in seen
-        if frozenset(group.ranks) not in fakes
+        if not fakes or frozenset(group.ranks) not in fakes
     )
 
 
@@ -76,8 +76,11 @@ def group_evidence(seen: Sequence[SeenGroup], *, meshes_were_seen: bool) -> Iter
 
 def fake_group_axes(seen: Sequence[SeenGroup]) -> set[frozenset[int]]:
     """Returns the sets of ranks that only groups with a ``fake`` backend connect; none if all groups are fake."""
+    fakes = [group for group in seen if group.backend == "fake"]
+    if len(fakes) in (0, len(seen)):  # as in most jobs
+        return set()
     real = {frozenset(group.ranks) for group in seen if group.backend != "fake"}
-    return {frozenset(group.ranks) for group in seen} - real if real else set()
+    return {frozenset(group.ranks) for group in fakes} - real
 
 
 def _axis_name(description: str) -> str:

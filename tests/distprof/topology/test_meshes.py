@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from support.worlds import rank_of
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from distprof.topology.meshes import MeshRecorder, SeenMesh, mesh_axes, unknown_dimension_names
+from distprof.topology.meshes import MeshRecorder, SeenMesh, mesh_axes, seen_mesh, unknown_dimension_names
 
 
 @pytest.fixture
@@ -87,3 +88,16 @@ def test_ranks_of_slices_and_flattened_meshes(watch: MeshRecorder) -> None:
 def test_unknown_dimension_is_named() -> None:
     (note,) = unknown_dimension_names([SeenMesh.in_order(("rows", "tp"), (2, 4), 0)])
     assert note.startswith("dimension rows of the device mesh rows 2 x tp 4: no axis is known by such a name")
+
+
+def test_a_mesh_is_copied_once_and_only_while_it_lives() -> None:
+    with rank_of(8, rank=6):
+        mesh = init_device_mesh("cpu", (2, 4), mesh_dim_names=("dp", "tp"))
+        seen = seen_mesh(mesh)
+        assert seen_mesh(mesh) is seen and seen.members == {*range(8)}
+        assert [*map(set, seen.groups)] == [{2, 6}, {4, 5, 6, 7}]
+    del mesh
+    gc.collect()
+    with rank_of(8, rank=1):
+        other = init_device_mesh("cpu", (2, 4), mesh_dim_names=("dp", "tp"))
+        assert seen_mesh(other).mesh.coordinate == (0, 1)
