@@ -91,11 +91,11 @@ class _Scanner:
 
     def _body_at(self, position: int) -> memoryview | None:
         """Returns the body of the record at this position, if it is whole."""
-        if self._body_limit(position) < 0:
+        limit = self._body_limit(position)
+        if limit < 0:
             return None
         array, uint, expected, binary, length = _FRAME.unpack_from(self._data, position)
-        longest = min(MAX_BODY_BYTES, self._body_limit(position))
-        if (array, uint, binary) != (_ARRAY_OF_2, _UINT32, _BIN32) or length > longest:
+        if (array, uint, binary) != (_ARRAY_OF_2, _UINT32, _BIN32) or length > limit or length > MAX_BODY_BYTES:
             return None
         start = position + _FRAME.size
         body = self._view[start : start + length]

@@ -9,10 +9,10 @@ of the file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -82,8 +82,7 @@ class Shard:
     sequences: list[int] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A record not yet decoded."""
 
     kind: str
@@ -175,43 +174,58 @@ def _missing_header_reason(data: bytes) -> str:
     return "is no distprof shard: it does not begin with a header"
 
 
-def _entries(bodies: Iterable[bytes], report: ReadReport, memo: RecordCache) -> list[Entry]:
-    entries = []
+def _entries(bodies: Sequence[bytes], report: ReadReport, memo: RecordCache) -> list[Entry]:
+    entries, items = [], _Items(max(map(len, bodies)))
     for body in bodies:
         try:
-            entries.append(_entry(body, memo))
+            entries.append(_entry(body, items, memo))
         except RecordError as error:
             report.malformed.append(str(error))
     return entries
 
 
-def _entry(body: bytes, memo: RecordCache) -> Entry:
+def _entry(body: bytes, items: _Items, memo: RecordCache) -> Entry:
     """Raises RecordError for a body, of whatever bytes, that is not the msgpack of [kind, sequence, payload]."""
     try:
-        kind, sequence, payload = _three_items(body, memo)
+        kind, sequence, payload = items.of(body, memo)
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise RecordError(f"a record of {len(body)} bytes is not sound msgpack ({type(error).__name__})") from None
-    if type(kind) is str and _KIND.fullmatch(kind) and type(sequence) is int and 0 <= sequence <= INT64.high:
+    is_kind = type(kind) is str and (kind in RECORDS or _KIND.fullmatch(kind))
+    if is_kind and type(sequence) is int and 0 <= sequence <= INT64.high:
         return Entry(kind, sequence, payload)
     raise RecordError(f"a record of {len(body)} bytes is not [kind, sequence, payload]")
 
 
-def _three_items(body: bytes, memo: RecordCache) -> tuple[Any, Any, bytes]:
-    """Returns the kind, the sequence number and the bytes of the payload.  Raises ValueError unless there are three.
+class _Items:
+    """Reads the three items of bodies of bounded length; one unpacker reads all that are whole."""
 
-    A payload that ``memo`` knows is not read again: of many ranks that have the same tree, one is.
-    """
-    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(body)), **_NO_CONTAINERS)
-    unpacker.feed(body)
-    length, kind, sequence, start = unpacker.read_array_header(), unpacker.unpack(), unpacker.unpack(), unpacker.tell()
-    payload = body[start:]
-    if not memo.knows(kind, payload):
-        unpacker.skip()
-        if unpacker.tell() != len(body):
-            raise ValueError("more than three items")
-    if length != 3:
-        raise ValueError("not three items")
-    return kind, sequence, payload
+    def __init__(self, longest: int) -> None:
+        self._longest = max(1, longest)
+        self._unpacker = self._new()
+
+    def of(self, body: bytes, memo: RecordCache) -> tuple[Any, Any, bytes]:
+        """Returns the kind, the sequence number and the payload's bytes.  Raises ValueError unless there are three.
+
+        A payload that ``memo`` knows is not read again: of many ranks that have the same tree, one is.
+        """
+        unpacker, self._unpacker = self._unpacker, None
+        if unpacker is None:
+            unpacker = self._new()
+        unpacker.feed(body)
+        begin, length = unpacker.tell(), unpacker.read_array_header()
+        kind, sequence = unpacker.unpack(), unpacker.unpack()
+        payload = body[unpacker.tell() - begin :]
+        if not memo.knows(kind, payload):
+            unpacker.skip()
+            if unpacker.tell() - begin != len(body):
+                raise ValueError("more than three items")
+            self._unpacker = unpacker
+        if length != 3:
+            raise ValueError("not three items")
+        return kind, sequence, payload
+
+    def _new(self) -> Any:
+        return msgpack.Unpacker(max_buffer_size=self._longest, **_NO_CONTAINERS)
 
 
 def _in_order(entries: list[Entry], report: ReadReport) -> list[Entry]:
