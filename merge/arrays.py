@@ -12,6 +12,7 @@ from distprof.records import Array
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
+SmallIntArray = npt.NDArray[np.int32]
 #: Times of modules, of which a large run has many: exact to 6e-8 of their value.
 ShortFloatArray = npt.NDArray[np.float32]
 
@@ -28,6 +29,13 @@ class ArraySums:
         if id(array) not in self._known:
             self._known[id(array)] = array, int(array.sum())
         return self._known[id(array)][1]
+
+
+def as_small(values: IntArray) -> IntArray | SmallIntArray:
+    """Returns whole numbers in half the memory, where these can hold them; their sums may need the whole."""
+    bounds = np.iinfo(np.int32)
+    fits = bounds.min <= values.min(initial=0) and values.max(initial=0) <= bounds.max
+    return values.astype(np.int32) if fits else values
 
 
 def padded(values: Array, rows: int) -> IntArray:

@@ -5,6 +5,7 @@ the places of the ranks -> for each place a replay with its ranks at the median 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -57,11 +58,12 @@ def _places(analysis: Analysis) -> tuple[tuple[str, str], list[str], dict[Place,
                 found.setdefault((at[axis], at["dp"]), []).append(rank)
             return (axis, "dp"), [], found
     hosts: dict[str, int] = {}
+    filled: Counter[int] = Counter()  # by row
     for data in analysis.ranks:
         if data.rank in analysis.timed_windows:
             row = hosts.setdefault(data.header.host, len(hosts))
-            column = sum(1 for place in found if place[0] == row)
-            found[row, column] = [data.rank]
+            found[row, filled[row]] = [data.rank]
+            filled[row] += 1
     return ("host", "local rank"), list(hosts), found if len(hosts) > 1 else {}
 
 

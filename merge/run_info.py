@@ -14,7 +14,6 @@ from distprof.merge.job.unknown_groups import group_notes
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.reduced_windows import reduced_windows
 from distprof.merge.report import RunInfo, WindowInfo
-from distprof.merge.stats import median_of_steps
 from distprof.merge.times.summary import work_notes
 from distprof.merge.work.compiled_kernels import compiled_notes
 from distprof.merge.work.exact_work import expert_notes
@@ -60,7 +59,7 @@ def _window_info(run: LoadedRun, number: int) -> WindowInfo:
     """Returns what the ranks recorded in the window with this number."""
     windows = [window for data in run.ranks if (window := data.windows.get((run.mode, number))) is not None]
     first, last = zip(*(window.span for window in windows), strict=True)
-    times = [median_of_steps(window.durations_ns) for window in windows if window.steps]
+    times = [window.median_ns for window in windows if window.median_ns is not None]
     return WindowInfo(number, min(first), max(last), len(windows), float(median(times)) if times else None)
 
 

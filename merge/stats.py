@@ -12,6 +12,9 @@ import numpy.typing as npt
 from distprof.merge.arrays import FloatArray, IntArray, ShortFloatArray
 from distprof.merge.report import Spread
 
+#: Values of which medians are computed at once: all of a large run, ordered, would take as much memory as these.
+_AT_ONCE = 1 << 20
+
 
 def spread(values: Mapping[int, float]) -> Spread | None:
     """Returns the spread of ``values`` by rank; None where there are none.  The lowest rank of equal maxima counts."""
@@ -30,6 +33,9 @@ def spread(values: Mapping[int, float]) -> Spread | None:
 
 def nan_median(table: FloatArray | ShortFloatArray) -> FloatArray:
     """Returns the median over the last axis of the values that are not NaN; NaN where there is none."""
+    if table.ndim > 1 and len(table) > 1 and table.size > _AT_ONCE:
+        rows = max(1, _AT_ONCE * len(table) // table.size)
+        return np.concatenate([nan_median(table[first : first + rows]) for first in range(0, len(table), rows)])
     ordered: npt.NDArray[np.floating[Any]] = np.sort(table, axis=-1)  # NaN goes last
     known = np.count_nonzero(~np.isnan(table), axis=-1)
     low, high = np.maximum(known - 1, 0) // 2, known // 2
@@ -61,7 +67,7 @@ def median_of_steps(values: FloatArray | IntArray) -> float:
 
 def median_over_steps(table: IntArray) -> FloatArray:
     """Returns the median over the first axis, that of the steps; there is at least one step."""
-    if (table == table[0]).all():  # as the calls of most models are
+    if (table[0] == table[-1]).all() and (table == table[0]).all():  # as the calls of most models are
         alike: FloatArray = table[0].astype(np.float64)
         return alike
     ordered = np.sort(table, axis=0)

@@ -55,7 +55,7 @@ def time_use(analysis: Analysis) -> TimeUse:
     own = own_time_tables(analysis)
     modules = len(analysis.union.modules)
     times = _Times(own.modules.times[:modules], own.modules.times[modules:], _waits(own.modules.waits, modules))
-    phases = tuple(_phases(analysis, dict(zip(own.phases.subjects, nan_median(own.phases.waits), strict=True))))
+    phases = tuple(_phases(analysis, dict(zip(own.phases.subjects, own.phases.median_waits(), strict=True))))
     total = sum(one.median_ns for one in phases)
     return TimeUse(
         phases=phases,
@@ -73,11 +73,17 @@ class _Times:
 
     forward: FloatArray
     backward: FloatArray
-    wait: FloatArray
+    wait: FloatArray | None  # None where waits are not known at all
+
+    @property
+    def tables(self) -> tuple[FloatArray | None, ...]:
+        return self.forward, self.backward, self.wait
 
 
-def _waits(table: FloatArray, modules: int) -> FloatArray:
+def _waits(table: FloatArray | None, modules: int) -> FloatArray | None:
     """Returns the waits of forward and backward together; NaN where neither is known."""
+    if table is None:
+        return None
     both = np.stack([table[:modules], table[modules:]])
     return np.where(np.isnan(both).all(axis=0), np.nan, np.nansum(both, axis=0))
 
@@ -108,7 +114,8 @@ def _awaited(waits: tuple[RankWait, ...]) -> str:
 
 def _modules(analysis: Analysis, times: _Times, iteration_ns: float) -> Iterator[SelfTime]:
     parents = {module.parent for module in analysis.union.modules}
-    middle = [nan_median(table).tolist() for table in (times.forward, times.backward, times.wait)]
+    unknown = [np.nan] * len(analysis.union.modules)
+    middle = [unknown if table is None else nan_median(table).tolist() for table in times.tables]
     for index, (module, *own) in enumerate(zip(analysis.union.modules, *middle, strict=True)):
         yield _self_time(module.label, module.row.class_name, 1, index in parents, own, iteration_ns)
 
@@ -119,7 +126,7 @@ def _classes(analysis: Analysis, times: _Times, iteration_ns: float) -> Iterator
         by_class.setdefault(module.row.class_name, []).append(index)
     timed = np.array([data.rank in analysis.timed_windows for data in analysis.ranks])
     for name, own in by_class.items():
-        sums = [_mean_sum(table[own][:, timed]) for table in (times.forward, times.backward, times.wait)]
+        sums = [np.nan if table is None else _mean_sum(table[own][:, timed]) for table in times.tables]
         yield _self_time(name, name, len(own), False, sums, iteration_ns)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from distprof.merge.collectives.unentered import unentered_collectives
 from distprof.merge.collectives.waits import Waits, collective_waits
 from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import CollectiveRow, Collectives, RankWait
-from distprof.merge.stats import median_of_steps
 
 
 @computed_once
@@ -60,12 +60,12 @@ def _rows(analysis: Analysis, entries: JoinedEntries, waits: Waits | None) -> It
     names = sorted(set(kinds))
     kind = np.array([names.index(own) for own in kinds], np.int64)[entries.channel]
     row = kind * len(entries.ops) + entries.op
-    iteration_ns = np.median([median_of_steps(window.durations_ns) for window in analysis.timed_windows.values()])
+    iteration_ns = median(window.median_ns or 0.0 for window in analysis.timed_windows.values())
     for number in np.unique(row).tolist():
         waited = np.flatnonzero(row[waits.entry] == number) if waits is not None else np.zeros(0, np.int64)
         part = _Part(np.flatnonzero(row == number), waited)
         where = names[number // len(entries.ops)], entries.ops[number % len(entries.ops)]
-        yield _row(where, entries, waits, part, float(iteration_ns))
+        yield _row(where, entries, waits, part, iteration_ns)
 
 
 def _kind(analysis: Analysis, channel: Channel) -> str:

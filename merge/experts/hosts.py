@@ -114,15 +114,16 @@ def _token_counts(data: RankData, window: Window | None) -> Iterator[TokenCounts
     if window is None or window.loads is None:
         yield from (None for _ in data.layers)
         return
-    total, start = window.loads.sum(axis=0), 0
+    every: IntArray = window.loads.astype(np.int64)
+    total, start = every.sum(axis=0), 0
     for number, layer in enumerate(data.layers):
         end = start + len(layer.local_experts) * layer.counted
         steps = [at for at, unseen in enumerate(window.unseen) if number not in unseen]
         if not layer.counted or not steps:
             yield None
         elif len(steps) == len(window.unseen):
-            yield TokenCounts(window.load_iterations, window.loads[:, start:end], total[start:end])
+            yield TokenCounts(window.load_iterations, every[:, start:end], total[start:end])
         else:
-            loads = window.loads[steps, start:end]
+            loads = every[steps, start:end]
             yield TokenCounts(tuple(window.load_iterations[at] for at in steps), loads, loads.sum(axis=0))
         start = end

@@ -25,8 +25,7 @@ def to_json(report: Report) -> str:
     they are means.  Raises ValueError for a number that is not finite.
     """
     names = ("schema", *(name for name in _written_fields(Report) if name != "schema"))
-    # Field by field: all values of a large run as plain data take more memory than the report.
-    return "{\n" + ",\n".join(f"{_compact(name)}: {_value(plain(getattr(report, name)))}" for name in names) + "\n}\n"
+    return "{\n" + ",\n".join(f"{_compact(name)}: {_value(getattr(report, name))}" for name in names) + "\n}\n"
 
 
 def from_json(text: str | bytes, source: str) -> Report:
@@ -74,16 +73,19 @@ def _written_fields(kind: type) -> tuple[str, ...]:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, list) and value:
-        return "[\n  " + ",\n  ".join(map(_compact, value)) + "\n]"
-    if isinstance(value, dict):
+    """Returns the JSON of a field of the report; only one of its rows is plain data at a time."""
+    if isinstance(value, (list, tuple)) and value:
+        return "[\n  " + ",\n  ".join(_compact(plain(item)) for item in value) + "\n]"
+    if isinstance(value, dict) or is_dataclass(value):
         return "{\n  " + ",\n  ".join(_members(value)) + "\n}"
-    return _compact(value)
+    return _compact(plain(value))
 
 
-def _members(values: dict[str, Any]) -> Iterator[str]:
-    for key, value in values.items():
-        yield f"{_compact(key)}: {_compact(value)}"
+def _members(value: Any) -> Iterator[str]:
+    kind: type = type(value)
+    for name in value if isinstance(value, dict) else _written_fields(kind):
+        item = value[name] if isinstance(value, dict) else getattr(value, name)
+        yield f"{_compact(str(name))}: {_compact(plain(item))}"
 
 
 def _compact(value: Any) -> str:

@@ -62,14 +62,15 @@ class ModuleUnion:
         """Returns, by row of the ``column``-th rank's tree, the module's index in the union."""
         return self._index[self._ranks[column]]
 
-    def stack(self, values: Iterable[ShortFloatArray | None]) -> ShortFloatArray:
-        """Returns (modules, ranks) from each rank's (rows) values; NaN where a rank has no such module or no values."""
-        table = np.full((len(self._ranks), len(self.modules)), np.nan, np.float32)  # the values of a rank side by side
+    def stack(self, values: Iterable[ShortFloatArray | None], tables: int) -> ShortFloatArray:
+        """Returns (ranks, tables, modules) from each rank's (tables, rows) values; NaN where a rank has no such module
+        or no values.
+        """
+        table = np.full((len(self._ranks), tables, len(self.modules)), np.nan, np.float32)
         for column, own in enumerate(values):
             if own is not None:
-                table[column, self.index(column)] = own
-        by_module: ShortFloatArray = table.T
-        return by_module
+                table[column][:, self.index(column)] = own
+        return table
 
     def holders(self) -> IntArray:
         """Returns by module how many ranks have it."""

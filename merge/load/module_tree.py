@@ -29,6 +29,8 @@ class RankTree:
         self._start = np.empty(len(rows), np.int64)  # by row: its place in the order
         self._start[self._order] = np.arange(len(rows))
         self._end = self._start + sizes
+        #: Rows with modules below them; of the others, sums over subtrees are their own values.
+        self.inner = np.flatnonzero(sizes > 1)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,8 +48,9 @@ class RankTree:
         """Returns exact sums over subtrees: (..., rows) exclusive integers to (..., rows) inclusive ones."""
         running = np.zeros((*own.shape[:-1], len(self) + 1), object if own.dtype == object else np.int64)
         np.cumsum(own if self._in_order else own[..., self._order], axis=-1, out=running[..., 1:])
-        begin = running[..., :-1] if self._in_order else running[..., self._start]
-        inclusive: IntArray = running[..., self._end] - begin
+        inclusive: IntArray = own.astype(running.dtype)
+        ends, begins = (running.take(place[self.inner], axis=-1) for place in (self._end, self._start))
+        inclusive[..., self.inner] = ends - begins
         return inclusive
 
     def subtree(self, row: int) -> frozenset[int]:

@@ -309,14 +309,13 @@ def _with_collectives(
     def own(window: Window, records: list[Stepwise]) -> list[Stepwise]:
         return [one for one in records if one.mode == window.mode and one.iteration in window.iterations]
 
-    return {
-        key: replace(
-            window,
-            collective_window=seen,
-            collectives=join_steps(own(window, collectives), own(window, timelines), own(window, pauses)),
-        )
-        for key, window in windows.items()
-    }
+    def completed(window: Window) -> Window:
+        joined = join_steps(own(window, collectives), own(window, timelines), own(window, pauses))
+        # Without them waits are not known, and with these the own times of layers.
+        layers_ns = None if joined is None else window.layers_ns
+        return replace(window, collective_window=seen, collectives=joined, layers_ns=layers_ns)
+
+    return {key: completed(window) for key, window in windows.items()}
 
 
 def _fits(routing: ExpertRouting, layers: tuple[ExpertLayer, ...]) -> bool:

@@ -20,21 +20,18 @@ KEPT_SHARE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class SelfTimes:
-    """Self times in ns: one line for each kept (row, direction), in the order of ``rows``, then one column a step."""
+    """Self times in ns, (places, steps).
 
-    forward_rows: IntArray  # rows of the rank's tree
-    backward_rows: IntArray
-    forward: npt.NDArray[np.float32]  # (rows, steps)
-    backward: npt.NDArray[np.float32]
+    A place is a row of the rank's tree in forward, and the number of rows more in backward; places ascend.
+    """
+
+    places: IntArray
+    times: npt.NDArray[np.float32]
 
 
-def kept_self_times(forward: IntArray, backward: IntArray, iteration_ns: float) -> SelfTimes:
-    """Returns what is kept of (steps, rows) self times; ``iteration_ns`` is the median iteration of the rank."""
-    least = KEPT_SHARE * iteration_ns
-    forward_rows, backward_rows = (np.flatnonzero(times.max(axis=0) >= least) for times in (forward, backward))
-    return SelfTimes(
-        forward_rows=forward_rows,
-        backward_rows=backward_rows,
-        forward=forward[:, forward_rows].T.astype(np.float32),
-        backward=backward[:, backward_rows].T.astype(np.float32),
-    )
+def kept_self_times(own: IntArray, iteration_ns: float) -> SelfTimes:
+    """Returns what is kept of self times, (forward and backward, steps, rows of the tree); ``iteration_ns`` is the
+    median iteration of the rank.
+    """
+    direction, row = np.nonzero(own.max(axis=1) >= KEPT_SHARE * iteration_ns)
+    return SelfTimes(direction * own.shape[-1] + row, own[direction, :, row].astype(np.float32))

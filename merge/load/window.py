@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from distprof.merge.arrays import FloatArray, IntArray, ShortFloatArray, padded_table
+from distprof.merge.arrays import FloatArray, IntArray, ShortFloatArray, SmallIntArray, as_small, padded_table
 from distprof.merge.load.collectives import RankCollectives
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.self_times import SelfTimes, kept_self_times
@@ -38,10 +38,7 @@ class MedianModuleTimes:
     """Medians over the timed steps, one value a row of the rank's tree; times in ns."""
 
     calls: ShortFloatArray
-    forward_self: ShortFloatArray
-    backward_self: ShortFloatArray
-    forward: ShortFloatArray  # inclusive
-    backward: ShortFloatArray  # inclusive
+    times: ShortFloatArray  # (4, rows): self times in forward and backward, then inclusive ones in both
     by_step: SelfTimes  # of the modules that matter
 
 
@@ -54,6 +51,7 @@ class Window:
     counts: Counts | None
     iterations: tuple[int, ...]
     durations_ns: IntArray
+    median_ns: float | None  # the median duration; None without a step
     phases_ns: dict[str, FloatArray]
     micro_batches: float | None
     batch_size: float | None
@@ -66,8 +64,8 @@ class Window:
     tokens_by_step: tuple[int, ...]  # 0 where the model is given no ids
     in_modules_ns: IntArray  # by step: forward inside modules, all self times together
     load_iterations: tuple[int, ...] = ()
-    loads: IntArray | None = None  # tokens, (iterations, local experts of all layers)
-    layers_ns: IntArray | None = None  # forward and backward inside each MoE layer, (layers, steps)
+    loads: IntArray | SmallIntArray | None = None  # tokens, (iterations, local experts of all layers)
+    layers_ns: IntArray | None = None  # forward and backward inside each MoE layer, (layers, steps); with collectives
     unseen: tuple[tuple[int, ...], ...] = ()  # by load: the layers of which it says nothing
     routings: tuple[ExpertRouting, ...] = ()
     counted_routing: ExpertRouting | None = None  # of the counted iteration
@@ -131,6 +129,7 @@ def build_window(
     in_counts = [one for one in routings if counts and one.iteration == counts[-1].iteration]
     recorded: list[Counts | Step] = [*counts, *steps]
     tables = _tables(tree, steps) if steps else None
+    middle_ns = float(median(step.duration_ns for step in steps)) if steps else None
     unseen = mode == TRAINING and any(map(_ran_no_forward, recorded))
     return Window(
         mode=mode,
@@ -138,6 +137,7 @@ def build_window(
         counts=counts[-1] if counts and not unseen else None,
         iterations=iterations,
         durations_ns=np.array([step.duration_ns for step in steps], np.int64),
+        median_ns=middle_ns,
         phases_ns=_phases(steps),
         micro_batches=_median([step.micro_batches for step in steps] or [c.micro_batches for c in counts]),
         batch_size=_median([step.batch_size for step in steps] or [_batch_size(c) for c in counts]),
@@ -145,12 +145,12 @@ def build_window(
         samples=_median([step.samples for step in steps] or [c.samples for c in counts]),
         peak_memory_bytes=max((step.peak_memory_bytes for step in steps), default=0) or None,
         memory_source=steps[-1].memory_source if steps else "",
-        times=_module_times(tables) if tables else None,
+        times=_module_times(tables, tree, middle_ns) if tables and middle_ns is not None else None,
         samples_by_step=tuple(step.samples for step in steps),
         tokens_by_step=tuple(step.tokens for step in steps),
         in_modules_ns=np.array([int(step.forward_ns.sum()) for step in steps], np.int64),
         load_iterations=tuple(sorted(kept)),
-        loads=np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64) if kept else None,
+        loads=as_small(np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64)) if kept else None,
         layers_ns=_layer_times(tables, layers) if tables and layers else None,
         unseen=tuple(kept[iteration].unseen for iteration in sorted(kept)),
         routings=tuple(routed[iteration] for iteration in sorted(routed)),
@@ -198,48 +198,35 @@ def _median(values: Sequence[int]) -> float | None:
 
 @dataclass(frozen=True, eq=False)
 class _Tables:
-    """The times of modules step by step, (steps, rows of the tree)."""
+    """The times of modules step by step, (forward and backward, steps, rows of the tree); calls as (steps, rows)."""
 
     calls: IntArray
-    forward_self: IntArray
-    backward_self: IntArray
-    forward: IntArray  # inclusive
-    backward: IntArray  # inclusive
-    iteration_ns: float  # the median
+    own: IntArray
+    inclusive: IntArray
 
 
 def _tables(tree: RankTree, steps: Sequence[Step]) -> _Tables:
-    forward = padded_table([step.forward_ns for step in steps], len(tree))
-    backward = padded_table([step.backward_ns for step in steps], len(tree))
-    return _Tables(
-        calls=padded_table([step.calls for step in steps], len(tree)),
-        forward_self=forward,
-        backward_self=backward,
-        forward=tree.inclusive(forward),
-        backward=tree.inclusive(backward),
-        iteration_ns=float(median(step.duration_ns for step in steps)),
-    )
+    times = [step.forward_ns for step in steps] + [step.backward_ns for step in steps]
+    own = padded_table(times, len(tree)).reshape(2, len(steps), len(tree))
+    return _Tables(padded_table([step.calls for step in steps], len(tree)), own, tree.inclusive(own))
 
 
-def _module_times(tables: _Tables) -> MedianModuleTimes:
+def _module_times(tables: _Tables, tree: RankTree, iteration_ns: float) -> MedianModuleTimes:
+    own = median_over_steps(tables.own.swapaxes(0, 1))
+    inclusive = own.copy()  # that of modules without others inside
+    inclusive[:, tree.inner] = median_over_steps(tables.inclusive[..., tree.inner].swapaxes(0, 1))
     return MedianModuleTimes(
-        calls=_short_median(tables.calls),
-        forward_self=_short_median(tables.forward_self),
-        backward_self=_short_median(tables.backward_self),
-        forward=_short_median(tables.forward),
-        backward=_short_median(tables.backward),
-        by_step=kept_self_times(tables.forward_self, tables.backward_self, tables.iteration_ns),
+        calls=median_over_steps(tables.calls).astype(np.float32),
+        times=np.concatenate([own, inclusive], dtype=np.float32, casting="same_kind"),
+        by_step=kept_self_times(tables.own, iteration_ns),
     )
 
 
 def _layer_times(tables: _Tables, layers: Sequence[ExpertLayer]) -> IntArray:
     """Returns the times of both directions in each layer and all modules inside, (layers, steps)."""
     rows = [layer.row for layer in layers]
-    return np.ascontiguousarray((tables.forward[:, rows] + tables.backward[:, rows]).T)
-
-
-def _short_median(table: IntArray) -> ShortFloatArray:
-    return median_over_steps(table).astype(np.float32)
+    both: IntArray = tables.inclusive[..., rows].sum(axis=0)
+    return np.ascontiguousarray(both.T)
 
 
 def _above_zero(values: Array) -> list[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -97,8 +98,8 @@ def _next_sign(gaps: Gaps, of_rank: IntArray, moments_ns: IntArray) -> IntArray:
 @computed_once
 def slow_link(analysis: Analysis) -> SlowLink | None:
     """Returns the group whose transfers stand out most among its siblings; None where none does."""
-    windows = [np.median(window.durations_ns) for window in analysis.timed_windows.values()]
-    iteration_ns = float(np.median(windows)) if windows else 0.0
+    windows = [window.median_ns or 0.0 for window in analysis.timed_windows.values()]
+    iteration_ns = median(windows) if windows else 0.0
     found = [link for same in _siblings(transfers(analysis)) for link in _standing_out(same, iteration_ns)]
     return max(found, key=lambda link: link.excess_ns, default=None)
 

@@ -11,10 +11,12 @@ ranks that differ, either may be the odd one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray
@@ -44,12 +46,17 @@ class TimesByPlace:
     phases: Sequence[str]
     times: FloatArray  # (subjects, ranks), without ``waits``
     excess: FloatArray
-    waits: FloatArray  # NaN where they are not known
+    waits: FloatArray | None  # None where they are not known at all
 
     def at(self, places: IntArray) -> TimesByPlace:
         """Returns the table of some of the subjects, in this order."""
         subjects, phases = ([names[place] for place in places.tolist()] for names in (self.subjects, self.phases))
-        return TimesByPlace(subjects, phases, self.times[places], self.excess[places], self.waits[places])
+        waits = None if self.waits is None else self.waits[places]
+        return TimesByPlace(subjects, phases, self.times[places], self.excess[places], waits)
+
+    def median_waits(self) -> FloatArray:
+        """Returns the median wait of each subject; NaN where it is not known."""
+        return np.full(len(self.subjects), np.nan) if self.waits is None else nan_median(self.waits)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ def own_time_tables(analysis: Analysis) -> OwnTimes:
     modules = _module_table(labels, time_tables(analysis), cohorts, has_waits=has_waits)
     for table in (phases, modules):
         ranks = [row.rank for row in rows]
-        _take_step_times(table, ranks, cohort_excesses(analysis), own=has_waits)
+        _take_step_times(table, ranks, cohort_excesses(analysis))
     return OwnTimes(phases, modules)
 
 
@@ -79,11 +86,11 @@ def skew_over_ranks(analysis: Analysis) -> Skew:
     """Returns how far the ranks disagree."""
     ranks = np.array([data.rank for data in analysis.ranks], np.int64)
     own = own_time_tables(analysis)
-    modules = own.modules.at(_worst_first(own.modules))
+    worst = _worst_first(own.modules)
     return Skew(
-        phases=_rows(own.phases.at(_comparable(own.phases)), ranks),
-        modules=_rows(modules, ranks),
-        map=_map(modules.at(np.arange(min(MAP_COLUMNS, len(modules.subjects)))), ranks),
+        phases=_rows(own.phases, _comparable(own.phases), ranks),
+        modules=_rows(own.modules, worst, ranks),
+        map=_map(own.modules.at(worst[:MAP_COLUMNS]), ranks),
         too_few=why_not_comparable(analysis),
     )
 
@@ -94,22 +101,21 @@ def _phase_table(rows: Sequence[RankRow], cohorts: IntArray, *, has_waits: bool)
     return TimesByPlace(names, names, times, excess_over_cohort(times, cohorts), _no_waits(times, has_waits))
 
 
-def _no_waits(times: FloatArray, has_waits: bool) -> FloatArray:
-    """Returns NaN for each time; without waits it is one number, which takes no memory."""
-    return np.full_like(times, np.nan) if has_waits else np.broadcast_to(times.dtype.type(np.nan), times.shape)
+def _no_waits(times: FloatArray, has_waits: bool) -> FloatArray | None:
+    return np.full_like(times, np.nan) if has_waits else None
 
 
 def _module_table(labels: Sequence[str], times: TimeTables, cohorts: IntArray, *, has_waits: bool) -> TimesByPlace:
     """Returns a table with every module twice: its self times in forward, then in backward."""
-    both = np.concatenate([times.forward_self, times.backward_self])
+    both: npt.NDArray[Any] = times.own.copy() if has_waits else times.own  # waits are taken from it
     phases = [phase for phase in _MODULE_PHASES for _ in labels]
     excess, waits = excess_over_cohort(both, cohorts), _no_waits(both, has_waits)
     return TimesByPlace([*labels, *labels], phases, both, excess, waits)
 
 
-def _take_step_times(table: TimesByPlace, ranks: Sequence[int], cohorts: Sequence[CohortExcess], *, own: bool) -> None:
-    """Puts into ``table`` the medians over steps of the excess, which the verdict uses, where steps were kept; with
-    ``own`` also those of the own times, and what they lack as waits.
+def _take_step_times(table: TimesByPlace, ranks: Sequence[int], cohorts: Sequence[CohortExcess]) -> None:
+    """Puts into ``table`` the medians over steps of the excess, which the verdict uses, where steps were kept; where
+    waits are known also those of the own times, and what they lack as waits.
     """
     row_of = {place: row for row, place in enumerate(zip(table.subjects, table.phases, strict=True))}
     column_of = {rank: column for column, rank in enumerate(ranks)}
@@ -121,16 +127,16 @@ def _take_step_times(table: TimesByPlace, ranks: Sequence[int], cohorts: Sequenc
                 continue
             known = ~np.isnan(table.excess[row, columns]) & ~np.isnan(medians)
             table.excess[row, columns[known]] = medians[known]
-            if own:
-                _separate_waits(table, row, columns, nan_median(steps))
+            if table.waits is not None:
+                _separate_waits(table.times[row], table.waits[row], columns, nan_median(steps))
 
 
-def _separate_waits(table: TimesByPlace, row: int, columns: IntArray, own: FloatArray) -> None:
+def _separate_waits(times: FloatArray, waits: FloatArray, columns: IntArray, own: FloatArray) -> None:
     """Replaces the times of some ranks by their ``own`` times, and puts the rest into the waits."""
-    known = ~np.isnan(own) & ~np.isnan(table.times[row, columns])
+    known = ~np.isnan(own) & ~np.isnan(times[columns])
     columns, own = columns[known], own[known]
-    table.waits[row, columns] = np.maximum(table.times[row, columns] - own, 0)
-    table.times[row, columns] = own
+    waits[columns] = np.maximum(times[columns] - own, 0)
+    times[columns] = own
 
 
 def _map(worst: TimesByPlace, ranks: IntArray) -> SkewMap:
@@ -165,21 +171,25 @@ def _phase_times(row: RankRow) -> list[float]:
 
 def _comparable(table: TimesByPlace) -> IntArray:
     """Returns the indices of the subjects that took any time and have an excess, in their order."""
-    return np.flatnonzero((np.nansum(table.times, axis=1) > 0) & ~np.isnan(table.excess).all(axis=1))
+    most, largest = (np.fmax.reduce(numbers, axis=1, initial=-np.inf) for numbers in (table.times, table.excess))
+    return np.flatnonzero((most > 0) & (largest > -np.inf))
 
 
 def _worst_first(table: TimesByPlace) -> IntArray:
     """Returns the comparable subjects, the largest excess first; equal ones in the order of the model."""
     known = _comparable(table)
-    largest = np.nanmax(table.excess[known], axis=1, initial=-np.inf)
+    largest = np.fmax.reduce(table.excess, axis=1, initial=-np.inf)[known]
     worst: IntArray = known[np.argsort(-largest, kind="stable")]
     return worst
 
 
-def _rows(table: TimesByPlace, ranks: IntArray) -> tuple[SkewRow, ...]:
-    """Returns one row a subject; each has times and an excess."""
-    if not table.subjects:
-        return ()
+def _rows(table: TimesByPlace, places: IntArray, ranks: IntArray) -> tuple[SkewRow, ...]:
+    """Returns one row for each of some subjects, which have times and an excess."""
+    blocks = (table.at(places[first : first + _SUBJECTS]) for first in range(0, len(places), _SUBJECTS))
+    return tuple(row for block in blocks for row in _block(block, ranks))
+
+
+def _block(table: TimesByPlace, ranks: IntArray) -> Iterator[SkewRow]:
     slowest = np.nanargmax(table.excess, axis=1)
     columns = zip(
         table.subjects,
@@ -190,10 +200,10 @@ def _rows(table: TimesByPlace, ranks: IntArray) -> tuple[SkewRow, ...]:
         np.take_along_axis(table.excess, slowest[:, None], axis=1)[:, 0].tolist(),
         ranks[slowest].tolist(),
         np.count_nonzero(~np.isnan(table.times), axis=1).tolist(),
-        nan_median(table.waits).tolist(),
+        table.median_waits().tolist(),
         strict=True,
     )
-    return tuple(_row(*column) for column in columns)
+    yield from (_row(*column) for column in columns)
 
 
 def _row(
@@ -215,4 +225,6 @@ def _row(
 
 
 def _by_rank(table: FloatArray) -> tuple[tuple[float | None, ...], ...]:
-    return tuple(tuple(to_number(value) for value in column) for column in table.T)
+    rows = table.T.tolist()
+    whole = (~np.isnan(table)).sum(axis=0) == len(table)
+    return tuple(tuple(row) if known else tuple(map(to_number, row)) for row, known in zip(rows, whole, strict=True))

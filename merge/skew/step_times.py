@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.collectives.own_times import lossy_iterations, rank_waits, why_no_own_times
-from distprof.merge.load.window import MedianModuleTimes, Window
+from distprof.merge.load.window import Window
 from distprof.merge.report import BOTH_WAYS, THROUGHOUT
+from distprof.merge.times.phase_tables import phase_tables
 from distprof.records import PHASES
 
 #: Levels of places, the finest first: one module in one direction, or a phase without modules; one module in both; all
@@ -64,10 +66,10 @@ def step_times(analysis: Analysis, ranks: Sequence[int], *, with_waits: bool = F
     are known, unless they are wanted ``with_waits``.
     """
     windows = [analysis.timed_windows[rank] for rank in ranks]
-    iterations = np.unique(np.concatenate([window.iterations for window in windows]))
-    columns = [np.searchsorted(iterations, window.iterations) for window in windows]
-    keys, modules = _modules(analysis, ranks, windows, columns, len(iterations))
-    names, phases = _phases(windows, columns, len(iterations))
+    iterations = np.unique(np.concatenate(list({window.iterations for window in windows})))
+    columns = {own: np.searchsorted(iterations, own) for own in {window.iterations for window in windows}}
+    keys, modules = _modules(analysis, ranks, columns, len(iterations))
+    names, phases = _phases(analysis, ranks, columns, len(iterations))
     labels = [module.label for module in analysis.union.modules]
     places = (
         *(Place(labels[module], _SUM_PHASES[backward]) for backward, module in keys),
@@ -127,53 +129,94 @@ def _module_rows(owners: IntArray, row_of: Mapping[tuple[int, int], int]) -> Int
     return np.array(rows, np.int64)[where]
 
 
-def _phases(windows: Sequence[Window], columns: Sequence[IntArray], steps: int) -> tuple[list[str], FloatArray]:
+#: The numbers of a window's iterations, which most ranks have alike.
+IterationNumbers = tuple[int, ...]
+
+
+def _phases(
+    analysis: Analysis, ranks: Sequence[int], columns: Mapping[IterationNumbers, IntArray], steps: int
+) -> tuple[list[str], FloatArray]:
     """Returns the phases that were seen, and the whole iteration."""
+    tables, windows = phase_tables(analysis), [analysis.timed_windows[rank] for rank in ranks]
     names = [name for name in (*_FINE_PHASES, *_SUM_PHASES) if any(name in window.phases_ns for window in windows)]
-    times = np.full((len(names) + 1, len(windows), steps), np.nan)
-    for number, (window, column) in enumerate(zip(windows, columns, strict=True)):
-        for row, name in enumerate(names):
-            if name in window.phases_ns:
-                times[row, number, column] = window.phases_ns[name]
-        times[-1, number, column] = window.durations_ns
+    place = {rank: number for number, rank in enumerate(tables.ranks)}
+    times = np.full((len(names) + 1, len(ranks), steps), np.nan)
+    for members in _alike(windows):
+        column, rows = columns[windows[members[0]].iterations], [place[ranks[number]] for number in members]
+        for number, name in enumerate(names):
+            times[number][np.ix_(np.array(members), column)] = tables.phases[name][rows, : len(column)]
+        times[-1][np.ix_(np.array(members), column)] = [windows[number].durations_ns for number in members]
     return names, times
 
 
+def _alike(windows: Sequence[Window]) -> list[list[int]]:
+    """Returns the places of the windows that have the same iterations, as those of most ranks have."""
+    found: dict[IterationNumbers, list[int]] = {}
+    for number, window in enumerate(windows):
+        found.setdefault(window.iterations, []).append(number)
+    return list(found.values())
+
+
 def _modules(
-    analysis: Analysis, ranks: Sequence[int], windows: Sequence[Window], columns: Sequence[IntArray], steps: int
+    analysis: Analysis, ranks: Sequence[int], columns: Mapping[IterationNumbers, IntArray], steps: int
 ) -> tuple[list[tuple[int, int]], FloatArray]:
     """Returns (backward, module of the union) of the modules whose self times by step any of the ranks kept.
 
     Other ranks may not have kept them, as they take less there: their median stands for each of their steps.
     """
     column_of = {data.rank: number for number, data in enumerate(analysis.ranks)}
-    index = [analysis.union.index(column_of[rank]) for rank in ranks]
-    every = list(zip(index, windows, columns, strict=True))
-    kept = sorted({key for own, window, _ in every for key in _kept(own, window)})
-    row_of = {key: row for row, key in enumerate(kept)}
-    times = np.full((len(kept), len(ranks), steps), np.nan)
-    for number, (own, window, column) in enumerate(every):
-        if window.times is not None:
-            medians = _medians(own, window.times, len(analysis.union.modules))
-            own_medians = np.array([medians[backward, module] for backward, module in kept])
-            times[:, number, column] = own_medians[:, None]
-            for key, line in _kept(own, window).items():
-                times[row_of[key], number, column] = line
-    return kept, times
+    modules = _Modules(len(analysis.union.modules))
+    for rank in ranks:
+        modules.add(analysis.union.index(column_of[rank]), analysis.timed_windows[rank])
+    return modules.keys(), modules.times(columns, steps)
 
 
-def _kept(index: IntArray, window: Window) -> dict[tuple[int, int], FloatArray]:
-    """Returns by (backward, module of the union) the self times by step that a rank kept."""
-    if window.times is None:
-        return {}
-    own = window.times.by_step
-    forward = zip(index[own.forward_rows].tolist(), own.forward, strict=True)
-    backward = zip(index[own.backward_rows].tolist(), own.backward, strict=True)
-    return {**{(0, module): line for module, line in forward}, **{(1, module): line for module, line in backward}}
+class _Modules:
+    """The self times of the modules that any rank of a cohort kept.
 
+    A place is a module of the union in forward, and the number of modules more in backward.
+    """
 
-def _medians(index: IntArray, times: MedianModuleTimes, modules: int) -> FloatArray:
-    """Returns (forward or backward, modules of the union) medians over steps, NaN where the rank has no such module."""
-    medians = np.full((2, modules), np.nan)
-    medians[0, index], medians[1, index] = times.forward_self, times.backward_self
-    return medians
+    def __init__(self, modules: int) -> None:
+        self._modules = modules
+        self._ranks: list[tuple[IntArray, Window]] = []
+        self._places: dict[int, IntArray] = {}  # by the id of the modules of a rank: the places of its times
+
+    def add(self, index: IntArray, window: Window) -> None:
+        """Adds a rank, whose rows are the modules ``index`` of the union."""
+        self._ranks.append((index, window))
+        if id(index) not in self._places:
+            self._places[id(index)] = np.concatenate([index, index + self._modules])
+
+    def keys(self) -> list[tuple[int, int]]:
+        """Returns (backward, module of the union), ascending."""
+        return [divmod(place, self._modules) for place in self._kept.tolist()]
+
+    @cached_property
+    def _kept(self) -> IntArray:
+        kept = [self._places_of(index, window) for index, window in self._ranks if window.times is not None]
+        return np.unique(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
+
+    def _places_of(self, index: IntArray, window: Window) -> IntArray:
+        assert window.times is not None
+        return self._places[id(index)][window.times.by_step.places]
+
+    def times(self, columns: Mapping[IterationNumbers, IntArray], steps: int) -> FloatArray:
+        """Returns (places, ranks, steps); each step of ``columns`` has the median where its time was not kept."""
+        times = np.full((len(self._ranks), len(self._kept), steps), np.nan)  # those of a rank side by side
+        rows_of = {key: self._rows(places) for key, places in self._places.items()}
+        for own, (index, window) in zip(times, self._ranks, strict=True):
+            if window.times is not None:
+                there, rows = rows_of[id(index)]
+                column = columns[window.iterations]
+                own[there[:, None], column] = window.times.times[:2].reshape(-1)[rows][:, None]
+                kept = np.searchsorted(self._kept, self._places_of(index, window))
+                own[kept[:, None], column] = window.times.by_step.times
+        return np.moveaxis(times, 1, 0)
+
+    def _rows(self, places: IntArray) -> tuple[IntArray, IntArray]:
+        """Returns the kept places that a rank has, and where its medians of these are."""
+        row_of = np.full(2 * self._modules, -1)
+        row_of[places] = np.arange(len(places))
+        rows = row_of[self._kept]
+        return np.flatnonzero(rows >= 0), rows[rows >= 0]

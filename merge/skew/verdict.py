@@ -44,7 +44,6 @@ from distprof.merge.skew.thresholds import MARGIN, MIN_COHORT, SLOW_SHARE, STEP_
 from distprof.merge.skew.waiting import may_wait
 from distprof.merge.skew.what_if import cost_of
 from distprof.merge.skew.windows import over_windows
-from distprof.merge.stats import median_of_steps
 from distprof.merge.wording import place_name
 from distprof.rank_names import rank_names
 
@@ -71,7 +70,7 @@ def rank_verdict(analysis: Analysis) -> RankVerdict:
 
 def _slow_ranks(analysis: Analysis) -> RankVerdict:
     """Returns who is slow in one window."""
-    medians = [median_of_steps(window.durations_ns) for window in analysis.timed_windows.values()]
+    medians = [window.median_ns or 0.0 for window in analysis.timed_windows.values()]
     nobody = RankVerdict(
         finding=NOT_ENOUGH,
         named=(),

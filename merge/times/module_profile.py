@@ -17,7 +17,7 @@ from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import BoolArray, FloatArray, IntArray, ShortFloatArray, padded
 from distprof.merge.job.module_union import Module
 from distprof.merge.load.module_tree import RankTree
-from distprof.merge.load.window import MedianModuleTimes, Window
+from distprof.merge.load.window import Window
 from distprof.merge.report import ModuleStats, ModuleTimes
 from distprof.merge.stats import nan_median, to_number
 from distprof.merge.work.compiled_kernels import COMPILED, inside_compiled
@@ -35,10 +35,34 @@ class TimeTables:
     time either where its whole subtree was never called.  There are no backward times where nothing trains.
     """
 
-    forward_self: ShortFloatArray
-    backward_self: ShortFloatArray
-    forward: ShortFloatArray  # inclusive
-    backward: ShortFloatArray  # inclusive
+    times: ShortFloatArray  # (ranks, 4, modules): those of a rank side by side
+
+    @property
+    def own(self) -> ShortFloatArray:
+        """The self times of each module twice: in forward, then in backward."""
+        ranks, _, modules = self.times.shape
+        both: ShortFloatArray = self.times[:, :2].reshape(ranks, 2 * modules).T
+        return both
+
+    @property
+    def forward_self(self) -> ShortFloatArray:
+        return self._of(0)
+
+    @property
+    def backward_self(self) -> ShortFloatArray:
+        return self._of(1)
+
+    @property
+    def forward(self) -> ShortFloatArray:  # inclusive
+        return self._of(2)
+
+    @property
+    def backward(self) -> ShortFloatArray:  # inclusive
+        return self._of(3)
+
+    def _of(self, table: int) -> ShortFloatArray:
+        found: ShortFloatArray = self.times[:, table].T
+        return found
 
 
 @computed_once
@@ -46,20 +70,12 @@ def time_tables(analysis: Analysis) -> TimeTables:
     """Returns the times of all modules on all ranks."""
     called = _mean(analysis, lambda tree, window: window.times.calls if window.times else None) > 0
     called_below = _any_below(called, analysis.union.modules)
+    windows = (analysis.windows.get(data.rank) for data in analysis.ranks)
+    times = analysis.union.stack((window.times.times if window and window.times else None for window in windows), 4)
     trains = np.full(len(called), analysis.trains)
-
-    def table(pick: Callable[[MedianModuleTimes], ShortFloatArray], known: BoolArray) -> ShortFloatArray:
-        windows = (analysis.windows.get(data.rank) for data in analysis.ranks)
-        times = analysis.union.stack(pick(window.times) if window and window.times else None for window in windows)
-        times[~known] = np.nan
-        return times
-
-    return TimeTables(
-        forward_self=table(lambda times: times.forward_self, called),
-        backward_self=table(lambda times: times.backward_self, called & trains),
-        forward=table(lambda times: times.forward, called_below),
-        backward=table(lambda times: times.backward, called_below & trains),
-    )
+    for number, known in enumerate((called, called & trains, called_below, called_below & trains)):
+        times[:, number, ~known] = np.nan
+    return TimeTables(times)
 
 
 def module_times(analysis: Analysis) -> ModuleTimes:

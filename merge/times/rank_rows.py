@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
@@ -10,7 +12,8 @@ from distprof.merge.collectives.own_times import lossy_iterations, rank_waits
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
 from distprof.merge.report import RankRow
-from distprof.merge.stats import median_of_steps, to_number
+from distprof.merge.stats import to_number
+from distprof.merge.times.phase_tables import phase_tables
 from distprof.merge.work.replica_check import certain_totals
 from distprof.merge.work.utilization import compute_utilizations
 from distprof.records import PHASES, Memory, MemoryUnknown
@@ -19,11 +22,32 @@ from distprof.records import PHASES, Memory, MemoryUnknown
 @computed_once
 def rank_rows(analysis: Analysis) -> tuple[RankRow, ...]:
     """Returns one row for each rank, ascending."""
-    sums = ArraySums()
-    return tuple(_row(analysis, data, sums) for data in analysis.ranks)
+    sums, phases = ArraySums(), _phase_times(analysis)
+    unseen = _Phases(dict.fromkeys(PHASES), None)
+    return tuple(_row(analysis, data, sums, phases.get(data.rank, unseen)) for data in analysis.ranks)
 
 
-def _row(analysis: Analysis, data: RankData, sums: ArraySums) -> RankRow:
+@dataclass(frozen=True)
+class _Phases:
+    """The times of the phases of one rank in ns."""
+
+    medians: dict[str, float | None]
+    longest_data: float | None
+
+
+def _phase_times(analysis: Analysis) -> dict[int, _Phases]:
+    """Returns the phases by rank, of the ranks that timed a step."""
+    tables = phase_tables(analysis)
+    unseen = np.full(len(tables.ranks), np.nan)
+    medians = [map(to_number, tables.medians.get(phase, unseen).tolist()) for phase in PHASES]
+    longest = np.fmax.reduce(tables.phases["data"], axis=1) if "data" in tables.phases else unseen
+    return {
+        rank: _Phases(dict(zip(PHASES, own, strict=True)), to_number(most))
+        for rank, most, *own in zip(tables.ranks, longest.tolist(), *medians, strict=True)
+    }
+
+
+def _row(analysis: Analysis, data: RankData, sums: ArraySums, phases: _Phases) -> RankRow:
     window = analysis.windows.get(data.rank)
     mfu, hfu = compute_utilizations(analysis).by_rank.get(data.rank, (None, None))
     found = data.memories.get(analysis.window)
@@ -35,8 +59,8 @@ def _row(analysis: Analysis, data: RankData, sums: ArraySums) -> RankRow:
         host=data.header.host,
         complete=not data.why_incomplete(analysis.mode, analysis.window),
         steps=window.steps if window else 0,
-        iteration_ns=median_of_steps(window.durations_ns) if window and window.steps else None,
-        phases_ns={phase: _phase_median(window, phase) for phase in PHASES},
+        iteration_ns=window.median_ns if window else None,
+        phases_ns=phases.medians,
         parameter_bytes=memory.parameter_bytes if memory else None,
         gradient_bytes=memory.gradient_bytes if memory else None,
         optimizer_bytes=memory.optimizer_bytes if memory else None,
@@ -48,24 +72,11 @@ def _row(analysis: Analysis, data: RankData, sums: ArraySums) -> RankRow:
         mfu=mfu,
         hfu=hfu,
         step_own_ns=_own_ns(analysis, data.rank, window) if window else (),
-        data_max_ns=_longest(window, "data"),
+        data_max_ns=phases.longest_data,
         step_iterations=window.iterations if window else (),
         step_durations_ns=tuple(window.durations_ns.tolist()) if window else (),
         step_processor_waits_ns=tuple(map(to_number, window.processor_waits_ns.tolist())) if window else (),
     )
-
-
-def _phase_median(window: Window | None, phase: str) -> float | None:
-    """Returns the median over the steps in which the phase was seen."""
-    if window is None or phase not in window.phases_ns:
-        return None
-    return median_of_steps(window.phases_ns[phase])
-
-
-def _longest(window: Window | None, phase: str) -> float | None:
-    if window is None or phase not in window.phases_ns or np.isnan(window.phases_ns[phase]).all():
-        return None
-    return float(np.nanmax(window.phases_ns[phase]))
 
 
 def _own_ns(analysis: Analysis, rank: int, window: Window) -> tuple[int, ...]:

@@ -14,11 +14,10 @@ latency.  No rate has the forward flops outside of modules, because no latency h
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Any
-
-import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import ArraySums
@@ -26,7 +25,8 @@ from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import Iterations, Spread, Summary
-from distprof.merge.stats import median_of_steps, spread
+from distprof.merge.stats import nan_median, spread
+from distprof.merge.times.phase_tables import phase_tables
 from distprof.merge.times.throughput import (
     evaluations,
     iterations,
@@ -115,7 +115,7 @@ class _Batches:
 def profile_summary(analysis: Analysis) -> Summary:
     """Returns the figures of the whole job."""
     totals, layout, timed = certain_totals(analysis), analysis.layout, analysis.timed_windows
-    wall, times = iterations(timed), _latencies(analysis.windows)
+    wall, times = iterations(timed), _latencies(analysis)
     work, batches = _work(analysis.counts, analysis.trains), _batches(analysis, wall)
     summary = Summary(
         batch_size_per_rank=batches.size_per_rank,
@@ -187,26 +187,23 @@ def _first_stage(windows: Mapping[int, Window], layout: JobTopology) -> Mapping[
     return first if any(window.samples for window in first.values()) else windows
 
 
-def _latencies(windows: Mapping[int, Window]) -> _Latencies:
-    timed = {rank: window for rank, window in windows.items() if window.steps}
-    trains = {rank: window for rank, window in timed.items() if window.mode == TRAINING}
+def _latencies(analysis: Analysis) -> _Latencies:
+    timed = analysis.timed_windows
+    trains = [rank for rank, window in timed.items() if window.mode == TRAINING]
     return _Latencies(
-        forward=_phases_spread(timed, ("forward",)),
-        backward=_phases_spread(trains, ("backward",)),
-        optimizer=_phases_spread(trains, ("optimizer",)),
-        iteration=_phases_spread({rank: w for rank, w in timed.items() if not w.saw_no_forward}, _WORK_PHASES),
-        wall=spread({rank: median_of_steps(window.durations_ns) for rank, window in timed.items()}),
+        forward=_phases_spread(analysis, timed, ("forward",)),
+        backward=_phases_spread(analysis, trains, ("backward",)),
+        optimizer=_phases_spread(analysis, trains, ("optimizer",)),
+        iteration=_phases_spread(analysis, (rank for rank, w in timed.items() if not w.saw_no_forward), _WORK_PHASES),
+        wall=spread({rank: window.median_ns for rank, window in timed.items() if window.median_ns is not None}),
     )
 
 
-def _phases_spread(windows: Mapping[int, Window], phases: Sequence[str]) -> Spread | None:
+def _phases_spread(analysis: Analysis, ranks: Iterable[int], phases: Sequence[str]) -> Spread | None:
     """Returns the spread of the phases' sum; a rank that saw none of the phases has no value."""
-    medians = {}
-    for rank, window in windows.items():
-        seen = [window.phases_ns[phase] for phase in phases if phase in window.phases_ns]
-        if seen:
-            medians[rank] = median_of_steps(np.nansum(seen, axis=0))
-    return spread(medians)
+    tables = phase_tables(analysis)
+    medians = dict(zip(tables.ranks, nan_median(tables.sums(phases)).tolist(), strict=True))
+    return spread({rank: medians[rank] for rank in ranks if not isnan(medians[rank])})
 
 
 def _mean(values: Mapping[int, float | None]) -> float | None:

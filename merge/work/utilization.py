@@ -27,7 +27,6 @@ from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import PeakUsed, Utilization, UtilizationSpread
-from distprof.merge.stats import median_of_steps
 from distprof.merge.wording import pluralise
 from distprof.merge.work.missing_reasons import why_uncounted, why_untimed
 from distprof.merge.work.own_shares import own_shares
@@ -64,7 +63,7 @@ def compute_utilizations(analysis: Analysis) -> Utilizations:
     works = _works(counts, own)
     timed = {rank: window for rank, window in windows.items() if _is_timed(window)}
     walls = {rank: float(window.durations_ns.mean()) / NS_PER_SECOND for rank, window in timed.items()}
-    medians = [median_of_steps(window.durations_ns) / NS_PER_SECOND for window in timed.values()]
+    medians = [(window.median_ns or 0.0) / NS_PER_SECOND for window in timed.values()]
     by_work = {work: _ideal(work, peaks) for work in set(works.values())}
     ideals = {rank: ideal for rank, work in works.items() if walls.get(rank) and (ideal := by_work[work])}
     mfu = {rank: ideal.model / walls[rank] for rank, ideal in ideals.items()}

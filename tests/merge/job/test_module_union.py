@@ -82,11 +82,14 @@ def test_parents_and_depths_are_those_of_the_union() -> None:
 def test_stack_puts_values_at_their_module_and_nan_elsewhere() -> None:
     one, other = tree("a"), tree("b", "b.c")
     alignment = ModuleUnion([one, other, one])
-    table = alignment.stack([np.array([1.0, 2.0]), np.array([3.0, 4.0, 5.0]), None])
-    found = {module.label: row for module, row in zip(alignment.modules, table.tolist(), strict=True)}
-    assert str(found["GPT"]) == "[1.0, 3.0, nan]"
-    assert str(found["a"]) == "[2.0, nan, nan]"
-    assert str(found["b.c"]) == "[nan, 5.0, nan]"
+    values = [np.array([1.0, 2.0]), np.array([3.0, 4.0, 5.0])]
+    table = alignment.stack([*(np.stack([own, 10 * own]).astype(np.float32) for own in values), None], 2)
+    for number, factor in enumerate((1.0, 10.0)):
+        by_module = (table[:, number] / factor).T.tolist()
+        found = {module.label: row for module, row in zip(alignment.modules, by_module, strict=True)}
+        assert str(found["GPT"]) == "[1.0, 3.0, nan]"
+        assert str(found["a"]) == "[2.0, nan, nan]"
+        assert str(found["b.c"]) == "[nan, 5.0, nan]"
 
 
 names = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8)
