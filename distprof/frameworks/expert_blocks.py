@@ -7,12 +7,12 @@ counts the experts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from distprof.frameworks.module_view import ModelView, Weight, package_of, unwrapped
-from distprof.frameworks.moe_names import declared_numbers, names_experts
+from distprof.frameworks.moe_names import declared_numbers, names_experts, stated_width
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,9 @@ def _flattened(module: nn.Module, inner: nn.Module, view: ModelView) -> Blocks |
     number = next(declared_numbers(inner), 0)
     if number < 2 or not matrices or any(len(one.shape) != 2 or one.shape[0] % number for one in matrices):
         return None
+    width = stated_width(inner)  # some modules state the number of all ranks, and hold those of one
+    if width and all(one.shape[0] % width == 0 and number % (one.shape[0] // width) == 0 for one in matrices):
+        number = matrices[0].shape[0] // width
     local = {one.local * number // one.shape[0] for one in matrices}
     widths = frozenset(size for one in matrices for size in (one.shape[0] // number, one.shape[1]))
     return Blocks(module, local.pop(), number, True, widths) if len(local) == 1 else None
@@ -126,7 +129,8 @@ def candidates(layer: nn.Module, view: ModelView) -> Iterator[tuple[Blocks, nn.M
         if found is not None:
             yield found, child
             continue
+        named = names_experts(name, unwrapped(child))
         for inner_name, inner in unwrapped(child)._modules.items():
             deeper = blocks_of(inner_name, inner, view) if inner is not None else None
             if deeper is not None:
-                yield deeper, child
+                yield replace(deeper, is_named=deeper.is_named or named), child

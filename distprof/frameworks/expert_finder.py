@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -18,6 +18,7 @@ from distprof.frameworks.expert_blocks import Blocks, candidates
 from distprof.frameworks.module_view import ModelView, Weight, is_wrapping, package_of, unwrapped
 from distprof.frameworks.moe_names import (
     declared_numbers,
+    drops_inside,
     has_capacity,
     is_layer_class,
     is_router_name,
@@ -72,7 +73,7 @@ def find_experts(layer: nn.Module, view: ModelView) -> Experts | None:
         router = next((one for one in routers if one.fits(blocks)), None)
         if _is_layer(layer, blocks, router, len(routers), inside=inside):
             alike = [one for one, _ in found if one is not blocks and _are_alike(one, blocks)]
-            return _experts(layer, blocks, router, alike)
+            return _experts(layer, _as_called(blocks, child, view), router, alike)
     return None
 
 
@@ -99,6 +100,16 @@ def _is_layer(layer: nn.Module, blocks: Blocks, router: _Router | None, routers:
     return router.is_named or (not blocks.modules and (routers == 1 or is_layer_class(layer)))
 
 
+def _as_called(blocks: Blocks, child: nn.Module, view: ModelView) -> Blocks:
+    """Returns stacked weights as those of the layer's child that they are in, if it has no others: the layer calls it
+    with the ids of experts.  Weights stay those of a module inside that is called with the tokens of each.
+    """
+    if blocks.modules or blocks.names or blocks.module is child or _takes_counts(unwrapped(blocks.module)):
+        return blocks
+    lengths = {weight.shape[0] for _, weight in view.weights_below(child) if weight.shape}
+    return replace(blocks, module=child) if lengths == {blocks.whole} else blocks
+
+
 def _experts(layer: nn.Module, blocks: Blocks, router: _Router | None, alike: Sequence[Blocks]) -> Experts:
     chooser = router.module if router is not None else None
     inner = unwrapped(chooser) if chooser is not None else None
@@ -116,7 +127,7 @@ def _experts(layer: nn.Module, blocks: Blocks, router: _Router | None, alike: Se
         top_k=top_k,
         router=chooser,
         read_router=read,
-        read_handed=None if blocks.modules or counts else partial(read_arguments, top_k=top_k),
+        read_handed=None if blocks.modules or counts or drops_inside(holder) else partial(read_arguments, top_k=top_k),
         read_processed=read_counts if counts else None,
         ids=blocks.ids,
         parts=tuple(one.module for one in alike),

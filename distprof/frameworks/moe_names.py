@@ -72,15 +72,32 @@ def stated_top_k(*modules: Any) -> int:
     """Returns the number of experts a token that one of the modules states, by attribute, class or config; else 0."""
     own = [_attribute(module, name) for module in modules for name in _TOP_K]
     own += [_WORDS.get(word) or (int(word) if word.isdecimal() else 0) for word in _k_in_classes(modules)]
-    configs = [_attribute(module, "config") for module in modules]
-    own += [_attribute(config, name) for config in configs if config is not None for name in _TOP_K[:-1]]
+    own += [_attribute(config, name) for config in _configs(modules) for name in _TOP_K[:-1]]
     return next((value for value in own if type(value) is int and value > 0), 0)
+
+
+def stated_width(module: Any) -> int:
+    """Returns the inner width of one expert that the config of a module states; else 0."""
+    stated = (_attribute(config, "ffn_hidden_size") for config in _configs((module,)))
+    return next((value for value in stated if type(value) is int and value > 0), 0)
+
+
+def _configs(modules: tuple[Any, ...]) -> list[Any]:
+    """Returns the configs of modules: what MegaBlocks' modules call ``args`` is one, too."""
+    found = [_attribute(module, name) for module in modules for name in ("config", "args")]
+    return [config for config in found if config is not None]
 
 
 def has_capacity(*modules: Any) -> bool:
     """Whether a module states a capacity of its experts: a router may then return what is left after drops."""
     attributes = (name for module in modules for name in getattr(module, "__dict__", ()) if "capacity" in name.lower())
     return any(attributes)
+
+
+def drops_inside(experts: Any) -> bool:
+    """Whether experts drop some of the choices that they are called with, as MegaBlocks' with a capacity do."""
+    factors = (_attribute(config, "moe_capacity_factor") for config in _configs((experts,)))
+    return "dropless" not in type(experts).__name__.lower() and any(factors)
 
 
 def config_smell(module: nn.Module) -> str:
