@@ -9,6 +9,7 @@ from torch import nn
 
 from distprof.frameworks.module_view import ModelView
 from distprof.frameworks.protocol import Experts, ReadArguments, ReadRouter
+from distprof.model.count_buffers import ReadBuffer, count_buffer, is_compiled
 from distprof.module_walk import modules_of
 from distprof.records import ASSUMED, ExpertLayer, ModuleRow, Topology
 
@@ -42,6 +43,8 @@ class MoeLayer:
     own: tuple[str, ...] = ()
     guessed: bool = False
     by_hand: bool = False  # the script counts its tokens; which rank hosts which expert is not known
+    model_row: int = -1  # of the model in which it was found
+    read_buffer: ReadBuffer | None = None  # of a compiled layer that counts the tokens of its experts itself
 
     @property
     def ways(self) -> int:
@@ -83,7 +86,8 @@ def find_moe_layers(
             layer = _moe_layer(experts, row, rows, modules, size_of)
             if layer is not None:
                 inside.add(row)
-                yield layer
+                buffer = count_buffer(found, layer.num_experts) if _is_in_compiled(row, rows, modules) else None
+                yield replace(layer, model_row=first_row, read_buffer=buffer)
 
 
 def place_layers(layers: list[MoeLayer], topology: Topology, rank: int) -> tuple[tuple[ExpertLayer, ...], Topology]:
@@ -155,6 +159,15 @@ def _moe_layer(
         experts.own,
         experts.guessed,
     )
+
+
+def _is_in_compiled(row: int, rows: list[ModuleRow], modules: dict[int, nn.Module]) -> bool:
+    """Whether the module of a row, or one around it, is compiled."""
+    while row in modules:
+        if is_compiled(modules[row]):
+            return True
+        row = rows[row].parent
+    return False
 
 
 def _is_below(row: int, ancestor: int, rows: list[ModuleRow]) -> bool:

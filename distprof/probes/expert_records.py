@@ -14,6 +14,7 @@ from distprof.probes.host_copies import start_copies
 from distprof.records import Array, ExpertLoad, ExpertRouting, LayerRouting, Record
 
 ROUTED, KEPT, HANDED, PROCESSED, RECORDED, AUX_LOSS = "routed", "kept", "handed", "processed", "recorded", "aux_loss"
+BUFFER = "buffer"
 
 
 def rows_of(row: int) -> str:
@@ -33,6 +34,7 @@ class LayerSums:
     called: bool = False
     by_value: bool = False  # rows of zeros are left out
     misread: bool = False  # a reader failed: the counts are incomplete
+    buffer_before: torch.Tensor | None = None  # the layer's own count when its model was called
 
     def add(self, name: str, counts: torch.Tensor | None) -> None:
         if counts is None:
@@ -114,6 +116,8 @@ class Pending:
         sums = self._sums[number]
         routed, kept = found.get(ROUTED), found.get(RECORDED, found.get(KEPT, found.get(HANDED)))
         if routed is None and kept is None:
+            kept = _counts_of_buffer(found.get(BUFFER))
+        if routed is None and kept is None:
             return None
         if routed is None and RECORDED in found:
             routed = kept  # the script counts what experts get
@@ -134,3 +138,10 @@ class Pending:
             lost=lost,
             handed=routed is None,
         )
+
+
+def _counts_of_buffer(added: Array | None) -> Array | None:
+    """Returns what a forward added to the buffer in which a layer counts; None where these are no numbers of tokens."""
+    if added is None or not added.any() or (added < 0).any() or (added != np.rint(added)).any():
+        return None
+    return added.astype(np.int64)

@@ -19,6 +19,7 @@ from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.model.moe_layers import MoeLayer
 from distprof.probes.expert_records import (
     AUX_LOSS,
+    BUFFER,
     HANDED,
     KEPT,
     PROCESSED,
@@ -75,6 +76,10 @@ class ExpertTally:
         if layer.router >= 0 and layer.read_router is not None:
             read, before = partial(self._router_left, number), self.leaving.get(layer.router)
             self.leaving[layer.router] = read if before is None else _both(before, read)
+        if layer.read_buffer is not None:
+            self._call_before(layer.model_row, partial(self._model_entered, number))
+            read, before = partial(self._model_left, number), self.leaving.get(layer.model_row)
+            self.leaving[layer.model_row] = read if before is None else _both(before, read)
         if layer.holder >= 0 and (layer.read_handed or layer.read_processed):
             self._call_before(layer.holder, partial(self._holder_entered, number))
 
@@ -102,24 +107,40 @@ class ExpertTally:
         self._read_safely(_read_router, number, output)
 
     @hidden_from_dynamo
+    def _model_entered(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._read_safely(_keep_buffer, number, None)
+
+    @hidden_from_dynamo
+    def _model_left(self, number: int, output: Any) -> None:
+        self._read_safely(_read_buffer, number, None)
+
+    @hidden_from_dynamo
     def _holder_entered(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._read_safely(_read_holder, number, (*args, *kwargs.values()))
 
     def _read_safely(self, read: Callable[[MoeLayer, LayerSums, Any], None], number: int, values: Any) -> None:
         """Calls a reader hidden from the script's modes, and marks the layer when it raises.  Nothing is read while a
         CUDA graph is captured: the graph would replay the reader.
-
-        Autograd stays on, because an exception from outside might leave it off: what is read are integers, or detached.
         """
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
             return
-        try:
-            # A context manager of Python costs more than most readers do: few scripts train in inference mode.
-            with torch.inference_mode(False) if torch.is_inference_mode_enabled() else _NoModes(), _NoModes():
-                read(self._layers[number], self._sums[number], values)
-        except Exception as error:
-            pass_on(error)
+        if not read_hidden(read, self._layers[number], self._sums[number], values):
             self._sums[number].misread = True
+
+
+def read_hidden(read: Callable[..., None], *values: Any) -> bool:
+    """Calls a reader hidden from the script's modes; returns whether it did not raise.
+
+    Autograd stays on, because an exception from outside might leave it off: what is read are integers, or detached.
+    """
+    try:
+        # A context manager of Python costs more than most readers do: few scripts train in inference mode.
+        with torch.inference_mode(False) if torch.is_inference_mode_enabled() else _NoModes(), _NoModes():
+            read(*values)
+    except Exception as error:
+        pass_on(error)
+        return False
+    return True
 
 
 def _both(first: Callable[..., None], second: Callable[..., None]) -> Callable[..., None]:
@@ -150,6 +171,19 @@ def _read_holder(layer: MoeLayer, sums: LayerSums, arguments: tuple[Any, ...]) -
         sums.add(HANDED, layer.read_handed(arguments, layer.num_experts))
     if layer.read_processed is not None:
         sums.add(PROCESSED, layer.read_processed(arguments, layer.local))
+
+
+def _keep_buffer(layer: MoeLayer, sums: LayerSums, _: Any) -> None:
+    buffer = layer.read_buffer() if layer.read_buffer is not None else None
+    sums.buffer_before = None if buffer is None else buffer.detach().clone()
+
+
+def _read_buffer(layer: MoeLayer, sums: LayerSums, _: Any) -> None:
+    """Adds what a forward has added to the buffer; what recomputing adds in backward is not counted."""
+    buffer = layer.read_buffer() if layer.read_buffer is not None else None
+    before, sums.buffer_before = sums.buffer_before, None
+    if buffer is not None and before is not None:
+        sums.add(BUFFER, buffer.detach() - before)
 
 
 def _read_recorded(layer: MoeLayer, sums: LayerSums, counts: Any) -> None:

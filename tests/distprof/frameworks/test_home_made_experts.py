@@ -143,6 +143,23 @@ class Compilable(nn.Module):
         return y
 
 
+class CountsItself(Compilable):
+    """Adds its tokens to a buffer, as torchtitan's layer does; a hook of the optimizer empties it."""
+
+    tokens_per_expert: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("tokens_per_expert", torch.zeros(EXPERTS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, ids = self.router(x)
+        with torch.no_grad():
+            self.tokens_per_expert.add_(F.one_hot(ids, EXPERTS).sum((0, 1)))
+        y: Tensor = self.experts(x, ids, weights)
+        return y
+
+
 class InLayer(nn.Module):
     """Keeps the weights of its experts itself; the choice stays in its forward."""
 
@@ -265,14 +282,28 @@ def test_notes_say_why(recorded: tuple[Model, Report]) -> None:
 
 
 def test_compiled_layers_are_named(tmp_path: Path) -> None:
-    """Inside a compiled layer nothing is seen of its router and its experts."""
-    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), Compilable())
-    model[1].compile(backend="eager")
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    """Inside a compiled layer nothing is seen of its router and its experts, unless it counts their tokens itself."""
+    torch.manual_seed(0)
+    plain, counts = Compilable(), CountsItself()
+    model, x = nn.Sequential(nn.Linear(WIDTH, WIDTH), plain, counts), torch.randn(TOKENS, WIDTH)
+    for layer in (plain, counts):
+        layer.compile(backend="eager")
+    optimizer, counted = torch.optim.SGD(model.parameters(), lr=0.0), counts.tokens_per_expert
+
+    def empty(*_: Any) -> None:
+        told.append(counted.tolist())
+        counted.zero_()
+
+    told: list[list[float]] = []
+    optimizer.register_step_pre_hook(empty)
     with distprof.record(out=tmp_path, name="run", warmup=0, timed=2) as run:
         for _ in range(5):
-            model(torch.ones(TOKENS, WIDTH)).sum().backward()
+            for _ in range(2):
+                model(x).sum().backward()
             optimizer.step()
     report = distprof.load(run).report
-    assert [(layer.name, set(layer.tokens)) for layer in report.experts] == [("1", {None})]
+    named, counting = report.experts
+    assert (named.name, set(named.tokens)) == ("1", {None})
     assert any(note.startswith("compiled, not seen: tokens of experts are n/a in 1: ") for note in report.run.notes)
+    assert sum(told[-1]) == 2 * 2 * TOKENS
+    assert (counting.steps, list(counting.tokens)) == (2, [2 * count for count in told[-1]])
