@@ -50,9 +50,10 @@ def test_experts_that_are_all_on_every_rank(scenarios: dict[str, Scenario]) -> N
     assert all(parameter.split == () for parameter in seen.parameters(3).values())
 
 
-@MOE.finds("dp, ep, edp", "experts by global id", "top-k", "residual layers")
-def test_experts_over_two_ranks(scenarios: dict[str, Scenario]) -> None:
-    seen = scenarios["ep2"]
+@MOE.finds("dp, ep, edp", "experts by global id", "top-k", "residual layers", "the same with ZeRO 1")
+@pytest.mark.parametrize("name", ["ep2", "ep2_zero1"])
+def test_experts_over_two_ranks(scenarios: dict[str, Scenario], name: str) -> None:
+    seen = scenarios[name]
     assert seen.sizes == {"dp": 4, "ep": 2, "ep_size_2": 2, "edp": 2}
     assert seen.places("ep", "edp") == [(0, 0), (1, 0), (0, 1), (1, 1)]
     (layer,) = seen.expert_layers(3)
@@ -80,7 +81,7 @@ def test_groups_of_several_sizes_in_one_model(scenarios: dict[str, Scenario]) ->
 
 
 @MOE.finds("tokens routed, processed and dropped, auxiliary losses")
-@pytest.mark.parametrize(("name", "layers"), [("ep1", 1), ("ep2", 1), ("ep2_and_4", 2)])
+@pytest.mark.parametrize(("name", "layers"), [("ep1", 1), ("ep2", 1), ("ep2_zero1", 1), ("ep2_and_4", 2)])
 def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, layers: int) -> None:
     """Each rank has eight equal tokens, so that one expert gets all of them and takes its minimum capacity of four."""
     stats = scenarios[name].report.experts
@@ -93,6 +94,7 @@ def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, layers: in
             tuple(e for e, n in enumerate(layer.tokens) if not n),
         )
         assert layer.aux_loss is not None and layer.aux_loss > 0
+        assert layer.empty is not None and layer.empty.share == 3 / 4, "all experts run on the capacity of one"
         assert layer.ep_tokens == () if name == "ep1" else sum(count or 0 for count in layer.ep_tokens) == 16
 
 
@@ -121,7 +123,7 @@ WORK = {
     "pipeline": 2 * (2 * 4) * (3 * LINEAR + 8 * 16),  # micro-batches of two sequences of four
     # Of the eight tokens, which choose the same expert, it takes four: its capacity.
     "ep1": 8 * (LINEAR + GATE) + 4 * MLP,
-    "ep2": 8 * (LINEAR + GATE + RESIDUAL) + 4 * MLP,
+    **dict.fromkeys(["ep2", "ep2_zero1"], 8 * (LINEAR + GATE + RESIDUAL) + 4 * MLP),
     "ep2_and_4": 8 * (LINEAR + 2 * (GATE + RESIDUAL)) + 2 * 4 * MLP,
     "autotp": 8 * 3 * LINEAR,
 }

@@ -94,12 +94,12 @@ class WithExperts(nn.Module):
         return x
 
 
-def experts(*layers: tuple[int, bool]) -> int:
+def experts(*layers: tuple[int, bool], stage: int = 0) -> int:
     model = WithExperts(*layers)
     groups = moe_utils.split_params_into_different_moe_groups_for_optimizer(
         {"params": list(model.parameters()), "name": "all"}
     )
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=config())
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=config(stage))
     train(engine)
     residuals = sum(residual for _, residual in layers)
     dense = size(nn.Linear(WIDTH, WIDTH)) + (size(mlp()) if residuals else 0) + residuals * size(nn.Linear(WIDTH, 2))
@@ -151,6 +151,7 @@ SCENARIOS: dict[str, Callable[[], int]] = {
     "pipeline": pipeline,
     "ep1": partial(experts, (1, False)),
     "ep2": partial(experts, (2, True)),
+    "ep2_zero1": partial(experts, (2, True), stage=1),
     "autotp": autotp,
     "ep2_and_4": partial(experts, (2, True), (4, True)),
 }
