@@ -58,6 +58,7 @@ ANALYSIS = (
     "merge.collectives",
     "merge.work",
     "merge.times",
+    "merge.experts.recorded",
     "merge.experts",
     "merge.skew",
     "merge.host_rows",

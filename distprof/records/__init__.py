@@ -25,7 +25,15 @@ from distprof.records.collectives import (
     Timeline,
 )
 from distprof.records.counts import FLOPS_PER_MAC, Counts, DeviceWork, Generated, OpRow, Ops
-from distprof.records.experts import ExpertLayer, ExpertLayers, ExpertLoad, ExpertRouting, LayerRouting, Suspect
+from distprof.records.experts import (
+    ExpertLayer,
+    ExpertLayers,
+    ExpertLoad,
+    ExpertRouting,
+    LayerRouting,
+    RouterFigures,
+    Suspect,
+)
 from distprof.records.fields import INT64, LIMIT, MAX_DEPTH, Amount, Array, Bounds, Index, Natural, Row, Size
 from distprof.records.model import (
     DENSE,
@@ -142,6 +150,7 @@ __all__ = [
     "Pauses",
     "Plan",
     "Record",
+    "RouterFigures",
     "Row",
     "Size",
     "Stage",

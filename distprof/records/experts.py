@@ -81,11 +81,35 @@ class LayerRouting(Bulky):
     handed: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class RouterFigures(Bulky):
+    """What the router of one layer shows in the counted step, beside its choices.
+
+    ``masked_tokens``: the tokens of an attention mask that the router's tokens are those of, 0 where no mask was seen;
+    ``padding_tokens``: how many of them are padding; ``padding``: how often padding chose each of the ``num_experts``,
+    by global id, without dropped choices; empty where no mask was seen.  ``scored_tokens``: the tokens whose scores
+    were seen; ``entropy``: the sum of the entropies of their shares / ln(num_experts), one number, and ``z_loss``: the
+    sum of the squares of logsumexp of their logits, one number; each empty where it is not known.
+    """
+
+    layer: Index  # its number, in the order of ExpertLayers
+    masked_tokens: Natural = 0
+    padding_tokens: Natural = 0
+    padding: Array = bulk("<u4")
+    scored_tokens: Natural = 0
+    entropy: Array = bulk("<f8")
+    z_loss: Array = bulk("<f8")
+
+
 @dataclass(frozen=True)
 class ExpertRouting:
-    """The choices of routers for this rank's own tokens in one timed step, of the layers whose routing was seen."""
+    """The choices of routers for this rank's own tokens in one step, of the layers whose routing was seen.
+
+    ``figures``: what else was seen of routers, in the counted step only.
+    """
 
     KIND: ClassVar[str] = "expert_routing"
     iteration: Natural
     layers: tuple[LayerRouting, ...]
     window: Natural = 0
+    figures: tuple[RouterFigures, ...] = ()

@@ -23,6 +23,7 @@ from distprof.records import (
     Mesh,
     Pauses,
     Record,
+    RouterFigures,
     Timeline,
     Topology,
     Tree,
@@ -83,9 +84,10 @@ def _expert_layers(record: ExpertLayers) -> str:
 
 
 def _expert_routing(record: ExpertRouting) -> str:
-    if len({one.layer for one in record.layers}) < len(record.layers):
-        return "a layer is there twice"
-    return next(filter(None, map(_layer_routing, record.layers)), "")
+    for every in (record.layers, record.figures):
+        if len({one.layer for one in every}) < len(every):
+            return "a layer is there twice"
+    return next(filter(None, [*map(_layer_routing, record.layers), *map(_router_figures, record.figures)]), "")
 
 
 def _layer_routing(one: LayerRouting) -> str:
@@ -94,6 +96,13 @@ def _layer_routing(one: LayerRouting) -> str:
     ):
         return "what was dropped does not fit what was routed"
     return "" if len(one.aux_loss) == (one.aux_calls > 0) else "its losses do not fit their calls"
+
+
+def _router_figures(one: RouterFigures) -> str:
+    if one.padding_tokens > one.masked_tokens or (len(one.padding) and not one.masked_tokens):
+        return "its padding does not fit its mask"
+    scored = one.scored_tokens > 0
+    return "" if len(one.entropy) == scored and len(one.z_loss) <= scored else "its scores do not fit their tokens"
 
 
 def _timeline(timeline: Timeline) -> str:

@@ -5,7 +5,8 @@
 
 The layer waits for its slowest ep rank, since its dispatch and its combine are barriers.  With equal loads each ep rank
 would take what its device takes for the mean of the tokens (distprof.merge.experts.tokens_or_device).  Both are of one
-step, so that a hot expert which is another one in each step costs as much as one that stays.
+step, so that a hot expert which is another one in each step costs as much as one that stays.  Where the experts of all
+ep ranks run on as many rows, on a capacity that empty slots fill (distprof.merge.experts.empty_slots), loads are equal.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.collectives.own_times import RankWaits, rank_waits, why_no_own_times
-from distprof.merge.experts.hosts import ExpertHost
 from distprof.merge.experts.layer_times import enclosing_layers
+from distprof.merge.experts.recorded.hosts import ExpertHost
 from distprof.merge.experts.tokens_or_device import tokens_or_device
 from distprof.merge.report import ExpertLayerStats
 from distprof.records import NO_ROW
@@ -61,6 +62,8 @@ def with_costs(layer: ExpertLayerStats, times: EpTimes | None, loads: FloatArray
         return layer
     known = bool(np.isfinite(times.own_ns).all())
     medians = np.median(times.own_ns, axis=1)
+    if loads is not None and layer.empty is not None and layer.empty.equal_rows:
+        loads = np.ones_like(loads)  # experts run on their capacity
     found = tokens_or_device(times.own_ns, loads) if known and loads is not None else None
     return replace(
         layer,

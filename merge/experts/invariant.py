@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from distprof.merge.arrays import IntArray
-from distprof.merge.experts.hosts import ExpertHost
-from distprof.merge.experts.routing import RoutedTokens
+from distprof.merge.experts.recorded.hosts import ExpertHost
+from distprof.merge.experts.recorded.routing import RoutedTokens
 from distprof.merge.report import ExpertLayerStats
 from distprof.merge.wording import pluralise
 

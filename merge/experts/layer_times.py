@@ -4,17 +4,19 @@
 
 A module belongs to a part if all parameters at or below it do; a module without parameters belongs to that of its
 parent.  All else is the layer's own code: it sends tokens to their experts (dispatch) and adds up what comes back
-(combine), and the waits for other ranks are in it.
+(combine), and the waits for other ranks are in it; distprof.merge.experts.dispatch_times tells the two apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import BoolArray, FloatArray, IntArray
+from distprof.merge.experts.dispatch_times import NO_MODULES, SHORT, DispatchTimes, dispatch_times
 from distprof.merge.load.parameters import kind_of
 from distprof.merge.report import LayerTimes
 from distprof.merge.times.module_profile import time_tables
@@ -31,6 +33,7 @@ def layer_times(analysis: Analysis) -> dict[int, LayerTimes]:
     """Returns the times of each MoE layer by its module of the union; layers without a timed step are left out."""
     layer_of = enclosing_layers(analysis)
     part_of = _parts(_parameter_kinds(analysis), layer_of, [module.parent for module in analysis.union.modules])
+    apart = dispatch_times(analysis, layer_of, part_of == _EXPERTS, part_of == _ELSE)
     tables = time_tables(analysis)
     forward, backward = tables.forward_self, tables.backward_self
     found = {}
@@ -39,10 +42,20 @@ def layer_times(analysis: Analysis) -> dict[int, LayerTimes]:
         own = np.nan_to_num(forward[inside]).astype(np.float64) + np.nan_to_num(backward[inside])
         seen = ~np.isnan(forward[inside])
         if seen.any():
-            found[layer] = LayerTimes(
-                *(_mean_over_ranks(own, seen, part_of[inside] == part) for part in (_GATE, _EXPERTS, _SHARED, _ELSE))
+            gate, experts, shared, rest = (
+                _mean_over_ranks(own, seen, part_of[inside] == part) for part in (_GATE, _EXPERTS, _SHARED, _ELSE)
             )
+            times = LayerTimes(gate, experts, shared, rest)
+            found[layer] = _with_dispatch(times, apart.get(layer))
     return found
+
+
+def _with_dispatch(times: LayerTimes, apart: DispatchTimes | None) -> LayerTimes:
+    if times.experts_ns is None:
+        return replace(times, not_apart=NO_MODULES)
+    if apart is None:
+        return replace(times, not_apart=SHORT)
+    return replace(times, dispatch_ns=apart.dispatch_ns, combine_ns=apart.combine_ns, not_apart=apart.why)
 
 
 def enclosing_layers(analysis: Analysis) -> IntArray:

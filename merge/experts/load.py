@@ -7,8 +7,9 @@ host the same experts and process the same tokens; then only the lowest recorded
 tp slices the experts, and where all of them have equal loads and their router saw all tokens (under sequence parallel
 it sees a part).
 
-Routers' choices are reported beside the loads (distprof.merge.experts.routing).  Some stacks run experts on padding, or
-let experts fetch their tokens; their loads cannot be counted, and the load is then what routers chose and did not drop.
+Routers' choices are reported beside the loads (distprof.merge.experts.recorded.routing).  Some stacks run experts on
+padding, or let experts fetch their tokens; their loads cannot be counted, and the load is then what routers chose and
+did not drop.
 
     dropped = chosen - kept where routers report drops, else chosen - processed where all ranks counted
 
@@ -25,13 +26,15 @@ import numpy as np
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray
 from distprof.merge.experts.cost import ep_times, with_costs
-from distprof.merge.experts.hosts import ExpertHost, expert_hosts
+from distprof.merge.experts.counted_routers import counted_routers
+from distprof.merge.experts.empty_slots import empty_slots
 from distprof.merge.experts.invariant import find_breach
 from distprof.merge.experts.layer_times import layer_times
 from distprof.merge.experts.metrics import load_metrics
 from distprof.merge.experts.placement import better_placement, first_experts
-from distprof.merge.experts.routing import RoutedTokens, Routing, distinct_sources, layer_routing
-from distprof.merge.experts.same_tokens import common_iterations, distinct
+from distprof.merge.experts.recorded.hosts import ExpertHost, expert_hosts
+from distprof.merge.experts.recorded.routing import RoutedTokens, Routing, distinct_sources, layer_routing
+from distprof.merge.experts.recorded.same_tokens import common_iterations, distinct
 from distprof.merge.experts.step_loads import dropped_by_step, kept_by_step, over_steps, processed_by_step
 from distprof.merge.job.module_union import Module
 from distprof.merge.job.tp_duplicates import CountedWork
@@ -44,10 +47,15 @@ def expert_layers(analysis: Analysis) -> tuple[ExpertLayerStats, ...]:
     complete = len(analysis.run.ranks) == analysis.run.world_size
     found = []
     for seen in seen_layers(analysis):
-        layer = _stats(seen, all_recorded=complete)
-        times = ep_times(analysis, seen.hosts, seen.iterations, seen.ep)
-        layer = with_costs(layer, times, None if times is None else _loads_by_ep(seen, times.iterations))
-        found.append(replace(layer, times=layer_times(analysis).get(seen.module)))
+        times = layer_times(analysis).get(seen.module)
+        layer = replace(
+            _stats(seen, all_recorded=complete),
+            times=times,
+            empty=empty_slots(analysis, seen.hosts, times),
+            counted=counted_routers(analysis).get(seen.module),
+        )
+        own = ep_times(analysis, seen.hosts, seen.iterations, seen.ep)
+        found.append(with_costs(layer, own, None if own is None else _loads_by_ep(seen, own.iterations)))
     return tuple(found)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from distprof.merge.arrays import FloatArray, IntArray
-from distprof.merge.experts.hosts import ExpertHost
 from distprof.merge.experts.metrics import entropies, max_violations, trend
-from distprof.merge.experts.routing import RoutedTokens
+from distprof.merge.experts.recorded.hosts import ExpertHost
+from distprof.merge.experts.recorded.routing import RoutedTokens
 from distprof.merge.report import LoadOverSteps
 from distprof.merge.stats import to_number
 

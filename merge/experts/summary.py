@@ -30,6 +30,11 @@ def summarise(layers: Sequence[ExpertLayerStats], iteration_ns: float | None) ->
     if not layers:
         return None
     costs = [layer.load_cost_ns for layer in layers if layer.load_cost_ns is not None]
+    padding = [one.counted.padding_share for one in layers if one.counted is not None]
+    known_padding = [share for share in padding if share is not None]
+    empty = [one.empty for one in layers if one.empty is not None]
+    empty_costs = [one.cost_ns for one in empty if one.cost_ns is not None]
+    rows = sum(one.rows for one in empty)
     cost_ns = sum(costs) if len(costs) == len(layers) else None
     return ExpertSummary(
         layers=sum(layer.load is not None for layer in layers),
@@ -40,6 +45,9 @@ def summarise(layers: Sequence[ExpertLayerStats], iteration_ns: float | None) ->
         worst_first=tuple(sorted(range(len(layers)), key=lambda place: _badness(layers[place]), reverse=True)),
         unequal_tokens=_labels(layers, ONLY_TOKENS),
         slow_devices=_labels(layers, ONLY_DEVICE),
+        padding_share=sum(known_padding) / len(known_padding) if known_padding else None,
+        empty_share=sum(one.rows * one.share for one in empty) / rows if rows else None,
+        empty_cost_ns=sum(empty_costs) if empty_costs else None,
         ep_starts=layers[0].ep_starts if len({layer.ep_starts for layer in layers}) == 1 else (),
     )
 

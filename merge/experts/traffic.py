@@ -14,9 +14,9 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import FloatArray
-from distprof.merge.experts.hosts import ExpertHost
 from distprof.merge.experts.load import SeenLayer, seen_layers
-from distprof.merge.experts.routing import RoutedTokens
+from distprof.merge.experts.recorded.hosts import ExpertHost
+from distprof.merge.experts.recorded.routing import RoutedTokens
 from distprof.merge.load.parameters import kind_of
 from distprof.merge.report import ExpertTraffic
 from distprof.records import EXPERT, ROUTER

@@ -320,4 +320,7 @@ def _with_collectives(
 
 def _fits(routing: ExpertRouting, layers: tuple[ExpertLayer, ...]) -> bool:
     """Returns whether a routing record belongs to these layers."""
-    return all(one.layer < len(layers) and len(one.routed) == layers[one.layer].num_experts for one in routing.layers)
+    experts = {number: layer.num_experts for number, layer in enumerate(layers)}
+    lengths = [(one.layer, len(one.routed)) for one in routing.layers]
+    lengths += [(one.layer, len(one.padding)) for one in routing.figures if one.masked_tokens]
+    return all(experts.get(layer) == length for layer, length in lengths)

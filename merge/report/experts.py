@@ -90,6 +90,33 @@ class LayerTimes:
     experts_ns: float | None  # the routed experts
     shared_ns: float | None  # experts that see all tokens
     rest_ns: float | None  # the layer's own code: dispatch, combine and waits in them
+    dispatch_ns: float | None = (
+        None  # of that, before the experts, in turns of 1 ms and more; None where not told apart
+    )
+    combine_ns: float | None = None  # likewise, after the experts
+    not_apart: str = ""  # why dispatch and combine are not told apart
+
+
+@dataclass(frozen=True)
+class EmptySlots:
+    """Rows that the experts of one layer ran on without a token in the counted step, over all ranks."""
+
+    rows: float  # that they ran on, also with tokens
+    share: float  # of the rows, those without a token; at least so many
+    cost_ns: float | None  # of the experts' time in an iteration; None where that time is not known
+    equal_rows: bool  # all ep ranks ran on as many rows: unequal tokens cost no time
+
+
+@dataclass(frozen=True)
+class CountedRouter:
+    """What the counted step shows of the routers of one MoE layer, over all ranks."""
+
+    padding_share: float | None  # of the choices that were not dropped, those of padding; None where no mask was seen
+    padding_shares: tuple[
+        float | None, ...
+    ]  # the same by global expert, None for one that was not chosen; empty where no mask was seen
+    entropy: float | None  # of a token's shares of the experts / ln(experts), the mean over tokens; 1 = no preference
+    z_loss: float | None  # mean over tokens of the square of logsumexp of the logits, without a coefficient
 
 
 @dataclass(frozen=True)
@@ -115,6 +142,9 @@ class ExpertSummary:
     unequal_tokens: tuple[str, ...] = ()  # labels of layers where ep ranks differ by their tokens, the costliest first
     slow_devices: tuple[str, ...] = ()  # the same where an ep rank is slower than others with as many tokens
     ep_starts: tuple[int, ...] = ()  # as in each of the layers, where they are alike
+    padding_share: float | None = None  # in the counted step, the mean over the layers in which a mask was seen
+    empty_share: float | None = None  # of the rows that experts ran on, those without a token, over all known layers
+    empty_cost_ns: float | None = None  # what these cost in an iteration; None where it is known of no layer
 
 
 @dataclass(frozen=True)
@@ -152,4 +182,6 @@ class ExpertLayerStats:
     over_steps: LoadOverSteps | None = None  # None where loads are not known step by step
     ep_starts: tuple[int, ...] = ()  # the first expert of each other ep rank; empty where no rank has its own in a row
     times: LayerTimes | None = None  # None where no step was timed
+    empty: EmptySlots | None = None  # None where rows or choices of the counted step are not known
+    counted: CountedRouter | None = None  # None where no step was counted, or nothing of it is known
     placement: Placement | None = None  # None with fewer than 4 steps, and where experts are not distributed

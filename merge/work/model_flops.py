@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray
@@ -106,6 +107,21 @@ def _alike(
 def layer_key(data: RankData, layer: ExpertLayer, pipeline: Pipeline) -> LayerKey:
     """Returns a key that is unique for each MoE layer: models and pipeline stages may have layers of the same name."""
     return layer.name, *pipeline.place(data.tree.rows[layer.row].root)
+
+
+class LayerShare(NamedTuple):
+    """The work of the experts of one MoE layer."""
+
+    rows: float  # that they ran on in the counted step; repeated work counts once
+    padding: float  # the least share of these that is padding
+
+
+@computed_once
+def layer_shares(analysis: Analysis) -> dict[LayerKey, LayerShare]:
+    """Returns the rows of experts by layer; no layer where a rank did not count, or its choices are not known."""
+    complete = (sums for sums in work_sums(analysis) if sums.ranks == analysis.run.world_size)
+    layers = (item for sums in complete for item in sums.layers.items())
+    return {key: LayerShare(layer.rows, layer.padding) for key, layer in layers if layer.rows and layer.known}
 
 
 def experts_per_token(analysis: Analysis) -> dict[LayerKey, float]:

@@ -30,6 +30,7 @@ from distprof.records import (
     ModuleRow,
     Pauses,
     Record,
+    RouterFigures,
     Timeline,
     Topology,
     Tree,
@@ -178,7 +179,17 @@ def _layer_routing(draw: st.DrawFn, record: type) -> LayerRouting:
 @st.composite
 def _expert_routing(draw: st.DrawFn, record: type) -> ExpertRouting:
     layers = draw(st.lists(_layer_routing(LayerRouting), max_size=SMALL, unique_by=lambda one: one.layer))
-    return ExpertRouting(draw(st.integers(0, 100)), tuple(layers), draw(st.integers(0, 3)))
+    figures = draw(st.lists(_router_figures(RouterFigures), max_size=SMALL, unique_by=lambda one: one.layer))
+    return ExpertRouting(draw(st.integers(0, 100)), tuple(layers), draw(st.integers(0, 3)), tuple(figures))
+
+
+@st.composite
+def _router_figures(draw: st.DrawFn, record: type) -> RouterFigures:
+    masked, scored = draw(st.integers(0, 1000)), draw(st.integers(0, 1000))
+    sums = [[draw(st.floats(0, 9))] if scored and seen else [] for seen in (True, draw(st.booleans()))]
+    entropy, z_loss = (np.array(one, "<f8") for one in sums)
+    padding = draw(arrays("<u4")) if masked else np.zeros(0, "<u4")
+    return RouterFigures(draw(st.integers(0, 64)), masked, masked // 2, padding, scored, entropy, z_loss)
 
 
 @st.composite
@@ -206,5 +217,6 @@ _SOUND: dict[type, Any] = {
     ExpertLayer: _expert_layer,
     ExpertRouting: _expert_routing,
     LayerRouting: _layer_routing,
+    RouterFigures: _router_figures,
     **dict.fromkeys((Timeline, Collectives, Pauses), _alike),
 }

@@ -23,11 +23,12 @@ from distprof.probes.compiled.counted_code import CompiledCode
 from distprof.probes.compiled.eager_choice import EagerChoice
 from distprof.probes.counting.iteration_count import IterationCount
 from distprof.probes.counting.mode_switch import ModeSwitch
+from distprof.probes.counting.router_figures import FiguresOfRouters
 from distprof.probes.experts import ExpertTally
 from distprof.probes.module_stack import ModuleStack, ThreadCallHandler
 from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.protocol import ModuleCallListener, Region
-from distprof.records import Record
+from distprof.records import ExpertRouting, Record
 
 _RECOMPUTED = -2  # the token of a recomputing call, inside backward
 _OTHER_THREAD = -3  # the token of a call on another thread
@@ -66,6 +67,7 @@ class CountingProbe:
         self._input_shape: torch.Size | None = None  # of the running model
         self._data_patch = dataloader_patch(on_error)
         self._routing = ExpertTally([_of_routers(layer) for layer in layers], window)
+        self._figures = FiguresOfRouters(layers, listener.tree.rows)
         self._ended: list[Record] = []
         self._threads: set[int] = set()  # other threads that run a module now
 
@@ -102,6 +104,7 @@ class CountingProbe:
         self._compiled.begin(count.mode, count.attribution)
         self._running.new_tally()
         self._routing.begin()
+        self._figures.begin()
         self._switch.begin(count.mode)
 
     def end(self, iteration: int, mode: str) -> None:
@@ -113,10 +116,13 @@ class CountingProbe:
 
     def _choices(self, iteration: int) -> list[Record]:
         """Returns what routers chose in the iteration.  Waits for the device: nothing is timed."""
-        chosen = self._routing.finish(iteration)
+        chosen, figures = self._routing.finish(iteration), self._figures.read()
         if chosen is not None and torch.cuda.is_initialized():
             torch.cuda.current_stream().synchronize()
-        return [*chosen.records()] if chosen is not None else []
+        records: list[Record] = [*chosen.records()] if chosen is not None else []
+        if figures and not any(isinstance(one, ExpertRouting) for one in records):
+            records.append(ExpertRouting(iteration, (), self._window))
+        return [replace(one, figures=figures) if isinstance(one, ExpertRouting) else one for one in records]
 
     def read(self, *, wait: bool = False) -> list[Record]:
         ended, self._ended = self._ended, []
@@ -151,6 +157,7 @@ class CountingProbe:
             self._order.observe(running.stack[0], self._input_shape, shape(args, kwargs))
         running.stack.append(row)
         if not running.in_evaluation:
+            self._figures.masks.entered(len(running.stack) - 1, module, args, kwargs)
             count = self._count
             count.attribution.enter(row)
             count.calls[row] = count.calls.get(row, 0) + 1  # without another call: this runs for each module
@@ -179,6 +186,8 @@ class CountingProbe:
             return
         if token in self._routing.leaving and not running.in_evaluation:
             self._routing.leaving[token](output)
+        if token in self._figures.leaving and not running.in_evaluation:
+            self._figures.leaving[token](output, len(running.stack) - 1)
         running.stack.pop()
         if not running.stack:
             if not running.in_evaluation:
@@ -264,4 +273,4 @@ class CountingProbe:
 
 def _of_routers(layer: MoeLayer) -> MoeLayer:
     """Returns the layer without what is read from the calls of its experts."""
-    return replace(layer, read_handed=None, read_processed=None, expert_rows=())
+    return replace(layer, read_handed=None, read_processed=None, read_buffer=None, expert_rows=())

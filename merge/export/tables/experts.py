@@ -39,6 +39,11 @@ def _item(values: tuple[int, ...], number: int) -> int | None:
     return values[number] if values else None
 
 
+def _padding_share(row: _Expert) -> float | None:
+    counted = row.layer.counted
+    return counted.padding_shares[row.number] if counted is not None and counted.padding_shares else None
+
+
 EXPERTS: RowTable[_Expert] = RowTable(
     "experts",
     "one expert of one MoE layer, over all ranks and timed iterations",
@@ -51,6 +56,7 @@ EXPERTS: RowTable[_Expert] = RowTable(
         Maker("tokens", "tokens that it processed in all of these"),
         Maker("tokens_over_mean", "tokens / mean of the layer's experts", lambda row: row.over_mean),
         Maker("routed_tokens", "tokens that routers chose it for", lambda row: _item(row.layer.routed, row.number)),
+        Maker("padding_share", "of its tokens in the counted iteration, those that are padding", _padding_share),
         Maker("dead", "whether it got no token", lambda row: row.number in row.layer.dead),
     ),
 )

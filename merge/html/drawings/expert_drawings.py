@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -36,7 +36,7 @@ _LOSSES: tuple[tuple[str, Callable[[LoadOverSteps], Sequence[int]], int], ...] =
 def experts_table(report: Report) -> Table:
     """Returns the layers, the worst first."""
     shown = _worst_first(report)
-    causes = list(map(cause_words, shown))
+    more = [(column, values) for column, values in _columns_if_known(shown) if any(values)]
     columns = (
         Column("layer"),
         Column("ep max/mean", RATIO, "ep", bar=True),
@@ -46,7 +46,7 @@ def experts_table(report: Report) -> Table:
         Column("dead experts", term="dead expert"),
         Column("dropped", SHARE, "capacity"),
         Column("equal loads would save", TIME),
-        *([Column("why ep ranks differ", wide=True)] if any(causes) else []),
+        *(column for column, _ in more),
         Column("experts", COUNT),
         Column("top-k", COUNT, "top-k"),
         Column("steps", COUNT),
@@ -54,15 +54,26 @@ def experts_table(report: Report) -> Table:
     )
     hot = report.verdict.expert
     marked = [place for place, layer in enumerate(shown) if hot.finding == OVERLOADED and layer.name == hot.layer]
-    cells = [_layer_cells(layer, [why] if any(causes) else []) for layer, why in zip(shown, causes, strict=True)]
+    cells = [_layer_cells(layer, [values[place] for _, values in more]) for place, layer in enumerate(shown)]
     return Table("MoE layers", columns, cells, marked)
 
 
-def _layer_cells(layer: ExpertLayerStats, cause: Sequence[str]) -> list[Value]:
+def _columns_if_known(layers: Sequence[ExpertLayerStats]) -> Iterator[tuple[Column, Sequence[Value]]]:
+    """Yields columns that the table has if a layer has a value."""
+    empty, routers = [layer.empty for layer in layers], [layer.counted for layer in layers]
+    yield Column("empty slots", SHARE), [None if one is None else one.share for one in empty]
+    yield Column("cost of empty slots", TIME), [None if one is None else one.cost_ns for one in empty]
+    yield Column("padding", SHARE), [None if one is None else one.padding_share for one in routers]
+    yield Column("router entropy", RATIO), [None if one is None else one.entropy for one in routers]
+    yield Column("z loss", NUMBER), [None if one is None else one.z_loss for one in routers]
+    yield Column("why ep ranks differ", wide=True), list(map(cause_words, layers))
+
+
+def _layer_cells(layer: ExpertLayerStats, more: Sequence[Value]) -> list[Value]:
     dead = (number_spans(layer.dead) or "none") if layer.max_over_mean is not None else None
     return [
         one_line(layer.name), layer.ep_max_over_mean, layer.ep_cost_ns, layer.max_over_mean, layer.hottest, dead,
-        layer.drop_rate, layer.load_cost_ns, *cause, layer.num_experts, layer.top_k, layer.steps,
+        layer.drop_rate, layer.load_cost_ns, *more, layer.num_experts, layer.top_k, layer.steps,
         layer.aux_loss,
     ]  # fmt: skip
 

@@ -27,6 +27,8 @@ from distprof.records import (
     Group,
     Header,
     ModuleRow,
+    Parameter,
+    Parameters,
     Plan,
     Record,
     Step,
@@ -87,7 +89,9 @@ class _Rank:
 
 @dataclass(frozen=True)
 class SimulatedJob:
-    """``groups``: by name the members.  ``rows`` are the names of modules, the first is the root."""
+    """``groups``: by name the members.  ``rows`` are the names of modules, the first is the root: a row is inside
+    one that its name begins with.
+    """
 
     program: Program
     world: int
@@ -100,6 +104,7 @@ class SimulatedJob:
     drop: Callable[[int, Record], bool] = lambda rank, record: False  # records that are not written
     samples: Callable[[int], int] = lambda rank: 8
     layers: Callable[[int], tuple[ExpertLayer, ...]] = lambda rank: ()
+    parameters: tuple[Parameter, ...] = ()
     tokens: Callable[[int, int], Sequence[int]] = lambda rank, step: ()  # of all local experts
 
     def run(self) -> LoadedRun:
@@ -169,10 +174,11 @@ class SimulatedJob:
     def _opening(self, rank: int) -> list[Record]:
         sizes = {"dp": 1, "tp": 1, "pp": 1, "cp": 1, "ep": 1, "mp": 1} | (self.sizes or {"dp": self.world})
         groups = tuple(Group(name, name, ranks) for name, ranks in self.groups.items() if rank in ranks)
-        rows = tuple(
-            ModuleRow(name, "Net" if not name else "Layer", 0, -1 if not name else 0, int(bool(name)), "", 0, 0)
-            for name in self.rows
-        )
+        rows: list[ModuleRow] = []
+        for name in self.rows:
+            parent = max((at for at, row in enumerate(rows) if name.startswith(f"{row.name}.")), default=0)
+            depth = rows[parent].depth + 1 if rows else 0
+            rows.append(ModuleRow(name, "Layer" if name else "Net", 0, parent if rows else -1, depth, "", 0, 0))
         return [
             Header(
                 run_id=RUN_ID, rank=rank, world_size=self.world, local_rank=rank, local_world_size=self.world,
@@ -181,7 +187,8 @@ class SimulatedJob:
             ),
             Plan(start=WARMUP, counted=0, timed=self.steps),
             Topology(source="declared", sizes=sizes, coordinates=dict.fromkeys(sizes, 0) | self.coordinates(rank)),
-            Tree(first_row=0, rows=rows),
+            Tree(first_row=0, rows=tuple(rows)),
+            *([Parameters(0, self.parameters)] if self.parameters else []),
             CollectiveWindow(groups=groups, source="flight recorder", message_source="patches", entries=1),
             *([ExpertLayers(self.layers(rank))] if self.layers(rank) else []),
         ]  # fmt: skip

@@ -21,6 +21,8 @@ from distprof.rank_names import number_spans
 #: A placement is worth a line if the largest load of an ep rank falls by this share of the mean.
 _WORTH = 0.1
 _LAYERS_SHOWN = 3
+#: Fewer empty rows come from rounding up to a few rows.
+_LEAST_EMPTY = 0.01
 
 
 def findings(report: Report) -> Iterator[str]:
@@ -32,10 +34,21 @@ def findings(report: Report) -> Iterator[str]:
     if summary.cost_ns and summary.cost_share is not None:
         share = percentage(summary.cost_share, 1)
         yield f"Equal loads of the ep ranks would save {duration(summary.cost_ns)} of an iteration ({share})."
+    yield from _empty_slots(summary)
+    if summary.padding_share:
+        share = percentage(summary.padding_share, 1)
+        yield f"In the counted step, {share} of what experts processed was padding, by the attention mask."
     yield from _parts(report.experts[summary.worst_first[0]])
     yield from _causes(report.experts, summary)
     yield from _over_steps(report.experts)
     yield from _placements(report.experts)
+
+
+def _empty_slots(summary: ExpertSummary) -> Iterator[str]:
+    if summary.empty_share is None or summary.empty_share < _LEAST_EMPTY:
+        return
+    cost = "" if summary.empty_cost_ns is None else f": {duration(summary.empty_cost_ns)} of an iteration"
+    yield f"Empty slots: {percentage(summary.empty_share, 1)} of the rows that experts ran on had no token{cost}."
 
 
 def _parts(layer: ExpertLayerStats) -> Iterator[str]:
@@ -45,8 +58,12 @@ def _parts(layer: ExpertLayerStats) -> Iterator[str]:
         return
     parts = [("router", times.gate_ns), ("experts", times.experts_ns), ("shared", times.shared_ns)]
     known = [f"{what} {duration(time_ns)}" for what, time_ns in parts if time_ns is not None]
-    rest = f"rest (dispatch, combine, waits) {duration(times.rest_ns)}"
-    yield f"Time in {one_line(layer.name)}: {', '.join([*known, rest])}."
+    rest = "dispatch, combine, waits"
+    if times.dispatch_ns is not None and times.combine_ns is not None:
+        rest = f"dispatch {duration(times.dispatch_ns)}, combine {duration(times.combine_ns)}, with waits"
+    yield f"Time in {one_line(layer.name)}: {', '.join(known)}, rest ({rest}) {duration(times.rest_ns)}."
+    if times.not_apart and layer.ep_tokens:
+        yield f"Dispatch and combine are not told apart: {times.not_apart}."
 
 
 def _causes(layers: Sequence[ExpertLayerStats], summary: ExpertSummary) -> Iterator[str]:

@@ -10,8 +10,8 @@ from support.synthetic import write_run
 
 from distprof.merge.analyse import analyse
 from distprof.merge.analysis import start_analysis
-from distprof.merge.experts import alike_ranks
-from distprof.merge.experts.hosts import expert_hosts
+from distprof.merge.experts.recorded import alike_ranks
+from distprof.merge.experts.recorded.hosts import expert_hosts
 from distprof.merge.load.run import load_run
 
 TP = {"dp": 4, "tp": 2, "ep": 2, "experts": 4, "steps": 2}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distprof.merge.arrays import IntArray
-from distprof.merge.experts.same_tokens import distinct
+from distprof.merge.experts.recorded.same_tokens import distinct
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.job.tp_duplicates import CountedWork
 from distprof.merge.load.rank import RankData

@@ -58,7 +58,7 @@ def alike_ranks(analysis: Analysis, is_sliced: IsSliced) -> Iterator[AlikeRanks]
 def _key(analysis: Analysis, one: AlikeRanks) -> Hashable | None:
     """Returns what is equal for ranks that are alike; None for a rank that is like no other."""
     window, data = one.window, one.data
-    if window is None or window.routings or window.counted_routing is not None:
+    if window is None or window.routings or (window.counted_routing is not None and window.counted_routing.layers):
         return None
     axes = tuple(dict.fromkeys(layer.axis for layer in data.layers))
     model = data.tree, data.parameters, id(data.layers), id(analysis.union.index(one.column))

@@ -9,8 +9,8 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import IntArray
-from distprof.merge.experts.alike_ranks import alike_ranks
-from distprof.merge.experts.routing import RoutedTokens, routed_tokens
+from distprof.merge.experts.recorded.alike_ranks import alike_ranks
+from distprof.merge.experts.recorded.routing import RoutedTokens, routed_tokens
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.rank import RankData
@@ -69,7 +69,7 @@ class TokenCounts:
 
 def expert_hosts(analysis: Analysis) -> Iterator[tuple[int, list[ExpertHost]]]:
     """Yields (column of a rank in the union, one host for each of its layers), for single ranks and for ranks that are
-    alike (:mod:`distprof.merge.experts.alike_ranks`).
+    alike (:mod:`distprof.merge.experts.recorded.alike_ranks`).
     """
     layout = analysis.layout
     known: dict[tuple[RankTree, ParameterSet, int], bool] = {}  # ranks with equal trees and parameters share an entry

@@ -1,0 +1,1 @@
+"""What single ranks recorded of MoE layers: the experts that they host, their tokens, and what their routers chose."""
