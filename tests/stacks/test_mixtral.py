@@ -1,4 +1,6 @@
-"""Mixtral on two real ranks: tokens of experts and parameters are exact, however its experts are wrapped or split."""
+"""Mixtral on two real ranks: tokens of experts, padding among them and parameters are exact, however its experts are
+wrapped or split.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,13 @@ def test_experts_are_found_and_their_tokens_exact(scenarios: dict[str, Scenario]
     seen = scenarios[way]
     report = seen.report
     assert [(layer.num_experts, layer.top_k, layer.guessed) for layer in report.experts] == [(4, 2, False)] * 2
-    assert [list(layer.tokens) for layer in report.experts] == seen.truth
+    assert [list(layer.tokens) for layer in report.experts] == seen.truth["tokens"]
     assert [layer.dropped for layer in report.experts] == [0, 0]
+    for layer, *counts in zip(report.experts, seen.truth["tokens"], seen.truth["padding"], strict=True):
+        assert layer.counted is not None and layer.counted.entropy is not None and layer.counted.z_loss is not None
+        shares = [part / tokens if tokens else None for tokens, part in zip(*counts, strict=True)]
+        assert list(layer.counted.padding_shares) == shares
+        assert 0.9 < layer.counted.entropy <= 1, "a router that has learned nothing"
     assert report.summary.params_exact == seen.whole
     expert = 3 * 16 * 32  # of one expert: gate, up and down
     adapters = 2 * (16 + 64) if way == "peft" else 0  # rank x (columns + rows) of gate and up

@@ -25,7 +25,11 @@ modeling: Any = importlib.import_module("transformers.models.mixtral.modeling_mi
 
 STEPS = 3
 LAYERS, EXPERTS = 2, 4
-Truth = tuple[int, list[list[int]]]  # parameters, and by layer the tokens of each expert in a step of all ranks
+#: The second of two sequences ends with padding.
+MASK = torch.tensor([[1] * 9, [1] * 6 + [0] * 3])
+#: By layer the tokens of each expert in a step of all ranks, and those of them that are padding.
+Counts = dict[str, list[list[int]]]
+Truth = tuple[int, Counts]  # parameters, and counts
 
 
 def mixtral() -> Any:
@@ -51,7 +55,7 @@ class Counter:
     """Counts what the routers of a model choose in a forward."""
 
     def __init__(self, model: Any) -> None:
-        self.counts = torch.zeros(LAYERS, EXPERTS, dtype=torch.int64)
+        self.counts = torch.zeros(2, LAYERS, EXPERTS, dtype=torch.int64)  # of all tokens, and of padding
         for number, layer in enumerate(model.model.layers):
             router = layer.mlp.gate if hasattr(layer.mlp, "gate") else layer.mlp.router
             router.register_forward_hook(partial(self._count, number))
@@ -59,19 +63,22 @@ class Counter:
     def _count(self, number: int, module: nn.Module, given: Any, output: tuple[Tensor, ...]) -> None:
         if torch._C._current_graph_task_id() == -1:  # no recomputation
             (ids,) = (one for one in output if one.dtype == torch.int64)
-            self.counts[number] = torch.bincount(ids.reshape(-1), minlength=EXPERTS)
+            chosen = torch.nn.functional.one_hot(ids.reshape(MASK.numel(), -1), EXPERTS).sum(1)
+            self.counts[0, number] = chosen.sum(0)
+            self.counts[1, number] = chosen[MASK.flatten() == 0].sum(0)
 
-    def total(self, ranks: int) -> list[list[int]]:
+    def total(self, ranks: int) -> Counts:
         """Returns the counts of the last forward, over all ranks, of which ``ranks`` saw the same tokens."""
         dist.all_reduce(self.counts)
-        return [[count // ranks for count in layer] for layer in self.counts.tolist()]
+        tokens, padding = (self.counts // ranks).tolist()
+        return {"tokens": tokens, "padding": padding}
 
 
 def train(model: Any, step: Callable[[Tensor], None], *, same: bool = False) -> None:
     torch.manual_seed(0 if same else dist.get_rank())
     ids = torch.randint(0, 64, (2, 9))
     for _ in range(STEPS):
-        step(model(input_ids=ids, labels=ids).loss)
+        step(model(input_ids=ids, attention_mask=MASK, labels=ids).loss)
 
 
 def by_optimizer(model: nn.Module) -> Callable[[Tensor], None]:
