@@ -105,11 +105,11 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]) -
     with two_namespaces() as network:
         if network is None:
             pytest.skip("no network namespaces can be made here")
-        places = []
+        places, python = [], forking_python(clean_env)
         for node, namespace in enumerate(network.namespaces):
             clock = HostClock(f"host-{node}", shift_ns=node * SHIFT_NS)
             env = {**clock.environment(clean_env, namespace), **network.variables}
-            places.append(Workplace(tmp_path_factory.mktemp(f"host{node}"), env, forking_python(clean_env)))
+            places.append(Workplace(tmp_path_factory.mktemp(f"host{node}"), env, launcher=python, python=python))
         yield Hosts(network, (places[0], places[1]))
 
 
@@ -142,7 +142,8 @@ def stands_still_and_goes_on(hosts: Hosts, name: str) -> None:
 @pytest.mark.parametrize("backend", ["static", "c10d"])
 def test_two_nodes_without_a_shared_folder_make_one_report(hosts: Hosts, backend: str) -> None:
     started = hosts.start(backend, backend)
-    for node in range(2):
+    for node, place in enumerate(hosts.places):
+        wait_for(lambda place=place: any(place.folder.glob("pid*")), every=0.3)  # type: ignore[misc]
         wait_for(lambda node=node: len(hosts.top(node, backend)) == 2, every=1.0)  # type: ignore[misc]
     code, _, err = hosts.distprof(1, "trigger", f"runs/{backend}", "--timed", "3", "--wait", "300")
     assert code == 0 and "2 of 2 ranks record window 1" in err
