@@ -13,14 +13,12 @@ from typing import Any
 
 import pytest
 from support.forking.server import forking_python
-from support.processes import output_of
+from support.forking.soak import TOOLS, run_soak
 
 from distprof.records import FORWARD, Counts, End, Header, Plan, Record, Step
 from distprof.run_folder import RunFolder
 from distprof.shard.reader import Shard, parse_shard
 from distprof.shard.writer import FileSink, ShardWriter
-
-TOOLS = Path(__file__).parents[2] / "tools"
 
 
 @pytest.fixture
@@ -32,13 +30,9 @@ def soak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Mod
 
 
 def test_a_small_share(tmp_path: Path, clean_env: dict[str, str]) -> None:
-    """The ranks of its jobs are forks: torchrun reads their Python from ``PYTHON_EXEC``."""
     shares = {"mutations": 500, "full-disks": 40, "kills": 3, "messages": 50}
     options = [word for kind, count in shares.items() for word in (f"--{kind}", str(count))]
-    shown = output_of(
-        "-m", "soak", "--only", *shares, *options, "--seed", "7",
-        cwd=TOOLS, env={**clean_env, "TMPDIR": str(tmp_path), "PYTHON_EXEC": str(forking_python(clean_env))},
-    )  # fmt: skip
+    shown = run_soak(clean_env, "--only", *shares, *options, "--seed", "7", folder=tmp_path)
     assert shown.endswith("\nnothing was lost\n")
     for kind, count in shares.items():
         assert re.search(rf"^{count} {kind.replace('-', ' ')}, .*in \d+ s: ", shown, re.MULTILINE)

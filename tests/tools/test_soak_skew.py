@@ -12,12 +12,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.processes import output_of
+from support.forking.soak import TOOLS, run_soak
 from support.reports import report_of
 
 from distprof.merge.export.json import to_json
 
-TOOLS = Path(__file__).parents[2] / "tools"
 Skew = Callable[[str], ModuleType]
 
 
@@ -153,8 +152,8 @@ def test_a_job_is_recorded_once_and_judged_again(
     skew: Skew, tmp_path: Path, clean_env: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = "ddp_mlp-fwd-w4-0a"
-    words = ("-m", "soak", "--only", "skew", "--skew", name, "--keep", tmp_path)
-    assert "not all ranks ended well" not in output_of(*words, cwd=TOOLS, env=clean_env)
+    words = ("--only", "skew", "--skew", name, "--keep", tmp_path)
+    assert "not all ranks ended well" not in run_soak(clean_env, *words)
     shards = sorted((tmp_path / name / "run" / "shards").iterdir())
     assert len(shards) == 4
     lost = json.loads((tmp_path / name / "lost1.json").read_text())
