@@ -9,6 +9,7 @@ import contextlib
 import socket
 import sys
 from _thread import start_new_thread
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
@@ -86,6 +87,7 @@ class Heartbeat:
         self._rank = rank
         self._watcher: _Watcher | None = None
         self._figures = WindowFigures()
+        self._unread: deque[Record] = deque()
         self._work = WindowWork()  # as the slot has it
 
     def iteration_begins(self, iteration: int, window: CapturePlan, *, counts: bool) -> bool:
@@ -120,18 +122,30 @@ class Heartbeat:
         self._write(lambda slot: slot.answer(request.number, iteration, window=window, refusal=refusal))
 
     def read_records(self, records: Sequence[Record]) -> None:
-        """Takes over what is shown of records that are written to the shard."""
+        """Takes over what is shown of records that are written to the shard.
+
+        While iterations are timed, the watcher's thread reads them: there it costs no step.
+        """
         if self._slot is None:
+            return
+        self._unread.extend(records)
+        if self._watcher is None or not self._watcher.is_alive:
+            self._read_unread()
+
+    def _read_unread(self) -> None:
+        """Runs on one thread at a time: on the watcher's, or on the one that trains while there is no watcher."""
+        slot, records = self._slot, [self._unread.popleft() for _ in range(len(self._unread))]
+        if slot is None:
             return
         try:
             before = self._figures.last
             self._figures.read(records)
             if self._figures.last is not before:
-                self._slot.counters(self._figures.last)
+                slot.counters(self._figures.last)
                 self._write_work(self._figures.work())
             for record in records:
                 if isinstance(record, Topology):
-                    _write_place(record, self._slot)
+                    _write_place(record, slot)
         except Exception as error:
             self._give_up(error)
 
@@ -145,7 +159,7 @@ class Heartbeat:
         slot = self._slot
         if slot is None or (self._watcher is not None and self._watcher.is_alive):
             return
-        self._watcher = _Watcher(slot, probe, name_of)
+        self._watcher = _Watcher(slot, probe, name_of, self._read_unread)
         try:
             self._watcher.start()
         except RuntimeError:  # there may be no more threads, or the interpreter ends
@@ -170,6 +184,7 @@ class Heartbeat:
     def _end(self, iteration: int, state: State) -> None:
         if self._watcher is not None:
             self._watcher.stop()
+        self._read_unread()
         self._write(lambda slot: slot.ended(iteration, state))
         self._slot = None
 
@@ -193,15 +208,18 @@ def script_failure() -> str:
 
 
 class _Watcher:
-    """Looks at the running module now and then, on a thread of its own.
+    """Looks at the running module now and then, on a thread of its own, and shows what the records say.
 
     The thread is none of :mod:`threading`: a script may count those that it knows.
     """
 
-    def __init__(self, slot: SlotWriter, probe: Callable[[], object], name_of: Callable[[int], str]) -> None:
+    def __init__(
+        self, slot: SlotWriter, probe: Callable[[], object], name_of: Callable[[int], str], show: Callable[[], None]
+    ) -> None:
         self._slot = slot
         self._probe = probe
         self._name_of = name_of
+        self._show = show
         self._stopped, self._is_over = Event(), Event()
 
     @property
@@ -221,8 +239,10 @@ class _Watcher:
             while isinstance(probe := self._probe(), TimedProbe) and not self._stopped.is_set():
                 phase, row = probe.activity()
                 self._slot.activity(phase, "" if row is None else self._name_of(row))
+                self._show()
                 self._stopped.wait(_LOOK_S)
             self._slot.activity("", "")
+            self._show()
         except Exception:  # what is shown stays as it is, and grows old
             return
         finally:

@@ -23,31 +23,28 @@ class WindowFigures:
         self.last = StepFigures()
 
     def read(self, records: Sequence[Record]) -> None:
-        """Takes the records that are written together: those of one iteration are."""
+        """Takes records, of any number of iterations: only the last one is shown."""
+        newest: Step | None = None
+        experts: list[ExpertLoad | ExpertRouting] = []
         for record in records:
             if isinstance(record, Step):
-                self._read_step(record)
+                newest = record
+                if record.iteration >= self._plan.first_used:
+                    self._total_ns += record.duration_ns
+                    self._steps += 1
             elif isinstance(record, Plan):
                 self._plan, self._counted, self._total_ns, self._steps = record, WindowWork(), 0, 0
             elif isinstance(record, Counts):
                 self._counted = _work_of_main_kind(record.device_work, self._plan.window)
             elif isinstance(record, ExpertLayers):
                 self._layers = record
-            elif isinstance(record, (ExpertLoad, ExpertRouting)) and record.iteration == self.last.iteration:
+            elif isinstance(record, (ExpertLoad, ExpertRouting)):
+                experts.append(record)
+        if newest is not None:
+            self.last = _figures_of(newest)
+        for record in experts:
+            if record.iteration == self.last.iteration:
                 self._read_experts(record)
-
-    def _read_step(self, step: Step) -> None:
-        self.last = StepFigures(
-            step.iteration,
-            step.duration_ns,
-            tuple(map(step.phases_ns.get, PHASES, _NO_PHASE)),
-            samples=step.samples if step.batch_size else NOT_MEASURED,
-            tokens=step.tokens or NOT_MEASURED,
-            peak_bytes=step.peak_memory_bytes,
-        )
-        if step.iteration >= self._plan.first_used:
-            self._total_ns += step.duration_ns
-            self._steps += 1
 
     def _read_experts(self, record: ExpertLoad | ExpertRouting) -> None:
         if isinstance(record, ExpertRouting):
@@ -74,6 +71,17 @@ class WindowFigures:
         if not self._counted.macs or not self._steps:
             return WindowWork()
         return self._counted._replace(mean_ns=self._total_ns // self._steps)
+
+
+def _figures_of(step: Step) -> StepFigures:
+    return StepFigures(
+        step.iteration,
+        step.duration_ns,
+        tuple(map(step.phases_ns.get, PHASES, _NO_PHASE)),
+        samples=step.samples if step.batch_size else NOT_MEASURED,
+        tokens=step.tokens or NOT_MEASURED,
+        peak_bytes=step.peak_memory_bytes,
+    )
 
 
 def _overload(tokens: Array) -> float:

@@ -26,9 +26,11 @@ class ProcessorWait:
         self._file: tuple[int, int] | None = None
         self._thread = 0
         self._before: int | None = None
+        self._ended: int | None = None  # where an iteration has just ended
 
     def open(self) -> None:
         self.close()
+        self._ended = None
         with contextlib.suppress(OSError):
             below = os.open(_FILE, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -46,12 +48,13 @@ class ProcessorWait:
                     os.close(fd)
 
     def begin(self) -> None:
-        """Begins an iteration."""
-        self._before = self._read()
+        """Begins an iteration; right after another one, where that has ended."""
+        self._before = self._read() if self._ended is None else self._ended
+        self._ended = None
 
     def waited_ns(self) -> int | None:
         """Returns the wait since :meth:`begin` in ns; None where it is not known."""
-        now = self._read() if self._before is not None else None
+        self._ended = now = self._read() if self._before is not None else None
         return now - self._before if now is not None and self._before is not None and now >= self._before else None
 
     def _read(self) -> int | None:
