@@ -9,12 +9,11 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from distprof.errors import DataError
 from distprof.launcher.daemon.messages import BadMessage
+from distprof.launcher.gather.own_shards import OwnShards
 from distprof.launcher.gather.wire import CHUNK_BYTES, Ask, Offer, ShardId, packed_chunk, read_ask, read_done
 from distprof.launcher.store.key_values import KeyValues
 from distprof.run_folder import RunFolder
-from distprof.shard.reader import read_header
 
 #: Time between two looks: at the shards, and at what the first node asks for, before and while it is this node's turn.
 #: A job may have 1,000 nodes.
@@ -49,7 +48,9 @@ class Sender:
         self._is_recording = is_recording
         self._offer = Offer(0, False, host, run.launch, {})
         self._seen: dict[ShardId, int] = {}
-        self._of_this_job: dict[Path, bool] = {}
+        self._own_shards = OwnShards(run)
+        self._files: dict[ShardId, int] = {}  # the inode of each
+        self._written_anew: set[ShardId] = set()  # since the last offer: windows that came back were reduced
         self._answered = 0
         self._moved = 0.0  # when the first node last asked, or was offered something
         self._is_taken = True
@@ -90,12 +91,15 @@ class Sender:
             return
         sizes = self._sizes()
         grows, self._seen = sizes != self._seen, sizes
-        is_new = sizes != self._offer.sizes or (self._shares_folder and not self._offer.number)
+        is_new = sizes != self._offer.sizes or bool(self._written_anew)
+        is_new = is_new or (self._shares_folder and not self._offer.number)
         if is_new and not grows:
             self._publish(sizes)
 
     def _publish(self, sizes: Mapping[ShardId, int], again: frozenset[ShardId] = frozenset()) -> None:
         number, launch = self._offer.number + 1, self._run.launch
+        again |= self._written_anew
+        self._written_anew = set()
         self._offer = Offer(number, self._is_final, self._host, launch, sizes, again, self._shares_folder)
         self._is_taken = self._is_asked = False
         self._moved = time.monotonic()
@@ -155,16 +159,15 @@ class Sender:
         )
 
     def _sizes(self) -> dict[ShardId, int]:
-        """Returns the sizes of the shards that ranks of this launch have made."""
+        """Returns the sizes of the shards that ranks of this launch have made, and notes which were written anew."""
         found: dict[ShardId, int] = {}
-        if self._shares_folder:
-            return found
-        for shard, path in self._run.own_shards().items():
-            if path not in self._of_this_job:
-                with contextlib.suppress(OSError, DataError):
-                    self._of_this_job[path] = read_header(path).launch in ("", self._run.launch)
-            if self._of_this_job.get(path):
-                found[shard] = path.stat().st_size
+        for shard, path in self._own_shards.paths().items() if not self._shares_folder else ():
+            status = path.stat()
+            found[shard] = status.st_size
+            is_another = self._files.setdefault(shard, status.st_ino) != status.st_ino
+            if is_another or status.st_size < self._offer.sizes.get(shard, 0):
+                self._files[shard] = status.st_ino
+                self._written_anew.add(shard)
         return found
 
 

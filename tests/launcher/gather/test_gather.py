@@ -127,6 +127,16 @@ def test_bytes_that_differ_are_sent_anew(nodes: Nodes) -> None:
     assert nodes.received() == originals(nodes)
 
 
+def test_a_shard_that_was_written_anew_is_sent_anew(nodes: Nodes) -> None:
+    """As a rank does that reduces windows which come back; its node may die before the end of the job."""
+    nodes.run(lambda: nodes.received() == originals(nodes))
+    path = nodes.runs[2].shard_path(3, 0)
+    for smaller in (path.read_bytes()[:6500], b"".join((path.read_bytes()[:1000], path.read_bytes()[2000:]))):
+        path.with_suffix(".new").write_bytes(smaller)
+        path.with_suffix(".new").replace(path)
+        nodes.run(lambda: nodes.received() == originals(nodes))
+
+
 def test_a_receiver_goes_on_where_another_has_ended(nodes: Nodes) -> None:
     path = nodes.runs[2].shard_path(3, 0)
     whole = path.read_bytes()
