@@ -17,6 +17,7 @@ from distprof.launcher.daemon.start import start_daemon
 from distprof.launcher.job_summary import last_line, read_rank_summaries
 from distprof.launcher.node_link import Gathered, NodeLink
 from distprof.launcher.recording_now import RecordingNow
+from distprof.launcher.remote.run_files import RunFiles
 from distprof.launcher.remote.upload import Upload
 from distprof.launcher.run_setup import Job, RunOptions, environment, prepare
 from distprof.launcher.store.rendezvous import Rendezvous
@@ -63,7 +64,7 @@ def record_job(
         except Exception as error:  # the job has ended, and its outcome must not change
             say(f"cannot say what was recorded in {run.path}: {error!r}")
         if upload is not None:
-            _finish(upload, copies=not gathered.sent_to)
+            _finish(upload, job, copies=not gathered.sent_to)
         if lifeline is not None:
             lifeline.close()
 
@@ -80,13 +81,24 @@ def _linked(run: RunFolder, options: RunOptions, job: Job, rendezvous: Rendezvou
 
 
 def _started_upload(run: RunFolder, options: RunOptions, job: Job, link: NodeLink | None) -> Upload | None:
-    """Returns what copies the run folder to the URL that the user gave as ``--out``; None without one."""
-    if not options.url or not job.speaks:
+    """Returns what copies the run folder to the URL that the user gave as ``--out``; None without one.
+
+    Each of several launchers copies what its own ranks have written, and the first node what it got from others, too.
+    """
+    if not options.url:
         return None
-    recording = RecordingNow(run)
+    recording, files = RecordingNow(run), RunFiles(run)
+
+    def is_whole() -> bool:
+        return job.shared_name is None or (link is not None and link.is_first)
+
     try:
-        # The first node has the shards of the others.
-        upload = Upload(run, options.url, lambda: recording() or (link is not None and not link.is_first))
+        upload = Upload(
+            run,
+            options.url,
+            lambda: recording() or (link is not None and not link.is_first),
+            lambda: files.all() if is_whole() else files.own(),
+        )
         upload.start()
         return upload
     except Exception as error:
@@ -94,15 +106,22 @@ def _started_upload(run: RunFolder, options: RunOptions, job: Job, link: NodeLin
         return None
 
 
-def _finish(upload: Upload, *, copies: bool) -> None:
+def _finish(upload: Upload, job: Job, *, copies: bool) -> None:
     """Copies all that has not been copied yet."""
     try:
         upload.stop()
         if copies:
             upload.sync()
-            say(f"all of it is copied to {upload.url}")
+            if job.speaks:
+                say(_copied(upload, job))
     except (KeyboardInterrupt, Exception) as error:
         say(f"not all of it is copied to {upload.url}: {said(error)}  ->  {upload.command}")
+
+
+def _copied(upload: Upload, job: Job) -> str:
+    if job.shared_name is None or job.on_this_node:
+        return f"all of it is copied to {upload.url}"
+    return f"each task copies what its ranks wrote to {upload.url}  ->  distprof merge {shlex.quote(upload.url)}"
 
 
 def _close(run: RunFolder, options: RunOptions, job: Job, gathered: Gathered) -> None:

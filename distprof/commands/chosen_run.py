@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distprof.config.options import OUT, Layer, with_defaults
 from distprof.console import say
 from distprof.errors import UsageError
-from distprof.launcher.remote.url import local_folder
+from distprof.launcher.remote.download import download
+from distprof.launcher.remote.url import is_url, local_folder
 from distprof.run_folder import MANIFEST, SHARDS
 
 
@@ -19,10 +21,31 @@ def chosen_run(given: Path | None, asked: Layer) -> Path:
     """
     if given is not None:
         return given.parent if given.name == SHARDS and (given.parent / MANIFEST).is_file() else given
-    runs = local_folder(with_defaults((OUT,), asked)["out"], OUT.default)
+    runs = _folder_of_runs(asked)
     manifests = list(runs.glob(f"*/{MANIFEST}"))
     if not manifests:
         raise UsageError(f"{runs} holds no run: give the folder that 'distprof run' named at its end")
     newest = max(manifests, key=lambda manifest: manifest.stat().st_mtime_ns).parent
     say(f"reads {newest}, the newest run")
     return newest
+
+
+def chosen_runs(given: Sequence[str], asked: Layer, progress: Callable[[int, int], None]) -> list[Path]:
+    """Returns the folders of a run: several where each node has its own.  A run at a URL is copied to where runs are
+    made.
+
+    Raises UsageError, and DataError for a URL whose run cannot be copied; without any folder as :func:`chosen_run`.
+    """
+    if not given:
+        return [chosen_run(None, asked)]
+    return [_copied(one, asked, progress) if is_url(one) else chosen_run(Path(one), asked) for one in given]
+
+
+def _copied(url: str, asked: Layer, progress: Callable[[int, int], None]) -> Path:
+    folder = download(url, _folder_of_runs(asked), progress)
+    say(f"the run is copied to {folder}")
+    return folder
+
+
+def _folder_of_runs(asked: Layer) -> Path:
+    return local_folder(with_defaults((OUT,), asked)["out"], OUT.default)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from distprof.commands.chosen_run import chosen_run
+from distprof.commands.chosen_run import chosen_runs
 from distprof.commands.click_options import decided_options, with_options
 from distprof.commands.progress import Progress
 from distprof.commands.report_output import text_options, write_report
@@ -45,9 +45,11 @@ Examples:
   distprof merge runs/train-20250131-101500
   distprof merge runs/train-20250131-101500 --full --depth 2 --no-plots           all of it, on the terminal
   distprof merge copied/ --out report                                             of shards copied together
+  distprof merge node0/NAME node1/NAME                                            a folder of each node
+  distprof merge s3://BUCKET/RUNS/NAME                                            of a job with --out s3://BUCKET/RUNS
 """
 )
-@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
 @with_options(REPORT)
 @click.option(
     "--window",
@@ -70,7 +72,7 @@ Examples:
     help="Print the main tables in this form instead of the first page, for a paper or an issue.",
 )
 def command(
-    run: Path | None,
+    runs: tuple[str, ...],
     out: Path | None,
     window: int | None,
     form: str | None,
@@ -81,6 +83,8 @@ def command(
     """Make one report from the shards of all ranks of RUN, the folder that 'distprof run' named at its end.
 
     Without RUN, the newest run in runs/ (in the folder of DISTPROF_OUT or of the configuration file, if they name one).
+    Several folders are those of one job whose nodes had no folder in common: the report is written into the first one.
+    A URL, where a job with --out URL has put its run, is copied to runs/ first; it needs fsspec, as --out does.
 
     Prints the first page of the report, and writes all of it as summary.txt, summary.json, tables (CSV), plots, and
     report.html, which a browser shows.  Works while the job still runs, with ranks missing, and in a folder to which
@@ -91,9 +95,9 @@ def command(
     """
     progress = Progress(sys.stderr)
     asked = decided_options((*REPORT, OUT), given, config)
-    run = chosen_run(run, asked)
+    run, *others = chosen_runs(runs, asked, progress.copies)
     jobs = with_defaults(REPORT, asked)["jobs"]  # before the options of the run: loading says whether it is one
-    loaded = load_run(run, progress.files, on_dask(dask) if dask else in_processes(jobs))
+    loaded = load_run(run, progress.files, on_dask(dask) if dask else in_processes(jobs), others=others)
     chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
     report = analyse(loaded, chosen_peaks(chosen), window)
     options = replace(text_options(chosen), page=PAGE if chosen["page"] else "")

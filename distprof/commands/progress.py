@@ -32,6 +32,10 @@ class Progress:
         """Shows how many shards are read."""
         self.say(f"read {done} of {total} shards")
 
+    def copies(self, done: int, total: int) -> None:
+        """Shows how many files of a run are copied."""
+        self.say(f"copied {done} of {total} files")
+
     def clear(self) -> None:
         """Clears the line."""
         if self._shown:

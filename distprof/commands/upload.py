@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -23,9 +24,10 @@ Example: the job was run with --out s3://BUCKET/RUNS, and its node lost the netw
 def command(run: Path, url: str) -> None:
     """Copy RUN to URL/NAME, as 'distprof run --out URL' does.
 
-    Each file is read back and compared. What is there already is not copied again. URL/NAME/checksums.sha256 has the
-    checksums of all files, for 'sha256sum --check'. Needs fsspec and the driver of the URL: pip install
-    'distprof[remote]' or 'distprof[s3]'.
+    Each file is read back and compared. What is there already is not copied again. URL/NAME/checksums has the checksum
+    of each file, for 'sha256sum --check'. Several nodes may copy the folders of one run to one URL. Needs fsspec and
+    the driver of the URL: pip install 'distprof[remote]' or 'distprof[s3]'.
     """
     upload = Upload(RunFolder(chosen_run(run, {})), url)
-    say(f"all {upload.sync()} files are in {upload.url}")
+    copied = upload.sync()
+    say(f"all {copied} files are in {upload.url}  ->  distprof merge {shlex.quote(upload.url)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import stat
 import threading
@@ -12,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from distprof.errors import DistprofError, said
-from distprof.launcher.remote.checksums import CHECKSUMS, listed, sha256_at, sha256_of
-from distprof.launcher.remote.url import file_system
-from distprof.run_folder import MANIFEST, REPORT, SHARDS, TRACES, RunFolder
+from distprof.launcher.remote.checksums import checksum_line, checksum_name, sha256_at, sha256_of
+from distprof.launcher.remote.run_files import RunFiles
+from distprof.launcher.remote.url import file_system, folder_of_run
+from distprof.run_folder import RunFolder
 
 _LOOK_S = 5.0
 #: What fails when the job has ended is tried again after these pauses.
@@ -31,19 +31,27 @@ class Upload:
     A file that is there already is not copied again, whichever process has copied it: so a copy can be resumed.
     """
 
-    def __init__(self, run: RunFolder, url: str, is_recording: Callable[[], bool] = lambda: False) -> None:
-        """While a window is recorded nothing is copied.  Raises UsageError without a driver."""
+    def __init__(
+        self,
+        run: RunFolder,
+        url: str,
+        is_recording: Callable[[], bool] = lambda: False,
+        paths: Callable[[], Iterator[Path]] | None = None,
+    ) -> None:
+        """While a window is recorded nothing is copied.  ``paths`` yields the files to copy, by default all.
+
+        Raises UsageError without a driver.
+        """
         self._run = run
+        self._paths = paths or RunFiles(run).all
         self.url = f"{url.rstrip('/')}/{run.path.name}"
-        self._files, base = file_system(self.url)
+        self._files, self._base = file_system(self.url)
+        self._is_placed = False
         #: The command that goes on with this copy.
         self.command = shlex.join(("distprof", "upload", str(run.path), url))
-        self._base = base.rstrip("/")
         self._is_recording = is_recording
         self._copied: dict[str, tuple[int, int]] = {}
         self._seen: dict[str, tuple[int, int]] = {}
-        self._sums: dict[str, str] = {}  # of the files that are copied
-        self._listed = ""  # the list of checksums at the URL
         self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="distprof upload", daemon=True)
 
@@ -77,21 +85,28 @@ class Upload:
                     self._copy_new()
 
     def _copy_new(self) -> int:
-        """Copies what is new, and then the list of all checksums.  Raises UploadFailed."""
+        """Copies what is new, each file with its checksum.  Raises UploadFailed."""
         for name, state in self._state().items():
             if self._copied.get(name) != state:
+                self._place()
                 self._copy(name, state)
-        text = listed(self._sums)
-        if text != self._listed:
-            try:
-                self._files.pipe_file(f"{self._base}/{CHECKSUMS}", text.encode())
-            except Exception as error:  # each driver raises its own
-                raise UploadFailed(f"{self.url}/{CHECKSUMS} cannot be written: {said(error)}") from None
-            self._listed = text
-        return len(self._sums)
+        return len(self._copied)
+
+    def _place(self) -> None:
+        """Chooses the folder at the URL, once: that of another run is left alone.  Raises UploadFailed."""
+        if self._is_placed:
+            return
+        try:
+            manifest = self._run.read_manifest()
+            self.url = folder_of_run(self.url, manifest.run_id if manifest is not None else "")
+            self._files, self._base = file_system(self.url)
+        except Exception as error:  # each driver raises its own
+            raise UploadFailed(f"{self.url} cannot be read: {said(error)}") from None
+        self._is_placed = True
 
     def _copy(self, name: str, state: tuple[int, int]) -> None:
-        source, target = self._run.path / name, f"{self._base}/{name}"
+        """Copies a file if it is not there, and writes its checksum after it.  Raises UploadFailed."""
+        source, target, noted = self._run.path / name, f"{self._base}/{name}", f"{self._base}/{checksum_name(name)}"
         try:
             checksum = sha256_of(source)
             is_there = self._is_there(target, state[0], checksum)
@@ -99,13 +114,16 @@ class Upload:
                 self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
                 self._files.put_file(str(source), target)
                 is_there = self._is_there(target, state[0], checksum)
+            if is_there:
+                self._files.makedirs(noted.rpartition("/")[0], exist_ok=True)
+                self._files.pipe_file(noted, checksum_line(name, checksum))
         except Exception as error:  # each driver raises its own
             raise UploadFailed(f"{source} cannot be copied to {self.url}: {said(error)}") from None
         if _state_of(source) != state:
             raise UploadFailed(f"{source} has changed while it was copied to {self.url}")
         if not is_there:
             raise UploadFailed(f"{self.url}/{name} cannot be read back with the bytes of {source}")
-        self._copied[name], self._sums[name] = state, checksum
+        self._copied[name] = state
 
     def _is_there(self, target: str, size: int, checksum: str) -> bool:
         """Whether these bytes are at the URL.  Raises what the driver raises."""
@@ -123,13 +141,6 @@ class Upload:
             if state is not None:
                 found[path.relative_to(self._run.path).as_posix()] = state
         return found
-
-    def _paths(self) -> Iterator[Path]:
-        yield self._run.path / MANIFEST
-        folders = (self._run.path / name for name in (SHARDS, TRACES, REPORT))
-        for folder in (folder for folder in folders if not folder.is_symlink()):
-            for above, _, names in os.walk(folder):
-                yield from (Path(above) / name for name in sorted(names) if not name.startswith("."))  # half written
 
 
 def _state_of(path: Path) -> tuple[int, int] | None:

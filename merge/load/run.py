@@ -25,6 +25,7 @@ from distprof.merge.load.notes import (
     launch_notes,
     reading_notes,
 )
+from distprof.merge.load.one_job import check_one_job, without_copies
 from distprof.merge.load.packing import Unread
 from distprof.merge.load.rank import RankData, RankReader
 from distprof.merge.load.reading import Executors, in_this_process, read_files
@@ -81,23 +82,32 @@ def _named_windows(numbers: Sequence[int]) -> str:
     return f"window{'s' if len(numbers) > 1 else ''} {number_spans(numbers)}"
 
 
-def load_run(path: Path, progress: Progress | None = None, executors: Executors = in_this_process) -> LoadedRun:
+def load_run(
+    path: Path,
+    progress: Progress | None = None,
+    executors: Executors = in_this_process,
+    *,
+    others: Sequence[Path] = (),
+) -> LoadedRun:
     """The run in folder ``path``: a run folder, or a folder with shards in it; ``executors`` gives what reads them.
+    ``others``: the folders of further nodes of the same job.
 
     Raises DataError, in one sentence, when there is no run, nothing recorded, two runs, or a shard of another schema.
     """
-    run = RunFolder(path)
+    runs = [RunFolder(path), *map(RunFolder, others)]
     try:
-        files = _shard_files(run)
-        manifest = run.read_manifest()
+        files = [file for run in runs for file in _shard_files(run)]
+        manifests = [manifest for run in runs if (manifest := run.read_manifest()) is not None]
     except OSError as error:
         raise DataError(f"{error.filename or path} cannot be read: {error.strerror}") from None
+    files.sort(key=lambda file: file.name)
     candidates, unread = _read_all(files, progress, executors)
     if not candidates:
         name, why = next(iter(unread.items()))
         raise DataError(f"no shard in {path} can be read: {name} {why}")
-    _one_run(candidates)
-    return replace(_assemble(candidates, manifest, reading_notes(unread)), hangs=tuple(read_hangs(run)))
+    notes = (*reading_notes(unread), *check_one_job(candidates, given_together=bool(others)))
+    hangs = sorted((hang for run in runs for hang in read_hangs(run)), key=lambda hang: hang.wall_ns)
+    return replace(_assemble(candidates, manifests, notes), hangs=tuple(hangs))
 
 
 def run_of_shards(shards: Iterable[Shard]) -> LoadedRun:
@@ -106,8 +116,8 @@ def run_of_shards(shards: Iterable[Shard]) -> LoadedRun:
     candidates = [reducer.reduce(shard, Path(shard.source).name) for shard in shards]
     if not candidates:
         raise DataError("no shard was given: there is nothing to merge")
-    _one_run(candidates)
-    return _assemble(candidates, None, ())
+    check_one_job(candidates, given_together=False)
+    return _assemble(candidates, (), ())
 
 
 def _shard_files(run: RunFolder) -> list[Path]:
@@ -138,20 +148,9 @@ def _read_all(
     return [one for one in found if isinstance(one, RankData)], unread
 
 
-def _one_run(candidates: Sequence[RankData]) -> None:
-    examples: dict[str, str] = {}
-    for data in candidates:
-        examples.setdefault(data.header.run_id, data.source)
-    if len(examples) > 1:
-        (one, first), (other, second) = sorted(examples.items())[:2]
-        raise DataError(
-            f"shards of {len(examples)} runs are mixed here: {first} is of run {one}, {second} of run {other}; "
-            "put each run's shards in a folder of their own"
-        )
-
-
-def _assemble(candidates: Sequence[RankData], manifest: Manifest | None, notes: tuple[str, ...]) -> LoadedRun:
-    found = select_shards(candidates)
+def _assemble(candidates: Sequence[RankData], manifests: Sequence[Manifest], notes: tuple[str, ...]) -> LoadedRun:
+    found = select_shards(without_copies(candidates))
+    manifest = next((one for one in manifests if one.run_id == found.run_id), next(iter(manifests), None))
     passed_over = [data for data in found.passed_over if data.tells_something]
     return LoadedRun(
         run_id=found.run_id,

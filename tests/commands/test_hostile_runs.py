@@ -169,7 +169,8 @@ def test_names_of_files_reach_no_terminal(here: Cli, tmp_path: Path) -> None:
     (tmp_path / odd / "run.json").write_text("[]")
     assert any(ESCAPED in line for line in printed(here("merge", tmp_path / odd)))
     assert any(ESCAPED in line for line in printed(here("merge", "x", "--config", tmp_path / odd)))
-    for words in (["merge", "x", odd], [odd], ["merge", f"--{odd}"], ["dump", "x", "--kind", odd], ["count", odd]):
+    merges = (["merge", "x", "--window", odd], ["merge", f"--{odd}"])
+    for words in (*merges, [odd], ["dump", "x", "--kind", odd], ["count", odd]):
         ended = here(*words)
         assert ended.returncode == 2
         printed(ended)

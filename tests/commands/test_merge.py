@@ -45,6 +45,22 @@ def drawn_plots() -> set[str]:
     return {f"plots/{name}.{kind}" for name in NAMES if name not in NOT_DRAWN for kind in FORMATS}
 
 
+def test_folders_of_several_nodes_and_a_run_at_a_url(here: Cli, tmp_path: Path) -> None:
+    first, second = (
+        write_run(tmp_path / node / "x", dp=4, missing=missing) for node, missing in (("a", (2, 3)), ("b", (0, 1)))
+    )
+    ended = here("merge", first, second, "--no-plots", "--no-page")
+    assert ended.returncode == 0 and "4 of 4 ranks recorded" in ended.stdout
+    assert ended.stderr == f"distprof: report in {first}/report\n" and not (second / "report").exists()
+    for folder in (first, second):
+        assert here("upload", folder, f"file://{tmp_path}/there").returncode == 0
+    ended = here("merge", f"file://{tmp_path}/there/x", "--no-plots", "--no-page")
+    assert ended.returncode == 0 and "4 of 4 ranks recorded" in ended.stdout
+    assert "distprof: the run is copied to runs/x\ndistprof: report in runs/x/report\n" in ended.stderr
+    nothing = here("merge", f"file://{tmp_path}/nowhere")
+    assert (nothing.returncode, nothing.stdout) == (1, "") and "is no run: it has no shards" in nothing.stderr
+
+
 def test_a_report_is_written_and_printed(here: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", **DEMO)
     ended = here("merge", run)

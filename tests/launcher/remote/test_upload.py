@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,63 +12,22 @@ import fsspec  # type: ignore[import-untyped]
 import pytest
 from click.testing import CliRunner
 from support import synthetic
+from support.synthetic import write_run
 
 from distprof.commands.upload import command
 from distprof.errors import UsageError
 from distprof.launcher.job import record_job
 from distprof.launcher.remote import upload as upload_module
 from distprof.launcher.remote.checksums import CHECKSUMS
+from distprof.launcher.remote.run_files import RunFiles
 from distprof.launcher.remote.upload import Upload, UploadFailed
 from distprof.launcher.remote.url import is_url
 from distprof.launcher.run_setup import Job, choose_options
 from distprof.merge.load.run import load_run
-from distprof.run_folder import RunFolder
+from distprof.records import Header, Record
+from distprof.run_folder import Manifest, RunFolder
 
 JOB = Job(("train.py",), "train", world_size=2)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("DISTPROF_")]:
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[None]:
-    """A bucket of a real server of S3, which s3fs finds by the variables of its environment."""
-    for package in ("s3fs", "moto", "flask", "flask_cors"):
-        pytest.importorskip(package, reason=f"the package {package} is not installed")
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("AWS_DEFAULT_REGION", "us-east-1"),
-        ):
-            patch.setenv(name, value)
-        fsspec.filesystem("s3").mkdir("distprof")
-        yield
-        fsspec.filesystem("s3").clear_instance_cache()
-    server.stop()
-
-
-@pytest.fixture(params=["memory", "file", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "file":
-        yield f"file://{tmp_path}/elsewhere/runs"
-        return
-    if request.param == "s3":
-        request.getfixturevalue("bucket")
-        yield f"s3://distprof/{tmp_path.name}"
-        return
-    yield "memory://bucket/runs"
-    fsspec.filesystem("memory").store.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -84,8 +43,8 @@ def everything(url: str) -> dict[str, bytes]:
 
 
 def contents(url: str) -> dict[str, bytes]:
-    """Returns the same without the list of checksums."""
-    return {name: content for name, content in everything(url).items() if name != CHECKSUMS}
+    """Returns the same without the checksums."""
+    return {name: content for name, content in everything(url).items() if not name.startswith(f"{CHECKSUMS}/")}
 
 
 def run_of_two(tmp_path: Path) -> RunFolder:
@@ -205,7 +164,7 @@ def test_a_copy_that_fails_is_said_and_the_job_ends_as_it_did(
 
 
 def test_a_url_without_a_driver_is_refused_before_the_job() -> None:
-    with pytest.raises(UsageError, match="--out nosuch://x cannot be used: "):
+    with pytest.raises(UsageError, match="nosuch://x cannot be used: "):
         choose_options({"out": "nosuch://x"})
     assert choose_options({"out": "a/b"}).url == ""
 
@@ -218,15 +177,72 @@ def test_what_is_a_url(text: str, expected: bool) -> None:
     assert is_url(text) is expected
 
 
-def test_a_list_of_checksums_is_written_last(url: str, tmp_path: Path) -> None:
-    run = run_of_two(tmp_path)
-    assert Upload(run, url).sync() == 2
-    for name, content in everything(f"{url}/x").items():
-        copy = tmp_path / "copied" / name
+def check_checksums(url: str, folder: Path) -> int:
+    """Copies what is at a URL into ``folder``, and lets ``sha256sum`` check it.  Returns how many files that are."""
+    for name, content in everything(url).items():
+        copy = folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(content)
-    subprocess.run(["sha256sum", "--check", "--strict", CHECKSUMS], cwd=tmp_path / "copied", check=True)
-    assert len((tmp_path / "copied" / CHECKSUMS).read_text().splitlines()) == 2
+    lists = sorted(str(path) for path in (folder / CHECKSUMS).rglob("*.sha256"))
+    ended = subprocess.run(
+        ["sha256sum", "--check", "--strict", *lists], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return ended.stdout.count(": OK\n")
+
+
+def test_each_file_has_its_checksum(url: str, tmp_path: Path) -> None:
+    run = run_of_two(tmp_path)
+    assert Upload(run, url).sync() == 2
+    assert check_checksums(f"{url}/x", tmp_path / "copied") == 2
+    with run.shard_path(1, 0).open("ab") as file:
+        file.write(b" and more")
+    assert Upload(run, url).sync() == 2
+    assert check_checksums(f"{url}/x", tmp_path / "copied") == 2
+
+
+def test_nodes_copy_their_parts_of_one_run_to_one_url(url: str, tmp_path: Path) -> None:
+    """Each has a folder of its own; the second one shares its folder with a third launcher, which is at work."""
+
+    def bend(rank: int, records: list[Record]) -> list[Record]:
+        assert isinstance(records[0], Header)
+        return [replace(records[0], launch=("launch-a", "launch-b", "launch-b", "launch-c")[rank]), *records[1:]]
+
+    runs = [
+        RunFolder(write_run(tmp_path / node / "x", dp=4, missing=missing, bend=bend), f"launch-{node}")
+        for node, missing in (("a", (1, 2, 3)), ("b", (0,)))
+    ]
+    for run in runs:
+        for rank, _ in run.own_shards():
+            trace = run.trace_path(1, rank)
+            trace.parent.mkdir(parents=True, exist_ok=True)
+            trace.write_bytes(b"trace %d" % rank)
+        (run.path / "hangs").mkdir()
+        (run.path / "hangs" / "000.json").write_text(run.launch)
+    uploads = [Upload(run, url, paths=RunFiles(run).own) for run in runs]
+    assert [upload.sync() for upload in uploads] == [4, 4], "manifest and hangs are of the node with rank 0"
+    there = contents(f"{url}/x")
+    shards, traces = (
+        [name.format(rank) for rank in range(3)]
+        for name in ("shards/rank0000{}.g0.msgpack", "traces/window1/rank{}.json.gz")
+    )
+    assert sorted(there) == sorted(["run.json", "hangs/000.json", *shards, *traces])
+    assert there["hangs/000.json"] == b"launch-a"
+    assert check_checksums(f"{url}/x", tmp_path / "copied") == 8
+    copied = load_run(tmp_path / "copied")
+    assert ([data.rank for data in copied.ranks], copied.missing_ranks, copied.notes) == ([0, 1, 2], (3,), ())
+
+
+def test_another_run_of_this_name_is_left_alone(url: str, tmp_path: Path) -> None:
+    first, other = (RunFolder(tmp_path / node / "x") for node in "ab")
+    for run in (first, other):
+        run.shards.mkdir(parents=True)
+        run.shard_path(0, 0).write_bytes(run.path.parent.name.encode())
+        run.write_manifest(Manifest(f"x-{run.path.parent.name}", "x", ("train.py",), 1, 0))
+    uploads = [Upload(run, url) for run in (first, other, first, other)]
+    assert [upload.sync() for upload in uploads] == [2] * 4
+    assert [upload.url for upload in uploads] == [f"{url}/x", f"{url}/x-2"] * 2
+    found = [contents(f"{url}/{name}")["shards/rank00000.g0.msgpack"] for name in ("x", "x-2")]
+    assert found == [b"a", b"b"]
 
 
 def test_another_process_goes_on_with_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +269,7 @@ def test_what_fails_is_tried_again(fault: str, tmp_path: Path, monkeypatch: pyte
     setattr(put, fault, 3)
     with pytest.raises(UploadFailed, match=r"cannot be read back with the bytes of|the network is gone"):
         Upload(run, "memory://r").sync()
-    assert CHECKSUMS not in everything("memory://r/x")
+    assert everything("memory://r/x").keys() <= {"shards/rank00000.g0.msgpack"}, "no checksum of what may be damaged"
     fsspec.filesystem("memory").store.clear()
 
 

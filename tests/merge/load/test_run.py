@@ -15,7 +15,7 @@ from support.synthetic import RUN_ID, Job, in_memory, rank_records, write_run, w
 from distprof.errors import DataError
 from distprof.merge.load.run import load_run, run_of_shards
 from distprof.records import FORWARD, TRAINING, Counts, End, Error, Header, Plan, Record, Step
-from distprof.run_folder import RunFolder
+from distprof.run_folder import Manifest, RunFolder
 from distprof.shard.reader import read_shard
 
 
@@ -347,3 +347,44 @@ def test_shards_in_memory_are_a_run() -> None:
 def test_no_shard_in_memory_is_an_error() -> None:
     with pytest.raises(DataError, match="nothing to merge"):
         run_of_shards([])
+
+
+# ---- folders of several nodes ----------------------------------------------------------------------------------------
+
+
+def test_the_folders_of_several_nodes_are_one_run(tmp_path: Path) -> None:
+    first, second = (
+        write_run(tmp_path / node, dp=4, missing=missing) for node, missing in (("a", (2, 3)), ("b", (0, 1)))
+    )
+    run = load_run(first, others=[second])
+    assert ([data.rank for data in run.ranks], run.name, run.notes) == ([0, 1, 2, 3], "demo", ())
+    assert load_run(second, others=[first]).ranks[0].rank == 0
+    assert load_run(first).missing_ranks == (2, 3)
+
+
+def test_a_launcher_may_have_named_the_run_on_each_node(tmp_path: Path) -> None:
+    def bend(rank: int, records: list[Record]) -> list[Record]:
+        return with_header(records, run_id="of-b")
+
+    first = write_run(tmp_path / "a", dp=4, missing=(2, 3))
+    second = write_run(tmp_path / "b", dp=4, missing=(0, 1), bend=bend, manifest=False)
+    RunFolder(second).write_manifest(Manifest("of-b", "demo", ("train.py",), 4, 0))
+    run = load_run(first, others=[second])
+    assert (len(run.ranks), run.missing_ranks) == (4, ())
+    (note,) = run.notes
+    assert f"the runs of-b, {RUN_ID}" in note
+    third = write_run(tmp_path / "c", dp=4, missing=(0, 2, 3), bend=bend)
+    with pytest.raises(DataError, match="shards of 2 runs are mixed here"):
+        load_run(first, others=[third])  # both have rank 1
+    fourth = write_run(tmp_path / "d", dp=8, missing=range(7), bend=bend)
+    with pytest.raises(DataError, match="shards of 2 runs are mixed here"):
+        load_run(first, others=[fourth])  # another world size
+
+
+def test_a_part_of_a_shard_that_the_first_node_has_is_no_second_start(tmp_path: Path) -> None:
+    first, second = (write_run(tmp_path / node, dp=2, missing=(missing,)) for node, missing in (("a", 1), ("b", 0)))
+    whole = rank_records(Job(dp=2), 1)
+    write_shard(RunFolder(first).received_path(1, 0, 7), whole[:-3])
+    run = load_run(first, others=[second])
+    assert (run.notes, run.ranks[1].source) == ((), "rank00001.g0.msgpack")
+    assert load_run(first).ranks[1].source == "rank00001.g0.00000007.msgpack"
