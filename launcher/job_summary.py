@@ -18,6 +18,7 @@ _LEFT_NO_SHARD = (
     "left no shard: killed before the first call of a model, not able to write here (it said so), "
     "or Python did not load distprof (-I, -E or -S, or not installed)"
 )
+_ELSEWHERE = "; or their node does not share this folder: distprof merge takes a folder of each node"
 _NOTHING_CALLED = {
     NO_MODULE: "called no module",
     ONLY_COMPILED: (
@@ -107,7 +108,9 @@ def _missing(job: Job, summaries: list[RankSummary], expected: int) -> list[str]
         return []
     if job.host:  # the rendezvous chose the numbers of its ranks
         return [f"{absent} {_LEFT_NO_SHARD}"]
-    return [f"{rank_names(set(range(expected)) - {summary.header.rank for summary in summaries})} {_LEFT_NO_SHARD}"]
+    ranks = rank_names(set(range(expected)) - {summary.header.rank for summary in summaries})
+    elsewhere = _ELSEWHERE if job.shared_name is not None and not job.on_this_node else ""
+    return [f"{ranks} {_LEFT_NO_SHARD}{elsewhere}"]
 
 
 def _remarks(summaries: list[RankSummary]) -> list[str]:

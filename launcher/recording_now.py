@@ -26,7 +26,7 @@ class RecordingNow:
 
     def _opened(self) -> Page | None:
         try:
-            node = node_file(self._run, read_settings(self._run.inject).launch)
+            node = node_file(self._run, read_settings(self._run.inject).page_id)
             self._page = None if node is None else open_page(node.token)
         except (OSError, ValueError, TypeError):
             self._page = None

@@ -90,6 +90,7 @@ class Job:
     host_ranks: int = 0  # the number of ranks on this node; 0: unknown
     on_this_node: bool = False  # whether the launcher starts all ranks of its node itself, and none elsewhere
     speaks: bool = True  # whether this launcher writes the messages, if each rank has one
+    step: str = ""  # of Slurm, if each of its tasks is a launcher
 
 
 def prepare(options: RunOptions, job: Job) -> RunFolder | None:
@@ -133,6 +134,7 @@ def _make_run_folder(out: Path, options: RunOptions, job: Job) -> RunFolder:
         run_dir=str(run.path.absolute()),
         run_id=run_id,
         launch=run.launch or run_id,
+        step=job.step,
         launched_ns=now,
         daemon=options.daemon,
         stall=options.stall,

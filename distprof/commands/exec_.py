@@ -41,8 +41,11 @@ def command(words: tuple[str, ...], **given: object) -> None:
 
 
 def _job(words: tuple[str, ...], name: str | None) -> Job:
-    shared = _shared_name(name, os.environ)
-    return Job(words, title(words), shared, speaks=not shared or os.environ.get("SLURM_PROCID") == "0")
+    step = _step(os.environ)
+    if not step:
+        return Job(words, title(words))
+    speaks = os.environ.get("SLURM_PROCID") == "0"
+    return Job(words, title(words), name or f"job-{step}", speaks=speaks, step=step)
 
 
 def title(command: Sequence[str]) -> str:
@@ -56,8 +59,8 @@ def title(command: Sequence[str]) -> str:
     return Path(command[0]).name
 
 
-def _shared_name(name: str | None, environment: Mapping[str, str]) -> str | None:
-    """Returns the name that the tasks of one ``srun distprof exec`` share, None outside of one."""
+def _step(environment: Mapping[str, str]) -> str:
+    """Returns the id of the Slurm step whose tasks are ``distprof exec``; empty outside of one."""
     if environment.get("SLURM_STEP_NUM_TASKS", "1") == "1":
-        return None
-    return name or f"job-{environment.get('SLURM_JOB_ID')}.{environment.get('SLURM_STEP_ID', '0')}"
+        return ""
+    return f"{environment.get('SLURM_JOB_ID')}.{environment.get('SLURM_STEP_ID', '0')}"

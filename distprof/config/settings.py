@@ -38,6 +38,7 @@ class Settings:
     run_id: str = ""
     launch: str = ""  # the id of the launcher: each node of a job may have one
     launched_ns: int = 0
+    step: str = ""  # the id of a Slurm step whose tasks are launchers: those of a node share its page
     collectives: bool = DEFAULTS["collectives"]
     collective_timing: bool = DEFAULTS["collective_timing"]
     daemon: bool = False  # the ranks have a heartbeat, which the daemon of their node reads
@@ -58,6 +59,11 @@ class Settings:
             raise UsageError("count_eager says how to count, and counting is off: give one of the two")
         if self.collective_timing and not self.collectives:
             raise UsageError("collective_timing says how to record collectives, which is off: give one of the two")
+
+    @property
+    def page_id(self) -> str:
+        """What the ranks of one page have in common."""
+        return self.step or self.launch
 
     @property
     def counted(self) -> int:

@@ -36,7 +36,7 @@ _KEY_BYTES = 8
 class NodeFile:
     """One page of one node."""
 
-    key: str  # of node and launch
+    key: str  # of node and page id
     number: int
     node: str  # the :func:`node_id` of its node
     host: str
@@ -55,9 +55,9 @@ def node_id() -> str:
     return _hash(*parts)
 
 
-def node_key(launch: str) -> str:
-    """Returns the name of this node in the run folder, for ranks of ``launch``."""
-    return _hash(node_id(), launch)
+def node_key(page_id: str) -> str:
+    """Returns the name of this node in the run folder, for ranks with this id: that of their launch, as a rule."""
+    return _hash(node_id(), page_id)
 
 
 def _hash(*parts: str) -> str:
@@ -74,15 +74,15 @@ def newest_nodes(run: RunFolder) -> list[NodeFile]:
     return sorted(found, key=lambda node: (node.host, node.key))
 
 
-def node_file(run: RunFolder, launch: str) -> NodeFile | None:
+def node_file(run: RunFolder, page_id: str) -> NodeFile | None:
     """Returns the newest page of this node; None if it has none."""
-    key = node_key(launch)
+    key = node_key(page_id)
     return next((node for node in newest_nodes(run) if node.key == key), None)
 
 
-def ensure_page(run: RunFolder, launch: str) -> tuple[NodeFile, bool]:
+def ensure_page(run: RunFolder, page_id: str) -> tuple[NodeFile, bool]:
     """Returns the page of this node, and whether this process made it.  Raises OSError if there can be none."""
-    before = node_file(run, launch)
+    before = node_file(run, page_id)
     if before is not None and _can_be_opened(before.token):
         return before, False
     number = 0 if before is None else before.number + 1
@@ -90,12 +90,12 @@ def ensure_page(run: RunFolder, launch: str) -> tuple[NodeFile, bool]:
         raise NoPage(f"{run.path / NODES} holds {_MAX_PAGES} pages of this node")
     make_own(run.path, NODES, shared=True)
     remove_leftovers()
-    made = NodeFile(node_key(launch), number, node_id(), socket.gethostname(), create_page())
+    made = NodeFile(node_key(page_id), number, node_id(), socket.gethostname(), create_page())
     try:
         _publish(run, made)
     except FileExistsError:  # another process was faster
         remove_folder(made.token)
-        found = node_file(run, launch)
+        found = node_file(run, page_id)
         if found is None:
             raise NoPage(f"{run.path / NODES} cannot be read") from None
         return found, False

@@ -19,7 +19,7 @@ def start_if_first(folder: str, path: Sequence[str]) -> None:
     settings = read_settings(Path(folder))
     run = RunFolder(Path(settings.run_dir))
     try:
-        _, is_new = ensure_page(run, settings.launch)
+        _, is_new = ensure_page(run, settings.page_id)
         if is_new:
             start_from_rank(run, settings.launch, Path(folder), path)
     except OSError as error:

@@ -51,7 +51,7 @@ def open_heartbeat(
     if not settings.daemon:
         return None
     try:
-        node = node_file(RunFolder(Path(settings.run_dir)), settings.launch)
+        node = node_file(RunFolder(Path(settings.run_dir)), settings.page_id)
         if node is None:
             return None  # who could not make the page has said so
         page = open_page(node.token)

@@ -176,7 +176,7 @@ def _exchange(run: RunFolder, key: str, relay: int | None) -> Exchange:
 
 def watch_node(run: RunFolder, settings: Settings, starter: int, lifeline: int | None, relay: int | None) -> None:
     """Watches this node until its job has ended.  Raises OSError if it has no page."""
-    node = node_file(run, settings.launch)
+    node = node_file(run, settings.page_id)
     if node is None:
         return
     page = open_page(node.token)

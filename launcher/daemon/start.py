@@ -24,7 +24,7 @@ def start_daemon(run: RunFolder, relay: int | None = None) -> Lifeline | None:
         why = why_not_here(settings)
         if why:
             say(f"metrics cannot be served yet, which is tried again and again: {why}")
-        node, _ = ensure_page(run, settings.launch)
+        node, _ = ensure_page(run, settings.page_id)
         lifeline = start_from_launcher(run, settings.launch, node.token, sys.path, relay)
         with contextlib.suppress(RuntimeError):  # there may be no more threads
             lifeline.pass_on(say)
