@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon.processes import daemon_pids, resident_kilobytes
+from support.daemon.processes import daemon_pids, listening_ports, resident_kilobytes
 from support.scripts import NewWorkplace, Started, Workplace, wait_for
 
 from distprof.heartbeat.node_files import newest_nodes
@@ -193,6 +193,7 @@ def test_the_daemon_is_small_and_nobody_waits_for_it(job: Job) -> None:
     (pid,) = until(lambda: daemon_pids(job.run))
     assert resident_kilobytes(pid) < 60 * 1024
     assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
+    assert listening_ports(pid) == []
     assert os.getsid(pid) not in {os.getsid(rank) for rank in (job.pid(0), job.started.process.pid)}
     assert {str(Path(f"/proc/{pid}/fd/{stream}").readlink()) for stream in range(3)} == {"/dev/null"}
     os.kill(pid, signal.SIGSTOP)

@@ -19,6 +19,18 @@ def daemon_pids(run: Path) -> list[int]:
     return found
 
 
+def listening_ports(pid: int) -> list[int]:
+    """Returns the TCP ports on which a process listens."""
+    own = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in own:
+                found.append(int(words[1].rpartition(":")[2], 16))
+    return found
+
+
 def resident_kilobytes(pid: int) -> int:
     """Returns the memory that a process holds, by the kernel."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()

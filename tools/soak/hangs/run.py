@@ -60,7 +60,8 @@ def judge(
             _end(job, folder)
         log.seek(0)
         text = log.read().decode(errors="replace")
-    return _wrong(situation, found, text), found[-1].cause if found else ""
+    said = f"{found[-1].cause}, after {found[-1].age_s:.1f} s of a limit of {stall_s:g} s" if found else ""
+    return _wrong(situation, found, text), said
 
 
 def _wait(job: subprocess.Popen[bytes], run_folder: RunFolder, situation: Situation) -> list[Hang]:

@@ -113,13 +113,14 @@ def main() -> None:
     model = grid() if on_grid else nn.parallel.DistributedDataParallel(nn.Linear(4, 4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for iteration in range(LAST):
-        if fault == "slow first step" and iteration == 0:
-            time.sleep(2 * seconds)
         if iteration == FAULT_AT:
             hang(fault, seconds, groups)
         if on_grid and iteration == FAULT_AT and dist.get_rank() == ODD:
             time.sleep(_FOREVER_S)
-        model(load_batch(fault, iteration)).sum().backward()
+        loss = model(load_batch(fault, iteration)).sum()
+        if fault == "slow first step" and iteration == 0 and dist.get_rank() == ODD:
+            time.sleep(2 * seconds)  # after the model's first call, from which on the rank is watched
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     del model, optimizer

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from distprof.heartbeat.rank_look import Frame
 from distprof.launcher.daemon.hang_watch.places import phase, place
-from distprof.launcher.daemon.hang_watch.py_spy import parse
 
 PACKAGES = "/usr/lib/python3/site-packages"
 
@@ -44,13 +41,3 @@ def test_phase_and_place(calls: tuple[str, ...], expected: str, where: str) -> N
 
 def test_a_model_in_evaluation_mode() -> None:
     assert phase(frames(*MAIN), evaluates=True) == "evaluation"
-
-
-def test_py_spys_json() -> None:
-    threads = [
-        {"thread_name": None, "os_thread_id": 8, "frames": []},
-        {"thread_name": "MainThread", "os_thread_id": 7, "frames": [{"name": "f", "filename": "a.py", "line": 3}]},
-    ]
-    worker, main = parse(json.dumps(threads).encode(), 7)
-    assert (main.trains, worker.trains, main.frames) == (True, False, (Frame("f", "a.py", 3),))
-    assert parse(b"", 7) == parse(b"[1]", 7) == parse(b"{}", 7) == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,13 @@ def test_each_query_of_the_dashboard_has_data(server: Prometheus) -> None:
 def _is_answered(server: Prometheus, query: str) -> bool:
     found = server.query(query)
     return bool(found) and all(series["value"][1] not in ("NaN", "+Inf") for series in found)
+
+
+def test_the_files_that_the_compose_file_mounts_are_there() -> None:
+    """The compose file itself is not started: it needs images of a registry."""
+    compose = (EXAMPLES / "compose.yaml").read_text(encoding="utf-8")
+    mounted = re.findall(r"^ +- \./([^:]+):", compose, re.MULTILINE)
+    assert len(mounted) == 4 and all((EXAMPLES / name).is_file() for name in mounted)
 
 
 def test_the_values_are_those_of_the_job(server: Prometheus) -> None:
