@@ -100,6 +100,7 @@ def command(
     loaded = load_run(run, progress.files, on_dask(dask) if dask else in_processes(jobs), others=others)
     chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
     report = analyse(loaded, chosen_peaks(chosen), window)
+    del loaded  # of a large run it takes as much memory as the report
     options = replace(text_options(chosen), page=PAGE if chosen["page"] else "")
     text = render(report, options)
     tables = text_tables(report)

@@ -40,8 +40,10 @@ def ep_times(analysis: Analysis, hosts: Sequence[ExpertHost], counted: Sequence[
 
     None where waits are not known, and where the experts are not distributed.
     """
+    if why_no_own_times(analysis) or size < 2:
+        return None
     timed = [(host, rank) for host in hosts if host.timed for rank in host.ranks]
-    if why_no_own_times(analysis) or size < 2 or not timed:
+    if not timed:
         return None
     windows = analysis.timed_windows
     every = set.intersection(*map(set, {windows[rank].iterations for _, rank in timed}))

@@ -60,10 +60,11 @@ def _with_dispatch(times: LayerTimes, apart: DispatchTimes | None) -> LayerTimes
 
 def enclosing_layers(analysis: Analysis) -> IntArray:
     """Returns by module of the union the module of the MoE layer that it is in, -1 for other modules."""
+    kinds = {(id(data.layers), id(analysis.union.index(column))): column for column, data in enumerate(analysis.ranks)}
     layers = {
         int(place)
-        for column, data in enumerate(analysis.ranks)
-        for place in _places(analysis, column, [layer.row for layer in data.layers])
+        for column in kinds.values()
+        for place in _places(analysis, column, [layer.row for layer in analysis.ranks[column].layers])
     }
     found = np.full(len(analysis.union.modules), -1, np.int64)
     for index, module in enumerate(analysis.union.modules):

@@ -48,25 +48,27 @@ class ModuleUnion:
         """``trees`` are in rank order; ranks that have the same modules may share one object.  Without ``pipelines``
         all ranks are on one stage.  ``held_as`` has the name of a model in the module that holds it.
         """
-        self._ranks = list(zip(trees, pipelines or [Pipeline()] * len(trees), strict=True))
-        keys = _keys(dict.fromkeys(self._ranks))
+        kinds: dict[_Kind, int] = {}
+        ranks = zip(trees, pipelines or [Pipeline()] * len(trees), strict=True)
+        self._kind_of = [kinds.setdefault(kind, len(kinds)) for kind in ranks]  # by column
+        keys = _keys(kinds)
         union = _Union()
         for (tree, _), own in keys.items():
             union.add(tree, own)
         order = union.order()
         place = {key: index for index, key in enumerate(order)}
         self.modules = union.modules(order, place, held_as)
-        self._index = {kind: np.array([place[key] for key in own], np.int64) for kind, own in keys.items()}
+        self._index = [np.array([place[key] for key in own], np.int64) for own in keys.values()]  # by kind
 
     def index(self, column: int) -> IntArray:
         """Returns, by row of the ``column``-th rank's tree, the module's index in the union."""
-        return self._index[self._ranks[column]]
+        return self._index[self._kind_of[column]]
 
     def stack(self, values: Iterable[ShortFloatArray | None], tables: int) -> ShortFloatArray:
         """Returns (ranks, tables, modules) from each rank's (tables, rows) values; NaN where a rank has no such module
         or no values.
         """
-        table = np.full((len(self._ranks), tables, len(self.modules)), np.nan, np.float32)
+        table = np.full((len(self._kind_of), tables, len(self.modules)), np.nan, np.float32)
         for column, own in enumerate(values):
             if own is not None:
                 table[column][:, self.index(column)] = own
@@ -75,21 +77,24 @@ class ModuleUnion:
     def holders(self) -> IntArray:
         """Returns by module how many ranks have it."""
         found = np.zeros(len(self.modules), np.int64)
-        for kind, ranks in Counter(self._ranks).items():
+        for kind, ranks in Counter(self._kind_of).items():
             found[self._index[kind]] += ranks
         return found
 
     def mean(self, values: Iterable[Array | None]) -> FloatArray:
         """Returns by module the mean over the ranks that have a value, which is not NaN; NaN where none has."""
-        alike: dict[tuple[int, _Kind], tuple[Array, list[int]]] = {}  # ranks that share an array are added up at once
-        for column, own in enumerate(values):
+        alike: dict[tuple[int, int], Array] = {}  # ranks that share an array are added up at once
+        ranks: Counter[tuple[int, int]] = Counter()
+        for kind, own in zip(self._kind_of, values, strict=True):
             if own is not None:
-                alike.setdefault((id(own), self._ranks[column]), (own, []))[1].append(column)
+                key = id(own), kind
+                ranks[key] += 1
+                alike[key] = own  # kept, so that the id stays its own
         total, known = np.zeros(len(self.modules)), np.zeros(len(self.modules))
-        for (_, kind), (own, columns) in alike.items():
-            there = ~np.isnan(own)
-            total[self._index[kind]] += len(columns) * np.where(there, own, 0.0)
-            known[self._index[kind]] += len(columns) * there
+        for (number, kind), own in alike.items():
+            there, times = ~np.isnan(own), ranks[number, kind]
+            total[self._index[kind]] += times * np.where(there, own, 0.0)
+            known[self._index[kind]] += times * there
         return np.where(known > 0, total / np.maximum(known, 1), np.nan)
 
 

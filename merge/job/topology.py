@@ -39,6 +39,8 @@ _FRAMEWORK = 3
 INFERRED_SOURCES = ("torch", DEVICE_MESH, PROCESS_GROUPS, PARAMETERS, ASSUMED)
 #: Axes whose ranks wait for each other in the middle of an iteration.
 _GROUPED = ("ep", "tp", "cp", "pp")
+#: Axes whose coordinates tell replicas apart from others.
+_OF_PLACE = tuple(axis for axis in AXES if axis not in ("dp", "ep"))
 
 Sizes = tuple[tuple[str, int], ...]
 
@@ -59,7 +61,8 @@ class JobTopology:
 
     def place(self, rank: int) -> tuple[int, ...]:
         """Returns a rank's coordinates without dp and ep: ranks at one place are taken for replicas."""
-        return tuple(self.coordinates[rank][axis] for axis in AXES if axis not in ("dp", "ep"))
+        own = self.coordinates[rank]
+        return tuple([own[axis] for axis in _OF_PLACE])
 
     def role(self, rank: int) -> tuple[int, ...]:
         """Returns the role of a rank: ranks of one role have one place and the same parameters, and do equal work."""
@@ -87,7 +90,8 @@ class JobTopology:
 
     def piece(self, rank: int, axes: Iterable[str]) -> tuple[int, ...]:
         """Returns a rank's coordinates on some axes; 0 on an axis that is not known."""
-        return tuple(self.coordinates[rank].get(axis, 0) for axis in axes)
+        known = self.coordinates[rank].get
+        return tuple([known(axis, 0) for axis in axes])
 
 
 def job_topology(run: LoadedRun) -> JobTopology:
