@@ -34,6 +34,7 @@ def test_every_part_gives_its_table(
         "Tokens of 64 experts in each of 1 layers",
         "Start-up",
         "Memory of a rank",
+        "A rank of a large world",
         "Size of a shard",
         "Reading torch's flight recorder",
         "distprof merge",

@@ -6,6 +6,6 @@ steps      a step with and without recording    variants        what a step is m
 gpt        the models and their training step   process         commands in their own processes
 jobs       start-up and memory of whole jobs    shards          bytes for each step
 ring       reading torch's flight recorder      moe             tokens of experts
-scale      merges of synthetic runs             synthetic_runs  writes these runs
+scale      merges of synthetic runs; worlds     synthetic_runs  writes these runs
 nodes      daemons: of many nodes, of one       estimate        means with their intervals
 """

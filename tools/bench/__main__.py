@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[Effort], list[Table]]] = {
     "experts": steps.experts,
     "start-up": ranks.start_up,
     "memory": ranks.memory,
+    "worlds": ranks.worlds,
     "shards": ranks.shards,
     "collectives": ranks.collectives,
     "merge": merging.merges,

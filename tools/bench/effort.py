@@ -19,6 +19,8 @@ class Effort:
     pages: tuple[int, ...] = (1, 8, 256, 4096)  # ranks
     page_times: int = 5
     scale: tuple[int, int] = (256, 1024)  # ranks of two merges
+    worlds: tuple[tuple[int, int, int], ...] = ((8, 16, 8), (16, 128, 8))  # stages, data- and tensor-parallel ranks
+    world_times: int = 5
 
     def merging(self, ranks: Sequence[int]) -> Effort:
         """Returns the same with large runs of these numbers of ranks; those beyond 512 ranks are merged once."""
@@ -45,4 +47,6 @@ QUICK = Effort(
     pages=(8,),
     page_times=1,
     scale=(1, 2),
+    worlds=((1, 2, 2),),
+    world_times=1,
 )

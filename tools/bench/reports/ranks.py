@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from statistics import median
 
 from bench import jobs
@@ -13,6 +14,7 @@ from bench.table import MB, Table, spread
 
 _START_BUDGET_S, _HELP_BUDGET_S = 0.3, 0.3
 _MEMORY_BUDGET_MB = 20
+_TOPOLOGY_BUDGETS_MS = {1_024: 20, 16_384: 100}
 _CALL_BUDGET_BYTES = 12
 _ENTRY_BUDGET_US = 5
 
@@ -56,6 +58,36 @@ def memory(effort: Effort) -> list[Table]:
         (f"After {jobs.STEPS} steps of the smaller model, when the default window is complete.",),
     )
     return [table]
+
+
+def worlds(effort: Effort) -> list[Table]:
+    """Returns the table of what a rank of a large world pays."""
+    table = Table(
+        "A rank of a large world",
+        ("ranks", "topology in the first forward, ms", "memory added, MB", "budget"),
+        [_world(shape, effort.world_times) for shape in effort.worlds],
+        (
+            "Pipeline stages x data-parallel x tensor-parallel ranks.  One rank in one process, whose process groups "
+            "are torch's fakes: tensor parallelism and FSDP 2, over named dimensions of a device mesh.  Memory: the "
+            "resident set after the window, with a recorder less that without one, medians.",
+        ),
+    )
+    return [table]
+
+
+def _world(shape: tuple[int, int, int], times: int) -> tuple[str, ...]:
+    def measured(*more: str) -> list[dict[str, float]]:
+        return [json_of("-m", "bench.scale.worlds", *shape, *more) for _ in range(times)]
+
+    recorded, plain = measured(), measured("--plain")
+    topology_ms = [1e3 * one["topology_s"] for one in recorded]
+    added = (median(one["resident_bytes"] for one in recorded) - median(one["resident_bytes"] for one in plain)) / MB
+    verdicts = (
+        verdict(sure(median(topology_ms)), _TOPOLOGY_BUDGETS_MS.get(prod(shape)), 0),
+        verdict(sure(added), _MEMORY_BUDGET_MB, 0),
+    )
+    ranks = f"{prod(shape):,} as {' x '.join(map(str, shape))}"
+    return ranks, spread(topology_ms, 1), f"{added:.1f}", "; ".join(filter(None, verdicts))
 
 
 def shards(effort: Effort) -> list[Table]:
