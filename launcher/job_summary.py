@@ -12,7 +12,8 @@ from distprof.rank.selection import select_shards
 from distprof.rank_names import rank_names
 from distprof.records import ALONE, NO_MODULE, ONLY_COMPILED, Counts, End, Error, Header, Plan, Step
 from distprof.run_folder import RunFolder
-from distprof.shard.reader import RecordCache, Shard, last_ns, read_header, read_shard
+from distprof.shard.decoding import RecordCache
+from distprof.shard.reader import Shard, last_ns, read_header, read_shard
 
 _LEFT_NO_SHARD = (
     "left no shard: killed before the first call of a model, not able to write here (it said so), "
@@ -61,12 +62,12 @@ def _unrelated_processes(job: list[RankSummary], chosen: list[RankSummary]) -> l
 def _read_all(run: RunFolder, host: str) -> tuple[list[RankSummary], list[str]]:
     summaries: list[RankSummary] = []
     unread: list[str] = []
-    memo = RecordCache()
+    cache = RecordCache()
     for path in run.shard_files():
         try:
             if host and not _is_of_this_node(read_header(path), run, host):
                 continue
-            summaries.append(_summarise(read_shard(path, memo), path.name))
+            summaries.append(_summarise(read_shard(path, cache), path.name))
         except (DataError, OSError) as error:
             unread.append(str(error))
     return summaries, unread

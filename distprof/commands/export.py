@@ -27,7 +27,8 @@ from distprof.merge.trace.model import RankTrace, Slice, Value
 from distprof.merge.trace.run_trace import run_trace
 from distprof.records import Record
 from distprof.run_folder import REPORT, RunFolder
-from distprof.shard.reader import RecordCache, read_shard
+from distprof.shard.decoding import RecordCache
+from distprof.shard.reader import read_shard
 
 TRACE = "trace.perfetto-trace.gz"
 #: Most of what is saved is saved by the lowest level.

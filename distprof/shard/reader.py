@@ -12,37 +12,21 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 
 from distprof.errors import DataError
-from distprof.records import (
-    COMPRESSED,
-    INT64,
-    MAGIC,
-    READ_BY,
-    RECORDS,
-    SCHEMA_VERSION,
-    ExpertLayers,
-    Header,
-    Parameters,
-    Record,
-    Step,
-    Tree,
-)
+from distprof.records import INT64, MAGIC, READ_BY, RECORDS, SCHEMA_VERSION, Header, Record, Step
 from distprof.safe_files import NotRegular, TooLarge, read_beginning, read_regular
-from distprof.shard.codec import RecordError, from_payload
+from distprof.shard.codec import RecordError
 from distprof.shard.compression import Inflater
+from distprof.shard.decoding import NO_CONTAINERS, Entry, RecordCache, decode, unpack
 from distprof.shard.frames import FRAME_START, MAX_SHARD_BYTES, scan
-from distprof.shard.validation import validate
 from distprof.version import __version__
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _HEADER_BYTES = 1 << 16  # longer than any header
-_UNPACK = {"raw": False, "strict_map_key": True}
-#: Without these limits msgpack may allocate memory for lengths that a damaged file claims.
-_NO_CONTAINERS = {"max_array_len": 0, "max_map_len": 0, "max_ext_len": 0}
 
 
 class NotAShard(DataError):
@@ -82,62 +66,14 @@ class Shard:
     sequences: list[int] = field(default_factory=list)
 
 
-class Entry(NamedTuple):
-    """A record not yet decoded."""
-
-    kind: str
-    sequence: int
-    payload: bytes
-
-
-class RecordCache:
-    """Records that many ranks write alike, decoded once; the readers of a run's shards share one cache.
-
-    Such records are the same objects for every rank, so ranks with the same tree are found by identity.
-    """
-
-    _KINDS = frozenset(record.KIND for record in (Tree, Parameters, ExpertLayers))
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, bytes], Record] = {}
-        self._keys: dict[int, tuple[str, bytes]] = {}  # by the id of the record, which stays its own
-        # By content: other versions of zlib compress the same into other bytes.
-        self._inflated: dict[tuple[str, bytes], Record] = {}
-
-    def knows(self, kind: object, payload: bytes) -> bool:
-        """Whether the payload was decoded before, and so is sound."""
-        return type(kind) is str and kind in self._KINDS and (kind, payload) in self._known
-
-    def record_of(self, entry: Entry, inflater: Inflater) -> Record:
-        """Returns the entry's record, which is decoded once.  Raises RecordError."""
-        if entry.kind not in self._KINDS:
-            return _decode(entry.kind, _content(entry, inflater))
-        key = entry.kind, entry.payload
-        if key not in self._known:
-            content = _content(entry, inflater)
-            if (entry.kind, content) not in self._inflated:
-                self._inflated[entry.kind, content] = _decode(entry.kind, content)
-            record = self._known[key] = self._inflated[entry.kind, content]
-            self._keys.setdefault(id(record), key)
-        return self._known[key]
-
-    def record(self, kind: str, payload: bytes) -> Record:
-        """Returns the record of a payload that another cache has decoded."""
-        return self.record_of(Entry(kind, 0, payload), Inflater(len(payload)))
-
-    def key_of(self, record: Record) -> tuple[str, bytes]:
-        """Returns the kind and the payload of a record that is kept."""
-        return self._keys[id(record)]
-
-
 def read_header(path: Path) -> Header:
     """Reads the header only.  Raises DataError (NotAShard, OtherSchema) or OSError."""
     return parse_shard(_regular(path, read_beginning, _HEADER_BYTES), str(path)).header
 
 
-def read_shard(path: Path, memo: RecordCache | None = None) -> Shard:
+def read_shard(path: Path, cache: RecordCache | None = None) -> Shard:
     """Reads all whole records of the file.  Raises DataError (NotAShard, OtherSchema) or OSError."""
-    return parse_shard(_regular(path, read_regular, MAX_SHARD_BYTES), str(path), memo)
+    return parse_shard(_regular(path, read_regular, MAX_SHARD_BYTES), str(path), cache)
 
 
 def last_ns(shard: Shard) -> int:
@@ -153,16 +89,16 @@ def _regular(path: Path, read: Callable[[Path, int], bytes], size: int) -> bytes
         raise NotAShard(f"{path} is no distprof shard: {error.strerror}") from None
 
 
-def parse_shard(data: bytes, source: str = "<memory>", memo: RecordCache | None = None) -> Shard:
+def parse_shard(data: bytes, source: str = "<memory>", cache: RecordCache | None = None) -> Shard:
     """Reads the records in a shard's bytes; ``source`` is its name in messages.  Raises NotAShard or OtherSchema."""
     found = scan(data)
     report = ReadReport(unread_bytes=found.unread_bytes, unread_why=found.why)
     if not found.bodies:
         raise NotAShard(f"{source} {_missing_header_reason(data)}")
-    memo = memo or RecordCache()
-    entries = _in_order(_entries(found.bodies, report, memo), report)
+    cache = cache or RecordCache()
+    entries = _in_order(_entries(found.bodies, report, cache), report)
     shard = Shard(source, _header(entries, source), [], report)
-    _decode_all(entries, shard, memo, Inflater(len(data)))
+    _decode_all(entries, shard, cache, Inflater(len(data)))
     return shard
 
 
@@ -174,20 +110,20 @@ def _missing_header_reason(data: bytes) -> str:
     return "is no distprof shard: it does not begin with a header"
 
 
-def _entries(bodies: Sequence[bytes], report: ReadReport, memo: RecordCache) -> list[Entry]:
+def _entries(bodies: Sequence[bytes], report: ReadReport, cache: RecordCache) -> list[Entry]:
     entries, items = [], _Items(max(map(len, bodies)))
     for body in bodies:
         try:
-            entries.append(_entry(body, items, memo))
+            entries.append(_entry(body, items, cache))
         except RecordError as error:
             report.malformed.append(str(error))
     return entries
 
 
-def _entry(body: bytes, items: _Items, memo: RecordCache) -> Entry:
+def _entry(body: bytes, items: _Items, cache: RecordCache) -> Entry:
     """Raises RecordError for a body, of whatever bytes, that is not the msgpack of [kind, sequence, payload]."""
     try:
-        kind, sequence, payload = items.of(body, memo)
+        kind, sequence, payload = items.of(body, cache)
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise RecordError(f"a record of {len(body)} bytes is not sound msgpack ({type(error).__name__})") from None
     is_kind = type(kind) is str and (kind in RECORDS or _KIND.fullmatch(kind))
@@ -203,10 +139,10 @@ class _Items:
         self._longest = max(1, longest)
         self._unpacker = self._new()
 
-    def of(self, body: bytes, memo: RecordCache) -> tuple[Any, Any, bytes]:
+    def of(self, body: bytes, cache: RecordCache) -> tuple[Any, Any, bytes]:
         """Returns the kind, the sequence number and the payload's bytes.  Raises ValueError unless there are three.
 
-        A payload that ``memo`` knows is not read again: of many ranks that have the same tree, one is.
+        A payload that ``cache`` knows is not read again: of many ranks that have the same tree, one is.
         """
         unpacker, self._unpacker = self._unpacker, None
         if unpacker is None:
@@ -215,7 +151,7 @@ class _Items:
         begin, length = unpacker.tell(), unpacker.read_array_header()
         kind, sequence = unpacker.unpack(), unpacker.unpack()
         payload = body[unpacker.tell() - begin :]
-        if not memo.knows(kind, payload):
+        if not cache.knows(kind, payload):
             unpacker.skip()
             if unpacker.tell() - begin != len(body):
                 raise ValueError("more than three items")
@@ -225,7 +161,7 @@ class _Items:
         return kind, sequence, payload
 
     def _new(self) -> Any:
-        return msgpack.Unpacker(max_buffer_size=self._longest, **_NO_CONTAINERS)
+        return msgpack.Unpacker(max_buffer_size=self._longest, **NO_CONTAINERS)
 
 
 def _in_order(entries: list[Entry], report: ReadReport) -> list[Entry]:
@@ -243,8 +179,8 @@ def _header(entries: list[Entry], source: str) -> Header:
         raise NotAShard(f"{source} is no distprof shard: its first record is no header")
     try:
         payload = entries[0].payload
-        _check_schema(_unpack(Header.KIND, payload), source)
-        header = _decode(Header.KIND, payload)
+        _check_schema(unpack(Header.KIND, payload), source)
+        header = decode(Header.KIND, payload)
     except RecordError as error:
         raise NotAShard(f"{source} has a header that cannot be: {error}") from None
     assert isinstance(header, Header)
@@ -266,7 +202,7 @@ def _check_schema(payload: Any, source: str) -> None:
         )
 
 
-def _decode_all(entries: list[Entry], shard: Shard, memo: RecordCache, inflater: Inflater) -> None:
+def _decode_all(entries: list[Entry], shard: Shard, cache: RecordCache, inflater: Inflater) -> None:
     """Adds the decoded records to the shard, and the malformed ones to its report."""
     report = shard.report
     for entry in entries:
@@ -276,42 +212,8 @@ def _decode_all(entries: list[Entry], shard: Shard, memo: RecordCache, inflater:
         try:
             if entry.kind == Header.KIND and shard.records:
                 raise RecordError("header: there is one before it")
-            shard.records.append(memo.record_of(entry, inflater))
+            shard.records.append(cache.record_of(entry, inflater))
             shard.sequences.append(entry.sequence)
         except RecordError as error:
             report.malformed.append(str(error))
     report.records = len(shard.records)
-
-
-def _content(entry: Entry, inflater: Inflater) -> bytes:
-    """Returns the msgpack of the fields of an entry, which some kinds have compressed."""
-    if entry.kind not in COMPRESSED:
-        return entry.payload
-    content = inflater.inflate(entry.kind, _unpack(entry.kind, entry.payload))
-    if not _is_one_value(content):
-        raise RecordError(f"{entry.kind}: its compressed payload is not sound msgpack")
-    return content
-
-
-def _is_one_value(content: bytes) -> bool:
-    """Returns whether the bytes are one msgpack value; nothing is allocated for the lengths that they claim."""
-    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(content)), **_NO_CONTAINERS)
-    unpacker.feed(content)
-    try:
-        unpacker.skip()
-    except (ValueError, msgpack.exceptions.UnpackException, RecursionError):
-        return False
-    return bool(unpacker.tell() == len(content))
-
-
-def _decode(kind: str, content: bytes) -> Record:
-    record = from_payload(kind, _unpack(kind, content))
-    validate(record)
-    return record
-
-
-def _unpack(kind: str, content: bytes) -> Any:
-    try:
-        return msgpack.unpackb(content, **_UNPACK)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{kind}: not sound msgpack ({type(error).__name__})") from None

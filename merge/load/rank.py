@@ -46,7 +46,8 @@ from distprof.records import (
     WarmupStep,
     WindowSummary,
 )
-from distprof.shard.reader import ReadReport, RecordCache, Shard, last_ns
+from distprof.shard.decoding import RecordCache
+from distprof.shard.reader import ReadReport, Shard, last_ns
 
 Kind = TypeVar("Kind", bound=Record)
 Stepwise = TypeVar("Stepwise", Collectives, Timeline, Pauses)
@@ -130,7 +131,7 @@ class RankData:
 class RankReader:
     """Turns shards into :class:`RankData`; records that several ranks share become one object.
 
-    Records are equal when they are one object: the readers share a :class:`~distprof.shard.reader.RecordCache`.
+    Records are equal when they are one object: the readers share a :class:`~distprof.shard.decoding.RecordCache`.
     """
 
     def __init__(self) -> None:

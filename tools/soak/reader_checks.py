@@ -11,7 +11,8 @@ from distprof.merge.analyse import analyse
 from distprof.merge.export.json import to_json
 from distprof.merge.load.run import run_of_shards
 from distprof.merge.text import TextOptions, render
-from distprof.shard.reader import RecordCache, Shard, parse_shard
+from distprof.shard.decoding import RecordCache
+from distprof.shard.reader import Shard, parse_shard
 from distprof.shard.writer import MemorySink, ShardWriter
 from soak.originals import Original, original
 

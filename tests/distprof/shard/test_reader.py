@@ -30,8 +30,9 @@ from distprof.records import (
 from distprof.shard import compression
 from distprof.shard.codec import RecordError
 from distprof.shard.compression import compress
+from distprof.shard.decoding import RecordCache
 from distprof.shard.frames import MAX_BODY_BYTES
-from distprof.shard.reader import NotAShard, OtherSchema, RecordCache, parse_shard
+from distprof.shard.reader import NotAShard, OtherSchema, parse_shard
 
 # --- what is whole -----------------------------------------------------------------------------------
 
@@ -357,9 +358,10 @@ def test_compressed_payloads_are_bounded_by_the_length_of_the_shard(monkeypatch:
 
 
 def test_records_that_another_zlib_compressed_are_the_same() -> None:
-    memo, payload = RecordCache(), msgpack.packb({"first_row": 0, "rows": []})
+    cache, payload = RecordCache(), msgpack.packb({"first_row": 0, "rows": []})
     one, other = (
-        parse_shard(sealed(HEADER_BODY, body("tree", 1, zlib.compress(payload, level))), memo=memo) for level in (0, 9)
+        parse_shard(sealed(HEADER_BODY, body("tree", 1, zlib.compress(payload, level))), cache=cache)
+        for level in (0, 9)
     )
     assert one.records[1] is other.records[1]
 
@@ -371,26 +373,27 @@ def test_any_bytes_are_refused_politely(data: bytes) -> None:
         parse_shard(data)
 
 
-# --- memo ----------------------------------------------------------------------------------------------
+# --- cache ---------------------------------------------------------------------------------------------
 
 
-def test_a_memo_gives_ranks_that_wrote_the_same_the_same_objects() -> None:
-    memo = RecordCache()
+def test_a_cache_gives_ranks_that_wrote_the_same_the_same_objects() -> None:
+    cache = RecordCache()
     layers = ExpertLayers((ExpertLayer("moe", 1, 4, (0,)),))
-    first = parse_shard(written([Header("r", 0, 2), PLAN, TREE, layers, END]), memo=memo)
-    second = parse_shard(written([Header("r", 1, 2), TREE, layers, Error("x", "y"), END]), memo=memo)  # other sequences
+    first = parse_shard(written([Header("r", 0, 2), PLAN, TREE, layers, END]), cache=cache)
+    other_sequences = [Header("r", 1, 2), TREE, layers, Error("x", "y"), END]
+    second = parse_shard(written(other_sequences), cache=cache)
     assert first.records[2] is second.records[1]
     assert first.records[3] is second.records[2]
     assert first.records[4] is not second.records[4]
     assert parse_shard(written([Header("r", 0, 2), TREE])).records[1] is not first.records[2]
 
 
-def test_a_memo_keeps_kinds_apart_and_forgets_what_is_malformed() -> None:
-    memo = RecordCache()
+def test_a_cache_keeps_kinds_apart_and_forgets_what_is_malformed() -> None:
+    cache = RecordCache()
     payload = {"first_row": 0, "rows": [], "root": 0, "parameters": []}
     packed = compress(msgpack.packb(payload))
-    shard = parse_shard(sealed(HEADER_BODY, body("tree", 1, packed), body("parameters", 2, packed)), memo=memo)
+    shard = parse_shard(sealed(HEADER_BODY, body("tree", 1, packed), body("parameters", 2, packed)), cache=cache)
     assert [record.KIND for record in shard.records] == ["header", "tree", "parameters"]
     for _ in range(2):
         empty = compress(msgpack.packb({}))
-        assert len(parse_shard(sealed(HEADER_BODY, body("tree", 1, empty)), memo=memo).report.malformed) == 1
+        assert len(parse_shard(sealed(HEADER_BODY, body("tree", 1, empty)), cache=cache).report.malformed) == 1
