@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan
 from statistics import median
 from typing import Any
 
@@ -52,7 +53,7 @@ def nan_mean(table: FloatArray) -> FloatArray:
 
 def to_number(value: float) -> float | None:
     """Returns ``value``, or None for NaN, which stands for what was not measured."""
-    return None if np.isnan(value) else float(value)
+    return None if isnan(value) else float(value)
 
 
 def _pick(ordered: npt.NDArray[np.floating[Any]], place: IntArray) -> FloatArray:

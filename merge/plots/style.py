@@ -57,7 +57,7 @@ _MOST_TICKS = 32
 _FEW_TICKS = 12
 _SEPARATE_UP_TO = 64
 _LABEL_LENGTH = 30
-_LAYER_TICKS = 32
+_LAYER_TICKS = 24
 #: The share of a colour scale from its middle, beyond which black letters cannot be read.
 READABLE = 0.33
 _LETTERS_AN_INCH = 15.5  # of the line below the title
@@ -129,7 +129,8 @@ def title(axes: Axes, words: str, report: Report, detail: str) -> None:
     figure = axes.get_figure()
     width = figure.get_figwidth() if isinstance(figure, Figure) else 6.0
     lines = textwrap.wrap(f"{one_line(run.name)}, {recorded}: {detail}", max(40, int(_LETTERS_AN_INCH * (width - 0.8))))
-    axes.set_title("\n".join(lines), loc="left", fontsize=8.5, color=FAINT, pad=8)
+    # With y, matplotlib does not look for a place above all labels each time it draws: no axis has labels at the top.
+    axes.set_title("\n".join(lines), loc="left", fontsize=8.5, color=FAINT, pad=8, y=1.0)
     place = (0, 11 + 12 * len(lines))
     axes.annotate(
         words, (0, 1), place, xycoords="axes fraction", textcoords="offset points", fontsize=12, fontweight="bold"
