@@ -17,6 +17,7 @@ import pytest
 from support.processes import output_of
 from support.synthetic import write_run
 
+from distprof.merge import plots
 from distprof.merge.export.table_files import csv_names
 from distprof.merge.plots import FORMATS, NAMES
 from distprof.records import Header, Record
@@ -86,9 +87,14 @@ def test_twice_over_gives_the_same_bytes_wherever_the_run_lies(cli: Cli, tmp_pat
     assert everything(second / "report") == once and {name for name in once if name.startswith("plots/")}
 
 
-def test_plots_of_an_earlier_merge_do_not_outlive_it(here: Cli, tmp_path: Path) -> None:
+def test_plots_of_an_earlier_merge_do_not_outlive_it(
+    here: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = write_run(tmp_path / "run", dp=2)
-    here("merge", run)
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "NAMES", ("skew_map",))  # one is enough
+        here("merge", run)
+    assert (run / "report" / "plots" / "skew_map.png").exists()
     (run / "report" / "plots" / "mine.png").write_bytes(b"the user's")
     here("merge", run, "--no-plots")
     assert everything(run / "report").keys() == {*PLAIN, "plots/mine.png"}
@@ -106,7 +112,7 @@ def test_the_page_is_named_and_can_be_left_out(here: Cli, tmp_path: Path) -> Non
 
 def test_without_a_matplotlib_that_works_there_is_a_report_still(cli: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", dp=2)
-    plain = cli("merge", run)
+    plain = cli("merge", run, "--no-plots")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "matplotlib.py").write_text("raise ImportError('libpng is missing')")
     ended = cli("merge", run, env={"PYTHONPATH": str(tmp_path / "broken")})

@@ -157,7 +157,8 @@ def test_a_rank_that_is_killed_leaves_its_finished_steps(workplace: Workplace) -
     assert "incomplete: ranks 0-1 (2 of 3 timed steps, still running, killed or unable to write)" in merged.out
 
 
-def test_hanging_rank_is_reported(workplace: Workplace) -> None:
+def test_hanging_rank_is_reported(forking: Workplace) -> None:
+    workplace = forking
     job = workplace.start_run("--nproc", 2, "faulty.py", "wait_to_be_ended", "hang_in_forward")
     wait_for(lambda: all((workplace.folder / f"waiting{rank}").exists() for rank in range(2)))
     running = workplace.report()

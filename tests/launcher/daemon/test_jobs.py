@@ -54,12 +54,12 @@ train(Net(), 1_000_000, lambda step: (time.sleep(0.01), os.path.exists("stop") a
 _LIMIT_S = 300
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    """Returns the first true value."""
+def until(condition: Callable[[], Any], every: float = 0.05) -> Any:
+    """Returns the first true value; looks seldom where a look starts a process."""
     end = time.monotonic() + _LIMIT_S
     while not (value := condition()):
         assert time.monotonic() < end, "it does not become true"
-        time.sleep(0.05)
+        time.sleep(every)
     return value
 
 
@@ -180,7 +180,7 @@ def test_a_slow_rank_is_named_with_a_line_in_the_log(job: Job) -> None:
     job.all_advance()
     assert "rank 2 has been the slowest" not in job.place.distprof("status", job.run).out
     (job.place.folder / "slow").touch()
-    until(lambda: "Rank 2 has been the slowest in" in job.place.distprof("status", job.run).out)
+    until(lambda: "Rank 2 has been the slowest in" in job.place.distprof("status", job.run).out, every=1.0)
     shown = job.top()
     assert shown[2]["mark"] == "slow"
     assert shown[2]["slowest_in"] > shown[2]["sampled"] / 2 and shown[2]["wait_share"] < shown[1]["wait_share"]
@@ -226,7 +226,7 @@ def test_a_killed_rank_is_still_read_and_the_daemon_ends_with_the_job(new_workpl
     job.all_advance()
     (pid,) = until(lambda: daemon_pids(job.run))
     os.kill(job.pid(1), signal.SIGKILL)
-    until(lambda: job.top()[1]["state"] == "dead")
+    until(lambda: job.top()[1]["state"] == "dead", every=1.0)
     last = job.top()[1]
     assert last["iteration"] > 0 and last["mark"] == "dead" and last["lag"] is None
     assert "Rank 1 died" in place.distprof("status", job.run).out
