@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from distprof.merge.analysis import Analysis
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.collectives.waits import collective_waits
@@ -17,7 +15,7 @@ from distprof.merge.report import GainGrid
 from distprof.merge.skew.excess import cohort_excesses
 from distprof.merge.skew.step_times import WHOLE
 from distprof.merge.skew.what_if import cost_of, replayed
-from distprof.merge.stats import to_number
+from distprof.merge.stats import middle, to_number
 
 #: The replays of all places together have at most so many collectives, which takes seconds.
 MOST_REPLAYED = 1_000_000
@@ -84,4 +82,4 @@ def _excesses(analysis: Analysis, places: Mapping[Place, Sequence[int]]) -> dict
     for excess in cohort_excesses(analysis):
         (whole,) = (number for number, place in enumerate(excess.times.places) if place.level == WHOLE)
         own.update(zip(excess.times.ranks, excess.median[whole].tolist(), strict=True))
-    return {place: to_number(float(np.median([own[rank] for rank in ranks]))) for place, ranks in places.items()}
+    return {place: to_number(float(middle([own[rank] for rank in ranks]))) for place, ranks in places.items()}

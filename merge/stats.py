@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isnan
 from statistics import median
 from typing import Any
@@ -25,11 +25,22 @@ def spread(values: Mapping[int, float]) -> Spread | None:
     largest = min(values, key=lambda rank: (-values[rank], rank))
     return Spread(
         min=float(numbers.min()),
-        median=float(np.median(numbers)),
+        median=float(middle(numbers)),
         max=float(numbers.max()),
         mean=float(numbers.mean()),
         max_rank=largest,
     )
+
+
+def middle(values: Sequence[float] | npt.NDArray[Any], axis: int = -1) -> Any:
+    """Returns the median over an axis, of at least one value; NaN where one is NaN.
+
+    numpy's own function imports numpy.ma, which takes a tenth of the merge of a small run.
+    """
+    ordered = np.sort(np.moveaxis(np.asarray(values, np.float64), axis, -1), axis=-1)  # NaN goes last
+    size = ordered.shape[-1]
+    median = (ordered[..., (size - 1) // 2] + ordered[..., size // 2]) / 2
+    return np.where(np.isnan(ordered[..., -1]), np.nan, median)
 
 
 def nan_median(table: FloatArray | ShortFloatArray) -> FloatArray:

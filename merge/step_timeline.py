@@ -21,6 +21,7 @@ from distprof.merge.collectives.waits import Waits, collective_waits
 from distprof.merge.load.collectives import RankCollectives
 from distprof.merge.report import RankTimeline, Span, StepTimeline
 from distprof.merge.skew.verdict import rank_verdict
+from distprof.merge.stats import middle
 from distprof.merge.times.throughput import iterations
 from distprof.records import NO_ROW
 
@@ -65,7 +66,7 @@ def _typical_iteration(analysis: Analysis) -> tuple[Mapping[int, RankCollectives
         for iteration, start, end in zip(own.iterations, own.start_ns.tolist(), own.end_ns.tolist(), strict=True):
             if start and end:
                 lengths.setdefault(iteration, []).append(float(end - start))
-    common = {iteration: float(np.median(own)) for iteration, own in lengths.items() if len(own) == len(found)}
+    common = {iteration: float(middle(own)) for iteration, own in lengths.items() if len(own) == len(found)}
     if times is None or not common:
         return {}, 0
     return found, min(common, key=lambda iteration: (abs(common[iteration] - times.median_ns), iteration))

@@ -8,7 +8,6 @@ from pathlib import Path
 from distprof.config.options import OUT, Layer, with_defaults
 from distprof.console import say
 from distprof.errors import UsageError
-from distprof.launcher.remote.download import download
 from distprof.launcher.remote.url import is_url, local_folder
 from distprof.run_folder import MANIFEST, SHARDS
 
@@ -42,6 +41,8 @@ def chosen_runs(given: Sequence[str], asked: Layer, progress: Callable[[int, int
 
 
 def _copied(url: str, asked: Layer, progress: Callable[[int, int], None]) -> Path:
+    from distprof.launcher.remote.download import download  # imported here, because only a URL needs it
+
     folder = download(url, _folder_of_runs(asked), progress)
     say(f"the run is copied to {folder}")
     return folder

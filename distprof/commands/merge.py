@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -147,7 +146,9 @@ def chosen_peaks(chosen: Mapping[str, Any]) -> Peaks:
 
 
 def _draw(report: Report, progress: Progress) -> dict[str, bytes]:
-    from distprof.merge.plots.parallel import draw_all  # imported here, because only plots need it
+    import logging  # imported here, because only plots need it
+
+    from distprof.merge.plots.parallel import draw_all
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its messages about caches do not matter to the user
     progress.say("draws the plots")

@@ -8,7 +8,6 @@ belongs to a later job, if both have the same rank.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +25,8 @@ def launch_of_this_process(environment: Mapping[str, str] = os.environ) -> tuple
 
     They are those of the parent process if that is torchrun or called ``multiprocessing``, else of this process.
     """
+    import multiprocessing  # imported here, because only the rank side needs it
+
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         pid = parent.pid

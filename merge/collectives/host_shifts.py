@@ -27,6 +27,7 @@ from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.host_bounds import FEWEST, host_bounds
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.pending import ENDED_BEFORE, all_pending
+from distprof.merge.stats import middle
 
 #: What follows the wait in a gap blurs its end: of all kinds those with the least of it are used, and all below this.
 _SHORT_REST_NS = 500_000
@@ -100,7 +101,7 @@ def _rough_shifts(entries: JoinedEntries, host: IntArray) -> IntArray:
     for _ in range(_ROUNDS):
         placed = came + shifts[of_entry]
         later = placed - np.bincount(entries.event, placed)[entries.event] / number
-        shifts -= [float(np.median(later[own])) for own in of_host]
+        shifts -= [float(middle(later[own])) for own in of_host]
     found: IntArray = np.rint(shifts).astype(np.int64)
     return found
 
@@ -144,13 +145,13 @@ def _between(interval_ns: tuple[float, float], later_ns: FloatArray) -> tuple[fl
     """Returns a host's shift within the interval that causality gives, and its error."""
     low, high = interval_ns
     if len(later_ns) >= FEWEST and (error := _error(later_ns)) < (high - low) / 2 / _SO_MUCH_NARROWER:
-        return min(max(-float(np.median(later_ns)), low), high), error
+        return min(max(-float(middle(later_ns)), low), high), error
     return (low + high) / 2, (high - low) / 2
 
 
 def _error(values: FloatArray) -> float:
     """Returns three standard errors of the median."""
-    deviation = float(np.median(np.abs(values - np.median(values))))
+    deviation = float(middle(np.abs(values - middle(values))))
     return 3 * _STANDARD_ERROR * deviation / math.sqrt(len(values))
 
 

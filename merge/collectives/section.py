@@ -22,6 +22,7 @@ from distprof.merge.collectives.unentered import unentered_collectives
 from distprof.merge.collectives.waits import Waits, collective_waits
 from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import CollectiveRow, Collectives, RankWait
+from distprof.merge.stats import middle
 
 
 @computed_once
@@ -130,11 +131,11 @@ def _rank_waits(entries: JoinedEntries, waits: Waits | None) -> Iterator[RankWai
     own = np.flatnonzero(entries.whole & ~entries.is_message)
     lag, is_last = _lags(entries.event[own], entries.enqueued_ns[own])
     of_rank = slices_of(entries.column[own], len(entries.ranks))
-    for rank, mine, wait_ns in zip(entries.ranks, of_rank, np.median(waited, axis=1).tolist(), strict=True):
+    for rank, mine, wait_ns in zip(entries.ranks, of_rank, middle(waited, axis=1).tolist(), strict=True):
         yield RankWait(
             rank=rank,
             wait_ns=wait_ns,
-            lag_ns=float(np.median(lag[mine])) if mine.stop > mine.start else 0.0,
+            lag_ns=float(middle(lag[mine])) if mine.stop > mine.start else 0.0,
             last=int(np.count_nonzero(is_last[mine])),
         )
 

@@ -23,6 +23,7 @@ from distprof.merge.experts.layer_times import enclosing_layers
 from distprof.merge.experts.recorded.hosts import ExpertHost
 from distprof.merge.experts.tokens_or_device import tokens_or_device
 from distprof.merge.report import ExpertLayerStats
+from distprof.merge.stats import middle
 from distprof.records import NO_ROW
 
 
@@ -63,14 +64,14 @@ def with_costs(layer: ExpertLayerStats, times: EpTimes | None, loads: FloatArray
     if times is None:
         return layer
     known = bool(np.isfinite(times.own_ns).all())
-    medians = np.median(times.own_ns, axis=1)
+    medians = middle(times.own_ns, axis=1)
     if loads is not None and layer.empty is not None and layer.empty.equal_rows:
         loads = np.ones_like(loads)  # experts run on their capacity
     found = tokens_or_device(times.own_ns, loads) if known and loads is not None else None
     return replace(
         layer,
         ep_own_ns=tuple(None if np.isnan(own) else float(own) for own in medians),
-        ep_cost_ns=float(np.median(times.own_ns.max(axis=0) - times.own_ns.mean(axis=0))) if known else None,
+        ep_cost_ns=float(middle(times.own_ns.max(axis=0) - times.own_ns.mean(axis=0))) if known else None,
         load_cost_ns=None if found is None else found.saved_by_equal_tokens_ns,
         tokens_or_device=found,
     )

@@ -18,6 +18,7 @@ import numpy as np
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import BoolArray, IntArray, combination
 from distprof.merge.load.collectives import PhaseStarts, RankCollectives
+from distprof.merge.stats import middle
 from distprof.records import NO_ROW
 
 #: Why they are not told apart.
@@ -90,7 +91,7 @@ def _median_times(turns: _Own, layer: int, steps: int) -> tuple[float, float] | 
     if not placed or placed < (1 - _UNPLACED) * every:
         return None
     dispatch, combine = (
-        float(np.median(np.bincount(turns.step[chosen], turns.ns[chosen], steps)))
+        float(middle(np.bincount(turns.step[chosen], turns.ns[chosen], steps)))
         for chosen in (inside & turns.dispatches, inside & turns.combines)
     )
     return dispatch, combine

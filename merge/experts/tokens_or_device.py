@@ -22,6 +22,7 @@ import numpy as np
 
 from distprof.merge.arrays import FloatArray
 from distprof.merge.report import ONLY_DEVICE, ONLY_TOKENS, TOKENS_AND_DEVICE, TokensOrDevice
+from distprof.merge.stats import middle
 
 _FEWEST_STEPS = 3
 #: A rank is slow, and tokens are unequal, from this share of the typical time on.
@@ -58,7 +59,7 @@ def tokens_or_device(times: FloatArray, tokens: FloatArray) -> TokensOrDevice | 
     fit = _best_fit(np.log(times), relative)
     load = fit.fixed + (1 - fit.fixed) * relative
     more = fit.slowness[:, None] * fit.typical * (load - load.mean(axis=0))
-    saved = float(np.median(times.max(axis=0) - (times - more).max(axis=0)))
+    saved = float(middle(times.max(axis=0) - (times - more).max(axis=0)))
     unequal = float(load.max(axis=0).mean()) - 1 >= _WORTH
     return TokensOrDevice(
         cause=_CAUSES[unequal, bool((fit.slowness > 1).any())],
@@ -74,7 +75,7 @@ def _best_fit(logarithms: FloatArray, relative: FloatArray) -> _Fit:
     # A rank without tokens takes some time, so that f is not 0.
     shares = _SHARES[(_SHARES > 0) | bool((relative > 0).all())]
     left = logarithms - np.log(shares[:, None, None] + (1 - shares[:, None, None]) * relative)  # (shares, ranks, steps)
-    own = np.median(left, axis=2)
+    own = middle(left, axis=2)
     typical = np.sort(own, axis=1)[:, (own.shape[1] - 1) // 2]
     noise = np.maximum(_LEAST_NOISE, np.std(left - own[:, :, None], axis=(1, 2)))
     apart = own - typical[:, None]

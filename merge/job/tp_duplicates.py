@@ -24,6 +24,7 @@ from distprof.merge.arrays import BoolArray, FloatArray, IntArray, padded
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.rank import RankData
+from distprof.merge.stats import middle
 from distprof.records import Array, Counts, ExpertLayer
 
 
@@ -123,7 +124,7 @@ class CountedWork:
         cut = tokens[(tokens > 0) & shape.is_cut & ~shape.is_expert]
         if self.tp == 1 or not len(cut):
             return np.zeros(0, np.int64)
-        ratio = np.median(cut) / np.where(tokens > 0, tokens, np.inf)
+        ratio = float(middle(cut)) / np.where(tokens > 0, tokens, np.inf)
         margin = sqrt(self.tp)
         return shape.rows[(ratio >= margin) & (ratio <= self.tp * margin) & ~shape.is_cut & ~shape.is_expert]
 

@@ -20,7 +20,7 @@ from distprof.merge.skew.excess import cohort_excesses
 from distprof.merge.skew.pauses import paused_ns
 from distprof.merge.skew.step_times import FINE, MODULE, SUM, WHOLE, Place
 from distprof.merge.skew.thresholds import PLACE_SHARE
-from distprof.merge.stats import nan_median
+from distprof.merge.stats import middle, nan_median
 from distprof.merge.times.summary import profile_summary
 
 #: (rank, what it loses in ns)
@@ -53,7 +53,7 @@ def bursts(analysis: Analysis, paused: Collection[int]) -> tuple[Burst, ...]:
             everywhere=own[0].everywhere,
             subject=own[0].subject,
             phase=own[0].phase,
-            excess_ns=float(np.median([one.excess_ns for one in own])),
+            excess_ns=float(middle([one.excess_ns for one in own])),
             pause=own[0].pause,
         )
         for own in alike.values()
@@ -67,13 +67,13 @@ def _long_step(analysis: Analysis, iteration: int, median_ns: float) -> LongStep
         for window in analysis.timed_windows.values()
         if iteration in window.iterations
     ]
-    time_ns = float(np.median(took))
+    time_ns = float(middle(took))
     for level in (FINE, MODULE, SUM, WHOLE):
         by_place = _losers(analysis, iteration, PLACE_SHARE * (time_ns - median_ns), level)
         place = _cause(by_place, own=not why_no_own_times(analysis)) if by_place else None
         if place is not None:
             ranks = tuple(sorted(rank for rank, _ in by_place[place]))
-            excess_ns = float(np.median([lost for _, lost in by_place[place]]))
+            excess_ns = float(middle([lost for _, lost in by_place[place]]))
             everywhere = len(ranks) == len(took)
             pause = _common_pause(analysis, ranks, iteration, excess_ns)
             return LongStep(iteration, time_ns, ranks, everywhere, place.subject, place.phase, excess_ns, pause)

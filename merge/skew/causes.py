@@ -34,6 +34,7 @@ from distprof.merge.skew.slow_groups import GroupOutlier, ranks_of
 from distprof.merge.skew.step_times import Place
 from distprof.merge.skew.stragglers import Outlier
 from distprof.merge.skew.thresholds import LONG_STAGE_RATIO, MORE_TOKENS, MORE_WORK_RATIO, PLACE_SHARE, SLOW_SHARE
+from distprof.merge.stats import middle
 from distprof.merge.wording import join_words
 from distprof.rank_names import rank_names
 
@@ -88,7 +89,7 @@ def _more_work(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
         own = analysis.timed_windows[one.rank].samples
         if not others or not own:
             return None
-        ratios.append(own / float(np.median(others)))
+        ratios.append(own / float(middle(others)))
     if min(ratios) < MORE_WORK_RATIO:
         return None
     return Cause(MORE_WORK, f"{ratio(min(ratios))} times the samples of the others")
@@ -145,7 +146,7 @@ def long_stage(analysis: Analysis, cohorts: Sequence[CohortExcess], iteration_ns
             ranks.setdefault(analysis.pipelines[rank].stage, []).append(rank)
     if len(own) < 2:
         return None
-    times = {stage: float(np.median(values)) for stage, values in own.items()}
+    times = {stage: float(middle(values)) for stage, values in own.items()}
     longest, mean = max(times, key=lambda stage: times[stage]), float(np.mean(list(times.values())))
     if times[longest] < LONG_STAGE_RATIO * mean or times[longest] - mean < SLOW_SHARE * iteration_ns:
         return None

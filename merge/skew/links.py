@@ -22,6 +22,7 @@ from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.collectives.waits import collective_waits
 from distprof.merge.skew.thresholds import LINK_FACTOR, PAIR_SHARE, PERSISTENT, SLOW_SHARE, STEP_SHARE
+from distprof.merge.stats import middle
 
 Members = tuple[int, ...]
 
@@ -140,13 +141,11 @@ def _standing_out(groups: Mapping[Members, tuple[str, FloatArray]], iteration_ns
     found = []
     for number, own in enumerate(members):
         rest = np.delete(times, number, axis=0)
-        normal = np.median(rest, axis=0)
+        normal = middle(rest, axis=0)
         excess = times[number] - normal
-        size = float(np.median(excess))
+        size = float(middle(excess))
         steps = int(np.count_nonzero((excess >= STEP_SHARE * size) & (times[number] > rest.max(axis=0))))
-        clear = float(np.median(times[number])) >= LINK_FACTOR * max(float(np.median(normal)), 1.0)
+        clear = float(middle(times[number])) >= LINK_FACTOR * max(float(middle(normal)), 1.0)
         if size >= share * iteration_ns > 0 and clear and steps >= PERSISTENT * len(excess):
-            found.append(
-                SlowLink(own, groups[own][0], size, float(np.median(normal)), steps, len(excess), len(members))
-            )
+            found.append(SlowLink(own, groups[own][0], size, float(middle(normal)), steps, len(excess), len(members)))
     return found

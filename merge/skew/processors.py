@@ -17,7 +17,7 @@ from distprof.merge.report import BUSY_PROCESSORS, Cause
 from distprof.merge.skew.excess import CohortExcess
 from distprof.merge.skew.step_times import WHOLE
 from distprof.merge.skew.stragglers import Outlier, is_large
-from distprof.merge.stats import nan_median
+from distprof.merge.stats import middle, nan_median
 from distprof.merge.wording import join_words
 from distprof.rank_names import rank_names
 
@@ -32,14 +32,14 @@ def longer_wait_ns(analysis: Analysis, rank: int, slow: Collection[int]) -> floa
         for other in analysis.timed_windows
         if analysis.cohorts[other] == cohort and other not in slow and other != rank
     ]
-    longer = processor_wait_ns(analysis, rank) - float(np.median(others)) if others else np.nan
+    longer = processor_wait_ns(analysis, rank) - float(middle(others)) if others else np.nan
     return 0.0 if np.isnan(longer) else longer
 
 
 def processor_wait_ns(analysis: Analysis, rank: int) -> float:
     """Returns how long a rank waits for a processor in an iteration, the median; NaN where that was not seen."""
     waits = analysis.timed_windows[rank].processor_waits_ns
-    return float(np.median(waits)) if len(waits) else np.nan
+    return float(middle(waits)) if len(waits) else np.nan
 
 
 def only_waiting(

@@ -22,7 +22,7 @@ from distprof.merge.skew.excess import CohortExcess, cohort_excess
 from distprof.merge.skew.step_times import Place, StepTimes
 from distprof.merge.skew.stragglers import Outlier, finest_places, outliers
 from distprof.merge.skew.thresholds import MIN_COHORT, PAIR_PERSISTENT, PAIR_SHARE, PERSISTENT, STEP_SHARE
-from distprof.merge.stats import nan_median
+from distprof.merge.stats import middle, nan_median
 from distprof.records import AXES
 
 
@@ -148,7 +148,7 @@ def _slow_members(own: StepTimes, groups: StepTimes, number: int, group: RankGro
 
 def _middle(values: FloatArray) -> float:
     known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else 0.0
+    return float(middle(known)) if len(known) else 0.0
 
 
 def ranks_of(found: Sequence[GroupOutlier]) -> Mapping[int, Outlier]:

@@ -30,7 +30,7 @@ from distprof.merge.skew.thresholds import (
     STANDARD_ERRORS,
     STEP_SHARE,
 )
-from distprof.merge.stats import nan_median
+from distprof.merge.stats import middle, nan_median
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _passing(
     for column in culprits.tolist():
         above = (times[column] - normal)[~np.isnan(times[column])]
         known = len(above)
-        size = float(np.median(above))
+        size = float(middle(above))
         steps = int(np.count_nonzero(above >= STEP_SHARE * size))
         cohort_ns = float(np.nanmedian(normal))
         one = Outlier(excess.times.ranks[column], place, size, steps, known, excess.size, cohort_ns, error)

@@ -23,6 +23,7 @@ from distprof.merge.collectives.join import recorded, slices_of
 from distprof.merge.collectives.moments import on_job_clock
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.collectives.waits import Waits, collective_waits
+from distprof.merge.stats import middle
 
 #: The replay of the times as they were may be so far from the measured iteration.
 REPLAY_WITHIN = 0.1
@@ -72,8 +73,8 @@ def replayed(analysis: Analysis) -> Replayed | None:
         return None
     ranks = waits.entries.ranks
     steps = replay(programs, [program.own_ns for program in programs], len(waits.entries.iterations))
-    measured = float(np.median(_steps(programs, np.stack([program.ends_ns for program in programs]))))
-    if steps is None or abs(float(np.median(steps)) - measured) > REPLAY_WITHIN * measured:
+    measured = float(middle(_steps(programs, np.stack([program.ends_ns for program in programs]))))
+    if steps is None or abs(float(middle(steps)) - measured) > REPLAY_WITHIN * measured:
         return None
     return Replayed(ranks, programs, steps, measured)
 
@@ -92,8 +93,8 @@ def cost_of(analysis: Analysis, slow: Collection[int], excess_ns: Mapping[int, f
     without = replay(programs, faster, len(as_it_was.steps))
     if without is None:
         return None
-    cost_ns = float(np.median(as_it_was.steps - without))
-    return Cost(cost_ns, float(np.median(as_it_was.steps)), as_it_was.measured_ns)
+    cost_ns = float(middle(as_it_was.steps - without))
+    return Cost(cost_ns, float(middle(as_it_was.steps)), as_it_was.measured_ns)
 
 
 def _programs(analysis: Analysis, waits: Waits) -> list[Program] | None:

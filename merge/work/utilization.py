@@ -27,6 +27,7 @@ from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import PeakUsed, Utilization, UtilizationSpread
+from distprof.merge.stats import middle
 from distprof.merge.wording import pluralise
 from distprof.merge.work.missing_reasons import why_uncounted, why_untimed
 from distprof.merge.work.own_shares import own_shares
@@ -160,8 +161,8 @@ def _spread(
         return None
     ideal = float(np.mean(seconds))
     return UtilizationSpread(
-        job=ideal / float(np.median(list(walls.values()))),
-        at_median=ideal / float(np.median(medians)),
+        job=ideal / float(middle(list(walls.values()))),
+        at_median=ideal / float(middle(medians)),
         min=min(by_rank.values()),
         max=max(by_rank.values()),
         ranks=len(by_rank),

@@ -22,7 +22,7 @@ from bench.scale.table import Merged
 from distprof.merge.analyse import analyse
 from distprof.merge.export.json import to_json
 from distprof.merge.export.table_files import csv_files
-from distprof.merge.export.tables import text_tables
+from distprof.merge.export.tables import NAMES, make_one
 from distprof.merge.html.page import render_page
 from distprof.merge.load.packing import unpack
 from distprof.merge.load.rank import RankData, RankReader
@@ -70,7 +70,7 @@ def _merged(run: Path, ranks: int) -> Merged:
 
 def _written(report: Report) -> tuple[object, ...]:
     """Returns what a merge writes without plots; a run of many ranks has no table of the times of modules as text."""
-    tables = csv_files({name: table for name, table in text_tables(report).items() if name != "module_times"})
+    tables = csv_files({name: make_one(report, name) for name in NAMES if name != "module_times"})
     return render(report, DEFAULTS), tables, render_page(report, tables), to_json(report)
 
 
