@@ -1,7 +1,8 @@
 """What one rank recorded of its collectives, with the long turns and phases of the same steps, as flat arrays.
 
 The records of all steps are joined: each array has an entry for each collective, turn or phase of all steps, and beside
-it the index of its step.  Moments are on the rank's monotonic clock.
+it the index of its step.  Moments are on the rank's monotonic clock.  The ends of the first messages between ranks, by
+which the clocks of hosts are checked, are kept beside them for all windows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from distprof.records import Array, Collectives, Pauses, Timeline
 
 NO_TIMELINE = "a step has no timeline"
 _SMALL = np.int32
+#: Messages of each pair of ranks whose ends are kept: both ends keep the same ones.
+_KEPT_MESSAGES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,3 +159,31 @@ def _joined_names(parts: Sequence[tuple[tuple[str, ...], Array]]) -> tuple[tuple
         own = np.array([place.setdefault(name, len(place)) for name in names], _SMALL)
         found.append(own[indices] if len(indices) else np.zeros(0, _SMALL))
     return tuple(place), np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class MessageEnd:
+    """One end of a message: its sender began to send at ``mono_ns``, or its receiver had received it then."""
+
+    message: tuple[str, int, int, int, int, int]  # name of the group, sender, receiver, tag, window, number
+    mono_ns: int
+    sends: bool
+
+
+def message_ends(rank: int, records: Sequence[Collectives]) -> tuple[MessageEnd, ...]:
+    """Returns the ends of the first messages of this rank with each other one, as far as their moments are known."""
+    return tuple(
+        found
+        for record in records
+        for index in ((record.peer >= 0) & (record.number < _KEPT_MESSAGES)).nonzero()[0].tolist()
+        if (found := _end(rank, record, index)) is not None
+    )
+
+
+def _end(rank: int, record: Collectives, index: int) -> MessageEnd | None:
+    peer, tag, number = (int(column[index]) for column in (record.peer, record.tag, record.number))
+    op, name = record.ops[record.op[index]], record.group_names[record.group[index]]
+    if op == "send":
+        return MessageEnd((name, rank, peer, tag, record.window, number), int(record.enqueued_ns[index]), True)
+    received = int(record.waited_until_ns[index]) if len(record.waited_until_ns) else 0
+    return MessageEnd((name, peer, rank, tag, record.window, number), received, False) if received else None

@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
 
-from distprof.merge.load.collectives import join_steps
-from distprof.merge.load.message_ends import MessageEnd, message_ends
+from distprof.merge.load.collectives import MessageEnd, message_ends
 from distprof.merge.load.module_tree import RankTree, valid_rows
 from distprof.merge.load.parameters import ParameterSet
+from distprof.merge.load.rank_windows import RecordsByKind, rank_windows
 from distprof.merge.load.topology_readings import merge_topologies
-from distprof.merge.load.window import Window, build_window, roots_at_work
+from distprof.merge.load.window import Window, roots_at_work
 from distprof.merge.wording import pluralise
 from distprof.rank.plans import short_run_advice, used_steps
 from distprof.records import (
-    FORWARD,
     NO_MODULE,
     ONLY_COMPILED,
-    TRAINING,
     ClockOffset,
     Collectives,
-    CollectiveWindow,
     Counts,
     End,
     Error,
     ExpertLayer,
     ExpertLayers,
-    ExpertLoad,
-    ExpertRouting,
     Header,
     Memory,
     MemoryUnknown,
-    Ops,
     Parameters,
-    Pauses,
     Plan,
-    Record,
     Step,
     Suspect,
-    Timeline,
     Topology,
     Tree,
     WarmupStep,
@@ -48,10 +37,6 @@ from distprof.records import (
 )
 from distprof.shard.decoding import RecordCache
 from distprof.shard.reader import ReadReport, Shard, last_ns
-
-Kind = TypeVar("Kind", bound=Record)
-Stepwise = TypeVar("Stepwise", Collectives, Timeline, Pauses)
-Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,13 +128,9 @@ class RankReader:
         self._records: dict[RankTree | ParameterSet, Sequence[Tree] | Sequence[Parameters]] = {}
 
     def reduce(self, shard: Shard, source: str) -> RankData:
-        by_kind: dict[type, list[Any]] = {}
-        for record in shard.records:
-            by_kind.setdefault(type(record), []).append(record)
-
-        def of(kind: type[Kind]) -> list[Kind]:
-            return by_kind.get(kind, [])
-
+        """Returns what the analysis uses of a shard."""
+        records = RecordsByKind(shard.records)
+        of = records.of
         memories: list[Memory | MemoryUnknown] = [*of(MemoryUnknown), *of(Memory)]
         tree, plans = self.tree_of(of(Tree)), {plan.window: plan for plan in of(Plan)}
         steps = used_steps(of(Step), plans.values())
@@ -164,23 +145,9 @@ class RankReader:
             parameters=parameters,
             layers=layers,
             memories={memory.window: memory for memory in memories},
-            windows=_with_collectives(
-                _windows(
-                    tree,
-                    layers,
-                    of(Counts),
-                    steps,
-                    of(ExpertLoad),
-                    of(ExpertRouting),
-                    of(Ops),
-                ),
-                _last(of(CollectiveWindow)),
-                of(Collectives),
-                of(Timeline),
-                of(Pauses),
-            ),
+            windows=rank_windows(records, tree, layers, steps),
             errors=tuple(of(Error)),
-            end=_last(of(End)),
+            end=records.last(End),
             last_ns=last_ns(shard),
             clock_offsets=tuple(of(ClockOffset)),
             message_ends=message_ends(shard.header.rank, of(Collectives)),
@@ -239,10 +206,6 @@ def _joined(pieces: list[Parameters]) -> Parameters | None:
     return replace(pieces[0], parameters=every, total=0) if whole else None
 
 
-def _last(records: list[Kind]) -> Kind | None:
-    return records[-1] if records else None
-
-
 def _span(steps: list[Step]) -> tuple[int, ...]:
     if not steps:
         return ()
@@ -265,63 +228,3 @@ def _suspects(records: list[ExpertLayers], tree: RankTree) -> tuple[Suspect, ...
     """Returns the last suspects that have a known row."""
     suspects = records[-1].suspects if records else ()
     return tuple(suspect for suspect in suspects if 0 <= suspect.row < len(tree))
-
-
-def _windows(
-    tree: RankTree,
-    layers: tuple[ExpertLayer, ...],
-    counts: list[Counts],
-    steps: list[Step],
-    loads: list[ExpertLoad],
-    routings: list[ExpertRouting],
-    ops: list[Ops],
-) -> dict[tuple[str, int], Window]:
-    routings = [routing for routing in routings if _fits(routing, layers)]
-    recorded: list[Counts | Step] = [*counts, *steps]
-    numbers = sorted({record.window for record in recorded})
-    windows = {}
-    for mode, number in itertools.product((TRAINING, FORWARD), numbers):
-        own_counts = [record for record in counts if (record.mode, record.window) == (mode, number)]
-        own_steps = [record for record in steps if (record.mode, record.window) == (mode, number)]
-        if own_counts or own_steps:
-            windows[mode, number] = build_window(
-                mode,
-                number,
-                tree,
-                own_counts,
-                own_steps,
-                [record for record in loads if record.window == number],
-                layers,
-                _last([record for record in ops if (record.mode, record.window) == (mode, number)]),
-                [record for record in routings if record.window == number],
-            )
-    return windows
-
-
-def _with_collectives(
-    windows: dict[Key, Window],
-    seen: CollectiveWindow | None,
-    collectives: list[Collectives],
-    timelines: list[Timeline],
-    pauses: list[Pauses],
-) -> dict[Key, Window]:
-    """Returns the windows with what was recorded of the collectives of their steps."""
-
-    def own(window: Window, records: list[Stepwise]) -> list[Stepwise]:
-        return [one for one in records if one.mode == window.mode and one.iteration in window.iterations]
-
-    def completed(window: Window) -> Window:
-        joined = join_steps(own(window, collectives), own(window, timelines), own(window, pauses))
-        # Without them waits are not known, and with these the own times of layers.
-        layers_ns = None if joined is None else window.layers_ns
-        return replace(window, collective_window=seen, collectives=joined, layers_ns=layers_ns)
-
-    return {key: completed(window) for key, window in windows.items()}
-
-
-def _fits(routing: ExpertRouting, layers: tuple[ExpertLayer, ...]) -> bool:
-    """Returns whether a routing record belongs to these layers."""
-    experts = {number: layer.num_experts for number, layer in enumerate(layers)}
-    lengths = [(one.layer, len(one.routed)) for one in routing.layers]
-    lengths += [(one.layer, len(one.padding)) for one in routing.figures if one.masked_tokens]
-    return all(experts.get(layer) == length for layer, length in lengths)

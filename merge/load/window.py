@@ -9,7 +9,7 @@ Inclusive times are summed step by step and only then reduced, so that the media
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import numpy as np
@@ -104,38 +104,32 @@ def roots_at_work(tree: RankTree, counts: Iterable[Counts], steps: Iterable[Step
     return frozenset(tree.rows[row].root for row in rows if row < len(tree))
 
 
-def build_window(
-    mode: str,
-    number: int,
-    tree: RankTree,
-    counts: Sequence[Counts],
-    steps: Sequence[Step],
-    loads: Sequence[ExpertLoad],
-    layers: Sequence[ExpertLayer],
-    ops: Ops | None = None,
-    routings: Sequence[ExpertRouting] = (),
-) -> Window:
-    """Returns one window of one mode.  Loads that do not fit the ``layers`` are left out, and ``routings`` belong to
-    these layers.
+@dataclass(frozen=True, eq=False)
+class WindowRecords:
+    """The records of one window of one mode."""
 
-    Iterations are numbered from 0 in each mode, and training comes last: of two loads of one number, the later is used.
-    """
-    steps = sorted({step.iteration: step for step in steps}.values(), key=lambda step: step.iteration)
-    iterations = tuple(step.iteration for step in steps)
-    timed = set(iterations)
-    experts = sum(len(layer.local_experts) for layer in layers if layer.counted)
-    kept = {load.iteration: load for load in loads if load.iteration in timed and len(load.tokens) == experts}
-    routed = {routing.iteration: routing for routing in routings if routing.iteration in timed}
-    in_counts = [one for one in routings if counts and one.iteration == counts[-1].iteration]
-    recorded: list[Counts | Step] = [*counts, *steps]
+    mode: str
+    number: int
+    counts: Sequence[Counts]
+    steps: Sequence[Step]
+    loads: Sequence[ExpertLoad]  # also of other modes
+    routings: Sequence[ExpertRouting]  # also of other modes; they belong to the rank's layers
+    ops: Ops | None
+
+
+def build_window(records: WindowRecords, tree: RankTree, layers: Sequence[ExpertLayer]) -> Window:
+    """Returns one window of one mode.  Loads that do not fit the ``layers`` are left out."""
+    counts = records.counts
+    steps = sorted({step.iteration: step for step in records.steps}.values(), key=lambda step: step.iteration)
     tables = _tables(tree, steps) if steps else None
     middle_ns = float(median(step.duration_ns for step in steps)) if steps else None
-    unseen = mode == TRAINING and any(map(_ran_no_forward, recorded))
-    return Window(
-        mode=mode,
-        number=number,
+    every: list[Counts | Step] = [*counts, *steps]
+    unseen = records.mode == TRAINING and any(map(_ran_no_forward, every))
+    window = Window(
+        mode=records.mode,
+        number=records.number,
         counts=counts[-1] if counts and not unseen else None,
-        iterations=iterations,
+        iterations=tuple(step.iteration for step in steps),
         durations_ns=np.array([step.duration_ns for step in steps], np.int64),
         median_ns=middle_ns,
         phases_ns=_phases(steps),
@@ -149,18 +143,35 @@ def build_window(
         samples_by_step=tuple(step.samples for step in steps),
         tokens_by_step=tuple(step.tokens for step in steps),
         in_modules_ns=np.array([int(step.forward_ns.sum()) for step in steps], np.int64),
-        load_iterations=tuple(sorted(kept)),
-        loads=as_small(np.array([kept[iteration].tokens for iteration in sorted(kept)], np.int64)) if kept else None,
         layers_ns=_layer_times(tables, layers) if tables and layers else None,
-        unseen=tuple(kept[iteration].unseen for iteration in sorted(kept)),
-        routings=tuple(routed[iteration] for iteration in sorted(routed)),
-        counted_routing=in_counts[-1] if in_counts else None,
-        ops=ops,
+        ops=records.ops,
         saw_no_forward=unseen,
         processor_waits_ns=np.array(
             [step.processor_wait_ns if step.processor_wait_seen else np.nan for step in steps], np.float64
         ),
         recorded_counts=tuple(record.iteration for record in counts),
+    )
+    return _with_experts(window, records, layers)
+
+
+def _with_experts(window: Window, records: WindowRecords, layers: Sequence[ExpertLayer]) -> Window:
+    """Returns the window with the loads of experts and the choices of routers in its iterations.
+
+    Iterations are numbered from 0 in each mode, and training comes last: of two loads of one number, the later is used.
+    """
+    timed, counts = set(window.iterations), records.counts
+    experts = sum(len(layer.local_experts) for layer in layers if layer.counted)
+    kept = {load.iteration: load for load in records.loads if load.iteration in timed and len(load.tokens) == experts}
+    routed = {routing.iteration: routing for routing in records.routings if routing.iteration in timed}
+    in_counts = [one for one in records.routings if counts and one.iteration == counts[-1].iteration]
+    loads = [kept[iteration] for iteration in sorted(kept)]
+    return replace(
+        window,
+        load_iterations=tuple(load.iteration for load in loads),
+        loads=as_small(np.array([load.tokens for load in loads], np.int64)) if loads else None,
+        unseen=tuple(load.unseen for load in loads),
+        routings=tuple(routed[iteration] for iteration in sorted(routed)),
+        counted_routing=in_counts[-1] if in_counts else None,
     )
 
 
