@@ -35,7 +35,7 @@ def spread(values: Mapping[int, float]) -> Spread | None:
 def middle(values: Sequence[float] | npt.NDArray[Any], axis: int = -1) -> Any:
     """Returns the median over an axis, of at least one value; NaN where one is NaN.
 
-    numpy's own function imports numpy.ma, which takes a tenth of the merge of a small run.
+    numpy's own function imports numpy.ma, which takes a thirtieth of all imports of a merge.
     """
     ordered = np.sort(np.moveaxis(np.asarray(values, np.float64), axis, -1), axis=-1)  # NaN goes last
     size = ordered.shape[-1]

@@ -20,8 +20,20 @@ from distprof.errors import UsageError
 from distprof.merge.load.run import load_run
 from distprof.recorder.capture_plan import WindowRefused
 from distprof.recorder.recorder import Recorder
-from distprof.records import Counts, End, ExpertLoad, Plan, Step, Timeline, WindowSummary
+from distprof.records import (
+    PHASES,
+    TRAINING,
+    Counts,
+    End,
+    ExpertLoad,
+    Header,
+    Plan,
+    Step,
+    Timeline,
+    WindowSummary,
+)
 from distprof.shard.reader import read_shard
+from distprof.shard.writer import MemorySink, ShardWriter
 
 MS = 1_000_000
 
@@ -155,3 +167,15 @@ def test_a_shard_that_was_moved_is_left_alone(tmp_path: Path) -> None:
         train(98, move)
     assert shard.read_bytes() == b"of somebody else"
     assert len([one for one in read_shard(tmp_path / "moved").records if isinstance(one, Plan)]) == 11
+
+
+def test_a_summary_with_large_figures_has_319_bytes() -> None:
+    """docs/SCALE.md multiplies it by the windows of a week."""
+    phases = dict.fromkeys(PHASES, 123_456_789_012)
+    figures = {"duration_ns": 9_876_543_210, "longest_ns": 1_234_567_890, "median_ns": 987_654_321, "macs": 10**15}
+    amounts = {"samples": 80, "tokens": 10_240, "peak_memory_bytes": 1 << 36, "phases_ns": phases}
+    writer = ShardWriter(sink := MemorySink())
+    writer.write(Header("run", 0, 1))
+    before = len(sink.data)
+    writer.write(WindowSummary(1_000, TRAINING, 1_000_000, 10, **figures, **amounts))
+    assert len(sink.data) - before == 319
