@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import sys
@@ -28,25 +27,23 @@ from distprof.heartbeat.page_folder import page_folder, remove_folder
 from distprof.launcher.daemon.exchange import Exchange, FolderExchange
 from distprof.launcher.daemon.hang_watch.watch import HangWatch, Neighbour
 from distprof.launcher.daemon.isolation import IsolationNotice
+from distprof.launcher.daemon.job_end import JobEnd
 from distprof.launcher.daemon.job_log import JobLog
 from distprof.launcher.daemon.job_view import SILENT_S
+from distprof.launcher.daemon.joined_exchange import JoinedExchange
 from distprof.launcher.daemon.messages import BadMessage, pack, unpack
 from distprof.launcher.daemon.metrics.start import start_metrics
 from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import window_request
-from distprof.launcher.daemon.roads import Roads
 from distprof.launcher.daemon.server import Server
 from distprof.launcher.daemon.slow_rank.watch import SlowRankWatch, pause_s
 from distprof.launcher.daemon.status import NodeStatus, from_message, to_message
 from distprof.launcher.daemon.store_exchange import StoreExchange
 from distprof.launcher.store.relay import RelayedStore
-from distprof.rank import procfs
 from distprof.run_folder import RunFolder
 
-#: Time between two looks at whether the job lives, and between two exchanges with other nodes.
-_LIVES_S, _EXCHANGE_S = 0.5, 2.0
-#: Without a launcher to watch, a node without ranks for this time has ended its job.
-_EMPTY_S = 30.0
+#: Time between two exchanges with other nodes.
+_EXCHANGE_S = 2.0
 _NICE = 10
 _NS = 1e9
 
@@ -130,48 +127,12 @@ class Daemon:
                         yield status
 
 
-class JobEnd:
-    """Knows when the job of this node has ended."""
-
-    def __init__(self, watch: NodeWatch, starter: int, lifeline: int | None) -> None:
-        self._watch = watch
-        self._lifeline = lifeline
-        #: What ends with the job if there is no lifeline: the parent of the rank that started the daemon.
-        self._parent = (next(procfs.ancestors(starter), 0), 0) if lifeline is None else (0, 0)
-        if self._parent[0] > 1:
-            self._parent = self._parent[0], procfs.started_tick(self._parent[0]) or 0
-        self._starter = starter, procfs.started_tick(starter) or 0
-        self._empty_since = time.monotonic()
-        self._looked_s = -_LIVES_S
-
-    def look_at_once(self) -> None:
-        """Lets the next call look, however short ago the last look was: the launcher has ended."""
-        self._looked_s = -_LIVES_S
-
-    def has_come(self) -> bool:
-        """Looks now and then; called more often."""
-        if time.monotonic() - self._looked_s < _LIVES_S:
-            return False
-        self._looked_s = time.monotonic()
-        if self._lifeline is not None:
-            return bool(select.select([self._lifeline], [], [], 0)[0]) and not self._watch.has_live_ranks()
-        if self._watch.has_live_ranks() or _lives(*self._starter):
-            self._empty_since = time.monotonic()
-            return False
-        parent, _ = self._parent
-        return (parent > 1 and not _lives(*self._parent)) or time.monotonic() - self._empty_since > _EMPTY_S
-
-
-def _lives(pid: int, tick: int) -> bool:
-    return tick > 0 and procfs.started_tick(pid) == tick
-
-
 def _exchange(run: RunFolder, key: str, relay: int | None) -> Exchange:
     """Returns the ways to the other nodes: the store of the rendezvous, and the run folder, which they may share."""
     folder = FolderExchange(run, key)
     if relay is None:
         return folder
-    return Roads(StoreExchange(RelayedStore(socket.socket(fileno=relay))), folder)
+    return JoinedExchange(StoreExchange(RelayedStore(socket.socket(fileno=relay))), folder)
 
 
 def watch_node(run: RunFolder, settings: Settings, starter: int, lifeline: int | None, relay: int | None) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distprof.merge.analysis import Analysis
-from distprof.merge.arrays import BoolArray, IntArray, combination
+from distprof.merge.arrays import BoolArray, IntArray, combination, largest_of_each, smallest_of_each
 from distprof.merge.load.collectives import PhaseStarts, RankCollectives
 from distprof.merge.stats import middle
 from distprof.records import NO_ROW
@@ -136,8 +136,7 @@ def _runs(phases: PhaseStarts, moments_ns: IntArray) -> IntArray:
 
 def _experts_span(passes: IntArray, start: IntArray, end: IntArray, experts: BoolArray) -> tuple[IntArray, IntArray]:
     """Returns by turn when the first turn of experts in its pass began, and when the last one ended."""
-    size, limits = int(passes.max(initial=-1)) + 1, np.iinfo(np.int64)
-    first, last = np.full(size, limits.max), np.full(size, limits.min)
-    np.minimum.at(first, passes[experts], start[experts])
-    np.maximum.at(last, passes[experts], end[experts])
+    size = int(passes.max(initial=-1)) + 1
+    first = smallest_of_each(passes[experts], start[experts], size)
+    last = largest_of_each(passes[experts], end[experts], size)
     return first[passes], last[passes]

@@ -19,11 +19,11 @@ from distprof.heartbeat.slot import State
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 from distprof.launcher.daemon.exchange import FolderExchange
 from distprof.launcher.daemon.hang_watch.watch import HangWatch
+from distprof.launcher.daemon.joined_exchange import JoinedExchange
 from distprof.launcher.daemon.main import Daemon
 from distprof.launcher.daemon.messages import BadMessage, pack, unpack
 from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import WindowRequest
-from distprof.launcher.daemon.roads import Roads
 from distprof.launcher.daemon.slow_rank.watch import SlowRankWatch
 from distprof.launcher.daemon.status import to_message
 from distprof.launcher.daemon.store_exchange import StoreExchange
@@ -57,10 +57,10 @@ class Node:
         """Begins anew in a part of the store that nobody has used: what was written stays."""
         self.store = TcpStore("127.0.0.1", _served().port, f"distprof/{uuid.uuid4().hex}/")
         watch = NodeWatch(self.page, _KEY)
-        roads = Roads(StoreExchange(self.store), FolderExchange(self.run, _KEY))
+        exchange = JoinedExchange(StoreExchange(self.store), FolderExchange(self.run, _KEY))
         hangs = HangWatch(self.run, self._token, watch.slots, 60.0, lambda _: None)
         slow_rank = SlowRankWatch(self.page, self._token, watch.slots, lambda _: None)
-        self.daemon = Daemon(watch, roads, hangs, slow_rank)
+        self.daemon = Daemon(watch, exchange, hangs, slow_rank)
         self.daemon.exchange()
         self.receiver = Receiver(self.store, self.store.add("nodes", 1), self.run)
         self.sender = Sender(self.store, 1, self.run, "host", lambda: False)

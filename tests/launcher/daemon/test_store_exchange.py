@@ -16,11 +16,11 @@ from distprof.heartbeat.slot import State
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 from distprof.launcher.daemon.exchange import FolderExchange
 from distprof.launcher.daemon.hang_watch.watch import HangWatch
+from distprof.launcher.daemon.joined_exchange import JoinedExchange
 from distprof.launcher.daemon.main import Daemon
 from distprof.launcher.daemon.messages import pack, unpack
 from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import WindowRequest
-from distprof.launcher.daemon.roads import Roads
 from distprof.launcher.daemon.slow_rank.watch import SlowRankWatch
 from distprof.launcher.daemon.status import NodeStatus, from_message, to_message
 from distprof.launcher.daemon.store_exchange import MAX_VALUE_BYTES, StoreExchange
@@ -59,10 +59,10 @@ def _node(folder: Path, number: int, connect: Connect) -> Node:
         slots.append(SlotWriter(page, local, who, time.perf_counter_ns))
         slots[-1].iteration_begins(10, State.QUIET, 0, 5)
     watch, run = NodeWatch(page, KEYS[number]), RunFolder(folder)
-    roads = Roads(StoreExchange(connect()), FolderExchange(run, KEYS[number]))
+    exchange = JoinedExchange(StoreExchange(connect()), FolderExchange(run, KEYS[number]))
     hangs = HangWatch(run, token, watch.slots, 60.0, lambda _: None)
     slow_rank = SlowRankWatch(page, token, watch.slots, lambda _: None)
-    return Node(Daemon(watch, roads, hangs, slow_rank), slots, watch)
+    return Node(Daemon(watch, exchange, hangs, slow_rank), slots, watch)
 
 
 def new_connection(connect: Connect) -> CountedStore:

@@ -8,42 +8,42 @@ from collections.abc import Iterator
 from distprof.launcher.daemon.exchange import Exchange
 
 
-class Roads:
-    """The interface :class:`~distprof.launcher.daemon.exchange.Exchange` on several roads, the best first.
+class JoinedExchange:
+    """Several :class:`~distprof.launcher.daemon.exchange.Exchange` with the interface of one, the best first.
 
-    A road that fails is passed over.
+    One that fails is passed over.
     """
 
-    def __init__(self, *roads: Exchange) -> None:
-        self._roads = roads
+    def __init__(self, *exchanges: Exchange) -> None:
+        self._exchanges = exchanges
         self._seen: dict[int, bytes] = {}
 
     def publish_status(self, status: bytes) -> None:
-        for road in self._roads:
+        for exchange in self._exchanges:
             with contextlib.suppress(OSError):
-                road.publish_status(status)
+                exchange.publish_status(status)
 
     def statuses(self) -> Iterator[tuple[str, bytes]]:
-        """Yields those of the first road on which there are any."""
-        for road in self._roads:
+        """Yields those of the first exchange on which there are any."""
+        for exchange in self._exchanges:
             count = 0
             with contextlib.suppress(OSError):
-                for found in road.statuses():
+                for found in exchange.statuses():
                     count += 1
                     yield found
             if count:
                 return
 
     def publish_request(self, request: bytes) -> None:
-        for road in self._roads:
+        for exchange in self._exchanges:
             with contextlib.suppress(OSError):
-                road.publish_request(request)
+                exchange.publish_request(request)
 
     def request(self) -> bytes | None:
-        """Returns a request that is new on its road; None without one."""
-        for number, road in enumerate(self._roads):
+        """Returns a request that is new on its exchange; None without one."""
+        for number, exchange in enumerate(self._exchanges):
             with contextlib.suppress(OSError):
-                found = road.request()
+                found = exchange.request()
                 if found is not None and found != self._seen.get(number):
                     self._seen[number] = found
                     return found
