@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.processes import output_of
+from support.processes import output_of, python
 from support.synthetic import write_run
 
 from distprof.merge import plots
@@ -62,24 +62,37 @@ def test_folders_of_several_nodes_and_a_run_at_a_url(here: Cli, tmp_path: Path) 
     assert (nothing.returncode, nothing.stdout) == (1, "") and "is no run: it has no shards" in nothing.stderr
 
 
-def test_a_report_is_written_and_printed(here: Cli, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", **DEMO)
-    ended = here("merge", run)
+@pytest.fixture(scope="module")
+def demo(
+    tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str]
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Returns a run that is merged, with plots, and what its merge printed."""
+    run = write_run(tmp_path_factory.mktemp("demo") / "run", **DEMO)
+    return run, python("-m", "distprof", "merge", run, cwd=run.parent, env=clean_env)
+
+
+def test_a_report_is_written_and_printed(
+    demo: tuple[Path, subprocess.CompletedProcess[str]], here: Cli, tmp_path: Path
+) -> None:
+    run, ended = demo
     assert ended.returncode == 0, ended.stderr
     report = everything(run / "report")
     assert report.keys() == PLAIN | drawn_plots()
     assert ended.stdout and report["summary.txt"].decode().startswith(ended.stdout)
-    assert here("merge", run, "--no-plots", "--full").stdout.encode() == report["summary.txt"]
+    whole = here("merge", run, "--no-plots", "--full", "--out", tmp_path / "other")
+    assert whole.stdout.encode() == report["summary.txt"]
     assert ended.stderr == f"distprof: report in {run}/report, plots in {run}/report/plots\n"
     assert json.loads(report["summary.json"])["run"]["world_size"] == 8
     assert "slowest: rank 5, forward of blocks.1.moe.router: " in ended.stdout
 
 
-def test_twice_over_gives_the_same_bytes_wherever_the_run_lies(cli: Cli, tmp_path: Path) -> None:
+def test_twice_over_gives_the_same_bytes_wherever_the_run_lies(
+    demo: tuple[Path, subprocess.CompletedProcess[str]], cli: Cli, tmp_path: Path
+) -> None:
     """Also whichever backend of matplotlib a notebook has set, and whatever style its user has chosen."""
-    first, second = write_run(tmp_path / "a" / "run", **DEMO), write_run(tmp_path / "b" / "other", **DEMO)
+    first, plain = demo
+    second = write_run(tmp_path / "b" / "other", **DEMO)
     (tmp_path / "style").write_text("font.size: 30\naxes.facecolor: black\n", encoding="utf-8")
-    plain = cli("merge", first)
     ended = cli("merge", second, env={"MPLBACKEND": "module://nonsense", "MATPLOTLIBRC": str(tmp_path / "style")})
     assert (ended.returncode, ended.stdout) == (0, plain.stdout)
     assert ended.stderr == plain.stderr.replace(str(first), str(second))
@@ -398,9 +411,11 @@ def test_any_encoding_will_do(cli: Cli, tmp_path: Path) -> None:
 def test_merging_loads_no_torch_and_matplotlib_only_to_draw(
     options: list[str], heavy: set[str], tmp_path: Path, clean_env: dict[str, str]
 ) -> None:
+    """Of one plot, which this process draws."""
     run = write_run(tmp_path / "run", dp=2)
     code = (
-        "import sys; from distprof.commands.merge import command\n"
+        "import sys; from distprof.commands.merge import command; from distprof.merge import plots\n"
+        "plots.NAMES = plots.NAMES[:1]\n"
         f"command({[str(run), *options]!r}, standalone_mode=False)\n"
         f"found = {heavy!r} & set(sys.modules)\n"
         "sys.exit(f'loaded: {found}' if found else 0)"
