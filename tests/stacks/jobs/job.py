@@ -3,7 +3,8 @@
 A scenario is a function that trains three steps and returns the number of parameters of the same model built whole; or
 this number, and what it counted itself.
 One start of the processes serves many, and one import of the stack serves all processes: torchrun's agent, here, forks
-its ranks.  Process groups are made anew for each scenario.
+its ranks.  Process groups are made anew for each scenario.  What is there between two scenarios is excluded from later
+garbage collections: else each would go through all objects of the stack, and copy their pages, in each rank.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import distprof.recorder.recorder  # what ranks import when a recording begins: 
 
 def main(file: str, out: str, ranks: str) -> None:
     job = runpy.run_path(file)
+    gc.collect()
+    gc.freeze()
     how = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -53,6 +56,7 @@ def run(job: dict[str, Any], out: str) -> None:
             parts = whole if isinstance(whole, tuple) else (whole,)
             print("scenario", json.dumps([name, *parts]), flush=True)
         gc.collect()
+        gc.freeze()
         job.get("destroy_groups", dist.destroy_process_group)()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,8 @@ _PARTS = [
     getattr(transformers, name)
     for name in ("AutoModelForCausalLM", "MixtralForCausalLM", "Qwen3MoeForCausalLM", "Trainer", "TrainingArguments")
 ]
+if importlib.util.find_spec("deepspeed"):  # from_pretrained of a split model imports it where it is installed
+    importlib.import_module("deepspeed")
 
 STEPS = 3  # one is counted, in the second the ranks settle, and the third is used
 
