@@ -172,8 +172,13 @@ def test_a_shard_that_was_moved_is_left_alone(tmp_path: Path) -> None:
 def test_a_summary_with_large_figures_has_319_bytes() -> None:
     """docs/SCALE.md multiplies it by the windows of a week."""
     phases = dict.fromkeys(PHASES, 123_456_789_012)
-    figures = {"duration_ns": 9_876_543_210, "longest_ns": 1_234_567_890, "median_ns": 987_654_321, "macs": 10**15}
-    amounts = {"samples": 80, "tokens": 10_240, "peak_memory_bytes": 1 << 36, "phases_ns": phases}
+    figures: dict[str, Any] = {
+        "duration_ns": 9_876_543_210,
+        "longest_ns": 1_234_567_890,
+        "median_ns": 987_654_321,
+        "macs": 10**15,
+    }
+    amounts: dict[str, Any] = {"samples": 80, "tokens": 10_240, "peak_memory_bytes": 1 << 36, "phases_ns": phases}
     writer = ShardWriter(sink := MemorySink())
     writer.write(Header("run", 0, 1))
     before = len(sink.data)
