@@ -14,6 +14,7 @@ deepspeed: Any = importlib.import_module("deepspeed")
 pipe: Any = importlib.import_module("deepspeed.pipe")
 moe: Any = importlib.import_module("deepspeed.moe.layer")
 moe_utils: Any = importlib.import_module("deepspeed.moe.utils")
+importlib.import_module("torch._inductor.compile_fx")  # the first engine imports it: here, once for all ranks
 
 WIDTH = 8
 STEPS = 3  # one is counted, in the second the ranks settle, and the third is used

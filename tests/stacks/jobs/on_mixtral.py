@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 transformers: Any = importlib.import_module("transformers")
 deepspeed: Any = importlib.import_module("deepspeed")
+importlib.import_module("torch._inductor.compile_fx")  # DeepSpeed's first engine imports it: here, once for both ranks
 peft: Any = importlib.import_module("peft") if importlib.util.find_spec("peft") else None
 output_capturing: Any = importlib.import_module("transformers.utils.output_capturing")
 modeling: Any = importlib.import_module("transformers.models.mixtral.modeling_mixtral")
