@@ -67,10 +67,11 @@ def find_experts(layer: nn.Module, view: ModelView) -> Experts | None:
     found = [*candidates(layer, view)]
     for blocks, child in sorted(found, key=lambda one: not one[0].is_named):
         inside = blocks.module is not child
-        if child is not layer and _is_itself_a_layer(child, view, with_router=not inside):
-            continue
         routers = [*_routers(layer, {id(blocks.module), id(child)}, view)]
         router = next((one for one in routers if one.fits(blocks)), None)
+        needs_router = not inside or (router is not None and router.is_named)
+        if child is not layer and _is_itself_a_layer(child, view, with_router=needs_router):
+            continue
         if _is_layer(layer, blocks, router, len(routers), inside=inside):
             alike = [one for one, _ in found if one is not blocks and _are_alike(one, blocks)]
             return _experts(layer, _as_called(blocks, child, view), router, alike)
@@ -80,7 +81,8 @@ def find_experts(layer: nn.Module, view: ModelView) -> Experts | None:
 def _is_itself_a_layer(child: nn.Module, view: ModelView, *, with_router: bool) -> bool:
     """Whether a child that holds experts, or is named after them, is a whole layer.
 
-    ``with_router``: only one with a router counts, and no list, which holds a module for each expert.
+    ``with_router``: only one with a router counts, and no list, which holds a module for each expert.  A child without
+    one, beside a router, is a part: torchtitan's layer has its experts in a module that sends them their tokens.
     """
     inner = unwrapped(child)
     is_list = with_router and isinstance(inner, (nn.ModuleList, nn.ParameterList))

@@ -16,7 +16,7 @@ from distprof.module_walk import every_module
 
 _NAME = re.compile(r"tokens_per_expert", re.IGNORECASE)
 
-#: Returns the buffer; None where it is gone.
+#: Returns the buffer; None where it is gone, and for a DTensor: it may hold the counts of other ranks, too.
 ReadBuffer = Callable[[], Tensor | None]
 
 
@@ -36,4 +36,5 @@ def count_buffer(layer: nn.Module, num_experts: int) -> ReadBuffer | None:
 
 def _read(owner: weakref.ref[nn.Module], name: str) -> Tensor | None:
     module = owner()
-    return None if module is None else module._buffers.get(name)
+    buffer = None if module is None else module._buffers.get(name)
+    return buffer if type(buffer) is Tensor else None

@@ -1,6 +1,6 @@
 """MoE layers with the modules and signatures of stacks that need CUDA: their tokens are exact, or n/a and named.
 
-The layers compute in their own way; what distprof reads of MegaBlocks', FastMoE's and Tutel's is the same.
+The layers compute in their own way; what distprof reads is as in MegaBlocks, FastMoE, Tutel and torchtitan 0.3.
 """
 
 from __future__ import annotations
@@ -174,6 +174,59 @@ class MOELayer(nn.Module):
         return torch.einsum("etd,et->td", y, torch.zeros(len(x), EXPERTS).scatter(1, ids, weights).t())
 
 
+class TokenChoiceTopKRouter(nn.Module):
+    """torchtitan's: ids and scores, [batch, length, k]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_experts, self.top_k, self.gate = EXPERTS, TOP_K, nn.Linear(WIDTH, EXPERTS, bias=False)
+
+    def forward(self, x: Tensor, expert_bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        weights, ids = self.gate(x).sigmoid().topk(TOP_K)
+        return ids, weights
+
+
+class GroupedExperts(nn.Module):
+    """torchtitan's experts of one rank, called with their rows in order."""
+
+    def __init__(self, local: int) -> None:
+        super().__init__()
+        self.num_experts, self.w1 = local, stacked(local)
+
+    def forward(self, x: Tensor, num_tokens_per_expert: Tensor) -> Tensor:
+        parts = x.split(num_tokens_per_expert.tolist())
+        return torch.cat([part @ one for part, one in zip(parts, self.w1, strict=True)])
+
+
+class RoutedExperts(nn.Module):
+    """Sends tokens to the experts, and adds up what comes back."""
+
+    def __init__(self, local: int) -> None:
+        super().__init__()
+        self.inner_experts = GroupedExperts(local)
+
+    def forward(self, x: Tensor, weights: Tensor, ids: Tensor, num_local_tokens_per_expert: Tensor) -> Tensor:
+        order = ids.flatten().argsort(stable=True)
+        y = self.inner_experts(x[order // TOP_K], num_local_tokens_per_expert) * weights.flatten()[order, None]
+        return torch.zeros_like(x).index_add(0, order // TOP_K, y)
+
+
+class MoE(nn.Module):
+    """torchtitan's layer."""
+
+    def __init__(self, local: int = EXPERTS) -> None:
+        super().__init__()
+        self.router, self.routed_experts = TokenChoiceTopKRouter(), RoutedExperts(local)
+        self.tokens: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        ids, weights = self.router(x[None])
+        counts = torch.bincount(ids.flatten(), minlength=EXPERTS)
+        self.tokens = counts.tolist()
+        y: Tensor = self.routed_experts(x, weights, ids, counts)
+        return y
+
+
 def with_capacity() -> dMoE:
     layer = dMoE()
     layer.experts = ParallelMLP(EXPERTS, sparse=False)
@@ -185,6 +238,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "megablocks": dMoE,
     "megablocks_sparse": lambda: dMoE(sparse=True),
     "fastmoe": FMoETransformerMLP,
+    "torchtitan": MoE,
 }
 #: ... and those of which nothing shows them.
 UNKNOWN: dict[str, Callable[[], nn.Module]] = {"megablocks_capacity": with_capacity, "tutel": MOELayer}
@@ -238,7 +292,7 @@ def test_what_is_not_seen_is_named(recorded: tuple[nn.ModuleDict, Report], name:
 
 
 @pytest.mark.parametrize(
-    "make", [dMoE, lambda local: dMoE(local, sparse=True), FMoETransformerMLP, MOELayer], ids=[*LAYERS, "tutel"]
+    "make", [dMoE, lambda local: dMoE(local, sparse=True), FMoETransformerMLP, MoE, MOELayer], ids=[*LAYERS, "tutel"]
 )
 def test_experts_of_other_ranks_are_counted(make: Callable[[int], nn.Module]) -> None:
     model, tree = nn.Sequential(make(2)), ModuleTree(FrameworkRegistry())
