@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pty
@@ -17,6 +18,8 @@ import pytest
 from support.processes import output_of, python
 from support.synthetic import write_run
 
+from distprof.commands.merge import without_collection
+from distprof.errors import DataError
 from distprof.merge import plots
 from distprof.merge.export.table_files import csv_names
 from distprof.merge.plots import FORMATS, NAMES
@@ -421,3 +424,10 @@ def test_merging_loads_no_torch_and_matplotlib_only_to_draw(
         "sys.exit(f'loaded: {found}' if found else 0)"
     )
     output_of("-c", code, cwd=tmp_path, env=clean_env)
+
+
+def test_garbage_is_collected_again_after_what_fails() -> None:
+    with pytest.raises(DataError), without_collection():
+        assert not gc.isenabled()
+        raise DataError("a run that cannot be read")
+    assert gc.isenabled()
