@@ -380,7 +380,7 @@ def test_a_cache_gives_ranks_that_wrote_the_same_the_same_objects() -> None:
     cache = RecordCache()
     layers = ExpertLayers((ExpertLayer("moe", 1, 4, (0,)),))
     first = parse_shard(written([Header("r", 0, 2), PLAN, TREE, layers, END]), cache=cache)
-    other_sequences = [Header("r", 1, 2), TREE, layers, Error("x", "y"), END]
+    other_sequences: list[Record] = [Header("r", 1, 2), TREE, layers, Error("x", "y"), END]
     second = parse_shard(written(other_sequences), cache=cache)
     assert first.records[2] is second.records[1]
     assert first.records[3] is second.records[2]
