@@ -37,6 +37,8 @@ from distprof.heartbeat.slot import (
 from distprof.rank import procfs
 
 _LARGEST_RANK = 1 << 24
+_GROUP_FIELDS = len(GroupProgress._fields)
+_STATES = {state.value: state for state in State}
 
 
 class _Identity(NamedTuple):
@@ -161,11 +163,11 @@ def _identity(values: Sequence[Any]) -> _Identity | None:
 
 def _progress(values: Sequence[Any]) -> _Progress | None:
     """Returns None for an unknown state."""
-    found = _Progress(*values)
-    if found.state not in State._value2member_map_:
+    iteration, began_ns, duration_ns, smoothed_ns, state, *window = values
+    known = _STATES.get(state)
+    if known is None:
         return None
-    duration_ns, smoothed_ns = found.duration_ns or None, found.smoothed_ns or None
-    return found._replace(duration_ns=duration_ns, smoothed_ns=smoothed_ns, state=State(found.state))
+    return _Progress(iteration, began_ns, duration_ns or None, smoothed_ns or None, known, *window)
 
 
 def _figures(values: Sequence[Any]) -> StepFigures:
@@ -181,12 +183,13 @@ def _work(values: Sequence[Any]) -> WindowWork:
 
 
 def _groups(values: Sequence[Any]) -> tuple[int, tuple[GroupProgress, ...]]:
-    """Returns when they were looked at, and the groups."""
+    """Returns when they were looked at, and the groups: the first one without members ends them."""
     found = []
-    for first in range(1, len(values), len(GroupProgress._fields)):
-        name, size, members, enqueued, completed = values[first : first + len(GroupProgress._fields)]
-        if size:
-            found.append(GroupProgress(text_of(name), size, members, enqueued, completed))
+    for first in range(1, len(values), _GROUP_FIELDS):
+        name, size, members, enqueued, completed = values[first : first + _GROUP_FIELDS]
+        if not size:
+            break
+        found.append(GroupProgress(text_of(name), size, members, enqueued, completed))
     return values[0], tuple(found)
 
 

@@ -50,6 +50,7 @@ def _exchange(stores: list[CountedStore], first: int, ranks: int, seconds: int) 
         node = turn % len(exchanges)
         exchanges[node].publish_status(pack(to_message(status(first + node, ranks, turn))))
         exchanges[node].request()
+        next(iter(exchanges[node].statuses()), None)  # of a node with a lower rank: whether it suspects a hang
         turn += 1
         time.sleep(max(0.0, began + turn * pause - time.monotonic()))
 

@@ -62,6 +62,7 @@ def _measured(folder: Path, ranks: int, seconds: float) -> tuple[float, int]:
     node, _ = ensure_page(run, _LAUNCH)
     rank_pids = [_forked(node.token, rank, ranks) for rank in range(ranks)]
     lifeline = start_from_launcher(run, _LAUNCH, node.token, sys.path)
+    lifeline.pass_on(lambda line: None)  # close() then waits for the daemon's last writes
     try:
         time.sleep(_STARTS_S)
         pid = _daemon_pid(run)
