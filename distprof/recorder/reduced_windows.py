@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgpack
-import numpy as np
 
 from distprof.rank.plans import used_steps
 from distprof.records import ClockOffset, Counts, End, Plan, Record, Step, WindowSummary
@@ -69,8 +68,14 @@ def _summary(window: int, steps: Sequence[Step], counts: Sequence[Counts]) -> Wi
         tokens=sum(step.tokens for step in steps) if all(step.tokens for step in steps) else 0,
         peak_memory_bytes=max(step.peak_memory_bytes for step in steps),
         macs=sum(row.model_macs for row in counts[-1].device_work) if counts else 0,
-        median_ns=int(np.median([step.duration_ns for step in steps])),
+        median_ns=_middle([step.duration_ns for step in steps]),
     )
+
+
+def _middle(values: Sequence[int]) -> int:
+    """Returns the median; numpy's own function would import numpy.ma in the middle of the job."""
+    ordered, half = sorted(values), len(values) // 2
+    return (ordered[half] + ordered[-half - 1]) // 2
 
 
 def _window(record: Record) -> int | None:

@@ -221,9 +221,9 @@ def _remaining_axis(claims: Sequence[AxisEvidence], rank: int, world_size: int) 
     if regular:
         every = np.arange(world_size)
         origin = every - sum(every // stride % size * stride for size, stride in strides)  # by rank
-        different = np.unique(origin)
+        different = sorted(set(origin.tolist()))  # np.unique would import numpy.ma in the middle of the job
         if len(different) == size:
-            return size, int(np.searchsorted(different, origin[rank])), True
+            return size, different.index(int(origin[rank])), True
     return size, rank % size, size == 1
 
 
