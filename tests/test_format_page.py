@@ -47,6 +47,7 @@ from distprof.records import (
     OpRow,
     OwnAxes,
     Parameter,
+    RouterFigures,
     Stage,
     Step,
     Suspect,
@@ -63,7 +64,7 @@ NESTED = {
     record.__name__: record
     for record in (
         *(ModuleRow, Parameter, Mesh, Group, Stage, OwnAxes),
-        *(ExpertLayer, Suspect, LayerRouting, DeviceWork, Generated, OpRow),
+        *(ExpertLayer, Suspect, LayerRouting, RouterFigures, DeviceWork, Generated, OpRow),
     )
 }
 DESCRIBED: dict[str, type] = {**RECORDS, **NESTED}

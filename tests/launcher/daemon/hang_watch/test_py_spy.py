@@ -39,7 +39,8 @@ def test_a_stopped_process_that_holds_the_lock_is_read_and_stays_stopped() -> No
             dump = Dump(program, process.pid)
             wait_for(lambda: dump.is_over)
             (stack,) = dump.end()
-            assert [(frame.function, frame.line) for frame in stack.frames] == [("hang", 6), ("<module>", 8)]
+            hang, module = ((frame.function, frame.line) for frame in stack.frames)
+            assert hang in (("hang", 5), ("hang", 6)) and module == ("<module>", 8)  # it may still return from print
             assert stack.trains and _state(process.pid) == "T"
         finally:
             process.kill()
