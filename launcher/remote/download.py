@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from distprof.errors import DataError, said
+from distprof.errors import DataError, DistprofError, said
 from distprof.heartbeat.hang_file import FOLDER as HANGS
 from distprof.launcher.remote.checksums import checksum_in, checksum_name, sha256_of
 from distprof.launcher.remote.run_files import is_read_by_merges
@@ -49,7 +49,7 @@ def download(url: str, out: Path, progress: Progress) -> Path:
         for start in range(0, len(missing), _TOGETHER):
             _copy(files, base, missing[start : start + _TOGETHER], run, sums)
             progress(min(start + _TOGETHER, len(missing)), len(missing))
-    except DataError:
+    except DistprofError:
         raise
     except Exception as error:  # each driver raises its own
         raise DataError(f"{url} cannot be copied: {said(error)}") from None

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 
 from distprof.launcher.daemon.slow_rank.arrivals import SLOW_SHARE, Look
@@ -139,6 +140,7 @@ class History:
         return at_least(found.iterations, found.sampled, 1 / compared) <= chance
 
 
+@lru_cache(maxsize=256)
 def at_least(times: int, of: int, share: float) -> float:
     """Returns the probability of at least ``times`` hits among ``of``, each with probability ``share`` (binomial)."""
     return sum(math.comb(of, hits) * share**hits * (1 - share) ** (of - hits) for hits in range(times, of + 1))
