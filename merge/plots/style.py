@@ -61,6 +61,9 @@ _LAYER_TICKS = 24
 #: The share of a colour scale from its middle, beyond which black letters cannot be read.
 READABLE = 0.33
 _LETTERS_AN_INCH = 15.5  # of the line below the title
+_LABEL_LETTERS_AN_INCH = 13.0
+#: The letters of a label for which there is always room.
+_SHORT_LABEL = 4
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -122,13 +125,20 @@ def _empty_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
 
 
+def _inches_right_of_labels(axes: Axes) -> float:
+    """Returns the width of the figure without the labels of the rows, which have been set by now."""
+    figure = axes.get_figure()
+    width = figure.get_figwidth() if isinstance(figure, Figure) else 6.0
+    longest = max((len(label.get_text()) for label in axes.get_yticklabels()), default=0)
+    return width - max(0, longest - _SHORT_LABEL) / _LABEL_LETTERS_AN_INCH
+
+
 def title(axes: Axes, words: str, report: Report, detail: str) -> None:
     """Writes the title, and below it the run and the details, folded to the width of the figure."""
     run = report.run
     recorded = f"{len(run.ranks)} of {run.world_size} ranks" if run.world_size > 1 else "1 rank"
-    figure = axes.get_figure()
-    width = figure.get_figwidth() if isinstance(figure, Figure) else 6.0
-    lines = textwrap.wrap(f"{one_line(run.name)}, {recorded}: {detail}", max(40, int(_LETTERS_AN_INCH * (width - 0.8))))
+    letters = max(40, int(_LETTERS_AN_INCH * (_inches_right_of_labels(axes) - 0.8)))
+    lines = textwrap.wrap(f"{one_line(run.name)}, {recorded}: {detail}", letters)
     # With y, matplotlib does not look for a place above all labels each time it draws: no axis has labels at the top.
     axes.set_title("\n".join(lines), loc="left", fontsize=8.5, color=FAINT, pad=8, y=1.0)
     place = (0, 11 + 12 * len(lines))

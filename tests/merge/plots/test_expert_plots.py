@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from support.reports import report_of
 
 from distprof.merge.plots.experts import (
@@ -69,6 +71,19 @@ def test_the_cost_of_the_worst_layer_is_in_the_title(report: Report) -> None:
     first, second = report.experts
     drawn = figure(expert_ranks.draw(replace(report, experts=(replace(first, load_cost_ns=12.5e6), second))))
     assert "12.5 ms of an iteration" in " ".join(drawn.axes[0].get_title(loc="left").split())
+
+
+def test_the_line_below_the_title_ends_inside_of_the_figure() -> None:
+    report = report_of(dp=8, ep=8, layers=4, experts=8, steps=2, hot=5, noise=0)
+    for letters in range(1, 40, 3):  # lines are folded at other places
+        drawn = figure(expert_ranks.draw(replace(report, run=replace(report.run, name="n" * letters))))
+        canvas = FigureCanvasAgg(drawn)
+        canvas.draw()
+        axes = drawn.axes[0]
+        assert max(len(label.get_text()) for label in axes.get_yticklabels()) > 8
+        line = axes.get_title(loc="left")
+        (text,) = [child for child in axes.get_children() if isinstance(child, Text) and child.get_text() == line]
+        assert text.get_window_extent(canvas.get_renderer()).x1 <= drawn.bbox.x1
 
 
 def test_steps_have_the_median_and_the_worst_layer(report: Report) -> None:
