@@ -62,7 +62,7 @@ class Hosts:
     network: Network
     places: tuple[Workplace, Workplace]
 
-    def start(self, backend: str, name: str) -> list[Started]:
+    def start(self, backend: str, name: str, **env: str) -> list[Started]:
         started = []
         port, address = free_port(), self.network.address
         for node, place in enumerate(self.places):
@@ -74,7 +74,7 @@ class Hosts:
                 meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{address}:{port}", *own)
             nodes = ("--nnodes", 2, "--nproc", 1, "--monitor-interval", "0.1", *meeting)
             words = (*nodes, "--stall", _STALL_S, "--merge", "train.py")
-            started.append(place.start_run(*words, name=name, DISTPROF_PLOTS="0"))
+            started.append(place.start_run(*words, name=name, timed=3, DISTPROF_PLOTS="0", **env))
         return started
 
     def run(self, node: int, name: str) -> RunFolder:
@@ -140,8 +140,9 @@ def stands_still_and_goes_on(hosts: Hosts, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["static", "c10d"])
-def test_two_nodes_without_a_shared_folder_make_one_report(hosts: Hosts, backend: str) -> None:
-    started = hosts.start(backend, backend)
+def test_two_nodes_without_a_shared_folder_make_one_report(hosts: Hosts, backend: str, tmp_path: Path) -> None:
+    out = {"DISTPROF_OUT": f"file://{tmp_path}/there"} if backend == "c10d" else {}  # once is enough
+    started = hosts.start(backend, backend, **out)
     for node, place in enumerate(hosts.places):
         wait_for(lambda place=place: any(place.folder.glob("pid*")), every=0.3)  # type: ignore[misc]
         wait_for(lambda node=node: len(hosts.top(node, backend)) == 2, every=1.0)  # type: ignore[misc]
@@ -164,6 +165,10 @@ def test_two_nodes_without_a_shared_folder_make_one_report(hosts: Hosts, backend
     ahead_ns, bound_ns = report.clocks.hosts[1].ahead_ns, report.clocks.hosts[1].bound_ns
     assert ahead_ns is not None and bound_ns is not None
     assert abs(abs(ahead_ns) - SHIFT_NS) <= bound_ns
+    if out:
+        there = tmp_path / "there" / backend
+        assert ended[0].last_line == f"distprof: all of it is copied to {out['DISTPROF_OUT']}/{backend}"
+        assert [data.rank for data in load_run(there).ranks] == [0, 1] and (there / "report" / "summary.json").exists()
 
 
 @pytest.mark.slow
