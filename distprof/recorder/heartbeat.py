@@ -129,11 +129,14 @@ class Heartbeat:
         if self._slot is None:
             return
         self._unread.extend(records)
+        self._read_without_watcher()
+
+    def _read_without_watcher(self) -> None:
+        """Reads on the thread that trains, unless the watcher does: two threads never read at a time."""
         if self._watcher is None or not self._watcher.is_alive:
             self._read_unread()
 
     def _read_unread(self) -> None:
-        """Runs on one thread at a time: on the watcher's, or on the one that trains while there is no watcher."""
         slot, records = self._slot, [self._unread.popleft() for _ in range(len(self._unread))]
         if slot is None:
             return
@@ -184,7 +187,7 @@ class Heartbeat:
     def _end(self, iteration: int, state: State) -> None:
         if self._watcher is not None:
             self._watcher.stop()
-        self._read_unread()
+        self._read_without_watcher()
         self._write(lambda slot: slot.ended(iteration, state))
         self._slot = None
 
