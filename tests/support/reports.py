@@ -15,6 +15,7 @@ from distprof.merge.report import (
     TOKENS_AND_DEVICE,
     CollectiveRow,
     Collectives,
+    ExpertLayerStats,
     ExpertTraffic,
     RankWait,
     Report,
@@ -70,3 +71,9 @@ def with_findings_on_experts(report: Report) -> Report:
         expert_summary=replace(report.expert_summary, worst_first=tuple(range(len(report.experts)))),
         expert_traffic=ExpertTraffic((0, 1), ((30.0, 10.0), (0.0, 20.0)), 256, 10240.0, 1 / 6, 0.0),
     )
+
+
+def expert_layer(report: Report, name: str) -> ExpertLayerStats:
+    """Returns the MoE layer of this name; there is one."""
+    (layer,) = (layer for layer in report.experts if layer.name == name)
+    return layer

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from support.reports import expert_layer
 from torch import Tensor, nn
 
 import distprof
-from distprof.merge.report import ExpertLayerStats, Report
+from distprof.merge.report import Report
 
 WIDTH, EXPERTS, TOKENS, CAPACITY = 8, 4, 24, 5
 
@@ -250,15 +251,10 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Report]:
     return model, distprof.load(run).report
 
 
-def layer_of(report: Report, name: str) -> ExpertLayerStats:
-    (layer,) = (layer for layer in report.experts if layer.name == f"layers.{name}")
-    return layer
-
-
 @pytest.mark.parametrize("name", EXACT)
 def test_tokens_are_exact(recorded: tuple[Model, Report], name: str) -> None:
     model, report = recorded
-    layer = layer_of(report, name)
+    layer = expert_layer(report, f"layers.{name}")
     told: Any = model.layers[name].tokens
     assert layer.steps >= 2
     assert list(layer.tokens) == [None if count is None else layer.steps * count for count in told]
@@ -266,7 +262,7 @@ def test_tokens_are_exact(recorded: tuple[Model, Report], name: str) -> None:
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_is_not_seen_is_not_told(recorded: tuple[Model, Report], name: str) -> None:
-    layer = layer_of(recorded[1], name)
+    layer = expert_layer(recorded[1], f"layers.{name}")
     assert (layer.num_experts, set(layer.tokens), layer.dead, layer.dropped) == (EXPERTS, {None}, (), None)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from support.reports import expert_layer
 from torch import Tensor, nn
 
 import distprof
 from distprof.frameworks.registry import FrameworkRegistry
-from distprof.merge.report import ExpertLayerStats, Report
+from distprof.merge.report import Report
 from distprof.model.module_tree import ModuleTree
 from distprof.model.moe_layers import find_moe_layers
 
@@ -267,15 +268,10 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.ModuleDict, R
     return layers, distprof.load(run).report
 
 
-def layer_of(report: Report, name: str) -> ExpertLayerStats:
-    (layer,) = (layer for layer in report.experts if layer.name == f"layers.{name}")
-    return layer
-
-
 @pytest.mark.parametrize("name", LAYERS)
 def test_tokens_are_exact(recorded: tuple[nn.ModuleDict, Report], name: str) -> None:
     layers, report = recorded
-    layer, told = layer_of(report, name), cast_tokens(layers[name])
+    layer, told = expert_layer(report, f"layers.{name}"), cast_tokens(layers[name])
     assert (layer.steps, layer.top_k, layer.guessed) == (2, TOP_K, False)
     assert list(layer.tokens) == [2 * count for count in told]
 
@@ -287,7 +283,7 @@ def cast_tokens(layer: Any) -> list[int]:
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_is_not_seen_is_named(recorded: tuple[nn.ModuleDict, Report], name: str) -> None:
-    layer = layer_of(recorded[1], name)
+    layer = expert_layer(recorded[1], f"layers.{name}")
     assert (set(layer.tokens), layer.dropped) == ({None}, None)
 
 
