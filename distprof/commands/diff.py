@@ -1,9 +1,11 @@
-"""``distprof diff``: two runs side by side, with bounds of the noise."""
+"""``distprof diff``: two runs side by side, once or several times each, with bounds of the noise."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -19,6 +21,7 @@ from distprof.merge.analysis import start_analysis
 from distprof.merge.diff.compare import compare
 from distprof.merge.diff.data import Diff
 from distprof.merge.diff.samples import Side, side_of
+from distprof.merge.diff.setup import why_no_repetition
 from distprof.merge.diff.text import render
 from distprof.merge.export.json import plain
 from distprof.merge.load.reading import in_processes
@@ -39,10 +42,18 @@ Examples:
   distprof diff baseline/summary.json runs/nightly --fail-over 5%        in CI: exit code 1 if it is slower
   distprof diff runs/before runs/after --json > diff.json
   distprof diff runs/before runs/after --html diff.html                  as a page for the browser, too
+  distprof diff runs/a1 runs/b1 --again runs/a2 runs/b2 --again runs/a3 runs/b3   three runs of each, in turn
 """
 )
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
+@click.option(
+    "--again",
+    type=(click.Path(path_type=Path), click.Path(path_type=Path)),
+    multiple=True,
+    metavar="FIRST SECOND",
+    help="A further run of each, recorded in turn; can be repeated. Three of each find smaller changes, more surely.",
+)
 @click.option(
     "--html",
     "page",
@@ -56,7 +67,14 @@ Examples:
     metavar="X%",
     help="Exit with 1 if a figure or a place is worse by more than X percent, beyond the noise.",
 )
-def command(first: Path, second: Path, page: Path | None, as_json: bool, fail_over: str | None) -> None:
+def command(
+    first: Path,
+    second: Path,
+    again: tuple[tuple[Path, Path], ...],
+    page: Path | None,
+    as_json: bool,
+    fail_over: str | None,
+) -> None:
     """Compare two runs: folders of runs, or the summary.json of their reports, which has no times of places.
 
     Says first whether the second run is slower, and which modules are. Then what differs in the set-up; how iteration,
@@ -64,10 +82,14 @@ def command(first: Path, second: Path, page: Path | None, as_json: bool, fail_ov
     threads waited for a processor; the modules and phases that gained or lost most, relative to what all modules have
     in common; collectives, parameters and flops.
 
+    Two runs of one program differ by more than their steps show: the machine is faster or slower for a while. With
+    --again, the bounds come from the spread over the runs, too. The set-up, collectives and work are those of the first
+    pair.
+
     Exits with 0, with --fail-over also with 1 (worse) or 2 (the runs cannot be compared).
     """
     limit = None if fail_over is None else _share(fail_over)
-    found = compare(_side(first), _side(second))
+    found = compare(_repeated(first, [one for one, _ in again]), _repeated(second, [other for _, other in again]))
     if page is not None:
         _write_page(found, page)
     put(printable_json(json.dumps(plain(found), ensure_ascii=False, indent=1)) + "\n" if as_json else render(found))
@@ -91,6 +113,15 @@ def _write_page(found: Diff, path: Path) -> None:
     except OSError as error:
         raise DataError(f"the page cannot be written to {path} ({error.strerror}): choose another --html") from None
     say(f"page of the comparison in {path}")
+
+
+def _repeated(path: Path, again: Sequence[Path]) -> Side:
+    """Returns the run with its repetitions.  Raises UsageError if one of them was started in another way."""
+    side, others = _side(path), tuple(map(_side, again))
+    for other_path, other in zip(again, others, strict=True):
+        if why := why_no_repetition(side.report, other.report):
+            raise UsageError(f"{other_path} is no further run of {path}: {why}")
+    return replace(side, again=others)
 
 
 def _side(path: Path) -> Side:

@@ -18,13 +18,16 @@ from distprof.merge.report import Report
 
 
 def compare(first: Side, second: Side) -> Diff:
-    """Returns the comparison.  Where times cannot be compared, there are no figures and no places."""
+    """Returns the comparison.  Where times cannot be compared, there are no figures and no places.
+
+    Of repeated runs, times are compared over all of them, and the rest is that of the first ones.
+    """
     one, other = first.report, second.report
     why_not = why_not_comparable(one, other)
-    compared = () if why_not else figures(one, other)
+    compared = () if why_not else figures(first, second)
     return Diff(
-        first=one.run.name,
-        second=other.run.name,
+        first=_names(first),
+        second=_names(second),
         conclusion=conclude(compared, alike=trains_alike(one, other)),
         why_not=why_not,
         setup=setup_differences(one, other),
@@ -33,13 +36,18 @@ def compare(first: Side, second: Side) -> Diff:
         collectives=() if why_not or _why_no_collectives(one, other) else collective_changes(one, other),
         work=() if why_not else work_changes(one, other),
         verdict=verdict_change(one, other),
-        iterations_ns=(_iterations_ns(one), _iterations_ns(other)),
+        iterations_ns=(_iterations_ns(first), _iterations_ns(second)),
         notes=tuple(_notes(first, second)),
     )
 
 
-def _iterations_ns(report: Report) -> tuple[float, ...]:
-    return tuple(iteration_samples(report).ravel().tolist())
+def _names(side: Side) -> str:
+    names = ", ".join(dict.fromkeys(report.run.name for report in side.reports))
+    return f"{names} ({len(side.runs)} runs)" if side.again else names
+
+
+def _iterations_ns(side: Side) -> tuple[float, ...]:
+    return tuple(time for report in side.reports for time in iteration_samples(report).ravel().tolist())
 
 
 def _why_no_collectives(first: Report, second: Report) -> str:
@@ -54,8 +62,8 @@ def _why_no_collectives(first: Report, second: Report) -> str:
 def _notes(first: Side, second: Side) -> Iterator[str]:
     if why := _why_no_collectives(first.report, second.report):
         yield why
-    for name, side in (("first", first), ("second", second)):
-        run = side.report.run
+    runs = [(name, report.run) for name, side in (("first", first), ("second", second)) for report in side.reports]
+    for name, run in runs:
         if run.missing_ranks or run.incomplete:
             missing, early = len(run.missing_ranks), len(run.incomplete)
             yield f"the {name} run is incomplete: {missing} ranks are missing, {early} stopped early"

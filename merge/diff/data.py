@@ -135,7 +135,7 @@ class VerdictChange:
 
 @dataclass(frozen=True)
 class Diff:
-    first: str  # the run's name
+    first: str  # the run's name; of repeated runs, all names
     second: str
     conclusion: Conclusion
     why_not: str  # why times cannot be compared at all, else empty
@@ -145,7 +145,10 @@ class Diff:
     collectives: tuple[CollectiveChange, ...]
     work: tuple[WorkChange, ...]
     verdict: VerdictChange
-    iterations_ns: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # of each run, the median of its ranks
+    iterations_ns: tuple[tuple[float, ...], tuple[float, ...]] = (
+        (),
+        (),
+    )  # of both, the median of ranks; of repeated runs, one after the other
     notes: tuple[str, ...] = ()
 
     def worse_by(self, share: float) -> tuple[str, ...]:

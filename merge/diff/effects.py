@@ -55,8 +55,12 @@ class Effects:
     bound: FloatArray
 
 
-def place_effects(differences: FloatArray, variances: FloatArray, kinds: Sequence[Hashable]) -> Effects:
+def place_effects(
+    differences: FloatArray, variances: FloatArray, kinds: Sequence[Hashable], runs: IntArray | None = None
+) -> Effects:
     """Returns the effects from (places, ranks) differences and the squares of their standard errors.
+
+    ``runs`` has the number of the pair of runs of each rank, where several pairs are compared.
 
     Places of one kind, as the forwards of all modules of one class, are compared with each other: a busy machine slows
     them down alike.  A kind as a whole, and a place that is alone in its kind, are compared with other kinds.
@@ -64,14 +68,18 @@ def place_effects(differences: FloatArray, variances: FloatArray, kinds: Sequenc
     if not differences.size:
         return Effects(0.0, np.empty(0), np.empty(0))
     by_rank = nan_median(differences.T)
-    apart = differences - by_rank
-    found = nan_median(apart)
-    error = np.sqrt(_squared_error(apart - found[:, None], variances))
+    apart, variances = _over_ranks(differences - by_rank, variances, runs)
+    if _number_of_runs(runs) > 1:
+        found, of_median = nan_mean(apart), 1.0
+    else:
+        found, of_median = nan_median(apart), _OF_MEDIAN
+    squared = _squared_error(apart - found[:, None], variances, of_median)
+    error = np.sqrt(squared + _OF_RUN**2 / _number_of_runs(runs))
     common = float(nan_median(by_rank))
     groups = _groups(kinds, ~np.isnan(found / error))
     centre = np.array([_middle(found[group], error[group]) for group in groups])
     centre_error = np.array([float(np.sqrt(np.mean(error[group] ** 2) * _ratio(len(group)))) for group in groups])
-    trust = _PRIOR if differences.shape[1] > 1 else _PRIOR_OF_ONE
+    trust = _PRIOR if apart.shape[1] > 1 else _PRIOR_OF_ONE
     centre_bound = _bounds(centre, centre_error, trust) + _UNALIKE * abs(common)
     change, bound = found.copy(), np.full(len(found), np.nan)
     together = [group for group in groups if len(group) >= LEAST_PLACES]
@@ -112,7 +120,7 @@ def _ratio(number: int) -> float:
     return (_OF_MEDIAN if number > 2 else 1.0) / number
 
 
-def _squared_error(deviations: FloatArray, variances: FloatArray) -> FloatArray:
+def _squared_error(deviations: FloatArray, variances: FloatArray, of_median: float) -> FloatArray:
     """Returns the square of the standard error of each place's change."""
     ranks = np.count_nonzero(~np.isnan(deviations), axis=1)
     within, freedom = nan_mean(variances), np.maximum(ranks - 1, 0)
@@ -122,8 +130,27 @@ def _squared_error(deviations: FloatArray, variances: FloatArray) -> FloatArray:
         excess = nan_median(np.where(freedom > 0, between / within / _middle_of_chi_square(freedom), np.nan))
         expected = within * max(1.0, _or_one(float(excess)))
         variance = np.where(freedom > 0, (_PRIOR * expected + freedom * between) / (_PRIOR + freedom), expected)
-        found: FloatArray = np.maximum(variance, within) * np.where(ranks > 2, _OF_MEDIAN, 1.0) / ranks
-    return found + _OF_RUN**2
+        found: FloatArray = np.maximum(variance, within) * np.where(ranks > 2, of_median, 1.0) / ranks
+    return found
+
+
+def _number_of_runs(runs: IntArray | None) -> int:
+    return 1 if runs is None else len(np.unique(runs))
+
+
+def _over_ranks(changes: FloatArray, variances: FloatArray, runs: IntArray | None) -> tuple[FloatArray, FloatArray]:
+    """Returns both as they are, (places, ranks), of one pair of runs; of several, (places, pairs).
+
+    The ranks of a run have in common what only repeated runs show: they count as one.
+    """
+    if runs is None or _number_of_runs(runs) < 2:
+        return changes, variances
+    tables = [(changes[:, runs == run], variances[:, runs == run]) for run in np.unique(runs)]
+    change = np.stack([nan_median(own) for own, _ in tables], axis=1)
+    variance = [
+        nan_mean(of_steps) / np.maximum(np.count_nonzero(~np.isnan(own), axis=1), 1) for own, of_steps in tables
+    ]
+    return change, np.stack(variance, axis=1)
 
 
 def _moderated(variance: FloatArray, freedom: FloatArray, expected: float) -> FloatArray:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from statistics import geometric_mean
 
 import numpy as np
 
 from distprof.merge.diff.data import INSIDE, LESS, MORE, UNKNOWN, Figure
-from distprof.merge.diff.noise import LEAST_BATCHES, Bounds, Statistic, bounds, estimate, widened
-from distprof.merge.diff.samples import iteration_samples, processor_wait_share
+from distprof.merge.diff.noise import (
+    LEAST_BATCHES,
+    Bounds,
+    Estimate,
+    Statistic,
+    bounds,
+    estimate,
+    of_repeated,
+    widened,
+)
+from distprof.merge.diff.samples import Side, are_repeated, iteration_samples, processor_wait_share
 from distprof.merge.diff.setup import trains_alike
 from distprof.merge.report import Report
 
@@ -22,60 +32,93 @@ _WAITED = 0.01
 ITERATION_MEDIAN, ITERATION_MEAN, THROUGHPUT = "iteration, median", "iteration, mean", "throughput"
 
 
-def figures(first: Report, second: Report) -> tuple[Figure, ...]:
-    """Returns the figures that either run has."""
+def figures(first: Side, second: Side) -> tuple[Figure, ...]:
+    """Returns the figures that either run has; of repeated runs, their geometric means."""
     return tuple(_figures(first, second))
 
 
-def _figures(first: Report, second: Report) -> Iterator[Figure]:
+def _figures(first: Side, second: Side) -> Iterator[Figure]:
     median, mean = (_iteration_bounds(first, second, of) for of in (np.median, np.mean))
-    one, other = first.summary.iterations, second.summary.iterations
-    alike, why = trains_alike(first, second), _why(first, second, mean)
-    if one and other:
-        times = ((ITERATION_MEDIAN, median, one.median_ns, other.median_ns),
-                 (ITERATION_MEAN, mean, one.mean_ns, other.mean_ns))  # fmt: skip
-        for name, found, before_ns, after_ns in times:
+    alike, why = trains_alike(first.report, second.report), _why(first, second, mean)
+    for name, found, value in ((ITERATION_MEDIAN, median, _median_ns), (ITERATION_MEAN, mean, _mean_ns)):
+        before_ns, after_ns = _over_runs(value, first), _over_runs(value, second)
+        if before_ns and after_ns:
             yield _figure(name, "ns", before_ns, after_ns, found, MORE if alike else "", why)
-    rates = (
-        (THROUGHPUT, "samples/s", first.summary.samples_per_second, second.summary.samples_per_second),
-        ("MFU", "share", _mfu(first), _mfu(second)),
-    )
-    for name, unit, a, b in rates:
-        if a or b:
-            yield _figure(name, unit, a, b, _inverse(mean, a, b), LESS, why)
+    for name, unit, value in ((THROUGHPUT, "samples/s", _samples_per_second), ("MFU", "share", _mfu)):
+        before, after = _over_runs(value, first), _over_runs(value, second)
+        if before or after:
+            yield _figure(name, unit, before, after, _inverse(mean, before, after), LESS, why)
     yield from _memory(first, second)
+    one, other = first.report.summary, second.report.summary
     counts = (
-        ("parameters", first.summary.params_exact, second.summary.params_exact),
-        ("forward flops per rank", first.summary.fwd_flops_per_rank, second.summary.fwd_flops_per_rank),
+        ("parameters", one.params_exact, other.params_exact),
+        ("forward flops per rank", one.fwd_flops_per_rank, other.fwd_flops_per_rank),
     )
     for name, number, number_b in counts:
         if number or number_b:
             yield _figure(name, "count", number, number_b, _exact(number, number_b), "", "")
 
 
-def _iteration_bounds(first: Report, second: Report, of: Callable[[np.ndarray], float]) -> Bounds | None:
+def _median_ns(report: Report) -> float | None:
+    return report.summary.iterations.median_ns if report.summary.iterations else None
+
+
+def _mean_ns(report: Report) -> float | None:
+    return report.summary.iterations.mean_ns if report.summary.iterations else None
+
+
+def _samples_per_second(report: Report) -> float | None:
+    return report.summary.samples_per_second
+
+
+def _mfu(report: Report) -> float | None:
+    return report.utilization.mfu.job if report.utilization.mfu else None
+
+
+def _over_runs(value: Callable[[Report], float | None], side: Side) -> float | None:
+    """Returns the geometric mean over the runs of a side; None where one of them has no such figure."""
+    known = [found for found in map(value, side.reports) if found]
+    return geometric_mean(known) if len(known) == len(side.runs) else None
+
+
+def _iteration_bounds(first: Side, second: Side, of: Callable[[np.ndarray], float]) -> Bounds | None:
     statistic: Statistic = lambda samples: float(of(samples))  # noqa: E731
-    found = [estimate(iteration_samples(report), statistic) for report in (first, second)]
-    if found[0] is None or found[1] is None:
+    estimates = [
+        of_repeated([estimate(iteration_samples(report), statistic) for report in side.reports])
+        for side in (first, second)
+    ]
+    return bounds_of_times(estimates, first, second)
+
+
+def bounds_of_times(
+    estimates: Sequence[Estimate | None], first: Side, second: Side, *, comparisons: int = 1
+) -> Bounds | None:
+    """Returns the bounds of a change of time from the estimates of both sides, None where one is not known.
+
+    Where the runs were not repeated, they are widened by the waits for processors.
+    """
+    one, other = estimates
+    if one is None or other is None:
         return None
-    return widened(bounds(found[0], found[1]), *(processor_wait_share(report) or 0.0 for report in (first, second)))
+    found = bounds(one, other, comparisons=comparisons)
+    if are_repeated(first, second):
+        return found
+    return widened(found, *(processor_wait_share(side) or 0.0 for side in (first, second)))
 
 
-def _why(first: Report, second: Report, found: Bounds | None) -> str:
+def _why(first: Side, second: Side, found: Bounds | None) -> str:
     """Returns why bounds are missing, or wide."""
     if found is None:
         return _TOO_FEW
-    waited = [processor_wait_share(report) for report in (first, second)]
+    if are_repeated(first, second):
+        return f"the bounds are those of the spread over {len(first.runs)} runs of each"
+    waited = [processor_wait_share(side) for side in (first, second)]
     if None in waited:
         return "waits for processors are not known: other jobs on the machine are not in the bounds"
     if max(share or 0.0 for share in waited) < _WAITED:
         return ""
     shares = " and ".join(f"{share or 0.0:.0%}" for share in waited)
     return f"threads waited for processors in {shares} of the time: the bounds include it"
-
-
-def _mfu(report: Report) -> float | None:
-    return report.utilization.mfu.job if report.utilization.mfu else None
 
 
 def _inverse(times: Bounds | None, first: float | None, second: float | None) -> Bounds | None:
@@ -86,11 +129,12 @@ def _inverse(times: Bounds | None, first: float | None, second: float | None) ->
     return Bounds(change - 1, change * time / (1 + times.high) - 1, change * time / (1 + times.low) - 1)
 
 
-def _memory(first: Report, second: Report) -> Iterator[Figure]:
-    most = [max((row.peak_memory_bytes or 0 for row in report.ranks), default=0) for report in (first, second)]
+def _memory(first: Side, second: Side) -> Iterator[Figure]:
+    rows = [[row for report in side.reports for row in report.ranks] for side in (first, second)]
+    most = [max((row.peak_memory_bytes or 0 for row in own), default=0) for own in rows]
     if not any(most):
         return
-    resident = any(row.memory_source == "rss" for report in (first, second) for row in report.ranks)
+    resident = any(row.memory_source == "rss" for own in rows for row in own)
     exact = _exact(*most)
     noise = RESIDENT_NOISE if resident else 0.0
     found = exact and Bounds(exact.change, exact.change - noise, exact.change + noise)

@@ -1,11 +1,13 @@
 """The changes of modules between two runs: rank by rank where both runs have the same ranks.
 
+Of repeated runs, the first ones are compared with each other, the second ones, and so on.
+
 levels of both runs -> differences (places, ranks) -> effects -> changes with bounds
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log
 
@@ -66,22 +68,31 @@ def bounds_around(change: float, bound: float) -> Bounds | None:
 
 
 def compare_modules(
-    first: Levels, second: Levels, iterations_ns: tuple[float, float], classes: Mapping[str, str]
+    first: Sequence[Levels],
+    second: Sequence[Levels],
+    iterations_ns: tuple[float, float],
+    classes: Mapping[str, str],
 ) -> ModuleComparison:
-    """Returns the comparison of the modules that both runs timed, and that take a good part of either iteration.
+    """Returns the comparison of the modules that all runs timed, and that take a good part of an iteration of one side.
 
-    ``classes`` has the class of each module, by its label.
+    ``first`` and ``second`` have the levels of each run of both sides, which are compared one by one.  ``classes`` has
+    the class of each module, by its label.
     """
     large = {
         place
-        for levels, iteration_ns in zip((first, second), iterations_ns, strict=True)
+        for runs, iteration_ns in zip((first, second), iterations_ns, strict=True)
+        for levels in runs
         for place in _large(levels, _LEAST_SHARE * iteration_ns)
     }
-    both = set(first.places) & set(second.places) & large
-    places = tuple(place for place in first.places if place in both)
-    (before, variance), (after, other_variance) = _same_ranks(first, second, places)
+    timed = large.intersection(*(levels.places for levels in (*first, *second)))
+    places = tuple(place for place in first[0].places if place in timed)
+    pairs = [_same_ranks(one, other, places) for one, other in zip(first, second, strict=True)]
+    before, variance, after, other_variance = (
+        np.concatenate(tables, axis=1) for tables in zip(*((*one, *other) for one, other in pairs), strict=True)
+    )
     kinds = [classes.get(label, label) for label, _ in places]
-    effects = place_effects(after - before, variance + other_variance, kinds)
+    pair = np.repeat(np.arange(len(pairs)), [one[0].shape[1] for one, _ in pairs])
+    effects = place_effects(after - before, variance + other_variance, kinds, pair)
     return ModuleComparison(places, nan_mean(before), nan_mean(after), effects)
 
 

@@ -9,11 +9,12 @@ too narrow with ten.  Figures are compared as logarithms, by Welch's formula for
 
 Steps cannot show what changes between runs only.  The commonest such cause is another job on the same processors, and
 for that each step tells how long its thread waited for a processor: bounds are widened by the share of these waits.
+Runs that were recorded several times show all of it: each of them is a batch then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 from statistics import NormalDist
@@ -71,6 +72,23 @@ def estimate(samples: FloatArray, statistic: Statistic, most_batches: int = MOST
         return None
     logs = np.log(figures)
     return Estimate(log(whole), float(logs.std(ddof=1)) / sqrt(batches), batches - 1)
+
+
+def of_repeated(estimates: Sequence[Estimate | None]) -> Estimate | None:
+    """Returns the estimate of runs that were recorded several times; None where the figure of one is not known.
+
+    The error is that of the spread over runs, but not below what their steps show.
+    """
+    known = [one for one in estimates if one is not None]
+    if not known or len(known) < len(estimates):
+        return None
+    if len(known) == 1:
+        return known[0]
+    logs, count = np.array([one.log for one in known]), len(known)
+    over_runs = float(logs.std(ddof=1)) / sqrt(count)
+    within = sqrt(sum(one.error**2 for one in known)) / count
+    freedom = count - 1 if over_runs >= within else sum(one.freedom for one in known)
+    return Estimate(float(logs.mean()), max(over_runs, within), freedom)
 
 
 def bounds(first: Estimate, second: Estimate, *, comparisons: int = 1, offset: float = 0.0) -> Bounds:

@@ -11,18 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from math import exp
+from statistics import fmean
 
 import numpy as np
 
 from distprof.merge.arrays import FloatArray
 from distprof.merge.diff.data import INSIDE, PlaceChange, Places
 from distprof.merge.diff.effects import LEAST_PLACES
-from distprof.merge.diff.figures import finding
+from distprof.merge.diff.figures import bounds_of_times, finding
 from distprof.merge.diff.levels import LEAST_STEPS, PlaceKey, module_levels
 from distprof.merge.diff.modules import Change, ModuleComparison, compare_modules, unkept_changes
-from distprof.merge.diff.noise import MOST_WAITED, Bounds, bounds, estimate, widened
-from distprof.merge.diff.samples import Side, comparable_times, processor_wait_share
-from distprof.merge.report import Report
+from distprof.merge.diff.noise import MOST_WAITED, Bounds, estimate, of_repeated
+from distprof.merge.diff.samples import Side, Times, comparable_times, processor_wait_share
 from distprof.merge.skew.step_times import StepTimes
 
 #: A place is named from this change on, and if it costs or gains this share of an iteration (without waits).
@@ -30,26 +30,24 @@ LEAST_CHANGE = 0.03
 LEAST_COST = 0.001
 _PHASES = ("data", "outside", "optimizer", "other")
 
-Times = tuple[StepTimes, ...]
-
 
 def compare_places(first: Side, second: Side) -> Places:
     """Returns the places, the largest cost or gain first."""
     times = comparable_times(first, second)
     if times is None:
         return Places(why_not="a report has no times step by step: give the folders of both runs")
-    reports = first.report, second.report
-    worked_ns = _worked_ns(reports[0]), _worked_ns(reports[1])
-    levels = module_levels(times[0]), module_levels(times[1])
-    modules = compare_modules(*levels, worked_ns, {row.label: row.class_name for row in reports[0].modules})
-    found = chain(modules.changes(), unkept_changes(modules, levels, reports), _phase_changes(*times, reports, modules))
-    changes = sorted((_judged(one, worked_ns[0], _iteration_ns(reports[0])) for one in found), key=_order)
+    worked_ns = _worked_ns(first), _worked_ns(second)
+    levels = tuple(map(module_levels, times[0])), tuple(map(module_levels, times[1]))
+    modules = compare_modules(*levels, worked_ns, {row.label: row.class_name for row in first.report.modules})
+    unkept = unkept_changes(modules, (levels[0][0], levels[1][0]), (first.report, second.report))
+    found = chain(modules.changes(), unkept, _phase_changes(times, first, second, modules))
+    changes = sorted((_judged(one, worked_ns[0], _iteration_ns(first)) for one in found), key=_order)
     return Places(
         changes=tuple(changes),
         common=exp(modules.effects.common) - 1 if modules.places else None,
         noise=None if modules.noise is None else exp(modules.noise) - 1,
-        why_not=_why_unknown(modules, min(own.steps for own in chain(*times))),
-        without_waits=times[0] is first.own,
+        why_not=_why_unknown(modules, min(own.steps for run in chain(*times) for own in run)),
+        without_waits=times[0][0] is first.own,
     )
 
 
@@ -58,13 +56,15 @@ def _order(one: PlaceChange) -> tuple[bool, float]:
     return one.noise is None, -abs(one.cost_ns)
 
 
-def _iteration_ns(report: Report) -> float:
-    return report.summary.iterations.median_ns if report.summary.iterations else 0.0
+def _iteration_ns(side: Side) -> float:
+    """Returns the median iteration, the mean of repeated runs."""
+    found = [report.summary.iterations.median_ns for report in side.reports if report.summary.iterations]
+    return fmean(found) if found else 0.0
 
 
-def _worked_ns(report: Report) -> float:
+def _worked_ns(side: Side) -> float:
     """Returns the time of an iteration without the waits for processors."""
-    return _iteration_ns(report) * (1 - min(processor_wait_share(report) or 0.0, MOST_WAITED))
+    return _iteration_ns(side) * (1 - min(processor_wait_share(side) or 0.0, MOST_WAITED))
 
 
 def _judged(one: Change, worked_ns: float, iteration_ns: float) -> PlaceChange:
@@ -94,14 +94,13 @@ def _why_unknown(modules: ModuleComparison, steps: int) -> str:
 
 
 def _phase_changes(
-    first: Times, second: Times, reports: tuple[Report, Report], modules: ModuleComparison
+    times: tuple[Sequence[Times], Sequence[Times]], first: Side, second: Side, modules: ModuleComparison
 ) -> Iterator[Change]:
-    waited = tuple(processor_wait_share(report) or 0.0 for report in reports)
     of_machine = exp(abs(modules.effects.common))
     for phase in _PHASES:
-        one, other = (estimate(_samples(times, (phase, phase)), _median) for times in (first, second))
-        if one is not None and other is not None:
-            found = widened(bounds(one, other, comparisons=len(_PHASES)), *waited)
+        one, other = (of_repeated([estimate(_samples(run, (phase, phase)), _median) for run in runs]) for runs in times)
+        found = bounds_of_times((one, other), first, second, comparisons=len(_PHASES))
+        if one is not None and other is not None and found is not None:
             found = Bounds(found.change, (1 + found.low) / of_machine - 1, (1 + found.high) * of_machine - 1)
             yield Change((phase, phase), exp(one.log), exp(other.log), found.change, found)
 

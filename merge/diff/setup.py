@@ -11,6 +11,17 @@ from distprof.merge.report import Report
 _LEAST_COMMON = 0.5
 _OTHER_WORK = "an iteration trains other amounts: compare the throughput"
 _OTHER_PLACE = "times are those of other machines"
+#: What the repetitions of a run have in common.
+_OF_REPETITIONS = (
+    "ranks",
+    "topology",
+    "batch per rank",
+    "micro-batches",
+    "samples per iteration",
+    "iterations",
+    "device",
+    "torch",
+)
 
 
 def setup_differences(first: Report, second: Report) -> tuple[SetupDifference, ...]:
@@ -37,6 +48,14 @@ def _setup(report: Report) -> Iterator[tuple[str, str, str]]:
     yield "torch", run.torch, ""
     yield "script", run.script.rpartition("/")[2], ""
     yield "recorded by schema", report.schema, ""
+
+
+def why_no_repetition(run: Report, other: Report) -> str:
+    """Returns why ``other`` is no further run of the same, or an empty text."""
+    for one in setup_differences(run, other):
+        if one.what in _OF_REPETITIONS:
+            return f"{one.what} differs, {one.second} instead of {one.first}"
+    return why_not_comparable(run, other)
 
 
 def why_not_comparable(first: Report, second: Report) -> str:

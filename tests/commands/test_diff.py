@@ -79,6 +79,26 @@ def test_a_limit_that_makes_no_sense_is_told(here: Cli, runs: Path, text: str) -
     assert ended.stderr == f"distprof: fail-over is {text!r}: give a number of percent, such as 5%\n"
 
 
+def test_repeated_runs_are_compared_as_one(here: Cli, runs: Path) -> None:
+    for seed in (3, 4):
+        write_run(runs / f"before{seed}", **JOB, seed=seed)
+        write_run(runs / f"after{seed}", **JOB, seed=seed, slow_rank=2, slow_ms=30.0)
+    again = [word for seed in (3, 4) for word in ("--again", runs / f"before{seed}", runs / f"after{seed}")]
+    ended = here("diff", runs / "before", runs / "after", *again, "--fail-over", "5%")
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("the second run is slower: the median iteration takes ")
+    assert "\nfirst:  demo (3 runs)\nsecond: demo (3 runs)\n" in ended.stdout
+    assert "note: the bounds are those of the spread over 3 runs of each" in ended.stdout
+
+
+def test_a_repetition_that_was_started_in_another_way_is_refused(here: Cli, runs: Path) -> None:
+    ended = here("diff", runs / "before", runs / "after", "--again", runs / "forward", runs / "after")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"distprof: {runs / 'forward'} is no further run of {runs / 'before'}: ranks differs, 2 instead of 4\n"
+    )
+
+
 def test_what_is_no_run_is_told(here: Cli, runs: Path) -> None:
     ended = here("diff", runs / "before", runs / "nowhere")
     assert (ended.returncode, ended.stdout) == (1, "")

@@ -19,7 +19,7 @@ TOOLS = Path(__file__).parents[2] / "tools"
 @pytest.fixture
 def tally(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(TOOLS))
-    return import_module("soak.diff.tally").Tally(("head", "forward"), 0.5)
+    return import_module("soak.diff.tally").Tally(("head", "forward"), 0.5, "one run of each")
 
 
 def test_rates_stand_beside_the_bounds(tally: Any) -> None:
@@ -30,8 +30,8 @@ def test_rates_stand_beside_the_bounds(tally: Any) -> None:
     assert tally.is_clean
     title, heading, *lines = str(tally).splitlines()
     assert title.startswith(
-        "diff: 2 pairs of equal runs, 0 false alarms; 1 with forward of head 50% slower, found in 1, another place "
-        "named in 0; "
+        "diff, one run of each: 2 equal pairs, 0 false alarms; 1 with forward of head 50% slower, found in 1, another "
+        "place named in 0; "
     )
     assert heading.split() == ["bound", "that", "diff", "gave", "pairs", "found", "change,", "mean"]
     assert sum(int(line.split()[-3]) for line in lines if line.split()[-1].endswith("%")) == 1

@@ -14,8 +14,8 @@
   and does nothing else; --clock-error puts half of the ranks of kept jobs on a second host, whose clock is off;
 * hangs: jobs that hang, each in its own way, and jobs that only seem to, and what the hang watch says of each; then a
   job trains for ten minutes beside others that keep all processors busy, and nothing may be said of it;
-* diff: pairs of equal runs, and of runs of which one has a module made 10 % slower; `distprof diff` must not call equal
-  runs different, and names no other module;
+* diff: pairs of equal runs, and of runs of which one has a module made 10 % slower, each recorded three times;
+  `distprof diff` must not call equal runs different, and names no other module;
 * experts: jobs with a hot expert, a slow device, both or neither; the report must say which, and predict the iteration
   of the same job with equal loads to a tenth.
 
@@ -115,7 +115,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MS",
         help="with --judge: does a clock that is so far off change a verdict?",
     )
-    parser.add_argument("--diff", type=int, default=20, metavar="N", help="so many pairs of runs  [default: 20]")
+    parser.add_argument(
+        "--diff", type=int, default=20, metavar="N", help="so many comparisons, of three runs a side  [default: 20]"
+    )
     parser.add_argument("--experts", type=int, default=5, metavar="N", help="so many jobs of each kind  [default: 5]")
     parser.add_argument("--hangs", default="*", metavar="NAME", help="names of jobs that hang; 0: none")
     parser.add_argument(

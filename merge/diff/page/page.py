@@ -41,7 +41,10 @@ def _charts(diff: Diff) -> dict[str, Chart]:
             ("first run", "second run"), (_FIRST_COLOUR, _SECOND_COLOUR), diff.iterations_ns, strict=True
         )
     ]
-    note = "Wall time of each timed iteration, the median of the ranks. Both runs start at 1."
+    note = (
+        "Wall time of each timed iteration, the median of the ranks. Both runs start at 1; repeated ones follow each "
+        "other."
+    )
     return {
         "steps": Chart(
             "Iterations of both runs", "timed iteration", list(range(1, longest + 1)), TIME, series, note=note

@@ -62,9 +62,14 @@ def levels_of(times: StepTimes) -> Levels:
 
 def compared(first: StepTimes, second: StepTimes, kinds: int = 1) -> ModuleComparison:
     """Returns the comparison; modules are of so many classes in turn, and of a class each with 0."""
-    labels = [place.subject for place in first.places]
+    return compared_runs([first], [second], kinds)
+
+
+def compared_runs(first: list[StepTimes], second: list[StepTimes], kinds: int = 1) -> ModuleComparison:
+    """Returns the comparison of repeated runs."""
+    labels = [place.subject for place in first[0].places]
     classes = {label: f"Class{number % kinds}" if kinds else label for number, label in enumerate(labels)}
-    return compare_modules(levels_of(first), levels_of(second), (1e7, 1e7), classes)
+    return compare_modules([*map(levels_of, first)], [*map(levels_of, second)], (1e7, 1e7), classes)
 
 
 def named(comparison: ModuleComparison) -> list[str]:
@@ -118,6 +123,19 @@ def test_what_differs_on_all_ranks_of_a_run_alike_names_no_module() -> None:
     noise = Noise(own=0.01, speed=0.02, run=0.008, interrupted=0.0)
     found, others, _ = rates(noise, 0.1, modules=8, steps=100)
     assert found >= 0.8 and others <= 0.05
+
+
+def test_repeated_runs_show_what_one_pair_does_not() -> None:
+    noise, rng, pairs = Noise(own=0.01, speed=0.02, run=0.015, interrupted=0.0), np.random.default_rng(7), 40
+    wrong, found = dict.fromkeys((1, 3, 5), 0), dict.fromkeys((1, 3, 5), 0)
+    for repeated in wrong:
+        for _ in range(pairs):
+            first, second = ([run_of(rng, noise, modules=8) for _ in range(repeated)] for _ in range(2))
+            slower = [run_of(rng, noise, modules=8, slower=0.1) for _ in range(repeated)]
+            wrong[repeated] += bool(named(compared_runs(first, second)))
+            found[repeated] += named(compared_runs(first, slower)) == [f"layers.{_SLOWER}"]
+    assert wrong[3] <= 1 and wrong[5] <= 1, wrong
+    assert found[5] >= found[3] >= 0.9 * pairs and found[3] > found[1], found
 
 
 def test_a_change_above_the_stated_bound_is_found_and_one_far_below_is_not() -> None:

@@ -13,10 +13,11 @@ _BOUNDS = (0.025, 0.05, 0.1, float("inf"))
 
 @dataclass
 class Tally:
-    """``planted``: (module, phase) that was made slower, by the share ``slower``."""
+    """``planted``: (module, phase) that was made slower, by the share ``slower``.  ``sides``: what was compared."""
 
     planted: tuple[str, str]
     slower: float
+    sides: str
     equal: int = 0
     false_alarms: list[str] = field(default_factory=list)
     misnamed: list[str] = field(default_factory=list)
@@ -50,8 +51,8 @@ class Tally:
         module, phase = self.planted
         found = sum(hit for _, _, hit in self.judged)
         yield (
-            f"diff: {self.equal} pairs of equal runs, {len(self.false_alarms)} false alarms; {len(self.judged)} with "
-            f"{phase} of {module} {self.slower:.0%} slower, found in {found}, another place named in "
+            f"diff, {self.sides}: {self.equal} equal pairs, {len(self.false_alarms)} false alarms; {len(self.judged)} "
+            f"with {phase} of {module} {self.slower:.0%} slower, found in {found}, another place named in "
             f"{len(self.misnamed)}; runs waited for processors in up to {self.waited:.0%} of their time"
         )
         yield "bound that diff gave  pairs  found  change, mean"
