@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 from distprof.records import DENSE, EXPERT, ROUTER, Parameter, Parameters
 
@@ -15,6 +16,13 @@ Held = frozenset[frozenset[tuple[str, int]]]
 _SLICING = {"tp", "etp"}
 #: A parameter of an expert that is so many times smaller than the largest is no matrix.
 _SMALL = 16
+
+
+class ExpertMatrices(NamedTuple):
+    """The matrices of experts that one module owns."""
+
+    elements: int  # with all slices of tensor parallelism
+    of_all: bool  # of the experts of all ep ranks, as one DTensor has them; else of those of the rank
 
 
 class ParameterSet:
@@ -45,7 +53,7 @@ class ParameterSet:
         self.largest: dict[int, int] = {}
         for p in every:
             self.largest[p.row] = max(self.largest.get(p.row, 0), p.rank_numel)
-        #: By row of experts: elements of their matrices, without biases, on this rank and in the whole.
+        #: By row of experts: their matrices, without biases.
         self.matrices = _matrices(every)
 
     def held(self, without: frozenset[int] = frozenset()) -> Held:
@@ -116,8 +124,7 @@ def kind_of(parameter: Parameter) -> str:
     """Returns one of records.KINDS; a parameter that is spread over ep is an expert's, whatever the record says."""
     if parameter.kind != DENSE or not parameter.split:
         return parameter.kind
-    spread = any(axis == "ep" or axis.startswith("ep_size_") for axis in parameter.split)
-    return EXPERT if spread else DENSE
+    return EXPERT if _is_over_experts(parameter.split) else DENSE
 
 
 def _is_shared(parameter: Parameter) -> bool:
@@ -130,19 +137,23 @@ def _renamed(record: Parameters, rename: Callable[[int, str], str]) -> Parameter
     return replace(record, parameters=tuple(own))
 
 
-def _matrices(parameters: Sequence[Parameter]) -> dict[int, tuple[int, int]]:
-    found: dict[int, tuple[int, int]] = {}
+def _matrices(parameters: Sequence[Parameter]) -> dict[int, ExpertMatrices]:
+    found: dict[int, ExpertMatrices] = {}
     largest = max((p.rank_numel for p in parameters if kind_of(p) == EXPERT), default=0)
     for p in parameters:
         if kind_of(p) == EXPERT and p.rank_numel * _SMALL > largest and not p.name.endswith("bias"):
-            own, whole = found.get(p.row, (0, 0))
-            found[p.row] = own + p.rank_numel, whole + p.global_numel
+            before = found.get(p.row, ExpertMatrices(0, of_all=_is_over_experts(p.sharded)))
+            found[p.row] = before._replace(elements=before.elements + p.global_numel)
     return found
 
 
+def _is_over_experts(axes: Iterable[str]) -> bool:
+    """Returns whether one of the axes is one that experts are distributed over."""
+    return any(axis == "ep" or axis.startswith("ep_size_") for axis in axes)
+
+
 def _is_sliced(parameter: Parameter) -> bool:
-    return (
-        parameter.rank_numel < parameter.global_numel
-        or not _SLICING.isdisjoint(parameter.sharded)
-        or not _SLICING.isdisjoint(parameter.split)
-    )
+    axes = {*parameter.sharded, *parameter.split}
+    # Of a DTensor over ep, a rank has a part because it has some of the experts.
+    is_part = parameter.rank_numel < parameter.global_numel and not _is_over_experts(parameter.sharded)
+    return is_part or not _SLICING.isdisjoint(axes)

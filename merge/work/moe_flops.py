@@ -57,10 +57,12 @@ class RankMoeWork:
 
 def _rows_a_mac(shape: Shape, parameters: ParameterSet, layer: ExpertLayer) -> float:
     """Returns rows / MACs for all experts of the layer on the rank; a part of the rows where tp slices them."""
+    if not layer.local_experts:
+        return 0.0
     matrices = parameters.matrices
-    sizes = [matrices[row] for row in shape.experts(layer).tolist() if row in matrices]
-    own, whole = (sum(size[part] for size in sizes) for part in (0, 1))
-    return len(layer.local_experts) / whole if own and whole else 0.0
+    owned = [matrices[row] for row in shape.experts(layer).tolist() if row in matrices]
+    of_one = sum(one.elements / (layer.num_experts if one.of_all else len(layer.local_experts)) for one in owned)
+    return 1 / of_one if of_one else 0.0
 
 
 class _ByLayer:

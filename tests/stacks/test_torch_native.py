@@ -13,6 +13,7 @@ from distprof.merge.report import Report
 ALL = [(rank,) for rank in range(4)]
 
 DDP, FSDP_1, FSDP_2 = Line("torch", "DDP"), Line("torch", "FSDP 1"), Line("torch", "FSDP 2, DTensor tp")
+EXPERT_DTENSORS = Line("torch", "experts as DTensors over ep")
 PIPELINING, BY_HAND = Line("torch", "torch pipelining"), Line("torch", "a script's own meshes and groups")
 
 
@@ -132,6 +133,19 @@ def test_manual_groups_leave_dp_assumed(scenarios: dict[str, Scenario]) -> None:
     assert (seen.sizes, seen.topologies[0].source) == ({"dp": 4}, "assumed")
     assert "torch says dp 2; " in seen.topologies[0].notes[0]
     assert [group.ranks for group in seen.topologies[3].groups] == [(), (2, 3)]
+
+
+@EXPERT_DTENSORS.finds("ep", "tokens, rows and parameters of experts that are one DTensor over ep, active parameters")
+def test_experts_that_are_one_dtensor(scenarios: dict[str, Scenario]) -> None:
+    """Each of four ranks has 16 tokens, and each of these chooses two of four experts, which nothing states."""
+    seen = scenarios["dtensor_experts"]
+    assert (seen.sizes["ep"], seen.places("ep")) == (2, [(0,), (1,), (0,), (1,)])
+    (layer,) = seen.report.experts
+    tokens, expert = seen.truth, 8 * 8
+    assert (list(layer.tokens), layer.expert_ranks) == (tokens, ((0, 2), (0, 2), (1, 3), (1, 3)))
+    assert seen.report.summary.params_exact == seen.whole
+    model = seen.report.model
+    assert (model.active_params, model.active_is_measured) == (seen.whole - 4 * expert + 2 * expert, True)
 
 
 @BY_HAND.finds("tp by the descriptions of groups")

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe, ScheduleInterleaved1F1B
+from torch.distributed.tensor import Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
@@ -213,7 +215,77 @@ def checkpointed() -> int:
     return WHOLE
 
 
-SCENARIOS: dict[str, Callable[[], int]] = {
+EXPERTS, TOP_K = 4, 2
+
+
+class Router(nn.Module):
+    """Returns the scores and the ids of each token's experts; it does not state how many these are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(WIDTH, EXPERTS, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores, ids = self.gate(x).softmax(-1).topk(TOP_K)
+        return scores, ids
+
+
+class GroupedExperts(nn.Module):
+    """torchtitan's form: one DTensor of all experts, of which each ep rank has some, called with the tokens of each."""
+
+    def __init__(self, mesh: DeviceMesh) -> None:
+        super().__init__()
+        whole = torch.randn(EXPERTS, WIDTH, WIDTH)
+        self.num_experts, self.w1 = EXPERTS, nn.Parameter(distribute_tensor(whole, mesh, [Shard(0)]))
+
+    def forward(self, x: Tensor, num_tokens_per_expert: Tensor) -> Tensor:
+        weights: Any = self.w1
+        parts = x.split(num_tokens_per_expert.tolist())
+        return torch.cat([part @ one for part, one in zip(parts, weights.to_local(), strict=True)])
+
+
+class MoE(nn.Module):
+    """Sends tokens to the ep ranks of their experts, and back."""
+
+    def __init__(self, mesh: DeviceMesh) -> None:
+        super().__init__()
+        self.router, self.experts, self.mesh = Router(), GroupedExperts(mesh), mesh
+        self.tokens = torch.zeros(EXPERTS, dtype=torch.int64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores, ids = self.router(x)
+        order = ids.flatten().argsort(stable=True)
+        self.tokens = torch.bincount(ids.flatten(), minlength=EXPERTS)
+        group, ways = self.mesh.get_group(), self.mesh.size()
+        counts = torch.empty_like(self.tokens)  # by source rank, then by local expert
+        dist.all_to_all_single(counts, self.tokens, group=group)
+        sent, got = (each.view(ways, -1).sum(1).tolist() for each in (self.tokens, counts))
+        rows = all_to_all_single_autograd(x[order // TOP_K], got, sent, group)
+        by_expert = torch.arange(EXPERTS // ways).repeat(ways).repeat_interleave(counts).argsort(stable=True)
+        y = self.experts(rows[by_expert], counts.view(ways, -1).sum(0))
+        back = all_to_all_single_autograd(torch.zeros_like(y).index_copy(0, by_expert, y), sent, got, group)
+        return torch.zeros_like(x).index_add(0, order // TOP_K, back * scores.flatten()[order, None])
+
+
+def dtensor_experts() -> tuple[int, list[int]]:
+    """Spreads the experts of a layer over ep 2; returns also the tokens of each expert in a step of all ranks."""
+    init_device_mesh("cpu", (4,), mesh_dim_names=("dp",))
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("efsdp", "ep"))["ep"]
+    layer = MoE(mesh)
+    module = nn.Sequential(nn.Linear(WIDTH, WIDTH), layer)
+    whole = size(module)
+    torch.manual_seed(dist.get_rank())
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.0, foreach=False)
+    x = torch.randn(16, WIDTH)
+    for _ in range(STEPS):
+        module(x).sum().backward()
+        optimizer.step()
+    dist.all_reduce(layer.tokens)
+    return whole, layer.tokens.tolist()
+
+
+SCENARIOS: dict[str, Callable[[], Any]] = {
+    "dtensor_experts": dtensor_experts,
     "ddp": ddp,
     "fsdp1": partial(fsdp1, True, ShardingStrategy.FULL_SHARD),
     "fsdp1_flat": partial(fsdp1, False, ShardingStrategy.FULL_SHARD),
