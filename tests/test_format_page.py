@@ -41,6 +41,7 @@ from distprof.records import (
     Generated,
     Group,
     Header,
+    LayerCalls,
     LayerRouting,
     Mesh,
     ModuleRow,
@@ -64,7 +65,7 @@ NESTED = {
     record.__name__: record
     for record in (
         *(ModuleRow, Parameter, Mesh, Group, Stage, OwnAxes),
-        *(ExpertLayer, Suspect, LayerRouting, RouterFigures, DeviceWork, Generated, OpRow),
+        *(ExpertLayer, Suspect, LayerCalls, LayerRouting, RouterFigures, DeviceWork, Generated, OpRow),
     )
 }
 DESCRIBED: dict[str, type] = {**RECORDS, **NESTED}

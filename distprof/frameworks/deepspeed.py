@@ -83,13 +83,16 @@ def _moe_experts(layer: Any) -> Experts:
 def _read_gate(output: Any, num_experts: int) -> Routing | None:
     """Reads a ``TopKGate``'s output: the loss comes first, the counts last.
 
-    Between them are the expert ids, -1 where dropped (7 items), or a mask [tokens, experts, capacity] (4 items: before
-    0.19, and on request).
+    Between them are the capacity and the expert ids, -1 where dropped (7 items), or a mask [tokens, experts, capacity]
+    (4 items: before 0.19, and on request).
     """
     if not isinstance(output, tuple) or len(output) not in (4, 7):
         return None
-    kept = count_by_expert(output[3], num_experts) if len(output) == 7 else output[2].sum((0, 2))
-    return Routing(output[-1].long(), kept, output[0])
+    if len(output) == 7:
+        kept, capacity = count_by_expert(output[3], num_experts), output[1]
+    else:
+        kept, capacity = output[2].sum((0, 2)), output[2].shape[2]
+    return Routing(output[-1].long(), kept, output[0], capacity=capacity)
 
 
 def _read_autoep(output: Any, num_experts: int, *, top_k: int) -> Routing | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import ceil
 from typing import Any
 
 import torch
@@ -52,7 +53,9 @@ class Megatron(Framework):
         local = int(held.num_local_experts)
         ways = max(1, len(group_ranks(imported(_STATE, _VARIABLES["ep"]))))
         modules, router = tuple(getattr(held, "local_experts", ())), getattr(module, "router", None)
-        padded = bool(getattr(getattr(held, "config", None), "moe_pad_expert_input_to_capacity", False))
+        config = getattr(held, "config", None)
+        padded = bool(getattr(config, "moe_pad_expert_input_to_capacity", False))
+        factor = float(getattr(config, "moe_expert_capacity_factor", None) or 0)
         top_k = int(getattr(router, "topk", 0) or 0)
         return Experts(
             num_experts=local * ways,
@@ -62,7 +65,9 @@ class Megatron(Framework):
             top_k=top_k,
             padded=padded,
             router=router,
-            read_router=partial(_read_map, top_k=top_k, padded=padded, weights=_weights_of_losses(router)),
+            read_router=partial(
+                _read_map, top_k=top_k, padded=padded, weights=_weights_of_losses(router), factor=factor
+            ),
             read_processed=None if modules else read_counts,
         )
 
@@ -72,19 +77,23 @@ class Megatron(Framework):
         return str(number - 1) if is_layer and type(number) is int else name
 
 
-def _read_map(output: Any, num_experts: int, *, top_k: int, padded: bool, weights: tuple[float, ...]) -> Routing | None:
+def _read_map(
+    output: Any, num_experts: int, *, top_k: int, padded: bool, weights: tuple[float, ...], factor: float = 0.0
+) -> Routing | None:
     """Reads a ``TopKRouter``'s output: (probabilities, map [tokens, experts]).
 
     The map shows what is left after drops: of each token ``top_k`` choices less those.  If ``padded``, it also has
     tokens that fill an expert's capacity without being chosen: their probability is 0.  The auxiliary losses are in the
-    graph of the probabilities; each counts with one of ``weights``.
+    graph of the probabilities; each counts with one of ``weights``.  ``factor`` is that of the capacity, 0 without one.
     """
     routing_map = output[1] if isinstance(output, tuple) and len(output) == 2 else None
     if not isinstance(routing_map, Tensor) or routing_map.shape[-1] != num_experts:
         return None
     chosen = routing_map & (output[0] != 0) if padded else routing_map
     kept = chosen.reshape(-1, num_experts).sum(0)
-    return Routing(kept, kept, _aux_loss(output[0], weights), choices=top_k * (routing_map.numel() // num_experts))
+    choices = top_k * (routing_map.numel() // num_experts)
+    capacity = ceil(choices / num_experts * factor)
+    return Routing(kept, kept, _aux_loss(output[0], weights), choices=choices, capacity=capacity)
 
 
 def _weights_of_losses(router: Any) -> tuple[float, ...]:

@@ -36,6 +36,7 @@ class Routing:
     ``routed``: how often each expert was chosen; ``kept``: the same after drops by capacity, None if the output lacks
     it; ``aux_loss``: a scalar.  ``choices``: how many choices were made, where ``routed`` may lack dropped ones; 0 if
     it lacks none.  ``must_be_all``: the form was guessed, and is wrong if ``routed`` has another number of choices.
+    ``capacity``: how many of these choices one expert can take; 0 where the layer has no limit, or it is not known.
     """
 
     routed: Tensor
@@ -43,12 +44,15 @@ class Routing:
     aux_loss: Tensor | None = None
     choices: int = 0
     must_be_all: bool = False
+    capacity: int | Tensor = 0
 
 
 #: (a router's output, number of experts of the layer) -> its decision; None if the output has an unknown form.
 ReadRouter = Callable[[Any, int], Routing | None]
 #: (arguments of the module that computes all experts, number of experts that are counted) -> tokens by expert, or None.
 ReadArguments = Callable[[tuple[Any, ...], int], Tensor | None]
+#: The same, where the arguments may show a router's whole decision.
+ReadHanded = Callable[[tuple[Any, ...], int], Tensor | Routing | None]
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,10 @@ class Experts:
     ``axis``: the axis over which the experts are distributed, contiguously.
 
     ``router``: the submodule whose output ``read_router`` reads.  From the holder's arguments ``read_handed`` reads the
-    experts of this rank's tokens (counts by global expert), and ``read_processed`` the tokens that its experts got from
-    all ranks (by local expert).  Readers are functions that refer to no module, keep no tensor and wait for no device;
-    :mod:`distprof.frameworks.routing_readers` has some.  ``shared``: submodules that are experts for every token.
+    experts of this rank's tokens (counts by global expert, or what was chosen and what was kept), and
+    ``read_processed`` the tokens that its experts got from all ranks (by local expert).  Readers are functions that
+    refer to no module, keep no tensor and wait for no device; :mod:`distprof.frameworks.routing_readers` has some.
+    ``shared``: submodules that are experts for every token.
 
     ``ids``: the global ids of the local experts, where they do not follow from the rank's place.  ``parts``: further
     submodules with weights of the same experts.  ``own``: the names of the module's own parameters that are weights of
@@ -79,7 +84,7 @@ class Experts:
     padded: bool = False
     router: nn.Module | None = None
     read_router: ReadRouter | None = None
-    read_handed: ReadArguments | None = None
+    read_handed: ReadHanded | None = None
     read_processed: ReadArguments | None = None
     ids: tuple[int, ...] = ()
     parts: tuple[nn.Module, ...] = ()

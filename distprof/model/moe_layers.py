@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from distprof.frameworks.module_view import ModelView
-from distprof.frameworks.protocol import Experts, ReadArguments, ReadRouter
+from distprof.frameworks.protocol import Experts, ReadArguments, ReadHanded, ReadRouter
 from distprof.model.count_buffers import ReadBuffer, count_buffer, is_compiled
 from distprof.module_walk import modules_of
 from distprof.records import ASSUMED, ExpertLayer, ModuleRow, Topology
@@ -36,7 +36,7 @@ class MoeLayer:
     padded: bool = False
     router: int = -1
     read_router: ReadRouter | None = None
-    read_handed: ReadArguments | None = None
+    read_handed: ReadHanded | None = None
     read_processed: ReadArguments | None = None
     ids: tuple[int, ...] = ()
     part_rows: tuple[int, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,10 +11,16 @@ import torch
 from distprof.frameworks.routing_readers import is_last_count
 from distprof.model.moe_layers import MoeLayer
 from distprof.probes.host_copies import start_copies
-from distprof.records import Array, ExpertLoad, ExpertRouting, LayerRouting, Record
+from distprof.records import Array, ExpertLoad, ExpertRouting, LayerCalls, LayerRouting, Record
 
 ROUTED, KEPT, HANDED, PROCESSED, RECORDED, AUX_LOSS = "routed", "kept", "handed", "processed", "recorded", "aux_loss"
-BUFFER = "buffer"
+BUFFER, CAPACITY = "buffer", "capacity"
+#: Calls of a layer in one step that are counted one by one; generation may make thousands.
+_MOST_CALLS = 128
+#: Numbers of all layers by call in one record.
+_MOST_NUMBERS = 1 << 18
+#: The counts of one layer on the host: by name, one array for each call.
+_Found = Mapping[str, Sequence[Array]]
 
 
 def rows_of(row: int) -> str:
@@ -24,13 +30,17 @@ def rows_of(row: int) -> str:
 
 @dataclass
 class LayerSums:
-    """The counts of one layer in one iteration, on the device by name, and those that shapes show."""
+    """The counts of one layer in one iteration: on the device by name, call after call, and those that shapes show."""
 
-    sums: dict[str, torch.Tensor] = field(default_factory=dict)
-    rows: dict[int, int] = field(default_factory=dict)  # by row of an expert: rows of its inputs
+    counts: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    rows: dict[int, int] = field(default_factory=dict)  # by row of an expert: rows of its inputs in the last call
+    earlier: list[dict[int, int]] = field(default_factory=list)  # the same of the calls before
+    too_many: bool = False  # calls: the first of them are one
     choices: int = 0  # of routers, where their output may lack some
     must_be_all: bool = False  # a reader guessed the form of a router's output
     aux_calls: int = 0
+    slots: int = 0  # the capacity of an expert, as far as the host knows it
+    unlimited: bool = False  # a call showed no capacity
     called: bool = False
     by_value: bool = False  # rows of zeros are left out
     misread: bool = False  # a reader failed: the counts are incomplete
@@ -39,12 +49,34 @@ class LayerSums:
     def add(self, name: str, counts: torch.Tensor | None) -> None:
         if counts is None:
             return
-        so_far = self.sums.get(name)
-        if so_far is not None:
-            self.sums[name] = so_far + counts.detach()
+        # A count that no reader has made is copied: it may be a tensor of the script.
+        own = counts if is_last_count(counts) else counts.detach().clone()
+        calls = self.counts.setdefault(name, [])
+        if len(calls) < _MOST_CALLS:
+            calls.append(own)
         else:
-            # A count that no reader has made is copied: it may be a tensor of the script.
-            self.sums[name] = counts if is_last_count(counts) else counts.detach().clone()
+            calls[0], self.too_many = calls[0] + own, True
+
+    def add_capacity(self, capacity: int | torch.Tensor) -> None:
+        if isinstance(capacity, torch.Tensor):
+            self.add(CAPACITY, capacity.reshape(1).long())
+        else:
+            self.slots += capacity
+            self.unlimited = self.unlimited or not capacity
+
+    def begin_call(self) -> None:
+        """Begins a call of the layer, whose experts are in a list."""
+        if not self.called:
+            self.called = True
+        elif len(self.earlier) < _MOST_CALLS:
+            self.earlier.append(self.rows)
+            self.rows = {}
+        else:
+            self.too_many = True
+
+    def rows_by_call(self, experts: Sequence[int]) -> Array:
+        """Returns the rows of the inputs of these experts, (calls, experts)."""
+        return np.array([[one.get(row, 0) for row in experts] for one in (*self.earlier, self.rows)], np.int64)
 
 
 class Pending:
@@ -65,37 +97,59 @@ class Pending:
         self._layers = [*layers]
         self._sums = sums
         self._padded, self._met = padded, met
-        self._read = start_copies([tensor for one in sums if not one.misread for tensor in one.sums.values()])
+        calls = [calls for one in sums if not one.misread for calls in one.counts.values()]
+        self._read = start_copies([tensor for one in calls for tensor in one])
 
     def records(self) -> Iterator[Record]:
         arrays = iter(self._read())
-        found = [{} if one.misread else {name: next(arrays) for name in one.sums} for one in self._sums]
-        for sums, one in zip(self._sums, found, strict=True):
-            if sums.must_be_all and ROUTED in one and int(one[ROUTED].sum()) != sums.choices:
-                sums.choices = 0
+        found: list[_Found] = [
+            {} if one.misread else {name: [next(arrays) for _ in calls] for name, calls in one.counts.items()}
+            for one in self._sums
+        ]
+        sums = [{name: _total(calls) for name, calls in one.items()} for one in found]
+        for layer, one in zip(self._sums, sums, strict=True):
+            if layer.must_be_all and ROUTED in one and int(one[ROUTED].sum()) != layer.choices:
+                layer.choices = 0
                 one.pop(ROUTED), one.pop(KEPT, None)  # the output has another form
         if any(layer.is_counted for layer in self._layers):
-            yield self._load(found)
-        layers = [self._layer_routing(number, one) for number, one in enumerate(found)]
+            yield self._load(sums, found)
+        layers = [self._layer_routing(number, one) for number, one in enumerate(sums)]
         if any(layers):
-            yield ExpertRouting(self._iteration, tuple(filter(None, layers)), self._window)
+            routings = self._with_calls([one for one in layers if one is not None], sums, found)
+            yield ExpertRouting(self._iteration, tuple(routings), self._window)
 
-    def _load(self, found: list[dict[str, Array]]) -> ExpertLoad:
+    def _load(self, sums: Sequence[Mapping[str, Array]], found: Sequence[_Found]) -> ExpertLoad:
         tokens: list[Array] = []
         unseen = []
+        calls = []
         for number, layer in enumerate(self._layers):
             if layer.is_counted:
-                processed, seen = self._processed(number, layer, found[number])
+                processed, seen = self._processed(number, layer, sums[number])
                 tokens.append(processed)
                 unseen += [] if seen else [number]
-        return ExpertLoad(self._iteration, np.concatenate(tokens).astype("<i8"), tuple(unseen), self._window)
+                calls += self._calls(number, layer, found[number]) if seen else []
+        every = np.concatenate(tokens).astype("<i8")
+        return ExpertLoad(self._iteration, every, tuple(unseen), self._window, tuple(calls))
+
+    def _calls(self, number: int, layer: MoeLayer, found: _Found) -> list[LayerCalls]:
+        """Returns what local experts processed call by call; nothing where there was one call, or that is not known."""
+        sums = self._sums[number]
+        if sums.too_many or sums.by_value:
+            return []
+        in_list = layer.read_processed is None
+        calls = sums.rows_by_call(layer.expert_rows) if in_list else np.stack(found[PROCESSED])
+        if len(calls) < 2:
+            return []
+        hottest = calls.argmax(axis=1)
+        largest = calls[np.arange(len(calls)), hottest]
+        return [LayerCalls(number, calls.sum(axis=1).astype("<u4"), largest.astype("<u4"), hottest.astype("<u4"))]
 
     def _processed(self, number: int, layer: MoeLayer, found: Mapping[str, Array]) -> tuple[Array, bool]:
         """Returns the tokens of the local experts, and whether they were seen."""
         sums = self._sums[number]
         if layer.read_processed is not None:
             return found.get(PROCESSED, np.zeros(layer.local)), PROCESSED in found
-        rows = np.array([sums.rows.get(row, 0) for row in layer.expert_rows])
+        rows = sums.rows_by_call(layer.expert_rows).sum(axis=0)
         chosen = found.get(ROUTED)
         if not rows.any():
             # Experts may be called in a way that is not seen, or have no tokens: all cannot, unless none was chosen,
@@ -114,7 +168,7 @@ class Pending:
     def _layer_routing(self, number: int, found: Mapping[str, Array]) -> LayerRouting | None:
         """Returns what the router of a layer chose; None if neither router nor experts were read."""
         sums = self._sums[number]
-        routed, kept = found.get(ROUTED), found.get(RECORDED, found.get(KEPT, found.get(HANDED)))
+        routed, kept = found.get(ROUTED), found.get(_kept_name(found))
         if routed is None and kept is None:
             kept = _counts_of_buffer(found.get(BUFFER))
         if routed is None and kept is None:
@@ -137,7 +191,36 @@ class Pending:
             aux_calls=calls if AUX_LOSS in found else 0,
             lost=lost,
             handed=routed is None,
+            capacity=0 if sums.unlimited else sums.slots + int(found[CAPACITY].sum() if CAPACITY in found else 0),
         )
+
+    def _with_calls(
+        self, routings: Sequence[LayerRouting], sums: Sequence[Mapping[str, Array]], found: Sequence[_Found]
+    ) -> Iterator[LayerRouting]:
+        """Yields the routings, those of layers that are not counted with what was kept call by call.
+
+        Of all layers or of none: calls of some alone are not compared.
+        """
+        calls = {}
+        for one in routings:
+            own = found[one.layer]
+            kept = own.get(_kept_name(sums[one.layer]), ())
+            is_known = not self._sums[one.layer].too_many and (one.drops_known or one.handed)
+            is_whole = len(own.get(ROUTED, kept)) == len(kept)
+            if is_known and is_whole and len(kept) > 1 and not self._layers[one.layer].is_counted:
+                calls[one.layer] = np.concatenate(kept).astype("<u4")
+        fits = sum(map(len, calls.values())) <= _MOST_NUMBERS
+        for one in routings:
+            yield replace(one, kept_by_call=calls[one.layer]) if fits and one.layer in calls else one
+
+
+def _total(calls: Sequence[Array]) -> Array:
+    return calls[0] if len(calls) == 1 else np.sum(calls, axis=0)
+
+
+def _kept_name(found: Mapping[str, Array]) -> str:
+    """Returns the name of the counts of choices that were not dropped, the most trusted first."""
+    return next((name for name in (RECORDED, KEPT) if name in found), HANDED)
 
 
 def _counts_of_buffer(added: Array | None) -> Array | None:

@@ -1,8 +1,8 @@
 """Tokens of experts in a step: chosen by routers, passed to experts, and processed by this rank's experts.
 
-Each router call leaves a small count on the device; counts are summed there and copied to the host once, at the step's
-end.  The rows of experts in a list are known from shapes alone.  Where all of them got as many, they may be padded to
-their capacity: from the next step on, rows of zeros are left out.
+Each router call leaves a small count on the device; all counts are copied to the host together, at the step's end.  The
+rows of experts in a list are known from shapes alone.  Where all of them got as many, they may be padded to their
+capacity: from the next step on, rows of zeros are left out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from distprof.external_exceptions import pass_on
+from distprof.frameworks.protocol import Routing
 from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.model.moe_layers import MoeLayer
 from distprof.probes.expert_records import (
@@ -89,7 +90,7 @@ class ExpertTally:
 
     @hidden_from_dynamo
     def _called(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._sums[number].called = True
+        self._sums[number].begin_call()
 
     @hidden_from_dynamo
     def _count_rows(self, number: int, row: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -157,18 +158,27 @@ def _both(first: Callable[..., None], second: Callable[..., None]) -> Callable[.
 def _read_router(layer: MoeLayer, sums: LayerSums, output: Any) -> None:
     choice = layer.read_router(output, layer.num_experts) if layer.read_router is not None else None
     if choice is not None:
-        sums.add(ROUTED, choice.routed)
-        sums.add(KEPT, choice.kept)
-        sums.choices += choice.choices
-        sums.must_be_all = sums.must_be_all or choice.must_be_all
-        if choice.aux_loss is not None:
-            sums.add(AUX_LOSS, choice.aux_loss.detach().float().reshape(1))
-            sums.aux_calls += 1
+        _add_choice(sums, choice)
+
+
+def _add_choice(sums: LayerSums, choice: Routing) -> None:
+    sums.add(ROUTED, choice.routed)
+    sums.add(KEPT, choice.kept)
+    sums.choices += choice.choices
+    sums.add_capacity(choice.capacity)
+    sums.must_be_all = sums.must_be_all or choice.must_be_all
+    if choice.aux_loss is not None:
+        sums.add(AUX_LOSS, choice.aux_loss.detach().float().reshape(1))
+        sums.aux_calls += 1
 
 
 def _read_holder(layer: MoeLayer, sums: LayerSums, arguments: tuple[Any, ...]) -> None:
     if layer.read_handed is not None:
-        sums.add(HANDED, layer.read_handed(arguments, layer.num_experts))
+        handed = layer.read_handed(arguments, layer.num_experts)
+        if isinstance(handed, Routing):
+            _add_choice(sums, handed)
+        else:
+            sums.add(HANDED, handed)
     if layer.read_processed is not None:
         sums.add(PROCESSED, layer.read_processed(arguments, layer.local))
 

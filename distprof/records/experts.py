@@ -45,12 +45,26 @@ class ExpertLayers:
 
 
 @dataclass(frozen=True, eq=False)
+class LayerCalls(Bulky):
+    """The tokens of one layer's local experts in each of several calls in one step: one for each micro-batch.
+
+    ``tokens``: of all local experts together; ``largest``: of the one with most; ``hottest``: which one that is, by its
+    place in ``local_experts``, the first of equal ones.
+    """
+
+    layer: Index  # its number, in the order of ExpertLayers
+    tokens: Array = bulk("<u4")
+    largest: Array = bulk("<u4")
+    hottest: Array = bulk("<u4")
+
+
+@dataclass(frozen=True, eq=False)
 class ExpertLoad(Bulky):
     """Tokens that each local expert processed in one timed step.
 
     ``tokens`` has the ``local_experts`` of all layers of :class:`ExpertLayers` that are ``counted``, in that order.
     ``unseen``: the numbers of the layers, in that order, of which nothing was seen in this step (they were not called,
-    or ran inside compiled code): their zeros have no meaning.
+    or ran inside compiled code): their zeros have no meaning.  ``calls``: the layers that were called more than once.
     """
 
     KIND: ClassVar[str] = "expert_load"
@@ -58,6 +72,7 @@ class ExpertLoad(Bulky):
     tokens: Array = bulk("<i8")
     unseen: tuple[Index, ...] = ()
     window: Natural = 0
+    calls: tuple[LayerCalls, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +83,10 @@ class LayerRouting(Bulky):
     were dropped; empty where none was, and where that is not known.  ``lost``: dropped choices of which the expert is
     not known; ``routed`` lacks them.  ``aux_loss``: the sum of the auxiliary losses of
     ``aux_calls`` router calls, one number; empty without such a call.  ``handed``: the router's output was not
-    read, and ``routed`` has the tokens that experts were handed, after drops if there were any.
+    read, and ``routed`` has the tokens that experts were handed, after drops if there were any.  ``kept_by_call``: call
+    after call, how often each of the ``num_experts`` was chosen and not dropped, where a layer that is not ``counted``
+    was called more than once.  ``capacity``: how many choices of this rank one expert can take in all of these calls; 0
+    where there is no limit, or it is not known.
     """
 
     layer: Index  # its number, in the order of ExpertLayers
@@ -79,6 +97,8 @@ class LayerRouting(Bulky):
     aux_calls: Natural = 0
     lost: Natural = 0
     handed: bool = False
+    kept_by_call: Array = bulk("<u4")
+    capacity: Natural = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,5 +24,6 @@ SCHEMA_HISTORY: dict[tuple[int, int], str] = {
     "owners and stamps; expert_routing: rows by layer; window in plan, counts, ops, step, memory, memory_unknown, "
     "expert_load and expert_routing; timeline, collectives, collective_window, pauses; step: processor_wait_ns, "
     "processor_wait_seen; topology: backend "
-    "of a group; header: clock_domain; clock_offset; end: failure; warmup_step; step: tokens; window_summary",
+    "of a group; header: clock_domain; clock_offset; end: failure; warmup_step; step: tokens; window_summary; "
+    "expert_load: calls; expert_routing: kept_by_call, capacity",
 }

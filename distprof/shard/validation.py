@@ -17,6 +17,7 @@ from distprof.records import (
     Array,
     Collectives,
     ExpertLayers,
+    ExpertLoad,
     ExpertRouting,
     Header,
     LayerRouting,
@@ -90,7 +91,18 @@ def _expert_routing(record: ExpertRouting) -> str:
     return next(filter(None, [*map(_layer_routing, record.layers), *map(_router_figures, record.figures)]), "")
 
 
+def _expert_load(record: ExpertLoad) -> str:
+    calls = record.calls
+    if len({one.layer for one in calls}) < len(calls):
+        return "a layer is there twice"
+    one_length = all(len(one.tokens) == len(one.largest) == len(one.hottest) for one in calls)
+    fits = one_length and not any((one.largest > one.tokens).any() for one in calls)
+    return "" if fits else "its calls do not fit each other"
+
+
 def _layer_routing(one: LayerRouting) -> str:
+    if len(one.kept_by_call) and (not len(one.routed) or len(one.kept_by_call) % len(one.routed)):
+        return "its calls do not fit its experts"
     if len(one.dropped) and (
         not one.drops_known or len(one.dropped) != len(one.routed) or (one.dropped > one.routed).any()
     ):
@@ -142,6 +154,7 @@ _CHECKS: dict[type[Record], Callable[[Any], str]] = {
     Topology: _topology,
     Tree: _tree,
     ExpertLayers: _expert_layers,
+    ExpertLoad: _expert_load,
     ExpertRouting: _expert_routing,
     Timeline: _timeline,
     Collectives: _collectives,

@@ -31,6 +31,7 @@ from distprof.merge.experts.empty_slots import empty_slots
 from distprof.merge.experts.invariant import find_breach
 from distprof.merge.experts.layer_times import layer_times
 from distprof.merge.experts.metrics import load_metrics
+from distprof.merge.experts.micro_batches import MicroBatchLoads, micro_batch_loads, micro_batches
 from distprof.merge.experts.placement import better_placement, first_experts
 from distprof.merge.experts.recorded.hosts import ExpertHost, expert_hosts
 from distprof.merge.experts.recorded.routing import RoutedTokens, Routing, distinct_sources, layer_routing
@@ -162,6 +163,7 @@ def _stats(seen: SeenLayer, *, all_recorded: bool) -> ExpertLayerStats:
         guessed=any(host.layer.guessed for host in hosts),
         breach=_breach(seen) if is_whole else "",
         ep_starts=first_experts(seen.ep_of_experts, seen.ep),
+        capacity=routing.capacity if routing else None,
     )
     return _with_balance(layer, seen, is_whole=is_whole)
 
@@ -177,6 +179,7 @@ def _with_balance(layer: ExpertLayerStats, seen: SeenLayer, *, is_whole: bool) -
     return replace(
         layer,
         over_steps=replace(steps, dropped=dropped),
+        micro_batches=micro_batches(_micro_batch_loads(seen), seen.iterations, seen.experts),
         placement=better_placement(by_step, seen.ep_of_experts, seen.ep),
     )
 
@@ -212,6 +215,11 @@ def _loads_by_step(seen: SeenLayer) -> FloatArray | None:
     if seen.counted_by_all:
         return processed_by_step(seen.hosting, seen.iterations, seen.experts)
     return kept_by_step(seen.sources, seen.iterations, seen.experts) if seen.sources else None
+
+
+def _micro_batch_loads(seen: SeenLayer) -> list[MicroBatchLoads]:
+    hosts = seen.hosting if seen.counted_by_all else seen.hosts
+    return micro_batch_loads(hosts, seen.sources, seen.iterations, seen.ep_of_experts, seen.ep)
 
 
 def _loads_by_ep(seen: SeenLayer, iterations: tuple[int, ...]) -> FloatArray | None:

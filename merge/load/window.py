@@ -28,6 +28,7 @@ from distprof.records import (
     ExpertLayer,
     ExpertLoad,
     ExpertRouting,
+    LayerCalls,
     Ops,
     Step,
 )
@@ -67,6 +68,7 @@ class Window:
     loads: IntArray | SmallIntArray | None = None  # tokens, (iterations, local experts of all layers)
     layers_ns: IntArray | None = None  # forward and backward inside each MoE layer, (layers, steps); with collectives
     unseen: tuple[tuple[int, ...], ...] = ()  # by load: the layers of which it says nothing
+    calls: tuple[tuple[LayerCalls, ...], ...] = ()  # by load; empty where no layer was called twice in a step
     routings: tuple[ExpertRouting, ...] = ()
     counted_routing: ExpertRouting | None = None  # of the counted iteration
     ops: Ops | None = None
@@ -170,6 +172,7 @@ def _with_experts(window: Window, records: WindowRecords, layers: Sequence[Exper
         load_iterations=tuple(load.iteration for load in loads),
         loads=as_small(np.array([load.tokens for load in loads], np.int64)) if loads else None,
         unseen=tuple(load.unseen for load in loads),
+        calls=tuple(load.calls for load in loads) if any(load.calls for load in loads) else (),
         routings=tuple(routed[iteration] for iteration in sorted(routed)),
         counted_routing=in_counts[-1] if in_counts else None,
     )

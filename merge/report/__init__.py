@@ -28,9 +28,11 @@ from distprof.merge.report.experts import (
     LayerTimes,
     LoadMetrics,
     LoadOverSteps,
+    MicroBatches,
     OverLayers,
     Placement,
     TokensOrDevice,
+    WorstMicroBatch,
 )
 from distprof.merge.report.gains import GainGrid
 from distprof.merge.report.hangs import HangRow
@@ -133,6 +135,7 @@ __all__ = [
     "LoadOverSteps",
     "LongStep",
     "MemoryDifference",
+    "MicroBatches",
     "ModelTotals",
     "ModelWork",
     "ModuleStats",
@@ -172,6 +175,7 @@ __all__ = [
     "WindowFinding",
     "WindowInfo",
     "WorkRow",
+    "WorstMicroBatch",
 ]
 
 REPORT_SCHEMA = "distprof.report/2"

@@ -32,6 +32,33 @@ class LoadOverSteps:
 
 
 @dataclass(frozen=True)
+class WorstMicroBatch:
+    """The micro-batch in which the loads of one layer were least equal."""
+
+    max_over_mean: float  # 1 = balanced
+    iteration: int  # its number
+    number: int  # of the micro-batch in the iteration, from 0
+    hottest: int  # expert, or ep coordinate
+
+
+@dataclass(frozen=True)
+class MicroBatches:
+    """The loads of one layer in single micro-batches, where a step has several: their sums may hide what is hot.
+
+    Each replica of all experts has micro-batches of its own.
+    """
+
+    compared: int  # of all steps and replicas, those with tokens
+    a_step: float  # micro-batches in a step, the median
+    max_over_mean: float  # of experts, the median micro-batch
+    worst: WorstMicroBatch  # of experts
+    times_hottest: tuple[int, ...]  # by global expert: micro-batches in which it had most tokens
+    ep_max_over_mean: float | None  # of ep ranks, the median micro-batch; None where experts are not distributed
+    ep_worst: WorstMicroBatch | None  # of ep ranks
+    worst_by_step: tuple[float | None, ...]  # max/mean of experts, by iteration of over_steps; None where not known
+
+
+@dataclass(frozen=True)
 class Placement:
     """Another distribution of a layer's experts over its ep ranks, with as many experts on each.
 
@@ -184,4 +211,6 @@ class ExpertLayerStats:
     times: LayerTimes | None = None  # None where no step was timed
     empty: EmptySlots | None = None  # None where rows or choices of the counted step are not known
     counted: CountedRouter | None = None  # None where no step was counted, or nothing of it is known
+    micro_batches: MicroBatches | None = None  # None where each step has one, or the loads of single ones are not known
+    capacity: int | None = None  # choices that one expert can take in these steps; None without a limit, or not known
     placement: Placement | None = None  # None with fewer than 4 steps, and where experts are not distributed

@@ -80,7 +80,7 @@ def test_groups_of_several_sizes_in_one_model(scenarios: dict[str, Scenario]) ->
     assert seen.parameters(2)["layers.1.mlp.0.weight"].tied_to == "layers.0.mlp.0.weight"
 
 
-@MOE.finds("tokens routed, processed and dropped, auxiliary losses")
+@MOE.finds("tokens routed, processed and dropped, capacity, auxiliary losses")
 @pytest.mark.parametrize(("name", "layers"), [("ep1", 1), ("ep2", 1), ("ep2_zero1", 1), ("ep2_and_4", 2)])
 def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, layers: int) -> None:
     """Each rank has eight equal tokens, so that one expert gets all of them and takes its minimum capacity of four."""
@@ -94,6 +94,7 @@ def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str, layers: in
             tuple(e for e, n in enumerate(layer.tokens) if not n),
         )
         assert layer.aux_loss is not None and layer.aux_loss > 0
+        assert layer.capacity == 4 * 4, "of four ranks"
         assert layer.empty is not None and layer.empty.share == 3 / 4, "all experts run on the capacity of one"
         assert layer.ep_tokens == () if name == "ep1" else sum(count or 0 for count in layer.ep_tokens) == 16
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from support.scenarios import RunScenarios, Scenario
 from support.stacks_page import Line
@@ -37,7 +39,7 @@ def test_expert_groups(scenarios: dict[str, Scenario]) -> None:
     assert seen.places("dp", "tp", "ep", "edp") == [(0, 0, 0, 0), (0, 1, 1, 0), (1, 0, 0, 1), (1, 1, 1, 1)]
 
 
-@MEGATRON.finds("tokens routed, processed and dropped by its MoE layers, auxiliary losses")
+@MEGATRON.finds("tokens routed, processed and dropped by its MoE layers, capacity, auxiliary losses")
 @pytest.mark.parametrize("name", ["moe", "moe_capacity", "moe_padded", "moe_gathered"])
 def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str) -> None:
     """Four ranks have 24 tokens each, of which each chooses two experts; ep is 2."""
@@ -53,6 +55,7 @@ def test_tokens_of_experts(scenarios: dict[str, Scenario], name: str) -> None:
     assert layer.ep_tokens == (sum(processed[:2]), sum(processed[2:]))
     assert layer.aux_loss == pytest.approx(seen.truth["aux"])
     assert layer.expert_ranks == ((0, 2), (0, 2), (1, 3), (1, 3))
+    assert layer.capacity == (4 * math.ceil(24 * 2 / 4 * 0.75) if lost else None)
     assert (seen.report.summary.params_exact, layer.breach) == (seen.whole, "")
 
 

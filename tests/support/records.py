@@ -23,8 +23,10 @@ from distprof.records import (
     Bounds,
     Collectives,
     ExpertLayer,
+    ExpertLoad,
     ExpertRouting,
     Header,
+    LayerCalls,
     LayerRouting,
     Mesh,
     ModuleRow,
@@ -173,7 +175,21 @@ def _layer_routing(draw: st.DrawFn, record: type) -> LayerRouting:
     routed, calls, known = draw(arrays("<u4")), draw(st.integers(0, 3)), draw(st.booleans())
     loss = [draw(st.floats(allow_nan=False))] if calls else []
     dropped = routed // 2 if known and draw(st.booleans()) else routed[:0]
-    return LayerRouting(draw(st.integers(0, 64)), routed, known, dropped, np.array(loss, "<f8"), calls)
+    by_call = np.tile(routed, draw(st.integers(0, 3)))
+    base = LayerRouting(draw(st.integers(0, 64)), routed, known, dropped, np.array(loss, "<f8"), calls)
+    return dataclasses.replace(base, kept_by_call=by_call, capacity=draw(st.integers(0, 9)))
+
+
+@st.composite
+def _layer_calls(draw: st.DrawFn, record: type) -> LayerCalls:
+    largest = draw(arrays("<u4"))
+    return LayerCalls(draw(st.integers(0, 64)), largest, largest // 2, largest % 3)
+
+
+@st.composite
+def _expert_load(draw: st.DrawFn, record: type) -> ExpertLoad:
+    calls = draw(st.lists(_layer_calls(LayerCalls), max_size=SMALL, unique_by=lambda one: one.layer))
+    return dataclasses.replace(draw(_any(record, calls=st.just(()))), calls=tuple(calls))
 
 
 @st.composite
@@ -215,7 +231,9 @@ _SOUND: dict[type, Any] = {
     Topology: _topology,
     Tree: _trees,
     ExpertLayer: _expert_layer,
+    ExpertLoad: _expert_load,
     ExpertRouting: _expert_routing,
+    LayerCalls: _layer_calls,
     LayerRouting: _layer_routing,
     RouterFigures: _router_figures,
     **dict.fromkeys((Timeline, Collectives, Pauses), _alike),

@@ -37,7 +37,9 @@ class AlikeRanks:
 
 
 def alike_ranks(analysis: Analysis, is_sliced: IsSliced) -> Iterator[AlikeRanks]:
-    """Yields all ranks with MoE layers; single ones where routers were read, because each has choices of its own."""
+    """Yields all ranks with MoE layers; single ones where routers were read, or calls in a step were told apart: each
+    has choices, or micro-batches, of its own.
+    """
     groups: dict[tuple[int, ...], list[AlikeRanks]] = {}
     for column, data in enumerate(analysis.ranks):
         if data.layers:
@@ -58,7 +60,9 @@ def alike_ranks(analysis: Analysis, is_sliced: IsSliced) -> Iterator[AlikeRanks]
 def _key(analysis: Analysis, one: AlikeRanks) -> Hashable | None:
     """Returns what is equal for ranks that are alike; None for a rank that is like no other."""
     window, data = one.window, one.data
-    if window is None or window.routings or (window.counted_routing is not None and window.counted_routing.layers):
+    if window is None or window.routings or window.calls:
+        return None
+    if window.counted_routing is not None and window.counted_routing.layers:
         return None
     axes = tuple(dict.fromkeys(layer.axis for layer in data.layers))
     model = data.tree, data.parameters, id(data.layers), id(analysis.union.index(one.column))

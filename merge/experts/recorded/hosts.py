@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
-from distprof.records import ExpertLayer
+from distprof.records import ExpertLayer, LayerCalls
 
 
 @dataclass(frozen=True, eq=False, slots=True)  # a large run has many
@@ -65,6 +65,7 @@ class TokenCounts:
     iterations: tuple[int, ...]
     loads: IntArray  # (iterations, local experts)
     total: IntArray  # the sums over the iterations, by local expert
+    calls: Mapping[int, LayerCalls]  # by iteration, where the layer was called more than once
 
 
 def expert_hosts(analysis: Analysis) -> Iterator[tuple[int, list[ExpertHost]]]:
@@ -115,6 +116,11 @@ def _token_counts(data: RankData, window: Window | None) -> Iterator[TokenCounts
         yield from (None for _ in data.layers)
         return
     every: IntArray = window.loads.astype(np.int64)
+    calls: list[dict[int, LayerCalls]] = [{} for _ in data.layers]
+    for iteration, own in zip(window.load_iterations, window.calls, strict=False):
+        for one in own:
+            if one.layer < len(calls):
+                calls[one.layer][iteration] = one
     total, start = every.sum(axis=0), 0
     for number, layer in enumerate(data.layers):
         end = start + len(layer.local_experts) * layer.counted
@@ -122,8 +128,9 @@ def _token_counts(data: RankData, window: Window | None) -> Iterator[TokenCounts
         if not layer.counted or not steps:
             yield None
         elif len(steps) == len(window.unseen):
-            yield TokenCounts(window.load_iterations, every[:, start:end], total[start:end])
+            yield TokenCounts(window.load_iterations, every[:, start:end], total[start:end], calls[number])
         else:
             loads = every[steps, start:end]
-            yield TokenCounts(tuple(window.load_iterations[at] for at in steps), loads, loads.sum(axis=0))
+            iterations = tuple(window.load_iterations[at] for at in steps)
+            yield TokenCounts(iterations, loads, loads.sum(axis=0), calls[number])
         start = end

@@ -36,6 +36,8 @@ class RoutedTokens:
     lost: IntArray  # (iterations,): dropped choices that ``routed`` lacks, because their expert is not known
     aux_loss: float | None  # mean over the calls of the router
     handed: bool  # ``routed`` has what experts were handed: no choice that was dropped before
+    kept_by_call: Mapping[int, IntArray]  # by iteration (calls, experts), where the layer was called more than once
+    capacity: IntArray  # (iterations,): choices that one expert can take; 0 without a limit, or where it is not known
 
     def at(self, iterations: Sequence[int]) -> IntArray:
         """Returns the rows of ``routed`` for the given iterations."""
@@ -52,6 +54,14 @@ class RoutedTokens:
         dropped = self.dropped_at(iterations)
         return None if dropped is None else self.at(iterations).astype(np.int64) - dropped
 
+    def capacity_at(self, iterations: Sequence[int]) -> int | None:
+        """Returns how many choices one expert can take in the given iterations; None where that is not known, and where
+        an expert took more.
+        """
+        kept, own = self.kept_at(iterations), self.capacity[np.isin(self.iterations, iterations)]
+        fits = kept is not None and bool((own > 0).all() and (kept <= own[:, None]).all())
+        return int(own.sum()) if fits and len(own) else None
+
     def lost_at(self, iterations: Sequence[int]) -> IntArray:
         """Returns ``lost`` for the given iterations."""
         return self.lost[np.isin(self.iterations, iterations)]
@@ -62,6 +72,7 @@ class Routing:
     """The routing of one layer, summed over ranks and steps by global expert; ``kept`` is None where it is not known.
 
     ``lost``: dropped choices that ``routed`` lacks.  ``handed``: it also lacks what a source may have dropped unseen.
+    ``capacity``: choices that one expert can take; None where that is not known.
     """
 
     routed: IntArray
@@ -69,6 +80,7 @@ class Routing:
     lost: int
     aux_loss: float | None
     handed: bool
+    capacity: int | None
 
 
 def routed_tokens(data: RankData, window: Window | None, layout: JobTopology) -> Iterator[RoutedTokens | None]:
@@ -96,7 +108,9 @@ def layer_routing(every: Sequence[RoutedTokens], iterations: Sequence[int], expe
     losses = [source.aux_loss for source in every if source.aux_loss is not None and np.isfinite(source.aux_loss)]
     lost = sum(int(source.lost_at(iterations).sum()) for source in every)
     aux_loss = sum(losses) / len(losses) if losses else None
-    return Routing(routed, kept if known else None, lost, aux_loss, any(source.handed for source in every))
+    limits = [source.capacity_at(iterations) for source in every]
+    capacity = sum(limit for limit in limits if limit is not None) if None not in limits else None
+    return Routing(routed, kept if known else None, lost, aux_loss, any(source.handed for source in every), capacity)
 
 
 def distinct_sources(sources: Sequence[RoutedTokens], counted: Mapping[int, CountedWork]) -> list[RoutedTokens]:
@@ -117,6 +131,12 @@ def _join_steps(rank: int, layer: ExpertLayer, group: tuple[int, ...], steps: Se
         lost=np.array([row.lost for row in rows], np.int64),
         aux_loss=float(sum(row.aux_loss.sum() for row in rows)) / calls if calls else None,
         handed=all(row.handed for row in rows),
+        kept_by_call={
+            iteration: row.kept_by_call.reshape(-1, len(row.routed)).astype(np.int64)
+            for iteration, row in steps
+            if len(row.kept_by_call)
+        },
+        capacity=np.array([row.capacity for row in rows], np.int64),
     )
 
 

@@ -39,6 +39,11 @@ def _item(values: tuple[int, ...], number: int) -> int | None:
     return values[number] if values else None
 
 
+def _times_hottest(row: _Expert) -> int | None:
+    batches = row.layer.micro_batches
+    return batches.times_hottest[row.number] if batches is not None else None
+
+
 def _padding_share(row: _Expert) -> float | None:
     counted = row.layer.counted
     return counted.padding_shares[row.number] if counted is not None and counted.padding_shares else None
@@ -57,6 +62,13 @@ EXPERTS: RowTable[_Expert] = RowTable(
         Maker("tokens_over_mean", "tokens / mean of the layer's experts", lambda row: row.over_mean),
         Maker("routed_tokens", "tokens that routers chose it for", lambda row: _item(row.layer.routed, row.number)),
         Maker("padding_share", "of its tokens in the counted iteration, those that are padding", _padding_share),
+        Maker("capacity", "choices of it that ranks can keep in all timed iterations", lambda row: row.layer.capacity),
+        Maker("times_hottest", "single micro-batches in which it had most tokens", _times_hottest),
+        Maker(
+            "micro_batch_max_over_mean",
+            "largest / mean load of the layer's experts, in the median micro-batch",
+            lambda row: None if row.layer.micro_batches is None else row.layer.micro_batches.max_over_mean,
+        ),
         Maker("dead", "whether it got no token", lambda row: row.number in row.layer.dead),
     ),
 )

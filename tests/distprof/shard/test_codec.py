@@ -22,7 +22,11 @@ from distprof.records import (
     End,
     ExpertLayer,
     ExpertLayers,
+    ExpertLoad,
+    ExpertRouting,
     Header,
+    LayerCalls,
+    LayerRouting,
     Mesh,
     ModuleRow,
     Pauses,
@@ -207,6 +211,15 @@ def layers(*layers: tuple[int, tuple[int, ...]]) -> ExpertLayers:
     return ExpertLayers(tuple(ExpertLayer("moe", 0, experts, local) for experts, local in layers))
 
 
+def loads(tokens: list[int], largest: list[int], hottest: list[int], layers: tuple[int, ...] = (0,)) -> ExpertLoad:
+    arrays = [np.array(values, "<u4") for values in (tokens, largest, hottest)]
+    return ExpertLoad(6, np.zeros(4, "<i8"), calls=tuple(LayerCalls(layer, *arrays) for layer in layers))
+
+
+def by_call(numbers: int) -> ExpertRouting:
+    return ExpertRouting(6, (LayerRouting(0, np.zeros(2, "<u4"), kept_by_call=np.zeros(numbers, "<u4")),))
+
+
 def collectives(*, group: int = 0, op: int = 0, moments: int = 1, durations: int = 0) -> Collectives:
     one, times = np.zeros(1, "<i8"), np.zeros(moments, "<i8")
     return Collectives(
@@ -242,6 +255,10 @@ def timeline(*, phase: int = 0, owners: int = 1) -> Timeline:
         (layers((4, (0, 4))), "expert_layers: an expert's id is not below 4"),
         (layers((4, (1, 1))), "expert_layers: an expert is there twice"),
         (layers((LIMIT, ()), (1, ())), f"expert_layers: it has more than {LIMIT} experts"),
+        (loads([2, 2], [1], [0]), "expert_load: its calls do not fit each other"),
+        (loads([2], [3], [0]), "expert_load: its calls do not fit each other"),
+        (loads([2], [1], [0], layers=(0, 0)), "expert_load: a layer is there twice"),
+        (by_call(3), "expert_routing: its calls do not fit its experts"),
         (collectives(group=1), "collectives: a group or an op has no name"),
         (collectives(op=-1), "collectives: a group or an op has no name"),
         (collectives(moments=2), "collectives: its arrays are not of one length"),
