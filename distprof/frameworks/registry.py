@@ -24,6 +24,7 @@ from distprof.frameworks.megatron import Megatron
 from distprof.frameworks.module_view import ModelView
 from distprof.frameworks.protocol import Experts, Framework, ParameterLayout
 from distprof.frameworks.torch_native import Pipelining, Wrappers
+from distprof.frameworks.tutel import Tutel
 
 GROUP = "distprof.frameworks"
 
@@ -38,7 +39,7 @@ class FrameworkRegistry:
         self.failures: dict[str, str] = {}
         self.pipelining, self.wrappers = Pipelining(), Wrappers()
         #: Stacks that know their axes exactly.  torch's wrappers are less trusted than meshes.
-        self._exact = [Megatron(), DeepSpeed(), Transformers(), Accelerate(), self.pipelining]
+        self._exact = [Megatron(), DeepSpeed(), Tutel(), Transformers(), Accelerate(), self.pipelining]
         self._others: dict[str, Framework | EntryPoint] | None = None
 
     def imported(self) -> Iterator[Framework]:

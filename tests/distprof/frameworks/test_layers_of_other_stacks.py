@@ -1,17 +1,17 @@
 """MoE layers with the modules and signatures of stacks that need CUDA: their tokens are exact, or n/a and named.
 
-The layers compute in their own way; what distprof reads is as in MegaBlocks, FastMoE, Tutel and torchtitan 0.3.
+The layers compute in their own way; what distprof reads is as in MegaBlocks, FastMoE, Tutel 0.3 and torchtitan 0.3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from support.reports import expert_layer
 from torch import Tensor, nn
 
@@ -163,16 +163,36 @@ class FusedExpertsNetwork(nn.Module):
 
 
 class MOELayer(nn.Module):
-    def __init__(self, local: int = EXPERTS) -> None:
+    """Tutel's: an expert takes its first choices, up to the capacity; the first choices of all tokens come first."""
+
+    group = None
+    batch_prioritized_routing, megablocks_size = False, 0
+
+    def __init__(self, local: int = EXPERTS, *, factor: float = 0.75, sharded: int = 1, overlap: int = 1) -> None:
         super().__init__()
-        self.num_global_experts, self.num_local_experts, self.sharded_count = EXPERTS, local, 1
+        self.register_buffer("_num_global_experts", torch.tensor(EXPERTS))
+        self.num_local_experts, self.sharded_count = local, sharded
         self.gates, self.experts = nn.ModuleList([LinearTopKGate()]), FusedExpertsNetwork(local)
+        self.factor, self.a2a_ffn_overlap_degree = factor, overlap
+        self.tokens: list[int] = []
+        self.chosen: list[int] = []
+
+    @property
+    def num_global_experts(self) -> int:
+        return int(self._num_global_experts)
 
     def forward(self, x: Tensor) -> Tensor:
         weights, ids = self.gates[0](x).softmax(-1).topk(TOP_K)
-        chosen = F.one_hot(ids, EXPERTS).sum(1).t().bool()
-        y = self.experts(x * chosen[..., None], self)
-        return torch.einsum("etd,et->td", y, torch.zeros(len(x), EXPERTS).scatter(1, ids, weights).t())
+        capacity = TOP_K * int(self.factor * -(-len(x) // EXPERTS))
+        self.dispatch_count = torch.bincount(ids.flatten(), minlength=EXPERTS).int()
+        slots, places = x.new_zeros(EXPERTS, capacity, WIDTH), [0] * EXPERTS
+        for expert, token in zip(ids.t().flatten().tolist(), list(range(len(x))) * TOP_K, strict=True):
+            if places[expert] < capacity:
+                slots[expert, places[expert]] = x[token].detach()
+                places[expert] += 1
+        self.tokens, self.chosen = places, self.dispatch_count.tolist()
+        y = self.experts(slots, self)
+        return y.sum((0, 1)) * weights.sum()
 
 
 class TokenChoiceTopKRouter(nn.Module):
@@ -240,13 +260,27 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "megablocks_sparse": lambda: dMoE(sparse=True),
     "fastmoe": FMoETransformerMLP,
     "torchtitan": MoE,
+    "tutel": MOELayer,
 }
 #: ... and those of which nothing shows them.
-UNKNOWN: dict[str, Callable[[], nn.Module]] = {"megablocks_capacity": with_capacity, "tutel": MOELayer}
+UNKNOWN: dict[str, Callable[[], nn.Module]] = {
+    "megablocks_capacity": with_capacity,
+    "tutel_overlapped": lambda: MOELayer(overlap=2),
+    "tutel_cut": lambda: MOELayer(sharded=2),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_tutel() -> Iterator[None]:
+    module: Any = ModuleType("tutel.impls.moe_layer")
+    module.MOELayer = MOELayer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tutel.impls.moe_layer", module)
+        yield
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.ModuleDict, Report]:
+def recorded(imported_tutel: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.ModuleDict, Report]:
     torch.manual_seed(0)
     layers = nn.ModuleDict({name: make() for name, make in {**LAYERS, **UNKNOWN}.items()})
     x = torch.randn(TOKENS, WIDTH)
@@ -281,6 +315,15 @@ def cast_tokens(layer: Any) -> list[int]:
     return tokens
 
 
+def test_choices_capacity_and_drops_of_tutel(recorded: tuple[nn.ModuleDict, Report]) -> None:
+    layers, report = recorded
+    layer, told = expert_layer(report, "layers.tutel"), layers["tutel"]
+    assert isinstance(told, MOELayer)
+    assert list(layer.routed) == [2 * count for count in told.chosen]
+    assert (layer.dropped, layer.capacity) == (2 * (sum(told.chosen) - sum(told.tokens)), 2 * TOP_K * 4)
+    assert layer.dropped, "else nothing is shown"
+
+
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_is_not_seen_is_named(recorded: tuple[nn.ModuleDict, Report], name: str) -> None:
     layer = expert_layer(recorded[1], f"layers.{name}")
@@ -288,7 +331,7 @@ def test_what_is_not_seen_is_named(recorded: tuple[nn.ModuleDict, Report], name:
 
 
 @pytest.mark.parametrize(
-    "make", [dMoE, lambda local: dMoE(local, sparse=True), FMoETransformerMLP, MoE, MOELayer], ids=[*LAYERS, "tutel"]
+    "make", [dMoE, lambda local: dMoE(local, sparse=True), FMoETransformerMLP, MoE, MOELayer], ids=[*LAYERS]
 )
 def test_experts_of_other_ranks_are_counted(make: Callable[[int], nn.Module]) -> None:
     model, tree = nn.Sequential(make(2)), ModuleTree(FrameworkRegistry())
