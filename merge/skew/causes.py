@@ -56,6 +56,8 @@ def own_cause(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
 
 def _busy_processors(analysis: Analysis, named: Sequence[Outlier]) -> Cause | None:
     """Returns the cause of ranks that lose most of their excess, which is in no module, while no processor is free."""
+    if any(one.without_processor_waits for one in named):
+        return None
     slow = {one.rank for one in named}
     longer = [longer_wait_ns(analysis, one.rank, slow) for one in named]
     in_no_module = all(one.place.subject in ("forward", "backward", THROUGHOUT) for one in named)
@@ -128,7 +130,8 @@ def _by_place(named: Sequence[Outlier]) -> Cause:
     if phases == {"optimizer"}:
         return Cause(OPTIMIZER, "the optimizer's step takes longer")
     if phases == {THROUGHOUT}:
-        return Cause(SLOW_DEVICE, "no module or phase has most of it")
+        waits = ", and waits for a processor are left out" if any(one.without_processor_waits for one in named) else ""
+        return Cause(SLOW_DEVICE, f"no module or phase has most of it{waits}")
     return Cause()
 
 

@@ -7,16 +7,19 @@ rest must be that of a slow rank.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from distprof.merge.analysis import Analysis
+from distprof.merge.arrays import FloatArray
+from distprof.merge.collectives.own_times import waits_unseen, why_no_own_times
 from distprof.merge.quantities import duration
 from distprof.merge.report import BUSY_PROCESSORS, Cause
-from distprof.merge.skew.excess import CohortExcess
-from distprof.merge.skew.step_times import WHOLE
-from distprof.merge.skew.stragglers import Outlier, is_large
+from distprof.merge.skew.excess import CohortExcess, cohort_excess
+from distprof.merge.skew.step_times import WHOLE, StepTimes
+from distprof.merge.skew.stragglers import Outlier, is_large, outliers
 from distprof.merge.stats import middle, nan_median
 from distprof.merge.wording import join_words
 from distprof.rank_names import rank_names
@@ -42,6 +45,32 @@ def processor_wait_ns(analysis: Analysis, rank: int) -> float:
     return float(middle(waits)) if len(waits) else np.nan
 
 
+def slow_behind_waits(analysis: Analysis, cohorts: Sequence[CohortExcess], iteration_ns: float) -> Iterator[Outlier]:
+    """Yields the ranks that stand out in the whole iteration without what each rank waits for a processor in it.
+
+    On a busy host these waits are longer than what a slow rank loses, and differ from step to step.  Nobody is found
+    where own times are not known: a rank that waits for others is not ready to run, and seems to compute instead.
+    """
+    if why_no_own_times(analysis) or waits_unseen(analysis):
+        return
+    for excess in cohorts:
+        waits_ns = np.stack([_waits_by_step(analysis, rank, excess.times) for rank in excess.times.ranks])
+        row = _whole(excess.times)
+        own_ns = np.maximum(excess.times.times[row] - waits_ns, 0)
+        if not np.isnan(own_ns).all():
+            places, times = (excess.times.places[row],), own_ns[None]
+            found = outliers(cohort_excess(replace(excess.times, places=places, times=times)), iteration_ns)
+            yield from (replace(one, without_processor_waits=True) for one in found)
+
+
+def _waits_by_step(analysis: Analysis, rank: int, times: StepTimes) -> FloatArray:
+    """Returns how long a rank waits for a processor in each of the steps; NaN where that was not seen."""
+    window, waits_ns = analysis.timed_windows[rank], np.full(times.steps, np.nan)
+    if len(window.processor_waits_ns) == window.steps:
+        waits_ns[np.searchsorted(times.iterations, window.iterations)] = window.processor_waits_ns
+    return waits_ns
+
+
 def only_waiting(
     analysis: Analysis, named: Sequence[Outlier], cohorts: Sequence[CohortExcess], iteration_ns: float
 ) -> list[Outlier]:
@@ -60,10 +89,13 @@ def _longer_wait_there_ns(
     """Returns what a rank waits longer for a processor in its place: as much of all as it is of its own time."""
     own = next(excess.times for excess in cohorts if one.rank in excess.times.ranks)
     column = own.ranks.index(one.rank)
-    everywhere = next(number for number, place in enumerate(own.places) if place.level == WHOLE)
-    whole_ns = float(nan_median(own.times[everywhere, column]))
+    whole_ns = float(nan_median(own.times[_whole(own), column]))
     share = min((one.cohort_ns + one.excess_ns) / max(whole_ns, 1.0), 1.0)
     return share * max(longer_wait_ns(analysis, one.rank, slow), 0.0)
+
+
+def _whole(times: StepTimes) -> int:
+    return next(number for number, place in enumerate(times.places) if place.level == WHOLE)
 
 
 def busy_processors(analysis: Analysis, waiting: Sequence[Outlier]) -> Cause:

@@ -45,6 +45,7 @@ class Outlier:
     cohort: int
     cohort_ns: float
     error_ns: float = 0.0  # the standard error of the excess
+    without_processor_waits: bool = False  # whether these were subtracted from all times
 
 
 def outliers(excess: CohortExcess, iteration_ns: float) -> Iterator[Outlier]:

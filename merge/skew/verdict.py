@@ -30,7 +30,7 @@ from distprof.merge.skew.comparable import why_not_comparable
 from distprof.merge.skew.excess import CohortExcess, cohort_excesses
 from distprof.merge.skew.links import SlowLink, slow_link
 from distprof.merge.skew.pauses import largest_pause
-from distprof.merge.skew.processors import busy_processors, only_waiting
+from distprof.merge.skew.processors import busy_processors, only_waiting, slow_behind_waits
 from distprof.merge.skew.slow_groups import GroupOutlier, ranks_of, slow_groups
 from distprof.merge.skew.step_times import FINE, WHOLE
 from distprof.merge.skew.stragglers import (
@@ -91,6 +91,7 @@ def _slow_ranks(analysis: Analysis) -> RankVerdict:
         if own_cause(analysis, [one]) is None
     ]
     named, groups = _but_for(waiting, named, groups)
+    named = named or finest_places([*slow_behind_waits(analysis, cohorts, iteration_ns)])
     link = slow_link(analysis)
     explained = link is not None and _explains(link, named)
     if link is not None and explained and link.groups >= MIN_COHORT:

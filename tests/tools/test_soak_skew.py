@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -127,6 +127,19 @@ def test_place_and_cost_are_judged_where_the_rank_is_right(
     conclusion = said(skew, **found, cost_ns=30e6)
     monkeypatch.setattr(judge, "conclude", lambda run: conclusion)
     assert judge.judge(one, tmp_path, "run").cost is None, "the blocks of iterations differ too much"
+
+
+@pytest.mark.parametrize(
+    ("longer_ms", "outcome"), [((60, 61, 59), "abstained"), ((180, -172, 179), "too small"), ((), "abstained")]
+)
+def test_a_fault_whose_loss_is_not_measured_is_large_if_iterations_are_longer_beyond_their_noise(
+    skew: Skew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longer_ms: Sequence[float], outcome: str
+) -> None:
+    judge, nobody = skew("judge"), said(skew, iteration_ns=1e9)
+    blocks = [ns for ms in longer_ms for ns in (1e9 + ms * 1e6, 1e9)]
+    (tmp_path / "blocks.json").write_text(json.dumps(blocks))
+    monkeypatch.setattr(judge, "conclude", lambda run: nobody)
+    assert judge.judge(case(skew, "ddp_mlp-throttle-w8-0a"), tmp_path, "run").outcome == outcome
 
 
 def test_a_run_that_cannot_be_merged_has_failed(skew: Skew, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ SOMETIMES = ("late", "flaky")
 #: Faults that are also switched off and on again, after the window: what an iteration takes without them is known.
 SWITCHED = (
     "fwd", "fwd_burn", "bwd", "bwd_burn", "data", "opt", "out", "spread", "gc", "uneven", "two", "pair", "both",
-    "throttle",
+    "throttle", "halved",
 )  # fmt: skip
 #: Faults in one module of one rank, and the phase that shows them.
 MODULE_FAULTS = {
@@ -41,7 +41,7 @@ _MORE_MS = {"spread": 2}
 _RANKS = {8: (5, 2, 7, 0), 4: (1, 3, 2), 16: (11,), 3: (2,), 2: (1,)}
 _GPT = ("layers.1.ff", "layers.2.attn", "layers.0.ff.w1", "layers.3.ff")
 _PIPELINE = ("layers.0.ff", "layers.0.attn", "layers.1.ff", "layers.1.attn")
-_EXTRA = ("throttle", "out", "ckpt", "two", "half")
+_EXTRA = ("throttle", "halved", "out", "ckpt", "two", "half")
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ _ARCHITECTURES = {
     "fsdp2": Architecture(_GPT, 60, (*_IN_MODULES, "data", "opt", "jitter", "uneven", "spread", *_EXTRA)),
     "tp": Architecture(
         ("layers.1.ff", "layers.2.attn", "layers.0.attn", "layers.3.ff"), 60,
-        (*_IN_MODULES, "data", "opt", "spread", "link", "uneven", "throttle", "out", "ckpt"),
+        (*_IN_MODULES, "data", "opt", "spread", "link", "uneven", "throttle", "halved", "out", "ckpt"),
     ),
-    "pp": Architecture(_PIPELINE, 40, (*_IN_MODULES, "longstage", "link", "data", "throttle", "ckpt")),
+    "pp": Architecture(_PIPELINE, 40, (*_IN_MODULES, "longstage", "link", "data", "throttle", "halved", "ckpt")),
     "pp1f1b": Architecture(_PIPELINE, 40, (*_IN_MODULES, "longstage")),
     "moe": Architecture(
         ("layers.2.ff", "layers.1.attn", "layers.0.ff", "layers.3.attn"), 30,

@@ -34,15 +34,17 @@ _VARYING = ("late", "flaky", "grow", "rotating", "everyone", "staircase")
 _GARBAGE = 50_000
 #: What modules that rest take in an iteration.
 _FORWARD_MS, _BACKWARD_MS = 60, 120
-#: Stops and continues the process with this id, half of the time each, until its starter is gone.
+#: How long a throttled process runs at a time, and is stopped at a time.
+_RUNS_S = 0.006
+#: Stops the process with this id for so many seconds and continues it for so many, again and again, until it is gone.
 _THROTTLE = """
 import os, signal, sys, time
-process = int(sys.argv[1])
+process, stopped, running = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 while os.getppid() == process:
     os.kill(process, signal.SIGSTOP)
-    time.sleep(0.006)
+    time.sleep(stopped)
     os.kill(process, signal.SIGCONT)
-    time.sleep(0.006)
+    time.sleep(running)
 """
 
 
@@ -146,17 +148,19 @@ class Fault:
     @contextmanager
     def throughout(self) -> Iterator[None]:
         """Slows this process down as a whole, if that is the fault: another thread holds Python's lock, or the process
-        has a low priority, or is stopped every few milliseconds.
+        has a low priority, or is stopped every few milliseconds: half of the time, or so long that it has half of the
+        processor time that each of the ranks can have.
         """
         kind = self.case.fault if self.culprit else ""
         if kind == "nice":
             os.nice(_LOW_PRIORITY)
         elif kind == "gil":
             threading.Thread(target=_count_for_ever, daemon=True).start()
-        if kind != "throttle":
+        if kind not in ("throttle", "halved"):
             yield
             return
-        words = [sys.executable, "-S", "-E", "-c", _THROTTLE, str(os.getpid())]
+        stopped_s = _RUNS_S if kind == "throttle" else _RUNS_S * (2 / _part_of_processor(self.case.ranks) - 1)
+        words = [sys.executable, "-S", "-E", "-c", _THROTTLE, str(os.getpid()), str(stopped_s), str(_RUNS_S)]
         with subprocess.Popen(words, env={}) as throttle:
             try:
                 yield
@@ -215,6 +219,11 @@ class Fault:
 
         for number, module in enumerate(modules):
             module.register_forward_pre_hook(lambda *_, number=number: slow(number))
+
+
+def _part_of_processor(ranks: int) -> float:
+    """Returns the part of a processor that each of so many ranks has, if all of them always compute."""
+    return min(1.0, len(os.sched_getaffinity(0)) / ranks)
 
 
 def _count_for_ever() -> None:

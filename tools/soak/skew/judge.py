@@ -34,7 +34,7 @@ BUSY = "processors"
 HARMLESS = ("pause", BUSY)
 #: Faults of which naming a rank as slow in all steps is wrong, whichever it is.
 _NO_SLOW_RANK = ("link", "longstage", "pause", "ckpt")
-_EVERYWHERE = ("spread", "throttle", "gil", "nice")
+_EVERYWHERE = ("spread", "throttle", "halved", "gil", "nice")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def judge(case: Case, folder: Path, run: str) -> Judgement:
     lost = _lost_ms(case, folder, said.iterations)
     outcome = judge_ranks(case, said)
     small_ms = SMALL * (said.iteration_ns or 0) / 1e6
-    if outcome == ABSTAINED and any(ms is not None and ms < small_ms for ms in (lost, _mean_longer_ms(folder))):
+    longer_ms = _mean_longer_ms(folder) if lost is not None else _least_longer_ms(folder)
+    if outcome == ABSTAINED and any(ms is not None and ms < small_ms for ms in (lost, longer_ms)):
         outcome = TOO_SMALL
     right = outcome == RIGHT and bool(case.culprits) and case.fault != "half"
     longer = _longer_ms(folder) if (said.processor_share or 0) <= FREE_PROCESSORS else None
@@ -165,6 +166,12 @@ def _mean_longer_ms(folder: Path) -> float | None:
     """
     longer = _longer_by_block_ms(folder)
     return mean(longer) if longer else None
+
+
+def _least_longer_ms(folder: Path) -> float | None:
+    """Returns the same less its standard error, for a fault of which nothing else says what it costs."""
+    longer = _longer_by_block_ms(folder)
+    return mean(longer) - stdev(longer) / len(longer) ** 0.5 if len(longer) > 1 else None
 
 
 def _longer_by_block_ms(folder: Path) -> list[float]:

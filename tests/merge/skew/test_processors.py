@@ -1,0 +1,95 @@
+"""Ranks on a host with too few processors: who is slow besides what each rank waits for a processor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.simulated.job import Item, SimulatedJob, Work
+from support.simulated.programs import data_parallel
+
+from distprof.merge.analysis import start_analysis
+from distprof.merge.collectives.own_times import why_no_own_times
+from distprof.merge.load.run import LoadedRun
+from distprof.merge.report import NOBODY_STANDS_OUT, SLOW, SLOW_DEVICE, THROUGHOUT, RankVerdict
+from distprof.merge.skew.excess import cohort_excesses
+from distprof.merge.skew.processors import slow_behind_waits
+from distprof.merge.skew.verdict import rank_verdict
+from distprof.records import CollectiveWindow, Record
+
+RANKS, STEPS = 8, 10
+
+
+#: (rank, step) -> how long a rank waits for a processor
+Waits = Callable[[int, int], float]
+
+
+def noisy(seed: int) -> Waits:
+    return lambda rank, step: float(np.random.default_rng((seed, rank, step)).exponential(80))
+
+
+def busy_host(
+    waits_ms: Waits, slow: Callable[[int], float], *, seen: bool = True, collectives: bool = True
+) -> LoadedRun:
+    """A run of a host with too few processors: each rank takes ``slow`` times as long for everything, and waits for a
+    processor in all places alike.
+    """
+
+    def program(rank: int, step: int) -> Sequence[Item]:
+        items = data_parallel()(rank, step)
+        works = [item for item in items if isinstance(item, Work) and item.ms]
+        each = waits_ms(rank, step) / len(works)
+        return [Work(slow(rank) * item.ms + each) if item in works else item for item in items]
+
+    def drop(rank: int, record: Record) -> bool:
+        return isinstance(record, CollectiveWindow) and not collectives
+
+    run = SimulatedJob(program, RANKS, {"world": tuple(range(RANKS))}, drop=drop).run()
+    if not seen:
+        return run
+    ranks = []
+    for data in run.ranks:
+        ((key, window),) = data.windows.items()
+        waits_ns = np.array([1e6 * waits_ms(data.rank, step) for step in range(STEPS)])
+        ranks.append(replace(data, windows={key: replace(window, processor_waits_ns=waits_ns)}))
+    return replace(run, ranks=tuple(ranks))
+
+
+def one_is_slow(rank: int) -> float:
+    """Rank 2 takes 31 ms longer."""
+    return 1.6 if rank == 2 else 1.0
+
+
+def verdict_of(run: LoadedRun) -> RankVerdict:
+    return rank_verdict(start_analysis(run))
+
+
+def test_a_slow_rank_is_found_behind_longer_waits_for_processors() -> None:
+    found = verdict_of(busy_host(noisy(1), one_is_slow))
+    (one,) = found.named
+    assert (found.finding, one.rank, one.subject, found.cause) == (SLOW, 2, THROUGHOUT, SLOW_DEVICE)
+    assert one.excess_ns == pytest.approx(31e6, rel=0.1), "what it loses besides the waits"
+    assert found.evidence.endswith("waits for a processor are left out")
+
+
+def test_waits_for_processors_hide_it_where_they_were_not_seen() -> None:
+    assert verdict_of(busy_host(noisy(1), one_is_slow, seen=False)).finding == NOBODY_STANDS_OUT
+
+
+def test_in_a_healthy_run_nobody_is_slow_behind_waits_for_processors() -> None:
+    named = [verdict_of(busy_host(noisy(seed), lambda rank: 1.0)).named for seed in range(20)]
+    assert named == [()] * 20
+
+
+@pytest.mark.parametrize("collectives", [True, False])
+def test_nobody_is_found_behind_waits_where_own_times_are_not_known(collectives: bool) -> None:
+    """Rank 5 waits for the others instead of a processor, and would seem to compute meanwhile."""
+
+    def waits_ms(rank: int, step: int) -> float:
+        return 0.0 if rank == 5 else 60.0 + noisy(1)(rank, step) / 40
+
+    analysis = start_analysis(busy_host(waits_ms, lambda rank: 1.0, collectives=collectives))
+    assert bool(why_no_own_times(analysis)) != collectives
+    assert list(slow_behind_waits(analysis, cohort_excesses(analysis), 120e6)) == []
