@@ -9,8 +9,8 @@ from distprof.clock import SystemClock, anchor
 from distprof.config.settings import Settings
 from distprof.rank import ownership
 from distprof.rank.identity import header, identify
-from distprof.recorder.capture_plan import first_window
 from distprof.recorder.shard_output import open_shard
+from distprof.recorder.windows.capture_plan import first_window
 from distprof.records import NO_MODULE, ONLY_COMPILED, End
 from distprof.run_folder import RunFolder
 

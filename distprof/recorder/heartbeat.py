@@ -28,9 +28,9 @@ from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 from distprof.probes.collectives.group_status import group_status
 from distprof.probes.timing.probe import TimedProbe
 from distprof.rank.identity import Identity
-from distprof.recorder.capture_plan import CapturePlan, StepKind
 from distprof.recorder.look_thread import LookThread
-from distprof.recorder.window_figures import WindowFigures
+from distprof.recorder.windows.capture_plan import CapturePlan, StepKind
+from distprof.recorder.windows.figures import WindowFigures
 from distprof.records import AXES, Record, Topology
 from distprof.run_folder import RunFolder
 

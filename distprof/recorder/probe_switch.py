@@ -19,10 +19,10 @@ from distprof.probes.module_stack import Loading
 from distprof.probes.protocol import ModuleCallListener, Probe
 from distprof.probes.timing.probe import TimedProbe
 from distprof.probes.timing.warmup import WarmupProbe
-from distprof.recorder.capture_plan import StepKind
 from distprof.recorder.instruments import Instruments
 from distprof.recorder.recorded_rank import RecordedRank
 from distprof.recorder.step_clock import StepClock
+from distprof.recorder.windows.capture_plan import StepKind
 from distprof.records import Record
 
 

@@ -23,10 +23,10 @@ from distprof.module_walk import every_module, parameters_in
 from distprof.probes.compiled.eager_choice import EagerChoice
 from distprof.rank.identity import Identity, header, identify
 from distprof.rank.ownership import is_rank_taken
-from distprof.recorder.capture_plan import StepKind, first_window
 from distprof.recorder.heartbeat import Heartbeat, open_heartbeat
 from distprof.recorder.shard_output import ShardOutput, open_shard
 from distprof.recorder.step_clock import StepClock
+from distprof.recorder.windows.capture_plan import StepKind, first_window
 from distprof.records import End, Record
 from distprof.run_folder import RunFolder
 from distprof.topology.meshes import MeshRecorder

@@ -12,9 +12,7 @@ detached.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
-import traceback
 from collections.abc import Sequence, Sized
 from threading import get_ident
 
@@ -22,19 +20,18 @@ from torch import nn
 
 from distprof.clock import Clock, SystemClock
 from distprof.config.settings import Settings
-from distprof.console import say
-from distprof.errors import said
-from distprof.external_exceptions import came_from_outside
 from distprof.probes.counting.dispatch_stack import drop_abandoned_modes
 from distprof.probes.timing.probe import TimedProbe
-from distprof.recorder.capture_plan import StepKind, WindowRefused, capture_plan, first_window
+from distprof.recorder.failures import Failures
 from distprof.recorder.heartbeat import script_failure
 from distprof.recorder.job_events import JobEvents
 from distprof.recorder.quiet_steps import QuietSteps
 from distprof.recorder.recorded_rank import RecordedRank
 from distprof.recorder.step_clock import Boundary, StepClock
 from distprof.recorder.torch_trace import TorchTrace
-from distprof.records import FORWARD, Error, Record
+from distprof.recorder.window_requests import WindowRequests
+from distprof.recorder.windows.capture_plan import StepKind, first_window
+from distprof.records import FORWARD, Record
 
 
 class Recorder:
@@ -46,11 +43,12 @@ class Recorder:
         self._settings = settings
         self._steps = StepClock(first_window(settings), settings.every)
         self.rank = RecordedRank(settings, clock, self._steps, asked=asked)
-        self._events = JobEvents(self.rank, self._steps, clock, self._become_rank, self._act_on, self.fail)
+        self.requests = WindowRequests(self.rank, self._steps)
+        self._events = JobEvents(self.rank, self._steps, clock, self._become_rank, self._act_on, self._fail)
         self.probes = self._events.probes
         self._trace = TorchTrace(clock, self.rank.run_dir)
-        self._failed = self._is_finished = False
-        self._is_over = False  # the last window is complete, and no other one has begun
+        detach = (self.requests.refuse_all, self._trace.finish, self._detach, self.rank.stop_clock_sync)
+        self._failures = Failures(self.rank, self._steps, self.probes, self._watch_optimizers_only, detach)
 
     # ---- from the import of torch to the end of the process --------------------------------------------------------
 
@@ -74,34 +72,6 @@ class Recorder:
         """
         return self._steps.iteration
 
-    def plan_window(self, start: int, counted: int, timed: int, number: int | None = None, traced: int = 0) -> int:
-        """Plans a window, from any thread: ``counted`` (0 or 1), ``timed`` and ``traced`` iterations, from number
-        ``start`` on.
-
-        It is taken up at the end of the window before, or at the next boundary of an iteration, on the thread that
-        trains.  ``number`` is that of the window, by default the next one: ranks of which some missed a window agree on
-        it.  Returns the number of the window.  Raises WindowRefused, with the reason, for one that cannot be
-        recorded.
-        """
-        identity, steps = self.rank.identity, self._steps
-        if counted not in (0, 1) or timed < 0 or traced < 0 or counted + timed + traced == 0:
-            raise WindowRefused("a window needs an iteration to count, to time or to trace, and counts one at most")
-        if identity is None:
-            raise WindowRefused("this process is not recorded: it has run no model as a rank")
-        if self.rank.output is None or self._failed or self._is_finished:
-            raise WindowRefused("the recording of this process has ended")
-        if self._is_over and steps.mode == FORWARD:
-            raise WindowRefused(
-                "no iteration is seen any more: no optimizer has stepped, and models are not watched after a window"
-            )
-        following = steps.window.number + 1
-        if number is not None and number < following:
-            raise WindowRefused(f"window {number} has been: the next one is window {following}")
-        number = following if number is None else number
-        plan = capture_plan(start, counted, timed, identity.world_size, number, traced)
-        steps.plan_window(plan)
-        return plan.number
-
     def record_experts(self, layer: nn.Module, counts: Sized) -> None:
         """Adds tokens that the script has counted in a MoE layer, in a timed step; else only notes the layer."""
         models, probe = self.rank.models, self.probes.probe
@@ -113,7 +83,7 @@ class Recorder:
             if number is not None and isinstance(probe, TimedProbe):
                 probe.record_experts(models.expert_layers, number, counts)
         except Exception as error:
-            self.fail("record_experts()", error)
+            self._fail("record_experts()", error)
 
     def finish(self) -> None:
         """Writes the remaining records and removes everything from the process.  Also ends ``record()``."""
@@ -122,9 +92,9 @@ class Recorder:
             self.rank.write(*self.probes.detach())
             self.rank.write_end("exit", script_failure())
         except BaseException as error:
-            self.fail("the end of the job", error)
+            self._fail("the end of the job", error)
         finally:
-            self._is_finished = True
+            self.requests.refuse_all()
             self._trace.finish()
             if self.rank.heartbeat is not None:
                 self.rank.heartbeat.finish(self._steps.iteration)
@@ -134,6 +104,10 @@ class Recorder:
             if self.rank.output is not None:
                 self.rank.output.close()
             atexit.unregister(self.finish)
+
+    def _fail(self, where: str, error: BaseException) -> None:
+        """Handles an exception in distprof's code: its own ends the recording, one from outside is raised again."""
+        self._failures.handle(where, error)
 
     def _detach(self) -> None:
         try:
@@ -171,7 +145,7 @@ class Recorder:
         if boundary is Boundary.RESTART:
             self._trace.finish()
             rank.write(*self.probes.detach())
-            rank.end_is_written = self._is_over = False
+            rank.end_is_written = self.requests.last_is_complete = False
         elif probe is not None:
             probe.end(self._steps.iteration - 1, self._steps.mode)
             warming_up = self.probes.kind is StepKind.WARMUP
@@ -191,18 +165,7 @@ class Recorder:
         if heartbeat is None:
             return
         if heartbeat.iteration_begins(steps.iteration, steps.window, counts=counts):
-            self._answer_request()
-
-    def _answer_request(self) -> None:
-        """Plans the window that a new request asks for."""
-        heartbeat, steps = self.rank.heartbeat, self._steps
-        request = None if heartbeat is None else heartbeat.request()
-        if heartbeat is not None and request is not None:
-            try:
-                number = self.plan_window(request.start, request.counted, request.timed, request.window, request.traced)
-                heartbeat.answer(request, steps.iteration, window=number)
-            except WindowRefused as refused:
-                heartbeat.answer(request, steps.iteration, refusal=str(refused))
+            self.requests.answer()
 
     def _begin_iteration(self) -> None:
         """Begins an iteration and attaches the probe of its kind."""
@@ -220,7 +183,7 @@ class Recorder:
         steps, optimizer = self._steps, self._steps.only_optimizer
         if optimizer is None or not self._events.may_be_quiet or steps.iteration + 1 >= steps.quiet_until:
             return None
-        return QuietSteps(steps, optimizer, self.rank.heartbeat, self._end_quiet_iteration, self._answer_request)
+        return QuietSteps(steps, optimizer, self.rank.heartbeat, self._end_quiet_iteration, self.requests.answer)
 
     def _end_quiet_iteration(self) -> None:
         """Goes on the long way with an iteration that is counted already."""
@@ -248,7 +211,7 @@ class Recorder:
         elif self._steps.mode == FORWARD:
             probes.watch_models()
         else:
-            probes.watch_optimizers_only(backward_too=self._events.backward_ends_iterations)
+            self._watch_optimizers_only()
 
     def _watch(self, kind: StepKind) -> None:
         heartbeat, models = self.rank.heartbeat, self.rank.models
@@ -261,13 +224,13 @@ class Recorder:
         Between windows the optimizer hook stays, so that iterations are numbered; where they end with a backward, the
         patch of backward stays, too.  A job that has only run forwards so far may still begin to train.
         """
-        if not self._is_over:
-            self._is_over = True
+        if not self.requests.last_is_complete:
+            self.requests.last_is_complete = True
             self._trace.finish()
             self.rank.write(*self.probes.detach())
             self.probes.kind = StepKind.DONE
             self.rank.steer_clock_sync(StepKind.DONE)
-            self.probes.watch_optimizers_only(backward_too=self._events.backward_ends_iterations)
+            self._watch_optimizers_only()
             self.rank.write_end("window complete")
             self.rank.reduce_windows()
             if self._steps.mode != FORWARD:
@@ -278,7 +241,7 @@ class Recorder:
         plan = self._steps.next_window()
         if plan is None:
             return False
-        self._is_over = self.rank.end_is_written = False
+        self.requests.last_is_complete = self.rank.end_is_written = False
         self.rank.meshes.open()
         self.rank.write(plan.record())
         return True
@@ -290,50 +253,5 @@ class Recorder:
             return [memory.record(self.rank.tree.modules(), self._steps.iteration - 1)]
         return ()
 
-    # ---- failures --------------------------------------------------------------------------------------------------
-
-    def fail(self, where: str, error: BaseException) -> None:
-        """Handles an exception in distprof's code: its own ends the recording, one from outside is raised again."""
-        if not came_from_outside(error):
-            self._give_up(where, error)
-            return
-        if self.rank.writing:
-            self._give_up(where, error)
-        else:
-            self._skip_iteration()
-        raise error
-
-    def _skip_iteration(self) -> None:
-        """Skips the running iteration, of which some events were missed; the next one can be recorded.
-
-        The exception from outside is raised afterwards: nothing here may take its place.
-        """
-        with contextlib.suppress(Exception):
-            self.rank.write(*self.probes.abandon())
-            if self._steps.mode == FORWARD and not self.rank.end_is_written:
-                self.probes.watch_models()
-            else:
-                self.probes.watch_optimizers_only(backward_too=self._events.backward_ends_iterations)
-
-    def _give_up(self, where: str, error: BaseException) -> None:
-        """Ends the recording: keeps what was recorded, reports once, and detaches everything.
-
-        What fails meanwhile is not reported: it follows from ``error``.
-        """
-        output, self.rank.output = self.rank.output, None
-        probe = self.probes.probe
-        abandon = (probe.abandon,) if probe is not None else ()
-        for step in (*abandon, self._trace.finish, self._detach, self.rank.stop_clock_sync):
-            with contextlib.suppress(Exception):
-                step()
-        if not self._failed:
-            self._failed = True
-            who = f"rank {self.rank.identity.rank}" if self.rank.identity else "this process"
-            say(f"{who} stops recording, the job goes on: {type(error).__name__} in {where}: {said(error)}")
-        if self.rank.heartbeat is not None:
-            self.rank.heartbeat.failed(where, f"{type(error).__name__}: {said(error)}", self._steps.iteration)
-        if output is not None:
-            with contextlib.suppress(Exception):
-                trace = "".join(traceback.format_exception(error))
-                output.write(Error(where, f"{type(error).__name__}: {said(error)}", trace))
-                output.close()
+    def _watch_optimizers_only(self) -> None:
+        self.probes.watch_optimizers_only(backward_too=self._events.backward_ends_iterations)

@@ -14,7 +14,7 @@ from threading import RLock
 
 from distprof.console import say
 from distprof.errors import DataError, said
-from distprof.recorder.reduced_windows import reduced, windows_in
+from distprof.recorder.windows.reduction import reduced, windows_in
 from distprof.records import Error, Header, Record
 from distprof.run_folder import SHARDS, RunFolder
 from distprof.safe_folders import FOLDER_MODE, own_folder

@@ -22,7 +22,7 @@ import weakref
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from distprof.recorder.capture_plan import CapturePlan, StepKind, WindowRefused
+from distprof.recorder.windows.capture_plan import CapturePlan, StepKind, WindowRefused
 from distprof.records import FORWARD, TRAINING
 
 #: Forwards with gradient before the clock stops waiting for a first optimizer step, without and with a backward so far

@@ -26,7 +26,7 @@ def two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def job(recording: Recorder) -> None:
         def slower() -> None:
-            recording.plan_window(start=8, counted=1, timed=3)
+            recording.requests.plan(start=8, counted=1, timed=3)
             model[0].forward_ms = 30  # type: ignore[assignment]
 
         model[0].forward_ms = 10  # type: ignore[assignment]

@@ -14,7 +14,7 @@ from torch import nn
 
 from bench.gpt import Training
 from bench.recorders import SwitchedRecorder, checked
-from distprof.recorder.capture_plan import MOST_WARMUP
+from distprof.recorder.windows.capture_plan import MOST_WARMUP
 
 #: The context of one step.
 Around = Callable[[], AbstractContextManager[None]]

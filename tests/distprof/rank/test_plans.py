@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distprof.rank.plans import short_run_advice
-from distprof.recorder.capture_plan import StepKind, capture_plan
+from distprof.recorder.windows.capture_plan import StepKind, capture_plan
 from distprof.records import Plan
 
 

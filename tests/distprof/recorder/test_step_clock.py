@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.records import patient
 
-from distprof.recorder.capture_plan import CapturePlan, StepKind
 from distprof.recorder.step_clock import Boundary, StepClock
+from distprof.recorder.windows.capture_plan import CapturePlan, StepKind
 from distprof.records import FORWARD, TRAINING
 
 

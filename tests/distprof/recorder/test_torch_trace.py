@@ -41,7 +41,7 @@ def train(folder: Path, at: At | None = None, traced: int = 2) -> list[float]:
     try:
         for number in range(12):
             if number == 3:
-                recording.plan_window(6, 0, 0, traced=traced)
+                recording.requests.plan(6, 0, 0, traced=traced)
             loss = model(torch.ones(4, 2)).sum()
             (at or {}).get(number, lambda: None)()
             loss.backward()

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.phases import PhaseClock
-from distprof.recorder.capture_plan import MOST_WARMUP, CapturePlan, StepKind
+from distprof.recorder.windows.capture_plan import MOST_WARMUP, CapturePlan, StepKind
 from distprof.records import FORWARD, TRAINING, Step, WarmupStep
 
 WARMUP = 5

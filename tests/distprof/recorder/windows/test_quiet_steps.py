@@ -15,9 +15,9 @@ from support.loops import X, sgd
 from support.recording import recorder, seen, total
 from torch import nn
 
-from distprof.recorder.capture_plan import WindowRefused
 from distprof.recorder.quiet_steps import QuietSteps
 from distprof.recorder.recorder import Recorder
+from distprof.recorder.windows.capture_plan import WindowRefused
 from distprof.records import Counts, Plan, Step
 
 
@@ -46,7 +46,7 @@ class _Job:
         model.zero_grad()
         if action == "plan":
             try:
-                self._recording.plan_window(self._recording.iteration + 2, counted=1, timed=1)
+                self._recording.requests.plan(self._recording.iteration + 2, counted=1, timed=1)
             except WindowRefused:
                 self.numbers.append(-1)
         self.numbers.append(self._recording.iteration)

@@ -18,8 +18,8 @@ from torch import nn
 from distprof.config.settings import Settings
 from distprof.errors import UsageError
 from distprof.merge.load.run import load_run
-from distprof.recorder.capture_plan import WindowRefused
 from distprof.recorder.recorder import Recorder
+from distprof.recorder.windows.capture_plan import WindowRefused
 from distprof.records import (
     PHASES,
     TRAINING,
@@ -79,7 +79,7 @@ def test_nobody_else_plans_windows_then(tmp_path: Path) -> None:
     def ask(iteration: int) -> None:
         if iteration == 5:
             with pytest.raises(WindowRefused, match="come back by themselves, every 10 iterations") as refused:
-                recording.plan_window(start=8, counted=0, timed=1)
+                recording.requests.plan(start=8, counted=0, timed=1)
             refusals.append(refused.value)
 
     with armed(tmp_path, warmup=1, timed=1, every=10) as recording:

@@ -16,8 +16,8 @@ from torch.nn.modules import module as torch_module
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
-from distprof.recorder.capture_plan import WindowRefused
 from distprof.recorder.recorder import Recorder
+from distprof.recorder.windows.capture_plan import WindowRefused
 from distprof.records import FORWARD, TRAINING, Counts, End, Memory, Plan, Step
 
 _CALL = nn.Module.__call__
@@ -54,7 +54,7 @@ def test_two_windows_of_training_in_one_process(tmp_path: Path) -> None:
 
     def job(recording: Recorder) -> None:
         def plan() -> None:
-            on_another_thread(lambda: numbers.append(recording.plan_window(start=9, counted=1, timed=2)))
+            on_another_thread(lambda: numbers.append(recording.requests.plan(start=9, counted=1, timed=2)))
 
         train(15, {6: plan})
 
@@ -79,10 +79,10 @@ def test_two_windows_of_forwards_in_one_process(tmp_path: Path) -> None:
         with torch.no_grad():
             for number in range(12):
                 if number == 2:
-                    assert recording.plan_window(start=6, counted=1, timed=1) == 1
+                    assert recording.requests.plan(start=6, counted=1, timed=1) == 1
                 model(X)
         with pytest.raises(WindowRefused, match="no iteration is seen any more"):
-            recording.plan_window(start=100, counted=0, timed=1)
+            recording.requests.plan(start=100, counted=0, timed=1)
 
     found = recorded(tmp_path, job, warmup=1, count=True, timed=2)
     assert [(counts.iteration, counts.window, counts.mode) for counts in found.of(Counts)] == [
@@ -98,7 +98,7 @@ def test_two_windows_of_forwards_in_one_process(tmp_path: Path) -> None:
 
 def test_a_window_may_follow_the_one_before_at_once(tmp_path: Path) -> None:
     def job(recording: Recorder) -> None:
-        train(6, {1: lambda: recording.plan_window(start=3, counted=0, timed=2)})
+        train(6, {1: lambda: recording.requests.plan(start=3, counted=0, timed=2)})
 
     found = recorded(tmp_path, job, warmup=1, timed=2)
     assert [(timed.iteration, timed.window) for timed in found.of(Step)] == [(1, 0), (2, 0), (3, 1), (4, 1)]
@@ -109,11 +109,11 @@ def test_a_plan_that_cannot_be_kept_is_refused_with_a_reason(tmp_path: Path) -> 
 
     def ask(recording: Recorder, start: int, counted: int = 0, timed: int = 1) -> None:
         with pytest.raises(WindowRefused) as caught:
-            recording.plan_window(start, counted, timed)
+            recording.requests.plan(start, counted, timed)
         refused.append(str(caught.value))
 
     def plan_twice(recording: Recorder) -> None:
-        recording.plan_window(9, 0, 1)
+        recording.requests.plan(9, 0, 1)
         ask(recording, 10)
 
     def job(recording: Recorder) -> None:
@@ -152,7 +152,7 @@ def test_between_windows_only_the_optimizer_hook_remains(tmp_path: Path) -> None
             assert not getattr(torch_module, f"_global_{name}_hooks")
 
     def job(recording: Recorder) -> None:
-        train(12, {5: check, 6: lambda: recording.plan_window(8, 1, 1), 7: check, 11: check})
+        train(12, {5: check, 6: lambda: recording.requests.plan(8, 1, 1), 7: check, 11: check})
 
     recorded(tmp_path, job, warmup=1, count=True, timed=2)
     assert hooks == [1, 1, 1] and not torch_optimizer._global_optimizer_post_hooks
@@ -166,7 +166,7 @@ def test_an_optimizer_that_comes_after_the_window_begins_no_other(tmp_path: Path
         kept: list[Optimizer] = [sgd(model)]
         for _ in range(3):
             step(model, kept[0])
-        recording.plan_window(start=12, counted=0, timed=1)
+        recording.requests.plan(start=12, counted=0, timed=1)
         for _ in range(8):
             step(model, kept[0])
 
@@ -184,7 +184,7 @@ def test_iterations_that_end_with_a_backward_are_numbered_after_the_window(tmp_p
             parameter.register_post_accumulate_grad_hook(lambda _, optimizer=optimizer: optimizer.step())
         for number in range(14):
             if number == 7:
-                recording.plan_window(start=10, counted=1, timed=1)
+                recording.requests.plan(start=10, counted=1, timed=1)
             model(X).sum().backward()
             model.zero_grad()
 
@@ -201,7 +201,7 @@ def test_training_after_forwards_keeps_its_first_window(tmp_path: Path) -> None:
         with torch.no_grad():
             for number in range(6):
                 if number == 1:
-                    recording.plan_window(start=20, counted=0, timed=1)
+                    recording.requests.plan(start=20, counted=0, timed=1)
                 model(X)
         train(25, {}, model)
 

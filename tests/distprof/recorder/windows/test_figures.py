@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import Job, rank_records
 
-from distprof.recorder.window_figures import WindowFigures
+from distprof.recorder.windows.figures import WindowFigures
 from distprof.records import Record, Step
 
 RECORDS = list(rank_records(Job(dp=2, layers=2, experts=4, ep=2, steps=5, routes=True), 1))
