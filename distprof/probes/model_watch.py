@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from distprof.hooks.dynamo import hidden_from_dynamo
-from distprof.hooks.patches import ModuleCallHandler, ModuleCallPatch
+from distprof.hooks.module_calls import ModuleCallHandler, ModuleCallPatch
 from distprof.module_walk import parameters_in
 from distprof.probes.module_stack import Loading
 

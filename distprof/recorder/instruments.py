@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import torch
 
+from distprof.hooks.module_calls import ModuleCallHandler, ModuleCallPatch
 from distprof.hooks.optimizer_hook import OptimizerHook
-from distprof.hooks.patches import FunctionCallHandler, ModuleCallHandler, ModuleCallPatch, OnError, backward_patch
+from distprof.hooks.patches import FunctionCallHandler, OnError, backward_patch
 from distprof.probes.protocol import Pausing
 
 

@@ -22,7 +22,7 @@ from distprof.devices import running_device
 from distprof.errors import DistprofError, said
 from distprof.external_exceptions import pass_on
 from distprof.flops.attribution import Attribution
-from distprof.hooks.patches import ModuleCallHandler
+from distprof.hooks.module_calls import ModuleCallHandler
 from distprof.model.module_tree import ModuleTree
 from distprof.model.registry import ModelRegistry
 from distprof.model.uncalled import UncalledModels

@@ -259,13 +259,14 @@ class InPatches(At):
 
     def __call__(self, frame: FrameType, event: str, given: object) -> At | None:
         code = frame.f_code
-        if not code.co_filename.endswith("hooks/patches.py") or code.co_name not in OPEN_AND_CLOSE:
+        if not code.co_filename.endswith(PATCHES) or code.co_name not in OPEN_AND_CLOSE:
             return None
         if event == "line":
             self.places.append(frame.f_lineno)
         return super().__call__(frame, event, given)
 
 
+PATCHES = ("hooks/module_calls.py", "hooks/patches.py", "hooks/replaced_attribute.py")
 OPEN_AND_CLOSE = ("open", "close", "apply", "restore", "_swap_for_dynamo")
 
 

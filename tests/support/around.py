@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from distprof.hooks.patches import ModuleCallHandler, ModuleCallPatch
+from distprof.hooks.module_calls import ModuleCallHandler, ModuleCallPatch
 from distprof.probes.timing import fast_path
 
 

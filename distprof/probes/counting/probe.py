@@ -15,7 +15,8 @@ from torch import nn
 from distprof.flops.attribution import Attribution
 from distprof.flops.counter import FlopMode
 from distprof.hooks.dynamo import hidden_from_dynamo
-from distprof.hooks.patches import ModuleCallPatch, OnError, dataloader_patch
+from distprof.hooks.module_calls import ModuleCallPatch
+from distprof.hooks.patches import OnError, dataloader_patch
 from distprof.model.batch_order import takes_sequences_first
 from distprof.model.moe_layers import MoeLayer
 from distprof.probes.batch import shape

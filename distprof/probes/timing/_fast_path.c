@@ -261,7 +261,7 @@ static PyObject *run(FastPath *self, PyObject *original, int is_plain, PyObject 
     return output;
 }
 
-/* around(original, is_plain, module, args, kwargs) makes the whole call: see ModuleCallHandler in hooks/patches.py. */
+/* around(original, is_plain, module, args, kwargs) makes the whole call: see ModuleCallHandler of hooks/module_calls.py */
 static PyObject *around(PyObject *object, PyObject *const *given, Py_ssize_t count)
 {
     FastPath *self = (FastPath *)object;

@@ -15,7 +15,8 @@ from torch import nn
 from torch._C._dynamo import eval_frame
 from torch.nn.modules import module
 
-from distprof.hooks.patches import ModuleCallHandler, OnError
+from distprof.hooks.module_calls import ModuleCallHandler
+from distprof.hooks.patches import OnError
 from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.timeline import CudaTimestamps, HostTimestamps, Timestamps
 from distprof.records import Array

@@ -10,7 +10,8 @@ from functools import partial
 from threading import get_ident
 
 from distprof.clock import Clock
-from distprof.hooks.patches import ModuleCallPatch, OnError, dataloader_patch
+from distprof.hooks.module_calls import ModuleCallPatch
+from distprof.hooks.patches import OnError, dataloader_patch
 from distprof.model.moe_layers import MoeLayer
 from distprof.probes.collectives.recording import CollectiveRecording
 from distprof.probes.expert_records import Pending

@@ -16,7 +16,8 @@ from torch import nn
 from distprof.clock import Clock
 from distprof.flops.attribution import with_gradient
 from distprof.hooks.dynamo import hidden_from_dynamo
-from distprof.hooks.patches import ModuleCallPatch, OnError, dataloader_patch
+from distprof.hooks.module_calls import ModuleCallPatch
+from distprof.hooks.patches import OnError, dataloader_patch
 from distprof.probes.model_watch import ModelListener, ModelWatch
 from distprof.probes.module_stack import Loading
 from distprof.probes.optimizer_steps import OptimizerSteps

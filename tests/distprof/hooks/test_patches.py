@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from distprof.hooks.patches import FunctionPatch, ModuleCallPatch, backward_patch, dataloader_patch
+from distprof.hooks.module_calls import ModuleCallPatch
+from distprof.hooks.patches import FunctionPatch, backward_patch, dataloader_patch
 from distprof.probes.timing import fast_path
 
 
