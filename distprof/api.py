@@ -118,7 +118,7 @@ def _name_run(run: Path) -> None:
 @functools.cache  # once in a process
 def _name_unknown_variables() -> None:
     """Names misspelt variables on stderr, in rank 0 if the environment says which rank this is."""
-    from distprof.config.options import unknown_variables
+    from distprof.config.option_sources import unknown_variables
     from distprof.console import say
 
     if os.environ.get("RANK", "0") == "0":

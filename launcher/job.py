@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from distprof.config.options import unknown_variables
+from distprof.config.option_sources import unknown_variables
 from distprof.console import say
 from distprof.errors import said
 from distprof.launcher.child_process import children_waited_for

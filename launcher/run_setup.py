@@ -14,7 +14,8 @@ import distprof
 from distprof import run_folder
 from distprof.clock import SystemClock
 from distprof.config.files import chosen_file, decide_options, read_config
-from distprof.config.options import DEFAULTS, ENABLED, OUT, RUN, SHOWN, unknown_variables, with_defaults
+from distprof.config.option_sources import unknown_variables, with_defaults
+from distprof.config.options import DEFAULTS, ENABLED, OUT, RUN, SHOWN
 from distprof.config.settings import Settings, from_layer, write_settings
 from distprof.console import say
 from distprof.errors import UsageError

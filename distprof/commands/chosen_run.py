@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distprof.config.options import OUT, Layer, with_defaults
+from distprof.config.option import Layer
+from distprof.config.option_sources import with_defaults
+from distprof.config.options import OUT
 from distprof.console import say
 from distprof.errors import UsageError
 from distprof.launcher.remote.url import is_url, local_folder

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from distprof.config.files import HELP, chosen_file, decide_options, read_config
-from distprof.config.options import Layer, Option, unknown_variables
+from distprof.config.option import Layer, Option
+from distprof.config.option_sources import unknown_variables
 from distprof.console import say
 
 _Command = Callable[..., Any]

@@ -13,7 +13,8 @@ import click
 from distprof.commands.merge import chosen_peaks
 from distprof.commands.progress import Progress
 from distprof.commands.streams import put
-from distprof.config.options import SHOWN, with_defaults
+from distprof.config.option_sources import with_defaults
+from distprof.config.options import SHOWN
 from distprof.config.run_options import options_of_run
 from distprof.console import say
 from distprof.errors import DataError, UsageError

@@ -16,7 +16,8 @@ from distprof.commands.chosen_run import chosen_runs
 from distprof.commands.click_options import decided_options, with_options
 from distprof.commands.progress import Progress
 from distprof.commands.report_output import text_options, write_report
-from distprof.config.options import OUT, REPORT, STDOUT, with_defaults
+from distprof.config.option_sources import with_defaults
+from distprof.config.options import OUT, REPORT, STDOUT
 from distprof.config.run_options import options_of_run
 from distprof.console import say
 from distprof.merge import plots

@@ -19,7 +19,9 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
-from distprof.config.options import ALL, Option, Value, shown, unknown
+from distprof.config.option import Option, Value, shown
+from distprof.config.option_sources import unknown
+from distprof.config.options import ALL
 from distprof.errors import UsageError
 
 SECTION = "flops_profiler"

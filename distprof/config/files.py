@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distprof.config import deepspeed
-from distprof.config.options import ALL, Layer, Option, Value, from_call, from_environment, shown, unknown
+from distprof.config.option import Layer, Option, Value, shown
+from distprof.config.option_sources import from_call, from_environment, unknown
+from distprof.config.options import ALL
 from distprof.errors import UsageError
 
 if sys.version_info >= (3, 11):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from distprof.config.options import SHOWN, Layer
+from distprof.config.option import Layer
+from distprof.config.options import SHOWN
 from distprof.errors import DataError, UsageError
 from distprof.run_folder import RunFolder
 

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from distprof.config.options import DEFAULTS, METRICS, WINDOW, Layer, from_call, from_environment, unknown
+from distprof.config.option import Layer
+from distprof.config.option_sources import from_call, from_environment, unknown
+from distprof.config.options import DEFAULTS, METRICS, WINDOW
 from distprof.errors import UsageError
 from distprof.run_folder import write_own
 

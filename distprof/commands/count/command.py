@@ -12,7 +12,8 @@ import click
 from distprof.commands.click_options import decided_options, with_options
 from distprof.commands.count.inputs import Input, parse_all
 from distprof.commands.report_output import text_options, write_report
-from distprof.config.options import REPORT, with_defaults
+from distprof.config.option_sources import with_defaults
+from distprof.config.options import REPORT
 from distprof.errors import UsageError
 
 if TYPE_CHECKING:

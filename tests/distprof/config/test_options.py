@@ -11,17 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distprof.commands.report_output import text_options
-from distprof.config.options import (
-    ALL,
-    RUN,
-    SHOWN,
-    Option,
-    from_call,
-    from_environment,
-    unknown,
-    unknown_variables,
-    with_defaults,
-)
+from distprof.config.option import Option
+from distprof.config.option_sources import from_call, from_environment, unknown, unknown_variables, with_defaults
+from distprof.config.options import ALL, RUN, SHOWN
 from distprof.errors import UsageError
 from distprof.merge.text import TextOptions
 from distprof.peaks.table import Peaks
