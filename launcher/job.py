@@ -49,7 +49,7 @@ def record_job(
         return start({})
     link = _linked(run, options, job, rendezvous)
     relay = None if link is None else link.daemon_end.fileno()
-    lifeline = start_daemon(run, relay) if options.daemon and job.on_this_node else None
+    daemon = start_daemon(run, relay) if options.daemon and job.on_this_node else None
     if link is not None:
         link.start()
     upload = _started_upload(run, options, job, link)
@@ -57,16 +57,16 @@ def record_job(
         return start(environment(run, os.environ))
     finally:
         gathered = Gathered() if link is None else link.finish()
-        if lifeline is not None:
-            lifeline.end()
+        if daemon is not None:
+            daemon.end()
         try:
             _close(run, options, job, gathered)
         except Exception as error:  # the job has ended, and its outcome must not change
             say(f"cannot say what was recorded in {run.path}: {error!r}")
         if upload is not None:
             _finish(upload, job, copies=not gathered.sent_to)
-        if lifeline is not None:
-            lifeline.close()
+        if daemon is not None:
+            daemon.close()
 
 
 def _linked(run: RunFolder, options: RunOptions, job: Job, rendezvous: Rendezvous | None) -> NodeLink | None:

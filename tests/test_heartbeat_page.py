@@ -26,7 +26,7 @@ ROWS = re.findall(r"^\| (\d+) \| (\w+)[^|]*\| `([^`]+)` \|$", PAGE, re.MULTILINE
 def test_the_table_has_every_block() -> None:
     blocks = {name.lower(): block for name, block in vars(layout).items() if isinstance(block, Layout)}
     written = {name: (int(offset), f"<Q{values}") for offset, name, values in ROWS}
-    assert written.pop("doorbell") == (layout.DOORBELL, "<QQ")
+    assert written.pop("newest_request") == (layout.NEWEST_REQUEST, "<QQ")
     assert written.pop("total") == (layout.TOTAL, "<QQ")
     assert written.pop("histogram") == (layout.HISTOGRAM, "<Q128I") and layout.HISTOGRAM_END == 64 + 4 * 128
     assert written == {name: (block.offset, block.format.format) for name, block in blocks.items()}

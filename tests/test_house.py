@@ -40,7 +40,7 @@ MODEL = ("module_walk", "topology", "frameworks", "model")
 PROBES = ("probes", "probes.memory", "probes.compiled", "probes.collectives", "probes.timing", "probes.counting")
 RANK_SIDE = (*COUNTING, *MODEL, *PROBES, "clock_sync", "recorder.windows", "recorder", "inject")
 LAUNCHER = (
-    *("launcher.store", "launcher.daemon.hang_watch", "launcher.daemon.slow_rank"),
+    *("launcher.store", "launcher.daemon.exchange", "launcher.daemon.hang_watch", "launcher.daemon.slow_rank"),
     *("launcher.daemon.metrics", "launcher.daemon"),
     *("launcher.gather", "launcher.remote", "launcher"),
 )

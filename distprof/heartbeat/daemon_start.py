@@ -21,33 +21,37 @@ _ENDS_S = 2.0
 _OF_RANKS = ("DISTPROF_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONPROFILE")
 
 
-class Lifeline:
-    """A pair of sockets between a launcher and its daemon: the daemon ends when the launcher has closed its own, or has
-    ended.  What the daemon writes into it are lines for the job's log.
+class StartedDaemon:
+    """The daemon that a launcher has started, and the pair of sockets between them.
+
+    The daemon ends when the launcher has closed its own end, or has ended.  What the daemon writes are lines for the
+    job's log.
     """
 
     def __init__(self, token: str) -> None:
-        self._own, self._daemons = socket.socketpair()
+        self._own_end, self._daemon_end = socket.socketpair()
         self._token = token
         self._passing: Thread | None = None  # ends with the daemon
 
     @property
-    def reader(self) -> int:
-        return self._daemons.fileno()
+    def daemon_end(self) -> int:
+        """The descriptor of the end that the daemon inherits."""
+        return self._daemon_end.fileno()
 
-    def started(self) -> None:
-        self._daemons.close()
+    def close_daemon_end(self) -> None:
+        """Leaves the daemon's end to the daemon alone."""
+        self._daemon_end.close()
 
     def pass_on(self, say: Callable[[str], None]) -> None:
         """Says what the daemon says, on a thread that ends with the daemon.  Raises RuntimeError without threads."""
-        passing = Thread(target=_pass_on, args=(self._own.dup(), say), name="distprof-daemon", daemon=True)
+        passing = Thread(target=_pass_on, args=(self._own_end.dup(), say), name="distprof-daemon", daemon=True)
         passing.start()
         self._passing = passing
 
     def end(self) -> None:
         """Lets the daemon end once no rank runs any more."""
         with contextlib.suppress(OSError):
-            self._own.shutdown(socket.SHUT_WR)
+            self._own_end.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Ends the daemon, and waits a moment for its last writes: who removes the run folder next removes all of it.
@@ -57,7 +61,7 @@ class Lifeline:
         if self._passing is not None:
             with contextlib.suppress(KeyboardInterrupt):
                 self._passing.join(_ENDS_S)
-        self._own.close()
+        self._own_end.close()
         remove_folder(self._token)
 
 
@@ -69,21 +73,21 @@ def _pass_on(link: socket.socket, say: Callable[[str], None]) -> None:
 
 def start_from_launcher(
     run: RunFolder, launch: str, token: str, path: Sequence[str], relay: int | None = None
-) -> Lifeline:
-    """Starts the daemon of a launcher's node, and returns what ends it.  ``token`` is that of the page; ``relay`` is
+) -> StartedDaemon:
+    """Starts the daemon of a launcher's node.  ``token`` is that of the page; ``relay`` is
     the daemon's end of a pair of sockets.
 
     Raises OSError.
     """
-    lifeline = Lifeline(token)
+    daemon = StartedDaemon(token)
     try:
-        _start(run, launch, run.inject, path, lifeline.reader, relay)
+        _start(run, launch, run.inject, path, daemon.daemon_end, relay)
     except BaseException:
-        lifeline.close()
+        daemon.close()
         raise
     finally:
-        lifeline.started()
-    return lifeline
+        daemon.close_daemon_end()
+    return daemon
 
 
 def start_from_rank(run: RunFolder, launch: str, settings: Path, path: Sequence[str]) -> None:
@@ -97,7 +101,7 @@ def start_from_rank(run: RunFolder, launch: str, settings: Path, path: Sequence[
 def _start(run: RunFolder, launch: str, settings: Path, path: Sequence[str], *given: int | None) -> None:
     """Starts the daemon as the child of a process that ends at once, so that nobody has to wait for its end.
 
-    ``given``: the descriptors of lifeline and relay, which it inherits.
+    ``given``: the descriptors of the sockets to the launcher and of the relay, which it inherits.
     """
     kept = [fd for fd in given if fd is not None and fd not in _STREAMS]
     numbers = [fd if fd in kept else -1 for fd in (*given, None, None)[:2]]

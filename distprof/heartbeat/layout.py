@@ -16,8 +16,8 @@ SLOT_BYTES = 8192
 SLOTS = 256
 PAGE_BYTES = HEADER_BYTES + SLOTS * SLOT_BYTES
 
-#: A word that changes when there is a new request: the only thing that a rank reads in each iteration.
-DOORBELL = 0
+#: The number of the last request, written after the request: the only thing that a rank reads in each iteration.
+NEWEST_REQUEST = 0
 #: The sum of the durations that the histogram counts, ns.
 TOTAL = 8
 #: Counts of iterations by their duration: 32 bits each.

@@ -16,7 +16,6 @@ from distprof.heartbeat.layout import (
     ARITHMETIC_BYTES,
     COUNTERS,
     DEVICE_BYTES,
-    DOORBELL,
     ERROR,
     GROUP_BYTES,
     GROUPS,
@@ -29,6 +28,7 @@ from distprof.heartbeat.layout import (
     MOST_GROUPS,
     MOST_WORKS,
     NAME_BYTES,
+    NEWEST_REQUEST,
     PHASE_BYTES,
     PHASES,
     PLACE_BYTES,
@@ -89,8 +89,8 @@ class SlotWriter:
         )
         self._histogram = memory[slot + HISTOGRAM : slot + HISTOGRAM_END].cast("I")
         self._total = memory[slot + TOTAL : slot + TOTAL + 8].cast("Q")
-        self._doorbell = memory[slot + DOORBELL : slot + DOORBELL + 8].cast("Q")
-        self._seen = self._doorbell[0]  # of requests: those to an earlier owner are not this rank's
+        self._newest_request = memory[slot + NEWEST_REQUEST : slot + NEWEST_REQUEST + 8].cast("Q")
+        self._seen_request = self._newest_request[0]  # those to an earlier owner of the slot are not this rank's
         self._started_ns = self._began_ns = mono_ns()
         self._smoothed_ns = 0
         self._situation = int(State.QUIET), 0, 0  # state, window, the first iteration after that window
@@ -136,7 +136,7 @@ class SlotWriter:
             return self.iteration_follows(iteration)
         self._began_ns = now = self._now()
         self._progress.write(iteration, now, 0, self._smoothed_ns, state, window, window_end)
-        return self._doorbell[0] != self._seen
+        return self._newest_request[0] != self._seen_request
 
     def iteration_follows(self, iteration: int) -> bool:
         """Says that ``iteration`` begins now, in the state and window of the one before; returns as above."""
@@ -148,7 +148,7 @@ class SlotWriter:
         self._histogram[bucket_of(duration)] += 1
         self._total[0] += duration
         self._progress.write(iteration, now, duration, smoothed, *self._situation)
-        return self._doorbell[0] != self._seen
+        return self._newest_request[0] != self._seen_request
 
     def ended(self, iteration: int, state: int) -> None:
         """Says that no more iterations are seen."""
@@ -185,11 +185,11 @@ class SlotWriter:
 
     def request(self) -> Request | None:
         """Returns the request that is new; None while the daemon still writes it."""
-        rung = self._doorbell[0]
+        newest = self._newest_request[0]
         values = read_block(self._memory, self._slot, REQUEST)
-        if values is None or values[0] != rung:
+        if values is None or values[0] != newest:
             return None
-        self._seen = rung
+        self._seen_request = newest
         return Request(*values)
 
     def answer(self, number: int, iteration: int, *, window: int = 0, refusal: str = "") -> None:
@@ -197,8 +197,8 @@ class SlotWriter:
         self._answer.write(number, int(not refusal), window, iteration, text_bytes(refusal, REASON_BYTES))
 
 
-def ring(page: Page, index: int, request: Request) -> None:
-    """Lays a request into a slot; the daemon is the only process that does so."""
+def write_request(page: Page, index: int, request: Request) -> None:
+    """Writes a request into a slot; the daemon is the only process that does so."""
     slot = slot_offset(index)
     BlockWriter(page.memory, slot, REQUEST).write(*request)
-    page.memory[slot + DOORBELL : slot + DOORBELL + 8].cast("Q")[0] = request.number
+    page.memory[slot + NEWEST_REQUEST : slot + NEWEST_REQUEST + 8].cast("Q")[0] = request.number

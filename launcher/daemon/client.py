@@ -9,7 +9,7 @@ from typing import Any
 from distprof.errors import DataError
 from distprof.heartbeat.node_files import newest_nodes, node_id
 from distprof.heartbeat.page_folder import SOCKET, page_folder
-from distprof.launcher.daemon.exchange import FolderExchange
+from distprof.launcher.daemon.exchange.folder import FolderExchange
 from distprof.launcher.daemon.messages import (
     LENGTH_BYTES,
     MAX_REPLY_BYTES,

@@ -17,11 +17,11 @@ _EMPTY_S = 30.0
 class JobEnd:
     """Knows when the job of this node has ended."""
 
-    def __init__(self, watch: NodeWatch, starter: int, lifeline: int | None) -> None:
+    def __init__(self, watch: NodeWatch, starter: int, launcher: int | None) -> None:
         self._watch = watch
-        self._lifeline = lifeline
-        #: What ends with the job if there is no lifeline: the parent of the rank that started the daemon.
-        self._parent = (next(procfs.ancestors(starter), 0), 0) if lifeline is None else (0, 0)
+        self._launcher = launcher
+        #: What ends with the job if there is no launcher: the parent of the rank that started the daemon.
+        self._parent = (next(procfs.ancestors(starter), 0), 0) if launcher is None else (0, 0)
         if self._parent[0] > 1:
             self._parent = self._parent[0], procfs.started_tick(self._parent[0]) or 0
         self._starter = starter, procfs.started_tick(starter) or 0
@@ -37,8 +37,8 @@ class JobEnd:
         if time.monotonic() - self._looked_s < _LIVES_S:
             return False
         self._looked_s = time.monotonic()
-        if self._lifeline is not None:
-            return bool(select.select([self._lifeline], [], [], 0)[0]) and not self._watch.has_live_ranks()
+        if self._launcher is not None:
+            return bool(select.select([self._launcher], [], [], 0)[0]) and not self._watch.has_live_ranks()
         if self._watch.has_live_ranks() or _lives(*self._starter):
             self._empty_since = time.monotonic()
             return False

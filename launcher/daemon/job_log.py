@@ -13,17 +13,17 @@ from distprof.heartbeat.look import SPEAK, ask, write_words
 class JobLog:
     """Hands lines over; what nobody takes is dropped."""
 
-    def __init__(self, lifeline: int | None, token: str, slots: Callable[[], Iterable[int]]) -> None:
-        """``lifeline`` is the descriptor of a socket to the launcher; ``slots`` returns those of ranks that live."""
-        self._lifeline = lifeline
+    def __init__(self, launcher: int | None, token: str, slots: Callable[[], Iterable[int]]) -> None:
+        """``launcher`` is the descriptor of a socket to it, if any; ``slots`` returns those of ranks that live."""
+        self._launcher = launcher
         self._token = token
         self._slots = slots
 
     def say(self, sentence: str) -> None:
         """Never waits."""
         line = " ".join(sentence.splitlines())
-        if self._lifeline is not None:
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._lifeline)) as link:
+        if self._launcher is not None:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._launcher)) as link:
                 link.sendall(f"{line}\n".encode(), socket.MSG_DONTWAIT)
             return
         with contextlib.suppress(OSError):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from distprof.heartbeat.page import Page
 from distprof.heartbeat.slot import NOT_MEASURED, RankInfo, Request, State
 from distprof.heartbeat.slot_reader import PageReader, is_alive
-from distprof.heartbeat.slot_writer import ring
+from distprof.heartbeat.slot_writer import write_request
 from distprof.launcher.daemon.hang_watch.limits import FLOOR_S, limit_s
 from distprof.launcher.daemon.requests import WindowRequest
 from distprof.launcher.daemon.slow_rank.history import RankLooks
@@ -21,7 +21,7 @@ DEAD = "dead"
 
 
 class NodeWatch:
-    """Reads the page of this node, and lays requests into it."""
+    """Reads the page of this node, and writes requests into it."""
 
     def __init__(self, page: Page, node: str, floor_s: float = FLOOR_S) -> None:
         """``floor_s``: the least time after which an iteration counts as stuck."""
@@ -29,7 +29,7 @@ class NodeWatch:
         self._reader = PageReader(page)
         self._floor_s = floor_s
         self.node = node
-        self._request = 0  # the last one that was laid into the page
+        self._request = 0  # the last one that was written into the page
 
     def status(self, looks: Mapping[int, RankLooks]) -> NodeStatus:
         """Returns the status of this node; ``looks`` say of ranks how often each was the slowest."""
@@ -50,15 +50,15 @@ class NodeWatch:
         ranks = sorted(self.slots(), key=lambda found: found[1].rank)
         return [index for index, found in ranks if is_alive(found) and not procfs.is_stopped(found.pid)]
 
-    def lay(self, request: WindowRequest) -> None:
-        """Lays a request into the slots of the ranks that it is for, if it is newer than the last one."""
+    def pass_on(self, request: WindowRequest) -> None:
+        """Writes a request into the slots of the ranks that it is for, if it is newer than the last one."""
         if request.number <= self._request:
             return
         self._request = request.number
         plan = Request(request.number, request.start, request.counted, request.timed, request.window, request.traced)
         for index, found in self.slots():
             if request.ranks is None or found.rank in request.ranks:
-                ring(self._page, index, plan)
+                write_request(self._page, index, plan)
 
     def slots(self) -> list[tuple[int, RankInfo]]:
         """Returns the slots, of a rank with several the one that was taken last: a restarted rank may get another."""

@@ -8,13 +8,13 @@ import sys
 from distprof.config.settings import read_settings
 from distprof.console import say
 from distprof.errors import said
-from distprof.heartbeat.daemon_start import Lifeline, start_from_launcher
+from distprof.heartbeat.daemon_start import StartedDaemon, start_from_launcher
 from distprof.heartbeat.node_files import ensure_page
 from distprof.launcher.daemon.metrics.availability import why_not_here
 from distprof.run_folder import RunFolder
 
 
-def start_daemon(run: RunFolder, relay: int | None = None) -> Lifeline | None:
+def start_daemon(run: RunFolder, relay: int | None = None) -> StartedDaemon | None:
     """Makes the page of this node and starts its daemon, which gets the descriptor ``relay``.
 
     Returns None without one, with a message: the job goes on.
@@ -25,10 +25,10 @@ def start_daemon(run: RunFolder, relay: int | None = None) -> Lifeline | None:
         if why:
             say(f"metrics cannot be served yet, which is tried again and again: {why}")
         node, _ = ensure_page(run, settings.page_id)
-        lifeline = start_from_launcher(run, settings.launch, node.token, sys.path, relay)
+        daemon = start_from_launcher(run, settings.launch, node.token, sys.path, relay)
         with contextlib.suppress(RuntimeError):  # there may be no more threads
-            lifeline.pass_on(say)
-        return lifeline
+            daemon.pass_on(say)
+        return daemon
     except Exception as error:
         say(f"the ranks of this node have no heartbeat, and 'distprof top' shows none of them: {said(error)}")
         return None

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from distprof.launcher.daemon.exchange import MAX_NODES
+from distprof.launcher.daemon.exchange.protocol import MAX_NODES
 from distprof.launcher.daemon.messages import BadMessage
 from distprof.launcher.gather.sender import checksum_of
 from distprof.launcher.gather.wire import (

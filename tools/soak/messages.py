@@ -17,16 +17,16 @@ from distprof.heartbeat import page_folder
 from distprof.heartbeat.page import Page, create_page, open_page
 from distprof.heartbeat.slot import State
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
-from distprof.launcher.daemon.exchange import FolderExchange
+from distprof.launcher.daemon.exchange.folder import FolderExchange
+from distprof.launcher.daemon.exchange.joined import JoinedExchange
+from distprof.launcher.daemon.exchange.store import StoreExchange
 from distprof.launcher.daemon.hang_watch.watch import HangWatch
-from distprof.launcher.daemon.joined_exchange import JoinedExchange
-from distprof.launcher.daemon.main import Daemon
 from distprof.launcher.daemon.messages import BadMessage, pack, unpack
+from distprof.launcher.daemon.node_daemon import NodeDaemon
 from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import WindowRequest
 from distprof.launcher.daemon.slow_rank.watch import SlowRankWatch
 from distprof.launcher.daemon.status import to_message
-from distprof.launcher.daemon.store_exchange import StoreExchange
 from distprof.launcher.gather.receiver import Receiver
 from distprof.launcher.gather.sender import Sender
 from distprof.launcher.gather.wire import Ask, Done, Offer, Part
@@ -60,7 +60,7 @@ class Node:
         exchange = JoinedExchange(StoreExchange(self.store), FolderExchange(self.run, _KEY))
         hangs = HangWatch(self.run, self._token, watch.slots, 60.0, lambda _: None)
         slow_rank = SlowRankWatch(self.page, self._token, watch.slots, lambda _: None)
-        self.daemon = Daemon(watch, exchange, hangs, slow_rank)
+        self.daemon = NodeDaemon(watch, exchange, hangs, slow_rank)
         self.daemon.exchange()
         self.receiver = Receiver(self.store, self.store.add("nodes", 1), self.run)
         self.sender = Sender(self.store, 1, self.run, "host", lambda: False)

@@ -21,7 +21,7 @@ from distprof.heartbeat.page import Page, create_page, open_page
 from distprof.heartbeat.page_folder import NoPage, file_system, make_folder
 from distprof.heartbeat.slot import DeviceMacs, GroupProgress, RankInfo, Request, State, StepFigures, WindowWork
 from distprof.heartbeat.slot_reader import SlotReader, read_slots
-from distprof.heartbeat.slot_writer import SlotRank, SlotWriter, ring
+from distprof.heartbeat.slot_writer import SlotRank, SlotWriter, write_request
 
 WHO = SlotRank(11, 16, local_rank=3, node_rank=1, host="node-7", device="cpu", wall_ns=5, gpu_uuid="GPU-1")
 
@@ -93,7 +93,7 @@ def test_a_request_reaches_the_rank_by_one_load_and_is_answered(token: str) -> N
     daemon = open_page(token)
     assert not slot.iteration_begins(1, State.QUIET, 0, 0)
     asked = Request(number=4, start=20, counted=1, timed=10, window=1)
-    ring(daemon, index, asked)
+    write_request(daemon, index, asked)
     assert slot.iteration_begins(2, State.QUIET, 0, 0)
     assert slot.request() == asked
     assert not slot.iteration_begins(3, State.QUIET, 0, 0)  # it is known now
@@ -107,11 +107,11 @@ def test_a_request_reaches_the_rank_by_one_load_and_is_answered(token: str) -> N
 
 def test_a_request_that_is_not_whole_yet_is_read_later(token: str) -> None:
     slot, index = writer(token)
-    ring(open_page(token), index, Request(1, 20, 1, 10, 1))
+    write_request(open_page(token), index, Request(1, 20, 1, 10, 1))
     page = open_page(token)
     page.memory[slot_offset(index) : slot_offset(index) + 8] = (2).to_bytes(8, sys.byteorder)  # its block comes later
     assert slot.iteration_begins(2, State.QUIET, 0, 0) and slot.request() is None
-    ring(page, index, Request(2, 30, 1, 10, 1))
+    write_request(page, index, Request(2, 30, 1, 10, 1))
     assert slot.iteration_begins(3, State.QUIET, 0, 0)
     found = slot.request()
     assert found is not None and found.start == 30
@@ -122,7 +122,7 @@ def test_a_restarted_rank_finds_its_slot_clean(token: str) -> None:
     slot.iteration_begins(7, State.TIMED, 3, 9)
     slot.error("there", "what")
     slot.activity("forward", "old")
-    ring(open_page(token), index, Request(1, 20, 1, 10, 1))
+    write_request(open_page(token), index, Request(1, 20, 1, 10, 1))
     slot._page.close()  # as the system does when a process ends
     again, second = writer(token, replace(WHO, world_size=8))
     assert second == index

@@ -16,10 +16,10 @@ from distprof.heartbeat.page import Page, create_page, open_page
 from distprof.heartbeat.slot import State
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 from distprof.launcher.daemon.client import DaemonClient
-from distprof.launcher.daemon.exchange import FolderExchange
+from distprof.launcher.daemon.exchange.folder import FolderExchange
 from distprof.launcher.daemon.hang_watch.watch import HangWatch
-from distprof.launcher.daemon.main import Daemon
 from distprof.launcher.daemon.messages import pack
+from distprof.launcher.daemon.node_daemon import NodeDaemon
 from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import WindowRequest
 from distprof.launcher.daemon.slow_rank.watch import SlowRankWatch
@@ -32,7 +32,7 @@ KEYS = ("a" * 16, "b" * 16)
 class Node:
     """A node of two ranks in this process, with a daemon that the test moves."""
 
-    daemon: Daemon
+    daemon: NodeDaemon
     slots: list[SlotWriter]
     page: Page
 
@@ -60,7 +60,7 @@ def _node(run: RunFolder, number: int) -> Node:
     watch = NodeWatch(page, KEYS[number])
     hangs = HangWatch(run, token, watch.slots, 60.0, lambda _: None)
     slow_rank = SlowRankWatch(page, token, watch.slots, lambda _: None)
-    return Node(Daemon(watch, FolderExchange(run, KEYS[number]), hangs, slow_rank), slots, page)
+    return Node(NodeDaemon(watch, FolderExchange(run, KEYS[number]), hangs, slow_rank), slots, page)
 
 
 def exchange(nodes: list[Node]) -> None:
@@ -80,7 +80,7 @@ def test_each_daemon_knows_all_nodes(nodes: list[Node], run: RunFolder) -> None:
 
 def test_a_request_to_one_daemon_reaches_the_ranks_of_all(nodes: list[Node], run: RunFolder) -> None:
     request = WindowRequest(number=1, start=50, counted=1, timed=10, window=1)
-    assert nodes[0].daemon.handle({"op": "window", **request.message()}) == {"laid": 1}
+    assert nodes[0].daemon.handle({"op": "window", **request.message()}) == {"accepted": 1}
     exchange(nodes)
     for node in nodes:
         for slot in node.slots:
@@ -91,8 +91,8 @@ def test_a_request_to_one_daemon_reaches_the_ranks_of_all(nodes: list[Node], run
     assert not any(slot.iteration_begins(12, State.QUIET, 0, 5) for node in nodes for slot in node.slots)
     DaemonClient(run).send(WindowRequest(number=2, start=80, counted=0, timed=3, window=2, ranks=(1, 2)))
     exchange(nodes)
-    rung = [slot.iteration_begins(13, State.QUIET, 0, 5) for node in nodes for slot in node.slots]
-    assert rung == [False, True, True, False]
+    asked = [slot.iteration_begins(13, State.QUIET, 0, 5) for node in nodes for slot in node.slots]
+    assert asked == [False, True, True, False]
     assert DaemonClient(run).last_request() == 2
 
 

@@ -14,16 +14,16 @@ from distprof.heartbeat import page_folder
 from distprof.heartbeat.page import create_page, open_page
 from distprof.heartbeat.slot import State
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
-from distprof.launcher.daemon.exchange import FolderExchange
+from distprof.launcher.daemon.exchange.folder import FolderExchange
+from distprof.launcher.daemon.exchange.joined import JoinedExchange
+from distprof.launcher.daemon.exchange.store import MAX_VALUE_BYTES, StoreExchange
 from distprof.launcher.daemon.hang_watch.watch import HangWatch
-from distprof.launcher.daemon.joined_exchange import JoinedExchange
-from distprof.launcher.daemon.main import Daemon
 from distprof.launcher.daemon.messages import pack, unpack
+from distprof.launcher.daemon.node_daemon import NodeDaemon
 from distprof.launcher.daemon.node_watch import NodeWatch
 from distprof.launcher.daemon.requests import WindowRequest
 from distprof.launcher.daemon.slow_rank.watch import SlowRankWatch
 from distprof.launcher.daemon.status import NodeStatus, from_message, to_message
-from distprof.launcher.daemon.store_exchange import MAX_VALUE_BYTES, StoreExchange
 from distprof.launcher.store.key_values import StoreLost
 from distprof.launcher.store.tcp_store import TcpStore
 from distprof.run_folder import RunFolder
@@ -33,7 +33,7 @@ KEYS = ("a" * 16, "b" * 16)
 
 @dataclass
 class Node:
-    daemon: Daemon
+    daemon: NodeDaemon
     slots: list[SlotWriter]
     watch: NodeWatch
 
@@ -62,7 +62,7 @@ def _node(folder: Path, number: int, connect: Connect) -> Node:
     exchange = JoinedExchange(StoreExchange(connect()), FolderExchange(run, KEYS[number]))
     hangs = HangWatch(run, token, watch.slots, 60.0, lambda _: None)
     slow_rank = SlowRankWatch(page, token, watch.slots, lambda _: None)
-    return Node(Daemon(watch, exchange, hangs, slow_rank), slots, watch)
+    return Node(NodeDaemon(watch, exchange, hangs, slow_rank), slots, watch)
 
 
 def new_connection(connect: Connect) -> CountedStore:
@@ -83,7 +83,7 @@ def test_each_daemon_knows_both_nodes_and_a_request_reaches_all_ranks(nodes: lis
         assert sorted(rank.rank for status in map(from_message, found) for rank in status.ranks) == [0, 1, 2, 3]
     for number in (1, 2):
         request = WindowRequest(number=number, start=40 + number, counted=1, timed=10, window=number)
-        assert nodes[0].daemon.handle({"op": "window", **request.message()}) == {"laid": number}
+        assert nodes[0].daemon.handle({"op": "window", **request.message()}) == {"accepted": number}
         exchange(nodes)
         for slot in (slot for node in nodes for slot in node.slots):
             assert slot.iteration_begins(10 + number, State.QUIET, 0, 5)
@@ -118,7 +118,7 @@ def test_all_others_are_read_only_when_somebody_asks_or_on_the_node_that_judges(
     store = new_connection(connect)
     hangs = HangWatch(RunFolder(Path("none")), "", list, 60.0, lambda _: None)
     slow_rank = SlowRankWatch(nodes[1].watch._page, "", list, lambda _: None)
-    last = Daemon(nodes[1].watch, StoreExchange(store), hangs, slow_rank)  # its ranks are 2 and 3
+    last = NodeDaemon(nodes[1].watch, StoreExchange(store), hangs, slow_rank)  # its ranks are 2 and 3
     last.exchange()
     assert store.peeked == ["status/1"], "the first with a lower rank is enough"
     for _ in range(3):

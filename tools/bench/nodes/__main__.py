@@ -23,7 +23,7 @@ from bench.machine import described
 from bench.nodes.daemons import EXCHANGE_S, PREFIX
 from bench.process import PYTHON, TOOLS
 from bench.table import MB, Table
-from distprof.launcher.daemon.store_exchange import MAX_VALUE_BYTES, StoreExchange
+from distprof.launcher.daemon.exchange.store import MAX_VALUE_BYTES, StoreExchange
 from distprof.launcher.gather.receiver import Receiver
 from distprof.launcher.store.tcp_store import TcpStore
 from distprof.run_folder import RunFolder

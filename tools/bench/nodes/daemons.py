@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from bench.nodes.made_up import CountedStore, Traffic, status
+from distprof.launcher.daemon.exchange.store import StoreExchange
 from distprof.launcher.daemon.messages import pack
 from distprof.launcher.daemon.status import to_message
-from distprof.launcher.daemon.store_exchange import StoreExchange
 from distprof.launcher.gather.sender import Sender
 from distprof.launcher.store.tcp_store import TcpStore
 from distprof.records import Header

@@ -61,8 +61,8 @@ def _measured(folder: Path, ranks: int, seconds: float) -> tuple[float, int]:
     write_settings(settings, run.inject)
     node, _ = ensure_page(run, _LAUNCH)
     rank_pids = [_forked(node.token, rank, ranks) for rank in range(ranks)]
-    lifeline = start_from_launcher(run, _LAUNCH, node.token, sys.path)
-    lifeline.pass_on(lambda line: None)  # close() then waits for the daemon's last writes
+    daemon = start_from_launcher(run, _LAUNCH, node.token, sys.path)
+    daemon.pass_on(lambda line: None)  # close() then waits for the daemon's last writes
     try:
         time.sleep(_STARTS_S)
         pid = _daemon_pid(run)
@@ -74,7 +74,7 @@ def _measured(folder: Path, ranks: int, seconds: float) -> tuple[float, int]:
         for rank_pid in rank_pids:
             os.kill(rank_pid, signal.SIGKILL)
             os.waitpid(rank_pid, 0)
-        lifeline.close()
+        daemon.close()
     if resident_bytes is None:
         raise RuntimeError("the daemon has ended")
     return share, resident_bytes

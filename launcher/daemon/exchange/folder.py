@@ -1,8 +1,4 @@
-"""What the daemons of a job's nodes tell each other: each its status, and the last request of a user to all.
-
-The interface is :class:`Exchange`; :class:`FolderExchange` keeps both in files of the run's shared folder.  The values
-come from elsewhere: they are bounded, and no name in them is used as a path.
-"""
+"""An exchange in files of the run's folder, which the nodes may share."""
 
 from __future__ import annotations
 
@@ -11,35 +7,14 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from typing import Protocol
 
+from distprof.launcher.daemon.exchange.protocol import MAX_NODES, MAX_REQUEST_BYTES, MAX_STATUS_BYTES
 from distprof.run_folder import NODES, RunFolder
 from distprof.safe_files import read_regular
 from distprof.safe_folders import FILE_MODE, own_folder
 
-#: A node's status: some hundred bytes for each rank.
-MAX_STATUS_BYTES = 1 << 18
-MAX_REQUEST_BYTES = 1 << 16
-#: No job has more nodes.
-MAX_NODES = 1 << 14
 _STATUS = re.compile(r"([0-9a-f]{16})\.status")
 _REQUEST = "request"
-
-
-class Exchange(Protocol):
-    """Values that all nodes of a job see, after a few seconds.  All methods raise OSError where that fails."""
-
-    def publish_status(self, status: bytes) -> None:
-        """Replaces this node's status."""
-
-    def statuses(self) -> Iterator[tuple[str, bytes]]:
-        """Yields (node, status) of all other nodes."""
-
-    def publish_request(self, request: bytes) -> None:
-        """Replaces the request to all nodes."""
-
-    def request(self) -> bytes | None:
-        """Returns the last request; None without one."""
 
 
 class FolderExchange:

@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from distprof.launcher.daemon.exchange import MAX_NODES, MAX_REQUEST_BYTES, MAX_STATUS_BYTES
+from distprof.launcher.daemon.exchange.protocol import MAX_NODES, MAX_REQUEST_BYTES, MAX_STATUS_BYTES
 from distprof.launcher.store.key_values import KeyValues
 
 #: The most bytes of a value that a node writes again and again.
@@ -25,7 +25,7 @@ _PIECE_BYTES = MAX_VALUE_BYTES - _HEAD.size - 1
 
 
 class StoreExchange:
-    """The interface :class:`~distprof.launcher.daemon.exchange.Exchange`, in a store that all nodes reach."""
+    """The interface :class:`~distprof.launcher.daemon.exchange.protocol.Exchange`, in a store that all nodes reach."""
 
     def __init__(self, store: KeyValues) -> None:
         self._store = store

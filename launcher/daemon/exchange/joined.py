@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from distprof.launcher.daemon.exchange import Exchange
+from distprof.launcher.daemon.exchange.protocol import Exchange
 
 
 class JoinedExchange:
-    """Several :class:`~distprof.launcher.daemon.exchange.Exchange` with the interface of one, the best first.
+    """Several :class:`~distprof.launcher.daemon.exchange.protocol.Exchange` with the interface of one, the best first.
 
     One that fails is passed over.
     """
