@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from distprof.merge.arrays import FloatArray, IntArray, ShortFloatArray
-from distprof.merge.job.child_order import ChildOrder, Key
+from distprof.merge.job.child_order import ChildOrder
+from distprof.merge.job.module_keys import ModuleKey, ModuleName
 from distprof.merge.job.module_labels import module_labels
-from distprof.merge.job.stages import Name, Pipeline, apart_on_stages
+from distprof.merge.job.stages import Pipeline, apart_on_stages
 from distprof.merge.load.module_tree import RankTree
 from distprof.records import Array, ModuleRow
 
@@ -101,17 +102,17 @@ class ModuleUnion:
 _Kind = tuple[RankTree, Pipeline]
 
 
-def _keys(kinds: Iterable[_Kind]) -> dict[_Kind, list[Key]]:
+def _keys(kinds: Iterable[_Kind]) -> dict[_Kind, list[ModuleKey]]:
     """Returns the keys of the rows, by tree and pipeline."""
     named = {(tree, pipeline): _names(tree, pipeline) for tree, pipeline in kinds}
     apart = apart_on_stages((tree, names, stages) for (tree, _), (names, stages) in named.items())
     return {
-        kind: [(*name, stage if name in apart else -1) for name, stage in zip(names, stages, strict=True)]
+        kind: [ModuleKey(name, stage if name in apart else -1) for name, stage in zip(names, stages, strict=True)]
         for kind, (names, stages) in named.items()
     }
 
 
-def _names(tree: RankTree, pipeline: Pipeline) -> tuple[list[Name], list[int]]:
+def _names(tree: RankTree, pipeline: Pipeline) -> tuple[list[ModuleName], list[int]]:
     """Returns the names and the stages of the rows."""
     seen: dict[tuple[int, str, str], int] = {}
     names, stages = [], []
@@ -119,19 +120,19 @@ def _names(tree: RankTree, pipeline: Pipeline) -> tuple[list[Name], list[int]]:
         alike = (row.root, row.name, row.class_name)
         seen[alike] = seen.get(alike, -1) + 1
         model, stage = pipeline.place(row.root)
-        names.append((model, row.name, row.class_name, seen[alike]))
+        names.append(ModuleName(model, row.name, row.class_name, seen[alike]))
         stages.append(stage)
     return names, stages
 
 
 class _Union:
     def __init__(self) -> None:
-        self._rows: dict[Key, ModuleRow] = {}
-        self._parents: dict[Key, Key | None] = {}
-        self._children: dict[Key | None, ChildOrder] = {}
+        self._rows: dict[ModuleKey, ModuleRow] = {}
+        self._parents: dict[ModuleKey, ModuleKey | None] = {}
+        self._children: dict[ModuleKey | None, ChildOrder] = {}
 
-    def add(self, tree: RankTree, keys: list[Key]) -> None:
-        own: dict[Key | None, list[Key]] = {}
+    def add(self, tree: RankTree, keys: list[ModuleKey]) -> None:
+        own: dict[ModuleKey | None, list[ModuleKey]] = {}
         for key, row in zip(keys, tree.rows, strict=True):
             # A module keeps the parent that the first rank gives it.
             parent = self._parents.setdefault(key, keys[row.parent] if row.parent >= 0 else None)
@@ -140,9 +141,9 @@ class _Union:
         for parent, children in own.items():
             self._children.setdefault(parent, ChildOrder()).add(children)
 
-    def order(self) -> list[Key]:
+    def order(self) -> list[ModuleKey]:
         """Returns the keys in depth-first order."""
-        order: list[Key] = []
+        order: list[ModuleKey] = []
         waiting = self._ordered(None)[::-1]
         while waiting:
             key = waiting.pop()
@@ -150,11 +151,13 @@ class _Union:
             waiting += self._ordered(key)[::-1]
         return order
 
-    def _ordered(self, parent: Key | None) -> list[Key]:
+    def _ordered(self, parent: ModuleKey | None) -> list[ModuleKey]:
         children = self._children[parent].ordered() if parent in self._children else []
-        return children if parent else sorted(children, key=lambda key: (key[0], key[4]))
+        return children if parent else sorted(children, key=lambda key: (key.named.model, key.stage))
 
-    def modules(self, order: list[Key], place: dict[Key, int], held_as: Mapping[int, str] | None) -> tuple[Module, ...]:
+    def modules(
+        self, order: list[ModuleKey], place: dict[ModuleKey, int], held_as: Mapping[int, str] | None
+    ) -> tuple[Module, ...]:
         depths: list[int] = []
         parents: list[int] = []
         for key in order:
@@ -162,6 +165,6 @@ class _Union:
             parents.append(-1 if parent is None else place[parent])
             depths.append(0 if parent is None else depths[parents[-1]] + 1)
         rows = [self._rows[key] for key in order]
-        models, stages = [key[0] for key in order], [key[4] for key in order]
+        models, stages = [key.named.model for key in order], [key.stage for key in order]
         labels = module_labels(rows, parents, models, stages, held_as)
         return tuple(Module(*fields) for fields in zip(labels, rows, models, stages, parents, depths, strict=True))

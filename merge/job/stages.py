@@ -13,12 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from distprof.merge.job.module_keys import ModuleName
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.rank import RankData
-
-#: (model, name, class, which one of several alike on a rank): a module's name before its stage is looked at
-Name = tuple[int, str, str, int]
 
 
 @dataclass(frozen=True)
@@ -46,43 +44,43 @@ def pipeline_position(data: RankData, layout: JobTopology) -> Pipeline:
     return Pipeline(own, tuple(roots.values()))
 
 
-def apart_on_stages(trees: Iterable[tuple[RankTree, Sequence[Name], Sequence[int]]]) -> set[Name]:
+def apart_on_stages(trees: Iterable[tuple[RankTree, Sequence[ModuleName], Sequence[int]]]) -> set[ModuleName]:
     """Returns the names that mean another module on every stage.  ``trees`` have their rows' names and stages."""
-    inside: dict[Name, dict[int, set[Name]]] = {}  # by name, by stage; parents before their children
-    parents: dict[Name, Name] = {}
+    inside: dict[ModuleName, dict[int, set[ModuleName]]] = {}  # by name, by stage; parents before their children
+    parents: dict[ModuleName, ModuleName] = {}
     for tree, names, stages in trees:
         for row, name, stage in zip(tree.rows, names, stages, strict=True):
             inside.setdefault(name, {}).setdefault(stage, set())
             if row.parent >= 0:
                 inside[names[row.parent]].setdefault(stage, set()).add(name)
                 parents.setdefault(name, names[row.parent])
-    through: set[Name] = set()
+    through: set[ModuleName] = set()
     for name in reversed(inside):
         if _runs_through(list(inside[name].values()), through):
             through.add(name)
-    apart: set[Name] = set()
+    apart: set[ModuleName] = set()
     for name, by_stage in inside.items():
         if len(by_stage) > 1 and (name not in through or parents.get(name) in apart):
             apart.add(name)
     return apart.union(*_of_other_classes(inside))
 
 
-def _of_other_classes(inside: Mapping[Name, Mapping[int, object]]) -> Iterator[list[Name]]:
+def _of_other_classes(inside: Mapping[ModuleName, Mapping[int, object]]) -> Iterator[list[ModuleName]]:
     """Yields names whose class differs between stages; roots are named by their class and are left out."""
-    alike: dict[tuple[int, str], list[Name]] = {}
+    alike: dict[tuple[int, str], list[ModuleName]] = {}
     for name in inside:
-        alike.setdefault(name[:2], []).append(name)
+        alike.setdefault((name.model, name.name), []).append(name)
     for (_, own), kinds in alike.items():
         stages = [stage for kind in kinds for stage in inside[kind]]
         if own and len(kinds) > 1 and len(stages) == len(set(stages)):
             yield kinds
 
 
-def _runs_through(children: Sequence[set[Name]], through: set[Name]) -> bool:
+def _runs_through(children: Sequence[set[ModuleName]], through: set[ModuleName]) -> bool:
     """Returns whether the pipeline runs through a container that has these children on its stages."""
     if len(children) == 1:
         return False
     everything = set.union(*children)
-    if everything and all(name.rpartition(".")[2].isdecimal() for _, name, _, _ in everything):
+    if everything and all(child.name.rpartition(".")[2].isdecimal() for child in everything):
         return sum(map(len, children)) == len(everything)
     return any(own != children[0] for own in children) or not everything.isdisjoint(through)
