@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from distprof.merge.arrays import BoolArray, FloatArray, IntArray, first_of_each, places_of, ragged
-from distprof.merge.collectives.gaps import Gaps
+from distprof.merge.collectives.activity import Activity
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.pending import ENDED_BEFORE, Pending, all_pending
 
@@ -62,18 +62,17 @@ class HostBounds:
         return float(at[order][place]), float(at[order][place + 1])
 
 
-def host_bounds(entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray, error_ns: int) -> HostBounds:
+def host_bounds(activity: Activity, host: IntArray, error_ns: int) -> HostBounds:
     """Returns the bounds; ``host`` is the number of the host of each column, whose clocks are wrong by ``error_ns`` at
     most.
     """
+    entries = activity.entries
     hosts = _Hosts.of(entries, host[entries.column])
-    pending = all_pending(replace(entries, last_ns=entries.last_ns + error_ns), gaps)
+    pending = all_pending(replace(entries, last_ns=entries.last_ns + error_ns), activity.gaps)
     some = pending.of(_first_of_hosts(host)[entries.column[pending.entry]])
-    rests_at_most = (int(identity.max(initial=0)) + 1) * (int(host.max(initial=0)) + 1) * len(entries.iterations)
-    found = [
-        _bounds(*_rests(of_kinds, entries, gaps, identity, host, hosts))
-        for of_kinds in some.by_ordinal(entries, rests_at_most)
-    ]
+    rests_at_most = activity.identities * (int(host.max(initial=0)) + 1) * len(entries.iterations)
+    kinds = some.by_ordinal(entries, rests_at_most)
+    found = [_bounds(*_rests(of_kinds, activity, host, hosts)) for of_kinds in kinds]
     names = ("first", "second", "least_ns", "most_ns")
     return HostBounds(*(np.concatenate([_NONE, *(getattr(one, name) for one in found)]) for name in names))
 
@@ -108,13 +107,11 @@ def _shortest(pair: IntArray, rest_ns: IntArray) -> tuple[IntArray, IntArray]:
     return pair[order][first[enough]], rest_ns[order][place[enough]]
 
 
-def _rests(
-    pending: Pending, entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray, hosts: _Hosts
-) -> tuple[IntArray, ...]:
+def _rests(pending: Pending, activity: Activity, host: IntArray, hosts: _Hosts) -> tuple[IntArray, ...]:
     """Returns kind, own host, other host and rest of the pairs: of the first host of each collective against all
     others, and of those against the first one.
     """
-    size = int(identity.max(initial=0)) + 1
+    entries, gaps = activity.entries, activity.gaps
     parts = []
     for every_entry, every_gap in pending.pieces():
         collective = gaps.message[every_gap] < 0
@@ -124,9 +121,9 @@ def _rests(
         is_first = hosts.host[first] == own
         count = np.where(is_first, number - 1, 1)
         other = ragged(first + is_first, count)
-        kind = np.repeat(entries.ordinal[entry].astype(np.int64) * size + identity[gap], count)
+        kind = entries.ordinal[entry].astype(np.int64) * activity.identities + activity.identity[gap]
         rest_ns = np.repeat(gaps.end_ns[gap], count) - hosts.last_ns[other]
-        parts.append((kind, np.repeat(own, count), hosts.host[other], rest_ns))
+        parts.append((np.repeat(kind, count), np.repeat(own, count), hosts.host[other], rest_ns))
     return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 

@@ -23,7 +23,7 @@ from distprof.merge.arrays import (
     places_of,
     smallest_of_each,
 )
-from distprof.merge.collectives.gaps import Gaps
+from distprof.merge.collectives.activity import Activity
 from distprof.merge.collectives.host_bounds import FEWEST, host_bounds
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.pending import ENDED_BEFORE, all_pending
@@ -77,18 +77,16 @@ class _Moments:
         return found
 
 
-def host_shifts(
-    entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray, error_ns: int | None
-) -> HostShifts | None:
+def host_shifts(activity: Activity, host: IntArray, error_ns: int | None) -> HostShifts | None:
     """Returns the shifts; None where hosts do not wait for each other often enough.
 
     ``host`` is the number of the host of each column, from 0; their clocks are wrong by ``error_ns`` at most, or by any
     time if it is None.
     """
     if error_ns is not None:
-        return _shifts_within(entries, gaps, identity, host, error_ns)
-    roughly = _rough_shifts(entries, host)
-    found = _shifts_within(*_shifted(entries, gaps, roughly[host]), identity, host, _ROUGH_NS)
+        return _shifts_within(activity, host, error_ns)
+    roughly = _rough_shifts(activity.entries, host)
+    found = _shifts_within(_shifted(activity, roughly[host]), host, _ROUGH_NS)
     return None if found is None else replace(found, shift_ns=found.shift_ns + roughly)
 
 
@@ -106,23 +104,24 @@ def _rough_shifts(entries: JoinedEntries, host: IntArray) -> IntArray:
     return found
 
 
-def _shifted(entries: JoinedEntries, gaps: Gaps, shift_ns: IntArray) -> tuple[JoinedEntries, Gaps]:
-    """Returns entries and gaps with ``shift_ns``, by column, added to their times."""
+def _shifted(activity: Activity, shift_ns: IntArray) -> Activity:
+    """Returns the activity with ``shift_ns``, by column, added to its times."""
+    entries, gaps = activity.entries, activity.gaps
     of_entry, of_gap = shift_ns[entries.column], shift_ns[gaps.column]
     here = entries.last_here_ns + of_entry
     last = largest_of_each(entries.event, here, int(entries.event.max()) + 1)
-    return (
-        replace(entries, enqueued_ns=entries.enqueued_ns + of_entry, last_here_ns=here, last_ns=last[entries.event]),
-        replace(gaps, start_ns=gaps.start_ns + of_gap, end_ns=gaps.end_ns + of_gap),
+    enqueued = entries.enqueued_ns + of_entry
+    return replace(
+        activity,
+        entries=replace(entries, enqueued_ns=enqueued, last_here_ns=here, last_ns=last[entries.event]),
+        gaps=replace(gaps, start_ns=gaps.start_ns + of_gap, end_ns=gaps.end_ns + of_gap),
     )
 
 
-def _shifts_within(
-    entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray, error_ns: int
-) -> HostShifts | None:
+def _shifts_within(activity: Activity, host: IntArray, error_ns: int) -> HostShifts | None:
     hosts = int(host.max(initial=0)) + 1
-    bounds = host_bounds(entries, gaps, identity, host, error_ns)
-    moments = _moments_of_waits(entries, gaps, identity, host)
+    bounds = host_bounds(activity, host, error_ns)
+    moments = _moments_of_waits(activity, host)
     shifts, errors = np.zeros(hosts), np.zeros(hosts)
     known = np.zeros(hosts, bool)
     reached = np.zeros(hosts, np.int64)  # the bounds of each host that is not known against known ones
@@ -155,12 +154,13 @@ def _error(values: FloatArray) -> float:
     return 3 * _STANDARD_ERROR * deviation / math.sqrt(len(values))
 
 
-def _moments_of_waits(entries: JoinedEntries, gaps: Gaps, identity: IntArray, host: IntArray) -> _Moments:
+def _moments_of_waits(activity: Activity, host: IntArray) -> _Moments:
     """Returns when the first rank of each host goes on after a collective."""
+    entries, gaps = activity.entries, activity.gaps
     within = replace(entries, last_ns=entries.last_here_ns)
     pairs = list(all_pending(within, gaps).pieces())
     entry, gap = (np.concatenate([np.zeros(0, np.int64), *(pair[side] for pair in pairs)]) for side in (0, 1))
-    kind = combination((entries.ordinal[entry], identity[gap]))
+    kind = combination((entries.ordinal[entry], activity.identity[gap]))
     rest_ns = gaps.end_ns[gap] - within.last_ns[entry]
     chosen = _kinds_that_wait(kind, rest_ns)[kind] & (rest_ns >= 0) & (gaps.message[gap] < 0)
     entry, gap, kind = entry[chosen], gap[chosen], kind[chosen]

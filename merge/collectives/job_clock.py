@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.clock.measured_clock import measured_clock, measured_section
 from distprof.merge.clock.offsets import JobClock
-from distprof.merge.collectives.gaps import training_gaps
+from distprof.merge.collectives.activity import training_activity
 from distprof.merge.collectives.host_shifts import host_shifts
 from distprof.merge.collectives.join import JoinedEntries, join_entries
-from distprof.merge.collectives.pending import gap_identities
 from distprof.merge.report import Clocks
 
 #: With a smaller error, waits are told from work as on one host.
@@ -58,9 +55,8 @@ def _clock_and_error(analysis: Analysis) -> tuple[JobClock, int]:
     entries = join_entries(analysis, clock)
     if entries is None or not len(entries):
         return clock, error_ns or 0
-    gaps = training_gaps(analysis, entries, clock)
-    cohort = np.array([analysis.cohorts[rank] for rank in entries.ranks], np.int64)
-    shifts = host_shifts(entries, gaps, gap_identities(gaps, cohort), clock.numbers(entries.ranks), error_ns)
+    activity = training_activity(analysis, entries, clock)
+    shifts = host_shifts(activity, clock.numbers(entries.ranks), error_ns)
     if shifts is None or (error_ns is not None and shifts.error_ns >= error_ns):
         return clock, error_ns or 0
     found = dict(zip(clock.anchors, shifts.shift_ns.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Pairs of a collective and a gap that began while the collective was pending, and the gaps that are alike."""
+"""Pairs of a collective and a gap that began while the collective was pending."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from distprof.merge.arrays import BoolArray, IntArray, combination, ragged
+from distprof.merge.arrays import BoolArray, IntArray, ragged
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.join import JoinedEntries
 
@@ -48,11 +48,6 @@ class Pending:
         for start, end in pairwise(bounds.tolist()):
             if start < end:
                 yield self.of(order[start:end])
-
-
-def gap_identities(gaps: Gaps, cohort: IntArray) -> IntArray:
-    """Returns for each gap a number, from 0, that is equal for the same gap of ranks of one cohort, in all steps."""
-    return combination((cohort[gaps.column], gaps.owner, gaps.turn, gaps.part))
 
 
 def all_pending(entries: JoinedEntries, gaps: Gaps) -> Pending:

@@ -22,10 +22,11 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import BoolArray, FloatArray, IntArray, first_of_each
-from distprof.merge.collectives.gaps import Gaps, training_gaps
+from distprof.merge.collectives.activity import Activity, training_activity
+from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.job_clock import clock_of, joined_entries
 from distprof.merge.collectives.join import JoinedEntries
-from distprof.merge.collectives.pending import ENDED_BEFORE, Pending, all_pending, gap_identities
+from distprof.merge.collectives.pending import ENDED_BEFORE, Pending
 
 #: A gap that waits varies with the moment of the last member, and what follows that moment does not.  A collective does
 #: not block where the rest of the gap varies by so many times what the whole gap does (and by more than a clock does).
@@ -50,17 +51,16 @@ def collective_waits(analysis: Analysis) -> Waits | None:
     entries = joined_entries(analysis)
     if entries is None:
         return None
-    gaps = training_gaps(analysis, entries, clock_of(analysis))
-    cohort = np.array([analysis.cohorts[rank] for rank in entries.ranks], np.int64)
-    return waits_of(entries, gaps, gap_identities(gaps, cohort))
+    return waits_in(training_activity(analysis, entries, clock_of(analysis)))
 
 
-def waits_of(entries: JoinedEntries, gaps: Gaps, identity: IntArray) -> Waits:
-    """Returns the waits; gaps of one ``identity`` are the same gap of ranks that do the same work."""
+def waits_in(activity: Activity) -> Waits:
+    """Returns the waits."""
+    entries, gaps = activity.entries, activity.gaps
     longest = np.where(gaps.message >= 0, gaps.end_ns - gaps.start_ns, 0)
     entry = gaps.message.copy()
-    for pending in all_pending(entries, gaps).by_ordinal(entries, int(identity.max(initial=0)) + 1):
-        for of_entry, of_gap in _blocking(pending, entries, gaps, identity):
+    for pending in activity.pending().by_ordinal(entries, activity.identities):
+        for of_entry, of_gap in _blocking(pending, activity):
             wait_ns = _last_came_ns(entries, of_entry, gaps.end_ns[of_gap]) - gaps.start_ns[of_gap]
             order = np.lexsort((-wait_ns, of_gap))  # of equal ones, the first entry
             first = order[first_of_each(of_gap[order])]
@@ -81,22 +81,22 @@ def _last_came_ns(entries: JoinedEntries, entry: IntArray, end_ns: IntArray) -> 
     return found
 
 
-def _blocking(
-    pending: Pending, entries: JoinedEntries, gaps: Gaps, identity: IntArray
-) -> Iterator[tuple[IntArray, IntArray]]:
+def _blocking(pending: Pending, activity: Activity) -> Iterator[tuple[IntArray, IntArray]]:
     """Yields the pairs whose collective blocks the gap and came to its end in it.
 
     A *kind* of pair is a gap's identity and the number of the collective in its step.  Learns from all pairs of a kind.
     """
+    entries, gaps = activity.entries, activity.gaps
     ordinals = entries.ordinal[pending.entry]
-    least, size = int(ordinals.min()), int(identity.max()) + 1
-    kinds = (int(ordinals.max()) - least + 1) * size
+    least = int(ordinals.min())
+    kinds = (int(ordinals.max()) - least + 1) * activity.identities
 
     def pairs() -> Iterator[tuple[IntArray, IntArray, IntArray, IntArray]]:
         for every_entry, every_gap in pending.pieces():
             working = gaps.message[every_gap] < 0
             entry, gap = every_entry[working], every_gap[working]
-            kind = (entries.ordinal[entry].astype(np.int64) - least) * size + identity[gap]
+            ordinal = entries.ordinal[entry].astype(np.int64) - least
+            kind = ordinal * activity.identities + activity.identity[gap]
             yield entry, gap, kind, gaps.end_ns[gap] - _last_came_ns(entries, entry, gaps.end_ns[gap])
 
     sums = np.zeros((6, kinds))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distprof.merge.arrays import IntArray
+from distprof.merge.collectives.activity import Activity
 from distprof.merge.collectives.channels import Channel
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.host_shifts import HostShifts, host_shifts
@@ -81,7 +82,8 @@ class Job:
             phase=of.astype(np.int32), start_ns=start, end_ns=end, message=np.full(len(of), -1),
             after_enqueue=np.full(len(column), -1),
         )  # fmt: skip
-        return host_shifts(joined, gaps, identity, self.host, None if error_ms is None else round(error_ms * MS))
+        activity = Activity(joined, gaps, identity)
+        return host_shifts(activity, self.host, None if error_ms is None else round(error_ms * MS))
 
 
 def found_ms(job: Job, error_ms: float | None = 50) -> list[float]:

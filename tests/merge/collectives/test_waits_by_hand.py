@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from distprof.merge.collectives import pending
 from distprof.merge.collectives import waits as module
+from distprof.merge.collectives.activity import Activity
 from distprof.merge.collectives.channels import Channel
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.join import JoinedEntries
@@ -112,6 +113,6 @@ def test_waits_are_those_of_a_search_of_all_pairs(job: tuple[list[Entry], list[G
         patch.setattr(pending, "_PAIRS_AT_ONCE", at_once)
         patch.setattr(pending, "_KINDS_AT_ONCE", at_once)
         table = np.array(gaps, np.int64)
-        found = module.waits_of(joined(entries), gaps_of(gaps, len(entries)), table[:, 2])
+        found = module.waits_in(Activity(joined(entries), gaps_of(gaps, len(entries)), table[:, 2]))
     shown = zip(found.gap.tolist(), found.entry.tolist(), (found.wait_ns // MS).tolist(), strict=True)
     assert {gap: (entry, wait) for gap, entry, wait in shown} == expected
