@@ -18,6 +18,9 @@ from distprof.merge.report import (
 )
 from distprof.merge.times.summary import profile_summary
 
+#: Another placement is clearly better if the largest load of an ep rank falls by this share of the mean.
+_CLEARLY_BETTER = 0.1
+
 
 def expert_summary(analysis: Analysis) -> ExpertSummary | None:
     """Returns the summary, None where the model has no MoE layers."""
@@ -43,6 +46,7 @@ def summarise(layers: Sequence[ExpertLayerStats], iteration_ns: float | None) ->
         cost_ns=cost_ns,
         cost_share=cost_ns / iteration_ns if cost_ns is not None and iteration_ns else None,
         worst_first=tuple(sorted(range(len(layers)), key=lambda place: _badness(layers[place]), reverse=True)),
+        better_placed=_better_placed(layers),
         unequal_tokens=_labels(layers, ONLY_TOKENS),
         slow_devices=_labels(layers, ONLY_DEVICE),
         padding_share=sum(known_padding) / len(known_padding) if known_padding else None,
@@ -54,6 +58,15 @@ def summarise(layers: Sequence[ExpertLayerStats], iteration_ns: float | None) ->
 
 def _badness(layer: ExpertLayerStats) -> tuple[float, float, float]:
     return layer.ep_cost_ns or 0, layer.ep_max_over_mean or 0, layer.max_over_mean or 0
+
+
+def _better_placed(layers: Sequence[ExpertLayerStats]) -> tuple[int, ...]:
+    gains = {
+        place: layer.placement.max_over_mean_now - layer.placement.max_over_mean
+        for place, layer in enumerate(layers)
+        if layer.placement is not None
+    }
+    return tuple(sorted((place for place in gains if gains[place] >= _CLEARLY_BETTER), key=lambda place: -gains[place]))
 
 
 def _labels(layers: Sequence[ExpertLayerStats], cause: str) -> tuple[str, ...]:

@@ -78,10 +78,6 @@ class WindowFinding:
     ranks: tuple[int, ...]  # the named ones, ascending
 
 
-#: A gain that is a smaller share of an iteration is none.
-_HARDLY = 0.01
-
-
 @dataclass(frozen=True)
 class RankVerdict:
     """Who is slow.  ``named`` is empty unless the finding is ``SLOW`` or ``ONE_OF``.
@@ -106,16 +102,12 @@ class RankVerdict:
     group: tuple[int, ...] = ()  # the ranks of the host, link or stage; those that paused, or wait for a processor
     cost_ns: float | None = None  # what an iteration takes longer for the named ranks together; None: not known
     iteration_without_ns: float | None = None  # what an iteration would take without that
+    others_are_late: bool = False  # an iteration would hardly be shorter without the named ranks
     groups: tuple[SlowGroup, ...] = ()  # largest excess first
     windows: tuple[
         WindowFinding, ...
     ] = ()  # of a run with several windows those that can be judged, at most the last 16
     windows_again: tuple[int, ...] = ()  # those of them that name all ranks that are named here; this one among them
-
-    @property
-    def others_are_late(self) -> bool:
-        """Whether an iteration would hardly be shorter without the named ranks: others are late, too."""
-        return self.cost_ns is not None and self.cost_ns < _HARDLY * (self.iteration_ns or 0)
 
 
 @dataclass(frozen=True)

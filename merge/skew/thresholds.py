@@ -38,6 +38,8 @@ MIN_COVERAGE = 0.8
 MIN_STEPS = 3
 #: Where waits are not known, a rank of the same group with this share of the excess in another place may be the cause.
 WAITER_SHARE = 0.5
+#: An iteration would hardly be shorter without ranks that cost less than this share of it.
+HARDLY_A_COST = 0.01
 #: The transfers of a group on a slow link take so many times those of its siblings.
 LINK_FACTOR = 2.0
 #: A rank has more work from this ratio of its samples to those of its cohort on.

@@ -40,7 +40,7 @@ from distprof.merge.skew.stragglers import (
     half_of_cohort,
     outliers,
 )
-from distprof.merge.skew.thresholds import MARGIN, MIN_COHORT, SLOW_SHARE, STEP_SHARE
+from distprof.merge.skew.thresholds import HARDLY_A_COST, MARGIN, MIN_COHORT, SLOW_SHARE, STEP_SHARE
 from distprof.merge.skew.waiting import may_wait
 from distprof.merge.skew.what_if import cost_of
 from distprof.merge.skew.windows import over_windows
@@ -63,9 +63,14 @@ def rank_verdict(analysis: Analysis) -> RankVerdict:
     lost_ns = {one.rank: one.excess_ns for one in found.named}
     cost = cost_of(analysis, lost_ns.keys(), lost_ns) if found.finding == SLOW else None
     if cost is not None and found.iteration_ns is not None:
-        without_ns = max(found.iteration_ns - cost.cost_ns, 0.0)
-        found = replace(found, cost_ns=cost.cost_ns, iteration_without_ns=without_ns)
+        found = with_cost(found, found.iteration_ns, cost.cost_ns)
     return over_windows(analysis, found, _slow_ranks)
+
+
+def with_cost(found: RankVerdict, iteration_ns: float, cost_ns: float) -> RankVerdict:
+    """Returns the verdict with what its named ranks cost of an iteration of this length."""
+    late, without_ns = cost_ns < HARDLY_A_COST * iteration_ns, max(iteration_ns - cost_ns, 0.0)
+    return replace(found, cost_ns=cost_ns, iteration_without_ns=without_ns, others_are_late=late)
 
 
 def _slow_ranks(analysis: Analysis) -> RankVerdict:

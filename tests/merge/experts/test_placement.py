@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
+from support.reports import report_of
 
 from distprof.merge.experts.placement import better_placement, first_experts, fit
+from distprof.merge.experts.summary import summarise
+from distprof.merge.report import Placement
+from distprof.merge.text.blocks.moe.findings import findings
 
 
 def steps(*loads: list[float], times: int = 6) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -45,6 +50,16 @@ def test_chance_is_not_taken_for_a_better_placement() -> None:
     loads = np.random.default_rng(2).poisson(100, (10, 16)).astype(np.float64)
     found = better_placement(loads, [expert // 4 for expert in range(16)], 4)
     assert found is not None and found.max_over_mean == pytest.approx(found.max_over_mean_now, abs=0.03)
+
+
+def test_layers_where_another_placement_is_clearly_better_are_named_the_best_first() -> None:
+    report = report_of(dp=4, ep=4, layers=4, experts=4, steps=8)
+    found = [Placement((), 1.2, 1.15), Placement((), 1.3, 1.1), None, Placement((), 1.7, 1.0)]
+    layers = tuple(replace(report.experts[0], name=str(place), placement=one) for place, one in enumerate(found))
+    summary = summarise(layers, None)
+    assert summary is not None and summary.better_placed == (3, 1)
+    lines = list(findings(replace(report, experts=layers, expert_summary=summary)))
+    assert "ep max/mean with other experts on each rank, as many as now: 3 1.70 -> 1.00, 1 1.30 -> 1.10" in lines
 
 
 def test_where_nothing_is_said() -> None:

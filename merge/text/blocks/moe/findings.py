@@ -18,8 +18,6 @@ from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import pluralise
 from distprof.rank_names import number_spans
 
-#: A placement is worth a line if the largest load of an ep rank falls by this share of the mean.
-_WORTH = 0.1
 _LAYERS_SHOWN = 3
 #: Fewer empty rows come from rounding up to a few rows.
 _LEAST_EMPTY = 0.01
@@ -42,7 +40,7 @@ def findings(report: Report) -> Iterator[str]:
     yield from _causes(report.experts, summary)
     yield from _micro_batches(report.experts)
     yield from _over_steps(report.experts)
-    yield from _placements(report.experts)
+    yield from _placements([report.experts[place] for place in summary.better_placed])
 
 
 def _empty_slots(summary: ExpertSummary) -> Iterator[str]:
@@ -160,18 +158,13 @@ def _ends(layers: Sequence[ExpertLayerStats]) -> str:
 
 
 def _placements(layers: Sequence[ExpertLayerStats]) -> Iterator[str]:
-    """Yields a line where other places for the experts would make ep ranks more equal."""
-    gains = [
-        (one.placement.max_over_mean_now - one.placement.max_over_mean, one, one.placement)
-        for one in layers
-        if one.placement is not None
+    """Yields what other places for the experts would do to layers in which they would make ep ranks more equal."""
+    shown = [
+        f"{one_line(layer.name)} {ratio(layer.placement.max_over_mean_now)} -> {ratio(layer.placement.max_over_mean)}"
+        for layer in layers[:_LAYERS_SHOWN]
+        if layer.placement is not None
     ]
-    worth = sorted((gain for gain in gains if gain[0] >= _WORTH), key=lambda gain: -gain[0])
-    if worth:
-        shown = [
-            f"{one_line(layer.name)} {ratio(placement.max_over_mean_now)} -> {ratio(placement.max_over_mean)}"
-            for _, layer, placement in worth[:_LAYERS_SHOWN]
-        ]
-        more = ", ..." if len(worth) > _LAYERS_SHOWN else ""
+    if shown:
+        more = ", ..." if len(layers) > _LAYERS_SHOWN else ""
         yield f"ep max/mean with other experts on each rank, as many as now: {', '.join(shown)}{more}"
         yield "(fitted on half of the steps, judged by the other half; summary.json has the places)."

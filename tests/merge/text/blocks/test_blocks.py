@@ -11,6 +11,7 @@ from support.reports import report_of
 from distprof.merge.experts.summary import summarise
 from distprof.merge.quantities import duration
 from distprof.merge.report import Report
+from distprof.merge.skew.verdict import with_cost
 from distprof.merge.text.blocks.moe.experts import experts_block
 from distprof.merge.text.blocks.ranks import ALL_UP_TO, SHOWN_OF_MORE, ranks_block
 from distprof.merge.text.blocks.skew import skew_block
@@ -213,7 +214,10 @@ def test_the_cause_and_the_cost_follow_the_evidence() -> None:
 
 
 def test_a_rank_may_be_slow_and_cost_nothing() -> None:
-    words = verdict_with(report_of(dp=8, slow_rank=5), iteration_ns=1.4e9, cost_ns=0.01e9, iteration_without_ns=1.39e9)
+    report = report_of(dp=8, slow_rank=5)
+    found = with_cost(report.verdict.ranks, iteration_ns=1.4e9, cost_ns=0.01e9)
+    assert found.others_are_late and not with_cost(found, iteration_ns=1.4e9, cost_ns=0.02e9).others_are_late
+    words = verdict_text(replace(report, verdict=replace(report.verdict, ranks=replace(found, why_self_times=""))))
     assert words.endswith("in 3 of 3 steps; without it an iteration would hardly be shorter: others are late, too.")
 
 
