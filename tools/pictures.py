@@ -29,7 +29,7 @@ _WIDTH, _HEIGHT = 1180, 820  # pixels of a picture
 PICTURES = (("page_answer.png", "light", "body"), ("page_timeline.png", "dark", "#timeline"))
 _JOB: dict[str, Any] = {"layers": 4, "experts": 16, "steps": 6, "hot": 3.0}
 _SLOW = {**_JOB, "collectives": 4, "dp": 128, "tp": 2, "ep": 8, "slow_rank": 77, "slow_module": "blocks.3.moe.router"}
-#: Pictures of synthetic jobs, which are arguments of tests/support/synthetic.py, and a number of ranks to grow to.
+#: Pictures of synthetic jobs, which are arguments of tests/support/synthetic, and a number of ranks to grow to.
 SYNTHETIC: tuple[tuple[tuple[str, str, str], dict[str, Any], int], ...] = (
     (("page_1_rank.png", "light", "[data-tree]"), {**_JOB, "dp": 1}, 1),
     (("page_256_ranks.png", "light", "#ranks"), _SLOW, 256),

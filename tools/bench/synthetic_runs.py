@@ -11,7 +11,7 @@ from typing import Any
 
 from tests_support import support
 
-#: Arguments of tests/support/synthetic.py, by the kind of run:
+#: Arguments of tests/support/synthetic, by the kind of run:
 #: ``demo`` has about as many modules as the job of ``make demo``.
 #: ``large`` has 999 modules on each rank; every second block is a mixture of 16 experts, distributed over 8 ranks.
 #: ``experts`` has 94 mixtures of 256 experts, and the choices of their routers.
