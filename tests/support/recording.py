@@ -148,6 +148,15 @@ def train(model: nn.Module, *inputs: Any, steps: int = 1, **named: Any) -> None:
         optimizer.zero_grad()
 
 
+def timed(folder: Path, model: nn.Module, *inputs: Any, **named: Any) -> Seen:
+    """Records one timed step of training; the self times of the modules must sum to their phases."""
+    seen = record(folder, lambda: train(model, *(inputs or (() if named else (torch.ones(4, 8),))), **named))
+    phases = seen.phases_ms()
+    assert sum(seen.forward_ms().values()) == phases.get("forward", 0)
+    assert sum(seen.backward_ms().values()) == phases.get("backward", 0)
+    return seen
+
+
 def total(value: Any) -> Tensor:
     """Returns the sum of all tensors in ``value``, as a loss."""
     if isinstance(value, Tensor):
