@@ -37,9 +37,9 @@ belong to it. On one node, without a rendezvous option, it acts as torchrun --st
   distprof run --nproc 8 --warmup 50 --merge train.py          both, from iteration 50 on
   distprof run --nproc 8 --config ds_config.json train.py      as the flops_profiler section of a DeepSpeed config says
 
-Every rank leaves some iterations unrecorded, counts the flops of one, times some more, and then trains on as if it had
-never been recorded. Each of distprof's options is also a variable (DISTPROF_WARMUP=50), and a key of a configuration
-file (warmup = 50).
+Of the first iterations, every rank records the phases only. It counts the flops of the next one, times some more, and
+then trains on as if it had never been recorded. Each of distprof's options is also a variable (DISTPROF_WARMUP=50), and
+a key of a configuration file (warmup = 50).
 """
 #: Options that choose a rendezvous.
 _RENDEZVOUS = (

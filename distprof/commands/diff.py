@@ -66,7 +66,7 @@ Examples:
 @click.option(
     "--fail-over",
     metavar="X%",
-    help="Exit with 1 if a figure or a place is worse by more than X percent, beyond the noise.",
+    help="Exit with 1 if a figure, a module or a phase is worse by more than X percent, beyond the noise.",
 )
 def command(
     first: Path,
@@ -76,7 +76,8 @@ def command(
     as_json: bool,
     fail_over: str | None,
 ) -> None:
-    """Compare two runs: folders of runs, or the summary.json of their reports, which has no times of places.
+    """Compare two runs: folders of runs, or the summary.json of their reports, which lacks the times of modules in each
+    step.
 
     Says first whether the second run is slower, and which modules are. Then what differs in the set-up; how iteration,
     throughput, MFU and memory changed, with bounds at 99 % from the steps themselves, widened by the time in which

@@ -26,7 +26,9 @@ _MOST_THREADS = max(1024, os.cpu_count() or 1)
 @click.option(
     "--threads", type=click.IntRange(1, _MOST_THREADS), help="Threads of the CPU.  [default: all that torch takes]"
 )
-@click.option("--device", "device_text", metavar="DEVICE", help="As torch names it: cpu, cuda:0.  [default: a GPU]")
+@click.option(
+    "--device", "device_text", metavar="DEVICE", help="As torch names it: cpu, cuda:0.  [default: a GPU if any]"
+)
 @click.option("--seconds", type=float, default=5.0, show_default=True, help="How long, about.")
 def command(threads: int | None, device_text: str | None, seconds: float) -> None:
     """Measure the highest rate of matrix products on this machine, and keep it for later merges.

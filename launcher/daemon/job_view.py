@@ -13,8 +13,8 @@ from distprof.launcher.daemon.slow_rank.history import Slowest
 from distprof.launcher.daemon.status import NodeStatus, RankStatus
 
 _NS = 1e9
-#: A rank is slow if it is so many iterations behind the front, or so many times slower than the median of the ranks, or
-#: the slowest again and again.
+#: A rank is slow if it is so many iterations behind the furthest rank, or so many times slower than the median of the
+#: ranks, or the slowest again and again.
 SLOW_LAG, SLOW_TIMES = 2, 1.25
 #: The daemon of a node that has said nothing for this time has ended, or cannot be heard.
 SILENT_S = 15.0
@@ -29,7 +29,7 @@ class RankView:
     status: RankStatus
     heard_s: float  # since its daemon made the status
     iterations_per_s: float | None
-    lag: int | None  # iterations behind the front; None for a rank that does not run
+    lag: int | None  # iterations behind the furthest rank; None for a rank that does not run
     mark: str
 
     def fields(self) -> dict[str, Any]:

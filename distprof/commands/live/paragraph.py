@@ -42,7 +42,8 @@ def _sentences(job: JobView) -> Iterator[str]:
     slow = [rank for rank in marked(running, "slow") if job.slowest is None or rank.status.rank != job.slowest.rank]
     if slow:
         behind = max(rank.lag or 0 for rank in slow)
-        yield f"Slow: {rank_names(rank.status.rank for rank in slow)}, at most {behind} iterations behind the front."
+        names = rank_names(rank.status.rank for rank in slow)
+        yield f"Slow: {names}, at most {behind} iterations behind the furthest rank."
     for mark, words in _ENDED.items():
         found = marked(job.ranks, mark)
         if found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def with_running_job(function: Callable[..., None]) -> Callable[..., None]:
     """Adds the argument RUN to a command, which gets a :class:`RunningJob` as ``job``: of the newest run without it."""
 
     @click.argument("run", type=click.Path(path_type=Path), required=False)
-    @with_options((OUT,))
+    @with_options((replace(OUT, text="folder of the runs, of which the newest is taken where RUN is not given"),))
     @functools.wraps(function)
     def command(run: Path | None, config: Path | None, out: Any, **given: Any) -> None:
         path = chosen_run(run, decided_options((OUT,), {OUT.name: out}, config))

@@ -46,9 +46,9 @@ def command(job: RunningJob, once: bool, as_json: bool, sort: str, interval: flo
 
     Without RUN, of the newest run in runs/.  Works on every machine that sees the run's folder.
 
-    A rank is stuck if its iteration takes longer than 60 s and than 20 times the 99th percentile of its own; it is slow
-    if it is 2 iterations behind the front, if its iterations take 1.25 times as long as the median of the ranks, or if
-    it is the slowest again and again.
+    A rank is stuck if its iteration takes longer than 60 s (--stall of the job) and than 20 times the 99th percentile
+    of its own.  It is slow if it is 2 iterations behind the furthest rank, if its iterations take 1.25 times as long as
+    the median of the ranks, or if it is the slowest again and again.
 
     "waits" is the share of the last minute in which a rank waited for another one in a collective.  "slowest" counts
     the last iterations in which one rank of the node was seen to be the slowest: "31 of 50".  Both are samples of

@@ -183,7 +183,7 @@ def test_heading_and_paragraph() -> None:
     assert heading(job) == "3 of 4 ranks run, iteration 100"
     assert paragraph(job) == (
         "3 of 4 ranks run on a. Iterations 96 to 100, 10 iterations a second. Rank 1 is stuck: iteration 100 runs for "
-        "75 s; 99% of its iterations took at most 0.2 s. Slow: rank 2, at most 4 iterations behind the front. "
+        "75 s; 99% of its iterations took at most 0.2 s. Slow: rank 2, at most 4 iterations behind the furthest rank. "
         "Rank 3 died: the process has gone without an end. Rank 3 had an error: RuntimeError: x."
     )
 
