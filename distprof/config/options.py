@@ -90,8 +90,8 @@ RUN = (
     Option(
         "stall",
         float,
-        "an iteration counts as stuck after S seconds, or after 20 times the 99th percentile of the rank's own, if that "
-        "is longer; the first iterations, evaluation and checkpoints may take longer",
+        "an iteration counts as stuck after S seconds, or after 20 times the 99th percentile of the rank's own, if "
+        "that is longer; the first iterations, evaluation and checkpoints may take longer",
         "S",
         default=60.0,
         between=(0.1, 1e6),

@@ -91,8 +91,8 @@ def test_a_request_to_one_daemon_reaches_the_ranks_of_all(nodes: list[Node], run
     assert not any(slot.iteration_begins(12, State.QUIET, 0, 5) for node in nodes for slot in node.slots)
     DaemonClient(run).send(WindowRequest(number=2, start=80, counted=0, timed=3, window=2, ranks=(1, 2)))
     exchange(nodes)
-    asked = [slot.iteration_begins(13, State.QUIET, 0, 5) for node in nodes for slot in node.slots]
-    assert asked == [False, True, True, False]
+    notices = [slot.iteration_begins(13, State.QUIET, 0, 5) for node in nodes for slot in node.slots]
+    assert notices == [False, True, True, False]
     assert DaemonClient(run).last_request() == 2
 
 
