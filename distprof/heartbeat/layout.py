@@ -24,7 +24,7 @@ TOTAL = 8
 HISTOGRAM, HISTOGRAM_END = 64, 64 + 4 * 128
 
 HOST_BYTES, PLACE_BYTES, DEVICE_BYTES, UUID_BYTES = 64, 96, 16, 48
-MODULE_BYTES, PHASE_BYTES, GROUP_BYTES = 192, 16, 32
+MODULE_BYTES, PHASE_BYTES, GROUP_BYTES, OP_BYTES = 192, 16, 32, 24
 #: The phases of an iteration, as in :mod:`distprof.records`, which needs numpy: the daemon does without.
 PHASES = ("data", "forward", "outside", "backward", "optimizer", "evaluation", "other")
 #: Groups whose collectives are shown: those that were made first.
@@ -58,8 +58,12 @@ ANSWER = layout(REQUEST.end, f"4Q{REASON_BYTES}s")
 #: of the last window with a counted iteration: window, mean duration of its timed iterations, devices, and for each
 #: kind of work: name of the device, its threads, arithmetic, MACs of the model in one iteration.
 WORK = layout(ANSWER.end, "2qI" + f"{NAME_BYTES}sI{ARITHMETIC_BYTES}sq" * MOST_WORKS)
+#: of the collective that runs, or ran last: when it was looked at (monotonic clock), name of its group, number of
+#: members, a number made of the members, its number, the last one of the group that is completed, its op (empty: not
+#: known).
+COLLECTIVE = layout(WORK.end, f"Q{GROUP_BYTES}sIQqq{OP_BYTES}s")
 
-assert WORK.end <= SLOT_BYTES
+assert COLLECTIVE.end <= SLOT_BYTES
 
 
 def slot_offset(index: int) -> int:

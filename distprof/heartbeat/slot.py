@@ -58,6 +58,17 @@ class GroupProgress(NamedTuple):
     completed: int
 
 
+class LastCollective(NamedTuple):
+    """The collective that a rank is in, or was in last."""
+
+    group: str  # its description where the job gave one
+    size: int  # the number of the group's members
+    members: int  # groups with the same members have the same number
+    number: int  # in its group
+    completed: int  # the last one of the group that is completed; -1: none is
+    op: str  # empty: not known
+
+
 class Position(NamedTuple):
     """Where a rank is, as its slot shows it."""
 
@@ -127,6 +138,7 @@ class RankInfo:
     module: str
     sampled_ns: int  # when phase and module were looked at
     groups: tuple[GroupProgress, ...]
+    collective: LastCollective | None  # in timed iterations, looked at with phase and module
     histogram: tuple[int, ...]  # iterations by their duration, as in distprof.heartbeat.durations
     total_ns: int  # the sum of these durations
     last: StepFigures  # of the last timed iteration

@@ -9,6 +9,7 @@ from distprof.heartbeat.blocks import BlockReader, text_of
 from distprof.heartbeat.layout import (
     ACTIVITY,
     ANSWER,
+    COLLECTIVE,
     COUNTERS,
     ERROR,
     GROUPS,
@@ -28,6 +29,7 @@ from distprof.heartbeat.slot import (
     Answer,
     DeviceMacs,
     GroupProgress,
+    LastCollective,
     Position,
     RankInfo,
     State,
@@ -109,6 +111,7 @@ class SlotReader:
         self._progress = BlockReader(memory, slot, PROGRESS, _progress)
         self._activity = BlockReader(memory, slot, ACTIVITY, tuple)
         self._groups = BlockReader(memory, slot, GROUPS, _groups)
+        self._collective = BlockReader(memory, slot, COLLECTIVE, _collective)
         self._figures = BlockReader(memory, slot, COUNTERS, _figures)
         self._work = BlockReader(memory, slot, WORK, _work)
         self._error = BlockReader(memory, slot, ERROR, tuple)
@@ -131,6 +134,7 @@ class SlotReader:
             module=text_of(module),
             sampled_ns=sampled_ns,
             groups=groups,
+            collective=self._collective.read(),
             histogram=tuple(self._histogram.tolist()),
             total_ns=self._total[0],
             last=self._figures.read() or StepFigures(),
@@ -191,6 +195,12 @@ def _groups(values: Sequence[Any]) -> tuple[int, tuple[GroupProgress, ...]]:
             break
         found.append(GroupProgress(text_of(name), size, members, enqueued, completed))
     return values[0], tuple(found)
+
+
+def _collective(values: Sequence[Any]) -> LastCollective | None:
+    """Returns None where no group is named: a group has members."""
+    _, group, size, members, number, completed, op = values
+    return LastCollective(text_of(group), size, members, number, completed, text_of(op)) if size else None
 
 
 def _answer(values: Sequence[Any]) -> Answer | None:

@@ -14,6 +14,7 @@ from distprof.heartbeat.layout import (
     ACTIVITY,
     ANSWER,
     ARITHMETIC_BYTES,
+    COLLECTIVE,
     COUNTERS,
     DEVICE_BYTES,
     ERROR,
@@ -29,6 +30,7 @@ from distprof.heartbeat.layout import (
     MOST_WORKS,
     NAME_BYTES,
     NEWEST_REQUEST,
+    OP_BYTES,
     PHASE_BYTES,
     PHASES,
     PLACE_BYTES,
@@ -42,7 +44,7 @@ from distprof.heartbeat.layout import (
     slot_offset,
 )
 from distprof.heartbeat.page import Page
-from distprof.heartbeat.slot import NOT_MEASURED, GroupProgress, Request, State, StepFigures, WindowWork
+from distprof.heartbeat.slot import NOT_MEASURED, GroupProgress, LastCollective, Request, State, StepFigures, WindowWork
 from distprof.rank import procfs
 
 #: A new duration counts for one part in so many of the smoothed one.
@@ -83,9 +85,10 @@ class SlotWriter:
             self._error,
             self._answer,
             self._work,
+            self._collective,
         ) = (
             BlockWriter(memory, slot, block)
-            for block in (IDENTITY, PROGRESS, ACTIVITY, GROUPS, COUNTERS, ERROR, ANSWER, WORK)
+            for block in (IDENTITY, PROGRESS, ACTIVITY, GROUPS, COUNTERS, ERROR, ANSWER, WORK, COLLECTIVE)
         )
         self._histogram = memory[slot + HISTOGRAM : slot + HISTOGRAM_END].cast("I")
         self._total = memory[slot + TOTAL : slot + TOTAL + 8].cast("Q")
@@ -109,6 +112,7 @@ class SlotWriter:
         self.groups([])
         self.counters(StepFigures())
         self.work(WindowWork())
+        self.collective(None)
         self._error.write(0, b"", b"")
         self._answer.write(0, 0, 0, 0, b"")
 
@@ -164,6 +168,11 @@ class SlotWriter:
         for group in groups[:MOST_GROUPS]:
             fields += [text_bytes(group.name, GROUP_BYTES), *group[1:]]
         self._groups.write(*fields, *_NO_GROUP * (MOST_GROUPS - min(len(groups), MOST_GROUPS)))
+
+    def collective(self, found: LastCollective | None) -> None:
+        """Says in which collective the rank is, or was last; None: it is not known."""
+        group, *numbers, op = ("", 0, 0, NOT_MEASURED, NOT_MEASURED, "") if found is None else found
+        self._collective.write(self._now(), text_bytes(group, GROUP_BYTES), *numbers, text_bytes(op, OP_BYTES))
 
     def counters(self, figures: StepFigures) -> None:
         """Says what was measured in the last timed iteration."""

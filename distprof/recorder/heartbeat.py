@@ -26,6 +26,7 @@ from distprof.heartbeat.page import open_page
 from distprof.heartbeat.slot import GroupProgress, Request, State, WindowWork
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 from distprof.probes.collectives.group_status import group_status
+from distprof.probes.collectives.last_collective import CollectiveFinder
 from distprof.probes.timing.probe import TimedProbe
 from distprof.rank.identity import Identity
 from distprof.recorder.look_thread import LookThread
@@ -33,6 +34,7 @@ from distprof.recorder.windows.capture_plan import CapturePlan, StepKind
 from distprof.recorder.windows.figures import WindowFigures
 from distprof.records import AXES, Record, Topology
 from distprof.run_folder import RunFolder
+from distprof.topology.process_groups import groups
 
 #: Of the kinds of steps that are not timed.
 _STATES = {StepKind.COUNTED: State.COUNTED, StepKind.TRACED: State.TRACED}
@@ -211,7 +213,7 @@ def script_failure() -> str:
 
 
 class _Watcher:
-    """Looks at the running module now and then, on a thread of its own, and shows what the records say.
+    """Looks at the running module and collective now and then, on a thread of its own, and shows what the records say.
 
     The thread is none of :mod:`threading`: a script may count those that it knows.
     """
@@ -223,6 +225,7 @@ class _Watcher:
         self._probe = probe
         self._name_of = name_of
         self._show = show
+        self._collectives = CollectiveFinder()
         self._stopped, self._is_over = Event(), Event()
 
     @property
@@ -242,9 +245,11 @@ class _Watcher:
             while isinstance(probe := self._probe(), TimedProbe) and not self._stopped.is_set():
                 phase, row = probe.activity()
                 self._slot.activity(phase, "" if row is None else self._name_of(row))
+                self._slot.collective(self._collectives.look(probe.called_ops()))
                 self._show()
                 self._stopped.wait(_LOOK_S)
             self._slot.activity("", "")
+            self._slot.collective(None)
             self._show()
         except Exception:  # what is shown stays as it is, and grows old
             return
@@ -253,7 +258,7 @@ class _Watcher:
 
 
 def _write_groups(slot: SlotWriter) -> None:
-    slot.groups([GroupProgress(*group) for group in group_status()])
+    slot.groups([GroupProgress(*group) for group in group_status(groups())])
 
 
 def _write_place(topology: Topology, slot: SlotWriter) -> None:

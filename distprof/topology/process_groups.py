@@ -46,6 +46,22 @@ def groups() -> list[SeenGroup]:
     ]
 
 
+def reached(group: Any) -> int | None:
+    """Returns how many ops a group of torch's has enqueued here; None where its backend does not count them."""
+    try:
+        return int(group._get_sequence_number_for_group())
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def all_reached() -> dict[str, int | None]:
+    """Returns how many ops each group has enqueued here, by the name of the group."""
+    world = imported("torch.distributed.distributed_c10d", "_world")
+    if world is None:
+        return {}
+    return {str(name)[:_MAX_TEXT]: reached(group) for group, name in list(world.pg_names.items())}
+
+
 def _backend_name(world: Any, group: Any, backend: object) -> str:
     """Returns torch's name of a backend; for a group that has one for each device type their list: ``cpu:gloo,...``."""
     name = str(backend).lower()

@@ -72,6 +72,8 @@ class NodeWatch:
 
 def _status(found: RankInfo, now_ns: int, floor_s: float, looks: RankLooks | None) -> RankStatus:
     resident_bytes, answer = procfs.resident_bytes(found.pid, found.started_tick), found.answer
+    collective = found.collective
+    was_seen = bool(found.phase or found.module or collective)
     alive = resident_bytes is not None
     return RankStatus(
         rank=found.rank,
@@ -92,7 +94,7 @@ def _status(found: RankInfo, now_ns: int, floor_s: float, looks: RankLooks | Non
         window_end=found.window_end,
         phase=found.phase,
         module=found.module,
-        activity_age_s=round((now_ns - found.sampled_ns) / _NS, 3) if found.phase or found.module else None,
+        activity_age_s=round((now_ns - found.sampled_ns) / _NS, 3) if was_seen else None,
         data_ns=_measured(found.last.phases_ns[0] if found.last.phases_ns else NOT_MEASURED),
         timed_ns=_measured(found.last.duration_ns),
         samples=_measured(found.last.samples),
@@ -105,6 +107,10 @@ def _status(found: RankInfo, now_ns: int, floor_s: float, looks: RankLooks | Non
         slowest_in=looks.slowest if looks is not None else None,
         sampled=looks.sampled if looks is not None else None,
         wait_share=round(looks.wait_share, 3) if looks is not None else None,
+        collective_group=collective.group if collective is not None else "",
+        collective_op=collective.op or None if collective is not None else None,
+        collective_number=collective.number if collective is not None else None,
+        collective_runs=collective.completed < collective.number if collective is not None else None,
     )
 
 

@@ -60,6 +60,10 @@ class RankStatus:
     slowest_in: int | None = None  # of the last sampled iterations: those in which the rank was the slowest
     sampled: int | None = None  # iterations in which one rank was seen to be the slowest, at most the last 50
     wait_share: float | None = None  # of the last looks: those in which the rank waited for another one
+    collective_group: str = ""  # of the collective that runs or ran last, looked at with phase and module
+    collective_op: str | None = None
+    collective_number: int | None = None  # in its group
+    collective_runs: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ def _checked(kind: Any, values: Mapping[str, Any]) -> Any:
 def _fits(value: Any, kind: str) -> bool:
     if value is None:
         return kind.endswith("None")
+    if kind.startswith("bool"):
+        return isinstance(value, bool)
     if kind.startswith("str"):
         return isinstance(value, str) and len(value) <= _MAX_TEXT
     if kind.startswith("int"):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-from distprof.commands.live.rows import NOT_BEGUN
+from distprof.commands.live.rows import NOT_BEGUN, collective
 from distprof.launcher.daemon.job_view import JobView, RankView, marked
 from distprof.launcher.daemon.slow_rank.wording import sentence
 from distprof.rank_names import rank_names
 
 _NS = 1e9
+_MOST_COLLECTIVES = 3
 _ENDED = {
     "ended": "ended",
     "dead": "died: the process has gone without an end",
@@ -32,6 +33,7 @@ def _sentences(job: JobView) -> Iterator[str]:
     yield f"{len(running)} of {job.world_size} ranks run{_on_hosts(running)}."
     if running:
         yield _progress(running)
+        yield from _collectives(running)
     if job.hang is not None:
         yield f"The job stands still, {job.hang.kind}: {job.hang.cause}. {_capital(job.hang.where)}."
     else:
@@ -73,6 +75,16 @@ def _progress(running: list[RankView]) -> str:
     pace = f", {statistics.median(paces):.4g} iterations a second" if paces else ""
     recorded = {rank.status.window for rank in running if rank.status.state in ("counted", "timed", "traced")}
     return f"{where}{pace}{f'; window {max(recorded)} is recorded' if recorded else ''}."
+
+
+def _collectives(running: list[RankView]) -> Iterator[str]:
+    """Yields in which collectives most ranks were seen; they are looked at in timed iterations."""
+    found: dict[str, list[int]] = {}
+    for rank in running:
+        if rank.status.collective_runs:
+            found.setdefault(collective(rank.status), []).append(rank.status.rank)
+    for words, ranks in sorted(found.items(), key=lambda one: -len(one[1]))[:_MOST_COLLECTIVES]:
+        yield f"Last seen in {words}: {rank_names(ranks)}."
 
 
 def _stuck(rank: RankView) -> str:

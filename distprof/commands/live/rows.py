@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from distprof.launcher.daemon.job_view import JobView, RankView
 from distprof.launcher.daemon.slow_rank.wording import sentence
+from distprof.launcher.daemon.status import RankStatus
 from distprof.merge.quantities import NOT_AVAILABLE, byte_size, duration
 from distprof.printable import on_one_line
 from distprof.rank_names import rank_names
 
 COLUMNS = (
-    *("rank", "place", "host", "iteration", "it/s", "phase", "module", "data wait", "waits", "memory", "lag"),
-    *("slowest", "state"),
+    *("rank", "place", "host", "iteration", "it/s", "phase", "module", "collective", "data wait", "waits", "memory"),
+    *("lag", "slowest", "state"),
 )
 #: Columns of numbers.
 RIGHT = frozenset({"iteration", "it/s", "data wait", "waits", "memory", "lag", "slowest"})
@@ -86,6 +87,7 @@ def _rank_row(one: RankView) -> Row:
         NOT_AVAILABLE if one.iterations_per_s is None else f"{one.iterations_per_s:.4g}",
         _aged(status.phase or status.state, status.activity_age_s),
         status.module or "-",
+        collective(status) or "-",
         NOT_AVAILABLE if status.data_ns is None else duration(status.data_ns),
         NOT_AVAILABLE if status.wait_share is None else f"{status.wait_share:.0%}",
         byte_size(_memory(one)),
@@ -108,13 +110,24 @@ def _host_row(host: str, members: Sequence[RankView]) -> Row:
         host,
         str(numbers[0]) if len(set(numbers)) == 1 else f"{min(numbers)}-{max(numbers)}",
         f"{statistics.median(paces):.4g}" if paces else NOT_AVAILABLE,
-        *("-", "-", "-", "-"),
+        *("-", "-", "-", "-", "-"),
         byte_size(max(memory, default=None)),
         str(max(lags)) if lags else "-",
         "-",
         ", ".join(f"{marks.count(mark)} {mark}" for mark in dict.fromkeys(marks)),
     )
     return Row(tuple(on_one_line(cell) for cell in cells), "")
+
+
+def collective(status: RankStatus) -> str:
+    """Returns op, number and group of the collective that runs, or ran last; empty without one.
+
+    It is just "collective 12 of dp" where the op is not known.
+    """
+    if status.collective_number is None:
+        return ""
+    done = "" if status.collective_runs else ", done"
+    return f"{status.collective_op or 'collective'} {status.collective_number} of {status.collective_group}{done}"
 
 
 def _aged(text: str, age_s: float | None) -> str:

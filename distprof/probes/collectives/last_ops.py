@@ -28,9 +28,9 @@ _LONGEST_SIZE = 80
 
 def group_looks() -> tuple[GroupLook, ...]:
     """Returns the groups of this process in the order of creation."""
-    seen, status, made = groups(), group_status(), Counter[int]()
+    seen, made = groups(), Counter[int]()
     found = []
-    for group, progress in zip(seen, status, strict=True):
+    for group, progress in zip(seen, group_status(seen), strict=True):
         made[progress.members] += 1
         key = f"{progress.members:016x}.{made[progress.members]}"
         found.append(GroupLook(key, progress.name, group.ranks, progress.enqueued, progress.completed))

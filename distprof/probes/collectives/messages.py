@@ -39,7 +39,7 @@ class Messages:
         self._entries: list[Entry] = []
         self._counts: dict[tuple[str, str, int, int], int] = {}
         self._ranks: dict[str, tuple[int, ...]] = {}
-        group, work = _type("ProcessGroup"), _type("Work")
+        group, work = c10d_type("ProcessGroup"), c10d_type("Work")
         self._patches = [] if group is None or work is None else self._new_patches(group, work, on_error)
 
     def open(self, began_ns: int) -> None:
@@ -148,6 +148,7 @@ class _Waits:
             self._messages.name_peer(entry, group, work._source_rank())
 
 
-def _type(name: str) -> type | None:
+def c10d_type(name: str) -> type | None:
+    """Returns a class of torch's C++ part for process groups; None where it was not imported, or has none."""
     found = getattr(sys.modules.get(_C10D), name, None)
     return found if isinstance(found, type) else None

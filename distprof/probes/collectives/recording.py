@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import get_ident
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from distprof.clock import Anchor, Clock, anchor
 from distprof.hooks.patches import OnError
+from distprof.probes.collectives.called_ops import CalledOp, CalledOps
 from distprof.probes.collectives.columns import columns_of
 from distprof.probes.collectives.flight_recorder import FlightRecorder
 from distprof.probes.collectives.messages import Messages
@@ -35,11 +36,19 @@ class CollectiveRecording:
     :meth:`close` and :meth:`records`.
     """
 
-    def __init__(self, clock: Clock, collectives: Source, messages: Source, world_size: int, window: int = 0) -> None:
-        """``window`` is the number of the window, for its records."""
+    def __init__(
+        self,
+        clock: Clock,
+        collectives: Source,
+        messages: Source,
+        world_size: int,
+        window: int = 0,
+        called: CalledOps | None = None,
+    ) -> None:
+        """``window`` is the number of the window, for its records; ``called`` sees ops while they run."""
         self._window = window
         self._clock = clock
-        self._collectives, self._messages = collectives, messages
+        self._collectives, self._messages, self._called = collectives, messages, called
         self._world_size = world_size
         self._steps: list[_TimedStep] = []
         self._anchors: list[Anchor] = []
@@ -53,6 +62,8 @@ class CollectiveRecording:
         self._anchors.append(now)
         for source in (self._collectives, self._messages):
             source.open(now.wall_ns if source.on_wall_clock else now.mono_ns)
+        if self._called is not None:
+            self._called.open()
 
     def step_begins(self) -> None:
         self._anchors.append(anchor(self._clock))
@@ -66,10 +77,16 @@ class CollectiveRecording:
     def close(self) -> None:
         """Ends the window, if it has begun and not ended; whatever fails, nothing stays patched."""
         if self._anchors and self._seen is None:
+            if self._called is not None:
+                self._called.close()
             messages = self._messages.close()
             self._seen = self._collectives.close(), messages
             self._anchors.append(anchor(self._clock))
             self._note_groups()
+
+    def called_ops(self) -> Mapping[str, CalledOp]:
+        """Returns the last collective of each group that Python code has called."""
+        return {} if self._called is None else dict(self._called.last)
 
     def records(self) -> list[Record]:
         """Returns the records of the window once it has ended, each once."""
@@ -167,7 +184,8 @@ def new_recording(
     nothing = NotRecorded("collectives were not to be recorded")
     collectives: Source = nothing
     messages: Source = nothing
+    called = None
     if wanted:
-        thread = get_ident()
+        thread, called = get_ident(), CalledOps(on_error)
         collectives, messages = FlightRecorder(thread, timing=timing), Messages(thread, clock.mono_ns, on_error)
-    return CollectiveRecording(clock, collectives, messages, world_size, window)
+    return CollectiveRecording(clock, collectives, messages, world_size, window, called)

@@ -19,7 +19,16 @@ from distprof.heartbeat.blocks import BlockReader, BlockWriter, read_block
 from distprof.heartbeat.layout import ACTIVITY, IDENTITY, PAGE_BYTES, PROGRESS, SLOTS, slot_offset
 from distprof.heartbeat.page import Page, create_page, open_page
 from distprof.heartbeat.page_folder import NoPage, file_system, make_folder
-from distprof.heartbeat.slot import DeviceMacs, GroupProgress, RankInfo, Request, State, StepFigures, WindowWork
+from distprof.heartbeat.slot import (
+    DeviceMacs,
+    GroupProgress,
+    LastCollective,
+    RankInfo,
+    Request,
+    State,
+    StepFigures,
+    WindowWork,
+)
 from distprof.heartbeat.slot_reader import SlotReader, read_slots
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter, write_request
 
@@ -46,6 +55,8 @@ def test_what_a_rank_writes_is_read(token: str) -> None:
     slot.activity("backward", "layers.7.mlp")
     groups = [GroupProgress("tp", 2, 7, 120, 119), GroupProgress("dp", 8, 2**64 - 1, 40, -1)]
     slot.groups(groups)
+    collective = LastCollective("tp", 2, 7, 120, 119, "all_gather")
+    slot.collective(collective)
     figures = StepFigures(40, 12_000_000, (3_000_000, 4_000_000, -1, 5_000_000, -1, -1, 0), -1, 4096, 1 << 30, 77, 2.5)
     slot.counters(figures)
     macs = tuple(DeviceMacs("NVIDIA H200", 0, arithmetic, ord(arithmetic)) for arithmetic in "abcde")
@@ -59,6 +70,7 @@ def test_what_a_rank_writes_is_read(token: str) -> None:
     assert (found.pid, found.host, found.place, found.device) == (os.getpid(), "node-7", "dp 1, tp 0", "cpu")
     assert (found.iteration, found.state, found.window, found.window_end) == (41, State.TIMED, 2, 50)
     assert (found.phase, found.module, list(found.groups)) == ("backward", "layers.7.mlp", groups)
+    assert found.collective == collective
     assert found.last == figures
     assert found.work == WindowWork(2, 13_000_000, 1, macs[:0:-1])  # those with most MACs
     assert found.gpu_uuid == "GPU-1"
@@ -122,13 +134,14 @@ def test_a_restarted_rank_finds_its_slot_clean(token: str) -> None:
     slot.iteration_begins(7, State.TIMED, 3, 9)
     slot.error("there", "what")
     slot.activity("forward", "old")
+    slot.collective(LastCollective("tp", 2, 7, 120, 119, ""))
     write_request(open_page(token), index, Request(1, 20, 1, 10, 1))
     slot._page.close()  # as the system does when a process ends
     again, second = writer(token, replace(WHO, world_size=8))
     assert second == index
     found = only(token)
     assert (found.world_size, found.iteration, found.error, found.module) == (8, 0, "", "")
-    assert (found.median_ns, found.window) == (None, 0)
+    assert (found.median_ns, found.window, found.collective) == (None, 0, None)
     assert not again.iteration_begins(1, State.QUIET, 0, 0)  # the request was to the rank before
 
 
@@ -139,7 +152,7 @@ from pathlib import Path
 from distprof.heartbeat import page_folder
 page_folder.bases = lambda: [Path(sys.argv[1])]
 from distprof.heartbeat.page import open_page
-from distprof.heartbeat.slot import StepFigures
+from distprof.heartbeat.slot import LastCollective, StepFigures
 from distprof.heartbeat.slot_writer import SlotRank, SlotWriter
 page = open_page(sys.argv[2])
 index = page.claim(int(sys.argv[3]))
@@ -150,6 +163,7 @@ while True:
     number += 1
     slot.iteration_begins(number, number % 3, number + 1, number + 2)
     slot.activity(str(number), "x" * (number % 150) + str(number))
+    slot.collective(LastCollective(str(number), number, number, number, number, str(number)))
     slot.counters(StepFigures(number, number, (number,) * 7, number, number, number, number, number))
 """
 
@@ -166,6 +180,8 @@ def consistent(found: RankInfo) -> bool:
     whole = (found.state, found.window, found.window_end) == (number % 3, number + 1, number + 2)
     module = found.module.lstrip("x")
     iteration, duration_ns, phases_ns, *others = found.last
+    collective = found.collective
+    whole = whole and collective is not None and {collective.group, collective.op} == {str(collective.number)}
     return whole and found.phase == module and len({iteration, duration_ns, *phases_ns, *others}) == 1
 
 

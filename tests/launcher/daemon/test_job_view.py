@@ -162,6 +162,18 @@ def test_a_row_for_each_rank_in_the_order_that_was_asked_for() -> None:
     assert first["data wait"] == "n/a" and first["place"] == "dp 0"
 
 
+def test_collectives_have_a_column_while_there_are_any() -> None:
+    names = {"collective_group": {0: "tp"}, "collective_op": {0: "all_reduce"}}
+    found = ranks(3, **names, collective_number={0: 7, 1: 8}, collective_runs={0: True, 1: False})
+    found = (found[0], replace(found[1], collective_group="dp"), found[2])
+    job = view([node(*found)], NOW)
+    place = COLUMNS.index("collective")
+    assert [row.cells[place] for row in rows(job, "rank")] == ["all_reduce 7 of tp", "collective 8 of dp, done", "-"]
+    assert "all_reduce 7 of tp" in text(job, "rank")
+    assert "Last seen in all_reduce 7 of tp: rank 0." in paragraph(job) and "8 of dp" not in paragraph(job)
+    assert "collective" not in text(view([node(*ranks(3))], NOW), "rank")
+
+
 def test_hosts_are_folded_above_64_ranks_and_marked_ranks_stay() -> None:
     found = ranks(128, host=dict.fromkeys(range(64, 128), "b"), iteration={70: 80}, age_s={5: 99.0})
     job = view([node(*found[:64]), node(*found[64:], name="b")], NOW)
@@ -202,7 +214,9 @@ def test_before_the_first_beat_no_rank_has_started() -> None:
 
 def test_a_status_survives_the_way_through_msgpack_and_is_small() -> None:
     found = ranks(8, module={3: "layers.7.mlp"}, activity_age_s={3: 0.25})
-    found = tuple(replace(rank, slowest_in=31, sampled=50, wait_share=0.171) for rank in found)
+    collective: dict[str, Any] = {"collective_group": "mesh_tp", "collective_op": "reduce_scatter"}
+    collective |= {"collective_number": 123_456, "collective_runs": True}
+    found = tuple(replace(rank, slowest_in=31, sampled=50, wait_share=0.171, **collective) for rank in found)
     status = node(*found, request=3)
     packed = msgpack.packb(to_message(status))
     assert len(packed) < 2048  # what a node may put into the store of a large job, once a second
@@ -210,7 +224,11 @@ def test_a_status_survives_the_way_through_msgpack_and_is_small() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("iteration", "7"), ("iteration", True), ("age_s", None), ("host", "x" * 500), ("p99_ns", 1.5)]
+    ("name", "value"),
+    [
+        *[("iteration", "7"), ("iteration", True), ("age_s", None), ("host", "x" * 500), ("p99_ns", 1.5)],
+        ("collective_runs", 1),
+    ],
 )
 def test_a_status_with_a_wrong_value_is_refused(name: str, value: object) -> None:
     message = to_message(node(RANK))
