@@ -75,22 +75,34 @@ class JobView:
 def view(nodes: Sequence[NodeStatus], now_ns: int | None = None) -> JobView:
     """Returns the job; of a rank on several nodes (it was started again) the newest status counts."""
     now_ns = time.time_ns() if now_ns is None else now_ns
-    newest: dict[int, tuple[RankStatus, float]] = {}
-    for node in sorted(nodes, key=lambda node: node.wall_ns):
-        heard_s = max(0.0, (now_ns - node.wall_ns) / _NS)
-        newest.update({rank.rank: (rank, heard_s) for rank in node.ranks})
+    statuses = newest_statuses(nodes)
+    newest = {number: (rank, max(0.0, (now_ns - node.wall_ns) / _NS)) for number, (rank, node) in statuses.items()}
+    judging = list({id(node): node for _, node in statuses.values()}.values())
     running = [rank for rank, heard_s in newest.values() if rank.state in RUNNING and heard_s <= SILENT_S]
     front = max((rank.iteration for rank in running), default=0)
     known = [rank.iteration_ns for rank in running if rank.iteration_ns]
     typical_ns = statistics.median(known) if known else None
-    slowest = _slowest(nodes, {rank.rank for rank in running})
+    slowest = _slowest(judging, {rank.rank for rank in running})
     named = slowest.rank if slowest is not None else None
     ranks = tuple(_view(*newest[number], front, typical_ns, named) for number in sorted(newest))
     world_size = max((rank.world_size for rank, _ in newest.values()), default=0)
-    hang = next((node.hang for node in nodes if node.hang is not None), None)
+    hang = next((node.hang for node in judging if node.hang is not None), None)
     heard = any(now_ns - node.wall_ns <= SILENT_S * _NS for node in nodes)
     missing = tuple(sorted(set(range(world_size)) - newest.keys()))
     return JobView(ranks, missing, world_size, hang, awaits_ranks=heard and not ranks, slowest=slowest)
+
+
+def newest_statuses(nodes: Sequence[NodeStatus]) -> dict[int, tuple[RankStatus, NodeStatus]]:
+    """Returns the newest status of each rank with that of its node.
+
+    The run folder may have older ones of earlier launches of the job, whose ranks may have been more.
+    """
+    found: dict[int, tuple[RankStatus, NodeStatus]] = {}
+    world_size = 0
+    for node in sorted(nodes, key=lambda node: node.wall_ns):
+        world_size = max((rank.world_size for rank in node.ranks), default=world_size)
+        found.update({rank.rank: (rank, node) for rank in node.ranks})
+    return {number: one for number, one in found.items() if number < world_size}
 
 
 def _slowest(nodes: Sequence[NodeStatus], running: Collection[int]) -> Slowest | None:

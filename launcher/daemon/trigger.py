@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from distprof.errors import UsageError
-from distprof.launcher.daemon.job_view import RUNNING
+from distprof.launcher.daemon.job_view import RUNNING, newest_statuses
 from distprof.launcher.daemon.requests import WindowRequest
 from distprof.launcher.daemon.status import NodeStatus, RankStatus
 
@@ -17,6 +17,8 @@ _NS = 1e9
 _HERE_S, _ELSEWHERE_S = 1.0, 6.0
 #: Iterations that are left in any case.
 _MARGIN = 3
+#: The ranks of a node that was not heard for this time do not run.  A shared file system may be late by a minute.
+_GONE_S = 120.0
 #: An iteration's duration that is not known yet.
 _UNKNOWN_NS = 50_000_000
 
@@ -44,9 +46,9 @@ def plan_request(
     Raises UsageError if one of them does not run.
     """
     now_ns = time.time_ns() if now_ns is None else now_ns
-    running = {rank.rank: (rank, node) for node in nodes for rank in node.ranks if rank.state in RUNNING}
+    running = _running(nodes, now_ns)
     if not running:
-        raise UsageError("no rank of this job runs")
+        raise UsageError(f"no rank of this job runs{_silence(nodes, now_ns)}")
     absent = sorted(set(ranks or ()) - running.keys())
     if absent:
         raise UsageError(f"rank {absent[0]} does not run")
@@ -70,14 +72,25 @@ def _reached(rank: RankStatus, seconds: float) -> int:
     return rank.iteration + math.ceil(max(0.0, seconds) * _NS / fastest_ns)
 
 
-def answers(nodes: Sequence[NodeStatus], request: WindowRequest) -> Answers:
+def _running(nodes: Sequence[NodeStatus], now_ns: int) -> dict[int, tuple[RankStatus, NodeStatus]]:
+    return {
+        number: (rank, node)
+        for number, (rank, node) in newest_statuses(nodes).items()
+        if rank.state in RUNNING and now_ns - node.wall_ns < _GONE_S * _NS
+    }
+
+
+def _silence(nodes: Sequence[NodeStatus], now_ns: int) -> str:
+    """Returns since when the ranks that seem to run were not heard of; empty without such ranks."""
+    heard = [node.wall_ns for rank, node in newest_statuses(nodes).values() if rank.state in RUNNING]
+    return f": its daemons were last heard {(now_ns - max(heard)) / _NS:.0f} s ago" if heard else ""
+
+
+def answers(nodes: Sequence[NodeStatus], request: WindowRequest, now_ns: int | None = None) -> Answers:
     """Returns what the ranks of a request have answered so far."""
-    asked = [
-        rank
-        for node in nodes
-        for rank in node.ranks
-        if rank.state in RUNNING and (request.ranks is None or rank.rank in request.ranks)
-    ]
+    now_ns = time.time_ns() if now_ns is None else now_ns
+    running = [rank for rank, _ in _running(nodes, now_ns).values()]
+    asked = [rank for rank in running if request.ranks is None or rank.rank in request.ranks]
     heard = [rank for rank in asked if rank.request == request.number]
     return Answers(
         tuple(sorted(rank.rank for rank in heard if not rank.refusal)),

@@ -21,10 +21,17 @@ class FolderExchange:
     """Files in ``nodes/`` of the run folder, each replaced as a whole.  Others may read them, as all of a run."""
 
     def __init__(self, run: RunFolder, key: str = "") -> None:
-        """``key`` is the name of this node in the run folder; a reader has none."""
+        """``key`` is the name of this node in the run folder; a reader has none.
+
+        A node does not see a request that lies there now: it was to an earlier launch of the job in this folder.
+        """
         self._run = run
         self._folder = run.path / NODES
         self._key = key
+        self._earlier: bytes | None = None
+        if key:
+            with contextlib.suppress(OSError):
+                self._earlier = self.request()
 
     def publish_status(self, status: bytes) -> None:
         self._replace(f"{self._key}.status", status)
@@ -41,9 +48,10 @@ class FolderExchange:
 
     def request(self) -> bytes | None:
         try:
-            return read_regular(self._folder / _REQUEST, MAX_REQUEST_BYTES)
+            found = read_regular(self._folder / _REQUEST, MAX_REQUEST_BYTES)
         except FileNotFoundError:
             return None
+        return None if found == self._earlier else found
 
     def _replace(self, name: str, content: bytes) -> None:
         scratch = f"{name}.{uuid.uuid4().hex}"

@@ -137,6 +137,17 @@ def test_an_old_request_is_not_laid_again(nodes: list[Node]) -> None:
     assert found is not None and found.number == 2
 
 
+def test_a_request_to_an_earlier_launch_in_this_folder_is_not_laid(nodes: list[Node], run: RunFolder) -> None:
+    """A job that Slurm starts again has the folder of before."""
+    DaemonClient(run).send(WindowRequest(number=4, start=5000, counted=1, timed=10, window=3))
+    again = _node(run, 0)
+    exchange([again])
+    assert not any(slot.iteration_begins(11, State.QUIET, 0, 5) for slot in again.slots)
+    DaemonClient(run).send(WindowRequest(number=5, start=80, counted=1, timed=10, window=1))
+    exchange([again])
+    assert all(slot.iteration_begins(12, State.QUIET, 0, 5) for slot in again.slots)
+
+
 def test_unknown_ops_and_bad_requests_are_refused(nodes: list[Node]) -> None:
     for message in ({}, {"op": "run"}, {"op": "window"}, {"op": "window", "number": 1, "start": -1}):
         with pytest.raises(ValueError):

@@ -147,6 +147,21 @@ def test_the_newest_status_of_a_restarted_rank_counts() -> None:
     assert [(rank.status.iteration, rank.mark) for rank in job.ranks] == [(3, "")]
 
 
+def test_what_daemons_of_an_earlier_launch_had_found_is_not_shown() -> None:
+    old = replace(node(*ranks(2), wall_ns=NOW - 90_000_000_000), hang=HANG, slowest=Slowest(1, 50, 50, 0.5))
+    job = view([old, node(*ranks(2))], NOW)
+    assert (job.hang, job.slowest) == (None, None)
+    assert view([old], NOW).hang == HANG
+
+
+def test_ranks_that_a_smaller_job_in_this_folder_has_no_more_are_not_shown() -> None:
+    old = node(*ranks(8, state=dict.fromkeys(range(8), "dead")), wall_ns=NOW - 90_000_000_000)
+    job = view([node(*ranks(4), name="b"), old], NOW)
+    assert [rank.status.rank for rank in job.ranks] == [0, 1, 2, 3]
+    assert (job.world_size, job.missing) == (4, ())
+    assert len(view([old], NOW).ranks) == 8
+
+
 def test_a_row_for_each_rank_in_the_order_that_was_asked_for() -> None:
     found = ranks(3, iteration={1: 90}, data_ns={2: 5_000_000}, resident_bytes={0: 1 << 20})
     found = (replace(found[0], wait_share=0.1), found[1], replace(found[2], slowest_in=31, sampled=50))
@@ -275,16 +290,36 @@ def test_a_window_follows_those_that_run_or_wait() -> None:
 
 def test_a_window_needs_ranks_that_run() -> None:
     with pytest.raises(UsageError, match="no rank of this job runs"):
-        plan_request([node(*ranks(2, state={0: "ended", 1: "dead"}))], 1, 1, None)
+        plan_request([node(*ranks(2, state={0: "ended", 1: "dead"}))], 1, 1, None, now_ns=NOW)
     with pytest.raises(UsageError, match="rank 7 does not run"):
-        plan_request([node(*ranks(2))], 1, 1, [0, 7])
+        plan_request([node(*ranks(2))], 1, 1, [0, 7], now_ns=NOW)
+
+
+def test_a_window_is_planned_by_the_newest_status_of_each_rank() -> None:
+    """The daemon of an earlier launch in this folder was killed: the last that it wrote is that its ranks run."""
+    old = node(*ranks(2, iteration={0: 50_000, 1: 50_000}), wall_ns=NOW - 20_000_000_000)
+    new = node(*ranks(2), name="b")
+    for nodes in ([new, old], [old, new]):
+        request = plan_request(nodes, 1, 10, None, now_ns=NOW)
+        assert request.start == 100 + 10 * 6 + 3
+        assert answers(nodes, request, NOW).silent == (0, 1)
+
+
+def test_ranks_of_daemons_that_were_not_heard_for_long_do_not_run() -> None:
+    old = node(*ranks(2), wall_ns=NOW - 130_000_000_000)
+    with pytest.raises(UsageError, match="no rank of this job runs: its daemons were last heard 130 s ago"):
+        plan_request([old], 1, 10, None, now_ns=NOW)
+    (here, other) = ranks(2)
+    nodes = [node(here), node(other, name="b", wall_ns=NOW - 130_000_000_000)]
+    request = plan_request(nodes, 1, 10, None, now_ns=NOW)
+    assert answers(nodes, request, NOW).silent == (0,)
 
 
 def test_answers_are_those_to_this_request() -> None:
     request = WindowRequest(3, 120, 1, 10, 1)
     found = ranks(4, request={0: 3, 1: 3, 2: 2}, refusal={1: "iteration 120 has passed", 2: "old"})
-    assert answers([node(*found)], request) == Answers((0,), {1: "iteration 120 has passed"}, (2, 3))
-    line = outcome(Path("runs/x"), request, answers([node(*found)], request))
+    assert answers([node(*found)], request, NOW) == Answers((0,), {1: "iteration 120 has passed"}, (2, 3))
+    line = outcome(Path("runs/x"), request, answers([node(*found)], request, NOW))
     assert line == (
         "1 of 4 ranks record window 1 from iteration 120 on  ->  distprof merge runs/x --window 1; "
         "rank 1 refused: iteration 120 has passed; ranks 2-3 did not answer yet"
