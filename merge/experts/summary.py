@@ -18,8 +18,8 @@ from distprof.merge.report import (
 )
 from distprof.merge.times.summary import profile_summary
 
-#: Another placement is clearly better if the largest load of an ep rank falls by this share of the mean.
-_CLEARLY_BETTER = 0.1
+#: Loads clearly differ from this difference of their max/mean on.
+_CLEARLY = 0.1
 
 
 def expert_summary(analysis: Analysis) -> ExpertSummary | None:
@@ -46,7 +46,8 @@ def summarise(layers: Sequence[ExpertLayerStats], iteration_ns: float | None) ->
         cost_ns=cost_ns,
         cost_share=cost_ns / iteration_ns if cost_ns is not None and iteration_ns else None,
         worst_first=tuple(sorted(range(len(layers)), key=lambda place: _badness(layers[place]), reverse=True)),
-        better_placed=_better_placed(layers),
+        better_placed=_largest([_gain(layer) for layer in layers]),
+        unequal_micro_batches=_largest([_hidden(layer) for layer in layers]),
         unequal_tokens=_labels(layers, ONLY_TOKENS),
         slow_devices=_labels(layers, ONLY_DEVICE),
         padding_share=sum(known_padding) / len(known_padding) if known_padding else None,
@@ -60,13 +61,28 @@ def _badness(layer: ExpertLayerStats) -> tuple[float, float, float]:
     return layer.ep_cost_ns or 0, layer.ep_max_over_mean or 0, layer.max_over_mean or 0
 
 
-def _better_placed(layers: Sequence[ExpertLayerStats]) -> tuple[int, ...]:
-    gains = {
-        place: layer.placement.max_over_mean_now - layer.placement.max_over_mean
-        for place, layer in enumerate(layers)
-        if layer.placement is not None
-    }
-    return tuple(sorted((place for place in gains if gains[place] >= _CLEARLY_BETTER), key=lambda place: -gains[place]))
+def _largest(differences: Sequence[float]) -> tuple[int, ...]:
+    """Returns the places of the clear differences, the largest first."""
+    places = (place for place, difference in enumerate(differences) if difference >= _CLEARLY)
+    return tuple(sorted(places, key=lambda place: -differences[place]))
+
+
+def _gain(layer: ExpertLayerStats) -> float:
+    """Returns by how much max/mean of the ep ranks falls with another placement."""
+    found = layer.placement
+    return 0.0 if found is None else found.max_over_mean_now - found.max_over_mean
+
+
+def _hidden(layer: ExpertLayerStats) -> float:
+    """Returns by how much max/mean in the median micro-batch exceeds that of the sums over steps."""
+    one, steps = layer.micro_batches, layer.over_steps
+    known = [value + 1 for value in steps.max_violation if value is not None] if steps is not None else []
+    if one is None or not known:
+        return 0.0
+    of_experts = one.max_over_mean - sorted(known)[len(known) // 2]
+    is_distributed = one.ep_max_over_mean is not None and layer.ep_max_over_mean is not None
+    of_ep = (one.ep_max_over_mean or 0) - (layer.ep_max_over_mean or 0) if is_distributed else 0.0
+    return max(of_experts, of_ep)
 
 
 def _labels(layers: Sequence[ExpertLayerStats], cause: str) -> tuple[str, ...]:

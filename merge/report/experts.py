@@ -167,6 +167,7 @@ class ExpertSummary:
     cost_share: float | None  # of the median iteration
     worst_first: tuple[int, ...]  # places in ``experts``, by ep_cost_ns, then by ep max/mean, then by max/mean
     better_placed: tuple[int, ...] = ()  # places in ``experts`` where ``placement`` is clearly better, the best first
+    unequal_micro_batches: tuple[int, ...] = ()  # places in ``experts`` where sums over steps hide them, worst first
     unequal_tokens: tuple[str, ...] = ()  # labels of layers where ep ranks differ by their tokens, the costliest first
     slow_devices: tuple[str, ...] = ()  # the same where an ep rank is slower than others with as many tokens
     ep_starts: tuple[int, ...] = ()  # as in each of the layers, where they are alike

@@ -40,7 +40,7 @@ def findings(report: Report) -> Iterator[str]:
         yield f"In the counted step, {share} of what experts processed was padding, by the attention mask."
     yield from _parts(report.experts[summary.worst_first[0]])
     yield from _causes(report.experts, summary)
-    yield from _micro_batches(report.experts)
+    yield from _micro_batches([report.experts[place] for place in summary.unequal_micro_batches])
     yield from _over_steps(report.experts)
     yield from _placements([report.experts[place] for place in summary.better_placed])
 
@@ -107,11 +107,9 @@ def _quantiles(found: OverLayers) -> str:
 
 
 def _micro_batches(layers: Sequence[ExpertLayerStats]) -> Iterator[str]:
-    """Yields a line where single micro-batches are less equal than the sums over their steps."""
-    hidden = sorted(((_hidden(layer), layer) for layer in layers), key=lambda one: -one[0])
-    found = [layer for more, layer in hidden if more >= _WORTH]
+    """Yields a line for layers whose single micro-batches are less equal than the sums over their steps."""
     parts = []
-    for layer in found[:_LAYERS_SHOWN]:
+    for layer in layers[:_LAYERS_SHOWN]:
         one = layer.micro_batches
         assert one is not None
         median = f"{ratio(one.max_over_mean)} in the median"
@@ -121,20 +119,8 @@ def _micro_batches(layers: Sequence[ExpertLayerStats]) -> Iterator[str]:
         where = f"expert {one.worst.hottest} in iteration {one.worst.iteration}"
         parts.append(f"{one_line(layer.name)} {median}, {worst} ({where})")
     if parts:
-        more = "; ..." if len(found) > _LAYERS_SHOWN else ""
+        more = "; ..." if len(layers) > _LAYERS_SHOWN else ""
         yield f"Sums over a step hide unequal micro-batches, whose max/mean is: {'; '.join(parts)}{more}."
-
-
-def _hidden(layer: ExpertLayerStats) -> float:
-    """Returns by how much max/mean in the median micro-batch exceeds that of the sums over steps."""
-    one, steps = layer.micro_batches, layer.over_steps
-    known = [value + 1 for value in steps.max_violation if value is not None] if steps is not None else []
-    if one is None or not known:
-        return 0.0
-    of_experts = one.max_over_mean - sorted(known)[len(known) // 2]
-    is_distributed = one.ep_max_over_mean is not None and layer.ep_max_over_mean is not None
-    of_ep = (one.ep_max_over_mean or 0) - (layer.ep_max_over_mean or 0) if is_distributed else 0.0
-    return max(of_experts, of_ep)
 
 
 def _over_steps(layers: Sequence[ExpertLayerStats]) -> Iterator[str]:
