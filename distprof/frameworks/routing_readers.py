@@ -6,7 +6,7 @@ There is one reader for each form in which stacks hand on a choice:
     mask      bools or integers, [..., experts], 1 where an expert was chosen
     scores    numbers, [..., experts], 0 where an expert was not chosen
     places    integers, [experts, capacity]: each expert's tokens (expert choice)
-    counts    integers, [experts], as a tensor or as a list
+    counts    integers, [experts], as a tensor or as a list; floats, if their sum is that of all choices
 
 Readers run during the call: they keep no tensor, change none, and wait for no device.
 """
@@ -103,7 +103,10 @@ def read_choice(output: Any, num_experts: int, *, top_k: int = 0, limited: bool 
         if found is not None:
             return found
     counts = _counts(values, num_experts)
-    return Routing(counts) if counts is not None else _nonzero_scores(tensors, num_experts, top_k)
+    if counts is not None:
+        return Routing(counts)
+    scores = _nonzero_scores(tensors, num_experts, top_k)
+    return _float_counts(tensors, num_experts, top_k, scores) or scores
 
 
 def read_arguments(arguments: tuple[Any, ...], num_experts: int, *, top_k: int = 0) -> torch.Tensor | None:
@@ -197,6 +200,22 @@ def _nonzero_scores(tensors: list[torch.Tensor], num_experts: int, top_k: int) -
         if tensor.dim() > 1 and tensor.shape[-1] == num_experts and tensor.is_floating_point():
             chosen = (tensor != 0).reshape(-1, num_experts).sum(0)
             return Routing(chosen, chosen, choices=top_k * prod(tensor.shape[:-1]), must_be_all=True)
+    return None
+
+
+def _float_counts(tensors: list[torch.Tensor], num_experts: int, top_k: int, other: Routing | None) -> Routing | None:
+    """Reads counts that are floats, if they are whole numbers, as many as the choices of all tokens; else ``other``.
+
+    The device decides: nothing waits for it.  The number of tokens is that of the rows of scores, or of weights.
+    """
+    widths = (num_experts, top_k) if top_k else ()
+    rows = next((t.numel() // t.shape[-1] for t in tensors if t.dim() > 1 and t.shape[-1] in widths), 0)
+    for tensor in tensors if rows else ():
+        if tuple(tensor.shape) == (num_experts,) and tensor.is_floating_point():
+            counts = tensor.detach().long()
+            are_counts = (counts == tensor).all() & (counts.sum() == top_k * rows)
+            routed = counts * are_counts if other is None else torch.where(are_counts, counts, other.routed)
+            return Routing(routed, None if other is None else routed, choices=top_k * rows, must_be_all=True)
     return None
 
 

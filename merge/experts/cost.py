@@ -5,8 +5,9 @@
 
 The layer waits for its slowest ep rank, since its dispatch and its combine are barriers.  With equal loads each ep rank
 would take what its device takes for the mean of the tokens (distprof.merge.experts.tokens_or_device).  Both are of one
-step, so that a hot expert which is another one in each step costs as much as one that stays.  Where the experts of all
-ep ranks run on as many rows, on a capacity that empty slots fill (distprof.merge.experts.empty_slots), loads are equal.
+step, so that a hot expert which is another one in each step costs as much as one that stays; where a step has several
+micro-batches whose tokens are known, what equal loads save is that of each.  Where the experts of all ep ranks run on
+as many rows, on a capacity that empty slots fill (distprof.merge.experts.empty_slots), loads are equal.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.collectives.own_times import RankWaits, rank_waits, why_no_own_times
 from distprof.merge.experts.layer_times import enclosing_layers
+from distprof.merge.experts.micro_batches import MicroBatchLoads
 from distprof.merge.experts.recorded.hosts import ExpertHost
-from distprof.merge.experts.tokens_or_device import tokens_or_device
+from distprof.merge.experts.tokens_or_device import saved_in_micro_batches, tokens_or_device
 from distprof.merge.report import ExpertLayerStats
 from distprof.merge.stats import middle
 from distprof.records import NO_ROW
@@ -57,7 +59,12 @@ def ep_times(analysis: Analysis, hosts: Sequence[ExpertHost], counted: Sequence[
     return EpTimes(tuple(shared), np.where(ranks > 0, sums / np.maximum(ranks, 1), np.nan)) if shared else None
 
 
-def with_costs(layer: ExpertLayerStats, times: EpTimes | None, loads: FloatArray | None) -> ExpertLayerStats:
+def with_costs(
+    layer: ExpertLayerStats,
+    times: EpTimes | None,
+    loads: FloatArray | None,
+    micro_batches: Sequence[MicroBatchLoads] = (),
+) -> ExpertLayerStats:
     """Returns the layer with what unequal times cost; ``loads`` are the tokens of the ep ranks, (ep ranks, iterations),
     None where they are not known in the iterations of ``times``.
     """
@@ -66,15 +73,30 @@ def with_costs(layer: ExpertLayerStats, times: EpTimes | None, loads: FloatArray
     known = bool(np.isfinite(times.own_ns).all())
     medians = middle(times.own_ns, axis=1)
     if loads is not None and layer.empty is not None and layer.empty.equal_rows:
-        loads = np.ones_like(loads)  # experts run on their capacity
+        loads, micro_batches = np.ones_like(loads), ()  # experts run on their capacity
     found = tokens_or_device(times.own_ns, loads) if known and loads is not None else None
+    saved = None if found is None else found.saved_by_equal_tokens_ns
+    if found is not None and loads is not None and micro_batches:
+        saved = saved_in_micro_batches(times.own_ns, loads, found, _by_step(times.iterations, loads, micro_batches))
     return replace(
         layer,
         ep_own_ns=tuple(None if np.isnan(own) else float(own) for own in medians),
         ep_cost_ns=float(middle(times.own_ns.max(axis=0) - times.own_ns.mean(axis=0))) if known else None,
-        load_cost_ns=None if found is None else found.saved_by_equal_tokens_ns,
+        load_cost_ns=saved,
         tokens_or_device=found,
     )
+
+
+def _by_step(
+    iterations: Sequence[int], loads: FloatArray, micro_batches: Sequence[MicroBatchLoads]
+) -> list[list[FloatArray]]:
+    """Returns for each iteration the tokens (ep ranks, micro-batches) of each replica; all of a step where that is not
+    known.
+    """
+    found: dict[int, list[FloatArray]] = {}
+    for one in micro_batches:
+        found.setdefault(one.iteration, []).append(one.by_ep.astype(np.float64))
+    return [found.get(iteration, [loads[:, [step]]]) for step, iteration in enumerate(iterations)]
 
 
 @computed_once

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from distprof.merge.experts.counted_routers import counted_routers
 from distprof.merge.experts.empty_slots import empty_slots
 from distprof.merge.experts.invariant import find_breach
 from distprof.merge.experts.layer_times import layer_times
-from distprof.merge.experts.metrics import load_metrics
+from distprof.merge.experts.metrics import load_metrics, max_violations
 from distprof.merge.experts.micro_batches import MicroBatchLoads, micro_batch_loads, micro_batches
 from distprof.merge.experts.placement import better_placement, first_experts
 from distprof.merge.experts.recorded.hosts import ExpertHost, expert_hosts
@@ -40,6 +41,7 @@ from distprof.merge.experts.step_loads import dropped_by_step, kept_by_step, ove
 from distprof.merge.job.module_union import Module
 from distprof.merge.job.tp_duplicates import CountedWork
 from distprof.merge.report import ExpertLayerStats
+from distprof.merge.stats import to_number
 
 
 @computed_once
@@ -56,7 +58,8 @@ def expert_layers(analysis: Analysis) -> tuple[ExpertLayerStats, ...]:
             counted=counted_routers(analysis).get(seen.module),
         )
         own = ep_times(analysis, seen.hosts, seen.iterations, seen.ep)
-        found.append(with_costs(layer, own, None if own is None else _loads_by_ep(seen, own.iterations)))
+        loads = None if own is None else _loads_by_ep(seen, own.iterations)
+        found.append(with_costs(layer, own, loads, seen.micro_batches))
     return tuple(found)
 
 
@@ -106,6 +109,12 @@ class SeenLayer:
             for expert in host.layer.local_experts:
                 found[expert] = host.ep
         return found
+
+    @cached_property
+    def micro_batches(self) -> list[MicroBatchLoads]:
+        """The loads of single micro-batches; empty where steps have one, or those are not known."""
+        hosts = self.hosting if self.counted_by_all else self.hosts
+        return micro_batch_loads(hosts, self.sources, self.iterations, self.ep_of_experts, self.ep)
 
 
 def _what_was_seen(
@@ -178,8 +187,8 @@ def _with_balance(layer: ExpertLayerStats, seen: SeenLayer, *, is_whole: bool) -
     dropped = dropped_by_step(seen.sources, seen.iterations, by_step if is_whole else None)
     return replace(
         layer,
-        over_steps=replace(steps, dropped=dropped),
-        micro_batches=micro_batches(_micro_batch_loads(seen), seen.iterations, seen.experts),
+        over_steps=replace(steps, dropped=dropped, ep_max_violation=_ep_violations(seen)),
+        micro_batches=micro_batches(seen.micro_batches, seen.iterations, seen.experts),
         placement=better_placement(by_step, seen.ep_of_experts, seen.ep),
     )
 
@@ -217,9 +226,10 @@ def _loads_by_step(seen: SeenLayer) -> FloatArray | None:
     return kept_by_step(seen.sources, seen.iterations, seen.experts) if seen.sources else None
 
 
-def _micro_batch_loads(seen: SeenLayer) -> list[MicroBatchLoads]:
-    hosts = seen.hosting if seen.counted_by_all else seen.hosts
-    return micro_batch_loads(hosts, seen.sources, seen.iterations, seen.ep_of_experts, seen.ep)
+def _ep_violations(seen: SeenLayer) -> tuple[float | None, ...]:
+    """Returns MaxVio of the ep ranks by step; empty where experts are not distributed, or a load is not known."""
+    loads = _loads_by_ep(seen, seen.iterations) if seen.ep > 1 else None
+    return () if loads is None else tuple(map(to_number, max_violations(loads.T)))
 
 
 def _loads_by_ep(seen: SeenLayer, iterations: tuple[int, ...]) -> FloatArray | None:

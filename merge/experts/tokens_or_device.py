@@ -16,6 +16,7 @@ tokens explain the times nearly as well.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,32 @@ def tokens_or_device(times: FloatArray, tokens: FloatArray) -> TokensOrDevice | 
         slowness=tuple(fit.slowness.tolist()),
         saved_by_equal_tokens_ns=max(0.0, saved),
     )
+
+
+def saved_in_micro_batches(
+    times: FloatArray, tokens: FloatArray, fit: TokensOrDevice, by_step: Sequence[Sequence[FloatArray]]
+) -> float | None:
+    """Returns what equal tokens in each micro-batch save of an iteration, in ns; ``by_step`` has for each step the
+    tokens (ranks, micro-batches) of each replica.
+
+    Each micro-batch waits for its slowest rank.  The time of a rank in a step is divided among its micro-batches as the
+    fit says.  None where the tokens of whole steps are so equal that they do not show what depends on them.
+    """
+    relative = tokens / tokens.mean()
+    if relative.max() - relative.min() < _WORTH:
+        return None
+    saved = []
+    for own, replicas in zip(times.T, by_step, strict=True):
+        costs = []
+        for loads in replicas:
+            each = loads * len(replicas) / tokens.mean()
+            work = fit.fixed_share / loads.shape[1] + (1 - fit.fixed_share) * each
+            total = work.sum(axis=1, keepdims=True)
+            now = own[:, None] * work / np.where(total > 0, total, 1)  # a rank without tokens may take no time
+            more = np.array(fit.slowness)[:, None] * fit.typical_ns * (work - work.mean(axis=0))
+            costs.append(now.max(axis=0).sum() - (now - more).max(axis=0).sum())
+        saved.append(sum(costs) / len(costs))
+    return max(0.0, float(middle(saved)))
 
 
 def _best_fit(logarithms: FloatArray, relative: FloatArray) -> _Fit:

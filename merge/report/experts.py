@@ -29,6 +29,7 @@ class LoadOverSteps:
     trend: int  # of max_violation: 1 it rises, -1 it falls, 0 neither is certain
     fallen_asleep: tuple[int, ...]  # experts that had tokens, and none in the second half of the steps
     dropped: tuple[int, ...] = ()  # how many choices of the routers; empty where that is not known
+    ep_max_violation: tuple[float | None, ...] = ()  # MaxVio of ep ranks; empty where experts are not distributed
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,9 @@ class ExpertLayerStats:
         float | None, ...
     ] = ()  # by ep coordinate: own time in the layer, forward and backward; empty where waits are not known
     ep_cost_ns: float | None = None  # largest - mean of the own times of a step, the median over steps
-    load_cost_ns: float | None = None  # what equal loads of the ep ranks would save of an iteration, on these devices
+    load_cost_ns: float | None = (
+        None  # what equal loads of the ep ranks, in each micro-batch where these are known, would save of an iteration
+    )
     tokens_or_device: TokensOrDevice | None = None  # why ep ranks take unequal times; None where that is not known
     lost: int = 0  # dropped choices that ``routed`` lacks, because their expert is not known
     guessed: bool = False  # found by its weights alone: no name says that these are experts

@@ -147,6 +147,24 @@ def test_scores_of_the_chosen_alone() -> None:
     assert (said.routed.tolist(), said.choices, said.must_be_all) == ([2, 2, 1, 1], 6, True)
 
 
+@pytest.mark.parametrize("beside", [torch.rand(3, 4) + 1, torch.rand(3, 2)], ids=["scores", "weights"])
+def test_counts_that_are_floats(beside: Tensor) -> None:
+    said = read_choice((beside, torch.tensor([2.0, 2, 1, 1])), 4, top_k=2)
+    assert said is not None
+    assert (said.routed.tolist(), said.choices, said.must_be_all) == ([2, 2, 1, 1], 6, True)
+
+
+@pytest.mark.parametrize("other", [[2.0, 2, 1, 0], [1.5, 2.5, 1, 1], [0.0] * 4], ids=["few", "fractions", "zeros"])
+def test_floats_that_are_no_counts(other: list[float]) -> None:
+    """A mean of probabilities, or a bias, may have the shape of counts."""
+    said = read_choice((torch.rand(3, 2), torch.tensor(other)), 4, top_k=2)
+    assert said is not None and said.must_be_all and int(said.routed.sum()) != said.choices, "it is left out at the end"
+    chosen = torch.zeros(3, 4).scatter(1, IDS, torch.rand(3, 2) + 1)
+    found = read_choice((chosen, torch.tensor(other)), 4, top_k=2)
+    assert found is not None and found.kept is not None
+    assert (found.routed.tolist(), found.kept.tolist()) == ([2, 2, 1, 1], [2, 2, 1, 1])
+
+
 def test_the_same_ids_are_counted_once() -> None:
     ids = IDS.clone()
     first = count_by_expert(ids, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distprof.merge.experts.tokens_or_device import tokens_or_device
+from distprof.merge.experts.tokens_or_device import saved_in_micro_batches, tokens_or_device
 from distprof.merge.report import ONLY_DEVICE, ONLY_TOKENS, TOKENS_AND_DEVICE
 
 STEPS = 12
@@ -73,3 +73,51 @@ def test_too_little_is_not_judged() -> None:
     assert tokens_or_device(times[:, :2], times[:, :2]) is None
     assert tokens_or_device(times, np.zeros((2, 3))) is None
     assert tokens_or_device(times * np.nan, times) is None
+
+
+def in_micro_batches(tokens: np.ndarray, fixed: float, device: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns the times (ranks, steps) of tokens (steps, ranks, micro-batches), and what equal tokens would save."""
+    number = tokens.shape[2]
+
+    def times(loads: np.ndarray) -> np.ndarray:
+        each: np.ndarray = device[:, None] * (fixed * 1000 / number + (1 - fixed) * loads) * 1e4
+        return each
+
+    now, balanced = times(tokens), times(np.broadcast_to(tokens.mean(axis=1, keepdims=True), tokens.shape))
+    waits = now.max(axis=1).sum(axis=1) - balanced.max(axis=1).sum(axis=1)
+    return now.sum(axis=2).T, float(np.median(waits))
+
+
+@pytest.mark.parametrize(("fixed", "slow"), [(0.0, 1.0), (0.2, 1.0), (0.0, 1.6)])
+def test_each_micro_batch_waits_for_its_slowest_rank(fixed: float, slow: float) -> None:
+    """The hot rank is another one in each of four micro-batches, so that the sums of steps show little of it."""
+    random = np.random.default_rng(5)
+    tokens = np.full((STEPS, 4, 4), 150.0)
+    for number in range(4):
+        tokens[:, number, number] = 550.0
+    tokens *= random.lognormal(0, 0.2, tokens.shape)
+    tokens *= 1000 / tokens.sum(axis=2).mean()
+    times, saved = in_micro_batches(tokens, fixed, np.array([1.0, 1.0, slow, 1.0]))
+    sums = tokens.sum(axis=2).T
+    fit = tokens_or_device(times, sums)
+    assert fit is not None
+    found = saved_in_micro_batches(times, sums, fit, [[one] for one in tokens])
+    assert found == pytest.approx(saved, rel=0.05)
+    assert fit.saved_by_equal_tokens_ns < 0.7 * saved
+
+
+def test_what_micro_batches_cost_is_not_known_where_all_steps_are_equal() -> None:
+    tokens = np.stack([[[900.0, 100.0], [100.0, 900.0]]] * STEPS)
+    times, _ = in_micro_batches(tokens, 0.5, np.ones(2))
+    sums = tokens.sum(axis=2).T
+    fit = tokens_or_device(times, sums)
+    assert fit is not None
+    assert saved_in_micro_batches(times, sums, fit, [[one] for one in tokens]) is None
+
+
+def test_one_micro_batch_is_its_step() -> None:
+    times, tokens, _ = planted(np.random.default_rng(1), 4, 0.1, hot=2.5)
+    fit = tokens_or_device(times, tokens)
+    assert fit is not None
+    found = saved_in_micro_batches(times, tokens, fit, [[step[:, None]] for step in tokens.T])
+    assert found == pytest.approx(fit.saved_by_equal_tokens_ns)
