@@ -19,8 +19,6 @@ from distprof.merge.wording import pluralise
 from distprof.rank_names import number_spans
 
 _LAYERS_SHOWN = 3
-#: Smaller differences between micro-batches and the sums over their steps are not worth a line.
-_WORTH = 0.1
 #: Fewer empty rows come from rounding up to a few rows.
 _LEAST_EMPTY = 0.01
 
