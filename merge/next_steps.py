@@ -33,7 +33,7 @@ _SOMETIMES = {
     "other": "look at what the script does in these iterations: logging, a checkpoint",
 }
 _LARGE_PHASE = {
-    "data": "ranks wait for data: more DataLoader workers, prefetching, or faster storage would shorten the iteration",
+    "data": "more DataLoader workers, prefetching, or faster storage would shorten it",
     "outside": "much time passes between modules: look for .item(), logging, or work that is in no module",
     "other": "much time passes outside of the phases: look for logging, checkpoints, or waits in the script",
 }

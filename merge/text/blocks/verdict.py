@@ -22,6 +22,8 @@ from distprof.merge.text.format.lines import WIDTH, one_line, wrapped
 from distprof.merge.wording import group_kinds, group_name, join_words, place_name
 from distprof.rank_names import rank_names
 
+#: The phase whose name is no noun.
+_OTHER = "other"
 #: Reasons of long iterations in the sentence; summary.json has all.
 _BURSTS = 2
 
@@ -168,6 +170,7 @@ def _burst(found: Burst, *, alone: bool) -> str:
     everyone = "the script loses" if alone else "all ranks lose"
     who = everyone if found.everywhere else f"{rank_names(found.ranks)} lose{'s' * (len(found.ranks) == 1)}"
     place = place_name(one_line(found.subject), one_line(found.phase))
+    place = f'the phase "{place}"' if place == _OTHER else place
     pause = f": {one_line(found.pause)}" if found.pause else ""
     steps = f"{len(found.iterations)} of {found.of_steps} steps"
     return f"in {steps} {who} {duration(found.excess_ns)} in {place}{pause}"

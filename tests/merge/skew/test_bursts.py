@@ -115,9 +115,9 @@ def test_all_ranks_alike() -> None:
     report = bent(lambda rank: {"other": 200})
     (burst,) = report.verdict.bursts
     assert (burst.everywhere, burst.phase, burst.excess_ns) == (True, "other", 200 * MS)
-    assert "in 2 of 8 steps all ranks lose 200 ms in other" in " ".join(verdict(report))
+    assert 'in 2 of 8 steps all ranks lose 200 ms in the phase "other"' in " ".join(verdict(report))
     alone = replace(report, ranks=report.ranks[:1])
-    assert "in 2 of 8 steps the script loses 200 ms in other" in " ".join(verdict(alone))
+    assert 'in 2 of 8 steps the script loses 200 ms in the phase "other"' in " ".join(verdict(alone))
     lines = list(long_steps_block(report))
     assert [line.split()[0] for line in lines[-2:]] == ["8", "11"] and " all " in lines[-1]
     assert any("checkpoint" in sentence for sentence in report.next_steps)
