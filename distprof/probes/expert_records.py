@@ -51,8 +51,10 @@ class LayerSums:
             return
         # A count that no reader has made is copied: it may be a tensor of the script.
         own = counts if is_last_count(counts) else counts.detach().clone()
-        calls = self.counts.setdefault(name, [])
-        if len(calls) < _MOST_CALLS:
+        calls = self.counts.get(name)
+        if calls is None:
+            self.counts[name] = [own]
+        elif len(calls) < _MOST_CALLS:
             calls.append(own)
         else:
             calls[0], self.too_many = calls[0] + own, True
@@ -60,9 +62,10 @@ class LayerSums:
     def add_capacity(self, capacity: int | torch.Tensor) -> None:
         if isinstance(capacity, torch.Tensor):
             self.add(CAPACITY, capacity.reshape(1).long())
-        else:
+        elif capacity:
             self.slots += capacity
-            self.unlimited = self.unlimited or not capacity
+        else:
+            self.unlimited = True
 
     def begin_call(self) -> None:
         """Begins a call of the layer, whose experts are in a list."""
@@ -74,9 +77,9 @@ class LayerSums:
         else:
             self.too_many = True
 
-    def rows_by_call(self, experts: Sequence[int]) -> Array:
-        """Returns the rows of the inputs of these experts, (calls, experts)."""
-        return np.array([[one.get(row, 0) for row in experts] for one in (*self.earlier, self.rows)], np.int64)
+    def rows_by_call(self, experts: Sequence[int]) -> list[Array]:
+        """Returns the rows of the inputs of these experts, call after call."""
+        return [np.array([one.get(row, 0) for row in experts]) for one in (*self.earlier, self.rows)]
 
 
 class Pending:
@@ -124,32 +127,35 @@ class Pending:
         calls = []
         for number, layer in enumerate(self._layers):
             if layer.is_counted:
-                processed, seen = self._processed(number, layer, sums[number])
+                in_list = layer.read_processed is None
+                rows = (
+                    self._sums[number].rows_by_call(layer.expert_rows) if in_list else found[number].get(PROCESSED, ())
+                )
+                processed, seen = self._processed(number, layer, sums[number], rows)
                 tokens.append(processed)
                 unseen += [] if seen else [number]
-                calls += self._calls(number, layer, found[number]) if seen else []
+                calls += self._calls(number, rows) if seen and len(rows) > 1 else []
         every = np.concatenate(tokens).astype("<i8")
         return ExpertLoad(self._iteration, every, tuple(unseen), self._window, tuple(calls))
 
-    def _calls(self, number: int, layer: MoeLayer, found: _Found) -> list[LayerCalls]:
-        """Returns what local experts processed call by call; nothing where there was one call, or that is not known."""
+    def _calls(self, number: int, rows: Sequence[Array]) -> list[LayerCalls]:
+        """Returns what local experts processed call by call; nothing where that is not known."""
         sums = self._sums[number]
         if sums.too_many or sums.by_value:
             return []
-        in_list = layer.read_processed is None
-        calls = sums.rows_by_call(layer.expert_rows) if in_list else np.stack(found[PROCESSED])
-        if len(calls) < 2:
-            return []
+        calls = np.stack(rows)
         hottest = calls.argmax(axis=1)
         largest = calls[np.arange(len(calls)), hottest]
         return [LayerCalls(number, calls.sum(axis=1).astype("<u4"), largest.astype("<u4"), hottest.astype("<u4"))]
 
-    def _processed(self, number: int, layer: MoeLayer, found: Mapping[str, Array]) -> tuple[Array, bool]:
+    def _processed(
+        self, number: int, layer: MoeLayer, found: Mapping[str, Array], by_call: Sequence[Array]
+    ) -> tuple[Array, bool]:
         """Returns the tokens of the local experts, and whether they were seen."""
         sums = self._sums[number]
         if layer.read_processed is not None:
             return found.get(PROCESSED, np.zeros(layer.local)), PROCESSED in found
-        rows = sums.rows_by_call(layer.expert_rows).sum(axis=0)
+        rows = _total(by_call)
         chosen = found.get(ROUTED)
         if not rows.any():
             # Experts may be called in a way that is not seen, or have no tokens: all cannot, unless none was chosen,
@@ -205,9 +211,9 @@ class Pending:
         for one in routings:
             own = found[one.layer]
             kept = own.get(_kept_name(sums[one.layer]), ())
-            is_known = not self._sums[one.layer].too_many and (one.drops_known or one.handed)
-            is_whole = len(own.get(ROUTED, kept)) == len(kept)
-            if is_known and is_whole and len(kept) > 1 and not self._layers[one.layer].is_counted:
+            if len(kept) < 2 or self._layers[one.layer].is_counted or self._sums[one.layer].too_many:
+                continue
+            if (one.drops_known or one.handed) and len(own.get(ROUTED, kept)) == len(kept):
                 calls[one.layer] = np.concatenate(kept).astype("<u4")
         fits = sum(map(len, calls.values())) <= _MOST_NUMBERS
         for one in routings:
@@ -220,7 +226,7 @@ def _total(calls: Sequence[Array]) -> Array:
 
 def _kept_name(found: Mapping[str, Array]) -> str:
     """Returns the name of the counts of choices that were not dropped, the most trusted first."""
-    return next((name for name in (RECORDED, KEPT) if name in found), HANDED)
+    return RECORDED if RECORDED in found else KEPT if KEPT in found else HANDED
 
 
 def _counts_of_buffer(added: Array | None) -> Array | None:

@@ -54,6 +54,10 @@ def summarise(layers: Sequence[ExpertLayerStats], iteration_ns: float | None) ->
         empty_share=sum(one.rows * one.share for one in empty) / rows if rows else None,
         empty_cost_ns=sum(empty_costs) if empty_costs else None,
         ep_starts=layers[0].ep_starts if len({layer.ep_starts for layer in layers}) == 1 else (),
+        cv=_over_layers([(one.load.cv if one.load else None, one) for one in layers]),
+        entropy=_over_layers([(one.load.entropy if one.load else None, one) for one in layers], smallest=True),
+        gini=_over_layers([(one.load.gini if one.load else None, one) for one in layers]),
+        drop_rate=_over_layers([(one.drop_rate, one) for one in layers]),
     )
 
 
@@ -95,11 +99,14 @@ def _labels(layers: Sequence[ExpertLayerStats], cause: str) -> tuple[str, ...]:
     return tuple(layer.name for layer in sorted(found, key=lambda layer: -(layer.ep_cost_ns or 0)))
 
 
-def _over_layers(values: Sequence[tuple[float | None, ExpertLayerStats]]) -> OverLayers | None:
+def _over_layers(
+    values: Sequence[tuple[float | None, ExpertLayerStats]], *, smallest: bool = False
+) -> OverLayers | None:
+    """Returns a measure over the layers; with ``smallest``, that is the worst."""
     known = [(value, layer) for value, layer in values if value is not None]
     if not known:
         return None
     numbers = np.array([value for value, _ in known])
-    worst, layer = max(known, key=lambda pair: pair[0])
-    p50, p95 = np.percentile(numbers, (50, 95)).tolist()
+    worst, layer = (min if smallest else max)(known, key=lambda pair: pair[0])
+    p50, p95 = np.percentile(numbers, (50, 5 if smallest else 95)).tolist()
     return OverLayers(p50=p50, p95=p95, worst=worst, worst_layer=layer.name)

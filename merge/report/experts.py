@@ -153,7 +153,7 @@ class OverLayers:
 
     p50: float  # the median layer
     p95: float  # 1 of 20 layers is worse, interpolated
-    worst: float  # the largest
+    worst: float  # the largest; of the entropy, the smallest
     worst_layer: str  # its label
 
 
@@ -175,6 +175,10 @@ class ExpertSummary:
     padding_share: float | None = None  # in the counted step, the mean over the layers in which a mask was seen
     empty_share: float | None = None  # of the rows that experts ran on, those without a token, over all known layers
     empty_cost_ns: float | None = None  # what these cost in an iteration; None where it is known of no layer
+    cv: OverLayers | None = None  # of experts
+    entropy: OverLayers | None = None  # of experts; the smallest is the worst
+    gini: OverLayers | None = None  # of experts
+    drop_rate: OverLayers | None = None  # None where it is known of no layer
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,7 @@ class FusedExpertsNetwork(nn.Module):
 class MOELayer(nn.Module):
     """Tutel's: an expert takes its first choices, up to the capacity; the first choices of all tokens come first."""
 
+    _num_global_experts: Tensor
     group = None
     batch_prioritized_routing, megablocks_size = False, 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from support.reports import report_of
 
 from distprof.merge.experts.step_loads import over_steps
+from distprof.merge.experts.summary import summarise
 
 
 def test_a_rotating_hot_expert_is_seen_step_by_step_only() -> None:
@@ -63,7 +65,20 @@ def test_a_report_has_all_measures() -> None:
     assert found.expert_summary.layers == 2
     assert found.expert_summary.max_over_mean.worst == pytest.approx(2.5)
     assert found.expert_summary.max_over_mean.worst_layer == "blocks.1.moe"
+    assert found.expert_summary.gini.p95 == pytest.approx(first.load.gini)
+    assert found.expert_summary.cv.worst == pytest.approx(first.load.cv)
+    assert found.expert_summary.drop_rate is None, "not known"
     assert found.expert_summary.cost_ns is None, "waits are not known"
+
+
+def test_the_worst_entropy_is_the_smallest() -> None:
+    (layer,) = report(dp=4, ep=4, layers=2, experts=4, steps=3, hot=5).experts
+    assert layer.load is not None
+    even = replace(layer, name="even", load=replace(layer.load, entropy=1.0))
+    found = summarise([even] * 19 + [layer] + [even], None)
+    assert found is not None and found.entropy is not None
+    assert (found.entropy.p50, found.entropy.p95, found.entropy.worst) == (1.0, 1.0, layer.load.entropy)
+    assert found.entropy.worst_layer == layer.name
 
 
 def test_a_dense_model_has_no_summary() -> None:
