@@ -10,6 +10,7 @@ from typing import Protocol
 
 _TRIES = 5
 _CLOSE_NS = 1_000
+_NEVER = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,16 @@ def anchor(clock: Clock) -> Anchor:
 
     Tries again, a few times, where the two are not close: a process may lose its core between them.
     """
-    closest = _bracket(clock)
-    for _ in range(_TRIES - 1):
-        if closest[0] <= _CLOSE_NS:
-            break
-        closest = min(closest, _bracket(clock), key=_length_ns)
-    return closest[1]
-
-
-def _length_ns(bracket: tuple[int, Anchor]) -> int:
-    return bracket[0]
-
-
-def _bracket(clock: Clock) -> tuple[int, Anchor]:
-    """Returns (ns between the readings, anchor in their middle)."""
-    before, wall, after = clock.mono_ns(), clock.wall_ns(), clock.mono_ns()
-    return after - before, Anchor(wall_ns=wall, mono_ns=(before + after) // 2)
+    mono_ns, wall_ns = clock.mono_ns, clock.wall_ns
+    closest = _NEVER, 0, 0
+    for _ in range(_TRIES):
+        before, wall, after = mono_ns(), wall_ns(), mono_ns()
+        if after - before < closest[0]:
+            closest = after - before, wall, before
+            if closest[0] <= _CLOSE_NS:
+                break
+    between, wall, before = closest
+    return Anchor(wall_ns=wall, mono_ns=before + between // 2)
 
 
 def clock_domain() -> str:

@@ -46,6 +46,7 @@ class ModuleTree:
         self.rows: list[ModuleRow] = []
         self._stacks = stacks
         self.row_of: dict[int, int] = {}  # id of a module -> its row, for modules with one name
+        self.changes = [0]  # how often ``row_of`` has changed: the one number in this list is replaced
         self._rows_of: dict[int, list[int]] = {}  # id -> all its rows, for modules with several names
         self._references: dict[int, weakref.ref[nn.Module]] = {}
         self._unowned: dict[tuple[int, str], list[_Unowned]] = {}  # by row of the caller and class
@@ -156,6 +157,7 @@ class ModuleTree:
         key = id(module)
         if row in self._rows_of.get(key, ()) or self.row_of.get(key) == row:
             return
+        self.changes[0] += 1
         if key in self._rows_of:
             self._rows_of[key].append(row)
         elif key in self.row_of and self.rows[self.row_of[key]].root == self.rows[row].root:
@@ -166,6 +168,7 @@ class ModuleTree:
             self._references[key] = weakref.ref(module, lambda _: self._forget(key))
 
     def _forget(self, key: int) -> None:
+        self.changes[0] += 1
         for table in (self.row_of, self._rows_of, self._references):
             table.pop(key, None)
 

@@ -66,7 +66,8 @@ class CollectiveRecording:
             self._called.open()
 
     def step_begins(self) -> None:
-        self._anchors.append(anchor(self._clock))
+        if self._collectives.on_wall_clock and not self._collectives.unseen:
+            self._anchors.append(anchor(self._clock))
 
     def step_ended(self, iteration: int, mode: str, start_ns: int, end_ns: int) -> None:
         """Ends a step, which ran from ``start_ns`` to ``end_ns`` on the monotonic clock."""

@@ -17,21 +17,30 @@
 #define FIELDS(X) \
     X(timer)           /* ModuleTimer: handles all other calls */ \
     X(row_of)          /* dict: id of a module -> its row */ \
+    X(changes)         /* list of one number, which is another one after each change of row_of */ \
     X(stack)           /* list of rows of the running modules; empty outside of a forward, and in evaluation */ \
     X(entered)         /* list of rows, once for each call */ \
     X(owners)          /* list: the owner of each interval */ \
     X(timestamps)      /* the start of each interval */ \
     X(now)             /* function that reads the clock, where the timestamps do not read it themselves */ \
-    X(hooked)          /* list of the sequence numbers of nodes with a hook, ascending; the first is -1 */ \
+    X(nodes)           /* NodeHooks of the nodes at which the backward of rows begins */ \
     X(in_backward)     /* list, empty outside of backward */ \
     X(ended)           /* dict: rows whose backward ends with the gradients of their own parameters */ \
     X(entering)        /* dict: row -> function of (args, kwargs), called before the row runs */ \
     X(leaving)         /* dict: row -> function of the output, called after the row ran */ \
-    X(hooks)           /* mapping: row -> tensor with the hook of the nodes at which the row's backward begins */ \
     X(plain)           /* torch.Tensor: neither a parameter nor a subclass */ \
     X(is_grad_enabled) \
     X(forward_only)    /* tuple that decides which calls do no more than call forward, or None */ \
     X(failed)          /* function that reports an exception: (where, exception) */
+
+/* The calls of a step whose rows are kept. */
+#define MOST_CALLS (1 << 16)
+
+/* A module that was called, and its row. */
+typedef struct {
+    PyObject *module; /* for comparisons only: it may have been freed */
+    PyObject *row;
+} Call;
 
 typedef struct {
     PyObject_HEAD
@@ -39,18 +48,18 @@ typedef struct {
     FIELDS(X)
 #undef X
     unsigned long thread; /* the thread that created this object */
+    Call *known;          /* the calls of the steps before, in their order */
+    Py_ssize_t size, capacity;
+    PyObject *known_change; /* the number in `changes` that they belong to */
 } FastPath;
 
 static PyObject *s_enter, *s_leave, *s_hook_input, *s_hook_output, *s_keep_edges;
-static PyObject *s_grad_fn, *s_sequence_nr, *s_register;
+static PyObject *s_grad_fn;
 static PyObject *s_forward, *s_call_impl, *s_compiled_call_impl, *s_hooks[4];
 
 /* The tuple `forward_only` has: functions that return None while neither torch.jit nor the compiler is active, dicts of
  * the hooks for all modules, nn.Module._call_impl, and the module types whose forward reads no frame above its own. */
 enum { WATCHERS = 2, GLOBALS = 4, IMPL = WATCHERS + GLOBALS, TYPES };
-
-/* The same value as in distprof.flops.long_graphs. */
-#define FREED_BY_RECURSION 2000
 
 static int keep_edges(FastPath *self, PyObject *node)
 {
@@ -59,40 +68,19 @@ static int keep_edges(FastPath *self, PyObject *node)
     return done == NULL ? -1 : 0;
 }
 
-/* Registers a hook on `node`: when the gradient arrives there, the backward of `row` begins. */
-static int hook(FastPath *self, PyObject *node, PyObject *number, PyObject *row)
-{
-    if (PyList_Append(self->hooked, number) < 0)
-        return -1;
-    if (PyList_Size(self->hooked) > FREED_BY_RECURSION && keep_edges(self, node) < 0)
-        return -1;
-    PyObject *carrier = PyObject_GetItem(self->hooks, row), *done = NULL;
-    if (carrier != NULL)
-        done = PyObject_CallMethodObjArgs(node, s_register, carrier, NULL);
-    Py_XDECREF(carrier);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
-}
-
 /* Decides what to do with the node of a plain `tensor`: it needs a hook, it has one, or the timer has to decide. */
 enum todo { FAILED = -1, NOTHING, NEW, ASK_TIMER };
 
-static enum todo inspect(FastPath *self, PyObject *tensor, PyObject **node, PyObject **number)
+static enum todo inspect(FastPath *self, PyObject *tensor, PyObject **node, int64_t *number)
 {
-    *number = NULL;
+    static const enum todo todo[] = {ASK_TIMER, NOTHING, NEW};
     *node = PyObject_GetAttr(tensor, s_grad_fn);
     if (*node == NULL)
         return FAILED;
     if (*node == Py_None)
         return ASK_TIMER;
-    *number = PyObject_CallMethodObjArgs(*node, s_sequence_nr, NULL);
-    PyObject *last = PyList_GetItem(self->hooked, PyList_Size(self->hooked) - 1);
-    if (*number == NULL || last == NULL)
-        return FAILED;
-    long long own = PyLong_AsLongLong(*number), highest = PyLong_AsLongLong(last);
-    if (PyErr_Occurred())
-        return FAILED;
-    return own > highest ? NEW : own == highest ? NOTHING : ASK_TIMER;
+    *number = number_of(*node);
+    return PyErr_Occurred() ? FAILED : todo[1 + is_highest(self->nodes, *number)];
 }
 
 /* Calls the function in `readers` for `row`, if there is one.  Returns -1 with an exception set. */
@@ -108,7 +96,8 @@ static int call_reader(PyObject *readers, PyObject *row, PyObject *first, PyObje
 
 static int hook_input(FastPath *self, PyObject *row, PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    PyObject *tensor = PyTuple_Size(args) > 0 ? PyTuple_GetItem(args, 0) : NULL, *node = NULL, *number = NULL;
+    PyObject *tensor = PyTuple_Size(args) > 0 ? PyTuple_GetItem(args, 0) : NULL, *node = NULL;
+    int64_t number;
     enum todo todo = ASK_TIMER;
     if (tensor != NULL && (PyObject *)Py_TYPE(tensor) == self->plain)
         todo = inspect(self, tensor, &node, &number);
@@ -118,7 +107,7 @@ static int hook_input(FastPath *self, PyObject *row, PyObject *module, PyObject 
             todo = FAILED;
         else if (enabled == Py_True) {
             PyObject *caller = PyList_GetItem(self->stack, PyList_Size(self->stack) - 1);
-            if (caller == NULL || hook(self, node, number, caller) < 0)
+            if (caller == NULL || add_node(self->nodes, node, number, caller) < 0)
                 todo = FAILED;
         } else if (keep_edges(self, node) < 0)
             todo = FAILED;
@@ -132,17 +121,17 @@ static int hook_input(FastPath *self, PyObject *row, PyObject *module, PyObject 
         Py_XDECREF(done);
     }
     Py_XDECREF(node);
-    Py_XDECREF(number);
     return todo == FAILED ? -1 : 0;
 }
 
 static int hook_output(FastPath *self, PyObject *row, PyObject *output)
 {
-    PyObject *node = NULL, *number = NULL;
+    PyObject *node = NULL;
+    int64_t number;
     enum todo todo = ASK_TIMER;
     if ((PyObject *)Py_TYPE(output) == self->plain)
         todo = inspect(self, output, &node, &number);
-    if (todo == NEW && hook(self, node, number, row) < 0)
+    if (todo == NEW && add_node(self->nodes, node, number, row) < 0)
         todo = FAILED;
     else if (todo == ASK_TIMER && node != Py_None) { /* None: a tensor without a node */
         PyObject *done = PyObject_CallMethodObjArgs(self->timer, s_hook_output, row, output, NULL);
@@ -150,8 +139,62 @@ static int hook_output(FastPath *self, PyObject *row, PyObject *output)
         Py_XDECREF(done);
     }
     Py_XDECREF(node);
-    Py_XDECREF(number);
     return todo == FAILED ? -1 : 0;
+}
+
+static void forget_calls(FastPath *self)
+{
+    while (self->size > 0)
+        Py_DECREF(self->known[--self->size].row);
+}
+
+/* Keeps a call of this step.  Without memory for it, its row is looked up again in the next step. */
+static void keep_call(FastPath *self, Py_ssize_t place, Call call)
+{
+    if (place < self->size) {
+        PyObject *before = self->known[place].row;
+        Py_INCREF(call.row);
+        self->known[place] = call;
+        Py_DECREF(before);
+        return;
+    }
+    if (self->size == self->capacity) {
+        Py_ssize_t capacity = self->capacity ? 2 * self->capacity : 256;
+        Call *grown = capacity > MOST_CALLS ? NULL : PyMem_Realloc(self->known, capacity * sizeof *grown);
+        if (grown == NULL)
+            return;
+        self->known = grown;
+        self->capacity = capacity;
+    }
+    if (place == self->size) {
+        Py_INCREF(call.row);
+        self->known[self->size++] = call;
+    }
+}
+
+/* Returns the row of the module, a borrowed reference; NULL if it has none, or with an exception set.  Steps mostly call
+ * the same modules in the same order: the row is at the place of the call, in memory that is read in order. */
+static PyObject *row_of(FastPath *self, PyObject *module)
+{
+    PyObject *change = PyList_GetItem(self->changes, 0);
+    Py_ssize_t place = PyList_Size(self->entered);
+    if (change == NULL)
+        return NULL;
+    if (change != self->known_change) {
+        PyObject *before = self->known_change;
+        forget_calls(self);
+        Py_INCREF(change);
+        self->known_change = change;
+        Py_XDECREF(before);
+    }
+    if (place < self->size && self->known[place].module == module)
+        return self->known[place].row;
+    PyObject *key = PyLong_FromVoidPtr(module);
+    PyObject *row = key == NULL ? NULL : PyDict_GetItemWithError(self->row_of, key);
+    Py_XDECREF(key);
+    if (row != NULL)
+        keep_call(self, place, (Call){module, row});
+    return row;
 }
 
 /* A call begins.  Returns the token for `left`, a new reference; None if `left` is not to be called. */
@@ -160,11 +203,7 @@ static PyObject *entered(FastPath *self, PyObject *module, PyObject *args, PyObj
     PyObject *row = NULL;
     if (PyList_Size(self->stack) > 0 && PyList_Size(self->in_backward) == 0 &&
         PyThread_get_thread_ident() == self->thread) {
-        PyObject *key = PyLong_FromVoidPtr(module);
-        if (key == NULL)
-            return NULL;
-        row = PyDict_GetItemWithError(self->row_of, key);
-        Py_DECREF(key);
+        row = row_of(self, module);
         if (row == NULL && PyErr_Occurred())
             return NULL;
     }
@@ -331,10 +370,11 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 #define X(name) Py_XINCREF(self->name);
     FIELDS(X)
 #undef X
-    if (whole && !(PyDict_Check(self->row_of) && PyList_Check(self->stack) && PyList_Check(self->entered) &&
-                   PyList_Check(self->owners) && PyList_Check(self->hooked) && PyList_Check(self->in_backward) &&
-                   PyDict_Check(self->entering) && PyDict_Check(self->leaving) && PyDict_Check(self->ended))) {
-        PyErr_SetString(PyExc_TypeError, "a fast path works on dicts and lists");
+    if (whole && !(PyDict_Check(self->row_of) && PyList_Check(self->changes) && PyList_Check(self->stack) &&
+                   PyList_Check(self->entered) && PyList_Check(self->owners) && PyList_Check(self->in_backward) &&
+                   is_node_hooks(self->nodes) && PyDict_Check(self->entering) && PyDict_Check(self->leaving) &&
+                   PyDict_Check(self->ended))) {
+        PyErr_SetString(PyExc_TypeError, "a fast path works on dicts, lists and NodeHooks");
         whole = 0;
     }
     if (!whole) {
@@ -351,7 +391,7 @@ static int traverse(PyObject *object, visitproc visit, void *arg)
 #define X(name) Py_VISIT(self->name);
     FIELDS(X)
 #undef X
-    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(Py_TYPE(object)); /* the rows of known calls are numbers */
     return 0;
 }
 
@@ -366,6 +406,10 @@ static int clear(PyObject *object)
 
 static void finish(PyObject *object)
 {
+    FastPath *self = (FastPath *)object;
+    forget_calls(self);
+    PyMem_Free(self->known);
+    Py_CLEAR(self->known_change);
     free_collected(object, clear);
 }
 
@@ -404,8 +448,6 @@ PyMODINIT_FUNC PyInit__fast_path(void)
         {&s_hook_output, "hook_output"},
         {&s_keep_edges, "keep_edges"},
         {&s_grad_fn, "grad_fn"},
-        {&s_sequence_nr, "_sequence_nr"},
-        {&s_register, "_register_hook_dict"},
         {&s_call_impl, "_call_impl"},
         {&s_compiled_call_impl, "_compiled_call_impl"},
         {&s_forward, "forward"},
@@ -418,7 +460,8 @@ PyMODINIT_FUNC PyInit__fast_path(void)
         if ((*names[i].name = PyUnicode_InternFromString(names[i].text)) == NULL)
             return NULL;
     PyObject *module = PyModule_Create(&definition);
-    if (module == NULL || add_type(module, "FastPath", &spec) == NULL || add_timestamp_types(module) < 0) {
+    if (module == NULL || add_type(module, "FastPath", &spec) == NULL || add_timestamp_types(module) < 0 ||
+        add_node_hook_type(module) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

@@ -1,11 +1,11 @@
-/* The intervals of a timed step: a buffer of timestamps, and the hook that begins an interval when a gradient arrives.
+/* The intervals of a timed step: a buffer of timestamps, and the hook that begins an interval when the gradient of a
+ * parameter arrives.
  *
  * Timestamps are written into one block of memory, from the clock that time.perf_counter_ns reads: a Python int for
  * each would cost more than reading the clock.
  */
 #include "_timestamps.h"
 
-#include <stdint.h>
 #include <string.h>
 #include <time.h>
 
@@ -18,7 +18,7 @@ typedef struct {
     Py_ssize_t size, capacity;
 } TimestampBuffer;
 
-static PyTypeObject *buffer_type;
+static PyTypeObject *buffer_type, *hook_type;
 
 static int append(TimestampBuffer *self, int64_t ns)
 {
@@ -170,7 +170,7 @@ static PyType_Spec buffer_spec = {
     .slots = buffer_slots,
 };
 
-/* Hook: is called when the gradient arrives at a node, and begins an interval of `owner`. */
+/* Hook: is called when the gradient of a parameter has arrived, and begins an interval of `owner`. */
 
 #define FIELDS(X) \
     X(owner) \
@@ -221,6 +221,13 @@ static PyObject *hook_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     return (PyObject *)self;
+}
+
+PyObject *new_hook(PyObject *owner, PyObject *timestamps, PyObject *now, PyObject *owners, PyObject *in_backward,
+                   PyObject *failed)
+{
+    return PyObject_CallFunctionObjArgs((PyObject *)hook_type, owner, timestamps, now, owners, in_backward, failed,
+                                        NULL);
 }
 
 static int hook_traverse(PyObject *object, visitproc visit, void *arg)
@@ -293,5 +300,6 @@ PyObject *add_type(PyObject *module, const char *name, PyType_Spec *spec)
 int add_timestamp_types(PyObject *module)
 {
     buffer_type = (PyTypeObject *)add_type(module, "TimestampBuffer", &buffer_spec);
-    return buffer_type == NULL || add_type(module, "Hook", &hook_spec) == NULL ? -1 : 0;
+    hook_type = (PyTypeObject *)add_type(module, "Hook", &hook_spec);
+    return buffer_type == NULL || hook_type == NULL ? -1 : 0;
 }

@@ -1,11 +1,18 @@
-/* Declares what _timestamps.c provides to _fast_path.c, and selects the limited API of Python 3.10 for both. */
+/* Declares what the C files of the fast path share, and selects the limited API of Python 3.10 for them. */
 #define Py_LIMITED_API 0x030A0000
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <stdint.h>
+
+/* _timestamps.c */
 
 /* Ends the running interval and begins one of `owner`: appends the time to `timestamps`, read by `now` where the buffer
  * does not read the clock itself, and `owner` to the list `owners`.  Returns -1 with an exception set. */
 int switch_owner(PyObject *timestamps, PyObject *now, PyObject *owners, PyObject *owner);
+
+/* Returns a hook that begins an interval of `owner`. */
+PyObject *new_hook(PyObject *owner, PyObject *timestamps, PyObject *now, PyObject *owners, PyObject *in_backward,
+                   PyObject *failed);
 
 /* Adds the types of _timestamps.c to the module.  Returns -1 with an exception set. */
 int add_timestamp_types(PyObject *module);
@@ -18,3 +25,20 @@ PyObject *take_exception(void);
 
 /* Frees an object of a type that supports garbage collection. */
 void free_collected(PyObject *object, inquiry clear);
+
+/* _node_hooks.c */
+
+/* Whether this is a NodeHooks object. */
+int is_node_hooks(PyObject *object);
+
+/* Returns the sequence number of a node; -1 with an exception set. */
+int64_t number_of(PyObject *node);
+
+/* Compares a number with the highest one of the nodes that have the hook in this step: 1 above, 0 equal, -1 below. */
+int is_highest(PyObject *hooks, int64_t number);
+
+/* Registers the hook on the node with this number, if it has none.  Returns -1 with an exception set. */
+int add_node(PyObject *hooks, PyObject *node, int64_t number, PyObject *row);
+
+/* Adds the type of _node_hooks.c to the module.  Returns -1 with an exception set. */
+int add_node_hook_type(PyObject *module);

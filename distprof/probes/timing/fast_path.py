@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, MutableSequence
-from functools import partial
 from importlib import import_module
 from time import perf_counter_ns
 from typing import Any
@@ -15,9 +14,11 @@ from torch import nn
 from torch._C._dynamo import eval_frame
 from torch.nn.modules import module
 
+from distprof.flops.long_graphs import keep_edges
 from distprof.hooks.module_calls import ModuleCallHandler
 from distprof.hooks.patches import OnError
 from distprof.probes.timing.module_timer import ModuleTimer
+from distprof.probes.timing.node_hooks import NOBODY, new_carrier
 from distprof.probes.timing.timeline import CudaTimestamps, HostTimestamps, Timestamps
 from distprof.records import Array
 
@@ -64,23 +65,32 @@ def with_fast_path(timer: ModuleTimer, on_error: OnError) -> ModuleCallHandler:
     """Returns a handler that does the same as ``timer``, faster if compiled.  Call it on the thread that trains."""
     if compiled is None:
         return timer
+    tree = timer.running.listener.tree
     shared = {
         "timestamps": timer.timeline.timestamps,
         "now": timer.timeline.source.now,
         "owners": timer.timeline.owners,
         "in_backward": timer.interrupted,
     }
-    timer.hooks.make = partial(compiled.Hook, failed=timer.hook_failed, **shared)
+    if not isinstance(timer.nodes, compiled.NodeHooks):
+        timer.nodes = compiled.NodeHooks(
+            failed=timer.hook_failed,
+            current_node=torch._C._current_autograd_node,
+            new_carrier=new_carrier,
+            keep_edges=keep_edges,
+            nobody=NOBODY,
+            **shared,
+        )
     handler: ModuleCallHandler = compiled.FastPath(
         timer=timer,
-        row_of=timer.running.listener.tree.row_of,
+        row_of=tree.row_of,
+        changes=tree.changes,
         stack=timer.stack,
         entered=timer.entered,
-        hooked=timer.hooked,
+        nodes=timer.nodes,
         ended=timer.ended,
         entering=timer.experts.entering,
         leaving=timer.experts.leaving,
-        hooks=timer.hooks,
         plain=torch.Tensor,
         is_grad_enabled=torch.is_grad_enabled,
         forward_only=plain_forward(),

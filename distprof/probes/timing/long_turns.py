@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -47,6 +48,14 @@ class LongTurns:
         return tuple(np.array(column, dtype) for column, dtype in zip(columns, _DTYPES, strict=True))
 
 
+@lru_cache(maxsize=16)
+def _numbers(phases: tuple[str, ...]) -> Array:
+    """Returns the numbers of a step's phases: most steps have the same ones."""
+    numbers: Array = np.array([_NUMBERS[phase] for phase in phases], "<i4")
+    numbers.flags.writeable = False
+    return numbers
+
+
 def timeline_record(
     iteration: int,
     mode: str,
@@ -66,7 +75,7 @@ def timeline_record(
         start_ns=moments_ns[0],
         end_ns=moments_ns[-1],
         phase_names=PHASES,
-        phase=np.array([_NUMBERS[phase] for phase in phases], "<i4"),
+        phase=_numbers(tuple(phases)),
         phase_start_ns=np.array(moments_ns[:-1], "<i8"),
         turn_owner=owner,
         turn_number=number,

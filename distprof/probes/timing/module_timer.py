@@ -9,18 +9,16 @@ few parameters stay on the user's objects, until the window ends.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from threading import get_ident
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
 
-from distprof.flops.long_graphs import FREED_BY_RECURSION, keep_edges
-from distprof.hooks.dynamo import hidden_from_dynamo, out_of_trace
+from distprof.flops.long_graphs import keep_edges
+from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.hooks.patches import OnError
 from distprof.nested_tensors import call_tensors
 from distprof.probes.experts import ExpertTally
@@ -28,15 +26,12 @@ from distprof.probes.module_stack import ModuleStack
 from distprof.probes.protocol import ModuleCallListener
 from distprof.probes.timing.call_orders import CallOrders
 from distprof.probes.timing.module_times import Fields, ModuleTimeSums
+from distprof.probes.timing.node_hooks import NOBODY, NodeHooks, PythonNodeHooks
 from distprof.probes.timing.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
 from distprof.probes.timing.timeline import Timeline, Timestamps
 
 #: Once more intervals than these are kept, they are summed after a backward.
 MAX_KEPT = 2_000
-#: The owner of time outside of modules.  A module owns forward time as its row, backward time as ``~row``.
-NOBODY = 1 << 40
-
-_Hook = Callable[[torch.Tensor], torch.Tensor | None]  # as torch calls it
 _MAX_DEPTH = 2  # of nested lists in an argument
 
 
@@ -54,8 +49,7 @@ class ModuleTimer:
         self.stack = self.running.stack  # rows of the running modules; empty in evaluation
         self.experts = tally
         self.interrupted: list[int] = []  # for each running backward, the owner before it
-        self.hooked = [-1]  # sequence numbers of nodes with a hook, ascending: new ones are nearly always the highest
-        self.hooks = _Hooks(self._new_hook())
+        self.nodes: NodeHooks = PythonNodeHooks(self._new_hook())
         self._orders = CallOrders()
         self.ended: dict[int, list[Any]] = {}
         self.abandoned = False  # some calls were missed: nothing is recorded any more
@@ -67,7 +61,7 @@ class ModuleTimer:
         self.running.new_tally()
         self.experts.begin()
         self.entered.clear()
-        del self.hooked[1:]
+        self.nodes.begin()
         self.sums = ModuleTimeSums(self._orders)
         self.timeline.restart(NOBODY)
 
@@ -138,7 +132,7 @@ class ModuleTimer:
         node = next(_nodes(args), None) or (next(_nodes(kwargs.values()), None) if kwargs else None)
         if node is not None:
             if torch.is_grad_enabled():
-                self._hook(node, self.stack[-1] if self.stack else NOBODY)
+                self.nodes.add(node, self.stack[-1] if self.stack else NOBODY)
             else:
                 keep_edges(node)
         elif row not in self.ended and torch.is_grad_enabled():
@@ -149,7 +143,7 @@ class ModuleTimer:
         """Makes the backward of ``row``, which has run, begin where that of its output does."""
         # Any of several outputs may be the one that is used.  A child's output may be ours too: its hook suffices.
         for node in _nodes(output if type(output) is tuple else (output,)):
-            self._hook(node, row)
+            self.nodes.add(node, row)
 
     def backward_began(self) -> None:
         self.running.tally.backward()
@@ -194,20 +188,10 @@ class ModuleTimer:
         self.phases.leave()
         self.running.leave_root(row)
 
-    def _hook(self, node: Any, row: int) -> None:
-        """Registers a hook on ``node``, if it has none: when the gradient arrives, the backward of ``row`` begins."""
-        place = bisect_left(self.hooked, number := node._sequence_nr())
-        if place < len(self.hooked) and self.hooked[place] == number:
-            return
-        self.hooked.insert(place, number)
-        if len(self.hooked) > FREED_BY_RECURSION:
-            keep_edges(node)
-        node._register_hook_dict(self.hooks[row])
-
     def _hook_parameters(self, module: nn.Module, row: int) -> None:
         """Ends the backward of ``row``, whose input needs no gradient, when its own parameters have their gradients."""
         own = [p for p in module._parameters.values() if p is not None and p.requires_grad and p.is_leaf]
-        hook = self.hooks.make(NOBODY)
+        hook = self.nodes.hook(NOBODY)
         self.ended[row] = [p.register_post_accumulate_grad_hook(hook) for p in own]
 
     def _new_hook(self) -> Callable[[int, Any], None]:
@@ -232,27 +216,6 @@ class ModuleTimer:
         """Reports an exception of a hook, which would otherwise reach the user's backward."""
         self.interrupted.clear()
         self._on_error("a hook in backward", error)
-
-
-class _Hooks(dict[int, torch.Tensor]):
-    """Maps a row to a tensor with the hook of all nodes at which the row's backward begins; creates it on first use.
-
-    A hook is registered on a node through a tensor that has it, as ``Tensor.register_hook`` does: that takes a tenth of
-    the time of ``register_prehook``, which creates a handle each time.
-    """
-
-    def __init__(self, hook: Callable[[int, Any], None]) -> None:
-        super().__init__()
-        # A method is the smallest object that calls ``hook`` with an owner: it has left the caches when a step uses it.
-        self.make: Callable[[int], _Hook] = partial(MethodType, hook)
-
-    @hidden_from_dynamo
-    def __missing__(self, row: int) -> torch.Tensor:
-        with out_of_trace(), torch._C.DisableTorchFunction():
-            carrier = torch.frombuffer(bytearray(1), dtype=torch.uint8)  # runs no op, which a mode may see
-            carrier._backward_hooks = {0: self.make(NOBODY if row == NOBODY else ~row)}
-        self[row] = carrier  # last: torch takes no tensor without hooks
-        return carrier
 
 
 def _nodes(values: Iterable[Any]) -> Iterator[Any]:

@@ -23,8 +23,9 @@ from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.protocol import ModuleCallListener
 from distprof.probes.timing.fast_path import timestamps_on, with_fast_path
 from distprof.probes.timing.long_turns import timeline_record
-from distprof.probes.timing.module_timer import NOBODY, ModuleTimer
+from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.module_times import Fields
+from distprof.probes.timing.node_hooks import NOBODY
 from distprof.probes.timing.pauses import PauseRecorder
 from distprof.probes.timing.phases import OPTIMIZER, phases_ns
 from distprof.probes.timing.processor_wait import ProcessorWait

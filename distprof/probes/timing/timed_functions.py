@@ -9,7 +9,8 @@ import torch
 from distprof.hooks.patches import OnError
 from distprof.probes.compiled.graphs import CompiledGraphs, Kernels
 from distprof.probes.protocol import Region
-from distprof.probes.timing.module_timer import NOBODY, ModuleTimer
+from distprof.probes.timing.module_timer import ModuleTimer
+from distprof.probes.timing.node_hooks import NOBODY
 from distprof.probes.timing.phases import EVALUATION, FORWARD, OPTIMIZER
 
 

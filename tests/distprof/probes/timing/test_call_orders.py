@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.records import patient
 
 from distprof.probes.timing.call_orders import CallOrder, CallOrders
-from distprof.probes.timing.module_timer import NOBODY
+from distprof.probes.timing.node_hooks import NOBODY
 
 
 def test_an_order_is_computed_once() -> None:

@@ -10,7 +10,6 @@ import sysconfig
 import time
 import warnings
 from array import array
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +19,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.around import PatchWithFastPath
+from support.around import PatchWithFastPath, node_hooks
 from support.recording import record, train
 from support.records import patient
 from torch import nn
@@ -99,26 +98,26 @@ def test_wrong_arguments_are_refused() -> None:
         (
             "timer",
             "row_of",
+            "changes",
             "stack",
             "entered",
             "owners",
             "timestamps",
             "now",
-            "hooked",
+            "nodes",
             "in_backward",
             "entering",
             "leaving",
-            "hooks",
         )
     )
     parts |= dict.fromkeys(("ended", "forward_only", "failed"))
     with pytest.raises(TypeError):
         fast_path.compiled.FastPath(**parts)
     parts |= {"plain": torch.Tensor, "is_grad_enabled": torch.is_grad_enabled}
-    with pytest.raises(TypeError, match="works on dicts and lists"):
+    with pytest.raises(TypeError, match="works on dicts, lists and NodeHooks"):
         fast_path.compiled.FastPath(**parts)
-    parts |= {"row_of": {}, "entering": {}, "leaving": {}, "ended": {}}
-    parts |= {name: [] for name in ("stack", "entered", "owners", "hooked", "in_backward")}
+    parts |= {"row_of": {}, "entering": {}, "leaving": {}, "ended": {}, "nodes": node_hooks()}
+    parts |= {name: [] for name in ("changes", "stack", "entered", "owners", "in_backward")}
     made = fast_path.compiled.FastPath(**parts)
     entering: list[tuple[Any, ...]] = [(), (1, 2), (1, 2, 3), (1, (), {}, 4)]
     for arguments in entering:
@@ -130,6 +129,59 @@ def test_wrong_arguments_are_refused() -> None:
             made.leave(*arguments)
     with pytest.raises(TypeError):
         fast_path.compiled.Hook(1, timestamps=None, now=None, owners=[], in_backward=(), failed=None)
+    with pytest.raises(TypeError):
+        node_hooks(owners=())
+
+
+@needed
+def test_rows_of_known_calls_follow_the_tree() -> None:
+    """A row is taken from the call at the same place of the step before, unless another module is called there, or the
+    tree has changed.
+    """
+    one, other = nn.Identity(), nn.Identity()
+    patch = PatchWithFastPath(lambda where, error: None)
+    row_of, changes, entered = {id(one): 7, id(other): 8}, [0], list[int]()
+    unknown = SimpleNamespace(enter=lambda *_: None, hook_input=lambda *_: None)
+    path = patch.path(unknown, row_of=row_of, changes=changes, entered=entered, stack=[0])
+
+    def step(*called: nn.Module) -> list[int | None]:
+        entered.clear()
+        return [path.enter(module, (), {}) for module in called]
+
+    assert step(one, other, one) == step(one, other, one) == [7, 8, 7]
+    assert step(other, one, one, other) == step(other, one, one, other) == [8, 7, 7, 8]
+    row_of[id(one)] = 9
+    assert step(other, one, one, other) == [8, 7, 7, 8]  # nobody has said that the tree has changed
+    changes[0] += 1
+    assert step(other, one, one, other) == [8, 9, 9, 8]
+    del row_of[id(other)]
+    changes[0] += 1
+    assert step(other, one, one, other) == [None, 9, 9, None]
+
+
+class Changing(nn.Module):
+    """A model whose layer is of another class in each forward, mostly at the address of the one before the last."""
+
+    KINDS = (nn.ReLU, nn.Tanh, nn.Sigmoid)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.calls = nn.Linear(8, 8), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.layer = self.KINDS[self.calls % 3]()
+        self.calls += 1
+        changed: torch.Tensor = self.layer(self.first(x))
+        return changed
+
+
+def test_a_new_module_is_not_taken_for_a_freed_one(tmp_path: Path, both_ways: None) -> None:
+    seen = record(tmp_path, lambda: train(Changing(), X, steps=9), timed=9)
+    called = [{name for name, number in seen.calls(step).items() if number} for step in range(9)]
+    assert [len(names) for names in called] == [3] * 9
+    assert all(
+        any(kind.__name__ in name for name in names) for names, kind in zip(called, Changing.KINDS * 3, strict=True)
+    )
 
 
 @needed
@@ -146,7 +198,7 @@ def test_a_failing_hook_is_reported_and_backward_goes_on() -> None:
 
 
 @needed
-@pytest.mark.parametrize("broken", ["timestamps", "now", "hooks", "hooked", "is_grad_enabled", "no tensor"])
+@pytest.mark.parametrize("broken", ["timestamps", "now", "new_carrier", "no tensor", "is_grad_enabled"])
 def test_a_failure_ends_only_the_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: str
 ) -> None:
@@ -155,17 +207,18 @@ def test_a_failure_ends_only_the_recording(
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("broken")
 
-    class Broken(dict[int, Any]):
-        __missing__ = fails
-
-    instead = {"hooks": Broken(), "hooked": [], "no tensor": defaultdict(object)}
-    part = "hooks" if broken == "no tensor" else broken
-    original = fast_path.compiled.FastPath
+    part = "new_carrier" if broken == "no tensor" else broken
+    original = fast_path.compiled
 
     class Module:
+        NodeHooks = original.NodeHooks
+
         @staticmethod
         def FastPath(**parts: Any) -> Any:
-            return original(**{**parts, part: instead.get(broken, fails)})
+            instead = {part: object if broken == "no tensor" else fails}
+            if part == "new_carrier":
+                return original.FastPath(**{**parts, "nodes": node_hooks(**instead)})
+            return original.FastPath(**{**parts, **instead})
 
     monkeypatch.setattr(fast_path, "compiled", Module)
     record(tmp_path, lambda: train(Caller(), X, steps=3), timed=3)

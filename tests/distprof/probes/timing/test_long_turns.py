@@ -15,8 +15,8 @@ from support.simulated.clock import FakeClock
 from torch import nn
 
 from distprof.probes.timing.call_orders import CallOrders
-from distprof.probes.timing.module_timer import NOBODY
 from distprof.probes.timing.module_times import ModuleTimeSums
+from distprof.probes.timing.node_hooks import NOBODY
 from distprof.probes.timing.timeline import HostTimestamps, Timeline
 from distprof.records import LONG_TURN_NS, NO_ROW, Step
 from distprof.records import Timeline as TimelineRecord

@@ -16,8 +16,8 @@ from support.simulated.clock import FakeClock
 from torch import nn
 
 from distprof.probes.timing.call_orders import CallOrders
-from distprof.probes.timing.module_timer import NOBODY
 from distprof.probes.timing.module_times import ModuleTimeSums
+from distprof.probes.timing.node_hooks import NOBODY
 from distprof.probes.timing.timeline import HostTimestamps, Intervals, Timeline
 from distprof.records import Step
 
