@@ -145,31 +145,26 @@ static int hook_output(FastPath *self, PyObject *row, PyObject *output)
 static void forget_calls(FastPath *self)
 {
     while (self->size > 0)
-        Py_DECREF(self->known[--self->size].row);
+        Py_XDECREF(self->known[--self->size].row);
 }
 
 /* Keeps a call of this step.  Without memory for it, its row is looked up again in the next step. */
 static void keep_call(FastPath *self, Py_ssize_t place, Call call)
 {
-    if (place < self->size) {
-        PyObject *before = self->known[place].row;
-        Py_INCREF(call.row);
-        self->known[place] = call;
-        Py_DECREF(before);
-        return;
-    }
-    if (self->size == self->capacity) {
-        Py_ssize_t capacity = self->capacity ? 2 * self->capacity : 256;
-        Call *grown = capacity > MOST_CALLS ? NULL : PyMem_Realloc(self->known, capacity * sizeof *grown);
+    if (place >= self->capacity) {
+        Py_ssize_t capacity = 2 * place + 256;
+        Call *grown = place > MOST_CALLS ? NULL : PyMem_Realloc(self->known, capacity * sizeof *grown);
         if (grown == NULL)
             return;
         self->known = grown;
         self->capacity = capacity;
     }
-    if (place == self->size) {
-        Py_INCREF(call.row);
-        self->known[self->size++] = call;
-    }
+    while (self->size <= place) /* calls between them went to the timer */
+        self->known[self->size++] = (Call){NULL, NULL};
+    PyObject *before = self->known[place].row;
+    Py_INCREF(call.row);
+    self->known[place] = call;
+    Py_XDECREF(before);
 }
 
 /* Returns the row of the module, a borrowed reference; NULL if it has none, or with an exception set.  Steps mostly call
