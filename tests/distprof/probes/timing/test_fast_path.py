@@ -171,7 +171,7 @@ class Changing(nn.Module):
         self.first, self.calls = nn.Linear(8, 8), 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.layer = nn.Identity()
+        self.layer: nn.Module = nn.Identity()
         del self.layer
         self.layer = self.KINDS[self.calls % 3]()
         self.calls += 1
