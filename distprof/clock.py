@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import socket
+import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from distprof.plain import dataclass
 
 _TRIES = 5
 _CLOSE_NS = 1_000
@@ -74,7 +75,7 @@ def clock_domain() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
-        return socket.gethostname()
+        return os.uname().nodename
     try:
         return f"{boot}/{Path('/proc/self/ns/time').stat().st_ino}"
     except OSError:  # an older kernel has no such namespaces

@@ -17,11 +17,12 @@ import os
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
 from distprof.errors import DataError, UsageError, said
+from distprof.plain import dataclass
 from distprof.safe_files import read_regular
 from distprof.safe_folders import FILE_MODE, FOLDER_MODE, NotOwn, make_own, own_folder
 

@@ -7,7 +7,7 @@ with :func:`computed_once`, so that the order in which sections are made does no
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property, wraps
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from distprof.merge.load.rank import RankData
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.load.window import Window
 from distprof.peaks.table import DATASHEET_PEAKS, Peaks
+from distprof.plain import dataclass
 from distprof.records import TRAINING, Counts, Plan
 
 Result = TypeVar("Result")

@@ -76,6 +76,12 @@ def first_of_each(*columns: IntArray) -> BoolArray:
     return found
 
 
+def distinct(values: npt.NDArray[np.integer]) -> IntArray:
+    """Returns the different values, ascending: numpy's own function imports numpy.ma."""
+    ordered: IntArray = np.sort(values, axis=None).astype(np.int64)
+    return ordered[first_of_each(ordered)]
+
+
 def largest_of_each(group: IntArray, values: IntArray, groups: int) -> IntArray:
     """Returns the largest value of each group, from 0; the smallest int64 of a group without values."""
     found = np.full(groups, np.iinfo(np.int64).min)
@@ -119,5 +125,5 @@ def _numbered(column: npt.NDArray[np.integer]) -> tuple[IntArray, int]:
 
 def _ranked(values: npt.NDArray[np.integer]) -> IntArray:
     """Returns the place of each value among the different ones; where these are few, np.unique's inverse costs more."""
-    found: IntArray = np.searchsorted(np.unique(values), values).astype(np.int64)
+    found: IntArray = np.searchsorted(distinct(values), values).astype(np.int64)
     return found

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from decimal import Decimal
 
 from distprof.merge.report import Spread
+from distprof.plain import dataclass
 
 NOT_AVAILABLE = "n/a"
 NS_PER_SECOND = 1e9

@@ -43,6 +43,17 @@ def middle(values: Sequence[float] | npt.NDArray[Any], axis: int = -1) -> Any:
     return np.where(np.isnan(ordered[..., -1]), np.nan, median)
 
 
+def quantile(values: Sequence[float] | npt.NDArray[Any], share: float) -> float:
+    """Returns the value below which ``share`` of at least one value lies, as numpy's own function does between two
+    values, which imports numpy.ma.
+    """
+    ordered = np.sort(np.asarray(values, np.float64))
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    part, low, high = place - below, float(ordered[below]), float(ordered[min(below + 1, len(ordered) - 1)])
+    return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
+
+
 def nan_median(table: FloatArray | ShortFloatArray) -> FloatArray:
     """Returns the median over the last axis of the values that are not NaN; NaN where there is none."""
     if table.ndim > 1 and len(table) > 1 and table.size > _AT_ONCE:

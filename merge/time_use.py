@@ -6,7 +6,6 @@ phases of the ranks -> PhaseTime;   self times (modules, ranks) without waits ->
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -20,6 +19,7 @@ from distprof.merge.skew.skew import own_time_tables
 from distprof.merge.stats import nan_mean, nan_median, to_number
 from distprof.merge.times.rank_rows import rank_rows
 from distprof.merge.times.summary import profile_summary
+from distprof.plain import dataclass
 from distprof.records import PHASES
 
 #: What each phase is, and what to look at where it is long.

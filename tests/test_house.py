@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 #: directly in ``distprof`` or ``merge``.
 BASE = (
     *(
+        "plain",
         "version",
         "printable",
         "rank_names",
@@ -95,6 +96,7 @@ ALLOWED_UNITS = {
     LAUNCHER: {*BASE, *LAUNCHER},
     ANALYSIS: {*BASE, *ANALYSIS} - {"console", "config"},
     RENDERERS: {
+        "plain",
         "errors",
         "printable",
         "rank_names",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from distprof.config import deepspeed
@@ -17,11 +17,7 @@ from distprof.config.option import Layer, Option, Value, shown
 from distprof.config.option_sources import from_call, from_environment, unknown
 from distprof.config.options import ALL
 from distprof.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from distprof.plain import dataclass
 
 #: The files that are looked for in the current folder, in this order.
 OWN_FILE = "distprof.toml"
@@ -81,6 +77,11 @@ def _read(path: Path) -> Config:
 
 
 def _parse_toml(text: str, path: Path) -> Layer:
+    if sys.version_info >= (3, 11):  # imported here, because hardly a command of a small run takes as long
+        import tomllib
+    else:
+        import tomli as tomllib
+
     try:
         values: object = tomllib.loads(text)
     except (ValueError, RecursionError) as error:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from distprof.errors import UsageError
+from distprof.plain import dataclass
 
 #: What the names of all variables begin with.
 PREFIX = "DISTPROF_"

@@ -7,9 +7,10 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from distprof.plain import dataclass
 from distprof.run_folder import RunFolder, write_own
 from distprof.safe_files import read_regular
 from distprof.safe_folders import make_own

@@ -9,7 +9,6 @@ belongs to a later job, if both have the same rank.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -33,7 +32,7 @@ def launch_of_this_process(environment: Mapping[str, str] = os.environ) -> tuple
     else:
         pid = os.getppid() if "TORCHELASTIC_RUN_ID" in environment else os.getpid()
     began, tick = procfs.started_wall_ns(pid), procfs.started_tick(pid)
-    return ("", 0) if began is None or tick is None else (f"{socket.gethostname()}-{pid}-{tick}", began)
+    return ("", 0) if began is None or tick is None else (f"{os.uname().nodename}-{pid}-{tick}", began)
 
 
 @dataclass

@@ -9,7 +9,6 @@ before the rank, the stronger claim counts.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -97,7 +96,7 @@ def _was_just_created(path: Path) -> bool:
 
 
 def _is_here(header: Header) -> bool:
-    return header.host == socket.gethostname()
+    return header.host == os.uname().nodename
 
 
 def _is_running(header: Header) -> bool:

@@ -7,9 +7,9 @@ Ranks of one Linux host share the monotonic clock, unless a container has a time
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from distprof.plain import dataclass
 from distprof.records.fields import Array, Bulky, Natural, bulk
 from distprof.records.topology import Group
 

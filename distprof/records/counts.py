@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
+from distprof.plain import dataclass
 from distprof.records.fields import Amount, Array, Bulky, Natural, Row, bulk
 from distprof.records.steps import FORWARD
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from distprof.plain import dataclass
 from distprof.records.fields import Array, Bulky, Index, Natural, Row, Size, bulk
 
 

@@ -6,10 +6,12 @@ numbers are one-dimensional numpy arrays, little-endian in the file, with the dt
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Annotated, Any
 
 import numpy as np
+
+from distprof.plain import dataclass
 
 
 @dataclass(frozen=True)

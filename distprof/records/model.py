@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from distprof.plain import dataclass
 from distprof.records.fields import Index, Natural, Row
 
 #: The kind of a parameter, for sums by kind.  ``shared``: of an expert that processes every token.

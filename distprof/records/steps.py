@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from distprof.plain import dataclass
 from distprof.records.fields import Array, Bulky, Natural, bulk
 
 #: Phases of one iteration, in the order in which they are shown.  They add up to the iteration.  Forward is time in

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
+from distprof.plain import dataclass
 from distprof.records.fields import Index, Size
 
 #: Axes of parallelism, in the order in which they are shown.  ``mp`` is derived: tp x pp.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 import typing
 from collections.abc import Callable, Collection
 from typing import Any
@@ -91,8 +92,13 @@ class _Field:
 
 @functools.cache
 def _schema(record: type) -> tuple[_Field, ...]:
-    hints = typing.get_type_hints(record, include_extras=True)
-    return tuple(_field(field, hints[field.name]) for field in dataclasses.fields(record))
+    return tuple(_field(field, _type(str(field.type), record.__module__)) for field in dataclasses.fields(record))
+
+
+@functools.cache
+def _type(annotation: str, module: str) -> Any:
+    """Returns the type that an annotation in a module of records names; typing.get_type_hints evaluates each anew."""
+    return eval(annotation, vars(sys.modules[module]))
 
 
 def _field(field: dataclasses.Field[Any], hint: Any) -> _Field:

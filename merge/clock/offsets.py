@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 
 import numpy as np
 
 from distprof.clock import Anchor
 from distprof.merge.arrays import IntArray
+from distprof.plain import dataclass
 from distprof.records import ClockOffset, Header
 
 #: Two quartz oscillators of at most 100 ppm each.

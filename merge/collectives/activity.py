@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +12,7 @@ from distprof.merge.clock.offsets import JobClock
 from distprof.merge.collectives.gaps import Gaps, training_gaps
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.pending import Pending, all_pending
+from distprof.plain import dataclass
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ channel, because ranks may give one name to different groups; the name is, becau
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.arrays import IntArray, combination, largest_of_each
+from distprof.plain import dataclass
 from distprof.records import CollectiveWindow
 
 _NUMBER_BITS = 40

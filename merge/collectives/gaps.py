@@ -8,7 +8,6 @@ turn, signs of life in it before the gap).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis
-from distprof.merge.arrays import IntArray, ragged
+from distprof.merge.arrays import IntArray, distinct, ragged
 from distprof.merge.clock.offsets import JobClock
 from distprof.merge.collectives.join import JoinedEntries, entry_order, recorded, slices_of
 from distprof.merge.collectives.moments import on_job_clock
 from distprof.merge.load.collectives import RankCollectives
+from distprof.plain import dataclass
 from distprof.records import NO_ROW, PHASES
 
 
@@ -74,7 +74,7 @@ def _rank_gaps(own: RankCollectives, rows: IntArray) -> dict[str, npt.NDArray[An
     turns, entries = own.turns, own.entries
     on_thread, waited = entries.enqueued_ns[entries.thread != 0], entries.waited_from_ns > 0
     waits = entries.waited_from_ns[waited], entries.waited_until_ns[waited]
-    signs = np.unique(np.concatenate([on_thread, own.phases.start_ns, *waits]))
+    signs = distinct(np.concatenate([on_thread, own.phases.start_ns, *waits]))
     turn = np.searchsorted(turns.start_ns, signs, side="right") - 1
     inside = turn >= 0
     inside[inside] = (signs[inside] > turns.start_ns[turn[inside]]) & (signs[inside] < turns.end_ns[turn[inside]])

@@ -8,7 +8,7 @@ agree.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,7 @@ from distprof.merge.arrays import BoolArray, FloatArray, IntArray, first_of_each
 from distprof.merge.collectives.activity import Activity
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.pending import ENDED_BEFORE, Pending, all_pending
+from distprof.plain import dataclass
 
 #: Gaps of a kind that have to be seen on each of two hosts before the kind counts.
 FEWEST = 5

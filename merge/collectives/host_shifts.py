@@ -9,7 +9,7 @@ longer after the wait.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,7 +27,8 @@ from distprof.merge.collectives.activity import Activity
 from distprof.merge.collectives.host_bounds import FEWEST, host_bounds
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.pending import ENDED_BEFORE, all_pending
-from distprof.merge.stats import middle
+from distprof.merge.stats import middle, quantile
+from distprof.plain import dataclass
 
 #: What follows the wait in a gap blurs its end: of all kinds those with the least of it are used, and all below this.
 _SHORT_REST_NS = 500_000
@@ -179,6 +180,6 @@ def _kinds_that_wait(kind: IntArray, rest_ns: IntArray) -> BoolArray:
         return waits
     after = rest_ns >= 0
     shortest = smallest_of_each(kind[after], rest_ns[after], len(seen))
-    most = max(float(np.quantile(shortest[waits], _SHORTEST_SHARE)), _SHORT_REST_NS)
+    most = max(quantile(shortest[waits], _SHORTEST_SHARE), _SHORT_REST_NS)
     found: BoolArray = waits & (shortest <= most)
     return found

@@ -6,7 +6,6 @@ entries of each rank -> (channel, number) -> one collective, and when its last m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -20,6 +19,7 @@ from distprof.merge.clock.offsets import JobClock, RankClock
 from distprof.merge.collectives.channels import Channel, Channels, Ends, group_members, join
 from distprof.merge.collectives.moments import on_job_clock
 from distprof.merge.load.collectives import RankCollectives
+from distprof.plain import dataclass
 
 
 @dataclass(frozen=True, eq=False)

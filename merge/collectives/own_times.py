@@ -6,7 +6,6 @@ waits of the gaps -> credited to the module that had the gap, and to the phase -
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from distprof.merge.collectives.waits import Waits, collective_waits
 from distprof.merge.load.collectives import NO_TIMELINE
 from distprof.merge.load.window import Window
 from distprof.merge.wording import pluralise
+from distprof.plain import dataclass
 from distprof.records import NO_ROW, PHASES
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from distprof.merge.arrays import BoolArray, IntArray, ragged
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.join import JoinedEntries
+from distprof.plain import dataclass
 
 #: A collective blocks a gap if at most this share of the gaps in which it was pending ended before its last member
 #: came.  It is above 0, because the clocks of hosts differ a little, and a thread may leave its wait by an error.

@@ -6,13 +6,12 @@ All amounts are of one iteration: sums over the ranks that take part and their t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import BoolArray, FloatArray, IntArray, smallest_of_each
+from distprof.merge.arrays import BoolArray, FloatArray, IntArray, distinct, smallest_of_each
 from distprof.merge.collectives.channels import Channel
 from distprof.merge.collectives.job_clock import joined_entries
 from distprof.merge.collectives.join import JoinedEntries, slices_of
@@ -23,6 +22,7 @@ from distprof.merge.collectives.waits import Waits, collective_waits
 from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import CollectiveRow, Collectives, RankWait
 from distprof.merge.stats import middle
+from distprof.plain import dataclass
 
 
 @computed_once
@@ -62,7 +62,7 @@ def _rows(analysis: Analysis, entries: JoinedEntries, waits: Waits | None) -> It
     kind = np.array([names.index(own) for own in kinds], np.int64)[entries.channel]
     row = kind * len(entries.ops) + entries.op
     iteration_ns = median(window.median_ns or 0.0 for window in analysis.timed_windows.values())
-    for number in np.unique(row).tolist():
+    for number in distinct(row).tolist():
         waited = np.flatnonzero(row[waits.entry] == number) if waits is not None else np.zeros(0, np.int64)
         part = _Part(np.flatnonzero(row == number), waited)
         where = names[number // len(entries.ops)], entries.ops[number % len(entries.ops)]
@@ -79,9 +79,9 @@ def _row(
     where: tuple[str, str], entries: JoinedEntries, waits: Waits | None, part: _Part, iteration_ns: float
 ) -> CollectiveRow:
     own = part.entries
-    ranks = len(np.unique(entries.column[own]))
+    ranks = len(distinct(entries.column[own]))
     rank_steps = ranks * len(entries.iterations)
-    channels = {entries.channels[channel] for channel in np.unique(entries.channel[own]).tolist()}
+    channels = {entries.channels[channel] for channel in distinct(entries.channel[own]).tolist()}
     sizes_known = (entries.bytes[own] >= 0).all()
     moved = float(entries.bytes[own].sum()) / rank_steps if sizes_known else None
     transfer, device_wait = _device_times(entries, own, rank_steps)

@@ -16,7 +16,6 @@ For a gap, wait is the longest of the collectives that block it and came to thei
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.job_clock import clock_of, joined_entries
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.pending import ENDED_BEFORE, Pending
+from distprof.plain import dataclass
 
 #: A gap that waits varies with the moment of the last member, and what follows that moment does not.  A collective does
 #: not block where the rest of the gap varies by so many times what the whole gap does (and by more than a clock does).

@@ -13,7 +13,7 @@ as many rows, on a capacity that empty slots fill (distprof.merge.experts.empty_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from distprof.merge.experts.recorded.hosts import ExpertHost
 from distprof.merge.experts.tokens_or_device import saved_in_micro_batches, tokens_or_device
 from distprof.merge.report import ExpertLayerStats
 from distprof.merge.stats import middle
+from distprof.plain import dataclass
 from distprof.records import NO_ROW
 
 

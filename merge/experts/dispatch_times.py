@@ -11,14 +11,13 @@ records.LONG_TURN_NS are not recorded: they are in neither.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.arrays import BoolArray, IntArray, combination, largest_of_each, smallest_of_each
 from distprof.merge.load.collectives import PhaseStarts, RankCollectives
 from distprof.merge.stats import middle
+from distprof.plain import dataclass
 from distprof.records import NO_ROW
 
 #: Why they are not told apart.

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import BoolArray, FloatArray, IntArray
+from distprof.merge.arrays import BoolArray, FloatArray, IntArray, distinct
 from distprof.merge.experts.dispatch_times import NO_MODULES, SHORT, DispatchTimes, dispatch_times
 from distprof.merge.load.parameters import kind_of
 from distprof.merge.report import LayerTimes
@@ -37,7 +37,7 @@ def layer_times(analysis: Analysis) -> dict[int, LayerTimes]:
     tables = time_tables(analysis)
     forward, backward = tables.forward_self, tables.backward_self
     found = {}
-    for layer in np.unique(layer_of[layer_of >= 0]).tolist():
+    for layer in distinct(layer_of[layer_of >= 0]).tolist():
         inside = np.flatnonzero(layer_of == layer)
         own = np.nan_to_num(forward[inside]).astype(np.float64) + np.nan_to_num(backward[inside])
         seen = ~np.isnan(forward[inside])

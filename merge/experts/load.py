@@ -19,7 +19,7 @@ Where both are known, chosen - dropped = processed has to hold in every step (di
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -42,6 +42,7 @@ from distprof.merge.job.module_union import Module
 from distprof.merge.job.tp_duplicates import CountedWork
 from distprof.merge.report import ExpertLayerStats
 from distprof.merge.stats import to_number
+from distprof.plain import dataclass
 
 
 @computed_once

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from distprof.merge.experts.recorded.hosts import ExpertHost
 from distprof.merge.experts.recorded.routing import RoutedTokens
 from distprof.merge.report import MicroBatches, WorstMicroBatch
 from distprof.merge.stats import middle
+from distprof.plain import dataclass
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from distprof.merge.analysis import Analysis
 from distprof.merge.experts.load import expert_layers
 from distprof.merge.report import (
@@ -16,6 +14,7 @@ from distprof.merge.report import (
     ExpertSummary,
     OverLayers,
 )
+from distprof.merge.stats import quantile
 from distprof.merge.times.summary import profile_summary
 
 #: Loads clearly differ from this difference of their max/mean on.
@@ -106,7 +105,7 @@ def _over_layers(
     known = [(value, layer) for value, layer in values if value is not None]
     if not known:
         return None
-    numbers = np.array([value for value, _ in known])
+    numbers = [value for value, _ in known]
     worst, layer = (min if smallest else max)(known, key=lambda pair: pair[0])
-    p50, p95 = np.percentile(numbers, (50, 5 if smallest else 95)).tolist()
+    p50, p95 = quantile(numbers, 0.5), quantile(numbers, 0.05 if smallest else 0.95)
     return OverLayers(p50=p50, p95=p95, worst=worst, worst_layer=layer.name)

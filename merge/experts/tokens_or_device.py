@@ -17,13 +17,13 @@ tokens explain the times nearly as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from distprof.merge.arrays import FloatArray
 from distprof.merge.report import ONLY_DEVICE, ONLY_TOKENS, TOKENS_AND_DEVICE, TokensOrDevice
 from distprof.merge.stats import middle
+from distprof.plain import dataclass
 
 _FEWEST_STEPS = 3
 #: A rank is slow, and tokens are unequal, from this share of the typical time on.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from distprof.merge.quantities import (
     NOT_AVAILABLE,
@@ -16,6 +15,7 @@ from distprof.merge.quantities import (
     ratio,
 )
 from distprof.merge.report import ModuleStats, Report
+from distprof.plain import dataclass
 from distprof.printable import on_one_line
 
 _MODULES = 10

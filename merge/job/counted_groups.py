@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from distprof.merge.arrays import FloatArray
@@ -13,6 +12,7 @@ from distprof.merge.job.tp_duplicates import CountedWork, Shape
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.rank import RankData
+from distprof.plain import dataclass
 from distprof.records import Counts
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from distprof.merge.job.module_keys import ModuleKey, ModuleName
 from distprof.merge.job.module_labels import module_labels
 from distprof.merge.job.stages import Pipeline, apart_on_stages
 from distprof.merge.load.module_tree import RankTree
+from distprof.plain import dataclass
 from distprof.records import Array, ModuleRow
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from distprof.merge.job.topology import JobTopology
+from distprof.plain import dataclass
 from distprof.records import AXES, WORLD_AXES, expert_position
 
 #: The kind of a partition by host; the other kinds are axes, and "mp", the ranks of one replica of the model.

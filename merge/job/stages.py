@@ -11,12 +11,12 @@ numbers has a ``layers`` on every stage, with other layers in it.  So a name tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from distprof.merge.job.module_keys import ModuleName
 from distprof.merge.job.topology import JobTopology
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.rank import RankData
+from distprof.plain import dataclass
 
 
 @dataclass(frozen=True)

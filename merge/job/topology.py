@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from math import prod
 
@@ -19,6 +19,7 @@ from distprof.merge.job.rank_places import places_by_order
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.report import TopologyInfo
 from distprof.merge.wording import join_words, pluralise
+from distprof.plain import dataclass
 from distprof.rank_names import rank_names
 from distprof.records import (
     ASSUMED,

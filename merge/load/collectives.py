@@ -8,12 +8,12 @@ which the clocks of hosts are checked, are kept beside them for all windows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.arrays import IntArray
+from distprof.plain import dataclass
 from distprof.records import Array, Collectives, Pauses, Timeline
 
 NO_TIMELINE = "a step has no timeline"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from distprof.errors import DataError, UsageError, said
 from distprof.merge.load.reading import Executors
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 #: Seconds in which a scheduler has to answer.
 _CONNECT_S = 30.0

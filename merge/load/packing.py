@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from distprof.merge.load.rank import RankData, RankReader
 from distprof.merge.load.shared_values import SharedValues
+from distprof.plain import dataclass
 
 #: The attributes of RankData that are made from records of their own.
 _TREE, _PARAMETERS = "tree", ("parameters", "evaluated")

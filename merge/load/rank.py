@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from distprof.merge.load.collectives import MessageEnd, message_ends
 from distprof.merge.load.module_tree import RankTree, valid_rows
@@ -12,6 +12,7 @@ from distprof.merge.load.rank_windows import RecordsByKind, rank_windows
 from distprof.merge.load.topology_readings import merge_topologies
 from distprof.merge.load.window import Window, roots_at_work
 from distprof.merge.wording import pluralise
+from distprof.plain import dataclass
 from distprof.rank.plans import short_run_advice, used_steps
 from distprof.records import (
     NO_MODULE,

@@ -9,7 +9,7 @@ and everything is in rank order, so that the same shards give the same report wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from distprof.merge.load.packing import Unread
 from distprof.merge.load.rank import RankData, RankReader
 from distprof.merge.load.reading import Executors, in_this_process, read_files
 from distprof.merge.wording import join_words
+from distprof.plain import dataclass
 from distprof.rank.selection import select_shards
 from distprof.rank_names import number_spans
 from distprof.records import FORWARD, TRAINING

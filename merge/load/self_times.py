@@ -6,12 +6,11 @@ iteration can make a rank slow, and there are at most a hundred of them in a ste
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.arrays import IntArray
+from distprof.plain import dataclass
 
 #: Self times by step are kept of a module that takes this share of the iteration in one of them.  A rank is called slow
 #: in a module from three times as much on.

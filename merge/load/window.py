@@ -9,7 +9,7 @@ Inclusive times are summed step by step and only then reduced, so that the media
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from statistics import median
 
 import numpy as np
@@ -19,6 +19,7 @@ from distprof.merge.load.collectives import RankCollectives
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.self_times import SelfTimes, kept_self_times
 from distprof.merge.stats import median_over_steps
+from distprof.plain import dataclass
 from distprof.records import (
     PHASES,
     TRAINING,

@@ -12,7 +12,7 @@ but ``dp`` and ``ep``, and ``tp`` where its ranks hold equal pieces; ranks are c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from distprof.merge.report.clocks import Clocks, HostClockRow
 from distprof.merge.report.collectives import CollectiveRow, Collectives, RankWait, Unentered
@@ -83,6 +83,7 @@ from distprof.merge.report.verdict import (
     WindowFinding,
 )
 from distprof.merge.report.warmup import WarmupIteration
+from distprof.plain import dataclass
 
 __all__ = [
     "BALANCED",

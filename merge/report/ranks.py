@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from distprof.plain import dataclass
 
 #: Kinds of memory, and the field of :class:`RankRow` for each.
 HOLDINGS = {

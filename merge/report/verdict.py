@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from distprof.merge.report.long_steps import Burst
+from distprof.plain import dataclass
 
 #: Findings on ranks: the named ones are slow; one of the named ones is, and the others may wait for it; none is; they
 #: cannot be compared.

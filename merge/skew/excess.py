@@ -7,8 +7,6 @@ The median leaves the rank itself out: of three ranks, it is between the other t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
@@ -16,6 +14,7 @@ from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.skew.step_times import StepTimes, cohort_ranks, step_times
 from distprof.merge.skew.thresholds import MIN_STEPS
 from distprof.merge.stats import nan_median
+from distprof.plain import dataclass
 
 #: Standard deviation over median absolute deviation, of a normal distribution.
 SIGMA_OF_MAD = 1.4826

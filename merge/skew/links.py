@@ -10,19 +10,19 @@ all members.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import FloatArray, IntArray, smallest_of_each
+from distprof.merge.arrays import FloatArray, IntArray, distinct, smallest_of_each
 from distprof.merge.collectives.gaps import Gaps
 from distprof.merge.collectives.join import JoinedEntries
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.collectives.waits import collective_waits
 from distprof.merge.skew.thresholds import LINK_FACTOR, PAIR_SHARE, PERSISTENT, SLOW_SHARE, STEP_SHARE
 from distprof.merge.stats import middle
+from distprof.plain import dataclass
 
 Members = tuple[int, ...]
 
@@ -55,7 +55,7 @@ def transfers(analysis: Analysis) -> dict[tuple[str, Members], tuple[str, FloatA
     step[event], first[event] = entries.step[counted], counted
     found: dict[tuple[str, Members], tuple[str, FloatArray]] = {}
     kinds = entries.channel[first].astype(np.int64) * len(entries.ops) + entries.op[first]
-    for kind in np.unique(kinds).tolist():
+    for kind in distinct(kinds).tolist():
         channel = entries.channels[kind // len(entries.ops)]
         own = kinds == kind
         ends = tuple(sorted(channel.participants)) if channel.is_of_messages else channel.members
@@ -75,7 +75,7 @@ def _after_last_member(entries: JoinedEntries, gaps: Gaps) -> IntArray:
     found = np.flatnonzero(gaps.after_enqueue >= 0)
     last = np.maximum(entries.last_ns[found], entries.enqueued_ns[found])
     after[found] = np.maximum(gaps.end_ns[gaps.after_enqueue[found]] - last, 0)
-    for column in np.unique(entries.column[entries.waited_until_ns > 0]).tolist():
+    for column in distinct(entries.column[entries.waited_until_ns > 0]).tolist():
         own, of_rank = (
             np.arange(*np.searchsorted(columns, [column, column + 1]).tolist())  # both are ordered by rank
             for columns in (entries.column, gaps.column)

@@ -7,7 +7,6 @@ one place of one step: it is told from the noise of a busy machine by its size, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from distprof.merge.skew.thresholds import (
     PLACE_SHARE,
 )
 from distprof.merge.wording import place_name
+from distprof.plain import dataclass
 
 
 @dataclass(frozen=True)

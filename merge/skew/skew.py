@@ -12,14 +12,13 @@ ranks that differ, either may be the odd one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.arrays import FloatArray, IntArray, distinct
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.report import RankRow, Skew, SkewMap, SkewRow
 from distprof.merge.skew.comparable import why_not_comparable
@@ -29,6 +28,7 @@ from distprof.merge.skew.thresholds import MIN_COHORT
 from distprof.merge.stats import nan_median, to_number
 from distprof.merge.times.module_profile import TimeTables, time_tables
 from distprof.merge.times.rank_rows import rank_rows
+from distprof.plain import dataclass
 from distprof.records import PHASES
 
 MAP_COLUMNS = 16
@@ -154,7 +154,7 @@ def excess_over_cohort(table: FloatArray, cohorts: IntArray) -> FloatArray:
     cohort, and 0 where all cohorts are of one rank.
     """
     excess = np.full_like(table, np.nan)
-    members = [np.flatnonzero(cohorts == cohort) for cohort in np.unique(cohorts)]
+    members = [np.flatnonzero(cohorts == cohort) for cohort in distinct(cohorts)]
     largest = max((len(ranks) for ranks in members), default=0)
     for ranks in members:
         if len(ranks) >= min(MIN_COHORT, largest):

@@ -10,7 +10,6 @@ several cohorts, such as stages of a pipeline; each is compared with the members
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from distprof.merge.skew.step_times import Place, StepTimes
 from distprof.merge.skew.stragglers import Outlier, finest_places, outliers
 from distprof.merge.skew.thresholds import MIN_COHORT, PAIR_PERSISTENT, PAIR_SHARE, PERSISTENT, STEP_SHARE
 from distprof.merge.stats import middle, nan_median
+from distprof.plain import dataclass
 from distprof.records import AXES
 
 

@@ -12,17 +12,18 @@ Without the waits these are *own* times.  Where waits are not known, a rank that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from distprof.merge.analysis import Analysis
-from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.arrays import FloatArray, IntArray, distinct
 from distprof.merge.collectives.own_times import lossy_iterations, rank_waits, why_no_own_times
 from distprof.merge.load.window import Window
 from distprof.merge.report import BOTH_WAYS, THROUGHOUT
 from distprof.merge.times.phase_tables import phase_tables
+from distprof.plain import dataclass
 from distprof.records import PHASES
 
 #: Levels of places, the finest first: one module in one direction, or a phase without modules; one module in both; all
@@ -66,7 +67,7 @@ def step_times(analysis: Analysis, ranks: Sequence[int], *, with_waits: bool = F
     are known, unless they are wanted ``with_waits``.
     """
     windows = [analysis.timed_windows[rank] for rank in ranks]
-    iterations = np.unique(np.concatenate(list({window.iterations for window in windows})))
+    iterations = distinct(np.concatenate(list({window.iterations for window in windows})))
     columns = {own: np.searchsorted(iterations, own) for own in {window.iterations for window in windows}}
     keys, modules = _modules(analysis, ranks, columns, len(iterations))
     names, phases = _phases(analysis, ranks, columns, len(iterations))
@@ -195,7 +196,7 @@ class _Modules:
     @cached_property
     def _kept(self) -> IntArray:
         kept = [self._places_of(index, window) for index, window in self._ranks if window.times is not None]
-        return np.unique(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
+        return distinct(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
 
     def _places_of(self, index: IntArray, window: Window) -> IntArray:
         assert window.times is not None

@@ -6,7 +6,6 @@ excess over the others -> for each place the set of ranks that stand out, or nob
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from distprof.merge.skew.thresholds import (
     STEP_SHARE,
 )
 from distprof.merge.stats import middle, nan_median
+from distprof.plain import dataclass
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ group of unknown purpose it may be any member: the cause is hidden where most ot
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from distprof.merge.analysis import Analysis
 from distprof.merge.collectives.own_times import collectives_unjoined
 from distprof.merge.skew.excess import CohortExcess
 from distprof.merge.skew.stragglers import Outlier, largest_excess
 from distprof.merge.skew.thresholds import MIN_COHORT, STEP_SHARE, WAITER_SHARE
+from distprof.plain import dataclass
 
 
 @dataclass(frozen=True)

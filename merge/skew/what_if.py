@@ -12,7 +12,6 @@ the replay of the times as they were does not give the iteration that was measur
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from distprof.merge.collectives.moments import on_job_clock
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.collectives.waits import Waits, collective_waits
 from distprof.merge.stats import middle
+from distprof.plain import dataclass
 
 #: The replay of the times as they were may be so far from the measured iteration.
 REPLAY_WITHIN = 0.1

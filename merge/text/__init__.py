@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from distprof.merge.report import Report
 from distprof.merge.text.blocks.collectives import collectives_block
 from distprof.merge.text.blocks.hangs import hangs_block
@@ -25,6 +23,7 @@ from distprof.merge.text.deepspeed.profile import profile_summary
 from distprof.merge.text.deepspeed.tree import detailed_profile
 from distprof.merge.text.first_page import first_page
 from distprof.merge.text.format.lines import join_blocks
+from distprof.plain import dataclass
 
 #: The blocks that DeepSpeed's profiler does not have, in their order.
 _DISTPROF_BLOCKS = (

@@ -9,7 +9,6 @@ mean.  Times are medians over steps and then over ranks, so parents equal the su
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from distprof.merge.load.window import Window
 from distprof.merge.report import ModuleStats, ModuleTimes
 from distprof.merge.stats import nan_median, to_number
 from distprof.merge.work.compiled_kernels import COMPILED, inside_compiled
+from distprof.plain import dataclass
 from distprof.records import Array, Counts
 
 #: Reads one value for each row of a rank's tree; None where the rank has no such data.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +11,7 @@ from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.load.window import Window
 from distprof.merge.stats import nan_median
+from distprof.plain import dataclass
 from distprof.records import PHASES
 
 

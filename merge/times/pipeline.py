@@ -13,7 +13,6 @@ bubble is that of GPipe and 1F1B (v = 1) and of interleaved 1F1B, where all stag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -25,6 +24,7 @@ from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
 from distprof.merge.report import StageRow
 from distprof.merge.stats import median_of_steps
+from distprof.plain import dataclass
 
 _NOT_SCHEDULED = ("data", "optimizer", "evaluation")
 

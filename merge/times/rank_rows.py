@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
@@ -16,6 +14,7 @@ from distprof.merge.stats import to_number
 from distprof.merge.times.phase_tables import phase_tables
 from distprof.merge.work.replica_check import certain_totals
 from distprof.merge.work.utilization import compute_utilizations
+from distprof.plain import dataclass
 from distprof.records import PHASES, Memory, MemoryUnknown
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isnan
 from typing import Any
 
@@ -38,6 +38,7 @@ from distprof.merge.times.throughput import (
 from distprof.merge.work.missing_reasons import missing_reasons
 from distprof.merge.work.parameter_totals import model_estimate
 from distprof.merge.work.replica_check import certain_totals, find_doubts
+from distprof.plain import dataclass
 from distprof.rank_names import rank_names
 from distprof.records import TRAINING, Array, Counts
 

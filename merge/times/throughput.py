@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from statistics import fmean, median
 
-import numpy as np
-
 from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import LONG_STEP, Evaluations, Iterations
-from distprof.merge.stats import median_of_steps, spread
+from distprof.merge.stats import median_of_steps, quantile, spread
 
-_LATE_SHARE = 95  # percent: 1 of 20 iterations is longer
+_LATE_SHARE = 0.95  # 1 of 20 iterations is longer
 _WORTH_SAYING = 0.02  # difference of two rates
 
 
@@ -56,7 +54,7 @@ def iterations(windows: Mapping[int, Window]) -> Iterations | None:
         steps=len(times),
         median_ns=middle,
         mean_ns=fmean(times),
-        p95_ns=float(np.percentile(times, _LATE_SHARE)),
+        p95_ns=quantile(times, _LATE_SHARE),
         max_ns=float(max(times)),
         long=tuple(iteration for iteration, time in by_number.items() if time > LONG_STEP * middle),
     )

@@ -9,13 +9,13 @@ the module that owns it is not called, the MACs are those of its parent.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.job.tp_duplicates import CountedWork, Shape
 from distprof.merge.load.parameters import ParameterSet
+from distprof.plain import dataclass
 from distprof.records import ExpertLayer
 
 

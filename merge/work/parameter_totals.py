@@ -14,7 +14,6 @@ Where the stack does not report its top-k, the measured number of experts per to
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from typing import NamedTuple
@@ -29,6 +28,7 @@ from distprof.merge.wording import join_words
 from distprof.merge.work.missing_shards import missing_coordinates
 from distprof.merge.work.model_flops import LayerKey, experts_per_token, layer_key
 from distprof.merge.work.suspected_experts import suspected_experts
+from distprof.plain import dataclass
 from distprof.records import EXPERT, KINDS, Parameter
 
 _Key = tuple[object, ...]

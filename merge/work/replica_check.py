@@ -12,7 +12,7 @@ The check ignores experts, which differ between ranks, and modules that were add
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.job.rank_kinds import conflicting, held_by_rank, ranks_by_holding
@@ -22,6 +22,7 @@ from distprof.merge.load.rank import RankData
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.wording import join_words, pluralise
 from distprof.merge.work.parameter_totals import Totals, parameter_totals
+from distprof.plain import dataclass
 from distprof.rank_names import rank_names
 from distprof.records import Counts, Parameter
 

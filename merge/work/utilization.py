@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -32,6 +32,7 @@ from distprof.merge.wording import pluralise
 from distprof.merge.work.missing_reasons import why_uncounted, why_untimed
 from distprof.merge.work.own_shares import own_shares
 from distprof.peaks.table import Engine, Peaks
+from distprof.plain import dataclass
 from distprof.rank_names import rank_names
 from distprof.records import FLOPS_PER_MAC, Counts, DeviceWork
 

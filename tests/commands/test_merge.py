@@ -408,8 +408,17 @@ def test_any_encoding_will_do(cli: Cli, tmp_path: Path) -> None:
     assert "h\\xf6st" in ended.stdout
 
 
+#: Modules of which each takes a hundredth of the time of merging a small run, and more.
+NOT_FOR_TEXT = {"numpy.ma", "concurrent.futures", "logging", "socket", "tomllib", "tomli", "jinja2"}
+
+
 @pytest.mark.parametrize(
-    ("options", "heavy"), [(["--no-plots"], {"torch", "matplotlib"}), ([], {"torch", "matplotlib.pyplot"})]
+    ("options", "heavy"),
+    [
+        (["--no-plots", "--no-page"], {"torch", "matplotlib", *NOT_FOR_TEXT}),
+        (["--no-plots"], {"torch", "matplotlib"}),
+        ([], {"torch", "matplotlib.pyplot"}),
+    ],
 )
 def test_merging_loads_no_torch_and_matplotlib_only_to_draw(
     options: list[str], heavy: set[str], tmp_path: Path, clean_env: dict[str, str]

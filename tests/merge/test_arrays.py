@@ -6,7 +6,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distprof.merge.arrays import combination, first_of_each, largest_of_each, places_of, ragged, smallest_of_each
+from distprof.merge.arrays import (
+    combination,
+    distinct,
+    first_of_each,
+    largest_of_each,
+    places_of,
+    ragged,
+    smallest_of_each,
+)
 
 NUMBERS = st.one_of(st.integers(-3, 3), st.integers(-(1 << 62), 1 << 62))
 
@@ -23,6 +31,11 @@ def test_the_first_of_each_combination_begins_its_run(rows: list[tuple[int, int]
     rows.sort()
     columns = [np.array([row[at] for row in rows], np.int64) for at in (0, 1)]
     assert np.flatnonzero(first_of_each(*columns)).tolist() == [rows.index(row) for row in sorted(set(rows))]
+
+
+@given(st.lists(NUMBERS))
+def test_the_different_values_ascend(values: list[int]) -> None:
+    assert distinct(np.array(values, np.int64)).tolist() == sorted(set(values))
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), NUMBERS)))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from distprof.merge.stats import median_of_steps, median_over_steps
+from distprof.merge.stats import median_of_steps, median_over_steps, quantile
 
 nanoseconds = st.integers(0, 2**52)
 seen = st.floats(0, 2**52, width=64)
@@ -28,3 +28,9 @@ def test_median_of_steps_with_a_value(values: list[float]) -> None:
 @given(st.lists(nanoseconds, min_size=1))
 def test_median_of_integers(values: list[int]) -> None:
     assert median_of_steps(np.array(values, np.int64)) == np.median(values)
+
+
+@given(st.lists(st.one_of(nanoseconds, seen), min_size=1), st.floats(0, 1))
+def test_quantile(values: list[float], share: float) -> None:
+    assert quantile(values, share) == np.quantile(np.array(values, np.float64), share)
+    assert quantile(np.array(values), share) == quantile(values, share)

@@ -35,7 +35,14 @@ THOROUGH = Effort(
     experts=(32, 120),
     starts=25,
     jobs=5,
-    merges={("demo", 8): 5, ("large", 8): 5, ("experts", 8): 3, ("large", 512): 3, ("collectives", 512): 3},
+    merges={
+        ("demo", 8): 15,
+        ("dense", 8): 15,
+        ("large", 8): 5,
+        ("experts", 8): 3,
+        ("large", 512): 3,
+        ("collectives", 512): 3,
+    },
 )
 QUICK = Effort(
     pairs={"small": 1},

@@ -13,8 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-#: Variables of a job, a scheduler or a recorder around this process.
-_FOREIGN = ("DISTPROF_", "PET_", "SLURM_", "TORCHELASTIC_", "PYTHONPATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
+#: Variables of a job, a scheduler or a recorder around this process, and what hides the code that Python has compiled.
+_FOREIGN = (
+    "PYTHONDONTWRITEBYTECODE",
+    "DISTPROF_",
+    "PET_",
+    "SLURM_",
+    "TORCHELASTIC_",
+    "PYTHONPATH",
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "MASTER_",
+)
 #: What runs the commands.
 PYTHON = sys.executable
 #: The folder in which ``python -m bench...`` is found; nothing in it shadows an installed package.

@@ -13,11 +13,13 @@ from tests_support import support
 
 #: Arguments of tests/support/synthetic, by the kind of run:
 #: ``demo`` has about as many modules as the job of ``make demo``.
+#: ``dense`` has 168 modules, as many as the job of which traces were compared with HTA (164), and no collectives.
 #: ``large`` has 999 modules on each rank; every second block is a mixture of 16 experts, distributed over 8 ranks.
 #: ``experts`` has 94 mixtures of 256 experts, and the choices of their routers.
 #: ``collectives`` is a dense model, whose ranks enqueue 40 collectives in an iteration and wait for rank 5.
 RUNS: dict[str, dict[str, Any]] = {
     "demo": {"layers": 4, "experts": 16, "ep": 4, "steps": 10},
+    "dense": {"layers": 18, "experts": 0, "steps": 10},
     "large": {"layers": 83, "experts": 16, "ep": 8, "steps": 10},
     "experts": {"layers": 188, "experts": 256, "ep": 8, "steps": 10, "hot": 3.0, "top_k": 8, "routes": True},
     "collectives": {

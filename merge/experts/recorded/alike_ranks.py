@@ -9,7 +9,7 @@ with the same experts are needed.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from distprof.merge.job.topology import JobTopology
 from distprof.merge.job.tp_duplicates import CountedWork
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
+from distprof.plain import dataclass
 from distprof.records import AXES
 
 #: Returns whether tensor parallelism slices the experts of a rank below a row of its tree.

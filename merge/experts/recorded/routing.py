@@ -7,7 +7,6 @@ lowest recorded one of them counts; under sequence parallel each rank routes tok
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from distprof.merge.job.topology import JobTopology
 from distprof.merge.job.tp_duplicates import CountedWork
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
+from distprof.plain import dataclass
 from distprof.records import Array, ExpertLayer, LayerRouting
 
 #: (iteration, what the router of a layer chose in it)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from distprof.merge.report import Report
+from distprof.plain import dataclass
 
 Value = str | int | float | bool | None
 Row = TypeVar("Row")

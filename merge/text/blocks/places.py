@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from distprof.merge.report import RankRow, Report
 from distprof.merge.text.blocks.ranks import ALL_UP_TO
 from distprof.merge.text.format.lines import heading, table, wrapped
 from distprof.merge.wording import number_series, pluralise
+from distprof.plain import dataclass
 
 _PLACES_SHOWN = 32
 _PLACES_IN_FULL = 8

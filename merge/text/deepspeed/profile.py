@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from distprof.merge.quantities import (
@@ -23,6 +22,7 @@ from distprof.merge.text.deepspeed.model import EXACT, params_lines, work_lines
 from distprof.merge.text.deepspeed.utilization import missing_labels, utilization_lines
 from distprof.merge.text.format.lines import labelled_line, one_line, wrapped
 from distprof.merge.wording import pluralise
+from distprof.plain import dataclass
 from distprof.rank_names import number_spans
 
 _NOTATIONS = (

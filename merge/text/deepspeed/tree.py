@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from distprof.merge.quantities import (
@@ -21,6 +20,7 @@ from distprof.merge.text.deepspeed.aggregated import model_depths
 from distprof.merge.text.format.folding import children_of, same_work
 from distprof.merge.text.format.lines import heading, one_line, wrapped
 from distprof.merge.wording import number_series
+from distprof.plain import dataclass
 
 _MOST_DIGITS = 10  # of the number of a layer
 _ORDER = (

@@ -5,20 +5,22 @@ from __future__ import annotations
 from statistics import median
 
 from bench.effort import Effort
-from bench.estimate import sure, verdict
+from bench.estimate import middle_half, sure, verdict
 from bench.process import json_of
 from bench.scale.merging import measure_pages, merge
 from bench.scale.table import Merged, scale_table
 from bench.synthetic_runs import RUNS
 from bench.table import MB, Table, spread
 
-#: (kind, ranks) -> (seconds, seconds without plots, MB), None where there is none.
+#: (kind, ranks) -> (seconds, seconds without plots, CPU seconds without plots and page, MB), None where there is none.
 _MERGE_BUDGETS: dict[tuple[str, int], tuple[float | None, ...]] = {
-    ("demo", 8): (3, 1, None),
-    ("experts", 8): (10, None, None),
-    ("large", 4096): (60, None, 2000),
-    ("collectives", 4096): (60, None, 2000),
+    ("demo", 8): (1, None, 0.15, None),
+    ("dense", 8): (None, None, 0.15, None),
+    ("experts", 8): (10, None, None, None),
+    ("large", 4096): (60, None, None, 2000),
+    ("collectives", 4096): (60, None, None, 2000),
 }
+_BUDGET_DIGITS = (1, 1, 2, 0)
 #: Seconds to open the page, by ranks.
 _PAGE_BUDGETS_S = {256: 2.0}
 
@@ -27,30 +29,42 @@ def merges(effort: Effort) -> list[Table]:
     """Returns the table of time and memory of whole merges."""
     table = Table(
         "distprof merge",
-        ("run", "shards, MB", "seconds", "seconds, --no-plots", "peak memory, MB", "budget"),
+        (
+            "run",
+            "shards, MB",
+            "seconds",
+            "seconds, --no-plots",
+            "CPU seconds, without plots and page",
+            "peak memory, MB",
+            "budget",
+        ),
         [_merge(kind, ranks, times) for (kind, ranks), times in effort.merges.items()],
         (
-            "Synthetic runs: the first has the shape of `make demo`, the others a mixture of "
-            f"{RUNS['large']['experts']} experts over {RUNS['large']['ep']} ranks in every second block, or "
+            "Synthetic runs: the first has the shape of `make demo`; that of 168 modules is dense, the others have "
+            f"mixtures of {RUNS['large']['experts']} experts over {RUNS['large']['ep']} ranks in each second block, or "
             f"{RUNS['experts']['layers'] // 2} mixtures of {RUNS['experts']['experts']} experts; "
             f"{RUNS['large']['steps']} timed steps.  Runs with collectives are of a dense model; one of their ranks is "
-            "slow, and the others wait for it.  `make bench ARGS='--ranks 4096'` merges runs of 4,096 ranks.",
+            "slow, and the others wait for it.  The time without plots and page is that of one process, its start "
+            "included.  `make bench ARGS='--ranks 4096'` merges runs of 4,096 ranks.",
         ),
     )
     return [table]
 
 
 def _merge(kind: str, ranks: int, times: int) -> tuple[str, ...]:
-    found = merge(kind, ranks, times)
-    taken = [[cost.wall_s for cost in costs] for costs in (found.with_plots, found.without_plots)]
-    peak = max(cost.peak_bytes for cost in found.with_plots) / MB
-    budgets = _MERGE_BUDGETS.get((kind, ranks), (None, None, None))
-    measured = (median(taken[0]), median(taken[1]), peak)
-    verdicts = [verdict(sure(value), budget, 0) for value, budget in zip(measured, budgets, strict=True)]
+    run = merge(kind, ranks, times)
+    taken = [[cost.wall_s for cost in costs] for costs in (run.whole, run.without_plots)]
+    taken.append([cost.cpu_s for cost in run.text])
+    peak = max(cost.peak_bytes for cost in run.whole) / MB
+    budgets = _MERGE_BUDGETS.get((kind, ranks), (None, None, None, None))
+    measured = (*map(middle_half, taken), sure(peak))
+    verdicts = [
+        verdict(found, budget, digits) for found, budget, digits in zip(measured, budgets, _BUDGET_DIGITS, strict=True)
+    ]
     collectives = RUNS[kind].get("collectives", 0)
     return (
-        f"{ranks:,} ranks of {found.modules:,} modules" + (f", {collectives} collectives" if collectives else ""),
-        f"{found.shard_bytes / MB:,.0f}",
+        f"{ranks:,} ranks of {run.modules:,} modules" + (f", {collectives} collectives" if collectives else ""),
+        f"{run.shard_bytes / MB:,.0f}",
         *(spread(seconds, 2) for seconds in taken),
         f"{peak:,.0f}",
         "; ".join(filter(None, verdicts)),

@@ -20,13 +20,14 @@ _TIMES = 5
 
 @dataclass(frozen=True)
 class Merge:
-    """``with_plots``: with everything that ``distprof merge`` does by default."""
+    """``whole``: with everything that ``distprof merge`` does by default; ``text``: without plots and page."""
 
     ranks: int
     modules: int
     shard_bytes: int
-    with_plots: list[Cost]
+    whole: list[Cost]
     without_plots: list[Cost]
+    text: list[Cost]
 
 
 def merge(kind: str, ranks: int, times: int) -> Merge:
@@ -35,12 +36,14 @@ def merge(kind: str, ranks: int, times: int) -> Merge:
         here, run = Path(folder), Path(folder) / "run"
         python("-m", "bench.synthetic_runs", run, kind, "--ranks", ranks)
         command = ("-m", "distprof", "merge", run)
+        python(*command, "--depth", 1, cwd=here)  # reads the code and the shards into the disk cache
         return Merge(
             ranks=ranks,
             modules=_modules(run),
             shard_bytes=sum(shard.stat().st_size for shard in run.glob("shards/*")),
-            with_plots=[python(*command, cwd=here) for _ in range(times)],
+            whole=[python(*command, cwd=here) for _ in range(times)],
             without_plots=[python(*command, "--no-plots", cwd=here) for _ in range(times)],
+            text=[python(*command, "--no-plots", "--no-page", cwd=here) for _ in range(times)],
         )
 
 
