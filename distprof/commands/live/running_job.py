@@ -13,6 +13,7 @@ import click
 from distprof.commands.chosen_run import chosen_run
 from distprof.commands.click_options import decided_options, with_options
 from distprof.config.options import OUT
+from distprof.errors import UsageError
 from distprof.launcher.daemon.client import DaemonClient
 from distprof.run_folder import RunFolder
 
@@ -33,6 +34,8 @@ def with_running_job(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(run: Path | None, config: Path | None, out: Any, **given: Any) -> None:
         path = chosen_run(run, decided_options((OUT,), {OUT.name: out}, config))
+        if not path.is_dir():
+            raise UsageError(f"{path} does not exist: give the folder that `distprof run` writes into")
         function(RunningJob(path, DaemonClient(RunFolder(path))), **given)
 
     return command

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
 
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from distprof.commands.live.rows import COLUMNS, RIGHT, Row, heading, rows
+from distprof.commands.live.fitting import fitting
+from distprof.commands.live.rows import COLUMNS, RIGHT, heading, rows
 from distprof.launcher.daemon.job_view import JobView
 
 _STYLES = {"stuck": "bold red", "dead": "bold red", "slow": "yellow", "silent": "yellow", "ended": "dim"}
@@ -23,7 +25,7 @@ _SELDOM = frozenset({"module", "collective"})
 def text(job: JobView, sort: str) -> str:
     """Returns the table as plain text."""
     console = Console(file=StringIO(), width=_WIDTH, color_system=None)
-    console.print(_drawn(job, sort))
+    console.print(drawn(job, sort, _WIDTH))
     file = console.file
     assert isinstance(file, StringIO)
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
@@ -33,20 +35,24 @@ def text(job: JobView, sort: str) -> str:
 def live() -> Iterator[Callable[[JobView, str], None]]:
     """Yields a function that shows the table in place of the last one, on the terminal."""
     with Live(auto_refresh=False) as screen:
-        yield lambda job, sort: screen.update(_drawn(job, sort), refresh=True)
+        yield lambda job, sort: screen.update(drawn(job, sort, screen.console.width), refresh=True)
 
 
-def _is_known(found: Sequence[Row], place: int) -> bool:
-    return any(row.cells[place] != "-" for row in found)
-
-
-def _drawn(job: JobView, sort: str) -> Group:
-    table = Table(box=None, pad_edge=False)
+def drawn(job: JobView, sort: str, room: int) -> Group:
+    """Returns the table with what fits into ``room`` characters."""
     found = rows(job, sort)
-    places = [place for place, column in enumerate(COLUMNS) if column not in _SELDOM or _is_known(found, place)]
-    for column in (COLUMNS[place] for place in places):
-        table.add_column(column, justify="right" if column in RIGHT else "left", overflow="ellipsis", no_wrap=True)
+    widths = {
+        column: max(cell_len(text) for text in (column, *(row.cells[place] for row in found)))
+        for place, column in enumerate(COLUMNS)
+        if column not in _SELDOM or any(row.cells[place] != "-" for row in found)
+    }
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    chosen = fitting(widths, room)
+    for column, width in chosen.items():
+        side = "right" if column in RIGHT else "left"
+        table.add_column(column, justify=side, overflow="ellipsis", no_wrap=True, width=width)
     for row in found:
-        style = _STYLES.get(row.mark, "")
-        table.add_row(*(Text(row.cells[place]) for place in places), style=style)  # names from elsewhere are not markup
+        cells = dict(zip(COLUMNS, row.cells, strict=True))
+        # Names from elsewhere are not markup.
+        table.add_row(*(Text(cells[column]) for column in chosen), style=_STYLES.get(row.mark, ""))
     return Group(Text(heading(job)), table)
