@@ -79,4 +79,11 @@ def _rank(rank: int, local: int, host: str, iteration: int) -> RankStatus:
         request=1,
         request_window=3,
         refusal="",
+        slowest_in=rank % 7,
+        sampled=50,
+        wait_share=round(rank * 0.0171 % 1, 3),
+        collective_group="mesh_ep",
+        collective_op="all_to_all",
+        collective_number=61 * iteration + rank % 61,
+        collective_runs=rank % 3 == 0,
     )
