@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from io import StringIO
 
 from rich.cells import cell_len
-from rich.console import Console, Group
+from rich.console import Console, Group, JustifyMethod
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -49,7 +49,7 @@ def drawn(job: JobView, sort: str, room: int) -> Group:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     chosen = fitting(widths, room)
     for column, width in chosen.items():
-        side = "right" if column in RIGHT else "left"
+        side: JustifyMethod = "right" if column in RIGHT else "left"
         table.add_column(column, justify=side, overflow="ellipsis", no_wrap=True, width=width)
     for row in found:
         cells = dict(zip(COLUMNS, row.cells, strict=True))
