@@ -27,17 +27,45 @@ def test_a_folder_that_is_not_there_or_has_no_daemon(command: str, here: Any, tm
     assert "was the job started with --no-daemon?" in here(command, tmp_path / "runs" / "x").stderr
 
 
-def rank(number: int, **changed: Any) -> RankView:
-    status = RankStatus(
-        **{"rank": number, "world_size": 8, "local_rank": number, "pid": 100, "host": "node-17.cluster.example"},
-        **{"place": f"dp {number}, tp 0, pp 1", "device": "cpu", "state": "timed", "iteration": 123_456, "age_s": 0.1},
-        **{"limit_s": 60.0, "iteration_ns": 10**8, "median_ns": 10**8, "p99_ns": 10**8, "window": 1, "window_end": 9},
-        **{"phase": "backward", "module": "model.layers.17.mlp.experts.down_proj", "activity_age_s": 0.2},
-        **{"data_ns": 10**7, "timed_ns": 10**8, "samples": 4, "peak_bytes": None, "resident_bytes": 1 << 30},
-        **{"error": "", "request": 0, "request_window": 0, "refusal": "", "slowest_in": 3, "sampled": 50},
-        **{"wait_share": 0.1, "collective_group": "mesh_tp", "collective_op": "reduce_scatter"},
-        **{"collective_number": 12_345, "collective_runs": True, **changed},
-    )
+def rank(number: int) -> RankView:
+    values: dict[str, Any] = {
+        "rank": number,
+        "world_size": 8,
+        "local_rank": number,
+        "pid": 100,
+        "host": "node-17.cluster.example",
+        "place": f"dp {number}, tp 0, pp 1",
+        "device": "cpu",
+        "state": "timed",
+        "iteration": 123_456,
+        "age_s": 0.1,
+        "limit_s": 60.0,
+        "iteration_ns": 10**8,
+        "median_ns": 10**8,
+        "p99_ns": 10**8,
+        "window": 1,
+        "window_end": 9,
+        "phase": "backward",
+        "module": "model.layers.17.mlp.experts.down_proj",
+        "activity_age_s": 0.2,
+        "data_ns": 10**7,
+        "timed_ns": 10**8,
+        "samples": 4,
+        "peak_bytes": None,
+        "resident_bytes": 1 << 30,
+        "error": "",
+        "request": 0,
+        "request_window": 0,
+        "refusal": "",
+        "slowest_in": 3,
+        "sampled": 50,
+        "wait_share": 0.1,
+        "collective_group": "mesh_tp",
+        "collective_op": "reduce_scatter",
+        "collective_number": 12_345,
+        "collective_runs": True,
+    }
+    status = RankStatus(**values)
     return RankView(status, 0.1, 10.0, 0, "stuck" if number == 3 else "")
 
 
