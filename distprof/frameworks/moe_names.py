@@ -30,6 +30,7 @@ _WORDS = {"one": 1, "two": 2}
 _LAYER_CLASS = re.compile(
     r"(experts?|moe|mixtureofexperts)(v\d+)?(_?(layer|block|mlp|ffn|feedforward|module))?$|sparsemlp$", re.IGNORECASE
 )
+_DROPS = re.compile(r"capacity|drop_?(tokens?|policy|mask)|dropped", re.IGNORECASE)
 _EXPERTS_CLASS = re.compile(r"Experts$")
 _EXPERT_NAME = re.compile(r"(^|_)(experts?|moe)(_|\d|$)", re.IGNORECASE)
 
@@ -92,6 +93,16 @@ def has_capacity(*modules: Any) -> bool:
     """Whether a module states a capacity of its experts: a router may then return what is left after drops."""
     attributes = (name for module in modules for name in getattr(module, "__dict__", ()) if "capacity" in name.lower())
     return any(attributes)
+
+
+def may_drop(*modules: Any) -> bool:
+    """Whether a module, its config or the code of its class speaks of a capacity: it may drop some of the choices."""
+    if has_capacity(*modules) or any(_attribute(one, "capacity_factor") for one in _configs(modules)):
+        return True
+    classes = {base for module in modules for base in type(module).__mro__ if base not in (nn.Module, object)}
+    functions = (getattr(one, "__code__", None) for base in classes for one in vars(base).values())
+    names = (name for code in functions if code is not None for name in (*code.co_names, *code.co_varnames))
+    return any(drops_inside(module) for module in modules) or any(_DROPS.search(name) for name in names)
 
 
 def drops_inside(experts: Any) -> bool:

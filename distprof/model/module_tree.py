@@ -6,7 +6,7 @@ Keeps no module alive: rows are found by ``id``, and an id is removed when its m
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -171,6 +171,14 @@ class ModuleTree:
         self.changes[0] += 1
         for table in (self.row_of, self._rows_of, self._references):
             table.pop(key, None)
+
+
+def rows_inside(row: int, rows: Sequence[ModuleRow]) -> range:
+    """Returns the rows below ``row``: a tree has them in the order of a walk."""
+    end = row + 1
+    while end < len(rows) and rows[end].depth > rows[row].depth:
+        end += 1
+    return range(row + 1, end)
 
 
 def _build(module: nn.Module) -> _Build:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from distprof.frameworks.module_view import ModelView
+from distprof.frameworks.module_view import ModelView, unwrapped
+from distprof.frameworks.moe_names import may_drop
 from distprof.frameworks.protocol import Experts, ReadArguments, ReadHanded, ReadRouter
 from distprof.model.count_buffers import ReadBuffer, count_buffer, is_compiled
+from distprof.model.router_weights import ReadWeight, router_weight
 from distprof.module_walk import modules_of
 from distprof.records import ASSUMED, ExpertLayer, ModuleRow, Topology
 
@@ -45,6 +47,8 @@ class MoeLayer:
     by_hand: bool = False  # the script counts its tokens; which rank hosts which expert is not known
     model_row: int = -1  # of the model in which it was found
     read_buffer: ReadBuffer | None = None  # of a compiled layer that counts the tokens of its experts itself
+    router_weight: ReadWeight | None = None  # tells compiled graphs which layer's router they have
+    may_drop: bool = True  # some of the choices of its router
 
     @property
     def ways(self) -> int:
@@ -87,7 +91,12 @@ def find_moe_layers(
             if layer is not None:
                 inside.add(row)
                 buffer = count_buffer(found, layer.num_experts) if _is_in_compiled(row, rows, modules) else None
-                yield replace(layer, model_row=first_row, read_buffer=buffer)
+                weight = router_weight(found, modules.get(layer.router), layer.num_experts)
+                parts = (found, modules.get(layer.router), modules.get(layer.holder))
+                drops = may_drop(*(unwrapped(part) for part in parts if part is not None))
+                yield replace(
+                    layer, model_row=first_row, read_buffer=buffer, router_weight=weight, may_drop=layer.padded or drops
+                )
 
 
 def place_layers(layers: list[MoeLayer], topology: Topology, rank: int) -> tuple[tuple[ExpertLayer, ...], Topology]:

@@ -14,7 +14,7 @@ from distprof.probes.host_copies import start_copies
 from distprof.records import Array, ExpertLoad, ExpertRouting, LayerCalls, LayerRouting, Record
 
 ROUTED, KEPT, HANDED, PROCESSED, RECORDED, AUX_LOSS = "routed", "kept", "handed", "processed", "recorded", "aux_loss"
-BUFFER, CAPACITY = "buffer", "capacity"
+BUFFER, CAPACITY, COMPILED = "buffer", "capacity", "compiled"
 #: Calls of a layer in one step that are counted one by one; generation may make thousands.
 _MOST_CALLS = 128
 #: Numbers of all layers by call in one record.
@@ -45,6 +45,8 @@ class LayerSums:
     by_value: bool = False  # rows of zeros are left out
     misread: bool = False  # a reader failed: the counts are incomplete
     buffer_before: torch.Tensor | None = None  # the layer's own count when its model was called
+    compiled_choices: int = 0  # in compiled code
+    hidden: bool = False  # a compiled graph has the router, and does not show its choices
 
     def add(self, name: str, counts: torch.Tensor | None) -> None:
         if counts is None:
@@ -175,6 +177,13 @@ class Pending:
         """Returns what the router of a layer chose; None if neither router nor experts were read."""
         sums = self._sums[number]
         routed, kept = found.get(ROUTED), found.get(_kept_name(found))
+        if COMPILED in found:
+            if not sums.hidden and int(found[COMPILED].sum()) == sums.compiled_choices:
+                routed = found[COMPILED] if routed is None else routed + found[COMPILED]
+                if kept is None and not self._layers[number].may_drop:
+                    routed, kept = None, routed  # these are the tokens that its experts get
+            elif routed is not None:
+                return None  # some choices were not seen, or are no ids of experts
         if routed is None and kept is None:
             kept = _counts_of_buffer(found.get(BUFFER))
         if routed is None and kept is None:

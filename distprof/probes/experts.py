@@ -16,11 +16,13 @@ import torch
 
 from distprof.external_exceptions import pass_on
 from distprof.frameworks.protocol import Routing
+from distprof.frameworks.routing_readers import count_by_expert
 from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.model.moe_layers import MoeLayer
 from distprof.probes.expert_records import (
     AUX_LOSS,
     BUFFER,
+    COMPILED,
     HANDED,
     KEPT,
     PROCESSED,
@@ -62,6 +64,13 @@ class ExpertTally:
         self._layers += more
         self._sums += [LayerSums() for _ in more]
         self._read_safely(_read_recorded, number, counts)
+
+    def add_compiled(self, number: int, ids: torch.Tensor | None) -> None:
+        """Adds the ids that a router in compiled code chose; None where its graph does not show them."""
+        if ids is None:
+            self._sums[number].hidden = True
+        else:
+            self._read_safely(_read_compiled, number, ids)
 
     def finish(self, iteration: int) -> Pending | None:
         """Starts to copy what was counted since :meth:`begin` to the host; None without layers."""
@@ -201,6 +210,11 @@ def _read_recorded(layer: MoeLayer, sums: LayerSums, counts: Any) -> None:
     if given.numel() != layer.num_experts:
         raise ValueError(f"{given.numel()} counts for {layer.num_experts} experts")
     sums.add(RECORDED, given.long())
+
+
+def _read_compiled(layer: MoeLayer, sums: LayerSums, ids: torch.Tensor) -> None:
+    sums.add(COMPILED, count_by_expert(ids, layer.num_experts))
+    sums.compiled_choices += ids.numel()
 
 
 def _read_filled_rows(row: int, layer: MoeLayer, sums: LayerSums, tokens: torch.Tensor) -> None:

@@ -83,7 +83,8 @@ class LayerRouting(Bulky):
     were dropped; empty where none was, and where that is not known.  ``lost``: dropped choices of which the expert is
     not known; ``routed`` lacks them.  ``aux_loss``: the sum of the auxiliary losses of
     ``aux_calls`` router calls, one number; empty without such a call.  ``handed``: the router's output was not
-    read, and ``routed`` has the tokens that experts were handed, after drops if there were any.  ``kept_by_call``: call
+    read, and ``routed`` has the tokens that experts were handed, after drops if there were any; or it was read in
+    compiled code, of a layer that is not known to drop any.  ``kept_by_call``: call
     after call, how often each of the ``num_experts`` was chosen and not dropped, where a layer that is not ``counted``
     was called more than once.  ``capacity``: how many choices of this rank one expert can take in all of these calls; 0
     where there is no limit, or it is not known.

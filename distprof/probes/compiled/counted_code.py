@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from threading import get_ident
-from typing import Protocol
+from typing import Any, Protocol
 
 from distprof.flops.attribution import FORWARD, OPTIMIZER, OUTSIDE, Attribution, Owner
 from distprof.flops.counter import FlopMode
@@ -12,6 +13,7 @@ from distprof.hooks.patches import OnError
 from distprof.probes.compiled.eager_choice import EagerChoice
 from distprof.probes.compiled.graphs import CompiledGraphs, Kernels
 from distprof.probes.compiled.stance import AS_COMPILED, EAGER, Stance
+from distprof.probes.compiled.topk_calls import topk_calls
 from distprof.probes.protocol import Region
 from distprof.records import Generated
 
@@ -32,13 +34,22 @@ class CompiledCodeListener(Protocol):
         """Stops counting an iteration that does not end.  Returns whether the mode is off now and stays off."""
 
 
+class _ReadAhead:
+    """Reads the sources of graphs for the timed steps, in which it would take time."""
+
+    def graph_begins(self, region: Region, source: str, inputs: Sequence[Any]) -> None:
+        topk_calls(source)
+
+    def graph_returned(self, token: Any, outputs: Any) -> None: ...
+
+
 class CompiledCode:
     """Handles compiled code during one counted iteration."""
 
     def __init__(self, host: CompiledCodeListener, eager: EagerChoice | None, on_error: OnError) -> None:
         self._host = host
         self._eager = eager
-        self._graphs = CompiledGraphs(self, on_error)
+        self._graphs = CompiledGraphs(self, on_error, _ReadAhead())
         self._stance: Stance | None = None
         self._calls: dict[tuple[Owner, str], int] = {}
         self._flops_before: dict[int, int] = {}  # by thread: flops before the running graph

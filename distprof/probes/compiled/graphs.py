@@ -10,12 +10,11 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from threading import get_ident
 from typing import Any, NamedTuple, Protocol
 
 from torch import nn
 
-from distprof.hooks.patches import FunctionPatch, OnError
+from distprof.hooks.patches import CallPatch, OnError
 from distprof.probes.protocol import Region
 
 _MODULE = "torch._inductor.output_code"
@@ -39,20 +38,29 @@ class GraphHandler(Protocol):
     def graph_ended(self, kernels: Kernels) -> None: ...
 
 
-class CompiledGraphs:
-    """Passes the runs of all graphs that inductor has compiled to a handler."""
+class GraphReader(Protocol):
+    """Reads values of graphs."""
 
-    def __init__(self, handler: GraphHandler, on_error: OnError) -> None:
+    def graph_begins(self, region: Region, source: str, inputs: Sequence[Any]) -> Any:
+        """Runs before the graph.  Returns a token, or None if its outputs are not to be read."""
+
+    def graph_returned(self, token: Any, outputs: Any) -> None: ...
+
+
+class CompiledGraphs:
+    """Passes the runs of all graphs that inductor has compiled to a handler, and to a reader."""
+
+    def __init__(self, handler: GraphHandler, on_error: OnError, reader: GraphReader | None = None) -> None:
         self._handler = handler
+        self._reader = reader
         self._on_error = on_error
         self._kernels: dict[str, Kernels] = {}  # by the graph's key
-        self._running: dict[int, Any] = {}  # by thread
-        self._patch: FunctionPatch | None = None
+        self._patch: CallPatch | None = None
 
     def open(self) -> None:
         graph = getattr(sys.modules.get(_MODULE), "CompiledFxGraph", None)
         if graph is not None:
-            self._patch = FunctionPatch(((graph, "__call__"),), "compiled code", self._on_error)
+            self._patch = CallPatch(((graph, "__call__"),), "compiled code", self._on_error)
             self._patch.open(self)
 
     def close(self) -> None:
@@ -60,15 +68,18 @@ class CompiledGraphs:
             self._patch.close()
             self._patch = None
 
-    def begin(self, args: tuple[Any, ...]) -> None:
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         graph, inputs = args[:2]
-        self._running[get_ident()] = graph
-        self._handler.graph_begins(_region(graph, inputs))
+        region = _region(graph, inputs)
+        self._handler.graph_begins(region)
+        reader = self._reader
+        return graph, None if reader is None else reader.graph_begins(region, graph.source_code or "", inputs)
 
-    def end(self) -> None:
-        graph = self._running.pop(get_ident(), None)
-        if graph is not None:
-            self._handler.graph_ended(self._kernels_of(graph))
+    def end(self, token: tuple[Any, Any], result: Any, raised: bool) -> None:
+        graph, reading = token
+        if reading is not None and self._reader is not None and not raised:
+            self._reader.graph_returned(reading, result)
+        self._handler.graph_ended(self._kernels_of(graph))
 
     def _kernels_of(self, graph: Any) -> Kernels:
         key = str(graph.cache_key)

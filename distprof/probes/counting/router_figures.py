@@ -18,6 +18,7 @@ import torch
 
 from distprof.frameworks.protocol import ReadRouter, Routing
 from distprof.hooks.dynamo import hidden_from_dynamo
+from distprof.model.module_tree import rows_inside
 from distprof.model.moe_layers import MoeLayer
 from distprof.probes.counting.padding_masks import Mask, PaddingMasks
 from distprof.probes.counting.router_scores import ScoreSums, score_sums, scores_in
@@ -75,14 +76,6 @@ class FiguresOfRouters:
     @hidden_from_dynamo
     def _left_inside(self, number: int, output: Any, depth: int) -> None:
         read_hidden(_keep_scores, self._layers[number], self._sums[number], output)
-
-
-def rows_inside(row: int, rows: Sequence[ModuleRow]) -> range:
-    """Returns the rows below ``row``: a tree has them in the order of a walk."""
-    end = row + 1
-    while end < len(rows) and rows[end].depth > rows[row].depth:
-        end += 1
-    return range(row + 1, end)
 
 
 def _figures(number: int, sums: _Sums) -> RouterFigures:

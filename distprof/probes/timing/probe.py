@@ -21,6 +21,7 @@ from distprof.probes.memory.peak import peak_memory
 from distprof.probes.module_stack import ThreadCallHandler
 from distprof.probes.optimizer_steps import OptimizerSteps
 from distprof.probes.protocol import ModuleCallListener
+from distprof.probes.timing.compiled_routers import CompiledRouters
 from distprof.probes.timing.fast_path import timestamps_on, with_fast_path
 from distprof.probes.timing.long_turns import timeline_record
 from distprof.probes.timing.module_timer import ModuleTimer
@@ -70,7 +71,7 @@ class TimedProbe:
         self._timer = ModuleTimer(listener, self._timestamps, ExpertTally(layers, window), on_error)
         self._peak_memory, self._memory_source = peak_memory(device)
         self._data_patch = dataloader_patch(on_error)
-        self._functions = TimedFunctions(self._timer, on_error)
+        self._functions = TimedFunctions(self._timer, on_error, CompiledRouters(layers, self._timer))
         self._pauses = PauseRecorder(clock.mono_ns)
         self.optimizer_steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._window = window

@@ -7,7 +7,7 @@ from threading import get_ident
 import torch
 
 from distprof.hooks.patches import OnError
-from distprof.probes.compiled.graphs import CompiledGraphs, Kernels
+from distprof.probes.compiled.graphs import CompiledGraphs, GraphReader, Kernels
 from distprof.probes.protocol import Region
 from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.node_hooks import NOBODY
@@ -17,9 +17,9 @@ from distprof.probes.timing.phases import EVALUATION, FORWARD, OPTIMIZER
 class TimedFunctions:
     """Passes the runs of compiled graphs outside of modules, and their backward, to a module timer."""
 
-    def __init__(self, timer: ModuleTimer, on_error: OnError) -> None:
+    def __init__(self, timer: ModuleTimer, on_error: OnError, reader: GraphReader | None = None) -> None:
         self._timer = timer
-        self._graphs = CompiledGraphs(self, on_error)
+        self._graphs = CompiledGraphs(self, on_error, reader)
         self._row_of: dict[int, int] = {}  # by the sequence number of the node that runs the backward
         self._in_phase = False
         self._in_backward: set[int] = set()  # threads that run the backward of a graph

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distprof.frameworks import expert_finder
+from distprof.frameworks.routing_readers import read_choice
+from distprof.model.moe_layers import MoeLayer
+from distprof.probes.experts import ExpertTally
 from distprof.records import Error, ExpertLayers, ExpertLoad, ExpertRouting
 
 
@@ -365,3 +369,28 @@ def test_scores_that_are_not_those_of_the_chosen_alone_are_not_read(tmp_path: Pa
     routing_seen = record(tmp_path, training(1, nn.Sequential(Scored(Top2Router(), [])))).one(ExpertRouting)
     (one,) = routing_seen.layers
     assert (one.routed.tolist(), one.drops_known) == ([4, 3, 0, 1], False), "of the experts' arguments"
+
+
+def choices(*ids: Tensor | None, eager: Tensor | None = None) -> list[int] | None:
+    """Returns what a layer's router chose in compiled graphs with ``ids``; in a call that is seen, ``eager``."""
+    read = partial(read_choice, top_k=2)
+    tally = ExpertTally([MoeLayer("moe", 0, (), num_experts=4, local=4, router=1, read_router=read)])
+    for one in ids:
+        tally.add_compiled(0, one)
+    if eager is not None:
+        tally.leaving[1](eager)
+    pending = tally.finish(0)
+    assert pending is not None
+    found = [one for one in pending.records() if isinstance(one, ExpertRouting)]
+    return found[0].layers[0].routed.tolist() if found else None
+
+
+def test_choices_in_compiled_graphs_are_known_if_all_are() -> None:
+    ids = torch.tensor([[0, 1], [2, 1]])
+    assert choices(ids) == [1, 2, 1, 0]
+    assert choices(ids, ids) == [2, 4, 2, 0]
+    assert choices(ids, eager=ids) == [2, 4, 2, 0], "a router may run compiled and as a module in one step"
+    assert choices(eager=ids) == [1, 2, 1, 0]
+    assert choices(ids, None) is None, "a graph does not show them"
+    assert choices(ids, None, eager=ids) is None
+    assert choices(torch.tensor([[0, 1], [2, 4]])) is None, "no id of an expert"
