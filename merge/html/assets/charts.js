@@ -77,6 +77,9 @@ page.chart = (slot, chart) => {
     }
     ctx.restore();
   };
+  /* Ranks and iterations follow each other; other numbers may be far apart. */
+  const isSparse = chart.x.length > 1 && chart.x[chart.x.length - 1] - chart.x[0] > 20 * chart.x.length;
+  const room = (span) => (isSparse ? 0.04 * span : 0.6);
   const axis = (title) => ({
     label: title, stroke: page.colour("faint"), grid: { stroke: page.colour("line"), width: 1 }, ticks: { stroke: page.colour("line") },
     font: "12px system-ui, sans-serif", labelFont: "13px system-ui, sans-serif", labelSize: 22,
@@ -89,11 +92,11 @@ page.chart = (slot, chart) => {
       padding: [18, 12, 0, 0],
       cursor: { drag: { x: true, y: false }, points: { show: false } },
       scales: {
-        x: { time: false, range: (u, min, max) => [min - 0.6, max + 0.6] },
+        x: { time: false, range: (u, min, max) => [min - room(max - min), max + room(max - min)] },
         y: { range: (u, min, max) => [Math.min(0, min * 1.08), (max || 1) * 1.06] },
       },
       axes: [
-        { ...axis(chart.x_title), incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000], size: 34, grid: { show: false } },
+        { ...axis(chart.x_title), incrs: [1, 10, 100, 1e3, 1e4, 1e5, 1e6].flatMap((size) => [size, 2 * size, 5 * size]), size: 34, grid: { show: false } },
         { ...axis(unit.name ? `${chart.y_title} (${unit.name})` : chart.y_title), size: 56 },
       ],
       series: [{}, ...data.map(([series]) => {

@@ -19,6 +19,7 @@ page.heat = (slot, map) => {
   const canvas = element("canvas", { tabindex: 0, role: "img", "aria-label": `${map.title}. Arrow keys move over the cells.` });
   const readout = element("output", { class: "readout" });
   const legend = element("canvas", { width: 160, height: 12, "aria-hidden": "true" });
+  const SMALL = 10;  // pixels of a cell
   const marked = new Set(map.marked.map(([row, column]) => `${row},${column}`));
 
   const STOPS = {
@@ -110,10 +111,18 @@ page.heat = (slot, map) => {
   const frame = (ctx, box, row, column, colour, line) => {
     const [y, x] = [row - view.row, column - view.column];
     if (y < 0 || x < 0 || y >= view.rows || x >= view.columns) return;
+    const top = TOP + y * box.height;
+    if (box.width < SMALL && box.height < SMALL) {  // a frame would cover the cell: a larger one is drawn around it
+      for (const [edge, wide] of [[page.colour("back"), line + 3], [colour, line]]) {
+        ctx.strokeStyle = edge;
+        ctx.lineWidth = wide;
+        ctx.strokeRect(left + (x + 0.5) * box.width - SMALL / 2, top + (box.height - SMALL) / 2, SMALL, SMALL);
+      }
+      return;
+    }
     ctx.strokeStyle = colour;
     ctx.lineWidth = line;
     const high = Math.max(box.height, 4);
-    const top = TOP + y * box.height;
     ctx.strokeRect(left + x * box.width, top - (high - box.height) / 2, box.width - 1, high - (box.height > 6 ? 1 : 0));
     if (high > box.height) {  // too thin to be seen: an arrow points at it
       ctx.fillStyle = colour;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from distprof.merge.html.drawings.expert_drawings import balance_chart, losses_chart
+from distprof.merge.html.drawings.expert_charts import expert_charts
 from distprof.merge.html.drawings.model import BYTES, TIME, Chart, Series
 from distprof.merge.html.drawings.rank_tables import shown_phases
 from distprof.merge.report import HOLDINGS, Report
@@ -22,8 +22,7 @@ def charts(report: Report) -> dict[str, Chart]:
         "steps": _steps(report),
         "waits_by_rank": _waits(report),
         "memory_by_rank": _memory(report),
-        "expert_balance": balance_chart(report),
-        "expert_losses": losses_chart(report),
+        **expert_charts(report),
     }
     return {name: chart for name, chart in found.items() if chart is not None}
 

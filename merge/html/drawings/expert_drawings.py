@@ -1,36 +1,27 @@
-"""What the page draws of MoE layers: tables of balance and cost, maps of loads and traffic, charts over the steps."""
+"""What the page draws of MoE layers: tables of balance and cost, maps of loads and traffic."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from distprof.merge.arrays import FloatArray
 from distprof.merge.html.drawings.model import (
     COUNT,
     NUMBER,
     RATIO,
     SHARE,
     TIME,
-    Chart,
     Column,
     HeatMap,
-    Series,
     Table,
     Value,
 )
-from distprof.merge.report import OVERLOADED, ExpertLayerStats, LoadMetrics, LoadOverSteps, Report
+from distprof.merge.report import OVERLOADED, ExpertLayerStats, LoadMetrics, Report
 from distprof.merge.text.blocks.moe.findings import cause_words
+from distprof.merge.text.blocks.moe.worst import worst_words
 from distprof.merge.text.format.lines import one_line
 from distprof.rank_names import number_spans
 
-_FEWEST_STEPS = 2
 _LEAST_SPAN = 0.25  # of the colours of ep ranks, on either side of the mean
-_LOSSES: tuple[tuple[str, Callable[[LoadOverSteps], Sequence[int]], int], ...] = (
-    ("dropped choices", lambda one: one.dropped, 3),
-    ("experts without a token", lambda one: one.dead, 1),
-)
 
 
 def experts_table(report: Report) -> Table:
@@ -134,7 +125,7 @@ def load_map(report: Report) -> HeatMap | None:
         middle=1.0,
         limit=max(largest - 1, verdict.overload - 1),
         marked=[(names.index(verdict.layer), verdict.expert or 0)] if named else [],
-        note=f"From {verdict.overload:g} x the mean on, an expert is called overloaded.",
+        note=f"From {verdict.overload:g} x the mean on, an expert is called overloaded. {_worst(report)}",
         grey="no recorded rank hosts this expert, or its tokens were not counted",
         zero="no token",
         separators=starts,
@@ -161,7 +152,7 @@ def ep_map(report: Report) -> HeatMap | None:
         middle=1.0,
         limit=max(_LEAST_SPAN, *(abs(value - 1) for row in values for value in row if value is not None)),
         marked=[],
-        note="A layer waits for its ep rank with the most tokens.",
+        note=f"A layer waits for its ep rank with the most tokens. {_worst(report)}",
         grey="no such ep rank, or its tokens were not counted",
     )
 
@@ -191,6 +182,11 @@ def traffic_map(report: Report) -> HeatMap | None:
     )
 
 
+def _worst(report: Report) -> str:
+    words = worst_words(report)
+    return f"{words[0].upper()}{words[1:]}."
+
+
 def _relative(loads: Sequence[Sequence[int | None]]) -> list[list[float | None]]:
     """Returns loads / mean of the known ones by layer, as wide as the widest layer."""
     widest = max(map(len, loads))
@@ -200,46 +196,3 @@ def _relative(loads: Sequence[Sequence[int | None]]) -> list[list[float | None]]
         mean = sum(known) / len(known)
         found.append([*(None if load is None else load / mean for load in own), *[None] * (widest - len(own))])
     return found
-
-
-def balance_chart(report: Report) -> Chart | None:
-    """Returns MaxVio over the steps: the median and the worst layer."""
-    steps, table = _over_steps(report, lambda one: one.max_violation)
-    if len(steps) < _FEWEST_STEPS or np.isnan(table).all(axis=0).any():
-        return None
-    series = [Series("median layer", np.nanmedian(table, axis=0).tolist(), "line", 1)]
-    if len(table) > 1:
-        series += [
-            Series("95th percentile of the layers", np.nanpercentile(table, 95, axis=0).tolist(), "line", 6),
-            Series("worst layer", np.nanmax(table, axis=0).tolist(), "line", 3),
-        ]
-    title = "MaxVio of experts over the steps"
-    return Chart(title, "iteration", steps, RATIO, series, note="0 when balanced.", y_title="MaxVio")
-
-
-def losses_chart(report: Report) -> Chart | None:
-    """Returns dropped choices and experts without a token over the steps, of all layers; None where there are none."""
-    found = []
-    steps: list[int] = []
-    for label, pick, colour in _LOSSES:
-        steps, table = _over_steps(report, pick)
-        if np.nansum(table):
-            found.append(Series(label, np.nansum(table, axis=0).tolist(), "line", colour))
-    if not found or len(steps) < _FEWEST_STEPS:
-        return None
-    title = "Dropped tokens and dead experts over the steps"
-    return Chart(title, "iteration", steps, NUMBER, found, y_title="number")
-
-
-def _over_steps(
-    report: Report, pick: Callable[[LoadOverSteps], Sequence[float | None]]
-) -> tuple[list[int], FloatArray]:
-    """Returns the iterations, and a measure as (layers, iterations), NaN where a layer has none."""
-    every = [layer.over_steps for layer in report.experts if layer.over_steps is not None]
-    steps = sorted({step for one in every for step in one.iterations})
-    table = np.full((len(every), len(steps)), np.nan)
-    for row, one in enumerate(every):
-        for step, value in zip(one.iterations, pick(one), strict=False):
-            if value is not None:
-                table[row, steps.index(step)] = value
-    return steps, table

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
 from distprof.merge.plots.experts.layer_steps import FEWEST_STEPS, layers_over_steps, table_over_steps
-from distprof.merge.plots.experts.worst import worst_words
 from distprof.merge.report import Report
+from distprof.merge.text.blocks.moe.worst import worst_words
 
 
 def draw(report: Report) -> Figure | None:

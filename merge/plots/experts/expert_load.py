@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
 from distprof.merge.report import OVERLOADED, ExpertLayerStats, ExpertVerdict, Report
+from distprof.merge.text.blocks.moe.worst import worst_words
 
 _ALL_VALUES_UP_TO = 96
 _HOTTEST_UP_TO = 24
@@ -56,7 +57,8 @@ def draw(report: Report) -> Figure | None:
     style.layer_ticks(axes, [layer.name for layer in layers])
     axes.set(xlabel=_key(layers, starts, together), ylabel="layer")
     grey = "; grey: no such expert, or no rank with it recorded" if np.isnan(loads).any() else ""
-    detail = f"tokens over {max(layer.steps for layer in layers)} steps{grey}; {_finding(report.verdict.expert)}"
+    detail = f"tokens over {max(layer.steps for layer in layers)} steps{grey}; {worst_words(report)}"
+    detail += f"; {_finding(report.verdict.expert)}"
     style.title(axes, "Expert load", report, detail)
     return figure
 
@@ -116,7 +118,11 @@ def _coloured_dead(axes: Axes, loads: FloatArray) -> None:
 
 
 def _circle(axes: Axes, row: int, column: int) -> None:
-    axes.plot(column, row, "o", markerfacecolor="none", markeredgecolor=style.INK, markersize=14, markeredgewidth=1.6)
+    """Draws a black circle with a white edge on both sides: it lies on cells of any colour."""
+    for colour, width in (("white", 4.0), (style.INK, 1.8)):
+        axes.plot(
+            column, row, "o", markerfacecolor="none", markeredgecolor=colour, markersize=16, markeredgewidth=width
+        )
 
 
 def _crosses(axes: Axes, loads: FloatArray, colour: str) -> None:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from distprof.merge.plots import style
 from distprof.merge.report import ExpertLayerStats, Report
+from distprof.merge.text.blocks.moe.worst import worst_layer, worst_words
 
 _VALUES_UP_TO = 96
 _LEAST_SPAN = 0.25  # of the colours, on either side of the mean
@@ -39,7 +40,7 @@ def draw(report: Report) -> Figure | None:
     style.rank_ticks(axes.xaxis, range(widest))
     style.layer_ticks(axes, [layer.name for layer in layers])
     axes.set(xlabel="ep rank", ylabel="layer")
-    style.title(axes, "Load of ep ranks", report, _finding(layers))
+    style.title(axes, "Load of ep ranks", report, _finding(report, layers))
     return figure
 
 
@@ -49,12 +50,13 @@ def _relative(layer: ExpertLayerStats) -> list[float | None]:
     return [None if tokens is None else tokens / mean for tokens in layer.ep_tokens]
 
 
-def _finding(layers: list[ExpertLayerStats]) -> str:
-    """Names the worst layer and ep rank, and what unequal loads cost there, where that is known."""
-    worst = max(layers, key=lambda layer: layer.ep_max_over_mean or 0)
-    if worst.ep_load is None:
-        return ""
-    name = style.short([worst.name])[0]
-    cost = f", up to {worst.load_cost_ns / 1e6:.1f} ms of an iteration" if worst.load_cost_ns else ""
-    load = f"{worst.ep_load.max_over_mean:.2f} x the mean"
-    return f"most unequal: {name}, ep rank {worst.ep_load.hottest} with {load}{cost}"
+def _finding(report: Report, layers: list[ExpertLayerStats]) -> str:
+    """Names the worst layer, the most unequal one where that is another, and what equal loads would save in this."""
+    unequal = max(layers, key=lambda layer: layer.ep_max_over_mean or 0)
+    parts = [worst_words(report)]
+    if unequal.ep_load is not None and unequal is not worst_layer(report):
+        load = f"ep rank {unequal.ep_load.hottest} with {unequal.ep_load.max_over_mean:.2f} x the mean"
+        parts.append(f"most unequal: {style.short([unequal.name])[0]}, {load}")
+    if unequal.load_cost_ns:
+        parts.append(f"equal loads would save up to {unequal.load_cost_ns / 1e6:.1f} ms of an iteration there")
+    return "; ".join(parts)

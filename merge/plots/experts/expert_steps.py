@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
 from distprof.merge.plots.experts.layer_steps import FEWEST_STEPS, layers_over_steps, table_over_steps
-from distprof.merge.plots.experts.worst import worst_words
 from distprof.merge.report import ExpertLayerStats, Report
+from distprof.merge.text.blocks.moe.worst import worst_words
 
 _ROOM_FOR_LEGEND = 1.45
 
@@ -55,4 +55,4 @@ def _finding(layers: list[ExpertLayerStats]) -> str:
     worse = sum(layer.over_steps is not None and layer.over_steps.trend > 0 for layer in layers)
     if not better and not worse:
         return f"{len(layers)} layers; no trend is certain" if len(layers) > 1 else "no trend is certain"
-    return f"of {len(layers)} layers, {better} become more equal and {worse} more unequal"
+    return f"layers that become more equal: {better} of {len(layers)}, more unequal: {worse}"

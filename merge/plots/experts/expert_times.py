@@ -10,13 +10,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distprof.merge.arrays import FloatArray
+from distprof.merge.arrays import BoolArray, FloatArray
 from distprof.merge.plots import style
-from distprof.merge.plots.experts.worst import worst_layer, worst_words
 from distprof.merge.report import ExpertLayerStats, Report
 from distprof.merge.text.blocks.moe.findings import cause_words
+from distprof.merge.text.blocks.moe.worst import worst_layer, worst_words
 
 _LABELS_UP_TO = 32
+#: The room of a label, as parts of the largest value of the axes.
+_LABEL_WIDTH, _LABEL_HEIGHT = 0.035, 0.04
 _SLOW = 1.0
 _ROOM_FOR_LEGEND = 1.25
 
@@ -75,5 +77,20 @@ def _ranks(axes: Axes, layer: ExpertLayerStats) -> None:
         if chosen.any():
             axes.plot(tokens[chosen], times[chosen], "o", color=colour, markersize=6, label=label, zorder=3)
     if len(tokens) <= _LABELS_UP_TO:
-        for rank, place in enumerate(zip(tokens, times, strict=True)):
+        for rank in _apart(tokens, times, slow):
+            place = float(tokens[rank]), float(times[rank])
             axes.annotate(str(rank), place, (5, 4), textcoords="offset points", fontsize=7.5)
+
+
+def _apart(tokens: FloatArray, times: FloatArray, slow: BoolArray) -> list[int]:
+    """Returns the ep ranks whose labels do not cover each other: slow ones first, then those with the most tokens."""
+    chosen: list[int] = []
+    for rank in np.lexsort((-tokens, ~slow)).tolist():
+        away = (
+            abs(tokens[rank] - tokens[other]) > _LABEL_WIDTH * tokens.max()
+            or abs(times[rank] - times[other]) > _LABEL_HEIGHT * times.max()
+            for other in chosen
+        )
+        if all(away):
+            chosen.append(rank)
+    return chosen

@@ -7,9 +7,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from distprof.merge.plots import style
-from distprof.merge.plots.experts.worst import worst_words
 from distprof.merge.quantities import byte_size
 from distprof.merge.report import ExpertTraffic, Report
+from distprof.merge.text.blocks.moe.worst import worst_words
 
 _VALUES_UP_TO = 8  # ranks
 

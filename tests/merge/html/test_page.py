@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.page.many_ranks import grown
-from support.reports import collectives_of, report_of
+from support.reports import collectives_of, report_of, with_findings_on_experts
 
 from distprof.merge.export import table_files
 from distprof.merge.export.table_files import csv_files
@@ -172,6 +172,33 @@ def test_a_table_that_is_not_in_memory_is_only_a_file_beside_the_page(monkeypatc
 def test_the_map_of_loads_has_lines_between_ep_ranks_and_marks_dead_experts() -> None:
     heat = heat_maps(report_of(dp=4, ep=4, layers=4, experts=8, steps=2))["expert_load"]
     assert (heat.separators, heat.separator_title, heat.zero) == ((2, 4, 6), "ep ranks", "no token")
+
+
+def test_the_maps_of_experts_name_the_worst_layer() -> None:
+    maps = heat_maps(with_findings_on_experts(report_of(dp=4, ep=4, layers=4, experts=8, steps=2, hot=5)))
+    for name in ("expert_load", "expert_ranks"):
+        assert "Worst: blocks.1.moe, expert 1 with" in maps[name].note and "cost 11.5 ms" in maps[name].note
+
+
+def test_drops_and_dead_experts_have_charts_of_their_own() -> None:
+    """Dropped choices are thousands where dead experts are some."""
+    made = charts(with_findings_on_experts(report_of(dp=4, ep=4, layers=4, experts=8, steps=3)))
+    assert [series.values for series in made["expert_drops"].series] == [[0, 1, 2]] * 2
+    assert "expert_dead" not in made, "each expert has tokens in each step"
+    assert [series.label for series in made["expert_entropy"].series][1:] == [
+        "5th percentile of the layers",
+        "worst layer",
+    ]
+
+
+def test_tokens_against_time_are_in_the_order_of_tokens() -> None:
+    report = with_findings_on_experts(report_of(dp=4, ep=4, layers=4, experts=8, steps=2, hot=5, noise=0))
+    layer = report.experts[0]
+    times = charts(report)["expert_times"]
+    assert times.x == sorted(tokens // 2 for tokens in layer.ep_tokens if tokens is not None)
+    line, others, slow = times.series
+    assert others.values == [20e6, None, 4e6, 4e6] and slow.values == [None, 6e6, None, None], "ranks 1, 2, 3, 0"
+    assert line.values == pytest.approx([8e6 * x / (sum(times.x) / 4) for x in times.x])
 
 
 def test_one_rank_has_no_parts_that_compare_ranks() -> None:

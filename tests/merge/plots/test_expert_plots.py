@@ -32,6 +32,10 @@ def figure(drawn: Any) -> Any:
     return drawn
 
 
+def title(axes: Any) -> str:
+    return " ".join(axes.get_title(loc="left").split())
+
+
 def test_the_loads_of_a_wide_layer_have_lines_between_ep_ranks_and_coloured_dead_experts() -> None:
     report = report_of(dp=4, ep=4, layers=4, experts=80, steps=2, hot=5, noise=0)
     first, second = report.experts
@@ -39,9 +43,11 @@ def test_the_loads_of_a_wide_layer_have_lines_between_ep_ranks_and_coloured_dead
     axes = figure(expert_load.draw(replace(report, experts=(dead, second)))).axes[0]
     loads, marks = axes.images
     assert np.argwhere(~np.ma.getmaskarray(marks.get_array())).tolist() == [[0, 79]]
-    circle, *lines = axes.lines
+    edge, circle, *lines = axes.lines
     assert [line.get_xdata()[0] for line in lines] == [19.5, 39.5, 59.5]
-    assert circle.get_xydata().tolist() == [[1, 0]], "expert 1 of the first layer is overloaded"
+    assert edge.get_xydata().tolist() == circle.get_xydata().tolist() == [[1, 0]], (
+        "expert 1 of the first layer is overloaded"
+    )
     assert axes.get_xlabel() == "expert (green: no token; lines: ep ranks)"
     assert np.asarray(loads.get_array()).shape == (2, 80)
 
@@ -64,13 +70,37 @@ def test_ep_ranks_are_tokens_over_the_mean(report: Report) -> None:
     values = np.asarray(axes.images[0].get_array())
     assert values.shape == (2, 4)
     assert values[0] == pytest.approx([0.5, 2.5, 0.5, 0.5]), "the hot expert is that of ep rank 1"
-    assert "ep rank 1 with 2.50 x the mean" in " ".join(axes.get_title(loc="left").split())
+    assert "worst: blocks.1.moe" in title(axes) and "ep rank 1 with 2.50 x" in title(axes)
 
 
 def test_the_cost_of_the_worst_layer_is_in_the_title(report: Report) -> None:
     first, second = report.experts
     drawn = figure(expert_ranks.draw(replace(report, experts=(replace(first, load_cost_ns=12.5e6), second))))
-    assert "12.5 ms of an iteration" in " ".join(drawn.axes[0].get_title(loc="left").split())
+    assert "equal loads would save up to 12.5 ms of an iteration there" in title(drawn.axes[0])
+
+
+def test_the_most_unequal_layer_is_named_where_another_one_costs_most(report: Report) -> None:
+    first, second = report.experts
+    assert first.ep_load is not None and report.expert_summary is not None
+    calm = replace(first, ep_max_over_mean=1.1, ep_load=replace(first.ep_load, max_over_mean=1.1), ep_cost_ns=9e6)
+    drawn = figure(expert_ranks.draw(replace(report, experts=(calm, second))))
+    assert "ep rank 1 with 1.10 x, cost 9 ms; most unequal: blocks.3.moe, ep rank 1 with 2.50" in title(drawn.axes[0])
+
+
+def test_the_map_of_experts_names_the_worst_layer_its_rank_and_its_cost(report: Report) -> None:
+    first, second = report.experts
+    drawn = figure(expert_load.draw(replace(report, experts=(replace(first, ep_cost_ns=9e6), second))))
+    words = "worst: blocks.1.moe, expert 1 with 2.50 x the mean, ep rank 1 with 2.50 x, cost 9 ms"
+    assert words in title(drawn.axes[0])
+
+
+def test_labels_of_ep_ranks_do_not_cover_each_other(report: Report) -> None:
+    first, second = report.experts
+    found = TokensOrDevice(TOKENS_AND_DEVICE, 0.0, 8e6, (1.0, 1.0, 1.5, 1.0), 3e6)
+    close = replace(first, ep_tokens=(800, 1600, 808, 1592), ep_own_ns=(4e6, 8e6, 4.1e6, 8.1e6), tokens_or_device=found)
+    axes = figure(expert_times.draw(replace(report, experts=(close, second)))).axes[0]
+    labels = sorted(text.get_text() for text in axes.texts if text.get_text().isdecimal())
+    assert labels == ["1", "2"], "of each pair one, a slow one first"
 
 
 def test_the_line_below_the_title_ends_inside_of_the_figure() -> None:
@@ -109,9 +139,8 @@ def test_tokens_against_time_show_the_slow_rank_above_the_line(report: Report) -
     line, others, slow = axes.lines
     assert [others.get_ydata().tolist(), slow.get_ydata().tolist()] == [[4, 20, 4], [6]]
     assert np.interp(100, line.get_xdata(), line.get_ydata()) == pytest.approx(4), "100 tokens of a mean of 200"
-    title = " ".join(axes.get_title(loc="left").split())
-    assert "worst: blocks.3.moe, expert 1 with 2.50 x the mean, ep rank 1 with 2.50 x, cost 11.5 ms" in title
-    assert "both tokens and a device" in title and "ep rank 2 takes 1.50 x as long" in title
+    assert "worst: blocks.3.moe, expert 1 with 2.50 x the mean, ep rank 1 with 2.50 x, cost 11.5 ms" in title(axes)
+    assert "both tokens and a device" in title(axes) and "ep rank 2 takes 1.50 x as long" in title(axes)
 
 
 def test_drops_and_dead_experts_over_the_steps(report: Report) -> None:
@@ -128,8 +157,7 @@ def test_traffic_is_drawn_by_source_and_expert(report: Report) -> None:
     traffic = ExpertTraffic((0, 1), ((30.0, 10.0), (0.0, 20.0)), 256, 10240.0, 1 / 6, 0.0)
     axes = figure(expert_traffic.draw(replace(report, expert_traffic=traffic))).axes[0]
     assert np.ma.filled(axes.images[0].get_array(), 0).tolist() == [[30, 10], [0, 20]]
-    title = " ".join(axes.get_title(loc="left").split())
-    assert "17% of tokens leave their rank, 0% their host" in title and "worst: blocks.1.moe" in title
+    assert "17% of tokens leave their rank, 0% their host" in title(axes) and "worst: blocks.1.moe" in title(axes)
 
 
 def test_what_has_no_data_is_not_drawn(report: Report) -> None:

@@ -1,10 +1,13 @@
-"""Names the worst MoE layer in the titles of the plots: its expert, its ep rank and its cost."""
+"""Names the worst MoE layer beside plots and parts of the page: its expert, its ep rank and its cost."""
 
 from __future__ import annotations
 
-from distprof.merge.plots import style
 from distprof.merge.quantities import duration
 from distprof.merge.report import ExpertLayerStats, Report
+from distprof.merge.text.format.lines import one_line
+from distprof.merge.text.format.shortening import shortened
+
+_NAME_LENGTH = 30
 
 
 def worst_layer(report: Report) -> ExpertLayerStats:
@@ -15,7 +18,7 @@ def worst_layer(report: Report) -> ExpertLayerStats:
 def worst_words(report: Report) -> str:
     """Returns the worst layer in words, with what is known of it."""
     layer = worst_layer(report)
-    parts = [f"worst: {style.short([layer.name])[0]}"]
+    parts = [f"worst: {shortened(one_line(layer.name), _NAME_LENGTH)}"]
     if layer.load is not None:
         parts.append(f"expert {layer.load.hottest} with {layer.load.max_over_mean:.2f} x the mean")
     if layer.ep_load is not None:
