@@ -27,6 +27,7 @@ def draw(report: Report) -> Figure | None:
         return None
     unit = common_unit(row.iteration_ns for row in rows)
     together = -(-len(rows) // _MOST_COLUMNS)
+    first = [row.rank for row in rows[::together]]
     rows = _remarkable(rows, together, {one.rank for one in report.verdict.ranks.named})
     figure, axes = style.new_figure(min(12.0, max(5.0, 3.2 + 0.36 * len(rows))), 4.2)
     width = 0.72 if len(rows) <= _BARS_UP_TO else 1.0
@@ -35,7 +36,7 @@ def draw(report: Report) -> Figure | None:
     _totals(axes, rows, unit, width)
     _name_slow_ranks(axes, rows, report.verdict.ranks, unit)
     _legend(figure, shown)
-    style.rank_ticks(axes.xaxis, [row.rank for row in rows])
+    style.rank_ticks(axes.xaxis, first)
     axes.set(xlabel="rank", ylabel=f"time of one iteration ({unit.name})")
     axes.set_xlim(*style.rank_limits(len(rows)))
     axes.grid(axis="y")
@@ -67,8 +68,11 @@ def _stack(axes: Axes, rows: list[RankRow], phases: list[str], unit: TimeUnit, w
 
 
 def _totals(axes: Axes, rows: list[RankRow], unit: TimeUnit, width: float) -> None:
-    """Draws the median of the iteration as a line over each bar."""
+    """Draws the median of the iteration as a line over each bar; over bars without gaps, one line."""
     heights = [(row.iteration_ns or 0.0) / unit.ns for row in rows]
+    if width >= 1:
+        style.bar_lines(axes, np.array(heights), width, "iteration")
+        return
     lines = [[(place - width / 2, height), (place + width / 2, height)] for place, height in enumerate(heights)]
     totals = LineCollection(lines, color=style.INK, linewidth=1.2, label="iteration")
     axes.add_collection(style.rasterised(totals, len(lines)))

@@ -24,7 +24,7 @@ from distprof.merge.text.format.colour import BOLD, paint
 from distprof.merge.text.format.lines import one_line, table, wrapped
 from distprof.merge.text.format.shortening import shortened_apart
 from distprof.merge.wording import phase_title, pluralise
-from distprof.rank_names import number_spans, rank_names
+from distprof.rank_names import few_spans, number_spans, rank_names
 
 WIDTH = 80
 MOST_LINES = 40
@@ -74,7 +74,7 @@ def _iteration(report: Report) -> Iterator[str]:
     figures = f"median {duration(times.median_ns)}, mean {duration(times.mean_ns)}, p95 {duration(times.p95_ns)}"
     yield from _entry("iteration", f"{figures}, of {pluralise(times.steps, 'timed step')}")
     if times.long:
-        which = f"iteration{'s' if len(times.long) > 1 else ''} {number_spans(times.long)}"
+        which = f"iteration{'s' if len(times.long) > 1 else ''} {few_spans(times.long, 'iteration')}"
         yield from _entry("", f"{len(times.long)} of them above {LONG_STEP:g} x the median: {which}")
     phases = [one for one in report.time.phases if one.share >= _LEAST_SHARE]
     for one in phases:

@@ -65,7 +65,7 @@ def _remark(report: Report, row: RankRow, slow: set[int]) -> str:
 
 
 def hosts_table(report: Report) -> Table:
-    """Returns the hosts; no rows for a single one."""
+    """Returns the hosts, those with slow ranks first; no rows for a single one."""
     own = any(row.own_ns is not None for row in report.hosts)
     columns = (
         Column("host"),
@@ -76,7 +76,7 @@ def hosts_table(report: Report) -> Table:
         Column("data wait", TIME),
         Column("largest peak memory", BYTES),
     )
-    rows = report.hosts if len(report.hosts) > 1 else ()
+    rows = sorted(report.hosts, key=lambda row: -len(row.slow)) if len(report.hosts) > 1 else []
     cells: list[list[Value]] = [
         [
             one_line(row.host),

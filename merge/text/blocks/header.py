@@ -10,7 +10,7 @@ from distprof.merge.report import Clocks, Report, RunInfo, TopologyInfo, WindowI
 from distprof.merge.text.format.colour import YELLOW, Line, Part
 from distprof.merge.text.format.lines import heading, wrapped
 from distprof.merge.wording import pluralise
-from distprof.rank_names import number_spans, rank_names
+from distprof.rank_names import few_spans, number_spans, rank_names
 from distprof.records import ASSUMED, DECLARED, DEVICE_MESH, PARAMETERS, PROCESS_GROUPS
 
 _LABEL = 10
@@ -49,7 +49,7 @@ def _run(run: RunInfo) -> Iterator[str]:
 
 def _ranks(run: RunInfo) -> Iterator[str]:
     recorded = f"{len(run.ranks) - len(run.without_data)} of {run.world_size} ranks recorded"
-    missing = f"; missing: {number_spans(run.missing_ranks)}" if run.missing_ranks else ""
+    missing = f"; missing: {few_spans(run.missing_ranks)}" if run.missing_ranks else ""
     yield from _entry("ranks", recorded + missing, [Part(len(recorded), len(recorded + missing), YELLOW)])
     by_reason: dict[str, list[int]] = defaultdict(list)
     for rank, reason in run.incomplete.items():

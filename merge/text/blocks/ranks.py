@@ -26,10 +26,20 @@ def ranks_block(report: Report) -> Iterator[str]:
     yield heading("Ranks")
     marked = f"; * marks the slow {'ranks' if len(slow) > 1 else 'rank'}" if slow else ""
     yield from wrapped(f"Medians over each rank's timed steps, in {unit.name}{marked}.{_OUTSIDE}")
-    axes = [axis for axis, size in report.topology.sizes.items() if size > 1] or ["dp"]
+    few = len(report.ranks) <= ALL_UP_TO
+    axes = [axis for axis, size in report.topology.sizes.items() if size > 1 and (few or axis != "mp")] or ["dp"]
     phases = [phase for phase in PHASES if any(row.phases_ns.get(phase) != 0 for row in report.ranks)]
     used = _utilizations(report)
-    titles = ["rank", *axes, "host", "iteration", *map(_title, phases), *used, "peak memory", "steps"]
+    titles = [
+        "rank",
+        *axes,
+        "host",
+        "iteration",
+        *map(_title, phases),
+        *used,
+        "peak memory" if few else "peak",
+        "steps",
+    ]
     hosts = shortened_apart([one_line(row.host) for row in rows], _HOST_WIDTH)
     cells = [_cells(row, axes, hosts, phases, used.values(), unit) for row in rows]
     for row, line in zip(rows, cells, strict=True):

@@ -13,6 +13,7 @@ from distprof.merge.wording import phase_title
 _CLASSES_SHOWN = 10
 _MODULES_SHOWN = 16
 _NAME_WIDTH = 44
+_WHOLE = 1.1  # of an iteration: medians of modules add up to a little more or less
 _MEANING = (
     "Self time is the time of a module without the modules inside it, in one iteration; a module that has others inside"
     " is marked (itself).  A class is all its modules together.  share: of forward and backward in the median"
@@ -41,8 +42,15 @@ def time_block(report: Report) -> Iterator[str]:
         yield ""
         yield from _table(title, every[:most], unit, own=use.has_own_times)
         if len(every) > most:
-            rest = sum(row.share for row in every[most:])
-            yield f"and {len(every) - most} more with {whole_percent(rest)} together, in summary.json."
+            yield f"and {len(every) - most} more{_together(every, most)}, in summary.json."
+
+
+def _together(every: Sequence[SelfTime], most: int) -> str:
+    """Returns what the rows after ``most`` take together; empty where they cannot be added up: the modules of several
+    pipeline stages run at the same time.
+    """
+    shares = [row.share for row in every]
+    return f" with {whole_percent(sum(shares[most:]))} together" if sum(shares) <= _WHOLE else ""
 
 
 def _phases(report: Report) -> Iterator[str]:

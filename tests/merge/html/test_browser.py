@@ -100,7 +100,7 @@ def click(browser: Browser, selector: str) -> None:
     element.click()
 
 
-@pytest.mark.parametrize("ranks", [1, 8, 256, pytest.param(4096, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks", [1, 8, 256, pytest.param(16_384, marks=pytest.mark.slow)])
 def test_it_opens_without_a_complaint_or_a_request(browser: Browser, write_page: WritePage, ranks: int) -> None:
     report = report_of(dp=1, layers=2) if ranks == 1 else grown(eight(), ranks)
     path = write_page(f"of-{ranks}", render_page(report))

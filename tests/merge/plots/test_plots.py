@@ -90,6 +90,7 @@ def test_of_thousands_of_ranks_the_remarkable_ones_are_drawn() -> None:
     forward = [top - bottom for bottom, top in bars(figure)["forward"]]
     assert len(forward) == 512 and min(forward) > 45
     assert subtitle(figure).endswith("of each 8 ranks the one furthest from the median")
+    assert ticks(figure, "x")[:3] == ["0", "512", "1024"], "the first of the eight, whichever is drawn"
     assert any(text.startswith("rank 5: ") for text in texts(figure))
 
 

@@ -12,7 +12,7 @@ _RANKS_OF_HOST = 8
 
 
 def grown(report: Report, ranks: int, *, slow_alone: bool = False) -> Report:
-    """Returns ``report`` with ``ranks`` ranks: copies of its own, with times of their own.
+    """Returns ``report`` with ``ranks`` ranks: copies of its own, with times and places of their own.
 
     With ``slow_alone`` the named rank has no copies.
     """
@@ -20,7 +20,8 @@ def grown(report: Report, ranks: int, *, slow_alone: bool = False) -> Report:
     few = len(report.ranks)
     named = {one.rank for one in report.verdict.ranks.named} if slow_alone else set()
     chosen = [rank if rank < few else (rank + (rank % few in named)) % few for rank in range(ranks)]
-    rows = tuple(_row(report.ranks[of], rank, random) for rank, of in enumerate(chosen))
+    tp = report.topology.sizes["tp"]
+    rows = tuple(_row(report.ranks[of], rank, tp, random) for rank, of in enumerate(chosen))
     run = replace(report.run, ranks=tuple(range(ranks)), world_size=ranks, hosts=tuple({row.host for row in rows}))
     skew = replace(report.skew, map=_map(report.skew.map, chosen, random))
     hosts = tuple(_host(rows[first : first + _RANKS_OF_HOST]) for first in range(0, ranks, _RANKS_OF_HOST))
@@ -28,10 +29,11 @@ def grown(report: Report, ranks: int, *, slow_alone: bool = False) -> Report:
     return replace(report, run=run, ranks=rows, skew=skew, hosts=hosts, topology=replace(report.topology, sizes=sizes))
 
 
-def _row(row: RankRow, rank: int, random: Random) -> RankRow:
+def _row(row: RankRow, rank: int, tp: int, random: Random) -> RankRow:
     return replace(
         row,
         rank=rank,
+        coordinates={**row.coordinates, "tp": rank % tp, "dp": rank // tp},
         host=f"node{rank // _RANKS_OF_HOST}",
         iteration_ns=_near(row.iteration_ns, random),
         phases_ns={phase: _near(time, random) for phase, time in row.phases_ns.items()},

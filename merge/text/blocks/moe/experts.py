@@ -10,7 +10,7 @@ from distprof.merge.text.blocks.moe.findings import findings
 from distprof.merge.text.format.lines import heading, one_line, table
 from distprof.merge.text.format.shortening import shortened_apart
 from distprof.merge.wording import join_words
-from distprof.rank_names import number_spans
+from distprof.rank_names import few_spans
 
 _LAYER_WIDTH = 36
 _LAYERS_UP_TO = 24
@@ -50,7 +50,7 @@ def _cells(layer: ExpertLayerStats, name: str, *, by_ep: bool, with_cost: bool) 
         *([duration(layer.ep_cost_ns)] if with_cost else []),
         ratio(layer.max_over_mean),
         NOT_AVAILABLE if layer.hottest is None else str(layer.hottest),
-        (number_spans(layer.dead) or "none") if _has_tokens(layer) else NOT_AVAILABLE,
+        (few_spans(layer.dead, "expert") or "none") if _has_tokens(layer) else NOT_AVAILABLE,
         NOT_AVAILABLE if layer.drop_rate is None else percentage(layer.drop_rate, 1),
     ]
 

@@ -16,7 +16,7 @@ from distprof.merge.report import (
 )
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import pluralise
-from distprof.rank_names import number_spans
+from distprof.rank_names import few_spans
 
 _LAYERS_SHOWN = 3
 #: Fewer empty rows come from rounding up to a few rows.
@@ -126,11 +126,18 @@ def _over_steps(layers: Sequence[ExpertLayerStats]) -> Iterator[str]:
         found = [layer for layer in layers if layer.over_steps is not None and layer.over_steps.trend == trend]
         if found:
             yield f"From step to step, the load {words} in {pluralise(len(found), 'layer')}: {_ends(found)}."
-    for layer in layers:
-        if layer.over_steps is not None and layer.over_steps.fallen_asleep:
-            asleep = layer.over_steps.fallen_asleep
-            which = f"expert {asleep[0]}" if len(asleep) == 1 else f"experts {number_spans(asleep)}"
-            yield f"{one_line(layer.name)}: {which} had no token in the second half of the steps."
+    yield from _fallen_asleep(layers)
+
+
+def _fallen_asleep(layers: Sequence[ExpertLayerStats]) -> Iterator[str]:
+    """Yields the experts that no longer get tokens; of many layers those with the most of them."""
+    found = [(layer, layer.over_steps.fallen_asleep) for layer in layers if layer.over_steps is not None]
+    found = sorted((one for one in found if one[1]), key=lambda one: -len(one[1]))
+    for layer, asleep in found[:_LAYERS_SHOWN]:
+        which = f"expert {asleep[0]}" if len(asleep) == 1 else f"experts {few_spans(asleep, 'expert')}"
+        yield f"{one_line(layer.name)}: {which} had no token in the second half of the steps."
+    if len(found) > _LAYERS_SHOWN:
+        yield f"So it is with experts of {pluralise(len(found) - _LAYERS_SHOWN, 'more layer')}."
 
 
 def _ends(layers: Sequence[ExpertLayerStats]) -> str:
