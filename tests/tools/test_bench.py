@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from importlib import import_module
+from math import exp, hypot, log
 from pathlib import Path
 from types import ModuleType
 
@@ -36,8 +37,11 @@ def test_every_part_gives_its_table(
         "Memory of a rank",
         "A rank of a large world",
         "Size of a shard",
+        "A shard after a week of windows",
         "Reading torch's flight recorder",
         "distprof merge",
+        "distprof merge --no-plots of 2 ranks of 999 modules",
+        "Reading 10 steps of 2 ranks",
         "One rank more in a merge",
         *(["report.html"] if has_browser else []),
     ]
@@ -45,6 +49,9 @@ def test_every_part_gives_its_table(
         assert table in shown
         for row in table.splitlines()[4:]:
             assert re.search(r"\| -?\d[\d,.]* \||not installed", row), f"{title}: nothing was measured in {row}"
+
+    begin = page.read_text(encoding="utf-8").splitlines()[2]
+    assert re.search(r"What you pay:.* ms takes .* times as long.*What you save:.*torch.profiler", begin)
 
 
 def _tables(page: str) -> dict[str, str]:
@@ -69,14 +76,25 @@ def test_a_budget_is_kept_as_far_as_its_digits_go(
     assert estimate.verdict(estimate.sure(value), budget, 2) == verdict
 
 
-def test_of_a_budget_in_the_interval_it_is_said_what_can_be_told(estimate: ModuleType) -> None:
+def test_the_interval_decides_whether_a_budget_is_kept(estimate: ModuleType) -> None:
     for value, low, high, said in (
         (1.05, 1.02, 1.08, "kept"),
-        (1.07, 1.04, 1.10, "kept, as far as this run can tell"),
-        (1.10, 1.07, 1.13, "this run cannot tell"),
+        (1.07, 1.04, 1.10, "cannot be told by this run"),
+        (1.10, 1.07, 1.13, "cannot be told by this run"),
         (1.12, 1.09, 1.15, "**missed**"),
     ):
         assert estimate.verdict(estimate.Estimate(value, low, high), 1.08, 2) == f"1.08: {said}"
+
+
+def test_a_ratio_has_the_interval_of_both(estimate: ModuleType) -> None:
+    """Intervals of 10 and 24 % in logarithms make one of 26 %."""
+    one = estimate.Estimate(8.0, 8.0 / exp(0.10), 8.0 * exp(0.10))
+    other = estimate.Estimate(2.0, 2.0 / exp(0.24), 2.0 * exp(0.24))
+    found = estimate.ratio(one, other)
+    assert found.value == pytest.approx(4) and found.low == pytest.approx(4 / exp(0.26))
+    assert found.high == pytest.approx(4 * exp(0.26))
+    lower = estimate.ratio(estimate.Estimate(8.0, 7.0, 8.0), estimate.Estimate(2.0, 2.0, 2.5))
+    assert lower.high == 4 and lower.low == pytest.approx(4 / exp(hypot(log(8 / 7), log(2.5 / 2))))
 
 
 @pytest.mark.parametrize("ends", [(0.0, 30.0), (9.5, 10.5)])

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench.effort import QUICK, THOROUGH, Effort
@@ -26,12 +27,17 @@ PARTS: dict[str, Callable[[Effort], list[Table]]] = {
     "shards": ranks.shards,
     "collectives": ranks.collectives,
     "merge": merging.merges,
+    "large": merging.large,
+    "traces": merging.traces,
     "scale": merging.scale,
     "page": merging.pages,
 }
 _PAGE = """# What distprof costs
 
-Made by `make bench`; compared variants were measured alternately, in one run.
+{summary}
+
+Made by `make bench`; compared variants were measured alternately, in one run.  Intervals are of 95 %; a budget is kept
+where the whole interval keeps it, and missed where the whole interval misses it.
 
 {machine}
 
@@ -49,15 +55,30 @@ def main() -> None:
     parser.add_argument(
         "--ranks", type=int, nargs="+", help="sizes of the merged runs; 4096 takes 2 GB of disk  [default: 8 512]"
     )
+    parser.add_argument("--hta", default="", metavar="PYTHON", help="a Python that has HolisticTraceAnalysis")
     parser.add_argument("--out", type=Path, help="write the page to this file, too")
     arguments = parser.parse_args()
     effort = QUICK if arguments.quick else THOROUGH
+    effort = replace(effort, hta=arguments.hta)
     if arguments.ranks:
         effort = effort.merging(arguments.ranks)
     machine = described()
     tables = [table for name in arguments.only for table in _measured(name, effort)]
     if arguments.out:
-        arguments.out.write_text(_PAGE.format(machine=machine, tables="\n".join(map(str, tables))), encoding="utf-8")
+        page = _PAGE.format(summary=summary(tables), machine=machine, tables="\n".join(map(str, tables)))
+        arguments.out.write_text(page, encoding="utf-8")
+
+
+def summary(tables: Sequence[Table]) -> str:
+    """Returns in one paragraph what a user pays and saves, as far as it was measured."""
+    parts = []
+    for who, clauses in (
+        ("What you pay:", [clause for table in tables for clause in table.pays]),
+        ("What you save:", [clause for table in tables for clause in table.saves]),
+    ):
+        if clauses:
+            parts.append(f"**{who}** {'; '.join(clauses)}.")
+    return "  ".join(parts)
 
 
 def _measured(name: str, effort: Effort) -> list[Table]:

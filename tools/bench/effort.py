@@ -13,14 +13,19 @@ class Effort:
     pairs: dict[str, int]  # pairs of steps, by model
     narrow: int  # pairs of steps of the narrow model
     experts: tuple[int, int]  # MoE layers, pairs of their steps
-    starts: int  # pairs of jobs that are only started
+    starts: int  # pairs of jobs that are only started, of one rank
+    starts_of_many: int  # of all ranks of a node
     jobs: int  # pairs of jobs that train
     merges: dict[tuple[str, int], int]  # (kind of run, ranks) -> how often
-    pages: tuple[int, ...] = (1, 8, 256, 4096)  # ranks
+    node: int = 8  # ranks
+    pages: tuple[int, ...] = (1, 8, 256, 4096, 16384)  # ranks
     page_times: int = 5
     scale: tuple[int, int] = (256, 1024)  # ranks of two merges
     worlds: tuple[tuple[int, int, int], ...] = ((8, 16, 8), (16, 128, 8))  # stages, data- and tensor-parallel ranks
     world_times: int = 5
+    large: tuple[int, int] = (16384, 2)  # ranks, how often they are merged in each way
+    readings: int = 5  # of a traced job
+    hta: str = ""  # a Python that has HTA; empty: this one, if it has
 
     def merging(self, ranks: Sequence[int]) -> Effort:
         """Returns the same with large runs of these numbers of ranks; those beyond 512 ranks are merged once."""
@@ -34,6 +39,7 @@ THOROUGH = Effort(
     narrow=1200,
     experts=(32, 120),
     starts=25,
+    starts_of_many=8,
     jobs=5,
     merges={
         ("demo", 8): 15,
@@ -49,6 +55,8 @@ QUICK = Effort(
     narrow=1,
     experts=(1, 1),
     starts=1,
+    starts_of_many=1,
+    node=2,
     jobs=1,
     merges={("demo", 8): 1},
     pages=(8,),
@@ -56,4 +64,6 @@ QUICK = Effort(
     scale=(1, 2),
     worlds=((1, 2, 2),),
     world_times=1,
+    large=(2, 1),
+    readings=1,
 )

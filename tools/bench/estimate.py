@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _TRIMMED = 0.25  # at either end
+CANNOT_TELL = "cannot be told by this run"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,14 @@ class Estimate:
 def sure(value: float) -> Estimate:
     """Returns an estimate of a value that is exact, or was measured once."""
     return Estimate(value, value, value)
+
+
+def ratio(one: Estimate, other: Estimate) -> Estimate:
+    """Returns one by the other, both positive and measured apart from each other."""
+    lower = math.hypot(math.log(one.value / one.low), math.log(other.high / other.value))
+    higher = math.hypot(math.log(one.high / one.value), math.log(other.value / other.low))
+    value = one.value / other.value
+    return Estimate(value, value / math.exp(lower), value * math.exp(higher))
 
 
 def middle_half(values: Sequence[float]) -> Estimate:
@@ -49,14 +58,14 @@ def middle_ratio(ratios: Sequence[float]) -> Estimate:
 
 
 def verdict(found: Estimate, budget: float | None, digits: int) -> str:
-    """Returns the budget, and whether the value keeps it, as far as its digits and interval tell."""
+    """Returns the budget, and whether it is kept: the whole interval decides, in the digits that are shown."""
     if budget is None:
         return ""
-    value, low, high = (round(number, digits) for number in (found.value, found.low, found.high))
-    if low > budget:
-        said = "**missed**"
-    elif value > budget:
-        said = "this run cannot tell"
-    else:
-        said = "kept" if high <= budget else "kept, as far as this run can tell"
+    low, high = round(found.low, digits), round(found.high, digits)
+    said = "**missed**" if low > budget else "kept" if high <= budget else CANNOT_TELL
     return f"{budget:,.{digits}f}: {said}"
+
+
+def verdicts(*said: str) -> str:
+    """Returns several verdicts of one row."""
+    return "; ".join(filter(None, said))

@@ -93,7 +93,7 @@ class Training:
     def __init__(self, shape: Shape, device: torch.device = _CPU) -> None:
         torch.set_num_threads(1)
         torch.manual_seed(0)
-        self.model = GPT(shape).to(device)
+        self.model: nn.Module = GPT(shape).to(device)
         self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
         self._batch = torch.randint(0, shape.vocabulary, (shape.batch, shape.tokens), device=device)
 

@@ -42,9 +42,9 @@ class Cost:
     stdout: str
 
 
-def python(*arguments: object, cwd: Path = TOOLS) -> Cost:
-    """Runs Python with ``arguments`` on one thread.  Raises RuntimeError with its output if it fails."""
-    command = [PYTHON, *map(str, arguments)]
+def python(*arguments: object, cwd: Path = TOOLS, program: str = "") -> Cost:
+    """Runs a Python with ``arguments`` on one thread.  Raises RuntimeError with its output if it fails."""
+    command = [program or PYTHON, *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         began = time.perf_counter()

@@ -30,5 +30,7 @@ SHAPES = {
 }
 #: The measured mixtures of experts.
 EXPERTS, TOP_K, MOE_TOKENS, MOE_WIDTH = 64, 8, 256, 64
+#: Steps of which a job writes traces of torch.profiler: as many as distprof times by default.
+TRACED_STEPS = 10
 #: As many modules as in the large model, and a step so short that the added time can be measured.
 NARROW = replace(SHAPES["large"], width=32, heads=4, vocabulary=64, batch=1, tokens=16)

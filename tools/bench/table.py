@@ -1,8 +1,7 @@
-"""Formats tables in Markdown: medians with their quartiles."""
+"""Tables in Markdown."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,22 +10,16 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Table:
-    """``notes``: paragraphs below the table."""
+    """``notes``: paragraphs below the table.  ``pays`` and ``saves``: what a user does by it, for the page's begin."""
 
     title: str
     head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     notes: tuple[str, ...] = ()
+    pays: tuple[str, ...] = ()
+    saves: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [self.head, tuple("---" if column == 0 else "---:" for column in range(len(self.head))), *self.rows]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return "\n\n".join((f"## {self.title}", table, *self.notes)) + "\n"
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Formats the median and the quartiles: ``1.043 (1.031 ... 1.058)``."""
-    if len(values) < 2:
-        return f"{values[0]:,.{digits}f}"
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return f"{median:,.{digits}f} ({low:,.{digits}f} … {high:,.{digits}f})"

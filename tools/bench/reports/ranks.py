@@ -4,58 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from statistics import median
 
 from bench import jobs
 from bench.effort import Effort
-from bench.estimate import middle_half, sure, verdict
+from bench.estimate import middle_half, sure, verdict, verdicts
 from bench.process import Cost, json_of
-from bench.table import MB, Table, spread
+from bench.table import MB, Table
 
 _START_BUDGET_S, _HELP_BUDGET_S = 0.3, 0.3
 _MEMORY_BUDGET_MB = 20
 _TOPOLOGY_BUDGETS_MS = {1_024: 20, 16_384: 100}
-_CALL_BUDGET_BYTES = 12
+_CALL_BUDGET_BYTES, _ONCE_BUDGET_BYTES = 12, 20_000
+_TIMED = 10  # steps of a default window
+_WEEK_WINDOWS, _WEEK_BUDGET_BYTES = 7 * 24 * 60, 100_000_000
 _ENTRY_BUDGET_US = 5
 
 
 def start_up(effort: Effort) -> list[Table]:
     """Returns the table of the time that recording adds to the start of a job."""
-    pairs = jobs.start_up(effort.starts)
-    wall = middle_half([recorded.wall_s - plain.wall_s for plain, recorded in pairs])
-    cpu = middle_half([recorded.cpu_s - plain.cpu_s for plain, recorded in pairs])
-    helps = [cost.wall_s for cost in jobs.help_time(effort.jobs)]
+    rows = []
+    for name, ranks, content, pairs, budget in (
+        ("one rank, a script that imports torch", 1, "import torch\n", effort.starts, _START_BUDGET_S),
+        (f"{effort.node} ranks, the same script", effort.node, "import torch\n", effort.starts_of_many, 0.0),
+        ("one rank, a script without torch", 1, "", effort.starts, 0.0),
+    ):
+        found = jobs.start_up(pairs, ranks, content)
+        added = middle_half([recorded.wall_s - plain.wall_s for plain, recorded in found])
+        rows.append((name, *_compared(found), added.shown(2), verdict(added, budget, 1)))
+    helps = middle_half([cost.wall_s for cost in jobs.help_time(effort.jobs)])
     table = Table(
         "Start-up",
-        ("seconds", "wall time", "CPU time", "budget"),
-        [
-            ("torchrun, a script that imports torch", *_seconds([plain for plain, _ in pairs]), ""),
-            ("distprof run, the same script", *_seconds([recorded for _, recorded in pairs]), ""),
-            ("added", wall.shown(2), cpu.shown(2), verdict(wall, _START_BUDGET_S, 2)),
-            ("distprof --help", spread(helps, 2), "", verdict(sure(median(helps)), _HELP_BUDGET_S, 2)),
-        ],
+        ("seconds", "torchrun", "distprof run", "CPU time added", "wall time added", "budget"),
+        [*rows, ("distprof --help", "", helps.shown(2), "", "", verdict(helps, _HELP_BUDGET_S, 2))],
         (
-            "One rank.  Both alternate; *added* is the mean of the middle half of the differences, with its 95 % "
-            "interval in brackets.  It is the work of the rank and of the launcher for the recording, less the time "
-            "that the launcher saves: it excludes its imports, torch above all, from Python's garbage collection.",
+            "Jobs with and without distprof alternate.  The table shows the mean of the middle half, with its 95 % "
+            "interval in brackets.  *Added* is the work of the rank and of the launcher for the recording, less the "
+            "time that the launcher saves: it excludes its imports, torch above all, from Python's garbage collection.",
         ),
+        pays=(f"a job of {effort.node} ranks on one node starts and ends {rows[1][4]} s later",),
     )
     return [table]
+
+
+def _compared(found: Sequence[tuple[Cost, Cost]]) -> tuple[str, str, str]:
+    """Returns wall seconds without and with distprof, and the CPU seconds that it adds."""
+    plain, recorded = (middle_half([pair[side].wall_s for pair in found]) for side in (0, 1))
+    added = middle_half([recorded.cpu_s - plain.cpu_s for plain, recorded in found])
+    return plain.shown(2), recorded.shown(2), added.shown(2)
 
 
 def memory(effort: Effort) -> list[Table]:
     """Returns the table of the memory that recording adds to a rank."""
     pairs = jobs.resident(effort.jobs, "small")
-    added = [(recorded - plain) / MB for plain, recorded in pairs]
+    plain, recorded = (middle_half([pair[side] / MB for pair in pairs]) for side in (0, 1))
+    added = middle_half([(recorded - plain) / MB for plain, recorded in pairs])
     table = Table(
         "Memory of a rank",
         ("resident set", "MB", "budget"),
         [
-            ("torchrun", spread([plain / MB for plain, _ in pairs], 1), ""),
-            ("distprof run", spread([recorded / MB for _, recorded in pairs], 1), ""),
-            ("added", spread(added, 1), verdict(sure(median(added)), _MEMORY_BUDGET_MB, 0)),
+            ("torchrun", plain.shown(1), ""),
+            ("distprof run", recorded.shown(1), ""),
+            ("added", added.shown(1), verdict(added, _MEMORY_BUDGET_MB, 0)),
         ],
         (f"After {jobs.STEPS} steps of the smaller model, when the default window is complete.",),
+        pays=(f"a rank has {added.shown(0)} MB more in memory",),
     )
     return [table]
 
@@ -69,7 +81,7 @@ def worlds(effort: Effort) -> list[Table]:
         (
             "Pipeline stages x data-parallel x tensor-parallel ranks.  One rank in one process, whose process groups "
             "are torch's fakes: tensor parallelism and FSDP 2, over named dimensions of a device mesh.  Memory: the "
-            "resident set after the window, with a recorder less that without one, medians.",
+            "resident set after the window, with a recorder less that without one.",
         ),
     )
     return [table]
@@ -80,22 +92,24 @@ def _world(shape: tuple[int, int, int], times: int) -> tuple[str, ...]:
         return [json_of("-m", "bench.scale.worlds", *shape, *more) for _ in range(times)]
 
     recorded, plain = measured(), measured("--plain")
-    topology_ms = [1e3 * one["topology_s"] for one in recorded]
-    added = (median(one["resident_bytes"] for one in recorded) - median(one["resident_bytes"] for one in plain)) / MB
-    verdicts = (
-        verdict(sure(median(topology_ms)), _TOPOLOGY_BUDGETS_MS.get(prod(shape)), 0),
-        verdict(sure(added), _MEMORY_BUDGET_MB, 0),
+    topology_ms = middle_half([1e3 * one["topology_s"] for one in recorded])
+    added = middle_half(
+        [(one["resident_bytes"] - other["resident_bytes"]) / MB for one, other in zip(recorded, plain, strict=True)]
     )
-    ranks = f"{prod(shape):,} as {' x '.join(map(str, shape))}"
-    return ranks, spread(topology_ms, 1), f"{added:.1f}", "; ".join(filter(None, verdicts))
+    budgets = (
+        verdict(topology_ms, _TOPOLOGY_BUDGETS_MS.get(prod(shape)), 0),
+        verdict(added, _MEMORY_BUDGET_MB, 0),
+    )
+    return f"{prod(shape):,} as {' x '.join(map(str, shape))}", topology_ms.shown(1), added.shown(1), verdicts(*budgets)
 
 
 def shards(effort: Effort) -> list[Table]:
-    """Returns the table of the bytes that a rank writes."""
-    found = json_of("-m", "bench.shards")
+    """Returns the tables of the bytes that a rank writes."""
+    found, week = json_of("-m", "bench.shards.growth"), json_of("-m", "bench.shards.week")
     small, large = found["small"], found["large"]
     a_call = (small["modules_bytes"] - large["modules_bytes"]) / (small["calls"] - large["calls"])
     a_turn = large["timeline_bytes"] / max(1, large["turns"])
+    window = small["once_bytes"] + _TIMED * small["step_bytes"]
     table = Table(
         "Size of a shard",
         ("bytes", "a timed step", "once", "budget"),
@@ -105,9 +119,9 @@ def shards(effort: Effort) -> list[Table]:
                     f"{one['calls']} module calls a step, {one['turns']} long turns",
                     f"{one['step_bytes']:,.0f}",
                     f"{one['once_bytes']:,.0f}",
-                    "",
+                    verdict(sure(one["once_bytes"]), budget, 0),
                 )
-                for one in (small, large)
+                for one, budget in ((small, _ONCE_BUDGET_BYTES), (large, None))
             ),
             ("a module call more", f"{a_call:.1f}", "", verdict(sure(a_call), _CALL_BUDGET_BYTES, 0)),
             ("a long turn more, at most", f"{a_turn:.1f}", "", ""),
@@ -117,26 +131,47 @@ def shards(effort: Effort) -> list[Table]:
             "may have waited in them.  *Once*: the tree of modules, their parameters, and all else that does not "
             "depend on the number of steps.",
         ),
+        pays=(f"a rank writes {window / 1e3:,.0f} kB for {_TIMED} timed steps of {small['calls'] + 1} modules",),
     )
-    return [table]
+    return [table, _week(week)]
+
+
+def _week(found: dict[str, int]) -> Table:
+    """Returns the table of a shard with windows that come back: measured parts, and their sum."""
+    rest = _WEEK_WINDOWS - found["most_whole"]
+    total = found["first_bytes"] + (found["most_whole"] - 1) * found["window_bytes"] + rest * found["summary_bytes"]
+    return Table(
+        "A shard after a week of windows",
+        ("of 164 modules and 10 timed steps a window", "bytes", "budget"),
+        [
+            ("a shard with its first window", f"{found['first_bytes']:,}", ""),
+            (f"a whole window more, at most; {found['most_whole']} are kept at once", f"{found['window_bytes']:,}", ""),
+            ("the summary of an earlier window, at most", f"{found['summary_bytes']:,}", ""),
+            (
+                f"after {_WEEK_WINDOWS:,} windows, one a minute: the sum",
+                f"{total:,}",
+                verdict(sure(total), _WEEK_BUDGET_BYTES, 0),
+            ),
+        ],
+    )
 
 
 def collectives(effort: Effort) -> list[Table]:
     """Returns the table of what reading torch's flight recorder costs."""
     found = json_of("-m", "bench.ring")
-    entries, read_us, dump_us = found["entries"], 1e3 * found["read_ms"], 1e3 * found["dump_ms"]
+    entries = found["entries"]
+    rows = []
+    for name, field, budget in (
+        ("torch's dump", "dump_ms", None),
+        ("distprof, with that", "read_ms", _ENTRY_BUDGET_US),
+    ):
+        whole = middle_half(found[field])
+        one = middle_half([1e3 * value / entries for value in found[field]])
+        rows.append((name, whole.shown(1), one.shown(1), verdict(one, budget, 0)))
     table = Table(
         "Reading torch's flight recorder",
         ("CPU time", "of the ring, ms", "of an entry, us", "budget"),
-        [
-            ("torch's dump", f"{dump_us / 1e3:.1f}", f"{dump_us / entries:.1f}", ""),
-            (
-                "distprof, with that",
-                f"{read_us / 1e3:.1f}",
-                f"{read_us / entries:.1f}",
-                verdict(sure(read_us / entries), _ENTRY_BUDGET_US, 0),
-            ),
-        ],
+        rows,
         (
             f"A ring with {entries:,} entries.  It is read once, after the last timed step, and before that when three "
             "quarters of it may be new.  The rank stops for so long once a window, by what the ring holds: `distprof "
@@ -146,7 +181,3 @@ def collectives(effort: Effort) -> list[Table]:
         ),
     )
     return [table]
-
-
-def _seconds(costs: Sequence[Cost]) -> tuple[str, str]:
-    return spread([cost.wall_s for cost in costs], 2), spread([cost.cpu_s for cost in costs], 2)

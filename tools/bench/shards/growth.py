@@ -1,6 +1,6 @@
 """Measures the bytes that a timed step adds to a rank's shard, and those that do not depend on the steps.
 
-python -m bench.shards        prints a :class:`Growth` for each model as JSON
+python -m bench.shards.growth        prints a :class:`Growth` for each model as JSON
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def growth(model: str) -> Growth:
     return Growth(
         calls=int(step.calls.sum()),
         turns=len(timeline.turn_owner),
-        modules_bytes=_length(step),
-        timeline_bytes=_length(timeline),
+        modules_bytes=length(step),
+        timeline_bytes=length(timeline),
         step_bytes=step_bytes,
         once_bytes=few - _FEW * step_bytes,
     )
@@ -64,7 +64,7 @@ def _recorded(model: str, steps: int) -> tuple[int, Step, Timeline]:
         return shard().stat().st_size, step, timeline
 
 
-def _length(record: Record) -> int:
+def length(record: Record) -> int:
     """Returns the bytes of a record in a shard."""
     writer = ShardWriter(sink := MemorySink())
     writer.write(Header("bench", 0, 1))

@@ -1,0 +1,1 @@
+"""The bytes of a shard: of a timed step, and of the windows of a week."""

@@ -1,0 +1,1 @@
+"""One job, recorded by distprof and traced by torch.profiler: what it takes to read both."""
