@@ -15,7 +15,7 @@ from bench.gpt import Training
 from bench.recorders import recording
 from bench.shapes import SHAPES
 from bench.shards.growth import length
-from distprof.records import Plan, WindowSummary
+from distprof.records import Step, WindowSummary
 from distprof.shard.reader import read_shard
 
 _TIMED = 10
@@ -42,7 +42,7 @@ def measure() -> Windows:
                 for _ in range(_EVERY):
                     training.step()
                 sizes.append(shard().stat().st_size)
-                whole.append(sum(isinstance(one, Plan) for one in read_shard(shard()).records))
+                whole.append(len({one.window for one in read_shard(shard()).records if isinstance(one, Step)}))
         summaries = [one for one in read_shard(shard()).records if isinstance(one, WindowSummary)]
     if not summaries:
         raise RuntimeError(f"no window of {_WINDOWS} was reduced")
