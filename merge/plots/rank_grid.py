@@ -1,10 +1,12 @@
 """A grid of the job's places (stages x replicas, tensor-parallel ranks x replicas, hosts x ranks): what an iteration
 would gain if the ranks at one place ran like the others of their cohort.
 
-The places of the ranks that the verdict names are framed, and no others.
+The places of the ranks that the verdict names are framed or circled, and no others.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +19,8 @@ from distprof.merge.plots import style
 from distprof.merge.quantities import TimeUnit, common_unit
 from distprof.merge.report import GainGrid, RankVerdict, Report
 
+_Mark = Callable[[Axes, int, int], None]
+_FRAMED_UP_TO = 96  # rows; those of more are thinner than a frame
 _VALUES_UP_TO = 96  # cells with a number in each
 _DARK = 0.66  # share of the colour scale beyond which black cannot be read
 _TITLES = {"pp": "pipeline stage", "tp": "tensor-parallel rank", "host": "host", "dp": "replica (dp)"}
@@ -31,41 +35,46 @@ def draw(report: Report) -> Figure | None:
     limit = style.colour_limit(gains, report.verdict.ranks)
     unit = common_unit([limit])
     cells, together = style.shared_columns(gains / unit.ns)
+    rows_together = -(-len(cells) // style.MOST_CELLS)
+    cells = style.shared_rows(cells, rows_together)
     figure, axes = style.new_figure(
         min(12.0, max(5.5, 3.2 + 0.5 * cells.shape[1])), min(8.5, 2.4 + 0.36 * len(grid.rows))
     )
     what = "gain" if grid.by_replay else "own time above the cohort"
     colours = ("RdBu_r", Normalize(-limit / unit.ns, limit / unit.ns))
     style.heat_map(figure, axes, cells, colours, f"{what} ({unit.name})")
-    axes.set_yticks(*_row_ticks(grid))
+    axes.set_yticks(*_row_ticks(grid.rows[::rows_together]))
     style.rank_ticks(axes.xaxis, [int(name) for name in grid.columns[::together]])
     axes.set(xlabel=_TITLES.get(grid.column_axis, grid.column_axis), ylabel=_TITLES.get(grid.row_axis, grid.row_axis))
     named = _named(grid, report.verdict.ranks)
+    mark = _frame if len(cells) <= _FRAMED_UP_TO else _circle
     for row, column in named:
-        _frame(axes, row, column / together if together == 1 else column // together)
+        mark(axes, row // rows_together, column // together)
     if cells.size <= _VALUES_UP_TO:
         _values(axes, cells, limit / unit.ns)
-    style.title(axes, "What each place costs", report, _detail(grid, gains, named, together, unit))
+    style.title(axes, "What each place costs", report, _detail(grid, gains, named, unit, mark))
     return figure
 
 
-def _detail(grid: GainGrid, gains: FloatArray, named: list[tuple[int, int]], together: int, unit: TimeUnit) -> str:
+def _detail(grid: GainGrid, gains: FloatArray, named: list[tuple[int, int]], unit: TimeUnit, mark: _Mark) -> str:
     words = "what an iteration would be shorter if the ranks there ran like the others of their cohort"
     if not grid.by_replay:
         words = "by how much the ranks' own time of an iteration exceeds that of the others of their cohort"
-    sharing = f"; each column has the extremes of {together}" if together > 1 else ""
+    shared = [(-(-size // style.MOST_CELLS), what) for size, what in zip(gains.shape, ("row", "column"), strict=True)]
+    sharing = "".join(f"; each {what} has the extremes of {number}" for number, what in shared if number > 1)
     unknown = "; grey: no rank, or none to compare with" if np.isnan(gains).any() else ""
     if not named:
         return f"{words}{sharing}{unknown}; no rank is named"
     row, column = max(named, key=lambda place: np.nan_to_num(gains[place]))
     value = f"{gains[row, column] / unit.ns:+.3g} {unit.name}"
     where = f"{grid.row_axis} {grid.rows[row]}, {grid.column_axis} {grid.columns[column]}"
-    return f"{words}{sharing}{unknown}; framed: named ranks, the most at {where}: {value}"
+    marked = "framed" if mark is _frame else "circled"
+    return f"{words}{sharing}{unknown}; {marked}: named ranks, the most at {where}: {value}"
 
 
-def _row_ticks(grid: GainGrid) -> tuple[list[int], list[str]]:
-    step = -(-len(grid.rows) // 32)
-    return list(range(0, len(grid.rows), step)), style.short(grid.rows[::step])
+def _row_ticks(names: Sequence[str]) -> tuple[list[int], list[str]]:
+    step = -(-len(names) // 32)
+    return list(range(0, len(names), step)), style.short(names[::step])
 
 
 def _named(grid: GainGrid, found: RankVerdict) -> list[tuple[int, int]]:
@@ -79,8 +88,13 @@ def _named(grid: GainGrid, found: RankVerdict) -> list[tuple[int, int]]:
     ]
 
 
-def _frame(axes: Axes, row: int, column: float) -> None:
+def _frame(axes: Axes, row: int, column: int) -> None:
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=style.INK, linewidth=1.4))
+
+
+def _circle(axes: Axes, row: int, column: int) -> None:
+    """Marks a cell that a frame would cover."""
+    axes.plot(column, row, "o", markerfacecolor="none", markeredgecolor=style.INK, markersize=14, markeredgewidth=1.4)
 
 
 def _values(axes: Axes, cells: FloatArray, limit: float) -> None:

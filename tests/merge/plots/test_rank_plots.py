@@ -100,6 +100,26 @@ def test_a_slow_place_among_many_is_a_column_of_its_own() -> None:
     assert "each column has the extremes of 4" in words(figure) and "own time" in words(figure)
 
 
+def test_a_slow_host_among_thousands_is_circled() -> None:
+    """Rows of one rank in eight hosts share a line; the slow place's own colour is not hidden by a frame."""
+    gains = np.zeros((2048, 8))
+    gains[625, 1] = 20e6
+    ranks = tuple(
+        tuple((5 if (row, at) == (625, 1) else 10_000 + 8 * row + at,) for at in range(8)) for row in range(2048)
+    )
+    grid = GainGrid(
+        "host", "local rank", tuple(f"node{row}" for row in range(2048)), tuple(map(str, range(8))), ranks,
+        tuple(tuple(row) for row in gains.tolist()), by_replay=False,
+    )  # fmt: skip
+    figure = figure_of(rank_grid, replace(report(), gains=grid))
+    drawn = heat(figure)
+    assert drawn.shape == (256, 8) and drawn[625 // 8, 1] == pytest.approx(20)
+    (circle,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert (circle.get_xdata()[0], circle.get_ydata()[0]) == (1, 625 // 8) and not figure.axes[0].patches
+    assert "each row has the extremes of 8" in words(figure) and "circled: named ranks" in words(figure)
+    assert "host node625, local rank 1: +20 ms" in words(figure)
+
+
 def test_self_times_are_forward_backward_and_wait() -> None:
     shown = report()
     figure = figure_of(self_times, shown)
