@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -50,6 +50,20 @@ class Pipelining(Framework):
                 self._ranks = group_ranks(stage.group) or tuple(range(stage.group_size))
                 return int(stage.stage_index), int(stage.num_stages)
         return None
+
+
+def reducer_groups(models: Iterable[nn.Module]) -> Iterator[object]:
+    """Yields the process groups that the reducers of DDP use, once their buckets are built.
+
+    In its second iteration a reducer orders its buckets anew, by a broadcast; it never does if it looks for unused
+    parameters in each one.
+    """
+    for module in every_module(*models):
+        if is_a(module, "torch.nn.parallel.distributed", "DistributedDataParallel"):
+            group = getattr(module, "process_group", None)
+            never = getattr(module, "find_unused_parameters", False) and not getattr(module, "static_graph", True)
+            if group is not None and (never or getattr(module, "_has_rebuilt_buckets", False)):
+                yield group
 
 
 def _ddp_groups(module: nn.Module) -> dict[str, Sequence[int]]:

@@ -68,6 +68,10 @@ class ModelRegistry:
         self._layers.append(MoeLayer(name, row, (), experts, experts, by_hand=True))
         return len(self._layers) - 1, [*self.place_records()]
 
+    def reducer_groups(self) -> list[object]:
+        """Returns the groups that DDP's reducers use, as far as nothing else does without being seen."""
+        return self._topology.reducer_groups()
+
     @property
     def is_pipelined(self) -> bool:
         """Whether the models are stages of a pipeline, by the last topology record."""

@@ -12,6 +12,7 @@ from distprof.errors import UsageError
 from distprof.frameworks import dtensor_shards
 from distprof.frameworks.protocol import Framework
 from distprof.frameworks.registry import FrameworkRegistry
+from distprof.frameworks.torch_native import reducer_groups
 from distprof.records import ASSUMED, OwnAxes, Stage, Topology
 from distprof.topology import meshes, process_groups
 from distprof.topology.axes import AxisEvidence, declared_topology, merge_declared, resolve, without_declaration
@@ -49,6 +50,11 @@ class RankTopology:
         """Returns the model with this number, if it is still alive."""
         reference = self._models.get(root)
         return None if reference is None else reference()
+
+    def reducer_groups(self) -> list[object]:
+        """Returns the groups that DDP's reducers use; none with meshes, whose collectives C++ code starts, too."""
+        models = [model for reference in self._models.values() if (model := reference()) is not None]
+        return [] if self._watch.seen else list(reducer_groups(models))
 
     def topology(self) -> Topology:
         """Returns the topology as far as it is known now: groups may appear late."""

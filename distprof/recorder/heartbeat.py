@@ -245,7 +245,7 @@ class _Watcher:
             while isinstance(probe := self._probe(), TimedProbe) and not self._stopped.is_set():
                 phase, row = probe.activity()
                 self._slot.activity(phase, "" if row is None else self._name_of(row))
-                self._slot.collective(self._collectives.look(probe.called_ops()))
+                self._slot.collective(self._collectives.look(probe.known_ops()))
                 self._show()
                 self._stopped.wait(_LOOK_S)
             self._slot.activity("", "")

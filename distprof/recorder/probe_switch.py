@@ -98,6 +98,7 @@ class ProbeSwitch:
             window,
             wanted=rank.settings.collectives,
             timing=rank.settings.collective_timing,
+            reducing=rank.models.reducer_groups(),
         )
         return TimedProbe(
             *given, self._clock, rank.device.type, rank.models.expert_layers, window, collectives=collectives

@@ -54,7 +54,8 @@ def command(job: RunningJob, once: bool, as_json: bool, sort: str, interval: flo
     the last iterations in which one rank of the node was seen to be the slowest: "31 of 50".  Both are samples of
     the time between the windows, taken every 0.4 s.
 
-    Module and collective are shown in recording windows.  A collective has no op where C++ code starts it, as DDP does.
+    Module and collective are shown in recording windows.  A collective has no op where C++ code other than
+    DDP's starts it.
     """
     seen = view(job.client.nodes())
     if as_json:

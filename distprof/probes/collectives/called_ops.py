@@ -3,11 +3,15 @@
 Most collectives of a script, FSDP, DeepSpeed and Megatron call a method of ProcessGroup, which is patched during the
 window.  Those of C++ code are not seen: DDP's reducer, and the functional collectives of DTensor.  Torch's flight
 recorder has their ops, but only a dump of its whole ring tells them, which would take too long in a beat.
+
+DDP's reducer does nothing but all_reduce once its buckets are built.  So a collective of its group that no Python code
+called is one of these, as far as no DeviceMesh is there, whose collectives C++ code may start, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from distprof.hooks.patches import CallPatch, OnError
@@ -39,28 +43,58 @@ OPS: Mapping[str, str] = {
     "all_to_all_single": "all_to_all",
     "barrier": "barrier",
 }
+#: The function of torch.distributed by which DDP broadcasts buffers before a forward.
+_BUFFERS = "_broadcast_coalesced"
 
 
 class CalledOp(NamedTuple):
-    """The op of collective ``number`` of a group; ``turn`` grows from call to call of this process."""
+    """The op of collective ``number`` of a group, empty where it is not known; ``turn`` grows from call to call of this
+    process.
+    """
 
     turn: int
     number: int
     op: str
 
 
-class CalledOps:
-    """Sees the collectives of one window; another thread may read :attr:`last` at any time."""
+class KnownOps(NamedTuple):
+    """What is known of ops now: the last call by the name of its group, and the names of groups of which all other
+    collectives are an all_reduce of DDP's.
+    """
 
-    def __init__(self, on_error: OnError) -> None:
-        self.last: dict[str, CalledOp] = {}  # by the name of the group
+    called: Mapping[str, CalledOp] = {}
+    reduced: Collection[str] = ()
+
+    def of(self, name: str, number: int) -> CalledOp | None:
+        """Returns the op of the collective ``number``, or of a later one, of a group; None where it is not known."""
+        call = self.called.get(name)
+        if call is not None and call.number >= number:
+            return call
+        return CalledOp(0, number, "all_reduce") if name in self.reduced else None
+
+
+class CalledOps:
+    """Sees the collectives of one window; another thread may ask for :meth:`known` at any time."""
+
+    def __init__(self, on_error: OnError, reducing: Sequence[Any] = ()) -> None:
+        """``reducing`` are the groups that DDP's reducers use."""
+        self._last: dict[str, CalledOp] = {}  # by the name of the group
+        self._reducing = reducing
+        self._reduced: set[str] = set()
         self._turn = 0
-        group = c10d_type("ProcessGroup")
-        self._patches = [
+        group, distributed = c10d_type("ProcessGroup"), sys.modules.get("torch.distributed")
+        self._patches: list[tuple[CallPatch, _Calls]] = [
             (CallPatch(((group, method),), "a collective", on_error), _Calls(self, op))
             for method, op in OPS.items()
             if hasattr(group, method)
         ]
+        if hasattr(distributed, _BUFFERS):
+            patch = CallPatch(((distributed, _BUFFERS),), "a collective", on_error)
+            self._patches.append((patch, _Broadcasts(self, "broadcast")))
+
+    def known(self) -> KnownOps:
+        """Returns what is known now."""
+        return KnownOps(dict(self._last), frozenset(self._reduced))
 
     def open(self) -> None:
         world = imported("torch.distributed.distributed_c10d", "_world")
@@ -68,17 +102,30 @@ class CalledOps:
             return
         for patch, handler in self._patches:
             patch.open(handler)
+        for group in self._reducing if any(isinstance(calls, _Broadcasts) for _, calls in self._patches) else ():
+            self.reduces(group, True)
 
     def close(self) -> None:
         for patch, _ in self._patches:
             patch.close()
 
     def add(self, group: Any, number: int, op: str) -> None:
-        world = imported("torch.distributed.distributed_c10d", "_world")
-        name = world.pg_names.get(group) if world is not None else None
+        name = _name_of(group)
         if name is not None:
             self._turn += 1
-            self.last[str(name)] = CalledOp(self._turn, number, op)
+            self._last[name] = CalledOp(self._turn, number, op)
+
+    def reduces(self, group: Any, now: bool) -> None:
+        """Notes whether collectives of a group that are not noted are those of DDP's reducer."""
+        name = _name_of(group)
+        if name is not None:
+            (self._reduced.add if now else self._reduced.discard)(name)
+
+
+def _name_of(group: Any) -> str | None:
+    world = imported("torch.distributed.distributed_c10d", "_world")
+    name = world.pg_names.get(group) if world is not None else None
+    return None if name is None else str(name)
 
 
 class _Calls:
@@ -97,5 +144,25 @@ class _Calls:
 
     def end(self, token: tuple[Any, int], result: Any, raised: bool) -> None:
         group, before = token
-        if not raised and reached(group) == before + 1:
-            self._ops.add(group, before + 1, self._op)
+        after = reached(group)
+        if after is not None and after > before:
+            self._ops.add(group, after, self._op if after == before + 1 and not raised else "")
+
+
+class _Broadcasts(_Calls):
+    """Handles DDP's broadcasts of buffers, one call for several of them: they are not its reducer's meanwhile."""
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, int] | None:
+        group = args[0] if args else kwargs.get("process_group")
+        is_reduced = _name_of(group) in self._ops.known().reduced
+        if is_reduced:
+            self._ops.reduces(group, False)
+        return (group, is_reduced) if group is not None else None
+
+    def end(self, token: tuple[Any, int], result: Any, raised: bool) -> None:
+        group, is_reduced = token
+        after = reached(group)
+        if after is not None:
+            self._ops.add(group, after, "" if raised else self._op)
+        if is_reduced:
+            self._ops.reduces(group, True)

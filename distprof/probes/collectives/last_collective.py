@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from distprof.heartbeat.slot import LastCollective
-from distprof.probes.collectives.called_ops import CalledOp
+from distprof.probes.collectives.called_ops import CalledOp, KnownOps
 from distprof.probes.collectives.group_status import GroupStatus, group_status
 from distprof.topology.process_groups import groups
 
@@ -19,21 +17,20 @@ class CollectiveFinder:
         self._looks = 0
         self._moved: dict[str, tuple[int, int]] = {}  # of a group: its last collective, and the look that saw it first
 
-    def look(self, called: Mapping[str, CalledOp]) -> LastCollective | None:
+    def look(self, known: KnownOps) -> LastCollective | None:
         """Returns the collective; None before the first one, and where torch does not tell how far the groups are."""
         self._looks += 1
         seen, best = groups(), None
         for group, progress in zip(seen, group_status(seen), strict=True):
             if progress.enqueued > 0:
-                found = self._candidate(group.name, progress, called.get(group.name))
+                found = self._candidate(group.name, progress, known.of(group.name, progress.enqueued))
                 best = found if best is None or found[0] > best[0] else best
         return None if best is None else best[1]
 
     def _candidate(
-        self, name: str, progress: GroupStatus, call: CalledOp | None
+        self, name: str, progress: GroupStatus, known: CalledOp | None
     ) -> tuple[tuple[bool, int, int], LastCollective]:
         """Returns how much the last collective of a group is to be preferred, and the collective."""
-        known = call if call is not None and call.number >= progress.enqueued else None
         number = progress.enqueued if known is None else known.number  # a call may be newer than the status
         if self._moved.get(name, (0, 0))[0] != number:
             self._moved[name] = number, self._looks

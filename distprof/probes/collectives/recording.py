@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import get_ident
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from distprof.clock import Anchor, Clock, anchor
 from distprof.hooks.patches import OnError
-from distprof.probes.collectives.called_ops import CalledOp, CalledOps
+from distprof.probes.collectives.called_ops import CalledOps, KnownOps
 from distprof.probes.collectives.columns import columns_of
 from distprof.probes.collectives.flight_recorder import FlightRecorder
 from distprof.probes.collectives.messages import Messages
@@ -85,9 +85,9 @@ class CollectiveRecording:
             self._anchors.append(anchor(self._clock))
             self._note_groups()
 
-    def called_ops(self) -> Mapping[str, CalledOp]:
-        """Returns the last collective of each group that Python code has called."""
-        return {} if self._called is None else dict(self._called.last)
+    def known_ops(self) -> KnownOps:
+        """Returns what is known of the ops of the last collectives."""
+        return KnownOps() if self._called is None else self._called.known()
 
     def records(self) -> list[Record]:
         """Returns the records of the window once it has ended, each once."""
@@ -179,14 +179,24 @@ class NotRecorded:
 
 
 def new_recording(
-    clock: Clock, world_size: int, on_error: OnError, window: int = 0, *, wanted: bool, timing: bool = False
+    clock: Clock,
+    world_size: int,
+    on_error: OnError,
+    window: int = 0,
+    *,
+    wanted: bool,
+    timing: bool = False,
+    reducing: Sequence[object] = (),
 ) -> CollectiveRecording:
-    """Returns the recording of a window of the calling thread, the one that trains."""
+    """Returns the recording of a window of the calling thread, the one that trains.
+
+    ``reducing`` are the groups that DDP's reducers use, as far as nothing else does without being seen.
+    """
     nothing = NotRecorded("collectives were not to be recorded")
     collectives: Source = nothing
     messages: Source = nothing
     called = None
     if wanted:
-        thread, called = get_ident(), CalledOps(on_error)
+        thread, called = get_ident(), CalledOps(on_error, reducing)
         collectives, messages = FlightRecorder(thread, timing=timing), Messages(thread, clock.mono_ns, on_error)
     return CollectiveRecording(clock, collectives, messages, world_size, window, called)

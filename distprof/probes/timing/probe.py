@@ -4,7 +4,7 @@ of each iteration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import get_ident
@@ -13,7 +13,7 @@ from distprof.clock import Clock
 from distprof.hooks.module_calls import ModuleCallPatch
 from distprof.hooks.patches import OnError, dataloader_patch
 from distprof.model.moe_layers import MoeLayer
-from distprof.probes.collectives.called_ops import CalledOp
+from distprof.probes.collectives.called_ops import KnownOps
 from distprof.probes.collectives.recording import CollectiveRecording
 from distprof.probes.expert_records import Pending
 from distprof.probes.experts import ExpertTally
@@ -93,9 +93,9 @@ class TimedProbe:
         owner = owners[-1] if owners else NOBODY
         return phase, None if owner == NOBODY else owner if owner >= 0 else ~owner
 
-    def called_ops(self) -> Mapping[str, CalledOp]:
-        """Returns the last collective of each group that Python code has called; another thread may ask."""
-        return {} if self._collectives is None else self._collectives.called_ops()
+    def known_ops(self) -> KnownOps:
+        """Returns what is known of the ops of the last collectives; another thread may ask."""
+        return KnownOps() if self._collectives is None else self._collectives.known_ops()
 
     def record_experts(self, layers: Sequence[MoeLayer], number: int, counts: object) -> None:
         """Adds tokens that the script has counted in layer ``number`` of ``layers``; not again when recomputing."""

@@ -54,11 +54,17 @@ PYTHON = """
         work = dist.all_reduce(model.inner.weight.grad, group=mine, async_op=True)
         work.wait()
 """
-#: Its reducer is C++ code: its collectives are seen by their numbers only.
 DDP = """
     model = nn.parallel.DistributedDataParallel(model, process_group=mine)
     def exchange(loss):
         loss.backward()
+"""
+#: Collectives of C++ code are seen by their numbers only.
+FUNCTIONAL = """
+    from torch.distributed import _functional_collectives as functional
+    def exchange(loss):
+        loss.backward()
+        functional.all_reduce(torch.ones(1), "sum", mine).sum()
 """
 
 
@@ -119,11 +125,12 @@ def test_a_rank_that_waits_in_a_collective_is_read_from_outside_also_when_it_was
     started.wait()
 
 
-def test_the_op_of_a_collective_of_other_code_is_not_known(
-    new_workplace: NewWorkplace, page_of: Callable[[Workplace], Page]
+@pytest.mark.parametrize(("code", "op"), [(DDP, "all_reduce"), (FUNCTIONAL, "")], ids=["DDP", "other"])
+def test_the_op_of_a_collective_of_cpp_code_is_known_of_ddp_only(
+    new_workplace: NewWorkplace, page_of: Callable[[Workplace], Page], code: str, op: str
 ) -> None:
     place = new_workplace().forking()
-    started = start(place, DDP)
+    started = start(place, code)
     page = page_of(place)
 
     def waits() -> bool:
@@ -133,9 +140,9 @@ def test_the_op_of_a_collective_of_other_code_is_not_known(
     wait_for(waits)
     found = seen(page, 0)
     assert found is not None and found.collective is not None
-    assert found.collective.completed == found.collective.number - 1 and found.collective.op == ""
-    assert shown(place, 0) == {"group": "mine", "op": None, "number": found.collective.number, "runs": True}
-    assert f"collective {found.collective.number} of mine" in place.distprof("top", "runs/x", "--once").out
+    assert found.collective.completed == found.collective.number - 1 and found.collective.op == op
+    assert shown(place, 0) == {"group": "mine", "op": op or None, "number": found.collective.number, "runs": True}
+    assert f"{op or 'collective'} {found.collective.number} of mine" in place.distprof("top", "runs/x", "--once").out
     (place.folder / "go").touch()
     assert started.wait().code == 0
     page.close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distprof.heartbeat.slot import LastCollective
 from distprof.probes.collectives import last_collective
-from distprof.probes.collectives.called_ops import CalledOp
+from distprof.probes.collectives.called_ops import CalledOp, KnownOps
 from distprof.probes.collectives.group_status import GroupStatus
 from distprof.probes.collectives.last_collective import CollectiveFinder
 from distprof.topology.process_groups import SeenGroup
@@ -74,8 +75,8 @@ for name, call in CALLS.items():
     call()
     ring = _dump_fr_trace(includeCollectives=True, includeStackTraces=False, onlyActive=False)
     last = pickle.loads(ring)["entries"][-1]
-    noted = ops.last.get(group.group_name)
-    is_new = noted is not None and noted.number > before
+    noted = ops.known().called.get(group.group_name)
+    is_new = noted is not None and noted.number > before and noted.op
     found[name] = noted[1:] if is_new else None, [last["collective_seq_id"], op_name(last["profiling_name"])]
 ops.close()
 assert methods == {name: vars(ProcessGroup).get(name) for name in OPS}
@@ -108,6 +109,64 @@ def test_what_is_not_one_collective_called_by_python_is_not_noted(found: dict[st
     assert found["ddp"][1][0] > found["barrier"][1][0]  # the ring has it
 
 
+#: Prints of each iteration of DDP with buffers: what is said of the group's last collective after the forward, after
+#: the backward and after calls by hand, and what the ring has of it.
+DDP = """
+import json, pickle, sys
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import _dump_fr_trace
+from distprof.frameworks.torch_native import reducer_groups
+from distprof.probes.collectives.called_ops import CalledOps
+from distprof.probes.collectives.flight_recorder import op_name
+
+dist.init_process_group("gloo", rank=0, world_size=1, init_method=f"file://{sys.argv[1]}")
+group, other = dist.distributed_c10d._get_default_group(), dist.new_group([0])
+model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2))
+ddp = torch.nn.parallel.DistributedDataParallel(model, process_group=group)
+
+def on_error(what, error):
+    raise error
+
+def last(ops):
+    number = group._get_sequence_number_for_group()
+    ring = pickle.loads(_dump_fr_trace(includeCollectives=True, includeStackTraces=False, onlyActive=False))
+    own = [one for one in ring["entries"] if one["process_group"][0] == group.group_name]
+    (entry,) = [one for one in own if one["collective_seq_id"] == number]
+    known = ops.known().of(group.group_name, number)
+    return known and known.op, op_name(entry["profiling_name"])
+
+found = {"groups": []}
+for iteration in range(5):
+    groups = list(reducer_groups([ddp]))
+    found["groups"].append(groups == [group])
+    ops = CalledOps(on_error, groups)
+    ops.open()
+    out = ddp(torch.ones(4, 2)).sum()
+    seen = [last(ops)]
+    out.backward()
+    seen.append(last(ops))
+    dist.all_gather([torch.ones(1)], torch.ones(1))
+    seen.append(last(ops))
+    assert ops.known().of(other.group_name, 1) is None
+    ops.close()
+    found[iteration] = seen
+print(json.dumps(found))
+dist.destroy_process_group()
+"""
+
+
+def test_what_is_left_of_a_group_is_the_all_reduce_of_its_reducer_once_its_buckets_are_built(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", DDP, tmp_path / "store"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found.pop("groups") == [False, False, True, True, True]
+    for iteration, seen in found.items():
+        is_built = int(iteration) >= 2
+        assert [said for said, _ in seen] == ["broadcast", "all_reduce" if is_built else None, "all_gather"]
+        assert all(said in (None, op) for said, op in seen), seen
+
+
 def finder(monkeypatch: pytest.MonkeyPatch) -> tuple[CollectiveFinder, dict[str, tuple[int, int]]]:
     """Returns a finder, and how far the groups are that it looks at: (enqueued, completed)."""
     progress: dict[str, tuple[int, int]] = {}
@@ -128,21 +187,23 @@ def of(group: str, number: int, completed: int, op: str = "") -> LastCollective:
 
 def test_the_collective_that_runs_comes_first_then_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     looks, progress = finder(monkeypatch)
-    assert looks.look({}) is None
+    assert looks.look(KnownOps()) is None
     progress.update(dp=(-1, -1), tp=(0, 0))
-    assert looks.look({}) is None
+    assert looks.look(KnownOps()) is None
     progress.update(dp=(1, -1), tp=(0, 0))
-    assert looks.look({}) == of("dp", 1, -1)
+    assert looks.look(KnownOps()) == of("dp", 1, -1)
     progress.update(dp=(5, 5), tp=(9, 9))
-    assert looks.look({"dp": CalledOp(2, 5, "barrier")}) == of("dp", 5, 5, "barrier")
+    assert looks.look(KnownOps({"dp": CalledOp(2, 5, "barrier")})) == of("dp", 5, 5, "barrier")
     progress.update(tp=(10, 10))
-    assert looks.look({"dp": CalledOp(2, 5, "barrier")}) == of("tp", 10, 10)
+    assert looks.look(KnownOps({"dp": CalledOp(2, 5, "barrier")})) == of("tp", 10, 10)
     progress.update(dp=(6, 5), tp=(12, 12))
-    assert looks.look({"tp": CalledOp(3, 12, "reduce")}) == of("dp", 6, 5)
+    assert looks.look(KnownOps({"tp": CalledOp(3, 12, "reduce")})) == of("dp", 6, 5)
 
 
 def test_an_op_of_another_number_is_not_shown_for_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
     looks, progress = finder(monkeypatch)
     progress.update(dp=(6, 5))
-    assert looks.look({"dp": CalledOp(1, 5, "barrier")}) == of("dp", 6, 5)
-    assert looks.look({"dp": CalledOp(2, 7, "gather")}) == of("dp", 7, 5, "gather")  # the call is newer than the status
+    assert looks.look(KnownOps({"dp": CalledOp(1, 5, "barrier")})) == of("dp", 6, 5)
+    assert looks.look(KnownOps({"dp": CalledOp(2, 7, "gather")})) == of(
+        "dp", 7, 5, "gather"
+    )  # the call is newer than the status
