@@ -43,7 +43,7 @@ WARMUP, TIMED, MICRO_BATCHES, BATCH = 1, 2, 2, 8
 #: Records and fields that only a recorder writes; tests of their merge make them themselves.
 RECORDED_ONLY = {
     *("ExpertRouting", "LayerRouting", "Collectives", "CollectiveWindow", "Timeline", "Pauses", "Group", "Mesh"),
-    *("WarmupStep", "RouterFigures"),
+    *("WarmupStep", "RouterFigures", "LayerCalls", "ExpertLoad.calls"),
     *("Topology.groups", "Topology.meshes", "Topology.sources", "Topology.notes"),
     *("Header.launch", "Header.launched_ns", "Header.clock_domain", "Counts.compiled"),
     *("Step.processor_wait_ns", "Step.processor_wait_seen"),

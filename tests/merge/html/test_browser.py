@@ -149,9 +149,9 @@ def test_names_are_escaped(browser: Browser, write_page: WritePage) -> None:
     assert browser.complaints() == []
     assert browser.run("return window.hacked") is None
     assert browser.text("h1").strip() == f"distprof {EVIL[1]}"
-    hosts = column(browser, "hosts", "host")
-    assert hosts[0] == EVIL[0] and hosts[1] == EVIL[1] and hosts[2] == r"\u202egnorts\u2066" and hosts[3] == EVIL[3]
-    assert len(hosts[4]) == 300, "shown without its middle"
+    slow, *hosts = column(browser, "hosts", "host")
+    assert (slow, hosts[:3]) == (EVIL[3], [EVIL[0], EVIL[1], r"\u202egnorts\u2066"])
+    assert len(hosts[3]) == 300, "shown without its middle"
     assert browser.run("return document.querySelectorAll('main img, header img').length") == 0
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), "a long name widens the page"
 
