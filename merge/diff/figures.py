@@ -28,6 +28,8 @@ SMALLEST = 0.01
 RESIDENT_NOISE = 0.05
 _TOO_FEW = f"fewer than {2 * LEAST_BATCHES} timed iterations"
 _WAITED = 0.01
+#: The median and the mean iteration: their bounds hold together.
+_ITERATION_FIGURES = 2
 #: The names of the figures that decide whether a run is slower.
 ITERATION_MEDIAN, ITERATION_MEAN, THROUGHPUT = "iteration, median", "iteration, mean", "throughput"
 
@@ -87,7 +89,7 @@ def _iteration_bounds(first: Side, second: Side, of: Callable[[np.ndarray], floa
         of_repeated([estimate(iteration_samples(report), statistic) for report in side.reports])
         for side in (first, second)
     ]
-    return bounds_of_times(estimates, first, second)
+    return bounds_of_times(estimates, first, second, comparisons=_ITERATION_FIGURES)
 
 
 def bounds_of_times(

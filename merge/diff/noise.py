@@ -77,7 +77,8 @@ def estimate(samples: FloatArray, statistic: Statistic, most_batches: int = MOST
 def of_repeated(estimates: Sequence[Estimate | None]) -> Estimate | None:
     """Returns the estimate of runs that were recorded several times; None where the figure of one is not known.
 
-    The error is that of the spread over runs, but not below what their steps show.
+    The error is that of the spread over runs, which is known from their number alone, but not below what their steps
+    show: some runs are alike by chance.
     """
     known = [one for one in estimates if one is not None]
     if not known or len(known) < len(estimates):
@@ -87,8 +88,7 @@ def of_repeated(estimates: Sequence[Estimate | None]) -> Estimate | None:
     logs, count = np.array([one.log for one in known]), len(known)
     over_runs = float(logs.std(ddof=1)) / sqrt(count)
     within = sqrt(sum(one.error**2 for one in known)) / count
-    freedom = count - 1 if over_runs >= within else sum(one.freedom for one in known)
-    return Estimate(float(logs.mean()), max(over_runs, within), freedom)
+    return Estimate(float(logs.mean()), max(over_runs, within), count - 1)
 
 
 def bounds(first: Estimate, second: Estimate, *, comparisons: int = 1, offset: float = 0.0) -> Bounds:

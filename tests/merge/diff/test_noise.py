@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distprof.merge.arrays import FloatArray
-from distprof.merge.diff.noise import Bounds, Estimate, bounds, estimate, student_quantile, widened
+from distprof.merge.diff.noise import Bounds, Estimate, bounds, estimate, of_repeated, student_quantile, widened
 
 
 def mean(samples: FloatArray) -> float:
@@ -45,6 +45,23 @@ def test_equal_runs_are_rarely_called_different(steps: int, correlation: float) 
         assert first is not None and second is not None
         wrong += bounds(first, second).excludes_zero
     assert wrong <= 0.04 * pairs  # nominal: 1 %
+
+
+@pytest.mark.parametrize("of_run", [0.0, 0.01, 0.05])
+def test_repeated_runs_are_rarely_called_different_however_much_runs_differ(of_run: float) -> None:
+    rng, wrong, alone, pairs = np.random.default_rng(3), 0, 0, 400
+
+    def run() -> Estimate | None:
+        return estimate(autocorrelated(rng, 100, 0.5) * np.exp(rng.normal(0, of_run)), mean)
+
+    for _ in range(pairs):
+        first, second = ([run() for _ in range(3)] for _ in range(2))
+        one, other, lone, second_lone = of_repeated(first), of_repeated(second), first[0], second[0]
+        assert one is not None and other is not None and lone is not None and second_lone is not None
+        wrong += bounds(one, other).excludes_zero
+        alone += bounds(lone, second_lone).excludes_zero
+    assert wrong <= 0.02 * pairs  # nominal: 1 %
+    assert of_run < 0.05 or alone > 0.1 * pairs
 
 
 def test_independent_errors_would_call_many_of_them_different() -> None:
