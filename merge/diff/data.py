@@ -145,10 +145,8 @@ class Diff:
     collectives: tuple[CollectiveChange, ...]
     work: tuple[WorkChange, ...]
     verdict: VerdictChange
-    iterations_ns: tuple[tuple[float, ...], tuple[float, ...]] = (
-        (),
-        (),
-    )  # of both, the median of ranks; of repeated runs, one after the other
+    #: Of both, the median of their ranks; repeated runs follow each other.
+    iterations_ns: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     notes: tuple[str, ...] = ()
 
     def worse_by(self, share: float) -> tuple[str, ...]:

@@ -80,7 +80,8 @@ class CalledOps:
         """``reducing`` are the groups that DDP's reducers use."""
         self._last: dict[str, CalledOp] = {}  # by the name of the group
         self._reducing = reducing
-        self._reduced: set[str] = set()
+        self._reduced: set[str] = set()  # names of the groups of which what is not noted is the reducer's
+        self._held: set[str] = set()
         self._turn = 0
         group, distributed = c10d_type("ProcessGroup"), sys.modules.get("torch.distributed")
         self._patches: list[tuple[CallPatch, _Calls]] = [
@@ -91,10 +92,12 @@ class CalledOps:
         if hasattr(distributed, _BUFFERS):
             patch = CallPatch(((distributed, _BUFFERS),), "a collective", on_error)
             self._patches.append((patch, _Broadcasts(self, "broadcast")))
+        else:  # they would be taken for the reducer's
+            self._reducing = ()
 
     def known(self) -> KnownOps:
         """Returns what is known now."""
-        return KnownOps(dict(self._last), frozenset(self._reduced))
+        return KnownOps(dict(self._last), self._reduced - self._held)
 
     def open(self) -> None:
         world = imported("torch.distributed.distributed_c10d", "_world")
@@ -102,8 +105,7 @@ class CalledOps:
             return
         for patch, handler in self._patches:
             patch.open(handler)
-        for group in self._reducing if any(isinstance(calls, _Broadcasts) for _, calls in self._patches) else ():
-            self.reduces(group, True)
+        self._reduced = {name for group in self._reducing if (name := _name_of(group)) is not None}
 
     def close(self) -> None:
         for patch, _ in self._patches:
@@ -115,11 +117,12 @@ class CalledOps:
             self._turn += 1
             self._last[name] = CalledOp(self._turn, number, op)
 
-    def reduces(self, group: Any, now: bool) -> None:
-        """Notes whether collectives of a group that are not noted are those of DDP's reducer."""
-        name = _name_of(group)
-        if name is not None:
-            (self._reduced.add if now else self._reduced.discard)(name)
+    def hold(self, group: Any) -> None:
+        """Notes that DDP calls other collectives of a group than those of its reducer, until :meth:`go_on`."""
+        self._held.update(filter(None, [_name_of(group)]))
+
+    def go_on(self, group: Any) -> None:
+        self._held.discard(_name_of(group) or "")
 
 
 def _name_of(group: Any) -> str | None:
@@ -154,15 +157,15 @@ class _Broadcasts(_Calls):
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, int] | None:
         group = args[0] if args else kwargs.get("process_group")
-        is_reduced = _name_of(group) in self._ops.known().reduced
-        if is_reduced:
-            self._ops.reduces(group, False)
-        return (group, is_reduced) if group is not None else None
+        before = reached(group)
+        if before is None:
+            return None
+        self._ops.hold(group)
+        return group, before
 
     def end(self, token: tuple[Any, int], result: Any, raised: bool) -> None:
-        group, is_reduced = token
+        group, before = token
         after = reached(group)
-        if after is not None:
+        if after is not None and after > before:
             self._ops.add(group, after, "" if raised else self._op)
-        if is_reduced:
-            self._ops.reduces(group, True)
+        self._ops.go_on(group)
