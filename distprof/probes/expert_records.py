@@ -10,6 +10,7 @@ import torch
 
 from distprof.frameworks.routing_readers import is_last_count
 from distprof.model.moe_layers import MoeLayer
+from distprof.probes.expert_rows import RowCounts, rows_in
 from distprof.probes.host_copies import start_copies
 from distprof.records import Array, ExpertLoad, ExpertRouting, LayerCalls, LayerRouting, Record
 
@@ -33,15 +34,15 @@ class LayerSums:
     """The counts of one layer in one iteration: on the device by name, call after call, and those that shapes show."""
 
     counts: dict[str, list[torch.Tensor]] = field(default_factory=dict)
-    rows: dict[int, int] = field(default_factory=dict)  # by row of an expert: rows of its inputs in the last call
-    earlier: list[dict[int, int]] = field(default_factory=list)  # the same of the calls before
+    rows: RowCounts | None = None  # of the inputs of experts in a list, in the call that runs
+    rows_by_call: list[Array] = field(default_factory=list)  # the same of ended calls, by expert
     too_many: bool = False  # calls: the first of them are one
     choices: int = 0  # of routers, where their output may lack some
     must_be_all: bool = False  # a reader guessed the form of a router's output
     aux_calls: int = 0
     slots: int = 0  # the capacity of an expert, as far as the host knows it
     unlimited: bool = False  # a call showed no capacity
-    called: bool = False
+    called: bool = False  # the layer, whose experts are in a list
     by_value: bool = False  # rows of zeros are left out
     misread: bool = False  # a reader failed: the counts are incomplete
     buffer_before: torch.Tensor | None = None  # the layer's own count when its model was called
@@ -71,17 +72,26 @@ class LayerSums:
 
     def begin_call(self) -> None:
         """Begins a call of the layer, whose experts are in a list."""
-        if not self.called:
+        if not self.was_called:
             self.called = True
-        elif len(self.earlier) < _MOST_CALLS:
-            self.earlier.append(self.rows)
-            self.rows = {}
+        elif len(self.rows_by_call) < _MOST_CALLS:
+            self._end_call()
         else:
             self.too_many = True
 
-    def rows_by_call(self, experts: Sequence[int]) -> list[Array]:
-        """Returns the rows of the inputs of these experts, call after call."""
-        return [np.array([one.get(row, 0) for row in experts]) for one in (*self.earlier, self.rows)]
+    @property
+    def was_called(self) -> bool:
+        """Whether the layer, or one of its experts in a list, was called."""
+        return self.called or (self.rows is not None and self.rows.called)
+
+    def finish(self) -> None:
+        """Ends the step: the rows of the next one are not this one's."""
+        self.called = self.was_called
+        self._end_call()
+
+    def _end_call(self) -> None:
+        if self.rows is not None:
+            self.rows_by_call.append(rows_in(self.rows.take()))
 
 
 class Pending:
@@ -102,6 +112,8 @@ class Pending:
         self._layers = [*layers]
         self._sums = sums
         self._padded, self._met = padded, met
+        for one in sums:
+            one.finish()
         calls = [calls for one in sums if not one.misread for calls in one.counts.values()]
         self._read = start_copies([tensor for one in calls for tensor in one])
 
@@ -130,9 +142,7 @@ class Pending:
         for number, layer in enumerate(self._layers):
             if layer.is_counted:
                 in_list = layer.read_processed is None
-                rows = (
-                    self._sums[number].rows_by_call(layer.expert_rows) if in_list else found[number].get(PROCESSED, ())
-                )
+                rows = self._sums[number].rows_by_call if in_list else found[number].get(PROCESSED, ())
                 processed, seen = self._processed(number, layer, sums[number], rows)
                 tokens.append(processed)
                 unseen += [] if seen else [number]
@@ -157,7 +167,7 @@ class Pending:
         sums = self._sums[number]
         if layer.read_processed is not None:
             return found.get(PROCESSED, np.zeros(layer.local)), PROCESSED in found
-        rows = _total(by_call)
+        rows = _total(by_call) if by_call else np.zeros(layer.local, np.int64)
         chosen = found.get(ROUTED)
         if not rows.any():
             # Experts may be called in a way that is not seen, or have no tokens: all cannot, unless none was chosen,

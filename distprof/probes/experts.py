@@ -32,6 +32,7 @@ from distprof.probes.expert_records import (
     Pending,
     rows_of,
 )
+from distprof.probes.expert_rows import Reader, RowCounts, row_counts
 
 #: Hides what runs inside it from the script's dispatch modes.
 _NoModes: Any = getattr(torch._C, "_DisableTorchDispatch", nullcontext)
@@ -47,14 +48,20 @@ class ExpertTally:
         self._padded: set[int] = set()  # layers whose experts may get rows of padding, as an earlier step shows
         self._met: set[int] = set()  # layers of which an expert was called
         #: Readers by row: called with its args and kwargs before the row runs, and with its output after.
-        self.entering: dict[int, Callable[[tuple[Any, ...], dict[str, Any]], None]] = {}
+        self.entering: dict[int, Reader] = {}
         self.leaving: dict[int, Callable[[Any], None]] = {}
+        self._rows: dict[int, RowCounts] = {}  # by the number of a layer with experts in a list
         for number, layer in enumerate(layers):
             self._watch(number, layer)
         self.begin()
 
     def begin(self) -> None:
-        self._sums = [LayerSums(by_value=number in self._padded) for number in range(len(self._layers))]
+        for number, rows in self._rows.items():
+            rows.begin(number in self._padded)
+        self._sums = [self._new_sums(number) for number in range(len(self._layers))]
+
+    def _new_sums(self, number: int) -> LayerSums:
+        return LayerSums(by_value=number in self._padded, rows=self._rows.get(number))
 
     def record(self, layers: Sequence[MoeLayer], number: int, counts: Any) -> None:
         """Adds tokens by global expert that the script itself has counted in layer ``number`` of ``layers``, which may
@@ -81,8 +88,9 @@ class ExpertTally:
     def _watch(self, number: int, layer: MoeLayer) -> None:
         if layer.is_counted and layer.read_processed is None:
             self._call_before(layer.row, partial(self._called, number))
-            for row in layer.expert_rows:
-                self._call_before(row, partial(self._count_rows, number, row))
+            counts = self._rows[number] = row_counts(len(layer.expert_rows))
+            for place, row in enumerate(layer.expert_rows):
+                self._call_before(row, counts.reader(place, partial(self._count_rows, number, place)))
         if layer.router >= 0 and layer.read_router is not None:
             read, before = partial(self._router_left, number), self.leaving.get(layer.router)
             self.leaving[layer.router] = read if before is None else _both(before, read)
@@ -93,7 +101,7 @@ class ExpertTally:
         if layer.holder >= 0 and (layer.read_handed or layer.read_processed):
             self._call_before(layer.holder, partial(self._holder_entered, number))
 
-    def _call_before(self, row: int, read: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> None:
+    def _call_before(self, row: int, read: Reader) -> None:
         before = self.entering.get(row)
         self.entering[row] = read if before is None else _both(before, read)
 
@@ -102,14 +110,11 @@ class ExpertTally:
         self._sums[number].begin_call()
 
     @hidden_from_dynamo
-    def _count_rows(self, number: int, row: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        sums = self._sums[number]
-        sums.called = True
-        # Most calls have one tensor, and this function runs for every expert.
-        tokens = args[0] if args and type(args[0]) is torch.Tensor else _tokens((*args, *kwargs.values()))
-        shape = () if tokens is None else tokens.shape
-        sums.rows[row] = sums.rows.get(row, 0) + (shape[0] if len(shape) == 2 and shape[1] else _rows(tokens))
-        if sums.by_value and tokens is not None:
+    def _count_rows(self, number: int, place: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tokens = _tokens((*args, *kwargs.values()))
+        self._rows[number].add(place, _rows(tokens))
+        if self._sums[number].by_value and tokens is not None:
+            row = self._layers[number].expert_rows[place]
             self._read_safely(partial(_read_filled_rows, row), number, tokens)
 
     @hidden_from_dynamo

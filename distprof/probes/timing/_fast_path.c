@@ -44,14 +44,14 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-#define X(name) PyObject *name;
-    FIELDS(X)
-#undef X
+    FIELDS(DECLARE_FIELD)
     unsigned long thread; /* the thread that created this object */
     Call *known;          /* the calls of the steps before, in their order */
     Py_ssize_t size, capacity;
     PyObject *known_change; /* the number in `changes` that they belong to */
 } FastPath;
+
+COLLECTED(FastPath, path, FIELDS) /* the rows of known calls are numbers */
 
 static PyObject *s_enter, *s_leave, *s_hook_input, *s_hook_output, *s_keep_edges;
 static PyObject *s_grad_fn;
@@ -89,6 +89,8 @@ static int call_reader(PyObject *readers, PyObject *row, PyObject *first, PyObje
     PyObject *reader = PyDict_Size(readers) > 0 ? PyDict_GetItemWithError(readers, row) : NULL;
     if (reader == NULL)
         return PyErr_Occurred() ? -1 : 0;
+    if (is_row_reader(reader))
+        return count_rows(reader, first, second);
     PyObject *done = PyObject_CallFunctionObjArgs(reader, first, second, NULL);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
@@ -362,9 +364,7 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 #define X(name) &self->name,
     int whole = PyArg_ParseTupleAndKeywords(args, kwargs, format, names, FIELDS(X) NULL);
 #undef X
-#define X(name) Py_XINCREF(self->name);
-    FIELDS(X)
-#undef X
+    FIELDS(OWN_FIELD)
     if (whole && !(PyDict_Check(self->row_of) && PyList_Check(self->changes) && PyList_Check(self->stack) &&
                    PyList_Check(self->entered) && PyList_Check(self->owners) && PyList_Check(self->in_backward) &&
                    is_node_hooks(self->nodes) && PyDict_Check(self->entering) && PyDict_Check(self->leaving) &&
@@ -380,32 +380,13 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)self;
 }
 
-static int traverse(PyObject *object, visitproc visit, void *arg)
-{
-    FastPath *self = (FastPath *)object;
-#define X(name) Py_VISIT(self->name);
-    FIELDS(X)
-#undef X
-    Py_VISIT(Py_TYPE(object)); /* the rows of known calls are numbers */
-    return 0;
-}
-
-static int clear(PyObject *object)
-{
-    FastPath *self = (FastPath *)object;
-#define X(name) Py_CLEAR(self->name);
-    FIELDS(X)
-#undef X
-    return 0;
-}
-
 static void finish(PyObject *object)
 {
     FastPath *self = (FastPath *)object;
     forget_calls(self);
     PyMem_Free(self->known);
     Py_CLEAR(self->known_change);
-    free_collected(object, clear);
+    free_collected(object, path_clear);
 }
 
 static PyMethodDef methods[] = {
@@ -416,8 +397,8 @@ static PyMethodDef methods[] = {
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_new, make},         {Py_tp_dealloc, finish},   {Py_tp_traverse, traverse},
-    {Py_tp_clear, clear},      {Py_tp_methods, methods},  {0, NULL},
+    {Py_tp_new, make},         {Py_tp_dealloc, finish},   {Py_tp_traverse, path_traverse},
+    {Py_tp_clear, path_clear},      {Py_tp_methods, methods},  {0, NULL},
 };
 
 static PyType_Spec spec = {
@@ -456,7 +437,7 @@ PyMODINIT_FUNC PyInit__fast_path(void)
             return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL || add_type(module, "FastPath", &spec) == NULL || add_timestamp_types(module) < 0 ||
-        add_node_hook_type(module) < 0) {
+        add_node_hook_type(module) < 0 || add_expert_row_types(module) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

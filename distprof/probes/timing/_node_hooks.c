@@ -12,7 +12,7 @@
 /* Nodes of earlier steps that are remembered: a graph may outlive its step. */
 #define REMEMBERED (1 << 14)
 
-#define FIELDS(X) \
+#define ARGUMENTS(X) \
     X(timestamps) \
     X(now) \
     X(owners) \
@@ -23,6 +23,10 @@
     X(keep_edges)   /* function of a node, for those of long graphs */ \
     X(nobody)       /* the owner of time outside of modules */
 
+#define FIELDS(X) \
+    ARGUMENTS(X) \
+    X(carrier) /* the tensor with the hook, once there is one */
+
 /* A node with the hook. */
 typedef struct {
     int64_t number;
@@ -31,16 +35,15 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-#define X(name) PyObject *name;
-    FIELDS(X)
-#undef X
-    PyObject *carrier;           /* the tensor with the hook, once there is one */
+    FIELDS(DECLARE_FIELD)
     PyObject **backward_owners;  /* by row: ~row, or NULL */
     Py_ssize_t rows;             /* the length of backward_owners */
     Node *nodes;                 /* of earlier steps, and from `first` on those of this step, in ascending order */
     Py_ssize_t size, capacity, first;
     Py_ssize_t last_found;       /* a place in `nodes`: the next node that runs is often the one before */
 } NodeHooks;
+
+COLLECTED(NodeHooks, hooks, FIELDS)
 
 static PyTypeObject *hooks_type;
 static PyObject *s_sequence_nr, *s_register;
@@ -223,7 +226,7 @@ static PyObject *hooks_hook(PyObject *object, PyObject *owner)
 static PyObject *hooks_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
 #define X(name) #name,
-    static char *names[] = {FIELDS(X) NULL};
+    static char *names[] = {ARGUMENTS(X) NULL};
 #undef X
     NodeHooks *self = (NodeHooks *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (self == NULL)
@@ -232,35 +235,12 @@ static PyObject *hooks_make(PyTypeObject *type, PyObject *args, PyObject *kwargs
                                             &PyList_Type, &self->owners, &PyList_Type, &self->in_backward,
                                             &self->failed, &self->current_node, &self->new_carrier,
                                             &self->keep_edges, &self->nobody);
-#define X(name) Py_XINCREF(self->name);
-    FIELDS(X)
-#undef X
+    ARGUMENTS(OWN_FIELD)
     if (!whole) {
         Py_DECREF(self);
         return NULL;
     }
     return (PyObject *)self;
-}
-
-static int hooks_traverse(PyObject *object, visitproc visit, void *arg)
-{
-    NodeHooks *self = (NodeHooks *)object;
-#define X(name) Py_VISIT(self->name);
-    FIELDS(X)
-#undef X
-    Py_VISIT(self->carrier);
-    Py_VISIT(Py_TYPE(object));
-    return 0;
-}
-
-static int hooks_clear(PyObject *object)
-{
-    NodeHooks *self = (NodeHooks *)object;
-#define X(name) Py_CLEAR(self->name);
-    FIELDS(X)
-#undef X
-    Py_CLEAR(self->carrier);
-    return 0;
 }
 
 static void hooks_finish(PyObject *object)

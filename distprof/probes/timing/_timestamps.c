@@ -182,10 +182,10 @@ static PyType_Spec buffer_spec = {
 
 typedef struct {
     PyObject_HEAD
-#define X(name) PyObject *name;
-    FIELDS(X)
-#undef X
+    FIELDS(DECLARE_FIELD)
 } Hook;
+
+COLLECTED(Hook, hook, FIELDS)
 
 static PyObject *hook_call(PyObject *object, PyObject *args, PyObject *kwargs)
 {
@@ -213,9 +213,7 @@ static PyObject *hook_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     int whole = PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO!O!O", names, &self->owner, &self->timestamps,
                                             &self->now, &PyList_Type, &self->owners, &PyList_Type,
                                             &self->in_backward, &self->failed);
-#define X(name) Py_XINCREF(self->name);
-    FIELDS(X)
-#undef X
+    FIELDS(OWN_FIELD)
     if (!whole) {
         Py_DECREF(self);
         return NULL;
@@ -228,25 +226,6 @@ PyObject *new_hook(PyObject *owner, PyObject *timestamps, PyObject *now, PyObjec
 {
     return PyObject_CallFunctionObjArgs((PyObject *)hook_type, owner, timestamps, now, owners, in_backward, failed,
                                         NULL);
-}
-
-static int hook_traverse(PyObject *object, visitproc visit, void *arg)
-{
-    Hook *self = (Hook *)object;
-#define X(name) Py_VISIT(self->name);
-    FIELDS(X)
-#undef X
-    Py_VISIT(Py_TYPE(object));
-    return 0;
-}
-
-static int hook_clear(PyObject *object)
-{
-    Hook *self = (Hook *)object;
-#define X(name) Py_CLEAR(self->name);
-    FIELDS(X)
-#undef X
-    return 0;
 }
 
 static void hook_finish(PyObject *object)
@@ -266,7 +245,7 @@ static PyType_Spec hook_spec = {
     .slots = hook_slots,
 };
 
-/* Helpers of both files. */
+/* Helpers of all files. */
 
 PyObject *take_exception(void)
 {

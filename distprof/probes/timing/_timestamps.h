@@ -4,6 +4,28 @@
 #include <Python.h>
 #include <stdint.h>
 
+/* A type lists the objects that it holds in a macro FIELDS(X), as X(name). */
+#define DECLARE_FIELD(name) PyObject *name;
+#define OWN_FIELD(name) Py_XINCREF(self->name);
+#define VISIT_FIELD(name) Py_VISIT(self->name);
+#define CLEAR_FIELD(name) Py_CLEAR(self->name);
+
+/* Defines what the garbage collector asks of the type: NAME_traverse and NAME_clear. */
+#define COLLECTED(Type, NAME, FIELDS) \
+    static int NAME##_traverse(PyObject *object, visitproc visit, void *arg) \
+    { \
+        Type *self = (Type *)object; \
+        FIELDS(VISIT_FIELD) \
+        Py_VISIT(Py_TYPE(object)); \
+        return 0; \
+    } \
+    static int NAME##_clear(PyObject *object) \
+    { \
+        Type *self = (Type *)object; \
+        FIELDS(CLEAR_FIELD) \
+        return 0; \
+    }
+
 /* _timestamps.c */
 
 /* Ends the running interval and begins one of `owner`: appends the time to `timestamps`, read by `now` where the buffer
@@ -42,3 +64,14 @@ int add_node(PyObject *hooks, PyObject *node, int64_t number, PyObject *row);
 
 /* Adds the type of _node_hooks.c to the module.  Returns -1 with an exception set. */
 int add_node_hook_type(PyObject *module);
+
+/* _expert_rows.c */
+
+/* Whether this is a RowReader. */
+int is_row_reader(PyObject *object);
+
+/* Counts the rows of the input of the reader's expert, which is about to be called.  Returns -1 with an exception set. */
+int count_rows(PyObject *reader, PyObject *args, PyObject *kwargs);
+
+/* Adds the types of _expert_rows.c to the module.  Returns -1 with an exception set. */
+int add_expert_row_types(PyObject *module);

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, MutableSequence
-from importlib import import_module
 from time import perf_counter_ns
 from typing import Any
 
@@ -17,15 +16,11 @@ from torch.nn.modules import module
 from distprof.flops.long_graphs import keep_edges
 from distprof.hooks.module_calls import ModuleCallHandler
 from distprof.hooks.patches import OnError
+from distprof.probes.timing.extension import compiled
 from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.node_hooks import NOBODY, new_carrier
 from distprof.probes.timing.timeline import CudaTimestamps, HostTimestamps, Timestamps
 from distprof.records import Array
-
-try:
-    compiled: Any = import_module("distprof.probes.timing._fast_path")
-except ImportError:  # installed without a compiler, or for another Python
-    compiled = None
 
 #: Common modules whose forward calls only torch's functions.  The forward of other modules may issue a warning for a
 #: frame above its own, which then has to exist.

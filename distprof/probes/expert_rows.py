@@ -1,0 +1,74 @@
+"""The rows of the inputs of experts in a list, by expert: they are known from shapes alone."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from distprof.probes.timing import extension
+from distprof.records import Array
+
+#: Reads the args and kwargs of a call.
+Reader = Callable[[tuple[Any, ...], dict[str, Any]], None]
+
+
+class RowCounts(Protocol):
+    """Counts the rows that each expert of one layer gets."""
+
+    #: Whether an expert was called since :meth:`begin`.
+    called: bool
+
+    def begin(self, by_value: bool) -> None:
+        """Begins a step.  ``by_value``: the rows have to be read, so slow readers get all calls."""
+
+    def reader(self, place: int, slow: Reader) -> Reader:
+        """Returns a function to be called before the expert at this place runs: it adds the rows of a plain tensor of
+        two dimensions, and passes all other calls to ``slow``.
+        """
+
+    def add(self, place: int, rows: int) -> None:
+        """Adds a call of the expert at this place."""
+
+    def take(self) -> bytes:
+        """Returns the rows so far by expert, as int64; the next ones are counted from 0."""
+
+
+class PythonRowCounts:
+    """Passes all calls to slow readers; :mod:`distprof.probes.timing._fast_path` reads most shapes itself."""
+
+    def __init__(self, experts: int) -> None:
+        self.called = False
+        self._rows = array("q", [0] * experts)
+
+    def begin(self, by_value: bool) -> None:
+        self.called = False
+        self.take()
+
+    def reader(self, place: int, slow: Reader) -> Reader:
+        return slow
+
+    def add(self, place: int, rows: int) -> None:
+        self._rows[place] += rows
+        self.called = True
+
+    def take(self) -> bytes:
+        rows = self._rows.tobytes()
+        self._rows = array("q", bytes(len(rows)))
+        return rows
+
+
+def row_counts(experts: int) -> RowCounts:
+    """Returns counts of so many experts, compiled where possible."""
+    if extension.compiled is None:
+        return PythonRowCounts(experts)
+    counts: RowCounts = extension.compiled.RowCounts(experts, torch.Tensor)
+    return counts
+
+
+def rows_in(taken: bytes) -> Array:
+    """Returns the rows by expert, int64."""
+    return np.frombuffer(taken, np.int64)
