@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from distprof.probes.timing import extension
+from distprof.probes import extension
 from distprof.records import Array
 
 #: Reads the args and kwargs of a call.

@@ -36,11 +36,11 @@ def fresh_compiler() -> Iterator[None]:
 @pytest.fixture(params=["the timer", "the fast path"])
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the test twice: timed modules are handled by ModuleTimer, and by the compiled fast path."""
-    from distprof.probes.timing import fast_path
+    from distprof.probes import extension
 
     if request.param == "the timer":
-        monkeypatch.setattr(fast_path, "compiled", None)
-    elif fast_path.compiled is None:
+        monkeypatch.setattr(extension, "compiled", None)
+    elif extension.compiled is None:
         pytest.skip("the fast path could not be compiled")
 
 

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import distprof
 from distprof.external_exceptions import came_from_outside
-from distprof.probes.timing import fast_path
+from distprof.probes import extension
 from distprof.records import End, Error, Step
 from distprof.run_folder import RunFolder
 from distprof.shard.reader import read_shard
@@ -223,8 +223,8 @@ def run(folder: Path, at: At) -> tuple[list[BaseException], set[str]]:
 @pytest.fixture(params=["in C", "in Python"])
 def fast_path_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "in Python":
-        monkeypatch.setattr(fast_path, "compiled", None)
-    elif fast_path.compiled is None:
+        monkeypatch.setattr(extension, "compiled", None)
+    elif extension.compiled is None:
         pytest.skip("not compiled here")
 
 

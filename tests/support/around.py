@@ -9,6 +9,7 @@ import torch
 
 from distprof.flops.long_graphs import keep_edges
 from distprof.hooks.module_calls import ModuleCallHandler, ModuleCallPatch
+from distprof.probes import extension
 from distprof.probes.timing import fast_path
 from distprof.probes.timing.node_hooks import NOBODY, new_carrier
 
@@ -26,7 +27,7 @@ def node_hooks(**parts: Any) -> Any:
         "keep_edges": keep_edges,
         "nobody": NOBODY,
     }
-    return fast_path.compiled.NodeHooks(**{**given, **parts})
+    return extension.compiled.NodeHooks(**{**given, **parts})
 
 
 class PatchWithFastPath(ModuleCallPatch):
@@ -53,4 +54,4 @@ class PatchWithFastPath(ModuleCallPatch):
             "forward_only": fast_path.plain_forward(),
             "failed": self._on_error,
         }
-        return fast_path.compiled.FastPath(**{**given, **parts})
+        return extension.compiled.FastPath(**{**given, **parts})

@@ -12,7 +12,7 @@ class Effort:
 
     pairs: dict[str, int]  # pairs of steps, by model
     narrow: int  # pairs of steps of the narrow model
-    experts: tuple[int, int]  # MoE layers, pairs of their steps
+    experts: dict[int, int]  # pairs of steps, by the number of MoE layers
     starts: int  # pairs of jobs that are only started, of one rank
     starts_of_many: int  # of all ranks of a node
     jobs: int  # pairs of jobs that train
@@ -37,7 +37,7 @@ class Effort:
 THOROUGH = Effort(
     pairs={"small": 600, "large": 120},
     narrow=1200,
-    experts=(32, 120),
+    experts={32: 60, 8: 400},
     starts=25,
     starts_of_many=8,
     jobs=5,
@@ -53,7 +53,7 @@ THOROUGH = Effort(
 QUICK = Effort(
     pairs={"small": 1},
     narrow=1,
-    experts=(1, 1),
+    experts={1: 1},
     starts=1,
     starts_of_many=1,
     node=2,

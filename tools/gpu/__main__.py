@@ -14,7 +14,7 @@ import torch
 from bench.machine import described
 from bench.table import Table
 
-from distprof.probes.timing import fast_path
+from distprof.probes import extension
 from gpu.compiled import compiled
 from gpu.experts import experts
 from gpu.finding import FAILED, NEEDS_GPU, Finding, Part
@@ -77,7 +77,7 @@ def _table(title: str, rows: list[Finding]) -> Table:
 
 
 def _device_name(device: torch.device) -> str:
-    with_or_without = "without" if fast_path.compiled is None else "with"
+    with_or_without = "without" if extension.compiled is None else "with"
     name = torch.cuda.get_device_name(device)
     return f"{name}, CUDA {torch.version.cuda}, {with_or_without} the compiled part of distprof"
 

@@ -16,7 +16,7 @@ from torch.nn.modules import module
 from distprof.flops.long_graphs import keep_edges
 from distprof.hooks.module_calls import ModuleCallHandler
 from distprof.hooks.patches import OnError
-from distprof.probes.timing.extension import compiled
+from distprof.probes import extension
 from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.node_hooks import NOBODY, new_carrier
 from distprof.probes.timing.timeline import CudaTimestamps, HostTimestamps, Timestamps
@@ -34,7 +34,7 @@ _LEAVES = frozenset(
 
 def host_timestamps(mono_ns: Callable[[], int]) -> HostTimestamps:
     """Returns timestamps of the host's clock, in a compiled buffer that reads the clock itself where possible."""
-    if compiled is not None and mono_ns is perf_counter_ns and sys.platform == "linux":  # the buffer reads this clock
+    if extension.compiled is not None and mono_ns is perf_counter_ns and sys.platform == "linux":
         return _CompiledTimestamps(mono_ns)
     return HostTimestamps(mono_ns)
 
@@ -48,7 +48,7 @@ class _CompiledTimestamps(HostTimestamps):
     """Keeps timestamps in the compiled buffer."""
 
     def buffer(self) -> MutableSequence[int]:
-        buffer: MutableSequence[int] = compiled.TimestampBuffer()
+        buffer: MutableSequence[int] = extension.compiled.TimestampBuffer()
         return buffer
 
     def sums_ns(self, timestamps: Any, slots: bytes, size: int, long_ns: int) -> tuple[Array, list[int]]:
@@ -58,7 +58,7 @@ class _CompiledTimestamps(HostTimestamps):
 
 def with_fast_path(timer: ModuleTimer, on_error: OnError) -> ModuleCallHandler:
     """Returns a handler that does the same as ``timer``, faster if compiled.  Call it on the thread that trains."""
-    if compiled is None:
+    if extension.compiled is None:
         return timer
     tree = timer.running.listener.tree
     shared = {
@@ -67,8 +67,8 @@ def with_fast_path(timer: ModuleTimer, on_error: OnError) -> ModuleCallHandler:
         "owners": timer.timeline.owners,
         "in_backward": timer.interrupted,
     }
-    if not isinstance(timer.nodes, compiled.NodeHooks):
-        timer.nodes = compiled.NodeHooks(
+    if not isinstance(timer.nodes, extension.compiled.NodeHooks):
+        timer.nodes = extension.compiled.NodeHooks(
             failed=timer.hook_failed,
             current_node=torch._C._current_autograd_node,
             new_carrier=new_carrier,
@@ -76,7 +76,7 @@ def with_fast_path(timer: ModuleTimer, on_error: OnError) -> ModuleCallHandler:
             nobody=NOBODY,
             **shared,
         )
-    handler: ModuleCallHandler = compiled.FastPath(
+    handler: ModuleCallHandler = extension.compiled.FastPath(
         timer=timer,
         row_of=tree.row_of,
         changes=tree.changes,

@@ -19,7 +19,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from distprof.hooks.module_calls import ModuleCallPatch
 from distprof.hooks.patches import FunctionPatch, backward_patch, dataloader_patch
-from distprof.probes.timing import fast_path
+from distprof.probes import extension
 
 
 class Log:
@@ -61,7 +61,7 @@ def errors() -> Errors:
 
 @pytest.fixture(params=["handler", "fast path"])
 def patch(errors: Errors, request: pytest.FixtureRequest) -> Iterator[ModuleCallPatch]:
-    if request.param == "fast path" and fast_path.compiled is None:
+    if request.param == "fast path" and extension.compiled is None:
         pytest.skip("the fast path could not be compiled")
     patch = ModuleCallPatch(errors) if request.param == "handler" else PatchWithFastPath(errors)
     yield patch

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from distprof.probes import extension
 from distprof.probes.expert_rows import PythonRowCounts, RowCounts, row_counts, rows_in
-from distprof.probes.timing import extension
 
 _New = Callable[[int], RowCounts]
 
@@ -115,6 +115,7 @@ def test_what_the_slow_reader_raises_reaches_the_caller() -> None:
 
 def test_a_reader_takes_the_arguments_of_a_call_and_nothing_else() -> None:
     read: Any = _compiled(1).reader(0, _Slow())
+    wrong: tuple[Any, ...]
     for wrong in ((), ((),), ([], {}), ((), None)):
         with pytest.raises(TypeError):
             read(*wrong)

@@ -24,18 +24,19 @@ from support.recording import record, train
 from support.records import patient
 from torch import nn
 
+from distprof.probes import extension
 from distprof.probes.timing import fast_path
 from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.timeline import HostTimestamps, Timeline
 
 X = torch.ones(4, 8)
-needed = pytest.mark.skipif(fast_path.compiled is None, reason="the fast path could not be compiled")
+needed = pytest.mark.skipif(extension.compiled is None, reason="the fast path could not be compiled")
 
 
 def test_it_is_compiled_where_a_compiler_exists() -> None:
     headers = Path(sysconfig.get_paths()["include"], "Python.h")
     can_be = shutil.which(sysconfig.get_config_var("CC").split()[0]) is not None and headers.exists()
-    assert (fast_path.compiled is not None) == can_be
+    assert (extension.compiled is not None) == can_be
 
 
 class Counting(list[str]):
@@ -112,13 +113,13 @@ def test_wrong_arguments_are_refused() -> None:
     )
     parts |= dict.fromkeys(("ended", "forward_only", "failed"))
     with pytest.raises(TypeError):
-        fast_path.compiled.FastPath(**parts)
+        extension.compiled.FastPath(**parts)
     parts |= {"plain": torch.Tensor, "is_grad_enabled": torch.is_grad_enabled}
     with pytest.raises(TypeError, match="works on dicts, lists and NodeHooks"):
-        fast_path.compiled.FastPath(**parts)
+        extension.compiled.FastPath(**parts)
     parts |= {"row_of": {}, "entering": {}, "leaving": {}, "ended": {}, "nodes": node_hooks()}
     parts |= {name: [] for name in ("changes", "stack", "entered", "owners", "in_backward")}
-    made = fast_path.compiled.FastPath(**parts)
+    made = extension.compiled.FastPath(**parts)
     entering: list[tuple[Any, ...]] = [(), (1, 2), (1, 2, 3), (1, (), {}, 4)]
     for arguments in entering:
         with pytest.raises(TypeError, match="enter"):
@@ -128,7 +129,7 @@ def test_wrong_arguments_are_refused() -> None:
         with pytest.raises(TypeError, match="leave"):
             made.leave(*arguments)
     with pytest.raises(TypeError):
-        fast_path.compiled.Hook(1, timestamps=None, now=None, owners=[], in_backward=(), failed=None)
+        extension.compiled.Hook(1, timestamps=None, now=None, owners=[], in_backward=(), failed=None)
     with pytest.raises(TypeError):
         node_hooks(owners=())
 
@@ -191,7 +192,7 @@ def test_a_new_module_is_not_taken_for_a_freed_one(tmp_path: Path, both_ways: No
 @needed
 def test_a_failing_hook_is_reported_and_backward_goes_on() -> None:
     errors: list[BaseException] = []
-    hook = fast_path.compiled.Hook(1, timestamps=None, now=lambda: 5, owners=[], in_backward=[0], failed=errors.append)
+    hook = extension.compiled.Hook(1, timestamps=None, now=lambda: 5, owners=[], in_backward=[0], failed=errors.append)
     x = torch.ones(3, requires_grad=True)
     y = x * 2
     y.register_hook(hook)
@@ -212,7 +213,7 @@ def test_a_failure_ends_only_the_recording(
         raise RuntimeError("broken")
 
     part = "new_carrier" if broken == "no tensor" else broken
-    original = fast_path.compiled
+    original = extension.compiled
 
     class Module:
         NodeHooks = original.NodeHooks
@@ -224,7 +225,7 @@ def test_a_failure_ends_only_the_recording(
                 return original.FastPath(**{**parts, "nodes": node_hooks(**instead)})
             return original.FastPath(**{**parts, **instead})
 
-    monkeypatch.setattr(fast_path, "compiled", Module)
+    monkeypatch.setattr(extension, "compiled", Module)
     record(tmp_path, lambda: train(Caller(), X, steps=3), timed=3)
     (line,) = capfd.readouterr().err.splitlines()
     assert "the job goes on" in line and "ing a module" in line
@@ -333,7 +334,7 @@ def test_a_module_may_warn_in_the_name_of_its_caller(tmp_path: Path, both_ways: 
 
 @needed
 def test_timestamps_are_stored_as_in_an_array() -> None:
-    timestamps, likewise = fast_path.compiled.TimestampBuffer(), array("q")
+    timestamps, likewise = extension.compiled.TimestampBuffer(), array("q")
     for number in [*range(-3, 200), 1 << 40, -(1 << 62), (1 << 63) - 1]:
         timestamps.append(number)
         likewise.append(number)
@@ -366,7 +367,7 @@ def test_timestamps_are_stored_as_in_an_array() -> None:
     start=st.integers(0, 1 << 60),
 )
 def test_times_are_summed_as_numpy_does(turns: list[tuple[int, int]], start: int) -> None:
-    timestamps, likewise = fast_path.compiled.TimestampBuffer(), array("q")
+    timestamps, likewise = extension.compiled.TimestampBuffer(), array("q")
     for moment in itertools.accumulate((ns for _, ns in turns), initial=start):
         timestamps.append(moment)
         likewise.append(moment)
@@ -387,7 +388,7 @@ def test_times_are_summed_as_numpy_does(turns: list[tuple[int, int]], start: int
 def test_timestamps_read_pythons_clock(tmp_path: Path) -> None:
     source = fast_path.host_timestamps(time.perf_counter_ns)
     timeline = Timeline(source, 0)
-    hook = fast_path.compiled.Hook(
+    hook = extension.compiled.Hook(
         7, timestamps=timeline.timestamps, now=None, owners=timeline.owners, in_backward=[0], failed=None
     )
     before = time.perf_counter_ns()
@@ -414,7 +415,7 @@ def test_it_keeps_no_object_alive(tmp_path: Path) -> None:
 
     def living() -> int:
         gc.collect()
-        kinds = (fast_path.compiled.FastPath, Giving, ModuleTimer)
+        kinds = (extension.compiled.FastPath, Giving, ModuleTimer)
         return sum(type(thing) in kinds for thing in gc.get_objects())
 
     others = living()

@@ -16,7 +16,7 @@ from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distprof.flops.long_graphs import FREED_BY_RECURSION
-from distprof.probes.timing import fast_path
+from distprof.probes import extension
 from distprof.probes.timing.node_hooks import NOBODY, NodeHooks, PythonNodeHooks
 
 _New = Callable[[list[int]], NodeHooks]
@@ -27,7 +27,7 @@ def _in_python(began: list[int]) -> NodeHooks:
 
 
 def _compiled(began: list[int]) -> NodeHooks:
-    if fast_path.compiled is None:
+    if extension.compiled is None:
         pytest.skip("the fast path could not be compiled")
     found: NodeHooks = node_hooks(owners=began, in_backward=[0])
     return found
@@ -137,7 +137,7 @@ def test_nodes_of_a_long_graph_keep_their_edges(new: _New) -> None:
 
 
 def test_hooks_are_freed_with_their_graph() -> None:
-    if fast_path.compiled is None:
+    if extension.compiled is None:
         pytest.skip("the fast path could not be compiled")
 
     class Owners(list[int]):
@@ -157,7 +157,7 @@ def test_hooks_are_freed_with_their_graph() -> None:
 
 
 def test_a_hook_outside_of_backward_of_the_window_begins_nothing() -> None:
-    if fast_path.compiled is None:
+    if extension.compiled is None:
         pytest.skip("the fast path could not be compiled")
     began: list[int] = []
     hooks = node_hooks(owners=began, in_backward=[])
@@ -168,7 +168,7 @@ def test_a_hook_outside_of_backward_of_the_window_begins_nothing() -> None:
 
 
 def test_wrong_rows_and_arguments_are_refused() -> None:
-    if fast_path.compiled is None:
+    if extension.compiled is None:
         pytest.skip("the fast path could not be compiled")
     hooks = node_hooks()
     _, node = _times_two(_start())
