@@ -43,7 +43,7 @@ class ExpertTally:
 
     def __init__(self, layers: Sequence[MoeLayer], window: int = 0) -> None:
         """``window`` is the number of the window, for the records."""
-        self._layers = [*layers]
+        self.layers = [*layers]
         self._window = window
         self._padded: set[int] = set()  # layers whose experts may get rows of padding, as an earlier step shows
         self._met: set[int] = set()  # layers of which an expert was called
@@ -58,7 +58,7 @@ class ExpertTally:
     def begin(self) -> None:
         for number, rows in self._rows.items():
             rows.begin(number in self._padded)
-        self._sums = [self._new_sums(number) for number in range(len(self._layers))]
+        self._sums = [self._new_sums(number) for number in range(len(self.layers))]
 
     def _new_sums(self, number: int) -> LayerSums:
         return LayerSums(by_value=number in self._padded, rows=self._rows.get(number))
@@ -67,8 +67,8 @@ class ExpertTally:
         """Adds tokens by global expert that the script itself has counted in layer ``number`` of ``layers``, which may
         have grown since the tally was made.
         """
-        more = layers[len(self._layers) :]
-        self._layers += more
+        more = layers[len(self.layers) :]
+        self.layers += more
         self._sums += [LayerSums() for _ in more]
         self._read_safely(_read_recorded, number, counts)
 
@@ -81,9 +81,9 @@ class ExpertTally:
 
     def finish(self, iteration: int) -> Pending | None:
         """Starts to copy what was counted since :meth:`begin` to the host; None without layers."""
-        if not self._layers:
+        if not self.layers:
             return None
-        return Pending(iteration, self._window, self._layers, self._sums, self._padded, self._met)
+        return Pending(iteration, self._window, self.layers, self._sums, self._padded, self._met)
 
     def _watch(self, number: int, layer: MoeLayer) -> None:
         if layer.is_counted and layer.read_processed is None:
@@ -114,7 +114,7 @@ class ExpertTally:
         tokens = _tokens((*args, *kwargs.values()))
         self._rows[number].add(place, _rows(tokens))
         if self._sums[number].by_value and tokens is not None:
-            row = self._layers[number].expert_rows[place]
+            row = self.layers[number].expert_rows[place]
             self._read_safely(partial(_read_filled_rows, row), number, tokens)
 
     @hidden_from_dynamo
@@ -139,7 +139,7 @@ class ExpertTally:
         """
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
             return
-        if not read_hidden(read, self._layers[number], self._sums[number], values):
+        if not read_hidden(read, self.layers[number], self._sums[number], values):
             self._sums[number].misread = True
 
 

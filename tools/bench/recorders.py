@@ -92,10 +92,10 @@ class SwitchedRecorder:
 
     def _note_hooked(self, probe: Probe) -> None:
         if isinstance(probe, TimedProbe):
-            tree, ended = self._recorder.rank.tree, probe._timer.ended
+            tree, ended = self._recorder.rank.tree, probe.timer.ended
             self._hooked = [module for module in tree.modules() if tree.row_of[id(module)] in ended]
 
     def _hook_parameters(self, probe: Probe) -> None:
         if isinstance(probe, TimedProbe):
             for module in self._hooked:
-                probe._timer._hook_parameters(module, self._recorder.rank.tree.row_of[id(module)])
+                probe.timer.hook_parameters(module, self._recorder.rank.tree.row_of[id(module)])

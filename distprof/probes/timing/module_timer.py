@@ -136,7 +136,7 @@ class ModuleTimer:
             else:
                 keep_edges(node)
         elif row not in self.ended and torch.is_grad_enabled():
-            self._hook_parameters(module, row)
+            self.hook_parameters(module, row)
 
     @hidden_from_dynamo
     def hook_output(self, row: int, output: Any) -> None:
@@ -188,7 +188,7 @@ class ModuleTimer:
         self.phases.leave()
         self.running.leave_root(row)
 
-    def _hook_parameters(self, module: nn.Module, row: int) -> None:
+    def hook_parameters(self, module: nn.Module, row: int) -> None:
         """Ends the backward of ``row``, whose input needs no gradient, when its own parameters have their gradients."""
         own = [p for p in module._parameters.values() if p is not None and p.requires_grad and p.is_leaf]
         hook = self.nodes.hook(NOBODY)

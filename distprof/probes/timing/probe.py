@@ -68,10 +68,10 @@ class TimedProbe:
         self._on_error = on_error
         self._module_patch = patch
         self._timestamps = timestamps_on(device, clock.mono_ns)
-        self._timer = ModuleTimer(listener, self._timestamps, ExpertTally(layers, window), on_error)
+        self.timer = ModuleTimer(listener, self._timestamps, ExpertTally(layers, window), on_error)
         self._peak_memory, self._memory_source = peak_memory(device)
         self._data_patch = dataloader_patch(on_error)
-        self._functions = TimedFunctions(self._timer, on_error, CompiledRouters(layers, self._timer))
+        self._functions = TimedFunctions(self.timer, on_error, CompiledRouters(layers, self.timer))
         self._pauses = PauseRecorder(clock.mono_ns)
         self.optimizer_steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._window = window
@@ -82,14 +82,14 @@ class TimedProbe:
 
     @property
     def thread(self) -> int:
-        return self._timer.running.thread
+        return self.timer.running.thread
 
     def activity(self) -> tuple[str, int | None]:
         """Returns the running phase, empty outside of all, and the row of the running module, None outside of all.
 
         Another thread may ask: what it gets may be a moment old.
         """
-        phase, owners = self._timer.phases.running, self._timer.timeline.owners
+        phase, owners = self.timer.phases.running, self.timer.timeline.owners
         owner = owners[-1] if owners else NOBODY
         return phase, None if owner == NOBODY else owner if owner >= 0 else ~owner
 
@@ -99,12 +99,12 @@ class TimedProbe:
 
     def record_experts(self, layers: Sequence[MoeLayer], number: int, counts: object) -> None:
         """Adds tokens that the script has counted in layer ``number`` of ``layers``; not again when recomputing."""
-        running = self._timer.running
-        if get_ident() == self.thread and not running.in_evaluation and not self._timer.interrupted:
-            self._timer.experts.record(layers, number, counts)
+        running = self.timer.running
+        if get_ident() == self.thread and not running.in_evaluation and not self.timer.interrupted:
+            self.timer.experts.record(layers, number, counts)
 
     def attach(self) -> None:
-        timer = self._timer
+        timer = self.timer
         self._module_patch.open(with_fast_path(timer, self._on_error))
         self._data_patch.open(ThreadCallHandler(self.thread, timer.data_began, timer.data_ended))
         self.optimizer_steps.open()
@@ -124,10 +124,10 @@ class TimedProbe:
         self._functions.close()
         self._pauses.close()
         self._processor_wait.close()
-        self._timer.remove_hooks()
+        self.timer.remove_hooks()
 
     def abandon(self) -> None:
-        self._timer.abandon()
+        self.timer.abandon()
         self.detach()
 
     def begin(self) -> None:
@@ -135,12 +135,12 @@ class TimedProbe:
             self._collectives.step_begins()
         self._began_wall_ns = self._clock.wall_ns()
         self._processor_wait.begin()
-        self._timer.begin()
+        self.timer.begin()
         self.optimizer_steps.forget()
         self._functions.begin()
 
     def end(self, iteration: int, mode: str) -> None:
-        timer, work = self._timer, self._timer.running.tally.work()
+        timer, work = self.timer, self.timer.running.tally.work()
         tokens = timer.experts.finish(iteration)  # before the timestamp after which they can be read
         modules = timer.finish()
         phases = timer.phases.finish()
@@ -181,24 +181,24 @@ class TimedProbe:
         return records
 
     def backward_began(self, create_graph: bool) -> None:
-        if get_ident() == self._timer.running.thread:
-            self._timer.backward_began()
-        elif not self._timer.stack and not self._timer.in_backward:  # the thread that trains waits for this backward
+        if get_ident() == self.timer.running.thread:
+            self.timer.backward_began()
+        elif not self.timer.stack and not self.timer.in_backward:  # the thread that trains waits for this backward
             self._backward_thread = get_ident()
-            self._timer.backward_began()
+            self.timer.backward_began()
 
     def backward_ended(self) -> None:
-        if get_ident() in (self._timer.running.thread, self._backward_thread):
+        if get_ident() in (self.timer.running.thread, self._backward_thread):
             self._backward_thread = None
-            self._timer.backward_ended()
+            self.timer.backward_ended()
 
     def _optimizer_began(self) -> None:
-        self._timer.running.tally.updating += 1
-        self._timer.phases.enter(OPTIMIZER)
+        self.timer.running.tally.updating += 1
+        self.timer.phases.enter(OPTIMIZER)
 
     def _optimizer_ended(self) -> None:
-        self._timer.running.tally.updating -= 1
-        self._timer.phases.leave()
+        self.timer.running.tally.updating -= 1
+        self.timer.phases.leave()
 
 
 def _record_of(finished: _Finished) -> Step:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from bench.estimate import Estimate, middle_ratio
 from bench.moe.training import MoeTraining
 from bench.recorders import SwitchedRecorder, checked
-from distprof.probes.experts import ExpertTally
+from distprof.probes.timing.probe import TimedProbe
 from distprof.recorder.recorder import Recorder
 
 KINDS = ("stacked", "listed")
@@ -64,11 +64,14 @@ def _step_ns(training: MoeTraining, turns: SwitchedRecorder, switch: Callable[[b
 
 def _switch(recorder: Recorder) -> tuple[Callable[[bool], None], int]:
     """Returns a function that switches the recording of experts on or off, and the number of layers."""
-    tally = next(one for one in gc.get_objects() if type(one) is ExpertTally and one.leaving)
-    layers, entering, leaving = list(tally._layers), dict(tally.entering), dict(tally.leaving)
+    probe = recorder.probes.probe
+    if not isinstance(probe, TimedProbe):
+        raise RuntimeError(f"the step is no timed one: {probe}")
+    tally = probe.timer.experts
+    layers, entering, leaving = list(tally.layers), dict(tally.entering), dict(tally.leaving)
 
     def switch(recorded: bool) -> None:
-        tally._layers[:] = layers if recorded else []
+        tally.layers[:] = layers if recorded else []
         tally.entering.clear()
         tally.leaving.clear()
         if recorded:
