@@ -103,16 +103,10 @@ int is_highest(PyObject *object, int64_t number)
 /* Inserts the node at a place of this step's. */
 static int insert(NodeHooks *self, Py_ssize_t place, int64_t number, PyObject *owner)
 {
-    if (self->size == self->capacity) {
-        Py_ssize_t capacity = self->capacity ? 2 * self->capacity : 256;
-        Node *grown = PyMem_Realloc(self->nodes, capacity * sizeof *grown);
-        if (grown == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        self->nodes = grown;
-        self->capacity = capacity;
-    }
+    Node *room = self->size < self->capacity ? self->nodes : more_room(self->nodes, &self->capacity, sizeof *room);
+    if (room == NULL)
+        return -1;
+    self->nodes = room;
     memmove(self->nodes + place + 1, self->nodes + place, (self->size - place) * sizeof *self->nodes);
     self->nodes[place] = (Node){number, owner};
     self->size++;

@@ -22,16 +22,10 @@ static PyTypeObject *buffer_type, *hook_type;
 
 static int append(TimestampBuffer *self, int64_t ns)
 {
-    if (self->size == self->capacity) {
-        Py_ssize_t capacity = self->capacity ? 2 * self->capacity : 64;
-        int64_t *grown = PyMem_Realloc(self->ns, capacity * sizeof *grown);
-        if (grown == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        self->ns = grown;
-        self->capacity = capacity;
-    }
+    int64_t *room = self->size < self->capacity ? self->ns : more_room(self->ns, &self->capacity, sizeof *room);
+    if (room == NULL)
+        return -1;
+    self->ns = room;
     self->ns[self->size++] = ns;
     return 0;
 }
@@ -246,6 +240,16 @@ static PyType_Spec hook_spec = {
 };
 
 /* Helpers of all files. */
+
+void *more_room(void *items, Py_ssize_t *capacity, size_t item_bytes)
+{
+    Py_ssize_t larger = *capacity ? 2 * *capacity : 64;
+    void *room = PyMem_Realloc(items, larger * item_bytes);
+    if (room == NULL)
+        return PyErr_NoMemory();
+    *capacity = larger;
+    return room;
+}
 
 PyObject *take_exception(void)
 {

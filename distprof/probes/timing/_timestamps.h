@@ -45,6 +45,9 @@ PyObject *add_type(PyObject *module, const char *name, PyType_Spec *spec);
 /* Clears the exception that is set and returns it, with its traceback: a new reference. */
 PyObject *take_exception(void);
 
+/* Returns the items in twice as much memory, and sets their capacity; NULL with an exception set, nothing changed. */
+void *more_room(void *items, Py_ssize_t *capacity, size_t item_bytes);
+
 /* Frees an object of a type that supports garbage collection. */
 void free_collected(PyObject *object, inquiry clear);
 
