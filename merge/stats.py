@@ -14,21 +14,21 @@ from distprof.merge.arrays import FloatArray, IntArray, ShortFloatArray
 from distprof.merge.report import Spread
 
 #: Values of which medians are computed at once: all of a large run, ordered, would take as much memory as these.
-_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 18
 
 
 def spread(values: Mapping[int, float]) -> Spread | None:
     """Returns the spread of ``values`` by rank; None where there are none.  The lowest rank of equal maxima counts."""
     if not values:
         return None
-    numbers = np.array(list(values.values()), np.float64)
-    largest = min(values, key=lambda rank: (-values[rank], rank))
+    ranks, numbers = np.array(list(values)), np.array(list(values.values()), np.float64)
+    largest = numbers.max()
     return Spread(
         min=float(numbers.min()),
         median=float(middle(numbers)),
-        max=float(numbers.max()),
+        max=float(largest),
         mean=float(numbers.mean()),
-        max_rank=largest,
+        max_rank=int(ranks[numbers == largest].min()),
     )
 
 

@@ -22,7 +22,7 @@ from distprof.merge.load.collectives import RankCollectives
 from distprof.merge.report import RankTimeline, Span, StepTimeline
 from distprof.merge.skew.verdict import rank_verdict
 from distprof.merge.stats import middle
-from distprof.merge.times.throughput import iterations
+from distprof.merge.times.summary import profile_summary
 from distprof.records import NO_ROW
 
 #: Of more ranks, the named ones and others at equal distances are shown.
@@ -60,7 +60,7 @@ def shown_ranks(ranks: Sequence[int], named: Sequence[int]) -> list[int]:
 
 def _typical_iteration(analysis: Analysis) -> tuple[Mapping[int, RankCollectives], int]:
     """Returns what ranks recorded of the iteration that is nearest to the median length, and its number."""
-    times, found = iterations(analysis.timed_windows), recorded(analysis)
+    times, found = profile_summary(analysis).iterations, recorded(analysis)
     lengths: dict[int, list[float]] = {}
     for own in found.values():
         for iteration, start, end in zip(own.iterations, own.start_ns.tolist(), own.end_ns.tolist(), strict=True):

@@ -6,7 +6,6 @@ phases of the ranks -> PhaseTime;   self times (modules, ranks) without waits ->
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from distprof.merge.collectives.section import collectives_section
 from distprof.merge.report import PhaseTime, RankWait, SelfTime, TimeUse
 from distprof.merge.skew.skew import own_time_tables
 from distprof.merge.stats import nan_mean, nan_median, to_number
-from distprof.merge.times.rank_rows import rank_rows
+from distprof.merge.times.phase_tables import phase_tables
 from distprof.merge.times.summary import profile_summary
 from distprof.plain import dataclass
 from distprof.records import PHASES
@@ -54,7 +53,8 @@ def time_use(analysis: Analysis) -> TimeUse:
         return TimeUse()
     own = own_time_tables(analysis)
     modules = len(analysis.union.modules)
-    times = _Times(own.modules.times[:modules], own.modules.times[modules:], _waits(own.modules.waits, modules))
+    forward, backward = np.split(own.modules.times, 2)
+    times = _Times(forward, backward, _waits(own.modules.waits, modules), own.modules.medians)
     phases = tuple(_phases(analysis, dict(zip(own.phases.subjects, own.phases.median_waits(), strict=True))))
     total = sum(one.median_ns for one in phases)
     return TimeUse(
@@ -74,6 +74,7 @@ class _Times:
     forward: FloatArray
     backward: FloatArray
     wait: FloatArray | None  # None where waits are not known at all
+    medians: FloatArray  # of forward, then of backward, by module
 
     @property
     def tables(self) -> tuple[FloatArray | None, ...]:
@@ -89,9 +90,9 @@ def _waits(table: FloatArray | None, modules: int) -> FloatArray | None:
 
 
 def _phases(analysis: Analysis, waits: dict[str, float]) -> Iterator[PhaseTime]:
-    rows = rank_rows(analysis)
-    times = {phase: [time for row in rows if (time := row.phases_ns.get(phase)) is not None] for phase in PHASES}
-    medians = {phase: middle for phase, own in times.items() if own and (middle := median(own))}
+    by_rank = phase_tables(analysis).medians
+    over_ranks = {phase: to_number(float(nan_median(by_rank[phase]))) for phase in PHASES if phase in by_rank}
+    medians = {phase: middle for phase, middle in over_ranks.items() if middle}
     whole, awaited = sum(medians.values()), _awaited(collectives_section(analysis).waits)
     for phase, time in medians.items():
         wait = to_number(waits.get(phase, np.nan))
@@ -114,8 +115,8 @@ def _awaited(waits: tuple[RankWait, ...]) -> str:
 
 def _modules(analysis: Analysis, times: _Times, iteration_ns: float) -> Iterator[SelfTime]:
     parents = {module.parent for module in analysis.union.modules}
-    unknown = [np.nan] * len(analysis.union.modules)
-    middle = [unknown if table is None else nan_median(table).tolist() for table in times.tables]
+    wait = np.full(len(analysis.union.modules), np.nan) if times.wait is None else nan_median(times.wait)
+    middle = [own.tolist() for own in (*np.split(times.medians, 2), wait)]
     for index, (module, *own) in enumerate(zip(analysis.union.modules, *middle, strict=True)):
         yield _self_time(module.label, module.row.class_name, 1, index in parents, own, iteration_ns)
 

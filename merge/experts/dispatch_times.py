@@ -58,25 +58,29 @@ def dispatch_times(
     whether it is of the layer's own code.
     """
     sums: dict[int, list[tuple[float, float]]] = {}
-    why: dict[int, str] = {}
+    told: dict[tuple[str, tuple[int, ...]], int] = {}  # why not, of which layers -> the last rank that tells it
+    layers_on: dict[tuple[int, int], tuple[int, ...]] = {}  # by the identity of a rank's layers and of its places
     for column, data in enumerate(analysis.ranks):
         window = analysis.timed_windows.get(data.rank)
         if window is None:
             continue
         places = analysis.union.index(column)
-        layers = sorted({int(places[layer.row]) for layer in data.layers if layer.row < len(places)})
-        found = window.collectives
+        key = id(data.layers), id(places)
+        if key not in layers_on:
+            layers_on[key] = tuple(sorted({int(places[one.row]) for one in data.layers if one.row < len(places)}))
+        found, layers = window.collectives, layers_on[key]
         unseen = NOT_RECORDED if found is None else found.turns_unseen
         if found is None or unseen:
-            why.update(dict.fromkeys(layers, unseen))
+            told[unseen, layers] = column
             continue
         turns = _own_turns(found, places, layer_of, experts, own)
         for layer in layers:
             times = _median_times(turns, layer, len(found.iterations))
             if times is None:
-                why[layer] = SHORT
+                told[SHORT, (layer,)] = column
             else:
                 sums.setdefault(layer, []).append(times)
+    why = {layer: reason for reason, layers in sorted(told, key=lambda key: told[key]) for layer in layers}
     known = {layer: np.mean(times, axis=0).tolist() for layer, times in sums.items() if layer not in why}
     return {layer: DispatchTimes(None, None, reason) for layer, reason in why.items()} | {
         layer: DispatchTimes(*times) for layer, times in known.items()

@@ -24,6 +24,9 @@ from distprof.merge.load.module_tree import RankTree
 from distprof.plain import dataclass
 from distprof.records import Array, ModuleRow
 
+#: Ranks whose values are put in place together: a value at a time, all of a large run would miss the caches.
+_RANKS_AT_ONCE = 64
+
 
 @dataclass(frozen=True)
 class Module:
@@ -60,20 +63,31 @@ class ModuleUnion:
         place = {key: index for index, key in enumerate(order)}
         self.modules = union.modules(order, place, held_as)
         self._index = [np.array([place[key] for key in own], np.int64) for own in keys.values()]  # by kind
+        every = np.arange(len(self.modules))
+        # By kind: its places in a row of all modules.  Most kinds have all of them, and copying is then quicker.
+        self._places = [slice(None) if np.array_equal(own, every) else own for own in self._index]
 
     def index(self, column: int) -> IntArray:
         """Returns, by row of the ``column``-th rank's tree, the module's index in the union."""
         return self._index[self._kind_of[column]]
 
-    def stack(self, values: Iterable[ShortFloatArray | None], tables: int) -> ShortFloatArray:
-        """Returns (ranks, tables, modules) from each rank's (tables, rows) values; NaN where a rank has no such module
+    def kind(self, column: int) -> int:
+        """Returns a number that ranks have in common whose trees, and the places of these in the union, are equal."""
+        return self._kind_of[column]
+
+    def stack(self, values: Sequence[ShortFloatArray | None], tables: int) -> ShortFloatArray:
+        """Returns (tables, modules, ranks) from each rank's (tables, rows) values; NaN where a rank has no such module
         or no values.
         """
-        table = np.full((len(self._kind_of), tables, len(self.modules)), np.nan, np.float32)
-        for column, own in enumerate(values):
-            if own is not None:
-                table[column][:, self.index(column)] = own
-        return table
+        stacked = np.empty((tables, len(self.modules), len(values)), np.float32)
+        for first in range(0, len(values), _RANKS_AT_ONCE):
+            some = values[first : first + _RANKS_AT_ONCE]
+            by_rank = np.full((len(some), tables, len(self.modules)), np.nan, np.float32)
+            for table, own, kind in zip(by_rank, some, self._kind_of[first:], strict=False):
+                if own is not None:
+                    table[:, self._places[kind]] = own
+            stacked[..., first : first + len(some)] = np.moveaxis(by_rank, 0, -1)
+        return stacked
 
     def holders(self) -> IntArray:
         """Returns by module how many ranks have it."""
@@ -82,18 +96,20 @@ class ModuleUnion:
             found[self._index[kind]] += ranks
         return found
 
-    def mean(self, values: Iterable[Array | None]) -> FloatArray:
-        """Returns by module the mean over the ranks that have a value, which is not NaN; NaN where none has."""
+    def mean(self, values: Iterable[tuple[int, int, Array]]) -> FloatArray:
+        """Returns by module the mean over the ranks that have a value, which is not NaN; NaN where none has.
+
+        ``values`` has (number of ranks, their kind, their value by row).
+        """
         alike: dict[tuple[int, int], Array] = {}  # ranks that share an array are added up at once
         ranks: Counter[tuple[int, int]] = Counter()
-        for kind, own in zip(self._kind_of, values, strict=True):
-            if own is not None:
-                key = id(own), kind
-                ranks[key] += 1
-                alike[key] = own  # kept, so that the id stays its own
+        for number, kind, own in values:
+            key = id(own), kind
+            ranks[key] += number
+            alike[key] = own  # kept, so that the id stays its own
         total, known = np.zeros(len(self.modules)), np.zeros(len(self.modules))
-        for (number, kind), own in alike.items():
-            there, times = ~np.isnan(own), ranks[number, kind]
+        for key, own in alike.items():
+            there, times, kind = ~np.isnan(own), ranks[key], key[1]
             total[self._index[kind]] += times * np.where(there, own, 0.0)
             known[self._index[kind]] += times * there
         return np.where(known > 0, total / np.maximum(known, 1), np.nan)

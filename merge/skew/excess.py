@@ -28,13 +28,15 @@ def excess_over_others(times: FloatArray) -> FloatArray:
     """Returns (ranks, ...) times minus the median of the other ranks; NaN without a time, or without another rank."""
     ordered = np.sort(times, axis=0)  # NaN goes last
     known = np.count_nonzero(~np.isnan(times), axis=0)
-    middle = known // 2
-    below, at, above = (_pick(ordered, middle + offset) for offset in (-1, 0, 1))
+    below, at, above = (_pick(ordered, known // 2 + offset) for offset in (-1, 0, 1))
     # Of an even number the others are odd, and one of the two middle ones is their median.
-    of_even = np.where(times <= below, at, below)
-    of_odd = np.where(times < at, (at + above) / 2, np.where(times > at, (below + at) / 2, (below + above) / 2))
-    others = np.where(known % 2 == 0, of_even, of_odd)
-    excess: FloatArray = np.where(known > 1, times - others, np.nan)
+    others = np.where(times <= below, at, below)
+    odd = known % 2 == 1
+    if odd.any():
+        of_odd = np.where(times < at, (at + above) / 2, np.where(times > at, (below + at) / 2, (below + above) / 2))
+        others = np.where(odd, of_odd, others)
+    excess: FloatArray = times - others
+    excess[..., known < 2] = np.nan
     return excess
 
 

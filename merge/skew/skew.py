@@ -12,6 +12,7 @@ ranks that differ, either may be the odd one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from distprof.records import PHASES
 
 MAP_COLUMNS = 16
 #: Subjects that are compared at once: of a large run, all of them together would take several times their memory.
-_SUBJECTS = 128
+_SUBJECTS = 32
 _MODULE_PHASES = ("forward", "backward")
 _WHOLE = ("iteration", "iteration")
 
@@ -47,6 +48,11 @@ class TimesByPlace:
     times: FloatArray  # (subjects, ranks), without ``waits``
     excess: FloatArray
     waits: FloatArray | None  # None where they are not known at all
+
+    @cached_property
+    def medians(self) -> FloatArray:
+        """Returns the median time of each subject over the ranks; NaN where none has one."""
+        return nan_median(self.times)
 
     def at(self, places: IntArray) -> TimesByPlace:
         """Returns the table of some of the subjects, in this order."""
@@ -185,17 +191,17 @@ def _worst_first(table: TimesByPlace) -> IntArray:
 
 def _rows(table: TimesByPlace, places: IntArray, ranks: IntArray) -> tuple[SkewRow, ...]:
     """Returns one row for each of some subjects, which have times and an excess."""
-    blocks = (table.at(places[first : first + _SUBJECTS]) for first in range(0, len(places), _SUBJECTS))
-    return tuple(row for block in blocks for row in _block(block, ranks))
+    blocks = (places[first : first + _SUBJECTS] for first in range(0, len(places), _SUBJECTS))
+    return tuple(row for some in blocks for row in _block(table.at(some), table.medians[some], ranks))
 
 
-def _block(table: TimesByPlace, ranks: IntArray) -> Iterator[SkewRow]:
+def _block(table: TimesByPlace, medians: FloatArray, ranks: IntArray) -> Iterator[SkewRow]:
     slowest = np.nanargmax(table.excess, axis=1)
     columns = zip(
         table.subjects,
         table.phases,
         np.nanmin(table.times, axis=1).tolist(),
-        nan_median(table.times).tolist(),
+        medians.tolist(),
         np.nanmax(table.times, axis=1).tolist(),
         np.take_along_axis(table.excess, slowest[:, None], axis=1)[:, 0].tolist(),
         ranks[slowest].tolist(),

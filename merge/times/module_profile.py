@@ -8,6 +8,7 @@ mean.  Times are medians over steps and then over ranks, so parents equal the su
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -35,47 +36,25 @@ class TimeTables:
     time either where its whole subtree was never called.  There are no backward times where nothing trains.
     """
 
-    times: ShortFloatArray  # (ranks, 4, modules): those of a rank side by side
-
-    @property
-    def own(self) -> ShortFloatArray:
-        """The self times of each module twice: in forward, then in backward."""
-        ranks, _, modules = self.times.shape
-        both: ShortFloatArray = self.times[:, :2].reshape(ranks, 2 * modules).T
-        return both
-
-    @property
-    def forward_self(self) -> ShortFloatArray:
-        return self._of(0)
-
-    @property
-    def backward_self(self) -> ShortFloatArray:
-        return self._of(1)
-
-    @property
-    def forward(self) -> ShortFloatArray:  # inclusive
-        return self._of(2)
-
-    @property
-    def backward(self) -> ShortFloatArray:  # inclusive
-        return self._of(3)
-
-    def _of(self, table: int) -> ShortFloatArray:
-        found: ShortFloatArray = self.times[:, table].T
-        return found
+    forward_self: ShortFloatArray
+    backward_self: ShortFloatArray
+    forward: ShortFloatArray  # inclusive
+    backward: ShortFloatArray  # inclusive
+    own: ShortFloatArray  # the self times of each module twice: in forward, then in backward
 
 
 @computed_once
 def time_tables(analysis: Analysis) -> TimeTables:
     """Returns the times of all modules on all ranks."""
-    called = _mean(analysis, lambda tree, window: window.times.calls if window.times else None) > 0
+    called = _mean(analysis, lambda _, window: window.times.calls if window.times else None) > 0
     called_below = _any_below(called, analysis.union.modules)
     windows = (analysis.windows.get(data.rank) for data in analysis.ranks)
-    times = analysis.union.stack((window.times.times if window and window.times else None for window in windows), 4)
+    times = analysis.union.stack([window.times.times if window and window.times else None for window in windows], 4)
     trains = np.full(len(called), analysis.trains)
-    for number, known in enumerate((called, called & trains, called_below, called_below & trains)):
-        times[:, number, ~known] = np.nan
-    return TimeTables(times)
+    for table, known in zip(times, (called, called & trains, called_below, called_below & trains), strict=True):
+        table[~known] = np.nan
+    forward_self, backward_self, forward, backward = times
+    return TimeTables(forward_self, backward_self, forward, backward, times[:2].reshape(-1, times.shape[-1]))
 
 
 def module_times(analysis: Analysis) -> ModuleTimes:
@@ -96,8 +75,8 @@ def module_stats(analysis: Analysis) -> tuple[ModuleStats, ...]:
     columns = zip(
         union.modules,
         union.holders().tolist(),
-        union.mean(data.tree.total_params for data in analysis.ranks).tolist(),
-        union.mean(data.tree.own_params for data in analysis.ranks).tolist(),
+        union.mean((one.ranks, one.kind, one.tree.total_params) for one in _alike_ranks(analysis)).tolist(),
+        union.mean((one.ranks, one.kind, one.tree.own_params) for one in _alike_ranks(analysis)).tolist(),
         _mean(analysis, _calls),
         _mean(analysis, _counted(lambda counts: counts.forward_macs, inclusive=True)),
         _mean(analysis, _counted(lambda counts: counts.forward_flops, inclusive=True)),
@@ -144,10 +123,36 @@ def _row(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _AlikeRanks:
+    """Ranks with the same modules, counted work and calls in timed steps."""
+
+    ranks: int
+    kind: int  # of their modules in the union
+    tree: RankTree
+    window: Window | None  # of the first of them
+
+
+@computed_once
+def _alike_ranks(analysis: Analysis) -> list[_AlikeRanks]:
+    """Returns all ranks, those that are alike together, in the order of the first ones."""
+    first: dict[tuple[int, int, int], int] = {}  # -> column
+    number: Counter[tuple[int, int, int]] = Counter()
+    windows = [analysis.windows.get(data.rank) for data in analysis.ranks]
+    for column, window in enumerate(windows):
+        shared = (id(window.counts), id(window.times and window.times.calls)) if window else (0, 0)
+        key = (analysis.union.kind(column), *shared)
+        first.setdefault(key, column)
+        number[key] += 1
+    return [
+        _AlikeRanks(number[key], key[0], analysis.ranks[column].tree, windows[column]) for key, column in first.items()
+    ]
+
+
 def _mean(analysis: Analysis, pick: Pick) -> FloatArray:
     """Returns by module the mean over the ranks that have a value."""
-    windows = ((data.tree, analysis.windows.get(data.rank)) for data in analysis.ranks)
-    return analysis.union.mean(pick(tree, window) if window else None for tree, window in windows)
+    picked = ((one, pick(one.tree, one.window) if one.window else None) for one in _alike_ranks(analysis))
+    return analysis.union.mean((one.ranks, one.kind, own) for one, own in picked if own is not None)
 
 
 def _counted(pick: Callable[[Counts], Array], *, inclusive: bool) -> Pick:

@@ -204,7 +204,7 @@ def _phases_spread(analysis: Analysis, ranks: Iterable[int], phases: Sequence[st
     """Returns the spread of the phases' sum; a rank that saw none of the phases has no value."""
     tables = phase_tables(analysis)
     medians = dict(zip(tables.ranks, nan_median(tables.sums(phases)).tolist(), strict=True))
-    return spread({rank: medians[rank] for rank in ranks if not isnan(medians[rank])})
+    return spread({rank: median for rank in ranks if not isnan(median := medians[rank])})
 
 
 def _mean(values: Mapping[int, float | None]) -> float | None:

@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from statistics import fmean, median
 
+import numpy as np
+
+from distprof.merge.arrays import distinct
 from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import LONG_STEP, Evaluations, Iterations
-from distprof.merge.stats import median_of_steps, quantile, spread
+from distprof.merge.stats import median_of_steps, middle, quantile, spread
 
 _LATE_SHARE = 0.95  # 1 of 20 iterations is longer
 _WORTH_SAYING = 0.02  # difference of two rates
+_NONE = np.empty(0)
 
 
 def evaluations(windows: Mapping[int, Window]) -> Evaluations:
@@ -25,38 +29,37 @@ def evaluations(windows: Mapping[int, Window]) -> Evaluations:
 
     A step has an evaluation if any rank ran one in it, because the other ranks wait for it.
     """
-    taken = {rank: window.phase_ns("evaluation") for rank, window in windows.items()}
+    taken = {rank: window.phases_ns.get("evaluation", _NONE) for rank, window in windows.items()}
+    evaluating = {rank: times for rank, times in taken.items() if (times > 0).any()}
     evaluated = {
         iteration
-        for rank, window in windows.items()
-        for iteration, took in zip(window.iterations, taken[rank].tolist(), strict=True)
+        for rank, times in evaluating.items()
+        for iteration, took in zip(windows[rank].iterations, times.tolist(), strict=True)
         if took > 0
     }
     return Evaluations(
         steps=len(evaluated),
-        timed_steps=len({iteration for window in windows.values() for iteration in window.iterations}),
-        time_ns=spread({rank: median_of_steps(times[times > 0]) for rank, times in taken.items() if (times > 0).any()}),
+        timed_steps=len(set().union(*{window.iterations for window in windows.values()})),
+        time_ns=spread({rank: median_of_steps(times[times > 0]) for rank, times in evaluating.items()}),
     )
 
 
 def iterations(windows: Mapping[int, Window]) -> Iterations | None:
     """Returns the wall time of the job's iterations, each the median of its ranks; None without a timed step."""
-    by_iteration: dict[int, list[int]] = {}
-    for window in windows.values():
-        for iteration, duration in zip(window.iterations, window.durations_ns.tolist(), strict=True):
-            by_iteration.setdefault(iteration, []).append(duration)
-    by_number = {iteration: median(durations) for iteration, durations in sorted(by_iteration.items())}
-    if not by_number:
+    if not windows:
         return None
+    number = np.concatenate([window.iterations for window in windows.values()])
+    duration = np.concatenate([window.durations_ns for window in windows.values()])
+    by_number = {one: float(middle(duration[number == one])) for one in distinct(number).tolist()}
     times = list(by_number.values())
-    middle = float(median(times))
+    median_ns = float(median(times))
     return Iterations(
         steps=len(times),
-        median_ns=middle,
+        median_ns=median_ns,
         mean_ns=fmean(times),
         p95_ns=quantile(times, _LATE_SHARE),
         max_ns=float(max(times)),
-        long=tuple(iteration for iteration, time in by_number.items() if time > LONG_STEP * middle),
+        long=tuple(iteration for iteration, time in by_number.items() if time > LONG_STEP * median_ns),
     )
 
 

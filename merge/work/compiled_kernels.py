@@ -58,7 +58,11 @@ def compiled_notes(analysis: Analysis) -> tuple[str, ...]:
             refused.setdefault(counts.eager_refused, []).append(analysis.ranks[column].rank)
     for why, ranks in refused.items():
         notes.append(f"compiled code was not counted module by module on {rank_names(ranks)}: {why}")
-    hides = any(inside_compiled(analysis.ranks[column].tree, counts).any() for column, counts in _counted(analysis))
+    hides = any(
+        inside_compiled(analysis.ranks[column].tree, counts).any()
+        for column, counts in _counted(analysis)
+        if counts.compiled == COMPILED
+    )
     notes += [_HIDDEN] if hides and not refused else []
     unseen = [rank for rank, window in analysis.windows.items() if window.saw_no_forward]
     return (*notes, *([_UNSEEN.format(ranks=rank_names(unseen))] if unseen else []))

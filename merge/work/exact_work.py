@@ -39,8 +39,9 @@ def expert_notes(analysis: Analysis) -> tuple[str, ...]:
     on_own_meshes = {
         data.tree.roots.get(root, "a model")
         for data in analysis.ranks
+        if data.topology is not None and data.topology.roots
         for root in {data.tree.rows[layer.row].root for layer in data.layers}
-        if any(own.root == root for own in (data.topology.roots if data.topology else ()))
+        if any(own.root == root for own in data.topology.roots)
     }
     return tuple(
         f"{model} has a mesh of its own, but which of its experts a rank hosts is derived from the axes of the job, "

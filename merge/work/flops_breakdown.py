@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from distprof.merge.analysis import Analysis
@@ -13,7 +14,9 @@ _OPTIMIZER = "optimizer_flops"
 
 def work_rows(analysis: Analysis) -> tuple[WorkRow, ...]:
     """Returns the rows, means over the ranks that counted; no row for an optimizer that no rank saw."""
-    counted = list(analysis.counts.values())
+    alike = {id(counts): counts for counts in analysis.counts.values()}  # ranks that counted the same share an object
+    ranks = Counter(map(id, analysis.counts.values()))
+    counted = [(counts, ranks[key]) for key, counts in alike.items()]
     if not counted:
         return ()
     trains = analysis.trains
@@ -35,10 +38,11 @@ def work_rows(analysis: Analysis) -> tuple[WorkRow, ...]:
             recompute_flops=outside("recompute_flops") if trains else None,
         ),
     ]
-    if any(_OPTIMIZER in counts.outside for counts in counted):
+    if any(_OPTIMIZER in counts.outside for counts, _ in counted):
         rows.append(WorkRow(where="(optimizer)", optimizer_flops=outside(_OPTIMIZER)))
     return tuple(rows)
 
 
-def _mean(counted: Sequence[Counts], pick: Callable[[Counts], int]) -> float:
-    return sum(map(pick, counted)) / len(counted)
+def _mean(counted: Sequence[tuple[Counts, int]], pick: Callable[[Counts], int]) -> float:
+    """Returns the mean over ranks; ``counted`` has what ranks counted, and how many counted it."""
+    return sum(ranks * pick(counts) for counts, ranks in counted) / sum(ranks for _, ranks in counted)

@@ -8,7 +8,7 @@ with the same experts are needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,14 +42,16 @@ def alike_ranks(analysis: Analysis, is_sliced: IsSliced) -> Iterator[AlikeRanks]
     has choices, or micro-batches, of its own.
     """
     groups: dict[tuple[int, ...], list[AlikeRanks]] = {}
+    axes = _axes_of_groups(analysis.layout)
     for column, data in enumerate(analysis.ranks):
         if data.layers:
-            group = _group(data.rank, analysis.layout)
+            group = analysis.layout.piece(data.rank, axes)
             own = AlikeRanks((data.rank,), column, data, analysis.windows.get(data.rank), group)
             groups.setdefault(group, []).append(own)
     alike: dict[Hashable, list[list[AlikeRanks]]] = {}
+    axes_of = {id(data.layers): tuple(dict.fromkeys(one.axis for one in data.layers)) for data in _one_each(analysis)}
     for members in groups.values():
-        key, *others = (_key(analysis, one) for one in members)
+        key, *others = (_key(analysis, one, axes_of[id(one.data.layers)]) for one in members)
         same = key is not None and all(other == key for other in others)
         if same and _count_once(members, analysis.counted, is_sliced):
             alike.setdefault(key, []).append(members)
@@ -58,14 +60,21 @@ def alike_ranks(analysis: Analysis, is_sliced: IsSliced) -> Iterator[AlikeRanks]
     yield from map(_together, alike.values())
 
 
-def _key(analysis: Analysis, one: AlikeRanks) -> Hashable | None:
-    """Returns what is equal for ranks that are alike; None for a rank that is like no other."""
+def _one_each(analysis: Analysis) -> Iterable[RankData]:
+    """Returns one rank for each object with MoE layers, which many ranks share."""
+    return {id(data.layers): data for data in analysis.ranks}.values()
+
+
+def _key(analysis: Analysis, one: AlikeRanks, axes: Sequence[str]) -> Hashable | None:
+    """Returns what is equal for ranks that are alike; None for a rank that is like no other.
+
+    ``axes`` are those that distribute the experts of its layers.
+    """
     window, data = one.window, one.data
     if window is None or window.routings or window.calls:
         return None
     if window.counted_routing is not None and window.counted_routing.layers:
         return None
-    axes = tuple(dict.fromkeys(layer.axis for layer in data.layers))
     model = data.tree, data.parameters, id(data.layers), id(analysis.union.index(one.column))
     shape = None if window.loads is None else window.loads.shape
     steps = window.steps > 0, window.load_iterations, window.unseen, shape
@@ -98,8 +107,8 @@ def _together(groups: Sequence[Sequence[AlikeRanks]]) -> AlikeRanks:
     return replace(first, ranks=ranks, window=replace(first.window, loads=total))
 
 
-def _group(rank: int, layout: JobTopology) -> tuple[int, ...]:
-    """Returns the rank's coordinates without tp, or without etp where experts have tensor parallelism of their own."""
+def _axes_of_groups(layout: JobTopology) -> tuple[str, ...]:
+    """Returns all axes but tp, or but etp where experts have tensor parallelism of their own."""
     if layout.info.sizes.get("etp", 1) > 1 and "edp" in layout.info.sizes:
-        return layout.piece(rank, ("pp", "ep", "edp"))
-    return layout.piece(rank, [axis for axis in AXES if axis != "tp"])
+        return "pp", "ep", "edp"
+    return tuple(axis for axis in AXES if axis != "tp")

@@ -84,9 +84,10 @@ def test_stack_puts_values_at_their_module_and_nan_elsewhere() -> None:
     alignment = ModuleUnion([one, other, one])
     values = [np.array([1.0, 2.0]), np.array([3.0, 4.0, 5.0])]
     table = alignment.stack([*(np.stack([own, 10 * own]).astype(np.float32) for own in values), None], 2)
-    for number, factor in enumerate((1.0, 10.0)):
-        by_module = (table[:, number] / factor).T.tolist()
-        found = {module.label: row for module, row in zip(alignment.modules, by_module, strict=True)}
+    for by_module, factor in zip(table, (1.0, 10.0), strict=True):
+        found = {
+            module.label: row for module, row in zip(alignment.modules, (by_module / factor).tolist(), strict=True)
+        }
         assert str(found["GPT"]) == "[1.0, 3.0, nan]"
         assert str(found["a"]) == "[2.0, nan, nan]"
         assert str(found["b.c"]) == "[nan, 5.0, nan]"
