@@ -27,15 +27,12 @@ from distprof.rank_names import rank_names
 
 def longer_wait_ns(analysis: Analysis, rank: int, slow: Collection[int]) -> float:
     """Returns how much longer a rank waits for a processor than those of its cohort that are not ``slow``, in an
-    iteration; 0 where that was not seen.
+    iteration, and than all others where each of them is; 0 where that was not seen.
     """
-    cohort = analysis.cohorts[rank]
-    others = [
-        processor_wait_ns(analysis, other)
-        for other in analysis.timed_windows
-        if analysis.cohorts[other] == cohort and other not in slow and other != rank
-    ]
-    longer = processor_wait_ns(analysis, rank) - float(middle(others)) if others else np.nan
+    cohort = [one for one in analysis.timed_windows if analysis.cohorts[one] == analysis.cohorts[rank] and one != rank]
+    others = [one for one in cohort if one not in slow] or cohort
+    waits = [processor_wait_ns(analysis, other) for other in others]
+    longer = processor_wait_ns(analysis, rank) - float(middle(waits)) if waits else np.nan
     return 0.0 if np.isnan(longer) else longer
 
 

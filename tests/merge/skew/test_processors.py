@@ -31,14 +31,20 @@ def noisy(seed: int) -> Waits:
 
 
 def busy_host(
-    waits_ms: Waits, slow: Callable[[int], float], *, seen: bool = True, collectives: bool = True
+    waits_ms: Waits,
+    slow: Callable[[int], float],
+    *,
+    ranks: int = RANKS,
+    slow_forward_ms: Callable[[int, int], float] = lambda rank, step: 0,
+    seen: bool = True,
+    collectives: bool = True,
 ) -> LoadedRun:
     """A run of a host with too few processors: each rank takes ``slow`` times as long for everything, and waits for a
-    processor in all places alike.
+    processor in all places alike.  ``slow_forward_ms`` is what it takes longer in the forward of layers.1 besides.
     """
 
     def program(rank: int, step: int) -> Sequence[Item]:
-        items = data_parallel()(rank, step)
+        items = data_parallel(slow_forward_ms)(rank, step)
         works = [item for item in items if isinstance(item, Work) and item.ms]
         each = waits_ms(rank, step) / len(works)
         return [Work(slow(rank) * item.ms + each) if item in works else item for item in items]
@@ -46,15 +52,15 @@ def busy_host(
     def drop(rank: int, record: Record) -> bool:
         return isinstance(record, CollectiveWindow) and not collectives
 
-    run = SimulatedJob(program, RANKS, {"world": tuple(range(RANKS))}, drop=drop).run()
+    run = SimulatedJob(program, ranks, {"world": tuple(range(ranks))}, drop=drop).run()
     if not seen:
         return run
-    ranks = []
+    recorded = []
     for data in run.ranks:
         ((key, window),) = data.windows.items()
         waits_ns = np.array([1e6 * waits_ms(data.rank, step) for step in range(STEPS)])
-        ranks.append(replace(data, windows={key: replace(window, processor_waits_ns=waits_ns)}))
-    return replace(run, ranks=tuple(ranks))
+        recorded.append(replace(data, windows={key: replace(window, processor_waits_ns=waits_ns)}))
+    return replace(run, ranks=tuple(recorded))
 
 
 def one_is_slow(rank: int) -> float:
@@ -72,6 +78,19 @@ def test_a_slow_rank_is_found_behind_longer_waits_for_processors() -> None:
     assert (found.finding, one.rank, one.subject, found.cause) == (SLOW, 2, THROUGHOUT, SLOW_DEVICE)
     assert one.excess_ns == pytest.approx(31e6, rel=0.1), "what it loses besides the waits"
     assert found.evidence.endswith("waits for a processor are left out")
+
+
+def test_of_two_ranks_the_one_that_waits_for_processors_is_not_slow() -> None:
+    """Rank 1 loses 60 ms in one module; rank 0 seems slower in all others, where it waits for a processor."""
+    found = verdict_of(
+        busy_host(
+            lambda rank, step: 100.0 if rank == 0 else 5.0,
+            lambda rank: 1.0,
+            ranks=2,
+            slow_forward_ms=lambda rank, step: 60.0 if rank == 1 else 0.0,
+        )
+    )
+    assert [(one.rank, one.subject) for one in found.named] == [(1, "layers.1")]
 
 
 def test_waits_for_processors_hide_it_where_they_were_not_seen() -> None:
