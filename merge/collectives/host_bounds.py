@@ -1,9 +1,9 @@
 """Bounds of the error of each host's clock, by causality: the shifts of its times that contradict no collective.
 
 A gap that waits for a collective cannot end before a member on another host has enqueued it.  So the gaps of one host
-bound from above by how much the other one's times may be moved, and those of the other host bound it from below.  Which
-gaps wait is not known, and a kind of gaps that does not wait may contradict the others: the shift lies where most kinds
-agree.
+bound from above by how much the other one's times may be moved, and those of the other host bound it from below.  That
+is certain for the kinds of gaps that are known to wait (:mod:`distprof.merge.collectives.known_waits`).  Of all others
+that nothing contradicts, most may, and the shift is likely where most of them agree.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import numpy as np
 from distprof.merge.arrays import BoolArray, FloatArray, IntArray, first_of_each, places_of, ragged
 from distprof.merge.collectives.activity import Activity
 from distprof.merge.collectives.join import JoinedEntries
-from distprof.merge.collectives.pending import ENDED_BEFORE, Pending, all_pending
+from distprof.merge.collectives.known_waits import Pairs, directions_of
+from distprof.merge.collectives.pending import Pending, all_pending
 from distprof.plain import dataclass
 
-#: Gaps of a kind that have to be seen on each of two hosts before the kind counts.
-FEWEST = 5
 #: Ranks of each host whose gaps are looked at: hosts are compared, and their ranks share a clock.
 _RANKS_OF_HOST = 2
 
@@ -33,6 +32,7 @@ class HostBounds:
     second: IntArray
     least_ns: IntArray
     most_ns: IntArray
+    certain: BoolArray  # whether the kind is known to wait
 
     @cached_property
     def _rows(self) -> list[IntArray]:
@@ -45,6 +45,20 @@ class HostBounds:
         rows = self._rows[host] if host < len(self._rows) else np.zeros(0, np.int64)
         found: IntArray = self.first[rows] + self.second[rows] - host
         return found
+
+    def reach_ns(self, origin: int, hosts: int, reach_ns: float) -> tuple[FloatArray, FloatArray]:
+        """Returns the least and the largest shift of each host against the host ``origin`` that the certain bounds
+        allow, from ``reach_ns`` to either side.
+
+        What a host may be moved is at most what another one may, and what the two may be moved against each other.
+        """
+        first, second, least_ns, most_ns = (
+            column[self.certain] for column in (self.first, self.second, self.least_ns, self.most_ns)
+        )
+        here, there = np.concatenate([first, second]), np.concatenate([second, first])
+        high_ns = _nearest(origin, hosts, reach_ns, here, there, np.concatenate([most_ns, -least_ns]))
+        low_ns = -_nearest(origin, hosts, reach_ns, here, there, np.concatenate([-least_ns, most_ns]))
+        return low_ns, high_ns
 
     def interval_ns(self, host: int, known: BoolArray, shifts_ns: FloatArray) -> tuple[float, float]:
         """Returns the narrowest interval of a host's shift in which most of its bounds against known hosts overlap."""
@@ -63,6 +77,20 @@ class HostBounds:
         return float(at[order][place]), float(at[order][place + 1])
 
 
+def _nearest(
+    origin: int, hosts: int, reach_ns: float, here: IntArray, there: IntArray, apart_ns: IntArray
+) -> FloatArray:
+    """Returns how far each host can be from ``origin``, if a host ``there`` can be ``apart_ns`` from one ``here``."""
+    found = np.full(hosts, reach_ns)
+    found[origin] = 0.0
+    for _ in range(hosts):
+        before = found.copy()
+        np.minimum.at(found, there, before[here] + apart_ns)
+        if (found == before).all():
+            break
+    return found
+
+
 def host_bounds(activity: Activity, host: IntArray, error_ns: int) -> HostBounds:
     """Returns the bounds; ``host`` is the number of the host of each column, whose clocks are wrong by ``error_ns`` at
     most.
@@ -70,49 +98,30 @@ def host_bounds(activity: Activity, host: IntArray, error_ns: int) -> HostBounds
     entries = activity.entries
     hosts = _Hosts.of(entries, host[entries.column])
     pending = all_pending(replace(entries, last_ns=entries.last_ns + error_ns), activity.gaps)
-    some = pending.of(_first_of_hosts(host)[entries.column[pending.entry]])
+    some = pending.of(_first_of_hosts(host, _RANKS_OF_HOST)[entries.column[pending.entry]])
     rests_at_most = activity.identities * (int(host.max(initial=0)) + 1) * len(entries.iterations)
     kinds = some.by_ordinal(entries, rests_at_most)
-    found = [_bounds(*_rests(of_kinds, activity, host, hosts)) for of_kinds in kinds]
-    names = ("first", "second", "least_ns", "most_ns")
-    return HostBounds(*(np.concatenate([_NONE, *(getattr(one, name) for one in found)]) for name in names))
+    found = [_bounds(_pairs(of_kinds, activity, host, hosts)) for of_kinds in kinds]
+    columns = (("first", int), ("second", int), ("least_ns", int), ("most_ns", int), ("certain", bool))
+    return HostBounds(
+        *(np.concatenate([np.zeros(0, kind), *(getattr(one, name) for one in found)]) for name, kind in columns)
+    )
 
 
-_NONE = np.zeros(0, np.int64)
+def _bounds(pairs: Pairs) -> HostBounds:
+    """Returns the bounds of some kinds from all of their pairs."""
+    found, known = directions_of(pairs)
+    up = np.flatnonzero((found.own < found.other) & (found.back >= 0) & ~found.contradicted())
+    least_ns = -found.rest_ns[found.back[up]]
+    return HostBounds(found.own[up], found.other[up], least_ns, found.rest_ns[up], known[up])
 
 
-def _bounds(kind: IntArray, own: IntArray, other: IntArray, rest_ns: IntArray) -> HostBounds:
-    """Returns the bounds of some kinds from all rests of these: ``rest_ns`` is from the last enqueue of a collective on
-    host ``other`` to the end of a gap of host ``own`` that began before it could end.
-    """
-    low, high = np.minimum(own, other), np.maximum(own, other)
-    hosts = int(high.max(initial=0)) + 1
-    pair = (kind * hosts + low) * hosts + high
-    of_low = own == low
-    of_most, most_ns = _shortest(pair[of_low], rest_ns[of_low])
-    of_least, least_ns = _shortest(pair[~of_low], rest_ns[~of_low])
-    both, in_most, in_least = np.intersect1d(of_most, of_least, assume_unique=True, return_indices=True)
-    most_ns, least_ns = most_ns[in_most], -least_ns[in_least]
-    usable = least_ns <= most_ns
-    first, second = np.divmod(both[usable] % hosts**2, hosts)
-    return HostBounds(first, second, least_ns[usable], most_ns[usable])
-
-
-def _shortest(pair: IntArray, rest_ns: IntArray) -> tuple[IntArray, IntArray]:
-    """Returns the pairs of which enough gaps were seen, ascending, and of each the rest that few are below."""
-    order = np.lexsort((rest_ns, pair))
-    first = np.flatnonzero(np.diff(pair[order], prepend=-1))
-    number = np.diff(first, append=len(order))
-    enough = number >= FEWEST
-    place = first + np.floor(ENDED_BEFORE * number).astype(np.int64)
-    return pair[order][first[enough]], rest_ns[order][place[enough]]
-
-
-def _rests(pending: Pending, activity: Activity, host: IntArray, hosts: _Hosts) -> tuple[IntArray, ...]:
-    """Returns kind, own host, other host and rest of the pairs: of the first host of each collective against all
-    others, and of those against the first one.
+def _pairs(pending: Pending, activity: Activity, host: IntArray, hosts: _Hosts) -> Pairs:
+    """Returns the pairs: of the first host of each collective against all others, of those against the first one, and
+    of each against its own.
     """
     entries, gaps = activity.entries, activity.gaps
+    of_first = _first_of_hosts(host, 1)
     parts = []
     for every_entry, every_gap in pending.pieces():
         collective = gaps.message[every_gap] < 0
@@ -121,20 +130,25 @@ def _rests(pending: Pending, activity: Activity, host: IntArray, hosts: _Hosts) 
         first, number = hosts.first[event], hosts.number[event]
         is_first = hosts.host[first] == own
         count = np.where(is_first, number - 1, 1)
+        here = np.flatnonzero(gaps.start_ns[gap] < entries.last_here_ns[entry])
+        pair = np.concatenate([np.repeat(np.arange(len(gap)), count), here])
         other = ragged(first + is_first, count)
+        came_ns = np.concatenate([hosts.last_ns[other], entries.last_here_ns[entry[here]]])
         kind = entries.ordinal[entry].astype(np.int64) * activity.identities + activity.identity[gap]
-        rest_ns = np.repeat(gaps.end_ns[gap], count) - hosts.last_ns[other]
-        parts.append((np.repeat(kind, count), np.repeat(own, count), hosts.host[other], rest_ns))
-    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+        end_ns = gaps.end_ns[gap]
+        rest_ns, length_ns = end_ns[pair] - came_ns, (end_ns - gaps.start_ns[gap])[pair]
+        others = np.concatenate([hosts.host[other], own[here]])
+        parts.append((kind[pair], own[pair], others, rest_ns, length_ns, of_first[gaps.column[gap]][pair]))
+    return Pairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _first_of_hosts(host: IntArray) -> BoolArray:
-    """Returns by column whether it is one of the first ranks of its host."""
+def _first_of_hosts(host: IntArray, ranks: int) -> BoolArray:
+    """Returns by column whether it is one of the first ``ranks`` of its host."""
     order = np.argsort(host, kind="stable")
     number = np.bincount(host)
     place = np.arange(len(host)) - np.repeat(np.cumsum(number) - number, number)
     found = np.zeros(len(host), bool)
-    found[order] = place < _RANKS_OF_HOST
+    found[order] = place < ranks
     return found
 
 

@@ -1,9 +1,10 @@
 """Errors of the clocks of hosts against each other, found from the collectives that all members wait for.
 
-Causality says between what a shift lies (:mod:`distprof.merge.collectives.host_bounds`).  Inside of that, members of a
-collective that waits go on at one moment: a host whose gaps end later has a clock that is ahead.  Which gaps wait is
-learned within each host, whose ranks share a clock.  The first rank of a host to go on stands for it: a slow one takes
-longer after the wait.
+Causality says between what a shift lies (:mod:`distprof.merge.collectives.host_bounds`): this is its bound, as far as
+gaps are known to wait.  Inside of that, members of a collective that waits go on at about one moment: a host whose gaps
+end later has a clock that is ahead.  What follows the wait differs, too, so this is likely and bounds nothing.  Which
+gaps seem to wait is learned within each host, whose ranks share a clock.  The first rank of a host to go on stands for
+it: a slow one takes longer after the wait.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from distprof.merge.arrays import (
     smallest_of_each,
 )
 from distprof.merge.collectives.activity import Activity
-from distprof.merge.collectives.host_bounds import FEWEST, host_bounds
+from distprof.merge.collectives.host_bounds import HostBounds, host_bounds
 from distprof.merge.collectives.join import JoinedEntries
+from distprof.merge.collectives.known_waits import FEWEST
 from distprof.merge.collectives.pending import ENDED_BEFORE, all_pending
 from distprof.merge.stats import middle, quantile
 from distprof.plain import dataclass
@@ -45,10 +47,15 @@ _STANDARD_ERROR = 1.2533 * 1.4826
 
 @dataclass(frozen=True, eq=False)
 class HostShifts:
-    """What has to be added to the times of each host, by number, and the largest error that is left between two."""
+    """What has to be added to the times of each host, by number."""
 
-    shift_ns: IntArray
-    error_ns: int
+    shift_ns: IntArray  # 0 for the origin
+    error_ns: int  # the error that is likely to be left between two hosts
+    bound_ns: int | None  # the largest error that may be left between two; None where collectives do not tell
+
+
+class WrongClocksError(Exception):
+    """Collectives contradict how exactly clocks were compared."""
 
 
 class _Moments:
@@ -78,16 +85,17 @@ class _Moments:
         return found
 
 
-def host_shifts(activity: Activity, host: IntArray, error_ns: int | None) -> HostShifts | None:
-    """Returns the shifts; None where hosts do not wait for each other often enough.
+def host_shifts(activity: Activity, host: IntArray, error_ns: int | None, origin: int = 0) -> HostShifts | None:
+    """Returns the shifts against the host ``origin``; None where hosts do not wait for each other often enough.
 
     ``host`` is the number of the host of each column, from 0; their clocks are wrong by ``error_ns`` at most, or by any
-    time if it is None.
+    time if it is None.  Raises WrongClocksError where they are wrong by more.
     """
     if error_ns is not None:
-        return _shifts_within(activity, host, error_ns)
+        return _shifts_within(activity, host, origin, error_ns, error_ns)
     roughly = _rough_shifts(activity.entries, host)
-    found = _shifts_within(_shifted(activity, roughly[host]), host, _ROUGH_NS)
+    roughly -= roughly[origin]
+    found = _shifts_within(_shifted(activity, roughly[host]), host, origin, _ROUGH_NS, math.inf, roughly)
     return None if found is None else replace(found, shift_ns=found.shift_ns + roughly)
 
 
@@ -119,14 +127,40 @@ def _shifted(activity: Activity, shift_ns: IntArray) -> Activity:
     )
 
 
-def _shifts_within(activity: Activity, host: IntArray, error_ns: int) -> HostShifts | None:
+def _shifts_within(
+    activity: Activity, host: IntArray, origin: int, error_ns: int, reach_ns: float, moved_ns: IntArray | None = None
+) -> HostShifts | None:
+    """Returns the shifts of clocks that are wrong by ``error_ns`` at most.
+
+    Those that may be wrong by any time were ``moved_ns``: a host that may as well be right stays as it was.
+    """
     hosts = int(host.max(initial=0)) + 1
     bounds = host_bounds(activity, host, error_ns)
-    moments = _moments_of_waits(activity, host)
+    low, high = bounds.reach_ns(origin, hosts, reach_ns)
+    if (low > high).any():
+        raise WrongClocksError
+    found = _likely_shifts(bounds, _moments_of_waits(activity, host), origin, hosts)
+    if found is None:
+        return None
+    likely, errors = found
+    if moved_ns is not None:
+        likely = np.where(np.abs(likely + moved_ns) <= errors, -moved_ns, likely)
+    shifts = np.rint(np.clip(likely, low, high))
+    farthest = min(np.sort(np.maximum(shifts - low, high - shifts))[-2:].sum(), reach_ns + np.ptp(shifts))
+    bound_ns = math.ceil(farthest) if math.isfinite(farthest) else None
+    return HostShifts(shifts.astype(np.int64), round(float(np.sort(errors)[-2:].sum())), bound_ns)
+
+
+def _likely_shifts(
+    bounds: HostBounds, moments: _Moments, origin: int, hosts: int
+) -> tuple[FloatArray, FloatArray] | None:
+    """Returns the shifts and their errors, host after host: the next one is that with the most bounds against those
+    that are known.
+    """
     shifts, errors = np.zeros(hosts), np.zeros(hosts)
     known = np.zeros(hosts, bool)
     reached = np.zeros(hosts, np.int64)  # the bounds of each host that is not known against known ones
-    one = 0
+    one = origin
     while True:
         known[one] = True
         moments.add(one, shifts[one])
@@ -134,15 +168,12 @@ def _shifts_within(activity: Activity, host: IntArray, error_ns: int) -> HostShi
         reached[known] = 0
         one = int(reached.argmax())
         if not reached[one]:
-            break
+            return (shifts, errors) if known.all() else None
         shifts[one], errors[one] = _between(bounds.interval_ns(one, known, shifts), moments.later_ns(one))
-    if not known.all():
-        return None
-    return HostShifts(np.rint(shifts).astype(np.int64), round(float(np.sort(errors)[-2:].sum())))
 
 
 def _between(interval_ns: tuple[float, float], later_ns: FloatArray) -> tuple[float, float]:
-    """Returns a host's shift within the interval that causality gives, and its error."""
+    """Returns a host's likely shift within the interval that causality gives, and its error."""
     low, high = interval_ns
     if len(later_ns) >= FEWEST and (error := _error(later_ns)) < (high - low) / 2 / _SO_MUCH_NARROWER:
         return min(max(-float(middle(later_ns)), low), high), error

@@ -9,61 +9,91 @@ from __future__ import annotations
 from dataclasses import replace
 
 from distprof.merge.analysis import Analysis, computed_once
+from distprof.merge.arrays import IntArray
 from distprof.merge.clock.measured_clock import measured_clock, measured_section
 from distprof.merge.clock.offsets import JobClock
-from distprof.merge.collectives.activity import training_activity
-from distprof.merge.collectives.host_shifts import host_shifts
+from distprof.merge.collectives.activity import Activity, training_activity
+from distprof.merge.collectives.host_shifts import HostShifts, WrongClocksError, host_shifts
 from distprof.merge.collectives.join import JoinedEntries, join_entries
 from distprof.merge.report import Clocks
+from distprof.plain import dataclass
 
 #: With a smaller error, waits are told from work as on one host.
 EXACT_NS = 200_000
 
 
+#: Why what was measured of clocks is not right, after "what was measured of the clocks is wrong: ".
+LEFT_TOO_EARLY = "ranks would leave collectives before their last member came"
+
+
+@dataclass(frozen=True, eq=False)
+class _Corrected:
+    """The clock, as collectives correct it."""
+
+    clock: JobClock
+    error_ns: int  # that is likely between two hosts
+    bound_ns: int | None = None  # the largest error, where it was corrected and this is known
+    refused: bool = False  # collectives contradict what was measured
+
+
 @computed_once
 def clock_of(analysis: Analysis) -> JobClock:
     """Returns the clock on which moments of all ranks can be compared."""
-    return _clock_and_error(analysis)[0]
+    return _corrected(analysis).clock
 
 
 @computed_once
 def clock_section(analysis: Analysis) -> Clocks:
     """Returns how exactly times of different hosts compare: as measured, and after collectives have corrected them."""
-    clock, error_ns = _clock_and_error(analysis)
-    measured = measured_section(analysis)
+    corrected, measured = _corrected(analysis), measured_section(analysis)
+    clock = corrected.clock
+    if corrected.refused:
+        unknown = f"what was measured of the clocks is wrong: {LEFT_TOO_EARLY}"
+        rows = tuple(row if row.host == measured.reference else replace(row, bound_ns=None) for row in measured.hosts)
+        measured = replace(measured, hosts=rows, bound_ns=None, unknown=unknown)
     if not clock.shifts_ns:
         return measured
     domains = sorted(clock.anchors, key=lambda domain: domain != clock.reference)
     shifted = (
         replace(row, shift_ns=clock.shifts_ns[domain]) for row, domain in zip(measured.hosts, domains, strict=True)
     )
-    return replace(measured, hosts=tuple(shifted), shift_error_ns=error_ns)
+    return replace(measured, hosts=tuple(shifted), shifted=True, shift_error_ns=corrected.bound_ns)
 
 
 @computed_once
 def joined_entries(analysis: Analysis) -> JoinedEntries | None:
     """Returns the joined entries of all ranks; None where no rank recorded any."""
-    return join_entries(analysis, *_clock_and_error(analysis))
+    corrected = _corrected(analysis)
+    return join_entries(analysis, corrected.clock, corrected.error_ns)
 
 
 @computed_once
-def _clock_and_error(analysis: Analysis) -> tuple[JobClock, int]:
+def _corrected(analysis: Analysis) -> _Corrected:
     clock = measured_clock(analysis)
     error_ns = measured_section(analysis).bound_ns
     if error_ns is not None and error_ns <= EXACT_NS:
-        return clock, 0
+        return _Corrected(clock, 0)
     entries = join_entries(analysis, clock)
     if entries is None or not len(entries):
-        return clock, error_ns or 0
-    activity = training_activity(analysis, entries, clock)
-    shifts = host_shifts(activity, clock.numbers(entries.ranks), error_ns)
-    if shifts is None or (error_ns is not None and shifts.error_ns >= error_ns):
-        return clock, error_ns or 0
-    found = dict(zip(clock.anchors, shifts.shift_ns.tolist(), strict=True))
-    shifted = {domain: _within(shift_ns - found[clock.reference], error_ns) for domain, shift_ns in found.items()}
-    return replace(clock, shifts_ns=shifted), shifts.error_ns
+        return _Corrected(clock, error_ns or 0)
+    activity, refused = training_activity(analysis, entries, clock), False
+    host, origin = clock.numbers(entries.ranks), list(clock.anchors).index(clock.reference)
+    try:
+        shifts = host_shifts(activity, host, error_ns, origin)
+    except WrongClocksError:
+        refused = True
+        shifts = _unmeasured_shifts(activity, host, origin)
+    if shifts is None or (error_ns is not None and not refused and shifts.error_ns >= error_ns):
+        return _Corrected(clock, error_ns or 0, refused=refused)
+    if shifts.bound_ns is None and not shifts.shift_ns.any():
+        return _Corrected(clock, shifts.error_ns, refused=refused)
+    shifted = dict(zip(clock.anchors, shifts.shift_ns.tolist(), strict=True))
+    return _Corrected(replace(clock, shifts_ns=shifted), shifts.error_ns, shifts.bound_ns, refused)
 
 
-def _within(shift_ns: int, error_ns: int | None) -> int:
-    """Returns a shift that is no larger than the measured clock can be wrong."""
-    return shift_ns if error_ns is None else max(-error_ns, min(shift_ns, error_ns))
+def _unmeasured_shifts(activity: Activity, host: IntArray, origin: int) -> HostShifts | None:
+    """Returns the shifts of clocks of which nothing is known; None where collectives contradict each other."""
+    try:
+        return host_shifts(activity, host, None, origin)
+    except WrongClocksError:
+        return None

@@ -63,8 +63,8 @@ def _on_times(report: Report) -> Iterator[tuple[str, str]]:
             yield "collectives", unjoined_words(found.unjoined)
         if found.lost:
             yield "collectives", f"{found.lost:,} entries were overwritten before they were read: lower bounds"
-    yield "clocks", clocks.unknown if clocks.shift_error_ns is None else shifted_clocks_words(clocks)
-    if clocks.bound_ns and clocks.shift_error_ns is None:
+    yield "clocks", shifted_clocks_words(clocks) if clocks.shifted else clocks.unknown
+    if clocks.bound_ns and not clocks.shifted:
         yield "clocks", f"moments on different hosts compare within {duration(clocks.bound_ns)}"
     for row in report.ranks:
         if row.memory_unknown:

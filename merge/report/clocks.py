@@ -27,9 +27,10 @@ class Clocks:
     hosts: tuple[HostClockRow, ...]  # the reference first
     bound_ns: int | None  # the largest error of a time between two hosts; 0 on one host, None where it is not known
     unknown: str = ""  # why it is not known
-    shift_error_ns: int | None = None  # the largest error after times were shifted; None where none were
+    shifted: bool = False  # whether times were shifted
+    shift_error_ns: int | None = None  # the largest error after that; None where none were, or it is not known
 
     @property
     def error_ns(self) -> int | None:
         """The largest error of a time between two hosts in the report; None where it is not known."""
-        return self.bound_ns if self.shift_error_ns is None else self.shift_error_ns
+        return self.shift_error_ns if self.shifted else self.bound_ns

@@ -79,7 +79,7 @@ def _clocks(clocks: Clocks) -> Iterator[str]:
     """How times of several hosts compare, which matters for traces and for who came late."""
     if len(clocks.hosts) == 1:
         return
-    if clocks.shift_error_ns is not None:
+    if clocks.shifted:
         yield from _entry("clocks", shifted_clocks_words(clocks))
         return
     if clocks.unknown:
@@ -104,11 +104,12 @@ def shifted_clocks_words(clocks: Clocks) -> str:
     """Returns by how much collectives corrected the clocks of hosts."""
     most = max(clocks.hosts, key=lambda host: abs(host.shift_ns))
     moved = f"those of {len(clocks.hosts)} hosts by up to" if len(clocks.hosts) > 2 else f"that of {most.host} by"
+    done = f"correct {moved} {duration(abs(most.shift_ns))}" if most.shift_ns else "agree with them"
     why = clocks.unknown or f"clocks were compared within {duration(clocks.bound_ns)} only"
-    return (
-        f"{why}; collectives, which their members leave together, correct {moved} {duration(abs(most.shift_ns))}: "
-        f"moments on different hosts compare within about {duration(clocks.shift_error_ns)}"
-    )
+    within = "how exactly moments on different hosts compare is not known"
+    if clocks.shift_error_ns is not None:
+        within = f"moments on different hosts compare within {duration(clocks.shift_error_ns)}"
+    return f"{why}; collectives, which their members leave at about one time, {done}: {within}"
 
 
 def _topology(topology: TopologyInfo) -> str:

@@ -7,6 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from support.reports import report_of
+from support.simulated.job import SimulatedJob
+from support.simulated.programs import data_parallel
 from support.synthetic import MS, WALL_NS, Job, rank_records, shard_of
 
 from distprof.merge.analyse import analyse
@@ -64,23 +67,49 @@ def test_hosts_that_were_not_compared() -> None:
     )
 
 
+def simulated_hosts(ahead_ms: float, offsets: tuple[ClockOffset, ...] = ()) -> Report:
+    """Two ranks on each of two hosts; the wall clock of the second one is ahead, and ``offsets`` were measured."""
+    group = {"world": tuple(range(4))}
+    run = SimulatedJob(data_parallel(lambda rank, step: 8 * ((rank + step) % 4 == 0)), 4, group, steps=12).run()
+    ranks = []
+    for data in run.ranks:
+        second = data.rank // 2
+        host, wall_ns = f"node{second}", data.header.wall_ns + round(ahead_ms * MS) * second
+        header = replace(data.header, host=host, clock_domain=host, wall_ns=wall_ns)
+        ranks.append(replace(data, header=header, clock_offsets=offsets if second else ()))
+    return analyse(replace(run, ranks=tuple(ranks)))
+
+
 def test_collectives_correct_clocks_that_were_not_compared() -> None:
-    """The wall clock of the second host is 30 ms ahead, and both hosts have two ranks."""
-    job = Job(dp=4, steps=6, collectives=8, slow_rank=1, slow_module="blocks.1.mlp.up", experts=0)
-
-    def records(rank: int) -> list[Record]:
-        header, *rest = rank_records(job, rank)
-        assert isinstance(header, Header)
-        host, ahead_ns = f"node{rank // 2}", 30 * MS * (rank // 2)
-        return [replace(header, host=host, clock_domain=host, wall_ns=header.wall_ns + ahead_ns), *rest]
-
-    report = analyse(run_of_shards([shard_of(records(rank)) for rank in range(4)]))
-    assert report.clocks.shift_error_ns is not None and report.clocks.error_ns == report.clocks.shift_error_ns
-    assert report.clocks.hosts[0].shift_ns == 0
-    assert abs(report.clocks.hosts[1].shift_ns + 30 * MS) <= report.clocks.shift_error_ns + MS
+    clocks = (report := simulated_hosts(30)).clocks
+    assert clocks.shift_error_ns is not None and clocks.error_ns == clocks.shift_error_ns <= 10 * MS
+    assert clocks.hosts[0].shift_ns == 0
+    assert abs(clocks.hosts[1].shift_ns + 30 * MS) <= clocks.shift_error_ns
     words = clocks_line(report)
     assert words.startswith("the clock of node1 was not compared with that of node0; collectives, which their members ")
-    assert "correct that of node1 by" in words
+    assert "correct that of node1 by" in words and "moments on different hosts compare within" in words
+
+
+def test_collectives_refuse_offsets_that_are_less_exact_than_they_say() -> None:
+    """The second host is said to be as far as its wall clock was wrong, within 1 ms, and is 30 ms off."""
+    wrong = ClockOffset("node0", 1_000 * MS, 30 * MS, 1 * MS, 100)
+    clocks = (report := simulated_hosts(0, (wrong,))).clocks
+    assert clocks.bound_ns is None and clocks.hosts[1].bound_ns is None
+    assert clocks.shift_error_ns is not None and abs(clocks.hosts[1].shift_ns + 30 * MS) <= clocks.shift_error_ns
+    assert clocks_line(report).startswith(
+        "what was measured of the clocks is wrong: ranks would leave collectives before their last member came; "
+    )
+    right = simulated_hosts(0, (replace(wrong, offset_ns=0),)).clocks
+    assert right.unknown == "" and right.error_ns is not None
+
+
+def test_clocks_that_collectives_say_nothing_certain_of_have_no_bound() -> None:
+    """In these made-up collectives, the ranks of one host come 40 ms late in every step: nobody's clock is off."""
+    job: dict[str, Any] = {"dp": 32, "layers": 4, "experts": 0, "steps": 4, "collectives": 6}
+    report = report_of(**job, slow_rank=13, slow_module="blocks.1.mlp.up")
+    assert [host.shift_ns for host in report.clocks.hosts] == [0] * 4
+    assert report.clocks.error_ns is None
+    assert clocks_line(report).endswith("moments on different hosts do not compare")
 
 
 def test_hosts_without_any_collective_cannot_be_compared() -> None:
