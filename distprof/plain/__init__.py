@@ -14,7 +14,7 @@ from operator import attrgetter
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["dataclass"]
+__all__ = ["dataclass", "replace"]
 
 _Field = dataclasses.Field[Any]
 _set = object.__setattr__
@@ -64,6 +64,7 @@ def _made(cls: type, eq: bool) -> type:
     dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
     for name, function in (missing | {"__init__": _init(cls), "__values__": _values_of(cls)}).items():
         setattr(cls, name, function)
+    cls.__names__ = dict.fromkeys(field.name for field in dataclasses.fields(cls))  # type: ignore[attr-defined]
     return cls
 
 
@@ -116,8 +117,18 @@ def _has_factory(field: _Field) -> bool:
 
 
 if TYPE_CHECKING:
-    from dataclasses import dataclass  # what type checkers know
+    from dataclasses import dataclass, replace  # what type checkers know
 else:
+
+    def replace(instance: Any, **changes: Any) -> Any:
+        """Returns a copy with some fields changed, as that of :mod:`dataclasses`: a third of the time."""
+        values = vars(instance)
+        names = type(instance).__names__
+        if not changes.keys() <= names.keys():
+            raise TypeError(f"{type(instance).__qualname__} has no field {min(changes.keys() - names.keys())!r}")
+        made = object.__new__(type(instance))
+        vars(made).update({name: values[name] for name in names} | changes)
+        return made
 
     def dataclass(*, frozen: bool, eq: bool = True) -> Callable[[type], type]:
         """Makes a class a dataclass that refuses changes; with ``eq``, instances of equal values are equal."""

@@ -79,8 +79,7 @@ Encoder = Callable[[Any], Any]
 Decoder = Callable[[object], Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Field:
+class _Field(typing.NamedTuple):
     name: str
     required: bool
     encode: Encoder | None  # None: msgpack takes the value as it is
@@ -136,19 +135,18 @@ def _encoders(record: type) -> tuple[tuple[str, Encoder], ...]:
 def _build(record: type, payload: object) -> Any:
     values: dict[str, Any] = {}
     fields: dict[str, Any] = _expect(dict, payload)
-    for field in _schema(record):
-        name, kind = field.name, field.kind
+    for name, required, _, decode, kind, low, high in _schema(record):
         if name not in fields:
-            if field.required:
+            if required:
                 raise _Misfit(f"field {name!r} is missing")
             continue
         value = fields[name]
         fits = type(value) is kind
-        if fits and (kind is not int or field.low <= value <= field.high):  # most fields
+        if fits and (kind is not int or low <= value <= high):  # most fields
             values[name] = value
             continue
         try:
-            values[name] = field.decode(value)
+            values[name] = decode(value)
         except _Misfit as misfit:
             misfit.path = (name, *misfit.path)
             raise

@@ -1,7 +1,7 @@
 """Reduced ranks as bytes, on their way from one process to another; never from a file of unknown origin.
 
 Trees and parameters, which many ranks share, travel as the payloads of their records: once a chunk, and they are
-decoded once in the process that unpacks them.
+decoded once in the process that unpacks them.  A rank has their numbers instead.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distprof.merge.load.module_tree import RankTree
+from distprof.merge.load.parameters import ParameterSet
 from distprof.merge.load.rank import RankData, RankReader
 from distprof.merge.load.shared_values import SharedValues
 from distprof.plain import dataclass
 
 #: The attributes of RankData that are made from records of their own.
-_TREE, _PARAMETERS = "tree", ("parameters", "evaluated")
-#: (kind, payload) of a record.
-_Key = tuple[str, bytes]
+_MADE = ("tree", "parameters", "evaluated")
 
 
 @dataclass(frozen=True)
@@ -33,29 +33,29 @@ Outcome = RankData | Unread
 
 def pack(outcomes: Sequence[Outcome], reader: RankReader) -> bytes:
     """Returns what ``reader`` made of some files as bytes."""
-    shared, places = SharedValues(), dict[_Key, int]()
-    packed = [_packed(shared.of_rank(one), reader, places) if isinstance(one, RankData) else one for one in outcomes]
-    return pickle.dumps((list(places), packed), pickle.HIGHEST_PROTOCOL)
+    shared, numbers = SharedValues(), dict[RankTree | ParameterSet, int]()
+    packed = [_packed(shared.of_rank(one), numbers) if isinstance(one, RankData) else one for one in outcomes]
+    models = [(type(made), [reader.cache.key_of(record) for record in reader.records_of(made)]) for made in numbers]
+    return pickle.dumps((models, packed), pickle.HIGHEST_PROTOCOL)
 
 
 def unpack(content: bytes, reader: RankReader) -> list[Outcome]:
     """Returns the outcomes; what ``reader`` has made of the same records before is used again."""
-    keys, packed = pickle.loads(content)
-    return [_unpacked(one, reader, keys) if isinstance(one, dict) else one for one in packed]
+    models, packed = pickle.loads(content)
+    made = [_made(kind, keys, reader) for kind, keys in models]
+    return [_unpacked(one, made) if isinstance(one, dict) else one for one in packed]
 
 
-def _packed(data: RankData, reader: RankReader, places: dict[_Key, int]) -> dict[str, Any]:
-    def places_of(made: Any) -> list[int]:
-        keys = map(reader.cache.key_of, reader.records_of(made))
-        return [places.setdefault(key, len(places)) for key in keys]
-
+def _packed(data: RankData, numbers: dict[RankTree | ParameterSet, int]) -> dict[str, Any]:
     values = dict(vars(data))
-    return {**values, **{name: places_of(values[name]) for name in (_TREE, *_PARAMETERS)}}
+    return {**values, **{name: numbers.setdefault(values[name], len(numbers)) for name in _MADE}}
 
 
-def _unpacked(values: Mapping[str, Any], reader: RankReader, keys: Sequence[_Key]) -> RankData:
-    def records(name: str) -> list[Any]:
-        return [reader.cache.record(*keys[place]) for place in values[name]]
+def _made(kind: type, keys: Sequence[tuple[str, bytes]], reader: RankReader) -> RankTree | ParameterSet:
+    """Returns what a reader makes of the records of these kinds and payloads."""
+    records: list[Any] = [reader.cache.record(*key) for key in keys]
+    return reader.tree_of(records) if kind is RankTree else reader.parameters_of(records)
 
-    made = {name: reader.parameters_of(records(name)) for name in _PARAMETERS}
-    return RankData(**{**values, _TREE: reader.tree_of(records(_TREE)), **made})
+
+def _unpacked(values: Mapping[str, Any], made: Sequence[RankTree | ParameterSet]) -> RankData:
+    return RankData(**{**values, **{name: made[values[name]] for name in _MADE}})

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from distprof.merge.load.collectives import join_steps
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.window import Window, WindowRecords, build_window
+from distprof.plain import replace
 from distprof.records import (
     FORWARD,
     TRAINING,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
+from distprof.plain import replace
 from distprof.records import Array, Counts, ExpertLayer
 
 _OF_COUNTS = tuple(field.name for field in fields(Counts) if "dtype" in field.metadata)
 _OTHERS = tuple(field.name for field in fields(Counts) if "dtype" not in field.metadata)
-#: Arrays that are found again by their ids: several times those of the ranks that are read together.
-_MOST_MET = 1_000
+#: Objects that are found again by their ids, of each kind: those of ranks that were read together.
+_MOST_MET = 100
 
 
 class SharedValues:
@@ -30,6 +31,7 @@ class SharedValues:
         self._layers: dict[tuple[ExpertLayer, ...], tuple[ExpertLayer, ...]] = {}
         # By the id of what was met, which is kept, so that it stays its own.
         self._met: dict[int, tuple[Array, Array]] = {}
+        self._met_counts: dict[int, tuple[Counts, Counts]] = {}
         self._met_layers: dict[int, tuple[tuple[ExpertLayer, ...], tuple[ExpertLayer, ...]]] = {}
 
     def of_rank(self, data: RankData) -> RankData:
@@ -46,6 +48,14 @@ class SharedValues:
         return replace(window, **changed)
 
     def _shared_counts(self, counts: Counts) -> Counts:
+        """Returns the first equal counts; the ranks of a chunk that is unpacked share objects."""
+        if id(counts) not in self._met_counts:
+            if len(self._met_counts) >= _MOST_MET:
+                self._met_counts.clear()
+            self._met_counts[id(counts)] = counts, self._first_counts(counts)
+        return self._met_counts[id(counts)][1]
+
+    def _first_counts(self, counts: Counts) -> Counts:
         arrays: dict[str, Any] = {name: self._shared(getattr(counts, name)) for name in _OF_COUNTS}
         others = (getattr(counts, name) for name in _OTHERS)
         key = *map(id, arrays.values()), *(tuple(one.items()) if isinstance(one, dict) else one for one in others)

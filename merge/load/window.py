@@ -9,7 +9,7 @@ Inclusive times are summed step by step and only then reduced, so that the media
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from statistics import median
 
 import numpy as np
@@ -19,7 +19,7 @@ from distprof.merge.load.collectives import RankCollectives
 from distprof.merge.load.module_tree import RankTree
 from distprof.merge.load.self_times import SelfTimes, kept_self_times
 from distprof.merge.stats import median_over_steps
-from distprof.plain import dataclass
+from distprof.plain import dataclass, replace
 from distprof.records import (
     PHASES,
     TRAINING,
@@ -181,11 +181,9 @@ def _with_experts(window: Window, records: WindowRecords, layers: Sequence[Exper
 
 def _phases(steps: Sequence[Step]) -> dict[str, FloatArray]:
     seen = {phase for step in steps for phase in step.phases_ns}
-    return {
-        phase: np.array([step.phases_ns.get(phase, np.nan) for step in steps], np.float64)
-        for phase in PHASES
-        if phase in seen
-    }
+    names = [phase for phase in PHASES if phase in seen]
+    table = np.array([[step.phases_ns.get(phase, np.nan) for step in steps] for phase in names], np.float64)
+    return dict(zip(names, table, strict=True))
 
 
 def _batch_size(counts: Counts) -> int:

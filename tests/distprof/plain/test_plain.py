@@ -148,3 +148,23 @@ def test_classes_share_all_functions_but_init() -> None:
     for name in ("__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__"):
         assert getattr(one, name) is getattr(other, name) is not getattr(STANDARD.Plain, name)
     assert one.__init__ is not other.__init__
+
+
+@plain.dataclass(frozen=True)
+class Pair:
+    KIND: ClassVar[str] = "pair"
+    first: int
+    second: int = 2
+
+    @cached_property
+    def total(self) -> int:
+        return self.first + self.second
+
+
+def test_replace_does_what_that_of_dataclasses_does() -> None:
+    one = Pair(1)
+    assert one.total == 3  # what was computed of one is not that of the other
+    assert plain.replace(one, second=5) == dataclasses.replace(one, second=5) == Pair(1, 5)
+    assert plain.replace(one, second=5).total == 6
+    with pytest.raises(TypeError, match="no field 'third'"):
+        plain.replace(one, third=1)  # type: ignore[call-arg]
