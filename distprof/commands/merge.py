@@ -22,6 +22,7 @@ from distprof.config.run_options import options_of_run
 from distprof.console import say
 from distprof.merge import plots
 from distprof.merge.analyse import analyse
+from distprof.merge.export.beside import Maker, made_beside
 from distprof.merge.export.files import Content, write_files
 from distprof.merge.export.json import to_json
 from distprof.merge.export.paper import FORMS, render_tables
@@ -37,6 +38,9 @@ from distprof.peaks.cache import cache_file, read_peak_cache
 from distprof.peaks.table import Peaks
 from distprof.run_folder import PAGE, PLOTS, SUMMARY, RunFolder
 from distprof.run_folder import REPORT as REPORT_FOLDER
+
+#: A process for one file takes some ms to begin: the time that it makes a hundred ranks in.
+_MANY_RANKS = 1_000
 
 
 @click.command(
@@ -103,6 +107,7 @@ def command(
         chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
         report = analyse(loaded, chosen_peaks(chosen), window)
         del loaded  # of a large run it takes as much memory as the report
+    summary = _summary(report)
     options = replace(text_options(chosen), page=PAGE if chosen["page"] else "")
     text = render(report, options)
     tables = text_tables(report)
@@ -110,7 +115,7 @@ def command(
     files = {**saved, **(parquet_files(all_tables(report)) if chosen["parquet"] else {})}
     pictures = _draw(report, progress) if chosen["plots"] else {}
     page = _page(report, saved, progress) if chosen["page"] else {}
-    contents = {"summary.txt": text.encode(), SUMMARY: to_json(report).encode(), **page, **files, **pictures}
+    contents = {"summary.txt": text.encode(), SUMMARY: summary(), **page, **files, **pictures}
     with ExitStack() as in_any_case:  # each of both is done even if the other fails
         in_any_case.callback(_write, run, out, contents)
         shown = text if _is_whole(chosen) else render_first_page(report, options)
@@ -160,6 +165,15 @@ def chosen_peaks(chosen: Mapping[str, Any]) -> Peaks:
     if problem:
         say(problem)
     return Peaks(chosen["peak_tflops"], measured)
+
+
+def _summary(report: Report) -> Maker:
+    """Returns what makes ``summary.json``, which of many ranks is made beside the other files."""
+
+    def make() -> bytes:
+        return to_json(report).encode()
+
+    return made_beside(make) if len(report.ranks) >= _MANY_RANKS else make
 
 
 def _draw(report: Report, progress: Progress) -> dict[str, bytes]:

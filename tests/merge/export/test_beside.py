@@ -1,0 +1,56 @@
+"""A content that is made in a process of its own is the one that would be made here."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from distprof.merge.export import beside
+from distprof.merge.export.beside import made_beside
+
+
+@pytest.fixture(autouse=True)
+def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "usable_processors", lambda: 2)
+
+
+def test_it_is_made_in_another_process() -> None:
+    filler = b"x" * 1_000_000  # more than a pipe holds
+    process, content = made_beside(lambda: b"%d %b" % (os.getpid(), filler))().split()
+    assert content == filler and int(process) != os.getpid()
+
+
+@pytest.mark.parametrize("status", [1, -9])
+def test_it_is_made_here_where_the_process_fails(status: int) -> None:
+    here = os.getpid()
+
+    def make() -> bytes:
+        if os.getpid() != here:
+            if status < 0:
+                os.kill(os.getpid(), -status)
+            raise OSError("no memory")
+        return b"made"
+
+    assert made_beside(make)() == b"made"
+
+
+def test_an_error_is_raised_where_it_is_asked_for() -> None:
+    def fail() -> bytes:
+        raise ValueError("not finite")
+
+    wait = made_beside(fail)
+    with pytest.raises(ValueError, match="not finite"):
+        wait()
+
+
+def test_no_process_is_forked_beside_other_threads() -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        assert int(made_beside(lambda: b"%d" % os.getpid())()) == os.getpid()
+    finally:
+        done.set()
+        thread.join()
