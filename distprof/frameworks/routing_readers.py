@@ -8,13 +8,15 @@ There is one reader for each form in which stacks hand on a choice:
     places    integers, [experts, capacity]: each expert's tokens (expert choice)
     counts    integers, [experts], as a tensor or as a list; floats, if their sum is that of all choices
 
-Readers run during the call: they keep no tensor, change none, and wait for no device.
+Readers run during the call: they keep no tensor, change none, and wait for no device.  They raise
+:class:`UnclearChoice` where two readings are possible.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from math import prod
 from typing import Any
 
@@ -28,6 +30,12 @@ from distprof.topology.imported import is_a
 #: Where a layer does not state its k: a tensor of integers with a longer last dimension means something else.
 _MAX_TOP_K = 16
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
+#: Tensors are looked for in tuples, dicts and dataclasses so deep, and in no longer ones.
+_DEPTH, _LONGEST = 2, 64
+
+
+class UnclearChoice(ValueError):
+    """A call shows integers that may be the ids of experts, and may be something else."""
 
 
 class _LastCount:
@@ -97,7 +105,8 @@ def read_choice(output: Any, num_experts: int, *, top_k: int = 0, limited: bool 
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     ids = _ids(tensors, num_experts, top_k)
     if ids is not None:
-        return Routing(count_by_expert(ids, num_experts))
+        chosen = _chosen_tokens(ids, num_experts)
+        return Routing(count_by_expert(ids, num_experts)) if chosen is None else Routing(chosen, chosen)
     for tensor in tensors:
         found = _mask(tensor, num_experts, top_k, limited=limited) or _places(tensor, num_experts, top_k)
         if found is not None:
@@ -114,7 +123,10 @@ def read_arguments(arguments: tuple[Any, ...], num_experts: int, *, top_k: int =
     values = [*plain_values(arguments)]
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     ids = _ids(tensors, num_experts, top_k)
-    return count_by_expert(ids, num_experts) if ids is not None else _counts(values, num_experts)
+    if ids is None:
+        return _counts(values, num_experts)
+    chosen = _chosen_tokens(ids, num_experts)
+    return count_by_expert(ids, num_experts) if chosen is None else chosen
 
 
 def read_counts(arguments: tuple[Any, ...], local: int) -> torch.Tensor | None:
@@ -128,7 +140,7 @@ def read_counts(arguments: tuple[Any, ...], local: int) -> torch.Tensor | None:
     return None
 
 
-def plain_values(values: Any) -> Iterator[Any]:
+def plain_values(values: Any, depth: int = _DEPTH) -> Iterator[Any]:
     """Yields the plain tensors and lists of ints among a call's values, and the local parts of DTensors; no subclasses
     of tensors.
     """
@@ -137,24 +149,40 @@ def plain_values(values: Any) -> Iterator[Any]:
             yield value
             continue
         tensor = value._local_tensor if is_a(value, "torch.distributed.tensor", "DTensor") else value
-        if type(tensor) is torch.Tensor or (isinstance(value, (list, tuple)) and value and type(value[0]) is int):
+        if type(tensor) is torch.Tensor or _begins_with_int(value):
             yield tensor
+        elif depth > 1 and _has_items(value):
+            yield from plain_values(value, depth - 1)
+
+
+def _begins_with_int(value: Any) -> bool:
+    is_list = isinstance(value, (list, tuple)) and not isinstance(value, torch.Size)
+    return is_list and len(value) > 0 and type(value[0]) is int
+
+
+def _has_items(value: Any) -> bool:
+    if isinstance(value, (Mapping, tuple, list)):
+        return len(value) <= _LONGEST and not isinstance(value, torch.Size)
+    return is_dataclass(value) and not isinstance(value, type)
 
 
 def _items(values: Any) -> Iterable[Any]:
+    """Returns the items of a tuple, list, dict or dataclass; else the value alone."""
+    if not _has_items(values):
+        return (values,)
     if isinstance(values, Mapping):
         return values.values()
-    return values if isinstance(values, (tuple, list)) else (values,)
+    return values if isinstance(values, (tuple, list)) else (getattr(values, one.name, None) for one in fields(values))
 
 
 def _ids(tensors: list[torch.Tensor], num_experts: int, top_k: int) -> torch.Tensor | None:
     """Returns the tensor of the chosen experts' ids."""
     integers = [tensor for tensor in tensors if tensor.dtype in _INTEGERS]
-    for tensor in integers:
-        width = tensor.shape[-1] if tensor.dim() > 1 else 0
-        is_k = width == top_k <= num_experts if top_k else width <= _MAX_TOP_K and width < num_experts
-        if width and is_k:
-            return tensor
+    fitting = [tensor for tensor in integers if _is_of_k(tensor, num_experts, top_k)]
+    if fitting:
+        if any(tensor is not fitting[0] for tensor in fitting):
+            raise UnclearChoice("two tensors of integers, such as ids of experts and places in their capacity")
+        return fitting[0]
     if not top_k:
         return None
     for tensor in integers:
@@ -163,6 +191,28 @@ def _ids(tensors: list[torch.Tensor], num_experts: int, top_k: int) -> torch.Ten
         if is_turned or is_top_1:
             return tensor
     return None
+
+
+def _is_of_k(tensor: torch.Tensor, num_experts: int, top_k: int) -> bool:
+    """Whether the last dimension may be k."""
+    width = tensor.shape[-1] if tensor.dim() > 1 else 0
+    return width > 0 and (width == top_k <= num_experts if top_k else width <= _MAX_TOP_K and width < num_experts)
+
+
+def _chosen_tokens(ids: torch.Tensor, num_experts: int) -> torch.Tensor | None:
+    """Returns the counts of experts that chose their tokens, where ``ids`` are not of experts but of these tokens.
+
+    Both look alike where there are as many tokens as experts: then the numbers decide.
+    """
+    if ids.dim() != 2 or ids.shape[0] != num_experts or not ids.numel():
+        return None
+    if ids.device.type != "cpu":
+        raise UnclearChoice("as many rows as experts: they may choose tokens, and to look would wait for the device")
+    return _full(ids, num_experts) if int(ids.max()) > num_experts else None
+
+
+def _full(ids: torch.Tensor, num_experts: int) -> torch.Tensor:
+    return torch.full((num_experts,), ids.shape[1], dtype=torch.int64, device=ids.device)
 
 
 def _mask(tensor: torch.Tensor, num_experts: int, top_k: int, *, limited: bool) -> Routing | None:
@@ -180,7 +230,7 @@ def _places(tensor: torch.Tensor, num_experts: int, top_k: int) -> Routing | Non
     is_like = tensor.dtype in _INTEGERS and tensor.dim() == 2 and tensor.shape[0] == num_experts
     if not is_like or tensor.shape[1] == top_k or tensor.shape[1] <= _MAX_TOP_K:
         return None
-    each = torch.full((num_experts,), tensor.shape[1], dtype=torch.int64, device=tensor.device)
+    each = _full(tensor, num_experts)
     return Routing(each, each)
 
 

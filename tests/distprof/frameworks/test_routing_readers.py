@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from distprof.frameworks.deepspeed import _read_gate
 from distprof.frameworks.moe_names import names_router, stated_top_k
 from distprof.frameworks.routing_readers import (
+    UnclearChoice,
     count_by_expert,
     read_arguments,
     read_choice,
@@ -173,3 +175,49 @@ def test_the_same_ids_are_counted_once() -> None:
     assert count_by_expert(ids, 4).tolist() == [1, 3, 1, 1]
     with torch.inference_mode():
         assert count_by_expert(IDS.clone(), 4).tolist() == [2, 2, 1, 1]
+
+
+class Tupled(NamedTuple):
+    weights: Tensor
+    ids: Tensor
+
+
+@dataclass
+class Decision:
+    weights: Tensor
+    ids: Tensor
+    size: torch.Size
+
+
+@pytest.mark.parametrize(
+    "made", [Tupled(SCORES, IDS), Decision(SCORES, IDS, IDS.shape), {"weights": SCORES, "ids": IDS}]
+)
+def test_outputs_with_names(made: Any) -> None:
+    """A router may return its choice in a structure of its own, and its experts may be given that beside the tokens."""
+    said = read_choice(made, 4)
+    assert said is not None and said.routed.tolist() == [2, 2, 1, 1]
+    handed = read_arguments((torch.rand(3, 8), made), 4)
+    assert handed is not None and handed.tolist() == [2, 2, 1, 1]
+
+
+def test_a_shape_is_no_list_of_counts() -> None:
+    assert read_choice((torch.rand(3, 4), torch.Size((2, 3, 4, 5))), 4) is None
+
+
+def test_places_beside_ids_are_not_told_apart() -> None:
+    """Routers with a capacity may return the ids of experts and the places in it, in any order."""
+    for top_k in (0, 2):
+        with pytest.raises(UnclearChoice):
+            read_choice((torch.zeros_like(IDS), IDS, SCORES), 4, top_k=top_k)
+
+
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_few_tokens_that_each_expert_chooses(top_k: int) -> None:
+    """Each of four experts chooses three of twenty tokens: these are no ids of experts."""
+    places = torch.tensor([[0, 7, 19], [1, 2, 3], [5, 4, 0], [0, 1, 2]])
+    said = read_choice((torch.rand(4, 3), places), 4, top_k=top_k)
+    assert said is not None and said.kept is not None and said.kept.tolist() == [3, 3, 3, 3]
+    handed = read_arguments((torch.rand(20, 8), places), 4, top_k=top_k)
+    assert handed is not None and handed.tolist() == [3, 3, 3, 3]
+    said = read_choice(places % 4, 4, top_k=top_k)
+    assert said is not None and said.routed.sum() == 12, "four tokens choose three experts each"
