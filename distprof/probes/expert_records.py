@@ -45,6 +45,7 @@ class LayerSums:
     called: bool = False  # the layer, whose experts are in a list
     by_value: bool = False  # rows of zeros are left out
     misread: bool = False  # a reader failed: the counts are incomplete
+    unclear: bool = False  # calls of experts in a list do not show how many rows of their input they process
     buffer_before: torch.Tensor | None = None  # the layer's own count when its model was called
     compiled_choices: int = 0  # in compiled code
     hidden: bool = False  # a compiled graph has the router, and does not show its choices
@@ -169,6 +170,8 @@ class Pending:
             return found.get(PROCESSED, np.zeros(layer.local)), PROCESSED in found
         rows = _total(by_call) if by_call else np.zeros(layer.local, np.int64)
         chosen = found.get(ROUTED)
+        if sums.unclear:
+            return rows, False
         if not rows.any():
             # Experts may be called in a way that is not seen, or have no tokens: all cannot, unless none was chosen,
             # or others live on other ranks.
@@ -178,7 +181,9 @@ class Pending:
         if sums.by_value:
             filled = [found[rows_of(row)].item() if rows_of(row) in found else 0 for row in layer.expert_rows]
             return np.array(filled), not sums.misread
-        if len(rows) > 1 and (rows == rows[0]).all() and (chosen is None or chosen.sum() != rows.sum()):
+        # As many rows for each may be padding; one expert alone may have been called for all, with torch.vmap.
+        is_odd = len(rows) > 1 and ((rows == rows[0]).all() or np.count_nonzero(rows) == 1)
+        if is_odd and (chosen is None or chosen.sum() != rows.sum()):
             self._padded.add(number)
             return rows, False
         return rows, True

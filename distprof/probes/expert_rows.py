@@ -27,7 +27,7 @@ class RowCounts(Protocol):
 
     def reader(self, place: int, slow: Reader) -> Reader:
         """Returns a function to be called before the expert at this place runs: it adds the rows of a plain tensor of
-        two dimensions, and passes all other calls to ``slow``.
+        two dimensions that is the only argument, and passes all other calls to ``slow``.
         """
 
     def add(self, place: int, rows: int) -> None:

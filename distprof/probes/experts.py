@@ -2,7 +2,7 @@
 
 Each router call leaves a small count on the device; all counts are copied to the host together, at the step's end.  The
 rows of experts in a list are known from shapes alone.  Where all of them got as many, they may be padded to their
-capacity: from the next step on, rows of zeros are left out.
+capacity: from the next step on, rows of zeros are left out.  Where only one of them was called, it may stand for all.
 """
 
 from __future__ import annotations
@@ -111,9 +111,11 @@ class ExpertTally:
 
     @hidden_from_dynamo
     def _count_rows(self, number: int, place: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tokens = _tokens((*args, *kwargs.values()))
+        sums = self._sums[number]
+        tokens = _tokens((*args, *kwargs.values()), sums)
         self._rows[number].add(place, _rows(tokens))
-        if self._sums[number].by_value and tokens is not None:
+        sums.unclear = sums.unclear or _is_vmapped()
+        if sums.by_value and tokens is not None:
             row = self.layers[number].expert_rows[place]
             self._read_safely(partial(_read_filled_rows, row), number, tokens)
 
@@ -228,9 +230,20 @@ def _read_filled_rows(row: int, layer: MoeLayer, sums: LayerSums, tokens: torch.
     sums.add(rows_of(row), filled)
 
 
-def _tokens(arguments: tuple[Any, ...]) -> torch.Tensor | None:
-    """Returns the first tensor of a call: all dimensions but the last are tokens."""
-    return next((value for value in arguments if isinstance(value, torch.Tensor) and value.dim()), None)
+def _tokens(arguments: tuple[Any, ...], sums: LayerSums) -> torch.Tensor | None:
+    """Returns the first tensor of a call: all dimensions but the last are tokens.  With ids or a mask beside it, the
+    expert may select some of them itself.
+    """
+    tensors = [value for value in arguments if isinstance(value, torch.Tensor) and value.dim()]
+    if len(tensors) > 1 and not all(value.is_floating_point() for value in tensors):
+        sums.unclear = True
+    return tensors[0] if tensors else None
+
+
+def _is_vmapped() -> bool:
+    """Whether one call stands for several: experts whose weights were stacked are called as the first of them."""
+    every = torch._C._functorch.get_interpreter_stack() or ()
+    return any(one.key() == torch._C._functorch.TransformType.Vmap for one in every)
 
 
 def _rows(tokens: torch.Tensor | None) -> int:

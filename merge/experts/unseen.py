@@ -14,10 +14,12 @@ from distprof.merge.work.compiled_kernels import inside_compiled
 
 
 def unseen_notes(analysis: Analysis) -> Iterator[str]:
-    """Yields a sentence for each of the two reasons; none where no step was timed."""
+    """Yields a sentence for each of the reasons; none where no step was timed."""
     if not any(window.steps for window in analysis.windows.values()):
         return
-    unseen = [layer.name for layer in expert_layers(analysis) if not layer.routed and {*layer.tokens} == {None}]
+    without = [layer for layer in expert_layers(analysis) if {*layer.tokens} == {None}]
+    unseen = [layer.name for layer in without if not layer.routed]
+    chosen = [layer.name for layer in without if layer.routed]
     compiled = _in_compiled_code(analysis) if unseen else set()
     inside = [name for name in unseen if name in compiled]
     others = [name for name in unseen if name not in compiled]
@@ -30,6 +32,11 @@ def unseen_notes(analysis: Analysis) -> Iterator[str]:
         yield (
             f"tokens of experts are n/a in {join_words(others)}: neither a router's output nor a call of experts shows "
             "them; distprof.record_experts(layer, counts) records what the script counts"
+        )
+    if chosen:
+        yield (
+            f"tokens of experts are n/a in {join_words(chosen)}, where routers' choices are known: no call of experts "
+            "shows how many of these they processed"
         )
 
 

@@ -17,14 +17,16 @@ from distprof.records import Counts
 #: How the code ran: :class:`distprof.records.Counts`.
 COMPILED = "compiled"
 _OPTIMIZER = "(optimizer)"
+#: Modules that nothing calls.
+_LISTS = frozenset({"ParameterList", "ParameterDict"})
 _UNSEEN = (
     "an optimizer stepped on {ranks}, but no forward of a model was seen: the model runs in a function compiled for a"
     " backend other than inductor, or the script calls its forward(); its work and forward time are n/a; call the model"
     " itself, or compile the model instead of the function around it"
 )
 _HIDDEN = (
-    "a compiled module is counted as a whole: the work of the modules inside it is n/a; distprof run --count-eager"
-    " counts module by module"
+    "modules of which no call was seen, because they are in compiled code or are called by their forward(), are counted"
+    " with the module around them; distprof run --count-eager counts module by module what is compiled"
 )
 _EAGER = (
     "compiled code ran in eager mode in the counted step, and is counted module by module (count-eager): this changed"
@@ -82,7 +84,8 @@ def inside_compiled(tree: RankTree, counts: Counts) -> BoolArray:
     for row, module in enumerate(tree.rows):  # parents come before their children
         if module.parent >= 0:
             above[row] |= above[module.parent]
-    hidden: BoolArray = above & ~within
+    callable_rows = np.array([module.class_name not in _LISTS for module in tree.rows], np.bool_)
+    hidden: BoolArray = above & ~within & callable_rows
     return hidden
 
 

@@ -32,6 +32,8 @@ from distprof.plain import dataclass
 from distprof.records import EXPERT, KINDS, Parameter
 
 _Key = tuple[object, ...]
+#: Of the experts of a layer: no token is processed by more.
+_MOST_MEASURED = 1.05
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ def _shares(
     found: dict[int, tuple[Fraction | None, bool]] = {}
     for layer in data.layers:
         seen = measured.get(layer_key(data, layer, pipeline))
+        if seen and seen > _MOST_MEASURED * layer.num_experts:
+            seen = None  # one token is several rows, as with convolutions
         per_token = layer.top_k or (Fraction(seen).limit_denominator(1000) if seen else None)
         if per_token is not None:
             share = min(Fraction(1), Fraction(per_token) / layer.num_experts)

@@ -133,7 +133,7 @@ static PyType_Spec counts_spec = {
 
 #define FIELDS(X) \
     X(counts) \
-    X(slow) /* reads what is no plain tensor of two dimensions */
+    X(slow) /* reads what is not a plain tensor of two dimensions alone */
 
 typedef struct {
     PyObject_HEAD
@@ -164,7 +164,8 @@ int count_rows(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     RowReader *self = (RowReader *)object;
     RowCounts *counts = (RowCounts *)self->counts;
-    PyObject *tensor = PyTuple_Size(args) > 0 ? PyTuple_GetItem(args, 0) : NULL;
+    int is_alone = PyTuple_Size(args) == 1 && PyDict_Size(kwargs) == 0;
+    PyObject *tensor = is_alone ? PyTuple_GetItem(args, 0) : NULL;
     if (tensor != NULL && (PyObject *)Py_TYPE(tensor) == counts->plain && !counts->by_value) {
         long long rows = plain_rows(tensor);
         if (PyErr_Occurred())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import nn
 
 from distprof.model.registry import ModelRegistry
@@ -67,3 +68,23 @@ def test_a_config_that_states_experts() -> None:
     single: Any = nn.Sequential(dense())
     single.config = SimpleNamespace(num_experts=1)
     assert suspects(single) == ()
+
+
+def test_experts_of_experts() -> None:
+    """A part of a part of the parameters works on a token."""
+    layer = Part(gate=nn.Linear(4, 2), experts=nn.ModuleList([understood(), understood()]))
+    (suspect,) = suspects(nn.Sequential(layer))
+    assert (suspect.name, suspect.why) == ("0.experts.0", "it is an expert that has experts")
+
+
+def test_a_router_beside_alike_weights() -> None:
+    """A router without weights, as one that hashes, tells no number of experts."""
+
+    class Stacked(Part):
+        def __init__(self, **children: nn.Module) -> None:
+            super().__init__(**children)
+            self.weight = nn.Parameter(torch.ones(3, 4, 4))
+
+    (suspect,) = suspects(nn.Sequential(Stacked(router=nn.Identity())))
+    assert (suspect.name, suspect.why) == ("0", "its class is Stacked")
+    assert suspects(nn.Sequential(Stacked(head=nn.Identity()), Part(router=nn.Identity(), up=nn.Linear(4, 4)))) == ()

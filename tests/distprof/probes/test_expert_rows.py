@@ -73,7 +73,6 @@ def test_the_compiled_reader_adds_the_rows_of_plain_tensors_alone() -> None:
     counts.begin(False)
     readers = [counts.reader(place, slow) for place in range(4)]
     readers[1]((torch.zeros(7, 3),), {})
-    readers[1]((torch.zeros(2, 3), "anything"), {"more": 1})
     readers[3]((torch.zeros(0, 3),), {})
     assert counts.called
     assert not slow.calls
@@ -85,11 +84,13 @@ def test_the_compiled_reader_adds_the_rows_of_plain_tensors_alone() -> None:
         ((), {"x": torch.zeros(2, 3)}),
         (("text", torch.zeros(2, 3)), {}),
         ((), {}),
+        ((torch.zeros(2, 3), torch.ones(2) > 0), {}),  # may select some of the rows
+        ((torch.zeros(2, 3),), {"mask": torch.ones(2) > 0}),
     ]
     for args, kwargs in others:
         readers[2](args, kwargs)
     assert [call[0] is args and call[1] is kwargs for call, (args, kwargs) in zip(slow.calls, others, strict=True)]
-    assert _rows(counts) == [0, 9, 0, 0]
+    assert _rows(counts) == [0, 7, 0, 0]
 
 
 def test_the_slow_reader_gets_all_calls_where_rows_have_to_be_read() -> None:
