@@ -80,6 +80,7 @@ page.chart = (slot, chart) => {
   /* Ranks and iterations follow each other; other numbers may be far apart. */
   const isSparse = chart.x.length > 1 && chart.x[chart.x.length - 1] - chart.x[0] > 20 * chart.x.length;
   const room = (span) => (isSparse ? 0.04 * span : 0.6);
+  const margin = (span) => 0.06 * span || 0.01;
   const axis = (title) => ({
     label: title, stroke: page.colour("faint"), grid: { stroke: page.colour("line"), width: 1 }, ticks: { stroke: page.colour("line") },
     font: "12px system-ui, sans-serif", labelFont: "13px system-ui, sans-serif", labelSize: 22,
@@ -93,11 +94,11 @@ page.chart = (slot, chart) => {
       cursor: { drag: { x: true, y: false }, points: { show: false } },
       scales: {
         x: { time: false, range: (u, min, max) => [min - room(max - min), max + room(max - min)] },
-        y: { range: (u, min, max) => [Math.min(0, min * 1.08), (max || 1) * 1.06] },
+        y: { range: (u, min, max) => chart.fits ? [min - margin(max - min), max + margin(max - min)] : [Math.min(0, min * 1.08), (max || 1) * 1.06] },
       },
       axes: [
         { ...axis(chart.x_title), incrs: [1, 10, 100, 1e3, 1e4, 1e5, 1e6].flatMap((size) => [size, 2 * size, 5 * size]), size: 34, grid: { show: false } },
-        { ...axis(unit.name ? `${chart.y_title} (${unit.name})` : chart.y_title), size: 56 },
+        { ...axis(unit.name ? `${chart.y_title} (${unit.name})` : chart.y_title), size: (u, shown) => Math.max(56, 22 + 7 * Math.max(0, ...(shown ?? []).map((text) => String(text ?? "").length))) },
       ],
       series: [{}, ...data.map(([series]) => {
         const colour = page.colour(`c${series.colour}`);

@@ -10,7 +10,7 @@ from distprof.merge.arrays import FloatArray
 from distprof.merge.html.drawings.model import NUMBER, RATIO, TIME, Chart, Series
 from distprof.merge.report import ExpertLayerStats, LoadOverSteps, Report
 from distprof.merge.text.blocks.moe.findings import cause_words
-from distprof.merge.text.blocks.moe.worst import worst_layer, worst_words
+from distprof.merge.text.blocks.moe.worst import worst_layer, worst_sentence, worst_words
 
 _FEWEST_STEPS = 2
 _Pick = Callable[[LoadOverSteps], Sequence[float | None]]
@@ -43,7 +43,8 @@ def _balance(
             Series(f"{far}th percentile of the layers", np.nanpercentile(table, far, axis=0).tolist(), "line", 6),
             Series("worst layer", worst.tolist(), "line", 3),
         ]
-    return Chart(title, "iteration", steps, RATIO, series, note=note, y_title=measure)
+    note = f"{note} {worst_sentence(report)}"
+    return Chart(title, "iteration", steps, RATIO, series, note=note, y_title=measure, fits=not highest_is_worst)
 
 
 def _sums(report: Report, pick: _Pick, title: str, of: str) -> Chart | None:
@@ -54,7 +55,7 @@ def _sums(report: Report, pick: _Pick, title: str, of: str) -> Chart | None:
     series = [Series("all layers", np.nansum(table, axis=0).tolist(), "line", 1)]
     if len(table) > 1:
         series.append(Series("layer with the most", np.nan_to_num(table).max(axis=0).tolist(), "line", 3))
-    return Chart(title, "iteration", steps, NUMBER, series, y_title=of)
+    return Chart(title, "iteration", steps, NUMBER, series, note=worst_sentence(report), y_title=of)
 
 
 def _times(report: Report) -> Chart | None:

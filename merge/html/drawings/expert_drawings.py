@@ -17,7 +17,7 @@ from distprof.merge.html.drawings.model import (
 )
 from distprof.merge.report import OVERLOADED, ExpertLayerStats, LoadMetrics, Report
 from distprof.merge.text.blocks.moe.findings import cause_words
-from distprof.merge.text.blocks.moe.worst import worst_words
+from distprof.merge.text.blocks.moe.worst import worst_sentence
 from distprof.merge.text.format.lines import one_line
 from distprof.rank_names import number_spans
 
@@ -125,7 +125,7 @@ def load_map(report: Report) -> HeatMap | None:
         middle=1.0,
         limit=max(largest - 1, verdict.overload - 1),
         marked=[(names.index(verdict.layer), verdict.expert or 0)] if named else [],
-        note=f"From {verdict.overload:g} x the mean on, an expert is called overloaded. {_worst(report)}",
+        note=f"From {verdict.overload:g} x the mean on, an expert is called overloaded. {worst_sentence(report)}",
         grey="no recorded rank hosts this expert, or its tokens were not counted",
         zero="no token",
         separators=starts,
@@ -152,7 +152,7 @@ def ep_map(report: Report) -> HeatMap | None:
         middle=1.0,
         limit=max(_LEAST_SPAN, *(abs(value - 1) for row in values for value in row if value is not None)),
         marked=[],
-        note=f"A layer waits for its ep rank with the most tokens. {_worst(report)}",
+        note=f"A layer waits for its ep rank with the most tokens. {worst_sentence(report)}",
         grey="no such ep rank, or its tokens were not counted",
     )
 
@@ -178,13 +178,9 @@ def traffic_map(report: Report) -> HeatMap | None:
         middle=mean,
         limit=max(every) - mean or 1.0,
         note="Colours compare with the mean of all. "
-        f"{found.elsewhere_share:.0%} of the tokens leave their rank, {found.other_host_share:.0%} their host.",
+        f"{found.elsewhere_share:.0%} of the tokens leave their rank, {found.other_host_share:.0%} their host. "
+        f"{worst_sentence(report)}",
     )
-
-
-def _worst(report: Report) -> str:
-    words = worst_words(report)
-    return f"{words[0].upper()}{words[1:]}."
 
 
 def _relative(loads: Sequence[Sequence[int | None]]) -> list[list[float | None]]:

@@ -73,6 +73,7 @@ class Chart:
     marked: Sequence[int] = ()  # values of x that the verdict names
     note: str = ""
     y_title: str = "time"  # without its unit
+    fits: bool = False  # the axis shows the range of the values: 0 is far from all of them
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def draw(report: Report) -> Figure | None:
     axes[0].set(ylabel="dropped choices" if np.isfinite(dropped).any() else "dropped choices: not known")
     axes[1].set(xlabel="iteration", ylabel="experts without a token")
     if len(layers) > 1:
-        axes[1].legend(loc="upper right", fontsize=7.5)
+        axes[1].legend(loc="upper right", ncols=2, fontsize=7.5)
     style.title(axes[0], "Dropped tokens and dead experts", report, f"{len(layers)} layers; {worst_words(report)}")
     return figure
 

@@ -30,7 +30,7 @@ def draw(report: Report) -> Figure | None:
     axes[0].set_ylim(0, _ROOM_FOR_LEGEND * float(known.max(initial=0.1)))
     axes[1].set_ylim(top=1.0 if np.nanmin(entropy) < 0.995 else 1.001)
     if len(layers) > 1:
-        axes[0].legend(loc="upper right", fontsize=7.5)
+        axes[0].legend(loc="upper right", ncols=3, fontsize=7.5)
     style.title(axes[0], "Balance of experts over the steps", report, f"{_finding(layers)}; {worst_words(report)}")
     return figure
 

@@ -180,6 +180,13 @@ def test_the_maps_of_experts_name_the_worst_layer() -> None:
         assert "Worst: blocks.1.moe, expert 1 with" in maps[name].note and "cost 11.5 ms" in maps[name].note
 
 
+def test_the_charts_of_experts_name_the_worst_layer() -> None:
+    made = charts(with_findings_on_experts(report_of(dp=4, ep=4, layers=4, experts=8, steps=3, hot=5)))
+    for name in ("expert_balance", "expert_entropy", "expert_times", "expert_drops"):
+        assert "Worst: blocks.1.moe, expert 1 with" in made[name].note
+    assert [name for name, chart in made.items() if chart.fits] == ["expert_entropy"], "all of it may be near 1"
+
+
 def test_drops_and_dead_experts_have_charts_of_their_own() -> None:
     """Dropped choices are thousands where dead experts are some."""
     made = charts(with_findings_on_experts(report_of(dp=4, ep=4, layers=4, experts=8, steps=3)))

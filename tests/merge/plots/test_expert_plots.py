@@ -169,3 +169,21 @@ def test_what_has_no_data_is_not_drawn(report: Report) -> None:
     assert expert_times.draw(dense) is None and expert_times.draw(report) is None, "no own times"
     assert expert_ranks.draw(replace(report, experts=alone)) is None
     assert expert_steps.draw(replace(report, experts=unseen)) is None
+
+
+@pytest.mark.parametrize("plot", [expert_steps, expert_drops])
+def test_the_legend_covers_no_line(report: Report, plot: Any) -> None:
+    """Also not one that is as high at the last step as anywhere."""
+    worse = []
+    for layer in report.experts * 8:
+        assert layer.over_steps is not None
+        dead = tuple(2 for _ in layer.over_steps.dead)
+        worse.append(replace(layer, over_steps=replace(layer.over_steps, dead=dead, dropped=dead)))
+    drawn = figure(plot.draw(replace(report, experts=tuple(worse))))
+    FigureCanvasAgg(drawn).draw()
+    for axes in drawn.axes:
+        legend = axes.get_legend()
+        box = legend.get_window_extent() if legend is not None else None
+        for line in axes.lines if box is not None else ():
+            places = axes.transData.transform(line.get_xydata())
+            assert not [place for place in places if box.contains(*place)], line.get_label()

@@ -26,3 +26,9 @@ def worst_words(report: Report) -> str:
     if layer.ep_cost_ns is not None:
         parts.append(f"cost {duration(layer.ep_cost_ns)}")
     return ", ".join(parts)
+
+
+def worst_sentence(report: Report) -> str:
+    """Returns the same as a sentence."""
+    words = worst_words(report)
+    return f"{words[0].upper()}{words[1:]}."
