@@ -125,6 +125,11 @@ def _facts(found: RankVerdict) -> Iterator[tuple[str, str]]:
         yield "also named", rank_names(one.rank for one in found.named[_SHOWN:])
     if found.cause:
         yield "cause", one_line(f"{found.cause}: {found.evidence}")
+    for one in found.named[:_SHOWN]:
+        if one.processor_wait_ns:
+            within = "besides" if one.waits_apart else "which its excess may hold"
+            words = f"{duration(one.processor_wait_ns)} longer than the others, {within}"
+            yield f"rank {one.rank} waits for a processor", words
     if found.others_are_late:
         yield "costs", "hardly anything: others are late, too"
     elif found.cost_ns is not None:

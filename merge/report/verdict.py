@@ -17,6 +17,7 @@ DATA_LOADING, OPTIMIZER, PAUSES = "data loading", "optimizer", "pause"
 SLOW_LINK, LONG_STAGE = "slow link", "long stage"
 #: The place of a rank that is slow in so many modules and phases that none of them has most of it.
 THROUGHOUT = "throughout"
+_SUMS = ("forward", "backward")
 #: The phase of a rank that is slow in one module in both directions, and in neither has most of it.
 BOTH_WAYS = "forward and backward"
 
@@ -34,6 +35,12 @@ class Straggler:
     of_steps: int  # timed steps that were compared
     cohort: int  # the ranks that are compared, itself included
     cohort_ns: float  # the median of the others, over the steps
+    processor_wait_ns: float = 0.0  # what it waits longer for a processor there, where that is much
+
+    @property
+    def waits_apart(self) -> bool:
+        """Whether these waits are no part of the excess: of a module it is not known how much a rank waits there."""
+        return self.processor_wait_ns > 0 and self.subject in (*_SUMS, THROUGHOUT)
 
     @property
     def places(self) -> tuple[tuple[str, str], ...]:

@@ -61,7 +61,8 @@ def _busy_processors(analysis: Analysis, named: Sequence[Outlier]) -> Cause | No
     slow = {one.rank for one in named}
     longer = [longer_wait_ns(analysis, one.rank, slow) for one in named]
     in_no_module = all(one.place.subject in ("forward", "backward", THROUGHOUT) for one in named)
-    mostly = all(wait >= PLACE_SHARE * one.excess_ns for wait, one in zip(longer, named, strict=True))
+    lost = [one.excess_ns + one.processor_wait_ns for one in named]
+    mostly = all(wait >= PLACE_SHARE * every for wait, every in zip(longer, lost, strict=True))
     if not (in_no_module and mostly):
         return None
     words = f"ready to run while no processor was free, {duration(min(longer))} longer than the others"

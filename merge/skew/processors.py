@@ -18,7 +18,7 @@ from distprof.merge.collectives.own_times import waits_unseen, why_no_own_times
 from distprof.merge.quantities import duration
 from distprof.merge.report import BUSY_PROCESSORS, Cause
 from distprof.merge.skew.excess import CohortExcess, cohort_excess
-from distprof.merge.skew.step_times import WHOLE, StepTimes
+from distprof.merge.skew.step_times import MODULE, WHOLE, StepTimes
 from distprof.merge.skew.stragglers import Outlier, is_large, outliers
 from distprof.merge.stats import middle, nan_median
 from distprof.merge.wording import join_words
@@ -78,6 +78,23 @@ def only_waiting(
         for one in named
         if not is_large(one.excess_ns - _longer_wait_there_ns(analysis, one, slow, cohorts), one, iteration_ns)
     ]
+
+
+def with_waits_apart(
+    analysis: Analysis, named: Sequence[Outlier], cohorts: Sequence[CohortExcess], iteration_ns: float
+) -> list[Outlier]:
+    """Returns the named ranks, the largest excess first, with what they wait longer for a processor apart from what
+    they lose.
+
+    In which module a rank waits is not known: what it loses in one stays as it is, and may hold a part of its waits.
+    """
+    slow, found = {one.rank for one in named}, []
+    for one in named:
+        wait_ns = _longer_wait_there_ns(analysis, one, slow, cohorts)
+        own_ns = one.excess_ns - wait_ns if one.place.level > MODULE else one.excess_ns
+        apart = is_large(wait_ns, one, iteration_ns)
+        found.append(replace(one, excess_ns=own_ns, processor_wait_ns=wait_ns) if apart else one)
+    return sorted(found, key=lambda one: (-one.excess_ns, one.rank))
 
 
 def _longer_wait_there_ns(

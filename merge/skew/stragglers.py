@@ -46,6 +46,7 @@ class Outlier:
     cohort_ns: float
     error_ns: float = 0.0  # the standard error of the excess
     without_processor_waits: bool = False  # whether these were subtracted from all times
+    processor_wait_ns: float = 0.0  # what it waits longer there: besides the excess, or, in a module, maybe in it
 
 
 def outliers(excess: CohortExcess, iteration_ns: float) -> Iterator[Outlier]:

@@ -30,7 +30,7 @@ from distprof.merge.skew.comparable import why_not_comparable
 from distprof.merge.skew.excess import CohortExcess, cohort_excesses
 from distprof.merge.skew.links import SlowLink, slow_link
 from distprof.merge.skew.pauses import largest_pause
-from distprof.merge.skew.processors import busy_processors, only_waiting, slow_behind_waits
+from distprof.merge.skew.processors import busy_processors, only_waiting, slow_behind_waits, with_waits_apart
 from distprof.merge.skew.slow_groups import GroupOutlier, ranks_of, slow_groups
 from distprof.merge.skew.step_times import FINE, WHOLE
 from distprof.merge.skew.stragglers import (
@@ -96,6 +96,8 @@ def _slow_ranks(analysis: Analysis) -> RankVerdict:
         if own_cause(analysis, [one]) is None
     ]
     named, groups = _but_for(waiting, named, groups)
+    if named and not groups and own_cause(analysis, named) is None:
+        named = with_waits_apart(analysis, named, cohorts, iteration_ns)
     named = named or finest_places([*slow_behind_waits(analysis, cohorts, iteration_ns)])
     link = slow_link(analysis)
     explained = link is not None and _explains(link, named)
@@ -243,6 +245,7 @@ def _stragglers(named: Sequence[Outlier], iteration_ns: float) -> tuple[Straggle
             of_steps=one.of_steps,
             cohort=one.cohort,
             cohort_ns=one.cohort_ns,
+            processor_wait_ns=one.processor_wait_ns,
         )
         for one in named
     )

@@ -156,8 +156,19 @@ def _figures(stragglers: Sequence[Straggler]) -> str:
     steps = min(one.steps for one in stragglers)
     return (
         f"{excess} above the others of {'its' if len(stragglers) == 1 else 'their'} cohort, {first.share:.0%} of an "
-        f"iteration, in {steps} of {first.of_steps} steps{of_two}"
+        f"iteration, in {steps} of {first.of_steps} steps{of_two}{_waits(stragglers)}"
     )
+
+
+def _waits(stragglers: Sequence[Straggler]) -> str:
+    """Returns how much longer ranks that are slow in one place wait for a processor there, besides or at most."""
+    longest = max(stragglers, key=lambda one: one.processor_wait_ns)
+    if not longest.processor_wait_ns:
+        return ""
+    most = "" if len(stragglers) == 1 else "up to "
+    if longest.waits_apart:
+        return f", besides {most}{duration(longest.processor_wait_ns)} of longer waits for a processor"
+    return f", of which up to {duration(longest.processor_wait_ns)} may be longer waits for a processor"
 
 
 def burst_words(report: Report) -> list[str]:

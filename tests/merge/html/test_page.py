@@ -283,6 +283,18 @@ def test_a_host_that_is_slow_as_a_whole_is_named_in_its_place() -> None:
     ]
 
 
+def test_longer_waits_for_a_processor_are_told_from_the_excess() -> None:
+    report = report_of(dp=4)
+    one = Straggler(2, "throughout", "throughout", 4e7, 0.2, 3, 3, 4, 1e7, processor_wait_ns=2e8)
+    named = (one, replace(one, rank=3, subject="layers.1", phase="forward"))
+    ranks = replace(report.verdict.ranks, finding=SLOW, named=named)
+    (card, *_) = cards(replace(report, verdict=replace(report.verdict, ranks=ranks)))
+    assert [fact for fact in card.facts if "waits" in fact[0]] == [
+        ("rank 2 waits for a processor", "200 ms longer than the others, besides"),
+        ("rank 3 waits for a processor", "200 ms longer than the others, which its excess may hold"),
+    ]
+
+
 def test_words_are_those_of_the_glossary() -> None:
     code = runpy.run_path(str(ROOT / "tools" / "glossary_terms.py"))
     source = (ROOT / "docs" / "GLOSSARY.md").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ import pytest
 from support.simulated.job import Item, SimulatedJob, Work
 from support.simulated.programs import data_parallel
 
+from distprof.merge.analyse import analyse
 from distprof.merge.analysis import start_analysis
 from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.load.run import LoadedRun
@@ -17,6 +18,7 @@ from distprof.merge.report import NOBODY_STANDS_OUT, SLOW, SLOW_DEVICE, THROUGHO
 from distprof.merge.skew.excess import cohort_excesses
 from distprof.merge.skew.processors import slow_behind_waits
 from distprof.merge.skew.verdict import rank_verdict
+from distprof.merge.text.blocks.verdict import rank_words
 from distprof.records import CollectiveWindow, Record
 
 RANKS, STEPS = 8, 10
@@ -72,6 +74,10 @@ def verdict_of(run: LoadedRun) -> RankVerdict:
     return rank_verdict(start_analysis(run))
 
 
+def words_of(run: LoadedRun) -> str:
+    return " ".join(rank_words(analyse(run)))
+
+
 def test_a_slow_rank_is_found_behind_longer_waits_for_processors() -> None:
     found = verdict_of(busy_host(noisy(1), one_is_slow))
     (one,) = found.named
@@ -112,3 +118,35 @@ def test_nobody_is_found_behind_waits_where_own_times_are_not_known(collectives:
     analysis = start_analysis(busy_host(waits_ms, lambda rank: 1.0, collectives=collectives))
     assert bool(why_no_own_times(analysis)) != collectives
     assert list(slow_behind_waits(analysis, cohort_excesses(analysis), 120e6)) == []
+
+
+def one_waits(ms: float) -> Waits:
+    """Rank 2 has a host with other work, and waits longer."""
+    return lambda rank, step: noisy(3)(rank, step) / 8 + ms * (rank == 2)
+
+
+def test_what_a_named_rank_loses_is_told_from_what_it_waits_for_a_processor() -> None:
+    """By its own times, rank 2 takes 230 ms longer."""
+    found = verdict_of(run := busy_host(one_waits(200), one_is_slow))
+    (one,) = found.named
+    assert (found.finding, one.rank, one.subject, one.waits_apart) == (SLOW, 2, THROUGHOUT, True)
+    assert one.excess_ns == pytest.approx(31e6, abs=10e6)
+    assert one.processor_wait_ns == pytest.approx(200e6, abs=10e6)
+    assert found.cost_ns is not None and found.cost_ns < 45e6, "what its waits cost is not its own"
+    assert "of longer waits for a processor" in words_of(run)
+
+
+def test_what_is_lost_in_one_module_may_hold_waits() -> None:
+    found = verdict_of(
+        run := busy_host(one_waits(40), lambda rank: 1.0, slow_forward_ms=lambda rank, step: 120.0 * (rank == 2))
+    )
+    (one,) = found.named
+    assert (one.rank, one.subject, one.phase, one.waits_apart) == (2, "layers.1", "forward", False)
+    assert one.excess_ns >= 120e6
+    assert "may be longer waits for a processor" in words_of(run)
+
+
+def test_ranks_that_wait_alike_lose_nothing_apart() -> None:
+    (one,) = verdict_of(run := busy_host(lambda rank, step: 20.0, one_is_slow)).named
+    assert (one.rank, one.processor_wait_ns) == (2, 0)
+    assert "longer waits" not in words_of(run)
