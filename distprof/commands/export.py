@@ -22,6 +22,7 @@ from distprof.merge.load.rank import RankData
 from distprof.merge.load.reading import in_processes
 from distprof.merge.load.run import load_run
 from distprof.merge.report import Report
+from distprof.merge.text.blocks.header import shifted_clocks_words
 from distprof.merge.text.blocks.verdict import verdict
 from distprof.merge.trace.model import RankTrace, Slice, Value
 from distprof.merge.trace.run_trace import run_trace
@@ -74,7 +75,9 @@ def command(run: Path | None, to: str, out: Path | None) -> None:
     base, name = (out.parent, out.name) if out else (run, f"{REPORT}/{TRACE}")
     write_files(base, {name: content.getvalue()})
     progress.clear()
-    if report.clocks.unknown:
+    if report.clocks.shifted:
+        say(shifted_clocks_words(report.clocks))
+    elif report.clocks.unknown:
         say(f"{report.clocks.unknown}: ranks of these hosts are drawn on their own wall clocks")
     say(f"trace of {len(analysis.ranks)} ranks in {base / name}, to be opened in https://ui.perfetto.dev")
 
@@ -107,7 +110,7 @@ def _verdict(report: Report, span: tuple[int, int]) -> Iterator[Slice]:
     """Yields what the report concludes, over the whole time, with what is known of the clocks."""
     words = " ".join(" ".join(verdict(report)).split())
     clocks: dict[str, Value] = {"clocks": report.clocks.unknown} if report.clocks.unknown else {}
-    if report.clocks.bound_ns:
-        clocks["clocks: largest error between two hosts (us)"] = round(report.clocks.bound_ns / 1e3, 3)
+    if report.clocks.error_ns:
+        clocks["clocks: largest error between two hosts (us)"] = round(report.clocks.error_ns / 1e3, 3)
     if words:
         yield Slice(words, *span, clocks)

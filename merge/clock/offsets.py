@@ -99,7 +99,7 @@ class RankClock:
 
     def bound_ns(self, mono_ns: int) -> int | None:
         """Returns the largest error of :meth:`moment`; None where it is not known."""
-        return None if self.reference is None else self.host.offset(mono_ns).bound_ns
+        return None if self.reference is None else self.host.offset(mono_ns).bound_ns + abs(self.shift_ns)
 
     def mono_of(self, wall_ns: int) -> int:
         """Returns the time of the rank's monotonic clock for a wall time in its shard."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import IntArray
 from distprof.merge.clock.measured_clock import measured_clock, measured_section
 from distprof.merge.clock.offsets import JobClock
-from distprof.merge.collectives.activity import Activity, training_activity
-from distprof.merge.collectives.host_shifts import HostShifts, WrongClocksError, host_shifts
+from distprof.merge.collectives.activity import training_activity
+from distprof.merge.collectives.host_shifts import WrongClocksError, host_shifts
 from distprof.merge.collectives.join import JoinedEntries, join_entries
 from distprof.merge.report import Clocks
 from distprof.plain import dataclass
@@ -73,27 +72,27 @@ def _corrected(analysis: Analysis) -> _Corrected:
     error_ns = measured_section(analysis).bound_ns
     if error_ns is not None and error_ns <= EXACT_NS:
         return _Corrected(clock, 0)
+    try:
+        return _shifted_clock(analysis, clock, error_ns)
+    except WrongClocksError:
+        unmeasured = clock.without(frozenset(clock.hosts) - {clock.reference})
+    try:
+        return replace(_shifted_clock(analysis, unmeasured, None), refused=error_ns is not None)
+    except WrongClocksError:
+        return _Corrected(unmeasured, 0, refused=error_ns is not None)
+
+
+def _shifted_clock(analysis: Analysis, clock: JobClock, error_ns: int | None) -> _Corrected:
+    """Returns a clock that is wrong by ``error_ns`` at most, as collectives correct it, if they tell more."""
     entries = join_entries(analysis, clock)
     if entries is None or not len(entries):
         return _Corrected(clock, error_ns or 0)
-    activity, refused = training_activity(analysis, entries, clock), False
-    host, origin = clock.numbers(entries.ranks), list(clock.anchors).index(clock.reference)
-    try:
-        shifts = host_shifts(activity, host, error_ns, origin)
-    except WrongClocksError:
-        refused = True
-        shifts = _unmeasured_shifts(activity, host, origin)
-    if shifts is None or (error_ns is not None and not refused and shifts.error_ns >= error_ns):
-        return _Corrected(clock, error_ns or 0, refused=refused)
+    activity = training_activity(analysis, entries, clock)
+    origin = list(clock.anchors).index(clock.reference)
+    shifts = host_shifts(activity, clock.numbers(entries.ranks), error_ns, origin)
+    if shifts is None or (error_ns is not None and shifts.error_ns >= error_ns):
+        return _Corrected(clock, error_ns or 0)
     if shifts.bound_ns is None and not shifts.shift_ns.any():
-        return _Corrected(clock, shifts.error_ns, refused=refused)
+        return _Corrected(clock, shifts.error_ns)
     shifted = dict(zip(clock.anchors, shifts.shift_ns.tolist(), strict=True))
-    return _Corrected(replace(clock, shifts_ns=shifted), shifts.error_ns, shifts.bound_ns, refused)
-
-
-def _unmeasured_shifts(activity: Activity, host: IntArray, origin: int) -> HostShifts | None:
-    """Returns the shifts of clocks of which nothing is known; None where collectives contradict each other."""
-    try:
-        return host_shifts(activity, host, None, origin)
-    except WrongClocksError:
-        return None
+    return _Corrected(replace(clock, shifts_ns=shifted), shifts.error_ns, shifts.bound_ns)

@@ -14,7 +14,7 @@ class HostClockRow:
     ahead_ns: int | None  # its wall clock minus the reference's; None where that was not measured
     drift_ppm: float | None  # how much faster it runs; None where that was measured once at most
     drift_bound_ppm: float | None  # the largest error of that
-    bound_ns: int | None  # the largest error of a time of its timed steps on the reference's clock
+    bound_ns: int | None  # the largest error of a time of its timed steps on the reference's clock, as measured
     measurements: int  # how often it was compared with the reference
     shift_ns: int = 0  # what was added to its times, because its ranks' collectives contradict its clock
 

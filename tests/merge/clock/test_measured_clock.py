@@ -7,13 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from support.reports import report_of
 from support.simulated.job import SimulatedJob
 from support.simulated.programs import data_parallel
 from support.synthetic import MS, WALL_NS, Job, rank_records, shard_of
 
 from distprof.merge.analyse import analyse
-from distprof.merge.load.run import run_of_shards
+from distprof.merge.analysis import start_analysis
+from distprof.merge.collectives.job_clock import clock_of
+from distprof.merge.load.run import LoadedRun, run_of_shards
 from distprof.merge.report import HostClockRow, Report
 from distprof.merge.text.blocks.header import header_block
 from distprof.records import ClockOffset, Collectives, Header, Record
@@ -68,7 +71,14 @@ def test_hosts_that_were_not_compared() -> None:
 
 
 def simulated_hosts(ahead_ms: float, offsets: tuple[ClockOffset, ...] = ()) -> Report:
-    """Two ranks on each of two hosts; the wall clock of the second one is ahead, and ``offsets`` were measured."""
+    return analyse(simulated_run(ahead_ms, offsets))
+
+
+def simulated_run(ahead_ms: float, offsets: tuple[ClockOffset, ...] = ()) -> LoadedRun:
+    """Two ranks on each of two hosts; the wall clock of the second one is ahead, and ``offsets`` were measured.
+
+    The monotonic clock is the same on both.
+    """
     group = {"world": tuple(range(4))}
     run = SimulatedJob(data_parallel(lambda rank, step: 8 * ((rank + step) % 4 == 0)), 4, group, steps=12).run()
     ranks = []
@@ -77,7 +87,7 @@ def simulated_hosts(ahead_ms: float, offsets: tuple[ClockOffset, ...] = ()) -> R
         host, wall_ns = f"node{second}", data.header.wall_ns + round(ahead_ms * MS) * second
         header = replace(data.header, host=host, clock_domain=host, wall_ns=wall_ns)
         ranks.append(replace(data, header=header, clock_offsets=offsets if second else ()))
-    return analyse(replace(run, ranks=tuple(ranks)))
+    return replace(run, ranks=tuple(ranks))
 
 
 def test_collectives_correct_clocks_that_were_not_compared() -> None:
@@ -91,16 +101,29 @@ def test_collectives_correct_clocks_that_were_not_compared() -> None:
 
 
 def test_collectives_refuse_offsets_that_are_less_exact_than_they_say() -> None:
-    """The second host is said to be as far as its wall clock was wrong, within 1 ms, and is 30 ms off."""
+    """It is said to be 30 ms off, within 1 ms; its own wall clock is right, and takes the place of that."""
     wrong = ClockOffset("node0", 1_000 * MS, 30 * MS, 1 * MS, 100)
     clocks = (report := simulated_hosts(0, (wrong,))).clocks
     assert clocks.bound_ns is None and clocks.hosts[1].bound_ns is None
-    assert clocks.shift_error_ns is not None and abs(clocks.hosts[1].shift_ns + 30 * MS) <= clocks.shift_error_ns
+    assert clocks.shift_error_ns is not None and abs(clocks.hosts[1].shift_ns) <= clocks.shift_error_ns < 30 * MS
     assert clocks_line(report).startswith(
         "what was measured of the clocks is wrong: ranks would leave collectives before their last member came; "
     )
     right = simulated_hosts(0, (replace(wrong, offset_ns=0),)).clocks
     assert right.unknown == "" and right.error_ns is not None
+
+
+@pytest.mark.parametrize(("wrong_ms", "bound_ms"), [(5, 20), (-15, 20), (30, 1)])
+def test_no_moment_of_a_corrected_clock_is_further_off_than_its_bound(wrong_ms: int, bound_ms: int) -> None:
+    """The last offset is refused: then nothing bounds a single moment."""
+    offset = ClockOffset("node0", 1_000 * MS, wrong_ms * MS, bound_ms * MS, 100)
+    clock = clock_of(start_analysis(simulated_run(0, (offset,))))
+    assert clock.shifts_ns["node1"]
+    off_ns = abs(clock.of(2).moment(1_000 * MS) - clock.of(0).moment(1_000 * MS))
+    found_ns = clock.of(2).bound_ns(1_000 * MS)
+    assert (found_ns is None) == (wrong_ms > bound_ms)
+    assert found_ns is None or off_ns <= found_ns
+    assert clock.of(0).bound_ns(1_000 * MS) == 0
 
 
 def test_clocks_that_collectives_say_nothing_certain_of_have_no_bound() -> None:
