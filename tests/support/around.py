@@ -22,7 +22,6 @@ def node_hooks(**parts: Any) -> Any:
         "owners": [],
         "in_backward": [],
         "failed": None,
-        "current_node": torch._C._current_autograd_node,
         "new_carrier": new_carrier,
         "keep_edges": keep_edges,
         "nobody": NOBODY,

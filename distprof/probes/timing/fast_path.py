@@ -70,7 +70,6 @@ def with_fast_path(timer: ModuleTimer, on_error: OnError) -> ModuleCallHandler:
     if not isinstance(timer.nodes, extension.compiled.NodeHooks):
         timer.nodes = extension.compiled.NodeHooks(
             failed=timer.hook_failed,
-            current_node=torch._C._current_autograd_node,
             new_carrier=new_carrier,
             keep_edges=keep_edges,
             nobody=NOBODY,

@@ -37,7 +37,7 @@ class NodeHooks(Protocol):
 
 
 class PythonNodeHooks:
-    """Has one hook for each row; :mod:`distprof.probes.timing._fast_path` has one for all nodes."""
+    """Has one hook for each row, as the compiled hooks do: see :mod:`distprof.probes.extension`."""
 
     def __init__(self, hook: Callable[[int, Any], None]) -> None:
         """``hook`` gets an owner and a gradient."""
