@@ -182,8 +182,9 @@ def test_the_legend_covers_no_line(report: Report, plot: Any) -> None:
     drawn = figure(plot.draw(replace(report, experts=tuple(worse))))
     FigureCanvasAgg(drawn).draw()
     for axes in drawn.axes:
-        legend = axes.get_legend()
-        box = legend.get_window_extent() if legend is not None else None
-        for line in axes.lines if box is not None else ():
+        if axes.get_legend() is None:
+            continue
+        box = axes.get_legend().get_window_extent()
+        for line in axes.lines:
             places = axes.transData.transform(line.get_xydata())
             assert not [place for place in places if box.contains(*place)], line.get_label()
