@@ -95,6 +95,15 @@ def test_experts_have_their_ranks_and_loads() -> None:
     assert max(row["tokens_over_mean"] for row in own) == pytest.approx(layer.max_over_mean)
 
 
+def test_moe_layers_have_all_measures_of_balance() -> None:
+    layer, row = report_of(**JOB).experts[0], table("moe_layers")[0]
+    assert layer.load is not None and layer.ep_load is not None
+    for prefix, load in (("", layer.load), ("ep_", layer.ep_load)):
+        assert {f"{prefix}{name}": value for name, value in vars(load).items()}.items() <= row.items()
+    told = layer.ep_cost_ns, layer.load_cost_ns, len(layer.dead), layer.drop_rate
+    assert (row["cost_ns"], row["load_cost_ns"], row["dead"], row["drop_rate"]) == told
+
+
 def test_memory_is_beside_that_of_the_cohort() -> None:
     rows = [row for row in table("memory") if row["what"] == "parameters"]
     report = report_of(**JOB)
