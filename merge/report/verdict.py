@@ -98,7 +98,7 @@ class RankVerdict:
     named: tuple[Straggler, ...]  # largest excess first
     axis: str  # where one of several is slow: that of their group, empty where its purpose is not known
     slow_share: float  # from which share of the iteration on a rank is named
-    iteration_ns: float | None  # median over ranks
+    iteration_ns: float | None  # the median of the job's iterations
     reason: str  # why there is not enough to tell, else empty
     why_self_times: str  # why waits are not known, so that self times were compared; empty where own times were
     floor_ns: float | None = None  # None where ranks were not compared

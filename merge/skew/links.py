@@ -10,7 +10,6 @@ all members.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from statistics import median
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.collectives.waits import collective_waits
 from distprof.merge.skew.thresholds import LINK_FACTOR, PAIR_SHARE, PERSISTENT, SLOW_SHARE, STEP_SHARE
 from distprof.merge.stats import middle
+from distprof.merge.times.throughput import job_iterations
 from distprof.plain import dataclass
 
 Members = tuple[int, ...]
@@ -99,8 +99,8 @@ def _next_sign(gaps: Gaps, of_rank: IntArray, moments_ns: IntArray) -> IntArray:
 @computed_once
 def slow_link(analysis: Analysis) -> SlowLink | None:
     """Returns the group whose transfers stand out most among its siblings; None where none does."""
-    windows = [window.median_ns or 0.0 for window in analysis.timed_windows.values()]
-    iteration_ns = median(windows) if windows else 0.0
+    times = job_iterations(analysis)
+    iteration_ns = times.median_ns if times is not None else 0.0
     found = [link for same in _siblings(transfers(analysis)) for link in _standing_out(same, iteration_ns)]
     return max(found, key=lambda link: link.excess_ns, default=None)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import median
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.collectives.kinds import group_kind
@@ -44,6 +43,7 @@ from distprof.merge.skew.thresholds import HARDLY_A_COST, MARGIN, MIN_COHORT, SL
 from distprof.merge.skew.waiting import may_wait
 from distprof.merge.skew.what_if import cost_of
 from distprof.merge.skew.windows import over_windows
+from distprof.merge.times.throughput import job_iterations
 from distprof.merge.wording import place_name
 from distprof.rank_names import rank_names
 
@@ -75,13 +75,13 @@ def with_cost(found: RankVerdict, iteration_ns: float, cost_ns: float) -> RankVe
 
 def _slow_ranks(analysis: Analysis) -> RankVerdict:
     """Returns who is slow in one window."""
-    medians = [window.median_ns or 0.0 for window in analysis.timed_windows.values()]
+    times = job_iterations(analysis)
     nobody = RankVerdict(
         finding=NOT_ENOUGH,
         named=(),
         axis="",
         slow_share=SLOW_SHARE,
-        iteration_ns=float(median(medians)) if medians else None,
+        iteration_ns=times.median_ns if times is not None else None,
         reason=why_not_comparable(analysis),
         why_self_times=why_no_own_times(analysis),
     )

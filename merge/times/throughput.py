@@ -13,6 +13,7 @@ from statistics import fmean, median
 
 import numpy as np
 
+from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import distinct
 from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
@@ -42,6 +43,12 @@ def evaluations(windows: Mapping[int, Window]) -> Evaluations:
         timed_steps=len(set().union(*{window.iterations for window in windows.values()})),
         time_ns=spread({rank: median_of_steps(times[times > 0]) for rank, times in evaluating.items()}),
     )
+
+
+@computed_once
+def job_iterations(analysis: Analysis) -> Iterations | None:
+    """Returns the wall time of the iterations of the report's window; None without a timed step."""
+    return iterations(analysis.timed_windows)
 
 
 def iterations(windows: Mapping[int, Window]) -> Iterations | None:
