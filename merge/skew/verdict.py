@@ -98,7 +98,7 @@ def _slow_ranks(analysis: Analysis) -> RankVerdict:
     named, groups = _but_for(waiting, named, groups)
     if named and not groups and own_cause(analysis, named) is None:
         named = with_waits_apart(analysis, named, cohorts, iteration_ns)
-    named = named or finest_places([*slow_behind_waits(analysis, cohorts, iteration_ns)])
+    named = named or _that_cost(analysis, finest_places([*slow_behind_waits(analysis, cohorts, iteration_ns)]))
     link = slow_link(analysis)
     explained = link is not None and _explains(link, named)
     if link is not None and explained and link.groups >= MIN_COHORT:
@@ -106,6 +106,16 @@ def _slow_ranks(analysis: Analysis) -> RankVerdict:
     if named and not explained:
         return _slow(analysis, nobody, named, groups, cohorts)
     return _nobody(analysis, nobody, cohorts, waiting, link)
+
+
+def _that_cost(analysis: Analysis, behind_waits: Sequence[Outlier]) -> Sequence[Outlier]:
+    """Returns the ranks that are slow behind their waits for a processor, unless iterations would hardly be shorter
+    without them: on a busy host so indirect an evidence accuses nobody alone.
+    """
+    lost_ns = {one.rank: one.excess_ns for one in behind_waits}
+    cost, times = cost_of(analysis, lost_ns.keys(), lost_ns) if lost_ns else None, job_iterations(analysis)
+    hardly = cost is not None and times is not None and cost.cost_ns < HARDLY_A_COST * times.median_ns
+    return () if hardly else behind_waits
 
 
 def _but_for(
