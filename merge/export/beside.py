@@ -23,6 +23,7 @@ def made_beside(make: Maker) -> Maker:
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
+        os.close(reading)  # so that the process ends with this one, instead of waiting for its own end of the pipe
         _make_and_end(make, writing)
     os.close(writing)
 
