@@ -108,14 +108,14 @@ def _slow_ranks(analysis: Analysis) -> RankVerdict:
     return _nobody(analysis, nobody, cohorts, waiting, link)
 
 
-def _that_cost(analysis: Analysis, behind_waits: Sequence[Outlier]) -> Sequence[Outlier]:
+def _that_cost(analysis: Analysis, behind_waits: list[Outlier]) -> list[Outlier]:
     """Returns the ranks that are slow behind their waits for a processor, unless iterations would hardly be shorter
     without them: on a busy host so indirect an evidence accuses nobody alone.
     """
     lost_ns = {one.rank: one.excess_ns for one in behind_waits}
     cost, times = cost_of(analysis, lost_ns.keys(), lost_ns) if lost_ns else None, job_iterations(analysis)
     hardly = cost is not None and times is not None and cost.cost_ns < HARDLY_A_COST * times.median_ns
-    return () if hardly else behind_waits
+    return [] if hardly else behind_waits
 
 
 def _but_for(
