@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable
+from threading import active_count
 
 from distprof.merge.processors import usable_processors
 
@@ -18,7 +18,7 @@ def made_beside(make: Maker) -> Maker:
 
     The content is made here, when it is asked for, where no process can be forked, or the forked one fails.
     """
-    if sys.platform != "linux" or usable_processors() < 2 or threading.active_count() > 1:
+    if sys.platform != "linux" or usable_processors() < 2 or active_count() > 1:
         return make
     reading, writing = os.pipe()
     child = os.fork()

@@ -18,6 +18,8 @@ from distprof.merge.export.beside import made_beside
 @pytest.fixture(autouse=True)
 def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "usable_processors", lambda: 2)
+    tests = threading.active_count() - 1  # threads of the test runner
+    monkeypatch.setattr(beside, "active_count", lambda: threading.active_count() - tests)
 
 
 def test_it_is_made_in_another_process() -> None:
