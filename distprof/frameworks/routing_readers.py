@@ -80,7 +80,7 @@ def count_by_expert(ids: torch.Tensor, num_experts: int) -> torch.Tensor:
 
 def _count(ids: torch.Tensor, num_experts: int) -> torch.Tensor:
     if ids.device.type == "cpu":
-        return torch.from_numpy(_count_on_host(ids.detach().numpy(), num_experts))
+        return torch.from_numpy(_count_on_host(ids.numpy(), num_experts))
     # bincount would wait for the device.
     slots = ids.reshape(-1).long().clamp(-1, num_experts).add_(1)
     found = torch.zeros(num_experts + 2, dtype=torch.int64, device=slots.device)
@@ -89,9 +89,10 @@ def _count(ids: torch.Tensor, num_experts: int) -> torch.Tensor:
 
 def _count_on_host(ids: Array, num_experts: int) -> Array:
     """Counts with numpy, in half of the time that torch takes for a few thousand ids."""
-    flat = ids.reshape(-1)
-    if flat.size and (flat.min() < 0 or flat.max() >= num_experts):
-        flat = flat[(flat >= 0) & (flat < num_experts)]
+    flat = ids.reshape(-1).astype(np.int64, copy=False)
+    unsigned = flat.view(np.uint64)  # what is below 0 is above all experts: one look at the ids finds both
+    if np.maximum.reduce(unsigned, initial=0) >= num_experts:
+        flat = flat[unsigned < num_experts]
     return np.bincount(flat, minlength=num_experts)
 
 
@@ -168,6 +169,8 @@ def _has_items(value: Any) -> bool:
 
 def _items(values: Any) -> Iterable[Any]:
     """Returns the items of a tuple, list, dict or dataclass; else the value alone."""
+    if type(values) is tuple and len(values) <= _LONGEST:  # most outputs and arguments
+        return values
     if not _has_items(values):
         return (values,)
     if isinstance(values, Mapping):
@@ -180,7 +183,7 @@ def _ids(tensors: list[torch.Tensor], num_experts: int, top_k: int) -> torch.Ten
     integers = [tensor for tensor in tensors if tensor.dtype in _INTEGERS]
     fitting = [tensor for tensor in integers if _is_of_k(tensor, num_experts, top_k)]
     if fitting:
-        if any(tensor is not fitting[0] for tensor in fitting):
+        if len(fitting) > 1 and any(tensor is not fitting[0] for tensor in fitting):
             raise UnclearChoice("two tensors of integers, such as ids of experts and places in their capacity")
         return fitting[0]
     if not top_k:
