@@ -20,6 +20,9 @@ BUFFER, CAPACITY, COMPILED = "buffer", "capacity", "compiled"
 _MOST_CALLS = 128
 #: Numbers of all layers by call in one record.
 _MOST_NUMBERS = 1 << 18
+_COUNTS, _LOSSES = np.dtype("<u4"), np.dtype("<f8")  # of the records
+_NO_COUNTS: Array = np.zeros(0, _COUNTS)
+_NO_LOSSES: Array = np.zeros(0, _LOSSES)
 #: The counts of one layer on the host: by name, one array for each call.
 _Found = Mapping[str, Sequence[Array]]
 
@@ -214,10 +217,10 @@ class Pending:
         calls = sums.aux_calls
         return LayerRouting(
             layer=number,
-            routed=(kept if routed is None else routed).astype("<u4"),  # type: ignore[union-attr]
+            routed=(kept if routed is None else routed).astype(_COUNTS),  # type: ignore[union-attr]
             drops_known=dropped is not None,
-            dropped=(dropped if dropped is not None and dropped.any() else np.zeros(0)).astype("<u4"),
-            aux_loss=(found[AUX_LOSS] if calls and AUX_LOSS in found else np.zeros(0)).astype("<f8"),
+            dropped=dropped.astype(_COUNTS) if dropped is not None and dropped.any() else _NO_COUNTS,
+            aux_loss=found[AUX_LOSS].astype(_LOSSES) if calls and AUX_LOSS in found else _NO_LOSSES,
             aux_calls=calls if AUX_LOSS in found else 0,
             lost=lost,
             handed=routed is None,
