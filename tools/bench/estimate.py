@@ -21,7 +21,7 @@ class Estimate:
 
     def shown(self, digits: int) -> str:
         value, low, high = (f"{number:,.{digits}f}" for number in (self.value, self.low, self.high))
-        return f"{value} ({low} … {high})" if self.low < self.high else value
+        return f"{value} ({low} … {high})" if low != high else value
 
 
 def sure(value: float) -> Estimate:

@@ -19,6 +19,8 @@ _EXPERTS = {
 }
 _RECORDER_VARIANTS = ("quiet", "timed")
 _COUNTER = "FlopCounterMode"
+#: Models whose steps differ by more than distprof adds: :func:`added` tells it.
+_TOLD_BY_ADDED = ("large",)
 _VARIANTS = {
     "plain": "nothing: the noise of this machine",
     "quiet": "distprof, outside its window",
@@ -55,12 +57,14 @@ def _steps(model: str, found: dict[str, Any]) -> Table:
             "recorder is that of a rank, and writes its shard; the steps in which it finds the model and allocates its "
             "tables are not measured.  The budget is for CPU time, which other work on the machine disturbs less.",
         ),
-        pays=(
-            f"a timed step of {length} takes {timed.shown(3)} times as long, and the one counted step "
-            f"{counted.shown(1)} times",
-        ),
-        saves=(f"torch.profiler makes the same step {profiled.shown(2)} times as long",),
+        pays=() if model in _TOLD_BY_ADDED else _pays(length, timed, counted),
+        saves=() if model in _TOLD_BY_ADDED else (f"torch.profiler makes that step {profiled.shown(2)} times as long",),
     )
+
+
+def _pays(length: str, timed: Estimate, counted: Estimate) -> tuple[str, ...]:
+    times = f"{timed.shown(3)} times as long, and the one counted step {counted.shown(1)} times"
+    return (f"a timed step of {length} with many small modules takes {times}",)
 
 
 def _cells(model: str, variant: str, found: dict[str, Any]) -> tuple[str, str, str, str]:
