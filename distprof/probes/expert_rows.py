@@ -1,4 +1,4 @@
-"""The rows of the inputs of experts in a list, by expert: they are known from shapes alone."""
+"""Counts the rows that each expert in a list gets, from the shapes of its inputs alone."""
 
 from __future__ import annotations
 

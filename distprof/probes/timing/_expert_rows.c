@@ -173,7 +173,6 @@ int count_rows(PyObject *object, PyObject *args, PyObject *kwargs)
         if (rows >= 0)
             return add_rows(counts, self->place, rows);
     }
-    PyErr_Clear(); /* of the size */
     PyObject *done = PyObject_CallFunctionObjArgs(self->slow, args, kwargs, NULL);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;

@@ -1,4 +1,4 @@
-"""The table of MoE layers."""
+"""The table of MoE layers: how unequal the loads of the experts and ep ranks of each layer are."""
 
 from __future__ import annotations
 
