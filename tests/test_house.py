@@ -34,7 +34,7 @@ BASE = (
         "clock",
     ),
     *("console", "devices", "run_folder", "peaks", "records", "shard", "config", "rank"),
-    "heartbeat",
+    *("heartbeat", "native"),
 )
 COUNTING = ("nested_tensors", "hooks", "flops.formulas", "flops")
 MODEL = ("module_walk", "topology", "frameworks", "model")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -29,8 +29,7 @@ class ParameterLayout:
     shared_as: str = ""
 
 
-@dataclass(frozen=True)
-class Routing:
+class Routing(NamedTuple):
     """The decision of one call of a router, as int64 tensors of counts by global expert, on the router's device.
 
     ``routed``: how often each expert was chosen; ``kept``: the same after drops by capacity, None if the output lacks

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from distprof.probes import extension
+from distprof.native import extension
 from distprof.records import Array
 
 #: Reads the args and kwargs of a call.
@@ -38,7 +38,7 @@ class RowCounts(Protocol):
 
 
 class PythonRowCounts:
-    """Passes all calls to slow readers; :mod:`distprof.probes.timing._fast_path` reads most shapes itself."""
+    """Passes all calls to slow readers; :mod:`distprof.native._fast_path` reads most shapes itself."""
 
     def __init__(self, experts: int) -> None:
         self.called = False

@@ -151,13 +151,23 @@ def read_hidden(read: Callable[..., None], *values: Any) -> bool:
     Autograd stays on, because an exception from outside might leave it off: what is read are integers, or detached.
     """
     try:
-        # A context manager of Python costs more than most readers do: few scripts train in inference mode.
-        with torch.inference_mode(False) if torch.is_inference_mode_enabled() else _NoModes(), _NoModes():
-            read(*values)
+        if not torch._C._len_torch_dispatch_stack() and not torch._C._len_torch_function_stack():
+            _read_outside_inference(read, values)
+        else:
+            with torch._C.DisableTorchFunction(), _NoModes():
+                _read_outside_inference(read, values)
     except Exception as error:
         pass_on(error)
         return False
     return True
+
+
+def _read_outside_inference(read: Callable[..., None], values: tuple[Any, ...]) -> None:
+    if not torch.is_inference_mode_enabled():
+        read(*values)
+    else:
+        with torch.inference_mode(False):
+            read(*values)
 
 
 def _both(first: Callable[..., None], second: Callable[..., None]) -> Callable[..., None]:

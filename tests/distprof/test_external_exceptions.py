@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import distprof
 from distprof.external_exceptions import came_from_outside
-from distprof.probes import extension
+from distprof.native import extension
 from distprof.records import End, Error, Step
 from distprof.run_folder import RunFolder
 from distprof.shard.reader import read_shard

@@ -9,7 +9,7 @@ import torch
 
 from distprof.flops.long_graphs import keep_edges
 from distprof.hooks.module_calls import ModuleCallHandler, ModuleCallPatch
-from distprof.probes import extension
+from distprof.native import extension
 from distprof.probes.timing import fast_path
 from distprof.probes.timing.node_hooks import NOBODY, new_carrier
 

@@ -14,7 +14,7 @@ import torch
 from bench.machine import described
 from bench.table import Table
 
-from distprof.probes import extension
+from distprof.native import extension
 from gpu.compiled import compiled
 from gpu.experts import experts
 from gpu.finding import FAILED, NEEDS_GPU, Finding, Part

@@ -16,7 +16,7 @@ from torch.nn.modules import module
 from distprof.flops.long_graphs import keep_edges
 from distprof.hooks.module_calls import ModuleCallHandler
 from distprof.hooks.patches import OnError
-from distprof.probes import extension
+from distprof.native import extension
 from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.node_hooks import NOBODY, new_carrier
 from distprof.probes.timing.timeline import CudaTimestamps, HostTimestamps, Timestamps

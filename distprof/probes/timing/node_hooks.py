@@ -37,7 +37,7 @@ class NodeHooks(Protocol):
 
 
 class PythonNodeHooks:
-    """Has one hook for each row, as the compiled hooks do: see :mod:`distprof.probes.extension`."""
+    """Has one hook for each row, as the compiled hooks do: see :mod:`distprof.native.extension`."""
 
     def __init__(self, hook: Callable[[int, Any], None]) -> None:
         """``hook`` gets an owner and a gradient."""

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from distprof.frameworks.deepspeed import _read_gate
@@ -18,14 +20,36 @@ from distprof.frameworks.routing_readers import (
     read_choice,
     read_counts,
 )
+from distprof.native import extension
 
 SCORES = torch.rand(3, 2)
 
 
-def test_count_by_expert() -> None:
-    ids = torch.tensor([[0, 2], [2, -1], [4, 2]], dtype=torch.int32)
-    assert count_by_expert(ids, 4).tolist() == [1, 0, 3, 0]
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.integers(-(1 << 31), (1 << 31) - 1) | st.integers(-2, 9), max_size=60),
+    st.sampled_from([torch.int64, torch.int32]),
+    st.integers(1, 8),
+    st.integers(1, 3),
+)
+def test_count_by_expert(both_ways: None, ids: list[int], dtype: torch.dtype, experts: int, step: int) -> None:
+    found = count_by_expert(torch.tensor(ids, dtype=dtype)[::step], experts)
+    assert found.dtype == torch.int64
+    assert found.tolist() == [ids[::step].count(expert) for expert in range(experts)]
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int8, torch.uint8])
+def test_small_ids_are_counted(both_ways: None, dtype: torch.dtype) -> None:
+    ids = torch.tensor([[2, 0], [100, 2]], dtype=dtype)
+    assert count_by_expert(ids, 4).tolist() == [1, 0, 2, 0]
     assert count_by_expert(ids[:0], 4).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.skipif(extension.compiled is None, reason="the compiled part could not be compiled")
+@pytest.mark.parametrize("values", [(0, 1, 8, 4), (8, -1, 8, 4), (8, 1, 2, 4), (8, 1, 8, -1)])
+def test_what_are_no_ids_is_refused(values: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="no ids"):
+        extension.compiled.count_ids(*values)
 
 
 @pytest.mark.parametrize(

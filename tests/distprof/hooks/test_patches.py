@@ -19,7 +19,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from distprof.hooks.module_calls import ModuleCallPatch
 from distprof.hooks.patches import FunctionPatch, backward_patch, dataloader_patch
-from distprof.probes import extension
+from distprof.native import extension
 
 
 class Log:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from distprof.probes import extension
+from distprof.native import extension
 from distprof.probes.expert_rows import PythonRowCounts, RowCounts, row_counts, rows_in
 
 _New = Callable[[int], RowCounts]

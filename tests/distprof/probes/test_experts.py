@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from support.loops import X, sgd, step, training
 from support.recording import Seen, record
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distprof.frameworks import expert_finder
@@ -248,6 +250,33 @@ def test_the_scripts_dispatch_modes_do_not_see_counting(tmp_path: Path) -> None:
     seen = record(tmp_path, lambda: job(logs[1]))
     assert routing(seen)[0] == [4, 3, 0, 1]
     assert logs[0].ops == logs[1].ops
+
+
+def test_the_scripts_function_modes_do_not_see_counting(tmp_path: Path) -> None:
+    class Log(TorchFunctionMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.functions: list[str] = []
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.functions.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    model = nn.Sequential(Stacked(TopRouter(ROUTE), []), Listed(ROUTE))
+    logs = [Log(), Log()]
+
+    def job(log: Log) -> None:
+        optimizer = sgd(model)
+        with log:
+            model(X).sum().backward()
+        optimizer.step()
+
+    job(logs[0])
+    seen = record(tmp_path, lambda: job(logs[1]))
+    assert routing(seen)[0] == [4, 3, 0, 1]
+    more = Counter(logs[1].functions) - Counter(logs[0].functions)
+    # Other probes read the batch and every module's tensors.
+    assert set(more) <= {"__get__", "numel", "dim", "size", "register_post_accumulate_grad_hook"}
 
 
 def test_a_failing_reader_makes_only_its_layer_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

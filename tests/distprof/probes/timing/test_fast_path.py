@@ -24,7 +24,7 @@ from support.recording import record, train
 from support.records import patient
 from torch import nn
 
-from distprof.probes import extension
+from distprof.native import extension
 from distprof.probes.timing import fast_path
 from distprof.probes.timing.module_timer import ModuleTimer
 from distprof.probes.timing.timeline import HostTimestamps, Timeline

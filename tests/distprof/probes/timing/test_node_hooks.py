@@ -16,7 +16,7 @@ from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distprof.flops.long_graphs import FREED_BY_RECURSION
-from distprof.probes import extension
+from distprof.native import extension
 from distprof.probes.timing.node_hooks import NOBODY, NodeHooks, PythonNodeHooks
 
 _New = Callable[[list[int]], NodeHooks]

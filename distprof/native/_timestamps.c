@@ -158,7 +158,7 @@ static PyType_Slot buffer_slots[] = {
 };
 
 static PyType_Spec buffer_spec = {
-    .name = "distprof.probes.timing._fast_path.TimestampBuffer",
+    .name = "distprof.native._fast_path.TimestampBuffer",
     .basicsize = sizeof(TimestampBuffer),
     .flags = Py_TPFLAGS_DEFAULT,
     .slots = buffer_slots,
@@ -233,7 +233,7 @@ static PyType_Slot hook_slots[] = {
 };
 
 static PyType_Spec hook_spec = {
-    .name = "distprof.probes.timing._fast_path.Hook",
+    .name = "distprof.native._fast_path.Hook",
     .basicsize = sizeof(Hook),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = hook_slots,

@@ -3,6 +3,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <string.h>
 
 /* A type lists the objects that it holds in a macro FIELDS(X), as X(name). */
 #define DECLARE_FIELD(name) PyObject *name;
@@ -78,3 +79,8 @@ int count_rows(PyObject *reader, PyObject *args, PyObject *kwargs);
 
 /* Adds the types of _expert_rows.c to the module.  Returns -1 with an exception set. */
 int add_expert_row_types(PyObject *module);
+
+/* _id_counts.c */
+
+/* A function of the module: counts the ids of experts. */
+PyObject *count_ids(PyObject *module, PyObject *args);

@@ -6,6 +6,6 @@ from importlib import import_module
 from typing import Any
 
 try:
-    compiled: Any = import_module("distprof.probes.timing._fast_path")
+    compiled: Any = import_module("distprof.native._fast_path")
 except ImportError:  # installed without a compiler, or for another Python
     compiled = None

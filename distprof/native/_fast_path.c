@@ -402,14 +402,19 @@ static PyType_Slot slots[] = {
 };
 
 static PyType_Spec spec = {
-    .name = "distprof.probes.timing._fast_path.FastPath",
+    .name = "distprof.native._fast_path.FastPath",
     .basicsize = sizeof(FastPath),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = slots,
 };
 
+static PyMethodDef functions[] = {
+    {"count_ids", count_ids, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "distprof.probes.timing._fast_path", .m_size = -1,
+    PyModuleDef_HEAD_INIT, .m_name = "distprof.native._fast_path", .m_size = -1, .m_methods = functions,
 };
 
 PyMODINIT_FUNC PyInit__fast_path(void)

@@ -241,7 +241,7 @@ static PyType_Slot hooks_slots[] = {
 };
 
 static PyType_Spec hooks_spec = {
-    .name = "distprof.probes.timing._fast_path.NodeHooks",
+    .name = "distprof.native._fast_path.NodeHooks",
     .basicsize = sizeof(NodeHooks),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = hooks_slots,

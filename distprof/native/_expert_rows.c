@@ -4,8 +4,6 @@
  */
 #include "_timestamps.h"
 
-#include <string.h>
-
 /* RowCounts: the rows that the experts of one layer got since `begin` or `take`. */
 
 typedef struct {
@@ -123,7 +121,7 @@ static PyType_Slot counts_slots[] = {
 };
 
 static PyType_Spec counts_spec = {
-    .name = "distprof.probes.timing._fast_path.RowCounts",
+    .name = "distprof.native._fast_path.RowCounts",
     .basicsize = sizeof(RowCounts),
     .flags = Py_TPFLAGS_DEFAULT,
     .slots = counts_slots,
@@ -212,7 +210,7 @@ static PyType_Slot reader_slots[] = {
 };
 
 static PyType_Spec reader_spec = {
-    .name = "distprof.probes.timing._fast_path.RowReader",
+    .name = "distprof.native._fast_path.RowReader",
     .basicsize = sizeof(RowReader),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = reader_slots,
