@@ -33,6 +33,8 @@ _COUNTS = re.compile(
     r"(tokens?|num|counts?|rows)_?(per|of|by)_?(local_)?experts?|expert_(sizes?|counts?)|(batch|group)_sizes"
 )
 
+_LISTS = (nn.ModuleList, nn.ModuleDict)
+
 
 @dataclass(frozen=True)
 class _Router:
@@ -76,6 +78,32 @@ def find_experts(layer: nn.Module, view: ModelView) -> Experts | None:
             alike = [one for one, _ in found if one is not blocks and _are_alike(one, blocks)]
             return _experts(layer, _as_called(blocks, child, view), router, alike)
     return None
+
+
+def unnamed_experts(layer: nn.Module, view: ModelView) -> Iterator[Experts]:
+    """Yields what may be the experts of a layer, where no name says so: alike modules in a list or a dict, beside a
+    module whose last matrix has a row for each of them.
+
+    By structure alone the layers of a model and its head are no different: only their calls tell.
+    """
+    if is_wrapping(layer) or not _holds_lists(layer):
+        return
+    for blocks, child in candidates(layer, view):
+        if blocks.is_named or not blocks.modules or blocks.whole < 2:
+            continue
+        if blocks.module is not child and next(unnamed_experts(unwrapped(child), view), None) is not None:
+            continue  # the child is the layer
+        for router in _routers(layer, {id(blocks.module), id(child)}, view, of_any_class=True):
+            takes_same = bool((router.inputs - {blocks.whole}) & blocks.widths)  # a square matrix is no router
+            if router.module is not None and router.rows[:1] == (blocks.whole,) and takes_same:
+                yield _experts(layer, blocks, router, ())
+
+
+def _holds_lists(layer: nn.Module) -> bool:
+    """Whether a child or a grandchild is a list or a dict of modules."""
+    children = [unwrapped(child) for child in unwrapped(layer)._modules.values() if child is not None]
+    inside = (unwrapped(one) for child in children for one in child._modules.values() if one is not None)
+    return any(isinstance(one, _LISTS) for one in (*children, *inside))
 
 
 def _is_itself_a_layer(child: nn.Module, view: ModelView, *, with_router: bool) -> bool:
@@ -157,13 +185,16 @@ def _are_alike(one: Blocks, other: Blocks) -> bool:
     )
 
 
-def _routers(layer: nn.Module, without: set[int], view: ModelView) -> Iterator[_Router]:
-    """Yields what may be the layer's router, the children with a router's name first."""
+def _routers(layer: nn.Module, without: set[int], view: ModelView, *, of_any_class: bool = False) -> Iterator[_Router]:
+    """Yields what may be the layer's router, the children with a router's name first; of the others only Linears,
+    unless they may be ``of_any_class``.
+    """
     children = [(name, child) for name, child in layer._modules.items() if child is not None]
     children = [(name, child) for name, child in children if id(child) not in without]
     for name, child in sorted(children, key=lambda one: not names_router(one[0], unwrapped(one[1]))):
         named = names_router(name, unwrapped(child))
-        if named or isinstance(unwrapped(child), nn.Linear):
+        is_like = of_any_class and not isinstance(unwrapped(child), _LISTS) and not _holds_lists(child)
+        if named or is_like or isinstance(unwrapped(child), nn.Linear):
             yield _router(child, [weight for _, weight in view.weights_below(child, depth=2)], named=named)
     for name, weight in view.weights(layer).items():
         if len(weight.shape) == 2 and not name.endswith("bias"):

@@ -87,7 +87,7 @@ def find_moe_layers(
         if rows[row].parent in inside:
             inside.add(row)
         elif (experts := experts_of(found, view)) is not None:
-            layer = _moe_layer(experts, row, rows, modules, size_of)
+            layer = moe_layer(experts, row, rows, modules, size_of)
             if layer is not None:
                 inside.add(row)
                 buffer = count_buffer(found, layer.num_experts) if _is_in_compiled(row, rows, modules) else None
@@ -132,7 +132,7 @@ def _place_experts(layer: MoeLayer, place: int) -> ExpertLayer:
     )
 
 
-def _moe_layer(
+def moe_layer(
     experts: Experts, row: int, rows: list[ModuleRow], modules: dict[int, nn.Module], size_of: Callable[[str], int]
 ) -> MoeLayer | None:
     """Makes the layer; None if its experts are not below ``row``, or if their numbers are inconsistent."""

@@ -16,6 +16,7 @@ from distprof.model.moe_layers import MoeLayer, find_moe_layers, place_layers
 from distprof.model.parameters import FirstNames, parameters_of
 from distprof.model.record_chunks import parameter_records, tree_records
 from distprof.model.topology import RankTopology
+from distprof.model.unnamed_layers import Seen, UnnamedLayer, Verdict, find_unnamed_layers, judge, with_kinds
 from distprof.module_walk import parameters_in
 from distprof.rank.identity import Identity
 from distprof.records import ExpertLayers, Parameter, Record, Suspect, Topology
@@ -37,6 +38,7 @@ class ModelRegistry:
         self._topology = RankTopology(identity.rank, identity.world_size, meshes, self._stacks)
         self._layers: list[MoeLayer] = []
         self._suspects: list[Suspect] = []
+        self._unnamed: list[UnnamedLayer] = []
         self._last_places: tuple[Topology, ExpertLayers] | None = None
         self._parameters: dict[int, list[Parameter]] = {}  # by root
         self._unrecorded: set[int] = set()  # roots with parameters that are in no record yet
@@ -51,6 +53,11 @@ class ModelRegistry:
     def expert_layers(self) -> tuple[MoeLayer, ...]:
         """All MoE layers, in the order of their records."""
         return tuple(self._layers)
+
+    @property
+    def unnamed(self) -> tuple[UnnamedLayer, ...]:
+        """What may be further layers: :meth:`late_records` follow what a counted step shows of them."""
+        return tuple(self._unnamed)
 
     def layer_number(self, module: nn.Module, experts: int) -> tuple[int | None, Sequence[Record]]:
         """Returns the number of the MoE layer that ``module`` is, and new records; None if the module has no row.
@@ -99,6 +106,7 @@ class ModelRegistry:
                 self._evaluated.add(self.tree.rows[row].root)
         layers = self._find_layers(module, row)
         self._layers += layers
+        self._unnamed += find_unnamed_layers(module, row, self.tree.rows, layers, self._size_of)
         suspects = [*find_suspects(module, row, self.tree.rows, layers)]
         self._suspects += suspects
         self._add_parameters(module, row, layers)
@@ -111,7 +119,8 @@ class ModelRegistry:
     @property
     def has_late_records(self) -> bool:
         """Whether :meth:`late_records` may have any."""
-        return bool(self._evaluated or self._unrecorded or self._places_are_due)
+        are_judged = any(one.verdict.seen is not Seen.NOTHING for one in self._unnamed)
+        return bool(self._evaluated or self._unrecorded or self._places_are_due or are_judged)
 
     def late_records(self, optimizers: Iterable[object] = ()) -> Sequence[Record]:
         """Returns the records that are written once an iteration, because each describes everything again.
@@ -121,6 +130,7 @@ class ModelRegistry:
         again if its record says that it is only evaluated.
         """
         self._find_trained(optimizers)
+        self._judge_unnamed()
         return [*self._take_unrecorded_parameters(), *(self.place_records() if self._places_are_due else ())]
 
     def _take_unrecorded_parameters(self) -> Sequence[Record]:
@@ -172,11 +182,30 @@ class ModelRegistry:
         note = f"tp {ways}, but no parameter shows that it is cut over tp ranks: all are counted as copies"
         return replace(topology, notes=(*topology.notes, note))
 
-    def _find_layers(self, module: nn.Module, row: int) -> list[MoeLayer]:
-        def size_of(axis: str) -> int:
-            return self._topology.topology().sizes.get(axis, 1)
+    def _judge_unnamed(self) -> None:
+        """Adds the layers and the suspects that a counted step has shown among those that no name tells."""
+        known = [layer.row for layer in self._layers]
+        judged = judge(self._unnamed, self.tree.rows, known)
+        for one in self._unnamed:
+            one.verdict = Verdict(Seen.NOTHING)
+        if not judged.layers and not judged.suspects:
+            return
+        rows = {layer.row for layer in judged.layers}
+        kept = [one for one in self._suspects if one.row not in rows]
+        suspected = {one.row for one in kept}
+        self._suspects = [*kept, *(one for one in judged.suspects if one.row not in suspected)]
+        self._layers += judged.layers
+        for root in {self.tree.rows[row].root for row in rows}:
+            layers = [layer for layer in judged.layers if self.tree.rows[layer.row].root == root]
+            self._parameters[root] = with_kinds(self._parameters.get(root, ()), self.tree.rows, layers)
+            self._unrecorded.add(root)
+        self._places_are_due = True
 
-        return list(find_moe_layers(module, row, self.tree.rows, self._stacks.experts, size_of))
+    def _find_layers(self, module: nn.Module, row: int) -> list[MoeLayer]:
+        return list(find_moe_layers(module, row, self.tree.rows, self._stacks.experts, self._size_of))
+
+    def _size_of(self, axis: str) -> int:
+        return self._topology.topology().sizes.get(axis, 1)
 
     def _add_parameters(self, module: nn.Module, row: int, layers: list[MoeLayer]) -> None:
         """Adds the parameters of ``module``, at ``row``, to its root: the last record of a root describes them all."""

@@ -88,8 +88,10 @@ class ProbeSwitch:
         if self.kind is StepKind.WARMUP:
             return WarmupProbe(*given, self._clock, rank.device.type, self._loading, steps.restarts)
         if self.kind is StepKind.COUNTED:
-            layers = rank.models.expert_layers if rank.models is not None else ()
-            return CountingProbe(*given, eager=rank.eager_choice, whole=True, window=window, layers=layers)
+            layers, unnamed = ((), ()) if rank.models is None else (rank.models.expert_layers, rank.models.unnamed)
+            return CountingProbe(
+                *given, eager=rank.eager_choice, whole=True, window=window, layers=layers, unnamed=unnamed
+            )
         assert rank.models is not None and rank.identity is not None
         collectives = new_recording(
             self._clock,

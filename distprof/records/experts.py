@@ -19,7 +19,7 @@ class ExpertLayer:
     axis: str = "ep"  # over which its experts are distributed
     top_k: Natural = 0  # experts for each token; 0: not known
     counted: bool = True  # whether expert_load records have its tokens
-    guessed: bool = False  # found by its weights alone: no name says that these are experts
+    guessed: bool = False  # found by its weights or its calls: no name says that these are experts
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from distprof.merge.job.module_union import Module
 from distprof.merge.job.tp_duplicates import CountedWork
 from distprof.merge.report import ExpertLayerStats
 from distprof.merge.stats import to_number
+from distprof.merge.work.suspected_experts import found_by_some
 from distprof.plain import dataclass
 
 
@@ -79,6 +80,7 @@ def seen_layers(analysis: Analysis) -> tuple[SeenLayer, ...]:
             place, layer_label(union.modules[place], name), own, analysis.counted, size(own[0].layer.axis, 1)
         )
         for (place, name), own in sorted(hosts.items(), key=lambda item: item[0])
+        if place not in found_by_some(analysis)
     )
 
 

@@ -211,7 +211,7 @@ class ExpertLayerStats:
     )
     tokens_or_device: TokensOrDevice | None = None  # why ep ranks take unequal times; None where that is not known
     lost: int = 0  # dropped choices that ``routed`` lacks, because their expert is not known
-    guessed: bool = False  # found by its weights alone: no name says that these are experts
+    guessed: bool = False  # found by its weights or its calls: no name says that these are experts
     breach: str = ""  # a step in which chosen - dropped is not what was processed, as a sentence
     load: LoadMetrics | None = None  # of the experts, over all ranks and steps; None where no token is known
     ep_load: LoadMetrics | None = None  # of the ep ranks; None where experts are not distributed

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.wording import join_words, pluralise
-from distprof.records import Suspect
+from distprof.records import ExpertLayer, Suspect
 
 _NAMED = 3
+_NOT_ON_ALL = "by its calls it is a MoE layer on some of its ranks only"
 
 
 @computed_once
@@ -20,10 +22,36 @@ def suspected_experts(analysis: Analysis) -> tuple[Suspect, ...]:
         for suspect in data.suspects:
             if data.tree.rows[suspect.row].root not in evaluated:
                 found.setdefault(suspect.name, suspect)
+    for suspect in found_by_some(analysis).values():
+        found.setdefault(suspect.name, suspect)
     by_name = [suspect for suspect in found.values() if not suspect.by_config]
     if by_name or any(data.layers for data in analysis.ranks):
         return tuple(by_name)
     return tuple(found.values())
+
+
+@computed_once
+def found_by_some(analysis: Analysis) -> Mapping[int, Suspect]:
+    """Returns by module of the union the layers without telling names that not all ranks with the module found: each
+    rank looks at its own calls, and the loads of some ranks are not those of the job.
+    """
+    ranks: Counter[int] = Counter()
+    layers: dict[int, ExpertLayer] = {}
+    guessed: dict[int, list[ExpertLayer]] = {}  # many ranks share their layers
+    for column, data in enumerate(analysis.ranks):
+        own = guessed.setdefault(id(data.layers), [layer for layer in data.layers if layer.guessed])
+        for layer in own:
+            place = int(analysis.union.index(column)[layer.row])
+            ranks[place] += 1
+            layers[place] = layer
+    if not layers:
+        return {}
+    holders = analysis.union.holders()
+    return {
+        place: Suspect(layer.name, layer.row, _NOT_ON_ALL)
+        for place, layer in layers.items()
+        if ranks[place] < holders[place]
+    }
 
 
 def why_no_active(analysis: Analysis) -> str:

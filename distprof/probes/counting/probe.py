@@ -19,9 +19,11 @@ from distprof.hooks.module_calls import ModuleCallPatch
 from distprof.hooks.patches import OnError, dataloader_patch
 from distprof.model.batch_order import takes_sequences_first
 from distprof.model.moe_layers import MoeLayer
+from distprof.model.unnamed_layers import UnnamedLayer
 from distprof.probes.batch import shape
 from distprof.probes.compiled.counted_code import CompiledCode
 from distprof.probes.compiled.eager_choice import EagerChoice
+from distprof.probes.counting.expert_evidence import ExpertEvidence
 from distprof.probes.counting.iteration_count import IterationCount
 from distprof.probes.counting.mode_switch import ModeSwitch
 from distprof.probes.counting.router_figures import FiguresOfRouters
@@ -51,10 +53,12 @@ class CountingProbe:
         whole: bool = False,
         window: int = 0,
         layers: Sequence[MoeLayer] = (),
+        unnamed: Sequence[UnnamedLayer] = (),
     ) -> None:
         """``whole``: counts whole iterations of a job, with the code between models, backward and optimizers.
 
         ``window`` is the number of the window, for its records.  Of the MoE ``layers`` the routers' choices are read.
+        Those that are ``unnamed`` are told what their calls show.
         """
         self._window = window
         self._module_patch = patch
@@ -69,6 +73,7 @@ class CountingProbe:
         self._data_patch = dataloader_patch(on_error)
         self._routing = ExpertTally([_of_routers(layer) for layer in layers], window)
         self._figures = FiguresOfRouters(layers, listener.tree.rows)
+        self._evidence = ExpertEvidence(unnamed)
         self._ended: list[Record] = []
         self._threads: set[int] = set()  # other threads that run a module now
 
@@ -106,6 +111,7 @@ class CountingProbe:
         self._running.new_tally()
         self._routing.begin()
         self._figures.begin()
+        self._evidence.begin()
         self._switch.begin(count.mode)
 
     def end(self, iteration: int, mode: str) -> None:
@@ -114,6 +120,7 @@ class CountingProbe:
             batches = self._running.tally.work()
             self._ended.append(self._count.record(iteration, mode, self._window, batches, self._compiled))
             self._ended += self._choices(iteration)
+            self._evidence.judge()
 
     def _choices(self, iteration: int) -> list[Record]:
         """Returns what routers chose in the iteration.  Waits for the device: nothing is timed."""
@@ -162,6 +169,8 @@ class CountingProbe:
             count = self._count
             count.attribution.enter(row)
             count.calls[row] = count.calls.get(row, 0) + 1  # without another call: this runs for each module
+            for read in self._evidence.entering.get(row, ()):
+                read(args, kwargs)
         return row
 
     def _enter_other_thread(self) -> int | None:
@@ -189,6 +198,8 @@ class CountingProbe:
             self._routing.leaving[token](output)
         if token in self._figures.leaving and not running.in_evaluation:
             self._figures.leaving[token](output, len(running.stack) - 1)
+        for read in self._evidence.leaving.get(token, ()) if not running.in_evaluation else ():
+            read(output)
         running.stack.pop()
         if not running.stack:
             if not running.in_evaluation:

@@ -39,7 +39,7 @@ def experts_block(report: Report) -> Iterator[str]:
         yield f"({len(report.experts) - len(shown)} layers are better; summary.json and tables/experts.csv have all)"
     guessed = [names[one_line(layer.name)] for layer in report.experts if layer.guessed]
     if guessed:
-        yield f"Found by their weights alone, as no name says that these are experts: {join_words(guessed)}."
+        yield f"Found by their weights or calls, as no name says that these are experts: {join_words(guessed)}."
     yield from findings(report)
 
 

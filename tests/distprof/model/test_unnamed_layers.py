@@ -1,0 +1,485 @@
+"""Alike modules in a list beside a Linear of as many rows, under names that say nothing: their calls in the counted
+step tell a MoE layer from the layers of a model and its head.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.reports import expert_layer
+from support.scripts import NewWorkplace
+from torch import Tensor, nn
+
+import distprof
+from distprof.merge.report import Report
+
+WIDTH, BRANCHES, BATCH, LENGTH = 8, 4, 4, 12
+TOKENS = BATCH * LENGTH
+
+
+def ffn() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
+
+
+class Chosen(nn.Module):
+    """Runs each branch on the rows that its selector has chosen."""
+
+    def __init__(self, selector: nn.Module | None = None, top_k: int = 2) -> None:
+        super().__init__()
+        self.selector = selector or nn.Linear(WIDTH, BRANCHES)
+        self.branches = nn.ModuleList(ffn() for _ in range(BRANCHES))
+        self.width_of_choice = top_k
+        self.tokens: list[int] = []
+
+    def choose(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        weights, ids = self.selector(x).softmax(-1).topk(self.width_of_choice)
+        return weights, ids
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        x = hidden.reshape(-1, WIDTH)
+        weights, ids = self.choose(x)
+        y, self.tokens = torch.zeros_like(x), []
+        for number, branch in enumerate(self.branches):
+            rows, places = torch.where(ids == number)
+            rows, places = self.kept(rows), self.kept(places)
+            self.tokens.append(len(rows))
+            y = y.index_add(0, rows, (branch(x[rows]) * weights[rows, places, None]).to(y.dtype))
+        return y.view_as(hidden)
+
+    def kept(self, rows: Tensor) -> Tensor:
+        return rows
+
+
+class Noisy(Chosen):
+    """The noise is no part of what its selector returns."""
+
+    def choose(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        noise = torch.linspace(-1, 1, TOKENS * BRANCHES).view(TOKENS, BRANCHES)
+        weights, ids = (self.selector(x) + noise).softmax(-1).topk(2)
+        return weights, ids
+
+
+class Dropping(Chosen):
+    def kept(self, rows: Tensor) -> Tensor:
+        return rows[:26]
+
+
+class Returning(nn.Module):
+    """A selector that returns its choice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Linear(WIDTH, BRANCHES)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        weights, ids = self.scores(x).softmax(-1).topk(2)
+        return weights, ids
+
+
+class Told(Chosen):
+    def __init__(self) -> None:
+        super().__init__(Returning())
+
+    def choose(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        weights, ids = self.selector(x)
+        return weights, ids
+
+
+class ToldAndDropping(Told):
+    def kept(self, rows: Tensor) -> Tensor:
+        return rows[:20]
+
+
+class Sentences(nn.Module):
+    """Chooses a branch for each sentence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.picker = nn.Linear(WIDTH, BRANCHES, bias=False)
+        self.paths = nn.ModuleDict({name: nn.Linear(WIDTH, WIDTH) for name in "abcd"})
+        self.tokens: list[int] = []
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        x = torch.cat([hidden, hidden * torch.arange(1.0, 5.0)[:, None, None], -hidden])
+        chosen, y = self.picker(x.mean(1)).argmax(-1), torch.zeros_like(x)
+        self.tokens = [LENGTH * count for count in torch.bincount(chosen, minlength=BRANCHES).tolist()]
+        for number, path in enumerate(self.paths.values()):
+            y[chosen == number] = path(x[chosen == number])
+        return y[:BATCH]
+
+
+class Deeper(nn.Module):
+    """Its branches are a level below its selector, and it runs twice in a forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.picker, self.body = nn.Linear(WIDTH, BRANCHES), nn.Module()
+        self.body.paths = nn.ModuleList(ffn() for _ in range(BRANCHES))
+        self.tokens = [0] * BRANCHES
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        x, self.tokens = hidden.reshape(-1, WIDTH), [0] * BRANCHES
+        for _ in range(2):
+            chosen, y = self.picker(x).argmax(-1), torch.zeros_like(x)
+            for number, path in enumerate(self.body.paths):  # type: ignore[arg-type]
+                self.tokens[number] += int((chosen == number).sum())
+                y[chosen == number] = path(x[chosen == number])
+            x = x + y
+        return x.view_as(hidden)
+
+
+class Loose(nn.Module):
+    """Keeps its parts in a dict, which nothing calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bits = nn.ModuleDict(
+            {"left": nn.Linear(WIDTH, BRANCHES), "right": nn.ModuleList(ffn() for _ in range(BRANCHES))}
+        )
+        self.tokens: list[int] = []
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        x, y = hidden.reshape(-1, WIDTH), []
+        chosen = self.bits["left"](x).argmax(-1)
+        self.tokens = torch.bincount(chosen, minlength=BRANCHES).tolist()
+        for number, branch in enumerate(self.bits["right"].children()):
+            y.append(branch(x[chosen == number]))
+        return torch.cat(y)
+
+
+class Rounded(Chosen):
+    """In bfloat16 many scores are equal."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return super().forward(hidden.bfloat16()).float()
+
+
+def selecting_mlp() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(WIDTH, 5), nn.Tanh(), nn.Linear(5, BRANCHES))
+
+
+FOUND: dict[str, Callable[[], nn.Module]] = {
+    "plain": Chosen,
+    "single": lambda: Chosen(top_k=1),
+    "mlp": lambda: Chosen(selecting_mlp(), 3),
+    "noisy": Noisy,
+    "dropping": Dropping,
+    "told": Told,
+    "told_dropping": ToldAndDropping,
+    "sentences": Sentences,
+    "deeper": Deeper,
+    "loose": Loose,
+    "rounded": lambda: Rounded().bfloat16(),
+}
+
+
+class Above(Chosen):
+    """A branch gets what exceeds a threshold: none, one or more for each token."""
+
+    def choose(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self.selector(x).softmax(-1)
+        return scores, torch.where(scores > 0.27, torch.arange(BRANCHES), -1)
+
+
+class BranchesChoose(Chosen):
+    """Each branch chooses as many tokens."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        x = hidden.reshape(-1, WIDTH)
+        weights, rows = self.selector(x).softmax(-1).t().topk(17)
+        y = torch.stack([branch(x[at]) for branch, at in zip(self.branches, rows, strict=True)]) * weights[..., None]
+        return torch.zeros_like(x).index_add(0, rows.flatten(), y.flatten(0, 1)).view_as(hidden)
+
+
+class OnCapacity(Chosen):
+    """Each branch gets rows of zeros up to its capacity."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        x = hidden.reshape(-1, WIDTH)
+        _, ids = self.choose(x)
+        y = torch.zeros_like(x)
+        for number, branch in enumerate(self.branches):
+            rows = torch.where(ids == number)[0][:20]
+            y = y.index_add(0, rows, branch(F.pad(x[rows], (0, 0, 0, 20 - len(rows))))[: len(rows)])
+        return y.view_as(hidden)
+
+
+class Elsewhere(Chosen):
+    """Two of its branches live on another rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in "01":
+            self.branches._modules[number] = None  # type: ignore[assignment]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        x = hidden.reshape(-1, WIDTH)
+        ids = self.selector(x).topk(2).indices
+        return torch.cat([self.branches[e](x[(ids == e).any(-1)]) for e in (2, 3)])
+
+
+SUSPECTED: dict[str, Callable[[], nn.Module]] = {
+    "above": Above,
+    "branches_choose": BranchesChoose,
+    "on_capacity": OnCapacity,
+    "elsewhere": Elsewhere,
+}
+
+
+class Chain(nn.Module):
+    """A model of as many layers as classes; ``first``: a classifier looks at its input, and not at its output."""
+
+    def __init__(self, *, first: bool, number: int = BRANCHES) -> None:
+        super().__init__()
+        self.blocks, self.head = nn.ModuleList(ffn() for _ in range(number)), nn.Linear(WIDTH, number)
+        self._first = first
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.head(x) if self._first else None
+        for block in self.blocks:
+            x = x + block(x)
+        return x * (self.head(x) if scores is None else scores).sum(-1, keepdim=True)
+
+
+class GatedChain(Chain):
+    """A Linear looks at the input, and weighs each layer of the chain."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = self.head(x).sigmoid()
+        for number, block in enumerate(self.blocks):
+            x = x + block(x) * shares[..., number, None]
+        return x
+
+
+class Gpt(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(WIDTH, WIDTH)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(WIDTH, 2, 16, dropout=0.0, batch_first=True) for _ in range(8)
+        )
+        self.classes = nn.Linear(WIDTH, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        for layer in self.layers:
+            x = layer(x)
+        return x + self.classes(x)
+
+
+class Ensemble(Chosen):
+    """All its branches see all tokens; ``weighted``: their outputs are scaled, as in a dense mixture."""
+
+    def __init__(self, *, weighted: bool) -> None:
+        super().__init__()
+        self._weighted = weighted
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = self.selector(x).softmax(-1)
+        every = torch.stack([branch(x) for branch in self.branches], -1)
+        return (every * shares[..., None, :]).sum(-1) if self._weighted else every.mean(-1) + shares.sum()
+
+
+class Heads(nn.Module):
+    """Several outputs of one trunk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.tasks = (
+            nn.Linear(WIDTH, BRANCHES),
+            nn.ModuleList(nn.Sequential(nn.Linear(BRANCHES, WIDTH), nn.GELU()) for _ in range(BRANCHES)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.trunk(x)
+        return torch.stack([task(x) for task in self.tasks]).sum(0)
+
+
+class Unet(nn.Module):
+    """Works on fewer rows at each level; a Linear looks at the time first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = nn.Linear(WIDTH, BRANCHES)
+        self.levels = nn.ModuleList(nn.Conv1d(WIDTH, WIDTH, 3, padding=1) for _ in range(BRANCHES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, images, found = self.time(x.mean(1)).sum(), x.transpose(1, 2), []
+        for level in self.levels:
+            images = level(images)
+            found.append(images.mean() * scale)
+            images = F.avg_pool1d(images, 2) if images.shape[-1] > 2 else images
+        return x * torch.stack(found).sum()
+
+
+class Pieces(Chosen):
+    """Each branch gets its own part of the tokens, whatever these are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.chunk(BRANCHES, 1)
+        every = [branch(part) for branch, part in zip(self.branches, parts, strict=True)]
+        return torch.cat(every, 1) + self.selector(x).sum(-1, keepdim=True)
+
+
+class PiecesAfter(Pieces):
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.selector(x)
+        parts = x.chunk(BRANCHES, 1)
+        every = [branch(part) for branch, part in zip(self.branches, parts, strict=True)]
+        return torch.cat(every, 1) + scores.sum(-1, keepdim=True)
+
+
+NONE: dict[str, Callable[[], nn.Module]] = {
+    "chain": lambda: Chain(first=False),
+    "chain_of_8": lambda: Chain(first=False, number=8),
+    "classifier_first": lambda: Chain(first=True),
+    "gated_chain": lambda: GatedChain(first=True),
+    "gpt": Gpt,
+    "ensemble": lambda: Ensemble(weighted=False),
+    "dense_mixture": lambda: Ensemble(weighted=True),
+    "heads": Heads,
+    "unet": Unet,
+    "pieces": Pieces,
+    "pieces_after": PiecesAfter,
+}
+
+
+def record(folder: Path, model: nn.Module, **options: Any) -> Report:
+    x, optimizer = torch.randn(BATCH, LENGTH, WIDTH), torch.optim.SGD(model.parameters(), lr=0.0)
+    with distprof.record(out=folder, name="run", **({"warmup": 0, "timed": 3} | options)) as run:
+        for _ in range(6):
+            model(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return distprof.load(run).report
+
+
+class Model(nn.Module):
+    def __init__(self, parts: dict[str, Callable[[], nn.Module]]) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.parts = nn.ModuleDict({name: make() for name, make in parts.items()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return torch.stack([part(x).square().mean() for part in self.parts.values()]).sum()
+
+
+def branches_of(part: nn.Module) -> nn.Module:
+    """Returns the list, or the dict, of a part."""
+    return next(one for one in part.modules() if isinstance(one, nn.ModuleList) or "a" in one._modules)
+
+
+def branch_numel(part: nn.Module) -> int:
+    return sum(p.numel() for p in next(iter(branches_of(part).children())).parameters())
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Report]:
+    torch.manual_seed(0)
+    model = Model(FOUND)
+    return model, record(tmp_path_factory.mktemp("found"), model)
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_behaves_as_experts_is_a_layer(recorded: tuple[Model, Report], name: str) -> None:
+    model, report = recorded
+    layer = expert_layer(report, f"parts.{name}{'.bits' if name == 'loose' else ''}")
+    told = model.parts[name].tokens
+    assert (layer.num_experts, layer.guessed, layer.steps) == (BRANCHES, True, 3)
+    assert list(layer.tokens) == [layer.steps * count for count in told]  # type: ignore[union-attr]
+
+
+def test_what_the_choice_of_a_selector_shows(recorded: tuple[Model, Report]) -> None:
+    model, report = recorded
+    top_k = {layer.name.split(".")[1]: layer.top_k for layer in report.experts}
+    assert {name: top_k[name] for name in ("plain", "single", "mlp", "noisy", "told_dropping", "sentences")} == {
+        **{"plain": 2, "single": 1, "mlp": 3, "noisy": 2, "told_dropping": 2, "sentences": 1}
+    }
+    dropped = expert_layer(report, "parts.told_dropping")
+    assert dropped.dropped == 3 * 2 * TOKENS - sum(dropped.tokens)  # type: ignore[arg-type]
+    assert report.model is not None
+    experts = sum(p.numel() for part in model.parts.values() for p in branches_of(part).parameters())
+    idle = sum(branch_numel(part) * (BRANCHES - (top_k[name] or 0)) for name, part in model.parts.items())
+    every = sum(p.numel() for p in model.parameters())
+    assert report.model.params_by_kind["expert"] == experts
+    assert report.model.active_params == every - idle
+
+
+def test_what_is_not_understood_is_suspected(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    report = record(tmp_path, Model(SUSPECTED))
+    assert report.experts == ()
+    (note,) = (note for note in report.run.notes if "suspected" in note)
+    assert all(f"parts.{name}" in note for name in [*SUSPECTED][:3])
+    assert "and 1 more (" in note
+    assert report.model is not None
+    assert report.model.active_params is None
+
+
+def test_dense_models_are_neither(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Model(NONE)
+    report = record(tmp_path, model)
+    assert report.experts == ()
+    assert not any("suspected" in note for note in report.run.notes)
+    assert report.model is not None
+    assert report.model.active_params == sum(p.numel() for p in model.parameters())
+
+
+SCRIPT = """
+import json, os, pathlib
+import torch
+import torch.distributed as dist
+from torch import nn
+
+class Paths(nn.Module):
+    def __init__(self, dense):
+        super().__init__()
+        self.picker, self.paths = nn.Linear(8, 4), nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+        self.dense, self.tokens = dense, []
+
+    def forward(self, x):
+        chosen, y, self.tokens = self.picker(x).argmax(-1), torch.zeros_like(x), []
+        for number, path in enumerate(self.paths):
+            rows = torch.arange(len(x)) if self.dense else torch.where(chosen == number)[0]
+            self.tokens.append(len(rows))
+            y = y.index_add(0, rows, path(x[rows]))
+        return y + 0 * self.picker(x[:1]).sum()
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+torch.manual_seed(0)
+parts = nn.Sequential(Paths(dense=False), Paths(dense=rank == 1))
+model = nn.parallel.DistributedDataParallel(parts, find_unused_parameters=True)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+torch.manual_seed(rank)
+x = torch.randn(64, 8)
+for _ in range(6):
+    model(x).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+pathlib.Path(f"told{rank}.json").write_text(json.dumps(parts[0].tokens))
+"""
+
+
+def test_ranks_have_to_agree(new_workplace: NewWorkplace) -> None:
+    """Each rank looks at its own calls: tokens of some ranks are not those of the job."""
+    place = new_workplace().forking()
+    place.write("job.py", SCRIPT, prelude="")
+    ended = place.run("--nproc", 2, "job.py", timed=2)
+    assert ended.code == 0, ended.err
+    report, told = place.report(), [json.loads((place.folder / f"told{rank}.json").read_text()) for rank in range(2)]
+    (layer,) = report.experts
+    assert (layer.name, layer.guessed, layer.steps) == ("0", True, 2)
+    assert list(layer.tokens) == [2 * (first + second) for first, second in zip(*told, strict=True)]
+    (note,) = (note for note in report.run.notes if "suspected" in note)
+    assert "1 (by its calls it is a MoE layer on some of its ranks only)" in note
+    assert report.model is not None
+    assert report.model.active_params is None
