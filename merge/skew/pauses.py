@@ -1,7 +1,8 @@
 """Pauses: what stopped a rank in most of its steps, and steps in which one rank lost a good part of an iteration.
 
 Garbage collections and compilations are recorded with their names.  Any other pause shows as time that one rank lost in
-one place of one step: it is told from the noise of a busy machine by its size, or because it comes again.
+one place of one step: it is told from the noise of a busy machine by its size, or because it comes again.  What a
+rank waited longer for a processor in a step is no pause.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from distprof.merge.analysis import Analysis
-from distprof.merge.arrays import FloatArray
+from distprof.merge.arrays import FloatArray, IntArray
 from distprof.merge.quantities import duration
 from distprof.merge.report import PAUSES, Cause
-from distprof.merge.skew.excess import CohortExcess
+from distprof.merge.skew.excess import CohortExcess, excess_over_others
+from distprof.merge.skew.processors import waits_by_step
 from distprof.merge.skew.step_times import FINE
 from distprof.merge.skew.stragglers import Outlier
 from distprof.merge.skew.thresholds import (
     PAUSE_AGAIN,
-    PAUSE_AGAIN_SHARE,
     PAUSE_MARGIN,
     PAUSE_NS,
     PAUSE_SHARE,
@@ -73,9 +74,9 @@ def largest_pause(analysis: Analysis, cohorts: Sequence[CohortExcess], iteration
     """Returns the rank that lost most in single steps, as a cause without a slow rank; None where no rank lost a good
     part of an iteration, or where that cannot be told from noise.
     """
-    least, least_again = (max(share * iteration_ns, PAUSE_NS) for share in (PAUSE_SHARE, PAUSE_AGAIN_SHARE))
-    compared = [excess for excess in cohorts if excess.size > 1]
-    found = [*_named(analysis, compared, least), *_longest(compared, least), *_repeated(compared, least_again)]
+    least = max(PAUSE_SHARE * iteration_ns, PAUSE_NS)
+    losses = [_losses(analysis, excess) for excess in cohorts if excess.size > 1]
+    found = [*_named(analysis, losses, least), *_longest(losses, least), *_repeated(losses, least)]
     if not found:
         return None
     # Where one pause is found in several ways, the one that says most comes first.
@@ -89,62 +90,74 @@ def largest_pause(analysis: Analysis, cohorts: Sequence[CohortExcess], iteration
     )
 
 
-def _named(analysis: Analysis, cohorts: Sequence[CohortExcess], least: float) -> Iterator[Pause]:
+@dataclass(frozen=True, eq=False)
+class _Losses:
+    """What the ranks of a cohort lost, (places, ranks, steps), in the finest places only: all of it, and what is left
+    without what a rank waited longer for a processor than the others in the same step.
+
+    In which place a rank waited is not known: all of it is taken from each place.
+    """
+
+    excess: CohortExcess
+    places: IntArray  # their numbers in ``excess``
+    lost_ns: FloatArray
+    unwaited_ns: FloatArray
+
+    def pause(self, number: int, column: int, steps: Sequence[int] | IntArray, name: str = "") -> Pause:
+        """Returns the losses of one rank in some steps as a pause in one of ``places``."""
+        times = self.excess.times
+        place = times.places[self.places[number]]
+        iterations = tuple(int(times.iterations[step]) for step in steps)
+        lost_ns = float(self.lost_ns[number, column, steps].min())
+        return Pause(times.ranks[column], iterations, place_name(place.subject, place.phase), lost_ns, name)
+
+
+def _losses(analysis: Analysis, excess: CohortExcess) -> _Losses:
+    places = np.array([number for number, place in enumerate(excess.times.places) if place.level == FINE], np.int64)
+    waits_ns = np.stack([waits_by_step(analysis, rank, excess.times) for rank in excess.times.ranks])
+    longer_ns = np.nan_to_num(np.maximum(excess_over_others(waits_ns), 0))
+    lost_ns = np.nan_to_num(excess.by_step[places])
+    return _Losses(excess, places, lost_ns, lost_ns - longer_ns)
+
+
+def _named(analysis: Analysis, cohorts: Sequence[_Losses], least: float) -> Iterator[Pause]:
     """Yields pauses that were recorded with a name, where they made a rank slower than the others."""
-    for excess in cohorts:
-        for column, rank in enumerate(excess.times.ranks):
+    for losses in cohorts:
+        iterations = losses.excess.times.iterations
+        for column, rank in enumerate(losses.excess.times.ranks):
             for iteration, totals in paused_ns(analysis, rank).items():
                 name = max(totals, key=lambda name: totals[name])
-                step = int(np.searchsorted(excess.times.iterations, iteration))
-                if totals[name] < least or iteration not in excess.times.iterations:
+                if totals[name] < least or iteration not in iterations:
                     continue
-                lost, place = _most_lost(excess, excess.by_step[:, column, step])
-                if lost >= PLACE_SHARE * totals[name]:
-                    yield Pause(rank, (iteration,), place, lost, name)
+                step = int(np.searchsorted(iterations, iteration))
+                number = int(losses.lost_ns[:, column, step].argmax())
+                if losses.lost_ns[number, column, step] >= PLACE_SHARE * totals[name]:
+                    yield losses.pause(number, column, [step], name)
 
 
-def _most_lost(excess: CohortExcess, lost: FloatArray) -> tuple[float, str]:
-    """Returns the largest of the times that a rank lost by place, and the name of its place."""
-    fine = _fine(excess)
-    number = fine[int(np.nan_to_num(lost[fine]).argmax())]
-    return float(np.nan_to_num(lost[number])), _place(excess, number)
-
-
-def _longest(cohorts: Sequence[CohortExcess], least: float) -> Iterator[Pause]:
+def _longest(cohorts: Sequence[_Losses], least: float) -> Iterator[Pause]:
     """Yields the largest loss of all in one step and place, if no other rank lost a third as much in any."""
     every = []
-    for excess in cohorts:
-        for column, rank in enumerate(excess.times.ranks):
-            by_step = np.nan_to_num(excess.by_step[_fine(excess), column])
-            row, step = np.unravel_index(int(by_step.argmax()), by_step.shape)
-            place = _place(excess, _fine(excess)[int(row)])
-            every.append(Pause(rank, (int(excess.times.iterations[int(step)]),), place, float(by_step[row, step])))
-    every.sort(key=lambda pause: -pause.lost_ns)
-    if every and every[0].lost_ns >= max(least, PAUSE_MARGIN * (every[1].lost_ns if len(every) > 1 else 0)):
-        yield every[0]
+    for losses in cohorts:
+        for column in range(losses.excess.size):
+            own_ns = losses.unwaited_ns[:, column]
+            number, step = np.unravel_index(int(own_ns.argmax()), own_ns.shape)
+            every.append((float(own_ns[number, step]), losses.pause(int(number), column, [int(step)])))
+    every.sort(key=lambda found: -found[0])
+    if every and every[0][0] >= max(least, PAUSE_MARGIN * (every[1][0] if len(every) > 1 else 0)):
+        yield every[0][1]
 
 
-def _repeated(cohorts: Sequence[CohortExcess], least: float) -> Iterator[Pause]:
+def _repeated(cohorts: Sequence[_Losses], least: float) -> Iterator[Pause]:
     """Yields losses of one rank in one place that come again and are of one length, as those of checkpoints are, where
     no other rank lost a third as much in this place.
     """
-    for excess in cohorts:
-        for number in _fine(excess):
-            lost = np.nan_to_num(excess.by_step[number])
-            column = int(lost.max(axis=1).argmax())
-            long = np.flatnonzero(lost[column] >= least)
-            others = np.delete(lost, column, axis=0).max()
-            if len(long) > 1 and (sizes := lost[column, long]).min() >= max(
+    for losses in cohorts:
+        for number, own_ns in enumerate(losses.unwaited_ns):
+            column = int(own_ns.max(axis=1).argmax())
+            long = np.flatnonzero(own_ns[column] >= least)
+            others = np.delete(own_ns, column, axis=0).max()
+            if len(long) > 1 and (sizes := own_ns[column, long]).min() >= max(
                 PAUSE_AGAIN * sizes.max(), PAUSE_MARGIN * others
             ):
-                iterations = tuple(int(iteration) for iteration in excess.times.iterations[long])
-                yield Pause(excess.times.ranks[column], iterations, _place(excess, number), float(sizes.min()))
-
-
-def _fine(excess: CohortExcess) -> list[int]:
-    return [number for number, place in enumerate(excess.times.places) if place.level == FINE]
-
-
-def _place(excess: CohortExcess, number: int) -> str:
-    place = excess.times.places[number]
-    return place_name(place.subject, place.phase)
+                yield losses.pause(number, column, long)

@@ -51,7 +51,7 @@ def slow_behind_waits(analysis: Analysis, cohorts: Sequence[CohortExcess], itera
     if why_no_own_times(analysis) or waits_unseen(analysis):
         return
     for excess in cohorts:
-        waits_ns = np.stack([_waits_by_step(analysis, rank, excess.times) for rank in excess.times.ranks])
+        waits_ns = np.stack([waits_by_step(analysis, rank, excess.times) for rank in excess.times.ranks])
         row = _whole(excess.times)
         own_ns = np.maximum(excess.times.times[row] - waits_ns, 0)
         if not np.isnan(own_ns).all():
@@ -60,7 +60,7 @@ def slow_behind_waits(analysis: Analysis, cohorts: Sequence[CohortExcess], itera
             yield from (replace(one, without_processor_waits=True) for one in found)
 
 
-def _waits_by_step(analysis: Analysis, rank: int, times: StepTimes) -> FloatArray:
+def waits_by_step(analysis: Analysis, rank: int, times: StepTimes) -> FloatArray:
     """Returns how long a rank waits for a processor in each of the steps; NaN where that was not seen."""
     window, waits_ns = analysis.timed_windows[rank], np.full(times.steps, np.nan)
     if len(window.processor_waits_ns) == window.steps:

@@ -80,6 +80,26 @@ def test_where_others_lose_time_as_well_a_pause_is_named_if_it_comes_again(steps
     assert verdict_of(SimulatedJob(paused(steps, busy=False), 8, WORLD).run()).group == (2,)
 
 
+def with_waits(run: LoadedRun, rank: int, step: int, ms: float) -> LoadedRun:
+    """Returns the run with a wait for a processor in one step of a rank; the others did not wait."""
+    ranks = []
+    for data in run.ranks:
+        ((key, window),) = data.windows.items()
+        waits_ns = np.zeros(window.steps)
+        waits_ns[step] = ms * MS * (data.rank == rank)
+        ranks.append(replace(data, windows={key: replace(window, processor_waits_ns=waits_ns)}))
+    return replace(run, ranks=tuple(ranks))
+
+
+def test_what_a_rank_waits_for_a_processor_is_no_pause() -> None:
+    run = SimulatedJob(paused((3,)), 8, WORLD).run()
+    found = verdict_of(with_waits(run, 5, 6, 70))
+    assert (found.cause, found.group) == (PAUSES, (2,)), "what rank 5 lost is explained"
+    assert re.fullmatch(r"rank 2 lost (79|80)[.\d]* ms in iteration 8, in forward of layers\.1", found.evidence)
+    alone = SimulatedJob(paused((3,), busy=False), 8, WORLD).run()
+    assert verdict_of(with_waits(alone, 2, 3, 78)).cause == ""
+
+
 def test_a_pause_that_was_recorded_is_named_whatever_others_lose() -> None:
     run = SimulatedJob(paused((3,)), 8, WORLD).run()
     found = verdict_of(with_pauses(run, 2, range(3, 4), 75))
