@@ -58,10 +58,12 @@ page.chart = (slot, chart) => {
     return { stroke: null, fill };
   };
   const words = (place) => {
-    const values = chart.series.map((s) => `${s.label} ${page.withUnit(chart.kind, s.values[place], unit)}`);
+    const told = chart.series.filter((s) => s.style !== "points" || s.values[place] != null);
+    const values = told.map((s) => `${s.label} ${page.withUnit(chart.kind, s.values[place], unit)}`);
     const stack = chart.series.filter((s) => s.style === "stack");
     const sum = stack.length > 1 ? `, sum ${page.withUnit(chart.kind, page.largest([stack.reduce((all, s) => all + (s.values[place] ?? 0), 0)]), unit)}` : "";
-    return `${chart.x_title} ${chart.x[place]}: ${values.join(", ")}${sum}`;
+    const name = chart.names.length ? `${chart.names[place]}, ` : "";
+    return `${name}${chart.x_title} ${chart.x[place]}: ${values.join(", ")}${sum}`;
   };
   const mark = (u) => {
     if (chart.marked.length > 24) return;
@@ -110,6 +112,7 @@ page.chart = (slot, chart) => {
       })],
       hooks: {
         draw: [mark],
+        setScale: [() => page.tip("")],  // another place is below the mouse now
         setCursor: [(u) => {
           const place = u.cursor.idx;
           readout.textContent = place == null ? "" : words(place);

@@ -161,6 +161,7 @@ page.heat = (slot, map) => {
   const zoomTo = (row, rows, column, columns) => {
     const [r, c] = [Math.max(1, Math.min(rowCount, rows)), Math.max(1, Math.min(columnCount, columns))];
     view = { rows: r, columns: c, row: Math.max(0, Math.min(rowCount - r, row)), column: Math.max(0, Math.min(columnCount - c, column)) };
+    page.tip("");  // another cell is below the mouse now
     show();
   };
   const zoomBy = (factor) => {
@@ -194,8 +195,9 @@ page.heat = (slot, map) => {
   });
   canvas.addEventListener("mouseup", () => {
     const [start, end] = [drag?.from, drag?.to];
+    const isFar = end && Math.hypot(end.x - drag.x, end.y - drag.y) > 6;
     drag = null;
-    if (start && end && (Math.abs(end.y - (start.y ?? 0)) > 6) && (start[0] !== end.cell[0] || start[1] !== end.cell[1])) {
+    if (isFar && (start[0] !== end.cell[0] || start[1] !== end.cell[1])) {
       const [top, low] = [Math.min(start[0], end.cell[0]), Math.max(start[0], end.cell[0])];
       const [first, last] = [Math.min(start[1], end.cell[1]), Math.max(start[1], end.cell[1])];
       zoomTo(top, low - top + 1, first, last - first + 1);

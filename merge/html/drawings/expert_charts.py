@@ -80,7 +80,8 @@ def _times(report: Report) -> Chart | None:
     words, why = worst_words(report), cause_words(layer)
     note = f"{words[0].upper()}{words[1:]}{f'; {why}' if why else ''}. A point above the line is slow for its tokens."
     title, x = "Tokens against time by ep rank, in the worst layer", np.rint(tokens[order]).astype(int).tolist()
-    return Chart(title, "tokens in an iteration", x, TIME, series, note=note, y_title="own time")
+    names = [f"ep rank {rank}" for rank in order]
+    return Chart(title, "tokens in an iteration", x, TIME, series, note=note, y_title="own time", names=names)
 
 
 def _explained(layer: ExpertLayerStats, tokens: FloatArray) -> FloatArray:

@@ -74,6 +74,7 @@ class Chart:
     note: str = ""
     y_title: str = "time"  # without its unit
     fits: bool = False  # the axis shows the range of the values: 0 is far from all of them
+    names: Sequence[str] = ()  # what each value of x belongs to, where that is not x itself
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
@@ -33,6 +34,7 @@ def draw(report: Report) -> Figure | None:
 def _chart(axes: Axes, steps: list[int], table: FloatArray, colour: str) -> None:
     axes.set_ylim(0, max(1.0, 1.3 * float(np.nansum(table, axis=0).max(initial=0))))
     axes.grid(axis="y")
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
     if not np.isfinite(table).any():
         return
     axes.plot(steps, np.nansum(table, axis=0), color=colour, marker="o", markersize=3, label="all layers")

@@ -120,9 +120,10 @@ def _coloured_dead(axes: Axes, loads: FloatArray) -> None:
 def _circle(axes: Axes, row: int, column: int) -> None:
     """Draws a black circle with a white edge on both sides: it lies on cells of any colour."""
     for colour, width in (("white", 4.0), (style.INK, 1.8)):
-        axes.plot(
+        (drawn,) = axes.plot(
             column, row, "o", markerfacecolor="none", markeredgecolor=colour, markersize=16, markeredgewidth=width
         )
+        drawn.set_clip_on(False)  # the cell may be at an edge, and narrower than the circle
 
 
 def _crosses(axes: Axes, loads: FloatArray, colour: str) -> None:

@@ -48,6 +48,7 @@ def test_the_loads_of_a_wide_layer_have_lines_between_ep_ranks_and_coloured_dead
     assert edge.get_xydata().tolist() == circle.get_xydata().tolist() == [[1, 0]], (
         "expert 1 of the first layer is overloaded"
     )
+    assert not edge.get_clip_on() and not circle.get_clip_on(), "else half of the circle is cut off at an edge"
     assert axes.get_xlabel() == "expert (green: no token; lines: ep ranks)"
     assert np.asarray(loads.get_array()).shape == (2, 80)
 
@@ -169,6 +170,14 @@ def test_what_has_no_data_is_not_drawn(report: Report) -> None:
     assert expert_times.draw(dense) is None and expert_times.draw(report) is None, "no own times"
     assert expert_ranks.draw(replace(report, experts=alone)) is None
     assert expert_steps.draw(replace(report, experts=unseen)) is None
+
+
+def test_numbers_of_experts_are_whole(report: Report) -> None:
+    layer = report.experts[0]
+    assert layer.over_steps is not None
+    dead = replace(layer.over_steps, dead=tuple(12 for _ in layer.over_steps.dead))
+    axes = figure(expert_drops.draw(replace(report, experts=(replace(layer, over_steps=dead),)))).axes[1]
+    assert all(tick == round(tick) for tick in axes.get_yticks())
 
 
 @pytest.mark.parametrize("plot", [expert_steps, expert_drops])
