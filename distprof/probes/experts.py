@@ -112,9 +112,10 @@ class ExpertTally:
     @hidden_from_dynamo
     def _count_rows(self, number: int, place: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sums = self._sums[number]
-        tokens = _tokens((*args, *kwargs.values()), sums)
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim()]
+        tokens = tensors[0] if tensors else None
         self._rows[number].add(place, _rows(tokens))
-        sums.unclear = sums.unclear or _is_vmapped()
+        sums.unclear = sums.unclear or _may_select(tensors) or _is_vmapped()
         if sums.by_value and tokens is not None:
             row = self.layers[number].expert_rows[place]
             self._read_safely(partial(_read_filled_rows, row), number, tokens)
@@ -240,14 +241,9 @@ def _read_filled_rows(row: int, layer: MoeLayer, sums: LayerSums, tokens: torch.
     sums.add(rows_of(row), filled)
 
 
-def _tokens(arguments: tuple[Any, ...], sums: LayerSums) -> torch.Tensor | None:
-    """Returns the first tensor of a call: all dimensions but the last are tokens.  With ids or a mask beside it, the
-    expert may select some of them itself.
-    """
-    tensors = [value for value in arguments if isinstance(value, torch.Tensor) and value.dim()]
-    if len(tensors) > 1 and not all(value.is_floating_point() for value in tensors):
-        sums.unclear = True
-    return tensors[0] if tensors else None
+def _may_select(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether an expert may process some of its first tensor's rows only: it has ids or a mask beside it."""
+    return len(tensors) > 1 and not all(tensor.is_floating_point() for tensor in tensors)
 
 
 def _is_vmapped() -> bool:
@@ -257,6 +253,7 @@ def _is_vmapped() -> bool:
 
 
 def _rows(tokens: torch.Tensor | None) -> int:
+    """Returns the number of tokens: all dimensions but the last are tokens."""
     if tokens is None:
         return 0
     return tokens.numel() // tokens.shape[-1] if tokens.shape[-1] else int(tokens.shape[0])
