@@ -97,6 +97,13 @@ def with_waits_apart(
     return sorted(found, key=lambda one: (-one.excess_ns, one.rank))
 
 
+def may_be_waits(analysis: Analysis, one: Outlier, named: Sequence[Outlier]) -> bool:
+    """Whether all that a rank loses in its place may be what it waits longer for a processor in the whole iteration:
+    it may wait in one place, where its process is woken, more than in others.
+    """
+    return not one.processor_wait_ns and one.excess_ns <= longer_wait_ns(analysis, one.rank, {it.rank for it in named})
+
+
 def _longer_wait_there_ns(
     analysis: Analysis, one: Outlier, slow: Collection[int], cohorts: Sequence[CohortExcess]
 ) -> float:

@@ -29,7 +29,13 @@ from distprof.merge.skew.comparable import why_not_comparable
 from distprof.merge.skew.excess import CohortExcess, cohort_excesses
 from distprof.merge.skew.links import SlowLink, slow_link
 from distprof.merge.skew.pauses import largest_pause
-from distprof.merge.skew.processors import busy_processors, only_waiting, slow_behind_waits, with_waits_apart
+from distprof.merge.skew.processors import (
+    busy_processors,
+    may_be_waits,
+    only_waiting,
+    slow_behind_waits,
+    with_waits_apart,
+)
 from distprof.merge.skew.slow_groups import GroupOutlier, ranks_of, slow_groups
 from distprof.merge.skew.step_times import FINE, WHOLE
 from distprof.merge.skew.stragglers import (
@@ -98,6 +104,7 @@ def _slow_ranks(analysis: Analysis) -> RankVerdict:
     named, groups = _but_for(waiting, named, groups)
     if named and not groups and own_cause(analysis, named) is None:
         named = with_waits_apart(analysis, named, cohorts, iteration_ns)
+        named = _that_cost(analysis, named) if all(may_be_waits(analysis, one, named) for one in named) else named
     named = named or _that_cost(analysis, finest_places([*slow_behind_waits(analysis, cohorts, iteration_ns)]))
     link = slow_link(analysis)
     explained = link is not None and _explains(link, named)
@@ -108,14 +115,14 @@ def _slow_ranks(analysis: Analysis) -> RankVerdict:
     return _nobody(analysis, nobody, cohorts, waiting, link)
 
 
-def _that_cost(analysis: Analysis, behind_waits: list[Outlier]) -> list[Outlier]:
-    """Returns the ranks that are slow behind their waits for a processor, unless iterations would hardly be shorter
-    without them: on a busy host so indirect an evidence accuses nobody alone.
+def _that_cost(analysis: Analysis, doubtful: list[Outlier]) -> list[Outlier]:
+    """Returns the ranks that are slow behind their waits for a processor, or whose excess may be such waits, unless
+    iterations would hardly be shorter without them: on a busy host so indirect an evidence accuses nobody alone.
     """
-    lost_ns = {one.rank: one.excess_ns for one in behind_waits}
+    lost_ns = {one.rank: one.excess_ns for one in doubtful}
     cost, times = cost_of(analysis, lost_ns.keys(), lost_ns) if lost_ns else None, job_iterations(analysis)
     hardly = cost is not None and times is not None and cost.cost_ns < HARDLY_A_COST * times.median_ns
-    return [] if hardly else behind_waits
+    return [] if hardly else doubtful
 
 
 def _but_for(

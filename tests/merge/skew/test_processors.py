@@ -155,3 +155,25 @@ def test_ranks_that_wait_alike_lose_nothing_apart() -> None:
     (one,) = verdict_of(run := busy_host(lambda rank, step: 20.0, one_is_slow)).named
     assert (one.rank, one.processor_wait_ns) == (2, 0)
     assert "longer waits" not in words_of(run)
+
+
+def woken_late(others_ms: float) -> LoadedRun:
+    """Rank 2 waits 9 ms longer for a processor, 8 of them in layers.1; in each step another rank takes ``others_ms``
+    longer.
+    """
+
+    def late(rank: int, step: int) -> float:
+        return 8.0 if rank == 2 else others_ms * (rank == 3 + step % 5)
+
+    run = busy_host(lambda rank, step: 1.0, lambda rank: 1.0, slow_forward_ms=late)
+    recorded = []
+    for data in run.ranks:
+        ((key, window),) = data.windows.items()
+        waits_ns = window.processor_waits_ns + 9e6 * (data.rank == 2)
+        recorded.append(replace(data, windows={key: replace(window, processor_waits_ns=waits_ns)}))
+    return replace(run, ranks=tuple(recorded))
+
+
+def test_a_loss_that_may_be_waits_is_named_only_if_it_costs() -> None:
+    assert [one.rank for one in verdict_of(woken_late(0)).named] == [2]
+    assert verdict_of(woken_late(40)).finding == NOBODY_STANDS_OUT
