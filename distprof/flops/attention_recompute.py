@@ -8,6 +8,7 @@ product Q K^T is left out of the model's own work.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 #: Fused attention's backward -> the positions of query and value among its arguments.
@@ -35,9 +36,14 @@ def recomputed_macs(func: Any, macs: int, args: Sequence[Any], kwargs: Mapping[s
 
     Three of the five products take S T D each (Q K^T, dQ, dK), two take S T V (dP, dV): of 3 D + 2 V, D is recomputed.
     """
-    name = getattr(func, "name", None)  # a Triton kernel's name is no function
-    places = BACKWARDS.get(name().rpartition("::")[2].partition(".")[0]) if callable(name) else None
+    places = _places(func)
     if places is None:
         return 0
     query, value = (args[place] if place < len(args) else kwargs[_NAMES[place]] for place in places)
     return int(macs * query.shape[-1] // (3 * query.shape[-1] + 2 * value.shape[-1]))
+
+
+@lru_cache(maxsize=1024)
+def _places(func: Any) -> tuple[int, int] | None:
+    name = getattr(func, "name", None)  # a Triton kernel's name is no function
+    return BACKWARDS.get(name().rpartition("::")[2].partition(".")[0]) if callable(name) else None

@@ -7,13 +7,13 @@ and exit of a module, so the maker of a node is found by bisection, exactly, in 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
 
 from distprof.flops.grad_accumulation import GradAccumulation
-from distprof.nested_tensors import op_tensors
 
 OUTSIDE = -1  # the row of what runs outside any module
 
@@ -24,6 +24,9 @@ _ACCUMULATE_GRAD = (1 << 64) - 1  # the number of every AccumulateGrad node, whi
 _next_number = torch._C._autograd._get_sequence_nr
 _current_node = torch._C._current_autograd_node
 _current_task = torch._C._current_graph_task_id
+_is_grad_enabled = torch.is_grad_enabled
+_is_fwd_grad_enabled: Any = torch._C._is_fwd_grad_enabled
+_is_inference_mode_enabled = torch.is_inference_mode_enabled
 
 
 class Owner(NamedTuple):
@@ -33,9 +36,18 @@ class Owner(NamedTuple):
     row: int
 
 
+_OPTIMIZER = Owner(OPTIMIZER, OUTSIDE)
+_FORWARD_OUTSIDE = Owner(FORWARD, OUTSIDE)
 NOBODY = Owner("", OUTSIDE)  # work that is no part of the step
 #: Work without gradient after a backward: it is the optimizer's if that backward turns out to be the last.
 UNSETTLED = Owner("after backward", OUTSIDE)
+
+
+class _Running(NamedTuple):
+    """A module that runs now."""
+
+    owner: Owner  # of its forward
+    task: int  # the graph task in which it was entered
 
 
 class _Log:
@@ -44,7 +56,7 @@ class _Log:
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self.rows: list[int] = []
-        self.stack: list[tuple[int, int]] = []  # (row, the graph task in which it was entered)
+        self.stack: list[_Running] = []
         self.entered = False  # whether a module was ever entered
         self.sums = GradAccumulation()
         self._seen = _next_number()  # the makers of all nodes below this number are known
@@ -56,7 +68,7 @@ class _Log:
         self.rows.append(row)
 
     def note_running(self) -> None:
-        self.note(self.stack[-1][0] if self.stack else OUTSIDE)
+        self.note(self.stack[-1].owner.row if self.stack else OUTSIDE)
 
     def claim(self, row: int) -> None:
         """Records that ``row`` made the nodes since the last call.
@@ -87,9 +99,7 @@ def with_gradient() -> bool:
     They do in the forward of an ``autograd.Function``, also of a compiled one or a checkpoint's.  It runs without
     gradients and without forward-mode gradients, which ``no_grad`` leaves on.
     """
-    if torch.is_grad_enabled():
-        return True
-    return not torch._C._is_fwd_grad_enabled() and not torch.is_inference_mode_enabled()
+    return _is_grad_enabled() or not (_is_fwd_grad_enabled() or _is_inference_mode_enabled())
 
 
 class Attribution:
@@ -104,14 +114,14 @@ class Attribution:
         self._creates_graph: dict[int, bool] = {}
         self._optimizers: list[int] = []  # the graph tasks in which nested optimizers step now
         #: The owner of ops that run without gradient, in no module and no optimizer.
-        self.without_gradient = Owner(FORWARD, OUTSIDE)
+        self.without_gradient = _FORWARD_OUTSIDE
         self.after_backward = False  # ops in no module, in grad mode, may now process gradients
         self._needs_gradient = False  # whether the last such op needs a gradient
 
     def enter(self, row: int, made: int = 0) -> None:
         """A module begins to run on this thread; ``made``: the number of nodes that it has made already."""
         log = self._latest = self._log()
-        log.stack.append((row, _current_task()))
+        log.stack.append(_Running(Owner(FORWARD, row), _current_task()))
         log.note(row, made)
         log.entered = True
 
@@ -145,20 +155,21 @@ class Attribution:
     def optimizer_ended(self) -> None:
         if self._optimizers:
             self._optimizers.pop()
+        self._needs_gradient = True  # its last op changed a parameter
 
     def owner(self) -> Owner:
         """Returns the owner of the op that runs now on this thread."""
         task, log = _current_task(), self._log()
         running = log.stack[-1] if log.stack else None
         if task == -1:
-            return Owner(FORWARD, running[0]) if running is not None else self._owner_outside_modules()
-        if running is not None and running[1] == task:  # a checkpoint runs its modules again
-            return Owner(RECOMPUTE, running[0])
-        if self._steps_in(task):
-            return Owner(OPTIMIZER, OUTSIDE)
+            return running.owner if running is not None else self._owner_outside_modules(with_gradient())
+        if running is not None and running.task == task:  # a checkpoint runs its modules again
+            return Owner(RECOMPUTE, running.owner.row)
+        if self._optimizers and self._steps_in(task):
+            return _OPTIMIZER
         self._match(task, log)
         row = self._maker(_current_node(), self._makers[task])
-        if not torch.is_grad_enabled():
+        if not _is_grad_enabled():
             return Owner(BACKWARD, row)
         log.claim(row)  # this backward may have a backward itself
         # Without create_graph, it is a checkpointed function that calls no module.
@@ -174,31 +185,43 @@ class Attribution:
             backward = self._unmatched.pop() if self._unmatched else _Backward(log, False)
             self._makers[task], self._creates_graph[task] = backward.log, backward.create_graph
 
-    def _owner_outside_modules(self) -> Owner:
-        if with_gradient():  # also in an optimizer's closure
-            return UNSETTLED if self.after_backward and not self._needs_gradient else Owner(FORWARD, OUTSIDE)
-        return Owner(OPTIMIZER, OUTSIDE) if self._optimizers else self.without_gradient
+    def _owner_outside_modules(self, has_gradient: bool) -> Owner:
+        if has_gradient:  # also in an optimizer's closure
+            return UNSETTLED if self.after_backward and not self._needs_gradient else _FORWARD_OUTSIDE
+        return _OPTIMIZER if self._optimizers else self.without_gradient
 
-    def record_op(self, func: Any, args: Any, result: Any, kwargs: Any = None) -> bool:
+    def ran(self, func: Any, args: Any, kwargs: Any, result: Any, *, is_free: bool = False) -> Owner | None:
         """Records that an op has run; must be called for every op, also for views.
 
-        Returns whether it was autograd's own sum of gradients, which is no module's work.
+        Returns its owner (nobody if it ``is_free``), or None for autograd's own sum of gradients, which is no module's
+        work.
         """
+        log = self._log()
+        if _current_task() != -1:
+            if self._is_engine_sum(log, func, args, result):
+                return None
+            return NOBODY if is_free else self.owner()
+        if not self.after_backward:
+            if is_free:
+                return NOBODY
+            return log.stack[-1].owner if log.stack else self._owner_outside_modules(with_gradient())
+        has_gradient = with_gradient()
+        if has_gradient or not self._optimizers:
+            self._needs_gradient = _need_gradient(args) or bool(kwargs and _need_gradient(kwargs.values()))
+        return log.stack[-1].owner if log.stack else self._owner_outside_modules(has_gradient)
+
+    def _is_engine_sum(self, log: _Log, func: Any, args: Any, result: Any) -> bool:
+        """Records that an op has run in a backward."""
         task = _current_task()
-        if task == -1:
-            if self.after_backward:
-                given = op_tensors((*args, *(kwargs or {}).values()))
-                self._needs_gradient = any(tensor.requires_grad for tensor in given)
+        if self._optimizers and self._steps_in(task):
             return False
-        if self._steps_in(task):
-            return False
-        self._match(task, self._log())
-        if torch.is_grad_enabled():  # it may have made a node
+        self._match(task, log)
+        if _is_grad_enabled():  # it may have made a node
             self.owner()
         node = _current_node()
         if node is None or node._sequence_nr() == _ACCUMULATE_GRAD:
             return True
-        return self._log().sums.record_op(node, func, args, result)
+        return log.sums.record_op(node, func, args, result)
 
     def _maker(self, node: Any, log: _Log) -> int:
         number = _ACCUMULATE_GRAD if node is None else node._sequence_nr()
@@ -206,6 +229,18 @@ class Attribution:
 
     def _log(self) -> _Log:
         thread = get_ident()
-        if thread not in self._logs:
-            self._logs[thread] = _Log()
-        return self._logs[thread]
+        log = self._logs.get(thread)
+        if log is None:
+            log = self._logs[thread] = _Log()
+        return log
+
+
+def _need_gradient(values: Iterable[Any]) -> bool:
+    """Whether any tensor among an op's arguments does."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            if value.requires_grad:
+                return True
+        elif isinstance(value, (list, tuple)) and _need_gradient(value):
+            return True
+    return False

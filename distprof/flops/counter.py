@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -19,6 +19,7 @@ from distprof.flops.decompositions import (
     is_traced_for_real,
     is_whole,
     let_through,
+    may_be_traced_for_real,
     with_mode,
 )
 from distprof.flops.formulas.nested import is_for_nested
@@ -27,6 +28,18 @@ from distprof.flops.likely_work import MAX_WORK, likely_work
 from distprof.flops.lookup import formula
 from distprof.flops.precision import MacTally
 from distprof.flops.triton import is_launch, launched_kernel
+from distprof.hooks.dynamo import hidden_from_dynamo
+
+_without_torch_function: Any = torch._C.DisableTorchFunctionSubclass
+_NO_KEYWORDS: dict[str, Any] = {}
+_OF_MODEL = (FORWARD, BACKWARD, UNSETTLED.kind)
+
+
+class _Usual(NamedTuple):
+    """An op of aten that runs as it is: torch does not decompose it."""
+
+    func: Any  # keeps its id from being another op's
+    formula: Formula | None
 
 
 class FlopMode(TorchDispatchMode):
@@ -50,14 +63,36 @@ class FlopMode(TorchDispatchMode):
         self._formulas: dict[Any, Formula | None] = {}
         self._composites: dict[Any, Callable[..., Any]] = {}  # ops without a formula -> their decomposition
         self._launches: set[Any] = set()  # ops that launch a Triton kernel, which differs from call to call
+        self._usual: dict[int, _Usual] = {}  # by the op's id: an op computes its hash in Python
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
         """Lets compiled code run while this mode is on; the mode sees its extern kernels."""
         return True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Returns False: the dispatch is hidden from dynamo at a lower cost, and does not import it."""
+        return False
+
+    @hidden_from_dynamo
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        """Runs nearly every op of a step, so the usual ones (of aten, on plain tensors) come first and are quick."""
+        usual = self._usual.get(id(func))
+        if usual is None or types or self.is_off:
+            return self._dispatch(func, types, args, kwargs or {})
+        with _without_torch_function():
+            if kwargs:
+                result = func._op(*args, **kwargs)
+            else:
+                result, kwargs = func._op(*args), _NO_KEYWORDS
+            try:
+                self._count(func, usual.formula, args, kwargs, result)
+            except Exception as error:
+                self._failed(error)
+        return result
+
+    def _dispatch(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if self.is_off:
             return func(*args, **kwargs)
         if getattr(func, "namespace", "") != "aten":  # may run Python code, in which subclasses are at work
@@ -83,7 +118,7 @@ class FlopMode(TorchDispatchMode):
         result = self._run(func, args, kwargs)
         # DTensor infers shapes with fake tensors: nothing runs.
         if not is_traced_for_real() and (FakeTensor not in types or self._is_of_job(args, kwargs)):
-            self._try(self._count, func, args, kwargs, result)
+            self._try(self._count, func, self._formulas.get(func), args, kwargs, result)
         return result
 
     def settle(self, kind: str) -> None:
@@ -103,7 +138,7 @@ class FlopMode(TorchDispatchMode):
         """Runs a control-flow op, whose work is that of its function arguments."""
         given = [with_mode(value, self) for value in args]
         result = func(*given, **{name: with_mode(value, self) for name, value in kwargs.items()})
-        self._try(self._attribution.record_op, func, args, result, kwargs)
+        self._try(self._attribution.ran, func, args, kwargs, result)
         return result
 
     def _is_of_job(self, args: Any, kwargs: Any) -> bool:
@@ -114,8 +149,11 @@ class FlopMode(TorchDispatchMode):
         try:
             act(*arguments)
         except Exception as error:
-            pass_on(error)
-            self.error = self.error or error
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        pass_on(error)
+        self.error = self.error or error
 
     def _look_up(self, func: Any) -> None:
         found = formula(func)
@@ -127,44 +165,46 @@ class FlopMode(TorchDispatchMode):
         if found is None and getattr(func, "is_view", False):
             found = zero_work
         self._formulas[func] = found
+        is_usual = type(func) is torch._ops.OpOverload and func.namespace == "aten" and func not in self._composites
+        if is_usual and not may_be_traced_for_real():
+            self._usual[id(func)] = _Usual(func, found)
 
-    def _count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        is_engine_sum = self._attribution.record_op(func, args, result, kwargs)
-        if self._formulas.get(func) is zero_work:
+    def _count(self, func: Any, counted: Formula | None, args: Any, kwargs: Any, result: Any) -> None:
+        is_free = counted is zero_work
+        owner = self._attribution.ran(func, args, kwargs, result, is_free=is_free)
+        if is_free:
             return
-        if func in self._launches:
+        if self._launches and func in self._launches:
             func, result = launched_kernel(kwargs), None  # torch's own counter calls kernels' formulas so, too
             if func not in self._formulas:
                 self._formulas[func] = formula(func)
-        counted = self._formulas.get(func)
+            counted = self._formulas[func]
         if counted is not None:
             try:
                 macs, flops = counted(result, *args, **kwargs)
             except Exception as error:  # no formula for these arguments: the op itself has run, and must not fail
                 pass_on(error)
             else:
-                kind = self._credit(macs, flops, is_engine_sum)
-                if macs and kind:
-                    of_model = kind in (FORWARD, BACKWARD, UNSETTLED.kind)
-                    tally = self._unsettled if kind == UNSETTLED.kind else self.by_device
-                    tally.add(func, args, kwargs, result, macs, of_model=of_model)
+                if owner is None and macs:  # no sum, after all
+                    owner = self._attribution.owner()
+                if flops and owner is not None and owner.kind:
+                    self._credit(owner, macs, flops)
+                    if macs:
+                        self._tally(owner.kind).add(func, args, kwargs, result, macs, of_model=owner.kind in _OF_MODEL)
                 return
-        if not is_engine_sum and self._attribution.owner().kind:
+        if owner is not None and owner.kind:
             name = _name(func)
             self.uncounted[name] = self.uncounted.get(name, 0) + 1
             likely = self.uncounted_work.get(name, 0) + likely_work(args, kwargs, result)
             self.uncounted_work[name] = min(likely, MAX_WORK)
 
-    def _credit(self, macs: int, flops: int, is_engine_sum: bool) -> str:
-        """Credits the work to the op's owner; returns the kind of work, empty if it is nobody's."""
-        if not flops or (not macs and is_engine_sum):
-            return ""
-        owner = self._attribution.owner()
-        if owner.kind:
-            self.flops[owner] = self.flops.get(owner, 0) + flops
-            if macs:
-                self.macs[owner] = self.macs.get(owner, 0) + macs
-        return owner.kind
+    def _credit(self, owner: Owner, macs: int, flops: int) -> None:
+        self.flops[owner] = self.flops.get(owner, 0) + flops
+        if macs:
+            self.macs[owner] = self.macs.get(owner, 0) + macs
+
+    def _tally(self, kind: str) -> MacTally:
+        return self._unsettled if kind == UNSETTLED.kind else self.by_device
 
 
 def _name(func: Any) -> str:

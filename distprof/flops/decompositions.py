@@ -89,6 +89,11 @@ def is_traced() -> bool:
     return any(torch._C._get_dispatch_mode(getattr(torch._C._TorchDispatchModeKey, key)) is not None for key in keys)
 
 
+def may_be_traced_for_real() -> bool:
+    """Whether this torch ever runs ops for which :func:`is_traced_for_real` is true."""
+    return _NEEDS_RULES
+
+
 def is_traced_for_real() -> bool:
     """Whether an op runs on tensors without meaning: so torch before 2.7 traces the branches of torch.cond."""
     frame: Any = sys._getframe(1) if _NEEDS_RULES else None

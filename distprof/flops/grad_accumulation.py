@@ -16,7 +16,7 @@ import torch
 
 from distprof.flops.long_graphs import FREED_BY_RECURSION, keep_edges
 
-_ADDS = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor})
+_ADDS = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)  # no set: an op computes its hash in Python
 _PythonNode: Any = torch._C._FunctionBase
 #: Modules whose frames lie between an op's caller and the dispatch mode.
 _DISPATCH_FRAMES = ("distprof.", "torch._dynamo.", "torch._compile")

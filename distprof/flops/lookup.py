@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.utils import flop_counter
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from distprof.flops import user_formulas
@@ -17,6 +18,7 @@ from distprof.flops.formulas.attention import is_fused, with_elementwise_flops
 from distprof.flops.formulas.rule import Formula, Work, zero_work
 from distprof.flops.operands import for_any_operands
 from distprof.flops.registry import find_formula
+from distprof.records import FLOPS_PER_MAC
 
 aten = torch.ops.aten
 
@@ -27,6 +29,7 @@ _OVERRIDDEN = frozenset(
 )  # fmt: skip
 #: Libraries whose ops accept sparse tensors and complex numbers.
 _OF_ANY_OPERANDS = frozenset({"aten", "prims"})
+_TORCHS_PRODUCTS = (flop_counter.mm_flop, flop_counter.bmm_flop)
 _SHAPES_ONLY = shape_wrapper(lambda: 0).__code__
 
 
@@ -47,7 +50,14 @@ def _registered_formula(func: Any, packet: Any) -> Formula | None:
     if packet not in flop_registry or packet in _OVERRIDDEN:
         is_op = hasattr(func, "_schema") or isinstance(func, torch._ops.HigherOrderOperator)
         return find_formula(func) if is_op else None
-    return _torch_formula(flop_registry[packet])
+    count = flop_registry[packet]
+    return _product if count in _TORCHS_PRODUCTS else _torch_formula(count)
+
+
+def _product(out: Any, /, a: Any, *_: Any, **__: Any) -> Work:
+    """Counts as torch's formulas of a product of matrices do, which take several times as long to call."""
+    macs = out.numel() * a.shape[-1]
+    return macs, FLOPS_PER_MAC * macs
 
 
 def _torch_formula(count: Any) -> Formula:

@@ -77,8 +77,12 @@ def _arithmetic(func: Any, tensor: torch.Tensor) -> str:
     dtype = tensor.dtype
     if dtype == torch.float32 and tensor.device.type == "cuda" and _runs_in_tf32(str(func), tensor.device):
         return "tf32"
+    return _SHORT.get(dtype) or _name(dtype)
+
+
+def _name(dtype: torch.dtype) -> str:
     name = str(dtype).removeprefix("torch.")
-    return _SHORT.get(dtype) or ("fp8" if name.startswith("float8_") else name)
+    return "fp8" if name.startswith("float8_") else name
 
 
 def _runs_in_tf32(op: str, device: torch.device) -> bool:

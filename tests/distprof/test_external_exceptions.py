@@ -245,7 +245,7 @@ def test_exceptions_at_any_line_reach_the_script(tmp_path: Path, how: str, capfd
         came, kinds = run(tmp_path / str(line), At(line, act))
         assert [type(one) for one in came] == [error], f"at line {line}"
         went_on += "step" in kinds and Error.KIND not in kinds
-    assert went_on > 6
+    assert went_on > 4  # most lines are outside the counting of ops
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("distprof: ")]
     assert all("stops recording, the job goes on" in line for line in said)
 

@@ -11,6 +11,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.gpt import Training
 from bench.recorders import SwitchedRecorder, checked
@@ -34,6 +35,17 @@ class Variant:
     @property
     def installed(self) -> bool:
         return find_spec(self.needs) is not None
+
+
+class EmptyMode(TorchDispatchMode):
+    """Calls each op and does nothing else: what remains is torch's own price of a dispatch mode in Python."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as distprof's: hiding each call from dynamo costs more
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **kwargs) if kwargs else func(*args)
 
 
 @contextmanager
@@ -113,6 +125,12 @@ def _flop_counter(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def _empty_mode(model: nn.Module) -> Iterator[None]:
+    with EmptyMode():
+        yield
+
+
+@contextmanager
 def _torch_profiler(model: nn.Module) -> Iterator[None]:
     from torch.profiler import ProfilerActivity, profile
 
@@ -140,6 +158,7 @@ VARIANTS = {
     "counted": Variant(_counted, share=8),
     "hooks": Variant(_each(_hooks), share=2),
     "DeepSpeed FlopsProfiler": Variant(_each(_deepspeed), share=8, needs="deepspeed"),
+    "empty mode": Variant(_each(_empty_mode), share=8),
     "FlopCounterMode": Variant(_each(_flop_counter), share=8),
     "torch.profiler": Variant(_each(_torch_profiler), share=8),
 }

@@ -88,7 +88,9 @@ def stored_numel(tensor: torch.Tensor) -> int:
 def numel(value: Any) -> int:
     """Returns the number of elements of a tensor, or of all tensors in a list."""
     if isinstance(value, torch.Tensor):
-        return stored_numel(value) if is_real_work(value) else 0
+        if not (value.dtype.is_floating_point or is_real_work(value)):  # the first is true for most, and quick
+            return 0
+        return value.numel() if value.layout is torch.strided else stored_numel(value)
     return sum(map(numel, value)) if isinstance(value, Iterable) else 0
 
 
@@ -108,10 +110,10 @@ class PerOutput:
     more: More = no_more
 
     def each(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-        return self.flops + self.more(args, kwargs)
+        return self.flops if self.more is no_more else self.flops + self.more(args, kwargs)
 
     def __call__(self, out: Any, /, *args: Any, **kwargs: Any) -> Work:
-        return 0, self.each(args, kwargs) * numel(first_tensor(out))
+        return 0, self.each(args, kwargs) * numel(out if isinstance(out, torch.Tensor) else out[0])
 
 
 @dataclass(frozen=True)

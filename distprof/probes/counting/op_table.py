@@ -5,7 +5,6 @@ It is used only when one process profiles itself: timing every op slows a step m
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,14 +12,13 @@ from typing import Any, NamedTuple
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from distprof.flops.attribution import FORWARD, Attribution
+from distprof.flops.attribution import FORWARD, Attribution, Owner
 from distprof.flops.counter import FlopMode
+from distprof.flops.formulas.rule import Formula
+from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.nested_tensors import op_tensors
 from distprof.probes.timing.timeline import Timestamp, Timestamps
 from distprof.records import OpRow
-
-_DISPATCH: Any = FlopMode.__torch_dispatch__
-_BARE: Any = getattr(_DISPATCH, "__wrapped__", _DISPATCH)
 
 
 class _Op(NamedTuple):
@@ -82,16 +80,9 @@ class TableMode(FlopMode):
         self._op = _Op(FORWARD, "")
         self._is_ignored = False
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Returns False: torch would import dynamo, which takes seconds, to exclude the mode from compilation; without
-        dynamo nothing is compiled.
-        """
-        return False
-
+    @hidden_from_dynamo
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        dispatch = _DISPATCH if "torch._dynamo" in sys.modules else _BARE
-        return dispatch(self, func, types, args, kwargs)
+        return self._dispatch(func, types, args, kwargs or {})
 
     def __enter__(self) -> Any:
         modes = _get_current_dispatch_mode_stack()
@@ -120,17 +111,15 @@ class TableMode(FlopMode):
         self._is_ignored = owner.row in self._ignored
         self._op = _Op(owner.kind, str(func).rpartition(".")[0] or str(func))
 
-    def _count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+    def _count(self, func: Any, counted: Formula | None, args: Any, kwargs: Any, result: Any) -> None:
         if not self._is_ignored:
-            super()._count(func, args, kwargs, result)
+            super()._count(func, counted, args, kwargs, result)
 
-    def _credit(self, macs: int, flops: int, is_engine_sum: bool) -> str:
-        kind = super()._credit(macs, flops, is_engine_sum)
-        if kind:
-            work = self._table.work[self._op]
-            work.macs += macs
-            work.flops += flops
-        return kind
+    def _credit(self, owner: Owner, macs: int, flops: int) -> None:
+        super()._credit(owner, macs, flops)
+        work = self._table.work[self._op]
+        work.macs += macs
+        work.flops += flops
 
 
 def _computes_on_meta(func: Any, args: Any) -> bool:

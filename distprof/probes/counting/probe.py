@@ -165,7 +165,8 @@ class CountingProbe:
             self._order.observe(running.stack[0], self._input_shape, shape(args, kwargs))
         running.stack.append(row)
         if not running.in_evaluation:
-            self._figures.masks.entered(len(running.stack) - 1, module, args, kwargs)
+            if self._figures.leaving:
+                self._figures.masks.entered(len(running.stack) - 1, module, args, kwargs)
             count = self._count
             count.attribution.enter(row)
             count.calls[row] = count.calls.get(row, 0) + 1  # without another call: this runs for each module

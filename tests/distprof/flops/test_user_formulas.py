@@ -171,7 +171,7 @@ def launch(mode: FlopMode, kernel: Any) -> None:
     number = kernel_side_table.add_kernel(kernel)
     keywords = {"kernel_idx": number, "constant_args_idx": 0, "grid": [(1,)], "kwargs": {"x": A}}
     mode._look_up(wrapper)
-    mode._count(wrapper, (), keywords, None)
+    mode._count(wrapper, None, (), keywords, None)
 
 
 def test_formula_of_a_triton_kernel() -> None:

@@ -19,6 +19,7 @@ _EXPERTS = {
 }
 _RECORDER_VARIANTS = ("quiet", "timed")
 _COUNTER = "FlopCounterMode"
+_EMPTY = "empty mode"
 #: Models whose steps differ by more than distprof adds: :func:`added` tells it.
 _TOLD_BY_ADDED = ("large",)
 _VARIANTS = {
@@ -28,6 +29,7 @@ _VARIANTS = {
     "counted": "distprof, the one counted step",
     "hooks": "plain hooks with three timestamps a module, none kept: for comparison",
     "DeepSpeed FlopsProfiler": "DeepSpeed FlopsProfiler",
+    _EMPTY: "a dispatch mode that only calls each op: torch's own price of counting ops in Python",
     _COUNTER: "torch.utils.flop_counter.FlopCounterMode",
     "torch.profiler": "torch.profiler of CPU activity, without its work at the end",
 }
@@ -49,7 +51,7 @@ def _steps(model: str, found: dict[str, Any]) -> Table:
     return Table(
         f"A training step of {plain['modules']} modules, {length}",
         ("variant", "CPU time / plain", "wall time / plain", "added CPU time, ms", "budget"),
-        [*((said, *_cells(model, variant, found)) for variant, said in _VARIANTS.items()), _counted_row(found)],
+        [*((said, *_cells(model, variant, found)) for variant, said in _VARIANTS.items()), *_counted_rows(found)],
         (
             f"A GPT in GPT-2's layout in float32, with AdamW: {SHAPES[model]}; one thread.",
             "Steps with and without the variant alternate in one process, and each is compared with its neighbour.  "
@@ -74,12 +76,19 @@ def _cells(model: str, variant: str, found: dict[str, Any]) -> tuple[str, str, s
     return cpu.shown(3), wall.shown(3), added.shown(3), verdict(cpu, _STEP_BUDGETS.get((variant, model)), 3)
 
 
-def _counted_row(found: dict[str, Any]) -> tuple[str, ...]:
-    """Returns the row that compares the counted step with torch's own counter."""
-    cpu, wall = (
-        ratio(Estimate(**found["counted"][what]), Estimate(**found[_COUNTER][what])) for what in ("cpu", "wall")
+def _counted_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Returns the rows that compare torch's own counter with the counted step, and with what no counter can beat."""
+    rows = (
+        (f"distprof's counted step / {_COUNTER}'s", "counted", _COUNTED_BUDGET),
+        (f"a dispatch mode that only calls each op / {_COUNTER}", _EMPTY, None),
+        (f"nothing / {_COUNTER}", "plain", None),
     )
-    return f"distprof's counted step / {_COUNTER}'s", cpu.shown(3), wall.shown(3), "", verdict(cpu, _COUNTED_BUDGET, 3)
+    return [_by_counter(said, found[variant], found[_COUNTER], budget) for said, variant, budget in rows]
+
+
+def _by_counter(said: str, one: dict[str, Any], counter: dict[str, Any], budget: float | None) -> tuple[str, ...]:
+    cpu, wall = (ratio(Estimate(**one[what]), Estimate(**counter[what])) for what in ("cpu", "wall"))
+    return said, cpu.shown(3), wall.shown(3), "", verdict(cpu, budget, 3)
 
 
 def added(effort: Effort) -> list[Table]:
