@@ -104,6 +104,7 @@ ALLOWED_UNITS = {
         "merge.report",
         "merge.arrays",
         "merge.processors",
+        "merge.stats",
         "merge.wording",
         "merge.quantities",
         "merge.trace",

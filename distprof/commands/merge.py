@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -107,15 +108,15 @@ def command(
         chosen = with_defaults(REPORT, {**options_of_run(RunFolder(run)), **asked})
         report = analyse(loaded, chosen_peaks(chosen), window)
         del loaded  # of a large run it takes as much memory as the report
+    pictures = _begin_to_draw(report, progress) if chosen["plots"] else dict
     summary = _summary(report)
     options = replace(text_options(chosen), page=PAGE if chosen["page"] else "")
     text = render(report, options)
     tables = text_tables(report)
     saved = csv_files(tables)
     files = {**saved, **(parquet_files(all_tables(report)) if chosen["parquet"] else {})}
-    pictures = _draw(report, progress) if chosen["plots"] else {}
     page = _page(report, saved, progress) if chosen["page"] else {}
-    contents = {"summary.txt": text.encode(), SUMMARY: summary(), **page, **files, **pictures}
+    contents = {"summary.txt": text.encode(), SUMMARY: summary(), **page, **files, **pictures()}
     with ExitStack() as in_any_case:  # each of both is done even if the other fails
         in_any_case.callback(_write, run, out, contents)
         shown = text if _is_whole(chosen) else render_first_page(report, options)
@@ -176,17 +177,24 @@ def _summary(report: Report) -> Maker:
     return made_beside(make) if len(report.ranks) >= _MANY_RANKS else make
 
 
-def _draw(report: Report, progress: Progress) -> dict[str, bytes]:
-    import logging  # imported here, because only plots need it
+def _begin_to_draw(report: Report, progress: Progress) -> Callable[[], dict[str, bytes]]:
+    """Begins to draw the plots in another process, while this one makes the text, and returns what waits for them."""
 
-    from distprof.merge.plots.parallel import draw_all
+    def draw() -> bytes:
+        from distprof.merge.plots.parallel import draw_and_end  # imported here, because only plots need it
 
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its messages about caches do not matter to the user
-    progress.say("draws the plots")
-    drawn, problems = draw_all(report, lambda name: progress.say(f"drew {name}"))
-    for problem in problems:
-        say(problem)
-    return {f"{PLOTS}/{file}": content for file, content in drawn.items()}
+        return pickle.dumps(draw_and_end(report))
+
+    wait = made_beside(draw)
+
+    def files() -> dict[str, bytes]:
+        progress.say("draws the plots")
+        drawn, problems = pickle.loads(wait())
+        for problem in problems:
+            say(problem)
+        return {f"{PLOTS}/{file}": content for file, content in drawn.items()}
+
+    return files
 
 
 def _page(report: Report, files: Mapping[str, Content], progress: Progress) -> dict[str, bytes]:

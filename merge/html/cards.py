@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from distprof.merge.quantities import duration, percentage, ratio
 from distprof.merge.report import (
@@ -23,6 +22,7 @@ from distprof.merge.text.blocks.warmup import warmup_words
 from distprof.merge.text.first_page import key_figures
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import group_kinds, group_name, join_words, place_name, pluralise
+from distprof.plain import dataclass
 from distprof.rank_names import number_spans, rank_names
 
 #: What a card says of its finding; the page has a sign and a colour for each.

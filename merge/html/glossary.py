@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from importlib.resources import files
+
+from distprof.plain import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from distprof.merge.quantities import duration
 from distprof.merge.report import Report
@@ -11,6 +10,7 @@ from distprof.merge.text.blocks.collectives import unjoined_words
 from distprof.merge.text.blocks.header import shifted_clocks_words
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import pluralise
+from distprof.plain import dataclass
 from distprof.rank_names import number_spans, rank_names
 from distprof.records import ASSUMED
 

@@ -1,11 +1,15 @@
-"""Draws all plots of a report in several processes, because drawing takes most of the time of a small merge."""
+"""Draws all plots of a report in several processes, because drawing takes most of the time of a small merge.
+
+the merge -> (a process beside it) imports matplotlib -> (one for each processor) draws plots
+"""
 
 from __future__ import annotations
 
 import gc
+import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from multiprocessing import get_context
@@ -18,22 +22,29 @@ from distprof.merge.report import Report
 _report: Report | None = None
 
 
-def draw_all(report: Report, drawn: Callable[[str], None]) -> tuple[dict[str, bytes], list[str]]:
-    """Returns (the files of all plots by name, in the order of the plots; sentences on plots that could not be drawn).
+#: The files of all plots by name, in the order of the plots; sentences on plots that could not be drawn.
+Drawn = tuple[dict[str, bytes], list[str]]
 
-    ``drawn`` is called with the name of each plot when it is done.
-    """
+
+def draw_and_end(report: Report) -> Drawn:
+    """Draws all plots, in a process that uses matplotlib for nothing else."""
+    with suppress(Exception), plots.undescribed():  # without a matplotlib that works, each plot says why
+        plots.loaded_style()
+    return draw_all(report)
+
+
+def draw_all(report: Report) -> Drawn:
+    """Draws all plots, in this process those that others did not."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its messages about caches do not matter to the user
     files: dict[str, dict[str, bytes]] = {}
     with suppress(Exception):  # this process draws what is left
         for name, future in _in_processes(report):
             files[name] = future.result()
-            drawn(name)
     failed: dict[str, list[str]] = {}
     for name in plots.NAMES:
         if name not in files:
             try:
                 files[name] = plots.draw(name, report)
-                drawn(name)
             except Exception as error:
                 failed.setdefault(f"{type(error).__name__}: {error}", []).append(name)
     return (

@@ -416,14 +416,14 @@ NOT_FOR_TEXT = {"numpy.ma", "concurrent.futures", "logging", "socket", "tomllib"
     ("options", "heavy"),
     [
         (["--no-plots", "--no-page"], {"torch", "matplotlib", *NOT_FOR_TEXT}),
-        (["--no-plots"], {"torch", "matplotlib"}),
+        (["--no-plots"], {"torch", "matplotlib", "numpy.ma"}),
         ([], {"torch", "matplotlib.pyplot"}),
     ],
 )
 def test_merging_loads_no_torch_and_matplotlib_only_to_draw(
     options: list[str], heavy: set[str], tmp_path: Path, clean_env: dict[str, str]
 ) -> None:
-    """Of one plot, which this process draws."""
+    """Of one plot, which this process draws where there is one processor."""
     run = write_run(tmp_path / "run", dp=2)
     code = (
         "import sys; from distprof.commands.merge import command; from distprof.merge import plots\n"

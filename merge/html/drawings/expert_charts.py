@@ -9,6 +9,7 @@ import numpy as np
 from distprof.merge.arrays import FloatArray
 from distprof.merge.html.drawings.model import NUMBER, RATIO, TIME, Chart, Series
 from distprof.merge.report import ExpertLayerStats, LoadOverSteps, Report
+from distprof.merge.stats import nan_median, quantile
 from distprof.merge.text.blocks.moe.findings import cause_words
 from distprof.merge.text.blocks.moe.worst import worst_layer, worst_sentence, worst_words
 
@@ -36,11 +37,12 @@ def _balance(
     steps, table = _over_steps(report, pick)
     if len(steps) < _FEWEST_STEPS or np.isnan(table).all(axis=0).any():
         return None
-    series = [Series("median layer", np.nanmedian(table, axis=0).tolist(), "line", 1)]
+    series = [Series("median layer", nan_median(table.T).tolist(), "line", 1)]
     if len(table) > 1:
         far, worst = (95, np.nanmax(table, axis=0)) if highest_is_worst else (5, np.nanmin(table, axis=0))
+        percentiles = [quantile(layers[~np.isnan(layers)], far / 100) for layers in table.T]
         series += [
-            Series(f"{far}th percentile of the layers", np.nanpercentile(table, far, axis=0).tolist(), "line", 6),
+            Series(f"{far}th percentile of the layers", percentiles, "line", 6),
             Series("worst layer", worst.tolist(), "line", 3),
         ]
     note = f"{note} {worst_sentence(report)}"

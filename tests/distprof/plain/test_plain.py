@@ -135,7 +135,8 @@ def test_no_class_loses_its_place_in_a_pickle() -> None:
 def test_it_refuses_what_it_cannot_do() -> None:
     def made(fields: dict[str, str], **values: Any) -> Callable[[], Any]:
         own = {"__annotations__": fields, "__module__": __name__, **values}
-        return lambda: plain.dataclass(frozen=True)(type("One", (), own)).__init__
+        decorate: Any = plain.dataclass(frozen=True)
+        return lambda: decorate(type("One", (), own)).__init__
 
     assert callable(outcome(made({"rank": "int"})))
     order = "One: a field without a default follows one with a default"

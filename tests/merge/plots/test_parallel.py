@@ -40,16 +40,14 @@ def test_the_same_files_in_the_same_order(
     processors: int, report: Report, one_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parallel, "usable_processors", lambda: processors)
-    done: list[str] = []
-    files, problems = draw_all(report, done.append)
+    files, problems = draw_all(report)
     assert (list(files.items()), problems) == (list(one_by_one.items()), [])
-    assert sorted(done) == sorted(SOME)
 
 
 def test_other_processes_draw(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "usable_processors", lambda: 2)
     monkeypatch.setattr(plots, "draw", lambda name, _: {name: str(os.getpid()).encode()})
-    drew, _ = draw_all(report, lambda _: None)
+    drew, _ = draw_all(report)
     assert list(drew) == list(SOME)
     assert str(os.getpid()).encode() not in drew.values()
 
@@ -66,7 +64,7 @@ def test_all_plots_are_drawn_if_a_process_is_killed(
 
     monkeypatch.setattr(parallel, "usable_processors", lambda: 2)
     monkeypatch.setattr(plots, "draw", killed)
-    assert draw_all(report, lambda _: None) == (one_by_one, [])
+    assert draw_all(report) == (one_by_one, [])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +78,7 @@ def test_plots_are_drawn_without_other_processes(
 
     monkeypatch.setattr(parallel, "usable_processors", lambda: 2)
     monkeypatch.setattr(os, "fork", none_left)
-    assert draw_all(report, lambda _: None) == (one_by_one, [])
+    assert draw_all(report) == (one_by_one, [])
 
 
 @pytest.mark.parametrize("processors", [1, 2])
@@ -96,6 +94,6 @@ def test_a_failing_plot_affects_no_other(
 
     monkeypatch.setattr(parallel, "usable_processors", lambda: processors)
     monkeypatch.setattr(plots, "draw", broken)
-    files, problems = draw_all(report, lambda _: None)
+    files, problems = draw_all(report)
     assert files.items() == {(name, it) for name, it in one_by_one.items() if not name.startswith(("skew_", "step_"))}
     assert problems == ["not drawn, matplotlib cannot: skew_map, step_spread (ValueError: no such font)"]
