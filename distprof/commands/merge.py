@@ -181,9 +181,9 @@ def _begin_to_draw(report: Report, progress: Progress) -> Callable[[], dict[str,
     """Begins to draw the plots in another process, while this one makes the text, and returns what waits for them."""
 
     def draw() -> bytes:
-        from distprof.merge.plots.parallel import draw_and_end  # imported here, because only plots need it
+        from distprof.merge.plots.parallel import draw_all  # imported here, because only plots need it
 
-        return pickle.dumps(draw_and_end(report))
+        return pickle.dumps(draw_all(report))
 
     wait = made_beside(draw)
 

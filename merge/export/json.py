@@ -6,12 +6,12 @@ import json
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
 from distprof.errors import DataError
 from distprof.merge.report import NOT_IN_JSON, REPORT_SCHEMA, Report
-from distprof.plain import is_dataclass, metadata_of
 from distprof.printable import printable_json
 
 #: The types of most values; JSON has them as they are.
@@ -60,7 +60,7 @@ def plain(value: Any, number: Callable[[float], float | int] = whole_as_integer)
         return [item if type(item) in _AS_THEY_ARE else plain(item, number) for item in value]
     if isinstance(value, dict):
         return {str(key): plain(item, number) for key, item in value.items()}
-    if is_dataclass(type(value)):
+    if is_dataclass(value):
         kind: type = type(value)
         items = ((name, getattr(value, name)) for name in _written_fields(kind))
         return {name: item if type(item) in _AS_THEY_ARE else plain(item, number) for name, item in items}
@@ -69,14 +69,14 @@ def plain(value: Any, number: Callable[[float], float | int] = whole_as_integer)
 
 @cache
 def _written_fields(kind: type) -> tuple[str, ...]:
-    return tuple(name for name, metadata in metadata_of(kind).items() if NOT_IN_JSON not in metadata)
+    return tuple(field.name for field in fields(kind) if NOT_IN_JSON not in field.metadata)
 
 
 def _value(value: Any) -> str:
     """Returns the JSON of a field of the report; only one of its rows is plain data at a time."""
     if isinstance(value, (list, tuple)) and value:
         return "[\n  " + ",\n  ".join(_compact(plain(item)) for item in value) + "\n]"
-    if isinstance(value, dict) or is_dataclass(type(value)):
+    if isinstance(value, dict) or is_dataclass(value):
         return "{\n  " + ",\n  ".join(_members(value)) + "\n}"
     return _compact(plain(value))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ import numpy.typing as npt
 
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.window import Window
-from distprof.plain import metadata_of, replace
+from distprof.plain import replace
 from distprof.records import Array, Counts, ExpertLayer
 
-_OF_COUNTS = tuple(name for name, metadata in metadata_of(Counts).items() if "dtype" in metadata)
-_OTHERS = tuple(name for name, metadata in metadata_of(Counts).items() if "dtype" not in metadata)
+_OF_COUNTS = tuple(field.name for field in fields(Counts) if "dtype" in field.metadata)
+_OTHERS = tuple(field.name for field in fields(Counts) if "dtype" not in field.metadata)
 #: Objects that are found again by their ids, of each kind: those of ranks that were read together.
 _MOST_MET = 100
 

@@ -6,8 +6,6 @@ Nothing here imports matplotlib before the first plot is drawn.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -62,26 +60,3 @@ def loaded_style() -> Any:
     finally:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
-
-
-@contextmanager
-def undescribed() -> Iterator[None]:
-    """Classes of matplotlib that are imported meanwhile have no description, which is half of the time of its import.
-
-    matplotlib writes the signature and the description of the method ``set`` of each class, for help() and completion.
-    A process that draws and ends needs neither.  A version of matplotlib that does not describe classes by these
-    functions does all that it does anywhere.
-    """
-    artist = import_module("matplotlib.artist")
-    nothing: dict[tuple[Any, str], Any] = {
-        (artist, "kwdoc"): lambda _: "",
-        (artist.Artist, "_update_set_signature_and_docstring"): classmethod(lambda _: None),
-    }
-    kept = {(home, name): vars(home)[name] for home, name in nothing if name in vars(home)}
-    for home, name in kept:
-        setattr(home, name, nothing[home, name])
-    try:
-        yield
-    finally:
-        for (home, name), value in kept.items():
-            setattr(home, name, value)

@@ -1,6 +1,6 @@
 """Draws all plots of a report in several processes, because drawing takes most of the time of a small merge.
 
-the merge -> (a process beside it) imports matplotlib -> (one for each processor) draws plots
+The merge draws them in a process beside it, which imports matplotlib once for its own processes, one a processor.
 """
 
 from __future__ import annotations
@@ -20,17 +20,8 @@ from distprof.merge.report import Report
 
 #: The report that a process of the pool draws from.
 _report: Report | None = None
-
-
 #: The files of all plots by name, in the order of the plots; sentences on plots that could not be drawn.
 Drawn = tuple[dict[str, bytes], list[str]]
-
-
-def draw_and_end(report: Report) -> Drawn:
-    """Draws all plots, in a process that uses matplotlib for nothing else."""
-    with suppress(Exception), plots.undescribed():  # without a matplotlib that works, each plot says why
-        plots.loaded_style()
-    return draw_all(report)
 
 
 def draw_all(report: Report) -> Drawn:

@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from distprof.merge.arrays import FloatArray
-from distprof.merge.plots.png import png_of
 from distprof.merge.report import RankVerdict, Report
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.text.format.shortening import shortened_apart
@@ -86,6 +85,7 @@ _SETTINGS: Any = {
 }
 #: A viewer without this font would use a default with serifs; Verdana has nearly the same width.
 _FONT_FALLBACK = (b"font-family: 'DejaVu Sans'", b"font-family: 'DejaVu Sans', Verdana, sans-serif")
+_NO_PNG_METADATA: Any = {"Software": None}
 _NO_SVG_METADATA: Any = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
@@ -100,14 +100,13 @@ def files_of(name: str, make: Callable[[], Figure | None]) -> dict[str, bytes]:
         figure = make()
         if figure is None:
             return {}
+        png, svg = io.BytesIO(), io.BytesIO()
         agg: Any = FigureCanvasAgg(figure)
-        agg.draw()  # lays the figure out, too
-        png = png_of(np.asarray(agg.buffer_rgba()), _DPI)
+        agg.print_png(png, metadata=_NO_PNG_METADATA)  # lays the figure out as it draws
         figure.set_layout_engine("none")
-        svg = io.BytesIO()
         vector: Any = FigureCanvasSVG(figure)
         vector.print_svg(svg, metadata=_NO_SVG_METADATA)
-        return {f"{name}.png": png, f"{name}.svg": svg.getvalue().replace(*_FONT_FALLBACK)}
+        return {f"{name}.png": png.getvalue(), f"{name}.svg": svg.getvalue().replace(*_FONT_FALLBACK)}
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
