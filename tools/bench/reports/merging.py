@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.effort import Effort
 from bench.estimate import Estimate, middle_half, ratio, verdict, verdicts
-from bench.process import json_of
+from bench.process import json_of, python
 from bench.scale.large import LargeMerge, large_merge
 from bench.scale.merging import measure_pages, merge
 from bench.scale.table import Merged, scale_table
@@ -27,6 +27,8 @@ _LARGE_BUDGET_S, _LARGE_BUDGET_MB, _LARGE_BUDGET_READS = 35, 1500, 3
 #: Processor time by two processes, by that of one.
 _SHARED_BUDGET = 1.1
 _JOB_BUDGET_S = 0.15
+#: The packages that read shards, reduce them, and read the command line.
+_IMPORTED = ("numpy", "msgpack", "click")
 #: Seconds to open the page, by ranks.
 _PAGE_BUDGETS_S = {256: 2.0}
 
@@ -44,7 +46,10 @@ def merges(effort: Effort) -> list[Table]:
             "peak memory, MB",
             "budget",
         ),
-        [_merge(kind, ranks, times) for (kind, ranks), times in effort.merges.items()],
+        [
+            _imports(max(effort.merges.values())),
+            *(_merge(kind, ranks, times) for (kind, ranks), times in effort.merges.items()),
+        ],
         (
             "Synthetic runs: the first has the shape of `make demo`; that of 168 modules is dense, the others have "
             f"mixtures of {RUNS['large']['experts']} experts over {RUNS['large']['ep']} ranks in each second block, or "
@@ -55,6 +60,13 @@ def merges(effort: Effort) -> list[Table]:
         ),
     )
     return [table]
+
+
+def _imports(times: int) -> tuple[str, ...]:
+    """Returns the row of what no merge can do without."""
+    costs = [python("-c", f"import {', '.join(_IMPORTED)}") for _ in range(times)]
+    cpu = middle_half([cost.cpu_s for cost in costs])
+    return f"nothing: Python starts and imports {', '.join(_IMPORTED)}", "", "", "", cpu.shown(2), "", ""
 
 
 def _merge(kind: str, ranks: int, times: int) -> tuple[str, ...]:
