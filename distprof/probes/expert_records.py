@@ -208,9 +208,7 @@ class Pending:
             return None
         if routed is None and RECORDED in found:
             routed = kept  # the script counts what experts get
-        dropped = None if routed is None or kept is None else routed - kept
-        if dropped is not None and (dropped < 0).any():
-            dropped = None
+        dropped = _dropped(routed, kept)
         lost = sums.choices - int(routed.sum()) if routed is not None and sums.choices else 0
         if lost < 0:
             return None  # the output has another form
@@ -249,6 +247,16 @@ class Pending:
 
 def _total(calls: Sequence[Array]) -> Array:
     return calls[0] if len(calls) == 1 else np.sum(calls, axis=0)
+
+
+def _dropped(routed: Array | None, kept: Array | None) -> Array | None:
+    """Returns how many choices of each expert were dropped, no numbers where none was; None where it is not known."""
+    if routed is None or kept is None:
+        return None
+    if routed is kept:  # the experts got the ids that the router returned
+        return _NO_COUNTS
+    dropped = routed - kept
+    return None if (dropped < 0).any() else dropped
 
 
 def _kept_name(found: Mapping[str, Array]) -> str:

@@ -12,24 +12,24 @@ from distprof.records import Array
 def start_copies(tensors: Sequence[torch.Tensor]) -> Callable[[], list[Array]]:
     """Starts one copy for each device and dtype, without waiting; returns a function that reads the arrays.
 
-    The tensors need no gradient, and nothing may change them: those of the host are not copied.  Autograd stays on,
-    because an exception from outside might leave it off.
+    A tensor that comes several times is one array.  The tensors need no gradient, and nothing may change them: those of
+    the host are not copied.  Autograd stays on, because an exception from outside might leave it off.
     """
+    every = {id(tensor): tensor for tensor in tensors}
     places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for index, tensor in enumerate(tensors):
+    for key, tensor in every.items():
         if not tensor.is_cpu:
-            places.setdefault((tensor.device, tensor.dtype), []).append(index)
-    copies = [(indices, _copy(torch.cat([tensors[i] for i in indices]))) for indices in places.values()]
-    lengths = [tensor.numel() for tensor in tensors] if copies else []
+            places.setdefault((tensor.device, tensor.dtype), []).append(key)
+    copies = [(keys, _copy(torch.cat([every[key] for key in keys]))) for keys in places.values()]
 
     def read() -> list[Array]:
-        arrays = {index: tensor.numpy() for index, tensor in enumerate(tensors) if tensor.is_cpu}
-        for indices, copy in copies:
-            every, end = copy.numpy(), 0
-            for index in indices:  # np.split makes a dozen calls for each
-                begin, end = end, end + lengths[index]
-                arrays[index] = every[begin:end]
-        return [arrays[index] for index in range(len(tensors))]
+        arrays = {key: tensor.numpy() for key, tensor in every.items() if tensor.is_cpu}
+        for keys, copy in copies:
+            whole, end = copy.numpy(), 0
+            for key in keys:  # np.split makes a dozen calls for each
+                begin, end = end, end + every[key].numel()
+                arrays[key] = whole[begin:end]
+        return [arrays[id(tensor)] for tensor in tensors]
 
     return read
 

@@ -37,7 +37,7 @@ class Effort:
 THOROUGH = Effort(
     pairs={"small": 600, "large": 120},
     narrow=1200,
-    experts={32: 60, 8: 400},
+    experts={32: 60, 8: 1000},
     starts=25,
     starts_of_many=8,
     jobs=5,
