@@ -38,8 +38,8 @@ def main(device_type: str, backend: str, wrap: str, losses_file: Path) -> None:
         losses.append(loss.item())
     if dist.get_rank() == 0:
         losses_file.write_text(json.dumps(losses), encoding="utf-8")
-    # gloo's thread takes Python's lock to forget the last all-reduce: a model that is freed before waits for this thread
-    # without end, and a process that ends before aborts.
+    # gloo's thread takes Python's lock to forget the last all-reduce.  A model that is freed before waits for this
+    # thread without end, and a process that ends before aborts.
     time.sleep(0.2)
     dist.destroy_process_group()
 
