@@ -28,7 +28,7 @@ from distprof.native import extension
 from distprof.topology.imported import is_a
 
 #: Where a layer does not state its k: a tensor of integers with a longer last dimension means something else.
-_MAX_TOP_K = 16
+MAX_TOP_K = 16
 _INTEGERS = frozenset((torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8))
 #: The bytes of an id, where the compiled part can count them.
 _BYTES = {torch.int64: 8, torch.int32: 4}
@@ -204,7 +204,7 @@ def _ids(tensors: list[torch.Tensor], num_experts: int, top_k: int) -> torch.Ten
 def _is_of_k(tensor: torch.Tensor, num_experts: int, top_k: int) -> bool:
     """Whether the last dimension may be k."""
     width = tensor.size(-1) if tensor.dim() > 1 else 0
-    return width > 0 and (width == top_k <= num_experts if top_k else width <= _MAX_TOP_K and width < num_experts)
+    return width > 0 and (width == top_k <= num_experts if top_k else width <= MAX_TOP_K and width < num_experts)
 
 
 def _chosen_tokens(ids: torch.Tensor, num_experts: int) -> torch.Tensor | None:
@@ -236,7 +236,7 @@ def _mask(tensor: torch.Tensor, num_experts: int, top_k: int, *, limited: bool) 
 def _places(tensor: torch.Tensor, num_experts: int, top_k: int) -> Routing | None:
     """Reads the tokens that each expert has chosen: as many for each."""
     is_like = tensor.dtype in _INTEGERS and tensor.dim() == 2 and tensor.shape[0] == num_experts
-    if not is_like or tensor.shape[1] == top_k or tensor.shape[1] <= _MAX_TOP_K:
+    if not is_like or tensor.shape[1] == top_k or tensor.shape[1] <= MAX_TOP_K:
         return None
     each = _full(tensor, num_experts)
     return Routing(each, each)

@@ -1,4 +1,4 @@
-"""What may be MoE layers although no name says so: whether they are one is seen in the calls of a counted step."""
+"""Finds modules that may be MoE layers although no name says so; their calls in a counted step decide."""
 
 from __future__ import annotations
 

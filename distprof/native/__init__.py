@@ -1,1 +1,1 @@
-"""The C part: what runs for every module call and every choice of experts; without it, Python does the same."""
+"""C code handles each module call and counts each choice of experts; without a compiler, Python does the same."""

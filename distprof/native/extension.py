@@ -1,4 +1,4 @@
-"""The compiled part of distprof; optional, because its installation needs a compiler."""
+"""Imports the compiled C code; ``compiled`` is None where it was installed without a compiler."""
 
 from __future__ import annotations
 

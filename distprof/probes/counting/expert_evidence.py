@@ -1,4 +1,4 @@
-"""Whether modules in a list are experts, as their calls in a counted step show it.
+"""Decides whether modules in a list are experts, by their calls in a counted step.
 
 Of experts a router is called first: it gives each token a score for each of them.  Then each is called with the tokens
 that have chosen it, and these are the ones of the highest scores.  The layers of a chain and the members of an ensemble
@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 
-from distprof.frameworks.routing_readers import plain_values
+from distprof.frameworks.routing_readers import MAX_TOP_K, plain_values
 from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.model.moe_layers import MoeLayer
 from distprof.model.unnamed_layers import Seen, UnnamedLayer, Verdict
 from distprof.probes.experts import read_hidden
 from distprof.records import Array
 
-_MAX_TOP_K = 16
 _FEWEST_TOKENS = 8  # of a step: the rows of fewer may be like those of a choice by chance
 _UNCERTAIN = 0.1  # of the choices: where more scores are equal, they do not tell who was chosen
 _NOTHING = Verdict(Seen.NOTHING)
@@ -109,7 +109,7 @@ def _shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _rows(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape[:-1], dtype=np.int64)) if len(shape) > 1 else 1
+    return prod(shape[:-1])
 
 
 def _keep_scores(turn: _Turn, output: Any) -> None:
@@ -127,7 +127,7 @@ def _keep_scores(turn: _Turn, output: Any) -> None:
     highest = scores.sort(-1, descending=True).values
     counts = [
         torch.stack([(scores > highest[:, k : k + 1]).sum(0), (scores >= highest[:, k - 1 : k]).sum(0)])
-        for k in range(1, min(modules - 1, _MAX_TOP_K) + 1)
+        for k in range(1, min(modules - 1, MAX_TOP_K) + 1)
     ]
     turn.highest = torch.stack(counts)
 
