@@ -61,7 +61,7 @@ def test_models_that_are_only_evaluated_are_in_no_sum(new_workplace: NewWorkplac
     workplace, case = new_workplace().forking(), CASES / "evaluated_model.py"
     plain = workplace.start_torchrun("--nproc-per-node", ranks, case).wait()
     ended = workplace.run("--nproc", ranks, case)
-    assert (plain.code, ended.code) == (0, 0), ended.err
+    assert (plain.code, ended.code) == (0, 0), plain.err + ended.err
     assert sorted(ended.out.splitlines()) == sorted(plain.out.splitlines())
     report = workplace.report()
     summary, model = report.summary, report.model

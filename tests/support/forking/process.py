@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import builtins
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -19,6 +20,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
@@ -122,6 +124,7 @@ def _become(request: Request, path: list[str]) -> None:
     tempfile.tempdir = None  # the folder of the server's own environment
     multiprocessing.process.ORIGINAL_DIR = request.folder  # type: ignore[attr-defined]  # where spawn finds the script
     _end_without_destructors()
+    _let_gloo_end()
     _start_site(path)
     words = request.words
     if words[0] == "-u":
@@ -150,6 +153,45 @@ def _end_without_destructors() -> None:
     libc = ctypes.CDLL(None)
     libc.on_exit(libc._exit, None)  # is called with the exit code
     libc.__cxa_atexit(libc.fflush, None, None)
+
+
+def _let_gloo_end() -> None:
+    """Neither destroys process groups nor ends before gloo's threads have let go of the last collective.
+
+    They may need Python's lock for that, after the script has its result.  Where Python shuts down meanwhile, torch
+    aborts the process, and where a script frees its last reference to a group meanwhile, it waits without end: torch's
+    own bug, met in one of some hundred jobs on a busy machine.
+    """
+    from torch import distributed
+
+    atexit.register(_wait_for_gloo)  # what the script registers runs earlier
+    destroy = distributed.destroy_process_group
+
+    @functools.wraps(destroy)
+    def wait_and_destroy(*arguments: Any, **named: Any) -> None:
+        _wait_for_gloo()
+        destroy(*arguments, **named)
+
+    distributed.destroy_process_group = wait_and_destroy
+
+
+def _wait_for_gloo() -> None:
+    """Waits until its threads sleep, which is seen twice: a thread that waits for Python's lock sleeps, too."""
+    looks = 0
+    for _ in range(10_000):
+        time.sleep(0.001)  # without Python's lock
+        looks = 0 if _gloo_works() else looks + 1
+        if looks == 2:
+            return
+
+
+def _gloo_works() -> bool:
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has ended
+            name, _, others = (thread / "stat").read_text().partition(" (")[2].rpartition(") ")
+            if name == "pt_gloo_runloop" and others.startswith("R"):
+                return True
+    return False
 
 
 def _start_site(path: list[str]) -> None:
