@@ -4,6 +4,7 @@ page.chart = (slot, chart) => {
   const { element } = page;
   const HEIGHT = 260;
   const BARS_UP_TO = 160;
+  const WHOLE = Array.from({ length: 13 }, (_, zeros) => 10 ** zeros).flatMap((size) => [size, 2 * size, 5 * size]);  // steps of an axis
   const units = { time: page.timeUnit, bytes: page.sizeUnit };
   const unit = units[chart.kind]?.(chart.series.flatMap((series) => series.values)) ?? { name: "", size: 1 };
   const places = new Map(chart.x.map((value, place) => [value, place]));
@@ -99,8 +100,8 @@ page.chart = (slot, chart) => {
         y: { range: (u, min, max) => chart.fits ? [min - margin(max - min), max + margin(max - min)] : [Math.min(0, min * 1.08), (max || 1) * 1.06] },
       },
       axes: [
-        { ...axis(chart.x_title), incrs: [1, 10, 100, 1e3, 1e4, 1e5, 1e6].flatMap((size) => [size, 2 * size, 5 * size]), size: 34, grid: { show: false } },
-        { ...axis(unit.name ? `${chart.y_title} (${unit.name})` : chart.y_title), size: (u, shown) => Math.max(56, 22 + 7 * Math.max(0, ...(shown ?? []).map((text) => String(text ?? "").length))) },
+        { ...axis(chart.x_title), incrs: WHOLE, size: 34, grid: { show: false } },
+        { ...axis(unit.name ? `${chart.y_title} (${unit.name})` : chart.y_title), ...(chart.kind === "count" ? { incrs: WHOLE } : {}), size: (u, shown) => Math.max(56, 22 + 7 * Math.max(0, ...(shown ?? []).map((text) => String(text ?? "").length))) },
       ],
       series: [{}, ...data.map(([series]) => {
         const colour = page.colour(`c${series.colour}`);

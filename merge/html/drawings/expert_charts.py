@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from distprof.merge.arrays import FloatArray
-from distprof.merge.html.drawings.model import NUMBER, RATIO, TIME, Chart, Series
+from distprof.merge.html.drawings.model import COUNT, RATIO, TIME, Chart, Series
 from distprof.merge.report import ExpertLayerStats, LoadOverSteps, Report
 from distprof.merge.stats import nan_median, quantile
 from distprof.merge.text.blocks.moe.findings import cause_words
@@ -57,7 +57,7 @@ def _sums(report: Report, pick: _Pick, title: str, of: str) -> Chart | None:
     series = [Series("all layers", np.nansum(table, axis=0).tolist(), "line", 1)]
     if len(table) > 1:
         series.append(Series("layer with the most", np.nan_to_num(table).max(axis=0).tolist(), "line", 3))
-    return Chart(title, "iteration", steps, NUMBER, series, note=worst_sentence(report), y_title=of)
+    return Chart(title, "iteration", steps, COUNT, series, note=worst_sentence(report), y_title=of)
 
 
 def _times(report: Report) -> Chart | None:

@@ -93,3 +93,36 @@ def test_an_expert_without_tokens_has_a_colour_of_its_own_and_ep_ranks_are_separ
     browser.run(f"document.querySelector('{canvas}').focus()")
     browser.press(*([Keys.ARROW_RIGHT] * 4))
     assert browser.text("[data-heat=expert_load] output") == "blocks.1.moe, expert 3: no token"
+
+
+def ticks_of(browser: Browser, chart: str) -> list[str]:
+    """Returns what a chart writes beside its axes when it is drawn again, without their titles."""
+    browser.run(f"""
+    const figure = document.querySelector("[data-chart={chart}] .figure"), pen = CanvasRenderingContext2D.prototype;
+    const write = pen.fillText;
+    window.written = [];
+    pen.fillText = function (text, ...place) {{ window.written.push(String(text)); write.call(this, text, ...place); }};
+    figure.focus();
+    figure.dispatchEvent(new KeyboardEvent("keydown", {{ key: "0" }}));
+    requestAnimationFrame(() => {{ pen.fillText = write; window.drawn = true; }});""")
+    browser.wait("return window.drawn")
+    written: list[str] = browser.run("return window.written")
+    return [text for text in written if not text.isalpha()]
+
+
+@pytest.mark.parametrize("dead", [(0, 1, 0, 2), (1, 1, 1, 1)])
+def test_experts_without_a_token_are_whole_numbers(
+    browser: Browser, write_page: WritePage, dead: tuple[int, ...]
+) -> None:
+    report = report_of(dp=2, ep=2, layers=2, experts=4, steps=4)
+    (layer,) = report.experts
+    assert layer.over_steps is not None
+    over_steps = replace(layer.over_steps, dead=dead)
+    browser.open(
+        write_page("dead_steps", render_page(replace(report, experts=(replace(layer, over_steps=over_steps),))))
+    )
+    ticks = ticks_of(browser, "expert_dead")
+    assert "1" in ticks and not [tick for tick in ticks if "." in tick]
+    size = browser.find("[data-chart=expert_dead] .u-over").size
+    browser.hover("[data-chart=expert_dead] .u-over", size["width"] / 2, size["height"] / 2)
+    assert re.fullmatch(r"iteration \d+\nall layers [012]", browser.text("#tip"))
