@@ -110,6 +110,10 @@ class TimeUnit:
         value = value_ns / self.ns
         return f"{value:.2f}" if abs(value) < 1000 else f"{value:.1f}"
 
+    def shows_zero(self, value_ns: float) -> bool:
+        """Whether :meth:`format` leaves nothing of a time."""
+        return self.format(value_ns).lstrip("-") == self.format(0)
+
 
 def common_unit(values_ns: Iterable[float | None]) -> TimeUnit:
     """Returns the unit for the largest value: seconds from 10 s up, microseconds below 1 ms, else milliseconds."""

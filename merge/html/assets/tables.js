@@ -21,7 +21,10 @@ page.table = (slot, table) => {
   const groupOf = (row) => String(row.values[table.group_by]);
   if (state.grouped) for (const row of all) if (row.marked || all.length < FOLDED_FROM) state.open.add(groupOf(row));
 
-  const cellText = (column, value) => (column.kind === "interval" ? page.changes.words(value) : page.format(column.kind, value, unit));
+  const cellText = (column, value) => {
+    if (value == null) return column.missing;
+    return column.kind === "interval" ? page.changes.words(value) : page.format(column.kind, value, unit);
+  };
   const keyOf = (value) => (value != null && typeof value === "object" ? value.value : value);
   const wordsOf = (row) => {
     row.words ||= columns.map((c) => `${c.kind === "rank" ? "rank " : ""}${cellText(c, row.values[c.index])}`).join("\t").toLowerCase();

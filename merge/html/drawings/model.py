@@ -38,7 +38,8 @@ class Column:
     bar: bool = False
     signed: bool = False
     wide: bool = False  # holds sentences, which fold
-    why: str = ""  # what n/a means in this column
+    missing: str = "n/a"  # what stands where there is no value
+    why: str = ""  # what that means in this column
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from distprof.merge.html.drawings.model import COUNT, RANK, RATIO, SHARE, TIME, Column, Table, Value
-from distprof.merge.report import Report, SelfTime, SkewRow
+from distprof.merge.quantities import common_unit
+from distprof.merge.report import Report, SelfTime, Skew, SkewRow
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import phase_title
 
@@ -59,10 +60,14 @@ def self_times_table(report: Report, rows: tuple[SelfTime, ...], title: str) -> 
     return Table(title, columns, cells, note=f"{note} Share: of forward and backward in the median iteration.")
 
 
-def skew_table(rows: tuple[SkewRow, ...], title: str, subject: str) -> Table:
-    """Returns where ranks disagree; no rows where a single rank has times, as there is nothing to compare."""
+def skew_table(skew: Skew, rows: tuple[SkewRow, ...], title: str, subject: str) -> Table:
+    """Returns where ranks disagree; no rows where a single rank has times, as there is nothing to compare.
+
+    No rank is the slowest where ranks cannot be compared, and none where the excess reads 0.
+    """
     by_module = subject == "module"
     waits = any(row.wait_ns is not None for row in rows)
+    unit = common_unit(value for row in rows for value in (row.max_ns, row.wait_ns))
     columns = [
         Column(subject, term="" if by_module else "phase"),
         *([Column("phase", term="phase")] if by_module else []),
@@ -70,7 +75,7 @@ def skew_table(rows: tuple[SkewRow, ...], title: str, subject: str) -> Table:
         *(Column(name, TIME) for name in ("min", "median", "max")),
         Column("max/median", RATIO),
         Column("excess", TIME, "excess", bar=True),
-        Column("of rank", RANK),
+        Column("slowest rank", RANK, missing="-"),
         Column("ranks", COUNT),
     ]
     cells: list[list[Value]] = [
@@ -83,7 +88,7 @@ def skew_table(rows: tuple[SkewRow, ...], title: str, subject: str) -> Table:
             row.max_ns,
             row.ratio,
             row.excess_ns,
-            row.slowest_rank,
+            None if skew.too_few or unit.shows_zero(row.excess_ns) else row.slowest_rank,
             row.ranks,
         ]
         for row in (rows if any(row.ranks > 1 for row in rows) else ())

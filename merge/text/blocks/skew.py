@@ -29,7 +29,7 @@ def skew_block(report: Report) -> Iterator[str]:
         return
     every = (*skew.phases, *skew.modules)
     unit = common_unit(value for row in every for value in (row.max_ns, row.wait_ns))
-    modules = [row for row in skew.modules[:MODULES_SHOWN] if unit.format(row.excess_ns) != unit.format(0)]
+    modules = [row for row in skew.modules[:MODULES_SHOWN] if not unit.shows_zero(row.excess_ns)]
     yield heading("Skew")
     yield from wrapped(f"Times in {unit.name}.  {_MEANING}{_OWN if skew.has_own_times else ''}")
     yield from _table(["phase"], [([phase_title(row.subject)], row) for row in skew.phases], skew, unit)
@@ -52,7 +52,6 @@ def _table(titles: list[str], rows: Sequence[tuple[list[str], SkewRow]], skew: S
 
 
 def _figures(row: SkewRow, unit: TimeUnit, *, named: bool) -> list[str]:
-    excess = unit.format(row.excess_ns)
-    slowest = f"rank {row.slowest_rank}" if named and excess != unit.format(0) else "-"
+    slowest = f"rank {row.slowest_rank}" if named and not unit.shows_zero(row.excess_ns) else "-"
     figures = [unit.format(row.min_ns), unit.format(row.median_ns), unit.format(row.max_ns), ratio(row.ratio)]
-    return [*figures, excess, slowest, str(row.ranks)]
+    return [*figures, unit.format(row.excess_ns), slowest, str(row.ranks)]

@@ -181,6 +181,16 @@ def test_values_that_are_missing_come_last(browser: Browser, write_page: WritePa
         assert column(browser, "ranks", "iteration")[-1] == "n/a"
 
 
+def test_no_rank_is_the_slowest_in_a_phase_in_which_all_are_alike(browser: Browser, write_page: WritePage) -> None:
+    iteration, *phases = eight().skew.phases
+    shown = [str(iteration.slowest_rank), *["-"] * len(phases)]
+    skew = replace(eight().skew, phases=(iteration, *(replace(phase, excess_ns=0.0) for phase in phases)))
+    browser.open(write_page("alike", render_page(replace(eight(), skew=skew))))
+    assert column(browser, "skew_phases", "slowest rank") == shown
+    click(browser, f"{head(browser, 'skew_phases', 'slowest rank')} button")
+    assert column(browser, "skew_phases", "slowest rank") == shown
+
+
 def test_ranks_fold_by_host_and_are_found_by_words(many: Browser) -> None:
     groups = f"{slot('ranks')} tr.group"
     assert len(many.all(groups)) == 32

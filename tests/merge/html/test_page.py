@@ -187,6 +187,18 @@ def test_the_charts_of_experts_name_the_worst_layer() -> None:
     assert [name for name, chart in made.items() if chart.fits] == ["expert_entropy"], "all of it may be near 1"
 
 
+def test_no_rank_is_the_slowest_where_all_are_alike_or_ranks_are_not_compared() -> None:
+    report = report_of(**JOB)
+    iteration, data, *phases = report.skew.phases
+    alike = replace(data, excess_ns=4999.0, slowest_rank=0)  # 0.00 ms
+    above = replace(data, excess_ns=5001.0, slowest_rank=3)
+    skew = replace(report.skew, phases=(iteration, alike, above, *phases))
+    for too_few, slowest in (("", [iteration.slowest_rank, None, 3]), ("no two ranks do the same work", [None] * 3)):
+        table = tables(replace(report, skew=replace(skew, too_few=too_few)))["skew_phases"]
+        place = [column.title for column in table.columns].index("slowest rank")
+        assert [row[place] for row in table.rows[:3]] == slowest and table.columns[place].missing == "-"
+
+
 def test_drops_and_dead_experts_have_charts_of_their_own() -> None:
     """Dropped choices are thousands where dead experts are some."""
     made = charts(with_findings_on_experts(report_of(dp=4, ep=4, layers=4, experts=8, steps=3)))
