@@ -36,7 +36,7 @@ BASE = (
     *("console", "devices", "run_folder", "peaks", "records", "shard", "config", "rank"),
     *("heartbeat", "native"),
 )
-COUNTING = ("nested_tensors", "hooks", "flops.formulas", "flops")
+COUNTING = ("tensors", "hooks", "flops.formulas", "flops")
 MODEL = ("module_walk", "topology", "frameworks", "model")
 PROBES = ("probes", "probes.memory", "probes.compiled", "probes.collectives", "probes.timing", "probes.counting")
 RANK_SIDE = (*COUNTING, *MODEL, *PROBES, "clock_sync", "recorder.windows", "recorder", "inject")

@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distprof.flops.triton import body
-from distprof.nested_tensors import op_tensors
+from distprof.tensors.nested_tensors import op_tensors
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 _COMPOSITE_OF_NESTED = getattr(torch._C.DispatchKey, "CompositeImplicitAutogradNestedTensor", None)

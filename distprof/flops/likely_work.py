@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distprof.flops.formulas.rule import is_real_work
-from distprof.nested_tensors import op_tensors
+from distprof.tensors.nested_tensors import op_tensors
 
 #: The largest number in a record.
 MAX_WORK = (1 << 62) - 1

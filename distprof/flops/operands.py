@@ -10,7 +10,7 @@ import torch
 from distprof.flops import complex_numbers
 from distprof.flops.formulas import sparse
 from distprof.flops.formulas.rule import SPARSE, Formula, PerOutput, Work
-from distprof.nested_tensors import op_tensors
+from distprof.tensors.nested_tensors import op_tensors
 
 _dense = torch.strided
 #: Classes of most arguments that are no tensors: asking for these is quicker than asking for torch.Tensor.

@@ -11,8 +11,8 @@ import torch
 
 from distprof.devices import device_name
 from distprof.flops.attention_recompute import recomputed_macs
-from distprof.nested_tensors import op_tensors
 from distprof.records import DeviceWork
+from distprof.tensors.nested_tensors import op_tensors
 
 _SHORT = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _FIRST_WITH_TF32 = (8, 0)  # compute capability of Ampere

@@ -10,12 +10,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from distprof.external_exceptions import pass_on
 from distprof.frameworks.protocol import Experts, Framework, ParameterLayout, Routing
 from distprof.frameworks.routing_readers import count_by_expert, read_choice
 from distprof.module_walk import every_module
+from distprof.tensors.device_counts import copied_together, made
 from distprof.topology.imported import group_ranks, imported, is_a
 
 _GROUPS = "deepspeed.utils.groups"
@@ -91,8 +92,12 @@ def _read_gate(output: Any, num_experts: int) -> Routing | None:
     if len(output) == 7:
         kept, capacity = count_by_expert(output[3], num_experts), output[1]
     else:
-        kept, capacity = output[2].sum((0, 2)), output[2].shape[2]
-    return Routing(output[-1].long(), kept, output[0], capacity=capacity)
+        kept, capacity = made(output[2].sum((0, 2))), output[2].shape[2]
+    if not isinstance(capacity, Tensor):
+        routed, aux_loss = copied_together(output[-1], output[0])
+    else:
+        routed, aux_loss, capacity = copied_together(output[-1], output[0], capacity)
+    return Routing(routed, kept, aux_loss, capacity=capacity)
 
 
 def _read_autoep(output: Any, num_experts: int, *, top_k: int) -> Routing | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distprof.frameworks.protocol import Experts, Framework, ParameterLayout, Routing
 from distprof.frameworks.routing_readers import read_counts
+from distprof.tensors.device_counts import made
 from distprof.topology.imported import group_ranks, imported
 
 _STATE = "megatron.core.parallel_state"
@@ -89,8 +90,8 @@ def _read_map(
     routing_map = output[1] if isinstance(output, tuple) and len(output) == 2 else None
     if not isinstance(routing_map, Tensor) or routing_map.shape[-1] != num_experts:
         return None
-    chosen = routing_map & (output[0] != 0) if padded else routing_map
-    kept = chosen.reshape(-1, num_experts).sum(0)
+    chosen = torch.logical_and(routing_map, output[0]) if padded else routing_map
+    kept = made(chosen.reshape(-1, num_experts).sum(0))
     choices = top_k * (routing_map.numel() // num_experts)
     capacity = ceil(choices / num_experts * factor)
     return Routing(kept, kept, _aux_loss(output[0], weights), choices=choices, capacity=capacity)
@@ -121,7 +122,12 @@ def _aux_loss(probabilities: Tensor, weights: Sequence[float]) -> Tensor | None:
     while type(node).__name__ == "MoEAuxLossAutoScalerBackward":
         found.append(node.saved_tensors[0].detach())
         node = node.next_functions[0][0]
-    return torch.stack(found) @ found[0].new_tensor(weights[::-1]) if len(found) == len(weights) else None
+    if len(found) != len(weights):
+        return None
+    total = found[0] * weights[-1]  # a tensor of the weights would be copied to the device, which waits
+    for loss, weight in zip(found[1:], weights[-2::-1], strict=True):
+        total = torch.add(total, loss, alpha=weight)
+    return made(total)
 
 
 def _is_megatron_module(module: object) -> bool:

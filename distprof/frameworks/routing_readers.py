@@ -25,6 +25,7 @@ import torch
 
 from distprof.frameworks.protocol import Routing
 from distprof.native import extension
+from distprof.tensors.device_counts import copied, count_on_device, made
 from distprof.topology.imported import is_a
 
 #: Where a layer does not state its k: a tensor of integers with a longer last dimension means something else.
@@ -56,16 +57,8 @@ class _LastCount:
         if not ids.is_inference():
             self._of, self._counts = (weakref.ref(ids), ids._version, num_experts), counts
 
-    def made(self, counts: torch.Tensor) -> bool:
-        return counts is self._counts
-
 
 _last = _LastCount()
-
-
-def is_last_count(counts: torch.Tensor) -> bool:
-    """Returns whether :func:`count_by_expert` returned ``counts`` last: no script has this tensor."""
-    return _last.made(counts)
 
 
 def count_by_expert(ids: torch.Tensor, num_experts: int) -> torch.Tensor:
@@ -77,16 +70,11 @@ def count_by_expert(ids: torch.Tensor, num_experts: int) -> torch.Tensor:
     if counts is None:
         counts = _count(ids, num_experts)
         _last.keep(ids, num_experts, counts)
-    return counts
+    return made(counts)
 
 
 def _count(ids: torch.Tensor, num_experts: int) -> torch.Tensor:
-    if ids.is_cpu:
-        return _count_on_host(ids, num_experts)
-    # bincount would wait for the device.
-    slots = ids.reshape(-1).long().clamp(-1, num_experts).add_(1)
-    found = torch.zeros(num_experts + 2, dtype=torch.int64, device=slots.device)
-    return found.scatter_add_(0, slots, torch.ones_like(slots))[1:-1]
+    return _count_on_host(ids, num_experts) if ids.is_cpu else count_on_device(ids, num_experts)
 
 
 def _count_on_host(ids: torch.Tensor, num_experts: int) -> torch.Tensor:
@@ -140,7 +128,7 @@ def read_counts(arguments: tuple[Any, ...], local: int) -> torch.Tensor | None:
     values = plain_values(arguments)
     for value in values:
         if isinstance(value, torch.Tensor) and tuple(value.shape) == (local,):
-            return value.long()
+            return copied(value)
         if isinstance(value, (list, tuple)) and _is_list_of_counts(value, local):
             return torch.tensor(value, dtype=torch.int64)
     return None
@@ -220,7 +208,7 @@ def _chosen_tokens(ids: torch.Tensor, num_experts: int) -> torch.Tensor | None:
 
 
 def _full(ids: torch.Tensor, num_experts: int) -> torch.Tensor:
-    return torch.full((num_experts,), ids.shape[1], dtype=torch.int64, device=ids.device)
+    return made(torch.full((num_experts,), ids.shape[1], dtype=torch.int64, device=ids.device))
 
 
 def _mask(tensor: torch.Tensor, num_experts: int, top_k: int, *, limited: bool) -> Routing | None:
@@ -229,7 +217,7 @@ def _mask(tensor: torch.Tensor, num_experts: int, top_k: int, *, limited: bool) 
         return None
     if not top_k and limited:
         return None  # what is left after drops, of an unknown number
-    chosen = tensor.reshape(-1, num_experts).sum(0)
+    chosen = made(tensor.reshape(-1, num_experts).sum(0))
     return Routing(chosen, chosen, choices=top_k * (tensor.numel() // num_experts))
 
 
@@ -246,7 +234,7 @@ def _counts(values: list[Any], num_experts: int) -> torch.Tensor | None:
     for value in values:
         if isinstance(value, torch.Tensor):
             if tuple(value.shape) == (num_experts,) and value.dtype in _INTEGERS:
-                return value.long()
+                return copied(value)
         elif _is_list_of_counts(value, num_experts):
             return torch.tensor(value, dtype=torch.int64)
     return None
@@ -256,7 +244,7 @@ def _nonzero_scores(tensors: list[torch.Tensor], num_experts: int, top_k: int) -
     """Reads scores that are zero where an expert was not chosen; whether they are is seen by their number."""
     for tensor in tensors if 0 < top_k < num_experts else ():
         if tensor.dim() > 1 and tensor.shape[-1] == num_experts and tensor.is_floating_point():
-            chosen = (tensor != 0).reshape(-1, num_experts).sum(0)
+            chosen = made((tensor != 0).reshape(-1, num_experts).sum(0))
             return Routing(chosen, chosen, choices=top_k * prod(tensor.shape[:-1]), must_be_all=True)
     return None
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distprof.frameworks.protocol import Experts, Framework, Routing
 from distprof.module_walk import every_module
+from distprof.tensors.device_counts import copied, made
 from distprof.topology.imported import group_ranks, is_a
 
 _LAYERS = "tutel.impls.moe_layer"
@@ -67,5 +68,5 @@ def _read_layer(arguments: tuple[Any, ...], num_experts: int) -> Routing | None:
     if layer.batch_prioritized_routing or layer.a2a_ffn_overlap_degree > 1 or getattr(layer, "megablocks_size", 0):
         return None
     capacity = slots.shape[0] * slots.shape[1] // num_experts
-    routed = counts.detach().long()
-    return Routing(routed, routed.clamp(max=capacity), capacity=capacity)
+    routed = copied(counts)
+    return Routing(routed, made(routed.clamp(max=capacity)), capacity=capacity)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from distprof.model.batch_order import BatchOrder
-from distprof.nested_tensors import call_tensors
+from distprof.tensors.nested_tensors import call_tensors
 
 _MAX_DEPTH = 2  # of nested lists in an argument
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from distprof.frameworks.routing_readers import is_last_count
 from distprof.model.moe_layers import MoeLayer
 from distprof.probes.expert_rows import RowCounts, rows_in
 from distprof.probes.host_copies import start_copies
 from distprof.records import Array, ExpertLoad, ExpertRouting, LayerCalls, LayerRouting, Record
+from distprof.tensors.device_counts import copied, is_made
 
 ROUTED, KEPT, HANDED, PROCESSED, RECORDED, AUX_LOSS = "routed", "kept", "handed", "processed", "recorded", "aux_loss"
 BUFFER, CAPACITY, COMPILED = "buffer", "capacity", "compiled"
@@ -57,7 +57,8 @@ class LayerSums:
         if counts is None:
             return
         # A count that no reader has made is copied: it may be a tensor of the script.
-        own = counts if is_last_count(counts) else counts.detach().clone()
+        own = counts if is_made(counts) else counts.detach().clone()
+        own = own if own.dim() else own.reshape(1)
         calls = self.counts.get(name)
         if calls is None:
             self.counts[name] = [own]
@@ -68,7 +69,7 @@ class LayerSums:
 
     def add_capacity(self, capacity: int | torch.Tensor) -> None:
         if isinstance(capacity, torch.Tensor):
-            self.add(CAPACITY, capacity.reshape(1).long())
+            self.add(CAPACITY, capacity if is_made(capacity) else copied(capacity))
         elif capacity:
             self.slots += capacity
         else:

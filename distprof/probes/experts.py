@@ -33,6 +33,7 @@ from distprof.probes.expert_records import (
     rows_of,
 )
 from distprof.probes.expert_rows import Reader, RowCounts, row_counts
+from distprof.tensors.device_counts import copied
 
 #: Hides what runs inside it from the script's dispatch modes.
 _NoModes: Any = getattr(torch._C, "_DisableTorchDispatch", nullcontext)
@@ -195,7 +196,7 @@ def _add_choice(sums: LayerSums, choice: Routing) -> None:
     sums.add_capacity(choice.capacity)
     sums.must_be_all = sums.must_be_all or choice.must_be_all
     if choice.aux_loss is not None:
-        sums.add(AUX_LOSS, choice.aux_loss.detach().float().reshape(1))
+        sums.add(AUX_LOSS, choice.aux_loss)
         sums.aux_calls += 1
 
 
@@ -227,7 +228,7 @@ def _read_recorded(layer: MoeLayer, sums: LayerSums, counts: Any) -> None:
     given = torch.as_tensor(counts).reshape(-1)
     if given.numel() != layer.num_experts:
         raise ValueError(f"{given.numel()} counts for {layer.num_experts} experts")
-    sums.add(RECORDED, given.long())
+    sums.add(RECORDED, copied(given))
 
 
 def _read_compiled(layer: MoeLayer, sums: LayerSums, ids: torch.Tensor) -> None:

@@ -23,15 +23,20 @@ def start_copies(tensors: Sequence[torch.Tensor]) -> Callable[[], list[Array]]:
     copies = [(keys, _copy(torch.cat([every[key] for key in keys]))) for keys in places.values()]
 
     def read() -> list[Array]:
-        arrays = {key: tensor.numpy() for key, tensor in every.items() if tensor.is_cpu}
+        arrays = {key: _array(tensor) for key, tensor in every.items() if tensor.is_cpu}
         for keys, copy in copies:
-            whole, end = copy.numpy(), 0
+            whole, end = _array(copy), 0
             for key in keys:  # np.split makes a dozen calls for each
                 begin, end = end, end + every[key].numel()
                 arrays[key] = whole[begin:end]
         return [arrays[id(tensor)] for tensor in tensors]
 
     return read
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    """Returns the numbers; those of half precision, which numpy cannot add up or does not know, in single precision."""
+    return (tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor).numpy()
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

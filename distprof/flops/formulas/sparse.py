@@ -21,7 +21,7 @@ from distprof.flops.formulas.rule import (
     per_output,
     stored_numel,
 )
-from distprof.nested_tensors import op_tensors
+from distprof.tensors.nested_tensors import op_tensors
 
 _MEAN = 1  # torch's mode of an embedding bag
 

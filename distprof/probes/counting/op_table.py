@@ -16,9 +16,9 @@ from distprof.flops.attribution import FORWARD, Attribution, Owner
 from distprof.flops.counter import FlopMode
 from distprof.flops.formulas.rule import Formula
 from distprof.hooks.dynamo import hidden_from_dynamo
-from distprof.nested_tensors import op_tensors
 from distprof.probes.timing.timeline import Timestamp, Timestamps
 from distprof.records import OpRow
+from distprof.tensors.nested_tensors import op_tensors
 
 
 class _Op(NamedTuple):

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from distprof.external_exceptions import pass_on
-from distprof.nested_tensors import state_tensors
 from distprof.records import Memory, MemoryUnknown
+from distprof.tensors.nested_tensors import state_tensors
 
 _ROWS, _COLUMNS = ("crow_indices", "col_indices", "values"), ("ccol_indices", "row_indices", "values")
 #: The component tensors of sparse tensors, by layout.

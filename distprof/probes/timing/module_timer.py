@@ -20,7 +20,6 @@ from torch import nn
 from distprof.flops.long_graphs import keep_edges
 from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.hooks.patches import OnError
-from distprof.nested_tensors import call_tensors
 from distprof.probes.experts import ExpertTally
 from distprof.probes.module_stack import ModuleStack
 from distprof.probes.protocol import ModuleCallListener
@@ -29,6 +28,7 @@ from distprof.probes.timing.module_times import Fields, ModuleTimeSums
 from distprof.probes.timing.node_hooks import NOBODY, NodeHooks, PythonNodeHooks
 from distprof.probes.timing.phases import BACKWARD, DATA, EVALUATION, FORWARD, PhaseClock
 from distprof.probes.timing.timeline import Timeline, Timestamps
+from distprof.tensors.nested_tensors import call_tensors
 
 #: Once more intervals than these are kept, they are summed after a backward.
 MAX_KEPT = 2_000

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from distprof.nested_tensors import call_tensors
+from distprof.tensors.nested_tensors import call_tensors
 
 ONE, OTHER = torch.zeros(1), torch.zeros(2)
 
