@@ -197,3 +197,17 @@ def test_the_legend_covers_no_line(report: Report, plot: Any) -> None:
         for line in axes.lines:
             places = axes.transData.transform(line.get_xydata())
             assert not [place for place in places if box.contains(*place)], line.get_label()
+
+
+def test_the_cost_names_the_ep_rank_that_makes_it(report: Report) -> None:
+    """The largest ep rank need not be the slowest one: a device may be slow."""
+    first, second = report.experts
+
+    def words(own_ns: tuple[float | None, ...], cost_ns: float | None) -> str:
+        changed = replace(first, ep_own_ns=own_ns, ep_cost_ns=cost_ns)
+        return title(figure(expert_ranks.draw(replace(report, experts=(changed, second)))).axes[0])
+
+    assert "ep rank 1 with 2.50 x, cost 3 ms by ep rank 3" in words((4e6, 5e6, 4e6, 9e6), 3e6)
+    assert "ep rank 1 with 2.50 x, cost 3 ms" in words((4e6, 9e6, 4e6, 5e6), 3e6)
+    assert "by ep rank" not in words((4e6, 9e6, 4e6, 5e6), 3e6)
+    assert "ep rank 1 with 2.50 x, cost n/a" in words((), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distprof.merge.quantities import duration
+from distprof.merge.quantities import NOT_AVAILABLE, duration
 from distprof.merge.report import ExpertLayerStats, Report
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.text.format.shortening import shortened
@@ -23,9 +23,20 @@ def worst_words(report: Report) -> str:
         parts.append(f"expert {layer.load.hottest} with {layer.load.max_over_mean:.2f} x the mean")
     if layer.ep_load is not None:
         parts.append(f"ep rank {layer.ep_load.hottest} with {layer.ep_load.max_over_mean:.2f} x")
-    if layer.ep_cost_ns is not None:
-        parts.append(f"cost {duration(layer.ep_cost_ns)}")
+    if layer.ep_load is not None or layer.ep_cost_ns is not None:
+        parts.append(_cost(layer))
     return ", ".join(parts)
+
+
+def _cost(layer: ExpertLayerStats) -> str:
+    """Returns what unequal ep ranks cost, and the slowest of them where that is not the one with the most tokens."""
+    if layer.ep_cost_ns is None:
+        return f"cost {NOT_AVAILABLE}"
+    known = [own for own in layer.ep_own_ns if own is not None]
+    slowest = layer.ep_own_ns.index(max(known)) if known else None
+    largest = layer.ep_load.hottest if layer.ep_load is not None else None
+    by = f" by ep rank {slowest}" if slowest not in (None, largest) else ""
+    return f"cost {duration(layer.ep_cost_ns)}{by}"
 
 
 def worst_sentence(report: Report) -> str:
