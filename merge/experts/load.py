@@ -31,17 +31,23 @@ from distprof.merge.experts.counted_routers import counted_routers
 from distprof.merge.experts.empty_slots import empty_slots
 from distprof.merge.experts.invariant import find_breach
 from distprof.merge.experts.layer_times import layer_times
-from distprof.merge.experts.metrics import load_metrics, max_violations
+from distprof.merge.experts.metrics import by_step as measures_by_step
+from distprof.merge.experts.metrics import load_metrics
 from distprof.merge.experts.micro_batches import MicroBatchLoads, micro_batch_loads, micro_batches
 from distprof.merge.experts.placement import better_placement, first_experts
 from distprof.merge.experts.recorded.hosts import ExpertHost, expert_hosts
 from distprof.merge.experts.recorded.routing import RoutedTokens, Routing, distinct_sources, layer_routing
 from distprof.merge.experts.recorded.same_tokens import common_iterations, distinct
-from distprof.merge.experts.step_loads import dropped_by_step, kept_by_step, over_steps, processed_by_step
+from distprof.merge.experts.step_loads import (
+    chosen_by_step,
+    dropped_by_step,
+    kept_by_step,
+    over_steps,
+    processed_by_step,
+)
 from distprof.merge.job.module_union import Module
 from distprof.merge.job.tp_duplicates import CountedWork
-from distprof.merge.report import ExpertLayerStats
-from distprof.merge.stats import to_number
+from distprof.merge.report import ExpertLayerStats, LoadsByStep
 from distprof.merge.work.suspected_experts import found_by_some
 from distprof.plain import dataclass
 
@@ -188,9 +194,11 @@ def _with_balance(layer: ExpertLayerStats, seen: SeenLayer, *, is_whole: bool) -
         return layer
     steps = over_steps(seen.iterations, by_step)
     dropped = dropped_by_step(seen.sources, seen.iterations, by_step if is_whole else None)
+    chosen = chosen_by_step(seen.sources, seen.iterations).tolist() if dropped else []
+    rates = tuple(lost / every if every else None for lost, every in zip(dropped, chosen, strict=True))
     return replace(
         layer,
-        over_steps=replace(steps, dropped=dropped, ep_max_violation=_ep_violations(seen)),
+        over_steps=replace(steps, dropped=dropped, drop_rate=rates, ep=_ep_by_step(seen)),
         micro_batches=micro_batches(seen.micro_batches, seen.iterations, seen.experts),
         placement=better_placement(by_step, seen.ep_of_experts, seen.ep),
     )
@@ -229,10 +237,10 @@ def _loads_by_step(seen: SeenLayer) -> FloatArray | None:
     return kept_by_step(seen.sources, seen.iterations, seen.experts) if seen.sources else None
 
 
-def _ep_violations(seen: SeenLayer) -> tuple[float | None, ...]:
-    """Returns MaxVio of the ep ranks by step; empty where experts are not distributed, or a load is not known."""
+def _ep_by_step(seen: SeenLayer) -> LoadsByStep | None:
+    """Returns how unequal the ep ranks are by step; None where experts are not distributed, or a load is not known."""
     loads = _loads_by_ep(seen, seen.iterations) if seen.ep > 1 else None
-    return () if loads is None else tuple(map(to_number, max_violations(loads.T)))
+    return None if loads is None else measures_by_step(loads.T)
 
 
 def _loads_by_ep(seen: SeenLayer, iterations: tuple[int, ...]) -> FloatArray | None:

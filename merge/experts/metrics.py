@@ -12,12 +12,13 @@ With loads n_i of E experts (or ep ranks), their mean m and shares p_i = n_i / s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from distprof.merge.arrays import FloatArray
-from distprof.merge.report import LoadMetrics
+from distprof.merge.arrays import FloatArray, IntArray
+from distprof.merge.report import LoadMetrics, LoadsByStep
+from distprof.merge.stats import to_number
 
 _FEWEST = 8
 #: The standard normal quantile of a two-sided test at the 1 % level.
@@ -38,9 +39,9 @@ def load_metrics(loads: Sequence[float | None]) -> LoadMetrics | None:
     return LoadMetrics(
         max_over_mean=violation + 1,
         max_violation=violation,
-        cv=float(known.std() / known.mean()),
+        cv=float(deviations(known[None])[0]),
         entropy=float(entropies(known[None])[0]),
-        gini=_gini(known),
+        gini=float(ginis(known[None])[0]),
         hottest=places[int(known.argmax())],
         coldest=places[int(known.argmin())],
     )
@@ -71,12 +72,46 @@ def entropies(loads: FloatArray) -> FloatArray:
     return np.where(totals[:, 0] > 0, np.clip(normalised, 0.0, 1.0), np.nan)
 
 
-def _gini(loads: FloatArray) -> float:
-    """Returns the Gini coefficient, from the sorted loads."""
-    ordered, number = np.sort(loads), len(loads)
-    ranks = np.arange(1, number + 1)
-    found = 2 * float(ranks @ ordered) / (number * float(ordered.sum())) - (number + 1) / number
-    return max(0.0, found)
+def deviations(loads: FloatArray) -> FloatArray:
+    """Returns the CV of each row of (steps, experts); NaN for a row without tokens.  NaN loads are left out."""
+    known = _known(loads)
+    means = known.mean(axis=1)
+    found: FloatArray = np.divide(known.std(axis=1), means, out=np.full(len(loads), np.nan), where=means > 0)
+    return found
+
+
+def ginis(loads: FloatArray) -> FloatArray:
+    """Returns the Gini coefficient of each row, by its sorted loads; NaN for a row without tokens.  Leaves NaN out."""
+    ordered = np.sort(_known(loads), axis=1)
+    number, totals = ordered.shape[1], ordered.sum(axis=1)
+    weighted = 2 * (ordered @ np.arange(1, number + 1))
+    shares = np.divide(weighted, number * totals, out=np.full(len(loads), np.nan), where=totals > 0)
+    found: FloatArray = np.maximum(0.0, shares - (number + 1) / number)
+    return found
+
+
+def _known(loads: FloatArray) -> FloatArray:
+    """Returns the columns that have loads; zeros where none has."""
+    known = loads[:, ~np.isnan(loads).all(axis=0)]
+    return known if known.size else np.zeros((len(loads), 1))
+
+
+def by_step(loads: FloatArray) -> LoadsByStep:
+    """Returns the measures of each row of (steps, experts); NaN loads are left out."""
+    empty = ~(np.nan_to_num(loads).sum(axis=1) > 0)
+
+    def places(filled: FloatArray, find: Callable[..., IntArray]) -> tuple[int | None, ...]:
+        found = find(filled, axis=1).tolist() if loads.shape[1] else [0] * len(loads)
+        return tuple(None if none else place for none, place in zip(empty, found, strict=True))
+
+    return LoadsByStep(
+        max_violation=tuple(map(to_number, max_violations(loads))),
+        cv=tuple(map(to_number, deviations(loads))),
+        entropy=tuple(map(to_number, entropies(loads))),
+        gini=tuple(map(to_number, ginis(loads))),
+        hottest=places(np.nan_to_num(loads, nan=-np.inf), np.argmax),
+        coldest=places(np.nan_to_num(loads, nan=np.inf), np.argmin),
+    )
 
 
 def trend(values: Sequence[float]) -> int:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from distprof.merge.arrays import FloatArray, IntArray
-from distprof.merge.experts.metrics import entropies, max_violations, trend
+from distprof.merge.experts.metrics import by_step, trend
 from distprof.merge.experts.recorded.hosts import ExpertHost
 from distprof.merge.experts.recorded.routing import RoutedTokens
 from distprof.merge.report import LoadOverSteps
-from distprof.merge.stats import to_number
 
 
 def processed_by_step(hosting: Sequence[ExpertHost], iterations: tuple[int, ...], experts: int) -> FloatArray:
@@ -51,7 +50,7 @@ def dropped_by_step(
     """
     if not sources:
         return ()
-    chosen = sum(one.at(iterations).sum(axis=1, dtype=np.int64) + one.lost_at(iterations) for one in sources)
+    chosen = chosen_by_step(sources, iterations)
     kept = kept_by_step(sources, iterations, max(one.routed.shape[1] for one in sources))
     left = kept if kept is not None else processed
     if left is None or not np.isfinite(left).all():
@@ -60,16 +59,28 @@ def dropped_by_step(
     return tuple(dropped.tolist()) if (dropped >= 0).all() else ()
 
 
+def chosen_by_step(sources: Sequence[RoutedTokens], iterations: Sequence[int]) -> IntArray:
+    """Returns how many choices the routers made in each step."""
+    chosen = np.zeros(len(iterations), np.int64)
+    for one in sources:
+        chosen += one.at(iterations).sum(axis=1, dtype=np.int64) + one.lost_at(iterations)
+    return chosen
+
+
 def over_steps(iterations: Sequence[int], loads: FloatArray) -> LoadOverSteps:
     """Returns how the loads, (iterations, experts), change over the steps."""
-    violations = max_violations(loads)
+    measures = by_step(loads)
     later = loads[len(loads) // 2 :]
     asleep = (np.nansum(loads, axis=0) > 0) & (np.nansum(later, axis=0) == 0)
     return LoadOverSteps(
         iterations=tuple(iterations),
-        max_violation=tuple(map(to_number, violations)),
-        entropy=tuple(map(to_number, entropies(loads))),
+        max_violation=measures.max_violation,
+        entropy=measures.entropy,
         dead=tuple(np.count_nonzero(loads == 0, axis=1).tolist()),
-        trend=trend(violations[~np.isnan(violations)].tolist()),
+        trend=trend([one for one in measures.max_violation if one is not None]),
         fallen_asleep=tuple(np.nonzero(asleep)[0].tolist()),
+        cv=measures.cv,
+        gini=measures.gini,
+        hottest=measures.hottest,
+        coldest=measures.coldest,
     )

@@ -19,6 +19,18 @@ class LoadMetrics:
 
 
 @dataclass(frozen=True)
+class LoadsByStep:
+    """How unequal loads are in each step, as in :class:`LoadMetrics`; None for a step without tokens."""
+
+    max_violation: tuple[float | None, ...]  # MaxVio, max / mean - 1
+    cv: tuple[float | None, ...]  # standard deviation / mean, 0 = balanced
+    entropy: tuple[float | None, ...]  # normalised, 1 = balanced
+    gini: tuple[float | None, ...]  # 0 = balanced
+    hottest: tuple[int | None, ...]  # number of the largest load
+    coldest: tuple[int | None, ...]  # number of the smallest load
+
+
+@dataclass(frozen=True)
 class LoadOverSteps:
     """The loads of one layer's experts, step by step; one value for each of ``iterations``."""
 
@@ -29,7 +41,12 @@ class LoadOverSteps:
     trend: int  # of max_violation: 1 it rises, -1 it falls, 0 neither is certain
     fallen_asleep: tuple[int, ...]  # experts that had tokens, and none in the second half of the steps
     dropped: tuple[int, ...] = ()  # how many choices of the routers; empty where that is not known
-    ep_max_violation: tuple[float | None, ...] = ()  # MaxVio of ep ranks; empty where experts are not distributed
+    cv: tuple[float | None, ...] = ()  # standard deviation / mean, 0 = balanced
+    gini: tuple[float | None, ...] = ()  # 0 = balanced
+    hottest: tuple[int | None, ...] = ()  # the expert with the largest load
+    coldest: tuple[int | None, ...] = ()  # the expert with the smallest load
+    drop_rate: tuple[float | None, ...] = ()  # dropped / chosen; empty where that is not known
+    ep: LoadsByStep | None = None  # the same measures of ep ranks; None where experts are not distributed
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from distprof.merge.export.tables.experts import EXPERTS
 from distprof.merge.export.tables.modules import module_times_table, modules_table
 from distprof.merge.export.tables.moe_layers import MOE_LAYERS
+from distprof.merge.export.tables.moe_steps import MOE_STEPS
 from distprof.merge.export.tables.ranks import MEMORY, STEPS, ranks_table
 from distprof.merge.export.tables.table import Table
 from distprof.merge.export.tables.times import COLLECTIVES, SKEW
@@ -24,6 +25,7 @@ _MAKERS: Mapping[str, Callable[[Report], Table]] = {
     "module_times": module_times_table,
     "experts": EXPERTS.make,
     "moe_layers": MOE_LAYERS.make,
+    "moe_steps": MOE_STEPS.make,
     "skew": SKEW.make,
     "collectives": COLLECTIVES.make,
     "memory": MEMORY.make,

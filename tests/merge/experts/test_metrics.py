@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distprof.merge.experts.metrics import entropies, load_metrics, max_violations, trend
+from distprof.merge.experts.metrics import by_step, entropies, load_metrics, max_violations, trend
 from distprof.merge.report import LoadMetrics
 
 LOADS = st.lists(st.integers(0, 10**9), min_size=2, max_size=64).filter(any)
@@ -112,3 +112,21 @@ def test_a_trend_is_that_of_kendall() -> None:
     assert trend([0, 1, 2, 3, 4, 5, 6, 9, 8, 7]) == 1  # 45 - 2 x 3 = 39
     reversed_tail = [0, 1, 2, 3, 9, 8, 7, 6, 5, 4]  # 45 - 2 x 15 = 15
     assert trend(reversed_tail) == 0
+
+
+@given(st.lists(st.lists(st.integers(0, 10**6), min_size=5, max_size=5), min_size=1, max_size=6), st.booleans())
+def test_measures_by_step_are_those_of_each_step(steps: list[list[int]], one_is_unknown: bool) -> None:
+    table = np.array(steps, np.float64)
+    if one_is_unknown:
+        table[:, 2] = np.nan
+    found = by_step(table)
+    for number, loads in enumerate(table):
+        alone = load_metrics([None if math.isnan(load) else load for load in loads])
+        for name in ("max_violation", "cv", "entropy", "gini", "hottest", "coldest"):
+            value = getattr(found, name)[number]
+            assert value == (None if alone is None else pytest.approx(getattr(alone, name), rel=1e-9, abs=1e-9))
+
+
+def test_steps_of_which_no_load_is_known_have_no_measure() -> None:
+    found = by_step(np.full((2, 3), np.nan))
+    assert found.max_violation == found.cv == found.gini == found.hottest == found.coldest == (None, None)

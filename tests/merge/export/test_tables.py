@@ -116,3 +116,19 @@ def test_skew_and_collectives_have_a_row_for_each_of_the_report() -> None:
     report = replace(report_of(**JOB), collectives=collectives_of(8))
     assert len(table("skew", report)) == len(report.skew.phases) + len(report.skew.modules)
     assert [row["bytes"] for row in table("collectives", report)] == [4 << 20, 0]
+
+
+def test_moe_layers_have_the_measures_of_each_step() -> None:
+    """Expert 1 of 8, on ep rank 0 of 2, has three times the tokens of each other one in each of three steps."""
+    report = report_of(dp=2, ep=2, layers=4, experts=8, steps=3, hot=3, noise=0)
+    rows = table("moe_steps", report)
+    assert len(rows) == 2 * 3
+    first = rows[0]
+    layer = report.experts[0]
+    assert layer.load is not None and layer.ep_load is not None
+    assert (first["layer"], first["hottest"], first["ep_hottest"], first["dead"]) == (layer.name, 1, 0, 0)
+    for name in ("max_violation", "cv", "entropy", "gini"):
+        assert first[name] == pytest.approx(getattr(layer.load, name))
+        assert first[f"ep_{name}"] == pytest.approx(getattr(layer.ep_load, name))
+    assert first["max_violation"] == pytest.approx(3 * 8 / 10 - 1)
+    assert first["ep_gini"] == pytest.approx((600 - 400) / (2 * 2 * 500)), "of the loads 600 and 400"
