@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +59,25 @@ class PythonRowCounts:
         rows = self._rows.tobytes()
         self._rows = array("q", bytes(len(rows)))
         return rows
+
+
+def tensors_of_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """Returns the tensors among the arguments of a call, but for those without dimensions.
+
+    The first one has the tokens that a router or an expert gets.
+    """
+    return [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim()]
+
+
+def rows_of_call(tensors: Sequence[torch.Tensor]) -> int:
+    """Returns the tokens in the first of the tensors of a call: all its dimensions but the last are tokens.
+
+    There are 0 without a tensor.
+    """
+    if not tensors:
+        return 0
+    shape = tensors[0].shape
+    return tensors[0].numel() // shape[-1] if shape[-1] else int(shape[0])
 
 
 def row_counts(experts: int) -> RowCounts:

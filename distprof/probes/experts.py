@@ -32,7 +32,7 @@ from distprof.probes.expert_records import (
     Pending,
     rows_of,
 )
-from distprof.probes.expert_rows import Reader, RowCounts, row_counts
+from distprof.probes.expert_rows import Reader, RowCounts, row_counts, rows_of_call, tensors_of_call
 from distprof.tensors.device_counts import copied
 
 #: Hides what runs inside it from the script's dispatch modes.
@@ -57,12 +57,13 @@ class ExpertTally:
         self.begin()
 
     def begin(self) -> None:
-        for number, rows in self._rows.items():
-            rows.begin(number in self._padded)
-        self._sums = [self._new_sums(number) for number in range(len(self.layers))]
+        self._sums = [self._begin_layer(number) for number in range(len(self.layers))]
 
-    def _new_sums(self, number: int) -> LayerSums:
-        return LayerSums(by_value=number in self._padded, rows=self._rows.get(number))
+    def _begin_layer(self, number: int) -> LayerSums:
+        by_value, rows = number in self._padded, self._rows.get(number)
+        if rows is not None:
+            rows.begin(by_value)
+        return LayerSums(by_value=by_value, rows=rows)
 
     def record(self, layers: Sequence[MoeLayer], number: int, counts: Any) -> None:
         """Adds tokens by global expert that the script itself has counted in layer ``number`` of ``layers``, which may
@@ -113,13 +114,12 @@ class ExpertTally:
     @hidden_from_dynamo
     def _count_rows(self, number: int, place: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sums = self._sums[number]
-        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim()]
-        tokens = tensors[0] if tensors else None
-        self._rows[number].add(place, _rows(tokens))
+        tensors = tensors_of_call(args, kwargs)
+        self._rows[number].add(place, rows_of_call(tensors))
         sums.unclear = sums.unclear or _may_select(tensors) or _is_vmapped()
-        if sums.by_value and tokens is not None:
+        if sums.by_value and tensors:
             row = self.layers[number].expert_rows[place]
-            self._read_safely(partial(_read_filled_rows, row), number, tokens)
+            self._read_safely(partial(_read_filled_rows, row), number, tensors[0])
 
     @hidden_from_dynamo
     def _router_left(self, number: int, output: Any) -> None:
@@ -251,10 +251,3 @@ def _is_vmapped() -> bool:
     """Whether one call stands for several: experts whose weights were stacked are called as the first of them."""
     every = torch._C._functorch.get_interpreter_stack() or ()
     return any(one.key() == torch._C._functorch.TransformType.Vmap for one in every)
-
-
-def _rows(tokens: torch.Tensor | None) -> int:
-    """Returns the number of tokens: all dimensions but the last are tokens."""
-    if tokens is None:
-        return 0
-    return tokens.numel() // tokens.shape[-1] if tokens.shape[-1] else int(tokens.shape[0])

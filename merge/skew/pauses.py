@@ -137,15 +137,17 @@ def _named(analysis: Analysis, cohorts: Sequence[_Losses], least: float) -> Iter
 
 def _longest(cohorts: Sequence[_Losses], least: float) -> Iterator[Pause]:
     """Yields the largest loss of all in one step and place, if no other rank lost a third as much in any."""
-    every = []
-    for losses in cohorts:
-        for column in range(losses.excess.size):
-            own_ns = losses.unwaited_ns[:, column]
-            number, step = np.unravel_index(int(own_ns.argmax()), own_ns.shape)
-            every.append((float(own_ns[number, step]), losses.pause(int(number), column, [int(step)])))
-    every.sort(key=lambda found: -found[0])
-    if every and every[0][0] >= max(least, PAUSE_MARGIN * (every[1][0] if len(every) > 1 else 0)):
-        yield every[0][1]
+    ranks = [(losses, column) for losses in cohorts for column in range(losses.excess.size)]
+    if not ranks:
+        return
+    largest_ns = [float(losses.unwaited_ns[:, column].max()) for losses, column in ranks]
+    first = largest_ns.index(max(largest_ns))
+    others_ns = max((one for rank, one in enumerate(largest_ns) if rank != first), default=0.0)
+    if largest_ns[first] >= max(least, PAUSE_MARGIN * others_ns):
+        losses, column = ranks[first]
+        own_ns = losses.unwaited_ns[:, column]
+        number, step = np.unravel_index(int(own_ns.argmax()), own_ns.shape)
+        yield losses.pause(int(number), column, [int(step)])
 
 
 def _repeated(cohorts: Sequence[_Losses], least: float) -> Iterator[Pause]:

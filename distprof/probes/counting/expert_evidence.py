@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from distprof.frameworks.routing_readers import MAX_TOP_K, plain_values
 from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.model.moe_layers import MoeLayer
 from distprof.model.unnamed_layers import Seen, UnnamedLayer, Verdict
+from distprof.probes.expert_rows import rows_of_call, tensors_of_call
 from distprof.probes.experts import read_hidden
 from distprof.records import Array
 
@@ -79,9 +79,10 @@ class ExpertEvidence:
 
     @hidden_from_dynamo
     def _router_entered(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        shape, modules = _shape(args, kwargs), len(self._candidates[number].layer.expert_rows)
+        tokens, items = _rows_and_items(args, kwargs)
+        modules = len(self._candidates[number].layer.expert_rows)
         rows, firsts = np.zeros(modules, np.int64), np.zeros(modules, np.int64)
-        self._calls[number].turns.append(_Turn(_rows(shape), shape[0] if shape else 0, rows, firsts))
+        self._calls[number].turns.append(_Turn(tokens, items, rows, firsts))
         self._calls[number].router_runs = True
 
     @hidden_from_dynamo
@@ -94,22 +95,19 @@ class ExpertEvidence:
 
     @hidden_from_dynamo
     def _entered(self, number: int, place: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls, shape = self._calls[number], _shape(args, kwargs)
+        calls = self._calls[number]
         if not calls.turns or calls.router_runs:
             calls.was_before = True
         else:
-            calls.turns[-1].rows[place] += _rows(shape)
-            calls.turns[-1].firsts[place] += shape[0] if shape else 0
+            rows, items = _rows_and_items(args, kwargs)
+            calls.turns[-1].rows[place] += rows
+            calls.turns[-1].firsts[place] += items
 
 
-def _shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
-    """Returns the shape of the first tensor of a call that has dimensions."""
-    values = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim())
-    return next((tuple(value.shape) for value in values), ())
-
-
-def _rows(shape: tuple[int, ...]) -> int:
-    return prod(shape[:-1])
+def _rows_and_items(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
+    """Returns how many tokens a module got, and the first dimension of the tensor that has them."""
+    tensors = tensors_of_call(args, kwargs)
+    return rows_of_call(tensors), int(tensors[0].shape[0]) if tensors else 0
 
 
 def _keep_scores(turn: _Turn, output: Any) -> None:
