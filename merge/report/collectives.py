@@ -21,7 +21,7 @@ class CollectiveRow:
     wait_ns: float | None  # for the last member of the group; None where it was not seen
     transfer_ns: float | None  # from the arrival of the last member to completion; None where that was not seen
     bytes_per_second: float | None  # bytes / transfer
-    share: float | None  # of the wait and the transfer in the iteration
+    share: float | None  # of the wait and the transfer in the median iteration of the job
 
 
 @dataclass(frozen=True)

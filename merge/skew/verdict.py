@@ -47,7 +47,7 @@ from distprof.merge.skew.stragglers import (
 )
 from distprof.merge.skew.thresholds import HARDLY_A_COST, MARGIN, MIN_COHORT, SLOW_SHARE, STEP_SHARE
 from distprof.merge.skew.waiting import may_wait
-from distprof.merge.skew.what_if import cost_of
+from distprof.merge.skew.what_if import Cost, cost_of_excess
 from distprof.merge.skew.windows import over_windows
 from distprof.merge.times.throughput import job_iterations
 from distprof.merge.wording import place_name
@@ -66,8 +66,7 @@ def verdict(analysis: Analysis) -> Verdict:
 def rank_verdict(analysis: Analysis) -> RankVerdict:
     """Returns who is slow, what that costs, and in which windows."""
     found = _slow_ranks(analysis)
-    lost_ns = {one.rank: one.excess_ns for one in found.named}
-    cost = cost_of(analysis, lost_ns.keys(), lost_ns) if found.finding == SLOW else None
+    cost = _cost(analysis, found.named) if found.finding == SLOW else None
     if cost is not None and found.iteration_ns is not None:
         found = with_cost(found, found.iteration_ns, cost.cost_ns)
     return over_windows(analysis, found, _slow_ranks)
@@ -115,12 +114,15 @@ def _slow_ranks(analysis: Analysis) -> RankVerdict:
     return _nobody(analysis, nobody, cohorts, waiting, link)
 
 
+def _cost(analysis: Analysis, slow: Sequence[Outlier] | Sequence[Straggler]) -> Cost | None:
+    return cost_of_excess(analysis, {one.rank: one.excess_ns for one in slow})
+
+
 def _that_cost(analysis: Analysis, doubtful: list[Outlier]) -> list[Outlier]:
     """Returns the ranks that are slow behind their waits for a processor, or whose excess may be such waits, unless
     iterations would hardly be shorter without them: on a busy host so indirect an evidence accuses nobody alone.
     """
-    lost_ns = {one.rank: one.excess_ns for one in doubtful}
-    cost, times = cost_of(analysis, lost_ns.keys(), lost_ns) if lost_ns else None, job_iterations(analysis)
+    cost, times = _cost(analysis, doubtful) if doubtful else None, job_iterations(analysis)
     hardly = cost is not None and times is not None and cost.cost_ns < HARDLY_A_COST * times.median_ns
     return [] if hardly else doubtful
 

@@ -11,7 +11,7 @@ the replay of the times as they were does not give the iteration that was measur
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -79,16 +79,34 @@ def replayed(analysis: Analysis) -> Replayed | None:
     return Replayed(ranks, programs, steps, measured)
 
 
-def cost_of(analysis: Analysis, slow: Collection[int], excess_ns: Mapping[int, float] | None = None) -> Cost | None:
-    """Returns what ``slow`` ranks cost together; None where it cannot be said.
+def cost_of(analysis: Analysis, slow: Iterable[int]) -> Cost | None:
+    """Returns what ``slow`` ranks cost together, by all own time above the medians; None where it cannot be said."""
+    return _cost(analysis, dict.fromkeys(slow, np.inf))
 
-    ``excess_ns`` is by rank what it loses in an iteration; without it, all own times are set to the medians.
+
+def cost_of_excess(analysis: Analysis, excess_ns: Mapping[int, float]) -> Cost | None:
+    """Returns what ranks cost together, by what each loses in an iteration (ns); None where it cannot be said.
+
+    The run is replayed once for the same ranks and losses.
     """
+    known, losses = _known_costs(analysis), tuple(sorted(excess_ns.items()))
+    if losses not in known:
+        known[losses] = _cost(analysis, excess_ns)
+    return known[losses]
+
+
+@computed_once
+def _known_costs(analysis: Analysis) -> dict[tuple[tuple[int, float], ...], Cost | None]:
+    """Returns the costs that were computed so far, by the ranks and what each of them loses."""
+    return {}
+
+
+def _cost(analysis: Analysis, excess_ns: Mapping[int, float]) -> Cost | None:
     as_it_was = replayed(analysis)
     if as_it_was is None:
         return None
     ranks, programs = as_it_was.ranks, as_it_was.programs
-    lost = [(np.inf if excess_ns is None else excess_ns[rank]) if rank in slow else None for rank in ranks]
+    lost = [excess_ns.get(rank) for rank in ranks]
     faster = _without_excess(programs, [analysis.cohorts[rank] for rank in ranks], lost)
     without = replay(programs, faster, len(as_it_was.steps))
     if without is None:
