@@ -19,6 +19,8 @@ from distprof.merge.times.summary import profile_summary
 
 #: Loads clearly differ from this difference of their max/mean on.
 _CLEARLY = 0.1
+#: Fewer empty rows come from rounding up to a few rows.
+_LEAST_EMPTY = 0.01
 
 
 def expert_summary(analysis: Analysis) -> ExpertSummary | None:
@@ -37,6 +39,7 @@ def summarise(layers: Sequence[ExpertLayerStats], iteration_ns: float | None) ->
     empty = [one.empty for one in layers if one.empty is not None]
     empty_costs = [one.cost_ns for one in empty if one.cost_ns is not None]
     rows = sum(one.rows for one in empty)
+    empty_share = sum(one.rows * one.share for one in empty) / rows if rows else None
     cost_ns = sum(costs) if len(costs) == len(layers) else None
     return ExpertSummary(
         layers=sum(layer.load is not None for layer in layers),
@@ -50,7 +53,8 @@ def summarise(layers: Sequence[ExpertLayerStats], iteration_ns: float | None) ->
         unequal_tokens=_labels(layers, ONLY_TOKENS),
         slow_devices=_labels(layers, ONLY_DEVICE),
         padding_share=sum(known_padding) / len(known_padding) if known_padding else None,
-        empty_share=sum(one.rows * one.share for one in empty) / rows if rows else None,
+        empty_share=empty_share,
+        has_empty_slots=empty_share is not None and empty_share >= _LEAST_EMPTY,
         empty_cost_ns=sum(empty_costs) if empty_costs else None,
         ep_starts=layers[0].ep_starts if len({layer.ep_starts for layer in layers}) == 1 else (),
         cv=_over_layers([(one.load.cv if one.load else None, one) for one in layers]),

@@ -192,6 +192,7 @@ class ExpertSummary:
     padding_share: float | None = None  # in the counted step, the mean over the layers in which a mask was seen
     empty_share: float | None = None  # of the rows that experts ran on, those without a token, over all known layers
     empty_cost_ns: float | None = None  # what these cost in an iteration; None where it is known of no layer
+    has_empty_slots: bool = False  # whether they are worth a line: more than rounding up to a few rows leaves
     cv: OverLayers | None = None  # of experts
     entropy: OverLayers | None = None  # of experts; the smallest is the worst
     gini: OverLayers | None = None  # of experts

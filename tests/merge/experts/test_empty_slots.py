@@ -27,6 +27,7 @@ def test_rows_without_a_token_cost_their_share_of_the_experts_time() -> None:
     summary = found.expert_summary
     assert summary is not None
     assert [summary.empty_share, summary.empty_cost_ns] == pytest.approx([3 / 4, layer.empty.cost_ns])
+    assert summary.has_empty_slots
     (line,) = (line for line in findings(found) if line.startswith("Empty slots: 75% of the rows"))
     assert "of an iteration" in line
 

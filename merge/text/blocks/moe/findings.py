@@ -19,8 +19,6 @@ from distprof.merge.wording import pluralise
 from distprof.rank_names import few_spans
 
 _LAYERS_SHOWN = 3
-#: Fewer empty rows come from rounding up to a few rows.
-_LEAST_EMPTY = 0.01
 
 
 def findings(report: Report) -> Iterator[str]:
@@ -44,7 +42,7 @@ def findings(report: Report) -> Iterator[str]:
 
 
 def _empty_slots(summary: ExpertSummary) -> Iterator[str]:
-    if summary.empty_share is None or summary.empty_share < _LEAST_EMPTY:
+    if not summary.has_empty_slots:
         return
     cost = "" if summary.empty_cost_ns is None else f": {duration(summary.empty_cost_ns)} of an iteration"
     yield f"Empty slots: {percentage(summary.empty_share, 1)} of the rows that experts ran on had no token{cost}."
