@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from distprof.merge.job.cohorts import cohort_numbers
 from distprof.merge.job.counted_groups import CountedGroup, counted_groups, counted_ranks
+from distprof.merge.job.iterations import job_iterations
 from distprof.merge.job.layer_numbers import with_layer_numbers
 from distprof.merge.job.module_labels import names_in_holders
 from distprof.merge.job.module_union import ModuleUnion
@@ -25,6 +26,7 @@ from distprof.merge.job.unknown_groups import unknown_groups
 from distprof.merge.load.rank import RankData
 from distprof.merge.load.run import LoadedRun
 from distprof.merge.load.window import Window
+from distprof.merge.report import Iterations
 from distprof.peaks.table import DATASHEET_PEAKS, Peaks
 from distprof.plain import dataclass
 from distprof.records import TRAINING, Counts, Plan
@@ -76,6 +78,11 @@ class Analysis:
     def timed_windows(self) -> dict[int, Window]:
         """Returns the windows by rank, of the ranks that timed a step."""
         return {rank: window for rank, window in self.windows.items() if window.steps}
+
+    @cached_property
+    def iterations(self) -> Iterations | None:
+        """Returns the wall time of the job's iterations; None without a timed step."""
+        return job_iterations(self.timed_windows)
 
     @cached_property
     def counts(self) -> dict[int, Counts]:

@@ -21,7 +21,6 @@ from distprof.merge.collectives.waits import Waits, collective_waits
 from distprof.merge.quantities import NS_PER_SECOND
 from distprof.merge.report import CollectiveRow, Collectives, RankWait
 from distprof.merge.stats import middle
-from distprof.merge.times.throughput import job_iterations
 from distprof.plain import dataclass
 
 
@@ -61,7 +60,7 @@ def _rows(analysis: Analysis, entries: JoinedEntries, waits: Waits | None) -> It
     names = sorted(set(kinds))
     kind = np.array([names.index(own) for own in kinds], np.int64)[entries.channel]
     row = kind * len(entries.ops) + entries.op
-    times = job_iterations(analysis)
+    times = analysis.iterations
     iteration_ns = times.median_ns if times is not None else 0.0
     for number in distinct(row).tolist():
         waited = np.flatnonzero(row[waits.entry] == number) if waits is not None else np.zeros(0, np.int64)

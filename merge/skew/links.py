@@ -21,7 +21,6 @@ from distprof.merge.collectives.own_times import why_no_own_times
 from distprof.merge.collectives.waits import collective_waits
 from distprof.merge.skew.thresholds import LINK_FACTOR, PAIR_SHARE, PERSISTENT, SLOW_SHARE, STEP_SHARE
 from distprof.merge.stats import middle
-from distprof.merge.times.throughput import job_iterations
 from distprof.plain import dataclass
 
 Members = tuple[int, ...]
@@ -99,7 +98,7 @@ def _next_sign(gaps: Gaps, of_rank: IntArray, moments_ns: IntArray) -> IntArray:
 @computed_once
 def slow_link(analysis: Analysis) -> SlowLink | None:
     """Returns the group whose transfers stand out most among its siblings; None where none does."""
-    times = job_iterations(analysis)
+    times = analysis.iterations
     iteration_ns = times.median_ns if times is not None else 0.0
     found = [link for same in _siblings(transfers(analysis)) for link in _standing_out(same, iteration_ns)]
     return max(found, key=lambda link: link.excess_ns, default=None)

@@ -49,7 +49,6 @@ from distprof.merge.skew.thresholds import HARDLY_A_COST, MARGIN, MIN_COHORT, SL
 from distprof.merge.skew.waiting import may_wait
 from distprof.merge.skew.what_if import Cost, cost_of_excess
 from distprof.merge.skew.windows import over_windows
-from distprof.merge.times.throughput import job_iterations
 from distprof.merge.wording import place_name
 from distprof.rank_names import rank_names
 
@@ -80,7 +79,7 @@ def with_cost(found: RankVerdict, iteration_ns: float, cost_ns: float) -> RankVe
 
 def _slow_ranks(analysis: Analysis) -> RankVerdict:
     """Returns who is slow in one window."""
-    times = job_iterations(analysis)
+    times = analysis.iterations
     nobody = RankVerdict(
         finding=NOT_ENOUGH,
         named=(),
@@ -122,7 +121,7 @@ def _that_cost(analysis: Analysis, doubtful: list[Outlier]) -> list[Outlier]:
     """Returns the ranks that are slow behind their waits for a processor, or whose excess may be such waits, unless
     iterations would hardly be shorter without them: on a busy host so indirect an evidence accuses nobody alone.
     """
-    cost, times = _cost(analysis, doubtful) if doubtful else None, job_iterations(analysis)
+    cost, times = _cost(analysis, doubtful) if doubtful else None, analysis.iterations
     hardly = cost is not None and times is not None and cost.cost_ns < HARDLY_A_COST * times.median_ns
     return [] if hardly else doubtful
 

@@ -29,7 +29,6 @@ from distprof.merge.stats import nan_median, spread
 from distprof.merge.times.phase_tables import phase_tables
 from distprof.merge.times.throughput import (
     evaluations,
-    job_iterations,
     per_second,
     rates_differ,
     samples_per_second,
@@ -116,7 +115,7 @@ class _Batches:
 def profile_summary(analysis: Analysis) -> Summary:
     """Returns the figures of the whole job."""
     totals, layout, timed = certain_totals(analysis), analysis.layout, analysis.timed_windows
-    wall, times = job_iterations(analysis), _latencies(analysis)
+    wall, times = analysis.iterations, _latencies(analysis)
     work, batches = _work(analysis.counts, analysis.trains), _batches(analysis, wall)
     summary = Summary(
         batch_size_per_rank=batches.size_per_rank,

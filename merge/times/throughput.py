@@ -1,4 +1,4 @@
-"""How many samples the job trains in a second, how long its iterations are, and how many of them evaluate.
+"""How many samples and tokens the job trains in a second, and how many of its iterations evaluate.
 
     samples/second = mean samples of a timed step, of all replicas / mean wall iteration
 
@@ -9,18 +9,15 @@ the time that a user pays for.  The rate at the median iteration is without them
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from statistics import fmean, median
+from statistics import fmean
 
 import numpy as np
 
-from distprof.merge.analysis import Analysis, computed_once
-from distprof.merge.arrays import distinct
 from distprof.merge.load.window import Window
 from distprof.merge.quantities import NS_PER_SECOND
-from distprof.merge.report import LONG_STEP, Evaluations, Iterations
-from distprof.merge.stats import median_of_steps, middle, quantile, spread
+from distprof.merge.report import Evaluations, Iterations
+from distprof.merge.stats import median_of_steps, spread
 
-_LATE_SHARE = 0.95  # 1 of 20 iterations is longer
 _WORTH_SAYING = 0.02  # difference of two rates
 _NONE = np.empty(0)
 
@@ -42,31 +39,6 @@ def evaluations(windows: Mapping[int, Window]) -> Evaluations:
         steps=len(evaluated),
         timed_steps=len(set().union(*{window.iterations for window in windows.values()})),
         time_ns=spread({rank: median_of_steps(times[times > 0]) for rank, times in evaluating.items()}),
-    )
-
-
-@computed_once
-def job_iterations(analysis: Analysis) -> Iterations | None:
-    """Returns the wall time of the iterations of the report's window; None without a timed step."""
-    return iterations(analysis.timed_windows)
-
-
-def iterations(windows: Mapping[int, Window]) -> Iterations | None:
-    """Returns the wall time of the job's iterations, each the median of its ranks; None without a timed step."""
-    if not windows:
-        return None
-    number = np.concatenate([window.iterations for window in windows.values()])
-    duration = np.concatenate([window.durations_ns for window in windows.values()])
-    by_number = {one: float(middle(duration[number == one])) for one in distinct(number).tolist()}
-    times = list(by_number.values())
-    median_ns = float(median(times))
-    return Iterations(
-        steps=len(times),
-        median_ns=median_ns,
-        mean_ns=fmean(times),
-        p95_ns=quantile(times, _LATE_SHARE),
-        max_ns=float(max(times)),
-        long=tuple(iteration for iteration, time in by_number.items() if time > LONG_STEP * median_ns),
     )
 
 
