@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from distprof.merge.arrays import FloatArray
 from distprof.merge.plots import style
@@ -47,7 +46,7 @@ def draw(report: Report) -> Figure | None:
     style.rank_ticks(axes.xaxis, [int(name) for name in grid.columns[::together]])
     axes.set(xlabel=_TITLES.get(grid.column_axis, grid.column_axis), ylabel=_TITLES.get(grid.row_axis, grid.row_axis))
     named = _named(grid, report.verdict.ranks)
-    mark = _frame if len(cells) <= _FRAMED_UP_TO else _circle
+    mark = style.frame if len(cells) <= _FRAMED_UP_TO else _circle
     for row, column in named:
         mark(axes, row // rows_together, column // together)
     if cells.size <= _VALUES_UP_TO:
@@ -68,7 +67,7 @@ def _detail(grid: GainGrid, gains: FloatArray, named: list[tuple[int, int]], uni
     row, column = max(named, key=lambda place: np.nan_to_num(gains[place]))
     value = f"{gains[row, column] / unit.ns:+.3g} {unit.name}"
     where = f"{grid.row_axis} {grid.rows[row]}, {grid.column_axis} {grid.columns[column]}"
-    marked = "framed" if mark is _frame else "circled"
+    marked = "framed" if mark is style.frame else "circled"
     return f"{words}{sharing}{unknown}; {marked}: named ranks, the most at {where}: {value}"
 
 
@@ -86,10 +85,6 @@ def _named(grid: GainGrid, found: RankVerdict) -> list[tuple[int, int]]:
         for column, own in enumerate(places)
         if ranks.intersection(own)
     ]
-
-
-def _frame(axes: Axes, row: int, column: int) -> None:
-    axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=style.INK, linewidth=1.4))
 
 
 def _circle(axes: Axes, row: int, column: int) -> None:

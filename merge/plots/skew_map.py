@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from distprof.merge.plots import style
 from distprof.merge.quantities import common_unit
@@ -78,8 +77,8 @@ def _named_cells(skew: SkewMap, found: RankVerdict) -> list[tuple[Straggler, int
 
 
 def _frame(axes: Axes, line: int, column: int, value: float, *, dark: bool) -> None:
-    """Writes the excess of a named rank into its cell."""
-    axes.add_patch(Rectangle((column - 0.5, line - 0.5), 1, 1, fill=False, edgecolor=style.INK, linewidth=1.4))
+    """Frames the cell of a named rank, and writes the excess into it."""
+    style.frame(axes, line, column)
     colour = "white" if dark else style.INK
     axes.text(column, line, f"{value:+.3g}", ha="center", va="center", color=colour, fontweight="bold")
 

@@ -19,6 +19,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
 
 from distprof.merge.arrays import FloatArray
 from distprof.merge.report import RankVerdict, Report
@@ -166,6 +167,13 @@ def _separate_cells(axes: Axes, shape: tuple[int, ...]) -> None:
         lines += [((place + 0.5, -0.5), (place + 0.5, rows - 0.5)) for place in range(columns - 1)]
     axes.add_collection(LineCollection(lines, colors="white", linewidths=1.0), autolim=False)
     axes.tick_params(length=0)
+
+
+def frame(axes: Axes, row: int, column: int) -> None:
+    """Frames a cell of a heat map, above the lines between cells, and over the edge of the map."""
+    rectangle = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.4, zorder=2.5)
+    rectangle.set_clip_on(False)
+    axes.add_patch(rectangle)
 
 
 def rasterised(artist: Drawn, parts: int) -> Drawn:

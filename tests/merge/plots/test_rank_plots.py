@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from support.reports import report_of
 from support.simulated.job import SimulatedJob
@@ -15,7 +17,7 @@ from support.simulated.programs import data_parallel
 
 from distprof.merge import plots
 from distprof.merge.analyse import analyse
-from distprof.merge.plots import data_wait, hosts, memory, pipeline, rank_grid, self_times, step_spread, style
+from distprof.merge.plots import data_wait, hosts, memory, pipeline, rank_grid, self_times, skew_map, step_spread, style
 from distprof.merge.report import HOLDINGS, GainGrid, HostRow, RankRow, Report, StageRow
 
 MS = 1e6
@@ -83,6 +85,19 @@ def test_the_grid_has_what_the_report_gains() -> None:
     healthy = figure_of(rank_grid, report(-1))
     assert len(healthy.axes[0].patches) == 0 and words(healthy).endswith("no rank is named")
     assert rank_grid.draw(report_of(dp=4)) is None
+
+
+@pytest.mark.parametrize("plot", [skew_map, rank_grid])
+def test_nothing_hides_the_frame_of_a_named_rank(plot: ModuleType) -> None:
+    figure = figure_of(plot, report())
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())
+    (frame,) = figure.axes[0].patches
+    left, top = frame.get_xy()
+    for x, y in ((left, top + 0.2), (left + 1, top + 0.2), (left + 0.2, top), (left + 0.2, top + 1)):
+        right, up = figure.axes[0].transData.transform((x, y))
+        assert pixels[len(pixels) - 1 - round(up), round(right), :3].max() < 100, "the edge is dark"
 
 
 def test_a_slow_place_among_many_is_a_column_of_its_own() -> None:
