@@ -32,6 +32,11 @@ from distprof.plain import dataclass
 #: not block where the rest of the gap varies by so many times what the whole gap does (and by more than a clock does).
 REST_VARIES = 1.5
 LEAST_VARIATION_NS = 200_000.0
+#: A rank that leaves one long wait later begins the next one later, and then the gap varies less than its rest.  So a
+#: collective blocks the gap, too, where the last member comes in this last part of it and where the gap is at most so
+#: long on some rank that does the same work.
+LAST_PART = 0.15
+SHORT_ELSEWHERE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +109,13 @@ def _blocking(pending: Pending, activity: Activity) -> Iterator[tuple[IntArray, 
         length, rest = (gaps.end_ns[gap] - gaps.start_ns[gap]) / 1e6, rest_ns / 1e6
         for row, weights in enumerate((None, rest < 0, length, length**2, rest, rest**2)):
             sums[row] += np.bincount(kind, weights, kinds)
-    blocks = _kinds_that_block(sums)
+    blocks = _kinds_that_block(sums, activity)
     for entry, gap, kind, rest_ns in pairs():
         chosen = (rest_ns >= 0) & blocks[kind]
         yield entry[chosen], gap[chosen]
 
 
-def _kinds_that_block(sums: FloatArray) -> BoolArray:
+def _kinds_that_block(sums: FloatArray, activity: Activity) -> BoolArray:
     """Returns whether each kind's collective blocks its gap.
 
     ``sums`` are, by kind: pairs, gaps that ended before the last member came, lengths of gaps, their squares, what is
@@ -120,5 +125,11 @@ def _kinds_that_block(sums: FloatArray) -> BoolArray:
     length, rest = (
         np.sqrt(np.maximum(squares / known - (first / known) ** 2, 0)) for first, squares in (sums[2:4], sums[4:6])
     )
-    found: BoolArray = (sums[1] <= ENDED_BEFORE * known) & (rest <= REST_VARIES * length + LEAST_VARIATION_NS / 1e6)
+    found: BoolArray = rest <= REST_VARIES * length + LEAST_VARIATION_NS / 1e6
+    mean = sums[2] / known
+    at_its_end = ~found & (np.sqrt(sums[5] / known) <= LAST_PART * mean)
+    if at_its_end.any():
+        shortest = np.tile(activity.shortest_ns / 1e6, len(mean) // activity.identities)
+        found |= at_its_end & (shortest <= SHORT_ELSEWHERE * mean)
+    found &= sums[1] <= ENDED_BEFORE * known
     return found

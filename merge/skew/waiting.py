@@ -27,13 +27,15 @@ class Waiting:
 
 def may_wait(analysis: Analysis, named: Sequence[Outlier], cohorts: Sequence[CohortExcess]) -> Waiting | None:
     """Returns the ranks among which the cause of the largest excess is; None where it is that rank's own."""
-    worst = named[0]
+    worst, stand_out = named[0], {one.rank: one for one in named}
     cohort_of = {rank: excess for excess in cohorts for rank in excess.times.ranks}
     for axis, group, hidden in _groups(analysis, worst.rank, cohort_of[worst.rank]):
         others = [
             other
             for rank in group
-            if rank != worst.rank and rank in cohort_of and (other := largest_excess(cohort_of[rank], rank)) is not None
+            if rank != worst.rank
+            and rank in cohort_of
+            and (other := stand_out.get(rank) or largest_excess(cohort_of[rank], rank)) is not None
         ]
         unknown = hidden and worst.cohort >= MIN_COHORT and worst.place.subject != worst.place.phase
         causes = [other for other in others if unknown or _may_be_the_cause(other, worst)]

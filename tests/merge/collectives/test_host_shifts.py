@@ -82,7 +82,7 @@ class Job:
             phase=of.astype(np.int32), start_ns=start, end_ns=end, message=np.full(len(of), -1),
             after_enqueue=np.full(len(column), -1),
         )  # fmt: skip
-        activity = Activity(joined, gaps, identity)
+        activity = Activity(joined, gaps, identity, np.zeros(len(self.host), np.int64))
         return host_shifts(activity, self.host, None if error_ms is None else round(error_ms * MS))
 
 

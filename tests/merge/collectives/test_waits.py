@@ -56,6 +56,34 @@ def test_of_two_ranks_the_slower_is_named_because_the_other_waits() -> None:
     assert found.why_self_times == "collectives were not recorded"
 
 
+def test_a_rank_that_leaves_its_long_waits_later_and_later_still_waits() -> None:
+    """What follows the wait varies more than the gap: the later the rank leaves one, the later it begins the next."""
+
+    def program(rank: int, step: int) -> list[Item]:
+        forward, after = (5.0, 1.0 + step) if rank == 0 else (105.0, 1.0)
+        return [
+            *(Turn(1, "forward"), Work(forward)),
+            *(Turn(~0, "backward"), Enqueue("world"), Wait(), Work(after)),
+            *(Turn(NO_ROW, "optimizer"), Work(2)),
+        ]
+
+    found = verdict_of(SimulatedJob(program, 2, {"world": (0, 1)}))
+    assert (found.finding, named(found)) == (SLOW, [(1, "layers.0", "forward")])
+
+
+def test_of_two_ranks_of_which_one_waits_outside_of_modules_neither_is_named_where_waits_are_not_known() -> None:
+    def program(rank: int, step: int) -> list[Item]:
+        return [
+            *(Turn(1, "forward"), Work(5 + 30 * rank), Turn(~1, "backward"), Work(5), Enqueue("world")),
+            *(Turn(NO_ROW, "backward"), Wait(), Work(1 + rank), Turn(NO_ROW, "optimizer"), Work(2 - rank)),
+        ]
+
+    groups = {"world": (0, 1)}
+    blind = SimulatedJob(program, 2, groups, drop=lambda rank, record: isinstance(record, CollectiveWindow))
+    found = verdict_of(blind)
+    assert (found.finding, named(found)) == (ONE_OF, [(1, "layers.0", "forward"), (0, "backward", "backward")])
+
+
 def test_ranks_that_enqueue_nothing_wait_for_nobody() -> None:
     """Two ranks that never communicate: their collectives are recorded, and there are none."""
 
