@@ -21,9 +21,9 @@ from distprof.plain import dataclass
 from distprof.records import NO_ROW
 
 #: Why they are not told apart.
-NOT_RECORDED = "turns of modules were not recorded"
+NOT_RECORDED = "it was not recorded when modules ran"
 NO_MODULES = "its experts are no modules of their own"
-SHORT = "turns of its experts take less than 1 ms, or are not recorded"
+SHORT = "its experts run for less than 1 ms at a time, or it was not recorded when they ran"
 #: Of the layer's own long turns, so many may be where no turn of the experts was seen.
 _UNPLACED = 0.05
 

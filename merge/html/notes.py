@@ -8,6 +8,7 @@ from distprof.merge.quantities import duration
 from distprof.merge.report import Report
 from distprof.merge.text.blocks.collectives import unjoined_words
 from distprof.merge.text.blocks.header import shifted_clocks_words
+from distprof.merge.text.deepspeed.utilization import missing_labels
 from distprof.merge.text.format.lines import one_line
 from distprof.merge.wording import pluralise
 from distprof.plain import dataclass
@@ -100,7 +101,8 @@ def _without_value(report: Report) -> Iterator[tuple[str, str]]:
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
         yield "n/a", f"{', '.join(names)}: {reason}"
-    yield "n/a", report.utilization.unavailable
+    if report.utilization.unavailable:
+        yield "n/a", f"{', '.join(missing_labels(report))}: {report.utilization.unavailable}"
     yield "to do", report.utilization.to_do
 
 

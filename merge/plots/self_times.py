@@ -45,6 +45,6 @@ def draw(report: Report) -> Figure | None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     more = len(report.time.modules) - len(rows)
     beside = f"; {more} more modules in summary.json" if more > 0 else ""
-    what = "time without waits," if report.time.has_own_times else "self time"
-    style.title(axes, "Where the time goes", report, f"{what} without modules inside, in % of an iteration{beside}")
+    what = "; %: of an iteration, without waits" if report.time.has_own_times else ", and in % of an iteration"
+    style.title(axes, "Where the time goes", report, f"time of modules without those inside{what}{beside}")
     return figure

@@ -38,9 +38,13 @@ def pipeline_table(report: Report) -> Table:
 
 
 def work_table(report: Report) -> Table:
-    kinds = ("forward", "backward", "recompute", "optimizer")
-    columns = (Column("where"), *(Column(f"{kind} flops", NUMBER, "FLOPs, flops") for kind in kinds))
-    cells: list[list[Value]] = [[row.where, *(getattr(row, f"{kind}_flops") for kind in kinds)] for row in report.work]
+    """Returns the flops by place; no number stands where such work does not occur."""
+    kinds = ("forward", "backward", "recomputed", "optimizer")
+    columns = (Column("where"), *(Column(f"{kind} flops", NUMBER, "FLOPs, flops", missing="-") for kind in kinds))
+    cells: list[list[Value]] = [
+        [row.where, row.forward_flops, row.backward_flops, row.recompute_flops, row.optimizer_flops]
+        for row in report.work
+    ]
     return Table("Flops of one iteration", columns, cells, note="Means over the ranks that counted.")
 
 

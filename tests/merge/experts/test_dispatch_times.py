@@ -93,5 +93,5 @@ def test_the_text_tells_them_apart_or_says_why_not() -> None:
     assert line.endswith("rest (dispatch 11 ms, combine 19 ms, with waits) 30 ms.")
     short = analyse(job(experts_ms=(0.5, 0.25)).run())
     assert any(
-        line.startswith("Dispatch and combine are not told apart: turns of its experts") for line in findings(short)
+        line.startswith("Dispatch and combine are not told apart: its experts run for") for line in findings(short)
     )

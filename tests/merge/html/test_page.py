@@ -199,6 +199,14 @@ def test_no_rank_is_the_slowest_where_all_are_alike_or_ranks_are_not_compared() 
         assert [row[place] for row in table.rows[:3]] == slowest and table.columns[place].missing == "-"
 
 
+def test_what_has_no_value_is_named_and_work_that_does_not_occur_is_no_missing_value() -> None:
+    report = report_of(**JOB)
+    (reason,) = [note.text for note in notes(report) if "no peak is known" in note.text]
+    assert reason.startswith("MFU, HFU: ")
+    work = tables(report)["work"]
+    assert [column.missing for column in work.columns[1:]] == ["-"] * 4 and None in work.rows[0]
+
+
 def test_drops_and_dead_experts_have_charts_of_their_own() -> None:
     """Dropped choices are thousands where dead experts are some."""
     made = charts(with_findings_on_experts(report_of(dp=4, ep=4, layers=4, experts=8, steps=3)))
