@@ -33,6 +33,8 @@ _GETTERS = {
 
 
 class DeepSpeed(Framework):
+    """DeepSpeed's engine: its groups, or the grid of a PipelineModule; ZeRO-3, AutoTP, MoE and AutoEP."""
+
     name = "deepspeed"
     package = "deepspeed"
 

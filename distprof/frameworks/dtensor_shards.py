@@ -25,6 +25,7 @@ NONE: Sharding = frozenset()
 
 
 def is_dtensor(parameter: object) -> bool:
+    """Whether this is a DTensor; nothing is imported for it."""
     return is_a(parameter, "torch.distributed.tensor", "DTensor")
 
 

@@ -19,6 +19,8 @@ _ACCELERATE_AXES = ("dp_replicate", "dp_shard", "cp", "sp", "tp")
 
 
 class Transformers(Framework):
+    """The device mesh that ``from_pretrained(..., tp_plan=...)`` keeps in the model."""
+
     name = "transformers"
     package = "transformers"
 
@@ -31,6 +33,8 @@ class Transformers(Framework):
 
 
 class Accelerate(Framework):
+    """The device mesh of the Accelerator, or the settings of ``accelerate launch`` from which it would be made."""
+
     name = "accelerate"
     package = "accelerate.state"
 

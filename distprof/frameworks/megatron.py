@@ -30,6 +30,8 @@ _VARIABLES = {
 
 
 class Megatron(Framework):
+    """Megatron-core's parallel state, and its layers: sizes are those that its groups have, not those of its config."""
+
     name = "megatron"
     package = _STATE
 

@@ -76,6 +76,7 @@ def package_of(module: nn.Module) -> str:
 
 
 def is_wrapping(module: nn.Module) -> bool:
+    """Whether a module only wraps another one, as DDP and compiled modules do."""
     return unwrapped(module) is not module
 
 

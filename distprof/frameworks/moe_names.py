@@ -36,6 +36,7 @@ _EXPERT_NAME = re.compile(r"(^|_)(experts?|moe)(_|\d|$)", re.IGNORECASE)
 
 
 def is_router_name(name: str) -> bool:
+    """Whether a child of this name is a router, whatever its class is."""
     return name.lower() in _ROUTER_NAMES or name.lower().endswith("router")
 
 

@@ -43,6 +43,7 @@ class ShapeInference:
                 patch.open(self)
 
     def close(self) -> None:
+        """Takes all patches back."""
         for patch in self._patches.values():
             patch.close()
         self._patches.clear()
@@ -55,9 +56,11 @@ class ShapeInference:
         return frame is not None
 
     def begin(self, args: tuple[Any, ...]) -> None:
+        """Is called by the patches before a patched method runs, with its arguments."""
         self._began()
 
     def end(self) -> None:
+        """Is called by the patches when the method has ended."""
         self._ended()
 
 

@@ -20,6 +20,8 @@ _LAYERS = "tutel.impls.moe_layer"
 
 
 class Tutel(Framework):
+    """Tutel's ``moe_layer``, of as many ranks as each layer's own group has."""
+
     name = "tutel"
     package = _LAYERS
 

@@ -4,7 +4,8 @@
  */
 #include "_timestamps.h"
 
-/* RowCounts: the rows that the experts of one layer got since `begin` or `take`. */
+/* RowCounts(experts, plain): the rows that the experts of one layer got since `begin` or `take`.  Readers read tensors of
+ * the type `plain` themselves. */
 
 typedef struct {
     PyObject_HEAD
@@ -58,7 +59,7 @@ static int add_rows(RowCounts *self, Py_ssize_t place, int64_t rows)
     return 0;
 }
 
-/* add(place, rows): the expert at this place is called with so many rows. */
+/* add(place, rows): the expert at this place is called with so many rows.  Raises IndexError without such an expert. */
 static PyObject *counts_add(PyObject *object, PyObject *args)
 {
     Py_ssize_t place;
@@ -68,7 +69,7 @@ static PyObject *counts_add(PyObject *object, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* begin(by_value): a step begins. */
+/* begin(by_value): a step begins, in which the slow readers get all calls if `by_value` is true. */
 static PyObject *counts_begin(PyObject *object, PyObject *by_value)
 {
     RowCounts *self = (RowCounts *)object;
@@ -78,7 +79,7 @@ static PyObject *counts_begin(PyObject *object, PyObject *by_value)
     Py_RETURN_NONE;
 }
 
-/* take(): returns the rows so far by expert, of 64 bits each; the next ones are counted from 0. */
+/* take(): returns the rows so far as bytes, one int64 for each expert; the next ones are counted from 0. */
 static PyObject *counts_take(PyObject *object, PyObject *unused)
 {
     RowCounts *self = (RowCounts *)object;
@@ -93,7 +94,7 @@ static PyObject *counts_called(PyObject *object, void *unused)
     return PyBool_FromLong(((RowCounts *)object)->called);
 }
 
-/* reader(place, slow): returns the reader of the inputs of the expert at this place. */
+/* reader(place, slow): returns the RowReader of the inputs of the expert at this place. */
 static PyObject *counts_reader(PyObject *object, PyObject *args)
 {
     PyObject *place, *slow;
@@ -127,7 +128,8 @@ static PyType_Spec counts_spec = {
     .slots = counts_slots,
 };
 
-/* RowReader: is called with (args, kwargs) before its expert runs. */
+/* RowReader(counts, place, slow): is called with (args, kwargs), a tuple and a dict, before its expert runs; what it
+ * cannot read itself it passes on to `slow`. */
 
 #define FIELDS(X) \
     X(counts) \

@@ -10,8 +10,9 @@ static int64_t id_at(const char *ids, Py_ssize_t place, Py_ssize_t bytes)
     return bytes == 8 ? ((const int64_t *)ids)[place] : ((const int32_t *)ids)[place];
 }
 
-/* count_ids(address, number, bytes, experts): so many ids of 4 or 8 bytes, side by side in memory -> the counts of the
- * experts in a bytearray, of 64 bits each.  Other numbers are left out.
+/* count_ids(address, number, bytes, experts): returns how often each expert is among `number` ids, which are signed
+ * integers of 4 or 8 `bytes` side by side in the host's memory: a bytearray of int64, one for each expert.  Other ids
+ * are left out.  Raises ValueError for another size of ids, and for negative numbers.
  */
 PyObject *count_ids(PyObject *unused, PyObject *args)
 {

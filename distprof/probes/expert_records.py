@@ -54,6 +54,7 @@ class LayerSums:
     hidden: bool = False  # a compiled graph has the router, and does not show its choices
 
     def add(self, name: str, counts: torch.Tensor | None) -> None:
+        """Adds what one call counted, under one of the names of this module; None adds nothing."""
         if counts is None:
             return
         # A count that no reader has made is copied: it may be a tensor of the script.
@@ -68,6 +69,7 @@ class LayerSums:
             calls[0], self.too_many = calls[0] + own, True
 
     def add_capacity(self, capacity: int | torch.Tensor) -> None:
+        """Adds how many choices of one call an expert can take; 0 stands for no limit, or one that is not known."""
         if isinstance(capacity, torch.Tensor):
             self.add(CAPACITY, capacity if is_made(capacity) else copied(capacity))
         elif capacity:
@@ -123,6 +125,7 @@ class Pending:
         self._read = start_copies([tensor for one in calls for tensor in one])
 
     def records(self) -> Iterator[Record]:
+        """Yields the ExpertLoad and the ExpertRouting of the iteration, as far as there are any."""
         arrays = iter(self._read())
         found: list[_Found] = [
             {} if one.misread else {name: [next(arrays) for _ in calls] for name, calls in one.counts.items()}

@@ -89,5 +89,5 @@ def row_counts(experts: int) -> RowCounts:
 
 
 def rows_in(taken: bytes) -> Array:
-    """Returns the rows by expert, int64."""
+    """Returns what :meth:`RowCounts.take` gave as an array (experts,) of int64, which cannot be written."""
     return np.frombuffer(taken, np.int64)

@@ -57,6 +57,7 @@ class ExpertTally:
         self.begin()
 
     def begin(self) -> None:
+        """Starts an iteration: nothing has been counted in it."""
         self._sums = [self._begin_layer(number) for number in range(len(self.layers))]
 
     def _begin_layer(self, number: int) -> LayerSums:
@@ -75,7 +76,7 @@ class ExpertTally:
         self._read_safely(_read_recorded, number, counts)
 
     def add_compiled(self, number: int, ids: torch.Tensor | None) -> None:
-        """Adds the ids that a router in compiled code chose; None where its graph does not show them."""
+        """Adds the ids (of any shape) that a router in compiled code chose; None where its graph does not show them."""
         if ids is None:
             self._sums[number].hidden = True
         else:

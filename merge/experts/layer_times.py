@@ -59,7 +59,7 @@ def _with_dispatch(times: LayerTimes, apart: DispatchTimes | None) -> LayerTimes
 
 
 def enclosing_layers(analysis: Analysis) -> IntArray:
-    """Returns by module of the union the module of the MoE layer that it is in, -1 for other modules."""
+    """Returns (modules of the union,): the module of the MoE layer that each is in or is, -1 for other modules."""
     kinds = {(id(data.layers), id(analysis.union.index(column))): column for column, data in enumerate(analysis.ranks)}
     layers = {
         int(place)

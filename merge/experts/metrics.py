@@ -81,7 +81,11 @@ def deviations(loads: FloatArray) -> FloatArray:
 
 
 def ginis(loads: FloatArray) -> FloatArray:
-    """Returns the Gini coefficient of each row, by its sorted loads; NaN for a row without tokens.  Leaves NaN out."""
+    """Returns the Gini coefficient of each row of (steps, experts); NaN for a row without tokens.  NaN loads are left
+    out.
+
+    With loads in ascending order, the sum over all pairs is 2 * sum((2 i - E - 1) * n_i), i from 1 to E.
+    """
     ordered = np.sort(_known(loads), axis=1)
     number, totals = ordered.shape[1], ordered.sum(axis=1)
     weighted = 2 * (ordered @ np.arange(1, number + 1))

@@ -51,7 +51,10 @@ def first_experts(ep_of_expert: Sequence[int], ep_size: int) -> tuple[int, ...]:
 
 
 def fit(loads: FloatArray, ep_size: int) -> IntArray:
-    """Returns the ep coordinate of each expert, with equal numbers of experts on each."""
+    """Returns the ep coordinate of each expert, (experts,), with as many experts on each; ``loads`` are (experts,).
+
+    The largest load comes first, and goes to the ep rank with the least so far that has room.
+    """
     room = np.full(ep_size, len(loads) // ep_size)
     sums = np.zeros(ep_size)
     place = np.zeros(len(loads), np.int64)

@@ -60,7 +60,7 @@ def dropped_by_step(
 
 
 def chosen_by_step(sources: Sequence[RoutedTokens], iterations: Sequence[int]) -> IntArray:
-    """Returns how many choices the routers made in each step."""
+    """Returns how many choices the routers made, with those whose expert is not known, (iterations,)."""
     chosen = np.zeros(len(iterations), np.int64)
     for one in sources:
         chosen += one.at(iterations).sum(axis=1, dtype=np.int64) + one.lost_at(iterations)

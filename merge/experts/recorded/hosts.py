@@ -35,6 +35,7 @@ class ExpertHost:
 
     @property
     def rank(self) -> int:
+        """The first of the ranks."""
         return self.ranks[0]
 
     @property
@@ -43,7 +44,7 @@ class ExpertHost:
         return self.seen.iterations if self.seen else ()
 
     def tokens(self, iterations: tuple[int, ...]) -> IntArray:
-        """Returns the tokens of each local expert, summed over the given iterations."""
+        """Returns the tokens summed over the given iterations, (local experts,)."""
         assert self.seen is not None
         if self.seen.iterations == iterations:
             return self.seen.total

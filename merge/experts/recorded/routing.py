@@ -40,15 +40,17 @@ class RoutedTokens:
     capacity: IntArray  # (iterations,): choices that one expert can take; 0 without a limit, or where it is not known
 
     def at(self, iterations: Sequence[int]) -> IntArray:
-        """Returns the rows of ``routed`` for the given iterations."""
+        """Returns ``routed`` for the given iterations only, (iterations, experts)."""
         return self.routed[np.isin(self.iterations, iterations)]
 
     def dropped_at(self, iterations: Sequence[int]) -> IntArray | None:
-        """Returns the rows of ``dropped`` for the given iterations."""
+        """Returns ``dropped`` for the given iterations only, (iterations, experts)."""
         return None if self.dropped is None else self.dropped[np.isin(self.iterations, iterations)]
 
     def kept_at(self, iterations: Sequence[int]) -> IntArray | None:
-        """Returns the choices that were not dropped, for the given iterations; None where these are not known."""
+        """Returns the choices that were not dropped, (iterations, experts), for the given iterations only; None where
+        these are not known.
+        """
         if self.handed:
             return self.at(iterations).astype(np.int64)
         dropped = self.dropped_at(iterations)
@@ -63,7 +65,7 @@ class RoutedTokens:
         return int(own.sum()) if fits and len(own) else None
 
     def lost_at(self, iterations: Sequence[int]) -> IntArray:
-        """Returns ``lost`` for the given iterations."""
+        """Returns ``lost`` for the given iterations only, (iterations,)."""
         return self.lost[np.isin(self.iterations, iterations)]
 
 

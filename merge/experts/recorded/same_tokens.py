@@ -16,11 +16,17 @@ class TokensOfRank(Protocol):
     """What one rank counted in one layer, step by step."""
 
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """The rank that counted."""
+
     @property
-    def layer(self) -> ExpertLayer: ...
+    def layer(self) -> ExpertLayer:
+        """The layer that was counted, as the rank recorded it."""
+
     @property
-    def iterations(self) -> tuple[int, ...]: ...
+    def iterations(self) -> tuple[int, ...]:
+        """The iterations that were counted, ascending."""
+
     def at(self, iterations: Sequence[int]) -> IntArray:
         """Returns the counts as (iterations, experts), for the given iterations only."""
 
