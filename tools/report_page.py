@@ -34,6 +34,7 @@ HEAD = """\
 | `summary.txt` | the report as text, its first page first |
 | `summary.json` | all of it as data: the fields below |
 | `tables/*.csv` | its tables: one row for each thing; `--parquet` writes them as `tables/*.parquet` too |
+| `report.html` | all of it as one page for the browser, which needs no other file |
 | `plots/` | its pictures |
 
 **Names have units.** `_ns` are nanoseconds, `_bytes` bytes, `_macs` and `_flops` amounts of work, `_per_second` rates,

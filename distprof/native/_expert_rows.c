@@ -4,8 +4,8 @@
  */
 #include "_timestamps.h"
 
-/* RowCounts(experts, plain): the rows that the experts of one layer got since `begin` or `take`.  Readers read tensors of
- * the type `plain` themselves. */
+/* RowCounts(experts, plain): the rows that the experts of one layer got since `begin` or `take`.  Readers read tensors
+ * of the type `plain` themselves. */
 
 typedef struct {
     PyObject_HEAD

@@ -4,13 +4,14 @@ page.heat = (slot, map) => {
   const { element } = page;
   const MOST_HEIGHT = 560;
   const CELL = 22;
+  const LONGEST = 30;  // letters of a slanted name
   const TOP = 8;  // room for the first name of a thin row
   const rowCount = map.rows.length;
   const columnCount = map.columns.length;
   const unit = page.timeUnit([map.limit, map.middle]);
   const longNames = map.columns.some((name) => name.length > 6);
   const rowWidth = 14 + 7 * Math.min(26, Math.max(...map.rows.map((name) => name.length), 4));
-  const left = longNames ? Math.max(rowWidth, 110) : rowWidth;  // room for the first slanted name
+  const left = longNames ? Math.max(rowWidth, 130) : rowWidth;  // room for the first slanted name
   const bottom = longNames ? 140 : 30;
   const right = longNames ? 20 : 8;
   let view = { row: 0, rows: rowCount, column: 0, columns: columnCount };
@@ -98,7 +99,7 @@ page.heat = (slot, map) => {
       ctx.translate(x, TOP + height() + 8);
       if (longNames) ctx.rotate(-Math.PI / 4);
       ctx.textAlign = longNames ? "right" : "center";
-      ctx.fillText(page.short(map.columns[view.column + column], 25), 0, longNames ? 0 : 6);
+      ctx.fillText(page.short(map.columns[view.column + column], LONGEST), 0, longNames ? 0 : 6);
       ctx.restore();
     }
     for (const [row, column] of map.marked) frame(ctx, box, row, column, page.colour("ink"), 2);

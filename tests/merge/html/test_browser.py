@@ -285,7 +285,7 @@ def test_a_cell_of_the_skew_map_tells_its_figures(opened: Browser) -> None:
     skew = eight().skew.map
     place = skew.subjects.index("blocks.1.moe.router")
     canvas = opened.find("[data-heat=skew] canvas[tabindex]")
-    left, width = 110, min((canvas.size["width"] - 110 - 20) / len(skew.subjects), 64)
+    left, width = 130, min((canvas.size["width"] - 130 - 20) / len(skew.subjects), 64)
     opened.hover("[data-heat=skew] canvas[tabindex]", left + (place + 0.5) * width, 8 + 5.5 * 22)
     excess = skew.excess_ns[5][place]
     assert excess is not None
@@ -318,7 +318,7 @@ def test_a_thin_slow_rank_is_seen_among_many(browser: Browser, write_page: Write
     browser.open(write_page("thin", render_page(replace(report, skew=replace(report.skew, map=skew)))))
     script = """
     const canvas = document.querySelector("[data-heat=skew] canvas[tabindex]"), ctx = canvas.getContext("2d");
-    const x = 112 * devicePixelRatio, found = [];
+    const x = 132 * devicePixelRatio, found = [];
     for (let y = 0; y < canvas.height; y += 1) {
       const [r, g, b] = ctx.getImageData(x, y, 1, 1).data;
       if (r - b > 60) found.push(y / devicePixelRatio);
