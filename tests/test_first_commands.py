@@ -12,7 +12,8 @@ import pytest
 
 HOUSE = Path(__file__).parent.parent
 
-#: A stranger's script: nothing in it knows of distprof, and a module of rank 1 is slow.
+#: A stranger's script: nothing in it knows of distprof, and a module of rank 1 is slow.  It sleeps at its end because
+#: torch aborts a process that ends while gloo's thread still lets go of the last all-reduce.
 SCRIPT = """
 import time
 import torch
@@ -34,6 +35,7 @@ for step in range(20):
     model(torch.randn(8, 16)).square().mean().backward()
     optimizer.step()
 print("trained")
+time.sleep(0.2)
 dist.destroy_process_group()
 """
 
