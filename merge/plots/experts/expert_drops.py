@@ -27,7 +27,9 @@ def draw(report: Report) -> Figure | None:
     axes[1].set(xlabel="iteration", ylabel="experts without a token")
     if len(layers) > 1:
         axes[1].legend(loc="upper right", ncols=2, fontsize=7.5)
-    style.title(axes[0], "Dropped tokens and dead experts", report, f"{len(layers)} layers; {worst_words(report)}")
+    style.title(
+        axes[0], "Dropped choices, and experts without a token", report, f"{len(layers)} layers; {worst_words(report)}"
+    )
     return figure
 
 
