@@ -112,13 +112,16 @@ class Pending:
         sums: Sequence[LayerSums],
         padded: set[int],
         met: set[int],
+        uneven: set[int],
     ) -> None:
-        """To ``padded`` the layers are added whose experts may have got padding, to ``met`` those that called one."""
+        """To ``padded`` the layers are added whose experts may have got padding, to ``met`` those that called one, and
+        to ``uneven`` those whose experts got unequal numbers of rows.
+        """
         self._iteration = iteration
         self._window = window
         self._layers = [*layers]
         self._sums = sums
-        self._padded, self._met = padded, met
+        self._padded, self._met, self._uneven = padded, met, uneven
         for one in sums:
             one.finish()
         calls = [calls for one in sums if not one.misread for calls in one.counts.values()]
@@ -151,7 +154,7 @@ class Pending:
             if layer.is_counted:
                 in_list = layer.read_processed is None
                 rows = self._sums[number].rows_by_call if in_list else found[number].get(PROCESSED, ())
-                processed, seen = self._processed(number, layer, sums[number], rows)
+                processed, seen = self._processed(number, layer, sums[number], found[number], rows)
                 tokens.append(processed)
                 unseen += [] if seen else [number]
                 calls += self._calls(number, rows) if seen and len(rows) > 1 else []
@@ -169,9 +172,12 @@ class Pending:
         return [LayerCalls(number, calls.sum(axis=1).astype("<u4"), largest.astype("<u4"), hottest.astype("<u4"))]
 
     def _processed(
-        self, number: int, layer: MoeLayer, found: Mapping[str, Array], by_call: Sequence[Array]
+        self, number: int, layer: MoeLayer, found: Mapping[str, Array], calls: _Found, by_call: Sequence[Array]
     ) -> tuple[Array, bool]:
-        """Returns the tokens of the local experts, and whether they were seen."""
+        """Returns the tokens of the local experts, and whether they were seen.
+
+        ``found`` are the sums of ``calls``; ``by_call`` has the rows that experts in a list got.
+        """
         sums = self._sums[number]
         if layer.read_processed is not None:
             return found.get(PROCESSED, np.zeros(layer.local)), PROCESSED in found
@@ -188,12 +194,21 @@ class Pending:
         if sums.by_value:
             filled = [found[rows_of(row)].item() if rows_of(row) in found else 0 for row in layer.expert_rows]
             return np.array(filled), not sums.misread
-        # As many rows for each may be padding; one expert alone may have been called for all, with torch.vmap.
-        is_odd = len(rows) > 1 and ((rows == rows[0]).all() or np.count_nonzero(rows) == 1)
-        if is_odd and (chosen is None or chosen.sum() != rows.sum()):
-            self._padded.add(number)
-            return rows, False
-        return rows, True
+        if len(rows) == 1 or (chosen is not None and chosen.sum() == rows.sum()) or self._are_uneven(number, rows):
+            return rows, True
+        fit = layer.ways == 1 and _are_chosen(by_call, calls.get(ROUTED, ()))
+        if not fit and np.count_nonzero(rows) > 1:
+            self._padded.add(number)  # as many rows for each may be padding
+        return rows, fit
+
+    def _are_uneven(self, number: int, rows: Array) -> bool:
+        """Whether experts got unequal numbers of rows, or did so in an earlier step.
+
+        Else these may be padding; and where one expert alone was called, it may stand for all, with torch.vmap.
+        """
+        if np.count_nonzero(rows) > 1 and (rows != rows[0]).any():
+            self._uneven.add(number)
+        return number in self._uneven
 
     def _layer_routing(self, number: int, found: Mapping[str, Array]) -> LayerRouting | None:
         """Returns what the router of a layer chose; None if neither router nor experts were read."""
@@ -251,6 +266,11 @@ class Pending:
 
 def _total(calls: Sequence[Array]) -> Array:
     return calls[0] if len(calls) == 1 else np.sum(calls, axis=0)
+
+
+def _are_chosen(rows: Sequence[Array], routed: Sequence[Array]) -> bool:
+    """Whether at least as many tokens chose each expert as it got rows, in each call."""
+    return len(rows) == len(routed) and all((own <= chosen).all() for own, chosen in zip(rows, routed, strict=True))
 
 
 def _dropped(routed: Array | None, kept: Array | None) -> Array | None:

@@ -3,6 +3,7 @@
 Each router call leaves a small count on the device; all counts are copied to the host together, at the step's end.  The
 rows of experts in a list are known from shapes alone.  Where all of them got as many, they may be padded to their
 capacity: from the next step on, rows of zeros are left out.  Where only one of them was called, it may stand for all.
+Neither is so where as many tokens chose each, or where they got unequal numbers of rows in an earlier step.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class ExpertTally:
         self._window = window
         self._padded: set[int] = set()  # layers whose experts may get rows of padding, as an earlier step shows
         self._met: set[int] = set()  # layers of which an expert was called
+        self._uneven: set[int] = set()  # layers whose experts got unequal numbers of rows in an earlier step
         #: Readers by row: called with its args and kwargs before the row runs, and with its output after.
         self.entering: dict[int, Reader] = {}
         self.leaving: dict[int, Callable[[Any], None]] = {}
@@ -86,7 +88,7 @@ class ExpertTally:
         """Starts to copy what was counted since :meth:`begin` to the host; None without layers."""
         if not self.layers:
             return None
-        return Pending(iteration, self._window, self.layers, self._sums, self._padded, self._met)
+        return Pending(iteration, self._window, self.layers, self._sums, self._padded, self._met, self._uneven)
 
     def _watch(self, number: int, layer: MoeLayer) -> None:
         if layer.is_counted and layer.read_processed is None:

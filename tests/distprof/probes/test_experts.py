@@ -361,6 +361,54 @@ def test_rows_of_padding_are_no_tokens(tmp_path: Path) -> None:
     assert [load.tokens.tolist() for load in loads[1:]] == [[4, 3, 2, 1]] * 2
 
 
+@pytest.mark.parametrize(
+    ("chosen", "tokens"), [([[2], [2], [2], [2]], [0, 0, 2, 0]), ([[0], [1], [2], [3]] * 3, [2, 2, 2, 2])]
+)
+def test_a_burst_that_drops_tokens_is_no_padding(tmp_path: Path, chosen: list[list[int]], tokens: list[int]) -> None:
+    """All tokens go to one expert, or as many as it can take to each: the step that matters most is not left out."""
+    model = nn.Sequential(Listed(chosen, capacity=2))
+
+    def job() -> None:
+        optimizer = sgd(model)
+        for _ in range(2):
+            for _ in range(2):
+                model(torch.rand(len(chosen), 8)).sum().backward()
+            optimizer.step()
+
+    loads = record(tmp_path, job, timed=2).of(ExpertLoad)
+    assert [load.unseen for load in loads] == [(), ()]
+    assert [load.tokens.tolist() for load in loads] == [[2 * count for count in tokens]] * 2
+    assert [[one.tokens.tolist() for one in load.calls] for load in loads] == [[[sum(tokens)] * 2]] * 2
+
+
+def test_a_burst_after_other_steps_is_no_padding(tmp_path: Path) -> None:
+    """Where nothing shows what was chosen, the steps before tell that rows are no padding."""
+    steps = [[4, 3, 2, 1], [4, 0, 0, 0], [2, 2, 2, 2], [1, 2, 3, 4]]
+    sizes = iter([rows for step_sizes in steps for rows in step_sizes])
+    model = Plain(lambda expert, x: expert(x.new_ones(next(sizes), 8)))
+
+    def job() -> None:
+        optimizer = sgd(model)
+        for _ in steps:
+            step(model, optimizer)
+
+    loads = record(tmp_path, job, timed=4).of(ExpertLoad)
+    assert [load.unseen for load in loads] == [()] * 4
+    assert [load.tokens.tolist() for load in loads[1:3]] == [[4, 0, 0, 0], [2, 2, 2, 2]]
+
+
+def test_an_expert_that_gets_more_than_was_chosen_stands_for_others(tmp_path: Path) -> None:
+    class Template(Listed):
+        def forward(self, x: Tensor) -> Tensor:
+            _, chosen = self.router(x)
+            for number, expert in enumerate(self.experts):
+                rows = x[(chosen == number).any(1)][:2]
+                x = x + torch.func.functional_call(self.experts[0], dict(expert.named_parameters()), (rows,)).sum()
+            return x
+
+    assert record(tmp_path, training(1, nn.Sequential(Template(ROUTE)))).one(ExpertLoad).unseen == (0,)
+
+
 def test_a_mask_shows_how_many_choices_were_dropped(tmp_path: Path) -> None:
     class Top2Router(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
