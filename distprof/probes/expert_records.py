@@ -194,7 +194,7 @@ class Pending:
         if sums.by_value:
             filled = [found[rows_of(row)].item() if rows_of(row) in found else 0 for row in layer.expert_rows]
             return np.array(filled), not sums.misread
-        if len(rows) == 1 or (chosen is not None and chosen.sum() == rows.sum()) or self._are_uneven(number, rows):
+        if self._are_uneven(number, rows) or len(rows) == 1 or (chosen is not None and chosen.sum() == rows.sum()):
             return rows, True
         fit = layer.ways == 1 and _are_chosen(by_call, calls.get(ROUTED, ()))
         if not fit and np.count_nonzero(rows) > 1:

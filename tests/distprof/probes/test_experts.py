@@ -397,6 +397,26 @@ def test_a_burst_after_other_steps_is_no_padding(tmp_path: Path) -> None:
     assert [load.tokens.tolist() for load in loads[1:3]] == [[4, 0, 0, 0], [2, 2, 2, 2]]
 
 
+def test_a_burst_of_tokens_from_other_ranks_is_no_padding(tmp_path: Path) -> None:
+    """Half of the experts live elsewhere.  At first as many tokens arrive as are sent, then all for one expert."""
+    sizes = iter([3, 1, 9, 0, 6, 6])
+
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.num_experts, self.router = 4, TopRouter([[0], [1], [2], [3]])
+            self.experts = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8), None, None])
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.router(x)
+            for expert in list(self.experts)[:2]:
+                x = x + expert(x.new_ones(next(sizes), 8)).sum()
+            return x
+
+    loads = record(tmp_path, training(3, nn.Sequential(Half())), timed=3).of(ExpertLoad)
+    assert [(load.tokens.tolist(), load.unseen) for load in loads] == [([3, 1], ()), ([9, 0], ()), ([6, 6], ())]
+
+
 def test_an_expert_that_gets_more_than_was_chosen_stands_for_others(tmp_path: Path) -> None:
     class Template(Listed):
         def forward(self, x: Tensor) -> Tensor:
