@@ -56,7 +56,7 @@ def draw(report: Report) -> Figure | None:
 
 
 def _detail(grid: GainGrid, gains: FloatArray, named: list[tuple[int, int]], unit: TimeUnit, mark: _Mark) -> str:
-    words = "what an iteration would be shorter if the ranks there ran like the others of their cohort"
+    words = "by how much an iteration would be shorter if the ranks there ran like the others of their cohort"
     if not grid.by_replay:
         words = "by how much the ranks' own time of an iteration exceeds that of the others of their cohort"
     shared = [(-(-size // style.MOST_CELLS), what) for size, what in zip(gains.shape, ("row", "column"), strict=True)]
