@@ -16,7 +16,7 @@ from distprof.model.moe_layers import MoeLayer, find_moe_layers, place_layers
 from distprof.model.parameters import FirstNames, parameters_of
 from distprof.model.record_chunks import parameter_records, tree_records
 from distprof.model.topology import RankTopology
-from distprof.model.unnamed_layers import Seen, UnnamedLayer, Verdict, find_unnamed_layers, judge, with_kinds
+from distprof.model.unnamed_layers import Seen, UnnamedLayer, Verdict, doubtful, find_unnamed_layers, judge, with_kinds
 from distprof.module_walk import parameters_in
 from distprof.rank.identity import Identity
 from distprof.records import ExpertLayers, Parameter, Record, Suspect, Topology
@@ -31,7 +31,9 @@ _MAX_TEXT = 1_000
 class ModelRegistry:
     """Module tree, parameters, MoE layers and topology of one rank."""
 
-    def __init__(self, identity: Identity, meshes: MeshRecorder) -> None:
+    def __init__(self, identity: Identity, meshes: MeshRecorder, *, counts: bool = False) -> None:
+        """``counts``: a step will be counted, whose calls tell MoE layers without telling names."""
+        self._counts = counts
         self._stacks = FrameworkRegistry()
         self.tree = ModuleTree(self._stacks)
         self._rank = identity.rank
@@ -68,6 +70,7 @@ class ModelRegistry:
         if row is None:
             return None, ()
         described = self.tree.rows[row]
+        self._add_named_by_script(row)
         for number, layer in enumerate(self._layers):
             if layer.row == row or (layer.name == described.name and self.tree.rows[layer.row].root == described.root):
                 return number, ()
@@ -105,10 +108,13 @@ class ModelRegistry:
             if not with_gradient:
                 self._evaluated.add(self.tree.rows[row].root)
         layers = self._find_layers(module, row)
-        self._layers += layers
         self._unnamed += find_unnamed_layers(module, row, self.tree.rows, layers, self._size_of)
         suspects = [*find_suspects(module, row, self.tree.rows, layers)]
         self._suspects += suspects
+        doubted = doubtful(layers, row, module) if self._counts else []
+        self._unnamed += doubted
+        layers = [layer for layer in layers if not any(layer is one.layer for one in doubted)]
+        self._layers += layers
         self._add_parameters(module, row, layers)
         if caller >= 0 and not layers and not suspects:
             return row, [*tree_records(new_rows)]
@@ -119,7 +125,7 @@ class ModelRegistry:
     @property
     def has_late_records(self) -> bool:
         """Whether :meth:`late_records` may have any."""
-        are_judged = any(one.verdict.seen is not Seen.NOTHING for one in self._unnamed)
+        are_judged = any(one.is_due for one in self._unnamed)
         return bool(self._evaluated or self._unrecorded or self._places_are_due or are_judged)
 
     def late_records(self, optimizers: Iterable[object] = ()) -> Sequence[Record]:
@@ -182,11 +188,20 @@ class ModelRegistry:
         note = f"tp {ways}, but no parameter shows that it is cut over tp ranks: all are counted as copies"
         return replace(topology, notes=(*topology.notes, note))
 
+    def _add_named_by_script(self, row: int) -> None:
+        """Adds the doubtful layer of a row: the script says that it is one."""
+        for one in self._unnamed:
+            if one.layer.row == row and one.has_router:
+                one.verdict = Verdict(Seen.EXPERTS)
+                self._add_judged([one])
+
     def _judge_unnamed(self) -> None:
         """Adds the layers and the suspects that a counted step has shown among those that no name tells."""
-        known = [layer.row for layer in self._layers]
-        judged = judge(self._unnamed, self.tree.rows, known)
-        for one in self._unnamed:
+        self._add_judged([one for one in self._unnamed if one.is_due])
+
+    def _add_judged(self, candidates: Sequence[UnnamedLayer]) -> None:
+        judged = judge(candidates, self.tree.rows, [layer.row for layer in self._layers])
+        for one in candidates:
             one.verdict = Verdict(Seen.NOTHING)
         if not judged.layers and not judged.suspects:
             return

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from distprof.frameworks.expert_finder import unnamed_experts
-from distprof.frameworks.module_view import ModelView
+from distprof.frameworks.module_view import ModelView, unwrapped
 from distprof.model.moe_layers import MoeLayer, moe_layer
 from distprof.module_walk import modules_of
 from distprof.records import EXPERT, ROUTER, ModuleRow, Parameter, Suspect
@@ -19,10 +22,15 @@ _MAY_BE = "its modules get a part of the tokens each, after one with an output f
 _INSIDE = "it is an expert that has experts"
 
 
+#: Returns the tensors that hold the weights of all experts, as far as they are plain ones that this rank has whole.
+ReadWeights = Callable[[], list[Tensor]]
+
+
 class Seen(Enum):
     """What the calls of a counted step show."""
 
     NOTHING = "nothing"
+    DENSE = "dense"  # each module gets all tokens
     EXPERTS = "experts"
     SUSPECT = "suspect"  # not all modules get all tokens, but nothing says which they get
 
@@ -36,10 +44,27 @@ class Verdict:
 
 @dataclass
 class UnnamedLayer:
-    """A layer as it would be if it is one, and what a counted step has shown of it since it was last asked."""
+    """A layer as it would be if it is one, and what a counted step has shown of it since it was last asked.
+
+    ``has_router``: by its weights, or by the name of its router, it is one, but nothing is named after experts.  Such a
+    layer is one unless its calls, or the use of its weights, show that it is dense; ``is_decided``: it was judged.
+    """
 
     layer: MoeLayer
     verdict: Verdict = field(default=Verdict(Seen.NOTHING))
+    has_router: bool = False
+    read_weights: ReadWeights | None = None  # of experts whose weights are stacked
+    is_decided: bool = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether :func:`judge` has something to say of it."""
+        return self.verdict.seen is not Seen.NOTHING or (self.has_router and not self.is_decided)
+
+    @property
+    def is_layer(self) -> bool:
+        seen = self.verdict.seen
+        return seen is Seen.EXPERTS or (self.has_router and not self.is_decided and seen is not Seen.DENSE)
 
 
 def find_unnamed_layers(
@@ -68,6 +93,30 @@ def find_unnamed_layers(
                 yield UnnamedLayer(replace(layer, model_row=first_row))
 
 
+def doubtful(layers: Sequence[MoeLayer], first_row: int, module: nn.Module) -> list[UnnamedLayer]:
+    """Returns those of the layers of ``module`` that are whole and in which nothing is named after experts.
+
+    A gate, or a Linear with as many rows, may also weigh heads or branches that all work on all tokens.
+    """
+    whole = [one for one in layers if one.guessed and max(len(one.expert_rows), one.local) == one.num_experts]
+    modules = dict(enumerate(modules_of(module), first_row)) if whole else {}
+    return [UnnamedLayer(one, has_router=True, read_weights=_stacked_weights(one, modules)) for one in whole]
+
+
+def _stacked_weights(layer: MoeLayer, modules: Mapping[int, nn.Module]) -> ReadWeights | None:
+    holder = modules.get(layer.holder)
+    if layer.expert_rows or holder is None:
+        return None
+    return partial(_read_stacked, weakref.ref(unwrapped(holder)), layer.num_experts)
+
+
+def _read_stacked(holder: weakref.ref[nn.Module], number: int) -> list[Tensor]:
+    module = holder()
+    own = [] if module is None else [one for one in module._parameters.values() if one is not None]
+    plain = (one for one in own if type(one) in (nn.Parameter, Tensor) and not is_lazy(one))
+    return [one for one in plain if one.dim() > 2 and one.shape[0] == number and one.numel()]
+
+
 @dataclass
 class Judged:
     """What the candidates turned out to be."""
@@ -81,19 +130,21 @@ def judge(candidates: Sequence[UnnamedLayer], rows: Sequence[ModuleRow], known: 
     or suspects.
     """
     judged, done, inside = Judged(), {*known}, {*known}
-    for one in sorted(candidates, key=lambda candidate: candidate.verdict.seen is not Seen.EXPERTS):
+    for one in sorted(candidates, key=lambda candidate: not candidate.is_layer):
         row, verdict = one.layer.row, one.verdict
-        if verdict.seen is Seen.NOTHING or not done.isdisjoint({row, *one.layer.expert_rows}):
+        is_layer, one.is_decided = one.is_layer, True
+        nothing = not is_layer and verdict.seen is not Seen.SUSPECT
+        if nothing or not done.isdisjoint({row, *one.layer.expert_rows}):
             continue
         done |= {row, *one.layer.expert_rows}
         name = rows[row].name or rows[row].class_name
         if any(above in inside for above in _and_above(row, rows)):
             judged.suspects.append(Suspect(name, row, _INSIDE))
-        elif verdict.seen is Seen.SUSPECT:
-            judged.suspects.append(Suspect(name, row, _MAY_BE))
-        else:
+        elif is_layer:
             inside.add(row)
-            judged.layers.append(_layer(one.layer, verdict))
+            judged.layers.append(one.layer if one.has_router else _layer(one.layer, verdict))
+        else:
+            judged.suspects.append(Suspect(name, row, _MAY_BE))
     return judged
 
 
@@ -108,10 +159,13 @@ def with_kinds(
     """Returns parameters, those of the layers' experts and routers as such."""
     kinds: Mapping[int, str] = {
         **{layer.router: ROUTER for layer in layers},
-        **{row: EXPERT for layer in layers for row in layer.expert_rows},
+        **{row: EXPERT for layer in layers for row in layer.parameter_rows},
     }
+    own = {(layer.holder, name) for layer in layers for name in layer.own}
 
     def kind(one: Parameter) -> str:
+        if (one.row, one.name.rpartition(".")[2]) in own:
+            return EXPERT
         return next((kinds[row] for row in _and_above(one.row, rows) if row in kinds), one.kind)
 
     return [replace(one, kind=kind(one)) for one in parameters]

@@ -78,7 +78,7 @@ class RecordedRank:
             settings.run_id, identity.world_size, self._clock, clock_domain(), self.output.write
         )
         self.heartbeat = open_heartbeat(settings, identity, self.device, self._clock, self._evaluates)
-        self.models = ModelRegistry(identity, self.meshes)
+        self.models = ModelRegistry(identity, self.meshes, counts=settings.count)
         self._uncalled_models = UncalledModels(self.models.tree, self.adopt)
         self._steps.window = first_window(settings, identity.world_size)
         self.output.write(self._steps.window.record())

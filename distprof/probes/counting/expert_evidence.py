@@ -2,7 +2,8 @@
 
 Of experts a router is called first: it gives each token a score for each of them.  Then each is called with the tokens
 that have chosen it, and these are the ones of the highest scores.  The layers of a chain and the members of an ensemble
-get all tokens each; the head of a classifier, which may have as many rows as its model has layers, is called last.
+get all tokens each; the head of a classifier, which may have as many rows as its model has layers, is called last.  The
+levels of a pyramid get all items of the batch, with fewer rows of each.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from distprof.frameworks.routing_readers import MAX_TOP_K, plain_values
 from distprof.hooks.dynamo import hidden_from_dynamo
 from distprof.model.moe_layers import MoeLayer
 from distprof.model.unnamed_layers import Seen, UnnamedLayer, Verdict
-from distprof.probes.expert_rows import rows_of_call, tensors_of_call
+from distprof.probes.counting.weight_use import WeightUse
+from distprof.probes.expert_rows import tensors_of_call
 from distprof.probes.experts import read_hidden
 from distprof.records import Array
 
@@ -36,6 +39,10 @@ class _Turn:
     items: int  # the first dimension of what the router got
     rows: Array  # that each module of the list got
     firsts: Array  # the sum of the first dimensions of what it got
+    elements: Array  # of what it got
+    whole: int  # the elements of what the layer got
+    #: Of all that modules got.
+    shapes: set[tuple[int, ...]] = field(default_factory=set)
     #: How often each module is certainly among the k highest scores, and how often at most: [k, 2, modules].
     highest: torch.Tensor | None = None
     routed: torch.Tensor | None = None  # as the router's output says itself
@@ -48,6 +55,7 @@ class _Calls:
     turns: list[_Turn] = field(default_factory=list)
     was_before: bool = False  # a module of the list was called before the router
     router_runs: bool = False
+    whole: int = 0  # the elements of what the layer got last
 
 
 class ExpertEvidence:
@@ -55,35 +63,47 @@ class ExpertEvidence:
 
     def __init__(self, candidates: Sequence[UnnamedLayer]) -> None:
         self._candidates = candidates
+        self.use = WeightUse(candidates)
         #: Readers by row, called with its args and kwargs before the row runs, and with its output after.
         self.entering: dict[int, list[Callable[[tuple[Any, ...], dict[str, Any]], None]]] = {}
         self.leaving: dict[int, list[Callable[[Any], None]]] = {}
         for number, one in enumerate(candidates):
+            self.entering.setdefault(one.layer.row, []).append(partial(self._layer_entered, number))
             self.entering.setdefault(one.layer.router, []).append(partial(self._router_entered, number))
             self.leaving.setdefault(one.layer.router, []).append(partial(self._router_left, number))
             for place, row in enumerate(one.layer.expert_rows):
                 self.entering.setdefault(row, []).append(partial(self._entered, number, place))
-        self.begin()
+        self._calls = [_Calls() for _ in candidates]
 
     def begin(self) -> None:
         self._calls = [_Calls() for _ in self._candidates]
+        self.use.begin()
 
     def judge(self) -> None:
         """Tells each candidate what its calls have shown; waits for the device."""
-        for one, calls in zip(self._candidates, self._calls, strict=True):
+        for number, (one, calls) in enumerate(zip(self._candidates, self._calls, strict=True)):
             seen = _verdict(calls)
+            if one.has_router:
+                tokens = sum(turn.tokens for turn in calls.turns)
+                is_dense = _is_dense(calls) or self.use.is_dense(number, tokens)
+                one.verdict = Verdict(Seen.DENSE) if is_dense else _NOTHING
+                continue
             # Of experts that live elsewhere no call is seen: which tokens the others have to get is not known.
             is_sure = seen.seen is not Seen.EXPERTS or len(one.layer.expert_rows) == one.layer.num_experts
             one.verdict = seen if is_sure else Verdict(Seen.SUSPECT)
-        self.begin()
+        self._calls = [_Calls() for _ in self._candidates]
+        self.use.end()
+
+    @hidden_from_dynamo
+    def _layer_entered(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._calls[number].whole = prod(_shape(args, kwargs))
 
     @hidden_from_dynamo
     def _router_entered(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tokens, items = _rows_and_items(args, kwargs)
-        modules = len(self._candidates[number].layer.expert_rows)
-        rows, firsts = np.zeros(modules, np.int64), np.zeros(modules, np.int64)
-        self._calls[number].turns.append(_Turn(tokens, items, rows, firsts))
-        self._calls[number].router_runs = True
+        shape, calls = _shape(args, kwargs), self._calls[number]
+        rows, firsts, elements = np.zeros((3, len(self._candidates[number].layer.expert_rows)), np.int64)
+        calls.turns.append(_Turn(_rows(shape), shape[0] if shape else 0, rows, firsts, elements, calls.whole))
+        calls.router_runs = True
 
     @hidden_from_dynamo
     def _router_left(self, number: int, output: Any) -> None:
@@ -95,19 +115,25 @@ class ExpertEvidence:
 
     @hidden_from_dynamo
     def _entered(self, number: int, place: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls = self._calls[number]
+        calls, shape = self._calls[number], _shape(args, kwargs)
         if not calls.turns or calls.router_runs:
             calls.was_before = True
         else:
-            rows, items = _rows_and_items(args, kwargs)
-            calls.turns[-1].rows[place] += rows
-            calls.turns[-1].firsts[place] += items
+            turn = calls.turns[-1]
+            turn.rows[place] += _rows(shape)
+            turn.firsts[place] += shape[0] if shape else 0
+            turn.elements[place] += prod(shape) if shape else 0
+            turn.shapes.add(shape)
 
 
-def _rows_and_items(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
-    """Returns how many tokens a module got, and the first dimension of the tensor that has them."""
+def _shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+    """Returns the shape of the tensor of a call that has the tokens."""
     tensors = tensors_of_call(args, kwargs)
-    return rows_of_call(tensors), int(tensors[0].shape[0]) if tensors else 0
+    return tuple(tensors[0].shape) if tensors else ()
+
+
+def _rows(shape: tuple[int, ...]) -> int:
+    return prod(shape[:-1])
 
 
 def _keep_scores(turn: _Turn, output: Any) -> None:
@@ -135,6 +161,22 @@ def _keep_choice(turn: _Turn, layer: MoeLayer, output: Any) -> None:
     turn.routed = None if choice is None else choice.routed.detach().clone()
 
 
+def _is_dense(calls: _Calls) -> bool:
+    """Whether each module certainly got all tokens, in each turn."""
+    turns = [turn for turn in calls.turns if turn.rows.any()]
+    return bool(turns) and all(_is_pyramid(turn) or _gives_all(turn) for turn in turns)
+
+
+def _gives_all(turn: _Turn) -> bool:
+    fewest = turn.rows.min() >= max(turn.tokens, 1), turn.firsts.min() >= turn.items, turn.elements.min() >= turn.whole
+    return bool((turn.rows == turn.rows[0]).all() and all(fewest))
+
+
+def _is_pyramid(turn: _Turn) -> bool:
+    """Whether modules got all items of a batch, but not as many rows of each."""
+    return len(turn.shapes) > 1 and all(len(one) > 2 and one[0] == turn.items for one in turn.shapes)
+
+
 def _verdict(calls: _Calls) -> Verdict:
     turns = [turn for turn in calls.turns if turn.rows.any()]
     if calls.was_before or not turns or sum(turn.tokens for turn in turns) < _FEWEST_TOKENS:
@@ -150,6 +192,8 @@ def _verdict(calls: _Calls) -> Verdict:
 
 def _of_turn(turn: _Turn) -> Verdict:
     """Returns what one turn shows: by the rows that modules got, or by the items, of which each has many rows."""
+    if _is_pyramid(turn):
+        return _NOTHING
     routed = None if turn.routed is None else turn.routed.cpu().numpy()
     by_rows = _of_counts(turn, turn.rows, routed)
     if by_rows.seen is Seen.EXPERTS or turn.items != turn.tokens or turn.rows.min() == turn.tokens:

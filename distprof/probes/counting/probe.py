@@ -27,6 +27,7 @@ from distprof.probes.counting.expert_evidence import ExpertEvidence
 from distprof.probes.counting.iteration_count import IterationCount
 from distprof.probes.counting.mode_switch import ModeSwitch
 from distprof.probes.counting.router_figures import FiguresOfRouters
+from distprof.probes.counting.weight_use import watching
 from distprof.probes.experts import ExpertTally
 from distprof.probes.module_stack import ModuleStack, ThreadCallHandler
 from distprof.probes.optimizer_steps import OptimizerSteps
@@ -63,7 +64,8 @@ class CountingProbe:
         self._window = window
         self._module_patch = patch
         self._whole = whole
-        self._new_mode = new_mode
+        self._evidence = ExpertEvidence(unnamed)
+        self._new_mode = watching(self._evidence.use) if self._evidence.use.watches else new_mode
         self._compiled = CompiledCode(self, eager, on_error)
         self.optimizer_steps = OptimizerSteps(self._optimizer_began, self._optimizer_ended, on_error)
         self._running = ModuleStack(listener)
@@ -73,7 +75,6 @@ class CountingProbe:
         self._data_patch = dataloader_patch(on_error)
         self._routing = ExpertTally([_of_routers(layer) for layer in layers], window)
         self._figures = FiguresOfRouters(layers, listener.tree.rows)
-        self._evidence = ExpertEvidence(unnamed)
         self._ended: list[Record] = []
         self._threads: set[int] = set()  # other threads that run a module now
 

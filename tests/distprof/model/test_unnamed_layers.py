@@ -7,24 +7,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from support.moe.odd_names import BATCH, BRANCHES, LENGTH, TOKENS, WIDTH, Model, branch_numel, branches_of, ffn, record
 from support.reports import expert_layer
 from support.scripts import NewWorkplace
 from torch import Tensor, nn
 
-import distprof
 from distprof.merge.report import Report
-
-WIDTH, BRANCHES, BATCH, LENGTH = 8, 4, 4, 12
-TOKENS = BATCH * LENGTH
-
-
-def ffn() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
 
 
 class Chosen(nn.Module):
@@ -232,154 +224,6 @@ SUSPECTED: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class Chain(nn.Module):
-    """A model of as many layers as classes; ``first``: a classifier looks at its input, and not at its output."""
-
-    def __init__(self, *, first: bool, number: int = BRANCHES) -> None:
-        super().__init__()
-        self.blocks, self.head = nn.ModuleList(ffn() for _ in range(number)), nn.Linear(WIDTH, number)
-        self._first = first
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores = self.head(x) if self._first else None
-        for block in self.blocks:
-            x = x + block(x)
-        return x * (self.head(x) if scores is None else scores).sum(-1, keepdim=True)
-
-
-class GatedChain(Chain):
-    """A Linear looks at the input, and weighs each layer of the chain."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        shares = self.head(x).sigmoid()
-        for number, block in enumerate(self.blocks):
-            x = x + block(x) * shares[..., number, None]
-        return x
-
-
-class Gpt(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Linear(WIDTH, WIDTH)
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(WIDTH, 2, 16, dropout=0.0, batch_first=True) for _ in range(8)
-        )
-        self.classes = nn.Linear(WIDTH, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.embed(x)
-        for layer in self.layers:
-            x = layer(x)
-        return x + self.classes(x)
-
-
-class Ensemble(Chosen):
-    """All its branches see all tokens; ``weighted``: their outputs are scaled, as in a dense mixture."""
-
-    def __init__(self, *, weighted: bool) -> None:
-        super().__init__()
-        self._weighted = weighted
-
-    def forward(self, x: Tensor) -> Tensor:
-        shares = self.selector(x).softmax(-1)
-        every = torch.stack([branch(x) for branch in self.branches], -1)
-        return (every * shares[..., None, :]).sum(-1) if self._weighted else every.mean(-1) + shares.sum()
-
-
-class Heads(nn.Module):
-    """Several outputs of one trunk."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk, self.tasks = (
-            nn.Linear(WIDTH, BRANCHES),
-            nn.ModuleList(nn.Sequential(nn.Linear(BRANCHES, WIDTH), nn.GELU()) for _ in range(BRANCHES)),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.trunk(x)
-        return torch.stack([task(x) for task in self.tasks]).sum(0)
-
-
-class Unet(nn.Module):
-    """Works on fewer rows at each level; a Linear looks at the time first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.time = nn.Linear(WIDTH, BRANCHES)
-        self.levels = nn.ModuleList(nn.Conv1d(WIDTH, WIDTH, 3, padding=1) for _ in range(BRANCHES))
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale, images, found = self.time(x.mean(1)).sum(), x.transpose(1, 2), []
-        for level in self.levels:
-            images = level(images)
-            found.append(images.mean() * scale)
-            images = F.avg_pool1d(images, 2) if images.shape[-1] > 2 else images
-        return x * torch.stack(found).sum()
-
-
-class Pieces(Chosen):
-    """Each branch gets its own part of the tokens, whatever these are."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = x.chunk(BRANCHES, 1)
-        every = [branch(part) for branch, part in zip(self.branches, parts, strict=True)]
-        return torch.cat(every, 1) + self.selector(x).sum(-1, keepdim=True)
-
-
-class PiecesAfter(Pieces):
-    def forward(self, x: Tensor) -> Tensor:
-        scores = self.selector(x)
-        parts = x.chunk(BRANCHES, 1)
-        every = [branch(part) for branch, part in zip(self.branches, parts, strict=True)]
-        return torch.cat(every, 1) + scores.sum(-1, keepdim=True)
-
-
-NONE: dict[str, Callable[[], nn.Module]] = {
-    "chain": lambda: Chain(first=False),
-    "chain_of_8": lambda: Chain(first=False, number=8),
-    "classifier_first": lambda: Chain(first=True),
-    "gated_chain": lambda: GatedChain(first=True),
-    "gpt": Gpt,
-    "ensemble": lambda: Ensemble(weighted=False),
-    "dense_mixture": lambda: Ensemble(weighted=True),
-    "heads": Heads,
-    "unet": Unet,
-    "pieces": Pieces,
-    "pieces_after": PiecesAfter,
-}
-
-
-def record(folder: Path, model: nn.Module, **options: Any) -> Report:
-    x, optimizer = torch.randn(BATCH, LENGTH, WIDTH), torch.optim.SGD(model.parameters(), lr=0.0)
-    with distprof.record(out=folder, name="run", **({"warmup": 0, "timed": 3} | options)) as run:
-        for _ in range(6):
-            model(x).square().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-    return distprof.load(run).report
-
-
-class Model(nn.Module):
-    def __init__(self, parts: dict[str, Callable[[], nn.Module]]) -> None:
-        super().__init__()
-        self.first = nn.Linear(WIDTH, WIDTH)
-        self.parts = nn.ModuleDict({name: make() for name, make in parts.items()})
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        return torch.stack([part(x).square().mean() for part in self.parts.values()]).sum()
-
-
-def branches_of(part: nn.Module) -> nn.Module:
-    """Returns the list, or the dict, of a part."""
-    return next(one for one in part.modules() if isinstance(one, nn.ModuleList) or "a" in one._modules)
-
-
-def branch_numel(part: nn.Module) -> int:
-    return sum(p.numel() for p in next(iter(branches_of(part).children())).parameters())
-
-
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Report]:
     torch.manual_seed(0)
@@ -423,14 +267,85 @@ def test_what_is_not_understood_is_suspected(tmp_path: Path) -> None:
     assert report.model.active_params is None
 
 
-def test_dense_models_are_neither(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = Model(NONE)
-    report = record(tmp_path, model)
-    assert report.experts == ()
-    assert not any("suspected" in note for note in report.run.notes)
+class Named(Chosen):
+    """A telling name of its router alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = self.selector
+        del self.selector
+
+    def choose(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        weights, ids = self.gate(x).softmax(-1).topk(2)
+        return weights, ids
+
+
+class Balanced(Named):
+    """As many tokens for each branch, whatever the scores are."""
+
+    def choose(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self.gate(x).softmax(-1)
+        return scores[:, :1], torch.arange(TOKENS)[:, None] % BRANCHES
+
+
+class Unseen(Named):
+    """Calls its branches by their forward."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        x = hidden.reshape(-1, WIDTH)
+        _, ids = self.choose(x)
+        return torch.cat([branch.forward(x[(ids == e).any(-1)]) for e, branch in enumerate(self.branches)])
+
+
+class Stacked(nn.Module):
+    """Its branches are weights of three dimensions, which meet as many rows as their capacity is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Linear(WIDTH, BRANCHES, bias=False)
+        self.inward = nn.Parameter(torch.randn(BRANCHES, WIDTH, 2 * WIDTH))
+        self.outward = nn.Parameter(torch.randn(BRANCHES, 2 * WIDTH, WIDTH))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        x = hidden.reshape(-1, WIDTH)
+        weights, rows = self.scores(x).softmax(-1).t().topk(20)
+        y = torch.bmm(torch.bmm(x[rows], self.inward).relu(), self.outward) * weights[..., None]
+        return torch.zeros_like(x).index_add(0, rows.flatten(), y.flatten(0, 1)).view_as(hidden)
+
+
+class StackedOneByOne(Stacked):
+    def forward(self, hidden: Tensor) -> Tensor:
+        x = hidden.reshape(-1, WIDTH)
+        chosen = self.scores(x).argmax(-1)
+        parts = zip(self.inward, self.outward, strict=True)
+        return torch.cat([(x[chosen == n] @ inward).relu() @ outward for n, (inward, outward) in enumerate(parts)])
+
+
+@pytest.mark.parametrize("make", [Stacked, StackedOneByOne])
+@pytest.mark.parametrize("options", [{}, {"count": False}])
+def test_stacked_weights_beside_scores_are_experts(
+    tmp_path: Path, make: Callable[[], nn.Module], options: dict[str, bool]
+) -> None:
+    model = Model({"stacked": make})
+    report = record(tmp_path, model, **options)
+    (layer,) = report.experts
+    assert (layer.name, layer.num_experts, layer.guessed, {*layer.tokens}) == ("parts.stacked", BRANCHES, True, {None})
     assert report.model is not None
-    assert report.model.active_params == sum(p.numel() for p in model.parameters())
+    assert report.model.params_by_kind["expert"] == BRANCHES * 4 * WIDTH * WIDTH
+    assert report.model.params_by_kind["router"] == BRANCHES * WIDTH
+
+
+@pytest.mark.parametrize("options", [{}, {"count": False}])
+def test_a_routers_name_decides_unless_calls_are_dense(tmp_path: Path, options: dict[str, bool]) -> None:
+    torch.manual_seed(0)
+    model = Model({"named": Named, "balanced": Balanced, "unseen": Unseen})
+    report = record(tmp_path, model, **options)
+    named, balanced, unseen = (expert_layer(report, f"parts.{name}") for name in model.parts)
+    assert list(named.tokens) == [named.steps * count for count in model.parts["named"].tokens]  # type: ignore[union-attr]
+    assert {*balanced.tokens} <= {None, balanced.steps * TOKENS // BRANCHES}
+    assert {*unseen.tokens} == {None}
+    assert report.model is not None
+    assert report.model.params_by_kind["expert"] == 3 * BRANCHES * branch_numel(model.parts["named"])
 
 
 SCRIPT = """

@@ -1,0 +1,128 @@
+"""Sees in a counted step whether weights that may be those of experts are used as a whole: then they are none.
+
+The weights of all experts lie in one tensor of three dimensions, as those of all heads of attention do.  Tokens of an
+expert meet its own part alone, or a batched product has as many rows for each part as its capacity is.  Where one
+product has all parts at once, or each part meets all tokens, the layer is dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from distprof.external_exceptions import pass_on
+from distprof.flops.attribution import Attribution
+from distprof.flops.counter import FlopMode
+from distprof.model.unnamed_layers import UnnamedLayer
+
+_aten = torch.ops.aten
+_PRODUCTS = (_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default)
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_COPIES = (_aten.clone.default, _aten._to_copy.default)
+
+
+@dataclass
+class _Use:
+    """How the weights of one layer were used in a step."""
+
+    as_whole: bool = False
+    rows: dict[int, int] = field(default_factory=dict)  # that met each part, by the place where the part lies
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Where the weights of one expert begin, in a tensor of so many of them."""
+
+    use: _Use
+    start: int
+    elements: int
+    number: int
+    storage: StorageWeakRef | None = None  # of a copy: its place may be used again
+
+
+class WeightUse:
+    """Watches the weights of candidates; :meth:`begin` starts a step."""
+
+    def __init__(self, candidates: Sequence[UnnamedLayer]) -> None:
+        self._candidates = candidates
+        self._uses: list[_Use] = []
+        self._parts: dict[int, _Part] = {}
+        self.watches = any(one.read_weights is not None for one in candidates)
+
+    def begin(self) -> None:
+        self._uses = [_Use() for _ in self._candidates]
+        self._parts = {}
+        for use, one in zip(self._uses, self._candidates, strict=True):
+            for weight in one.read_weights() if one.read_weights is not None else ():
+                self._parts |= {part.start: part for part in _parts_of(use, weight, one.layer.num_experts)}
+
+    def is_dense(self, number: int, tokens: int) -> bool:
+        """Whether all weights of a candidate were used for each of its tokens."""
+        use = self._uses[number]
+        return use.as_whole or (bool(use.rows) and min(use.rows.values()) == max(use.rows.values()) >= tokens > 0)
+
+    def end(self) -> None:
+        """Forgets all places: what lies there may be freed."""
+        self._uses, self._parts = [], {}
+
+    def ran(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
+        """Looks at a product or a copy in forward."""
+        if torch._C._current_graph_task_id() != -1:
+            return
+        tensors = [value for value in args if type(value) in _PLAIN]
+        if func in _COPIES:
+            part = self._part(tensors[0]) if tensors else None
+            if part is not None and tensors[0].numel() == part.number * part.elements:
+                storage = StorageWeakRef(result.untyped_storage())
+                copy = _Part(part.use, result.data_ptr(), part.elements, part.number, storage)
+                self._parts[copy.start] = copy
+            return
+        for weight, other in (tensors[-2:], tensors[:-3:-1]) if len(tensors) > 1 else ():
+            part = self._part(weight)
+            if part is not None:
+                _add(part, weight, other.numel() // max(other.shape[-1 if other is tensors[-2] else -2], 1))
+
+    def _part(self, tensor: torch.Tensor) -> _Part | None:
+        part = self._parts.get(tensor.data_ptr())
+        return None if part is None or (part.storage is not None and part.storage.expired()) else part
+
+
+def watching(use: WeightUse) -> Callable[[Attribution], FlopMode]:
+    """Returns a maker of modes that count, and show ``use`` their products and copies."""
+    return partial(_WatchingMode, use)
+
+
+class _WatchingMode(FlopMode):
+    def __init__(self, use: WeightUse, attribution: Attribution) -> None:
+        super().__init__(attribution)
+        self._use = use
+        self._watched = {id(func) for func in (*_PRODUCTS, *_COPIES)}  # an op computes its hash in Python
+
+    def _count(self, func: Any, counted: Any, args: Any, kwargs: Any, result: Any) -> None:
+        super()._count(func, counted, args, kwargs, result)
+        if id(func) in self._watched:
+            try:
+                self._use.ran(func, args, result)
+            except Exception as error:
+                pass_on(error)  # the weights of this op are not seen
+
+
+def _parts_of(use: _Use, weight: torch.Tensor, number: int) -> Iterator[_Part]:
+    elements = weight.numel() // number
+    for place in range(number):
+        yield _Part(use, weight[place].data_ptr(), elements, number)
+
+
+def _add(part: _Part, weight: torch.Tensor, rows: int) -> None:
+    """Adds a product of a part, of all parts in a batch, or of all at once; ``rows`` are those of the other operand."""
+    if weight.numel() == part.elements:
+        part.use.rows[part.start] = part.use.rows.get(part.start, 0) + rows
+    elif weight.numel() == part.elements * part.number:
+        is_batch = weight.dim() == 3 and weight.shape[0] == part.number
+        part.use.rows[part.start] = part.use.rows.get(part.start, 0) + rows // part.number
+        part.use.as_whole = part.use.as_whole or not is_batch
