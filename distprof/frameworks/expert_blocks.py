@@ -63,8 +63,8 @@ def _listed(module: nn.Module, inner: nn.Module, view: ModelView, *, named: bool
     entries = [*inner._modules.values()]
     present = [(place, one) for place, one in enumerate(entries) if one is not None and not _is_beside(one)]
     kinds = {type(unwrapped(one)) for _, one in present}
-    if len(kinds) != 1 or (len(entries) < 2 and not named):
-        return None
+    if len(kinds) != 1 or (len(entries) < 2 and not named) or len({id(one) for _, one in present}) < len(present):
+        return None  # of a module at several places, rows do not say which of them is meant
     places = sorted({0, 1, len(present) - 1} & {*range(len(present))})  # a few show whether all are alike
     shapes = [_shapes(present[place][1], view) for place in places]
     if not named and (not shapes[0] or shapes[1:] != shapes[:1] * (len(shapes) - 1)):

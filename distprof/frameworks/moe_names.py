@@ -18,7 +18,8 @@ _NUM_EXPERTS = (
 #: Attributes that hold the number of experts a token.
 _TOP_K = (
     *("top_k", "topk", "num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_top_k"),
-    *("num_selected_experts", "num_activated_experts", "n_activated_experts", "top_k_experts", "moe_topk", "k"),
+    *("num_selected_experts", "num_activated_experts", "n_activated_experts", "top_k_experts", "moe_topk"),
+    *("num_selects", "top_n", "k"),
 )
 _ROUTER_NAMES = frozenset({"gate", "router", "wg", "w_gate", "gating", "switch", "router_gate", "gate_network"})
 _ROUTER_CLASS = re.compile(r"(router|gate|gating)(v\d+)?$", re.IGNORECASE)

@@ -10,7 +10,7 @@ distprof.merge.work.moe_flops has the work of experts and routers on one rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -125,10 +125,33 @@ def layer_shares(analysis: Analysis) -> dict[LayerKey, LayerShare]:
 
 
 def experts_per_token(analysis: Analysis) -> dict[LayerKey, float]:
-    """Returns the measured rows of experts / tokens of the router, by layer; no layer where a rank did not count."""
+    """Returns the measured rows of experts / tokens of the router, by layer; no layer where a rank did not count, or
+    where some of the rows are padding.
+    """
     complete = (sums for sums in work_sums(analysis) if sums.ranks == analysis.run.world_size)
     layers = (item for sums in complete for item in sums.layers.items())
-    return {key: layer.rows / layer.tokens for key, layer in layers if layer.rows and layer.tokens}
+    found = {key: layer.rows / layer.tokens for key, layer in layers if layer.rows and layer.tokens}
+    padded = {*_padded_layers(analysis)}
+    return {key: rows for key, rows in found.items() if key not in padded}
+
+
+def _padded_layers(analysis: Analysis) -> Iterator[LayerKey]:
+    """Yields the layers whose experts all got as many rows on a rank, but not as many tokens.
+
+    A rank that sees equal rows in its first timed step leaves rows of zeros out of the later ones.
+    """
+    for data in analysis.ranks:
+        window = analysis.windows.get(data.rank)
+        if window is None or window.loads is None or not any(window.unseen):
+            continue
+        start = 0
+        for number, layer in enumerate(data.layers):
+            end = start + len(layer.local_experts) * layer.counted
+            seen = [at for at, unseen in enumerate(window.unseen) if number not in unseen]
+            loads = window.loads[seen, start:end]
+            if number in window.unseen[0] and loads.size and (loads != loads[:, :1]).any():
+                yield layer_key(data, layer, analysis.pipelines[data.rank])
+            start = end
 
 
 def model_work(analysis: Analysis) -> ModelWork | None:

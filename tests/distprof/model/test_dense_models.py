@@ -190,8 +190,10 @@ class GatedHeads(nn.Module):
         self._gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = (self.queries, self.keys, self.values)
-        heads = F.scaled_dot_product_attention(*(torch.einsum("btd,hde->bhte", x, weight) for weight in weights))
+        queries, keys, values = (
+            torch.einsum("btd,hde->bhte", x, weight) for weight in (self.queries, self.keys, self.values)
+        )
+        heads = F.scaled_dot_product_attention(queries, keys, values)
         shares = self.get_submodule(self._gate)(x).sigmoid().transpose(1, 2)
         return torch.einsum("bhte,hed->btd", heads * shares[..., None], self.outward)
 

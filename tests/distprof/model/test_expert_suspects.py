@@ -88,3 +88,10 @@ def test_a_router_beside_alike_weights() -> None:
     (suspect,) = suspects(nn.Sequential(Stacked(router=nn.Identity())))
     assert (suspect.name, suspect.why) == ("0", "its class is Stacked")
     assert suspects(nn.Sequential(Stacked(head=nn.Identity()), Part(router=nn.Identity(), up=nn.Linear(4, 4)))) == ()
+
+
+def test_a_module_at_several_places_of_a_list() -> None:
+    """Its rows do not say as which of them it was called."""
+    shared = dense()
+    (suspect,) = suspects(Part(gate=nn.Linear(4, 4), experts=nn.ModuleList([shared, dense(), shared, dense()])))
+    assert suspect.name == "experts"
