@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from distprof.external_exceptions import pass_on
 from distprof.flops.attribution import Attribution
 from distprof.flops.counter import FlopMode
 from distprof.model.unnamed_layers import UnnamedLayer
+from distprof.probes.experts import read_hidden
 
 _aten = torch.ops.aten
 _PRODUCTS = (_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default)
@@ -57,6 +57,10 @@ class WeightUse:
     def begin(self) -> None:
         self._uses = [_Use() for _ in self._candidates]
         self._parts = {}
+        if self.watches:
+            read_hidden(self._find_parts)
+
+    def _find_parts(self) -> None:
         for use, one in zip(self._uses, self._candidates, strict=True):
             for weight in one.read_weights() if one.read_weights is not None else ():
                 self._parts |= {part.start: part for part in _parts_of(use, weight, one.layer.num_experts)}
@@ -106,16 +110,13 @@ class _WatchingMode(FlopMode):
     def _count(self, func: Any, counted: Any, args: Any, kwargs: Any, result: Any) -> None:
         super()._count(func, counted, args, kwargs, result)
         if id(func) in self._watched:
-            try:
-                self._use.ran(func, args, result)
-            except Exception as error:
-                pass_on(error)  # the weights of this op are not seen
+            read_hidden(self._use.ran, func, args, result)
 
 
 def _parts_of(use: _Use, weight: torch.Tensor, number: int) -> Iterator[_Part]:
-    elements = weight.numel() // number
+    first, step = weight.data_ptr(), weight.stride(0) * weight.element_size()
     for place in range(number):
-        yield _Part(use, weight[place].data_ptr(), elements, number)
+        yield _Part(use, first + place * step, weight.numel() // number, number)
 
 
 def _add(part: _Part, weight: torch.Tensor, rows: int) -> None:
