@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from distprof.frameworks.expert_blocks import Blocks, candidates
 from distprof.frameworks.module_view import ModelView, Weight, is_wrapping, package_of, unwrapped
@@ -50,6 +51,7 @@ class _Router:
     columns: tuple[int, ...]  # where the experts may be the columns
     inputs: frozenset[int]
     stated: tuple[int, ...] = ()
+    name: str = ""  # of the layer's own weight
 
     def fits(self, blocks: Blocks) -> bool:
         return self.number(blocks) > 0 or (self.is_named and not self.rows)
@@ -80,23 +82,25 @@ def find_experts(layer: nn.Module, view: ModelView) -> Experts | None:
     return None
 
 
-def unnamed_experts(layer: nn.Module, view: ModelView) -> Iterator[Experts]:
-    """Yields what may be the experts of a layer, where no name says so: alike modules in a list or a dict, beside a
-    module whose last matrix has a row for each of them.
+def unnamed_experts(layer: nn.Module, view: ModelView) -> Iterator[tuple[Experts, str]]:
+    """Yields what may be the experts of a layer, where no name says so: alike blocks of weights, beside a module whose
+    last matrix has a row for each of them, or beside such a matrix, whose name is yielded too.
 
-    By structure alone the layers of a model and its head are no different: only their calls tell.
+    By structure alone the layers of a model and its head are no different, nor are heads of attention: only their calls
+    and the use of their weights tell.
     """
-    if is_wrapping(layer) or not _holds_lists(layer):
+    if is_wrapping(layer) or not (_holds_lists(layer) or _holds_stacks(layer)):
         return
     for blocks, child in candidates(layer, view):
-        if blocks.is_named or not blocks.modules or blocks.whole < 2:
+        if blocks.is_named or blocks.whole < 2 or (not blocks.modules and blocks.local < blocks.whole):
             continue
         if blocks.module is not child and next(unnamed_experts(unwrapped(child), view), None) is not None:
             continue  # the child is the layer
         for router in _routers(layer, {id(blocks.module), id(child)}, view, of_any_class=True):
             takes_same = bool((router.inputs - {blocks.whole}) & blocks.widths)  # a square matrix is no router
-            if router.module is not None and router.rows[:1] == (blocks.whole,) and takes_same:
-                yield _experts(layer, blocks, router, ())
+            sizes = router.rows[:1] if router.module is not None else (*router.rows, *router.columns)
+            if blocks.whole in sizes and takes_same:
+                yield _experts(layer, blocks, router, ()), router.name
 
 
 def _holds_lists(layer: nn.Module) -> bool:
@@ -104,6 +108,14 @@ def _holds_lists(layer: nn.Module) -> bool:
     children = [unwrapped(child) for child in unwrapped(layer)._modules.values() if child is not None]
     inside = (unwrapped(one) for child in children for one in child._modules.values() if one is not None)
     return any(isinstance(one, _LISTS) for one in (*children, *inside))
+
+
+def _holds_stacks(layer: nn.Module) -> bool:
+    """Whether a module, or a child, has weights of three dimensions of its own; torch's own modules do not count."""
+    own = (one for one in (layer, *layer._modules.values()) if one is not None)
+    holders = (one for one in map(unwrapped, own) if not package_of(one).startswith("torch."))
+    every = (weight for holder in holders for weight in holder._parameters.values() if weight is not None)
+    return any(len(getattr(weight, "ds_shape", None) or weight.shape) > 2 for weight in every if not is_lazy(weight))
 
 
 def _is_itself_a_layer(child: nn.Module, view: ModelView, *, with_router: bool) -> bool:
@@ -198,7 +210,7 @@ def _routers(layer: nn.Module, without: set[int], view: ModelView, *, of_any_cla
             yield _router(child, [weight for _, weight in view.weights_below(child, depth=2)], named=named)
     for name, weight in view.weights(layer).items():
         if len(weight.shape) == 2 and not name.endswith("bias"):
-            yield _router(None, [weight], named=is_router_name(name.removesuffix("_weight")))
+            yield replace(_router(None, [weight], named=is_router_name(name.removesuffix("_weight"))), name=name)
 
 
 def _router(module: nn.Module | None, weights: Sequence[Weight], *, named: bool) -> _Router:

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from distprof.frameworks.expert_finder import unnamed_experts
 from distprof.frameworks.module_view import ModelView, unwrapped
 from distprof.model.moe_layers import MoeLayer, moe_layer
-from distprof.module_walk import modules_of
+from distprof.module_walk import every_module, modules_of
 from distprof.records import EXPERT, ROUTER, ModuleRow, Parameter, Suspect
 
 _MOST = 1_000
@@ -22,7 +22,8 @@ _MAY_BE = "its modules get a part of the tokens each, after one with an output f
 _INSIDE = "it is an expert that has experts"
 
 
-#: Returns the tensors that hold the weights of all experts, as far as they are plain ones that this rank has whole.
+#: Returns weights that are plain tensors, which this rank has whole.  Of experts: those that hold a part for each of
+#: them, or one matrix of each.
 ReadWeights = Callable[[], list[Tensor]]
 
 
@@ -53,7 +54,8 @@ class UnnamedLayer:
     layer: MoeLayer
     verdict: Verdict = field(default=Verdict(Seen.NOTHING))
     has_router: bool = False
-    read_weights: ReadWeights | None = None  # of experts whose weights are stacked
+    read_weights: ReadWeights | None = None  # of the experts
+    read_router: ReadWeights | None = None  # where the router's weight is the layer's own
     is_decided: bool = False
 
     @property
@@ -83,14 +85,18 @@ def find_unnamed_layers(
     for row, one in modules.items():
         if any(above in known for above in _and_above(row, rows)):
             continue
-        for experts in unnamed_experts(one, view):
+        for experts, own_router in unnamed_experts(one, view):
             layer = moe_layer(experts, row, rows, modules, size_of)
             if layer is None or found == _MOST:
                 continue
             inside = {*layer.expert_rows}
             if not any(above in inside for at in known for above in _and_above(at, rows)):
                 found += 1
-                yield UnnamedLayer(replace(layer, model_row=first_row))
+                yield UnnamedLayer(
+                    replace(layer, model_row=first_row),
+                    read_weights=_block_weights(layer, modules),
+                    read_router=partial(_read_own, weakref.ref(one), own_router) if own_router else None,
+                )
 
 
 def doubtful(layers: Sequence[MoeLayer], first_row: int, module: nn.Module) -> list[UnnamedLayer]:
@@ -110,11 +116,35 @@ def _stacked_weights(layer: MoeLayer, modules: Mapping[int, nn.Module]) -> ReadW
     return partial(_read_stacked, weakref.ref(unwrapped(holder)), layer.num_experts)
 
 
+def _block_weights(layer: MoeLayer, modules: Mapping[int, nn.Module]) -> ReadWeights | None:
+    if not layer.expert_rows:
+        return _stacked_weights(layer, modules)
+    return partial(_read_matrices, [weakref.ref(modules[row]) for row in layer.expert_rows])
+
+
 def _read_stacked(holder: weakref.ref[nn.Module], number: int) -> list[Tensor]:
-    module = holder()
-    own = [] if module is None else [one for one in module._parameters.values() if one is not None]
-    plain = (one for one in own if type(one) in (nn.Parameter, Tensor) and not is_lazy(one))
-    return [one for one in plain if one.dim() > 2 and one.shape[0] == number and one.numel()]
+    return [one for one in _plain_weights(holder()) if one.dim() > 2 and one.shape[0] == number]
+
+
+def _read_own(layer: weakref.ref[nn.Module], name: str) -> list[Tensor]:
+    module = layer()
+    return [one for one in _plain_weights(module) if module is not None and one is module._parameters.get(name)]
+
+
+def _read_matrices(blocks: Sequence[weakref.ref[nn.Module]]) -> list[Tensor]:
+    """Returns the first matrix of each block; nothing where one has none."""
+    every = (
+        (one for part in every_module(block) for one in _plain_weights(part)) for read in blocks if (block := read())
+    )
+    firsts = [next((one for one in own if one.dim() == 2), None) for own in every]
+    found = [one for one in firsts if one is not None]
+    return found if len(found) == len(blocks) else []
+
+
+def _plain_weights(module: nn.Module | None) -> Iterator[Tensor]:
+    for one in module._parameters.values() if module is not None else ():
+        if one is not None and type(one) in (nn.Parameter, Tensor) and not is_lazy(one) and one.numel():
+            yield one
 
 
 @dataclass

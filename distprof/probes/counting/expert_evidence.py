@@ -69,8 +69,9 @@ class ExpertEvidence:
         self.leaving: dict[int, list[Callable[[Any], None]]] = {}
         for number, one in enumerate(candidates):
             self.entering.setdefault(one.layer.row, []).append(partial(self._layer_entered, number))
-            self.entering.setdefault(one.layer.router, []).append(partial(self._router_entered, number))
-            self.leaving.setdefault(one.layer.router, []).append(partial(self._router_left, number))
+            if one.layer.router >= 0:
+                self.entering.setdefault(one.layer.router, []).append(partial(self._router_entered, number))
+                self.leaving.setdefault(one.layer.router, []).append(partial(self._router_left, number))
             for place, row in enumerate(one.layer.expert_rows):
                 self.entering.setdefault(row, []).append(partial(self._entered, number, place))
         self._calls = [_Calls() for _ in candidates]
@@ -82,12 +83,15 @@ class ExpertEvidence:
     def judge(self) -> None:
         """Tells each candidate what its calls have shown; waits for the device."""
         for number, (one, calls) in enumerate(zip(self._candidates, self._calls, strict=True)):
-            seen = _verdict(calls)
+            seen, tokens = _verdict(calls), sum(turn.tokens for turn in calls.turns)
             if one.has_router:
-                tokens = sum(turn.tokens for turn in calls.turns)
                 is_dense = _is_dense(calls) or self.use.is_dense(number, tokens)
                 one.verdict = Verdict(Seen.DENSE) if is_dense else _NOTHING
                 continue
+            if one.read_router is not None:
+                seen = _NOTHING  # whether its weight scores tokens, no call shows
+            if seen.seen is Seen.NOTHING and tokens >= _FEWEST_TOKENS and not any(map(_is_pyramid, calls.turns)):
+                seen = Verdict(Seen.SUSPECT) if self.use.is_choice(number, tokens) else seen
             # Of experts that live elsewhere no call is seen: which tokens the others have to get is not known.
             is_sure = seen.seen is not Seen.EXPERTS or len(one.layer.expert_rows) == one.layer.num_experts
             one.verdict = seen if is_sure else Verdict(Seen.SUSPECT)
@@ -97,6 +101,9 @@ class ExpertEvidence:
     @hidden_from_dynamo
     def _layer_entered(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._calls[number].whole = prod(_shape(args, kwargs))
+        if self._candidates[number].layer.router < 0:  # its weight is the layer's own: no call of it is seen
+            self._router_entered(number, args, kwargs)
+            self._calls[number].router_runs = False
 
     @hidden_from_dynamo
     def _router_entered(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -1,8 +1,11 @@
-"""Sees in a counted step whether weights that may be those of experts are used as a whole: then they are none.
+"""Sees in a counted step how many rows meet each of the blocks of weights that may be those of experts.
 
-The weights of all experts lie in one tensor of three dimensions, as those of all heads of attention do.  Tokens of an
-expert meet its own part alone, or a batched product has as many rows for each part as its capacity is.  Where one
+The weights of all experts may lie in one tensor of three dimensions, as those of all heads of attention do.  Tokens of
+an expert meet its own part alone, or a batched product has as many rows for each part as its capacity is.  Where one
 product has all parts at once, or each part meets all tokens, the layer is dense.
+
+Some layers use the weights of their experts without calling them as modules.  Where each token meets k of the blocks,
+and each block meets some of the tokens, these may be experts.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ class _Use:
 
     as_whole: bool = False
     rows: dict[int, int] = field(default_factory=dict)  # that met each part, by the place where the part lies
+    blocks: list[int] = field(default_factory=list)  # the places of one part of each expert
+    router: int = 0  # the place of the layer's own router; 0: it has none
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,32 @@ class WeightUse:
 
     def _find_parts(self) -> None:
         for use, one in zip(self._uses, self._candidates, strict=True):
-            for weight in one.read_weights() if one.read_weights is not None else ():
-                self._parts |= {part.start: part for part in _parts_of(use, weight, one.layer.num_experts)}
+            weights = one.read_weights() if one.read_weights is not None else []
+            if one.layer.expert_rows:
+                parts = [_Part(use, weight.data_ptr(), weight.numel(), 1) for weight in weights]
+            else:
+                parts = [part for weight in weights for part in _parts_of(use, weight, one.layer.num_experts)]
+            use.blocks = [part.start for part in parts[: one.layer.num_experts]]
+            for weight in one.read_router() if one.read_router is not None else ():
+                use.router = weight.data_ptr()
+                parts.append(_Part(use, use.router, weight.numel(), 1))
+            self._parts |= {part.start: part for part in parts}
 
     def is_dense(self, number: int, tokens: int) -> bool:
         """Whether all weights of a candidate were used for each of its tokens."""
         use = self._uses[number]
         return use.as_whole or (bool(use.rows) and min(use.rows.values()) == max(use.rows.values()) >= tokens > 0)
+
+    def is_choice(self, number: int, tokens: int) -> bool:
+        """Whether each token met k of a candidate's blocks, and blocks met unlike numbers of them, in no order of their
+        size, as levels of a pyramid have.
+        """
+        use = self._uses[number]
+        tokens = use.rows.get(use.router, 0) if use.router else tokens
+        counts = [use.rows.get(start, 0) for start in use.blocks]
+        ordered = sorted(counts)
+        is_share = tokens > 0 and sum(counts) % tokens == 0 and 0 < sum(counts) // tokens < len(counts)
+        return is_share and max(counts) < tokens and counts not in (ordered, ordered[::-1]) and not use.as_whole
 
     def end(self) -> None:
         """Forgets all places: what lies there may be freed."""

@@ -164,6 +164,29 @@ class Modalities(nn.Module):
         return shares * torch.cat([encoder(part) for encoder, part in zip(self.encoders, parts, strict=True)], 1)
 
 
+class Kinds(nn.Module):
+    """Adds an embedding of its kind to each token, and calls the encoder of this kind by its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds, self.encoders = nn.Parameter(torch.randn(3, WIDTH)), nn.ModuleList(ffn() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = zip(self.encoders, x.split([4, 5, 3], 1), self.kinds, strict=True)
+        return torch.cat([encoder.forward(part + kind) for encoder, part, kind in parts], 1)
+
+
+class EnsembleByForward(nn.Module):
+    """All members see all tokens, and none is called as a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shares, self.members = nn.Linear(WIDTH, BRANCHES), nn.ModuleList(ffn() for _ in range(BRANCHES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([member.forward(x) for member in self.members], -1) @ self.shares(x)[..., None]
+
+
 class Pyramid(nn.Module):
     """Its levels get fewer rows of each sample, in all twice as many as there are tokens."""
 
@@ -231,6 +254,8 @@ NONE: dict[str, Callable[[], nn.Module]] = {
     "dynamic_kernel": DynamicKernel,
     "selective_kernel": SelectiveKernel,
     "modalities": Modalities,
+    "kinds": Kinds,
+    "ensemble_by_forward": EnsembleByForward,
     "pyramid": Pyramid,
     "chain": lambda: Chain(first=False),
     "chain_of_8": lambda: Chain(first=False, number=8),
