@@ -125,14 +125,22 @@ def layer_shares(analysis: Analysis) -> dict[LayerKey, LayerShare]:
 
 
 def experts_per_token(analysis: Analysis) -> dict[LayerKey, float]:
-    """Returns the measured rows of experts / tokens of the router, by layer; no layer where a rank did not count, or
-    where some of the rows are padding.
+    """Returns the measured rows of experts / tokens of the router, by layer.
+
+    No layer where a rank did not count, where some of the rows are padding, or where the layer itself has the weights:
+    its products may be the dispatch of tokens, too.
     """
     complete = (sums for sums in work_sums(analysis) if sums.ranks == analysis.run.world_size)
     layers = (item for sums in complete for item in sums.layers.items())
     found = {key: layer.rows / layer.tokens for key, layer in layers if layer.rows and layer.tokens}
-    padded = {*_padded_layers(analysis)}
-    return {key: rows for key, rows in found.items() if key not in padded}
+    unclear = {*_padded_layers(analysis), *_layers_with_own_weights(analysis)}
+    return {key: rows for key, rows in found.items() if key not in unclear}
+
+
+def _layers_with_own_weights(analysis: Analysis) -> Iterator[LayerKey]:
+    for data in analysis.ranks:
+        own = (layer for layer in data.layers if layer.row in data.parameters.expert_rows)
+        yield from (layer_key(data, layer, analysis.pipelines[data.rank]) for layer in own)
 
 
 def _padded_layers(analysis: Analysis) -> Iterator[LayerKey]:

@@ -396,6 +396,7 @@ def test_stacked_weights_beside_scores_are_experts(
     assert report.model is not None
     assert report.model.params_by_kind["expert"] == BRANCHES * 4 * WIDTH * WIDTH
     assert report.model.params_by_kind["router"] == BRANCHES * WIDTH
+    assert (report.model.active_params, report.model.why_no_active) == (None, "the top-k is not known")
 
 
 @pytest.mark.parametrize("options", [{}, {"count": False}])
