@@ -93,7 +93,7 @@ def read_choice(output: Any, num_experts: int, *, top_k: int = 0, limited: bool 
     """Reads a router whose output is, or includes, the choice of its tokens in one of the forms above.
 
     ``top_k`` is the number of experts a token where the layer states it.  ``limited``: the layer states a capacity, so
-    that a mask may show what is left after drops.
+    that a mask, or counts, may show what is left after drops.
     """
     values = [*plain_values(output)]
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
@@ -105,7 +105,7 @@ def read_choice(output: Any, num_experts: int, *, top_k: int = 0, limited: bool 
         found = _mask(tensor, num_experts, top_k, limited=limited) or _places(tensor, num_experts, top_k)
         if found is not None:
             return found
-    counts = _counts(values, num_experts)
+    counts = None if limited else _counts(values, num_experts)
     if counts is not None:
         return Routing(counts)
     scores = _nonzero_scores(tensors, num_experts, top_k)

@@ -106,7 +106,7 @@ def doubtful(layers: Sequence[MoeLayer], first_row: int, module: nn.Module) -> l
     """
     whole = [one for one in layers if one.guessed and max(len(one.expert_rows), one.local) == one.num_experts]
     modules = dict(enumerate(modules_of(module), first_row)) if whole else {}
-    return [UnnamedLayer(one, has_router=True, read_weights=_stacked_weights(one, modules)) for one in whole]
+    return [UnnamedLayer(one, has_router=True, read_weights=_block_weights(one, modules)) for one in whole]
 
 
 def _stacked_weights(layer: MoeLayer, modules: Mapping[int, nn.Module]) -> ReadWeights | None:

@@ -86,7 +86,7 @@ class ExpertEvidence:
             seen, tokens = _verdict(calls), sum(turn.tokens for turn in calls.turns)
             if one.has_router:
                 is_dense = _is_dense(calls) or self.use.is_dense(number, tokens)
-                one.verdict = Verdict(Seen.DENSE) if is_dense else _NOTHING
+                one.verdict = Verdict(Seen.DENSE) if is_dense and not self.use.is_padded(number) else _NOTHING
                 continue
             if one.read_router is not None:
                 seen = _NOTHING  # whether its weight scores tokens, no call shows

@@ -37,6 +37,8 @@ class _Use:
     rows: dict[int, int] = field(default_factory=dict)  # that met each part, by the place where the part lies
     blocks: list[int] = field(default_factory=list)  # the places of one part of each expert
     router: int = 0  # the place of the layer's own router; 0: it has none
+    seen: int = 0  # rows that met one of the blocks
+    zeros: list[torch.Tensor] = field(default_factory=list)  # how many of these are zeros
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,14 @@ class WeightUse:
         use = self._uses[number]
         return use.as_whole or (bool(use.rows) and min(use.rows.values()) == max(use.rows.values()) >= tokens > 0)
 
+    def is_padded(self, number: int) -> bool:
+        """Whether half of the rows that met blocks are zeros: a capacity for all tokens, of which few are there.
+
+        Waits for the device.
+        """
+        use = self._uses[number]
+        return use.seen > 0 and 2 * int(sum(zeros.item() for zeros in use.zeros)) >= use.seen
+
     def is_choice(self, number: int, tokens: int) -> bool:
         """Whether each token met k of a candidate's blocks, and blocks met unlike numbers of them, in no order of their
         size, as levels of a pyramid have.
@@ -113,7 +123,11 @@ class WeightUse:
         for weight, other in (tensors[-2:], tensors[:-3:-1]) if len(tensors) > 1 else ():
             part = self._part(weight)
             if part is not None:
-                _add(part, weight, other.numel() // max(other.shape[-1 if other is tensors[-2] else -2], 1))
+                rows = other.numel() // max(other.shape[-1 if other is tensors[-2] else -2], 1)
+                _add(part, weight, rows)
+                if other is tensors[-2] and part.start in part.use.blocks:
+                    part.use.seen += rows
+                    part.use.zeros.append((other.detach() == 0).all(-1).sum())
 
     def _part(self, tensor: torch.Tensor) -> _Part | None:
         part = self._parts.get(tensor.data_ptr())

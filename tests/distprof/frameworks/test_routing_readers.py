@@ -164,6 +164,7 @@ def test_masks() -> None:
         assert (said.kept.tolist(), said.choices) == ([1, 2, 1, 1], 6)
     assert read_choice(mask.long(), 4) is None, "may be something else"
     assert read_choice(mask, 4, limited=True) is None, "may lack dropped choices of an unknown number"
+    assert read_choice((torch.tensor([3, 1, 0, 2]), torch.rand(3, 4, 2)), 4, top_k=2, limited=True) is None, "likewise"
 
 
 def test_scores_of_the_chosen_alone() -> None:

@@ -343,6 +343,16 @@ class Named(Chosen):
         return weights, ids
 
 
+class ForAll(Named):
+    """The capacity of each branch is as large as the number of tokens."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        x = hidden.reshape(-1, WIDTH)
+        here = F.one_hot(self.choose(x)[1], BRANCHES).sum(1).t().to(x.dtype)
+        self.tokens = here.sum(1).int().tolist()
+        return torch.stack([branch(x * at[:, None]) for branch, at in zip(self.branches, here, strict=True)]).sum(0)
+
+
 class Balanced(Named):
     """As many tokens for each branch, whatever the scores are."""
 
@@ -384,7 +394,16 @@ class StackedOneByOne(Stacked):
         return torch.cat([(x[chosen == n] @ inward).relu() @ outward for n, (inward, outward) in enumerate(parts)])
 
 
-@pytest.mark.parametrize("make", [Stacked, StackedOneByOne])
+class StackedForAll(Stacked):
+    """The capacity of each branch is as large as the number of tokens."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        x = hidden.reshape(-1, WIDTH)
+        here = F.one_hot(self.scores(x).argmax(-1), BRANCHES).t().to(x.dtype)
+        return (torch.bmm(torch.bmm(x * here[..., None], self.inward).relu(), self.outward) * here[..., None]).sum(0)
+
+
+@pytest.mark.parametrize("make", [Stacked, StackedOneByOne, StackedForAll])
 @pytest.mark.parametrize("options", [{}, {"count": False}])
 def test_stacked_weights_beside_scores_are_experts(
     tmp_path: Path, make: Callable[[], nn.Module], options: dict[str, bool]
@@ -402,14 +421,15 @@ def test_stacked_weights_beside_scores_are_experts(
 @pytest.mark.parametrize("options", [{}, {"count": False}])
 def test_a_routers_name_decides_unless_calls_are_dense(tmp_path: Path, options: dict[str, bool]) -> None:
     torch.manual_seed(0)
-    model = Model({"named": Named, "balanced": Balanced, "unseen": Unseen})
+    model = Model({"named": Named, "for_all": ForAll, "balanced": Balanced, "unseen": Unseen})
     report = record(tmp_path, model, **options)
-    named, balanced, unseen = (expert_layer(report, f"parts.{name}") for name in model.parts)
-    assert list(named.tokens) == [named.steps * count for count in model.parts["named"].tokens]  # type: ignore[union-attr]
+    named, for_all, balanced, unseen = (expert_layer(report, f"parts.{name}") for name in model.parts)
+    for layer, name in ((named, "named"), (for_all, "for_all")):
+        assert list(layer.tokens) == [layer.steps * count for count in model.parts[name].tokens]  # type: ignore[union-attr]
     assert {*balanced.tokens} <= {None, balanced.steps * TOKENS // BRANCHES}
     assert {*unseen.tokens} == {None}
     assert report.model is not None
-    assert report.model.params_by_kind["expert"] == 3 * BRANCHES * branch_numel(model.parts["named"])
+    assert report.model.params_by_kind["expert"] == 4 * BRANCHES * branch_numel(model.parts["named"])
 
 
 SCRIPT = """
