@@ -405,7 +405,7 @@ def test_a_burst_of_tokens_from_other_ranks_is_no_padding(tmp_path: Path) -> Non
         def __init__(self) -> None:
             super().__init__()
             self.num_experts, self.router = 4, TopRouter([[0], [1], [2], [3]])
-            self.experts = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8), None, None])
+            self.experts = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8), None, None])  # type: ignore[list-item]
 
         def forward(self, x: Tensor) -> Tensor:
             self.router(x)
