@@ -8,6 +8,8 @@ would take what its device takes for the mean of the tokens (distprof.merge.expe
 step, so that a hot expert which is another one in each step costs as much as one that stays; where a step has several
 micro-batches whose tokens are known, what equal loads save is that of each.  Where the experts of all ep ranks run on
 as many rows, on a capacity that empty slots fill (distprof.merge.experts.empty_slots), loads are equal.
+
+On a host with too few processors a rank seems slow that only waits for one: no device is blamed for that.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from distprof.merge.experts.layer_times import enclosing_layers
 from distprof.merge.experts.micro_batches import MicroBatchLoads
 from distprof.merge.experts.recorded.hosts import ExpertHost
 from distprof.merge.experts.tokens_or_device import saved_in_micro_batches, tokens_or_device
-from distprof.merge.report import ExpertLayerStats
+from distprof.merge.report import ExpertLayerStats, TokensOrDevice
 from distprof.merge.stats import middle
 from distprof.plain import dataclass
 from distprof.records import NO_ROW
@@ -36,6 +38,7 @@ class EpTimes:
 
     iterations: tuple[int, ...]
     own_ns: FloatArray  # (ep ranks, iterations), NaN for an ep rank without a time
+    running_ns: FloatArray  # the same without what ranks wait for a processor, as far as that was seen
 
 
 def ep_times(analysis: Analysis, hosts: Sequence[ExpertHost], counted: Sequence[int], size: int) -> EpTimes | None:
@@ -52,12 +55,17 @@ def ep_times(analysis: Analysis, hosts: Sequence[ExpertHost], counted: Sequence[
     windows = analysis.timed_windows
     every = set.intersection(*map(set, {windows[rank].iterations for _, rank in timed}))
     shared = sorted(every.intersection(counted) if counted else every)
-    sums, ranks = np.zeros((size, len(shared))), np.zeros((size, 1))
+    sums, running, ranks = np.zeros((size, len(shared))), np.zeros((size, len(shared))), np.zeros((size, 1))
     for host, rank in timed:
         kept = np.isin(windows[rank].iterations, shared)
-        sums[host.ep] += _own_times(analysis)[rank][host.number, kept]
+        own = _own_times(analysis)[rank][host.number, kept]
+        sums[host.ep] += own
+        running[host.ep] += own * (1 - _waiting_shares(analysis)[rank][kept])
         ranks[host.ep] += 1
-    return EpTimes(tuple(shared), np.where(ranks > 0, sums / np.maximum(ranks, 1), np.nan)) if shared else None
+    if not shared:
+        return None
+    own_ns, running_ns = (np.where(ranks > 0, each / np.maximum(ranks, 1), np.nan) for each in (sums, running))
+    return EpTimes(tuple(shared), own_ns, running_ns)
 
 
 def with_costs(
@@ -75,7 +83,7 @@ def with_costs(
     medians = middle(times.own_ns, axis=1)
     if loads is not None and layer.empty is not None and layer.empty.equal_rows:
         loads, micro_batches = np.ones_like(loads), ()  # experts run on their capacity
-    found = tokens_or_device(times.own_ns, loads) if known and loads is not None else None
+    found = _cause(times, loads) if known and loads is not None else None
     saved = None if found is None else found.saved_by_equal_tokens_ns
     if found is not None and loads is not None and micro_batches:
         saved = saved_in_micro_batches(times.own_ns, loads, found, _by_step(times.iterations, loads, micro_batches))
@@ -88,6 +96,18 @@ def with_costs(
     )
 
 
+def _cause(times: EpTimes, loads: FloatArray) -> TokensOrDevice | None:
+    """Returns what makes ep ranks differ.  A rank is slow only if it is also slow while it has a processor."""
+    found = tokens_or_device(times.own_ns, loads)
+    if found is None or max(found.slowness) == 1:
+        return found
+    running = tokens_or_device(times.running_ns, loads)
+    if running is None:
+        return found
+    are_slow = all(own > 1 for own, at_all in zip(running.slowness, found.slowness, strict=True) if at_all > 1)
+    return found if are_slow else running
+
+
 def _by_step(
     iterations: Sequence[int], loads: FloatArray, micro_batches: Sequence[MicroBatchLoads]
 ) -> list[list[FloatArray]]:
@@ -98,6 +118,27 @@ def _by_step(
     for one in micro_batches:
         found.setdefault(one.iteration, []).append(one.by_ep.astype(np.float64))
     return [found.get(iteration, [loads[:, [step]]]) for step, iteration in enumerate(iterations)]
+
+
+@computed_once
+def _waiting_shares(analysis: Analysis) -> dict[int, FloatArray]:
+    """Returns by rank and step the share of its own time in which it waits for a processor, 0 where it was not seen.
+
+    In which module it waits is not known: the share is taken to be that of all.
+    """
+    found = {}
+    for rank, window in analysis.timed_windows.items():
+        own_ns = window.durations_ns.astype(np.float64)
+        if rank in rank_waits(analysis):
+            waits = rank_waits(analysis)[rank]
+            order = np.searchsorted(window.iterations, waits.iteration).clip(max=max(0, window.steps - 1))
+            there = np.isin(waits.iteration, window.iterations)
+            np.subtract.at(own_ns, order[there], waits.wait_ns[there])
+        waits_ns = (
+            window.processor_waits_ns if len(window.processor_waits_ns) == window.steps else np.zeros(window.steps)
+        )
+        found[rank] = (np.nan_to_num(waits_ns) / np.maximum(own_ns, 1)).clip(0, 1)
+    return found
 
 
 @computed_once

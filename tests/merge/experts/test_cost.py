@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
-from support.reports import report_of
+from support.reports import changed_report, report_of
 from support.simulated.job import Enqueue, Item, SimulatedJob, Turn, Wait, Work
 from support.synthetic import MS
 
 from distprof.merge.analyse import analyse
+from distprof.merge.experts.cost import EpTimes, with_costs
 from distprof.merge.experts.summary import summarise
 from distprof.merge.report import ONLY_DEVICE, ONLY_TOKENS, Report
 from distprof.merge.text.blocks.moe.experts import experts_block
-from distprof.records import NO_ROW, CollectiveWindow, ExpertLayer, Record
+from distprof.records import NO_ROW, CollectiveWindow, ExpertLayer, Record, Step
 
 #: ms in the forward of layers.1 by rank; ranks 0 and 2 have ep coordinate 0, ranks 1 and 3 have 1.
 WORK = (10.0, 40.0, 14.0, 42.0)
@@ -101,3 +104,32 @@ def test_the_block_has_the_cost_where_it_is_known() -> None:
     lines = list(experts_block(replace(found, experts=(replace(layer, ep_cost_ns=14.5e6),))))
     head, row = (line for line in lines if line.startswith(("layer ", "blocks.")))
     assert "ep max/mean     cost" in head and "14.5 ms" in row
+
+
+def test_a_rank_that_waits_for_a_processor_is_no_slow_device() -> None:
+    """Ep rank 2 takes 2.5 times as long as the others for as many tokens; of this time, it runs for 40 %."""
+    (layer,) = report().experts
+    own_ns, tokens = np.full((4, 8), 10.0 * MS), np.full((4, 8), 100.0)
+    own_ns[2] *= 2.5
+    own_ns *= np.random.default_rng(0).uniform(0.99, 1.01, own_ns.shape)
+    running_ns = own_ns.copy()
+    running_ns[2] *= 0.4
+    for ran_ns, cause in ((own_ns, ONLY_DEVICE), (running_ns, "")):
+        found = with_costs(layer, EpTimes(tuple(range(8)), own_ns, ran_ns), tokens)
+        assert found.tokens_or_device is not None and found.tokens_or_device.cause == cause
+        assert found.ep_cost_ns == pytest.approx(15 * 3 / 4 * MS, rel=0.05), "what ranks wait for it is measured"
+
+
+@pytest.mark.parametrize(("share", "cause"), [(0.0, ONLY_DEVICE), (0.8, "")])
+def test_of_own_time_a_share_is_waiting_for_a_processor(share: float, cause: str) -> None:
+    """Rank 3 takes four times as long in a layer, and nobody makes it wait: it waits for a processor, or is slow."""
+
+    def change(rank: int, record: Record) -> Record:
+        if rank != 3 or not isinstance(record, Step):
+            return record
+        return replace(record, processor_wait_seen=True, processor_wait_ns=int(share * record.duration_ns))
+
+    job: dict[str, Any] = {"dp": 4, "ep": 4, "layers": 2, "experts": 8, "steps": 8, "collectives": 8, "noise": 0.01}
+    found = changed_report(change, slow_rank=3, slow_ms=30, slow_module="blocks.1.moe.experts", **job)
+    (layer,) = found.experts
+    assert layer.tokens_or_device is not None and layer.tokens_or_device.cause == cause

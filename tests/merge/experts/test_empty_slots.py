@@ -48,7 +48,7 @@ def test_without_a_counted_step_they_are_not_known() -> None:
 def test_tokens_are_no_cause_where_ep_ranks_run_on_as_many_rows() -> None:
     """Times that follow tokens by chance: with a capacity, they cannot be because of them."""
     tokens = np.array([[100.0, 110, 120, 130], [300, 290, 280, 270]])
-    times = EpTimes((0, 1, 2, 3), 1e4 * tokens)
+    times = EpTimes((0, 1, 2, 3), 1e4 * tokens, 1e4 * tokens)
     (full,), (padded,) = report().experts, report(padding=4).experts
     by_tokens = with_costs(full, times, tokens).tokens_or_device
     assert by_tokens is not None and by_tokens.cause == ONLY_TOKENS
