@@ -141,11 +141,7 @@ class ExpertTally:
         self._read_safely(_read_holder, number, (*args, *kwargs.values()))
 
     def _read_safely(self, read: Callable[[MoeLayer, LayerSums, Any], None], number: int, values: Any) -> None:
-        """Calls a reader hidden from the script's modes, and marks the layer when it raises.  Nothing is read while a
-        CUDA graph is captured: the graph would replay the reader.
-        """
-        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
-            return
+        """Calls a reader hidden from the script's modes, and marks the layer when it raises."""
         if not read_hidden(read, self.layers[number], self._sums[number], values):
             self._sums[number].misread = True
 
@@ -153,8 +149,12 @@ class ExpertTally:
 def read_hidden(read: Callable[..., None], *values: Any) -> bool:
     """Calls a reader hidden from the script's modes; returns whether it did not raise.
 
+    Nothing is read while a CUDA graph is captured: the graph would replay the reader.
+
     Autograd stays on, because an exception from outside might leave it off: what is read are integers, or detached.
     """
+    if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+        return True
     try:
         if not torch._C._len_torch_dispatch_stack() and not torch._C._len_torch_function_stack():
             _read_outside_inference(read, values)

@@ -116,7 +116,7 @@ class ExpertEvidence:
     def _router_left(self, number: int, output: Any) -> None:
         calls, layer = self._calls[number], self._candidates[number].layer
         calls.router_runs = False
-        if calls.turns and not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()):
+        if calls.turns:
             read_hidden(_keep_scores, calls.turns[-1], output)
             read_hidden(_keep_choice, calls.turns[-1], layer, output)
 
