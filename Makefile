@@ -40,7 +40,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 
 # Made again when dependencies or C sources change; Python sources are used in place (editable install).
-$(READY): pyproject.toml constraints.txt $(wildcard distprof/probes/timing/*.[ch])
+$(READY): pyproject.toml constraints.txt $(wildcard distprof/native/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[torch,test,check]"
 	touch $@
@@ -124,4 +124,4 @@ pictures: demo
 	$(BIN)/python tools/pictures.py runs/demo/report
 
 clean:
-	rm -rf build $(VENV) distprof/probes/timing/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build $(VENV) distprof/native/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

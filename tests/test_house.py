@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import runpy
 import sys
 from collections.abc import Iterator
@@ -249,6 +250,13 @@ def test_folder_size(folder: Path) -> None:
     assert len(files) <= MOST_MODULES
     lengths = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in files}
     assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_the_makefile_installs_again_when_c_sources_change() -> None:
+    wildcards = re.findall(r"\$\(wildcard (\S+)\)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    named = {file for wildcard in wildcards for file in ROOT.glob(wildcard)}
+    sources = {file for top in ("distprof", "launcher", "merge") for file in (ROOT / top).rglob("*.[ch]")}
+    assert sources and sources <= named
 
 
 def test_contributing_has_the_map_of_folders() -> None:
