@@ -165,3 +165,12 @@ def test_what_waits_is_refused(launches: Launches) -> None:
             wait(ids(1))
     with launches, pytest.raises(AssertionError, match="copies"):
         meta(3).copy_(torch.rand(3))
+
+
+def test_nothing_is_read_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    assert experts.read_hidden(read.append, 1)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert experts.read_hidden(read.append, 2)
+    assert read == [1]
