@@ -16,7 +16,7 @@ from distprof.external_exceptions import pass_on
 from distprof.frameworks.protocol import Experts, Framework, ParameterLayout, Routing
 from distprof.frameworks.routing_readers import count_by_expert, read_choice
 from distprof.module_walk import every_module
-from distprof.tensors.device_counts import copied_together, made
+from distprof.tensors.device_counts import as_it_is, made
 from distprof.topology.imported import group_ranks, imported, is_a
 
 _GROUPS = "deepspeed.utils.groups"
@@ -95,11 +95,11 @@ def _read_gate(output: Any, num_experts: int) -> Routing | None:
         kept, capacity = count_by_expert(output[3], num_experts), output[1]
     else:
         kept, capacity = made(output[2].sum((0, 2))), output[2].shape[2]
-    if not isinstance(capacity, Tensor):
-        routed, aux_loss = copied_together(output[-1], output[0])
-    else:
-        routed, aux_loss, capacity = copied_together(output[-1], output[0], capacity)
-    return Routing(routed, kept, aux_loss, capacity=capacity)
+    routed, aux_loss = as_it_is(output[-1]), as_it_is(output[0])
+    if isinstance(capacity, Tensor):
+        capacity = as_it_is(capacity)
+    uncopied = tuple(one for one in (routed, aux_loss, capacity) if isinstance(one, Tensor))
+    return Routing(routed, kept, aux_loss, capacity=capacity, uncopied=uncopied)
 
 
 def _read_autoep(output: Any, num_experts: int, *, top_k: int) -> Routing | None:

@@ -36,6 +36,7 @@ class Routing(NamedTuple):
     it; ``aux_loss``: a scalar.  ``choices``: how many choices were made, where ``routed`` may lack dropped ones; 0 if
     it lacks none.  ``must_be_all``: the form was guessed, and is wrong if ``routed`` has another number of choices.
     ``capacity``: how many of these choices one expert can take; 0 where the layer has no limit, or it is not known.
+    ``uncopied``: those of all these tensors that the script may change before the step ends.
     """
 
     routed: Tensor
@@ -44,6 +45,7 @@ class Routing(NamedTuple):
     choices: int = 0
     must_be_all: bool = False
     capacity: int | Tensor = 0
+    uncopied: tuple[Tensor, ...] = ()
 
 
 #: (a router's output, number of experts of the layer) -> its decision; None if the output has an unknown form.

@@ -52,6 +52,7 @@ class LayerSums:
     buffer_before: torch.Tensor | None = None  # the layer's own count when its model was called
     compiled_choices: int = 0  # in compiled code
     hidden: bool = False  # a compiled graph has the router, and does not show its choices
+    uncopied: list[tuple[torch.Tensor, int]] = field(default_factory=list)  # of the script, with their versions
 
     def add(self, name: str, counts: torch.Tensor | None) -> None:
         """Adds what one call counted, under one of the names of this module; None adds nothing."""
@@ -92,7 +93,8 @@ class LayerSums:
         return self.called or (self.rows is not None and self.rows.called)
 
     def finish(self) -> None:
-        """Ends the step: the rows of the next one are not this one's."""
+        """Ends the step: the rows of the next one are not this one's, and what the script has changed is not known."""
+        self.misread = self.misread or any(tensor._version != version for tensor, version in self.uncopied)
         self.called = self.was_called
         self._end_call()
 

@@ -197,6 +197,7 @@ def _add_choice(sums: LayerSums, choice: Routing) -> None:
     sums.add(KEPT, choice.kept)
     sums.choices += choice.choices
     sums.add_capacity(choice.capacity)
+    sums.uncopied += [(tensor, tensor._version) for tensor in choice.uncopied]
     sums.must_be_all = sums.must_be_all or choice.must_be_all
     if choice.aux_loss is not None:
         sums.add(AUX_LOSS, choice.aux_loss)

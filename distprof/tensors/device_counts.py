@@ -14,7 +14,7 @@ from torch import Tensor
 
 #: The numbers that one launch sets to zero, for the counts of many calls.
 _ZEROS = 1 << 13
-#: The last tensors that readers have made, which no script has; a reader makes up to three.
+#: The last tensors that readers have made, which no script has; a reader makes up to four.
 _made: list[Tensor] = []
 
 
@@ -35,16 +35,14 @@ def copied(counts: Tensor) -> Tensor:
     return made(counts.detach().to(torch.int64, copy=True))
 
 
-def copied_together(*tensors: Tensor) -> list[Tensor]:
-    """Returns copies of tensors, in one launch for each device, whatever the types are."""
-    found: dict[int, Tensor] = {}
-    for device in {tensor.device for tensor in tensors}:
-        here = [place for place, tensor in enumerate(tensors) if tensor.device == device]
-        here.sort(key=lambda place: -tensors[place].element_size())  # so that each copy is aligned
-        parts = [tensors[place].detach().reshape(-1).view(torch.uint8) for place in here]
-        for place, copy in zip(here, torch.cat(parts).split([part.numel() for part in parts]), strict=True):
-            found[place] = made(copy.view(tensors[place].dtype).view(tensors[place].shape))
-    return [found[place] for place in range(len(tensors))]
+def as_it_is(tensor: Tensor) -> Tensor:
+    """Returns what a tensor of the script has now: on a device itself, which launches nothing, and else a copy.
+
+    Who keeps it has to compare its version when it is read: the script may have changed it.
+    """
+    if tensor.is_cpu or tensor.is_inference():
+        return made(tensor.detach().clone())
+    return made(tensor.detach())
 
 
 def count_on_device(ids: Tensor, experts: int) -> Tensor:

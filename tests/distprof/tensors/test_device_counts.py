@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distprof.tensors import device_counts
-from distprof.tensors.device_counts import copied, copied_together, count_on_device, is_made
+from distprof.tensors.device_counts import as_it_is, copied, count_on_device, is_made
 
 INTEGERS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
 
@@ -76,13 +76,12 @@ def test_threads_share_no_zeros() -> None:
 
 def test_copies_are_not_the_scripts_tensors() -> None:
     counts, loss = torch.tensor([3, 1, 2]), torch.tensor(1.5, dtype=torch.bfloat16, requires_grad=True)
-    slots, flags = torch.tensor(7, dtype=torch.int32), torch.tensor([[True, False, True]])
-    own = copied(slots)
-    found = copied_together(loss, flags, counts)
-    assert all(is_made(one) and not one.requires_grad for one in (*found, own))
+    slots = torch.tensor(7, dtype=torch.int32)
+    found = [as_it_is(loss), as_it_is(counts), copied(slots)]
+    assert all(is_made(one) and not one.requires_grad for one in found)
     with torch.no_grad():
-        for tensor in (counts, loss, slots, flags):
+        for tensor in (counts, loss, slots):
             tensor.zero_()
-    assert [one.tolist() for one in (*found, own)] == [1.5, [[True, False, True]], [3, 1, 2], 7]
-    assert [one.dtype for one in (*found, own)] == [torch.bfloat16, torch.bool, torch.int64, torch.int64]
+    assert [one.tolist() for one in found] == [1.5, [3, 1, 2], 7]
+    assert [one.dtype for one in found] == [torch.bfloat16, torch.int64, torch.int64]
     assert not is_made(counts)
