@@ -67,7 +67,8 @@ def _json_part() -> Iterator[str]:
         yield from _text(kind)
         yield "| field | type | what |"
         yield "|---|---|---|"
-        hints, comments = typing.get_type_hints(kind), _comments(kind)
+        hints, classes = typing.get_type_hints(kind), [one for one in kind.__mro__ if is_dataclass(one)]
+        comments = {name: text for one in classes for name, text in _comments(one).items()}
         for field in fields(kind):
             if NOT_IN_JSON not in field.metadata:
                 yield f"| `{field.name}` | {_type(hints[field.name])} | {_cell(comments.get(field.name, ''))} |"

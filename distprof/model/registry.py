@@ -191,7 +191,7 @@ class ModelRegistry:
     def _add_named_by_script(self, row: int) -> None:
         """Adds the doubtful layer of a row: the script says that it is one."""
         for one in self._unnamed:
-            if one.layer.row == row and one.has_router:
+            if one.layer.row == row and one.has_router and not one.is_decided:
                 one.verdict = Verdict(Seen.EXPERTS)
                 self._add_judged([one])
 

@@ -1,1 +1,1 @@
-"""Helpers that know tensors only: those inside a call's values, and counts that no device is waited for."""
+"""Finds the tensors in nested values, and counts on a device without waiting for it."""

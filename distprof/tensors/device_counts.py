@@ -1,4 +1,4 @@
-"""Counts on an accelerator that nothing waits for, in as few kernels as possible: each launch costs the script time.
+"""Counts on an accelerator without waiting for it, in as few kernels as possible: each launch costs the script time.
 
 What is the same in all calls (numbers, zeros) is kept for each stream: a kernel of another one might read it before it
 is written.

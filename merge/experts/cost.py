@@ -21,7 +21,7 @@ import numpy as np
 
 from distprof.merge.analysis import Analysis, computed_once
 from distprof.merge.arrays import FloatArray, IntArray
-from distprof.merge.collectives.own_times import RankWaits, rank_waits, why_no_own_times
+from distprof.merge.collectives.own_times import RankWaits, rank_waits, waited_by_step, why_no_own_times
 from distprof.merge.experts.layer_times import enclosing_layers
 from distprof.merge.experts.micro_batches import MicroBatchLoads
 from distprof.merge.experts.recorded.hosts import ExpertHost
@@ -128,16 +128,10 @@ def _waiting_shares(analysis: Analysis) -> dict[int, FloatArray]:
     """
     found = {}
     for rank, window in analysis.timed_windows.items():
-        own_ns = window.durations_ns.astype(np.float64)
-        if rank in rank_waits(analysis):
-            waits = rank_waits(analysis)[rank]
-            order = np.searchsorted(window.iterations, waits.iteration).clip(max=max(0, window.steps - 1))
-            there = np.isin(waits.iteration, window.iterations)
-            np.subtract.at(own_ns, order[there], waits.wait_ns[there])
-        waits_ns = (
-            window.processor_waits_ns if len(window.processor_waits_ns) == window.steps else np.zeros(window.steps)
-        )
-        found[rank] = (np.nan_to_num(waits_ns) / np.maximum(own_ns, 1)).clip(0, 1)
+        own_ns = window.durations_ns - waited_by_step(analysis, rank, lambda waits: np.ones(len(waits.wait_ns), bool))
+        seen = len(window.processor_waits_ns) == window.steps
+        waits_ns = np.nan_to_num(window.processor_waits_ns) if seen else np.zeros(window.steps)
+        found[rank] = (waits_ns / np.maximum(own_ns, 1)).clip(0, 1)
     return found
 
 

@@ -73,14 +73,9 @@ def over_steps(iterations: Sequence[int], loads: FloatArray) -> LoadOverSteps:
     later = loads[len(loads) // 2 :]
     asleep = (np.nansum(loads, axis=0) > 0) & (np.nansum(later, axis=0) == 0)
     return LoadOverSteps(
+        **vars(measures),
         iterations=tuple(iterations),
-        max_violation=measures.max_violation,
-        entropy=measures.entropy,
         dead=tuple(np.count_nonzero(loads == 0, axis=1).tolist()),
         trend=trend([one for one in measures.max_violation if one is not None]),
         fallen_asleep=tuple(np.nonzero(asleep)[0].tolist()),
-        cv=measures.cv,
-        gini=measures.gini,
-        hottest=measures.hottest,
-        coldest=measures.coldest,
     )

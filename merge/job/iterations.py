@@ -1,4 +1,4 @@
-"""How long the iterations of the job are: one iteration is the median over the ranks that timed it."""
+"""Computes how long the iterations of the job are: one iteration is the median over the ranks that timed it."""
 
 from __future__ import annotations
 

@@ -31,20 +31,14 @@ class LoadsByStep:
 
 
 @dataclass(frozen=True)
-class LoadOverSteps:
+class LoadOverSteps(LoadsByStep):
     """The loads of one layer's experts, step by step; one value for each of ``iterations``."""
 
     iterations: tuple[int, ...]  # their numbers, ascending
-    max_violation: tuple[float | None, ...]  # MaxVio; None for a step without tokens
-    entropy: tuple[float | None, ...]  # normalised, 1 = balanced
     dead: tuple[int, ...]  # how many experts had no token
     trend: int  # of max_violation: 1 it rises, -1 it falls, 0 neither is certain
     fallen_asleep: tuple[int, ...]  # experts that had tokens, and none in the second half of the steps
     dropped: tuple[int, ...] = ()  # how many choices of the routers; empty where that is not known
-    cv: tuple[float | None, ...] = ()  # standard deviation / mean, 0 = balanced
-    gini: tuple[float | None, ...] = ()  # 0 = balanced
-    hottest: tuple[int | None, ...] = ()  # the expert with the largest load
-    coldest: tuple[int | None, ...] = ()  # the expert with the smallest load
     drop_rate: tuple[float | None, ...] = ()  # dropped / chosen; empty where that is not known
     ep: LoadsByStep | None = None  # the same measures of ep ranks; None where experts are not distributed
 

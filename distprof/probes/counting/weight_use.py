@@ -1,4 +1,4 @@
-"""Sees in a counted step how many rows meet each of the blocks of weights that may be those of experts.
+"""Counts the rows that meet the weights of each block which may be an expert, in a counted step.
 
 The weights of all experts may lie in one tensor of three dimensions, as those of all heads of attention do.  Tokens of
 an expert meet its own part alone, or a batched product has as many rows for each part as its capacity is.  Where one

@@ -1,4 +1,4 @@
-"""The table of MoE layers by step: how unequal the loads of experts and ep ranks are in each of them."""
+"""Makes the table of MoE layers by step: how unequal the loads of experts and ep ranks are in each of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _rows(report: Report) -> Iterator[_Step]:
 
 
 def _measures(
-    what: str, pick: Callable[[LoadOverSteps], LoadOverSteps | LoadsByStep | None], prefix: str = ""
+    what: str, pick: Callable[[LoadOverSteps], LoadsByStep | None], prefix: str = ""
 ) -> Iterator[Maker[_Step]]:
     """Yields the columns of all measures of balance."""
     texts = {

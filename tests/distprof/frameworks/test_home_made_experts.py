@@ -417,29 +417,28 @@ class Images(nn.Module):
         return torch.stack(parts)
 
 
-@pytest.mark.parametrize("make", [Lists, Images])
-def test_what_works_on_one_token_is_not_guessed(tmp_path: Path, make: Callable[[], nn.Module]) -> None:
-    model, x = nn.Sequential(nn.Linear(WIDTH, WIDTH), make()), torch.randn(TOKENS, WIDTH)
+def why_no_active(folder: Path, layer: nn.Module) -> tuple[int | None, str, tuple[str, ...]]:
+    """Returns the active parameters of a model with this layer, why there are none, and the report's notes."""
+    model, x = nn.Sequential(nn.Linear(WIDTH, WIDTH), layer), torch.randn(TOKENS, WIDTH)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    with distprof.record(out=tmp_path, name="run", warmup=0, timed=2) as run:
-        for _ in range(4):
-            model(x).square().mean().backward()
-            optimizer.step()
-    report = distprof.load(run).report
-    assert report.model is not None
-    assert (report.model.active_params, report.model.why_no_active) == (None, "the top-k is not known")
-    assert not any("compiled" in note for note in report.run.notes)
-
-
-def test_rows_of_padding_do_not_work_on_tokens(tmp_path: Path) -> None:
-    """All experts get as many rows, of which some are no tokens: how many work on one token is not measured by them."""
-    torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Linear(WIDTH, WIDTH), Padded(1, call=on_capacity)), torch.randn(TOKENS, WIDTH)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    with distprof.record(out=tmp_path, name="run", warmup=0, timed=3) as run:
+    with distprof.record(out=folder, name="run", warmup=0, timed=3) as run:
         for _ in range(5):
             model(x).square().mean().backward()
             optimizer.step()
     report = distprof.load(run).report
     assert report.model is not None
-    assert (report.model.active_params, report.model.why_no_active) == (None, "the top-k is not known")
+    return report.model.active_params, report.model.why_no_active, report.run.notes
+
+
+@pytest.mark.parametrize("make", [Lists, Images])
+def test_what_works_on_one_token_is_not_guessed(tmp_path: Path, make: Callable[[], nn.Module]) -> None:
+    active, why, notes = why_no_active(tmp_path, make())
+    assert (active, why) == (None, "the top-k is not known")
+    assert not any("compiled" in note for note in notes)
+
+
+def test_rows_of_padding_do_not_work_on_tokens(tmp_path: Path) -> None:
+    """All experts get as many rows, of which some are no tokens: how many work on one token is not measured by them."""
+    torch.manual_seed(0)
+    active, why, _ = why_no_active(tmp_path, Padded(1, call=on_capacity))
+    assert (active, why) == (None, "the top-k is not known")
